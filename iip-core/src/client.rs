@@ -1,0 +1,687 @@
+//! A client to one address: connections, made when needed and replaced when lost, and the calls on them.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::body::Body;
+use crate::call::{CallTable, Channel, ReplyParts, Work};
+use crate::clock;
+use crate::connection::{Closing, Connection, Peer, Shared};
+use crate::driver::Driver;
+use crate::error::{CallError, CallErrorKind, ConfigError, ConnectionError, Execution, Phases};
+use crate::frame::Side;
+use crate::limits::Limits;
+use crate::proto;
+#[cfg(feature = "tls")]
+use crate::tls::ClientTls;
+use crate::transport::{Connected, Connector, Endpoint};
+
+/// The first pause after a failed attempt to connect is at most this long; each further one at most twice as long.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// No pause is longer.
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+
+/// How a [`Client`] behaves. Every setting has a default that suits most.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// # async fn run() -> Result<(), iip_core::CallError> {
+/// let client = iip_core::ClientConfig::new().call_timeout(Duration::from_secs(2)).connect("127.0.0.1:9000").await?;
+/// let answer = client.request("/echo", "hello").await?;
+/// # let _ = answer;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    connections: usize,
+    max_queued_calls: usize,
+    connect_timeout: Duration,
+    call_timeout: Duration,
+    limits: Limits,
+    hello: Option<Value>,
+    #[cfg(feature = "tls")]
+    tls: Option<ClientTls>,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            connections: 1,
+            max_queued_calls: 16 * 1024,
+            connect_timeout: Duration::from_secs(3),
+            call_timeout: Duration::from_secs(10),
+            limits: Limits::default(),
+            hello: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+}
+
+impl ClientConfig {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many connections calls are spread over, in turns. Default: 1.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// How many channels, and so calls at a time, one connection has at most. Default: 1024.
+    ///
+    /// Short for [`Limits::max_channels`].
+    #[must_use]
+    pub fn max_channels(mut self, channels: usize) -> Self {
+        self.limits = self.limits.max_channels(channels);
+        self
+    }
+
+    /// How many calls per connection may wait for a channel. Default: 16,384. Beyond it a call fails at once, not sent.
+    #[must_use]
+    pub fn max_queued_calls(mut self, calls: usize) -> Self {
+        self.max_queued_calls = calls;
+        self
+    }
+
+    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a call may take that does not say so itself, connecting and waiting included. Default: 10 s.
+    #[must_use]
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.call_timeout = timeout;
+        self
+    }
+
+    /// The limits of each connection.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Asks each server right after connecting what it can do, and tells it the fields of `announce`, an object.
+    ///
+    /// Default: no hello; to the server the client looks like any Go client. A Go server answers a hello with an in-band
+    /// error, and the connection goes on as plain IIP. With a hello, servers learn of calls that were cancelled, and
+    /// large messages travel in pieces.
+    #[must_use]
+    pub fn hello(mut self, announce: Value) -> Self {
+        self.hello = Some(announce);
+        self
+    }
+
+    /// Speaks TLS. Default: plain.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// The time limit of calls that have none of their own.
+    #[must_use]
+    pub fn default_call_timeout(&self) -> Duration {
+        self.call_timeout
+    }
+
+    /// Connects to `host:port`, `tcp://host:port` or `unix:/path`.
+    ///
+    /// # Errors
+    ///
+    /// The address is none, an option cannot work, or no connection could be made in time; none of it was sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the attempt.
+    pub async fn connect(self, target: impl AsRef<str>) -> Result<Client, CallError> {
+        let client = self.connect_lazy(target).map_err(|error| {
+            let source = Arc::new(io::Error::new(io::ErrorKind::InvalidInput, error.clone()));
+            CallError::not_sent(CallErrorKind::Connect {
+                target: error.option().to_owned(),
+                source,
+            })
+        })?;
+        client.first_connection().await?;
+        Ok(client)
+    }
+
+    /// As [`connect`](Self::connect), but the first call connects.
+    ///
+    /// # Errors
+    ///
+    /// The address is none, or an option cannot work.
+    pub fn connect_lazy(self, target: impl AsRef<str>) -> Result<Client, ConfigError> {
+        let endpoint: Endpoint = target
+            .as_ref()
+            .parse()
+            .map_err(|error| ConfigError::new("target", format!("{error}")))?;
+        self.lazy(endpoint)
+    }
+
+    /// Connects through `connector`: any byte stream carries IIP.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the attempt.
+    pub async fn connect_with(self, connector: impl Connector) -> Result<Client, CallError> {
+        let client = self.lazy(connector).map_err(|error| {
+            let source = Arc::new(io::Error::new(io::ErrorKind::InvalidInput, error.clone()));
+            CallError::not_sent(CallErrorKind::Connect {
+                target: error.option().to_owned(),
+                source,
+            })
+        })?;
+        client.first_connection().await?;
+        Ok(client)
+    }
+
+    /// As [`connect_with`](Self::connect_with), but the first call connects.
+    ///
+    /// # Errors
+    ///
+    /// An option cannot work.
+    pub fn lazy(self, connector: impl Connector) -> Result<Client, ConfigError> {
+        if self.connections == 0 {
+            return Err(ConfigError::new("connections", "must be at least 1"));
+        }
+        if self.max_queued_calls == 0 {
+            return Err(ConfigError::new("max_queued_calls", "must be at least 1"));
+        }
+        let lanes = (0..self.connections).map(|_| Lane::default()).collect();
+        let inner = Inner {
+            config: self,
+            connector: Arc::new(connector),
+            lanes,
+            next: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        };
+        Ok(Client {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+/// What one call may set for itself.
+#[derive(Clone, Debug, Default)]
+pub struct CallOptions {
+    timeout: Option<Duration>,
+}
+
+impl CallOptions {
+    /// The client's defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long the call may take, connecting and waiting for a channel included.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+/// Calls paths on one server. Cheap to clone; all clones share the connections.
+///
+/// A lost connection fails the calls on it at once, with the reason; the next call connects anew. After failed attempts
+/// there is a pause with full jitter, during which calls fail at once with the last reason.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), iip_core::CallError> {
+/// let client = iip_core::Client::connect("127.0.0.1:9000").await?;
+/// assert_eq!(&client.request("/echo", "hello").await?[..], b"hello");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: ClientConfig,
+    connector: Arc<dyn Connector>,
+    lanes: Box<[Lane]>,
+    next: AtomicUsize,
+    closed: AtomicBool,
+}
+
+/// The place of one connection.
+#[derive(Default)]
+struct Lane {
+    state: Mutex<LaneState>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct LaneState {
+    phase: Phase,
+    /// Attempts that failed since the last success.
+    failures: u32,
+    /// Counts attempts, so that a waiter knows the outcome of the one it waited for.
+    attempt: u64,
+}
+
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Down,
+    Connecting,
+    Up(Connection),
+    Pausing {
+        until: Instant,
+        error: CallError,
+    },
+}
+
+impl Lane {
+    fn lock(&self) -> MutexGuard<'_, LaneState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Client {
+    /// Connects with the defaults, see [`ClientConfig`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientConfig::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the attempt.
+    pub async fn connect(target: impl AsRef<str>) -> Result<Self, CallError> {
+        ClientConfig::new().connect(target).await
+    }
+
+    /// The configuration it was made with.
+    #[must_use]
+    pub fn config(&self) -> &ClientConfig {
+        &self.inner.config
+    }
+
+    async fn first_connection(&self) -> Result<(), CallError> {
+        let deadline = clock::now() + self.inner.config.connect_timeout + Duration::from_secs(1);
+        self.connection(deadline).await.map(drop)
+    }
+
+    /// Calls `path` with `body` within the client's `call_timeout`.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallErrorKind`]; [`CallError::execution`] tells whether the call may have run. An in-band error of the
+    /// server is no error here: it cannot be told from a handler's own data.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the call; nothing else is touched.
+    pub async fn request(&self, path: &str, body: impl Into<Body>) -> Result<Bytes, CallError> {
+        self.request_with(path, body, CallOptions::new()).await
+    }
+
+    /// As [`request`](Self::request), with options of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`request`](Self::request).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`request`](Self::request).
+    pub async fn request_with(
+        &self,
+        path: &str,
+        body: impl Into<Body>,
+        options: CallOptions,
+    ) -> Result<Bytes, CallError> {
+        let (body, started) = (body.into(), clock::now());
+        let deadline = self.deadline(&options);
+        loop {
+            let connection = self.connection(deadline).await?;
+            let connect = clock::now().saturating_duration_since(started);
+            let call = connection.start(
+                path,
+                Work::Call {
+                    body: body.clone(),
+                    streaming: false,
+                },
+                deadline,
+                None,
+            );
+            match call.after_connecting(connect).await {
+                // The connection died before anything was written: the next one takes the call.
+                Err(error) if is_lost_unsent(&error) && clock::now() < deadline => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Calls `path` and takes the answer in parts, as its frames arrive.
+    ///
+    /// # Errors
+    ///
+    /// As [`request`](Self::request), if there is no connection; later errors come with the parts.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future, or the parts, cancels the call.
+    pub async fn stream(
+        &self,
+        path: &str,
+        body: impl Into<Body>,
+    ) -> Result<ReplyParts, CallError> {
+        let deadline = self.deadline(&CallOptions::new());
+        let connection = self.connection(deadline).await?;
+        let work = Work::Call {
+            body: body.into(),
+            streaming: true,
+        };
+        Ok(ReplyParts::new(
+            connection.start(path, work, deadline, None),
+        ))
+    }
+
+    /// Takes a channel out of the pool, for many requests in order.
+    ///
+    /// # Errors
+    ///
+    /// As [`request`](Self::request).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the channel back.
+    pub async fn open_channel(&self) -> Result<Channel, CallError> {
+        let deadline = self.deadline(&CallOptions::new());
+        let connection = self.connection(deadline).await?;
+        Channel::lease(connection, deadline, self.inner.config.call_timeout).await
+    }
+
+    fn deadline(&self, options: &CallOptions) -> Instant {
+        clock::now() + options.timeout.unwrap_or(self.inner.config.call_timeout)
+    }
+
+    /// A living connection; makes one if needed, until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// None could be made, or the client is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the attempt to others that wait for it.
+    pub async fn connection(&self, deadline: Instant) -> Result<Connection, CallError> {
+        let lane = match &*self.inner.lanes {
+            [lane] => lane,
+            lanes => &lanes[self.inner.next.fetch_add(1, Ordering::Relaxed) % lanes.len()],
+        };
+        if let Phase::Up(connection) = &lane.lock().phase
+            && connection.shared.is_alive()
+        {
+            return Ok(connection.clone());
+        }
+        self.wait_for_connection(lane, deadline).await
+    }
+
+    async fn wait_for_connection(
+        &self,
+        lane: &Lane,
+        deadline: Instant,
+    ) -> Result<Connection, CallError> {
+        let started = clock::now();
+        let mut waited_for = None;
+        loop {
+            let changed = lane.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            if self.inner.closed.load(Ordering::Acquire) {
+                return Err(CallError::not_sent(CallErrorKind::Closed));
+            }
+            {
+                let mut state = lane.lock();
+                match &state.phase {
+                    Phase::Up(connection) if connection.shared.is_alive() => {
+                        return Ok(connection.clone());
+                    }
+                    Phase::Pausing { until, error }
+                        if waited_for == Some(state.attempt) || clock::now() < *until =>
+                    {
+                        let connect = clock::now().saturating_duration_since(started);
+                        return Err(error.clone().with_phases(Phases {
+                            connect,
+                            ..Phases::default()
+                        }));
+                    }
+                    Phase::Connecting => {}
+                    _ => {
+                        state.phase = Phase::Connecting;
+                        state.attempt += 1;
+                        self.spawn_attempt(lane);
+                    }
+                }
+                waited_for = Some(state.attempt);
+            }
+            if tokio::time::timeout_at(tokio::time::Instant::from_std(deadline), changed)
+                .await
+                .is_err()
+            {
+                let connect = clock::now().saturating_duration_since(started);
+                let phases = Phases {
+                    connect,
+                    ..Phases::default()
+                };
+                return Err(CallError::new(
+                    CallErrorKind::Timeout,
+                    Execution::NotSent,
+                    phases,
+                ));
+            }
+        }
+    }
+
+    /// Connects in a task of its own: who waits for it may go away.
+    fn spawn_attempt(&self, lane: &Lane) {
+        let Some(index) = self
+            .inner
+            .lanes
+            .iter()
+            .position(|other| std::ptr::eq(other, lane))
+        else {
+            return;
+        };
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move {
+            let result = inner.connect().await;
+            let lane = &inner.lanes[index];
+            let mut state = lane.lock();
+            match result {
+                Ok(connection) if inner.closed.load(Ordering::Acquire) => {
+                    connection.shared.close(Closing::Force);
+                    state.phase = Phase::Down;
+                }
+                Ok(connection) => {
+                    state.failures = 0;
+                    state.phase = Phase::Up(connection);
+                }
+                Err(error) => {
+                    let most = FIRST_BACKOFF
+                        .saturating_mul(1 << state.failures.min(16))
+                        .min(MAX_BACKOFF);
+                    let pause = most.mul_f64(fastrand::f64());
+                    tracing::debug!(target = %inner.connector.describe(), %error, ?pause, "cannot connect");
+                    state.failures += 1;
+                    state.phase = Phase::Pausing {
+                        until: clock::now() + pause,
+                        error,
+                    };
+                }
+            }
+            drop(state);
+            lane.changed.notify_waiters();
+        });
+    }
+
+    /// Ends all connections once their calls are answered, at the latest after `limit`. Later calls fail.
+    ///
+    /// Dropping the last clone does the same without waiting.
+    ///
+    /// # Cancel safety
+    ///
+    /// The end goes on when the future is dropped.
+    pub async fn close(&self, limit: Duration) {
+        self.inner.closed.store(true, Ordering::Release);
+        let connections = self.inner.drain();
+        let all = async {
+            for connection in &connections {
+                connection.closed().await;
+            }
+        };
+        if tokio::time::timeout(limit, all).await.is_err() {
+            for connection in &connections {
+                connection.shared.close(Closing::Force);
+            }
+            for connection in &connections {
+                connection.closed().await;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("target", &self.inner.connector.describe())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    async fn connect(&self) -> Result<Connection, CallError> {
+        let config = &self.config;
+        let target = || self.connector.describe();
+        let fail = |error: io::Error| {
+            CallError::not_sent(CallErrorKind::Connect {
+                target: target(),
+                source: Arc::new(error),
+            })
+        };
+        let attempt = async {
+            let connected = self.connector.connect().await?;
+            #[cfg(feature = "tls")]
+            let connected = match &config.tls {
+                Some(tls) => {
+                    let Connected { io, addr, .. } = connected;
+                    let (io, certificates) = tls.connect(io, self.connector.host()).await?;
+                    Connected {
+                        io,
+                        addr,
+                        certificates,
+                    }
+                }
+                None => connected,
+            };
+            let connection = self.start(connected);
+            if config.hello.is_some() {
+                wait_for_hello(&connection).await?;
+            }
+            Ok(connection)
+        };
+        match tokio::time::timeout(config.connect_timeout, attempt).await {
+            Ok(result) => result.map_err(fail),
+            Err(_) => Err(fail(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "no connection within {:?} (option connect_timeout)",
+                    config.connect_timeout
+                ),
+            ))),
+        }
+    }
+
+    /// Speaks IIP on a stream.
+    fn start(&self, connected: Connected) -> Connection {
+        let config = &self.config;
+        let announce = config.hello.clone().unwrap_or(Value::Null);
+        let mut proto =
+            proto::Connection::new(Side::Client, config.limits.clone(), announce, clock::now());
+        let mut calls = CallTable::new(config.limits.channels(), config.max_queued_calls);
+        if config.hello.is_some() {
+            proto.say_hello();
+        }
+        calls.open_first(&mut proto);
+        let peer = Arc::new(Peer::new(connected.addr, connected.certificates));
+        let shared = Shared::new(proto, calls, peer);
+        tokio::spawn(Driver::new(
+            connected.io,
+            Side::Client,
+            Arc::clone(&shared),
+            None,
+        ));
+        Connection { shared }
+    }
+
+    fn drain(&self) -> Vec<Connection> {
+        let mut connections = Vec::new();
+        for lane in &self.lanes {
+            if let Phase::Up(connection) = std::mem::take(&mut lane.lock().phase) {
+                connection.shared.close(Closing::Drain);
+                connections.push(connection);
+            }
+            lane.changed.notify_waiters();
+        }
+        connections
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.drain();
+    }
+}
+
+async fn wait_for_hello(connection: &Connection) -> io::Result<()> {
+    loop {
+        let ready = connection.shared.ready.notified();
+        let mut ready = std::pin::pin!(ready);
+        ready.as_mut().enable();
+        if connection.peer().hello_is_over() {
+            return Ok(());
+        }
+        if let Some(error) = connection.ended() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, error));
+        }
+        ready.await;
+    }
+}
+
+fn is_lost_unsent(error: &CallError) -> bool {
+    error.execution() == Execution::NotSent
+        && matches!(
+            error.kind(),
+            CallErrorKind::ConnectionLost(
+                ConnectionError::ClosedByPeer | ConnectionError::Ended | ConnectionError::Io(_)
+            )
+        )
+}

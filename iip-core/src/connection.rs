@@ -1,0 +1,276 @@
+//! What a connection's driver and everyone who uses it share, and the handle that callers hold.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::body::Body;
+use crate::call::{Call, CallTable, Work};
+use crate::clock;
+use crate::error::{CallError, CallErrorKind, ConnectionError};
+use crate::frame::ChannelId;
+use crate::proto;
+use crate::serve::Running;
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    addr: Option<SocketAddr>,
+    certificates: Vec<Vec<u8>>,
+    hello: OnceLock<Option<Value>>,
+}
+
+impl Peer {
+    pub(crate) fn new(addr: Option<SocketAddr>, certificates: Vec<Vec<u8>>) -> Self {
+        Self {
+            addr,
+            certificates,
+            hello: OnceLock::new(),
+        }
+    }
+
+    /// Its address; `None` on Unix sockets and in memory.
+    #[must_use]
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.addr
+    }
+
+    /// The verified certificates it presented, DER, its own first; empty without TLS or client certificates.
+    #[must_use]
+    pub fn certificates(&self) -> &[Vec<u8>] {
+        &self.certificates
+    }
+
+    /// What it said about itself in `/sys/hello`; `None` when it did not, as Go peers.
+    #[must_use]
+    pub fn hello(&self) -> Option<&Value> {
+        self.hello.get().and_then(Option::as_ref)
+    }
+
+    /// Has the peer answered the hello, in whatever way?
+    pub(crate) fn hello_is_over(&self) -> bool {
+        self.hello.get().is_some()
+    }
+
+    pub(crate) fn set_hello(&self, hello: Option<Value>) {
+        // A peer that says hello twice keeps its first word.
+        let _ = self.hello.set(hello);
+    }
+}
+
+/// Everything of one connection that is not the socket: the state machine and both sides' tables.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) proto: proto::Connection,
+    /// Client: the calls and the channel pool.
+    pub(crate) calls: CallTable,
+    /// Server: the handlers that had to wait, by channel.
+    pub(crate) running: HashMap<ChannelId, Running>,
+    /// The parked driver. Whoever gives it work takes the waker, and wakes it after letting go of the lock.
+    pub(crate) driver: Option<Waker>,
+    /// Streamed answers that wait for room.
+    pub(crate) room: Vec<Waker>,
+    /// Why the connection ended.
+    pub(crate) ended: Option<ConnectionError>,
+    /// Someone asked for an end.
+    pub(crate) closing: Option<Closing>,
+}
+
+/// How the connection is to end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Closing {
+    /// Take no new requests, finish the open calls, then say status 8.
+    Drain,
+    /// Now.
+    Force,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    pub(crate) peer: Arc<Peer>,
+    /// The hello is over, or the connection ended.
+    pub(crate) ready: Notify,
+    pub(crate) done: Notify,
+    alive: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(proto: proto::Connection, calls: CallTable, peer: Arc<Peer>) -> Arc<Self> {
+        let state = State {
+            proto,
+            calls,
+            running: HashMap::new(),
+            driver: None,
+            room: Vec::new(),
+            ended: None,
+            closing: None,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            peer,
+            ready: Notify::new(),
+            done: Notify::new(),
+            alive: AtomicBool::new(true),
+        })
+    }
+
+    /// No user code runs under this lock, so a poisoned one still guards sound data.
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `change` under the lock, then wakes the driver if it is parked.
+    #[inline]
+    pub(crate) fn command<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        let driver = state.driver.take();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+
+    /// A look without the lock; calls that start in between are told all the same.
+    #[inline]
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn on_ended(&self) {
+        self.alive.store(false, Ordering::Release);
+        self.ready.notify_waiters();
+        self.done.notify_waiters();
+    }
+
+    pub(crate) fn close(&self, how: Closing) {
+        self.command(|state| state.closing = state.closing.max(Some(how)));
+    }
+
+    /// Waits until the driver has let go of the socket.
+    pub(crate) async fn closed(&self) -> ConnectionError {
+        loop {
+            let done = self.done.notified();
+            let mut done = std::pin::pin!(done);
+            done.as_mut().enable();
+            if let Some(error) = self.lock().ended.clone() {
+                return error;
+            }
+            done.await;
+        }
+    }
+}
+
+/// One connection to a server; cheap to clone.
+///
+/// Callers usually hold a [`Client`](crate::Client), which makes connections and replaces lost ones. The connection
+/// ends when the client is closed or dropped.
+#[derive(Clone)]
+pub struct Connection {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Connection {
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.shared.peer
+    }
+
+    /// Calls `path` with `body` and waits for the answer until `deadline`, which bounds waiting for a channel, too.
+    ///
+    /// The request is queued when this function is called, not when the future is polled.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallErrorKind`]; [`CallError::execution`] tells whether the call may have run.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the call: the server is told if it understands that, and its answer is discarded.
+    /// Neither the connection nor other calls are touched.
+    #[inline]
+    pub fn call(&self, path: &str, body: impl Into<Body>, deadline: Instant) -> Call {
+        self.start(
+            path,
+            Work::Call {
+                body: body.into(),
+                streaming: false,
+            },
+            deadline,
+            None,
+        )
+    }
+
+    /// Gives `work` a place in the call table and sends it, or queues it until a channel is free.
+    pub(crate) fn start(
+        &self,
+        path: &str,
+        work: Work,
+        deadline: Instant,
+        on: Option<ChannelId>,
+    ) -> Call {
+        let now = clock::now();
+        let token = match check(path, &work) {
+            Err(kind) => Err(CallError::not_sent(kind)),
+            Ok(()) => self.shared.command(|state| match &state.ended {
+                Some(error) => Err(CallError::not_sent(CallErrorKind::ConnectionLost(
+                    error.clone(),
+                ))),
+                None => state
+                    .calls
+                    .start(&mut state.proto, path, work, now, deadline, on),
+            }),
+        };
+        Call::new(Arc::clone(&self.shared), token)
+    }
+
+    /// Why the connection ended, or `None` while it lives.
+    #[must_use]
+    pub fn ended(&self) -> Option<ConnectionError> {
+        self.shared.lock().ended.clone()
+    }
+
+    /// Waits until the connection has ended, and tells why.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub async fn closed(&self) -> ConnectionError {
+        self.shared.closed().await
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", &self.shared.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What can be refused without looking at the connection.
+#[inline]
+fn check(path: &str, work: &Work) -> Result<(), CallErrorKind> {
+    let Work::Call { body, .. } = work else {
+        return Ok(());
+    };
+    if path.is_empty() || path.len() > crate::frame::MAX_PATH_BYTES || path.as_bytes().contains(&0)
+    {
+        return Err(CallErrorKind::InvalidPath(path.chars().take(128).collect()));
+    }
+    if body.is_empty() {
+        return Err(CallErrorKind::EmptyBody);
+    }
+    Ok(())
+}

@@ -1,0 +1,486 @@
+//! The task that owns a connection's socket, for both sides.
+//!
+//! One turn: write what has gathered, read once, decode every complete frame, let the machine judge them, hand out what
+//! came of it. Between two turns the driver parks its waker in [`State::driver`]; whoever gives it work wakes it.
+//!
+//! **Gathering**: with more than one call in flight the driver steps behind the tasks that it has just woken, or that
+//! are about to run, before it writes, so that one write carries many frames. It is the largest lever of all on calls
+//! per second; see docs/performance.md.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::Sleep;
+
+use crate::clock;
+use crate::connection::{Closing, Shared, State};
+use crate::decoder::{Decoder, Partial};
+use crate::error::ConnectionError;
+use crate::frame::{Frame, Side};
+use crate::proto::Event;
+use crate::serve::Dispatcher;
+
+/// Segments handed to one vectored write.
+const MAX_SLICES: usize = 64;
+
+/// Reads in a row before other tasks get a turn.
+const MAX_READS: usize = 16;
+
+/// The task of one connection; ends when the connection has.
+pub(crate) struct Driver<S> {
+    socket: S,
+    decoder: Decoder,
+    shared: Arc<Shared>,
+    /// Server: runs the handlers. A client has none.
+    dispatcher: Option<Dispatcher>,
+    /// Taken from the machine, not yet written.
+    batch: VecDeque<Bytes>,
+    frames: Vec<Frame>,
+    events: Vec<Event>,
+    wakers: Vec<Waker>,
+    /// Fires at or before the next time limit; moved only to fire earlier.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// The driver has let others run first and may write.
+    gathered: bool,
+    /// Status 8 is queued; when everything is written the connection ends.
+    saying_goodbye: bool,
+    /// The peer sends nothing more.
+    read_closed: bool,
+    /// The connection has ended; the socket is being shut down.
+    shutting_down: bool,
+}
+
+enum Turn {
+    /// Something moved: go on.
+    Again,
+    /// Nothing can move: sleep.
+    Park,
+    /// Others run first.
+    Yield,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    pub(crate) fn new(
+        socket: S,
+        side: Side,
+        shared: Arc<Shared>,
+        dispatcher: Option<Dispatcher>,
+    ) -> Self {
+        let decoder = Decoder::new(side, shared.lock().proto.limits());
+        Self {
+            socket,
+            decoder,
+            shared,
+            dispatcher,
+            batch: VecDeque::new(),
+            frames: Vec::new(),
+            events: Vec::new(),
+            wakers: Vec::new(),
+            timer: None,
+            gathered: false,
+            saying_goodbye: false,
+            read_closed: false,
+            shutting_down: false,
+        }
+    }
+
+    fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        let mut reads = 0;
+        loop {
+            let turn = self.turn(cx, &mut reads);
+            match turn {
+                Ok(Turn::Again) => {}
+                Ok(Turn::Park) => return Poll::Pending,
+                Ok(Turn::Yield) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Err(error) => return Poll::Ready(error),
+            }
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>, reads: &mut usize) -> Result<Turn, ConnectionError> {
+        // Write.
+        if self.batch.is_empty() {
+            let mut state = self.shared.lock();
+            state.driver = None;
+            if !self.gathered && state.proto.has_output() && gathers(&state) {
+                self.gathered = true;
+                return Ok(Turn::Yield);
+            }
+            state.proto.take_output(&mut self.batch);
+        }
+        self.gathered = false;
+        let written = self.write_batch(cx)?;
+
+        // Read.
+        let (mut polled, mut read) = (false, false);
+        let wants_read = !self.read_closed && {
+            let mut state = self.shared.lock();
+            self.on_written(&mut state, written);
+            state.proto.wants_read()
+        };
+        if wants_read && *reads < MAX_READS {
+            polled = true;
+            // Keeps nothing between polls, so it may be made anew each time.
+            let reading = std::pin::pin!(self.socket.read_buf(self.decoder.read_buf()));
+            if let Poll::Ready(result) = reading.poll(cx) {
+                *reads += 1;
+                read = true;
+                let bytes = result?;
+                if bytes == 0 {
+                    self.on_eof()?;
+                } else if self.on_read(cx)? {
+                    return Ok(Turn::Yield);
+                }
+            }
+        }
+        if read || written > 0 {
+            return Ok(if *reads < MAX_READS {
+                Turn::Again
+            } else {
+                Turn::Yield
+            });
+        }
+        self.park(cx, polled)
+    }
+
+    /// Writes as much of the batch as the socket takes. Returns how much that was.
+    fn write_batch(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
+        let mut total = 0;
+        while !self.batch.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let count = self
+                .batch
+                .iter()
+                .zip(&mut slices)
+                .map(|(bytes, slice)| *slice = IoSlice::new(bytes))
+                .count();
+            let socket = Pin::new(&mut self.socket);
+            let written = match socket.poll_write_vectored(cx, &slices[..count]) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(result) => result?,
+                Poll::Pending => break,
+            };
+            total += written;
+            let mut left = written;
+            while let Some(front) = self.batch.front_mut() {
+                if left < front.len() {
+                    front.advance(left);
+                    break;
+                }
+                left -= front.len();
+                self.batch.pop_front();
+            }
+        }
+        if total > 0 {
+            // Of a TLS stream the bytes may still be in its buffer. Pending is fine: the next turn tries again.
+            let _pending = Pin::new(&mut self.socket).poll_flush(cx)?;
+        }
+        Ok(total)
+    }
+
+    fn on_written(&self, state: &mut State, bytes: usize) {
+        if bytes > 0 {
+            state.proto.on_written(clock::now(), bytes);
+            state.room.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    /// Takes what was read. `true` if callers were woken and should run before the next write.
+    fn on_read(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
+        let now = clock::now();
+        let decoded = loop {
+            match self.decoder.next_frame() {
+                Ok(Some(frame)) => self.frames.push(frame),
+                Ok(None) => break Ok(()),
+                // What came before the offence still counts.
+                Err(error) => break Err(error),
+            }
+        };
+        let mut state = self.shared.lock();
+        let in_head = self.decoder.partial() == Partial::Head;
+        state
+            .proto
+            .timers()
+            .on_read(now, in_head, !self.frames.is_empty());
+        let mut outcome = Ok(());
+        for frame in self.frames.drain(..) {
+            outcome = state.proto.handle_frame(frame);
+            if outcome.is_err() {
+                break;
+            }
+        }
+        if outcome.is_ok() {
+            outcome = decoded.map_err(ConnectionError::from);
+        }
+        if let (Ok(()), Some(head)) = (&outcome, self.decoder.unfinished_head()) {
+            outcome = state.proto.check_head(head).map_err(ConnectionError::from);
+        }
+        let gathers = gathers(&state);
+        drop(state);
+        let woke = self.hand_out(cx, now);
+        outcome?;
+        self.gathered = woke && gathers;
+        Ok(self.gathered)
+    }
+
+    /// Hands the machine's events to those they concern. `true` if callers were woken.
+    fn hand_out(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        match &mut self.dispatcher {
+            None => {
+                let mut state = self.shared.lock();
+                let state = &mut *state;
+                while let Some(event) = state.proto.poll_event() {
+                    on_client_event(state, &self.shared, event, now, &mut self.wakers);
+                }
+            }
+            Some(dispatcher) => {
+                let mut answers = Vec::new();
+                loop {
+                    {
+                        let mut state = self.shared.lock();
+                        for (channel, answer) in answers.drain(..) {
+                            state.reply(channel, answer);
+                        }
+                        self.events
+                            .extend(std::iter::from_fn(|| state.proto.poll_event()));
+                    }
+                    if self.events.is_empty() {
+                        break;
+                    }
+                    for event in self.events.drain(..) {
+                        answers.extend(dispatcher.on_event(cx, &self.shared, event, now));
+                    }
+                }
+            }
+        }
+        let woke = !self.wakers.is_empty();
+        self.wakers.drain(..).for_each(Waker::wake);
+        woke
+    }
+
+    /// The peer sends nothing more. A server still answers what was asked (defect D22); a client tells its callers.
+    fn on_eof(&mut self) -> Result<(), ConnectionError> {
+        self.read_closed = true;
+        if self.decoder.partial() != Partial::Nothing {
+            return Err(ConnectionError::Truncated);
+        }
+        if self.dispatcher.is_none() || self.shared.lock().proto.is_at_rest() {
+            return Err(ConnectionError::ClosedByPeer);
+        }
+        Ok(())
+    }
+
+    /// Nothing moves: check limits and the end, then sleep until something does.
+    fn park(&mut self, cx: &mut Context<'_>, polled_read: bool) -> Result<Turn, ConnectionError> {
+        let now = clock::now();
+        let partial = self.decoder.partial();
+        let mut guard = self.shared.lock();
+        let state = &mut *guard;
+        state.calls.expire(&mut state.proto, now, &mut self.wakers);
+        let over_budget = !state.proto.wants_read();
+        let output = !self.batch.is_empty() || state.proto.has_output();
+        state.proto.timers().on_waiting(now, output, over_budget);
+        if let Err(error) = state.proto.handle_timeout(now, partial) {
+            // An idle connection is ended in good manners.
+            if !matches!(
+                error,
+                ConnectionError::Timeout {
+                    option: "idle_timeout",
+                    ..
+                }
+            ) || self.saying_goodbye
+            {
+                return Err(error);
+            }
+            state.closing = state.closing.max(Some(Closing::Drain));
+        }
+        let at_rest = state.proto.is_at_rest() && self.batch.is_empty();
+        match state.closing {
+            Some(Closing::Force) => return Err(ConnectionError::ClosedLocally),
+            Some(Closing::Drain)
+                if state.proto.open_calls() == 0 && state.calls.in_flight() == 0 =>
+            {
+                if !self.saying_goodbye {
+                    self.saying_goodbye = true;
+                    state.proto.close();
+                    return Ok(Turn::Again);
+                }
+                if at_rest {
+                    return Err(ConnectionError::ClosedLocally);
+                }
+            }
+            _ => {}
+        }
+        if self.read_closed && at_rest {
+            return Err(ConnectionError::ClosedByPeer);
+        }
+        // Reading may have become welcome since this turn looked.
+        let may_read = state.proto.wants_read() && !self.read_closed && !polled_read;
+        if !self.wakers.is_empty()
+            || may_read
+            || (self.batch.is_empty() && state.proto.has_output())
+        {
+            drop(guard);
+            self.wakers.drain(..).for_each(Waker::wake);
+            return Ok(Turn::Again);
+        }
+        let wake_at = earliest(
+            state.proto.poll_timeout(partial),
+            state.calls.next_deadline(),
+        );
+        if at_rest && state.calls.in_flight() == 0 {
+            state.proto.release_memory();
+            self.decoder.release_when_empty();
+            self.batch = VecDeque::new();
+            self.frames = Vec::new();
+            self.events = Vec::new();
+        }
+        state.driver = Some(cx.waker().clone());
+        drop(guard);
+        Ok(if self.poll_timer(cx, wake_at) {
+            Turn::Again
+        } else {
+            Turn::Park
+        })
+    }
+
+    /// Arms the timer. `true` if it has fired already.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, wake_at: Option<Instant>) -> bool {
+        let Some(wake_at) = wake_at else { return false };
+        let wake_at = tokio::time::Instant::from_std(wake_at);
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(wake_at)));
+        if timer.deadline() > wake_at || timer.is_elapsed() {
+            timer.as_mut().reset(wake_at);
+        }
+        timer.as_mut().poll(cx).is_ready()
+    }
+
+    /// Hands the answers that are ready to the operating system, if it takes them.
+    fn write_last(&mut self, cx: &mut Context<'_>) {
+        self.shared.lock().proto.take_output(&mut self.batch);
+        // The connection ends for a reason that is known already.
+        let _ = self.write_batch(cx);
+    }
+
+    /// Tells everyone that the connection has ended, and why.
+    fn end(&mut self, error: &ConnectionError) {
+        tracing::debug!(%error, peer = ?self.shared.peer.addr(), "connection ended");
+        let mut guard = self.shared.lock();
+        let state = &mut *guard;
+        if state.ended.is_some() {
+            return;
+        }
+        state.ended = Some(error.clone());
+        state
+            .calls
+            .fail_all(&state.proto, error, clock::now(), &mut self.wakers);
+        state.cancel_all();
+        self.wakers.append(&mut state.room);
+        drop(guard);
+        self.wakers.drain(..).for_each(Waker::wake);
+        self.batch = VecDeque::new();
+        self.shared.on_ended();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if !this.shutting_down {
+            let error = ready!(this.poll_connection(cx));
+            this.write_last(cx);
+            this.end(&error);
+            this.shutting_down = true;
+            if !matches!(
+                error,
+                ConnectionError::ClosedLocally
+                    | ConnectionError::ClosedByPeer
+                    | ConnectionError::Ended
+            ) {
+                return Poll::Ready(());
+            }
+            // TLS says goodbye here; a peer that does not read must not keep us.
+            let limit = tokio::time::Instant::now() + std::time::Duration::from_secs(1);
+            this.timer = Some(Box::pin(tokio::time::sleep_until(limit)));
+        }
+        if Pin::new(&mut this.socket).poll_shutdown(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match &mut this.timer {
+            Some(timer) => timer.as_mut().poll(cx),
+            None => Poll::Ready(()),
+        }
+    }
+}
+
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        // The runtime is going away, or the driver panicked: nobody may wait for ever.
+        let mut guard = self.shared.lock();
+        let state = &mut *guard;
+        if state.ended.is_none() {
+            let error = ConnectionError::ClosedLocally;
+            state.ended = Some(error.clone());
+            state
+                .calls
+                .fail_all(&state.proto, &error, clock::now(), &mut self.wakers);
+            state.cancel_all();
+        }
+        drop(guard);
+        self.wakers.drain(..).for_each(Waker::wake);
+        self.shared.on_ended();
+    }
+}
+
+/// Is it worth to let others run before writing? With one call in flight there is nobody else.
+fn gathers(state: &State) -> bool {
+    state.calls.in_flight() > 1 || state.proto.open_calls() > 1
+}
+
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn on_client_event(
+    state: &mut State,
+    shared: &Shared,
+    event: Event,
+    now: Instant,
+    wakers: &mut Vec<Waker>,
+) {
+    let (calls, proto) = (&mut state.calls, &mut state.proto);
+    match event {
+        Event::Reply { token, result, .. } => calls.on_reply(proto, token, result, now, wakers),
+        Event::ReplyPart { token, body } => calls.on_part(proto, token, body, now, wakers),
+        Event::Swallowed { channel } => calls.on_channel_idle(proto, channel, now, wakers),
+        Event::ChannelOpened(channel) => calls.on_channel_opened(proto, channel, now, wakers),
+        Event::ChannelRefused { code, message } => calls.on_channel_refused(code, &message, wakers),
+        Event::PeerHello(hello) => {
+            shared.peer.set_hello(hello);
+            shared.ready.notify_waiters();
+        }
+        // The server's events do not come on this side.
+        Event::Request { .. }
+        | Event::RequestBegun { .. }
+        | Event::RequestPart { .. }
+        | Event::RequestTooLarge { .. }
+        | Event::Cancelled { .. } => {}
+    }
+}

@@ -1,0 +1,338 @@
+//! What can go wrong, as types. Each says what happened; [`CallError`] also whether the call may have run.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::frame::{ChannelId, FrameStatus};
+
+/// The peer broke the protocol or a limit: the connection is closed without a frame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// The first byte of a frame is none of the nine statuses; the peer does not speak IIP.
+    #[error("byte {0:#04x} is no frame status; the peer does not speak plain IIP")]
+    UnknownStatus(u8),
+    /// A status that only this side may send.
+    #[error("a frame with status {0:?} came from the wrong side")]
+    WrongDirection(FrameStatus),
+    /// No NUL within the longest path allowed.
+    #[error("the path exceeds {limit} bytes (option max_path_bytes)")]
+    PathTooLong {
+        /// The limit in force, in bytes.
+        limit: usize,
+    },
+    /// A frame without data; the protocol forbids it.
+    #[error("a frame without data")]
+    EmptyBody,
+    /// The length field exceeds the limit.
+    #[error("a frame of {size} bytes exceeds the limit of {limit} bytes (option max_frame_bytes)")]
+    FrameTooLarge {
+        /// What the length field says.
+        size: usize,
+        /// The limit in force, in bytes.
+        limit: usize,
+    },
+    /// A frame on a channel that was never granted on this connection.
+    #[error("channel {0} was never granted on this connection")]
+    UnknownChannel(ChannelId),
+    /// The status may not follow the one before it on its channel.
+    #[error("a frame with status {status:?} may not come now on channel {channel}")]
+    StatusOrder {
+        /// The channel it came on.
+        channel: ChannelId,
+        /// The status it carried.
+        status: FrameStatus,
+    },
+    /// A reply on a channel on which no request is unanswered.
+    #[error("a reply nobody asked for on channel {0}")]
+    Unsolicited(ChannelId),
+    /// More unfinished requests at a time than the limit allows.
+    #[error("more than {limit} channels in use at a time (option max_channels)")]
+    TooManyChannels {
+        /// The limit in force.
+        limit: usize,
+    },
+    /// The peer's answer to an exchange of the protocol itself could not be understood.
+    #[error("the answer to {exchange} is malformed")]
+    BadControl {
+        /// The reserved path.
+        exchange: &'static str,
+    },
+}
+
+/// Why a connection ended. Every call that was on it gets the same reason.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// The peer broke the protocol; this side closed.
+    #[error("the peer broke the protocol")]
+    Protocol(#[source] ProtocolError),
+    /// The peer closed between two frames.
+    #[error("the peer closed the connection")]
+    ClosedByPeer,
+    /// The peer announced the end with status 8.
+    #[error("the peer ended the connection (status 8)")]
+    Ended,
+    /// The peer closed in the middle of a frame.
+    #[error("the peer closed the connection in the middle of a frame")]
+    Truncated,
+    /// The operating system or TLS reported an error.
+    #[error("the connection failed")]
+    Io(#[source] Arc<io::Error>),
+    /// A time limit passed.
+    #[error("{what} took longer than {limit:?} (option {option})")]
+    Timeout {
+        /// What was waited for.
+        what: &'static str,
+        /// The limit that passed.
+        limit: Duration,
+        /// The option that sets it.
+        option: &'static str,
+    },
+    /// This side closed it.
+    #[error("the connection was closed by this side")]
+    ClosedLocally,
+}
+
+impl ConnectionError {
+    /// Did the peer cause it?
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(
+            self,
+            Self::Protocol(_) | Self::ClosedByPeer | Self::Ended | Self::Truncated
+        )
+    }
+
+    /// Did a time limit pass?
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout { .. })
+    }
+}
+
+impl From<io::Error> for ConnectionError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
+impl From<ProtocolError> for ConnectionError {
+    fn from(error: ProtocolError) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+/// May a failed call have run on the server?
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[expect(clippy::exhaustive_enums, reason = "these are all the cases there are")]
+pub enum Execution {
+    /// No complete request left this process: safe to send again.
+    NotSent,
+    /// The server said that it did not start the call: safe to send again.
+    NotExecuted,
+    /// The request was sent and its outcome is unknown: only an idempotent call is safe to send again.
+    MayHaveExecuted,
+}
+
+impl fmt::Display for Execution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotSent => "not sent",
+            Self::NotExecuted => "not executed",
+            Self::MayHaveExecuted => "may have executed",
+        })
+    }
+}
+
+/// Where the time of a call went, as seen by the client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Phases {
+    /// Waiting for a connection: resolving, connecting, TLS.
+    pub connect: Duration,
+    /// Waiting for a free channel.
+    pub wait_for_channel: Duration,
+    /// Waiting for the request's bytes to leave this process.
+    pub write: Duration,
+    /// Waiting for the answer.
+    pub answer: Duration,
+}
+
+impl Phases {
+    /// All phases together.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.connect + self.wait_for_channel + self.write + self.answer
+    }
+}
+
+impl fmt::Display for Phases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.total())?;
+        let phases = [
+            ("connecting", self.connect),
+            ("waiting for a channel", self.wait_for_channel),
+            ("writing", self.write),
+            ("waiting for the answer", self.answer),
+        ];
+        let mut separator = ": ";
+        for (name, time) in phases {
+            if !time.is_zero() {
+                write!(f, "{separator}{name} {time:?}")?;
+                separator = ", ";
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What made a call fail.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallErrorKind {
+    /// No connection could be made.
+    #[error("cannot connect to {target}")]
+    Connect {
+        /// The address as it was given.
+        target: String,
+        /// What the attempt met.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The connection was lost while the call was on it.
+    #[error("the connection was lost")]
+    ConnectionLost(#[source] ConnectionError),
+    /// The time for the call is over.
+    #[error("no answer in time (option timeout of the call, or call_timeout of the client)")]
+    Timeout,
+    /// More calls wait for a channel than the limit allows.
+    #[error("{limit} calls wait for a channel already (option max_queued_calls)")]
+    QueueFull {
+        /// The limit in force.
+        limit: usize,
+    },
+    /// A message is larger than the limit; nothing was sent, or the rest of the answer is skipped.
+    #[error(
+        "a message of {size} bytes exceeds the limit of {limit} bytes (option max_message_bytes)"
+    )]
+    MessageTooLarge {
+        /// Its size, as far as it is known.
+        size: usize,
+        /// The limit in force, in bytes.
+        limit: usize,
+    },
+    /// The request has no data; the protocol forbids it.
+    #[error("a request needs at least one byte of data")]
+    EmptyBody,
+    /// The path is empty, longer than 2048 bytes, or holds a NUL.
+    #[error("the path {0:?} cannot be sent: it must have 1 to 2048 bytes and no NUL")]
+    InvalidPath(String),
+    /// The server refused a new channel.
+    #[error("the server refused a new channel: {message} (code {code})")]
+    ChannelRefused {
+        /// The in-band code, 106 from an IIP server at its limit.
+        code: i64,
+        /// The server's words.
+        message: String,
+    },
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
+}
+
+/// A call failed: what happened, whether it may have run, and where the time went.
+#[derive(Clone, Debug)]
+pub struct CallError(Box<CallErrorInner>);
+
+#[derive(Clone, Debug)]
+struct CallErrorInner {
+    kind: CallErrorKind,
+    execution: Execution,
+    phases: Phases,
+}
+
+impl CallError {
+    pub(crate) fn new(kind: CallErrorKind, execution: Execution, phases: Phases) -> Self {
+        Self(Box::new(CallErrorInner {
+            kind,
+            execution,
+            phases,
+        }))
+    }
+
+    /// A call that failed before anything of it left this process.
+    pub(crate) fn not_sent(kind: CallErrorKind) -> Self {
+        Self::new(kind, Execution::NotSent, Phases::default())
+    }
+
+    pub(crate) fn with_phases(mut self, phases: Phases) -> Self {
+        self.0.phases = phases;
+        self
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn kind(&self) -> &CallErrorKind {
+        &self.0.kind
+    }
+
+    /// Whether the call may have run on the server.
+    #[must_use]
+    pub fn execution(&self) -> Execution {
+        self.0.execution
+    }
+
+    /// Where the time went.
+    #[must_use]
+    pub fn phases(&self) -> Phases {
+        self.0.phases
+    }
+
+    /// Did the time for the call run out?
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0.kind, CallErrorKind::Timeout)
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} ({}; after {})",
+            self.0.kind, self.0.execution, self.0.phases
+        )
+    }
+}
+
+impl std::error::Error for CallError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.0.kind)
+    }
+}
+
+/// A configuration that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("option {option}: {reason}")]
+pub struct ConfigError {
+    option: &'static str,
+    reason: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(option: &'static str, reason: impl Into<String>) -> Self {
+        Self {
+            option,
+            reason: reason.into(),
+        }
+    }
+
+    /// The option to change.
+    #[must_use]
+    pub fn option(&self) -> &'static str {
+        self.option
+    }
+}

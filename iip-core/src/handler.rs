@@ -1,0 +1,306 @@
+//! The only door between the connection and what runs on it: bytes in, bytes out.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::body::Body;
+use crate::connection::Peer;
+use crate::path::Query;
+use crate::proto::control;
+use crate::serve::{CancelToken, ReplyStream, RequestParts};
+
+/// What a [`Handler`] returns.
+pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response, HandlerError>> + Send>>;
+
+/// Answers the requests of one path.
+///
+/// A handler is polled once where its request was read; only if it has to wait does it move to a task of its own. So a
+/// handler that is ready at once costs no task, and one that computes for long before its first `await` holds up its
+/// connection: use [`tokio::task::spawn_blocking`] there.
+///
+/// Most handlers are closures, see [`handler_fn`].
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request. A panic is caught and answered by [`on_panic`](Self::on_panic).
+    fn call(&self, request: Request) -> HandlerFuture;
+
+    /// What happens to a running call whose caller has gone. Default: [`OnCancel::Abort`].
+    fn on_cancel(&self) -> OnCancel {
+        OnCancel::Abort
+    }
+
+    /// Does the handler want the parts of a request as they arrive ([`Request::parts`])? Default: no, it is called once,
+    /// with the whole request.
+    fn streams_requests(&self) -> bool {
+        false
+    }
+
+    /// The answer to a request that is not run. `body` is its data, empty when it was skipped for its size.
+    fn refuse(&self, refusal: &Refusal, body: &Bytes) -> Body {
+        let _ = body;
+        control::handler_failure(&refusal.to_string()).into()
+    }
+
+    /// The answer to a request whose handler panicked. Default: the in-band error 101, as a Go server sends it.
+    fn on_panic(&self, body: &Bytes) -> Body {
+        let _ = body;
+        control::NO_RESPONSE.into()
+    }
+
+    /// Does [`on_panic`](Self::on_panic) look at the request? Then its data is kept until the answer. Default: no.
+    fn keeps_request_for_panic(&self) -> bool {
+        false
+    }
+}
+
+/// What happens to a running call whose caller has gone: gave up, ran out of time, or lost its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum OnCancel {
+    /// Its future is dropped at the `await` where it stands.
+    #[default]
+    Abort,
+    /// It runs on and is told through [`Request::cancelled`].
+    Token,
+    /// It runs to its end.
+    RunToEnd,
+}
+
+/// Why a request was answered without being run.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The server is shutting down.
+    #[error("server is shutting down")]
+    ShuttingDown,
+    /// The server runs as many calls as it may.
+    #[error("server runs {limit} calls already (option max_running_calls)")]
+    Overloaded {
+        /// The limit in force.
+        limit: usize,
+    },
+    /// The request exceeds the limit.
+    #[error(
+        "request of {size} bytes or more exceeds the limit of {limit} bytes (option max_message_bytes)"
+    )]
+    TooLarge {
+        /// How much of it had arrived when it was refused, in bytes.
+        size: usize,
+        /// The limit in force, in bytes.
+        limit: usize,
+    },
+}
+
+/// A handler's failure; its text goes to the caller as `{"code":-1,"message":"handler fail:TEXT"}`.
+///
+/// Only text that was put here goes to the peer. Source of the format: recording `handler_error`.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct HandlerError(String);
+
+impl HandlerError {
+    /// A failure with this text.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<String> for HandlerError {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for HandlerError {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+/// What a handler answers.
+#[derive(Debug)]
+pub struct Response(pub(crate) ResponseKind);
+
+#[derive(Debug)]
+pub(crate) enum ResponseKind {
+    Whole(Body),
+    Streamed,
+}
+
+impl Response {
+    /// The answer was or will be sent through the [`ReplyStream`] of this request.
+    #[must_use]
+    pub fn streamed() -> Self {
+        Self(ResponseKind::Streamed)
+    }
+
+    /// An answer without data. The caller gets the in-band error 101, as from a Go server.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(ResponseKind::Whole(Body::default()))
+    }
+}
+
+impl<B: Into<Body>> From<B> for Response {
+    fn from(body: B) -> Self {
+        Self(ResponseKind::Whole(body.into()))
+    }
+}
+
+/// A request as a handler sees it.
+pub struct Request {
+    pub(crate) path: Bytes,
+    pub(crate) query: Bytes,
+    pub(crate) body: Bytes,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) received_at: Instant,
+    pub(crate) cancel: Option<CancelToken>,
+    pub(crate) parts: Option<RequestParts>,
+    pub(crate) reply: Option<ReplyStream>,
+}
+
+impl Request {
+    /// The path it was sent to: decoded, without query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        // Only paths that are text reach a handler.
+        std::str::from_utf8(&self.path).unwrap_or_default()
+    }
+
+    /// The parameters behind the `?` of the path, read when they are asked for.
+    #[must_use]
+    pub fn query(&self) -> Query<'_> {
+        Query::new(&self.query)
+    }
+
+    /// The first value of a query parameter.
+    #[must_use]
+    pub fn query_param(&self, key: &str) -> Option<Cow<'_, str>> {
+        self.query().get(key)
+    }
+
+    /// The data. It shares the buffer it was read into: copy what is kept for long.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The data, by value.
+    #[must_use]
+    pub fn into_body(self) -> Bytes {
+        self.body
+    }
+
+    /// Who sent it.
+    #[must_use]
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// When the batch it came in was read.
+    #[must_use]
+    pub fn received_at(&self) -> Instant {
+        self.received_at
+    }
+
+    /// Waits until the caller has gone. Never, unless the handler's [`Handler::on_cancel`] is [`OnCancel::Token`].
+    #[must_use]
+    pub fn cancelled(&self) -> CancelToken {
+        self.cancel.clone().unwrap_or_default()
+    }
+
+    /// The parts of the request as they arrive, once; only for a handler with [`Handler::streams_requests`].
+    pub fn parts(&mut self) -> Option<RequestParts> {
+        self.parts.take()
+    }
+
+    /// Where to send the answer in parts, once. The handler then returns [`Response::streamed`].
+    pub fn reply(&mut self) -> Option<ReplyStream> {
+        self.reply.take()
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("path", &self.path())
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A [`Handler`] from an async closure.
+///
+/// ```
+/// use iip_core::{HandlerError, Request, Response, handler_fn};
+///
+/// let echo = handler_fn(|request: Request| async move { Ok::<_, HandlerError>(Response::from(request.into_body())) });
+/// # let _ = echo;
+/// ```
+pub fn handler_fn<F, Fut>(call: F) -> HandlerFn<F>
+where
+    F: Fn(Request) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Response, HandlerError>> + Send + 'static,
+{
+    HandlerFn {
+        call,
+        on_cancel: OnCancel::Abort,
+        streams_requests: false,
+    }
+}
+
+/// What [`handler_fn`] returns.
+#[derive(Clone, Copy)]
+pub struct HandlerFn<F> {
+    call: F,
+    on_cancel: OnCancel,
+    streams_requests: bool,
+}
+
+impl<F> HandlerFn<F> {
+    /// What happens when the caller has gone. Default: [`OnCancel::Abort`].
+    #[must_use]
+    pub fn on_cancel(mut self, policy: OnCancel) -> Self {
+        self.on_cancel = policy;
+        self
+    }
+
+    /// Get the parts of each request as they arrive, see [`Request::parts`].
+    #[must_use]
+    pub fn stream_requests(mut self) -> Self {
+        self.streams_requests = true;
+        self
+    }
+}
+
+impl<F> fmt::Debug for HandlerFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandlerFn")
+            .field("on_cancel", &self.on_cancel)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F, Fut> Handler for HandlerFn<F>
+where
+    F: Fn(Request) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Response, HandlerError>> + Send + 'static,
+{
+    fn call(&self, request: Request) -> HandlerFuture {
+        Box::pin((self.call)(request))
+    }
+
+    fn on_cancel(&self) -> OnCancel {
+        self.on_cancel
+    }
+
+    fn streams_requests(&self) -> bool {
+        self.streams_requests
+    }
+}

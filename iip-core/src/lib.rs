@@ -1,0 +1,77 @@
+//! IIP: many calls at a time over one TCP connection, with frames of ten bytes overhead.
+//!
+//! This crate is the protocol: frames, channels, connections, a raw client and a raw server. It knows paths and bytes;
+//! typed calls are the business of `iip-rpc`. It speaks to the Go implementation byte for byte, in both directions.
+//!
+//! ```
+//! use std::time::Duration;
+//! use iip_core::{Client, HandlerError, Request, Response, Server, handler_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let echo = handler_fn(|request: Request| async move { Ok::<_, HandlerError>(Response::from(request.into_body())) });
+//! let server = Server::builder().route("/echo", echo).bind("127.0.0.1:0").await?;
+//!
+//! let client = Client::connect(server.target()).await?;
+//! let answer = client.request("/echo", "hello").await?;
+//! assert_eq!(&answer[..], b"hello");
+//! server.shutdown(Duration::from_secs(1)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Layout
+//!
+//! Each file uses those below it. *Pure* files know no socket, task, lock or clock.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `client` | connections to one address, made and replaced as needed |
+//! | `server` | accept loop, limits, shutdown |
+//! | `serve` | from a request to its handler and back |
+//! | `handler` | the door between the two |
+//! | `call` | the client's calls and the pool of channels |
+//! | `connection` | what the driver and everyone else share |
+//! | `driver` | the task that owns the socket |
+//! | `transport`, `tls` | byte streams |
+//! | `proto` | the state machine of a connection, for both sides; pure |
+//! | `decoder`, `frame`, `path`, `limits`, `error` | bytes and bounds; pure |
+//!
+//! # Features
+//!
+//! `tls` (off by default): TLS by rustls on both sides, with the ring provider.
+
+mod body;
+mod call;
+mod client;
+mod clock;
+mod connection;
+pub mod decoder;
+mod driver;
+mod error;
+pub mod frame;
+mod handler;
+pub mod limits;
+pub mod path;
+mod proto;
+mod serve;
+mod server;
+#[cfg(feature = "tls")]
+pub mod tls;
+pub mod transport;
+
+pub use self::body::Body;
+pub use self::call::{Call, Channel, ReplyParts};
+pub use self::client::{CallOptions, Client, ClientConfig};
+pub use self::connection::{Connection, Peer};
+pub use self::error::{
+    CallError, CallErrorKind, ConfigError, ConnectionError, Execution, Phases, ProtocolError,
+};
+pub use self::frame::{ChannelId, Frame, FrameStatus, Side};
+pub use self::handler::{
+    Handler, HandlerError, HandlerFn, HandlerFuture, OnCancel, Refusal, Request, Response,
+    handler_fn,
+};
+pub use self::limits::Limits;
+pub use self::serve::{CancelToken, ReplyStream, RequestParts};
+pub use self::server::{Server, ServerConfig};

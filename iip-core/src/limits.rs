@@ -1,0 +1,200 @@
+//! Every bound of a connection as data, on by default. Pure.
+
+use std::time::Duration;
+
+use crate::frame::{MAX_FRAME_BYTES, MAX_PATH_BYTES};
+
+/// What one connection may cost, and how long its peer may take.
+///
+/// Both sides use the same limits; the defaults are safe against a hostile peer. The memory one connection can be made
+/// to hold is bounded by `read buffer (64 KiB, or the frame being read) + buffered_bytes + unsent_bytes + the message
+/// being written + channels × about 200 bytes`.
+///
+/// ```
+/// use std::time::Duration;
+/// use iip_core::Limits;
+///
+/// let limits = Limits::default().max_message_bytes(1 << 20).idle_timeout(Duration::from_secs(60));
+/// assert_eq!(limits.message_bytes(), 1 << 20);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    path_bytes: usize,
+    frame_bytes: usize,
+    message_bytes: usize,
+    buffered_bytes: usize,
+    unsent_bytes: usize,
+    chunk_bytes: usize,
+    channels: usize,
+    calls: usize,
+    frame_head: Duration,
+    progress: Duration,
+    idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            path_bytes: MAX_PATH_BYTES,
+            frame_bytes: MAX_FRAME_BYTES,
+            message_bytes: 64 * 1024 * 1024,
+            buffered_bytes: 64 * 1024 * 1024,
+            unsent_bytes: 1024 * 1024,
+            chunk_bytes: 1024 * 1024,
+            channels: 1024,
+            calls: 1024,
+            frame_head: Duration::from_secs(10),
+            progress: Duration::from_secs(30),
+            idle: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Limits {
+    /// The longest path accepted, query included, in bytes. Default and most: 2048. Beyond: the connection is closed.
+    #[must_use]
+    pub fn max_path_bytes(mut self, bytes: usize) -> Self {
+        self.path_bytes = bytes.clamp(1, MAX_PATH_BYTES);
+        self
+    }
+
+    /// The largest body of one frame accepted, in bytes. Default and most: 16 MiB. Beyond: the connection is closed.
+    #[must_use]
+    pub fn max_frame_bytes(mut self, bytes: usize) -> Self {
+        self.frame_bytes = bytes.clamp(1, MAX_FRAME_BYTES);
+        self
+    }
+
+    /// The largest message accepted or sent, all its frames together, in bytes. Default: 64 MiB.
+    ///
+    /// Beyond it that call alone fails, with an error naming this option; the connection lives on.
+    #[must_use]
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.message_bytes = bytes.max(1);
+        self
+    }
+
+    /// Bytes held per connection for unfinished messages and requests that wait their turn. Default: 64 MiB.
+    ///
+    /// Beyond it the connection is not read; when that lasts longer than
+    /// [`progress_timeout`](Self::progress_timeout) it is closed.
+    #[must_use]
+    pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
+        self.buffered_bytes = bytes.max(1);
+        self
+    }
+
+    /// Bytes of replies a server holds per connection that the peer has not read. Default: 1 MiB.
+    ///
+    /// Beyond it a server does not read further requests of that connection. One reply may exceed it.
+    #[must_use]
+    pub fn max_unsent_bytes(mut self, bytes: usize) -> Self {
+        self.unsent_bytes = bytes.max(1);
+        self
+    }
+
+    /// A message larger than this is cut into frames of this size where the peer is known to join them, so that frames
+    /// of other channels go in between. In bytes; default 1 MiB, most 16 MiB.
+    #[must_use]
+    pub fn chunk_bytes(mut self, bytes: usize) -> Self {
+        self.chunk_bytes = bytes.clamp(1024, MAX_FRAME_BYTES);
+        self
+    }
+
+    /// Channels with a call on them, per connection. Default: 1024.
+    ///
+    /// A server beyond it refuses new channels with the in-band code 106; a channel at rest costs nothing and is not
+    /// counted. A client opens at most this many.
+    #[must_use]
+    pub fn max_channels(mut self, channels: usize) -> Self {
+        self.channels = channels.max(1);
+        self
+    }
+
+    /// Handlers a server runs at a time per connection. Default: 1024. Beyond it the connection is not read.
+    #[must_use]
+    pub fn max_calls(mut self, calls: usize) -> Self {
+        self.calls = calls.max(1);
+        self
+    }
+
+    /// How long a frame's head may take to arrive. Default: 10 s. Beyond: the connection is closed.
+    #[must_use]
+    pub fn frame_head_timeout(mut self, timeout: Duration) -> Self {
+        self.frame_head = timeout;
+        self
+    }
+
+    /// How long a body in either direction may rest without a byte moving. Default: 30 s. Beyond: the connection is
+    /// closed.
+    #[must_use]
+    pub fn progress_timeout(mut self, timeout: Duration) -> Self {
+        self.progress = timeout;
+        self
+    }
+
+    /// How long a server keeps a connection without calls. Default: 5 minutes. Clients reconnect by themselves.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle = timeout;
+        self
+    }
+
+    /// See [`max_path_bytes`](Self::max_path_bytes).
+    #[must_use]
+    pub fn path_bytes(&self) -> usize {
+        self.path_bytes
+    }
+
+    /// See [`max_frame_bytes`](Self::max_frame_bytes).
+    #[must_use]
+    pub fn frame_bytes(&self) -> usize {
+        self.frame_bytes
+    }
+
+    /// See [`max_message_bytes`](Self::max_message_bytes).
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        self.message_bytes
+    }
+
+    /// See [`max_buffered_bytes`](Self::max_buffered_bytes).
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
+    }
+
+    /// See [`max_unsent_bytes`](Self::max_unsent_bytes).
+    #[must_use]
+    pub fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes
+    }
+
+    pub(crate) fn chunk(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    /// See [`max_channels`](Self::max_channels).
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// See [`max_calls`](Self::max_calls).
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.calls
+    }
+
+    pub(crate) fn frame_head(&self) -> Duration {
+        self.frame_head
+    }
+
+    pub(crate) fn progress(&self) -> Duration {
+        self.progress
+    }
+
+    pub(crate) fn idle(&self) -> Duration {
+        self.idle
+    }
+}

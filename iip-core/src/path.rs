@@ -1,0 +1,793 @@
+//! What the path field of a frame means: label, query, escapes. Pure.
+//!
+//! The path field is a URL reference, and existing servers read it with Go's `net/url`. This file reads it the same way,
+//! byte for byte (checked against the recordings `query_params` and `bad_c2s_path_*`):
+//!
+//! | path field | label | parameters |
+//! |---|---|---|
+//! | `/p?x=1&y=a%20b&x=2` | `/p` | x = 1, 2; y = "a b" |
+//! | `/p?plus=a+b&empty=&novalue` | `/p` | plus = "a b", empty = "", novalue = "" |
+//! | `/p?semi=1;b=2&bad=%zz&ok=3` | `/p` | ok = 3: pairs with `;` or a bad escape are dropped |
+//! | `/p%61rams#fragment` | `/params` | none |
+//! | `http://host/p?x=1`, `//host/p?x=1` | `/p` | x = 1: scheme and host are ignored |
+//! | `/p%zz?x=1`, or a control character | the whole field as it is | none |
+//!
+//! The *label* is what a handler is registered under and what a reply carries as its path.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation
+)]
+
+use std::borrow::Cow;
+
+use crate::frame::MAX_PATH_BYTES;
+
+/// The two parts of a path field that count: what is called, and with which parameters.
+///
+/// Both parts borrow from the field unless an escape had to be decoded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ParsedPath<'a> {
+    /// The decoded path without query: what a handler is looked up by, and the path of the reply.
+    ///
+    /// Bytes, because a peer may send any: check with [`check_label`] before it goes into a frame.
+    pub label: Cow<'a, [u8]>,
+    /// What stood behind the `?`, still escaped; [`Query`] reads it.
+    pub query: &'a [u8],
+}
+
+impl ParsedPath<'_> {
+    /// The label as text, `None` when it is not UTF-8. No handler can be registered under such a label.
+    pub fn label_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.label).ok()
+    }
+}
+
+/// Splits a path field into label and query, as Go's `net/url` does.
+///
+/// A field that is no URL reference (bad escape, control character, malformed host) is its own label and has no
+/// parameters, so every field has a label; it may still be empty or unfit for a reply, see [`check_label`].
+/// A field that starts with one `/` and has no `%`, `?`, `#` or control character costs one scan and no allocation.
+///
+/// ```
+/// use iip_core::path::{Query, label_and_query};
+///
+/// let parsed = label_and_query(b"/p%61rams?x=1&y=a+b");
+/// assert_eq!(&parsed.label[..], b"/params");
+/// assert_eq!(Query::new(parsed.query).get("y").as_deref(), Some("a b"));
+/// ```
+pub fn label_and_query(raw: &[u8]) -> ParsedPath<'_> {
+    let one_slash = raw.first() == Some(&b'/') && raw.get(1) != Some(&b'/');
+    // No early exit: the compiler turns this into a vectorised scan.
+    if one_slash
+        && !raw
+            .iter()
+            .fold(false, |found, byte| found | needs_parsing(*byte))
+    {
+        return ParsedPath {
+            label: Cow::Borrowed(raw),
+            query: &[],
+        };
+    }
+    parse_reference(raw).unwrap_or(ParsedPath {
+        label: Cow::Borrowed(raw),
+        query: &[],
+    })
+}
+
+/// The parameters of a request, read from the raw query only when asked for.
+///
+/// Nothing is stored: each question scans the query, and allocates only for a value with an escape in it. `+` is a blank,
+/// a parameter without `=` has the value `""`, and pairs that hold a `;` or a bad escape are dropped, as Go does.
+///
+/// Bytes that are not UTF-8 after decoding come out as U+FFFD here; [`iter_bytes`](Self::iter_bytes) has them unchanged.
+/// Keys are compared on the decoded bytes.
+///
+/// ```
+/// use iip_core::path::Query;
+///
+/// let query = Query::new(b"x=1&y=a%20b&x=2&flag");
+/// assert_eq!(query.get("y").as_deref(), Some("a b"));
+/// assert_eq!(query.get("flag").as_deref(), Some(""));
+/// assert_eq!(query.all("x").collect::<Vec<_>>(), ["1", "2"]);
+/// assert!(query.get("absent").is_none());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Query<'a> {
+    raw: &'a [u8],
+}
+
+impl<'a> Query<'a> {
+    /// Reads `raw`, which is what stands behind the `?`.
+    pub const fn new(raw: &'a [u8]) -> Self {
+        Self { raw }
+    }
+
+    /// The query as it was sent.
+    pub const fn as_bytes(&self) -> &'a [u8] {
+        self.raw
+    }
+
+    /// Whether nothing was sent. A query of dropped pairs only is not empty.
+    pub const fn is_empty(&self) -> bool {
+        self.raw.is_empty()
+    }
+
+    /// The first value of `key`.
+    pub fn get(&self, key: &str) -> Option<Cow<'a, str>> {
+        self.all(key).next()
+    }
+
+    /// Every value of `key`, in the order sent.
+    pub fn all<'k>(&self, key: &'k str) -> impl Iterator<Item = Cow<'a, str>> + use<'a, 'k> {
+        self.pairs()
+            .filter(move |(raw_key, _)| decodes_to(raw_key, key.as_bytes()))
+            .filter_map(|(_, raw_value)| {
+                // The key of this pair is sound; a bad escape in the value drops the pair.
+                unescape(raw_value, Plus::IsBlank).map(into_text)
+            })
+    }
+
+    /// Every parameter in the order sent, as text.
+    pub fn iter(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + use<'a> {
+        self.iter_bytes()
+            .map(|(key, value)| (into_text(key), into_text(value)))
+    }
+
+    /// Every parameter in the order sent, as the bytes that the escapes stand for.
+    pub fn iter_bytes(&self) -> impl Iterator<Item = (Cow<'a, [u8]>, Cow<'a, [u8]>)> + use<'a> {
+        self.pairs().filter_map(|(key, value)| {
+            Some((
+                unescape(key, Plus::IsBlank)?,
+                unescape(value, Plus::IsBlank)?,
+            ))
+        })
+    }
+
+    /// The pairs that can count, still escaped.
+    fn pairs(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        self.raw
+            .split(|byte| *byte == b'&')
+            .filter(|pair| !pair.is_empty() && !pair.contains(&b';'))
+            .map(|pair| cut(pair, b'='))
+    }
+}
+
+/// Why a path cannot stand in a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LabelError {
+    /// Only a frame that closes the connection has no path.
+    #[error("path is empty")]
+    Empty,
+    /// The other side's encoder could not send it back.
+    #[error("path has {bytes} bytes, the protocol allows {MAX_PATH_BYTES}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A NUL ends the path field: what follows it would be read as the rest of the frame, and as further frames.
+    #[error("path holds a NUL byte")]
+    ContainsNul,
+}
+
+/// Whether `label` can stand in the path field of a frame: not empty, at most 2048 bytes, no NUL.
+///
+/// A decoded label can hold a NUL although the received field did not (`/a%00b`). Writing it into a reply lets one caller
+/// forge the replies of others (recording `path_nul_response_splitting`).
+///
+/// # Errors
+///
+/// The reason why it cannot.
+pub fn check_label(label: &[u8]) -> Result<(), LabelError> {
+    if label.is_empty() {
+        Err(LabelError::Empty)
+    } else if label.len() > MAX_PATH_BYTES {
+        Err(LabelError::TooLong { bytes: label.len() })
+    } else if memchr::memchr(0, label).is_some() {
+        Err(LabelError::ContainsNul)
+    } else {
+        Ok(())
+    }
+}
+
+/// Escapes a label, so that [`label_and_query`] gives it back whatever bytes it holds.
+///
+/// ```
+/// use iip_core::path::encode_path;
+///
+/// assert_eq!(encode_path("/files/50% off?"), "/files/50%25%20off%3F");
+/// assert_eq!(encode_path("/plain"), "/plain");
+/// ```
+pub fn encode_path<T: AsRef<[u8]> + ?Sized>(label: &T) -> Cow<'_, str> {
+    let label = label.as_ref();
+    let absolute = label.first() == Some(&b'/');
+    // `//h/p` would be read as host h and path /p, and `a:b` as scheme a: escape what makes them so.
+    let hides_host = absolute && label.get(1) == Some(&b'/');
+    encode(label, |at, byte| match byte {
+        b'/' => !(hides_host && at == 1),
+        b':' => absolute,
+        b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b';' | b'=' | b'@' => true,
+        _ => byte.is_ascii_alphanumeric(),
+    })
+}
+
+/// Escapes a key or a value of a query, so that [`Query`] gives it back whatever bytes it holds.
+///
+/// ```
+/// use iip_core::path::encode_query;
+///
+/// let path = format!("/search?q={}", encode_query("a&b = c"));
+/// assert_eq!(path, "/search?q=a%26b%20%3D%20c");
+/// ```
+pub fn encode_query<T: AsRef<[u8]> + ?Sized>(text: &T) -> Cow<'_, str> {
+    encode(text.as_ref(), |_, byte| {
+        matches!(byte, b'-' | b'_' | b'.' | b'~') || byte.is_ascii_alphanumeric()
+    })
+}
+
+/// `keep` may only keep ASCII.
+fn encode(bytes: &[u8], keep: impl Fn(usize, u8) -> bool) -> Cow<'_, str> {
+    if bytes.iter().enumerate().all(|(at, byte)| keep(at, *byte)) {
+        return String::from_utf8_lossy(bytes);
+    }
+    let mut text = String::with_capacity(bytes.len().saturating_mul(3));
+    for (at, byte) in bytes.iter().copied().enumerate() {
+        if keep(at, byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push('%');
+            text.push(hex_digit(byte >> 4));
+            text.push(hex_digit(byte & 15));
+        }
+    }
+    Cow::Owned(text)
+}
+
+fn hex_digit(nibble: u8) -> char {
+    char::from_digit(nibble.into(), 16)
+        .unwrap_or('0')
+        .to_ascii_uppercase()
+}
+
+// Go: url.go Parse, parse, getScheme, parseAuthority, parseHost, unescape, parseQuery; go1.19.
+
+/// Whether a field with this byte behind its first `/` is more than its own label.
+const fn needs_parsing(byte: u8) -> bool {
+    // `|` keeps the scan free of branches.
+    (byte < b' ') | (byte == 0x7f) | (byte == b'%') | (byte == b'?') | (byte == b'#')
+}
+
+/// `None`: not a URL reference.
+fn parse_reference(raw: &[u8]) -> Option<ParsedPath<'_>> {
+    let (reference, fragment) = cut(raw, b'#');
+    // A control character is only refused before the `#`, a bad escape in the fragment as well.
+    if reference.iter().any(u8::is_ascii_control) || !escapes_are_sound(fragment) {
+        return None;
+    }
+    let (has_scheme, rest) = cut_scheme(reference)?;
+    let (rest, query) = cut(rest, b'?');
+    if rest.first() != Some(&b'/') {
+        if has_scheme {
+            // `mailto:x`: opaque, has no path.
+            return Some(ParsedPath {
+                label: Cow::Borrowed(&[]),
+                query,
+            });
+        }
+        if cut(rest, b'/').0.contains(&b':') {
+            return None;
+        }
+    }
+    let path = match rest.strip_prefix(b"//") {
+        Some(behind) if has_scheme || behind.first() != Some(&b'/') => {
+            let end = memchr::memchr(b'/', behind).unwrap_or(behind.len());
+            let (authority, path) = behind.split_at_checked(end)?;
+            if !authority_is_sound(authority) {
+                return None;
+            }
+            path
+        }
+        _ => rest,
+    };
+    Some(ParsedPath {
+        label: unescape(path, Plus::IsPlus)?,
+        query,
+    })
+}
+
+/// Whether there is a scheme, and what follows it. `None`: the scheme is missing before its colon.
+fn cut_scheme(reference: &[u8]) -> Option<(bool, &[u8])> {
+    let end = reference
+        .iter()
+        .position(|byte| !byte.is_ascii_alphanumeric() && !matches!(byte, b'+' | b'-' | b'.'));
+    match end.and_then(|end| reference.split_at_checked(end)) {
+        Some(([], [b':', ..])) => None,
+        Some(([first, ..], [b':', rest @ ..])) if first.is_ascii_alphabetic() => Some((true, rest)),
+        _ => Some((false, reference)),
+    }
+}
+
+fn authority_is_sound(authority: &[u8]) -> bool {
+    let (userinfo, host) = match memchr::memrchr(b'@', authority) {
+        Some(at) => (
+            authority.get(..at).unwrap_or_default(),
+            authority.get(at.saturating_add(1)..).unwrap_or_default(),
+        ),
+        None => (&[][..], authority),
+    };
+    host_is_sound(host)
+        && escapes_are_sound(userinfo)
+        && userinfo
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._:~!$&'()*+,;=%@".contains(byte))
+}
+
+fn host_is_sound(host: &[u8]) -> bool {
+    if host.first() != Some(&b'[') {
+        let port = memchr::memrchr(b':', host)
+            .and_then(|at| host.get(at..))
+            .unwrap_or_default();
+        return port_is_sound(port) && host_part_is_sound(host, HostPart::Name);
+    }
+    let Some((literal, bracket_and_port)) =
+        memchr::memrchr(b']', host).and_then(|bracket| host.split_at_checked(bracket))
+    else {
+        return false;
+    };
+    // RFC 6874: `%25` starts the zone of an IPv6 address.
+    let zone = memchr::memmem::find(literal, b"%25").unwrap_or(literal.len());
+    let (address, zone) = literal.split_at_checked(zone).unwrap_or((literal, &[]));
+    port_is_sound(bracket_and_port.strip_prefix(b"]").unwrap_or_default())
+        && host_part_is_sound(address, HostPart::Name)
+        && host_part_is_sound(zone, HostPart::Zone)
+        && host_part_is_sound(bracket_and_port, HostPart::Name)
+}
+
+fn port_is_sound(port: &[u8]) -> bool {
+    match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HostPart {
+    Name,
+    Zone,
+}
+
+fn host_part_is_sound(part: &[u8], kind: HostPart) -> bool {
+    let may_stand =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"!$&'()*+,;=:[]<>\"-_.~".contains(&byte);
+    let mut rest = part;
+    while let Some((first, behind)) = rest.split_first() {
+        let escape = behind.first_chunk::<2>();
+        rest = behind;
+        if *first == b'%' {
+            let Some(value) = escape.and_then(|digits| unhex(*digits)) else {
+                return false;
+            };
+            // A name may only escape what is not ASCII, a zone only what could stand there anyway, or a blank.
+            let sound = value == b'%'
+                || match kind {
+                    HostPart::Name => value >= 0x80,
+                    HostPart::Zone => value == b' ' || may_stand(value),
+                };
+            if !sound {
+                return false;
+            }
+            rest = behind.get(2..).unwrap_or_default();
+        } else if first.is_ascii() && !may_stand(*first) {
+            return false;
+        }
+    }
+    true
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plus {
+    IsPlus,
+    IsBlank,
+}
+
+/// A bad escape: `%` without two hexadecimal digits behind it.
+struct BadEscape;
+
+/// The decoded bytes one by one.
+struct Unescaped<'a> {
+    rest: &'a [u8],
+    plus: Plus,
+}
+
+impl Iterator for Unescaped<'_> {
+    type Item = Result<u8, BadEscape>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (first, behind) = self.rest.split_first()?;
+        self.rest = behind;
+        Some(match first {
+            b'%' => match behind
+                .split_first_chunk::<2>()
+                .and_then(|(digits, rest)| Some((unhex(*digits)?, rest)))
+            {
+                Some((value, rest)) => {
+                    self.rest = rest;
+                    Ok(value)
+                }
+                None => Err(BadEscape),
+            },
+            b'+' if self.plus == Plus::IsBlank => Ok(b' '),
+            byte => Ok(*byte),
+        })
+    }
+}
+
+/// `None`: a bad escape.
+fn unescape(raw: &[u8], plus: Plus) -> Option<Cow<'_, [u8]>> {
+    if memchr::memchr(b'%', raw).is_none()
+        && (plus == Plus::IsPlus || memchr::memchr(b'+', raw).is_none())
+    {
+        return Some(Cow::Borrowed(raw));
+    }
+    let mut decoded = Vec::with_capacity(raw.len());
+    for byte in (Unescaped { rest: raw, plus }) {
+        decoded.push(byte.ok()?);
+    }
+    Some(Cow::Owned(decoded))
+}
+
+fn escapes_are_sound(raw: &[u8]) -> bool {
+    memchr::memchr(b'%', raw).is_none()
+        || (Unescaped {
+            rest: raw,
+            plus: Plus::IsPlus,
+        })
+        .all(|byte| byte.is_ok())
+}
+
+/// Whether the query component `raw` stands for `wanted`, without decoding it into memory.
+fn decodes_to(raw: &[u8], wanted: &[u8]) -> bool {
+    let mut wanted = wanted.iter();
+    (Unescaped {
+        rest: raw,
+        plus: Plus::IsBlank,
+    })
+    .all(|byte| matches!((byte, wanted.next()), (Ok(a), Some(b)) if a == *b))
+        && wanted.next().is_none()
+}
+
+fn unhex(digits: [u8; 2]) -> Option<u8> {
+    let [high, low] = digits.map(|digit| {
+        char::from(digit)
+            .to_digit(16)
+            .and_then(|value| u8::try_from(value).ok())
+    });
+    Some(high? << 4 | low?)
+}
+
+/// Before and behind the first `separator`; all and nothing when there is none.
+fn cut(bytes: &[u8], separator: u8) -> (&[u8], &[u8]) {
+    let at = memchr::memchr(separator, bytes).unwrap_or(bytes.len());
+    let (before, behind) = bytes.split_at_checked(at).unwrap_or((bytes, &[]));
+    (before, behind.get(1..).unwrap_or_default())
+}
+
+fn into_text(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
+    match bytes {
+        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Owned(bytes) => Cow::Owned(
+            String::from_utf8(bytes)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn label(raw: &[u8]) -> Vec<u8> {
+        label_and_query(raw).label.into_owned()
+    }
+
+    #[test]
+    fn recorded_queries_give_the_recorded_parameters() {
+        // Recording query_params: the path field, then what the Go handler saw.
+        let table = [
+            ("/params?x=1&y=a%20b&x=2", "/params", "x=1,y=a b,x=2"),
+            (
+                "/params?plus=a+b&empty=&novalue",
+                "/params",
+                "plus=a b,empty=,novalue=",
+            ),
+            ("/params?semi=1;b=2&ok=3", "/params", "ok=3"),
+            ("/params?bad=%zz&ok=1", "/params", "ok=1"),
+            ("/p%61rams?z=1", "/params", "z=1"),
+            ("/params#frag", "/params", ""),
+            ("/echo?only=query", "/echo", "only=query"),
+            // Recording unknown_path.
+            ("/nope?q=1", "/nope", "q=1"),
+        ];
+        for (raw, expected, pairs) in table {
+            let parsed = label_and_query(raw.as_bytes());
+            assert_eq!(parsed.label_str(), Some(expected), "{raw}");
+            let found: Vec<_> = Query::new(parsed.query)
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect();
+            assert_eq!(found.join(","), pairs, "{raw}");
+        }
+    }
+
+    #[test]
+    fn recorded_unusual_paths_give_the_recorded_label() {
+        let long_query = format!("/echo?{}", "a".repeat(5000));
+        let table: &[(&str, &[u8], &[u8])] = &[
+            ("bad_c2s_path_absolute_url", b"http://h/echo?x=1", b"/echo"),
+            ("bad_c2s_path_double_slash", b"//h/echo", b"/echo"),
+            ("bad_c2s_path_no_slash", b"echo", b"echo"),
+            ("bad_c2s_path_bad_escape", b"/echo%zz", b"/echo%zz"),
+            (
+                "bad_c2s_path_control_char",
+                b"/ec\x01ho?x=1",
+                b"/ec\x01ho?x=1",
+            ),
+            ("bad_c2s_path_invalid_utf8", b"/\xff\xfe", b"/\xff\xfe"),
+            ("bad_c2s_path_escaped_nul", b"/a%00b", b"/a\0b"),
+            ("bad_c2s_path_parses_to_empty", b"?a=1", b""),
+            ("bad_c2s_empty_path", b"", b""),
+            ("bad_c2s_path_5000_query", long_query.as_bytes(), b"/echo"),
+        ];
+        for (recording, raw, expected) in table {
+            assert_eq!(label(raw), *expected, "{recording}");
+        }
+        assert!(
+            label_and_query(b"/ec\x01ho?x=1").query.is_empty(),
+            "a field that is its own label has no parameters"
+        );
+    }
+
+    #[test]
+    fn recorded_labels_that_broke_the_reference_are_refused() {
+        let table: &[(&str, Vec<u8>, Result<(), LabelError>)] = &[
+            (
+                "bad_c2s_path_escaped_nul",
+                b"/a%00b".to_vec(),
+                Err(LabelError::ContainsNul),
+            ),
+            (
+                "bad_c2s_path_parses_to_empty",
+                b"?a=1".to_vec(),
+                Err(LabelError::Empty),
+            ),
+            ("bad_c2s_empty_path", Vec::new(), Err(LabelError::Empty)),
+            (
+                "bad_c2s_path_2048_unknown",
+                [b"/".to_vec(), vec![b'a'; 2047]].concat(),
+                Ok(()),
+            ),
+            (
+                "bad_c2s_path_2049_unknown",
+                [b"/".to_vec(), vec![b'a'; 2048]].concat(),
+                Err(LabelError::TooLong { bytes: 2049 }),
+            ),
+            (
+                "bad_c2s_path_5000_unknown",
+                [b"/".to_vec(), vec![b'a'; 4999]].concat(),
+                Err(LabelError::TooLong { bytes: 5000 }),
+            ),
+            ("bad_c2s_path_invalid_utf8", b"/\xff\xfe".to_vec(), Ok(())),
+            (
+                "path_nul_response_splitting",
+                b"/x%00%00%00%00%01%05%2f%79%00".to_vec(),
+                Err(LabelError::ContainsNul),
+            ),
+        ];
+        for (recording, raw, expected) in table {
+            assert_eq!(
+                check_label(&label_and_query(raw).label),
+                *expected,
+                "{recording}"
+            );
+        }
+    }
+
+    #[test]
+    fn references_are_split_as_go_splits_them() {
+        let table: &[(&str, &str, &str)] = &[
+            ("/", "/", ""),
+            ("*", "*", ""),
+            ("/a?", "/a", ""),
+            ("/a?b?c", "/a", "b?c"),
+            ("/a?b#c?d", "/a", "b"),
+            ("/a#b?c", "/a", ""),
+            ("/a:b", "/a:b", ""),
+            ("a/b:c", "a/b:c", ""),
+            ("/a+b", "/a+b", ""),
+            ("/a%2Fb%2fc", "/a/b/c", ""),
+            ("/a%3Fb", "/a?b", ""),
+            ("/%E4%BD%A0", "/你", ""),
+            // Three slashes are a path, unless a scheme stands before them.
+            ("///a", "///a", ""),
+            ("http:///a", "/a", ""),
+            ("http:/a?x", "/a", "x"),
+            ("//h", "", ""),
+            ("//h?x=1", "", "x=1"),
+            ("//", "", ""),
+            ("http:", "", ""),
+            ("mailto:a@b?x=1", "", "x=1"),
+            ("a:b%zz", "", ""),
+            ("http://user:pw%20@h:80/a", "/a", ""),
+            ("http://a@b@c/d", "/d", ""),
+            ("http://h:/a", "/a", ""),
+            ("http://[::1]:80/a", "/a", ""),
+            ("http://[fe80::1%25en0]/a", "/a", ""),
+            ("http://[fe80::1%25en%200]:8080/a", "/a", ""),
+            (
+                "http://[fe80::%31%25en0]/a",
+                "http://[fe80::%31%25en0]/a",
+                "",
+            ),
+            ("http://h%E4/a", "/a", ""),
+            ("http://你/a", "/a", ""),
+            ("http://a%25b/c", "/c", ""),
+            // Not a reference: the field is the label.
+            (":a", ":a", ""),
+            ("1a:b", "1a:b", ""),
+            ("a_b:c/d", "a_b:c/d", ""),
+            ("/a#%zz", "/a#%zz", ""),
+            ("/a%", "/a%", ""),
+            ("/a%4", "/a%4", ""),
+            ("/a%4?b=1", "/a%4?b=1", ""),
+            ("/a%4?1", "/a%4?1", ""),
+            ("//h:x/a", "//h:x/a", ""),
+            ("http://a b/c", "http://a b/c", ""),
+            ("http://a%20b/c", "http://a%20b/c", ""),
+            ("http://a%zz/c", "http://a%zz/c", ""),
+            ("http://[::1/a", "http://[::1/a", ""),
+            ("http://[::1]a/b", "http://[::1]a/b", ""),
+            ("http://[::1%25%2f]/b", "http://[::1%25%2f]/b", ""),
+            ("http://[::1]:8x/b", "http://[::1]:8x/b", ""),
+            ("http://us er@h/b", "http://us er@h/b", ""),
+            ("http://u%zz@h/b", "http://u%zz@h/b", ""),
+            ("http://x@y(z:123)/foo", "http://x@y(z:123)/foo", ""),
+            ("http://a\\b/c", "http://a\\b/c", ""),
+            ("/a\u{7f}", "/a\u{7f}", ""),
+        ];
+        for (raw, expected, query) in table {
+            let parsed = label_and_query(raw.as_bytes());
+            assert_eq!(parsed.label_str(), Some(*expected), "{raw}");
+            assert_eq!(parsed.query, query.as_bytes(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn control_characters_are_only_refused_before_the_fragment() {
+        assert_eq!(label(b"/a#\x01"), b"/a");
+        assert_eq!(label(b"/a\x01#b"), b"/a\x01#b");
+        assert_eq!(label(b"/a?\n"), b"/a?\n");
+    }
+
+    #[test]
+    fn plain_paths_and_plain_values_are_borrowed() {
+        assert!(matches!(
+            label_and_query(b"/greeter/hello").label,
+            Cow::Borrowed(_)
+        ));
+        assert!(matches!(
+            label_and_query(b"/slow?ms=10").label,
+            Cow::Borrowed(_)
+        ));
+        assert!(matches!(
+            Query::new(b"ms=10").get("ms"),
+            Some(Cow::Borrowed("10"))
+        ));
+    }
+
+    #[test]
+    fn pairs_are_taken_as_go_takes_them() {
+        let pairs = |raw: &'static str| {
+            Query::new(raw.as_bytes())
+                .iter()
+                .map(|(key, value)| format!("{key}:{value}"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(pairs(""), "");
+        assert_eq!(pairs("&&a=1&"), "a:1");
+        assert_eq!(pairs("=v&="), ":v :");
+        assert_eq!(pairs("a=b=c"), "a:b=c");
+        assert_eq!(pairs("a%3Db=c"), "a=b:c");
+        assert_eq!(pairs("%zz=1&a=%1&b=%&c=1"), "c:1");
+        assert_eq!(pairs("a%3B=%3b"), "a;:;");
+        assert_eq!(pairs("x+y=%2B"), "x y:+");
+        assert_eq!(pairs("a=1?b=2"), "a:1?b=2");
+    }
+
+    #[test]
+    fn a_key_is_compared_after_decoding() {
+        let query = Query::new(b"%6ds=1&m+s=2&ms=%zz&ms=3&mss=4&m=5");
+        assert_eq!(query.all("ms").collect::<Vec<_>>(), ["1", "3"]);
+        assert_eq!(query.get("m s").as_deref(), Some("2"));
+        assert_eq!(query.get("m").as_deref(), Some("5"));
+        assert_eq!(query.get(""), None);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_replaced_as_text_and_kept_as_bytes() {
+        let query = Query::new(b"a=%ff&\xfe=b");
+        assert_eq!(query.get("a").as_deref(), Some("\u{fffd}"));
+        let pairs: Vec<_> = query.iter_bytes().collect();
+        assert_eq!(
+            pairs,
+            [
+                (b"a".into(), (&[0xff][..]).into()),
+                ((&[0xfe][..]).into(), b"b".into())
+            ] as [(Cow<'_, [u8]>, Cow<'_, [u8]>); 2]
+        );
+        assert_eq!(label_and_query(b"/%ff").label_str(), None);
+    }
+
+    /// Fields made of what the parser looks at.
+    fn reference() -> impl Strategy<Value = Vec<u8>> {
+        vec(
+            prop_oneof![
+                6 => proptest::sample::select(b"/:?#%&=;+@[]*.ah2519zZ \x01\x7f\xff\0".to_vec()).prop_map(|byte| vec![byte]),
+                1 => Just(b"%25".to_vec()),
+                1 => Just(b"http://".to_vec()),
+                1 => any::<u8>().prop_map(|byte| vec![byte]),
+            ],
+            0..24,
+        )
+        .prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_field_panics_and_every_question_is_answered(raw in reference()) {
+            let parsed = label_and_query(&raw);
+            let _ = check_label(&parsed.label);
+            prop_assert!(parsed.label.len() <= raw.len());
+            let query = Query::new(parsed.query);
+            for (key, value) in query.iter() {
+                if !key.contains('\u{fffd}') {
+                    prop_assert!(query.all(&key).any(|found| found == value));
+                }
+            }
+            let _ = Query::new(&raw).iter_bytes().count();
+        }
+
+        #[test]
+        fn the_short_way_gives_what_the_long_way_gives(raw in reference()) {
+            let long = parse_reference(&raw).unwrap_or(ParsedPath { label: Cow::Borrowed(&raw), query: &[] });
+            prop_assert_eq!(label_and_query(&raw), long);
+        }
+
+        #[test]
+        fn an_encoded_label_is_read_back(bytes in prop_oneof![vec(any::<u8>(), 0..40), reference()]) {
+            let encoded = encode_path(&bytes);
+            let parsed = label_and_query(encoded.as_bytes());
+            prop_assert_eq!(&parsed.label[..], &bytes[..], "{}", encoded);
+            prop_assert!(parsed.query.is_empty());
+        }
+
+        #[test]
+        fn encoded_parameters_are_read_back(pairs in vec((vec(any::<u8>(), 0..8), vec(any::<u8>(), 0..8)), 0..6)) {
+            let raw: Vec<_> =
+                pairs.iter().map(|(key, value)| format!("{}={}", encode_query(key), encode_query(value))).collect();
+            let raw = format!("/p?{}", raw.join("&"));
+            let parsed = label_and_query(raw.as_bytes());
+            let read: Vec<_> = Query::new(parsed.query)
+                .iter_bytes()
+                .map(|(key, value)| (key.into_owned(), value.into_owned()))
+                .collect();
+            prop_assert_eq!(read, pairs);
+        }
+    }
+}

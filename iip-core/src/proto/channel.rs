@@ -1,0 +1,160 @@
+//! One channel: the message being received, and the calls in their order. Pure.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use slab::Slab;
+
+use super::control::Exchange;
+use crate::frame::ChannelId;
+
+/// What becomes of a message that arrives in several frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Incoming {
+    /// Gathered until it is complete.
+    Collect,
+    /// Every part is handed on as it arrives.
+    Stream,
+    /// The rest is skipped: nobody wants it, or it is larger than the limit (then `too_large` says how large it got).
+    Skip,
+    /// The control stream: messages of the protocol itself.
+    Control,
+}
+
+/// A message of which not all frames have arrived.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    pub(crate) incoming: Incoming,
+    /// The first frame's path: it alone selects the handler and labels the answer.
+    pub(crate) path: Bytes,
+    pub(crate) data: BytesMut,
+    pub(crate) size: usize,
+    pub(crate) too_large: bool,
+}
+
+/// A complete request that waits for the answer to the one before it on its channel.
+#[derive(Debug)]
+pub(crate) struct WaitingRequest {
+    pub(crate) path: Bytes,
+    pub(crate) body: Bytes,
+}
+
+/// A request this side sent and that has no complete answer yet. It keeps its place whatever becomes of the caller.
+#[derive(Debug)]
+pub(crate) struct SentCall {
+    pub(crate) exchange: Exchange,
+    /// The position in the stream at which the request has left this process; 0 when unknown.
+    pub(crate) end: u64,
+    /// Parts of the answer are handed on as they arrive.
+    pub(crate) streaming: bool,
+}
+
+/// What is known of one channel. At rest it holds nothing, and a server keeps none for a channel at rest.
+#[derive(Debug, Default)]
+pub(crate) struct Channel {
+    pub(crate) assembly: Option<Box<Assembly>>,
+    /// Client: unanswered requests in the order they were sent.
+    pub(crate) sent: VecDeque<SentCall>,
+    /// Server: the label of the request that was shown to its handler and is not answered yet.
+    pub(crate) open: Option<Bytes>,
+    /// Server: a first part of the open request's answer was sent.
+    pub(crate) replying: bool,
+    /// Server: the request in `assembly` was shown to a handler already.
+    pub(crate) begun: bool,
+    /// Server: complete requests behind the open one.
+    pub(crate) waiting: VecDeque<WaitingRequest>,
+}
+
+impl Channel {
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.assembly.is_none()
+            && self.open.is_none()
+            && self.waiting.is_empty()
+            && self.sent.is_empty()
+    }
+}
+
+/// Ids below this are found by index.
+const DENSE: usize = 4096;
+const NONE: u32 = u32::MAX;
+
+/// The channels with state, by id. Ids are the peer's choice within the grants, so they do not size anything.
+#[derive(Debug, Default)]
+pub(crate) struct ChannelTable {
+    channels: Slab<Channel>,
+    dense: Vec<u32>,
+    sparse: HashMap<u32, u32>,
+}
+
+impl ChannelTable {
+    #[inline]
+    fn key(&self, id: ChannelId) -> Option<usize> {
+        let index = id.0 as usize;
+        if index < DENSE {
+            self.dense
+                .get(index)
+                .copied()
+                .filter(|&key| key != NONE)
+                .map(|key| key as usize)
+        } else {
+            self.sparse.get(&id.0).map(|&key| key as usize)
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: ChannelId) -> Option<&Channel> {
+        self.key(id).and_then(|key| self.channels.get(key))
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: ChannelId) -> Option<&mut Channel> {
+        self.key(id).and_then(|key| self.channels.get_mut(key))
+    }
+
+    #[inline]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "there are fewer channels than u32 ids"
+    )]
+    pub(crate) fn get_or_insert(&mut self, id: ChannelId) -> &mut Channel {
+        let key = match self.key(id) {
+            Some(key) => key,
+            None => {
+                let key = self.channels.insert(Channel::default());
+                let index = id.0 as usize;
+                if index < DENSE {
+                    if self.dense.len() <= index {
+                        self.dense.resize(index + 1, NONE);
+                    }
+                    self.dense[index] = key as u32;
+                } else {
+                    self.sparse.insert(id.0, key as u32);
+                }
+                key
+            }
+        };
+        &mut self.channels[key]
+    }
+
+    pub(crate) fn remove(&mut self, id: ChannelId) {
+        let Some(key) = self.key(id) else { return };
+        self.channels.remove(key);
+        let index = id.0 as usize;
+        if index < DENSE {
+            self.dense[index] = NONE;
+        } else {
+            self.sparse.remove(&id.0);
+        }
+        if self.channels.is_empty() {
+            self.sparse = HashMap::new();
+            if self.channels.capacity() > 64 {
+                self.channels = Slab::new();
+                self.dense = Vec::new();
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.channels.len()
+    }
+}

@@ -1,0 +1,341 @@
+//! The client side of the machine: replies in, each to the oldest unanswered request of its channel. Pure.
+
+use bytes::Bytes;
+
+use super::channel::{Incoming, SentCall};
+use super::control::{self, ControlMessage, Exchange, Hello};
+use super::{Connection, Event};
+use crate::body::Body;
+use crate::decoder::FrameHead;
+use crate::error::{CallErrorKind, ProtocolError};
+use crate::frame::{ChannelId, Frame, FrameStatus, MAX_FRAME_BYTES};
+
+impl Connection {
+    pub(super) fn on_reply_frame(&mut self, frame: Frame) -> Result<(), ProtocolError> {
+        let id = frame.channel;
+        self.check_head(FrameHead {
+            status: frame.status,
+            channel: id,
+        })?;
+        let Some(channel) = self.channels.get_mut(id) else {
+            return Err(ProtocolError::UnknownChannel(id));
+        };
+        let Some(call) = channel.sent.front() else {
+            return Err(ProtocolError::Unsolicited(id));
+        };
+        let (exchange, streaming) = (call.exchange, call.streaming);
+        if exchange == Exchange::Control {
+            // Nothing is announced yet that a server may send here.
+            return Err(ProtocolError::Unsolicited(id));
+        }
+        if frame.status == FrameStatus::ReplyOnly {
+            channel.sent.pop_front();
+            let limit = self.limits.message_bytes();
+            let size = frame.body.len();
+            let fits = if size > limit {
+                Err(CallErrorKind::MessageTooLarge { size, limit })
+            } else {
+                Ok(frame.body)
+            };
+            return self.on_reply(id, exchange, fits);
+        }
+        let (begins, ends, body) = (
+            frame.status.begins(),
+            frame.status.ends(),
+            frame.body.clone(),
+        );
+        if begins {
+            let first = self.receive(
+                id,
+                Frame {
+                    body: Bytes::new(),
+                    ..frame
+                },
+            );
+            debug_assert!(first.is_none());
+            if let Some(assembly) = self
+                .channels
+                .get_mut(id)
+                .and_then(|channel| channel.assembly.as_mut())
+            {
+                assembly.incoming = match (exchange, streaming) {
+                    (Exchange::Abandoned, _) => Incoming::Skip,
+                    (_, true) => Incoming::Stream,
+                    (_, false) => Incoming::Collect,
+                };
+            }
+            return self.on_reply_part(id, exchange, body, FrameStatus::ReplyFirst);
+        }
+        self.on_reply_part(
+            id,
+            exchange,
+            body,
+            if ends {
+                FrameStatus::ReplyLast
+            } else {
+                FrameStatus::ReplyMore
+            },
+        )
+    }
+
+    fn on_reply_part(
+        &mut self,
+        id: ChannelId,
+        exchange: Exchange,
+        body: Bytes,
+        status: FrameStatus,
+    ) -> Result<(), ProtocolError> {
+        let ends = status.ends();
+        let frame = Frame {
+            status,
+            path: Bytes::new(),
+            channel: id,
+            body: body.clone(),
+        };
+        let was_too_large = self.is_too_large(id);
+        let complete = self.receive(id, frame);
+        let incoming = match (
+            &complete,
+            self.channels
+                .get(id)
+                .and_then(|channel| channel.assembly.as_ref()),
+        ) {
+            (Some(assembly), _) => assembly.incoming,
+            (None, Some(assembly)) => assembly.incoming,
+            (None, None) => return Ok(()),
+        };
+        if let (Incoming::Stream, Exchange::Call { token }, false) = (incoming, exchange, ends) {
+            self.events.push_back(Event::ReplyPart {
+                token,
+                body: body.clone(),
+            });
+        }
+        let too_large = complete
+            .as_ref()
+            .map_or_else(|| self.is_too_large(id), |assembly| assembly.too_large);
+        if too_large && !was_too_large {
+            // The caller is told at once; the rest is skipped, and the channel is free after it.
+            self.fail_front(id, exchange);
+        }
+        let Some(assembly) = complete else {
+            return Ok(());
+        };
+        let Some(call) = self
+            .channels
+            .get_mut(id)
+            .and_then(|channel| channel.sent.pop_front())
+        else {
+            return Ok(());
+        };
+        let body = if assembly.incoming == Incoming::Stream {
+            body
+        } else {
+            assembly.data.freeze()
+        };
+        self.on_reply(id, call.exchange, Ok(body))
+    }
+
+    fn is_too_large(&self, id: ChannelId) -> bool {
+        self.channels
+            .get(id)
+            .and_then(|channel| channel.assembly.as_ref())
+            .is_some_and(|assembly| assembly.too_large)
+    }
+
+    /// The oldest request's answer exceeds the limit: its caller fails now, its slot stays until the answer has ended.
+    fn fail_front(&mut self, id: ChannelId, exchange: Exchange) {
+        let Exchange::Call { token } = exchange else {
+            return;
+        };
+        let limit = self.limits.message_bytes();
+        let size = limit + 1;
+        if let Some(call) = self
+            .channels
+            .get_mut(id)
+            .and_then(|channel| channel.sent.front_mut())
+        {
+            call.exchange = Exchange::Abandoned;
+        }
+        let result = Err(CallErrorKind::MessageTooLarge { size, limit });
+        self.events.push_back(Event::Reply {
+            token,
+            result,
+        });
+    }
+
+    /// The answer to the oldest request of a channel is complete.
+    fn on_reply(
+        &mut self,
+        id: ChannelId,
+        exchange: Exchange,
+        result: Result<Bytes, CallErrorKind>,
+    ) -> Result<(), ProtocolError> {
+        match exchange {
+            Exchange::Call { token } => self.events.push_back(Event::Reply {
+                token,
+                result,
+            }),
+            Exchange::Abandoned => self.events.push_back(Event::Swallowed { channel: id }),
+            Exchange::NewChannel | Exchange::NewControlChannel => {
+                let body = result.map_err(|_| ProtocolError::BadControl {
+                    exchange: control::NEW_CHANNEL,
+                })?;
+                self.on_grant(&body, exchange)?;
+            }
+            Exchange::Hello => {
+                let hello = result.ok().as_deref().and_then(Hello::parse);
+                if let Some(hello) = &hello {
+                    self.on_hello(hello);
+                    if hello.control() {
+                        self.request_channel(Exchange::NewControlChannel);
+                    }
+                }
+                self.events
+                    .push_back(Event::PeerHello(hello.map(|hello| hello.value)));
+            }
+            Exchange::Control => {}
+        }
+        Ok(())
+    }
+
+    fn on_grant(&mut self, body: &[u8], exchange: Exchange) -> Result<(), ProtocolError> {
+        let malformed = ProtocolError::BadControl {
+            exchange: control::NEW_CHANNEL,
+        };
+        match control::parse_grant(body).ok_or_else(|| malformed.clone())? {
+            // C2: an id is used once per grant; a server that grants one in use has lost count.
+            Ok(id) if self.channels.get(id).is_some() => Err(malformed),
+            Ok(id) => {
+                self.channels.get_or_insert(id);
+                if exchange == Exchange::NewControlChannel {
+                    self.control = Some(id);
+                    self.push_sent(id, Exchange::Control, false);
+                    let first = Bytes::from_static(&[0, 0]);
+                    self.send(id, control::CONTROL.as_bytes(), first, true, false);
+                } else {
+                    self.events.push_back(Event::ChannelOpened(id));
+                }
+                Ok(())
+            }
+            Err((code, message)) => {
+                if exchange == Exchange::NewChannel {
+                    self.events
+                        .push_back(Event::ChannelRefused { code, message });
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn push_sent(&mut self, id: ChannelId, exchange: Exchange, streaming: bool) {
+        self.channels.get_or_insert(id).sent.push_back(SentCall {
+            exchange,
+            end: 0,
+            streaming,
+        });
+    }
+
+    fn request_channel(&mut self, exchange: Exchange) {
+        self.push_sent(ChannelId::ZERO, exchange, false);
+        let body = Bytes::from_static(control::EMPTY_OBJECT);
+        self.send(
+            ChannelId::ZERO,
+            control::NEW_CHANNEL.as_bytes(),
+            body,
+            true,
+            true,
+        );
+    }
+
+    // ---- commands
+
+    /// Asks the server what it can do. A Go server says 102, and the connection goes on as plain IIP.
+    pub(crate) fn say_hello(&mut self) {
+        self.push_sent(ChannelId::ZERO, Exchange::Hello, false);
+        let body = Hello::body(&self.announce, self.limits.frame_bytes(), false);
+        self.send(ChannelId::ZERO, control::HELLO.as_bytes(), body, true, true);
+    }
+
+    /// Asks for a channel. Any number may be asked for at a time (rule C1).
+    pub(crate) fn open_channel(&mut self) {
+        self.request_channel(Exchange::NewChannel);
+    }
+
+    /// The largest request this peer takes: a Go server runs its handler once per frame, so it gets whole messages.
+    pub(crate) fn max_request_bytes(&self) -> usize {
+        let message = self.limits.message_bytes();
+        if self.peer_knows_hello {
+            message
+        } else {
+            message.min(MAX_FRAME_BYTES)
+        }
+    }
+
+    /// Sends a request. The caller has checked path and body.
+    #[inline]
+    pub(crate) fn start_call(
+        &mut self,
+        id: ChannelId,
+        path: &[u8],
+        body: Body,
+        token: usize,
+        streaming: bool,
+    ) {
+        let end = self.send(id, path, body, true, true).unwrap_or(0);
+        let call = SentCall {
+            exchange: Exchange::Call { token },
+            end,
+            streaming,
+        };
+        self.channels.get_or_insert(id).sent.push_back(call);
+    }
+
+    /// The caller of `token` has gone: its answer will be swallowed. Tells the server if it wants to know.
+    pub(crate) fn abandon(&mut self, id: ChannelId, token: usize) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        let alone = channel.sent.len() == 1;
+        let Some(index) = channel
+            .sent
+            .iter()
+            .position(|call| call.exchange == Exchange::Call { token })
+        else {
+            return;
+        };
+        if let Some(call) = channel.sent.get_mut(index) {
+            call.exchange = Exchange::Abandoned;
+        }
+        if index == 0 {
+            Self::skip_incoming(&mut self.buffered, channel);
+        }
+        // On a channel with several calls in flight the server could not tell which one is meant.
+        if let (Some(control), true) = (self.control, alone) {
+            let body = ControlMessage::Cancel(id).encode();
+            self.send(control, control::CONTROL.as_bytes(), body, false, false);
+        }
+    }
+
+    /// Has the whole request of `token` left this process? Unknown counts as yes.
+    pub(crate) fn was_sent(&self, id: ChannelId, token: usize) -> bool {
+        let call = self.channels.get(id).and_then(|channel| {
+            channel
+                .sent
+                .iter()
+                .find(|call| call.exchange == Exchange::Call { token })
+        });
+        call.is_none_or(|call| call.end == 0 || self.has_written(call.end))
+    }
+
+    /// Are answers due on this channel?
+    pub(crate) fn awaits_reply(&self, id: ChannelId) -> bool {
+        self.channels
+            .get(id)
+            .is_some_and(|channel| !channel.sent.is_empty())
+    }
+
+    /// A server of ours answers every call it started before it says status 8.
+    pub(crate) fn peer_answers_before_end(&self) -> bool {
+        self.peer_knows_hello
+    }
+}

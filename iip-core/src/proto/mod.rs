@@ -1,0 +1,362 @@
+//! The connection as a pure state machine, for both sides: frames and commands in, events and bytes out.
+//!
+//! It has no socket, task, lock or clock. Methods come in four families: getters; `handle_*` (from the network and the
+//! clock); commands (from the application); `poll_event` and `take_output` (out).
+//! **After every `handle_*` or command, drain the events and the output before sleeping.**
+//!
+//! What the server side does with requests stands in `server.rs`, what the client side does with replies in
+//! `client.rs`; everything else is the same for both.
+
+mod channel;
+mod client;
+pub(crate) mod control;
+mod outbox;
+mod server;
+mod timers;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use serde_json::Value;
+
+use self::channel::{Assembly, Channel, ChannelTable, Incoming};
+use self::control::Hello;
+use self::outbox::{Message, Outbox};
+pub(crate) use self::timers::Timers;
+use crate::body::Body;
+use crate::decoder::{FrameHead, Partial};
+use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
+use crate::frame::{ChannelId, Frame, FrameStatus, MAX_FRAME_BYTES, Side};
+use crate::limits::Limits;
+
+/// Bodies up to this size are copied when they have to wait, so that they do not pin the buffer they were read into.
+const COPY_WAITING_BYTES: usize = 16 * 1024;
+
+/// What the machine tells the layer above.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Server: a complete request whose turn it is.
+    Request {
+        channel: ChannelId,
+        path: Bytes,
+        query: Bytes,
+        body: Bytes,
+    },
+    /// Server: a request in several frames whose turn it is has begun. `stream_request` makes its parts visible;
+    /// otherwise it comes as `Request` when it is complete.
+    RequestBegun {
+        channel: ChannelId,
+        path: Bytes,
+        query: Bytes,
+    },
+    /// Server: a part of a request that is streamed.
+    RequestPart {
+        channel: ChannelId,
+        body: Bytes,
+        ends: bool,
+    },
+    /// Server: the open request was larger than the limit; it was skipped and waits for an answer.
+    RequestTooLarge {
+        channel: ChannelId,
+        path: Bytes,
+        size: usize,
+    },
+    /// Server: the caller of the open request has gone.
+    Cancelled { channel: ChannelId },
+    /// Client: the answer to a call is complete, or cannot be taken.
+    Reply {
+        token: usize,
+        result: Result<Bytes, CallErrorKind>,
+    },
+    /// Client: a part of an answer that is streamed, not the last.
+    ReplyPart { token: usize, body: Bytes },
+    /// Client: the answer to an abandoned call was swallowed; the channel is free again.
+    Swallowed { channel: ChannelId },
+    /// Client: a channel for calls was granted.
+    ChannelOpened(ChannelId),
+    /// Client: the server refused a channel.
+    ChannelRefused { code: i64, message: String },
+    /// What the peer said about itself; `None` from a client's peer that knows no hello.
+    PeerHello(Option<Value>),
+}
+
+/// One end of one connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    side: Side,
+    limits: Limits,
+    announce: Value,
+    channels: ChannelTable,
+    outbox: Outbox,
+    events: VecDeque<Event>,
+    timers: Timers,
+    /// Server: how many channels were granted. Every id up to it is valid for ever, whatever was deleted (rule S1).
+    /// Client: the highest id that was granted.
+    granted: u32,
+    /// Client: the channel of the control stream.
+    control: Option<ChannelId>,
+    /// Server: requests shown to handlers and not answered.
+    open_calls: usize,
+    /// Bytes of unfinished messages and of requests that wait their turn.
+    buffered: usize,
+    peer_knows_hello: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(side: Side, limits: Limits, announce: Value, now: Instant) -> Self {
+        let mut channels = ChannelTable::default();
+        if side == Side::Client {
+            channels.get_or_insert(ChannelId::ZERO);
+        }
+        Self {
+            side,
+            channels,
+            // A Go peer's callbacks run once per frame: only a peer that said hello gets messages in pieces.
+            outbox: Outbox::new(side, MAX_FRAME_BYTES),
+            events: VecDeque::new(),
+            timers: Timers::new(now),
+            granted: 0,
+            control: None,
+            open_calls: 0,
+            buffered: 0,
+            peer_knows_hello: false,
+            limits,
+            announce,
+        }
+    }
+
+    // ---- getters
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Should the socket be read? A server stops while the peer has enough of its work in hand; a client never does,
+    /// or two full sides would wait for each other.
+    pub(crate) fn wants_read(&self) -> bool {
+        match self.side {
+            Side::Client => true,
+            Side::Server => {
+                self.open_calls < self.limits.calls()
+                    && self.buffered < self.limits.buffered_bytes()
+                    && self.outbox.unsent() <= self.limits.unsent_bytes()
+            }
+        }
+    }
+
+    /// Is nothing being received, answered or written?
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.open_calls == 0
+            && self.buffered == 0
+            && self.outbox.is_empty()
+            && self.events.is_empty()
+    }
+
+    /// Server: requests shown to handlers and not answered.
+    pub(crate) fn open_calls(&self) -> usize {
+        self.open_calls
+    }
+
+    pub(crate) fn has_output(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// Has the stream's byte before `position` left this process?
+    pub(crate) fn has_written(&self, position: u64) -> bool {
+        self.outbox.has_written(position)
+    }
+
+    pub(crate) fn timers(&mut self) -> &mut Timers {
+        &mut self.timers
+    }
+
+    /// May a part of an answer be sent without piling up what the peer does not read?
+    pub(crate) fn has_room(&self) -> bool {
+        self.outbox.unsent() <= self.limits.unsent_bytes()
+    }
+
+    // ---- from the network and the clock
+
+    /// Judges a frame of which only the head has arrived, before its body is waited for.
+    pub(crate) fn check_head(&self, head: FrameHead) -> Result<(), ProtocolError> {
+        let FrameHead { status, channel } = head;
+        let receiving = match self.side {
+            Side::Server if channel.0 > self.granted => {
+                return Err(ProtocolError::UnknownChannel(channel));
+            }
+            Side::Server => self
+                .channels
+                .get(channel)
+                .is_some_and(|channel| channel.assembly.is_some()),
+            Side::Client => match self.channels.get(channel) {
+                Some(state) => state.assembly.is_some(),
+                None => return Err(ProtocolError::UnknownChannel(channel)),
+            },
+        };
+        // Go: protocol.go, the two transition tables; transcripts bad_c2s_0_then_0, bad_s2c_seq_4_4 and their kin.
+        if status.begins() == receiving {
+            return Err(ProtocolError::StatusOrder { channel, status });
+        }
+        Ok(())
+    }
+
+    /// Takes one frame. An error means: close without a frame, every call is lost.
+    pub(crate) fn handle_frame(&mut self, frame: Frame) -> Result<(), ConnectionError> {
+        if frame.status == FrameStatus::Close {
+            return Err(ConnectionError::Ended);
+        }
+        match self.side {
+            Side::Server => self.on_request_frame(frame)?,
+            Side::Client => self.on_reply_frame(frame)?,
+        }
+        Ok(())
+    }
+
+    /// Checks the time limits against `now`.
+    pub(crate) fn handle_timeout(
+        &self,
+        now: Instant,
+        partial: Partial,
+    ) -> Result<(), ConnectionError> {
+        self.timers.check(now, &self.limits, self.waits(partial))
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) must be called at the latest.
+    pub(crate) fn poll_timeout(&self, partial: Partial) -> Option<Instant> {
+        self.timers.next(&self.limits, self.waits(partial))
+    }
+
+    fn waits(&self, partial: Partial) -> timers::Waits {
+        let collecting = self.buffered > 0;
+        let reading = self.wants_read();
+        timers::Waits {
+            head: reading && partial == Partial::Head,
+            body: reading && (partial == Partial::Body || collecting) && self.open_calls == 0,
+            body_while_busy: reading && partial == Partial::Body,
+            write: !self.outbox.is_empty(),
+            over_budget: self.buffered >= self.limits.buffered_bytes(),
+            idle: self.side == Side::Server && self.is_at_rest() && partial == Partial::Nothing,
+        }
+    }
+
+    // ---- out
+
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Moves what is ready to be written into `batch`.
+    pub(crate) fn take_output(&mut self, batch: &mut VecDeque<Bytes>) {
+        self.outbox.take_into(batch);
+    }
+
+    /// `bytes` of the output were written.
+    pub(crate) fn on_written(&mut self, now: Instant, bytes: usize) {
+        self.outbox.on_written(bytes);
+        self.timers.on_write(now);
+    }
+
+    /// Gives memory back that only work needs.
+    pub(crate) fn release_memory(&mut self) {
+        self.outbox.release_when_empty();
+        if self.events.capacity() > 8 {
+            self.events = VecDeque::new();
+        }
+    }
+
+    // ---- commands of both sides
+
+    /// Counts bytes that a handler has not taken yet; they are part of what is buffered.
+    pub(crate) fn buffer(&mut self, bytes: usize) {
+        self.buffered += bytes;
+    }
+
+    /// A handler took that many bytes.
+    pub(crate) fn unbuffer(&mut self, bytes: usize) {
+        self.buffered -= bytes;
+    }
+
+    /// Queues status 8 behind everything that waits.
+    pub(crate) fn close(&mut self) {
+        self.outbox.push_close();
+    }
+
+    // ---- what both sides do with frames
+
+    /// Adds a frame's data to the message being received on `channel`. `Some` when the message is complete.
+    fn receive(&mut self, id: ChannelId, frame: Frame) -> Option<Box<Assembly>> {
+        let limit = self.limits.message_bytes();
+        let channel = self.channels.get_or_insert(id);
+        let assembly = channel.assembly.get_or_insert_with(|| {
+            Box::new(Assembly {
+                incoming: Incoming::Collect,
+                path: Bytes::copy_from_slice(&frame.path),
+                data: BytesMut::new(),
+                size: 0,
+                too_large: false,
+            })
+        });
+        assembly.size = assembly.size.saturating_add(frame.body.len());
+        if assembly.incoming == Incoming::Collect {
+            if assembly.size > limit {
+                self.buffered -= assembly.data.len();
+                assembly.data = BytesMut::new();
+                assembly.incoming = Incoming::Skip;
+                assembly.too_large = true;
+            } else {
+                self.buffered += frame.body.len();
+                assembly.data.extend_from_slice(&frame.body);
+            }
+        }
+        if !frame.status.ends() {
+            return None;
+        }
+        let assembly = channel.assembly.take()?;
+        self.buffered -= assembly.data.len();
+        Some(assembly)
+    }
+
+    /// Forgets the data of the message being received on a channel; its further frames are skipped.
+    fn skip_incoming(buffered: &mut usize, channel: &mut Channel) {
+        if let Some(assembly) = &mut channel.assembly {
+            *buffered -= assembly.data.len();
+            assembly.data = BytesMut::new();
+            assembly.incoming = Incoming::Skip;
+        }
+    }
+
+    fn send(
+        &mut self,
+        channel: ChannelId,
+        path: &[u8],
+        body: impl Into<Body>,
+        begins: bool,
+        ends: bool,
+    ) -> Option<u64> {
+        self.outbox
+            .push(channel, path, Message { body: body.into(), begins, ends })
+    }
+
+    /// From now on messages to this peer may be cut.
+    fn on_hello(&mut self, hello: &Hello) {
+        self.peer_knows_hello = true;
+        let chunk = self
+            .limits
+            .chunk()
+            .min(hello.max_frame().unwrap_or(MAX_FRAME_BYTES));
+        self.outbox.set_chunk(chunk);
+    }
+}
+
+/// A body that has to wait: small ones are copied out of the read buffer that they would pin.
+fn detach(body: Bytes) -> Bytes {
+    if body.len() <= COPY_WAITING_BYTES {
+        Bytes::copy_from_slice(&body)
+    } else {
+        body
+    }
+}

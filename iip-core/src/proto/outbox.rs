@@ -1,0 +1,197 @@
+//! What waits to be written: small frames gathered in one buffer, large bodies as they are, long messages in turns. Pure.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::body::Body;
+use crate::frame::{CLOSE_FRAME, ChannelId, FRAME_OVERHEAD, FrameStatus, Side, encode_head};
+
+/// Bodies up to this size are copied behind their head; larger ones leave as they are, by a vectored write.
+const COPY_BYTES: usize = 4 * 1024;
+
+/// The gathering buffer's size: what a batch of small calls needs.
+const TAIL_BYTES: usize = 16 * 1024;
+
+/// Chunks of long messages are added while less than this waits.
+const REFILL_BYTES: usize = 256 * 1024;
+
+/// One message, or the part of one that the application gave at a time.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) body: Body,
+    pub(crate) begins: bool,
+    pub(crate) ends: bool,
+}
+
+/// The messages of one channel that are cut into several frames, or wait behind such a one.
+#[derive(Debug)]
+struct LongSend {
+    channel: ChannelId,
+    path: Bytes,
+    messages: VecDeque<Message>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    side: Side,
+    tail: BytesMut,
+    segments: VecDeque<Bytes>,
+    long: VecDeque<LongSend>,
+    long_bytes: usize,
+    /// Bytes ever queued and ever written; positions in the stream.
+    queued: u64,
+    written: u64,
+    /// Messages above this are cut.
+    chunk: usize,
+    closing: bool,
+}
+
+impl Outbox {
+    pub(crate) fn new(side: Side, chunk: usize) -> Self {
+        Self {
+            side,
+            tail: BytesMut::new(),
+            segments: VecDeque::new(),
+            long: VecDeque::new(),
+            long_bytes: 0,
+            queued: 0,
+            written: 0,
+            chunk,
+            closing: false,
+        }
+    }
+
+    pub(crate) fn set_chunk(&mut self, chunk: usize) {
+        self.chunk = chunk;
+    }
+
+    /// Queues a message. Returns the stream position of its end, unless it is cut and sent in turns with others.
+    #[inline]
+    pub(crate) fn push(
+        &mut self,
+        channel: ChannelId,
+        path: &[u8],
+        message: Message,
+    ) -> Option<u64> {
+        // A message a little over the chunk is not worth two frames.
+        let long = message.body.len() > self.chunk.saturating_add(self.chunk / 16);
+        if !long && (self.long.is_empty() || self.long.iter().all(|send| send.channel != channel)) {
+            let status = FrameStatus::of(self.side, message.begins, message.ends);
+            self.push_frame(status, path, channel, message.body);
+            return Some(self.queued);
+        }
+        self.long_bytes += message.body.len();
+        match self.long.iter_mut().find(|send| send.channel == channel) {
+            Some(send) => send.messages.push_back(message),
+            None => self.long.push_back(LongSend {
+                channel,
+                path: Bytes::copy_from_slice(path),
+                messages: VecDeque::from([message]),
+            }),
+        }
+        None
+    }
+
+    #[inline]
+    fn push_frame(&mut self, status: FrameStatus, path: &[u8], channel: ChannelId, body: Body) {
+        let len = body.len();
+        let pieces = body.into_pieces();
+        let copied: usize = pieces.iter().map(Bytes::len).filter(|&len| len <= COPY_BYTES).sum();
+        let room = FRAME_OVERHEAD + path.len() + copied;
+        if self.tail.capacity() - self.tail.len() < room {
+            self.tail.reserve(room.max(TAIL_BYTES));
+        }
+        encode_head(&mut self.tail, status, path, channel, len);
+        self.queued += (FRAME_OVERHEAD + path.len() + len) as u64;
+        for piece in pieces {
+            if piece.len() <= COPY_BYTES {
+                self.tail.extend_from_slice(&piece);
+            } else {
+                if !self.tail.is_empty() {
+                    self.segments.push_back(self.tail.split().freeze());
+                }
+                self.segments.push_back(piece);
+            }
+        }
+    }
+
+    /// Queues the frame that ends the connection, behind everything else.
+    pub(crate) fn push_close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Lets each long message take its turn while little waits.
+    fn refill(&mut self) {
+        while self.unwritten() < REFILL_BYTES as u64 {
+            let Some(mut send) = self.long.pop_front() else {
+                break;
+            };
+            let Some(message) = send.messages.front_mut() else {
+                continue;
+            };
+            let cut = message.body.len().min(self.chunk);
+            let chunk = message.body.split_to(cut);
+            let (begins, rest) = (message.begins, !message.body.is_empty());
+            let status = FrameStatus::of(self.side, begins, message.ends && !rest);
+            message.begins = false;
+            if !rest {
+                send.messages.pop_front();
+            }
+            self.long_bytes -= chunk.len();
+            self.push_frame(status, &send.path, send.channel, chunk);
+            if !send.messages.is_empty() {
+                self.long.push_back(send);
+            }
+        }
+        if self.closing && self.long.is_empty() {
+            self.closing = false;
+            self.tail.extend_from_slice(&CLOSE_FRAME);
+            self.queued += CLOSE_FRAME.len() as u64;
+        }
+    }
+
+    /// Moves what is ready into `batch`; the driver writes it without holding the connection.
+    pub(crate) fn take_into(&mut self, batch: &mut VecDeque<Bytes>) {
+        if !self.long.is_empty() || self.closing {
+            self.refill();
+        }
+        batch.append(&mut self.segments);
+        if !self.tail.is_empty() {
+            batch.push_back(self.tail.split().freeze());
+        }
+    }
+
+    /// Does anything wait to be taken or written?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.unwritten() == 0 && self.long.is_empty() && !self.closing
+    }
+
+    /// Bytes that the peer has not taken yet, those of long messages included.
+    pub(crate) fn unsent(&self) -> usize {
+        usize::try_from(self.unwritten())
+            .unwrap_or(usize::MAX)
+            .saturating_add(self.long_bytes)
+    }
+
+    fn unwritten(&self) -> u64 {
+        self.queued - self.written
+    }
+
+    pub(crate) fn on_written(&mut self, bytes: usize) {
+        self.written += bytes as u64;
+    }
+
+    /// Has the byte before this stream position left the process?
+    pub(crate) fn has_written(&self, position: u64) -> bool {
+        self.written >= position
+    }
+
+    /// Gives the gathering buffer's memory back while the connection rests.
+    pub(crate) fn release_when_empty(&mut self) {
+        if self.is_empty() {
+            self.tail = BytesMut::new();
+            self.segments = VecDeque::new();
+        }
+    }
+}

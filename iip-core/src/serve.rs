@@ -1,0 +1,724 @@
+//! The server's calls: from a request to its handler, and from the handler to the answer.
+//!
+//! [`Dispatcher::run_call`] is the one place that decides where a handler runs.
+
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use crate::body::Body;
+use crate::connection::{Shared, State};
+use crate::frame::ChannelId;
+use crate::handler::{
+    Handler, HandlerError, HandlerFuture, OnCancel, Refusal, Request, Response, ResponseKind,
+};
+use crate::proto::{Event, control};
+
+/// What every connection of a server shares.
+pub(crate) struct Routes {
+    pub(crate) handlers: HashMap<Box<[u8]>, Arc<dyn Handler>>,
+    pub(crate) fallback: Option<Arc<dyn Handler>>,
+    pub(crate) max_running: usize,
+    /// Handlers that had to wait and have not ended, whatever became of their connections.
+    pub(crate) running: AtomicUsize,
+    pub(crate) shutting_down: AtomicBool,
+}
+
+impl Routes {
+    fn refusal(&self) -> Option<Refusal> {
+        if self.shutting_down.load(Ordering::Relaxed) {
+            return Some(Refusal::ShuttingDown);
+        }
+        let limit = self.max_running;
+        (self.running.load(Ordering::Relaxed) >= limit).then_some(Refusal::Overloaded { limit })
+    }
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routes")
+            .field("handlers", &self.handlers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A handler that had to wait.
+#[derive(Debug)]
+pub(crate) struct Running {
+    serial: u64,
+    policy: OnCancel,
+    task: Option<AbortHandle>,
+    cancel: Option<CancelToken>,
+    /// For a handler that streams: the parts of its request.
+    parts: Option<PartQueue>,
+}
+
+#[derive(Debug, Default)]
+struct PartQueue {
+    parts: VecDeque<Bytes>,
+    ended: bool,
+    waker: Option<Waker>,
+}
+
+/// Tells a handler that its caller has gone. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct CancelToken(Option<Arc<CancelState>>);
+
+#[derive(Debug, Default)]
+struct CancelState {
+    cancelled: AtomicBool,
+    notify: Notify,
+}
+
+impl CancelToken {
+    fn new() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    fn cancel(&self) {
+        if let Some(state) = &self.0 {
+            state.cancelled.store(true, Ordering::Release);
+            state.notify.notify_waiters();
+        }
+    }
+
+    /// Has the caller gone?
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|state| state.cancelled.load(Ordering::Acquire))
+    }
+
+    /// Waits until the caller has gone; for ever if the handler's policy is not [`OnCancel::Token`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub async fn cancelled(&self) {
+        let Some(state) = &self.0 else {
+            return std::future::pending().await;
+        };
+        let mut notified = std::pin::pin!(state.notify.notified());
+        notified.as_mut().enable();
+        if !self.is_cancelled() {
+            notified.await;
+        }
+    }
+}
+
+/// The parts of a request, as they arrive. For a request in one frame that is one part.
+#[derive(Debug)]
+pub struct RequestParts {
+    shared: Arc<Shared>,
+    channel: ChannelId,
+    serial: u64,
+    ended: bool,
+}
+
+impl RequestParts {
+    /// The next part; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// The connection ended, or the caller went away, before the request was complete: the upload was cut, not finished.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again; no part is lost.
+    pub async fn next(&mut self) -> Option<Result<Bytes, HandlerError>> {
+        if self.ended {
+            return None;
+        }
+        let next = std::future::poll_fn(|cx| self.poll_next(cx)).await;
+        self.ended = !matches!(next, Some(Ok(_)));
+        next
+    }
+
+    fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, HandlerError>>> {
+        self.shared.command(|state| {
+            let cut = || Poll::Ready(Some(Err(HandlerError::new("the request was cut off"))));
+            let lost = state.ended.is_some();
+            let Some(running) = state.running.get_mut(&self.channel) else {
+                return cut();
+            };
+            let Some(queue) = running
+                .parts
+                .as_mut()
+                .filter(|_| running.serial == self.serial)
+            else {
+                return cut();
+            };
+            match queue.parts.pop_front() {
+                Some(part) => {
+                    state.proto.unbuffer(part.len());
+                    Poll::Ready(Some(Ok(part)))
+                }
+                None if queue.ended => Poll::Ready(None),
+                None if lost => cut(),
+                None => {
+                    queue.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+    }
+}
+
+/// Where a handler sends its answer in parts.
+///
+/// Each part leaves as a frame of its own. An answer that was begun must be finished: if this is dropped before
+/// [`finish`](Self::finish), the connection is closed, so that the caller cannot take what it has for the whole.
+#[derive(Debug)]
+pub struct ReplyStream {
+    shared: Arc<Shared>,
+    channel: ChannelId,
+    serial: u64,
+    begun: bool,
+    finished: bool,
+}
+
+impl ReplyStream {
+    /// Sends a part that is not the last, when there is room for it. A part without data is not sent.
+    ///
+    /// # Errors
+    ///
+    /// The caller has gone; there is nobody to send to.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped before it is ready, the part was not sent.
+    pub async fn send(&mut self, part: impl Into<Bytes>) -> Result<(), HandlerError> {
+        let part = part.into();
+        if part.is_empty() {
+            return Ok(());
+        }
+        std::future::poll_fn(|cx| {
+            self.shared.command(|state| {
+                if !state.is_running(self.channel, self.serial) {
+                    return Poll::Ready(Err(HandlerError::new("the caller has gone")));
+                }
+                if !state.proto.has_room() {
+                    state.room.push(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                state.proto.reply(self.channel, part.clone(), false);
+                Poll::Ready(Ok(()))
+            })
+        })
+        .await?;
+        self.begun = true;
+        Ok(())
+    }
+
+    /// Sends the last part, which must have data unless it is the only one; an empty only part becomes the in-band error
+    /// 101.
+    ///
+    /// # Errors
+    ///
+    /// The caller has gone, or the last part of several has no data.
+    pub fn finish(mut self, last: impl Into<Body>) -> Result<(), HandlerError> {
+        let last = last.into();
+        if last.is_empty() && self.begun {
+            return Err(HandlerError::new("the last part of an answer needs data"));
+        }
+        self.finished = true;
+        if self
+            .shared
+            .command(|state| state.answer(self.channel, self.serial, or_no_response(last)))
+        {
+            Ok(())
+        } else {
+            Err(HandlerError::new("the caller has gone"))
+        }
+    }
+}
+
+impl Drop for ReplyStream {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let begun = self.begun;
+        self.shared.command(|state| {
+            if begun && state.is_running(self.channel, self.serial) {
+                tracing::error!("a streamed answer was dropped unfinished; closing its connection");
+                state.closing = Some(crate::connection::Closing::Force);
+            }
+        });
+    }
+}
+
+impl State {
+    fn is_running(&self, channel: ChannelId, serial: u64) -> bool {
+        self.running
+            .get(&channel)
+            .is_some_and(|running| running.serial == serial)
+    }
+
+    /// Ends a call that had to wait, once: later answers to it are dropped.
+    fn answer(&mut self, channel: ChannelId, serial: u64, body: Body) -> bool {
+        if !self.is_running(channel, serial) {
+            return false;
+        }
+        self.forget(channel);
+        self.reply(channel, body)
+    }
+
+    fn forget(&mut self, channel: ChannelId) -> Option<Running> {
+        let mut running = self.running.remove(&channel)?;
+        if let Some(queue) = &mut running.parts {
+            let bytes = queue.parts.iter().map(Bytes::len).sum();
+            self.proto.unbuffer(bytes);
+            queue.waker.take().into_iter().for_each(Waker::wake);
+        }
+        Some(running)
+    }
+
+    /// Answers an open request.
+    pub(crate) fn reply(&mut self, channel: ChannelId, body: Body) -> bool {
+        let limit = self.proto.limits().message_bytes();
+        let body = if body.len() > limit {
+            let size = body.len();
+            let text = format!(
+                "an answer of {size} bytes exceeds the limit of {limit} bytes (option max_message_bytes)"
+            );
+            control::handler_failure(&text).into()
+        } else {
+            body
+        };
+        self.proto.reply(channel, body, true)
+    }
+
+    fn on_cancelled(&mut self, channel: ChannelId) {
+        let Some(running) = self.running.get(&channel) else {
+            return;
+        };
+        match running.policy {
+            OnCancel::Abort => {
+                if let Some(task) = self.forget(channel).and_then(|running| running.task) {
+                    task.abort();
+                }
+                // Nobody reads it, but the channel's order wants an answer.
+                self.proto
+                    .reply(channel, control::handler_failure("cancelled"), true);
+            }
+            OnCancel::Token => {
+                if let Some(cancel) = &running.cancel {
+                    cancel.cancel();
+                }
+            }
+            OnCancel::RunToEnd => {}
+        }
+    }
+
+    /// The connection is gone: its handlers are aborted, told, or left to end.
+    pub(crate) fn cancel_all(&mut self) {
+        for (_, mut running) in self.running.drain() {
+            if let Some(queue) = &mut running.parts {
+                queue.waker.take().into_iter().for_each(Waker::wake);
+            }
+            match (running.policy, running.task, running.cancel) {
+                (OnCancel::Abort, Some(task), _) => task.abort(),
+                (OnCancel::Token, _, Some(cancel)) => cancel.cancel(),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Runs the handlers of one connection.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    routes: Arc<Routes>,
+    serial: u64,
+}
+
+/// One request on its way to its handler.
+struct Begun {
+    channel: ChannelId,
+    path: Bytes,
+    query: Bytes,
+    body: Bytes,
+    /// More parts follow.
+    streaming: bool,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(routes: Arc<Routes>) -> Self {
+        Self { routes, serial: 0 }
+    }
+
+    fn handler(&self, path: &Bytes) -> Option<&Arc<dyn Handler>> {
+        let fallback = || {
+            self.routes
+                .fallback
+                .as_ref()
+                .filter(|_| std::str::from_utf8(path).is_ok())
+        };
+        self.routes.handlers.get(path.as_ref()).or_else(fallback)
+    }
+
+    /// Handles one event, outside the lock. Returns the answer if it is there at once.
+    pub(crate) fn on_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        shared: &Arc<Shared>,
+        event: Event,
+        now: Instant,
+    ) -> Option<(ChannelId, Body)> {
+        match event {
+            Event::Request {
+                channel,
+                path,
+                query,
+                body,
+            } => {
+                let begun = Begun {
+                    channel,
+                    path,
+                    query,
+                    body,
+                    streaming: false,
+                };
+                self.run_call(cx, shared, begun, now)
+                    .map(|answer| (channel, answer))
+            }
+            Event::RequestBegun {
+                channel,
+                path,
+                query,
+            } => {
+                if !self
+                    .handler(&path)
+                    .is_some_and(|handler| handler.streams_requests())
+                {
+                    return None;
+                }
+                let begun = Begun {
+                    channel,
+                    path,
+                    query,
+                    body: Bytes::new(),
+                    streaming: true,
+                };
+                self.run_call(cx, shared, begun, now)
+                    .map(|answer| (channel, answer))
+            }
+            Event::RequestPart {
+                channel,
+                body,
+                ends,
+            } => {
+                shared.command(|state| {
+                    let Some(queue) = state
+                        .running
+                        .get_mut(&channel)
+                        .and_then(|running| running.parts.as_mut())
+                    else {
+                        return;
+                    };
+                    state.proto.buffer(body.len());
+                    queue.parts.push_back(body);
+                    queue.ended = ends;
+                    queue.waker.take().into_iter().for_each(Waker::wake);
+                });
+                None
+            }
+            Event::RequestTooLarge {
+                channel,
+                path,
+                size,
+            } => {
+                let limit = shared.lock().proto.limits().message_bytes();
+                let refusal = Refusal::TooLarge { size, limit };
+                let answer = match self.handler(&path) {
+                    Some(handler) => handler.refuse(&refusal, &Bytes::new()),
+                    None => control::handler_failure(&refusal.to_string()).into(),
+                };
+                Some((channel, answer))
+            }
+            Event::Cancelled { channel } => {
+                shared.lock().on_cancelled(channel);
+                None
+            }
+            Event::PeerHello(hello) => {
+                shared.peer.set_hello(hello);
+                None
+            }
+            // The client's events do not come on this side.
+            Event::Reply { .. }
+            | Event::ReplyPart { .. }
+            | Event::Swallowed { .. }
+            | Event::ChannelOpened(_)
+            | Event::ChannelRefused { .. } => None,
+        }
+    }
+
+    /// Starts a handler: polls it once here, and moves it to a task of its own if it has to wait.
+    fn run_call(
+        &mut self,
+        cx: &mut Context<'_>,
+        shared: &Arc<Shared>,
+        begun: Begun,
+        now: Instant,
+    ) -> Option<Body> {
+        let Begun {
+            channel,
+            path,
+            query,
+            body,
+            streaming,
+        } = begun;
+        let Some(handler) = self.handler(&path) else {
+            return Some(control::NO_HANDLER.into());
+        };
+        if let Some(refusal) = self.routes.refusal() {
+            return Some(handler.refuse(&refusal, &body));
+        }
+        let policy = handler.on_cancel();
+        let streams = handler.streams_requests();
+        let cancel = (policy == OnCancel::Token).then(CancelToken::new);
+        let kept = if handler.keeps_request_for_panic() {
+            body.clone()
+        } else {
+            Bytes::new()
+        };
+        let handler = Arc::clone(handler);
+        self.serial += 1;
+        let serial = self.serial;
+        let (mut body, mut parts, mut reply) = (body, None, None);
+        if streams {
+            // Its parts need a place before it runs.
+            let first = std::mem::take(&mut body);
+            let queue = PartQueue {
+                parts: first_part(first),
+                ended: !streaming,
+                waker: None,
+            };
+            shared.command(|state| {
+                state.proto.buffer(queue.parts.iter().map(Bytes::len).sum());
+                let running = Running {
+                    serial,
+                    policy,
+                    task: None,
+                    cancel: cancel.clone(),
+                    parts: Some(queue),
+                };
+                state.running.insert(channel, running);
+                if streaming {
+                    state.proto.stream_request(channel);
+                }
+            });
+            let shared = Arc::clone(shared);
+            parts = Some(RequestParts {
+                shared: Arc::clone(&shared),
+                channel,
+                serial,
+                ended: false,
+            });
+            reply = Some(ReplyStream {
+                shared,
+                channel,
+                serial,
+                begun: false,
+                finished: false,
+            });
+        }
+        let peer = Arc::clone(&shared.peer);
+        let request = Request {
+            path: path.clone(),
+            query,
+            body,
+            peer,
+            received_at: now,
+            cancel: cancel.clone(),
+            parts,
+            reply,
+        };
+        let first = catch_unwind(AssertUnwindSafe(|| {
+            let mut future = handler.call(request);
+            match future.as_mut().poll(cx) {
+                Poll::Ready(result) => Ok(result),
+                Poll::Pending => Err(future),
+            }
+        }));
+        let future = match first {
+            Ok(Ok(result)) => {
+                let answer = answer(result);
+                if streams {
+                    // Its entry in the table is what keeps a second answer away.
+                    if let Some(answer) = answer {
+                        shared.lock().answer(channel, serial, answer);
+                    }
+                    return None;
+                }
+                return answer;
+            }
+            Ok(Err(future)) => future,
+            Err(panic) => {
+                let answer = on_panic(&*handler, &path, &*panic, &kept);
+                if streams {
+                    shared.lock().forget(channel);
+                }
+                return Some(answer);
+            }
+        };
+        self.spawn(
+            shared,
+            Waiting {
+                channel,
+                serial,
+                policy,
+                cancel,
+                streams,
+                handler,
+                path,
+                kept,
+                future,
+            },
+        );
+        None
+    }
+
+    fn spawn(&self, shared: &Arc<Shared>, waiting: Waiting) {
+        let Waiting {
+            channel,
+            serial,
+            policy,
+            cancel,
+            streams,
+            handler,
+            path,
+            kept,
+            future,
+        } = waiting;
+        let guard = RunningGuard::new(Arc::clone(&self.routes));
+        let answer_to = Arc::clone(shared);
+        // The entry must be there before the task can end.
+        let mut state = shared.lock();
+        let task = tokio::spawn(async move {
+            let _guard = guard;
+            let result = CatchPanic(future).await;
+            let body = match result {
+                Ok(result) => answer(result),
+                Err(panic) => Some(on_panic(&*handler, &path, &*panic, &kept)),
+            };
+            if let Some(body) = body {
+                answer_to.command(|state| state.answer(channel, serial, body));
+            }
+        })
+        .abort_handle();
+        if streams {
+            if let Some(running) = state
+                .running
+                .get_mut(&channel)
+                .filter(|running| running.serial == serial)
+            {
+                running.task = Some(task);
+            }
+        } else {
+            state.running.insert(
+                channel,
+                Running {
+                    serial,
+                    policy,
+                    task: Some(task),
+                    cancel,
+                    parts: None,
+                },
+            );
+        }
+    }
+}
+
+/// A call whose handler was polled once and has to wait.
+struct Waiting {
+    channel: ChannelId,
+    serial: u64,
+    policy: OnCancel,
+    cancel: Option<CancelToken>,
+    streams: bool,
+    handler: Arc<dyn Handler>,
+    path: Bytes,
+    kept: Bytes,
+    future: HandlerFuture,
+}
+
+fn first_part(body: Bytes) -> VecDeque<Bytes> {
+    if body.is_empty() {
+        VecDeque::new()
+    } else {
+        VecDeque::from([body])
+    }
+}
+
+/// The bytes of an answer; `None` if it was or will be sent in parts.
+fn answer(result: Result<Response, HandlerError>) -> Option<Body> {
+    match result {
+        Ok(Response(ResponseKind::Whole(body))) => Some(or_no_response(body)),
+        Ok(Response(ResponseKind::Streamed)) => None,
+        Err(error) => Some(control::handler_failure(&error.to_string()).into()),
+    }
+}
+
+fn or_no_response(body: Body) -> Body {
+    if body.is_empty() {
+        control::NO_RESPONSE.into()
+    } else {
+        body
+    }
+}
+
+fn on_panic(handler: &dyn Handler, path: &Bytes, panic: &(dyn Any + Send), kept: &Bytes) -> Body {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    tracing::error!(path = ?path.slice(..path.len().min(128)), panic = ?text, "handler panicked");
+    catch_unwind(AssertUnwindSafe(|| handler.on_panic(kept)))
+        .unwrap_or_else(|_| control::NO_RESPONSE.into())
+}
+
+/// Counts a handler from the moment it has to wait until it ends.
+struct RunningGuard(Arc<Routes>);
+
+impl RunningGuard {
+    fn new(routes: Arc<Routes>) -> Self {
+        routes.running.fetch_add(1, Ordering::Relaxed);
+        Self(routes)
+    }
+}
+
+impl Drop for RunningGuard {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Turns a panic of a future into its output.
+struct CatchPanic(HandlerFuture);
+
+impl Future for CatchPanic {
+    type Output = Result<Result<Response, HandlerError>, Box<dyn Any + Send>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx))) {
+            Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}

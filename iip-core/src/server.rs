@@ -1,0 +1,507 @@
+//! The server: listens, accepts within its limits, gives every connection a driver, and ends in order.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use slab::Slab;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use crate::call::CallTable;
+use crate::clock;
+use crate::connection::{Closing, Peer, Shared};
+use crate::driver::Driver;
+use crate::error::ConfigError;
+use crate::frame::Side;
+use crate::handler::Handler;
+use crate::limits::Limits;
+use crate::path::check_label;
+use crate::proto;
+use crate::serve::{Dispatcher, Routes};
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
+use crate::transport::{Connected, Endpoint, Listener, MemoryConnector, memory};
+
+/// How long the operating system gets after the time limit of a shutdown.
+const FORCE_TIME: Duration = Duration::from_secs(1);
+
+/// What a [`Server`] serves, and how. Made by [`Server::builder`].
+pub struct ServerConfig {
+    handlers: HashMap<Box<[u8]>, Arc<dyn Handler>>,
+    fallback: Option<Arc<dyn Handler>>,
+    problem: Option<ConfigError>,
+    limits: Limits,
+    announce: Value,
+    max_connections: usize,
+    max_connections_per_peer: usize,
+    max_running_calls: usize,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            handlers: HashMap::new(),
+            fallback: None,
+            problem: None,
+            limits: Limits::default(),
+            announce: Value::Null,
+            max_connections: 10_000,
+            max_connections_per_peer: usize::MAX,
+            max_running_calls: 65_536,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Serves `path`, matched as a whole after decoding and without its query.
+    ///
+    /// A path that is taken, or cannot be the label of an answer, makes [`bind`](Self::bind) fail.
+    #[must_use]
+    pub fn route(self, path: &str, handler: impl Handler) -> Self {
+        self.route_shared(path, Arc::new(handler))
+    }
+
+    /// As [`route`](Self::route), for a handler that is used elsewhere, too.
+    #[must_use]
+    pub fn route_shared(mut self, path: &str, handler: Arc<dyn Handler>) -> Self {
+        let problem = match check_label(path.as_bytes()) {
+            Err(error) => Some(ConfigError::new("route", format!("{path:?}: {error}"))),
+            Ok(()) => {
+                let taken = self
+                    .handlers
+                    .insert(path.as_bytes().into(), handler)
+                    .is_some();
+                taken.then(|| ConfigError::new("route", format!("{path:?} is registered twice")))
+            }
+        };
+        self.problem = self.problem.or(problem);
+        self
+    }
+
+    /// Serves every path that has no handler of its own. Without it they get the in-band error 102.
+    #[must_use]
+    pub fn fallback(mut self, handler: impl Handler) -> Self {
+        self.fallback = Some(Arc::new(handler));
+        self
+    }
+
+    /// The limits of each connection.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Fields that stand in the answer to a client's hello, an object.
+    #[must_use]
+    pub fn announce(mut self, announce: Value) -> Self {
+        self.announce = announce;
+        self
+    }
+
+    /// Connections at a time, handshakes included. Default: 10,000. Further ones are closed as they are accepted.
+    #[must_use]
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// Connections at a time from one IP address. Default: as many as [`max_connections`](Self::max_connections).
+    #[must_use]
+    pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
+        self.max_connections_per_peer = connections;
+        self
+    }
+
+    /// Handlers at a time that had to wait, on all connections together. Default: 65,536. Further requests are refused.
+    #[must_use]
+    pub fn max_running_calls(mut self, calls: usize) -> Self {
+        self.max_running_calls = calls;
+        self
+    }
+
+    /// Speaks TLS, and nothing else, on every connection. Default: plain.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Listens on `host:port` or `unix:/path` and serves; port 0 lets the system choose, see [`Server::local_addr`].
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be listened on, or the configuration cannot work.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped before it is ready, nothing listens.
+    pub async fn bind(self, target: impl AsRef<str>) -> io::Result<Server> {
+        let endpoint: Endpoint = target
+            .as_ref()
+            .parse()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let listener = Listener::bind(&endpoint).await?;
+        self.serve(listener)
+    }
+
+    /// Serves on a socket that listens already.
+    ///
+    /// # Errors
+    ///
+    /// The configuration cannot work.
+    pub fn listen_on(self, listener: TcpListener) -> io::Result<Server> {
+        self.serve(listener.into())
+    }
+
+    /// Serves in memory, for tests: clients connect through the second value.
+    ///
+    /// # Errors
+    ///
+    /// The configuration cannot work.
+    pub fn in_memory(self) -> io::Result<(Server, MemoryConnector)> {
+        let (connector, listener) = memory();
+        Ok((self.serve(listener.into())?, connector))
+    }
+
+    fn serve(self, listener: Listener) -> io::Result<Server> {
+        if let Some(problem) = self.problem {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        }
+        let routes = Arc::new(Routes {
+            handlers: self.handlers,
+            fallback: self.fallback,
+            max_running: self.max_running_calls,
+            running: AtomicUsize::new(0),
+            shutting_down: AtomicBool::new(false),
+        });
+        let (local_addr, describe) = (listener.local_addr(), listener.describe());
+        let inner = Arc::new(Inner {
+            routes,
+            limits: self.limits,
+            announce: self.announce,
+            max_connections: self.max_connections,
+            max_connections_per_peer: self.max_connections_per_peer,
+            #[cfg(feature = "tls")]
+            handshakes: Arc::new(tokio::sync::Semaphore::new(
+                self.tls.as_ref().map_or(0, ServerTls::handshakes),
+            )),
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+            table: Mutex::default(),
+            changed: Notify::new(),
+        });
+        let accept = tokio::spawn(accept_loop(Arc::clone(&inner), listener)).abort_handle();
+        Ok(Server {
+            inner,
+            accept,
+            local_addr,
+            describe,
+        })
+    }
+}
+
+impl fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerConfig")
+            .field("routes", &self.handlers.len())
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server that is running. Dropping it leaves it running; [`shutdown`](Self::shutdown) ends it.
+///
+/// ```
+/// use std::time::Duration;
+/// use iip_core::{Client, HandlerError, Request, Response, Server, handler_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let echo = handler_fn(|request: Request| async move { Ok::<_, HandlerError>(Response::from(request.into_body())) });
+/// let server = Server::builder().route("/echo", echo).bind("127.0.0.1:0").await?;
+/// let client = Client::connect(server.target()).await?;
+/// assert_eq!(&client.request("/echo", "hello").await?[..], b"hello");
+/// server.shutdown(Duration::from_secs(1)).await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    inner: Arc<Inner>,
+    accept: AbortHandle,
+    local_addr: Option<SocketAddr>,
+    describe: String,
+}
+
+#[derive(Debug)]
+struct Inner {
+    routes: Arc<Routes>,
+    limits: Limits,
+    announce: Value,
+    max_connections: usize,
+    max_connections_per_peer: usize,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
+    #[cfg(feature = "tls")]
+    handshakes: Arc<tokio::sync::Semaphore>,
+    table: Mutex<Table>,
+    /// A connection has ended.
+    changed: Notify,
+}
+
+/// The connections, those whose TLS handshake is not over included.
+#[derive(Debug, Default)]
+struct Table {
+    connections: Slab<Entry>,
+    peers: HashMap<IpAddr, usize>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    shared: Option<Arc<Shared>>,
+    task: Option<AbortHandle>,
+}
+
+impl Server {
+    /// Begins the description of a server.
+    #[must_use]
+    pub fn builder() -> ServerConfig {
+        ServerConfig::default()
+    }
+
+    /// The address it listens on, with the port that the system chose; `None` on Unix sockets and in memory.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.local_addr
+    }
+
+    /// The address in the form a client connects to: `127.0.0.1:9000` or `unix:/path`.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.describe
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.inner.lock().connections.len()
+    }
+
+    /// Ends the server, in three phases: no new connections and calls; the running calls get `limit` to end; what is left
+    /// is ended by force. Always returns, at the latest about a second after `limit`.
+    ///
+    /// Requests that arrive meanwhile are answered as refused. Each connection whose calls are answered is ended with
+    /// status 8. Further calls of this function return when the server has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the server has stopped to accept and goes on to drain; nothing is forced.
+    pub async fn shutdown(&self, limit: Duration) {
+        let inner = &self.inner;
+        self.accept.abort();
+        inner.routes.shutting_down.store(true, Ordering::Relaxed);
+        inner.close_all(Closing::Drain);
+        if tokio::time::timeout(limit, inner.all_ended()).await.is_ok() {
+            return;
+        }
+        inner.close_all(Closing::Force);
+        if tokio::time::timeout(FORCE_TIME, inner.all_ended())
+            .await
+            .is_ok()
+        {
+            return;
+        }
+        let tasks: Vec<_> = inner
+            .lock()
+            .connections
+            .iter()
+            .filter_map(|(_, entry)| entry.task.clone())
+            .collect();
+        tasks.iter().for_each(AbortHandle::abort);
+    }
+
+    /// Waits until the server has been shut down and its last connection has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub async fn stopped(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.inner.changed.notified());
+            changed.as_mut().enable();
+            if self.accept.is_finished() {
+                break;
+            }
+            changed.await;
+        }
+        self.inner.all_ended().await;
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close_all(&self, how: Closing) {
+        let connections: Vec<_> = self
+            .lock()
+            .connections
+            .iter()
+            .filter_map(|(_, entry)| entry.shared.clone())
+            .collect();
+        for shared in connections {
+            shared.close(how);
+        }
+    }
+
+    async fn all_ended(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.lock().connections.is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// A place for one more connection, if the limits allow it.
+    fn admit(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, &'static str> {
+        let mut table = self.lock();
+        if table.connections.len() >= self.max_connections {
+            return Err("max_connections");
+        }
+        if let Some(peer) = peer {
+            let count = table.peers.entry(peer).or_default();
+            if *count >= self.max_connections_per_peer {
+                return Err("max_connections_per_peer");
+            }
+            *count += 1;
+        }
+        let key = table.connections.insert(Entry::default());
+        Ok(Place {
+            inner: Arc::clone(self),
+            key,
+            peer,
+        })
+    }
+
+    /// Speaks IIP on an accepted stream until it ends.
+    async fn run(self: Arc<Self>, connected: Connected, place: Place) {
+        #[cfg(feature = "tls")]
+        let connected = match &self.tls {
+            Some(tls) => {
+                let Connected { io, addr, .. } = connected;
+                let Ok(_permit) = self.handshakes.acquire().await else {
+                    return;
+                };
+                match tls.accept(io).await {
+                    Ok((io, certificates)) => Connected {
+                        io,
+                        addr,
+                        certificates,
+                    },
+                    Err(error) => {
+                        tracing::debug!(?addr, %error, "tls handshake failed");
+                        return;
+                    }
+                }
+            }
+            None => connected,
+        };
+        let proto = proto::Connection::new(
+            Side::Server,
+            self.limits.clone(),
+            self.announce.clone(),
+            clock::now(),
+        );
+        let peer = Arc::new(Peer::new(connected.addr, connected.certificates));
+        let shared = Shared::new(proto, CallTable::new(0, 0), peer);
+        if let Some(entry) = self.lock().connections.get_mut(place.key) {
+            entry.shared = Some(Arc::clone(&shared));
+        }
+        // Whoever shuts down sets the flag before it walks the table.
+        if self.routes.shutting_down.load(Ordering::Relaxed) {
+            shared.close(Closing::Drain);
+        }
+        let dispatcher = Dispatcher::new(Arc::clone(&self.routes));
+        Driver::new(connected.io, Side::Server, shared, Some(dispatcher)).await;
+    }
+}
+
+/// One connection's place in the table; given back when its task ends, however it ends.
+struct Place {
+    inner: Arc<Inner>,
+    key: usize,
+    peer: Option<IpAddr>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.inner.lock();
+        table.connections.try_remove(self.key);
+        if let Some(peer) = self.peer
+            && let Some(count) = table.peers.get_mut(&peer)
+        {
+            *count -= 1;
+            if *count == 0 {
+                table.peers.remove(&peer);
+            }
+        }
+        drop(table);
+        self.inner.changed.notify_waiters();
+    }
+}
+
+/// Accepts until the server is shut down. No error ends it: those of the process pass, after a pause.
+async fn accept_loop(inner: Arc<Inner>, mut listener: Listener) {
+    let _stopped = NotifyOnDrop(Arc::clone(&inner));
+    let mut pause = Duration::from_millis(5);
+    loop {
+        match listener.accept().await {
+            Ok(connected) => {
+                pause = Duration::from_millis(5);
+                match inner.admit(connected.addr.map(|addr| addr.ip())) {
+                    Ok(place) => {
+                        let key = place.key;
+                        let task =
+                            tokio::spawn(Arc::clone(&inner).run(connected, place)).abort_handle();
+                        if let Some(entry) = inner.lock().connections.get_mut(key) {
+                            entry.task = Some(task);
+                        }
+                    }
+                    Err(option) => {
+                        tracing::debug!(addr = ?connected.addr, option, "connection refused: limit reached")
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, ?pause, "cannot accept connections");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+struct NotifyOnDrop(Arc<Inner>);
+
+impl Drop for NotifyOnDrop {
+    fn drop(&mut self) {
+        self.0.changed.notify_waiters();
+    }
+}
