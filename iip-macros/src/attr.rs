@@ -1,0 +1,367 @@
+//! Reads `#[service(..)]` and `#[rpc(..)]`.
+
+use std::time::Duration;
+
+use proc_macro2::{TokenStream, TokenTree};
+use syn::{
+    Attribute, Ident, LitStr, Meta, Path, Token,
+    ext::IdentExt,
+    parse::{Parse, Parser},
+    punctuated::Punctuated,
+};
+
+use crate::errors::Errors;
+
+/// What stands in `#[service(..)]`.
+#[derive(Default)]
+pub(crate) struct ServiceSettings {
+    /// `path = "/greeter"`: what the paths of all methods start with.
+    pub(crate) path: Option<LitStr>,
+    /// `crate = ::renamed`: where to find iip-rpc.
+    pub(crate) krate: Option<Path>,
+    /// `dyn`: also emit the twin that can be a trait object.
+    pub(crate) dyn_twin: Option<Ident>,
+}
+
+/// What stands in the `#[rpc(..)]` of a method.
+#[derive(Default)]
+pub(crate) struct MethodSettings {
+    /// `path = "/echo"`: the whole path, whatever the path of the service.
+    pub(crate) path: Option<LitStr>,
+    /// `name = "hello"`: the name on the wire, where it differs from the name in Rust.
+    pub(crate) name: Option<LitStr>,
+    /// `raw`: the body is the argument's bytes, without envelope and codec.
+    pub(crate) raw: Option<Ident>,
+    /// `json`: the body is plain JSON, without envelope.
+    pub(crate) json: Option<Ident>,
+    /// `timeout = "500ms"`.
+    pub(crate) timeout: Option<Duration>,
+    /// `idempotent`: may run twice, so it may be retried.
+    pub(crate) idempotent: bool,
+    /// `on_cancel = "token"`: what happens to the handler when the caller goes away.
+    pub(crate) on_cancel: Option<OnCancel>,
+}
+
+/// The values of `on_cancel`; the variants of the runtime's enum of the same name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum OnCancel {
+    Abort,
+    Token,
+    RunToEnd,
+}
+
+impl ServiceSettings {
+    pub(crate) fn parse(args: TokenStream, errors: &mut Errors) -> Self {
+        let mut all = Self::default();
+        let mut seen = Vec::new();
+        for setting in settings(args, "#[service(path = \"/greeter\")]", errors) {
+            if setting.is_repeated(&mut seen, errors) {
+                continue;
+            }
+            match setting.key.to_string().as_str() {
+                "path" => all.path = setting.string("\"/greeter\"", errors).filter(|path| is_service_path(path, errors)),
+                "crate" => all.krate = setting.path(errors),
+                "dyn" => all.dyn_twin = setting.flag(errors),
+                other => errors.at(
+                    &setting.key,
+                    format!("unknown setting `{other}`: `#[service(..)]` takes `path`, `crate` and `dyn`"),
+                ),
+            }
+        }
+        all
+    }
+}
+
+impl MethodSettings {
+    /// Reads every `#[rpc(..)]` among `attrs`; several count as one.
+    pub(crate) fn parse(attrs: &[Attribute], errors: &mut Errors) -> Self {
+        const EXAMPLE: &str = "#[rpc(timeout = \"500ms\")]";
+        let mut all = Self::default();
+        let mut seen = Vec::new();
+        for attr in attrs.iter().filter(|attr| is_rpc(attr)) {
+            let Meta::List(list) = &attr.meta else {
+                errors.at(
+                    attr,
+                    format!(
+                        "write settings in parentheses, as in `{EXAMPLE}`, or remove the attribute"
+                    ),
+                );
+                continue;
+            };
+            for setting in settings(list.tokens.clone(), EXAMPLE, errors) {
+                if !setting.is_repeated(&mut seen, errors) {
+                    all.set(&setting, errors);
+                }
+            }
+        }
+        all
+    }
+
+    fn set(&mut self, setting: &Setting, errors: &mut Errors) {
+        match setting.key.to_string().as_str() {
+            "path" => self.path = setting.string("\"/echo\"", errors).filter(|path| is_path(path, errors)),
+            "name" => self.name = setting.string("\"hello\"", errors).filter(|name| is_name(name, errors)),
+            "raw" => self.raw = setting.flag(errors),
+            "json" => self.json = setting.flag(errors),
+            "timeout" => {
+                self.timeout = setting.string("\"500ms\"", errors).and_then(|text| duration(&text, errors));
+            }
+            "idempotent" => self.idempotent = setting.flag(errors).is_some(),
+            "on_cancel" => {
+                self.on_cancel = setting.string("\"abort\"", errors).and_then(|text| on_cancel(&text, errors));
+            }
+            other => errors.at(
+                &setting.key,
+                format!(
+                    "unknown setting `{other}`: `#[rpc(..)]` takes `path`, `name`, `raw`, `json`, `timeout`, \
+                     `idempotent` and `on_cancel`"
+                ),
+            ),
+        }
+    }
+}
+
+/// Whether this attribute is the macro's own and must not reach the compiler.
+pub(crate) fn is_rpc(attr: &Attribute) -> bool {
+    attr.path().is_ident("rpc")
+}
+
+/// Whether this attribute decides if an item exists: it must then stand on everything made from that item.
+///
+/// That is `#[cfg(..)]`, and `#[cfg_attr(.., cfg(..))]`.
+pub(crate) fn is_cfg(attr: &Attribute) -> bool {
+    attr.path().is_ident("cfg")
+        || conditional(attr)
+            .iter()
+            .any(|meta| meta.path().is_ident("cfg"))
+}
+
+/// Whether this attribute makes a use of the item a warning.
+pub(crate) fn is_deprecated(attr: &Attribute) -> bool {
+    let is = |path: &Path| path.is_ident("deprecated");
+    is(attr.path()) || conditional(attr).iter().any(|meta| is(meta.path()))
+}
+
+/// The attributes inside a `#[cfg_attr(condition, ..)]`; nothing for any other attribute.
+pub(crate) fn conditional(attr: &Attribute) -> Vec<Meta> {
+    if !attr.path().is_ident("cfg_attr") {
+        return Vec::new();
+    }
+    let inside = attr.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
+    inside
+        .map(|metas| metas.into_iter().skip(1).collect())
+        .unwrap_or_default()
+}
+
+/// The settings `key`, `key = value` between commas; what is none of these is reported and skipped.
+pub(crate) fn settings(tokens: TokenStream, example: &str, errors: &mut Errors) -> Vec<Setting> {
+    let mut found = Vec::new();
+    for entry in split_at_commas(tokens) {
+        match Setting::parse.parse2(entry.clone()) {
+            Ok(setting) => found.push(setting),
+            Err(_) => errors.at(
+                entry,
+                format!("write `key` or `key = value`, as in `{example}`"),
+            ),
+        }
+    }
+    found
+}
+
+fn split_at_commas(tokens: TokenStream) -> Vec<TokenStream> {
+    let mut entries = vec![TokenStream::new()];
+    for token in tokens {
+        match (&token, entries.last_mut()) {
+            (TokenTree::Punct(punct), _) if punct.as_char() == ',' => {
+                entries.push(TokenStream::new())
+            }
+            (_, Some(last)) => last.extend([token]),
+            (_, None) => {}
+        }
+    }
+    entries.retain(|entry| !entry.is_empty());
+    entries
+}
+
+/// One `key` or `key = value`.
+pub(crate) struct Setting {
+    pub(crate) key: Ident,
+    value: Option<TokenStream>,
+}
+
+impl Parse for Setting {
+    fn parse(input: syn::parse::ParseStream<'_>) -> syn::Result<Self> {
+        let key = input.call(Ident::parse_any)?;
+        if input.is_empty() {
+            return Ok(Self { key, value: None });
+        }
+        // `key(..)` is nobody's syntax, but the key is what to report, not the parentheses.
+        if !input.peek(syn::token::Paren) {
+            input.parse::<Token![=]>()?;
+        }
+        Ok(Self {
+            key,
+            value: Some(input.parse()?),
+        })
+    }
+}
+
+impl Setting {
+    pub(crate) fn is_repeated(&self, seen: &mut Vec<Ident>, errors: &mut Errors) -> bool {
+        let repeated = seen.contains(&self.key);
+        if repeated {
+            errors.at(
+                &self.key,
+                format!("`{}` stands here twice: remove one", self.key),
+            );
+        } else {
+            seen.push(self.key.clone());
+        }
+        repeated
+    }
+
+    fn flag(&self, errors: &mut Errors) -> Option<Ident> {
+        if let Some(value) = &self.value {
+            let key = &self.key;
+            errors.at(
+                value_or(key, value),
+                format!("`{key}` takes no value: write `{key}`"),
+            );
+            return None;
+        }
+        Some(self.key.clone())
+    }
+
+    fn string(&self, example: &str, errors: &mut Errors) -> Option<LitStr> {
+        let value = self.value.clone().unwrap_or_default();
+        let string = syn::parse2::<LitStr>(value.clone()).ok();
+        if string.is_none() {
+            let key = &self.key;
+            errors.at(
+                value_or(key, &value),
+                format!("`{key}` takes a string: write `{key} = {example}`"),
+            );
+        }
+        string
+    }
+
+    /// A path as it is, or in quotes as serde writes it.
+    pub(crate) fn path(&self, errors: &mut Errors) -> Option<Path> {
+        let value = self.value.clone().unwrap_or_default();
+        let quoted = syn::parse2::<LitStr>(value.clone())
+            .and_then(|text| text.parse_with(Path::parse_mod_style));
+        let path = quoted
+            .or_else(|_| Path::parse_mod_style.parse2(value.clone()))
+            .ok();
+        if path.is_none() {
+            let key = &self.key;
+            errors.at(
+                value_or(key, &value),
+                format!("`{key}` takes a path: write `{key} = ::iip_rpc`"),
+            );
+        }
+        path
+    }
+}
+
+/// What to point at: the value, or the key where there is none.
+fn value_or(key: &Ident, value: &TokenStream) -> TokenStream {
+    if value.is_empty() {
+        TokenTree::from(key.clone()).into()
+    } else {
+        value.clone()
+    }
+}
+
+fn is_service_path(path: &LitStr, errors: &mut Errors) -> bool {
+    if path.value().ends_with('/') {
+        errors.at(
+            path,
+            "remove the `/` at the end: the method's name is added with one",
+        );
+        return false;
+    }
+    is_path(path, errors)
+}
+
+/// Whether `path` is one that a server looks up as it stands: servers decode escapes and cut the query off before that.
+fn is_path(path: &LitStr, errors: &mut Errors) -> bool {
+    let text = path.value();
+    let problem = if !text.starts_with('/') {
+        format!("a path starts with `/`: write \"/{text}\"")
+    } else if text.starts_with("//") {
+        "a path starts with one `/`: what follows two is read as the name of a host".to_owned()
+    } else if let Some(bad) = text
+        .chars()
+        .find(|c| c.is_control() || c.is_whitespace() || "?#%".contains(*c))
+    {
+        format!("remove {bad:?}: a path has no query, fragment, escape or white space")
+    } else if text.len() > 2048 {
+        "a path has at most 2048 bytes".to_owned()
+    } else {
+        return true;
+    };
+    errors.at(path, problem);
+    false
+}
+
+fn is_name(name: &LitStr, errors: &mut Errors) -> bool {
+    let text = name.value();
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let good = !text.is_empty() && text.chars().all(plain);
+    if !good {
+        errors.at(name, "a name has letters, digits, `_`, `-` and `.` only; a whole path is set by `path = \"/..\"`");
+    }
+    good
+}
+
+/// `"500ms"`: a whole number and a unit.
+fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
+    const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+    let value = text.value();
+    let digits = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = value.split_at(digits);
+    let micros_per_unit: Option<u64> = match unit {
+        "us" => Some(1),
+        "ms" => Some(1_000),
+        "s" => Some(1_000_000),
+        "m" => Some(60_000_000),
+        "h" => Some(3_600_000_000),
+        _ => None,
+    };
+    let number = number.parse::<u64>().ok();
+    let (Some(number), Some(micros_per_unit)) = (number, micros_per_unit) else {
+        errors.at(
+            text,
+            "write a whole number and a unit of `us`, `ms`, `s`, `m` or `h`: \"500ms\"",
+        );
+        return None;
+    };
+    let duration = number
+        .checked_mul(micros_per_unit)
+        .map(Duration::from_micros);
+    match duration {
+        Some(Duration::ZERO) => errors.at(
+            text,
+            "a timeout of zero fails every call: write how long a call may take",
+        ),
+        Some(duration) if duration <= LONGEST => return Some(duration),
+        _ => errors.at(text, "write a timeout of at most a year"),
+    }
+    None
+}
+
+fn on_cancel(text: &LitStr, errors: &mut Errors) -> Option<OnCancel> {
+    match text.value().as_str() {
+        "abort" => Some(OnCancel::Abort),
+        "token" => Some(OnCancel::Token),
+        "run" => Some(OnCancel::RunToEnd),
+        _ => {
+            errors.at(
+                text,
+                "write \"abort\" (drop the handler), \"token\" (tell it) or \"run\" (let it run to its end)",
+            );
+            None
+        }
+    }
+}

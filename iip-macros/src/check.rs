@@ -1,0 +1,571 @@
+//! The rules for a service. Each is reported on the tokens to change, with what to write instead, and none hides another.
+
+use proc_macro2::Span;
+use quote::ToTokens;
+use syn::{
+    FnArg, GenericParam, ItemTrait, Pat, PatIdent, PatType, Path, Receiver, ReceiverKind,
+    ReturnType, Safety, Signature, TraitItem, TraitItemFn, Type, TypeImplTrait, TypeParamBound,
+    TypeReference,
+    ext::IdentExt,
+    visit_mut::{self, VisitMut},
+};
+
+use crate::{
+    attr,
+    errors::Errors,
+    model::{Kind, MethodDef, ServiceDef, is_context_reference, is_named, last_segment, peel},
+};
+
+/// As many elements as the tuples have that the runtime can encode.
+const MAX_ARGUMENTS: usize = 12;
+
+/// Methods of the generated client, and methods that every value with `Clone` has: a call would mean those.
+const TAKEN: [&str; 7] = [
+    "new",
+    "with_options",
+    "clone",
+    "clone_into",
+    "to_owned",
+    "into",
+    "try_into",
+];
+
+/// What a method looks like, for a mistake that leaves nothing to point out.
+const METHOD: &str = "async fn hello(&self, name: String) -> Result<String, Status>;";
+
+/// Checks everything that `#[service]` expands.
+pub(crate) fn service(def: &ServiceDef<'_>, errors: &mut Errors) {
+    definition(def.item, errors);
+    for item in &def.item.items {
+        only_methods(item, errors);
+    }
+    for method in &def.methods {
+        signature(method.syntax, errors);
+        names(method, errors);
+        arguments(method, errors);
+        attributes(method, errors);
+        result(&method.syntax.sig, errors);
+    }
+    uniqueness(&def.methods, errors);
+    if let Some(dyn_twin) = &def.settings.dyn_twin {
+        let own = def.item.supertraits.iter().any(|bound| !is_implied(bound));
+        if own {
+            errors.at(
+                dyn_twin,
+                "remove `dyn` or the supertrait: a trait object and the boxes around it implement the service alone",
+            );
+        }
+    }
+}
+
+/// Whether every service has this supertrait anyway.
+pub(crate) fn is_implied(bound: &TypeParamBound) -> bool {
+    match bound {
+        TypeParamBound::Lifetime(lifetime) => lifetime.ident == "static",
+        TypeParamBound::Trait(bound) => {
+            let last = bound.path.segments.last();
+            last.is_some_and(|last| last.ident == "Send" || last.ident == "Sync")
+        }
+        _ => false,
+    }
+}
+
+/// Whether a method has types that its caller chooses, which `signature` and `argument_type` refuse.
+pub(crate) fn is_generic(sig: &Signature) -> bool {
+    let opaque = sig.inputs.iter().any(|arg| match arg {
+        FnArg::Typed(arg) => !Inside::of(&arg.ty).opaque.is_empty(),
+        FnArg::Receiver(_) => false,
+    });
+    opaque || sig.generics.type_params().next().is_some()
+}
+
+fn definition(item: &ItemTrait, errors: &mut Errors) {
+    if let Some(unsafety) = &item.unsafety {
+        errors.at(unsafety, "remove `unsafe`: a service is an ordinary trait");
+    }
+    for param in item.generics.lifetimes() {
+        errors.at(param, "remove the lifetime: a service owns what it answers with, so write `String` for `&'a str`");
+    }
+    for attr in &item.attrs {
+        if attr
+            .path()
+            .segments
+            .last()
+            .is_some_and(|last| last.ident == "async_trait")
+        {
+            errors.at(
+                attr,
+                "remove this attribute: `async fn` works in a service as it is",
+            );
+        }
+        if attr::is_rpc(attr) {
+            errors.at(attr, "`#[rpc(..)]` stands on a method: write the settings of the trait in `#[service(..)]`");
+        }
+    }
+}
+
+fn only_methods(item: &TraitItem, errors: &mut Errors) {
+    match item {
+        TraitItem::Fn(_) => {}
+        TraitItem::Const(item) => {
+            errors.at(item, "move this constant out of the trait: a service has methods only");
+        }
+        TraitItem::Type(item) => errors.at(
+            item,
+            "name the type in the methods, or make it a type parameter of the trait: a service has methods only",
+        ),
+        item => errors.at(item, format!("write the methods out, as in `{METHOD}`")),
+    }
+}
+
+/// Everything about a method but its arguments and its result.
+fn signature(method: &TraitItemFn, errors: &mut Errors) {
+    let sig = &method.sig;
+    // A stream is refused as such, by `result`.
+    if sig.asyncness.is_none() && returned_stream(sig).is_none() {
+        errors.at(
+            sig.fn_token,
+            format!(
+                "write `async fn {}`: the answer comes over the network",
+                sig.ident
+            ),
+        );
+    }
+    if let Some(constness) = &sig.constness {
+        errors.at(
+            constness,
+            "remove `const`: the answer comes over the network",
+        );
+    }
+    if !matches!(sig.safety, Safety::Default) {
+        errors.at(
+            &sig.safety,
+            "remove this: a method of a service is an ordinary `async fn`",
+        );
+    }
+    if let Some(abi) = &sig.abi {
+        errors.at(
+            abi,
+            "remove this: a method of a service is an ordinary `async fn`",
+        );
+    }
+    for param in &sig.generics.params {
+        match param {
+            GenericParam::Lifetime(param) => {
+                errors.at(param, "remove the lifetime: write `&str`, an argument is lent for as long as the call takes");
+            }
+            GenericParam::Type(param) => errors.at(
+                param,
+                format!("name the type, or make `{}` a parameter of the trait: a method has one type on the wire", param.ident),
+            ),
+            GenericParam::Const(param) => errors.at(
+                param,
+                format!("name the value, or make `{}` a parameter of the trait: a method has one type on the wire", param.ident),
+            ),
+        }
+    }
+    if let Some(clause) = &sig.generics.where_clause {
+        errors.at(
+            clause,
+            "move this condition to the `where` clause of the trait",
+        );
+    }
+    match sig.inputs.first() {
+        Some(FnArg::Receiver(receiver)) => self_by_reference(receiver, errors),
+        Some(first) => errors.at(first, "write `&self` before the arguments"),
+        None => errors.at_span(
+            sig.paren_token.span.join(),
+            "write `(&self)`: a method is called on a client",
+        ),
+    }
+    if let Some(body) = &method.default {
+        errors.at(
+            body,
+            "write `;` instead of a body: the client implements every method by a call",
+        );
+    }
+}
+
+fn self_by_reference(receiver: &Receiver, errors: &mut Errors) {
+    let message = match &receiver.kind {
+        ReceiverKind::Reference(_, None, None) => return,
+        ReceiverKind::Reference(_, _, Some(_)) => {
+            "write `&self`: calls run at the same time, so keep what changes behind a lock or in an atomic"
+        }
+        ReceiverKind::Reference(_, Some(_), None) => "write `&self`, without a lifetime",
+        _ => "write `&self`: one value answers every call",
+    };
+    errors.at(receiver, message);
+}
+
+fn names(method: &MethodDef<'_>, errors: &mut Errors) {
+    let ident = method.ident();
+    let name = ident.unraw().to_string();
+    if name.starts_with("__") {
+        errors.at(
+            ident,
+            "choose another name: those that start with `__` are for generated code",
+        );
+    } else if TAKEN.contains(&name.as_str()) {
+        errors.at(
+            ident,
+            format!(
+                "choose another name: the client has a `{name}` of its own; `#[rpc(name = \"{name}\")]` keeps this one on the wire"
+            ),
+        );
+    }
+}
+
+fn arguments(method: &MethodDef<'_>, errors: &mut Errors) {
+    let sig = &method.syntax.sig;
+    let mut typed = Vec::new();
+    for (index, arg) in sig.inputs.iter().enumerate() {
+        if let FnArg::Typed(arg) = arg {
+            let first = index == usize::from(sig.receiver().is_some());
+            argument(arg, first, errors);
+            if !is_context_reference(&arg.ty) {
+                typed.push(arg);
+            }
+        }
+    }
+    if let Some(variadic) = &sig.variadic {
+        errors.at(variadic, "take a `Vec<T>` for any number of values");
+    }
+    if method.kind == Kind::Raw {
+        if let Some(second) = typed.get(1) {
+            errors.at(
+                second,
+                "remove this argument: a raw method takes one, the body",
+            );
+        } else if typed.is_empty() {
+            errors.at(
+                &sig.ident,
+                "add the argument of a raw method, the body: write `body: Bytes`",
+            );
+        }
+    } else if let Some(extra) = typed.get(MAX_ARGUMENTS) {
+        errors.at(
+            extra,
+            format!("a method takes at most {MAX_ARGUMENTS} arguments: put them into a struct"),
+        );
+    }
+}
+
+fn argument(arg: &PatType, first: bool, errors: &mut Errors) {
+    for attr in &arg.attrs {
+        errors.at(
+            attr,
+            "remove this attribute: only a whole method can have one",
+        );
+    }
+    match arg.pat.as_ref() {
+        Pat::Ident(PatIdent {
+            by_ref: None,
+            mutability: None,
+            subpat: None,
+            ..
+        }) => {}
+        Pat::Ident(pattern) => errors.at(
+            pattern,
+            format!("write `{}` alone: an argument is a name", pattern.ident),
+        ),
+        pattern => errors.at(
+            pattern,
+            format!(
+                "write a name, as in `name: {}`: arguments have names in plain JSON",
+                shown(&arg.ty)
+            ),
+        ),
+    }
+    if is_context_reference(&arg.ty) {
+        if !first {
+            errors.at(
+                arg,
+                "move the context to the front: `&self, ctx: &CallContext`",
+            );
+        }
+        return;
+    }
+    argument_type(&arg.ty, errors);
+}
+
+fn argument_type(ty: &Type, errors: &mut Errors) {
+    let ty = peel(ty);
+    let lent = match ty {
+        Type::Reference(reference) => {
+            if is_named(&reference.elem, "CallContext") {
+                errors.at(
+                    ty,
+                    "write `&CallContext`: the context of a call is lent to read",
+                );
+                return;
+            }
+            if reference.mutability.is_some() {
+                errors.at(
+                    ty,
+                    format!(
+                        "write `&{}` or `{}`: the other side works on a copy of its own",
+                        shown(&reference.elem),
+                        owned(&reference.elem)
+                    ),
+                );
+            } else if reference.lifetime.is_some() {
+                errors.at(
+                    ty,
+                    format!(
+                        "write `&{}`: an argument is lent for as long as the call takes",
+                        shown(&reference.elem)
+                    ),
+                );
+            }
+            reference.elem.as_ref()
+        }
+        ty => ty,
+    };
+    if is_named(lent, "CallContext") {
+        errors.at(
+            ty,
+            "write `&CallContext`: the context of a call is lent to read",
+        );
+    } else if is_named(lent, "Streaming") {
+        errors.at(
+            ty,
+            "take a `Vec<T>`: this version has no streaming arguments yet",
+        );
+    }
+    let inside = Inside::of(lent);
+    for reference in inside.references {
+        errors.at(
+            reference,
+            "write the owned type, such as `String` for `&str`: only a whole argument can be a reference",
+        );
+    }
+    for opaque in inside.opaque {
+        errors.at(
+            opaque,
+            "name the type: the server has to know what to decode",
+        );
+    }
+    for this in inside.this {
+        errors.at(
+            this,
+            "name the type: `Self` is another one on each side of a call",
+        );
+    }
+}
+
+fn attributes(method: &MethodDef<'_>, errors: &mut Errors) {
+    for attr in &method.syntax.attrs {
+        if attr::conditional(attr)
+            .iter()
+            .any(|meta| meta.path().is_ident("rpc"))
+        {
+            errors.at(
+                attr,
+                "write `#[rpc(..)]` without a condition, or two methods with one `#[cfg(..)]` each: a method is the same in \
+                 every build",
+            );
+        }
+    }
+    if let (Some(_), Some(json)) = (&method.settings.raw, &method.settings.json) {
+        errors.at(json, "remove `json` or `raw`: a body is one or the other");
+    }
+}
+
+fn result(sig: &Signature, errors: &mut Errors) {
+    if let Some(stream) = returned_stream(sig) {
+        errors.at(
+            stream,
+            format!(
+                "write `async fn {}(..) -> Result<Vec<T>, Status>`: this version has no streaming results yet",
+                sig.ident
+            ),
+        );
+        return;
+    }
+    let ReturnType::Type(_, ty) = &sig.output else {
+        errors.at_span(
+            after_parentheses(sig),
+            "write a return type: a call can fail, so the least is `-> Result<(), Status>`",
+        );
+        return;
+    };
+    if let Some(reference) = reference(ty) {
+        errors.at(
+            reference,
+            format!(
+                "write `Result<{}, Status>`: the answer is decoded from the network",
+                owned(&reference.elem)
+            ),
+        );
+        return;
+    }
+    if !last_segment(ty).is_some_and(|last| last.to_string().ends_with("Result")) {
+        errors.at(
+            ty,
+            format!("write `Result<{}, Status>`: a call can fail", shown(ty)),
+        );
+        return;
+    }
+    let inside = Inside::of(ty);
+    for reference in inside.references {
+        errors.at(
+            &reference,
+            format!(
+                "write `{}`: the answer is decoded from the network",
+                owned(&reference.elem)
+            ),
+        );
+    }
+    for opaque in inside.opaque {
+        let streams = is_stream(&opaque);
+        errors.at(
+            opaque,
+            if streams {
+                "write `Vec<T>`: this version has no streaming results yet"
+            } else {
+                "name the type: the client has to know what to decode"
+            },
+        );
+    }
+    for this in inside.this {
+        errors.at(
+            this,
+            "name the type: `Self` is another one on each side of a call",
+        );
+    }
+}
+
+/// Two methods must not answer on one path, nor have their descriptors in one constant.
+fn uniqueness(methods: &[MethodDef<'_>], errors: &mut Errors) {
+    for (index, method) in methods.iter().enumerate() {
+        for earlier in methods.iter().take(index) {
+            // Of two with `#[cfg(..)]` one may be for another build; the server refuses what is left.
+            if method.cfgs().chain(earlier.cfgs()).next().is_some() {
+                continue;
+            }
+            let settings = &method.settings;
+            let place = settings
+                .path
+                .as_ref()
+                .or(settings.name.as_ref())
+                .map(ToTokens::to_token_stream);
+            let place = place.unwrap_or_else(|| method.ident().to_token_stream());
+            if method.ident() == earlier.ident() {
+                errors.at(
+                    method.ident(),
+                    format!(
+                        "choose another name: `{}` stands above already",
+                        method.ident()
+                    ),
+                );
+            } else if method.path == earlier.path {
+                let (path, other) = (&method.path, earlier.ident());
+                errors.at(
+                    place,
+                    format!("choose another path by `#[rpc(path = \"/..\")]`: `{path}` is that of `{other}`"),
+                );
+            } else if method.constant == earlier.constant {
+                let other = earlier.ident();
+                errors.at(
+                    method.ident(),
+                    format!("choose another name: `{other}` differs only in upper and lower case"),
+                );
+            } else {
+                continue;
+            }
+            break;
+        }
+    }
+}
+
+/// The `impl Stream` that a method returns.
+fn returned_stream(sig: &Signature) -> Option<&Type> {
+    let ReturnType::Type(_, ty) = &sig.output else {
+        return None;
+    };
+    matches!(peel(ty), Type::ImplTrait(opaque) if is_stream(opaque)).then_some(ty.as_ref())
+}
+
+fn is_stream(opaque: &TypeImplTrait) -> bool {
+    opaque.bounds.iter().any(|bound| {
+        matches!(bound, TypeParamBound::Trait(bound) if bound.path.segments.last().is_some_and(|last| last.ident == "Stream"))
+    })
+}
+
+fn reference(ty: &Type) -> Option<&TypeReference> {
+    match peel(ty) {
+        Type::Reference(reference) => Some(reference),
+        _ => None,
+    }
+}
+
+/// Where a return type would stand.
+fn after_parentheses(sig: &Signature) -> Span {
+    sig.paren_token.span.close()
+}
+
+/// The type that owns what a reference to `ty` lends.
+fn owned(ty: &Type) -> String {
+    match peel(ty) {
+        Type::Path(path) if path.path.is_ident("str") => "String".to_owned(),
+        Type::Slice(slice) => format!("Vec<{}>", shown(&slice.elem)),
+        ty => shown(ty),
+    }
+}
+
+/// A type as one writes it.
+fn shown(ty: &Type) -> String {
+    let tight = [
+        (" < ", "<"),
+        (" >", ">"),
+        (" :: ", "::"),
+        (":: ", "::"),
+        (" ,", ","),
+        ("& ", "&"),
+        (" ;", ";"),
+    ];
+    tight
+        .into_iter()
+        .fold(ty.to_token_stream().to_string(), |text, (from, to)| {
+            text.replace(from, to)
+        })
+}
+
+/// What must not stand inside a type that travels.
+#[derive(Default)]
+pub(crate) struct Inside {
+    pub(crate) references: Vec<TypeReference>,
+    pub(crate) opaque: Vec<TypeImplTrait>,
+    pub(crate) this: Vec<Path>,
+}
+
+impl Inside {
+    pub(crate) fn of(ty: &Type) -> Self {
+        let mut inside = Self::default();
+        inside.visit_type_mut(&mut ty.clone());
+        inside
+    }
+}
+
+impl VisitMut for Inside {
+    fn visit_type_reference_mut(&mut self, reference: &mut TypeReference) {
+        self.references.push(reference.clone());
+    }
+
+    fn visit_type_impl_trait_mut(&mut self, opaque: &mut TypeImplTrait) {
+        self.opaque.push(opaque.clone());
+    }
+
+    fn visit_path_mut(&mut self, path: &mut Path) {
+        if path
+            .segments
+            .first()
+            .is_some_and(|first| first.ident == "Self")
+        {
+            self.this.push(path.clone());
+        } else {
+            visit_mut::visit_path_mut(self, path);
+        }
+    }
+}

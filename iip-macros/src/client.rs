@@ -1,0 +1,175 @@
+//! The client: a struct that implements the trait, each method by one call of the runtime.
+
+use std::time::Duration;
+
+use proc_macro2::{Ident, TokenStream};
+use quote::{quote, quote_spanned};
+
+use crate::{
+    attr::OnCancel,
+    model::{Kind, MethodDef, ServiceDef},
+};
+
+/// The struct. It stands in the user's module, beside the trait.
+pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
+    let (client, vis, private) = (&def.client, &def.item.vis, def.private());
+    let attrs = def.item_attrs();
+    let params = def.struct_params();
+    let types = def
+        .phantom()
+        .map(|types| quote!(types: #private::PhantomData<#types>,));
+    let doc = format!(
+        " Client of [`{name}`]: implements the trait, every method being a call over the network. Cheap to clone.",
+        name = def.item.ident
+    );
+    quote! {
+        #(#attrs)*
+        #[doc = #doc]
+        #vis struct #client<#(#params),*> {
+            client: #private::Client,
+            #types
+        }
+    }
+}
+
+/// What the client is beside an implementation of the trait, in code where `__rpc` names the runtime.
+pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
+    let (client, vis, service) = (&def.client, &def.item.vis, &def.item.ident);
+    let allow = def.allow_deprecated();
+    let generics = def.generics();
+    let (impl_generics, arguments, conditions) = generics.split_for_impl();
+    let types = def.phantom().map(|_| quote!(types: __rpc::PhantomData,));
+    let descriptors = def.methods.iter().map(|method| descriptor(def, method));
+    let title = client.to_string();
+    let new_doc = format!(" A client that calls the methods of [`{service}`] through `client`.");
+    let options_doc = " The same client with other options, such as a timeout or metadata, for the calls made through it.";
+    // `Clone` and `Debug` are written out because derived ones would ask for `K: Clone` where no `K` is held.
+    quote! {
+        #allow
+        impl #impl_generics #client #arguments #conditions {
+            #(#descriptors)*
+
+            #[doc = #new_doc]
+            #vis fn new(client: __rpc::Client) -> Self {
+                Self { client, #types }
+            }
+
+            #[doc = #options_doc]
+            #[must_use]
+            #vis fn with_options(&self, options: __rpc::CallOptions) -> Self {
+                Self::new(self.client.with_options(options))
+            }
+        }
+
+        #allow
+        impl #impl_generics __rpc::Clone for #client #arguments #conditions {
+            fn clone(&self) -> Self {
+                Self::new(__rpc::Clone::clone(&self.client))
+            }
+        }
+
+        #allow
+        impl #impl_generics __rpc::fmt::Debug for #client #arguments #conditions {
+            fn fmt(&self, f: &mut __rpc::fmt::Formatter<'_>) -> __rpc::fmt::Result {
+                f.debug_struct(#title).field("client", &self.client).finish()
+            }
+        }
+    }
+}
+
+/// The `impl` of the trait for the client, with these `methods`.
+pub(crate) fn service_impl(def: &ServiceDef<'_>, methods: &TokenStream) -> TokenStream {
+    let (client, service) = (&def.client, &def.item.ident);
+    let allow = def.allow_deprecated();
+    let generics = def.generics();
+    let (impl_generics, arguments, conditions) = generics.split_for_impl();
+    quote! {
+        #allow
+        impl #impl_generics #service #arguments for #client #arguments #conditions {
+            #methods
+        }
+    }
+}
+
+/// The methods of that `impl`.
+pub(crate) fn methods(def: &ServiceDef<'_>) -> TokenStream {
+    def.methods.iter().map(method).collect()
+}
+
+/// ```text
+/// Output: const HELLO: &'static MethodDescriptor = &MethodDescriptor::new("Greeter", "hello", "/greeter/hello", &["name"]);
+/// ```
+fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
+    let cfgs = method.cfgs();
+    let (constant, service, name, path) = (&method.constant, &def.name, &method.name, &method.path);
+    let args = method.args.iter().map(|arg| &arg.name);
+    let raw = (method.kind == Kind::Raw).then(|| quote!(.raw()));
+    let json = method.settings.json.as_ref().map(|_| quote!(.json()));
+    let idempotent = method.settings.idempotent.then(|| quote!(.idempotent()));
+    let timeout = method.settings.timeout.map(|timeout| {
+        let timeout = duration(timeout);
+        quote!(.timeout(#timeout))
+    });
+    let on_cancel = method.settings.on_cancel.map(|on_cancel| {
+        let on_cancel = match on_cancel {
+            OnCancel::Abort => quote!(Abort),
+            OnCancel::Token => quote!(Token),
+            OnCancel::RunToEnd => quote!(RunToEnd),
+        };
+        quote!(.on_cancel(__rpc::OnCancel::#on_cancel))
+    });
+    quote! {
+        #(#cfgs)*
+        const #constant: &'static __rpc::MethodDescriptor =
+            &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*]) #raw #json #timeout #idempotent #on_cancel;
+    }
+}
+
+/// In the largest unit that is exact, for those who read expanded code.
+fn duration(duration: Duration) -> TokenStream {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    if micros.is_multiple_of(1_000_000) {
+        let seconds = micros / 1_000_000;
+        quote!(__rpc::Duration::from_secs(#seconds))
+    } else if micros.is_multiple_of(1_000) {
+        let millis = micros / 1_000;
+        quote!(__rpc::Duration::from_millis(#millis))
+    } else {
+        quote!(__rpc::Duration::from_micros(#micros))
+    }
+}
+
+/// ```text
+/// Output: async fn hello(&self, name: String) -> Result<String, Status> {
+///             self.client.unary(Self::HELLO, None, (name,)).await
+///         }
+/// ```
+///
+/// An `async fn`, and not the runtime's future as it is: arguments by reference have lifetimes of their own, and the future
+/// that holds several of them has a lifetime that only the compiler can name.
+fn method(method: &MethodDef<'_>) -> TokenStream {
+    let cfgs = method.cfgs();
+    let (ident, constant, output) = (method.ident(), &method.constant, method.output());
+    let parameters = method.parameters();
+    let context = match &method.context {
+        Some(context) => {
+            let context = context.ident;
+            quote!(__rpc::Some(#context))
+        }
+        None => quote!(__rpc::None),
+    };
+    let sent = method.args.iter().map(|arg| arg.sent());
+    // What the result lacks is reported where the user wrote the result, and what an argument lacks at its type.
+    let (at, constant) = (method.output_span(), quote!(Self::#constant));
+    let call = match method.kind {
+        Kind::Unary => quote_spanned!(at=> .unary(#constant, #context, (#(#sent,)*)).await),
+        Kind::Raw => quote_spanned!(at=> .unary_raw(#constant, #context, #(#sent),*).await),
+    };
+    let receiver = method.syntax.sig.receiver();
+    let this = receiver.map(|receiver| Ident::new("self", receiver.self_token.span.located_at(at)));
+    let body = quote_spanned!(at=> { #this.client #call });
+    quote! {
+        #(#cfgs)*
+        async fn #ident(#receiver, #(#parameters),*) -> #output #body
+    }
+}

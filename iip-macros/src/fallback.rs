@@ -1,0 +1,122 @@
+//! What a service with mistakes expands to: everything that other code names, so that nothing but the mistakes is reported.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{
+    FnArg, Ident, ItemTrait, Pat, PatIdent, ReturnType, Token, TraitItem, TraitItemFn, parse_quote,
+};
+
+use crate::{
+    attr,
+    check::{Inside, is_implied},
+    client, dyn_twin, in_runtime,
+    model::ServiceDef,
+    server, service_trait,
+};
+
+/// The trait, a client whose methods compile and do nothing, and a server that registers nothing.
+pub(crate) fn expand(mut def: ServiceDef<'_>) -> TokenStream {
+    let trait_ = service_trait::expand(&acceptable(def.item));
+    let stubs = stubs(def.item);
+    // The rest is expanded as for a service without methods.
+    def.methods.clear();
+    let item = client::item(&def);
+    let own_impls = client::own_impls(&def);
+    let service_impl = stubs
+        .as_ref()
+        .map(|stubs| client::service_impl(&def, stubs));
+    let server = server::item(&def);
+    let server_impls = server::impls(&def);
+    let twin = def.settings.dyn_twin.as_ref().map(|_| {
+        let item = dyn_twin::item(&def);
+        let blanket = dyn_twin::blanket_impl(&def);
+        let alone = def.item.supertraits.iter().all(is_implied);
+        let stubs = stubs.as_ref().filter(|_| alone);
+        let service_impls = stubs.map(|stubs| dyn_twin::service_impls(&def, stubs, stubs));
+        let block = in_runtime(&def, quote!(#blanket #service_impls));
+        quote!(#item #block)
+    });
+    let block = in_runtime(&def, quote!(#own_impls #service_impl #server_impls));
+    quote!(#trait_ #item #server #block #twin)
+}
+
+/// The trait without what the compiler refuses as well, and would report a second time.
+fn acceptable(item: &ItemTrait) -> ItemTrait {
+    let mut item = item.clone();
+    let mut seen: Vec<Ident> = Vec::new();
+    item.items.retain(|item| match item {
+        TraitItem::Fn(method) if !method.attrs.iter().any(attr::is_cfg) => {
+            let first = !seen.contains(&method.sig.ident);
+            seen.push(method.sig.ident.clone());
+            first
+        }
+        _ => true,
+    });
+    for item in &mut item.items {
+        let TraitItem::Fn(method) = item else {
+            continue;
+        };
+        if method.default.take().is_some() {
+            method.semi_token = Some(Token![;](method.sig.ident.span()));
+        }
+        method.sig.constness = None;
+        if let ReturnType::Type(_, ty) = &method.sig.output
+            && !Inside::of(ty).this.is_empty()
+        {
+            method
+                .sig
+                .generics
+                .make_where_clause()
+                .predicates
+                .push(parse_quote!(Self: ::core::marker::Sized));
+        }
+        for arg in &mut method.sig.inputs {
+            match arg {
+                FnArg::Receiver(receiver) => receiver.mutability = None,
+                FnArg::Typed(arg) => {
+                    arg.attrs.clear();
+                    if !matches!(
+                        arg.pat.as_ref(),
+                        Pat::Ident(PatIdent {
+                            by_ref: None,
+                            mutability: None,
+                            subpat: None,
+                            ..
+                        })
+                    ) {
+                        *arg.pat = parse_quote!(_);
+                    }
+                }
+            }
+        }
+    }
+    item
+}
+
+/// The trait's methods with bodies that end the program; `None` where the trait asks for more than methods, or for a type
+/// that cannot be made up.
+fn stubs(item: &ItemTrait) -> Option<TokenStream> {
+    let methods = acceptable(item).items.into_iter().map(|item| match item {
+        TraitItem::Fn(method) => stub(method),
+        _ => None,
+    });
+    let methods = methods.collect::<Option<Vec<_>>>()?;
+    item.unsafety.is_none().then(|| quote!(#(#methods)*))
+}
+
+fn stub(method: TraitItemFn) -> Option<TokenStream> {
+    let TraitItemFn { attrs, mut sig, .. } = method;
+    if let ReturnType::Type(_, ty) = &sig.output
+        && !Inside::of(ty).opaque.is_empty()
+    {
+        return None;
+    }
+    for (index, arg) in sig.inputs.iter_mut().enumerate() {
+        if let FnArg::Typed(arg) = arg {
+            let name = quote::format_ident!("_{index}");
+            *arg.pat = parse_quote!(#name);
+        }
+    }
+    let cfgs = attrs.iter().filter(|attr| attr::is_cfg(attr));
+    Some(quote!(#(#cfgs)* #sig { ::core::unreachable!() }))
+}

@@ -1,0 +1,203 @@
+//! `#[derive(MethodError)]`.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::{
+    Attribute, Data, DataEnum, DataStruct, DeriveInput, Field, Fields, Ident, Member, Meta, Path,
+    parse_quote, spanned::Spanned,
+};
+
+use crate::{
+    attr::{Setting, settings},
+    errors::Errors,
+    model::reported_at,
+};
+
+const MARK: &str = "#[status] Rpc(Status)";
+
+/// ```text
+/// Input:  enum GreetError { EmptyName, #[status] Rpc(Status) }
+/// Output: impl MethodError for GreetError { fn as_status(&self) -> Option<&Status> { .. } }
+///         impl From<Status> for GreetError { fn from(status: Status) -> Self { Self::Rpc(status) } }
+/// ```
+pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
+    let mut errors = Errors::default();
+    let krate = krate(&input.attrs, &mut errors);
+    let carrier = match &input.data {
+        Data::Enum(data) => in_enum(input, data, &mut errors),
+        Data::Struct(data) => in_struct(input, data, &mut errors),
+        Data::Union(data) => {
+            errors.at(data.union_token, "write an `enum`: a union cannot travel");
+            None
+        }
+    };
+    // With mistakes the impls are still written where that is possible, for the methods that return this error.
+    let impls = carrier.map(|carrier| impls(input, &krate, &carrier));
+    let errors = errors.into_tokens();
+    quote!(#errors #impls)
+}
+
+/// Where the framework's status is kept.
+struct Carrier<'a> {
+    /// `None` in a struct.
+    variant: Option<&'a Ident>,
+    /// Whether there are other variants.
+    alone: bool,
+    field: &'a Field,
+    member: Member,
+}
+
+fn in_enum<'a>(
+    input: &'a DeriveInput,
+    data: &'a DataEnum,
+    errors: &mut Errors,
+) -> Option<Carrier<'a>> {
+    let mut marked = data.variants.iter().filter(|variant| {
+        let fields = variant.fields.iter().flat_map(|field| &field.attrs);
+        let mut marks = variant
+            .attrs
+            .iter()
+            .chain(fields)
+            .filter(|attr| is_mark(attr))
+            .peekable();
+        let any = marks.peek().is_some();
+        marks.for_each(|mark| without_settings(mark, errors));
+        any
+    });
+    let Some(variant) = marked.next() else {
+        drop(marked);
+        errors.at(
+            &input.ident,
+            format!("add a variant for failures that are not the method's own: `{MARK}`"),
+        );
+        return None;
+    };
+    let others: Vec<_> = marked.collect();
+    for other in others {
+        errors.at(
+            other,
+            "remove `#[status]` from this variant: one variant holds the status",
+        );
+    }
+    let Some((member, field)) = only_field(&variant.fields) else {
+        errors.at(
+            variant,
+            format!("give this variant one field, the status: `{MARK}`"),
+        );
+        return None;
+    };
+    Some(Carrier {
+        variant: Some(&variant.ident),
+        alone: data.variants.len() == 1,
+        field,
+        member,
+    })
+}
+
+fn in_struct<'a>(
+    input: &'a DeriveInput,
+    data: &'a DataStruct,
+    errors: &mut Errors,
+) -> Option<Carrier<'a>> {
+    let carrier = only_field(&data.fields).map(|(member, field)| Carrier {
+        variant: None,
+        alone: true,
+        field,
+        member,
+    });
+    if carrier.is_none() {
+        errors.at(
+            &input.ident,
+            format!("write an `enum` with a variant for failures that are not the method's own: `{MARK}`"),
+        );
+    }
+    carrier
+}
+
+fn only_field(fields: &Fields) -> Option<(Member, &Field)> {
+    let mut all = fields.members().zip(fields);
+    all.next().filter(|_| all.next().is_none())
+}
+
+fn impls(input: &DeriveInput, krate: &Path, carrier: &Carrier<'_>) -> TokenStream {
+    let ident = &input.ident;
+    let (generics, arguments, conditions) = input.generics.split_for_impl();
+    let private = quote!(#krate::__private);
+    let (member, ty) = (&carrier.member, &carrier.field.ty);
+    let place = match carrier.variant {
+        Some(variant) => quote!(Self::#variant),
+        None => quote!(Self),
+    };
+    let others = (!carrier.alone).then(|| quote!(_ => #private::None,));
+    // Where the field is not a `Status`, that is reported at its type.
+    let found = quote_spanned!(reported_at(ty.span())=> #private::Some(status));
+    let made = quote_spanned!(reported_at(ty.span())=> status);
+    // thiserror's `#[from]` makes this impl as well.
+    let from = (!carrier
+        .field
+        .attrs
+        .iter()
+        .any(|attr| attr.path().is_ident("from")))
+    .then(|| {
+        quote! {
+            impl #generics #private::From<#private::Status> for #ident #arguments #conditions {
+                fn from(status: #private::Status) -> Self {
+                    #place { #member: #made }
+                }
+            }
+        }
+    });
+    quote! {
+        impl #generics #private::MethodError for #ident #arguments #conditions {
+            fn as_status(&self) -> #private::Option<&#private::Status> {
+                match self {
+                    #place { #member: status } => #found,
+                    #others
+                }
+            }
+        }
+
+        #from
+    }
+}
+
+fn is_mark(attr: &Attribute) -> bool {
+    attr.path().is_ident("status")
+}
+
+fn without_settings(attr: &Attribute, errors: &mut Errors) {
+    if !matches!(attr.meta, Meta::Path(_)) {
+        errors.at(attr, "write `#[status]` alone");
+    }
+}
+
+/// `#[status(crate = ::renamed)]` on the whole type.
+fn krate(attrs: &[Attribute], errors: &mut Errors) -> Path {
+    const EXAMPLE: &str = "#[status(crate = ::iip_rpc)]";
+    let mut krate = None;
+    let mut seen = Vec::new();
+    for attr in attrs.iter().filter(|attr| is_mark(attr)) {
+        let Meta::List(list) = &attr.meta else {
+            errors.at(
+                attr,
+                format!("move `#[status]` to the variant that holds the status: `{MARK}`"),
+            );
+            continue;
+        };
+        for setting in settings(list.tokens.clone(), EXAMPLE, errors) {
+            let Setting { key, .. } = &setting;
+            if setting.is_repeated(&mut seen, errors) {
+                continue;
+            }
+            if key == "crate" {
+                krate = setting.path(errors);
+            } else {
+                errors.at(
+                    key,
+                    format!("unknown setting `{key}`: the whole type takes `{EXAMPLE}`"),
+                );
+            }
+        }
+    }
+    krate.unwrap_or_else(|| parse_quote!(::iip_rpc))
+}

@@ -1,0 +1,475 @@
+//! What a service is, read from its trait. Reading never fails: what makes no sense is left out here and reported by
+//! [`check`](crate::check), which looks at the same syntax.
+
+use proc_macro2::Span;
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{
+    Attribute, FnArg, GenericParam, Generics, Ident, ItemTrait, Pat, Path, ReturnType, TraitItem,
+    TraitItemFn, Type, WherePredicate, ext::IdentExt, parse_quote, spanned::Spanned,
+    visit_mut::VisitMut,
+};
+
+use crate::{
+    attr::{self, MethodSettings, ServiceSettings},
+    errors::Errors,
+};
+
+/// A service: the trait under `#[service]`, and everything that is derived from it once.
+pub(crate) struct ServiceDef<'a> {
+    /// The trait as the user wrote it.
+    pub(crate) item: &'a ItemTrait,
+    pub(crate) settings: ServiceSettings,
+    /// The name in descriptors: the trait's, without `r#`.
+    pub(crate) name: String,
+    pub(crate) methods: Vec<MethodDef<'a>>,
+    pub(crate) client: Ident,
+    pub(crate) server: Ident,
+    /// The object-safe twin.
+    pub(crate) twin: Ident,
+    /// The type parameter for the implementation: a name that stands nowhere in the trait.
+    pub(crate) implementation: Ident,
+}
+
+/// A method of a service.
+pub(crate) struct MethodDef<'a> {
+    /// The method as the user wrote it.
+    pub(crate) syntax: &'a TraitItemFn,
+    pub(crate) settings: MethodSettings,
+    /// The name on the wire.
+    pub(crate) name: String,
+    /// The whole path on the wire.
+    pub(crate) path: String,
+    /// The constant that holds the descriptor.
+    pub(crate) constant: Ident,
+    pub(crate) kind: Kind,
+    /// The parameter `ctx: &CallContext`, which does not travel.
+    pub(crate) context: Option<Arg<'a>>,
+    pub(crate) args: Vec<Arg<'a>>,
+}
+
+/// What kind of call a method is. Streaming kinds will be variants beside these, told apart by a returned `impl Stream`
+/// and an argument `Streaming<T>`; until then [`check`](crate::check) refuses both.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Kind {
+    /// One message there, one back.
+    Unary,
+    /// The same, with the bytes of the bodies as they are.
+    Raw,
+}
+
+/// A parameter of a method.
+pub(crate) struct Arg<'a> {
+    pub(crate) ident: &'a Ident,
+    /// The name on the wire.
+    pub(crate) name: String,
+    /// The type as written.
+    pub(crate) ty: &'a Type,
+    pub(crate) decoded: Decoded,
+}
+
+/// What the server decodes for an argument, and how it hands it on.
+pub(crate) enum Decoded {
+    /// The type itself, by value.
+    Value(Box<Type>),
+    /// `&str`: a `String`, lent.
+    Str,
+    /// `&[T]`: a `Vec<T>`, lent.
+    Slice(Box<Type>),
+    /// `&T`: a `T`, lent.
+    Reference(Box<Type>),
+}
+
+impl<'a> ServiceDef<'a> {
+    pub(crate) fn new(item: &'a ItemTrait, settings: ServiceSettings, errors: &mut Errors) -> Self {
+        let name = item.ident.unraw().to_string();
+        let path = settings
+            .path
+            .as_ref()
+            .map_or_else(|| format!("/{}", snake_case(&name)), syn::LitStr::value);
+        let functions = item.items.iter().filter_map(|item| match item {
+            TraitItem::Fn(method) => Some(method),
+            _ => None,
+        });
+        Self {
+            methods: functions
+                .map(|method| MethodDef::new(method, &path, errors))
+                .collect(),
+            client: format_ident!("{}Client", item.ident),
+            server: format_ident!("{}Server", item.ident),
+            twin: format_ident!("Dyn{}", item.ident),
+            implementation: unused_name(item),
+            item,
+            settings,
+            name,
+        }
+    }
+
+    /// The path to what generated code may name.
+    pub(crate) fn private(&self) -> Path {
+        let krate = self
+            .settings
+            .krate
+            .clone()
+            .unwrap_or_else(|| parse_quote!(::iip_rpc));
+        parse_quote!(#krate::__private)
+    }
+
+    /// The trait's own attributes that stand on every generated item as well.
+    pub(crate) fn item_attrs(&self) -> impl Iterator<Item = &'a Attribute> + Clone {
+        self.item
+            .attrs
+            .iter()
+            .filter(|attr| attr::is_cfg(attr) || attr.path().is_ident("deprecated"))
+    }
+
+    /// The trait's attributes that decide whether it exists.
+    pub(crate) fn cfgs(&self) -> impl Iterator<Item = &'a Attribute> + Clone {
+        cfgs(&self.item.attrs)
+    }
+
+    /// An attribute for generated `impl`s, which must not warn because the user deprecated something they name.
+    pub(crate) fn allow_deprecated(&self) -> Option<Attribute> {
+        let methods = self.methods.iter().flat_map(|method| &method.syntax.attrs);
+        let any = self
+            .item
+            .attrs
+            .iter()
+            .chain(methods)
+            .any(attr::is_deprecated);
+        any.then(|| parse_quote!(#[allow(deprecated)]))
+    }
+
+    /// The trait's generics for `impl`s: without conditions on `Self`, which follow from the trait itself.
+    pub(crate) fn generics(&self) -> Generics {
+        let mut generics = self.item.generics.clone();
+        if let Some(clause) = &mut generics.where_clause {
+            let kept = clause
+                .predicates
+                .iter()
+                .filter(|predicate| !is_about_self(predicate))
+                .cloned()
+                .collect();
+            clause.predicates = kept;
+        }
+        generics
+    }
+
+    /// The trait's generics and, before them, the implementation's type parameter.
+    pub(crate) fn implementation_generics(&self) -> Generics {
+        let (implementation, ident) = (&self.implementation, &self.item.ident);
+        let (_, arguments, _) = self.item.generics.split_for_impl();
+        let mut generics = self.generics();
+        let lifetimes = generics.lifetimes().count();
+        generics
+            .params
+            .insert(lifetimes, parse_quote!(#implementation: #ident #arguments));
+        generics
+    }
+
+    /// The parameters of a generated struct: without bounds, so that every `impl` needs only what it uses.
+    pub(crate) fn struct_params(&self) -> Vec<GenericParam> {
+        let bare = |param: &GenericParam| {
+            let mut param = param.clone();
+            if let GenericParam::Type(param) = &mut param {
+                param.colon_token = None;
+                param.bounds.clear();
+            }
+            param
+        };
+        self.item.generics.params.iter().map(bare).collect()
+    }
+
+    /// The type parameters, for a `PhantomData` that owns none of them; `None` where there are none. Lifetimes are refused,
+    /// but a client that fails to compile for one would hide that.
+    pub(crate) fn phantom(&self) -> Option<Type> {
+        let generics = &self.item.generics;
+        let lifetimes: Vec<_> = generics.lifetimes().map(|param| &param.lifetime).collect();
+        let types: Vec<_> = generics.type_params().map(|param| &param.ident).collect();
+        let any = !lifetimes.is_empty() || !types.is_empty();
+        any.then(|| parse_quote!(fn() -> (#(&#lifetimes (),)* #(#types,)*)))
+    }
+}
+
+impl<'a> MethodDef<'a> {
+    fn new(syntax: &'a TraitItemFn, service_path: &str, errors: &mut Errors) -> Self {
+        let settings = MethodSettings::parse(&syntax.attrs, errors);
+        let ident = syntax.sig.ident.unraw();
+        let name = settings
+            .name
+            .as_ref()
+            .map_or_else(|| ident.to_string(), syn::LitStr::value);
+        let path = settings
+            .path
+            .as_ref()
+            .map_or_else(|| format!("{service_path}/{name}"), syn::LitStr::value);
+        let mut args: Vec<_> = syntax.sig.inputs.iter().filter_map(Arg::new).collect();
+        let context = args
+            .first()
+            .is_some_and(|arg| is_context_reference(arg.ty))
+            .then(|| args.remove(0));
+        Self {
+            kind: if settings.raw.is_some() {
+                Kind::Raw
+            } else {
+                Kind::Unary
+            },
+            constant: Ident::new(&ident.to_string().to_uppercase(), Span::call_site()),
+            syntax,
+            settings,
+            name,
+            path,
+            context,
+            args,
+        }
+    }
+
+    pub(crate) fn ident(&self) -> &'a Ident {
+        &self.syntax.sig.ident
+    }
+
+    pub(crate) fn cfgs(&self) -> impl Iterator<Item = &'a Attribute> + Clone {
+        cfgs(&self.syntax.attrs)
+    }
+
+    /// The return type; `()` where none is written.
+    pub(crate) fn output(&self) -> Type {
+        match &self.syntax.sig.output {
+            ReturnType::Type(_, ty) => ty.as_ref().clone(),
+            ReturnType::Default => parse_quote!(()),
+        }
+    }
+
+    /// Where to report that the return type lacks something.
+    pub(crate) fn output_span(&self) -> Span {
+        match &self.syntax.sig.output {
+            ReturnType::Type(_, ty) => ty.span(),
+            ReturnType::Default => self.ident().span(),
+        }
+    }
+
+    /// The parameters after `&self` as written: `ctx: &CallContext, name: String`.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = proc_macro2::TokenStream> {
+        self.context.iter().chain(&self.args).map(|arg| {
+            let (ident, ty) = (arg.ident, arg.ty);
+            quote!(#ident: #ty)
+        })
+    }
+
+    /// The names of these parameters.
+    pub(crate) fn parameter_names(&self) -> impl Iterator<Item = &'a Ident> {
+        self.context.iter().chain(&self.args).map(|arg| arg.ident)
+    }
+}
+
+impl<'a> Arg<'a> {
+    /// `None` for `self` and for a pattern that is no name.
+    fn new(arg: &'a FnArg) -> Option<Self> {
+        let FnArg::Typed(arg) = arg else { return None };
+        let Pat::Ident(pattern) = arg.pat.as_ref() else {
+            return None;
+        };
+        Some(Self {
+            ident: &pattern.ident,
+            name: pattern.ident.unraw().to_string(),
+            ty: &arg.ty,
+            decoded: Decoded::new(&arg.ty),
+        })
+    }
+
+    /// The argument where it is sent, spanned on its type: that is what lacks `Serialize` if anything does.
+    pub(crate) fn sent(&self) -> Ident {
+        let mut ident = self.ident.clone();
+        ident.set_span(ident.span().located_at(self.ty.span()));
+        ident
+    }
+
+    /// The body of a raw call as the server hands it on: the type that the method takes, made from `Bytes`.
+    pub(crate) fn made_from_body(&self) -> proc_macro2::TokenStream {
+        let ident = self.ident;
+        match &self.decoded {
+            Decoded::Value(_) => {
+                quote_spanned!(reported_at(self.ty.span())=> __rpc::From::from(#ident))
+            }
+            Decoded::Reference(ty) => {
+                quote_spanned!(reported_at(self.ty.span())=> &<#ty as __rpc::From<__rpc::Bytes>>::from(#ident))
+            }
+            Decoded::Str | Decoded::Slice(_) => quote!(&#ident),
+        }
+    }
+
+    /// The argument as the server hands it on.
+    pub(crate) fn handed_on(&self) -> proc_macro2::TokenStream {
+        let ident = self.ident;
+        match self.decoded {
+            Decoded::Value(_) => quote!(#ident),
+            Decoded::Str | Decoded::Slice(_) | Decoded::Reference(_) => quote!(&#ident),
+        }
+    }
+}
+
+impl Decoded {
+    fn new(ty: &Type) -> Self {
+        let Type::Reference(reference) = peel(ty) else {
+            return Self::Value(Box::new(ty.clone()));
+        };
+        match peel(&reference.elem) {
+            Type::Path(path) if path.path.is_ident("str") => Self::Str,
+            Type::Slice(slice) => Self::Slice(slice.elem.clone()),
+            elem => Self::Reference(Box::new(elem.clone())),
+        }
+    }
+
+    /// The type to decode, in code where `__rpc` names the runtime.
+    pub(crate) fn tokens(&self) -> proc_macro2::TokenStream {
+        match self {
+            Self::Value(ty) | Self::Reference(ty) => ty.to_token_stream(),
+            Self::Str => quote!(__rpc::String),
+            Self::Slice(elem) => quote!(__rpc::Vec<#elem>),
+        }
+    }
+}
+
+/// A span for generated code that is reported at `span`, and is still known to be generated: lints leave it alone.
+pub(crate) fn reported_at(span: Span) -> Span {
+    Span::call_site().located_at(span)
+}
+
+fn cfgs(attrs: &[Attribute]) -> impl Iterator<Item = &Attribute> + Clone {
+    attrs.iter().filter(|attr| attr::is_cfg(attr))
+}
+
+/// A type without the parentheses, visible or not, around it: macros by example wrap types in invisible ones.
+pub(crate) fn peel(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => peel(&group.elem),
+        Type::Paren(paren) => peel(&paren.elem),
+        ty => ty,
+    }
+}
+
+/// Whether this is `&CallContext`, by whatever path.
+pub(crate) fn is_context_reference(ty: &Type) -> bool {
+    matches!(peel(ty), Type::Reference(reference) if reference.mutability.is_none() && is_named(&reference.elem, "CallContext"))
+}
+
+/// Whether the last segment of a path type is `name`.
+pub(crate) fn is_named(ty: &Type, name: &str) -> bool {
+    last_segment(ty).is_some_and(|last| last == name)
+}
+
+/// The last name of a path type: `Result` of `std::io::Result<()>`.
+pub(crate) fn last_segment(ty: &Type) -> Option<&Ident> {
+    match peel(ty) {
+        Type::Path(path) => path.path.segments.last().map(|segment| &segment.ident),
+        _ => None,
+    }
+}
+
+fn is_about_self(predicate: &WherePredicate) -> bool {
+    let mut idents = Idents::default();
+    idents.visit_where_predicate_mut(&mut predicate.clone());
+    idents.found.iter().any(|ident| ident == "Self")
+}
+
+/// A name for a type parameter that hides none of the names in the trait.
+fn unused_name(item: &ItemTrait) -> Ident {
+    let mut idents = Idents::default();
+    idents.visit_item_trait_mut(&mut item.clone());
+    let free = |name: &&str| idents.found.iter().all(|ident| ident != name);
+    let name = ["T", "S", "Service", "Implementation"]
+        .into_iter()
+        .find(free)
+        .unwrap_or("__T");
+    Ident::new(name, Span::call_site())
+}
+
+/// Collects every identifier of the syntax it visits.
+#[derive(Default)]
+struct Idents {
+    found: Vec<Ident>,
+}
+
+impl VisitMut for Idents {
+    fn visit_ident_mut(&mut self, ident: &mut Ident) {
+        self.found.push(ident.clone());
+    }
+}
+
+/// `HTTPGateway` becomes `http_gateway`: an underscore goes before a capital that starts a word.
+fn snake_case(name: &str) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    let mut snake = String::new();
+    for (index, c) in chars.iter().enumerate() {
+        let before = index.checked_sub(1).and_then(|before| chars.get(before));
+        let follows_word =
+            before.is_some_and(|before| before.is_lowercase() || before.is_numeric());
+        let ends_acronym = before.is_some_and(|before| before.is_uppercase())
+            && chars
+                .get(index + 1)
+                .is_some_and(|after| after.is_lowercase());
+        if c.is_uppercase() && (follows_word || ends_acronym) {
+            snake.push('_');
+        }
+        snake.extend(c.to_lowercase());
+    }
+    snake
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_the_name_of_the_trait_in_snake_case() {
+        let table = [
+            ("Greeter", "greeter"),
+            ("KeyValueStore", "key_value_store"),
+            ("HTTPGateway", "http_gateway"),
+            ("Store2Cache", "store2_cache"),
+            ("A", "a"),
+            ("already_snake", "already_snake"),
+        ];
+        for (name, snake) in table {
+            assert_eq!(snake_case(name), snake);
+        }
+    }
+
+    #[test]
+    fn the_implementation_parameter_hides_no_type_of_the_user() {
+        let name = |item: ItemTrait| unused_name(&item).to_string();
+        assert_eq!(
+            name(parse_quote!(
+                trait A {
+                    fn f(&self, s: String);
+                }
+            )),
+            "T"
+        );
+        assert_eq!(
+            name(parse_quote!(
+                trait A<T> {
+                    fn f(&self, t: T);
+                }
+            )),
+            "S"
+        );
+        assert_eq!(
+            name(parse_quote!(
+                trait A {
+                    fn f(&self, s: T, t: Vec<S>);
+                }
+            )),
+            "Service"
+        );
+    }
+
+    #[test]
+    fn a_reference_is_decoded_into_what_owns_it() {
+        let decoded = |ty: Type| Decoded::new(&ty).tokens().to_string();
+        assert_eq!(decoded(parse_quote!(String)), "String");
+        assert_eq!(decoded(parse_quote!(&str)), "__rpc :: String");
+        assert_eq!(decoded(parse_quote!(&[u8])), "__rpc :: Vec < u8 >");
+        assert_eq!(decoded(parse_quote!(&Point)), "Point");
+        assert_eq!(decoded(parse_quote!((&(str)))), "__rpc :: String");
+    }
+}

@@ -1,0 +1,142 @@
+//! The server side: a struct that holds an implementation, and registers each method with one call of the runtime.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{quote, quote_spanned};
+
+use syn::GenericParam;
+
+use crate::model::{Kind, MethodDef, ServiceDef, reported_at};
+
+/// The struct. It stands in the user's module, beside the trait.
+pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
+    let (server, vis, private, implementation) = (
+        &def.server,
+        &def.item.vis,
+        def.private(),
+        &def.implementation,
+    );
+    let attrs = def.item_attrs();
+    let (lifetimes, params): (Vec<_>, Vec<_>) = def
+        .struct_params()
+        .into_iter()
+        .partition(|param| matches!(param, GenericParam::Lifetime(_)));
+    let types = def
+        .phantom()
+        .map(|types| quote!(types: #private::PhantomData<#types>,));
+    let doc = format!(
+        " Server side of [`{name}`]: hand it to a server, and calls run the methods of the implementation in it.",
+        name = def.item.ident
+    );
+    quote! {
+        #(#attrs)*
+        #[doc = #doc]
+        #vis struct #server<#(#lifetimes,)* #implementation #(, #params)*> {
+            service: #private::Arc<#implementation>,
+            #types
+        }
+    }
+}
+
+/// The `impl`s, where `__rpc` names the runtime.
+pub(crate) fn impls(def: &ServiceDef<'_>) -> TokenStream {
+    let (server, vis, service, implementation) = (
+        &def.server,
+        &def.item.vis,
+        &def.item.ident,
+        &def.implementation,
+    );
+    let allow = def.allow_deprecated();
+    let generics = def.implementation_generics();
+    let (impl_generics, arguments, conditions) = generics.split_for_impl();
+    let types = def.phantom().map(|_| quote!(types: __rpc::PhantomData,));
+    let registrations = def.methods.iter().map(|method| registration(def, method));
+    // Where every method may be left out of the build, nothing else uses the parameter.
+    let may_be_empty = def
+        .methods
+        .iter()
+        .all(|method| method.cfgs().next().is_some());
+    let used = may_be_empty.then(|| quote!(let _ = &into;));
+    let title = server.to_string();
+    let new_doc = format!(" Serves `service`, an implementation of [`{service}`].");
+    quote! {
+        #allow
+        impl #impl_generics #server #arguments #conditions {
+            #[doc = #new_doc]
+            #vis fn new(service: #implementation) -> Self {
+                Self::from_arc(__rpc::Arc::new(service))
+            }
+
+            #[doc = " Serves an implementation that other parts of the program use as well."]
+            #vis fn from_arc(service: __rpc::Arc<#implementation>) -> Self {
+                Self { service, #types }
+            }
+        }
+
+        #allow
+        impl #impl_generics __rpc::Service for #server #arguments #conditions {
+            fn register(self, into: &mut __rpc::Methods) {
+                #used
+                #(#registrations)*
+            }
+        }
+
+        #allow
+        impl #impl_generics __rpc::fmt::Debug for #server #arguments #conditions {
+            fn fmt(&self, f: &mut __rpc::fmt::Formatter<'_>) -> __rpc::fmt::Result {
+                f.debug_struct(#title).finish_non_exhaustive()
+            }
+        }
+    }
+}
+
+/// ```text
+/// Output: into.unary(GreeterClient::HELLO, &self.service, |service, _, (name,): (String,)| async move {
+///             <T as Greeter>::hello(&service, name).await
+///         });
+/// ```
+fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
+    let cfgs = method.cfgs();
+    let (client, trait_, implementation) = (&def.client, &def.item.ident, &def.implementation);
+    let generics = def.generics();
+    let (_, arguments, _) = generics.split_for_impl();
+    let turbofish = arguments.as_turbofish();
+    let (ident, constant) = (method.ident(), &method.constant);
+    // Names that no argument can hide.
+    let service = Ident::new("service", Span::mixed_site());
+    let context = Ident::new("ctx", Span::mixed_site());
+    let (bound_context, context) = match &method.context {
+        Some(_) => (quote!(#context), Some(quote!(&#context,))),
+        None => (quote!(_), None),
+    };
+    let handed_on = method.args.iter().map(|arg| arg.handed_on());
+    let descriptor = quote!(#client #turbofish::#constant);
+    let span = reported_at(method.output_span());
+    match method.kind {
+        Kind::Unary => {
+            let names = method.args.iter().map(|arg| arg.ident);
+            let types = method.args.iter().map(|arg| arg.decoded.tokens());
+            let call = quote! {
+                |#service, #bound_context, (#(#names,)*): (#(#types,)*)| async move {
+                    <#implementation as #trait_ #arguments>::#ident(&#service, #context #(#handed_on),*).await
+                }
+            };
+            quote_spanned! {span=>
+                #(#cfgs)*
+                into.unary(#descriptor, &self.service, #call);
+            }
+        }
+        Kind::Raw => {
+            let names = method.args.iter().map(|arg| arg.ident);
+            let bodies = method.args.iter().map(|arg| arg.made_from_body());
+            let call = quote! {
+                |#service, #bound_context, #(#names: __rpc::Bytes),*| async move {
+                    <#implementation as #trait_ #arguments>::#ident(&#service, #context #(#bodies),*).await
+                }
+            };
+            quote_spanned! {span=>
+                #(#cfgs)*
+                into.unary_raw(#descriptor, &self.service, #call);
+            }
+        }
+    }
+}

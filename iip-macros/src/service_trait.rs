@@ -1,0 +1,60 @@
+//! The trait itself.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote_spanned};
+use syn::{
+    ItemTrait, ReturnType, TraitItem, TraitItemFn, parse_quote, parse_quote_spanned,
+    spanned::Spanned,
+};
+
+use crate::{attr, check, model::reported_at};
+
+/// ```text
+/// Input:  pub trait Greeter { async fn hello(&self, name: String) -> Result<String, Status>; }
+/// Output: pub trait Greeter: Send + Sync + 'static {
+///             fn hello(&self, name: String) -> impl Future<Output = Result<String, Status>> + Send;
+///         }
+/// ```
+///
+/// The `Send` is why a handler can be spawned by code that only knows `T: Greeter`; implementations still write `async fn`.
+/// `core` is named directly and not through the runtime: these are the paths that users see in their documentation.
+pub(crate) fn expand(item: &ItemTrait) -> TokenStream {
+    let mut item = item.clone();
+    item.attrs.retain(|attr| !attr::is_rpc(attr));
+    item.supertraits = item
+        .supertraits
+        .into_iter()
+        .filter(|bound| !check::is_implied(bound))
+        .collect();
+    item.supertraits.push(parse_quote!(::core::marker::Send));
+    item.supertraits.push(parse_quote!(::core::marker::Sync));
+    // A lifetime is a mistake that is reported already.
+    if item.generics.lifetimes().next().is_none() {
+        item.supertraits.push(parse_quote!('static));
+    }
+    item.colon_token.get_or_insert_default();
+    for item in &mut item.items {
+        if let TraitItem::Fn(method) = item {
+            expand_method(method);
+        }
+    }
+    item.into_token_stream()
+}
+
+fn expand_method(method: &mut TraitItemFn) {
+    method.attrs.retain(|attr| !attr::is_rpc(attr));
+    if method.sig.asyncness.take().is_none() {
+        return;
+    }
+    let output = match &method.sig.output {
+        ReturnType::Type(_, ty) => ty.to_token_stream(),
+        ReturnType::Default => quote_spanned!(method.sig.ident.span()=> ()),
+    };
+    let span = reported_at(method.sig.output.span());
+    // Types that callers choose are a mistake, which need not be reported a second time as one in `Send`.
+    let send =
+        (!check::is_generic(&method.sig)).then(|| quote_spanned!(span=> + ::core::marker::Send));
+    method.sig.output = parse_quote_spanned! {span=>
+        -> impl ::core::future::Future<Output = #output> #send
+    };
+}

@@ -1,0 +1,231 @@
+//! The expansion as a whole, as one would read it.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{DeriveInput, parse_quote};
+
+use crate::{expand_service, method_error};
+
+/// The expansion, formatted.
+fn expanded(args: TokenStream, item: TokenStream) -> String {
+    let tokens = expand_service(args, item);
+    prettyplease::unparse(&syn::parse2(tokens).unwrap())
+}
+
+fn lines(item: TokenStream) -> usize {
+    expanded(quote!(), item).lines().count()
+}
+
+/// A service with `count` methods, each with an argument.
+fn service_with(count: usize) -> TokenStream {
+    let names = (0..count).map(|number| quote::format_ident!("hello{number}"));
+    quote! {
+        pub trait Greeter {
+            #(async fn #names(&self, name: String) -> Result<String, Status>;)*
+        }
+    }
+}
+
+/// The texts of the `compile_error!`s in an expansion.
+fn mistakes(tokens: TokenStream) -> Vec<String> {
+    let file: syn::File = syn::parse2(tokens).unwrap();
+    let macros = file.items.iter().filter_map(|item| match item {
+        syn::Item::Macro(item) => Some(item.mac.parse_body::<syn::LitStr>().unwrap().value()),
+        _ => None,
+    });
+    macros.collect()
+}
+
+#[test]
+fn a_service_expands_to_what_one_would_write_by_hand() {
+    let actual = expanded(
+        quote!(),
+        quote! {
+            /// Says hello.
+            pub trait Greeter {
+                /// To one.
+                async fn hello(&self, name: String) -> Result<String, Status>;
+                #[rpc(path = "/echo", raw, timeout = "1500ms", idempotent)]
+                async fn echo(&self, ctx: &CallContext, body: &[u8]) -> Result<Bytes, Status>;
+            }
+        },
+    );
+    let expected = include_str!("tests/greeter.expanded");
+    assert!(
+        actual == expected,
+        "write this to tests/greeter.expanded if it is meant to be so:\n{actual}"
+    );
+}
+
+#[test]
+fn a_service_has_at_most_80_lines() {
+    let lines = lines(service_with(1));
+    assert!(lines <= 80, "{lines} lines");
+}
+
+/// Beside its declaration in the trait, which is the user's.
+#[test]
+fn a_unary_method_has_at_most_20_lines() {
+    let declaration = |count| {
+        let trait_ = crate::service_trait::expand(&syn::parse2(service_with(count)).unwrap());
+        prettyplease::unparse(&syn::parse2(trait_).unwrap())
+            .lines()
+            .count()
+    };
+    let all = lines(service_with(2)) - lines(service_with(1));
+    let lines = all - (declaration(2) - declaration(1));
+    assert!(lines <= 20, "{lines} lines");
+}
+
+#[test]
+fn no_path_of_the_default_crate_is_left_where_another_is_given() {
+    let service = quote!(
+        trait Greeter<K> {
+            async fn hello(&self, key: &[K]) -> Result<(), Status>;
+        }
+    );
+    assert!(expanded(quote!(dyn), service.clone()).contains("::iip_rpc"));
+    assert!(!expanded(quote!(dyn, crate = ::renamed), service).contains("iip_rpc"));
+    let error: DeriveInput = parse_quote! {
+        #[status(crate = ::renamed)]
+        struct Wrapped(Status);
+    };
+    assert!(!method_error::expand(&error).to_string().contains("iip_rpc"));
+}
+
+#[test]
+fn a_condition_on_a_method_stands_on_everything_made_from_it() {
+    let text = expanded(
+        quote!(dyn),
+        quote! {
+            trait Greeter {
+                #[cfg(feature = "x")]
+                async fn hello(&self, missing: Missing) -> Result<(), Status>;
+                #[cfg_attr(docsrs, cfg(docsrs))]
+                async fn bye(&self) -> Result<(), Status>;
+            }
+        },
+    );
+    // Trait, descriptor, client, server; the twin, and the service for the twin, for `Arc` and for `Box`.
+    assert_eq!(text.matches("#[cfg(feature = \"x\")]").count(), 9);
+    assert_eq!(text.matches("#[cfg_attr(docsrs, cfg(docsrs))]").count(), 9);
+}
+
+#[test]
+fn only_deprecated_methods_silence_the_lint() {
+    let text = |attr: TokenStream| {
+        expanded(
+            quote!(dyn),
+            quote!(trait Greeter { #attr async fn hello(&self) -> Result<(), Status>; }),
+        )
+    };
+    assert!(!text(quote!()).contains("allow(deprecated)"));
+    assert!(text(quote!(#[deprecated])).contains("allow(deprecated)"));
+    assert!(text(quote!(#[cfg_attr(all(), deprecated = "old")])).contains("allow(deprecated)"));
+}
+
+#[test]
+fn attributes_that_only_the_declaration_takes_stay_there() {
+    let text = expanded(
+        quote!(),
+        quote! {
+            #[allow(clippy::all)]
+            trait Greeter {
+                #[must_use]
+                #[rpc(idempotent)]
+                async fn hello(&self) -> Result<(), Status>;
+            }
+        },
+    );
+    assert_eq!(text.matches("#[allow(clippy::all)]").count(), 1);
+    // `with_options` has one of its own.
+    assert_eq!(text.matches("#[must_use]").count(), 2);
+    assert!(!text.contains("#[rpc"));
+}
+
+#[test]
+fn raw_identifiers_are_plain_names_on_the_wire() {
+    let text = expanded(
+        quote!(),
+        quote!(
+            trait r#Try {
+                async fn r#type(&self, r#match: u8) -> Result<(), Status>;
+            }
+        ),
+    );
+    assert!(text.contains(
+        r#"const TYPE: &'static __rpc::MethodDescriptor = &__rpc::MethodDescriptor::new("#
+    ));
+    for name in [r#""Try""#, r#""type""#, r#""/try/type""#, r#"&["match"]"#] {
+        assert!(text.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn every_mistake_is_reported_and_the_rest_is_emitted() {
+    let tokens = expand_service(
+        quote!(path = "greeter"),
+        quote! {
+            trait Greeter {
+                const X: u8;
+                fn hello(&mut self, (a, b): (u8, u8)) -> String;
+                #[rpc(timeout = "soon")]
+                async fn bye<T>(self) -> Result<(), Status>;
+            }
+        },
+    );
+    let mistakes = mistakes(tokens.clone());
+    assert_eq!(mistakes.len(), 9, "{mistakes:#?}");
+    let text = tokens.to_string();
+    for item in [
+        "trait Greeter",
+        "struct GreeterClient",
+        "struct GreeterServer",
+    ] {
+        assert!(text.contains(item), "{item}");
+    }
+}
+
+#[test]
+fn texts_of_mistakes_start_small_and_end_without_a_stop() {
+    let sources = [
+        include_str!("attr.rs"),
+        include_str!("check.rs"),
+        include_str!("lib.rs"),
+        include_str!("method_error.rs"),
+    ];
+    // Every text that is handed to `Errors::at` in a literal: the second argument, on this line or on the next.
+    let mut seen = 0;
+    for text in sources
+        .iter()
+        .flat_map(|source| source.split("errors.at").skip(1))
+    {
+        let Some(text) = text.split('"').nth(1) else {
+            continue;
+        };
+        seen += 1;
+        assert!(!text.starts_with(|c: char| c.is_uppercase()), "{text}");
+        assert!(!text.ends_with('.'), "{text}");
+    }
+    assert!(seen > 30, "{seen}");
+}
+
+#[test]
+fn what_is_no_trait_is_emitted_as_it_is() {
+    for item in [
+        quote!(
+            struct Greeter;
+        ),
+        quote!(
+            fn hello() {}
+        ),
+        quote!(impl Greeter {}),
+        quote!(
+            mod greeter {}
+        ),
+    ] {
+        let tokens = expand_service(quote!(), item.clone());
+        assert!(tokens.to_string().ends_with(&item.to_string()));
+        assert_eq!(mistakes(tokens).len(), 1);
+    }
+}

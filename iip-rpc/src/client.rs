@@ -1,0 +1,617 @@
+//! The typed client: from arguments to a message, and from the answer to a value.
+//!
+//! One call from top to bottom is [`Client::unary`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use iip_core::transport::Connector;
+use iip_core::{Body, CallError, CallErrorKind, ClientConfig, ConfigError, Limits, Peer};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::arguments::Arguments;
+use crate::codec::{CodecId, DecodeLimits, decode_value};
+use crate::context::{CallContext, now};
+use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
+use crate::metadata::{Metadata, MetadataError};
+use crate::method::{Format, MethodDescriptor};
+use crate::payload::Payload;
+use crate::scratch;
+use crate::status::{Code, Execution, MethodError, Phases, Status};
+
+/// The largest typed message by default: 16 MiB.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// How a [`Client`] behaves. Made by [`Client::builder`]; every setting has a default that suits most.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ClientBuilder {
+    core: ClientConfig,
+    limits: Limits,
+    codec: CodecId,
+    timeout: Duration,
+}
+
+impl ClientBuilder {
+    fn new() -> Self {
+        Self {
+            core: ClientConfig::new(),
+            limits: Limits::default().max_message_bytes(MAX_MESSAGE_BYTES),
+            codec: CodecId::DEFAULT,
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// How long a call may take that does not say so itself: connecting, waiting, and the answer. Default: 10 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.core = self.core.connect_timeout(timeout);
+        self
+    }
+
+    /// How many connections calls are spread over. Default: 1.
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.core = self.core.connections(connections);
+        self
+    }
+
+    /// How many calls per connection may wait for a channel. Default: 16,384. Beyond it a call fails at once.
+    pub fn max_queued_calls(mut self, calls: usize) -> Self {
+        self.core = self.core.max_queued_calls(calls);
+        self
+    }
+
+    /// The largest message sent or received, in bytes. Default: 16 MiB.
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.limits = self.limits.max_message_bytes(bytes);
+        self
+    }
+
+    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How arguments and results are encoded. Default: [`CodecId::DEFAULT`].
+    pub fn codec(mut self, codec: CodecId) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// Speaks TLS. Default: plain.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: iip_core::tls::ClientTls) -> Self {
+        self.core = self.core.tls(tls);
+        self
+    }
+
+    /// Connects to `host:port`, `tcp://host:port` or `unix:/path`.
+    ///
+    /// # Errors
+    ///
+    /// The address is none, an option cannot work, or no connection could be made in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the attempt.
+    pub async fn connect(self, target: impl AsRef<str>) -> Result<Client, Status> {
+        let settings = self.settings()?;
+        let core = self
+            .core()
+            .connect(target)
+            .await
+            .map_err(|error| call_status(&error, None))?;
+        Ok(Client::over(core, settings))
+    }
+
+    /// As [`connect`](Self::connect), but the first call connects.
+    ///
+    /// # Errors
+    ///
+    /// The address is none, or an option cannot work.
+    pub fn connect_lazy(self, target: impl AsRef<str>) -> Result<Client, Status> {
+        let settings = self.settings()?;
+        Ok(Client::over(
+            self.core().connect_lazy(target).map_err(config_status)?,
+            settings,
+        ))
+    }
+
+    /// Connects through `connector`: any byte stream will do, such as the memory of a server in the same process.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the attempt.
+    pub async fn connect_with(self, connector: impl Connector) -> Result<Client, Status> {
+        let settings = self.settings()?;
+        let core = self
+            .core()
+            .connect_with(connector)
+            .await
+            .map_err(|error| call_status(&error, None))?;
+        Ok(Client::over(core, settings))
+    }
+
+    fn core(self) -> ClientConfig {
+        self.core
+            .limits(self.limits)
+            .call_timeout(self.timeout)
+            .hello(announcement())
+    }
+
+    fn settings(&self) -> Result<Settings, Status> {
+        if !self.codec.is_supported() {
+            let text = format!("option codec: this build has no codec {}", self.codec);
+            return Err(Status::invalid_argument(text).with_execution(Execution::NotSent));
+        }
+        let limits = DecodeLimits::new().max_message_bytes(self.limits.message_bytes());
+        Ok(Settings {
+            codec: self.codec,
+            timeout: self.timeout,
+            limits,
+        })
+    }
+}
+
+/// What both sides say in their hello.
+pub(crate) fn announcement() -> serde_json::Value {
+    let codecs: Vec<u8> = [CodecId::BINCODE, CodecId::JSON]
+        .into_iter()
+        .filter(|codec| codec.is_supported())
+        .map(CodecId::as_u8)
+        .collect();
+    json!({ "rpc": { "envelope": 0, "codecs": codecs } })
+}
+
+/// What a server said about typed calls.
+struct RpcPeer {
+    /// It understands the envelope. A Go server does not: it gets plain JSON.
+    envelope: bool,
+    codecs: Vec<u8>,
+}
+
+impl RpcPeer {
+    fn read(peer: &Peer) -> Self {
+        let rpc = peer.hello().and_then(|hello| hello.get("rpc"));
+        let codecs = rpc
+            .and_then(|rpc| rpc.get("codecs"))
+            .and_then(|codecs| codecs.as_array());
+        let codecs = codecs
+            .into_iter()
+            .flatten()
+            .filter_map(|id| u8::try_from(id.as_u64()?).ok())
+            .collect();
+        Self {
+            envelope: rpc.is_some(),
+            codecs,
+        }
+    }
+
+    /// The codec to use: the one wanted, or JSON where the server does not know it; `None` without envelope.
+    fn codec(&self, wanted: CodecId) -> Option<CodecId> {
+        let known = self.codecs.contains(&wanted.as_u8());
+        self.envelope
+            .then_some(if known { wanted } else { CodecId::JSON })
+    }
+}
+
+#[derive(Debug)]
+struct Settings {
+    codec: CodecId,
+    timeout: Duration,
+    limits: DecodeLimits,
+}
+
+/// What the calls made through a client set for themselves, see [`Client::with_options`].
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct CallOptions {
+    timeout: Option<Duration>,
+    metadata: Metadata,
+    reply_metadata: Option<ReplyMetadata>,
+}
+
+impl CallOptions {
+    /// The client's defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long each call may take: connecting, waiting, and the answer. It replaces the method's and the client's
+    /// default; the deadline of a call being handled still bounds it.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sends `value` beside the arguments.
+    ///
+    /// # Errors
+    ///
+    /// The key is none (lower-case letters, digits, `-_.`), or all metadata together would exceed 16 KiB.
+    pub fn metadata(mut self, key: &str, value: impl Into<Bytes>) -> Result<Self, MetadataError> {
+        self.metadata.insert(key, value)?;
+        Ok(self)
+    }
+
+    /// Keeps the metadata of each answer in `reply`.
+    pub fn reply_metadata(mut self, reply: &ReplyMetadata) -> Self {
+        self.reply_metadata = Some(reply.clone());
+        self
+    }
+}
+
+/// Where the metadata of an answer is kept, see [`CallOptions::reply_metadata`]. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct ReplyMetadata(Arc<Mutex<Metadata>>);
+
+impl ReplyMetadata {
+    /// An empty place.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The metadata of the answer that came last.
+    #[must_use]
+    pub fn get(&self) -> Metadata {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, metadata: Metadata) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = metadata;
+    }
+}
+
+/// Calls services on one server. Cheap to clone; all clones share the connections.
+///
+/// Generated clients hold one: `GreeterClient::new(client)`. Several services can share it.
+///
+/// Lost connections are replaced when the next call is made. A call fails within its time, with a [`Status`] that says
+/// what happened, where the time went, and whether the call may have run.
+#[derive(Clone, Debug)]
+pub struct Client {
+    core: iip_core::Client,
+    settings: Arc<Settings>,
+    options: Arc<CallOptions>,
+}
+
+impl Client {
+    /// Begins the description of a client.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::new()
+    }
+
+    /// Connects to `host:port`, `tcp://host:port` or `unix:/path` with the defaults.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the attempt.
+    pub async fn connect(target: impl AsRef<str>) -> Result<Self, Status> {
+        Self::builder().connect(target).await
+    }
+
+    fn over(core: iip_core::Client, settings: Settings) -> Self {
+        Self {
+            core,
+            settings: Arc::new(settings),
+            options: Arc::default(),
+        }
+    }
+
+    /// The same client with other options for the calls made through it.
+    #[must_use]
+    pub fn with_options(&self, options: CallOptions) -> Self {
+        Self {
+            options: Arc::new(options),
+            ..self.clone()
+        }
+    }
+
+    /// The client below: raw calls on the same connections.
+    #[must_use]
+    pub fn raw(&self) -> &iip_core::Client {
+        &self.core
+    }
+
+    /// Ends all connections once their calls are answered, at the latest after `limit`. Later calls fail.
+    ///
+    /// # Cancel safety
+    ///
+    /// The end goes on when the future is dropped.
+    pub async fn close(&self, limit: Duration) {
+        self.core.close(limit).await;
+    }
+
+    /// Calls a method: what the methods of generated clients do.
+    ///
+    /// # Errors
+    ///
+    /// The method's own error, or a [`Status`] in its form.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the call; the server is told.
+    pub async fn unary<A, T, E>(
+        &self,
+        method: &'static MethodDescriptor,
+        ctx: Option<&CallContext>,
+        args: A,
+    ) -> Result<T, E>
+    where
+        A: Arguments + Send,
+        T: DeserializeOwned + 'static,
+        E: MethodError,
+    {
+        let started = now();
+        let deadline = self.deadline(started, method, ctx);
+        let connection = self
+            .core
+            .connection(deadline)
+            .await
+            .map_err(|error| call_status(&error, Some(method)))?;
+        let codec = match method.format() {
+            Format::Envelope => connection
+                .peer()
+                .extension(RpcPeer::read)
+                .and_then(|peer| peer.codec(self.settings.codec)),
+            Format::Json | Format::Raw => None,
+        };
+        let body = self.encode(
+            method,
+            ctx,
+            &args,
+            codec,
+            deadline.saturating_duration_since(started),
+        )?;
+        drop(args);
+        let answer = connection
+            .call(method.path(), body, deadline)
+            .await
+            .map_err(|error| call_status(&error, Some(method)))?;
+        self.decode(answer)
+    }
+
+    /// Calls a method bound to raw bytes: `body` and the answer are data as they are.
+    ///
+    /// The in-band errors of IIP (codes -1, 101, 102, 106) become statuses: nothing else tells them from data.
+    ///
+    /// # Errors
+    ///
+    /// As [`unary`](Self::unary).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`unary`](Self::unary).
+    pub async fn unary_raw<B, T, E>(
+        &self,
+        method: &'static MethodDescriptor,
+        ctx: Option<&CallContext>,
+        body: B,
+    ) -> Result<T, E>
+    where
+        B: RawBody + Send,
+        T: From<Bytes>,
+        E: MethodError,
+    {
+        let deadline = self.deadline(now(), method, ctx);
+        let connection = self
+            .core
+            .connection(deadline)
+            .await
+            .map_err(|error| call_status(&error, Some(method)))?;
+        let answer = connection
+            .call(method.path(), body.into_body(), deadline)
+            .await
+            .map_err(|error| call_status(&error, Some(method)))?;
+        match PlainError::read(&answer).filter(|error| error.code < 0 || error.code > 100) {
+            Some(error) => Err(error.into_status().into()),
+            None => Ok(answer.into()),
+        }
+    }
+
+    /// One budget for everything from now to the answer: the call's own, within that of the call being handled.
+    fn deadline(
+        &self,
+        started: Instant,
+        method: &MethodDescriptor,
+        ctx: Option<&CallContext>,
+    ) -> Instant {
+        let own = self
+            .options
+            .timeout
+            .or_else(|| method.default_timeout())
+            .unwrap_or(self.settings.timeout);
+        let inherited = match ctx {
+            Some(ctx) => ctx.deadline(),
+            None => CallContext::current().and_then(|ctx| ctx.deadline()),
+        };
+        let own = started
+            .checked_add(own)
+            .unwrap_or_else(|| started + Duration::from_secs(86_400 * 365));
+        inherited.map_or(own, |inherited| inherited.min(own))
+    }
+
+    fn encode<A: Arguments>(
+        &self,
+        method: &MethodDescriptor,
+        ctx: Option<&CallContext>,
+        args: &A,
+        codec: Option<CodecId>,
+        remaining: Duration,
+    ) -> Result<Body, Status> {
+        let joined;
+        let metadata = match ctx
+            .map(CallContext::metadata)
+            .filter(|metadata| !metadata.is_empty())
+        {
+            None => &self.options.metadata,
+            // Metadata of a call being handled is the caller's and does not go further by itself.
+            Some(_) if ctx.is_some_and(|ctx| ctx.method().is_some()) => &self.options.metadata,
+            Some(own) => {
+                let mut all = self.options.metadata.clone();
+                all.append_all(own)
+                    .map_err(|error| not_sent(Status::invalid_argument(error.to_string())))?;
+                joined = all;
+                &joined
+            }
+        };
+        scratch::encode(|out| {
+            if let Some(codec) = codec {
+                RequestHead::write(codec, Some(remaining), metadata, out);
+            }
+            args.encode_split(method, codec.unwrap_or(CodecId::JSON), out)
+        })
+        .map_err(|error| {
+            not_sent(Status::invalid_argument(format!(
+                "cannot encode the arguments of {method}: {error}"
+            )))
+        })
+    }
+
+    fn decode<T, E>(&self, answer: Bytes) -> Result<T, E>
+    where
+        T: DeserializeOwned + 'static,
+        E: MethodError,
+    {
+        let limits = &self.settings.limits;
+        if !envelope::is_envelope(&answer) {
+            return match PlainError::read(&answer) {
+                None => decode_value(CodecId::JSON, &answer, limits)
+                    .map_err(|error| error.reply_status().into()),
+                Some(PlainError {
+                    error: Some(own), ..
+                }) => Err(E::deserialize(own).unwrap_or_else(|error| bad_reply(&error).into())),
+                Some(error) => Err(error.into_status().into()),
+            };
+        }
+        let (head, body) = ReplyHead::read(answer).map_err(|error| error.reply_status())?;
+        if let Some(place) = &self.options.reply_metadata {
+            place.set(head.metadata.clone());
+        }
+        match head.outcome {
+            Outcome::Value => {
+                decode_value(head.codec, &body, limits).map_err(|error| error.reply_status().into())
+            }
+            Outcome::Error => Err(decode_value(head.codec, &body, limits)
+                .unwrap_or_else(|error| error.reply_status().into())),
+            Outcome::Status => {
+                let status = envelope::read_status(body, head.metadata)
+                    .map_err(|error| error.reply_status())?;
+                let phases = head.timing.map(|timing| Phases {
+                    server_queue: Some(timing.queue),
+                    server_handler: Some(timing.handler),
+                    ..Phases::default()
+                });
+                Err(match phases {
+                    Some(phases) => status.with_phases(phases),
+                    None => status,
+                }
+                .into())
+            }
+        }
+    }
+}
+
+fn bad_reply(error: &serde_json::Error) -> Status {
+    Status::internal(format!("cannot read the error in the answer: {error}"))
+}
+
+fn not_sent(status: Status) -> Status {
+    status.with_execution(Execution::NotSent)
+}
+
+fn config_status(error: ConfigError) -> Status {
+    not_sent(Status::invalid_argument(error.to_string())).with_source(error)
+}
+
+/// What a failure below the typed layer means to a caller.
+fn call_status(error: &CallError, method: Option<&MethodDescriptor>) -> Status {
+    let code = match error.kind() {
+        CallErrorKind::Timeout => Code::DeadlineExceeded,
+        CallErrorKind::QueueFull { .. }
+        | CallErrorKind::MessageTooLarge { .. }
+        | CallErrorKind::ChannelRefused { .. } => Code::ResourceExhausted,
+        CallErrorKind::EmptyBody | CallErrorKind::InvalidPath(_) => Code::InvalidArgument,
+        CallErrorKind::Closed => Code::Cancelled,
+        // A connection that is not there, or was lost, may come back.
+        _ => Code::Unavailable,
+    };
+    let mut text = match method {
+        Some(method) => format!("{method}: {}", error.kind()),
+        None => error.kind().to_string(),
+    };
+    let mut source = std::error::Error::source(error.kind());
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    let phases = error.phases();
+    Status::new(code, text)
+        .with_execution(match error.execution() {
+            iip_core::Execution::NotSent => Execution::NotSent,
+            iip_core::Execution::NotExecuted => Execution::NotExecuted,
+            iip_core::Execution::MayHaveExecuted => Execution::MayHaveExecuted,
+        })
+        .with_phases(Phases {
+            connect: phases.connect,
+            wait_for_channel: phases.wait_for_channel,
+            write: phases.write,
+            answer: phases.answer,
+            ..Phases::default()
+        })
+        .with_source(error.clone())
+}
+
+/// Data of a method bound to raw bytes.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the data of a raw method",
+    note = "use `bytes::Bytes`, `Vec<u8>`, `String`, `&[u8]` or `&str`"
+)]
+pub trait RawBody {
+    /// The data; owned ones are not copied.
+    fn into_body(self) -> Body;
+}
+
+macro_rules! raw_body {
+    (owned $($owned:ty),*; borrowed $($borrowed:ty),*) => {
+        $(impl RawBody for $owned {
+            fn into_body(self) -> Body {
+                Bytes::from(self).into()
+            }
+        })*
+        $(impl RawBody for $borrowed {
+            fn into_body(self) -> Body {
+                Bytes::copy_from_slice(self.as_ref()).into()
+            }
+        })*
+    };
+}
+
+raw_body!(owned Bytes, Vec<u8>, String, Payload; borrowed &[u8], &str, &Vec<u8>, &String);
+
+impl RawBody for &Bytes {
+    fn into_body(self) -> Body {
+        self.clone().into()
+    }
+}

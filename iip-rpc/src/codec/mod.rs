@@ -1,0 +1,513 @@
+//! How values become bytes: the codecs, their ids on the wire, and what decoding guards against.
+
+#[cfg(feature = "codec-bincode")]
+mod bincode;
+mod json;
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+use serde::de::{DeserializeOwned, DeserializeSeed};
+use serde::{Deserialize, Deserializer, Serialize};
+
+#[cfg(feature = "codec-bincode")]
+pub use self::bincode::Bincode;
+pub use self::json::Json;
+use crate::payload;
+use crate::status::{Code, Execution, Status};
+
+/// Turns values into bytes and back. Each codec is a type without values, chosen by its [`ID`](Self::ID) in the envelope.
+///
+/// Every implementation promises of `decode`: it takes only the whole input, it refuses values nested deeper than the
+/// limit, it never allocates or loops much longer than the input is large, whatever the input claims, and it never
+/// panics.
+pub trait Codec {
+    /// The id in the envelope.
+    const ID: CodecId;
+
+    /// Whether bytes and a sequence of `u8` are the same on the wire, so that each can be read as the other.
+    const BYTES_ARE_SEQUENCES: bool;
+
+    /// Appends `value` to `out`.
+    ///
+    /// # Errors
+    ///
+    /// When the codec cannot represent the value, or the value's own `Serialize` fails. `out` may then end with a part of
+    /// it.
+    fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError>;
+
+    /// As [`encode`](Self::encode), except that a large [`Payload`](payload::Payload) at the very end of the value
+    /// may be returned instead: it belongs behind `out` and was not copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    fn encode_split<T: Serialize + ?Sized>(
+        value: &T,
+        out: &mut BytesMut,
+    ) -> Result<Option<Bytes>, EncodeError> {
+        Self::encode(value, out)?;
+        Ok(None)
+    }
+
+    /// Reads one value, which must be all of `input`. Texts and bytes in it can borrow from `input`.
+    ///
+    /// # Errors
+    ///
+    /// When `input` is no such value, or breaks one of the limits.
+    fn decode<'de, T: Deserialize<'de>>(
+        input: &'de [u8],
+        limits: &DecodeLimits,
+    ) -> Result<T, DecodeError> {
+        Self::decode_seed(std::marker::PhantomData, input, limits)
+    }
+
+    /// As [`decode`](Self::decode), for a value that `seed` reads.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode).
+    fn decode_seed<'de, S: DeserializeSeed<'de>>(
+        seed: S,
+        input: &'de [u8],
+        limits: &DecodeLimits,
+    ) -> Result<S::Value, DecodeError>;
+}
+
+/// The number by which an envelope names its codec. The numbers are fixed for ever; `docs/wire.md` has the formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CodecId(u8);
+
+impl CodecId {
+    /// Bytes as they are; only for methods whose argument and result are bytes.
+    pub const RAW: Self = Self(0);
+    /// bincode 2 in its standard configuration.
+    pub const BINCODE: Self = Self(1);
+    /// postcard; this version of the crate cannot read it.
+    pub const POSTCARD: Self = Self(2);
+    /// JSON.
+    pub const JSON: Self = Self(3);
+    /// MessagePack; this version of the crate cannot read it.
+    pub const MSGPACK: Self = Self(4);
+
+    /// What a client uses unless told otherwise: bincode, or JSON in a build without the feature `codec-bincode`.
+    pub const DEFAULT: Self = if cfg!(feature = "codec-bincode") {
+        Self::BINCODE
+    } else {
+        Self::JSON
+    };
+
+    /// The id with this number, whether or not a codec is known for it.
+    #[must_use]
+    pub const fn new(number: u8) -> Self {
+        Self(number)
+    }
+
+    /// The number on the wire.
+    #[must_use]
+    pub const fn as_u8(self) -> u8 {
+        self.0
+    }
+
+    /// Whether this build can read and write values of this codec.
+    #[must_use]
+    pub const fn is_supported(self) -> bool {
+        match self {
+            Self::JSON => true,
+            Self::BINCODE => cfg!(feature = "codec-bincode"),
+            _ => false,
+        }
+    }
+}
+
+/// The name, such as `bincode`, or `codec 9` where there is none.
+impl fmt::Display for CodecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::RAW => f.pad("raw"),
+            Self::BINCODE => f.pad("bincode"),
+            Self::POSTCARD => f.pad("postcard"),
+            Self::JSON => f.pad("json"),
+            Self::MSGPACK => f.pad("msgpack"),
+            Self(number) => write!(f, "codec {number}"),
+        }
+    }
+}
+
+/// What a decoder accepts at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeLimits {
+    max_message_bytes: usize,
+    max_depth: u16,
+}
+
+impl DecodeLimits {
+    /// The default limits.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            max_message_bytes: 16 * 1024 * 1024,
+            max_depth: 128,
+        }
+    }
+
+    /// The size of a value's encoding, in bytes; 16 MiB by default. A larger one is refused before it is looked at. A value
+    /// in memory can be larger than its encoding, by the size of its type for each byte.
+    #[must_use]
+    pub const fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.max_message_bytes = bytes;
+        self
+    }
+
+    /// How many sequences, maps, structs and enums may lie inside each other; 128 by default. JSON always has 128.
+    ///
+    /// Reading nested values takes stack, and a stack that overflows ends the process. Whatever is set here, bincode also
+    /// refuses what takes more than 1 MiB of stack to read.
+    #[must_use]
+    pub const fn max_depth(mut self, levels: u16) -> Self {
+        self.max_depth = levels;
+        self
+    }
+
+    pub(crate) fn check_size(&self, input: &[u8]) -> Result<(), DecodeError> {
+        if input.len() <= self.max_message_bytes {
+            return Ok(());
+        }
+        Err(DecodeError::new(DecodeErrorKind::TooLarge {
+            size: input.len(),
+            limit: self.max_message_bytes,
+        }))
+    }
+}
+
+impl Default for DecodeLimits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Appends `value` to `out` in the codec with the id `codec`.
+///
+/// # Errors
+///
+/// As [`Codec::encode`], and for a codec that this build does not have.
+#[inline]
+pub fn encode_value<T: Serialize + ?Sized>(
+    codec: CodecId,
+    value: &T,
+    out: &mut BytesMut,
+) -> Result<(), EncodeError> {
+    match codec {
+        #[cfg(feature = "codec-bincode")]
+        CodecId::BINCODE => Bincode::encode(value, out),
+        CodecId::JSON => Json::encode(value, out),
+        other => Err(EncodeError::unsupported(other)),
+    }
+}
+
+/// As [`encode_value`], except that a large [`Payload`](payload::Payload) at the very end may be returned instead:
+/// it belongs behind `out` and was not copied.
+///
+/// # Errors
+///
+/// As [`encode_value`].
+#[inline]
+pub fn encode_value_split<T: Serialize + ?Sized>(
+    codec: CodecId,
+    value: &T,
+    out: &mut BytesMut,
+) -> Result<Option<Bytes>, EncodeError> {
+    match codec {
+        #[cfg(feature = "codec-bincode")]
+        CodecId::BINCODE => Bincode::encode_split(value, out),
+        CodecId::JSON => Json::encode_split(value, out),
+        other => Err(EncodeError::unsupported(other)),
+    }
+}
+
+/// Reads a value that is all of `body`, in the codec with the id `codec`. Large payloads in it become parts of `body`.
+///
+/// # Errors
+///
+/// As [`Codec::decode`], and for a codec that this build does not have.
+#[inline]
+pub fn decode_value<T: DeserializeOwned + 'static>(
+    codec: CodecId,
+    body: &Bytes,
+    limits: &DecodeLimits,
+) -> Result<T, DecodeError> {
+    payload::while_reading(body, || match codec {
+        #[cfg(feature = "codec-bincode")]
+        CodecId::BINCODE => Bincode::decode_seed(Owned::<T, Bincode>::new(), body, limits),
+        CodecId::JSON => Json::decode_seed(Owned::<T, Json>::new(), body, limits),
+        other => Err(DecodeError::unsupported(other)),
+    })
+}
+
+/// Reads a `T` in the codec `C`, with the shortcuts for bytes.
+pub(crate) struct Owned<T, C>(std::marker::PhantomData<(T, C)>);
+
+impl<T, C> Owned<T, C> {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self(std::marker::PhantomData)
+    }
+}
+
+impl<'de, T: Deserialize<'de> + 'static, C: Codec> DeserializeSeed<'de> for Owned<T, C> {
+    type Value = T;
+
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        payload::deserialize_owned(deserializer, C::BYTES_ARE_SEQUENCES)
+    }
+}
+
+/// Why a value could not be encoded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub struct EncodeError(Box<EncodeErrorKind>);
+
+/// The reasons for an [`EncodeError`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeErrorKind {
+    /// This build has no such codec.
+    #[error("{0} is not supported by this build; enable its cargo feature or choose another codec")]
+    Unsupported(CodecId),
+    /// A sequence or map did not say beforehand how many elements it has, which `#[serde(flatten)]` causes.
+    #[error(
+        "bincode needs the length of a sequence or map beforehand; avoid `serde(flatten)` or choose json"
+    )]
+    UnknownLength,
+    /// The elements of a sequence take no bytes at all. A receiver must refuse that: a few bytes could claim any number.
+    #[error(
+        "a sequence of {elements} elements that take no bytes cannot be sent in bincode; send their number"
+    )]
+    EmptyElements {
+        /// How many there are.
+        elements: usize,
+    },
+    /// The value's own `Serialize` failed, or the codec has no form for it.
+    #[error("{0}")]
+    Value(String),
+}
+
+impl EncodeError {
+    #[cold]
+    pub(crate) fn new(kind: EncodeErrorKind) -> Self {
+        Self(Box::new(kind))
+    }
+
+    #[cold]
+    fn unsupported(codec: CodecId) -> Self {
+        Self::new(EncodeErrorKind::Unsupported(codec))
+    }
+
+    /// The reason.
+    #[must_use]
+    pub fn kind(&self) -> &EncodeErrorKind {
+        &self.0
+    }
+}
+
+impl serde::ser::Error for EncodeError {
+    #[cold]
+    fn custom<T: fmt::Display>(text: T) -> Self {
+        Self::new(EncodeErrorKind::Value(text.to_string()))
+    }
+}
+
+/// Why bytes are no value of the wanted type, or are refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeError(Box<(DecodeErrorKind, Option<&'static str>)>);
+
+/// The reasons for a [`DecodeError`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeErrorKind {
+    /// This build has no such codec.
+    #[error("{0} is not supported by this build; enable its cargo feature or choose another codec")]
+    Unsupported(CodecId),
+    /// The encoding is larger than allowed.
+    #[error("a value of {size} bytes is over the limit of {limit} bytes (max_message_bytes)")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Values lie deeper inside each other than allowed.
+    #[error("nested deeper than the limit of {limit} levels (max_depth)")]
+    TooDeep {
+        /// The limit in levels.
+        limit: u16,
+    },
+    /// Reading values inside each other takes more stack than is safe.
+    #[error("nested so deep that reading takes more than {limit} bytes of stack")]
+    TooMuchStack {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A text, a byte string, a sequence or a map claims to be longer than what is left of the message.
+    #[error("a length of {claimed} is claimed where only {left} bytes are left")]
+    TooLong {
+        /// The claimed number of bytes or elements.
+        claimed: u64,
+        /// The bytes that are left.
+        left: usize,
+    },
+    /// An element of a sequence or map took no bytes, so that any number could have been claimed.
+    #[error("an element of a sequence or map takes no bytes")]
+    EmptyElement,
+    /// The message ends within the value.
+    #[error("the message ends {missing} bytes too early")]
+    UnexpectedEnd {
+        /// How many bytes are missing at least.
+        missing: usize,
+    },
+    /// The value ends before the message does.
+    #[error("{left} bytes follow after the end of the value")]
+    TrailingBytes {
+        /// How many.
+        left: usize,
+    },
+    /// The codec does not describe its values, and the type wants them described.
+    #[error("{0}")]
+    NotSelfDescribing(&'static str),
+    /// The bytes are no value of the type.
+    #[error("{0}")]
+    Value(String),
+}
+
+impl DecodeError {
+    #[cold]
+    pub(crate) fn new(kind: DecodeErrorKind) -> Self {
+        Self(Box::new((kind, None)))
+    }
+
+    #[cold]
+    fn unsupported(codec: CodecId) -> Self {
+        Self::new(DecodeErrorKind::Unsupported(codec))
+    }
+
+    /// Says in which argument of a call it happened.
+    #[cold]
+    pub(crate) fn in_argument(mut self, name: &'static str) -> Self {
+        self.0.1 = Some(name);
+        self
+    }
+
+    /// The reason.
+    #[must_use]
+    pub fn kind(&self) -> &DecodeErrorKind {
+        &self.0.0
+    }
+
+    /// The argument that could not be read, where it was one.
+    #[must_use]
+    pub fn argument(&self) -> Option<&'static str> {
+        self.0.1
+    }
+
+    /// The status for a request that could not be read: the method did not run.
+    #[must_use]
+    pub fn request_status(&self) -> Status {
+        let code = match self.kind() {
+            DecodeErrorKind::TooLarge { .. } => Code::ResourceExhausted,
+            DecodeErrorKind::Unsupported(_) => Code::Unimplemented,
+            _ => Code::InvalidArgument,
+        };
+        Status::new(code, self.to_string()).with_execution(Execution::NotExecuted)
+    }
+
+    /// The status for an answer that could not be read: the method did run.
+    #[must_use]
+    pub fn reply_status(&self) -> Status {
+        let code = match self.kind() {
+            DecodeErrorKind::TooLarge { .. } => Code::ResourceExhausted,
+            _ => Code::Internal,
+        };
+        Status::new(code, format!("the answer cannot be read: {self}")).with_source(self.clone())
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = self.argument() {
+            write!(f, "argument `{name}`: ")?;
+        }
+        write!(f, "{}", self.kind())
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+impl serde::de::Error for DecodeError {
+    #[cold]
+    fn custom<T: fmt::Display>(text: T) -> Self {
+        Self::new(DecodeErrorKind::Value(text.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_codec_ids_are_fixed() {
+        let ids = [
+            CodecId::RAW,
+            CodecId::BINCODE,
+            CodecId::POSTCARD,
+            CodecId::JSON,
+            CodecId::MSGPACK,
+        ];
+        assert_eq!(ids.map(CodecId::as_u8), [0, 1, 2, 3, 4]);
+        assert_eq!(CodecId::new(9).to_string(), "codec 9");
+        assert!(CodecId::DEFAULT.is_supported());
+    }
+
+    #[test]
+    fn a_codec_that_is_not_there_is_named() {
+        let mut out = BytesMut::new();
+        let error = encode_value(CodecId::POSTCARD, &1u8, &mut out).unwrap_err();
+        assert!(
+            error.to_string().starts_with("postcard is not supported"),
+            "{error}"
+        );
+        let error = decode_value::<u8>(
+            CodecId::new(77),
+            &Bytes::from_static(b"x"),
+            &DecodeLimits::new(),
+        )
+        .unwrap_err();
+        assert!(
+            error.to_string().starts_with("codec 77 is not supported"),
+            "{error}"
+        );
+        assert_eq!(error.request_status().code(), Code::Unimplemented);
+        assert_eq!(error.request_status().execution(), Execution::NotExecuted);
+    }
+
+    #[test]
+    fn a_value_over_the_size_limit_is_refused_by_name() {
+        let limits = DecodeLimits::new().max_message_bytes(3);
+        for codec in [CodecId::DEFAULT, CodecId::JSON] {
+            let error =
+                decode_value::<u8>(codec, &Bytes::from_static(b"1234"), &limits).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "a value of 4 bytes is over the limit of 3 bytes (max_message_bytes)"
+            );
+            assert_eq!(error.request_status().code(), Code::ResourceExhausted);
+            assert_eq!(error.reply_status().execution(), Execution::MayHaveExecuted);
+        }
+    }
+
+    #[test]
+    fn errors_are_one_pointer_large() {
+        assert_eq!(size_of::<DecodeError>(), size_of::<usize>());
+        assert_eq!(size_of::<EncodeError>(), size_of::<usize>());
+    }
+}

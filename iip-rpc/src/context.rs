@@ -1,0 +1,231 @@
+//! What is known of a call beside its arguments, on both sides.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use iip_core::{CancelToken, Peer};
+
+use crate::metadata::{Metadata, MetadataError};
+use crate::method::MethodDescriptor;
+
+tokio::task_local! {
+    static CURRENT: CallContext;
+}
+
+/// The circumstances of a call: metadata, deadline, and, in a handler, who calls.
+///
+/// In a handler it is there as [`CallContext::current`], or as the method's first parameter `ctx: &CallContext`, which
+/// does not travel. Calls made inside the handler inherit the deadline by themselves. A caller makes one with
+/// [`new`](Self::new) for a method that takes it. Cheap to clone.
+///
+/// ```
+/// use std::time::Duration;
+/// use iip_rpc::CallContext;
+///
+/// let ctx = CallContext::new().with_timeout(Duration::from_millis(200));
+/// assert!(ctx.remaining().is_some_and(|left| left <= Duration::from_millis(200)));
+/// ```
+#[derive(Clone)]
+pub struct CallContext {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    method: Option<&'static MethodDescriptor>,
+    metadata: Metadata,
+    deadline: Option<Instant>,
+    peer: Option<Arc<Peer>>,
+    cancel: Option<CancelToken>,
+    reply_metadata: Mutex<Metadata>,
+}
+
+impl Default for CallContext {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CallContext {
+    /// A context without metadata and deadline, to make a call with.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            inner: Arc::default(),
+        }
+    }
+
+    /// The context of a call that a server handles.
+    pub(crate) fn of_call(
+        method: &'static MethodDescriptor,
+        metadata: Metadata,
+        deadline: Option<Instant>,
+        peer: Arc<Peer>,
+        cancel: Option<CancelToken>,
+    ) -> Self {
+        let (method, peer) = (Some(method), Some(peer));
+        Self {
+            inner: Arc::new(Inner {
+                method,
+                metadata,
+                deadline,
+                peer,
+                cancel,
+                reply_metadata: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The context of the call that this task handles, if it does.
+    ///
+    /// It does not follow into tasks spawned by the handler; hand it to them, and see [`scope`](Self::scope).
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(Clone::clone).ok()
+    }
+
+    /// Runs `future` as a part of this call: [`current`](Self::current) finds it, and calls inherit its deadline.
+    pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        CURRENT.scope(self, future)
+    }
+
+    /// The same with a deadline `timeout` from now, if that is sooner than the one it has.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        let deadline = now() + timeout;
+        let deadline = self
+            .inner
+            .deadline
+            .map_or(deadline, |own| own.min(deadline));
+        self.change(|inner| inner.deadline = Some(deadline))
+    }
+
+    /// The same with other metadata.
+    #[must_use]
+    pub fn with_metadata(self, metadata: Metadata) -> Self {
+        self.change(|inner| inner.metadata = metadata)
+    }
+
+    fn change(self, change: impl FnOnce(&mut Inner)) -> Self {
+        let old = &self.inner;
+        let mut inner = Inner {
+            method: old.method,
+            metadata: old.metadata.clone(),
+            deadline: old.deadline,
+            peer: old.peer.clone(),
+            cancel: old.cancel.clone(),
+            reply_metadata: Mutex::default(),
+        };
+        change(&mut inner);
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The method that is called; `None` outside a handler.
+    #[must_use]
+    pub fn method(&self) -> Option<&'static MethodDescriptor> {
+        self.inner.method
+    }
+
+    /// What the caller sent beside the arguments.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.inner.metadata
+    }
+
+    /// When the caller stops waiting; `None` if it did not say.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.inner.deadline
+    }
+
+    /// How much time is left until the deadline.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        self.inner
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(now()))
+    }
+
+    /// Who calls: address and verified certificates; `None` outside a handler.
+    #[must_use]
+    pub fn peer(&self) -> Option<&Peer> {
+        self.inner.peer.as_deref()
+    }
+
+    /// Has the caller gone, or is the time over? For methods with `on_cancel = "token"`.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.inner
+            .cancel
+            .as_ref()
+            .is_some_and(CancelToken::is_cancelled)
+            || self
+                .inner
+                .deadline
+                .is_some_and(|deadline| deadline <= now())
+    }
+
+    /// Waits until the caller has gone or the time is over. For methods with `on_cancel = "token"`; others end by
+    /// themselves.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub async fn cancelled(&self) {
+        let token = self.inner.cancel.clone().unwrap_or_default();
+        match self.inner.deadline {
+            None => token.cancelled().await,
+            Some(deadline) => tokio::select! {
+                () = token.cancelled() => {}
+                () = tokio::time::sleep_until(deadline.into()) => {}
+            },
+        }
+    }
+
+    /// Sends `value` with the answer, as metadata.
+    ///
+    /// # Errors
+    ///
+    /// The key is none, or all metadata together would exceed 16 KiB.
+    pub fn set_reply_metadata(
+        &self,
+        key: &str,
+        value: impl Into<Bytes>,
+    ) -> Result<(), MetadataError> {
+        self.inner
+            .reply_metadata
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, value)
+    }
+
+    pub(crate) fn take_reply_metadata(&self) -> Metadata {
+        std::mem::take(
+            &mut self
+                .inner
+                .reply_metadata
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+}
+
+impl fmt::Debug for CallContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallContext")
+            .field("method", &self.inner.method.map(MethodDescriptor::path))
+            .field("metadata", &self.inner.metadata)
+            .field("remaining", &self.remaining())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The runtime's clock, so that tests can stop it.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,963 @@
+//! What lies inside the `data` of an IIP request or answer: the only file that knows it. `docs/wire.md` writes it down.
+//!
+//! A message begins with a byte from `0x80` to `0xBF`, which begins neither JSON nor any other UTF-8 text: two bits of
+//! version and four flags. Messages that begin otherwise are plain ones, JSON in both directions.
+
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::CodecId;
+use crate::metadata::{Metadata, MetadataError};
+use crate::status::{Code, Execution, MethodError, Status};
+
+/// The first byte of every envelope has these two bits as here.
+const MARK: u8 = 0b1000_0000;
+const MARK_MASK: u8 = 0b1100_0000;
+const VERSION_MASK: u8 = 0b0011_0000;
+const VERSION_SHIFT: u32 = 4;
+
+const REQUEST_REMAINING: u8 = 0b0001;
+const REQUEST_METADATA: u8 = 0b0010;
+const REQUEST_FLAGS: u8 = REQUEST_REMAINING | REQUEST_METADATA;
+
+const REPLY_TIMING: u8 = 0b0001;
+const REPLY_METADATA: u8 = 0b0010;
+const REPLY_OUTCOME_SHIFT: u32 = 2;
+
+const MAY_HAVE_EXECUTED: u8 = 0;
+const NOT_EXECUTED: u8 = 1;
+
+/// Whether `message` is an envelope and not plain JSON. The empty message is neither.
+#[must_use]
+#[inline]
+pub fn is_envelope(message: &[u8]) -> bool {
+    message.first().is_some_and(|byte| byte & MARK_MASK == MARK)
+}
+
+/// What a request says beside its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RequestHead {
+    /// The codec of the arguments, which the answer has to use too.
+    pub codec: CodecId,
+    /// How much of its time the call had left when the request was made; `None` when it has no deadline.
+    pub remaining: Option<Duration>,
+    /// What travels beside the arguments.
+    pub metadata: Metadata,
+}
+
+impl RequestHead {
+    /// Appends the head of a request to `out`; the arguments follow behind it.
+    ///
+    /// The remaining time is cut to whole microseconds.
+    #[inline]
+    pub fn write(
+        codec: CodecId,
+        remaining: Option<Duration>,
+        metadata: &Metadata,
+        out: &mut BytesMut,
+    ) {
+        let mut head = Head::new(codec);
+        if let Some(remaining) = remaining {
+            head.flags |= REQUEST_REMAINING;
+            head.put_varint(micros(remaining));
+        }
+        if !metadata.is_empty() {
+            head.flags |= REQUEST_METADATA;
+        }
+        head.finish(out);
+        write_metadata(metadata, out);
+    }
+
+    /// Reads the head of a request and returns it with the arguments, which share the memory of `message`.
+    ///
+    /// # Errors
+    ///
+    /// When `message` is no request of a version that this crate knows.
+    #[inline]
+    pub fn read(mut message: Bytes) -> Result<(Self, Bytes), EnvelopeError> {
+        let (flags, codec) = read_first(&mut message)?;
+        if flags & !REQUEST_FLAGS != 0 {
+            return Err(EnvelopeError::UnknownFlags {
+                flags: flags & !REQUEST_FLAGS,
+            });
+        }
+        let mut remaining = None;
+        if flags & REQUEST_REMAINING != 0 {
+            remaining = Some(Duration::from_micros(read_varint(
+                &mut message,
+                "the remaining time",
+            )?));
+        }
+        let mut metadata = Metadata::new();
+        if flags & REQUEST_METADATA != 0 {
+            metadata = read_metadata(&mut message)?;
+        }
+        Ok((
+            Self {
+                codec,
+                remaining,
+                metadata,
+            },
+            message,
+        ))
+    }
+}
+
+/// How a call ended, as its answer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The body is the value that the method returned.
+    Value,
+    /// The body is the method's own error.
+    Error,
+    /// The body is a status.
+    Status,
+}
+
+/// Where the time went on the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ServerTiming {
+    /// From the arrival of the request until the handler began.
+    pub queue: Duration,
+    /// Until the handler had ended.
+    pub handler: Duration,
+}
+
+/// What an answer says beside its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplyHead {
+    /// The codec of the body; a status has none, and says what the request said.
+    pub codec: CodecId,
+    /// What the body is.
+    pub outcome: Outcome,
+    /// Where the time went on the server, if it says so.
+    pub timing: Option<ServerTiming>,
+    /// What travels beside the body; for a status, the metadata of the status.
+    pub metadata: Metadata,
+}
+
+impl ReplyHead {
+    /// Appends the head of an answer to `out`; the body follows behind it.
+    ///
+    /// Times are cut to whole microseconds.
+    #[inline]
+    pub fn write(
+        codec: CodecId,
+        outcome: Outcome,
+        timing: Option<ServerTiming>,
+        metadata: &Metadata,
+        out: &mut BytesMut,
+    ) {
+        let mut head = Head::new(codec);
+        head.flags |= match outcome {
+            Outcome::Value => 0,
+            Outcome::Error => 1 << REPLY_OUTCOME_SHIFT,
+            Outcome::Status => 2 << REPLY_OUTCOME_SHIFT,
+        };
+        if let Some(timing) = timing {
+            head.flags |= REPLY_TIMING;
+            head.put_varint(micros(timing.queue));
+            head.put_varint(micros(timing.handler));
+        }
+        if !metadata.is_empty() {
+            head.flags |= REPLY_METADATA;
+        }
+        head.finish(out);
+        write_metadata(metadata, out);
+    }
+
+    /// Reads the head of an answer and returns it with the body, which shares the memory of `message`.
+    ///
+    /// # Errors
+    ///
+    /// When `message` is no answer of a version that this crate knows.
+    #[inline]
+    pub fn read(mut message: Bytes) -> Result<(Self, Bytes), EnvelopeError> {
+        let (flags, codec) = read_first(&mut message)?;
+        let outcome = match flags >> REPLY_OUTCOME_SHIFT {
+            0 => Outcome::Value,
+            1 => Outcome::Error,
+            2 => Outcome::Status,
+            _ => return Err(EnvelopeError::UnknownOutcome),
+        };
+        let mut timing = None;
+        if flags & REPLY_TIMING != 0 {
+            timing = Some(ServerTiming {
+                queue: Duration::from_micros(read_varint(&mut message, "the queue time")?),
+                handler: Duration::from_micros(read_varint(&mut message, "the handler time")?),
+            });
+        }
+        let mut metadata = Metadata::new();
+        if flags & REPLY_METADATA != 0 {
+            metadata = read_metadata(&mut message)?;
+        }
+        Ok((
+            Self {
+                codec,
+                outcome,
+                timing,
+                metadata,
+            },
+            message,
+        ))
+    }
+}
+
+/// Appends a whole answer with the outcome [`Outcome::Status`] to `out`, with the metadata of the status.
+pub fn write_status_reply(
+    codec: CodecId,
+    status: &Status,
+    timing: Option<ServerTiming>,
+    out: &mut BytesMut,
+) {
+    ReplyHead::write(codec, Outcome::Status, timing, status.metadata(), out);
+    write_status(status, out);
+}
+
+/// Appends the body of an answer with the outcome [`Outcome::Status`] to `out`. The metadata of the status belongs into the
+/// head; phases and source stay here.
+pub fn write_status(status: &Status, out: &mut BytesMut) {
+    out.put_u8(status.code().as_u8());
+    out.put_u8(match status.execution() {
+        Execution::NotSent | Execution::NotExecuted => NOT_EXECUTED,
+        Execution::MayHaveExecuted => MAY_HAVE_EXECUTED,
+    });
+    write_sized(status.message().as_bytes(), out);
+    write_sized(status.details(), out);
+}
+
+/// Reads the body of an answer with the outcome [`Outcome::Status`]; `metadata` comes from its head.
+///
+/// A code that this crate does not know becomes [`Code::Unknown`].
+///
+/// # Errors
+///
+/// When `body` is no status.
+pub fn read_status(mut body: Bytes, metadata: Metadata) -> Result<Status, EnvelopeError> {
+    let code = match read_byte(&mut body, "the status code")? {
+        0 => return Err(EnvelopeError::OkStatus),
+        code => Code::from_u8(code).unwrap_or(Code::Unknown),
+    };
+    let execution = match read_byte(&mut body, "the execution mark")? {
+        MAY_HAVE_EXECUTED => Execution::MayHaveExecuted,
+        NOT_EXECUTED => Execution::NotExecuted,
+        mark => return Err(EnvelopeError::UnknownExecution { mark }),
+    };
+    let message = read_sized(&mut body, "the status message")?;
+    let message = std::str::from_utf8(&message)
+        .map_err(|_| EnvelopeError::MessageNotUtf8)?
+        .to_owned();
+    // Copied, so that a status that is kept does not keep the receive buffer.
+    let details = Bytes::copy_from_slice(&read_sized(&mut body, "the status details")?);
+    if !body.is_empty() {
+        return Err(EnvelopeError::TrailingBytes { left: body.len() });
+    }
+    Ok(Status::new(code, message)
+        .with_execution(execution)
+        .with_details(details)
+        .with_metadata(metadata))
+}
+
+/// Why a message is no envelope, or a damaged one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnvelopeError {
+    /// The message is empty.
+    #[error("the message is empty")]
+    Empty,
+    /// The first byte is none of an envelope.
+    #[error(
+        "the first byte {byte:#04x} begins no envelope, which begins with a byte from 0x80 to 0xbf"
+    )]
+    NotAnEnvelope {
+        /// The first byte.
+        byte: u8,
+    },
+    /// The envelope is of a later version.
+    #[error("the envelope has the version {version}, and this side knows only version 0")]
+    UnknownVersion {
+        /// Its version.
+        version: u8,
+    },
+    /// The envelope has flags that this version does not define.
+    #[error("the envelope has unknown flags {flags:#06b}")]
+    UnknownFlags {
+        /// Those flags.
+        flags: u8,
+    },
+    /// An answer has an outcome that this version does not define.
+    #[error("the answer has an unknown outcome")]
+    UnknownOutcome,
+    /// The message ends too early.
+    #[error("the message ends within {part}")]
+    Truncated {
+        /// In which part.
+        part: &'static str,
+    },
+    /// A part claims to be longer than what is left of the message.
+    #[error("{part} claims {claimed} bytes where only {left} are left")]
+    TooLong {
+        /// Which part.
+        part: &'static str,
+        /// How long it claims to be.
+        claimed: u64,
+        /// What is left.
+        left: usize,
+    },
+    /// A number is larger than 64 bits.
+    #[error("the number in {part} has more than 64 bits")]
+    NumberTooLarge {
+        /// In which part.
+        part: &'static str,
+    },
+    /// A number has more bytes than it needs.
+    #[error("the number in {part} is not in its shortest form")]
+    NumberNotShortest {
+        /// In which part.
+        part: &'static str,
+    },
+    /// The metadata is present but empty.
+    #[error("metadata is announced but has no entries")]
+    NoMetadata,
+    /// The metadata breaks its rules.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// A status says that the call succeeded.
+    #[error("a failed call has the status code 0, which means success")]
+    OkStatus,
+    /// A status has an execution mark that this version does not define.
+    #[error("a status has the unknown execution mark {mark}")]
+    UnknownExecution {
+        /// The mark.
+        mark: u8,
+    },
+    /// The message of a status is no text.
+    #[error("the message of a status is not utf-8")]
+    MessageNotUtf8,
+    /// Something follows after the end of a status.
+    #[error("{left} bytes follow after the end of a status")]
+    TrailingBytes {
+        /// How many bytes.
+        left: usize,
+    },
+}
+
+impl EnvelopeError {
+    /// The status for a request that is like this: the method did not run.
+    #[must_use]
+    pub fn request_status(&self) -> Status {
+        let code = match self {
+            Self::UnknownVersion { .. } | Self::UnknownFlags { .. } => Code::Unimplemented,
+            _ => Code::InvalidArgument,
+        };
+        Status::new(code, self.to_string()).with_execution(Execution::NotExecuted)
+    }
+
+    /// The status for an answer that is like this: the method may have run.
+    #[must_use]
+    pub fn reply_status(&self) -> Status {
+        Status::internal(format!("the answer cannot be read: {self}")).with_source(self.clone())
+    }
+}
+
+/// An in-band error, as IIP writes it: `{"code":102,"message":"handle error"}`. Plain mode uses the same form, with the
+/// code of a [`Status`] and, for the method's own error, that error as `error`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlainError<E = serde_json::Value> {
+    /// Negative or from 100 on: IIP's own. From 1 to 16: a [`Code`].
+    pub code: i64,
+    /// The text for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The method's own error, in the JSON form of its type.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub error: Option<E>,
+}
+
+fn none<E>() -> Option<E> {
+    None
+}
+
+impl PlainError {
+    /// Reads `body` if it has exactly the form of an error; any other body is a value.
+    ///
+    /// The form is all there is to go by: a value with a `code` other than 0, a `message` and nothing else is taken for an
+    /// error.
+    #[must_use]
+    pub fn read(body: &[u8]) -> Option<Self> {
+        // Go writes the code first, and so do we; looking for an object at all spares most values the parsing.
+        let begins = body.iter().find(|byte| !byte.is_ascii_whitespace());
+        if begins != Some(&b'{') {
+            return None;
+        }
+        serde_json::from_slice(body)
+            .ok()
+            .filter(|error: &Self| error.code != 0)
+    }
+
+    /// The status it stands for.
+    #[must_use]
+    pub fn into_status(self) -> Status {
+        let (code, execution) = match self.code {
+            // Go: error.go. A handler that failed, one that gave no data, no handler, no further channel.
+            -1 => (Code::Unknown, Execution::MayHaveExecuted),
+            101 => (Code::Internal, Execution::MayHaveExecuted),
+            102 => (Code::Unimplemented, Execution::NotExecuted),
+            106 | 107 => (Code::ResourceExhausted, Execution::NotExecuted),
+            code => {
+                let code = u8::try_from(code).ok().and_then(Code::from_u8);
+                (code.unwrap_or(Code::Unknown), Execution::MayHaveExecuted)
+            }
+        };
+        Status::new(code, self.message).with_execution(execution)
+    }
+}
+
+/// Appends a failure to `out` as plain mode has it: `{"code":5,"message":"no such user"}`.
+pub fn write_plain_status(status: &Status, out: &mut BytesMut) {
+    let plain = PlainError::<()> {
+        code: status.code().as_u8().into(),
+        message: status.message().to_owned(),
+        error: None,
+    };
+    write_json(&plain, out);
+}
+
+/// Appends the error of a method to `out` as plain mode has it:
+/// `{"code":2,"message":"name is empty","error":"EmptyName"}`. A status inside it goes as a status.
+pub fn write_plain_error<E: MethodError>(error: &E, out: &mut BytesMut) {
+    if let Some(status) = error.as_status() {
+        return write_plain_status(status, out);
+    }
+    let before = out.len();
+    let plain = PlainError {
+        code: Code::Unknown.as_u8().into(),
+        message: error.to_string(),
+        error: Some(error),
+    };
+    if serde_json::to_writer((&mut *out).writer(), &plain).is_err() {
+        // Its type has no JSON form; what it says still arrives.
+        out.truncate(before);
+        write_json(
+            &PlainError::<()> {
+                error: None,
+                ..PlainError {
+                    code: plain.code,
+                    message: plain.message,
+                    error: None,
+                }
+            },
+            out,
+        );
+    }
+}
+
+fn write_json(error: &PlainError<()>, out: &mut BytesMut) {
+    // A number and a text always have a JSON form, and a buffer takes what it is given.
+    let _ = serde_json::to_writer(out.writer(), error);
+}
+
+/// The beginning of an envelope, gathered before it goes to the buffer in one piece.
+struct Head {
+    flags: u8,
+    bytes: [u8; 2 + 2 * MAX_VARINT],
+    len: usize,
+}
+
+impl Head {
+    #[inline]
+    fn new(codec: CodecId) -> Self {
+        let mut bytes = [0; 2 + 2 * MAX_VARINT];
+        bytes[1] = codec.as_u8();
+        Self {
+            flags: 0,
+            bytes,
+            len: 2,
+        }
+    }
+
+    #[inline]
+    fn put_varint(&mut self, value: u64) {
+        for byte in varint(value) {
+            // Room for two varints is there, and no head has more.
+            if let Some(slot) = self.bytes.get_mut(self.len) {
+                *slot = byte;
+                self.len += 1;
+            }
+        }
+    }
+
+    #[inline]
+    fn finish(mut self, out: &mut BytesMut) {
+        self.bytes[0] = MARK | self.flags;
+        out.extend_from_slice(self.bytes.get(..self.len).unwrap_or_default());
+    }
+}
+
+/// A 64-bit number takes at most ten bytes of seven bits.
+const MAX_VARINT: usize = 10;
+
+/// The bytes of a number in LEB128: seven bits each, the lowest first, all but the last with the high bit set.
+#[inline]
+fn varint(mut value: u64) -> impl Iterator<Item = u8> {
+    let mut done = false;
+    std::iter::from_fn(move || {
+        if done {
+            return None;
+        }
+        let low = value as u8 & 0x7f;
+        value >>= 7;
+        done = value == 0;
+        Some(if done { low } else { low | 0x80 })
+    })
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn write_varint(value: u64, out: &mut BytesMut) {
+    for byte in varint(value) {
+        out.put_u8(byte);
+    }
+}
+
+fn write_sized(bytes: &[u8], out: &mut BytesMut) {
+    write_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+#[inline]
+fn write_metadata(metadata: &Metadata, out: &mut BytesMut) {
+    if metadata.is_empty() {
+        return;
+    }
+    write_varint(metadata.len() as u64, out);
+    for (key, value) in metadata.iter() {
+        write_sized(key.as_bytes(), out);
+        write_sized(value, out);
+    }
+}
+
+#[inline]
+fn read_first(message: &mut Bytes) -> Result<(u8, CodecId), EnvelopeError> {
+    let Some(&byte) = message.first() else {
+        return Err(EnvelopeError::Empty);
+    };
+    if byte & MARK_MASK != MARK {
+        return Err(EnvelopeError::NotAnEnvelope { byte });
+    }
+    let version = (byte & VERSION_MASK) >> VERSION_SHIFT;
+    if version != 0 {
+        return Err(EnvelopeError::UnknownVersion { version });
+    }
+    let Some(&codec) = message.get(1) else {
+        return Err(EnvelopeError::Truncated { part: "the codec" });
+    };
+    message.advance(2);
+    Ok((byte & !MARK_MASK & !VERSION_MASK, CodecId::new(codec)))
+}
+
+fn read_byte(message: &mut Bytes, part: &'static str) -> Result<u8, EnvelopeError> {
+    if message.is_empty() {
+        return Err(EnvelopeError::Truncated { part });
+    }
+    Ok(message.get_u8())
+}
+
+#[inline]
+fn read_varint(message: &mut Bytes, part: &'static str) -> Result<u64, EnvelopeError> {
+    let mut value = 0u64;
+    for (at, &byte) in message.iter().enumerate().take(MAX_VARINT) {
+        let bits = u64::from(byte & 0x7f);
+        if at == MAX_VARINT - 1 && byte > 1 {
+            return Err(EnvelopeError::NumberTooLarge { part });
+        }
+        value |= bits << (7 * at);
+        if byte & 0x80 == 0 {
+            if byte == 0 && at > 0 {
+                return Err(EnvelopeError::NumberNotShortest { part });
+            }
+            message.advance(at + 1);
+            return Ok(value);
+        }
+    }
+    Err(EnvelopeError::Truncated { part })
+}
+
+fn read_sized(message: &mut Bytes, part: &'static str) -> Result<Bytes, EnvelopeError> {
+    let claimed = read_varint(message, part)?;
+    let left = message.len();
+    match usize::try_from(claimed) {
+        Ok(len) if len <= left => Ok(message.split_to(len)),
+        _ => Err(EnvelopeError::TooLong {
+            part,
+            claimed,
+            left,
+        }),
+    }
+}
+
+fn read_metadata(message: &mut Bytes) -> Result<Metadata, EnvelopeError> {
+    let count = read_varint(message, "the number of metadata entries")?;
+    if count == 0 {
+        return Err(EnvelopeError::NoMetadata);
+    }
+    // First the extent, then one copy for all: entries that are kept do not keep the receive buffer.
+    let mut rest = message.clone();
+    let mut size = 0usize;
+    for _ in 0..count {
+        let key = read_sized(&mut rest, "a metadata key")?.len();
+        let value = read_sized(&mut rest, "a metadata value")?.len();
+        size = size
+            .saturating_add(key)
+            .saturating_add(value)
+            .saturating_add(Metadata::ENTRY_BYTES);
+        if size > Metadata::MAX_BYTES {
+            return Err(MetadataError::TooLarge { size }.into());
+        }
+    }
+    let extent = message.len() - rest.len();
+    let mut block = Bytes::copy_from_slice(&message.split_to(extent));
+    let mut metadata = Metadata::new();
+    while !block.is_empty() {
+        let key = read_sized(&mut block, "a metadata key")?;
+        let value = read_sized(&mut block, "a metadata value")?;
+        metadata.push_unchecked_memory(key, value)?;
+    }
+    Ok(metadata)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<(RequestHead, Bytes), EnvelopeError> {
+        RequestHead::read(Bytes::copy_from_slice(bytes))
+    }
+
+    fn read_reply(bytes: &[u8]) -> Result<(ReplyHead, Bytes), EnvelopeError> {
+        ReplyHead::read(Bytes::copy_from_slice(bytes))
+    }
+
+    #[test]
+    fn only_bytes_that_begin_no_text_are_envelopes() {
+        for byte in 0..=u8::MAX {
+            assert_eq!(is_envelope(&[byte]), (0x80..=0xbf).contains(&byte));
+            assert!(!is_envelope(&[byte]) || std::str::from_utf8(&[byte, b'a']).is_err());
+        }
+        assert!(!is_envelope(&[]));
+    }
+
+    #[test]
+    fn the_body_shares_the_memory_of_the_message() {
+        let message = Bytes::from_static(&[0x80, 1, 7, 8, 9]);
+        let (head, body) = RequestHead::read(message.clone()).unwrap();
+        assert_eq!(
+            head,
+            RequestHead {
+                codec: CodecId::BINCODE,
+                remaining: None,
+                metadata: Metadata::new()
+            }
+        );
+        assert_eq!(body.as_ptr(), message[2..].as_ptr());
+    }
+
+    #[test]
+    fn the_remaining_time_is_cut_to_microseconds() {
+        let mut out = BytesMut::new();
+        RequestHead::write(
+            CodecId::JSON,
+            Some(Duration::from_nanos(1_999)),
+            &Metadata::new(),
+            &mut out,
+        );
+        assert_eq!(&out[..], [0x81, 3, 1]);
+        let (head, _) = RequestHead::read(out.freeze()).unwrap();
+        assert_eq!(head.remaining, Some(Duration::from_micros(1)));
+        let mut out = BytesMut::new();
+        RequestHead::write(
+            CodecId::JSON,
+            Some(Duration::MAX),
+            &Metadata::new(),
+            &mut out,
+        );
+        let (head, _) = RequestHead::read(out.freeze()).unwrap();
+        assert_eq!(head.remaining, Some(Duration::from_micros(u64::MAX)));
+    }
+
+    #[test]
+    fn every_malformed_request_has_its_own_error() {
+        use EnvelopeError as E;
+        let part = "the remaining time";
+        let table: &[(&[u8], E)] = &[
+            (&[], E::Empty),
+            (b"{}", E::NotAnEnvelope { byte: b'{' }),
+            (&[0xc0, 1], E::NotAnEnvelope { byte: 0xc0 }),
+            (&[0x90, 1], E::UnknownVersion { version: 1 }),
+            (&[0xbf, 1], E::UnknownVersion { version: 3 }),
+            (&[0x80], E::Truncated { part: "the codec" }),
+            (&[0x84, 1], E::UnknownFlags { flags: 0b0100 }),
+            (&[0x8b, 1], E::UnknownFlags { flags: 0b1000 }),
+            (&[0x81, 1], E::Truncated { part }),
+            (&[0x81, 1, 0xff, 0xff], E::Truncated { part }),
+            (&[0x81, 1, 0x80, 0x00], E::NumberNotShortest { part }),
+            (
+                &[
+                    0x81, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2,
+                ],
+                E::NumberTooLarge { part },
+            ),
+            (
+                &[
+                    0x81, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x81, 0,
+                ],
+                E::NumberTooLarge { part },
+            ),
+            (
+                &[0x82, 1],
+                E::Truncated {
+                    part: "the number of metadata entries",
+                },
+            ),
+            (&[0x82, 1, 0], E::NoMetadata),
+            (
+                &[0x82, 1, 1],
+                E::Truncated {
+                    part: "a metadata key",
+                },
+            ),
+            (
+                &[0x82, 1, 1, 5, b'a'],
+                E::TooLong {
+                    part: "a metadata key",
+                    claimed: 5,
+                    left: 1,
+                },
+            ),
+            (
+                &[0x82, 1, 1, 1, b'a'],
+                E::Truncated {
+                    part: "a metadata value",
+                },
+            ),
+            (
+                &[0x82, 1, 1, 1, b'a', 9, 0],
+                E::TooLong {
+                    part: "a metadata value",
+                    claimed: 9,
+                    left: 1,
+                },
+            ),
+            (
+                &[0x82, 1, 1, 0, 0],
+                E::Metadata(MetadataError::InvalidKey { key: String::new() }),
+            ),
+            (
+                &[0x82, 1, 1, 1, b'A', 0],
+                E::Metadata(MetadataError::InvalidKey {
+                    key: "A".to_owned(),
+                }),
+            ),
+        ];
+        for (bytes, error) in table {
+            assert_eq!(read(bytes).unwrap_err(), *error, "{bytes:02x?}");
+            let code = error.request_status().code();
+            let expected = match error {
+                E::UnknownFlags { .. } | E::UnknownVersion { .. } => Code::Unimplemented,
+                _ => Code::InvalidArgument,
+            };
+            assert_eq!(code, expected);
+            assert_eq!(error.request_status().execution(), Execution::NotExecuted);
+        }
+    }
+
+    #[test]
+    fn metadata_over_its_limit_is_refused_before_it_is_copied() {
+        // A count of 2^63 entries, all of them empty: stopped by the limit, which counts 32 bytes for each.
+        let mut message = vec![0x82, 1];
+        message.extend([0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1]);
+        message.extend([1, b'a', 0].repeat(100_000));
+        let error = read(&message).unwrap_err();
+        assert_eq!(
+            error,
+            EnvelopeError::Metadata(MetadataError::TooLarge { size: 497 * 33 })
+        );
+    }
+
+    #[test]
+    fn every_malformed_answer_has_its_own_error() {
+        use EnvelopeError as E;
+        assert_eq!(read_reply(&[0x8c, 1]).unwrap_err(), E::UnknownOutcome);
+        assert_eq!(
+            read_reply(&[0xa0, 1]).unwrap_err(),
+            E::UnknownVersion { version: 2 }
+        );
+        assert_eq!(
+            read_reply(&[0x81, 1, 5]).unwrap_err(),
+            E::Truncated {
+                part: "the handler time"
+            }
+        );
+        let table: &[(&[u8], E)] = &[
+            (
+                &[],
+                E::Truncated {
+                    part: "the status code",
+                },
+            ),
+            (
+                &[5],
+                E::Truncated {
+                    part: "the execution mark",
+                },
+            ),
+            (&[0, 0, 0, 0], E::OkStatus),
+            (&[5, 2, 0, 0], E::UnknownExecution { mark: 2 }),
+            (
+                &[5, 0],
+                E::Truncated {
+                    part: "the status message",
+                },
+            ),
+            (
+                &[5, 0, 3, b'a'],
+                E::TooLong {
+                    part: "the status message",
+                    claimed: 3,
+                    left: 1,
+                },
+            ),
+            (&[5, 0, 1, 0xff, 0], E::MessageNotUtf8),
+            (
+                &[5, 0, 1, b'a'],
+                E::Truncated {
+                    part: "the status details",
+                },
+            ),
+            (&[5, 0, 0, 0, 9], E::TrailingBytes { left: 1 }),
+        ];
+        for (bytes, error) in table {
+            assert_eq!(
+                read_status(Bytes::from_static(bytes), Metadata::new()).unwrap_err(),
+                *error,
+                "{bytes:02x?}"
+            );
+            assert_eq!(error.reply_status().execution(), Execution::MayHaveExecuted);
+        }
+        let later = read_status(Bytes::from_static(&[99, 1, 0, 0]), Metadata::new()).unwrap();
+        assert_eq!(
+            (later.code(), later.execution()),
+            (Code::Unknown, Execution::NotExecuted)
+        );
+    }
+
+    #[test]
+    fn a_status_travels_with_everything_but_its_local_parts() {
+        let mut status = Status::aborted("lost the race")
+            .with_details(vec![1, 2, 3])
+            .with_source("here");
+        status
+            .metadata_mut()
+            .insert_text("retry-after", "3")
+            .unwrap();
+        let mut out = BytesMut::new();
+        let timing = ServerTiming {
+            queue: Duration::from_micros(200),
+            handler: Duration::from_secs(1),
+        };
+        write_status_reply(CodecId::BINCODE, &status, Some(timing), &mut out);
+        let (head, body) = ReplyHead::read(out.freeze()).unwrap();
+        assert_eq!((head.outcome, head.timing), (Outcome::Status, Some(timing)));
+        let back = read_status(body, head.metadata).unwrap();
+        assert_eq!(back, status);
+        assert!(std::error::Error::source(&back).is_none());
+    }
+
+    #[derive(Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
+    enum GreetError {
+        #[error("name is empty")]
+        EmptyName,
+        #[error(transparent)]
+        Rpc(#[from] Status),
+        #[error("has no json form")]
+        Odd(std::collections::BTreeMap<(u8, u8), u8>),
+    }
+
+    impl MethodError for GreetError {
+        fn as_status(&self) -> Option<&Status> {
+            match self {
+                Self::Rpc(status) => Some(status),
+                _ => None,
+            }
+        }
+    }
+
+    #[test]
+    fn plain_errors_have_the_form_of_the_protocol() {
+        let plain = |error: GreetError| {
+            let mut out = BytesMut::new();
+            write_plain_error(&error, &mut out);
+            String::from_utf8(out.to_vec()).unwrap()
+        };
+        let typed = plain(GreetError::EmptyName);
+        assert_eq!(
+            typed,
+            r#"{"code":2,"message":"name is empty","error":"EmptyName"}"#
+        );
+        assert_eq!(
+            PlainError::read(typed.as_bytes()).unwrap().error.unwrap(),
+            "EmptyName"
+        );
+        let status = plain(GreetError::Rpc(Status::not_found("no <user>")));
+        assert_eq!(status, r#"{"code":5,"message":"no <user>"}"#);
+        assert_eq!(
+            PlainError::read(status.as_bytes()).unwrap().into_status(),
+            Status::not_found("no <user>")
+        );
+        let odd = plain(GreetError::Odd([((1, 2), 3)].into()));
+        assert_eq!(odd, r#"{"code":2,"message":"has no json form"}"#);
+    }
+
+    #[test]
+    fn the_in_band_errors_of_go_become_statuses_and_values_stay_values() {
+        let status = |text: &str| PlainError::read(text.as_bytes()).map(PlainError::into_status);
+        let missing = status(r#"{"code":102,"message":"handle error"}"#).unwrap();
+        assert_eq!(
+            (missing.code(), missing.execution()),
+            (Code::Unimplemented, Execution::NotExecuted)
+        );
+        let failed = status(r#"{"code":-1,"message":"handler fail:boom"}"#).unwrap();
+        assert_eq!(
+            (failed.code(), failed.message()),
+            (Code::Unknown, "handler fail:boom")
+        );
+        assert_eq!(
+            status(r#"{"code":101,"message":"handle no response"}"#)
+                .unwrap()
+                .code(),
+            Code::Internal
+        );
+        assert_eq!(
+            status(r#"{"code":106}"#).unwrap().code(),
+            Code::ResourceExhausted
+        );
+        for value in [
+            "1",
+            "{}",
+            r#"{"code":0}"#,
+            r#"{"code":102,"other":1}"#,
+            r#"{"code":"x"}"#,
+            "[",
+            "{\"code\":1",
+        ] {
+            assert_eq!(status(value), None, "{value}");
+        }
+    }
+}

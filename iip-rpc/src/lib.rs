@@ -1,0 +1,90 @@
+//! Typed RPC from a Rust trait: write the trait, put [`#[service]`](macro@service) on it, and have a client and a server.
+//! No IDL, no protoc, no build script.
+//!
+//! ```
+//! use std::time::Duration;
+//! use iip_rpc::{Client, Server, Status, service};
+//!
+//! #[service]
+//! pub trait Greeter {
+//!     /// Greets someone.
+//!     async fn hello(&self, name: String) -> Result<String, Status>;
+//! }
+//!
+//! struct Polite;
+//!
+//! impl Greeter for Polite {
+//!     async fn hello(&self, name: String) -> Result<String, Status> {
+//!         Ok(format!("hello, {name}"))
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::builder().service(GreeterServer::new(Polite)).bind("127.0.0.1:0").await?;
+//! let greeter = GreeterClient::new(Client::connect(server.target()).await?);
+//! assert_eq!(greeter.hello("world".into()).await?, "hello, world");
+//! server.shutdown(Duration::from_secs(1)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The client implements the same trait, so code that takes `impl Greeter` runs against a server, or without one.
+//!
+//! # Where to find what
+//!
+//! | you want | look at |
+//! |---|---|
+//! | call: timeouts, metadata, several connections | [`Client`], [`ClientBuilder`], [`CallOptions`] |
+//! | serve: several services, limits, shutdown | [`Server`], [`ServerBuilder`] |
+//! | know who calls, until when, with which metadata | [`CallContext`] |
+//! | fail: codes, your own error types, may it have run? | [`Status`], [`MethodError`], [`Execution`] |
+//! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
+//! | large data without copies | [`Payload`], or `bytes::Bytes` |
+//! | bytes on the wire | `docs/wire.md` in the repository, [`envelope`], [`codec`] |
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `macros` | yes | [`#[service]`](macro@service) and `#[derive(MethodError)]` |
+//! | `codec-bincode` | yes | the default codec; without it, JSON is |
+//! | `tls` | no | TLS by rustls, `tls` |
+
+pub mod arguments;
+mod client;
+pub mod codec;
+mod context;
+pub mod envelope;
+pub mod metadata;
+pub mod method;
+pub mod payload;
+mod scratch;
+mod server;
+pub mod status;
+
+#[doc(hidden)]
+pub mod __private;
+
+pub use self::client::{CallOptions, Client, ClientBuilder, RawBody, ReplyMetadata};
+pub use self::context::CallContext;
+pub use self::metadata::Metadata;
+pub use self::method::{MethodDescriptor, OnCancel};
+pub use self::payload::Payload;
+pub use self::server::{Methods, Server, ServerBuilder, Service};
+pub use self::status::{Code, Execution, MethodError, Phases, Status};
+
+/// Byte streams to speak over: addresses, memory, your own.
+pub use iip_core::transport;
+
+/// TLS for both sides.
+#[cfg(feature = "tls")]
+pub use iip_core::tls;
+
+pub use iip_core::{ConfigError, Limits};
+
+#[cfg(feature = "macros")]
+pub use iip_macros::{MethodError, service};
+
+/// What methods return; their failure is a [`Status`] unless they have an error type of their own.
+pub type Result<T, E = Status> = std::result::Result<T, E>;

@@ -1,0 +1,221 @@
+//! What is known about a method before any call of it: its names, its path and its policies.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What happens to a running handler when its caller goes away: the caller dropped the call, its time ran out, or the
+/// connection was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum OnCancel {
+    /// The handler's future is dropped at its next await. The default, and right for everything that may stop anywhere.
+    #[default]
+    Abort,
+    /// The handler goes on and can see in its call context that nobody waits any more; it decides itself when to stop.
+    Token,
+    /// The handler runs to its end as if nothing had happened, and its answer is thrown away. For work that must not be
+    /// left half done.
+    RunToEnd,
+}
+
+/// How the arguments and the result of a method lie in the messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Format {
+    /// Inside the envelope, in the codec of the client. Such a method also answers plain JSON with plain JSON.
+    #[default]
+    Envelope,
+    /// Plain JSON in both directions, without an envelope: for peers that know only IIP.
+    Json,
+    /// The one argument and the result are the bytes of the messages as they are, without an envelope.
+    Raw,
+}
+
+/// One method of a service, as `#[service]` describes it: where it is called, how its arguments are named and what its
+/// attributes ask for.
+///
+/// Built in a constant:
+///
+/// ```
+/// use std::time::Duration;
+/// use iip_rpc::method::MethodDescriptor;
+///
+/// const HELLO: &MethodDescriptor = &MethodDescriptor::new("Greeter", "hello", "/greeter/hello", &["name"])
+///     .timeout(Duration::from_millis(500))
+///     .idempotent();
+///
+/// assert_eq!(HELLO.to_string(), "Greeter.hello");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MethodDescriptor {
+    service: &'static str,
+    name: &'static str,
+    path: &'static str,
+    args: &'static [&'static str],
+    format: Format,
+    timeout: Option<Duration>,
+    idempotent: bool,
+    on_cancel: OnCancel,
+}
+
+impl MethodDescriptor {
+    /// Describes a method with the default policies: enveloped, no timeout of its own, not idempotent, aborted on
+    /// cancellation.
+    ///
+    /// `args` are the names of the arguments in their order; JSON uses them as keys.
+    #[must_use]
+    pub const fn new(
+        service: &'static str,
+        name: &'static str,
+        path: &'static str,
+        args: &'static [&'static str],
+    ) -> Self {
+        Self {
+            service,
+            name,
+            path,
+            args,
+            format: Format::Envelope,
+            timeout: None,
+            idempotent: false,
+            on_cancel: OnCancel::Abort,
+        }
+    }
+
+    /// The one argument and the result are the bytes of the messages as they are: to call, or to replace, a service that
+    /// knows nothing of this crate.
+    #[must_use]
+    pub const fn raw(mut self) -> Self {
+        self.format = Format::Raw;
+        self
+    }
+
+    /// Arguments and results are plain JSON without an envelope: to call, or to replace, a JSON service on plain IIP.
+    #[must_use]
+    pub const fn json(mut self) -> Self {
+        self.format = Format::Json;
+        self
+    }
+
+    /// The time a call of this method may take from the call to the answer, where the caller gives none. Unset by default:
+    /// then the client's `call_timeout` holds.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Running the method twice does no more than running it once: calls that may already have run can be repeated.
+    #[must_use]
+    pub const fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    /// What happens to a running handler when its caller goes away. [`OnCancel::Abort`] by default.
+    #[must_use]
+    pub const fn on_cancel(mut self, on_cancel: OnCancel) -> Self {
+        self.on_cancel = on_cancel;
+        self
+    }
+
+    /// The name of the trait.
+    #[must_use]
+    pub const fn service(&self) -> &'static str {
+        self.service
+    }
+
+    /// The name of the method in the trait.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The IIP path that calls go to, such as `/greeter/hello`.
+    #[must_use]
+    pub const fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// The names of the arguments, in their order.
+    #[must_use]
+    pub const fn args(&self) -> &'static [&'static str] {
+        self.args
+    }
+
+    /// How arguments and results lie in the messages.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whether the messages are the bytes of the argument and the result as they are.
+    #[must_use]
+    pub const fn is_raw(&self) -> bool {
+        matches!(self.format, Format::Raw)
+    }
+
+    /// Whether the messages are plain JSON without an envelope.
+    #[must_use]
+    pub const fn is_json(&self) -> bool {
+        matches!(self.format, Format::Json)
+    }
+
+    /// The time the attribute of the method gives to a call, if it does.
+    #[must_use]
+    pub const fn default_timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// Whether a call that may already have run can be repeated.
+    #[must_use]
+    pub const fn is_idempotent(&self) -> bool {
+        self.idempotent
+    }
+
+    /// What happens to a running handler when its caller goes away.
+    #[must_use]
+    pub const fn cancel_policy(&self) -> OnCancel {
+        self.on_cancel
+    }
+}
+
+/// `Service.method`, as it appears in errors and logs.
+impl fmt::Display for MethodDescriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.service, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &MethodDescriptor =
+        &MethodDescriptor::new("Store", "get", "/store/get", &["key", "version"]);
+    const FULL: &MethodDescriptor = &MethodDescriptor::new("Echo", "echo", "/echo", &["body"])
+        .raw()
+        .timeout(Duration::from_millis(500))
+        .idempotent()
+        .on_cancel(OnCancel::RunToEnd);
+
+    #[test]
+    fn a_new_descriptor_has_the_default_policies() {
+        assert_eq!(PLAIN.to_string(), "Store.get");
+        assert_eq!(PLAIN.path(), "/store/get");
+        assert_eq!(PLAIN.args(), ["key", "version"]);
+        assert_eq!(PLAIN.format(), Format::Envelope);
+        assert_eq!(PLAIN.default_timeout(), None);
+        assert!(!PLAIN.is_idempotent() && !PLAIN.is_raw() && !PLAIN.is_json());
+        assert_eq!(PLAIN.cancel_policy(), OnCancel::Abort);
+    }
+
+    #[test]
+    fn every_setter_is_seen_by_its_getter() {
+        assert_eq!((FULL.service(), FULL.name()), ("Echo", "echo"));
+        assert!(FULL.is_raw() && FULL.is_idempotent());
+        assert_eq!(FULL.default_timeout(), Some(Duration::from_millis(500)));
+        assert_eq!(FULL.cancel_policy(), OnCancel::RunToEnd);
+        assert!(FULL.json().is_json());
+    }
+}

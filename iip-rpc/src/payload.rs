@@ -1,0 +1,389 @@
+//! Bytes as arguments and results, without copying them.
+//!
+//! Serde shows a type only a borrowed slice of the message it is read from, and gives a format only a borrowed slice of the
+//! value it writes; both sides then have to copy. While a message is read, this module keeps the message itself at hand,
+//! in a thread-local, so that a [`Payload`] can become a part of it; while a value is written, it keeps the payload at
+//! hand, so that the encoder can hand it on as it is.
+
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Deref;
+
+use bytes::Bytes;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// From this size on a received [`Payload`] is a part of the message it came in. A smaller one is copied, which costs less
+/// than sharing and does not keep the whole receive buffer alive.
+pub const SHARE_FROM_BYTES: usize = 2 * 1024;
+
+/// From this size on a sent [`Payload`] at the end of a message leaves from where it lies, without being copied behind the
+/// rest of the message.
+pub const SPLIT_FROM_BYTES: usize = 4 * 1024;
+
+/// Bytes as an argument, as a result, or anywhere inside one, that are not copied on their way.
+///
+/// On the wire it is what `Vec<u8>` and `bytes::Bytes` are, so the two sides need not agree on one of them. Received,
+/// it is a part of the message's buffer instead of a copy of it (from 2 KiB on). Sent as the last part of a message, it
+/// goes to the network from where it lies (from 4 KiB on). An argument that is a plain `bytes::Bytes` is received without
+/// a copy too; inside another type only `Payload` is.
+///
+/// In JSON it is an array of numbers; a text is taken for its UTF-8 bytes.
+///
+/// # Examples
+///
+/// ```
+/// use bytes::Bytes;
+/// use iip_rpc::payload::Payload;
+///
+/// let payload = Payload::from(Bytes::from_static(b"abc"));
+/// assert_eq!(payload.len(), 3);
+/// assert_eq!(Bytes::from(payload), "abc");
+/// ```
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Payload(Bytes);
+
+impl Payload {
+    /// An empty payload. Does not allocate.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Bytes::new())
+    }
+
+    /// The bytes, still shared with whatever they are a part of.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Payload {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Bytes> for Payload {
+    #[inline]
+    fn from(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl From<&'static [u8]> for Payload {
+    fn from(bytes: &'static [u8]) -> Self {
+        Self(Bytes::from_static(bytes))
+    }
+}
+
+impl From<String> for Payload {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<Payload> for Bytes {
+    #[inline]
+    fn from(payload: Payload) -> Self {
+        payload.0
+    }
+}
+
+impl From<Payload> for Vec<u8> {
+    fn from(payload: Payload) -> Self {
+        payload.0.into()
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.len())
+    }
+}
+
+impl Serialize for Payload {
+    #[inline]
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let _offer = Offer::make(&self.0);
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_byte_buf(PayloadVisitor)
+    }
+}
+
+struct PayloadVisitor;
+
+impl<'de> Visitor<'de> for PayloadVisitor {
+    type Value = Payload;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes")
+    }
+
+    #[inline]
+    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Payload, E> {
+        Ok(Payload(share(bytes)))
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Payload, E> {
+        Ok(Payload(Bytes::copy_from_slice(bytes)))
+    }
+
+    fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Payload, E> {
+        Ok(Payload(bytes.into()))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Payload, E> {
+        Ok(Payload(share(text.as_bytes())))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Payload, E> {
+        Ok(Payload(Bytes::copy_from_slice(text.as_bytes())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Payload, A::Error> {
+        VecVisitor.visit_seq(seq).map(Payload::from)
+    }
+}
+
+/// Reads a `Vec<u8>` from a format in which a sequence of bytes and bytes are the same, in one copy.
+struct VecVisitor;
+
+impl<'de> Visitor<'de> for VecVisitor {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+        Ok(bytes.to_vec())
+    }
+
+    fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+        Ok(bytes)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u8>, A::Error> {
+        let mut bytes = Vec::with_capacity(seq.size_hint().unwrap_or(0).min(4096));
+        while let Some(byte) = seq.next_element()? {
+            bytes.push(byte);
+        }
+        Ok(bytes)
+    }
+}
+
+/// A value that is sent with all that is known of its type: a `bytes::Bytes` in it leaves without a copy, as a [`Payload`]
+/// does.
+///
+/// Generated code wraps the arguments that it owns. On the wire the wrapper leaves no trace.
+#[derive(Debug, Clone, Copy)]
+pub struct ByValue<T>(pub T);
+
+impl<T: Serialize + 'static> Serialize for ByValue<T> {
+    #[inline]
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let _offer = (&self.0 as &dyn Any).downcast_ref().map(Offer::make);
+        self.0.serialize(serializer)
+    }
+}
+
+/// Reads a `T`: `Bytes` without a copy, and `Vec<u8>` in one copy where `bytes_are_sequences`; everything else as it reads
+/// itself.
+#[inline]
+pub(crate) fn deserialize_owned<'de, T, D>(
+    deserializer: D,
+    bytes_are_sequences: bool,
+) -> Result<T, D::Error>
+where
+    T: Deserialize<'de> + 'static,
+    D: Deserializer<'de>,
+{
+    // Both questions are answered when the code is compiled.
+    if TypeId::of::<T>() == TypeId::of::<Bytes>() {
+        same_type(Payload::deserialize(deserializer)?.0)
+    } else if TypeId::of::<T>() == TypeId::of::<Vec<u8>>() && bytes_are_sequences {
+        same_type(deserializer.deserialize_byte_buf(VecVisitor)?)
+    } else {
+        T::deserialize(deserializer)
+    }
+}
+
+/// Turns a value into the same type under another name.
+#[inline]
+fn same_type<T: 'static, U: 'static, E: serde::de::Error>(value: T) -> Result<U, E> {
+    let mut slot = Some(value);
+    let same = (&mut slot as &mut dyn Any).downcast_mut::<Option<U>>();
+    same.and_then(Option::take)
+        .ok_or_else(|| E::custom("not the same type"))
+}
+
+thread_local! {
+    /// The message that is being read on this thread.
+    static MESSAGE: RefCell<Bytes> = const { RefCell::new(Bytes::new()) };
+    /// The payload that is just being given to a serializer on this thread.
+    static OFFERED: RefCell<Bytes> = const { RefCell::new(Bytes::new()) };
+}
+
+/// Runs `read`, during which payloads borrowed from `message` become parts of it.
+#[inline]
+pub(crate) fn while_reading<R>(message: &Bytes, read: impl FnOnce() -> R) -> R {
+    /// Puts back what was there, also when `read` panics: reading may nest.
+    struct Restore(Bytes);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            MESSAGE.with_borrow_mut(|current| std::mem::swap(current, &mut self.0));
+        }
+    }
+    if message.len() < SHARE_FROM_BYTES {
+        return read();
+    }
+    let _restore = Restore(MESSAGE.replace(message.clone()));
+    read()
+}
+
+/// `bytes` as a part of the message that is being read, or as a copy where they are no part of it or too small to share.
+#[inline]
+fn share(bytes: &[u8]) -> Bytes {
+    if bytes.len() >= SHARE_FROM_BYTES
+        && let Some(part) = MESSAGE.with_borrow(|message| part_of(message, bytes))
+    {
+        return part;
+    }
+    Bytes::copy_from_slice(bytes)
+}
+
+fn part_of(whole: &Bytes, part: &[u8]) -> Option<Bytes> {
+    let (outer, inner) = (whole.as_ptr_range(), part.as_ptr_range());
+    (outer.start <= inner.start && inner.end <= outer.end).then(|| whole.slice_ref(part))
+}
+
+/// While it lives, [`take_offered`] finds the bytes it was made of.
+struct Offer(bool);
+
+impl Offer {
+    #[inline]
+    fn make(bytes: &Bytes) -> Self {
+        let large = bytes.len() >= SPLIT_FROM_BYTES;
+        if large {
+            OFFERED.set(bytes.clone());
+        }
+        Self(large)
+    }
+}
+
+impl Drop for Offer {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0 {
+            OFFERED.take();
+        }
+    }
+}
+
+/// The payload whose bytes a serializer was just given, if it was one and is large.
+#[inline]
+pub(crate) fn take_offered(bytes: &[u8]) -> Option<Bytes> {
+    if bytes.len() < SPLIT_FROM_BYTES {
+        return None;
+    }
+    let offered = OFFERED.take();
+    (offered.as_ptr_range() == bytes.as_ptr_range()).then_some(offered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_message_is_shared_and_anything_else_copied() {
+        let message = Bytes::from(vec![7; 3 * SHARE_FROM_BYTES]);
+        let elsewhere = vec![7; SHARE_FROM_BYTES];
+        let part = &message[10..10 + SHARE_FROM_BYTES];
+        while_reading(&message, || {
+            assert_eq!(share(part).as_ptr(), part.as_ptr());
+            assert_ne!(share(&elsewhere).as_ptr(), elsewhere.as_ptr());
+            let small = &message[..SHARE_FROM_BYTES - 1];
+            assert_ne!(share(small).as_ptr(), small.as_ptr());
+        });
+        assert_ne!(
+            share(part).as_ptr(),
+            part.as_ptr(),
+            "after reading nothing is shared"
+        );
+        assert_eq!(share(part), part);
+    }
+
+    #[test]
+    fn reading_nests_and_survives_a_panic() {
+        let outer = Bytes::from(vec![1; SHARE_FROM_BYTES]);
+        let inner = Bytes::from(vec![2; SHARE_FROM_BYTES]);
+        while_reading(&outer, || {
+            while_reading(&inner, || {
+                assert_eq!(share(&inner).as_ptr(), inner.as_ptr())
+            });
+            let unwound =
+                std::panic::catch_unwind(|| while_reading(&inner, || panic!("in a deserialize")));
+            assert!(unwound.is_err());
+            assert_eq!(share(&outer).as_ptr(), outer.as_ptr());
+            assert_ne!(share(&inner).as_ptr(), inner.as_ptr());
+        });
+        assert_eq!(MESSAGE.with_borrow(Bytes::len), 0);
+    }
+
+    #[test]
+    fn an_offer_ends_with_the_serialization() {
+        let bytes = Bytes::from(vec![1; SPLIT_FROM_BYTES]);
+        serde_json::to_string(&Payload::from(bytes.clone())).unwrap();
+        assert_eq!(take_offered(&bytes), None);
+        let _offer = Offer::make(&bytes);
+        assert_eq!(
+            take_offered(&vec![1; SPLIT_FROM_BYTES]),
+            None,
+            "other bytes are not the offered ones"
+        );
+    }
+
+    #[test]
+    fn json_takes_numbers_and_texts() {
+        let payload: Payload = serde_json::from_str("[1,2,255]").unwrap();
+        assert_eq!(&*payload, [1, 2, 255]);
+        assert_eq!(serde_json::to_string(&payload).unwrap(), "[1,2,255]");
+        assert_eq!(
+            &*serde_json::from_str::<Payload>("\"abc\"").unwrap(),
+            b"abc"
+        );
+        assert!(serde_json::from_str::<Payload>("[256]").is_err());
+    }
+
+    #[test]
+    fn by_value_leaves_no_trace() {
+        let value = (String::from("a"), 5);
+        assert_eq!(
+            serde_json::to_string(&ByValue(value.clone())).unwrap(),
+            serde_json::to_string(&value).unwrap()
+        );
+    }
+}

@@ -1,0 +1,546 @@
+//! The typed server: from a message to the arguments, and from the result to an answer.
+//!
+//! One call from top to bottom is [`Unary::call`].
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use iip_core::transport::MemoryConnector;
+use iip_core::{
+    Body, Handler, HandlerError, HandlerFuture, Limits, Refusal, Request, Response, ServerConfig,
+};
+use serde::Serialize;
+
+use crate::arguments::FromArguments;
+use crate::client::{MAX_MESSAGE_BYTES, RawBody, announcement};
+use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
+use crate::context::{CallContext, now};
+use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
+use crate::metadata::Metadata;
+use crate::method::{MethodDescriptor, OnCancel};
+use crate::scratch;
+use crate::status::{Execution, MethodError, Status};
+
+/// Something a [`Server`] can serve. `#[service]` implements it for the server type it makes, such as `GreeterServer`.
+pub trait Service {
+    /// Registers every method.
+    fn register(self, methods: &mut Methods);
+}
+
+/// The methods that are being registered with a server.
+pub struct Methods {
+    handlers: Vec<(&'static str, Arc<dyn Handler>)>,
+    limits: DecodeLimits,
+}
+
+impl Methods {
+    /// Registers a method: `call` runs for each of its calls.
+    pub fn unary<S, A, T, E, F, Fut>(
+        &mut self,
+        method: &'static MethodDescriptor,
+        service: &Arc<S>,
+        call: F,
+    ) where
+        S: Send + Sync + 'static,
+        A: FromArguments,
+        T: Serialize + Send + 'static,
+        E: MethodError,
+        F: Fn(Arc<S>, CallContext, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let unary = Unary {
+            method,
+            service: Arc::clone(service),
+            call,
+            limits: self.limits,
+            types: PhantomData,
+        };
+        self.handlers.push((
+            method.path(),
+            Arc::new(Method {
+                unary: Arc::new(unary),
+                method,
+            }),
+        ));
+    }
+
+    /// Registers a method bound to raw bytes.
+    pub fn unary_raw<S, T, E, F, Fut>(
+        &mut self,
+        method: &'static MethodDescriptor,
+        service: &Arc<S>,
+        call: F,
+    ) where
+        S: Send + Sync + 'static,
+        T: RawBody + Send + 'static,
+        E: MethodError,
+        F: Fn(Arc<S>, CallContext, Bytes) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let raw = Raw {
+            method,
+            service: Arc::clone(service),
+            call,
+        };
+        self.handlers.push((
+            method.path(),
+            Arc::new(Method {
+                unary: Arc::new(raw),
+                method,
+            }),
+        ));
+    }
+}
+
+impl fmt::Debug for Methods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.handlers.iter().map(|(path, _)| path))
+            .finish()
+    }
+}
+
+/// How one call is run.
+trait Run: Send + Sync + 'static {
+    fn run(self: Arc<Self>, request: Request) -> HandlerFuture;
+}
+
+/// One registered method, as the core sees it.
+struct Method<U> {
+    unary: Arc<U>,
+    method: &'static MethodDescriptor,
+}
+
+impl<U: Run> Handler for Method<U> {
+    fn call(&self, request: Request) -> HandlerFuture {
+        Arc::clone(&self.unary).run(request)
+    }
+
+    fn on_cancel(&self) -> iip_core::OnCancel {
+        match self.method.cancel_policy() {
+            OnCancel::Abort => iip_core::OnCancel::Abort,
+            OnCancel::Token => iip_core::OnCancel::Token,
+            OnCancel::RunToEnd => iip_core::OnCancel::RunToEnd,
+        }
+    }
+
+    fn refuse(&self, refusal: &Refusal, body: &Bytes) -> Body {
+        refuse(refusal, body, self.method.is_raw())
+    }
+
+    fn on_panic(&self, body: &Bytes) -> Body {
+        if self.method.is_raw() {
+            return r#"{"code":101,"message":"handle no response"}"#.into();
+        }
+        answer_status(&Status::internal("the handler panicked"), is_plain(body))
+    }
+
+    fn keeps_request_for_panic(&self) -> bool {
+        true
+    }
+}
+
+fn refuse(refusal: &Refusal, body: &Bytes, raw: bool) -> Body {
+    if raw {
+        return format!("{{\"code\":-1,\"message\":\"handler fail:{refusal}\"}}").into();
+    }
+    let status = match refusal {
+        Refusal::ShuttingDown => Status::unavailable(refusal.to_string()),
+        _ => Status::resource_exhausted(refusal.to_string()),
+    };
+    answer_status(
+        &status.with_execution(Execution::NotExecuted),
+        is_plain(body),
+    )
+}
+
+/// Does the caller speak plain JSON? One whose request was skipped is taken for a typed one.
+fn is_plain(body: &Bytes) -> bool {
+    !body.is_empty() && !envelope::is_envelope(body)
+}
+
+/// The answer that carries a status, in the form the caller understands.
+fn answer_status(status: &Status, plain: bool) -> Body {
+    let encoded = scratch::encode(|out| {
+        if plain {
+            envelope::write_plain_status(status, out);
+        } else {
+            envelope::write_status_reply(CodecId::DEFAULT, status, None, out);
+        }
+        Ok::<_, EncodeError>(None)
+    });
+    encoded.unwrap_or_default()
+}
+
+/// A typed method.
+struct Unary<S, A, T, E, F> {
+    method: &'static MethodDescriptor,
+    service: Arc<S>,
+    call: F,
+    limits: DecodeLimits,
+    #[expect(
+        clippy::type_complexity,
+        reason = "a marker of what is decoded and encoded"
+    )]
+    types: PhantomData<fn(A) -> Result<T, E>>,
+}
+
+impl<S, A, T, E, F, Fut> Run for Unary<S, A, T, E, F>
+where
+    S: Send + Sync + 'static,
+    A: FromArguments,
+    T: Serialize + Send + 'static,
+    E: MethodError,
+    F: Fn(Arc<S>, CallContext, A) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+{
+    fn run(self: Arc<Self>, request: Request) -> HandlerFuture {
+        Box::pin(async move {
+            let plain = is_plain(request.body());
+            Ok(Response::from(match self.answer(request, plain).await {
+                Ok(body) => body,
+                Err(status) => answer_status(&status, plain),
+            }))
+        })
+    }
+}
+
+impl<S, A, T, E, F, Fut> Unary<S, A, T, E, F>
+where
+    A: FromArguments,
+    T: Serialize,
+    E: MethodError,
+    F: Fn(Arc<S>, CallContext, A) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    /// Decodes, runs the method within its deadline, encodes. A status is what never reached the method, or ended it.
+    async fn answer(&self, request: Request, plain: bool) -> Result<Body, Status> {
+        let received = request.received_at();
+        let cancel = (self.method.cancel_policy() == OnCancel::Token).then(|| request.cancelled());
+        let peer = Arc::clone(request.peer());
+        let body = request.into_body();
+        let (codec, remaining, metadata, body) = if plain {
+            (CodecId::JSON, None, Metadata::new(), body)
+        } else {
+            let (head, body) = RequestHead::read(body).map_err(|error| error.request_status())?;
+            (head.codec, head.remaining, head.metadata, body)
+        };
+        let args = A::decode(self.method, codec, &body, &self.limits)
+            .map_err(|error| error.request_status())?;
+        drop(body);
+        if remaining.is_some_and(|remaining| remaining.is_zero()) {
+            let status = Status::deadline_exceeded("no time was left when the call arrived");
+            return Err(status.with_execution(Execution::NotExecuted));
+        }
+        let deadline = remaining.and_then(|remaining| received.checked_add(remaining));
+        let ctx = CallContext::of_call(self.method, metadata, deadline, peer, cancel);
+        let call = ctx
+            .clone()
+            .scope((self.call)(Arc::clone(&self.service), ctx.clone(), args));
+        let (result, waited) = within(call, deadline, self.method.cancel_policy()).await?;
+        let timing = waited.then(|| timing(received));
+        encode_result(codec, result, timing, &ctx.take_reply_metadata(), plain)
+    }
+}
+
+/// Runs a call until its deadline, if the deadline ends it. Tells whether the call had to wait.
+async fn within<Fut: Future>(
+    call: Fut,
+    deadline: Option<Instant>,
+    policy: OnCancel,
+) -> Result<(Fut::Output, bool), Status> {
+    let mut call = pin!(call);
+    // Most calls are ready at once, and then a timer would be wasted on them.
+    let first = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+    if let Poll::Ready(result) = first {
+        return Ok((result, false));
+    }
+    match deadline.filter(|_| policy == OnCancel::Abort) {
+        None => Ok((call.await, true)),
+        Some(deadline) => match tokio::time::timeout_at(deadline.into(), call).await {
+            Ok(result) => Ok((result, true)),
+            Err(_) => Err(Status::deadline_exceeded(
+                "the handler was stopped at the caller's deadline",
+            )),
+        },
+    }
+}
+
+fn timing(received: Instant) -> ServerTiming {
+    ServerTiming {
+        queue: Duration::ZERO,
+        handler: now().saturating_duration_since(received),
+    }
+}
+
+fn encode_result<T: Serialize, E: MethodError>(
+    codec: CodecId,
+    result: Result<T, E>,
+    timing: Option<ServerTiming>,
+    metadata: &Metadata,
+    plain: bool,
+) -> Result<Body, Status> {
+    let encoded = scratch::encode(|out| match &result {
+        Ok(value) => {
+            if !plain {
+                ReplyHead::write(codec, Outcome::Value, timing, metadata, out);
+            }
+            encode_value_split(codec, value, out)
+        }
+        Err(error) if plain => {
+            envelope::write_plain_error(error, out);
+            Ok(None)
+        }
+        Err(error) => match error.as_status() {
+            Some(status) => {
+                // Whatever a call inside the handler met: this handler has run.
+                let status = status.clone().with_execution(Execution::MayHaveExecuted);
+                envelope::write_status_reply(codec, &status, timing, out);
+                Ok(None)
+            }
+            None => {
+                ReplyHead::write(codec, Outcome::Error, timing, metadata, out);
+                encode_value_split(codec, error, out)
+            }
+        },
+    });
+    encoded.map_err(|error| Status::internal(format!("cannot encode the result: {error}")))
+}
+
+/// A method bound to raw bytes.
+struct Raw<S, F> {
+    method: &'static MethodDescriptor,
+    service: Arc<S>,
+    call: F,
+}
+
+impl<S, T, E, F, Fut> Run for Raw<S, F>
+where
+    S: Send + Sync + 'static,
+    T: RawBody + Send + 'static,
+    E: MethodError,
+    F: Fn(Arc<S>, CallContext, Bytes) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+{
+    fn run(self: Arc<Self>, request: Request) -> HandlerFuture {
+        Box::pin(async move {
+            let cancel =
+                (self.method.cancel_policy() == OnCancel::Token).then(|| request.cancelled());
+            let peer = Arc::clone(request.peer());
+            let ctx = CallContext::of_call(self.method, Metadata::new(), None, peer, cancel);
+            let call = (self.call)(Arc::clone(&self.service), ctx.clone(), request.into_body());
+            match ctx.scope(call).await {
+                Ok(data) => Ok(Response::from(data.into_body())),
+                Err(error) => Err(HandlerError::new(match error.as_status() {
+                    Some(status) => status.message().to_owned(),
+                    None => error.to_string(),
+                })),
+            }
+        })
+    }
+}
+
+/// Answers calls of methods that nobody serves.
+struct NoMethod;
+
+impl Handler for NoMethod {
+    fn call(&self, request: Request) -> HandlerFuture {
+        let answer = if envelope::is_envelope(request.body()) {
+            let status = Status::unimplemented(format!(
+                "no method is registered under {:?}",
+                request.path()
+            ));
+            answer_status(&status.with_execution(Execution::NotExecuted), false)
+        } else {
+            // Source: recording unknown_path.
+            r#"{"code":102,"message":"handle error"}"#.into()
+        };
+        Box::pin(async move { Ok(answer.into()) })
+    }
+}
+
+/// What a [`Server`] serves, and how. Made by [`Server::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct ServerBuilder {
+    core: ServerConfig,
+    limits: Limits,
+    services: Vec<Register>,
+}
+
+/// Registers a service once the limits are known.
+struct Register(Box<dyn FnOnce(&mut Methods) + Send>);
+
+impl fmt::Debug for Register {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("service")
+    }
+}
+
+impl ServerBuilder {
+    /// Serves `service` beside those added before. A path that is taken makes [`bind`](Self::bind) fail.
+    pub fn service(mut self, service: impl Service + Send + 'static) -> Self {
+        self.services
+            .push(Register(Box::new(|methods| service.register(methods))));
+        self
+    }
+
+    /// Serves `path` with a handler of raw bytes.
+    pub fn route(mut self, path: &str, handler: impl Handler) -> Self {
+        self.core = self.core.route(path, handler);
+        self
+    }
+
+    /// The largest message sent or received, in bytes. Default: 16 MiB. Beyond it that call fails, naming this option.
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.limits = self.limits.max_message_bytes(bytes);
+        self
+    }
+
+    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Connections at a time. Default: 10,000. Further ones are closed as they are accepted.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.core = self.core.max_connections(connections);
+        self
+    }
+
+    /// Connections at a time from one IP address. Default: as many as [`max_connections`](Self::max_connections).
+    pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
+        self.core = self.core.max_connections_per_peer(connections);
+        self
+    }
+
+    /// Handlers at a time that had to wait, on all connections. Default: 65,536. Further calls are refused, not run.
+    pub fn max_running_calls(mut self, calls: usize) -> Self {
+        self.core = self.core.max_running_calls(calls);
+        self
+    }
+
+    /// Speaks TLS, and nothing else. Default: plain.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: iip_core::tls::ServerTls) -> Self {
+        self.core = self.core.tls(tls);
+        self
+    }
+
+    /// Listens on `host:port` or `unix:/path` and serves; port 0 lets the system choose, see [`Server::local_addr`].
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be listened on, or the configuration cannot work: two methods with one path, for example.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped before it is ready, nothing listens.
+    pub async fn bind(self, target: impl AsRef<str>) -> io::Result<Server> {
+        Ok(Server {
+            core: self.core().bind(target).await?,
+        })
+    }
+
+    /// Serves on a socket that listens already.
+    ///
+    /// # Errors
+    ///
+    /// The configuration cannot work.
+    pub fn listen_on(self, listener: tokio::net::TcpListener) -> io::Result<Server> {
+        Ok(Server {
+            core: self.core().listen_on(listener)?,
+        })
+    }
+
+    /// Serves in memory, for tests; see [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with).
+    ///
+    /// # Errors
+    ///
+    /// The configuration cannot work.
+    pub fn in_memory(self) -> io::Result<(Server, MemoryConnector)> {
+        let (core, connector) = self.core().in_memory()?;
+        Ok((Server { core }, connector))
+    }
+
+    fn core(self) -> ServerConfig {
+        let limits = DecodeLimits::new().max_message_bytes(self.limits.message_bytes());
+        let mut methods = Methods {
+            handlers: Vec::new(),
+            limits,
+        };
+        for Register(register) in self.services {
+            register(&mut methods);
+        }
+        let core = self
+            .core
+            .limits(self.limits)
+            .announce(announcement())
+            .fallback(NoMethod);
+        methods
+            .handlers
+            .into_iter()
+            .fold(core, |core, (path, handler)| {
+                core.route_shared(path, handler)
+            })
+    }
+}
+
+/// A server that is running. Dropping it leaves it running; [`shutdown`](Self::shutdown) ends it.
+#[derive(Debug)]
+pub struct Server {
+    core: iip_core::Server,
+}
+
+impl Server {
+    /// Begins the description of a server.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder {
+            core: iip_core::Server::builder(),
+            limits: Limits::default().max_message_bytes(MAX_MESSAGE_BYTES),
+            services: Vec::new(),
+        }
+    }
+
+    /// The address it listens on, with the port that the system chose; `None` on Unix sockets and in memory.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.core.local_addr()
+    }
+
+    /// The address in the form a client connects to.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        self.core.target()
+    }
+
+    /// Ends the server: no new connections and calls, `limit` for the running calls to end, then by force. Always
+    /// returns, at the latest about a second after `limit`.
+    ///
+    /// Calls that arrive meanwhile are refused as UNAVAILABLE, not executed.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the server has stopped to accept and goes on to drain; nothing is forced.
+    pub async fn shutdown(&self, limit: Duration) {
+        self.core.shutdown(limit).await;
+    }
+
+    /// Waits until the server has been shut down and its last connection has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub async fn stopped(&self) {
+        self.core.stopped().await;
+    }
+}
