@@ -101,7 +101,13 @@ mod tests {
         for at in 0..=8 {
             let mut rest = Body::split("abc", "defg");
             let first = rest.split_to(at);
-            let joined: Vec<u8> = first.into_pieces().iter().chain(&rest.into_pieces()).flatten().copied().collect();
+            let joined: Vec<u8> = first
+                .into_pieces()
+                .iter()
+                .chain(&rest.into_pieces())
+                .flatten()
+                .copied()
+                .collect();
             assert_eq!(joined, b"abcdefg", "cut at {at}");
         }
     }

@@ -388,11 +388,7 @@ impl Client {
     /// # Cancel safety
     ///
     /// Dropping the future, or the parts, cancels the call.
-    pub async fn stream(
-        &self,
-        path: &str,
-        body: impl Into<Body>,
-    ) -> Result<ReplyParts, CallError> {
+    pub async fn stream(&self, path: &str, body: impl Into<Body>) -> Result<ReplyParts, CallError> {
         let deadline = self.deadline(&CallOptions::new());
         let connection = self.connection(deadline).await?;
         let work = Work::Call {

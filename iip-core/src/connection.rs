@@ -1,5 +1,6 @@
 //! What a connection's driver and everyone who uses it share, and the handle that callers hold.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ pub struct Peer {
     addr: Option<SocketAddr>,
     certificates: Vec<Vec<u8>>,
     hello: OnceLock<Option<Value>>,
+    extension: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Peer {
@@ -33,6 +35,7 @@ impl Peer {
             addr,
             certificates,
             hello: OnceLock::new(),
+            extension: OnceLock::new(),
         }
     }
 
@@ -52,6 +55,14 @@ impl Peer {
     #[must_use]
     pub fn hello(&self) -> Option<&Value> {
         self.hello.get().and_then(Option::as_ref)
+    }
+
+    /// What a layer above has worked out about this peer, made by `init` when it is first asked for; for a client that
+    /// is once the hello is over. Only one type of value has room: another type gets `None`.
+    pub fn extension<T: Any + Send + Sync>(&self, init: impl FnOnce(&Self) -> T) -> Option<&T> {
+        self.extension
+            .get_or_init(|| Box::new(init(self)))
+            .downcast_ref()
     }
 
     /// Has the peer answered the hello, in whatever way?

@@ -55,6 +55,7 @@ pub struct Decoder {
     head: Option<(FrameHead, usize, usize)>,
     /// The head at the front of the buffer while only its length is missing.
     early: Option<FrameHead>,
+    /// Status 8 was read and not handed out yet.
     closed: bool,
 }
 
@@ -108,7 +109,7 @@ impl Decoder {
     /// the protocol's order, and before the body has arrived.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
         if self.head.is_none() && !self.parse_head()? {
-            return Ok(self.closed.then(close_frame));
+            return Ok(std::mem::take(&mut self.closed).then(close_frame));
         }
         let Some((head, path_len, total)) = self.head else {
             return Ok(None);
@@ -138,6 +139,8 @@ impl Decoder {
         // Go waits for the NUL before it judges a status over 8; a text or TLS peer is better told at once.
         let status = FrameStatus::from_byte(first).ok_or(ProtocolError::UnknownStatus(first))?;
         if status == FrameStatus::Close {
+            // Nothing behind it counts.
+            self.buf.clear();
             self.closed = true;
             return Ok(false);
         }
@@ -212,4 +215,18 @@ fn channel_id(bytes: &[u8]) -> ChannelId {
             .take(4)
             .fold(0, |id, &byte| id << 8 | u32::from(byte)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_8_is_handed_out_once_and_nothing_behind_it_counts() {
+        let mut decoder = Decoder::new(Side::Client, &Limits::default());
+        decoder.feed(&[8, 5, b'/', 0]);
+        let frame = decoder.next_frame().unwrap().unwrap();
+        assert_eq!(frame.status, FrameStatus::Close);
+        assert_eq!(decoder.next_frame(), Ok(None));
+    }
 }

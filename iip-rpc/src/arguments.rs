@@ -664,7 +664,7 @@ mod tests {
 
     #[test]
     fn a_wrong_binary_argument_is_refused_by_name() {
-        let body = encode(TWO, CodecId::DEFAULT, &("a", "b"));
+        let body = encode(TWO, CodecId::DEFAULT, &("a", "bb"));
         let error = <(String, bool)>::decode(TWO, CodecId::DEFAULT, &body, &DecodeLimits::new())
             .unwrap_err();
         assert_eq!(error.argument(), Some("ttl"));
@@ -672,7 +672,7 @@ mod tests {
         if CodecId::DEFAULT == CodecId::BINCODE {
             let error = <(String,)>::decode(ONE, CodecId::DEFAULT, &body, &DecodeLimits::new())
                 .unwrap_err();
-            assert_eq!(error.kind(), &DecodeErrorKind::TrailingBytes { left: 2 });
+            assert_eq!(error.kind(), &DecodeErrorKind::TrailingBytes { left: 3 });
             assert_eq!(error.argument(), None);
         }
     }

@@ -157,10 +157,7 @@ impl Connection {
             call.exchange = Exchange::Abandoned;
         }
         let result = Err(CallErrorKind::MessageTooLarge { size, limit });
-        self.events.push_back(Event::Reply {
-            token,
-            result,
-        });
+        self.events.push_back(Event::Reply { token, result });
     }
 
     /// The answer to the oldest request of a channel is complete.
@@ -171,10 +168,7 @@ impl Connection {
         result: Result<Bytes, CallErrorKind>,
     ) -> Result<(), ProtocolError> {
         match exchange {
-            Exchange::Call { token } => self.events.push_back(Event::Reply {
-                token,
-                result,
-            }),
+            Exchange::Call { token } => self.events.push_back(Event::Reply { token, result }),
             Exchange::Abandoned => self.events.push_back(Event::Swallowed { channel: id }),
             Exchange::NewChannel | Exchange::NewControlChannel => {
                 let body = result.map_err(|_| ProtocolError::BadControl {

@@ -337,8 +337,15 @@ impl Connection {
         begins: bool,
         ends: bool,
     ) -> Option<u64> {
-        self.outbox
-            .push(channel, path, Message { body: body.into(), begins, ends })
+        self.outbox.push(
+            channel,
+            path,
+            Message {
+                body: body.into(),
+                begins,
+                ends,
+            },
+        )
     }
 
     /// From now on messages to this peer may be cut.

@@ -97,7 +97,11 @@ impl Outbox {
     fn push_frame(&mut self, status: FrameStatus, path: &[u8], channel: ChannelId, body: Body) {
         let len = body.len();
         let pieces = body.into_pieces();
-        let copied: usize = pieces.iter().map(Bytes::len).filter(|&len| len <= COPY_BYTES).sum();
+        let copied: usize = pieces
+            .iter()
+            .map(Bytes::len)
+            .filter(|&len| len <= COPY_BYTES)
+            .sum();
         let room = FRAME_OVERHEAD + path.len() + copied;
         if self.tail.capacity() - self.tail.len() < room {
             self.tail.reserve(room.max(TAIL_BYTES));

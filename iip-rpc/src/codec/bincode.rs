@@ -138,7 +138,7 @@ impl<'a> Encoder<'a> {
     fn put<T: Encode>(&mut self, value: T) -> Result<(), EncodeError> {
         value
             .encode(&mut self.0)
-            .map_err(|failure| EncodeError::custom(failure))
+            .map_err(EncodeError::custom)
     }
 
     /// The variable form of unsigned integers, each in one piece: the crate writes the first byte and the rest apart,
@@ -1023,7 +1023,7 @@ impl<'de> MapAccess<'de> for Entries<'_, 'de> {
     }
 }
 
-impl<'d, 'de> EnumAccess<'de> for &'d mut Decoder<'de> {
+impl<'de> EnumAccess<'de> for &mut Decoder<'de> {
     type Error = DecodeError;
     type Variant = Self;
 

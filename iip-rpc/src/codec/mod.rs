@@ -112,11 +112,7 @@ impl CodecId {
     /// Whether this build can read and write values of this codec.
     #[must_use]
     pub const fn is_supported(self) -> bool {
-        match self {
-            Self::JSON => true,
-            Self::BINCODE => cfg!(feature = "codec-bincode"),
-            _ => false,
-        }
+        matches!(self, Self::JSON) || (matches!(self, Self::BINCODE) && cfg!(feature = "codec-bincode"))
     }
 }
 

@@ -1,0 +1,66 @@
+//! Connections within one process.
+
+use std::io;
+
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
+
+use super::{BACKLOG, ConnectFuture, Connected, Connector};
+
+/// Bytes an in-memory connection holds in each direction before its writer waits. Allocated as they are needed.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// A listener and a connector that meet in memory: a server and its clients in one process, for tests.
+///
+/// Up to 1024 connections wait to be accepted; further ones wait for room.
+///
+/// ```
+/// use iip_core::transport::{Connector, Listener, memory};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// let (connector, listener) = memory();
+/// let mut listener = Listener::from(listener);
+/// let near = connector.connect().await?;
+/// let far = listener.accept().await?;
+/// # drop((near, far)); Ok(()) }
+/// ```
+pub fn memory() -> (MemoryConnector, MemoryListener) {
+    let (sender, receiver) = mpsc::channel(BACKLOG as usize);
+    (
+        MemoryConnector { listener: sender },
+        MemoryListener {
+            connections: receiver,
+        },
+    )
+}
+
+/// Connects to the [`MemoryListener`] it was made with. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct MemoryConnector {
+    listener: mpsc::Sender<DuplexStream>,
+}
+
+impl Connector for MemoryConnector {
+    fn connect(&self) -> ConnectFuture<'_> {
+        Box::pin(async {
+            let (near, far) = tokio::io::duplex(BUFFER_BYTES);
+            match self.listener.send(far).await {
+                Ok(()) => Ok(Connected::new(near)),
+                Err(_) => Err(io::Error::new(
+                    io::ErrorKind::ConnectionRefused,
+                    "the in-memory server is gone",
+                )),
+            }
+        })
+    }
+
+    fn describe(&self) -> String {
+        "memory".to_owned()
+    }
+}
+
+/// Gets the connections of its [`MemoryConnector`]s; becomes a [`Listener`](super::Listener).
+#[derive(Debug)]
+pub struct MemoryListener {
+    pub(super) connections: mpsc::Receiver<DuplexStream>,
+}

@@ -1,0 +1,344 @@
+//! Byte streams: what an address means, connecting to it, listening on it.
+//!
+//! Everything above this file sees an [`IoStream`] and does not care what is below it: TCP, a Unix socket, memory, TLS
+//! over any of them, or a stream of your own behind a [`Connector`].
+
+mod endpoint;
+mod listener;
+mod memory;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+
+pub use self::endpoint::{Endpoint, EndpointError};
+pub use self::listener::Listener;
+#[cfg(unix)]
+pub use self::listener::UnixSocketListener;
+pub use self::memory::{MemoryConnector, MemoryListener, memory};
+
+/// Connections the kernel, or a memory listener, keeps ready for a server that has not accepted them yet.
+const BACKLOG: u32 = 1024;
+
+/// Silence after which the kernel asks whether the peer's machine is still there.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+
+/// Any byte stream that can carry a connection. Implemented by every type that can.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
+
+/// The byte stream of one connection.
+///
+/// TCP, Unix sockets and memory are kept as they are, so that reading and writing needs no dynamic call and no second
+/// allocation; [`IoStream::new`] takes anything else.
+///
+/// ```
+/// use iip_core::transport::IoStream;
+///
+/// let (near, far) = tokio::io::duplex(1024);
+/// let ours = IoStream::from(near);
+/// let theirs = IoStream::new(tokio::io::join(tokio::io::empty(), far));
+/// ```
+pub struct IoStream {
+    inner: Inner,
+}
+
+enum Inner {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+    Memory(DuplexStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<tokio_rustls::TlsStream<IoStream>>),
+    Other(Box<dyn Io>),
+}
+
+impl IoStream {
+    /// Carries a connection over a stream of your own, which is boxed once.
+    pub fn new(io: impl Io) -> Self {
+        Self {
+            inner: Inner::Other(Box::new(io)),
+        }
+    }
+
+    /// The address of the peer, when this is TCP or TLS over TCP.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        match &self.inner {
+            Inner::Tcp(stream) => stream.peer_addr().ok(),
+            #[cfg(feature = "tls")]
+            Inner::Tls(stream) => stream.get_ref().0.peer_addr(),
+            _ => None,
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn over_tls(stream: tokio_rustls::TlsStream<Self>) -> Self {
+        Self {
+            inner: Inner::Tls(Box::new(stream)),
+        }
+    }
+
+    #[cfg(all(test, feature = "tls"))]
+    pub(crate) fn tls_session(&self) -> Option<&rustls::CommonState> {
+        match &self.inner {
+            Inner::Tls(stream) => Some(stream.get_ref().1),
+            _ => None,
+        }
+    }
+}
+
+impl From<TcpStream> for IoStream {
+    /// Takes the stream with the options it has; Nagle's algorithm should be off (`set_nodelay(true)`).
+    fn from(stream: TcpStream) -> Self {
+        Self {
+            inner: Inner::Tcp(stream),
+        }
+    }
+}
+
+#[cfg(unix)]
+impl From<UnixStream> for IoStream {
+    fn from(stream: UnixStream) -> Self {
+        Self {
+            inner: Inner::Unix(stream),
+        }
+    }
+}
+
+impl From<DuplexStream> for IoStream {
+    fn from(stream: DuplexStream) -> Self {
+        Self {
+            inner: Inner::Memory(stream),
+        }
+    }
+}
+
+impl fmt::Debug for IoStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.inner {
+            Inner::Tcp(_) => "tcp",
+            #[cfg(unix)]
+            Inner::Unix(_) => "unix",
+            Inner::Memory(_) => "memory",
+            #[cfg(feature = "tls")]
+            Inner::Tls(stream) => {
+                return f
+                    .debug_tuple("IoStream")
+                    .field(&"tls")
+                    .field(stream.get_ref().0)
+                    .finish();
+            }
+            Inner::Other(_) => "other",
+        };
+        f.debug_tuple("IoStream").field(&kind).finish()
+    }
+}
+
+macro_rules! forward {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match &mut $self.get_mut().inner {
+            Inner::Tcp(stream) => {
+                let $stream = Pin::new(stream);
+                $call
+            }
+            #[cfg(unix)]
+            Inner::Unix(stream) => {
+                let $stream = Pin::new(stream);
+                $call
+            }
+            Inner::Memory(stream) => {
+                let $stream = Pin::new(stream);
+                $call
+            }
+            #[cfg(feature = "tls")]
+            Inner::Tls(stream) => {
+                let $stream = Pin::new(stream.as_mut());
+                $call
+            }
+            Inner::Other(stream) => {
+                let $stream = Pin::new(stream.as_mut());
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for IoStream {
+    #[inline]
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        forward!(self, stream => stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for IoStream {
+    #[inline]
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        forward!(self, stream => stream.poll_write(cx, bytes))
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        forward!(self, stream => stream.poll_write_vectored(cx, slices))
+    }
+
+    #[inline]
+    fn is_write_vectored(&self) -> bool {
+        match &self.inner {
+            Inner::Tcp(stream) => stream.is_write_vectored(),
+            #[cfg(unix)]
+            Inner::Unix(stream) => stream.is_write_vectored(),
+            Inner::Memory(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "tls")]
+            Inner::Tls(stream) => stream.is_write_vectored(),
+            Inner::Other(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, stream => stream.poll_flush(cx))
+    }
+
+    #[inline]
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, stream => stream.poll_shutdown(cx))
+    }
+}
+
+/// A byte stream that is ready for its first frame, and what is known of the peer behind it.
+#[derive(Debug)]
+pub struct Connected {
+    /// The stream.
+    pub io: IoStream,
+    /// The peer's address, when it has one.
+    pub addr: Option<SocketAddr>,
+    /// The verified certificate of the peer, then the chain it sent with it, in DER; empty without TLS.
+    pub certificates: Vec<Vec<u8>>,
+}
+
+impl Connected {
+    /// A stream with the address it knows itself, and no certificates.
+    pub fn new(io: impl Into<IoStream>) -> Self {
+        let io = io.into();
+        Self {
+            addr: io.peer_addr(),
+            io,
+            certificates: Vec::new(),
+        }
+    }
+}
+
+/// What [`Connector::connect`] returns.
+pub type ConnectFuture<'a> = Pin<Box<dyn Future<Output = io::Result<Connected>> + Send + 'a>>;
+
+/// Makes a new byte stream to the server each time it is asked: at first, and again whenever the old one is lost.
+///
+/// [`Endpoint`] is the usual one. Write your own to go through a proxy, a tunnel, or memory:
+///
+/// ```
+/// use iip_core::transport::{ConnectFuture, Connected, Connector, IoStream};
+///
+/// #[derive(Debug)]
+/// struct Loopback;
+///
+/// impl Connector for Loopback {
+///     fn connect(&self) -> ConnectFuture<'_> {
+///         Box::pin(async {
+///             let (near, far) = tokio::io::duplex(1024);
+///             // .. give `far` to a server ..
+///             # drop(far);
+///             Ok(Connected::new(near))
+///         })
+///     }
+///
+///     fn describe(&self) -> String {
+///         "loopback".to_owned()
+///     }
+/// }
+/// ```
+pub trait Connector: Send + Sync + fmt::Debug + 'static {
+    /// Connects once. Dropping the future gives up; the caller puts the time limit around it.
+    fn connect(&self) -> ConnectFuture<'_>;
+
+    /// Where to, for errors and logs.
+    fn describe(&self) -> String;
+
+    /// The host that a TLS certificate must name unless the configuration names another; `None` when there is none.
+    fn host(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl<C: Connector + ?Sized> Connector for Arc<C> {
+    fn connect(&self) -> ConnectFuture<'_> {
+        (**self).connect()
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+
+    fn host(&self) -> Option<&str> {
+        (**self).host()
+    }
+}
+
+/// Small frames leave at once, and a peer whose machine has vanished is noticed. Buffer sizes are the kernel's business:
+/// it adapts them to the connection, and a fixed size switches that off.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME);
+    #[cfg(any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "macos",
+        target_os = "ios",
+        windows
+    ))]
+    let keepalive = keepalive.with_interval(KEEPALIVE_TIME / 4);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    match tokio::net::lookup_host((host, port)).await {
+        Ok(found) => Ok(found.collect()),
+        Err(error) => Err(explain(&error, format_args!("cannot look up `{host}`"))),
+    }
+}
+
+#[cfg(not(unix))]
+fn no_unix_sockets(endpoint: &Endpoint) -> io::Error {
+    let reason = format!("{endpoint}: this platform has no unix sockets, use `host:port`");
+    io::Error::new(io::ErrorKind::Unsupported, reason)
+}
+
+/// The same kind of error, with what was tried in front of it.
+fn explain(error: &io::Error, what: fmt::Arguments<'_>) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
