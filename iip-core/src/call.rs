@@ -79,6 +79,7 @@ pub(crate) struct CallTable {
     leased: Vec<Lease>,
     opened: usize,
     opening: usize,
+    refused: bool,
     max_channels: usize,
     max_queued: usize,
     in_flight: usize,
@@ -95,6 +96,7 @@ impl CallTable {
             leased: Vec::new(),
             opened: 0,
             opening: 0,
+            refused: false,
             max_channels,
             max_queued,
             in_flight: 0,
@@ -114,6 +116,11 @@ impl CallTable {
         self.in_flight
     }
 
+    /// Has the server answered the first request for a channel?
+    pub(crate) fn is_ready(&self) -> bool {
+        self.opened > 0 || self.refused
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.next_deadline
     }
@@ -126,6 +133,7 @@ impl CallTable {
         now: Instant,
         deadline: Instant,
         on: Option<ChannelId>,
+        waker: Option<&Waker>,
     ) -> Result<usize, CallError> {
         if let Work::Call { body, .. } = &work {
             let (size, limit) = (body.len(), proto.max_request_bytes());
@@ -164,7 +172,7 @@ impl CallTable {
         );
         let token = self.slots.insert(Slot {
             state: SlotState::Queued,
-            waker: None,
+            waker: waker.cloned(),
             channel: ChannelId::ZERO,
             parts: VecDeque::new(),
             parts_bytes: 0,
@@ -259,6 +267,7 @@ impl CallTable {
 
     pub(crate) fn on_channel_refused(&mut self, code: i64, message: &str, wakers: &mut Vec<Waker>) {
         self.opening = self.opening.saturating_sub(1);
+        self.refused = true;
         // The server's limit is ours from now on.
         self.max_channels = self.opened.max(1);
         if self.opened + self.opening == 0 {
@@ -495,12 +504,19 @@ pub struct Call {
     shared: Arc<Shared>,
     token: Result<usize, Option<CallError>>,
     connect: Duration,
+    /// The waker was given when the call was started, in this very poll.
+    registered: bool,
 }
 
 impl Call {
-    pub(crate) fn new(shared: Arc<Shared>, token: Result<usize, CallError>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        token: Result<usize, CallError>,
+        registered: bool,
+    ) -> Self {
         Self {
             shared,
+            registered: registered && token.is_ok(),
             token: token.map_err(Some),
             connect: Duration::ZERO,
         }
@@ -561,6 +577,9 @@ impl Future for Call {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if std::mem::take(&mut self.registered) {
+            return Poll::Pending;
+        }
         let outcome = self.poll_slot(cx, |slot| {
             match std::mem::replace(&mut slot.state, SlotState::Gone) {
                 SlotState::Done(result) => Some((result, true)),
@@ -675,7 +694,7 @@ impl Channel {
         deadline: Instant,
         timeout: Duration,
     ) -> Result<Self, CallError> {
-        let mut call = connection.start("", Work::Lease, deadline, None);
+        let mut call = connection.start("", Work::Lease, clock::now(), deadline, None, None);
         let id = std::future::poll_fn(|cx| {
             call.poll_slot(cx, |slot| {
                 match std::mem::replace(&mut slot.state, SlotState::Gone) {
@@ -719,12 +738,13 @@ impl Channel {
     ///
     /// Dropping the future discards the answer; the order of the others stays.
     pub fn request(&self, path: &str, body: impl Into<Body>) -> Call {
+        let now = clock::now();
         let work = Work::Call {
             body: body.into(),
             streaming: false,
         };
         self.connection
-            .start(path, work, clock::now() + self.timeout, Some(self.id))
+            .start(path, work, now, now + self.timeout, Some(self.id), None)
     }
 }
 

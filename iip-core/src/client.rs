@@ -358,19 +358,15 @@ impl Client {
         options: CallOptions,
     ) -> Result<Bytes, CallError> {
         let (body, started) = (body.into(), clock::now());
-        let deadline = self.deadline(&options);
+        let deadline = started + options.timeout.unwrap_or(self.inner.config.call_timeout);
         loop {
-            let connection = self.connection(deadline).await?;
-            let connect = clock::now().saturating_duration_since(started);
-            let call = connection.start(
-                path,
-                Work::Call {
-                    body: body.clone(),
-                    streaming: false,
-                },
-                deadline,
-                None,
-            );
+            // A look at the clock costs as much as a lock: only a call that had to wait takes a second one.
+            let (connection, now) = match self.living_connection() {
+                Some(connection) => (connection, started),
+                None => (self.connection(deadline).await?, clock::now()),
+            };
+            let connect = now.saturating_duration_since(started);
+            let call = connection.started(path, body.clone(), now, deadline).await;
             match call.after_connecting(connect).await {
                 // The connection died before anything was written: the next one takes the call.
                 Err(error) if is_lost_unsent(&error) && clock::now() < deadline => {}
@@ -395,9 +391,14 @@ impl Client {
             body: body.into(),
             streaming: true,
         };
-        Ok(ReplyParts::new(
-            connection.start(path, work, deadline, None),
-        ))
+        Ok(ReplyParts::new(connection.start(
+            path,
+            work,
+            clock::now(),
+            deadline,
+            None,
+            None,
+        )))
     }
 
     /// Takes a channel out of the pool, for many requests in order.
@@ -429,16 +430,27 @@ impl Client {
     ///
     /// Dropping the future leaves the attempt to others that wait for it.
     pub async fn connection(&self, deadline: Instant) -> Result<Connection, CallError> {
-        let lane = match &*self.inner.lanes {
+        match self.living_connection() {
+            Some(connection) => Ok(connection),
+            None => self.wait_for_connection(self.lane(), deadline).await,
+        }
+    }
+
+    /// The place whose turn it is.
+    fn lane(&self) -> &Lane {
+        match &*self.inner.lanes {
             [lane] => lane,
             lanes => &lanes[self.inner.next.fetch_add(1, Ordering::Relaxed) % lanes.len()],
-        };
-        if let Phase::Up(connection) = &lane.lock().phase
-            && connection.shared.is_alive()
-        {
-            return Ok(connection.clone());
         }
-        self.wait_for_connection(lane, deadline).await
+    }
+
+    /// A connection that is there already.
+    #[inline]
+    pub fn living_connection(&self) -> Option<Connection> {
+        match &self.lane().lock().phase {
+            Phase::Up(connection) if connection.shared.is_alive() => Some(connection.clone()),
+            _ => None,
+        }
     }
 
     async fn wait_for_connection(
@@ -599,9 +611,7 @@ impl Inner {
                 None => connected,
             };
             let connection = self.start(connected);
-            if config.hello.is_some() {
-                wait_for_hello(&connection).await?;
-            }
+            wait_until_ready(&connection).await?;
             Ok(connection)
         };
         match tokio::time::timeout(config.connect_timeout, attempt).await {
@@ -657,16 +667,24 @@ impl Drop for Inner {
     }
 }
 
-async fn wait_for_hello(connection: &Connection) -> io::Result<()> {
+/// Waits until the server has granted the first channel, or refused it. What goes wrong before counts as a failed attempt:
+/// a server that refuses a client certificate does so only after the handshake.
+async fn wait_until_ready(connection: &Connection) -> io::Result<()> {
     loop {
         let ready = connection.shared.ready.notified();
         let mut ready = std::pin::pin!(ready);
         ready.as_mut().enable();
-        if connection.peer().hello_is_over() {
-            return Ok(());
-        }
-        if let Some(error) = connection.ended() {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, error));
+        {
+            let state = connection.shared.lock();
+            if let Some(error) = &state.ended {
+                return Err(io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    error.clone(),
+                ));
+            }
+            if state.calls.is_ready() {
+                return Ok(());
+            }
         }
         ready.await;
     }

@@ -6,9 +6,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
+use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -65,11 +66,6 @@ impl Peer {
             .downcast_ref()
     }
 
-    /// Has the peer answered the hello, in whatever way?
-    pub(crate) fn hello_is_over(&self) -> bool {
-        self.hello.get().is_some()
-    }
-
     pub(crate) fn set_hello(&self, hello: Option<Value>) {
         // A peer that says hello twice keeps its first word.
         let _ = self.hello.set(hello);
@@ -107,7 +103,7 @@ pub(crate) enum Closing {
 pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) peer: Arc<Peer>,
-    /// The hello is over, or the connection ended.
+    /// The first channel was granted or refused, or the connection ended.
     pub(crate) ready: Notify,
     pub(crate) done: Notify,
     alive: AtomicBool,
@@ -218,9 +214,51 @@ impl Connection {
                 body: body.into(),
                 streaming: false,
             },
+            clock::now(),
             deadline,
             None,
+            None,
         )
+    }
+
+    /// As [`call`](Self::call), but queued when the future is first polled, which saves a step. `now` is the time: the
+    /// caller, who made the deadline, knows it.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`call`](Self::call).
+    #[inline]
+    pub async fn request(
+        &self,
+        path: &str,
+        body: impl Into<Body>,
+        now: Instant,
+        deadline: Instant,
+    ) -> Result<Bytes, CallError> {
+        self.started(path, body.into(), now, deadline).await.await
+    }
+
+    /// A call started in this very poll, with its waker: it must be awaited next.
+    pub(crate) async fn started(
+        &self,
+        path: &str,
+        body: Body,
+        now: Instant,
+        deadline: Instant,
+    ) -> Call {
+        let mut work = Some(Work::Call {
+            body,
+            streaming: false,
+        });
+        std::future::poll_fn(|cx| {
+            let work = work.take().unwrap_or(Work::Lease);
+            Poll::Ready(self.start(path, work, now, deadline, None, Some(cx.waker())))
+        })
+        .await
     }
 
     /// Gives `work` a place in the call table and sends it, or queues it until a channel is free.
@@ -228,10 +266,11 @@ impl Connection {
         &self,
         path: &str,
         work: Work,
+        now: Instant,
         deadline: Instant,
         on: Option<ChannelId>,
+        waker: Option<&Waker>,
     ) -> Call {
-        let now = clock::now();
         let token = match check(path, &work) {
             Err(kind) => Err(CallError::not_sent(kind)),
             Ok(()) => self.shared.command(|state| match &state.ended {
@@ -240,10 +279,10 @@ impl Connection {
                 ))),
                 None => state
                     .calls
-                    .start(&mut state.proto, path, work, now, deadline, on),
+                    .start(&mut state.proto, path, work, now, deadline, on, waker),
             }),
         };
-        Call::new(Arc::clone(&self.shared), token)
+        Call::new(Arc::clone(&self.shared), token, waker.is_some())
     }
 
     /// Why the connection ended, or `None` while it lives.

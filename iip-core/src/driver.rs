@@ -19,11 +19,12 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Sleep;
 
+use crate::body::Body;
 use crate::clock;
 use crate::connection::{Closing, Shared, State};
 use crate::decoder::{Decoder, Partial};
 use crate::error::ConnectionError;
-use crate::frame::{Frame, Side};
+use crate::frame::{ChannelId, Frame, Side};
 use crate::proto::Event;
 use crate::serve::Dispatcher;
 
@@ -32,6 +33,10 @@ const MAX_SLICES: usize = 64;
 
 /// Reads in a row before other tasks get a turn.
 const MAX_READS: usize = 16;
+
+/// Callers woken at a time. A worker's queue of tokio holds 256 tasks; what is pushed beyond goes to a queue shared by all
+/// workers, from which the unlucky ones come back milliseconds later.
+const MOST_WOKEN: usize = 64;
 
 /// The task of one connection; ends when the connection has.
 pub(crate) struct Driver<S> {
@@ -43,10 +48,16 @@ pub(crate) struct Driver<S> {
     /// Taken from the machine, not yet written.
     batch: VecDeque<Bytes>,
     frames: Vec<Frame>,
+    /// The decoder may hold complete frames that were not looked at: their callers are woken after those before them
+    /// have run.
+    more: bool,
     events: Vec<Event>,
+    answers: Vec<(ChannelId, Body)>,
     wakers: Vec<Waker>,
     /// Fires at or before the next time limit; moved only to fire earlier.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Written bytes may not have left the stream's own buffer.
+    unflushed: bool,
     /// The driver has let others run first and may write.
     gathered: bool,
     /// Status 8 is queued; when everything is written the connection ends.
@@ -81,9 +92,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             dispatcher,
             batch: VecDeque::new(),
             frames: Vec::new(),
+            more: false,
             events: Vec::new(),
+            answers: Vec::new(),
             wakers: Vec::new(),
             timer: None,
+            unflushed: false,
             gathered: false,
             saying_goodbye: false,
             read_closed: false,
@@ -123,11 +137,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
         // Read.
         let (mut polled, mut read) = (false, false);
-        let wants_read = !self.read_closed && {
+        let (wants_read, events) = {
             let mut state = self.shared.lock();
             self.on_written(&mut state, written);
-            state.proto.wants_read()
+            (
+                state.proto.wants_read() && !self.read_closed,
+                state.proto.has_events(),
+            )
         };
+        if events {
+            // An answer from elsewhere brought up the next request of its channel.
+            self.run_handlers(cx, clock::now());
+            return Ok(Turn::Again);
+        }
+        if self.more {
+            let woke = self.hand_out(cx, clock::now())?;
+            return Ok(if woke { Turn::Yield } else { Turn::Again });
+        }
         if wants_read && *reads < MAX_READS {
             polled = true;
             // Keeps nothing between polls, so it may be made anew each time.
@@ -181,9 +207,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.batch.pop_front();
             }
         }
-        if total > 0 {
-            // Of a TLS stream the bytes may still be in its buffer. Pending is fine: the next turn tries again.
-            let _pending = Pin::new(&mut self.socket).poll_flush(cx)?;
+        // Of a TLS stream the end may still be in its buffer.
+        self.unflushed |= total > 0;
+        if self.unflushed {
+            self.unflushed = Pin::new(&mut self.socket).poll_flush(cx)?.is_pending();
         }
         Ok(total)
     }
@@ -198,20 +225,69 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Takes what was read. `true` if callers were woken and should run before the next write.
     fn on_read(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
         let now = clock::now();
+        self.more = true;
+        let result = self.hand_out(cx, now);
+        let in_head = self.decoder.partial() == Partial::Head && !self.more;
+        self.shared
+            .lock()
+            .proto
+            .timers()
+            .on_read(now, in_head, self.decoder.take_advanced());
+        result
+    }
+
+    /// Looks at the frames in the decoder and hands what they mean to those they concern. `true` if callers were woken and
+    /// should run before the next write.
+    fn hand_out(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, ConnectionError> {
+        let outcome = match self.dispatcher {
+            None => self.hand_out_replies(now),
+            Some(_) => self.hand_out_requests(cx, now),
+        };
+        let woke = !self.wakers.is_empty();
+        self.wakers.drain(..).for_each(Waker::wake);
+        let others = outcome?;
+        self.gathered = woke && others;
+        Ok(self.gathered)
+    }
+
+    /// Client: fills the slots of calls. Half of the callers in flight are woken at a time, so that the server works on
+    /// one half while this side works on the other. `true` if several calls are in flight.
+    fn hand_out_replies(&mut self, now: Instant) -> Result<bool, ConnectionError> {
+        let mut guard = self.shared.lock();
+        let state = &mut *guard;
+        let in_flight = state.calls.in_flight();
+        let most = (in_flight / 2).clamp(1, MOST_WOKEN);
+        while self.wakers.len() < most {
+            let Some(frame) = self.decoder.next_frame()? else {
+                self.more = false;
+                if let Some(head) = self.decoder.unfinished_head() {
+                    state.proto.check_head(head)?;
+                }
+                break;
+            };
+            state.proto.handle_frame(frame)?;
+            while let Some(event) = state.proto.poll_event() {
+                on_client_event(state, &self.shared, event, now, &mut self.wakers);
+            }
+        }
+        Ok(in_flight > 1)
+    }
+
+    /// Server: runs the handlers of all requests that were read. What came before an offence still counts.
+    fn hand_out_requests(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<bool, ConnectionError> {
+        self.more = false;
         let decoded = loop {
             match self.decoder.next_frame() {
                 Ok(Some(frame)) => self.frames.push(frame),
                 Ok(None) => break Ok(()),
-                // What came before the offence still counts.
                 Err(error) => break Err(error),
             }
         };
         let mut state = self.shared.lock();
-        let in_head = self.decoder.partial() == Partial::Head;
-        state
-            .proto
-            .timers()
-            .on_read(now, in_head, !self.frames.is_empty());
         let mut outcome = Ok(());
         for frame in self.frames.drain(..) {
             outcome = state.proto.handle_frame(frame);
@@ -225,47 +301,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if let (Ok(()), Some(head)) = (&outcome, self.decoder.unfinished_head()) {
             outcome = state.proto.check_head(head).map_err(ConnectionError::from);
         }
-        let gathers = gathers(&state);
         drop(state);
-        let woke = self.hand_out(cx, now);
-        outcome?;
-        self.gathered = woke && gathers;
-        Ok(self.gathered)
+        self.run_handlers(cx, now);
+        outcome.map(|()| false)
     }
 
-    /// Hands the machine's events to those they concern. `true` if callers were woken.
-    fn hand_out(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        match &mut self.dispatcher {
-            None => {
+    /// Server: hands events to handlers until there are none; an answer may bring up the next request of its channel.
+    fn run_handlers(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let Some(dispatcher) = &mut self.dispatcher else {
+            return;
+        };
+        loop {
+            {
                 let mut state = self.shared.lock();
-                let state = &mut *state;
-                while let Some(event) = state.proto.poll_event() {
-                    on_client_event(state, &self.shared, event, now, &mut self.wakers);
+                for (channel, answer) in self.answers.drain(..) {
+                    state.reply(channel, answer);
                 }
+                self.events
+                    .extend(std::iter::from_fn(|| state.proto.poll_event()));
             }
-            Some(dispatcher) => {
-                let mut answers = Vec::new();
-                loop {
-                    {
-                        let mut state = self.shared.lock();
-                        for (channel, answer) in answers.drain(..) {
-                            state.reply(channel, answer);
-                        }
-                        self.events
-                            .extend(std::iter::from_fn(|| state.proto.poll_event()));
-                    }
-                    if self.events.is_empty() {
-                        break;
-                    }
-                    for event in self.events.drain(..) {
-                        answers.extend(dispatcher.on_event(cx, &self.shared, event, now));
-                    }
-                }
+            if self.events.is_empty() {
+                return;
+            }
+            for event in self.events.drain(..) {
+                self.answers
+                    .extend(dispatcher.on_event(cx, &self.shared, event, now));
             }
         }
-        let woke = !self.wakers.is_empty();
-        self.wakers.drain(..).for_each(Waker::wake);
-        woke
     }
 
     /// The peer sends nothing more. A server still answers what was asked (defect D22); a client tells its callers.
@@ -304,7 +366,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             state.closing = state.closing.max(Some(Closing::Drain));
         }
-        let at_rest = state.proto.is_at_rest() && self.batch.is_empty();
+        let at_rest = state.proto.is_at_rest() && self.batch.is_empty() && !self.unflushed;
         match state.closing {
             Some(Closing::Force) => return Err(ConnectionError::ClosedLocally),
             Some(Closing::Drain)
@@ -344,6 +406,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.batch = VecDeque::new();
             self.frames = Vec::new();
             self.events = Vec::new();
+            self.answers = Vec::new();
         }
         state.driver = Some(cx.waker().clone());
         drop(guard);
@@ -474,7 +537,6 @@ fn on_client_event(
         Event::ChannelRefused { code, message } => calls.on_channel_refused(code, &message, wakers),
         Event::PeerHello(hello) => {
             shared.peer.set_hello(hello);
-            shared.ready.notify_waiters();
         }
         // The server's events do not come on this side.
         Event::Request { .. }

@@ -1,7 +1,7 @@
 //! What the path field of a frame means: label, query, escapes. Pure.
 //!
-//! The path field is a URL reference, and existing servers read it with Go's `net/url`. This file reads it the same way,
-//! byte for byte (checked against the recordings `query_params` and `bad_c2s_path_*`):
+//! The path field is a URL reference, and existing servers read it with Go's `net/url`. This file reads it the same
+//! way, byte for byte (checked against the recordings `query_params` and `bad_c2s_path_*`):
 //!
 //! | path field | label | parameters |
 //! |---|---|---|
@@ -78,11 +78,11 @@ pub fn label_and_query(raw: &[u8]) -> ParsedPath<'_> {
 
 /// The parameters of a request, read from the raw query only when asked for.
 ///
-/// Nothing is stored: each question scans the query, and allocates only for a value with an escape in it. `+` is a blank,
-/// a parameter without `=` has the value `""`, and pairs that hold a `;` or a bad escape are dropped, as Go does.
+/// Nothing is stored: each question scans the query, and allocates only for a value with an escape in it. `+` is a
+/// blank, a parameter without `=` has the value `""`, and pairs that hold a `;` or a bad escape are dropped, as Go does.
 ///
-/// Bytes that are not UTF-8 after decoding come out as U+FFFD here; [`iter_bytes`](Self::iter_bytes) has them unchanged.
-/// Keys are compared on the decoded bytes.
+/// Bytes that are not UTF-8 after decoding come out as U+FFFD here; [`iter_bytes`](Self::iter_bytes) has them as they
+/// are. Keys are compared on the decoded bytes.
 ///
 /// ```
 /// use iip_core::path::Query;
@@ -174,8 +174,8 @@ pub enum LabelError {
 
 /// Whether `label` can stand in the path field of a frame: not empty, at most 2048 bytes, no NUL.
 ///
-/// A decoded label can hold a NUL although the received field did not (`/a%00b`). Writing it into a reply lets one caller
-/// forge the replies of others (recording `path_nul_response_splitting`).
+/// A decoded label can hold a NUL although the received field did not (`/a%00b`). Writing it into a reply lets one
+/// caller forge the replies of others (recording `path_nul_response_splitting`).
 ///
 /// # Errors
 ///

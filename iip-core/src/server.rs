@@ -180,6 +180,10 @@ impl ServerConfig {
         if let Some(problem) = self.problem {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.check()?;
+        }
         let routes = Arc::new(Routes {
             handlers: self.handlers,
             fallback: self.fallback,
@@ -314,6 +318,8 @@ impl Server {
         self.accept.abort();
         inner.routes.shutting_down.store(true, Ordering::Relaxed);
         inner.close_all(Closing::Drain);
+        // Nothing was said yet on those whose handshake is under way.
+        inner.abort(|entry| entry.shared.is_none());
         if tokio::time::timeout(limit, inner.all_ended()).await.is_ok() {
             return;
         }
@@ -324,13 +330,7 @@ impl Server {
         {
             return;
         }
-        let tasks: Vec<_> = inner
-            .lock()
-            .connections
-            .iter()
-            .filter_map(|(_, entry)| entry.task.clone())
-            .collect();
-        tasks.iter().for_each(AbortHandle::abort);
+        inner.abort(|_| true);
     }
 
     /// Waits until the server has been shut down and its last connection has ended.
@@ -366,6 +366,14 @@ impl Inner {
         for shared in connections {
             shared.close(how);
         }
+    }
+
+    fn abort(&self, which: impl Fn(&Entry) -> bool) {
+        let table = self.lock();
+        let tasks = table.connections.iter().filter(|(_, entry)| which(entry));
+        let tasks: Vec<_> = tasks.filter_map(|(_, entry)| entry.task.clone()).collect();
+        drop(table);
+        tasks.iter().for_each(AbortHandle::abort);
     }
 
     async fn all_ended(&self) {

@@ -3,9 +3,9 @@
 use proc_macro2::Span;
 use quote::ToTokens;
 use syn::{
-    FnArg, GenericParam, ItemTrait, Pat, PatIdent, PatType, Path, Receiver, ReceiverKind,
-    ReturnType, Safety, Signature, TraitItem, TraitItemFn, Type, TypeImplTrait, TypeParamBound,
-    TypeReference,
+    FnArg, GenericParam, Generics, ItemTrait, Pat, PatIdent, PatType, Path, Receiver, ReceiverKind,
+    ReturnType, Safety, Signature, TraitItem, TraitItemFn, Type, TypeImplTrait, TypeParam,
+    TypeParamBound, TypeReference, WherePredicate,
     ext::IdentExt,
     visit_mut::{self, VisitMut},
 };
@@ -86,6 +86,17 @@ fn definition(item: &ItemTrait, errors: &mut Errors) {
     for param in item.generics.lifetimes() {
         errors.at(param, "remove the lifetime: a service owns what it answers with, so write `String` for `&'a str`");
     }
+    for param in item.generics.type_params() {
+        if !is_bounded(param, &item.generics) {
+            let name = &param.ident;
+            errors.at(
+                param,
+                format!(
+                    "write `{name}: Serialize + DeserializeOwned + Send + Sync + 'static`, as far as methods need it"
+                ),
+            );
+        }
+    }
     for attr in &item.attrs {
         if attr
             .path()
@@ -102,6 +113,20 @@ fn definition(item: &ItemTrait, errors: &mut Errors) {
             errors.at(attr, "`#[rpc(..)]` stands on a method: write the settings of the trait in `#[service(..)]`");
         }
     }
+}
+
+/// Whether anything is said about a type parameter. Where nothing is, it cannot travel, which the compiler would say once for
+/// every use.
+fn is_bounded(param: &TypeParam, generics: &Generics) -> bool {
+    let conditions = generics
+        .where_clause
+        .iter()
+        .flat_map(|clause| &clause.predicates);
+    let mut subjects = conditions.filter_map(|condition| match condition {
+        WherePredicate::Type(condition) => last_segment(&condition.bounded_ty),
+        _ => None,
+    });
+    !param.bounds.is_empty() || subjects.any(|subject| *subject == param.ident)
 }
 
 fn only_methods(item: &TraitItem, errors: &mut Errors) {
@@ -232,6 +257,12 @@ fn arguments(method: &MethodDef<'_>, errors: &mut Errors) {
         errors.at(variadic, "take a `Vec<T>` for any number of values");
     }
     if method.kind == Kind::Raw {
+        if let Some(text) = typed.first().filter(|arg| is_text(&arg.ty)) {
+            errors.at(
+                &text.ty,
+                "write `&[u8]`, `Vec<u8>` or `Bytes`: the body of a raw method need not be UTF-8",
+            );
+        }
         if let Some(second) = typed.get(1) {
             errors.at(
                 second,
@@ -249,6 +280,12 @@ fn arguments(method: &MethodDef<'_>, errors: &mut Errors) {
             format!("a method takes at most {MAX_ARGUMENTS} arguments: put them into a struct"),
         );
     }
+}
+
+fn is_text(ty: &Type) -> bool {
+    reference(ty).is_some_and(|reference| is_text(&reference.elem))
+        || is_named(ty, "str")
+        || is_named(ty, "String")
 }
 
 fn argument(arg: &PatType, first: bool, errors: &mut Errors) {

@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote};
 use syn::{
-    Lifetime, Path, TypeFnPtr, TypeReference, parse_quote,
+    Lifetime, Path, TypeFnPtr, TypeParamBound, TypeReference, parse_quote,
     visit_mut::{self, VisitMut},
 };
 
@@ -11,7 +11,7 @@ use crate::model::{MethodDef, ServiceDef};
 
 /// The twin trait. Its methods are named apart from those of the service, so that a call stays unambiguous where both traits
 /// are in scope; users call a trait object through the service, which `dyn DynGreeter` implements.
-pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
+pub(crate) fn item(def: &ServiceDef<'_>, supertraits: &[TypeParamBound]) -> TokenStream {
     let (twin, vis, private, item) = (&def.twin, &def.item.vis, def.private(), def.item);
     let attrs = def.item_attrs();
     let (params, conditions) = (&item.generics.params, &item.generics.where_clause);
@@ -27,7 +27,7 @@ pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
     quote! {
         #(#attrs)*
         #[doc = #doc]
-        #vis trait #twin<#params>: ::core::marker::Send + ::core::marker::Sync + 'static #conditions {
+        #vis trait #twin<#params>: #(#supertraits)+* #conditions {
             #(#methods)*
         }
     }

@@ -16,7 +16,12 @@ use crate::{
 
 /// The trait, a client whose methods compile and do nothing, and a server that registers nothing.
 pub(crate) fn expand(mut def: ServiceDef<'_>) -> TokenStream {
-    let trait_ = service_trait::expand(&acceptable(def.item));
+    let supertraits = if def.item.generics.params.is_empty() {
+        service_trait::supertraits()
+    } else {
+        service_trait::supertraits_with_lifetimes()
+    };
+    let trait_ = service_trait::expand(&acceptable(def.item), supertraits.clone());
     let stubs = stubs(def.item);
     // The rest is expanded as for a service without methods.
     def.methods.clear();
@@ -28,7 +33,7 @@ pub(crate) fn expand(mut def: ServiceDef<'_>) -> TokenStream {
     let server = server::item(&def);
     let server_impls = server::impls(&def);
     let twin = def.settings.dyn_twin.as_ref().map(|_| {
-        let item = dyn_twin::item(&def);
+        let item = dyn_twin::item(&def, &supertraits);
         let blanket = dyn_twin::blanket_impl(&def);
         let alone = def.item.supertraits.iter().all(is_implied);
         let stubs = stubs.as_ref().filter(|_| alone);
@@ -93,7 +98,7 @@ fn acceptable(item: &ItemTrait) -> ItemTrait {
     item
 }
 
-/// The trait's methods with bodies that end the program; `None` where the trait asks for more than methods, or for a type
+/// The trait's methods with bodies that never answer; `None` where the trait asks for more than methods, or for a type
 /// that cannot be made up.
 fn stubs(item: &ItemTrait) -> Option<TokenStream> {
     let methods = acceptable(item).items.into_iter().map(|item| match item {
@@ -104,19 +109,25 @@ fn stubs(item: &ItemTrait) -> Option<TokenStream> {
     item.unsafety.is_none().then(|| quote!(#(#methods)*))
 }
 
-fn stub(method: TraitItemFn) -> Option<TokenStream> {
-    let TraitItemFn { attrs, mut sig, .. } = method;
-    if let ReturnType::Type(_, ty) = &sig.output
+fn stub(mut method: TraitItemFn) -> Option<TokenStream> {
+    if let ReturnType::Type(_, ty) = &method.sig.output
         && !Inside::of(ty).opaque.is_empty()
     {
         return None;
     }
-    for (index, arg) in sig.inputs.iter_mut().enumerate() {
+    // A future that never ends is `Send` whatever the types of the method.
+    let body = match method.sig.asyncness {
+        Some(_) => quote!(::core::future::pending()),
+        None => quote!(::core::unreachable!()),
+    };
+    service_trait::expand_method(&mut method);
+    for (index, arg) in method.sig.inputs.iter_mut().enumerate() {
         if let FnArg::Typed(arg) = arg {
             let name = quote::format_ident!("_{index}");
             *arg.pat = parse_quote!(#name);
         }
     }
-    let cfgs = attrs.iter().filter(|attr| attr::is_cfg(attr));
-    Some(quote!(#(#cfgs)* #sig { ::core::unreachable!() }))
+    let cfgs = method.attrs.iter().filter(|attr| attr::is_cfg(attr));
+    let sig = &method.sig;
+    Some(quote!(#(#cfgs)* #sig { #body }))
 }

@@ -1,8 +1,8 @@
 //! `#[service]` and `#[derive(MethodError)]`, the macros of iip-rpc. Use them through that crate, which re-exports them.
 //!
-//! How it is built: [`attr`] and [`model`] read the user's trait, [`check`] reports every mistake in it at once, and
-//! [`service_trait`], [`client`], [`server`] and [`dyn_twin`] write the code, which only calls the runtime. With mistakes,
-//! [`fallback`] writes enough for the rest of the program to compile.
+//! How it is built: `attr` and `model` read the user's trait, `check` reports every mistake in it at once, and
+//! `service_trait`, `client`, `server` and `dyn_twin` write the code, which only calls the runtime. With mistakes, `fallback`
+//! writes enough for the rest of the program to compile.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,68 @@ use crate::{attr::ServiceSettings, errors::Errors, model::ServiceDef};
 const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
                            `trait Greeter { async fn hello(&self, name: String) -> Result<String, Status>; }`";
 
+/// Makes a client and a server of a trait.
+///
+/// ```ignore
+/// /// Says hello.
+/// #[iip_rpc::service]
+/// pub trait Greeter {
+///     /// To one person.
+///     async fn hello(&self, name: String) -> Result<String, Status>;
+///
+///     #[rpc(timeout = "500ms", idempotent)]
+///     async fn count(&self, ctx: &CallContext, names: &[String]) -> Result<u64, GreetError>;
+/// }
+/// ```
+///
+/// Beside the trait, which implementations fill with `async fn`s as it stands, this makes
+///
+/// * `GreeterClient`: made by `GreeterClient::new(client)`, implements `Greeter`, each method being a call. `with_options`
+///   gives one whose calls have other options.
+/// * `GreeterServer<T>`: made by `GreeterServer::new(implementation)` or `from_arc`, to hand to a server.
+///
+/// Code that takes an `impl Greeter` thus works with a client, with an implementation and with a mock.
+///
+/// # The trait
+///
+/// It may have type and constant parameters and `where` clauses, which must say all that a value on the wire needs
+/// (`K: Serialize + DeserializeOwned + Send + Sync + 'static`); any visibility; `#[cfg(..)]`, `#[deprecated]` and
+/// documentation. Its settings:
+///
+/// | setting | default | |
+/// |---|---|---|
+/// | `path = "/greeter"` | the name in snake case | what the paths of the methods start with |
+/// | `dyn` | off | also make `DynGreeter`, see below |
+/// | `crate = ::my_crate::iip_rpc` | `::iip_rpc` | where iip-rpc is found, for crates that re-export or rename it |
+///
+/// # Methods
+///
+/// A method is an `async fn` with `&self`, at most twelve arguments, and a `Result` whose error is a `Status` or a type with
+/// `#[derive(MethodError)]`. Every future is `Send`. Arguments and results are any types with serde's `Serialize` and
+/// `Deserialize`. A whole argument may be a reference (`&str`, `&[T]`, `&T`): the client encodes it where it is, and the
+/// server lends what it decoded. A first parameter `ctx: &CallContext` does not travel: a caller passes its own, a handler
+/// gets that of the call. The settings of a method stand in `#[rpc(..)]`:
+///
+/// | setting | |
+/// |---|---|
+/// | `name = "hello"` | the name on the wire, where it differs from the one in Rust |
+/// | `path = "/echo"` | the whole path, such as that of an existing service |
+/// | `raw` | bodies are the bytes of the one argument and of the result as they are, without envelope |
+/// | `json` | bodies are plain JSON, without envelope |
+/// | `timeout = "500ms"` | how long a call may take where its caller does not say; units `us`, `ms`, `s`, `m`, `h` |
+/// | `idempotent` | running twice does no more than running once, so a call may be repeated |
+/// | `on_cancel = "abort"` | when the caller goes away, `"abort"` (the default) drops the handler, `"token"` tells it, `"run"` lets it end |
+///
+/// # Trait objects
+///
+/// Methods that return futures make a trait that is not `dyn`-compatible. `#[service(dyn)]` makes a twin that is: every
+/// `Greeter` is a `DynGreeter`, and `dyn DynGreeter` is a `Greeter` again, as are an `Arc` and a `Box` of one. Each call
+/// through it allocates a box.
+///
+/// ```ignore
+/// let greeters: Vec<Arc<dyn DynGreeter>> = vec![Arc::new(Mine), Arc::new(GreeterClient::new(client))];
+/// greeters[0].hello("world".into()).await?;
+/// ```
 #[proc_macro_attribute]
 pub fn service(
     args: proc_macro::TokenStream,
@@ -36,6 +98,25 @@ pub fn service(
     expand_service(args.into(), item.into()).into()
 }
 
+/// Makes a type an error that methods can return.
+///
+/// Calls also fail for reasons that are not the method's own: a deadline, a lost connection, a panic. Such a failure is a
+/// `Status`, and the variant with `#[status]` is where it goes.
+///
+/// ```ignore
+/// #[derive(Debug, thiserror::Error, Serialize, Deserialize, iip_rpc::MethodError)]
+/// pub enum GreetError {
+///     #[error("name is empty")]
+///     EmptyName,
+///     #[error(transparent)]
+///     #[status]
+///     Rpc(Status),
+/// }
+/// ```
+///
+/// This implements `MethodError` and `From<Status>`, the latter unless the field has thiserror's `#[from]`, which does so too.
+/// A struct with one field, the status, needs no mark. `#[status(crate = ::my_crate::iip_rpc)]` on the whole type says where
+/// iip-rpc is found, for crates that re-export or rename it.
 #[proc_macro_derive(MethodError, attributes(status))]
 pub fn derive_method_error(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let input = syn::parse_macro_input!(input as DeriveInput);
@@ -56,14 +137,15 @@ fn expand_service(args: TokenStream, item: TokenStream) -> TokenStream {
         let fallback = fallback::expand(def);
         return quote!(#errors #fallback);
     }
-    let trait_ = service_trait::expand(&parsed);
+    let supertraits = service_trait::supertraits();
+    let trait_ = service_trait::expand(&parsed, supertraits.clone());
     let (client, server) = (client::item(&def), server::item(&def));
     let client_impls = client::own_impls(&def);
     let service_impl = client::service_impl(&def, &client::methods(&def));
     let server_impls = server::impls(&def);
     let impls = in_runtime(&def, quote!(#client_impls #service_impl #server_impls));
     let twin = def.settings.dyn_twin.as_ref().map(|_| {
-        let item = dyn_twin::item(&def);
+        let item = dyn_twin::item(&def, &supertraits);
         let blanket = dyn_twin::blanket_impl(&def);
         let service_impls = dyn_twin::service_impls(
             &def,

@@ -3,8 +3,8 @@
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote_spanned};
 use syn::{
-    ItemTrait, ReturnType, TraitItem, TraitItemFn, parse_quote, parse_quote_spanned,
-    spanned::Spanned,
+    ItemTrait, ReturnType, TraitItem, TraitItemFn, TypeParamBound, parse_quote,
+    parse_quote_spanned, spanned::Spanned,
 };
 
 use crate::{attr, check, model::reported_at};
@@ -18,7 +18,7 @@ use crate::{attr, check, model::reported_at};
 ///
 /// The `Send` is why a handler can be spawned by code that only knows `T: Greeter`; implementations still write `async fn`.
 /// `core` is named directly and not through the runtime: these are the paths that users see in their documentation.
-pub(crate) fn expand(item: &ItemTrait) -> TokenStream {
+pub(crate) fn expand(item: &ItemTrait, supertraits: Vec<TypeParamBound>) -> TokenStream {
     let mut item = item.clone();
     item.attrs.retain(|attr| !attr::is_rpc(attr));
     item.supertraits = item
@@ -26,12 +26,7 @@ pub(crate) fn expand(item: &ItemTrait) -> TokenStream {
         .into_iter()
         .filter(|bound| !check::is_implied(bound))
         .collect();
-    item.supertraits.push(parse_quote!(::core::marker::Send));
-    item.supertraits.push(parse_quote!(::core::marker::Sync));
-    // A lifetime is a mistake that is reported already.
-    if item.generics.lifetimes().next().is_none() {
-        item.supertraits.push(parse_quote!('static));
-    }
+    item.supertraits.extend(supertraits);
     item.colon_token.get_or_insert_default();
     for item in &mut item.items {
         if let TraitItem::Fn(method) = item {
@@ -41,7 +36,22 @@ pub(crate) fn expand(item: &ItemTrait) -> TokenStream {
     item.into_token_stream()
 }
 
-fn expand_method(method: &mut TraitItemFn) {
+/// What every service is.
+pub(crate) fn supertraits() -> Vec<TypeParamBound> {
+    let mut supertraits = supertraits_with_lifetimes();
+    supertraits.push(parse_quote!('static));
+    supertraits
+}
+
+/// The same for a trait whose parameters are not known to be `'static`, which is a mistake.
+pub(crate) fn supertraits_with_lifetimes() -> Vec<TypeParamBound> {
+    vec![
+        parse_quote!(::core::marker::Send),
+        parse_quote!(::core::marker::Sync),
+    ]
+}
+
+pub(crate) fn expand_method(method: &mut TraitItemFn) {
     method.attrs.retain(|attr| !attr::is_rpc(attr));
     if method.sig.asyncness.take().is_none() {
         return;

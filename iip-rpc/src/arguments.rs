@@ -258,6 +258,7 @@ macro_rules! tuples {
 }
 
 /// Reads arguments that lie one behind the other.
+#[cfg(feature = "codec-bincode")]
 #[inline]
 fn positional<'r, 'de, T, C: Codec>(
     method: &MethodDescriptor,

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iip_core::transport::Connector;
-use iip_core::{Body, CallError, CallErrorKind, ClientConfig, ConfigError, Limits, Peer};
+use iip_core::{
+    Body, CallError, CallErrorKind, ClientConfig, ConfigError, Connection, Limits, Peer,
+};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -364,11 +366,7 @@ impl Client {
     {
         let started = now();
         let deadline = self.deadline(started, method, ctx);
-        let connection = self
-            .core
-            .connection(deadline)
-            .await
-            .map_err(|error| call_status(&error, Some(method)))?;
+        let connection = self.connection(method, deadline).await?;
         let codec = match method.format() {
             Format::Envelope => connection
                 .peer()
@@ -385,7 +383,7 @@ impl Client {
         )?;
         drop(args);
         let answer = connection
-            .call(method.path(), body, deadline)
+            .request(method.path(), body, started, deadline)
             .await
             .map_err(|error| call_status(&error, Some(method)))?;
         self.decode(answer)
@@ -413,19 +411,31 @@ impl Client {
         T: From<Bytes>,
         E: MethodError,
     {
-        let deadline = self.deadline(now(), method, ctx);
-        let connection = self
-            .core
-            .connection(deadline)
-            .await
-            .map_err(|error| call_status(&error, Some(method)))?;
+        let started = now();
+        let deadline = self.deadline(started, method, ctx);
+        let connection = self.connection(method, deadline).await?;
         let answer = connection
-            .call(method.path(), body.into_body(), deadline)
+            .request(method.path(), body.into_body(), started, deadline)
             .await
             .map_err(|error| call_status(&error, Some(method)))?;
         match PlainError::read(&answer).filter(|error| error.code < 0 || error.code > 100) {
             Some(error) => Err(error.into_status().into()),
             None => Ok(answer.into()),
+        }
+    }
+
+    async fn connection(
+        &self,
+        method: &MethodDescriptor,
+        deadline: Instant,
+    ) -> Result<Connection, Status> {
+        match self.core.living_connection() {
+            Some(connection) => Ok(connection),
+            None => self
+                .core
+                .connection(deadline)
+                .await
+                .map_err(|error| call_status(&error, Some(method))),
         }
     }
 

@@ -443,14 +443,12 @@ pub fn write_plain_error<E: MethodError>(error: &E, out: &mut BytesMut) {
     if serde_json::to_writer((&mut *out).writer(), &plain).is_err() {
         // Its type has no JSON form; what it says still arrives.
         out.truncate(before);
+        let PlainError { code, message, .. } = plain;
         write_json(
-            &PlainError::<()> {
+            &PlainError {
+                code,
+                message,
                 error: None,
-                ..PlainError {
-                    code: plain.code,
-                    message: plain.message,
-                    error: None,
-                }
             },
             out,
         );
@@ -635,6 +633,8 @@ fn read_metadata(message: &mut Bytes) -> Result<Metadata, EnvelopeError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(bytes: &[u8]) -> Result<(RequestHead, Bytes), EnvelopeError> {
@@ -878,6 +878,109 @@ mod tests {
         let back = read_status(body, head.metadata).unwrap();
         assert_eq!(back, status);
         assert!(std::error::Error::source(&back).is_none());
+    }
+
+    fn some_metadata() -> impl Strategy<Value = Metadata> {
+        let entry = (
+            "[a-z0-9._-]{1,20}",
+            proptest::collection::vec(any::<u8>(), 0..200),
+        );
+        proptest::collection::vec(entry, 0..5).prop_map(|entries| {
+            let mut metadata = Metadata::new();
+            for (key, value) in entries {
+                metadata.append(&key, value).unwrap();
+            }
+            metadata
+        })
+    }
+
+    fn some_micros() -> impl Strategy<Value = Duration> {
+        (0u32..64, any::<u64>()).prop_map(|(shift, micros)| Duration::from_micros(micros >> shift))
+    }
+
+    proptest! {
+        #[test]
+        fn requests_come_back(
+            codec: u8,
+            remaining in proptest::option::of(some_micros()),
+            metadata in some_metadata(),
+            body in proptest::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let mut out = BytesMut::new();
+            RequestHead::write(CodecId::new(codec), remaining, &metadata, &mut out);
+            let head_len = out.len();
+            out.extend_from_slice(&body);
+            let message = out.freeze();
+            prop_assert!(is_envelope(&message));
+            for cut in 0..head_len {
+                prop_assert!(RequestHead::read(message.slice(..cut)).is_err());
+            }
+            let (head, rest) = RequestHead::read(message).unwrap();
+            prop_assert_eq!(head, RequestHead { codec: CodecId::new(codec), remaining, metadata });
+            prop_assert_eq!(rest, body);
+        }
+
+        #[test]
+        fn answers_come_back(
+            codec: u8,
+            outcome in prop::sample::select(&[Outcome::Value, Outcome::Error, Outcome::Status]),
+            timing in proptest::option::of((some_micros(), some_micros())),
+            metadata in some_metadata(),
+            body in proptest::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let timing = timing.map(|(queue, handler)| ServerTiming { queue, handler });
+            let mut out = BytesMut::new();
+            ReplyHead::write(CodecId::new(codec), outcome, timing, &metadata, &mut out);
+            out.extend_from_slice(&body);
+            let (head, rest) = ReplyHead::read(out.freeze()).unwrap();
+            prop_assert_eq!(head, ReplyHead { codec: CodecId::new(codec), outcome, timing, metadata });
+            prop_assert_eq!(rest, body);
+        }
+
+        #[test]
+        fn statuses_come_back(
+            code in 1u8..=16,
+            refused: bool,
+            message in ".*",
+            details in proptest::collection::vec(any::<u8>(), 0..50),
+            metadata in some_metadata(),
+        ) {
+            let execution = if refused { Execution::NotExecuted } else { Execution::MayHaveExecuted };
+            let status = Status::new(Code::from_u8(code).unwrap(), message)
+                .with_details(details)
+                .with_metadata(metadata)
+                .with_execution(execution);
+            let mut out = BytesMut::new();
+            write_status(&status, &mut out);
+            let body = out.freeze();
+            for cut in 0..body.len() {
+                prop_assert!(read_status(body.slice(..cut), Metadata::new()).is_err());
+            }
+            let back = read_status(body, status.metadata().clone()).unwrap();
+            prop_assert_eq!((&back, back.execution()), (&status, execution));
+        }
+
+        #[test]
+        fn any_bytes_are_refused_or_have_exactly_one_form(
+            first in 0x80u8..=0x8f,
+            rest in proptest::collection::vec(prop_oneof![0u8..4, Just(b'a'), any::<u8>()], 0..60),
+        ) {
+            let message = Bytes::from([&[first][..], &rest].concat());
+            if let Ok((head, body)) = RequestHead::read(message.clone()) {
+                let mut out = BytesMut::new();
+                RequestHead::write(head.codec, head.remaining, &head.metadata, &mut out);
+                out.extend_from_slice(&body);
+                prop_assert_eq!(&out, &message);
+            }
+            if let Ok((head, body)) = ReplyHead::read(message.clone()) {
+                let mut out = BytesMut::new();
+                ReplyHead::write(head.codec, head.outcome, head.timing, &head.metadata, &mut out);
+                out.extend_from_slice(&body);
+                prop_assert_eq!(&out, &message);
+                let _ = read_status(body, head.metadata);
+            }
+            let _ = PlainError::read(&rest);
+        }
     }
 
     #[derive(Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]

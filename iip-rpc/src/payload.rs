@@ -304,6 +304,7 @@ impl Drop for Offer {
 }
 
 /// The payload whose bytes a serializer was just given, if it was one and is large.
+#[cfg(any(feature = "codec-bincode", test))]
 #[inline]
 pub(crate) fn take_offered(bytes: &[u8]) -> Option<Bytes> {
     if bytes.len() < SPLIT_FROM_BYTES {

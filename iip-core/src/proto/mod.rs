@@ -161,6 +161,10 @@ impl Connection {
         self.open_calls
     }
 
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     pub(crate) fn has_output(&self) -> bool {
         !self.outbox.is_empty()
     }

@@ -8,7 +8,7 @@ use crate::body::Body;
 use crate::frame::{CLOSE_FRAME, ChannelId, FRAME_OVERHEAD, FrameStatus, Side, encode_head};
 
 /// Bodies up to this size are copied behind their head; larger ones leave as they are, by a vectored write.
-const COPY_BYTES: usize = 4 * 1024;
+const COPY_BYTES: usize = 1024;
 
 /// The gathering buffer's size: what a batch of small calls needs.
 const TAIL_BYTES: usize = 16 * 1024;

@@ -136,9 +136,7 @@ impl<'a> Encoder<'a> {
 
     #[inline]
     fn put<T: Encode>(&mut self, value: T) -> Result<(), EncodeError> {
-        value
-            .encode(&mut self.0)
-            .map_err(EncodeError::custom)
+        value.encode(&mut self.0).map_err(EncodeError::custom)
     }
 
     /// The variable form of unsigned integers, each in one piece: the crate writes the first byte and the rest apart,
@@ -182,6 +180,7 @@ impl<'a> Encoder<'a> {
             encoder: self,
             elements,
             start,
+            begun: false,
         })
     }
 }
@@ -434,14 +433,19 @@ struct Counted<'e, 'a> {
     encoder: &'e mut Encoder<'a>,
     elements: usize,
     start: usize,
+    /// Whether the first element was written.
+    begun: bool,
 }
 
 impl Counted<'_, '_> {
     /// After the first element, so that no time is lost with the rest.
     #[inline]
     fn not_empty(&mut self) -> Result<(), EncodeError> {
-        if self.encoder.0.writer().len() == self.start {
-            return Err(self.empty());
+        if !self.begun {
+            self.begun = true;
+            if self.encoder.0.writer().len() == self.start {
+                return Err(self.empty());
+            }
         }
         Ok(())
     }
@@ -1131,7 +1135,7 @@ mod tests {
         Unit,
         Newtype(Box<Zoo>),
         Tuple(i16, char),
-        Struct { x: f32, y: Option<Box<Shape>> },
+        Struct { x: f32, y: Option<Box<Self>> },
     }
 
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1364,28 +1368,28 @@ mod tests {
     #[derive(Debug, Serialize, Deserialize)]
     enum Tree {
         Leaf,
-        Node(Box<Tree>),
+        Node(Box<Self>),
     }
 
     #[derive(Debug, Serialize, Deserialize)]
     struct List {
-        next: Option<Box<List>>,
+        next: Option<Box<Self>>,
     }
 
     #[derive(Debug, Serialize, Deserialize)]
-    struct Nested(Vec<Nested>);
+    struct Nested(Vec<Self>);
 
     #[derive(Debug, Serialize, Deserialize)]
-    struct Maps(BTreeMap<u8, Maps>);
+    struct Maps(BTreeMap<u8, Self>);
 
     #[derive(Debug, Serialize, Deserialize)]
     #[serde(transparent)]
-    struct Chain(Option<Box<Chain>>);
+    struct Chain(Option<Box<Self>>);
 
     #[derive(Debug, Serialize, Deserialize)]
     struct Large {
         numbers: [[u64; 32]; 32],
-        next: Option<Box<Large>>,
+        next: Option<Box<Self>>,
     }
 
     /// As small as the stack of a thread of the tokio runtime.

@@ -8,7 +8,7 @@ use super::{
     Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind,
 };
 
-/// JSON: for people, for tools, and for peers that know only IIP. Nesting is limited to 128 levels.
+/// JSON: for people, for tools, and for peers that know only IIP. Nesting is limited to 127 levels.
 #[derive(Debug, Clone, Copy)]
 pub enum Json {}
 
@@ -39,9 +39,9 @@ impl Codec for Json {
 #[cold]
 fn refused(error: serde_json::Error) -> DecodeError {
     let text = error.to_string();
-    // serde_json counts to 128 and has no error kind for it.
+    // serde_json refuses the 128th level and has no error kind for it.
     if text.starts_with("recursion limit exceeded") {
-        return DecodeError::new(DecodeErrorKind::TooDeep { limit: 128 });
+        return DecodeError::new(DecodeErrorKind::TooDeep { limit: 127 });
     }
     DecodeError::new(DecodeErrorKind::Value(text))
 }
@@ -79,7 +79,7 @@ mod tests {
     fn deep_nesting_is_refused_and_named() {
         let deep = "[".repeat(1_000_000);
         let error = decode::<serde_json::Value>(deep.as_bytes()).unwrap_err();
-        assert_eq!(error.kind(), &DecodeErrorKind::TooDeep { limit: 128 });
+        assert_eq!(error.kind(), &DecodeErrorKind::TooDeep { limit: 127 });
         let deep = format!("{}{}", "[".repeat(127), "]".repeat(127));
         decode::<serde_json::Value>(deep.as_bytes()).unwrap();
     }

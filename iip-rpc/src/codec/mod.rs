@@ -112,7 +112,8 @@ impl CodecId {
     /// Whether this build can read and write values of this codec.
     #[must_use]
     pub const fn is_supported(self) -> bool {
-        matches!(self, Self::JSON) || (matches!(self, Self::BINCODE) && cfg!(feature = "codec-bincode"))
+        matches!(self, Self::JSON)
+            || (matches!(self, Self::BINCODE) && cfg!(feature = "codec-bincode"))
     }
 }
 
@@ -155,7 +156,7 @@ impl DecodeLimits {
         self
     }
 
-    /// How many sequences, maps, structs and enums may lie inside each other; 128 by default. JSON always has 128.
+    /// How many sequences, maps, structs and enums may lie inside each other; 128 by default. JSON always allows 127.
     ///
     /// Reading nested values takes stack, and a stack that overflows ends the process. Whatever is set here, bincode also
     /// refuses what takes more than 1 MiB of stack to read.

@@ -1,0 +1,81 @@
+//! Data beside the arguments, in both directions: for what every call carries, such as request ids and tokens.
+//!
+//! Run: `cargo run --example metadata`
+//! Prints: what the handlers saw of the request's metadata, and what the caller saw of the answer's.
+
+use std::time::Duration;
+
+use iip_rpc::{CallContext, CallOptions, Client, Metadata, ReplyMetadata, Server, Status, service};
+
+/// Two ways to the metadata of a call.
+#[service]
+pub trait Orders {
+    /// The context is there without being a parameter.
+    async fn count(&self) -> Result<u64, Status>;
+
+    /// The context is a parameter. It does not travel: each side has its own.
+    async fn cancel(&self, ctx: &CallContext, order: u64) -> Result<(), Status>;
+}
+
+struct Shop;
+
+impl Orders for Shop {
+    async fn count(&self) -> Result<u64, Status> {
+        let ctx =
+            CallContext::current().ok_or_else(|| Status::internal("not called by a client"))?;
+        println!("count: request-id {:?}", ctx.metadata().text("request-id"));
+        ctx.set_reply_metadata("served-by", "shop-1")
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(3)
+    }
+
+    async fn cancel(&self, ctx: &CallContext, order: u64) -> Result<(), Status> {
+        match ctx.metadata().text("token") {
+            Some("secret") => println!(
+                "cancel: order {order}, request-id {:?}",
+                ctx.metadata().text("request-id")
+            ),
+            _ => return Err(Status::unauthenticated("no token, or a wrong one")),
+        }
+        Ok(())
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let server = Server::builder()
+        .service(OrdersServer::new(Shop))
+        .bind("127.0.0.1:0")
+        .await?;
+    let client = Client::connect(server.target()).await?;
+
+    // For all calls through this client: what to send, and where the answer's metadata is kept.
+    let reply = ReplyMetadata::new();
+    let options = CallOptions::new()
+        .metadata("request-id", "4711")?
+        .reply_metadata(&reply);
+    let orders = OrdersClient::new(client).with_options(options);
+    println!(
+        "{} orders, served by {:?}",
+        orders.count().await?,
+        reply.get().text("served-by")
+    );
+
+    // For one call: a context that is handed to the method. The client's own metadata goes along.
+    let mut metadata = Metadata::new();
+    metadata.insert_text("token", "secret")?;
+    orders
+        .cancel(&CallContext::new().with_metadata(metadata), 2)
+        .await?;
+
+    let refused = orders.cancel(&CallContext::new(), 2).await;
+    println!(
+        "without token: {}",
+        refused
+            .err()
+            .map_or_else(String::new, |status| status.to_string())
+    );
+
+    server.shutdown(Duration::from_secs(1)).await;
+    Ok(())
+}

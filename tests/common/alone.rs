@@ -1,0 +1,64 @@
+//! Tests that measure the whole process (memory, CPU time, file descriptors) run in one of their own: the test starts
+//! its own binary again, asking for itself only, so that no other test's work is in the figures.
+
+use std::future::Future;
+use std::process::Command;
+
+use super::GUARD;
+
+const CHILD: &str = "IIP_TEST_ALONE";
+
+/// Runs `body` in a process in which nothing else happens. `test` is the name of the calling test function.
+pub(crate) fn alone<F>(test: &str, body: impl FnOnce() -> F)
+where
+    F: Future<Output = ()>,
+{
+    alone_under(test, None, body);
+}
+
+/// The same, with at most `descriptors` open files in that process.
+pub(crate) fn alone_under<F>(test: &str, descriptors: Option<u32>, body: impl FnOnce() -> F)
+where
+    F: Future<Output = ()>,
+{
+    if std::env::var_os(CHILD).is_some() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let ended = runtime.block_on(async { tokio::time::timeout(GUARD * 2, body()).await });
+        // A task that never yields would keep the runtime, and this process, for ever.
+        runtime.shutdown_background();
+        assert!(ended.is_ok(), "{test} did not end within {:?}", GUARD * 2);
+        return;
+    }
+    let binary = std::env::current_exe().expect("a test binary knows itself");
+    let mut command = match descriptors {
+        None => Command::new(&binary),
+        Some(limit) => {
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")])
+                .arg(&binary);
+            shell
+        }
+    };
+    let output = command
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        // One arena: what the allocator keeps for threads that come and go is not what these tests measure.
+        .env("MALLOC_ARENA_MAX", "1")
+        .output()
+        .expect("the test binary starts again");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "in a process of its own:\n{said}\n{complained}"
+    );
+    assert!(
+        said.contains("1 passed"),
+        "{test} is the name of no test:\n{said}"
+    );
+}

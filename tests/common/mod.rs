@@ -1,0 +1,146 @@
+//! Helpers of the integration tests: recorded transcripts, frames read and written independently of the code under
+//! test, raw peers on real sockets, and tests that need a process of their own.
+
+#![allow(
+    dead_code,
+    reason = "every test binary compiles this module and uses the part it needs"
+)]
+
+pub(crate) mod alone;
+pub(crate) mod frame;
+pub(crate) mod generate;
+pub(crate) mod peer;
+pub(crate) mod transcript;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// How long anything may take before a test gives up. No test waits this long when it passes: it only turns a hang
+/// into a failure, so it is generous enough for a busy machine.
+pub(crate) const GUARD: Duration = Duration::from_secs(20);
+
+/// How soon a fresh connection must be served while, or right after, another one misbehaves.
+pub(crate) const SERVED: Duration = Duration::from_secs(2);
+
+/// Runs `future` to its end and fails the test, naming `what`, when that takes longer than [`GUARD`].
+#[track_caller]
+pub(crate) fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
+    let caller = std::panic::Location::caller();
+    let what = what.to_owned();
+    async move {
+        match tokio::time::timeout(GUARD, future).await {
+            Ok(output) => output,
+            Err(_) => panic!("{caller}: {what} did not happen within {GUARD:?}"),
+        }
+    }
+}
+
+/// Polls `future` once, so that what it does first (here: putting a call into the queue of its connection) has
+/// happened before the next line, and gives it back to be awaited later.
+pub(crate) async fn started<F: Future>(future: F) -> Started<F> {
+    let mut future = Box::pin(future);
+    let first = std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await;
+    match first {
+        std::task::Poll::Ready(output) => Started::Done(output),
+        std::task::Poll::Pending => Started::Running(future),
+    }
+}
+
+/// A future that has been polled once, see [`started`].
+pub(crate) enum Started<F: Future> {
+    Done(F::Output),
+    Running(std::pin::Pin<Box<F>>),
+}
+
+impl<F: Future> Started<F> {
+    /// Waits for the output.
+    pub(crate) async fn finish(self) -> F::Output {
+        match self {
+            Self::Done(output) => output,
+            Self::Running(future) => future.await,
+        }
+    }
+}
+
+/// Bytes of memory this process holds.
+pub(crate) fn resident_bytes() -> usize {
+    status_bytes("VmRSS:")
+}
+
+/// How much more memory than `before` this process has held at its worst moment.
+pub(crate) fn grown_since(before: usize) -> usize {
+    status_bytes("VmHWM:").saturating_sub(before)
+}
+
+fn status_bytes(field: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status")
+        .expect("/proc/self/status is readable on linux");
+    let kib: usize = status
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix(field)?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })
+        .expect("linux reports memory in KiB");
+    kib * 1024
+}
+
+/// Waits until `condition` holds. Only for what happens on its own on the other side of a socket.
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    within(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// CPU time this process has used so far, user and system.
+pub(crate) fn cpu_time() -> Duration {
+    let stat =
+        std::fs::read_to_string("/proc/self/stat").expect("/proc/self/stat is readable on linux");
+    // The second field is the name in parentheses and may hold blanks; the numbers start behind it.
+    let numbers = stat.rsplit(')').next().expect("the name is in parentheses");
+    let ticks: u64 = numbers
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<u64>().expect("utime and stime are numbers"))
+        .sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// Waits until this process has nothing more to do: only then does its memory show what a flood has cost.
+pub(crate) async fn work_is_done() {
+    within("the end of all work", async {
+        loop {
+            let before = cpu_time();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if cpu_time() == before {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+/// Numbers that look random and are the same in every run.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// The next number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        // xorshift64
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % bound
+    }
+}

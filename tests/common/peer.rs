@@ -1,0 +1,293 @@
+//! A peer that speaks frames, or nonsense, over a real TCP socket.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::frame::RawFrame;
+use super::within;
+
+/// What a peer's reading end saw.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    Frame(RawFrame),
+    /// The other side closed; `left` bytes of an unfinished frame came before that.
+    Closed {
+        reset: bool,
+        left: usize,
+    },
+}
+
+/// One end of a connection whose other end is under test. It reads all the time, as a well-behaved peer does; an
+/// attack that must not read uses a bare [`TcpStream`].
+#[derive(Debug)]
+pub(crate) struct Peer {
+    writer: Option<OwnedWriteHalf>,
+    seen: mpsc::UnboundedReceiver<Seen>,
+    reading: JoinHandle<()>,
+}
+
+impl Peer {
+    pub(crate) async fn connect(addr: SocketAddr) -> Self {
+        Self::over(stream_to(addr).await)
+    }
+
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        let _ = stream.set_nodelay(true);
+        let (mut reader, writer) = stream.into_split();
+        // The queue is bounded by what the test's own script makes the other side send.
+        let (sender, seen) = mpsc::unbounded_channel();
+        let reading = tokio::spawn(async move {
+            let mut buffer = Vec::new();
+            loop {
+                // Nothing to do when the test is over and has dropped its end.
+                let mut taken = 0;
+                while let Some((frame, len)) = RawFrame::decode(&buffer[taken..]) {
+                    taken += len;
+                    let _ = sender.send(Seen::Frame(frame));
+                }
+                buffer.drain(..taken);
+                let reset = match reader.read_buf(&mut buffer).await {
+                    Ok(0) => false,
+                    Ok(_) => continue,
+                    Err(_) => true,
+                };
+                let _ = sender.send(Seen::Closed {
+                    reset,
+                    left: buffer.len(),
+                });
+                return;
+            }
+        });
+        Self {
+            writer: Some(writer),
+            seen,
+            reading,
+        }
+    }
+
+    /// Sends bytes as they are. An error is of no interest here: the other side may close in the middle of them, and
+    /// what the test asserts is what comes back.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        if let Some(writer) = &mut self.writer {
+            let _ = within("sending bytes", writer.write_all(bytes)).await;
+        }
+    }
+
+    pub(crate) async fn send_frame(&mut self, frame: &RawFrame) {
+        self.send(&frame.encode()).await;
+    }
+
+    /// What comes next: a frame or the end.
+    pub(crate) async fn next(&mut self) -> Seen {
+        within("a frame or the end of the connection", self.seen.recv())
+            .await
+            .unwrap_or(Seen::Closed {
+                reset: false,
+                left: 0,
+            })
+    }
+
+    /// The next frame.
+    #[track_caller]
+    pub(crate) fn frame(&mut self) -> impl Future<Output = RawFrame> {
+        let caller = std::panic::Location::caller();
+        async move {
+            match self.next().await {
+                Seen::Frame(frame) => frame,
+                closed @ Seen::Closed { .. } => {
+                    panic!("{caller}: expected a frame, but: {closed:?}")
+                }
+            }
+        }
+    }
+
+    /// A frame that has already arrived or arrives within `limit`.
+    pub(crate) async fn frame_within(&mut self, limit: Duration) -> Option<Seen> {
+        tokio::time::timeout(limit, self.seen.recv())
+            .await
+            .ok()
+            .flatten()
+    }
+
+    /// Waits for the other side to close and gives back the frames that came before.
+    pub(crate) async fn closed(&mut self) -> Vec<RawFrame> {
+        let mut frames = Vec::new();
+        loop {
+            match self.next().await {
+                Seen::Frame(frame) => frames.push(frame),
+                Seen::Closed { left, .. } => {
+                    assert_eq!(
+                        left, 0,
+                        "the other side closed in the middle of a frame, after {frames:?}"
+                    );
+                    return frames;
+                }
+            }
+        }
+    }
+
+    /// Waits for the other side to close without any frame.
+    #[track_caller]
+    pub(crate) fn closed_in_silence(&mut self) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let frames = self.closed().await;
+            assert!(
+                frames.is_empty(),
+                "{caller}: frames before the close: {frames:?}"
+            );
+        }
+    }
+
+    /// Asks for a channel on channel 0 and gives back the granted id.
+    pub(crate) async fn open_channel(&mut self) -> u32 {
+        self.send_frame(&RawFrame::new_channel()).await;
+        granted(&self.frame().await)
+    }
+
+    /// Sends a request and gives back the next frame.
+    pub(crate) async fn call(&mut self, path: &str, channel: u32, body: &str) -> RawFrame {
+        self.send_frame(&RawFrame::request(path, channel, body))
+            .await;
+        self.frame().await
+    }
+
+    /// Closes with RST.
+    pub(crate) async fn reset(&mut self) {
+        self.reading.abort();
+        // The socket closes when both halves are gone.
+        let _ = (&mut self.reading).await;
+        if let Some(writer) = self.writer.take() {
+            writer
+                .as_ref()
+                .set_zero_linger()
+                .expect("linger is settable on an open socket");
+            writer.forget();
+        }
+    }
+
+    /// Says that nothing more will be sent (FIN) and goes on reading.
+    pub(crate) fn finish_sending(&mut self) {
+        // Dropping the half shuts the direction down.
+        self.writer = None;
+    }
+}
+
+/// The channel id in a grant.
+#[track_caller]
+pub(crate) fn granted(frame: &RawFrame) -> u32 {
+    let json: serde_json::Value = serde_json::from_slice(&frame.body)
+        .unwrap_or_else(|error| panic!("{frame:?} is no grant: {error}"));
+    assert_eq!(json["code"], 0, "{frame:?} is no grant");
+    json["channel_id"]
+        .as_u64()
+        .and_then(|id| u32::try_from(id).ok())
+        .unwrap_or_else(|| panic!("{frame:?} is a grant without an id"))
+}
+
+/// A connection to `addr`.
+pub(crate) async fn stream_to(addr: SocketAddr) -> TcpStream {
+    let stream = within("connecting", TcpStream::connect(addr)).await;
+    stream.expect("the server listens")
+}
+
+/// A connection whose kernel buffers about `bytes` of what is not read, so that the sender feels it when we stop.
+pub(crate) async fn narrow_stream_to(addr: SocketAddr, bytes: u32) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket
+        .set_recv_buffer_size(bytes)
+        .expect("a receive buffer size");
+    let stream = within("connecting", socket.connect(addr)).await;
+    stream.expect("the server listens")
+}
+
+/// Closes with RST instead of FIN.
+pub(crate) fn reset(stream: TcpStream) {
+    stream
+        .set_zero_linger()
+        .expect("linger is settable on an open socket");
+    drop(stream);
+}
+
+/// Reads to the end, throwing everything away, and tells how many bytes came.
+pub(crate) async fn drained(stream: &mut TcpStream) -> usize {
+    let mut total = 0;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match within("the end of the connection", stream.read(&mut buffer)).await {
+            Ok(0) | Err(_) => return total,
+            Ok(n) => total += n,
+        }
+    }
+}
+
+/// Writes `bytes` again and again until the other side has taken all `times`, stops taking for `patience`, or closes.
+pub(crate) async fn flood(
+    stream: &mut TcpStream,
+    bytes: &[u8],
+    times: usize,
+    patience: Duration,
+) -> Flooded {
+    for sent in 0..times {
+        match tokio::time::timeout(patience, stream.write_all(bytes)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Flooded::Closed { sent, error },
+            Err(_) => return Flooded::HeldBack { sent },
+        }
+    }
+    Flooded::Taken
+}
+
+/// How a flood ended.
+#[derive(Debug)]
+pub(crate) enum Flooded {
+    /// Everything was taken.
+    Taken,
+    /// The other side stopped reading after that many repetitions.
+    HeldBack { sent: usize },
+    /// The other side closed after that many repetitions.
+    Closed { sent: usize, error: io::Error },
+}
+
+/// A listener on a port the system chose.
+pub(crate) async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback has a free port");
+    let addr = listener
+        .local_addr()
+        .expect("a bound listener has an address");
+    (listener, addr)
+}
+
+/// The same, for connections whose kernel buffers about `bytes` of what is not read.
+pub(crate) fn narrow_listener(bytes: u32) -> (TcpListener, SocketAddr) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket
+        .set_recv_buffer_size(bytes)
+        .expect("a receive buffer size");
+    socket
+        .bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+        .expect("loopback has a free port");
+    let listener = socket.listen(16).expect("a bound socket listens");
+    let addr = listener
+        .local_addr()
+        .expect("a bound listener has an address");
+    (listener, addr)
+}
+
+/// The next connection to `listener`.
+pub(crate) async fn accepted(listener: &TcpListener) -> TcpStream {
+    within("an incoming connection", listener.accept())
+        .await
+        .expect("accepting works")
+        .0
+}

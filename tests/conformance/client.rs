@@ -1,0 +1,627 @@
+//! The server's side of a recording, played against our client by a script.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use iip_core::{CallError, CallErrorKind, Channel, Client, ClientConfig, Execution};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::common::frame::{RawFrame, brief};
+use crate::common::peer::{Peer, accepted, granted, listener};
+use crate::common::transcript::{Direction, Transcript, What};
+use crate::common::{GUARD, SERVED, generate, started, within};
+use crate::table::OnClient;
+
+/// A step of a script that differs from its recording. Channels and calls are counted from 1, in the order in which
+/// the script opens and makes them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    /// Our client asks for a channel and is granted the next number.
+    Open,
+    /// Our client asks for a channel and is answered with this body.
+    OpenGranted(&'static str),
+    /// What became of that: a channel, an error, the refusal with this code.
+    OpenWorks,
+    OpenFails,
+    OpenRefused(i64),
+    /// A call on a channel: path and body.
+    Call(usize, &'static str, &'static str),
+    /// A call on whatever channel our client takes from its pool, seen by the server.
+    PoolCall(&'static str, &'static str),
+    /// The server has read the request of this call, and it is what was asked for.
+    Seen(usize),
+    /// The server sends an answer on a channel: path and body.
+    Send(u32, &'static str, &'static str),
+    /// The server answers this call on the channel it came on.
+    AnswerTo(usize, &'static str),
+    /// The server sends these bytes.
+    Bytes(&'static [u8]),
+    /// This call gets this answer.
+    Gets(usize, &'static str),
+    /// This call has nothing yet, although everything the server sent was taken.
+    GetsNothing(usize),
+    /// The caller of this call goes away.
+    GiveUp(usize),
+    /// The owner of this channel goes away.
+    DropChannel(usize),
+    /// This call fails at once, because the connection is gone.
+    Lost(usize),
+    /// Our client closes the connection without being asked to, and makes a new one for the next call.
+    ClosesByItself,
+    /// A call on a channel with a path that our client refuses to send.
+    RefusesPath(usize, &'static str),
+    /// The same with a path of this length.
+    RefusesLongPath(usize, usize),
+    /// A call on a channel with a body of this length that our client refuses to send.
+    TooLarge(usize, usize),
+}
+
+/// Plays the server's side of `transcript`, or the steps given instead, and fails unless our client does its part.
+pub(crate) async fn plays(transcript: Arc<Transcript>, how: OnClient) {
+    match how {
+        OnClient::Mirrors => mirrors(&transcript, Leaves::Nothing, Ends::AsRecorded).await,
+        OnClient::MirrorsWithout(_) => {
+            mirrors(&transcript, Leaves::WhatOursCannotSend, Ends::AsRecorded).await
+        }
+        OnClient::Closes(_) => mirrors(&transcript, Leaves::Nothing, Ends::ByItself).await,
+        OnClient::Instead(_, steps) => Script::connect().await.run(&steps).await,
+    }
+}
+
+/// Which client frames of the recording are left out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaves {
+    Nothing,
+    WhatOursCannotSend,
+}
+
+/// How a connection ends that the recorded client closed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    AsRecorded,
+    ByItself,
+}
+
+/// A scripted server with our client connected to it.
+struct Link {
+    listener: TcpListener,
+    client: Client,
+    peer: Peer,
+}
+
+impl Link {
+    async fn connect() -> Self {
+        let (listener, addr) = listener().await;
+        let (client, stream) = tokio::join!(connected(addr), accepted(&listener));
+        Self {
+            listener,
+            client,
+            peer: Peer::over(stream),
+        }
+    }
+
+    /// The lost connection is replaced: the next call gets its answer from a server that behaves.
+    async fn serves_over_a_new_connection(&self) {
+        let client = self.client.clone();
+        let call = tokio::spawn(async move { client.request("/echo", "after").await });
+        let serve = async {
+            let mut peer = Peer::over(accepted(&self.listener).await);
+            let mut frame = peer.frame().await;
+            if frame.path == b"/sys/new_channel" {
+                peer.send_frame(&RawFrame::grant(1)).await;
+                frame = peer.frame().await;
+            }
+            peer.send_frame(&RawFrame::answer("/echo", frame.channel, &frame.body))
+                .await;
+            let answer = call
+                .await
+                .expect("the call does not panic")
+                .expect("a working connection");
+            assert_eq!(&answer[..], b"after");
+        };
+        tokio::time::timeout(SERVED, serve)
+            .await
+            .expect("a new connection serves within two seconds");
+    }
+}
+
+async fn connected(addr: SocketAddr) -> Client {
+    let config = ClientConfig::new().connections(1);
+    within("connecting", config.connect(addr.to_string()))
+        .await
+        .expect("the scripted server listens")
+}
+
+/// The outcome of a call that has been made, or of asking for a channel.
+type Pending<T> = JoinHandle<Result<T, CallError>>;
+
+/// Asks for a channel; when this returns, the request is queued.
+async fn asked_for_channel(client: &Client) -> Pending<Channel> {
+    let client = client.clone();
+    let asked = started(async move { client.open_channel().await }).await;
+    tokio::spawn(asked.finish())
+}
+
+/// The outcome, which must be there soon: nobody waits for a timeout of ten seconds.
+async fn soon<T>(what: &str, pending: Pending<T>) -> Result<T, CallError> {
+    match tokio::time::timeout(SERVED, pending).await {
+        Ok(outcome) => outcome.expect("no panic"),
+        Err(_) => panic!("{what}: no outcome within {SERVED:?}"),
+    }
+}
+
+async fn lost<T>(what: &str, pending: Pending<T>) {
+    match soon(what, pending).await {
+        Err(error) => assert!(
+            matches!(error.kind(), CallErrorKind::ConnectionLost(_)),
+            "{what}: the connection was lost, but the caller was told: {error}"
+        ),
+        Ok(_) => panic!("{what}: an answer although the connection was lost"),
+    }
+}
+
+/// One connection of a recording, between our client and the script.
+struct Mirror<'a> {
+    name: &'a str,
+    link: Link,
+    opening: VecDeque<Pending<Channel>>,
+    /// The channels in the order of their grants. The Go client counted them by itself, so the n-th of them is its n.
+    channels: Vec<Channel>,
+    calls: BTreeMap<u32, VecDeque<Pending<Bytes>>>,
+    /// What came of an answer in several frames.
+    partial: BTreeMap<u32, Vec<u8>>,
+}
+
+async fn mirrors(transcript: &Transcript, leaves: Leaves, ends: Ends) {
+    let mut mirrors: BTreeMap<usize, Mirror<'_>> = BTreeMap::new();
+    for step in &transcript.steps {
+        let connection = step.connection;
+        if let What::Connected = step.what {
+            mirrors.insert(connection, Mirror::connect(&transcript.name).await);
+            continue;
+        }
+        let Some(mirror) = mirrors.get_mut(&connection) else {
+            continue;
+        };
+        match &step.what {
+            What::Frame(Direction::ClientToServer, recorded) => {
+                let sendable = leaves == Leaves::Nothing || mirror.can_send(&recorded.frame);
+                if sendable {
+                    mirror.sends(&recorded.frame).await;
+                }
+            }
+            What::Frame(Direction::ServerToClient, recorded) => {
+                let asked = mirror.awaits(&recorded.frame);
+                if leaves == Leaves::Nothing || asked {
+                    mirror.receives(&recorded.frame).await;
+                }
+            }
+            What::Cut(Direction::ClientToServer, _) => {
+                assert!(
+                    leaves == Leaves::WhatOursCannotSend,
+                    "our client sends whole frames"
+                );
+            }
+            What::Cut(Direction::ServerToClient, bytes) => mirror.link.peer.send(bytes).await,
+            What::ClientClosed { first: true } => {
+                let mirror = mirrors.remove(&connection).expect("it is there");
+                match ends {
+                    Ends::AsRecorded => mirror.closed_by_caller().await,
+                    Ends::ByItself => mirror.closed_by_our_client().await,
+                }
+            }
+            What::ServerClosed { first: true, reset } => {
+                let mirror = mirrors.remove(&connection).expect("it is there");
+                mirror.closed_by_server(*reset).await;
+            }
+            _ => {}
+        }
+    }
+    for (_, mirror) in mirrors {
+        mirror.closed_by_caller().await;
+    }
+}
+
+impl<'a> Mirror<'a> {
+    async fn connect(name: &'a str) -> Self {
+        let link = Link::connect().await;
+        Self {
+            name,
+            link,
+            opening: VecDeque::new(),
+            channels: Vec::new(),
+            calls: BTreeMap::new(),
+            partial: BTreeMap::new(),
+        }
+    }
+
+    /// Can our client be made to send this? Whole requests with a path that is text, on a channel it was granted.
+    fn can_send(&self, frame: &RawFrame) -> bool {
+        let RawFrame {
+            status,
+            path,
+            channel,
+            body,
+        } = frame;
+        let opens = path == b"/sys/new_channel" && *channel == 0;
+        let granted = (1..=self.channels.len()).contains(&(*channel as usize));
+        let sane = (1..=2048).contains(&path.len())
+            && std::str::from_utf8(path).is_ok()
+            && !body.is_empty();
+        *status == 1 && sane && (opens || granted) && path != b"/sys/delete_channel"
+    }
+
+    /// Does anyone wait for this answer?
+    fn awaits(&self, frame: &RawFrame) -> bool {
+        match frame.channel {
+            0 => !self.opening.is_empty(),
+            channel => self
+                .calls
+                .get(&channel)
+                .is_some_and(|calls| !calls.is_empty()),
+        }
+    }
+
+    /// The id our client uses for what the Go client called channel `counted`: the granted one.
+    fn granted_id(&self, counted: u32) -> u32 {
+        match counted
+            .checked_sub(1)
+            .and_then(|index| self.channels.get(index as usize))
+        {
+            Some(channel) => channel.id().0,
+            None => counted,
+        }
+    }
+
+    /// Our client makes the call that led to this frame, and sends the very same bytes.
+    async fn sends(&mut self, recorded: &RawFrame) {
+        if recorded.path == b"/sys/new_channel" && recorded.channel == 0 {
+            let opening = asked_for_channel(&self.link.client).await;
+            self.opening.push_back(opening);
+        } else {
+            let path = std::str::from_utf8(&recorded.path).expect("Go clients send text");
+            let channel = &self.channels[recorded.channel as usize - 1];
+            let call = channel.request(path, Bytes::from(recorded.body.clone()));
+            self.calls
+                .entry(recorded.channel)
+                .or_default()
+                .push_back(tokio::spawn(call));
+        }
+        let expected = RawFrame {
+            channel: self.granted_id(recorded.channel),
+            ..recorded.clone()
+        };
+        let seen = self.link.peer.frame().await;
+        assert!(
+            seen == expected,
+            "{}: our client sent {seen:?}, the recorded one {expected:?}",
+            self.name
+        );
+    }
+
+    /// The server answers; once the answer is complete, its caller has it.
+    async fn receives(&mut self, recorded: &RawFrame) {
+        let counted = recorded.channel;
+        let frame = RawFrame {
+            channel: self.granted_id(counted),
+            ..recorded.clone()
+        };
+        self.link.peer.send_frame(&frame).await;
+        let name = self.name;
+        if counted == 0 && recorded.path == b"/sys/new_channel" {
+            let opening = self.opening.pop_front().expect("a grant was asked for");
+            let channel = soon(name, opening).await.expect("a grant is a channel");
+            assert_eq!(
+                channel.id().0,
+                granted(recorded),
+                "{name}: C1, the id is the granted one"
+            );
+            self.channels.push(channel);
+            return;
+        }
+        // An answer that breaks the protocol completes nothing; what it does is seen at the connection's end.
+        match recorded.status {
+            4 | 6 => self
+                .partial
+                .entry(counted)
+                .or_default()
+                .extend_from_slice(&recorded.body),
+            5 | 7 if !recorded.body.is_empty() => {
+                let mut whole = self.partial.remove(&counted).unwrap_or_default();
+                let legal = (recorded.status == 7) != whole.is_empty();
+                whole.extend_from_slice(&recorded.body);
+                if let Some(call) = self.calls.get_mut(&counted).and_then(VecDeque::pop_front)
+                    && legal
+                {
+                    let answer = soon(name, call)
+                        .await
+                        .unwrap_or_else(|error| panic!("{name}: {error}"));
+                    assert!(
+                        answer == whole,
+                        "{name}: {} is not {}",
+                        brief(&answer),
+                        brief(&whole)
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The application is done, perhaps with calls it no longer waits for. Nothing but a status 8 may follow.
+    async fn closed_by_caller(mut self) {
+        for call in self.calls.values().flatten() {
+            call.abort();
+        }
+        drop(self.channels);
+        within("closing the client", self.link.client.close(GUARD)).await;
+        let last = self.link.peer.closed().await;
+        let orderly = last
+            .iter()
+            .all(|frame| frame.encode() == [8, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(
+            orderly && last.len() <= 1,
+            "{}: the last frames were {last:?}",
+            self.name
+        );
+    }
+
+    /// The server is gone: everyone who waits is told at once, and the next call reconnects.
+    async fn closed_by_server(mut self, reset: bool) {
+        if reset {
+            self.link.peer.reset().await;
+        } else {
+            self.link.peer.finish_sending();
+        }
+        self.everyone_is_told().await;
+    }
+
+    /// The server sent something illegal: our client closes, which the server sees, and the rest is the same.
+    async fn closed_by_our_client(mut self) {
+        let last = self.link.peer.closed().await;
+        assert!(
+            last.is_empty(),
+            "{}: a violation is answered by closing, not by {last:?}",
+            self.name
+        );
+        self.everyone_is_told().await;
+    }
+
+    async fn everyone_is_told(self) {
+        for opening in self.opening {
+            lost(self.name, opening).await;
+        }
+        for call in self.calls.into_values().flatten() {
+            lost(self.name, call).await;
+        }
+        if let Some(channel) = self.channels.first() {
+            lost(
+                self.name,
+                tokio::spawn(channel.request("/echo", "on the lost connection")),
+            )
+            .await;
+        }
+        self.link.serves_over_a_new_connection().await;
+    }
+}
+
+/// Runs [`Step`]s.
+struct Script {
+    link: Link,
+    last_grant: u32,
+    opening: Option<Pending<Channel>>,
+    channels: Vec<Option<Channel>>,
+    calls: Vec<Made>,
+}
+
+/// A call that the script has made.
+struct Made {
+    pending: Option<Pending<Bytes>>,
+    channel: u32,
+    path: &'static str,
+    body: &'static str,
+}
+
+impl Script {
+    async fn connect() -> Self {
+        Self {
+            link: Link::connect().await,
+            last_grant: 0,
+            opening: None,
+            channels: Vec::new(),
+            calls: Vec::new(),
+        }
+    }
+
+    async fn run(mut self, steps: &[Step]) {
+        for &step in steps {
+            // The step is the context of whatever fails in it.
+            let before = format!("{step:?}");
+            self.step(step, &before).await;
+        }
+    }
+
+    async fn step(&mut self, step: Step, what: &str) {
+        match step {
+            Step::Open => {
+                self.last_grant += 1;
+                self.ask_for_channel(&RawFrame::grant(self.last_grant))
+                    .await;
+                self.take_channel(what).await;
+            }
+            Step::OpenGranted(body) => {
+                self.ask_for_channel(&RawFrame::answer("/sys/new_channel", 0, body))
+                    .await
+            }
+            Step::OpenWorks => self.take_channel(what).await,
+            Step::OpenFails => {
+                let opening = self.opening.take().expect("asked for before");
+                assert!(
+                    soon(what, opening).await.is_err(),
+                    "there is no channel to be had"
+                );
+            }
+            Step::OpenRefused(code) => {
+                let opening = self.opening.take().expect("asked for before");
+                let error = soon(what, opening)
+                    .await
+                    .expect_err("the channel was refused");
+                match error.kind() {
+                    CallErrorKind::ChannelRefused {
+                        code: told,
+                        message,
+                    } => {
+                        assert_eq!((*told, message.as_str()), (code, "channel create limited"));
+                    }
+                    other => panic!("told {other:?}"),
+                }
+                assert_eq!(error.execution(), Execution::NotSent);
+            }
+            Step::Call(channel, path, body) => {
+                let call = tokio::spawn(self.channel(channel).request(path, body));
+                let channel = self.channel(channel).id().0;
+                self.calls.push(Made {
+                    pending: Some(call),
+                    channel,
+                    path,
+                    body,
+                });
+            }
+            Step::PoolCall(path, body) => self.pool_call(path, body).await,
+            Step::Seen(call) => {
+                let seen = self.link.peer.frame().await;
+                let Made {
+                    channel,
+                    path,
+                    body,
+                    ..
+                } = &self.calls[call - 1];
+                assert_eq!(seen, RawFrame::request(path, *channel, body), "{what}");
+            }
+            Step::Send(channel, path, body) => {
+                self.link
+                    .peer
+                    .send_frame(&RawFrame::answer(path, channel, body))
+                    .await;
+            }
+            Step::AnswerTo(call, body) => {
+                let Made { channel, path, .. } = &self.calls[call - 1];
+                self.link
+                    .peer
+                    .send_frame(&RawFrame::answer(path, *channel, body))
+                    .await;
+            }
+            Step::Bytes(bytes) => self.link.peer.send(bytes).await,
+            Step::Gets(call, body) => {
+                let answer = soon(what, self.pending(call))
+                    .await
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert_eq!(answer, body, "{what}");
+            }
+            Step::GetsNothing(call) => {
+                let pending = self.calls[call - 1].pending.as_ref().expect("still wanted");
+                assert!(
+                    !pending.is_finished(),
+                    "{what}: an answer that is not its own, or an error"
+                );
+            }
+            Step::GiveUp(call) => {
+                let pending = self.pending(call);
+                pending.abort();
+                assert!(
+                    pending.await.is_err_and(|error| error.is_cancelled()),
+                    "{what}: it was still waiting"
+                );
+            }
+            Step::DropChannel(channel) => self.channels[channel - 1] = None,
+            Step::Lost(call) => lost(what, self.pending(call)).await,
+            Step::ClosesByItself => {
+                let last = self.link.peer.closed().await;
+                assert!(last.is_empty(), "{what}: not without {last:?}");
+                self.link.serves_over_a_new_connection().await;
+            }
+            Step::RefusesPath(channel, path) => self.refuses_path(channel, path).await,
+            Step::RefusesLongPath(channel, len) => {
+                let path = format!("/echo?{}", "a".repeat(len - "/echo?".len()));
+                self.refuses_path(channel, &path).await;
+            }
+            Step::TooLarge(channel, len) => {
+                let body = generate::lin(1, len);
+                let error = self.refused(channel, "/echo", body.into()).await;
+                assert!(
+                    matches!(error.kind(), CallErrorKind::MessageTooLarge { size, .. } if *size == len),
+                    "{error}"
+                );
+            }
+        }
+    }
+
+    /// Our client asks for a channel, the server answers with `answer`.
+    async fn ask_for_channel(&mut self, answer: &RawFrame) {
+        self.opening = Some(asked_for_channel(&self.link.client).await);
+        assert_eq!(self.link.peer.frame().await, RawFrame::new_channel());
+        self.link.peer.send_frame(answer).await;
+    }
+
+    async fn take_channel(&mut self, what: &str) {
+        let opening = self.opening.take().expect("asked for before");
+        let channel = soon(what, opening)
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        self.channels.push(Some(channel));
+    }
+
+    /// A call through the client's own pool, which may ask for a channel first.
+    async fn pool_call(&mut self, path: &'static str, body: &'static str) {
+        let client = self.link.client.clone();
+        let pending = tokio::spawn(async move { client.request(path, body).await });
+        let mut seen = self.link.peer.frame().await;
+        if seen == RawFrame::new_channel() {
+            self.last_grant += 1;
+            self.link
+                .peer
+                .send_frame(&RawFrame::grant(self.last_grant))
+                .await;
+            seen = self.link.peer.frame().await;
+        }
+        assert_eq!(seen, RawFrame::request(path, seen.channel, body));
+        self.calls.push(Made {
+            pending: Some(pending),
+            channel: seen.channel,
+            path,
+            body,
+        });
+    }
+
+    fn channel(&self, number: usize) -> &Channel {
+        self.channels[number - 1]
+            .as_ref()
+            .expect("the script still has this channel")
+    }
+
+    fn pending(&mut self, call: usize) -> Pending<Bytes> {
+        self.calls[call - 1]
+            .pending
+            .take()
+            .expect("a call has one outcome")
+    }
+
+    async fn refuses_path(&self, channel: usize, path: &str) {
+        let error = self.refused(channel, path, Bytes::from_static(b"x")).await;
+        assert!(
+            matches!(error.kind(), CallErrorKind::InvalidPath(_)),
+            "{error}"
+        );
+    }
+
+    /// The error of a call that must not reach the wire. That it did not is seen by the frame that comes next.
+    async fn refused(&self, channel: usize, path: &str, body: Bytes) -> CallError {
+        let call = tokio::spawn(self.channel(channel).request(path, body));
+        let error = soon(path, call).await.expect_err("this cannot be sent");
+        assert_eq!(error.execution(), Execution::NotSent, "{error}");
+        error
+    }
+}

@@ -1,0 +1,522 @@
+//! Time limits: one budget from the call to the answer, sent along, kept by the server, inherited by nested calls.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use iip_rpc::codec::CodecId;
+use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead, read_status};
+use iip_rpc::{
+    CallContext, CallOptions, Client, Code, Execution, Limits, Metadata, Server, Service, Status,
+    service,
+};
+use tokio::sync::{Notify, mpsc};
+
+use common::frame::RawFrame;
+use common::peer::{Peer, accepted, listener};
+use common::{started, within};
+
+/// A time limit that runs out during the test.
+const SHORT: Duration = Duration::from_millis(80);
+/// A time limit that never runs out.
+const LONG: Duration = Duration::from_secs(600);
+
+#[service]
+trait Work {
+    /// The time left, in microseconds.
+    async fn remaining(&self) -> Result<Option<u64>, Status>;
+    #[rpc(timeout = "250ms")]
+    async fn short_by_itself(&self) -> Result<Option<u64>, Status>;
+    async fn hang(&self) -> Result<(), Status>;
+    #[rpc(on_cancel = "token")]
+    async fn hang_until_told(&self) -> Result<(), Status>;
+    #[rpc(on_cancel = "run")]
+    async fn run_to_end(&self) -> Result<(), Status>;
+    /// Asks the next server how much time is left.
+    async fn ask_next(&self, timeout_ms: u64) -> Result<Option<u64>, Status>;
+    async fn ask_next_with(&self, ctx: &CallContext) -> Result<Option<u64>, Status>;
+    /// Waits until the time is over, then calls the next server.
+    #[rpc(on_cancel = "token")]
+    async fn ask_next_too_late(&self) -> Result<(), Status>;
+    async fn quick(&self) -> Result<u16, Status>;
+}
+
+#[derive(Debug, PartialEq)]
+enum Happened {
+    Entered(&'static str),
+    Dropped(&'static str),
+    Told,
+    Ended,
+    Nested(Code, Execution),
+}
+
+struct Shop {
+    happened: mpsc::UnboundedSender<Happened>,
+    gate: Arc<Notify>,
+    next: Option<WorkClient>,
+    calls: Arc<AtomicUsize>,
+}
+
+/// Says when it is dropped.
+struct Guard<'a>(&'a Shop, &'static str);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.say(Happened::Dropped(self.1));
+    }
+}
+
+impl Shop {
+    fn say(&self, happened: Happened) {
+        // A test that looks no more has dropped the receiver.
+        let _ = self.happened.send(happened);
+    }
+
+    fn next(&self) -> Result<&WorkClient, Status> {
+        self.next
+            .as_ref()
+            .ok_or_else(|| Status::internal("no next server"))
+    }
+
+    fn left() -> Option<u64> {
+        let remaining = CallContext::current()?.remaining()?;
+        Some(remaining.as_micros() as u64)
+    }
+}
+
+impl Work for Shop {
+    async fn remaining(&self) -> Result<Option<u64>, Status> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        Ok(Self::left())
+    }
+
+    async fn short_by_itself(&self) -> Result<Option<u64>, Status> {
+        Ok(Self::left())
+    }
+
+    async fn hang(&self) -> Result<(), Status> {
+        self.say(Happened::Entered("hang"));
+        let _guard = Guard(self, "hang");
+        std::future::pending().await
+    }
+
+    async fn hang_until_told(&self) -> Result<(), Status> {
+        self.say(Happened::Entered("told"));
+        let ctx = CallContext::current().ok_or_else(|| Status::internal("no context"))?;
+        ctx.cancelled().await;
+        assert!(ctx.is_cancelled());
+        self.say(Happened::Told);
+        Ok(())
+    }
+
+    async fn run_to_end(&self) -> Result<(), Status> {
+        self.say(Happened::Entered("run"));
+        self.gate.notified().await;
+        self.say(Happened::Ended);
+        Ok(())
+    }
+
+    async fn ask_next(&self, timeout_ms: u64) -> Result<Option<u64>, Status> {
+        let options = CallOptions::new().timeout(Duration::from_millis(timeout_ms));
+        self.next()?.with_options(options).remaining().await
+    }
+
+    async fn ask_next_with(&self, _ctx: &CallContext) -> Result<Option<u64>, Status> {
+        self.next()?.remaining().await
+    }
+
+    async fn ask_next_too_late(&self) -> Result<(), Status> {
+        let ctx = CallContext::current().ok_or_else(|| Status::internal("no context"))?;
+        ctx.cancelled().await;
+        let status = self.next()?.remaining().await.unwrap_err();
+        self.say(Happened::Nested(status.code(), status.execution()));
+        Ok(())
+    }
+
+    async fn quick(&self) -> Result<u16, Status> {
+        let ctx = CallContext::current().ok_or_else(|| Status::internal("no context"))?;
+        let addr = ctx.peer().and_then(|peer| peer.addr());
+        Ok(addr.map_or(0, |addr| addr.port()))
+    }
+}
+
+/// A server, a client of it, and what happens there.
+struct Fixture {
+    server: Server,
+    client: Client,
+    work: WorkClient,
+    happened: mpsc::UnboundedReceiver<Happened>,
+    gate: Arc<Notify>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Fixture {
+    async fn start(next: Option<&Self>) -> Self {
+        let (sender, happened) = mpsc::unbounded_channel();
+        let (gate, calls) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+        let shop = Shop {
+            happened: sender,
+            gate: Arc::clone(&gate),
+            next: next.map(|next| next.work.clone()),
+            calls: Arc::clone(&calls),
+        };
+        let (server, client) = serve(WorkServer::new(shop)).await;
+        let work = WorkClient::new(client.clone());
+        Self {
+            server,
+            client,
+            work,
+            happened,
+            gate,
+            calls,
+        }
+    }
+
+    fn within(&self, timeout: Duration) -> WorkClient {
+        self.work.with_options(CallOptions::new().timeout(timeout))
+    }
+
+    async fn next(&mut self) -> Happened {
+        let next = within("something in a handler", self.happened.recv()).await;
+        next.expect("the server lives")
+    }
+}
+
+async fn serve(service: impl Service + Send + 'static) -> (Server, Client) {
+    let server = Server::builder()
+        .service(service)
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let client = Client::connect(server.target()).await.unwrap();
+    (server, client)
+}
+
+#[track_caller]
+fn expect(status: &Status, code: Code, execution: Execution) {
+    assert_eq!(
+        (status.code(), status.execution()),
+        (code, execution),
+        "{status:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_time_that_is_left_reaches_the_handler() {
+    let fixture = Fixture::start(None).await;
+    let left = fixture.within(LONG).remaining().await.unwrap().unwrap();
+    let left = Duration::from_micros(left);
+    assert!(left <= LONG && left > LONG / 2, "{left:?}");
+}
+
+#[tokio::test]
+async fn a_call_without_a_limit_of_its_own_has_that_of_the_client() {
+    let fixture = Fixture::start(None).await;
+    let left = Duration::from_micros(fixture.work.remaining().await.unwrap().unwrap());
+    assert!(
+        left <= Duration::from_secs(10) && left > Duration::from_secs(2),
+        "{left:?}"
+    );
+    let client = Client::builder()
+        .timeout(LONG)
+        .connect(fixture.server.target())
+        .await
+        .unwrap();
+    let left = WorkClient::new(client).remaining().await.unwrap().unwrap();
+    assert!(Duration::from_micros(left) > LONG / 2);
+}
+
+#[tokio::test]
+async fn the_limit_of_a_method_stands_between_those_of_the_client_and_of_the_call() {
+    let fixture = Fixture::start(None).await;
+    let left = fixture.work.short_by_itself().await.unwrap().unwrap();
+    assert!(left <= 250_000, "{left}");
+    let left = fixture.within(LONG).short_by_itself().await.unwrap();
+    assert!(left.unwrap() > 250_000, "{left:?}");
+}
+
+#[tokio::test]
+async fn the_remaining_time_is_sent_and_never_a_clock() {
+    let (listener, addr) = listener().await;
+    let client = Client::builder()
+        .connect_lazy(addr.to_string())
+        .expect("an address");
+    let work = WorkClient::new(client).with_options(CallOptions::new().timeout(LONG));
+    let call = tokio::spawn(async move { work.remaining().await });
+    let mut peer = Peer::over(accepted(&listener).await);
+    let begun = Instant::now();
+    let request = answer_until_request(&mut peer, Some(TYPED_HELLO), "/work/remaining").await;
+    let (head, args) = RequestHead::read(request.body.clone().into()).unwrap();
+    let remaining = head.remaining.unwrap();
+    assert!(remaining <= LONG, "{remaining:?}");
+    assert!(
+        remaining + begun.elapsed() + Duration::from_secs(20) > LONG,
+        "{remaining:?}"
+    );
+    assert!(args.is_empty(), "no arguments take no bytes");
+    call.abort();
+}
+
+const TYPED_HELLO: &str =
+    r#"{"code":0,"iip":1,"control":0,"max_frame":16777216,"rpc":{"envelope":0,"codecs":[1,3]}}"#;
+
+/// Answers hello and channel requests until a request for `path` comes.
+async fn answer_until_request(peer: &mut Peer, hello: Option<&str>, path: &str) -> RawFrame {
+    let mut granted = 0;
+    loop {
+        let frame = peer.frame().await;
+        let reply = match frame.path_text().as_str() {
+            "/sys/hello" => match hello {
+                Some(hello) => RawFrame::answer(&frame.path, frame.channel, hello),
+                None => continue,
+            },
+            "/sys/new_channel" => {
+                granted += 1;
+                RawFrame::grant(granted)
+            }
+            other if other == path => return frame,
+            other => panic!("a request for {other}"),
+        };
+        peer.send_frame(&reply).await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_runs_out_of_time_says_where_the_time_went_and_what_to_change() {
+    let mut fixture = Fixture::start(None).await;
+    let status = within("the time-out", fixture.within(SHORT).hang())
+        .await
+        .unwrap_err();
+    expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
+    let text = status.to_string();
+    assert!(text.contains("Work.hang"), "{text}");
+    assert!(text.contains("option timeout"), "{text}");
+    assert!(
+        !text.contains("call_timeout"),
+        "no option of the typed client is called so: {text}"
+    );
+    assert!(text.contains("may have executed"), "{text}");
+    assert!(text.contains("answer "), "{text}");
+    let phases = status.phases().unwrap();
+    assert!(phases.answer > SHORT / 2, "{phases:?}");
+    assert!(phases.total() >= SHORT, "{phases:?}");
+    assert_eq!(fixture.next().await, Happened::Entered("hang"));
+}
+
+#[tokio::test]
+async fn the_handler_of_a_call_out_of_time_is_stopped_and_the_connection_lives() {
+    let mut fixture = Fixture::start(None).await;
+    let before = fixture.work.quick().await.unwrap();
+    let status = within("the time-out", fixture.within(SHORT).hang()).await;
+    assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(fixture.next().await, Happened::Entered("hang"));
+    assert_eq!(fixture.next().await, Happened::Dropped("hang"));
+    let after = within("a call after", fixture.work.quick()).await.unwrap();
+    assert_eq!(before, after, "the connection was replaced");
+}
+
+/// A request in the envelope, made by hand.
+fn request(remaining: Option<Duration>) -> Bytes {
+    let mut message = BytesMut::new();
+    RequestHead::write(CodecId::BINCODE, remaining, &Metadata::new(), &mut message);
+    message.freeze()
+}
+
+fn status_in(answer: Bytes) -> Status {
+    let (head, body) = ReplyHead::read(answer).unwrap();
+    assert_eq!(head.outcome, Outcome::Status);
+    read_status(body, head.metadata).unwrap()
+}
+
+#[tokio::test]
+async fn the_server_keeps_the_deadline_also_when_the_client_does_not() {
+    let mut fixture = Fixture::start(None).await;
+    // The raw client waits much longer than the time it claims to have.
+    let call = fixture
+        .client
+        .raw()
+        .request("/work/hang", request(Some(SHORT)));
+    let answer = within("the server's answer", call).await.unwrap();
+    let status = status_in(answer);
+    expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
+    assert_eq!(fixture.next().await, Happened::Entered("hang"));
+    assert_eq!(fixture.next().await, Happened::Dropped("hang"));
+}
+
+#[tokio::test]
+async fn a_call_that_arrives_without_time_is_not_executed() {
+    let fixture = Fixture::start(None).await;
+    let call = request(Some(Duration::ZERO));
+    let answer = fixture.client.raw().request("/work/remaining", call);
+    let status = status_in(within("the answer", answer).await.unwrap());
+    expect(&status, Code::DeadlineExceeded, Execution::NotExecuted);
+    assert_eq!(fixture.calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_call_without_a_deadline_has_none() {
+    let fixture = Fixture::start(None).await;
+    let answer = fixture
+        .client
+        .raw()
+        .request("/work/remaining", request(None));
+    let (head, body) = ReplyHead::read(within("the answer", answer).await.unwrap()).unwrap();
+    assert_eq!(head.outcome, Outcome::Value);
+    assert_eq!(body[..], [0], "none");
+}
+
+#[tokio::test]
+async fn a_call_that_has_expired_is_not_sent() {
+    let fixture = Fixture::start(None).await;
+    let status = within("the refusal", fixture.within(Duration::ZERO).remaining())
+        .await
+        .unwrap_err();
+    expect(&status, Code::DeadlineExceeded, Execution::NotSent);
+    fixture.work.quick().await.unwrap();
+    assert_eq!(fixture.calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_nested_call_inherits_what_is_left() {
+    let next = Fixture::start(None).await;
+    let fixture = Fixture::start(Some(&next)).await;
+    let long = LONG.as_millis() as u64;
+    let limit = Duration::from_secs(30);
+    let left = fixture.within(limit).ask_next(long).await.unwrap().unwrap();
+    let left = Duration::from_micros(left);
+    assert!(left <= limit && left > limit / 3, "{left:?}");
+    let left = fixture.within(LONG).ask_next(5_000).await.unwrap().unwrap();
+    assert!(left <= 5_000_000, "its own limit is sooner: {left}");
+    let ctx = CallContext::new().with_timeout(Duration::from_secs(5));
+    let left = fixture
+        .within(LONG)
+        .ask_next_with(&ctx)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(left <= 5_000_000, "the caller's context is sooner: {left}");
+}
+
+#[tokio::test]
+async fn a_nested_call_whose_time_is_over_is_not_sent() {
+    let next = Fixture::start(None).await;
+    let mut fixture = Fixture::start(Some(&next)).await;
+    let status = within("the time-out", fixture.within(SHORT).ask_next_too_late()).await;
+    assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(
+        fixture.next().await,
+        Happened::Nested(Code::DeadlineExceeded, Execution::NotSent)
+    );
+    assert_eq!(next.calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_handler_with_a_token_is_told_at_the_deadline_and_decides_itself() {
+    let mut fixture = Fixture::start(None).await;
+    let status = within("the time-out", fixture.within(SHORT).hang_until_told()).await;
+    assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(fixture.next().await, Happened::Entered("told"));
+    assert_eq!(fixture.next().await, Happened::Told);
+}
+
+#[tokio::test]
+async fn a_handler_that_runs_to_its_end_outlives_the_deadline() {
+    let mut fixture = Fixture::start(None).await;
+    let status = within("the time-out", fixture.within(SHORT).run_to_end()).await;
+    assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(fixture.next().await, Happened::Entered("run"));
+    fixture.gate.notify_one();
+    assert_eq!(fixture.next().await, Happened::Ended);
+}
+
+#[tokio::test]
+async fn time_in_the_queue_counts_and_the_call_was_not_sent() {
+    let mut fixture = Fixture::start(None).await;
+    let client = Client::builder()
+        .limits(Limits::default().max_channels(1))
+        .connect(fixture.server.target())
+        .await
+        .unwrap();
+    let work = WorkClient::new(client);
+    let long = work.with_options(CallOptions::new().timeout(LONG));
+    let first = tokio::spawn(async move { long.hang().await });
+    assert_eq!(fixture.next().await, Happened::Entered("hang"));
+    let short = work.with_options(CallOptions::new().timeout(SHORT));
+    let status = within("the time-out", short.remaining()).await.unwrap_err();
+    expect(&status, Code::DeadlineExceeded, Execution::NotSent);
+    let phases = status.phases().unwrap();
+    assert!(phases.wait_for_channel >= SHORT, "{phases:?}");
+    assert_eq!(phases.answer, Duration::ZERO);
+    assert!(
+        status.to_string().contains("wait for channel"),
+        "{status}"
+    );
+    first.abort();
+    assert_eq!(fixture.next().await, Happened::Dropped("hang"));
+    within("a call after", work.quick()).await.unwrap();
+    assert_eq!(fixture.calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn time_for_connecting_counts_and_the_call_was_not_sent() {
+    let (listener, addr) = listener().await;
+    let client = Client::builder().connect_lazy(addr.to_string()).unwrap();
+    let work = WorkClient::new(client).with_options(CallOptions::new().timeout(SHORT));
+    // The server accepts and says nothing.
+    let call = started(work.quick()).await;
+    let _silent = accepted(&listener).await;
+    let status = within("the time-out", call.finish()).await.unwrap_err();
+    expect(&status, Code::DeadlineExceeded, Execution::NotSent);
+    let phases = status.phases().unwrap();
+    assert!(phases.connect >= SHORT, "{phases:?}");
+    assert!(status.to_string().contains("connect "), "{status}");
+}
+
+#[tokio::test]
+async fn a_call_that_had_to_connect_first_says_how_long_that_took() {
+    let (listener, addr) = listener().await;
+    let client = Client::builder().connect_lazy(addr.to_string()).unwrap();
+    let work = WorkClient::new(client);
+    let timeout = Duration::from_millis(400);
+    let work = work.with_options(CallOptions::new().timeout(timeout));
+    let began = Instant::now();
+    let call = tokio::spawn(async move { work.quick().await });
+    let mut peer = Peer::over(accepted(&listener).await);
+    let hello = peer.frame().await;
+    assert_eq!(hello.path_text(), "/sys/hello");
+    // Part of the call's time passes before the connection is there. This is what is measured, not a wait for something.
+    tokio::time::sleep(SHORT).await;
+    peer.send_frame(&RawFrame::answer("/sys/hello", 0, TYPED_HELLO))
+        .await;
+    answer_until_request(&mut peer, None, "/work/quick").await;
+    let sent_after = began.elapsed();
+    let status = within("the time-out", call).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let phases = *status.phases().unwrap();
+    assert!(sent_after >= SHORT);
+    assert!(phases.connect >= SHORT, "{phases:?}");
+    assert!(phases.total() >= timeout, "{phases:?}");
+}
+
+#[tokio::test]
+async fn a_late_answer_is_discarded_and_the_next_call_gets_its_own() {
+    let fixture = Fixture::start(None).await;
+    let client = Client::builder()
+        .limits(Limits::default().max_channels(1))
+        .connect(fixture.server.target())
+        .await
+        .unwrap();
+    let work = WorkClient::new(client);
+    let short = work.with_options(CallOptions::new().timeout(SHORT));
+    let status = within("the time-out", short.run_to_end()).await;
+    assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
+    let next = started(work.remaining()).await;
+    fixture.gate.notify_one();
+    let left = within("the next answer", next.finish()).await.unwrap();
+    assert!(left.unwrap() > 0, "its own answer, not the late one");
+}

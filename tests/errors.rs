@@ -1,0 +1,405 @@
+//! Calls that fail: what arrives at the caller, whether the call may have run, and that the connection lives on.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use iip_rpc::codec::CodecId;
+use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead, read_status};
+use iip_rpc::{
+    CallContext, Client, Code, Execution, Metadata, MethodError, Server, Service, Status, service,
+};
+use serde::{Deserialize, Serialize};
+
+use common::within;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+enum TransferError {
+    #[error("only {left} are left")]
+    TooPoor { left: u64 },
+    #[error("nobody is called {0}")]
+    Nobody(String),
+    #[error(transparent)]
+    #[status]
+    Rpc(Status),
+}
+
+#[service]
+trait Bank {
+    async fn transfer(&self, to: String, amount: u64) -> Result<u64, TransferError>;
+    async fn explain(&self) -> Result<(), Status>;
+    async fn refuse(&self) -> Result<(), Status>;
+    async fn panic_at_once(&self) -> Result<(), Status>;
+    async fn panic_later(&self) -> Result<(), TransferError>;
+    #[rpc(raw)]
+    async fn raw_panic(&self, body: Bytes) -> Result<Bytes, Status>;
+    #[rpc(raw)]
+    async fn raw_failure(&self, body: Bytes) -> Result<Bytes, Status>;
+    /// Which connection this call came over.
+    async fn port(&self, ctx: &CallContext) -> Result<u16, Status>;
+}
+
+struct Vault;
+
+fn details() -> Status {
+    let mut metadata = Metadata::new();
+    metadata.insert_text("retry-after", "3").unwrap();
+    metadata.append("x-bytes", vec![0, 255]).unwrap();
+    Status::failed_precondition("the vault is shut")
+        .with_details(vec![1, 2, 0])
+        .with_metadata(metadata)
+}
+
+impl Bank for Vault {
+    async fn transfer(&self, to: String, amount: u64) -> Result<u64, TransferError> {
+        match (to.as_str(), amount) {
+            ("closed", _) => Err(TransferError::Rpc(details())),
+            ("bob", 0..=100) => Ok(100 - amount),
+            ("bob", _) => Err(TransferError::TooPoor { left: 100 }),
+            _ => Err(TransferError::Nobody(to)),
+        }
+    }
+
+    async fn explain(&self) -> Result<(), Status> {
+        Err(details())
+    }
+
+    async fn refuse(&self) -> Result<(), Status> {
+        Err(Status::unavailable("not now").with_execution(Execution::NotExecuted))
+    }
+
+    async fn panic_at_once(&self) -> Result<(), Status> {
+        panic!("a secret")
+    }
+
+    async fn panic_later(&self) -> Result<(), TransferError> {
+        tokio::task::yield_now().await;
+        panic!("a secret")
+    }
+
+    async fn raw_panic(&self, _: Bytes) -> Result<Bytes, Status> {
+        panic!("a secret")
+    }
+
+    async fn raw_failure(&self, _: Bytes) -> Result<Bytes, Status> {
+        Err(Status::internal("boom"))
+    }
+
+    async fn port(&self, ctx: &CallContext) -> Result<u16, Status> {
+        let addr = ctx.peer().and_then(|peer| peer.addr());
+        addr.map(|addr| addr.port())
+            .ok_or_else(|| Status::internal("no address"))
+    }
+}
+
+/// The same paths with other arguments: a client of another version.
+#[service(path = "/bank")]
+trait OtherBank {
+    async fn transfer(&self, to: u8) -> Result<u64, Status>;
+    async fn missing(&self, to: u8) -> Result<u64, TransferError>;
+    /// Its server answers `()`.
+    #[rpc(name = "port")]
+    async fn port_as_text(&self) -> Result<Vec<String>, Status>;
+}
+
+/// Calls another server and hands on what goes wrong there.
+#[service]
+trait Broker {
+    async fn unknown(&self) -> Result<u64, Status>;
+    async fn unreachable(&self) -> Result<(), Status>;
+    async fn refused(&self) -> Result<u64, TransferError>;
+}
+
+struct Agent {
+    bank: OtherBankClient,
+    nobody: BankClient,
+}
+
+impl Broker for Agent {
+    async fn unknown(&self) -> Result<u64, Status> {
+        self.bank.transfer(1).await
+    }
+
+    async fn unreachable(&self) -> Result<(), Status> {
+        self.nobody.explain().await
+    }
+
+    async fn refused(&self) -> Result<u64, TransferError> {
+        self.bank.missing(1).await
+    }
+}
+
+async fn serve(service: impl Service + Send + 'static) -> (Server, Client) {
+    let server = Server::builder()
+        .service(service)
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let client = Client::connect(server.target()).await.unwrap();
+    (server, client)
+}
+
+#[track_caller]
+fn expect(status: &Status, code: Code, execution: Execution) {
+    assert_eq!(
+        (status.code(), status.execution()),
+        (code, execution),
+        "{status:?}"
+    );
+}
+
+/// Runs `fail` and demands that the connection is the same before and after it.
+async fn on_a_connection_that_lives<T>(client: &Client, fail: impl Future<Output = T>) -> T {
+    let bank = BankClient::new(client.clone());
+    let ctx = CallContext::new();
+    let before = within("a call before", bank.port(&ctx)).await.unwrap();
+    let outcome = within("the failure", fail).await;
+    let after = within("a call after", bank.port(&ctx)).await.unwrap();
+    assert_eq!(before, after, "the connection was replaced");
+    outcome
+}
+
+#[tokio::test]
+async fn a_typed_error_arrives_as_the_value_it_was() {
+    let (_server, client) = serve(BankServer::new(Vault)).await;
+    let bank = BankClient::new(client);
+    assert_eq!(bank.transfer("bob".into(), 30).await, Ok(70));
+    assert_eq!(
+        bank.transfer("bob".into(), 101).await,
+        Err(TransferError::TooPoor { left: 100 })
+    );
+    assert_eq!(
+        bank.transfer("eve".into(), 1).await,
+        Err(TransferError::Nobody("eve".into()))
+    );
+}
+
+#[tokio::test]
+async fn a_typed_error_arrives_in_json_too() {
+    let (server, _) = serve(BankServer::new(Vault)).await;
+    let client = Client::builder().codec(CodecId::JSON);
+    let bank = BankClient::new(client.connect(server.target()).await.unwrap());
+    assert_eq!(
+        bank.transfer("bob".into(), 101).await,
+        Err(TransferError::TooPoor { left: 100 })
+    );
+    let status = bank.explain().await.unwrap_err();
+    assert_eq!(status, details());
+}
+
+#[tokio::test]
+async fn a_status_arrives_with_its_details_and_metadata() {
+    let (_server, client) = serve(BankServer::new(Vault)).await;
+    let status = BankClient::new(client).explain().await.unwrap_err();
+    expect(
+        &status,
+        Code::FailedPrecondition,
+        Execution::MayHaveExecuted,
+    );
+    assert_eq!(status.message(), "the vault is shut");
+    assert_eq!(status.details()[..], [1, 2, 0]);
+    assert_eq!(status.metadata().text("retry-after"), Some("3"));
+    assert_eq!(status.metadata().get("x-bytes").unwrap()[..], [0, 255]);
+}
+
+#[tokio::test]
+async fn a_status_inside_a_typed_error_travels_as_a_status() {
+    let (_server, client) = serve(BankServer::new(Vault)).await;
+    let bank = BankClient::new(client);
+    let error = bank.transfer("closed".into(), 1).await.unwrap_err();
+    assert_eq!(error, TransferError::Rpc(details()));
+    let TransferError::Rpc(status) = error else {
+        unreachable!("compared above")
+    };
+    assert_eq!(status.execution(), Execution::MayHaveExecuted);
+}
+
+#[tokio::test]
+async fn an_unknown_method_is_unimplemented_and_was_not_executed() {
+    let (_server, client) = serve(BankServer::new(Vault)).await;
+    let other = OtherBankClient::new(client.clone());
+    let error = on_a_connection_that_lives(&client, other.missing(1)).await;
+    let TransferError::Rpc(status) = error.unwrap_err() else {
+        panic!("not the status variant")
+    };
+    expect(&status, Code::Unimplemented, Execution::NotExecuted);
+    assert!(status.message().contains("/bank/missing"), "{status}");
+}
+
+#[tokio::test]
+async fn arguments_that_do_not_fit_are_invalid_and_were_not_executed() {
+    let (_server, client) = serve(BankServer::new(Vault)).await;
+    let other = OtherBankClient::new(client.clone());
+    let error = on_a_connection_that_lives(&client, other.transfer(200)).await;
+    let status = error.unwrap_err();
+    expect(&status, Code::InvalidArgument, Execution::NotExecuted);
+    assert!(status.message().contains("`to`"), "{status}");
+}
+
+#[tokio::test]
+async fn a_missing_argument_is_named() {
+    let (server, _) = serve(BankServer::new(Vault)).await;
+    let client = Client::builder().codec(CodecId::JSON);
+    let client = client.connect(server.target()).await.unwrap();
+    let status = OtherBankClient::new(client).transfer(1).await.unwrap_err();
+    expect(&status, Code::InvalidArgument, Execution::NotExecuted);
+    assert!(status.message().contains("to"), "{status}");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_fit_is_internal_and_may_have_executed() {
+    let (_server, client) = serve(BankServer::new(Vault)).await;
+    let other = OtherBankClient::new(client.clone());
+    let status = on_a_connection_that_lives(&client, other.port_as_text()).await;
+    expect(
+        &status.unwrap_err(),
+        Code::Internal,
+        Execution::MayHaveExecuted,
+    );
+}
+
+#[tokio::test]
+async fn a_panic_is_internal_and_tells_nobody_its_text() {
+    let (_server, client) = serve(BankServer::new(Vault)).await;
+    let bank = BankClient::new(client.clone());
+    let status = on_a_connection_that_lives(&client, bank.panic_at_once())
+        .await
+        .unwrap_err();
+    expect(&status, Code::Internal, Execution::MayHaveExecuted);
+    assert!(status.message().contains("panicked"), "{status}");
+    assert!(!status.to_string().contains("secret"), "{status}");
+}
+
+#[tokio::test]
+async fn a_panic_behind_an_await_is_internal_too() {
+    let (_server, client) = serve(BankServer::new(Vault)).await;
+    let bank = BankClient::new(client.clone());
+    let error = on_a_connection_that_lives(&client, bank.panic_later())
+        .await
+        .unwrap_err();
+    let TransferError::Rpc(status) = error else {
+        panic!("not the status variant: {error:?}")
+    };
+    expect(&status, Code::Internal, Execution::MayHaveExecuted);
+}
+
+#[tokio::test]
+async fn a_panic_or_failure_of_a_raw_method_becomes_a_status_at_the_caller() {
+    let (_server, client) = serve(BankServer::new(Vault)).await;
+    let bank = BankClient::new(client.clone());
+    let status = on_a_connection_that_lives(&client, bank.raw_panic("x".into()))
+        .await
+        .unwrap_err();
+    expect(&status, Code::Internal, Execution::MayHaveExecuted);
+    let status = on_a_connection_that_lives(&client, bank.raw_failure("x".into()))
+        .await
+        .unwrap_err();
+    expect(&status, Code::Unknown, Execution::MayHaveExecuted);
+    assert_eq!(status.message(), "handler fail:boom");
+}
+
+#[tokio::test]
+async fn the_failure_of_a_nested_call_says_that_the_outer_one_may_have_run() {
+    let (_bank_server, bank) = serve(BankServer::new(Vault)).await;
+    let nobody = Client::builder().connect_lazy("127.0.0.1:1").unwrap();
+    let agent = Agent {
+        bank: OtherBankClient::new(bank),
+        nobody: BankClient::new(nobody),
+    };
+    let (_server, client) = serve(BrokerServer::new(agent)).await;
+    let broker = BrokerClient::new(client);
+    // Inside: not executed, by the bank's decoder.
+    let status = within("the answer", broker.unknown()).await.unwrap_err();
+    expect(&status, Code::InvalidArgument, Execution::MayHaveExecuted);
+    // Inside: not sent, for want of a server.
+    let status = within("the answer", broker.unreachable())
+        .await
+        .unwrap_err();
+    expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
+    // Inside a typed error.
+    let error = within("the answer", broker.refused()).await.unwrap_err();
+    let TransferError::Rpc(status) = error else {
+        panic!("not the status variant: {error:?}")
+    };
+    expect(&status, Code::Unimplemented, Execution::MayHaveExecuted);
+}
+
+#[tokio::test]
+async fn a_failure_keeps_its_source_in_this_process() {
+    let client = Client::builder().connect_lazy("127.0.0.1:1").unwrap();
+    let status = within("the refusal", BankClient::new(client).explain())
+        .await
+        .unwrap_err();
+    expect(&status, Code::Unavailable, Execution::NotSent);
+    let source = std::error::Error::source(&status).unwrap();
+    assert!(source.is::<iip_core::CallError>());
+    assert!(status.message().contains("127.0.0.1:1"), "{status}");
+    assert!(status.message().contains("Bank.explain"), "{status}");
+    assert!(status.phases().is_some());
+}
+
+/// Sends `message` as it is to a method that takes nothing, and reads the status that comes back.
+async fn status_of(client: &Client, message: impl Into<Bytes>) -> Status {
+    let message = message.into();
+    let answer = within("an answer", client.raw().request("/bank/explain", message)).await;
+    let (head, body) = ReplyHead::read(answer.unwrap()).unwrap();
+    assert_eq!(head.outcome, Outcome::Status);
+    read_status(body, head.metadata).unwrap()
+}
+
+#[tokio::test]
+async fn an_envelope_that_is_not_understood_is_refused_in_words() {
+    let (_server, client) = serve(BankServer::new(Vault)).await;
+    for (what, message) in [
+        ("another version", vec![0x90, 1]),
+        ("the last version", vec![0xBF, 1]),
+        ("an unknown flag", vec![0x84, 1]),
+        ("an unknown codec", vec![0x80, 77]),
+    ] {
+        let status = status_of(&client, message).await;
+        assert_eq!(
+            (status.code(), status.execution()),
+            (Code::Unimplemented, Execution::NotExecuted),
+            "{what}: {status:?}"
+        );
+        assert!(!status.message().is_empty(), "{what}");
+    }
+    for (what, message) in [
+        ("nothing behind the first byte", vec![0x80]),
+        ("a cut varint", vec![0x81, 1, 0xFF]),
+        ("a varint that is too long", vec![0x81, 1, 0x80, 0]),
+        ("metadata without entries", vec![0x82, 1]),
+        ("bytes behind the arguments", vec![0x80, 1, 0]),
+    ] {
+        let status = status_of(&client, message).await;
+        assert_eq!(
+            (status.code(), status.execution()),
+            (Code::InvalidArgument, Execution::NotExecuted),
+            "{what}: {status:?}"
+        );
+    }
+    // The same connection still serves.
+    let status = BankClient::new(client).explain().await.unwrap_err();
+    assert_eq!(status, details());
+}
+
+#[tokio::test]
+async fn a_request_in_the_envelope_made_by_hand_is_answered() {
+    let (_server, client) = serve(BankServer::new(Vault)).await;
+    let mut message = BytesMut::new();
+    RequestHead::write(CodecId::JSON, None, &Metadata::new(), &mut message);
+    message.put_slice(br#"{"amount":1,"to":"bob"}"#);
+    let answer = client.raw().request("/bank/transfer", message.freeze());
+    let (head, body) = ReplyHead::read(answer.await.unwrap()).unwrap();
+    assert_eq!((head.codec, head.outcome), (CodecId::JSON, Outcome::Value));
+    assert_eq!(body, "99");
+}
+
+#[tokio::test]
+async fn what_a_handler_refused_itself_is_its_own_business() {
+    // A handler has run when it answers, whatever it says: only the framework knows that a method was not entered.
+    let (_server, client) = serve(BankServer::new(Vault)).await;
+    let status = BankClient::new(client).refuse().await.unwrap_err();
+    expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
+}

@@ -1,0 +1,987 @@
+//! A hostile server against our client, over real sockets: whatever it sends or leaves out, callers are told soon, no
+//! answer reaches the wrong caller, memory stays bounded, and the same client is served by the next connection.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use iip_core::{
+    CallError, CallErrorKind, CallOptions, Channel, Client, ClientConfig, Execution, Limits,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use common::alone::alone;
+use common::frame::RawFrame;
+use common::generate::lin;
+use common::peer::{Flooded, Peer, accepted, flood, listener, narrow_listener};
+use common::{GUARD, SERVED, grown_since, resident_bytes, started, within};
+
+const MIB: usize = 1 << 20;
+/// A time limit that is over soon, so that no test waits long for it.
+const SHORT: Duration = Duration::from_millis(200);
+
+/// Our client, connected to a server that is about to misbehave.
+struct Victim {
+    listener: TcpListener,
+    client: Client,
+}
+
+impl Victim {
+    /// A client and the raw stream of its first connection, on which it has asked for its first channel.
+    async fn connect(config: ClientConfig) -> (Self, TcpStream) {
+        Self::connect_to(listener().await, config).await
+    }
+
+    async fn connect_to(
+        (listener, addr): (TcpListener, SocketAddr),
+        config: ClientConfig,
+    ) -> (Self, TcpStream) {
+        let (client, stream) = tokio::join!(connected(config, addr), accepted(&listener));
+        (Self { listener, client }, stream)
+    }
+
+    /// The same, with a peer that reads frames.
+    async fn with_peer(config: ClientConfig) -> (Self, Peer) {
+        let (victim, stream) = Self::connect(config).await;
+        (victim, Peer::over(stream))
+    }
+
+    /// The same, with one channel leased to the caller.
+    async fn with_channel(config: ClientConfig) -> (Self, Peer, Channel) {
+        let (victim, mut peer) = Self::with_peer(config).await;
+        let channel = victim.granted_channel(&mut peer, 1).await;
+        (victim, peer, channel)
+    }
+
+    /// Asks for a channel and is granted `id`.
+    async fn granted_channel(&self, peer: &mut Peer, id: u32) -> Channel {
+        let asked = self.asks_for_channel().await;
+        assert_eq!(peer.frame().await, RawFrame::new_channel());
+        peer.send_frame(&RawFrame::grant(id)).await;
+        let channel = soon("a channel", asked).await.expect("it was granted");
+        assert_eq!(channel.id().0, id);
+        channel
+    }
+
+    async fn asks_for_channel(&self) -> Pending<Channel> {
+        let client = self.client.clone();
+        let asked = started(async move { client.open_channel().await }).await;
+        tokio::spawn(asked.finish())
+    }
+
+    /// A call through the pool.
+    fn calls(&self, path: &'static str, body: impl Into<Bytes>) -> Pending<Bytes> {
+        let (client, body) = (self.client.clone(), body.into());
+        tokio::spawn(async move { client.request(path, body).await })
+    }
+
+    /// The proof after every attack: the next call goes over a new connection and is answered, soon.
+    async fn is_served_by_a_new_connection(&self) {
+        let call = self.calls("/echo", "are you there");
+        let serve = async {
+            let mut peer = Peer::over(accepted(&self.listener).await);
+            honest(&mut peer, 0, 1).await;
+            let answer = call.await.expect("no panic").expect("an honest server");
+            assert_eq!(&answer[..], b"are you there");
+        };
+        tokio::time::timeout(SERVED, serve)
+            .await
+            .expect("a new connection serves within two seconds");
+    }
+}
+
+async fn connected(config: ClientConfig, addr: SocketAddr) -> Client {
+    within("connecting", config.connect(addr.to_string()))
+        .await
+        .expect("the server accepts")
+}
+
+/// Grants channels from the one behind `granted` on, and echoes, until `calls` calls are answered.
+async fn honest(peer: &mut Peer, mut granted: u32, mut calls: usize) {
+    while calls > 0 {
+        let frame = peer.frame().await;
+        if frame.path == b"/sys/new_channel" {
+            granted += 1;
+            peer.send_frame(&RawFrame::grant(granted)).await;
+        } else {
+            peer.send_frame(&RawFrame::answer(&frame.path, frame.channel, &frame.body))
+                .await;
+            calls -= 1;
+        }
+    }
+}
+
+type Pending<T> = JoinHandle<Result<T, CallError>>;
+
+/// The outcome of a call, which must be there long before the ten seconds of a call's default timeout.
+async fn soon<T>(what: &str, pending: Pending<T>) -> Result<T, CallError> {
+    match tokio::time::timeout(SERVED, pending).await {
+        Ok(outcome) => outcome.expect("no panic"),
+        Err(_) => panic!("{what}: no outcome within {SERVED:?}"),
+    }
+}
+
+/// The call must fail soon, because its connection is gone.
+async fn lost<T>(what: &str, pending: Pending<T>) -> CallError {
+    match soon(what, pending).await {
+        Err(error) if matches!(error.kind(), CallErrorKind::ConnectionLost(_)) => error,
+        Err(error) => panic!("{what}: the connection was lost, but the caller was told: {error}"),
+        Ok(_) => panic!("{what}: an answer, although the connection was lost"),
+    }
+}
+
+// ---- bytes that end the connection
+
+/// Sends `bytes` when one call is under way on channel 1: the client must close, and say so to everyone.
+async fn ends_the_connection(what: &str, bytes: &[u8]) {
+    let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let call = tokio::spawn(channel.request("/echo", "x"));
+    assert_eq!(
+        peer.frame().await,
+        RawFrame::request("/echo", 1, "x"),
+        "{what}"
+    );
+    peer.send(bytes).await;
+    let last = peer.closed().await;
+    assert!(
+        last.is_empty(),
+        "{what}: the client sent {last:?} before it closed"
+    );
+    let error = lost(what, call).await;
+    assert_eq!(error.execution(), Execution::MayHaveExecuted, "{what}");
+    lost(what, tokio::spawn(channel.request("/echo", "later"))).await;
+    victim.is_served_by_a_new_connection().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_length_that_no_frame_may_have_ends_the_connection_before_any_body_comes() {
+    for len in [0, (16 << 20) + 1, 1 << 31, u32::MAX - 1, u32::MAX] {
+        ends_the_connection(
+            &format!("length {len}"),
+            &RawFrame::head(5, "/echo", 1, len),
+        )
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_that_does_not_end_is_refused_at_byte_2050() {
+    ends_the_connection(
+        "2049 bytes of path",
+        &[&[5], "p".repeat(2049).as_bytes()].concat(),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_speaks_something_else_is_refused_at_its_first_byte() {
+    // TLS alert, HTTP, SSH, and whatever else is no status.
+    for first in [0x15, b'H', b'S', 9, 0x80, 0xff] {
+        ends_the_connection(&format!("first byte {first}"), &[first]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_on_a_channel_that_was_never_granted_ends_the_connection_before_its_length_comes()
+{
+    for channel in [2, 77, 1 << 31, u32::MAX] {
+        let head = RawFrame::head(5, "/echo", channel, 1);
+        ends_the_connection(&format!("channel {channel}"), &head[..head.len() - 4]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_nobody_asked_for_ends_the_connection() {
+    let answer = RawFrame::answer("/echo", 1, "x").encode();
+    let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    peer.send(&answer).await;
+    assert!(peer.closed().await.is_empty());
+    lost(
+        "after the answer",
+        tokio::spawn(channel.request("/echo", "x")),
+    )
+    .await;
+    victim.is_served_by_a_new_connection().await;
+    // The same on channel 0, where only grants are due.
+    ends_the_connection(
+        "an answer on channel 0",
+        &RawFrame::answer("/x", 0, "unsolicited").encode(),
+    )
+    .await;
+    ends_the_connection("a grant nobody asked for", &RawFrame::grant(2).encode()).await;
+}
+
+/// What brings the channel's answers into each state, and which statuses are legal there, with enough calls under way.
+const STATES: [(&str, &[u8], &[u8]); 5] = [
+    ("nothing received", &[], &[4, 5]),
+    ("4", &[4], &[6, 7]),
+    ("5", &[5], &[4, 5]),
+    ("6", &[4, 6], &[6, 7]),
+    ("7", &[4, 7], &[4, 5]),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_illegal_transition_ends_the_connection_and_every_legal_one_does_not() {
+    for (state, before, legal) in STATES {
+        for status in (0..=7).chain([9, 10, 127, 255]) {
+            let what = format!("status {status} after {state}");
+            let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+            let calls: Vec<_> = (0..3)
+                .map(|_| tokio::spawn(channel.request("/echo", "x")))
+                .collect();
+            for _ in 0..3 {
+                assert_eq!(
+                    peer.frame().await,
+                    RawFrame::request("/echo", 1, "x"),
+                    "{what}"
+                );
+            }
+            for &status in before.iter().chain([&status]) {
+                peer.send_frame(&RawFrame::new(status, "/echo", 1, "x"))
+                    .await;
+            }
+            if legal.contains(&status) {
+                // Alive: channel 0 still grants.
+                victim.granted_channel(&mut peer, 2).await;
+                continue;
+            }
+            assert!(peer.closed().await.is_empty(), "{what}");
+            let due = before
+                .iter()
+                .filter(|&&status| status == 5 || status == 7)
+                .count();
+            for (number, call) in calls.into_iter().enumerate() {
+                if number < due {
+                    soon(&what, call)
+                        .await
+                        .unwrap_or_else(|error| panic!("{what}: {error}"));
+                } else {
+                    lost(&what, call).await;
+                }
+            }
+            victim.is_served_by_a_new_connection().await;
+        }
+    }
+}
+
+// ---- grants
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grant_that_makes_no_sense_fails_those_who_wait_at_once() {
+    let deep = "[".repeat(200_000);
+    let long = format!(
+        "{{\"code\":0,\"channel_id\":1,\"x\":\"{}\"",
+        "x".repeat(MIB)
+    );
+    let grants = [
+        "{}",
+        "[]",
+        "null",
+        "not json",
+        "\u{0}",
+        r#"{"code":0}"#,
+        r#"{"code":0,"channel_id":0}"#,
+        r#"{"code":0,"channel_id":-1}"#,
+        r#"{"code":0,"channel_id":4294967296}"#,
+        r#"{"code":0,"channel_id":1e3}"#,
+        r#"{"code":0,"channel_id":"1"}"#,
+        r#"{"code":"0","channel_id":1}"#,
+        r#"{"channel_id":1}"#,
+        &deep,
+        &long,
+    ];
+    for grant in grants {
+        let what = &grant[..grant.len().min(60)];
+        let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
+        let asked = victim.asks_for_channel().await;
+        let called = started(victim.client.request("/echo", "x")).await;
+        assert_eq!(peer.frame().await, RawFrame::new_channel());
+        peer.send_frame(&RawFrame::answer("/sys/new_channel", 0, grant))
+            .await;
+        let error = soon(what, asked).await.expect_err(what);
+        assert_eq!(error.execution(), Execution::NotSent, "{what}: {error}");
+        drop(called);
+        peer.closed().await;
+        victim.is_served_by_a_new_connection().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_grant_of_a_channel_in_use_ends_the_connection() {
+    let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let call = tokio::spawn(channel.request("/echo", "mine"));
+    assert_eq!(peer.frame().await.body, b"mine");
+    let asked = victim.asks_for_channel().await;
+    assert_eq!(peer.frame().await, RawFrame::new_channel());
+    peer.send_frame(&RawFrame::grant(1)).await;
+    assert!(peer.closed().await.is_empty());
+    lost("the one who asked", asked).await;
+    lost("the one who has it", call).await;
+    victim.is_served_by_a_new_connection().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn granted_ids_may_be_anything_else() {
+    let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
+    for id in [u32::MAX, 1, 1 << 31, 4096, 4095, 70_000] {
+        let channel = victim.granted_channel(&mut peer, id).await;
+        let call = tokio::spawn(channel.request("/echo", "x"));
+        assert_eq!(peer.frame().await, RawFrame::request("/echo", id, "x"));
+        peer.send_frame(&RawFrame::answer("/echo", id, "x")).await;
+        assert_eq!(soon("a call", call).await.expect("an answer"), "x");
+        // Kept, or the pool would hand it out again.
+        std::mem::forget(channel);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_channels_leave_the_ones_there_are_in_use() {
+    let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
+    let calls: Vec<_> = (0..20)
+        .map(|n: u32| victim.calls("/echo", n.to_string()))
+        .collect();
+    assert_eq!(peer.frame().await, RawFrame::new_channel());
+    peer.send_frame(&RawFrame::grant(1)).await;
+    let mut answered = 0;
+    while answered < 20 {
+        let frame = peer.frame().await;
+        if frame.path == b"/sys/new_channel" {
+            let refusal = r#"{"code":106,"message":"channel create limited"}"#;
+            peer.send_frame(&RawFrame::answer("/sys/new_channel", 0, refusal))
+                .await;
+        } else {
+            peer.send_frame(&RawFrame::answer(&frame.path, frame.channel, &frame.body))
+                .await;
+            answered += 1;
+        }
+    }
+    for (n, call) in calls.into_iter().enumerate() {
+        assert_eq!(
+            soon("a call", call).await.expect("one after the other"),
+            n.to_string()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grant_that_never_comes_costs_a_caller_its_own_time_and_nothing_is_sent() {
+    let (victim, mut peer) = Victim::with_peer(ClientConfig::new().call_timeout(SHORT)).await;
+    assert_eq!(peer.frame().await, RawFrame::new_channel());
+    let calls: Vec<_> = (0..50).map(|_| victim.calls("/echo", "x")).collect();
+    for call in calls {
+        let error = soon("a call", call).await.expect_err("there is no channel");
+        assert!(error.is_timeout(), "{error}");
+        assert_eq!(error.execution(), Execution::NotSent, "{error}");
+    }
+    // The connection is as it was: the late grant is used, for the call that still waits and for no other.
+    let call = started(victim.client.request("/echo", "late")).await;
+    peer.send_frame(&RawFrame::grant(1)).await;
+    loop {
+        let frame = peer.frame().await;
+        // More channels may have been asked for meanwhile.
+        if frame.path != b"/sys/new_channel" {
+            assert_eq!(
+                frame,
+                RawFrame::request("/echo", 1, "late"),
+                "what was given up must not be sent"
+            );
+            peer.send_frame(&RawFrame::answer("/echo", 1, "late")).await;
+            break;
+        }
+    }
+    assert_eq!(
+        within("the call", call.finish()).await.expect("an answer"),
+        "late"
+    );
+}
+
+// ---- answers that come late, never, or in pieces
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_to_callers_who_have_gone_are_swallowed_and_the_next_caller_gets_its_own() {
+    let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    for n in 0..500 {
+        let gone = channel.request("/echo", format!("gone {n}"));
+        let stays = tokio::spawn(channel.request("/echo", format!("stays {n}")));
+        let first = peer.frame().await;
+        drop(gone);
+        let second = peer.frame().await;
+        // Every shape of answer: whole, in parts, and one part before the caller went.
+        if n % 2 == 0 {
+            peer.send_frame(&RawFrame::answer("/echo", 1, &first.body))
+                .await;
+        } else {
+            peer.send_frame(&RawFrame::new(4, "/echo", 1, &first.body))
+                .await;
+            peer.send_frame(&RawFrame::new(6, "/echo", 1, "more")).await;
+            peer.send_frame(&RawFrame::new(7, "/echo", 1, "end")).await;
+        }
+        peer.send_frame(&RawFrame::answer("/echo", 1, &second.body))
+            .await;
+        assert_eq!(
+            soon("a call", stays).await.expect("its own answer"),
+            format!("stays {n}")
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_who_goes_in_the_middle_of_its_answer_leaves_the_order_intact() {
+    let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let gone = channel.request("/a", "x");
+    let stays = tokio::spawn(channel.request("/b", "x"));
+    peer.frame().await;
+    peer.frame().await;
+    peer.send_frame(&RawFrame::new(4, "/a", 1, "first part of a"))
+        .await;
+    // A second connection's worth of proof that the part was taken: the reply on another channel.
+    drop(gone);
+    peer.send_frame(&RawFrame::new(6, "/a", 1, "second part of a"))
+        .await;
+    peer.send_frame(&RawFrame::new(7, "/a", 1, "last part of a"))
+        .await;
+    peer.send_frame(&RawFrame::answer("/b", 1, "b")).await;
+    assert_eq!(
+        soon("the other call", stays).await.expect("its own answer"),
+        "b"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_never_answered_times_out_and_takes_nobody_with_it() {
+    let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
+    let client = victim.client.clone();
+    let never = tokio::spawn(async move {
+        client
+            .request_with("/never", "x", CallOptions::new().timeout(SHORT))
+            .await
+    });
+    assert_eq!(peer.frame().await, RawFrame::new_channel());
+    peer.send_frame(&RawFrame::grant(1)).await;
+    assert_eq!(peer.frame().await.path, b"/never");
+    let other = victim.calls("/echo", "other");
+    assert_eq!(peer.frame().await, RawFrame::new_channel());
+    peer.send_frame(&RawFrame::grant(2)).await;
+    let request = peer.frame().await;
+    assert_eq!(
+        request,
+        RawFrame::request("/echo", 2, "other"),
+        "the channel of the unanswered call is not used"
+    );
+    let error = soon("the call", never).await.expect_err("no answer");
+    assert!(error.is_timeout(), "{error}");
+    assert_eq!(error.execution(), Execution::MayHaveExecuted, "{error}");
+    peer.send_frame(&RawFrame::answer("/echo", 2, "other"))
+        .await;
+    assert_eq!(
+        soon("the other call", other).await.expect("an answer"),
+        "other"
+    );
+    // The answer that comes after all is swallowed, and then the channel is good again.
+    peer.send_frame(&RawFrame::answer("/never", 1, "late"))
+        .await;
+    let [one, two] = [victim.calls("/echo", "one"), victim.calls("/echo", "two")];
+    honest(&mut peer, 2, 2).await;
+    assert_eq!(soon("one", one).await.expect("an answer"), "one");
+    assert_eq!(soon("two", two).await.expect("an answer"), "two");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_drips_is_taken() {
+    let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let call = tokio::spawn(channel.request("/drip", "x"));
+    peer.frame().await;
+    let mut answer = RawFrame::new(4, "/drip", 1, "byte ").encode();
+    answer.extend(RawFrame::new(6, "", 1, "by ").encode());
+    answer.extend(RawFrame::new(7, "/other", 1, "byte").encode());
+    for byte in answer {
+        peer.send(&[byte]).await;
+    }
+    assert_eq!(
+        soon("the call", call).await.expect("an answer"),
+        "byte by byte"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_an_answer_and_then_silence_fails_everyone_after_the_time_limit() {
+    let limits = Limits::default()
+        .progress_timeout(SHORT)
+        .frame_head_timeout(SHORT);
+    let body = [RawFrame::head(5, "/echo", 1, 10), b"half".to_vec()].concat();
+    let head = RawFrame::head(5, "/echo", 1, 10)[..6].to_vec();
+    let part = RawFrame::new(4, "/echo", 1, "the first of two").encode();
+    for (what, bytes) in [
+        ("half a body", body),
+        ("half a head", head),
+        ("half a message", part),
+    ] {
+        let config = ClientConfig::new().limits(limits.clone());
+        let (victim, mut peer, channel) = Victim::with_channel(config).await;
+        let calls: Vec<_> = (0..10)
+            .map(|_| tokio::spawn(channel.request("/echo", "x")))
+            .collect();
+        for _ in 0..10 {
+            peer.frame().await;
+        }
+        peer.send(&bytes).await;
+        assert!(peer.closed().await.is_empty(), "{what}");
+        for call in calls {
+            lost(what, call).await;
+        }
+        victim.is_served_by_a_new_connection().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_goes_tells_a_hundred_callers_at_once() {
+    let half = [RawFrame::head(5, "/echo", 1, 10), b"half".to_vec()].concat();
+    let cases: [(&str, &[u8], bool); 6] = [
+        ("FIN", &[], false),
+        ("RST", &[], true),
+        ("half an answer and FIN", &half, false),
+        ("half an answer and RST", &half, true),
+        ("status 8 in one byte", &[8], false),
+        (
+            "status 8 in a frame",
+            &[8, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            false,
+        ),
+    ];
+    for (what, bytes, reset) in cases {
+        let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+        let calls: Vec<_> = (0..100)
+            .map(|_| tokio::spawn(channel.request("/echo", "x")))
+            .collect();
+        for _ in 0..100 {
+            peer.frame().await;
+        }
+        peer.send(bytes).await;
+        let gone = Instant::now();
+        match reset {
+            true => peer.reset().await,
+            false => peer.finish_sending(),
+        }
+        for call in calls {
+            lost(what, call).await;
+        }
+        assert!(
+            gone.elapsed() < SERVED,
+            "{what}: the last was told after {:?}",
+            gone.elapsed()
+        );
+        victim.is_served_by_a_new_connection().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_call_makes_few_connections_to_a_server_that_hangs_up_at_once() {
+    let (listener, addr) = listener().await;
+    let accepts = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = accepts.clone();
+    let hanging_up = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            drop(stream);
+        }
+    });
+    let config = ClientConfig::new().call_timeout(Duration::from_millis(500));
+    let client = config.connect_lazy(addr.to_string()).expect("an address");
+    let error = within("a call", client.request("/echo", "x"))
+        .await
+        .expect_err("nobody answers");
+    assert_ne!(
+        error.execution(),
+        Execution::MayHaveExecuted,
+        "nothing was sent: {error}"
+    );
+    let accepts = accepts.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(accepts <= 50, "{accepts} connections in half a second");
+    hanging_up.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_floods_does_not_hold_up_the_timeouts_of_others() {
+    let (victim, stream) = Victim::connect(ClientConfig::new()).await;
+    let mut peer = Peer::over(stream);
+    let stream_channel = victim.granted_channel(&mut peer, 1).await;
+    let never_channel = victim.granted_channel(&mut peer, 2).await;
+    drop(stream_channel);
+    let client = victim.client.clone();
+    let mut parts = within("the stream", client.stream("/endless", "x"))
+        .await
+        .expect("connected");
+    assert_eq!(peer.frame().await, RawFrame::request("/endless", 1, "x"));
+    let never = tokio::spawn(never_channel.request("/never", "x"));
+    assert_eq!(peer.frame().await, RawFrame::request("/never", 2, "x"));
+    // A third call with a timeout of its own.
+    drop(never);
+    let client = victim.client.clone();
+    let timed = tokio::spawn(async move {
+        client
+            .request_with("/timed", "x", CallOptions::new().timeout(SHORT))
+            .await
+    });
+    assert_eq!(peer.frame().await, RawFrame::new_channel());
+    peer.send_frame(&RawFrame::grant(3)).await;
+    assert_eq!(peer.frame().await.path, b"/timed");
+    let taking = tokio::spawn(async move {
+        let mut taken = 0;
+        while let Some(Ok(part)) = parts.next().await {
+            taken += part.len();
+        }
+        taken
+    });
+    let flooding = tokio::spawn(async move {
+        peer.send_frame(&RawFrame::new(4, "/endless", 1, "x")).await;
+        let more = RawFrame::new(6, "/endless", 1, "more of it")
+            .encode()
+            .repeat(2000);
+        for _ in 0..10_000 {
+            peer.send(&more).await;
+        }
+    });
+    let error = soon("the call with a timeout", timed)
+        .await
+        .expect_err("no answer");
+    assert!(error.is_timeout(), "{error}");
+    flooding.abort();
+    taking.abort();
+}
+
+// ---- memory
+
+#[test]
+fn a_declared_length_reserves_no_memory() {
+    alone("a_declared_length_reserves_no_memory", || async {
+        let mut held = Vec::new();
+        let before = resident_bytes();
+        for _ in 0..50 {
+            let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+            let calls =
+                [channel.request("/echo", "x"), channel.request("/big", "x")].map(tokio::spawn);
+            peer.frame().await;
+            peer.frame().await;
+            // The first answer's arrival shows that the second one's head has been read with it.
+            let mut bytes = RawFrame::answer("/echo", 1, "x").encode();
+            bytes.extend(RawFrame::head(5, "/big", 1, 16 << 20));
+            bytes.push(b'y');
+            peer.send(&bytes).await;
+            let [first, second] = calls;
+            soon("the first answer", first).await.expect("an answer");
+            held.push((victim, peer, channel, second));
+        }
+        assert!(
+            grown_since(before) < 16 * MIB,
+            "grown by {} KiB",
+            grown_since(before) / 1024
+        );
+    });
+}
+
+#[test]
+fn an_answer_without_end_fails_its_call_at_the_message_limit_and_nobody_else() {
+    alone(
+        "an_answer_without_end_fails_its_call_at_the_message_limit_and_nobody_else",
+        || async {
+            let config = ClientConfig::new().limits(Limits::default().max_message_bytes(MIB));
+            let (victim, mut peer, channel) = Victim::with_channel(config).await;
+            let call = tokio::spawn(channel.request("/endless", "x"));
+            peer.frame().await;
+            let before = resident_bytes();
+            let body = vec![b'b'; 64 * 1024];
+            peer.send_frame(&RawFrame::new(4, "/endless", 1, &body))
+                .await;
+            let more = RawFrame::new(6, "/endless", 1, &body).encode();
+            for _ in 0..30 {
+                peer.send(&more).await;
+            }
+            let error = soon("the call", call).await.expect_err("too large");
+            assert!(
+                matches!(
+                    error.kind(),
+                    CallErrorKind::MessageTooLarge { limit: MIB, .. }
+                ),
+                "{error}"
+            );
+            for _ in 0..1600 {
+                peer.send(&more).await;
+            }
+            assert!(
+                grown_since(before) < 8 * MIB,
+                "grown by {} KiB",
+                grown_since(before) / 1024
+            );
+            peer.send_frame(&RawFrame::new(7, "/endless", 1, "end"))
+                .await;
+            // The same connection, the same channel.
+            let call = tokio::spawn(channel.request("/echo", "after"));
+            assert_eq!(peer.frame().await, RawFrame::request("/echo", 1, "after"));
+            peer.send_frame(&RawFrame::answer("/echo", 1, "after"))
+                .await;
+            assert_eq!(
+                soon("the next call", call).await.expect("an answer"),
+                "after"
+            );
+            drop(victim);
+        },
+    );
+}
+
+#[test]
+fn a_streamed_answer_that_nobody_takes_is_bounded_or_ended() {
+    alone(
+        "a_streamed_answer_that_nobody_takes_is_bounded_or_ended",
+        || async {
+            let config = ClientConfig::new().limits(Limits::default().max_message_bytes(4 * MIB));
+            let (victim, mut peer) = Victim::with_peer(config).await;
+            assert_eq!(peer.frame().await, RawFrame::new_channel());
+            peer.send_frame(&RawFrame::grant(1)).await;
+            let mut parts = within("the stream", victim.client.stream("/endless", "x"))
+                .await
+                .expect("connected");
+            assert_eq!(peer.frame().await, RawFrame::request("/endless", 1, "x"));
+            let before = resident_bytes();
+            let body = vec![b'b'; 64 * 1024];
+            peer.send_frame(&RawFrame::new(4, "/endless", 1, &body))
+                .await;
+            let more = RawFrame::new(6, "/endless", 1, &body).encode();
+            // 100 MiB, and the caller takes nothing.
+            for _ in 0..1600 {
+                peer.send(&more).await;
+            }
+            // Another call is served meanwhile: its neighbour's slowness is not its own.
+            let call = victim.calls("/echo", "neighbour");
+            honest(&mut peer, 1, 1).await;
+            assert_eq!(
+                soon("the neighbour", call).await.expect("an answer"),
+                "neighbour"
+            );
+            assert!(
+                grown_since(before) < 16 * MIB,
+                "grown by {} KiB",
+                grown_since(before) / 1024
+            );
+            // What was taken by then may be read, and then comes an error, not the end of the answer.
+            let mut taken = 0;
+            let error = loop {
+                match within("a part", parts.next()).await {
+                    Some(Ok(part)) => taken += part.len(),
+                    Some(Err(error)) => break error,
+                    None => panic!("an answer without end ended after {taken} bytes"),
+                }
+            };
+            assert!(
+                matches!(error.kind(), CallErrorKind::MessageTooLarge { .. }),
+                "{error}"
+            );
+        },
+    );
+}
+
+#[test]
+fn an_answer_of_single_byte_frames_costs_what_it_weighs() {
+    alone(
+        "an_answer_of_single_byte_frames_costs_what_it_weighs",
+        || async {
+            const FRAMES: usize = 200_000;
+            let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+            let call = tokio::spawn(channel.request("/bytes", "x"));
+            peer.frame().await;
+            let before = resident_bytes();
+            peer.send_frame(&RawFrame::new(4, "/", 1, "x")).await;
+            let thousand = RawFrame::new(6, "/", 1, "x").encode().repeat(1000);
+            for _ in 0..FRAMES / 1000 {
+                peer.send(&thousand).await;
+            }
+            peer.send_frame(&RawFrame::new(7, "/", 1, "x")).await;
+            let answer = within("the answer", call)
+                .await
+                .expect("no panic")
+                .expect("a legal answer");
+            assert_eq!(answer.len(), FRAMES + 2);
+            assert!(
+                grown_since(before) < 8 * MIB,
+                "grown by {} KiB",
+                grown_since(before) / 1024
+            );
+        },
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_does_not_read_fails_its_callers_after_the_time_limit() {
+    let config = ClientConfig::new().limits(Limits::default().progress_timeout(SHORT));
+    let (victim, mut stream) = Victim::connect_to(narrow_listener(4096), config).await;
+    let mut asked = RawFrame::new_channel().encode();
+    within("the request for a channel", stream.read_exact(&mut asked))
+        .await
+        .expect("it comes");
+    within("the grant", stream.write_all(&RawFrame::grant(1).encode()))
+        .await
+        .expect("it is taken");
+    // More than the buffers of the kernel take in both directions together.
+    let body = Bytes::from(lin(1, 16 * MIB));
+    let calls: Vec<_> = (0..4)
+        .map(|_| victim.calls("/echo", body.clone()))
+        .collect();
+    for call in calls {
+        let error = soon("a call", call)
+            .await
+            .expect_err("the server reads nothing");
+        assert!(
+            matches!(error.kind(), CallErrorKind::ConnectionLost(_)),
+            "{error}"
+        );
+    }
+    victim.is_served_by_a_new_connection().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_calls_than_may_wait_are_refused_at_once_and_not_sent() {
+    let config = ClientConfig::new().max_channels(1).max_queued_calls(10);
+    let (victim, mut peer) = Victim::with_peer(config).await;
+    assert_eq!(peer.frame().await, RawFrame::new_channel());
+    let mut waiting = Vec::new();
+    for _ in 0..10 {
+        waiting.push(started(victim.client.request("/echo", "waits")).await);
+    }
+    let refused = within("the call beyond them", victim.client.request("/echo", "x")).await;
+    let error = refused.expect_err("the queue is full");
+    assert!(
+        matches!(error.kind(), CallErrorKind::QueueFull { limit: 10 }),
+        "{error}"
+    );
+    assert_eq!(error.execution(), Execution::NotSent);
+    // A caller who goes makes room.
+    waiting.pop();
+    let call = victim.calls("/echo", "instead");
+    peer.send_frame(&RawFrame::grant(1)).await;
+    let answering = tokio::spawn(async move {
+        for _ in 0..10 {
+            let frame = peer.frame().await;
+            peer.send_frame(&RawFrame::answer(&frame.path, frame.channel, &frame.body))
+                .await;
+        }
+        peer
+    });
+    for waiting in waiting {
+        assert_eq!(
+            within("a call", waiting.finish()).await.expect("an answer"),
+            "waits"
+        );
+    }
+    assert_eq!(
+        soon("the call instead", call).await.expect("an answer"),
+        "instead"
+    );
+    within("the server", answering).await.expect("no panic");
+}
+
+// ---- hello
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_to_hello_that_makes_no_sense_means_a_plain_peer() {
+    let deep = "[".repeat(200_000);
+    let long = format!("{{\"iip\":1,\"x\":\"{}\"}}", "x".repeat(MIB));
+    let answers = [
+        r#"{"code":102,"message":"handle error"}"#,
+        "not json",
+        "{}",
+        r#"{"iip":-1}"#,
+        r#"{"iip":"1"}"#,
+        r#"{"iip":1e99,"max_frame":-5}"#,
+        &deep,
+        &long,
+    ];
+    for answer in answers {
+        let what = &answer[..answer.len().min(40)];
+        let (listener, addr) = listener().await;
+        let config = ClientConfig::new().hello(serde_json::json!({}));
+        let connecting = tokio::spawn(connected(config, addr));
+        let mut peer = Peer::over(accepted(&listener).await);
+        assert_eq!(peer.frame().await.path, b"/sys/hello", "{what}");
+        peer.send_frame(&RawFrame::answer("/sys/hello", 0, answer))
+            .await;
+        let client = within(what, connecting)
+            .await
+            .expect("a plain peer is a peer");
+        let call = tokio::spawn(async move { client.request("/echo", "x").await });
+        honest(&mut peer, 0, 1).await;
+        assert_eq!(soon(what, call).await.expect("an answer"), "x", "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hello_that_is_never_answered_fails_the_connecting_in_time() {
+    let (listener, addr) = listener().await;
+    let config = ClientConfig::new()
+        .hello(serde_json::json!({}))
+        .connect_timeout(SHORT);
+    let connecting = tokio::spawn(config.connect(addr.to_string()));
+    let mut peer = Peer::over(accepted(&listener).await);
+    assert_eq!(peer.frame().await.path, b"/sys/hello");
+    let error = soon("connecting", connecting)
+        .await
+        .expect_err("no answer to hello");
+    assert_eq!(error.execution(), Execution::NotSent);
+    assert!(
+        matches!(error.kind(), CallErrorKind::Connect { .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_closes_although_the_server_answers_nothing() {
+    let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let call = tokio::spawn(channel.request("/never", "x"));
+    peer.frame().await;
+    within("closing", victim.client.close(SHORT)).await;
+    lost("the call", call).await;
+    peer.closed().await;
+    let error = within("a later call", victim.client.request("/echo", "x"))
+        .await
+        .expect_err("the client is closed");
+    assert!(matches!(error.kind(), CallErrorKind::Closed), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_with_abandoned_calls_closes_without_waiting_for_their_answers() {
+    let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let call = channel.request("/never", "x");
+    peer.frame().await;
+    drop(call);
+    drop(channel);
+    tokio::time::timeout(SERVED, victim.client.close(GUARD))
+        .await
+        .expect("nobody waits for anything");
+    peer.closed().await;
+}
+
+#[test]
+fn a_flood_at_a_client_that_asked_for_nothing_is_not_read() {
+    alone(
+        "a_flood_at_a_client_that_asked_for_nothing_is_not_read",
+        || async {
+            let (victim, mut stream) = Victim::connect(ClientConfig::new()).await;
+            let before = resident_bytes();
+            let frame = RawFrame::answer("/x", 1, vec![b'x'; 60 * 1024]).encode();
+            match flood(&mut stream, &frame, 2000, SERVED).await {
+                Flooded::Closed { sent, .. } => {
+                    assert!(sent < 500, "{sent} frames of 60 KiB were taken")
+                }
+                other => panic!("not closed: {other:?}"),
+            }
+            assert!(
+                grown_since(before) < 12 * MIB,
+                "grown by {} KiB",
+                grown_since(before) / 1024
+            );
+            victim.is_served_by_a_new_connection().await;
+        },
+    );
+}

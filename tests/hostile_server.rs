@@ -1,0 +1,1281 @@
+//! A hostile peer against our server, over real sockets: every defence is attacked, and after each attack a fresh
+//! connection must be served within two seconds. Where memory or work is the target, it is measured in a process of
+//! its own.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use iip_core::{
+    HandlerError, Limits, OnCancel, Request, Response, Server, ServerConfig, handler_fn,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use common::alone::{alone, alone_under};
+use common::frame::RawFrame;
+use common::generate::lin;
+use common::peer::{Flooded, Peer, drained, flood, narrow_stream_to, reset, stream_to};
+use common::{SERVED, cpu_time, eventually, grown_since, resident_bytes, within, work_is_done};
+
+const MIB: usize = 1 << 20;
+/// A time limit that is over soon, so that no test waits long for it.
+const SHORT: Duration = Duration::from_millis(200);
+const UNKNOWN_PATH: &str = r#"{"code":102,"message":"handle error"}"#;
+
+/// The server under attack.
+struct Target {
+    addr: SocketAddr,
+    server: Server,
+    /// Lets calls of `/hold` and `/stubborn` end, one per permit.
+    go: Arc<Semaphore>,
+    running: Arc<Running>,
+}
+
+/// Handlers that have started and not ended, whatever became of their callers.
+#[derive(Default)]
+struct Running {
+    now: AtomicUsize,
+    most: AtomicUsize,
+    started: AtomicUsize,
+}
+
+impl Running {
+    fn enter(self: &Arc<Self>) -> Leave {
+        self.started.fetch_add(1, Ordering::SeqCst);
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        Leave(self.clone())
+    }
+
+    fn now(&self) -> usize {
+        self.now.load(Ordering::SeqCst)
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+
+    fn started(&self) -> usize {
+        self.started.load(Ordering::SeqCst)
+    }
+}
+
+struct Leave(Arc<Running>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Target {
+    async fn start(limits: Limits) -> Self {
+        Self::configured(|config| config.limits(limits)).await
+    }
+
+    async fn configured(configure: impl FnOnce(ServerConfig) -> ServerConfig) -> Self {
+        let go = Arc::new(Semaphore::new(0));
+        let running = Arc::new(Running::default());
+        let (hold_go, hold_running) = (go.clone(), running.clone());
+        let hold = move |request: Request| {
+            let (go, leave) = (hold_go.clone(), hold_running.enter());
+            async move {
+                let _leave = leave;
+                let permit = go
+                    .acquire()
+                    .await
+                    .map_err(|_| HandlerError::new("the test is over"))?;
+                permit.forget();
+                Ok(Response::from(request.into_body()))
+            }
+        };
+        let config = Server::builder()
+            .route("/echo", handler_fn(echo))
+            .route("/len", handler_fn(len))
+            .route("/big", handler_fn(big))
+            .route("/panic", handler_fn(panics))
+            .route("/count", handler_fn(count))
+            .route("/hold", handler_fn(hold.clone()))
+            .route("/stubborn", handler_fn(hold).on_cancel(OnCancel::RunToEnd));
+        let server = configure(config)
+            .bind("127.0.0.1:0")
+            .await
+            .expect("loopback has a free port");
+        let addr = server.local_addr().expect("a TCP server has an address");
+        Self {
+            addr,
+            server,
+            go,
+            running,
+        }
+    }
+
+    /// The proof after every attack: a new connection gets a channel and an answer, soon.
+    async fn serves_others(&self) {
+        let serve = async {
+            let mut peer = Peer::connect(self.addr).await;
+            let channel = peer.open_channel().await;
+            let answer = peer.call("/echo", channel, "are you there").await;
+            assert_eq!(answer, RawFrame::answer("/echo", channel, "are you there"));
+        };
+        tokio::time::timeout(SERVED, serve)
+            .await
+            .expect("a fresh connection is served within two seconds");
+    }
+
+    /// A connection with channel 1 granted.
+    async fn peer(&self) -> Peer {
+        let mut peer = Peer::connect(self.addr).await;
+        assert_eq!(peer.open_channel().await, 1);
+        peer
+    }
+
+    /// The same without anybody reading on our side, and with little room in the kernel for what is not read.
+    async fn mute_stream(&self) -> TcpStream {
+        let mut stream = narrow_stream_to(self.addr, 4096).await;
+        granted_one(&mut stream).await;
+        stream
+    }
+
+    /// The same with a kernel that takes what it likes.
+    async fn stream(&self) -> TcpStream {
+        let mut stream = stream_to(self.addr).await;
+        granted_one(&mut stream).await;
+        stream
+    }
+}
+
+async fn granted_one(stream: &mut TcpStream) {
+    let (request, mut answer) = (
+        RawFrame::new_channel().encode(),
+        RawFrame::grant(1).encode(),
+    );
+    within("a grant", async {
+        stream.write_all(&request).await?;
+        stream.read_exact(&mut answer).await
+    })
+    .await
+    .expect("the server grants a channel");
+    assert_eq!(answer, RawFrame::grant(1).encode());
+}
+
+async fn echo(request: Request) -> Result<Response, HandlerError> {
+    Ok(Response::from(request.into_body()))
+}
+
+async fn len(request: Request) -> Result<Response, HandlerError> {
+    Ok(Response::from(request.body().len().to_string()))
+}
+
+async fn big(request: Request) -> Result<Response, HandlerError> {
+    let n = request
+        .query()
+        .get("n")
+        .and_then(|n| n.parse().ok())
+        .ok_or_else(|| HandlerError::new("no n"))?;
+    Ok(Response::from(Bytes::from(lin(0, n))))
+}
+
+async fn panics(_: Request) -> Result<Response, HandlerError> {
+    panic!("this handler always panics")
+}
+
+/// How many parameters the request has.
+async fn count(request: Request) -> Result<Response, HandlerError> {
+    Ok(Response::from(request.query().iter().count().to_string()))
+}
+
+// ---- lengths
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_length_that_no_frame_may_have_ends_the_connection_before_any_body_comes() {
+    let target = Target::start(Limits::default()).await;
+    for len in [0, (16 << 20) + 1, 1 << 31, u32::MAX - 1, u32::MAX] {
+        let mut peer = target.peer().await;
+        peer.send(&RawFrame::head(1, "/echo", 1, len)).await;
+        peer.closed_in_silence().await;
+    }
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_over_the_configured_limit_ends_the_connection_and_one_within_it_does_not() {
+    let target = Target::start(Limits::default().max_frame_bytes(1000)).await;
+    let mut peer = target.peer().await;
+    assert_eq!(peer.call("/len", 1, &"x".repeat(1000)).await.body, b"1000");
+    peer.send(&RawFrame::head(1, "/echo", 1, 1001)).await;
+    peer.closed_in_silence().await;
+    target.serves_others().await;
+}
+
+#[test]
+fn a_declared_length_reserves_no_memory() {
+    alone("a_declared_length_reserves_no_memory", || async {
+        let target = Target::start(Limits::default()).await;
+        target.serves_others().await;
+        let before = resident_bytes();
+        let mut peers = Vec::new();
+        for _ in 0..50 {
+            let mut peer = target.peer().await;
+            // The answer to the first request shows that the second one's head has been read with it.
+            let mut bytes = RawFrame::request("/echo", 1, "x").encode();
+            bytes.extend(RawFrame::head(1, "/echo", 1, 16 << 20));
+            bytes.push(b'y');
+            peer.send(&bytes).await;
+            assert_eq!(peer.frame().await.body, b"x");
+            peers.push(peer);
+        }
+        target.serves_others().await;
+        // 50 connections with one read buffer of 64 KiB each; the declared bodies together are 800 MiB.
+        assert!(
+            grown_since(before) < 12 * MIB,
+            "grown by {} KiB",
+            grown_since(before) / 1024
+        );
+    });
+}
+
+#[test]
+fn aborted_uploads_leave_no_memory_behind() {
+    alone("aborted_uploads_leave_no_memory_behind", || async {
+        let target = Target::start(Limits::default()).await;
+        let mut upload = RawFrame::head(1, "/echo", 1, 16 << 20);
+        upload.resize(upload.len() + MIB, b'u');
+        for _ in 0..3 {
+            let stream = &mut target.stream().await;
+            stream
+                .write_all(&upload)
+                .await
+                .expect("the server takes a legal upload");
+        }
+        let before = resident_bytes();
+        for round in 0..50 {
+            let mut stream = target.stream().await;
+            stream
+                .write_all(&upload)
+                .await
+                .expect("the server takes a legal upload");
+            if round % 2 == 0 {
+                reset(stream);
+            }
+        }
+        target.serves_others().await;
+        eventually("the memory of 50 aborted uploads is given back", || {
+            resident_bytes() < before + 16 * MIB
+        })
+        .await;
+    });
+}
+
+// ---- paths
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_that_does_not_end_is_refused_at_byte_2050() {
+    let target = Target::start(Limits::default()).await;
+    // 2048 bytes of path: the NUL may still come.
+    let mut peer = target.peer().await;
+    let path = format!("/echo?{}", "p".repeat(2042));
+    peer.send(&[&[1], path.as_bytes()].concat()).await;
+    peer.send(&RawFrame::request("", 1, "in time").encode()[1..])
+        .await;
+    assert_eq!(peer.frame().await, RawFrame::answer("/echo", 1, "in time"));
+    // One more: it has not.
+    peer.send(&[&[1], path.as_bytes(), b"p"].concat()).await;
+    peer.closed_in_silence().await;
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_without_end_is_not_read() {
+    let target = Target::start(Limits::default()).await;
+    let mut stream = target.stream().await;
+    stream.write_all(&[1]).await.expect("a first byte");
+    match flood(&mut stream, &vec![b'p'; 64 * 1024], 1000, SERVED).await {
+        // What was sent is what fits into the buffers of the kernel.
+        Flooded::Closed { sent, .. } => assert!(sent < 300, "{sent} pieces of 64 KiB were taken"),
+        other => panic!("not closed: {other:?}"),
+    }
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_hidden_in_an_escaped_path_is_not_injected_into_the_answers() {
+    let target = Target::start(Limits::default()).await;
+    let forged = RawFrame::answer("/y", 1, "FORGED").encode();
+    let escaped: String = forged.iter().map(|byte| format!("%{byte:02x}")).collect();
+    for path in [
+        format!("/x%00{escaped}"),
+        format!("/%00{escaped}"),
+        "/%00".to_owned(),
+        format!("/x?%00{escaped}"),
+    ] {
+        let mut peer = target.peer().await;
+        let answer = peer.call(&path, 1, "evil").await;
+        assert_eq!(
+            (answer.status, answer.channel, answer.body_text()),
+            (5, 1, UNKNOWN_PATH.to_owned()),
+            "{path}"
+        );
+        assert_eq!(
+            peer.call("/echo", 1, "victim").await,
+            RawFrame::answer("/echo", 1, "victim"),
+            "{path}"
+        );
+    }
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_with_a_thousand_parameters_is_an_ordinary_request() {
+    let target = Target::start(Limits::default()).await;
+    let mut peer = target.peer().await;
+    let path = format!("/count?{}", "a&".repeat(1020));
+    for _ in 0..200 {
+        assert_eq!(
+            peer.call(&path, 1, "x").await,
+            RawFrame::answer("/count", 1, "1020")
+        );
+    }
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_comes_byte_by_byte_is_answered() {
+    let target = Target::start(Limits::default()).await;
+    let mut stream = target.stream().await;
+    stream.set_nodelay(true).expect("a TCP option");
+    let mut request = RawFrame::new(0, "/echo?first", 1, "by").encode();
+    request.extend(RawFrame::new(2, "/echo", 1, "te by ").encode());
+    request.extend(RawFrame::new(3, "/echo", 1, "byte").encode());
+    for byte in request {
+        stream
+            .write_all(&[byte])
+            .await
+            .expect("the server takes it");
+    }
+    let mut peer = Peer::over(stream);
+    assert_eq!(
+        peer.frame().await,
+        RawFrame::answer("/echo", 1, "byte by byte")
+    );
+    target.serves_others().await;
+}
+
+// ---- what is not IIP
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_speaks_something_else_is_refused_at_its_first_byte() {
+    let target = Target::start(Limits::default()).await;
+    // TLS, HTTP, SSH, and whatever else is no status.
+    for first in [0x16, b'G', b'P', b'S', 9, 10, 0x7f, 0x80, 0xff] {
+        let mut peer = Peer::connect(target.addr).await;
+        peer.send(&[first]).await;
+        peer.closed_in_silence().await;
+    }
+    target.serves_others().await;
+}
+
+// ---- illegal transitions
+
+/// What brings a fresh channel into each state, and which statuses are legal there.
+const STATES: [(&str, &[u8], &[u8]); 5] = [
+    ("nothing received", &[], &[0, 1]),
+    ("0", &[0], &[2, 3]),
+    ("1", &[1], &[0, 1]),
+    ("2", &[0, 2], &[2, 3]),
+    ("3", &[0, 3], &[0, 1]),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_illegal_transition_ends_the_connection_and_every_legal_one_does_not() {
+    let target = Target::start(Limits::default()).await;
+    for (state, before, legal) in STATES {
+        for status in (0..=7).chain([9, 10, 127, 128, 255]) {
+            let case = format!("status {status} after {state}");
+            let mut peer = target.peer().await;
+            for &status in before.iter().chain([&status]) {
+                peer.send_frame(&RawFrame::new(status, "/echo", 1, "abc"))
+                    .await;
+            }
+            let due = before
+                .iter()
+                .filter(|&&status| status == 1 || status == 3)
+                .count();
+            if legal.contains(&status) {
+                let due = due + usize::from(status == 1 || status == 3);
+                for _ in 0..due {
+                    assert_eq!(peer.frame().await.status, 5, "{case}");
+                }
+                // Alive: channel 0 answers.
+                assert_eq!(
+                    peer.call("/echo", 0, "alive").await,
+                    RawFrame::answer("/echo", 0, "alive"),
+                    "{case}"
+                );
+            } else {
+                let answers = peer.closed().await;
+                assert_eq!(answers.len(), due, "{case}: {answers:?}");
+                assert!(
+                    answers.iter().all(|answer| answer.path == b"/echo"),
+                    "{case}: {answers:?}"
+                );
+            }
+        }
+    }
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_violation_ends_the_work_of_its_connection_too() {
+    let target = Target::start(Limits::default()).await;
+    let mut peer = target.peer().await;
+    peer.send_frame(&RawFrame::request("/hold", 1, "abc")).await;
+    eventually("the handler runs", || target.running.now() == 1).await;
+    peer.send_frame(&RawFrame::new(2, "/hold", 1, "abc")).await;
+    peer.closed_in_silence().await;
+    eventually("the handler is stopped", || target.running.now() == 0).await;
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_kept_of_a_frame_that_is_refused() {
+    let target = Target::start(Limits::default()).await;
+    // A first frame that is too large must not leave its channel in the middle of a request.
+    for _ in 0..100 {
+        let mut peer = target.peer().await;
+        peer.send(&RawFrame::head(0, "/echo", 1, (16 << 20) + 1))
+            .await;
+        peer.closed_in_silence().await;
+    }
+    target.serves_others().await;
+}
+
+// ---- channels
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_was_never_granted_ends_the_connection_before_the_length_comes() {
+    let target = Target::start(Limits::default()).await;
+    for channel in [2, 3, 255, 1 << 31, u32::MAX] {
+        let mut peer = target.peer().await;
+        let head = RawFrame::head(1, "/echo", channel, 3);
+        peer.send(&head[..head.len() - 4]).await;
+        peer.closed_in_silence().await;
+    }
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_channel_is_refused_in_band_while_too_many_are_in_use() {
+    let target = Target::start(Limits::default().max_channels(4)).await;
+    let mut peer = Peer::connect(target.addr).await;
+    for expected in 1..=5 {
+        assert_eq!(peer.open_channel().await, expected);
+    }
+    for channel in 1..=5 {
+        peer.send_frame(&RawFrame::request("/hold", channel, "h"))
+            .await;
+    }
+    eventually("five handlers run", || target.running.now() == 5).await;
+    let refused = peer.call("/sys/new_channel", 0, "{}").await;
+    assert_eq!(
+        refused.body_text(),
+        r#"{"code":106,"message":"channel create limited"}"#
+    );
+    target.serves_others().await;
+    target.go.add_permits(5);
+    for _ in 0..5 {
+        assert_eq!(peer.frame().await.body, b"h");
+    }
+    assert_eq!(peer.open_channel().await, 6, "a refusal uses up no number");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_requests_on_more_channels_than_allowed_end_the_connection() {
+    let target = Target::start(Limits::default().max_channels(4)).await;
+    let mut peer = Peer::connect(target.addr).await;
+    for expected in 1..=20 {
+        assert_eq!(peer.open_channel().await, expected);
+    }
+    for channel in 1..=20 {
+        peer.send_frame(&RawFrame::new(0, "/echo", channel, "unfinished"))
+            .await;
+    }
+    peer.closed_in_silence().await;
+    target.serves_others().await;
+}
+
+#[test]
+fn fifty_thousand_channels_at_rest_cost_no_memory_and_no_work() {
+    alone(
+        "fifty_thousand_channels_at_rest_cost_no_memory_and_no_work",
+        || async {
+            const CHANNELS: u32 = 50_000;
+            let target = Target::start(Limits::default()).await;
+            target.serves_others().await;
+            let before = resident_bytes();
+            let stream = stream_to(target.addr).await;
+            let (mut reader, mut writer) = stream.into_split();
+            let asking = tokio::spawn(async move {
+                let request = RawFrame::new_channel().encode().repeat(1000);
+                for _ in 0..CHANNELS / 1000 {
+                    writer
+                        .write_all(&request)
+                        .await
+                        .expect("the server takes it");
+                }
+                writer
+            });
+            frames_come(&mut reader, CHANNELS as usize).await;
+            let mut writer = within("asking for channels", asking)
+                .await
+                .expect("no panic");
+            let using = tokio::spawn(async move {
+                for channel in 1..=CHANNELS {
+                    let request = RawFrame::request("/echo", channel, "used").encode();
+                    writer
+                        .write_all(&request)
+                        .await
+                        .expect("the server takes it");
+                }
+                writer
+            });
+            frames_come(&mut reader, CHANNELS as usize).await;
+            let _writer = within("using the channels", using).await.expect("no panic");
+            target.serves_others().await;
+            assert!(
+                grown_since(before) < 8 * MIB,
+                "grown by {} KiB",
+                grown_since(before) / 1024
+            );
+            uses_no_cpu().await;
+        },
+    );
+}
+
+/// Reads that many frames and keeps none of them.
+async fn frames_come(reader: &mut (impl tokio::io::AsyncRead + Unpin), mut count: usize) {
+    let mut held = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    while count > 0 {
+        let n = within("frames", reader.read(&mut buffer))
+            .await
+            .expect("the connection lives");
+        assert!(n > 0, "the server closed, {count} frames before the last");
+        held.extend_from_slice(&buffer[..n]);
+        let (frames, left) = RawFrame::decode_all(&held);
+        count = count
+            .checked_sub(frames.len())
+            .expect("no frame that nobody asked for");
+        held.drain(..held.len() - left);
+    }
+}
+
+/// This process is idle now: in half a second it must use next to nothing.
+async fn uses_no_cpu() {
+    let before = cpu_time();
+    // Here the time itself is what is measured.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let used = cpu_time() - before;
+    assert!(
+        used <= Duration::from_millis(20),
+        "an idle process used {used:?} of CPU in 500 ms"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_and_opening_channels_does_not_escape_the_limit_on_running_calls() {
+    const LIMIT: usize = 8;
+    let target = Target::start(Limits::default().max_calls(LIMIT)).await;
+    let mut stream = target.stream().await;
+    // The rapid reset of HTTP/2 in the words of this protocol: open, ask, delete, again.
+    for round in 0..200_u32 {
+        let mut bytes = RawFrame::request("/hold", round + 1, "h").encode();
+        bytes.extend(RawFrame::request("/sys/delete_channel", round + 1, "{}").encode());
+        bytes.extend(RawFrame::new_channel().encode());
+        if !matches!(flood(&mut stream, &bytes, 1, SHORT).await, Flooded::Taken) {
+            break;
+        }
+    }
+    eventually("the handlers run", || target.running.now() > 0).await;
+    target.serves_others().await;
+    assert!(
+        target.running.most() <= LIMIT,
+        "{} handlers ran at a time",
+        target.running.most()
+    );
+    target.go.add_permits(1000);
+    drop(stream);
+    eventually("the handlers end", || target.running.now() == 0).await;
+    assert!(
+        target.running.most() <= LIMIT,
+        "{} handlers ran at a time",
+        target.running.most()
+    );
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_reset_while_it_is_held_back_takes_its_handlers_with_it() {
+    const LIMIT: usize = 8;
+    let target = Target::start(Limits::default().max_calls(LIMIT)).await;
+    let mut peer = Peer::connect(target.addr).await;
+    for channel in 1..=100 {
+        assert_eq!(peer.open_channel().await, channel);
+    }
+    // At the limit the server stops working on this connection; it must not stop watching it.
+    for channel in 1..=100 {
+        peer.send_frame(&RawFrame::request("/hold", channel, "h"))
+            .await;
+    }
+    eventually("the handlers run", || target.running.now() >= LIMIT).await;
+    peer.reset().await;
+    eventually("the handlers are stopped", || target.running.now() == 0).await;
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_of_requests_starts_no_more_handlers_than_allowed() {
+    const LIMIT: usize = 8;
+    let target = Target::start(Limits::default().max_calls(LIMIT)).await;
+    let mut peer = Peer::connect(target.addr).await;
+    peer.send(&RawFrame::new_channel().encode().repeat(1000))
+        .await;
+    for _ in 0..1000 {
+        peer.frame().await;
+    }
+    // All in one write, and small enough for the server to read them at once.
+    let batch: Vec<u8> = (1..=1000)
+        .flat_map(|channel| RawFrame::request("/hold", channel, "h").encode())
+        .collect();
+    peer.send(&batch).await;
+    eventually("the handlers run", || target.running.now() >= LIMIT).await;
+    target.serves_others().await;
+    target.go.add_permits(1000);
+    for _ in 0..1000 {
+        assert_eq!(
+            peer.frame().await.body,
+            b"h",
+            "every request is answered in the end"
+        );
+    }
+    assert!(
+        target.running.most() <= LIMIT,
+        "{} handlers ran at a time, allowed are {LIMIT}",
+        target.running.most()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_reset_takes_its_handlers_with_it() {
+    let target = Target::start(Limits::default()).await;
+    for _ in 0..300 {
+        let mut stream = target.stream().await;
+        stream
+            .write_all(&RawFrame::request("/hold", 1, "h").encode())
+            .await
+            .expect("the server takes it");
+        reset(stream);
+    }
+    target.serves_others().await;
+    eventually("the handlers of dead connections are stopped", || {
+        target.running.now() == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handlers_that_outlive_their_connections_are_counted_until_they_end() {
+    const LIMIT: usize = 16;
+    let target = Target::configured(|config| config.max_running_calls(LIMIT)).await;
+    for _ in 0..200 {
+        let mut stream = target.stream().await;
+        stream
+            .write_all(&RawFrame::request("/stubborn", 1, "h").encode())
+            .await
+            .expect("the server takes it");
+        reset(stream);
+    }
+    target.serves_others_at_its_limit().await;
+    assert!(
+        target.running.started() <= LIMIT,
+        "{} handlers were started",
+        target.running.started()
+    );
+    target.go.add_permits(200);
+    eventually("the handlers end", || target.running.now() == 0).await;
+    target.serves_others().await;
+}
+
+impl Target {
+    /// At the limit a request is refused, at once and in band; that is being served, too.
+    async fn serves_others_at_its_limit(&self) {
+        let serve = async {
+            let mut peer = self.peer().await;
+            let answer = peer.call("/echo", 1, "are you there").await;
+            assert_eq!((answer.status, &answer.path[..]), (5, &b"/echo"[..]));
+        };
+        tokio::time::timeout(SERVED, serve)
+            .await
+            .expect("a fresh connection is answered within two seconds");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_channel_holds_up_nobody_but_itself() {
+    let target = Target::start(Limits::default()).await;
+    let mut peer = target.peer().await;
+    assert_eq!(peer.open_channel().await, 2);
+    // Go stops reading the whole connection behind the 102nd.
+    for n in 0..500 {
+        peer.send_frame(&RawFrame::request("/hold", 1, n.to_string()))
+            .await;
+    }
+    assert_eq!(
+        peer.call("/echo", 2, "past them").await,
+        RawFrame::answer("/echo", 2, "past them")
+    );
+    target.go.add_permits(500);
+    for n in 0..500 {
+        assert_eq!(
+            peer.frame().await,
+            RawFrame::answer("/hold", 1, n.to_string()),
+            "in the order of the requests"
+        );
+    }
+    assert_eq!(
+        target.running.most(),
+        1,
+        "one handler at a time per channel"
+    );
+    target.serves_others().await;
+}
+
+// ---- endless and unfinished requests
+
+#[test]
+fn a_request_without_end_costs_no_more_than_the_message_limit_and_is_refused_once() {
+    alone(
+        "a_request_without_end_costs_no_more_than_the_message_limit_and_is_refused_once",
+        || async {
+            let target = Target::start(Limits::default().max_message_bytes(MIB)).await;
+            target.serves_others().await;
+            let before = resident_bytes();
+            let mut stream = target.stream().await;
+            let body = vec![b'b'; 64 * 1024];
+            let first = RawFrame::new(0, "/len", 1, &body).encode();
+            let more = RawFrame::new(2, "/len", 1, &body).encode();
+            within("the first frame", stream.write_all(&first))
+                .await
+                .expect("the server takes it");
+            let flooded = flood(&mut stream, &more, 1600, SERVED).await;
+            assert!(
+                matches!(flooded, Flooded::Taken),
+                "100 MiB are skipped, not refused: {flooded:?}"
+            );
+            assert!(
+                grown_since(before) < 8 * MIB,
+                "grown by {} KiB",
+                grown_since(before) / 1024
+            );
+            let mut peer = Peer::over(stream);
+            peer.send_frame(&RawFrame::new(3, "/len", 1, "end")).await;
+            let answer = peer.frame().await;
+            assert!(
+                answer.body_text().contains("max_message_bytes"),
+                "the answer names the option: {answer:?}"
+            );
+            assert_eq!(
+                peer.call("/len", 1, "abc").await.body,
+                b"3",
+                "the connection and the channel live on"
+            );
+            target.serves_others().await;
+        },
+    );
+}
+
+#[test]
+fn a_request_of_single_byte_frames_costs_what_it_weighs() {
+    alone(
+        "a_request_of_single_byte_frames_costs_what_it_weighs",
+        || async {
+            const FRAMES: usize = 200_000;
+            let target = Target::start(Limits::default()).await;
+            target.serves_others().await;
+            let before = resident_bytes();
+            let mut stream = target.stream().await;
+            let first = RawFrame::new(0, "/", 1, "x").encode();
+            within("the first frame", stream.write_all(&first))
+                .await
+                .expect("the server takes it");
+            let thousand = RawFrame::new(2, "/", 1, "x").encode().repeat(1000);
+            let flooded = flood(&mut stream, &thousand, FRAMES / 1000, SERVED).await;
+            assert!(
+                matches!(flooded, Flooded::Taken),
+                "a legal request: {flooded:?}"
+            );
+            target.serves_others().await;
+            assert!(
+                grown_since(before) < 8 * MIB,
+                "grown by {} KiB",
+                grown_since(before) / 1024
+            );
+            let mut peer = Peer::over(stream);
+            peer.send_frame(&RawFrame::new(3, "/", 1, "x")).await;
+            assert_eq!(peer.frame().await.body_text(), UNKNOWN_PATH);
+        },
+    );
+}
+
+#[test]
+fn unfinished_requests_share_one_budget_and_its_breach_ends_the_connection() {
+    alone(
+        "unfinished_requests_share_one_budget_and_its_breach_ends_the_connection",
+        || async {
+            let limits = Limits::default()
+                .max_buffered_bytes(4 * MIB)
+                .progress_timeout(SHORT);
+            let target = Target::start(limits).await;
+            target.serves_others().await;
+            let mut peer = Peer::connect(target.addr).await;
+            for _ in 0..100 {
+                peer.open_channel().await;
+            }
+            let before = resident_bytes();
+            let body = vec![b'b'; 256 * 1024];
+            for channel in 1..=100 {
+                peer.send_frame(&RawFrame::new(0, "/echo", channel, &body))
+                    .await;
+            }
+            assert!(
+                grown_since(before) < 20 * MIB,
+                "grown by {} KiB",
+                grown_since(before) / 1024
+            );
+            target.serves_others().await;
+            peer.closed_in_silence().await;
+            target.serves_others().await;
+        },
+    );
+}
+
+#[test]
+fn requests_that_wait_their_turn_are_counted_with_all_they_cost() {
+    alone(
+        "requests_that_wait_their_turn_are_counted_with_all_they_cost",
+        || async {
+            let target = Target::start(Limits::default().max_buffered_bytes(MIB)).await;
+            target.serves_others().await;
+            let mut stream = target.stream().await;
+            let held = RawFrame::request("/hold", 1, "h").encode();
+            within("the request that holds the others", stream.write_all(&held))
+                .await
+                .expect("the server takes it");
+            eventually("the handler runs", || target.running.now() == 1).await;
+            let before = resident_bytes();
+            // Two bytes each that count as data; what is kept of each costs many times that.
+            let thousand = RawFrame::request("/", 1, "x").encode().repeat(1000);
+            let flooded = flood(&mut stream, &thousand, 600, SERVED).await;
+            assert!(
+                !matches!(flooded, Flooded::Closed { .. }),
+                "held back, not closed: {flooded:?}"
+            );
+            work_is_done().await;
+            assert!(
+                grown_since(before) < 12 * MIB,
+                "grown by {} KiB, {flooded:?}",
+                grown_since(before) / 1024
+            );
+            target.serves_others().await;
+        },
+    );
+}
+
+#[test]
+fn small_requests_that_wait_do_not_pin_the_buffers_they_came_in() {
+    alone(
+        "small_requests_that_wait_do_not_pin_the_buffers_they_came_in",
+        || async {
+            const ROUNDS: usize = 1000;
+            let target = Target::start(Limits::default()).await;
+            let mut peer = target.peer().await;
+            assert_eq!(peer.open_channel().await, 2);
+            peer.send_frame(&RawFrame::request("/hold", 1, "h")).await;
+            eventually("the handler runs", || target.running.now() == 1).await;
+            let before = resident_bytes();
+            // Each waits in the company of 60 KiB that are dealt with at once.
+            let mut round = RawFrame::request("/echo", 1, "wait").encode();
+            round.extend(RawFrame::request("/len", 2, vec![b'b'; 60 * 1024]).encode());
+            for _ in 0..ROUNDS {
+                peer.send(&round).await;
+                assert_eq!(peer.frame().await, RawFrame::answer("/len", 2, "61440"));
+            }
+            assert!(
+                grown_since(before) < 12 * MIB,
+                "grown by {} KiB",
+                grown_since(before) / 1024
+            );
+            target.go.add_permits(1);
+            assert_eq!(peer.frame().await, RawFrame::answer("/hold", 1, "h"));
+            for _ in 0..ROUNDS {
+                assert_eq!(peer.frame().await, RawFrame::answer("/echo", 1, "wait"));
+            }
+            target.serves_others().await;
+        },
+    );
+}
+
+// ---- answers that nobody reads
+
+#[test]
+fn unread_answers_to_bad_paths_are_held_back_and_then_the_connection_is_closed() {
+    alone(
+        "unread_answers_to_bad_paths_are_held_back_and_then_the_connection_is_closed",
+        || async {
+            let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
+            answers_nobody_reads(
+                &target,
+                &RawFrame::request("/no/such/path", 1, "x").encode(),
+            )
+            .await;
+        },
+    );
+}
+
+#[test]
+fn unread_grants_are_held_back_and_then_the_connection_is_closed() {
+    alone(
+        "unread_grants_are_held_back_and_then_the_connection_is_closed",
+        || async {
+            let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
+            answers_nobody_reads(&target, &RawFrame::new_channel().encode()).await;
+        },
+    );
+}
+
+#[test]
+fn unread_large_answers_are_held_back_and_then_the_connection_is_closed() {
+    alone(
+        "unread_large_answers_are_held_back_and_then_the_connection_is_closed",
+        || async {
+            let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
+            answers_nobody_reads(
+                &target,
+                &RawFrame::request("/big?n=100000", 1, "x").encode(),
+            )
+            .await;
+        },
+    );
+}
+
+/// Sends `request` for ever and reads nothing.
+async fn answers_nobody_reads(target: &Target, request: &[u8]) {
+    target.serves_others().await;
+    let mut stream = target.mute_stream().await;
+    let before = resident_bytes();
+    // More than the buffers of the kernel take in both directions together.
+    let flooded = flood(&mut stream, &request.repeat(100), 10_000, SERVED).await;
+    // The default bound is 1 MiB of unsent answers, and one answer more; the rest is the flood's own.
+    assert!(
+        grown_since(before) < 12 * MIB,
+        "grown by {} KiB, {flooded:?}",
+        grown_since(before) / 1024
+    );
+    assert!(
+        !matches!(flooded, Flooded::Taken),
+        "all was taken although nothing was read"
+    );
+    target.serves_others().await;
+    // The server has given up: what is left is what the kernel held, and an end.
+    let left = drained(&mut stream).await;
+    assert!(left < 16 * MIB, "{left} bytes came after the end");
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_is_slow_but_moves_gets_everything() {
+    const SIZE: usize = 16 * MIB;
+    let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
+    let mut stream = narrow_stream_to(target.addr, 128 * 1024).await;
+    granted_one(&mut stream).await;
+    let request = RawFrame::request(format!("/big?n={SIZE}"), 1, "x").encode();
+    stream
+        .write_all(&request)
+        .await
+        .expect("the server takes it");
+    let head = RawFrame::head(5, "/big", 1, u32::try_from(SIZE).expect("16 MiB"));
+    let mut left = head.len() + SIZE;
+    let mut buffer = vec![0; 256 * 1024];
+    // Slowness is the attack here: in all several times the progress timeout.
+    let mut tick = tokio::time::interval(Duration::from_millis(12));
+    while left > 0 {
+        tick.tick().await;
+        let n = within("more of the answer", stream.read(&mut buffer))
+            .await
+            .expect("the connection lives");
+        assert!(n > 0, "the server closed {left} bytes before the end");
+        left -= n;
+    }
+    target.serves_others().await;
+}
+
+// ---- slow and silent peers
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_head_is_waited_for_no_longer_than_the_limit() {
+    let target = Target::start(Limits::default().frame_head_timeout(SHORT)).await;
+    let head = RawFrame::head(1, "/echo", 1, 3);
+    for len in 1..head.len() {
+        let mut peer = target.peer().await;
+        peer.send(&head[..len]).await;
+        // All at once, or this would take long.
+        tokio::spawn(async move { peer.closed_in_silence().await });
+    }
+    let mut peer = target.peer().await;
+    peer.send(&head[..4]).await;
+    peer.closed_in_silence().await;
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_drips_is_waited_for_no_longer_than_one_that_does_not() {
+    let target = Target::start(Limits::default().frame_head_timeout(SHORT)).await;
+    let mut peer = target.peer().await;
+    peer.send(&[1]).await;
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    for sent in 0.. {
+        tick.tick().await;
+        peer.send(b"p").await;
+        if let Some(seen) = peer.frame_within(Duration::from_millis(1)).await {
+            assert!(
+                matches!(seen, common::peer::Seen::Closed { .. }),
+                "{seen:?}"
+            );
+            break;
+        }
+        assert!(sent < 1000, "ten seconds of dripping were waited for");
+    }
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_body_is_waited_for_no_longer_than_the_limit() {
+    let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
+    let mut peer = target.peer().await;
+    peer.send(&RawFrame::head(1, "/echo", 1, 3)).await;
+    peer.send(b"ab").await;
+    peer.closed_in_silence().await;
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_frame_of_a_request_is_waited_for_no_longer_than_the_limit() {
+    let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
+    let mut peer = target.peer().await;
+    peer.send_frame(&RawFrame::new(0, "/echo", 1, "the first of two"))
+        .await;
+    peer.closed_in_silence().await;
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_moves_is_waited_for_longer_than_the_limit() {
+    let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
+    let mut peer = target.peer().await;
+    peer.send(&RawFrame::head(1, "/len", 1, 30)).await;
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..30 {
+        tick.tick().await;
+        peer.send(b"b").await;
+    }
+    assert_eq!(peer.frame().await, RawFrame::answer("/len", 1, "30"));
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_connection_is_closed_and_one_with_a_call_under_way_is_not() {
+    let target = Target::start(Limits::default().idle_timeout(SHORT)).await;
+    let mut busy = target.peer().await;
+    busy.send_frame(&RawFrame::request("/hold", 1, "h")).await;
+    eventually("the handler runs", || target.running.now() == 1).await;
+    let mut silent = Peer::connect(target.addr).await;
+    // In good manners: a status 8 may come before the end.
+    let last = silent.closed().await;
+    assert!(last.iter().all(|frame| frame.status == 8), "{last:?}");
+    // The busy one has been silent for longer.
+    target.go.add_permits(1);
+    assert_eq!(busy.frame().await, RawFrame::answer("/hold", 1, "h"));
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_cut_in_the_middle_of_a_frame_runs_nothing_of_it() {
+    let target = Target::start(Limits::default()).await;
+    let frame = RawFrame::request("/hold", 1, "abc").encode();
+    for len in 1..frame.len() {
+        let mut peer = target.peer().await;
+        peer.send(&frame[..len]).await;
+        peer.finish_sending();
+        peer.closed_in_silence().await;
+    }
+    assert_eq!(target.running.started(), 0);
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_cut_in_the_middle_of_a_request_is_closed_at_once() {
+    let target = Target::start(Limits::default()).await;
+    let mut peer = target.peer().await;
+    peer.send_frame(&RawFrame::new(0, "/hold", 1, "the first of two"))
+        .await;
+    peer.finish_sending();
+    // Not after progress_timeout: the rest can never come.
+    tokio::time::timeout(SERVED, peer.closed_in_silence())
+        .await
+        .expect("closed at once");
+    assert_eq!(target.running.started(), 0);
+    target.serves_others().await;
+}
+
+// ---- floods
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_connections_than_allowed_are_refused_and_later_ones_served() {
+    const LIMIT: usize = 8;
+    let target = Target::configured(|config| config.max_connections(LIMIT)).await;
+    let mut allowed = Vec::new();
+    for _ in 0..LIMIT {
+        allowed.push(target.peer().await);
+    }
+    for _ in 0..50 {
+        Peer::connect(target.addr).await.closed_in_silence().await;
+    }
+    for peer in &mut allowed {
+        assert_eq!(
+            peer.call("/echo", 1, "still here").await.body,
+            b"still here"
+        );
+    }
+    for mut peer in allowed {
+        peer.reset().await;
+    }
+    // The server notices the ends one by one.
+    within("a connection is served again", async {
+        loop {
+            let mut peer = Peer::connect(target.addr).await;
+            peer.send_frame(&RawFrame::new_channel()).await;
+            if let common::peer::Seen::Frame(frame) = peer.next().await {
+                assert_eq!(frame, RawFrame::grant(1));
+                break;
+            }
+        }
+    })
+    .await;
+    target.serves_others().await;
+}
+
+#[test]
+fn running_out_of_file_descriptors_does_not_end_the_accepting() {
+    alone_under(
+        "running_out_of_file_descriptors_does_not_end_the_accepting",
+        Some(64),
+        || async {
+            let target = Target::start(Limits::default()).await;
+            target.serves_others().await;
+            let mut held = Vec::new();
+            // Both ends are in this process: it runs out after some 25 of them, first here and then in the server.
+            let refused = loop {
+                match TcpStream::connect(target.addr).await {
+                    Ok(stream) => held.push(stream),
+                    Err(error) => break error,
+                }
+                assert!(held.len() < 100, "the limit on descriptors does not hold");
+            };
+            assert_eq!(refused.raw_os_error(), Some(24), "EMFILE, but: {refused}");
+            // One descriptor for a connection that the server cannot accept: its accepting meets the error, too.
+            held.pop();
+            let waiting = TcpStream::connect(target.addr).await;
+            tokio::task::yield_now().await;
+            drop(held);
+            target.serves_others().await;
+            drop(waiting);
+        },
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_reset_at_once_do_not_end_the_accepting() {
+    let target = Target::start(Limits::default()).await;
+    for _ in 0..500 {
+        reset(stream_to(target.addr).await);
+    }
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handlers_that_panic_answer_and_disturb_nobody() {
+    let target = Target::start(Limits::default()).await;
+    let mut peer = target.peer().await;
+    for _ in 0..20 {
+        let answer = peer.call("/panic", 1, "x").await;
+        assert_eq!(
+            answer,
+            RawFrame::answer(
+                "/panic",
+                1,
+                r#"{"code":101,"message":"handle no response"}"#
+            )
+        );
+    }
+    assert_eq!(peer.call("/echo", 1, "after").await.body, b"after");
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_flood_of_small_frames_leaves_time_for_other_connections() {
+    const FRAMES: usize = 100_000;
+    let target = Target::start(Limits::default()).await;
+    let stream = target.stream().await;
+    let (mut reader, mut writer) = stream.into_split();
+    let flooding = tokio::spawn(async move {
+        let thousand = RawFrame::request("/echo", 1, "x").encode().repeat(1000);
+        for _ in 0..FRAMES / 1000 {
+            writer
+                .write_all(&thousand)
+                .await
+                .expect("the server takes it");
+        }
+        writer
+    });
+    let answers = tokio::spawn(async move { frames_come(&mut reader, FRAMES).await });
+    let mut served = 0;
+    while !answers.is_finished() {
+        target.serves_others().await;
+        served += 1;
+    }
+    within("the answers", answers).await.expect("no panic");
+    within("the flood", flooding).await.expect("no panic");
+    assert!(served > 0, "the flood was over too soon to show anything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_stops_although_hostile_connections_are_open() {
+    let target = Target::start(Limits::default()).await;
+    let mut half = target.peer().await;
+    half.send(&RawFrame::head(1, "/echo", 1, 100)).await;
+    let mut held = target.peer().await;
+    held.send_frame(&RawFrame::request("/hold", 1, "h")).await;
+    eventually("the handler runs", || target.running.now() == 1).await;
+    let mute = target.mute_stream().await;
+    within("stopping", target.server.shutdown(SHORT)).await;
+    eventually("the handler is stopped", || target.running.now() == 0).await;
+    half.closed().await;
+    held.closed().await;
+    drop(mute);
+}

@@ -1,0 +1,896 @@
+//! TLS end to end, over real sockets: who is trusted, what strangers and attackers get, what may change while it runs.
+
+mod common;
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use iip_core::tls::{ClientCertificate, ClientTls, DangerousClientTls, ServerTls, TlsError};
+use iip_core::transport::{
+    ConnectFuture, Connected, Connector, Endpoint, IoStream, MemoryConnector,
+};
+use iip_core::{
+    CallError, CallErrorKind, Client, ClientConfig, ConnectionError, Execution, HandlerError,
+    Limits, Request, Response, Server, handler_fn,
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::net::{TcpListener, TcpStream};
+
+use common::frame::RawFrame;
+use common::generate::lin;
+use common::peer::{Peer, accepted, drained, listener, stream_to};
+use common::{SERVED, eventually, within};
+
+/// A time limit that is over soon, so that no test waits long for it.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// A certificate authority.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// What an authority issues, as PEM, and the certificate as DER.
+struct Issued {
+    chain: String,
+    key: String,
+    der: Vec<u8>,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().expect("a key");
+        Self {
+            issuer: CertifiedIssuer::self_signed(params, key).expect("a root certificate"),
+        }
+    }
+
+    fn issue(&self, name: &str) -> Issued {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Issued {
+            chain: certificate.pem(),
+            key: key.serialize_pem(),
+            der: certificate.der().to_vec(),
+        }
+    }
+
+    fn server(&self) -> ServerTls {
+        let issued = self.issue("localhost");
+        ServerTls::from_pem(issued.chain, issued.key).expect("a usable certificate")
+    }
+
+    /// A server that lets in only those this authority knows.
+    fn closed_server(&self) -> ServerTls {
+        self.server()
+            .client_roots_pem(self.issuer.pem())
+            .expect("usable roots")
+    }
+
+    /// Trusts this authority.
+    fn client(&self) -> ClientTls {
+        ClientTls::new()
+            .roots_pem(self.issuer.pem())
+            .expect("usable roots")
+    }
+
+    /// Trusts this authority, and shows a certificate that `other` issued.
+    fn client_known_to(&self, other: &Self) -> ClientTls {
+        let issued = other.issue("client");
+        self.client()
+            .identity_pem(issued.chain, issued.key)
+            .expect("a usable identity")
+    }
+}
+
+/// A server with TLS on a port of its own.
+struct Target {
+    server: Server,
+    addr: SocketAddr,
+    /// Calls that reached a handler.
+    calls: Arc<AtomicUsize>,
+}
+
+impl Target {
+    async fn start(tls: ServerTls) -> Self {
+        Self::configured(Some(tls), Limits::default()).await
+    }
+
+    async fn configured(tls: Option<ServerTls>, limits: Limits) -> Self {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let echo = move |request: Request| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async move { Ok::<_, HandlerError>(Response::from(request.into_body())) }
+        };
+        let certificate = |request: Request| async move {
+            let Some(certificate) = request.peer().certificates().first() else {
+                return Err(HandlerError::new("no certificate"));
+            };
+            Ok(Response::from(certificate.clone()))
+        };
+        let big = |_: Request| async move {
+            Ok::<_, HandlerError>(Response::from(Bytes::from(lin(7, 1 << 20))))
+        };
+        let mut config = Server::builder()
+            .limits(limits)
+            .route("/echo", handler_fn(echo))
+            .route("/certificate", handler_fn(certificate))
+            .route("/big", handler_fn(big));
+        if let Some(tls) = tls {
+            config = config.tls(tls);
+        }
+        let server = config
+            .bind("127.0.0.1:0")
+            .await
+            .expect("loopback has a free port");
+        let addr = server.local_addr().expect("a TCP server has an address");
+        Self {
+            server,
+            addr,
+            calls,
+        }
+    }
+
+    /// By name, because that is what the certificates are for.
+    fn name(&self) -> String {
+        name_of(self.addr)
+    }
+
+    async fn client(&self, tls: ClientTls) -> Client {
+        within(
+            "connecting",
+            ClientConfig::new().tls(tls).connect(self.name()),
+        )
+        .await
+        .expect("the server is trusted")
+    }
+
+    async fn refused(&self, tls: ClientTls) -> CallError {
+        let connecting = within(
+            "connecting",
+            ClientConfig::new().tls(tls).connect(self.name()),
+        )
+        .await;
+        connecting.expect_err("the handshake should fail")
+    }
+
+    /// Whether a client with these settings gets an answer, on a connection of its own.
+    async fn answers(&self, tls: ClientTls) -> bool {
+        let Ok(client) = within(
+            "connecting",
+            ClientConfig::new().tls(tls).connect(self.name()),
+        )
+        .await
+        else {
+            return false;
+        };
+        within("an answer", client.request("/echo", "hello"))
+            .await
+            .is_ok_and(|answer| &answer[..] == b"hello")
+    }
+}
+
+fn name_of(addr: SocketAddr) -> String {
+    format!("localhost:{}", addr.port())
+}
+
+/// Keeps what is written until it is flushed, as TLS does when the socket is full.
+#[derive(Debug)]
+struct Buffering(MemoryConnector);
+
+impl Connector for Buffering {
+    fn connect(&self) -> ConnectFuture<'_> {
+        Box::pin(async {
+            let io = self.0.connect().await?.io;
+            Ok(Connected::new(IoStream::new(BufStream::with_capacity(
+                1 << 20,
+                1 << 20,
+                io,
+            ))))
+        })
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+/// Counts how often it connects.
+#[derive(Debug)]
+struct Counting {
+    endpoint: Endpoint,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Counting {
+    fn new(target: &Target, connections: &Arc<AtomicUsize>) -> Self {
+        let endpoint = target.name().parse().expect("an address");
+        Self {
+            endpoint,
+            connections: connections.clone(),
+        }
+    }
+}
+
+impl Connector for Counting {
+    fn connect(&self) -> ConnectFuture<'_> {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        self.endpoint.connect()
+    }
+
+    fn describe(&self) -> String {
+        self.endpoint.to_string()
+    }
+
+    fn host(&self) -> Option<&str> {
+        self.endpoint.host()
+    }
+}
+
+/// The TLS error at the bottom of a call that could not connect.
+fn reason(error: &CallError) -> TlsError {
+    let CallErrorKind::Connect { source, .. } = error.kind() else {
+        panic!("connected: {error}")
+    };
+    source
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<TlsError>())
+        .unwrap_or_else(|| panic!("no TLS error: {source}"))
+        .clone()
+}
+
+// ---- what works
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_calls_at_a_time_with_large_and_small_bodies_arrive_intact() {
+    let authority = Authority::new("a");
+    let target = Target::start(authority.server()).await;
+    let client = target.client(authority.client()).await;
+    let calls: Vec<_> = (0..64)
+        .map(|n: u8| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let body = lin(
+                    n,
+                    [1, 200, 16_384, 16_385, 100_000, 1 << 20][usize::from(n) % 6],
+                );
+                let answer = client
+                    .request("/echo", Bytes::from(body.clone()))
+                    .await
+                    .expect("an answer");
+                assert!(answer == body, "call {n}: another body came back");
+            })
+        })
+        .collect();
+    for call in calls {
+        within("an answer", call)
+            .await
+            .expect("the answer is the request");
+    }
+    target.server.shutdown(SERVED).await;
+}
+
+#[tokio::test]
+async fn what_a_stream_holds_back_is_flushed_to_the_end() {
+    let echo = |request: Request| async move {
+        Ok::<_, HandlerError>(Response::from(request.into_body()))
+    };
+    let (_server, connector) = Server::builder()
+        .route("/echo", handler_fn(echo))
+        .in_memory()
+        .expect("a server");
+    let connecting = ClientConfig::new().connect_with(Buffering(connector));
+    let client = within("connecting", connecting)
+        .await
+        .expect("a connection");
+    // The stream takes all of it at once, and what is below it an eighth.
+    let body = Bytes::from(lin(5, 500_000));
+    let answer = within("an answer", client.request("/echo", body.clone())).await;
+    assert!(answer.expect("an answer") == body, "another body came back");
+}
+
+#[tokio::test]
+async fn with_client_certificates_both_sides_know_each_other() {
+    let authority = Authority::new("a");
+    let issued = authority.issue("client");
+    let (server_certificate, tls) = {
+        let issued = authority.issue("localhost");
+        let tls = ServerTls::from_pem(&issued.chain, &issued.key).expect("a usable certificate");
+        (
+            issued.der,
+            tls.client_roots_pem(authority.issuer.pem())
+                .expect("usable roots"),
+        )
+    };
+    let target = Target::start(tls).await;
+    let identity = authority
+        .client()
+        .identity_pem(&issued.chain, &issued.key)
+        .expect("a usable identity");
+    let client = target.client(identity).await;
+    let seen = within("an answer", client.request("/certificate", "who am i"))
+        .await
+        .expect("an answer");
+    assert_eq!(seen, issued.der);
+    let deadline = tokio::time::Instant::now() + SERVED;
+    let connection = client
+        .connection(deadline.into())
+        .await
+        .expect("a connection");
+    assert_eq!(connection.peer().certificates(), [server_certificate]);
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_is_served_where_it_is_optional() {
+    let authority = Authority::new("a");
+    let target = Target::start(
+        authority
+            .closed_server()
+            .client_certificate(ClientCertificate::Optional),
+    )
+    .await;
+    let client = target.client(authority.client()).await;
+    let answer = within("an answer", client.request("/certificate", "x"))
+        .await
+        .expect("an answer");
+    assert_eq!(
+        answer,
+        r#"{"code":-1,"message":"handler fail:no certificate"}"#
+    );
+    // A wrong one is refused all the same.
+    let tls = authority.client_known_to(&Authority::new("b"));
+    let refused = tls.connect(stream_to(target.addr).await, Some("localhost"));
+    if let Ok((mut io, _)) = within("the handshake", refused).await {
+        let read = within("the refusal", io.read_to_end(&mut Vec::new())).await;
+        read.expect_err("the server ends the connection with an alert");
+    }
+}
+
+#[tokio::test]
+async fn tls_over_memory_and_unix_sockets_needs_a_name() {
+    let authority = Authority::new("a");
+    let echo = |request: Request| async move {
+        Ok::<_, HandlerError>(Response::from(request.into_body()))
+    };
+    let (_server, connector) = Server::builder()
+        .route("/echo", handler_fn(echo))
+        .tls(authority.server())
+        .in_memory()
+        .expect("a server");
+    let config = ClientConfig::new().tls(authority.client());
+    let error = config
+        .connect_with(connector.clone())
+        .await
+        .expect_err("no name");
+    assert!(matches!(reason(&error), TlsError::NoServerName));
+    let named = authority.client().server_name("localhost").expect("a name");
+    let client = ClientConfig::new()
+        .tls(named)
+        .connect_with(connector)
+        .await
+        .expect("a connection");
+    assert_eq!(
+        within("an answer", client.request("/echo", "hello"))
+            .await
+            .expect("an answer"),
+        "hello"
+    );
+}
+
+// ---- who is refused
+
+#[tokio::test]
+async fn a_server_that_is_not_trusted_gets_no_request() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let target = Target::start(theirs.server()).await;
+    for (tls, why) in [
+        (ours.client(), "another authority"),
+        (
+            theirs.client().server_name("example.org").expect("a name"),
+            "another name",
+        ),
+        (ClientTls::new(), "the platform's roots"),
+    ] {
+        let error = target.refused(tls).await;
+        assert!(
+            matches!(
+                reason(&error),
+                TlsError::Untrusted { .. } | TlsError::NoPlatformRoots { .. }
+            ),
+            "{why}: {error}"
+        );
+        assert_eq!(error.execution(), Execution::NotSent, "{why}");
+    }
+    assert_eq!(target.calls.load(Ordering::SeqCst), 0);
+    // The one way around it is called dangerous.
+    assert!(
+        target
+            .answers(DangerousClientTls::accept_any_certificate())
+            .await
+    );
+}
+
+#[tokio::test]
+async fn a_client_without_the_right_certificate_reaches_no_handler() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let target = Target::start(ours.closed_server()).await;
+    for tls in [ours.client(), ours.client_known_to(&theirs)] {
+        let stream = stream_to(target.addr).await;
+        // Under TLS 1.3 the client learns after its own part of the handshake that it was refused.
+        if let Ok((mut io, _)) =
+            within("the handshake", tls.connect(stream, Some("localhost"))).await
+        {
+            let _ = io
+                .write_all(&RawFrame::request("/echo", 0, "let me in").encode())
+                .await;
+            let _ = io.flush().await;
+            let read = within("the refusal", io.read_to_end(&mut Vec::new())).await;
+            read.expect_err("the server ends the connection with an alert");
+        }
+    }
+    assert_eq!(target.calls.load(Ordering::SeqCst), 0);
+    assert!(target.answers(ours.client_known_to(&ours)).await);
+}
+
+#[tokio::test]
+async fn a_client_that_is_refused_after_the_handshake_says_why_and_does_not_hammer_the_server() {
+    let authority = Authority::new("a");
+    let target = Target::start(authority.closed_server()).await;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let connector = Counting::new(&target, &connections);
+    let config = ClientConfig::new()
+        .tls(authority.client())
+        .call_timeout(Duration::from_secs(1));
+    let calling = async {
+        config
+            .connect_with(connector)
+            .await?
+            .request("/echo", "let me in")
+            .await
+    };
+    let error = within("the call to fail", calling)
+        .await
+        .expect_err("no certificate");
+    assert_eq!(error.execution(), Execution::NotSent);
+    let count = connections.load(Ordering::SeqCst);
+    assert!(count <= 20, "{count} connections in a second");
+    assert!(error.source().is_some(), "{error}");
+}
+
+#[tokio::test]
+async fn a_tls_port_never_falls_back_to_plain() {
+    let authority = Authority::new("a");
+    let target = Target::start(authority.server()).await;
+    let mut stream = stream_to(target.addr).await;
+    stream
+        .write_all(&RawFrame::new_channel().encode())
+        .await
+        .expect("the kernel takes it");
+    let mut answer = Vec::new();
+    // The server may say goodbye with a TLS alert (record type 21), or reset.
+    let _ = within("the end", stream.read_to_end(&mut answer)).await;
+    assert!(answer.is_empty() || answer[0] == 21, "{answer:?}");
+
+    let error = within("a plain client", ClientConfig::new().connect(target.name())).await;
+    let refused = match error {
+        Ok(client) => within("an answer", client.request("/echo", "hello"))
+            .await
+            .is_err(),
+        Err(_) => true,
+    };
+    assert!(refused);
+    assert!(target.answers(authority.client()).await);
+}
+
+#[tokio::test]
+async fn a_plain_port_closes_at_the_first_byte_of_tls() {
+    let target = Target::configured(None, Limits::default()).await;
+    let started = Instant::now();
+    let error = target.refused(Authority::new("a").client()).await;
+    assert!(started.elapsed() < SERVED);
+    assert_eq!(error.execution(), Execution::NotSent);
+    Peer::connect(target.addr).await.open_channel().await;
+}
+
+// ---- who attacks
+
+#[tokio::test]
+async fn silent_peers_beyond_the_handshakes_allowed_hold_up_others_only_until_they_time_out() {
+    let authority = Authority::new("a");
+    let tls = authority
+        .server()
+        .max_handshakes(2)
+        .handshake_timeout(SHORT);
+    let target = Target::start(tls).await;
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(stream_to(target.addr).await);
+    }
+    // Twice the limit: it is served after two rounds of them.
+    assert!(target.answers(authority.client()).await);
+    for stream in &mut silent {
+        assert_eq!(drained(stream).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_drips_is_waited_for_no_longer_than_one_that_does_not() {
+    let authority = Authority::new("a");
+    let target = Target::start(authority.server().handshake_timeout(SHORT)).await;
+    let (mut reader, mut writer) = stream_to(target.addr).await.into_split();
+    let started = Instant::now();
+    let dripping = tokio::spawn(async move {
+        // The head of a handshake record of 512 bytes, then its body.
+        for byte in [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc]
+            .into_iter()
+            .chain(std::iter::repeat(3))
+        {
+            if writer.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    });
+    let _ = within("the end", reader.read_to_end(&mut Vec::new())).await;
+    assert!(
+        started.elapsed() >= SHORT && started.elapsed() < SERVED,
+        "{:?}",
+        started.elapsed()
+    );
+    dripping.abort();
+    assert!(target.answers(authority.client()).await);
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_the_handshake_is_given_up() {
+    let (listener, addr) = listener().await;
+    let tls = Authority::new("a").client().handshake_timeout(SHORT);
+    let connecting =
+        tokio::spawn(async move { ClientConfig::new().tls(tls).connect(name_of(addr)).await });
+    let _silent = accepted(&listener).await;
+    let error = within("giving up", connecting)
+        .await
+        .expect("no panic")
+        .expect_err("nobody answers");
+    let reason = reason(&error);
+    assert!(matches!(reason, TlsError::Timeout { .. }), "{reason}");
+    assert!(
+        reason.to_string().contains("ClientTls::handshake_timeout"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn garbage_instead_of_a_handshake_ends_that_connection_only() {
+    let authority = Authority::new("a");
+    let target = Target::start(authority.server()).await;
+    let client = target.client(authority.client()).await;
+    let record = |version: u8, len: u16, body: &[u8]| {
+        let mut bytes = vec![0x16, 3, version];
+        bytes.extend(len.to_be_bytes());
+        bytes.extend(body);
+        bytes
+    };
+    for bytes in [
+        lin(0, 4096),
+        vec![0; 64],
+        b"GET / HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(),
+        record(1, 4, &[1, 0, 0, 0]),
+        record(1, 4, &[2, 0, 0, 0]),
+        record(1, 0xffff, &[1; 64]),
+        // A hello of 16 MiB, announced.
+        record(3, 4, &[1, 0xff, 0xff, 0xff]),
+        record(9, 0, &[]),
+    ] {
+        let mut stream = stream_to(target.addr).await;
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.shutdown().await;
+        drained(&mut stream).await;
+    }
+    assert_eq!(
+        within("an answer", client.request("/echo", "still here"))
+            .await
+            .expect("an answer"),
+        "still here"
+    );
+    eventually("the attackers are gone", || {
+        target.server.connections() == 1
+    })
+    .await;
+}
+
+/// Passes bytes on between a client and a server, and does something to those that come from the server.
+struct Middle {
+    listener: TcpListener,
+    addr: SocketAddr,
+}
+
+impl Middle {
+    async fn new() -> Self {
+        let (listener, addr) = listener().await;
+        Self { listener, addr }
+    }
+
+    /// Carries one connection until `tamper`, which sees each piece from the server and its offset, says to stop.
+    async fn carry(&self, server: SocketAddr, mut tamper: impl FnMut(usize, &mut Vec<u8>) -> bool) {
+        let (mut from_client, mut to_client) = accepted(&self.listener).await.into_split();
+        let (mut from_server, mut to_server) = stream_to(server).await.into_split();
+        let forth = async {
+            let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+            // Only what comes back decides when it is over.
+            std::future::pending::<()>().await;
+        };
+        let back = async {
+            let mut offset = 0;
+            loop {
+                let mut piece = Vec::with_capacity(16 * 1024);
+                match from_server.read_buf(&mut piece).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+                let len = piece.len();
+                let more = tamper(offset, &mut piece);
+                offset += len;
+                if to_client.write_all(&piece).await.is_err() || !more {
+                    return;
+                }
+            }
+        };
+        tokio::select! { () = forth => {}, () = back => {} }
+    }
+}
+
+/// Asks for 1 MiB through a middle that tampers with what lies behind the first 100,000 bytes.
+async fn tampered(tamper: impl FnMut(usize, &mut Vec<u8>) -> bool) -> CallError {
+    let authority = Authority::new("a");
+    let target = Target::start(authority.server()).await;
+    let middle = Middle::new().await;
+    let name = name_of(middle.addr);
+    let calling = async {
+        let client = ClientConfig::new()
+            .tls(authority.client())
+            .connect(name)
+            .await
+            .expect("a connection");
+        client
+            .request("/big", "please")
+            .await
+            .expect_err("what arrived is not what was sent")
+    };
+    let carrying = middle.carry(target.addr, tamper);
+    let both = async { tokio::join!(calling, carrying) };
+    within("the call to fail", both).await.0
+}
+
+#[tokio::test]
+async fn an_answer_cut_in_the_middle_is_an_error_and_not_a_short_answer() {
+    // A plain FIN, which anybody on the way can send.
+    let error = tampered(|offset, _| offset < 100_000).await;
+    let CallErrorKind::ConnectionLost(lost) = error.kind() else {
+        panic!("{error}")
+    };
+    assert!(
+        matches!(lost, ConnectionError::Io(_) | ConnectionError::Truncated),
+        "{lost}"
+    );
+    assert_eq!(error.execution(), Execution::MayHaveExecuted);
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_an_error_and_not_another_answer() {
+    let error = tampered(|offset, piece| {
+        if offset > 100_000 {
+            piece[0] ^= 1;
+        }
+        true
+    })
+    .await;
+    let CallErrorKind::ConnectionLost(ConnectionError::Io(source)) = error.kind() else {
+        panic!("{error}")
+    };
+    assert_eq!(source.kind(), io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn a_connection_cut_between_two_frames_is_told_from_one_that_was_closed() {
+    let authority = Authority::new("a");
+    let target = Target::start(authority.server()).await;
+    let middle = Middle::new().await;
+    let name = name_of(middle.addr);
+    let (cut, cutting) = tokio::sync::oneshot::channel::<()>();
+    let calling = async {
+        let client = ClientConfig::new()
+            .tls(authority.client())
+            .connect(name)
+            .await
+            .expect("a connection");
+        let deadline = tokio::time::Instant::now() + SERVED;
+        let connection = client
+            .connection(deadline.into())
+            .await
+            .expect("a connection");
+        cut.send(()).expect("the middle listens");
+        connection.closed().await
+    };
+    let carrying = async {
+        tokio::select! {
+            () = middle.carry(target.addr, |_, _| true) => {}
+            _ = cutting => {}
+        }
+    };
+    let both = async { tokio::join!(calling, carrying) };
+    let (lost, ()) = within("the end of the connection", both).await;
+    let ConnectionError::Io(source) = &lost else {
+        panic!("{lost}")
+    };
+    assert_eq!(
+        source.kind(),
+        io::ErrorKind::UnexpectedEof,
+        "no close_notify came"
+    );
+}
+
+// ---- ending and changing
+
+#[tokio::test]
+async fn a_connector_of_ones_own_is_wrapped_in_tls_like_any_other() {
+    let authority = Authority::new("a");
+    let target = Target::start(authority.server()).await;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let connector = Counting::new(&target, &connections);
+    let client = ClientConfig::new()
+        .tls(authority.client())
+        .connect_with(connector)
+        .await
+        .expect("a connection");
+    assert_eq!(
+        within("an answer", client.request("/echo", "hello"))
+            .await
+            .expect("an answer"),
+        "hello"
+    );
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn the_server_says_goodbye_with_close_notify() {
+    let authority = Authority::new("a");
+    let target = Target::start(authority.server()).await;
+    let stream = TcpStream::connect(target.addr)
+        .await
+        .expect("the server listens");
+    let (mut io, _) = authority
+        .client()
+        .connect(stream, Some("localhost"))
+        .await
+        .expect("a trusted server");
+    io.write_all(&RawFrame::new_channel().encode())
+        .await
+        .expect("the kernel takes it");
+    io.flush().await.expect("the kernel takes it");
+    let mut grant = RawFrame::grant(1).encode();
+    within("a grant", io.read_exact(&mut grant))
+        .await
+        .expect("a grant");
+    assert_eq!(grant, RawFrame::grant(1).encode());
+    let (mut rest, shutdown) = (Vec::new(), target.server.shutdown(SERVED));
+    let both = async { tokio::join!(io.read_to_end(&mut rest), shutdown) };
+    // Without close_notify this would be an error.
+    let (read, ()) = within("the end", both).await;
+    read.expect("a clean end");
+    assert!(
+        rest.is_empty() || rest[0] == 8,
+        "only status 8 may come before the end: {rest:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_server_stops_although_peers_are_in_the_handshake() {
+    let authority = Authority::new("a");
+    let target = Target::start(authority.server().max_handshakes(1)).await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(stream_to(target.addr).await);
+    }
+    eventually("the server has them", || target.server.connections() == 3).await;
+    let started = Instant::now();
+    within("the shutdown", target.server.shutdown(SHORT)).await;
+    assert!(
+        started.elapsed() < SHORT + SERVED,
+        "{:?}",
+        started.elapsed()
+    );
+    for stream in &mut silent {
+        assert_eq!(drained(stream).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_server_certificate_is_used_without_restart() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let tls = old.server();
+    let reloader = tls.reloader();
+    let target = Target::start(tls).await;
+    let before = target.client(old.client()).await;
+    within("an answer", before.request("/echo", "before"))
+        .await
+        .expect("an answer");
+    assert!(!target.answers(new.client()).await);
+
+    let renewed = new.issue("localhost");
+    let spoilt = reloader
+        .reload_pem(&renewed.chain, "no key")
+        .expect_err("no key");
+    assert!(
+        spoilt.to_string().contains("has no private key"),
+        "{spoilt}"
+    );
+    assert!(
+        target.answers(old.client()).await,
+        "a bad reload changes nothing"
+    );
+
+    reloader
+        .reload_pem(&renewed.chain, &renewed.key)
+        .expect("a usable certificate");
+    assert!(target.answers(new.client()).await);
+    assert!(!target.answers(old.client()).await);
+    let answer = within("an answer", before.request("/echo", "after")).await;
+    assert_eq!(answer.expect("the old connection goes on"), "after");
+}
+
+#[tokio::test]
+async fn a_renewed_client_identity_is_used_by_the_next_connection() {
+    let authority = Authority::new("a");
+    let (old, new) = (authority.issue("old"), authority.issue("new"));
+    let target = Target::start(authority.closed_server()).await;
+    let tls = authority
+        .client()
+        .identity_pem(&old.chain, &old.key)
+        .expect("an identity");
+    let reloader = tls.reloader();
+    let client = target.client(tls.clone()).await;
+    let shown = || async {
+        within("an answer", client.request("/certificate", "x"))
+            .await
+            .expect("an answer")
+    };
+    assert_eq!(shown().await, old.der);
+    reloader
+        .reload_pem(&new.chain, &new.key)
+        .expect("a usable identity");
+    assert_eq!(shown().await, old.der, "the same connection");
+    let again = target.client(tls).await;
+    assert_eq!(
+        within("an answer", again.request("/certificate", "x"))
+            .await
+            .expect("an answer"),
+        new.der
+    );
+}
+
+#[tokio::test]
+async fn every_error_says_in_its_chain_what_went_wrong() {
+    let target = Target::start(Authority::new("theirs").server()).await;
+    let error = target.refused(Authority::new("ours").client()).await;
+    let mut chain = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        chain.push(error.to_string());
+        cause = error.source();
+    }
+    let chain = chain.join(": ");
+    assert!(chain.contains(&target.name()), "{chain}");
+    assert!(chain.contains("certificate of the peer refused"), "{chain}");
+    assert!(chain.contains("UnknownIssuer"), "{chain}");
+}

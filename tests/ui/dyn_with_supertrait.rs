@@ -1,0 +1,9 @@
+use iip_rpc::{Status, service};
+
+
+#[service(dyn)]
+trait Greeter: std::fmt::Debug {
+    async fn hello(&self) -> Result<(), Status>;
+}
+
+fn main() {}
