@@ -116,8 +116,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("{}", next().await);
 
+    let ctx = CallContext::new();
     tokio::select! {
-        _ = back.search_tidily(&CallContext::new()) => {}
+        _ = back.search_tidily(&ctx) => {}
         started = next() => println!("{started}"),
     }
     println!("{}", next().await);

@@ -756,6 +756,102 @@ async fn a_slow_channel_holds_up_nobody_but_itself() {
     target.serves_others().await;
 }
 
+// ---- the control stream
+
+/// Says hello and opens the control stream on channel 1.
+async fn controlling(peer: &mut Peer, first: &[u8]) {
+    let hello = peer.call("/sys/hello", 0, r#"{"iip":1,"control":1}"#).await;
+    assert_eq!((hello.status, &hello.path[..]), (5, &b"/sys/hello"[..]));
+    peer.send_frame(&RawFrame::new(0, "/sys/control", 1, first))
+        .await;
+}
+
+/// "The caller of the call on this channel has gone."
+fn cancel(channel: u32) -> Vec<u8> {
+    [&[1, 4], &channel.to_be_bytes()[..]].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_messages_that_make_no_sense_harm_nobody() {
+    let target = Target::start(Limits::default()).await;
+    let mut random = common::Random::new(7);
+    let mut parts: Vec<Vec<u8>> = vec![
+        vec![0],
+        vec![1],
+        vec![1, 4],
+        vec![1, 4, 0, 0],
+        vec![1, 3, 0, 0, 2],
+        vec![1, 255, 0],
+        vec![255, 255],
+        cancel(0),
+        cancel(1),
+        cancel(2),
+        cancel(99),
+        cancel(u32::MAX),
+        cancel(2).repeat(1000),
+    ];
+    parts.extend((0..50).map(|_| {
+        (0..1 + random.below(300))
+            .map(|_| random.below(256) as u8)
+            .collect()
+    }));
+    let mut peer = target.peer().await;
+    assert_eq!(peer.open_channel().await, 2);
+    controlling(&mut peer, &[0, 0]).await;
+    for part in parts {
+        peer.send_frame(&RawFrame::new(2, "/sys/control", 1, &part))
+            .await;
+        assert_eq!(
+            peer.call("/echo", 2, "alive").await,
+            RawFrame::answer("/echo", 2, "alive"),
+            "after {part:?}"
+        );
+    }
+    target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelling_calls_does_not_escape_the_limits_on_running_calls() {
+    const LIMIT: usize = 8;
+    let target = Target::configured(|config| {
+        config
+            .limits(Limits::default().max_calls(LIMIT))
+            .max_running_calls(LIMIT)
+    })
+    .await;
+    let mut peer = Peer::connect(target.addr).await;
+    for channel in 1..=200 {
+        assert_eq!(peer.open_channel().await, channel);
+    }
+    controlling(&mut peer, &[0, 0]).await;
+    // The rapid reset of HTTP/2 as this protocol has it; half of the handlers do not stop when they are told.
+    for channel in 2..=200 {
+        let path = if channel % 2 == 0 {
+            "/hold"
+        } else {
+            "/stubborn"
+        };
+        peer.send_frame(&RawFrame::request(path, channel, "h"))
+            .await;
+        peer.send_frame(&RawFrame::new(2, "/sys/control", 1, cancel(channel)))
+            .await;
+    }
+    target.serves_others_at_its_limit().await;
+    assert!(
+        target.running.most() <= LIMIT,
+        "{} handlers ran at a time",
+        target.running.most()
+    );
+    target.go.add_permits(1000);
+    // Every request has its answer in the end, or the order of its channel would be lost.
+    for _ in 2..=200 {
+        let answer = peer.frame().await;
+        assert_eq!(answer.status, 5, "{answer:?}");
+    }
+    eventually("the handlers end", || target.running.now() == 0).await;
+    target.serves_others().await;
+}
+
 // ---- endless and unfinished requests
 
 #[test]
@@ -1178,6 +1274,34 @@ async fn more_connections_than_allowed_are_refused_and_later_ones_served() {
     })
     .await;
     target.serves_others().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_cannot_take_the_connections_of_others() {
+    const LIMIT: usize = 4;
+    let target = Target::configured(|config| config.max_connections_per_peer(LIMIT)).await;
+    let mut allowed = Vec::new();
+    for _ in 0..LIMIT {
+        allowed.push(target.peer().await);
+    }
+    for _ in 0..20 {
+        Peer::connect(target.addr).await.closed_in_silence().await;
+    }
+    // All of 127.0.0.0/8 is this machine.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind(SocketAddr::from(([127, 0, 0, 2], 0)))
+        .expect("loopback has many addresses");
+    let stream = within("connecting", socket.connect(target.addr)).await;
+    let mut other = Peer::over(stream.expect("the server listens"));
+    assert_eq!(other.open_channel().await, 1);
+    assert_eq!(other.call("/echo", 1, "other").await.body, b"other");
+    for peer in &mut allowed {
+        assert_eq!(
+            peer.call("/echo", 1, "still here").await.body,
+            b"still here"
+        );
+    }
 }
 
 #[test]

@@ -78,11 +78,11 @@ pub mod bare {
         #[cfg(any())]
         async fn absent(&self, missing: Missing) -> Result<Missing, Missing>;
         /// One of two.
-        #[cfg(all())]
+        #[cfg(test)]
         #[rpc(path = "/plain/either")]
         async fn either(&self) -> Result<u8, Status>;
         /// The other of the two.
-        #[cfg(not(all()))]
+        #[cfg(not(test))]
         #[rpc(path = "/plain/either")]
         async fn either(&self) -> Result<Missing, Status>;
     }

@@ -36,8 +36,8 @@ enum SlotState {
     Queued,
     /// The request is on its way.
     Sent,
-    /// The caller went away while it was queued; the queue frees the slot.
-    Gone,
+    /// Its outcome was taken.
+    Taken,
     Leased,
     Done(Result<Bytes, CallError>),
 }
@@ -45,6 +45,8 @@ enum SlotState {
 #[derive(Debug)]
 struct Slot {
     state: SlotState,
+    /// Tells it from those that had this place before.
+    serial: u64,
     waker: Option<Waker>,
     channel: ChannelId,
     /// Parts of a streamed answer that arrived and were not taken, and their bytes.
@@ -55,11 +57,34 @@ struct Slot {
     sent_at: Option<Instant>,
 }
 
+/// What starts a call.
+pub(crate) struct Start<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) work: Work,
+    pub(crate) now: Instant,
+    pub(crate) deadline: Instant,
+    /// The channel, if the caller has one of its own.
+    pub(crate) on: Option<ChannelId>,
+    /// Of a caller who awaits the call next.
+    pub(crate) waker: Option<&'a Waker>,
+}
+
 #[derive(Debug)]
 struct Queued {
     token: usize,
+    serial: u64,
     path: Bytes,
     work: Work,
+}
+
+impl Queued {
+    /// Does the call still want a channel? Its caller may have gone, and its slot be another's.
+    fn is_waiting(&self, slots: &Slab<Slot>) -> bool {
+        let slot = slots
+            .get(self.token)
+            .filter(|slot| slot.serial == self.serial);
+        slot.is_some_and(|slot| matches!(slot.state, SlotState::Queued))
+    }
 }
 
 #[derive(Debug)]
@@ -80,6 +105,7 @@ pub(crate) struct CallTable {
     opened: usize,
     opening: usize,
     refused: bool,
+    serial: u64,
     max_channels: usize,
     max_queued: usize,
     in_flight: usize,
@@ -97,6 +123,7 @@ impl CallTable {
             opened: 0,
             opening: 0,
             refused: false,
+            serial: 0,
             max_channels,
             max_queued,
             in_flight: 0,
@@ -125,16 +152,20 @@ impl CallTable {
         self.next_deadline
     }
 
+    /// Gives a call its slot, and sends it or queues it until a channel is free.
     pub(crate) fn start(
         &mut self,
         proto: &mut proto::Connection,
-        path: &str,
-        work: Work,
-        now: Instant,
-        deadline: Instant,
-        on: Option<ChannelId>,
-        waker: Option<&Waker>,
+        start: Start<'_>,
     ) -> Result<usize, CallError> {
+        let Start {
+            path,
+            work,
+            now,
+            deadline,
+            on,
+            waker,
+        } = start;
         if let Work::Call { body, .. } = &work {
             let (size, limit) = (body.len(), proto.max_request_bytes());
             if size > limit {
@@ -149,22 +180,15 @@ impl CallTable {
         }
         let channel = on.or_else(|| self.free.pop());
         if channel.is_none() && self.queue.len() >= self.max_queued {
-            self.queue.retain(|queued| {
-                let gone = self
-                    .slots
-                    .get(queued.token)
-                    .is_none_or(|slot| matches!(slot.state, SlotState::Gone));
-                if gone {
-                    self.slots.try_remove(queued.token);
-                }
-                !gone
-            });
+            let slots = &self.slots;
+            self.queue.retain(|queued| queued.is_waiting(slots));
             if self.queue.len() >= self.max_queued {
-                return Err(CallError::not_sent(CallErrorKind::QueueFull {
-                    limit: self.max_queued,
-                }));
+                let limit = self.max_queued;
+                return Err(CallError::not_sent(CallErrorKind::QueueFull { limit }));
             }
         }
+        self.serial += 1;
+        let serial = self.serial;
         self.in_flight += 1;
         self.next_deadline = Some(
             self.next_deadline
@@ -172,6 +196,7 @@ impl CallTable {
         );
         let token = self.slots.insert(Slot {
             state: SlotState::Queued,
+            serial,
             waker: waker.cloned(),
             channel: ChannelId::ZERO,
             parts: VecDeque::new(),
@@ -186,7 +211,12 @@ impl CallTable {
             }
             None => {
                 let path = Bytes::copy_from_slice(path.as_bytes());
-                self.queue.push_back(Queued { token, path, work });
+                self.queue.push_back(Queued {
+                    token,
+                    serial,
+                    path,
+                    work,
+                });
                 if self.opening < self.queue.len() && self.opened + self.opening < self.max_channels
                 {
                     self.opening += 1;
@@ -237,17 +267,13 @@ impl CallTable {
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) {
-        while let Some(Queued { token, path, work }) = self.queue.pop_front() {
-            match self.slots.get(token).map(|slot| &slot.state) {
-                Some(SlotState::Queued) => {
-                    wakers.extend(self.send(proto, token, &path, work, channel, now));
-                    return;
-                }
-                Some(SlotState::Gone) => {
-                    self.slots.remove(token);
-                }
-                // Its outcome is known already; the caller frees the slot.
-                _ => {}
+        while let Some(queued) = self.queue.pop_front() {
+            if queued.is_waiting(&self.slots) {
+                let Queued {
+                    token, path, work, ..
+                } = queued;
+                wakers.extend(self.send(proto, token, &path, work, channel, now));
+                return;
             }
         }
         self.free.push(channel);
@@ -271,12 +297,19 @@ impl CallTable {
         // The server's limit is ours from now on.
         self.max_channels = self.opened.max(1);
         if self.opened + self.opening == 0 {
-            while let Some(Queued { token, .. }) = self.queue.pop_front() {
-                let kind = CallErrorKind::ChannelRefused {
-                    code,
-                    message: message.to_owned(),
-                };
-                self.finish(token, Err((kind, Execution::NotSent)), clock::now(), wakers);
+            while let Some(queued) = self.queue.pop_front() {
+                if queued.is_waiting(&self.slots) {
+                    let kind = CallErrorKind::ChannelRefused {
+                        code,
+                        message: message.to_owned(),
+                    };
+                    self.finish(
+                        queued.token,
+                        Err((kind, Execution::NotSent)),
+                        clock::now(),
+                        wakers,
+                    );
+                }
             }
             self.max_channels = 1;
         }
@@ -444,7 +477,7 @@ impl CallTable {
                         Execution::MayHaveExecuted
                     }
                 }
-                Some(SlotState::Gone) => {
+                Some(SlotState::Taken) => {
                     self.slots.remove(token);
                     continue;
                 }
@@ -463,9 +496,8 @@ impl CallTable {
         };
         match slot.state {
             SlotState::Queued => {
-                slot.state = SlotState::Gone;
-                slot.waker = None;
                 self.in_flight -= 1;
+                self.slots.remove(token);
             }
             SlotState::Sent => {
                 let channel = slot.channel;
@@ -478,7 +510,7 @@ impl CallTable {
                 self.slots.remove(token);
                 self.return_lease(proto, channel);
             }
-            SlotState::Gone | SlotState::Done(_) => {
+            SlotState::Taken | SlotState::Done(_) => {
                 self.slots.remove(token);
             }
         }
@@ -581,7 +613,7 @@ impl Future for Call {
             return Poll::Pending;
         }
         let outcome = self.poll_slot(cx, |slot| {
-            match std::mem::replace(&mut slot.state, SlotState::Gone) {
+            match std::mem::replace(&mut slot.state, SlotState::Taken) {
                 SlotState::Done(result) => Some((result, true)),
                 waiting => {
                     slot.state = waiting;
@@ -647,7 +679,7 @@ impl ReplyParts {
                     slot.parts_bytes -= part.len();
                     return Some(((Ok(part), false), false));
                 }
-                match std::mem::replace(&mut slot.state, SlotState::Gone) {
+                match std::mem::replace(&mut slot.state, SlotState::Taken) {
                     SlotState::Done(result) => Some(((result, true), true)),
                     waiting => {
                         slot.state = waiting;
@@ -694,10 +726,17 @@ impl Channel {
         deadline: Instant,
         timeout: Duration,
     ) -> Result<Self, CallError> {
-        let mut call = connection.start("", Work::Lease, clock::now(), deadline, None, None);
+        let mut call = connection.start(Start {
+            path: "",
+            work: Work::Lease,
+            now: clock::now(),
+            deadline,
+            on: None,
+            waker: None,
+        });
         let id = std::future::poll_fn(|cx| {
             call.poll_slot(cx, |slot| {
-                match std::mem::replace(&mut slot.state, SlotState::Gone) {
+                match std::mem::replace(&mut slot.state, SlotState::Taken) {
                     SlotState::Leased => Some((Ok(slot.channel), true)),
                     SlotState::Done(result) => Some((Err(result), true)),
                     waiting => {
@@ -743,8 +782,14 @@ impl Channel {
             body: body.into(),
             streaming: false,
         };
-        self.connection
-            .start(path, work, now, now + self.timeout, Some(self.id), None)
+        self.connection.start(Start {
+            path,
+            work,
+            now,
+            deadline: now + self.timeout,
+            on: Some(self.id),
+            waker: None,
+        })
     }
 }
 

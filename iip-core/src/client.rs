@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::body::Body;
-use crate::call::{CallTable, Channel, ReplyParts, Work};
+use crate::call::{CallTable, Channel, ReplyParts, Start, Work};
 use crate::clock;
 use crate::connection::{Closing, Connection, Peer, Shared};
 use crate::driver::Driver;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::body::Body;
-use crate::call::{Call, CallTable, Work};
+use crate::call::{Call, CallTable, Start, Work};
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError};
 use crate::frame::ChannelId;
@@ -208,17 +208,18 @@ impl Connection {
     /// Neither the connection nor other calls are touched.
     #[inline]
     pub fn call(&self, path: &str, body: impl Into<Body>, deadline: Instant) -> Call {
-        self.start(
+        let work = Work::Call {
+            body: body.into(),
+            streaming: false,
+        };
+        self.start(Start {
             path,
-            Work::Call {
-                body: body.into(),
-                streaming: false,
-            },
-            clock::now(),
+            work,
+            now: clock::now(),
             deadline,
-            None,
-            None,
-        )
+            on: None,
+            waker: None,
+        })
     }
 
     /// As [`call`](Self::call), but queued when the future is first polled, which saves a step. `now` is the time: the
@@ -256,33 +257,31 @@ impl Connection {
         });
         std::future::poll_fn(|cx| {
             let work = work.take().unwrap_or(Work::Lease);
-            Poll::Ready(self.start(path, work, now, deadline, None, Some(cx.waker())))
+            let waker = Some(cx.waker());
+            Poll::Ready(self.start(Start {
+                path,
+                work,
+                now,
+                deadline,
+                on: None,
+                waker,
+            }))
         })
         .await
     }
 
-    /// Gives `work` a place in the call table and sends it, or queues it until a channel is free.
-    pub(crate) fn start(
-        &self,
-        path: &str,
-        work: Work,
-        now: Instant,
-        deadline: Instant,
-        on: Option<ChannelId>,
-        waker: Option<&Waker>,
-    ) -> Call {
-        let token = match check(path, &work) {
+    pub(crate) fn start(&self, start: Start<'_>) -> Call {
+        let registered = start.waker.is_some();
+        let token = match check(start.path, &start.work) {
             Err(kind) => Err(CallError::not_sent(kind)),
             Ok(()) => self.shared.command(|state| match &state.ended {
                 Some(error) => Err(CallError::not_sent(CallErrorKind::ConnectionLost(
                     error.clone(),
                 ))),
-                None => state
-                    .calls
-                    .start(&mut state.proto, path, work, now, deadline, on, waker),
+                None => state.calls.start(&mut state.proto, start),
             }),
         };
-        Call::new(Arc::clone(&self.shared), token, waker.is_some())
+        Call::new(Arc::clone(&self.shared), token, registered)
     }
 
     /// Why the connection ended, or `None` while it lives.

@@ -533,11 +533,15 @@ fn on_client_event(
         Event::Reply { token, result, .. } => calls.on_reply(proto, token, result, now, wakers),
         Event::ReplyPart { token, body } => calls.on_part(proto, token, body, now, wakers),
         Event::Swallowed { channel } => calls.on_channel_idle(proto, channel, now, wakers),
-        Event::ChannelOpened(channel) => calls.on_channel_opened(proto, channel, now, wakers),
-        Event::ChannelRefused { code, message } => calls.on_channel_refused(code, &message, wakers),
-        Event::PeerHello(hello) => {
-            shared.peer.set_hello(hello);
+        Event::ChannelOpened(channel) => {
+            calls.on_channel_opened(proto, channel, now, wakers);
+            shared.ready.notify_waiters();
         }
+        Event::ChannelRefused { code, message } => {
+            calls.on_channel_refused(code, &message, wakers);
+            shared.ready.notify_waiters();
+        }
+        Event::PeerHello(hello) => shared.peer.set_hello(hello),
         // The server's events do not come on this side.
         Event::Request { .. }
         | Event::RequestBegun { .. }
