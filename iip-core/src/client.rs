@@ -391,14 +391,14 @@ impl Client {
             body: body.into(),
             streaming: true,
         };
-        Ok(ReplyParts::new(connection.start(
+        Ok(ReplyParts::new(connection.start(Start {
             path,
             work,
-            clock::now(),
+            now: clock::now(),
             deadline,
-            None,
-            None,
-        )))
+            on: None,
+            waker: None,
+        })))
     }
 
     /// Takes a channel out of the pool, for many requests in order.

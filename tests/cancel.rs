@@ -1,0 +1,427 @@
+//! Cancellation: a caller that drops its call is heard by the handler, and nothing else is touched.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use iip_rpc::{
+    CallContext, CallOptions, Client, ClientBuilder, Limits, Server, ServerBuilder, Status, service,
+};
+use tokio::sync::{Notify, mpsc};
+
+use common::{SERVED, started, within};
+
+/// No deadline ends a call in these tests.
+const LONG: Duration = Duration::from_secs(600);
+
+#[service]
+trait Work {
+    async fn abort(&self) -> Result<(), Status>;
+    #[rpc(on_cancel = "token")]
+    async fn token(&self) -> Result<(), Status>;
+    #[rpc(on_cancel = "run")]
+    async fn run(&self) -> Result<(), Status>;
+    async fn nested(&self) -> Result<(), Status>;
+    async fn upload(&self, data: Bytes) -> Result<(), Status>;
+    #[rpc(path = "/work/raw", raw)]
+    async fn raw(&self, body: Bytes) -> Result<Bytes, Status>;
+    async fn echo(&self, number: u32) -> Result<u32, Status>;
+    async fn port(&self, ctx: &CallContext) -> Result<u16, Status>;
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Happened {
+    Entered,
+    Dropped,
+    Told,
+    Ended,
+    Echo(u32),
+}
+
+struct Shop {
+    happened: mpsc::UnboundedSender<Happened>,
+    gate: Arc<Notify>,
+    next: Option<WorkClient>,
+}
+
+struct Guard<'a>(&'a Shop);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.say(Happened::Dropped);
+    }
+}
+
+impl Shop {
+    fn say(&self, happened: Happened) {
+        // A test that looks no more has dropped the receiver.
+        let _ = self.happened.send(happened);
+    }
+
+    async fn hang(&self) {
+        self.say(Happened::Entered);
+        let _guard = Guard(self);
+        std::future::pending().await
+    }
+}
+
+impl Work for Shop {
+    async fn abort(&self) -> Result<(), Status> {
+        self.hang().await;
+        Ok(())
+    }
+
+    async fn token(&self) -> Result<(), Status> {
+        self.say(Happened::Entered);
+        let ctx = CallContext::current().ok_or_else(|| Status::internal("no context"))?;
+        assert!(!ctx.is_cancelled());
+        ctx.cancelled().await;
+        assert!(ctx.is_cancelled());
+        self.say(Happened::Told);
+        // It may still take its time.
+        self.gate.notified().await;
+        self.say(Happened::Ended);
+        Ok(())
+    }
+
+    async fn run(&self) -> Result<(), Status> {
+        self.say(Happened::Entered);
+        let _guard = Guard(self);
+        self.gate.notified().await;
+        self.say(Happened::Ended);
+        Ok(())
+    }
+
+    async fn nested(&self) -> Result<(), Status> {
+        let next = self.next.as_ref();
+        next.ok_or_else(|| Status::internal("no next server"))?
+            .abort()
+            .await
+    }
+
+    async fn upload(&self, _data: Bytes) -> Result<(), Status> {
+        self.hang().await;
+        Ok(())
+    }
+
+    async fn raw(&self, body: Bytes) -> Result<Bytes, Status> {
+        self.hang().await;
+        Ok(body)
+    }
+
+    async fn echo(&self, number: u32) -> Result<u32, Status> {
+        self.say(Happened::Echo(number));
+        Ok(number)
+    }
+
+    async fn port(&self, ctx: &CallContext) -> Result<u16, Status> {
+        let addr = ctx.peer().and_then(|peer| peer.addr());
+        Ok(addr.map_or(0, |addr| addr.port()))
+    }
+}
+
+struct Fixture {
+    _server: Server,
+    client: Client,
+    work: WorkClient,
+    happened: mpsc::UnboundedReceiver<Happened>,
+    gate: Arc<Notify>,
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        Self::configured(None, Server::builder(), Client::builder()).await
+    }
+
+    /// Its client has a single channel.
+    async fn narrow() -> Self {
+        let client = Client::builder().limits(Limits::default().max_channels(1));
+        Self::configured(None, Server::builder(), client).await
+    }
+
+    async fn configured(
+        next: Option<&Self>,
+        server: ServerBuilder,
+        client: ClientBuilder,
+    ) -> Self {
+        let (sender, happened) = mpsc::unbounded_channel();
+        let gate = Arc::new(Notify::new());
+        let shop = Shop {
+            happened: sender,
+            gate: Arc::clone(&gate),
+            next: next.map(|next| next.work.clone()),
+        };
+        let server = server
+            .service(WorkServer::new(shop))
+            .bind("127.0.0.1:0")
+            .await
+            .unwrap();
+        let client = client
+            .timeout(LONG)
+            .connect(server.target())
+            .await
+            .unwrap();
+        Self {
+            _server: server,
+            work: WorkClient::new(client.clone()),
+            client,
+            happened,
+            gate,
+        }
+    }
+
+    async fn next(&mut self) -> Happened {
+        let next = within("something in a handler", self.happened.recv()).await;
+        next.expect("the server lives")
+    }
+
+    /// What happens next must happen within moments.
+    async fn soon(&mut self) -> Happened {
+        let began = Instant::now();
+        let next = self.next().await;
+        assert!(began.elapsed() < SERVED, "only after {:?}", began.elapsed());
+        next
+    }
+
+    /// Ten calls one after the other, all under way at once, are answered in order.
+    async fn serves_in_order(&mut self) {
+        let mut calls = Vec::new();
+        for number in 0..10 {
+            let work = self.work.clone();
+            calls.push(started(async move { work.echo(number).await }).await);
+        }
+        for (number, call) in (0..10).zip(calls) {
+            let answer = within("an answer", call.finish()).await;
+            assert_eq!(answer.unwrap(), number);
+        }
+        for number in 0..10 {
+            assert_eq!(self.next().await, Happened::Echo(number));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_call_drops_its_handler_and_the_channel_serves_on() {
+    let mut fixture = Fixture::narrow().await;
+    let ctx = CallContext::new();
+    let before = fixture.work.port(&ctx).await.unwrap();
+    let call = started(fixture.work.clone().abort_owned()).await;
+    assert_eq!(fixture.next().await, Happened::Entered);
+    drop(call);
+    assert_eq!(fixture.soon().await, Happened::Dropped);
+    fixture.serves_in_order().await;
+    let after = within("a call after", fixture.work.port(&ctx)).await.unwrap();
+    assert_eq!(before, after, "the connection was replaced");
+}
+
+#[tokio::test]
+async fn a_handler_with_a_token_is_told_and_the_channel_waits_for_its_end() {
+    let mut fixture = Fixture::narrow().await;
+    let work = fixture.work.clone();
+    let call = started(async move { work.token().await }).await;
+    assert_eq!(fixture.next().await, Happened::Entered);
+    drop(call);
+    assert_eq!(fixture.soon().await, Happened::Told);
+    // The only channel is still his: the next call comes behind.
+    let work = fixture.work.clone();
+    let behind = started(async move { work.echo(77).await }).await;
+    fixture.gate.notify_one();
+    assert_eq!(fixture.next().await, Happened::Ended);
+    assert_eq!(within("the next answer", behind.finish()).await, Ok(77));
+    assert_eq!(fixture.next().await, Happened::Echo(77));
+    fixture.serves_in_order().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_runs_to_its_end_is_left_alone() {
+    let mut fixture = Fixture::narrow().await;
+    let work = fixture.work.clone();
+    let call = started(async move { work.run().await }).await;
+    assert_eq!(fixture.next().await, Happened::Entered);
+    drop(call);
+    let work = fixture.work.clone();
+    let behind = started(async move { work.echo(78).await }).await;
+    fixture.gate.notify_one();
+    assert_eq!(fixture.next().await, Happened::Ended);
+    assert_eq!(fixture.next().await, Happened::Dropped);
+    assert_eq!(within("the next answer", behind.finish()).await, Ok(78));
+    assert_eq!(fixture.next().await, Happened::Echo(78));
+    fixture.serves_in_order().await;
+}
+
+#[tokio::test]
+async fn a_dropped_raw_call_drops_its_handler() {
+    let mut fixture = Fixture::start().await;
+    let work = fixture.work.clone();
+    let call = started(async move { work.raw("x".into()).await }).await;
+    assert_eq!(fixture.next().await, Happened::Entered);
+    drop(call);
+    assert_eq!(fixture.soon().await, Happened::Dropped);
+    fixture.serves_in_order().await;
+}
+
+#[tokio::test]
+async fn cancellation_passes_through_a_nested_call() {
+    let mut far = Fixture::start().await;
+    let near = Fixture::configured(Some(&far), Server::builder(), Client::builder()).await;
+    let work = near.work.clone();
+    let call = started(async move { work.nested().await }).await;
+    assert_eq!(far.next().await, Happened::Entered);
+    drop(call);
+    assert_eq!(far.soon().await, Happened::Dropped);
+}
+
+#[tokio::test]
+async fn an_aborted_task_cancels_the_call_it_waits_for() {
+    let mut fixture = Fixture::start().await;
+    let work = fixture.work.clone();
+    let task = tokio::spawn(async move { work.abort().await });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    task.abort();
+    assert_eq!(fixture.soon().await, Happened::Dropped);
+}
+
+#[tokio::test]
+async fn one_cancelled_call_among_many_ends_alone() {
+    let mut fixture = Fixture::start().await;
+    let mut calls = Vec::new();
+    for _ in 0..10 {
+        calls.push(started(fixture.work.clone().abort_owned()).await);
+        assert_eq!(fixture.next().await, Happened::Entered);
+    }
+    drop(calls.swap_remove(4));
+    assert_eq!(fixture.soon().await, Happened::Dropped);
+    fixture.serves_in_order().await;
+    // Behind ten answers on the same connection no second handler has ended.
+    assert!(fixture.happened.try_recv().is_err());
+    drop(calls);
+    for _ in 0..9 {
+        assert_eq!(fixture.soon().await, Happened::Dropped);
+    }
+}
+
+#[tokio::test]
+async fn a_call_cancelled_in_the_queue_never_reaches_the_server() {
+    let mut fixture = Fixture::narrow().await;
+    let first = started(fixture.work.clone().abort_owned()).await;
+    assert_eq!(fixture.next().await, Happened::Entered);
+    let work = fixture.work.clone();
+    let queued = started(async move { work.echo(1_000).await }).await;
+    drop(queued);
+    drop(first);
+    assert_eq!(fixture.soon().await, Happened::Dropped);
+    // Only these ten calls arrive.
+    fixture.serves_in_order().await;
+}
+
+#[tokio::test]
+async fn a_call_cancelled_before_it_is_written_holds_up_nothing() {
+    let mut fixture = Fixture::narrow().await;
+    for _ in 0..100 {
+        drop(started(fixture.work.clone().abort_owned()).await);
+    }
+    let work = fixture.work.clone();
+    let answer = within("the next answer", work.echo(9)).await;
+    assert_eq!(answer.unwrap(), 9);
+    fixture.client.close(LONG).await;
+    // Whatever was entered was left.
+    let (mut entered, mut dropped) = (0, 0);
+    while let Ok(happened) = fixture.happened.try_recv() {
+        match happened {
+            Happened::Entered => entered += 1,
+            Happened::Dropped => dropped += 1,
+            Happened::Echo(9) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(entered, dropped);
+}
+
+#[tokio::test]
+async fn a_large_call_cancelled_on_its_way_holds_up_nothing() {
+    let fixture = Fixture::narrow().await;
+    let data = Bytes::from(vec![7; 8 * 1024 * 1024]);
+    let work = fixture.work.clone();
+    // Its cancellation is smaller than it is, and may overtake it.
+    drop(started(async move { work.upload(data).await }).await);
+    let answer = within("the next answer", fixture.work.echo(9)).await;
+    assert_eq!(answer.unwrap(), 9);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_calls_cancelled_at_any_moment_hold_up_nothing() {
+    let fixture = Fixture::narrow().await;
+    let data = Bytes::from(vec![7; 4 * 1024 * 1024]);
+    for round in 0..20_u64 {
+        let (work, data) = (fixture.work.clone(), data.clone());
+        let call = tokio::spawn(async move { work.upload(data).await });
+        for _ in 0..round * 10 {
+            tokio::task::yield_now().await;
+        }
+        call.abort();
+        let answer = within("the next answer", fixture.work.echo(9)).await;
+        assert_eq!(answer.unwrap(), 9);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_with_all_the_calls_it_may_have_still_hears_cancellations() {
+    let server = Server::builder().limits(Limits::default().max_calls(2));
+    let client = Client::builder().limits(Limits::default().max_channels(2));
+    let mut fixture = Fixture::configured(None, server, client).await;
+    let first = started(fixture.work.clone().abort_owned()).await;
+    let second = started(fixture.work.clone().abort_owned()).await;
+    assert_eq!(fixture.next().await, Happened::Entered);
+    assert_eq!(fixture.next().await, Happened::Entered);
+    drop((first, second));
+    assert_eq!(fixture.soon().await, Happened::Dropped);
+    assert_eq!(fixture.soon().await, Happened::Dropped);
+    fixture.serves_in_order().await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_ends_its_handlers() {
+    let mut fixture = Fixture::start().await;
+    let calls = tokio::spawn({
+        let work = fixture.work.clone();
+        async move { tokio::join!(work.abort(), work.token()) }
+    });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    assert_eq!(fixture.next().await, Happened::Entered);
+    // Without time the connection is closed on its calls.
+    within("the close", fixture.client.close(Duration::ZERO)).await;
+    let (aborted, told) = within("the end of the calls", calls).await.unwrap();
+    assert_eq!(aborted.unwrap_err().code(), iip_rpc::Code::Unavailable);
+    assert_eq!(told.unwrap_err().code(), iip_rpc::Code::Unavailable);
+    let mut seen = [fixture.soon().await, fixture.soon().await];
+    seen.sort_by_key(|happened| *happened == Happened::Told);
+    assert_eq!(seen, [Happened::Dropped, Happened::Told]);
+    fixture.gate.notify_one();
+    assert_eq!(fixture.soon().await, Happened::Ended);
+}
+
+#[tokio::test]
+async fn a_call_out_of_time_is_cancelled_like_a_dropped_one() {
+    let mut fixture = Fixture::narrow().await;
+    let options = CallOptions::new().timeout(Duration::from_millis(50));
+    let short = fixture.work.with_options(options);
+    let call = tokio::spawn(async move { short.run().await });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    let status = within("the time-out", call).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), iip_rpc::Code::DeadlineExceeded);
+    fixture.gate.notify_one();
+    assert_eq!(fixture.next().await, Happened::Ended);
+    assert_eq!(fixture.next().await, Happened::Dropped);
+    fixture.serves_in_order().await;
+}
+
+impl WorkClient {
+    /// The call with its client inside, so that it can be kept.
+    async fn abort_owned(self) -> Result<(), Status> {
+        self.abort().await
+    }
+}

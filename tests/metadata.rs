@@ -1,0 +1,310 @@
+//! Metadata beside calls and answers, in both directions, within its limit.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use bytes::{BufMut, BytesMut};
+use iip_rpc::codec::CodecId;
+use iip_rpc::envelope::{Outcome, ReplyHead, read_status};
+use iip_rpc::{
+    CallContext, CallOptions, Client, Code, Execution, Metadata, MethodError, ReplyMetadata,
+    Server, Service, Status, service,
+};
+use serde::{Deserialize, Serialize};
+
+use common::within;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+enum OwnError {
+    #[error("no")]
+    No,
+    #[error(transparent)]
+    #[status]
+    Rpc(Status),
+}
+
+#[service]
+trait Headers {
+    /// All entries that came along.
+    async fn received(&self) -> Result<Vec<(String, Vec<u8>)>, Status>;
+    async fn received_by(&self, ctx: &CallContext) -> Result<Vec<(String, Vec<u8>)>, Status>;
+    /// Answers with metadata.
+    async fn answer(&self, ctx: &CallContext, key: &str, value: &[u8]) -> Result<String, Status>;
+    async fn fail(&self, ctx: &CallContext) -> Result<(), OwnError>;
+    async fn fail_with_status(&self, ctx: &CallContext) -> Result<(), Status>;
+    async fn nested(&self) -> Result<Vec<(String, Vec<u8>)>, Status>;
+    async fn nested_with_context(
+        &self,
+        ctx: &CallContext,
+    ) -> Result<Vec<(String, Vec<u8>)>, Status>;
+}
+
+struct Desk {
+    next: Option<HeadersClient>,
+}
+
+impl Desk {
+    fn entries(ctx: &CallContext) -> Vec<(String, Vec<u8>)> {
+        let entries = ctx.metadata().iter();
+        entries
+            .map(|(key, value)| (key.to_owned(), value.to_vec()))
+            .collect()
+    }
+
+    fn next(&self) -> Result<&HeadersClient, Status> {
+        let next = self.next.as_ref();
+        next.ok_or_else(|| Status::internal("no next server"))
+    }
+}
+
+impl Headers for Desk {
+    async fn received(&self) -> Result<Vec<(String, Vec<u8>)>, Status> {
+        let ctx = CallContext::current().ok_or_else(|| Status::internal("no context"))?;
+        Ok(Self::entries(&ctx))
+    }
+
+    async fn received_by(&self, ctx: &CallContext) -> Result<Vec<(String, Vec<u8>)>, Status> {
+        Ok(Self::entries(ctx))
+    }
+
+    async fn answer(&self, ctx: &CallContext, key: &str, value: &[u8]) -> Result<String, Status> {
+        match ctx.set_reply_metadata(key, value.to_vec()) {
+            Ok(()) => Ok("done".into()),
+            Err(error) => Ok(error.to_string()),
+        }
+    }
+
+    async fn fail(&self, ctx: &CallContext) -> Result<(), OwnError> {
+        ctx.set_reply_metadata("x-why", "typed").unwrap();
+        Err(OwnError::No)
+    }
+
+    async fn fail_with_status(&self, ctx: &CallContext) -> Result<(), Status> {
+        ctx.set_reply_metadata("x-why", "context").unwrap();
+        let mut metadata = Metadata::new();
+        metadata.insert_text("x-own", "status").unwrap();
+        Err(Status::aborted("no").with_metadata(metadata))
+    }
+
+    async fn nested(&self) -> Result<Vec<(String, Vec<u8>)>, Status> {
+        self.next()?.received().await
+    }
+
+    async fn nested_with_context(
+        &self,
+        ctx: &CallContext,
+    ) -> Result<Vec<(String, Vec<u8>)>, Status> {
+        self.next()?.received_by(ctx).await
+    }
+}
+
+async fn serve(service: impl Service + Send + 'static) -> (Server, Client) {
+    let server = Server::builder()
+        .service(service)
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let client = Client::connect(server.target()).await.unwrap();
+    (server, client)
+}
+
+async fn desk() -> (Server, HeadersClient) {
+    let (server, client) = serve(HeadersServer::new(Desk { next: None })).await;
+    (server, HeadersClient::new(client))
+}
+
+fn entry(key: &str, value: impl AsRef<[u8]>) -> (String, Vec<u8>) {
+    (key.to_owned(), value.as_ref().to_vec())
+}
+
+#[tokio::test]
+async fn what_the_caller_sends_beside_the_arguments_reaches_the_handler_in_order() {
+    let (_server, headers) = desk().await;
+    assert_eq!(headers.received().await.unwrap(), []);
+    let options = CallOptions::new()
+        .metadata("x-user", "ann")
+        .and_then(|options| options.metadata("x.bytes_1-a", vec![0, 159, 255]))
+        .and_then(|options| options.metadata("x-empty", ""))
+        .unwrap();
+    let with = headers.with_options(options);
+    for _ in 0..2 {
+        assert_eq!(
+            with.received().await.unwrap(),
+            [
+                entry("x-user", "ann"),
+                entry("x.bytes_1-a", [0, 159, 255]),
+                entry("x-empty", ""),
+            ]
+        );
+    }
+    assert_eq!(
+        headers.received().await.unwrap(),
+        [],
+        "the client it was made from is as it was"
+    );
+}
+
+#[tokio::test]
+async fn the_metadata_of_a_context_stands_behind_that_of_the_options() {
+    let (_server, headers) = desk().await;
+    let mut metadata = Metadata::new();
+    metadata.append("x-two", "1").unwrap();
+    metadata.append("x-two", "2").unwrap();
+    let ctx = CallContext::new().with_metadata(metadata);
+    let options = CallOptions::new().metadata("x-one", "0").unwrap();
+    let seen = headers.with_options(options).received_by(&ctx).await;
+    assert_eq!(
+        seen.unwrap(),
+        [entry("x-one", "0"), entry("x-two", "1"), entry("x-two", "2")]
+    );
+}
+
+#[tokio::test]
+async fn what_a_handler_sends_with_its_answer_reaches_the_caller() {
+    let (_server, headers) = desk().await;
+    let reply = ReplyMetadata::new();
+    let headers = headers.with_options(CallOptions::new().reply_metadata(&reply));
+    let ctx = CallContext::new();
+    headers.answer(&ctx, "x-cost", &[1, 0]).await.unwrap();
+    assert_eq!(reply.get().get("x-cost").unwrap()[..], [1, 0]);
+    headers.received().await.unwrap();
+    assert!(
+        reply.get().is_empty(),
+        "that of the answer that came last: none"
+    );
+}
+
+#[tokio::test]
+async fn metadata_travels_with_the_json_codec_too() {
+    let (server, _) = desk().await;
+    let client = Client::builder().codec(CodecId::JSON);
+    let client = client.connect(server.target()).await.unwrap();
+    let reply = ReplyMetadata::new();
+    let options = CallOptions::new().metadata("x-user", "ann").unwrap();
+    let headers = HeadersClient::new(client).with_options(options.reply_metadata(&reply));
+    assert_eq!(headers.received().await.unwrap(), [entry("x-user", "ann")]);
+    let ctx = CallContext::new();
+    headers.answer(&ctx, "x-cost", &[1, 0]).await.unwrap();
+    assert_eq!(reply.get().get("x-cost").unwrap()[..], [1, 0]);
+}
+
+#[tokio::test]
+async fn metadata_comes_with_a_typed_error() {
+    let (_server, headers) = desk().await;
+    let reply = ReplyMetadata::new();
+    let headers = headers.with_options(CallOptions::new().reply_metadata(&reply));
+    assert_eq!(headers.fail(&CallContext::new()).await, Err(OwnError::No));
+    assert_eq!(reply.get().text("x-why"), Some("typed"));
+}
+
+#[tokio::test]
+async fn metadata_comes_with_a_status_beside_its_own() {
+    let (_server, headers) = desk().await;
+    let reply = ReplyMetadata::new();
+    let headers = headers.with_options(CallOptions::new().reply_metadata(&reply));
+    let status = headers.fail_with_status(&CallContext::new()).await;
+    let status = status.unwrap_err();
+    assert_eq!(status.metadata().text("x-own"), Some("status"));
+    assert_eq!(reply.get().text("x-own"), Some("status"));
+    assert_eq!(reply.get().text("x-why"), Some("context"));
+}
+
+#[tokio::test]
+async fn metadata_of_a_call_being_handled_does_not_go_further_by_itself() {
+    let (_far_server, far) = desk().await;
+    let (_server, client) = serve(HeadersServer::new(Desk { next: Some(far) })).await;
+    let options = CallOptions::new().metadata("x-token", "secret").unwrap();
+    let headers = HeadersClient::new(client).with_options(options);
+    assert_eq!(headers.nested().await.unwrap(), []);
+    let ctx = CallContext::new();
+    assert_eq!(headers.nested_with_context(&ctx).await.unwrap(), []);
+}
+
+#[test]
+fn metadata_over_the_limit_is_refused_where_it_is_added() {
+    let error = CallOptions::new()
+        .metadata("x-large", vec![0; Metadata::MAX_BYTES])
+        .unwrap_err();
+    assert!(error.to_string().contains("16384"), "{error}");
+    assert!(CallOptions::new().metadata("X-Upper", "").is_err());
+    let fits = Metadata::MAX_BYTES - Metadata::ENTRY_BYTES - "x".len();
+    assert!(CallOptions::new().metadata("x", vec![0; fits]).is_ok());
+    assert!(CallOptions::new().metadata("x", vec![0; fits + 1]).is_err());
+}
+
+#[tokio::test]
+async fn the_largest_metadata_travels_in_both_directions() {
+    let (_server, headers) = desk().await;
+    let fits = Metadata::MAX_BYTES - Metadata::ENTRY_BYTES - "x".len();
+    let reply = ReplyMetadata::new();
+    let options = CallOptions::new()
+        .metadata("x", vec![7; fits])
+        .unwrap()
+        .reply_metadata(&reply);
+    let headers = headers.with_options(options);
+    let seen = headers.received().await.unwrap();
+    assert!(seen == [entry("x", vec![7; fits])]);
+    let ctx = CallContext::new();
+    let answer = headers.answer(&ctx, "x", &vec![8; fits]).await;
+    assert_eq!(answer.unwrap(), "done");
+    assert!(reply.get().get("x").unwrap()[..] == vec![8; fits]);
+    let answer = headers.answer(&ctx, "x", &vec![8; fits + 1]).await.unwrap();
+    assert!(answer.contains("16384"), "{answer}");
+}
+
+#[tokio::test]
+async fn options_and_context_together_over_the_limit_are_refused_unsent() {
+    let (_server, headers) = desk().await;
+    let mut metadata = Metadata::new();
+    metadata.insert("x-a", vec![0; 9_000]).unwrap();
+    let ctx = CallContext::new().with_metadata(metadata);
+    let options = CallOptions::new().metadata("x-b", vec![0; 9_000]).unwrap();
+    let status = headers.with_options(options).received_by(&ctx).await;
+    let status = status.unwrap_err();
+    assert_eq!(
+        (status.code(), status.execution()),
+        (Code::InvalidArgument, Execution::NotSent)
+    );
+    assert!(status.message().contains("16384"), "{status}");
+}
+
+/// Appends a number as the wire has it.
+fn put_varint(out: &mut BytesMut, mut number: usize) {
+    while number >= 0x80 {
+        out.put_u8(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.put_u8(number as u8);
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_more_than_the_limit_is_refused_and_not_executed() {
+    let (_server, client) = serve(HeadersServer::new(Desk { next: None })).await;
+    for (what, entries) in [
+        ("two large values", vec![("x-a", 9_000), ("x-b", 9_000)]),
+        ("many small entries", vec![("x", 0); 500]),
+        ("an upper-case key", vec![("X", 1)]),
+        ("an empty key", vec![("", 1)]),
+    ] {
+        let mut message = BytesMut::from(&[0x82, 1][..]);
+        put_varint(&mut message, entries.len());
+        for (key, value) in entries {
+            put_varint(&mut message, key.len());
+            message.put_slice(key.as_bytes());
+            put_varint(&mut message, value);
+            message.put_bytes(0, value);
+        }
+        let call = client.raw().request("/headers/received", message.freeze());
+        let answer = within("an answer", call).await.unwrap();
+        let (head, body) = ReplyHead::read(answer).unwrap();
+        assert_eq!(head.outcome, Outcome::Status, "{what}");
+        let status = read_status(body, head.metadata).unwrap();
+        assert_eq!(
+            (status.code(), status.execution()),
+            (Code::InvalidArgument, Execution::NotExecuted),
+            "{what}: {status}"
+        );
+    }
+    assert_eq!(HeadersClient::new(client).received().await.unwrap(), []);
+}
