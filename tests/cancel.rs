@@ -174,6 +174,16 @@ impl Fixture {
         }
     }
 
+    /// Lets the two sides get to know each other: what they agree on after connecting is done when this returns.
+    async fn warm(self) -> Self {
+        for _ in 0..10 {
+            within("a first call", self.work.port(&CallContext::new()))
+                .await
+                .unwrap();
+        }
+        self
+    }
+
     async fn next(&mut self) -> Happened {
         let next = within("something in a handler", self.happened.recv()).await;
         next.expect("the server lives")
@@ -319,8 +329,16 @@ async fn a_call_cancelled_in_the_queue_never_reaches_the_server() {
 }
 
 #[tokio::test]
+async fn a_call_cancelled_right_after_connecting_is_heard() {
+    let fixture = Fixture::narrow().await;
+    drop(started(fixture.work.clone().abort_owned()).await);
+    let answer = within("the next answer", fixture.work.echo(9)).await;
+    assert_eq!(answer.unwrap(), 9);
+}
+
+#[tokio::test]
 async fn a_call_cancelled_before_it_is_written_holds_up_nothing() {
-    let mut fixture = Fixture::narrow().await;
+    let mut fixture = Fixture::narrow().await.warm().await;
     for _ in 0..100 {
         drop(started(fixture.work.clone().abort_owned()).await);
     }
@@ -343,7 +361,7 @@ async fn a_call_cancelled_before_it_is_written_holds_up_nothing() {
 
 #[tokio::test]
 async fn a_large_call_cancelled_on_its_way_holds_up_nothing() {
-    let fixture = Fixture::narrow().await;
+    let fixture = Fixture::narrow().await.warm().await;
     let data = Bytes::from(vec![7; 8 * 1024 * 1024]);
     let work = fixture.work.clone();
     // Its cancellation is smaller than it is, and may overtake it.
@@ -354,7 +372,7 @@ async fn a_large_call_cancelled_on_its_way_holds_up_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_calls_cancelled_at_any_moment_hold_up_nothing() {
-    let fixture = Fixture::narrow().await;
+    let fixture = Fixture::narrow().await.warm().await;
     let data = Bytes::from(vec![7; 4 * 1024 * 1024]);
     for round in 0..20_u64 {
         let (work, data) = (fixture.work.clone(), data.clone());

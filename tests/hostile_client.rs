@@ -40,7 +40,11 @@ impl Victim {
         (listener, addr): (TcpListener, SocketAddr),
         config: ClientConfig,
     ) -> (Self, TcpStream) {
-        let (client, stream) = tokio::join!(connected(config, addr), accepted(&listener));
+        let client = config.connect_lazy(addr.to_string()).expect("an address");
+        // Connecting has succeeded when the first channel is granted or refused, which is the attacker's to do.
+        let first = client.clone();
+        tokio::spawn(async move { first.connection(Instant::now() + GUARD).await });
+        let stream = accepted(&listener).await;
         (Self { listener, client }, stream)
     }
 
@@ -59,7 +63,7 @@ impl Victim {
 
     /// Asks for a channel and is granted `id`.
     async fn granted_channel(&self, peer: &mut Peer, id: u32) -> Channel {
-        let asked = self.asks_for_channel().await;
+        let asked = self.asks_for_channel();
         assert_eq!(peer.frame().await, RawFrame::new_channel());
         peer.send_frame(&RawFrame::grant(id)).await;
         let channel = soon("a channel", asked).await.expect("it was granted");
@@ -67,10 +71,10 @@ impl Victim {
         channel
     }
 
-    async fn asks_for_channel(&self) -> Pending<Channel> {
+    /// On the wire that is seen only when there is none to be had already.
+    fn asks_for_channel(&self) -> Pending<Channel> {
         let client = self.client.clone();
-        let asked = started(async move { client.open_channel().await }).await;
-        tokio::spawn(asked.finish())
+        tokio::spawn(async move { client.open_channel().await })
     }
 
     /// A call through the pool.
@@ -81,12 +85,11 @@ impl Victim {
 
     /// The proof after every attack: the next call goes over a new connection and is answered, soon.
     async fn is_served_by_a_new_connection(&self) {
-        let call = self.calls("/echo", "are you there");
+        let call = tokio::spawn(patiently(self.client.clone()));
         let serve = async {
             let mut peer = Peer::over(accepted(&self.listener).await);
             honest(&mut peer, 0, 1).await;
-            let answer = call.await.expect("no panic").expect("an honest server");
-            assert_eq!(&answer[..], b"are you there");
+            assert_eq!(call.await.expect("no panic"), "are you there");
         };
         tokio::time::timeout(SERVED, serve)
             .await
@@ -94,10 +97,18 @@ impl Victim {
     }
 }
 
-async fn connected(config: ClientConfig, addr: SocketAddr) -> Client {
-    within("connecting", config.connect(addr.to_string()))
-        .await
-        .expect("the server accepts")
+/// Calls until it works: right behind a failed attempt to connect calls fail at once, not sent, for a short while.
+async fn patiently(client: Client) -> Bytes {
+    loop {
+        match client.request("/echo", "are you there").await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(
+                matches!(error.kind(), CallErrorKind::Connect { .. }),
+                "{error}"
+            ),
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// Grants channels from the one behind `granted` on, and echoes, until `calls` calls are answered.
@@ -297,7 +308,7 @@ async fn a_grant_that_makes_no_sense_fails_those_who_wait_at_once() {
     for grant in grants {
         let what = &grant[..grant.len().min(60)];
         let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
-        let asked = victim.asks_for_channel().await;
+        let asked = victim.asks_for_channel();
         let called = started(victim.client.request("/echo", "x")).await;
         assert_eq!(peer.frame().await, RawFrame::new_channel());
         peer.send_frame(&RawFrame::answer("/sys/new_channel", 0, grant))
@@ -305,6 +316,19 @@ async fn a_grant_that_makes_no_sense_fails_those_who_wait_at_once() {
         let error = soon(what, asked).await.expect_err(what);
         assert_eq!(error.execution(), Execution::NotSent, "{what}: {error}");
         drop(called);
+        peer.closed().await;
+        victim.is_served_by_a_new_connection().await;
+
+        // The same for a later channel: everyone on the connection is told.
+        let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+        let call = tokio::spawn(channel.request("/echo", "x"));
+        assert_eq!(peer.frame().await, RawFrame::request("/echo", 1, "x"));
+        let asked = victim.asks_for_channel();
+        assert_eq!(peer.frame().await, RawFrame::new_channel());
+        peer.send_frame(&RawFrame::answer("/sys/new_channel", 0, grant))
+            .await;
+        lost(what, asked).await;
+        lost(what, call).await;
         peer.closed().await;
         victim.is_served_by_a_new_connection().await;
     }
@@ -315,7 +339,7 @@ async fn a_second_grant_of_a_channel_in_use_ends_the_connection() {
     let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
     let call = tokio::spawn(channel.request("/echo", "mine"));
     assert_eq!(peer.frame().await.body, b"mine");
-    let asked = victim.asks_for_channel().await;
+    let asked = victim.asks_for_channel();
     assert_eq!(peer.frame().await, RawFrame::new_channel());
     peer.send_frame(&RawFrame::grant(1)).await;
     assert!(peer.closed().await.is_empty());
@@ -369,8 +393,8 @@ async fn refused_channels_leave_the_ones_there_are_in_use() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grant_that_never_comes_costs_a_caller_its_own_time_and_nothing_is_sent() {
-    let (victim, mut peer) = Victim::with_peer(ClientConfig::new().call_timeout(SHORT)).await;
-    assert_eq!(peer.frame().await, RawFrame::new_channel());
+    let config = ClientConfig::new().call_timeout(SHORT);
+    let (victim, mut peer, _channel) = Victim::with_channel(config).await;
     let calls: Vec<_> = (0..50).map(|_| victim.calls("/echo", "x")).collect();
     for call in calls {
         let error = soon("a call", call).await.expect_err("there is no channel");
@@ -379,24 +403,39 @@ async fn a_grant_that_never_comes_costs_a_caller_its_own_time_and_nothing_is_sen
     }
     // The connection is as it was: the late grant is used, for the call that still waits and for no other.
     let call = started(victim.client.request("/echo", "late")).await;
-    peer.send_frame(&RawFrame::grant(1)).await;
+    peer.send_frame(&RawFrame::grant(2)).await;
     loop {
         let frame = peer.frame().await;
-        // More channels may have been asked for meanwhile.
         if frame.path != b"/sys/new_channel" {
             assert_eq!(
                 frame,
-                RawFrame::request("/echo", 1, "late"),
+                RawFrame::request("/echo", 2, "late"),
                 "what was given up must not be sent"
             );
-            peer.send_frame(&RawFrame::answer("/echo", 1, "late")).await;
             break;
         }
     }
-    assert_eq!(
-        within("the call", call.finish()).await.expect("an answer"),
-        "late"
-    );
+    peer.send_frame(&RawFrame::answer("/echo", 2, "late")).await;
+    let answer = within("the call", call.finish()).await;
+    assert_eq!(answer.expect("an answer"), "late");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_grant_that_never_comes_fails_the_connecting_in_time() {
+    let config = ClientConfig::new().connect_timeout(SHORT);
+    let (victim, mut peer) = Victim::with_peer(config).await;
+    let calls: Vec<_> = (0..50).map(|_| victim.calls("/echo", "x")).collect();
+    assert_eq!(peer.frame().await, RawFrame::new_channel());
+    for call in calls {
+        let error = soon("a call", call).await.expect_err("no channel");
+        assert!(
+            matches!(error.kind(), CallErrorKind::Connect { .. }),
+            "{error}"
+        );
+        assert_eq!(error.execution(), Execution::NotSent, "{error}");
+    }
+    peer.closed().await;
+    victim.is_served_by_a_new_connection().await;
 }
 
 // ---- answers that come late, never, or in pieces
@@ -844,13 +883,13 @@ async fn a_server_that_does_not_read_fails_its_callers_after_the_time_limit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_calls_than_may_wait_are_refused_at_once_and_not_sent() {
     let config = ClientConfig::new().max_channels(1).max_queued_calls(10);
-    let (victim, mut peer) = Victim::with_peer(config).await;
-    assert_eq!(peer.frame().await, RawFrame::new_channel());
+    let (victim, mut peer, channel) = Victim::with_channel(config).await;
+    // The only channel is taken.
     let mut waiting = Vec::new();
     for _ in 0..10 {
         waiting.push(started(victim.client.request("/echo", "waits")).await);
     }
-    let refused = within("the call beyond them", victim.client.request("/echo", "x")).await;
+    let refused = within("the call beyond", victim.client.request("/echo", "x")).await;
     let error = refused.expect_err("the queue is full");
     assert!(
         matches!(error.kind(), CallErrorKind::QueueFull { limit: 10 }),
@@ -859,26 +898,18 @@ async fn more_calls_than_may_wait_are_refused_at_once_and_not_sent() {
     assert_eq!(error.execution(), Execution::NotSent);
     // A caller who goes makes room.
     waiting.pop();
-    let call = victim.calls("/echo", "instead");
-    peer.send_frame(&RawFrame::grant(1)).await;
+    let call = started(victim.client.request("/echo", "instead")).await;
+    waiting.push(call);
+    drop(channel);
     let answering = tokio::spawn(async move {
-        for _ in 0..10 {
-            let frame = peer.frame().await;
-            peer.send_frame(&RawFrame::answer(&frame.path, frame.channel, &frame.body))
-                .await;
-        }
+        honest(&mut peer, 1, 10).await;
         peer
     });
-    for waiting in waiting {
-        assert_eq!(
-            within("a call", waiting.finish()).await.expect("an answer"),
-            "waits"
-        );
+    for (n, waiting) in waiting.into_iter().enumerate() {
+        let expected = if n == 9 { "instead" } else { "waits" };
+        let answer = within("a call", waiting.finish()).await;
+        assert_eq!(answer.expect("an answer"), expected);
     }
-    assert_eq!(
-        soon("the call instead", call).await.expect("an answer"),
-        "instead"
-    );
     within("the server", answering).await.expect("no panic");
 }
 
@@ -902,17 +933,20 @@ async fn an_answer_to_hello_that_makes_no_sense_means_a_plain_peer() {
         let what = &answer[..answer.len().min(40)];
         let (listener, addr) = listener().await;
         let config = ClientConfig::new().hello(serde_json::json!({}));
-        let connecting = tokio::spawn(connected(config, addr));
+        let call = tokio::spawn(async move {
+            let client = config.connect(addr.to_string()).await?;
+            client.request("/echo", "x").await
+        });
         let mut peer = Peer::over(accepted(&listener).await);
         assert_eq!(peer.frame().await.path, b"/sys/hello", "{what}");
         peer.send_frame(&RawFrame::answer("/sys/hello", 0, answer))
             .await;
-        let client = within(what, connecting)
-            .await
-            .expect("a plain peer is a peer");
-        let call = tokio::spawn(async move { client.request("/echo", "x").await });
         honest(&mut peer, 0, 1).await;
-        assert_eq!(soon(what, call).await.expect("an answer"), "x", "{what}");
+        assert_eq!(
+            soon(what, call).await.expect("a plain peer is a peer"),
+            "x",
+            "{what}"
+        );
     }
 }
 

@@ -102,6 +102,9 @@ pub mod bare {
         async fn corners(&self) -> Result<u32, Status>;
         /// With a lifetime inside.
         async fn named(&self, name: Cow<'_, str>, r#as: &str) -> Result<String, Status>;
+        /// In another style.
+        #[expect(non_snake_case)]
+        async fn inCamelCase(&self, firstName: &str) -> Result<String, Status>;
         /// Never built.
         #[cfg(any())]
         async fn absent(&self, missing: Missing) -> Result<Missing, Missing>;
@@ -183,6 +186,9 @@ pub mod bare {
         }
         async fn corners(&self) -> Result<u32, Status> {
             Ok(4)
+        }
+        async fn inCamelCase(&self, first_name: &str) -> Result<String, Status> {
+            Ok(format!("{first_name}!"))
         }
         async fn named(&self, name: Cow<'_, str>, r#as: &str) -> Result<String, Status> {
             Ok(format!("{name} as {}", r#as))
@@ -289,6 +295,7 @@ async fn a_trait_object_of_a_service_is_that_service() {
     let remote = ShapeClient::new(connected(ShapeServer::new(Mine)).await);
     let shapes: [Arc<dyn DynShape>; 2] = [Arc::new(Mine), Arc::new(remote)];
     for shape in &shapes {
+        assert_eq!(shape.inCamelCase("a").await.unwrap(), "a!");
         // Unambiguous, although both traits are in scope.
         assert_eq!(shape.corners().await.unwrap(), 4);
         assert_eq!(shape.named("a".into(), "b").await.unwrap(), "a as b");

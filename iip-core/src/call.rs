@@ -12,7 +12,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use slab::Slab;
 
 use crate::body::Body;
 use crate::clock;
@@ -20,6 +19,7 @@ use crate::connection::{Connection, Shared};
 use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases};
 use crate::frame::ChannelId;
 use crate::proto;
+use crate::slots::Slots;
 
 /// What a caller wants from a connection.
 #[derive(Debug)]
@@ -30,31 +30,38 @@ pub(crate) enum Work {
     Lease,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum SlotState {
+    /// The slot is nobody's.
+    #[default]
+    Free,
     /// Waits for a channel.
     Queued,
     /// The request is on its way.
     Sent,
-    /// Its outcome was taken.
-    Taken,
     Leased,
     Done(Result<Bytes, CallError>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     state: SlotState,
     /// Tells it from those that had this place before.
     serial: u64,
     waker: Option<Waker>,
     channel: ChannelId,
-    /// Parts of a streamed answer that arrived and were not taken, and their bytes.
-    parts: VecDeque<Bytes>,
-    parts_bytes: usize,
-    deadline: Instant,
-    started: Instant,
+    deadline: Option<Instant>,
+    started: Option<Instant>,
     sent_at: Option<Instant>,
+    /// Of an answer that is taken in parts.
+    parts: Option<Box<Parts>>,
+}
+
+/// Parts that arrived and were not taken, and their bytes.
+#[derive(Debug, Default)]
+struct Parts {
+    queue: VecDeque<Bytes>,
+    bytes: usize,
 }
 
 /// What starts a call.
@@ -79,7 +86,7 @@ struct Queued {
 
 impl Queued {
     /// Does the call still want a channel? Its caller may have gone, and its slot be another's.
-    fn is_waiting(&self, slots: &Slab<Slot>) -> bool {
+    fn is_waiting(&self, slots: &Slots<Slot>) -> bool {
         let slot = slots
             .get(self.token)
             .filter(|slot| slot.serial == self.serial);
@@ -97,7 +104,7 @@ struct Lease {
 /// The calls of one client connection, and its channels.
 #[derive(Debug)]
 pub(crate) struct CallTable {
-    slots: Slab<Slot>,
+    slots: Slots<Slot>,
     queue: VecDeque<Queued>,
     free: Vec<ChannelId>,
     /// Channels outside the pool: their owner has them, or has gone while answers are due.
@@ -116,7 +123,7 @@ pub(crate) struct CallTable {
 impl CallTable {
     pub(crate) fn new(max_channels: usize, max_queued: usize) -> Self {
         Self {
-            slots: Slab::new(),
+            slots: Slots::new(),
             queue: VecDeque::new(),
             free: Vec::new(),
             leased: Vec::new(),
@@ -194,17 +201,13 @@ impl CallTable {
             self.next_deadline
                 .map_or(deadline, |next| next.min(deadline)),
         );
-        let token = self.slots.insert(Slot {
-            state: SlotState::Queued,
-            serial,
-            waker: waker.cloned(),
-            channel: ChannelId::ZERO,
-            parts: VecDeque::new(),
-            parts_bytes: 0,
-            deadline,
-            started: now,
-            sent_at: None,
-        });
+        let (token, slot) = self.slots.take();
+        slot.state = SlotState::Queued;
+        slot.serial = serial;
+        slot.waker = waker.cloned();
+        slot.deadline = Some(deadline);
+        slot.started = Some(now);
+        slot.sent_at = None;
         match channel {
             Some(channel) => {
                 self.send(proto, token, path.as_bytes(), work, channel, now);
@@ -228,6 +231,7 @@ impl CallTable {
     }
 
     /// Puts work on a channel. A lease ends here: the caller has what it wants.
+    #[inline]
     fn send(
         &mut self,
         proto: &mut proto::Connection,
@@ -260,6 +264,7 @@ impl CallTable {
     }
 
     /// A channel is free: the call that waits longest gets it.
+    #[inline]
     fn release(
         &mut self,
         proto: &mut proto::Connection,
@@ -341,6 +346,7 @@ impl CallTable {
     }
 
     /// An answer has ended on `channel`: it goes back to the pool, unless someone leased it.
+    #[inline]
     pub(crate) fn on_channel_idle(
         &mut self,
         proto: &mut proto::Connection,
@@ -372,14 +378,11 @@ impl CallTable {
         let Some(slot) = self.slots.get_mut(token) else {
             return;
         };
-        slot.parts_bytes += body.len();
-        slot.parts.push_back(body);
+        let parts = slot.parts.get_or_insert_default();
+        parts.bytes += body.len();
+        parts.queue.push_back(body);
         wakers.extend(slot.waker.take());
-        let (size, limit, channel) = (
-            slot.parts_bytes,
-            proto.limits().message_bytes(),
-            slot.channel,
-        );
+        let (size, limit, channel) = (parts.bytes, proto.limits().message_bytes(), slot.channel);
         if size > limit {
             proto.abandon(channel, token);
             let kind = CallErrorKind::MessageTooLarge { size, limit };
@@ -387,7 +390,19 @@ impl CallTable {
         }
     }
 
-    /// The one place where a call ends.
+    /// The one place where a call succeeds.
+    #[inline]
+    pub(crate) fn complete(&mut self, token: usize, body: Bytes, wakers: &mut Vec<Waker>) {
+        if let Some(slot) = self.slots.get_mut(token)
+            && matches!(slot.state, SlotState::Sent)
+        {
+            slot.state = SlotState::Done(Ok(body));
+            self.in_flight -= 1;
+            wakers.extend(slot.waker.take());
+        }
+    }
+
+    /// The one place where a call fails.
     fn finish(
         &mut self,
         token: usize,
@@ -405,7 +420,7 @@ impl CallTable {
         let result = result.map_err(|(kind, execution)| {
             let sent = slot.sent_at.unwrap_or(now);
             let mut phases = Phases {
-                wait_for_channel: sent.saturating_duration_since(slot.started),
+                wait_for_channel: sent.saturating_duration_since(slot.started.unwrap_or(sent)),
                 ..Phases::default()
             };
             match execution {
@@ -430,14 +445,21 @@ impl CallTable {
         }
         let mut next = None;
         let mut expired = Vec::new();
-        for (token, slot) in &self.slots {
-            if !matches!(slot.state, SlotState::Queued | SlotState::Sent) {
+        for token in 0..self.slots.len() {
+            let Some(slot) = self.slots.get(token) else {
+                break;
+            };
+            let sent = matches!(slot.state, SlotState::Sent);
+            let Some(deadline) = slot
+                .deadline
+                .filter(|_| sent || matches!(slot.state, SlotState::Queued))
+            else {
                 continue;
-            }
-            if slot.deadline <= now {
-                expired.push((token, matches!(slot.state, SlotState::Sent), slot.channel));
+            };
+            if deadline <= now {
+                expired.push((token, sent, slot.channel));
             } else {
-                next = Some(next.map_or(slot.deadline, |next: Instant| next.min(slot.deadline)));
+                next = Some(next.map_or(deadline, |next: Instant| next.min(deadline)));
             }
         }
         self.next_deadline = next;
@@ -463,12 +485,10 @@ impl CallTable {
         wakers: &mut Vec<Waker>,
     ) {
         let promised = matches!(error, ConnectionError::Ended) && proto.peer_answers_before_end();
-        let tokens: Vec<_> = self
-            .slots
-            .iter()
-            .map(|(token, slot)| (token, slot.channel))
-            .collect();
-        for (token, channel) in tokens {
+        for token in 0..self.slots.len() {
+            let Some(channel) = self.slots.get(token).map(|slot| slot.channel) else {
+                break;
+            };
             let execution = match self.slots.get(token).map(|slot| &slot.state) {
                 Some(SlotState::Sent) if proto.was_sent(channel, token) => {
                     if promised {
@@ -476,10 +496,6 @@ impl CallTable {
                     } else {
                         Execution::MayHaveExecuted
                     }
-                }
-                Some(SlotState::Taken) => {
-                    self.slots.remove(token);
-                    continue;
                 }
                 _ => Execution::NotSent,
             };
@@ -494,26 +510,31 @@ impl CallTable {
         let Some(slot) = self.slots.get_mut(token) else {
             return;
         };
-        match slot.state {
-            SlotState::Queued => {
-                self.in_flight -= 1;
-                self.slots.remove(token);
-            }
+        let channel = slot.channel;
+        match self.free_slot(token) {
+            SlotState::Queued => self.in_flight -= 1,
             SlotState::Sent => {
-                let channel = slot.channel;
                 self.in_flight -= 1;
-                self.slots.remove(token);
                 proto.abandon(channel, token);
             }
-            SlotState::Leased => {
-                let channel = slot.channel;
-                self.slots.remove(token);
-                self.return_lease(proto, channel);
-            }
-            SlotState::Taken | SlotState::Done(_) => {
-                self.slots.remove(token);
-            }
+            SlotState::Leased => self.return_lease(proto, channel),
+            SlotState::Free | SlotState::Done(_) => {}
         }
+    }
+
+    /// Gives a slot back and returns the state it had.
+    #[inline]
+    fn free_slot(&mut self, token: usize) -> SlotState {
+        let Some(slot) = self.slots.get_mut(token) else {
+            return SlotState::Free;
+        };
+        let state = std::mem::take(&mut slot.state);
+        slot.waker = None;
+        slot.parts = None;
+        if !matches!(state, SlotState::Free) {
+            self.slots.give_back(token);
+        }
+        state
     }
 
     /// The owner of a leased channel has gone.
@@ -534,32 +555,43 @@ impl CallTable {
 /// A call under way, see [`Connection::call`]. Dropping it cancels the call.
 pub struct Call {
     shared: Arc<Shared>,
-    token: Result<usize, Option<CallError>>,
+    /// Its slot, until the outcome was taken.
+    token: Option<usize>,
+    /// It failed before it had a slot.
+    failed: Option<CallError>,
     connect: Duration,
     /// The waker was given when the call was started, in this very poll.
     registered: bool,
 }
 
 impl Call {
+    #[inline]
     pub(crate) fn new(
         shared: Arc<Shared>,
         token: Result<usize, CallError>,
         registered: bool,
     ) -> Self {
+        let (token, failed) = match token {
+            Ok(token) => (Some(token), None),
+            Err(error) => (None, Some(error)),
+        };
         Self {
+            registered: registered && token.is_some(),
             shared,
-            registered: registered && token.is_ok(),
-            token: token.map_err(Some),
+            token,
+            failed,
             connect: Duration::ZERO,
         }
     }
 
     /// Adds the time spent before the call had a connection.
+    #[inline]
     pub(crate) fn after_connecting(mut self, time: Duration) -> Self {
         self.connect = time;
         self
     }
 
+    #[cold]
     fn explain(&self, error: CallError) -> CallError {
         let phases = Phases {
             connect: self.connect,
@@ -568,21 +600,18 @@ impl Call {
         error.with_phases(phases)
     }
 
-    /// Looks at the slot: `Ready` with what `take` found, or `Pending` with the waker kept.
+    /// Looks at the slot: `Ready` with what `take` found, or `Pending` with the waker kept. `take` says whether that was
+    /// the last thing to find.
     #[inline]
     fn poll_slot<T>(
         &mut self,
         cx: &Context<'_>,
         take: impl FnOnce(&mut Slot) -> Option<(T, bool)>,
     ) -> Poll<Result<T, CallError>> {
-        let token = match &mut self.token {
-            Ok(token) => *token,
-            Err(error) => {
-                let error = error
-                    .take()
-                    .unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed));
-                return Poll::Ready(Err(self.explain(error)));
-            }
+        let Some(token) = self.token else {
+            let error = self.failed.take();
+            let error = error.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed));
+            return Poll::Ready(Err(self.explain(error)));
         };
         let mut state = self.shared.lock();
         let Some(slot) = state.calls.slots.get_mut(token) else {
@@ -590,9 +619,9 @@ impl Call {
         };
         if let Some((value, last)) = take(slot) {
             if last {
-                state.calls.slots.remove(token);
+                state.calls.free_slot(token);
                 drop(state);
-                self.token = Err(None);
+                self.token = None;
             }
             return Poll::Ready(Ok(value));
         }
@@ -604,6 +633,21 @@ impl Call {
     }
 }
 
+impl Slot {
+    /// The outcome, if it is there.
+    #[inline]
+    fn take_outcome(&mut self) -> Option<Result<Bytes, CallError>> {
+        if !matches!(self.state, SlotState::Done(_)) {
+            return None;
+        }
+        // The state stays one of a slot in use: whoever took the outcome frees it.
+        match std::mem::replace(&mut self.state, SlotState::Leased) {
+            SlotState::Done(result) => Some(result),
+            _ => None,
+        }
+    }
+}
+
 impl Future for Call {
     type Output = Result<Bytes, CallError>;
 
@@ -612,16 +656,9 @@ impl Future for Call {
         if std::mem::take(&mut self.registered) {
             return Poll::Pending;
         }
-        let outcome = self.poll_slot(cx, |slot| {
-            match std::mem::replace(&mut slot.state, SlotState::Taken) {
-                SlotState::Done(result) => Some((result, true)),
-                waiting => {
-                    slot.state = waiting;
-                    None
-                }
-            }
-        });
-        match outcome {
+        match self.poll_slot(cx, |slot| {
+            slot.take_outcome().map(|outcome| (outcome, true))
+        }) {
             Poll::Ready(Ok(Ok(body))) => Poll::Ready(Ok(body)),
             Poll::Ready(Ok(Err(error)) | Err(error)) => Poll::Ready(Err(self.explain(error))),
             Poll::Pending => Poll::Pending,
@@ -631,7 +668,7 @@ impl Future for Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if let Ok(token) = self.token {
+        if let Some(token) = self.token {
             self.shared
                 .command(|state| state.calls.abandon(&mut state.proto, token));
         }
@@ -675,17 +712,13 @@ impl ReplyParts {
         }
         let next = std::future::poll_fn(|cx| {
             self.call.poll_slot(cx, |slot| {
-                if let Some(part) = slot.parts.pop_front() {
-                    slot.parts_bytes -= part.len();
+                if let Some(parts) = &mut slot.parts
+                    && let Some(part) = parts.queue.pop_front()
+                {
+                    parts.bytes -= part.len();
                     return Some(((Ok(part), false), false));
                 }
-                match std::mem::replace(&mut slot.state, SlotState::Taken) {
-                    SlotState::Done(result) => Some(((result, true), true)),
-                    waiting => {
-                        slot.state = waiting;
-                        None
-                    }
-                }
+                slot.take_outcome().map(|outcome| ((outcome, true), true))
             })
         });
         let (part, last) = match next.await {
@@ -735,15 +768,9 @@ impl Channel {
             waker: None,
         });
         let id = std::future::poll_fn(|cx| {
-            call.poll_slot(cx, |slot| {
-                match std::mem::replace(&mut slot.state, SlotState::Taken) {
-                    SlotState::Leased => Some((Ok(slot.channel), true)),
-                    SlotState::Done(result) => Some((Err(result), true)),
-                    waiting => {
-                        slot.state = waiting;
-                        None
-                    }
-                }
+            call.poll_slot(cx, |slot| match slot.state {
+                SlotState::Leased => Some((Ok(slot.channel), true)),
+                _ => slot.take_outcome().map(|outcome| (Err(outcome), true)),
             })
         })
         .await?;

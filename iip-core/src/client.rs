@@ -15,7 +15,7 @@ use crate::call::{CallTable, Channel, ReplyParts, Start, Work};
 use crate::clock;
 use crate::connection::{Closing, Connection, Peer, Shared};
 use crate::driver::Driver;
-use crate::error::{CallError, CallErrorKind, ConfigError, ConnectionError, Execution, Phases};
+use crate::error::{CallError, CallErrorKind, ConfigError, Execution, Phases};
 use crate::frame::Side;
 use crate::limits::Limits;
 use crate::proto;
@@ -357,22 +357,16 @@ impl Client {
         body: impl Into<Body>,
         options: CallOptions,
     ) -> Result<Bytes, CallError> {
-        let (body, started) = (body.into(), clock::now());
+        let started = clock::now();
         let deadline = started + options.timeout.unwrap_or(self.inner.config.call_timeout);
-        loop {
-            // A look at the clock costs as much as a lock: only a call that had to wait takes a second one.
-            let (connection, now) = match self.living_connection() {
-                Some(connection) => (connection, started),
-                None => (self.connection(deadline).await?, clock::now()),
-            };
-            let connect = now.saturating_duration_since(started);
-            let call = connection.started(path, body.clone(), now, deadline).await;
-            match call.after_connecting(connect).await {
-                // The connection died before anything was written: the next one takes the call.
-                Err(error) if is_lost_unsent(&error) && clock::now() < deadline => {}
-                result => return result,
-            }
-        }
+        // A look at the clock costs as much as a lock: only a call that had to wait takes a second one.
+        let (connection, now) = match self.living_connection() {
+            Some(connection) => (connection, started),
+            None => (self.connection(deadline).await?, clock::now()),
+        };
+        let call = connection.started(path, body.into(), now, deadline).await;
+        call.after_connecting(now.saturating_duration_since(started))
+            .await
     }
 
     /// Calls `path` and takes the answer in parts, as its frames arrive.
@@ -688,14 +682,4 @@ async fn wait_until_ready(connection: &Connection) -> io::Result<()> {
         }
         ready.await;
     }
-}
-
-fn is_lost_unsent(error: &CallError) -> bool {
-    error.execution() == Execution::NotSent
-        && matches!(
-            error.kind(),
-            CallErrorKind::ConnectionLost(
-                ConnectionError::ClosedByPeer | ConnectionError::Ended | ConnectionError::Io(_)
-            )
-        )
 }

@@ -128,6 +128,17 @@ impl Decoder {
     /// The bytes are no IIP, break a limit, or come from the wrong side: the connection must be closed. Checks come in
     /// the protocol's order, and before the body has arrived.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
+        self.next(true)
+    }
+
+    /// As [`next_frame`](Self::next_frame), with an empty path: a client knows what it asked on the channel.
+    #[inline]
+    pub(crate) fn next_frame_without_path(&mut self) -> Result<Option<Frame>, ProtocolError> {
+        self.next(false)
+    }
+
+    #[inline]
+    fn next(&mut self, with_path: bool) -> Result<Option<Frame>, ProtocolError> {
         if self.head.is_none() && !self.parse_head()? {
             return Ok(std::mem::take(&mut self.closed).then(close_frame));
         }
@@ -140,7 +151,11 @@ impl Decoder {
         self.head = None;
         self.searched = 1;
         self.advanced = true;
-        let path = self.label(path_len);
+        let path = if with_path {
+            self.label(path_len)
+        } else {
+            Bytes::new()
+        };
         self.buf.advance(path_len + FRAME_OVERHEAD);
         let len = total - path_len - FRAME_OVERHEAD;
         let body = if len < LEND_BYTES {

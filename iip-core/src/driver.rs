@@ -258,12 +258,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let in_flight = state.calls.in_flight();
         let most = (in_flight / 2).clamp(1, MOST_WOKEN);
         while self.wakers.len() < most {
-            let Some(frame) = self.decoder.next_frame()? else {
+            let Some(frame) = self.decoder.next_frame_without_path()? else {
                 self.more = false;
                 if let Some(head) = self.decoder.unfinished_head() {
                     state.proto.check_head(head)?;
                 }
                 break;
+            };
+            let frame = match state.proto.take_whole_reply(frame) {
+                Ok((token, channel, body)) => {
+                    state.calls.complete(token, body, &mut self.wakers);
+                    state
+                        .calls
+                        .on_channel_idle(&mut state.proto, channel, now, &mut self.wakers);
+                    continue;
+                }
+                Err(frame) => frame,
             };
             state.proto.handle_frame(frame)?;
             while let Some(event) = state.proto.poll_event() {

@@ -29,7 +29,7 @@ pub(crate) const CLOSE_FRAME: [u8; FRAME_OVERHEAD] = [8, 0, 0, 0, 0, 0, 0, 0, 0,
 /// A lane of one connection: within it, replies come in the order of the requests.
 ///
 /// Channel 0 exists from the start; the others are granted by the server.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct ChannelId(pub u32);
 
 impl ChannelId {

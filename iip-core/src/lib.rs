@@ -56,6 +56,7 @@ pub mod path;
 mod proto;
 mod serve;
 mod server;
+mod slots;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod transport;

@@ -7,6 +7,7 @@ use syn::{
     Attribute, Ident, LitStr, Meta, Path, Token,
     ext::IdentExt,
     parse::{Parse, Parser},
+    parse_quote,
     punctuated::Punctuated,
 };
 
@@ -140,6 +141,13 @@ pub(crate) fn is_cfg(attr: &Attribute) -> bool {
 pub(crate) fn is_deprecated(attr: &Attribute) -> bool {
     let is = |path: &Path| path.is_ident("deprecated");
     is(attr.path()) || conditional(attr).iter().any(|meta| is(meta.path()))
+}
+
+/// `#[allow(..)]` for `#[allow(..)]` and for `#[expect(..)]`, which holds for one place only.
+pub(crate) fn allowed(attr: &Attribute) -> Option<Attribute> {
+    let is_level = attr.path().is_ident("allow") || attr.path().is_ident("expect");
+    let lints = &attr.meta.require_list().ok().filter(|_| is_level)?.tokens;
+    Some(parse_quote!(#[allow(#lints)]))
 }
 
 /// The attributes inside a `#[cfg_attr(condition, ..)]`; nothing for any other attribute.

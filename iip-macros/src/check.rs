@@ -47,14 +47,13 @@ pub(crate) fn service(def: &ServiceDef<'_>, errors: &mut Errors) {
         result(&method.syntax.sig, errors);
     }
     uniqueness(&def.methods, errors);
-    if let Some(dyn_twin) = &def.settings.dyn_twin {
-        let own = def.item.supertraits.iter().any(|bound| !is_implied(bound));
-        if own {
-            errors.at(
-                dyn_twin,
-                "remove `dyn` or the supertrait: a trait object and the boxes around it implement the service alone",
-            );
-        }
+    if let Some(dyn_twin) = &def.settings.dyn_twin
+        && !def.supertraits().all(is_implied)
+    {
+        errors.at(
+            dyn_twin,
+            "remove `dyn` or the supertrait: a trait object and the boxes around it implement the service alone",
+        );
     }
 }
 

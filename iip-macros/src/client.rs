@@ -35,7 +35,7 @@ pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
 /// What the client is beside an implementation of the trait, in code where `__rpc` names the runtime.
 pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
     let (client, vis, service) = (&def.client, &def.item.vis, &def.item.ident);
-    let allow = def.allow_deprecated();
+    let allows = def.allows();
     let generics = def.generics();
     let (impl_generics, arguments, conditions) = generics.split_for_impl();
     let types = def.phantom().map(|_| quote!(types: __rpc::PhantomData,));
@@ -45,7 +45,7 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
     let options_doc = " The same client with other options, such as a timeout or metadata, for the calls made through it.";
     // `Clone` and `Debug` are written out because derived ones would ask for `K: Clone` where no `K` is held.
     quote! {
-        #allow
+        #(#allows)*
         impl #impl_generics #client #arguments #conditions {
             #(#descriptors)*
 
@@ -61,14 +61,14 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
             }
         }
 
-        #allow
+        #(#allows)*
         impl #impl_generics __rpc::Clone for #client #arguments #conditions {
             fn clone(&self) -> Self {
                 Self::new(__rpc::Clone::clone(&self.client))
             }
         }
 
-        #allow
+        #(#allows)*
         impl #impl_generics __rpc::fmt::Debug for #client #arguments #conditions {
             fn fmt(&self, f: &mut __rpc::fmt::Formatter<'_>) -> __rpc::fmt::Result {
                 f.debug_struct(#title).field("client", &self.client).finish()
@@ -80,11 +80,11 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
 /// The `impl` of the trait for the client, with these `methods`.
 pub(crate) fn service_impl(def: &ServiceDef<'_>, methods: &TokenStream) -> TokenStream {
     let (client, service) = (&def.client, &def.item.ident);
-    let allow = def.allow_deprecated();
+    let allows = def.allows();
     let generics = def.generics();
     let (impl_generics, arguments, conditions) = generics.split_for_impl();
     quote! {
-        #allow
+        #(#allows)*
         impl #impl_generics #service #arguments for #client #arguments #conditions {
             #methods
         }

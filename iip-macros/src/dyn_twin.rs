@@ -13,7 +13,7 @@ use crate::model::{MethodDef, ServiceDef};
 /// are in scope; users call a trait object through the service, which `dyn DynGreeter` implements.
 pub(crate) fn item(def: &ServiceDef<'_>, supertraits: &[TypeParamBound]) -> TokenStream {
     let (twin, vis, private, item) = (&def.twin, &def.item.vis, def.private(), def.item);
-    let attrs = def.item_attrs();
+    let (attrs, allows) = (def.item_attrs(), def.allows());
     let (params, conditions) = (&item.generics.params, &item.generics.where_clause);
     let methods = def.methods.iter().map(|method| {
         let head = boxed_head(method, &private);
@@ -26,6 +26,7 @@ pub(crate) fn item(def: &ServiceDef<'_>, supertraits: &[TypeParamBound]) -> Toke
     );
     quote! {
         #(#attrs)*
+        #(#allows)*
         #[doc = #doc]
         #vis trait #twin<#params>: #(#supertraits)+* #conditions {
             #(#methods)*
@@ -36,7 +37,7 @@ pub(crate) fn item(def: &ServiceDef<'_>, supertraits: &[TypeParamBound]) -> Toke
 /// The twin for every implementation of the service, in code where `__rpc` names the runtime.
 pub(crate) fn blanket_impl(def: &ServiceDef<'_>) -> TokenStream {
     let (twin, implementation) = (&def.twin, &def.implementation);
-    let allow = def.allow_deprecated();
+    let allows = def.allows();
     let generics = def.implementation_generics();
     let (impl_generics, _, conditions) = generics.split_for_impl();
     let (_, arguments, _) = def.item.generics.split_for_impl();
@@ -46,7 +47,7 @@ pub(crate) fn blanket_impl(def: &ServiceDef<'_>) -> TokenStream {
         quote!(#head { __rpc::Box::pin(#call) })
     });
     quote! {
-        #allow
+        #(#allows)*
         impl #impl_generics #twin #arguments for #implementation #conditions {
             #(#methods)*
         }
@@ -60,7 +61,7 @@ pub(crate) fn service_impls(
     in_pointer: &TokenStream,
 ) -> TokenStream {
     let (twin, service, implementation) = (&def.twin, &def.item.ident, &def.implementation);
-    let allow = def.allow_deprecated();
+    let allows = def.allows();
     let generics = def.generics();
     let (impl_generics, arguments, conditions) = generics.split_for_impl();
     let mut pointee = def.implementation_generics();
@@ -72,17 +73,17 @@ pub(crate) fn service_impls(
     }
     let (pointee_generics, ..) = pointee.split_for_impl();
     quote! {
-        #allow
+        #(#allows)*
         impl #impl_generics #service #arguments for dyn #twin #arguments #conditions {
             #in_object
         }
 
-        #allow
+        #(#allows)*
         impl #pointee_generics #service #arguments for __rpc::Arc<#implementation> #conditions {
             #in_pointer
         }
 
-        #allow
+        #(#allows)*
         impl #pointee_generics #service #arguments for __rpc::Box<#implementation> #conditions {
             #in_pointer
         }

@@ -35,7 +35,7 @@ pub(crate) fn expand(mut def: ServiceDef<'_>) -> TokenStream {
     let twin = def.settings.dyn_twin.as_ref().map(|_| {
         let item = dyn_twin::item(&def, &supertraits);
         let blanket = dyn_twin::blanket_impl(&def);
-        let alone = def.item.supertraits.iter().all(is_implied);
+        let alone = def.supertraits().all(is_implied);
         let stubs = stubs.as_ref().filter(|_| alone);
         let service_impls = stubs.map(|stubs| dyn_twin::service_impls(&def, stubs, stubs));
         let block = in_runtime(&def, quote!(#blanket #service_impls));

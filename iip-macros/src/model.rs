@@ -5,8 +5,8 @@ use proc_macro2::Span;
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
     Attribute, FnArg, GenericParam, Generics, Ident, ItemTrait, Pat, Path, ReturnType, TraitItem,
-    TraitItemFn, Type, WherePredicate, ext::IdentExt, parse_quote, spanned::Spanned,
-    visit_mut::VisitMut,
+    TraitItemFn, Type, TypeParamBound, WherePredicate, ext::IdentExt, parse_quote,
+    spanned::Spanned, visit_mut::VisitMut,
 };
 
 use crate::{
@@ -127,16 +127,36 @@ impl<'a> ServiceDef<'a> {
         cfgs(&self.item.attrs)
     }
 
-    /// An attribute for generated `impl`s, which must not warn because the user deprecated something they name.
-    pub(crate) fn allow_deprecated(&self) -> Option<Attribute> {
+    /// The lints that generated code must not raise: those that the user allows anywhere in the trait, for it has the user's
+    /// names and types in it, and that of names that the user deprecated.
+    pub(crate) fn allows(&self) -> Vec<Attribute> {
         let methods = self.methods.iter().flat_map(|method| &method.syntax.attrs);
-        let any = self
-            .item
-            .attrs
+        let attrs: Vec<_> = self.item.attrs.iter().chain(methods).collect();
+        let mut allows: Vec<_> = attrs
             .iter()
-            .chain(methods)
-            .any(attr::is_deprecated);
-        any.then(|| parse_quote!(#[allow(deprecated)]))
+            .filter_map(|attr| attr::allowed(attr))
+            .collect();
+        if attrs.into_iter().any(attr::is_deprecated) {
+            allows.push(parse_quote!(#[allow(deprecated)]));
+        }
+        allows
+    }
+
+    /// The supertraits that the user wrote, also as conditions on `Self`.
+    pub(crate) fn supertraits(&self) -> impl Iterator<Item = &'a TypeParamBound> {
+        let conditions = self
+            .item
+            .generics
+            .where_clause
+            .iter()
+            .flat_map(|clause| &clause.predicates);
+        let conditions = conditions.filter_map(|condition| match condition {
+            WherePredicate::Type(condition) if is_named(&condition.bounded_ty, "Self") => {
+                Some(&condition.bounds)
+            }
+            _ => None,
+        });
+        self.item.supertraits.iter().chain(conditions.flatten())
     }
 
     /// The trait's generics for `impl`s: without conditions on `Self`, which follow from the trait itself.

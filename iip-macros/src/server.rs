@@ -45,7 +45,7 @@ pub(crate) fn impls(def: &ServiceDef<'_>) -> TokenStream {
         &def.item.ident,
         &def.implementation,
     );
-    let allow = def.allow_deprecated();
+    let allows = def.allows();
     let generics = def.implementation_generics();
     let (impl_generics, arguments, conditions) = generics.split_for_impl();
     let types = def.phantom().map(|_| quote!(types: __rpc::PhantomData,));
@@ -59,7 +59,7 @@ pub(crate) fn impls(def: &ServiceDef<'_>) -> TokenStream {
     let title = server.to_string();
     let new_doc = format!(" Serves `service`, an implementation of [`{service}`].");
     quote! {
-        #allow
+        #(#allows)*
         impl #impl_generics #server #arguments #conditions {
             #[doc = #new_doc]
             #vis fn new(service: #implementation) -> Self {
@@ -72,7 +72,7 @@ pub(crate) fn impls(def: &ServiceDef<'_>) -> TokenStream {
             }
         }
 
-        #allow
+        #(#allows)*
         impl #impl_generics __rpc::Service for #server #arguments #conditions {
             fn register(self, into: &mut __rpc::Methods) {
                 #used
@@ -80,7 +80,7 @@ pub(crate) fn impls(def: &ServiceDef<'_>) -> TokenStream {
             }
         }
 
-        #allow
+        #(#allows)*
         impl #impl_generics __rpc::fmt::Debug for #server #arguments #conditions {
             fn fmt(&self, f: &mut __rpc::fmt::Formatter<'_>) -> __rpc::fmt::Result {
                 f.debug_struct(#title).finish_non_exhaustive()

@@ -1,8 +1,8 @@
 //! The server's side of a recording, played against our client by a script.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iip_core::{CallError, CallErrorKind, Channel, Client, ClientConfig, Execution};
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::common::frame::{RawFrame, brief};
 use crate::common::peer::{Peer, accepted, granted, listener};
 use crate::common::transcript::{Direction, Transcript, What};
-use crate::common::{GUARD, SERVED, generate, started, within};
+use crate::common::{GUARD, SERVED, generate, within};
 use crate::table::OnClient;
 
 /// A step of a script that differs from its recording. Channels and calls are counted from 1, in the order in which
@@ -95,18 +95,24 @@ struct Link {
 impl Link {
     async fn connect() -> Self {
         let (listener, addr) = listener().await;
-        let (client, stream) = tokio::join!(connected(addr), accepted(&listener));
+        let client = ClientConfig::new()
+            .connections(1)
+            .connect_lazy(addr.to_string())
+            .expect("an address");
+        // Connecting has succeeded when the first channel is granted or refused, which is for the script to do.
+        let first = client.clone();
+        tokio::spawn(async move { first.connection(Instant::now() + GUARD).await });
+        let peer = Peer::over(accepted(&listener).await);
         Self {
             listener,
             client,
-            peer: Peer::over(stream),
+            peer,
         }
     }
 
     /// The lost connection is replaced: the next call gets its answer from a server that behaves.
     async fn serves_over_a_new_connection(&self) {
-        let client = self.client.clone();
-        let call = tokio::spawn(async move { client.request("/echo", "after").await });
+        let call = tokio::spawn(patiently(self.client.clone()));
         let serve = async {
             let mut peer = Peer::over(accepted(&self.listener).await);
             let mut frame = peer.frame().await;
@@ -116,11 +122,7 @@ impl Link {
             }
             peer.send_frame(&RawFrame::answer("/echo", frame.channel, &frame.body))
                 .await;
-            let answer = call
-                .await
-                .expect("the call does not panic")
-                .expect("a working connection");
-            assert_eq!(&answer[..], b"after");
+            assert_eq!(call.await.expect("the call does not panic"), "after");
         };
         tokio::time::timeout(SERVED, serve)
             .await
@@ -128,21 +130,27 @@ impl Link {
     }
 }
 
-async fn connected(addr: SocketAddr) -> Client {
-    let config = ClientConfig::new().connections(1);
-    within("connecting", config.connect(addr.to_string()))
-        .await
-        .expect("the scripted server listens")
+/// Calls until it works: right behind a failed attempt to connect calls fail at once, not sent, for a short while.
+async fn patiently(client: Client) -> Bytes {
+    loop {
+        match client.request("/echo", "after").await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(
+                matches!(error.kind(), CallErrorKind::Connect { .. }),
+                "{error}"
+            ),
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// The outcome of a call that has been made, or of asking for a channel.
 type Pending<T> = JoinHandle<Result<T, CallError>>;
 
-/// Asks for a channel; when this returns, the request is queued.
-async fn asked_for_channel(client: &Client) -> Pending<Channel> {
+/// Asks for a channel. On the wire that is seen only when there is none to be had already.
+fn asked_for_channel(client: &Client) -> Pending<Channel> {
     let client = client.clone();
-    let asked = started(async move { client.open_channel().await }).await;
-    tokio::spawn(asked.finish())
+    tokio::spawn(async move { client.open_channel().await })
 }
 
 /// The outcome, which must be there soon: nobody waits for a timeout of ten seconds.
@@ -153,10 +161,14 @@ async fn soon<T>(what: &str, pending: Pending<T>) -> Result<T, CallError> {
     }
 }
 
+/// The caller is told soon that there is no connection any more, or that there never was a good one.
 async fn lost<T>(what: &str, pending: Pending<T>) {
     match soon(what, pending).await {
         Err(error) => assert!(
-            matches!(error.kind(), CallErrorKind::ConnectionLost(_)),
+            matches!(
+                error.kind(),
+                CallErrorKind::ConnectionLost(_) | CallErrorKind::Connect { .. }
+            ),
             "{what}: the connection was lost, but the caller was told: {error}"
         ),
         Ok(_) => panic!("{what}: an answer although the connection was lost"),
@@ -279,7 +291,7 @@ impl<'a> Mirror<'a> {
     /// Our client makes the call that led to this frame, and sends the very same bytes.
     async fn sends(&mut self, recorded: &RawFrame) {
         if recorded.path == b"/sys/new_channel" && recorded.channel == 0 {
-            let opening = asked_for_channel(&self.link.client).await;
+            let opening = asked_for_channel(&self.link.client);
             self.opening.push_back(opening);
         } else {
             let path = std::str::from_utf8(&recorded.path).expect("Go clients send text");
@@ -412,6 +424,7 @@ impl<'a> Mirror<'a> {
 struct Script {
     link: Link,
     last_grant: u32,
+    last_answer: Option<RawFrame>,
     opening: Option<Pending<Channel>>,
     channels: Vec<Option<Channel>>,
     calls: Vec<Made>,
@@ -430,6 +443,7 @@ impl Script {
         Self {
             link: Link::connect().await,
             last_grant: 0,
+            last_answer: None,
             opening: None,
             channels: Vec::new(),
             calls: Vec::new(),
@@ -465,10 +479,17 @@ impl Script {
                 );
             }
             Step::OpenRefused(code) => {
-                let opening = self.opening.take().expect("asked for before");
-                let error = soon(what, opening)
-                    .await
-                    .expect_err("the channel was refused");
+                let mut opening = self.opening.take().expect("asked for before");
+                // Whoever comes after a refusal may ask again.
+                let outcome = loop {
+                    tokio::select! {
+                        outcome = &mut opening => break outcome.expect("no panic"),
+                        asked = self.link.peer.frame() => assert_eq!(asked, RawFrame::new_channel()),
+                    }
+                    let refusal = self.last_answer.as_ref().expect("it was refused before");
+                    self.link.peer.send_frame(refusal).await;
+                };
+                let error = outcome.expect_err("the channel was refused");
                 match error.kind() {
                     CallErrorKind::ChannelRefused {
                         code: told,
@@ -561,9 +582,10 @@ impl Script {
 
     /// Our client asks for a channel, the server answers with `answer`.
     async fn ask_for_channel(&mut self, answer: &RawFrame) {
-        self.opening = Some(asked_for_channel(&self.link.client).await);
+        self.opening = Some(asked_for_channel(&self.link.client));
         assert_eq!(self.link.peer.frame().await, RawFrame::new_channel());
         self.link.peer.send_frame(answer).await;
+        self.last_answer = Some(answer.clone());
     }
 
     async fn take_channel(&mut self, what: &str) {

@@ -7,3 +7,11 @@ trait Greeter: std::fmt::Debug {
 }
 
 fn main() {}
+
+#[service(dyn)]
+trait Sized
+where
+    Self: Clone + Send,
+{
+    async fn hello(&self) -> Result<(), Status>;
+}

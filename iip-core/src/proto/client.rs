@@ -11,6 +11,33 @@ use crate::error::{CallErrorKind, ProtocolError};
 use crate::frame::{ChannelId, Frame, FrameStatus, MAX_FRAME_BYTES};
 
 impl Connection {
+    /// The common case: a whole answer to a caller's request. Gives the caller's token and the data, or the frame back.
+    #[inline]
+    pub(crate) fn take_whole_reply(
+        &mut self,
+        frame: Frame,
+    ) -> Result<(usize, ChannelId, Bytes), Frame> {
+        let id = frame.channel;
+        if frame.status != FrameStatus::ReplyOnly || frame.body.len() > self.limits.message_bytes()
+        {
+            return Err(frame);
+        }
+        let Some(channel) = self.channels.get_mut(id) else {
+            return Err(frame);
+        };
+        match channel.sent.front() {
+            Some(SentCall {
+                exchange: Exchange::Call { token },
+                ..
+            }) if channel.assembly.is_none() => {
+                let token = *token;
+                channel.sent.pop_front();
+                Ok((token, id, frame.body))
+            }
+            _ => Err(frame),
+        }
+    }
+
     pub(super) fn on_reply_frame(&mut self, frame: Frame) -> Result<(), ProtocolError> {
         let id = frame.channel;
         self.check_head(FrameHead {

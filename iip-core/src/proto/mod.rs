@@ -186,6 +186,7 @@ impl Connection {
     // ---- from the network and the clock
 
     /// Judges a frame of which only the head has arrived, before its body is waited for.
+    #[inline]
     pub(crate) fn check_head(&self, head: FrameHead) -> Result<(), ProtocolError> {
         let FrameHead { status, channel } = head;
         let receiving = match self.side {
@@ -209,6 +210,7 @@ impl Connection {
     }
 
     /// Takes one frame. An error means: close without a frame, every call is lost.
+    #[inline]
     pub(crate) fn handle_frame(&mut self, frame: Frame) -> Result<(), ConnectionError> {
         if frame.status == FrameStatus::Close {
             return Err(ConnectionError::Ended);
@@ -333,6 +335,7 @@ impl Connection {
         }
     }
 
+    #[inline]
     fn send(
         &mut self,
         channel: ChannelId,

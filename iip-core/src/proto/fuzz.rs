@@ -1,0 +1,796 @@
+//! Machines without sockets, and a small model to hold them against: for the tests and for the fuzz target `machine`.
+//! Pure.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use serde_json::Value;
+
+use super::{Connection, Event};
+use crate::decoder::{Decoder, Partial};
+use crate::error::{CallErrorKind, ConnectionError};
+use crate::frame::{ChannelId, FrameStatus, Side};
+use crate::limits::Limits;
+use crate::path::check_label;
+
+/// The largest message of the model's runs, far below the default so that many are too large.
+const MESSAGE_BYTES: usize = 8 * 1024;
+
+/// The smallest chunk there is.
+const CHUNK_BYTES: usize = 1024;
+
+/// Message sizes around every bound that is in force.
+const SIZES: [usize; 10] = [1, 2, 100, 1024, 1088, 1089, 3000, 8192, 8193, 20_000];
+
+/// Raw path, and the label and query that the server must see. The last two are answered by the machine itself.
+const PATHS: [(&str, &str, &str); 6] = [
+    ("/a", "/a", ""),
+    ("/b?x=1", "/b", "x=1"),
+    ("/%61c", "/ac", ""),
+    ("/a%2541", "/a%41", ""),
+    ("/sys/delete_channel", "", ""),
+    ("/a%00b", "", ""),
+];
+
+/// Limits that a run of a few dozen operations can reach.
+pub(super) fn small_limits() -> Limits {
+    Limits::default()
+        .max_message_bytes(MESSAGE_BYTES)
+        .max_buffered_bytes(16 * MESSAGE_BYTES)
+        .max_unsent_bytes(4 * MESSAGE_BYTES)
+        .chunk_bytes(CHUNK_BYTES)
+        .max_channels(8)
+        .max_calls(3)
+}
+
+/// One machine with its decoder: what a driver owns, without the socket.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) machine: Connection,
+    pub(super) decoder: Decoder,
+    batch: VecDeque<Bytes>,
+}
+
+impl End {
+    pub(super) fn new(side: Side, limits: Limits, now: Instant) -> Self {
+        Self {
+            decoder: Decoder::new(side, &limits),
+            machine: Connection::new(side, limits, Value::Null, now),
+            batch: VecDeque::new(),
+        }
+    }
+
+    /// Takes what was read, as the driver does.
+    pub(super) fn feed(&mut self, now: Instant, bytes: &[u8]) -> Result<(), ConnectionError> {
+        self.decoder.feed(bytes);
+        let mut frames = Vec::new();
+        let decoded = loop {
+            match self.decoder.next_frame() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        let in_head = self.decoder.partial() == Partial::Head;
+        self.machine
+            .timers()
+            .on_read(now, in_head, !frames.is_empty());
+        for frame in frames {
+            self.machine.handle_frame(frame)?;
+        }
+        decoded?;
+        if let Some(head) = self.decoder.unfinished_head() {
+            self.machine.check_head(head)?;
+        }
+        Ok(())
+    }
+
+    /// Writes everything that is ready.
+    pub(super) fn write(&mut self, now: Instant) -> Vec<u8> {
+        self.machine.take_output(&mut self.batch);
+        let bytes: Vec<u8> = self.batch.drain(..).flatten().collect();
+        if !bytes.is_empty() {
+            self.machine.on_written(now, bytes.len());
+        }
+        bytes
+    }
+
+    /// The counters of the machine against what these channels hold, which are all that have anything.
+    pub(super) fn check_accounting(&self, channels: impl IntoIterator<Item = ChannelId>) {
+        let machine = &self.machine;
+        let (mut buffered, mut open) = (0, 0);
+        for channel in channels
+            .into_iter()
+            .filter_map(|id| machine.channels.get(id))
+        {
+            buffered += channel.assembly.as_ref().map_or(0, |a| a.data.len());
+            buffered += channel
+                .waiting
+                .iter()
+                .filter(|request| !request.body.is_empty())
+                .map(|request| request.path.len() + request.body.len())
+                .sum::<usize>();
+            open += usize::from(channel.open.is_some());
+        }
+        // It may count what bookkeeping costs beside the bytes.
+        assert!(
+            machine.buffered >= buffered && (buffered > 0 || machine.buffered == 0),
+            "{} bytes are counted as buffered, {buffered} are",
+            machine.buffered
+        );
+        assert_eq!(machine.open_calls, open, "open calls");
+    }
+}
+
+/// What the application and the network do to a pair of machines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Operation {
+    /// The client asks for a channel.
+    OpenChannel,
+    /// The client starts a call; several on one channel are pipelined.
+    Call {
+        channel: u8,
+        path: u8,
+        size: u8,
+        streamed: bool,
+    },
+    /// A caller goes.
+    Abandon { call: u8 },
+    /// The server's handler wants the parts of an unfinished request.
+    StreamRequest { channel: u8 },
+    /// The server's handler answers, or sends a part of its answer.
+    Answer { channel: u8, size: u8, ends: bool },
+    /// A side writes what is ready.
+    Write { side: Side },
+    /// A side reads at most so many bytes.
+    Read { side: Side, bytes: u16 },
+}
+
+impl Operation {
+    /// Reads an operation from a fuzzer's bytes.
+    fn read(data: &mut impl Iterator<Item = u8>) -> Option<Self> {
+        let tag = data.next()?;
+        let mut byte = || data.next().unwrap_or(0);
+        let side = match tag & 0x80 {
+            0 => Side::Client,
+            _ => Side::Server,
+        };
+        Some(match tag % 8 {
+            0 => Self::OpenChannel,
+            1 | 2 => Self::Call {
+                channel: byte(),
+                path: byte(),
+                size: byte(),
+                streamed: side == Side::Server,
+            },
+            3 => Self::Abandon { call: byte() },
+            4 => Self::StreamRequest { channel: byte() },
+            5 => Self::Answer {
+                channel: byte(),
+                size: byte(),
+                ends: side == Side::Server,
+            },
+            6 => Self::Write { side },
+            _ => Self::Read {
+                side,
+                bytes: u16::from_be_bytes([byte(), byte()]),
+            },
+        })
+    }
+}
+
+/// Where the server is with a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Its handler does not know of it.
+    Sent,
+    /// `RequestBegun` came; with `true` its parts are wanted.
+    Begun(bool),
+    /// It is the handler's turn.
+    Shown,
+    /// The answer is complete.
+    Answered,
+}
+
+/// One call in the model.
+#[derive(Debug)]
+struct ModelCall {
+    token: usize,
+    path: usize,
+    body: Vec<u8>,
+    /// The client wants the parts of the answer.
+    streamed: bool,
+    /// The caller has gone, or was told that the answer is too large: what comes is swallowed.
+    swallowed: bool,
+    stage: Stage,
+    /// What the server saw of a streamed request.
+    seen: Vec<u8>,
+    answer: Vec<u8>,
+    /// The answer left as one frame.
+    single: bool,
+    /// What the client saw of a streamed answer.
+    received: usize,
+}
+
+impl ModelCall {
+    /// The answer that the machine gives by itself.
+    fn own_answer(&self) -> Option<&'static [u8]> {
+        match (PATHS[self.path].0, self.body.len()) {
+            ("/sys/delete_channel", ..=MESSAGE_BYTES) => Some(br#"{"code":0}"#),
+            ("/a%00b", _) => Some(super::control::NO_HANDLER),
+            _ => None,
+        }
+    }
+}
+
+/// A client and a server, the bytes between them, and what must come of it: one queue of calls per channel.
+#[derive(Debug)]
+pub(super) struct Model {
+    now: Instant,
+    client: End,
+    server: End,
+    to_server: VecDeque<u8>,
+    to_client: VecDeque<u8>,
+    /// The channels the client may use.
+    channels: Vec<ChannelId>,
+    calls: BTreeMap<ChannelId, VecDeque<ModelCall>>,
+    tokens: usize,
+    answers: usize,
+}
+
+impl Model {
+    /// `hello`: do the two get to know each other, so that long messages are cut?
+    pub(super) fn new(hello: bool) -> Self {
+        let now = Instant::now();
+        let mut model = Self {
+            now,
+            client: End::new(Side::Client, small_limits(), now),
+            server: End::new(Side::Server, small_limits(), now),
+            to_server: VecDeque::new(),
+            to_client: VecDeque::new(),
+            channels: vec![ChannelId::ZERO],
+            calls: BTreeMap::new(),
+            tokens: 0,
+            answers: 0,
+        };
+        if hello {
+            model.client.machine.say_hello();
+        }
+        model
+    }
+
+    /// Runs the operations, then lets both sides finish.
+    pub(super) fn run(hello: bool, operations: &[Operation]) {
+        let mut model = Self::new(hello);
+        for &operation in operations {
+            model.apply(operation);
+            model.check_accounting();
+        }
+        model.settle();
+    }
+
+    fn check_accounting(&self) {
+        for end in [&self.client, &self.server] {
+            // Grants are few, for there are few channels.
+            end.check_accounting((0..=32).map(ChannelId));
+        }
+    }
+
+    fn apply(&mut self, operation: Operation) {
+        self.now += Duration::from_millis(1);
+        match operation {
+            // A client keeps to the limit of its server.
+            Operation::OpenChannel if self.channels.len() < 6 => {
+                self.client.machine.open_channel();
+            }
+            Operation::OpenChannel => {}
+            Operation::Call {
+                channel,
+                path,
+                size,
+                streamed,
+            } => self.call(channel, path, size, streamed),
+            Operation::Abandon { call } => self.abandon(call),
+            Operation::StreamRequest { channel } => {
+                if let Some((id, call)) = self.at_server(channel)
+                    && call.stage == Stage::Begun(false)
+                {
+                    // Too much may have been gathered already; then nothing comes of it.
+                    let streams = self.server.machine.channels.get(id).is_some_and(|state| {
+                        state
+                            .assembly
+                            .as_ref()
+                            .is_some_and(|assembly| !assembly.too_large)
+                    });
+                    let (_, call) = self.at_server(channel).expect("it is there");
+                    call.stage = Stage::Begun(streams);
+                    self.server.machine.stream_request(id);
+                    self.server_events();
+                }
+            }
+            Operation::Answer {
+                channel,
+                size,
+                ends,
+            } => self.answer(channel, size, ends),
+            Operation::Write { side } => {
+                self.write(side);
+            }
+            Operation::Read { side, bytes } => {
+                self.read(side, usize::from(bytes));
+            }
+        }
+    }
+
+    fn call(&mut self, channel: u8, path: u8, size: u8, streamed: bool) {
+        let id = self.channels[usize::from(channel) % self.channels.len()];
+        let path = usize::from(path) % PATHS.len();
+        let mut size = SIZES[usize::from(size) % SIZES.len()];
+        if PATHS[path].0 == "/a%00b" {
+            size = size.min(100);
+        }
+        self.tokens += 1;
+        let token = self.tokens;
+        let body = pattern(token, size);
+        self.client.machine.start_call(
+            id,
+            PATHS[path].0.as_bytes(),
+            body.clone().into(),
+            token,
+            streamed,
+        );
+        self.calls.entry(id).or_default().push_back(ModelCall {
+            token,
+            path,
+            body,
+            streamed,
+            swallowed: false,
+            stage: Stage::Sent,
+            seen: Vec::new(),
+            answer: Vec::new(),
+            single: false,
+            received: 0,
+        });
+    }
+
+    fn abandon(&mut self, call: u8) {
+        let wanted: Vec<(ChannelId, usize)> = self
+            .calls
+            .iter()
+            .flat_map(|(&id, calls)| calls.iter().map(move |call| (id, call)))
+            .filter(|(_, call)| !call.swallowed)
+            .map(|(id, call)| (id, call.token))
+            .collect();
+        if wanted.is_empty() {
+            return;
+        }
+        let (id, token) = wanted[usize::from(call) % wanted.len()];
+        self.client.machine.abandon(id, token);
+        let call = self
+            .calls
+            .get_mut(&id)
+            .and_then(|calls| calls.iter_mut().find(|call| call.token == token));
+        call.expect("it was found just now").swallowed = true;
+    }
+
+    /// A call that is in its handler's hands.
+    fn at_server(&mut self, pick: u8) -> Option<(ChannelId, &mut ModelCall)> {
+        let mut open: Vec<(ChannelId, &mut ModelCall)> = self
+            .calls
+            .iter_mut()
+            .filter_map(|(&id, calls)| Some((id, current(calls)?)))
+            .filter(|(_, call)| matches!(call.stage, Stage::Begun(_) | Stage::Shown))
+            .collect();
+        if open.is_empty() {
+            return None;
+        }
+        let index = usize::from(pick) % open.len();
+        Some(open.swap_remove(index))
+    }
+
+    fn answer(&mut self, channel: u8, size: u8, ends: bool) {
+        self.answers += 1;
+        let part = pattern(self.answers, SIZES[usize::from(size) % SIZES.len()]);
+        let knows_hello = self.server.machine.peer_knows_hello;
+        let Some((id, call)) = self.at_server(channel) else {
+            return;
+        };
+        call.single = call.answer.is_empty() && ends && !knows_hello;
+        call.answer.extend_from_slice(&part);
+        if ends {
+            call.stage = Stage::Answered;
+        }
+        assert!(
+            self.server.machine.reply(id, part, ends),
+            "channel {id} has no open request"
+        );
+        self.server_events();
+    }
+
+    fn write(&mut self, side: Side) -> bool {
+        let (from, wire) = match side {
+            Side::Client => (&mut self.client, &mut self.to_server),
+            Side::Server => (&mut self.server, &mut self.to_client),
+        };
+        let bytes = from.write(self.now);
+        wire.extend(&bytes);
+        !bytes.is_empty()
+    }
+
+    fn read(&mut self, side: Side, bytes: usize) -> bool {
+        let (to, wire) = match side {
+            Side::Client => (&mut self.client, &mut self.to_client),
+            Side::Server => (&mut self.server, &mut self.to_server),
+        };
+        if !to.machine.wants_read() || wire.is_empty() || bytes == 0 {
+            return false;
+        }
+        let bytes: Vec<u8> = wire.drain(..bytes.min(wire.len())).collect();
+        to.feed(self.now, &bytes)
+            .expect("the other side keeps to the protocol");
+        match side {
+            Side::Client => self.client_events(),
+            Side::Server => self.server_events(),
+        }
+        true
+    }
+
+    fn server_events(&mut self) {
+        while let Some(event) = self.server.machine.poll_event() {
+            let (id, path_and_query) = match &event {
+                Event::Request {
+                    channel,
+                    path,
+                    query,
+                    ..
+                }
+                | Event::RequestBegun {
+                    channel,
+                    path,
+                    query,
+                } => (*channel, Some((path.clone(), Some(query.clone())))),
+                Event::RequestTooLarge { channel, path, .. } => {
+                    (*channel, Some((path.clone(), None)))
+                }
+                Event::RequestPart { channel, .. } | Event::Cancelled { channel } => {
+                    (*channel, None)
+                }
+                Event::PeerHello(_) => continue,
+                event => panic!("{event:?} does not belong to a server"),
+            };
+            let calls = self.calls.get_mut(&id);
+            let call = calls
+                .and_then(current)
+                .unwrap_or_else(|| panic!("{event:?} without a call"));
+            if let Some((path, query)) = path_and_query {
+                let (raw, label, expected) = PATHS[call.path];
+                let label = if label.is_empty() { raw } else { label };
+                assert_eq!(path, label, "the label of {raw}");
+                if let Some(query) = query {
+                    assert_eq!(query, expected, "the query of {raw}");
+                }
+            }
+            match (event, call.stage) {
+                (Event::Request { body, .. }, Stage::Sent | Stage::Begun(false)) => {
+                    assert!(body.len() <= MESSAGE_BYTES, "{} bytes", body.len());
+                    assert_eq!(body, call.body, "the request's data");
+                    call.stage = Stage::Shown;
+                }
+                (Event::RequestBegun { .. }, Stage::Sent) => call.stage = Stage::Begun(false),
+                (Event::RequestTooLarge { .. }, Stage::Sent | Stage::Begun(false)) => {
+                    assert!(call.body.len() > MESSAGE_BYTES, "it is not too large");
+                    call.stage = Stage::Shown;
+                }
+                (Event::RequestPart { body, ends, .. }, Stage::Begun(true)) => {
+                    call.seen.extend_from_slice(&body);
+                    if ends {
+                        assert_eq!(call.seen, call.body, "the parts of the request");
+                        call.stage = Stage::Shown;
+                    } else {
+                        assert!(call.body.starts_with(&call.seen), "a part of the request");
+                    }
+                }
+                (Event::Cancelled { .. }, Stage::Begun(_) | Stage::Shown) => {
+                    assert!(call.swallowed, "its caller has not gone");
+                }
+                (event, stage) => panic!("{event:?} in stage {stage:?}"),
+            }
+        }
+    }
+
+    fn client_events(&mut self) {
+        while let Some(event) = self.client.machine.poll_event() {
+            match event {
+                Event::ChannelOpened(id) => {
+                    assert!(!self.channels.contains(&id), "channel {id} twice");
+                    self.channels.push(id);
+                }
+                Event::ChannelRefused { code, .. } => assert_eq!(code, 106),
+                Event::PeerHello(hello) => assert!(hello.is_some()),
+                Event::ReplyPart { token, body } => {
+                    let call = front_with(&mut self.calls, token);
+                    assert!(call.streamed && !call.swallowed);
+                    let end = call.received + body.len();
+                    assert_eq!(call.answer.get(call.received..end), Some(&body[..]));
+                    call.received = end;
+                }
+                Event::Reply { token, result } => {
+                    let call = front_with(&mut self.calls, token);
+                    assert!(!call.swallowed, "nobody waits for it");
+                    match result {
+                        Ok(body) => {
+                            let expected = call.own_answer().unwrap_or_else(|| {
+                                assert_eq!(call.stage, Stage::Answered);
+                                &call.answer[call.received..]
+                            });
+                            assert_eq!(body, expected, "the answer's data");
+                            pop_front_with(&mut self.calls, token);
+                        }
+                        Err(CallErrorKind::MessageTooLarge { .. }) => {
+                            assert!(call.answer.len() > MESSAGE_BYTES, "it is not too large");
+                            if call.single {
+                                pop_front_with(&mut self.calls, token);
+                            } else {
+                                assert!(!call.streamed, "its parts were taken");
+                                call.swallowed = true;
+                            }
+                        }
+                        Err(error) => panic!("call {token} fails: {error}"),
+                    }
+                }
+                Event::Swallowed { channel } => {
+                    let calls = self.calls.get_mut(&channel).expect("it had a call");
+                    let call = calls.pop_front().expect("it had a call");
+                    assert!(call.swallowed, "its caller waits");
+                    assert!(call.own_answer().is_some() || call.stage == Stage::Answered);
+                }
+                event => panic!("{event:?} does not belong to a client"),
+            }
+        }
+    }
+
+    /// Lets everything go its way until nothing moves, and sees that nothing is left.
+    fn settle(&mut self) {
+        loop {
+            let mut moved = false;
+            for side in [Side::Client, Side::Server] {
+                moved |= self.write(side);
+            }
+            for side in [Side::Server, Side::Client] {
+                moved |= self.read(side, usize::MAX);
+            }
+            // A handler that was shown no more than the beginning waits for the rest.
+            for pick in 0..=255 {
+                let Some((_, call)) = self.at_server(pick) else {
+                    break;
+                };
+                if call.stage == Stage::Shown {
+                    self.answer(pick, 1, true);
+                    moved = true;
+                    break;
+                }
+            }
+            if !moved {
+                break;
+            }
+        }
+        let left: usize = self.calls.values().map(VecDeque::len).sum();
+        assert_eq!(left, 0, "calls never end: {:?}", self.calls);
+        self.check_accounting();
+        let (client, server) = (&self.client.machine, &self.server.machine);
+        assert_eq!((client.buffered, server.buffered), (0, 0), "buffered bytes");
+        assert_eq!(server.open_calls, 0, "open calls");
+        assert!(client.is_at_rest() && server.is_at_rest() && server.wants_read());
+        // Only the control stream stays open.
+        let kept = usize::from(client.control.is_some());
+        assert_eq!(server.channels.len(), kept, "channels with state");
+        for &id in &self.channels {
+            assert!(!client.awaits_reply(id), "channel {id} awaits a reply");
+        }
+        assert_eq!(client.poll_timeout(Partial::Nothing), None);
+    }
+}
+
+/// The oldest call of a channel that the server has not answered.
+fn current(calls: &mut VecDeque<ModelCall>) -> Option<&mut ModelCall> {
+    calls
+        .iter_mut()
+        .find(|call| call.stage != Stage::Answered && call.own_answer().is_none())
+}
+
+/// The call with this token, which must be the oldest of its channel.
+fn front_with(
+    calls: &mut BTreeMap<ChannelId, VecDeque<ModelCall>>,
+    token: usize,
+) -> &mut ModelCall {
+    calls
+        .values_mut()
+        .filter_map(VecDeque::front_mut)
+        .find(|call| call.token == token)
+        .unwrap_or_else(|| panic!("call {token} is not the oldest of its channel"))
+}
+
+fn pop_front_with(calls: &mut BTreeMap<ChannelId, VecDeque<ModelCall>>, token: usize) {
+    for calls in calls.values_mut() {
+        if calls.front().is_some_and(|call| call.token == token) {
+            calls.pop_front();
+        }
+    }
+}
+
+/// Data that tells where it was cut or mixed up.
+pub(super) fn pattern(seed: usize, len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|i| u8::try_from((seed + i + (i >> 8)) % 256).unwrap_or(0))
+        .collect()
+}
+
+/// A server that a hostile client speaks to: whatever comes, it keeps its books and speaks the protocol itself.
+fn hostile_client(cut: u8, data: &[u8]) {
+    let now = Instant::now();
+    let mut server = End::new(Side::Server, small_limits(), now);
+    let mut watch = Watch::new(Side::Client);
+    let mut open = VecDeque::new();
+    for (turn, piece) in pieces(cut, data).enumerate() {
+        if !server.machine.wants_read() && open.is_empty() {
+            break;
+        }
+        let result = server.feed(now, piece);
+        for round in 0.. {
+            while let Some(event) = server.machine.poll_event() {
+                match event {
+                    Event::Request { channel, .. } | Event::RequestTooLarge { channel, .. } => {
+                        open.push_back(channel);
+                    }
+                    Event::RequestBegun { channel, .. } if cut & 1 == 1 => {
+                        server.machine.stream_request(channel);
+                    }
+                    Event::RequestPart {
+                        channel, ends: true, ..
+                    } => open.push_back(channel),
+                    // Some handlers answer before they have read everything.
+                    Event::RequestPart { channel, .. } if cut & 2 == 2 => {
+                        server.machine.reply(channel, pattern(turn, 3), true);
+                    }
+                    _ => {}
+                }
+            }
+            if round > 4 || open.is_empty() || (turn % 3 == 0 && result.is_ok()) {
+                break;
+            }
+            if let Some(channel) = open.pop_front()
+                && (server.machine.channels.get(channel)).is_some_and(|state| state.open.is_some())
+            {
+                let ends = turn % 5 != 1;
+                let size = SIZES[(turn + round) % SIZES.len()];
+                server.machine.reply(channel, pattern(turn, size), ends);
+                if !ends {
+                    open.push_back(channel);
+                }
+            }
+        }
+        server.check_accounting((0..=server.machine.granted).map(ChannelId));
+        watch.see(&server.write(now));
+        if result.is_err() {
+            return;
+        }
+    }
+}
+
+/// A client that a hostile server speaks to.
+fn hostile_server(cut: u8, data: &[u8]) {
+    let now = Instant::now();
+    let mut client = End::new(Side::Client, small_limits(), now);
+    if cut & 1 == 1 {
+        client.machine.say_hello();
+    }
+    client.machine.open_channel();
+    client.machine.open_channel();
+    let mut watch = Watch::new(Side::Server);
+    let mut waiting = HashMap::new();
+    let mut token = 0;
+    let mut opened = vec![ChannelId::ZERO];
+    for piece in pieces(cut, data) {
+        let result = client.feed(now, piece);
+        while let Some(event) = client.machine.poll_event() {
+            match event {
+                Event::ChannelOpened(id) => {
+                    opened.push(id);
+                    for streaming in [false, true, false] {
+                        token += 1;
+                        let size = SIZES[token % SIZES.len()];
+                        let body = pattern(token, size).into();
+                        client.machine.start_call(id, b"/a", body, token, streaming);
+                        waiting.insert(token, id);
+                    }
+                    if cut & 2 == 2 {
+                        client.machine.abandon(id, token);
+                        waiting.remove(&token);
+                    }
+                }
+                Event::Reply { token, .. } => {
+                    assert!(waiting.remove(&token).is_some(), "nobody waits for {token}");
+                }
+                Event::ReplyPart { token, .. } => {
+                    assert!(waiting.contains_key(&token), "nobody waits for {token}");
+                    if cut & 4 == 4 {
+                        client.machine.abandon(waiting[&token], token);
+                        waiting.remove(&token);
+                    }
+                }
+                _ => {}
+            }
+        }
+        client.check_accounting(opened.iter().copied());
+        watch.see(&client.write(now));
+        if result.is_err() {
+            return;
+        }
+    }
+}
+
+/// Sees that what a side writes is the protocol.
+#[derive(Debug)]
+struct Watch {
+    decoder: Decoder,
+    unfinished: HashMap<ChannelId, bool>,
+}
+
+impl Watch {
+    fn new(reader: Side) -> Self {
+        Self {
+            decoder: Decoder::new(reader, &Limits::default()),
+            unfinished: HashMap::new(),
+        }
+    }
+
+    fn see(&mut self, bytes: &[u8]) {
+        self.decoder.feed(bytes);
+        while let Some(frame) = self.decoder.next_frame().expect("it writes frames") {
+            let (status, channel) = (frame.status, frame.channel);
+            assert_ne!(status, FrameStatus::Close, "it was not asked to");
+            assert_eq!(check_label(&frame.path), Ok(()), "channel {channel}");
+            let unfinished = self.unfinished.insert(channel, !status.ends());
+            assert_eq!(
+                status.begins(),
+                !unfinished.unwrap_or(false),
+                "{status:?} on channel {channel}"
+            );
+        }
+        assert_eq!(self.decoder.partial(), Partial::Nothing, "half a frame");
+    }
+}
+
+/// Cuts data into pieces of a few bytes, or of many.
+fn pieces(cut: u8, data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    data.chunks(usize::from(cut >> 3).pow(2) + 1)
+}
+
+/// What the fuzz target `machine` runs. The first byte chooses who is tried, the second how.
+pub fn machine(data: &[u8]) {
+    let &[who, how, ref data @ ..] = data else {
+        return;
+    };
+    match who % 4 {
+        0 => hostile_client(how, data),
+        1 => hostile_server(how, data),
+        _ => {
+            let mut data = data.iter().copied();
+            let operations: Vec<Operation> =
+                std::iter::from_fn(|| Operation::read(&mut data)).take(256).collect();
+            Model::run(how & 1 == 1, &operations);
+        }
+    }
+}
+
+/// The bytes of one frame, whatever its fields say.
+pub(super) fn frame(status: u8, path: &str, channel: u32, body: &[u8]) -> BytesMut {
+    let mut out = BytesMut::from(&[status][..]);
+    out.extend_from_slice(path.as_bytes());
+    out.extend_from_slice(&[0]);
+    out.extend_from_slice(&channel.to_be_bytes());
+    out.extend_from_slice(&u32::try_from(body.len()).unwrap_or(0).to_be_bytes());
+    out.extend_from_slice(body);
+    out
+}

@@ -1,0 +1,400 @@
+//! Connections that are lost or cannot be made: who is told, how soon, and how a client finds its server again.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use iip_rpc::{
+    CallOptions, Client, Code, Execution, Limits, Server, Status, service,
+};
+use tokio::net::TcpListener;
+
+use common::frame::RawFrame;
+use common::peer::{Peer, accepted, listener};
+use common::{SERVED, started, within};
+
+/// No deadline ends a call with it.
+const LONG: Duration = Duration::from_secs(600);
+const SHORT: Duration = Duration::from_millis(300);
+
+#[service]
+trait Work {
+    async fn number(&self) -> Result<u32, Status>;
+    async fn hang(&self) -> Result<(), Status>;
+}
+
+struct Shop(u32);
+
+impl Work for Shop {
+    async fn number(&self) -> Result<u32, Status> {
+        Ok(self.0)
+    }
+
+    async fn hang(&self) -> Result<(), Status> {
+        std::future::pending().await
+    }
+}
+
+async fn serve(target: impl AsRef<str>, number: u32) -> Server {
+    // The port of a server that was just shut down may take a moment to be free.
+    let bind = async {
+        loop {
+            let server = Server::builder().service(WorkServer::new(Shop(number)));
+            match server.bind(&target).await {
+                Ok(server) => return server,
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => panic!("{}: {error}", target.as_ref()),
+            }
+        }
+    };
+    within("a free port", bind).await
+}
+
+async fn client(target: impl AsRef<str>) -> WorkClient {
+    let client = Client::builder().timeout(LONG).connect(target).await;
+    WorkClient::new(client.unwrap())
+}
+
+/// An address on which nobody listens.
+async fn nowhere() -> SocketAddr {
+    listener().await.1
+}
+
+#[track_caller]
+fn expect(status: &Status, code: Code, execution: Execution) {
+    assert_eq!(
+        (status.code(), status.execution()),
+        (code, execution),
+        "{status:?}"
+    );
+}
+
+/// Calls until there is an answer. Failures meanwhile must leave no doubt that the call did not run.
+async fn number_at_last(work: &WorkClient) -> u32 {
+    let calls = async {
+        loop {
+            match work.number().await {
+                Ok(number) => return number,
+                Err(status) => {
+                    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                    assert!(status.execution().is_safe_to_repeat(), "{status:?}");
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        }
+    };
+    within("an answer", calls).await
+}
+
+#[tokio::test]
+async fn a_client_finds_its_server_again_after_a_restart_on_the_same_port() {
+    let mut server = serve("127.0.0.1:0", 0).await;
+    let target = server.target().to_owned();
+    let work = client(&target).await;
+    assert_eq!(work.number().await, Ok(0));
+    for number in 1..6 {
+        within("the shutdown", server.shutdown(LONG)).await;
+        server = serve(&target, number).await;
+        assert_eq!(number_at_last(&work).await, number);
+    }
+}
+
+#[tokio::test]
+async fn a_client_finds_its_server_again_after_calls_failed_meanwhile() {
+    let server = serve("127.0.0.1:0", 1).await;
+    let target = server.target().to_owned();
+    let work = client(&target).await;
+    assert_eq!(work.number().await, Ok(1));
+    within("the shutdown", server.shutdown(LONG)).await;
+    let mut refused = 0;
+    while refused < 3 {
+        let began = Instant::now();
+        let status = within("the refusal", work.number()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert!(status.execution().is_safe_to_repeat(), "{status:?}");
+        assert!(began.elapsed() < SERVED);
+        refused += usize::from(status.execution() == Execution::NotSent);
+    }
+    let _server = serve(&target, 2).await;
+    assert_eq!(number_at_last(&work).await, 2);
+}
+
+#[tokio::test]
+async fn a_client_over_a_unix_socket_finds_its_server_again() {
+    let path = std::env::temp_dir().join(format!("iip-reconnect-{}.sock", std::process::id()));
+    let target = format!("unix:{}", path.display());
+    let server = serve(&target, 1).await;
+    let work = client(&target).await;
+    assert_eq!(work.number().await, Ok(1));
+    within("the shutdown", server.shutdown(LONG)).await;
+    within("the end", server.stopped()).await;
+    let server = serve(&target, 2).await;
+    assert_eq!(number_at_last(&work).await, 2);
+    within("the shutdown", server.shutdown(LONG)).await;
+}
+
+#[tokio::test]
+async fn a_call_to_nowhere_fails_within_its_time_whatever_the_pauses() {
+    let addr = nowhere().await;
+    let lazy = Client::builder().connect_lazy(addr.to_string()).unwrap();
+    let work = WorkClient::new(lazy).with_options(CallOptions::new().timeout(SHORT));
+    // Each failure makes the pause before the next attempt longer; no call waits for it.
+    for _ in 0..50 {
+        let began = Instant::now();
+        let status = within("the refusal", work.number()).await.unwrap_err();
+        assert!(began.elapsed() < SHORT + SERVED, "{:?}", began.elapsed());
+        assert!(
+            matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
+            "{status:?}"
+        );
+        assert_eq!(status.execution(), Execution::NotSent);
+        assert!(status.message().contains("Work.number"), "{status}");
+        if status.code() == Code::Unavailable {
+            assert!(status.message().contains(&addr.to_string()), "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_says_nothing_costs_no_more_than_the_time_of_the_call() {
+    let (listener, addr) = listener().await;
+    let lazy = Client::builder().connect_lazy(addr.to_string()).unwrap();
+    let work = WorkClient::new(lazy).with_options(CallOptions::new().timeout(SHORT));
+    let began = Instant::now();
+    let call = started(work.number()).await;
+    let _silent = accepted(&listener).await;
+    let status = within("the time-out", call.finish()).await.unwrap_err();
+    assert!(began.elapsed() < SHORT + SERVED);
+    expect(&status, Code::DeadlineExceeded, Execution::NotSent);
+}
+
+#[tokio::test]
+async fn an_attempt_to_connect_has_a_limit_of_its_own_that_is_named() {
+    let (listener, addr) = listener().await;
+    let connect = Client::builder()
+        .connect_timeout(SHORT)
+        .connect(addr.to_string());
+    let connect = started(connect).await;
+    let _silent = accepted(&listener).await;
+    let status = within("the refusal", connect.finish()).await.unwrap_err();
+    expect(&status, Code::Unavailable, Execution::NotSent);
+    assert!(status.message().contains("connect_timeout"), "{status}");
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_leaves_the_attempt_to_the_others() {
+    let (listener, addr) = listener().await;
+    let lazy = Client::builder()
+        .timeout(LONG)
+        .connect_lazy(addr.to_string())
+        .unwrap();
+    let work = WorkClient::new(lazy);
+    let first = work.clone();
+    let first = started(async move { first.number().await }).await;
+    let second = work.clone();
+    let second = started(async move { second.number().await }).await;
+    let mut go = GoLike::accept(&listener).await;
+    drop(first);
+    go.open(1).await;
+    let frame = go.peer.frame().await;
+    go.peer
+        .send_frame(&RawFrame::answer("/work/number", frame.channel, "7"))
+        .await;
+    assert_eq!(within("the answer", second.finish()).await, Ok(7));
+}
+
+/// A server like the Go one, moved by the test.
+struct GoLike {
+    peer: Peer,
+    granted: u32,
+}
+
+impl GoLike {
+    async fn accept(listener: &TcpListener) -> Self {
+        Self {
+            peer: Peer::over(accepted(listener).await),
+            granted: 0,
+        }
+    }
+
+    /// Answers the hello and grants channels, `channels` in all.
+    async fn open(&mut self, channels: u32) {
+        let mut hello = false;
+        while !hello || self.granted < channels {
+            let frame = self.peer.frame().await;
+            let answer = match frame.path_text().as_str() {
+                "/sys/hello" => {
+                    hello = true;
+                    RawFrame::answer(
+                        "/sys/hello",
+                        0,
+                        r#"{"code":102,"message":"handle error"}"#,
+                    )
+                }
+                "/sys/new_channel" => {
+                    self.granted += 1;
+                    RawFrame::grant(self.granted)
+                }
+                other => panic!("a request for {other}"),
+            };
+            self.peer.send_frame(&answer).await;
+        }
+    }
+
+    /// Takes `calls` requests and answers none.
+    async fn take(&mut self, calls: usize) {
+        let mut taken = 0;
+        while taken < calls {
+            let frame = self.peer.frame().await;
+            match frame.path_text().as_str() {
+                "/sys/new_channel" => {
+                    self.granted += 1;
+                    self.peer.send_frame(&RawFrame::grant(self.granted)).await;
+                }
+                _ => taken += 1,
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    Fin,
+    Reset,
+    Goodbye,
+    Nonsense,
+}
+
+#[tokio::test]
+async fn a_lost_connection_tells_all_its_callers_at_once_with_one_reason() {
+    const SENT: usize = 20;
+    const QUEUED: usize = 30;
+    for loss in [Loss::Fin, Loss::Reset, Loss::Goodbye, Loss::Nonsense] {
+        let (listener, addr) = listener().await;
+        let connect = Client::builder()
+            .timeout(LONG)
+            .limits(Limits::default().max_channels(SENT))
+            .connect(addr.to_string());
+        let connect = tokio::spawn(connect);
+        let mut go = GoLike::accept(&listener).await;
+        go.open(1).await;
+        let work = WorkClient::new(within("connecting", connect).await.unwrap().unwrap());
+        let mut calls = Vec::new();
+        for _ in 0..SENT + QUEUED {
+            let work = work.clone();
+            calls.push(started(async move { work.number().await }).await);
+        }
+        go.take(SENT).await;
+        let began = Instant::now();
+        match loss {
+            // Dropping both halves closes; unread data would make it a reset.
+            Loss::Fin => go.peer.finish_sending(),
+            Loss::Reset => go.peer.reset().await,
+            Loss::Goodbye => go.peer.send_frame(&RawFrame::new(8, "", 0, "")).await,
+            Loss::Nonsense => go.peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n").await,
+        }
+        let mut reasons = std::collections::BTreeSet::new();
+        for (index, call) in calls.into_iter().enumerate() {
+            let status = within("an error", call.finish()).await.unwrap_err();
+            let execution = if index < SENT {
+                Execution::MayHaveExecuted
+            } else {
+                Execution::NotSent
+            };
+            assert_eq!(
+                (status.code(), status.execution()),
+                (Code::Unavailable, execution),
+                "{loss:?}, call {index}: {status:?}"
+            );
+            assert!(status.message().contains("connection was lost"), "{status}");
+            reasons.insert(status.message().to_owned());
+        }
+        assert!(began.elapsed() < SERVED, "{loss:?}: {:?}", began.elapsed());
+        assert_eq!(reasons.len(), 1, "{loss:?}: {reasons:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_next_call_after_a_loss_makes_a_new_connection() {
+    let (listener, addr) = listener().await;
+    let connect = Client::builder().timeout(LONG).connect(addr.to_string());
+    let connect = tokio::spawn(connect);
+    let mut go = GoLike::accept(&listener).await;
+    go.open(1).await;
+    let work = WorkClient::new(within("connecting", connect).await.unwrap().unwrap());
+    let lost = work.clone();
+    let lost = tokio::spawn(async move { lost.number().await });
+    go.take(1).await;
+    go.peer.reset().await;
+    within("the error", lost).await.unwrap().unwrap_err();
+    let next = tokio::spawn(async move { work.number().await });
+    let mut go = GoLike::accept(&listener).await;
+    go.open(1).await;
+    let frame = go.peer.frame().await;
+    assert_eq!(frame.path_text(), "/work/number");
+    go.peer
+        .send_frame(&RawFrame::answer("/work/number", frame.channel, "7"))
+        .await;
+    assert_eq!(within("the answer", next).await.unwrap(), Ok(7));
+}
+
+#[tokio::test]
+async fn a_server_that_closes_while_a_call_connects_fails_that_call_unsent() {
+    let (listener, addr) = listener().await;
+    let lazy = Client::builder().connect_lazy(addr.to_string()).unwrap();
+    let work = WorkClient::new(lazy);
+    let call = started(work.number()).await;
+    drop(accepted(&listener).await);
+    let status = within("the refusal", call.finish()).await.unwrap_err();
+    expect(&status, Code::Unavailable, Execution::NotSent);
+}
+
+#[tokio::test]
+async fn one_lost_connection_of_several_is_replaced_alone() {
+    let server = serve("127.0.0.1:0", 3).await;
+    let client = Client::builder()
+        .connections(2)
+        .timeout(LONG)
+        .connect(server.target())
+        .await
+        .unwrap();
+    let work = WorkClient::new(client.clone());
+    let hanging = work.clone();
+    let hanging = tokio::spawn(async move { hanging.hang().await });
+    for _ in 0..4 {
+        assert_eq!(within("an answer", work.number()).await, Ok(3));
+    }
+    within("the shutdown", server.shutdown(Duration::ZERO)).await;
+    within("the error", hanging).await.unwrap().unwrap_err();
+    let target = server.target().to_owned();
+    let _server = serve(&target, 4).await;
+    for _ in 0..4 {
+        assert_eq!(number_at_last(&work).await, 4);
+    }
+}
+
+#[tokio::test]
+async fn calls_during_a_restart_never_run_into_doubt_when_none_was_under_way() {
+    // Calls come all the time; those that the old server did not answer were not executed, and it says so.
+    let server = serve("127.0.0.1:0", 1).await;
+    let target = server.target().to_owned();
+    let work = client(&target).await;
+    let calls = tokio::spawn({
+        let work = work.clone();
+        async move {
+            let mut last = 0;
+            while last != 2 {
+                last = number_at_last(&work).await;
+            }
+        }
+    });
+    assert_eq!(work.number().await, Ok(1));
+    within("the shutdown", server.shutdown(LONG)).await;
+    let _server = serve(&target, 2).await;
+    within("the calls", calls).await.unwrap();
+}

@@ -1,0 +1,523 @@
+//! The end of a server: it takes nothing new, lets running calls end, forces what is left, and always returns in time.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use iip_rpc::{Client, Code, Execution, Limits, Server, ServerBuilder, Status, service};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{Notify, mpsc};
+
+use common::frame::RawFrame;
+use common::peer::{Peer, narrow_stream_to, stream_to};
+use common::{SERVED, started, within};
+
+/// A limit that is never reached.
+const LONG: Duration = Duration::from_secs(600);
+/// A limit that is reached during the test.
+const SHORT: Duration = Duration::from_millis(50);
+/// What a shutdown may take beyond its limit: the second it gives the operating system, and a busy machine.
+const FORCED: Duration = Duration::from_secs(8);
+
+#[service]
+trait Work {
+    async fn gated(&self) -> Result<String, Status>;
+    async fn stuck(&self) -> Result<(), Status>;
+    #[rpc(on_cancel = "run")]
+    async fn stuck_for_good(&self) -> Result<(), Status>;
+    #[rpc(on_cancel = "token")]
+    async fn stuck_though_told(&self) -> Result<(), Status>;
+    async fn busy(&self) -> Result<(), Status>;
+    async fn large(&self) -> Result<Bytes, Status>;
+    async fn quick(&self) -> Result<(), Status>;
+    #[rpc(raw)]
+    async fn raw(&self, body: Bytes) -> Result<Bytes, Status>;
+}
+
+#[service(path = "/work")]
+trait Missing {
+    async fn missing(&self) -> Result<(), Status>;
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Happened {
+    Entered,
+    Dropped,
+}
+
+struct Shop {
+    happened: mpsc::UnboundedSender<Happened>,
+    gate: Arc<Notify>,
+    /// Ends a handler that holds its thread.
+    free: Arc<std::sync::atomic::AtomicBool>,
+}
+
+struct Guard<'a>(&'a Shop);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        // A test that looks no more has dropped the receiver.
+        let _ = self.0.happened.send(Happened::Dropped);
+    }
+}
+
+impl Shop {
+    fn enter(&self) -> Guard<'_> {
+        let _ = self.happened.send(Happened::Entered);
+        Guard(self)
+    }
+}
+
+impl Work for Shop {
+    async fn gated(&self) -> Result<String, Status> {
+        let _guard = self.enter();
+        self.gate.notified().await;
+        Ok("finished".into())
+    }
+
+    async fn stuck(&self) -> Result<(), Status> {
+        let _guard = self.enter();
+        std::future::pending().await
+    }
+
+    async fn stuck_for_good(&self) -> Result<(), Status> {
+        self.stuck().await
+    }
+
+    async fn stuck_though_told(&self) -> Result<(), Status> {
+        self.stuck().await
+    }
+
+    async fn busy(&self) -> Result<(), Status> {
+        let _guard = self.enter();
+        tokio::task::yield_now().await;
+        while !self.free.load(std::sync::atomic::Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    async fn large(&self) -> Result<Bytes, Status> {
+        Ok(vec![7; 12 * 1024 * 1024].into())
+    }
+
+    async fn quick(&self) -> Result<(), Status> {
+        Ok(())
+    }
+
+    async fn raw(&self, body: Bytes) -> Result<Bytes, Status> {
+        Ok(body)
+    }
+}
+
+struct Fixture {
+    server: Arc<Server>,
+    addr: SocketAddr,
+    client: Client,
+    work: WorkClient,
+    happened: mpsc::UnboundedReceiver<Happened>,
+    gate: Arc<Notify>,
+    free: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        Self::configured(Server::builder()).await
+    }
+
+    async fn configured(server: ServerBuilder) -> Self {
+        let (sender, happened) = mpsc::unbounded_channel();
+        let (gate, free) = (Arc::new(Notify::new()), Arc::default());
+        let shop = Shop {
+            happened: sender,
+            gate: Arc::clone(&gate),
+            free: Arc::clone(&free),
+        };
+        let server = server
+            .service(WorkServer::new(shop))
+            .bind("127.0.0.1:0")
+            .await
+            .unwrap();
+        let client = Client::builder()
+            .timeout(LONG)
+            .connect(server.target())
+            .await
+            .unwrap();
+        Self {
+            addr: server.local_addr().unwrap(),
+            server: Arc::new(server),
+            work: WorkClient::new(client.clone()),
+            client,
+            happened,
+            gate,
+            free,
+        }
+    }
+
+    async fn next(&mut self) -> Happened {
+        let next = within("something in a handler", self.happened.recv()).await;
+        next.expect("a handler lives")
+    }
+
+    /// Begins the shutdown; the first phase is over when this returns.
+    async fn shutting_down(&self, limit: Duration) -> tokio::task::JoinHandle<Duration> {
+        let server = Arc::clone(&self.server);
+        let began = Instant::now();
+        let shutdown = started(async move { server.shutdown(limit).await }).await;
+        tokio::spawn(async move {
+            shutdown.finish().await;
+            began.elapsed()
+        })
+    }
+}
+
+#[track_caller]
+fn expect(status: &Status, code: Code, execution: Execution) {
+    assert_eq!(
+        (status.code(), status.execution()),
+        (code, execution),
+        "{status:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_without_calls_ends_at_once() {
+    let fixture = Fixture::start().await;
+    fixture.work.quick().await.unwrap();
+    let shutdown = fixture.shutting_down(LONG).await;
+    within("the shutdown", shutdown).await.unwrap();
+    within("the end", fixture.server.stopped()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_connected_to_ends_at_once() {
+    let server = Server::builder().bind("127.0.0.1:0").await.unwrap();
+    let stopped = started(server.stopped()).await;
+    within("the shutdown", server.shutdown(LONG)).await;
+    within("the end", stopped.finish()).await;
+    within("a second shutdown", server.shutdown(LONG)).await;
+}
+
+#[tokio::test]
+async fn a_running_call_ends_within_the_limit_and_then_the_server_does() {
+    let mut fixture = Fixture::start().await;
+    let work = fixture.work.clone();
+    let call = tokio::spawn(async move { work.gated().await });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    let shutdown = fixture.shutting_down(LONG).await;
+    fixture.gate.notify_one();
+    let answer = within("the answer", call).await.unwrap();
+    assert_eq!(answer.unwrap(), "finished");
+    let took = within("the shutdown", shutdown).await.unwrap();
+    assert!(took < LONG);
+}
+
+#[tokio::test]
+async fn many_running_calls_of_many_clients_all_end_with_their_answers() {
+    const CALLS: usize = 100;
+    let mut fixture = Fixture::start().await;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..CALLS / 10 {
+        let client = Client::connect(fixture.server.target()).await.unwrap();
+        for _ in 0..10 {
+            let work = WorkClient::new(client.clone());
+            calls.spawn(async move { work.gated().await });
+        }
+    }
+    for _ in 0..CALLS {
+        assert_eq!(fixture.next().await, Happened::Entered);
+    }
+    let shutdown = fixture.shutting_down(LONG).await;
+    fixture.gate.notify_waiters();
+    for answer in within("all answers", calls.join_all()).await {
+        assert_eq!(answer.unwrap(), "finished");
+    }
+    within("the shutdown", shutdown).await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_that_come_while_the_server_drains_are_refused_and_not_executed() {
+    let mut fixture = Fixture::start().await;
+    let work = fixture.work.clone();
+    let call = tokio::spawn(async move { work.gated().await });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    let shutdown = fixture.shutting_down(LONG).await;
+    let status = within("the refusal", fixture.work.quick())
+        .await
+        .unwrap_err();
+    expect(&status, Code::Unavailable, Execution::NotExecuted);
+    assert!(status.message().contains("shutting down"), "{status}");
+    let status = within("the refusal", fixture.work.stuck())
+        .await
+        .unwrap_err();
+    expect(&status, Code::Unavailable, Execution::NotExecuted);
+    fixture.gate.notify_one();
+    assert_eq!(within("the answer", call).await.unwrap().unwrap(), "finished");
+    within("the shutdown", shutdown).await.unwrap();
+    assert_eq!(fixture.next().await, Happened::Dropped);
+    assert!(
+        fixture.happened.try_recv().is_err(),
+        "no refused call ran"
+    );
+}
+
+#[tokio::test]
+async fn a_call_of_an_unknown_method_while_the_server_drains_is_not_executed_either() {
+    let mut fixture = Fixture::start().await;
+    let work = fixture.work.clone();
+    let call = tokio::spawn(async move { work.gated().await });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    let shutdown = fixture.shutting_down(LONG).await;
+    let missing = MissingClient::new(fixture.client.clone());
+    let status = within("the refusal", missing.missing()).await.unwrap_err();
+    assert_eq!(status.execution(), Execution::NotExecuted, "{status:?}");
+    fixture.gate.notify_one();
+    within("the answer", call).await.unwrap().unwrap();
+    within("the shutdown", shutdown).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_can_connect_any_more_while_the_server_drains() {
+    let mut fixture = Fixture::start().await;
+    let work = fixture.work.clone();
+    let call = tokio::spawn(async move { work.gated().await });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    let shutdown = fixture.shutting_down(LONG).await;
+    let status = within("the refusal", Client::connect(fixture.server.target()))
+        .await
+        .unwrap_err();
+    expect(&status, Code::Unavailable, Execution::NotSent);
+    fixture.gate.notify_one();
+    within("the answer", call).await.unwrap().unwrap();
+    within("the shutdown", shutdown).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stuck_handler_is_ended_by_force_and_its_caller_told() {
+    let mut fixture = Fixture::start().await;
+    let work = fixture.work.clone();
+    let call = tokio::spawn(async move { work.stuck().await });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    let shutdown = fixture.shutting_down(SHORT).await;
+    let took = within("the shutdown", shutdown).await.unwrap();
+    assert!(took >= SHORT && took < FORCED, "{took:?}");
+    let status = within("the caller's error", call).await.unwrap();
+    expect(
+        &status.unwrap_err(),
+        Code::Unavailable,
+        Execution::MayHaveExecuted,
+    );
+    assert_eq!(fixture.next().await, Happened::Dropped);
+    within("the end", fixture.server.stopped()).await;
+}
+
+#[tokio::test]
+async fn handlers_that_no_force_ends_hold_up_nothing() {
+    let mut fixture = Fixture::start().await;
+    let work = fixture.work.clone();
+    let calls = tokio::spawn(async move {
+        tokio::join!(work.stuck_for_good(), work.stuck_though_told())
+    });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    assert_eq!(fixture.next().await, Happened::Entered);
+    let shutdown = fixture.shutting_down(SHORT).await;
+    let took = within("the shutdown", shutdown).await.unwrap();
+    assert!(took < FORCED, "{took:?}");
+    let (one, other) = within("the callers' errors", calls).await.unwrap();
+    expect(
+        &one.unwrap_err(),
+        Code::Unavailable,
+        Execution::MayHaveExecuted,
+    );
+    expect(
+        &other.unwrap_err(),
+        Code::Unavailable,
+        Execution::MayHaveExecuted,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_handler_that_holds_its_thread_holds_up_nothing() {
+    let mut fixture = Fixture::start().await;
+    let work = fixture.work.clone();
+    let call = tokio::spawn(async move { work.busy().await });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    let shutdown = fixture.shutting_down(SHORT).await;
+    let took = within("the shutdown", shutdown).await.unwrap();
+    assert!(took < FORCED, "{took:?}");
+    fixture
+        .free
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    within("the caller's error", call)
+        .await
+        .unwrap()
+        .unwrap_err();
+}
+
+#[tokio::test]
+async fn a_shutdown_without_time_ends_everything_at_once() {
+    let mut fixture = Fixture::start().await;
+    let work = fixture.work.clone();
+    let call = tokio::spawn(async move { work.stuck().await });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    let shutdown = fixture.shutting_down(Duration::ZERO).await;
+    let took = within("the shutdown", shutdown).await.unwrap();
+    assert!(took < FORCED, "{took:?}");
+    assert_eq!(
+        within("the caller's error", call)
+            .await
+            .unwrap()
+            .unwrap_err()
+            .code(),
+        Code::Unavailable
+    );
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_holds_up_nothing() {
+    let fixture = Fixture::start().await;
+    let mut stream = narrow_stream_to(fixture.addr, 4096).await;
+    let mut bytes = RawFrame::new_channel().encode();
+    for _ in 0..4 {
+        bytes.extend(RawFrame::request("/work/large", 1, "{}").encode());
+    }
+    within("sending", stream.write_all(&bytes)).await.unwrap();
+    // The answers are under way when the first byte can be read.
+    within("the first bytes", stream.readable()).await.unwrap();
+    let shutdown = fixture.shutting_down(SHORT).await;
+    let took = within("the shutdown", shutdown).await.unwrap();
+    assert!(took < FORCED, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_peer_in_the_middle_of_a_request_is_not_waited_for() {
+    let fixture = Fixture::start().await;
+    let mut peer = Peer::over(stream_to(fixture.addr).await);
+    let channel = peer.open_channel().await;
+    let request = RawFrame::request("/work/raw", channel, "0123456789").encode();
+    peer.send(&request[..request.len() - 5]).await;
+    let mut silent = Peer::over(stream_to(fixture.addr).await);
+    let shutdown = fixture.shutting_down(SHORT).await;
+    let took = within("the shutdown", shutdown).await.unwrap();
+    assert!(took < FORCED, "{took:?}");
+    peer.closed().await;
+    silent.closed().await;
+}
+
+#[tokio::test]
+async fn an_idle_peer_is_told_that_the_connection_ends() {
+    let fixture = Fixture::start().await;
+    let mut peer = Peer::over(stream_to(fixture.addr).await);
+    peer.open_channel().await;
+    let shutdown = fixture.shutting_down(LONG).await;
+    let frames = peer.closed().await;
+    assert!(
+        matches!(&frames[..], [goodbye] if goodbye.status == 8),
+        "{frames:?}"
+    );
+    within("the shutdown", shutdown).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_port_is_free_when_the_shutdown_has_returned() {
+    for _ in 0..20 {
+        let fixture = Fixture::start().await;
+        let target = fixture.server.target().to_owned();
+        fixture.work.quick().await.unwrap();
+        within("the shutdown", fixture.server.shutdown(LONG)).await;
+        let again = Server::builder().bind(&target).await;
+        again.unwrap_or_else(|error| panic!("{target}: {error}"));
+        // Also when nobody was connected.
+        let server = Server::builder().bind("127.0.0.1:0").await.unwrap();
+        within("the shutdown", server.shutdown(LONG)).await;
+        let again = Server::builder().bind(server.target()).await;
+        again.unwrap_or_else(|error| panic!("{}: {error}", server.target()));
+    }
+}
+
+#[tokio::test]
+async fn several_shutdowns_at_a_time_all_return() {
+    let mut fixture = Fixture::start().await;
+    let work = fixture.work.clone();
+    let call = tokio::spawn(async move { work.stuck().await });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    let patient = fixture.shutting_down(LONG).await;
+    let impatient = fixture.shutting_down(SHORT).await;
+    within("the impatient shutdown", impatient).await.unwrap();
+    within("the patient shutdown", patient).await.unwrap();
+    within("the caller's error", call)
+        .await
+        .unwrap()
+        .unwrap_err();
+    within("a third", fixture.server.shutdown(LONG)).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_runs_on() {
+    let Fixture {
+        server,
+        client,
+        work,
+        ..
+    } = Fixture::start().await;
+    let target = server.target().to_owned();
+    drop(server);
+    within("an answer", work.quick()).await.unwrap();
+    let other = Client::connect(target).await.unwrap();
+    within("an answer", WorkClient::new(other).quick())
+        .await
+        .unwrap();
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_client_that_is_closed_lets_its_calls_end_and_makes_no_more() {
+    let mut fixture = Fixture::start().await;
+    let work = fixture.work.clone();
+    let call = tokio::spawn(async move { work.gated().await });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    let client = fixture.client.clone();
+    let close = started(async move { client.close(LONG).await }).await;
+    fixture.gate.notify_one();
+    assert_eq!(within("the answer", call).await.unwrap().unwrap(), "finished");
+    within("the close", close.finish()).await;
+    let status = within("the refusal", fixture.work.quick())
+        .await
+        .unwrap_err();
+    expect(&status, Code::Cancelled, Execution::NotSent);
+    assert_eq!(fixture.next().await, Happened::Dropped);
+}
+
+#[tokio::test]
+async fn a_client_closed_without_time_ends_its_calls() {
+    let mut fixture = Fixture::start().await;
+    let work = fixture.work.clone();
+    let call = tokio::spawn(async move { work.stuck().await });
+    assert_eq!(fixture.next().await, Happened::Entered);
+    let began = Instant::now();
+    within("the close", fixture.client.close(Duration::ZERO)).await;
+    let status = within("the caller's error", call).await.unwrap();
+    expect(
+        &status.unwrap_err(),
+        Code::Unavailable,
+        Execution::MayHaveExecuted,
+    );
+    assert!(began.elapsed() < SERVED);
+    assert_eq!(fixture.next().await, Happened::Dropped);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_ended_after_its_time_and_replaced_by_the_next_call() {
+    let limits = Limits::default().idle_timeout(Duration::from_millis(100));
+    let fixture = Fixture::configured(Server::builder().limits(limits)).await;
+    fixture.work.quick().await.unwrap();
+    let connection = fixture.client.raw();
+    let connection = connection.connection(Instant::now() + LONG).await.unwrap();
+    within("the end of the connection", connection.closed()).await;
+    within("the next call", fixture.work.quick()).await.unwrap();
+}
