@@ -23,7 +23,10 @@ impl Greeter for Polite {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let server = Server::builder().service(GreeterServer::new(Polite)).bind("127.0.0.1:0").await?;
+    let server = Server::builder()
+        .service(GreeterServer::new(Polite))
+        .bind("127.0.0.1:0")
+        .await?;
 
     let greeter = GreeterClient::new(Client::connect(server.target()).await?);
     println!("{}", greeter.hello("world".into()).await?);

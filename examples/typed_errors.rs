@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use iip_rpc::{Client, Execution, MethodError, Server, Status, service};
+use iip_rpc::{Client, MethodError, Server, Status, service};
 use serde::{Deserialize, Serialize};
 
 /// What can go wrong at the bank. The caller gets the same value that the handler returned.
@@ -52,9 +52,7 @@ impl Bank for SmallBank {
 /// A function that knows nothing of the bank fails with a `Status`; `?` makes it a `BankError`.
 fn check_office_hours(amount: u64) -> Result<(), Status> {
     if amount > 1000 {
-        // Nothing has been changed yet, so the caller may repeat the call as it is.
-        let status = Status::unavailable("large amounts from 9 to 5 only");
-        return Err(status.with_execution(Execution::NotExecuted));
+        return Err(Status::unavailable("large amounts from 9 to 5 only"));
     }
     Ok(())
 }

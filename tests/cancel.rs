@@ -13,6 +13,8 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, mpsc};
 
+use common::frame::RawFrame;
+use common::peer::Peer;
 use common::{SERVED, started, within};
 
 /// No deadline ends a call in these tests.
@@ -125,7 +127,7 @@ impl Work for Shop {
 }
 
 struct Fixture {
-    _server: Server,
+    server: Server,
     client: Client,
     work: WorkClient,
     happened: mpsc::UnboundedReceiver<Happened>,
@@ -143,11 +145,7 @@ impl Fixture {
         Self::configured(None, Server::builder(), client).await
     }
 
-    async fn configured(
-        next: Option<&Self>,
-        server: ServerBuilder,
-        client: ClientBuilder,
-    ) -> Self {
+    async fn configured(next: Option<&Self>, server: ServerBuilder, client: ClientBuilder) -> Self {
         let (sender, happened) = mpsc::unbounded_channel();
         let gate = Arc::new(Notify::new());
         let shop = Shop {
@@ -160,13 +158,9 @@ impl Fixture {
             .bind("127.0.0.1:0")
             .await
             .unwrap();
-        let client = client
-            .timeout(LONG)
-            .connect(server.target())
-            .await
-            .unwrap();
+        let client = client.timeout(LONG).connect(server.target()).await.unwrap();
         Self {
-            _server: server,
+            server,
             work: WorkClient::new(client.clone()),
             client,
             happened,
@@ -224,7 +218,9 @@ async fn a_dropped_call_drops_its_handler_and_the_channel_serves_on() {
     drop(call);
     assert_eq!(fixture.soon().await, Happened::Dropped);
     fixture.serves_in_order().await;
-    let after = within("a call after", fixture.work.port(&ctx)).await.unwrap();
+    let after = within("a call after", fixture.work.port(&ctx))
+        .await
+        .unwrap();
     assert_eq!(before, after, "the connection was replaced");
 }
 
@@ -420,6 +416,19 @@ async fn a_client_that_goes_away_ends_its_handlers() {
     assert_eq!(seen, [Happened::Dropped, Happened::Told]);
     fixture.gate.notify_one();
     assert_eq!(fixture.soon().await, Happened::Ended);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_ends_its_handlers() {
+    let mut fixture = Fixture::start().await;
+    let addr = fixture.server.local_addr().unwrap();
+    let mut peer = Peer::connect(addr).await;
+    let channel = peer.open_channel().await;
+    peer.send_frame(&RawFrame::request("/work/abort", channel, "{}"))
+        .await;
+    assert_eq!(fixture.next().await, Happened::Entered);
+    peer.reset().await;
+    assert_eq!(fixture.soon().await, Happened::Dropped);
 }
 
 #[tokio::test]

@@ -452,10 +452,7 @@ async fn time_in_the_queue_counts_and_the_call_was_not_sent() {
     let phases = status.phases().unwrap();
     assert!(phases.wait_for_channel >= SHORT, "{phases:?}");
     assert_eq!(phases.answer, Duration::ZERO);
-    assert!(
-        status.to_string().contains("wait for channel"),
-        "{status}"
-    );
+    assert!(status.to_string().contains("wait for channel"), "{status}");
     first.abort();
     assert_eq!(fixture.next().await, Happened::Dropped("hang"));
     within("a call after", work.quick()).await.unwrap();

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead, read_status};
@@ -30,6 +32,8 @@ trait Bank {
     async fn transfer(&self, to: String, amount: u64) -> Result<u64, TransferError>;
     async fn explain(&self) -> Result<(), Status>;
     async fn refuse(&self) -> Result<(), Status>;
+    /// Fails after `ms`.
+    async fn think(&self, ms: u64) -> Result<(), Status>;
     async fn panic_at_once(&self) -> Result<(), Status>;
     async fn panic_later(&self) -> Result<(), TransferError>;
     #[rpc(raw)]
@@ -67,6 +71,11 @@ impl Bank for Vault {
 
     async fn refuse(&self) -> Result<(), Status> {
         Err(Status::unavailable("not now").with_execution(Execution::NotExecuted))
+    }
+
+    async fn think(&self, ms: u64) -> Result<(), Status> {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        Err(Status::aborted("thought better of it"))
     }
 
     async fn panic_at_once(&self) -> Result<(), Status> {
@@ -201,6 +210,18 @@ async fn a_status_arrives_with_its_details_and_metadata() {
     assert_eq!(status.details()[..], [1, 2, 0]);
     assert_eq!(status.metadata().text("retry-after"), Some("3"));
     assert_eq!(status.metadata().get("x-bytes").unwrap()[..], [0, 255]);
+}
+
+#[tokio::test]
+async fn a_status_of_a_handler_that_took_its_time_says_where_it_went() {
+    let (_server, client) = serve(BankServer::new(Vault)).await;
+    let status = BankClient::new(client).think(30).await.unwrap_err();
+    expect(&status, Code::Aborted, Execution::MayHaveExecuted);
+    let phases = *status.phases().expect("every failed call is measured");
+    let took = Duration::from_millis(30);
+    assert!(phases.server_handler >= Some(took), "{phases:?}");
+    assert!(phases.answer >= took, "{phases:?}");
+    assert!(phases.total() >= took, "{status}");
 }
 
 #[tokio::test]

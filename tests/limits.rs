@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use iip_rpc::{
-    CallContext, Client, ClientBuilder, Code, Execution, Limits, Server,
-    ServerBuilder, Status, service,
+    CallContext, Client, ClientBuilder, Code, Execution, Limits, Server, ServerBuilder, Status,
+    service,
 };
 use tokio::sync::{Notify, Semaphore};
 
@@ -98,11 +98,7 @@ impl Fixture {
             .bind("127.0.0.1:0")
             .await
             .unwrap();
-        let client = client
-            .timeout(LONG)
-            .connect(server.target())
-            .await
-            .unwrap();
+        let client = client.timeout(LONG).connect(server.target()).await.unwrap();
         Self {
             server,
             store: StoreClient::new(client),
@@ -118,7 +114,11 @@ impl Fixture {
         let before = within("a call before", self.store.port(&ctx)).await;
         let outcome = within("the failure", fail).await;
         let after = within("a call after", self.store.port(&ctx)).await;
-        assert_eq!(before.unwrap(), after.unwrap(), "the connection was replaced");
+        assert_eq!(
+            before.unwrap(),
+            after.unwrap(),
+            "the connection was replaced"
+        );
         assert_eq!(self.store.put(vec![1; 10].into()).await, Ok(10));
         outcome
     }
@@ -170,7 +170,10 @@ async fn a_request_over_the_limit_of_the_server_is_not_executed() {
         expect_too_large(&status, Execution::NotExecuted, size, LIMIT);
     }
     let call = fixture.store.put(vec![7; LIMIT - 100].into());
-    assert_eq!(within("a call below the limit", call).await, Ok(LIMIT as u64 - 100));
+    assert_eq!(
+        within("a call below the limit", call).await,
+        Ok(LIMIT as u64 - 100)
+    );
 }
 
 #[tokio::test]
@@ -395,5 +398,4 @@ async fn an_option_that_cannot_work_is_named() {
         (Code::InvalidArgument, Execution::NotSent),
         "{status}"
     );
-
 }

@@ -156,7 +156,11 @@ async fn the_metadata_of_a_context_stands_behind_that_of_the_options() {
     let seen = headers.with_options(options).received_by(&ctx).await;
     assert_eq!(
         seen.unwrap(),
-        [entry("x-one", "0"), entry("x-two", "1"), entry("x-two", "2")]
+        [
+            entry("x-one", "0"),
+            entry("x-two", "1"),
+            entry("x-two", "2")
+        ]
     );
 }
 

@@ -206,11 +206,7 @@ async fn plain_json_is_answered_in_plain_json() {
             r#"{"second":"x","first":null}"#,
             r#""None Some(\"x\")""#,
         ),
-        (
-            "/shop/buy",
-            r#""bread""#,
-            r#"{"name":"bread","price":3}"#,
-        ),
+        ("/shop/buy", r#""bread""#, r#"{"name":"bread","price":3}"#),
         ("/shop/time_left", "{}", "false"),
         (
             "/v1/price",
@@ -306,7 +302,13 @@ async fn a_raw_method_takes_and_gives_bytes_as_they_are() {
     let server = shop().await;
     let mut peer = ByHand::connect(server.local_addr().unwrap()).await;
     // Also those that look like an envelope or like nothing at all.
-    for body in [&b"text"[..], b"{\"a\":1", &[0x80, 1, 0], &[0], &[0xFF; 5_000]] {
+    for body in [
+        &b"text"[..],
+        b"{\"a\":1",
+        &[0x80, 1, 0],
+        &[0],
+        &[0xFF; 5_000],
+    ] {
         assert_eq!(peer.call("/echo", body).await, body);
     }
     assert_eq!(
@@ -508,9 +510,7 @@ async fn the_in_band_errors_of_a_go_server_become_statuses() {
             "/shop/add" => r#"{"code":102,"message":"handle error"}"#,
             "/shop/nothing" => r#"{"code":101,"message":"handle no response"}"#,
             "/shop/square" => r#"{"code":-1,"message":"handler fail:boom"}"#,
-            _ => {
-                r#"{"code":2,"message":"sold out until may","error":{"SoldOut":{"until":"may"}}}"#
-            }
+            _ => r#"{"code":2,"message":"sold out until may","error":{"SoldOut":{"until":"may"}}}"#,
         }
         .into()
     })

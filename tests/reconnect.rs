@@ -7,9 +7,7 @@ mod common;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use iip_rpc::{
-    CallOptions, Client, Code, Execution, Limits, Server, Status, service,
-};
+use iip_rpc::{CallOptions, Client, Code, Execution, Limits, Server, Status, service};
 use tokio::net::TcpListener;
 
 use common::frame::RawFrame;
@@ -197,7 +195,7 @@ async fn a_caller_that_gives_up_leaves_the_attempt_to_the_others() {
     let first = work.clone();
     let first = started(async move { first.number().await }).await;
     let second = work.clone();
-    let second = started(async move { second.number().await }).await;
+    let second = tokio::spawn(async move { second.number().await });
     let mut go = GoLike::accept(&listener).await;
     drop(first);
     go.open(1).await;
@@ -205,7 +203,7 @@ async fn a_caller_that_gives_up_leaves_the_attempt_to_the_others() {
     go.peer
         .send_frame(&RawFrame::answer("/work/number", frame.channel, "7"))
         .await;
-    assert_eq!(within("the answer", second.finish()).await, Ok(7));
+    assert_eq!(within("the answer", second).await.unwrap(), Ok(7));
 }
 
 /// A server like the Go one, moved by the test.
@@ -230,11 +228,7 @@ impl GoLike {
             let answer = match frame.path_text().as_str() {
                 "/sys/hello" => {
                     hello = true;
-                    RawFrame::answer(
-                        "/sys/hello",
-                        0,
-                        r#"{"code":102,"message":"handle error"}"#,
-                    )
+                    RawFrame::answer("/sys/hello", 0, r#"{"code":102,"message":"handle error"}"#)
                 }
                 "/sys/new_channel" => {
                     self.granted += 1;

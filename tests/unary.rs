@@ -1,11 +1,14 @@
 //! Typed calls that succeed, over real sockets: what a trait can say, and where its server can be.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 mod common;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -123,9 +126,7 @@ impl Everything for Mirror {
         k: String,
         l: Option<u8>,
     ) -> Result<String, Status> {
-        Ok(format!(
-            "{a} {b} {c} {d} {e} {f} {g} {h} {i} {j} {k} {l:?}"
-        ))
+        Ok(format!("{a} {b} {c} {d} {e} {f} {g} {h} {i} {j} {k} {l:?}"))
     }
 
     async fn bytes(&self, data: Bytes) -> Result<Bytes, Status> {
@@ -624,6 +625,56 @@ async fn calls_spread_over_several_connections() {
         seen.insert(ports.mine().await.unwrap());
     }
     assert_eq!(seen.len(), 3);
+}
+
+/// Holds its thread, but only after it has let others run.
+#[service]
+trait Hog {
+    async fn compute(&self) -> Result<(), Status>;
+    async fn quick(&self) -> Result<(), Status>;
+}
+
+struct Pig {
+    entered: Arc<tokio::sync::Notify>,
+    free: Arc<AtomicBool>,
+}
+
+impl Hog for Pig {
+    async fn compute(&self) -> Result<(), Status> {
+        self.entered.notify_one();
+        tokio::task::yield_now().await;
+        while !self.free.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    async fn quick(&self) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_handler_that_had_to_wait_computes_beside_its_connection() {
+    let (entered, free) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+    let pig = Pig {
+        entered: Arc::clone(&entered),
+        free: Arc::clone(&free),
+    };
+    let (_server, client) = serve(HogServer::new(pig)).await;
+    let hog = HogClient::new(client);
+    let computing = hog.clone();
+    let computing = tokio::spawn(async move { computing.compute().await });
+    within("the handler", entered.notified()).await;
+    let quick = tokio::time::timeout(common::SERVED, hog.quick()).await;
+    free.store(true, Ordering::Relaxed);
+    within("the end of the computation", computing)
+        .await
+        .unwrap()
+        .unwrap();
+    quick
+        .expect("answered while the other handler holds its thread")
+        .unwrap();
 }
 
 #[service]

@@ -24,7 +24,7 @@ use crate::clock;
 use crate::connection::{Closing, Shared, State};
 use crate::decoder::{Decoder, Partial};
 use crate::error::ConnectionError;
-use crate::frame::{ChannelId, Frame, Side};
+use crate::frame::{ChannelId, Side};
 use crate::proto::Event;
 use crate::serve::Dispatcher;
 
@@ -47,11 +47,10 @@ pub(crate) struct Driver<S> {
     dispatcher: Option<Dispatcher>,
     /// Taken from the machine, not yet written.
     batch: VecDeque<Bytes>,
-    frames: Vec<Frame>,
     /// The decoder may hold complete frames that were not looked at: their callers are woken after those before them
     /// have run.
     more: bool,
-    events: Vec<Event>,
+    events: VecDeque<Event>,
     answers: Vec<(ChannelId, Body)>,
     wakers: Vec<Waker>,
     /// Fires at or before the next time limit; moved only to fire earlier.
@@ -91,9 +90,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             shared,
             dispatcher,
             batch: VecDeque::new(),
-            frames: Vec::new(),
             more: false,
-            events: Vec::new(),
+            events: VecDeque::new(),
             answers: Vec::new(),
             wakers: Vec::new(),
             timer: None,
@@ -290,27 +288,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         now: Instant,
     ) -> Result<bool, ConnectionError> {
         self.more = false;
-        let decoded = loop {
+        let mut state = self.shared.lock();
+        let outcome = loop {
             match self.decoder.next_frame() {
-                Ok(Some(frame)) => self.frames.push(frame),
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
+                Ok(Some(frame)) => {
+                    if let Err(error) = state.proto.handle_frame(frame) {
+                        break Err(error);
+                    }
+                }
+                Ok(None) => {
+                    let judged = self
+                        .decoder
+                        .unfinished_head()
+                        .map_or(Ok(()), |head| state.proto.check_head(head));
+                    break judged.map_err(ConnectionError::from);
+                }
+                Err(error) => break Err(error.into()),
             }
         };
-        let mut state = self.shared.lock();
-        let mut outcome = Ok(());
-        for frame in self.frames.drain(..) {
-            outcome = state.proto.handle_frame(frame);
-            if outcome.is_err() {
-                break;
-            }
-        }
-        if outcome.is_ok() {
-            outcome = decoded.map_err(ConnectionError::from);
-        }
-        if let (Ok(()), Some(head)) = (&outcome, self.decoder.unfinished_head()) {
-            outcome = state.proto.check_head(head).map_err(ConnectionError::from);
-        }
         drop(state);
         self.run_handlers(cx, now);
         outcome.map(|()| false)
@@ -327,8 +322,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 for (channel, answer) in self.answers.drain(..) {
                     state.reply(channel, answer);
                 }
-                self.events
-                    .extend(std::iter::from_fn(|| state.proto.poll_event()));
+                state.proto.take_events(&mut self.events);
             }
             if self.events.is_empty() {
                 return;
@@ -414,8 +408,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             state.proto.release_memory();
             self.decoder.release_when_empty();
             self.batch = VecDeque::new();
-            self.frames = Vec::new();
-            self.events = Vec::new();
+            self.events = VecDeque::new();
             self.answers = Vec::new();
         }
         state.driver = Some(cx.waker().clone());

@@ -339,10 +339,10 @@ impl State {
 }
 
 /// Runs the handlers of one connection.
-#[derive(Debug)]
 pub(crate) struct Dispatcher {
     routes: Arc<Routes>,
     serial: u64,
+    last: Option<(Bytes, Arc<dyn Handler>)>,
 }
 
 /// One request on its way to its handler.
@@ -357,17 +357,31 @@ struct Begun {
 
 impl Dispatcher {
     pub(crate) fn new(routes: Arc<Routes>) -> Self {
-        Self { routes, serial: 0 }
+        Self {
+            routes,
+            serial: 0,
+            last: None,
+        }
     }
 
-    fn handler(&self, path: &Bytes) -> Option<&Arc<dyn Handler>> {
+    /// The handler of a path. Requests of a connection mostly repeat the path before, in the same memory.
+    #[inline]
+    fn handler(&mut self, path: &Bytes) -> Option<Arc<dyn Handler>> {
+        if let Some((last, handler)) = &self.last
+            && last.as_ptr() == path.as_ptr()
+            && last.len() == path.len()
+        {
+            return Some(Arc::clone(handler));
+        }
         let fallback = || {
             self.routes
                 .fallback
                 .as_ref()
                 .filter(|_| std::str::from_utf8(path).is_ok())
         };
-        self.routes.handlers.get(path.as_ref()).or_else(fallback)
+        let handler = Arc::clone(self.routes.handlers.get(path.as_ref()).or_else(fallback)?);
+        self.last = Some((path.clone(), Arc::clone(&handler)));
+        Some(handler)
     }
 
     /// Handles one event, outside the lock. Returns the answer if it is there at once.
@@ -495,7 +509,6 @@ impl Dispatcher {
         } else {
             Bytes::new()
         };
-        let handler = Arc::clone(handler);
         self.serial += 1;
         let serial = self.serial;
         let (mut body, mut parts, mut reply) = (body, None, None);

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use proc_macro2::{Ident, TokenStream};
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 
 use crate::{
     attr::OnCancel,
-    model::{Kind, MethodDef, ServiceDef},
+    model::{Decoded, Kind, MethodDef, ServiceDef},
 };
 
 /// The struct. It stands in the user's module, beside the trait.
@@ -158,7 +158,17 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
         }
         None => quote!(__rpc::None),
     };
-    let sent = method.args.iter().map(|arg| arg.sent());
+    let sent = method
+        .args
+        .iter()
+        .map(|arg| match (method.kind, &arg.decoded) {
+            // What the call owns may leave without a copy.
+            (Kind::Unary, Decoded::Value(_)) => {
+                let ident = arg.sent();
+                quote_spanned!(ident.span()=> __rpc::ByValue(#ident))
+            }
+            _ => arg.sent().into_token_stream(),
+        });
     // What the result lacks is reported where the user wrote the result, and what an argument lacks at its type.
     let (at, constant) = (method.output_span(), quote!(Self::#constant));
     let call = match method.kind {

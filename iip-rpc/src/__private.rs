@@ -14,6 +14,7 @@ pub use std::vec::Vec;
 
 pub use bytes::Bytes;
 
+pub use crate::payload::ByValue;
 pub use crate::{
     CallContext, CallOptions, Client, MethodDescriptor, MethodError, Methods, OnCancel, Service,
     Status,

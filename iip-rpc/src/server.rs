@@ -26,10 +26,15 @@ use crate::context::{CallContext, now};
 use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
 use crate::metadata::Metadata;
 use crate::method::{MethodDescriptor, OnCancel};
+use crate::payload::ByValue;
 use crate::scratch;
 use crate::status::{Execution, MethodError, Status};
 
 /// Something a [`Server`] can serve. `#[service]` implements it for the server type it makes, such as `GreeterServer`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no service",
+    note = "wrap the implementation in the server type that `#[service]` made, as in `GreeterServer::new(..)`"
+)]
 pub trait Service {
     /// Registers every method.
     fn register(self, methods: &mut Methods);
@@ -216,7 +221,7 @@ where
 impl<S, A, T, E, F, Fut> Unary<S, A, T, E, F>
 where
     A: FromArguments,
-    T: Serialize,
+    T: Serialize + 'static,
     E: MethodError,
     F: Fn(Arc<S>, CallContext, A) -> Fut,
     Fut: Future<Output = Result<T, E>>,
@@ -281,22 +286,22 @@ fn timing(received: Instant) -> ServerTiming {
     }
 }
 
-fn encode_result<T: Serialize, E: MethodError>(
+fn encode_result<T: Serialize + 'static, E: MethodError>(
     codec: CodecId,
     result: Result<T, E>,
     timing: Option<ServerTiming>,
     metadata: &Metadata,
     plain: bool,
 ) -> Result<Body, Status> {
-    let encoded = scratch::encode(|out| match &result {
+    let encoded = scratch::encode(|out| match result {
         Ok(value) => {
             if !plain {
                 ReplyHead::write(codec, Outcome::Value, timing, metadata, out);
             }
-            encode_value_split(codec, value, out)
+            encode_value_split(codec, &ByValue(value), out)
         }
         Err(error) if plain => {
-            envelope::write_plain_error(error, out);
+            envelope::write_plain_error(&error, out);
             Ok(None)
         }
         Err(error) => match error.as_status() {
@@ -308,7 +313,7 @@ fn encode_result<T: Serialize, E: MethodError>(
             }
             None => {
                 ReplyHead::write(codec, Outcome::Error, timing, metadata, out);
-                encode_value_split(codec, error, out)
+                encode_value_split(codec, &error, out)
             }
         },
     });

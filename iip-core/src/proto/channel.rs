@@ -136,21 +136,27 @@ impl ChannelTable {
         &mut self.channels[key]
     }
 
-    pub(crate) fn remove(&mut self, id: ChannelId) {
-        let Some(key) = self.key(id) else { return };
-        self.channels.remove(key);
-        let index = id.0 as usize;
-        if index < DENSE {
-            self.dense[index] = NONE;
-        } else {
-            self.sparse.remove(&id.0);
-        }
-        if self.channels.is_empty() {
-            self.sparse = HashMap::new();
-            if self.channels.capacity() > 64 {
-                self.channels = Slab::new();
-                self.dense = Vec::new();
+    /// Forgets all channels but those that `keep` wants.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Channel) -> bool) {
+        let channels = &mut self.channels;
+        for key in &mut self.dense {
+            if channels
+                .get(*key as usize)
+                .is_some_and(|channel| !keep(channel))
+            {
+                channels.remove(*key as usize);
+                *key = NONE;
             }
+        }
+        self.sparse.retain(|_, key| {
+            let kept = channels.get(*key as usize).is_some_and(&keep);
+            if !kept {
+                channels.try_remove(*key as usize);
+            }
+            kept
+        });
+        if channels.is_empty() {
+            *self = Self::default();
         }
     }
 

@@ -234,6 +234,8 @@ pub(super) struct Model {
     to_client: VecDeque<u8>,
     /// The channels the client may use.
     channels: Vec<ChannelId>,
+    /// Channels that were asked for.
+    asked_for: usize,
     calls: BTreeMap<ChannelId, VecDeque<ModelCall>>,
     tokens: usize,
     answers: usize,
@@ -250,6 +252,7 @@ impl Model {
             to_server: VecDeque::new(),
             to_client: VecDeque::new(),
             channels: vec![ChannelId::ZERO],
+            asked_for: 0,
             calls: BTreeMap::new(),
             tokens: 0,
             answers: 0,
@@ -281,7 +284,8 @@ impl Model {
         self.now += Duration::from_millis(1);
         match operation {
             // A client keeps to the limit of its server.
-            Operation::OpenChannel if self.channels.len() < 6 => {
+            Operation::OpenChannel if self.asked_for < 6 => {
+                self.asked_for += 1;
                 self.client.machine.open_channel();
             }
             Operation::OpenChannel => {}
@@ -647,7 +651,9 @@ fn hostile_client(cut: u8, data: &[u8]) {
                         server.machine.stream_request(channel);
                     }
                     Event::RequestPart {
-                        channel, ends: true, ..
+                        channel,
+                        ends: true,
+                        ..
                     } => open.push_back(channel),
                     // Some handlers answer before they have read everything.
                     Event::RequestPart { channel, .. } if cut & 2 == 2 => {
@@ -777,8 +783,9 @@ pub fn machine(data: &[u8]) {
         1 => hostile_server(how, data),
         _ => {
             let mut data = data.iter().copied();
-            let operations: Vec<Operation> =
-                std::iter::from_fn(|| Operation::read(&mut data)).take(256).collect();
+            let operations: Vec<Operation> = std::iter::from_fn(|| Operation::read(&mut data))
+                .take(256)
+                .collect();
             Model::run(how & 1 == 1, &operations);
         }
     }

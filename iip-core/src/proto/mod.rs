@@ -10,6 +10,8 @@
 mod channel;
 mod client;
 pub(crate) mod control;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod outbox;
 mod server;
 mod timers;
@@ -99,6 +101,8 @@ pub(crate) struct Connection {
     granted: u32,
     /// Client: the channel of the control stream.
     control: Option<ChannelId>,
+    /// Server: the path field that was read last.
+    last_path: server::RequestPath,
     /// Server: requests shown to handlers and not answered.
     open_calls: usize,
     /// Bytes of unfinished messages and of requests that wait their turn.
@@ -121,6 +125,7 @@ impl Connection {
             timers: Timers::new(now),
             granted: 0,
             control: None,
+            last_path: server::RequestPath::default(),
             open_calls: 0,
             buffered: 0,
             peer_knows_hello: false,
@@ -255,6 +260,11 @@ impl Connection {
         self.events.pop_front()
     }
 
+    /// All events at once, for an empty queue.
+    pub(crate) fn take_events(&mut self, events: &mut VecDeque<Event>) {
+        std::mem::swap(&mut self.events, events);
+    }
+
     /// Moves what is ready to be written into `batch`.
     pub(crate) fn take_output(&mut self, batch: &mut VecDeque<Bytes>) {
         self.outbox.take_into(batch);
@@ -268,6 +278,10 @@ impl Connection {
 
     /// Gives memory back that only work needs.
     pub(crate) fn release_memory(&mut self) {
+        if self.side == Side::Server {
+            // A client's channels are its pool; a server knows nothing of a channel at rest.
+            self.channels.retain(|channel| !channel.is_at_rest());
+        }
         self.outbox.release_when_empty();
         if self.events.capacity() > 8 {
             self.events = VecDeque::new();

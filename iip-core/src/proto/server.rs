@@ -28,7 +28,7 @@ impl Connection {
         }
         if frame.status == FrameStatus::RequestFirst {
             // A channel whose message is unfinished has state before it counts as a call.
-            if self.channels.len() >= self.limits.channels() && self.channels.get(id).is_none() {
+            if self.channels.get(id).is_none() && self.channels_in_use() >= self.limits.channels() {
                 return Err(ProtocolError::TooManyChannels {
                     limit: self.limits.channels(),
                 });
@@ -61,7 +61,9 @@ impl Connection {
                     // Its place as the open request was taken when it began.
                     channel.open = None;
                     self.open_calls -= 1;
-                    self.show(id, assembly.path, assembly.data.freeze());
+                    if !self.show(id, &assembly.path, assembly.data.freeze()) {
+                        self.show_next(id);
+                    }
                 }
                 Incoming::Collect => self.on_request(id, assembly.path, assembly.data.freeze()),
                 Incoming::Skip if assembly.too_large => {
@@ -80,7 +82,7 @@ impl Connection {
                         });
                     }
                 }
-                Incoming::Stream | Incoming::Skip | Incoming::Control => self.rest(id),
+                Incoming::Stream | Incoming::Skip | Incoming::Control => {}
             }
         }
         Ok(())
@@ -90,7 +92,7 @@ impl Connection {
     fn on_request(&mut self, id: ChannelId, path: Bytes, body: Bytes) {
         let channel = self.channels.get_or_insert(id);
         if channel.open.is_none() && channel.waiting.is_empty() {
-            self.show(id, path, body);
+            self.show(id, &path, body);
         } else {
             self.buffered += body.len() + path.len();
             channel.waiting.push_back(WaitingRequest {
@@ -114,7 +116,9 @@ impl Connection {
         {
             return;
         }
-        let (label, query) = split_path(&assembly.path);
+        let RequestPath {
+            label, query, kind, ..
+        } = RequestPath::read(&assembly.path);
         if label == control::CONTROL.as_bytes() {
             let first = assembly.data.split().freeze();
             assembly.incoming = Incoming::Control;
@@ -122,7 +126,7 @@ impl Connection {
             self.on_control(first);
             return;
         }
-        if check_label(&label).is_err() || is_reserved(&label) {
+        if kind != PathKind::Handlers {
             return;
         }
         channel.open = Some(label.clone());
@@ -135,30 +139,49 @@ impl Connection {
         });
     }
 
-    /// Shows a request to the layer above, or answers it here if its path is the protocol's own.
-    fn show(&mut self, id: ChannelId, raw_path: Bytes, body: Bytes) {
-        let (label, query) = split_path(&raw_path);
-        self.channels.get_or_insert(id).open = Some(label.clone());
-        self.open_calls += 1;
-        if check_label(&label).is_err() {
+    /// Shows a request to the layer above, or answers it here if its path is the protocol's own. `true` if it was shown
+    /// and its channel waits for the answer.
+    fn show(&mut self, id: ChannelId, raw_path: &Bytes, body: Bytes) -> bool {
+        self.read_path(raw_path);
+        let path = &self.last_path;
+        match path.kind {
+            PathKind::Handlers => {
+                let (label, query) = (path.label.clone(), path.query.clone());
+                self.channels.get_or_insert(id).open = Some(label.clone());
+                self.open_calls += 1;
+                self.events.push_back(Event::Request {
+                    channel: id,
+                    path: label,
+                    query,
+                    body,
+                });
+                true
+            }
             // Go closes, or forges a frame (defects D18, D19): answered under a label that can be encoded.
-            self.channels.get_or_insert(id).open = Some(Bytes::from_static(SAFE_LABEL));
-            self.reply(id, Bytes::from_static(control::NO_HANDLER), true);
-        } else if is_reserved(&label) {
-            let answer = self.answer_reserved(&label, &body);
-            self.reply(id, answer, true);
-        } else {
-            self.events.push_back(Event::Request {
-                channel: id,
-                path: label,
-                query,
-                body,
-            });
+            PathKind::Unfit => {
+                self.send(id, SAFE_LABEL, control::NO_HANDLER, true, true);
+                false
+            }
+            PathKind::Reserved => {
+                let label = path.label.clone();
+                let answer = self.answer_reserved(&label, &body);
+                self.send(id, &label, answer, true, true);
+                false
+            }
+        }
+    }
+
+    /// Reads a path field. Requests of a connection mostly repeat the one before, which the decoder hands out again.
+    #[inline]
+    fn read_path(&mut self, raw: &Bytes) {
+        let last = &self.last_path.raw;
+        if last.as_ptr() != raw.as_ptr() || last.len() != raw.len() {
+            self.last_path = RequestPath::read(raw);
         }
     }
 
     fn open_too_large(&mut self, id: ChannelId, path: Bytes, size: usize) {
-        let (label, _) = split_path(&path);
+        let label = RequestPath::read(&path).label;
         let channel = self.channels.get_or_insert(id);
         if channel.open.replace(label.clone()).is_none() {
             self.open_calls += 1;
@@ -173,7 +196,7 @@ impl Connection {
     fn answer_reserved(&mut self, label: &[u8], body: &[u8]) -> Bytes {
         if label == control::NEW_CHANNEL.as_bytes() {
             // S3: a grant is a number, not an allocation; only channels with state are bounded.
-            if self.channels.len() > self.limits.channels() || self.granted == u32::MAX {
+            if self.channels_in_use() > self.limits.channels() || self.granted == u32::MAX {
                 return Bytes::from_static(control::CHANNEL_LIMIT);
             }
             self.granted += 1;
@@ -251,30 +274,67 @@ impl Connection {
         true
     }
 
-    /// The open request is answered: whose turn is it now?
+    /// The channel has no open request: whose turn is it now? A request that is answered at once makes way for the next.
     fn show_next(&mut self, id: ChannelId) {
-        let Some(channel) = self.channels.get_mut(id) else {
-            return;
-        };
-        if let Some(WaitingRequest { path, body }) = channel.waiting.pop_front() {
+        while let Some(channel) = self.channels.get_mut(id) {
+            let Some(WaitingRequest { path, body }) = channel.waiting.pop_front() else {
+                if channel.assembly.is_some() {
+                    self.begin_request(id);
+                }
+                return;
+            };
             if body.is_empty() {
                 return self.open_too_large(id, path, self.limits.message_bytes());
             }
             self.buffered -= body.len() + path.len();
-            return self.show(id, path, body);
+            if self.show(id, &path, body) {
+                return;
+            }
         }
-        self.begin_request(id);
-        self.rest(id);
     }
 
-    /// Keeps nothing of a channel at rest.
-    fn rest(&mut self, id: ChannelId) {
-        if self
-            .channels
-            .get(id)
-            .is_some_and(super::channel::Channel::is_at_rest)
-        {
-            self.channels.remove(id);
+    /// How many channels have a call or a message on them. Those at rest are forgotten on the way.
+    fn channels_in_use(&mut self) -> usize {
+        if self.channels.len() >= self.limits.channels() {
+            self.channels.retain(|channel| !channel.is_at_rest());
+        }
+        self.channels.len()
+    }
+}
+
+/// A path field and what it means.
+#[derive(Debug, Default)]
+pub(super) struct RequestPath {
+    raw: Bytes,
+    label: Bytes,
+    query: Bytes,
+    kind: PathKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum PathKind {
+    /// For the layer above.
+    Handlers,
+    /// The protocol's own.
+    Reserved,
+    /// It cannot be the label of an answer.
+    #[default]
+    Unfit,
+}
+
+impl RequestPath {
+    fn read(raw: &Bytes) -> Self {
+        let (label, query) = split_path(raw);
+        let kind = match check_label(&label) {
+            Err(_) => PathKind::Unfit,
+            Ok(()) if is_reserved(&label) => PathKind::Reserved,
+            Ok(()) => PathKind::Handlers,
+        };
+        Self {
+            raw: raw.clone(),
+            label,
+            query,
+            kind,
         }
     }
 }
