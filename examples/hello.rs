@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use iip_rpc::{Client, Server, Status, service};
 
+/// Greets people.
 #[service]
 pub trait Greeter {
     /// Greets someone.

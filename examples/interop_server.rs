@@ -37,7 +37,7 @@ async fn slow(request: Request) -> Answer {
 
 async fn fail(request: Request) -> Answer {
     Err(HandlerError::new(
-        request.query_param("msg").unwrap_or("boom".into()),
+        request.query_param("msg").unwrap_or_else(|| "boom".into()),
     ))
 }
 

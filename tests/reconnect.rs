@@ -4,7 +4,9 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use iip_rpc::{CallOptions, Client, Code, Execution, Limits, Server, Status, service};
@@ -346,6 +348,60 @@ async fn a_server_that_closes_while_a_call_connects_fails_that_call_unsent() {
     drop(accepted(&listener).await);
     let status = within("the refusal", call.finish()).await.unwrap_err();
     expect(&status, Code::Unavailable, Execution::NotSent);
+}
+
+/// Remembers every number it was called with.
+#[service]
+trait Ledger {
+    async fn book(&self, number: u32) -> Result<(), Status>;
+}
+
+struct Book(Arc<Mutex<HashSet<u32>>>);
+
+impl Ledger for Book {
+    async fn book(&self, number: u32) -> Result<(), Status> {
+        self.0.lock().unwrap().insert(number);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_said_not_to_have_run_never_did() {
+    const CALLS: u32 = 2_000;
+    let booked = Arc::new(Mutex::new(HashSet::new()));
+    // The server ends connections just when the next call comes, again and again.
+    let idle = Duration::from_millis(1);
+    let server = Server::builder()
+        .limits(Limits::default().idle_timeout(idle))
+        .service(LedgerServer::new(Book(Arc::clone(&booked))))
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let lazy = Client::builder()
+        .timeout(LONG)
+        .connect_lazy(server.target())
+        .unwrap();
+    let ledger = LedgerClient::new(lazy);
+    let (mut answered, mut in_doubt) = (0, 0);
+    for number in 0..CALLS {
+        match within("an outcome", ledger.book(number)).await {
+            Ok(()) => {
+                answered += 1;
+                assert!(booked.lock().unwrap().contains(&number));
+            }
+            Err(status) if status.execution().is_safe_to_repeat() => assert!(
+                !booked.lock().unwrap().contains(&number),
+                "call {number} has run, and yet: {status}"
+            ),
+            Err(_) => in_doubt += 1,
+        }
+        let pause = idle + Duration::from_micros(u64::from(number % 40) * 10);
+        tokio::time::sleep(pause).await;
+    }
+    assert!(
+        answered > in_doubt,
+        "{answered} answered, {in_doubt} in doubt"
+    );
 }
 
 #[tokio::test]

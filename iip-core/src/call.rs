@@ -813,7 +813,7 @@ impl Channel {
             path,
             work,
             now,
-            deadline: now + self.timeout,
+            deadline: clock::after(now, self.timeout),
             on: Some(self.id),
             waker: None,
         })

@@ -324,7 +324,13 @@ impl Client {
     }
 
     async fn first_connection(&self) -> Result<(), CallError> {
-        let deadline = clock::now() + self.inner.config.connect_timeout + Duration::from_secs(1);
+        let deadline = clock::after(
+            clock::now(),
+            self.inner
+                .config
+                .connect_timeout
+                .saturating_add(Duration::from_secs(1)),
+        );
         self.connection(deadline).await.map(drop)
     }
 
@@ -358,7 +364,10 @@ impl Client {
         options: CallOptions,
     ) -> Result<Bytes, CallError> {
         let started = clock::now();
-        let deadline = started + options.timeout.unwrap_or(self.inner.config.call_timeout);
+        let deadline = clock::after(
+            started,
+            options.timeout.unwrap_or(self.inner.config.call_timeout),
+        );
         // A look at the clock costs as much as a lock: only a call that had to wait takes a second one.
         let (connection, now) = match self.living_connection() {
             Some(connection) => (connection, started),
@@ -411,7 +420,10 @@ impl Client {
     }
 
     fn deadline(&self, options: &CallOptions) -> Instant {
-        clock::now() + options.timeout.unwrap_or(self.inner.config.call_timeout)
+        clock::after(
+            clock::now(),
+            options.timeout.unwrap_or(self.inner.config.call_timeout),
+        )
     }
 
     /// A living connection; makes one if needed, until `deadline`.
@@ -604,9 +616,10 @@ impl Inner {
                 }
                 None => connected,
             };
-            let connection = self.start(connected);
-            wait_until_ready(&connection).await?;
-            Ok(connection)
+            // An attempt that is given up takes its connection along.
+            let attempt = Attempt(Some(self.start(connected)));
+            wait_until_ready(attempt.connection()?).await?;
+            attempt.succeed()
         };
         match tokio::time::timeout(config.connect_timeout, attempt).await {
             Ok(result) => result.map_err(fail),
@@ -658,6 +671,31 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.drain();
+    }
+}
+
+/// A connection that is not ready; closed unless it gets there.
+struct Attempt(Option<Connection>);
+
+impl Attempt {
+    fn connection(&self) -> io::Result<&Connection> {
+        self.0
+            .as_ref()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn succeed(mut self) -> io::Result<Connection> {
+        self.0
+            .take()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0 {
+            connection.shared.close(Closing::Force);
+        }
     }
 }
 

@@ -1,8 +1,16 @@
 //! The one clock of this crate: the runtime's, so that tests can stop it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[inline]
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// `timeout` from `start`, or in a year if that is later than the clock can tell.
+#[inline]
+pub(crate) fn after(start: Instant, timeout: Duration) -> Instant {
+    start
+        .checked_add(timeout)
+        .unwrap_or_else(|| start + Duration::from_secs(365 * 86_400))
 }

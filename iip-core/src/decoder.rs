@@ -113,6 +113,11 @@ impl Decoder {
         &mut self.buf
     }
 
+    /// Bytes that were read and not handed out.
+    pub(crate) fn len(&self) -> usize {
+        self.buf.len()
+    }
+
     /// Gives the buffer's memory back while the connection rests.
     pub(crate) fn release_when_empty(&mut self) {
         if self.buf.is_empty() {

@@ -34,6 +34,12 @@ const MAX_SLICES: usize = 64;
 /// Reads in a row before other tasks get a turn.
 const MAX_READS: usize = 16;
 
+/// Frames looked at before other tasks get a turn.
+const MAX_FRAMES: usize = 1024;
+
+/// What is read ahead of a peer that is held back, so that its going away is noticed.
+const READ_AHEAD_BYTES: usize = 64 * 1024;
+
 /// Callers woken at a time. A worker's queue of tokio holds 256 tasks; what is pushed beyond goes to a queue shared by all
 /// workers, from which the unlucky ones come back milliseconds later.
 const MOST_WOKEN: usize = 64;
@@ -135,23 +141,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
         // Read.
         let (mut polled, mut read) = (false, false);
-        let (wants_read, events) = {
+        let (wants_read, has_room, has_events) = {
             let mut state = self.shared.lock();
             self.on_written(&mut state, written);
+            let proto = &state.proto;
             (
-                state.proto.wants_read() && !self.read_closed,
-                state.proto.has_events(),
+                proto.wants_read(),
+                proto.has_room(),
+                proto.has_events() || !self.events.is_empty(),
             )
         };
-        if events {
-            // An answer from elsewhere brought up the next request of its channel.
+        if has_events && has_room {
+            // What the last turn left, or an answer from elsewhere has brought up.
             self.run_handlers(cx, clock::now());
             return Ok(Turn::Again);
         }
-        if self.more {
+        if self.more && wants_read {
             let woke = self.hand_out(cx, clock::now())?;
-            return Ok(if woke { Turn::Yield } else { Turn::Again });
+            return Ok(self.after_frames(woke, reads));
         }
+        let wants_read = !self.read_closed && (wants_read || self.decoder.len() < READ_AHEAD_BYTES);
         if wants_read && *reads < MAX_READS {
             polled = true;
             // Keeps nothing between polls, so it may be made anew each time.
@@ -162,8 +171,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let bytes = result?;
                 if bytes == 0 {
                     self.on_eof()?;
-                } else if self.on_read(cx)? {
-                    return Ok(Turn::Yield);
+                } else {
+                    let woke = self.on_read(cx)?;
+                    return Ok(self.after_frames(woke, reads));
                 }
             }
         }
@@ -175,6 +185,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             });
         }
         self.park(cx, polled)
+    }
+
+    /// Frames were looked at: may this task go on?
+    fn after_frames(&self, woke: bool, reads: &mut usize) -> Turn {
+        if self.more {
+            // Many small frames weigh as much as a read.
+            *reads += 1;
+        }
+        if woke || *reads >= MAX_READS {
+            Turn::Yield
+        } else {
+            Turn::Again
+        }
     }
 
     /// Writes as much of the batch as the socket takes. Returns how much that was.
@@ -224,7 +247,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn on_read(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
         let now = clock::now();
         self.more = true;
-        let result = self.hand_out(cx, now);
+        let result = if self.shared.lock().proto.wants_read() {
+            self.hand_out(cx, now)
+        } else {
+            Ok(false)
+        };
         let in_head = self.decoder.partial() == Partial::Head && !self.more;
         self.shared
             .lock()
@@ -255,7 +282,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let state = &mut *guard;
         let in_flight = state.calls.in_flight();
         let most = (in_flight / 2).clamp(1, MOST_WOKEN);
-        while self.wakers.len() < most {
+        state.calls.expire(&mut state.proto, now, &mut self.wakers);
+        for _ in 0..MAX_FRAMES {
+            if self.wakers.len() >= most {
+                break;
+            }
             let Some(frame) = self.decoder.next_frame_without_path()? else {
                 self.more = false;
                 if let Some(head) = self.decoder.unfinished_head() {
@@ -287,49 +318,61 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Result<bool, ConnectionError> {
-        self.more = false;
         let mut state = self.shared.lock();
-        let outcome = loop {
-            match self.decoder.next_frame() {
-                Ok(Some(frame)) => {
-                    if let Err(error) = state.proto.handle_frame(frame) {
-                        break Err(error);
-                    }
-                }
-                Ok(None) => {
-                    let judged = self
-                        .decoder
-                        .unfinished_head()
-                        .map_or(Ok(()), |head| state.proto.check_head(head));
-                    break judged.map_err(ConnectionError::from);
-                }
-                Err(error) => break Err(error.into()),
+        let mut outcome = Ok(());
+        for _ in 0..MAX_FRAMES {
+            // Every frame counts against the limits before the next is looked at.
+            if !state.proto.wants_read() {
+                break;
             }
-        };
+            let next = self.decoder.next_frame().map_err(ConnectionError::from);
+            outcome = match next {
+                Ok(Some(frame)) => state.proto.handle_frame(frame),
+                Ok(None) => {
+                    self.more = false;
+                    let head = self.decoder.unfinished_head();
+                    head.map_or(Ok(()), |head| state.proto.check_head(head))
+                        .map_err(ConnectionError::from)
+                }
+                Err(error) => Err(error),
+            };
+            if outcome.is_err() || !self.more {
+                break;
+            }
+        }
         drop(state);
         self.run_handlers(cx, now);
         outcome.map(|()| false)
     }
 
-    /// Server: hands events to handlers until there are none; an answer may bring up the next request of its channel.
+    /// Server: hands events to handlers until there are none, or there is no room for their answers; an answer may bring up
+    /// the next request of its channel.
     fn run_handlers(&mut self, cx: &mut Context<'_>, now: Instant) {
         let Some(dispatcher) = &mut self.dispatcher else {
             return;
         };
         loop {
-            {
+            let (has_room, limit) = {
                 let mut state = self.shared.lock();
                 for (channel, answer) in self.answers.drain(..) {
                     state.reply(channel, answer);
                 }
-                state.proto.take_events(&mut self.events);
-            }
-            if self.events.is_empty() {
+                if self.events.is_empty() {
+                    state.proto.take_events(&mut self.events);
+                }
+                (state.proto.has_room(), state.proto.limits().unsent_bytes())
+            };
+            if self.events.is_empty() || !has_room {
                 return;
             }
-            for event in self.events.drain(..) {
-                self.answers
-                    .extend(dispatcher.on_event(cx, &self.shared, event, now));
+            let mut bytes = 0;
+            while bytes <= limit
+                && let Some(event) = self.events.pop_front()
+            {
+                if let Some((channel, answer)) = dispatcher.on_event(cx, &self.shared, event, now) {
+                    bytes += answer.len();
+                    self.answers.push((channel, answer));
+                }
             }
         }
     }
@@ -337,7 +380,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// The peer sends nothing more. A server still answers what was asked (defect D22); a client tells its callers.
     fn on_eof(&mut self) -> Result<(), ConnectionError> {
         self.read_closed = true;
-        if self.decoder.partial() != Partial::Nothing {
+        let unfinished = self.shared.lock().proto.has_unfinished_message();
+        if (self.decoder.partial() != Partial::Nothing && !self.more) || unfinished {
             return Err(ConnectionError::Truncated);
         }
         if self.dispatcher.is_none() || self.shared.lock().proto.is_at_rest() {
@@ -387,11 +431,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             _ => {}
         }
-        if self.read_closed && at_rest {
+        if self.read_closed && at_rest && !self.more {
             return Err(ConnectionError::ClosedByPeer);
         }
         // Reading may have become welcome since this turn looked.
-        let may_read = state.proto.wants_read() && !self.read_closed && !polled_read;
+        let wants_read = state.proto.wants_read();
+        let events =
+            state.proto.has_room() && (state.proto.has_events() || !self.events.is_empty());
+        let may_read = wants_read && (self.more || (!self.read_closed && !polled_read)) || events;
         if !self.wakers.is_empty()
             || may_read
             || (self.batch.is_empty() && state.proto.has_output())

@@ -228,7 +228,9 @@ pub enum CallErrorKind {
     #[error("a request needs at least one byte of data")]
     EmptyBody,
     /// The path is empty, longer than 2048 bytes, or holds a NUL.
-    #[error("the path {0:?} cannot be sent: it must have 1 to 2048 bytes and no NUL")]
+    #[error(
+        "the path {0:?} cannot be sent: it must have 1 to 2048 bytes and no NUL, escaped or not"
+    )]
     InvalidPath(String),
     /// The server refused a new channel.
     #[error("the server refused a new channel: {message} (code {code})")]
@@ -244,7 +246,7 @@ pub enum CallErrorKind {
 }
 
 /// A call failed: what happened, whether it may have run, and where the time went.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CallError(Box<CallErrorInner>);
 
 #[derive(Clone, Debug)]
@@ -295,6 +297,22 @@ impl CallError {
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self.0.kind, CallErrorKind::Timeout)
+    }
+}
+
+/// The text for people, as a program shows it that ends with the error; `{:#?}` shows the parts.
+impl fmt::Debug for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return self.0.fmt(f);
+        }
+        write!(f, "{self}")?;
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
     }
 }
 

@@ -414,10 +414,10 @@ impl Dispatcher {
                 path,
                 query,
             } => {
-                if !self
+                let streams = self
                     .handler(&path)
-                    .is_some_and(|handler| handler.streams_requests())
-                {
+                    .is_some_and(|handler| handler.streams_requests());
+                if !streams || !shared.lock().proto.stream_request(channel) {
                     return None;
                 }
                 let begun = Begun {
@@ -530,9 +530,6 @@ impl Dispatcher {
                     parts: Some(queue),
                 };
                 state.running.insert(channel, running);
-                if streaming {
-                    state.proto.stream_request(channel);
-                }
             });
             let shared = Arc::clone(shared);
             parts = Some(RequestParts {

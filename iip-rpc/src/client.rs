@@ -15,8 +15,8 @@ use serde_json::json;
 
 use crate::arguments::Arguments;
 use crate::codec::{CodecId, DecodeLimits, decode_value};
-use crate::context::{CallContext, now};
-use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
+use crate::context::{CallContext, after, now};
+use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead, ServerTiming};
 use crate::metadata::{Metadata, MetadataError};
 use crate::method::{Format, MethodDescriptor};
 use crate::payload::Payload;
@@ -374,6 +374,9 @@ impl Client {
                 .and_then(|peer| peer.codec(self.settings.codec)),
             Format::Json | Format::Raw => None,
         };
+        if let Some(place) = &self.options.reply_metadata {
+            place.set(Metadata::new());
+        }
         let body = self.encode(
             method,
             ctx,
@@ -386,7 +389,7 @@ impl Client {
             .request(method.path(), body, started, deadline)
             .await
             .map_err(|error| call_status(&error, Some(method)))?;
-        self.decode(answer)
+        self.decode(answer, started)
     }
 
     /// Calls a method bound to raw bytes: `body` and the answer are data as they are.
@@ -419,7 +422,10 @@ impl Client {
             .await
             .map_err(|error| call_status(&error, Some(method)))?;
         match PlainError::read(&answer).filter(|error| error.code < 0 || error.code > 100) {
-            Some(error) => Err(error.into_status().into()),
+            Some(error) => Err(error
+                .into_status()
+                .with_phases(phases(started, None))
+                .into()),
             None => Ok(answer.into()),
         }
     }
@@ -451,14 +457,12 @@ impl Client {
             .timeout
             .or_else(|| method.default_timeout())
             .unwrap_or(self.settings.timeout);
-        let inherited = match ctx {
-            Some(ctx) => ctx.deadline(),
-            None => CallContext::current().and_then(|ctx| ctx.deadline()),
-        };
-        let own = started
-            .checked_add(own)
-            .unwrap_or_else(|| started + Duration::from_secs(86_400 * 365));
-        inherited.map_or(own, |inherited| inherited.min(own))
+        let current = CallContext::current().and_then(|ctx| ctx.deadline());
+        let given = ctx.and_then(CallContext::deadline);
+        [current, given]
+            .into_iter()
+            .flatten()
+            .fold(after(started, own), Instant::min)
     }
 
     fn encode<A: Arguments>(
@@ -470,17 +474,12 @@ impl Client {
         remaining: Duration,
     ) -> Result<Body, Status> {
         let joined;
-        let metadata = match ctx
-            .map(CallContext::metadata)
-            .filter(|metadata| !metadata.is_empty())
-        {
+        let metadata = match ctx.and_then(CallContext::outgoing_metadata) {
             None => &self.options.metadata,
-            // Metadata of a call being handled is the caller's and does not go further by itself.
-            Some(_) if ctx.is_some_and(|ctx| ctx.method().is_some()) => &self.options.metadata,
             Some(own) => {
                 let mut all = self.options.metadata.clone();
                 all.append_all(own)
-                    .map_err(|error| not_sent(Status::invalid_argument(error.to_string())))?;
+                    .map_err(|error| not_sent(error.into()))?;
                 joined = all;
                 &joined
             }
@@ -498,7 +497,7 @@ impl Client {
         })
     }
 
-    fn decode<T, E>(&self, answer: Bytes) -> Result<T, E>
+    fn decode<T, E>(&self, answer: Bytes, started: Instant) -> Result<T, E>
     where
         T: DeserializeOwned + 'static,
         E: MethodError,
@@ -511,7 +510,10 @@ impl Client {
                 Some(PlainError {
                     error: Some(own), ..
                 }) => Err(E::deserialize(own).unwrap_or_else(|error| bad_reply(&error).into())),
-                Some(error) => Err(error.into_status().into()),
+                Some(error) => Err(error
+                    .into_status()
+                    .with_phases(phases(started, None))
+                    .into()),
             };
         }
         let (head, body) = ReplyHead::read(answer).map_err(|error| error.reply_status())?;
@@ -527,18 +529,19 @@ impl Client {
             Outcome::Status => {
                 let status = envelope::read_status(body, head.metadata)
                     .map_err(|error| error.reply_status())?;
-                let phases = head.timing.map(|timing| Phases {
-                    server_queue: Some(timing.queue),
-                    server_handler: Some(timing.handler),
-                    ..Phases::default()
-                });
-                Err(match phases {
-                    Some(phases) => status.with_phases(phases),
-                    None => status,
-                }
-                .into())
+                Err(status.with_phases(phases(started, head.timing)).into())
             }
         }
+    }
+}
+
+/// Where the time of a call went that the server answered with a failure.
+fn phases(started: Instant, timing: Option<ServerTiming>) -> Phases {
+    Phases {
+        answer: now().saturating_duration_since(started),
+        server_queue: timing.map(|timing| timing.queue),
+        server_handler: timing.map(|timing| timing.handler),
+        ..Phases::default()
     }
 }
 

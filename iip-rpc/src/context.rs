@@ -40,6 +40,8 @@ struct Inner {
     deadline: Option<Instant>,
     peer: Option<Arc<Peer>>,
     cancel: Option<CancelToken>,
+    /// The metadata is for calls made with this context, not what a caller sent.
+    outgoing: bool,
     reply_metadata: Mutex<Metadata>,
 }
 
@@ -74,6 +76,7 @@ impl CallContext {
                 deadline,
                 peer,
                 cancel,
+                outgoing: false,
                 reply_metadata: Mutex::default(),
             }),
         }
@@ -95,7 +98,7 @@ impl CallContext {
     /// The same with a deadline `timeout` from now, if that is sooner than the one it has.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
-        let deadline = now() + timeout;
+        let deadline = after(now(), timeout);
         let deadline = self
             .inner
             .deadline
@@ -106,7 +109,10 @@ impl CallContext {
     /// The same with other metadata.
     #[must_use]
     pub fn with_metadata(self, metadata: Metadata) -> Self {
-        self.change(|inner| inner.metadata = metadata)
+        self.change(|inner| {
+            inner.metadata = metadata;
+            inner.outgoing = true;
+        })
     }
 
     fn change(self, change: impl FnOnce(&mut Inner)) -> Self {
@@ -117,6 +123,7 @@ impl CallContext {
             deadline: old.deadline,
             peer: old.peer.clone(),
             cancel: old.cancel.clone(),
+            outgoing: old.outgoing,
             reply_metadata: Mutex::default(),
         };
         change(&mut inner);
@@ -135,6 +142,12 @@ impl CallContext {
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.inner.metadata
+    }
+
+    /// What calls made with this context send: not what the caller of a call being handled sent.
+    pub(crate) fn outgoing_metadata(&self) -> Option<&Metadata> {
+        let set = self.inner.outgoing && !self.inner.metadata.is_empty();
+        set.then_some(&self.inner.metadata)
     }
 
     /// When the caller stops waiting; `None` if it did not say.
@@ -223,6 +236,13 @@ impl fmt::Debug for CallContext {
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()
     }
+}
+
+/// `timeout` from `start`, or in a year if that is later than the clock can tell.
+pub(crate) fn after(start: Instant, timeout: Duration) -> Instant {
+    start
+        .checked_add(timeout)
+        .unwrap_or_else(|| start + Duration::from_secs(365 * 86_400))
 }
 
 /// The runtime's clock, so that tests can stop it.

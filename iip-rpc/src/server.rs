@@ -191,10 +191,6 @@ struct Unary<S, A, T, E, F> {
     service: Arc<S>,
     call: F,
     limits: DecodeLimits,
-    #[expect(
-        clippy::type_complexity,
-        reason = "a marker of what is decoded and encoded"
-    )]
     types: PhantomData<fn(A) -> Result<T, E>>,
 }
 
@@ -306,8 +302,14 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
         }
         Err(error) => match error.as_status() {
             Some(status) => {
-                // Whatever a call inside the handler met: this handler has run.
-                let status = status.clone().with_execution(Execution::MayHaveExecuted);
+                let mut status = status.clone();
+                // What a call made by the handler met, with its phases: this handler has run. One that it made itself
+                // says what it wants.
+                if status.phases().is_some() {
+                    status = status.with_execution(Execution::MayHaveExecuted);
+                }
+                // Metadata that does not fit beside the status' own is not worth losing the status for.
+                let _ = status.metadata_mut().append_all(metadata);
                 envelope::write_status_reply(codec, &status, timing, out);
                 Ok(None)
             }

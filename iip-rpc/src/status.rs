@@ -11,7 +11,7 @@ use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeTuple};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, MetadataError};
 use crate::payload::Payload;
 
 /// What kind of failure it was: the seventeen codes of gRPC, with the same numbers.
@@ -466,8 +466,12 @@ impl fmt::Display for Status {
     }
 }
 
+/// The text for people, as a program shows it that ends with the status; `{:#?}` shows the parts.
 impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
         let inner = &*self.0;
         let mut out = f.debug_struct("Status");
         out.field("code", &inner.code)
@@ -495,6 +499,12 @@ impl Error for Status {
             .source
             .as_deref()
             .map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+impl From<MetadataError> for Status {
+    fn from(error: MetadataError) -> Self {
+        Self::invalid_argument(error.to_string()).with_source(error)
     }
 }
 

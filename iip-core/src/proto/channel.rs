@@ -59,7 +59,7 @@ pub(crate) struct Channel {
     pub(crate) open: Option<Bytes>,
     /// Server: a first part of the open request's answer was sent.
     pub(crate) replying: bool,
-    /// Server: the request in `assembly` was shown to a handler already.
+    /// Server: the request in `assembly` is the open one; its parts go to the handler as they arrive.
     pub(crate) begun: bool,
     /// Server: complete requests behind the open one.
     pub(crate) waiting: VecDeque<WaitingRequest>,
@@ -158,6 +158,10 @@ impl ChannelTable {
         if channels.is_empty() {
             *self = Self::default();
         }
+    }
+
+    pub(crate) fn any(&self, is: impl Fn(&Channel) -> bool) -> bool {
+        self.channels.iter().any(|(_, channel)| is(channel))
     }
 
     pub(crate) fn len(&self) -> usize {

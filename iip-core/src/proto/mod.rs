@@ -38,6 +38,9 @@ use crate::limits::Limits;
 /// Bodies up to this size are copied when they have to wait, so that they do not pin the buffer they were read into.
 const COPY_WAITING_BYTES: usize = 16 * 1024;
 
+/// What a waiting request costs beside its bytes.
+const WAITING_COST: usize = 128;
+
 /// What the machine tells the layer above.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -168,6 +171,16 @@ impl Connection {
 
     pub(crate) fn has_events(&self) -> bool {
         !self.events.is_empty()
+    }
+
+    /// Has a message begun and not ended?
+    pub(crate) fn has_unfinished_message(&self) -> bool {
+        self.channels.any(|channel| {
+            let assembly = channel.assembly.as_ref();
+            assembly.is_some_and(|assembly| {
+                matches!(assembly.incoming, Incoming::Collect | Incoming::Stream)
+            })
+        })
     }
 
     pub(crate) fn has_output(&self) -> bool {
@@ -372,11 +385,10 @@ impl Connection {
     /// From now on messages to this peer may be cut.
     fn on_hello(&mut self, hello: &Hello) {
         self.peer_knows_hello = true;
-        let chunk = self
-            .limits
-            .chunk()
-            .min(hello.max_frame().unwrap_or(MAX_FRAME_BYTES));
-        self.outbox.set_chunk(chunk);
+        let max_frame = hello
+            .max_frame()
+            .map_or(MAX_FRAME_BYTES, |bytes| bytes.min(MAX_FRAME_BYTES));
+        self.outbox.set_chunk(self.limits.chunk(), max_frame);
     }
 }
 

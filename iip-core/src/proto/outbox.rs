@@ -42,8 +42,9 @@ pub(crate) struct Outbox {
     /// Bytes ever queued and ever written; positions in the stream.
     queued: u64,
     written: u64,
-    /// Messages above this are cut.
+    /// Longer messages are cut into frames of `chunk`; those up to `whole` go in one, being little longer.
     chunk: usize,
+    whole: usize,
     closing: bool,
 }
 
@@ -58,12 +59,15 @@ impl Outbox {
             queued: 0,
             written: 0,
             chunk,
+            whole: chunk,
             closing: false,
         }
     }
 
-    pub(crate) fn set_chunk(&mut self, chunk: usize) {
-        self.chunk = chunk;
+    /// From now on the peer joins messages, of frames up to `max_frame`.
+    pub(crate) fn set_chunk(&mut self, chunk: usize, max_frame: usize) {
+        self.chunk = chunk.min(max_frame);
+        self.whole = chunk.saturating_add(chunk / 16).min(max_frame);
     }
 
     /// Queues a message. Returns the stream position of its end, unless it is cut and sent in turns with others.
@@ -74,8 +78,7 @@ impl Outbox {
         path: &[u8],
         message: Message,
     ) -> Option<u64> {
-        // A message a little over the chunk is not worth two frames.
-        let long = message.body.len() > self.chunk.saturating_add(self.chunk / 16);
+        let long = message.body.len() > self.whole;
         if !long && (self.long.is_empty() || self.long.iter().all(|send| send.channel != channel)) {
             let status = FrameStatus::of(self.side, message.begins, message.ends);
             self.push_frame(status, path, channel, message.body);

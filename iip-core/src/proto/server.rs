@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::channel::{Incoming, WaitingRequest};
 use super::control::{self, ControlMessage, Hello};
-use super::{Connection, Event, detach};
+use super::{Connection, Event, WAITING_COST, detach};
 use crate::body::Body;
 use crate::error::ProtocolError;
 use crate::frame::{ChannelId, Frame, FrameStatus, MAX_PATH_BYTES};
@@ -55,31 +55,15 @@ impl Connection {
         }
         if let Some(assembly) = complete {
             let channel = self.channels.get_or_insert(id);
-            let begun = std::mem::take(&mut channel.begun);
+            channel.begun = false;
             match assembly.incoming {
-                Incoming::Collect if begun => {
-                    // Its place as the open request was taken when it began.
-                    channel.open = None;
-                    self.open_calls -= 1;
-                    if !self.show(id, &assembly.path, assembly.data.freeze()) {
-                        self.show_next(id);
-                    }
-                }
                 Incoming::Collect => self.on_request(id, assembly.path, assembly.data.freeze()),
                 Incoming::Skip if assembly.too_large => {
-                    // Behind other requests it waits like they do; an empty body marks it.
-                    let path = channel
-                        .open
-                        .clone()
-                        .filter(|_| begun)
-                        .unwrap_or(assembly.path);
-                    if begun || channel.open.is_none() {
-                        self.open_too_large(id, path, assembly.size);
+                    if channel.open.is_none() && channel.waiting.is_empty() {
+                        self.open_too_large(id, assembly.path, assembly.size);
                     } else {
-                        channel.waiting.push_back(WaitingRequest {
-                            path,
-                            body: Bytes::new(),
-                        });
+                        // Behind other requests it waits like they do; an empty body marks it.
+                        self.wait(id, assembly.path, Bytes::new());
                     }
                 }
                 Incoming::Stream | Incoming::Skip | Incoming::Control => {}
@@ -94,12 +78,17 @@ impl Connection {
         if channel.open.is_none() && channel.waiting.is_empty() {
             self.show(id, &path, body);
         } else {
-            self.buffered += body.len() + path.len();
-            channel.waiting.push_back(WaitingRequest {
-                path: detach(path),
-                body: detach(body),
-            });
+            self.wait(id, path, body);
         }
+    }
+
+    fn wait(&mut self, id: ChannelId, path: Bytes, body: Bytes) {
+        let request = WaitingRequest {
+            path: detach(path),
+            body: detach(body),
+        };
+        self.buffered += request.cost();
+        self.channels.get_or_insert(id).waiting.push_back(request);
     }
 
     /// A request in several frames has begun; if its turn is now, the layer above may have its parts.
@@ -129,9 +118,6 @@ impl Connection {
         if kind != PathKind::Handlers {
             return;
         }
-        channel.open = Some(label.clone());
-        channel.begun = true;
-        self.open_calls += 1;
         self.events.push_back(Event::RequestBegun {
             channel: id,
             path: label,
@@ -227,24 +213,30 @@ impl Connection {
 
     // ---- commands
 
-    /// Makes the parts of a request that has begun visible as they arrive.
-    pub(crate) fn stream_request(&mut self, id: ChannelId) {
+    /// Makes a request that has begun the open one, its parts visible as they arrive. `false` if it is complete already:
+    /// then it comes as a whole.
+    pub(crate) fn stream_request(&mut self, id: ChannelId) -> bool {
         let Some(channel) = self.channels.get_mut(id) else {
-            return;
+            return false;
         };
         let Some(assembly) = &mut channel.assembly else {
-            return;
+            return false;
         };
-        if assembly.incoming == Incoming::Collect {
-            assembly.incoming = Incoming::Stream;
-            let first = assembly.data.split().freeze();
-            self.buffered -= first.len();
-            self.events.push_back(Event::RequestPart {
-                channel: id,
-                body: first,
-                ends: false,
-            });
+        if channel.open.is_some() || assembly.incoming != Incoming::Collect {
+            return false;
         }
+        assembly.incoming = Incoming::Stream;
+        let first = assembly.data.split().freeze();
+        self.buffered -= first.len();
+        channel.open = Some(RequestPath::read(&assembly.path).label);
+        channel.begun = true;
+        self.open_calls += 1;
+        self.events.push_back(Event::RequestPart {
+            channel: id,
+            body: first,
+            ends: false,
+        });
+        true
     }
 
     /// Sends an answer, or a part of one. `false` if the channel has no open request.
@@ -277,16 +269,17 @@ impl Connection {
     /// The channel has no open request: whose turn is it now? A request that is answered at once makes way for the next.
     fn show_next(&mut self, id: ChannelId) {
         while let Some(channel) = self.channels.get_mut(id) {
-            let Some(WaitingRequest { path, body }) = channel.waiting.pop_front() else {
+            let Some(request) = channel.waiting.pop_front() else {
                 if channel.assembly.is_some() {
                     self.begin_request(id);
                 }
                 return;
             };
+            self.buffered -= request.cost();
+            let WaitingRequest { path, body } = request;
             if body.is_empty() {
                 return self.open_too_large(id, path, self.limits.message_bytes());
             }
-            self.buffered -= body.len() + path.len();
             if self.show(id, &path, body) {
                 return;
             }
@@ -299,6 +292,12 @@ impl Connection {
             self.channels.retain(|channel| !channel.is_at_rest());
         }
         self.channels.len()
+    }
+}
+
+impl WaitingRequest {
+    fn cost(&self) -> usize {
+        WAITING_COST + self.path.len() + self.body.len()
     }
 }
 
