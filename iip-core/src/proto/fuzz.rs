@@ -195,7 +195,7 @@ impl Operation {
 enum Stage {
     /// Its handler does not know of it.
     Sent,
-    /// `RequestBegun` came; with `true` its parts are wanted.
+    /// `RequestBegun` came; with `true` a handler takes its parts.
     Begun(bool),
     /// It is the handler's turn.
     Shown,
@@ -224,6 +224,10 @@ struct ModelCall {
 }
 
 impl ModelCall {
+    fn has_handler(&self) -> bool {
+        matches!(self.stage, Stage::Begun(true) | Stage::Shown)
+    }
+
     /// The answer that the machine gives by itself.
     fn own_answer(&self) -> Option<&'static [u8]> {
         match (PATHS[self.path].0, self.body.len()) {
@@ -307,19 +311,12 @@ impl Model {
             } => self.call(channel, path, size, streamed),
             Operation::Abandon { call } => self.abandon(call),
             Operation::StreamRequest { channel } => {
-                if let Some((id, call)) = self.at_server(channel)
-                    && call.stage == Stage::Begun(false)
-                {
-                    // Too much may have been gathered already; then nothing comes of it.
-                    let streams = self.server.machine.channels.get(id).is_some_and(|state| {
-                        state
-                            .assembly
-                            .as_ref()
-                            .is_some_and(|assembly| !assembly.too_large)
-                    });
-                    let (_, call) = self.at_server(channel).expect("it is there");
-                    call.stage = Stage::Begun(streams);
-                    self.server.machine.stream_request(id);
+                let begun = |call: &ModelCall| call.stage == Stage::Begun(false);
+                if let Some((id, call)) = pick(&mut self.calls, channel, begun) {
+                    // Not if too much has been gathered already.
+                    if self.server.machine.stream_request(id) {
+                        call.stage = Stage::Begun(true);
+                    }
                     self.server_events();
                 }
             }
@@ -388,26 +385,21 @@ impl Model {
         call.expect("it was found just now").swallowed = true;
     }
 
-    /// A call that is in its handler's hands.
-    fn at_server(&mut self, pick: u8) -> Option<(ChannelId, &mut ModelCall)> {
-        let mut open: Vec<(ChannelId, &mut ModelCall)> = self
-            .calls
-            .iter_mut()
-            .filter_map(|(&id, calls)| Some((id, current(calls)?)))
-            .filter(|(_, call)| matches!(call.stage, Stage::Begun(_) | Stage::Shown))
-            .collect();
-        if open.is_empty() {
-            return None;
-        }
-        let index = usize::from(pick) % open.len();
-        Some(open.swap_remove(index))
+    fn answer(&mut self, channel: u8, size: u8, ends: bool) {
+        self.answer_with(channel, size, ends, ModelCall::has_handler);
     }
 
-    fn answer(&mut self, channel: u8, size: u8, ends: bool) {
+    fn answer_with(
+        &mut self,
+        channel: u8,
+        size: u8,
+        ends: bool,
+        wanted: impl Fn(&ModelCall) -> bool,
+    ) {
         self.answers += 1;
         let part = pattern(self.answers, SIZES[usize::from(size) % SIZES.len()]);
         let knows_hello = self.server.machine.peer_knows_hello;
-        let Some((id, call)) = self.at_server(channel) else {
+        let Some((id, call)) = pick(&mut self.calls, channel, wanted) else {
             return;
         };
         call.single = call.answer.is_empty() && ends && !knows_hello;
@@ -575,15 +567,10 @@ impl Model {
                 moved |= self.read(side, usize::MAX);
             }
             // A handler that was shown no more than the beginning waits for the rest.
-            for pick in 0..=255 {
-                let Some((_, call)) = self.at_server(pick) else {
-                    break;
-                };
-                if call.stage == Stage::Shown {
-                    self.answer(pick, 1, true);
-                    moved = true;
-                    break;
-                }
+            let shown = |call: &ModelCall| call.stage == Stage::Shown;
+            if pick(&mut self.calls, 0, shown).is_some() {
+                self.answer_with(0, 1, true, shown);
+                moved = true;
             }
             if !moved {
                 break;
@@ -611,6 +598,24 @@ fn current(calls: &mut VecDeque<ModelCall>) -> Option<&mut ModelCall> {
     calls
         .iter_mut()
         .find(|call| call.stage != Stage::Answered && call.own_answer().is_none())
+}
+
+/// A call that its server has not answered and that is as wanted, if there is any.
+fn pick(
+    calls: &mut BTreeMap<ChannelId, VecDeque<ModelCall>>,
+    choice: u8,
+    wanted: impl Fn(&ModelCall) -> bool,
+) -> Option<(ChannelId, &mut ModelCall)> {
+    let mut found: Vec<(ChannelId, &mut ModelCall)> = calls
+        .iter_mut()
+        .filter_map(|(&id, calls)| Some((id, current(calls)?)))
+        .filter(|(_, call)| wanted(call))
+        .collect();
+    if found.is_empty() {
+        return None;
+    }
+    let index = usize::from(choice) % found.len();
+    Some(found.swap_remove(index))
 }
 
 /// The call with this token, which must be the oldest of its channel.

@@ -38,6 +38,9 @@ use crate::limits::Limits;
 /// Bodies up to this size are copied when they have to wait, so that they do not pin the buffer they were read into.
 const COPY_WAITING_BYTES: usize = 16 * 1024;
 
+/// As many channels at rest are worth keeping while a connection is busy.
+const FORGET_AT_LEAST: usize = 64;
+
 /// What a waiting request costs beside its bytes.
 const WAITING_COST: usize = 128;
 
@@ -102,12 +105,16 @@ pub(crate) struct Connection {
     /// Server: how many channels were granted. Every id up to it is valid for ever, whatever was deleted (rule S1).
     /// Client: the highest id that was granted.
     granted: u32,
-    /// Client: the channel of the control stream.
+    /// The channel of the control stream.
     control: Option<ChannelId>,
     /// Server: the path field that was read last.
     last_path: server::RequestPath,
     /// Server: requests shown to handlers and not answered.
     open_calls: usize,
+    /// Server: those of them whose request is still arriving.
+    streamed: usize,
+    /// Server: with more channels in the table, those at rest are forgotten.
+    forget_at: usize,
     /// Bytes of unfinished messages and of requests that wait their turn.
     buffered: usize,
     peer_knows_hello: bool,
@@ -130,6 +137,8 @@ impl Connection {
             control: None,
             last_path: server::RequestPath::default(),
             open_calls: 0,
+            streamed: 0,
+            forget_at: limits.channels().min(FORGET_AT_LEAST),
             buffered: 0,
             peer_knows_hello: false,
             limits,
@@ -149,7 +158,8 @@ impl Connection {
         match self.side {
             Side::Client => true,
             Side::Server => {
-                self.open_calls < self.limits.calls()
+                // A request whose parts are still to come can only end if they are read.
+                self.open_calls - self.streamed < self.limits.calls()
                     && self.buffered < self.limits.buffered_bytes()
                     && self.outbox.unsent() <= self.limits.unsent_bytes()
             }

@@ -28,8 +28,7 @@ pub(crate) struct Message {
 #[derive(Debug)]
 struct LongSend {
     channel: ChannelId,
-    path: Bytes,
-    messages: VecDeque<Message>,
+    messages: VecDeque<(Bytes, Message)>,
 }
 
 #[derive(Debug)]
@@ -85,11 +84,11 @@ impl Outbox {
             return Some(self.queued);
         }
         self.long_bytes += message.body.len();
+        let message = (Bytes::copy_from_slice(path), message);
         match self.long.iter_mut().find(|send| send.channel == channel) {
             Some(send) => send.messages.push_back(message),
             None => self.long.push_back(LongSend {
                 channel,
-                path: Bytes::copy_from_slice(path),
                 messages: VecDeque::from([message]),
             }),
         }
@@ -134,19 +133,19 @@ impl Outbox {
             let Some(mut send) = self.long.pop_front() else {
                 break;
             };
-            let Some(message) = send.messages.front_mut() else {
+            let Some((path, message)) = send.messages.front_mut() else {
                 continue;
             };
-            let cut = message.body.len().min(self.chunk);
-            let chunk = message.body.split_to(cut);
-            let (begins, rest) = (message.begins, !message.body.is_empty());
-            let status = FrameStatus::of(self.side, begins, message.ends && !rest);
+            let chunk = message.body.split_to(message.body.len().min(self.chunk));
+            let rest = !message.body.is_empty();
+            let status = FrameStatus::of(self.side, message.begins, message.ends && !rest);
             message.begins = false;
+            let path = path.clone();
             if !rest {
                 send.messages.pop_front();
             }
             self.long_bytes -= chunk.len();
-            self.push_frame(status, &send.path, send.channel, chunk);
+            self.push_frame(status, &path, send.channel, chunk);
             if !send.messages.is_empty() {
                 self.long.push_back(send);
             }

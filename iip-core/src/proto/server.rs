@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::channel::{Incoming, WaitingRequest};
 use super::control::{self, ControlMessage, Hello};
-use super::{Connection, Event, WAITING_COST, detach};
+use super::{Connection, Event, FORGET_AT_LEAST, WAITING_COST, detach};
 use crate::body::Body;
 use crate::error::ProtocolError;
 use crate::frame::{ChannelId, Frame, FrameStatus, MAX_PATH_BYTES};
@@ -22,8 +22,17 @@ impl Connection {
             status: frame.status,
             channel: id,
         })?;
+        if self.channels.len() > self.forget_at {
+            self.channels.retain(|channel| !channel.is_at_rest());
+            let least = self.limits.channels().min(FORGET_AT_LEAST);
+            self.forget_at = self.channels.len().saturating_mul(2).max(least);
+        }
         if frame.status == FrameStatus::RequestOnly {
-            self.on_request(id, frame.path, frame.body);
+            if frame.body.len() > self.limits.message_bytes() {
+                self.on_too_large(id, frame.path, frame.body.len());
+            } else {
+                self.on_request(id, frame.path, frame.body);
+            }
             return Ok(());
         }
         if frame.status == FrameStatus::RequestFirst {
@@ -55,16 +64,11 @@ impl Connection {
         }
         if let Some(assembly) = complete {
             let channel = self.channels.get_or_insert(id);
-            channel.begun = false;
+            self.streamed -= usize::from(std::mem::take(&mut channel.begun));
             match assembly.incoming {
                 Incoming::Collect => self.on_request(id, assembly.path, assembly.data.freeze()),
                 Incoming::Skip if assembly.too_large => {
-                    if channel.open.is_none() && channel.waiting.is_empty() {
-                        self.open_too_large(id, assembly.path, assembly.size);
-                    } else {
-                        // Behind other requests it waits like they do; an empty body marks it.
-                        self.wait(id, assembly.path, Bytes::new());
-                    }
+                    self.on_too_large(id, assembly.path, assembly.size)
                 }
                 Incoming::Stream | Incoming::Skip | Incoming::Control => {}
             }
@@ -79,6 +83,17 @@ impl Connection {
             self.show(id, &path, body);
         } else {
             self.wait(id, path, body);
+        }
+    }
+
+    /// A request that exceeds the limit was skipped: it fails in its turn.
+    fn on_too_large(&mut self, id: ChannelId, path: Bytes, size: usize) {
+        let channel = self.channels.get_or_insert(id);
+        if channel.open.is_none() && channel.waiting.is_empty() {
+            self.open_too_large(id, &path, size);
+        } else {
+            // An empty body marks it.
+            self.wait(id, path, Bytes::new());
         }
     }
 
@@ -108,7 +123,8 @@ impl Connection {
         let RequestPath {
             label, query, kind, ..
         } = RequestPath::read(&assembly.path);
-        if label == control::CONTROL.as_bytes() {
+        if label == control::CONTROL.as_bytes() && self.control.is_none() {
+            self.control = Some(id);
             let first = assembly.data.split().freeze();
             assembly.incoming = Incoming::Control;
             self.buffered -= first.len();
@@ -166,17 +182,26 @@ impl Connection {
         }
     }
 
-    fn open_too_large(&mut self, id: ChannelId, path: Bytes, size: usize) {
-        let label = RequestPath::read(&path).label;
-        let channel = self.channels.get_or_insert(id);
-        if channel.open.replace(label.clone()).is_none() {
-            self.open_calls += 1;
+    /// Shows a request that was skipped for its size. `true` if it was shown and its channel waits for the answer.
+    fn open_too_large(&mut self, id: ChannelId, path: &Bytes, size: usize) -> bool {
+        let RequestPath { label, kind, .. } = RequestPath::read(path);
+        if kind != PathKind::Handlers {
+            let label: &[u8] = if kind == PathKind::Unfit {
+                SAFE_LABEL
+            } else {
+                &label
+            };
+            self.send(id, label, control::NO_HANDLER, true, true);
+            return false;
         }
+        self.channels.get_or_insert(id).open = Some(label.clone());
+        self.open_calls += 1;
         self.events.push_back(Event::RequestTooLarge {
             channel: id,
             path: label,
             size,
         });
+        true
     }
 
     fn answer_reserved(&mut self, label: &[u8], body: &[u8]) -> Bytes {
@@ -222,7 +247,8 @@ impl Connection {
         let Some(assembly) = &mut channel.assembly else {
             return false;
         };
-        if channel.open.is_some() || assembly.incoming != Incoming::Collect {
+        let busy = self.open_calls >= self.limits.calls();
+        if busy || channel.open.is_some() || assembly.incoming != Incoming::Collect {
             return false;
         }
         assembly.incoming = Incoming::Stream;
@@ -231,6 +257,7 @@ impl Connection {
         channel.open = Some(RequestPath::read(&assembly.path).label);
         channel.begun = true;
         self.open_calls += 1;
+        self.streamed += 1;
         self.events.push_back(Event::RequestPart {
             channel: id,
             body: first,
@@ -244,17 +271,16 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(id) else {
             return false;
         };
+        let Some(label) = channel.open.clone() else {
+            return false;
+        };
         let begins = !channel.replying;
         channel.replying = !ends;
-        let label = if ends {
-            channel.open.take()
-        } else {
-            channel.open.clone()
-        };
-        let Some(label) = label else { return false };
         if ends {
+            channel.open = None;
             self.open_calls -= 1;
             if std::mem::take(&mut channel.begun) {
+                self.streamed -= 1;
                 // Answered before the request was complete: nobody wants the rest.
                 Self::skip_incoming(&mut self.buffered, channel);
             }
@@ -277,10 +303,12 @@ impl Connection {
             };
             self.buffered -= request.cost();
             let WaitingRequest { path, body } = request;
-            if body.is_empty() {
-                return self.open_too_large(id, path, self.limits.message_bytes());
-            }
-            if self.show(id, &path, body) {
+            let shown = if body.is_empty() {
+                self.open_too_large(id, &path, self.limits.message_bytes())
+            } else {
+                self.show(id, &path, body)
+            };
+            if shown {
                 return;
             }
         }
@@ -291,7 +319,7 @@ impl Connection {
         if self.channels.len() >= self.limits.channels() {
             self.channels.retain(|channel| !channel.is_at_rest());
         }
-        self.channels.len()
+        self.channels.len() - usize::from(self.control.is_some())
     }
 }
 

@@ -767,24 +767,24 @@ fn a_streamed_answer_hands_on_every_part_and_keeps_nothing() {
 
 #[test]
 fn a_request_that_is_answered_before_its_end_is_skipped_to_its_end() {
-    for streamed in [false, true] {
-        let mut server = End::of(Side::Server);
-        server.read(&frame(0, "/a", 0, b"x"));
-        if streamed {
-            server.machine.stream_request(ChannelId::ZERO);
-        }
-        server.events();
-        server.answer(0, "enough");
-        assert_eq!((server.machine.buffered, server.machine.open_calls), (0, 0));
-        server.read(&frame(2, "", 0, b"y"));
-        server.read(&frame(3, "", 0, b"z"));
-        assert_eq!(server.events(), [""; 0]);
-        server.read(&frame(1, "/b", 0, b"next"));
-        assert_eq!(server.events(), ["0 /b next"]);
-        server.answer(0, "B");
-        assert_eq!(server.written(), ["5 /a 0 enough", "5 /b 0 B"]);
-        assert_eq!((server.machine.buffered, server.channels_in_use()), (0, 0));
-    }
+    let mut server = End::of(Side::Server);
+    server.read(&frame(0, "/a", 0, b"x"));
+    assert!(
+        !server.machine.reply(ChannelId::ZERO, "A", true),
+        "no handler has it"
+    );
+    assert!(server.machine.stream_request(ChannelId::ZERO));
+    assert_eq!(server.events(), ["0 /a begun", "0 part x"]);
+    server.answer(0, "enough");
+    assert_eq!((server.machine.buffered, server.machine.open_calls), (0, 0));
+    server.read(&frame(2, "", 0, b"y"));
+    server.read(&frame(3, "", 0, b"z"));
+    assert_eq!(server.events(), [""; 0]);
+    server.read(&frame(1, "/b", 0, b"next"));
+    assert_eq!(server.events(), ["0 /b next"]);
+    server.answer(0, "B");
+    assert_eq!(server.written(), ["5 /a 0 enough", "5 /b 0 B"]);
+    assert_eq!((server.machine.buffered, server.channels_in_use()), (0, 0));
 }
 
 #[test]
@@ -793,6 +793,7 @@ fn a_part_of_an_answer_without_an_open_request_changes_nothing() {
     server.read(&frame(1, "/a", 0, b"x"));
     server.read(&frame(0, "/b", 0, b"y"));
     server.answer(0, "A");
+    assert!(server.machine.stream_request(ChannelId::ZERO));
     server.answer(0, "B");
     // The rest of /b is still to come: the channel has state, but no open request.
     assert!(!server.machine.reply(ChannelId::ZERO, "late", false));
@@ -929,8 +930,8 @@ fn a_request_in_one_frame_over_the_message_limit_fails_too() {
 }
 
 #[test]
-fn a_request_that_was_answered_before_it_became_too_large_has_its_one_answer() {
-    for early in [1, 2, 3] {
+fn a_streamed_request_has_no_message_limit_and_one_answer() {
+    for early in [1, 2, 3, 4] {
         let mut server = End::new(
             Side::Server,
             Limits::default().max_message_bytes(4),
@@ -944,15 +945,39 @@ fn a_request_that_was_answered_before_it_became_too_large_has_its_one_answer() {
                 server.answer(0, "early");
             }
             server.read(&frame(*status, "/a", 0, body.as_bytes()));
+            server.machine.stream_request(ChannelId::ZERO);
         }
+        if early == 4 {
+            server.answer(0, "early");
+        }
+        let expected = [
+            "0 /a begun",
+            "0 part 12",
+            "0 part 345",
+            "0 part 6",
+            "0 last part 7",
+        ];
         assert_eq!(
             server.events(),
-            ["0 /a begun"],
+            expected[..=early],
             "answered before frame {early}"
         );
         assert_eq!(server.written(), ["5 /a 0 early"]);
         assert_eq!((server.machine.buffered, server.channels_in_use()), (0, 0));
     }
+}
+
+#[test]
+fn a_request_that_is_too_large_already_is_not_streamed() {
+    let limits = Limits::default().max_message_bytes(4);
+    let mut server = End::new(Side::Server, limits, Instant::now());
+    server.read(&frame(0, "/a", 0, b"1234"));
+    server.read(&frame(2, "/a", 0, b"5"));
+    assert!(!server.machine.stream_request(ChannelId::ZERO));
+    server.read(&frame(3, "/a", 0, b"6"));
+    assert_eq!(server.events(), ["0 /a begun", "0 /a too large"]);
+    server.answer(0, "no");
+    assert_eq!((server.machine.buffered, server.channels_in_use()), (0, 0));
 }
 
 #[test]
