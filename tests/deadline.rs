@@ -251,7 +251,7 @@ async fn the_remaining_time_is_sent_and_never_a_clock() {
     let mut peer = Peer::over(accepted(&listener).await);
     let begun = Instant::now();
     let request = answer_until_request(&mut peer, Some(TYPED_HELLO), "/work/remaining").await;
-    let (head, args) = RequestHead::read(request.body.clone().into()).unwrap();
+    let (head, args) = RequestHead::read(request.body.into()).unwrap();
     let remaining = head.remaining.unwrap();
     assert!(remaining <= LONG, "{remaining:?}");
     assert!(

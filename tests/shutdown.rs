@@ -33,7 +33,8 @@ trait Work {
     #[rpc(on_cancel = "token")]
     async fn stuck_though_told(&self) -> Result<(), Status>;
     async fn busy(&self) -> Result<(), Status>;
-    async fn large(&self) -> Result<Bytes, Status>;
+    #[rpc(raw)]
+    async fn large(&self, body: Bytes) -> Result<Bytes, Status>;
     async fn quick(&self) -> Result<(), Status>;
     #[rpc(raw)]
     async fn raw(&self, body: Bytes) -> Result<Bytes, Status>;
@@ -102,7 +103,7 @@ impl Work for Shop {
         Ok(())
     }
 
-    async fn large(&self) -> Result<Bytes, Status> {
+    async fn large(&self, _: Bytes) -> Result<Bytes, Status> {
         Ok(vec![7; 12 * 1024 * 1024].into())
     }
 

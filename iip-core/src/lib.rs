@@ -76,3 +76,7 @@ pub use self::handler::{
 pub use self::limits::Limits;
 pub use self::serve::{CancelToken, ReplyStream, RequestParts};
 pub use self::server::{Server, ServerConfig};
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use self::proto::fuzz::machine as __fuzz_machine;

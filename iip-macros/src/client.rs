@@ -158,17 +158,16 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
         }
         None => quote!(__rpc::None),
     };
-    let sent = method
-        .args
-        .iter()
-        .map(|arg| match (method.kind, &arg.decoded) {
-            // What the call owns may leave without a copy.
-            (Kind::Unary, Decoded::Value(_)) => {
-                let ident = arg.sent();
+    let sent = method.args.iter().map(|arg| {
+        let ident = arg.sent();
+        match (method.kind, &arg.decoded) {
+            // Serde hides what type it is given: said here, the data can leave without a copy.
+            (Kind::Unary, Decoded::Value(ty)) if is_bytes(ty) => {
                 quote_spanned!(ident.span()=> __rpc::ByValue(#ident))
             }
-            _ => arg.sent().into_token_stream(),
-        });
+            _ => ident.into_token_stream(),
+        }
+    });
     // What the result lacks is reported where the user wrote the result, and what an argument lacks at its type.
     let (at, constant) = (method.output_span(), quote!(Self::#constant));
     let call = match method.kind {
@@ -182,4 +181,13 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
         #(#cfgs)*
         async fn #ident(#receiver, #(#parameters),*) -> #output #body
     }
+}
+
+/// Is it `Bytes`, as far as its name tells? Another type of that name is sent as it is.
+fn is_bytes(ty: &syn::Type) -> bool {
+    let syn::Type::Path(path) = ty else {
+        return false;
+    };
+    let last = path.path.segments.last();
+    last.is_some_and(|last| last.ident == "Bytes" && last.arguments.is_empty())
 }
