@@ -464,8 +464,10 @@ impl CallTable {
         }
         self.next_deadline = next;
         for (token, sent, channel) in expired {
-            if sent {
-                proto.abandon(channel, token);
+            let withdrawn = sent && proto.abandon(channel, token);
+            let sent = sent && !withdrawn;
+            if withdrawn {
+                self.on_channel_idle(proto, channel, now, wakers);
             }
             let execution = if sent {
                 Execution::MayHaveExecuted
@@ -515,7 +517,9 @@ impl CallTable {
             SlotState::Queued => self.in_flight -= 1,
             SlotState::Sent => {
                 self.in_flight -= 1;
-                proto.abandon(channel, token);
+                if proto.abandon(channel, token) {
+                    self.release_now(proto, channel);
+                }
             }
             SlotState::Leased => self.return_lease(proto, channel),
             SlotState::Free | SlotState::Done(_) => {}
@@ -545,10 +549,14 @@ impl CallTable {
             .find(|lease| lease.channel == channel)
         {
             lease.returning = true;
-            let mut wakers = Vec::new();
-            self.on_channel_idle(proto, channel, clock::now(), &mut wakers);
-            wakers.into_iter().for_each(Waker::wake);
+            self.release_now(proto, channel);
         }
+    }
+
+    fn release_now(&mut self, proto: &mut proto::Connection, channel: ChannelId) {
+        let mut wakers = Vec::new();
+        self.on_channel_idle(proto, channel, clock::now(), &mut wakers);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 

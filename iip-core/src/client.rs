@@ -152,13 +152,9 @@ impl ClientConfig {
     ///
     /// Dropping the future gives up the attempt.
     pub async fn connect(self, target: impl AsRef<str>) -> Result<Client, CallError> {
-        let client = self.connect_lazy(target).map_err(|error| {
-            let source = Arc::new(io::Error::new(io::ErrorKind::InvalidInput, error.clone()));
-            CallError::not_sent(CallErrorKind::Connect {
-                target: error.option().to_owned(),
-                source,
-            })
-        })?;
+        let client = self
+            .connect_lazy(target)
+            .map_err(|error| CallError::not_sent(CallErrorKind::Config(error)))?;
         client.first_connection().await?;
         Ok(client)
     }
@@ -186,13 +182,9 @@ impl ClientConfig {
     ///
     /// Dropping the future gives up the attempt.
     pub async fn connect_with(self, connector: impl Connector) -> Result<Client, CallError> {
-        let client = self.lazy(connector).map_err(|error| {
-            let source = Arc::new(io::Error::new(io::ErrorKind::InvalidInput, error.clone()));
-            CallError::not_sent(CallErrorKind::Connect {
-                target: error.option().to_owned(),
-                source,
-            })
-        })?;
+        let client = self
+            .lazy(connector)
+            .map_err(|error| CallError::not_sent(CallErrorKind::Config(error)))?;
         client.first_connection().await?;
         Ok(client)
     }
@@ -368,14 +360,8 @@ impl Client {
             started,
             options.timeout.unwrap_or(self.inner.config.call_timeout),
         );
-        // A look at the clock costs as much as a lock: only a call that had to wait takes a second one.
-        let (connection, now) = match self.living_connection() {
-            Some(connection) => (connection, started),
-            None => (self.connection(deadline).await?, clock::now()),
-        };
-        let call = connection.started(path, body.into(), now, deadline).await;
-        call.after_connecting(now.saturating_duration_since(started))
-            .await
+        let (connection, now) = self.connection_since(started, deadline).await?;
+        connection.request(path, body, started, now, deadline).await
     }
 
     /// Calls `path` and takes the answer in parts, as its frames arrive.
@@ -436,27 +422,37 @@ impl Client {
     ///
     /// Dropping the future leaves the attempt to others that wait for it.
     pub async fn connection(&self, deadline: Instant) -> Result<Connection, CallError> {
-        match self.living_connection() {
-            Some(connection) => Ok(connection),
-            None => self.wait_for_connection(self.lane(), deadline).await,
-        }
+        let (connection, _) = self.connection_since(clock::now(), deadline).await?;
+        Ok(connection)
     }
 
-    /// The place whose turn it is.
-    fn lane(&self) -> &Lane {
-        match &*self.inner.lanes {
+    /// As [`connection`](Self::connection), with the time when it was there. `started` is the time now: a look at the
+    /// clock costs as much as a lock, and only who had to wait takes a second one.
+    ///
+    /// # Errors
+    ///
+    /// As [`connection`](Self::connection).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`connection`](Self::connection).
+    #[inline]
+    pub async fn connection_since(
+        &self,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<(Connection, Instant), CallError> {
+        let lane = match &*self.inner.lanes {
             [lane] => lane,
             lanes => &lanes[self.inner.next.fetch_add(1, Ordering::Relaxed) % lanes.len()],
+        };
+        if let Phase::Up(connection) = &lane.lock().phase
+            && connection.shared.is_alive()
+        {
+            return Ok((connection.clone(), started));
         }
-    }
-
-    /// A connection that is there already.
-    #[inline]
-    pub fn living_connection(&self) -> Option<Connection> {
-        match &self.lane().lock().phase {
-            Phase::Up(connection) if connection.shared.is_alive() => Some(connection.clone()),
-            _ => None,
-        }
+        let connection = self.wait_for_connection(lane, deadline).await?;
+        Ok((connection, clock::now()))
     }
 
     async fn wait_for_connection(

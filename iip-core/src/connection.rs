@@ -222,8 +222,8 @@ impl Connection {
         })
     }
 
-    /// As [`call`](Self::call), but queued when the future is first polled, which saves a step. `now` is the time: the
-    /// caller, who made the deadline, knows it.
+    /// As [`call`](Self::call), but queued when the future is first polled, which saves a step. The caller, who made the
+    /// deadline, knows the time `now`, and when the call `started` to need a connection.
     ///
     /// # Errors
     ///
@@ -237,10 +237,13 @@ impl Connection {
         &self,
         path: &str,
         body: impl Into<Body>,
+        started: Instant,
         now: Instant,
         deadline: Instant,
     ) -> Result<Bytes, CallError> {
-        self.started(path, body.into(), now, deadline).await.await
+        let call = self.started(path, body.into(), now, deadline).await;
+        call.after_connecting(now.saturating_duration_since(started))
+            .await
     }
 
     /// A call started in this very poll, with its waker: it must be awaited next.

@@ -151,6 +151,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 proto.has_events() || !self.events.is_empty(),
             )
         };
+        // Behind status 8 nothing may run: the peer takes what is unanswered for not executed.
+        let wants_read = wants_read && !self.saying_goodbye;
         if has_events && has_room {
             // What the last turn left, or an answer from elsewhere has brought up.
             self.run_handlers(cx, clock::now());
@@ -160,7 +162,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let woke = self.hand_out(cx, clock::now())?;
             return Ok(self.after_frames(woke, reads));
         }
-        let wants_read = !self.read_closed && (wants_read || self.decoder.len() < READ_AHEAD_BYTES);
+        let may_read = wants_read || self.decoder.len() < READ_AHEAD_BYTES;
+        let wants_read = may_read && !self.read_closed && !self.saying_goodbye;
         if wants_read && *reads < MAX_READS {
             polled = true;
             // Keeps nothing between polls, so it may be made anew each time.
@@ -247,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn on_read(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
         let now = clock::now();
         self.more = true;
-        let result = if self.shared.lock().proto.wants_read() {
+        let result = if self.shared.lock().proto.wants_read() && !self.saying_goodbye {
             self.hand_out(cx, now)
         } else {
             Ok(false)
@@ -384,7 +387,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if (self.decoder.partial() != Partial::Nothing && !self.more) || unfinished {
             return Err(ConnectionError::Truncated);
         }
-        if self.dispatcher.is_none() || self.shared.lock().proto.is_at_rest() {
+        // A peer of ours never closes half of a connection: it has gone.
+        let gone = self.dispatcher.is_none() || self.shared.peer.hello().is_some();
+        if gone || self.shared.lock().proto.is_at_rest() {
             return Err(ConnectionError::ClosedByPeer);
         }
         Ok(())
@@ -435,7 +440,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Err(ConnectionError::ClosedByPeer);
         }
         // Reading may have become welcome since this turn looked.
-        let wants_read = state.proto.wants_read();
+        let wants_read = state.proto.wants_read() && !self.saying_goodbye;
         let events =
             state.proto.has_room() && (state.proto.has_events() || !self.events.is_empty());
         let may_read = wants_read && (self.more || (!self.read_closed && !polled_read)) || events;

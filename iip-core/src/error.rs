@@ -240,6 +240,9 @@ pub enum CallErrorKind {
         /// The server's words.
         message: String,
     },
+    /// An option of the client cannot work.
+    #[error("{0}")]
+    Config(ConfigError),
     /// The client was closed.
     #[error("the client is closed")]
     Closed,

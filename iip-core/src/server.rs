@@ -204,10 +204,15 @@ impl ServerConfig {
             )),
             #[cfg(feature = "tls")]
             tls: self.tls,
-            table: Mutex::default(),
+            table: Mutex::new(Table {
+                accepting: true,
+                connections: Slab::new(),
+                peers: HashMap::new(),
+            }),
             changed: Notify::new(),
         });
-        let accept = tokio::spawn(accept_loop(Arc::clone(&inner), listener)).abort_handle();
+        let accept =
+            tokio::spawn(accept_loop(listener, Accepting(Arc::clone(&inner)))).abort_handle();
         Ok(Server {
             inner,
             accept,
@@ -267,8 +272,10 @@ struct Inner {
 }
 
 /// The connections, those whose TLS handshake is not over included.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Table {
+    /// The accept loop runs.
+    accepting: bool,
     connections: Slab<Entry>,
     peers: HashMap<IpAddr, usize>,
 }
@@ -339,14 +346,6 @@ impl Server {
     ///
     /// Can be dropped and called again.
     pub async fn stopped(&self) {
-        loop {
-            let mut changed = std::pin::pin!(self.inner.changed.notified());
-            changed.as_mut().enable();
-            if self.accept.is_finished() {
-                break;
-            }
-            changed.await;
-        }
         self.inner.all_ended().await;
     }
 }
@@ -380,7 +379,11 @@ impl Inner {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            if self.lock().connections.is_empty() {
+            let ended = {
+                let table = self.lock();
+                !table.accepting && table.connections.is_empty()
+            };
+            if ended {
                 return;
             }
             changed.await;
@@ -476,8 +479,8 @@ impl Drop for Place {
 }
 
 /// Accepts until the server is shut down. No error ends it: those of the process pass, after a pause.
-async fn accept_loop(inner: Arc<Inner>, mut listener: Listener) {
-    let _stopped = NotifyOnDrop(Arc::clone(&inner));
+async fn accept_loop(mut listener: Listener, accepting: Accepting) {
+    let inner = &accepting.0;
     let mut pause = Duration::from_millis(5);
     loop {
         match listener.accept().await {
@@ -487,7 +490,7 @@ async fn accept_loop(inner: Arc<Inner>, mut listener: Listener) {
                     Ok(place) => {
                         let key = place.key;
                         let task =
-                            tokio::spawn(Arc::clone(&inner).run(connected, place)).abort_handle();
+                            tokio::spawn(Arc::clone(inner).run(connected, place)).abort_handle();
                         if let Some(entry) = inner.lock().connections.get_mut(key) {
                             entry.task = Some(task);
                         }
@@ -506,10 +509,12 @@ async fn accept_loop(inner: Arc<Inner>, mut listener: Listener) {
     }
 }
 
-struct NotifyOnDrop(Arc<Inner>);
+/// Lives as long as the accept loop's task: tells when that has let go of its listener, which is dropped before it.
+struct Accepting(Arc<Inner>);
 
-impl Drop for NotifyOnDrop {
+impl Drop for Accepting {
     fn drop(&mut self) {
+        self.0.lock().accepting = false;
         self.0.changed.notify_waiters();
     }
 }

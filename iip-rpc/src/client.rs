@@ -366,7 +366,7 @@ impl Client {
     {
         let started = now();
         let deadline = self.deadline(started, method, ctx);
-        let connection = self.connection(method, deadline).await?;
+        let (connection, now) = self.connection(method, started, deadline).await?;
         let codec = match method.format() {
             Format::Envelope => connection
                 .peer()
@@ -382,11 +382,11 @@ impl Client {
             ctx,
             &args,
             codec,
-            deadline.saturating_duration_since(started),
+            deadline.saturating_duration_since(now),
         )?;
         drop(args);
         let answer = connection
-            .request(method.path(), body, started, deadline)
+            .request(method.path(), body, started, now, deadline)
             .await
             .map_err(|error| call_status(&error, Some(method)))?;
         self.decode(answer, started)
@@ -416,9 +416,9 @@ impl Client {
     {
         let started = now();
         let deadline = self.deadline(started, method, ctx);
-        let connection = self.connection(method, deadline).await?;
+        let (connection, now) = self.connection(method, started, deadline).await?;
         let answer = connection
-            .request(method.path(), body.into_body(), started, deadline)
+            .request(method.path(), body.into_body(), started, now, deadline)
             .await
             .map_err(|error| call_status(&error, Some(method)))?;
         match PlainError::read(&answer).filter(|error| error.code < 0 || error.code > 100) {
@@ -430,19 +430,15 @@ impl Client {
         }
     }
 
+    /// A living connection, and the time when it was there.
     async fn connection(
         &self,
         method: &MethodDescriptor,
+        started: Instant,
         deadline: Instant,
-    ) -> Result<Connection, Status> {
-        match self.core.living_connection() {
-            Some(connection) => Ok(connection),
-            None => self
-                .core
-                .connection(deadline)
-                .await
-                .map_err(|error| call_status(&error, Some(method))),
-        }
+    ) -> Result<(Connection, Instant), Status> {
+        let connection = self.core.connection_since(started, deadline).await;
+        connection.map_err(|error| call_status(&error, Some(method)))
     }
 
     /// One budget for everything from now to the answer: the call's own, within that of the call being handled.
@@ -564,14 +560,23 @@ fn call_status(error: &CallError, method: Option<&MethodDescriptor>) -> Status {
         CallErrorKind::QueueFull { .. }
         | CallErrorKind::MessageTooLarge { .. }
         | CallErrorKind::ChannelRefused { .. } => Code::ResourceExhausted,
-        CallErrorKind::EmptyBody | CallErrorKind::InvalidPath(_) => Code::InvalidArgument,
+        CallErrorKind::EmptyBody | CallErrorKind::InvalidPath(_) | CallErrorKind::Config(_) => {
+            Code::InvalidArgument
+        }
         CallErrorKind::Closed => Code::Cancelled,
         // A connection that is not there, or was lost, may come back.
         _ => Code::Unavailable,
     };
+    let what = match error.kind() {
+        CallErrorKind::Timeout => {
+            "no answer in time (option timeout of the client, of its CallOptions, or of the method)"
+                .to_owned()
+        }
+        kind => kind.to_string(),
+    };
     let mut text = match method {
-        Some(method) => format!("{method}: {}", error.kind()),
-        None => error.kind().to_string(),
+        Some(method) => format!("{method}: {what}"),
+        None => what,
     };
     let mut source = std::error::Error::source(error.kind());
     while let Some(cause) = source {

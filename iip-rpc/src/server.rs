@@ -248,7 +248,15 @@ where
             .scope((self.call)(Arc::clone(&self.service), ctx.clone(), args));
         let (result, waited) = within(call, deadline, self.method.cancel_policy()).await?;
         let timing = waited.then(|| timing(received));
-        encode_result(codec, result, timing, &ctx.take_reply_metadata(), plain)
+        let body = encode_result(codec, result, timing, &ctx.take_reply_metadata(), plain)?;
+        let (size, limit) = (body.len(), self.limits.message_bytes());
+        if size > limit {
+            let text = format!(
+                "an answer of {size} bytes exceeds the server's limit of {limit} bytes (option max_message_bytes)"
+            );
+            return Err(Status::resource_exhausted(text));
+        }
+        Ok(body)
     }
 }
 
@@ -264,6 +272,16 @@ async fn within<Fut: Future>(
     if let Poll::Ready(result) = first {
         return Ok((result, false));
     }
+    // The next poll is that of a task of its own, beside the connection.
+    let mut moved = false;
+    std::future::poll_fn(|_| {
+        if std::mem::replace(&mut moved, true) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
     match deadline.filter(|_| policy == OnCancel::Abort) {
         None => Ok((call.await, true)),
         Some(deadline) => match tokio::time::timeout_at(deadline.into(), call).await {
@@ -359,6 +377,10 @@ where
 struct NoMethod;
 
 impl Handler for NoMethod {
+    fn refuse(&self, refusal: &Refusal, body: &Bytes) -> Body {
+        refuse(refusal, body, false)
+    }
+
     fn call(&self, request: Request) -> HandlerFuture {
         let answer = if envelope::is_envelope(request.body()) {
             let status = Status::unimplemented(format!(

@@ -30,6 +30,8 @@ pub(crate) struct Assembly {
     pub(crate) data: BytesMut,
     pub(crate) size: usize,
     pub(crate) too_large: bool,
+    /// Its caller has gone before it was complete.
+    pub(crate) cancelled: bool,
 }
 
 /// A complete request that waits for the answer to the one before it on its channel.

@@ -208,6 +208,7 @@ impl Connection {
                 if let Some(hello) = &hello {
                     self.on_hello(hello);
                     if hello.control() {
+                        self.control_is_coming = true;
                         self.request_channel(Exchange::NewControlChannel);
                     }
                 }
@@ -233,6 +234,7 @@ impl Connection {
                     self.push_sent(id, Exchange::Control, false);
                     let first = Bytes::from_static(&[0, 0]);
                     self.send(id, control::CONTROL.as_bytes(), first, true, false);
+                    self.cancel_now();
                 } else {
                     self.events.push_back(Event::ChannelOpened(id));
                 }
@@ -311,19 +313,21 @@ impl Connection {
         self.channels.get_or_insert(id).sent.push_back(call);
     }
 
-    /// The caller of `token` has gone: its answer will be swallowed. Tells the server if it wants to know.
-    pub(crate) fn abandon(&mut self, id: ChannelId, token: usize) {
+    /// The caller of `token` has gone: its answer will be swallowed. Tells the server if it wants to know. `true` if
+    /// nothing was sent yet and the channel is free at once.
+    pub(crate) fn abandon(&mut self, id: ChannelId, token: usize) -> bool {
         let Some(channel) = self.channels.get_mut(id) else {
-            return;
+            return false;
         };
         let alone = channel.sent.len() == 1;
-        let Some(index) = channel
-            .sent
-            .iter()
-            .position(|call| call.exchange == Exchange::Call { token })
-        else {
-            return;
+        let mut calls = channel.sent.iter();
+        let Some(index) = calls.position(|call| call.exchange == Exchange::Call { token }) else {
+            return false;
         };
+        if alone && self.outbox.withdraw(id) {
+            channel.sent.clear();
+            return true;
+        }
         if let Some(call) = channel.sent.get_mut(index) {
             call.exchange = Exchange::Abandoned;
         }
@@ -331,9 +335,34 @@ impl Connection {
             Self::skip_incoming(&mut self.buffered, channel);
         }
         // On a channel with several calls in flight the server could not tell which one is meant.
-        if let (Some(control), true) = (self.control, alone) {
-            let body = ControlMessage::Cancel(id).encode();
-            self.send(control, control::CONTROL.as_bytes(), body, false, false);
+        if alone {
+            self.cancel(id);
+        }
+        false
+    }
+
+    /// Tells a server that wants to know that the one call on a channel is not wanted any more; at the latest when the
+    /// control stream is there.
+    fn cancel(&mut self, id: ChannelId) {
+        match self.control {
+            Some(control) => {
+                let body = ControlMessage::Cancel(id).encode();
+                self.send(control, control::CONTROL.as_bytes(), body, false, false);
+            }
+            None if self.control_is_coming => self.cancel_later.push(id),
+            None => {}
+        }
+    }
+
+    /// The control stream is there: tells of the calls that were given up before.
+    fn cancel_now(&mut self) {
+        for id in std::mem::take(&mut self.cancel_later) {
+            let sent = self.channels.get(id).map(|channel| &channel.sent);
+            let still =
+                sent.is_some_and(|sent| sent.len() == 1 && sent[0].exchange == Exchange::Abandoned);
+            if still {
+                self.cancel(id);
+            }
         }
     }
 

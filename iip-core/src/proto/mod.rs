@@ -107,6 +107,12 @@ pub(crate) struct Connection {
     granted: u32,
     /// The channel of the control stream.
     control: Option<ChannelId>,
+    /// Client: the channel of the control stream was asked for.
+    control_is_coming: bool,
+    /// Client: channels of calls that were given up before the control stream was there.
+    cancel_later: Vec<ChannelId>,
+    /// Server: channels whose next request waits because `max_calls` handlers run.
+    held: VecDeque<ChannelId>,
     /// Server: the path field that was read last.
     last_path: server::RequestPath,
     /// Server: requests shown to handlers and not answered.
@@ -135,6 +141,9 @@ impl Connection {
             timers: Timers::new(now),
             granted: 0,
             control: None,
+            control_is_coming: false,
+            cancel_later: Vec::new(),
+            held: VecDeque::new(),
             last_path: server::RequestPath::default(),
             open_calls: 0,
             streamed: 0,
@@ -158,8 +167,9 @@ impl Connection {
         match self.side {
             Side::Client => true,
             Side::Server => {
-                // A request whose parts are still to come can only end if they are read.
-                self.open_calls - self.streamed < self.limits.calls()
+                // With all handlers busy, the connection is read until a request comes that has to wait for one: what
+                // comes before it may be that a caller has gone.
+                self.held.is_empty()
                     && self.buffered < self.limits.buffered_bytes()
                     && self.outbox.unsent() <= self.limits.unsent_bytes()
             }
@@ -181,6 +191,11 @@ impl Connection {
 
     pub(crate) fn has_events(&self) -> bool {
         !self.events.is_empty()
+    }
+
+    /// Server: do as many handlers run as may? Those whose request is still arriving do not count.
+    fn is_busy(&self) -> bool {
+        self.open_calls - self.streamed >= self.limits.calls()
     }
 
     /// Has a message begun and not ended?
@@ -265,7 +280,7 @@ impl Connection {
     }
 
     fn waits(&self, partial: Partial) -> timers::Waits {
-        let collecting = self.buffered > 0;
+        let collecting = self.side == Side::Server && self.buffered > 0;
         let reading = self.wants_read();
         timers::Waits {
             head: reading && partial == Partial::Head,
@@ -341,6 +356,7 @@ impl Connection {
                 data: BytesMut::new(),
                 size: 0,
                 too_large: false,
+                cancelled: false,
             })
         });
         assembly.size = assembly.size.saturating_add(frame.body.len());

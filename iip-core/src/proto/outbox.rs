@@ -122,6 +122,24 @@ impl Outbox {
         }
     }
 
+    /// Takes back the one message of a channel if nothing of it was sent.
+    pub(crate) fn withdraw(&mut self, channel: ChannelId) -> bool {
+        let unsent = |send: &LongSend| send.messages.iter().all(|(_, message)| message.begins);
+        let index = self
+            .long
+            .iter()
+            .position(|send| send.channel == channel && unsent(send));
+        let Some(send) = index.and_then(|index| self.long.remove(index)) else {
+            return false;
+        };
+        self.long_bytes -= send
+            .messages
+            .iter()
+            .map(|(_, message)| message.body.len())
+            .sum::<usize>();
+        true
+    }
+
     /// Queues the frame that ends the connection, behind everything else.
     pub(crate) fn push_close(&mut self) {
         self.closing = true;

@@ -67,6 +67,15 @@ impl Connection {
             self.streamed -= usize::from(std::mem::take(&mut channel.begun));
             match assembly.incoming {
                 Incoming::Collect => self.on_request(id, assembly.path, assembly.data.freeze()),
+                Incoming::Skip if assembly.cancelled => {
+                    let label = RequestPath::read(&assembly.path).label;
+                    let label: &[u8] = if check_label(&label).is_ok() {
+                        &label
+                    } else {
+                        SAFE_LABEL
+                    };
+                    self.send(id, label, control::handler_failure("cancelled"), true, true);
+                }
                 Incoming::Skip if assembly.too_large => {
                     self.on_too_large(id, assembly.path, assembly.size)
                 }
@@ -79,10 +88,14 @@ impl Connection {
     /// A complete request: its turn is now, or after those before it on its channel.
     fn on_request(&mut self, id: ChannelId, path: Bytes, body: Bytes) {
         let channel = self.channels.get_or_insert(id);
-        if channel.open.is_none() && channel.waiting.is_empty() {
+        let first = channel.open.is_none() && channel.waiting.is_empty();
+        if first && !self.is_busy() {
             self.show(id, &path, body);
         } else {
             self.wait(id, path, body);
+            if first {
+                self.held.push_back(id);
+            }
         }
     }
 
@@ -226,11 +239,16 @@ impl Connection {
 
     fn on_control(&mut self, mut part: Bytes) {
         while let Some(ControlMessage::Cancel(channel)) = ControlMessage::next(&mut part) {
-            if self
-                .channels
-                .get(channel)
-                .is_some_and(|channel| channel.open.is_some())
-            {
+            let Some(state) = self.channels.get_mut(channel) else {
+                continue;
+            };
+            if state.open.is_none() && state.waiting.is_empty() {
+                // The rest of the request is skipped; it has its answer when it ends.
+                Self::skip_incoming(&mut self.buffered, state);
+                if let Some(assembly) = &mut state.assembly {
+                    assembly.cancelled = true;
+                }
+            } else if state.open.is_some() {
                 self.events.push_back(Event::Cancelled { channel });
             }
         }
@@ -288,6 +306,11 @@ impl Connection {
         self.send(id, &label, body, begins, ends);
         if ends {
             self.show_next(id);
+            while !self.is_busy()
+                && let Some(held) = self.held.pop_front()
+            {
+                self.show_next(held);
+            }
         }
         true
     }
@@ -295,10 +318,23 @@ impl Connection {
     /// The channel has no open request: whose turn is it now? A request that is answered at once makes way for the next.
     fn show_next(&mut self, id: ChannelId) {
         while let Some(channel) = self.channels.get_mut(id) {
-            let Some(request) = channel.waiting.pop_front() else {
+            if channel.open.is_some() {
+                return;
+            }
+            if channel.waiting.is_empty() {
                 if channel.assembly.is_some() {
                     self.begin_request(id);
                 }
+                return;
+            }
+            if self.is_busy() {
+                return self.held.push_back(id);
+            }
+            let Some(request) = self
+                .channels
+                .get_mut(id)
+                .and_then(|channel| channel.waiting.pop_front())
+            else {
                 return;
             };
             self.buffered -= request.cost();

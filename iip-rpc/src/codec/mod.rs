@@ -166,6 +166,11 @@ impl DecodeLimits {
         self
     }
 
+    /// The size limit, in bytes.
+    pub(crate) const fn message_bytes(&self) -> usize {
+        self.max_message_bytes
+    }
+
     pub(crate) fn check_size(&self, input: &[u8]) -> Result<(), DecodeError> {
         if input.len() <= self.max_message_bytes {
             return Ok(());
