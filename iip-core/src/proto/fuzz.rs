@@ -376,11 +376,15 @@ impl Model {
             return;
         }
         let (id, token) = wanted[usize::from(call) % wanted.len()];
-        self.client.machine.abandon(id, token);
-        let call = self
-            .calls
-            .get_mut(&id)
-            .and_then(|calls| calls.iter_mut().find(|call| call.token == token));
+        let withdrawn = self.client.machine.abandon(id, token);
+        let calls = self.calls.get_mut(&id).expect("it was found just now");
+        if withdrawn {
+            // Nothing of it was sent: it was the only call of its channel, and nobody will hear of it.
+            assert_eq!(calls.len(), 1, "calls of the channel");
+            calls.clear();
+            return;
+        }
+        let call = calls.iter_mut().find(|call| call.token == token);
         call.expect("it was found just now").swallowed = true;
     }
 
