@@ -1,0 +1,7 @@
+//! Frames from any bytes, in any cuts.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| iip_fuzz::decoder(data));

@@ -1,0 +1,324 @@
+//! What the fuzz targets do with their bytes, and the types that the codecs are tried with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, OnceLock};
+use std::thread;
+
+use bytes::{Bytes, BytesMut};
+use iip_core::decoder::Decoder;
+use iip_core::{FrameStatus, Limits, Side};
+use iip_rpc::Payload;
+use iip_rpc::codec::{CodecId, DecodeLimits, decode_value, encode_value};
+use iip_rpc::envelope::{
+    Outcome, PlainError, ReplyHead, RequestHead, is_envelope, read_status, write_status,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The stack of the threads of tokio, which is what a server decodes on.
+const STACK_BYTES: usize = 2 * 1024 * 1024;
+
+/// Any cuts of the same bytes give the same frames, and these are the bytes again.
+pub fn decoder(data: &[u8]) {
+    let &[how, ref data @ ..] = data else { return };
+    let side = if how & 1 == 0 {
+        Side::Server
+    } else {
+        Side::Client
+    };
+    let limits = if how & 2 == 0 {
+        Limits::default()
+    } else {
+        Limits::default().max_path_bytes(20).max_frame_bytes(300)
+    };
+    let (frames, error) = decode(side, &limits, data, data.len().max(1));
+    let (in_pieces, error_in_pieces) = decode(side, &limits, data, usize::from(how >> 2) + 1);
+    // Bytes behind status 8 do not count, and depend on the cuts.
+    let end = |frames: &[iip_core::Frame]| {
+        let closes = |frame: &iip_core::Frame| frame.status == FrameStatus::Close;
+        frames
+            .iter()
+            .position(closes)
+            .map_or(frames.len(), |at| at + 1)
+    };
+    let (end, end_in_pieces) = (end(&frames), end(&in_pieces));
+    assert_eq!(frames[..end], in_pieces[..end_in_pieces]);
+    let closed = frames
+        .get(end.wrapping_sub(1))
+        .is_some_and(|frame| frame.status == FrameStatus::Close);
+    if closed {
+        return;
+    }
+    assert_eq!(error, error_in_pieces);
+    let mut again = BytesMut::new();
+    for frame in &frames {
+        assert!(!frame.body.is_empty() && frame.body.len() <= limits.frame_bytes());
+        assert!(frame.path.len() <= limits.path_bytes() && !frame.path.contains(&0));
+        assert_ne!(frame.status.sender(), Some(side));
+        frame.encode(&mut again);
+    }
+    assert!(data.starts_with(&again));
+}
+
+fn decode(
+    side: Side,
+    limits: &Limits,
+    data: &[u8],
+    piece: usize,
+) -> (Vec<iip_core::Frame>, Option<iip_core::ProtocolError>) {
+    let mut decoder = Decoder::new(side, limits);
+    let mut frames = Vec::new();
+    for piece in data.chunks(piece) {
+        decoder.feed(piece);
+        loop {
+            match decoder.next_frame() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(error) => return (frames, Some(error)),
+            }
+        }
+    }
+    (frames, None)
+}
+
+/// What is read of an envelope is written as the same bytes.
+pub fn envelope(data: &[u8]) {
+    let message = Bytes::copy_from_slice(data);
+    let mut written = BytesMut::new();
+    if let Ok((head, arguments)) = RequestHead::read(message.clone()) {
+        assert!(is_envelope(data));
+        RequestHead::write(head.codec, head.remaining, &head.metadata, &mut written);
+        written.extend_from_slice(&arguments);
+        assert_eq!(written, data);
+    }
+    if let Ok((head, body)) = ReplyHead::read(message.clone()) {
+        written.clear();
+        ReplyHead::write(
+            head.codec,
+            head.outcome,
+            head.timing,
+            &head.metadata,
+            &mut written,
+        );
+        written.extend_from_slice(&body);
+        assert_eq!(written, data);
+        if head.outcome == Outcome::Status {
+            status(body, &head);
+        }
+    }
+    if let Some(error) = <PlainError>::read(data) {
+        assert!(!is_envelope(data));
+        let _ = error.into_status();
+    }
+}
+
+fn status(body: Bytes, head: &ReplyHead) {
+    let Ok(status) = read_status(body, head.metadata.clone()) else {
+        return;
+    };
+    let mut written = BytesMut::new();
+    write_status(&status, &mut written);
+    let again = read_status(written.freeze(), head.metadata.clone()).expect("it was written here");
+    // A code of a later version has become `Unknown`; the rest is the same.
+    assert_eq!(again.code(), status.code());
+    assert_eq!(again.execution(), status.execution());
+    assert_eq!(again.message(), status.message());
+    assert_eq!(again.details(), status.details());
+}
+
+/// Reads the bytes as a type that the first byte chooses, and what was read as what it writes.
+pub fn codec(codec: CodecId, data: &[u8]) {
+    static WORKER: OnceLock<Worker> = OnceLock::new();
+    let (jobs, answers) = WORKER.get_or_init(|| {
+        let (jobs, inbox) = sync_channel::<(CodecId, Vec<u8>)>(1);
+        let (outbox, answers) = sync_channel(1);
+        thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                while let Ok((codec, data)) = inbox.recv() {
+                    try_codec(codec, &data);
+                    if outbox.send(()).is_err() {
+                        return;
+                    }
+                }
+            })
+            .expect("a thread can be started");
+        (jobs, Mutex::new(answers))
+    });
+    jobs.send((codec, data.to_vec())).expect("it is there");
+    let answers = answers.lock().expect("nobody panicked with it");
+    answers.recv().expect("it answers");
+}
+
+/// Where the bytes go, and where it says that it is done with them.
+type Worker = (SyncSender<(CodecId, Vec<u8>)>, Mutex<Receiver<()>>);
+
+fn try_codec(codec: CodecId, data: &[u8]) {
+    let &[kind, ref data @ ..] = data else { return };
+    let body = Bytes::copy_from_slice(data);
+    match kind % KINDS {
+        0 => round_trip::<Everything>(codec, &body),
+        1 => round_trip::<Tree>(codec, &body),
+        2 => round_trip::<Option<List>>(codec, &body),
+        3 => round_trip::<Vec<Option<Vec<String>>>>(codec, &body),
+        4 => round_trip::<BTreeMap<String, Tree>>(codec, &body),
+        5 => round_trip::<(u8, i16, u32, i64, u128, i128, bool, char)>(codec, &body),
+        6 => round_trip::<Vec<()>>(codec, &body),
+        7 => round_trip::<(Payload, Bytes, Vec<u8>)>(codec, &body),
+        8 => round_trip::<Shape>(codec, &body),
+        9 => round_trip::<Vec<[u64; 4]>>(codec, &body),
+        10 => round_trip::<Result<Box<Tree>, String>>(codec, &body),
+        _ => round_trip::<String>(codec, &body),
+    }
+}
+
+/// How many types there are.
+pub const KINDS: u8 = 12;
+
+fn round_trip<T: Serialize + DeserializeOwned + 'static>(codec: CodecId, body: &Bytes) {
+    let limits = DecodeLimits::new();
+    let Ok(value) = decode_value::<T>(codec, body, &limits) else {
+        return;
+    };
+    let mut once = BytesMut::new();
+    match encode_value(codec, &value, &mut once) {
+        Ok(()) => {}
+        // A form that can be read and not written, such as a `NaN` or elements without bytes, is none of ours.
+        Err(_) => return,
+    }
+    let once = once.freeze();
+    // Numbers may be longer now than they were, and the text of a whole message has a limit.
+    let Ok(again) = decode_value::<T>(codec, &once, &limits) else {
+        assert_ne!(codec, CodecId::BINCODE, "what was written cannot be read");
+        return;
+    };
+    let mut twice = BytesMut::new();
+    encode_value(codec, &again, &mut twice).expect("it was encoded before");
+    assert_eq!(once, twice, "the value changed on its way");
+}
+
+/// Every kind of field.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Everything {
+    pub flag: bool,
+    pub small: i8,
+    pub large: u64,
+    pub real: f64,
+    pub single: f32,
+    pub letter: char,
+    pub text: String,
+    #[serde(default)]
+    pub maybe: Option<Box<Self>>,
+    pub unit: (),
+    pub pair: (u16, String),
+    pub set: BTreeSet<i32>,
+    pub map: BTreeMap<u8, Vec<Shape>>,
+    pub data: Payload,
+}
+
+/// Every kind of variant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Shape {
+    Point,
+    Circle(f32),
+    Line(i32, i32),
+    Named { name: String, inner: Vec<Self> },
+}
+
+/// Wide and deep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Tree {
+    Leaf(u64),
+    Text(String),
+    Node(Vec<Self>),
+    Named(BTreeMap<String, Self>),
+    Boxed(Box<Self>),
+    Maybe(Option<Box<Self>>),
+    Pair { left: Box<Self>, right: Box<Self> },
+}
+
+/// Only deep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct List {
+    pub value: u8,
+    pub next: Option<Box<Self>>,
+}
+
+/// A value of each kind, encoded, to begin with.
+#[must_use]
+pub fn codec_seeds(codec: CodecId) -> Vec<Vec<u8>> {
+    let shape = Shape::Named {
+        name: "n".into(),
+        inner: vec![Shape::Point, Shape::Circle(1.5), Shape::Line(-1, 2)],
+    };
+    let everything = Everything {
+        flag: true,
+        small: -1,
+        large: u64::MAX,
+        real: 0.1,
+        single: -2.5,
+        letter: 'ü',
+        text: "text".into(),
+        maybe: None,
+        unit: (),
+        pair: (300, "p".into()),
+        set: BTreeSet::from([-70_000, 1]),
+        map: BTreeMap::from([(1, vec![shape.clone()])]),
+        data: Payload::from(Bytes::from_static(b"data")),
+    };
+    let leaf = Tree::Pair {
+        left: Box::new(Tree::Leaf(1)),
+        right: Box::new(Tree::Text("x".into())),
+    };
+    let tree = Tree::Node(vec![
+        leaf.clone(),
+        Tree::Boxed(Box::new(Tree::Maybe(None))),
+        Tree::Named(BTreeMap::from([("k".into(), leaf)])),
+    ]);
+    let list = (0..100).fold(None, |next, value| {
+        Some(List {
+            value,
+            next: next.map(Box::new),
+        })
+    });
+    let mut seeds = Vec::new();
+    let mut add = |kind: u8, encode: &dyn Fn(&mut BytesMut)| {
+        let mut out = BytesMut::from(&[kind][..]);
+        encode(&mut out);
+        seeds.push(out.to_vec());
+    };
+    fn put<T: Serialize + Debug>(codec: CodecId, value: &T, out: &mut BytesMut) {
+        encode_value(codec, value, out).expect("it has a form in every codec");
+    }
+    add(0, &|out| put(codec, &everything, out));
+    add(1, &|out| put(codec, &tree, out));
+    add(2, &|out| put(codec, &list, out));
+    add(3, &|out| put(codec, &vec![None, Some(vec!["a"; 3])], out));
+    add(4, &|out| {
+        put(codec, &BTreeMap::from([("a", tree.clone())]), out)
+    });
+    add(5, &|out| {
+        let numbers = (1u8, -2i16, 3u32, -4i64, u128::MAX, i128::MIN, true, 'x');
+        put(codec, &numbers, out);
+    });
+    add(7, &|out| {
+        let payload = Payload::from(Bytes::from_static(b"abc"));
+        put(codec, &(payload, Bytes::from_static(b"de"), vec![1u8]), out);
+    });
+    add(8, &|out| put(codec, &shape, out));
+    add(9, &|out| put(codec, &vec![[1u64, 2, 3, u64::MAX]; 2], out));
+    add(10, &|out| put(codec, &Ok::<_, String>(tree.clone()), out));
+    add(11, &|out| put(codec, &"text \u{1F600}", out));
+    // Deeper than any limit.
+    let levels = 2000;
+    if codec == CodecId::BINCODE {
+        seeds.push([&[1][..], &[4; 4000]].concat());
+        seeds.push([&[2][..], &[1, 1].repeat(levels)].concat());
+    } else {
+        seeds.push([&[1][..], &br#"{"Boxed":"#.repeat(levels / 5)].concat());
+        seeds.push([&[3][..], &b"[".repeat(levels)].concat());
+    }
+    seeds
+}
