@@ -280,7 +280,7 @@ impl Connection {
     }
 
     fn waits(&self, partial: Partial) -> timers::Waits {
-        let collecting = self.side == Side::Server && self.buffered > 0;
+        let collecting = self.buffered > 0;
         let reading = self.wants_read();
         timers::Waits {
             head: reading && partial == Partial::Head,
