@@ -13,7 +13,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -30,6 +30,9 @@ use crate::serve::Dispatcher;
 
 /// Segments handed to one vectored write.
 const MAX_SLICES: usize = 64;
+
+/// A connection at rest keeps its buffers for so long: the next call often comes soon.
+const RELEASE_AFTER: Duration = Duration::from_secs(1);
 
 /// Reads in a row before other tasks get a turn.
 const MAX_READS: usize = 16;
@@ -63,6 +66,8 @@ pub(crate) struct Driver<S> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Written bytes may not have left the stream's own buffer.
     unflushed: bool,
+    /// The memory that only work needs was given back.
+    released: bool,
     /// The driver has let others run first and may write.
     gathered: bool,
     /// Status 8 is queued; when everything is written the connection ends.
@@ -102,6 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             wakers: Vec::new(),
             timer: None,
             unflushed: false,
+            released: false,
             gathered: false,
             saying_goodbye: false,
             read_closed: false,
@@ -181,6 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         if read || written > 0 {
+            self.released = false;
             return Ok(if *reads < MAX_READS {
                 Turn::Again
             } else {
@@ -249,6 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Takes what was read. `true` if callers were woken and should run before the next write.
     fn on_read(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
         let now = clock::now();
+        self.released = false;
         self.more = true;
         let result = if self.shared.lock().proto.wants_read() && !self.saying_goodbye {
             self.hand_out(cx, now)
@@ -456,12 +464,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             state.proto.poll_timeout(partial),
             state.calls.next_deadline(),
         );
-        if at_rest && state.calls.in_flight() == 0 {
-            state.proto.release_memory();
-            self.decoder.release_when_empty();
-            self.batch = VecDeque::new();
-            self.events = VecDeque::new();
-            self.answers = Vec::new();
+        let mut wake_at = wake_at;
+        if at_rest && state.calls.in_flight() == 0 && !self.released {
+            let release_at = state.proto.timers().last_moved() + RELEASE_AFTER;
+            if now < release_at {
+                wake_at = earliest(wake_at, Some(release_at));
+            } else {
+                self.released = true;
+                state.proto.release_memory();
+                self.decoder.release_when_empty();
+                self.batch = VecDeque::new();
+                self.events = VecDeque::new();
+                self.answers = Vec::new();
+            }
         }
         state.driver = Some(cx.waker().clone());
         drop(guard);
@@ -532,7 +547,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
                 return Poll::Ready(());
             }
             // TLS says goodbye here; a peer that does not read must not keep us.
-            let limit = tokio::time::Instant::now() + std::time::Duration::from_secs(1);
+            let limit = tokio::time::Instant::now() + Duration::from_secs(1);
             this.timer = Some(Box::pin(tokio::time::sleep_until(limit)));
         }
         if Pin::new(&mut this.socket).poll_shutdown(cx).is_ready() {

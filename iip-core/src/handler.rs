@@ -46,15 +46,16 @@ pub trait Handler: Send + Sync + 'static {
         control::handler_failure(&refusal.to_string()).into()
     }
 
-    /// The answer to a request whose handler panicked. Default: the in-band error 101, as a Go server sends it.
-    fn on_panic(&self, body: &Bytes) -> Body {
+    /// What [`on_panic`](Self::on_panic) has to know of a request; asked before the handler runs. Default: nothing.
+    fn tag(&self, body: &Bytes) -> bool {
         let _ = body;
-        control::NO_RESPONSE.into()
+        false
     }
 
-    /// Does [`on_panic`](Self::on_panic) look at the request? Then its data is kept until the answer. Default: no.
-    fn keeps_request_for_panic(&self) -> bool {
-        false
+    /// The answer to a request whose handler panicked. Default: the in-band error 101, as a Go server sends it.
+    fn on_panic(&self, tag: bool) -> Body {
+        let _ = tag;
+        control::NO_RESPONSE.into()
     }
 }
 
@@ -161,8 +162,8 @@ pub struct Request {
     pub(crate) peer: Arc<Peer>,
     pub(crate) received_at: Instant,
     pub(crate) cancel: Option<CancelToken>,
-    pub(crate) parts: Option<RequestParts>,
-    pub(crate) reply: Option<ReplyStream>,
+    /// For a handler that streams.
+    pub(crate) streams: Option<Box<(Option<RequestParts>, Option<ReplyStream>)>>,
 }
 
 impl Request {
@@ -217,12 +218,13 @@ impl Request {
 
     /// The parts of the request as they arrive, once; only for a handler with [`Handler::streams_requests`].
     pub fn parts(&mut self) -> Option<RequestParts> {
-        self.parts.take()
+        self.streams.as_mut()?.0.take()
     }
 
-    /// Where to send the answer in parts, once. The handler then returns [`Response::streamed`].
+    /// Where to send the answer in parts, once; only for a handler with [`Handler::streams_requests`]. The handler then
+    /// returns [`Response::streamed`].
     pub fn reply(&mut self) -> Option<ReplyStream> {
-        self.reply.take()
+        self.streams.as_mut()?.1.take()
     }
 }
 

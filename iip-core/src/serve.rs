@@ -366,22 +366,20 @@ impl Dispatcher {
 
     /// The handler of a path. Requests of a connection mostly repeat the path before, in the same memory.
     #[inline]
-    fn handler(&mut self, path: &Bytes) -> Option<Arc<dyn Handler>> {
-        if let Some((last, handler)) = &self.last
-            && last.as_ptr() == path.as_ptr()
-            && last.len() == path.len()
-        {
-            return Some(Arc::clone(handler));
+    fn handler(&mut self, path: &Bytes) -> Option<&Arc<dyn Handler>> {
+        let known =
+            |(last, _): &(Bytes, _)| last.as_ptr() == path.as_ptr() && last.len() == path.len();
+        if !self.last.as_ref().is_some_and(known) {
+            let fallback = || {
+                self.routes
+                    .fallback
+                    .as_ref()
+                    .filter(|_| std::str::from_utf8(path).is_ok())
+            };
+            let handler = self.routes.handlers.get(path.as_ref()).or_else(fallback)?;
+            self.last = Some((path.clone(), Arc::clone(handler)));
         }
-        let fallback = || {
-            self.routes
-                .fallback
-                .as_ref()
-                .filter(|_| std::str::from_utf8(path).is_ok())
-        };
-        let handler = Arc::clone(self.routes.handlers.get(path.as_ref()).or_else(fallback)?);
-        self.last = Some((path.clone(), Arc::clone(&handler)));
-        Some(handler)
+        self.last.as_ref().map(|(_, handler)| handler)
     }
 
     /// Handles one event, outside the lock. Returns the answer if it is there at once.
@@ -488,75 +486,38 @@ impl Dispatcher {
         begun: Begun,
         now: Instant,
     ) -> Option<Body> {
-        let Begun {
-            channel,
-            path,
-            query,
-            body,
-            streaming,
-        } = begun;
-        let Some(handler) = self.handler(&path) else {
+        self.serial += 1;
+        let (serial, channel) = (self.serial, begun.channel);
+        if self.handler(&begun.path).is_none() {
             return Some(control::NO_HANDLER.into());
-        };
+        }
+        let (path, handler) = self.last.as_ref()?;
         if let Some(refusal) = self.routes.refusal() {
-            return Some(handler.refuse(&refusal, &body));
+            return Some(handler.refuse(&refusal, &begun.body));
         }
         let policy = handler.on_cancel();
-        let streams = handler.streams_requests();
         let cancel = (policy == OnCancel::Token).then(CancelToken::new);
-        let kept = if handler.keeps_request_for_panic() {
-            body.clone()
-        } else {
-            Bytes::new()
-        };
-        self.serial += 1;
-        let serial = self.serial;
-        let (mut body, mut parts, mut reply) = (body, None, None);
-        if streams {
-            // Its parts need a place before it runs.
-            let first = std::mem::take(&mut body);
-            let queue = PartQueue {
-                parts: first_part(first),
-                ended: !streaming,
-                waker: None,
-            };
-            shared.command(|state| {
-                state.proto.buffer(queue.parts.iter().map(Bytes::len).sum());
-                let running = Running {
-                    serial,
-                    policy,
-                    task: None,
-                    cancel: cancel.clone(),
-                    parts: Some(queue),
-                };
-                state.running.insert(channel, running);
-            });
-            let shared = Arc::clone(shared);
-            parts = Some(RequestParts {
-                shared: Arc::clone(&shared),
-                channel,
-                serial,
-                ended: false,
-            });
-            reply = Some(ReplyStream {
-                shared,
-                channel,
-                serial,
-                begun: false,
-                finished: false,
-            });
-        }
-        let peer = Arc::clone(&shared.peer);
-        let request = Request {
-            path: path.clone(),
-            query,
-            body,
-            peer,
+        let tag = handler.tag(&begun.body);
+        let mut request = Request {
+            path: begun.path,
+            query: begun.query,
+            body: begun.body,
+            peer: Arc::clone(&shared.peer),
             received_at: now,
             cancel: cancel.clone(),
-            parts,
-            reply,
+            streams: None,
         };
+        let streams = handler.streams_requests();
+        if streams {
+            let running = Running {
+                serial,
+                policy,
+                task: None,
+                cancel: cancel.clone(),
+                parts: None,
+            };
+            request.stream(shared, channel, running, !begun.streaming);
+        }
         let first = catch_unwind(AssertUnwindSafe(|| {
             let mut future = handler.call(request);
             match future.as_mut().poll(cx) {
@@ -564,7 +525,7 @@ impl Dispatcher {
                 Poll::Pending => Err(future),
             }
         }));
-        let future = match first {
+        match first {
             Ok(Ok(result)) => {
                 let answer = answer(result);
                 if streams {
@@ -574,48 +535,44 @@ impl Dispatcher {
                     }
                     return None;
                 }
-                return answer;
+                answer
             }
-            Ok(Err(future)) => future,
+            Ok(Err(future)) => {
+                let running = Running {
+                    serial,
+                    policy,
+                    task: None,
+                    cancel,
+                    parts: None,
+                };
+                let waiting = Waiting {
+                    handler: Arc::clone(handler),
+                    path: path.clone(),
+                    tag,
+                    future,
+                };
+                self.spawn(shared, channel, running, waiting);
+                None
+            }
             Err(panic) => {
-                let answer = on_panic(&*handler, &path, &*panic, &kept);
                 if streams {
                     shared.lock().forget(channel);
                 }
-                return Some(answer);
+                Some(on_panic(&**handler, path, &*panic, tag))
             }
-        };
-        self.spawn(
-            shared,
-            Waiting {
-                channel,
-                serial,
-                policy,
-                cancel,
-                streams,
-                handler,
-                path,
-                kept,
-                future,
-            },
-        );
-        None
+        }
     }
 
-    fn spawn(&self, shared: &Arc<Shared>, waiting: Waiting) {
+    fn spawn(&self, shared: &Arc<Shared>, channel: ChannelId, running: Running, waiting: Waiting) {
         let Waiting {
-            channel,
-            serial,
-            policy,
-            cancel,
-            streams,
             handler,
             path,
-            kept,
+            tag,
             future,
         } = waiting;
         let guard = RunningGuard::new(Arc::clone(&self.routes));
         let answer_to = Arc::clone(shared);
+        let serial = running.serial;
         // The entry must be there before the task can end.
         let mut state = shared.lock();
         let task = tokio::spawn(async move {
@@ -623,46 +580,60 @@ impl Dispatcher {
             let result = CatchPanic(future).await;
             let body = match result {
                 Ok(result) => answer(result),
-                Err(panic) => Some(on_panic(&*handler, &path, &*panic, &kept)),
+                Err(panic) => Some(on_panic(&*handler, &path, &*panic, tag)),
             };
             if let Some(body) = body {
                 answer_to.command(|state| state.answer(channel, serial, body));
             }
-        })
-        .abort_handle();
-        if streams {
-            if let Some(running) = state
-                .running
-                .get_mut(&channel)
-                .filter(|running| running.serial == serial)
-            {
-                running.task = Some(task);
-            }
-        } else {
-            state.running.insert(
-                channel,
-                Running {
-                    serial,
-                    policy,
-                    task: Some(task),
-                    cancel,
-                    parts: None,
-                },
-            );
-        }
+        });
+        // A handler that streams has its entry already.
+        state.running.entry(channel).or_insert(running).task = Some(task.abort_handle());
     }
 }
 
-/// A call whose handler was polled once and has to wait.
+impl Request {
+    /// Gives a handler that streams what it needs; its parts have a place before it runs.
+    fn stream(
+        &mut self,
+        shared: &Arc<Shared>,
+        channel: ChannelId,
+        mut running: Running,
+        complete: bool,
+    ) {
+        let serial = running.serial;
+        let parts = first_part(std::mem::take(&mut self.body));
+        let bytes = parts.iter().map(Bytes::len).sum();
+        running.parts = Some(PartQueue {
+            parts,
+            ended: complete,
+            waker: None,
+        });
+        shared.command(|state| {
+            state.proto.buffer(bytes);
+            state.running.insert(channel, running);
+        });
+        let parts = RequestParts {
+            shared: Arc::clone(shared),
+            channel,
+            serial,
+            ended: false,
+        };
+        let reply = ReplyStream {
+            shared: Arc::clone(shared),
+            channel,
+            serial,
+            begun: false,
+            finished: false,
+        };
+        self.streams = Some(Box::new((Some(parts), Some(reply))));
+    }
+}
+
+/// A handler that was polled once and has to wait.
 struct Waiting {
-    channel: ChannelId,
-    serial: u64,
-    policy: OnCancel,
-    cancel: Option<CancelToken>,
-    streams: bool,
     handler: Arc<dyn Handler>,
     path: Bytes,
-    kept: Bytes,
+    tag: bool,
     future: HandlerFuture,
 }
 
@@ -691,14 +662,14 @@ fn or_no_response(body: Body) -> Body {
     }
 }
 
-fn on_panic(handler: &dyn Handler, path: &Bytes, panic: &(dyn Any + Send), kept: &Bytes) -> Body {
+fn on_panic(handler: &dyn Handler, path: &Bytes, panic: &(dyn Any + Send), tag: bool) -> Body {
     let text = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_default();
     tracing::error!(path = ?path.slice(..path.len().min(128)), panic = ?text, "handler panicked");
-    catch_unwind(AssertUnwindSafe(|| handler.on_panic(kept)))
+    catch_unwind(AssertUnwindSafe(|| handler.on_panic(tag)))
         .unwrap_or_else(|_| control::NO_RESPONSE.into())
 }
 

@@ -18,13 +18,13 @@ thread_local! {
 pub(crate) fn encode<E>(
     encode: impl FnOnce(&mut BytesMut) -> Result<Option<Bytes>, E>,
 ) -> Result<Body, E> {
-    let mut buffer = SCRATCH.take();
+    let mut buffer = SCRATCH.with(RefCell::take);
     buffer.clear();
     if buffer.capacity() < 256 {
         buffer.reserve(SCRATCH_BYTES);
     }
     let result = encode(&mut buffer);
     let head = buffer.split().freeze();
-    SCRATCH.set(buffer);
+    SCRATCH.with(|scratch| drop(scratch.replace(buffer)));
     result.map(|tail| Body::split(head, tail.unwrap_or_default()))
 }

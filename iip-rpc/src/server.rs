@@ -141,15 +141,16 @@ impl<U: Run> Handler for Method<U> {
         refuse(refusal, body, self.method.is_raw())
     }
 
-    fn on_panic(&self, body: &Bytes) -> Body {
+    /// Does the caller speak plain JSON?
+    fn tag(&self, body: &Bytes) -> bool {
+        is_plain(body)
+    }
+
+    fn on_panic(&self, plain: bool) -> Body {
         if self.method.is_raw() {
             return r#"{"code":101,"message":"handle no response"}"#.into();
         }
-        answer_status(&Status::internal("the handler panicked"), is_plain(body))
-    }
-
-    fn keeps_request_for_panic(&self) -> bool {
-        true
+        answer_status(&Status::internal("the handler panicked"), plain)
     }
 }
 

@@ -45,6 +45,11 @@ impl Timers {
         }
     }
 
+    /// When bytes were last read or written.
+    pub(crate) fn last_moved(&self) -> Instant {
+        self.last_read.max(self.last_write)
+    }
+
     /// Bytes were read; `in_head` tells whether they end within a frame's head, `frames` whether any frame completed.
     pub(crate) fn on_read(&mut self, now: Instant, in_head: bool, frames: bool) {
         self.last_read = now;
