@@ -186,8 +186,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             }
         }
-        if read || written > 0 {
+        if written > 0 {
             self.released = false;
+        }
+        if read {
             return Ok(if *reads < MAX_READS {
                 Turn::Again
             } else {
@@ -214,15 +216,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn write_batch(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
         let mut total = 0;
         while !self.batch.is_empty() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let count = self
-                .batch
-                .iter()
-                .zip(&mut slices)
-                .map(|(bytes, slice)| *slice = IoSlice::new(bytes))
-                .count();
             let socket = Pin::new(&mut self.socket);
-            let written = match socket.poll_write_vectored(cx, &slices[..count]) {
+            let attempt = if self.batch.len() == 1 {
+                // A plain write is cheaper than a vectored one.
+                socket.poll_write(cx, &self.batch[0])
+            } else {
+                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                let pairs = self.batch.iter().zip(&mut slices);
+                let count = pairs
+                    .map(|(bytes, slice)| *slice = IoSlice::new(bytes))
+                    .count();
+                socket.poll_write_vectored(cx, &slices[..count])
+            };
+            let written = match attempt {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(result) => result?,
                 Poll::Pending => break,
