@@ -9,8 +9,11 @@ use crate::error::ProtocolError;
 use crate::frame::{ChannelId, FRAME_OVERHEAD, Frame, FrameStatus, Side};
 use crate::limits::Limits;
 
-/// Room made for one read. 8 KiB costs 42 % at 13.6 KB bodies, 256 KiB adds nothing.
+/// Room made for one read.
 const READ_BYTES: usize = 64 * 1024;
+
+/// Room made for one read once larger bodies have come: with bodies of 13.6 KB, 64 KiB cost a third of the calls per second.
+const BULK_READ_BYTES: usize = 256 * 1024;
 
 /// Bodies from this size on stay where they were read; smaller ones are copied, so that they do not keep the buffer.
 const LEND_BYTES: usize = 1024;
@@ -58,6 +61,8 @@ pub struct Decoder {
     /// Bodies handed out may still lie in the buffer's memory, whose size was this.
     lends: bool,
     size: usize,
+    /// Larger bodies have come.
+    bulk: bool,
     /// Head of the frame at the front of the buffer, once it is complete, and its whole length.
     head: Option<(FrameHead, usize, usize)>,
     /// The head at the front of the buffer while only its length is missing.
@@ -81,6 +86,7 @@ impl Decoder {
             last_path: Bytes::new(),
             lends: false,
             size: 0,
+            bulk: false,
             head: None,
             early: None,
             advanced: false,
@@ -104,9 +110,14 @@ impl Decoder {
         let missing = self
             .head
             .map_or(0, |(_, _, total)| total.saturating_sub(self.buf.len()));
-        let wanted = missing.min(self.buf.len()).max(READ_BYTES / 2);
+        let room = if self.bulk {
+            BULK_READ_BYTES
+        } else {
+            READ_BYTES
+        };
+        let wanted = missing.min(self.buf.len()).max(room / 2);
         if self.buf.capacity() - self.buf.len() < wanted {
-            self.buf.reserve(wanted.max(READ_BYTES));
+            self.buf.reserve(wanted.max(room));
             self.size = self.buf.capacity();
             self.lends = false;
         }
@@ -123,6 +134,7 @@ impl Decoder {
         if self.buf.is_empty() {
             self.buf = BytesMut::new();
             self.size = 0;
+            self.bulk = false;
         }
     }
 
@@ -169,6 +181,7 @@ impl Decoder {
             body
         } else {
             self.lends = true;
+            self.bulk = true;
             self.buf.split_to(len).freeze()
         };
         Ok(Some(Frame {

@@ -34,6 +34,9 @@ const MAX_SLICES: usize = 64;
 /// A connection at rest keeps its buffers for so long: the next call often comes soon.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
 
+/// So many frames at a time make a connection busy.
+const BUSY_FRAMES: usize = 4;
+
 /// Reads in a row before other tasks get a turn.
 const MAX_READS: usize = 16;
 
@@ -66,6 +69,8 @@ pub(crate) struct Driver<S> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Written bytes may not have left the stream's own buffer.
     unflushed: bool,
+    /// Several frames came at a time: more will, and the buffers are worth keeping for a while.
+    busy: bool,
     /// The memory that only work needs was given back.
     released: bool,
     /// The driver has let others run first and may write.
@@ -107,6 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             wakers: Vec::new(),
             timer: None,
             unflushed: false,
+            busy: false,
             released: false,
             gathered: false,
             saying_goodbye: false,
@@ -337,7 +343,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     ) -> Result<bool, ConnectionError> {
         let mut state = self.shared.lock();
         let mut outcome = Ok(());
-        for _ in 0..MAX_FRAMES {
+        self.busy = false;
+        for count in 0..MAX_FRAMES {
+            self.busy |= count == BUSY_FRAMES;
             // Every frame counts against the limits before the next is looked at.
             if !state.proto.wants_read() {
                 break;
@@ -473,7 +481,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut wake_at = wake_at;
         if at_rest && state.calls.in_flight() == 0 && !self.released {
             let release_at = state.proto.timers().last_moved() + RELEASE_AFTER;
-            if now < release_at {
+            if self.busy && now < release_at {
                 wake_at = earliest(wake_at, Some(release_at));
             } else {
                 self.released = true;

@@ -7,7 +7,7 @@ use crate::frame::{MAX_FRAME_BYTES, MAX_PATH_BYTES};
 /// What one connection may cost, and how long its peer may take.
 ///
 /// Both sides use the same limits; the defaults are safe against a hostile peer. The memory one connection can be made
-/// to hold is bounded by `read buffer (64 KiB, or the frame being read) + buffered_bytes + unsent_bytes + the message
+/// to hold is bounded by `read buffer (256 KiB, or the frame being read) + buffered_bytes + unsent_bytes + the message
 /// being written + channels × about 200 bytes`.
 ///
 /// ```

@@ -1,0 +1,155 @@
+//! The command line of a peer.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::BoxError;
+
+/// What a peer was asked to be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// `server ADDR`
+    Server {
+        /// Where to listen; port 0 takes any free port.
+        addr: SocketAddr,
+    },
+    /// `client ADDR ..`
+    Client {
+        /// The server to load.
+        addr: SocketAddr,
+        /// What load to put on it.
+        options: ClientOptions,
+    },
+}
+
+/// What a client does to its server, and for how long.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientOptions {
+    /// `--mode`: the kind of load.
+    pub mode: Mode,
+    /// `--payload`: bytes in each body.
+    pub payload: usize,
+    /// `--inflight`: tasks that each keep one call in flight.
+    pub inflight: usize,
+    /// `--secs`: how long to measure.
+    pub secs: Duration,
+    /// `--warm`: how long to run before measuring.
+    pub warm: Duration,
+    /// `--server-pid`: the process whose processor time counts as the server's.
+    pub server_pid: Option<u32>,
+}
+
+/// The kind of load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Whole body there, whole body back.
+    Unary,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Unary,
+            payload: 16,
+            inflight: 64,
+            secs: Duration::from_secs(2),
+            warm: Duration::from_millis(500),
+            server_pid: None,
+        }
+    }
+}
+
+const USAGE: &str = "usage: server ADDR | client ADDR [--mode unary] [--payload BYTES] [--inflight CALLS] [--secs S] \
+                     [--warm S] [--server-pid PID]";
+
+/// Reads a command line without the program's name.
+///
+/// # Errors
+/// Names the argument that is wrong.
+pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, BoxError> {
+    let role = args.next().ok_or(USAGE)?;
+    let addr = args.next().ok_or(USAGE)?;
+    let addr: SocketAddr = addr.parse().map_err(|e| format!("address {addr:?}: {e}"))?;
+    match role.as_str() {
+        "server" => match args.next() {
+            None => Ok(Command::Server { addr }),
+            Some(extra) => Err(format!("unexpected argument {extra:?}; {USAGE}").into()),
+        },
+        "client" => Ok(Command::Client {
+            addr,
+            options: client_options(args)?,
+        }),
+        other => Err(format!("unknown role {other:?}; {USAGE}").into()),
+    }
+}
+
+fn client_options(mut args: impl Iterator<Item = String>) -> Result<ClientOptions, BoxError> {
+    let mut options = ClientOptions::default();
+    while let Some(name) = args.next() {
+        let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
+        let wrong = |e: &dyn std::fmt::Display| format!("{name} {value:?}: {e}");
+        match name.as_str() {
+            "--mode" if value == "unary" => options.mode = Mode::Unary,
+            "--mode" => return Err(format!("unknown mode {value:?}; the modes are: unary").into()),
+            "--payload" => options.payload = value.parse().map_err(|e| wrong(&e))?,
+            "--inflight" => options.inflight = value.parse().map_err(|e| wrong(&e))?,
+            "--secs" => options.secs = seconds(&value).map_err(|e| wrong(&e))?,
+            "--warm" => options.warm = seconds(&value).map_err(|e| wrong(&e))?,
+            "--server-pid" => options.server_pid = Some(value.parse().map_err(|e| wrong(&e))?),
+            _ => return Err(format!("unknown option {name}; {USAGE}").into()),
+        }
+    }
+    Ok(options)
+}
+
+/// A number of seconds, fractions allowed.
+///
+/// # Errors
+/// When it is not a number, or no length of time.
+pub fn seconds(value: &str) -> Result<Duration, BoxError> {
+    Ok(Duration::try_from_secs_f64(value.parse()?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_line(line: &str) -> Result<Command, BoxError> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn every_client_option_is_read() {
+        let parsed = parse_line(
+            "client 127.0.0.1:9 --mode unary --payload 7 --inflight 3 --secs 1.5 --warm 0 --server-pid 12",
+        )
+        .expect("the line is right");
+        let options = ClientOptions {
+            mode: Mode::Unary,
+            payload: 7,
+            inflight: 3,
+            secs: Duration::from_millis(1500),
+            warm: Duration::ZERO,
+            server_pid: Some(12),
+        };
+        let addr = SocketAddr::from(([127, 0, 0, 1], 9));
+        assert_eq!(parsed, Command::Client { addr, options });
+    }
+
+    #[test]
+    fn a_mistake_is_named() {
+        for (line, named) in [
+            ("", "usage"),
+            ("client 127.0.0.1:9 --secs -1", "--secs"),
+            ("client 127.0.0.1:9 --payload x", "--payload"),
+            ("client 127.0.0.1:9 --payload", "--payload"),
+            ("client 127.0.0.1:9 --mode nonsense", "nonsense"),
+            ("client localhost", "localhost"),
+            ("server 127.0.0.1:0 --warm 1", "--warm"),
+            ("both 127.0.0.1:0", "both"),
+        ] {
+            let error = parse_line(line).expect_err(line).to_string();
+            assert!(error.contains(named), "{line}: {error}");
+        }
+    }
+}

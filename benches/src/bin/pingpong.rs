@@ -1,0 +1,100 @@
+//! One call at a time, each whole, into a buffer that is used again: what a connection without multiplexing can do.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use iip_benches::{BoxError, EchoClient, Peer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
+
+fn main() -> ExitCode {
+    iip_benches::main::<PingPong>()
+}
+
+struct PingPong;
+
+impl Peer for PingPong {
+    type Client = Client;
+
+    async fn serve(addr: SocketAddr) -> Result<(), BoxError> {
+        let listener = TcpListener::bind(addr).await?;
+        iip_benches::announce(listener.local_addr()?)?;
+        loop {
+            let (io, _) = listener.accept().await?;
+            let mut connection = Connection::new(io)?;
+            tokio::spawn(async move {
+                while let Ok(body) = connection.receive().await {
+                    connection.send(&body).await?;
+                }
+                io::Result::Ok(())
+            });
+        }
+    }
+
+    async fn connect(addr: SocketAddr) -> Result<Client, BoxError> {
+        let connection = Connection::new(TcpStream::connect(addr).await?)?;
+        Ok(Client {
+            connection: Arc::new(Mutex::new(connection)),
+        })
+    }
+}
+
+#[derive(Clone)]
+struct Client {
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl EchoClient for Client {
+    type Error = io::Error;
+
+    async fn echo(&self, body: Bytes) -> io::Result<Bytes> {
+        let mut connection = self.connection.lock().await;
+        connection.send(&body).await?;
+        connection.receive().await
+    }
+}
+
+/// Messages of `len` (u32) and `len` bytes.
+struct Connection {
+    io: TcpStream,
+    buffer: BytesMut,
+}
+
+impl Connection {
+    fn new(io: TcpStream) -> io::Result<Self> {
+        io.set_nodelay(true)?;
+        let buffer = BytesMut::new();
+        Ok(Self { io, buffer })
+    }
+
+    async fn send(&mut self, body: &[u8]) -> io::Result<()> {
+        let head = (body.len() as u32).to_be_bytes();
+        let mut message = bytes::Buf::chain(&head[..], body);
+        self.io.write_all_buf(&mut message).await
+    }
+
+    async fn receive(&mut self) -> io::Result<Bytes> {
+        while self.buffer.len() < 4 {
+            // Once the last body is dropped this finds the same memory again.
+            self.buffer.reserve(4 * 1024);
+            self.fill().await?;
+        }
+        let len = bytes::Buf::get_u32(&mut self.buffer) as usize;
+        self.buffer.reserve(len.saturating_sub(self.buffer.len()));
+        while self.buffer.len() < len {
+            self.fill().await?;
+        }
+        Ok(self.buffer.split_to(len).freeze())
+    }
+
+    async fn fill(&mut self) -> io::Result<()> {
+        match self.io.read_buf(&mut self.buffer).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+}

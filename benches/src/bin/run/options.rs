@@ -1,0 +1,186 @@
+//! The command line of the runner.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use iip_benches::{BoxError, args};
+use serde::Serialize;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) rounds: usize,
+    pub(crate) peers: Vec<String>,
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) layouts: Vec<Layout>,
+    pub(crate) secs: Duration,
+    pub(crate) warm: Duration,
+    /// Runs that are repeated because something else was busy, for each run.
+    pub(crate) retries: usize,
+    /// How long a run waits for a quiet machine before it starts anyway.
+    pub(crate) patience: Duration,
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Bytes in each body and calls in flight, written `16x64`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Cell {
+    pub(crate) payload: usize,
+    pub(crate) inflight: usize,
+}
+
+/// Which cores the processes are bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Layout {
+    /// The server on core 0, the client on core 1.
+    Pinned,
+    /// Both on core 0.
+    Same,
+}
+
+impl Layout {
+    pub(crate) fn server_core(self) -> &'static str {
+        "0"
+    }
+
+    pub(crate) fn client_core(self) -> &'static str {
+        match self {
+            Self::Pinned => "1",
+            Self::Same => "0",
+        }
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pinned => "pinned",
+            Self::Same => "same core",
+        })
+    }
+}
+
+impl FromStr for Layout {
+    type Err = BoxError;
+
+    fn from_str(s: &str) -> Result<Self, BoxError> {
+        match s {
+            "pinned" => Ok(Self::Pinned),
+            "same" => Ok(Self::Same),
+            _ => Err("the layouts are: pinned, same".into()),
+        }
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.payload {
+            mib if mib > 0 && mib % (1 << 20) == 0 => write!(f, "{} MiB", mib >> 20)?,
+            kib if kib > 0 && kib % (1 << 10) == 0 => write!(f, "{} KiB", kib >> 10)?,
+            bytes => write!(f, "{bytes} B")?,
+        }
+        write!(f, " x {}", self.inflight)
+    }
+}
+
+impl FromStr for Cell {
+    type Err = BoxError;
+
+    fn from_str(s: &str) -> Result<Self, BoxError> {
+        let (payload, inflight) = s
+            .split_once('x')
+            .ok_or("a cell looks like 16x64: bytes x calls in flight")?;
+        Ok(Self {
+            payload: payload.parse()?,
+            inflight: inflight.parse()?,
+        })
+    }
+}
+
+const USAGE: &str = "usage: run [--rounds 5] [--peers limit,tonic,..] [--cells 16x64,..] [--layout pinned|same|pinned,same] \
+                     [--secs 2] [--warm 0.5] [--retries 2] [--patience 30] [--out FILE.json]";
+
+pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, BoxError> {
+    let mut options = Options {
+        rounds: 5,
+        peers: list("limit,pingpong,iip,iip-core,tonic,tarpc")?,
+        cells: list("16x64,16x512,1024x64,13600x64,1048576x1")?,
+        layouts: vec![Layout::Pinned],
+        secs: Duration::from_secs(2),
+        warm: Duration::from_millis(500),
+        retries: 2,
+        patience: Duration::from_secs(30),
+        out: None,
+    };
+    while let Some(name) = args.next() {
+        let value = args
+            .next()
+            .ok_or_else(|| format!("{name} needs a value; {USAGE}"))?;
+        options
+            .set(&name, &value)
+            .map_err(|e| format!("{name} {value:?}: {e}"))?;
+    }
+    Ok(options)
+}
+
+impl Options {
+    fn set(&mut self, name: &str, value: &str) -> Result<(), BoxError> {
+        match name {
+            "--rounds" => self.rounds = value.parse()?,
+            "--peers" => self.peers = list(value)?,
+            "--cells" => self.cells = list(value)?,
+            "--layout" => self.layouts = list(value)?,
+            "--secs" => self.secs = args::seconds(value)?,
+            "--warm" => self.warm = args::seconds(value)?,
+            "--retries" => self.retries = value.parse()?,
+            "--patience" => self.patience = args::seconds(value)?,
+            "--out" => self.out = Some(value.into()),
+            _ => return Err(format!("unknown option; {USAGE}").into()),
+        }
+        Ok(())
+    }
+}
+
+fn list<T: FromStr<Err: Into<BoxError>>>(value: &str) -> Result<Vec<T>, BoxError> {
+    value
+        .split(',')
+        .map(|item| item.parse().map_err(Into::into))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_shown_with_the_unit_people_use() {
+        for (text, shown) in [
+            ("16x64", "16 B x 64"),
+            ("1024x1", "1 KiB x 1"),
+            ("13600x64", "13600 B x 64"),
+            ("1048576x1", "1 MiB x 1"),
+            ("0x1", "0 B x 1"),
+        ] {
+            let cell: Cell = text.parse().expect(text);
+            assert_eq!(cell.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_named() {
+        for (line, named) in [
+            ("--cells 16", "16x64"),
+            ("--layout here", "pinned"),
+            ("--round 5", "--round"),
+            ("--secs", "--secs"),
+        ] {
+            let error = parse(line.split(' ').map(str::to_owned))
+                .expect_err(line)
+                .to_string();
+            assert!(error.contains(named), "{line}: {error}");
+        }
+    }
+}

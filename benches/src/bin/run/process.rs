@@ -1,0 +1,143 @@
+//! One run: a server process, a client process, and an eye on what else the machine does.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use iip_benches::report::Report;
+use iip_benches::{BoxError, cpu};
+use serde::Serialize;
+
+use crate::options::{Cell, Layout, Options};
+
+/// What a run measured.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Outcome {
+    #[serde(flatten)]
+    pub(crate) report: Report,
+    /// The share of all cores that went to neither server nor client, nor was idle.
+    pub(crate) others: f64,
+}
+
+pub(crate) fn run(
+    options: &Options,
+    layout: Layout,
+    cell: Cell,
+    peer: &str,
+) -> Result<Outcome, BoxError> {
+    wait_for_quiet(options.patience)?;
+    let before = Busy::now()?;
+    let report = measure(options, layout, cell, peer).map_err(|e| format!("{peer} {cell}: {e}"))?;
+    let others = Busy::now()?.others_since(&before);
+    Ok(Outcome { report, others })
+}
+
+/// Waits until the machine is quiet, but no longer than `patience`.
+fn wait_for_quiet(patience: Duration) -> Result<(), BoxError> {
+    let end = Instant::now() + patience;
+    while Instant::now() < end {
+        let before = Busy::now()?;
+        std::thread::sleep(Duration::from_millis(250));
+        if Busy::now()?.others_since(&before) <= MAX_OTHERS {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn measure(options: &Options, layout: Layout, cell: Cell, peer: &str) -> Result<Report, BoxError> {
+    let server = Server::start(peer, layout)?;
+    let output = on_core(layout.client_core(), peer)?
+        .args(["client", &server.addr, "--mode", "unary"])
+        .args(["--payload", &cell.payload.to_string()])
+        .args(["--inflight", &cell.inflight.to_string()])
+        .args(["--secs", &options.secs.as_secs_f64().to_string()])
+        .args(["--warm", &options.warm.as_secs_f64().to_string()])
+        // taskset becomes the program it starts, so the child's id is the server's.
+        .args(["--server-pid", &server.child.id().to_string()])
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        return Err(format!("the client ended with {}", output.status).into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// The share of the machine that other processes may use during a run.
+pub(crate) const MAX_OTHERS: f64 = 0.1;
+
+/// A server that ends with this value.
+struct Server {
+    child: Child,
+    addr: String,
+}
+
+impl Server {
+    fn start(peer: &str, layout: Layout) -> Result<Self, BoxError> {
+        let child = on_core(layout.server_core(), peer)?
+            .args(["server", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut server = Self {
+            child,
+            addr: String::new(),
+        };
+        let stdout = server
+            .child
+            .stdout
+            .take()
+            .ok_or("the server has no output")?;
+        BufReader::new(stdout).read_line(&mut server.addr)?;
+        server.addr.truncate(server.addr.trim_end().len());
+        if server.addr.is_empty() {
+            return Err("the server did not say where it listens".into());
+        }
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Either fails only if the server has ended by itself, which the client has then reported.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn on_core(core: &str, peer: &str) -> Result<Command, BoxError> {
+    let mut path: PathBuf = std::env::current_exe()?;
+    path.set_file_name(peer);
+    if !path.exists() {
+        return Err(format!("no peer {}; build all binaries first", path.display()).into());
+    }
+    let mut command = Command::new("taskset");
+    command.args(["-c", core]).arg(path);
+    Ok(command)
+}
+
+/// How busy the machine has been, and how much of that was ours.
+struct Busy {
+    at: Instant,
+    cores: usize,
+    machine: Duration,
+    ours: Duration,
+}
+
+impl Busy {
+    fn now() -> Result<Self, BoxError> {
+        Ok(Self {
+            at: Instant::now(),
+            cores: std::thread::available_parallelism()?.get(),
+            machine: cpu::machine()?,
+            ours: cpu::own()? + cpu::ended_children()?,
+        })
+    }
+
+    fn others_since(&self, earlier: &Self) -> f64 {
+        let machine = self.machine.saturating_sub(earlier.machine);
+        let ours = self.ours.saturating_sub(earlier.ours);
+        let whole = (self.at - earlier.at).mul_f64(self.cores as f64);
+        machine.saturating_sub(ours).div_duration_f64(whole)
+    }
+}

@@ -1,0 +1,89 @@
+//! What every peer of the benchmark shares, so that a peer is one small file: implement [`EchoClient`] and [`Peer`], and let
+//! `main` be [`main`]`::<MyPeer>()`.
+//!
+//! - [`args`]: the command line of a peer
+//! - [`load`]: K tasks calling one after the other, and the clock that judges them
+//! - [`cpu`]: processor time of this process and of another
+//! - [`report`]: the one line of JSON that a client prints
+
+pub mod args;
+pub mod cpu;
+pub mod load;
+pub mod report;
+
+use std::error::Error;
+use std::future::Future;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use bytes::Bytes;
+
+use crate::args::{Command, Mode};
+
+/// Any failure of a peer; the text is for the person at the terminal.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// One connection to an echo server that many tasks share by cloning this handle.
+pub trait EchoClient: Clone + Send + Sync + 'static {
+    /// Why a call failed.
+    type Error: Error + Send + Sync + 'static;
+
+    /// Sends `body` and returns what came back.
+    fn echo(&self, body: Bytes) -> impl Future<Output = Result<Bytes, Self::Error>> + Send;
+}
+
+/// A library under test: how it serves the echo and how it connects to it.
+pub trait Peer {
+    /// The client side.
+    type Client: EchoClient;
+
+    /// Serves the echo on `addr` until the process is killed, after saying by [`announce`] where it listens.
+    fn serve(addr: SocketAddr) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// Opens one connection to the server on `addr`.
+    fn connect(addr: SocketAddr) -> impl Future<Output = Result<Self::Client, BoxError>> + Send;
+}
+
+/// Prints the address a server listens on, as the first line of its output.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn announce(addr: SocketAddr) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{addr}")?;
+    out.flush()
+}
+
+/// The `main` of a peer: `server ADDR`, or `client ADDR` and its options.
+pub fn main<P: Peer>() -> ExitCode {
+    match run::<P>() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run<P: Peer>() -> Result<(), BoxError> {
+    let command = args::parse(std::env::args().skip(1))?;
+    // Both sides of every peer get the same runtime, whatever they are written for.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Server { addr } => P::serve(addr).await,
+            Command::Client { addr, options } => {
+                let client = P::connect(addr).await?;
+                let report = match options.mode {
+                    Mode::Unary => load::unary(client, &options).await?,
+                };
+                println!("{}", serde_json::to_string(&report)?);
+                Ok(())
+            }
+        }
+    })
+}

@@ -1,0 +1,220 @@
+//! The load: K tasks that each call, wait for the answer, check it and call again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use tokio::task::JoinSet;
+
+use crate::args::ClientOptions;
+use crate::report::Report;
+use crate::{BoxError, EchoClient, cpu};
+
+/// Runs the unary load that `options` describes over one client.
+///
+/// # Errors
+/// When processor time cannot be read. A failed call is no such error: it is counted.
+pub async fn unary<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
+    let bodies = Bodies::new(options.payload);
+    let begin = Instant::now() + options.warm;
+    let end = begin + options.secs;
+    let window = Window { begin, end };
+    let tally = Arc::new(Mutex::new(Tally::new()?));
+    let mut tasks = JoinSet::new();
+    for task in 0..options.inflight {
+        let recorder = Recorder::new(Arc::clone(&tally));
+        tasks.spawn(caller(
+            client.clone(),
+            bodies.clone(),
+            task,
+            window,
+            recorder,
+        ));
+    }
+
+    tokio::time::sleep_until(begin.into()).await;
+    let before = CpuTimes::now(options.server_pid)?;
+    tokio::time::sleep_until(end.into()).await;
+    let used = CpuTimes::now(options.server_pid)?.since(&before);
+
+    let all_back = async { while tasks.join_next().await.is_some() {} };
+    let stuck = match tokio::time::timeout(PATIENCE, all_back).await {
+        Ok(()) => 0,
+        Err(_) => tasks.len() as u64,
+    };
+    let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+    let micros = |quantile| tally.latencies.value_at_quantile(quantile) as f64 / 1_000.0;
+    let calls = tally.latencies.len() as f64;
+    Ok(Report {
+        calls_s: calls / options.secs.as_secs_f64(),
+        p50: micros(0.5),
+        p99: micros(0.99),
+        p999: micros(0.999),
+        cli_cpu: per_call(used.client, calls),
+        srv_cpu: used.server.map(|server| per_call(server, calls)),
+        errors: tally.errors + stuck,
+    })
+}
+
+/// How long after the end a call may still come back before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A task gives up after this many failures: the connection is gone, and to go on would only burn time.
+const FAILURES_PER_TASK: u32 = 100;
+
+async fn caller<C: EchoClient>(
+    client: C,
+    bodies: Bodies,
+    task: usize,
+    window: Window,
+    mut recorder: Recorder,
+) {
+    let mut failures = 0;
+    let mut start = Instant::now();
+    for turn in 0.. {
+        let body = bodies.body(task, turn);
+        let answer = client.echo(body.clone()).await;
+        // The end of one call is the start of the next: one look at the clock for each, and the checking counts too.
+        let now = Instant::now();
+        if answer.is_ok_and(|answer| answer == body) {
+            if window.contains(now) {
+                recorder.record(now - start);
+            }
+        } else {
+            recorder.errors += 1;
+            failures += 1;
+        }
+        if now >= window.end || failures == FAILURES_PER_TASK {
+            break;
+        }
+        start = now;
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    begin: Instant,
+    end: Instant,
+}
+
+impl Window {
+    fn contains(self, now: Instant) -> bool {
+        self.begin <= now && now < self.end
+    }
+}
+
+/// Bodies whose contents differ from call to call, without a copy: windows into one stretch of noise. An answer that
+/// belongs to another call, or to an earlier one, is therefore found out.
+#[derive(Debug, Clone)]
+struct Bodies {
+    noise: Bytes,
+    len: usize,
+}
+
+impl Bodies {
+    /// How many different bodies there are; odd, so that tasks and turns mix.
+    const OFFSETS: usize = 4093;
+
+    fn new(len: usize) -> Self {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let noise = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        });
+        let noise = noise.take(len + Self::OFFSETS).collect();
+        Self { noise, len }
+    }
+
+    fn body(&self, task: usize, turn: usize) -> Bytes {
+        let offset = (task * 61 + turn) % Self::OFFSETS;
+        self.noise.slice(offset..offset + self.len)
+    }
+}
+
+/// The results of all tasks.
+#[derive(Debug)]
+struct Tally {
+    /// In nanoseconds.
+    latencies: Histogram<u64>,
+    errors: u64,
+}
+
+impl Tally {
+    fn new() -> Result<Self, BoxError> {
+        Ok(Self {
+            latencies: Histogram::new_with_bounds(1, 60_000_000_000, 3)?,
+            errors: 0,
+        })
+    }
+}
+
+/// One task's share of the results; it gathers some before it takes the lock, so that measuring costs little.
+#[derive(Debug)]
+struct Recorder {
+    tally: Arc<Mutex<Tally>>,
+    latencies: Vec<Duration>,
+    errors: u64,
+}
+
+impl Recorder {
+    const BATCH: usize = 16;
+
+    fn new(tally: Arc<Mutex<Tally>>) -> Self {
+        Self {
+            tally,
+            latencies: Vec::with_capacity(Self::BATCH),
+            errors: 0,
+        }
+    }
+
+    fn record(&mut self, latency: Duration) {
+        self.latencies.push(latency);
+        if self.latencies.len() == Self::BATCH {
+            self.hand_in();
+        }
+    }
+
+    fn hand_in(&mut self) {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        for latency in self.latencies.drain(..) {
+            let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+            tally.latencies.saturating_record(nanos);
+        }
+        tally.errors += std::mem::take(&mut self.errors);
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.hand_in();
+    }
+}
+
+struct CpuTimes {
+    client: Duration,
+    server: Option<Duration>,
+}
+
+impl CpuTimes {
+    fn now(server_pid: Option<u32>) -> Result<Self, BoxError> {
+        Ok(Self {
+            client: cpu::own()?,
+            server: server_pid.map(cpu::of).transpose()?,
+        })
+    }
+
+    fn since(&self, earlier: &Self) -> Self {
+        let server = self.server.zip(earlier.server);
+        Self {
+            client: self.client.saturating_sub(earlier.client),
+            server: server.map(|(now, then)| now.saturating_sub(then)),
+        }
+    }
+}
+
+fn per_call(time: Duration, calls: f64) -> f64 {
+    time.as_secs_f64() * 1e6 / calls.max(1.0)
+}
