@@ -1,7 +1,7 @@
 //! The client's calls: their table, the pool of channels they run on, and the futures callers wait on.
 //!
 //! Each call has a slot from its start until its caller has taken the outcome or gone away. All ways out of a call lead
-//! through [`CallTable::finish`].
+//! through [`CallTable::complete`], [`CallTable::fail`] or [`CallTable::abandon`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -308,12 +308,7 @@ impl CallTable {
                         code,
                         message: message.to_owned(),
                     };
-                    self.finish(
-                        queued.token,
-                        Err((kind, Execution::NotSent)),
-                        clock::now(),
-                        wakers,
-                    );
+                    self.fail(queued.token, kind, Execution::NotSent, clock::now(), wakers);
                 }
             }
             self.max_channels = 1;
@@ -333,12 +328,10 @@ impl CallTable {
         };
         let channel = slot.channel;
         let skipped = result.is_err();
-        self.finish(
-            token,
-            result.map_err(|kind| (kind, Execution::MayHaveExecuted)),
-            now,
-            wakers,
-        );
+        match result {
+            Ok(body) => self.complete(token, body, wakers),
+            Err(kind) => self.fail(token, kind, Execution::MayHaveExecuted, now, wakers),
+        }
         // Of an answer that is too large the rest is still to come; the channel is free after it.
         if !(skipped && proto.awaits_reply(channel)) {
             self.on_channel_idle(proto, channel, now, wakers);
@@ -386,7 +379,7 @@ impl CallTable {
         if size > limit {
             proto.abandon(channel, token);
             let kind = CallErrorKind::MessageTooLarge { size, limit };
-            self.finish(token, Err((kind, Execution::MayHaveExecuted)), now, wakers);
+            self.fail(token, kind, Execution::MayHaveExecuted, now, wakers);
         }
     }
 
@@ -403,10 +396,11 @@ impl CallTable {
     }
 
     /// The one place where a call fails.
-    fn finish(
+    fn fail(
         &mut self,
         token: usize,
-        result: Result<Bytes, (CallErrorKind, Execution)>,
+        kind: CallErrorKind,
+        execution: Execution,
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) {
@@ -417,19 +411,16 @@ impl CallTable {
             return;
         }
         self.in_flight -= 1;
-        let result = result.map_err(|(kind, execution)| {
-            let sent = slot.sent_at.unwrap_or(now);
-            let mut phases = Phases {
-                wait_for_channel: sent.saturating_duration_since(slot.started.unwrap_or(sent)),
-                ..Phases::default()
-            };
-            match execution {
-                Execution::NotSent => phases.write = now.saturating_duration_since(sent),
-                _ => phases.answer = now.saturating_duration_since(sent),
-            }
-            CallError::new(kind, execution, phases)
-        });
-        slot.state = SlotState::Done(result);
+        let sent = slot.sent_at.unwrap_or(now);
+        let mut phases = Phases {
+            wait_for_channel: sent.saturating_duration_since(slot.started.unwrap_or(sent)),
+            ..Phases::default()
+        };
+        match execution {
+            Execution::NotSent => phases.write = now.saturating_duration_since(sent),
+            _ => phases.answer = now.saturating_duration_since(sent),
+        }
+        slot.state = SlotState::Done(Err(CallError::new(kind, execution, phases)));
         wakers.extend(slot.waker.take());
     }
 
@@ -474,7 +465,7 @@ impl CallTable {
             } else {
                 Execution::NotSent
             };
-            self.finish(token, Err((CallErrorKind::Timeout, execution)), now, wakers);
+            self.fail(token, CallErrorKind::Timeout, execution, now, wakers);
         }
     }
 
@@ -502,7 +493,7 @@ impl CallTable {
                 _ => Execution::NotSent,
             };
             let kind = CallErrorKind::ConnectionLost(error.clone());
-            self.finish(token, Err((kind, execution)), now, wakers);
+            self.fail(token, kind, execution, now, wakers);
         }
         self.queue.clear();
     }

@@ -284,8 +284,7 @@ impl Connection {
         let reading = self.wants_read();
         timers::Waits {
             head: reading && partial == Partial::Head,
-            body: reading && (partial == Partial::Body || collecting) && self.open_calls == 0,
-            body_while_busy: reading && partial == Partial::Body,
+            body: reading && (partial == Partial::Body || (collecting && self.open_calls == 0)),
             write: !self.outbox.is_empty(),
             over_budget: self.buffered >= self.limits.buffered_bytes(),
             idle: self.side == Side::Server && self.is_at_rest() && partial == Partial::Nothing,

@@ -10,10 +10,8 @@ use crate::limits::Limits;
 pub(super) struct Waits {
     /// The head of a frame has begun.
     pub(super) head: bool,
-    /// A body or the rest of a message has begun, and nothing else goes on.
+    /// A body has begun; or a message has, and nothing else goes on.
     pub(super) body: bool,
-    /// A body has begun.
-    pub(super) body_while_busy: bool,
     /// Output waits for the peer to read.
     pub(super) write: bool,
     /// The connection is not read because too much is buffered.
@@ -78,7 +76,7 @@ impl Timers {
     ) -> impl Iterator<Item = (Instant, Duration, &'static str, &'static str)> + 'a {
         let progress = limits.progress();
         let head = self.head_since.filter(|_| waits.head);
-        let body = (waits.body || waits.body_while_busy).then_some(self.last_read);
+        let body = waits.body.then_some(self.last_read);
         let write = self
             .output_since
             .filter(|_| waits.write)
