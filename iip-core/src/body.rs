@@ -1,6 +1,11 @@
 //! The data of a message on its way out. Pure.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+
+use crate::scratch;
+
+/// Room for the data of many small messages, see [`Body::encode`].
+const ENCODE_BYTES: usize = 16 * 1024;
 
 /// The data of a message to send, in one piece or two.
 ///
@@ -29,6 +34,24 @@ impl Body {
         }
     }
 
+    /// What `encode` writes into a buffer, with the piece that it returns behind it.
+    ///
+    /// The buffer belongs to the thread and serves again; small data is cut off, not copied.
+    ///
+    /// # Errors
+    ///
+    /// Those of `encode`.
+    #[inline]
+    pub fn encode<E>(encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>) -> Result<Self, E> {
+        scratch::with(|buffer| {
+            if buffer.capacity() < ENCODE_BYTES / 64 {
+                buffer.reserve(ENCODE_BYTES);
+            }
+            let tail = encode(buffer)?;
+            Ok(Self::split(buffer.split(), tail))
+        })
+    }
+
     /// Bytes of both pieces.
     #[inline]
     #[must_use]
@@ -55,6 +78,61 @@ impl Body {
     #[inline]
     pub(crate) fn into_pieces(self) -> [Bytes; 2] {
         [self.head, self.tail]
+    }
+}
+
+/// What the data of a message is taken from: small data is copied from where it lies, larger data is taken along.
+pub(crate) trait Data {
+    /// Both pieces.
+    fn pieces(&self) -> [&[u8]; 2];
+
+    /// All of it, leaving nothing behind.
+    fn take(&mut self) -> Body;
+
+    #[inline]
+    fn len(&self) -> usize {
+        let [head, tail] = self.pieces();
+        head.len() + tail.len()
+    }
+}
+
+impl Data for Body {
+    #[inline]
+    fn pieces(&self) -> [&[u8]; 2] {
+        [&self.head, &self.tail]
+    }
+
+    #[inline]
+    fn take(&mut self) -> Body {
+        std::mem::take(self)
+    }
+}
+
+/// Data in a buffer that serves again for the next message, and what follows behind it.
+#[derive(Debug)]
+pub(crate) struct Encoded<'a> {
+    pub(crate) head: &'a mut BytesMut,
+    pub(crate) tail: Bytes,
+}
+
+/// A head up to this size is copied out of its buffer, a larger one takes the buffer along.
+const COPY_HEAD_BYTES: usize = 4096;
+
+impl Data for Encoded<'_> {
+    #[inline]
+    fn pieces(&self) -> [&[u8]; 2] {
+        [self.head, &self.tail]
+    }
+
+    fn take(&mut self) -> Body {
+        let head = if self.head.len() <= COPY_HEAD_BYTES {
+            let head = Bytes::copy_from_slice(self.head);
+            self.head.clear();
+            head
+        } else {
+            std::mem::take(self.head).freeze()
+        };
+        Body::split(head, std::mem::take(&mut self.tail))
     }
 }
 
@@ -109,6 +187,20 @@ mod tests {
                 .copied()
                 .collect();
             assert_eq!(joined, b"abcdefg", "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_head_is_taken_whole_and_leaves_an_empty_buffer() {
+        for size in [0, 1, COPY_HEAD_BYTES, COPY_HEAD_BYTES + 1] {
+            let mut buffer = BytesMut::from(&vec![7; size][..]);
+            let mut data = Encoded {
+                head: &mut buffer,
+                tail: Bytes::from_static(b"tail"),
+            };
+            assert_eq!(data.len(), size + 4);
+            assert_eq!(data.take(), Body::split(vec![7; size], "tail"));
+            assert_eq!(data.len(), 0);
         }
     }
 }

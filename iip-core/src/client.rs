@@ -11,9 +11,10 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::body::Body;
-use crate::call::{CallTable, Channel, ReplyParts, Start, Work};
+use crate::call::{CallTimes, Channel, ReplyParts};
+use crate::calls::{CallTable, Start};
 use crate::clock;
-use crate::connection::{Closing, Connection, Peer, Shared};
+use crate::connection::{Closing, Connection, Peer, Shared, check_path};
 use crate::driver::Driver;
 use crate::error::{CallError, CallErrorKind, ConfigError, Execution, Phases};
 use crate::frame::Side;
@@ -356,12 +357,18 @@ impl Client {
         options: CallOptions,
     ) -> Result<Bytes, CallError> {
         let started = clock::now();
-        let deadline = clock::after(
+        let timeout = options.timeout.unwrap_or(self.inner.config.call_timeout);
+        let deadline = clock::after(started, timeout);
+        let (connection, connected) = match self.ready_connection() {
+            Some(connection) => (connection, started),
+            None => self.wait_for_connection(started, deadline).await?,
+        };
+        let times = CallTimes {
             started,
-            options.timeout.unwrap_or(self.inner.config.call_timeout),
-        );
-        let (connection, now) = self.connection_since(started, deadline).await?;
-        connection.request(path, body, started, now, deadline).await
+            connected,
+            deadline,
+        };
+        connection.request(path, body, &times).await
     }
 
     /// Calls `path` and takes the answer in parts, as its frames arrive.
@@ -376,18 +383,15 @@ impl Client {
     pub async fn stream(&self, path: &str, body: impl Into<Body>) -> Result<ReplyParts, CallError> {
         let deadline = self.deadline(&CallOptions::new());
         let connection = self.connection(deadline).await?;
-        let work = Work::Call {
-            body: body.into(),
-            streaming: true,
-        };
-        Ok(ReplyParts::new(connection.start(Start {
-            path,
-            work,
-            now: clock::now(),
+        let now = clock::now();
+        let start = Start {
+            now,
             deadline,
             on: None,
-            waker: None,
-        })))
+            streaming: true,
+        };
+        let call = connection.start(check_path(path), &start, now, &mut body.into(), None);
+        Ok(ReplyParts::new(call))
     }
 
     /// Takes a channel out of the pool, for many requests in order.
@@ -422,12 +426,44 @@ impl Client {
     ///
     /// Dropping the future leaves the attempt to others that wait for it.
     pub async fn connection(&self, deadline: Instant) -> Result<Connection, CallError> {
-        let (connection, _) = self.connection_since(clock::now(), deadline).await?;
-        Ok(connection)
+        match self.ready_connection() {
+            Some(connection) => Ok(connection),
+            None => Ok(self.wait_for_connection(clock::now(), deadline).await?.0),
+        }
     }
 
-    /// As [`connection`](Self::connection), with the time when it was there. `started` is the time now: a look at the
-    /// clock costs as much as a lock, and only who had to wait takes a second one.
+    /// A living connection, if there is one.
+    #[inline]
+    #[must_use]
+    pub fn ready_connection(&self) -> Option<Connection> {
+        match &self.lane().lock().phase {
+            Phase::Up(connection) if connection.shared.is_alive() => {
+                self.turn();
+                Some(connection.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whose turn it is: calls go to the connections one after the other.
+    #[inline]
+    fn lane(&self) -> &Lane {
+        match &*self.inner.lanes {
+            [lane] => lane,
+            lanes => &lanes[self.inner.next.load(Ordering::Relaxed) % lanes.len()],
+        }
+    }
+
+    #[inline]
+    fn turn(&self) {
+        if self.inner.lanes.len() > 1 {
+            self.inner.next.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A living connection, made if needed until `deadline`, and the time when it was there. `started` is the time now.
+    ///
+    /// Ask for the [`ready_connection`](Self::ready_connection) first: it costs neither an allocation nor a look at the clock.
     ///
     /// # Errors
     ///
@@ -436,31 +472,24 @@ impl Client {
     /// # Cancel safety
     ///
     /// As [`connection`](Self::connection).
-    #[inline]
-    pub async fn connection_since(
+    pub async fn wait_for_connection(
         &self,
         started: Instant,
         deadline: Instant,
     ) -> Result<(Connection, Instant), CallError> {
-        let lane = match &*self.inner.lanes {
-            [lane] => lane,
-            lanes => &lanes[self.inner.next.fetch_add(1, Ordering::Relaxed) % lanes.len()],
-        };
-        if let Phase::Up(connection) = &lane.lock().phase
-            && connection.shared.is_alive()
-        {
-            return Ok((connection.clone(), started));
-        }
-        let connection = self.wait_for_connection(lane, deadline).await?;
+        // In memory of its own: a call is rarely the one that waits, and its future stays small.
+        let lane = self.lane();
+        self.turn();
+        let connection = Box::pin(self.make_connection(lane, started, deadline)).await?;
         Ok((connection, clock::now()))
     }
 
-    async fn wait_for_connection(
+    async fn make_connection(
         &self,
         lane: &Lane,
+        started: Instant,
         deadline: Instant,
     ) -> Result<Connection, CallError> {
-        let started = clock::now();
         let mut waited_for = None;
         loop {
             let changed = lane.changed.notified();

@@ -6,19 +6,22 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::body::Body;
-use crate::call::{Call, CallTable, Start, Work};
+use crate::body::{Body, Data, Encoded};
+use crate::call::{Call, CallTimes, in_poll};
+use crate::calls::{CallTable, Start};
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError};
-use crate::frame::ChannelId;
+use crate::frame::{ChannelId, MAX_PATH_BYTES};
+use crate::path::StaticPath;
 use crate::proto;
+use crate::scratch;
 use crate::serve::Running;
 
 /// Who is at the other end of a connection.
@@ -88,6 +91,18 @@ pub(crate) struct State {
     pub(crate) ended: Option<ConnectionError>,
     /// Someone asked for an end.
     pub(crate) closing: Option<Closing>,
+}
+
+impl State {
+    #[inline]
+    fn check_alive(&self) -> Result<(), CallError> {
+        match &self.ended {
+            None => Ok(()),
+            Some(error) => Err(CallError::not_sent(CallErrorKind::ConnectionLost(
+                error.clone(),
+            ))),
+        }
+    }
 }
 
 /// How the connection is to end.
@@ -208,22 +223,48 @@ impl Connection {
     /// Neither the connection nor other calls are touched.
     #[inline]
     pub fn call(&self, path: &str, body: impl Into<Body>, deadline: Instant) -> Call {
-        let work = Work::Call {
-            body: body.into(),
-            streaming: false,
-        };
-        self.start(Start {
-            path,
-            work,
-            now: clock::now(),
+        let now = clock::now();
+        let start = Start {
+            now,
             deadline,
             on: None,
-            waker: None,
-        })
+            streaming: false,
+        };
+        let path = check_path(path);
+        self.clone()
+            .start(path, &start, now, &mut body.into(), None)
     }
 
-    /// As [`call`](Self::call), but queued when the future is first polled, which saves a step. The caller, who made the
-    /// deadline, knows the time `now`, and when the call `started` to need a connection.
+    /// As [`call`](Self::call), with data that `encode` writes into a buffer, from which small data is copied straight to
+    /// the frames that wait to be written; `encode` returns what follows behind it, see [`Body::split`].
+    ///
+    /// The call is queued when the future is first polled, and has to be awaited next by the same task.
+    ///
+    /// # Errors
+    ///
+    /// Those of `encode`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`call`](Self::call).
+    #[inline]
+    pub async fn start_encoded<E>(
+        self,
+        path: StaticPath,
+        times: &CallTimes,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+    ) -> Result<Call, E> {
+        in_poll(|cx| {
+            scratch::with(|head| {
+                let tail = encode(head)?;
+                let mut data = Encoded { head, tail };
+                Ok(self.start_now(cx, Ok(path.as_str()), &mut data, times))
+            })
+        })
+        .await
+    }
+
+    /// As [`call`](Self::call), queued when the future is first polled, which saves a step.
     ///
     /// # Errors
     ///
@@ -234,57 +275,74 @@ impl Connection {
     /// As [`call`](Self::call).
     #[inline]
     pub async fn request(
-        &self,
+        self,
         path: &str,
         body: impl Into<Body>,
-        started: Instant,
-        now: Instant,
-        deadline: Instant,
+        times: &CallTimes,
     ) -> Result<Bytes, CallError> {
-        let call = self.started(path, body.into(), now, deadline).await;
-        call.after_connecting(now.saturating_duration_since(started))
-            .await
+        let mut body = body.into();
+        let path = check_path(path);
+        let call = in_poll(|cx| self.start_now(cx, path, &mut body, times)).await;
+        call.await
     }
 
     /// A call started in this very poll, with its waker: it must be awaited next.
-    pub(crate) async fn started(
-        &self,
-        path: &str,
-        body: Body,
-        now: Instant,
-        deadline: Instant,
+    #[inline]
+    pub(crate) fn start_now(
+        self,
+        cx: &Context<'_>,
+        path: Result<&str, CallErrorKind>,
+        data: &mut impl Data,
+        times: &CallTimes,
     ) -> Call {
-        let mut work = Some(Work::Call {
-            body,
+        let start = Start {
+            now: times.connected,
+            deadline: times.deadline,
+            on: None,
             streaming: false,
-        });
-        std::future::poll_fn(|cx| {
-            let work = work.take().unwrap_or(Work::Lease);
-            let waker = Some(cx.waker());
-            Poll::Ready(self.start(Start {
-                path,
-                work,
-                now,
-                deadline,
-                on: None,
-                waker,
-            }))
-        })
-        .await
+        };
+        self.start(path, &start, times.started, data, Some(cx.waker()))
     }
 
-    pub(crate) fn start(&self, start: Start<'_>) -> Call {
-        let registered = start.waker.is_some();
-        let token = match check(start.path, &start.work) {
+    #[inline]
+    pub(crate) fn start(
+        self,
+        path: Result<&str, CallErrorKind>,
+        start: &Start,
+        started: Instant,
+        data: &mut impl Data,
+        waker: Option<&Waker>,
+    ) -> Call {
+        let token = match path {
             Err(kind) => Err(CallError::not_sent(kind)),
-            Ok(()) => self.shared.command(|state| match &state.ended {
-                Some(error) => Err(CallError::not_sent(CallErrorKind::ConnectionLost(
-                    error.clone(),
-                ))),
-                None => state.calls.start(&mut state.proto, start),
+            Ok(_) if data.len() == 0 => Err(CallError::not_sent(CallErrorKind::EmptyBody)),
+            Ok(path) => self.shared.command(|state| {
+                state.check_alive()?;
+                state
+                    .calls
+                    .start(&mut state.proto, path, start, data, waker)
             }),
         };
-        Call::new(Arc::clone(&self.shared), token, registered)
+        let times = CallTimes {
+            started,
+            connected: start.now,
+            deadline: start.deadline,
+        };
+        Call::new(self.shared, token, &times, waker.is_some())
+    }
+
+    /// A call that ends when a channel is there for its owner.
+    pub(crate) fn lease(&self, now: Instant, deadline: Instant) -> Call {
+        let token = self.shared.command(|state| {
+            state.check_alive()?;
+            state.calls.start_lease(&mut state.proto, now, deadline)
+        });
+        let times = CallTimes {
+            started: now,
+            connected: now,
+            deadline,
+        };
+        Call::new(Arc::clone(&self.shared), token, &times, false)
     }
 
     /// Why the connection ended, or `None` while it lives.
@@ -311,20 +369,14 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// What can be refused without looking at the connection.
+/// A path that can be called.
 #[inline]
-fn check(path: &str, work: &Work) -> Result<(), CallErrorKind> {
-    let Work::Call { body, .. } = work else {
-        return Ok(());
-    };
-    let suspect = memchr::memchr2(0, b'%', path.as_bytes()).is_some();
-    if path.is_empty() || path.len() > crate::frame::MAX_PATH_BYTES || (suspect && has_nul(path)) {
+pub(crate) fn check_path(path: &str) -> Result<&str, CallErrorKind> {
+    let suspect = path.bytes().any(|byte| byte == 0 || byte == b'%');
+    if path.is_empty() || path.len() > MAX_PATH_BYTES || (suspect && has_nul(path)) {
         return Err(CallErrorKind::InvalidPath(path.chars().take(128).collect()));
     }
-    if body.is_empty() {
-        return Err(CallErrorKind::EmptyBody);
-    }
-    Ok(())
+    Ok(path)
 }
 
 /// A NUL ends the path field, and a server that decodes `%00` may put one into its answer (defect D18).

@@ -6,7 +6,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::error::ProtocolError;
-use crate::frame::{ChannelId, FRAME_OVERHEAD, Frame, FrameStatus, Side};
+use crate::frame::{ChannelId, FRAME_OVERHEAD, Frame, FrameRef, FrameStatus, Side};
 use crate::limits::Limits;
 
 /// Room made for one read.
@@ -17,6 +17,11 @@ const BULK_READ_BYTES: usize = 256 * 1024;
 
 /// Bodies from this size on stay where they were read; smaller ones are copied, so that they do not keep the buffer.
 const LEND_BYTES: usize = 1024;
+
+/// Bodies up to this size are copied side by side into pieces of memory of this size: one that is kept for long keeps no
+/// more than such a piece.
+const SMALL_BYTES: usize = 256;
+const SMALL_PIECE_BYTES: usize = 4096;
 
 /// What the decoder knows of a frame before its body is complete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,8 +60,11 @@ pub struct Decoder {
     max_path: usize,
     max_body: usize,
     buf: BytesMut,
+    /// Where small bodies are copied to.
+    small: BytesMut,
     /// How far the search for the NUL has got, so that no byte is looked at twice.
     searched: usize,
+    /// The path of the frame before, if paths are wanted.
     last_path: Bytes,
     /// Bodies handed out may still lie in the buffer's memory, whose size was this.
     lends: bool,
@@ -82,6 +90,7 @@ impl Decoder {
             max_path: limits.path_bytes(),
             max_body: limits.frame_bytes(),
             buf: BytesMut::new(),
+            small: BytesMut::new(),
             searched: 1,
             last_path: Bytes::new(),
             lends: false,
@@ -133,6 +142,7 @@ impl Decoder {
     pub(crate) fn release_when_empty(&mut self) {
         if self.buf.is_empty() {
             self.buf = BytesMut::new();
+            self.small = BytesMut::new();
             self.size = 0;
             self.bulk = false;
         }
@@ -145,17 +155,13 @@ impl Decoder {
     /// The bytes are no IIP, break a limit, or come from the wrong side: the connection must be closed. Checks come in
     /// the protocol's order, and before the body has arrived.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
-        self.next(true)
+        Ok(self.next(true)?.map(FrameRef::into_owned))
     }
 
-    /// As [`next_frame`](Self::next_frame), with an empty path: a client knows what it asked on the channel.
+    /// As [`next_frame`](Self::next_frame), with the path on loan. A client does without it: it knows what it asked on the
+    /// channel.
     #[inline]
-    pub(crate) fn next_frame_without_path(&mut self) -> Result<Option<Frame>, ProtocolError> {
-        self.next(false)
-    }
-
-    #[inline]
-    fn next(&mut self, with_path: bool) -> Result<Option<Frame>, ProtocolError> {
+    pub(crate) fn next(&mut self, with_path: bool) -> Result<Option<FrameRef<'_>>, ProtocolError> {
         if self.head.is_none() && !self.parse_head()? {
             return Ok(std::mem::take(&mut self.closed).then(close_frame));
         }
@@ -168,37 +174,27 @@ impl Decoder {
         self.head = None;
         self.searched = 1;
         self.advanced = true;
-        let path = if with_path {
-            self.label(path_len)
-        } else {
-            Bytes::new()
-        };
-        self.buf.advance(path_len + FRAME_OVERHEAD);
-        let len = total - path_len - FRAME_OVERHEAD;
-        let body = if len < LEND_BYTES {
-            let body = Bytes::copy_from_slice(&self.buf[..len]);
-            self.buf.advance(len);
+        let path = &self.buf[1..=path_len];
+        if with_path && self.last_path != path {
+            self.last_path = Bytes::copy_from_slice(path);
+        }
+        let start = path_len + FRAME_OVERHEAD;
+        let body = if total - start < LEND_BYTES {
+            let body = copy(&mut self.small, &self.buf[start..total]);
+            self.buf.advance(total);
             body
         } else {
             self.lends = true;
             self.bulk = true;
-            self.buf.split_to(len).freeze()
+            self.buf.advance(start);
+            self.buf.split_to(total - start).freeze()
         };
-        Ok(Some(Frame {
+        Ok(Some(FrameRef {
             status: head.status,
-            path,
+            path: &self.last_path,
             channel: head.channel,
             body,
         }))
-    }
-
-    /// The path at the front of the buffer. Frames of a connection mostly repeat the one before.
-    fn label(&mut self, len: usize) -> Bytes {
-        let path = &self.buf[1..=len];
-        if self.last_path != path {
-            self.last_path = Bytes::copy_from_slice(path);
-        }
-        self.last_path.clone()
     }
 
     /// Parses the head at the front of the buffer, if it is all there.
@@ -217,17 +213,9 @@ impl Decoder {
         if status.sender() == Some(self.side) {
             return Err(ProtocolError::WrongDirection(status));
         }
-        let window = &self.buf[..self.buf.len().min(self.max_path + 2)];
-        let Some(nul) = memchr::memchr(0, &window[self.searched.min(window.len())..]) else {
-            self.searched = window.len();
-            if window.len() == self.max_path + 2 {
-                return Err(ProtocolError::PathTooLong {
-                    limit: self.max_path,
-                });
-            }
+        let Some(nul) = self.find_nul()? else {
             return Ok(false);
         };
-        let nul = self.searched + nul;
         let Some(fixed) = self.buf.get(nul + 1..nul + 9) else {
             self.searched = nul;
             // Go judges the channel before the length has arrived: recording bad_c2s_unknown_channel_header_only.
@@ -253,6 +241,28 @@ impl Decoder {
         Ok(true)
     }
 
+    /// Where the path at the front of the buffer ends.
+    #[inline]
+    fn find_nul(&mut self) -> Result<Option<usize>, ProtocolError> {
+        // Frames of a connection mostly repeat the path before.
+        let repeated = self.last_path.len() + 1;
+        if self.buf.get(repeated) == Some(&0) && self.buf[1..repeated] == self.last_path {
+            return Ok(Some(repeated));
+        }
+        let window = &self.buf[..self.buf.len().min(self.max_path + 2)];
+        let unseen = self.searched.min(window.len());
+        match memchr::memchr(0, &window[unseen..]) {
+            Some(at) => Ok(Some(unseen + at)),
+            None if window.len() == self.max_path + 2 => Err(ProtocolError::PathTooLong {
+                limit: self.max_path,
+            }),
+            None => {
+                self.searched = window.len();
+                Ok(None)
+            }
+        }
+    }
+
     /// The head of the unfinished frame, so that it can be judged before its body arrives.
     pub(crate) fn unfinished_head(&self) -> Option<FrameHead> {
         self.head.map(|(head, _, _)| head).or(self.early)
@@ -273,10 +283,25 @@ impl Decoder {
     }
 }
 
-fn close_frame() -> Frame {
-    Frame {
+/// Small data in memory of its own, or beside that of other small data.
+#[inline]
+fn copy(small: &mut BytesMut, data: &[u8]) -> Bytes {
+    if data.len() > SMALL_BYTES {
+        return Bytes::copy_from_slice(data);
+    }
+    if small.capacity() < data.len() {
+        small.reserve(SMALL_PIECE_BYTES);
+    }
+    small.extend_from_slice(data);
+    small.split().freeze()
+}
+
+/// What stands for status 8, which has no other field.
+fn close_frame() -> FrameRef<'static> {
+    static NO_PATH: Bytes = Bytes::new();
+    FrameRef {
         status: FrameStatus::Close,
-        path: Bytes::new(),
+        path: &NO_PATH,
         channel: ChannelId::ZERO,
         body: Bytes::new(),
     }

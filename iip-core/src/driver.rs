@@ -25,7 +25,7 @@ use crate::connection::{Closing, Shared, State};
 use crate::decoder::{Decoder, Partial};
 use crate::error::ConnectionError;
 use crate::frame::{ChannelId, Side};
-use crate::proto::Event;
+use crate::proto::{self, Event};
 use crate::serve::Dispatcher;
 
 /// Segments handed to one vectored write.
@@ -33,9 +33,6 @@ const MAX_SLICES: usize = 64;
 
 /// A connection at rest keeps its buffers for so long: the next call often comes soon.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
-
-/// So many frames at a time make a connection busy.
-const BUSY_FRAMES: usize = 4;
 
 /// Reads in a row before other tasks get a turn.
 const MAX_READS: usize = 16;
@@ -64,12 +61,18 @@ pub(crate) struct Driver<S> {
     more: bool,
     events: VecDeque<Event>,
     answers: Vec<(ChannelId, Body)>,
+    /// Answers of more bytes than this are handed in before further handlers run.
+    most_unsent: usize,
     wakers: Vec<Waker>,
     /// Fires at or before the next time limit; moved only to fire earlier.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes that were written since the machine was last told.
+    written: usize,
     /// Written bytes may not have left the stream's own buffer.
     unflushed: bool,
-    /// Several frames came at a time: more will, and the buffers are worth keeping for a while.
+    /// Bytes were read since the timers were last told.
+    has_read: bool,
+    /// The last two reads came soon one after the other: more will, and the buffers are worth keeping for a while.
     busy: bool,
     /// The memory that only work needs was given back.
     released: bool,
@@ -92,6 +95,15 @@ enum Turn {
     Yield,
 }
 
+/// What a turn may do.
+struct Plan {
+    wants_read: bool,
+    /// For answers.
+    has_room: bool,
+    /// Requests wait for their handlers.
+    has_events: bool,
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(crate) fn new(
         socket: S,
@@ -99,19 +111,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         shared: Arc<Shared>,
         dispatcher: Option<Dispatcher>,
     ) -> Self {
-        let decoder = Decoder::new(side, shared.lock().proto.limits());
+        let limits = shared.lock().proto.limits().clone();
         Self {
             socket,
-            decoder,
+            decoder: Decoder::new(side, &limits),
             shared,
             dispatcher,
             batch: VecDeque::new(),
             more: false,
             events: VecDeque::new(),
             answers: Vec::new(),
+            most_unsent: limits.unsent_bytes(),
             wakers: Vec::new(),
             timer: None,
+            written: 0,
             unflushed: false,
+            has_read: false,
             busy: false,
             released: false,
             gathered: false,
@@ -138,35 +153,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>, reads: &mut usize) -> Result<Turn, ConnectionError> {
-        // Write.
-        if self.batch.is_empty() {
-            let mut state = self.shared.lock();
-            state.driver = None;
-            if !self.gathered && state.proto.has_output() && gathers(&state) {
-                self.gathered = true;
-                return Ok(Turn::Yield);
-            }
-            state.proto.take_output(&mut self.batch);
-        }
-        self.gathered = false;
-        let written = self.write_batch(cx)?;
-
-        // Read.
-        let (mut polled, mut read) = (false, false);
-        let (wants_read, has_room, has_events) = {
-            let mut state = self.shared.lock();
-            self.on_written(&mut state, written);
-            let proto = &state.proto;
-            (
-                proto.wants_read(),
-                proto.has_room(),
-                proto.has_events() || !self.events.is_empty(),
-            )
+        let Some(plan) = self.plan() else {
+            return Ok(Turn::Yield);
         };
+        let wrote = self.write_batch(cx)?;
+        if wrote && !(plan.wants_read && plan.has_room) {
+            // What held the connection back may be gone.
+            return Ok(Turn::Again);
+        }
         // Behind status 8 nothing may run: the peer takes what is unanswered for not executed.
-        let wants_read = wants_read && !self.saying_goodbye;
-        if has_events && has_room {
+        let wants_read = plan.wants_read && !self.saying_goodbye;
+        if plan.has_events && plan.has_room {
             // What the last turn left, or an answer from elsewhere has brought up.
+            self.take_events();
             self.run_handlers(cx, clock::now());
             return Ok(Turn::Again);
         }
@@ -175,34 +174,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(self.after_frames(woke, reads));
         }
         let may_read = wants_read || self.decoder.len() < READ_AHEAD_BYTES;
-        let wants_read = may_read && !self.read_closed && !self.saying_goodbye;
-        if wants_read && *reads < MAX_READS {
-            polled = true;
+        let polls_read =
+            may_read && !self.read_closed && !self.saying_goodbye && *reads < MAX_READS;
+        if polls_read {
             // Keeps nothing between polls, so it may be made anew each time.
             let reading = std::pin::pin!(self.socket.read_buf(self.decoder.read_buf()));
             if let Poll::Ready(result) = reading.poll(cx) {
                 *reads += 1;
-                read = true;
-                let bytes = result?;
-                if bytes == 0 {
-                    self.on_eof()?;
-                } else {
+                if result? > 0 {
                     let woke = self.on_read(cx)?;
                     return Ok(self.after_frames(woke, reads));
                 }
+                self.on_eof()?;
+                return Ok(self.after_frames(false, reads));
             }
         }
-        if written > 0 {
-            self.released = false;
+        self.park(cx, polls_read)
+    }
+
+    /// Looks at the connection once for the whole turn, and takes what is to be written. `None` if others should run first.
+    fn plan(&mut self) -> Option<Plan> {
+        let mut guard = self.shared.lock();
+        let state = &mut *guard;
+        if self.written > 0 {
+            settle(state, std::mem::take(&mut self.written), clock::now());
         }
-        if read {
-            return Ok(if *reads < MAX_READS {
-                Turn::Again
-            } else {
-                Turn::Yield
-            });
+        if self.batch.is_empty() {
+            state.driver = None;
+            if !self.gathered && state.proto.has_output() && gathers(state) {
+                self.gathered = true;
+                return None;
+            }
+            state.proto.take_output(&mut self.batch);
         }
-        self.park(cx, polled)
+        self.gathered = false;
+        Some(Plan {
+            wants_read: state.proto.wants_read(),
+            has_room: state.proto.has_room(),
+            has_events: state.proto.has_events() || !self.events.is_empty(),
+        })
     }
 
     /// Frames were looked at: may this task go on?
@@ -218,9 +228,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Writes as much of the batch as the socket takes. Returns how much that was.
-    fn write_batch(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
-        let mut total = 0;
+    /// Writes as much of the batch as the socket takes. `true` if that was something.
+    fn write_batch(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let before = self.written;
         while !self.batch.is_empty() {
             let socket = Pin::new(&mut self.socket);
             let attempt = if self.batch.len() == 1 {
@@ -239,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Ready(result) => result?,
                 Poll::Pending => break,
             };
-            total += written;
+            self.written += written;
             let mut left = written;
             while let Some(front) = self.batch.front_mut() {
                 if left < front.len() {
@@ -251,37 +261,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         // Of a TLS stream the end may still be in its buffer.
-        self.unflushed |= total > 0;
+        let wrote = self.written > before;
+        self.released &= !wrote;
+        self.unflushed |= wrote;
         if self.unflushed {
             self.unflushed = Pin::new(&mut self.socket).poll_flush(cx)?.is_pending();
         }
-        Ok(total)
-    }
-
-    fn on_written(&self, state: &mut State, bytes: usize) {
-        if bytes > 0 {
-            state.proto.on_written(clock::now(), bytes);
-            state.room.drain(..).for_each(Waker::wake);
-        }
+        Ok(wrote)
     }
 
     /// Takes what was read. `true` if callers were woken and should run before the next write.
     fn on_read(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
-        let now = clock::now();
         self.released = false;
         self.more = true;
-        let result = if self.shared.lock().proto.wants_read() && !self.saying_goodbye {
-            self.hand_out(cx, now)
-        } else {
-            Ok(false)
-        };
-        let in_head = self.decoder.partial() == Partial::Head && !self.more;
-        self.shared
-            .lock()
-            .proto
-            .timers()
-            .on_read(now, in_head, self.decoder.take_advanced());
-        result
+        self.has_read = true;
+        self.hand_out(cx, clock::now())
+    }
+
+    /// Tells the timers of what was read, once its frames have been looked at.
+    fn note_read(&mut self, state: &mut State, now: Instant) {
+        if std::mem::take(&mut self.has_read) {
+            let in_head = self.decoder.partial() == Partial::Head && !self.more;
+            let timers = state.proto.timers();
+            self.busy = now < timers.last_read() + RELEASE_AFTER;
+            timers.on_read(now, in_head, self.decoder.take_advanced());
+        }
     }
 
     /// Looks at the frames in the decoder and hands what they mean to those they concern. `true` if callers were woken and
@@ -301,37 +305,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Client: fills the slots of calls. Half of the callers in flight are woken at a time, so that the server works on
     /// one half while this side works on the other. `true` if several calls are in flight.
     fn hand_out_replies(&mut self, now: Instant) -> Result<bool, ConnectionError> {
-        let mut guard = self.shared.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut guard = shared.lock();
         let state = &mut *guard;
         let in_flight = state.calls.in_flight();
         let most = (in_flight / 2).clamp(1, MOST_WOKEN);
         state.calls.expire(&mut state.proto, now, &mut self.wakers);
         for _ in 0..MAX_FRAMES {
-            if self.wakers.len() >= most {
+            if self.wakers.len() >= most || self.saying_goodbye {
                 break;
             }
-            let Some(frame) = self.decoder.next_frame_without_path()? else {
+            let Some(mut frame) = self.decoder.next(false)? else {
                 self.more = false;
                 if let Some(head) = self.decoder.unfinished_head() {
                     state.proto.check_head(head)?;
                 }
                 break;
             };
-            let frame = match state.proto.take_whole_reply(frame) {
-                Ok((token, channel, body)) => {
-                    state.calls.complete(token, body, &mut self.wakers);
-                    state
-                        .calls
-                        .on_channel_idle(&mut state.proto, channel, now, &mut self.wakers);
-                    continue;
-                }
-                Err(frame) => frame,
-            };
+            if let Some((token, body)) = state.proto.take_whole_reply(&mut frame) {
+                let channel = frame.channel;
+                state.calls.complete(token, body, &mut self.wakers);
+                state
+                    .calls
+                    .on_channel_idle(&mut state.proto, channel, now, &mut self.wakers);
+                continue;
+            }
             state.proto.handle_frame(frame)?;
             while let Some(event) = state.proto.poll_event() {
-                on_client_event(state, &self.shared, event, now, &mut self.wakers);
+                on_client_event(state, &shared, event, now, &mut self.wakers);
             }
         }
+        self.note_read(state, now);
         Ok(in_flight > 1)
     }
 
@@ -341,33 +345,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Result<bool, ConnectionError> {
-        let mut state = self.shared.lock();
-        let mut outcome = Ok(());
-        self.busy = false;
-        for count in 0..MAX_FRAMES {
-            self.busy |= count == BUSY_FRAMES;
-            // Every frame counts against the limits before the next is looked at.
-            if !state.proto.wants_read() {
-                break;
-            }
-            let next = self.decoder.next_frame().map_err(ConnectionError::from);
-            outcome = match next {
-                Ok(Some(frame)) => state.proto.handle_frame(frame),
-                Ok(None) => {
-                    self.more = false;
-                    let head = self.decoder.unfinished_head();
-                    head.map_or(Ok(()), |head| state.proto.check_head(head))
-                        .map_err(ConnectionError::from)
-                }
-                Err(error) => Err(error),
-            };
-            if outcome.is_err() || !self.more {
-                break;
-            }
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        let outcome = self.take_requests(&mut state.proto);
+        self.note_read(&mut state, now);
+        if self.events.is_empty() {
+            state.proto.take_events(&mut self.events);
         }
         drop(state);
         self.run_handlers(cx, now);
         outcome.map(|()| false)
+    }
+
+    /// Server: shows the frames that were read to the machine.
+    fn take_requests(&mut self, proto: &mut proto::Connection) -> Result<(), ConnectionError> {
+        for _ in 0..MAX_FRAMES {
+            // Every frame counts against the limits before the next is looked at.
+            if !proto.wants_read() || self.saying_goodbye {
+                break;
+            }
+            match self.decoder.next(true)? {
+                Some(frame) => proto.handle_frame(frame)?,
+                None => {
+                    self.more = false;
+                    if let Some(head) = self.decoder.unfinished_head() {
+                        proto.check_head(head)?;
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Server: takes the machine's events, unless there are some left.
+    fn take_events(&mut self) {
+        if self.events.is_empty() {
+            self.shared.lock().proto.take_events(&mut self.events);
+        }
     }
 
     /// Server: hands events to handlers until there are none, or there is no room for their answers; an answer may bring up
@@ -376,28 +391,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Some(dispatcher) = &mut self.dispatcher else {
             return;
         };
-        loop {
-            let (has_room, limit) = {
-                let mut state = self.shared.lock();
-                for (channel, answer) in self.answers.drain(..) {
-                    state.reply(channel, answer);
-                }
-                if self.events.is_empty() {
-                    state.proto.take_events(&mut self.events);
-                }
-                (state.proto.has_room(), state.proto.limits().unsent_bytes())
-            };
-            if self.events.is_empty() || !has_room {
-                return;
-            }
+        let mut has_room = true;
+        while has_room && !self.events.is_empty() {
             let mut bytes = 0;
-            while bytes <= limit
+            while bytes <= self.most_unsent
                 && let Some(event) = self.events.pop_front()
             {
                 if let Some((channel, answer)) = dispatcher.on_event(cx, &self.shared, event, now) {
                     bytes += answer.len();
                     self.answers.push((channel, answer));
                 }
+            }
+            let mut state = self.shared.lock();
+            for (channel, answer) in self.answers.drain(..) {
+                state.reply(channel, answer);
+            }
+            has_room = state.proto.has_room();
+            if self.events.is_empty() {
+                state.proto.take_events(&mut self.events);
             }
         }
     }
@@ -421,13 +432,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn park(&mut self, cx: &mut Context<'_>, polled_read: bool) -> Result<Turn, ConnectionError> {
         let now = clock::now();
         let partial = self.decoder.partial();
-        let mut guard = self.shared.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut guard = shared.lock();
         let state = &mut *guard;
+        if self.written > 0 {
+            settle(state, std::mem::take(&mut self.written), now);
+        }
         state.calls.expire(&mut state.proto, now, &mut self.wakers);
         let over_budget = !state.proto.wants_read();
         let output = !self.batch.is_empty() || state.proto.has_output();
         state.proto.timers().on_waiting(now, output, over_budget);
-        if let Err(error) = state.proto.handle_timeout(now, partial) {
+        let wake_at = state.proto.poll_timeout(partial);
+        if wake_at.is_some_and(|at| at <= now)
+            && let Err(error) = state.proto.handle_timeout(now, partial)
+        {
             // An idle connection is ended in good manners.
             if !matches!(
                 error,
@@ -474,11 +492,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.wakers.drain(..).for_each(Waker::wake);
             return Ok(Turn::Again);
         }
-        let wake_at = earliest(
-            state.proto.poll_timeout(partial),
-            state.calls.next_deadline(),
-        );
-        let mut wake_at = wake_at;
+        let mut wake_at = earliest(wake_at, state.calls.next_deadline());
         if at_rest && state.calls.in_flight() == 0 && !self.released {
             let release_at = state.proto.timers().last_moved() + RELEASE_AFTER;
             if self.busy && now < release_at {
@@ -529,6 +543,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if state.ended.is_some() {
             return;
         }
+        // Which requests have left decides what their callers are told.
+        settle(state, std::mem::take(&mut self.written), clock::now());
         state.ended = Some(error.clone());
         state
             .calls
@@ -580,6 +596,7 @@ impl<S> Drop for Driver<S> {
         let mut guard = self.shared.lock();
         let state = &mut *guard;
         if state.ended.is_none() {
+            settle(state, std::mem::take(&mut self.written), clock::now());
             let error = ConnectionError::ClosedLocally;
             state.ended = Some(error.clone());
             state
@@ -591,6 +608,12 @@ impl<S> Drop for Driver<S> {
         self.wakers.drain(..).for_each(Waker::wake);
         self.shared.on_ended();
     }
+}
+
+/// `bytes` of the output were written.
+fn settle(state: &mut State, bytes: usize, now: Instant) {
+    state.proto.on_written(now, bytes);
+    state.room.drain(..).for_each(Waker::wake);
 }
 
 /// Is it worth to let others run before writing? With one call in flight there is nobody else.

@@ -163,7 +163,43 @@ pub struct Frame {
     pub body: Bytes,
 }
 
+/// A frame whose path still belongs to the decoder.
+#[derive(Debug)]
+pub(crate) struct FrameRef<'a> {
+    pub(crate) status: FrameStatus,
+    pub(crate) path: &'a Bytes,
+    pub(crate) channel: ChannelId,
+    pub(crate) body: Bytes,
+}
+
+impl FrameRef<'_> {
+    pub(crate) fn into_owned(self) -> Frame {
+        let Self {
+            status,
+            path,
+            channel,
+            body,
+        } = self;
+        Frame {
+            status,
+            path: path.clone(),
+            channel,
+            body,
+        }
+    }
+}
+
 impl Frame {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn borrowed(&self) -> FrameRef<'_> {
+        FrameRef {
+            status: self.status,
+            path: &self.path,
+            channel: self.channel,
+            body: self.body.clone(),
+        }
+    }
+
     /// Appends this frame's bytes. The caller keeps to the limits of path and body.
     pub fn encode(&self, out: &mut BytesMut) {
         out.reserve(FRAME_OVERHEAD + self.path.len() + self.body.len());
@@ -183,13 +219,15 @@ pub(crate) fn encode_head(
 ) {
     debug_assert!(!path.contains(&0), "a NUL in a path would forge frames");
     debug_assert!(body_len <= MAX_FRAME_BYTES);
-    out.put_u8(status as u8);
-    out.put_slice(path);
-    out.put_u8(0);
-    out.put_u32(channel.0);
     #[expect(
         clippy::cast_possible_truncation,
         reason = "bodies are cut at 16 MiB before they get here"
     )]
-    out.put_u32(body_len as u32);
+    let (id, len) = (channel.0.to_be_bytes(), (body_len as u32).to_be_bytes());
+    out.put_u8(status as u8);
+    out.extend_from_slice(path);
+    // At once: each append looks for room.
+    out.extend_from_slice(&[
+        0, id[0], id[1], id[2], id[3], len[0], len[1], len[2], len[3],
+    ]);
 }

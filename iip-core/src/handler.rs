@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::body::Body;
 use crate::connection::Peer;
 use crate::path::Query;
-use crate::proto::control;
+use crate::proto::{RequestPath, control};
 use crate::serve::{CancelToken, ReplyStream, RequestParts};
 
 /// What a [`Handler`] returns.
@@ -156,8 +156,7 @@ impl<B: Into<Body>> From<B> for Response {
 
 /// A request as a handler sees it.
 pub struct Request {
-    pub(crate) path: Bytes,
-    pub(crate) query: Bytes,
+    pub(crate) path: Arc<RequestPath>,
     pub(crate) body: Bytes,
     pub(crate) peer: Arc<Peer>,
     pub(crate) received_at: Instant,
@@ -171,13 +170,13 @@ impl Request {
     #[must_use]
     pub fn path(&self) -> &str {
         // Only paths that are text reach a handler.
-        std::str::from_utf8(&self.path).unwrap_or_default()
+        std::str::from_utf8(&self.path.label).unwrap_or_default()
     }
 
     /// The parameters behind the `?` of the path, read when they are asked for.
     #[must_use]
     pub fn query(&self) -> Query<'_> {
-        Query::new(&self.query)
+        Query::new(&self.path.query)
     }
 
     /// The first value of a query parameter.

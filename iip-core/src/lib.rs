@@ -43,6 +43,7 @@
 
 mod body;
 mod call;
+mod calls;
 mod client;
 mod clock;
 mod connection;
@@ -54,6 +55,7 @@ mod handler;
 pub mod limits;
 pub mod path;
 mod proto;
+mod scratch;
 mod serve;
 mod server;
 mod slots;
@@ -62,7 +64,7 @@ pub mod tls;
 pub mod transport;
 
 pub use self::body::Body;
-pub use self::call::{Call, Channel, ReplyParts};
+pub use self::call::{Call, CallTimes, Channel, ReplyParts};
 pub use self::client::{CallOptions, Client, ClientConfig};
 pub use self::connection::{Connection, Peer};
 pub use self::error::{

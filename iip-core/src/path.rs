@@ -192,6 +192,51 @@ pub fn check_label(label: &[u8]) -> Result<(), LabelError> {
     }
 }
 
+/// A path that was checked once, when it was made, so that calls need not.
+///
+/// ```
+/// use iip_core::path::StaticPath;
+///
+/// const HELLO: StaticPath = StaticPath::new("/greeter/hello");
+/// assert_eq!(HELLO.as_str(), "/greeter/hello");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StaticPath(&'static str);
+
+impl StaticPath {
+    /// Checks that `path` can be called.
+    ///
+    /// # Panics
+    ///
+    /// It is empty, longer than 2048 bytes, or holds a NUL, as it is or as `%00`. In a constant that is an error of the
+    /// compiler.
+    #[must_use]
+    pub const fn new(path: &'static str) -> Self {
+        assert!(!path.is_empty(), "a path is not empty");
+        assert!(
+            path.len() <= MAX_PATH_BYTES,
+            "a path has at most 2048 bytes"
+        );
+        let mut rest = path.as_bytes();
+        while let [first, behind @ ..] = rest {
+            assert!(*first != 0, "a path has no NUL");
+            assert!(
+                !matches!(rest, [b'%', b'0', b'0', ..]),
+                "a path has no NUL, not even as %00"
+            );
+            rest = behind;
+        }
+        Self(path)
+    }
+
+    /// The path.
+    #[inline]
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
 /// Escapes a label, so that [`label_and_query`] gives it back whatever bytes it holds.
 ///
 /// ```

@@ -23,7 +23,7 @@ use crate::frame::ChannelId;
 use crate::handler::{
     Handler, HandlerError, HandlerFuture, OnCancel, Refusal, Request, Response, ResponseKind,
 };
-use crate::proto::{Event, control};
+use crate::proto::{Event, RequestPath, control};
 
 /// What every connection of a server shares.
 pub(crate) struct Routes {
@@ -36,6 +36,20 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
+    fn find(&self, path: &Arc<RequestPath>) -> Option<Route> {
+        let fallback = || {
+            let is_text = std::str::from_utf8(&path.label).is_ok();
+            self.fallback.as_ref().filter(|_| is_text)
+        };
+        let handler = self.handlers.get(&path.label[..]).or_else(fallback)?;
+        Some(Route {
+            path: Arc::clone(path),
+            handler: Arc::clone(handler),
+            policy: handler.on_cancel(),
+            streams: handler.streams_requests(),
+        })
+    }
+
     fn refusal(&self) -> Option<Refusal> {
         if self.shutting_down.load(Ordering::Relaxed) {
             return Some(Refusal::ShuttingDown);
@@ -213,7 +227,9 @@ impl ReplyStream {
                     state.room.push(cx.waker().clone());
                     return Poll::Pending;
                 }
-                state.proto.reply(self.channel, part.clone(), false);
+                state
+                    .proto
+                    .reply(self.channel, &mut part.clone().into(), false);
                 Poll::Ready(Ok(()))
             })
         })
@@ -287,18 +303,17 @@ impl State {
     }
 
     /// Answers an open request.
-    pub(crate) fn reply(&mut self, channel: ChannelId, body: Body) -> bool {
+    #[inline]
+    pub(crate) fn reply(&mut self, channel: ChannelId, mut body: Body) -> bool {
         let limit = self.proto.limits().message_bytes();
-        let body = if body.len() > limit {
+        if body.len() > limit {
             let size = body.len();
             let text = format!(
                 "an answer of {size} bytes exceeds the limit of {limit} bytes (option max_message_bytes)"
             );
-            control::handler_failure(&text).into()
-        } else {
-            body
-        };
-        self.proto.reply(channel, body, true)
+            body = control::handler_failure(&text).into();
+        }
+        self.proto.reply(channel, &mut body, true)
     }
 
     fn on_cancelled(&mut self, channel: ChannelId) {
@@ -311,8 +326,8 @@ impl State {
                     task.abort();
                 }
                 // Nobody reads it, but the channel's order wants an answer.
-                self.proto
-                    .reply(channel, control::handler_failure("cancelled"), true);
+                let mut answer = control::handler_failure("cancelled").into();
+                self.proto.reply(channel, &mut answer, true);
             }
             OnCancel::Token => {
                 if let Some(cancel) = &running.cancel {
@@ -342,14 +357,21 @@ impl State {
 pub(crate) struct Dispatcher {
     routes: Arc<Routes>,
     serial: u64,
-    last: Option<(Bytes, Arc<dyn Handler>)>,
+    last: Option<Route>,
+}
+
+/// A path, and what its requests meet.
+struct Route {
+    path: Arc<RequestPath>,
+    handler: Arc<dyn Handler>,
+    policy: OnCancel,
+    streams: bool,
 }
 
 /// One request on its way to its handler.
 struct Begun {
     channel: ChannelId,
-    path: Bytes,
-    query: Bytes,
+    path: Arc<RequestPath>,
     body: Bytes,
     /// More parts follow.
     streaming: bool,
@@ -364,22 +386,14 @@ impl Dispatcher {
         }
     }
 
-    /// The handler of a path. Requests of a connection mostly repeat the path before, in the same memory.
+    /// The route of a path. Requests of a connection mostly repeat the path before.
     #[inline]
-    fn handler(&mut self, path: &Bytes) -> Option<&Arc<dyn Handler>> {
-        let known =
-            |(last, _): &(Bytes, _)| last.as_ptr() == path.as_ptr() && last.len() == path.len();
+    fn route(&mut self, path: &Arc<RequestPath>) -> Option<&Route> {
+        let known = |last: &Route| Arc::ptr_eq(&last.path, path);
         if !self.last.as_ref().is_some_and(known) {
-            let fallback = || {
-                self.routes
-                    .fallback
-                    .as_ref()
-                    .filter(|_| std::str::from_utf8(path).is_ok())
-            };
-            let handler = self.routes.handlers.get(path.as_ref()).or_else(fallback)?;
-            self.last = Some((path.clone(), Arc::clone(handler)));
+            self.last = Some(self.routes.find(path)?);
         }
-        self.last.as_ref().map(|(_, handler)| handler)
+        self.last.as_ref()
     }
 
     /// Handles one event, outside the lock. Returns the answer if it is there at once.
@@ -394,34 +408,25 @@ impl Dispatcher {
             Event::Request {
                 channel,
                 path,
-                query,
                 body,
             } => {
                 let begun = Begun {
                     channel,
                     path,
-                    query,
                     body,
                     streaming: false,
                 };
                 self.run_call(cx, shared, begun, now)
                     .map(|answer| (channel, answer))
             }
-            Event::RequestBegun {
-                channel,
-                path,
-                query,
-            } => {
-                let streams = self
-                    .handler(&path)
-                    .is_some_and(|handler| handler.streams_requests());
+            Event::RequestBegun { channel, path } => {
+                let streams = self.route(&path).is_some_and(|route| route.streams);
                 if !streams || !shared.lock().proto.stream_request(channel) {
                     return None;
                 }
                 let begun = Begun {
                     channel,
                     path,
-                    query,
                     body: Bytes::new(),
                     streaming: true,
                 };
@@ -455,8 +460,8 @@ impl Dispatcher {
             } => {
                 let limit = shared.lock().proto.limits().message_bytes();
                 let refusal = Refusal::TooLarge { size, limit };
-                let answer = match self.handler(&path) {
-                    Some(handler) => handler.refuse(&refusal, &Bytes::new()),
+                let answer = match self.route(&path) {
+                    Some(route) => route.handler.refuse(&refusal, &Bytes::new()),
                     None => control::handler_failure(&refusal.to_string()).into(),
                 };
                 Some((channel, answer))
@@ -488,26 +493,30 @@ impl Dispatcher {
     ) -> Option<Body> {
         self.serial += 1;
         let (serial, channel) = (self.serial, begun.channel);
-        if self.handler(&begun.path).is_none() {
+        let refusal = self.routes.refusal();
+        let Some(route) = self.route(&begun.path) else {
             return Some(control::NO_HANDLER.into());
-        }
-        let (path, handler) = self.last.as_ref()?;
-        if let Some(refusal) = self.routes.refusal() {
+        };
+        let Route {
+            handler,
+            policy,
+            streams,
+            ..
+        } = route;
+        let (policy, streams) = (*policy, *streams);
+        if let Some(refusal) = refusal {
             return Some(handler.refuse(&refusal, &begun.body));
         }
-        let policy = handler.on_cancel();
         let cancel = (policy == OnCancel::Token).then(CancelToken::new);
         let tag = handler.tag(&begun.body);
         let mut request = Request {
             path: begun.path,
-            query: begun.query,
             body: begun.body,
             peer: Arc::clone(&shared.peer),
             received_at: now,
             cancel: cancel.clone(),
             streams: None,
         };
-        let streams = handler.streams_requests();
         if streams {
             let running = Running {
                 serial,
@@ -547,7 +556,7 @@ impl Dispatcher {
                 };
                 let waiting = Waiting {
                     handler: Arc::clone(handler),
-                    path: path.clone(),
+                    path: Arc::clone(&route.path),
                     tag,
                     future,
                 };
@@ -558,7 +567,7 @@ impl Dispatcher {
                 if streams {
                     shared.lock().forget(channel);
                 }
-                Some(on_panic(&**handler, path, &*panic, tag))
+                Some(on_panic(&**handler, &route.path, &*panic, tag))
             }
         }
     }
@@ -632,7 +641,7 @@ impl Request {
 /// A handler that was polled once and has to wait.
 struct Waiting {
     handler: Arc<dyn Handler>,
-    path: Bytes,
+    path: Arc<RequestPath>,
     tag: bool,
     future: HandlerFuture,
 }
@@ -662,13 +671,19 @@ fn or_no_response(body: Body) -> Body {
     }
 }
 
-fn on_panic(handler: &dyn Handler, path: &Bytes, panic: &(dyn Any + Send), tag: bool) -> Body {
+fn on_panic(
+    handler: &dyn Handler,
+    path: &RequestPath,
+    panic: &(dyn Any + Send),
+    tag: bool,
+) -> Body {
     let text = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_default();
-    tracing::error!(path = ?path.slice(..path.len().min(128)), panic = ?text, "handler panicked");
+    let path = &path.label[..path.label.len().min(128)];
+    tracing::error!(path = %path.escape_ascii(), panic = ?text, "handler panicked");
     catch_unwind(AssertUnwindSafe(|| handler.on_panic(tag)))
         .unwrap_or_else(|_| control::NO_RESPONSE.into())
 }

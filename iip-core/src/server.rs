@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::call::CallTable;
+use crate::calls::CallTable;
 use crate::clock;
 use crate::connection::{Closing, Peer, Shared};
 use crate::driver::Driver;

@@ -5,10 +5,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use iip_core::transport::Connector;
 use iip_core::{
-    Body, CallError, CallErrorKind, ClientConfig, ConfigError, Connection, Limits, Peer,
+    Body, CallError, CallErrorKind, CallTimes, ClientConfig, ConfigError, Connection, Limits, Peer,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -20,7 +20,6 @@ use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead, ServerT
 use crate::metadata::{Metadata, MetadataError};
 use crate::method::{Format, MethodDescriptor};
 use crate::payload::Payload;
-use crate::scratch;
 use crate::status::{Code, Execution, MethodError, Phases, Status};
 
 /// The largest typed message by default: 16 MiB.
@@ -364,9 +363,7 @@ impl Client {
         T: DeserializeOwned + 'static,
         E: MethodError,
     {
-        let started = now();
-        let deadline = self.deadline(started, method, ctx);
-        let (connection, now) = self.connection(method, started, deadline).await?;
+        let (connection, times) = self.connection(method, ctx).await?;
         let codec = match method.format() {
             Format::Envelope => connection
                 .peer()
@@ -377,19 +374,15 @@ impl Client {
         if let Some(place) = &self.options.reply_metadata {
             place.set(Metadata::new());
         }
-        let body = self.encode(
-            method,
-            ctx,
-            &args,
-            codec,
-            deadline.saturating_duration_since(now),
-        )?;
-        drop(args);
-        let answer = connection
-            .request(method.path(), body, started, now, deadline)
-            .await
-            .map_err(|error| call_status(&error, Some(method)))?;
-        self.decode(answer, started)
+        let call = connection
+            .start_encoded(method.static_path(), &times, |out| {
+                self.encode(method, ctx, args, codec, &times, out)
+            })
+            .await?;
+        match call.await {
+            Ok(answer) => self.decode(answer, times.started),
+            Err(error) => Err(call_status(&error, Some(method)).into()),
+        }
     }
 
     /// Calls a method bound to raw bytes: `body` and the answer are data as they are.
@@ -414,31 +407,43 @@ impl Client {
         T: From<Bytes>,
         E: MethodError,
     {
-        let started = now();
-        let deadline = self.deadline(started, method, ctx);
-        let (connection, now) = self.connection(method, started, deadline).await?;
+        let (connection, times) = self.connection(method, ctx).await?;
         let answer = connection
-            .request(method.path(), body.into_body(), started, now, deadline)
+            .request(method.path(), body.into_body(), &times)
             .await
             .map_err(|error| call_status(&error, Some(method)))?;
         match PlainError::read(&answer).filter(|error| error.code < 0 || error.code > 100) {
             Some(error) => Err(error
                 .into_status()
-                .with_phases(phases(started, None))
+                .with_phases(phases(times.started, None))
                 .into()),
             None => Ok(answer.into()),
         }
     }
 
-    /// A living connection, and the time when it was there.
+    /// A living connection, and the times of a call on it.
+    #[inline]
     async fn connection(
         &self,
         method: &MethodDescriptor,
-        started: Instant,
-        deadline: Instant,
-    ) -> Result<(Connection, Instant), Status> {
-        let connection = self.core.connection_since(started, deadline).await;
-        connection.map_err(|error| call_status(&error, Some(method)))
+        ctx: Option<&CallContext>,
+    ) -> Result<(Connection, CallTimes), Status> {
+        let started = now();
+        let deadline = self.deadline(started, method, ctx);
+        let (connection, connected) = match self.core.ready_connection() {
+            Some(connection) => (connection, started),
+            None => self
+                .core
+                .wait_for_connection(started, deadline)
+                .await
+                .map_err(|error| call_status(&error, Some(method)))?,
+        };
+        let times = CallTimes {
+            started,
+            connected,
+            deadline,
+        };
+        Ok((connection, times))
     }
 
     /// One budget for everything from now to the answer: the call's own, within that of the call being handled.
@@ -461,36 +466,37 @@ impl Client {
             .fold(after(started, own), Instant::min)
     }
 
+    /// Writes a request to `out`; what it returns follows behind.
+    #[inline]
     fn encode<A: Arguments>(
         &self,
         method: &MethodDescriptor,
         ctx: Option<&CallContext>,
-        args: &A,
+        args: A,
         codec: Option<CodecId>,
-        remaining: Duration,
-    ) -> Result<Body, Status> {
-        let joined;
-        let metadata = match ctx.and_then(CallContext::outgoing_metadata) {
-            None => &self.options.metadata,
-            Some(own) => {
-                let mut all = self.options.metadata.clone();
-                all.append_all(own)
-                    .map_err(|error| not_sent(error.into()))?;
-                joined = all;
-                &joined
+        times: &CallTimes,
+        out: &mut BytesMut,
+    ) -> Result<Bytes, Status> {
+        if let Some(codec) = codec {
+            let remaining = times.deadline.saturating_duration_since(times.connected);
+            match ctx.and_then(CallContext::outgoing_metadata) {
+                None => {
+                    RequestHead::write(codec, Some(remaining), &self.options.metadata, out);
+                }
+                Some(own) => {
+                    let mut all = self.options.metadata.clone();
+                    all.append_all(own)
+                        .map_err(|error| not_sent(error.into()))?;
+                    RequestHead::write(codec, Some(remaining), &all, out);
+                }
             }
-        };
-        scratch::encode(|out| {
-            if let Some(codec) = codec {
-                RequestHead::write(codec, Some(remaining), metadata, out);
-            }
-            args.encode_split(method, codec.unwrap_or(CodecId::JSON), out)
-        })
-        .map_err(|error| {
-            not_sent(Status::invalid_argument(format!(
+        }
+        match args.encode_split(method, codec.unwrap_or(CodecId::JSON), out) {
+            Ok(tail) => Ok(tail.unwrap_or_default()),
+            Err(error) => Err(not_sent(Status::invalid_argument(format!(
                 "cannot encode the arguments of {method}: {error}"
-            )))
-        })
+            )))),
+        }
     }
 
     fn decode<T, E>(&self, answer: Bytes, started: Instant) -> Result<T, E>

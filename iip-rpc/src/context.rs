@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iip_core::{CancelToken, Peer};
+use tokio::task::futures::TaskLocalFuture;
 
 use crate::metadata::{Metadata, MetadataError};
 use crate::method::MethodDescriptor;
@@ -92,6 +93,12 @@ impl CallContext {
 
     /// Runs `future` as a part of this call: [`current`](Self::current) finds it, and calls inherit its deadline.
     pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        self.scoped(future)
+    }
+
+    /// As [`scope`](Self::scope); gives the context back when the future has ended.
+    #[inline]
+    pub(crate) fn scoped<F: Future>(self, future: F) -> TaskLocalFuture<Self, F> {
         CURRENT.scope(self, future)
     }
 

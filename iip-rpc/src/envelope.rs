@@ -480,13 +480,16 @@ impl Head {
     }
 
     #[inline]
-    fn put_varint(&mut self, value: u64) {
-        for byte in varint(value) {
-            // Room for two varints is there, and no head has more.
-            if let Some(slot) = self.bytes.get_mut(self.len) {
-                *slot = byte;
-                self.len += 1;
+    fn put_varint(&mut self, mut value: u64) {
+        // Room for two varints is there, and no head has more.
+        while let Some(slot) = self.bytes.get_mut(self.len) {
+            self.len += 1;
+            *slot = value as u8 | 0x80;
+            if value < 0x80 {
+                *slot = value as u8;
+                return;
             }
+            value >>= 7;
         }
     }
 
@@ -515,8 +518,12 @@ fn varint(mut value: u64) -> impl Iterator<Item = u8> {
     })
 }
 
+#[inline]
 fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+    let micros = u64::from(time.subsec_micros());
+    time.as_secs()
+        .saturating_mul(1_000_000)
+        .saturating_add(micros)
 }
 
 fn write_varint(value: u64, out: &mut BytesMut) {

@@ -59,7 +59,6 @@ pub mod envelope;
 pub mod metadata;
 pub mod method;
 pub mod payload;
-mod scratch;
 mod server;
 pub mod status;
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use iip_core::path::StaticPath;
+
 /// What happens to a running handler when its caller goes away: the caller dropped the call, its time ran out, or the
 /// connection was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -50,7 +52,7 @@ pub enum Format {
 pub struct MethodDescriptor {
     service: &'static str,
     name: &'static str,
-    path: &'static str,
+    path: StaticPath,
     args: &'static [&'static str],
     format: Format,
     timeout: Option<Duration>,
@@ -63,6 +65,10 @@ impl MethodDescriptor {
     /// cancellation.
     ///
     /// `args` are the names of the arguments in their order; JSON uses them as keys.
+    ///
+    /// # Panics
+    ///
+    /// `path` cannot be called, see [`StaticPath::new`].
     #[must_use]
     pub const fn new(
         service: &'static str,
@@ -73,7 +79,7 @@ impl MethodDescriptor {
         Self {
             service,
             name,
-            path,
+            path: StaticPath::new(path),
             args,
             format: Format::Envelope,
             timeout: None,
@@ -134,6 +140,10 @@ impl MethodDescriptor {
     /// The IIP path that calls go to, such as `/greeter/hello`.
     #[must_use]
     pub const fn path(&self) -> &'static str {
+        self.path.as_str()
+    }
+
+    pub(crate) const fn static_path(&self) -> StaticPath {
         self.path
     }
 

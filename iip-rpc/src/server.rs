@@ -7,7 +7,7 @@ use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -27,7 +27,6 @@ use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
 use crate::metadata::Metadata;
 use crate::method::{MethodDescriptor, OnCancel};
 use crate::payload::ByValue;
-use crate::scratch;
 use crate::status::{Execution, MethodError, Status};
 
 /// Something a [`Server`] can serve. `#[service]` implements it for the server type it makes, such as `GreeterServer`.
@@ -175,13 +174,13 @@ fn is_plain(body: &Bytes) -> bool {
 
 /// The answer that carries a status, in the form the caller understands.
 fn answer_status(status: &Status, plain: bool) -> Body {
-    let encoded = scratch::encode(|out| {
+    let encoded = Body::encode(|out| {
         if plain {
             envelope::write_plain_status(status, out);
         } else {
             envelope::write_status_reply(CodecId::DEFAULT, status, None, out);
         }
-        Ok::<_, EncodeError>(None)
+        Ok::<_, EncodeError>(Bytes::new())
     });
     encoded.unwrap_or_default()
 }
@@ -244,12 +243,13 @@ where
         }
         let deadline = remaining.and_then(|remaining| received.checked_add(remaining));
         let ctx = CallContext::of_call(self.method, metadata, deadline, peer, cancel);
-        let call = ctx
-            .clone()
-            .scope((self.call)(Arc::clone(&self.service), ctx.clone(), args));
-        let (result, waited) = within(call, deadline, self.method.cancel_policy()).await?;
+        let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args);
+        let mut call = pin!(ctx.scoped(call));
+        let (result, waited) = within(call.as_mut(), deadline, self.method.cancel_policy()).await?;
+        let ctx = call.take_value();
+        let metadata = ctx.map_or_else(Metadata::new, |ctx| ctx.take_reply_metadata());
         let timing = waited.then(|| timing(received));
-        let body = encode_result(codec, result, timing, &ctx.take_reply_metadata(), plain)?;
+        let body = encode_result(codec, result, timing, &metadata, plain)?;
         let (size, limit) = (body.len(), self.limits.message_bytes());
         if size > limit {
             let text = format!(
@@ -263,11 +263,10 @@ where
 
 /// Runs a call until its deadline, if the deadline ends it. Tells whether the call had to wait.
 async fn within<Fut: Future>(
-    call: Fut,
+    mut call: Pin<&mut Fut>,
     deadline: Option<Instant>,
     policy: OnCancel,
 ) -> Result<(Fut::Output, bool), Status> {
-    let mut call = pin!(call);
     // Most calls are ready at once, and then a timer would be wasted on them.
     let first = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
     if let Poll::Ready(result) = first {
@@ -308,16 +307,16 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
     metadata: &Metadata,
     plain: bool,
 ) -> Result<Body, Status> {
-    let encoded = scratch::encode(|out| match result {
+    let encoded = Body::encode(|out| match result {
         Ok(value) => {
             if !plain {
                 ReplyHead::write(codec, Outcome::Value, timing, metadata, out);
             }
-            encode_value_split(codec, &ByValue(value), out)
+            encode_value_split(codec, &ByValue(value), out).map(Option::unwrap_or_default)
         }
         Err(error) if plain => {
             envelope::write_plain_error(&error, out);
-            Ok(None)
+            Ok(Bytes::new())
         }
         Err(error) => match error.as_status() {
             Some(status) => {
@@ -330,11 +329,11 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
                 // Metadata that does not fit beside the status' own is not worth losing the status for.
                 let _ = status.metadata_mut().append_all(metadata);
                 envelope::write_status_reply(codec, &status, timing, out);
-                Ok(None)
+                Ok(Bytes::new())
             }
             None => {
                 ReplyHead::write(codec, Outcome::Error, timing, metadata, out);
-                encode_value_split(codec, &error, out)
+                encode_value_split(codec, &error, out).map(Option::unwrap_or_default)
             }
         },
     });

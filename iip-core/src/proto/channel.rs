@@ -1,11 +1,13 @@
 //! One channel: the message being received, and the calls in their order. Pure.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 
 use super::control::Exchange;
+use super::server::RequestPath;
 use crate::frame::ChannelId;
 
 /// What becomes of a message that arrives in several frames.
@@ -34,6 +36,19 @@ pub(crate) struct Assembly {
     pub(crate) cancelled: bool,
 }
 
+impl Assembly {
+    pub(crate) fn new(incoming: Incoming, path: Bytes) -> Self {
+        Self {
+            incoming,
+            path,
+            data: BytesMut::new(),
+            size: 0,
+            too_large: false,
+            cancelled: false,
+        }
+    }
+}
+
 /// A complete request that waits for the answer to the one before it on its channel.
 #[derive(Debug)]
 pub(crate) struct WaitingRequest {
@@ -51,14 +66,63 @@ pub(crate) struct SentCall {
     pub(crate) streaming: bool,
 }
 
+/// Calls in order. Mostly there is one at a time, and it lies here and not in memory of its own.
+#[derive(Debug, Default)]
+pub(crate) struct SentCalls {
+    oldest: Option<SentCall>,
+    #[expect(
+        clippy::box_collection,
+        reason = "a word for the channels that never need it"
+    )]
+    others: Option<Box<VecDeque<SentCall>>>,
+}
+
+impl SentCalls {
+    #[inline]
+    pub(crate) fn push(&mut self, call: SentCall) {
+        if self.oldest.is_none() {
+            self.oldest = Some(call);
+        } else {
+            self.others.get_or_insert_default().push_back(call);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<SentCall> {
+        let next = self.others.as_mut().and_then(|others| others.pop_front());
+        std::mem::replace(&mut self.oldest, next)
+    }
+
+    #[inline]
+    pub(crate) fn oldest(&self) -> Option<&SentCall> {
+        self.oldest.as_ref()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut SentCall> {
+        self.oldest
+            .iter_mut()
+            .chain(self.others.iter_mut().flat_map(|others| others.iter_mut()))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SentCall> {
+        self.oldest
+            .iter()
+            .chain(self.others.iter().flat_map(|others| others.iter()))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.oldest.is_some()) + self.others.as_ref().map_or(0, |others| others.len())
+    }
+}
+
 /// What is known of one channel. At rest it holds nothing, and a server keeps none for a channel at rest.
 #[derive(Debug, Default)]
 pub(crate) struct Channel {
     pub(crate) assembly: Option<Box<Assembly>>,
     /// Client: unanswered requests in the order they were sent.
-    pub(crate) sent: VecDeque<SentCall>,
-    /// Server: the label of the request that was shown to its handler and is not answered yet.
-    pub(crate) open: Option<Bytes>,
+    pub(crate) sent: SentCalls,
+    /// Server: the path of the request that was shown to its handler and is not answered yet.
+    pub(crate) open: Option<Arc<RequestPath>>,
     /// Server: a first part of the open request's answer was sent.
     pub(crate) replying: bool,
     /// Server: the request in `assembly` is the open one; its parts go to the handler as they arrive.
@@ -68,11 +132,17 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
+    /// Is there anything behind the open request?
+    #[inline]
+    pub(crate) fn has_next(&self) -> bool {
+        !self.waiting.is_empty() || self.assembly.is_some()
+    }
+
     pub(crate) fn is_at_rest(&self) -> bool {
         self.assembly.is_none()
             && self.open.is_none()
             && self.waiting.is_empty()
-            && self.sent.is_empty()
+            && self.sent.oldest().is_none()
     }
 }
 

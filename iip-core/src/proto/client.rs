@@ -2,107 +2,78 @@
 
 use bytes::Bytes;
 
-use super::channel::{Incoming, SentCall};
+use super::channel::{Assembly, Incoming, SentCall};
 use super::control::{self, ControlMessage, Exchange, Hello};
 use super::{Connection, Event};
-use crate::body::Body;
+use crate::body::Data;
 use crate::decoder::FrameHead;
 use crate::error::{CallErrorKind, ProtocolError};
-use crate::frame::{ChannelId, Frame, FrameStatus, MAX_FRAME_BYTES};
+use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_FRAME_BYTES};
 
 impl Connection {
-    /// The common case: a whole answer to a caller's request. Gives the caller's token and the data, or the frame back.
+    /// The common case: a whole answer to a caller's request. Gives the caller's token and the data.
     #[inline]
-    pub(crate) fn take_whole_reply(
-        &mut self,
-        frame: Frame,
-    ) -> Result<(usize, ChannelId, Bytes), Frame> {
-        let id = frame.channel;
+    pub(crate) fn take_whole_reply(&mut self, frame: &mut FrameRef<'_>) -> Option<(usize, Bytes)> {
         if frame.status != FrameStatus::ReplyOnly || frame.body.len() > self.limits.message_bytes()
         {
-            return Err(frame);
+            return None;
         }
-        let Some(channel) = self.channels.get_mut(id) else {
-            return Err(frame);
-        };
-        match channel.sent.front() {
-            Some(SentCall {
-                exchange: Exchange::Call { token },
-                ..
-            }) if channel.assembly.is_none() => {
-                let token = *token;
-                channel.sent.pop_front();
-                Ok((token, id, frame.body))
+        let channel = self.channels.get_mut(frame.channel)?;
+        match channel.sent.oldest()?.exchange {
+            Exchange::Call { token } if channel.assembly.is_none() => {
+                channel.sent.pop();
+                Some((token, std::mem::take(&mut frame.body)))
             }
-            _ => Err(frame),
+            _ => None,
         }
     }
 
-    pub(super) fn on_reply_frame(&mut self, frame: Frame) -> Result<(), ProtocolError> {
-        let id = frame.channel;
+    pub(super) fn on_reply_frame(&mut self, frame: FrameRef<'_>) -> Result<(), ProtocolError> {
+        let FrameRef {
+            status,
+            channel: id,
+            body,
+            ..
+        } = frame;
         self.check_head(FrameHead {
-            status: frame.status,
+            status,
             channel: id,
         })?;
         let Some(channel) = self.channels.get_mut(id) else {
             return Err(ProtocolError::UnknownChannel(id));
         };
-        let Some(call) = channel.sent.front() else {
+        let Some(&SentCall {
+            exchange,
+            streaming,
+            ..
+        }) = channel.sent.oldest()
+        else {
             return Err(ProtocolError::Unsolicited(id));
         };
-        let (exchange, streaming) = (call.exchange, call.streaming);
         if exchange == Exchange::Control {
             // Nothing is announced yet that a server may send here.
             return Err(ProtocolError::Unsolicited(id));
         }
-        if frame.status == FrameStatus::ReplyOnly {
-            channel.sent.pop_front();
+        if status == FrameStatus::ReplyOnly {
+            channel.sent.pop();
             let limit = self.limits.message_bytes();
-            let size = frame.body.len();
+            let size = body.len();
             let fits = if size > limit {
                 Err(CallErrorKind::MessageTooLarge { size, limit })
             } else {
-                Ok(frame.body)
+                Ok(body)
             };
             return self.on_reply(id, exchange, fits);
         }
-        let (begins, ends, body) = (
-            frame.status.begins(),
-            frame.status.ends(),
-            frame.body.clone(),
-        );
-        if begins {
-            let first = self.receive(
-                id,
-                Frame {
-                    body: Bytes::new(),
-                    ..frame
-                },
-            );
-            debug_assert!(first.is_none());
-            if let Some(assembly) = self
-                .channels
-                .get_mut(id)
-                .and_then(|channel| channel.assembly.as_mut())
-            {
-                assembly.incoming = match (exchange, streaming) {
-                    (Exchange::Abandoned, _) => Incoming::Skip,
-                    (_, true) => Incoming::Stream,
-                    (_, false) => Incoming::Collect,
-                };
-            }
-            return self.on_reply_part(id, exchange, body, FrameStatus::ReplyFirst);
+        if status.begins() {
+            let incoming = match (exchange, streaming) {
+                (Exchange::Abandoned, _) => Incoming::Skip,
+                (_, true) => Incoming::Stream,
+                (_, false) => Incoming::Collect,
+            };
+            channel.assembly = Some(Box::new(Assembly::new(incoming, Bytes::new())));
         }
-        self.on_reply_part(
-            id,
-            exchange,
-            body,
-            if ends {
-                FrameStatus::ReplyLast
-            } else {
-                FrameStatus::ReplyMore
-            },
-        )
+        self.on_reply_part(id, exchange, body, status.ends())
     }
 
     fn on_reply_part(
@@ -110,17 +81,10 @@ impl Connection {
         id: ChannelId,
         exchange: Exchange,
         body: Bytes,
-        status: FrameStatus,
+        ends: bool,
     ) -> Result<(), ProtocolError> {
-        let ends = status.ends();
-        let frame = Frame {
-            status,
-            path: Bytes::new(),
-            channel: id,
-            body: body.clone(),
-        };
         let was_too_large = self.is_too_large(id);
-        let complete = self.receive(id, frame);
+        let complete = self.receive(id, &body, ends);
         let incoming = match (
             &complete,
             self.channels
@@ -150,7 +114,7 @@ impl Connection {
         let Some(call) = self
             .channels
             .get_mut(id)
-            .and_then(|channel| channel.sent.pop_front())
+            .and_then(|channel| channel.sent.pop())
         else {
             return Ok(());
         };
@@ -179,7 +143,7 @@ impl Connection {
         if let Some(call) = self
             .channels
             .get_mut(id)
-            .and_then(|channel| channel.sent.front_mut())
+            .and_then(|channel| channel.sent.iter_mut().next())
         {
             call.exchange = Exchange::Abandoned;
         }
@@ -251,7 +215,7 @@ impl Connection {
     }
 
     fn push_sent(&mut self, id: ChannelId, exchange: Exchange, streaming: bool) {
-        self.channels.get_or_insert(id).sent.push_back(SentCall {
+        self.channels.get_or_insert(id).sent.push(SentCall {
             exchange,
             end: 0,
             streaming,
@@ -300,17 +264,17 @@ impl Connection {
         &mut self,
         id: ChannelId,
         path: &[u8],
-        body: Body,
+        data: &mut impl Data,
         token: usize,
         streaming: bool,
     ) {
-        let end = self.send(id, path, body, true, true).unwrap_or(0);
+        let end = self.outbox.push(id, path, data, true, true).unwrap_or(0);
         let call = SentCall {
             exchange: Exchange::Call { token },
             end,
             streaming,
         };
-        self.channels.get_or_insert(id).sent.push_back(call);
+        self.channels.get_or_insert(id).sent.push(call);
     }
 
     /// The caller of `token` has gone: its answer will be swallowed. Tells the server if it wants to know. `true` if
@@ -320,16 +284,16 @@ impl Connection {
             return false;
         };
         let alone = channel.sent.len() == 1;
-        let mut calls = channel.sent.iter();
-        let Some(index) = calls.position(|call| call.exchange == Exchange::Call { token }) else {
+        let mut calls = channel.sent.iter_mut().enumerate();
+        let Some((index, call)) = calls.find(|(_, call)| call.exchange == Exchange::Call { token })
+        else {
             return false;
         };
+        call.exchange = Exchange::Abandoned;
+        drop(calls);
         if alone && self.outbox.withdraw(id) {
-            channel.sent.clear();
+            channel.sent.pop();
             return true;
-        }
-        if let Some(call) = channel.sent.get_mut(index) {
-            call.exchange = Exchange::Abandoned;
         }
         if index == 0 {
             Self::skip_incoming(&mut self.buffered, channel);
@@ -358,8 +322,10 @@ impl Connection {
     fn cancel_now(&mut self) {
         for id in std::mem::take(&mut self.cancel_later) {
             let sent = self.channels.get(id).map(|channel| &channel.sent);
-            let still =
-                sent.is_some_and(|sent| sent.len() == 1 && sent[0].exchange == Exchange::Abandoned);
+            let still = sent.is_some_and(|sent| {
+                let oldest = sent.oldest().map(|call| call.exchange);
+                sent.len() == 1 && oldest == Some(Exchange::Abandoned)
+            });
             if still {
                 self.cancel(id);
             }
@@ -381,7 +347,7 @@ impl Connection {
     pub(crate) fn awaits_reply(&self, id: ChannelId) -> bool {
         self.channels
             .get(id)
-            .is_some_and(|channel| !channel.sent.is_empty())
+            .is_some_and(|channel| channel.sent.oldest().is_some())
     }
 
     /// A server of ours answers every call it started before it says status 8.

@@ -2,12 +2,14 @@
 //! Pure.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
 use super::{Connection, Event};
+use crate::body::Body;
 use crate::decoder::{Decoder, Partial};
 use crate::error::{CallErrorKind, ConnectionError};
 use crate::frame::{ChannelId, FrameStatus, Side};
@@ -77,13 +79,31 @@ impl End {
             .timers()
             .on_read(now, in_head, !frames.is_empty());
         for frame in frames {
-            self.machine.handle_frame(frame)?;
+            self.machine.handle_frame(frame.borrowed())?;
         }
         decoded?;
         if let Some(head) = self.decoder.unfinished_head() {
             self.machine.check_head(head)?;
         }
         Ok(())
+    }
+
+    /// Answers, as handlers do.
+    pub(super) fn reply(&mut self, id: ChannelId, body: impl Into<Body>, ends: bool) -> bool {
+        self.machine.reply(id, &mut body.into(), ends)
+    }
+
+    /// Sends a request, as callers do.
+    pub(super) fn start_call(
+        &mut self,
+        id: ChannelId,
+        path: &[u8],
+        body: impl Into<Body>,
+        token: usize,
+        streaming: bool,
+    ) {
+        self.machine
+            .start_call(id, path, &mut body.into(), token, streaming);
     }
 
     /// Writes everything that is ready.
@@ -343,13 +363,8 @@ impl Model {
         self.tokens += 1;
         let token = self.tokens;
         let body = pattern(token, size);
-        self.client.machine.start_call(
-            id,
-            PATHS[path].0.as_bytes(),
-            body.clone().into(),
-            token,
-            streamed,
-        );
+        self.client
+            .start_call(id, PATHS[path].0.as_bytes(), body.clone(), token, streamed);
         self.calls.entry(id).or_default().push_back(ModelCall {
             token,
             path,
@@ -411,7 +426,7 @@ impl Model {
             call.stage = Stage::Answered;
         }
         assert!(
-            self.server.machine.reply(id, part, ends),
+            self.server.reply(id, part, ends),
             "channel {id} has no open request"
         );
         self.server_events();
@@ -447,20 +462,11 @@ impl Model {
 
     fn server_events(&mut self) {
         while let Some(event) = self.server.machine.poll_event() {
-            let (id, path_and_query) = match &event {
-                Event::Request {
-                    channel,
-                    path,
-                    query,
-                    ..
-                }
-                | Event::RequestBegun {
-                    channel,
-                    path,
-                    query,
-                } => (*channel, Some((path.clone(), Some(query.clone())))),
-                Event::RequestTooLarge { channel, path, .. } => {
-                    (*channel, Some((path.clone(), None)))
+            let (id, path) = match &event {
+                Event::Request { channel, path, .. }
+                | Event::RequestBegun { channel, path }
+                | Event::RequestTooLarge { channel, path, .. } => {
+                    (*channel, Some(Arc::clone(path)))
                 }
                 Event::RequestPart { channel, .. } | Event::Cancelled { channel } => {
                     (*channel, None)
@@ -472,13 +478,11 @@ impl Model {
             let call = calls
                 .and_then(current)
                 .unwrap_or_else(|| panic!("{event:?} without a call"));
-            if let Some((path, query)) = path_and_query {
+            if let Some(path) = path {
                 let (raw, label, expected) = PATHS[call.path];
                 let label = if label.is_empty() { raw } else { label };
-                assert_eq!(path, label, "the label of {raw}");
-                if let Some(query) = query {
-                    assert_eq!(query, expected, "the query of {raw}");
-                }
+                assert_eq!(path.label, label, "the label of {raw}");
+                assert_eq!(path.query, expected, "the query of {raw}");
             }
             match (event, call.stage) {
                 (Event::Request { body, .. }, Stage::Sent | Stage::Begun(false)) => {
@@ -687,7 +691,7 @@ fn hostile_client(cut: u8, data: &[u8]) {
                     } => open.push_back(channel),
                     // Some handlers answer before they have read everything.
                     Event::RequestPart { channel, .. } if cut & 2 == 2 => {
-                        server.machine.reply(channel, pattern(turn, 3), true);
+                        server.reply(channel, pattern(turn, 3), true);
                     }
                     _ => {}
                 }
@@ -700,7 +704,7 @@ fn hostile_client(cut: u8, data: &[u8]) {
             {
                 let ends = turn % 5 != 1;
                 let size = SIZES[(turn + round) % SIZES.len()];
-                server.machine.reply(channel, pattern(turn, size), ends);
+                server.reply(channel, pattern(turn, size), ends);
                 if !ends {
                     open.push_back(channel);
                 }
@@ -736,8 +740,8 @@ fn hostile_server(cut: u8, data: &[u8]) {
                     for streaming in [false, true, false] {
                         token += 1;
                         let size = SIZES[token % SIZES.len()];
-                        let body = pattern(token, size).into();
-                        client.machine.start_call(id, b"/a", body, token, streaming);
+                        let body = pattern(token, size);
+                        client.start_call(id, b"/a", body, token, streaming);
                         waiting.insert(token, id);
                     }
                     if cut & 2 == 2 {

@@ -20,6 +20,7 @@ mod timers;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -27,12 +28,13 @@ use serde_json::Value;
 
 use self::channel::{Assembly, Channel, ChannelTable, Incoming};
 use self::control::Hello;
-use self::outbox::{Message, Outbox};
+use self::outbox::Outbox;
+pub(crate) use self::server::RequestPath;
 pub(crate) use self::timers::Timers;
 use crate::body::Body;
 use crate::decoder::{FrameHead, Partial};
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
-use crate::frame::{ChannelId, Frame, FrameStatus, MAX_FRAME_BYTES, Side};
+use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_FRAME_BYTES, Side};
 use crate::limits::Limits;
 
 /// Bodies up to this size are copied when they have to wait, so that they do not pin the buffer they were read into.
@@ -50,16 +52,14 @@ pub(crate) enum Event {
     /// Server: a complete request whose turn it is.
     Request {
         channel: ChannelId,
-        path: Bytes,
-        query: Bytes,
+        path: Arc<RequestPath>,
         body: Bytes,
     },
     /// Server: a request in several frames whose turn it is has begun. `stream_request` makes its parts visible;
     /// otherwise it comes as `Request` when it is complete.
     RequestBegun {
         channel: ChannelId,
-        path: Bytes,
-        query: Bytes,
+        path: Arc<RequestPath>,
     },
     /// Server: a part of a request that is streamed.
     RequestPart {
@@ -70,7 +70,7 @@ pub(crate) enum Event {
     /// Server: the open request was larger than the limit; it was skipped and waits for an answer.
     RequestTooLarge {
         channel: ChannelId,
-        path: Bytes,
+        path: Arc<RequestPath>,
         size: usize,
     },
     /// Server: the caller of the open request has gone.
@@ -114,7 +114,7 @@ pub(crate) struct Connection {
     /// Server: channels whose next request waits because `max_calls` handlers run.
     held: VecDeque<ChannelId>,
     /// Server: the path field that was read last.
-    last_path: server::RequestPath,
+    last_path: Arc<RequestPath>,
     /// Server: requests shown to handlers and not answered.
     open_calls: usize,
     /// Server: those of them whose request is still arriving.
@@ -144,7 +144,7 @@ impl Connection {
             control_is_coming: false,
             cancel_later: Vec::new(),
             held: VecDeque::new(),
-            last_path: server::RequestPath::default(),
+            last_path: Arc::default(),
             open_calls: 0,
             streamed: 0,
             forget_at: limits.channels().min(FORGET_AT_LEAST),
@@ -254,7 +254,7 @@ impl Connection {
 
     /// Takes one frame. An error means: close without a frame, every call is lost.
     #[inline]
-    pub(crate) fn handle_frame(&mut self, frame: Frame) -> Result<(), ConnectionError> {
+    pub(crate) fn handle_frame(&mut self, frame: FrameRef<'_>) -> Result<(), ConnectionError> {
         if frame.status == FrameStatus::Close {
             return Err(ConnectionError::Ended);
         }
@@ -345,20 +345,11 @@ impl Connection {
     // ---- what both sides do with frames
 
     /// Adds a frame's data to the message being received on `channel`. `Some` when the message is complete.
-    fn receive(&mut self, id: ChannelId, frame: Frame) -> Option<Box<Assembly>> {
+    fn receive(&mut self, id: ChannelId, body: &[u8], ends: bool) -> Option<Box<Assembly>> {
         let limit = self.limits.message_bytes();
-        let channel = self.channels.get_or_insert(id);
-        let assembly = channel.assembly.get_or_insert_with(|| {
-            Box::new(Assembly {
-                incoming: Incoming::Collect,
-                path: Bytes::copy_from_slice(&frame.path),
-                data: BytesMut::new(),
-                size: 0,
-                too_large: false,
-                cancelled: false,
-            })
-        });
-        assembly.size = assembly.size.saturating_add(frame.body.len());
+        let channel = self.channels.get_mut(id)?;
+        let assembly = channel.assembly.as_mut()?;
+        assembly.size = assembly.size.saturating_add(body.len());
         if assembly.incoming == Incoming::Collect {
             if assembly.size > limit {
                 self.buffered -= assembly.data.len();
@@ -366,11 +357,11 @@ impl Connection {
                 assembly.incoming = Incoming::Skip;
                 assembly.too_large = true;
             } else {
-                self.buffered += frame.body.len();
-                assembly.data.extend_from_slice(&frame.body);
+                self.buffered += body.len();
+                assembly.data.extend_from_slice(body);
             }
         }
-        if !frame.status.ends() {
+        if !ends {
             return None;
         }
         let assembly = channel.assembly.take()?;
@@ -387,7 +378,6 @@ impl Connection {
         }
     }
 
-    #[inline]
     fn send(
         &mut self,
         channel: ChannelId,
@@ -396,15 +386,8 @@ impl Connection {
         begins: bool,
         ends: bool,
     ) -> Option<u64> {
-        self.outbox.push(
-            channel,
-            path,
-            Message {
-                body: body.into(),
-                begins,
-                ends,
-            },
-        )
+        let mut body = body.into();
+        self.outbox.push(channel, path, &mut body, begins, ends)
     }
 
     /// From now on messages to this peer may be cut.

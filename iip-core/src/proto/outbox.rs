@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::body::Body;
+use crate::body::{Body, Data};
 use crate::frame::{CLOSE_FRAME, ChannelId, FRAME_OVERHEAD, FrameStatus, Side, encode_head};
 
 /// Bodies up to this size are copied behind their head; larger ones leave as they are, by a vectored write.
@@ -18,10 +18,10 @@ const REFILL_BYTES: usize = 256 * 1024;
 
 /// One message, or the part of one that the application gave at a time.
 #[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) body: Body,
-    pub(crate) begins: bool,
-    pub(crate) ends: bool,
+struct Message {
+    body: Body,
+    begins: bool,
+    ends: bool,
 }
 
 /// The messages of one channel that are cut into several frames, or wait behind such a one.
@@ -69,20 +69,30 @@ impl Outbox {
         self.whole = chunk.saturating_add(chunk / 16).min(max_frame);
     }
 
-    /// Queues a message. Returns the stream position of its end, unless it is cut and sent in turns with others.
+    /// Queues a message, or a part of one. Returns the stream position of its end, unless it is cut and sent in turns with
+    /// others.
     #[inline]
     pub(crate) fn push(
         &mut self,
         channel: ChannelId,
         path: &[u8],
-        message: Message,
+        data: &mut impl Data,
+        begins: bool,
+        ends: bool,
     ) -> Option<u64> {
-        let long = message.body.len() > self.whole;
-        if !long && (self.long.is_empty() || self.long.iter().all(|send| send.channel != channel)) {
-            let status = FrameStatus::of(self.side, message.begins, message.ends);
-            self.push_frame(status, path, channel, message.body);
-            return Some(self.queued);
+        let waits = || self.long.iter().any(|send| send.channel == channel);
+        if data.len() > self.whole || (!self.long.is_empty() && waits()) {
+            let body = data.take();
+            let message = Message { body, begins, ends };
+            self.push_long(channel, path, message);
+            return None;
         }
+        let status = FrameStatus::of(self.side, begins, ends);
+        self.push_frame(status, path, channel, data);
+        Some(self.queued)
+    }
+
+    fn push_long(&mut self, channel: ChannelId, path: &[u8], message: Message) {
         self.long_bytes += message.body.len();
         let message = (Bytes::copy_from_slice(path), message);
         match self.long.iter_mut().find(|send| send.channel == channel) {
@@ -92,25 +102,29 @@ impl Outbox {
                 messages: VecDeque::from([message]),
             }),
         }
-        None
     }
 
     #[inline]
-    fn push_frame(&mut self, status: FrameStatus, path: &[u8], channel: ChannelId, body: Body) {
-        let len = body.len();
-        let pieces = body.into_pieces();
-        let copied: usize = pieces
-            .iter()
-            .map(Bytes::len)
-            .filter(|&len| len <= COPY_BYTES)
-            .sum();
-        let room = FRAME_OVERHEAD + path.len() + copied;
-        if self.tail.capacity() - self.tail.len() < room {
-            self.tail.reserve(room.max(TAIL_BYTES));
-        }
-        encode_head(&mut self.tail, status, path, channel, len);
+    fn push_frame(
+        &mut self,
+        status: FrameStatus,
+        path: &[u8],
+        channel: ChannelId,
+        data: &mut impl Data,
+    ) {
+        let [head, tail] = data.pieces();
+        let len = head.len() + tail.len();
         self.queued += (FRAME_OVERHEAD + path.len() + len) as u64;
-        for piece in pieces {
+        if head.len() <= COPY_BYTES && tail.len() <= COPY_BYTES {
+            self.make_room(FRAME_OVERHEAD + path.len() + len);
+            encode_head(&mut self.tail, status, path, channel, len);
+            self.tail.extend_from_slice(head);
+            self.tail.extend_from_slice(tail);
+            return;
+        }
+        self.make_room(FRAME_OVERHEAD + path.len() + COPY_BYTES);
+        encode_head(&mut self.tail, status, path, channel, len);
+        for piece in data.take().into_pieces() {
             if piece.len() <= COPY_BYTES {
                 self.tail.extend_from_slice(&piece);
             } else {
@@ -119,6 +133,14 @@ impl Outbox {
                 }
                 self.segments.push_back(piece);
             }
+        }
+    }
+
+    /// Room in the gathering buffer.
+    #[inline]
+    fn make_room(&mut self, bytes: usize) {
+        if self.tail.capacity() - self.tail.len() < bytes {
+            self.tail.reserve(bytes.max(TAIL_BYTES));
         }
     }
 
@@ -154,7 +176,7 @@ impl Outbox {
             let Some((path, message)) = send.messages.front_mut() else {
                 continue;
             };
-            let chunk = message.body.split_to(message.body.len().min(self.chunk));
+            let mut chunk = message.body.split_to(message.body.len().min(self.chunk));
             let rest = !message.body.is_empty();
             let status = FrameStatus::of(self.side, message.begins, message.ends && !rest);
             message.begins = false;
@@ -163,7 +185,7 @@ impl Outbox {
                 send.messages.pop_front();
             }
             self.long_bytes -= chunk.len();
-            self.push_frame(status, &path, send.channel, chunk);
+            self.push_frame(status, &path, send.channel, &mut chunk);
             if !send.messages.is_empty() {
                 self.long.push_back(send);
             }

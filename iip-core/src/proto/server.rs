@@ -1,58 +1,77 @@
 //! The server side of the machine: requests in, one answer each, in order per channel. Pure.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::channel::{Incoming, WaitingRequest};
+use super::channel::{Assembly, Incoming, WaitingRequest};
 use super::control::{self, ControlMessage, Hello};
 use super::{Connection, Event, FORGET_AT_LEAST, WAITING_COST, detach};
 use crate::body::Body;
+use crate::decoder::FrameHead;
 use crate::error::ProtocolError;
-use crate::frame::{ChannelId, Frame, FrameStatus, MAX_PATH_BYTES};
+use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_PATH_BYTES};
 use crate::path::{check_label, label_and_query};
 
 /// The label of an answer whose own path cannot be encoded.
 const SAFE_LABEL: &[u8] = b"/";
 
 impl Connection {
-    pub(super) fn on_request_frame(&mut self, frame: Frame) -> Result<(), ProtocolError> {
-        let id = frame.channel;
-        self.check_head(crate::decoder::FrameHead {
-            status: frame.status,
+    #[inline]
+    pub(super) fn on_request_frame(&mut self, frame: FrameRef<'_>) -> Result<(), ProtocolError> {
+        let FrameRef {
+            status,
+            path,
+            channel: id,
+            body,
+        } = frame;
+        self.check_head(FrameHead {
+            status,
             channel: id,
         })?;
         if self.channels.len() > self.forget_at {
-            self.channels.retain(|channel| !channel.is_at_rest());
-            let least = self.limits.channels().min(FORGET_AT_LEAST);
-            self.forget_at = self.channels.len().saturating_mul(2).max(least);
+            self.forget_channels();
         }
-        if frame.status == FrameStatus::RequestOnly {
-            if frame.body.len() > self.limits.message_bytes() {
-                self.on_too_large(id, frame.path, frame.body.len());
+        if status == FrameStatus::RequestOnly {
+            if body.len() > self.limits.message_bytes() {
+                self.on_too_large(id, path, body.len());
             } else {
-                self.on_request(id, frame.path, frame.body);
+                self.on_request(id, path, body);
             }
             return Ok(());
         }
-        if frame.status == FrameStatus::RequestFirst {
+        self.on_request_part(id, status, path, body)
+    }
+
+    /// A frame of a request in several frames.
+    fn on_request_part(
+        &mut self,
+        id: ChannelId,
+        status: FrameStatus,
+        path: &Bytes,
+        body: Bytes,
+    ) -> Result<(), ProtocolError> {
+        if status == FrameStatus::RequestFirst {
             // A channel whose message is unfinished has state before it counts as a call.
             if self.channels.get(id).is_none() && self.channels_in_use() >= self.limits.channels() {
                 return Err(ProtocolError::TooManyChannels {
                     limit: self.limits.channels(),
                 });
             }
-            self.receive(id, frame);
+            let assembly = Assembly::new(Incoming::Collect, Bytes::copy_from_slice(path));
+            self.channels.get_or_insert(id).assembly = Some(Box::new(assembly));
+            self.receive(id, &body, false);
             self.begin_request(id);
             return Ok(());
         }
-        let (body, ends) = (frame.body.clone(), frame.status.ends());
+        let ends = status.ends();
         let incoming = self
             .channels
             .get(id)
             .and_then(|c| c.assembly.as_ref())
             .map(|assembly| assembly.incoming);
-        let complete = self.receive(id, frame);
+        let complete = self.receive(id, &body, ends);
         match incoming {
             Some(Incoming::Stream) => self.events.push_back(Event::RequestPart {
                 channel: id,
@@ -66,18 +85,14 @@ impl Connection {
             let channel = self.channels.get_or_insert(id);
             self.streamed -= usize::from(std::mem::take(&mut channel.begun));
             match assembly.incoming {
-                Incoming::Collect => self.on_request(id, assembly.path, assembly.data.freeze()),
+                Incoming::Collect => self.on_request(id, &assembly.path, assembly.data.freeze()),
                 Incoming::Skip if assembly.cancelled => {
-                    let label = RequestPath::read(&assembly.path).label;
-                    let label: &[u8] = if check_label(&label).is_ok() {
-                        &label
-                    } else {
-                        SAFE_LABEL
-                    };
-                    self.send(id, label, control::handler_failure("cancelled"), true, true);
+                    let path = RequestPath::read(&assembly.path);
+                    let answer = control::handler_failure("cancelled");
+                    self.send(id, path.safe_label(), answer, true, true);
                 }
                 Incoming::Skip if assembly.too_large => {
-                    self.on_too_large(id, assembly.path, assembly.size)
+                    self.on_too_large(id, &assembly.path, assembly.size)
                 }
                 Incoming::Stream | Incoming::Skip | Incoming::Control => {}
             }
@@ -85,34 +100,46 @@ impl Connection {
         Ok(())
     }
 
+    /// Forgets the channels at rest once there are many.
+    #[cold]
+    fn forget_channels(&mut self) {
+        self.channels.retain(|channel| !channel.is_at_rest());
+        let least = self.limits.channels().min(FORGET_AT_LEAST);
+        self.forget_at = self.channels.len().saturating_mul(2).max(least);
+    }
+
     /// A complete request: its turn is now, or after those before it on its channel.
-    fn on_request(&mut self, id: ChannelId, path: Bytes, body: Bytes) {
+    #[inline]
+    fn on_request(&mut self, id: ChannelId, path: &Bytes, body: Bytes) {
+        let busy = self.is_busy();
+        self.read_path(path);
         let channel = self.channels.get_or_insert(id);
         let first = channel.open.is_none() && channel.waiting.is_empty();
-        if first && !self.is_busy() {
-            self.show(id, &path, body);
-        } else {
-            self.wait(id, path, body);
-            if first {
-                self.held.push_back(id);
-            }
+        if first && !busy {
+            self.show(id, body);
+            return;
+        }
+        self.wait(id, path, body);
+        if first {
+            self.held.push_back(id);
         }
     }
 
     /// A request that exceeds the limit was skipped: it fails in its turn.
-    fn on_too_large(&mut self, id: ChannelId, path: Bytes, size: usize) {
+    fn on_too_large(&mut self, id: ChannelId, path: &Bytes, size: usize) {
         let channel = self.channels.get_or_insert(id);
         if channel.open.is_none() && channel.waiting.is_empty() {
-            self.open_too_large(id, &path, size);
+            self.read_path(path);
+            self.show_too_large(id, size);
         } else {
             // An empty body marks it.
             self.wait(id, path, Bytes::new());
         }
     }
 
-    fn wait(&mut self, id: ChannelId, path: Bytes, body: Bytes) {
+    fn wait(&mut self, id: ChannelId, path: &Bytes, body: Bytes) {
         let request = WaitingRequest {
-            path: detach(path),
+            path: detach(path.clone()),
             body: detach(body),
         };
         self.buffered += request.cost();
@@ -133,10 +160,8 @@ impl Connection {
         {
             return;
         }
-        let RequestPath {
-            label, query, kind, ..
-        } = RequestPath::read(&assembly.path);
-        if label == control::CONTROL.as_bytes() && self.control.is_none() {
+        let path = RequestPath::read(&assembly.path);
+        if path.label == control::CONTROL.as_bytes() && self.control.is_none() {
             self.control = Some(id);
             let first = assembly.data.split().freeze();
             assembly.incoming = Incoming::Control;
@@ -144,46 +169,54 @@ impl Connection {
             self.on_control(first);
             return;
         }
-        if kind != PathKind::Handlers {
+        if path.kind != PathKind::Handlers {
             return;
         }
         self.events.push_back(Event::RequestBegun {
             channel: id,
-            path: label,
-            query,
+            path: Arc::new(path),
         });
     }
 
-    /// Shows a request to the layer above, or answers it here if its path is the protocol's own. `true` if it was shown
-    /// and its channel waits for the answer.
-    fn show(&mut self, id: ChannelId, raw_path: &Bytes, body: Bytes) -> bool {
-        self.read_path(raw_path);
-        let path = &self.last_path;
-        match path.kind {
-            PathKind::Handlers => {
-                let (label, query) = (path.label.clone(), path.query.clone());
-                self.channels.get_or_insert(id).open = Some(label.clone());
-                self.open_calls += 1;
-                self.events.push_back(Event::Request {
-                    channel: id,
-                    path: label,
-                    query,
-                    body,
-                });
-                true
-            }
-            // Go closes, or forges a frame (defects D18, D19): answered under a label that can be encoded.
-            PathKind::Unfit => {
-                self.send(id, SAFE_LABEL, control::NO_HANDLER, true, true);
-                false
-            }
-            PathKind::Reserved => {
-                let label = path.label.clone();
-                let answer = self.answer_reserved(&label, &body);
-                self.send(id, &label, answer, true, true);
-                false
-            }
+    /// Shows a request with the path read last to the layer above, or answers it here if its path is the protocol's own.
+    /// `true` if it was shown and its channel waits for the answer.
+    #[inline]
+    fn show(&mut self, id: ChannelId, body: Bytes) -> bool {
+        if self.last_path.kind != PathKind::Handlers {
+            self.answer_here(id, &body);
+            return false;
         }
+        let path = self.open(id);
+        self.events.push_back(Event::Request {
+            channel: id,
+            path,
+            body,
+        });
+        true
+    }
+
+    /// Shows a request that was skipped for its size, as [`show`](Self::show) does.
+    fn show_too_large(&mut self, id: ChannelId, size: usize) -> bool {
+        if self.last_path.kind != PathKind::Handlers {
+            let path = Arc::clone(&self.last_path);
+            self.send(id, path.safe_label(), control::NO_HANDLER, true, true);
+            return false;
+        }
+        let path = self.open(id);
+        self.events.push_back(Event::RequestTooLarge {
+            channel: id,
+            path,
+            size,
+        });
+        true
+    }
+
+    /// The channel's request, with the path read last, waits for its answer from now on.
+    #[inline]
+    fn open(&mut self, id: ChannelId) -> Arc<RequestPath> {
+        self.channels.get_or_insert(id).open = Some(Arc::clone(&self.last_path));
+        self.open_calls += 1;
+        Arc::clone(&self.last_path)
     }
 
     /// Reads a path field. Requests of a connection mostly repeat the one before, which the decoder hands out again.
@@ -191,30 +224,19 @@ impl Connection {
     fn read_path(&mut self, raw: &Bytes) {
         let last = &self.last_path.raw;
         if last.as_ptr() != raw.as_ptr() || last.len() != raw.len() {
-            self.last_path = RequestPath::read(raw);
+            self.last_path = Arc::new(RequestPath::read(raw));
         }
     }
 
-    /// Shows a request that was skipped for its size. `true` if it was shown and its channel waits for the answer.
-    fn open_too_large(&mut self, id: ChannelId, path: &Bytes, size: usize) -> bool {
-        let RequestPath { label, kind, .. } = RequestPath::read(path);
-        if kind != PathKind::Handlers {
-            let label: &[u8] = if kind == PathKind::Unfit {
-                SAFE_LABEL
-            } else {
-                &label
-            };
-            self.send(id, label, control::NO_HANDLER, true, true);
-            return false;
-        }
-        self.channels.get_or_insert(id).open = Some(label.clone());
-        self.open_calls += 1;
-        self.events.push_back(Event::RequestTooLarge {
-            channel: id,
-            path: label,
-            size,
-        });
-        true
+    /// Answers a request that is none of the layer above.
+    fn answer_here(&mut self, id: ChannelId, body: &[u8]) {
+        let path = Arc::clone(&self.last_path);
+        let answer = match path.kind {
+            PathKind::Reserved => self.answer_reserved(&path.label, body),
+            // Go closes, or forges a frame (defects D18, D19): answered under a label that can be encoded.
+            _ => Bytes::from_static(control::NO_HANDLER),
+        };
+        self.send(id, path.safe_label(), answer, true, true);
     }
 
     fn answer_reserved(&mut self, label: &[u8], body: &[u8]) -> Bytes {
@@ -272,7 +294,7 @@ impl Connection {
         assembly.incoming = Incoming::Stream;
         let first = assembly.data.split().freeze();
         self.buffered -= first.len();
-        channel.open = Some(RequestPath::read(&assembly.path).label);
+        channel.open = Some(Arc::new(RequestPath::read(&assembly.path)));
         channel.begun = true;
         self.open_calls += 1;
         self.streamed += 1;
@@ -285,32 +307,33 @@ impl Connection {
     }
 
     /// Sends an answer, or a part of one. `false` if the channel has no open request.
-    pub(crate) fn reply(&mut self, id: ChannelId, body: impl Into<Body>, ends: bool) -> bool {
+    #[inline]
+    pub(crate) fn reply(&mut self, id: ChannelId, body: &mut Body, ends: bool) -> bool {
         let Some(channel) = self.channels.get_mut(id) else {
             return false;
         };
-        let Some(label) = channel.open.clone() else {
+        let Some(path) = &channel.open else {
             return false;
         };
         let begins = !channel.replying;
+        self.outbox.push(id, &path.label, body, begins, ends);
         channel.replying = !ends;
-        if ends {
-            channel.open = None;
-            self.open_calls -= 1;
-            if std::mem::take(&mut channel.begun) {
-                self.streamed -= 1;
-                // Answered before the request was complete: nobody wants the rest.
-                Self::skip_incoming(&mut self.buffered, channel);
-            }
+        if !ends {
+            return true;
         }
-        self.send(id, &label, body, begins, ends);
-        if ends {
+        channel.open = None;
+        self.open_calls -= 1;
+        if std::mem::take(&mut channel.begun) {
+            self.streamed -= 1;
+            // Answered before the request was complete: nobody wants the rest.
+            Self::skip_incoming(&mut self.buffered, channel);
+        }
+        if channel.has_next() {
             self.show_next(id);
-            while !self.is_busy()
-                && let Some(held) = self.held.pop_front()
-            {
-                self.show_next(held);
-            }
+        }
+        while !self.held.is_empty() && !self.is_busy() {
+            let held = self.held.pop_front();
+            held.into_iter().for_each(|held| self.show_next(held));
         }
         true
     }
@@ -339,10 +362,11 @@ impl Connection {
             };
             self.buffered -= request.cost();
             let WaitingRequest { path, body } = request;
+            self.read_path(&path);
             let shown = if body.is_empty() {
-                self.open_too_large(id, &path, self.limits.message_bytes())
+                self.show_too_large(id, self.limits.message_bytes())
             } else {
-                self.show(id, &path, body)
+                self.show(id, body)
             };
             if shown {
                 return;
@@ -367,10 +391,11 @@ impl WaitingRequest {
 
 /// A path field and what it means.
 #[derive(Debug, Default)]
-pub(super) struct RequestPath {
+pub(crate) struct RequestPath {
     raw: Bytes,
-    label: Bytes,
-    query: Bytes,
+    /// Decoded, without query: it selects the handler and labels the answer.
+    pub(crate) label: Bytes,
+    pub(crate) query: Bytes,
     kind: PathKind,
 }
 
@@ -398,6 +423,15 @@ impl RequestPath {
             label,
             query,
             kind,
+        }
+    }
+
+    /// The label of an answer to it.
+    fn safe_label(&self) -> &[u8] {
+        if self.kind == PathKind::Unfit {
+            SAFE_LABEL
+        } else {
+            &self.label
         }
     }
 }

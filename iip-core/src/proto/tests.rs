@@ -43,8 +43,10 @@ fn line(event: Event) -> String {
             path,
             body,
             ..
-        } => format!("{channel} {} {}", text(&path), text(&body)),
-        Event::RequestBegun { channel, path, .. } => format!("{channel} {} begun", text(&path)),
+        } => format!("{channel} {} {}", text(&path.label), text(&body)),
+        Event::RequestBegun { channel, path, .. } => {
+            format!("{channel} {} begun", text(&path.label))
+        }
         Event::RequestPart {
             channel,
             body,
@@ -55,7 +57,7 @@ fn line(event: Event) -> String {
             text(&body)
         ),
         Event::RequestTooLarge { channel, path, .. } => {
-            format!("{channel} {} too large", text(&path))
+            format!("{channel} {} too large", text(&path.label))
         }
         Event::Cancelled { channel } => format!("{channel} cancelled"),
         Event::Reply { token, result } => match result {
@@ -110,7 +112,7 @@ impl End {
     }
 
     fn answer(&mut self, channel: u32, body: &'static str) {
-        assert!(self.machine.reply(ChannelId(channel), body, true));
+        assert!(self.reply(ChannelId(channel), body, true));
     }
 }
 
@@ -150,13 +152,7 @@ fn client_with_channels(count: u32, limits: Limits) -> End {
 
 fn call(client: &mut End, channel: u32, path: &str, body: impl Into<Bytes>, token: usize) {
     let body: Bytes = body.into();
-    client.machine.start_call(
-        ChannelId(channel),
-        path.as_bytes(),
-        body.into(),
-        token,
-        false,
-    );
+    client.start_call(ChannelId(channel), path.as_bytes(), body, token, false);
 }
 
 /// A client and a server with a wire that cuts the bytes where chance wants it.
@@ -610,9 +606,7 @@ fn c4_the_answer_of_an_abandoned_call_is_swallowed_before_the_channel_is_free() 
 fn an_answer_that_has_begun_when_its_caller_goes_is_swallowed_to_its_end() {
     for streaming in [false, true] {
         let mut client = client_with_channels(1, Limits::default());
-        client
-            .machine
-            .start_call(ChannelId(1), b"/a", "x".into(), 1, streaming);
+        client.start_call(ChannelId(1), b"/a", "x", 1, streaming);
         client.read(&frame(4, "/a", 1, b"a"));
         client.events();
         client.machine.abandon(ChannelId(1), 1);
@@ -652,7 +646,7 @@ fn requests_of_one_channel_are_shown_one_at_a_time_in_their_order() {
     server.answer(1, "B");
     assert_eq!(server.events(), ["1 /p d"]);
     server.answer(1, "D");
-    assert!(!server.machine.reply(ChannelId(1), "E", true), "no request");
+    assert!(!server.reply(ChannelId(1), "E", true), "no request");
     assert_eq!(
         server.written(),
         ["5 /p 1 A", "5 /p 2 C", "5 /p 1 B", "5 /p 1 D"]
@@ -676,7 +670,7 @@ fn pipelined_calls_get_their_answers_in_order_whatever_the_cuts() {
             let Event::Request { channel, body, .. } = event else {
                 panic!("{event:?}");
             };
-            assert!(pair.server.machine.reply(channel, body, true));
+            assert!(pair.server.reply(channel, body, true));
             answered += 1;
         }
         assert_eq!(answered, 30);
@@ -718,7 +712,7 @@ fn messages_in_several_frames_interleave_across_channels_in_both_directions() {
         (1, "z", false),
         (1, "Z", true),
     ] {
-        assert!(server.machine.reply(ChannelId(id), body, ends));
+        assert!(server.reply(ChannelId(id), body, ends));
     }
     // The first frame's decoded path labels the answer.
     let written = server.written();
@@ -754,9 +748,7 @@ fn a_request_in_frames_waits_for_the_one_before_it_and_begins_in_its_turn() {
 #[test]
 fn a_streamed_answer_hands_on_every_part_and_keeps_nothing() {
     let mut client = client_with_channels(0, Limits::default().max_message_bytes(2));
-    client
-        .machine
-        .start_call(ChannelId::ZERO, b"/a", "x".into(), 1, true);
+    client.start_call(ChannelId::ZERO, b"/a", "x", 1, true);
     for (status, body) in [(4, b"ab"), (6, b"cd"), (7, b"ef")] {
         client.read(&frame(status, "/a", 0, body));
         assert_eq!(client.machine.buffered, 0);
@@ -770,7 +762,7 @@ fn a_request_that_is_answered_before_its_end_is_skipped_to_its_end() {
     let mut server = End::of(Side::Server);
     server.read(&frame(0, "/a", 0, b"x"));
     assert!(
-        !server.machine.reply(ChannelId::ZERO, "A", true),
+        !server.reply(ChannelId::ZERO, "A", true),
         "no handler has it"
     );
     assert!(server.machine.stream_request(ChannelId::ZERO));
@@ -796,7 +788,7 @@ fn a_part_of_an_answer_without_an_open_request_changes_nothing() {
     assert!(server.machine.stream_request(ChannelId::ZERO));
     server.answer(0, "B");
     // The rest of /b is still to come: the channel has state, but no open request.
-    assert!(!server.machine.reply(ChannelId::ZERO, "late", false));
+    assert!(!server.reply(ChannelId::ZERO, "late", false));
     server.read(&frame(3, "", 0, b"z"));
     server.read(&frame(1, "/c", 0, b"x"));
     server.answer(0, "C");
@@ -809,7 +801,10 @@ fn any_number_of_the_protocols_own_requests_may_wait_behind_a_call() {
     server.read(&frame(1, "/slow", 0, b"x"));
     let reserved = frame(1, "/sys/delete_channel", 0, b"{}").freeze();
     for _ in 0..100_000 {
-        server.machine.handle_frame(frame_of(&reserved)).unwrap();
+        server
+            .machine
+            .handle_frame(frame_of(&reserved).borrowed())
+            .unwrap();
     }
     server.answer(0, "y");
     assert_eq!(server.written().len(), 100_001);
@@ -1035,7 +1030,7 @@ fn a_server_stops_reading_while_its_answers_are_not_read_and_goes_on_after_it() 
         Instant::now(),
     );
     server.read(&frame(1, "/a", 0, b"x"));
-    assert!(server.machine.reply(ChannelId::ZERO, vec![b'y'; 200], true));
+    assert!(server.reply(ChannelId::ZERO, vec![b'y'; 200], true));
     assert!(!server.machine.wants_read() && !server.machine.has_room());
     server.write(Instant::now());
     assert!(server.machine.wants_read() && server.machine.has_room());
@@ -1194,11 +1189,7 @@ fn no_frame_is_larger_than_the_protocol_or_the_peer_allows() {
     let mut server = End::of(Side::Server);
     server.read(&frame(1, "/a", 0, b"x"));
     let size = 16 * 1024 * 1024;
-    assert!(
-        server
-            .machine
-            .reply(ChannelId::ZERO, vec![0; size + 1], true)
-    );
+    assert!(server.reply(ChannelId::ZERO, vec![0; size + 1], true));
     let mut frames = Vec::new();
     while server.machine.has_output() {
         frames.extend(server.written());
@@ -1222,7 +1213,6 @@ fn the_close_frame_is_the_last_behind_long_messages_too() {
     assert_eq!(pair.server.events(), ["2 /a x"]);
     assert!(
         pair.server
-            .machine
             .reply(ChannelId(2), pattern(1, 600 * 1024), true)
     );
     pair.server.machine.close();

@@ -43,6 +43,10 @@ impl Timers {
         }
     }
 
+    pub(crate) fn last_read(&self) -> Instant {
+        self.last_read
+    }
+
     /// When bytes were last read or written.
     pub(crate) fn last_moved(&self) -> Instant {
         self.last_read.max(self.last_write)

@@ -1,0 +1,632 @@
+//! The client's calls: their table, and the pool of channels they run on.
+//!
+//! Each call has a slot from its start until its caller has taken the outcome or gone away. All ways out of a call lead
+//! through [`CallTable::complete`], [`CallTable::fail`] or [`CallTable::abandon`].
+
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::body::{Body, Data};
+use crate::clock;
+use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases};
+use crate::frame::ChannelId;
+use crate::proto;
+use crate::slots::Slots;
+
+#[derive(Debug, Default)]
+enum SlotState {
+    /// The slot is nobody's.
+    #[default]
+    Free,
+    /// Waits for a channel.
+    Queued,
+    /// The request is on its way.
+    Sent,
+    Leased,
+    Done(Result<Bytes, CallError>),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    state: SlotState,
+    /// Tells it from those that had this place before.
+    serial: u64,
+    waker: Option<Waker>,
+    channel: ChannelId,
+    deadline: Option<Instant>,
+    started: Option<Instant>,
+    sent_at: Option<Instant>,
+    /// Of an answer that is taken in parts.
+    parts: Option<Box<Parts>>,
+}
+
+impl Slot {
+    /// The outcome, if it is there.
+    #[inline]
+    pub(crate) fn take_outcome(&mut self) -> Option<Result<Bytes, CallError>> {
+        if !matches!(self.state, SlotState::Done(_)) {
+            return None;
+        }
+        // The state stays one of a slot in use: whoever took the outcome frees it.
+        match std::mem::replace(&mut self.state, SlotState::Leased) {
+            SlotState::Done(result) => Some(result),
+            _ => None,
+        }
+    }
+
+    /// The next part of an answer that is taken in parts.
+    pub(crate) fn take_part(&mut self) -> Option<Bytes> {
+        let parts = self.parts.as_mut()?;
+        let part = parts.queue.pop_front()?;
+        parts.bytes -= part.len();
+        Some(part)
+    }
+
+    /// The channel that was leased, if it is there.
+    pub(crate) fn leased(&self) -> Option<ChannelId> {
+        matches!(self.state, SlotState::Leased).then_some(self.channel)
+    }
+}
+
+/// Parts that arrived and were not taken, and their bytes.
+#[derive(Debug, Default)]
+struct Parts {
+    queue: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+/// What starts a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    pub(crate) now: Instant,
+    pub(crate) deadline: Instant,
+    /// The channel, if the caller has one of its own.
+    pub(crate) on: Option<ChannelId>,
+    /// The answer is taken in parts.
+    pub(crate) streaming: bool,
+}
+
+#[derive(Debug)]
+struct Queued {
+    token: usize,
+    serial: u64,
+    want: Want,
+}
+
+/// What a queued caller wants a channel for.
+#[derive(Debug)]
+enum Want {
+    /// One exchange.
+    Call(Box<QueuedCall>),
+    /// A channel of its own, for many exchanges in order.
+    Lease,
+}
+
+#[derive(Debug)]
+struct QueuedCall {
+    path: Box<str>,
+    body: Body,
+    streaming: bool,
+}
+
+impl Queued {
+    /// Does the call still want a channel? Its caller may have gone, and its slot be another's.
+    fn is_waiting(&self, slots: &Slots<Slot>) -> bool {
+        let slot = slots
+            .get(self.token)
+            .filter(|slot| slot.serial == self.serial);
+        slot.is_some_and(|slot| matches!(slot.state, SlotState::Queued))
+    }
+}
+
+#[derive(Debug)]
+struct Lease {
+    channel: ChannelId,
+    /// The owner has gone.
+    returning: bool,
+}
+
+/// The calls of one client connection, and its channels.
+#[derive(Debug)]
+pub(crate) struct CallTable {
+    slots: Slots<Slot>,
+    queue: VecDeque<Queued>,
+    free: Vec<ChannelId>,
+    /// Channels outside the pool: their owner has them, or has gone while answers are due.
+    leased: Vec<Lease>,
+    opened: usize,
+    opening: usize,
+    refused: bool,
+    serial: u64,
+    max_channels: usize,
+    max_queued: usize,
+    in_flight: usize,
+    /// No call runs out before this.
+    next_deadline: Option<Instant>,
+}
+
+impl CallTable {
+    pub(crate) fn new(max_channels: usize, max_queued: usize) -> Self {
+        Self {
+            slots: Slots::new(),
+            queue: VecDeque::new(),
+            free: Vec::new(),
+            leased: Vec::new(),
+            opened: 0,
+            opening: 0,
+            refused: false,
+            serial: 0,
+            max_channels,
+            max_queued,
+            in_flight: 0,
+            next_deadline: None,
+        }
+    }
+
+    /// Asks for the first channel together with the hello.
+    pub(crate) fn open_first(&mut self, proto: &mut proto::Connection) {
+        self.opening += 1;
+        proto.open_channel();
+    }
+
+    /// Requests sent and unanswered, plus those that wait.
+    #[inline]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Has the server answered the first request for a channel?
+    pub(crate) fn is_ready(&self) -> bool {
+        self.opened > 0 || self.refused
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.next_deadline
+    }
+
+    /// Gives a call its slot, and sends it or queues it until a channel is free. `waker` is that of a caller who awaits the
+    /// call next.
+    #[inline]
+    pub(crate) fn start(
+        &mut self,
+        proto: &mut proto::Connection,
+        path: &str,
+        start: &Start,
+        data: &mut impl Data,
+        waker: Option<&Waker>,
+    ) -> Result<usize, CallError> {
+        let (size, limit) = (data.len(), proto.max_request_bytes());
+        if size > limit {
+            return Err(CallError::not_sent(CallErrorKind::MessageTooLarge {
+                size,
+                limit,
+            }));
+        }
+        let channel = start.on.or_else(|| self.free.pop());
+        let token = self.take_slot(start.now, start.deadline, channel.is_some(), waker)?;
+        match channel {
+            Some(channel) => {
+                self.on_sent(token, channel, start.now);
+                proto.start_call(channel, path.as_bytes(), data, token, start.streaming);
+            }
+            None => {
+                let call = QueuedCall {
+                    path: path.into(),
+                    body: data.take(),
+                    streaming: start.streaming,
+                };
+                self.queue(proto, token, Want::Call(Box::new(call)));
+            }
+        }
+        Ok(token)
+    }
+
+    /// Gives a caller who wants a channel of its own its slot.
+    pub(crate) fn start_lease(
+        &mut self,
+        proto: &mut proto::Connection,
+        now: Instant,
+        deadline: Instant,
+    ) -> Result<usize, CallError> {
+        let channel = self.free.pop();
+        let token = self.take_slot(now, deadline, channel.is_some(), None)?;
+        match channel {
+            Some(channel) => {
+                self.lease(token, channel);
+            }
+            None => self.queue(proto, token, Want::Lease),
+        }
+        Ok(token)
+    }
+
+    /// A slot for a call that may be sent now or has to wait.
+    #[inline]
+    fn take_slot(
+        &mut self,
+        now: Instant,
+        deadline: Instant,
+        has_channel: bool,
+        waker: Option<&Waker>,
+    ) -> Result<usize, CallError> {
+        if deadline <= now {
+            return Err(CallError::not_sent(CallErrorKind::Timeout));
+        }
+        if !has_channel && self.queue.len() >= self.max_queued {
+            let slots = &self.slots;
+            self.queue.retain(|queued| queued.is_waiting(slots));
+            if self.queue.len() >= self.max_queued {
+                let limit = self.max_queued;
+                return Err(CallError::not_sent(CallErrorKind::QueueFull { limit }));
+            }
+        }
+        self.serial += 1;
+        self.in_flight += 1;
+        if self.next_deadline.is_none_or(|next| next > deadline) {
+            self.next_deadline = Some(deadline);
+        }
+        let (token, slot) = self.slots.take();
+        slot.state = SlotState::Queued;
+        slot.serial = self.serial;
+        slot.waker = waker.cloned();
+        slot.deadline = Some(deadline);
+        slot.started = Some(now);
+        slot.sent_at = None;
+        Ok(token)
+    }
+
+    /// Lets a caller wait for a channel, and asks for one more if there may be one.
+    fn queue(&mut self, proto: &mut proto::Connection, token: usize, want: Want) {
+        let serial = self.serial;
+        self.queue.push_back(Queued {
+            token,
+            serial,
+            want,
+        });
+        if self.opening < self.queue.len() && self.opened + self.opening < self.max_channels {
+            self.opening += 1;
+            proto.open_channel();
+        }
+    }
+
+    #[inline]
+    fn on_sent(&mut self, token: usize, channel: ChannelId, now: Instant) {
+        if let Some(slot) = self.slots.get_mut(token) {
+            slot.state = SlotState::Sent;
+            slot.channel = channel;
+            slot.sent_at = Some(now);
+        }
+    }
+
+    /// A lease ends here: the caller has what it wants.
+    fn lease(&mut self, token: usize, channel: ChannelId) -> Option<Waker> {
+        let slot = self.slots.get_mut(token)?;
+        slot.state = SlotState::Leased;
+        slot.channel = channel;
+        self.in_flight -= 1;
+        self.leased.push(Lease {
+            channel,
+            returning: false,
+        });
+        slot.waker.take()
+    }
+
+    /// A channel is free: the call that waits longest gets it.
+    #[inline]
+    fn release(
+        &mut self,
+        proto: &mut proto::Connection,
+        channel: ChannelId,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) {
+        while let Some(queued) = self.queue.pop_front() {
+            if !queued.is_waiting(&self.slots) {
+                continue;
+            }
+            let token = queued.token;
+            match queued.want {
+                Want::Call(mut call) => {
+                    self.on_sent(token, channel, now);
+                    let path = call.path.as_bytes();
+                    proto.start_call(channel, path, &mut call.body, token, call.streaming);
+                }
+                Want::Lease => wakers.extend(self.lease(token, channel)),
+            }
+            return;
+        }
+        self.free.push(channel);
+    }
+
+    pub(crate) fn on_channel_opened(
+        &mut self,
+        proto: &mut proto::Connection,
+        channel: ChannelId,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) {
+        self.opening = self.opening.saturating_sub(1);
+        self.opened += 1;
+        self.release(proto, channel, now, wakers);
+    }
+
+    pub(crate) fn on_channel_refused(&mut self, code: i64, message: &str, wakers: &mut Vec<Waker>) {
+        self.opening = self.opening.saturating_sub(1);
+        self.refused = true;
+        // The server's limit is ours from now on.
+        self.max_channels = self.opened.max(1);
+        if self.opened + self.opening == 0 {
+            while let Some(queued) = self.queue.pop_front() {
+                if queued.is_waiting(&self.slots) {
+                    let kind = CallErrorKind::ChannelRefused {
+                        code,
+                        message: message.to_owned(),
+                    };
+                    self.fail(queued.token, kind, Execution::NotSent, clock::now(), wakers);
+                }
+            }
+            self.max_channels = 1;
+        }
+    }
+
+    pub(crate) fn on_reply(
+        &mut self,
+        proto: &mut proto::Connection,
+        token: usize,
+        result: Result<Bytes, CallErrorKind>,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) {
+        let Some(slot) = self.slots.get(token) else {
+            return;
+        };
+        let channel = slot.channel;
+        let skipped = result.is_err();
+        match result {
+            Ok(body) => self.complete(token, body, wakers),
+            Err(kind) => self.fail(token, kind, Execution::MayHaveExecuted, now, wakers),
+        }
+        // Of an answer that is too large the rest is still to come; the channel is free after it.
+        if !(skipped && proto.awaits_reply(channel)) {
+            self.on_channel_idle(proto, channel, now, wakers);
+        }
+    }
+
+    /// An answer has ended on `channel`: it goes back to the pool, unless someone leased it.
+    #[inline]
+    pub(crate) fn on_channel_idle(
+        &mut self,
+        proto: &mut proto::Connection,
+        channel: ChannelId,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) {
+        if let Some(index) = self
+            .leased
+            .iter()
+            .position(|lease| lease.channel == channel)
+        {
+            if !self.leased[index].returning || proto.awaits_reply(channel) {
+                return;
+            }
+            self.leased.swap_remove(index);
+        }
+        self.release(proto, channel, now, wakers);
+    }
+
+    pub(crate) fn on_part(
+        &mut self,
+        proto: &mut proto::Connection,
+        token: usize,
+        body: Bytes,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) {
+        let Some(slot) = self.slots.get_mut(token) else {
+            return;
+        };
+        let parts = slot.parts.get_or_insert_default();
+        parts.bytes += body.len();
+        parts.queue.push_back(body);
+        wakers.extend(slot.waker.take());
+        let (size, limit, channel) = (parts.bytes, proto.limits().message_bytes(), slot.channel);
+        if size > limit {
+            proto.abandon(channel, token);
+            let kind = CallErrorKind::MessageTooLarge { size, limit };
+            self.fail(token, kind, Execution::MayHaveExecuted, now, wakers);
+        }
+    }
+
+    /// The one place where a call succeeds.
+    #[inline]
+    pub(crate) fn complete(&mut self, token: usize, body: Bytes, wakers: &mut Vec<Waker>) {
+        if let Some(slot) = self.slots.get_mut(token)
+            && matches!(slot.state, SlotState::Sent)
+        {
+            slot.state = SlotState::Done(Ok(body));
+            self.in_flight -= 1;
+            if let Some(waker) = slot.waker.take() {
+                wakers.push(waker);
+            }
+        }
+    }
+
+    /// The one place where a call fails.
+    fn fail(
+        &mut self,
+        token: usize,
+        kind: CallErrorKind,
+        execution: Execution,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) {
+        let Some(slot) = self.slots.get_mut(token) else {
+            return;
+        };
+        if !matches!(slot.state, SlotState::Queued | SlotState::Sent) {
+            return;
+        }
+        self.in_flight -= 1;
+        let sent = slot.sent_at.unwrap_or(now);
+        let mut phases = Phases {
+            wait_for_channel: sent.saturating_duration_since(slot.started.unwrap_or(sent)),
+            ..Phases::default()
+        };
+        match execution {
+            Execution::NotSent => phases.write = now.saturating_duration_since(sent),
+            _ => phases.answer = now.saturating_duration_since(sent),
+        }
+        slot.state = SlotState::Done(Err(CallError::new(kind, execution, phases)));
+        wakers.extend(slot.waker.take());
+    }
+
+    /// Ends the calls whose time is over.
+    pub(crate) fn expire(
+        &mut self,
+        proto: &mut proto::Connection,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) {
+        if self.next_deadline.is_none_or(|next| next > now) {
+            return;
+        }
+        let mut next = None;
+        let mut expired = Vec::new();
+        for token in 0..self.slots.len() {
+            let Some(slot) = self.slots.get(token) else {
+                break;
+            };
+            let sent = matches!(slot.state, SlotState::Sent);
+            let Some(deadline) = slot
+                .deadline
+                .filter(|_| sent || matches!(slot.state, SlotState::Queued))
+            else {
+                continue;
+            };
+            if deadline <= now {
+                expired.push((token, sent, slot.channel));
+            } else {
+                next = Some(next.map_or(deadline, |next: Instant| next.min(deadline)));
+            }
+        }
+        self.next_deadline = next;
+        for (token, sent, channel) in expired {
+            let withdrawn = sent && proto.abandon(channel, token);
+            let sent = sent && !withdrawn;
+            if withdrawn {
+                self.on_channel_idle(proto, channel, now, wakers);
+            }
+            let execution = if sent {
+                Execution::MayHaveExecuted
+            } else {
+                Execution::NotSent
+            };
+            self.fail(token, CallErrorKind::Timeout, execution, now, wakers);
+        }
+    }
+
+    /// Ends every call: the connection is gone.
+    pub(crate) fn fail_all(
+        &mut self,
+        proto: &proto::Connection,
+        error: &ConnectionError,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) {
+        let promised = matches!(error, ConnectionError::Ended) && proto.peer_answers_before_end();
+        for token in 0..self.slots.len() {
+            let Some(channel) = self.slots.get(token).map(|slot| slot.channel) else {
+                break;
+            };
+            let execution = match self.slots.get(token).map(|slot| &slot.state) {
+                Some(SlotState::Sent) if proto.was_sent(channel, token) => {
+                    if promised {
+                        Execution::NotExecuted
+                    } else {
+                        Execution::MayHaveExecuted
+                    }
+                }
+                _ => Execution::NotSent,
+            };
+            let kind = CallErrorKind::ConnectionLost(error.clone());
+            self.fail(token, kind, execution, now, wakers);
+        }
+        self.queue.clear();
+    }
+
+    /// The caller has gone.
+    pub(crate) fn abandon(&mut self, proto: &mut proto::Connection, token: usize) {
+        let Some(slot) = self.slots.get_mut(token) else {
+            return;
+        };
+        let channel = slot.channel;
+        match self.free_slot(token) {
+            SlotState::Queued => self.in_flight -= 1,
+            SlotState::Sent => {
+                self.in_flight -= 1;
+                if proto.abandon(channel, token) {
+                    self.release_now(proto, channel);
+                }
+            }
+            SlotState::Leased => self.return_lease(proto, channel),
+            SlotState::Free | SlotState::Done(_) => {}
+        }
+    }
+
+    /// Gives a slot back and returns the state it had.
+    #[inline]
+    fn free_slot(&mut self, token: usize) -> SlotState {
+        let Some(slot) = self.slots.get_mut(token) else {
+            return SlotState::Free;
+        };
+        let state = std::mem::take(&mut slot.state);
+        slot.waker = None;
+        slot.parts = None;
+        if !matches!(state, SlotState::Free) {
+            self.slots.give_back(token);
+        }
+        state
+    }
+
+    /// Looks at a slot: what `take` found, or `None` with the waker kept. `take` says whether that was the last thing to
+    /// find; the slot is given back then.
+    #[inline]
+    pub(crate) fn poll_slot<T>(
+        &mut self,
+        token: usize,
+        waker: &Waker,
+        take: impl FnOnce(&mut Slot) -> Option<(T, bool)>,
+    ) -> Option<(T, bool)> {
+        let slot = self.slots.get_mut(token)?;
+        let found = take(slot);
+        match &found {
+            Some((_, true)) => drop(self.free_slot(token)),
+            Some((_, false)) => {}
+            None => match &mut slot.waker {
+                Some(known) => known.clone_from(waker),
+                none => *none = Some(waker.clone()),
+            },
+        }
+        found
+    }
+
+    /// The owner of a leased channel has gone.
+    pub(crate) fn return_lease(&mut self, proto: &mut proto::Connection, channel: ChannelId) {
+        if let Some(lease) = self
+            .leased
+            .iter_mut()
+            .find(|lease| lease.channel == channel)
+        {
+            lease.returning = true;
+            self.release_now(proto, channel);
+        }
+    }
+
+    fn release_now(&mut self, proto: &mut proto::Connection, channel: ChannelId) {
+        let mut wakers = Vec::new();
+        self.on_channel_idle(proto, channel, clock::now(), &mut wakers);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
