@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::body::{Body, Data};
+use crate::body::Data;
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases};
 use crate::frame::ChannelId;
 use crate::proto;
+use crate::queue::{Queue, Ticket, Want};
 use crate::slots::Slots;
 
 #[derive(Debug, Default)]
@@ -90,39 +91,6 @@ pub(crate) struct Start {
 }
 
 #[derive(Debug)]
-struct Queued {
-    token: usize,
-    serial: u64,
-    want: Want,
-}
-
-/// What a queued caller wants a channel for.
-#[derive(Debug)]
-enum Want {
-    /// One exchange.
-    Call(Box<QueuedCall>),
-    /// A channel of its own, for many exchanges in order.
-    Lease,
-}
-
-#[derive(Debug)]
-struct QueuedCall {
-    path: Box<str>,
-    body: Body,
-    streaming: bool,
-}
-
-impl Queued {
-    /// Does the call still want a channel? Its caller may have gone, and its slot be another's.
-    fn is_waiting(&self, slots: &Slots<Slot>) -> bool {
-        let slot = slots
-            .get(self.token)
-            .filter(|slot| slot.serial == self.serial);
-        slot.is_some_and(|slot| matches!(slot.state, SlotState::Queued))
-    }
-}
-
-#[derive(Debug)]
 struct Lease {
     channel: ChannelId,
     /// The owner has gone.
@@ -133,7 +101,9 @@ struct Lease {
 #[derive(Debug)]
 pub(crate) struct CallTable {
     slots: Slots<Slot>,
-    queue: VecDeque<Queued>,
+    queue: Queue,
+    /// Calls in the queue whose callers have not gone.
+    waiting: usize,
     free: Vec<ChannelId>,
     /// Channels outside the pool: their owner has them, or has gone while answers are due.
     leased: Vec<Lease>,
@@ -152,7 +122,8 @@ impl CallTable {
     pub(crate) fn new(max_channels: usize, max_queued: usize) -> Self {
         Self {
             slots: Slots::new(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
+            waiting: 0,
             free: Vec::new(),
             leased: Vec::new(),
             opened: 0,
@@ -213,12 +184,10 @@ impl CallTable {
                 proto.start_call(channel, path.as_bytes(), data, token, start.streaming);
             }
             None => {
-                let call = QueuedCall {
-                    path: path.into(),
-                    body: data.take(),
-                    streaming: start.streaming,
-                };
-                self.queue(proto, token, Want::Call(Box::new(call)));
+                let ticket = self.ticket(token);
+                let path = path.as_bytes();
+                self.queue.push_call(ticket, path, data, start.streaming);
+                self.on_queued(proto);
             }
         }
         Ok(token)
@@ -237,7 +206,10 @@ impl CallTable {
             Some(channel) => {
                 self.lease(token, channel);
             }
-            None => self.queue(proto, token, Want::Lease),
+            None => {
+                self.queue.push_lease(self.ticket(token));
+                self.on_queued(proto);
+            }
         }
         Ok(token)
     }
@@ -254,13 +226,9 @@ impl CallTable {
         if deadline <= now {
             return Err(CallError::not_sent(CallErrorKind::Timeout));
         }
-        if !has_channel && self.queue.len() >= self.max_queued {
-            let slots = &self.slots;
-            self.queue.retain(|queued| queued.is_waiting(slots));
-            if self.queue.len() >= self.max_queued {
-                let limit = self.max_queued;
-                return Err(CallError::not_sent(CallErrorKind::QueueFull { limit }));
-            }
+        if !has_channel && self.waiting >= self.max_queued {
+            let limit = self.max_queued;
+            return Err(CallError::not_sent(CallErrorKind::QueueFull { limit }));
         }
         self.serial += 1;
         self.in_flight += 1;
@@ -277,18 +245,32 @@ impl CallTable {
         Ok(token)
     }
 
-    /// Lets a caller wait for a channel, and asks for one more if there may be one.
-    fn queue(&mut self, proto: &mut proto::Connection, token: usize, want: Want) {
+    /// The ticket of the slot taken last.
+    fn ticket(&self, token: usize) -> Ticket {
         let serial = self.serial;
-        self.queue.push_back(Queued {
-            token,
-            serial,
-            want,
-        });
-        if self.opening < self.queue.len() && self.opened + self.opening < self.max_channels {
+        Ticket { token, serial }
+    }
+
+    /// A caller waits for a channel: asks for one more if there may be one.
+    fn on_queued(&mut self, proto: &mut proto::Connection) {
+        self.waiting += 1;
+        let slots = &self.slots;
+        self.queue
+            .sweep(self.waiting, |ticket| is_waiting(slots, ticket));
+        if self.opening < self.waiting && self.opened + self.opening < self.max_channels {
             self.opening += 1;
             proto.open_channel();
         }
+    }
+
+    /// The call that waits longest, and what it wants.
+    fn next_waiting(&mut self) -> Option<(usize, Want)> {
+        while let Some((ticket, want)) = self.queue.pop() {
+            if is_waiting(&self.slots, ticket) {
+                return Some((ticket.token, want));
+            }
+        }
+        None
     }
 
     #[inline]
@@ -322,22 +304,23 @@ impl CallTable {
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) {
-        while let Some(queued) = self.queue.pop_front() {
-            if !queued.is_waiting(&self.slots) {
-                continue;
-            }
-            let token = queued.token;
-            match queued.want {
-                Want::Call(mut call) => {
-                    self.on_sent(token, channel, now);
-                    let path = call.path.as_bytes();
-                    proto.start_call(channel, path, &mut call.body, token, call.streaming);
+        match self.next_waiting() {
+            None => self.free.push(channel),
+            Some((token, want)) => {
+                self.waiting -= 1;
+                match want {
+                    Want::Call {
+                        path,
+                        mut body,
+                        streaming,
+                    } => {
+                        self.on_sent(token, channel, now);
+                        proto.start_call(channel, &path, &mut body, token, streaming);
+                    }
+                    Want::Lease => wakers.extend(self.lease(token, channel)),
                 }
-                Want::Lease => wakers.extend(self.lease(token, channel)),
             }
-            return;
         }
-        self.free.push(channel);
     }
 
     pub(crate) fn on_channel_opened(
@@ -358,14 +341,12 @@ impl CallTable {
         // The server's limit is ours from now on.
         self.max_channels = self.opened.max(1);
         if self.opened + self.opening == 0 {
-            while let Some(queued) = self.queue.pop_front() {
-                if queued.is_waiting(&self.slots) {
-                    let kind = CallErrorKind::ChannelRefused {
-                        code,
-                        message: message.to_owned(),
-                    };
-                    self.fail(queued.token, kind, Execution::NotSent, clock::now(), wakers);
-                }
+            while let Some((token, _)) = self.next_waiting() {
+                let kind = CallErrorKind::ChannelRefused {
+                    code,
+                    message: message.to_owned(),
+                };
+                self.fail(token, kind, Execution::NotSent, clock::now(), wakers);
             }
             self.max_channels = 1;
         }
@@ -469,6 +450,7 @@ impl CallTable {
             return;
         }
         self.in_flight -= 1;
+        self.waiting -= usize::from(matches!(slot.state, SlotState::Queued));
         let sent = slot.sent_at.unwrap_or(now);
         let mut phases = Phases {
             wait_for_channel: sent.saturating_duration_since(slot.started.unwrap_or(sent)),
@@ -483,15 +465,20 @@ impl CallTable {
     }
 
     /// Ends the calls whose time is over.
+    #[inline]
     pub(crate) fn expire(
         &mut self,
         proto: &mut proto::Connection,
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) {
-        if self.next_deadline.is_none_or(|next| next > now) {
-            return;
+        if self.next_deadline.is_some_and(|next| next <= now) {
+            self.expire_now(proto, now, wakers);
         }
+    }
+
+    #[cold]
+    fn expire_now(&mut self, proto: &mut proto::Connection, now: Instant, wakers: &mut Vec<Waker>) {
         let mut next = None;
         let mut expired = Vec::new();
         for token in 0..self.slots.len() {
@@ -563,7 +550,10 @@ impl CallTable {
         };
         let channel = slot.channel;
         match self.free_slot(token) {
-            SlotState::Queued => self.in_flight -= 1,
+            SlotState::Queued => {
+                self.in_flight -= 1;
+                self.waiting -= 1;
+            }
             SlotState::Sent => {
                 self.in_flight -= 1;
                 if proto.abandon(channel, token) {
@@ -629,4 +619,11 @@ impl CallTable {
         self.on_channel_idle(proto, channel, clock::now(), &mut wakers);
         wakers.into_iter().for_each(Waker::wake);
     }
+}
+
+/// Does the call still want a channel? Its caller may have gone, and its slot be another's.
+fn is_waiting(slots: &Slots<Slot>, ticket: Ticket) -> bool {
+    slots
+        .get(ticket.token)
+        .is_some_and(|slot| slot.serial == ticket.serial && matches!(slot.state, SlotState::Queued))
 }

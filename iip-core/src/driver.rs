@@ -508,7 +508,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         state.driver = Some(cx.waker().clone());
         drop(guard);
-        Ok(if self.poll_timer(cx, wake_at) {
+        Ok(if self.poll_timer(cx, wake_at, now) {
             Turn::Again
         } else {
             Turn::Park
@@ -516,15 +516,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Arms the timer. `true` if it has fired already.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, wake_at: Option<Instant>) -> bool {
+    fn poll_timer(&mut self, cx: &mut Context<'_>, wake_at: Option<Instant>, now: Instant) -> bool {
         let Some(wake_at) = wake_at else { return false };
-        let wake_at = tokio::time::Instant::from_std(wake_at);
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(wake_at)));
-        if timer.deadline() > wake_at || timer.is_elapsed() {
-            timer.as_mut().reset(wake_at);
-        }
+        let timer = match &mut self.timer {
+            Some(timer) => {
+                let fires = timer.deadline().into_std();
+                if fires <= wake_at && fires > now {
+                    // It will wake this task, as it has been told to.
+                    return false;
+                }
+                timer.as_mut().reset(wake_at.into());
+                timer
+            }
+            none => none.insert(Box::pin(tokio::time::sleep_until(wake_at.into()))),
+        };
         timer.as_mut().poll(cx).is_ready()
     }
 

@@ -55,6 +55,7 @@ mod handler;
 pub mod limits;
 pub mod path;
 mod proto;
+mod queue;
 mod scratch;
 mod serve;
 mod server;

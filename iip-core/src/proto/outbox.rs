@@ -202,7 +202,9 @@ impl Outbox {
         if !self.long.is_empty() || self.closing {
             self.refill();
         }
-        batch.append(&mut self.segments);
+        if !self.segments.is_empty() {
+            batch.append(&mut self.segments);
+        }
         if !self.tail.is_empty() {
             batch.push_back(self.tail.split().freeze());
         }

@@ -72,57 +72,34 @@ impl Timers {
         update(&mut self.over_budget_since, now, over_budget);
     }
 
-    /// Each limit in force: since when, how long, what and which option.
-    fn limits<'a>(
-        &'a self,
-        limits: &'a Limits,
-        waits: Waits,
-    ) -> impl Iterator<Item = (Instant, Duration, &'static str, &'static str)> + 'a {
+    /// Since when each limit is in force, and how long it is; in the order of [`NAMES`].
+    #[inline]
+    fn limits(&self, limits: &Limits, waits: Waits) -> [(Option<Instant>, Duration); 5] {
         let progress = limits.progress();
-        let head = self.head_since.filter(|_| waits.head);
-        let body = waits.body.then_some(self.last_read);
-        let write = self
-            .output_since
-            .filter(|_| waits.write)
-            .map(|since| since.max(self.last_write));
-        let budget = self.over_budget_since.filter(|_| waits.over_budget);
-        let idle = waits.idle.then_some(self.last_read.max(self.last_write));
+        let write = self.output_since.filter(|_| waits.write);
         [
-            head.map(|since| {
-                (
-                    since,
-                    limits.frame_head(),
-                    "the head of a frame",
-                    "frame_head_timeout",
-                )
-            }),
-            body.map(|since| {
-                (
-                    since,
-                    progress,
-                    "the next bytes of a message",
-                    "progress_timeout",
-                )
-            }),
-            write.map(|since| (since, progress, "the peer to read", "progress_timeout")),
-            budget.map(|since| {
-                (
-                    since,
-                    progress,
-                    "room for more than max_buffered_bytes",
-                    "progress_timeout",
-                )
-            }),
-            idle.map(|since| (since, limits.idle(), "the next call", "idle_timeout")),
+            (self.head_since.filter(|_| waits.head), limits.frame_head()),
+            (waits.body.then_some(self.last_read), progress),
+            (write.map(|since| since.max(self.last_write)), progress),
+            (
+                self.over_budget_since.filter(|_| waits.over_budget),
+                progress,
+            ),
+            (waits.idle.then(|| self.last_moved()), limits.idle()),
         ]
-        .into_iter()
-        .flatten()
     }
 
+    /// When the first limit will be reached.
     pub(super) fn next(&self, limits: &Limits, waits: Waits) -> Option<Instant> {
-        self.limits(limits, waits)
-            .filter_map(|(since, limit, ..)| since.checked_add(limit))
-            .min()
+        let mut next = None;
+        for (since, limit) in self.limits(limits, waits) {
+            if let Some(at) = since.and_then(|since| since.checked_add(limit))
+                && next.is_none_or(|next| at < next)
+            {
+                next = Some(at);
+            }
+        }
+        next
     }
 
     pub(super) fn check(
@@ -131,8 +108,8 @@ impl Timers {
         limits: &Limits,
         waits: Waits,
     ) -> Result<(), ConnectionError> {
-        for (since, limit, what, option) in self.limits(limits, waits) {
-            if now.saturating_duration_since(since) >= limit {
+        for ((since, limit), (what, option)) in self.limits(limits, waits).into_iter().zip(NAMES) {
+            if since.is_some_and(|since| now.saturating_duration_since(since) >= limit) {
                 return Err(ConnectionError::Timeout {
                     what,
                     limit,
@@ -143,6 +120,15 @@ impl Timers {
         Ok(())
     }
 }
+
+/// What was waited for, and the option that says how long.
+const NAMES: [(&str, &str); 5] = [
+    ("the head of a frame", "frame_head_timeout"),
+    ("the next bytes of a message", "progress_timeout"),
+    ("the peer to read", "progress_timeout"),
+    ("room for more than max_buffered_bytes", "progress_timeout"),
+    ("the next call", "idle_timeout"),
+];
 
 fn update(since: &mut Option<Instant>, now: Instant, waiting: bool) {
     if !waiting {

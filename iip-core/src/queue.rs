@@ -1,0 +1,220 @@
+//! Calls that wait for a channel, in order. Small ones lie side by side in one buffer, so that waiting costs no allocation.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::body::{Body, Data};
+
+/// Path and data up to this size together are copied into the buffer.
+const SMALL_BYTES: usize = 1024;
+
+/// Abandoned entries are swept out when there are more of them than of the others, and more than this.
+const SWEEP_AT: usize = 64;
+
+/// Who waits: the place of the call, and what tells it from those that had this place before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ticket {
+    pub(crate) token: usize,
+    pub(crate) serial: u64,
+}
+
+/// What a caller wants a channel for.
+#[derive(Debug)]
+pub(crate) enum Want {
+    /// One exchange.
+    Call {
+        path: Bytes,
+        body: Body,
+        streaming: bool,
+    },
+    /// A channel of its own, for many exchanges in order.
+    Lease,
+}
+
+#[derive(Debug)]
+struct Entry {
+    ticket: Ticket,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// In the buffer.
+    Small {
+        path: u16,
+        body: u16,
+        streaming: bool,
+    },
+    Other(Box<Want>),
+}
+
+impl Kind {
+    fn buffered(&self) -> usize {
+        match self {
+            Self::Small { path, body, .. } => usize::from(*path) + usize::from(*body),
+            Self::Other(_) => 0,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    entries: VecDeque<Entry>,
+    buffer: BytesMut,
+}
+
+impl Queue {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "both are parts of a kilobyte"
+    )]
+    pub(crate) fn push_call(
+        &mut self,
+        ticket: Ticket,
+        path: &[u8],
+        data: &mut impl Data,
+        streaming: bool,
+    ) {
+        let kind = if path.len() + data.len() <= SMALL_BYTES {
+            self.buffer.extend_from_slice(path);
+            for piece in data.pieces() {
+                self.buffer.extend_from_slice(piece);
+            }
+            Kind::Small {
+                path: path.len() as u16,
+                body: data.len() as u16,
+                streaming,
+            }
+        } else {
+            Kind::Other(Box::new(Want::Call {
+                path: Bytes::copy_from_slice(path),
+                body: data.take(),
+                streaming,
+            }))
+        };
+        self.entries.push_back(Entry { ticket, kind });
+    }
+
+    pub(crate) fn push_lease(&mut self, ticket: Ticket) {
+        let kind = Kind::Other(Box::new(Want::Lease));
+        self.entries.push_back(Entry { ticket, kind });
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(Ticket, Want)> {
+        let Entry { ticket, kind } = self.entries.pop_front()?;
+        let want = match kind {
+            Kind::Small {
+                path,
+                body,
+                streaming,
+            } => {
+                let path = self.buffer.split_to(path.into()).freeze();
+                let body = self.buffer.split_to(body.into()).freeze().into();
+                Want::Call {
+                    path,
+                    body,
+                    streaming,
+                }
+            }
+            Kind::Other(want) => *want,
+        };
+        if self.entries.is_empty() {
+            // What is left of the buffer is of no use.
+            self.buffer = BytesMut::new();
+        }
+        Some((ticket, want))
+    }
+
+    /// Sweeps out the entries of callers who have gone, if there are many; `waiting` have not.
+    pub(crate) fn sweep(&mut self, waiting: usize, is_waiting: impl Fn(Ticket) -> bool) {
+        if self.entries.len() < SWEEP_AT.max(2 * waiting) {
+            return;
+        }
+        let mut old = std::mem::take(&mut self.buffer);
+        self.entries.retain(|entry| {
+            let data = old.split_to(entry.kind.buffered());
+            let keep = is_waiting(entry.ticket);
+            if keep {
+                self.buffer.extend_from_slice(&data);
+            }
+            keep
+        });
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(token: usize) -> Ticket {
+        Ticket { token, serial: 7 }
+    }
+
+    fn call(want: Want) -> (Bytes, Vec<u8>, bool) {
+        let Want::Call {
+            path,
+            body,
+            streaming,
+        } = want
+        else {
+            panic!("a call was queued");
+        };
+        (path, body.pieces().concat(), streaming)
+    }
+
+    #[test]
+    fn calls_come_out_as_they_went_in_whatever_their_size() {
+        let mut queue = Queue::default();
+        let sizes = [1, SMALL_BYTES - 2, SMALL_BYTES - 1, SMALL_BYTES * 3];
+        for (token, size) in sizes.into_iter().enumerate() {
+            let mut body = Body::split(vec![token as u8; size - 1], "t");
+            queue.push_call(ticket(token), b"/p", &mut body, token.is_multiple_of(2));
+        }
+        queue.push_lease(ticket(9));
+        for (token, size) in sizes.into_iter().enumerate() {
+            let (who, want) = queue.pop().unwrap();
+            assert_eq!(who, ticket(token));
+            let (path, body, streaming) = call(want);
+            assert_eq!(&path[..], b"/p");
+            assert_eq!(body, [vec![token as u8; size - 1], b"t".to_vec()].concat());
+            assert_eq!(streaming, token.is_multiple_of(2));
+        }
+        assert!(matches!(queue.pop(), Some((who, Want::Lease)) if who == ticket(9)));
+        assert!(queue.pop().is_none());
+    }
+
+    #[test]
+    fn sweeping_keeps_those_who_wait_with_their_data() {
+        let mut queue = Queue::default();
+        for token in 0..3 * SWEEP_AT {
+            let mut body = Body::from(format!("body {token}"));
+            queue.push_call(ticket(token), b"/p", &mut body, false);
+        }
+        let keep = |who: Ticket| who.token.is_multiple_of(5);
+        let kept: Vec<usize> = (0..3 * SWEEP_AT)
+            .filter(|&token| keep(ticket(token)))
+            .collect();
+        queue.sweep(kept.len(), keep);
+        for token in kept {
+            let (who, want) = queue.pop().unwrap();
+            assert_eq!(who, ticket(token));
+            assert_eq!(call(want).1, format!("body {token}").into_bytes());
+        }
+        assert!(queue.pop().is_none());
+    }
+
+    #[test]
+    fn a_few_abandoned_entries_are_not_worth_sweeping() {
+        let mut queue = Queue::default();
+        for token in 0..SWEEP_AT - 1 {
+            queue.push_lease(ticket(token));
+        }
+        queue.sweep(0, |_| panic!("nobody is asked"));
+        assert!(queue.pop().is_some());
+    }
+}
