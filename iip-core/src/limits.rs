@@ -27,6 +27,7 @@ pub struct Limits {
     chunk_bytes: usize,
     channels: usize,
     calls: usize,
+    control_requests: u32,
     frame_head: Duration,
     progress: Duration,
     idle: Duration,
@@ -43,6 +44,7 @@ impl Default for Limits {
             chunk_bytes: 1024 * 1024,
             channels: 1024,
             calls: 1024,
+            control_requests: 10_000,
             frame_head: Duration::from_secs(10),
             progress: Duration::from_secs(30),
             idle: Duration::from_secs(300),
@@ -118,6 +120,15 @@ impl Limits {
         self
     }
 
+    /// Requests of the protocol itself that a server answers per second and connection: those to `/sys/` paths that open
+    /// channels and say hello, and cancellations. Default: 10,000. Beyond it the connection is not read until the second is
+    /// over.
+    #[must_use]
+    pub fn max_control_requests(mut self, per_second: u32) -> Self {
+        self.control_requests = per_second.max(1);
+        self
+    }
+
     /// How long a frame's head may take to arrive. Default: 10 s. Beyond: the connection is closed.
     #[must_use]
     pub fn frame_head_timeout(mut self, timeout: Duration) -> Self {
@@ -184,6 +195,12 @@ impl Limits {
     #[must_use]
     pub fn calls(&self) -> usize {
         self.calls
+    }
+
+    /// See [`max_control_requests`](Self::max_control_requests).
+    #[must_use]
+    pub fn control_requests(&self) -> u32 {
+        self.control_requests
     }
 
     pub(crate) fn frame_head(&self) -> Duration {

@@ -363,7 +363,7 @@ impl Client {
         T: DeserializeOwned + 'static,
         E: MethodError,
     {
-        let (connection, times) = self.connection(method, ctx).await?;
+        let (connection, times, remaining) = self.connection(method, ctx).await?;
         let codec = match method.format() {
             Format::Envelope => connection
                 .peer()
@@ -376,7 +376,7 @@ impl Client {
         }
         let call = connection
             .start_encoded(method.static_path(), &times, |out| {
-                self.encode(method, ctx, args, codec, &times, out)
+                self.encode(method, ctx, args, codec, remaining, out)
             })
             .await?;
         match call.await {
@@ -407,7 +407,7 @@ impl Client {
         T: From<Bytes>,
         E: MethodError,
     {
-        let (connection, times) = self.connection(method, ctx).await?;
+        let (connection, times, _) = self.connection(method, ctx).await?;
         let answer = connection
             .request(method.path(), body.into_body(), &times)
             .await
@@ -421,49 +421,54 @@ impl Client {
         }
     }
 
-    /// A living connection, and the times of a call on it.
+    /// A living connection, the times of a call on it, and how much time the call has left then.
     #[inline]
     async fn connection(
         &self,
         method: &MethodDescriptor,
         ctx: Option<&CallContext>,
-    ) -> Result<(Connection, CallTimes), Status> {
+    ) -> Result<(Connection, CallTimes, Duration), Status> {
         let started = now();
-        let deadline = self.deadline(started, method, ctx);
-        let (connection, connected) = match self.core.ready_connection() {
-            Some(connection) => (connection, started),
-            None => self
-                .core
-                .wait_for_connection(started, deadline)
-                .await
-                .map_err(|error| call_status(&error, Some(method)))?,
+        let (deadline, budget) = self.deadline(started, method, ctx);
+        let (connection, connected, remaining) = match self.core.ready_connection() {
+            Some(connection) => (connection, started, budget),
+            None => {
+                let connection = self.core.wait_for_connection(started, deadline).await;
+                let (connection, connected) =
+                    connection.map_err(|error| call_status(&error, Some(method)))?;
+                let remaining = deadline.saturating_duration_since(connected);
+                (connection, connected, remaining)
+            }
         };
         let times = CallTimes {
             started,
             connected,
             deadline,
         };
-        Ok((connection, times))
+        Ok((connection, times, remaining))
     }
 
-    /// One budget for everything from now to the answer: the call's own, within that of the call being handled.
+    /// One budget for everything from now to the answer: the call's own, within that of the call being handled. When it
+    /// is over, and how long it is.
+    #[inline]
     fn deadline(
         &self,
         started: Instant,
         method: &MethodDescriptor,
         ctx: Option<&CallContext>,
-    ) -> Instant {
+    ) -> (Instant, Duration) {
         let own = self
             .options
             .timeout
             .or_else(|| method.default_timeout())
             .unwrap_or(self.settings.timeout);
-        let current = CallContext::current().and_then(|ctx| ctx.deadline());
+        let deadline = after(started, own);
         let given = ctx.and_then(CallContext::deadline);
-        [current, given]
-            .into_iter()
-            .flatten()
-            .fold(after(started, own), Instant::min)
+        let inherited = CallContext::current_deadline().into_iter().chain(given);
+        match inherited.min().filter(|&inherited| inherited < deadline) {
+            Some(deadline) => (deadline, deadline.saturating_duration_since(started)),
+            None => (deadline, own),
+        }
     }
 
     /// Writes a request to `out`; what it returns follows behind.
@@ -474,11 +479,10 @@ impl Client {
         ctx: Option<&CallContext>,
         args: A,
         codec: Option<CodecId>,
-        times: &CallTimes,
+        remaining: Duration,
         out: &mut BytesMut,
     ) -> Result<Bytes, Status> {
         if let Some(codec) = codec {
-            let remaining = times.deadline.saturating_duration_since(times.connected);
             match ctx.and_then(CallContext::outgoing_metadata) {
                 None => {
                     RequestHead::write(codec, Some(remaining), &self.options.metadata, out);

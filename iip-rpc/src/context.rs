@@ -91,6 +91,12 @@ impl CallContext {
         CURRENT.try_with(Clone::clone).ok()
     }
 
+    /// The deadline of the call that this task handles, if it does and it has one.
+    #[inline]
+    pub(crate) fn current_deadline() -> Option<Instant> {
+        CURRENT.try_with(|ctx| ctx.inner.deadline).ok().flatten()
+    }
+
     /// Runs `future` as a part of this call: [`current`](Self::current) finds it, and calls inherit its deadline.
     pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
         self.scoped(future)

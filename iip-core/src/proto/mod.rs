@@ -30,6 +30,7 @@ use self::channel::{Assembly, Channel, ChannelTable, Incoming};
 use self::control::Hello;
 use self::outbox::Outbox;
 pub(crate) use self::server::RequestPath;
+use self::timers::Rate;
 pub(crate) use self::timers::Timers;
 use crate::body::Body;
 use crate::decoder::{FrameHead, Partial};
@@ -121,6 +122,8 @@ pub(crate) struct Connection {
     streamed: usize,
     /// Server: with more channels in the table, those at rest are forgotten.
     forget_at: usize,
+    /// Server: requests of the protocol itself.
+    control_rate: Rate,
     /// Bytes of unfinished messages and of requests that wait their turn.
     buffered: usize,
     peer_knows_hello: bool,
@@ -148,6 +151,7 @@ impl Connection {
             open_calls: 0,
             streamed: 0,
             forget_at: limits.channels().min(FORGET_AT_LEAST),
+            control_rate: Rate::new(limits.control_requests(), now),
             buffered: 0,
             peer_knows_hello: false,
             limits,
@@ -170,6 +174,7 @@ impl Connection {
                 // With all handlers busy, the connection is read until a request comes that has to wait for one: what
                 // comes before it may be that a caller has gone.
                 self.held.is_empty()
+                    && self.control_rate.has_room()
                     && self.buffered < self.limits.buffered_bytes()
                     && self.outbox.unsent() <= self.limits.unsent_bytes()
             }
@@ -267,16 +272,21 @@ impl Connection {
 
     /// Checks the time limits against `now`.
     pub(crate) fn handle_timeout(
-        &self,
+        &mut self,
         now: Instant,
         partial: Partial,
     ) -> Result<(), ConnectionError> {
+        self.control_rate.renew(now);
         self.timers.check(now, &self.limits, self.waits(partial))
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called at the latest.
     pub(crate) fn poll_timeout(&self, partial: Partial) -> Option<Instant> {
-        self.timers.next(&self.limits, self.waits(partial))
+        let limit = self.timers.next(&self.limits, self.waits(partial));
+        match (limit, self.control_rate.next()) {
+            (Some(limit), Some(renewal)) => Some(limit.min(renewal)),
+            (limit, renewal) => limit.or(renewal),
+        }
     }
 
     fn waits(&self, partial: Partial) -> timers::Waits {

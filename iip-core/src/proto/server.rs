@@ -232,7 +232,10 @@ impl Connection {
     fn answer_here(&mut self, id: ChannelId, body: &[u8]) {
         let path = Arc::clone(&self.last_path);
         let answer = match path.kind {
-            PathKind::Reserved => self.answer_reserved(&path.label, body),
+            PathKind::Reserved => {
+                self.control_rate.count(self.timers.last_moved());
+                self.answer_reserved(&path.label, body)
+            }
             // Go closes, or forges a frame (defects D18, D19): answered under a label that can be encoded.
             _ => Bytes::from_static(control::NO_HANDLER),
         };
@@ -261,6 +264,7 @@ impl Connection {
 
     fn on_control(&mut self, mut part: Bytes) {
         while let Some(ControlMessage::Cancel(channel)) = ControlMessage::next(&mut part) {
+            self.control_rate.count(self.timers.last_moved());
             let Some(state) = self.channels.get_mut(channel) else {
                 continue;
             };

@@ -1241,7 +1241,11 @@ fn a_call_knows_whether_it_has_left() {
 // ---- time
 
 /// When the machine wants to be asked, after `start`, and what it says then.
-fn deadline(machine: &Connection, start: Instant, partial: Partial) -> Option<(Duration, String)> {
+fn deadline(
+    machine: &mut Connection,
+    start: Instant,
+    partial: Partial,
+) -> Option<(Duration, String)> {
     let at = machine.poll_timeout(partial)?;
     let almost = at - Duration::from_nanos(1);
     assert!(machine.handle_timeout(almost, partial).is_ok(), "too early");
@@ -1256,13 +1260,46 @@ fn timed_server() -> (Instant, End) {
 }
 
 #[test]
+fn the_protocols_own_requests_are_answered_at_a_limited_rate() {
+    let start = Instant::now();
+    let limits = Limits::default().max_control_requests(100);
+    let mut server = End::new(Side::Server, limits, start);
+    let request = frame(1, "/sys/new_channel", 0, b"{}").freeze();
+    for _ in 0..100 {
+        assert!(server.machine.wants_read());
+        server
+            .machine
+            .handle_frame(frame_of(&request).borrowed())
+            .unwrap();
+    }
+    assert!(
+        !server.machine.wants_read(),
+        "a hundred in a second are enough"
+    );
+    server.write(start);
+    let renewal = server.machine.poll_timeout(Partial::Nothing).unwrap();
+    assert_eq!(renewal - start, Duration::from_secs(1));
+    let early = renewal - Duration::from_nanos(1);
+    server
+        .machine
+        .handle_timeout(early, Partial::Nothing)
+        .unwrap();
+    assert!(!server.machine.wants_read());
+    server
+        .machine
+        .handle_timeout(renewal, Partial::Nothing)
+        .unwrap();
+    assert!(server.machine.wants_read(), "the second is over");
+}
+
+#[test]
 fn a_connection_at_rest_ends_after_the_idle_time_on_the_server_only() {
-    let (start, server) = timed_server();
-    let (after, error) = deadline(&server.machine, start, Partial::Nothing).unwrap();
+    let (start, mut server) = timed_server();
+    let (after, error) = deadline(&mut server.machine, start, Partial::Nothing).unwrap();
     assert_eq!(after, 300 * SECOND);
     assert!(error.contains("idle_timeout"), "{error}");
-    let client = End::new(Side::Client, Limits::default(), start);
-    assert_eq!(deadline(&client.machine, start, Partial::Nothing), None);
+    let mut client = End::new(Side::Client, Limits::default(), start);
+    assert_eq!(deadline(&mut client.machine, start, Partial::Nothing), None);
 }
 
 #[test]
@@ -1273,7 +1310,7 @@ fn a_frames_head_must_come_in_time_counted_from_its_first_byte() {
         let now = start + SECOND * u32::try_from(second + 5).unwrap();
         server.feed(now, &[*byte]).unwrap();
     }
-    let (after, error) = deadline(&server.machine, start, server.decoder.partial()).unwrap();
+    let (after, error) = deadline(&mut server.machine, start, server.decoder.partial()).unwrap();
     assert_eq!(after, 15 * SECOND);
     assert!(error.contains("frame_head_timeout"), "{error}");
 }
@@ -1284,11 +1321,11 @@ fn a_body_must_move_while_it_arrives() {
     let whole = frame(1, "/abc", 0, &[1; 100]);
     server.feed(start + SECOND, &whole[..20]).unwrap();
     let partial = server.decoder.partial();
-    let (after, error) = deadline(&server.machine, start, partial).unwrap();
+    let (after, error) = deadline(&mut server.machine, start, partial).unwrap();
     assert_eq!((partial, after), (Partial::Body, 31 * SECOND));
     assert!(error.contains("progress_timeout"), "{error}");
     server.feed(start + 29 * SECOND, &whole[20..21]).unwrap();
-    let (after, _) = deadline(&server.machine, start, partial).unwrap();
+    let (after, _) = deadline(&mut server.machine, start, partial).unwrap();
     assert_eq!(after, 59 * SECOND);
 }
 
@@ -1301,7 +1338,8 @@ fn the_rest_of_a_message_must_come_also_when_its_frames_are_whole() {
     server.events();
     let partial = server.decoder.partial();
     assert_eq!(partial, Partial::Nothing);
-    let (after, error) = deadline(&server.machine, start, partial).expect("it would wait for ever");
+    let (after, error) =
+        deadline(&mut server.machine, start, partial).expect("it would wait for ever");
     assert_eq!(after, 31 * SECOND);
     assert!(error.contains("progress_timeout"), "{error}");
 }
@@ -1311,10 +1349,10 @@ fn while_a_handler_works_nothing_is_idle() {
     let (start, mut server) = timed_server();
     server.feed(start, &frame(1, "/a", 0, b"x")).unwrap();
     server.events();
-    assert_eq!(deadline(&server.machine, start, Partial::Nothing), None);
+    assert_eq!(deadline(&mut server.machine, start, Partial::Nothing), None);
     server.answer(0, "y");
     server.write(start + 400 * SECOND);
-    let (after, _) = deadline(&server.machine, start, Partial::Nothing).unwrap();
+    let (after, _) = deadline(&mut server.machine, start, Partial::Nothing).unwrap();
     assert_eq!(after, 700 * SECOND);
 }
 
@@ -1331,7 +1369,7 @@ fn a_peer_that_does_not_read_is_given_up_when_nothing_moves() {
         .machine
         .timers()
         .on_waiting(start + SECOND, true, false);
-    let (after, error) = deadline(&server.machine, start, Partial::Nothing).unwrap();
+    let (after, error) = deadline(&mut server.machine, start, Partial::Nothing).unwrap();
     assert_eq!(after, 31 * SECOND);
     assert!(error.contains("the peer to read"), "{error}");
     // Every byte that moves gives it the whole time again.
@@ -1340,7 +1378,7 @@ fn a_peer_that_does_not_read_is_given_up_when_nothing_moves() {
         .machine
         .timers()
         .on_waiting(start + 20 * SECOND, true, false);
-    let (after, _) = deadline(&server.machine, start, Partial::Nothing).unwrap();
+    let (after, _) = deadline(&mut server.machine, start, Partial::Nothing).unwrap();
     assert_eq!(after, 50 * SECOND);
 }
 
@@ -1358,7 +1396,7 @@ fn a_connection_that_stays_over_its_budget_ends() {
         .machine
         .timers()
         .on_waiting(start + SECOND, false, true);
-    let (after, error) = deadline(&server.machine, start, Partial::Nothing).unwrap();
+    let (after, error) = deadline(&mut server.machine, start, Partial::Nothing).unwrap();
     assert_eq!(after, 31 * SECOND);
     assert!(error.contains("max_buffered_bytes"), "{error}");
 }

@@ -20,6 +20,51 @@ pub(super) struct Waits {
     pub(super) idle: bool,
 }
 
+/// How much may happen in a second.
+#[derive(Debug)]
+pub(super) struct Rate {
+    most: u32,
+    /// When the second began, and what has happened in it.
+    began: Instant,
+    count: u32,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+impl Rate {
+    pub(super) fn new(most: u32, now: Instant) -> Self {
+        Self {
+            most,
+            began: now,
+            count: 0,
+        }
+    }
+
+    /// Something happened, at the time `now` or soon after.
+    pub(super) fn count(&mut self, now: Instant) {
+        self.renew(now);
+        self.count += 1;
+    }
+
+    /// May more happen?
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.count < self.most
+    }
+
+    /// When more may happen, if nothing may now.
+    pub(super) fn next(&self) -> Option<Instant> {
+        (!self.has_room()).then(|| self.began + SECOND)
+    }
+
+    pub(super) fn renew(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.began) >= SECOND {
+            self.began = now;
+            self.count = 0;
+        }
+    }
+}
+
 /// When something last moved.
 #[derive(Debug)]
 pub(crate) struct Timers {
