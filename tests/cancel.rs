@@ -13,6 +13,7 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, mpsc};
 
+use common::calls::{current, port, serve_with};
 use common::frame::RawFrame;
 use common::peer::Peer;
 use common::{SERVED, started, within};
@@ -79,7 +80,7 @@ impl Work for Shop {
 
     async fn token(&self) -> Result<(), Status> {
         self.say(Happened::Entered);
-        let ctx = CallContext::current().ok_or_else(|| Status::internal("no context"))?;
+        let ctx = current()?;
         assert!(!ctx.is_cancelled());
         ctx.cancelled().await;
         assert!(ctx.is_cancelled());
@@ -121,8 +122,7 @@ impl Work for Shop {
     }
 
     async fn port(&self, ctx: &CallContext) -> Result<u16, Status> {
-        let addr = ctx.peer().and_then(|peer| peer.addr());
-        Ok(addr.map_or(0, |addr| addr.port()))
+        port(ctx)
     }
 }
 
@@ -153,12 +153,8 @@ impl Fixture {
             gate: Arc::clone(&gate),
             next: next.map(|next| next.work.clone()),
         };
-        let server = server
-            .service(WorkServer::new(shop))
-            .bind("127.0.0.1:0")
-            .await
-            .unwrap();
-        let client = client.timeout(LONG).connect(server.target()).await.unwrap();
+        let (server, client) =
+            serve_with(WorkServer::new(shop), server, client.timeout(LONG)).await;
         Self {
             server,
             work: WorkClient::new(client.clone()),

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use iip_rpc::codec::CodecId;
-use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead, read_status};
+use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead};
 use iip_rpc::{
-    CallContext, CallOptions, Client, Code, Execution, Limits, Metadata, Server, Service, Status,
-    service,
+    CallContext, CallOptions, Client, Code, Execution, Limits, Metadata, Server, Status, service,
 };
 use tokio::sync::{Notify, mpsc};
 
+use common::calls::{current, expect, lazy, port, serve, status_in};
 use common::frame::RawFrame;
-use common::peer::{Peer, accepted, listener};
+use common::peer::{Peer, accepted};
 use common::{started, within};
 
 /// A time limit that runs out during the test.
@@ -107,7 +107,7 @@ impl Work for Shop {
 
     async fn hang_until_told(&self) -> Result<(), Status> {
         self.say(Happened::Entered("told"));
-        let ctx = CallContext::current().ok_or_else(|| Status::internal("no context"))?;
+        let ctx = current()?;
         ctx.cancelled().await;
         assert!(ctx.is_cancelled());
         self.say(Happened::Told);
@@ -131,7 +131,7 @@ impl Work for Shop {
     }
 
     async fn ask_next_too_late(&self) -> Result<(), Status> {
-        let ctx = CallContext::current().ok_or_else(|| Status::internal("no context"))?;
+        let ctx = current()?;
         ctx.cancelled().await;
         let status = self.next()?.remaining().await.unwrap_err();
         self.say(Happened::Nested(status.code(), status.execution()));
@@ -139,9 +139,7 @@ impl Work for Shop {
     }
 
     async fn quick(&self) -> Result<u16, Status> {
-        let ctx = CallContext::current().ok_or_else(|| Status::internal("no context"))?;
-        let addr = ctx.peer().and_then(|peer| peer.addr());
-        Ok(addr.map_or(0, |addr| addr.port()))
+        port(&current()?)
     }
 }
 
@@ -181,29 +179,16 @@ impl Fixture {
         self.work.with_options(CallOptions::new().timeout(timeout))
     }
 
+    /// Another client, with a single channel.
+    async fn narrow(&self) -> WorkClient {
+        let client = Client::builder().limits(Limits::default().max_channels(1));
+        WorkClient::new(client.connect(self.server.target()).await.unwrap())
+    }
+
     async fn next(&mut self) -> Happened {
         let next = within("something in a handler", self.happened.recv()).await;
         next.expect("the server lives")
     }
-}
-
-async fn serve(service: impl Service + Send + 'static) -> (Server, Client) {
-    let server = Server::builder()
-        .service(service)
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
-    let client = Client::connect(server.target()).await.unwrap();
-    (server, client)
-}
-
-#[track_caller]
-fn expect(status: &Status, code: Code, execution: Execution) {
-    assert_eq!(
-        (status.code(), status.execution()),
-        (code, execution),
-        "{status:?}"
-    );
 }
 
 #[tokio::test]
@@ -242,10 +227,7 @@ async fn the_limit_of_a_method_stands_between_those_of_the_client_and_of_the_cal
 
 #[tokio::test]
 async fn the_remaining_time_is_sent_and_never_a_clock() {
-    let (listener, addr) = listener().await;
-    let client = Client::builder()
-        .connect_lazy(addr.to_string())
-        .expect("an address");
+    let (listener, client) = lazy(Client::builder()).await;
     let work = WorkClient::new(client).with_options(CallOptions::new().timeout(LONG));
     let call = tokio::spawn(async move { work.remaining().await });
     let mut peer = Peer::over(accepted(&listener).await);
@@ -325,12 +307,6 @@ fn request(remaining: Option<Duration>) -> Bytes {
     let mut message = BytesMut::new();
     RequestHead::write(CodecId::BINCODE, remaining, &Metadata::new(), &mut message);
     message.freeze()
-}
-
-fn status_in(answer: Bytes) -> Status {
-    let (head, body) = ReplyHead::read(answer).unwrap();
-    assert_eq!(head.outcome, Outcome::Status);
-    read_status(body, head.metadata).unwrap()
 }
 
 #[tokio::test]
@@ -437,12 +413,7 @@ async fn a_handler_that_runs_to_its_end_outlives_the_deadline() {
 #[tokio::test]
 async fn time_in_the_queue_counts_and_the_call_was_not_sent() {
     let mut fixture = Fixture::start(None).await;
-    let client = Client::builder()
-        .limits(Limits::default().max_channels(1))
-        .connect(fixture.server.target())
-        .await
-        .unwrap();
-    let work = WorkClient::new(client);
+    let work = fixture.narrow().await;
     let long = work.with_options(CallOptions::new().timeout(LONG));
     let first = tokio::spawn(async move { long.hang().await });
     assert_eq!(fixture.next().await, Happened::Entered("hang"));
@@ -461,8 +432,7 @@ async fn time_in_the_queue_counts_and_the_call_was_not_sent() {
 
 #[tokio::test]
 async fn time_for_connecting_counts_and_the_call_was_not_sent() {
-    let (listener, addr) = listener().await;
-    let client = Client::builder().connect_lazy(addr.to_string()).unwrap();
+    let (listener, client) = lazy(Client::builder()).await;
     let work = WorkClient::new(client).with_options(CallOptions::new().timeout(SHORT));
     // The server accepts and says nothing.
     let call = started(work.quick()).await;
@@ -476,8 +446,7 @@ async fn time_for_connecting_counts_and_the_call_was_not_sent() {
 
 #[tokio::test]
 async fn a_call_that_had_to_connect_first_says_how_long_that_took() {
-    let (listener, addr) = listener().await;
-    let client = Client::builder().connect_lazy(addr.to_string()).unwrap();
+    let (listener, client) = lazy(Client::builder()).await;
     let work = WorkClient::new(client);
     let timeout = Duration::from_millis(400);
     let work = work.with_options(CallOptions::new().timeout(timeout));
@@ -503,12 +472,7 @@ async fn a_call_that_had_to_connect_first_says_how_long_that_took() {
 #[tokio::test]
 async fn a_late_answer_is_discarded_and_the_next_call_gets_its_own() {
     let fixture = Fixture::start(None).await;
-    let client = Client::builder()
-        .limits(Limits::default().max_channels(1))
-        .connect(fixture.server.target())
-        .await
-        .unwrap();
-    let work = WorkClient::new(client);
+    let work = fixture.narrow().await;
     let short = work.with_options(CallOptions::new().timeout(SHORT));
     let status = within("the time-out", short.run_to_end()).await;
     assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use iip_rpc::codec::CodecId;
-use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead, read_status};
-use iip_rpc::{
-    CallContext, Client, Code, Execution, Metadata, MethodError, Server, Service, Status, service,
-};
+use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead};
+use iip_rpc::{CallContext, Client, Code, Execution, Metadata, MethodError, Status, service};
 use serde::{Deserialize, Serialize};
 
+use common::calls::{expect, port, serve, serve_json, status_in};
 use common::within;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
@@ -74,6 +73,7 @@ impl Bank for Vault {
     }
 
     async fn think(&self, ms: u64) -> Result<(), Status> {
+        // How long a handler takes is what is measured.
         tokio::time::sleep(Duration::from_millis(ms)).await;
         Err(Status::aborted("thought better of it"))
     }
@@ -96,9 +96,7 @@ impl Bank for Vault {
     }
 
     async fn port(&self, ctx: &CallContext) -> Result<u16, Status> {
-        let addr = ctx.peer().and_then(|peer| peer.addr());
-        addr.map(|addr| addr.port())
-            .ok_or_else(|| Status::internal("no address"))
+        port(ctx)
     }
 }
 
@@ -139,23 +137,13 @@ impl Broker for Agent {
     }
 }
 
-async fn serve(service: impl Service + Send + 'static) -> (Server, Client) {
-    let server = Server::builder()
-        .service(service)
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
-    let client = Client::connect(server.target()).await.unwrap();
-    (server, client)
-}
-
+/// The status in a typed error.
 #[track_caller]
-fn expect(status: &Status, code: Code, execution: Execution) {
-    assert_eq!(
-        (status.code(), status.execution()),
-        (code, execution),
-        "{status:?}"
-    );
+fn rpc_status(error: TransferError) -> Status {
+    match error {
+        TransferError::Rpc(status) => status,
+        other => panic!("not the status variant: {other:?}"),
+    }
 }
 
 /// Runs `fail` and demands that the connection is the same before and after it.
@@ -186,9 +174,8 @@ async fn a_typed_error_arrives_as_the_value_it_was() {
 
 #[tokio::test]
 async fn a_typed_error_arrives_in_json_too() {
-    let (server, _) = serve(BankServer::new(Vault)).await;
-    let client = Client::builder().codec(CodecId::JSON);
-    let bank = BankClient::new(client.connect(server.target()).await.unwrap());
+    let (_server, client) = serve_json(BankServer::new(Vault)).await;
+    let bank = BankClient::new(client);
     assert_eq!(
         bank.transfer("bob".into(), 101).await,
         Err(TransferError::TooPoor { left: 100 })
@@ -230,10 +217,7 @@ async fn a_status_inside_a_typed_error_travels_as_a_status() {
     let bank = BankClient::new(client);
     let error = bank.transfer("closed".into(), 1).await.unwrap_err();
     assert_eq!(error, TransferError::Rpc(details()));
-    let TransferError::Rpc(status) = error else {
-        unreachable!("compared above")
-    };
-    assert_eq!(status.execution(), Execution::MayHaveExecuted);
+    assert_eq!(rpc_status(error).execution(), Execution::MayHaveExecuted);
 }
 
 #[tokio::test]
@@ -241,9 +225,7 @@ async fn an_unknown_method_is_unimplemented_and_was_not_executed() {
     let (_server, client) = serve(BankServer::new(Vault)).await;
     let other = OtherBankClient::new(client.clone());
     let error = on_a_connection_that_lives(&client, other.missing(1)).await;
-    let TransferError::Rpc(status) = error.unwrap_err() else {
-        panic!("not the status variant")
-    };
+    let status = rpc_status(error.unwrap_err());
     expect(&status, Code::Unimplemented, Execution::NotExecuted);
     assert!(status.message().contains("/bank/missing"), "{status}");
 }
@@ -260,9 +242,7 @@ async fn arguments_that_do_not_fit_are_invalid_and_were_not_executed() {
 
 #[tokio::test]
 async fn a_missing_argument_is_named() {
-    let (server, _) = serve(BankServer::new(Vault)).await;
-    let client = Client::builder().codec(CodecId::JSON);
-    let client = client.connect(server.target()).await.unwrap();
+    let (_server, client) = serve_json(BankServer::new(Vault)).await;
     let status = OtherBankClient::new(client).transfer(1).await.unwrap_err();
     expect(&status, Code::InvalidArgument, Execution::NotExecuted);
     assert!(status.message().contains("to"), "{status}");
@@ -299,9 +279,7 @@ async fn a_panic_behind_an_await_is_internal_too() {
     let error = on_a_connection_that_lives(&client, bank.panic_later())
         .await
         .unwrap_err();
-    let TransferError::Rpc(status) = error else {
-        panic!("not the status variant: {error:?}")
-    };
+    let status = rpc_status(error);
     expect(&status, Code::Internal, Execution::MayHaveExecuted);
 }
 
@@ -340,9 +318,7 @@ async fn the_failure_of_a_nested_call_says_that_the_outer_one_may_have_run() {
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
     // Inside a typed error.
     let error = within("the answer", broker.refused()).await.unwrap_err();
-    let TransferError::Rpc(status) = error else {
-        panic!("not the status variant: {error:?}")
-    };
+    let status = rpc_status(error);
     expect(&status, Code::Unimplemented, Execution::MayHaveExecuted);
 }
 
@@ -364,9 +340,7 @@ async fn a_failure_keeps_its_source_in_this_process() {
 async fn status_of(client: &Client, message: impl Into<Bytes>) -> Status {
     let message = message.into();
     let answer = within("an answer", client.raw().request("/bank/explain", message)).await;
-    let (head, body) = ReplyHead::read(answer.unwrap()).unwrap();
-    assert_eq!(head.outcome, Outcome::Status);
-    read_status(body, head.metadata).unwrap()
+    status_in(answer.unwrap())
 }
 
 #[tokio::test]

@@ -3,138 +3,21 @@
 
 mod common;
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use iip_core::{
-    CallError, CallErrorKind, CallOptions, Channel, Client, ClientConfig, Execution, Limits,
-};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use iip_core::{CallError, CallErrorKind, CallOptions, ClientConfig, Execution, Limits};
+use tokio::io::AsyncReadExt;
 
 use common::alone::alone;
 use common::frame::RawFrame;
 use common::generate::lin;
-use common::peer::{Flooded, Peer, accepted, flood, listener, narrow_listener};
-use common::{GUARD, SERVED, grown_since, resident_bytes, started, within};
+use common::peer::{Flooded, Peer, accepted, flood, listener, narrow_listener, sent};
+use common::victim::{Pending, Victim, honest, soon};
+use common::{GUARD, MIB, SERVED, assert_grown_less, resident_bytes, started, within};
 
-const MIB: usize = 1 << 20;
 /// A time limit that is over soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(200);
-
-/// Our client, connected to a server that is about to misbehave.
-struct Victim {
-    listener: TcpListener,
-    client: Client,
-}
-
-impl Victim {
-    /// A client and the raw stream of its first connection, on which it has asked for its first channel.
-    async fn connect(config: ClientConfig) -> (Self, TcpStream) {
-        Self::connect_to(listener().await, config).await
-    }
-
-    async fn connect_to(
-        (listener, addr): (TcpListener, SocketAddr),
-        config: ClientConfig,
-    ) -> (Self, TcpStream) {
-        let client = config.connect_lazy(addr.to_string()).expect("an address");
-        // Connecting has succeeded when the first channel is granted or refused, which is the attacker's to do.
-        let first = client.clone();
-        tokio::spawn(async move { first.connection(Instant::now() + GUARD).await });
-        let stream = accepted(&listener).await;
-        (Self { listener, client }, stream)
-    }
-
-    /// The same, with a peer that reads frames.
-    async fn with_peer(config: ClientConfig) -> (Self, Peer) {
-        let (victim, stream) = Self::connect(config).await;
-        (victim, Peer::over(stream))
-    }
-
-    /// The same, with one channel leased to the caller.
-    async fn with_channel(config: ClientConfig) -> (Self, Peer, Channel) {
-        let (victim, mut peer) = Self::with_peer(config).await;
-        let channel = victim.granted_channel(&mut peer, 1).await;
-        (victim, peer, channel)
-    }
-
-    /// Asks for a channel and is granted `id`.
-    async fn granted_channel(&self, peer: &mut Peer, id: u32) -> Channel {
-        let asked = self.asks_for_channel();
-        assert_eq!(peer.frame().await, RawFrame::new_channel());
-        peer.send_frame(&RawFrame::grant(id)).await;
-        let channel = soon("a channel", asked).await.expect("it was granted");
-        assert_eq!(channel.id().0, id);
-        channel
-    }
-
-    /// On the wire that is seen only when there is none to be had already.
-    fn asks_for_channel(&self) -> Pending<Channel> {
-        let client = self.client.clone();
-        tokio::spawn(async move { client.open_channel().await })
-    }
-
-    /// A call through the pool.
-    fn calls(&self, path: &'static str, body: impl Into<Bytes>) -> Pending<Bytes> {
-        let (client, body) = (self.client.clone(), body.into());
-        tokio::spawn(async move { client.request(path, body).await })
-    }
-
-    /// The proof after every attack: the next call goes over a new connection and is answered, soon.
-    async fn is_served_by_a_new_connection(&self) {
-        let call = tokio::spawn(patiently(self.client.clone()));
-        let serve = async {
-            let mut peer = Peer::over(accepted(&self.listener).await);
-            honest(&mut peer, 0, 1).await;
-            assert_eq!(call.await.expect("no panic"), "are you there");
-        };
-        tokio::time::timeout(SERVED, serve)
-            .await
-            .expect("a new connection serves within two seconds");
-    }
-}
-
-/// Calls until it works: right behind a failed attempt to connect calls fail at once, not sent, for a short while.
-async fn patiently(client: Client) -> Bytes {
-    loop {
-        match client.request("/echo", "are you there").await {
-            Ok(answer) => return answer,
-            Err(error) => assert!(
-                matches!(error.kind(), CallErrorKind::Connect { .. }),
-                "{error}"
-            ),
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-/// Grants channels from the one behind `granted` on, and echoes, until `calls` calls are answered.
-async fn honest(peer: &mut Peer, mut granted: u32, mut calls: usize) {
-    while calls > 0 {
-        let frame = peer.frame().await;
-        if frame.path == b"/sys/new_channel" {
-            granted += 1;
-            peer.send_frame(&RawFrame::grant(granted)).await;
-        } else {
-            peer.send_frame(&RawFrame::answer(&frame.path, frame.channel, &frame.body))
-                .await;
-            calls -= 1;
-        }
-    }
-}
-
-type Pending<T> = JoinHandle<Result<T, CallError>>;
-
-/// The outcome of a call, which must be there long before the ten seconds of a call's default timeout.
-async fn soon<T>(what: &str, pending: Pending<T>) -> Result<T, CallError> {
-    match tokio::time::timeout(SERVED, pending).await {
-        Ok(outcome) => outcome.expect("no panic"),
-        Err(_) => panic!("{what}: no outcome within {SERVED:?}"),
-    }
-}
 
 /// The call must fail soon, because its connection is gone.
 async fn lost<T>(what: &str, pending: Pending<T>) -> CallError {
@@ -307,12 +190,11 @@ async fn a_grant_that_makes_no_sense_fails_those_who_wait_at_once() {
     ];
     for grant in grants {
         let what = &grant[..grant.len().min(60)];
+        let answer = RawFrame::answer("/sys/new_channel", 0, grant);
         let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
         let asked = victim.asks_for_channel();
         let called = started(victim.client.request("/echo", "x")).await;
-        assert_eq!(peer.frame().await, RawFrame::new_channel());
-        peer.send_frame(&RawFrame::answer("/sys/new_channel", 0, grant))
-            .await;
+        peer.answers_new_channel(&answer).await;
         let error = soon(what, asked).await.expect_err(what);
         assert_eq!(error.execution(), Execution::NotSent, "{what}: {error}");
         drop(called);
@@ -324,9 +206,7 @@ async fn a_grant_that_makes_no_sense_fails_those_who_wait_at_once() {
         let call = tokio::spawn(channel.request("/echo", "x"));
         assert_eq!(peer.frame().await, RawFrame::request("/echo", 1, "x"));
         let asked = victim.asks_for_channel();
-        assert_eq!(peer.frame().await, RawFrame::new_channel());
-        peer.send_frame(&RawFrame::answer("/sys/new_channel", 0, grant))
-            .await;
+        peer.answers_new_channel(&answer).await;
         lost(what, asked).await;
         lost(what, call).await;
         peer.closed().await;
@@ -340,8 +220,7 @@ async fn a_second_grant_of_a_channel_in_use_ends_the_connection() {
     let call = tokio::spawn(channel.request("/echo", "mine"));
     assert_eq!(peer.frame().await.body, b"mine");
     let asked = victim.asks_for_channel();
-    assert_eq!(peer.frame().await, RawFrame::new_channel());
-    peer.send_frame(&RawFrame::grant(1)).await;
+    peer.grants(1).await;
     assert!(peer.closed().await.is_empty());
     lost("the one who asked", asked).await;
     lost("the one who has it", call).await;
@@ -368,8 +247,7 @@ async fn refused_channels_leave_the_ones_there_are_in_use() {
     let calls: Vec<_> = (0..20)
         .map(|n: u32| victim.calls("/echo", n.to_string()))
         .collect();
-    assert_eq!(peer.frame().await, RawFrame::new_channel());
-    peer.send_frame(&RawFrame::grant(1)).await;
+    peer.grants(1).await;
     let mut answered = 0;
     while answered < 20 {
         let frame = peer.frame().await;
@@ -499,12 +377,10 @@ async fn a_call_that_is_never_answered_times_out_and_takes_nobody_with_it() {
             .request_with("/never", "x", CallOptions::new().timeout(SHORT))
             .await
     });
-    assert_eq!(peer.frame().await, RawFrame::new_channel());
-    peer.send_frame(&RawFrame::grant(1)).await;
+    peer.grants(1).await;
     assert_eq!(peer.frame().await.path, b"/never");
     let other = victim.calls("/echo", "other");
-    assert_eq!(peer.frame().await, RawFrame::new_channel());
-    peer.send_frame(&RawFrame::grant(2)).await;
+    peer.grants(2).await;
     let request = peer.frame().await;
     assert_eq!(
         request,
@@ -665,8 +541,7 @@ async fn a_server_that_floods_does_not_hold_up_the_timeouts_of_others() {
             .request_with("/timed", "x", CallOptions::new().timeout(SHORT))
             .await
     });
-    assert_eq!(peer.frame().await, RawFrame::new_channel());
-    peer.send_frame(&RawFrame::grant(3)).await;
+    peer.grants(3).await;
     assert_eq!(peer.frame().await.path, b"/timed");
     let taking = tokio::spawn(async move {
         let mut taken = 0;
@@ -718,11 +593,7 @@ fn a_declared_length_reserves_no_memory() {
             soon("the first answer", first).await.expect("an answer");
             held.push((victim, peer, channel, second));
         }
-        assert!(
-            grown_since(before) < 16 * MIB,
-            "grown by {} KiB",
-            grown_since(before) / 1024
-        );
+        assert_grown_less(before, 16 * MIB);
     });
 }
 
@@ -754,11 +625,7 @@ fn an_answer_without_end_fails_its_call_at_the_message_limit_and_nobody_else() {
             for _ in 0..1600 {
                 peer.send(&more).await;
             }
-            assert!(
-                grown_since(before) < 8 * MIB,
-                "grown by {} KiB",
-                grown_since(before) / 1024
-            );
+            assert_grown_less(before, 8 * MIB);
             peer.send_frame(&RawFrame::new(7, "/endless", 1, "end"))
                 .await;
             // The same connection, the same channel.
@@ -782,8 +649,7 @@ fn a_streamed_answer_that_nobody_takes_is_bounded_or_ended() {
         || async {
             let config = ClientConfig::new().limits(Limits::default().max_message_bytes(4 * MIB));
             let (victim, mut peer) = Victim::with_peer(config).await;
-            assert_eq!(peer.frame().await, RawFrame::new_channel());
-            peer.send_frame(&RawFrame::grant(1)).await;
+            peer.grants(1).await;
             let mut parts = within("the stream", victim.client.stream("/endless", "x"))
                 .await
                 .expect("connected");
@@ -804,11 +670,7 @@ fn a_streamed_answer_that_nobody_takes_is_bounded_or_ended() {
                 soon("the neighbour", call).await.expect("an answer"),
                 "neighbour"
             );
-            assert!(
-                grown_since(before) < 16 * MIB,
-                "grown by {} KiB",
-                grown_since(before) / 1024
-            );
+            assert_grown_less(before, 16 * MIB);
             // What was taken by then may be read, and then comes an error, not the end of the answer.
             let mut taken = 0;
             let error = loop {
@@ -847,11 +709,7 @@ fn an_answer_of_single_byte_frames_costs_what_it_weighs() {
                 .expect("no panic")
                 .expect("a legal answer");
             assert_eq!(answer.len(), FRAMES + 2);
-            assert!(
-                grown_since(before) < 8 * MIB,
-                "grown by {} KiB",
-                grown_since(before) / 1024
-            );
+            assert_grown_less(before, 8 * MIB);
         },
     );
 }
@@ -864,9 +722,7 @@ async fn a_server_that_does_not_read_fails_its_callers_after_the_time_limit() {
     within("the request for a channel", stream.read_exact(&mut asked))
         .await
         .expect("it comes");
-    within("the grant", stream.write_all(&RawFrame::grant(1).encode()))
-        .await
-        .expect("it is taken");
+    sent(&mut stream, &RawFrame::grant(1).encode()).await;
     // More than the buffers of the kernel take in both directions together.
     let body = Bytes::from(lin(1, 16 * MIB));
     let calls: Vec<_> = (0..4)
@@ -1016,11 +872,7 @@ fn a_flood_at_a_client_that_asked_for_nothing_is_not_read() {
                 }
                 other => panic!("not closed: {other:?}"),
             }
-            assert!(
-                grown_since(before) < 12 * MIB,
-                "grown by {} KiB",
-                grown_since(before) / 1024
-            );
+            assert_grown_less(before, 12 * MIB);
             victim.is_served_by_a_new_connection().await;
         },
     );

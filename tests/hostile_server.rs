@@ -6,8 +6,7 @@ mod common;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iip_core::{
@@ -15,15 +14,19 @@ use iip_core::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use common::alone::{alone, alone_under};
 use common::frame::RawFrame;
 use common::generate::lin;
-use common::peer::{Flooded, Peer, drained, flood, narrow_stream_to, reset, stream_to};
-use common::{SERVED, cpu_time, eventually, grown_since, resident_bytes, within, work_is_done};
+use common::peer::{
+    Flooded, Peer, drained, first_channel, flood, narrow_stream_to, reset, sent, stream_to,
+};
+use common::{
+    MIB, SERVED, assert_grown_less, bound, cpu_time, eventually, grown_since, resident_bytes,
+    within, work_is_done,
+};
 
-const MIB: usize = 1 << 20;
 /// A time limit that is over soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(200);
 const UNKNOWN_PATH: &str = r#"{"code":102,"message":"handle error"}"#;
@@ -38,31 +41,40 @@ struct Target {
 }
 
 /// Handlers that have started and not ended, whatever became of their callers.
+struct Running(watch::Sender<Count>);
+
 #[derive(Default)]
-struct Running {
-    now: AtomicUsize,
-    most: AtomicUsize,
-    started: AtomicUsize,
+struct Count {
+    now: usize,
+    most: usize,
+    started: usize,
 }
 
 impl Running {
     fn enter(self: &Arc<Self>) -> Leave {
-        self.started.fetch_add(1, Ordering::SeqCst);
-        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(now, Ordering::SeqCst);
+        self.0.send_modify(|count| {
+            count.started += 1;
+            count.now += 1;
+            count.most = count.most.max(count.now);
+        });
         Leave(self.clone())
     }
 
-    fn now(&self) -> usize {
-        self.now.load(Ordering::SeqCst)
-    }
-
     fn most(&self) -> usize {
-        self.most.load(Ordering::SeqCst)
+        self.0.borrow().most
     }
 
     fn started(&self) -> usize {
-        self.started.load(Ordering::SeqCst)
+        self.0.borrow().started
+    }
+
+    #[track_caller]
+    fn assert_at_most(&self, limit: usize) {
+        let most = self.most();
+        assert!(
+            most <= limit,
+            "{most} handlers ran at a time, allowed are {limit}"
+        );
     }
 }
 
@@ -70,7 +82,7 @@ struct Leave(Arc<Running>);
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Ordering::SeqCst);
+        self.0.0.send_modify(|count| count.now -= 1);
     }
 }
 
@@ -81,7 +93,7 @@ impl Target {
 
     async fn configured(configure: impl FnOnce(ServerConfig) -> ServerConfig) -> Self {
         let go = Arc::new(Semaphore::new(0));
-        let running = Arc::new(Running::default());
+        let running = Arc::new(Running(watch::Sender::default()));
         let (hold_go, hold_running) = (go.clone(), running.clone());
         let hold = move |request: Request| {
             let (go, leave) = (hold_go.clone(), hold_running.enter());
@@ -103,11 +115,7 @@ impl Target {
             .route("/count", handler_fn(count))
             .route("/hold", handler_fn(hold.clone()))
             .route("/stubborn", handler_fn(hold).on_cancel(OnCancel::RunToEnd));
-        let server = configure(config)
-            .bind("127.0.0.1:0")
-            .await
-            .expect("loopback has a free port");
-        let addr = server.local_addr().expect("a TCP server has an address");
+        let (server, addr) = bound(configure(config)).await;
         Self {
             addr,
             server,
@@ -139,30 +147,29 @@ impl Target {
     /// The same without anybody reading on our side, and with little room in the kernel for what is not read.
     async fn mute_stream(&self) -> TcpStream {
         let mut stream = narrow_stream_to(self.addr, 4096).await;
-        granted_one(&mut stream).await;
+        first_channel(&mut stream).await;
         stream
     }
 
     /// The same with a kernel that takes what it likes.
     async fn stream(&self) -> TcpStream {
         let mut stream = stream_to(self.addr).await;
-        granted_one(&mut stream).await;
+        first_channel(&mut stream).await;
         stream
     }
-}
 
-async fn granted_one(stream: &mut TcpStream) {
-    let (request, mut answer) = (
-        RawFrame::new_channel().encode(),
-        RawFrame::grant(1).encode(),
-    );
-    within("a grant", async {
-        stream.write_all(&request).await?;
-        stream.read_exact(&mut answer).await
-    })
-    .await
-    .expect("the server grants a channel");
-    assert_eq!(answer, RawFrame::grant(1).encode());
+    /// Has a handler wait for a permit, the only one that runs, on channel 1 of `peer`.
+    async fn hold(&self, peer: &mut Peer) {
+        peer.send_frame(&RawFrame::request("/hold", 1, "h")).await;
+        self.running_is("the handler runs", |now| now == 1).await;
+    }
+
+    /// Waits until as many handlers run as `enough` wants.
+    async fn running_is(&self, what: &str, enough: impl Fn(usize) -> bool) {
+        let mut count = self.running.0.subscribe();
+        let enough = count.wait_for(|count| enough(count.now));
+        within(what, enough).await.expect("the target lives");
+    }
 }
 
 async fn echo(request: Request) -> Result<Response, HandlerError> {
@@ -233,11 +240,7 @@ fn a_declared_length_reserves_no_memory() {
         }
         target.serves_others().await;
         // 50 connections with one read buffer of 64 KiB each; the declared bodies together are 800 MiB.
-        assert!(
-            grown_since(before) < 12 * MIB,
-            "grown by {} KiB",
-            grown_since(before) / 1024
-        );
+        assert_grown_less(before, 12 * MIB);
     });
 }
 
@@ -248,19 +251,13 @@ fn aborted_uploads_leave_no_memory_behind() {
         let mut upload = RawFrame::head(1, "/echo", 1, 16 << 20);
         upload.resize(upload.len() + MIB, b'u');
         for _ in 0..3 {
-            let stream = &mut target.stream().await;
-            stream
-                .write_all(&upload)
-                .await
-                .expect("the server takes a legal upload");
+            let mut stream = target.stream().await;
+            sent(&mut stream, &upload).await;
         }
         let before = resident_bytes();
         for round in 0..50 {
             let mut stream = target.stream().await;
-            stream
-                .write_all(&upload)
-                .await
-                .expect("the server takes a legal upload");
+            sent(&mut stream, &upload).await;
             if round % 2 == 0 {
                 reset(stream);
             }
@@ -354,10 +351,7 @@ async fn a_request_that_comes_byte_by_byte_is_answered() {
     request.extend(RawFrame::new(2, "/echo", 1, "te by ").encode());
     request.extend(RawFrame::new(3, "/echo", 1, "byte").encode());
     for byte in request {
-        stream
-            .write_all(&[byte])
-            .await
-            .expect("the server takes it");
+        sent(&mut stream, &[byte]).await;
     }
     let mut peer = Peer::over(stream);
     assert_eq!(
@@ -436,10 +430,12 @@ async fn a_violation_ends_the_work_of_its_connection_too() {
     let target = Target::start(Limits::default()).await;
     let mut peer = target.peer().await;
     peer.send_frame(&RawFrame::request("/hold", 1, "abc")).await;
-    eventually("the handler runs", || target.running.now() == 1).await;
+    target.running_is("the handler runs", |now| now == 1).await;
     peer.send_frame(&RawFrame::new(2, "/hold", 1, "abc")).await;
     peer.closed_in_silence().await;
-    eventually("the handler is stopped", || target.running.now() == 0).await;
+    target
+        .running_is("the handler is stopped", |now| now == 0)
+        .await;
     target.serves_others().await;
 }
 
@@ -474,14 +470,12 @@ async fn a_channel_that_was_never_granted_ends_the_connection_before_the_length_
 async fn a_new_channel_is_refused_in_band_while_too_many_are_in_use() {
     let target = Target::start(Limits::default().max_channels(4)).await;
     let mut peer = Peer::connect(target.addr).await;
-    for expected in 1..=5 {
-        assert_eq!(peer.open_channel().await, expected);
-    }
+    peer.open_channels(5).await;
     for channel in 1..=5 {
         peer.send_frame(&RawFrame::request("/hold", channel, "h"))
             .await;
     }
-    eventually("five handlers run", || target.running.now() == 5).await;
+    target.running_is("five handlers run", |now| now == 5).await;
     let refused = peer.call("/sys/new_channel", 0, "{}").await;
     assert_eq!(
         refused.body_text(),
@@ -499,9 +493,7 @@ async fn a_new_channel_is_refused_in_band_while_too_many_are_in_use() {
 async fn unfinished_requests_on_more_channels_than_allowed_end_the_connection() {
     let target = Target::start(Limits::default().max_channels(4)).await;
     let mut peer = Peer::connect(target.addr).await;
-    for expected in 1..=20 {
-        assert_eq!(peer.open_channel().await, expected);
-    }
+    peer.open_channels(20).await;
     for channel in 1..=20 {
         peer.send_frame(&RawFrame::new(0, "/echo", channel, "unfinished"))
             .await;
@@ -524,10 +516,7 @@ fn fifty_thousand_channels_at_rest_cost_no_memory_and_no_work() {
             let asking = tokio::spawn(async move {
                 let request = RawFrame::new_channel().encode().repeat(1000);
                 for _ in 0..CHANNELS / 1000 {
-                    writer
-                        .write_all(&request)
-                        .await
-                        .expect("the server takes it");
+                    sent(&mut writer, &request).await;
                 }
                 writer
             });
@@ -538,21 +527,14 @@ fn fifty_thousand_channels_at_rest_cost_no_memory_and_no_work() {
             let using = tokio::spawn(async move {
                 for channel in 1..=CHANNELS {
                     let request = RawFrame::request("/echo", channel, "used").encode();
-                    writer
-                        .write_all(&request)
-                        .await
-                        .expect("the server takes it");
+                    sent(&mut writer, &request).await;
                 }
                 writer
             });
             frames_come(&mut reader, CHANNELS as usize).await;
             let _writer = within("using the channels", using).await.expect("no panic");
             target.serves_others().await;
-            assert!(
-                grown_since(before) < 16 * MIB,
-                "grown by {} KiB",
-                grown_since(before) / 1024
-            );
+            assert_grown_less(before, 16 * MIB);
             uses_no_cpu().await;
         },
     );
@@ -602,21 +584,13 @@ async fn deleting_and_opening_channels_does_not_escape_the_limit_on_running_call
             break;
         }
     }
-    eventually("the handlers run", || target.running.now() > 0).await;
+    target.running_is("the handlers run", |now| now > 0).await;
     target.serves_others().await;
-    assert!(
-        target.running.most() <= LIMIT,
-        "{} handlers ran at a time",
-        target.running.most()
-    );
+    target.running.assert_at_most(LIMIT);
     target.go.add_permits(1000);
     drop(stream);
-    eventually("the handlers end", || target.running.now() == 0).await;
-    assert!(
-        target.running.most() <= LIMIT,
-        "{} handlers ran at a time",
-        target.running.most()
-    );
+    target.running_is("the handlers end", |now| now == 0).await;
+    target.running.assert_at_most(LIMIT);
     target.serves_others().await;
 }
 
@@ -625,17 +599,19 @@ async fn a_connection_that_is_reset_while_it_is_held_back_takes_its_handlers_wit
     const LIMIT: usize = 8;
     let target = Target::start(Limits::default().max_calls(LIMIT)).await;
     let mut peer = Peer::connect(target.addr).await;
-    for channel in 1..=100 {
-        assert_eq!(peer.open_channel().await, channel);
-    }
+    peer.open_channels(100).await;
     // At the limit the server stops working on this connection; it must not stop watching it.
     for channel in 1..=100 {
         peer.send_frame(&RawFrame::request("/hold", channel, "h"))
             .await;
     }
-    eventually("the handlers run", || target.running.now() >= LIMIT).await;
+    target
+        .running_is("the handlers run", |now| now >= LIMIT)
+        .await;
     peer.reset().await;
-    eventually("the handlers are stopped", || target.running.now() == 0).await;
+    target
+        .running_is("the handlers are stopped", |now| now == 0)
+        .await;
     target.serves_others().await;
 }
 
@@ -654,7 +630,9 @@ async fn a_batch_of_requests_starts_no_more_handlers_than_allowed() {
         .flat_map(|channel| RawFrame::request("/hold", channel, "h").encode())
         .collect();
     peer.send(&batch).await;
-    eventually("the handlers run", || target.running.now() >= LIMIT).await;
+    target
+        .running_is("the handlers run", |now| now >= LIMIT)
+        .await;
     target.serves_others().await;
     target.go.add_permits(1000);
     for _ in 0..1000 {
@@ -664,11 +642,7 @@ async fn a_batch_of_requests_starts_no_more_handlers_than_allowed() {
             "every request is answered in the end"
         );
     }
-    assert!(
-        target.running.most() <= LIMIT,
-        "{} handlers ran at a time, allowed are {LIMIT}",
-        target.running.most()
-    );
+    target.running.assert_at_most(LIMIT);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -676,17 +650,15 @@ async fn a_connection_that_is_reset_takes_its_handlers_with_it() {
     let target = Target::start(Limits::default()).await;
     for _ in 0..300 {
         let mut stream = target.stream().await;
-        stream
-            .write_all(&RawFrame::request("/hold", 1, "h").encode())
-            .await
-            .expect("the server takes it");
+        sent(&mut stream, &RawFrame::request("/hold", 1, "h").encode()).await;
         reset(stream);
     }
     target.serves_others().await;
-    eventually("the handlers of dead connections are stopped", || {
-        target.running.now() == 0
-    })
-    .await;
+    target
+        .running_is("the handlers of dead connections are stopped", |now| {
+            now == 0
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -695,10 +667,11 @@ async fn handlers_that_outlive_their_connections_are_counted_until_they_end() {
     let target = Target::configured(|config| config.max_running_calls(LIMIT)).await;
     for _ in 0..200 {
         let mut stream = target.stream().await;
-        stream
-            .write_all(&RawFrame::request("/stubborn", 1, "h").encode())
-            .await
-            .expect("the server takes it");
+        sent(
+            &mut stream,
+            &RawFrame::request("/stubborn", 1, "h").encode(),
+        )
+        .await;
         reset(stream);
     }
     target.serves_others_at_its_limit().await;
@@ -708,7 +681,7 @@ async fn handlers_that_outlive_their_connections_are_counted_until_they_end() {
         target.running.started()
     );
     target.go.add_permits(200);
-    eventually("the handlers end", || target.running.now() == 0).await;
+    target.running_is("the handlers end", |now| now == 0).await;
     target.serves_others().await;
 }
 
@@ -820,9 +793,7 @@ async fn cancelling_calls_does_not_escape_the_limits_on_running_calls() {
     })
     .await;
     let mut peer = Peer::connect(target.addr).await;
-    for channel in 1..=200 {
-        assert_eq!(peer.open_channel().await, channel);
-    }
+    peer.open_channels(200).await;
     controlling(&mut peer, &[0, 0]).await;
     // The rapid reset of HTTP/2 as this protocol has it; half of the handlers do not stop when they are told.
     for channel in 2..=200 {
@@ -837,18 +808,14 @@ async fn cancelling_calls_does_not_escape_the_limits_on_running_calls() {
             .await;
     }
     target.serves_others_at_its_limit().await;
-    assert!(
-        target.running.most() <= LIMIT,
-        "{} handlers ran at a time",
-        target.running.most()
-    );
+    target.running.assert_at_most(LIMIT);
     target.go.add_permits(1000);
     // Every request has its answer in the end, or the order of its channel would be lost.
     for _ in 2..=200 {
         let answer = peer.frame().await;
         assert_eq!(answer.status, 5, "{answer:?}");
     }
-    eventually("the handlers end", || target.running.now() == 0).await;
+    target.running_is("the handlers end", |now| now == 0).await;
     target.serves_others().await;
 }
 
@@ -866,19 +833,13 @@ fn a_request_without_end_costs_no_more_than_the_message_limit_and_is_refused_onc
             let body = vec![b'b'; 64 * 1024];
             let first = RawFrame::new(0, "/len", 1, &body).encode();
             let more = RawFrame::new(2, "/len", 1, &body).encode();
-            within("the first frame", stream.write_all(&first))
-                .await
-                .expect("the server takes it");
+            sent(&mut stream, &first).await;
             let flooded = flood(&mut stream, &more, 1600, SERVED).await;
             assert!(
                 matches!(flooded, Flooded::Taken),
                 "100 MiB are skipped, not refused: {flooded:?}"
             );
-            assert!(
-                grown_since(before) < 8 * MIB,
-                "grown by {} KiB",
-                grown_since(before) / 1024
-            );
+            assert_grown_less(before, 8 * MIB);
             let mut peer = Peer::over(stream);
             peer.send_frame(&RawFrame::new(3, "/len", 1, "end")).await;
             let answer = peer.frame().await;
@@ -907,9 +868,7 @@ fn a_request_of_single_byte_frames_costs_what_it_weighs() {
             let before = resident_bytes();
             let mut stream = target.stream().await;
             let first = RawFrame::new(0, "/", 1, "x").encode();
-            within("the first frame", stream.write_all(&first))
-                .await
-                .expect("the server takes it");
+            sent(&mut stream, &first).await;
             let thousand = RawFrame::new(2, "/", 1, "x").encode().repeat(1000);
             let flooded = flood(&mut stream, &thousand, FRAMES / 1000, SERVED).await;
             assert!(
@@ -917,11 +876,7 @@ fn a_request_of_single_byte_frames_costs_what_it_weighs() {
                 "a legal request: {flooded:?}"
             );
             target.serves_others().await;
-            assert!(
-                grown_since(before) < 8 * MIB,
-                "grown by {} KiB",
-                grown_since(before) / 1024
-            );
+            assert_grown_less(before, 8 * MIB);
             let mut peer = Peer::over(stream);
             peer.send_frame(&RawFrame::new(3, "/", 1, "x")).await;
             assert_eq!(peer.frame().await.body_text(), UNKNOWN_PATH);
@@ -949,11 +904,7 @@ fn unfinished_requests_share_one_budget_and_its_breach_ends_the_connection() {
                 peer.send_frame(&RawFrame::new(0, "/echo", channel, &body))
                     .await;
             }
-            assert!(
-                grown_since(before) < 20 * MIB,
-                "grown by {} KiB",
-                grown_since(before) / 1024
-            );
+            assert_grown_less(before, 20 * MIB);
             target.serves_others().await;
             peer.closed_in_silence().await;
             target.serves_others().await;
@@ -970,10 +921,8 @@ fn requests_that_wait_their_turn_are_counted_with_all_they_cost() {
             target.serves_others().await;
             let mut stream = target.stream().await;
             let held = RawFrame::request("/hold", 1, "h").encode();
-            within("the request that holds the others", stream.write_all(&held))
-                .await
-                .expect("the server takes it");
-            eventually("the handler runs", || target.running.now() == 1).await;
+            sent(&mut stream, &held).await;
+            target.running_is("the handler runs", |now| now == 1).await;
             let before = resident_bytes();
             // Two bytes each that count as data; what is kept of each costs many times that.
             let thousand = RawFrame::request("/", 1, "x").encode().repeat(1000);
@@ -1002,8 +951,7 @@ fn small_requests_that_wait_do_not_pin_the_buffers_they_came_in() {
             let target = Target::start(Limits::default()).await;
             let mut peer = target.peer().await;
             assert_eq!(peer.open_channel().await, 2);
-            peer.send_frame(&RawFrame::request("/hold", 1, "h")).await;
-            eventually("the handler runs", || target.running.now() == 1).await;
+            target.hold(&mut peer).await;
             let before = resident_bytes();
             // Each waits in the company of 60 KiB that are dealt with at once.
             let mut round = RawFrame::request("/echo", 1, "wait").encode();
@@ -1012,11 +960,7 @@ fn small_requests_that_wait_do_not_pin_the_buffers_they_came_in() {
                 peer.send(&round).await;
                 assert_eq!(peer.frame().await, RawFrame::answer("/len", 2, "61440"));
             }
-            assert!(
-                grown_since(before) < 12 * MIB,
-                "grown by {} KiB",
-                grown_since(before) / 1024
-            );
+            assert_grown_less(before, 12 * MIB);
             target.go.add_permits(1);
             assert_eq!(peer.frame().await, RawFrame::answer("/hold", 1, "h"));
             for _ in 0..ROUNDS {
@@ -1033,14 +977,7 @@ fn small_requests_that_wait_do_not_pin_the_buffers_they_came_in() {
 fn unread_answers_to_bad_paths_are_held_back_and_then_the_connection_is_closed() {
     alone(
         "unread_answers_to_bad_paths_are_held_back_and_then_the_connection_is_closed",
-        || async {
-            let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
-            answers_nobody_reads(
-                &target,
-                &RawFrame::request("/no/such/path", 1, "x").encode(),
-            )
-            .await;
-        },
+        || answers_nobody_reads(RawFrame::request("/no/such/path", 1, "x")),
     );
 }
 
@@ -1048,10 +985,7 @@ fn unread_answers_to_bad_paths_are_held_back_and_then_the_connection_is_closed()
 fn unread_grants_are_held_back_and_then_the_connection_is_closed() {
     alone(
         "unread_grants_are_held_back_and_then_the_connection_is_closed",
-        || async {
-            let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
-            answers_nobody_reads(&target, &RawFrame::new_channel().encode()).await;
-        },
+        || answers_nobody_reads(RawFrame::new_channel()),
     );
 }
 
@@ -1059,24 +993,18 @@ fn unread_grants_are_held_back_and_then_the_connection_is_closed() {
 fn unread_large_answers_are_held_back_and_then_the_connection_is_closed() {
     alone(
         "unread_large_answers_are_held_back_and_then_the_connection_is_closed",
-        || async {
-            let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
-            answers_nobody_reads(
-                &target,
-                &RawFrame::request("/big?n=100000", 1, "x").encode(),
-            )
-            .await;
-        },
+        || answers_nobody_reads(RawFrame::request("/big?n=100000", 1, "x")),
     );
 }
 
 /// Sends `request` for ever and reads nothing.
-async fn answers_nobody_reads(target: &Target, request: &[u8]) {
+async fn answers_nobody_reads(request: RawFrame) {
+    let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
     target.serves_others().await;
     let mut stream = target.mute_stream().await;
     let before = resident_bytes();
     // More than the buffers of the kernel take in both directions together.
-    let flooded = flood(&mut stream, &request.repeat(100), 10_000, SERVED).await;
+    let flooded = flood(&mut stream, &request.encode().repeat(100), 10_000, SERVED).await;
     // The default bound is 1 MiB of unsent answers, and one answer more; the rest is the flood's own.
     assert!(
         grown_since(before) < 12 * MIB,
@@ -1099,12 +1027,9 @@ async fn a_reader_that_is_slow_but_moves_gets_everything() {
     const SIZE: usize = 16 * MIB;
     let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
     let mut stream = narrow_stream_to(target.addr, 128 * 1024).await;
-    granted_one(&mut stream).await;
+    first_channel(&mut stream).await;
     let request = RawFrame::request(format!("/big?n={SIZE}"), 1, "x").encode();
-    stream
-        .write_all(&request)
-        .await
-        .expect("the server takes it");
+    sent(&mut stream, &request).await;
     let head = RawFrame::head(5, "/big", 1, u32::try_from(SIZE).expect("16 MiB"));
     let mut left = head.len() + SIZE;
     let mut buffer = vec![0; 256 * 1024];
@@ -1198,8 +1123,7 @@ async fn a_body_that_moves_is_waited_for_longer_than_the_limit() {
 async fn a_silent_connection_is_closed_and_one_with_a_call_under_way_is_not() {
     let target = Target::start(Limits::default().idle_timeout(SHORT)).await;
     let mut busy = target.peer().await;
-    busy.send_frame(&RawFrame::request("/hold", 1, "h")).await;
-    eventually("the handler runs", || target.running.now() == 1).await;
+    target.hold(&mut busy).await;
     let mut silent = Peer::connect(target.addr).await;
     // In good manners: a status 8 may come before the end.
     let last = silent.closed().await;
@@ -1241,23 +1165,35 @@ async fn a_connection_cut_in_the_middle_of_a_request_is_closed_at_once() {
 
 // ---- floods
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_connections_than_allowed_are_refused_and_later_ones_served() {
-    const LIMIT: usize = 8;
-    let target = Target::configured(|config| config.max_connections(LIMIT)).await;
-    let mut allowed = Vec::new();
-    for _ in 0..LIMIT {
-        allowed.push(target.peer().await);
+impl Target {
+    /// Makes as many connections as are allowed, and shows that `more` are refused.
+    async fn allows_no_more_than(&self, limit: usize, more: usize) -> Vec<Peer> {
+        let mut allowed = Vec::new();
+        for _ in 0..limit {
+            allowed.push(self.peer().await);
+        }
+        for _ in 0..more {
+            Peer::connect(self.addr).await.closed_in_silence().await;
+        }
+        allowed
     }
-    for _ in 0..50 {
-        Peer::connect(target.addr).await.closed_in_silence().await;
-    }
-    for peer in &mut allowed {
+}
+
+async fn are_still_served(peers: &mut [Peer]) {
+    for peer in peers {
         assert_eq!(
             peer.call("/echo", 1, "still here").await.body,
             b"still here"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_connections_than_allowed_are_refused_and_later_ones_served() {
+    const LIMIT: usize = 8;
+    let target = Target::configured(|config| config.max_connections(LIMIT)).await;
+    let mut allowed = target.allows_no_more_than(LIMIT, 50).await;
+    are_still_served(&mut allowed).await;
     for mut peer in allowed {
         peer.reset().await;
     }
@@ -1280,13 +1216,7 @@ async fn more_connections_than_allowed_are_refused_and_later_ones_served() {
 async fn one_address_cannot_take_the_connections_of_others() {
     const LIMIT: usize = 4;
     let target = Target::configured(|config| config.max_connections_per_peer(LIMIT)).await;
-    let mut allowed = Vec::new();
-    for _ in 0..LIMIT {
-        allowed.push(target.peer().await);
-    }
-    for _ in 0..20 {
-        Peer::connect(target.addr).await.closed_in_silence().await;
-    }
+    let mut allowed = target.allows_no_more_than(LIMIT, 20).await;
     // All of 127.0.0.0/8 is this machine.
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket
@@ -1296,12 +1226,7 @@ async fn one_address_cannot_take_the_connections_of_others() {
     let mut other = Peer::over(stream.expect("the server listens"));
     assert_eq!(other.open_channel().await, 1);
     assert_eq!(other.call("/echo", 1, "other").await.body, b"other");
-    for peer in &mut allowed {
-        assert_eq!(
-            peer.call("/echo", 1, "still here").await.body,
-            b"still here"
-        );
-    }
+    are_still_served(&mut allowed).await;
 }
 
 #[test]
@@ -1370,10 +1295,7 @@ async fn a_flood_of_small_frames_leaves_time_for_other_connections() {
     let flooding = tokio::spawn(async move {
         let thousand = RawFrame::request("/echo", 1, "x").encode().repeat(1000);
         for _ in 0..FRAMES / 1000 {
-            writer
-                .write_all(&thousand)
-                .await
-                .expect("the server takes it");
+            sent(&mut writer, &thousand).await;
         }
         writer
     });
@@ -1389,16 +1311,41 @@ async fn a_flood_of_small_frames_leaves_time_for_other_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_the_protocols_own_requests_is_answered_at_the_limited_rate() {
+    const PER_SECOND: usize = 200;
+    const SECONDS: usize = 3;
+    let target = Target::start(Limits::default().max_control_requests(PER_SECOND as u32)).await;
+    let mut peer = target.peer().await;
+    let hello = RawFrame::request("/sys/hello", 0, "{\"iip\":1}").encode();
+    let open = RawFrame::request("/sys/new_channel", 0, "{}").encode();
+    let begun = Instant::now();
+    peer.send(&[hello, open].concat().repeat(PER_SECOND * SECONDS / 2))
+        .await;
+    for seen in 1..=PER_SECOND * SECONDS {
+        peer.frame().await;
+        // The server's second may have begun up to a second before.
+        let most = PER_SECOND * (begun.elapsed().as_secs() as usize + 2);
+        assert!(seen <= most, "{seen} answers after {:?}", begun.elapsed());
+        if seen.is_multiple_of(PER_SECOND) {
+            target.serves_others().await;
+        }
+    }
+    let least = Duration::from_secs(SECONDS as u64 - 2);
+    assert!(begun.elapsed() >= least, "{SECONDS} seconds' worth at once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_stops_although_hostile_connections_are_open() {
     let target = Target::start(Limits::default()).await;
     let mut half = target.peer().await;
     half.send(&RawFrame::head(1, "/echo", 1, 100)).await;
     let mut held = target.peer().await;
-    held.send_frame(&RawFrame::request("/hold", 1, "h")).await;
-    eventually("the handler runs", || target.running.now() == 1).await;
+    target.hold(&mut held).await;
     let mute = target.mute_stream().await;
     within("stopping", target.server.shutdown(SHORT)).await;
-    eventually("the handler is stopped", || target.running.now() == 0).await;
+    target
+        .running_is("the handler is stopped", |now| now == 0)
+        .await;
     half.closed().await;
     held.closed().await;
     drop(mute);

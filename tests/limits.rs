@@ -14,6 +14,7 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, Semaphore};
 
+use common::calls::{port, serve_with};
 use common::{started, within};
 
 /// No deadline ends a call in these tests.
@@ -71,8 +72,7 @@ impl Store for Shelf {
     }
 
     async fn port(&self, ctx: &CallContext) -> Result<u16, Status> {
-        let addr = ctx.peer().and_then(|peer| peer.addr());
-        Ok(addr.map_or(0, |addr| addr.port()))
+        port(ctx)
     }
 }
 
@@ -93,12 +93,8 @@ impl Fixture {
             gate: Arc::clone(&gate),
             entered: Arc::clone(&entered),
         };
-        let server = server
-            .service(StoreServer::new(shelf))
-            .bind("127.0.0.1:0")
-            .await
-            .unwrap();
-        let client = client.timeout(LONG).connect(server.target()).await.unwrap();
+        let (server, client) =
+            serve_with(StoreServer::new(shelf), server, client.timeout(LONG)).await;
         Self {
             server,
             store: StoreClient::new(client),

@@ -5,14 +5,14 @@
 mod common;
 
 use bytes::{BufMut, BytesMut};
-use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::{Outcome, ReplyHead, read_status};
 use iip_rpc::{
-    CallContext, CallOptions, Client, Code, Execution, Metadata, MethodError, ReplyMetadata,
-    Server, Service, Status, service,
+    CallContext, CallOptions, Code, Execution, Metadata, MethodError, ReplyMetadata, Server,
+    Status, service,
 };
 use serde::{Deserialize, Serialize};
 
+use common::calls::{current, serve, serve_json};
 use common::within;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
@@ -60,7 +60,7 @@ impl Desk {
 
 impl Headers for Desk {
     async fn received(&self) -> Result<Vec<(String, Vec<u8>)>, Status> {
-        let ctx = CallContext::current().ok_or_else(|| Status::internal("no context"))?;
+        let ctx = current()?;
         Ok(Self::entries(&ctx))
     }
 
@@ -97,16 +97,6 @@ impl Headers for Desk {
     ) -> Result<Vec<(String, Vec<u8>)>, Status> {
         self.next()?.received_by(ctx).await
     }
-}
-
-async fn serve(service: impl Service + Send + 'static) -> (Server, Client) {
-    let server = Server::builder()
-        .service(service)
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
-    let client = Client::connect(server.target()).await.unwrap();
-    (server, client)
 }
 
 async fn desk() -> (Server, HeadersClient) {
@@ -181,9 +171,7 @@ async fn what_a_handler_sends_with_its_answer_reaches_the_caller() {
 
 #[tokio::test]
 async fn metadata_travels_with_the_json_codec_too() {
-    let (server, _) = desk().await;
-    let client = Client::builder().codec(CodecId::JSON);
-    let client = client.connect(server.target()).await.unwrap();
+    let (_server, client) = serve_json(HeadersServer::new(Desk { next: None })).await;
     let reply = ReplyMetadata::new();
     let options = CallOptions::new().metadata("x-user", "ann").unwrap();
     let headers = HeadersClient::new(client).with_options(options.reply_metadata(&reply));

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use iip_rpc::{CallOptions, Client, Code, Execution, Limits, Server, Status, service};
 use tokio::net::TcpListener;
 
+use common::calls::{expect, lazy};
 use common::frame::RawFrame;
 use common::peer::{Peer, accepted, listener};
 use common::{SERVED, started, within};
@@ -65,15 +66,6 @@ async fn nowhere() -> SocketAddr {
     listener().await.1
 }
 
-#[track_caller]
-fn expect(status: &Status, code: Code, execution: Execution) {
-    assert_eq!(
-        (status.code(), status.execution()),
-        (code, execution),
-        "{status:?}"
-    );
-}
-
 /// Calls until there is an answer. Failures meanwhile must leave no doubt that the call did not run.
 async fn number_at_last(work: &WorkClient) -> u32 {
     let calls = async {
@@ -83,7 +75,7 @@ async fn number_at_last(work: &WorkClient) -> u32 {
                 Err(status) => {
                     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
                     assert!(status.execution().is_safe_to_repeat(), "{status:?}");
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    tokio::task::yield_now().await;
                 }
             }
         }
@@ -162,9 +154,8 @@ async fn a_call_to_nowhere_fails_within_its_time_whatever_the_pauses() {
 
 #[tokio::test]
 async fn a_server_that_accepts_and_says_nothing_costs_no_more_than_the_time_of_the_call() {
-    let (listener, addr) = listener().await;
-    let lazy = Client::builder().connect_lazy(addr.to_string()).unwrap();
-    let work = WorkClient::new(lazy).with_options(CallOptions::new().timeout(SHORT));
+    let (listener, client) = lazy(Client::builder()).await;
+    let work = WorkClient::new(client).with_options(CallOptions::new().timeout(SHORT));
     let began = Instant::now();
     let call = started(work.number()).await;
     let _silent = accepted(&listener).await;
@@ -188,12 +179,8 @@ async fn an_attempt_to_connect_has_a_limit_of_its_own_that_is_named() {
 
 #[tokio::test]
 async fn a_caller_that_gives_up_leaves_the_attempt_to_the_others() {
-    let (listener, addr) = listener().await;
-    let lazy = Client::builder()
-        .timeout(LONG)
-        .connect_lazy(addr.to_string())
-        .unwrap();
-    let work = WorkClient::new(lazy);
+    let (listener, client) = lazy(Client::builder().timeout(LONG)).await;
+    let work = WorkClient::new(client);
     let first = work.clone();
     let first = started(async move { first.number().await }).await;
     let second = work.clone();
@@ -341,9 +328,8 @@ async fn the_next_call_after_a_loss_makes_a_new_connection() {
 
 #[tokio::test]
 async fn a_server_that_closes_while_a_call_connects_fails_that_call_unsent() {
-    let (listener, addr) = listener().await;
-    let lazy = Client::builder().connect_lazy(addr.to_string()).unwrap();
-    let work = WorkClient::new(lazy);
+    let (listener, client) = lazy(Client::builder()).await;
+    let work = WorkClient::new(client);
     let call = started(work.number()).await;
     drop(accepted(&listener).await);
     let status = within("the refusal", call.finish()).await.unwrap_err();
@@ -395,6 +381,7 @@ async fn a_call_that_is_said_not_to_have_run_never_did() {
             ),
             Err(_) => in_doubt += 1,
         }
+        // The pause is the stimulus: the next call comes about when the idle time is over.
         let pause = idle + Duration::from_micros(u64::from(number % 40) * 10);
         tokio::time::sleep(pause).await;
     }

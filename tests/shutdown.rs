@@ -13,6 +13,7 @@ use iip_rpc::{Client, Code, Execution, Limits, Server, ServerBuilder, Status, se
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc};
 
+use common::calls::{expect, serve_with};
 use common::frame::RawFrame;
 use common::peer::{Peer, narrow_stream_to, stream_to};
 use common::{SERVED, started, within};
@@ -139,16 +140,8 @@ impl Fixture {
             gate: Arc::clone(&gate),
             free: Arc::clone(&free),
         };
-        let server = server
-            .service(WorkServer::new(shop))
-            .bind("127.0.0.1:0")
-            .await
-            .unwrap();
-        let client = Client::builder()
-            .timeout(LONG)
-            .connect(server.target())
-            .await
-            .unwrap();
+        let client = Client::builder().timeout(LONG);
+        let (server, client) = serve_with(WorkServer::new(shop), server, client).await;
         Self {
             addr: server.local_addr().unwrap(),
             server: Arc::new(server),
@@ -175,15 +168,6 @@ impl Fixture {
             began.elapsed()
         })
     }
-}
-
-#[track_caller]
-fn expect(status: &Status, code: Code, execution: Execution) {
-    assert_eq!(
-        (status.code(), status.execution()),
-        (code, execution),
-        "{status:?}"
-    );
 }
 
 #[tokio::test]

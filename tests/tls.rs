@@ -18,79 +18,17 @@ use iip_core::{
     CallError, CallErrorKind, Client, ClientConfig, ConnectionError, Execution, HandlerError,
     Limits, Request, Response, Server, handler_fn,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 
+use common::authority::Authority;
 use common::frame::RawFrame;
 use common::generate::lin;
-use common::peer::{Peer, accepted, drained, listener, stream_to};
-use common::{SERVED, eventually, within};
+use common::peer::{Peer, accepted, drained, first_channel, listener, sent, stream_to};
+use common::{SERVED, bound, eventually, within};
 
 /// A time limit that is over soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(300);
-
-/// A certificate authority.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-/// What an authority issues, as PEM, and the certificate as DER.
-struct Issued {
-    chain: String,
-    key: String,
-    der: Vec<u8>,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().expect("a key");
-        Self {
-            issuer: CertifiedIssuer::self_signed(params, key).expect("a root certificate"),
-        }
-    }
-
-    fn issue(&self, name: &str) -> Issued {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        Issued {
-            chain: certificate.pem(),
-            key: key.serialize_pem(),
-            der: certificate.der().to_vec(),
-        }
-    }
-
-    fn server(&self) -> ServerTls {
-        let issued = self.issue("localhost");
-        ServerTls::from_pem(issued.chain, issued.key).expect("a usable certificate")
-    }
-
-    /// A server that lets in only those this authority knows.
-    fn closed_server(&self) -> ServerTls {
-        self.server()
-            .client_roots_pem(self.issuer.pem())
-            .expect("usable roots")
-    }
-
-    /// Trusts this authority.
-    fn client(&self) -> ClientTls {
-        ClientTls::new()
-            .roots_pem(self.issuer.pem())
-            .expect("usable roots")
-    }
-
-    /// Trusts this authority, and shows a certificate that `other` issued.
-    fn client_known_to(&self, other: &Self) -> ClientTls {
-        let issued = other.issue("client");
-        self.client()
-            .identity_pem(issued.chain, issued.key)
-            .expect("a usable identity")
-    }
-}
 
 /// A server with TLS on a port of its own.
 struct Target {
@@ -129,11 +67,7 @@ impl Target {
         if let Some(tls) = tls {
             config = config.tls(tls);
         }
-        let server = config
-            .bind("127.0.0.1:0")
-            .await
-            .expect("loopback has a free port");
-        let addr = server.local_addr().expect("a TCP server has an address");
+        let (server, addr) = bound(config).await;
         Self {
             server,
             addr,
@@ -472,10 +406,7 @@ async fn a_tls_port_never_falls_back_to_plain() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server()).await;
     let mut stream = stream_to(target.addr).await;
-    stream
-        .write_all(&RawFrame::new_channel().encode())
-        .await
-        .expect("the kernel takes it");
+    sent(&mut stream, &RawFrame::new_channel().encode()).await;
     let mut answer = Vec::new();
     // The server may say goodbye with a TLS alert (record type 21), or reset.
     let _ = within("the end", stream.read_to_end(&mut answer)).await;
@@ -538,6 +469,7 @@ async fn a_handshake_that_drips_is_waited_for_no_longer_than_one_that_does_not()
             if writer.write_all(&[byte]).await.is_err() {
                 return;
             }
+            // Slowness is the attack here.
             tokio::time::sleep(SHORT / 10).await;
         }
     });
@@ -774,15 +706,7 @@ async fn the_server_says_goodbye_with_close_notify() {
         .connect(stream, Some("localhost"))
         .await
         .expect("a trusted server");
-    io.write_all(&RawFrame::new_channel().encode())
-        .await
-        .expect("the kernel takes it");
-    io.flush().await.expect("the kernel takes it");
-    let mut grant = RawFrame::grant(1).encode();
-    within("a grant", io.read_exact(&mut grant))
-        .await
-        .expect("a grant");
-    assert_eq!(grant, RawFrame::grant(1).encode());
+    first_channel(&mut io).await;
     let (mut rest, shutdown) = (Vec::new(), target.server.shutdown(SERVED));
     let both = async { tokio::join!(io.read_to_end(&mut rest), shutdown) };
     // Without close_notify this would be an error.

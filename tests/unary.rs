@@ -13,12 +13,13 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use iip_rpc::codec::CodecId;
-use iip_rpc::{CallContext, CallOptions, Client, Payload, Server, Service, Status, service};
+use iip_rpc::{CallContext, CallOptions, Client, Payload, Server, Status, service};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
+use common::calls::{current, port, serve, serve_json, serve_with};
 use common::within;
 
 #[service]
@@ -227,7 +228,7 @@ impl Circumstances for Witness {
     }
 
     async fn by_task(&self, key: String) -> Result<Seen, Status> {
-        let ctx = CallContext::current().ok_or_else(|| Status::internal("no context"))?;
+        let ctx = current()?;
         Ok(Seen::of(&ctx, &key))
     }
 
@@ -237,7 +238,7 @@ impl Circumstances for Witness {
     }
 
     async fn in_spawned_task(&self, scoped: bool) -> Result<bool, Status> {
-        let ctx = CallContext::current().ok_or_else(|| Status::internal("no context"))?;
+        let ctx = current()?;
         let look = async { CallContext::current().is_some() };
         let seen = if scoped {
             tokio::spawn(ctx.scope(look)).await
@@ -261,18 +262,6 @@ impl Meeting for Crowd {
         self.0.wait().await;
         Ok(number)
     }
-}
-
-async fn serve(service: impl Service + Send + 'static) -> (Server, Client) {
-    let server = Server::builder()
-        .service(service)
-        .bind("127.0.0.1:0")
-        .await
-        .expect("the server binds");
-    let client = Client::connect(server.target())
-        .await
-        .expect("the client connects");
-    (server, client)
 }
 
 fn all_bytes(len: usize) -> Vec<u8> {
@@ -338,12 +327,7 @@ async fn arguments_and_results_of_every_kind_arrive_as_they_were_sent() {
 
 #[tokio::test]
 async fn the_same_calls_work_with_the_json_codec() {
-    let (server, _client) = serve(EverythingServer::new(Mirror)).await;
-    let client = Client::builder()
-        .codec(CodecId::JSON)
-        .connect(server.target())
-        .await
-        .unwrap();
+    let (_server, client) = serve_json(EverythingServer::new(Mirror)).await;
     within("all calls", everything_works(client)).await;
 }
 
@@ -396,12 +380,9 @@ async fn an_unknown_codec_is_refused_before_anything_is_sent() {
 async fn several_services_share_one_port_and_one_connection() {
     let server = Server::builder()
         .service(GreeterServer::new(Polite))
-        .service(EverythingServer::new(Mirror))
-        .service(CounterServer::from_arc(Arc::new(Sum(1))))
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
-    let client = Client::connect(server.target()).await.unwrap();
+        .service(EverythingServer::new(Mirror));
+    let counter = CounterServer::from_arc(Arc::new(Sum(1)));
+    let (_server, client) = serve_with(counter, server, Client::builder()).await;
     let greeter = GreeterClient::new(client.clone());
     let mirror = EverythingClient::new(client.clone());
     let counter = CounterClient::new(client);
@@ -609,16 +590,9 @@ async fn small_calls_are_answered_while_large_ones_travel() {
 
 #[tokio::test]
 async fn calls_spread_over_several_connections() {
-    let server = Server::builder()
-        .service(PortsServer::new(Doorman))
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
-    let client = Client::builder()
-        .connections(3)
-        .connect(server.target())
-        .await
-        .unwrap();
+    let client = Client::builder().connections(3);
+    let ports = PortsServer::new(Doorman);
+    let (_server, client) = serve_with(ports, Server::builder(), client).await;
     let ports = PortsClient::new(client);
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..9 {
@@ -686,9 +660,6 @@ struct Doorman;
 
 impl Ports for Doorman {
     async fn mine(&self) -> Result<u16, Status> {
-        let ctx = CallContext::current().ok_or_else(|| Status::internal("no context"))?;
-        let addr = ctx.peer().and_then(|peer| peer.addr());
-        addr.map(|addr| addr.port())
-            .ok_or_else(|| Status::internal("no address"))
+        port(&current()?)
     }
 }

@@ -569,7 +569,12 @@ impl Client {
                         .saturating_mul(1 << state.failures.min(16))
                         .min(MAX_BACKOFF);
                     let pause = most.mul_f64(fastrand::f64());
-                    tracing::debug!(target = %inner.connector.describe(), %error, ?pause, "cannot connect");
+                    let causes =
+                        std::iter::successors(std::error::Error::source(&error), |cause| {
+                            cause.source()
+                        });
+                    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+                    tracing::debug!(target = %inner.connector.describe(), %error, ?causes, ?pause, "cannot connect");
                     state.failures += 1;
                     state.phase = Phase::Pausing {
                         until: clock::now() + pause,

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Instant;
@@ -121,6 +121,8 @@ pub(crate) struct Shared {
     /// The first channel was granted or refused, or the connection ended.
     pub(crate) ready: Notify,
     pub(crate) done: Notify,
+    /// Handlers that panicked.
+    pub(crate) panics: AtomicU32,
     alive: AtomicBool,
 }
 
@@ -140,6 +142,7 @@ impl Shared {
             peer,
             ready: Notify::new(),
             done: Notify::new(),
+            panics: AtomicU32::new(0),
             alive: AtomicBool::new(true),
         })
     }

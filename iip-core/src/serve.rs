@@ -567,7 +567,7 @@ impl Dispatcher {
                 if streams {
                     shared.lock().forget(channel);
                 }
-                Some(on_panic(&**handler, &route.path, &*panic, tag))
+                Some(on_panic(shared, &**handler, &route.path, &*panic, tag))
             }
         }
     }
@@ -589,7 +589,7 @@ impl Dispatcher {
             let result = CatchPanic(future).await;
             let body = match result {
                 Ok(result) => answer(result),
-                Err(panic) => Some(on_panic(&*handler, &path, &*panic, tag)),
+                Err(panic) => Some(on_panic(&answer_to, &*handler, &path, &*panic, tag)),
             };
             if let Some(body) = body {
                 answer_to.command(|state| state.answer(channel, serial, body));
@@ -671,7 +671,14 @@ fn or_no_response(body: Body) -> Body {
     }
 }
 
+/// Panics of one connection's handlers that are logged; a peer that knows how to cause them must not fill the log.
+const LOGGED_PANICS: u32 = 100;
+
+/// The most of a peer's or a handler's text that is logged, in bytes.
+const LOGGED_BYTES: usize = 128;
+
 fn on_panic(
+    shared: &Shared,
     handler: &dyn Handler,
     path: &RequestPath,
     panic: &(dyn Any + Send),
@@ -679,11 +686,22 @@ fn on_panic(
 ) -> Body {
     let text = panic
         .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or_default();
-    let path = &path.label[..path.label.len().min(128)];
-    tracing::error!(path = %path.escape_ascii(), panic = ?text, "handler panicked");
+    let shown = |text: &[u8]| {
+        text[..text.len().min(LOGGED_BYTES)]
+            .escape_ascii()
+            .to_string()
+    };
+    let count = shared.panics.fetch_add(1, Ordering::Relaxed);
+    if count < LOGGED_PANICS {
+        let (path, panic) = (shown(&path.label), shown(text.as_bytes()));
+        tracing::error!(%path, %panic, peer = ?shared.peer.addr(), "handler panicked");
+    }
+    if count + 1 == LOGGED_PANICS {
+        tracing::error!(peer = ?shared.peer.addr(), "further panics of this connection's handlers are not logged");
+    }
     catch_unwind(AssertUnwindSafe(|| handler.on_panic(tag)))
         .unwrap_or_else(|_| control::NO_RESPONSE.into())
 }

@@ -1,5 +1,6 @@
 //! Helpers of the integration tests: recorded transcripts, frames read and written independently of the code under
-//! test, raw peers on real sockets, and tests that need a process of their own.
+//! test, raw peers on real sockets, servers and clients under test, what is logged, and tests that need a process of
+//! their own.
 
 #![allow(
     dead_code,
@@ -7,17 +8,26 @@
 )]
 
 pub(crate) mod alone;
+pub(crate) mod authority;
+pub(crate) mod calls;
 pub(crate) mod frame;
 pub(crate) mod generate;
+pub(crate) mod logs;
 pub(crate) mod peer;
 pub(crate) mod transcript;
+pub(crate) mod victim;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use iip_core::{Server, ServerConfig};
 
 /// How long anything may take before a test gives up. No test waits this long when it passes: it only turns a hang
 /// into a failure, so it is generous enough for a busy machine.
 pub(crate) const GUARD: Duration = Duration::from_secs(20);
+
+pub(crate) const MIB: usize = 1 << 20;
 
 /// How soon a fresh connection must be served while, or right after, another one misbehaves.
 pub(crate) const SERVED: Duration = Duration::from_secs(2);
@@ -62,6 +72,16 @@ impl<F: Future> Started<F> {
     }
 }
 
+/// A raw server on a port of its own, and where that is.
+pub(crate) async fn bound(config: ServerConfig) -> (Server, SocketAddr) {
+    let server = config
+        .bind("127.0.0.1:0")
+        .await
+        .expect("loopback has a free port");
+    let addr = server.local_addr().expect("a TCP server has an address");
+    (server, addr)
+}
+
 /// Bytes of memory this process holds.
 pub(crate) fn resident_bytes() -> usize {
     status_bytes("VmRSS:")
@@ -70,6 +90,13 @@ pub(crate) fn resident_bytes() -> usize {
 /// How much more memory than `before` this process has held at its worst moment.
 pub(crate) fn grown_since(before: usize) -> usize {
     status_bytes("VmHWM:").saturating_sub(before)
+}
+
+/// Demands that this process has at no moment held `limit` bytes more than `before`.
+#[track_caller]
+pub(crate) fn assert_grown_less(before: usize, limit: usize) {
+    let grown = grown_since(before);
+    assert!(grown < limit, "grown by {} KiB", grown / 1024);
 }
 
 fn status_bytes(field: &str) -> usize {
@@ -88,11 +115,12 @@ fn status_bytes(field: &str) -> usize {
     kib * 1024
 }
 
-/// Waits until `condition` holds. Only for what happens on its own on the other side of a socket.
+/// Lets everything else run until `condition` holds. Only for what no event tells: memory that is given back, or
+/// connections that a server has noticed.
 pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     within(what, async {
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::task::yield_now().await;
         }
     })
     .await;
@@ -118,6 +146,7 @@ pub(crate) async fn work_is_done() {
     within("the end of all work", async {
         loop {
             let before = cpu_time();
+            // The time itself is the measure: what of it is spent working.
             tokio::time::sleep(Duration::from_millis(50)).await;
             if cpu_time() == before {
                 break;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
@@ -153,6 +153,29 @@ impl Peer {
         granted(&self.frame().await)
     }
 
+    /// Asks for `count` channels on a fresh connection, which has none yet.
+    pub(crate) async fn open_channels(&mut self, count: u32) {
+        for expected in 1..=count {
+            assert_eq!(self.open_channel().await, expected);
+        }
+    }
+
+    /// Waits until the other side asks for a channel, and grants it `id`.
+    pub(crate) async fn grants(&mut self, id: u32) {
+        self.answers_new_channel(&RawFrame::grant(id)).await;
+    }
+
+    /// Waits until the other side asks for a channel, and answers that with `answer`.
+    #[track_caller]
+    pub(crate) fn answers_new_channel(&mut self, answer: &RawFrame) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let asked = self.frame().await;
+            assert_eq!(asked, RawFrame::new_channel(), "{caller}");
+            self.send_frame(answer).await;
+        }
+    }
+
     /// Sends a request and gives back the next frame.
     pub(crate) async fn call(&mut self, path: &str, channel: u32, body: &str) -> RawFrame {
         self.send_frame(&RawFrame::request(path, channel, body))
@@ -207,6 +230,35 @@ pub(crate) async fn narrow_stream_to(addr: SocketAddr, bytes: u32) -> TcpStream 
         .expect("a receive buffer size");
     let stream = within("connecting", socket.connect(addr)).await;
     stream.expect("the server listens")
+}
+
+/// Sends `bytes`, all of which must be taken.
+#[track_caller]
+pub(crate) fn sent<'a>(
+    stream: &'a mut (impl AsyncWrite + Unpin),
+    bytes: &'a [u8],
+) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    let sending = within("sending bytes", stream.write_all(bytes));
+    async move {
+        if let Err(error) = sending.await {
+            panic!("{caller}: the other side does not take it: {error}");
+        }
+    }
+}
+
+/// Has channel 1 granted on a fresh connection that nobody reads yet.
+pub(crate) async fn first_channel(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let grant = RawFrame::grant(1).encode();
+    let mut answer = vec![0; grant.len()];
+    within("a grant", async {
+        stream.write_all(&RawFrame::new_channel().encode()).await?;
+        stream.flush().await?;
+        stream.read_exact(&mut answer).await
+    })
+    .await
+    .expect("the server grants a channel");
+    assert_eq!(answer, grant);
 }
 
 /// Closes with RST instead of FIN.

@@ -2,17 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use iip_core::{CallError, CallErrorKind, Channel, Client, ClientConfig, Execution};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use iip_core::{CallError, CallErrorKind, Channel, ClientConfig, Execution};
 
 use crate::common::frame::{RawFrame, brief};
-use crate::common::peer::{Peer, accepted, granted, listener};
+use crate::common::peer::{Peer, granted};
 use crate::common::transcript::{Direction, Transcript, What};
-use crate::common::{GUARD, SERVED, generate, within};
+use crate::common::victim::{Pending, Victim, soon};
+use crate::common::{GUARD, generate, within};
 use crate::table::OnClient;
 
 /// A step of a script that differs from its recording. Channels and calls are counted from 1, in the order in which
@@ -87,77 +85,19 @@ enum Ends {
 
 /// A scripted server with our client connected to it.
 struct Link {
-    listener: TcpListener,
-    client: Client,
+    victim: Victim,
     peer: Peer,
 }
 
 impl Link {
     async fn connect() -> Self {
-        let (listener, addr) = listener().await;
-        let client = ClientConfig::new()
-            .connections(1)
-            .connect_lazy(addr.to_string())
-            .expect("an address");
-        // Connecting has succeeded when the first channel is granted or refused, which is for the script to do.
-        let first = client.clone();
-        tokio::spawn(async move { first.connection(Instant::now() + GUARD).await });
-        let peer = Peer::over(accepted(&listener).await);
-        Self {
-            listener,
-            client,
-            peer,
-        }
+        let (victim, peer) = Victim::with_peer(ClientConfig::new().connections(1)).await;
+        Self { victim, peer }
     }
 
     /// The lost connection is replaced: the next call gets its answer from a server that behaves.
     async fn serves_over_a_new_connection(&self) {
-        let call = tokio::spawn(patiently(self.client.clone()));
-        let serve = async {
-            let mut peer = Peer::over(accepted(&self.listener).await);
-            let mut frame = peer.frame().await;
-            if frame.path == b"/sys/new_channel" {
-                peer.send_frame(&RawFrame::grant(1)).await;
-                frame = peer.frame().await;
-            }
-            peer.send_frame(&RawFrame::answer("/echo", frame.channel, &frame.body))
-                .await;
-            assert_eq!(call.await.expect("the call does not panic"), "after");
-        };
-        tokio::time::timeout(SERVED, serve)
-            .await
-            .expect("a new connection serves within two seconds");
-    }
-}
-
-/// Calls until it works: right behind a failed attempt to connect calls fail at once, not sent, for a short while.
-async fn patiently(client: Client) -> Bytes {
-    loop {
-        match client.request("/echo", "after").await {
-            Ok(answer) => return answer,
-            Err(error) => assert!(
-                matches!(error.kind(), CallErrorKind::Connect { .. }),
-                "{error}"
-            ),
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-/// The outcome of a call that has been made, or of asking for a channel.
-type Pending<T> = JoinHandle<Result<T, CallError>>;
-
-/// Asks for a channel. On the wire that is seen only when there is none to be had already.
-fn asked_for_channel(client: &Client) -> Pending<Channel> {
-    let client = client.clone();
-    tokio::spawn(async move { client.open_channel().await })
-}
-
-/// The outcome, which must be there soon: nobody waits for a timeout of ten seconds.
-async fn soon<T>(what: &str, pending: Pending<T>) -> Result<T, CallError> {
-    match tokio::time::timeout(SERVED, pending).await {
-        Ok(outcome) => outcome.expect("no panic"),
-        Err(_) => panic!("{what}: no outcome within {SERVED:?}"),
+        self.victim.echoes_over_a_new_connection("after").await;
     }
 }
 
@@ -291,7 +231,7 @@ impl<'a> Mirror<'a> {
     /// Our client makes the call that led to this frame, and sends the very same bytes.
     async fn sends(&mut self, recorded: &RawFrame) {
         if recorded.path == b"/sys/new_channel" && recorded.channel == 0 {
-            let opening = asked_for_channel(&self.link.client);
+            let opening = self.link.victim.asks_for_channel();
             self.opening.push_back(opening);
         } else {
             let path = std::str::from_utf8(&recorded.path).expect("Go clients send text");
@@ -369,7 +309,7 @@ impl<'a> Mirror<'a> {
             call.abort();
         }
         drop(self.channels);
-        within("closing the client", self.link.client.close(GUARD)).await;
+        within("closing the client", self.link.victim.client.close(GUARD)).await;
         let last = self.link.peer.closed().await;
         let orderly = last
             .iter()
@@ -582,9 +522,8 @@ impl Script {
 
     /// Our client asks for a channel, the server answers with `answer`.
     async fn ask_for_channel(&mut self, answer: &RawFrame) {
-        self.opening = Some(asked_for_channel(&self.link.client));
-        assert_eq!(self.link.peer.frame().await, RawFrame::new_channel());
-        self.link.peer.send_frame(answer).await;
+        self.opening = Some(self.link.victim.asks_for_channel());
+        self.link.peer.answers_new_channel(answer).await;
         self.last_answer = Some(answer.clone());
     }
 
@@ -598,8 +537,7 @@ impl Script {
 
     /// A call through the client's own pool, which may ask for a channel first.
     async fn pool_call(&mut self, path: &'static str, body: &'static str) {
-        let client = self.link.client.clone();
-        let pending = tokio::spawn(async move { client.request(path, body).await });
+        let pending = self.link.victim.calls(path, body);
         let mut seen = self.link.peer.frame().await;
         if seen == RawFrame::new_channel() {
             self.last_grant += 1;

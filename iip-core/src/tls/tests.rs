@@ -67,21 +67,44 @@ impl Authority {
         ServerTls::from_pem(&issued.chain, &issued.key).unwrap()
     }
 
+    /// For localhost, and only for clients that this authority knows.
+    fn closed_server(&self) -> ServerTls {
+        let server = self.server("localhost");
+        server.client_roots_pem(self.pem()).unwrap()
+    }
+
     fn client(&self) -> ClientTls {
         ClientTls::new().roots_pem(self.pem()).unwrap()
+    }
+
+    /// Trusts this authority, and shows what was issued by this one or another.
+    fn client_with(&self, issued: &Issued) -> ClientTls {
+        let client = self.client();
+        client.identity_pem(&issued.chain, &issued.key).unwrap()
     }
 }
 
 type Outcome = io::Result<(IoStream, Vec<Vec<u8>>)>;
 
-async fn shake_hands(client: &ClientTls, name: &str, server: &ServerTls) -> (Outcome, Outcome) {
+/// The outcomes at the client, which asks for this name, and at the server.
+async fn shake_hands_for(name: &str, client: &ClientTls, server: &ServerTls) -> (Outcome, Outcome) {
     let (near, far) = duplex(64 * 1024);
     tokio::join!(client.connect(near, Some(name)), server.accept(far))
 }
 
+async fn shake_hands(client: &ClientTls, server: &ServerTls) -> (Outcome, Outcome) {
+    shake_hands_for("localhost", client, server).await
+}
+
+/// The streams of two sides that accept each other.
+async fn connected(client: &ClientTls, server: &ServerTls) -> (IoStream, IoStream) {
+    let (near, far) = shake_hands(client, server).await;
+    (near.unwrap().0, far.unwrap().0)
+}
+
 /// Whether both sides accept each other: under TLS 1.3 a client learns only afterwards that it was refused.
 async fn both_accept(client: &ClientTls, server: &ServerTls) -> bool {
-    match shake_hands(client, "localhost", server).await {
+    match shake_hands(client, server).await {
         (Ok((near, _)), Ok((far, _))) => {
             converse(near, far).await;
             true
@@ -117,7 +140,7 @@ async fn a_verified_stream_carries_bytes_and_tells_the_certificate() {
     let authority = Authority::new();
     let issued = authority.issue("localhost");
     let server = ServerTls::from_pem(&issued.chain, &issued.key).unwrap();
-    let (near, far) = shake_hands(&authority.client(), "localhost", &server).await;
+    let (near, far) = shake_hands(&authority.client(), &server).await;
     let ((near, near_certificates), (far, far_certificates)) = (near.unwrap(), far.unwrap());
     assert_eq!(near_certificates, [issued.der]);
     assert!(far_certificates.is_empty());
@@ -128,23 +151,18 @@ async fn a_verified_stream_carries_bytes_and_tells_the_certificate() {
 async fn an_ip_address_is_verified_like_a_name() {
     let authority = Authority::new();
     let server = authority.server("127.0.0.1");
-    shake_hands(&authority.client(), "127.0.0.1", &server)
+    shake_hands_for("127.0.0.1", &authority.client(), &server)
         .await
         .0
         .unwrap();
-    let (near, _) = shake_hands(&authority.client(), "127.0.0.2", &server).await;
+    let (near, _) = shake_hands_for("127.0.0.2", &authority.client(), &server).await;
     assert!(matches!(reason(near), TlsError::Untrusted { .. }));
 }
 
 #[tokio::test]
 async fn a_certificate_for_another_name_is_refused() {
     let authority = Authority::new();
-    let (near, far) = shake_hands(
-        &authority.client(),
-        "localhost",
-        &authority.server("example.org"),
-    )
-    .await;
+    let (near, far) = shake_hands(&authority.client(), &authority.server("example.org")).await;
     let near = reason(near);
     assert!(matches!(&near, TlsError::Untrusted { .. }), "{near}");
     assert!(near.to_string().contains("not valid for name"), "{near}");
@@ -155,7 +173,6 @@ async fn a_certificate_for_another_name_is_refused() {
 async fn a_certificate_of_an_unknown_authority_is_refused() {
     let (near, far) = shake_hands(
         &Authority::new().client(),
-        "localhost",
         &Authority::new().server("localhost"),
     )
     .await;
@@ -177,7 +194,7 @@ async fn platform_roots_are_the_default_and_do_not_know_our_authority() {
         assert!(matches!(error, TlsError::NoPlatformRoots { .. }), "{error}");
         return;
     }
-    let (near, _) = shake_hands(&tls, "localhost", &Authority::new().server("localhost")).await;
+    let (near, _) = shake_hands(&tls, &Authority::new().server("localhost")).await;
     assert!(matches!(reason(near), TlsError::Untrusted { .. }));
 }
 
@@ -185,7 +202,7 @@ async fn platform_roots_are_the_default_and_do_not_know_our_authority() {
 async fn a_name_that_is_set_wins_over_the_host() {
     let authority = Authority::new();
     let client = authority.client().server_name("db.internal").unwrap();
-    let (near, far) = shake_hands(&client, "10.0.0.1", &authority.server("db.internal")).await;
+    let (near, far) = shake_hands_for("10.0.0.1", &client, &authority.server("db.internal")).await;
     converse(near.unwrap().0, far.unwrap().0).await;
 }
 
@@ -213,22 +230,16 @@ async fn roots_given_in_two_calls_both_count() {
 #[tokio::test]
 async fn a_required_client_certificate_is_verified_and_delivered() {
     let authority = Authority::new();
-    let server = authority
-        .server("localhost")
-        .client_roots_pem(authority.pem())
-        .unwrap();
+    let server = authority.closed_server();
 
     let issued = authority.issue("client");
-    let known = authority
-        .client()
-        .identity_pem(&issued.chain, &issued.key)
-        .unwrap();
-    let (near, far) = shake_hands(&known, "localhost", &server).await;
+    let known = authority.client_with(&issued);
+    let (near, far) = shake_hands(&known, &server).await;
     let (far, certificates) = far.unwrap();
     assert_eq!(certificates, [issued.der]);
     converse(near.unwrap().0, far).await;
 
-    let (near, far) = shake_hands(&authority.client(), "localhost", &server).await;
+    let (near, far) = shake_hands(&authority.client(), &server).await;
     assert!(
         matches!(reason(far), TlsError::Untrusted { .. }),
         "no certificate"
@@ -237,12 +248,9 @@ async fn a_required_client_certificate_is_verified_and_delivered() {
     near.unwrap().0.read(&mut [0; 1]).await.unwrap_err();
 
     let issued = Authority::new().issue("client");
-    let stranger = authority
-        .client()
-        .identity_pem(&issued.chain, &issued.key)
-        .unwrap();
+    let stranger = authority.client_with(&issued);
     assert!(matches!(
-        reason(shake_hands(&stranger, "localhost", &server).await.1),
+        reason(shake_hands(&stranger, &server).await.1),
         TlsError::Untrusted { .. }
     ));
 }
@@ -251,21 +259,16 @@ async fn a_required_client_certificate_is_verified_and_delivered() {
 async fn an_optional_client_certificate_may_be_absent_but_not_wrong() {
     let authority = Authority::new();
     let server = authority
-        .server("localhost")
-        .client_roots_pem(authority.pem())
-        .unwrap()
+        .closed_server()
         .client_certificate(ClientCertificate::Optional);
 
-    let (near, far) = shake_hands(&authority.client(), "localhost", &server).await;
+    let (near, far) = shake_hands(&authority.client(), &server).await;
     let (far, certificates) = far.unwrap();
     assert!(certificates.is_empty());
     converse(near.unwrap().0, far).await;
 
     let issued = Authority::new().issue("client");
-    let stranger = authority
-        .client()
-        .identity_pem(&issued.chain, &issued.key)
-        .unwrap();
+    let stranger = authority.client_with(&issued);
     assert!(!both_accept(&stranger, &server).await);
 }
 
@@ -282,8 +285,7 @@ async fn tls_1_3_is_used_and_sessions_are_resumed() {
     let authority = Authority::new();
     let (client, server) = (authority.client(), authority.server("localhost"));
     for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
-        let (near, far) = shake_hands(&client, "localhost", &server).await;
-        let (near, far) = (near.unwrap().0, far.unwrap().0);
+        let (near, far) = connected(&client, &server).await;
         assert_eq!(version_and_kind(&near), (ProtocolVersion::TLSv1_3, kind));
         converse(near, far).await;
     }
@@ -292,18 +294,11 @@ async fn tls_1_3_is_used_and_sessions_are_resumed() {
 #[tokio::test]
 async fn a_client_certificate_is_verified_on_every_connection() {
     let authority = Authority::new();
-    let server = authority
-        .server("localhost")
-        .client_roots_pem(authority.pem())
-        .unwrap();
+    let server = authority.closed_server();
     let issued = authority.issue("client");
-    let client = authority
-        .client()
-        .identity_pem(&issued.chain, &issued.key)
-        .unwrap();
+    let client = authority.client_with(&issued);
     for _ in 0..2 {
-        let (near, far) = shake_hands(&client, "localhost", &server).await;
-        let (near, far) = (near.unwrap().0, far.unwrap().0);
+        let (near, far) = connected(&client, &server).await;
         assert_eq!(version_and_kind(&near).1, HandshakeKind::Full);
         converse(near, far).await;
     }
@@ -366,14 +361,12 @@ fn early_data_and_alpn_are_off() {
 async fn a_stream_cut_without_close_notify_is_an_error_and_a_closed_one_an_end() {
     let authority = Authority::new();
     let (client, server) = (authority.client(), authority.server("localhost"));
-    let (near, far) = shake_hands(&client, "localhost", &server).await;
-    let (near, mut far) = (near.unwrap().0, far.unwrap().0);
+    let (near, mut far) = connected(&client, &server).await;
     drop(near);
     let error = far.read(&mut [0; 8]).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
 
-    let (near, far) = shake_hands(&client, "localhost", &server).await;
-    let (mut near, mut far) = (near.unwrap().0, far.unwrap().0);
+    let (mut near, mut far) = connected(&client, &server).await;
     near.shutdown().await.unwrap();
     assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0);
 }
@@ -381,13 +374,7 @@ async fn a_stream_cut_without_close_notify_is_an_error_and_a_closed_one_an_end()
 #[tokio::test]
 async fn vectored_writes_go_through_tls() {
     let authority = Authority::new();
-    let (near, far) = shake_hands(
-        &authority.client(),
-        "localhost",
-        &authority.server("localhost"),
-    )
-    .await;
-    let (mut near, mut far) = (near.unwrap().0, far.unwrap().0);
+    let (mut near, mut far) = connected(&authority.client(), &authority.server("localhost")).await;
     assert!(near.is_write_vectored());
     let slices = [io::IoSlice::new(b"he"), io::IoSlice::new(b"llo")];
     assert_eq!(near.write_vectored(&slices).await.unwrap(), 5);
@@ -402,8 +389,7 @@ async fn a_reloaded_server_certificate_is_shown_to_every_new_connection() {
     let (old, new) = (Authority::new(), Authority::new());
     let server = old.server("localhost");
     let (trusts_old, trusts_new) = (old.client(), new.client());
-    let (near, far) = shake_hands(&trusts_old, "localhost", &server).await;
-    let before = (near.unwrap().0, far.unwrap().0);
+    let before = connected(&trusts_old, &server).await;
     assert!(both_accept(&trusts_old, &server).await);
     assert!(!both_accept(&trusts_new, &server).await);
 
@@ -422,27 +408,14 @@ async fn a_reloaded_server_certificate_is_shown_to_every_new_connection() {
 #[tokio::test]
 async fn a_reloaded_client_identity_is_shown_on_every_new_connection() {
     let authority = Authority::new();
-    let server = authority
-        .server("localhost")
-        .client_roots_pem(authority.pem())
-        .unwrap();
+    let server = authority.closed_server();
     let (old, new) = (authority.issue("old"), authority.issue("new"));
-    let client = authority
-        .client()
-        .identity_pem(&old.chain, &old.key)
-        .unwrap();
+    let client = authority.client_with(&old);
     let clone = client.clone();
-    assert_eq!(
-        shake_hands(&client, "localhost", &server)
-            .await
-            .1
-            .unwrap()
-            .1,
-        [old.der]
-    );
+    assert_eq!(shake_hands(&client, &server).await.1.unwrap().1, [old.der]);
     client.reloader().reload_pem(&new.chain, &new.key).unwrap();
     for client in [client, clone] {
-        let (_, far) = shake_hands(&client, "localhost", &server).await;
+        let (_, far) = shake_hands(&client, &server).await;
         assert_eq!(far.unwrap().1, std::slice::from_ref(&new.der));
     }
 }
@@ -450,10 +423,7 @@ async fn a_reloaded_client_identity_is_shown_on_every_new_connection() {
 #[tokio::test]
 async fn an_identity_can_be_given_to_a_client_that_had_none() {
     let authority = Authority::new();
-    let server = authority
-        .server("localhost")
-        .client_roots_pem(authority.pem())
-        .unwrap();
+    let server = authority.closed_server();
     let client = authority.client();
     assert!(!both_accept(&client, &server).await);
     let issued = authority.issue("late");
@@ -650,6 +620,7 @@ async fn a_peer_that_sends_one_byte_a_second_is_given_up_in_time() {
             if near.write_u8(byte).await.is_err() {
                 return;
             }
+            // Slowness is the attack, on a clock that is paused.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     };
@@ -710,7 +681,7 @@ async fn the_dangerous_client_accepts_anything_hands_out_no_certificate_and_warn
     assert_eq!(warnings.load(Ordering::Relaxed), 1);
 
     let server = Authority::new().server("example.org");
-    let (near, far) = shake_hands(&client, "localhost", &server).await;
+    let (near, far) = shake_hands(&client, &server).await;
     let (near, certificates) = near.unwrap();
     assert!(certificates.is_empty());
     converse(near, far.unwrap().0).await;
@@ -794,10 +765,7 @@ fn mistakes_name_the_call_and_the_file() {
 fn debug_output_holds_no_key() {
     let authority = Authority::new();
     let issued = authority.issue("client");
-    let client = authority
-        .client()
-        .identity_pem(&issued.chain, &issued.key)
-        .unwrap();
+    let client = authority.client_with(&issued);
     assert_eq!(
         format!("{client:?}"),
         "ClientTls { trust: \"1 given roots\", identity: true, server_name: None, handshake_timeout: 10s }"

@@ -1,0 +1,78 @@
+//! Set-up of the tests of typed calls: a server with its client, what a handler asks of its call, what came of it.
+
+use bytes::Bytes;
+use iip_rpc::codec::CodecId;
+use iip_rpc::envelope::{Outcome, ReplyHead, read_status};
+use iip_rpc::{
+    CallContext, Client, ClientBuilder, Code, Execution, Server, ServerBuilder, Service, Status,
+};
+use tokio::net::TcpListener;
+
+use super::peer::listener;
+
+/// A server with this service on a port of its own, and a client of it.
+pub(crate) async fn serve(service: impl Service + Send + 'static) -> (Server, Client) {
+    serve_with(service, Server::builder(), Client::builder()).await
+}
+
+/// The same with a client that speaks JSON.
+pub(crate) async fn serve_json(service: impl Service + Send + 'static) -> (Server, Client) {
+    let client = Client::builder().codec(CodecId::JSON);
+    serve_with(service, Server::builder(), client).await
+}
+
+/// The same with options.
+pub(crate) async fn serve_with(
+    service: impl Service + Send + 'static,
+    server: ServerBuilder,
+    client: ClientBuilder,
+) -> (Server, Client) {
+    let server = server
+        .service(service)
+        .bind("127.0.0.1:0")
+        .await
+        .expect("the server binds");
+    let client = client
+        .connect(server.target())
+        .await
+        .expect("the client connects");
+    (server, client)
+}
+
+/// A client whose server is moved by the test. It connects with its first call.
+pub(crate) async fn lazy(client: ClientBuilder) -> (TcpListener, Client) {
+    let (listener, addr) = listener().await;
+    let client = client
+        .connect_lazy(addr.to_string())
+        .expect("an address that can be used");
+    (listener, client)
+}
+
+/// The context that a handler finds in its task.
+pub(crate) fn current() -> Result<CallContext, Status> {
+    CallContext::current().ok_or_else(|| Status::internal("no context"))
+}
+
+/// The caller's port, which tells one connection from another.
+pub(crate) fn port(ctx: &CallContext) -> Result<u16, Status> {
+    let addr = ctx.peer().and_then(|peer| peer.addr());
+    addr.map(|addr| addr.port())
+        .ok_or_else(|| Status::internal("no address"))
+}
+
+#[track_caller]
+pub(crate) fn expect(status: &Status, code: Code, execution: Execution) {
+    assert_eq!(
+        (status.code(), status.execution()),
+        (code, execution),
+        "{status:?}"
+    );
+}
+
+/// The status that an answer in the envelope holds.
+#[track_caller]
+pub(crate) fn status_in(answer: Bytes) -> Status {
+    let (head, body) = ReplyHead::read(answer).expect("an answer in the envelope");
+    assert_eq!(head.outcome, Outcome::Status);
+    read_status(body, head.metadata).expect("a status")
+}
