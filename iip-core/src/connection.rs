@@ -21,8 +21,8 @@ use crate::error::{CallError, CallErrorKind, ConnectionError};
 use crate::frame::{ChannelId, MAX_PATH_BYTES};
 use crate::path::StaticPath;
 use crate::proto;
+use crate::running::Running;
 use crate::scratch;
-use crate::serve::Running;
 
 /// Who is at the other end of a connection.
 #[derive(Debug)]

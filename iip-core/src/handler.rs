@@ -13,7 +13,7 @@ use crate::body::Body;
 use crate::connection::Peer;
 use crate::path::Query;
 use crate::proto::{RequestPath, control};
-use crate::serve::{CancelToken, ReplyStream, RequestParts};
+use crate::running::{CancelToken, ReplyStream, RequestParts};
 
 /// What a [`Handler`] returns.
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response, HandlerError>> + Send>>;

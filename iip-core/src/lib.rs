@@ -56,6 +56,7 @@ pub mod limits;
 pub mod path;
 mod proto;
 mod queue;
+mod running;
 mod scratch;
 mod serve;
 mod server;
@@ -77,7 +78,7 @@ pub use self::handler::{
     handler_fn,
 };
 pub use self::limits::Limits;
-pub use self::serve::{CancelToken, ReplyStream, RequestParts};
+pub use self::running::{CancelToken, ReplyStream, RequestParts};
 pub use self::server::{Server, ServerConfig};
 
 #[cfg(fuzzing)]

@@ -1,9 +1,10 @@
-//! The server's calls: from a request to its handler, and from the handler to the answer.
+//! The server's calls: from a request to its handler, and from the handler to the answer. What a call holds while it is under
+//! way stands in `running.rs`.
 //!
 //! [`Dispatcher::run_call`] is the one place that decides where a handler runs.
 
 use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,16 +15,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 
 use crate::body::Body;
-use crate::connection::{Shared, State};
+use crate::connection::Shared;
 use crate::frame::ChannelId;
 use crate::handler::{
     Handler, HandlerError, HandlerFuture, OnCancel, Refusal, Request, Response, ResponseKind,
 };
 use crate::proto::{Event, RequestPath, control};
+use crate::running::{CancelToken, Running};
 
 /// What every connection of a server shares.
 pub(crate) struct Routes {
@@ -64,292 +64,6 @@ impl fmt::Debug for Routes {
         f.debug_struct("Routes")
             .field("handlers", &self.handlers.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// A handler that had to wait.
-#[derive(Debug)]
-pub(crate) struct Running {
-    serial: u64,
-    policy: OnCancel,
-    task: Option<AbortHandle>,
-    cancel: Option<CancelToken>,
-    /// For a handler that streams: the parts of its request.
-    parts: Option<PartQueue>,
-}
-
-#[derive(Debug, Default)]
-struct PartQueue {
-    parts: VecDeque<Bytes>,
-    ended: bool,
-    waker: Option<Waker>,
-}
-
-/// Tells a handler that its caller has gone. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct CancelToken(Option<Arc<CancelState>>);
-
-#[derive(Debug, Default)]
-struct CancelState {
-    cancelled: AtomicBool,
-    notify: Notify,
-}
-
-impl CancelToken {
-    fn new() -> Self {
-        Self(Some(Arc::default()))
-    }
-
-    fn cancel(&self) {
-        if let Some(state) = &self.0 {
-            state.cancelled.store(true, Ordering::Release);
-            state.notify.notify_waiters();
-        }
-    }
-
-    /// Has the caller gone?
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|state| state.cancelled.load(Ordering::Acquire))
-    }
-
-    /// Waits until the caller has gone; for ever if the handler's policy is not [`OnCancel::Token`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Can be dropped and called again.
-    pub async fn cancelled(&self) {
-        let Some(state) = &self.0 else {
-            return std::future::pending().await;
-        };
-        let mut notified = std::pin::pin!(state.notify.notified());
-        notified.as_mut().enable();
-        if !self.is_cancelled() {
-            notified.await;
-        }
-    }
-}
-
-/// The parts of a request, as they arrive. For a request in one frame that is one part.
-#[derive(Debug)]
-pub struct RequestParts {
-    shared: Arc<Shared>,
-    channel: ChannelId,
-    serial: u64,
-    ended: bool,
-}
-
-impl RequestParts {
-    /// The next part; `None` after the last.
-    ///
-    /// # Errors
-    ///
-    /// The connection ended, or the caller went away, before the request was complete: the upload was cut, not finished.
-    ///
-    /// # Cancel safety
-    ///
-    /// Can be dropped and called again; no part is lost.
-    pub async fn next(&mut self) -> Option<Result<Bytes, HandlerError>> {
-        if self.ended {
-            return None;
-        }
-        let next = std::future::poll_fn(|cx| self.poll_next(cx)).await;
-        self.ended = !matches!(next, Some(Ok(_)));
-        next
-    }
-
-    fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, HandlerError>>> {
-        self.shared.command(|state| {
-            let cut = || Poll::Ready(Some(Err(HandlerError::new("the request was cut off"))));
-            let lost = state.ended.is_some();
-            let Some(running) = state.running.get_mut(&self.channel) else {
-                return cut();
-            };
-            let Some(queue) = running
-                .parts
-                .as_mut()
-                .filter(|_| running.serial == self.serial)
-            else {
-                return cut();
-            };
-            match queue.parts.pop_front() {
-                Some(part) => {
-                    state.proto.unbuffer(part.len());
-                    Poll::Ready(Some(Ok(part)))
-                }
-                None if queue.ended => Poll::Ready(None),
-                None if lost => cut(),
-                None => {
-                    queue.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        })
-    }
-}
-
-/// Where a handler sends its answer in parts.
-///
-/// Each part leaves as a frame of its own. An answer that was begun must be finished: if this is dropped before
-/// [`finish`](Self::finish), the connection is closed, so that the caller cannot take what it has for the whole.
-#[derive(Debug)]
-pub struct ReplyStream {
-    shared: Arc<Shared>,
-    channel: ChannelId,
-    serial: u64,
-    begun: bool,
-    finished: bool,
-}
-
-impl ReplyStream {
-    /// Sends a part that is not the last, when there is room for it. A part without data is not sent.
-    ///
-    /// # Errors
-    ///
-    /// The caller has gone; there is nobody to send to.
-    ///
-    /// # Cancel safety
-    ///
-    /// When dropped before it is ready, the part was not sent.
-    pub async fn send(&mut self, part: impl Into<Bytes>) -> Result<(), HandlerError> {
-        let part = part.into();
-        if part.is_empty() {
-            return Ok(());
-        }
-        std::future::poll_fn(|cx| {
-            self.shared.command(|state| {
-                if !state.is_running(self.channel, self.serial) {
-                    return Poll::Ready(Err(HandlerError::new("the caller has gone")));
-                }
-                if !state.proto.has_room() {
-                    state.room.push(cx.waker().clone());
-                    return Poll::Pending;
-                }
-                state
-                    .proto
-                    .reply(self.channel, &mut part.clone().into(), false);
-                Poll::Ready(Ok(()))
-            })
-        })
-        .await?;
-        self.begun = true;
-        Ok(())
-    }
-
-    /// Sends the last part, which must have data unless it is the only one; an empty only part becomes the in-band error
-    /// 101.
-    ///
-    /// # Errors
-    ///
-    /// The caller has gone, or the last part of several has no data.
-    pub fn finish(mut self, last: impl Into<Body>) -> Result<(), HandlerError> {
-        let last = last.into();
-        if last.is_empty() && self.begun {
-            return Err(HandlerError::new("the last part of an answer needs data"));
-        }
-        self.finished = true;
-        if self
-            .shared
-            .command(|state| state.answer(self.channel, self.serial, or_no_response(last)))
-        {
-            Ok(())
-        } else {
-            Err(HandlerError::new("the caller has gone"))
-        }
-    }
-}
-
-impl Drop for ReplyStream {
-    fn drop(&mut self) {
-        if self.finished {
-            return;
-        }
-        let begun = self.begun;
-        self.shared.command(|state| {
-            if begun && state.is_running(self.channel, self.serial) {
-                tracing::error!("a streamed answer was dropped unfinished; closing its connection");
-                state.closing = Some(crate::connection::Closing::Force);
-            }
-        });
-    }
-}
-
-impl State {
-    fn is_running(&self, channel: ChannelId, serial: u64) -> bool {
-        self.running
-            .get(&channel)
-            .is_some_and(|running| running.serial == serial)
-    }
-
-    /// Ends a call that had to wait, once: later answers to it are dropped.
-    fn answer(&mut self, channel: ChannelId, serial: u64, body: Body) -> bool {
-        if !self.is_running(channel, serial) {
-            return false;
-        }
-        self.forget(channel);
-        self.reply(channel, body)
-    }
-
-    fn forget(&mut self, channel: ChannelId) -> Option<Running> {
-        let mut running = self.running.remove(&channel)?;
-        if let Some(queue) = &mut running.parts {
-            let bytes = queue.parts.iter().map(Bytes::len).sum();
-            self.proto.unbuffer(bytes);
-            queue.waker.take().into_iter().for_each(Waker::wake);
-        }
-        Some(running)
-    }
-
-    /// Answers an open request.
-    #[inline]
-    pub(crate) fn reply(&mut self, channel: ChannelId, mut body: Body) -> bool {
-        let limit = self.proto.limits().message_bytes();
-        if body.len() > limit {
-            let size = body.len();
-            let text = format!(
-                "an answer of {size} bytes exceeds the limit of {limit} bytes (option max_message_bytes)"
-            );
-            body = control::handler_failure(&text).into();
-        }
-        self.proto.reply(channel, &mut body, true)
-    }
-
-    fn on_cancelled(&mut self, channel: ChannelId) {
-        let Some(running) = self.running.get(&channel) else {
-            return;
-        };
-        match running.policy {
-            OnCancel::Abort => {
-                if let Some(task) = self.forget(channel).and_then(|running| running.task) {
-                    task.abort();
-                }
-                // Nobody reads it, but the channel's order wants an answer.
-                let mut answer = control::handler_failure("cancelled").into();
-                self.proto.reply(channel, &mut answer, true);
-            }
-            OnCancel::Token => {
-                if let Some(cancel) = &running.cancel {
-                    cancel.cancel();
-                }
-            }
-            OnCancel::RunToEnd => {}
-        }
-    }
-
-    /// The connection is gone: its handlers are aborted, told, or left to end.
-    pub(crate) fn cancel_all(&mut self) {
-        for (_, mut running) in self.running.drain() {
-            if let Some(queue) = &mut running.parts {
-                queue.waker.take().into_iter().for_each(Waker::wake);
-            }
-            match (running.policy, running.task, running.cancel) {
-                (OnCancel::Abort, Some(task), _) => task.abort(),
-                (OnCancel::Token, _, Some(cancel)) => cancel.cancel(),
-                _ => {}
-            }
-        }
     }
 }
 
@@ -600,58 +314,12 @@ impl Dispatcher {
     }
 }
 
-impl Request {
-    /// Gives a handler that streams what it needs; its parts have a place before it runs.
-    fn stream(
-        &mut self,
-        shared: &Arc<Shared>,
-        channel: ChannelId,
-        mut running: Running,
-        complete: bool,
-    ) {
-        let serial = running.serial;
-        let parts = first_part(std::mem::take(&mut self.body));
-        let bytes = parts.iter().map(Bytes::len).sum();
-        running.parts = Some(PartQueue {
-            parts,
-            ended: complete,
-            waker: None,
-        });
-        shared.command(|state| {
-            state.proto.buffer(bytes);
-            state.running.insert(channel, running);
-        });
-        let parts = RequestParts {
-            shared: Arc::clone(shared),
-            channel,
-            serial,
-            ended: false,
-        };
-        let reply = ReplyStream {
-            shared: Arc::clone(shared),
-            channel,
-            serial,
-            begun: false,
-            finished: false,
-        };
-        self.streams = Some(Box::new((Some(parts), Some(reply))));
-    }
-}
-
 /// A handler that was polled once and has to wait.
 struct Waiting {
     handler: Arc<dyn Handler>,
     path: Arc<RequestPath>,
     tag: bool,
     future: HandlerFuture,
-}
-
-fn first_part(body: Bytes) -> VecDeque<Bytes> {
-    if body.is_empty() {
-        VecDeque::new()
-    } else {
-        VecDeque::from([body])
-    }
 }
 
 /// The bytes of an answer; `None` if it was or will be sent in parts.
@@ -663,7 +331,7 @@ fn answer(result: Result<Response, HandlerError>) -> Option<Body> {
     }
 }
 
-fn or_no_response(body: Body) -> Body {
+pub(crate) fn or_no_response(body: Body) -> Body {
     if body.is_empty() {
         control::NO_RESPONSE.into()
     } else {
