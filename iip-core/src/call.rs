@@ -4,13 +4,14 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::body::Body;
 use crate::calls::{Slot, Start};
+use crate::client::Client;
 use crate::clock;
 use crate::connection::{Connection, Shared, check_path};
 use crate::error::{CallError, CallErrorKind, Phases};
@@ -31,15 +32,92 @@ pub struct CallTimes {
     pub deadline: Instant,
 }
 
-/// Runs `start` with the context of the task that is being polled, in this very poll.
-#[inline]
-pub(crate) async fn in_poll<T>(start: impl FnOnce(&Context<'_>) -> T) -> T {
+/// Runs `start` with the context of the task that awaits this, in its very next poll; see
+/// [`Connection::start_encoded`].
+pub async fn with_context<T>(start: impl FnOnce(&Context<'_>) -> T) -> T {
     let mut start = Some(start);
     std::future::poll_fn(|cx| match start.take() {
         Some(start) => Poll::Ready(start(cx)),
         None => Poll::Pending,
     })
     .await
+}
+
+/// A raw call from its beginning; what [`Client::request`] returns.
+pub(crate) struct Request<'a> {
+    client: &'a Client,
+    path: &'a str,
+    body: Body,
+    timeout: Option<Duration>,
+    state: RequestState<'a>,
+}
+
+enum RequestState<'a> {
+    /// Nothing has been done.
+    New,
+    /// There is no connection yet.
+    Connecting(CallTimes, Connecting<'a>),
+    /// The rest is up to the call.
+    Started(Call),
+}
+
+/// Waits for a connection. In memory of its own: a call is rarely the one that waits, and its future stays small.
+type Connecting<'a> =
+    Pin<Box<dyn Future<Output = Result<(Connection, Instant), CallError>> + Send + 'a>>;
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(
+        client: &'a Client,
+        path: &'a str,
+        body: Body,
+        timeout: Option<Duration>,
+    ) -> Self {
+        Self {
+            client,
+            path,
+            body,
+            timeout,
+            state: RequestState::New,
+        }
+    }
+
+    fn start(&mut self, cx: &Context<'_>, connection: Connection, times: &CallTimes) {
+        let path = check_path(self.path);
+        let call = connection.start_now(cx, path, &mut self.body, times);
+        self.state = RequestState::Started(call);
+    }
+}
+
+impl Future for Request<'_> {
+    type Output = Result<Bytes, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            match &mut this.state {
+                RequestState::New => {
+                    let times = this.client.times(this.timeout);
+                    match this.client.ready_connection() {
+                        Some(connection) => this.start(cx, connection, &times),
+                        None => {
+                            let (client, begun) = (this.client, times.started);
+                            let connecting = client.wait_for_connection(begun, times.deadline);
+                            this.state = RequestState::Connecting(times, Box::pin(connecting));
+                        }
+                    }
+                }
+                RequestState::Connecting(times, connecting) => {
+                    let (connection, connected) = ready!(connecting.as_mut().poll(cx))?;
+                    let times = CallTimes {
+                        connected,
+                        ..*times
+                    };
+                    this.start(cx, connection, &times);
+                }
+                RequestState::Started(call) => return Pin::new(call).poll(cx),
+            }
+        }
+    }
 }
 
 /// A call under way, see [`Connection::call`]. Dropping it cancels the call.

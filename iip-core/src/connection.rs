@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::body::{Body, Data, Encoded};
-use crate::call::{Call, CallTimes, in_poll};
+use crate::call::{Call, CallTimes};
 use crate::calls::{CallTable, Start};
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError};
@@ -241,52 +241,36 @@ impl Connection {
     /// As [`call`](Self::call), with data that `encode` writes into a buffer, from which small data is copied straight to
     /// the frames that wait to be written; `encode` returns what follows behind it, see [`Body::split`].
     ///
-    /// The call is queued when the future is first polled, and has to be awaited next by the same task.
+    /// The call must be awaited next, by the task that `cx` is of; see [`with_context`](crate::with_context).
     ///
     /// # Errors
     ///
     /// Those of `encode`.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`call`](Self::call).
     #[inline]
-    pub async fn start_encoded<E>(
+    pub fn start_encoded<E>(
         self,
+        cx: &Context<'_>,
         path: StaticPath,
         times: &CallTimes,
         encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
     ) -> Result<Call, E> {
-        in_poll(|cx| {
-            scratch::with(|head| {
-                let tail = encode(head)?;
-                let mut data = Encoded { head, tail };
-                Ok(self.start_now(cx, Ok(path.as_str()), &mut data, times))
-            })
+        scratch::with(|head| {
+            let tail = encode(head)?;
+            let mut data = Encoded { head, tail };
+            Ok(self.start_now(cx, Ok(path.as_str()), &mut data, times))
         })
-        .await
     }
 
-    /// As [`call`](Self::call), queued when the future is first polled, which saves a step.
-    ///
-    /// # Errors
-    ///
-    /// As [`call`](Self::call).
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`call`](Self::call).
-    #[inline]
-    pub async fn request(
+    /// As [`start_encoded`](Self::start_encoded), with data that is there.
+    #[must_use]
+    pub fn start_body(
         self,
-        path: &str,
-        body: impl Into<Body>,
+        cx: &Context<'_>,
+        path: StaticPath,
         times: &CallTimes,
-    ) -> Result<Bytes, CallError> {
-        let mut body = body.into();
-        let path = check_path(path);
-        let call = in_poll(|cx| self.start_now(cx, path, &mut body, times)).await;
-        call.await
+        body: impl Into<Body>,
+    ) -> Call {
+        self.start_now(cx, Ok(path.as_str()), &mut body.into(), times)
     }
 
     /// A call started in this very poll, with its waker: it must be awaited next.

@@ -66,7 +66,7 @@ pub mod tls;
 pub mod transport;
 
 pub use self::body::Body;
-pub use self::call::{Call, CallTimes, Channel, ReplyParts};
+pub use self::call::{Call, CallTimes, Channel, ReplyParts, with_context};
 pub use self::client::{CallOptions, Client, ClientConfig};
 pub use self::connection::{Connection, Peer};
 pub use self::error::{

@@ -363,22 +363,27 @@ impl Client {
         T: DeserializeOwned + 'static,
         E: MethodError,
     {
-        let (connection, times, remaining) = self.connection(method, ctx).await?;
-        let codec = match method.format() {
-            Format::Envelope => connection
-                .peer()
-                .extension(RpcPeer::read)
-                .and_then(|peer| peer.codec(self.settings.codec)),
-            Format::Json | Format::Raw => None,
+        let mut args = args;
+        let (mut times, mut remaining) = self.times(method, ctx);
+        let connection = match self.core.ready_connection() {
+            Some(connection) => connection,
+            None => {
+                let connection = self.wait_for_connection(method, &mut times).await?;
+                remaining = times.deadline.saturating_duration_since(times.connected);
+                connection
+            }
         };
         if let Some(place) = &self.options.reply_metadata {
             place.set(Metadata::new());
         }
-        let call = connection
-            .start_encoded(method.static_path(), &times, |out| {
-                self.encode(method, ctx, args, codec, remaining, out)
+        let call = iip_core::with_context(|cx| {
+            let codec = self.codec(method, &connection);
+            connection.start_encoded(cx, method.static_path(), &times, |out| {
+                self.encode(method, ctx, &mut args, codec, remaining, out)
             })
-            .await?;
+        });
+        let call = call.await?;
+        drop(args);
         match call.await {
             Ok(answer) => self.decode(answer, times.started),
             Err(error) => Err(call_status(&error, Some(method)).into()),
@@ -407,9 +412,17 @@ impl Client {
         T: From<Bytes>,
         E: MethodError,
     {
-        let (connection, times, _) = self.connection(method, ctx).await?;
-        let answer = connection
-            .request(method.path(), body.into_body(), &times)
+        let (mut times, _) = self.times(method, ctx);
+        let connection = match self.core.ready_connection() {
+            Some(connection) => connection,
+            None => self.wait_for_connection(method, &mut times).await?,
+        };
+        let body = body.into_body();
+        let call = iip_core::with_context(|cx| {
+            connection.start_body(cx, method.static_path(), &times, body)
+        });
+        let answer = call
+            .await
             .await
             .map_err(|error| call_status(&error, Some(method)))?;
         match PlainError::read(&answer).filter(|error| error.code < 0 || error.code > 100) {
@@ -421,42 +434,36 @@ impl Client {
         }
     }
 
-    /// A living connection, the times of a call on it, and how much time the call has left then.
-    #[inline]
-    async fn connection(
+    /// Waits for a connection.
+    async fn wait_for_connection(
         &self,
         method: &MethodDescriptor,
-        ctx: Option<&CallContext>,
-    ) -> Result<(Connection, CallTimes, Duration), Status> {
-        let started = now();
-        let (deadline, budget) = self.deadline(started, method, ctx);
-        let (connection, connected, remaining) = match self.core.ready_connection() {
-            Some(connection) => (connection, started, budget),
-            None => {
-                let connection = self.core.wait_for_connection(started, deadline).await;
-                let (connection, connected) =
-                    connection.map_err(|error| call_status(&error, Some(method)))?;
-                let remaining = deadline.saturating_duration_since(connected);
-                (connection, connected, remaining)
-            }
-        };
-        let times = CallTimes {
-            started,
-            connected,
-            deadline,
-        };
-        Ok((connection, times, remaining))
+        times: &mut CallTimes,
+    ) -> Result<Connection, Status> {
+        let connecting = self.core.wait_for_connection(times.started, times.deadline);
+        // In memory of its own: a call is rarely the one that waits, and its future stays small.
+        let connected = Box::pin(connecting).await;
+        let (connection, now) = connected.map_err(|error| call_status(&error, Some(method)))?;
+        times.connected = now;
+        Ok(connection)
     }
 
-    /// One budget for everything from now to the answer: the call's own, within that of the call being handled. When it
-    /// is over, and how long it is.
+    /// The codec for a method on a connection; `None` without envelope.
+    fn codec(&self, method: &MethodDescriptor, connection: &Connection) -> Option<CodecId> {
+        match method.format() {
+            Format::Envelope => connection
+                .peer()
+                .extension(RpcPeer::read)
+                .and_then(|peer| peer.codec(self.settings.codec)),
+            Format::Json | Format::Raw => None,
+        }
+    }
+
+    /// One budget for everything from now to the answer: the call's own, within that of the call being handled. The times of
+    /// a call that has its connection, and how much time it has.
     #[inline]
-    fn deadline(
-        &self,
-        started: Instant,
-        method: &MethodDescriptor,
-        ctx: Option<&CallContext>,
-    ) -> (Instant, Duration) {
+    fn times(&self, method: &MethodDescriptor, ctx: Option<&CallContext>) -> (CallTimes, Duration) {
+        let started = now();
         let own = self
             .options
             .timeout
@@ -465,19 +472,29 @@ impl Client {
         let deadline = after(started, own);
         let given = ctx.and_then(CallContext::deadline);
         let inherited = CallContext::current_deadline().into_iter().chain(given);
-        match inherited.min().filter(|&inherited| inherited < deadline) {
+        let (deadline, budget) = match inherited.min().filter(|&inherited| inherited < deadline) {
             Some(deadline) => (deadline, deadline.saturating_duration_since(started)),
             None => (deadline, own),
-        }
+        };
+        let times = CallTimes {
+            started,
+            connected: started,
+            deadline,
+        };
+        (times, budget)
     }
 
     /// Writes a request to `out`; what it returns follows behind.
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "a shared reference would ask of the arguments to be `Sync`"
+    )]
     #[inline]
     fn encode<A: Arguments>(
         &self,
         method: &MethodDescriptor,
         ctx: Option<&CallContext>,
-        args: A,
+        args: &mut A,
         codec: Option<CodecId>,
         remaining: Duration,
         out: &mut BytesMut,

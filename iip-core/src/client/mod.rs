@@ -3,6 +3,7 @@
 mod config;
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,7 @@ use tokio::sync::Notify;
 
 pub use self::config::{CallOptions, ClientConfig};
 use crate::body::Body;
-use crate::call::{CallTimes, Channel, ReplyParts};
+use crate::call::{CallTimes, Channel, ReplyParts, Request};
 use crate::calls::{CallTable, Start};
 use crate::clock;
 use crate::connection::{Closing, Connection, Peer, Shared, check_path};
@@ -143,8 +144,12 @@ impl Client {
     /// # Cancel safety
     ///
     /// Dropping the future cancels the call; nothing else is touched.
-    pub async fn request(&self, path: &str, body: impl Into<Body>) -> Result<Bytes, CallError> {
-        self.request_with(path, body, CallOptions::new()).await
+    pub fn request<'a>(
+        &'a self,
+        path: &'a str,
+        body: impl Into<Body>,
+    ) -> impl Future<Output = Result<Bytes, CallError>> + Send {
+        Request::new(self, path, body.into(), None)
     }
 
     /// As [`request`](Self::request), with options of its own.
@@ -156,25 +161,25 @@ impl Client {
     /// # Cancel safety
     ///
     /// As [`request`](Self::request).
-    pub async fn request_with(
-        &self,
-        path: &str,
+    pub fn request_with<'a>(
+        &'a self,
+        path: &'a str,
         body: impl Into<Body>,
         options: CallOptions,
-    ) -> Result<Bytes, CallError> {
+    ) -> impl Future<Output = Result<Bytes, CallError>> + Send {
+        Request::new(self, path, body.into(), options.timeout)
+    }
+
+    /// The times of a call that begins now and has its connection.
+    #[inline]
+    pub(crate) fn times(&self, timeout: Option<Duration>) -> CallTimes {
         let started = clock::now();
-        let timeout = options.timeout.unwrap_or(self.inner.config.call_timeout);
-        let deadline = clock::after(started, timeout);
-        let (connection, connected) = match self.ready_connection() {
-            Some(connection) => (connection, started),
-            None => self.wait_for_connection(started, deadline).await?,
-        };
-        let times = CallTimes {
+        let timeout = timeout.unwrap_or(self.inner.config.call_timeout);
+        CallTimes {
             started,
-            connected,
-            deadline,
-        };
-        connection.request(path, body, &times).await
+            connected: started,
+            deadline: clock::after(started, timeout),
+        }
     }
 
     /// Calls `path` and takes the answer in parts, as its frames arrive.
@@ -187,7 +192,7 @@ impl Client {
     ///
     /// Dropping the future, or the parts, cancels the call.
     pub async fn stream(&self, path: &str, body: impl Into<Body>) -> Result<ReplyParts, CallError> {
-        let deadline = self.deadline(&CallOptions::new());
+        let deadline = self.times(None).deadline;
         let connection = self.connection(deadline).await?;
         let now = clock::now();
         let start = Start {
@@ -210,16 +215,9 @@ impl Client {
     ///
     /// Dropping the future gives the channel back.
     pub async fn open_channel(&self) -> Result<Channel, CallError> {
-        let deadline = self.deadline(&CallOptions::new());
+        let deadline = self.times(None).deadline;
         let connection = self.connection(deadline).await?;
         Channel::lease(connection, deadline, self.inner.config.call_timeout).await
-    }
-
-    fn deadline(&self, options: &CallOptions) -> Instant {
-        clock::after(
-            clock::now(),
-            options.timeout.unwrap_or(self.inner.config.call_timeout),
-        )
     }
 
     /// A living connection; makes one if needed, until `deadline`.
@@ -283,10 +281,9 @@ impl Client {
         started: Instant,
         deadline: Instant,
     ) -> Result<(Connection, Instant), CallError> {
-        // In memory of its own: a call is rarely the one that waits, and its future stays small.
         let lane = self.lane();
         self.turn();
-        let connection = Box::pin(self.make_connection(lane, started, deadline)).await?;
+        let connection = self.make_connection(lane, started, deadline).await?;
         Ok((connection, clock::now()))
     }
 
