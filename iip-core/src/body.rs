@@ -83,6 +83,9 @@ impl Body {
 
 /// What the data of a message is taken from: small data is copied from where it lies, larger data is taken along.
 pub(crate) trait Data {
+    /// Pieces up to this size are copied behind their head into the buffer that is written, larger ones leave as they are.
+    const COPIED_BYTES: usize;
+
     /// Both pieces.
     fn pieces(&self) -> [&[u8]; 2];
 
@@ -97,6 +100,8 @@ pub(crate) trait Data {
 }
 
 impl Data for Body {
+    const COPIED_BYTES: usize = 1536;
+
     #[inline]
     fn pieces(&self) -> [&[u8]; 2] {
         [&self.head, &self.tail]
@@ -115,17 +120,17 @@ pub(crate) struct Encoded<'a> {
     pub(crate) tail: Bytes,
 }
 
-/// A head up to this size is copied out of its buffer, a larger one takes the buffer along.
-const COPY_HEAD_BYTES: usize = 4096;
-
 impl Data for Encoded<'_> {
+    // It has to be copied anyway, or takes the buffer along.
+    const COPIED_BYTES: usize = 4096;
+
     #[inline]
     fn pieces(&self) -> [&[u8]; 2] {
         [self.head, &self.tail]
     }
 
     fn take(&mut self) -> Body {
-        let head = if self.head.len() <= COPY_HEAD_BYTES {
+        let head = if self.head.len() <= Self::COPIED_BYTES {
             let head = Bytes::copy_from_slice(self.head);
             self.head.clear();
             head
@@ -192,7 +197,7 @@ mod tests {
 
     #[test]
     fn an_encoded_head_is_taken_whole_and_leaves_an_empty_buffer() {
-        for size in [0, 1, COPY_HEAD_BYTES, COPY_HEAD_BYTES + 1] {
+        for size in [0, 1, Encoded::COPIED_BYTES, Encoded::COPIED_BYTES + 1] {
             let mut buffer = BytesMut::from(&vec![7; size][..]);
             let mut data = Encoded {
                 head: &mut buffer,

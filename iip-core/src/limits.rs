@@ -42,7 +42,7 @@ impl Default for Limits {
             buffered_bytes: 64 * 1024 * 1024,
             unsent_bytes: 1024 * 1024,
             chunk_bytes: 1024 * 1024,
-            channels: 1024,
+            channels: 4096,
             calls: 1024,
             control_requests: 10_000,
             frame_head: Duration::from_secs(10),
@@ -103,7 +103,7 @@ impl Limits {
         self
     }
 
-    /// Channels with a call on them, per connection. Default: 1024.
+    /// Channels with a call on them, per connection. Default: 4096.
     ///
     /// A server beyond it refuses new channels with the in-band code 106; a channel at rest costs nothing and is not
     /// counted. A client opens at most this many.

@@ -109,11 +109,11 @@ impl Queue {
                 body,
                 streaming,
             } => {
-                let path = self.buffer.split_to(path.into()).freeze();
-                let body = self.buffer.split_to(body.into()).freeze().into();
+                let (path, body) = (usize::from(path), usize::from(body));
+                let mut data = self.buffer.split_to(path + body).freeze();
                 Want::Call {
-                    path,
-                    body,
+                    path: data.split_to(path),
+                    body: data.into(),
                     streaming,
                 }
             }

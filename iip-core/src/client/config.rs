@@ -63,7 +63,7 @@ impl ClientConfig {
         self
     }
 
-    /// How many channels, and so calls at a time, one connection has at most. Default: 1024.
+    /// How many channels, and so calls at a time, one connection has at most. Default: 4096.
     ///
     /// Short for [`Limits::max_channels`].
     #[must_use]

@@ -7,9 +7,6 @@ use bytes::{Bytes, BytesMut};
 use crate::body::{Body, Data};
 use crate::frame::{CLOSE_FRAME, ChannelId, FRAME_OVERHEAD, FrameStatus, Side, encode_head};
 
-/// Bodies up to this size are copied behind their head; larger ones leave as they are, by a vectored write.
-const COPY_BYTES: usize = 1024;
-
 /// The gathering buffer's size: what a batch of small calls needs.
 const TAIL_BYTES: usize = 16 * 1024;
 
@@ -105,27 +102,27 @@ impl Outbox {
     }
 
     #[inline]
-    fn push_frame(
+    fn push_frame<D: Data>(
         &mut self,
         status: FrameStatus,
         path: &[u8],
         channel: ChannelId,
-        data: &mut impl Data,
+        data: &mut D,
     ) {
         let [head, tail] = data.pieces();
         let len = head.len() + tail.len();
         self.queued += (FRAME_OVERHEAD + path.len() + len) as u64;
-        if head.len() <= COPY_BYTES && tail.len() <= COPY_BYTES {
+        if head.len() <= D::COPIED_BYTES && tail.len() <= D::COPIED_BYTES {
             self.make_room(FRAME_OVERHEAD + path.len() + len);
             encode_head(&mut self.tail, status, path, channel, len);
             self.tail.extend_from_slice(head);
             self.tail.extend_from_slice(tail);
             return;
         }
-        self.make_room(FRAME_OVERHEAD + path.len() + COPY_BYTES);
+        self.make_room(FRAME_OVERHEAD + path.len() + D::COPIED_BYTES);
         encode_head(&mut self.tail, status, path, channel, len);
         for piece in data.take().into_pieces() {
-            if piece.len() <= COPY_BYTES {
+            if piece.len() <= D::COPIED_BYTES {
                 self.tail.extend_from_slice(&piece);
             } else {
                 if !self.tail.is_empty() {
