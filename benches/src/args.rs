@@ -35,8 +35,12 @@ pub struct ClientOptions {
     pub secs: Duration,
     /// `--warm`: how long to run before measuring.
     pub warm: Duration,
-    /// `--server-pid`: the process whose processor time counts as the server's.
+    /// `--server-pid`: the process whose processor time and memory count as the server's.
     pub server_pid: Option<u32>,
+    /// `--connections`: how many rest at the server in [`Mode::Idle`].
+    pub connections: usize,
+    /// `--channels`: calls that were made at a time on each of them.
+    pub channels: usize,
 }
 
 /// The kind of load.
@@ -44,6 +48,8 @@ pub struct ClientOptions {
 pub enum Mode {
     /// Whole body there, whole body back.
     Unary,
+    /// Connections that have made their calls and rest.
+    Idle,
 }
 
 impl Default for ClientOptions {
@@ -55,12 +61,15 @@ impl Default for ClientOptions {
             secs: Duration::from_secs(2),
             warm: Duration::from_millis(500),
             server_pid: None,
+            connections: 5_000,
+            channels: 1,
         }
     }
 }
 
 const USAGE: &str = "usage: server ADDR | client ADDR [--mode unary] [--payload BYTES] [--inflight CALLS] [--secs S] \
-                     [--warm S] [--server-pid PID]";
+                     [--warm S] [--server-pid PID] | client ADDR --mode idle --server-pid PID [--connections N] \
+                     [--channels M] [--payload BYTES]";
 
 /// Reads a command line without the program's name.
 ///
@@ -90,12 +99,17 @@ fn client_options(mut args: impl Iterator<Item = String>) -> Result<ClientOption
         let wrong = |e: &dyn std::fmt::Display| format!("{name} {value:?}: {e}");
         match name.as_str() {
             "--mode" if value == "unary" => options.mode = Mode::Unary,
-            "--mode" => return Err(format!("unknown mode {value:?}; the modes are: unary").into()),
+            "--mode" if value == "idle" => options.mode = Mode::Idle,
+            "--mode" => {
+                return Err(format!("unknown mode {value:?}; the modes are: unary, idle").into());
+            }
             "--payload" => options.payload = value.parse().map_err(|e| wrong(&e))?,
             "--inflight" => options.inflight = value.parse().map_err(|e| wrong(&e))?,
             "--secs" => options.secs = seconds(&value).map_err(|e| wrong(&e))?,
             "--warm" => options.warm = seconds(&value).map_err(|e| wrong(&e))?,
             "--server-pid" => options.server_pid = Some(value.parse().map_err(|e| wrong(&e))?),
+            "--connections" => options.connections = value.parse().map_err(|e| wrong(&e))?,
+            "--channels" => options.channels = value.parse().map_err(|e| wrong(&e))?,
             _ => return Err(format!("unknown option {name}; {USAGE}").into()),
         }
     }
@@ -121,16 +135,19 @@ mod tests {
     #[test]
     fn every_client_option_is_read() {
         let parsed = parse_line(
-            "client 127.0.0.1:9 --mode unary --payload 7 --inflight 3 --secs 1.5 --warm 0 --server-pid 12",
+            "client 127.0.0.1:9 --mode idle --payload 7 --inflight 3 --secs 1.5 --warm 0 --server-pid 12 \
+             --connections 5 --channels 4",
         )
         .expect("the line is right");
         let options = ClientOptions {
-            mode: Mode::Unary,
+            mode: Mode::Idle,
             payload: 7,
             inflight: 3,
             secs: Duration::from_millis(1500),
             warm: Duration::ZERO,
             server_pid: Some(12),
+            connections: 5,
+            channels: 4,
         };
         let addr = SocketAddr::from(([127, 0, 0, 1], 9));
         assert_eq!(parsed, Command::Client { addr, options });

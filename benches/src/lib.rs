@@ -3,12 +3,16 @@
 //!
 //! - [`args`]: the command line of a peer
 //! - [`load`]: K tasks calling one after the other, and the clock that judges them
+//! - [`idle`]: connections that rest, and the memory they take
 //! - [`cpu`]: processor time of this process and of another
+//! - [`memory`]: what a process holds in memory and in open files
 //! - [`report`]: the one line of JSON that a client prints
 
 pub mod args;
 pub mod cpu;
+pub mod idle;
 pub mod load;
+pub mod memory;
 pub mod report;
 
 use std::error::Error;
@@ -18,6 +22,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use bytes::Bytes;
+use tokio::runtime::Builder;
 
 use crate::args::{Command, Mode};
 
@@ -68,22 +73,33 @@ pub fn main<P: Peer>() -> ExitCode {
 
 fn run<P: Peer>() -> Result<(), BoxError> {
     let command = args::parse(std::env::args().skip(1))?;
+    memory::raise_file_limit()?;
     // Both sides of every peer get the same runtime, whatever they are written for.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        match command {
-            Command::Server { addr } => P::serve(addr).await,
-            Command::Client { addr, options } => {
-                let client = P::connect(addr).await?;
-                let report = match options.mode {
-                    Mode::Unary => load::unary(client, &options).await?,
-                };
-                println!("{}", serde_json::to_string(&report)?);
-                Ok(())
-            }
+    let mut runtime = Builder::new_multi_thread();
+    runtime.worker_threads(2);
+    match command {
+        Command::Server { addr } => start(runtime, P::serve(addr)),
+        Command::Client { addr, options } => {
+            let report = match options.mode {
+                Mode::Unary => start(runtime, async {
+                    let client = P::connect(addr).await?;
+                    let report = load::unary(client, &options).await?;
+                    Ok(serde_json::to_string(&report)?)
+                }),
+                Mode::Idle => start(Builder::new_current_thread(), async {
+                    let report = idle::measure::<P>(addr, &options).await?;
+                    Ok(serde_json::to_string(&report)?)
+                }),
+            }?;
+            println!("{report}");
+            Ok(())
         }
-    })
+    }
+}
+
+fn start<T>(
+    mut runtime: Builder,
+    work: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, BoxError> {
+    runtime.enable_all().build()?.block_on(work)
 }

@@ -107,7 +107,7 @@ impl Window {
 /// Bodies whose contents differ from call to call, without a copy: windows into one stretch of noise. An answer that
 /// belongs to another call, or to an earlier one, is therefore found out.
 #[derive(Debug, Clone)]
-struct Bodies {
+pub(crate) struct Bodies {
     noise: Bytes,
     len: usize,
 }
@@ -116,7 +116,7 @@ impl Bodies {
     /// How many different bodies there are; odd, so that tasks and turns mix.
     const OFFSETS: usize = 4093;
 
-    fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let noise = std::iter::repeat_with(|| {
             state ^= state << 13;
@@ -128,7 +128,7 @@ impl Bodies {
         Self { noise, len }
     }
 
-    fn body(&self, task: usize, turn: usize) -> Bytes {
+    pub(crate) fn body(&self, task: usize, turn: usize) -> Bytes {
         let offset = (task * 61 + turn) % Self::OFFSETS;
         self.noise.slice(offset..offset + self.len)
     }

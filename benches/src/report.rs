@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What one run measured.
+/// What one run of calls measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Calls answered rightly per second.
@@ -19,4 +19,22 @@ pub struct Report {
     pub srv_cpu: Option<f64>,
     /// Calls that failed, came back changed or never came back, from the first to the last.
     pub errors: u64,
+}
+
+/// What a server's memory grew by for connections that rest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IdleReport {
+    /// How many there were.
+    pub connections: usize,
+    /// Calls that had been made at a time on each.
+    pub channels: usize,
+    /// Resident memory of the server before the first connection.
+    pub rss_before_kib: u64,
+    /// Resident memory of the server once it had settled.
+    pub rss_after_kib: u64,
+    /// The growth, shared out to the connections.
+    pub bytes_per_connection: f64,
+    /// The growth, shared out to all channels; absent where a connection has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_channel: Option<f64>,
 }

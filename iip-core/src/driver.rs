@@ -34,6 +34,10 @@ const MAX_SLICES: usize = 64;
 /// A connection at rest keeps its buffers for so long: the next call often comes soon.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
 
+/// So many reads, each soon after the one before, make a connection busy. A connection that is opened for a few calls gives its
+/// buffers back at once: ten thousand of them that are opened together would otherwise hold theirs at the same time.
+const BUSY_READS: u32 = 16;
+
 /// Reads in a row before other tasks get a turn.
 const MAX_READS: usize = 16;
 
@@ -72,8 +76,9 @@ pub(crate) struct Driver<S> {
     unflushed: bool,
     /// Bytes were read since the timers were last told.
     has_read: bool,
-    /// The last two reads came soon one after the other: more will, and the buffers are worth keeping for a while.
-    busy: bool,
+    /// Reads that came soon one after the other. After a few of them more will come, and the buffers are worth keeping for a
+    /// while.
+    reads: u32,
     /// The memory that only work needs was given back.
     released: bool,
     /// The driver has let others run first and may write.
@@ -127,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             written: 0,
             unflushed: false,
             has_read: false,
-            busy: false,
+            reads: 0,
             released: false,
             gathered: false,
             saying_goodbye: false,
@@ -272,6 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Takes what was read. `true` if callers were woken and should run before the next write.
     fn on_read(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
+        self.decoder.on_read();
         self.released = false;
         self.more = true;
         self.has_read = true;
@@ -283,7 +289,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if std::mem::take(&mut self.has_read) {
             let in_head = self.decoder.partial() == Partial::Head && !self.more;
             let timers = state.proto.timers();
-            self.busy = now < timers.last_read() + RELEASE_AFTER;
+            let soon = now < timers.last_read() + RELEASE_AFTER;
+            self.reads = if soon {
+                self.reads.saturating_add(1)
+            } else {
+                0
+            };
             timers.on_read(now, in_head, self.decoder.take_advanced());
         }
     }
@@ -495,7 +506,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut wake_at = earliest(wake_at, state.calls.next_deadline());
         if at_rest && state.calls.in_flight() == 0 && !self.released {
             let release_at = state.proto.timers().last_moved() + RELEASE_AFTER;
-            if self.busy && now < release_at {
+            if self.reads >= BUSY_READS && now < release_at {
                 wake_at = earliest(wake_at, Some(release_at));
             } else {
                 self.released = true;

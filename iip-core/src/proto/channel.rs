@@ -232,6 +232,15 @@ impl ChannelTable {
         }
     }
 
+    /// Gives back the memory that channels at rest left.
+    pub(crate) fn shrink(&mut self) {
+        self.channels.shrink_to_fit();
+        let used = self.dense.iter().rposition(|&key| key != NONE);
+        self.dense.truncate(used.map_or(0, |last| last + 1));
+        self.dense.shrink_to_fit();
+        self.sparse.shrink_to_fit();
+    }
+
     pub(crate) fn any(&self, is: impl Fn(&Channel) -> bool) -> bool {
         self.channels.iter().any(|(_, channel)| is(channel))
     }

@@ -328,6 +328,7 @@ impl Connection {
         if self.side == Side::Server {
             // A client's channels are its pool; a server knows nothing of a channel at rest.
             self.channels.retain(|channel| !channel.is_at_rest());
+            self.channels.shrink();
         }
         self.outbox.release_when_empty();
         if self.events.capacity() > 8 {

@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use crate::body::{Body, Data};
 use crate::frame::{CLOSE_FRAME, ChannelId, FRAME_OVERHEAD, FrameStatus, Side, encode_head};
 
-/// The gathering buffer's size: what a batch of small calls needs.
+/// The gathering buffer's size at first, and once that was too little for a batch.
+const FIRST_TAIL_BYTES: usize = 1024;
 const TAIL_BYTES: usize = 16 * 1024;
 
 /// Chunks of long messages are added while less than this waits.
@@ -32,6 +33,8 @@ struct LongSend {
 pub(crate) struct Outbox {
     side: Side,
     tail: BytesMut,
+    /// Batches of more than a few small messages come.
+    busy: bool,
     segments: VecDeque<Bytes>,
     long: VecDeque<LongSend>,
     long_bytes: usize,
@@ -49,6 +52,7 @@ impl Outbox {
         Self {
             side,
             tail: BytesMut::new(),
+            busy: false,
             segments: VecDeque::new(),
             long: VecDeque::new(),
             long_bytes: 0,
@@ -137,7 +141,13 @@ impl Outbox {
     #[inline]
     fn make_room(&mut self, bytes: usize) {
         if self.tail.capacity() - self.tail.len() < bytes {
-            self.tail.reserve(bytes.max(TAIL_BYTES));
+            self.busy |= !self.tail.is_empty();
+            let room = if self.busy {
+                TAIL_BYTES
+            } else {
+                FIRST_TAIL_BYTES
+            };
+            self.tail.reserve(bytes.max(room));
         }
     }
 
@@ -236,6 +246,7 @@ impl Outbox {
     pub(crate) fn release_when_empty(&mut self) {
         if self.is_empty() {
             self.tail = BytesMut::new();
+            self.busy = false;
             self.segments = VecDeque::new();
         }
     }

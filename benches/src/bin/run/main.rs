@@ -3,6 +3,7 @@
 //! Every run is a fresh server process and a fresh client process. All peers run once in each round and each cell, in an order
 //! that rotates from round to round; ratios are taken within a round, and the table shows their median.
 
+mod idle;
 mod options;
 mod process;
 mod table;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use iip_benches::BoxError;
 use serde::Serialize;
 
-use crate::options::{Cell, Layout, Options};
+use crate::options::{Cell, Layout, Mode, Options};
 use crate::process::{MAX_OTHERS, Outcome};
 
 fn main() -> ExitCode {
@@ -38,30 +39,42 @@ struct Sample {
 
 fn run() -> Result<(), BoxError> {
     let options = options::parse(std::env::args().skip(1))?;
+    let tables = match options.mode {
+        Mode::Unary => calls(&options)?,
+        Mode::Idle => idle::run(&options)?,
+    };
+    print!("{tables}");
+    Ok(())
+}
+
+fn calls(options: &Options) -> Result<String, BoxError> {
     let mut samples = Vec::new();
     for round in 0..options.rounds {
         for layout in &options.layouts {
             for cell in &options.cells {
-                for peer in turns(&options, *cell, round) {
-                    samples.push(sample(&options, round, *layout, *cell, peer)?);
+                for peer in turns(options, cell.inflight, round) {
+                    samples.push(sample(options, round, *layout, *cell, peer)?);
                 }
             }
         }
-        // After each round, so that little is lost when someone stops a long series.
-        if let Some(path) = &options.out {
-            let file =
-                std::fs::File::create(path).map_err(|e| format!("{}: {e}", path.display()))?;
-            serde_json::to_writer_pretty(file, &samples)?;
-        }
+        save(options, &samples)?;
     }
-    print!("{}", table::markdown(&options, &samples));
+    Ok(table::markdown(options, &samples))
+}
+
+/// Writes what there is after each round, so that little is lost when someone stops a long series.
+fn save(options: &Options, samples: &[impl Serialize]) -> Result<(), BoxError> {
+    if let Some(path) = &options.out {
+        let file = std::fs::File::create(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        serde_json::to_writer_pretty(file, samples)?;
+    }
     Ok(())
 }
 
 /// The peers in the order of this round: each is first as often as the others.
-fn turns(options: &Options, cell: Cell, round: usize) -> Vec<&str> {
+fn turns(options: &Options, at_once: usize, round: usize) -> Vec<&str> {
     // A ping-pong has nothing to say about several calls at once.
-    let able = |peer: &&str| *peer != "pingpong" || cell.inflight == 1;
+    let able = |peer: &&str| *peer != "pingpong" || at_once == 1;
     let mut peers: Vec<&str> = options
         .peers
         .iter()

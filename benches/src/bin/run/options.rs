@@ -11,9 +11,11 @@ use serde::Serialize;
 /// What to run.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
+    pub(crate) mode: Mode,
     pub(crate) rounds: usize,
     pub(crate) peers: Vec<String>,
     pub(crate) cells: Vec<Cell>,
+    pub(crate) idle: Vec<Idle>,
     pub(crate) layouts: Vec<Layout>,
     pub(crate) secs: Duration,
     pub(crate) warm: Duration,
@@ -24,11 +26,27 @@ pub(crate) struct Options {
     pub(crate) out: Option<PathBuf>,
 }
 
+/// What kind of load the clients put on their servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Calls, one after the other, many at a time: `cells`.
+    Unary,
+    /// Connections that rest: `idle`.
+    Idle,
+}
+
 /// Bytes in each body and calls in flight, written `16x64`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Cell {
     pub(crate) payload: usize,
     pub(crate) inflight: usize,
+}
+
+/// Connections that rest and the calls each has made at a time, written `50x1000`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Idle {
+    pub(crate) connections: usize,
+    pub(crate) channels: usize,
 }
 
 /// Which cores the processes are bound to.
@@ -50,6 +68,18 @@ impl Layout {
         match self {
             Self::Pinned => "1",
             Self::Same => "0",
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = BoxError;
+
+    fn from_str(s: &str) -> Result<Self, BoxError> {
+        match s {
+            "unary" => Ok(Self::Unary),
+            "idle" => Ok(Self::Idle),
+            _ => Err("the modes are: unary, idle".into()),
         }
     }
 }
@@ -100,14 +130,42 @@ impl FromStr for Cell {
     }
 }
 
+impl fmt::Display for Idle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.channels == 1 { "" } else { "s" };
+        write!(
+            f,
+            "{} connections x {} channel{plural}",
+            self.connections, self.channels
+        )
+    }
+}
+
+impl FromStr for Idle {
+    type Err = BoxError;
+
+    fn from_str(s: &str) -> Result<Self, BoxError> {
+        let (connections, channels) = s
+            .split_once('x')
+            .ok_or("an idle cell looks like 50x1000: connections x channels")?;
+        Ok(Self {
+            connections: connections.parse()?,
+            channels: channels.parse()?,
+        })
+    }
+}
+
 const USAGE: &str = "usage: run [--rounds 5] [--peers limit,tonic,..] [--cells 16x64,..] [--layout pinned|same|pinned,same] \
-                     [--secs 2] [--warm 0.5] [--retries 2] [--patience 30] [--out FILE.json]";
+                     [--secs 2] [--warm 0.5] [--retries 2] [--patience 30] [--out FILE.json] | run --mode idle \
+                     [--idle 5000x1,50x1000] [--rounds 5] [--peers ..] [--out FILE.json]";
 
 pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, BoxError> {
     let mut options = Options {
+        mode: Mode::Unary,
         rounds: 5,
         peers: list("limit,pingpong,iip,iip-core,tonic,tarpc")?,
         cells: list("16x64,16x512,1024x64,13600x64,1048576x1")?,
+        idle: list("5000x1,50x1000")?,
         layouts: vec![Layout::Pinned],
         secs: Duration::from_secs(2),
         warm: Duration::from_millis(500),
@@ -129,9 +187,11 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, B
 impl Options {
     fn set(&mut self, name: &str, value: &str) -> Result<(), BoxError> {
         match name {
+            "--mode" => self.mode = value.parse()?,
             "--rounds" => self.rounds = value.parse()?,
             "--peers" => self.peers = list(value)?,
             "--cells" => self.cells = list(value)?,
+            "--idle" => self.idle = list(value)?,
             "--layout" => self.layouts = list(value)?,
             "--secs" => self.secs = args::seconds(value)?,
             "--warm" => self.warm = args::seconds(value)?,
@@ -174,6 +234,8 @@ mod tests {
         for (line, named) in [
             ("--cells 16", "16x64"),
             ("--layout here", "pinned"),
+            ("--mode dozing", "idle"),
+            ("--idle 50", "50x1000"),
             ("--round 5", "--round"),
             ("--secs", "--secs"),
         ] {

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use iip_benches::report::Report;
+use iip_benches::report::{IdleReport, Report};
 use iip_benches::{BoxError, cpu};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::options::{Cell, Layout, Options};
+use crate::options::{Cell, Idle, Layout, Options};
 
 /// What a run measured.
 #[derive(Debug, Clone, Serialize)]
@@ -48,16 +49,38 @@ fn wait_for_quiet(patience: Duration) -> Result<(), BoxError> {
 
 fn measure(options: &Options, layout: Layout, cell: Cell, peer: &str) -> Result<Report, BoxError> {
     let server = Server::start(peer, layout)?;
-    let output = on_core(layout.client_core(), peer)?
-        .args(["client", &server.addr, "--mode", "unary"])
+    let mut client = client(&server, layout, peer)?;
+    client
+        .args(["--mode", "unary"])
         .args(["--payload", &cell.payload.to_string()])
         .args(["--inflight", &cell.inflight.to_string()])
         .args(["--secs", &options.secs.as_secs_f64().to_string()])
-        .args(["--warm", &options.warm.as_secs_f64().to_string()])
+        .args(["--warm", &options.warm.as_secs_f64().to_string()]);
+    report(client)
+}
+
+/// What connections at rest cost. Nothing is timed, so it does not matter what else the machine does.
+pub(crate) fn idle(layout: Layout, cell: Idle, peer: &str) -> Result<IdleReport, BoxError> {
+    let server = Server::start(peer, layout)?;
+    let mut client = client(&server, layout, peer)?;
+    client
+        .args(["--mode", "idle"])
+        .args(["--connections", &cell.connections.to_string()])
+        .args(["--channels", &cell.channels.to_string()]);
+    report(client).map_err(|e| format!("{peer} {cell}: {e}").into())
+}
+
+fn client(server: &Server, layout: Layout, peer: &str) -> Result<Command, BoxError> {
+    let mut command = on_core(layout.client_core(), peer)?;
+    command
+        .args(["client", &server.addr])
         // taskset becomes the program it starts, so the child's id is the server's.
-        .args(["--server-pid", &server.child.id().to_string()])
-        .stderr(Stdio::inherit())
-        .output()?;
+        .args(["--server-pid", &server.child.id().to_string()]);
+    Ok(command)
+}
+
+fn report<T: DeserializeOwned>(mut client: Command) -> Result<T, BoxError> {
+    let output = client.stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         return Err(format!("the client ended with {}", output.status).into());
     }

@@ -71,7 +71,7 @@ fn ratio(own: &[&Sample], here: &[&Sample], base: &str) -> Option<f64> {
     (!ratios.is_empty()).then(|| median(ratios))
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {
