@@ -10,13 +10,14 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::body::Body;
@@ -72,6 +73,8 @@ pub(crate) struct Driver<S> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Bytes that were written since the machine was last told.
     written: usize,
+    /// Client: the connection takes no more; what it has brought is still being read.
+    write_error: Option<ConnectionError>,
     /// Written bytes may not have left the stream's own buffer.
     unflushed: bool,
     /// Bytes were read since the timers were last told.
@@ -130,6 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             wakers: Vec::new(),
             timer: None,
             written: 0,
+            write_error: None,
             unflushed: false,
             has_read: false,
             reads: 0,
@@ -152,7 +156,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Err(error) => return Poll::Ready(error),
+                Err(error) => {
+                    return Poll::Ready(match (error, self.write_error.take()) {
+                        (ConnectionError::Ended, _) => ConnectionError::Ended,
+                        (_, Some(error)) => error,
+                        (error, None) => error,
+                    });
+                }
             }
         }
     }
@@ -161,7 +171,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Some(plan) = self.plan() else {
             return Ok(Turn::Yield);
         };
-        let wrote = self.write_batch(cx)?;
+        let wrote = match self.write_batch(cx) {
+            Ok(wrote) => wrote,
+            // A server says why it closes, and may have answered: what it has sent is read first.
+            Err(error) if self.dispatcher.is_none() => {
+                self.write_error = Some(error.into());
+                false
+            }
+            Err(error) => return Err(error.into()),
+        };
         if wrote && !(plan.wants_read && plan.has_room) {
             // What held the connection back may be gone.
             return Ok(Turn::Again);
@@ -193,6 +211,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.on_eof()?;
                 return Ok(self.after_frames(false, reads));
             }
+        }
+        if let Some(error) = self.write_error.take() {
+            return Err(error);
         }
         self.park(cx, polls_read)
     }
@@ -235,6 +256,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Writes as much of the batch as the socket takes. `true` if that was something.
     fn write_batch(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        if self.write_error.is_some() {
+            self.batch.clear();
+            return Ok(false);
+        }
         let before = self.written;
         while !self.batch.is_empty() {
             let socket = Pin::new(&mut self.socket);
@@ -551,6 +576,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let _ = self.write_batch(cx);
     }
 
+    /// Reads what the peer still sends, until it closes, and throws it away: a socket that is closed with unread data in it
+    /// resets the connection, and the peer might never read the goodbye.
+    fn poll_waste(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waste = [MaybeUninit::uninit(); 4096];
+        for _ in 0..MAX_READS {
+            let mut waste = ReadBuf::uninit(&mut waste);
+            let read = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut waste));
+            if read.is_err() || waste.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     /// Tells everyone that the connection has ended, and why.
     fn end(&mut self, error: &ConnectionError) {
         tracing::debug!(%error, peer = ?self.shared.peer.addr(), "connection ended");
@@ -596,7 +636,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             let limit = tokio::time::Instant::now() + Duration::from_secs(1);
             this.timer = Some(Box::pin(tokio::time::sleep_until(limit)));
         }
-        if Pin::new(&mut this.socket).poll_shutdown(cx).is_ready() {
+        if Pin::new(&mut this.socket).poll_shutdown(cx).is_ready()
+            && (!this.saying_goodbye || this.poll_waste(cx).is_ready())
+        {
             return Poll::Ready(());
         }
         match &mut this.timer {

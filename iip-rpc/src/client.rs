@@ -3,12 +3,14 @@
 //! One call from top to bottom is [`Client::unary`].
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use iip_core::transport::Connector;
 use iip_core::{
-    Body, CallError, CallErrorKind, CallTimes, ClientConfig, ConfigError, Connection, Limits, Peer,
+    Body, Call, CallError, CallErrorKind, CallTimes, ClientConfig, ConfigError, Connection, Limits,
+    Peer,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -20,6 +22,7 @@ use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead, ServerT
 use crate::metadata::{Metadata, MetadataError};
 use crate::method::{Format, MethodDescriptor};
 use crate::payload::Payload;
+use crate::retry::{self, Failure, Repeats};
 use crate::status::{Code, Execution, MethodError, Phases, Status};
 
 /// The largest typed message by default: 16 MiB.
@@ -33,6 +36,8 @@ pub struct ClientBuilder {
     limits: Limits,
     codec: CodecId,
     timeout: Duration,
+    wait_for_ready: bool,
+    max_repeats: u32,
 }
 
 impl ClientBuilder {
@@ -42,12 +47,30 @@ impl ClientBuilder {
             limits: Limits::default().max_message_bytes(MAX_MESSAGE_BYTES),
             codec: CodecId::DEFAULT,
             timeout: Duration::from_secs(10),
+            wait_for_ready: false,
+            max_repeats: retry::MAX_REPEATS,
         }
     }
 
     /// How long a call may take that does not say so itself: connecting, waiting, and the answer. Default: 10 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Calls wait for a server that cannot be reached, until their deadline, instead of failing at once. Default: no.
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = wait;
+        self
+    }
+
+    /// How often a call is made again that was not sent or not executed, because its connection was lost or the server is
+    /// going away. Default: 5, within the call's time; the first time at once, then after growing pauses. 0: never. With
+    /// [`wait_for_ready`](Self::wait_for_ready) only the call's time limits it.
+    ///
+    /// Calls that may have run are never made again.
+    pub fn max_repeats(mut self, repeats: u32) -> Self {
+        self.max_repeats = repeats;
         self
     }
 
@@ -161,6 +184,8 @@ impl ClientBuilder {
         Ok(Settings {
             codec: self.codec,
             timeout: self.timeout,
+            wait_for_ready: self.wait_for_ready,
+            max_repeats: self.max_repeats,
             limits,
         })
     }
@@ -212,6 +237,8 @@ impl RpcPeer {
 struct Settings {
     codec: CodecId,
     timeout: Duration,
+    wait_for_ready: bool,
+    max_repeats: u32,
     limits: DecodeLimits,
 }
 
@@ -220,6 +247,7 @@ struct Settings {
 #[must_use]
 pub struct CallOptions {
     timeout: Option<Duration>,
+    wait_for_ready: Option<bool>,
     metadata: Metadata,
     reply_metadata: Option<ReplyMetadata>,
 }
@@ -234,6 +262,13 @@ impl CallOptions {
     /// default; the deadline of a call being handled still bounds it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Each call waits for a server that cannot be reached, until its deadline, or fails at once. It replaces the client's
+    /// default, see [`ClientBuilder::wait_for_ready`].
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = Some(wait);
         self
     }
 
@@ -283,8 +318,10 @@ impl ReplyMetadata {
 ///
 /// Generated clients hold one: `GreeterClient::new(client)`. Several services can share it.
 ///
-/// Lost connections are replaced when the next call is made. A call fails within its time, with a [`Status`] that says
-/// what happened, where the time went, and whether the call may have run.
+/// Lost connections are replaced when the next call is made. A typed call that was not sent or not executed, because its
+/// connection was lost or the server is going away, is made again within its time, up to five times; arguments of more than
+/// 64 KiB are not kept for that. A call fails within its time, with a [`Status`] that says what happened, where the time
+/// went, and whether the call may have run.
 #[derive(Clone, Debug)]
 pub struct Client {
     core: iip_core::Client,
@@ -363,31 +400,93 @@ impl Client {
         T: DeserializeOwned + 'static,
         E: MethodError,
     {
-        let mut args = args;
-        let (mut times, mut remaining) = self.times(method, ctx);
-        let connection = match self.core.ready_connection() {
-            Some(connection) => connection,
-            None => {
-                let connection = self.wait_for_connection(method, &mut times).await?;
-                remaining = times.deadline.saturating_duration_since(times.connected);
-                connection
+        // Kept while the call may have to be made again.
+        let mut args = Some(args);
+        let start = |cx: &Context<'_>, attempt: Attempt<'_>| {
+            let codec = self.codec(method, &attempt.connection);
+            let mut kept = true;
+            let call = attempt.connection.start_encoded(
+                cx,
+                method.static_path(),
+                attempt.times,
+                |out| {
+                    let left = attempt.remaining;
+                    let tail = self.encode(method, ctx, &mut args, codec, left, out)?;
+                    kept = out.len() + tail.len() <= retry::KEPT_BYTES;
+                    Ok::<_, Status>(tail)
+                },
+            )?;
+            if !kept {
+                args = None;
             }
+            Ok((call, kept))
         };
-        if let Some(place) = &self.options.reply_metadata {
-            place.set(Metadata::new());
+        let read = |answer, started| self.decode(answer, started);
+        self.call(method, ctx, start, read).await
+    }
+
+    /// Makes a call, again if need be: `start` puts it on a connection and says whether it could do so again, `read` takes
+    /// the answer.
+    #[inline]
+    async fn call<T, E: MethodError>(
+        &self,
+        method: &'static MethodDescriptor,
+        ctx: Option<&CallContext>,
+        mut start: impl FnMut(&Context<'_>, Attempt<'_>) -> Result<(Call, bool), Status>,
+        read: impl Fn(Bytes, Instant) -> Result<T, Failure<E>>,
+    ) -> Result<T, E> {
+        let mut repeats = Repeats::new(self.max_repeats());
+        let (mut times, mut remaining) = self.times(method, ctx);
+        loop {
+            let connection = match self.core.ready_connection() {
+                Some(connection) => connection,
+                None => {
+                    let connection = self.wait_for_connection(method, &mut times).await?;
+                    remaining = times.deadline.saturating_duration_since(times.connected);
+                    connection
+                }
+            };
+            if let Some(place) = &self.options.reply_metadata {
+                place.set(Metadata::new());
+            }
+            let attempt = Attempt {
+                connection,
+                times: &times,
+                remaining,
+            };
+            let (call, kept) = iip_core::with_context(|cx| start(cx, attempt)).await?;
+            let status = match call.await {
+                Ok(answer) => match read(answer, times.started) {
+                    Ok(value) => return Ok(value),
+                    Err(Failure::Own(error)) => return Err(error),
+                    Err(Failure::Status(status)) => status,
+                },
+                Err(error) => call_status(&error, Some(method)),
+            };
+            let pause = repeats.next(&status, now(), times.deadline);
+            let Some(pause) = pause.filter(|_| kept) else {
+                return Err(status.into());
+            };
+            Box::pin(tokio::time::sleep(pause)).await;
+            times.connected = now();
+            remaining = times.deadline.saturating_duration_since(times.connected);
         }
-        let call = iip_core::with_context(|cx| {
-            let codec = self.codec(method, &connection);
-            connection.start_encoded(cx, method.static_path(), &times, |out| {
-                self.encode(method, ctx, &mut args, codec, remaining, out)
-            })
-        });
-        let call = call.await?;
-        drop(args);
-        match call.await {
-            Ok(answer) => self.decode(answer, times.started),
-            Err(error) => Err(call_status(&error, Some(method)).into()),
+    }
+
+    /// How often a call that has not run is made again.
+    fn max_repeats(&self) -> u32 {
+        if self.waits_for_ready() {
+            u32::MAX
+        } else {
+            self.settings.max_repeats
         }
+    }
+
+    /// Does a call wait for the server, or fail while it is not there?
+    fn waits_for_ready(&self) -> bool {
+        self.options
+            .wait_for_ready
+            .unwrap_or(self.settings.wait_for_ready)
     }
 
     /// Calls a method bound to raw bytes: `body` and the answer are data as they are.
@@ -412,40 +511,49 @@ impl Client {
         T: From<Bytes>,
         E: MethodError,
     {
-        let (mut times, _) = self.times(method, ctx);
-        let connection = match self.core.ready_connection() {
-            Some(connection) => connection,
-            None => self.wait_for_connection(method, &mut times).await?,
-        };
         let body = body.into_body();
-        let call = iip_core::with_context(|cx| {
-            connection.start_body(cx, method.static_path(), &times, body)
-        });
-        let answer = call
-            .await
-            .await
-            .map_err(|error| call_status(&error, Some(method)))?;
-        match PlainError::read(&answer).filter(|error| error.code < 0 || error.code > 100) {
-            Some(error) => Err(error
-                .into_status()
-                .with_phases(phases(times.started, None))
-                .into()),
+        let start = |cx: &Context<'_>, attempt: Attempt<'_>| {
+            let (path, times) = (method.static_path(), attempt.times);
+            let call = attempt.connection.start_body(cx, path, times, body.clone());
+            Ok((call, true))
+        };
+        let read = |answer: Bytes, started| match PlainError::read(&answer)
+            .filter(|error| error.code < 0 || error.code > 100)
+        {
+            Some(error) => Err(Failure::Status(
+                error.into_status().with_phases(phases(started, None)),
+            )),
             None => Ok(answer.into()),
-        }
+        };
+        self.call(method, ctx, start, read).await
     }
 
-    /// Waits for a connection.
+    /// Makes a connection; tries again until the deadline if the call waits for the server.
     async fn wait_for_connection(
         &self,
         method: &MethodDescriptor,
         times: &mut CallTimes,
     ) -> Result<Connection, Status> {
-        let connecting = self.core.wait_for_connection(times.started, times.deadline);
-        // In memory of its own: a call is rarely the one that waits, and its future stays small.
-        let connected = Box::pin(connecting).await;
-        let (connection, now) = connected.map_err(|error| call_status(&error, Some(method)))?;
-        times.connected = now;
-        Ok(connection)
+        // Not to reach the server is no accident that a repeat could mend at once: the next attempt has its pause.
+        let mut repeats = Repeats::new(if self.waits_for_ready() { u32::MAX } else { 0 });
+        loop {
+            let connecting = self
+                .core
+                .wait_for_connection(times.connected, times.deadline);
+            // In memory of its own: a call is rarely the one that waits, and its future stays small.
+            let status = match Box::pin(connecting).await {
+                Ok((connection, now)) => {
+                    times.connected = now;
+                    return Ok(connection);
+                }
+                Err(error) => call_status(&error, Some(method)),
+            };
+            let Some(pause) = repeats.next(&status, now(), times.deadline) else {
+                return Err(status);
+            };
+            Box::pin(tokio::time::sleep(pause)).await;
+            times.connected = now();
+        }
     }
 
     /// The codec for a method on a connection; `None` without envelope.
@@ -485,16 +593,12 @@ impl Client {
     }
 
     /// Writes a request to `out`; what it returns follows behind.
-    #[expect(
-        clippy::needless_pass_by_ref_mut,
-        reason = "a shared reference would ask of the arguments to be `Sync`"
-    )]
     #[inline]
     fn encode<A: Arguments>(
         &self,
         method: &MethodDescriptor,
         ctx: Option<&CallContext>,
-        args: &mut A,
+        args: &mut Option<A>,
         codec: Option<CodecId>,
         remaining: Duration,
         out: &mut BytesMut,
@@ -512,7 +616,11 @@ impl Client {
                 }
             }
         }
-        match args.encode_split(method, codec.unwrap_or(CodecId::JSON), out) {
+        let codec = codec.unwrap_or(CodecId::JSON);
+        let encoded = args
+            .as_mut()
+            .map_or(Ok(None), |args| args.encode_split(method, codec, out));
+        match encoded {
             Ok(tail) => Ok(tail.unwrap_or_default()),
             Err(error) => Err(not_sent(Status::invalid_argument(format!(
                 "cannot encode the arguments of {method}: {error}"
@@ -520,7 +628,7 @@ impl Client {
         }
     }
 
-    fn decode<T, E>(&self, answer: Bytes, started: Instant) -> Result<T, E>
+    fn decode<T, E>(&self, answer: Bytes, started: Instant) -> Result<T, Failure<E>>
     where
         T: DeserializeOwned + 'static,
         E: MethodError,
@@ -532,7 +640,10 @@ impl Client {
                     .map_err(|error| error.reply_status().into()),
                 Some(PlainError {
                     error: Some(own), ..
-                }) => Err(E::deserialize(own).unwrap_or_else(|error| bad_reply(&error).into())),
+                }) => {
+                    Err(E::deserialize(own)
+                        .map_or_else(|error| bad_reply(&error).into(), Failure::Own))
+                }
                 Some(error) => Err(error
                     .into_status()
                     .with_phases(phases(started, None))
@@ -548,7 +659,7 @@ impl Client {
                 decode_value(head.codec, &body, limits).map_err(|error| error.reply_status().into())
             }
             Outcome::Error => Err(decode_value(head.codec, &body, limits)
-                .unwrap_or_else(|error| error.reply_status().into())),
+                .map_or_else(|error| error.reply_status().into(), Failure::Own)),
             Outcome::Status => {
                 let status = envelope::read_status(body, head.metadata)
                     .map_err(|error| error.reply_status())?;
@@ -556,6 +667,14 @@ impl Client {
             }
         }
     }
+}
+
+/// What a call is started with.
+struct Attempt<'a> {
+    connection: Connection,
+    times: &'a CallTimes,
+    /// How much time the call has left.
+    remaining: Duration,
 }
 
 /// Where the time of a call went that the server answered with a failure.

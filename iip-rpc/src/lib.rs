@@ -59,6 +59,7 @@ pub mod envelope;
 pub mod metadata;
 pub mod method;
 pub mod payload;
+mod retry;
 mod server;
 pub mod status;
 
