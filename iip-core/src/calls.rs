@@ -176,6 +176,7 @@ impl CallTable {
                 limit,
             }));
         }
+        check_time(start.now, start.deadline)?;
         let channel = start.on.or_else(|| self.free.pop());
         let token = self.take_slot(start.now, start.deadline, channel.is_some(), waker)?;
         match channel {
@@ -200,6 +201,7 @@ impl CallTable {
         now: Instant,
         deadline: Instant,
     ) -> Result<usize, CallError> {
+        check_time(now, deadline)?;
         let channel = self.free.pop();
         let token = self.take_slot(now, deadline, channel.is_some(), None)?;
         match channel {
@@ -214,7 +216,7 @@ impl CallTable {
         Ok(token)
     }
 
-    /// A slot for a call that may be sent now or has to wait.
+    /// A slot for a call that may be sent now or has to wait; one with a channel always gets it.
     #[inline]
     fn take_slot(
         &mut self,
@@ -223,9 +225,6 @@ impl CallTable {
         has_channel: bool,
         waker: Option<&Waker>,
     ) -> Result<usize, CallError> {
-        if deadline <= now {
-            return Err(CallError::not_sent(CallErrorKind::Timeout));
-        }
         if !has_channel && self.waiting >= self.max_queued {
             let limit = self.max_queued;
             return Err(CallError::not_sent(CallErrorKind::QueueFull { limit }));
@@ -499,6 +498,8 @@ impl CallTable {
             }
         }
         self.next_deadline = next;
+        // Those that wait fail first: a channel that comes free must not go to one whose time is over.
+        expired.sort_by_key(|&(_, sent, _)| sent);
         for (token, sent, channel) in expired {
             let withdrawn = sent && proto.abandon(channel, token);
             let sent = sent && !withdrawn;
@@ -621,9 +622,111 @@ impl CallTable {
     }
 }
 
+/// A call whose time is over is not begun.
+fn check_time(now: Instant, deadline: Instant) -> Result<(), CallError> {
+    if deadline <= now {
+        return Err(CallError::not_sent(CallErrorKind::Timeout));
+    }
+    Ok(())
+}
+
 /// Does the call still want a channel? Its caller may have gone, and its slot be another's.
 fn is_waiting(slots: &Slots<Slot>, ticket: Ticket) -> bool {
     slots
         .get(ticket.token)
         .is_some_and(|slot| slot.serial == ticket.serial && matches!(slot.state, SlotState::Queued))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::body::Body;
+    use crate::frame::{FrameRef, FrameStatus, Side};
+    use crate::limits::Limits;
+    use crate::proto::{Event, control};
+
+    /// A table with one channel, to a server that said hello.
+    fn table(now: Instant) -> (proto::Connection, CallTable) {
+        let mut proto = proto::Connection::new(Side::Client, Limits::default(), Value::Null, now);
+        let mut calls = CallTable::new(1, 100);
+        proto.say_hello();
+        calls.open_first(&mut proto);
+        for body in [
+            Bytes::from_static(br#"{"iip":1,"code":0}"#),
+            control::grant(ChannelId(1)),
+        ] {
+            let answer = FrameRef {
+                status: FrameStatus::ReplyOnly,
+                path: &Bytes::new(),
+                channel: ChannelId::ZERO,
+                body,
+            };
+            proto
+                .handle_frame(answer)
+                .expect("an answer that was asked for");
+        }
+        while let Some(event) = proto.poll_event() {
+            if let Event::ChannelOpened(channel) = event {
+                calls.on_channel_opened(&mut proto, channel, now, &mut Vec::new());
+            }
+        }
+        let mut batch = VecDeque::new();
+        proto.take_output(&mut batch);
+        proto.on_written(now, batch.iter().map(Bytes::len).sum());
+        (proto, calls)
+    }
+
+    fn start(now: Instant, deadline: Instant) -> Start {
+        Start {
+            now,
+            deadline,
+            on: None,
+            streaming: false,
+        }
+    }
+
+    #[test]
+    fn calls_that_run_out_together_do_not_hand_each_other_their_channel() {
+        let now = Instant::now();
+        let deadline = now + Duration::from_secs(1);
+        let (mut proto, mut calls) = table(now);
+        let mut large = Body::from(vec![0; 2 << 20]);
+        let start = start(now, deadline);
+        let unsent = calls.start(&mut proto, "/a", &start, &mut large, None);
+        let mut small = Body::from("x");
+        let queued = calls.start(&mut proto, "/b", &start, &mut small, None);
+        assert_eq!(calls.waiting, 1, "there is one channel");
+        calls.expire(&mut proto, deadline, &mut Vec::new());
+        for token in [unsent, queued] {
+            let slot = calls.slots.get_mut(token.expect("both were begun"));
+            let outcome = slot.and_then(Slot::take_outcome).expect("its time is over");
+            assert_eq!(outcome.unwrap_err().execution(), Execution::NotSent);
+        }
+        assert!(!proto.awaits_reply(ChannelId(1)), "nothing was sent");
+        assert!(!proto.has_output());
+        assert_eq!(
+            (calls.waiting, calls.in_flight, calls.free.len()),
+            (0, 0, 1)
+        );
+    }
+
+    #[test]
+    fn a_call_without_time_takes_no_channel_along() {
+        let now = Instant::now();
+        let (mut proto, mut calls) = table(now);
+        let late = calls.start(
+            &mut proto,
+            "/a",
+            &start(now, now),
+            &mut Body::from("x"),
+            None,
+        );
+        assert!(late.is_err());
+        assert!(calls.start_lease(&mut proto, now, now).is_err());
+        assert_eq!(calls.free.len(), 1);
+    }
 }

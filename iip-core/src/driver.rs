@@ -168,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>, reads: &mut usize) -> Result<Turn, ConnectionError> {
-        let Some(plan) = self.plan() else {
+        let Some(plan) = self.plan()? else {
             return Ok(Turn::Yield);
         };
         let wrote = match self.write_batch(cx) {
@@ -219,9 +219,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Looks at the connection once for the whole turn, and takes what is to be written. `None` if others should run first.
-    fn plan(&mut self) -> Option<Plan> {
+    fn plan(&mut self) -> Result<Option<Plan>, ConnectionError> {
         let mut guard = self.shared.lock();
         let state = &mut *guard;
+        // A peer that never stops sending must not keep it from ending.
+        if state.closing == Some(Closing::Force) {
+            return Err(ConnectionError::ClosedLocally);
+        }
         if self.written > 0 {
             settle(state, std::mem::take(&mut self.written), clock::now());
         }
@@ -229,16 +233,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             state.driver = None;
             if !self.gathered && state.proto.has_output() && gathers(state) {
                 self.gathered = true;
-                return None;
+                return Ok(None);
             }
             state.proto.take_output(&mut self.batch);
         }
         self.gathered = false;
-        Some(Plan {
+        Ok(Some(Plan {
             wants_read: state.proto.wants_read(),
             has_room: state.proto.has_room(),
             has_events: state.proto.has_events() || !self.events.is_empty(),
-        })
+        }))
     }
 
     /// Frames were looked at: may this task go on?
@@ -458,7 +462,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         // A peer of ours never closes half of a connection: it has gone.
         let gone = self.dispatcher.is_none() || self.shared.peer.hello().is_some();
-        if gone || self.shared.lock().proto.is_at_rest() {
+        if gone || (!self.more && self.shared.lock().proto.is_at_rest()) {
             return Err(ConnectionError::ClosedByPeer);
         }
         Ok(())
@@ -506,7 +510,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     state.proto.close();
                     return Ok(Turn::Again);
                 }
-                if at_rest {
+                // A message that was begun is not waited for.
+                if !state.proto.has_output() && self.batch.is_empty() && !self.unflushed {
                     return Err(ConnectionError::ClosedLocally);
                 }
             }
@@ -566,7 +571,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             none => none.insert(Box::pin(tokio::time::sleep_until(wake_at.into()))),
         };
-        timer.as_mut().poll(cx).is_ready()
+        // Beside the task's budget: without any left the timer would not remember whom to wake.
+        let timer = std::pin::pin!(tokio::task::unconstrained(timer.as_mut()));
+        timer.poll(cx).is_ready()
     }
 
     /// Hands the answers that are ready to the operating system, if it takes them.

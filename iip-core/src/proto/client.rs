@@ -208,6 +208,9 @@ impl Connection {
                 if exchange == Exchange::NewChannel {
                     self.events
                         .push_back(Event::ChannelRefused { code, message });
+                } else {
+                    self.control_is_coming = false;
+                    self.cancel_later = Vec::new();
                 }
                 Ok(())
             }

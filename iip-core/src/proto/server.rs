@@ -383,7 +383,9 @@ impl Connection {
         if self.channels.len() >= self.limits.channels() {
             self.channels.retain(|channel| !channel.is_at_rest());
         }
-        self.channels.len() - usize::from(self.control.is_some())
+        self.channels
+            .len()
+            .saturating_sub(usize::from(self.control.is_some()))
     }
 }
 
