@@ -295,9 +295,10 @@ impl Dispatcher {
         } = waiting;
         let guard = RunningGuard::new(Arc::clone(&self.routes));
         let answer_to = Arc::clone(shared);
-        let serial = running.serial;
-        // The entry must be there before the task can end.
-        let mut state = shared.lock();
+        let (serial, policy) = (running.serial, running.policy);
+        // The entry must be there before the task can end. A handler that streams has its own already.
+        shared.lock().running.entry(channel).or_insert(running);
+        // Not under the lock: a runtime that is going away drops the handler here.
         let task = tokio::spawn(async move {
             let _guard = guard;
             let result = CatchPanic(future).await;
@@ -309,8 +310,15 @@ impl Dispatcher {
                 answer_to.command(|state| state.answer(channel, serial, body));
             }
         });
-        // A handler that streams has its entry already.
-        state.running.entry(channel).or_insert(running).task = Some(task.abort_handle());
+        let task = task.abort_handle();
+        let mut state = shared.lock();
+        let running = state.running.get_mut(&channel);
+        match running.filter(|running| running.serial == serial) {
+            Some(running) => running.task = Some(task),
+            // It was cancelled, or has ended, meanwhile.
+            None if policy == OnCancel::Abort => task.abort(),
+            None => {}
+        }
     }
 }
 
