@@ -3,7 +3,6 @@
 //! Each call has a slot from its start until its caller has taken the outcome or gone away. All ways out of a call lead
 //! through [`CallTable::complete`], [`CallTable::fail`] or [`CallTable::abandon`].
 
-use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -13,6 +12,7 @@ use crate::body::Data;
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases};
 use crate::frame::ChannelId;
+use crate::parts::Parts;
 use crate::proto;
 use crate::queue::{Queue, Ticket, Want};
 use crate::slots::Slots;
@@ -60,23 +60,13 @@ impl Slot {
 
     /// The next part of an answer that is taken in parts.
     pub(crate) fn take_part(&mut self) -> Option<Bytes> {
-        let parts = self.parts.as_mut()?;
-        let part = parts.queue.pop_front()?;
-        parts.bytes -= part.len();
-        Some(part)
+        self.parts.as_mut()?.pop()
     }
 
     /// The channel that was leased, if it is there.
     pub(crate) fn leased(&self) -> Option<ChannelId> {
         matches!(self.state, SlotState::Leased).then_some(self.channel)
     }
-}
-
-/// Parts that arrived and were not taken, and their bytes.
-#[derive(Debug, Default)]
-struct Parts {
-    queue: VecDeque<Bytes>,
-    bytes: usize,
 }
 
 /// What starts a call.
@@ -408,10 +398,9 @@ impl CallTable {
             return;
         };
         let parts = slot.parts.get_or_insert_default();
-        parts.bytes += body.len();
-        parts.queue.push_back(body);
+        parts.push(body);
         wakers.extend(slot.waker.take());
-        let (size, limit, channel) = (parts.bytes, proto.limits().message_bytes(), slot.channel);
+        let (size, limit, channel) = (parts.bytes(), proto.limits().message_bytes(), slot.channel);
         if size > limit {
             proto.abandon(channel, token);
             let kind = CallErrorKind::MessageTooLarge { size, limit };
@@ -639,6 +628,7 @@ fn is_waiting(slots: &Slots<Slot>, ticket: Ticket) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::time::Duration;
 
     use serde_json::Value;

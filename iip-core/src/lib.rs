@@ -53,6 +53,7 @@ mod error;
 pub mod frame;
 mod handler;
 pub mod limits;
+mod parts;
 pub mod path;
 mod proto;
 mod queue;

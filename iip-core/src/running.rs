@@ -1,7 +1,6 @@
 //! A server's calls under way: what is kept of one whose handler had to wait, and what such a handler reads from and writes
 //! to. A call ends in [`State::answer`] or [`State::forget`].
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -14,6 +13,7 @@ use crate::body::Body;
 use crate::connection::{Shared, State};
 use crate::frame::ChannelId;
 use crate::handler::{HandlerError, OnCancel, Request};
+use crate::parts::Parts;
 use crate::proto::control;
 use crate::serve::or_no_response;
 
@@ -30,7 +30,7 @@ pub(crate) struct Running {
 
 #[derive(Debug, Default)]
 pub(crate) struct PartQueue {
-    pub(crate) parts: VecDeque<Bytes>,
+    pub(crate) parts: Parts,
     pub(crate) ended: bool,
     pub(crate) waker: Option<Waker>,
 }
@@ -124,7 +124,7 @@ impl RequestParts {
             else {
                 return cut();
             };
-            match queue.parts.pop_front() {
+            match queue.parts.pop() {
                 Some(part) => {
                     state.proto.unbuffer(part.len());
                     Poll::Ready(Some(Ok(part)))
@@ -245,8 +245,7 @@ impl State {
     pub(crate) fn forget(&mut self, channel: ChannelId) -> Option<Running> {
         let mut running = self.running.remove(&channel)?;
         if let Some(queue) = &mut running.parts {
-            let bytes = queue.parts.iter().map(Bytes::len).sum();
-            self.proto.unbuffer(bytes);
+            self.proto.unbuffer(queue.parts.bytes());
             queue.waker.take().into_iter().for_each(Waker::wake);
         }
         Some(running)
@@ -313,8 +312,12 @@ impl Request {
         complete: bool,
     ) {
         let serial = running.serial;
-        let parts = first_part(std::mem::take(&mut self.body));
-        let bytes = parts.iter().map(Bytes::len).sum();
+        let mut parts = Parts::default();
+        let first = std::mem::take(&mut self.body);
+        if !first.is_empty() {
+            parts.push(first);
+        }
+        let bytes = parts.bytes();
         running.parts = Some(PartQueue {
             parts,
             ended: complete,
@@ -338,13 +341,5 @@ impl Request {
             finished: false,
         };
         self.streams = Some(Box::new((Some(parts), Some(reply))));
-    }
-}
-
-fn first_part(body: Bytes) -> VecDeque<Bytes> {
-    if body.is_empty() {
-        VecDeque::new()
-    } else {
-        VecDeque::from([body])
     }
 }

@@ -161,7 +161,7 @@ impl Dispatcher {
                         return;
                     };
                     state.proto.buffer(body.len());
-                    queue.parts.push_back(body);
+                    queue.parts.push(body);
                     queue.ended = ends;
                     queue.waker.take().into_iter().for_each(Waker::wake);
                 });

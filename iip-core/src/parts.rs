@@ -1,0 +1,101 @@
+//! Parts of a message that have arrived and were not taken yet. Pure.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+/// With this many parts waiting, further ones of less than [`SMALL_BYTES`] are joined: a peer that sends single bytes to
+/// someone who is slow would otherwise cost many times what they hold.
+const APART: usize = 16;
+const SMALL_BYTES: usize = 512;
+
+/// Joined parts are no longer than this.
+const JOINED_BYTES: usize = 16 * 1024;
+
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    queue: VecDeque<Bytes>,
+    /// Behind the queue: small parts being joined.
+    joined: BytesMut,
+    bytes: usize,
+}
+
+impl Parts {
+    pub(crate) fn push(&mut self, part: Bytes) {
+        self.bytes += part.len();
+        if self.queue.len() < APART || part.len() >= SMALL_BYTES {
+            self.close_joined();
+            self.queue.push_back(part);
+            return;
+        }
+        if self.joined.len() + part.len() > JOINED_BYTES {
+            self.close_joined();
+        }
+        self.joined.extend_from_slice(&part);
+    }
+
+    /// The oldest part.
+    pub(crate) fn pop(&mut self) -> Option<Bytes> {
+        if self.queue.is_empty() {
+            self.close_joined();
+        }
+        let part = self.queue.pop_front()?;
+        self.bytes -= part.len();
+        Some(part)
+    }
+
+    /// Bytes of all parts together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn close_joined(&mut self) {
+        if !self.joined.is_empty() {
+            self.queue
+                .push_back(std::mem::take(&mut self.joined).freeze());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_out_in_order_whatever_their_size() {
+        let mut parts = Parts::default();
+        let mut sent = Vec::new();
+        for turn in 0..2000_usize {
+            let size = [1, 3, 1, 511, 512, 1, 5000][turn % 7];
+            let part = vec![turn as u8; size];
+            sent.extend_from_slice(&part);
+            parts.push(part.into());
+            assert_eq!(parts.bytes(), sent.len());
+        }
+        let mut taken = Vec::new();
+        while let Some(part) = parts.pop() {
+            taken.extend_from_slice(&part);
+            assert_eq!(parts.bytes(), sent.len() - taken.len());
+        }
+        assert_eq!(taken, sent);
+    }
+
+    #[test]
+    fn parts_that_are_taken_in_time_stay_as_they_are() {
+        let mut parts = Parts::default();
+        for turn in 0..100_u8 {
+            parts.push(vec![turn; 3].into());
+            assert_eq!(parts.pop().unwrap(), vec![turn; 3]);
+        }
+    }
+
+    #[test]
+    fn many_single_bytes_cost_little_more_than_they_hold() {
+        let mut parts = Parts::default();
+        for _ in 0..1_000_000 {
+            parts.push(Bytes::from_static(b"x"));
+        }
+        assert!(parts.queue.len() <= APART + 1_000_000 / JOINED_BYTES + 1);
+        assert!(parts.joined.capacity() <= 2 * JOINED_BYTES);
+    }
+}
