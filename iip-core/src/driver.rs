@@ -628,7 +628,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         let this = &mut *self;
         if !this.shutting_down {
             let error = ready!(this.poll_connection(cx));
-            this.write_last(cx);
+            // A server that has said goodbye reads no further request: what was not sent was not executed.
+            if this.dispatcher.is_some() || !matches!(error, ConnectionError::Ended) {
+                this.write_last(cx);
+            }
             this.end(&error);
             this.shutting_down = true;
             if !matches!(
