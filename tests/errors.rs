@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -31,6 +33,8 @@ trait Bank {
     async fn transfer(&self, to: String, amount: u64) -> Result<u64, TransferError>;
     async fn explain(&self) -> Result<(), Status>;
     async fn refuse(&self) -> Result<(), Status>;
+    /// How the last transfer failed, as a value.
+    async fn last_failure(&self) -> Result<Status, Status>;
     /// Fails after `ms`.
     async fn think(&self, ms: u64) -> Result<(), Status>;
     async fn panic_at_once(&self) -> Result<(), Status>;
@@ -70,6 +74,10 @@ impl Bank for Vault {
 
     async fn refuse(&self) -> Result<(), Status> {
         Err(Status::unavailable("not now").with_execution(Execution::NotExecuted))
+    }
+
+    async fn last_failure(&self) -> Result<Status, Status> {
+        Ok(Status::unavailable("not now").with_execution(Execution::NotExecuted))
     }
 
     async fn think(&self, ms: u64) -> Result<(), Status> {
@@ -116,11 +124,14 @@ trait Broker {
     async fn unknown(&self) -> Result<u64, Status>;
     async fn unreachable(&self) -> Result<(), Status>;
     async fn refused(&self) -> Result<u64, TransferError>;
+    /// Fails as the last transfer did, and counts how often it was asked.
+    async fn last_failure(&self) -> Result<(), Status>;
 }
 
 struct Agent {
     bank: OtherBankClient,
     nobody: BankClient,
+    asked: AtomicUsize,
 }
 
 impl Broker for Agent {
@@ -134,6 +145,11 @@ impl Broker for Agent {
 
     async fn refused(&self) -> Result<u64, TransferError> {
         self.bank.missing(1).await
+    }
+
+    async fn last_failure(&self) -> Result<(), Status> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Err(self.nobody.last_failure().await?)
     }
 }
 
@@ -305,6 +321,7 @@ async fn the_failure_of_a_nested_call_says_that_the_outer_one_may_have_run() {
     let agent = Agent {
         bank: OtherBankClient::new(bank),
         nobody: BankClient::new(nobody),
+        asked: AtomicUsize::new(0),
     };
     let (_server, client) = serve(BrokerServer::new(agent)).await;
     let broker = BrokerClient::new(client);
@@ -320,6 +337,28 @@ async fn the_failure_of_a_nested_call_says_that_the_outer_one_may_have_run() {
     let error = within("the answer", broker.refused()).await.unwrap_err();
     let status = rpc_status(error);
     expect(&status, Code::Unimplemented, Execution::MayHaveExecuted);
+}
+
+#[tokio::test]
+async fn a_status_that_came_in_a_value_does_not_say_that_the_handler_did_not_run() {
+    let (_bank_server, bank) = serve(BankServer::new(Vault)).await;
+    let agent = Agent {
+        bank: OtherBankClient::new(bank.clone()),
+        nobody: BankClient::new(bank),
+        asked: AtomicUsize::new(0),
+    };
+    let agent = Arc::new(agent);
+    let (_server, client) = serve(BrokerServer::from_arc(Arc::clone(&agent))).await;
+    let broker = BrokerClient::new(client);
+    let status = within("the answer", broker.last_failure())
+        .await
+        .unwrap_err();
+    expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
+    assert_eq!(
+        agent.asked.load(Ordering::SeqCst),
+        1,
+        "it ran, so it is not repeated"
+    );
 }
 
 #[tokio::test]

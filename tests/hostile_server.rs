@@ -1048,6 +1048,35 @@ async fn a_reader_that_is_slow_but_moves_gets_everything() {
     target.serves_others().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_that_keeps_the_buffer_full_is_served_as_long_as_it_moves() {
+    const CALLS: usize = 40;
+    let target = Target::configured(|config| {
+        let limits = Limits::default()
+            .max_buffered_bytes(64 * 1024)
+            .progress_timeout(SHORT);
+        // Slowness is what fills the buffer: in all several times the progress timeout.
+        let slow = handler_fn(|request: Request| async move {
+            tokio::time::sleep(SHORT / 8).await;
+            Ok::<_, HandlerError>(Response::from(request.into_body().slice(..1)))
+        });
+        config.limits(limits).route("/slow", slow)
+    })
+    .await;
+    let (mut reader, mut writer) = target.stream().await.into_split();
+    let request = RawFrame::request("/slow", 1, vec![b'x'; 16 * 1024]).encode();
+    let sending = tokio::spawn(async move {
+        for _ in 0..CALLS {
+            writer.write_all(&request).await.expect("it is read");
+        }
+        writer
+    });
+    frames_come(&mut reader, CALLS).await;
+    let writer = within("the sender's end", sending).await;
+    drop(writer.expect("every request was taken"));
+    target.serves_others().await;
+}
+
 // ---- slow and silent peers
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -438,7 +438,10 @@ impl CallTable {
             return;
         }
         self.in_flight -= 1;
-        self.waiting -= usize::from(matches!(slot.state, SlotState::Queued));
+        if matches!(slot.state, SlotState::Queued) {
+            self.waiting -= 1;
+            self.queue.abandon(slot.serial);
+        }
         let sent = slot.sent_at.unwrap_or(now);
         let mut phases = Phases {
             wait_for_channel: sent.saturating_duration_since(slot.started.unwrap_or(sent)),
@@ -538,11 +541,12 @@ impl CallTable {
         let Some(slot) = self.slots.get_mut(token) else {
             return;
         };
-        let channel = slot.channel;
+        let (channel, serial) = (slot.channel, slot.serial);
         match self.free_slot(token) {
             SlotState::Queued => {
                 self.in_flight -= 1;
                 self.waiting -= 1;
+                self.queue.abandon(serial);
             }
             SlotState::Sent => {
                 self.in_flight -= 1;

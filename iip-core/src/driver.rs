@@ -405,7 +405,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
             match self.decoder.next(true)? {
-                Some(frame) => proto.handle_frame(frame)?,
+                Some(frame) => {
+                    proto.timers().on_room();
+                    proto.handle_frame(frame)?;
+                }
                 None => {
                     self.more = false;
                     if let Some(head) = self.decoder.unfinished_head() {
@@ -479,7 +482,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             settle(state, std::mem::take(&mut self.written), now);
         }
         state.calls.expire(&mut state.proto, now, &mut self.wakers);
-        let over_budget = !state.proto.wants_read();
+        let over_budget = state.proto.is_over_budget();
         let output = !self.batch.is_empty() || state.proto.has_output();
         state.proto.timers().on_waiting(now, output, over_budget);
         let wake_at = state.proto.poll_timeout(partial);

@@ -142,6 +142,23 @@ impl Queue {
         });
     }
 
+    /// The caller has gone: a large body is given back at once, and what is left of the entry is swept out later.
+    pub(crate) fn abandon(&mut self, serial: u64) {
+        // Tickets are given out in the order in which calls are queued.
+        let entry = self
+            .entries
+            .binary_search_by_key(&serial, |entry| entry.ticket.serial);
+        if let Some(entry) = entry.ok().and_then(|at| self.entries.get_mut(at))
+            && matches!(entry.kind, Kind::Other(_))
+        {
+            entry.kind = Kind::Small {
+                path: 0,
+                body: 0,
+                streaming: false,
+            };
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -152,7 +169,8 @@ mod tests {
     use super::*;
 
     fn ticket(token: usize) -> Ticket {
-        Ticket { token, serial: 7 }
+        let serial = token as u64;
+        Ticket { token, serial }
     }
 
     fn call(want: Want) -> (Bytes, Vec<u8>, bool) {
@@ -206,6 +224,23 @@ mod tests {
             assert_eq!(call(want).1, format!("body {token}").into_bytes());
         }
         assert!(queue.pop().is_none());
+    }
+
+    #[test]
+    fn a_large_body_is_given_back_when_its_caller_goes() {
+        let mut queue = Queue::default();
+        let large = Bytes::from(vec![1; SMALL_BYTES * 2]);
+        for token in 0..3 {
+            let mut body = Body::from(large.clone());
+            queue.push_call(ticket(token), b"/p", &mut body, false);
+        }
+        queue.abandon(1);
+        queue.abandon(7);
+        let mut pop = || queue.pop().expect("three were queued");
+        assert_eq!(call(pop().1).1.len(), large.len());
+        assert_eq!(call(pop().1).1.len(), 0, "nobody wants it");
+        assert_eq!(call(pop().1).1.len(), large.len());
+        assert!(large.is_unique());
     }
 
     #[test]

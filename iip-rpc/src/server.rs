@@ -321,9 +321,8 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
         Err(error) => match error.as_status() {
             Some(status) => {
                 let mut status = status.clone();
-                // What a call made by the handler met, with its phases: this handler has run. One that it made itself
-                // says what it wants.
-                if status.phases().is_some() {
+                // What a call made by the handler met: this handler has run. One that it made itself says what it wants.
+                if status.is_of_a_call() {
                     status = status.with_execution(Execution::MayHaveExecuted);
                 }
                 // Metadata that does not fit beside the status' own is not worth losing the status for.

@@ -318,6 +318,8 @@ struct Inner {
     details: Bytes,
     metadata: Metadata,
     phases: Option<Phases>,
+    /// It came inside another value.
+    travelled: bool,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -349,8 +351,14 @@ impl Status {
             details: Bytes::new(),
             metadata: Metadata::new(),
             phases: None,
+            travelled: false,
             source: None,
         }))
+    }
+
+    /// Does it tell of a call that was made, rather than of the one that is being handled?
+    pub(crate) fn is_of_a_call(&self) -> bool {
+        self.0.phases.is_some() || self.0.travelled
     }
 
     constructors! {
@@ -576,10 +584,12 @@ impl StatusVisitor {
         } else {
             Execution::MayHaveExecuted
         };
-        Status::new(code, message)
+        let mut status = Status::new(code, message)
             .with_execution(execution)
             .with_details(details)
-            .with_metadata(metadata)
+            .with_metadata(metadata);
+        status.0.travelled = true;
+        status
     }
 }
 

@@ -175,10 +175,16 @@ impl Connection {
                 // comes before it may be that a caller has gone.
                 self.held.is_empty()
                     && self.control_rate.has_room()
-                    && self.buffered < self.limits.buffered_bytes()
+                    && !self.is_over_budget()
                     && self.outbox.unsent() <= self.limits.unsent_bytes()
             }
         }
+    }
+
+    /// Are there more bytes of unfinished and waiting messages than may be?
+    #[inline]
+    pub(crate) fn is_over_budget(&self) -> bool {
+        self.buffered >= self.limits.buffered_bytes()
     }
 
     /// Is nothing being received, answered or written?
@@ -296,7 +302,7 @@ impl Connection {
             head: reading && partial == Partial::Head,
             body: reading && (partial == Partial::Body || (collecting && self.open_calls == 0)),
             write: !self.outbox.is_empty(),
-            over_budget: self.buffered >= self.limits.buffered_bytes(),
+            over_budget: self.is_over_budget(),
             idle: self.side == Side::Server && self.is_at_rest() && partial == Partial::Nothing,
         }
     }

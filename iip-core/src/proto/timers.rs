@@ -111,6 +111,12 @@ impl Timers {
         self.last_write = now;
     }
 
+    /// A frame was taken: for that moment there was room.
+    #[inline]
+    pub(crate) fn on_room(&mut self) {
+        self.over_budget_since = None;
+    }
+
     /// Output or buffered bytes began or ceased to wait.
     pub(crate) fn on_waiting(&mut self, now: Instant, output: bool, over_budget: bool) {
         update(&mut self.output_since, now, output);
