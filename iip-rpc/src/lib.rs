@@ -56,9 +56,11 @@ mod client;
 pub mod codec;
 mod context;
 pub mod envelope;
+mod hello;
 pub mod metadata;
 pub mod method;
 pub mod payload;
+mod raw;
 mod retry;
 mod server;
 pub mod status;
@@ -66,11 +68,12 @@ pub mod status;
 #[doc(hidden)]
 pub mod __private;
 
-pub use self::client::{CallOptions, Client, ClientBuilder, RawBody, ReplyMetadata};
+pub use self::client::{CallOptions, Client, ClientBuilder, ReplyMetadata};
 pub use self::context::CallContext;
 pub use self::metadata::Metadata;
 pub use self::method::{MethodDescriptor, OnCancel};
 pub use self::payload::Payload;
+pub use self::raw::RawBody;
 pub use self::server::{Methods, Server, ServerBuilder, Service};
 pub use self::status::{Code, Execution, MethodError, Phases, Status};
 

@@ -20,13 +20,15 @@ use iip_core::{
 use serde::Serialize;
 
 use crate::arguments::FromArguments;
-use crate::client::{MAX_MESSAGE_BYTES, RawBody, announcement};
+use crate::client::MAX_MESSAGE_BYTES;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
 use crate::context::{CallContext, now};
 use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
+use crate::hello::announcement;
 use crate::metadata::Metadata;
 use crate::method::{MethodDescriptor, OnCancel};
 use crate::payload::ByValue;
+use crate::raw::RawBody;
 use crate::status::{Execution, MethodError, Status};
 
 /// Something a [`Server`] can serve. `#[service]` implements it for the server type it makes, such as `GreeterServer`.

@@ -2,317 +2,33 @@
 //!
 //! One call from top to bottom is [`Client::unary`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod builder;
+mod failure;
+mod options;
+
+use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use iip_core::transport::Connector;
-use iip_core::{
-    Body, Call, CallError, CallErrorKind, CallTimes, ClientConfig, ConfigError, Connection, Limits,
-    Peer,
-};
+use iip_core::{Call, CallTimes, Connection};
 use serde::de::DeserializeOwned;
-use serde_json::json;
 
+pub use self::builder::ClientBuilder;
+pub(crate) use self::builder::MAX_MESSAGE_BYTES;
+use self::builder::Settings;
+use self::failure::{bad_reply, call_status, not_sent, phases};
+pub use self::options::{CallOptions, ReplyMetadata};
 use crate::arguments::Arguments;
-use crate::codec::{CodecId, DecodeLimits, decode_value};
+use crate::codec::{CodecId, decode_value};
 use crate::context::{CallContext, after, now};
-use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead, ServerTiming};
-use crate::metadata::{Metadata, MetadataError};
+use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
+use crate::hello::RpcPeer;
+use crate::metadata::Metadata;
 use crate::method::{Format, MethodDescriptor};
-use crate::payload::Payload;
+use crate::raw::RawBody;
 use crate::retry::{self, Failure, Repeats};
-use crate::status::{Code, Execution, MethodError, Phases, Status};
-
-/// The largest typed message by default: 16 MiB.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
-
-/// How a [`Client`] behaves. Made by [`Client::builder`]; every setting has a default that suits most.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct ClientBuilder {
-    core: ClientConfig,
-    limits: Limits,
-    codec: CodecId,
-    timeout: Duration,
-    wait_for_ready: bool,
-    max_repeats: u32,
-}
-
-impl ClientBuilder {
-    fn new() -> Self {
-        Self {
-            core: ClientConfig::new(),
-            limits: Limits::default().max_message_bytes(MAX_MESSAGE_BYTES),
-            codec: CodecId::DEFAULT,
-            timeout: Duration::from_secs(10),
-            wait_for_ready: false,
-            max_repeats: retry::MAX_REPEATS,
-        }
-    }
-
-    /// How long a call may take that does not say so itself: connecting, waiting, and the answer. Default: 10 s.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Calls wait for a server that cannot be reached, until their deadline, instead of failing at once. Default: no.
-    pub fn wait_for_ready(mut self, wait: bool) -> Self {
-        self.wait_for_ready = wait;
-        self
-    }
-
-    /// How often a call is made again that was not sent or not executed, because its connection was lost or the server is
-    /// going away. Default: 5, within the call's time; the first time at once, then after growing pauses. 0: never. With
-    /// [`wait_for_ready`](Self::wait_for_ready) only the call's time limits it.
-    ///
-    /// Calls that may have run are never made again.
-    pub fn max_repeats(mut self, repeats: u32) -> Self {
-        self.max_repeats = repeats;
-        self
-    }
-
-    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.core = self.core.connect_timeout(timeout);
-        self
-    }
-
-    /// How many connections calls are spread over. Default: 1.
-    pub fn connections(mut self, connections: usize) -> Self {
-        self.core = self.core.connections(connections);
-        self
-    }
-
-    /// How many calls per connection may wait for a channel. Default: 16,384. Beyond it a call fails at once.
-    pub fn max_queued_calls(mut self, calls: usize) -> Self {
-        self.core = self.core.max_queued_calls(calls);
-        self
-    }
-
-    /// The largest message sent or received, in bytes. Default: 16 MiB.
-    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
-        self.limits = self.limits.max_message_bytes(bytes);
-        self
-    }
-
-    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB.
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// How arguments and results are encoded. Default: [`CodecId::DEFAULT`].
-    pub fn codec(mut self, codec: CodecId) -> Self {
-        self.codec = codec;
-        self
-    }
-
-    /// Speaks TLS. Default: plain.
-    #[cfg(feature = "tls")]
-    pub fn tls(mut self, tls: iip_core::tls::ClientTls) -> Self {
-        self.core = self.core.tls(tls);
-        self
-    }
-
-    /// Connects to `host:port`, `tcp://host:port` or `unix:/path`.
-    ///
-    /// # Errors
-    ///
-    /// The address is none, an option cannot work, or no connection could be made in time.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future gives up the attempt.
-    pub async fn connect(self, target: impl AsRef<str>) -> Result<Client, Status> {
-        let settings = self.settings()?;
-        let core = self
-            .core()
-            .connect(target)
-            .await
-            .map_err(|error| call_status(&error, None))?;
-        Ok(Client::over(core, settings))
-    }
-
-    /// As [`connect`](Self::connect), but the first call connects.
-    ///
-    /// # Errors
-    ///
-    /// The address is none, or an option cannot work.
-    pub fn connect_lazy(self, target: impl AsRef<str>) -> Result<Client, Status> {
-        let settings = self.settings()?;
-        Ok(Client::over(
-            self.core().connect_lazy(target).map_err(config_status)?,
-            settings,
-        ))
-    }
-
-    /// Connects through `connector`: any byte stream will do, such as the memory of a server in the same process.
-    ///
-    /// # Errors
-    ///
-    /// As [`connect`](Self::connect).
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future gives up the attempt.
-    pub async fn connect_with(self, connector: impl Connector) -> Result<Client, Status> {
-        let settings = self.settings()?;
-        let core = self
-            .core()
-            .connect_with(connector)
-            .await
-            .map_err(|error| call_status(&error, None))?;
-        Ok(Client::over(core, settings))
-    }
-
-    fn core(self) -> ClientConfig {
-        self.core
-            .limits(self.limits)
-            .call_timeout(self.timeout)
-            .hello(announcement())
-    }
-
-    fn settings(&self) -> Result<Settings, Status> {
-        if !self.codec.is_supported() {
-            let text = format!("option codec: this build has no codec {}", self.codec);
-            return Err(Status::invalid_argument(text).with_execution(Execution::NotSent));
-        }
-        let limits = DecodeLimits::new().max_message_bytes(self.limits.message_bytes());
-        Ok(Settings {
-            codec: self.codec,
-            timeout: self.timeout,
-            wait_for_ready: self.wait_for_ready,
-            max_repeats: self.max_repeats,
-            limits,
-        })
-    }
-}
-
-/// What both sides say in their hello.
-pub(crate) fn announcement() -> serde_json::Value {
-    let codecs: Vec<u8> = [CodecId::BINCODE, CodecId::JSON]
-        .into_iter()
-        .filter(|codec| codec.is_supported())
-        .map(CodecId::as_u8)
-        .collect();
-    json!({ "rpc": { "envelope": 0, "codecs": codecs } })
-}
-
-/// What a server said about typed calls.
-struct RpcPeer {
-    /// It understands the envelope. A Go server does not: it gets plain JSON.
-    envelope: bool,
-    codecs: Vec<u8>,
-}
-
-impl RpcPeer {
-    fn read(peer: &Peer) -> Self {
-        let rpc = peer.hello().and_then(|hello| hello.get("rpc"));
-        let codecs = rpc
-            .and_then(|rpc| rpc.get("codecs"))
-            .and_then(|codecs| codecs.as_array());
-        let codecs = codecs
-            .into_iter()
-            .flatten()
-            .filter_map(|id| u8::try_from(id.as_u64()?).ok())
-            .collect();
-        Self {
-            envelope: rpc.is_some(),
-            codecs,
-        }
-    }
-
-    /// The codec to use: the one wanted, or JSON where the server does not know it; `None` without envelope.
-    fn codec(&self, wanted: CodecId) -> Option<CodecId> {
-        let known = self.codecs.contains(&wanted.as_u8());
-        self.envelope
-            .then_some(if known { wanted } else { CodecId::JSON })
-    }
-}
-
-#[derive(Debug)]
-struct Settings {
-    codec: CodecId,
-    timeout: Duration,
-    wait_for_ready: bool,
-    max_repeats: u32,
-    limits: DecodeLimits,
-}
-
-/// What the calls made through a client set for themselves, see [`Client::with_options`].
-#[derive(Clone, Debug, Default)]
-#[must_use]
-pub struct CallOptions {
-    timeout: Option<Duration>,
-    wait_for_ready: Option<bool>,
-    metadata: Metadata,
-    reply_metadata: Option<ReplyMetadata>,
-}
-
-impl CallOptions {
-    /// The client's defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// How long each call may take: connecting, waiting, and the answer. It replaces the method's and the client's
-    /// default; the deadline of a call being handled still bounds it.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Each call waits for a server that cannot be reached, until its deadline, or fails at once. It replaces the client's
-    /// default, see [`ClientBuilder::wait_for_ready`].
-    pub fn wait_for_ready(mut self, wait: bool) -> Self {
-        self.wait_for_ready = Some(wait);
-        self
-    }
-
-    /// Sends `value` beside the arguments.
-    ///
-    /// # Errors
-    ///
-    /// The key is none (lower-case letters, digits, `-_.`), or all metadata together would exceed 16 KiB.
-    pub fn metadata(mut self, key: &str, value: impl Into<Bytes>) -> Result<Self, MetadataError> {
-        self.metadata.insert(key, value)?;
-        Ok(self)
-    }
-
-    /// Keeps the metadata of each answer in `reply`.
-    pub fn reply_metadata(mut self, reply: &ReplyMetadata) -> Self {
-        self.reply_metadata = Some(reply.clone());
-        self
-    }
-}
-
-/// Where the metadata of an answer is kept, see [`CallOptions::reply_metadata`]. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct ReplyMetadata(Arc<Mutex<Metadata>>);
-
-impl ReplyMetadata {
-    /// An empty place.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The metadata of the answer that came last.
-    #[must_use]
-    pub fn get(&self) -> Metadata {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn set(&self, metadata: Metadata) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = metadata;
-    }
-}
+use crate::status::{MethodError, Status};
 
 /// Calls services on one server. Cheap to clone; all clones share the connections.
 ///
@@ -467,7 +183,9 @@ impl Client {
             let Some(pause) = pause.filter(|_| kept) else {
                 return Err(status.into());
             };
-            Box::pin(tokio::time::sleep(pause)).await;
+            if !pause.is_zero() {
+                Box::pin(tokio::time::sleep(pause)).await;
+            }
             times.connected = now();
             remaining = times.deadline.saturating_duration_since(times.connected);
         }
@@ -675,107 +393,4 @@ struct Attempt<'a> {
     times: &'a CallTimes,
     /// How much time the call has left.
     remaining: Duration,
-}
-
-/// Where the time of a call went that the server answered with a failure.
-fn phases(started: Instant, timing: Option<ServerTiming>) -> Phases {
-    Phases {
-        answer: now().saturating_duration_since(started),
-        server_queue: timing.map(|timing| timing.queue),
-        server_handler: timing.map(|timing| timing.handler),
-        ..Phases::default()
-    }
-}
-
-fn bad_reply(error: &serde_json::Error) -> Status {
-    Status::internal(format!("cannot read the error in the answer: {error}"))
-}
-
-fn not_sent(status: Status) -> Status {
-    status.with_execution(Execution::NotSent)
-}
-
-fn config_status(error: ConfigError) -> Status {
-    not_sent(Status::invalid_argument(error.to_string())).with_source(error)
-}
-
-/// What a failure below the typed layer means to a caller.
-fn call_status(error: &CallError, method: Option<&MethodDescriptor>) -> Status {
-    let code = match error.kind() {
-        CallErrorKind::Timeout => Code::DeadlineExceeded,
-        CallErrorKind::QueueFull { .. }
-        | CallErrorKind::MessageTooLarge { .. }
-        | CallErrorKind::ChannelRefused { .. } => Code::ResourceExhausted,
-        CallErrorKind::EmptyBody | CallErrorKind::InvalidPath(_) | CallErrorKind::Config(_) => {
-            Code::InvalidArgument
-        }
-        CallErrorKind::Closed => Code::Cancelled,
-        // A connection that is not there, or was lost, may come back.
-        _ => Code::Unavailable,
-    };
-    let what = match error.kind() {
-        CallErrorKind::Timeout => {
-            "no answer in time (option timeout of the client, of its CallOptions, or of the method)"
-                .to_owned()
-        }
-        kind => kind.to_string(),
-    };
-    let mut text = match method {
-        Some(method) => format!("{method}: {what}"),
-        None => what,
-    };
-    let mut source = std::error::Error::source(error.kind());
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    let phases = error.phases();
-    Status::new(code, text)
-        .with_execution(match error.execution() {
-            iip_core::Execution::NotSent => Execution::NotSent,
-            iip_core::Execution::NotExecuted => Execution::NotExecuted,
-            iip_core::Execution::MayHaveExecuted => Execution::MayHaveExecuted,
-        })
-        .with_phases(Phases {
-            connect: phases.connect,
-            wait_for_channel: phases.wait_for_channel,
-            write: phases.write,
-            answer: phases.answer,
-            ..Phases::default()
-        })
-        .with_source(error.clone())
-}
-
-/// Data of a method bound to raw bytes.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be the data of a raw method",
-    note = "use `bytes::Bytes`, `Vec<u8>`, `String`, `&[u8]` or `&str`"
-)]
-pub trait RawBody {
-    /// The data; owned ones are not copied.
-    fn into_body(self) -> Body;
-}
-
-macro_rules! raw_body {
-    (owned $($owned:ty),*; borrowed $($borrowed:ty),*) => {
-        $(impl RawBody for $owned {
-            fn into_body(self) -> Body {
-                Bytes::from(self).into()
-            }
-        })*
-        $(impl RawBody for $borrowed {
-            fn into_body(self) -> Body {
-                Bytes::copy_from_slice(self.as_ref()).into()
-            }
-        })*
-    };
-}
-
-raw_body!(owned Bytes, Vec<u8>, String, Payload; borrowed &[u8], &str, &Vec<u8>, &String);
-
-impl RawBody for &Bytes {
-    fn into_body(self) -> Body {
-        self.clone().into()
-    }
 }

@@ -1,0 +1,188 @@
+//! How a client behaves.
+
+use std::time::Duration;
+
+use iip_core::transport::Connector;
+use iip_core::{ClientConfig, Limits};
+
+use super::Client;
+use super::failure::{call_status, config_status};
+use crate::codec::{CodecId, DecodeLimits};
+use crate::hello::announcement;
+use crate::retry;
+use crate::status::{Execution, Status};
+
+/// The largest typed message by default: 16 MiB.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// How a [`Client`] behaves. Made by [`Client::builder`]; every setting has a default that suits most.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ClientBuilder {
+    core: ClientConfig,
+    limits: Limits,
+    codec: CodecId,
+    timeout: Duration,
+    wait_for_ready: bool,
+    max_repeats: u32,
+}
+
+impl ClientBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            core: ClientConfig::new(),
+            limits: Limits::default().max_message_bytes(MAX_MESSAGE_BYTES),
+            codec: CodecId::DEFAULT,
+            timeout: Duration::from_secs(10),
+            wait_for_ready: false,
+            max_repeats: retry::MAX_REPEATS,
+        }
+    }
+
+    /// How long a call may take that does not say so itself: connecting, waiting, and the answer. Default: 10 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Calls wait for a server that cannot be reached, until their deadline, instead of failing at once. Default: no.
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = wait;
+        self
+    }
+
+    /// How often a call is made again that was not sent or not executed, because its connection was lost or the server is
+    /// going away. Default: 5, within the call's time; the first time at once, then after growing pauses. 0: never. With
+    /// [`wait_for_ready`](Self::wait_for_ready) only the call's time limits it.
+    ///
+    /// Calls that may have run are never made again.
+    pub fn max_repeats(mut self, repeats: u32) -> Self {
+        self.max_repeats = repeats;
+        self
+    }
+
+    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.core = self.core.connect_timeout(timeout);
+        self
+    }
+
+    /// How many connections calls are spread over. Default: 1.
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.core = self.core.connections(connections);
+        self
+    }
+
+    /// How many calls per connection may wait for a channel. Default: 16,384. Beyond it a call fails at once.
+    pub fn max_queued_calls(mut self, calls: usize) -> Self {
+        self.core = self.core.max_queued_calls(calls);
+        self
+    }
+
+    /// The largest message sent or received, in bytes. Default: 16 MiB.
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.limits = self.limits.max_message_bytes(bytes);
+        self
+    }
+
+    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How arguments and results are encoded. Default: [`CodecId::DEFAULT`].
+    pub fn codec(mut self, codec: CodecId) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// Speaks TLS. Default: plain.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: iip_core::tls::ClientTls) -> Self {
+        self.core = self.core.tls(tls);
+        self
+    }
+
+    /// Connects to `host:port`, `tcp://host:port` or `unix:/path`.
+    ///
+    /// # Errors
+    ///
+    /// The address is none, an option cannot work, or no connection could be made in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the attempt.
+    pub async fn connect(self, target: impl AsRef<str>) -> Result<Client, Status> {
+        let settings = self.settings()?;
+        let core = self
+            .core()
+            .connect(target)
+            .await
+            .map_err(|error| call_status(&error, None))?;
+        Ok(Client::over(core, settings))
+    }
+
+    /// As [`connect`](Self::connect), but the first call connects.
+    ///
+    /// # Errors
+    ///
+    /// The address is none, or an option cannot work.
+    pub fn connect_lazy(self, target: impl AsRef<str>) -> Result<Client, Status> {
+        let settings = self.settings()?;
+        Ok(Client::over(
+            self.core().connect_lazy(target).map_err(config_status)?,
+            settings,
+        ))
+    }
+
+    /// Connects through `connector`: any byte stream will do, such as the memory of a server in the same process.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the attempt.
+    pub async fn connect_with(self, connector: impl Connector) -> Result<Client, Status> {
+        let settings = self.settings()?;
+        let core = self
+            .core()
+            .connect_with(connector)
+            .await
+            .map_err(|error| call_status(&error, None))?;
+        Ok(Client::over(core, settings))
+    }
+
+    fn core(self) -> ClientConfig {
+        self.core
+            .limits(self.limits)
+            .call_timeout(self.timeout)
+            .hello(announcement())
+    }
+
+    fn settings(&self) -> Result<Settings, Status> {
+        if !self.codec.is_supported() {
+            let text = format!("option codec: this build has no codec {}", self.codec);
+            return Err(Status::invalid_argument(text).with_execution(Execution::NotSent));
+        }
+        let limits = DecodeLimits::new().max_message_bytes(self.limits.message_bytes());
+        Ok(Settings {
+            codec: self.codec,
+            timeout: self.timeout,
+            wait_for_ready: self.wait_for_ready,
+            max_repeats: self.max_repeats,
+            limits,
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) codec: CodecId,
+    pub(super) timeout: Duration,
+    pub(super) wait_for_ready: bool,
+    pub(super) max_repeats: u32,
+    pub(super) limits: DecodeLimits,
+}

@@ -1,0 +1,80 @@
+//! What failures below the typed layer mean to a caller.
+
+use std::time::Instant;
+
+use iip_core::{CallError, CallErrorKind, ConfigError};
+
+use crate::context::now;
+use crate::envelope::ServerTiming;
+use crate::method::MethodDescriptor;
+use crate::status::{Code, Execution, Phases, Status};
+
+/// Where the time of a call went that the server answered with a failure.
+pub(super) fn phases(started: Instant, timing: Option<ServerTiming>) -> Phases {
+    Phases {
+        answer: now().saturating_duration_since(started),
+        server_queue: timing.map(|timing| timing.queue),
+        server_handler: timing.map(|timing| timing.handler),
+        ..Phases::default()
+    }
+}
+
+pub(super) fn bad_reply(error: &serde_json::Error) -> Status {
+    Status::internal(format!("cannot read the error in the answer: {error}"))
+}
+
+pub(super) fn not_sent(status: Status) -> Status {
+    status.with_execution(Execution::NotSent)
+}
+
+pub(super) fn config_status(error: ConfigError) -> Status {
+    not_sent(Status::invalid_argument(error.to_string())).with_source(error)
+}
+
+/// What a failure below the typed layer means to a caller.
+pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) -> Status {
+    let code = match error.kind() {
+        CallErrorKind::Timeout => Code::DeadlineExceeded,
+        CallErrorKind::QueueFull { .. }
+        | CallErrorKind::MessageTooLarge { .. }
+        | CallErrorKind::ChannelRefused { .. } => Code::ResourceExhausted,
+        CallErrorKind::EmptyBody | CallErrorKind::InvalidPath(_) | CallErrorKind::Config(_) => {
+            Code::InvalidArgument
+        }
+        CallErrorKind::Closed => Code::Cancelled,
+        // A connection that is not there, or was lost, may come back.
+        _ => Code::Unavailable,
+    };
+    let what = match error.kind() {
+        CallErrorKind::Timeout => {
+            "no answer in time (option timeout of the client, of its CallOptions, or of the method)"
+                .to_owned()
+        }
+        kind => kind.to_string(),
+    };
+    let mut text = match method {
+        Some(method) => format!("{method}: {what}"),
+        None => what,
+    };
+    let mut source = std::error::Error::source(error.kind());
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    let phases = error.phases();
+    Status::new(code, text)
+        .with_execution(match error.execution() {
+            iip_core::Execution::NotSent => Execution::NotSent,
+            iip_core::Execution::NotExecuted => Execution::NotExecuted,
+            iip_core::Execution::MayHaveExecuted => Execution::MayHaveExecuted,
+        })
+        .with_phases(Phases {
+            connect: phases.connect,
+            wait_for_channel: phases.wait_for_channel,
+            write: phases.write,
+            answer: phases.answer,
+            ..Phases::default()
+        })
+        .with_source(error.clone())
+}

@@ -1,0 +1,80 @@
+//! What single calls set for themselves.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::metadata::{Metadata, MetadataError};
+
+/// What the calls made through a client set for themselves, see [`Client::with_options`].
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct CallOptions {
+    pub(super) timeout: Option<Duration>,
+    pub(super) wait_for_ready: Option<bool>,
+    pub(super) metadata: Metadata,
+    pub(super) reply_metadata: Option<ReplyMetadata>,
+}
+
+impl CallOptions {
+    /// The client's defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long each call may take: connecting, waiting, and the answer. It replaces the method's and the client's
+    /// default; the deadline of a call being handled still bounds it.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Each call waits for a server that cannot be reached, until its deadline, or fails at once. It replaces the client's
+    /// default, see [`ClientBuilder::wait_for_ready`].
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = Some(wait);
+        self
+    }
+
+    /// Sends `value` beside the arguments.
+    ///
+    /// # Errors
+    ///
+    /// The key is none (lower-case letters, digits, `-_.`), or all metadata together would exceed 16 KiB.
+    pub fn metadata(mut self, key: &str, value: impl Into<Bytes>) -> Result<Self, MetadataError> {
+        self.metadata.insert(key, value)?;
+        Ok(self)
+    }
+
+    /// Keeps the metadata of each answer in `reply`.
+    pub fn reply_metadata(mut self, reply: &ReplyMetadata) -> Self {
+        self.reply_metadata = Some(reply.clone());
+        self
+    }
+}
+
+/// Where the metadata of an answer is kept, see [`CallOptions::reply_metadata`]. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct ReplyMetadata(Arc<Mutex<Metadata>>);
+
+impl ReplyMetadata {
+    /// An empty place.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The metadata of the answer that came last.
+    #[must_use]
+    pub fn get(&self) -> Metadata {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn set(&self, metadata: Metadata) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = metadata;
+    }
+}
