@@ -65,6 +65,22 @@ impl Body {
         self.len() == 0
     }
 
+    /// Puts one byte before it.
+    pub(crate) fn mark(&mut self, byte: u8) {
+        let (head, tail) = (&self.head, std::mem::take(&mut self.tail));
+        if tail.is_empty() && head.len() > Self::COPIED_BYTES {
+            *self = Self::split(
+                Bytes::copy_from_slice(&[byte]),
+                std::mem::take(&mut self.head),
+            );
+            return;
+        }
+        let mut marked = BytesMut::with_capacity(1 + head.len());
+        marked.extend_from_slice(&[byte]);
+        marked.extend_from_slice(head);
+        *self = Self::split(marked.freeze(), tail);
+    }
+
     /// Cuts off the first `at` bytes, at most all there are.
     pub(crate) fn split_to(&mut self, at: usize) -> Self {
         if at <= self.head.len() {

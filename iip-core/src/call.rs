@@ -16,6 +16,7 @@ use crate::clock;
 use crate::connection::{Connection, Shared, check_path};
 use crate::error::{CallError, CallErrorKind, Phases};
 use crate::frame::ChannelId;
+use crate::proto::{self, Mode};
 
 /// The times of one call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,14 +172,19 @@ impl Call {
     fn poll_slot<T>(
         &mut self,
         cx: &Context<'_>,
-        take: impl FnOnce(&mut Slot) -> Option<(T, bool)>,
+        take: impl FnOnce(&mut proto::Connection, &mut Slot) -> Option<(T, bool)>,
     ) -> Poll<Result<T, CallError>> {
         let Some(token) = self.token else {
             let error = self.failed.take();
             let error = error.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed));
             return Poll::Ready(Err(self.explain(error)));
         };
-        let found = self.shared.lock().calls.poll_slot(token, cx.waker(), take);
+        let mut guard = self.shared.lock();
+        let state = &mut *guard;
+        let found = state
+            .calls
+            .poll_slot(&mut state.proto, token, cx.waker(), take);
+        drop(guard);
         match found {
             Some((value, last)) => {
                 if last {
@@ -191,6 +197,42 @@ impl Call {
     }
 }
 
+impl Call {
+    /// Its place in the table, until the outcome was taken.
+    pub(crate) fn token(&self) -> Option<usize> {
+        self.token
+    }
+
+    /// The next bytes of its stream, or the answer behind them.
+    pub(crate) fn poll_stream(
+        &mut self,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Bytes, Result<Bytes, CallError>>> {
+        let Some(token) = self.token else {
+            let error = self.failed.take();
+            let error = error.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed));
+            return Poll::Ready(Err(Err(self.explain(error))));
+        };
+        let found = self.shared.stream_command(|state| {
+            let take =
+                |proto: &mut proto::Connection, slot: &mut Slot| match slot.take_stream(proto) {
+                    Some(part) => Some((Ok(part), false)),
+                    None => slot.take_outcome().map(|outcome| (Err(outcome), true)),
+                };
+            let calls = &mut state.calls;
+            calls.poll_slot(&mut state.proto, token, cx.waker(), take)
+        });
+        match found {
+            None => Poll::Pending,
+            Some((Ok(part), _)) => Poll::Ready(Ok(part)),
+            Some((Err(outcome), _)) => {
+                self.token = None;
+                Poll::Ready(Err(outcome.map_err(|error| self.explain(error))))
+            }
+        }
+    }
+}
+
 impl Future for Call {
     type Output = Result<Bytes, CallError>;
 
@@ -199,7 +241,7 @@ impl Future for Call {
         if std::mem::take(&mut self.registered) {
             return Poll::Pending;
         }
-        match self.poll_slot(cx, |slot| {
+        match self.poll_slot(cx, |_, slot| {
             slot.take_outcome().map(|outcome| (outcome, true))
         }) {
             Poll::Ready(Ok(Ok(body))) => Poll::Ready(Ok(body)),
@@ -254,7 +296,7 @@ impl ReplyParts {
             return None;
         }
         let next = std::future::poll_fn(|cx| {
-            self.call.poll_slot(cx, |slot| {
+            self.call.poll_slot(cx, |_, slot| {
                 if let Some(part) = slot.take_part() {
                     return Some(((Ok(part), false), false));
                 }
@@ -301,7 +343,7 @@ impl Channel {
     ) -> Result<Self, CallError> {
         let mut call = connection.lease(clock::now(), deadline);
         let id = std::future::poll_fn(|cx| {
-            call.poll_slot(cx, |slot| match slot.leased() {
+            call.poll_slot(cx, |_, slot| match slot.leased() {
                 Some(channel) => Some((Ok(channel), true)),
                 None => slot.take_outcome().map(|outcome| (Err(outcome), true)),
             })
@@ -342,7 +384,7 @@ impl Channel {
             now,
             deadline: clock::after(now, self.timeout),
             on: Some(self.id),
-            streaming: false,
+            mode: Mode::Whole,
         };
         let (connection, path) = (self.connection.clone(), check_path(path));
         connection.start(path, &start, now, &mut body.into(), None)

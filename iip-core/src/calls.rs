@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::body::Data;
+use crate::body::{Body, Data};
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases};
+use crate::flow::Flow;
 use crate::frame::ChannelId;
 use crate::parts::Parts;
-use crate::proto;
+use crate::proto::{self, Heard, Mode};
 use crate::queue::{Queue, Ticket, Want};
 use crate::slots::Slots;
 
@@ -42,6 +43,8 @@ pub(crate) struct Slot {
     sent_at: Option<Instant>,
     /// Of an answer that is taken in parts.
     parts: Option<Box<Parts>>,
+    /// Of a call with a stream each way.
+    flow: Option<Box<Flow>>,
 }
 
 impl Slot {
@@ -56,6 +59,11 @@ impl Slot {
             SlotState::Done(result) => Some(result),
             _ => None,
         }
+    }
+
+    /// The next bytes of its stream.
+    pub(crate) fn take_stream(&mut self, proto: &mut proto::Connection) -> Option<Bytes> {
+        self.flow.as_mut()?.take_part(proto, self.channel)
     }
 
     /// The next part of an answer that is taken in parts.
@@ -76,8 +84,7 @@ pub(crate) struct Start {
     pub(crate) deadline: Instant,
     /// The channel, if the caller has one of its own.
     pub(crate) on: Option<ChannelId>,
-    /// The answer is taken in parts.
-    pub(crate) streaming: bool,
+    pub(crate) mode: Mode,
 }
 
 #[derive(Debug)]
@@ -169,19 +176,70 @@ impl CallTable {
         check_time(start.now, start.deadline)?;
         let channel = start.on.or_else(|| self.free.pop());
         let token = self.take_slot(start.now, start.deadline, channel.is_some(), waker)?;
+        if start.mode == Mode::Stream {
+            self.add_flow(proto, token, size);
+        }
         match channel {
             Some(channel) => {
                 self.on_sent(token, channel, start.now);
-                proto.start_call(channel, path.as_bytes(), data, token, start.streaming);
+                proto.start_call(channel, path.as_bytes(), data, token, start.mode);
             }
             None => {
                 let ticket = self.ticket(token);
                 let path = path.as_bytes();
-                self.queue.push_call(ticket, path, data, start.streaming);
+                self.queue.push_call(ticket, path, data, start.mode);
                 self.on_queued(proto);
             }
         }
         Ok(token)
+    }
+
+    /// Makes the call a stream, of which the first `sent` bytes are its beginning.
+    fn add_flow(&mut self, proto: &proto::Connection, token: usize, sent: usize) {
+        let credit = proto.peer_stream_window().unwrap_or(0);
+        let mut flow = Flow::new(proto.limits().window(), credit);
+        flow.on_sent(sent);
+        if let Some(slot) = self.slots.get_mut(token) {
+            slot.flow = Some(Box::new(flow));
+        }
+    }
+
+    /// The stream of a call, and its channel once the call has been sent.
+    pub(crate) fn flow(
+        &mut self,
+        token: usize,
+        serial: u64,
+    ) -> Option<(&mut Flow, Option<ChannelId>)> {
+        let slot = self.slots.get_mut(token)?;
+        let alive = matches!(slot.state, SlotState::Queued | SlotState::Sent);
+        if slot.serial != serial || !alive {
+            return None;
+        }
+        let channel = matches!(slot.state, SlotState::Sent).then_some(slot.channel);
+        slot.flow.as_deref_mut().map(|flow| (flow, channel))
+    }
+
+    /// A frame of a call's stream came.
+    pub(crate) fn on_heard(&mut self, token: usize, heard: Heard, wakers: &mut Vec<Waker>) {
+        let slot = self.slots.get_mut(token);
+        if let Some(slot) = slot
+            && let Some(flow) = &mut slot.flow
+        {
+            if matches!(heard, Heard::Data(_)) {
+                wakers.extend(slot.waker.take());
+            }
+            flow.on_heard(heard, wakers);
+        }
+    }
+
+    /// From now on the call has until `deadline`.
+    pub(crate) fn set_deadline(&mut self, token: usize, deadline: Instant) {
+        if let Some(slot) = self.slots.get_mut(token) {
+            slot.deadline = Some(deadline);
+            if self.next_deadline.is_none_or(|next| next > deadline) {
+                self.next_deadline = Some(deadline);
+            }
+        }
     }
 
     /// Gives a caller who wants a channel of its own its slot.
@@ -234,6 +292,11 @@ impl CallTable {
         Ok(token)
     }
 
+    /// What tells the call that was started last from others with its token.
+    pub(crate) fn last_serial(&self) -> u64 {
+        self.serial
+    }
+
     /// The ticket of the slot taken last.
     fn ticket(&self, token: usize) -> Ticket {
         let serial = self.serial;
@@ -271,6 +334,23 @@ impl CallTable {
         }
     }
 
+    /// A call that waited is on its way: its stream may follow.
+    fn on_stream_sent(
+        &mut self,
+        proto: &mut proto::Connection,
+        token: usize,
+        channel: ChannelId,
+        wakers: &mut Vec<Waker>,
+    ) {
+        let slot = self.slots.get_mut(token);
+        if let Some(flow) = slot.and_then(|slot| slot.flow.as_mut()) {
+            if flow.finished {
+                proto.send_stream(channel, Body::default(), true);
+            }
+            wakers.extend(flow.writer.take());
+        }
+    }
+
     /// A lease ends here: the caller has what it wants.
     fn lease(&mut self, token: usize, channel: ChannelId) -> Option<Waker> {
         let slot = self.slots.get_mut(token)?;
@@ -301,10 +381,11 @@ impl CallTable {
                     Want::Call {
                         path,
                         mut body,
-                        streaming,
+                        mode,
                     } => {
                         self.on_sent(token, channel, now);
-                        proto.start_call(channel, &path, &mut body, token, streaming);
+                        proto.start_call(channel, &path, &mut body, token, mode);
+                        self.on_stream_sent(proto, token, channel, wakers);
                     }
                     Want::Lease => wakers.extend(self.lease(token, channel)),
                 }
@@ -419,6 +500,9 @@ impl CallTable {
             if let Some(waker) = slot.waker.take() {
                 wakers.push(waker);
             }
+            if let Some(flow) = &mut slot.flow {
+                flow.on_over(wakers);
+            }
         }
     }
 
@@ -453,6 +537,9 @@ impl CallTable {
         }
         slot.state = SlotState::Done(Err(CallError::new(kind, execution, phases)));
         wakers.extend(slot.waker.take());
+        if let Some(flow) = &mut slot.flow {
+            flow.on_over(wakers);
+        }
     }
 
     /// Ends the calls whose time is over.
@@ -542,7 +629,7 @@ impl CallTable {
             return;
         };
         let (channel, serial) = (slot.channel, slot.serial);
-        match self.free_slot(token) {
+        match self.free_slot(proto, token) {
             SlotState::Queued => {
                 self.in_flight -= 1;
                 self.waiting -= 1;
@@ -561,13 +648,16 @@ impl CallTable {
 
     /// Gives a slot back and returns the state it had.
     #[inline]
-    fn free_slot(&mut self, token: usize) -> SlotState {
+    fn free_slot(&mut self, proto: &mut proto::Connection, token: usize) -> SlotState {
         let Some(slot) = self.slots.get_mut(token) else {
             return SlotState::Free;
         };
         let state = std::mem::take(&mut slot.state);
         slot.waker = None;
         slot.parts = None;
+        if let Some(flow) = slot.flow.take() {
+            flow.release(proto);
+        }
         if !matches!(state, SlotState::Free) {
             self.slots.give_back(token);
         }
@@ -579,14 +669,15 @@ impl CallTable {
     #[inline]
     pub(crate) fn poll_slot<T>(
         &mut self,
+        proto: &mut proto::Connection,
         token: usize,
         waker: &Waker,
-        take: impl FnOnce(&mut Slot) -> Option<(T, bool)>,
+        take: impl FnOnce(&mut proto::Connection, &mut Slot) -> Option<(T, bool)>,
     ) -> Option<(T, bool)> {
         let slot = self.slots.get_mut(token)?;
-        let found = take(slot);
+        let found = take(proto, slot);
         match &found {
-            Some((_, true)) => drop(self.free_slot(token)),
+            Some((_, true)) => drop(self.free_slot(proto, token)),
             Some((_, false)) => {}
             None => match &mut slot.waker {
                 Some(known) => known.clone_from(waker),
@@ -679,7 +770,7 @@ mod tests {
             now,
             deadline,
             on: None,
-            streaming: false,
+            mode: Mode::Whole,
         }
     }
 

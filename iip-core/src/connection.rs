@@ -1,7 +1,7 @@
 //! What a connection's driver and everyone who uses it share, and the handle that callers hold.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -20,9 +20,11 @@ use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError};
 use crate::frame::{ChannelId, MAX_PATH_BYTES};
 use crate::path::StaticPath;
-use crate::proto;
+use crate::proto::stream::DATA;
+use crate::proto::{self, Mode};
 use crate::running::Running;
 use crate::scratch;
+use crate::stream::{self, RecvStream, SendStream};
 
 /// Who is at the other end of a connection.
 #[derive(Debug)]
@@ -75,6 +77,9 @@ impl Peer {
     }
 }
 
+/// What one stream is taken to send when there is room.
+const STREAM_SHARE_BYTES: usize = 16 * 1024;
+
 /// Everything of one connection that is not the socket: the state machine and both sides' tables.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -85,8 +90,8 @@ pub(crate) struct State {
     pub(crate) running: HashMap<ChannelId, Running>,
     /// The parked driver. Whoever gives it work takes the waker, and wakes it after letting go of the lock.
     pub(crate) driver: Option<Waker>,
-    /// Streamed answers that wait for room.
-    pub(crate) room: Vec<Waker>,
+    /// Who waits for room to send more of an answer or a stream, in order.
+    pub(crate) room: VecDeque<Waker>,
     /// Why the connection ended.
     pub(crate) ended: Option<ConnectionError>,
     /// Someone asked for an end.
@@ -94,6 +99,25 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Wakes `waker` when there may be room to send more.
+    pub(crate) fn wait_for_room(&mut self, waker: &Waker) {
+        if !self.room.back().is_some_and(|last| last.will_wake(waker)) {
+            self.room.push_back(waker.clone());
+        }
+    }
+
+    /// Bytes have left: wakes as many as there is room for, and all once nothing waits to be written. Each will send some
+    /// ten kilobytes; to wake a thousand for the room of ten would cost more than their streams.
+    pub(crate) fn wake_for_room(&mut self) {
+        let most = if self.proto.has_output() {
+            self.proto.stream_room() / STREAM_SHARE_BYTES
+        } else {
+            self.room.len()
+        };
+        let most = most.min(self.room.len());
+        self.room.drain(..most).for_each(Waker::wake);
+    }
+
     #[inline]
     fn check_alive(&self) -> Result<(), CallError> {
         match &self.ended {
@@ -133,7 +157,7 @@ impl Shared {
             calls,
             running: HashMap::new(),
             driver: None,
-            room: Vec::new(),
+            room: VecDeque::new(),
             ended: None,
             closing: None,
         };
@@ -159,6 +183,23 @@ impl Shared {
         let mut state = self.lock();
         let result = change(&mut state);
         let driver = state.driver.take();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+
+    /// As [`command`](Self::command), for what gives the driver work only if it leaves something to write.
+    #[inline]
+    pub(crate) fn stream_command<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        let driver = if state.proto.has_output() {
+            state.driver.take()
+        } else {
+            None
+        };
         drop(state);
         if let Some(driver) = driver {
             driver.wake();
@@ -231,7 +272,7 @@ impl Connection {
             now,
             deadline,
             on: None,
-            streaming: false,
+            mode: Mode::Whole,
         };
         let path = check_path(path);
         self.clone()
@@ -286,7 +327,7 @@ impl Connection {
             now: times.connected,
             deadline: times.deadline,
             on: None,
-            streaming: false,
+            mode: Mode::Whole,
         };
         self.start(path, &start, times.started, data, Some(cx.waker()))
     }
@@ -316,6 +357,57 @@ impl Connection {
             deadline: start.deadline,
         };
         Call::new(self.shared, token, &times, waker.is_some())
+    }
+
+    /// A call with a stream of bytes each way, which begins with what `encode` writes; see [`SendStream`] and [`RecvStream`].
+    /// The deadline is that of [`RecvStream::set_deadline`] once the call is under way.
+    ///
+    /// # Errors
+    ///
+    /// Those of `encode`. What else goes wrong is told by [`RecvStream::answer`].
+    pub fn start_stream<E>(
+        self,
+        path: StaticPath,
+        times: &CallTimes,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+    ) -> Result<(SendStream, RecvStream), E> {
+        let first = Body::encode(encode)?;
+        Ok(self.start_stream_with(Ok(path.as_str()), times, first))
+    }
+
+    pub(crate) fn start_stream_with(
+        self,
+        path: Result<&str, CallErrorKind>,
+        times: &CallTimes,
+        mut rest: Body,
+    ) -> (SendStream, RecvStream) {
+        let start = Start {
+            now: times.connected,
+            deadline: times.deadline,
+            on: None,
+            mode: Mode::Stream,
+        };
+        let mut serial = 0;
+        let token = match path {
+            Err(kind) => Err(CallError::not_sent(kind)),
+            Ok(_) if rest.is_empty() => Err(CallError::not_sent(CallErrorKind::EmptyBody)),
+            Ok(path) => self.shared.command(|state| {
+                state.check_alive()?;
+                if state.proto.peer_stream_window().is_none() {
+                    return Err(CallError::not_sent(CallErrorKind::NoStreams));
+                }
+                let at = rest.len().min(state.proto.stream_part_bytes());
+                let mut first = rest.split_to(at);
+                first.mark(DATA);
+                let (calls, proto) = (&mut state.calls, &mut state.proto);
+                let token = calls.start(proto, path, &start, &mut first, None);
+                serial = calls.last_serial();
+                token
+            }),
+        };
+        let shared = Arc::clone(&self.shared);
+        let call = Call::new(self.shared, token, times, false);
+        stream::of_call(&shared, call, serial, rest)
     }
 
     /// A call that ends when a channel is there for its owner.

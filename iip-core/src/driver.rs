@@ -26,7 +26,7 @@ use crate::connection::{Closing, Shared, State};
 use crate::decoder::{Decoder, Partial};
 use crate::error::ConnectionError;
 use crate::frame::{ChannelId, Side};
-use crate::proto::{self, Event};
+use crate::proto::{self, Event, StreamKey};
 use crate::serve::Dispatcher;
 
 /// Segments handed to one vectored write.
@@ -616,7 +616,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             .calls
             .fail_all(&state.proto, error, clock::now(), &mut self.wakers);
         state.cancel_all();
-        self.wakers.append(&mut state.room);
+        self.wakers.extend(state.room.drain(..));
         drop(guard);
         self.wakers.drain(..).for_each(Waker::wake);
         self.batch = VecDeque::new();
@@ -684,7 +684,9 @@ impl<S> Drop for Driver<S> {
 /// `bytes` of the output were written.
 fn settle(state: &mut State, bytes: usize, now: Instant) {
     state.proto.on_written(now, bytes);
-    state.room.drain(..).for_each(Waker::wake);
+    if !state.room.is_empty() {
+        state.wake_for_room();
+    }
 }
 
 /// Is it worth to let others run before writing? With one call in flight there is nobody else.
@@ -709,6 +711,10 @@ fn on_client_event(
     let (calls, proto) = (&mut state.calls, &mut state.proto);
     match event {
         Event::Reply { token, result, .. } => calls.on_reply(proto, token, result, now, wakers),
+        Event::Stream {
+            key: StreamKey::Call(token),
+            heard,
+        } => calls.on_heard(token, heard, wakers),
         Event::ReplyPart { token, body } => calls.on_part(proto, token, body, now, wakers),
         Event::Swallowed { channel } => calls.on_channel_idle(proto, channel, now, wakers),
         Event::ChannelOpened(channel) => {
@@ -724,6 +730,8 @@ fn on_client_event(
         Event::Request { .. }
         | Event::RequestBegun { .. }
         | Event::RequestPart { .. }
+        | Event::StreamBegun { .. }
+        | Event::Stream { .. }
         | Event::RequestTooLarge { .. }
         | Event::Cancelled { .. } => {}
     }

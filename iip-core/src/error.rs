@@ -54,6 +54,9 @@ pub enum ProtocolError {
         /// The limit in force.
         limit: usize,
     },
+    /// A frame of a stream that has no meaning there, or more bytes than were granted.
+    #[error("a frame that may not come in the stream on channel {0}")]
+    BadStream(ChannelId),
     /// The peer's answer to an exchange of the protocol itself could not be understood.
     #[error("the answer to {exchange} is malformed")]
     BadControl {
@@ -240,6 +243,11 @@ pub enum CallErrorKind {
         /// The server's words.
         message: String,
     },
+    /// The server knows no calls with streams; a Go server does not, and without a hello nobody knows it of the other.
+    #[error(
+        "the server knows no calls with streams, or was not asked (option hello of the client)"
+    )]
+    NoStreams,
     /// An option of the client cannot work.
     #[error("{0}")]
     Config(ConfigError),

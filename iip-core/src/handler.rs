@@ -14,6 +14,7 @@ use crate::connection::Peer;
 use crate::path::Query;
 use crate::proto::{RequestPath, control};
 use crate::running::{CancelToken, ReplyStream, RequestParts};
+use crate::stream::{RecvStream, SendStream};
 
 /// What a [`Handler`] returns.
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response, HandlerError>> + Send>>;
@@ -34,10 +35,9 @@ pub trait Handler: Send + Sync + 'static {
         OnCancel::Abort
     }
 
-    /// Does the handler want the parts of a request as they arrive ([`Request::parts`])? Default: no, it is called once,
-    /// with the whole request.
-    fn streams_requests(&self) -> bool {
-        false
+    /// How the handler takes requests. Default: [`Intake::Whole`].
+    fn intake(&self) -> Intake {
+        Intake::Whole
     }
 
     /// The answer to a request that is not run. `body` is its data, empty when it was skipped for its size.
@@ -57,6 +57,19 @@ pub trait Handler: Send + Sync + 'static {
         let _ = tag;
         control::NO_RESPONSE.into()
     }
+}
+
+/// How a handler takes its requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Intake {
+    /// It is called once, with the whole request.
+    #[default]
+    Whole,
+    /// It gets the parts of a request as they arrive, see [`Request::parts`].
+    Parts,
+    /// It talks with callers that open a stream each way, see [`Request::stream`]. The requests of others are whole.
+    Stream,
 }
 
 /// What happens to a running call whose caller has gone: gave up, ran out of time, or lost its connection.
@@ -85,6 +98,15 @@ pub enum Refusal {
         /// The limit in force.
         limit: usize,
     },
+    /// The connection runs as many calls as it may.
+    #[error("the connection runs {limit} calls already (option max_calls)")]
+    ConnectionBusy {
+        /// The limit in force.
+        limit: usize,
+    },
+    /// The caller opened a stream to a method that takes none.
+    #[error("this method takes no stream")]
+    NoStream,
     /// The request exceeds the limit.
     #[error(
         "request of {size} bytes or more exceeds the limit of {limit} bytes (option max_message_bytes)"
@@ -161,8 +183,14 @@ pub struct Request {
     pub(crate) peer: Arc<Peer>,
     pub(crate) received_at: Instant,
     pub(crate) cancel: Option<CancelToken>,
-    /// For a handler that streams.
-    pub(crate) streams: Option<Box<(Option<RequestParts>, Option<ReplyStream>)>>,
+    /// For a handler that takes more than whole requests.
+    pub(crate) streams: Option<Streams>,
+}
+
+/// What a handler reads from and writes to.
+pub(crate) enum Streams {
+    Parts(Box<(Option<RequestParts>, Option<ReplyStream>)>),
+    Stream(Box<(SendStream, RecvStream)>),
 }
 
 impl Request {
@@ -215,15 +243,33 @@ impl Request {
         self.cancel.clone().unwrap_or_default()
     }
 
-    /// The parts of the request as they arrive, once; only for a handler with [`Handler::streams_requests`].
+    /// The parts of the request as they arrive, once; only for a handler with [`Intake::Parts`].
     pub fn parts(&mut self) -> Option<RequestParts> {
-        self.streams.as_mut()?.0.take()
+        match self.streams.as_mut()? {
+            Streams::Parts(parts) => parts.0.take(),
+            Streams::Stream(_) => None,
+        }
     }
 
-    /// Where to send the answer in parts, once; only for a handler with [`Handler::streams_requests`]. The handler then
-    /// returns [`Response::streamed`].
+    /// Where to send the answer in parts, once; only for a handler with [`Intake::Parts`]. The handler then returns
+    /// [`Response::streamed`].
     pub fn reply(&mut self) -> Option<ReplyStream> {
-        self.streams.as_mut()?.1.take()
+        match self.streams.as_mut()? {
+            Streams::Parts(parts) => parts.1.take(),
+            Streams::Stream(_) => None,
+        }
+    }
+
+    /// The stream each way, once, if the caller has opened one; only for a handler with [`Intake::Stream`]. The handler's
+    /// response is the answer behind its stream.
+    pub fn stream(&mut self) -> Option<(SendStream, RecvStream)> {
+        match self.streams.take() {
+            Some(Streams::Stream(both)) => Some(*both),
+            others => {
+                self.streams = others;
+                None
+            }
+        }
     }
 }
 
@@ -252,7 +298,7 @@ where
     HandlerFn {
         call,
         on_cancel: OnCancel::Abort,
-        streams_requests: false,
+        intake: Intake::Whole,
     }
 }
 
@@ -261,7 +307,7 @@ where
 pub struct HandlerFn<F> {
     call: F,
     on_cancel: OnCancel,
-    streams_requests: bool,
+    intake: Intake,
 }
 
 impl<F> HandlerFn<F> {
@@ -272,10 +318,10 @@ impl<F> HandlerFn<F> {
         self
     }
 
-    /// Get the parts of each request as they arrive, see [`Request::parts`].
+    /// How it takes requests. Default: [`Intake::Whole`].
     #[must_use]
-    pub fn stream_requests(mut self) -> Self {
-        self.streams_requests = true;
+    pub fn intake(mut self, intake: Intake) -> Self {
+        self.intake = intake;
         self
     }
 }
@@ -301,7 +347,7 @@ where
         self.on_cancel
     }
 
-    fn streams_requests(&self) -> bool {
-        self.streams_requests
+    fn intake(&self) -> Intake {
+        self.intake
     }
 }

@@ -50,6 +50,7 @@ mod connection;
 pub mod decoder;
 mod driver;
 mod error;
+mod flow;
 pub mod frame;
 mod handler;
 pub mod limits;
@@ -62,6 +63,7 @@ mod scratch;
 mod serve;
 mod server;
 mod slots;
+mod stream;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod transport;
@@ -75,12 +77,13 @@ pub use self::error::{
 };
 pub use self::frame::{ChannelId, Frame, FrameStatus, Side};
 pub use self::handler::{
-    Handler, HandlerError, HandlerFn, HandlerFuture, OnCancel, Refusal, Request, Response,
+    Handler, HandlerError, HandlerFn, HandlerFuture, Intake, OnCancel, Refusal, Request, Response,
     handler_fn,
 };
 pub use self::limits::Limits;
 pub use self::running::{CancelToken, ReplyStream, RequestParts};
 pub use self::server::{Server, ServerConfig};
+pub use self::stream::{RecvStream, SendStream, StreamError};
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -24,6 +24,8 @@ pub struct Limits {
     message_bytes: usize,
     buffered_bytes: usize,
     unsent_bytes: usize,
+    stream_window: usize,
+    max_stream_window: usize,
     chunk_bytes: usize,
     channels: usize,
     calls: usize,
@@ -41,6 +43,8 @@ impl Default for Limits {
             message_bytes: 64 * 1024 * 1024,
             buffered_bytes: 64 * 1024 * 1024,
             unsent_bytes: 1024 * 1024,
+            stream_window: 64 * 1024,
+            max_stream_window: 4 * 1024 * 1024,
             chunk_bytes: 1024 * 1024,
             channels: 4096,
             calls: 1024,
@@ -92,6 +96,25 @@ impl Limits {
     #[must_use]
     pub fn max_unsent_bytes(mut self, bytes: usize) -> Self {
         self.unsent_bytes = bytes.max(1);
+        self
+    }
+
+    /// Bytes of a stream that are taken in before its reader has taken any; the peer sends no more than it is granted. Default:
+    /// 64 KiB, least 1 KiB. Where this holds up a reader that keeps pace, it grows up to
+    /// [`max_stream_window`](Self::max_stream_window).
+    ///
+    /// A reader that stands still holds up to this much and one frame of 64 KiB, and what its window has grown by; all windows
+    /// of a connection together grow by [`max_buffered_bytes`](Self::max_buffered_bytes) at most.
+    #[must_use]
+    pub fn stream_window(mut self, bytes: usize) -> Self {
+        self.stream_window = bytes.clamp(1024, 1 << 30);
+        self
+    }
+
+    /// The most that the window of one stream grows to, in bytes. Default: 4 MiB. See [`stream_window`](Self::stream_window).
+    #[must_use]
+    pub fn max_stream_window(mut self, bytes: usize) -> Self {
+        self.max_stream_window = bytes.min(1 << 30);
         self
     }
 
@@ -179,6 +202,14 @@ impl Limits {
     #[must_use]
     pub fn unsent_bytes(&self) -> usize {
         self.unsent_bytes
+    }
+
+    pub(crate) fn window(&self) -> usize {
+        self.stream_window
+    }
+
+    pub(crate) fn max_window(&self) -> usize {
+        self.max_stream_window
     }
 
     pub(crate) fn chunk(&self) -> usize {

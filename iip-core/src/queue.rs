@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use crate::body::{Body, Data};
+use crate::proto::Mode;
 
 /// Path and data up to this size together are copied into the buffer.
 const SMALL_BYTES: usize = 1024;
@@ -23,11 +24,7 @@ pub(crate) struct Ticket {
 #[derive(Debug)]
 pub(crate) enum Want {
     /// One exchange.
-    Call {
-        path: Bytes,
-        body: Body,
-        streaming: bool,
-    },
+    Call { path: Bytes, body: Body, mode: Mode },
     /// A channel of its own, for many exchanges in order.
     Lease,
 }
@@ -44,7 +41,7 @@ enum Kind {
     Small {
         path: u16,
         body: u16,
-        streaming: bool,
+        mode: Mode,
     },
     Other(Box<Want>),
 }
@@ -74,7 +71,7 @@ impl Queue {
         ticket: Ticket,
         path: &[u8],
         data: &mut impl Data,
-        streaming: bool,
+        mode: Mode,
     ) {
         let kind = if path.len() + data.len() <= SMALL_BYTES {
             self.buffer.extend_from_slice(path);
@@ -84,13 +81,13 @@ impl Queue {
             Kind::Small {
                 path: path.len() as u16,
                 body: data.len() as u16,
-                streaming,
+                mode,
             }
         } else {
             Kind::Other(Box::new(Want::Call {
                 path: Bytes::copy_from_slice(path),
                 body: data.take(),
-                streaming,
+                mode,
             }))
         };
         self.entries.push_back(Entry { ticket, kind });
@@ -104,17 +101,13 @@ impl Queue {
     pub(crate) fn pop(&mut self) -> Option<(Ticket, Want)> {
         let Entry { ticket, kind } = self.entries.pop_front()?;
         let want = match kind {
-            Kind::Small {
-                path,
-                body,
-                streaming,
-            } => {
+            Kind::Small { path, body, mode } => {
                 let (path, body) = (usize::from(path), usize::from(body));
                 let mut data = self.buffer.split_to(path + body).freeze();
                 Want::Call {
                     path: data.split_to(path),
                     body: data.into(),
-                    streaming,
+                    mode,
                 }
             }
             Kind::Other(want) => *want,
@@ -154,7 +147,7 @@ impl Queue {
             entry.kind = Kind::Small {
                 path: 0,
                 body: 0,
-                streaming: false,
+                mode: Mode::Whole,
             };
         }
     }
@@ -173,16 +166,15 @@ mod tests {
         Ticket { token, serial }
     }
 
-    fn call(want: Want) -> (Bytes, Vec<u8>, bool) {
-        let Want::Call {
-            path,
-            body,
-            streaming,
-        } = want
-        else {
+    fn mode_of(token: usize) -> Mode {
+        [Mode::Whole, Mode::Parts, Mode::Stream][token % 3]
+    }
+
+    fn call(want: Want) -> (Bytes, Vec<u8>, Mode) {
+        let Want::Call { path, body, mode } = want else {
             panic!("a call was queued");
         };
-        (path, body.pieces().concat(), streaming)
+        (path, body.pieces().concat(), mode)
     }
 
     #[test]
@@ -191,16 +183,16 @@ mod tests {
         let sizes = [1, SMALL_BYTES - 2, SMALL_BYTES - 1, SMALL_BYTES * 3];
         for (token, size) in sizes.into_iter().enumerate() {
             let mut body = Body::split(vec![token as u8; size - 1], "t");
-            queue.push_call(ticket(token), b"/p", &mut body, token.is_multiple_of(2));
+            queue.push_call(ticket(token), b"/p", &mut body, mode_of(token));
         }
         queue.push_lease(ticket(9));
         for (token, size) in sizes.into_iter().enumerate() {
             let (who, want) = queue.pop().unwrap();
             assert_eq!(who, ticket(token));
-            let (path, body, streaming) = call(want);
+            let (path, body, mode) = call(want);
             assert_eq!(&path[..], b"/p");
             assert_eq!(body, [vec![token as u8; size - 1], b"t".to_vec()].concat());
-            assert_eq!(streaming, token.is_multiple_of(2));
+            assert_eq!(mode, mode_of(token));
         }
         assert!(matches!(queue.pop(), Some((who, Want::Lease)) if who == ticket(9)));
         assert!(queue.pop().is_none());
@@ -211,7 +203,7 @@ mod tests {
         let mut queue = Queue::default();
         for token in 0..3 * SWEEP_AT {
             let mut body = Body::from(format!("body {token}"));
-            queue.push_call(ticket(token), b"/p", &mut body, false);
+            queue.push_call(ticket(token), b"/p", &mut body, Mode::Whole);
         }
         let keep = |who: Ticket| who.token.is_multiple_of(5);
         let kept: Vec<usize> = (0..3 * SWEEP_AT)
@@ -232,7 +224,7 @@ mod tests {
         let large = Bytes::from(vec![1; SMALL_BYTES * 2]);
         for token in 0..3 {
             let mut body = Body::from(large.clone());
-            queue.push_call(ticket(token), b"/p", &mut body, false);
+            queue.push_call(ticket(token), b"/p", &mut body, Mode::Whole);
         }
         queue.abandon(1);
         queue.abandon(7);

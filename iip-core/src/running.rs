@@ -11,11 +11,13 @@ use tokio::task::AbortHandle;
 
 use crate::body::Body;
 use crate::connection::{Shared, State};
+use crate::flow::Flow;
 use crate::frame::ChannelId;
-use crate::handler::{HandlerError, OnCancel, Request};
+use crate::handler::{HandlerError, OnCancel, Request, Streams};
 use crate::parts::Parts;
 use crate::proto::control;
 use crate::serve::or_no_response;
+use crate::stream;
 
 /// A handler that had to wait.
 #[derive(Debug)]
@@ -26,6 +28,33 @@ pub(crate) struct Running {
     pub(crate) cancel: Option<CancelToken>,
     /// For a handler that streams: the parts of its request.
     pub(crate) parts: Option<PartQueue>,
+    /// Of a call with a stream each way.
+    pub(crate) flow: Option<Box<Flow>>,
+}
+
+impl Running {
+    pub(crate) fn new(serial: u64, policy: OnCancel, cancel: Option<CancelToken>) -> Self {
+        Self {
+            serial,
+            policy,
+            task: None,
+            cancel,
+            parts: None,
+            flow: None,
+        }
+    }
+
+    /// Whoever waits for the rest of the request, or for room, finds out that the call is over.
+    fn wake_all(&mut self) {
+        if let Some(queue) = &mut self.parts {
+            queue.waker.take().into_iter().for_each(Waker::wake);
+        }
+        if let Some(flow) = &mut self.flow {
+            let mut wakers = Vec::new();
+            flow.on_over(&mut wakers);
+            wakers.into_iter().for_each(Waker::wake);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -174,7 +203,7 @@ impl ReplyStream {
                     return Poll::Ready(Err(HandlerError::new("the caller has gone")));
                 }
                 if !state.proto.has_room() {
-                    state.room.push(cx.waker().clone());
+                    state.wait_for_room(cx.waker());
                     return Poll::Pending;
                 }
                 state
@@ -244,10 +273,13 @@ impl State {
 
     pub(crate) fn forget(&mut self, channel: ChannelId) -> Option<Running> {
         let mut running = self.running.remove(&channel)?;
-        if let Some(queue) = &mut running.parts {
+        if let Some(queue) = &running.parts {
             self.proto.unbuffer(queue.parts.bytes());
-            queue.waker.take().into_iter().for_each(Waker::wake);
         }
+        if let Some(flow) = &running.flow {
+            flow.release(&mut self.proto);
+        }
+        running.wake_all();
         Some(running)
     }
 
@@ -290,9 +322,7 @@ impl State {
     /// The connection is gone: its handlers are aborted, told, or left to end.
     pub(crate) fn cancel_all(&mut self) {
         for (_, mut running) in self.running.drain() {
-            if let Some(queue) = &mut running.parts {
-                queue.waker.take().into_iter().for_each(Waker::wake);
-            }
+            running.wake_all();
             match (running.policy, running.task, running.cancel) {
                 (OnCancel::Abort, Some(task), _) => task.abort(),
                 (OnCancel::Token, _, Some(cancel)) => cancel.cancel(),
@@ -303,8 +333,26 @@ impl State {
 }
 
 impl Request {
-    /// Gives a handler that streams what it needs; its parts have a place before it runs.
-    pub(crate) fn stream(
+    /// Gives a handler a stream each way; it has a place before the handler runs.
+    pub(crate) fn add_stream(
+        &mut self,
+        shared: &Arc<Shared>,
+        channel: ChannelId,
+        mut running: Running,
+    ) {
+        let serial = running.serial;
+        let mut state = shared.lock();
+        let credit = state.proto.peer_stream_window().unwrap_or(0);
+        let window = state.proto.limits().window();
+        running.flow = Some(Box::new(Flow::new(window, credit)));
+        state.running.insert(channel, running);
+        drop(state);
+        let (send, recv) = stream::of_handler(shared, channel, serial);
+        self.streams = Some(Streams::Stream(Box::new((send, recv))));
+    }
+
+    /// Gives a handler the parts of its request; they have a place before it runs.
+    pub(crate) fn add_parts(
         &mut self,
         shared: &Arc<Shared>,
         channel: ChannelId,
@@ -340,6 +388,6 @@ impl Request {
             begun: false,
             finished: false,
         };
-        self.streams = Some(Box::new((Some(parts), Some(reply))));
+        self.streams = Some(Streams::Parts(Box::new((Some(parts), Some(reply)))));
     }
 }

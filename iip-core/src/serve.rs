@@ -20,9 +20,10 @@ use crate::body::Body;
 use crate::connection::Shared;
 use crate::frame::ChannelId;
 use crate::handler::{
-    Handler, HandlerError, HandlerFuture, OnCancel, Refusal, Request, Response, ResponseKind,
+    Handler, HandlerError, HandlerFuture, Intake, OnCancel, Refusal, Request, Response,
+    ResponseKind,
 };
-use crate::proto::{Event, RequestPath, control};
+use crate::proto::{Event, RequestPath, StreamKey, control};
 use crate::running::{CancelToken, Running};
 
 /// What every connection of a server shares.
@@ -46,7 +47,7 @@ impl Routes {
             path: Arc::clone(path),
             handler: Arc::clone(handler),
             policy: handler.on_cancel(),
-            streams: handler.streams_requests(),
+            intake: handler.intake(),
         })
     }
 
@@ -79,7 +80,7 @@ struct Route {
     path: Arc<RequestPath>,
     handler: Arc<dyn Handler>,
     policy: OnCancel,
-    streams: bool,
+    intake: Intake,
 }
 
 /// One request on its way to its handler.
@@ -87,8 +88,18 @@ struct Begun {
     channel: ChannelId,
     path: Arc<RequestPath>,
     body: Bytes,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Whole,
     /// More parts follow.
-    streaming: bool,
+    Parts,
+    /// A stream each way; as many calls run as may, or not.
+    Stream {
+        is_busy: bool,
+    },
 }
 
 impl Dispatcher {
@@ -128,24 +139,53 @@ impl Dispatcher {
                     channel,
                     path,
                     body,
-                    streaming: false,
+                    kind: Kind::Whole,
                 };
                 self.run_call(cx, shared, begun, now)
                     .map(|answer| (channel, answer))
             }
             Event::RequestBegun { channel, path } => {
-                let streams = self.route(&path).is_some_and(|route| route.streams);
-                if !streams || !shared.lock().proto.stream_request(channel) {
+                let route = self.route(&path);
+                let in_parts = route.is_some_and(|route| route.intake == Intake::Parts);
+                if !in_parts || !shared.lock().proto.stream_request(channel) {
                     return None;
                 }
                 let begun = Begun {
                     channel,
                     path,
                     body: Bytes::new(),
-                    streaming: true,
+                    kind: Kind::Parts,
                 };
                 self.run_call(cx, shared, begun, now)
                     .map(|answer| (channel, answer))
+            }
+            Event::StreamBegun {
+                channel,
+                path,
+                is_busy,
+            } => {
+                let begun = Begun {
+                    channel,
+                    path,
+                    body: Bytes::new(),
+                    kind: Kind::Stream { is_busy },
+                };
+                self.run_call(cx, shared, begun, now)
+                    .map(|answer| (channel, answer))
+            }
+            Event::Stream {
+                key: StreamKey::Channel(channel),
+                heard,
+            } => {
+                let mut wakers = Vec::new();
+                let mut state = shared.lock();
+                let running = state.running.get_mut(&channel);
+                if let Some(flow) = running.and_then(|running| running.flow.as_mut()) {
+                    flow.on_heard(heard, &mut wakers);
+                }
+                drop(state);
+                wakers.into_iter().for_each(Waker::wake);
+                None
             }
             Event::RequestPart {
                 channel,
@@ -189,7 +229,8 @@ impl Dispatcher {
                 None
             }
             // The client's events do not come on this side.
-            Event::Reply { .. }
+            Event::Stream { .. }
+            | Event::Reply { .. }
             | Event::ReplyPart { .. }
             | Event::Swallowed { .. }
             | Event::ChannelOpened(_)
@@ -214,10 +255,18 @@ impl Dispatcher {
         let Route {
             handler,
             policy,
-            streams,
+            intake,
             ..
         } = route;
-        let (policy, streams) = (*policy, *streams);
+        let (policy, intake) = (*policy, *intake);
+        let refusal = refusal.or_else(|| match begun.kind {
+            Kind::Stream { .. } if intake != Intake::Stream => Some(Refusal::NoStream),
+            Kind::Stream { is_busy: true } => {
+                let limit = shared.lock().proto.limits().calls();
+                Some(Refusal::ConnectionBusy { limit })
+            }
+            _ => None,
+        });
         if let Some(refusal) = refusal {
             return Some(handler.refuse(&refusal, &begun.body));
         }
@@ -231,16 +280,18 @@ impl Dispatcher {
             cancel: cancel.clone(),
             streams: None,
         };
-        if streams {
-            let running = Running {
-                serial,
-                policy,
-                task: None,
-                cancel: cancel.clone(),
-                parts: None,
-            };
-            request.stream(shared, channel, running, !begun.streaming);
-        }
+        let running = Running::new(serial, policy, cancel.clone());
+        let streams = match (begun.kind, intake) {
+            (Kind::Stream { .. }, _) => {
+                request.add_stream(shared, channel, running);
+                true
+            }
+            (kind, Intake::Parts) => {
+                request.add_parts(shared, channel, running, kind == Kind::Whole);
+                true
+            }
+            _ => false,
+        };
         let first = catch_unwind(AssertUnwindSafe(|| {
             let mut future = handler.call(request);
             match future.as_mut().poll(cx) {
@@ -261,13 +312,7 @@ impl Dispatcher {
                 answer
             }
             Ok(Err(future)) => {
-                let running = Running {
-                    serial,
-                    policy,
-                    task: None,
-                    cancel,
-                    parts: None,
-                };
+                let running = Running::new(serial, policy, cancel);
                 let waiting = Waiting {
                     handler: Arc::clone(handler),
                     path: Arc::clone(&route.path),

@@ -22,7 +22,8 @@ use crate::connection::{Closing, Connection, Peer, Shared, check_path};
 use crate::driver::Driver;
 use crate::error::{CallError, CallErrorKind, Execution, Phases};
 use crate::frame::Side;
-use crate::proto;
+use crate::proto::{self, Mode};
+use crate::stream::{RecvStream, SendStream};
 use crate::transport::{Connected, Connector};
 
 /// The first pause after a failed attempt to connect is at most this long; each further one at most twice as long.
@@ -199,10 +200,58 @@ impl Client {
             now,
             deadline,
             on: None,
-            streaming: true,
+            mode: Mode::Parts,
         };
         let call = connection.start(check_path(path), &start, now, &mut body.into(), None);
         Ok(ReplyParts::new(call))
+    }
+
+    /// Calls `path` with a stream of bytes each way, of which `first` is the beginning of ours. Only servers that understand it
+    /// can be called so, a Go server cannot; that is why the client must say [hello](ClientConfig::hello).
+    ///
+    /// The call may take as long as it likes once there is a connection; [`RecvStream::set_deadline`] limits it.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = iip_core::ClientConfig::new().hello(serde_json::json!({}));
+    /// let client = config.connect("127.0.0.1:9000").await?;
+    /// let (mut send, mut recv) = client.open_stream("/count", "how many bytes ").await?;
+    /// send.send("are these?").await?;
+    /// send.finish();
+    /// while let Some(part) = recv.next().await {
+    ///     println!("{:?}", part?);
+    /// }
+    /// println!("the answer: {:?}", recv.answer());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`request`](Self::request), if there is no connection; [`RecvStream::answer`] has later ones.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future, or the [`RecvStream`], cancels the call.
+    pub async fn open_stream(
+        &self,
+        path: &str,
+        first: impl Into<Body>,
+    ) -> Result<(SendStream, RecvStream), CallError> {
+        let times = self.times(None);
+        let (connection, connected) = match self.ready_connection() {
+            Some(connection) => (connection, times.started),
+            None => {
+                self.wait_for_connection(times.started, times.deadline)
+                    .await?
+            }
+        };
+        let times = CallTimes {
+            connected,
+            deadline: clock::after(connected, Duration::MAX),
+            ..times
+        };
+        Ok(connection.start_stream_with(check_path(path), &times, first.into()))
     }
 
     /// Takes a channel out of the pool, for many requests in order.

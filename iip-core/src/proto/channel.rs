@@ -16,6 +16,8 @@ pub(crate) enum Incoming {
     /// Gathered until it is complete.
     Collect,
     /// Every part is handed on as it arrives.
+    Parts,
+    /// A stream: its frames have marks.
     Stream,
     /// The rest is skipped: nobody wants it, or it is larger than the limit (then `too_large` says how large it got).
     Skip,
@@ -34,6 +36,12 @@ pub(crate) struct Assembly {
     pub(crate) too_large: bool,
     /// Its caller has gone before it was complete.
     pub(crate) cancelled: bool,
+    /// Its answer was sent before it was complete.
+    pub(crate) answered: bool,
+    /// Of a stream: how many bytes the peer may still send; it may begin its last part with the last of them.
+    pub(crate) allowed: i64,
+    /// Of a stream: the peer sends no further bytes.
+    pub(crate) ended: bool,
 }
 
 impl Assembly {
@@ -45,6 +53,9 @@ impl Assembly {
             size: 0,
             too_large: false,
             cancelled: false,
+            answered: false,
+            allowed: 0,
+            ended: false,
         }
     }
 }
@@ -56,14 +67,26 @@ pub(crate) struct WaitingRequest {
     pub(crate) body: Bytes,
 }
 
+/// What a call sends and takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// One message each way.
+    Whole,
+    /// The parts of the answer are handed on as they arrive.
+    Parts,
+    /// A stream each way, and an answer behind them. The request stays open until the answer has arrived.
+    Stream,
+    /// As [`Stream`](Self::Stream), but its request has been ended.
+    EndedStream,
+}
+
 /// A request this side sent and that has no complete answer yet. It keeps its place whatever becomes of the caller.
 #[derive(Debug)]
 pub(crate) struct SentCall {
     pub(crate) exchange: Exchange,
     /// The position in the stream at which the request has left this process; 0 when unknown.
     pub(crate) end: u64,
-    /// Parts of the answer are handed on as they arrive.
-    pub(crate) streaming: bool,
+    pub(crate) mode: Mode,
 }
 
 /// Calls in order. Mostly there is one at a time, and it lies here and not in memory of its own.
@@ -127,6 +150,8 @@ pub(crate) struct Channel {
     pub(crate) replying: bool,
     /// Server: the request in `assembly` is the open one; its parts go to the handler as they arrive.
     pub(crate) begun: bool,
+    /// Server: the open request is a stream.
+    pub(crate) is_stream: bool,
     /// Server: complete requests behind the open one.
     pub(crate) waiting: VecDeque<WaitingRequest>,
 }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::channel::{Assembly, Incoming, SentCall};
 use super::control::{self, ControlMessage, Exchange, Hello};
-use super::{Connection, Event};
+use super::stream::StreamKey;
+use super::{Connection, Event, Mode};
 use crate::body::Data;
 use crate::decoder::FrameHead;
 use crate::error::{CallErrorKind, ProtocolError};
@@ -19,8 +20,11 @@ impl Connection {
             return None;
         }
         let channel = self.channels.get_mut(frame.channel)?;
-        match channel.sent.oldest()?.exchange {
-            Exchange::Call { token } if channel.assembly.is_none() => {
+        let oldest = channel.sent.oldest()?;
+        match oldest.exchange {
+            Exchange::Call { token }
+                if channel.assembly.is_none() && oldest.mode == Mode::Whole =>
+            {
                 channel.sent.pop();
                 Some((token, std::mem::take(&mut frame.body)))
             }
@@ -32,7 +36,7 @@ impl Connection {
         let FrameRef {
             status,
             channel: id,
-            body,
+            mut body,
             ..
         } = frame;
         self.check_head(FrameHead {
@@ -42,12 +46,7 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(id) else {
             return Err(ProtocolError::UnknownChannel(id));
         };
-        let Some(&SentCall {
-            exchange,
-            streaming,
-            ..
-        }) = channel.sent.oldest()
-        else {
+        let Some(&SentCall { exchange, mode, .. }) = channel.sent.oldest() else {
             return Err(ProtocolError::Unsolicited(id));
         };
         if exchange == Exchange::Control {
@@ -56,7 +55,15 @@ impl Connection {
         }
         if status == FrameStatus::ReplyOnly {
             channel.sent.pop();
-            let limit = self.limits.message_bytes();
+            if mode == Mode::Stream && !Self::begins_answer(&mut body) {
+                return Err(ProtocolError::BadStream(id));
+            }
+            self.on_stream_answered(id, mode);
+            let limit = match exchange {
+                Exchange::Call { .. } => self.limits.message_bytes(),
+                // The limit is on the callers' messages.
+                _ => self.limits.message_bytes().max(control::MAX_HELLO_BYTES),
+            };
             let size = body.len();
             let fits = if size > limit {
                 Err(CallErrorKind::MessageTooLarge { size, limit })
@@ -66,14 +73,50 @@ impl Connection {
             return self.on_reply(id, exchange, fits);
         }
         if status.begins() {
-            let incoming = match (exchange, streaming) {
+            let incoming = match (exchange, mode) {
                 (Exchange::Abandoned, _) => Incoming::Skip,
-                (_, true) => Incoming::Stream,
-                (_, false) => Incoming::Collect,
+                (_, Mode::Parts) => Incoming::Parts,
+                (_, Mode::Stream | Mode::EndedStream) => Incoming::Stream,
+                (_, Mode::Whole) => Incoming::Collect,
             };
-            channel.assembly = Some(Box::new(Assembly::new(incoming, Bytes::new())));
+            let mut assembly = Assembly::new(incoming, Bytes::new());
+            assembly.allowed = i64::try_from(self.limits.window()).unwrap_or(i64::MAX);
+            channel.assembly = Some(Box::new(assembly));
+        }
+        if self.takes_stream_frame(id, &mut body) {
+            return match exchange {
+                Exchange::Call { token } => {
+                    self.on_stream_frame(id, StreamKey::Call(token), body, status.ends())
+                }
+                _ => Ok(()),
+            };
         }
         self.on_reply_part(id, exchange, body, status.ends())
+    }
+
+    /// Is this a frame of the stream on a channel? The first without a mark begins the answer.
+    fn takes_stream_frame(&mut self, id: ChannelId, body: &mut Bytes) -> bool {
+        let Some(assembly) = self
+            .channels
+            .get_mut(id)
+            .and_then(|channel| channel.assembly.as_mut())
+            .filter(|assembly| assembly.incoming == Incoming::Stream)
+        else {
+            return false;
+        };
+        let is_answer = Self::begins_answer(body);
+        if is_answer {
+            assembly.incoming = Incoming::Collect;
+        }
+        !is_answer
+    }
+
+    /// The answer to a call has arrived: its request ends, if it is still open.
+    #[inline]
+    fn on_stream_answered(&mut self, id: ChannelId, mode: Mode) {
+        if mode == Mode::Stream {
+            self.end_stream_request(id, false);
+        }
     }
 
     fn on_reply_part(
@@ -95,7 +138,7 @@ impl Connection {
             (None, Some(assembly)) => assembly.incoming,
             (None, None) => return Ok(()),
         };
-        if let (Incoming::Stream, Exchange::Call { token }, false) = (incoming, exchange, ends) {
+        if let (Incoming::Parts, Exchange::Call { token }, false) = (incoming, exchange, ends) {
             self.events.push_back(Event::ReplyPart {
                 token,
                 body: body.clone(),
@@ -118,7 +161,8 @@ impl Connection {
         else {
             return Ok(());
         };
-        let body = if assembly.incoming == Incoming::Stream {
+        self.on_stream_answered(id, call.mode);
+        let body = if assembly.incoming == Incoming::Parts {
             body
         } else {
             assembly.data.freeze()
@@ -195,7 +239,7 @@ impl Connection {
                 self.channels.get_or_insert(id);
                 if exchange == Exchange::NewControlChannel {
                     self.control = Some(id);
-                    self.push_sent(id, Exchange::Control, false);
+                    self.push_sent(id, Exchange::Control, Mode::Whole);
                     let first = Bytes::from_static(&[0, 0]);
                     self.send(id, control::CONTROL.as_bytes(), first, true, false);
                     self.cancel_now();
@@ -217,16 +261,16 @@ impl Connection {
         }
     }
 
-    fn push_sent(&mut self, id: ChannelId, exchange: Exchange, streaming: bool) {
+    fn push_sent(&mut self, id: ChannelId, exchange: Exchange, mode: Mode) {
         self.channels.get_or_insert(id).sent.push(SentCall {
             exchange,
             end: 0,
-            streaming,
+            mode,
         });
     }
 
     fn request_channel(&mut self, exchange: Exchange) {
-        self.push_sent(ChannelId::ZERO, exchange, false);
+        self.push_sent(ChannelId::ZERO, exchange, Mode::Whole);
         let body = Bytes::from_static(control::EMPTY_OBJECT);
         self.send(
             ChannelId::ZERO,
@@ -241,8 +285,8 @@ impl Connection {
 
     /// Asks the server what it can do. A Go server says 102, and the connection goes on as plain IIP.
     pub(crate) fn say_hello(&mut self) {
-        self.push_sent(ChannelId::ZERO, Exchange::Hello, false);
-        let body = Hello::body(&self.announce, self.limits.frame_bytes(), false);
+        self.push_sent(ChannelId::ZERO, Exchange::Hello, Mode::Whole);
+        let body = Hello::body(&self.announce, &self.limits, false);
         self.send(ChannelId::ZERO, control::HELLO.as_bytes(), body, true, true);
     }
 
@@ -269,13 +313,17 @@ impl Connection {
         path: &[u8],
         data: &mut impl Data,
         token: usize,
-        streaming: bool,
+        mode: Mode,
     ) {
-        let end = self.outbox.push(id, path, data, true, true).unwrap_or(0);
+        let is_whole = mode != Mode::Stream;
+        let end = self
+            .outbox
+            .push(id, path, data, true, is_whole)
+            .unwrap_or(0);
         let call = SentCall {
             exchange: Exchange::Call { token },
             end,
-            streaming,
+            mode,
         };
         self.channels.get_or_insert(id).sent.push(call);
     }
@@ -293,7 +341,16 @@ impl Connection {
             return false;
         };
         call.exchange = Exchange::Abandoned;
+        let is_stream = call.mode == Mode::Stream;
+        if is_stream {
+            call.mode = Mode::EndedStream;
+        }
         drop(calls);
+        if is_stream {
+            Self::skip_incoming(&mut self.buffered, channel);
+            self.end_stream_request(id, true);
+            return false;
+        }
         if alone && self.outbox.withdraw(id) {
             channel.sent.pop();
             return true;

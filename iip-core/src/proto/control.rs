@@ -4,6 +4,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use crate::frame::ChannelId;
+use crate::limits::Limits;
 
 pub(crate) const NEW_CHANNEL: &str = "/sys/new_channel";
 pub(crate) const DELETE_CHANNEL: &str = "/sys/delete_channel";
@@ -23,7 +24,7 @@ pub(crate) const NO_HANDLER: &[u8] = br#"{"code":102,"message":"handle error"}"#
 pub(crate) const CHANNEL_LIMIT: &[u8] = br#"{"code":106,"message":"channel create limited"}"#;
 
 /// The longest hello that is read.
-const MAX_HELLO_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_HELLO_BYTES: usize = 16 * 1024;
 
 /// What a request this side sent was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +97,13 @@ pub(crate) struct Hello {
 
 impl Hello {
     /// This side's hello. `announce` is an object of the layers above; its fields stand beside ours.
-    pub(crate) fn body(announce: &Value, max_frame: usize, reply: bool) -> Bytes {
-        let mut hello = json!({ "iip": 1, "control": 1, "max_frame": max_frame });
+    pub(crate) fn body(announce: &Value, limits: &Limits, reply: bool) -> Bytes {
+        let mut hello = json!({
+            "iip": 1,
+            "control": 1,
+            "max_frame": limits.frame_bytes(),
+            "stream_window": limits.window(),
+        });
         if let (Some(fields), Some(more)) = (hello.as_object_mut(), announce.as_object()) {
             if reply {
                 fields.insert("code".into(), 0.into());
@@ -118,6 +124,12 @@ impl Hello {
 
     pub(crate) fn control(&self) -> bool {
         self.value.get("control").and_then(Value::as_u64) == Some(1)
+    }
+
+    /// How many bytes of a stream it takes before it grants more.
+    pub(crate) fn stream_window(&self) -> Option<usize> {
+        let bytes = self.value.get("stream_window")?.as_u64()?;
+        usize::try_from(bytes).ok()
     }
 
     pub(crate) fn max_frame(&self) -> Option<usize> {

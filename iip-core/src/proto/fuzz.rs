@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
-use super::{Connection, Event};
+use super::{Connection, Event, Mode};
 use crate::body::Body;
 use crate::decoder::{Decoder, Partial};
 use crate::error::{CallErrorKind, ConnectionError};
@@ -100,10 +100,11 @@ impl End {
         path: &[u8],
         body: impl Into<Body>,
         token: usize,
-        streaming: bool,
+        in_parts: bool,
     ) {
+        let mode = if in_parts { Mode::Parts } else { Mode::Whole };
         self.machine
-            .start_call(id, path, &mut body.into(), token, streaming);
+            .start_call(id, path, &mut body.into(), token, mode);
     }
 
     /// Writes everything that is ready.

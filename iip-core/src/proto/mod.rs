@@ -14,6 +14,7 @@ pub(crate) mod control;
 pub(crate) mod fuzz;
 mod outbox;
 mod server;
+pub(crate) mod stream;
 mod timers;
 
 #[cfg(test)]
@@ -26,10 +27,13 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
+pub(crate) use self::channel::Mode;
 use self::channel::{Assembly, Channel, ChannelTable, Incoming};
 use self::control::Hello;
 use self::outbox::Outbox;
 pub(crate) use self::server::RequestPath;
+pub(crate) use self::stream::Heard;
+pub(crate) use self::stream::StreamKey;
 use self::timers::Rate;
 pub(crate) use self::timers::Timers;
 use crate::body::Body;
@@ -43,6 +47,9 @@ const COPY_WAITING_BYTES: usize = 16 * 1024;
 
 /// As many channels at rest are worth keeping while a connection is busy.
 const FORGET_AT_LEAST: usize = 64;
+
+/// Streams wait while this much waits to be written.
+const STREAM_ROOM_BYTES: usize = 256 * 1024;
 
 /// What a waiting request costs beside its bytes.
 const WAITING_COST: usize = 128;
@@ -74,6 +81,15 @@ pub(crate) enum Event {
         path: Arc<RequestPath>,
         size: usize,
     },
+    /// Server: a request whose turn it is has begun as a stream.
+    StreamBegun {
+        channel: ChannelId,
+        path: Arc<RequestPath>,
+        /// As many calls run as may.
+        is_busy: bool,
+    },
+    /// A frame of a stream.
+    Stream { key: StreamKey, heard: Heard },
     /// Server: the caller of the open request has gone.
     Cancelled { channel: ChannelId },
     /// Client: the answer to a call is complete, or cannot be taken.
@@ -127,6 +143,9 @@ pub(crate) struct Connection {
     /// Bytes of unfinished messages and of requests that wait their turn.
     buffered: usize,
     peer_knows_hello: bool,
+    peer_stream_window: Option<usize>,
+    /// What the windows of all streams have grown by, together.
+    pub(crate) grown: usize,
 }
 
 impl Connection {
@@ -154,6 +173,8 @@ impl Connection {
             control_rate: Rate::new(limits.control_requests(), now),
             buffered: 0,
             peer_knows_hello: false,
+            peer_stream_window: None,
+            grown: 0,
             limits,
             announce,
         }
@@ -214,7 +235,10 @@ impl Connection {
         self.channels.any(|channel| {
             let assembly = channel.assembly.as_ref();
             assembly.is_some_and(|assembly| {
-                matches!(assembly.incoming, Incoming::Collect | Incoming::Stream)
+                matches!(
+                    assembly.incoming,
+                    Incoming::Collect | Incoming::Parts | Incoming::Stream
+                )
             })
         })
     }
@@ -230,6 +254,12 @@ impl Connection {
 
     pub(crate) fn timers(&mut self) -> &mut Timers {
         &mut self.timers
+    }
+
+    /// How many bytes of streams may be sent now. Less waits than of answers: other calls should not wait behind it for long.
+    pub(crate) fn stream_room(&self) -> usize {
+        let most = STREAM_ROOM_BYTES.min(self.limits.unsent_bytes());
+        most.saturating_sub(self.outbox.unsent())
     }
 
     /// May a part of an answer be sent without piling up what the peer does not read?
@@ -413,6 +443,7 @@ impl Connection {
         let max_frame = hello
             .max_frame()
             .map_or(MAX_FRAME_BYTES, |bytes| bytes.min(MAX_FRAME_BYTES));
+        self.peer_stream_window = hello.stream_window();
         self.outbox.set_chunk(self.limits.chunk(), max_frame);
     }
 }

@@ -64,6 +64,11 @@ impl Outbox {
         }
     }
 
+    /// Messages up to this size are never cut.
+    pub(crate) fn chunk(&self) -> usize {
+        self.chunk
+    }
+
     /// From now on the peer joins messages, of frames up to `max_frame`.
     pub(crate) fn set_chunk(&mut self, chunk: usize, max_frame: usize) {
         self.chunk = chunk.min(max_frame);

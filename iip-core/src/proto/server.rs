@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::channel::{Assembly, Incoming, WaitingRequest};
 use super::control::{self, ControlMessage, Hello};
+use super::stream::{self, StreamKey};
 use super::{Connection, Event, FORGET_AT_LEAST, WAITING_COST, detach};
 use crate::body::Body;
 use crate::decoder::FrameHead;
@@ -59,6 +60,9 @@ impl Connection {
                     limit: self.limits.channels(),
                 });
             }
+            if stream::is_marked(&body) {
+                return self.begin_stream(id, path, body);
+            }
             let assembly = Assembly::new(Incoming::Collect, Bytes::copy_from_slice(path));
             self.channels.get_or_insert(id).assembly = Some(Box::new(assembly));
             self.receive(id, &body, false);
@@ -71,9 +75,17 @@ impl Connection {
             .get(id)
             .and_then(|c| c.assembly.as_ref())
             .map(|assembly| assembly.incoming);
+        if incoming == Some(Incoming::Stream) {
+            self.on_stream_frame(id, StreamKey::Channel(id), body, ends)?;
+            if ends && let Some(channel) = self.channels.get_mut(id) {
+                channel.assembly = None;
+                self.streamed -= usize::from(std::mem::take(&mut channel.begun));
+            }
+            return Ok(());
+        }
         let complete = self.receive(id, &body, ends);
         match incoming {
-            Some(Incoming::Stream) => self.events.push_back(Event::RequestPart {
+            Some(Incoming::Parts) => self.events.push_back(Event::RequestPart {
                 channel: id,
                 body,
                 ends,
@@ -94,7 +106,7 @@ impl Connection {
                 Incoming::Skip if assembly.too_large => {
                     self.on_too_large(id, &assembly.path, assembly.size)
                 }
-                Incoming::Stream | Incoming::Skip | Incoming::Control => {}
+                Incoming::Parts | Incoming::Stream | Incoming::Skip | Incoming::Control => {}
             }
         }
         Ok(())
@@ -259,7 +271,7 @@ impl Connection {
             self.on_hello(&hello);
             self.events.push_back(Event::PeerHello(Some(hello.value)));
         }
-        Hello::body(&self.announce, self.limits.frame_bytes(), true)
+        Hello::body(&self.announce, &self.limits, true)
     }
 
     fn on_control(&mut self, mut part: Bytes) {
@@ -272,7 +284,7 @@ impl Connection {
                 // The rest of the request is skipped; it has its answer when it ends.
                 Self::skip_incoming(&mut self.buffered, state);
                 if let Some(assembly) = &mut state.assembly {
-                    assembly.cancelled = true;
+                    assembly.cancelled = !assembly.answered;
                 }
             } else if state.open.is_some() {
                 self.events.push_back(Event::Cancelled { channel });
@@ -295,7 +307,7 @@ impl Connection {
         if busy || channel.open.is_some() || assembly.incoming != Incoming::Collect {
             return false;
         }
-        assembly.incoming = Incoming::Stream;
+        assembly.incoming = Incoming::Parts;
         let first = assembly.data.split().freeze();
         self.buffered -= first.len();
         channel.open = Some(Arc::new(RequestPath::read(&assembly.path)));
@@ -320,6 +332,9 @@ impl Connection {
             return false;
         };
         let begins = !channel.replying;
+        if ends && std::mem::take(&mut channel.is_stream) {
+            Self::mark_answer(body);
+        }
         self.outbox.push(id, &path.label, body, begins, ends);
         channel.replying = !ends;
         if !ends {
@@ -331,6 +346,9 @@ impl Connection {
             self.streamed -= 1;
             // Answered before the request was complete: nobody wants the rest.
             Self::skip_incoming(&mut self.buffered, channel);
+            if let Some(assembly) = &mut channel.assembly {
+                assembly.answered = true;
+            }
         }
         if channel.has_next() {
             self.show_next(id);
@@ -417,7 +435,7 @@ enum PathKind {
 }
 
 impl RequestPath {
-    fn read(raw: &Bytes) -> Self {
+    pub(super) fn read(raw: &Bytes) -> Self {
         let (label, query) = split_path(raw);
         let kind = match check_label(&label) {
             Err(_) => PathKind::Unfit,
@@ -430,6 +448,11 @@ impl RequestPath {
             query,
             kind,
         }
+    }
+
+    /// Is it for the layer above?
+    pub(super) fn is_for_handlers(&self) -> bool {
+        self.kind == PathKind::Handlers
     }
 
     /// The label of an answer to it.

@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::fuzz::{self, End, Model, Operation, pattern, small_limits};
-use super::{Connection, Event};
+use super::{Connection, Event, Heard, StreamKey};
 use crate::decoder::{Decoder, Partial};
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, Frame, FrameStatus, Side};
@@ -58,6 +58,21 @@ fn line(event: Event) -> String {
         ),
         Event::RequestTooLarge { channel, path, .. } => {
             format!("{channel} {} too large", text(&path.label))
+        }
+        Event::StreamBegun { channel, path, .. } => {
+            format!("{channel} {} stream", text(&path.label))
+        }
+        Event::Stream { key, heard } => {
+            let who = match key {
+                StreamKey::Call(token) => format!("call {token}"),
+                StreamKey::Channel(channel) => channel.to_string(),
+            };
+            match heard {
+                Heard::Data(data) => format!("{who} data {}", text(&data)),
+                Heard::Grant(bytes) => format!("{who} grant {bytes}"),
+                Heard::Starved => format!("{who} starved"),
+                Heard::End => format!("{who} end"),
+            }
         }
         Event::Cancelled { channel } => format!("{channel} cancelled"),
         Event::Reply { token, result } => match result {

@@ -1,0 +1,347 @@
+//! Calls with a stream of bytes each way: what callers and handlers send to and read from. The same for both sides.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::connection::{Shared, State};
+use crate::error::CallError;
+use crate::flow::Flow;
+use crate::frame::ChannelId;
+use crate::proto;
+
+/// Why a stream cannot go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// The call has ended: nobody takes what is sent. At a client, [`RecvStream::answer`] tells how.
+    #[error("the call has ended")]
+    Over,
+    /// The peer, or the connection, went away before it had ended its stream: what has arrived is not all.
+    #[error("the stream was cut off")]
+    Cut,
+}
+
+/// Whose stream it is. The serial tells it from those that had its place before.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Call { token: usize, serial: u64 },
+    Handler { channel: ChannelId, serial: u64 },
+}
+
+#[derive(Clone)]
+struct Link {
+    shared: Arc<Shared>,
+    place: Place,
+}
+
+impl Link {
+    /// Runs `work` with the stream's state and its channel, if it has one by now; `None` if the call has ended.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&mut proto::Connection, &mut Flow, Option<ChannelId>) -> T,
+    ) -> Option<T> {
+        self.shared.stream_command(|state| self.on(state, work))
+    }
+
+    fn on<T>(
+        &self,
+        state: &mut State,
+        work: impl FnOnce(&mut proto::Connection, &mut Flow, Option<ChannelId>) -> T,
+    ) -> Option<T> {
+        let (flow, channel) = match self.place {
+            Place::Call { token, serial } => state.calls.flow(token, serial)?,
+            Place::Handler { channel, serial } => {
+                let running = state.running.get_mut(&channel)?;
+                let flow = running.flow.as_deref_mut();
+                (flow.filter(|_| running.serial == serial)?, Some(channel))
+            }
+        };
+        Some(work(&mut state.proto, flow, channel))
+    }
+}
+
+/// Where one side of a call sends its stream.
+///
+/// What is sent lies in memory only until the connection has room for it and the peer has granted it: whoever sends waits
+/// until then, and so keeps pace with the reader.
+pub struct SendStream {
+    link: Link,
+    /// What was not sent of the last piece.
+    rest: Body,
+    ended: bool,
+}
+
+impl SendStream {
+    /// Waits until everything given so far was handed to the connection.
+    ///
+    /// # Errors
+    ///
+    /// The call has ended; nobody takes it.
+    #[inline]
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_rest(cx)
+    }
+
+    fn poll_rest(&mut self, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
+        let (link, rest) = (&self.link, &mut self.rest);
+        link.shared.stream_command(|state| {
+            while !rest.is_empty() {
+                let has_room = state.proto.stream_room() > 0;
+                let sent = link.on(state, |proto, flow, channel| {
+                    let Some(channel) = channel.filter(|&channel| flow.has_credit(proto, channel))
+                    else {
+                        keep(&mut flow.writer, cx);
+                        return None;
+                    };
+                    if has_room {
+                        let part = rest.split_to(proto.stream_part_bytes().min(rest.len()));
+                        flow.on_sent(part.len());
+                        proto.send_stream(channel, part, false);
+                    }
+                    Some(has_room)
+                });
+                match sent {
+                    None => {
+                        *rest = Body::default();
+                        return Poll::Ready(Err(StreamError::Over));
+                    }
+                    Some(Some(true)) => {}
+                    Some(Some(false)) => {
+                        state.wait_for_room(cx.waker());
+                        return Poll::Pending;
+                    }
+                    Some(None) => return Poll::Pending,
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// Gives the connection more to send, and hands over what it takes now. Call it only when
+    /// [`poll_ready`](Self::poll_ready) is ready; what was not taken then is sent first by the next one.
+    ///
+    /// # Errors
+    ///
+    /// The call has ended; nobody takes it.
+    ///
+    /// # Panics
+    ///
+    /// When the last piece was not taken yet.
+    pub fn start_send(
+        &mut self,
+        cx: &Context<'_>,
+        data: impl Into<Body>,
+    ) -> Result<(), StreamError> {
+        assert!(self.rest.is_empty(), "poll_ready was not ready");
+        self.rest = data.into();
+        match self.poll_rest(cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Sends `data` and waits until the connection has taken it.
+    ///
+    /// # Errors
+    ///
+    /// The call has ended; nobody takes it.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped before it is ready, the data is sent all the same, before what is sent next.
+    pub async fn send(&mut self, data: impl Into<Body>) -> Result<(), StreamError> {
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await?;
+        self.rest = data.into();
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await
+    }
+
+    /// Tells the peer that nothing follows. Only a caller does this: a handler's stream ends with its answer.
+    ///
+    /// What was given and not taken yet must have been waited for, see [`poll_ready`](Self::poll_ready).
+    pub fn finish(&mut self) {
+        debug_assert!(self.rest.is_empty(), "poll_ready was not ready");
+        if !std::mem::replace(&mut self.ended, true) {
+            self.link.with(|proto, flow, channel| {
+                flow.finished = true;
+                if let Some(channel) = channel {
+                    proto.send_stream(channel, Body::default(), true);
+                }
+            });
+        }
+    }
+}
+
+impl fmt::Debug for SendStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendStream")
+            .field("place", &self.link.place)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where one side of a call reads the other's stream.
+///
+/// A reader that stands still holds up its own call and nothing else: the peer may only send what it is granted, see
+/// [`Limits::stream_window`](crate::Limits::stream_window).
+///
+/// At a client, dropping it cancels the call.
+pub struct RecvStream {
+    link: Link,
+    /// Client: the call.
+    call: Option<Call>,
+    answer: Option<Result<Bytes, CallError>>,
+    ended: bool,
+}
+
+impl RecvStream {
+    /// The next bytes, as [`next`](Self::next).
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let next = match &mut self.call {
+            None => self.poll_request(cx),
+            Some(_) => self.poll_reply(cx).map(|part| part.map(Ok)),
+        };
+        self.ended = matches!(next, Poll::Ready(None | Some(Err(_))));
+        next
+    }
+
+    /// The next bytes; `None` once the peer has ended its stream.
+    ///
+    /// What one send gave may come in several pieces, and several in one.
+    ///
+    /// # Errors
+    ///
+    /// At a handler: the caller went away before it had ended its stream. At a client a stream that was cut ends as any
+    /// other; [`answer`](Self::answer) tells.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again; nothing is lost.
+    pub async fn next(&mut self) -> Option<Result<Bytes, StreamError>> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Client: the answer behind the stream, once [`next`](Self::next) has given `None`. Only the first time.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallErrorKind`](crate::CallErrorKind).
+    pub fn answer(&mut self) -> Option<Result<Bytes, CallError>> {
+        self.answer.take()
+    }
+
+    /// Client: from now on the call has until `deadline`.
+    pub fn set_deadline(&mut self, deadline: Instant) {
+        if let Some(token) = self.call.as_ref().and_then(Call::token) {
+            self.link
+                .shared
+                .command(|state| state.calls.set_deadline(token, deadline));
+        }
+    }
+
+    fn poll_request(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
+        let next = self.link.with(|proto, flow, channel| {
+            match channel.and_then(|channel| flow.take_part(proto, channel)) {
+                Some(part) => Poll::Ready(Some(Ok(part))),
+                None if flow.is_at_end() => Poll::Ready(None),
+                None => {
+                    keep(&mut flow.reader, cx);
+                    Poll::Pending
+                }
+            }
+        });
+        next.unwrap_or(Poll::Ready(Some(Err(StreamError::Cut))))
+    }
+
+    fn poll_reply(&mut self, cx: &Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(call) = &mut self.call else {
+            return Poll::Ready(None);
+        };
+        let next = call.poll_stream(cx);
+        match next {
+            Poll::Ready(Ok(part)) => Poll::Ready(Some(part)),
+            Poll::Ready(Err(answer)) => {
+                self.answer = Some(answer);
+                Poll::Ready(None)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl fmt::Debug for RecvStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecvStream")
+            .field("place", &self.link.place)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Both ends of a call's stream at its caller; `rest` is what did not fit behind the request's beginning.
+pub(crate) fn of_call(
+    shared: &Arc<Shared>,
+    call: Call,
+    serial: u64,
+    rest: Body,
+) -> (SendStream, RecvStream) {
+    let token = call.token().unwrap_or(usize::MAX);
+    ends(shared, Place::Call { token, serial }, rest, Some(call))
+}
+
+/// Both ends of a call's stream at its handler.
+pub(crate) fn of_handler(
+    shared: &Arc<Shared>,
+    channel: ChannelId,
+    serial: u64,
+) -> (SendStream, RecvStream) {
+    let place = Place::Handler { channel, serial };
+    ends(shared, place, Body::default(), None)
+}
+
+fn ends(
+    shared: &Arc<Shared>,
+    place: Place,
+    rest: Body,
+    call: Option<Call>,
+) -> (SendStream, RecvStream) {
+    let link = Link {
+        shared: Arc::clone(shared),
+        place,
+    };
+    let send = SendStream {
+        link: link.clone(),
+        rest,
+        ended: false,
+    };
+    let recv = RecvStream {
+        link,
+        call,
+        answer: None,
+        ended: false,
+    };
+    (send, recv)
+}
+
+/// Remembers whom to wake.
+fn keep(place: &mut Option<std::task::Waker>, cx: &Context<'_>) {
+    match place {
+        Some(known) => known.clone_from(cx.waker()),
+        none => *none = Some(cx.waker().clone()),
+    }
+}

@@ -1,0 +1,391 @@
+//! Calls with a stream of bytes each way, on the raw layer: flow control, ends, cancellation.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use iip_core::{
+    CallErrorKind, Client, ClientConfig, Execution, HandlerError, Intake, Limits, OnCancel,
+    RecvStream, Request, Response, SendStream, Server, StreamError, handler_fn,
+};
+use tokio::sync::{Notify, watch};
+
+use common::generate::lin;
+use common::{MIB, bound, eventually, within};
+
+/// Sends back what it reads, and answers with how much that was.
+async fn echo(mut request: Request) -> Result<Response, HandlerError> {
+    let Some((mut send, mut recv)) = request.stream() else {
+        return Ok("whole".into());
+    };
+    let mut count = 0;
+    while let Some(part) = recv.next().await {
+        let part = part.map_err(|error| HandlerError::new(error.to_string()))?;
+        count += part.len();
+        if send.send(part).await.is_err() {
+            break;
+        }
+    }
+    Ok(count.to_string().into())
+}
+
+/// Reads all and sends nothing.
+async fn count(mut request: Request) -> Result<Response, HandlerError> {
+    let (_send, mut recv) = request.stream().unwrap();
+    let mut count = 0;
+    while let Some(part) = recv.next().await {
+        count += part
+            .map_err(|error| HandlerError::new(error.to_string()))?
+            .len();
+    }
+    Ok(count.to_string().into())
+}
+
+/// Sends `?n=` bytes.
+async fn generate(mut request: Request) -> Result<Response, HandlerError> {
+    let n: usize = request.query_param("n").unwrap().parse().unwrap();
+    let (mut send, _recv) = request.stream().unwrap();
+    let mut data = Bytes::from(lin(7, n));
+    while !data.is_empty() {
+        let part = data.split_to(data.len().min(10_000));
+        if send.send(part).await.is_err() {
+            break;
+        }
+    }
+    Ok("that was all".into())
+}
+
+/// A client that says hello: without it the two do not learn that both know streams.
+fn talkative() -> ClientConfig {
+    ClientConfig::new().hello(serde_json::json!({}))
+}
+
+struct Fixture {
+    _server: Server,
+    client: Client,
+}
+
+async fn fixture(limits: Limits) -> Fixture {
+    let config = Server::builder()
+        .limits(limits.clone())
+        .route("/echo", handler_fn(echo).intake(Intake::Stream))
+        .route("/count", handler_fn(count).intake(Intake::Stream))
+        .route("/generate", handler_fn(generate).intake(Intake::Stream))
+        .route(
+            "/whole",
+            handler_fn(|request: Request| async move {
+                Ok::<_, HandlerError>(Response::from(request.into_body()))
+            }),
+        );
+    let (server, addr) = bound(config).await;
+    let client = talkative()
+        .limits(limits)
+        .connect(addr.to_string())
+        .await
+        .unwrap();
+    Fixture {
+        _server: server,
+        client,
+    }
+}
+
+async fn read_all(recv: &mut RecvStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(part) = within("the next bytes", recv.next()).await {
+        all.extend_from_slice(&part.unwrap());
+    }
+    all
+}
+
+fn answer(recv: &mut RecvStream) -> String {
+    let answer = recv.answer().expect("the stream has ended");
+    String::from_utf8(answer.unwrap().to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn bytes_come_back_in_order_and_the_answer_behind_them() {
+    let Fixture { client, _server } = fixture(Limits::default()).await;
+    let (mut send, mut recv) = client.open_stream("/echo", "first, ").await.unwrap();
+    send.send("second, ").await.unwrap();
+    send.send("third").await.unwrap();
+    send.finish();
+    assert_eq!(read_all(&mut recv).await, b"first, second, third");
+    assert_eq!(answer(&mut recv), "20");
+    assert!(recv.answer().is_none(), "only once");
+    assert!(recv.next().await.is_none());
+}
+
+#[tokio::test]
+async fn each_side_may_speak_before_the_other_has_ended() {
+    let Fixture { client, _server } = fixture(Limits::default()).await;
+    let (mut send, mut recv) = client.open_stream("/echo", "0").await.unwrap();
+    assert_eq!(recv.next().await.unwrap().unwrap(), "0");
+    for turn in 1..100_u32 {
+        let text = turn.to_string();
+        send.send(text.clone()).await.unwrap();
+        let echo = within("the echo", recv.next()).await;
+        assert_eq!(echo.unwrap().unwrap(), text);
+    }
+    send.finish();
+    assert!(recv.next().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_than_any_window_passes_in_both_directions_at_once() {
+    const SIZE: usize = 20 * MIB;
+    let Fixture { client, _server } = fixture(Limits::default()).await;
+    let (mut send, mut recv) = client.open_stream("/echo", lin(0, 3)).await.unwrap();
+    let all = lin(1, SIZE);
+    let sending = {
+        let all = Bytes::from(all.clone());
+        tokio::spawn(async move {
+            // In one piece: it is cut and held back as the peer reads.
+            send.send(all).await.unwrap();
+            send.finish();
+        })
+    };
+    let back = read_all(&mut recv).await;
+    assert!(back[..3] == lin(0, 3) && back[3..] == all[..]);
+    assert_eq!(answer(&mut recv), (SIZE + 3).to_string());
+    sending.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_beginning_larger_than_a_frame_and_a_window_arrives_whole() {
+    for limits in [
+        Limits::default(),
+        // Frames of a kibibyte, windows not much larger.
+        Limits::default()
+            .chunk_bytes(1024)
+            .stream_window(1024)
+            .max_stream_window(1024),
+    ] {
+        let Fixture { client, _server } = fixture(limits).await;
+        let all = lin(5, 300_000);
+        let (mut send, mut recv) = client.open_stream("/echo", all.clone()).await.unwrap();
+        let sending = async {
+            send.send("!").await.unwrap();
+            send.finish();
+        };
+        let ((), back) = tokio::join!(sending, read_all(&mut recv));
+        assert!(back[..all.len()] == all && &back[all.len()..] == b"!");
+        assert_eq!(answer(&mut recv), "300001");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_stands_still_holds_up_its_writer_and_nobody_else() {
+    let limits = Limits::default().stream_window(64 * 1024);
+    let Fixture { client, _server } = fixture(limits).await;
+    let (_send, mut recv) = client
+        .open_stream("/generate?n=10000000", "go")
+        .await
+        .unwrap();
+    let first = within("the first bytes", recv.next())
+        .await
+        .unwrap()
+        .unwrap();
+    // Others go on, on the same connection.
+    for _ in 0..100 {
+        assert_eq!(client.request("/whole", "x").await.unwrap(), "x");
+    }
+    let rest = read_all(&mut recv).await;
+    assert_eq!(first.len() + rest.len(), 10_000_000);
+    assert_eq!(answer(&mut recv), "that was all");
+}
+
+#[tokio::test]
+async fn what_a_stalled_reader_holds_is_its_window_and_one_frame() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&sent);
+    let handler = move |mut request: Request| {
+        let sent = Arc::clone(&counts);
+        async move {
+            let (mut send, _recv) = request.stream().unwrap();
+            while send.send(vec![0; 1000]).await.is_ok() {
+                sent.fetch_add(1000, Ordering::SeqCst);
+            }
+            Ok::<_, HandlerError>(Response::from("over"))
+        }
+    };
+    let config = Server::builder().route("/", handler_fn(handler).intake(Intake::Stream));
+    let (_server, addr) = bound(config).await;
+    let limits = Limits::default().stream_window(100_000);
+    let client = talkative()
+        .limits(limits)
+        .connect(addr.to_string())
+        .await
+        .unwrap();
+    let (_send, mut recv) = client.open_stream("/", "go").await.unwrap();
+    // Nobody reads. What was granted is used up, and no more is sent.
+    eventually("the window is full", || {
+        sent.load(Ordering::SeqCst) >= 100_000
+    })
+    .await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let most = sent.load(Ordering::SeqCst);
+    assert!(most <= 101_000, "{most} bytes for a window of 100,000");
+    let mut taken = 0;
+    while taken < 50_000 {
+        let part = within("the next bytes", recv.next()).await;
+        taken += part.unwrap().unwrap().len();
+    }
+    eventually("it goes on", || sent.load(Ordering::SeqCst) > most).await;
+}
+
+#[tokio::test]
+async fn dropping_the_reader_cancels_the_call_and_its_channel_serves_again() {
+    let gone = Arc::new(Notify::new());
+    let cut = Arc::new(AtomicBool::new(false));
+    let (tell, was_cut) = (Arc::clone(&gone), Arc::clone(&cut));
+    let handler = move |mut request: Request| {
+        let (tell, was_cut) = (Arc::clone(&tell), Arc::clone(&was_cut));
+        async move {
+            let cancelled = request.cancelled();
+            let (mut send, mut recv) = request.stream().unwrap();
+            cancelled.cancelled().await;
+            was_cut.store(send.send("x").await.is_ok(), Ordering::SeqCst);
+            drop((send, recv.next()));
+            tell.notify_one();
+            Ok::<_, HandlerError>(Response::from("too late"))
+        }
+    };
+    let handler = handler_fn(handler)
+        .intake(Intake::Stream)
+        .on_cancel(OnCancel::Token);
+    let config = Server::builder()
+        .route("/wait", handler)
+        .route("/echo", handler_fn(echo).intake(Intake::Stream));
+    let (_server, addr) = bound(config).await;
+    let limits = Limits::default().max_channels(1);
+    let client = talkative()
+        .limits(limits)
+        .connect(addr.to_string())
+        .await
+        .unwrap();
+    let (_send, recv) = client.open_stream("/wait", "go").await.unwrap();
+    drop(recv);
+    within("the handler hears of it", gone.notified()).await;
+    for _ in 0..3 {
+        let (mut send, mut recv) = client.open_stream("/echo", "again").await.unwrap();
+        send.finish();
+        assert_eq!(read_all(&mut recv).await, b"again");
+        assert_eq!(answer(&mut recv), "5");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_is_aborted_frees_its_channel() {
+    struct Leaves(watch::Sender<bool>);
+    impl Drop for Leaves {
+        fn drop(&mut self) {
+            self.0.send_replace(true);
+        }
+    }
+    let (left, mut leaves) = watch::channel(false);
+    let handler = move |mut request: Request| {
+        let guard = Leaves(left.clone());
+        async move {
+            let _guard = guard;
+            let _streams = request.stream().unwrap();
+            std::future::pending::<Result<Response, HandlerError>>().await
+        }
+    };
+    let config = Server::builder().route("/hang", handler_fn(handler).intake(Intake::Stream));
+    let (_server, addr) = bound(config).await;
+    let client = talkative().connect(addr.to_string()).await.unwrap();
+    let (_send, recv) = client.open_stream("/hang", "go").await.unwrap();
+    drop(recv);
+    within("the handler was dropped", leaves.wait_for(|left| *left))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_has_the_time_it_is_given() {
+    let Fixture { client, _server } = fixture(Limits::default()).await;
+    let (mut send, mut recv) = client.open_stream("/echo", "x").await.unwrap();
+    assert_eq!(recv.next().await.unwrap().unwrap(), "x");
+    let soon = std::time::Instant::now() + Duration::from_millis(50);
+    recv.set_deadline(soon);
+    assert!(within("the end", recv.next()).await.is_none());
+    let error = recv.answer().unwrap().unwrap_err();
+    assert!(matches!(error.kind(), CallErrorKind::Timeout), "{error}");
+    assert_eq!(error.execution(), Execution::MayHaveExecuted);
+    assert_eq!(send.send("y").await, Err(StreamError::Over));
+    assert_eq!(client.request("/whole", "x").await.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_request_ends_the_call() {
+    let handler = |mut request: Request| async move {
+        let (_send, mut recv) = request.stream().unwrap();
+        let first = recv.next().await.unwrap().unwrap();
+        Ok::<_, HandlerError>(Response::from(first))
+    };
+    let config = Server::builder().route("/first", handler_fn(handler).intake(Intake::Stream));
+    let (_server, addr) = bound(config).await;
+    let client = talkative().connect(addr.to_string()).await.unwrap();
+    for _ in 0..10 {
+        let (mut send, mut recv) = client.open_stream("/first", "enough").await.unwrap();
+        let sending = async { while send.send(vec![1; 10_000]).await.is_ok() {} };
+        let ((), rest) = tokio::join!(sending, read_all(&mut recv));
+        assert_eq!(rest, b"");
+        assert_eq!(answer(&mut recv), "enough");
+    }
+}
+
+#[tokio::test]
+async fn a_method_without_streams_refuses_one() {
+    let Fixture { client, _server } = fixture(Limits::default()).await;
+    let (_send, mut recv) = client.open_stream("/whole", "x").await.unwrap();
+    assert!(within("the end", recv.next()).await.is_none());
+    assert_eq!(
+        answer(&mut recv),
+        r#"{"code":-1,"message":"handler fail:this method takes no stream"}"#
+    );
+    let (_send, mut recv) = client.open_stream("/nothing", "x").await.unwrap();
+    assert!(within("the end", recv.next()).await.is_none());
+    assert_eq!(
+        answer(&mut recv),
+        r#"{"code":102,"message":"handle error"}"#
+    );
+    assert_eq!(client.request("/echo", "x").await.unwrap(), "whole");
+}
+
+#[tokio::test]
+async fn a_handler_whose_caller_vanishes_sees_a_cut_stream() {
+    let (end, mut ended) = watch::channel(None);
+    let handler = move |mut request: Request| {
+        let end = end.clone();
+        async move {
+            let (_send, mut recv) = request.stream().unwrap();
+            let mut last = recv.next().await;
+            while let Some(Ok(_)) = last {
+                last = recv.next().await;
+            }
+            end.send_replace(Some(last.map(Result::unwrap_err)));
+            Ok::<_, HandlerError>(Response::from("over"))
+        }
+    };
+    let handler = handler_fn(handler)
+        .intake(Intake::Stream)
+        .on_cancel(OnCancel::RunToEnd);
+    let (_server, addr) = bound(Server::builder().route("/", handler)).await;
+    let client = talkative().connect(addr.to_string()).await.unwrap();
+    let (send, recv): (SendStream, RecvStream) = client.open_stream("/", "go").await.unwrap();
+    client.close(Duration::ZERO).await;
+    let seen = within("its end", ended.wait_for(Option::is_some))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(seen, Some(StreamError::Cut), "not as if it had ended");
+    drop((send, recv));
+}
