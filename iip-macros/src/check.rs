@@ -44,7 +44,8 @@ pub(crate) fn service(def: &ServiceDef<'_>, errors: &mut Errors) {
         names(method, errors);
         arguments(method, errors);
         attributes(method, errors);
-        result(&method.syntax.sig, errors);
+        result(method, errors);
+        streams(method, def.settings.dyn_twin.is_some(), errors);
     }
     uniqueness(&def.methods, errors);
     if let Some(dyn_twin) = &def.settings.dyn_twin
@@ -145,7 +146,7 @@ fn only_methods(item: &TraitItem, errors: &mut Errors) {
 /// Everything about a method but its arguments and its result.
 fn signature(method: &TraitItemFn, errors: &mut Errors) {
     let sig = &method.sig;
-    // A stream is refused as such, by `result`.
+    // A bare stream is refused as such, by `result`.
     if sig.asyncness.is_none() && returned_stream(sig).is_none() {
         errors.at(
             sig.fn_token,
@@ -249,6 +250,12 @@ fn arguments(method: &MethodDef<'_>, errors: &mut Errors) {
             argument(arg, first, errors);
             if !is_context_reference(&arg.ty) {
                 typed.push(arg);
+            }
+            if is_named(&arg.ty, "Streaming") && index + 1 < sig.inputs.len() {
+                errors.at(
+                    arg,
+                    "move the stream to the end: its messages follow behind the other arguments",
+                );
             }
         }
     }
@@ -363,10 +370,13 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
             ty,
             "write `&CallContext`: the context of a call is lent to read",
         );
-    } else if is_named(lent, "Streaming") {
+    } else if is_named(lent, "Streaming") && reference(ty).is_some() {
         errors.at(
             ty,
-            "take a `Vec<T>`: this version has no streaming arguments yet",
+            format!(
+                "write `{}`: a stream is read by one, to its end",
+                shown(lent)
+            ),
         );
     }
     let inside = Inside::of(lent);
@@ -408,12 +418,14 @@ fn attributes(method: &MethodDef<'_>, errors: &mut Errors) {
     }
 }
 
-fn result(sig: &Signature, errors: &mut Errors) {
+fn result(method: &MethodDef<'_>, errors: &mut Errors) {
+    let sig = &method.syntax.sig;
     if let Some(stream) = returned_stream(sig) {
         errors.at(
             stream,
             format!(
-                "write `async fn {}(..) -> Result<Vec<T>, Status>`: this version has no streaming results yet",
+                "write `async fn {}(..) -> Result<impl Stream<Item = Result<T, Status>>, Status>`: a call can fail before its stream \
+                 begins",
                 sig.ident
             ),
         );
@@ -453,12 +465,17 @@ fn result(sig: &Signature, errors: &mut Errors) {
             ),
         );
     }
-    for opaque in inside.opaque {
+    // The stream that the method answers with is the only one.
+    for opaque in inside
+        .opaque
+        .into_iter()
+        .skip(usize::from(method.replies.is_some()))
+    {
         let streams = is_stream(&opaque);
         errors.at(
             opaque,
             if streams {
-                "write `Vec<T>`: this version has no streaming results yet"
+                "write `Result<impl Stream<Item = Result<T, Status>>, Status>`: the one stream a method can answer with"
             } else {
                 "name the type: the client has to know what to decode"
             },
@@ -469,6 +486,30 @@ fn result(sig: &Signature, errors: &mut Errors) {
             this,
             "name the type: `Self` is another one on each side of a call",
         );
+    }
+}
+
+/// What cannot be together with streams.
+fn streams(method: &MethodDef<'_>, is_dyn: bool, errors: &mut Errors) {
+    let (requests, replies) = (&method.requests, &method.replies);
+    if requests.is_none() && replies.is_none() {
+        return;
+    }
+    let settings = &method.settings;
+    for setting in settings.raw.iter().chain(&settings.json) {
+        errors.at(
+            setting,
+            "remove this or the stream: only an enveloped call can have streams",
+        );
+    }
+    if is_dyn && replies.is_some() {
+        let lent = method.all_args().find(|arg| reference(arg.ty).is_some());
+        if let Some(arg) = lent {
+            errors.at(
+                arg.ty,
+                "take it by value, or remove `dyn`: the boxed stream of a trait object could not say what it borrows",
+            );
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use quote::{ToTokens, quote, quote_spanned};
 
 use crate::{
     attr::OnCancel,
-    model::{Decoded, Kind, MethodDef, ServiceDef},
+    model::{Arg, Decoded, Kind, MethodDef, ServiceDef},
 };
 
 /// The struct. It stands in the user's module, beside the trait.
@@ -118,10 +118,13 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
         };
         quote!(.on_cancel(__rpc::OnCancel::#on_cancel))
     });
+    let requests = method.requests.as_ref();
+    let requests = requests.map(|_| quote!(.streams_requests()));
+    let replies = method.replies.as_ref().map(|_| quote!(.streams_replies()));
     quote! {
         #(#cfgs)*
         const #constant: &'static __rpc::MethodDescriptor =
-            &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*]) #raw #json #timeout #idempotent #on_cancel;
+            &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*]) #raw #json #timeout #idempotent #on_cancel #requests #replies;
     }
 }
 
@@ -149,7 +152,7 @@ fn duration(duration: Duration) -> TokenStream {
 /// that holds several of them has a lifetime that only the compiler can name.
 fn method(method: &MethodDef<'_>) -> TokenStream {
     let cfgs = method.cfgs();
-    let (ident, constant, output) = (method.ident(), &method.constant, method.output());
+    let (ident, constant, output) = (method.ident(), &method.constant, method.client_output());
     let parameters = method.parameters();
     let context = match &method.context {
         Some(context) => {
@@ -162,7 +165,7 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
         let ident = arg.sent();
         match (method.kind, &arg.decoded) {
             // Serde hides what type it is given: said here, the data can leave without a copy.
-            (Kind::Unary, Decoded::Value(ty)) if is_bytes(ty) => {
+            (Kind::Unary | Kind::Stream, Decoded::Value(ty)) if is_bytes(ty) => {
                 quote_spanned!(ident.span()=> __rpc::ByValue(#ident))
             }
             _ => ident.into_token_stream(),
@@ -173,12 +176,28 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
     let call = match method.kind {
         Kind::Unary => quote_spanned!(at=> .unary(#constant, #context, (#(#sent,)*)).await),
         Kind::Raw => quote_spanned!(at=> .unary_raw(#constant, #context, #(#sent),*).await),
+        Kind::Stream => {
+            let call = match (&method.requests, &method.replies) {
+                (None, _) => quote!(server_stream),
+                (Some(_), None) => quote!(client_stream),
+                (Some(_), Some(_)) => quote!(bidi_stream),
+            };
+            let requests = method.requests.as_ref().map(Arg::sent);
+            let requests = requests.map(|requests| quote!(, #requests));
+            quote_spanned!(at=> .#call(#constant, #context, (#(#sent,)*) #requests).await)
+        }
     };
     let receiver = method.syntax.sig.receiver();
     let this = receiver.map(|receiver| Ident::new("self", receiver.self_token.span.located_at(at)));
     let body = quote_spanned!(at=> { #this.client #call });
+    // The client's stream borrows nothing: the promise is kept by a type that its users may know.
+    let refines = method
+        .replies
+        .as_ref()
+        .map(|_| quote!(#[allow(refining_impl_trait)]));
     quote! {
         #(#cfgs)*
+        #refines
         async fn #ident(#receiver, #(#parameters),*) -> #output #body
     }
 }

@@ -44,7 +44,10 @@ pub(crate) fn blanket_impl(def: &ServiceDef<'_>) -> TokenStream {
     let methods = def.methods.iter().map(|method| {
         let head = boxed_head(method, &parse_quote!(__rpc));
         let call = call(method, service_method(def, method));
-        quote!(#head { __rpc::Box::pin(#call) })
+        match &method.replies {
+            None => quote!(#head { __rpc::Box::pin(#call) }),
+            Some(_) => quote!(#head { __rpc::Box::pin(async move { __rpc::boxed(#call.await) }) }),
+        }
     });
     quote! {
         #(#allows)*
@@ -147,8 +150,9 @@ fn twin_ident(method: &MethodDef<'_>) -> Ident {
 /// lifetime instead, and names from the prelude, which not every module has.)
 fn boxed_head(method: &MethodDef<'_>, private: &Path) -> TokenStream {
     let cfgs = method.cfgs();
-    let (ident, output) = (twin_ident(method), method.output());
-    let parameters = method.context.iter().chain(&method.args).map(|arg| {
+    let ident = twin_ident(method);
+    let output = method.output_with(|item| parse_quote!(#private::BoxStream<'__call, #item>));
+    let parameters = method.all_args().map(|arg| {
         let (ident, mut ty) = (arg.ident, arg.ty.clone());
         NameLifetimes.visit_type_mut(&mut ty);
         quote!(#ident: #ty)

@@ -10,7 +10,7 @@ use crate::{
     attr,
     check::{Inside, is_implied},
     client, dyn_twin, in_runtime,
-    model::ServiceDef,
+    model::{ServiceDef, first_argument_mut, streamed_item},
     server, service_trait,
 };
 
@@ -110,6 +110,14 @@ fn stubs(item: &ItemTrait) -> Option<TokenStream> {
 }
 
 fn stub(mut method: TraitItemFn) -> Option<TokenStream> {
+    let mut refines = None;
+    if let ReturnType::Type(_, ty) = &mut method.sig.output
+        && let Some(item) = streamed_item(ty)
+        && let Some(stream) = first_argument_mut(ty)
+    {
+        *stream = parse_quote!(__rpc::StreamOf<#item>);
+        refines = Some(quote!(#[allow(refining_impl_trait)]));
+    }
     if let ReturnType::Type(_, ty) = &method.sig.output
         && !Inside::of(ty).opaque.is_empty()
     {
@@ -129,5 +137,5 @@ fn stub(mut method: TraitItemFn) -> Option<TokenStream> {
     }
     let cfgs = method.attrs.iter().filter(|attr| attr::is_cfg(attr));
     let sig = &method.sig;
-    Some(quote!(#(#cfgs)* #sig { #body }))
+    Some(quote!(#(#cfgs)* #refines #sig { #body }))
 }

@@ -4,9 +4,9 @@
 use proc_macro2::Span;
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
-    Attribute, FnArg, GenericParam, Generics, Ident, ItemTrait, Pat, Path, ReturnType, TraitItem,
-    TraitItemFn, Type, TypeParamBound, WherePredicate, ext::IdentExt, parse_quote,
-    spanned::Spanned, visit_mut::VisitMut,
+    Attribute, FnArg, GenericArgument, GenericParam, Generics, Ident, ItemTrait, Pat, Path,
+    PathArguments, ReturnType, TraitItem, TraitItemFn, Type, TypeParamBound, WherePredicate,
+    ext::IdentExt, parse_quote, spanned::Spanned, visit_mut::VisitMut,
 };
 
 use crate::{
@@ -45,16 +45,21 @@ pub(crate) struct MethodDef<'a> {
     /// The parameter `ctx: &CallContext`, which does not travel.
     pub(crate) context: Option<Arg<'a>>,
     pub(crate) args: Vec<Arg<'a>>,
+    /// The last argument, if it is a stream.
+    pub(crate) requests: Option<Arg<'a>>,
+    /// The items of the stream it answers with.
+    pub(crate) replies: Option<Type>,
 }
 
-/// What kind of call a method is. Streaming kinds will be variants beside these, told apart by a returned `impl Stream`
-/// and an argument `Streaming<T>`; until then [`check`](crate::check) refuses both.
+/// What kind of call a method is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
     /// One message there, one back.
     Unary,
     /// The same, with the bytes of the bodies as they are.
     Raw,
+    /// A stream of messages one way or both: an argument `Streaming<T>`, a returned `impl Stream`.
+    Stream,
 }
 
 /// A parameter of a method.
@@ -227,12 +232,24 @@ impl<'a> MethodDef<'a> {
             .first()
             .is_some_and(|arg| is_context_reference(arg.ty))
             .then(|| args.remove(0));
+        let requests = args
+            .last()
+            .is_some_and(|arg| is_named(arg.ty, "Streaming"))
+            .then(|| args.pop())
+            .flatten();
+        let replies = match &syntax.sig.output {
+            ReturnType::Type(_, ty) => streamed_item(ty),
+            ReturnType::Default => None,
+        };
+        let has_streams = requests.is_some() || replies.is_some();
         Self {
-            kind: if settings.raw.is_some() {
-                Kind::Raw
-            } else {
-                Kind::Unary
+            kind: match &settings.raw {
+                Some(_) => Kind::Raw,
+                None if has_streams => Kind::Stream,
+                None => Kind::Unary,
             },
+            requests,
+            replies,
             constant: Ident::new(&ident.to_string().to_uppercase(), Span::call_site()),
             syntax,
             settings,
@@ -259,6 +276,22 @@ impl<'a> MethodDef<'a> {
         }
     }
 
+    /// The return type in a client, in code where `__rpc` names the runtime: with the client's stream where one is promised.
+    pub(crate) fn client_output(&self) -> Type {
+        self.output_with(|item| parse_quote!(__rpc::StreamOf<#item>))
+    }
+
+    /// The return type with another type for the promised stream.
+    pub(crate) fn output_with(&self, stream: impl Fn(&Type) -> Type) -> Type {
+        let mut output = self.output();
+        if let Some(item) = &self.replies
+            && let Some(promised) = first_argument_mut(&mut output)
+        {
+            *promised = stream(item);
+        }
+        output
+    }
+
     /// Where to report that the return type lacks something.
     pub(crate) fn output_span(&self) -> Span {
         match &self.syntax.sig.output {
@@ -269,7 +302,7 @@ impl<'a> MethodDef<'a> {
 
     /// The parameters after `&self` as written: `ctx: &CallContext, name: String`.
     pub(crate) fn parameters(&self) -> impl Iterator<Item = proc_macro2::TokenStream> {
-        self.context.iter().chain(&self.args).map(|arg| {
+        self.all_args().map(|arg| {
             let (ident, ty) = (arg.ident, arg.ty);
             quote!(#ident: #ty)
         })
@@ -277,7 +310,12 @@ impl<'a> MethodDef<'a> {
 
     /// The names of these parameters.
     pub(crate) fn parameter_names(&self) -> impl Iterator<Item = &'a Ident> {
-        self.context.iter().chain(&self.args).map(|arg| arg.ident)
+        self.all_args().map(|arg| arg.ident)
+    }
+
+    /// All parameters after `&self`.
+    pub(crate) fn all_args(&self) -> impl Iterator<Item = &Arg<'a>> {
+        self.context.iter().chain(&self.args).chain(&self.requests)
     }
 }
 
@@ -383,6 +421,52 @@ pub(crate) fn last_segment(ty: &Type) -> Option<&Ident> {
         Type::Path(path) => path.path.segments.last().map(|segment| &segment.ident),
         _ => None,
     }
+}
+
+/// The first type argument of the last name of a path: `T` of `Result<T, E>`.
+pub(crate) fn first_argument_mut(ty: &mut Type) -> Option<&mut Type> {
+    let path = match ty {
+        Type::Group(group) => return first_argument_mut(&mut group.elem),
+        Type::Paren(paren) => return first_argument_mut(&mut paren.elem),
+        Type::Path(path) => path,
+        _ => return None,
+    };
+    let PathArguments::AngleBracketed(arguments) = &mut path.path.segments.last_mut()?.arguments
+    else {
+        return None;
+    };
+    arguments
+        .args
+        .iter_mut()
+        .find_map(|argument| match argument {
+            GenericArgument::Type(ty) => Some(ty),
+            _ => None,
+        })
+}
+
+/// The `Item` of the `impl Stream` in `Result<impl Stream<Item = ..>, E>`.
+pub(crate) fn streamed_item(output: &Type) -> Option<Type> {
+    let mut output = output.clone();
+    let Type::ImplTrait(opaque) = peel(first_argument_mut(&mut output)?) else {
+        return None;
+    };
+    opaque.bounds.iter().find_map(|bound| {
+        let TypeParamBound::Trait(bound) = bound else {
+            return None;
+        };
+        let last = bound.path.segments.last()?;
+        let PathArguments::AngleBracketed(arguments) = &last.arguments else {
+            return None;
+        };
+        arguments
+            .args
+            .iter()
+            .filter(|_| last.ident == "Stream")
+            .find_map(|argument| match argument {
+                GenericArgument::AssocType(item) if item.ident == "Item" => Some(item.ty.clone()),
+                _ => None,
+            })
+    })
 }
 
 fn is_about_self(predicate: &WherePredicate) -> bool {

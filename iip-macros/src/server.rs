@@ -125,6 +125,30 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
                 into.unary(#descriptor, &self.service, #call);
             }
         }
+        Kind::Stream => {
+            let names = method.args.iter().map(|arg| arg.ident);
+            let types = method.args.iter().map(|arg| arg.decoded.tokens());
+            let call = Ident::new("call", Span::mixed_site());
+            let (bound_call, input) = match &method.requests {
+                Some(_) => (quote!(mut #call), Some(quote!(#call.input()))),
+                None => (quote!(#call), None),
+            };
+            let handed_on = handed_on.chain(input);
+            let answer = match &method.replies {
+                Some(_) => quote!(send_all(result).await),
+                None => quote!(answer(result)),
+            };
+            let call = quote! {
+                |#service, #bound_context, (#(#names,)*): (#(#types,)*), #bound_call| async move {
+                    let result = <#implementation as #trait_ #arguments>::#ident(&#service, #context #(#handed_on),*).await;
+                    #call.#answer
+                }
+            };
+            quote_spanned! {span=>
+                #(#cfgs)*
+                into.stream(#descriptor, &self.service, #call);
+            }
+        }
         Kind::Raw => {
             let names = method.args.iter().map(|arg| arg.ident);
             let bodies = method.args.iter().map(|arg| arg.made_from_body());

@@ -3,8 +3,8 @@
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote_spanned};
 use syn::{
-    ItemTrait, ReturnType, TraitItem, TraitItemFn, TypeParamBound, parse_quote,
-    parse_quote_spanned, spanned::Spanned,
+    ItemTrait, ReturnType, TraitItem, TraitItemFn, TypeImplTrait, TypeParamBound, parse_quote,
+    parse_quote_spanned, spanned::Spanned, visit_mut::VisitMut,
 };
 
 use crate::{attr, check, model::reported_at};
@@ -36,6 +36,15 @@ pub(crate) fn expand(item: &ItemTrait, supertraits: Vec<TypeParamBound>) -> Toke
     item.into_token_stream()
 }
 
+/// Promises that a stream is `Send`, as the futures are.
+struct SendStreams;
+
+impl VisitMut for SendStreams {
+    fn visit_type_impl_trait_mut(&mut self, opaque: &mut TypeImplTrait) {
+        opaque.bounds.push(parse_quote!(::core::marker::Send));
+    }
+}
+
 /// What every service is.
 pub(crate) fn supertraits() -> Vec<TypeParamBound> {
     let mut supertraits = supertraits_with_lifetimes();
@@ -56,7 +65,9 @@ pub(crate) fn expand_method(method: &mut TraitItemFn) {
     if method.sig.asyncness.take().is_none() {
         return;
     }
-    let output = match &method.sig.output {
+    let mut output = method.sig.output.clone();
+    SendStreams.visit_return_type_mut(&mut output);
+    let output = match &output {
         ReturnType::Type(_, ty) => ty.to_token_stream(),
         ReturnType::Default => quote_spanned!(method.sig.ident.span()=> ()),
     };

@@ -17,8 +17,42 @@ pub use bytes::Bytes;
 pub use crate::payload::ByValue;
 pub use crate::{
     CallContext, CallOptions, Client, MethodDescriptor, MethodError, Methods, OnCancel, Service,
-    Status,
+    Status, Streaming,
 };
 
 /// What a method of the `dyn`-compatible twin of a service returns.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The stream that a method of that twin answers with.
+pub type BoxStream<'a, T> = std::pin::Pin<Box<dyn futures_core::Stream<Item = T> + Send + 'a>>;
+
+/// Makes a trait object of the stream that a method answers with.
+pub fn boxed<'a, S, E>(result: Result<S, E>) -> Result<BoxStream<'a, S::Item>, E>
+where
+    S: futures_core::Stream + Send + 'a,
+{
+    match result {
+        Ok(stream) => Ok(Box::pin(stream)),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a stream that a method answers with yields.
+#[diagnostic::on_unimplemented(
+    message = "a stream of `{Self}` cannot be the answer of a method",
+    note = "write `impl Stream<Item = Result<T, Status>>`: the connection may fail between two messages"
+)]
+pub trait StreamItem {
+    /// Each message.
+    type Message;
+    /// How the stream fails.
+    type Error;
+}
+
+impl<T, E> StreamItem for Result<T, E> {
+    type Message = T;
+    type Error = E;
+}
+
+/// The stream of a client, for a method that answers with one of these items.
+pub type StreamOf<I> = Streaming<<I as StreamItem>::Message, <I as StreamItem>::Error>;

@@ -64,6 +64,7 @@ mod raw;
 mod retry;
 mod server;
 pub mod status;
+mod streaming;
 
 #[doc(hidden)]
 pub mod __private;
@@ -74,8 +75,9 @@ pub use self::metadata::Metadata;
 pub use self::method::{MethodDescriptor, OnCancel};
 pub use self::payload::Payload;
 pub use self::raw::RawBody;
-pub use self::server::{Methods, Server, ServerBuilder, Service};
+pub use self::server::{Methods, Server, ServerBuilder, Service, StreamAnswer, StreamCall};
 pub use self::status::{Code, Execution, MethodError, Phases, Status};
+pub use self::streaming::{StreamSender, Streaming};
 
 /// Byte streams to speak over: addresses, memory, your own.
 pub use iip_core::transport;

@@ -58,6 +58,8 @@ pub struct MethodDescriptor {
     timeout: Option<Duration>,
     idempotent: bool,
     on_cancel: OnCancel,
+    requests: bool,
+    replies: bool,
 }
 
 impl MethodDescriptor {
@@ -85,7 +87,23 @@ impl MethodDescriptor {
             timeout: None,
             idempotent: false,
             on_cancel: OnCancel::Abort,
+            requests: false,
+            replies: false,
         }
+    }
+
+    /// Callers send a stream of messages behind the arguments.
+    #[must_use]
+    pub const fn streams_requests(mut self) -> Self {
+        self.requests = true;
+        self
+    }
+
+    /// The method answers with a stream of messages.
+    #[must_use]
+    pub const fn streams_replies(mut self) -> Self {
+        self.replies = true;
+        self
     }
 
     /// The one argument and the result are the bytes of the messages as they are: to call, or to replace, a service that
@@ -169,6 +187,18 @@ impl MethodDescriptor {
     #[must_use]
     pub const fn is_json(&self) -> bool {
         matches!(self.format, Format::Json)
+    }
+
+    /// Whether callers send a stream of messages behind the arguments.
+    #[must_use]
+    pub const fn has_requests(&self) -> bool {
+        self.requests
+    }
+
+    /// Whether the method answers with a stream of messages.
+    #[must_use]
+    pub const fn has_replies(&self) -> bool {
+        self.replies
     }
 
     /// The time the attribute of the method gives to a call, if it does.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::status::{Code, Execution, Status};
+use crate::status::{Code, Execution, MethodError, Status};
 
 /// Attempts after the first that a call has at most by default; one that waits until the server is ready has as many as its
 /// time allows.
@@ -27,6 +27,16 @@ pub(crate) enum Failure<E> {
 impl<E> From<Status> for Failure<E> {
     fn from(status: Status) -> Self {
         Self::Status(status)
+    }
+}
+
+impl<E: MethodError> Failure<E> {
+    /// What the caller gets.
+    pub(crate) fn into_error(self) -> E {
+        match self {
+            Self::Own(error) => error,
+            Self::Status(status) => status.into(),
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! One call from top to bottom is [`Unary::call`].
 
+mod streaming;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -19,6 +21,7 @@ use iip_core::{
 };
 use serde::Serialize;
 
+pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
 use crate::client::MAX_MESSAGE_BYTES;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
@@ -78,6 +81,23 @@ impl Methods {
         ));
     }
 
+    /// Registers a method with a stream of messages in one direction or both: `call` runs for each of its calls, reads and
+    /// sends through the [`StreamCall`], and returns what that gives it at the end.
+    pub fn stream<S, A, F, Fut>(
+        &mut self,
+        method: &'static MethodDescriptor,
+        service: &Arc<S>,
+        call: F,
+    ) where
+        S: Send + Sync + 'static,
+        A: FromArguments,
+        F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = StreamAnswer> + Send + 'static,
+    {
+        let handler = streaming::handler(method, Arc::clone(service), call, self.limits);
+        self.handlers.push((method.path(), handler));
+    }
+
     /// Registers a method bound to raw bytes.
     pub fn unary_raw<S, T, E, F, Fut>(
         &mut self,
@@ -131,11 +151,7 @@ impl<U: Run> Handler for Method<U> {
     }
 
     fn on_cancel(&self) -> iip_core::OnCancel {
-        match self.method.cancel_policy() {
-            OnCancel::Abort => iip_core::OnCancel::Abort,
-            OnCancel::Token => iip_core::OnCancel::Token,
-            OnCancel::RunToEnd => iip_core::OnCancel::RunToEnd,
-        }
+        core_policy(self.method)
     }
 
     fn refuse(&self, refusal: &Refusal, body: &Bytes) -> Body {
@@ -155,12 +171,22 @@ impl<U: Run> Handler for Method<U> {
     }
 }
 
+/// What the core does with calls of a method whose callers have gone.
+fn core_policy(method: &MethodDescriptor) -> iip_core::OnCancel {
+    match method.cancel_policy() {
+        OnCancel::Abort => iip_core::OnCancel::Abort,
+        OnCancel::Token => iip_core::OnCancel::Token,
+        OnCancel::RunToEnd => iip_core::OnCancel::RunToEnd,
+    }
+}
+
 fn refuse(refusal: &Refusal, body: &Bytes, raw: bool) -> Body {
     if raw {
         return format!("{{\"code\":-1,\"message\":\"handler fail:{refusal}\"}}").into();
     }
     let status = match refusal {
         Refusal::ShuttingDown => Status::unavailable(refusal.to_string()),
+        Refusal::NoStream => Status::unimplemented(refusal.to_string()),
         _ => Status::resource_exhausted(refusal.to_string()),
     };
     answer_status(

@@ -5,6 +5,7 @@
 mod builder;
 mod failure;
 mod options;
+mod streaming;
 
 use std::sync::Arc;
 use std::task::Context;
@@ -126,7 +127,7 @@ impl Client {
                 method.static_path(),
                 attempt.times,
                 |out| {
-                    let left = attempt.remaining;
+                    let left = Some(attempt.remaining);
                     let tail = self.encode(method, ctx, &mut args, codec, left, out)?;
                     kept = out.len() + tail.len() <= retry::KEPT_BYTES;
                     Ok::<_, Status>(tail)
@@ -318,19 +319,19 @@ impl Client {
         ctx: Option<&CallContext>,
         args: &mut Option<A>,
         codec: Option<CodecId>,
-        remaining: Duration,
+        remaining: Option<Duration>,
         out: &mut BytesMut,
     ) -> Result<Bytes, Status> {
         if let Some(codec) = codec {
             match ctx.and_then(CallContext::outgoing_metadata) {
                 None => {
-                    RequestHead::write(codec, Some(remaining), &self.options.metadata, out);
+                    RequestHead::write(codec, remaining, &self.options.metadata, out);
                 }
                 Some(own) => {
                     let mut all = self.options.metadata.clone();
                     all.append_all(own)
                         .map_err(|error| not_sent(error.into()))?;
-                    RequestHead::write(codec, Some(remaining), &all, out);
+                    RequestHead::write(codec, remaining, &all, out);
                 }
             }
         }

@@ -1,0 +1,455 @@
+//! Calls with streams of messages, at the client.
+//!
+//! One call from top to bottom is [`Client::server_stream`], or [`Client::client_stream`].
+
+use std::future::poll_fn;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use iip_core::{CallError, CallTimes, SendStream};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::task::JoinHandle;
+
+use super::failure::{call_status, not_sent};
+use super::{Client, Failure};
+use crate::arguments::Arguments;
+use crate::codec::{CodecId, decode_value};
+use crate::context::{CallContext, after, now};
+use crate::envelope::ReplyHead;
+use crate::method::MethodDescriptor;
+use crate::retry::{self, Repeats};
+use crate::status::{MethodError, Status};
+use crate::streaming::Streaming;
+use crate::streaming::pump::{Ended, Pump};
+use crate::streaming::records::{self, RecordError, Records, TooLarge};
+
+/// A call with streams that was begun.
+struct Begun {
+    call: StreamedCall,
+    send: SendStream,
+    codec: CodecId,
+}
+
+/// What a caller reads from.
+struct StreamedCall {
+    client: Client,
+    method: &'static MethodDescriptor,
+    records: Records,
+    codec: CodecId,
+    started: Instant,
+}
+
+/// What comes next in a call.
+enum Next<E> {
+    Message(Bytes),
+    /// The end, and how the call ended.
+    Answer(Result<Bytes, Failure<E>>),
+}
+
+impl Client {
+    /// Calls a method that answers with a stream: what the methods of generated clients do.
+    ///
+    /// Ready once the method has accepted the call, within the time that a call has by default. From then on the stream may
+    /// take as long as it likes, unless a timeout was set for the call, its method, or the call being handled.
+    ///
+    /// # Errors
+    ///
+    /// The method's own error, or a [`Status`] in its form.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future, or the stream, cancels the call; the server is told.
+    pub async fn server_stream<A, T, I, E>(
+        &self,
+        method: &'static MethodDescriptor,
+        ctx: Option<&CallContext>,
+        args: A,
+    ) -> Result<Streaming<T, I>, E>
+    where
+        A: Arguments + Send,
+        T: DeserializeOwned + Send + 'static,
+        I: MethodError,
+        E: MethodError,
+    {
+        let mut repeats = Repeats::new(self.max_repeats());
+        let mut times = Times::new(self, method, ctx);
+        // Kept while the call may have to be made again.
+        let mut args = Some(args);
+        loop {
+            let begun = self.begin(method, ctx, &mut args, &mut times).await?;
+            let Begun {
+                mut call, mut send, ..
+            } = begun;
+            send.finish();
+            let status = match call.accepted().await {
+                Ok(()) => {
+                    call.has_until(times.whole);
+                    return Ok(Streaming::new(Responses::new(call, None)));
+                }
+                Err(Failure::Own(error)) => return Err(error),
+                Err(Failure::Status(status)) => status,
+            };
+            let pause = repeats.next(&status, now(), times.start.deadline);
+            let Some(pause) = pause.filter(|_| args.is_some()) else {
+                return Err(status.into());
+            };
+            times.pause(pause).await;
+        }
+    }
+
+    /// Calls a method that takes a stream and answers with a value: what the methods of generated clients do.
+    ///
+    /// `messages` are sent as the server takes them, until there are no more or the method has answered. The call may take as
+    /// long as it likes, unless a timeout was set for the call, its method, or the call being handled; only to accept it the
+    /// server has the time that a call has by default. Such a call is not made again.
+    ///
+    /// # Errors
+    ///
+    /// The method's own error, or a [`Status`] in its form. When `messages` fails, its status, and the server reads
+    /// [`Code::Cancelled`](crate::Code::Cancelled).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the call; the server is told.
+    pub async fn client_stream<A, U, T, E>(
+        &self,
+        method: &'static MethodDescriptor,
+        ctx: Option<&CallContext>,
+        args: A,
+        mut messages: Streaming<U>,
+    ) -> Result<T, E>
+    where
+        A: Arguments + Send,
+        U: Serialize + Send + 'static,
+        T: DeserializeOwned + 'static,
+        E: MethodError,
+    {
+        let mut times = Times::new(self, method, ctx);
+        let begun = self.begin(method, ctx, &mut Some(args), &mut times).await?;
+        let Begun {
+            mut call,
+            send,
+            codec,
+        } = begun;
+        let mut pump = Some(Pump::new(send, codec, self.settings.limits.message_bytes()));
+        let mut is_accepted = false;
+        let answer = poll_fn(|cx| {
+            if let Some(sending) = &mut pump
+                && let Poll::Ready(ended) = sending.poll(cx, Pin::new(&mut messages))
+            {
+                if let Some(status) = on_sent(sending, ended) {
+                    return Poll::Ready(Err(Failure::Status(status)));
+                }
+                pump = None;
+            }
+            loop {
+                match ready!(call.poll_next(cx)) {
+                    Next::Message(_) if !is_accepted => {
+                        is_accepted = true;
+                        call.has_until(times.whole);
+                    }
+                    Next::Message(_) => return Poll::Ready(Err(unexpected().into())),
+                    Next::Answer(answer) => return Poll::Ready(answer),
+                }
+            }
+        });
+        let failure = match answer.await {
+            Ok(answer) => match self.decode(answer, call.started) {
+                Ok(value) => return Ok(value),
+                Err(failure) => failure,
+            },
+            Err(failure) => failure,
+        };
+        Err(failure.into_error())
+    }
+
+    /// Calls a method that takes a stream and answers with one: what the methods of generated clients do.
+    ///
+    /// As [`server_stream`](Self::server_stream); `messages` are sent by a task of their own, so that neither direction waits
+    /// for the other. Such a call is not made again.
+    ///
+    /// # Errors
+    ///
+    /// As [`server_stream`](Self::server_stream). When `messages` fails, the stream ends with its status.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future, or the stream, cancels the call; the server is told.
+    pub async fn bidi_stream<A, U, T, I, E>(
+        &self,
+        method: &'static MethodDescriptor,
+        ctx: Option<&CallContext>,
+        args: A,
+        messages: Streaming<U>,
+    ) -> Result<Streaming<T, I>, E>
+    where
+        A: Arguments + Send,
+        U: Serialize + Send + 'static,
+        T: DeserializeOwned + Send + 'static,
+        I: MethodError,
+        E: MethodError,
+    {
+        let mut times = Times::new(self, method, ctx);
+        let begun = self.begin(method, ctx, &mut Some(args), &mut times).await?;
+        let Begun {
+            mut call,
+            send,
+            codec,
+        } = begun;
+        let pump = Pump::new(send, codec, self.settings.limits.message_bytes());
+        let sending = Sending(Some(tokio::spawn(send_all(pump, messages))));
+        match call.accepted().await {
+            Ok(()) => {
+                call.has_until(times.whole);
+                Ok(Streaming::new(Responses::new(call, Some(sending))))
+            }
+            Err(failure) => Err(failure.into_error()),
+        }
+    }
+
+    /// Puts a call with streams on a connection.
+    async fn begin<A: Arguments + Send>(
+        &self,
+        method: &'static MethodDescriptor,
+        ctx: Option<&CallContext>,
+        args: &mut Option<A>,
+        times: &mut Times,
+    ) -> Result<Begun, Status> {
+        let connection = match self.core.ready_connection() {
+            Some(connection) => connection,
+            None => self.wait_for_connection(method, &mut times.start).await?,
+        };
+        if let Some(place) = &self.options.reply_metadata {
+            place.set(crate::metadata::Metadata::new());
+        }
+        let Some(codec) = self.codec(method, &connection) else {
+            let text = format!("{method} has streams, which its server does not know");
+            return Err(not_sent(Status::unimplemented(text)));
+        };
+        let limit = self.settings.limits.message_bytes();
+        let remaining = times.remaining();
+        let mut kept = true;
+        let (send, recv) = connection.start_stream(method.static_path(), &times.start, |out| {
+            let written = records::write::<Status>(out, limit, |out| {
+                self.encode(method, ctx, args, Some(codec), remaining, out)
+            })?;
+            let tail = written.map_err(|TooLarge { size, limit }| {
+                let text = format!(
+                    "arguments of {size} bytes exceed the limit of {limit} bytes (option max_message_bytes)"
+                );
+                not_sent(Status::resource_exhausted(text))
+            })?;
+            kept = out.len() + tail.len() <= retry::KEPT_BYTES;
+            Ok::<_, Status>(tail)
+        })?;
+        if !kept {
+            *args = None;
+        }
+        let call = StreamedCall {
+            client: self.clone(),
+            method,
+            records: Records::new(recv, limit),
+            codec,
+            started: times.start.started,
+        };
+        Ok(Begun { call, send, codec })
+    }
+}
+
+/// The times of a call with streams.
+struct Times {
+    /// Until it is accepted.
+    start: CallTimes,
+    /// Of the whole call, if it has a limit.
+    whole: Option<Instant>,
+}
+
+impl Times {
+    fn new(client: &Client, method: &MethodDescriptor, ctx: Option<&CallContext>) -> Self {
+        let (start, _) = client.times(method, ctx);
+        let own = client.options.timeout.or_else(|| method.default_timeout());
+        let own = own.map(|own| after(start.started, own));
+        let given = ctx.and_then(CallContext::deadline);
+        let inherited = CallContext::current_deadline();
+        Self {
+            start,
+            whole: own.into_iter().chain(given).chain(inherited).min(),
+        }
+    }
+
+    /// How much time the whole call has left.
+    fn remaining(&self) -> Option<Duration> {
+        let whole = self.whole?;
+        Some(whole.saturating_duration_since(self.start.connected))
+    }
+
+    async fn pause(&mut self, pause: Duration) {
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        self.start.connected = now();
+    }
+}
+
+impl StreamedCall {
+    fn poll_next<E: MethodError>(&mut self, cx: &mut Context<'_>) -> Poll<Next<E>> {
+        let next = match ready!(self.records.poll_next(cx)) {
+            Some(Ok(message)) => Next::Message(message),
+            Some(Err(error)) => Next::Answer(Err(record_status(error).into())),
+            None => Next::Answer(self.answer()),
+        };
+        Poll::Ready(next)
+    }
+
+    fn answer<E>(&mut self) -> Result<Bytes, Failure<E>> {
+        let answer = self.records.answer();
+        let lost = |error: &CallError| call_status(error, Some(self.method)).into();
+        answer
+            .unwrap_or_else(|| Ok(Bytes::new()))
+            .map_err(|error| lost(&error))
+    }
+
+    /// Waits for the record that accepts the call.
+    async fn accepted<E: MethodError>(&mut self) -> Result<(), Failure<E>> {
+        let started = self.started;
+        match poll_fn(|cx| self.poll_next(cx)).await {
+            Next::Message(head) => {
+                let (head, _) = ReplyHead::read(head).map_err(|error| error.reply_status())?;
+                if let Some(place) = &self.client.options.reply_metadata {
+                    place.set(head.metadata);
+                }
+                Ok(())
+            }
+            Next::Answer(Ok(answer)) => match self.client.decode::<(), E>(answer, started) {
+                Ok(()) => Err(unexpected().into()),
+                Err(failure) => Err(failure),
+            },
+            Next::Answer(Err(failure)) => Err(failure),
+        }
+    }
+
+    /// The call was accepted: from now on the limit of the whole call holds, if it has one.
+    fn has_until(&mut self, whole: Option<Instant>) {
+        let deadline = whole.unwrap_or_else(|| after(now(), Duration::MAX));
+        self.records.recv().set_deadline(deadline);
+    }
+}
+
+fn unexpected() -> Status {
+    Status::internal("the server's answer does not fit a call with streams")
+}
+
+fn record_status(error: RecordError) -> Status {
+    match error {
+        RecordError::Cut => Status::unavailable("the stream was cut off"),
+        RecordError::Truncated => Status::internal("the server's stream ended within a message"),
+        RecordError::TooLarge(TooLarge { size, limit }) => Status::resource_exhausted(format!(
+            "a message of {size} bytes in a stream exceeds the limit of {limit} bytes (option max_message_bytes)"
+        )),
+    }
+}
+
+/// What follows from how sending ended; a status, if the call cannot go on.
+fn on_sent(pump: &mut Pump<Status>, ended: Ended<Status>) -> Option<Status> {
+    match ended {
+        Ended::Complete => {
+            pump.finish();
+            None
+        }
+        // The call's end tells more.
+        Ended::Over => None,
+        Ended::Failed(status) | Ended::Refused(status) => Some(status),
+    }
+}
+
+/// Sends all messages of a stream; the status with which the call has to end, if it has to.
+async fn send_all<U: Serialize + Send + 'static>(
+    mut pump: Pump<Status>,
+    mut messages: Streaming<U>,
+) -> Option<Status> {
+    let ended = poll_fn(|cx| pump.poll(cx, Pin::new(&mut messages))).await;
+    on_sent(&mut pump, ended)
+}
+
+/// The task that sends.
+struct Sending(Option<JoinHandle<Option<Status>>>);
+
+impl Sending {
+    /// The status with which the call has to end, if sending has failed.
+    fn poll_failure(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let Some(task) = &mut self.0 else {
+            return Poll::Pending;
+        };
+        let failure = match ready!(Pin::new(task).poll(cx)) {
+            Ok(failure) => failure,
+            Err(error) => Some(Status::internal(format!(
+                "the stream to send failed: {error}"
+            ))),
+        };
+        self.0 = None;
+        failure.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// The stream that a method answers with.
+struct Responses<T, E> {
+    call: Option<StreamedCall>,
+    sending: Option<Sending>,
+    types: PhantomData<fn() -> (T, E)>,
+}
+
+impl<T, E> Responses<T, E> {
+    fn new(call: StreamedCall, sending: Option<Sending>) -> Self {
+        Self {
+            call: Some(call),
+            sending,
+            types: PhantomData,
+        }
+    }
+}
+
+impl<T: DeserializeOwned + 'static, E: MethodError> Stream for Responses<T, E> {
+    type Item = Result<T, E>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<T, E>>> {
+        let this = &mut *self;
+        let Some(call) = &mut this.call else {
+            return Poll::Ready(None);
+        };
+        if let Some(sending) = &mut this.sending
+            && let Poll::Ready(status) = sending.poll_failure(cx)
+        {
+            (this.call, this.sending) = (None, None);
+            return Poll::Ready(Some(Err(status.into())));
+        }
+        let item = match ready!(call.poll_next(cx)) {
+            Next::Message(message) => {
+                let limits = &call.client.settings.limits;
+                match decode_value(call.codec, &message, limits) {
+                    Ok(message) => return Poll::Ready(Some(Ok(message))),
+                    Err(error) => Some(Err(error.reply_status().into())),
+                }
+            }
+            Next::Answer(Ok(answer)) => match call.client.decode::<(), E>(answer, call.started) {
+                Ok(()) => None,
+                Err(failure) => Some(Err(failure.into_error())),
+            },
+            Next::Answer(Err(failure)) => Some(Err(failure.into_error())),
+        };
+        (this.call, this.sending) = (None, None);
+        Poll::Ready(item)
+    }
+}

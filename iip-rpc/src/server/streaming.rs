@@ -1,0 +1,311 @@
+//! Calls with streams of messages, at the server.
+//!
+//! One call from top to bottom is [`Stream::answer`].
+
+use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
+use iip_core::{
+    Body, Handler, HandlerFuture, Intake, OnCancel as CoreOnCancel, RecvStream, Refusal, Request,
+    Response, SendStream,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{answer_status, core_policy, encode_result, is_plain, refuse, timing};
+use crate::arguments::FromArguments;
+use crate::codec::{CodecId, DecodeLimits, EncodeError, decode_value};
+use crate::context::CallContext;
+use crate::envelope::{Outcome, ReplyHead, RequestHead};
+use crate::metadata::Metadata;
+use crate::method::{MethodDescriptor, OnCancel};
+use crate::status::{Execution, MethodError, Status};
+use crate::streaming::Streaming;
+use crate::streaming::pump::{Ended, Pump};
+use crate::streaming::records::{self, RecordError, Records, TooLarge};
+
+/// What the handler of a call with streams gives back: made by [`StreamCall::answer`] and [`StreamCall::send_all`].
+#[derive(Debug)]
+#[must_use]
+pub struct StreamAnswer(Result<Body, Status>);
+
+/// The streams of a call, for its handler. Generated code hands it from one to the other.
+#[derive(Debug)]
+pub struct StreamCall {
+    codec: CodecId,
+    limits: DecodeLimits,
+    ctx: CallContext,
+    received: Instant,
+    input: Option<Records>,
+    send: Option<SendStream>,
+}
+
+impl StreamCall {
+    /// The messages that the caller sends, once; later ones have none.
+    pub fn input<T: DeserializeOwned + Send + 'static>(&mut self) -> Streaming<T> {
+        Streaming::new(Input {
+            records: self.input.take(),
+            codec: self.codec,
+            limits: self.limits,
+            message: PhantomData,
+        })
+    }
+
+    /// Answers with one value.
+    pub fn answer<T, E>(self, result: Result<T, E>) -> StreamAnswer
+    where
+        T: Serialize + 'static,
+        E: MethodError,
+    {
+        StreamAnswer(self.encode(result))
+    }
+
+    /// Answers with the messages of a stream, and then with how it ended.
+    pub async fn send_all<T, S, I, E>(mut self, result: Result<S, E>) -> StreamAnswer
+    where
+        S: Stream<Item = Result<T, I>>,
+        T: Serialize + 'static,
+        I: MethodError,
+        E: MethodError,
+    {
+        let stream = match result {
+            Ok(stream) => stream,
+            Err(error) => return StreamAnswer(self.encode::<(), E>(Err(error))),
+        };
+        let Some(send) = self.send.take() else {
+            return StreamAnswer(Err(Status::internal("a stream was sent already")));
+        };
+        let mut stream = pin!(stream);
+        let mut pump = Pump::new(send, self.codec, self.limits.message_bytes());
+        write_accepted(self.codec, &self.ctx.take_reply_metadata(), pump.batch());
+        let ended = poll_fn(|cx| pump.poll(cx, stream.as_mut())).await;
+        StreamAnswer(match ended {
+            // Of a call that is over nobody reads the answer.
+            Ended::Complete | Ended::Over => self.encode::<(), I>(Ok(())),
+            Ended::Failed(error) => self.encode::<(), I>(Err(error)),
+            Ended::Refused(status) => Err(status),
+        })
+    }
+
+    fn encode<T, E>(&self, result: Result<T, E>) -> Result<Body, Status>
+    where
+        T: Serialize + 'static,
+        E: MethodError,
+    {
+        let metadata = self.ctx.take_reply_metadata();
+        let timing = Some(timing(self.received));
+        encode_result(self.codec, result, timing, &metadata, false)
+    }
+}
+
+/// The first record: the call was accepted; what travels beside its messages.
+fn write_accepted(codec: CodecId, metadata: &Metadata, out: &mut BytesMut) {
+    let written = records::write::<EncodeError>(out, usize::MAX, |out| {
+        ReplyHead::write(codec, Outcome::Value, None, metadata, out);
+        Ok(Bytes::new())
+    });
+    debug_assert!(matches!(written, Ok(Ok(_))), "nothing of it can fail");
+}
+
+/// What a caller sends.
+struct Input<T> {
+    records: Option<Records>,
+    codec: CodecId,
+    limits: DecodeLimits,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned + 'static> Stream for Input<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<T, Status>>> {
+        let this = &mut *self;
+        let Some(records) = &mut this.records else {
+            return Poll::Ready(None);
+        };
+        let item = match std::task::ready!(records.poll_next(cx)) {
+            Some(Ok(message)) => {
+                decode_value(this.codec, &message, &this.limits).map_err(|error| {
+                    error
+                        .request_status()
+                        .with_execution(Execution::MayHaveExecuted)
+                })
+            }
+            Some(Err(error)) => Err(record_status(error)),
+            None => {
+                this.records = None;
+                return Poll::Ready(None);
+            }
+        };
+        if item.is_err() {
+            this.records = None;
+        }
+        Poll::Ready(Some(item))
+    }
+}
+
+fn record_status(error: RecordError) -> Status {
+    match error {
+        RecordError::Cut => Status::cancelled("the caller went away before it had sent everything"),
+        RecordError::Truncated => Status::invalid_argument("the stream ended within a message"),
+        RecordError::TooLarge(TooLarge { size, limit }) => Status::resource_exhausted(format!(
+            "a message of {size} bytes in a stream exceeds the server's limit of {limit} bytes (option max_message_bytes)"
+        )),
+    }
+}
+
+/// Makes the handler of a method with streams.
+pub(super) fn handler<S, A, F, Fut>(
+    method: &'static MethodDescriptor,
+    service: Arc<S>,
+    call: F,
+    limits: DecodeLimits,
+) -> Arc<dyn Handler>
+where
+    S: Send + Sync + 'static,
+    A: FromArguments,
+    F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = StreamAnswer> + Send + 'static,
+{
+    Arc::new(StreamHandler(Arc::new(StreamMethod {
+        method,
+        service,
+        call,
+        limits,
+        args: PhantomData,
+    })))
+}
+
+struct StreamHandler<M>(Arc<M>);
+
+/// A method with streams.
+struct StreamMethod<S, A, F> {
+    method: &'static MethodDescriptor,
+    service: Arc<S>,
+    call: F,
+    limits: DecodeLimits,
+    args: PhantomData<fn(A)>,
+}
+
+impl<S, A, F, Fut> Handler for StreamHandler<StreamMethod<S, A, F>>
+where
+    S: Send + Sync + 'static,
+    A: FromArguments,
+    F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = StreamAnswer> + Send + 'static,
+{
+    fn call(&self, mut request: Request) -> HandlerFuture {
+        let method = Arc::clone(&self.0);
+        Box::pin(async move {
+            let Some((send, recv)) = request.stream() else {
+                return Ok(Response::from(no_stream(method.method, &request)));
+            };
+            let answer = method.answer(request, send, recv).await;
+            Ok(Response::from(
+                answer.unwrap_or_else(|status| answer_status(&status, false)),
+            ))
+        })
+    }
+
+    fn on_cancel(&self) -> CoreOnCancel {
+        core_policy(self.0.method)
+    }
+
+    fn intake(&self) -> Intake {
+        Intake::Stream
+    }
+
+    fn refuse(&self, refusal: &Refusal, body: &Bytes) -> Body {
+        refuse(refusal, body, false)
+    }
+
+    fn tag(&self, body: &Bytes) -> bool {
+        is_plain(body)
+    }
+
+    fn on_panic(&self, plain: bool) -> Body {
+        answer_status(&Status::internal("the handler panicked"), plain)
+    }
+}
+
+/// The answer to a whole message.
+fn no_stream(method: &MethodDescriptor, request: &Request) -> Body {
+    let text = format!("{method} has streams: it cannot be called with one message");
+    let status = Status::unimplemented(text).with_execution(Execution::NotExecuted);
+    answer_status(&status, is_plain(request.body()))
+}
+
+impl<S, A, F, Fut> StreamMethod<S, A, F>
+where
+    A: FromArguments,
+    F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut,
+    Fut: Future<Output = StreamAnswer>,
+{
+    /// Reads what the call begins with, and runs the method within its deadline. A status is what never reached the method,
+    /// or ended it.
+    async fn answer(
+        &self,
+        request: Request,
+        mut send: SendStream,
+        recv: RecvStream,
+    ) -> Result<Body, Status> {
+        let not_executed = |status: Status| status.with_execution(Execution::NotExecuted);
+        let received = request.received_at();
+        let mut input = Records::new(recv, self.limits.message_bytes());
+        let first = match poll_fn(|cx| input.poll_next(cx)).await {
+            Some(first) => first.map_err(|error| not_executed(record_status(error)))?,
+            None => return Err(not_executed(Status::invalid_argument("an empty stream"))),
+        };
+        let (head, body) = RequestHead::read(first).map_err(|error| error.request_status())?;
+        let args = A::decode(self.method, head.codec, &body, &self.limits)
+            .map_err(|error| error.request_status())?;
+        drop(body);
+        if head.remaining.is_some_and(|remaining| remaining.is_zero()) {
+            let status = Status::deadline_exceeded("no time was left when the call arrived");
+            return Err(not_executed(status));
+        }
+        let deadline = head
+            .remaining
+            .and_then(|remaining| received.checked_add(remaining));
+        let policy = self.method.cancel_policy();
+        let cancel = (policy == OnCancel::Token).then(|| request.cancelled());
+        let peer = Arc::clone(request.peer());
+        if !self.method.has_replies() {
+            // With a stream of replies, the method decides when it is accepted.
+            let mut accepted = BytesMut::new();
+            write_accepted(head.codec, &Metadata::new(), &mut accepted);
+            let accepted = accepted.freeze();
+            // Of a call that is over nobody reads it.
+            let _ = poll_fn(|cx| Poll::Ready(send.start_send(cx, accepted.clone()))).await;
+        }
+        let ctx = CallContext::of_call(self.method, head.metadata, deadline, peer, cancel);
+        let streams = StreamCall {
+            codec: head.codec,
+            limits: self.limits,
+            ctx: ctx.clone(),
+            received,
+            input: Some(input),
+            send: Some(send),
+        };
+        let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args, streams);
+        let call = ctx.scope(call);
+        match deadline.filter(|_| policy == OnCancel::Abort) {
+            None => call.await.0,
+            Some(deadline) => match tokio::time::timeout_at(deadline.into(), call).await {
+                Ok(answer) => answer.0,
+                Err(_) => Err(Status::deadline_exceeded(
+                    "the handler was stopped at the caller's deadline",
+                )),
+            },
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Messages that come and go one after the other within one call.
+
+pub(crate) mod pump;
+pub(crate) mod records;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use tokio::sync::mpsc;
+
+use crate::status::Status;
+
+/// A stream of messages, each a `T`, until it ends or fails with an `E`.
+///
+/// It is what a method takes whose caller sends many messages, `chunks: Streaming<Chunk>`, and what a client gets from a
+/// method that answers with many:
+///
+/// ```
+/// use std::time::Duration;
+/// use futures_core::Stream;
+/// use iip_rpc::{Client, Server, Status, Streaming, service};
+///
+/// #[service]
+/// pub trait Numbers {
+///     /// Counts up to `last`.
+///     async fn count(&self, last: u32) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
+///     /// Adds up.
+///     async fn sum(&self, numbers: Streaming<u32>) -> Result<u64, Status>;
+/// }
+///
+/// struct Here;
+///
+/// impl Numbers for Here {
+///     async fn count(&self, last: u32) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
+///         Ok(Streaming::iter(1..=last))
+///     }
+///
+///     async fn sum(&self, mut numbers: Streaming<u32>) -> Result<u64, Status> {
+///         let mut sum = 0;
+///         while let Some(number) = numbers.next().await {
+///             sum += u64::from(number?);
+///         }
+///         Ok(sum)
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::builder().service(NumbersServer::new(Here)).bind("127.0.0.1:0").await?;
+/// let numbers = NumbersClient::new(Client::connect(server.target()).await?);
+/// let counted = numbers.count(4).await?;
+/// assert_eq!(numbers.sum(counted).await?, 10);
+/// server.shutdown(Duration::from_secs(1)).await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Whoever sends keeps pace with whoever reads: what is on its way is bounded by
+/// [`Limits::stream_window`](crate::Limits::stream_window).
+///
+/// After an error nothing follows. A handler whose caller goes away before it has sent everything reads
+/// [`CANCELLED`](crate::Code::Cancelled), never an ordinary end. At a client, dropping the stream cancels the call.
+pub struct Streaming<T, E = Status>(Pin<Box<dyn Stream<Item = Result<T, E>> + Send>>);
+
+impl<T, E> Streaming<T, E> {
+    /// The messages of `stream`, which may fail.
+    pub fn new(stream: impl Stream<Item = Result<T, E>> + Send + 'static) -> Self {
+        Self(Box::pin(stream))
+    }
+
+    /// The next message; `None` once there are no more.
+    ///
+    /// # Errors
+    ///
+    /// What the stream failed with, its last item.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again; no message is lost.
+    pub async fn next(&mut self) -> Option<Result<T, E>> {
+        poll_fn(|cx| self.0.as_mut().poll_next(cx)).await
+    }
+}
+
+impl<T: Send + 'static, E: Send + 'static> Streaming<T, E> {
+    /// The messages of a stream that does not fail.
+    pub fn from_stream(stream: impl Stream<Item = T> + Send + 'static) -> Self {
+        Self::new(Fine(Box::pin(stream), PhantomData))
+    }
+
+    /// The messages of an iterator. It is asked for as many at a time as the other side takes: one that blocks holds up a
+    /// worker thread.
+    pub fn iter<I>(messages: I) -> Self
+    where
+        I: IntoIterator<Item = T>,
+        I::IntoIter: Send + 'static,
+    {
+        Self::new(Each(Box::new(messages.into_iter()), PhantomData))
+    }
+
+    /// A stream, and where its messages are put in: up to `capacity` of them wait at a time. It ends when the last sender is
+    /// dropped.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use iip_rpc::{Status, Streaming};
+    ///
+    /// let (sender, mut stream) = Streaming::<_, Status>::channel(16);
+    /// tokio::spawn(async move { sender.send("one").await });
+    /// assert_eq!(stream.next().await, Some(Ok("one")));
+    /// assert_eq!(stream.next().await, None);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn channel(capacity: usize) -> (StreamSender<T, E>, Self) {
+        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        (StreamSender(sender), Self::new(Queued(receiver)))
+    }
+}
+
+impl<T, E> Stream for Streaming<T, E> {
+    type Item = Result<T, E>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl<T, E> fmt::Debug for Streaming<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streaming").finish_non_exhaustive()
+    }
+}
+
+/// Where the messages of a [`Streaming::channel`] are put in. Cheap to clone.
+pub struct StreamSender<T, E = Status>(mpsc::Sender<Result<T, E>>);
+
+impl<T, E> StreamSender<T, E> {
+    /// Puts a message in, when there is room.
+    ///
+    /// # Errors
+    ///
+    /// Nobody reads any more; the message comes back.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped before it is ready, the message was not put in.
+    pub async fn send(&self, message: T) -> Result<(), T> {
+        match self.0.reserve().await {
+            Ok(place) => {
+                place.send(Ok(message));
+                Ok(())
+            }
+            Err(_) => Err(message),
+        }
+    }
+
+    /// Ends the stream with an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped before it is ready, the error was not put in.
+    pub async fn fail(self, error: E) {
+        // Nobody reads any more: then nobody misses it.
+        let _ = self.0.send(Err(error)).await;
+    }
+
+    /// Does nobody read any more?
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+impl<T, E> Clone for StreamSender<T, E> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T, E> fmt::Debug for StreamSender<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamSender").finish_non_exhaustive()
+    }
+}
+
+/// A stream that does not fail.
+struct Fine<S, E>(Pin<Box<S>>, PhantomData<fn() -> E>);
+
+impl<S: Stream, E> Stream for Fine<S, E> {
+    type Item = Result<S::Item, E>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx).map(|item| item.map(Ok))
+    }
+}
+
+/// An iterator as a stream.
+struct Each<I, E>(Box<I>, PhantomData<fn() -> E>);
+
+impl<I: Iterator, E> Stream for Each<I, E> {
+    type Item = Result<I::Item, E>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.0.next().map(Ok))
+    }
+}
+
+/// The reading end of a channel.
+struct Queued<T>(mpsc::Receiver<T>);
+
+impl<T> Stream for Queued<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.poll_recv(cx)
+    }
+}

@@ -1,0 +1,137 @@
+//! From a stream of messages to the connection: many small ones go together, none waits for more.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
+use iip_core::{SendStream, StreamError};
+use serde::Serialize;
+
+use super::records::{self, TooLarge};
+use crate::codec::{CodecId, EncodeError, encode_value_split};
+use crate::payload::ByValue;
+use crate::status::Status;
+
+/// Messages are gathered up to so many bytes.
+const BATCH_BYTES: usize = 16 * 1024;
+
+/// Batches in a row before other tasks get a turn.
+const MAX_BATCHES: usize = 32;
+
+/// How a stream of messages ended.
+#[derive(Debug)]
+pub(crate) enum Ended<E> {
+    /// All were sent.
+    Complete,
+    /// The stream failed.
+    Failed(E),
+    /// A message could not be sent.
+    Refused(Status),
+    /// The call has ended; nobody takes them.
+    Over,
+}
+
+/// Sends the messages of a stream.
+#[derive(Debug)]
+pub(crate) struct Pump<E> {
+    send: SendStream,
+    codec: CodecId,
+    limit: usize,
+    batch: BytesMut,
+    ended: Option<Ended<E>>,
+}
+
+impl<E> Pump<E> {
+    pub(crate) fn new(send: SendStream, codec: CodecId, limit: usize) -> Self {
+        Self {
+            send,
+            codec,
+            limit,
+            batch: BytesMut::new(),
+            ended: None,
+        }
+    }
+
+    /// What the messages are gathered in: a beginning may be put there.
+    pub(crate) fn batch(&mut self) -> &mut BytesMut {
+        &mut self.batch
+    }
+
+    /// Sends messages as far as the stream has them and the other side takes them; ready once there are no more.
+    pub(crate) fn poll<T, S>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut stream: Pin<&mut S>,
+    ) -> Poll<Ended<E>>
+    where
+        S: Stream<Item = Result<T, E>>,
+        T: Serialize + 'static,
+    {
+        for _ in 0..MAX_BATCHES {
+            if let Err(StreamError::Over | _) = ready!(self.send.poll_ready(cx)) {
+                return Poll::Ready(Ended::Over);
+            }
+            if self.ended.is_some() && self.batch.is_empty() {
+                return Poll::Ready(self.ended.take().unwrap_or(Ended::Over));
+            }
+            let tail = self.fill(cx, stream.as_mut());
+            if self.batch.is_empty() {
+                if self.ended.is_none() {
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            let piece = records::piece(&mut self.batch, tail);
+            if self.send.start_send(cx, piece).is_err() {
+                return Poll::Ready(Ended::Over);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Gathers messages until there are none at the moment, or enough.
+    fn fill<T, S>(&mut self, cx: &mut Context<'_>, mut stream: Pin<&mut S>) -> Bytes
+    where
+        S: Stream<Item = Result<T, E>>,
+        T: Serialize + 'static,
+    {
+        while self.ended.is_none() && self.batch.len() < BATCH_BYTES {
+            match stream.as_mut().poll_next(cx) {
+                Poll::Ready(Some(Ok(message))) => match self.add(message) {
+                    Ok(tail) if tail.is_empty() => {}
+                    Ok(tail) => return tail,
+                    Err(status) => self.ended = Some(Ended::Refused(status)),
+                },
+                Poll::Ready(Some(Err(error))) => self.ended = Some(Ended::Failed(error)),
+                Poll::Ready(None) => self.ended = Some(Ended::Complete),
+                Poll::Pending => break,
+            }
+        }
+        Bytes::new()
+    }
+
+    fn add<T: Serialize + 'static>(&mut self, message: T) -> Result<Bytes, Status> {
+        let codec = self.codec;
+        let written = records::write(&mut self.batch, self.limit, |out| {
+            encode_value_split(codec, &ByValue(message), out).map(Option::unwrap_or_default)
+        });
+        match written {
+            Ok(Ok(tail)) => Ok(tail),
+            Ok(Err(TooLarge { size, limit })) => Err(Status::resource_exhausted(format!(
+                "a message of {size} bytes in a stream exceeds the limit of {limit} bytes (option max_message_bytes)"
+            ))),
+            Err(error) => Err(cannot_encode(&error)),
+        }
+    }
+
+    /// Tells the other side that nothing follows.
+    pub(crate) fn finish(&mut self) {
+        self.send.finish();
+    }
+}
+
+fn cannot_encode(error: &EncodeError) -> Status {
+    Status::internal(format!("cannot encode a message of a stream: {error}"))
+}

@@ -1,0 +1,664 @@
+//! Calls with streams of messages: all three kinds, through the public API, over real sockets.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use iip_rpc::codec::CodecId;
+use iip_rpc::{
+    CallContext, CallOptions, Client, Code, Execution, Limits, MethodError, ReplyMetadata, Server,
+    Status, Streaming, service,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use common::calls::{serve, serve_with};
+use common::within;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+enum FeedError {
+    #[error("no topic {0}")]
+    NoTopic(String),
+    #[error("the topic was closed after {0}")]
+    Closed(u32),
+    #[error(transparent)]
+    #[status]
+    Rpc(Status),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Event {
+    number: u32,
+    text: String,
+}
+
+#[service]
+trait Feed {
+    /// Answers with a stream.
+    async fn watch(
+        &self,
+        topic: String,
+        count: u32,
+    ) -> Result<impl Stream<Item = Result<Event, FeedError>>, FeedError>;
+    /// Borrows what it answers with from the service.
+    async fn words(&self) -> Result<impl Stream<Item = Result<String, Status>>, Status>;
+    async fn forever(&self) -> Result<impl Stream<Item = Result<u64, Status>>, Status>;
+    async fn blobs(
+        &self,
+        sizes: Vec<u64>,
+    ) -> Result<impl Stream<Item = Result<Bytes, Status>>, Status>;
+    /// Takes a stream.
+    async fn sum(&self, start: u64, numbers: Streaming<u64>) -> Result<u64, FeedError>;
+    async fn first(&self, numbers: Streaming<u64>) -> Result<Option<u64>, Status>;
+    /// Both.
+    async fn double(
+        &self,
+        by: u64,
+        numbers: Streaming<u64>,
+    ) -> Result<impl Stream<Item = Result<u64, Status>>, Status>;
+    async fn context(
+        &self,
+        ctx: &CallContext,
+    ) -> Result<impl Stream<Item = Result<Option<u64>, Status>>, Status>;
+    async fn panics(&self, after: u32) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
+    async fn unary(&self, text: &str) -> Result<String, Status>;
+}
+
+#[derive(Default)]
+struct Station {
+    words: Vec<String>,
+    /// How many `forever`s are running.
+    running: Arc<AtomicUsize>,
+    ended: Arc<Notify>,
+    cut: Arc<AtomicBool>,
+}
+
+struct Forever(u64, Arc<AtomicUsize>, Arc<Notify>);
+
+impl Stream for Forever {
+    type Item = Result<u64, Status>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        self.0 += 1;
+        std::task::Poll::Ready(Some(Ok(self.0)))
+    }
+}
+
+impl Drop for Forever {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Ordering::SeqCst);
+        self.2.notify_one();
+    }
+}
+
+/// A stream that lends.
+struct Words<'a>(std::slice::Iter<'a, String>);
+
+impl Stream for Words<'_> {
+    type Item = Result<String, Status>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        std::task::Poll::Ready(self.0.next().cloned().map(Ok))
+    }
+}
+
+impl Feed for Station {
+    async fn watch(
+        &self,
+        topic: String,
+        count: u32,
+    ) -> Result<impl Stream<Item = Result<Event, FeedError>>, FeedError> {
+        if topic.is_empty() {
+            return Err(FeedError::NoTopic(topic));
+        }
+        let events = (0..count).map(move |number| {
+            Ok(Event {
+                number,
+                text: topic.clone(),
+            })
+        });
+        let closed = (count == 3).then(|| Err(FeedError::Closed(3)));
+        Ok(Streaming::new(Iter(events.chain(closed))))
+    }
+
+    async fn words(&self) -> Result<impl Stream<Item = Result<String, Status>>, Status> {
+        Ok(Words(self.words.iter()))
+    }
+
+    async fn forever(&self) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        Ok(Forever(
+            0,
+            Arc::clone(&self.running),
+            Arc::clone(&self.ended),
+        ))
+    }
+
+    async fn blobs(
+        &self,
+        sizes: Vec<u64>,
+    ) -> Result<impl Stream<Item = Result<Bytes, Status>>, Status> {
+        Ok(Streaming::iter(sizes.into_iter().map(|size| {
+            Bytes::from(common::generate::lin(size as u8, size as usize))
+        })))
+    }
+
+    async fn sum(&self, start: u64, mut numbers: Streaming<u64>) -> Result<u64, FeedError> {
+        let mut sum = start;
+        while let Some(number) = numbers.next().await {
+            match number {
+                Ok(99) => return Err(FeedError::Closed(99)),
+                Ok(number) => sum += number,
+                Err(status) => {
+                    self.cut
+                        .store(status.code() == Code::Cancelled, Ordering::SeqCst);
+                    self.ended.notify_one();
+                    return Err(status.into());
+                }
+            }
+        }
+        Ok(sum)
+    }
+
+    async fn first(&self, mut numbers: Streaming<u64>) -> Result<Option<u64>, Status> {
+        numbers.next().await.transpose()
+    }
+
+    async fn double(
+        &self,
+        by: u64,
+        mut numbers: Streaming<u64>,
+    ) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
+        let (sender, doubled) = Streaming::channel(1);
+        tokio::spawn(async move {
+            while let Some(Ok(number)) = numbers.next().await {
+                if sender.send(number * by).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(doubled)
+    }
+
+    async fn context(
+        &self,
+        ctx: &CallContext,
+    ) -> Result<impl Stream<Item = Result<Option<u64>, Status>>, Status> {
+        ctx.set_reply_metadata("x-early", "1").unwrap();
+        let millis = ctx.remaining().map(|left| left.as_millis() as u64);
+        let ctx = ctx.clone();
+        let token = ctx.metadata().text("x-token").map(|text| text.len() as u64);
+        let items = [millis, token]
+            .into_iter()
+            .chain(std::iter::once_with(move || {
+                ctx.set_reply_metadata("x-late", "2").unwrap();
+                None
+            }));
+        Ok(Streaming::iter(items))
+    }
+
+    async fn panics(&self, after: u32) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
+        assert!(after > 0, "a secret");
+        Ok(Paced {
+            next: 0,
+            last: after,
+            waits: false,
+        })
+    }
+
+    async fn unary(&self, text: &str) -> Result<String, Status> {
+        Ok(text.to_owned())
+    }
+}
+
+/// Waits before every number, and panics after the last.
+struct Paced {
+    next: u32,
+    last: u32,
+    waits: bool,
+}
+
+impl Stream for Paced {
+    type Item = Result<u32, Status>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        self.waits = !self.waits;
+        if self.waits {
+            cx.waker().wake_by_ref();
+            return std::task::Poll::Pending;
+        }
+        assert!(self.next < self.last, "a secret");
+        self.next += 1;
+        std::task::Poll::Ready(Some(Ok(self.next)))
+    }
+}
+
+/// An iterator of results as a stream.
+struct Iter<I>(I);
+
+impl<I: Iterator + Unpin> Stream for Iter<I> {
+    type Item = I::Item;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        std::task::Poll::Ready(self.0.next())
+    }
+}
+
+struct Fixture {
+    _server: Server,
+    feed: FeedClient,
+    running: Arc<AtomicUsize>,
+    ended: Arc<Notify>,
+}
+
+async fn fixture() -> Fixture {
+    let station = Station {
+        words: vec!["one".to_owned(), "two".to_owned()],
+        ..Station::default()
+    };
+    let (running, ended) = (Arc::clone(&station.running), Arc::clone(&station.ended));
+    let (server, client) = serve(FeedServer::new(station)).await;
+    Fixture {
+        _server: server,
+        feed: FeedClient::new(client),
+        running,
+        ended,
+    }
+}
+
+async fn all<T, E: std::fmt::Debug>(mut stream: Streaming<T, E>) -> Vec<T> {
+    let mut items = Vec::new();
+    while let Some(item) = within("the next message", stream.next()).await {
+        items.push(item.unwrap());
+    }
+    items
+}
+
+#[tokio::test]
+async fn a_stream_of_answers_comes_in_order_and_ends() {
+    let Fixture { feed, .. } = fixture().await;
+    for count in [0, 1, 2, 10_000] {
+        let stream = feed.watch("rust".into(), count).await.unwrap();
+        let events = all(stream).await;
+        assert_eq!(events.len(), count as usize);
+        assert!(
+            events
+                .iter()
+                .zip(0..)
+                .all(|(event, number)| event.number == number)
+        );
+    }
+    // The connection, and its channels, serve other calls as before.
+    assert_eq!(feed.unary("still here").await.unwrap(), "still here");
+}
+
+#[tokio::test]
+async fn a_stream_may_borrow_from_its_service() {
+    let Fixture { feed, .. } = fixture().await;
+    assert_eq!(all(feed.words().await.unwrap()).await, ["one", "two"]);
+}
+
+#[tokio::test]
+async fn a_client_s_stream_borrows_nothing() {
+    let Fixture { feed, _server, .. } = fixture().await;
+    let stream = {
+        let feed = feed.clone();
+        drop(_server);
+        feed.watch("rust".into(), 5).await.unwrap()
+    };
+    let events = tokio::spawn(all(stream)).await.unwrap();
+    assert_eq!(events.len(), 5);
+}
+
+#[tokio::test]
+async fn a_call_can_fail_before_its_stream_begins_and_after() {
+    let Fixture { feed, .. } = fixture().await;
+    let error = feed.watch(String::new(), 1).await.unwrap_err();
+    assert_eq!(error, FeedError::NoTopic(String::new()));
+    let mut stream = feed.watch("rust".into(), 3).await.unwrap();
+    for _ in 0..3 {
+        stream.next().await.unwrap().unwrap();
+    }
+    assert_eq!(stream.next().await, Some(Err(FeedError::Closed(3))));
+    assert_eq!(stream.next().await, None, "nothing follows an error");
+}
+
+#[tokio::test]
+async fn messages_of_every_size_arrive_whole() {
+    let Fixture { feed, .. } = fixture().await;
+    let sizes = vec![
+        0,
+        1,
+        100,
+        1_500,
+        16_000,
+        65_536,
+        70_000,
+        1 << 20,
+        3,
+        5 << 20,
+        0,
+    ];
+    let blobs = all(feed.blobs(sizes.clone()).await.unwrap()).await;
+    assert_eq!(blobs.len(), sizes.len());
+    for (blob, size) in blobs.iter().zip(sizes) {
+        assert!(
+            *blob == common::generate::lin(size as u8, size as usize),
+            "{size} bytes"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_ends_its_stream_and_names_the_option() {
+    let server = Server::builder().max_message_bytes(100_000);
+    let client = Client::builder();
+    let (_server, client) = serve_with(FeedServer::new(Station::default()), server, client).await;
+    let feed = FeedClient::new(client);
+    let mut stream = feed.blobs(vec![10, 200_000, 10]).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap().len(), 10);
+    let status = stream.next().await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("max_message_bytes"), "{status}");
+    assert!(stream.next().await.is_none());
+    let client = Client::builder().max_message_bytes(100_000);
+    let (_server, client) = serve_with(
+        FeedServer::new(Station::default()),
+        Server::builder(),
+        client,
+    )
+    .await;
+    let feed = FeedClient::new(client);
+    let mut stream = feed.blobs(vec![10, 200_000, 10]).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap().len(), 10);
+    let status = stream.next().await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(stream.next().await.is_none());
+    assert_eq!(feed.unary("x").await.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn a_stream_of_requests_is_read_to_its_end() {
+    let Fixture { feed, .. } = fixture().await;
+    assert_eq!(feed.sum(5, Streaming::iter(1..=3)).await.unwrap(), 11);
+    assert_eq!(feed.sum(5, Streaming::iter([])).await.unwrap(), 5);
+    let many = Streaming::iter(std::iter::repeat_n(2, 100_000));
+    assert_eq!(feed.sum(0, many).await.unwrap(), 200_000);
+    let error = feed.sum(0, Streaming::iter([1, 99, 1])).await.unwrap_err();
+    assert_eq!(error, FeedError::Closed(99));
+}
+
+#[tokio::test]
+async fn a_method_may_answer_before_it_has_read_all() {
+    let Fixture { feed, .. } = fixture().await;
+    assert_eq!(feed.first(Streaming::iter(7..)).await.unwrap(), Some(7));
+    assert_eq!(feed.first(Streaming::iter(8..)).await.unwrap(), Some(8));
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_is_no_upload_that_ends() {
+    let fixture = fixture().await;
+    let (sender, numbers) = Streaming::channel(4);
+    sender.send(1).await.unwrap();
+    sender.fail(Status::data_loss("the disk is gone")).await;
+    let error = fixture.feed.sum(0, numbers).await.unwrap_err();
+    assert!(matches!(error, FeedError::Rpc(status) if status.code() == Code::DataLoss));
+}
+
+#[tokio::test]
+async fn both_directions_go_on_at_the_same_time() {
+    let Fixture { feed, .. } = fixture().await;
+    let (sender, numbers) = Streaming::channel(1);
+    let mut doubled = feed.double(2, numbers).await.unwrap();
+    for number in 0..100 {
+        sender.send(number).await.unwrap();
+        let double = within("the answer", doubled.next()).await;
+        assert_eq!(double.unwrap().unwrap(), 2 * number);
+    }
+    drop(sender);
+    assert!(within("the end", doubled.next()).await.is_none());
+    let all = all(feed.double(3, Streaming::iter(0..10_000)).await.unwrap()).await;
+    assert!(
+        all.iter()
+            .zip(0..)
+            .all(|(triple, number)| *triple == 3 * number)
+    );
+    assert_eq!(all.len(), 10_000);
+}
+
+#[tokio::test]
+async fn dropping_a_stream_ends_its_handler() {
+    let fixture = fixture().await;
+    let mut stream = fixture.feed.forever().await.unwrap();
+    for number in 1..=10 {
+        assert_eq!(stream.next().await.unwrap().unwrap(), number);
+    }
+    assert_eq!(fixture.running.load(Ordering::SeqCst), 1);
+    drop(stream);
+    within("the handler's end", fixture.ended.notified()).await;
+    assert_eq!(fixture.running.load(Ordering::SeqCst), 0);
+    assert_eq!(fixture.feed.unary("x").await.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn a_handler_sees_a_cut_upload_as_cancelled() {
+    #[service]
+    trait Sink {
+        #[rpc(on_cancel = "run")]
+        async fn sum(&self, start: u64, numbers: Streaming<u64>) -> Result<u64, FeedError>;
+    }
+    struct Here(Arc<Station>);
+    impl Sink for Here {
+        async fn sum(&self, start: u64, numbers: Streaming<u64>) -> Result<u64, FeedError> {
+            Feed::sum(&*self.0, start, numbers).await
+        }
+    }
+    let station = Arc::new(Station::default());
+    let (_server, client) = serve(SinkServer::new(Here(Arc::clone(&station)))).await;
+    let sink = SinkClient::new(client);
+    let (sender, numbers) = Streaming::channel(1);
+    let call = tokio::spawn(async move { sink.sum(1, numbers).await });
+    for number in 0..100 {
+        sender.send(number).await.unwrap();
+    }
+    call.abort();
+    within("the handler's end", station.ended.notified()).await;
+    assert!(station.cut.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn every_codec_streams() {
+    for codec in [CodecId::BINCODE, CodecId::JSON] {
+        let client = Client::builder().codec(codec);
+        let (_server, client) = serve_with(
+            FeedServer::new(Station::default()),
+            Server::builder(),
+            client,
+        )
+        .await;
+        let feed = FeedClient::new(client);
+        let events = all(feed.watch("json".into(), 100).await.unwrap()).await;
+        assert_eq!(events[99].text, "json");
+        let all = all(feed.double(3, Streaming::iter(0..100)).await.unwrap()).await;
+        assert_eq!(all.len(), 100);
+        let error = feed.watch(String::new(), 1).await.unwrap_err();
+        assert_eq!(error, FeedError::NoTopic(String::new()));
+    }
+}
+
+#[tokio::test]
+async fn metadata_goes_before_the_messages_and_behind_them() {
+    let Fixture { feed, .. } = fixture().await;
+    let place = ReplyMetadata::new();
+    let options = CallOptions::new()
+        .metadata("x-token", "abcde")
+        .unwrap()
+        .reply_metadata(&place);
+    let mut stream = feed
+        .with_options(options)
+        .context(&CallContext::new())
+        .await
+        .unwrap();
+    assert_eq!(place.get().text("x-early"), Some("1"));
+    assert_eq!(
+        stream.next().await.unwrap().unwrap(),
+        None,
+        "a stream has no deadline by itself"
+    );
+    assert_eq!(stream.next().await.unwrap().unwrap(), Some(5));
+    assert_eq!(stream.next().await.unwrap().unwrap(), None);
+    assert!(stream.next().await.is_none());
+    assert_eq!(place.get().text("x-late"), Some("2"));
+}
+
+#[tokio::test]
+async fn a_timeout_that_is_set_holds_for_the_whole_stream() {
+    let fixture = fixture().await;
+    let options = CallOptions::new().timeout(Duration::from_millis(80));
+    let feed = fixture.feed.with_options(options);
+    let mut stream = feed.forever().await.unwrap();
+    let status = loop {
+        match within("the next", stream.next()).await.unwrap() {
+            Ok(_) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(status.execution(), Execution::MayHaveExecuted);
+    within("the handler's end", fixture.ended.notified()).await;
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_stream_only() {
+    let Fixture { feed, .. } = fixture().await;
+    let status = feed.panics(0).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    let mut stream = feed.panics(3).await.unwrap();
+    let mut seen = 0;
+    let status = loop {
+        match within("the next", stream.next()).await.unwrap() {
+            Ok(_) => seen += 1,
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::Internal);
+    assert!(
+        seen <= 3 && !status.message().contains("secret"),
+        "{status}"
+    );
+    assert_eq!(feed.unary("x").await.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn a_stalled_reader_holds_up_nobody_else() {
+    let fixture = fixture().await;
+    let mut stalled = Vec::new();
+    for _ in 0..50 {
+        let mut stream = fixture.feed.forever().await.unwrap();
+        stream.next().await.unwrap().unwrap();
+        stalled.push(stream);
+    }
+    for _ in 0..100 {
+        assert_eq!(
+            within("a call", fixture.feed.unary("x")).await.unwrap(),
+            "x"
+        );
+    }
+    let events = all(fixture.feed.watch("on".into(), 10_000).await.unwrap()).await;
+    assert_eq!(events.len(), 10_000);
+    // Nothing was lost of the others.
+    for mut stream in stalled {
+        for number in 2..100 {
+            assert_eq!(stream.next().await.unwrap().unwrap(), number);
+        }
+    }
+}
+
+#[tokio::test]
+async fn streams_wait_for_a_channel_as_other_calls_do() {
+    let client = Client::builder().limits(Limits::default().max_channels(1));
+    let (_server, client) = serve_with(
+        FeedServer::new(Station::default()),
+        Server::builder(),
+        client,
+    )
+    .await;
+    let feed = FeedClient::new(client);
+    let first = feed.watch("a".into(), 10).await.unwrap();
+    let second = feed.clone();
+    let second =
+        tokio::spawn(async move { all(second.watch("b".into(), 10).await.unwrap()).await });
+    let third = feed.clone();
+    let third = tokio::spawn(async move { third.sum(0, Streaming::iter([1, 2])).await });
+    assert_eq!(all(first).await.len(), 10);
+    assert_eq!(within("its turn", second).await.unwrap().len(), 10);
+    assert_eq!(within("its turn", third).await.unwrap().unwrap(), 3);
+}
+
+#[tokio::test]
+async fn one_message_to_a_method_with_streams_is_refused_in_words() {
+    let Fixture {
+        feed: _, _server, ..
+    } = fixture().await;
+    let client = Client::connect(_server.target()).await.unwrap();
+    let answer = client
+        .raw()
+        .request("/feed/watch", r#"{"topic":"x","count":1}"#)
+        .await
+        .unwrap();
+    let text = String::from_utf8(answer.to_vec()).unwrap();
+    assert!(
+        text.contains("\"code\":12") && text.contains("streams"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn the_same_trait_streams_without_a_network() {
+    async fn total(feed: &impl Feed) -> u64 {
+        let stream = feed.double(2, Streaming::iter(0..10)).await.unwrap();
+        let mut stream = std::pin::pin!(stream);
+        let mut total = 0;
+        while let Some(number) = std::future::poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+            total += number.unwrap();
+        }
+        total
+    }
+    let fixture = fixture().await;
+    assert_eq!(total(&Station::default()).await, 90);
+    assert_eq!(total(&fixture.feed).await, 90);
+}
+
+#[tokio::test]
+async fn a_server_that_goes_away_ends_its_streams() {
+    let fixture = fixture().await;
+    let mut stream = fixture.feed.forever().await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    fixture._server.shutdown(Duration::ZERO).await;
+    let status = loop {
+        match within("the end", stream.next()).await.unwrap() {
+            Ok(_) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.execution(), Execution::MayHaveExecuted);
+}
