@@ -9,11 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_core::Stream;
 use iip_rpc::codec::CodecId;
 use iip_rpc::{
     CallContext, CallOptions, Client, Code, Execution, Limits, MethodError, ReplyMetadata, Server,
-    Status, Streaming, service,
+    Status, Stream, Streaming, service,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;

@@ -495,6 +495,17 @@ fn streams(method: &MethodDef<'_>, is_dyn: bool, errors: &mut Errors) {
     if requests.is_none() && replies.is_none() {
         return;
     }
+    if let Some(item) = replies
+        && !last_segment(item).is_some_and(|last| last.to_string().ends_with("Result"))
+    {
+        errors.at(
+            item,
+            format!(
+                "write `Result<{}, Status>`: the connection can be lost between two messages",
+                shown(item)
+            ),
+        );
+    }
     let settings = &method.settings;
     for setting in settings.raw.iter().chain(&settings.json) {
         errors.at(

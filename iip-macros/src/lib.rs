@@ -80,6 +80,20 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// | `idempotent` | running twice does no more than running once, so a call may be repeated |
 /// | `on_cancel = "abort"` | when the caller goes away, `"abort"` (the default) drops the handler, `"token"` tells it, `"run"` lets it end |
 ///
+/// # Streams
+///
+/// A method that answers with many messages promises a stream, and one that takes many has a `Streaming<T>` as its last
+/// argument. The first error of a stream ends it.
+///
+/// ```ignore
+/// async fn watch(&self, topic: String) -> Result<impl Stream<Item = Result<Event, Status>>, Status>;
+/// async fn upload(&self, name: String, chunks: Streaming<Bytes>) -> Result<u64, Status>;
+/// async fn chat(&self, lines: Streaming<String>) -> Result<impl Stream<Item = Result<String, Status>>, Status>;
+/// ```
+///
+/// An implementation may answer with any stream, also one that borrows from `self`; that of a client is a `Streaming<T, E>`,
+/// which borrows nothing.
+///
 /// # Trait objects
 ///
 /// Methods that return futures make a trait that is not `dyn`-compatible. `#[service(dyn)]` makes a twin that is: every

@@ -40,6 +40,7 @@
 //! | know who calls, until when, with which metadata | [`CallContext`] |
 //! | fail: codes, your own error types, may it have run? | [`Status`], [`MethodError`], [`Execution`] |
 //! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
+//! | send and take many messages in one call | [`Streaming`], [`Stream`] |
 //! | large data without copies | [`Payload`], or `bytes::Bytes` |
 //! | bytes on the wire | `docs/wire.md` in the repository, [`envelope`], [`codec`] |
 //!
@@ -81,6 +82,9 @@ pub use self::streaming::{StreamSender, Streaming};
 
 /// Byte streams to speak over: addresses, memory, your own.
 pub use iip_core::transport;
+
+/// What a method answers with that sends many messages: `Result<impl Stream<Item = Result<T, Status>>, Status>`.
+pub use futures_core::Stream;
 
 /// TLS for both sides.
 #[cfg(feature = "tls")]

@@ -1,17 +1,19 @@
-use iip_rpc::{Status, service};
-
-
-trait Stream {
-    type Item;
-}
-
-struct Streaming<T>(T);
+use iip_rpc::{Status, Stream, Streaming, service};
 
 #[service]
 trait Topics {
     fn watch(&self, topic: String) -> impl Stream<Item = Result<String, Status>>;
     async fn follow(&self, topic: String) -> Result<impl Stream<Item = String>, Status>;
-    async fn upload(&self, parts: Streaming<Vec<u8>>) -> Result<u64, Status>;
+    async fn both(&self) -> Result<(impl Stream<Item = u8>, impl Stream<Item = u8>), Status>;
+    async fn upload(&self, parts: Streaming<Vec<u8>>, name: String) -> Result<u64, Status>;
+    async fn lend(&self, parts: &Streaming<Vec<u8>>) -> Result<u64, Status>;
+    #[rpc(json)]
+    async fn plain(&self, parts: Streaming<Vec<u8>>) -> Result<u64, Status>;
+}
+
+#[service(dyn)]
+trait Objects {
+    async fn watch(&self, topic: &str) -> Result<impl Stream<Item = Result<String, Status>>, Status>;
 }
 
 fn main() {}

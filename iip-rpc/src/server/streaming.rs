@@ -1,6 +1,6 @@
 //! Calls with streams of messages, at the server.
 //!
-//! One call from top to bottom is [`Stream::answer`].
+//! One call from top to bottom is [`StreamMethod::answer`].
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;

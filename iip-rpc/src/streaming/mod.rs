@@ -21,8 +21,7 @@ use crate::status::Status;
 ///
 /// ```
 /// use std::time::Duration;
-/// use futures_core::Stream;
-/// use iip_rpc::{Client, Server, Status, Streaming, service};
+/// use iip_rpc::{Client, Server, Status, Stream, Streaming, service};
 ///
 /// #[service]
 /// pub trait Numbers {

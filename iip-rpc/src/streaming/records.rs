@@ -95,16 +95,16 @@ impl Records {
     /// The next message, if all of it has arrived. Otherwise nothing is left of the part.
     #[inline]
     fn next_here(&mut self) -> Result<Option<Bytes>, RecordError> {
-        if self.partial.is_empty() {
-            if let Some(head) = self.part.first_chunk::<LENGTH>() {
-                let length = self.check(*head)?;
-                if self.part.len() - LENGTH >= length {
-                    self.part.advance(LENGTH);
-                    return Ok(Some(self.part.split_to(length)));
-                }
-                self.partial
-                    .reserve(LENGTH + length.min(self.part.len() * 2));
+        if self.partial.is_empty()
+            && let Some(head) = self.part.first_chunk::<LENGTH>()
+        {
+            let length = self.check(*head)?;
+            if self.part.len() - LENGTH >= length {
+                self.part.advance(LENGTH);
+                return Ok(Some(self.part.split_to(length)));
             }
+            self.partial
+                .reserve(LENGTH + length.min(self.part.len() * 2));
         }
         self.next_joined()
     }
