@@ -48,6 +48,12 @@ pub struct ClientOptions {
 pub enum Mode {
     /// Whole body there, whole body back.
     Unary,
+    /// Streams of messages from the server, as fast as they come.
+    Download,
+    /// Streams of messages to the server, as fast as it takes them.
+    Upload,
+    /// Streams in which each message is answered before the next is sent.
+    PingPong,
     /// Connections that have made their calls and rest.
     Idle,
 }
@@ -67,7 +73,7 @@ impl Default for ClientOptions {
     }
 }
 
-const USAGE: &str = "usage: server ADDR | client ADDR [--mode unary] [--payload BYTES] [--inflight CALLS] [--secs S] \
+const USAGE: &str = "usage: server ADDR | client ADDR [--mode unary|download|upload|ping-pong] [--payload BYTES] [--inflight CALLS] [--secs S] \
                      [--warm S] [--server-pid PID] | client ADDR --mode idle --server-pid PID [--connections N] \
                      [--channels M] [--payload BYTES]";
 
@@ -99,9 +105,15 @@ fn client_options(mut args: impl Iterator<Item = String>) -> Result<ClientOption
         let wrong = |e: &dyn std::fmt::Display| format!("{name} {value:?}: {e}");
         match name.as_str() {
             "--mode" if value == "unary" => options.mode = Mode::Unary,
+            "--mode" if value == "download" => options.mode = Mode::Download,
+            "--mode" if value == "upload" => options.mode = Mode::Upload,
+            "--mode" if value == "ping-pong" => options.mode = Mode::PingPong,
             "--mode" if value == "idle" => options.mode = Mode::Idle,
             "--mode" => {
-                return Err(format!("unknown mode {value:?}; the modes are: unary, idle").into());
+                return Err(format!(
+                    "unknown mode {value:?}; the modes are: unary, download, upload, ping-pong, idle"
+                )
+                .into());
             }
             "--payload" => options.payload = value.parse().map_err(|e| wrong(&e))?,
             "--inflight" => options.inflight = value.parse().map_err(|e| wrong(&e))?,

@@ -3,6 +3,7 @@
 //!
 //! - [`args`]: the command line of a peer
 //! - [`load`]: K tasks calling one after the other, and the clock that judges them
+//! - [`streams`]: the same for streams of messages
 //! - [`idle`]: connections that rest, and the memory they take
 //! - [`cpu`]: processor time of this process and of another
 //! - [`memory`]: what a process holds in memory and in open files
@@ -14,17 +15,22 @@ pub mod idle;
 pub mod load;
 pub mod memory;
 pub mod report;
+pub mod streams;
 
 use std::error::Error;
 use std::future::Future;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use bytes::Bytes;
+use futures_util::stream::Stream;
 use tokio::runtime::Builder;
+use tokio::sync::mpsc;
 
 use crate::args::{Command, Mode};
+use crate::streams::Messages;
 
 /// Any failure of a peer; the text is for the person at the terminal.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -36,7 +42,33 @@ pub trait EchoClient: Clone + Send + Sync + 'static {
 
     /// Sends `body` and returns what came back.
     fn echo(&self, body: Bytes) -> impl Future<Output = Result<Bytes, Self::Error>> + Send;
+
+    /// An endless stream of bodies of `len` bytes from the server.
+    fn download(&self, len: usize) -> impl Future<Output = Result<Messages, BoxError>> + Send {
+        let _ = len;
+        async { Err(NO_STREAMS.into()) }
+    }
+
+    /// Sends all `messages`; the server says how many came.
+    fn upload(
+        &self,
+        messages: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
+    ) -> impl Future<Output = Result<u64, BoxError>> + Send {
+        let _ = messages;
+        async { Err(NO_STREAMS.into()) }
+    }
+
+    /// Sends what is put into the channel; the server sends each message back.
+    fn to_and_fro(
+        &self,
+        messages: mpsc::Receiver<Bytes>,
+    ) -> impl Future<Output = Result<Messages, BoxError>> + Send {
+        let _ = messages;
+        async { Err(NO_STREAMS.into()) }
+    }
 }
+
+const NO_STREAMS: &str = "this peer has no streams";
 
 /// A library under test: how it serves the echo and how it connects to it.
 pub trait Peer {
@@ -84,6 +116,11 @@ fn run<P: Peer>() -> Result<(), BoxError> {
                 Mode::Unary => start(runtime, async {
                     let client = P::connect(addr).await?;
                     let report = load::unary(client, &options).await?;
+                    Ok(serde_json::to_string(&report)?)
+                }),
+                Mode::Download | Mode::Upload | Mode::PingPong => start(runtime, async {
+                    let client = P::connect(addr).await?;
+                    let report = streams::run(client, &options).await?;
                     Ok(serde_json::to_string(&report)?)
                 }),
                 Mode::Idle => start(Builder::new_current_thread(), async {

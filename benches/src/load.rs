@@ -1,6 +1,6 @@
 //! The load: K tasks that each call, wait for the answer, check it and call again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,44 +17,24 @@ use crate::{BoxError, EchoClient, cpu};
 /// When processor time cannot be read. A failed call is no such error: it is counted.
 pub async fn unary<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
     let bodies = Bodies::new(options.payload);
-    let begin = Instant::now() + options.warm;
-    let end = begin + options.secs;
-    let window = Window { begin, end };
-    let tally = Arc::new(Mutex::new(Tally::new()?));
+    let window = Window::of(options);
+    let measured = Measured::new()?;
     let mut tasks = JoinSet::new();
     for task in 0..options.inflight {
-        let recorder = Recorder::new(Arc::clone(&tally));
         tasks.spawn(caller(
             client.clone(),
             bodies.clone(),
             task,
             window,
-            recorder,
+            measured.recorder(),
         ));
     }
-
-    tokio::time::sleep_until(begin.into()).await;
-    let before = CpuTimes::now(options.server_pid)?;
-    tokio::time::sleep_until(end.into()).await;
-    let used = CpuTimes::now(options.server_pid)?.since(&before);
-
+    let cpu = window.cpu(options).await?;
     let all_back = async { while tasks.join_next().await.is_some() {} };
-    let stuck = match tokio::time::timeout(PATIENCE, all_back).await {
-        Ok(()) => 0,
-        Err(_) => tasks.len() as u64,
-    };
-    let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-    let micros = |quantile| tally.latencies.value_at_quantile(quantile) as f64 / 1_000.0;
-    let calls = tally.latencies.len() as f64;
-    Ok(Report {
-        calls_s: calls / options.secs.as_secs_f64(),
-        p50: micros(0.5),
-        p99: micros(0.99),
-        p999: micros(0.999),
-        cli_cpu: per_call(used.client, calls),
-        srv_cpu: used.server.map(|server| per_call(server, calls)),
-        errors: tally.errors + stuck,
-    })
+    if tokio::time::timeout(PATIENCE, all_back).await.is_err() {
+        measured.tally().errors += tasks.len() as u64;
+    }
+    Ok(measured.report(options, &cpu))
 }
 
 /// How long after the end a call may still come back before it counts as lost.
@@ -92,14 +72,29 @@ async fn caller<C: EchoClient>(
     }
 }
 
+/// When the load is measured.
 #[derive(Debug, Clone, Copy)]
-struct Window {
+pub(crate) struct Window {
     begin: Instant,
-    end: Instant,
+    pub(crate) end: Instant,
 }
 
 impl Window {
-    fn contains(self, now: Instant) -> bool {
+    pub(crate) fn of(options: &ClientOptions) -> Self {
+        let begin = Instant::now() + options.warm;
+        let end = begin + options.secs;
+        Self { begin, end }
+    }
+
+    /// Waits until it is over, and says what processor time it took.
+    pub(crate) async fn cpu(self, options: &ClientOptions) -> Result<CpuTimes, BoxError> {
+        tokio::time::sleep_until(self.begin.into()).await;
+        let before = CpuTimes::now(options.server_pid)?;
+        tokio::time::sleep_until(self.end.into()).await;
+        Ok(CpuTimes::now(options.server_pid)?.since(&before))
+    }
+
+    pub(crate) fn contains(self, now: Instant) -> bool {
         self.begin <= now && now < self.end
     }
 }
@@ -134,11 +129,49 @@ impl Bodies {
     }
 }
 
-/// The results of all tasks.
+/// The results of all tasks. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Measured(Arc<Mutex<Tally>>);
+
+impl Measured {
+    pub(crate) fn new() -> Result<Self, BoxError> {
+        Ok(Self(Arc::new(Mutex::new(Tally::new()?))))
+    }
+
+    pub(crate) fn recorder(&self) -> Recorder {
+        Recorder::new(Arc::clone(&self.0))
+    }
+
+    /// So many messages passed, of which nobody timed the single ones.
+    pub(crate) fn count(&self, messages: u64) {
+        self.tally().untimed += messages;
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn report(&self, options: &ClientOptions, used: &CpuTimes) -> Report {
+        let tally = self.tally();
+        let micros = |quantile| tally.latencies.value_at_quantile(quantile) as f64 / 1_000.0;
+        let calls = (tally.latencies.len() + tally.untimed) as f64;
+        Report {
+            calls_s: calls / options.secs.as_secs_f64(),
+            p50: micros(0.5),
+            p99: micros(0.99),
+            p999: micros(0.999),
+            cli_cpu: per_call(used.client, calls),
+            srv_cpu: used.server.map(|server| per_call(server, calls)),
+            errors: tally.errors,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Tally {
     /// In nanoseconds.
     latencies: Histogram<u64>,
+    untimed: u64,
     errors: u64,
 }
 
@@ -146,6 +179,7 @@ impl Tally {
     fn new() -> Result<Self, BoxError> {
         Ok(Self {
             latencies: Histogram::new_with_bounds(1, 60_000_000_000, 3)?,
+            untimed: 0,
             errors: 0,
         })
     }
@@ -153,7 +187,7 @@ impl Tally {
 
 /// One task's share of the results; it gathers some before it takes the lock, so that measuring costs little.
 #[derive(Debug)]
-struct Recorder {
+pub(crate) struct Recorder {
     tally: Arc<Mutex<Tally>>,
     latencies: Vec<Duration>,
     errors: u64,
@@ -170,7 +204,7 @@ impl Recorder {
         }
     }
 
-    fn record(&mut self, latency: Duration) {
+    pub(crate) fn record(&mut self, latency: Duration) {
         self.latencies.push(latency);
         if self.latencies.len() == Self::BATCH {
             self.hand_in();
@@ -193,7 +227,8 @@ impl Drop for Recorder {
     }
 }
 
-struct CpuTimes {
+/// Processor time of both sides.
+pub(crate) struct CpuTimes {
     client: Duration,
     server: Option<Duration>,
 }

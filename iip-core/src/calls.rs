@@ -63,7 +63,9 @@ impl Slot {
 
     /// The next bytes of its stream.
     pub(crate) fn take_stream(&mut self, proto: &mut proto::Connection) -> Option<Bytes> {
-        self.flow.as_mut()?.take_part(proto, self.channel)
+        self.flow
+            .as_mut()?
+            .take_part(proto, self.channel, clock::now)
     }
 
     /// The next part of an answer that is taken in parts.
@@ -177,7 +179,7 @@ impl CallTable {
         let channel = start.on.or_else(|| self.free.pop());
         let token = self.take_slot(start.now, start.deadline, channel.is_some(), waker)?;
         if start.mode == Mode::Stream {
-            self.add_flow(proto, token, size);
+            self.add_flow(proto, token, size, start.now);
         }
         match channel {
             Some(channel) => {
@@ -195,9 +197,9 @@ impl CallTable {
     }
 
     /// Makes the call a stream, of which the first `sent` bytes are its beginning.
-    fn add_flow(&mut self, proto: &proto::Connection, token: usize, sent: usize) {
+    fn add_flow(&mut self, proto: &proto::Connection, token: usize, sent: usize, now: Instant) {
         let credit = proto.peer_stream_window().unwrap_or(0);
-        let mut flow = Flow::new(proto.limits().window(), credit);
+        let mut flow = Flow::new(proto.limits().window(), credit, now);
         flow.on_sent(sent);
         if let Some(slot) = self.slots.get_mut(token) {
             slot.flow = Some(Box::new(flow));
@@ -220,7 +222,13 @@ impl CallTable {
     }
 
     /// A frame of a call's stream came.
-    pub(crate) fn on_heard(&mut self, token: usize, heard: Heard, wakers: &mut Vec<Waker>) {
+    pub(crate) fn on_heard(
+        &mut self,
+        token: usize,
+        heard: Heard,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) {
         let slot = self.slots.get_mut(token);
         if let Some(slot) = slot
             && let Some(flow) = &mut slot.flow
@@ -228,7 +236,7 @@ impl CallTable {
             if matches!(heard, Heard::Data(_)) {
                 wakers.extend(slot.waker.take());
             }
-            flow.on_heard(heard, wakers);
+            flow.on_heard(heard, now, wakers);
         }
     }
 

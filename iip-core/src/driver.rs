@@ -350,9 +350,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let state = &mut *guard;
         let in_flight = state.calls.in_flight();
         let most = (in_flight / 2).clamp(1, MOST_WOKEN);
+        let mut answered = 0;
         state.calls.expire(&mut state.proto, now, &mut self.wakers);
         for _ in 0..MAX_FRAMES {
-            if self.wakers.len() >= most || self.saying_goodbye {
+            if answered >= most || self.wakers.len() >= MOST_WOKEN || self.saying_goodbye {
                 break;
             }
             let Some(mut frame) = self.decoder.next(false)? else {
@@ -364,6 +365,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             };
             if let Some((token, body)) = state.proto.take_whole_reply(&mut frame) {
                 let channel = frame.channel;
+                answered += 1;
                 state.calls.complete(token, body, &mut self.wakers);
                 state
                     .calls
@@ -372,6 +374,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             state.proto.handle_frame(frame)?;
             while let Some(event) = state.proto.poll_event() {
+                answered += usize::from(matches!(event, Event::Reply { .. }));
                 on_client_event(state, &shared, event, now, &mut self.wakers);
             }
         }
@@ -714,7 +717,7 @@ fn on_client_event(
         Event::Stream {
             key: StreamKey::Call(token),
             heard,
-        } => calls.on_heard(token, heard, wakers),
+        } => calls.on_heard(token, heard, now, wakers),
         Event::ReplyPart { token, body } => calls.on_part(proto, token, body, now, wakers),
         Event::Swallowed { channel } => calls.on_channel_idle(proto, channel, now, wakers),
         Event::ChannelOpened(channel) => {

@@ -1,6 +1,7 @@
 //! The state of one stream: what has arrived and was not taken, and what may be sent. Pure; the same for both sides.
 
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -20,6 +21,11 @@ pub(crate) struct Flow {
     taken: usize,
     /// The peer has said that it waits for room.
     peer_starved: bool,
+    /// Since when the reader has waited for bytes.
+    idle_since: Option<Instant>,
+    /// How long it has waited since the peer was last told of room, and when that was.
+    idle: Duration,
+    told_at: Instant,
     /// Bytes that may be sent; the last of them may be the first of a part.
     credit: i64,
     /// The peer was told that this side waits for room.
@@ -32,7 +38,7 @@ pub(crate) struct Flow {
 
 impl Flow {
     /// `window` is this side's first one, `credit` the peer's.
-    pub(crate) fn new(window: usize, credit: usize) -> Self {
+    pub(crate) fn new(window: usize, credit: usize, now: Instant) -> Self {
         Self {
             parts: Parts::default(),
             ended: false,
@@ -40,6 +46,9 @@ impl Flow {
             first_window: window,
             taken: 0,
             peer_starved: false,
+            idle_since: None,
+            idle: Duration::ZERO,
+            told_at: now,
             credit: i64::try_from(credit).unwrap_or(i64::MAX),
             said_starved: false,
             finished: false,
@@ -49,10 +58,13 @@ impl Flow {
     }
 
     /// A frame of the stream came.
-    pub(crate) fn on_heard(&mut self, heard: Heard, wakers: &mut Vec<Waker>) {
+    pub(crate) fn on_heard(&mut self, heard: Heard, now: Instant, wakers: &mut Vec<Waker>) {
         match heard {
             Heard::Data(part) => {
                 self.parts.push(part);
+                if let Some(since) = self.idle_since.take() {
+                    self.idle += now.saturating_duration_since(since);
+                }
                 wakers.extend(self.reader.take());
             }
             Heard::End => {
@@ -84,20 +96,31 @@ impl Flow {
         &mut self,
         proto: &mut proto::Connection,
         channel: ChannelId,
+        clock: fn() -> Instant,
     ) -> Option<Bytes> {
-        let part = self.parts.pop()?;
+        let Some(part) = self.parts.pop() else {
+            if self.idle_since.is_none() {
+                self.idle_since = Some(clock());
+            }
+            return None;
+        };
         self.taken += part.len();
-        if self.ended || self.taken < self.window / 2 {
-            return Some(part);
+        if self.taken >= self.window / 2 && !self.ended {
+            self.tell_room(proto, channel, clock());
         }
-        // A reader that has nothing left, and a writer that had to wait: the window was too small for the way between them.
-        let starved = std::mem::take(&mut self.peer_starved);
-        if starved && self.parts.bytes() == 0 {
+        Some(part)
+    }
+
+    fn tell_room(&mut self, proto: &mut proto::Connection, channel: ChannelId, now: Instant) {
+        // The writer waited for room, and the reader for bytes: the window is too small for the way between them. A reader
+        // that is slow itself does not wait.
+        let span = now.saturating_duration_since(self.told_at);
+        if self.peer_starved && self.idle > span / 4 {
             self.taken += self.grow(proto);
         }
+        (self.peer_starved, self.idle, self.told_at) = (false, Duration::ZERO, now);
         let room = std::mem::take(&mut self.taken);
         proto.grant(channel, u32::try_from(room).unwrap_or(u32::MAX));
-        Some(part)
     }
 
     /// Doubles the window within the limits. By how much it has grown.

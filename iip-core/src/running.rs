@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::body::Body;
+use crate::clock;
 use crate::connection::{Shared, State};
 use crate::flow::Flow;
 use crate::frame::ChannelId;
@@ -344,7 +345,7 @@ impl Request {
         let mut state = shared.lock();
         let credit = state.proto.peer_stream_window().unwrap_or(0);
         let window = state.proto.limits().window();
-        running.flow = Some(Box::new(Flow::new(window, credit)));
+        running.flow = Some(Box::new(Flow::new(window, credit, clock::now())));
         state.running.insert(channel, running);
         drop(state);
         let (send, recv) = stream::of_handler(shared, channel, serial);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::body::Body;
 use crate::call::Call;
+use crate::clock;
 use crate::connection::{Shared, State};
 use crate::error::CallError;
 use crate::flow::Flow;
@@ -256,7 +257,7 @@ impl RecvStream {
 
     fn poll_request(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
         let next = self.link.with(|proto, flow, channel| {
-            match channel.and_then(|channel| flow.take_part(proto, channel)) {
+            match channel.and_then(|channel| flow.take_part(proto, channel, clock::now)) {
                 Some(part) => Poll::Ready(Some(Ok(part))),
                 None if flow.is_at_end() => Poll::Ready(None),
                 None => {

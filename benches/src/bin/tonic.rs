@@ -1,4 +1,4 @@
-//! gRPC by tonic. What `protoc` and tonic-build would generate for one unary method stands here by hand, so that building the
+//! gRPC by tonic. What `protoc` and tonic-build would generate for its methods stands here by hand, so that building the
 //! benchmark needs neither.
 
 use std::convert::Infallible;
@@ -9,18 +9,27 @@ use std::process::ExitCode;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::stream::{Stream, StreamExt};
+use iip_benches::streams::{self, Messages};
 use iip_benches::{BoxError, EchoClient, Peer};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tonic::body::Body;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::{Service, http};
-use tonic::server::{Grpc as ServerGrpc, NamedService, UnaryService};
+use tonic::server::{
+    ClientStreamingService, Grpc as ServerGrpc, NamedService, ServerStreamingService,
+    StreamingService, UnaryService,
+};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 const PATH: &str = "/bench.Echo/Echo";
+const DOWNLOAD: &str = "/bench.Echo/Download";
+const UPLOAD: &str = "/bench.Echo/Upload";
+const TO_AND_FRO: &str = "/bench.Echo/ToAndFro";
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
@@ -33,6 +42,12 @@ fn main() -> ExitCode {
 struct EchoMessage {
     #[prost(bytes = "bytes", tag = "1")]
     body: Bytes,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct Number {
+    #[prost(uint64, tag = "1")]
+    number: u64,
 }
 
 struct Tonic;
@@ -75,16 +90,61 @@ impl EchoClient for Client {
     type Error = Status;
 
     async fn echo(&self, body: Bytes) -> Result<Bytes, Status> {
-        let mut grpc = self.grpc.clone();
-        grpc.ready()
-            .await
-            .map_err(|e| Status::unknown(format!("service was not ready: {e}")))?;
+        let mut grpc = self.ready().await?;
         let codec = ProstCodec::<EchoMessage, EchoMessage>::default();
         let path = PathAndQuery::from_static(PATH);
         let answer = grpc
             .unary(Request::new(EchoMessage { body }), path, codec)
             .await?;
         Ok(answer.into_inner().body)
+    }
+
+    async fn download(&self, len: usize) -> Result<Messages, BoxError> {
+        let mut grpc = self.ready().await?;
+        let codec = ProstCodec::<Number, EchoMessage>::default();
+        let path = PathAndQuery::from_static(DOWNLOAD);
+        let number = len as u64;
+        let answer = grpc
+            .server_streaming(Request::new(Number { number }), path, codec)
+            .await?;
+        Ok(bodies(answer.into_inner()))
+    }
+
+    async fn upload(
+        &self,
+        messages: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
+    ) -> Result<u64, BoxError> {
+        let mut grpc = self.ready().await?;
+        let codec = ProstCodec::<EchoMessage, Number>::default();
+        let path = PathAndQuery::from_static(UPLOAD);
+        let messages = messages.map(|body| EchoMessage { body });
+        let answer = grpc
+            .client_streaming(Request::new(messages), path, codec)
+            .await?;
+        Ok(answer.into_inner().number)
+    }
+
+    async fn to_and_fro(&self, messages: mpsc::Receiver<Bytes>) -> Result<Messages, BoxError> {
+        let mut grpc = self.ready().await?;
+        let codec = ProstCodec::<EchoMessage, EchoMessage>::default();
+        let path = PathAndQuery::from_static(TO_AND_FRO);
+        let messages = streams::of(messages).map(|body| EchoMessage { body });
+        let answer = grpc.streaming(Request::new(messages), path, codec).await?;
+        Ok(bodies(answer.into_inner()))
+    }
+}
+
+fn bodies(messages: tonic::Streaming<EchoMessage>) -> Messages {
+    Box::pin(messages.map(|message| Ok(message?.body)))
+}
+
+impl Client {
+    async fn ready(&self) -> Result<tonic::client::Grpc<Channel>, Status> {
+        let mut grpc = self.grpc.clone();
+        grpc.ready()
+            .await
+            .map_err(|e| Status::unknown(format!("service was not ready: {e}")))?;
+        Ok(grpc)
     }
 }
 
@@ -106,15 +166,73 @@ impl Service<http::Request<Body>> for EchoServer {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         Box::pin(async move {
-            if request.uri().path() != PATH {
-                return Ok(Status::unimplemented("").into_http());
-            }
-            let codec = ProstCodec::<EchoMessage, EchoMessage>::default();
-            let mut grpc = ServerGrpc::new(codec)
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(MAX_MESSAGE);
-            Ok(grpc.unary(EchoMethod, request).await)
+            Ok(match request.uri().path() {
+                PATH => grpc().unary(EchoMethod, request).await,
+                DOWNLOAD => grpc().server_streaming(DownloadMethod, request).await,
+                UPLOAD => grpc().client_streaming(UploadMethod, request).await,
+                TO_AND_FRO => grpc().streaming(ToAndFroMethod, request).await,
+                _ => Status::unimplemented("").into_http(),
+            })
         })
+    }
+}
+
+fn grpc<Q, A>() -> ServerGrpc<ProstCodec<A, Q>>
+where
+    Q: prost::Message + Default + Send + 'static,
+    A: prost::Message + Default + Send + 'static,
+{
+    ServerGrpc::new(ProstCodec::default())
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<EchoMessage, Status>> + Send>>;
+
+struct DownloadMethod;
+
+impl ServerStreamingService<Number> for DownloadMethod {
+    type Response = EchoMessage;
+    type ResponseStream = Answers;
+    type Future = BoxFuture<Result<Response<Answers>, Status>>;
+
+    fn call(&mut self, request: Request<Number>) -> Self::Future {
+        Box::pin(async move {
+            let len = usize::try_from(request.into_inner().number);
+            let len = len.map_err(|e| Status::invalid_argument(e.to_string()))?;
+            let messages = streams::endless(len).map(|body| Ok(EchoMessage { body }));
+            Ok(Response::new(Box::pin(messages) as Answers))
+        })
+    }
+}
+
+struct UploadMethod;
+
+impl ClientStreamingService<EchoMessage> for UploadMethod {
+    type Response = Number;
+    type Future = BoxFuture<Result<Response<Number>, Status>>;
+
+    fn call(&mut self, request: Request<tonic::Streaming<EchoMessage>>) -> Self::Future {
+        Box::pin(async move {
+            let mut messages = request.into_inner();
+            let mut number = 0;
+            while messages.message().await?.is_some() {
+                number += 1;
+            }
+            Ok(Response::new(Number { number }))
+        })
+    }
+}
+
+struct ToAndFroMethod;
+
+impl StreamingService<EchoMessage> for ToAndFroMethod {
+    type Response = EchoMessage;
+    type ResponseStream = Answers;
+    type Future = BoxFuture<Result<Response<Answers>, Status>>;
+
+    fn call(&mut self, request: Request<tonic::Streaming<EchoMessage>>) -> Self::Future {
+        Box::pin(async move { Ok(Response::new(Box::pin(request.into_inner()) as Answers)) })
     }
 }
 

@@ -1,0 +1,162 @@
+//! The load of streams: messages from the server, to the server, or to and fro, one stream per task.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::stream::{Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::args::{ClientOptions, Mode};
+use crate::load::{Bodies, Measured, Window};
+use crate::report::Report;
+use crate::{BoxError, EchoClient};
+
+/// A stream of bodies, as a peer gives and takes it.
+pub type Messages<E = BoxError> = Pin<Box<dyn Stream<Item = Result<Bytes, E>> + Send>>;
+
+/// An endless stream of bodies of `len` bytes: what a server sends.
+pub fn endless(len: usize) -> impl Stream<Item = Bytes> + Send + Unpin {
+    let bodies = Bodies::new(len);
+    let mut turn = 0;
+    futures_util::stream::repeat_with(move || {
+        turn += 1;
+        bodies.body(0, turn)
+    })
+}
+
+/// Runs the load that `options` describes over one client.
+///
+/// # Errors
+/// When a stream fails, or its peer has none, or processor time cannot be read.
+pub async fn run<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
+    let window = Window::of(options);
+    let measured = Measured::new()?;
+    let mut tasks = JoinSet::new();
+    for task in 0..options.inflight {
+        let (client, measured, payload) = (client.clone(), measured.clone(), options.payload);
+        match options.mode {
+            Mode::Download => tasks.spawn(download(client, payload, window, measured)),
+            Mode::Upload => tasks.spawn(upload(client, payload, window, measured)),
+            _ => tasks.spawn(to_and_fro(client, payload, task, window, measured)),
+        };
+    }
+    let cpu = window.cpu(options).await?;
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(measured.report(options, &cpu))
+}
+
+async fn download<C: EchoClient>(
+    client: C,
+    payload: usize,
+    window: Window,
+    measured: Measured,
+) -> Result<(), BoxError> {
+    let mut messages = client.download(payload).await?;
+    let (mut count, mut turn) = (0_u64, 0_u64);
+    while let Some(message) = messages.next().await {
+        if message?.len() != payload {
+            return Err("a message of another length".into());
+        }
+        turn += 1;
+        // A look at the clock costs as much as a small message.
+        if turn.is_multiple_of(32) {
+            let now = Instant::now();
+            if window.contains(now) {
+                count += 32;
+            } else if now >= window.end {
+                break;
+            }
+        }
+    }
+    measured.count(count);
+    Ok(())
+}
+
+async fn upload<C: EchoClient>(
+    client: C,
+    payload: usize,
+    window: Window,
+    measured: Measured,
+) -> Result<(), BoxError> {
+    let taken = Arc::new(AtomicU64::new(0));
+    let source = Source {
+        messages: Box::pin(endless(payload)),
+        turn: 0,
+        counted: Arc::clone(&taken),
+        window,
+    };
+    let received = client.upload(Box::pin(source)).await?;
+    let counted = taken.load(Ordering::Relaxed);
+    if received < counted {
+        return Err(format!("{counted} messages were sent, {received} came").into());
+    }
+    measured.count(counted);
+    Ok(())
+}
+
+/// Bodies until the window's end, counted as they are taken.
+struct Source {
+    messages: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
+    turn: u64,
+    counted: Arc<AtomicU64>,
+    window: Window,
+}
+
+impl Stream for Source {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.turn += 1;
+        if self.turn.is_multiple_of(32) {
+            let now = Instant::now();
+            if self.window.contains(now) {
+                self.counted.fetch_add(32, Ordering::Relaxed);
+            } else if now >= self.window.end {
+                return Poll::Ready(None);
+            }
+        }
+        self.messages.as_mut().poll_next(cx)
+    }
+}
+
+async fn to_and_fro<C: EchoClient>(
+    client: C,
+    payload: usize,
+    task: usize,
+    window: Window,
+    measured: Measured,
+) -> Result<(), BoxError> {
+    let bodies = Bodies::new(payload);
+    let (sender, receiver) = mpsc::channel(1);
+    let mut answers = client.to_and_fro(receiver).await?;
+    let mut recorder = measured.recorder();
+    for turn in 0.. {
+        let body = bodies.body(task, turn);
+        let start = Instant::now();
+        sender.send(body.clone()).await?;
+        let answer = answers.next().await.ok_or("the stream ended")??;
+        let now = Instant::now();
+        if answer != body {
+            return Err("another message came back".into());
+        }
+        if window.contains(now) {
+            recorder.record(now - start);
+        }
+        if now >= window.end {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The receiving end of a channel as a stream.
+pub fn of(mut receiver: mpsc::Receiver<Bytes>) -> impl Stream<Item = Bytes> + Send {
+    futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx))
+}
