@@ -40,8 +40,8 @@ struct Sample {
 fn run() -> Result<(), BoxError> {
     let options = options::parse(std::env::args().skip(1))?;
     let tables = match options.mode {
-        Mode::Unary => calls(&options)?,
         Mode::Idle => idle::run(&options)?,
+        _ => calls(&options)?,
     };
     print!("{tables}");
     Ok(())

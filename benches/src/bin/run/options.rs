@@ -31,6 +31,12 @@ pub(crate) struct Options {
 pub(crate) enum Mode {
     /// Calls, one after the other, many at a time: `cells`.
     Unary,
+    /// Streams of messages, many at a time: `cells`, of bytes and streams.
+    Download,
+    /// The same from the client to the server.
+    Upload,
+    /// The same to and fro, each message answered before the next.
+    PingPong,
     /// Connections that rest: `idle`.
     Idle,
 }
@@ -78,9 +84,24 @@ impl FromStr for Mode {
     fn from_str(s: &str) -> Result<Self, BoxError> {
         match s {
             "unary" => Ok(Self::Unary),
+            "download" => Ok(Self::Download),
+            "upload" => Ok(Self::Upload),
+            "ping-pong" => Ok(Self::PingPong),
             "idle" => Ok(Self::Idle),
-            _ => Err("the modes are: unary, idle".into()),
+            _ => Err("the modes are: unary, download, upload, ping-pong, idle".into()),
         }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unary => "unary",
+            Self::Download => "download",
+            Self::Upload => "upload",
+            Self::PingPong => "ping-pong",
+            Self::Idle => "idle",
+        })
     }
 }
 

@@ -51,7 +51,7 @@ fn measure(options: &Options, layout: Layout, cell: Cell, peer: &str) -> Result<
     let server = Server::start(peer, layout)?;
     let mut client = client(&server, layout, peer)?;
     client
-        .args(["--mode", "unary"])
+        .args(["--mode", &options.mode.to_string()])
         .args(["--payload", &cell.payload.to_string()])
         .args(["--inflight", &cell.inflight.to_string()])
         .args(["--secs", &options.secs.as_secs_f64().to_string()])

@@ -15,7 +15,7 @@ pub(crate) fn markdown(options: &Options, samples: &[Sample]) -> String {
     text
 }
 
-const HEAD: &str = "| peer | calls/s | / limit | / tonic | p50 µs | p99 µs | p99.9 µs | CPU µs per call, client + server | errors |
+const HEAD: &str = "| peer | calls/s, messages/s | / limit | / tonic | p50 µs | p99 µs | p99.9 µs | CPU µs per call, client + server | errors |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|
 ";
 
@@ -27,8 +27,8 @@ fn section(text: &mut String, options: &Options, samples: &[Sample], layout: Lay
     // Writing to a String does not fail.
     let _ = writeln!(
         text,
-        "**{cell}, {layout}**, median of {} rounds\n",
-        options.rounds
+        "**{}, {cell}, {layout}**, median of {} rounds\n",
+        options.mode, options.rounds
     );
     text.push_str(HEAD);
     for peer in &options.peers {
