@@ -219,6 +219,12 @@ impl Shared {
         self.done.notify_waiters();
     }
 
+    /// Client: further calls go to another connection; this one ends with its last call.
+    pub(crate) fn retire(&self, state: &mut State) {
+        self.alive.store(false, Ordering::Release);
+        state.closing = state.closing.max(Some(Closing::Drain));
+    }
+
     pub(crate) fn close(&self, how: Closing) {
         self.command(|state| state.closing = state.closing.max(Some(how)));
     }

@@ -92,6 +92,8 @@ pub(crate) struct Driver<S> {
     read_closed: bool,
     /// The connection has ended; the socket is being shut down.
     shutting_down: bool,
+    /// Server: when the connection is to be drained for its age, and when it is ended then.
+    ends: Option<(Instant, Instant)>,
 }
 
 enum Turn {
@@ -142,7 +144,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             saying_goodbye: false,
             read_closed: false,
             shutting_down: false,
+            ends: None,
         }
+    }
+
+    /// Server: drains the connection at the first time, and ends it at the second.
+    pub(crate) fn with_end(mut self, ends: Option<(Instant, Instant)>) -> Self {
+        self.ends = ends;
+        self
     }
 
     fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
@@ -505,6 +514,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             state.closing = state.closing.max(Some(Closing::Drain));
         }
+        let alive_at = match self.dispatcher {
+            Some(_) => self.check_age(state, now),
+            None => {
+                let waits = state.calls.in_flight() > 0;
+                state.proto.keep_alive(now, waits)?
+            }
+        };
         let at_rest = state.proto.is_at_rest() && self.batch.is_empty() && !self.unflushed;
         match state.closing {
             Some(Closing::Force) => return Err(ConnectionError::ClosedLocally),
@@ -521,6 +537,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     return Err(ConnectionError::ClosedLocally);
                 }
             }
+            // The open calls have their time; further ones should go elsewhere.
+            Some(Closing::Drain) if self.dispatcher.is_some() => state.proto.give_notice(),
             _ => {}
         }
         if self.read_closed && at_rest && !self.more {
@@ -540,6 +558,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(Turn::Again);
         }
         let mut wake_at = earliest(wake_at, state.calls.next_deadline());
+        wake_at = earliest(wake_at, alive_at);
         if at_rest && state.calls.in_flight() == 0 && !self.released {
             let release_at = state.proto.timers().last_moved() + RELEASE_AFTER;
             if self.reads >= BUSY_READS && now < release_at {
@@ -560,6 +579,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         } else {
             Turn::Park
         })
+    }
+
+    /// Server: a connection that has lived long enough is drained, and ended when that takes too long. When to look again.
+    fn check_age(&self, state: &mut State, now: Instant) -> Option<Instant> {
+        let (drain_at, end_at) = self.ends?;
+        if now >= end_at {
+            state.closing = Some(Closing::Force);
+        } else if now >= drain_at {
+            state.closing = state.closing.max(Some(Closing::Drain));
+            return Some(end_at);
+        }
+        Some(drain_at)
     }
 
     /// Arms the timer. `true` if it has fired already.
@@ -728,6 +759,7 @@ fn on_client_event(
             calls.on_channel_refused(code, &message, wakers);
             shared.ready.notify_waiters();
         }
+        Event::GoingAway => shared.retire(state),
         Event::PeerHello(hello) => shared.peer.set_hello(hello),
         // The server's events do not come on this side.
         Event::Request { .. }

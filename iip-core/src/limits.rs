@@ -33,6 +33,8 @@ pub struct Limits {
     frame_head: Duration,
     progress: Duration,
     idle: Duration,
+    keepalive_interval: Duration,
+    keepalive_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -52,6 +54,8 @@ impl Default for Limits {
             frame_head: Duration::from_secs(10),
             progress: Duration::from_secs(30),
             idle: Duration::from_secs(300),
+            keepalive_interval: Duration::from_secs(5),
+            keepalive_timeout: Duration::from_secs(5),
         }
     }
 }
@@ -174,6 +178,22 @@ impl Limits {
         self
     }
 
+    /// How long a server may be silent while calls wait for its answers, before the client asks it whether it lives. Default:
+    /// 5 s; [`Duration::MAX`]: never. Only servers that understand the question are asked, and it offends none of them.
+    #[must_use]
+    pub fn keepalive_interval(mut self, interval: Duration) -> Self {
+        self.keepalive_interval = interval;
+        self
+    }
+
+    /// How long a server may stay silent when it was asked whether it lives. Default: 5 s. Beyond: the connection is closed,
+    /// and its calls fail with that reason.
+    #[must_use]
+    pub fn keepalive_timeout(mut self, timeout: Duration) -> Self {
+        self.keepalive_timeout = timeout;
+        self
+    }
+
     /// See [`max_path_bytes`](Self::max_path_bytes).
     #[must_use]
     pub fn path_bytes(&self) -> usize {
@@ -240,6 +260,11 @@ impl Limits {
 
     pub(crate) fn progress(&self) -> Duration {
         self.progress
+    }
+
+    /// Interval and timeout.
+    pub(crate) fn keepalive(&self) -> (Duration, Duration) {
+        (self.keepalive_interval, self.keepalive_timeout)
     }
 
     pub(crate) fn idle(&self) -> Duration {

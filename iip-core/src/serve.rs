@@ -233,6 +233,7 @@ impl Dispatcher {
             | Event::Reply { .. }
             | Event::ReplyPart { .. }
             | Event::Swallowed { .. }
+            | Event::GoingAway
             | Event::ChannelOpened(_)
             | Event::ChannelRefused { .. } => None,
         }

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use slab::Slab;
@@ -42,6 +42,8 @@ pub struct ServerConfig {
     max_connections: usize,
     max_connections_per_peer: usize,
     max_running_calls: usize,
+    max_connection_age: Option<Duration>,
+    max_connection_grace: Duration,
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
 }
@@ -57,6 +59,8 @@ impl Default for ServerConfig {
             max_connections: 10_000,
             max_connections_per_peer: usize::MAX,
             max_running_calls: 65_536,
+            max_connection_age: None,
+            max_connection_grace: Duration::from_secs(30),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -131,6 +135,22 @@ impl ServerConfig {
         self
     }
 
+    /// How long a connection lives, a tenth more or less, so that clients spread anew over servers that have come. Default: for
+    /// ever. Then its client is told to make another for further calls, and the calls under way get
+    /// [`max_connection_grace`](Self::max_connection_grace) to end.
+    #[must_use]
+    pub fn max_connection_age(mut self, age: Duration) -> Self {
+        self.max_connection_age = Some(age);
+        self
+    }
+
+    /// How long the calls on a connection that has reached its age may still take. Default: 30 s. Beyond: it is closed.
+    #[must_use]
+    pub fn max_connection_grace(mut self, grace: Duration) -> Self {
+        self.max_connection_grace = grace;
+        self
+    }
+
     /// Speaks TLS, and nothing else, on every connection. Default: plain.
     #[cfg(feature = "tls")]
     #[must_use]
@@ -197,6 +217,8 @@ impl ServerConfig {
             limits: self.limits,
             announce: self.announce,
             max_connections: self.max_connections,
+            max_connection_age: self.max_connection_age,
+            max_connection_grace: self.max_connection_grace,
             max_connections_per_peer: self.max_connections_per_peer,
             #[cfg(feature = "tls")]
             handshakes: Arc::new(tokio::sync::Semaphore::new(
@@ -261,6 +283,8 @@ struct Inner {
     limits: Limits,
     announce: Value,
     max_connections: usize,
+    max_connection_age: Option<Duration>,
+    max_connection_grace: Duration,
     max_connections_per_peer: usize,
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
@@ -450,7 +474,19 @@ impl Inner {
             shared.close(Closing::Drain);
         }
         let dispatcher = Dispatcher::new(Arc::clone(&self.routes));
-        Driver::new(connected.io, Side::Server, shared, Some(dispatcher)).await;
+        Driver::new(connected.io, Side::Server, shared, Some(dispatcher))
+            .with_end(self.ends())
+            .await;
+    }
+
+    /// When a connection made now is to be drained, and when it is ended at the latest.
+    fn ends(&self) -> Option<(Instant, Instant)> {
+        // Those that were made together should not end together.
+        let age = self
+            .max_connection_age?
+            .mul_f64(0.9 + 0.2 * fastrand::f64());
+        let drain_at = clock::after(clock::now(), age);
+        Some((drain_at, clock::after(drain_at, self.max_connection_grace)))
     }
 }
 

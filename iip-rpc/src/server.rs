@@ -479,6 +479,20 @@ impl ServerBuilder {
         self
     }
 
+    /// How long a connection lives, a tenth more or less, so that clients spread anew over servers that have come. Default: for
+    /// ever. Then its client makes another for further calls, and the calls under way get
+    /// [`max_connection_grace`](Self::max_connection_grace) to end.
+    pub fn max_connection_age(mut self, age: Duration) -> Self {
+        self.core = self.core.max_connection_age(age);
+        self
+    }
+
+    /// How long the calls on a connection that has reached its age may still take. Default: 30 s. Beyond: it is closed.
+    pub fn max_connection_grace(mut self, grace: Duration) -> Self {
+        self.core = self.core.max_connection_grace(grace);
+        self
+    }
+
     /// Handlers at a time that had to wait, on all connections. Default: 65,536. Further calls are refused, not run.
     pub fn max_running_calls(mut self, calls: usize) -> Self {
         self.core = self.core.max_running_calls(calls);

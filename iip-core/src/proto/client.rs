@@ -1,5 +1,7 @@
 //! The client side of the machine: replies in, each to the oldest unanswered request of its channel. Pure.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use super::channel::{Assembly, Incoming, SentCall};
@@ -8,7 +10,7 @@ use super::stream::StreamKey;
 use super::{Connection, Event, Mode};
 use crate::body::Data;
 use crate::decoder::FrameHead;
-use crate::error::{CallErrorKind, ProtocolError};
+use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_FRAME_BYTES};
 
 impl Connection {
@@ -50,8 +52,7 @@ impl Connection {
             return Err(ProtocolError::Unsolicited(id));
         };
         if exchange == Exchange::Control {
-            // Nothing is announced yet that a server may send here.
-            return Err(ProtocolError::Unsolicited(id));
+            return self.on_control_frame(id, status, body);
         }
         if status == FrameStatus::ReplyOnly {
             channel.sent.pop();
@@ -92,6 +93,30 @@ impl Connection {
             };
         }
         self.on_reply_part(id, exchange, body, status.ends())
+    }
+
+    /// What the server sends on the control stream. Its answer never ends.
+    fn on_control_frame(
+        &mut self,
+        id: ChannelId,
+        status: FrameStatus,
+        mut body: Bytes,
+    ) -> Result<(), ProtocolError> {
+        if status.ends() {
+            return Err(ProtocolError::Unsolicited(id));
+        }
+        if status.begins()
+            && let Some(channel) = self.channels.get_mut(id)
+        {
+            let assembly = Assembly::new(Incoming::Control, Bytes::new());
+            channel.assembly = Some(Box::new(assembly));
+        }
+        while let Some(message) = ControlMessage::next(&mut body) {
+            if message == ControlMessage::GoingAway {
+                self.events.push_back(Event::GoingAway);
+            }
+        }
+        Ok(())
     }
 
     /// Is this a frame of the stream on a channel? The first without a mark begins the answer.
@@ -223,7 +248,8 @@ impl Connection {
                 self.events
                     .push_back(Event::PeerHello(hello.map(|hello| hello.value)));
             }
-            Exchange::Control => {}
+            // That it came is all that was asked for.
+            Exchange::Ping | Exchange::Control => {}
         }
         Ok(())
     }
@@ -288,6 +314,42 @@ impl Connection {
         self.push_sent(ChannelId::ZERO, Exchange::Hello, Mode::Whole);
         let body = Hello::body(&self.announce, &self.limits, false);
         self.send(ChannelId::ZERO, control::HELLO.as_bytes(), body, true, true);
+    }
+
+    /// While calls `wait` for answers and the server is silent, asks whether it lives; at the latest then this must be called
+    /// again. A server that is asked and stays silent is dead.
+    pub(crate) fn keep_alive(
+        &mut self,
+        now: Instant,
+        wait: bool,
+    ) -> Result<Option<Instant>, ConnectionError> {
+        if !wait || !self.peer_answers_pings {
+            self.pinged_at = None;
+            return Ok(None);
+        }
+        let (interval, timeout) = self.limits.keepalive();
+        let heard_at = self.timers.last_read();
+        if let Some(pinged_at) = self.pinged_at.filter(|&pinged_at| heard_at <= pinged_at) {
+            let dead_at = pinged_at.checked_add(timeout);
+            if dead_at.is_some_and(|dead_at| dead_at <= now) {
+                return Err(ConnectionError::Timeout {
+                    what: "a sign of life",
+                    limit: timeout,
+                    option: "keepalive_timeout",
+                });
+            }
+            return Ok(dead_at);
+        }
+        self.pinged_at = None;
+        let ping_at = heard_at.max(self.timers.last_write()).checked_add(interval);
+        if ping_at.is_none_or(|ping_at| ping_at > now) {
+            return Ok(ping_at);
+        }
+        self.push_sent(ChannelId::ZERO, Exchange::Ping, Mode::Whole);
+        let body = Bytes::from_static(control::EMPTY_OBJECT);
+        self.send(ChannelId::ZERO, control::PING.as_bytes(), body, true, true);
+        self.pinged_at = Some(now);
+        Ok(now.checked_add(timeout))
     }
 
     /// Asks for a channel. Any number may be asked for at a time (rule C1).

@@ -10,6 +10,8 @@ pub(crate) const NEW_CHANNEL: &str = "/sys/new_channel";
 pub(crate) const DELETE_CHANNEL: &str = "/sys/delete_channel";
 /// What the other side can do; a Go server answers it with the in-band code 102.
 pub(crate) const HELLO: &str = "/sys/hello";
+/// A request that any answer will do for: it shows that the peer lives.
+pub(crate) const PING: &str = "/sys/ping";
 /// A call that stays open and carries what has no channel of its own, such as "cancel the call on channel 5".
 pub(crate) const CONTROL: &str = "/sys/control";
 
@@ -40,7 +42,9 @@ pub(crate) enum Exchange {
     /// The channel of the control stream.
     NewControlChannel,
     Hello,
-    /// The control stream itself; it is never answered before the end.
+    /// Any answer will do.
+    Ping,
+    /// The control stream itself; what it is answered with are messages of the same kind.
     Control,
 }
 
@@ -101,6 +105,8 @@ impl Hello {
         let mut hello = json!({
             "iip": 1,
             "control": 1,
+            "ping": 1,
+            "notice": 1,
             "max_frame": limits.frame_bytes(),
             "stream_window": limits.window(),
         });
@@ -126,6 +132,16 @@ impl Hello {
         self.value.get("control").and_then(Value::as_u64) == Some(1)
     }
 
+    /// It answers pings.
+    pub(crate) fn ping(&self) -> bool {
+        self.value.get("ping").and_then(Value::as_u64) == Some(1)
+    }
+
+    /// It wants to be told when the server is going away.
+    pub(crate) fn notice(&self) -> bool {
+        self.value.get("notice").and_then(Value::as_u64) == Some(1)
+    }
+
     /// How many bytes of a stream it takes before it grants more.
     pub(crate) fn stream_window(&self) -> Option<usize> {
         let bytes = self.value.get("stream_window")?.as_u64()?;
@@ -143,10 +159,13 @@ impl Hello {
 pub(crate) enum ControlMessage {
     /// The caller of the call on this channel has gone.
     Cancel(ChannelId),
+    /// The server takes no further calls on this connection: clients make another.
+    GoingAway,
 }
 
 impl ControlMessage {
     const CANCEL: u8 = 1;
+    const GOING_AWAY: u8 = 2;
 
     pub(crate) fn encode(self) -> Bytes {
         let mut out = BytesMut::with_capacity(6);
@@ -155,6 +174,10 @@ impl ControlMessage {
                 out.put_u8(Self::CANCEL);
                 out.put_u8(4);
                 out.put_u32(channel.0);
+            }
+            Self::GoingAway => {
+                out.put_u8(Self::GOING_AWAY);
+                out.put_u8(0);
             }
         }
         out.freeze()
@@ -169,8 +192,10 @@ impl ControlMessage {
                 return None;
             }
             let mut payload = part.split_to(len);
-            if kind == Self::CANCEL && len == 4 {
-                return Some(Self::Cancel(ChannelId(payload.get_u32())));
+            match (kind, len) {
+                (Self::CANCEL, 4) => return Some(Self::Cancel(ChannelId(payload.get_u32()))),
+                (Self::GOING_AWAY, 0) => return Some(Self::GoingAway),
+                _ => {}
             }
         }
         None

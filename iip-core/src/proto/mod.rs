@@ -105,6 +105,8 @@ pub(crate) enum Event {
     ChannelOpened(ChannelId),
     /// Client: the server refused a channel.
     ChannelRefused { code: i64, message: String },
+    /// Client: the server takes no further calls on this connection.
+    GoingAway,
     /// What the peer said about itself; `None` from a client's peer that knows no hello.
     PeerHello(Option<Value>),
 }
@@ -144,6 +146,12 @@ pub(crate) struct Connection {
     buffered: usize,
     peer_knows_hello: bool,
     peer_stream_window: Option<usize>,
+    peer_answers_pings: bool,
+    /// Client: when the ping was sent whose answer is due.
+    pinged_at: Option<Instant>,
+    /// The peer wants to be told that this side is going away; that it was.
+    peer_wants_notice: bool,
+    gave_notice: bool,
     /// What the windows of all streams have grown by, together.
     pub(crate) grown: usize,
 }
@@ -174,6 +182,10 @@ impl Connection {
             buffered: 0,
             peer_knows_hello: false,
             peer_stream_window: None,
+            peer_answers_pings: false,
+            pinged_at: None,
+            peer_wants_notice: false,
+            gave_notice: false,
             grown: 0,
             limits,
             announce,
@@ -444,6 +456,8 @@ impl Connection {
             .max_frame()
             .map_or(MAX_FRAME_BYTES, |bytes| bytes.min(MAX_FRAME_BYTES));
         self.peer_stream_window = hello.stream_window();
+        self.peer_answers_pings = hello.ping();
+        self.peer_wants_notice = hello.notice();
         self.outbox.set_chunk(self.limits.chunk(), max_frame);
     }
 }

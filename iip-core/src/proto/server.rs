@@ -263,8 +263,8 @@ impl Connection {
             self.granted += 1;
             return control::grant(ChannelId(self.granted));
         }
-        if label == control::DELETE_CHANNEL.as_bytes() {
-            // S5, S6: answered behind every earlier answer; the id stays valid.
+        if label == control::DELETE_CHANNEL.as_bytes() || label == control::PING.as_bytes() {
+            // S5, S6: answered behind every earlier answer; a deleted id stays valid.
             return Bytes::from_static(br#"{"code":0}"#);
         }
         if let Some(hello) = Hello::parse(body) {
@@ -275,7 +275,10 @@ impl Connection {
     }
 
     fn on_control(&mut self, mut part: Bytes) {
-        while let Some(ControlMessage::Cancel(channel)) = ControlMessage::next(&mut part) {
+        while let Some(message) = ControlMessage::next(&mut part) {
+            let ControlMessage::Cancel(channel) = message else {
+                continue;
+            };
             self.control_rate.count(self.timers.last_moved());
             let Some(state) = self.channels.get_mut(channel) else {
                 continue;
@@ -293,6 +296,16 @@ impl Connection {
     }
 
     // ---- commands
+
+    /// Tells the client, once, that its further calls should go elsewhere; if it wants to know that.
+    pub(crate) fn give_notice(&mut self) {
+        let Some(control) = self.control else { return };
+        if !self.peer_wants_notice || std::mem::replace(&mut self.gave_notice, true) {
+            return;
+        }
+        let body = ControlMessage::GoingAway.encode();
+        self.send(control, control::CONTROL.as_bytes(), body, true, false);
+    }
 
     /// Makes a request that has begun the open one, its parts visible as they arrive. `false` if it is complete already:
     /// then it comes as a whole.
@@ -481,6 +494,7 @@ fn is_reserved(label: &[u8]) -> bool {
             control::NEW_CHANNEL,
             control::DELETE_CHANNEL,
             control::HELLO,
+            control::PING,
         ]
         .iter()
         .any(|path| path.as_bytes() == label)

@@ -84,6 +84,7 @@ fn line(event: Event) -> String {
         Event::Swallowed { channel } => format!("{channel} swallowed"),
         Event::ChannelOpened(id) => format!("{id} opened"),
         Event::ChannelRefused { code, message } => format!("refused {code} {message}"),
+        Event::GoingAway => "going away".to_owned(),
         Event::PeerHello(hello) => format!("hello {}", hello.is_some()),
     }
 }

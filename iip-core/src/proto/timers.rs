@@ -92,6 +92,10 @@ impl Timers {
         self.last_read
     }
 
+    pub(crate) fn last_write(&self) -> Instant {
+        self.last_write
+    }
+
     /// When bytes were last read or written.
     pub(crate) fn last_moved(&self) -> Instant {
         self.last_read.max(self.last_write)

@@ -1,0 +1,239 @@
+//! The life of a connection: signs of life, moving to another connection, growing old.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use iip_rpc::{
+    CallContext, Client, Code, Execution, Limits, Server, Status, Stream, Streaming, service,
+};
+use tokio::sync::Semaphore;
+
+use common::calls::{expect, lazy, port, serve_with};
+use common::frame::RawFrame;
+use common::peer::{Peer, Seen, accepted};
+use common::{GUARD, within};
+
+const SHORT: Duration = Duration::from_millis(100);
+
+#[service]
+trait Work {
+    async fn port(&self, ctx: &CallContext) -> Result<u16, Status>;
+    async fn hang(&self, ctx: &CallContext) -> Result<u16, Status>;
+    async fn slow(&self, ms: u64) -> Result<u64, Status>;
+    async fn numbers(&self) -> Result<impl Stream<Item = Result<u16, Status>>, Status>;
+}
+
+struct Worker(Arc<Semaphore>);
+
+impl Work for Worker {
+    async fn port(&self, ctx: &CallContext) -> Result<u16, Status> {
+        port(ctx)
+    }
+
+    async fn hang(&self, ctx: &CallContext) -> Result<u16, Status> {
+        let permit = self.0.acquire().await;
+        permit
+            .map_err(|error| Status::internal(error.to_string()))?
+            .forget();
+        port(ctx)
+    }
+
+    async fn slow(&self, ms: u64) -> Result<u64, Status> {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        Ok(ms)
+    }
+
+    async fn numbers(&self) -> Result<impl Stream<Item = Result<u16, Status>>, Status> {
+        let gate = Arc::clone(&self.0);
+        let (sender, numbers) = Streaming::channel(1);
+        tokio::spawn(async move {
+            for number in 0.. {
+                let Ok(permit) = gate.acquire().await else {
+                    break;
+                };
+                permit.forget();
+                if sender.send(number).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(numbers)
+    }
+}
+
+fn worker() -> (WorkServer<Worker>, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    (WorkServer::new(Worker(Arc::clone(&gate))), gate)
+}
+
+/// A client that asks early and often.
+fn impatient() -> iip_rpc::ClientBuilder {
+    let limits = Limits::default()
+        .keepalive_interval(SHORT)
+        .keepalive_timeout(SHORT);
+    Client::builder().limits(limits)
+}
+
+/// Answers hello and the channels of a client of ours, and what else it is asked by `ping`.
+async fn greet(server: &mut Peer) {
+    let mut granted = 0;
+    while granted < 2 {
+        let frame = server.frame().await;
+        let answer = match frame.path_text().as_str() {
+            "/sys/hello" => {
+                r#"{"iip":1,"code":0,"control":1,"ping":1,"rpc":{"envelope":0,"codecs":[1,3]}}"#
+                    .to_owned()
+            }
+            "/sys/new_channel" => {
+                granted += 1;
+                format!(r#"{{"code":0,"channel_id":{granted}}}"#)
+            }
+            other => panic!("{other} was not expected yet"),
+        };
+        server
+            .send_frame(&RawFrame::new(5, &frame.path, 0, answer.as_bytes()))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_fails_its_calls_within_seconds_with_the_reason() {
+    let (listener, client) = lazy(impatient()).await;
+    let work = WorkClient::new(client);
+    let call = tokio::spawn(async move { work.hang(&CallContext::new()).await });
+    let mut server = Peer::over(accepted(&listener).await);
+    greet(&mut server).await;
+    let begun = Instant::now();
+    // It reads everything, and says nothing more.
+    let status = within("the failure", call).await.unwrap().unwrap_err();
+    assert!(begun.elapsed() < GUARD / 4, "{:?}", begun.elapsed());
+    expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
+    assert!(status.message().contains("keepalive_timeout"), "{status}");
+}
+
+#[tokio::test]
+async fn a_server_that_answers_pings_is_waited_for() {
+    let (service, gate) = worker();
+    let (_server, client) = serve_with(service, Server::builder(), impatient()).await;
+    let work = WorkClient::new(client);
+    // Many times as long as a silent server would have.
+    assert_eq!(within("the answer", work.slow(1_000)).await, Ok(1_000));
+    gate.close();
+}
+
+#[tokio::test]
+async fn a_client_without_calls_asks_nothing() {
+    let (listener, client) = lazy(impatient()).await;
+    let raw = client.raw().clone();
+    let connecting = tokio::spawn(async move { raw.request("/x", "x").await });
+    let mut server = Peer::over(accepted(&listener).await);
+    greet(&mut server).await;
+    let mut answered = false;
+    // The call, the control stream; then nothing, for several intervals.
+    while let Some(Seen::Frame(frame)) = server.frame_within(4 * SHORT).await {
+        assert_ne!(frame.path_text(), "/sys/ping", "nothing is in flight");
+        if frame.path_text() == "/x" {
+            answered = true;
+            server
+                .send_frame(&RawFrame::new(5, "/x", frame.channel, b"y"))
+                .await;
+        }
+    }
+    assert!(answered);
+    assert_eq!(
+        within("the answer", connecting).await.unwrap().unwrap(),
+        "y"
+    );
+}
+
+#[tokio::test]
+async fn while_a_server_drains_further_calls_go_elsewhere_and_running_ones_finish() {
+    let (service, gate) = worker();
+    let old = Server::builder()
+        .service(service)
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let addr = old.local_addr().unwrap();
+    let client = Client::builder()
+        .wait_for_ready(true)
+        .connect(old.target())
+        .await
+        .unwrap();
+    let work = WorkClient::new(client);
+    let before = work.port(&CallContext::new()).await.unwrap();
+    let running = {
+        let work = work.clone();
+        tokio::spawn(async move { work.hang(&CallContext::new()).await })
+    };
+    let mut stream = work.numbers().await.unwrap();
+    gate.add_permits(2);
+    // One of them for the stream, one for the call, whichever comes first.
+    let old = Arc::new(old);
+    let draining = {
+        let old = Arc::clone(&old);
+        tokio::spawn(async move { old.shutdown(GUARD).await })
+    };
+    let new = loop {
+        // The old server lets go of the port when it drains.
+        match Server::builder()
+            .service(WorkServer::new(Worker(Arc::new(Semaphore::new(0)))))
+            .bind(addr.to_string())
+            .await
+        {
+            Ok(server) => break server,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let after = within("a call elsewhere", work.port(&CallContext::new()))
+        .await
+        .unwrap();
+    assert_ne!(before, after, "another connection");
+    gate.add_permits(10);
+    assert_eq!(
+        within("the running call", running).await.unwrap(),
+        Ok(before)
+    );
+    within("the stream goes on", stream.next())
+        .await
+        .unwrap()
+        .unwrap();
+    drop(stream);
+    within("the end of the old server", draining).await.unwrap();
+    drop(new);
+}
+
+#[tokio::test]
+async fn a_connection_that_has_grown_old_is_replaced_without_a_failure() {
+    let (service, _gate) = worker();
+    let server = Server::builder().max_connection_age(Duration::from_millis(50));
+    let (_server, client) = serve_with(service, server, Client::builder()).await;
+    let work = WorkClient::new(client);
+    let mut ports = HashSet::new();
+    let begun = Instant::now();
+    while ports.len() < 4 {
+        ports.insert(work.port(&CallContext::new()).await.unwrap());
+        // A call across the end of a connection.
+        assert_eq!(work.slow(20).await, Ok(20));
+        assert!(begun.elapsed() < GUARD);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_outlives_its_old_connection_ends_with_the_grace() {
+    let (service, _gate) = worker();
+    let server = Server::builder()
+        .max_connection_age(SHORT)
+        .max_connection_grace(SHORT);
+    let (_server, client) = serve_with(service, server, Client::builder()).await;
+    let work = WorkClient::new(client);
+    let status = within("the end", work.hang(&CallContext::new()))
+        .await
+        .unwrap_err();
+    expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
+}
