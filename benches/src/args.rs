@@ -54,6 +54,8 @@ pub enum Mode {
     Upload,
     /// Streams in which each message is answered before the next is sent.
     PingPong,
+    /// Calls as in [`Mode::Unary`], on a connection on which streams move as much as they can.
+    Beside,
     /// Connections that have made their calls and rest.
     Idle,
 }
@@ -73,7 +75,7 @@ impl Default for ClientOptions {
     }
 }
 
-const USAGE: &str = "usage: server ADDR | client ADDR [--mode unary|download|upload|ping-pong] [--payload BYTES] [--inflight CALLS] [--secs S] \
+const USAGE: &str = "usage: server ADDR | client ADDR [--mode unary|download|upload|ping-pong|beside] [--payload BYTES] [--inflight CALLS] [--secs S] \
                      [--warm S] [--server-pid PID] | client ADDR --mode idle --server-pid PID [--connections N] \
                      [--channels M] [--payload BYTES]";
 
@@ -108,10 +110,11 @@ fn client_options(mut args: impl Iterator<Item = String>) -> Result<ClientOption
             "--mode" if value == "download" => options.mode = Mode::Download,
             "--mode" if value == "upload" => options.mode = Mode::Upload,
             "--mode" if value == "ping-pong" => options.mode = Mode::PingPong,
+            "--mode" if value == "beside" => options.mode = Mode::Beside,
             "--mode" if value == "idle" => options.mode = Mode::Idle,
             "--mode" => {
                 return Err(format!(
-                    "unknown mode {value:?}; the modes are: unary, download, upload, ping-pong, idle"
+                    "unknown mode {value:?}; the modes are: unary, download, upload, ping-pong, beside, idle"
                 )
                 .into());
             }

@@ -123,6 +123,11 @@ fn run<P: Peer>() -> Result<(), BoxError> {
                     let report = streams::run(client, &options).await?;
                     Ok(serde_json::to_string(&report)?)
                 }),
+                Mode::Beside => start(runtime, async {
+                    let client = P::connect(addr).await?;
+                    let report = streams::beside(client, &options).await?;
+                    Ok(serde_json::to_string(&report)?)
+                }),
                 Mode::Idle => start(Builder::new_current_thread(), async {
                     let report = idle::measure::<P>(addr, &options).await?;
                     Ok(serde_json::to_string(&report)?)

@@ -228,6 +228,7 @@ impl Drop for Recorder {
 }
 
 /// Processor time of both sides.
+#[derive(Default)]
 pub(crate) struct CpuTimes {
     client: Duration,
     server: Option<Duration>,

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::args::{ClientOptions, Mode};
-use crate::load::{Bodies, Measured, Window};
+use crate::load::{Bodies, CpuTimes, Measured, Window};
 use crate::report::Report;
 use crate::{BoxError, EchoClient};
 
@@ -52,6 +52,24 @@ pub async fn run<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Re
     Ok(measured.report(options, &cpu))
 }
 
+/// Calls as with the unary load, while one stream brings messages of a mebibyte as fast as they come, and another takes them.
+///
+/// # Errors
+/// As [`run`].
+pub async fn beside<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
+    const MIB: usize = 1 << 20;
+    let window = Window::of(options);
+    let moved = Measured::new()?;
+    let down = tokio::spawn(download(client.clone(), MIB, window, moved.clone()));
+    let up = tokio::spawn(upload(client.clone(), MIB, window, moved.clone()));
+    let report = crate::load::unary(client, options).await?;
+    down.await??;
+    up.await??;
+    let mib = moved.report(options, &CpuTimes::default()).calls_s;
+    eprintln!("beside it, {mib:.0} MiB/s of streams");
+    Ok(report)
+}
+
 async fn download<C: EchoClient>(
     client: C,
     payload: usize,
@@ -66,10 +84,10 @@ async fn download<C: EchoClient>(
         }
         turn += 1;
         // A look at the clock costs as much as a small message.
-        if turn.is_multiple_of(32) {
+        if turn.is_multiple_of(every(payload)) {
             let now = Instant::now();
             if window.contains(now) {
-                count += 32;
+                count += every(payload);
             } else if now >= window.end {
                 break;
             }
@@ -89,6 +107,7 @@ async fn upload<C: EchoClient>(
     let source = Source {
         messages: Box::pin(endless(payload)),
         turn: 0,
+        every: every(payload),
         counted: Arc::clone(&taken),
         window,
     };
@@ -101,10 +120,16 @@ async fn upload<C: EchoClient>(
     Ok(())
 }
 
+/// After how many messages to look at the clock.
+fn every(payload: usize) -> u64 {
+    if payload < 64 * 1024 { 32 } else { 1 }
+}
+
 /// Bodies until the window's end, counted as they are taken.
 struct Source {
     messages: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
     turn: u64,
+    every: u64,
     counted: Arc<AtomicU64>,
     window: Window,
 }
@@ -114,10 +139,10 @@ impl Stream for Source {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         self.turn += 1;
-        if self.turn.is_multiple_of(32) {
+        if self.turn.is_multiple_of(self.every) {
             let now = Instant::now();
             if self.window.contains(now) {
-                self.counted.fetch_add(32, Ordering::Relaxed);
+                self.counted.fetch_add(self.every, Ordering::Relaxed);
             } else if now >= self.window.end {
                 return Poll::Ready(None);
             }

@@ -222,13 +222,7 @@ impl CallTable {
     }
 
     /// A frame of a call's stream came.
-    pub(crate) fn on_heard(
-        &mut self,
-        token: usize,
-        heard: Heard,
-        now: Instant,
-        wakers: &mut Vec<Waker>,
-    ) {
+    pub(crate) fn on_heard(&mut self, token: usize, heard: Heard, wakers: &mut Vec<Waker>) {
         let slot = self.slots.get_mut(token);
         if let Some(slot) = slot
             && let Some(flow) = &mut slot.flow
@@ -236,7 +230,7 @@ impl CallTable {
             if matches!(heard, Heard::Data(_)) {
                 wakers.extend(slot.waker.take());
             }
-            flow.on_heard(heard, now, wakers);
+            flow.on_heard(heard, wakers);
         }
     }
 

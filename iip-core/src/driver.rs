@@ -494,6 +494,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             settle(state, std::mem::take(&mut self.written), now);
         }
         state.calls.expire(&mut state.proto, now, &mut self.wakers);
+        if polled_read {
+            state.proto.timers().on_dry(now);
+        }
         let over_budget = state.proto.is_over_budget();
         let output = !self.batch.is_empty() || state.proto.has_output();
         state.proto.timers().on_waiting(now, output, over_budget);
@@ -748,7 +751,7 @@ fn on_client_event(
         Event::Stream {
             key: StreamKey::Call(token),
             heard,
-        } => calls.on_heard(token, heard, now, wakers),
+        } => calls.on_heard(token, heard, wakers),
         Event::ReplyPart { token, body } => calls.on_part(proto, token, body, now, wakers),
         Event::Swallowed { channel } => calls.on_channel_idle(proto, channel, now, wakers),
         Event::ChannelOpened(channel) => {

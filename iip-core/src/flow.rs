@@ -21,11 +21,9 @@ pub(crate) struct Flow {
     taken: usize,
     /// The peer has said that it waits for room.
     peer_starved: bool,
-    /// Since when the reader has waited for bytes.
-    idle_since: Option<Instant>,
-    /// How long it has waited since the peer was last told of room, and when that was.
-    idle: Duration,
+    /// When the peer was last told of room, and for how long the connection had brought nothing by then.
     told_at: Instant,
+    dry: Duration,
     /// Bytes that may be sent; the last of them may be the first of a part.
     credit: i64,
     /// The peer was told that this side waits for room.
@@ -46,9 +44,8 @@ impl Flow {
             first_window: window,
             taken: 0,
             peer_starved: false,
-            idle_since: None,
-            idle: Duration::ZERO,
             told_at: now,
+            dry: Duration::ZERO,
             credit: i64::try_from(credit).unwrap_or(i64::MAX),
             said_starved: false,
             finished: false,
@@ -58,13 +55,10 @@ impl Flow {
     }
 
     /// A frame of the stream came.
-    pub(crate) fn on_heard(&mut self, heard: Heard, now: Instant, wakers: &mut Vec<Waker>) {
+    pub(crate) fn on_heard(&mut self, heard: Heard, wakers: &mut Vec<Waker>) {
         match heard {
             Heard::Data(part) => {
                 self.parts.push(part);
-                if let Some(since) = self.idle_since.take() {
-                    self.idle += now.saturating_duration_since(since);
-                }
                 wakers.extend(self.reader.take());
             }
             Heard::End => {
@@ -98,12 +92,7 @@ impl Flow {
         channel: ChannelId,
         clock: fn() -> Instant,
     ) -> Option<Bytes> {
-        let Some(part) = self.parts.pop() else {
-            if self.idle_since.is_none() {
-                self.idle_since = Some(clock());
-            }
-            return None;
-        };
+        let part = self.parts.pop()?;
         self.taken += part.len();
         if self.taken >= self.window / 2 && !self.ended {
             self.tell_room(proto, channel, clock());
@@ -112,13 +101,18 @@ impl Flow {
     }
 
     fn tell_room(&mut self, proto: &mut proto::Connection, channel: ChannelId, now: Instant) {
-        // The writer waited for room, and the reader for bytes: the window is too small for the way between them. A reader
-        // that is slow itself does not wait.
+        // The writer waited for room, and the connection brought nothing meanwhile: the window is too small for the way between
+        // them. Where this side is the slow one, the connection always has something.
         let span = now.saturating_duration_since(self.told_at);
-        if self.peer_starved && self.idle > span / 4 {
+        let dry = proto.timers().dry();
+        let waited = dry.saturating_sub(self.dry);
+        if self.peer_starved && waited > span / 4 {
             self.taken += self.grow(proto);
+        } else if self.peer_starved && waited < span / 16 {
+            // What waits on the way to a reader that is busy helps nobody, and keeps other calls waiting behind it.
+            self.taken -= self.shrink(proto);
         }
-        (self.peer_starved, self.idle, self.told_at) = (false, Duration::ZERO, now);
+        (self.peer_starved, self.dry, self.told_at) = (false, dry, now);
         let room = std::mem::take(&mut self.taken);
         proto.grant(channel, u32::try_from(room).unwrap_or(u32::MAX));
     }
@@ -133,6 +127,14 @@ impl Flow {
         self.window += more;
         proto.grown += more;
         more
+    }
+
+    /// Makes a window that has grown smaller. By how much, which is no more than was taken.
+    fn shrink(&mut self, proto: &mut proto::Connection) -> usize {
+        let less = (self.window / 8).min(self.window - self.first_window);
+        self.window -= less;
+        proto.grown -= less;
+        less
     }
 
     /// Gives back what the window has taken of the connection.

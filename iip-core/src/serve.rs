@@ -181,7 +181,7 @@ impl Dispatcher {
                 let mut state = shared.lock();
                 let running = state.running.get_mut(&channel);
                 if let Some(flow) = running.and_then(|running| running.flow.as_mut()) {
-                    flow.on_heard(heard, now, &mut wakers);
+                    flow.on_heard(heard, &mut wakers);
                 }
                 drop(state);
                 wakers.into_iter().for_each(Waker::wake);

@@ -70,6 +70,9 @@ impl Rate {
 pub(crate) struct Timers {
     last_read: Instant,
     last_write: Instant,
+    /// Since when there is nothing to read, and for how long there was nothing before, together.
+    dry_since: Option<Instant>,
+    dry: Duration,
     /// When the first byte of the unfinished head came.
     head_since: Option<Instant>,
     /// Since when output waits without a pause.
@@ -82,6 +85,8 @@ impl Timers {
         Self {
             last_read: now,
             last_write: now,
+            dry_since: None,
+            dry: Duration::ZERO,
             head_since: None,
             output_since: None,
             over_budget_since: None,
@@ -104,11 +109,24 @@ impl Timers {
     /// Bytes were read; `in_head` tells whether they end within a frame's head, `frames` whether any frame completed.
     pub(crate) fn on_read(&mut self, now: Instant, in_head: bool, frames: bool) {
         self.last_read = now;
+        if let Some(since) = self.dry_since.take() {
+            self.dry += now.saturating_duration_since(since);
+        }
         match in_head {
             false => self.head_since = None,
             true if frames || self.head_since.is_none() => self.head_since = Some(now),
             true => {}
         }
+    }
+
+    /// There is nothing to read at the moment.
+    pub(crate) fn on_dry(&mut self, now: Instant) {
+        self.dry_since.get_or_insert(now);
+    }
+
+    /// For how long there was nothing to read, in all.
+    pub(crate) fn dry(&self) -> Duration {
+        self.dry
     }
 
     pub(super) fn on_write(&mut self, now: Instant) {

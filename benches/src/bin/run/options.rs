@@ -37,6 +37,8 @@ pub(crate) enum Mode {
     Upload,
     /// The same to and fro, each message answered before the next.
     PingPong,
+    /// Calls beside streams that move as much as they can.
+    Beside,
     /// Connections that rest: `idle`.
     Idle,
 }
@@ -87,8 +89,9 @@ impl FromStr for Mode {
             "download" => Ok(Self::Download),
             "upload" => Ok(Self::Upload),
             "ping-pong" => Ok(Self::PingPong),
+            "beside" => Ok(Self::Beside),
             "idle" => Ok(Self::Idle),
-            _ => Err("the modes are: unary, download, upload, ping-pong, idle".into()),
+            _ => Err("the modes are: unary, download, upload, ping-pong, beside, idle".into()),
         }
     }
 }
@@ -100,6 +103,7 @@ impl fmt::Display for Mode {
             Self::Download => "download",
             Self::Upload => "upload",
             Self::PingPong => "ping-pong",
+            Self::Beside => "beside",
             Self::Idle => "idle",
         })
     }
