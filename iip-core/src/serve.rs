@@ -87,6 +87,8 @@ struct Begun {
     channel: ChannelId,
     path: Arc<RequestPath>,
     body: Bytes,
+    /// When it had arrived.
+    received_at: Instant,
     /// More parts follow.
     streaming: bool,
 }
@@ -123,11 +125,13 @@ impl Dispatcher {
                 channel,
                 path,
                 body,
+                received_at,
             } => {
                 let begun = Begun {
                     channel,
                     path,
                     body,
+                    received_at,
                     streaming: false,
                 };
                 self.run_call(cx, shared, begun, now)
@@ -142,6 +146,7 @@ impl Dispatcher {
                     channel,
                     path,
                     body: Bytes::new(),
+                    received_at: now,
                     streaming: true,
                 };
                 self.run_call(cx, shared, begun, now)
@@ -227,7 +232,8 @@ impl Dispatcher {
             path: begun.path,
             body: begun.body,
             peer: Arc::clone(&shared.peer),
-            received_at: now,
+            received_at: begun.received_at,
+            waited: now.saturating_duration_since(begun.received_at),
             cancel: cancel.clone(),
             streams: None,
         };

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
@@ -54,6 +55,7 @@ impl Assembly {
 pub(crate) struct WaitingRequest {
     pub(crate) path: Bytes,
     pub(crate) body: Bytes,
+    pub(crate) received_at: Instant,
 }
 
 /// A request this side sent and that has no complete answer yet. It keeps its place whatever becomes of the caller.

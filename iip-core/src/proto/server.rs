@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -116,7 +117,8 @@ impl Connection {
         let channel = self.channels.get_or_insert(id);
         let first = channel.open.is_none() && channel.waiting.is_empty();
         if first && !busy {
-            self.show(id, body);
+            let received_at = self.timers.batch();
+            self.show(id, body, received_at);
             return;
         }
         self.wait(id, path, body);
@@ -141,6 +143,7 @@ impl Connection {
         let request = WaitingRequest {
             path: detach(path.clone()),
             body: detach(body),
+            received_at: self.timers.batch(),
         };
         self.buffered += request.cost();
         self.channels.get_or_insert(id).waiting.push_back(request);
@@ -181,7 +184,7 @@ impl Connection {
     /// Shows a request with the path read last to the layer above, or answers it here if its path is the protocol's own.
     /// `true` if it was shown and its channel waits for the answer.
     #[inline]
-    fn show(&mut self, id: ChannelId, body: Bytes) -> bool {
+    fn show(&mut self, id: ChannelId, body: Bytes, received_at: Instant) -> bool {
         if self.last_path.kind != PathKind::Handlers {
             self.answer_here(id, &body);
             return false;
@@ -191,6 +194,7 @@ impl Connection {
             channel: id,
             path,
             body,
+            received_at,
         });
         true
     }
@@ -365,12 +369,16 @@ impl Connection {
                 return;
             };
             self.buffered -= request.cost();
-            let WaitingRequest { path, body } = request;
+            let WaitingRequest {
+                path,
+                body,
+                received_at,
+            } = request;
             self.read_path(&path);
             let shown = if body.is_empty() {
                 self.show_too_large(id, self.limits.message_bytes())
             } else {
-                self.show(id, body)
+                self.show(id, body, received_at)
             };
             if shown {
                 return;
