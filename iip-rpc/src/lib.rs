@@ -52,6 +52,7 @@
 //! | `tls` | no | TLS by rustls, `tls` |
 
 pub mod arguments;
+mod budget;
 mod client;
 pub mod codec;
 mod context;
@@ -60,6 +61,8 @@ mod hello;
 pub mod metadata;
 pub mod method;
 pub mod payload;
+mod policy;
+mod pushback;
 mod raw;
 mod retry;
 mod server;
@@ -68,11 +71,14 @@ pub mod status;
 #[doc(hidden)]
 pub mod __private;
 
+pub use self::budget::RetryBudget;
 pub use self::client::{CallOptions, Client, ClientBuilder, ReplyMetadata};
 pub use self::context::CallContext;
 pub use self::metadata::Metadata;
-pub use self::method::{MethodDescriptor, OnCancel};
+pub use self::method::{Concurrency, Hedge, MethodDescriptor, OnCancel, Priority};
 pub use self::payload::Payload;
+pub use self::policy::{MethodPolicy, RetryPolicy, ServerPolicy};
+pub use self::pushback::Pushback;
 pub use self::raw::RawBody;
 pub use self::server::{Methods, Server, ServerBuilder, Service};
 pub use self::status::{Code, Execution, MethodError, Phases, Status};

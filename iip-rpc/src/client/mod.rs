@@ -26,8 +26,10 @@ use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
 use crate::hello::RpcPeer;
 use crate::metadata::Metadata;
 use crate::method::{Format, MethodDescriptor};
+#[cfg(doc)]
+use crate::policy::RetryPolicy;
 use crate::raw::RawBody;
-use crate::retry::{self, Failure, Repeats};
+use crate::retry::{self, Attempts, Failure, Repeats, Rules};
 use crate::status::{MethodError, Status};
 
 /// Calls services on one server. Cheap to clone; all clones share the connections.
@@ -35,8 +37,9 @@ use crate::status::{MethodError, Status};
 /// Generated clients hold one: `GreeterClient::new(client)`. Several services can share it.
 ///
 /// Lost connections are replaced when the next call is made. A typed call that was not sent or not executed, because its
-/// connection was lost or the server is going away, is made again within its time, up to five times; arguments of more than
-/// 64 KiB are not kept for that. A call fails within its time, with a [`Status`] that says what happened, where the time
+/// connection was lost or the server is going away, is made again within its time, up to five times; so is, by its
+/// [`RetryPolicy`], one that may have run if its method is idempotent. Arguments of more than 64 KiB are not kept for that. A
+/// call fails within its time, with a [`Status`] that says what happened, where the time
 /// went, and whether the call may have run.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -148,16 +151,20 @@ impl Client {
         &self,
         method: &'static MethodDescriptor,
         ctx: Option<&CallContext>,
-        mut start: impl FnMut(&Context<'_>, Attempt<'_>) -> Result<(Call, bool), Status>,
+        mut start: impl FnMut(&Context<'_>, Attempt<'_>) -> Result<(Call, bool), Status> + Send,
         read: impl Fn(Bytes, Instant) -> Result<T, Failure<E>>,
     ) -> Result<T, E> {
-        let mut repeats = Repeats::new(self.max_repeats());
+        self.settings.budget.deposit();
+        let mut attempts = Attempts::default();
         let (mut times, mut remaining) = self.times(method, ctx);
         loop {
             let connection = match self.core.ready_connection() {
                 Some(connection) => connection,
                 None => {
-                    let connection = self.wait_for_connection(method, &mut times).await?;
+                    let connecting = self.wait_for_connection(method, &mut times, &mut attempts);
+                    let connection = connecting
+                        .await
+                        .map_err(|status| attempts.outcome(status))?;
                     remaining = times.deadline.saturating_duration_since(times.connected);
                     connection
                 }
@@ -179,9 +186,9 @@ impl Client {
                 },
                 Err(error) => call_status(&error, Some(method)),
             };
-            let pause = repeats.next(&status, now(), times.deadline);
-            let Some(pause) = pause.filter(|_| kept) else {
-                return Err(status.into());
+            let pause = kept.then(|| self.pause(method, &mut attempts, &status, times.deadline));
+            let Some(pause) = pause.flatten() else {
+                return Err(attempts.outcome(status).into());
             };
             if !pause.is_zero() {
                 Box::pin(tokio::time::sleep(pause)).await;
@@ -189,6 +196,30 @@ impl Client {
             times.connected = now();
             remaining = times.deadline.saturating_duration_since(times.connected);
         }
+    }
+
+    /// How long to wait before a failed call is made again; `None` if it is not.
+    #[cold]
+    fn pause(
+        &self,
+        method: &MethodDescriptor,
+        attempts: &mut Attempts,
+        status: &Status,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        let Settings {
+            policies,
+            retry,
+            budget,
+            ..
+        } = &*self.settings;
+        let rules = Rules {
+            max_repeats: self.max_repeats(),
+            idempotent: policies.is_idempotent(method),
+            policy: policies.retry(method).unwrap_or(*retry),
+            budget,
+        };
+        attempts.next(&rules, status, now(), deadline)
     }
 
     /// How often a call that has not run is made again.
@@ -251,9 +282,9 @@ impl Client {
         &self,
         method: &MethodDescriptor,
         times: &mut CallTimes,
+        attempts: &mut Attempts,
     ) -> Result<Connection, Status> {
-        // Not to reach the server is no accident that a repeat could mend at once: the next attempt has its pause.
-        let mut repeats = Repeats::new(if self.waits_for_ready() { u32::MAX } else { 0 });
+        let mut repeats = Repeats::default();
         loop {
             let connecting = self
                 .core
@@ -266,7 +297,15 @@ impl Client {
                 }
                 Err(error) => call_status(&error, Some(method)),
             };
-            let Some(pause) = repeats.next(&status, now(), times.deadline) else {
+            let pause = if self.waits_for_ready() {
+                repeats.next(u32::MAX, &status, now(), times.deadline)
+            } else if attempts.has_retried() {
+                self.pause(method, attempts, &status, times.deadline)
+            } else {
+                // Not to reach the server is no accident that a repeat could mend at once.
+                None
+            };
+            let Some(pause) = pause else {
                 return Err(status);
             };
             Box::pin(tokio::time::sleep(pause)).await;
@@ -293,7 +332,7 @@ impl Client {
         let own = self
             .options
             .timeout
-            .or_else(|| method.default_timeout())
+            .or_else(|| self.settings.policies.timeout(method))
             .unwrap_or(self.settings.timeout);
         let deadline = after(started, own);
         let given = ctx.and_then(CallContext::deadline);
