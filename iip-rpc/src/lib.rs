@@ -60,6 +60,7 @@ pub mod envelope;
 mod hello;
 pub mod metadata;
 pub mod method;
+mod overload;
 pub mod payload;
 mod policy;
 mod pushback;
