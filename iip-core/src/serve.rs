@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -233,7 +233,7 @@ impl Dispatcher {
             body: begun.body,
             peer: Arc::clone(&shared.peer),
             received_at: begun.received_at,
-            waited: now.saturating_duration_since(begun.received_at),
+            waited: waited(begun.received_at, now),
             cancel: cancel.clone(),
             streams: None,
         };
@@ -325,6 +325,16 @@ impl Dispatcher {
             None if policy == OnCancel::Abort => task.abort(),
             None => {}
         }
+    }
+}
+
+/// How long a request has waited for its turn. Most come in the batch that is handled, and have not.
+#[inline]
+fn waited(received_at: Instant, now: Instant) -> Duration {
+    if received_at == now {
+        Duration::ZERO
+    } else {
+        now.saturating_duration_since(received_at)
     }
 }
 

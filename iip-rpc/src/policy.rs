@@ -1,7 +1,7 @@
 //! What a program sets at run time for calls of its methods, in place of what their attributes say.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::method::{Concurrency, Hedge, MethodDescriptor, Priority};
 use crate::status::{Code, Execution, Status};
@@ -286,39 +286,83 @@ impl ServerPolicy {
         self.default = Some(timeout);
         self
     }
+}
 
-    /// The policy for one method.
-    pub(crate) fn of_method(mut self, timeout: Option<Duration>) -> Self {
-        self.default = timeout.or(self.default);
-        self
+/// When the calls of one method have to be over.
+#[derive(Debug)]
+pub(crate) struct Deadlines {
+    /// `None`: their callers alone say so, as mostly.
+    policy: Option<Box<ServerPolicy>>,
+}
+
+/// When a call has to be over, if ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    pub(crate) at: Option<Instant>,
+    /// Did its caller say so?
+    by_caller: bool,
+}
+
+impl Deadlines {
+    /// Those of a server and of a method that may have a time of its own for calls without one.
+    pub(crate) fn new(mut policy: ServerPolicy, timeout: Option<Duration>) -> Self {
+        policy.default = timeout.or(policy.default);
+        Self {
+            policy: (policy != ServerPolicy::new()).then(|| Box::new(policy)),
+        }
     }
 
-    /// How much time a call has from its arrival on, of which it has `waited` some; a refusal if that is too little.
+    /// The deadline of a call that was `received`, had `sent` much time left by then, and has `waited` since; a refusal if
+    /// it cannot make it.
     #[inline]
-    pub(crate) fn time(
+    pub(crate) fn of_call(
         &self,
         sent: Option<Duration>,
         waited: Duration,
-    ) -> Result<Option<Time>, Status> {
-        let own = sent.or(self.default);
-        let total = match (own, self.max) {
-            (Some(own), Some(max)) => Some(own.min(max)),
-            (own, max) => own.or(max),
+        received: Instant,
+    ) -> Result<Deadline, Status> {
+        let total = match (&self.policy, sent) {
+            (None, Some(sent)) if sent > waited => sent,
+            (None, None) => {
+                return Ok(Deadline {
+                    at: None,
+                    by_caller: true,
+                });
+            }
+            _ => return self.bounded(sent, waited, received),
         };
-        let Some(total) = total else {
-            return Ok(None);
-        };
-        let left = total.saturating_sub(waited);
-        if left.is_zero() || (left < self.min && sent.is_some()) {
-            return Err(self.too_late(left, waited));
-        }
-        Ok(Some(Time {
-            total,
-            by_caller: sent == Some(total),
-        }))
+        Ok(Deadline {
+            at: received.checked_add(total),
+            by_caller: true,
+        })
     }
 
     #[cold]
+    fn bounded(
+        &self,
+        sent: Option<Duration>,
+        waited: Duration,
+        received: Instant,
+    ) -> Result<Deadline, Status> {
+        let policy = self.policy.as_deref().copied().unwrap_or_default();
+        let own = sent.or(policy.default);
+        let total = match (own, policy.max) {
+            (Some(own), Some(max)) => Some(own.min(max)),
+            (own, max) => own.or(max),
+        };
+        let left = total.map(|total| total.saturating_sub(waited));
+        let too_little = |left: Duration| left.is_zero() || (left < policy.min && sent.is_some());
+        if let Some(left) = left.filter(|&left| too_little(left)) {
+            return Err(policy.too_late(left, waited));
+        }
+        Ok(Deadline {
+            at: total.and_then(|total| received.checked_add(total)),
+            by_caller: sent == total,
+        })
+    }
+}
+
+impl ServerPolicy {
     fn too_late(&self, left: Duration, waited: Duration) -> Status {
         let text = match (left.is_zero(), waited.is_zero()) {
             (true, true) => "no time was left when the call arrived".to_owned(),
@@ -326,7 +370,8 @@ impl ServerPolicy {
                 format!("its time was over after it had waited {waited:?} on the server")
             }
             (false, _) => format!(
-                "{left:?} were left when its turn came, and the server runs no call with less than {:?} (option min_timeout of its policy)",
+                "{left:?} were left when its turn came, and the server runs no call with less than {:?} (option min_timeout of \
+                 its policy)",
                 self.min
             ),
         };
@@ -334,13 +379,17 @@ impl ServerPolicy {
     }
 }
 
-/// How much time a call has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Time {
-    /// From its arrival on.
-    pub(crate) total: Duration,
-    /// Did its caller say so?
-    pub(crate) by_caller: bool,
+impl Deadline {
+    /// The handler was stopped.
+    #[cold]
+    pub(crate) fn over(self) -> Status {
+        Status::deadline_exceeded(if self.by_caller {
+            "the handler was stopped at the caller's deadline"
+        } else {
+            "the handler was stopped after the time that the server gives it (options max_timeout and default_timeout of its \
+             policy, or timeout of the method)"
+        })
+    }
 }
 
 #[cfg(test)]
@@ -420,45 +469,53 @@ mod tests {
 
     #[test]
     fn a_call_has_the_time_of_its_caller_within_the_bounds_of_the_server() {
-        let time = |total, by_caller| Ok(Some(Time { total, by_caller }));
+        let received = Instant::now();
+        let of_call = |policy, timeout, sent| {
+            let deadlines = Deadlines::new(policy, timeout);
+            let deadline = deadlines.of_call(sent, Duration::ZERO, received).unwrap();
+            (deadline.at.map(|at| at - received), deadline.by_caller)
+        };
         let open = ServerPolicy::new();
-        assert_eq!(open.time(Some(5 * MS), Duration::ZERO), time(5 * MS, true));
-        assert_eq!(open.time(None, 5 * MS), Ok(None));
+        assert_eq!(of_call(open, None, Some(5 * MS)), (Some(5 * MS), true));
+        assert_eq!(of_call(open, None, None), (None, true));
+        assert_eq!(of_call(open, Some(MS), None), (Some(MS), false));
+        assert_eq!(of_call(open, Some(MS), Some(5 * MS)), (Some(5 * MS), true));
         let bounded = open
             .min_timeout(2 * MS)
             .max_timeout(10 * MS)
             .default_timeout(4 * MS);
+        assert_eq!(of_call(bounded, None, Some(5 * MS)), (Some(5 * MS), true));
         assert_eq!(
-            bounded.time(Some(5 * MS), Duration::ZERO),
-            time(5 * MS, true)
+            of_call(bounded, None, Some(50 * MS)),
+            (Some(10 * MS), false)
         );
-        assert_eq!(
-            bounded.time(Some(50 * MS), Duration::ZERO),
-            time(10 * MS, false)
-        );
-        assert_eq!(bounded.time(None, Duration::ZERO), time(4 * MS, false));
-        assert_eq!(
-            bounded.of_method(Some(MS)).time(None, Duration::ZERO),
-            time(MS, false)
-        );
-        assert_eq!(
-            open.max_timeout(MS).time(None, Duration::ZERO),
-            time(MS, false)
-        );
+        assert_eq!(of_call(bounded, None, None), (Some(4 * MS), false));
+        assert_eq!(of_call(bounded, Some(MS), None), (Some(MS), false));
+        assert_eq!(of_call(open.max_timeout(MS), None, None), (Some(MS), false));
     }
 
     #[test]
     fn a_call_that_cannot_make_it_is_refused_and_what_it_waited_counts() {
-        let policy = ServerPolicy::new().min_timeout(2 * MS);
-        let refused = |sent, waited| {
-            let status = policy.time(Some(sent), waited).unwrap_err();
+        let refused = |policy, sent, waited| {
+            let deadlines = Deadlines::new(policy, None);
+            let status = deadlines
+                .of_call(Some(sent), waited, Instant::now())
+                .unwrap_err();
             assert_eq!(status.code(), Code::DeadlineExceeded);
             assert_eq!(status.execution(), Execution::NotExecuted);
             status.message().to_owned()
         };
-        assert!(refused(Duration::ZERO, Duration::ZERO).contains("no time was left"));
-        assert!(refused(5 * MS, 5 * MS).contains("waited 5ms"));
-        assert!(refused(5 * MS, 4 * MS).contains("option min_timeout"));
-        assert!(policy.time(Some(5 * MS), 3 * MS).is_ok());
+        let bounded = ServerPolicy::new().min_timeout(2 * MS);
+        for policy in [ServerPolicy::new(), bounded] {
+            assert!(refused(policy, Duration::ZERO, Duration::ZERO).contains("no time was left"));
+            assert!(refused(policy, 5 * MS, 5 * MS).contains("waited 5ms"));
+        }
+        assert!(refused(bounded, 5 * MS, 4 * MS).contains("option min_timeout"));
+        let deadlines = Deadlines::new(bounded, None);
+        assert!(
+            deadlines
+                .of_call(Some(5 * MS), 3 * MS, Instant::now())
+                .is_ok()
+        );
     }
 }

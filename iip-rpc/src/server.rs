@@ -29,7 +29,7 @@ use crate::metadata::Metadata;
 use crate::method::{Concurrency, MethodDescriptor, OnCancel};
 use crate::overload::{self, Admission, Full, Gate};
 use crate::payload::ByValue;
-use crate::policy::{MethodPolicy, ServerPolicy, Time};
+use crate::policy::{Deadline, Deadlines, MethodPolicy, ServerPolicy};
 use crate::raw::RawBody;
 use crate::status::{Execution, MethodError, Status};
 
@@ -71,7 +71,7 @@ impl Methods {
             service: Arc::clone(service),
             call,
             limits: self.limits,
-            policy: self.policy(method),
+            deadlines: self.deadlines(method),
             types: PhantomData,
         };
         self.add(method, unary);
@@ -94,14 +94,14 @@ impl Methods {
             method,
             service: Arc::clone(service),
             call,
-            policy: self.policy(method),
+            deadlines: self.deadlines(method),
         };
         self.add(method, raw);
     }
 
     /// How much time calls of a method have.
-    fn policy(&self, method: &MethodDescriptor) -> ServerPolicy {
-        self.policy.of_method(self.admission.timeout(method))
+    fn deadlines(&self, method: &MethodDescriptor) -> Deadlines {
+        Deadlines::new(self.policy, self.admission.timeout(method))
     }
 
     fn add(&mut self, method: &'static MethodDescriptor, unary: impl Run) {
@@ -237,7 +237,7 @@ struct Unary<S, A, T, E, F> {
     service: Arc<S>,
     call: F,
     limits: DecodeLimits,
-    policy: ServerPolicy,
+    deadlines: Deadlines,
     types: PhantomData<fn(A) -> Result<T, E>>,
 }
 
@@ -281,7 +281,7 @@ where
             let (head, body) = RequestHead::read(body).map_err(|error| error.request_status())?;
             (head.codec, head.remaining, head.metadata, body)
         };
-        let deadline = Deadline::new(self.policy.time(remaining, waited)?, received);
+        let deadline = self.deadlines.of_call(remaining, waited, received)?;
         let args = A::decode(self.method, codec, &body, &self.limits)
             .map_err(|error| error.request_status())?;
         drop(body);
@@ -301,32 +301,6 @@ where
             return Err(Status::resource_exhausted(text));
         }
         Ok(body)
-    }
-}
-
-/// When a call has to be over, if ever.
-#[derive(Clone, Copy)]
-struct Deadline {
-    at: Option<Instant>,
-    by_caller: bool,
-}
-
-impl Deadline {
-    fn new(time: Option<Time>, received: Instant) -> Self {
-        Self {
-            at: time.and_then(|time| received.checked_add(time.total)),
-            by_caller: time.is_some_and(|time| time.by_caller),
-        }
-    }
-
-    #[cold]
-    fn over(self) -> Status {
-        Status::deadline_exceeded(if self.by_caller {
-            "the handler was stopped at the caller's deadline"
-        } else {
-            "the handler was stopped after the time that the server gives it (options max_timeout and default_timeout of its \
-             policy, or timeout of the method)"
-        })
     }
 }
 
@@ -411,7 +385,7 @@ struct Raw<S, F> {
     method: &'static MethodDescriptor,
     service: Arc<S>,
     call: F,
-    policy: ServerPolicy,
+    deadlines: Deadlines,
 }
 
 impl<S, T, E, F, Fut> Run for Raw<S, F>
@@ -428,8 +402,10 @@ where
                 (self.method.cancel_policy() == OnCancel::Token).then(|| request.cancelled());
             let peer = Arc::clone(request.peer());
             let failed = |status: Status| HandlerError::new(status.message());
-            let time = self.policy.time(None, request.waited()).map_err(failed)?;
-            let deadline = Deadline::new(time, request.received_at());
+            let deadline = self
+                .deadlines
+                .of_call(None, request.waited(), request.received_at());
+            let deadline = deadline.map_err(failed)?;
             let ctx = CallContext::of_call(self.method, Metadata::new(), deadline.at, peer, cancel);
             let call = (self.call)(Arc::clone(&self.service), ctx.clone(), request.into_body());
             let call = pin!(ctx.scope(call));
