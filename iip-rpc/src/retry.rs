@@ -58,6 +58,11 @@ impl Attempts {
         self.retries > 0
     }
 
+    /// An attempt that is given up, or that has failed, may have run.
+    pub(crate) fn may_have_run(&mut self) {
+        self.may_have_run = true;
+    }
+
     /// What the failure of the last attempt means for the call as a whole: that it was not even sent says nothing of those
     /// before it.
     pub(crate) fn outcome(&self, status: Status) -> Status {

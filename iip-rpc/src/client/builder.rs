@@ -7,6 +7,7 @@ use iip_core::{ClientConfig, Limits};
 
 use super::Client;
 use super::failure::{call_status, config_status};
+use super::hedge::Hedging;
 use crate::budget::{Bucket, RetryBudget};
 use crate::codec::{CodecId, DecodeLimits};
 use crate::hello::announcement;
@@ -206,6 +207,7 @@ impl ClientBuilder {
             retry: self.retry,
             budget: Bucket::new(self.budget),
             policies: self.policies.clone(),
+            hedging: Hedging::default(),
             limits,
         })
     }
@@ -220,5 +222,6 @@ pub(super) struct Settings {
     pub(super) retry: RetryPolicy,
     pub(super) budget: Bucket,
     pub(super) policies: Policies,
+    pub(super) hedging: Hedging,
     pub(super) limits: DecodeLimits,
 }

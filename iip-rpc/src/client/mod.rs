@@ -4,6 +4,7 @@
 
 mod builder;
 mod failure;
+mod hedge;
 mod options;
 
 use std::sync::Arc;
@@ -26,7 +27,6 @@ use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
 use crate::hello::RpcPeer;
 use crate::metadata::Metadata;
 use crate::method::{Format, MethodDescriptor};
-#[cfg(doc)]
 use crate::policy::RetryPolicy;
 use crate::raw::RawBody;
 use crate::retry::{self, Attempts, Failure, Repeats, Rules};
@@ -162,9 +162,11 @@ impl Client {
                 Some(connection) => connection,
                 None => {
                     let connecting = self.wait_for_connection(method, &mut times, &mut attempts);
-                    let connection = connecting
-                        .await
-                        .map_err(|status| attempts.outcome(status))?;
+                    // In memory of its own: a call is rarely the one that waits, and its future stays small.
+                    let connection = match Box::pin(connecting).await {
+                        Ok(connection) => connection,
+                        Err(status) => return Err(attempts.outcome(status).into()),
+                    };
                     remaining = times.deadline.saturating_duration_since(times.connected);
                     connection
                 }
@@ -178,13 +180,21 @@ impl Client {
                 remaining,
             };
             let (call, kept) = iip_core::with_context(|cx| start(cx, attempt)).await?;
-            let status = match call.await {
-                Ok(answer) => match read(answer, times.started) {
-                    Ok(value) => return Ok(value),
-                    Err(Failure::Own(error)) => return Err(error),
-                    Err(Failure::Status(status)) => status,
-                },
-                Err(error) => call_status(&error, Some(method)),
+            let status = {
+                let answer = if kept && self.hedges(method) {
+                    // In memory of its own, too.
+                    Box::pin(self.hedged(method, call, &times, &mut attempts, &mut start)).await
+                } else {
+                    call.await
+                };
+                match answer {
+                    Ok(answer) => match read(answer, times.started) {
+                        Ok(value) => return Ok(value),
+                        Err(Failure::Own(error)) => return Err(error),
+                        Err(Failure::Status(status)) => status,
+                    },
+                    Err(error) => call_status(&error, Some(method)),
+                }
             };
             let pause = kept.then(|| self.pause(method, &mut attempts, &status, times.deadline));
             let Some(pause) = pause.flatten() else {
@@ -207,19 +217,19 @@ impl Client {
         status: &Status,
         deadline: Instant,
     ) -> Option<Duration> {
-        let Settings {
-            policies,
-            retry,
-            budget,
-            ..
-        } = &*self.settings;
+        self.note_pushback(status);
         let rules = Rules {
             max_repeats: self.max_repeats(),
-            idempotent: policies.is_idempotent(method),
-            policy: policies.retry(method).unwrap_or(*retry),
-            budget,
+            idempotent: self.settings.policies.is_idempotent(method),
+            policy: self.retry_policy(method),
+            budget: &self.settings.budget,
         };
         attempts.next(&rules, status, now(), deadline)
+    }
+
+    fn retry_policy(&self, method: &MethodDescriptor) -> RetryPolicy {
+        let own = self.settings.policies.retry(method);
+        own.unwrap_or(self.settings.retry)
     }
 
     /// How often a call that has not run is made again.
@@ -267,7 +277,7 @@ impl Client {
             Ok((call, true))
         };
         let read = |answer: Bytes, started| match PlainError::read(&answer)
-            .filter(|error| error.code < 0 || error.code > 100)
+            .filter(PlainError::is_in_band)
         {
             Some(error) => Err(Failure::Status(
                 error.into_status().with_phases(phases(started, None)),
@@ -289,8 +299,7 @@ impl Client {
             let connecting = self
                 .core
                 .wait_for_connection(times.connected, times.deadline);
-            // In memory of its own: a call is rarely the one that waits, and its future stays small.
-            let status = match Box::pin(connecting).await {
+            let status = match connecting.await {
                 Ok((connection, now)) => {
                     times.connected = now;
                     return Ok(connection);
@@ -308,7 +317,7 @@ impl Client {
             let Some(pause) = pause else {
                 return Err(status);
             };
-            Box::pin(tokio::time::sleep(pause)).await;
+            tokio::time::sleep(pause).await;
             times.connected = now();
         }
     }
