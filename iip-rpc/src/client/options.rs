@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::metadata::{Metadata, MetadataError};
 
-/// What the calls made through a client set for themselves, see [`Client::with_options`].
+/// What the calls made through a client set for themselves, see [`Client::with_options`](crate::Client::with_options).
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct CallOptions {
@@ -31,7 +31,7 @@ impl CallOptions {
     }
 
     /// Each call waits for a server that cannot be reached, until its deadline, or fails at once. It replaces the client's
-    /// default, see [`ClientBuilder::wait_for_ready`].
+    /// default, see [`ClientBuilder::wait_for_ready`](crate::ClientBuilder::wait_for_ready).
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = Some(wait);
         self
