@@ -399,6 +399,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     ) -> Result<bool, ConnectionError> {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
+        // Without a read, these are frames that have waited since the last one.
+        state.proto.timers().on_batch(self.has_read.then_some(now));
         let outcome = self.take_requests(&mut state.proto);
         self.note_read(&mut state, now);
         if self.events.is_empty() {

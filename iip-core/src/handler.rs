@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -182,6 +182,7 @@ pub struct Request {
     pub(crate) body: Bytes,
     pub(crate) peer: Arc<Peer>,
     pub(crate) received_at: Instant,
+    pub(crate) waited: Duration,
     pub(crate) cancel: Option<CancelToken>,
     /// For a handler that takes more than whole requests.
     pub(crate) streams: Option<Streams>,
@@ -235,6 +236,13 @@ impl Request {
     #[must_use]
     pub fn received_at(&self) -> Instant {
         self.received_at
+    }
+
+    /// How long it has waited for its turn since then: behind other requests of its channel, or of a connection that runs as
+    /// many calls as it may. Mostly zero.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// Waits until the caller has gone. Never, unless the handler's [`Handler::on_cancel`] is [`OnCancel::Token`].

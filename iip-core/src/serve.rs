@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -88,6 +88,8 @@ struct Begun {
     channel: ChannelId,
     path: Arc<RequestPath>,
     body: Bytes,
+    /// When it had arrived.
+    received_at: Instant,
     kind: Kind,
 }
 
@@ -134,12 +136,14 @@ impl Dispatcher {
                 channel,
                 path,
                 body,
+                received_at,
             } => {
                 let begun = Begun {
                     channel,
                     path,
                     body,
                     kind: Kind::Whole,
+                    received_at,
                 };
                 self.run_call(cx, shared, begun, now)
                     .map(|answer| (channel, answer))
@@ -155,6 +159,7 @@ impl Dispatcher {
                     path,
                     body: Bytes::new(),
                     kind: Kind::Parts,
+                    received_at: now,
                 };
                 self.run_call(cx, shared, begun, now)
                     .map(|answer| (channel, answer))
@@ -169,6 +174,7 @@ impl Dispatcher {
                     path,
                     body: Bytes::new(),
                     kind: Kind::Stream { is_busy },
+                    received_at: now,
                 };
                 self.run_call(cx, shared, begun, now)
                     .map(|answer| (channel, answer))
@@ -277,7 +283,8 @@ impl Dispatcher {
             path: begun.path,
             body: begun.body,
             peer: Arc::clone(&shared.peer),
-            received_at: now,
+            received_at: begun.received_at,
+            waited: waited(begun.received_at, now),
             cancel: cancel.clone(),
             streams: None,
         };
@@ -365,6 +372,16 @@ impl Dispatcher {
             None if policy == OnCancel::Abort => task.abort(),
             None => {}
         }
+    }
+}
+
+/// How long a request has waited for its turn. Most come in the batch that is handled, and have not.
+#[inline]
+fn waited(received_at: Instant, now: Instant) -> Duration {
+    if received_at == now {
+        Duration::ZERO
+    } else {
+        now.saturating_duration_since(received_at)
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::{
-    Attribute, Ident, LitStr, Meta, Path, Token,
+    Attribute, Ident, Lit, LitStr, Meta, Path, Token,
     ext::IdentExt,
     parse::{Parse, Parser},
     parse_quote,
@@ -12,6 +12,7 @@ use syn::{
 };
 
 use crate::errors::Errors;
+use crate::policy::{Concurrency, Hedge, Priority};
 
 /// What stands in `#[service(..)]`.
 #[derive(Default)]
@@ -41,6 +42,14 @@ pub(crate) struct MethodSettings {
     pub(crate) idempotent: bool,
     /// `on_cancel = "token"`: what happens to the handler when the caller goes away.
     pub(crate) on_cancel: Option<OnCancel>,
+    /// `hedge = "p95"`: when a call is made a second time; with the text, to point at.
+    pub(crate) hedge: Option<(Hedge, LitStr)>,
+    /// `priority = "low"`: which calls an overloaded server gives up first.
+    pub(crate) priority: Option<Priority>,
+    /// `max_concurrency = 100`: how many calls a server runs at a time.
+    pub(crate) max_concurrency: Option<Concurrency>,
+    /// `auth = "admin"`: what a caller must be, for the program's own checks.
+    pub(crate) auth: Option<LitStr>,
 }
 
 /// The values of `on_cancel`; the variants of the runtime's enum of the same name.
@@ -111,11 +120,22 @@ impl MethodSettings {
             "on_cancel" => {
                 self.on_cancel = setting.string("\"abort\"", errors).and_then(|text| on_cancel(&text, errors));
             }
+            "hedge" => {
+                let text = setting.string("\"20ms\"", errors);
+                self.hedge = text.and_then(|text| Some((Hedge::parse(&text, errors)?, text)));
+            }
+            "priority" => {
+                self.priority = setting.string("\"low\"", errors).and_then(|text| Priority::parse(&text, errors));
+            }
+            "max_concurrency" => {
+                self.max_concurrency = setting.literal("100", errors).and_then(|value| Concurrency::parse(&value, errors));
+            }
+            "auth" => self.auth = setting.string("\"admin\"", errors).filter(|text| is_requirement(text, errors)),
             other => errors.at(
                 &setting.key,
                 format!(
                     "unknown setting `{other}`: `#[rpc(..)]` takes `path`, `name`, `raw`, `json`, `timeout`, \
-                     `idempotent` and `on_cancel`"
+                     `idempotent`, `on_cancel`, `hedge`, `priority`, `max_concurrency` and `auth`"
                 ),
             ),
         }
@@ -253,6 +273,19 @@ impl Setting {
         string
     }
 
+    fn literal(&self, example: &str, errors: &mut Errors) -> Option<Lit> {
+        let value = self.value.clone().unwrap_or_default();
+        let literal = syn::parse2::<Lit>(value.clone()).ok();
+        if literal.is_none() {
+            let key = &self.key;
+            errors.at(
+                value_or(key, &value),
+                format!("`{key}` takes a value: write `{key} = {example}`"),
+            );
+        }
+        literal
+    }
+
     /// A path as it is, or in quotes as serde writes it.
     pub(crate) fn path(&self, errors: &mut Errors) -> Option<Path> {
         let value = self.value.clone().unwrap_or_default();
@@ -323,8 +356,19 @@ fn is_name(name: &LitStr, errors: &mut Errors) -> bool {
     good
 }
 
+fn is_requirement(text: &LitStr, errors: &mut Errors) -> bool {
+    let said = !text.value().trim().is_empty();
+    if !said {
+        errors.at(
+            text,
+            "write what a caller must be or have, or remove `auth`: \"admin\"",
+        );
+    }
+    said
+}
+
 /// `"500ms"`: a whole number and a unit.
-fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
+pub(crate) fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
     const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
     let value = text.value();
     let digits = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -351,10 +395,10 @@ fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
     match duration {
         Some(Duration::ZERO) => errors.at(
             text,
-            "a timeout of zero fails every call: write how long a call may take",
+            "a time of zero is none: write a longer one, such as \"500ms\"",
         ),
         Some(duration) if duration <= LONGEST => return Some(duration),
-        _ => errors.at(text, "write a timeout of at most a year"),
+        _ => errors.at(text, "write a time of at most a year"),
     }
     None
 }

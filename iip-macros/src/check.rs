@@ -416,6 +416,12 @@ fn attributes(method: &MethodDef<'_>, errors: &mut Errors) {
     if let (Some(_), Some(json)) = (&method.settings.raw, &method.settings.json) {
         errors.at(json, "remove `json` or `raw`: a body is one or the other");
     }
+    if let (Some((_, hedge)), false) = (&method.settings.hedge, method.settings.idempotent) {
+        errors.at(
+            hedge,
+            "add `idempotent`, or remove `hedge`: a hedged call may run twice",
+        );
+    }
 }
 
 fn result(method: &MethodDef<'_>, errors: &mut Errors) {

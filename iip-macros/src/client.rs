@@ -6,7 +6,7 @@ use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 
 use crate::{
-    attr::OnCancel,
+    attr::{MethodSettings, OnCancel},
     model::{Arg, Decoded, Kind, MethodDef, ServiceDef},
 };
 
@@ -121,15 +121,35 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     let requests = method.requests.as_ref();
     let requests = requests.map(|_| quote!(.streams_requests()));
     let replies = method.replies.as_ref().map(|_| quote!(.streams_replies()));
+    let policies = policies(&method.settings);
     quote! {
         #(#cfgs)*
         const #constant: &'static __rpc::MethodDescriptor =
-            &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*]) #raw #json #timeout #idempotent #on_cancel #requests #replies;
+            &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*]) #raw #json #timeout #idempotent #on_cancel
+                #policies #requests #replies;
     }
 }
 
+/// The settings that say how calls are treated, as calls on the descriptor.
+fn policies(settings: &MethodSettings) -> TokenStream {
+    let hedge = settings.hedge.as_ref().map(|(hedge, _)| {
+        let hedge = hedge.tokens();
+        quote!(.hedge(#hedge))
+    });
+    let priority = settings.priority.map(|priority| {
+        let priority = priority.tokens();
+        quote!(.priority(#priority))
+    });
+    let max_concurrency = settings.max_concurrency.map(|calls| {
+        let calls = calls.tokens();
+        quote!(.max_concurrency(#calls))
+    });
+    let auth = settings.auth.as_ref().map(|text| quote!(.auth(#text)));
+    quote!(#hedge #priority #max_concurrency #auth)
+}
+
 /// In the largest unit that is exact, for those who read expanded code.
-fn duration(duration: Duration) -> TokenStream {
+pub(crate) fn duration(duration: Duration) -> TokenStream {
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     if micros.is_multiple_of(1_000_000) {
         let seconds = micros / 1_000_000;

@@ -14,6 +14,7 @@ mod errors;
 mod fallback;
 mod method_error;
 mod model;
+mod policy;
 mod server;
 mod service_trait;
 #[cfg(test)]
@@ -77,8 +78,15 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// | `raw` | bodies are the bytes of the one argument and of the result as they are, without envelope |
 /// | `json` | bodies are plain JSON, without envelope |
 /// | `timeout = "500ms"` | how long a call may take where its caller does not say; units `us`, `ms`, `s`, `m`, `h` |
-/// | `idempotent` | running twice does no more than running once, so a call may be repeated |
+/// | `idempotent` | running twice does no more than running once, so a call that may have run is repeated |
 /// | `on_cancel = "abort"` | when the caller goes away, `"abort"` (the default) drops the handler, `"token"` tells it, `"run"` lets it end |
+/// | `hedge = "20ms"` | a call of an idempotent method without an answer is made a second time after this delay, or `"p95"`: once it has taken longer than 95 of 100 calls before |
+/// | `max_concurrency = 100` | how many calls a server runs at a time, or `"auto"`: it finds out; further ones are refused |
+/// | `priority = "low"` | which calls an overloaded server gives up first: `"low"`, then `"normal"` (the default), then `"high"` |
+/// | `auth = "admin"` | what a caller must be, for the program's own checks to read; nothing enforces it by itself |
+///
+/// `timeout`, `idempotent`, `hedge`, `max_concurrency` and `priority` can be set otherwise at run time, by a `MethodPolicy` of
+/// the client or the server.
 ///
 /// # Streams
 ///

@@ -79,6 +79,31 @@ fn a_unary_method_has_at_most_20_lines() {
 }
 
 #[test]
+fn the_policies_of_a_method_stand_in_its_descriptor() {
+    let text = expanded(
+        quote!(),
+        quote! {
+            trait Greeter {
+                #[rpc(idempotent, hedge = "20ms", priority = "low", max_concurrency = 8, auth = "admin")]
+                async fn hello(&self) -> Result<(), Status>;
+                #[rpc(idempotent, hedge = "p95", max_concurrency = "auto")]
+                async fn bye(&self) -> Result<(), Status>;
+            }
+        },
+    );
+    for setting in [
+        ".hedge(__rpc::Hedge::After(__rpc::Duration::from_millis(20u64)))",
+        ".priority(__rpc::Priority::Low)",
+        ".max_concurrency(__rpc::Concurrency::AtMost(8u32))",
+        ".auth(\"admin\")",
+        ".hedge(__rpc::Hedge::Percentile(95u8))",
+        ".max_concurrency(__rpc::Concurrency::Auto)",
+    ] {
+        assert!(text.contains(setting), "{setting} in {text}");
+    }
+}
+
+#[test]
 fn no_path_of_the_default_crate_is_left_where_another_is_given() {
     let service = quote!(
         trait Greeter<K> {
@@ -213,6 +238,7 @@ fn texts_of_mistakes_start_small_and_end_without_a_stop() {
         include_str!("check.rs"),
         include_str!("lib.rs"),
         include_str!("method_error.rs"),
+        include_str!("policy.rs"),
     ];
     // Every text that is handed to `Errors::at` in a literal: the second argument, on this line or on the next.
     let mut seen = 0;

@@ -16,8 +16,8 @@ pub use bytes::Bytes;
 
 pub use crate::payload::ByValue;
 pub use crate::{
-    CallContext, CallOptions, Client, MethodDescriptor, MethodError, Methods, OnCancel, Service,
-    Status, Streaming,
+    CallContext, CallOptions, Client, Concurrency, Hedge, MethodDescriptor, MethodError, Methods,
+    OnCancel, Priority, Service, Status, Streaming,
 };
 
 /// What a method of the `dyn`-compatible twin of a service returns.

@@ -400,6 +400,11 @@ impl PlainError {
             .filter(|error: &Self| error.code != 0)
     }
 
+    /// Is it an error of IIP itself, and not a status or a value of the method?
+    pub(crate) fn is_in_band(&self) -> bool {
+        self.code < 0 || self.code > 100
+    }
+
     /// The status it stands for.
     #[must_use]
     pub fn into_status(self) -> Status {

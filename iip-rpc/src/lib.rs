@@ -37,6 +37,9 @@
 //! |---|---|
 //! | call: timeouts, metadata, several connections | [`Client`], [`ClientBuilder`], [`CallOptions`] |
 //! | serve: several services, limits, shutdown | [`Server`], [`ServerBuilder`] |
+//! | repeat and hedge calls, and say which methods allow it | [`RetryPolicy`], [`RetryBudget`], [`Hedge`], [`MethodPolicy`] |
+//! | bound a server's load and the time of its calls | [`Concurrency`], [`Priority`], [`ServerPolicy`] |
+//! | tell clients when to come again | [`Status::with_retry_after`], [`Status::with_no_retry`] |
 //! | know who calls, until when, with which metadata | [`CallContext`] |
 //! | fail: codes, your own error types, may it have run? | [`Status`], [`MethodError`], [`Execution`] |
 //! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
@@ -53,6 +56,7 @@
 //! | `tls` | no | TLS by rustls, `tls` |
 
 pub mod arguments;
+mod budget;
 mod client;
 pub mod codec;
 mod context;
@@ -60,7 +64,10 @@ pub mod envelope;
 mod hello;
 pub mod metadata;
 pub mod method;
+mod overload;
 pub mod payload;
+mod policy;
+mod pushback;
 mod raw;
 mod retry;
 mod server;
@@ -70,11 +77,14 @@ mod streaming;
 #[doc(hidden)]
 pub mod __private;
 
+pub use self::budget::RetryBudget;
 pub use self::client::{CallOptions, Client, ClientBuilder, ReplyMetadata};
 pub use self::context::CallContext;
 pub use self::metadata::Metadata;
-pub use self::method::{MethodDescriptor, OnCancel};
+pub use self::method::{Concurrency, Hedge, MethodDescriptor, OnCancel, Priority};
 pub use self::payload::Payload;
+pub use self::policy::{MethodPolicy, RetryPolicy, ServerPolicy};
+pub use self::pushback::Pushback;
 pub use self::raw::RawBody;
 pub use self::server::{Methods, Server, ServerBuilder, Service, StreamAnswer, StreamCall};
 pub use self::status::{Code, Execution, MethodError, Phases, Status};

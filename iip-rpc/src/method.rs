@@ -20,6 +20,50 @@ pub enum OnCancel {
     RunToEnd,
 }
 
+/// When a call of an idempotent method that has no answer yet is made a second time; the first answer counts, and the
+/// other attempt is cancelled.
+///
+/// It trades a few more calls for a shorter wait behind the occasional slow one. Second attempts are paid from the client's
+/// [`RetryBudget`](crate::RetryBudget), so they stay few whatever the servers do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Hedge {
+    /// After this time.
+    After(Duration),
+    /// Once it has taken longer than so many of 100 calls of this method that the client made before: 95 hedges about
+    /// every twentieth call. From 1 to 99; others are taken for the nearest. The client looks at its last 256 calls, and does
+    /// not hedge before it has seen 32.
+    Percentile(u8),
+}
+
+/// Which calls a server gives up first when it has too much to do.
+///
+/// It decides nothing as long as there is room, and it is no order of execution: calls that were let in run side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[non_exhaustive]
+pub enum Priority {
+    /// Gives way first: is refused once three quarters of a limit that it shares with other methods are in use, that of
+    /// its service or of the server.
+    Low,
+    /// Is let in up to the limit. The default.
+    #[default]
+    Normal,
+    /// Is let in also beyond a limit that the server found by itself ([`Concurrency::Auto`]). A limit that somebody has set
+    /// holds for it too. For the few calls that must get through; a server full of them is not protected.
+    High,
+}
+
+/// How many calls may run at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Concurrency {
+    /// At most so many; 0 counts as 1.
+    AtMost(u32),
+    /// As many as can run without getting in each other's way: the server finds out by how long calls take. For methods that
+    /// compute, or that wait for something which gets slower with more calls; not for those that wait for an event.
+    Auto,
+}
+
 /// How the arguments and the result of a method lie in the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -60,11 +104,15 @@ pub struct MethodDescriptor {
     on_cancel: OnCancel,
     requests: bool,
     replies: bool,
+    hedge: Option<Hedge>,
+    priority: Priority,
+    max_concurrency: Option<Concurrency>,
+    auth: Option<&'static str>,
 }
 
 impl MethodDescriptor {
-    /// Describes a method with the default policies: enveloped, no timeout of its own, not idempotent, aborted on
-    /// cancellation.
+    /// Describes a method with the default policies: enveloped, no timeout of its own, not idempotent and not hedged, aborted
+    /// on cancellation, of normal priority, without a limit and a requirement of its own.
     ///
     /// `args` are the names of the arguments in their order; JSON uses them as keys.
     ///
@@ -89,6 +137,10 @@ impl MethodDescriptor {
             on_cancel: OnCancel::Abort,
             requests: false,
             replies: false,
+            hedge: None,
+            priority: Priority::Normal,
+            max_concurrency: None,
+            auth: None,
         }
     }
 
@@ -129,7 +181,8 @@ impl MethodDescriptor {
         self
     }
 
-    /// Running the method twice does no more than running it once: calls that may already have run can be repeated.
+    /// Running the method twice does no more than running it once: clients make a call again that may already have run, see
+    /// [`RetryPolicy`](crate::RetryPolicy).
     #[must_use]
     pub const fn idempotent(mut self) -> Self {
         self.idempotent = true;
@@ -140,6 +193,36 @@ impl MethodDescriptor {
     #[must_use]
     pub const fn on_cancel(mut self, on_cancel: OnCancel) -> Self {
         self.on_cancel = on_cancel;
+        self
+    }
+
+    /// When a call is made a second time. Only idempotent methods are hedged; for others it is not used. Unset by default.
+    #[must_use]
+    pub const fn hedge(mut self, hedge: Hedge) -> Self {
+        self.hedge = Some(hedge);
+        self
+    }
+
+    /// Which calls the server gives up first. [`Priority::Normal`] by default.
+    #[must_use]
+    pub const fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// How many calls of this method a server runs at a time; further ones are refused before they run. Unset by default:
+    /// then only the limits of the service, the server and the connection hold.
+    #[must_use]
+    pub const fn max_concurrency(mut self, calls: Concurrency) -> Self {
+        self.max_concurrency = Some(calls);
+        self
+    }
+
+    /// What a caller must be or have, in words that the program's own checks understand. Nothing here enforces it: whoever
+    /// checks reads it from [`CallContext::method`](crate::CallContext::method). Unset by default.
+    #[must_use]
+    pub const fn auth(mut self, requirement: &'static str) -> Self {
+        self.auth = Some(requirement);
         self
     }
 
@@ -218,6 +301,30 @@ impl MethodDescriptor {
     pub const fn cancel_policy(&self) -> OnCancel {
         self.on_cancel
     }
+
+    /// When a call is made a second time, if the attributes of the method say so.
+    #[must_use]
+    pub const fn hedge_policy(&self) -> Option<Hedge> {
+        self.hedge
+    }
+
+    /// Which calls the server gives up first.
+    #[must_use]
+    pub const fn call_priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// How many calls of this method a server runs at a time, if the attributes of the method say so.
+    #[must_use]
+    pub const fn concurrency(&self) -> Option<Concurrency> {
+        self.max_concurrency
+    }
+
+    /// What a caller must be or have, if the attributes of the method say so.
+    #[must_use]
+    pub const fn auth_requirement(&self) -> Option<&'static str> {
+        self.auth
+    }
 }
 
 /// `Service.method`, as it appears in errors and logs.
@@ -237,7 +344,11 @@ mod tests {
         .raw()
         .timeout(Duration::from_millis(500))
         .idempotent()
-        .on_cancel(OnCancel::RunToEnd);
+        .on_cancel(OnCancel::RunToEnd)
+        .hedge(Hedge::Percentile(95))
+        .priority(Priority::High)
+        .max_concurrency(Concurrency::AtMost(8))
+        .auth("admin");
 
     #[test]
     fn a_new_descriptor_has_the_default_policies() {
@@ -248,6 +359,10 @@ mod tests {
         assert_eq!(PLAIN.default_timeout(), None);
         assert!(!PLAIN.is_idempotent() && !PLAIN.is_raw() && !PLAIN.is_json());
         assert_eq!(PLAIN.cancel_policy(), OnCancel::Abort);
+        assert_eq!(PLAIN.hedge_policy(), None);
+        assert_eq!(PLAIN.call_priority(), Priority::Normal);
+        assert_eq!(PLAIN.concurrency(), None);
+        assert_eq!(PLAIN.auth_requirement(), None);
     }
 
     #[test]
@@ -256,6 +371,10 @@ mod tests {
         assert!(FULL.is_raw() && FULL.is_idempotent());
         assert_eq!(FULL.default_timeout(), Some(Duration::from_millis(500)));
         assert_eq!(FULL.cancel_policy(), OnCancel::RunToEnd);
+        assert_eq!(FULL.hedge_policy(), Some(Hedge::Percentile(95)));
+        assert_eq!(FULL.call_priority(), Priority::High);
+        assert_eq!(FULL.concurrency(), Some(Concurrency::AtMost(8)));
+        assert_eq!(FULL.auth_requirement(), Some("admin"));
         assert!(FULL.json().is_json());
     }
 }

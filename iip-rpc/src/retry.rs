@@ -1,11 +1,14 @@
-//! Calls that have not run are made again, within their time.
+//! Calls are made again within their time: those that have not run, and those that may run twice.
 
 use std::time::{Duration, Instant};
 
+use crate::budget::Bucket;
+use crate::policy::RetryPolicy;
+use crate::pushback::Pushback;
 use crate::status::{Code, Execution, MethodError, Status};
 
-/// Attempts after the first that a call has at most by default; one that waits until the server is ready has as many as its
-/// time allows.
+/// Attempts after the first that a call which has not run has at most by default; one that waits until the server is ready
+/// has as many as its time allows.
 pub(crate) const MAX_REPEATS: u32 = 5;
 
 /// The pause before the second repeat is at most this long, before each further one at most twice as long. The first repeat
@@ -40,32 +43,106 @@ impl<E: MethodError> Failure<E> {
     }
 }
 
-/// The repeats of one call.
-#[derive(Debug)]
-pub(crate) struct Repeats {
-    most: u32,
-    count: u32,
+/// What decides whether a failed call is made again.
+pub(crate) struct Rules<'a> {
+    /// How often a call is that has not run.
+    pub(crate) max_repeats: u32,
+    /// Whether a call is that may have run.
+    pub(crate) idempotent: bool,
+    pub(crate) policy: RetryPolicy,
+    pub(crate) budget: &'a Bucket,
 }
 
-impl Repeats {
-    pub(crate) fn new(most: u32) -> Self {
-        Self { most, count: 0 }
+/// How often one call was made again.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts {
+    repeats: Repeats,
+    retries: u16,
+    /// One of the attempts may have run.
+    may_have_run: bool,
+}
+
+impl Attempts {
+    /// Has one failed that was worth a retry?
+    pub(crate) fn has_retried(&self) -> bool {
+        self.retries > 0
+    }
+
+    /// An attempt that is given up, or that has failed, may have run.
+    pub(crate) fn may_have_run(&mut self) {
+        self.may_have_run = true;
+    }
+
+    /// What the failure of the last attempt means for the call as a whole: that it was not even sent says nothing of those
+    /// before it.
+    pub(crate) fn outcome(&self, status: Status) -> Status {
+        if self.may_have_run {
+            status.with_execution(Execution::MayHaveExecuted)
+        } else {
+            status
+        }
     }
 
     /// How long to wait before the call is made again; `None` if it is not.
     #[cold]
     pub(crate) fn next(
         &mut self,
+        rules: &Rules<'_>,
         status: &Status,
         now: Instant,
         deadline: Instant,
     ) -> Option<Duration> {
-        // A call that may have run is its caller's to judge, and one that was refused for anything but the server's absence
-        // would be refused again.
-        let may_repeat = status.execution() != Execution::MayHaveExecuted
-            && status.code() == Code::Unavailable
-            && self.count < self.most;
-        if !may_repeat {
+        let pushback = status.pushback();
+        if pushback.is_none() && Repeats::covers(status) {
+            return self.repeats.next(rules.max_repeats, status, now, deadline);
+        }
+        let policy = &rules.policy;
+        let after = match pushback {
+            Some(Pushback::Never) => return None,
+            Some(Pushback::After(pause)) => pause,
+            None if policy.covers(status.code()) => Duration::ZERO,
+            None => return None,
+        };
+        let may_retry = (rules.idempotent || status.execution().is_safe_to_repeat())
+            && u32::from(self.retries) + 1 < policy.attempts();
+        if !may_retry {
+            return None;
+        }
+        let jitter = policy.backoff(self.retries.into()).mul_f64(fastrand::f64());
+        let pause = after.saturating_add(jitter);
+        // The budget comes last: what is not done is not paid for.
+        if pause >= deadline.saturating_duration_since(now) || !rules.budget.withdraw() {
+            return None;
+        }
+        self.retries = self.retries.saturating_add(1);
+        self.may_have_run |= !status.execution().is_safe_to_repeat();
+        Some(pause)
+    }
+}
+
+/// How often a call was made again that has not run, for want of a connection or because the server goes away.
+#[derive(Debug, Default)]
+pub(crate) struct Repeats {
+    count: u32,
+}
+
+impl Repeats {
+    /// A call that may have run is its caller's to judge, and one that was refused for anything but the server's absence would
+    /// be refused again.
+    fn covers(status: &Status) -> bool {
+        status.execution() != Execution::MayHaveExecuted && status.code() == Code::Unavailable
+    }
+
+    /// How long to wait before the call is made again, `most` times at most; `None` if it is not.
+    #[cold]
+    pub(crate) fn next(
+        &mut self,
+        most: u32,
+        status: &Status,
+        now: Instant,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        if !Self::covers(status) || self.count >= most {
             return None;
         }
         let most = match self.count {
@@ -83,65 +160,152 @@ impl Repeats {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::RetryBudget;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const MS: Duration = Duration::from_millis(1);
 
     fn refused() -> Status {
         Status::unavailable("server is shutting down").with_execution(Execution::NotExecuted)
     }
 
-    #[test]
-    fn a_call_that_has_not_run_is_made_again_at_once_and_then_after_growing_pauses() {
-        let now = Instant::now();
-        let mut repeats = Repeats::new(MAX_REPEATS);
-        let mut next = || repeats.next(&refused(), now, now + SECOND);
-        assert_eq!(next(), Some(Duration::ZERO));
-        for most in [10, 20, 40, 80] {
-            let pause = next().expect("five repeats");
-            assert!(
-                pause <= Duration::from_millis(most),
-                "{pause:?} of {most} ms"
-            );
+    /// May have run.
+    fn lost() -> Status {
+        Status::unavailable("the connection was lost")
+    }
+
+    fn bucket(tokens: u32) -> Bucket {
+        Bucket::new(RetryBudget::new().max_tokens(tokens).token_ratio(0.0))
+    }
+
+    fn rules(idempotent: bool, budget: &Bucket) -> Rules<'_> {
+        Rules {
+            max_repeats: MAX_REPEATS,
+            idempotent,
+            policy: RetryPolicy::new(),
+            budget,
         }
-        assert_eq!(next(), None, "no more than five");
+    }
+
+    /// The pauses of a call that fails with `status` again and again.
+    fn pauses(rules: &Rules<'_>, status: &Status) -> Vec<Duration> {
+        let now = Instant::now();
+        let mut attempts = Attempts::default();
+        std::iter::from_fn(|| attempts.next(rules, status, now, now + SECOND)).collect()
     }
 
     #[test]
-    fn a_call_that_may_have_run_is_not_made_again() {
-        let now = Instant::now();
-        let lost = Status::unavailable("the connection was lost");
-        assert_eq!(lost.execution(), Execution::MayHaveExecuted);
-        let next = Repeats::new(u32::MAX).next(&lost, now, now + SECOND);
-        assert_eq!(next, None);
+    fn a_call_that_has_not_run_is_made_again_at_once_and_then_after_growing_pauses() {
+        let budget = bucket(0);
+        let pauses = pauses(&rules(false, &budget), &refused());
+        assert_eq!(pauses.len(), 5, "no more than five, and none is paid for");
+        assert_eq!(pauses[0], Duration::ZERO);
+        for (pause, most) in pauses[1..].iter().zip([10, 20, 40, 80]) {
+            assert!(*pause <= most * MS, "{pause:?} of {most} ms");
+        }
+    }
+
+    #[test]
+    fn a_call_that_may_have_run_is_not_made_again_unless_its_method_is_idempotent() {
+        assert_eq!(lost().execution(), Execution::MayHaveExecuted);
+        let budget = bucket(10);
+        assert_eq!(pauses(&rules(false, &budget), &lost()), []);
+        let pauses = pauses(&rules(true, &budget), &lost());
+        assert_eq!(pauses.len(), 2, "three attempts");
+        for (pause, most) in pauses.iter().zip([20, 40]) {
+            assert!(*pause <= most * MS, "{pause:?} of {most} ms");
+        }
     }
 
     #[test]
     fn a_call_that_was_refused_for_another_reason_is_not_made_again() {
-        let now = Instant::now();
+        let budget = bucket(10);
         for status in [
             Status::resource_exhausted("too many calls"),
             Status::unimplemented("no such method"),
             Status::invalid_argument("bad"),
         ] {
             let status = status.with_execution(Execution::NotExecuted);
-            let next = Repeats::new(u32::MAX).next(&status, now, now + SECOND);
-            assert_eq!(next, None, "{status}");
+            assert_eq!(pauses(&rules(true, &budget), &status), [], "{status}");
         }
+    }
+
+    #[test]
+    fn a_code_of_the_policy_is_worth_another_attempt() {
+        let budget = bucket(10);
+        let mut rules = rules(true, &budget);
+        rules.policy = rules.policy.retryable_codes([Code::Aborted]);
+        assert_eq!(pauses(&rules, &Status::aborted("a race")).len(), 2);
+        assert_eq!(pauses(&rules, &lost()), []);
+    }
+
+    #[test]
+    fn a_server_that_says_when_is_asked_again_then_and_not_sooner() {
+        let budget = bucket(10);
+        let busy = Status::resource_exhausted("busy").with_retry_after(300 * MS);
+        let not_run = busy.clone().with_execution(Execution::NotExecuted);
+        for (idempotent, status) in [(true, &busy), (false, &not_run)] {
+            let pauses = pauses(&rules(idempotent, &budget), status);
+            assert_eq!(pauses.len(), 2);
+            for pause in pauses {
+                assert!((300 * MS..=340 * MS).contains(&pause), "{pause:?}");
+            }
+        }
+        assert_eq!(pauses(&rules(false, &budget), &busy), [], "it may have run");
+    }
+
+    #[test]
+    fn a_server_that_says_no_is_not_asked_again() {
+        let budget = bucket(10);
+        for status in [refused(), lost()] {
+            assert_eq!(pauses(&rules(true, &budget), &status.with_no_retry()), []);
+        }
+    }
+
+    #[test]
+    fn a_refusal_with_a_pause_is_paid_for_though_the_call_has_not_run() {
+        let budget = bucket(1);
+        let status = refused().with_retry_after(MS);
+        assert_eq!(pauses(&rules(false, &budget), &status).len(), 1);
+        assert_eq!(pauses(&rules(false, &budget), &status).len(), 0);
+    }
+
+    #[test]
+    fn retries_end_with_the_budget_and_one_that_comes_too_late_is_not_paid_for() {
+        let budget = bucket(1);
+        let (now, rules) = (Instant::now(), rules(true, &budget));
+        let late = lost().with_retry_after(SECOND);
+        let next = |status: &Status| Attempts::default().next(&rules, status, now, now + SECOND);
+        assert_eq!(next(&late), None);
+        assert!(next(&lost()).is_some());
+        assert_eq!(next(&lost()), None, "the budget is used up");
+    }
+
+    #[test]
+    fn a_call_of_which_one_attempt_may_have_run_may_have_run() {
+        let budget = bucket(10);
+        let (now, rules) = (Instant::now(), rules(true, &budget));
+        let not_sent = || refused().with_execution(Execution::NotSent);
+        let outcome = |first: Status| {
+            let mut attempts = Attempts::default();
+            assert!(attempts.next(&rules, &first, now, now + SECOND).is_some());
+            attempts.outcome(not_sent()).execution()
+        };
+        assert_eq!(outcome(lost()), Execution::MayHaveExecuted);
+        assert_eq!(outcome(refused()), Execution::NotSent);
+        assert_eq!(outcome(refused().with_retry_after(MS)), Execution::NotSent);
     }
 
     #[test]
     fn no_pause_outlasts_the_deadline() {
         let now = Instant::now();
-        let mut repeats = Repeats {
-            most: u32::MAX,
-            count: 40,
-        };
+        let mut repeats = Repeats { count: 40 };
         for _ in 0..1000 {
-            let deadline = now + Duration::from_millis(3);
-            if let Some(pause) = repeats.next(&refused(), now, deadline) {
+            let deadline = now + 3 * MS;
+            if let Some(pause) = repeats.next(u32::MAX, &refused(), now, deadline) {
                 assert!(now + pause < deadline);
             }
         }
-        assert_eq!(repeats.next(&refused(), now, now), None);
+        assert_eq!(repeats.next(u32::MAX, &refused(), now, now), None);
     }
 }

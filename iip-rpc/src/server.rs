@@ -17,10 +17,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use iip_core::transport::MemoryConnector;
 use iip_core::{
-    Body, Handler, HandlerError, HandlerFuture, Limits, Refusal, Request, Response, ServerConfig,
+    Body, Handler, HandlerError, HandlerFuture, Intake, Limits, Refusal, Request, Response,
+    ServerConfig,
 };
 use serde::Serialize;
 
+use self::streaming::StreamMethod;
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
 use crate::client::MAX_MESSAGE_BYTES;
@@ -29,8 +31,10 @@ use crate::context::{CallContext, now};
 use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
 use crate::hello::announcement;
 use crate::metadata::Metadata;
-use crate::method::{MethodDescriptor, OnCancel};
+use crate::method::{Concurrency, MethodDescriptor, OnCancel};
+use crate::overload::{self, Admission, Full, Gate};
 use crate::payload::ByValue;
+use crate::policy::{Deadline, Deadlines, MethodPolicy, ServerPolicy};
 use crate::raw::RawBody;
 use crate::status::{Execution, MethodError, Status};
 
@@ -48,6 +52,8 @@ pub trait Service {
 pub struct Methods {
     handlers: Vec<(&'static str, Arc<dyn Handler>)>,
     limits: DecodeLimits,
+    policy: ServerPolicy,
+    admission: Admission,
 }
 
 impl Methods {
@@ -70,15 +76,10 @@ impl Methods {
             service: Arc::clone(service),
             call,
             limits: self.limits,
+            deadlines: self.deadlines(method),
             types: PhantomData,
         };
-        self.handlers.push((
-            method.path(),
-            Arc::new(Method {
-                unary: Arc::new(unary),
-                method,
-            }),
-        ));
+        self.add(method, unary);
     }
 
     /// Registers a method with a stream of messages in one direction or both: `call` runs for each of its calls, reads and
@@ -94,8 +95,15 @@ impl Methods {
         F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = StreamAnswer> + Send + 'static,
     {
-        let handler = streaming::handler(method, Arc::clone(service), call, self.limits);
-        self.handlers.push((method.path(), handler));
+        let method_with_streams = StreamMethod {
+            method,
+            service: Arc::clone(service),
+            call,
+            limits: self.limits,
+            deadlines: self.deadlines(method),
+            args: PhantomData,
+        };
+        self.add(method, method_with_streams);
     }
 
     /// Registers a method bound to raw bytes.
@@ -115,14 +123,24 @@ impl Methods {
             method,
             service: Arc::clone(service),
             call,
+            deadlines: self.deadlines(method),
         };
-        self.handlers.push((
-            method.path(),
-            Arc::new(Method {
-                unary: Arc::new(raw),
-                method,
-            }),
-        ));
+        self.add(method, raw);
+    }
+
+    /// How much time calls of a method have.
+    fn deadlines(&self, method: &MethodDescriptor) -> Deadlines {
+        Deadlines::new(self.policy, self.admission.timeout(method))
+    }
+
+    fn add(&mut self, method: &'static MethodDescriptor, unary: impl Run) {
+        let gate = self.admission.gate(method);
+        let method = Method {
+            unary: Arc::new(unary),
+            method,
+            gate,
+        };
+        self.handlers.push((method.method.path(), Arc::new(method)));
     }
 }
 
@@ -136,6 +154,9 @@ impl fmt::Debug for Methods {
 
 /// How one call is run.
 trait Run: Send + Sync + 'static {
+    /// How it takes requests.
+    const INTAKE: Intake = Intake::Whole;
+
     fn run(self: Arc<Self>, request: Request) -> HandlerFuture;
 }
 
@@ -143,15 +164,53 @@ trait Run: Send + Sync + 'static {
 struct Method<U> {
     unary: Arc<U>,
     method: &'static MethodDescriptor,
+    /// What calls have to pass; most methods have no limit.
+    gate: Option<Arc<Gate>>,
+}
+
+impl<U: Run> Method<U> {
+    /// Runs a call if there is room for it.
+    #[cold]
+    fn admit(&self, gate: &Arc<Gate>, request: Request) -> HandlerFuture {
+        let permit = match gate.enter() {
+            Ok(permit) => permit,
+            Err(full) => {
+                let answer = self.too_many(full, request.body());
+                return Box::pin(std::future::ready(Ok(answer.into())));
+            }
+        };
+        let call = Arc::clone(&self.unary).run(request);
+        Box::pin(async move {
+            let answer = call.await;
+            permit.end();
+            answer
+        })
+    }
+
+    /// The arguments are not looked at.
+    fn too_many(&self, full: Full, body: &Bytes) -> Body {
+        refused(&full.status(), body, self.method.is_raw())
+    }
 }
 
 impl<U: Run> Handler for Method<U> {
     fn call(&self, request: Request) -> HandlerFuture {
-        Arc::clone(&self.unary).run(request)
+        match &self.gate {
+            None => Arc::clone(&self.unary).run(request),
+            Some(gate) => self.admit(gate, request),
+        }
     }
 
     fn on_cancel(&self) -> iip_core::OnCancel {
-        core_policy(self.method)
+        match self.method.cancel_policy() {
+            OnCancel::Abort => iip_core::OnCancel::Abort,
+            OnCancel::Token => iip_core::OnCancel::Token,
+            OnCancel::RunToEnd => iip_core::OnCancel::RunToEnd,
+        }
+    }
+
+    fn intake(&self) -> Intake {
+        U::INTAKE
     }
 
     fn refuse(&self, refusal: &Refusal, body: &Bytes) -> Body {
@@ -171,28 +230,24 @@ impl<U: Run> Handler for Method<U> {
     }
 }
 
-/// What the core does with calls of a method whose callers have gone.
-fn core_policy(method: &MethodDescriptor) -> iip_core::OnCancel {
-    match method.cancel_policy() {
-        OnCancel::Abort => iip_core::OnCancel::Abort,
-        OnCancel::Token => iip_core::OnCancel::Token,
-        OnCancel::RunToEnd => iip_core::OnCancel::RunToEnd,
-    }
+fn refuse(refusal: &Refusal, body: &Bytes, raw: bool) -> Body {
+    let text = refusal.to_string();
+    let status = match refusal {
+        Refusal::ShuttingDown => Status::unavailable(text),
+        Refusal::NoStream => Status::unimplemented(text),
+        Refusal::Overloaded { .. } => overload::overloaded(text),
+        _ => Status::resource_exhausted(text),
+    };
+    refused(&status.with_execution(Execution::NotExecuted), body, raw)
 }
 
-fn refuse(refusal: &Refusal, body: &Bytes, raw: bool) -> Body {
+/// The answer to a request that is not run.
+fn refused(status: &Status, body: &Bytes, raw: bool) -> Body {
     if raw {
-        return format!("{{\"code\":-1,\"message\":\"handler fail:{refusal}\"}}").into();
+        let text = status.message();
+        return format!("{{\"code\":-1,\"message\":\"handler fail:{text}\"}}").into();
     }
-    let status = match refusal {
-        Refusal::ShuttingDown => Status::unavailable(refusal.to_string()),
-        Refusal::NoStream => Status::unimplemented(refusal.to_string()),
-        _ => Status::resource_exhausted(refusal.to_string()),
-    };
-    answer_status(
-        &status.with_execution(Execution::NotExecuted),
-        is_plain(body),
-    )
+    answer_status(status, is_plain(body))
 }
 
 /// Does the caller speak plain JSON? One whose request was skipped is taken for a typed one.
@@ -219,6 +274,7 @@ struct Unary<S, A, T, E, F> {
     service: Arc<S>,
     call: F,
     limits: DecodeLimits,
+    deadlines: Deadlines,
     types: PhantomData<fn(A) -> Result<T, E>>,
 }
 
@@ -252,7 +308,7 @@ where
 {
     /// Decodes, runs the method within its deadline, encodes. A status is what never reached the method, or ended it.
     async fn answer(&self, request: Request, plain: bool) -> Result<Body, Status> {
-        let received = request.received_at();
+        let (received, waited) = (request.received_at(), request.waited());
         let cancel = (self.method.cancel_policy() == OnCancel::Token).then(|| request.cancelled());
         let peer = Arc::clone(request.peer());
         let body = request.into_body();
@@ -262,21 +318,17 @@ where
             let (head, body) = RequestHead::read(body).map_err(|error| error.request_status())?;
             (head.codec, head.remaining, head.metadata, body)
         };
+        let deadline = self.deadlines.of_call(remaining, waited, received)?;
         let args = A::decode(self.method, codec, &body, &self.limits)
             .map_err(|error| error.request_status())?;
         drop(body);
-        if remaining.is_some_and(|remaining| remaining.is_zero()) {
-            let status = Status::deadline_exceeded("no time was left when the call arrived");
-            return Err(status.with_execution(Execution::NotExecuted));
-        }
-        let deadline = remaining.and_then(|remaining| received.checked_add(remaining));
-        let ctx = CallContext::of_call(self.method, metadata, deadline, peer, cancel);
+        let ctx = CallContext::of_call(self.method, metadata, deadline.at, peer, cancel);
         let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args);
         let mut call = pin!(ctx.scoped(call));
-        let (result, waited) = within(call.as_mut(), deadline, self.method.cancel_policy()).await?;
+        let (result, paused) = within(call.as_mut(), deadline, self.method.cancel_policy()).await?;
         let ctx = call.take_value();
         let metadata = ctx.map_or_else(Metadata::new, |ctx| ctx.take_reply_metadata());
-        let timing = waited.then(|| timing(received));
+        let timing = paused.then(|| timing(received, waited));
         let body = encode_result(codec, result, timing, &metadata, plain)?;
         let (size, limit) = (body.len(), self.limits.message_bytes());
         if size > limit {
@@ -292,7 +344,7 @@ where
 /// Runs a call until its deadline, if the deadline ends it. Tells whether the call had to wait.
 async fn within<Fut: Future>(
     mut call: Pin<&mut Fut>,
-    deadline: Option<Instant>,
+    deadline: Deadline,
     policy: OnCancel,
 ) -> Result<(Fut::Output, bool), Status> {
     // Most calls are ready at once, and then a timer would be wasted on them.
@@ -310,21 +362,19 @@ async fn within<Fut: Future>(
         }
     })
     .await;
-    match deadline.filter(|_| policy == OnCancel::Abort) {
+    match deadline.at.filter(|_| policy == OnCancel::Abort) {
         None => Ok((call.await, true)),
-        Some(deadline) => match tokio::time::timeout_at(deadline.into(), call).await {
+        Some(at) => match tokio::time::timeout_at(at.into(), call).await {
             Ok(result) => Ok((result, true)),
-            Err(_) => Err(Status::deadline_exceeded(
-                "the handler was stopped at the caller's deadline",
-            )),
+            Err(_) => Err(deadline.over()),
         },
     }
 }
 
-fn timing(received: Instant) -> ServerTiming {
+fn timing(received: Instant, waited: Duration) -> ServerTiming {
     ServerTiming {
-        queue: Duration::ZERO,
-        handler: now().saturating_duration_since(received),
+        queue: waited,
+        handler: now().saturating_duration_since(received + waited),
     }
 }
 
@@ -372,6 +422,7 @@ struct Raw<S, F> {
     method: &'static MethodDescriptor,
     service: Arc<S>,
     call: F,
+    deadlines: Deadlines,
 }
 
 impl<S, T, E, F, Fut> Run for Raw<S, F>
@@ -387,9 +438,16 @@ where
             let cancel =
                 (self.method.cancel_policy() == OnCancel::Token).then(|| request.cancelled());
             let peer = Arc::clone(request.peer());
-            let ctx = CallContext::of_call(self.method, Metadata::new(), None, peer, cancel);
+            let failed = |status: Status| HandlerError::new(status.message());
+            let deadline = self
+                .deadlines
+                .of_call(None, request.waited(), request.received_at());
+            let deadline = deadline.map_err(failed)?;
+            let ctx = CallContext::of_call(self.method, Metadata::new(), deadline.at, peer, cancel);
             let call = (self.call)(Arc::clone(&self.service), ctx.clone(), request.into_body());
-            match ctx.scope(call).await {
+            let call = pin!(ctx.scope(call));
+            let run = within(call, deadline, self.method.cancel_policy()).await;
+            match run.map_err(failed)?.0 {
                 Ok(data) => Ok(Response::from(data.into_body())),
                 Err(error) => Err(HandlerError::new(match error.as_status() {
                     Some(status) => status.message().to_owned(),
@@ -429,6 +487,8 @@ impl Handler for NoMethod {
 pub struct ServerBuilder {
     core: ServerConfig,
     limits: Limits,
+    policy: ServerPolicy,
+    admission: Admission,
     services: Vec<Register>,
 }
 
@@ -499,6 +559,39 @@ impl ServerBuilder {
         self
     }
 
+    /// Calls of all methods that run at a time, on all connections, or [`Concurrency::Auto`]: the server finds out how many
+    /// it can do. Default: no limit beside [`max_running_calls`](Self::max_running_calls) and those of the connections.
+    ///
+    /// Further calls are refused as RESOURCE_EXHAUSTED before their arguments are looked at, not executed, with a hint to
+    /// come again after 100 ms; clients do so by themselves, see [`RetryPolicy`](crate::RetryPolicy). Which calls are refused
+    /// first is a matter of their [`Priority`](crate::Priority). What the connection answers itself (`/sys/` paths), and
+    /// handlers of [`route`](Self::route), are not counted and never refused here.
+    pub fn max_concurrency(mut self, calls: Concurrency) -> Self {
+        self.admission.set_server(calls);
+        self
+    }
+
+    /// Calls of all methods of one service that run at a time; `service` is the name of its trait. Default: no limit.
+    /// Further calls are refused, as by [`max_concurrency`](Self::max_concurrency). A name that no service has makes
+    /// [`bind`](Self::bind) fail.
+    pub fn service_max_concurrency(mut self, service: &str, calls: Concurrency) -> Self {
+        self.admission.set_service(service, calls);
+        self
+    }
+
+    /// How calls of the method with this path are served, such as `/greeter/hello`, in place of what its attributes say. The
+    /// last one set for a path holds. A path that no method of a service has makes [`bind`](Self::bind) fail.
+    pub fn method_policy(mut self, path: &str, policy: MethodPolicy) -> Self {
+        self.admission.set_method(path, policy);
+        self
+    }
+
+    /// How much time calls have, whatever their callers say. Default: what the callers say.
+    pub fn policy(mut self, policy: ServerPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
     /// Speaks TLS, and nothing else. Default: plain.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: iip_core::tls::ServerTls) -> Self {
@@ -517,7 +610,7 @@ impl ServerBuilder {
     /// When dropped before it is ready, nothing listens.
     pub async fn bind(self, target: impl AsRef<str>) -> io::Result<Server> {
         Ok(Server {
-            core: self.core().bind(target).await?,
+            core: self.core()?.bind(target).await?,
         })
     }
 
@@ -528,7 +621,7 @@ impl ServerBuilder {
     /// The configuration cannot work.
     pub fn listen_on(self, listener: tokio::net::TcpListener) -> io::Result<Server> {
         Ok(Server {
-            core: self.core().listen_on(listener)?,
+            core: self.core()?.listen_on(listener)?,
         })
     }
 
@@ -538,30 +631,33 @@ impl ServerBuilder {
     ///
     /// The configuration cannot work.
     pub fn in_memory(self) -> io::Result<(Server, MemoryConnector)> {
-        let (core, connector) = self.core().in_memory()?;
+        let (core, connector) = self.core()?.in_memory()?;
         Ok((Server { core }, connector))
     }
 
-    fn core(self) -> ServerConfig {
+    fn core(self) -> io::Result<ServerConfig> {
         let limits = DecodeLimits::new().max_message_bytes(self.limits.message_bytes());
         let mut methods = Methods {
             handlers: Vec::new(),
             limits,
+            policy: self.policy,
+            admission: self.admission,
         };
         for Register(register) in self.services {
             register(&mut methods);
+        }
+        if let Some(problem) = methods.admission.problem() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
         let core = self
             .core
             .limits(self.limits)
             .announce(announcement())
             .fallback(NoMethod);
-        methods
-            .handlers
-            .into_iter()
-            .fold(core, |core, (path, handler)| {
-                core.route_shared(path, handler)
-            })
+        let handlers = methods.handlers.into_iter();
+        Ok(handlers.fold(core, |core, (path, handler)| {
+            core.route_shared(path, handler)
+        }))
     }
 }
 
@@ -577,6 +673,8 @@ impl Server {
         ServerBuilder {
             core: iip_core::Server::builder(),
             limits: Limits::default().max_message_bytes(MAX_MESSAGE_BYTES),
+            policy: ServerPolicy::new(),
+            admission: Admission::default(),
             services: Vec::new(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
@@ -65,6 +66,7 @@ impl Assembly {
 pub(crate) struct WaitingRequest {
     pub(crate) path: Bytes,
     pub(crate) body: Bytes,
+    pub(crate) received_at: Instant,
 }
 
 /// What a call sends and takes.

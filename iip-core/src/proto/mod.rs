@@ -62,6 +62,8 @@ pub(crate) enum Event {
         channel: ChannelId,
         path: Arc<RequestPath>,
         body: Bytes,
+        /// When it had arrived; it may have waited since.
+        received_at: Instant,
     },
     /// Server: a request in several frames whose turn it is has begun. `stream_request` makes its parts visible;
     /// otherwise it comes as `Request` when it is complete.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -35,7 +36,7 @@ impl Connection {
             self.forget_channels();
         }
         if status == FrameStatus::RequestOnly {
-            if body.len() > self.limits.message_bytes() {
+            if body.len() > self.limits.message_bytes() && !is_hello(path, &body) {
                 self.on_too_large(id, path, body.len());
             } else {
                 self.on_request(id, path, body);
@@ -128,7 +129,8 @@ impl Connection {
         let channel = self.channels.get_or_insert(id);
         let first = channel.open.is_none() && channel.waiting.is_empty();
         if first && !busy {
-            self.show(id, body);
+            let received_at = self.timers.batch();
+            self.show(id, body, received_at);
             return;
         }
         self.wait(id, path, body);
@@ -153,6 +155,7 @@ impl Connection {
         let request = WaitingRequest {
             path: detach(path.clone()),
             body: detach(body),
+            received_at: self.timers.batch(),
         };
         self.buffered += request.cost();
         self.channels.get_or_insert(id).waiting.push_back(request);
@@ -193,7 +196,7 @@ impl Connection {
     /// Shows a request with the path read last to the layer above, or answers it here if its path is the protocol's own.
     /// `true` if it was shown and its channel waits for the answer.
     #[inline]
-    fn show(&mut self, id: ChannelId, body: Bytes) -> bool {
+    fn show(&mut self, id: ChannelId, body: Bytes, received_at: Instant) -> bool {
         if self.last_path.kind != PathKind::Handlers {
             self.answer_here(id, &body);
             return false;
@@ -203,6 +206,7 @@ impl Connection {
             channel: id,
             path,
             body,
+            received_at,
         });
         true
     }
@@ -396,12 +400,16 @@ impl Connection {
                 return;
             };
             self.buffered -= request.cost();
-            let WaitingRequest { path, body } = request;
+            let WaitingRequest {
+                path,
+                body,
+                received_at,
+            } = request;
             self.read_path(&path);
             let shown = if body.is_empty() {
                 self.show_too_large(id, self.limits.message_bytes())
             } else {
-                self.show(id, body)
+                self.show(id, body, received_at)
             };
             if shown {
                 return;
@@ -486,6 +494,12 @@ fn split_path(raw: &Bytes) -> (Bytes, Bytes) {
         Cow::Owned(label) => Bytes::from(label),
     };
     (label, raw.slice_ref(parsed.query))
+}
+
+/// Is this a hello? The limit is on the callers' messages.
+#[cold]
+fn is_hello(path: &[u8], body: &[u8]) -> bool {
+    body.len() <= control::MAX_HELLO_BYTES && path == control::HELLO.as_bytes()
 }
 
 fn is_reserved(label: &[u8]) -> bool {

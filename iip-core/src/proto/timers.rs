@@ -78,6 +78,7 @@ pub(crate) struct Timers {
     /// Since when output waits without a pause.
     output_since: Option<Instant>,
     over_budget_since: Option<Instant>,
+    batch: Instant,
 }
 
 impl Timers {
@@ -90,6 +91,7 @@ impl Timers {
             head_since: None,
             output_since: None,
             over_budget_since: None,
+            batch: now,
         }
     }
 
@@ -99,6 +101,16 @@ impl Timers {
 
     pub(crate) fn last_write(&self) -> Instant {
         self.last_write
+    }
+
+    /// The frames that are handled next were read now, or else by the last read.
+    pub(crate) fn on_batch(&mut self, now: Option<Instant>) {
+        self.batch = now.unwrap_or(self.last_read);
+    }
+
+    /// When the frames that are handled were read.
+    pub(super) fn batch(&self) -> Instant {
+        self.batch
     }
 
     /// When bytes were last read or written.

@@ -7,8 +7,11 @@ use iip_core::{ClientConfig, Limits};
 
 use super::Client;
 use super::failure::{call_status, config_status};
+use super::hedge::Hedging;
+use crate::budget::{Bucket, RetryBudget};
 use crate::codec::{CodecId, DecodeLimits};
 use crate::hello::announcement;
+use crate::policy::{MethodPolicy, Policies, RetryPolicy};
 use crate::retry;
 use crate::status::{Execution, Status};
 
@@ -25,6 +28,9 @@ pub struct ClientBuilder {
     timeout: Duration,
     wait_for_ready: bool,
     max_repeats: u32,
+    retry: RetryPolicy,
+    budget: RetryBudget,
+    policies: Policies,
 }
 
 impl ClientBuilder {
@@ -36,6 +42,9 @@ impl ClientBuilder {
             timeout: Duration::from_secs(10),
             wait_for_ready: false,
             max_repeats: retry::MAX_REPEATS,
+            retry: RetryPolicy::new(),
+            budget: RetryBudget::new(),
+            policies: Policies::default(),
         }
     }
 
@@ -55,9 +64,31 @@ impl ClientBuilder {
     /// going away. Default: 5, within the call's time; the first time at once, then after growing pauses. 0: never. With
     /// [`wait_for_ready`](Self::wait_for_ready) only the call's time limits it.
     ///
-    /// Calls that may have run are never made again.
+    /// Calls that may have run are made again only if their method is idempotent, see [`retry`](Self::retry).
     pub fn max_repeats(mut self, repeats: u32) -> Self {
         self.max_repeats = repeats;
+        self
+    }
+
+    /// How calls are made again that failed though they may have run, if their method is idempotent, or that a server with
+    /// too much to do has refused. Default: three attempts in all, for UNAVAILABLE and for whatever the server says when to
+    /// repeat; see [`RetryPolicy`]. [`RetryPolicy::none`]: never.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// How many of its calls this client makes again at most. Default: one in ten, and 100 at once.
+    pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// How calls of the method with this path are made, such as `/greeter/hello`, in place of what its attributes say. The
+    /// last one set for a path holds. A path that no method has is not noticed: a client learns of a method by its first
+    /// call.
+    pub fn method_policy(mut self, path: &str, policy: MethodPolicy) -> Self {
+        self.policies.set(path, policy);
         self
     }
 
@@ -173,6 +204,10 @@ impl ClientBuilder {
             timeout: self.timeout,
             wait_for_ready: self.wait_for_ready,
             max_repeats: self.max_repeats,
+            retry: self.retry,
+            budget: Bucket::new(self.budget),
+            policies: self.policies.clone(),
+            hedging: Hedging::default(),
             limits,
         })
     }
@@ -184,5 +219,9 @@ pub(super) struct Settings {
     pub(super) timeout: Duration,
     pub(super) wait_for_ready: bool,
     pub(super) max_repeats: u32,
+    pub(super) retry: RetryPolicy,
+    pub(super) budget: Bucket,
+    pub(super) policies: Policies,
+    pub(super) hedging: Hedging,
     pub(super) limits: DecodeLimits,
 }

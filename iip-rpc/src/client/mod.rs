@@ -4,6 +4,7 @@
 
 mod builder;
 mod failure;
+mod hedge;
 mod options;
 mod streaming;
 
@@ -27,8 +28,9 @@ use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
 use crate::hello::RpcPeer;
 use crate::metadata::Metadata;
 use crate::method::{Format, MethodDescriptor};
+use crate::policy::RetryPolicy;
 use crate::raw::RawBody;
-use crate::retry::{self, Failure, Repeats};
+use crate::retry::{self, Attempts, Failure, Repeats, Rules};
 use crate::status::{MethodError, Status};
 
 /// Calls services on one server. Cheap to clone; all clones share the connections.
@@ -36,8 +38,9 @@ use crate::status::{MethodError, Status};
 /// Generated clients hold one: `GreeterClient::new(client)`. Several services can share it.
 ///
 /// Lost connections are replaced when the next call is made. A typed call that was not sent or not executed, because its
-/// connection was lost or the server is going away, is made again within its time, up to five times; arguments of more than
-/// 64 KiB are not kept for that. A call fails within its time, with a [`Status`] that says what happened, where the time
+/// connection was lost or the server is going away, is made again within its time, up to five times; so is, by its
+/// [`RetryPolicy`], one that may have run if its method is idempotent. Arguments of more than 64 KiB are not kept for that. A
+/// call fails within its time, with a [`Status`] that says what happened, where the time
 /// went, and whether the call may have run.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -149,16 +152,22 @@ impl Client {
         &self,
         method: &'static MethodDescriptor,
         ctx: Option<&CallContext>,
-        mut start: impl FnMut(&Context<'_>, Attempt<'_>) -> Result<(Call, bool), Status>,
+        mut start: impl FnMut(&Context<'_>, Attempt<'_>) -> Result<(Call, bool), Status> + Send,
         read: impl Fn(Bytes, Instant) -> Result<T, Failure<E>>,
     ) -> Result<T, E> {
-        let mut repeats = Repeats::new(self.max_repeats());
+        self.settings.budget.deposit();
+        let mut attempts = Attempts::default();
         let (mut times, mut remaining) = self.times(method, ctx);
         loop {
             let connection = match self.core.ready_connection() {
                 Some(connection) => connection,
                 None => {
-                    let connection = self.wait_for_connection(method, &mut times).await?;
+                    let connecting = self.wait_for_connection(method, &mut times, &mut attempts);
+                    // In memory of its own: a call is rarely the one that waits, and its future stays small.
+                    let connection = match Box::pin(connecting).await {
+                        Ok(connection) => connection,
+                        Err(status) => return Err(attempts.outcome(status).into()),
+                    };
                     remaining = times.deadline.saturating_duration_since(times.connected);
                     connection
                 }
@@ -172,17 +181,25 @@ impl Client {
                 remaining,
             };
             let (call, kept) = iip_core::with_context(|cx| start(cx, attempt)).await?;
-            let status = match call.await {
-                Ok(answer) => match read(answer, times.started) {
-                    Ok(value) => return Ok(value),
-                    Err(Failure::Own(error)) => return Err(error),
-                    Err(Failure::Status(status)) => status,
-                },
-                Err(error) => call_status(&error, Some(method)),
+            let status = {
+                let answer = if kept && self.hedges(method) {
+                    // In memory of its own, too.
+                    Box::pin(self.hedged(method, call, &times, &mut attempts, &mut start)).await
+                } else {
+                    call.await
+                };
+                match answer {
+                    Ok(answer) => match read(answer, times.started) {
+                        Ok(value) => return Ok(value),
+                        Err(Failure::Own(error)) => return Err(error),
+                        Err(Failure::Status(status)) => status,
+                    },
+                    Err(error) => call_status(&error, Some(method)),
+                }
             };
-            let pause = repeats.next(&status, now(), times.deadline);
-            let Some(pause) = pause.filter(|_| kept) else {
-                return Err(status.into());
+            let pause = kept.then(|| self.pause(method, &mut attempts, &status, times.deadline));
+            let Some(pause) = pause.flatten() else {
+                return Err(attempts.outcome(status).into());
             };
             if !pause.is_zero() {
                 Box::pin(tokio::time::sleep(pause)).await;
@@ -190,6 +207,30 @@ impl Client {
             times.connected = now();
             remaining = times.deadline.saturating_duration_since(times.connected);
         }
+    }
+
+    /// How long to wait before a failed call is made again; `None` if it is not.
+    #[cold]
+    fn pause(
+        &self,
+        method: &MethodDescriptor,
+        attempts: &mut Attempts,
+        status: &Status,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        self.note_pushback(status);
+        let rules = Rules {
+            max_repeats: self.max_repeats(),
+            idempotent: self.settings.policies.is_idempotent(method),
+            policy: self.retry_policy(method),
+            budget: &self.settings.budget,
+        };
+        attempts.next(&rules, status, now(), deadline)
+    }
+
+    fn retry_policy(&self, method: &MethodDescriptor) -> RetryPolicy {
+        let own = self.settings.policies.retry(method);
+        own.unwrap_or(self.settings.retry)
     }
 
     /// How often a call that has not run is made again.
@@ -237,7 +278,7 @@ impl Client {
             Ok((call, true))
         };
         let read = |answer: Bytes, started| match PlainError::read(&answer)
-            .filter(|error| error.code < 0 || error.code > 100)
+            .filter(PlainError::is_in_band)
         {
             Some(error) => Err(Failure::Status(
                 error.into_status().with_phases(phases(started, None)),
@@ -252,25 +293,32 @@ impl Client {
         &self,
         method: &MethodDescriptor,
         times: &mut CallTimes,
+        attempts: &mut Attempts,
     ) -> Result<Connection, Status> {
-        // Not to reach the server is no accident that a repeat could mend at once: the next attempt has its pause.
-        let mut repeats = Repeats::new(if self.waits_for_ready() { u32::MAX } else { 0 });
+        let mut repeats = Repeats::default();
         loop {
             let connecting = self
                 .core
                 .wait_for_connection(times.connected, times.deadline);
-            // In memory of its own: a call is rarely the one that waits, and its future stays small.
-            let status = match Box::pin(connecting).await {
+            let status = match connecting.await {
                 Ok((connection, now)) => {
                     times.connected = now;
                     return Ok(connection);
                 }
                 Err(error) => call_status(&error, Some(method)),
             };
-            let Some(pause) = repeats.next(&status, now(), times.deadline) else {
+            let pause = if self.waits_for_ready() {
+                repeats.next(u32::MAX, &status, now(), times.deadline)
+            } else if attempts.has_retried() {
+                self.pause(method, attempts, &status, times.deadline)
+            } else {
+                // Not to reach the server is no accident that a repeat could mend at once.
+                None
+            };
+            let Some(pause) = pause else {
                 return Err(status);
             };
-            Box::pin(tokio::time::sleep(pause)).await;
+            tokio::time::sleep(pause).await;
             times.connected = now();
         }
     }
@@ -294,7 +342,7 @@ impl Client {
         let own = self
             .options
             .timeout
-            .or_else(|| method.default_timeout())
+            .or_else(|| self.settings.policies.timeout(method))
             .unwrap_or(self.settings.timeout);
         let deadline = after(started, own);
         let given = ctx.and_then(CallContext::deadline);

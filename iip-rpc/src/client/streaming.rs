@@ -22,7 +22,7 @@ use crate::codec::{CodecId, decode_value};
 use crate::context::{CallContext, after, now};
 use crate::envelope::ReplyHead;
 use crate::method::MethodDescriptor;
-use crate::retry::{self, Repeats};
+use crate::retry::{self, Attempts};
 use crate::status::{MethodError, Status};
 use crate::streaming::Streaming;
 use crate::streaming::pump::{Ended, Pump};
@@ -76,12 +76,15 @@ impl Client {
         I: MethodError,
         E: MethodError,
     {
-        let mut repeats = Repeats::new(self.max_repeats());
+        let mut attempts = Attempts::default();
+        self.settings.budget.deposit();
         let mut times = Times::new(self, method, ctx);
         // Kept while the call may have to be made again.
         let mut args = Some(args);
         loop {
-            let begun = self.begin(method, ctx, &mut args, &mut times).await?;
+            let begun = self
+                .begin(method, ctx, &mut args, &mut times, &mut attempts)
+                .await?;
             let Begun {
                 mut call, mut send, ..
             } = begun;
@@ -94,9 +97,12 @@ impl Client {
                 Err(Failure::Own(error)) => return Err(error),
                 Err(Failure::Status(status)) => status,
             };
-            let pause = repeats.next(&status, now(), times.start.deadline);
-            let Some(pause) = pause.filter(|_| args.is_some()) else {
-                return Err(status.into());
+            let deadline = times.start.deadline;
+            let pause = args
+                .is_some()
+                .then(|| self.pause(method, &mut attempts, &status, deadline));
+            let Some(pause) = pause.flatten() else {
+                return Err(attempts.outcome(status).into());
             };
             times.pause(pause).await;
         }
@@ -129,8 +135,17 @@ impl Client {
         T: DeserializeOwned + 'static,
         E: MethodError,
     {
+        self.settings.budget.deposit();
         let mut times = Times::new(self, method, ctx);
-        let begun = self.begin(method, ctx, &mut Some(args), &mut times).await?;
+        let begun = self
+            .begin(
+                method,
+                ctx,
+                &mut Some(args),
+                &mut times,
+                &mut Attempts::default(),
+            )
+            .await?;
         let Begun {
             mut call,
             send,
@@ -194,8 +209,17 @@ impl Client {
         I: MethodError,
         E: MethodError,
     {
+        self.settings.budget.deposit();
         let mut times = Times::new(self, method, ctx);
-        let begun = self.begin(method, ctx, &mut Some(args), &mut times).await?;
+        let begun = self
+            .begin(
+                method,
+                ctx,
+                &mut Some(args),
+                &mut times,
+                &mut Attempts::default(),
+            )
+            .await?;
         let Begun {
             mut call,
             send,
@@ -219,10 +243,14 @@ impl Client {
         ctx: Option<&CallContext>,
         args: &mut Option<A>,
         times: &mut Times,
+        attempts: &mut Attempts,
     ) -> Result<Begun, Status> {
         let connection = match self.core.ready_connection() {
             Some(connection) => connection,
-            None => self.wait_for_connection(method, &mut times.start).await?,
+            None => self
+                .wait_for_connection(method, &mut times.start, attempts)
+                .await
+                .map_err(|status| attempts.outcome(status))?,
         };
         if let Some(place) = &self.options.reply_metadata {
             place.set(crate::metadata::Metadata::new());

@@ -7,24 +7,22 @@ use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
-use iip_core::{
-    Body, Handler, HandlerFuture, Intake, OnCancel as CoreOnCancel, RecvStream, Refusal, Request,
-    Response, SendStream,
-};
+use iip_core::{Body, HandlerFuture, Intake, RecvStream, Request, Response, SendStream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{answer_status, core_policy, encode_result, is_plain, refuse, timing};
+use super::{Run, answer_status, encode_result, is_plain, timing};
 use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, decode_value};
 use crate::context::CallContext;
 use crate::envelope::{Outcome, ReplyHead, RequestHead};
 use crate::metadata::Metadata;
 use crate::method::{MethodDescriptor, OnCancel};
+use crate::policy::Deadlines;
 use crate::status::{Execution, MethodError, Status};
 use crate::streaming::Streaming;
 use crate::streaming::pump::{Ended, Pump};
@@ -42,6 +40,7 @@ pub struct StreamCall {
     limits: DecodeLimits,
     ctx: CallContext,
     received: Instant,
+    waited: Duration,
     input: Option<Records>,
     send: Option<SendStream>,
 }
@@ -99,7 +98,7 @@ impl StreamCall {
         E: MethodError,
     {
         let metadata = self.ctx.take_reply_metadata();
-        let timing = Some(timing(self.received));
+        let timing = Some(timing(self.received, self.waited));
         encode_result(self.codec, result, timing, &metadata, false)
     }
 }
@@ -163,77 +162,35 @@ fn record_status(error: RecordError) -> Status {
     }
 }
 
-/// Makes the handler of a method with streams.
-pub(super) fn handler<S, A, F, Fut>(
-    method: &'static MethodDescriptor,
-    service: Arc<S>,
-    call: F,
-    limits: DecodeLimits,
-) -> Arc<dyn Handler>
-where
-    S: Send + Sync + 'static,
-    A: FromArguments,
-    F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = StreamAnswer> + Send + 'static,
-{
-    Arc::new(StreamHandler(Arc::new(StreamMethod {
-        method,
-        service,
-        call,
-        limits,
-        args: PhantomData,
-    })))
-}
-
-struct StreamHandler<M>(Arc<M>);
-
 /// A method with streams.
-struct StreamMethod<S, A, F> {
-    method: &'static MethodDescriptor,
-    service: Arc<S>,
-    call: F,
-    limits: DecodeLimits,
-    args: PhantomData<fn(A)>,
+pub(super) struct StreamMethod<S, A, F> {
+    pub(super) method: &'static MethodDescriptor,
+    pub(super) service: Arc<S>,
+    pub(super) call: F,
+    pub(super) limits: DecodeLimits,
+    pub(super) deadlines: Deadlines,
+    pub(super) args: PhantomData<fn(A)>,
 }
 
-impl<S, A, F, Fut> Handler for StreamHandler<StreamMethod<S, A, F>>
+impl<S, A, F, Fut> Run for StreamMethod<S, A, F>
 where
     S: Send + Sync + 'static,
     A: FromArguments,
     F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = StreamAnswer> + Send + 'static,
 {
-    fn call(&self, mut request: Request) -> HandlerFuture {
-        let method = Arc::clone(&self.0);
+    const INTAKE: Intake = Intake::Stream;
+
+    fn run(self: Arc<Self>, mut request: Request) -> HandlerFuture {
         Box::pin(async move {
             let Some((send, recv)) = request.stream() else {
-                return Ok(Response::from(no_stream(method.method, &request)));
+                return Ok(Response::from(no_stream(self.method, &request)));
             };
-            let answer = method.answer(request, send, recv).await;
+            let answer = self.answer(request, send, recv).await;
             Ok(Response::from(
                 answer.unwrap_or_else(|status| answer_status(&status, false)),
             ))
         })
-    }
-
-    fn on_cancel(&self) -> CoreOnCancel {
-        core_policy(self.0.method)
-    }
-
-    fn intake(&self) -> Intake {
-        Intake::Stream
-    }
-
-    fn refuse(&self, refusal: &Refusal, body: &Bytes) -> Body {
-        refuse(refusal, body, false)
-    }
-
-    fn tag(&self, body: &Bytes) -> bool {
-        is_plain(body)
-    }
-
-    fn on_panic(&self, plain: bool) -> Body {
-        answer_status(&Status::internal("the handler panicked"), plain)
     }
 }
 
@@ -266,16 +223,11 @@ where
             None => return Err(not_executed(Status::invalid_argument("an empty stream"))),
         };
         let (head, body) = RequestHead::read(first).map_err(|error| error.request_status())?;
+        let waited = request.waited();
+        let deadline = self.deadlines.of_call(head.remaining, waited, received)?;
         let args = A::decode(self.method, head.codec, &body, &self.limits)
             .map_err(|error| error.request_status())?;
         drop(body);
-        if head.remaining.is_some_and(|remaining| remaining.is_zero()) {
-            let status = Status::deadline_exceeded("no time was left when the call arrived");
-            return Err(not_executed(status));
-        }
-        let deadline = head
-            .remaining
-            .and_then(|remaining| received.checked_add(remaining));
         let policy = self.method.cancel_policy();
         let cancel = (policy == OnCancel::Token).then(|| request.cancelled());
         let peer = Arc::clone(request.peer());
@@ -287,24 +239,23 @@ where
             // Of a call that is over nobody reads it.
             let _ = poll_fn(|cx| Poll::Ready(send.start_send(cx, accepted.clone()))).await;
         }
-        let ctx = CallContext::of_call(self.method, head.metadata, deadline, peer, cancel);
+        let ctx = CallContext::of_call(self.method, head.metadata, deadline.at, peer, cancel);
         let streams = StreamCall {
             codec: head.codec,
             limits: self.limits,
             ctx: ctx.clone(),
             received,
+            waited,
             input: Some(input),
             send: Some(send),
         };
         let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args, streams);
         let call = ctx.scope(call);
-        match deadline.filter(|_| policy == OnCancel::Abort) {
+        match deadline.at.filter(|_| policy == OnCancel::Abort) {
             None => call.await.0,
-            Some(deadline) => match tokio::time::timeout_at(deadline.into(), call).await {
+            Some(at) => match tokio::time::timeout_at(at.into(), call).await {
                 Ok(answer) => answer.0,
-                Err(_) => Err(Status::deadline_exceeded(
-                    "the handler was stopped at the caller's deadline",
-                )),
+                Err(_) => Err(deadline.over()),
             },
         }
     }

@@ -1,0 +1,258 @@
+//! Hedged calls: a call without an answer is made a second time, the first answer counts, the other attempt is cancelled.
+
+mod latency;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use iip_core::{Call, CallError, CallTimes};
+
+use self::latency::Latencies;
+use super::failure::call_status;
+use super::{Attempt, Client};
+use crate::context::{after, now};
+use crate::envelope::{self, Outcome, PlainError, ReplyHead};
+use crate::method::{Hedge, MethodDescriptor};
+use crate::pushback::Pushback;
+use crate::retry::Attempts;
+use crate::status::{Execution, Status};
+
+/// How long a client hedges nothing after a server has said not to repeat a call, without a time.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// What a client knows of its hedged calls.
+#[derive(Debug, Default)]
+pub(super) struct Hedging(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// By path, of the methods that are hedged by a percentile.
+    latencies: HashMap<&'static str, Latencies>,
+    /// A server has too much to do: no second attempts until then.
+    held_until: Option<Instant>,
+}
+
+impl Hedging {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When a call that begins now is made a second time, if at all.
+    fn delay(&self, method: &MethodDescriptor, hedge: Hedge) -> Option<Duration> {
+        match hedge {
+            Hedge::After(delay) => Some(delay),
+            Hedge::Percentile(percentile) => {
+                let mut state = self.lock();
+                let latencies = state.latencies.get_mut(method.path())?;
+                latencies.percentile(percentile)
+            }
+        }
+    }
+
+    /// A call was answered after `took`.
+    fn record(&self, method: &MethodDescriptor, took: Duration) {
+        let mut state = self.lock();
+        state.latencies.entry(method.path()).or_default().add(took);
+    }
+
+    /// A server said something about repeating a call: what need not be is not, for a while.
+    #[cold]
+    pub(super) fn hold(&self, pushback: Pushback, now: Instant) {
+        let until = match pushback {
+            Pushback::After(pause) => after(now, pause),
+            Pushback::Never => now + HOLD,
+        };
+        let mut state = self.lock();
+        state.held_until = state.held_until.max(Some(until));
+    }
+
+    fn is_held(&self, now: Instant) -> bool {
+        self.lock().held_until.is_some_and(|until| now < until)
+    }
+}
+
+/// Puts a call on a connection.
+type Start<'a> = dyn FnMut(&Context<'_>, Attempt<'_>) -> Result<(Call, bool), Status> + Send + 'a;
+
+impl Client {
+    /// Is a call of this method made a second time when its answer does not come?
+    #[inline]
+    pub(super) fn hedges(&self, method: &MethodDescriptor) -> bool {
+        self.settings.policies.hedge(method).is_some()
+    }
+
+    /// The answer to a call under way, or to a second one that is made when it does not come.
+    pub(super) async fn hedged(
+        &self,
+        method: &'static MethodDescriptor,
+        first: Call,
+        times: &CallTimes,
+        attempts: &mut Attempts,
+        start: &mut Start<'_>,
+    ) -> Result<Bytes, CallError> {
+        let Some(hedge) = self.settings.policies.hedge(method) else {
+            return first.await;
+        };
+        let delay = self.settings.hedging.delay(method, hedge);
+        let answer = match delay {
+            Some(delay) => {
+                self.first_answer(method, first, delay, times, attempts, start)
+                    .await
+            }
+            None => first.await,
+        };
+        let learns = matches!(hedge, Hedge::Percentile(_)) && answer.is_ok();
+        if learns && failure(method, &answer).is_none() {
+            // A call that the second attempt has answered took at least as long as this: the percentile stays what it is.
+            let took = now().saturating_duration_since(times.connected);
+            self.settings.hedging.record(method, took);
+        }
+        answer
+    }
+
+    async fn first_answer(
+        &self,
+        method: &'static MethodDescriptor,
+        mut first: Call,
+        delay: Duration,
+        times: &CallTimes,
+        attempts: &mut Attempts,
+        start: &mut Start<'_>,
+    ) -> Result<Bytes, CallError> {
+        if let Ok(answer) = tokio::time::timeout(delay, &mut first).await {
+            return answer;
+        }
+        let Some(mut second) = self.second(times, start).await else {
+            return first.await;
+        };
+        let (answer, other) = tokio::select! {
+            biased;
+            answer = &mut first => (answer, second),
+            answer = &mut second => (answer, first),
+        };
+        let Some(status) = failure(method, &answer) else {
+            return answer;
+        };
+        self.note_pushback(&status);
+        if !self.may_turn_out_well(method, &status) {
+            // Nobody knows what became of the other one.
+            attempts.may_have_run();
+            return answer;
+        }
+        if status.execution() == Execution::MayHaveExecuted {
+            attempts.may_have_run();
+        }
+        other.await
+    }
+
+    /// The second attempt, if there is a connection for it and neither the server nor the budget is against it.
+    async fn second(&self, times: &CallTimes, start: &mut Start<'_>) -> Option<Call> {
+        let now = now();
+        let settings = &self.settings;
+        if settings.hedging.is_held(now) {
+            return None;
+        }
+        let connection = self.core.ready_connection()?;
+        if !settings.budget.withdraw() {
+            return None;
+        }
+        let times = CallTimes {
+            connected: now,
+            ..*times
+        };
+        let attempt = Attempt {
+            connection,
+            times: &times,
+            remaining: times.deadline.saturating_duration_since(now),
+        };
+        let started = iip_core::with_context(|cx| start(cx, attempt)).await;
+        // What could be encoded once can be encoded again.
+        started.ok().map(|(call, _)| call)
+    }
+
+    /// Is a failure one after which the other attempt is worth waiting for?
+    fn may_turn_out_well(&self, method: &MethodDescriptor, status: &Status) -> bool {
+        let policy = self.retry_policy(method);
+        policy.covers(status.code()) || status.pushback().is_some()
+    }
+
+    pub(super) fn note_pushback(&self, status: &Status) {
+        if let Some(pushback) = status.pushback() {
+            self.settings.hedging.hold(pushback, now());
+        }
+    }
+}
+
+/// The status that an answer is, if it is one.
+fn failure(method: &MethodDescriptor, answer: &Result<Bytes, CallError>) -> Option<Status> {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => return Some(call_status(error, Some(method))),
+    };
+    if !method.is_raw() && envelope::is_envelope(answer) {
+        let (head, body) = ReplyHead::read(answer.clone()).ok()?;
+        return match head.outcome {
+            Outcome::Status => envelope::read_status(body, head.metadata).ok(),
+            Outcome::Value | Outcome::Error => None,
+        };
+    }
+    let error = PlainError::read(answer)?;
+    let is_status = error.error.is_none() && (!method.is_raw() || error.is_in_band());
+    is_status.then(|| error.into_status())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METHOD: &MethodDescriptor =
+        &MethodDescriptor::new("Greeter", "hello", "/greeter/hello", &[]);
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_delay_is_what_was_said_or_what_was_seen() {
+        let hedging = Hedging::default();
+        assert_eq!(hedging.delay(METHOD, Hedge::After(MS)), Some(MS));
+        assert_eq!(hedging.delay(METHOD, Hedge::Percentile(50)), None);
+        for took in 1..=100 {
+            hedging.record(METHOD, took * MS);
+        }
+        let delay = hedging.delay(METHOD, Hedge::Percentile(50)).unwrap();
+        assert!((45 * MS..=55 * MS).contains(&delay), "{delay:?}");
+    }
+
+    #[test]
+    fn a_server_that_pushes_back_stops_hedging_for_as_long_as_it_says() {
+        let (hedging, now) = (Hedging::default(), Instant::now());
+        assert!(!hedging.is_held(now));
+        hedging.hold(Pushback::After(5 * MS), now);
+        hedging.hold(Pushback::After(MS), now);
+        assert!(hedging.is_held(now + 4 * MS), "the longer one holds");
+        assert!(!hedging.is_held(now + 5 * MS));
+        hedging.hold(Pushback::Never, now);
+        assert!(hedging.is_held(now + 5 * MS));
+        assert!(!hedging.is_held(now + HOLD));
+    }
+
+    #[test]
+    fn a_failure_is_found_in_every_form_of_an_answer() {
+        let mut reply = bytes::BytesMut::new();
+        let status = Status::unavailable("busy").with_no_retry();
+        envelope::write_status_reply(crate::codec::CodecId::JSON, &status, None, &mut reply);
+        let found = |method, answer: &Bytes| failure(method, &Ok(answer.clone()));
+        let reply = reply.freeze();
+        assert_eq!(found(METHOD, &reply), Some(status));
+        let plain = Bytes::from_static(br#"{"code":14,"message":"busy"}"#);
+        assert!(found(METHOD, &plain).is_some());
+        let raw = METHOD.raw();
+        assert!(found(&raw, &reply).is_none(), "bytes as they are");
+        assert!(found(&raw, &plain).is_none(), "no error of IIP");
+        let in_band = Bytes::from_static(br#"{"code":-1,"message":"handler fail:x"}"#);
+        assert!(found(&raw, &in_band).is_some());
+        let own = Bytes::from_static(br#"{"code":2,"message":"x","error":"EmptyName"}"#);
+        assert!(found(METHOD, &own).is_none(), "the method's own error");
+    }
+}

@@ -1,0 +1,320 @@
+//! How many calls can run without getting in each other's way, found by how long they take. Pure: time is an argument.
+//!
+//! The measure is what a call takes when hardly any other runs: the *floor*. As long as calls take not much longer than that
+//! though as many run as may, more are let in; when they take longer, the limit falls in proportion. This is the gradient
+//! method, as in Envoy's adaptive concurrency filter. Under constant load there is no quiet moment to learn the floor from, so
+//! every few seconds a few calls are measured alone.
+//!
+//! It was chosen by simulation: exponential work of 5 ms, cores shared evenly, a deadline of 200 ms, load from half to five times of
+//! what 2 and 16 cores can do, and a service that becomes three times slower or faster. Answers in time as a part of what the
+//! cores can do, and the 99th percentile, at twice the load:
+//!
+//! | | 2 cores | 16 cores |
+//! |---|---|---|
+//! | a limit of 1,000 | 0.08, 10 s | 0.47, 1.4 s |
+//! | four calls per core | 0.99, 81 ms | 1.00, 90 ms |
+//! | gradient to the floor, as here | 1.00, 145 ms | 1.00, 31 ms |
+//! | gradient to a slow average, as Netflix' Gradient2 | 0.90, 423 ms | 1.00, 92 ms |
+//! | shortest call of an interval, as in CoDel | 0.42, 21 ms | 0.06, 22 ms |
+//!
+//! The slow average follows the overload and takes it for normal; the shortest call says nothing where the work of calls differs.
+//! Outside an overload the gradient refuses up to a twentieth of the calls, at full load, where a good fixed limit refuses none:
+//! who knows the right number should set it.
+
+use std::time::{Duration, Instant};
+
+/// The limit at the beginning, and the most it can be.
+pub(super) const FIRST: u32 = 20;
+const MOST: f64 = 10_000.0;
+
+/// Calls that run beside at most so many (themselves included) are taken for calls that run alone. Also the lowest limit.
+const ALONE: u32 = 4;
+
+/// So many calls alone make a floor.
+const FLOOR_CALLS: u32 = 25;
+
+/// So many times the floor is no reason to let in fewer: calls differ, and a little waiting keeps every core busy.
+const TOLERANCE: f64 = 1.5;
+
+/// The limit is set anew after this time and so many calls.
+const WINDOW: Duration = Duration::from_millis(100);
+const WINDOW_CALLS: u32 = 10;
+
+/// A floor is good for so many windows under load.
+const FLOOR_WINDOWS: u32 = 60;
+
+/// Finds the limit.
+#[derive(Debug)]
+pub(super) struct Gradient {
+    limit: f64,
+    /// In seconds.
+    floor: Option<f64>,
+    floor_age: u32,
+    /// The limit to go back to, while calls are measured alone.
+    saved: Option<f64>,
+    alone: Sum,
+    window: Sum,
+    window_began: Instant,
+    /// The most calls that ran at a time within the window.
+    most: u32,
+}
+
+#[derive(Debug, Default)]
+struct Sum {
+    seconds: f64,
+    calls: u32,
+}
+
+impl Sum {
+    fn add(&mut self, seconds: f64) {
+        self.seconds += seconds;
+        self.calls += 1;
+    }
+
+    fn take_average(&mut self) -> f64 {
+        let Self { seconds, calls } = std::mem::take(self);
+        seconds / f64::from(calls.max(1))
+    }
+}
+
+impl Gradient {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            limit: FIRST.into(),
+            floor: None,
+            floor_age: 0,
+            saved: None,
+            alone: Sum::default(),
+            window: Sum::default(),
+            window_began: now,
+            most: 0,
+        }
+    }
+
+    pub(super) fn limit(&self) -> u32 {
+        // From 4 to 10,000.
+        self.limit as u32
+    }
+
+    /// A call has ended at `now` that took `took` and was let in as the `beside`-th of those that ran.
+    pub(super) fn on_end(&mut self, now: Instant, took: Duration, beside: u32) {
+        let seconds = took.as_secs_f64();
+        if beside <= ALONE {
+            self.alone.add(seconds);
+            if self.alone.calls >= FLOOR_CALLS {
+                self.floor = Some(self.alone.take_average());
+                self.floor_age = 0;
+                if let Some(limit) = self.saved.take() {
+                    self.limit = limit;
+                    self.begin_window(now);
+                }
+            }
+        }
+        if self.saved.is_some() {
+            return;
+        }
+        self.window.add(seconds);
+        self.most = self.most.max(beside);
+        let over = now.saturating_duration_since(self.window_began) >= WINDOW;
+        if over && self.window.calls >= WINDOW_CALLS {
+            self.on_window();
+            self.begin_window(now);
+        }
+    }
+
+    /// A call was given up after `took`. That it had not ended by then says something only if it should have.
+    pub(super) fn on_abandoned(&mut self, now: Instant, took: Duration, beside: u32) {
+        let due = self
+            .floor
+            .is_some_and(|floor| took.as_secs_f64() > floor * TOLERANCE);
+        if due && beside > ALONE {
+            self.on_end(now, took, beside);
+        }
+    }
+
+    fn begin_window(&mut self, now: Instant) {
+        self.window = Sum::default();
+        self.window_began = now;
+        self.most = 0;
+    }
+
+    fn on_window(&mut self) {
+        self.floor_age += 1;
+        // A limit that nobody reaches needs no change: it would be one by guess.
+        if f64::from(self.most) < self.limit / 2.0 {
+            return;
+        }
+        let Some(floor) = self.floor.filter(|_| self.floor_age < FLOOR_WINDOWS) else {
+            self.saved = Some(self.limit);
+            self.limit = ALONE.into();
+            self.alone = Sum::default();
+            return;
+        };
+        let average = self.window.take_average();
+        let gradient = (TOLERANCE * floor / average).clamp(0.5, 1.0);
+        // The square root is the room to grow.
+        self.limit = (self.limit * gradient + self.limit.sqrt()).clamp(ALONE.into(), MOST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+
+    use super::*;
+
+    /// Cores that are shared evenly by the calls that run, fed with calls at random.
+    struct Service {
+        cores: f64,
+        /// The work of a call on average, in seconds.
+        work: f64,
+        /// Calls that come, as a part of what the cores can do.
+        load: f64,
+        random: fastrand::Rng,
+    }
+
+    /// What came of the calls of the second half.
+    #[derive(Debug, Default)]
+    struct Outcome {
+        in_time: f64,
+        refused: f64,
+        p99: f64,
+    }
+
+    const DEADLINE: f64 = 0.2;
+
+    impl Service {
+        fn new(cores: f64, load: f64) -> Self {
+            Self {
+                cores,
+                work: 0.005,
+                load,
+                random: fastrand::Rng::with_seed(7),
+            }
+        }
+
+        fn exponential(&mut self, mean: f64) -> f64 {
+            -mean * (1.0 - self.random.f64()).ln()
+        }
+
+        /// Runs for `seconds` with a limit, or without.
+        fn run(&mut self, mut gradient: Option<&mut Gradient>, seconds: f64) -> Outcome {
+            let epoch = Instant::now();
+            let (mut time, mut next) = (0.0, 0.0);
+            // Every call that runs gets the same share, so that they end in the order of what they were given when they began and
+            // their own work together: in nanoseconds, with begin and how many ran.
+            let mut running: BinaryHeap<Reverse<(u64, u64, u32)>> = BinaryHeap::new();
+            let mut given = 0.0;
+            let (mut outcome, mut took, mut come) = (Outcome::default(), Vec::new(), 0.0);
+            while time < seconds {
+                let speed = (self.cores / running.len().max(1) as f64).min(1.0);
+                let end = running
+                    .peek()
+                    .map(|first| (first.0.0 as f64 / 1e9 - given) / speed);
+                let ends = end.is_some_and(|after| time + after < next);
+                let step = end.filter(|_| ends).unwrap_or(next - time).max(0.0);
+                given += step * speed;
+                time += step;
+                let counts = time > seconds / 2.0;
+                if ends && let Some(Reverse((_, begin, beside))) = running.pop() {
+                    let spent = time - begin as f64 / 1e9;
+                    if let Some(gradient) = &mut gradient {
+                        let now = epoch + Duration::from_secs_f64(time);
+                        gradient.on_end(now, Duration::from_secs_f64(spent.max(0.0)), beside);
+                    }
+                    if counts {
+                        took.push(spent);
+                    }
+                    continue;
+                }
+                next = time + self.exponential(self.work / self.cores / self.load);
+                come += f64::from(u8::from(counts));
+                let limit = gradient
+                    .as_ref()
+                    .map_or(100_000, |gradient| gradient.limit());
+                if running.len() < limit as usize {
+                    let work = self.exponential(self.work);
+                    let beside = running.len() as u32 + 1;
+                    let nanos = |seconds: f64| (seconds * 1e9) as u64;
+                    running.push(Reverse((nanos(given + work), nanos(time), beside)));
+                } else if counts {
+                    outcome.refused += 1.0;
+                }
+            }
+            took.sort_by(f64::total_cmp);
+            let possible = self.cores / self.work * seconds / 2.0;
+            outcome.in_time =
+                took.iter().filter(|&&took| took <= DEADLINE).count() as f64 / possible;
+            outcome.refused /= come;
+            outcome.p99 = took[took.len() * 99 / 100];
+            outcome
+        }
+    }
+
+    #[test]
+    fn at_twice_the_load_answers_come_in_time_and_the_cores_stay_busy() {
+        for cores in [2.0, 16.0] {
+            let without = Service::new(cores, 2.0).run(None, 20.0);
+            assert!(without.in_time < 0.6, "{without:?}");
+            let mut gradient = Gradient::new(Instant::now());
+            let with = Service::new(cores, 2.0).run(Some(&mut gradient), 20.0);
+            assert!(with.in_time > 0.9, "{cores} cores: {with:?}");
+            assert!(with.p99 < DEADLINE, "{cores} cores: {with:?}");
+        }
+    }
+
+    #[test]
+    fn without_an_overload_hardly_a_call_is_refused() {
+        for (cores, load) in [(2.0, 0.5), (16.0, 0.5), (16.0, 0.7)] {
+            let mut gradient = Gradient::new(Instant::now());
+            let outcome = Service::new(cores, load).run(Some(&mut gradient), 20.0);
+            assert!(
+                outcome.refused < 0.02,
+                "{cores} cores at {load}: {outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_limit_follows_a_service_that_becomes_slower_or_faster() {
+        for factor in [3.0, 0.33] {
+            let mut gradient = Gradient::new(Instant::now());
+            let mut service = Service::new(16.0, 2.0);
+            service.run(Some(&mut gradient), 10.0);
+            service.work *= factor;
+            gradient.begin_window(Instant::now());
+            let after = service.run(Some(&mut gradient), 30.0);
+            assert!(after.in_time > 0.85, "{factor}: {after:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_nobody_reaches_stays_as_it_is() {
+        let mut now = Instant::now();
+        let mut gradient = Gradient::new(now);
+        for _ in 0..1000 {
+            now += Duration::from_millis(5);
+            gradient.on_end(now, Duration::from_secs(1), 9);
+        }
+        assert_eq!(gradient.limit(), FIRST);
+    }
+
+    #[test]
+    fn calls_that_are_given_up_late_lower_the_limit_and_early_ones_do_not() {
+        let limit_after = |took| {
+            let mut now = Instant::now();
+            let mut gradient = Gradient::new(now);
+            for _ in 0..FLOOR_CALLS {
+                gradient.on_end(now, Duration::from_millis(10), 1);
+            }
+            for _ in 0..100 {
+                now += Duration::from_millis(5);
+                gradient.on_abandoned(now, took, 20);
+            }
+            gradient.limit()
+        };
+        assert_eq!(limit_after(Duration::from_millis(1)), FIRST);
+        assert!(limit_after(Duration::from_millis(500)) < FIRST / 2);
+    }
+}

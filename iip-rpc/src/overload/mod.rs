@@ -1,0 +1,401 @@
+//! What a server lets in: limits on the calls that run at a time, of a method, of a service and of the whole server. What
+//! goes beyond is refused at once, before its arguments are looked at.
+//!
+//! Calls are not queued here. What waits is seen by nobody and gets older; a caller that is refused knows at once, and
+//! knows when to come again.
+
+mod gradient;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use self::gradient::Gradient;
+use crate::context::now;
+use crate::method::{Concurrency, MethodDescriptor, Priority};
+use crate::policy::{MethodPolicy, Policies};
+use crate::status::{Execution, Status};
+
+/// When a caller that was refused for want of room may come again. Long enough to let the calls that run end, short for
+/// whoever waits; clients add a random time to it.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// A refusal for want of room, with the time to come again.
+pub(crate) fn overloaded(message: String) -> Status {
+    Status::resource_exhausted(message)
+        .with_execution(Execution::NotExecuted)
+        .with_retry_after(RETRY_AFTER)
+}
+
+/// What calls share a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Method(&'static MethodDescriptor),
+    Service(&'static str),
+    Server,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Method(method) => write!(f, "{method}"),
+            Self::Service(service) => write!(f, "service {service}"),
+            Self::Server => f.write_str("the server"),
+        }
+    }
+}
+
+impl Scope {
+    fn option(self) -> &'static str {
+        match self {
+            Self::Method(_) => "max_concurrency of the method",
+            Self::Service(_) => "service_max_concurrency",
+            Self::Server => "max_concurrency of the server",
+        }
+    }
+}
+
+/// Counts the calls of one scope that run.
+#[derive(Debug)]
+struct Limiter {
+    scope: Scope,
+    running: AtomicU32,
+    limit: AtomicU32,
+    /// Finds the limit.
+    gradient: Option<Mutex<Gradient>>,
+}
+
+impl Limiter {
+    fn new(scope: Scope, calls: Concurrency) -> Arc<Self> {
+        let (limit, gradient) = match calls {
+            Concurrency::AtMost(calls) => (calls.max(1), None),
+            Concurrency::Auto => (gradient::FIRST, Some(Mutex::new(Gradient::new(now())))),
+        };
+        Arc::new(Self {
+            scope,
+            running: AtomicU32::new(0),
+            limit: AtomicU32::new(limit),
+            gradient,
+        })
+    }
+
+    /// How many calls may run when one more of this priority comes.
+    fn limit_for(&self, priority: Priority) -> u32 {
+        let limit = self.limit.load(Ordering::Relaxed);
+        match priority {
+            Priority::Low if !matches!(self.scope, Scope::Method(_)) => (limit - limit / 4).max(1),
+            Priority::High if self.gradient.is_some() => u32::MAX,
+            _ => limit,
+        }
+    }
+
+    /// One call more: how many run now. `Err`: as many run as may.
+    fn enter(&self, priority: Priority) -> Result<u32, Full> {
+        let limit = self.limit_for(priority);
+        let more = |running| (running < limit).then_some(running + 1);
+        self.running
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .map(|running| running + 1)
+            .map_err(|running| Full {
+                scope: self.scope,
+                running,
+            })
+    }
+
+    fn leave(&self) {
+        self.running.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Learns from a call that was let in at `began` as the `beside`-th.
+    fn learn(&self, began: Instant, now: Instant, beside: u32, ended: bool) {
+        let Some(gradient) = &self.gradient else {
+            return;
+        };
+        let mut gradient = gradient.lock().unwrap_or_else(PoisonError::into_inner);
+        let took = now.saturating_duration_since(began);
+        if ended {
+            gradient.on_end(now, took, beside);
+        } else {
+            gradient.on_abandoned(now, took, beside);
+        }
+        self.limit.store(gradient.limit(), Ordering::Relaxed);
+    }
+}
+
+/// Why a call is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full {
+    scope: Scope,
+    running: u32,
+}
+
+impl Full {
+    pub(crate) fn status(self) -> Status {
+        let Self { scope, running } = self;
+        let option = scope.option();
+        overloaded(format!(
+            "{scope} runs {running} calls already (option {option})"
+        ))
+    }
+}
+
+/// The most limits that hold for one method: its own, that of its service, that of the server.
+const LIMITS: usize = 3;
+
+/// What calls of one method have to pass. A method without any limit has no gate.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    /// At most [`LIMITS`].
+    limiters: Vec<Arc<Limiter>>,
+    priority: Priority,
+    /// One of them finds its limit by itself.
+    timed: bool,
+}
+
+impl Gate {
+    /// Lets a call in, or says why not.
+    pub(crate) fn enter(self: &Arc<Self>) -> Result<Permit, Full> {
+        let mut beside = [0; LIMITS];
+        for (index, (limiter, beside)) in self.limiters.iter().zip(&mut beside).enumerate() {
+            match limiter.enter(self.priority) {
+                Ok(running) => *beside = running,
+                Err(full) => {
+                    self.limiters[..index]
+                        .iter()
+                        .for_each(|passed| passed.leave());
+                    return Err(full);
+                }
+            }
+        }
+        Ok(Permit {
+            gate: Arc::clone(self),
+            beside,
+            began: self.timed.then(now),
+            ended: false,
+        })
+    }
+}
+
+/// A call that was let in; it counts until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    gate: Arc<Gate>,
+    beside: [u32; LIMITS],
+    began: Option<Instant>,
+    ended: bool,
+}
+
+impl Permit {
+    /// The call has its answer. Without it, it was given up.
+    pub(crate) fn end(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let ended_at = self.began.map(|began| (began, now()));
+        for (limiter, &beside) in self.gate.limiters.iter().zip(&self.beside) {
+            limiter.leave();
+            if let Some((began, now)) = ended_at {
+                limiter.learn(began, now, beside, self.ended);
+            }
+        }
+    }
+}
+
+/// What a server's options say about its limits, while its methods are registered.
+#[derive(Debug, Default)]
+pub(crate) struct Admission {
+    policies: Policies,
+    server: Option<Concurrency>,
+    services: HashMap<Box<str>, Concurrency>,
+    server_limiter: Option<Arc<Limiter>>,
+    service_limiters: HashMap<&'static str, Arc<Limiter>>,
+    paths: Vec<&'static str>,
+}
+
+impl Admission {
+    pub(crate) fn set_method(&mut self, path: &str, policy: MethodPolicy) {
+        self.policies.set(path, policy);
+    }
+
+    pub(crate) fn set_service(&mut self, service: &str, calls: Concurrency) {
+        self.services.insert(service.into(), calls);
+    }
+
+    pub(crate) fn set_server(&mut self, calls: Concurrency) {
+        self.server = Some(calls);
+    }
+
+    /// The time of a call that comes without a deadline, if the method or its policy says so.
+    pub(crate) fn timeout(&self, method: &MethodDescriptor) -> Option<Duration> {
+        self.policies.timeout(method)
+    }
+
+    /// What calls of a method have to pass; nothing if no limit concerns them.
+    pub(crate) fn gate(&mut self, method: &'static MethodDescriptor) -> Option<Arc<Gate>> {
+        self.paths.push(method.path());
+        let policy = self.policies.get(method).copied().unwrap_or_default();
+        let own = policy.concurrency_of(method);
+        let own = own.map(|calls| Limiter::new(Scope::Method(method), calls));
+        let name = method.service();
+        let of_service = self.services.get(name).map(|&calls| {
+            let new = || Limiter::new(Scope::Service(name), calls);
+            Arc::clone(self.service_limiters.entry(name).or_insert_with(new))
+        });
+        let of_server = self.server.map(|calls| {
+            let new = || Limiter::new(Scope::Server, calls);
+            Arc::clone(self.server_limiter.get_or_insert_with(new))
+        });
+        let limiters: Vec<_> = [own, of_service, of_server].into_iter().flatten().collect();
+        let gate = Gate {
+            timed: limiters.iter().any(|limiter| limiter.gradient.is_some()),
+            limiters,
+            priority: policy.priority_of(method),
+        };
+        (!gate.limiters.is_empty()).then(|| Arc::new(gate))
+    }
+
+    /// What stands in the options and is nowhere in the services, once all methods are registered.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let known = |path: &str| self.paths.contains(&path);
+        if let Some(path) = self.policies.unknown(known) {
+            return Some(format!(
+                "option method_policy: no method has the path {path:?}"
+            ));
+        }
+        let mut services = self.services.keys();
+        let service = services.find(|&service| !self.service_limiters.contains_key(&**service))?;
+        Some(format!(
+            "option service_max_concurrency: no service is called {service:?}"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pushback::Pushback;
+    use crate::status::Code;
+
+    const HELLO: &MethodDescriptor =
+        &MethodDescriptor::new("Greeter", "hello", "/greeter/hello", &[]);
+    const BYE: &MethodDescriptor = &MethodDescriptor::new("Greeter", "bye", "/greeter/bye", &[])
+        .max_concurrency(Concurrency::AtMost(2));
+    const LOW: &MethodDescriptor =
+        &MethodDescriptor::new("Greeter", "low", "/greeter/low", &[]).priority(Priority::Low);
+    const HIGH: &MethodDescriptor =
+        &MethodDescriptor::new("Greeter", "high", "/greeter/high", &[]).priority(Priority::High);
+
+    /// Lets in as many as there is room for.
+    fn fill(gate: &Arc<Gate>) -> Vec<Permit> {
+        std::iter::from_fn(|| gate.enter().ok())
+            .take(1000)
+            .collect()
+    }
+
+    #[test]
+    fn a_method_without_a_limit_has_no_gate() {
+        assert!(Admission::default().gate(HELLO).is_none());
+    }
+
+    #[test]
+    fn as_many_calls_run_as_may_and_a_place_that_is_left_is_taken_again() {
+        let gate = Admission::default().gate(BYE).unwrap();
+        let mut permits = fill(&gate);
+        assert_eq!(permits.len(), 2);
+        let status = gate.enter().unwrap_err().status();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status.execution(), Execution::NotExecuted);
+        assert_eq!(status.pushback(), Some(Pushback::After(RETRY_AFTER)));
+        assert_eq!(
+            status.message(),
+            "Greeter.bye runs 2 calls already (option max_concurrency of the method)"
+        );
+        permits.pop().unwrap().end();
+        drop(permits.pop());
+        assert_eq!(fill(&gate).len(), 2);
+    }
+
+    #[test]
+    fn methods_of_a_service_share_its_limit_and_a_refused_call_holds_nothing() {
+        let mut admission = Admission::default();
+        admission.set_service("Greeter", Concurrency::AtMost(3));
+        admission.set_server(Concurrency::AtMost(1000));
+        let (hello, bye) = (admission.gate(HELLO).unwrap(), admission.gate(BYE).unwrap());
+        let byes = fill(&bye);
+        assert_eq!(byes.len(), 2, "its own limit");
+        let hellos = fill(&hello);
+        assert_eq!(hellos.len(), 1, "the rest of the service's");
+        let full = hello.enter().unwrap_err();
+        assert!(
+            full.status()
+                .message()
+                .contains("option service_max_concurrency")
+        );
+        // Calls that were refused by the service have left their method.
+        drop((byes, hellos));
+        assert_eq!(fill(&bye).len(), 2);
+    }
+
+    #[test]
+    fn calls_of_low_priority_give_way_first_but_not_among_themselves() {
+        let mut admission = Admission::default();
+        admission.set_service("Greeter", Concurrency::AtMost(8));
+        let (low, hello) = (admission.gate(LOW).unwrap(), admission.gate(HELLO).unwrap());
+        let lows = fill(&low);
+        assert_eq!(lows.len(), 6, "three quarters");
+        assert_eq!(fill(&hello).len(), 2);
+        let policy = MethodPolicy::new().max_concurrency(Concurrency::AtMost(8));
+        let mut admission = Admission::default();
+        admission.set_method("/greeter/low", policy);
+        assert_eq!(
+            fill(&admission.gate(LOW).unwrap()).len(),
+            8,
+            "its own limit is no shared one"
+        );
+    }
+
+    #[test]
+    fn only_a_limit_that_was_found_gives_way_to_high_priority() {
+        let mut admission = Admission::default();
+        admission.set_server(Concurrency::Auto);
+        let (high, hello) = (
+            admission.gate(HIGH).unwrap(),
+            admission.gate(HELLO).unwrap(),
+        );
+        let hellos = fill(&hello);
+        assert_eq!(hellos.len(), gradient::FIRST as usize);
+        assert!(high.enter().is_ok());
+        let mut admission = Admission::default();
+        admission.set_server(Concurrency::AtMost(5));
+        assert_eq!(fill(&admission.gate(HIGH).unwrap()).len(), 5);
+    }
+
+    #[test]
+    fn a_policy_at_run_time_prevails_over_the_attributes() {
+        let mut admission = Admission::default();
+        admission.set_method("/greeter/bye", MethodPolicy::new().max_concurrency(None));
+        assert!(admission.gate(BYE).is_none());
+        let mut admission = Admission::default();
+        let policy = MethodPolicy::new().max_concurrency(Concurrency::AtMost(5));
+        admission.set_method("/greeter/bye", policy);
+        assert_eq!(fill(&admission.gate(BYE).unwrap()).len(), 5);
+        assert_eq!(admission.problem(), None);
+    }
+
+    #[test]
+    fn options_for_what_is_not_served_are_a_problem() {
+        let mut admission = Admission::default();
+        admission.set_method("/greeter/helo", MethodPolicy::new());
+        admission.gate(HELLO);
+        assert!(admission.problem().unwrap().contains("\"/greeter/helo\""));
+        let mut admission = Admission::default();
+        admission.set_service("greeter", Concurrency::Auto);
+        admission.gate(HELLO);
+        assert!(admission.problem().unwrap().contains("\"greeter\""));
+    }
+}

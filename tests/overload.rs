@@ -1,0 +1,340 @@
+//! A server with too much to do: what it lets in, how it refuses the rest, and what its clients make of that.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use iip_rpc::codec::CodecId;
+use iip_rpc::envelope::RequestHead;
+use iip_rpc::{
+    CallContext, Client, ClientBuilder, Code, Concurrency, Execution, Metadata, MethodPolicy,
+    Pushback, RetryPolicy, Server, ServerBuilder, Status, service,
+};
+use tokio::sync::{Notify, Semaphore};
+
+use common::calls::{expect, port, serve_with, status_in};
+use common::{Started, started, within};
+
+const LONG: Duration = Duration::from_secs(600);
+
+#[service]
+trait Kitchen {
+    /// Runs until it is let go.
+    #[rpc(max_concurrency = 2)]
+    async fn cook(&self) -> Result<u32, Status>;
+    async fn wash(&self, dish: String) -> Result<u32, Status>;
+    #[rpc(raw)]
+    async fn peel(&self, body: Bytes) -> Result<Bytes, Status>;
+    async fn port(&self, ctx: &CallContext) -> Result<u16, Status>;
+    /// Shares four stoves with the others that run.
+    async fn fry(&self) -> Result<(), Status>;
+}
+
+#[derive(Clone)]
+struct Cook {
+    entered: Arc<Notify>,
+    left: Arc<Notify>,
+    gate: Arc<Semaphore>,
+    runs: Arc<AtomicU32>,
+    stoves: Arc<Semaphore>,
+    frying: Arc<AtomicU32>,
+    most: Arc<AtomicU32>,
+}
+
+impl Default for Cook {
+    fn default() -> Self {
+        Self {
+            entered: Arc::default(),
+            left: Arc::default(),
+            gate: Arc::new(Semaphore::new(0)),
+            runs: Arc::default(),
+            stoves: Arc::new(Semaphore::new(4)),
+            frying: Arc::default(),
+            most: Arc::default(),
+        }
+    }
+}
+
+/// Tells when it is dropped.
+struct Leaving<'a>(&'a Notify);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+impl Cook {
+    async fn pass(&self) -> Result<u32, Status> {
+        let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
+        let _leaving = Leaving(&self.left);
+        self.entered.notify_one();
+        let permit = self.gate.acquire().await;
+        permit
+            .map_err(|error| Status::internal(error.to_string()))?
+            .forget();
+        Ok(run)
+    }
+}
+
+impl Kitchen for Cook {
+    async fn cook(&self) -> Result<u32, Status> {
+        self.pass().await
+    }
+
+    async fn wash(&self, _dish: String) -> Result<u32, Status> {
+        self.pass().await
+    }
+
+    async fn peel(&self, body: Bytes) -> Result<Bytes, Status> {
+        self.pass().await?;
+        Ok(body)
+    }
+
+    async fn port(&self, ctx: &CallContext) -> Result<u16, Status> {
+        port(ctx)
+    }
+
+    async fn fry(&self) -> Result<(), Status> {
+        let frying = self.frying.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(frying, Ordering::SeqCst);
+        let stove = self.stoves.acquire().await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        drop(stove);
+        self.frying.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+struct Fixture {
+    server: Server,
+    client: Client,
+    kitchen: KitchenClient,
+    cook: Cook,
+}
+
+impl Fixture {
+    async fn start(server: ServerBuilder) -> Self {
+        Self::with(server, Client::builder().retry(RetryPolicy::none())).await
+    }
+
+    async fn with(server: ServerBuilder, client: ClientBuilder) -> Self {
+        let cook = Cook::default();
+        let service = KitchenServer::new(cook.clone());
+        let (server, client) = serve_with(service, server, client.timeout(LONG)).await;
+        let kitchen = KitchenClient::new(client.clone());
+        Self {
+            server,
+            client,
+            kitchen,
+            cook,
+        }
+    }
+
+    /// Makes a call and waits until it runs.
+    async fn running<F: Future>(&self, call: F) -> Started<F> {
+        let call = started(call).await;
+        within("the handler", self.cook.entered.notified()).await;
+        call
+    }
+}
+
+#[track_caller]
+fn assert_refused(status: &Status, option: &str) {
+    expect(status, Code::ResourceExhausted, Execution::NotExecuted);
+    assert!(status.message().contains(option), "{status}");
+    let again = Some(Pushback::After(Duration::from_millis(100)));
+    assert_eq!(status.pushback(), again);
+}
+
+#[tokio::test]
+async fn a_method_runs_as_many_calls_as_its_attribute_says_and_refuses_the_next() {
+    let fixture = Fixture::start(Server::builder()).await;
+    let before = fixture.kitchen.port(&CallContext::new()).await.unwrap();
+    let first = fixture.running(fixture.kitchen.cook()).await;
+    let second = fixture.running(fixture.kitchen.cook()).await;
+    let status = within("the refusal", fixture.kitchen.cook()).await;
+    assert_refused(&status.unwrap_err(), "option max_concurrency of the method");
+    fixture.cook.gate.add_permits(1);
+    let answers = within("an answer", async {
+        tokio::join!(first.finish(), async {
+            fixture.cook.left.notified().await;
+            fixture.cook.gate.add_permits(1);
+            second.finish().await
+        })
+    });
+    let answers = answers.await;
+    assert!(answers.0.is_ok() && answers.1.is_ok());
+    let third = fixture.running(fixture.kitchen.cook()).await;
+    fixture.cook.gate.add_permits(1);
+    assert_eq!(within("the answer", third.finish()).await, Ok(3));
+    let after = fixture.kitchen.port(&CallContext::new()).await.unwrap();
+    assert_eq!(before, after, "the connection was replaced");
+}
+
+#[tokio::test]
+async fn a_call_that_was_refused_is_made_again_when_there_is_room() {
+    let fixture = Fixture::with(Server::builder(), Client::builder()).await;
+    let first = fixture.running(fixture.kitchen.cook()).await;
+    let second = fixture.running(fixture.kitchen.cook()).await;
+    let third = started(fixture.kitchen.cook()).await;
+    // Behind it on the wire: when it is answered, the third has been refused.
+    fixture.kitchen.port(&CallContext::new()).await.unwrap();
+    assert_eq!(fixture.cook.runs.load(Ordering::SeqCst), 2);
+    fixture.cook.gate.add_permits(3);
+    for call in [first, second, third] {
+        assert!(within("the answer", call.finish()).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn the_place_of_a_call_that_is_given_up_is_free_again() {
+    let fixture = Fixture::start(Server::builder()).await;
+    let first = fixture.running(fixture.kitchen.cook()).await;
+    let second = fixture.running(fixture.kitchen.cook()).await;
+    drop(first);
+    within("the end of the handler", fixture.cook.left.notified()).await;
+    let third = fixture.running(fixture.kitchen.cook()).await;
+    fixture.cook.gate.add_permits(2);
+    assert!(within("the answer", second.finish()).await.is_ok());
+    assert!(within("the answer", third.finish()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_refused_call_is_not_decoded() {
+    let server = Server::builder().max_concurrency(Concurrency::AtMost(1));
+    let fixture = Fixture::start(server).await;
+    let mut broken = BytesMut::new();
+    RequestHead::write(CodecId::BINCODE, Some(LONG), &Metadata::new(), &mut broken);
+    broken.extend_from_slice(b"\xff no arguments");
+    let broken = broken.freeze();
+    let call = fixture
+        .client
+        .raw()
+        .request("/kitchen/wash", broken.clone());
+    let status = status_in(within("the answer", call).await.unwrap());
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let _first = fixture.running(fixture.kitchen.wash("pan".into())).await;
+    let call = fixture.client.raw().request("/kitchen/wash", broken);
+    let status = status_in(within("the answer", call).await.unwrap());
+    assert_refused(&status, "option max_concurrency of the server");
+}
+
+#[tokio::test]
+async fn the_methods_of_a_service_share_its_limit() {
+    let server = Server::builder().service_max_concurrency("Kitchen", Concurrency::AtMost(1));
+    let fixture = Fixture::start(server).await;
+    let _first = fixture.running(fixture.kitchen.wash("pot".into())).await;
+    let status = within("the refusal", fixture.kitchen.cook()).await;
+    assert_refused(&status.unwrap_err(), "option service_max_concurrency");
+}
+
+#[tokio::test]
+async fn callers_without_an_envelope_are_refused_in_their_own_form() {
+    let server = Server::builder().max_concurrency(Concurrency::AtMost(1));
+    let fixture = Fixture::start(server).await;
+    let _first = fixture.running(fixture.kitchen.wash("pan".into())).await;
+    let raw = fixture.client.raw();
+    let text = async |path: &str, body: &'static str| {
+        let answer = within("the refusal", raw.request(path, body)).await;
+        String::from_utf8(answer.unwrap().to_vec()).unwrap()
+    };
+    let plain = text("/kitchen/wash", r#""plate""#).await;
+    assert!(
+        plain.starts_with(r#"{"code":8,"message":"the server runs 1"#),
+        "{plain}"
+    );
+    let bytes = text("/kitchen/peel", "potato").await;
+    assert!(bytes.contains("handler fail:the server runs 1"), "{bytes}");
+}
+
+#[tokio::test]
+async fn a_full_server_still_answers_what_belongs_to_the_protocol() {
+    let server = Server::builder().max_concurrency(Concurrency::AtMost(1));
+    let fixture = Fixture::start(server).await;
+    let _first = fixture.running(fixture.kitchen.wash("pan".into())).await;
+    // Connecting takes a hello and a channel, both of which the server has to answer.
+    let other = Client::builder().retry(RetryPolicy::none());
+    let other = within("the connection", other.connect(fixture.server.target())).await;
+    let status = KitchenClient::new(other.unwrap()).wash("pot".into()).await;
+    assert_refused(&status.unwrap_err(), "option max_concurrency of the server");
+}
+
+#[tokio::test]
+async fn the_limit_of_running_calls_says_when_to_come_again_too() {
+    let fixture = Fixture::start(Server::builder().max_running_calls(1)).await;
+    let _first = fixture.running(fixture.kitchen.wash("pan".into())).await;
+    let status = within("the refusal", fixture.kitchen.wash("pot".into())).await;
+    assert_refused(&status.unwrap_err(), "option max_running_calls");
+}
+
+#[tokio::test]
+async fn a_policy_of_the_server_lifts_the_limit_of_a_method() {
+    let policy = MethodPolicy::new().max_concurrency(Concurrency::AtMost(3));
+    let server = Server::builder().method_policy("/kitchen/cook", policy);
+    let fixture = Fixture::start(server).await;
+    let calls = [
+        fixture.running(fixture.kitchen.cook()).await,
+        fixture.running(fixture.kitchen.cook()).await,
+        fixture.running(fixture.kitchen.cook()).await,
+    ];
+    let status = within("the refusal", fixture.kitchen.cook()).await;
+    assert_refused(&status.unwrap_err(), "runs 3 calls");
+    fixture.cook.gate.add_permits(3);
+    for call in calls {
+        assert!(within("the answer", call.finish()).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn options_for_what_is_not_served_fail_when_the_server_starts() {
+    let service = || KitchenServer::new(Cook::default());
+    let wrong = [
+        Server::builder().method_policy("/kitchen/cok", MethodPolicy::new()),
+        Server::builder().service_max_concurrency("kitchen", Concurrency::Auto),
+    ];
+    for (server, option) in wrong
+        .into_iter()
+        .zip(["method_policy", "service_max_concurrency"])
+    {
+        let error = server.service(service()).in_memory().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(option), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_finds_its_limit_keeps_calls_from_piling_up() {
+    const CALLERS: u32 = 200;
+    let server = Server::builder().max_concurrency(Concurrency::Auto);
+    let fixture = Fixture::start(server).await;
+    let answered = Arc::new(AtomicU32::new(0));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (kitchen, answered) = (fixture.kitchen.clone(), Arc::clone(&answered));
+            tokio::spawn(async move {
+                while answered.load(Ordering::Relaxed) < 500 {
+                    match kitchen.fry().await {
+                        Ok(()) => _ = answered.fetch_add(1, Ordering::Relaxed),
+                        Err(status) => {
+                            assert_refused(&status, "option max_concurrency of the server");
+                            // Comes again too soon: this is the overload.
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        within("the caller", caller).await.unwrap();
+    }
+    let most = fixture.cook.most.load(Ordering::SeqCst);
+    assert!(most <= CALLERS / 3, "{most} at a time");
+    assert_eq!(fixture.cook.frying.load(Ordering::SeqCst), 0);
+}

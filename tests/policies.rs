@@ -1,0 +1,484 @@
+//! Policies of methods: where they are read, what is made again and what is not, and how much time a server gives.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use iip_rpc::codec::CodecId;
+use iip_rpc::envelope::RequestHead;
+use iip_rpc::{
+    CallContext, CallOptions, Client, ClientBuilder, Code, Concurrency, Execution, Hedge, Limits,
+    Metadata, MethodError, MethodPolicy, Priority, Pushback, RetryBudget, RetryPolicy, Server,
+    ServerBuilder, ServerPolicy, Status, service,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, Semaphore};
+
+use common::calls::{expect, serve_with, status_in};
+use common::{started, within};
+
+/// A time limit that runs out during the test.
+const SHORT: Duration = Duration::from_millis(80);
+/// A time limit that never runs out.
+const LONG: Duration = Duration::from_secs(600);
+
+#[derive(Debug, PartialEq, thiserror::Error, Serialize, Deserialize, MethodError)]
+enum OwnError {
+    #[error("sold out")]
+    SoldOut,
+    #[error(transparent)]
+    #[status]
+    Rpc(Status),
+}
+
+#[service]
+trait Shop {
+    /// Fails as often as it is told, as the fixture says.
+    #[rpc(idempotent)]
+    async fn look(&self, failures: u32, load: Bytes) -> Result<u32, Status>;
+    /// The same, and must not run twice.
+    async fn buy(&self, failures: u32) -> Result<u32, Status>;
+    #[rpc(idempotent)]
+    async fn fail_by_itself(&self) -> Result<u32, OwnError>;
+    /// Runs until it is let go.
+    #[rpc(idempotent)]
+    async fn hang(&self) -> Result<u32, Status>;
+    async fn hang_once(&self) -> Result<u32, Status>;
+    /// The time left, in microseconds.
+    async fn remaining(&self) -> Result<Option<u64>, Status>;
+    #[rpc(timeout = "80ms")]
+    async fn hang_shortly(&self) -> Result<(), Status>;
+    #[rpc(raw)]
+    async fn hang_raw(&self, body: Bytes) -> Result<Bytes, Status>;
+    #[rpc(
+        idempotent,
+        hedge = "p95",
+        priority = "high",
+        max_concurrency = 7,
+        auth = "clerk"
+    )]
+    async fn policies(&self, ctx: &CallContext) -> Result<String, Status>;
+}
+
+/// What the shop's failures look like.
+type Failing = fn() -> Status;
+
+struct Counter {
+    runs: Arc<AtomicU32>,
+    failing: Failing,
+    entered: Arc<Notify>,
+    gate: Arc<Semaphore>,
+}
+
+impl Counter {
+    fn run(&self, failures: u32) -> Result<u32, Status> {
+        let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
+        if run <= failures {
+            Err((self.failing)())
+        } else {
+            Ok(run)
+        }
+    }
+
+    async fn pass(&self) -> Result<u32, Status> {
+        let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
+        self.entered.notify_one();
+        let permit = self.gate.acquire().await;
+        permit
+            .map_err(|error| Status::internal(error.to_string()))?
+            .forget();
+        Ok(run)
+    }
+}
+
+impl Shop for Counter {
+    async fn look(&self, failures: u32, _load: Bytes) -> Result<u32, Status> {
+        self.run(failures)
+    }
+
+    async fn buy(&self, failures: u32) -> Result<u32, Status> {
+        self.run(failures)
+    }
+
+    async fn fail_by_itself(&self) -> Result<u32, OwnError> {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        Err(OwnError::SoldOut)
+    }
+
+    async fn hang(&self) -> Result<u32, Status> {
+        self.pass().await
+    }
+
+    async fn hang_once(&self) -> Result<u32, Status> {
+        self.pass().await
+    }
+
+    async fn remaining(&self) -> Result<Option<u64>, Status> {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        let remaining = CallContext::current().and_then(|ctx| ctx.remaining());
+        Ok(remaining.map(|remaining| remaining.as_micros() as u64))
+    }
+
+    async fn hang_shortly(&self) -> Result<(), Status> {
+        std::future::pending().await
+    }
+
+    async fn hang_raw(&self, _body: Bytes) -> Result<Bytes, Status> {
+        std::future::pending().await
+    }
+
+    async fn policies(&self, ctx: &CallContext) -> Result<String, Status> {
+        let method = ctx.method().ok_or_else(|| Status::internal("no method"))?;
+        assert!(method.is_idempotent());
+        assert_eq!(method.hedge_policy(), Some(Hedge::Percentile(95)));
+        assert_eq!(method.call_priority(), Priority::High);
+        assert_eq!(method.concurrency(), Some(Concurrency::AtMost(7)));
+        Ok(method.auth_requirement().unwrap_or_default().to_owned())
+    }
+}
+
+struct Fixture {
+    server: Server,
+    client: Client,
+    shop: ShopClient,
+    runs: Arc<AtomicU32>,
+    entered: Arc<Notify>,
+    gate: Arc<Semaphore>,
+}
+
+impl Fixture {
+    async fn start(failing: Failing) -> Self {
+        Self::with(failing, Server::builder(), Client::builder()).await
+    }
+
+    async fn with(failing: Failing, server: ServerBuilder, client: ClientBuilder) -> Self {
+        let counter = Counter {
+            runs: Arc::default(),
+            failing,
+            entered: Arc::default(),
+            gate: Arc::new(Semaphore::new(0)),
+        };
+        let (runs, entered) = (Arc::clone(&counter.runs), Arc::clone(&counter.entered));
+        let gate = Arc::clone(&counter.gate);
+        let (server, client) = serve_with(ShopServer::new(counter), server, client).await;
+        let shop = ShopClient::new(client.clone());
+        Self {
+            server,
+            client,
+            shop,
+            runs,
+            entered,
+            gate,
+        }
+    }
+
+    fn runs(&self) -> u32 {
+        self.runs.load(Ordering::SeqCst)
+    }
+
+    async fn look(&self, failures: u32) -> Result<u32, Status> {
+        within("the answer", self.shop.look(failures, Bytes::new())).await
+    }
+
+    async fn buy(&self, failures: u32) -> Result<u32, Status> {
+        within("the answer", self.shop.buy(failures)).await
+    }
+}
+
+fn unavailable() -> Status {
+    Status::unavailable("closed for lunch")
+}
+
+#[tokio::test]
+async fn a_handler_reads_the_policies_of_its_method() {
+    let fixture = Fixture::start(unavailable).await;
+    let answer = fixture.shop.policies(&CallContext::new()).await;
+    assert_eq!(answer.unwrap(), "clerk");
+}
+
+#[tokio::test]
+async fn a_call_that_may_have_run_is_made_again_if_its_method_is_idempotent() {
+    let fixture = Fixture::start(unavailable).await;
+    assert_eq!(fixture.look(2).await, Ok(3));
+    let status = fixture.look(u32::MAX).await.unwrap_err();
+    expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
+    assert_eq!(fixture.runs(), 6, "three attempts");
+}
+
+#[tokio::test]
+async fn a_call_that_may_have_run_is_not_made_again_if_its_method_must_not_run_twice() {
+    let fixture = Fixture::start(unavailable).await;
+    let status = fixture.buy(1).await.unwrap_err();
+    expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
+    assert_eq!(fixture.runs(), 1);
+}
+
+#[tokio::test]
+async fn other_codes_and_errors_of_the_method_are_final() {
+    let fixture = Fixture::start(|| Status::internal("broken")).await;
+    assert_eq!(fixture.look(1).await.unwrap_err().code(), Code::Internal);
+    assert_eq!(fixture.runs(), 1);
+    let error = within("the answer", fixture.shop.fail_by_itself()).await;
+    assert_eq!(error, Err(OwnError::SoldOut));
+    assert_eq!(fixture.runs(), 2);
+}
+
+#[tokio::test]
+async fn the_codes_and_attempts_of_a_client_are_its_own() {
+    let policy = RetryPolicy::new()
+        .retryable_codes([Code::Aborted])
+        .max_attempts(5)
+        .max_backoff(Duration::from_millis(1));
+    let client = Client::builder().retry(policy);
+    let failing = || Status::aborted("lost a race");
+    let fixture = Fixture::with(failing, Server::builder(), client).await;
+    assert_eq!(fixture.look(4).await, Ok(5));
+    let fixture = Fixture::with(
+        unavailable,
+        Server::builder(),
+        Client::builder().retry(RetryPolicy::none()),
+    );
+    let fixture = fixture.await;
+    assert!(fixture.look(1).await.is_err());
+    assert_eq!(fixture.runs(), 1);
+}
+
+#[tokio::test]
+async fn a_policy_for_one_method_prevails_over_its_attributes_and_over_the_client() {
+    let client = Client::builder()
+        .method_policy("/shop/buy", MethodPolicy::new().idempotent(true))
+        .method_policy("/shop/look", MethodPolicy::new().retry(RetryPolicy::none()))
+        .method_policy("/shop/hang_once", MethodPolicy::new().timeout(SHORT))
+        .timeout(LONG);
+    let fixture = Fixture::with(unavailable, Server::builder(), client).await;
+    assert_eq!(fixture.buy(1).await, Ok(2));
+    assert!(fixture.look(3).await.is_err());
+    assert_eq!(fixture.runs(), 3);
+    let status = within("the time-out", fixture.shop.hang_once()).await;
+    assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
+    // The call itself still has the last word.
+    let patient = CallOptions::new().timeout(LONG);
+    let patient = fixture.shop.with_options(patient);
+    let call = started(patient.hang_once()).await;
+    fixture.gate.add_permits(2);
+    assert!(within("the answer", call.finish()).await.is_ok());
+}
+
+#[tokio::test]
+async fn arguments_that_are_too_large_to_keep_are_not_sent_again() {
+    let fixture = Fixture::start(unavailable).await;
+    let load = Bytes::from(vec![7; 70_000]);
+    let status = within("the answer", fixture.shop.look(1, load)).await;
+    assert_eq!(status.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(fixture.runs(), 1);
+}
+
+#[tokio::test]
+async fn retries_end_with_the_budget_of_the_client() {
+    let budget = RetryBudget::new().max_tokens(2).token_ratio(0.0);
+    let client = Client::builder().retry_budget(budget);
+    let fixture = Fixture::with(unavailable, Server::builder(), client).await;
+    for _ in 0..5 {
+        assert!(fixture.look(u32::MAX).await.is_err());
+    }
+    assert_eq!(fixture.runs(), 5 + 2);
+}
+
+#[tokio::test]
+async fn a_server_that_says_when_is_asked_again_then() {
+    const PAUSE: Duration = Duration::from_millis(60);
+    let failing = || Status::resource_exhausted("busy").with_retry_after(PAUSE);
+    let fixture = Fixture::start(failing).await;
+    let begun = Instant::now();
+    assert_eq!(fixture.look(1).await, Ok(2));
+    assert!(begun.elapsed() >= PAUSE, "{:?}", begun.elapsed());
+    let status = fixture.buy(9).await.unwrap_err();
+    assert_eq!(status.pushback(), Some(Pushback::After(PAUSE)));
+    assert_eq!(fixture.runs(), 3, "it may have run");
+}
+
+#[tokio::test]
+async fn a_call_that_did_not_run_comes_again_when_the_server_says() {
+    let failing = || {
+        Status::resource_exhausted("busy")
+            .with_execution(Execution::NotExecuted)
+            .with_retry_after(Duration::from_millis(1))
+    };
+    let fixture = Fixture::start(failing).await;
+    assert_eq!(
+        fixture.buy(2).await,
+        Ok(3),
+        "it ran once: the handler says so"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_says_no_is_not_asked_again() {
+    let fixture = Fixture::start(|| unavailable().with_no_retry()).await;
+    let status = fixture.look(1).await.unwrap_err();
+    assert_eq!(status.pushback(), Some(Pushback::Never));
+    assert_eq!(fixture.runs(), 1);
+}
+
+#[tokio::test]
+async fn a_retry_that_would_come_too_late_is_not_waited_for() {
+    let failing = || unavailable().with_retry_after(LONG);
+    let client = Client::builder().timeout(LONG / 2);
+    let fixture = Fixture::with(failing, Server::builder(), client).await;
+    let status = fixture.look(1).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
+/// Ends the server by force while a call runs, and starts another one in its place.
+async fn replaced(fixture: &Fixture) -> Server {
+    within("the call", fixture.entered.notified()).await;
+    let target = fixture.server.target().to_owned();
+    within("the end", fixture.server.shutdown(Duration::ZERO)).await;
+    let next = Counter {
+        runs: Arc::clone(&fixture.runs),
+        failing: unavailable,
+        entered: Arc::default(),
+        gate: Arc::new(Semaphore::new(100)),
+    };
+    let server = Server::builder().service(ShopServer::new(next));
+    server.bind(target).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_call_that_is_lost_with_its_server_is_made_again_if_it_may_run_twice() {
+    let client = Client::builder().wait_for_ready(true);
+    let fixture = Fixture::with(unavailable, Server::builder(), client).await;
+    let (call, server) = tokio::join!(within("the call", fixture.shop.hang()), replaced(&fixture));
+    assert_eq!(call, Ok(2));
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_call_that_is_lost_with_its_server_fails_if_it_must_not_run_twice() {
+    let client = Client::builder().wait_for_ready(true);
+    let fixture = Fixture::with(unavailable, Server::builder(), client).await;
+    let (call, server) = tokio::join!(
+        within("the call", fixture.shop.hang_once()),
+        replaced(&fixture)
+    );
+    expect(
+        &call.unwrap_err(),
+        Code::Unavailable,
+        Execution::MayHaveExecuted,
+    );
+    assert_eq!(fixture.runs(), 1);
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_retry_that_finds_no_server_does_not_hide_that_the_call_may_have_run() {
+    let fixture = Fixture::start(unavailable).await;
+    let end = async {
+        within("the call", fixture.entered.notified()).await;
+        fixture.server.shutdown(Duration::ZERO).await;
+    };
+    let (call, ()) = tokio::join!(within("the call", fixture.shop.hang()), end);
+    expect(
+        &call.unwrap_err(),
+        Code::Unavailable,
+        Execution::MayHaveExecuted,
+    );
+}
+
+fn bounded() -> ServerBuilder {
+    Server::builder().policy(
+        ServerPolicy::new()
+            .min_timeout(Duration::from_secs(1))
+            .max_timeout(Duration::from_secs(100))
+            .default_timeout(SHORT),
+    )
+}
+
+/// A request in the envelope, made by hand.
+fn request(remaining: Option<Duration>) -> Bytes {
+    let mut message = BytesMut::new();
+    RequestHead::write(CodecId::BINCODE, remaining, &Metadata::new(), &mut message);
+    message.freeze()
+}
+
+#[tokio::test]
+async fn a_deadline_that_is_too_far_is_brought_nearer() {
+    let client = Client::builder().timeout(LONG);
+    let fixture = Fixture::with(unavailable, bounded(), client).await;
+    let left = fixture.shop.remaining().await.unwrap().unwrap();
+    assert!((50_000_000..=100_000_000).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn a_call_with_too_little_time_is_refused_before_it_runs() {
+    let fixture = Fixture::with(unavailable, bounded(), Client::builder()).await;
+    let hasty = CallOptions::new().timeout(Duration::from_millis(900));
+    let call = fixture.shop.with_options(hasty);
+    let status = within("the refusal", call.remaining()).await.unwrap_err();
+    expect(&status, Code::DeadlineExceeded, Execution::NotExecuted);
+    assert!(status.message().contains("option min_timeout"), "{status}");
+    assert_eq!(fixture.runs(), 0);
+}
+
+#[tokio::test]
+async fn a_call_without_a_deadline_has_the_servers_default() {
+    let fixture = Fixture::with(unavailable, bounded(), Client::builder()).await;
+    let raw = fixture.client.raw();
+    let answer = within("the answer", raw.request("/shop/hang", request(None))).await;
+    let status = status_in(answer.unwrap());
+    expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
+    assert!(status.message().contains("default_timeout"), "{status}");
+    let answer = within("the answer", raw.request("/shop/hang", "{}")).await;
+    let text = String::from_utf8(answer.unwrap().to_vec()).unwrap();
+    assert!(text.starts_with(r#"{"code":4,"#), "{text}");
+    let answer = within("the answer", raw.request("/shop/hang_raw", "x")).await;
+    let text = String::from_utf8(answer.unwrap().to_vec()).unwrap();
+    assert!(
+        text.contains("handler fail:the handler was stopped"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_call_without_a_deadline_has_that_of_its_method() {
+    let policy = MethodPolicy::new().timeout(SHORT);
+    let server = Server::builder().method_policy("/shop/hang", policy);
+    let fixture = Fixture::with(unavailable, server, Client::builder()).await;
+    for path in ["/shop/hang_shortly", "/shop/hang"] {
+        let call = fixture.client.raw().request(path, request(None));
+        let status = status_in(within("the answer", call).await.unwrap());
+        expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_has_waited_too_long_on_the_server_is_not_run() {
+    let limits = Limits::default().max_calls(1);
+    let client = Client::builder().timeout(LONG);
+    let fixture = Fixture::with(unavailable, Server::builder().limits(limits), client).await;
+    // A server that is full opens no channels: there are three before.
+    let shop = &fixture.shop;
+    let opened = tokio::join!(shop.remaining(), shop.remaining(), shop.remaining());
+    assert!(opened.0.is_ok() && opened.1.is_ok() && opened.2.is_ok());
+    let before = fixture.runs();
+    let first = started(fixture.shop.hang_once()).await;
+    within("the first call", fixture.entered.notified()).await;
+    // The raw client waits longer than the time it claims to have.
+    let raw = fixture.client.raw();
+    let second = started(raw.request("/shop/remaining", request(Some(SHORT)))).await;
+    let third = started(raw.request("/shop/remaining", request(Some(LONG)))).await;
+    tokio::time::sleep(2 * SHORT).await;
+    fixture.gate.add_permits(1);
+    assert!(within("the first answer", first.finish()).await.is_ok());
+    let answer = within("the second answer", second.finish()).await.unwrap();
+    let status = status_in(answer);
+    expect(&status, Code::DeadlineExceeded, Execution::NotExecuted);
+    assert!(status.message().contains("had waited"), "{status}");
+    within("the third answer", third.finish()).await.unwrap();
+    assert_eq!(fixture.runs() - before, 2, "the first and the third");
+}
