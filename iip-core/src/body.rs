@@ -65,6 +65,10 @@ impl Body {
         self.len() == 0
     }
 
+    pub(crate) fn first(&self) -> Option<u8> {
+        self.head.first().or_else(|| self.tail.first()).copied()
+    }
+
     /// Puts one byte before it.
     pub(crate) fn mark(&mut self, byte: u8) {
         let (head, tail) = (&self.head, std::mem::take(&mut self.tail));

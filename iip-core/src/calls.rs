@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::body::{Body, Data};
+use crate::body::Data;
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases};
 use crate::flow::Flow;
@@ -63,9 +63,8 @@ impl Slot {
 
     /// The next bytes of its stream.
     pub(crate) fn take_stream(&mut self, proto: &mut proto::Connection) -> Option<Bytes> {
-        self.flow
-            .as_mut()?
-            .take_part(proto, self.channel, clock::now)
+        let alive = matches!(self.state, SlotState::Sent).then_some(self.channel);
+        self.flow.as_mut()?.take_part(proto, alive, clock::now)
     }
 
     /// The next part of an answer that is taken in parts.
@@ -169,7 +168,8 @@ impl CallTable {
         waker: Option<&Waker>,
     ) -> Result<usize, CallError> {
         let (size, limit) = (data.len(), proto.max_request_bytes());
-        if size > limit {
+        // A stream's bytes are no message.
+        if size > limit && start.mode != Mode::Stream {
             return Err(CallError::not_sent(CallErrorKind::MessageTooLarge {
                 size,
                 limit,
@@ -179,7 +179,8 @@ impl CallTable {
         let channel = start.on.or_else(|| self.free.pop());
         let token = self.take_slot(start.now, start.deadline, channel.is_some(), waker)?;
         if start.mode == Mode::Stream {
-            self.add_flow(proto, token, size, start.now);
+            // Behind the mark.
+            self.add_flow(proto, token, size - 1, start.now);
         }
         match channel {
             Some(channel) => {
@@ -222,7 +223,13 @@ impl CallTable {
     }
 
     /// A frame of a call's stream came.
-    pub(crate) fn on_heard(&mut self, token: usize, heard: Heard, wakers: &mut Vec<Waker>) {
+    pub(crate) fn on_heard(
+        &mut self,
+        proto: &mut proto::Connection,
+        token: usize,
+        heard: Heard,
+        wakers: &mut Vec<Waker>,
+    ) {
         let slot = self.slots.get_mut(token);
         if let Some(slot) = slot
             && let Some(flow) = &mut slot.flow
@@ -231,6 +238,9 @@ impl CallTable {
                 wakers.extend(slot.waker.take());
             }
             flow.on_heard(heard, wakers);
+            if matches!(slot.state, SlotState::Sent) {
+                flow.send_ending(proto, slot.channel);
+            }
         }
     }
 
@@ -346,9 +356,7 @@ impl CallTable {
     ) {
         let slot = self.slots.get_mut(token);
         if let Some(flow) = slot.and_then(|slot| slot.flow.as_mut()) {
-            if flow.finished {
-                proto.send_stream(channel, Body::default(), true);
-            }
+            flow.send_ending(proto, channel);
             wakers.extend(flow.writer.take());
         }
     }
@@ -657,8 +665,11 @@ impl CallTable {
         let state = std::mem::take(&mut slot.state);
         slot.waker = None;
         slot.parts = None;
-        if let Some(flow) = slot.flow.take() {
+        if let Some(mut flow) = slot.flow.take() {
             flow.release(proto);
+            let mut wakers = Vec::new();
+            flow.on_over(&mut wakers);
+            wakers.into_iter().for_each(Waker::wake);
         }
         if !matches!(state, SlotState::Free) {
             self.slots.give_back(token);

@@ -92,6 +92,8 @@ pub(crate) struct State {
     pub(crate) driver: Option<Waker>,
     /// Who waits for room to send more of an answer or a stream, in order.
     pub(crate) room: VecDeque<Waker>,
+    /// How many have left that queue.
+    pub(crate) left_room: u64,
     /// Why the connection ended.
     pub(crate) ended: Option<ConnectionError>,
     /// Someone asked for an end.
@@ -99,11 +101,18 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Wakes `waker` when there may be room to send more.
-    pub(crate) fn wait_for_room(&mut self, waker: &Waker) {
-        if !self.room.back().is_some_and(|last| last.will_wake(waker)) {
-            self.room.push_back(waker.clone());
+    /// Wakes `waker` when there may be room to send more. However often it asks, one who waits has one place in the queue.
+    pub(crate) fn wait_for_room(&mut self, place: &mut RoomPlace, waker: &Waker) {
+        let index = place.0.checked_sub(self.left_room + 1);
+        let known = index
+            .and_then(|index| usize::try_from(index).ok())
+            .and_then(|index| self.room.get_mut(index));
+        if let Some(known) = known {
+            known.clone_from(waker);
+            return;
         }
+        self.room.push_back(waker.clone());
+        place.0 = self.left_room + self.room.len() as u64;
     }
 
     /// Bytes have left: wakes as many as there is room for, and all once nothing waits to be written. Each will send some
@@ -115,7 +124,14 @@ impl State {
             self.room.len()
         };
         let most = most.min(self.room.len());
+        self.left_room += most as u64;
         self.room.drain(..most).for_each(Waker::wake);
+    }
+
+    /// The connection is gone: nobody waits for room any more.
+    pub(crate) fn leave_room(&mut self, wakers: &mut Vec<Waker>) {
+        self.left_room += self.room.len() as u64;
+        wakers.extend(self.room.drain(..));
     }
 
     #[inline]
@@ -128,6 +144,10 @@ impl State {
         }
     }
 }
+
+/// The place of one who sends in the queue for room: how many have stood in it up to there. It may have been left since.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct RoomPlace(u64);
 
 /// How the connection is to end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -158,6 +178,7 @@ impl Shared {
             running: HashMap::new(),
             driver: None,
             room: VecDeque::new(),
+            left_room: 0,
             ended: None,
             closing: None,
         };
@@ -468,4 +489,59 @@ pub(crate) fn check_path(path: &str) -> Result<&str, CallErrorKind> {
 #[cold]
 fn has_nul(path: &str) -> bool {
     path.contains('\0') || path.contains("%00")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+    use crate::frame::Side;
+    use crate::limits::Limits;
+
+    #[derive(Default)]
+    struct Counts(AtomicUsize);
+
+    impl Wake for Counts {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn whoever_asks_for_room_again_and_again_has_one_place_and_is_woken_once() {
+        let proto =
+            proto::Connection::new(Side::Server, Limits::default(), Value::Null, Instant::now());
+        let peer = Arc::new(Peer::new(None, Vec::new()));
+        let shared = Shared::new(proto, CallTable::new(1, 1), peer);
+        let mut state = shared.lock();
+        let counts: [Arc<Counts>; 2] = Default::default();
+        let mut places = [RoomPlace::default(); 2];
+        for round in 1..4 {
+            for _ in 0..1000 {
+                for (place, count) in places.iter_mut().zip(&counts) {
+                    state.wait_for_room(place, &Waker::from(Arc::clone(count)));
+                }
+            }
+            assert_eq!(state.room.len(), 2);
+            // Nothing waits to be written.
+            state.wake_for_room();
+            assert!(state.room.is_empty());
+            for count in &counts {
+                assert_eq!(count.0.load(Ordering::Relaxed), round);
+            }
+        }
+        let [first, _] = &mut places;
+        state.wait_for_room(first, &Waker::from(Arc::clone(&counts[0])));
+        let mut wakers = Vec::new();
+        state.leave_room(&mut wakers);
+        assert_eq!(wakers.len(), 1);
+        // Another task has it now: that one is to be woken.
+        state.wait_for_room(first, &Waker::from(Arc::clone(&counts[0])));
+        state.wait_for_room(first, &Waker::from(Arc::clone(&counts[1])));
+        state.wake_for_room();
+        assert_eq!(counts[1].0.load(Ordering::Relaxed), 4);
+        assert_eq!(counts[0].0.load(Ordering::Relaxed), 3);
+    }
 }

@@ -655,7 +655,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             .calls
             .fail_all(&state.proto, error, clock::now(), &mut self.wakers);
         state.cancel_all();
-        self.wakers.extend(state.room.drain(..));
+        state.leave_room(&mut self.wakers);
         drop(guard);
         self.wakers.drain(..).for_each(Waker::wake);
         self.batch = VecDeque::new();
@@ -713,6 +713,7 @@ impl<S> Drop for Driver<S> {
                 .calls
                 .fail_all(&state.proto, &error, clock::now(), &mut self.wakers);
             state.cancel_all();
+            state.leave_room(&mut self.wakers);
         }
         drop(guard);
         self.wakers.drain(..).for_each(Waker::wake);
@@ -753,7 +754,7 @@ fn on_client_event(
         Event::Stream {
             key: StreamKey::Call(token),
             heard,
-        } => calls.on_heard(token, heard, wakers),
+        } => calls.on_heard(proto, token, heard, wakers),
         Event::ReplyPart { token, body } => calls.on_part(proto, token, body, now, wakers),
         Event::Swallowed { channel } => calls.on_channel_idle(proto, channel, now, wakers),
         Event::ChannelOpened(channel) => {

@@ -5,9 +5,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::body::Body;
 use crate::frame::ChannelId;
 use crate::parts::Parts;
 use crate::proto::{self, Heard};
+
+/// Peers of ours grant more at a time: about half a window, of which the least has 1 KiB.
+const LEAST_GRANT: u32 = 256;
 
 #[derive(Debug)]
 pub(crate) struct Flow {
@@ -28,8 +32,10 @@ pub(crate) struct Flow {
     credit: i64,
     /// The peer was told that this side waits for room.
     said_starved: bool,
-    /// Nothing more is to be sent; the peer is told once the call has its channel.
-    pub(crate) finished: bool,
+    /// Nothing is to be sent behind this; it goes by itself, as the peer grants it.
+    pub(crate) ending: Option<Body>,
+    /// The peer has gone: it sends nothing more and takes nothing more.
+    pub(crate) cut: bool,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
 }
@@ -48,7 +54,8 @@ impl Flow {
             dry: Duration::ZERO,
             credit: i64::try_from(credit).unwrap_or(i64::MAX),
             said_starved: false,
-            finished: false,
+            ending: None,
+            cut: false,
             reader: None,
             writer: None,
         }
@@ -58,7 +65,10 @@ impl Flow {
     pub(crate) fn on_heard(&mut self, heard: Heard, wakers: &mut Vec<Waker>) {
         match heard {
             Heard::Data(part) => {
-                self.parts.push(part);
+                // What waits for long must not keep the whole buffer that it was read into.
+                let waits = self.parts.bytes() > 0;
+                self.parts
+                    .push(if waits { proto::detach(part) } else { part });
                 wakers.extend(self.reader.take());
             }
             Heard::End => {
@@ -68,10 +78,19 @@ impl Flow {
             Heard::Starved => self.peer_starved = true,
             Heard::Grant(bytes) => {
                 self.credit = self.credit.saturating_add(i64::from(bytes));
-                self.said_starved = false;
+                // A peer that grants next to nothing, again and again, is not told each time.
+                if bytes >= LEAST_GRANT {
+                    self.said_starved = false;
+                }
                 wakers.extend(self.writer.take());
             }
         }
+    }
+
+    /// The peer has gone before the call has ended.
+    pub(crate) fn on_cut(&mut self, wakers: &mut Vec<Waker>) {
+        self.cut = true;
+        self.on_over(wakers);
     }
 
     /// The call has ended: whoever waits finds out.
@@ -85,16 +104,20 @@ impl Flow {
         self.ended && self.parts.bytes() == 0
     }
 
-    /// The next bytes. Taking them makes room, which the peer is told of once it is half a window.
+    /// The next bytes. Taking them makes room, which the peer is told of once it is half a window. `channel` is that of the call
+    /// until it has ended: afterwards it may be another's.
     pub(crate) fn take_part(
         &mut self,
         proto: &mut proto::Connection,
-        channel: ChannelId,
+        channel: Option<ChannelId>,
         clock: fn() -> Instant,
     ) -> Option<Bytes> {
         let part = self.parts.pop()?;
+        let Some(channel) = channel.filter(|_| !self.ended && !self.cut) else {
+            return Some(part);
+        };
         self.taken += part.len();
-        if self.taken >= self.window / 2 && !self.ended {
+        if self.taken >= self.window / 2 {
             self.tell_room(proto, channel, clock());
         }
         Some(part)
@@ -137,6 +160,11 @@ impl Flow {
         less
     }
 
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn window(&self) -> usize {
+        self.window
+    }
+
     /// Gives back what the window has taken of the connection.
     pub(crate) fn release(&self, proto: &mut proto::Connection) {
         proto.grown -= self.window - self.first_window;
@@ -153,8 +181,23 @@ impl Flow {
         false
     }
 
+    /// Sends what may be sent of the end that was given, and tells the peer of it once that is all.
+    pub(crate) fn send_ending(&mut self, proto: &mut proto::Connection, channel: ChannelId) {
+        while let Some(mut rest) = self.ending.take() {
+            if !rest.is_empty() && !self.has_credit(proto, channel) {
+                self.ending = Some(rest);
+                return;
+            }
+            let part = rest.split_to(proto.stream_part_bytes().min(rest.len()));
+            self.on_sent(part.len());
+            proto.send_stream(channel, part, rest.is_empty());
+            self.ending = Some(rest).filter(|rest| !rest.is_empty());
+        }
+    }
+
     /// A part was sent.
     pub(crate) fn on_sent(&mut self, bytes: usize) {
+        self.said_starved = false;
         self.credit -= i64::try_from(bytes).unwrap_or(i64::MAX);
     }
 }

@@ -8,7 +8,8 @@ use crate::frame::{MAX_FRAME_BYTES, MAX_PATH_BYTES};
 ///
 /// Both sides use the same limits; the defaults are safe against a hostile peer. The memory one connection can be made
 /// to hold is bounded by `read buffer (256 KiB, or the frame being read) + buffered_bytes + unsent_bytes + the message
-/// being written + channels × about 200 bytes`.
+/// being written + channels × about 200 bytes`, and with streams by `calls × (stream_window + 64 KiB) + buffered_bytes` more:
+/// what waits for its readers, and what windows have grown by.
 ///
 /// ```
 /// use std::time::Duration;

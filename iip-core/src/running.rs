@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 
 use crate::body::Body;
 use crate::clock;
-use crate::connection::{Shared, State};
+use crate::connection::{RoomPlace, Shared, State};
 use crate::flow::Flow;
 use crate::frame::ChannelId;
 use crate::handler::{HandlerError, OnCancel, Request, Streams};
@@ -179,6 +179,7 @@ pub struct ReplyStream {
     shared: Arc<Shared>,
     channel: ChannelId,
     serial: u64,
+    room: RoomPlace,
     begun: bool,
     finished: bool,
 }
@@ -204,7 +205,7 @@ impl ReplyStream {
                     return Poll::Ready(Err(HandlerError::new("the caller has gone")));
                 }
                 if !state.proto.has_room() {
-                    state.wait_for_room(cx.waker());
+                    state.wait_for_room(&mut self.room, cx.waker());
                     return Poll::Pending;
                 }
                 state
@@ -257,7 +258,7 @@ impl Drop for ReplyStream {
 }
 
 impl State {
-    fn is_running(&self, channel: ChannelId, serial: u64) -> bool {
+    pub(crate) fn is_running(&self, channel: ChannelId, serial: u64) -> bool {
         self.running
             .get(&channel)
             .is_some_and(|running| running.serial == serial)
@@ -265,11 +266,12 @@ impl State {
 
     /// Ends a call that had to wait, once: later answers to it are dropped.
     pub(crate) fn answer(&mut self, channel: ChannelId, serial: u64, body: Body) -> bool {
-        if !self.is_running(channel, serial) {
-            return false;
-        }
-        self.forget(channel);
-        self.reply(channel, body)
+        self.leave(channel, serial) && self.reply(channel, body)
+    }
+
+    /// The handler has ended and is answered next. `false` if it was answered before.
+    pub(crate) fn leave(&mut self, channel: ChannelId, serial: u64) -> bool {
+        self.is_running(channel, serial) && self.forget(channel).is_some()
     }
 
     pub(crate) fn forget(&mut self, channel: ChannelId) -> Option<Running> {
@@ -299,9 +301,14 @@ impl State {
     }
 
     pub(crate) fn on_cancelled(&mut self, channel: ChannelId) {
-        let Some(running) = self.running.get(&channel) else {
+        let Some(running) = self.running.get_mut(&channel) else {
             return;
         };
+        if let Some(flow) = &mut running.flow {
+            let mut wakers = Vec::new();
+            flow.on_cut(&mut wakers);
+            wakers.into_iter().for_each(Waker::wake);
+        }
         match running.policy {
             OnCancel::Abort => {
                 if let Some(task) = self.forget(channel).and_then(|running| running.task) {
@@ -386,6 +393,7 @@ impl Request {
             shared: Arc::clone(shared),
             channel,
             serial,
+            room: RoomPlace::default(),
             begun: false,
             finished: false,
         };

@@ -184,12 +184,14 @@ impl Dispatcher {
                 heard,
             } => {
                 let mut wakers = Vec::new();
-                let mut state = shared.lock();
+                let mut guard = shared.lock();
+                let state = &mut *guard;
                 let running = state.running.get_mut(&channel);
                 if let Some(flow) = running.and_then(|running| running.flow.as_mut()) {
                     flow.on_heard(heard, &mut wakers);
+                    flow.send_ending(&mut state.proto, channel);
                 }
-                drop(state);
+                drop(guard);
                 wakers.into_iter().for_each(Waker::wake);
                 None
             }
@@ -309,15 +311,8 @@ impl Dispatcher {
         }));
         match first {
             Ok(Ok(result)) => {
-                let answer = answer(result);
-                if streams {
-                    // Its entry in the table is what keeps a second answer away.
-                    if let Some(answer) = answer {
-                        shared.lock().answer(channel, serial, answer);
-                    }
-                    return None;
-                }
-                answer
+                // Of a handler with streams, the entry in the table is what keeps a second answer away.
+                answer(result).filter(|_| !streams || shared.lock().leave(channel, serial))
             }
             Ok(Err(future)) => {
                 let running = Running::new(serial, policy, cancel);
@@ -327,7 +322,7 @@ impl Dispatcher {
                     tag,
                     future,
                 };
-                self.spawn(shared, channel, running, waiting);
+                self.spawn(shared, channel, running, waiting, streams);
                 None
             }
             Err(panic) => {
@@ -339,7 +334,14 @@ impl Dispatcher {
         }
     }
 
-    fn spawn(&self, shared: &Arc<Shared>, channel: ChannelId, running: Running, waiting: Waiting) {
+    fn spawn(
+        &self,
+        shared: &Arc<Shared>,
+        channel: ChannelId,
+        running: Running,
+        waiting: Waiting,
+        streams: bool,
+    ) {
         let Waiting {
             handler,
             path,
@@ -349,8 +351,13 @@ impl Dispatcher {
         let guard = RunningGuard::new(Arc::clone(&self.routes));
         let answer_to = Arc::clone(shared);
         let (serial, policy) = (running.serial, running.policy);
-        // The entry must be there before the task can end. A handler that streams has its own already.
-        shared.lock().running.entry(channel).or_insert(running);
+        // The entry must be there before the task can end. A handler that streams has had its own, and may have answered.
+        let mut state = shared.lock();
+        let is_over = streams && !state.is_running(channel, serial);
+        if !streams {
+            state.running.insert(channel, running);
+        }
+        drop(state);
         // Not under the lock: a runtime that is going away drops the handler here.
         let task = tokio::spawn(async move {
             let _guard = guard;
@@ -369,7 +376,7 @@ impl Dispatcher {
         match running.filter(|running| running.serial == serial) {
             Some(running) => running.task = Some(task),
             // It was cancelled, or has ended, meanwhile.
-            None if policy == OnCancel::Abort => task.abort(),
+            None if policy == OnCancel::Abort && !is_over => task.abort(),
             None => {}
         }
     }

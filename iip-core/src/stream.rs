@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::body::Body;
 use crate::call::Call;
 use crate::clock;
-use crate::connection::{Shared, State};
+use crate::connection::{RoomPlace, Shared, State};
 use crate::error::CallError;
 use crate::flow::Flow;
 use crate::frame::ChannelId;
@@ -26,6 +26,9 @@ pub enum StreamError {
     /// The peer, or the connection, went away before it had ended its stream: what has arrived is not all.
     #[error("the stream was cut off")]
     Cut,
+    /// This side has said that nothing follows, see [`SendStream::finish`].
+    #[error("the stream was finished")]
+    Finished,
 }
 
 /// Whose stream it is. The serial tells it from those that had its place before.
@@ -75,6 +78,7 @@ pub struct SendStream {
     link: Link,
     /// What was not sent of the last piece.
     rest: Body,
+    room: RoomPlace,
     ended: bool,
 }
 
@@ -93,34 +97,40 @@ impl SendStream {
     }
 
     fn poll_rest(&mut self, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
-        let (link, rest) = (&self.link, &mut self.rest);
+        let (link, rest, room) = (&self.link, &mut self.rest, &mut self.room);
         link.shared.stream_command(|state| {
             while !rest.is_empty() {
-                let has_room = state.proto.stream_room() > 0;
                 let sent = link.on(state, |proto, flow, channel| {
+                    if flow.cut {
+                        return Err(StreamError::Over);
+                    }
                     let Some(channel) = channel.filter(|&channel| flow.has_credit(proto, channel))
                     else {
                         keep(&mut flow.writer, cx);
-                        return None;
+                        return Ok(None);
                     };
+                    let has_room = proto.stream_room() > 0;
                     if has_room {
                         let part = rest.split_to(proto.stream_part_bytes().min(rest.len()));
                         flow.on_sent(part.len());
                         proto.send_stream(channel, part, false);
+                    } else {
+                        // The call may end before there is room.
+                        keep(&mut flow.writer, cx);
                     }
-                    Some(has_room)
+                    Ok(Some(has_room))
                 });
-                match sent {
-                    None => {
+                match sent.unwrap_or(Err(StreamError::Over)) {
+                    Err(over) => {
                         *rest = Body::default();
-                        return Poll::Ready(Err(StreamError::Over));
+                        return Poll::Ready(Err(over));
                     }
-                    Some(Some(true)) => {}
-                    Some(Some(false)) => {
-                        state.wait_for_room(cx.waker());
+                    Ok(Some(true)) => {}
+                    Ok(Some(false)) => {
+                        state.wait_for_room(room, cx.waker());
                         return Poll::Pending;
                     }
-                    Some(None) => return Poll::Pending,
+                    Ok(None) => return Poll::Pending,
                 }
             }
             Poll::Ready(Ok(()))
@@ -132,7 +142,7 @@ impl SendStream {
     ///
     /// # Errors
     ///
-    /// The call has ended; nobody takes it.
+    /// The call has ended; nobody takes it. Or this side has [finished](Self::finish).
     ///
     /// # Panics
     ///
@@ -143,6 +153,7 @@ impl SendStream {
         data: impl Into<Body>,
     ) -> Result<(), StreamError> {
         assert!(self.rest.is_empty(), "poll_ready was not ready");
+        self.check_unfinished()?;
         self.rest = data.into();
         match self.poll_rest(cx) {
             Poll::Ready(result) => result,
@@ -154,12 +165,14 @@ impl SendStream {
     ///
     /// # Errors
     ///
-    /// The call has ended; nobody takes it.
+    /// The call has ended; nobody takes it. Or this side has [finished](Self::finish).
     ///
     /// # Cancel safety
     ///
-    /// When dropped before it is ready, the data is sent all the same, before what is sent next.
+    /// When dropped before it is ready, the data is sent all the same, before what is sent next; but not if it still waited for
+    /// what had been given before it, see [`poll_ready`](Self::poll_ready).
     pub async fn send(&mut self, data: impl Into<Body>) -> Result<(), StreamError> {
+        self.check_unfinished()?;
         std::future::poll_fn(|cx| self.poll_ready(cx)).await?;
         self.rest = data.into();
         std::future::poll_fn(|cx| self.poll_ready(cx)).await
@@ -167,17 +180,24 @@ impl SendStream {
 
     /// Tells the peer that nothing follows. Only a caller does this: a handler's stream ends with its answer.
     ///
-    /// What was given and not taken yet must have been waited for, see [`poll_ready`](Self::poll_ready).
+    /// What was given and not taken yet goes first, by itself, as the peer takes it.
     pub fn finish(&mut self) {
-        debug_assert!(self.rest.is_empty(), "poll_ready was not ready");
         if !std::mem::replace(&mut self.ended, true) {
+            let rest = std::mem::take(&mut self.rest);
             self.link.with(|proto, flow, channel| {
-                flow.finished = true;
+                flow.ending = Some(rest);
                 if let Some(channel) = channel {
-                    proto.send_stream(channel, Body::default(), true);
+                    flow.send_ending(proto, channel);
                 }
             });
         }
+    }
+
+    fn check_unfinished(&self) -> Result<(), StreamError> {
+        if self.ended {
+            return Err(StreamError::Finished);
+        }
+        Ok(())
     }
 }
 
@@ -257,9 +277,10 @@ impl RecvStream {
 
     fn poll_request(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
         let next = self.link.with(|proto, flow, channel| {
-            match channel.and_then(|channel| flow.take_part(proto, channel, clock::now)) {
+            match flow.take_part(proto, channel, clock::now) {
                 Some(part) => Poll::Ready(Some(Ok(part))),
                 None if flow.is_at_end() => Poll::Ready(None),
+                None if flow.cut => Poll::Ready(Some(Err(StreamError::Cut))),
                 None => {
                     keep(&mut flow.reader, cx);
                     Poll::Pending
@@ -328,6 +349,7 @@ fn ends(
     let send = SendStream {
         link: link.clone(),
         rest,
+        room: RoomPlace::default(),
         ended: false,
     };
     let recv = RecvStream {

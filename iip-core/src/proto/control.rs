@@ -145,7 +145,7 @@ impl Hello {
     /// How many bytes of a stream it takes before it grants more.
     pub(crate) fn stream_window(&self) -> Option<usize> {
         let bytes = self.value.get("stream_window")?.as_u64()?;
-        usize::try_from(bytes).ok()
+        usize::try_from(bytes).ok().filter(|&bytes| bytes > 0)
     }
 
     pub(crate) fn max_frame(&self) -> Option<usize> {

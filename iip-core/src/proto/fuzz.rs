@@ -1,6 +1,8 @@
 //! Machines without sockets, and a small model to hold them against: for the tests and for the fuzz target `machine`.
 //! Pure.
 
+pub(super) mod streams;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +10,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
+use self::streams::Step;
+use super::stream::DATA;
 use super::{Connection, Event, Mode};
 use crate::body::Body;
 use crate::decoder::{Decoder, Partial};
@@ -129,7 +133,7 @@ impl End {
     /// The counters of the machine against what these channels hold, which are all that have anything.
     pub(super) fn check_accounting(&self, channels: impl IntoIterator<Item = ChannelId>) {
         let machine = &self.machine;
-        let (mut buffered, mut waiting, mut open) = (0, 0, 0);
+        let (mut buffered, mut waiting, mut open, mut streamed) = (0, 0, 0, 0);
         for channel in channels
             .into_iter()
             .filter_map(|id| machine.channels.get(id))
@@ -144,6 +148,7 @@ impl End {
                 .sum::<usize>();
             waiting += channel.waiting.len();
             open += usize::from(channel.open.is_some());
+            streamed += usize::from(channel.begun);
         }
         // What waits may count more than its bytes.
         assert!(
@@ -152,6 +157,7 @@ impl End {
             machine.buffered
         );
         assert_eq!(machine.open_calls, open, "open calls");
+        assert_eq!(machine.streamed, streamed, "calls whose request arrives");
     }
 }
 
@@ -679,9 +685,9 @@ fn hostile_client(cut: u8, data: &[u8]) {
         for round in 0.. {
             while let Some(event) = server.machine.poll_event() {
                 match event {
-                    Event::Request { channel, .. } | Event::RequestTooLarge { channel, .. } => {
-                        open.push_back(channel);
-                    }
+                    Event::Request { channel, .. }
+                    | Event::RequestTooLarge { channel, .. }
+                    | Event::StreamBegun { channel, .. } => open.push_back(channel),
                     Event::RequestBegun { channel, .. } if cut & 1 == 1 => {
                         server.machine.stream_request(channel);
                     }
@@ -743,6 +749,16 @@ fn hostile_server(cut: u8, data: &[u8]) {
                         let size = SIZES[token % SIZES.len()];
                         let body = pattern(token, size);
                         client.start_call(id, b"/a", body, token, streaming);
+                        waiting.insert(token, id);
+                    }
+                    if cut & 5 == 5 && id.0 % 2 == 0 {
+                        // A caller of a stream.
+                        token += 1;
+                        let mut first = Body::from(vec![DATA, 0]);
+                        let path = b"/s";
+                        client
+                            .machine
+                            .start_call(id, path, &mut first, token, Mode::Stream);
                         waiting.insert(token, id);
                     }
                     if cut & 2 == 2 {
@@ -820,6 +836,13 @@ pub fn machine(data: &[u8]) {
     match who % 4 {
         0 => hostile_client(how, data),
         1 => hostile_server(how, data),
+        2 => {
+            let mut data = data.iter().copied();
+            let steps: Vec<Step> = std::iter::from_fn(|| Step::read(&mut data))
+                .take(200)
+                .collect();
+            streams::Model::run(&steps);
+        }
         _ => {
             let mut data = data.iter().copied();
             let operations: Vec<Operation> = std::iter::from_fn(|| Operation::read(&mut data))

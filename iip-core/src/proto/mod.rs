@@ -465,7 +465,7 @@ impl Connection {
 }
 
 /// A body that has to wait: small ones are copied out of the read buffer that they would pin.
-fn detach(body: Bytes) -> Bytes {
+pub(crate) fn detach(body: Bytes) -> Bytes {
     if body.len() <= COPY_WAITING_BYTES {
         Bytes::copy_from_slice(&body)
     } else {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+use super::stream;
 use crate::body::{Body, Data};
 use crate::frame::{CLOSE_FRAME, ChannelId, FRAME_OVERHEAD, FrameStatus, Side, encode_head};
 
@@ -188,7 +189,13 @@ impl Outbox {
             let Some((path, message)) = send.messages.front_mut() else {
                 continue;
             };
-            let mut chunk = message.body.split_to(message.body.len().min(self.chunk));
+            let is_cut = message.begins && message.ends && message.body.len() > self.chunk;
+            let most = if is_cut && stream::looks_like_stream(&message.body) {
+                1
+            } else {
+                self.chunk
+            };
+            let mut chunk = message.body.split_to(message.body.len().min(most));
             let rest = !message.body.is_empty();
             let status = FrameStatus::of(self.side, message.begins, message.ends && !rest);
             message.begins = false;

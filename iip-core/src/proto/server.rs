@@ -56,12 +56,15 @@ impl Connection {
     ) -> Result<(), ProtocolError> {
         if status == FrameStatus::RequestFirst {
             // A channel whose message is unfinished has state before it counts as a call.
-            if self.channels.get(id).is_none() && self.channels_in_use() >= self.limits.channels() {
+            // The control stream is none, also when calls have taken all channels before it begins.
+            let is_control = self.control.is_none() && path == control::CONTROL.as_bytes();
+            let is_new = self.channels.get(id).is_none() && !is_control;
+            if is_new && self.channels_in_use() >= self.limits.channels() {
                 return Err(ProtocolError::TooManyChannels {
                     limit: self.limits.channels(),
                 });
             }
-            if stream::is_marked(&body) {
+            if self.peer_stream_window.is_some() && stream::begins_stream(&body) {
                 return self.begin_stream(id, path, body);
             }
             let assembly = Assembly::new(Incoming::Collect, Bytes::copy_from_slice(path));

@@ -4,6 +4,9 @@
 //! begins with. The request stays open for the life of the call: what is granted, the end of the bytes and a
 //! cancellation travel in it. The answer is that of an ordinary call, behind the bytes: the first frame without a mark
 //! begins it. `docs/wire.md` has the format.
+//!
+//! Other data may begin with any byte. A request in several frames is a stream only if the client has said hello with a window
+//! and the first frame is [`DATA`] with something behind it; see [`looks_like_stream`] for messages that happen to begin so.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -28,7 +31,8 @@ const CANCEL: u8 = 0xFC;
 /// Client, in its last frame: the answer has arrived.
 const OVER: u8 = 0xFD;
 
-/// The most bytes of a stream in one frame: more would keep the frames of other channels waiting.
+/// The most bytes of a stream in one frame: more would keep the frames of other channels waiting, and go further beyond what
+/// was granted. A peer that sends more is refused.
 const PART_BYTES: usize = 64 * 1024;
 
 /// Server: the rest of this frame, and all that follow, are the answer.
@@ -36,8 +40,18 @@ const ANSWER: u8 = 0xFE;
 
 /// Is this the data of a frame of such a call?
 #[inline]
-pub(super) fn is_marked(data: &[u8]) -> bool {
+fn is_marked(data: &[u8]) -> bool {
     data.first().is_some_and(|&byte| byte >= DATA)
+}
+
+/// Does a request in several frames that begins with this data begin a stream?
+pub(super) fn begins_stream(data: &[u8]) -> bool {
+    data.len() > 1 && data[0] == DATA
+}
+
+/// Would a message that is cut be taken for a stream? Then its first byte goes in a frame of its own, as a stream's never does.
+pub(super) fn looks_like_stream(body: &Body) -> bool {
+    body.first() == Some(DATA)
 }
 
 /// What a frame of a stream says.
@@ -117,7 +131,8 @@ impl Connection {
                     return bad;
                 };
                 // The last byte allowed may be the first of a part.
-                if assembly.ended || (!body.is_empty() && assembly.allowed <= 0) {
+                let is_within = body.is_empty() || assembly.allowed > 0;
+                if assembly.ended || body.len() > PART_BYTES || !is_within {
                     return bad;
                 }
                 assembly.allowed -= i64::try_from(body.len()).unwrap_or(i64::MAX);
@@ -140,6 +155,7 @@ impl Connection {
                     .get(id)
                     .is_some_and(|channel| channel.begun && channel.open.is_some())
                 {
+                    self.control_rate.count(self.timers.last_moved());
                     self.events.push_back(Event::Cancelled { channel: id });
                 }
                 return Ok(());

@@ -1,5 +1,7 @@
 //! The machine alone and in pairs: no socket, no task, a clock that is turned by hand.
 
+mod streams;
+
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};

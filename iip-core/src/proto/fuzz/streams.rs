@@ -1,0 +1,709 @@
+//! A client and a server with streams between them, and a model of what each side must see. Pure.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{CHUNK_BYTES, End, MESSAGE_BYTES, pattern, small_limits};
+use crate::body::Body;
+use crate::decoder::Partial;
+use crate::error::CallErrorKind;
+use crate::flow::Flow;
+use crate::frame::{ChannelId, Side};
+use crate::limits::Limits;
+use crate::proto::stream::DATA;
+use crate::proto::{Event, Heard, Mode, StreamKey};
+
+const WINDOW: usize = 1024;
+const MAX_WINDOW: usize = 4 * WINDOW;
+/// Room for a message on every channel; less than all windows could grow by.
+const BUFFERED: usize = 4 * MESSAGE_BYTES;
+
+/// Around chunk, window and message limit.
+const SIZES: [usize; 10] = [1, 2, 100, 1022, 1023, 1024, 1025, 2500, 3000, 5000];
+
+fn limits() -> Limits {
+    small_limits()
+        .stream_window(WINDOW)
+        .max_stream_window(MAX_WINDOW)
+        .max_buffered_bytes(BUFFERED)
+}
+
+thread_local! {
+    /// The model's time, for those that look at the clock themselves.
+    static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+fn clock() -> Instant {
+    NOW.get().unwrap_or_else(Instant::now)
+}
+
+/// What the application and the network do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::proto) enum Step {
+    /// The client begins a stream on a free channel.
+    Open { channel: u8, size: u8 },
+    /// The client starts an ordinary call on a free channel; its data may look like a stream's.
+    Call { channel: u8, size: u8 },
+    /// A side gives a stream more to send.
+    Send { side: Side, stream: u8, size: u8 },
+    /// A side takes so many parts of a stream.
+    Take { side: Side, stream: u8, parts: u8 },
+    /// The client has nothing more to send.
+    Finish { stream: u8 },
+    /// The handler answers.
+    Answer { stream: u8, size: u8 },
+    /// The caller goes; its handler is aborted, or runs on.
+    Cancel { stream: u8, aborts: bool },
+    /// A side writes what is ready.
+    Write { side: Side },
+    /// A side reads at most so many bytes.
+    Read { side: Side, bytes: u16 },
+}
+
+impl Step {
+    /// Reads a step from a fuzzer's bytes.
+    pub(super) fn read(data: &mut impl Iterator<Item = u8>) -> Option<Self> {
+        let tag = data.next()?;
+        let mut byte = || data.next().unwrap_or(0);
+        let side = match tag & 0x80 {
+            0 => Side::Client,
+            _ => Side::Server,
+        };
+        Some(match tag % 9 {
+            0 => Self::Open {
+                channel: byte(),
+                size: byte(),
+            },
+            1 => Self::Call {
+                channel: byte(),
+                size: byte(),
+            },
+            2 => Self::Send {
+                side,
+                stream: byte(),
+                size: byte(),
+            },
+            3 => Self::Take {
+                side,
+                stream: byte(),
+                parts: byte() % 4 + 1,
+            },
+            4 => Self::Finish { stream: byte() },
+            5 => Self::Answer {
+                stream: byte(),
+                size: byte(),
+            },
+            6 => Self::Cancel {
+                stream: byte(),
+                aborts: side == Side::Server,
+            },
+            7 => Self::Write { side },
+            _ => Self::Read {
+                side,
+                bytes: u16::from_be_bytes([byte(), byte()]),
+            },
+        })
+    }
+}
+
+/// One direction of a stream as one side has it: what it sends, and what has come from the other.
+#[derive(Debug)]
+struct Half {
+    flow: Flow,
+    /// Bytes that the application has given, and those of them that were handed to the machine.
+    given: usize,
+    sent: usize,
+    /// What it was granted altogether, and may not begin a part beyond.
+    granted: usize,
+    /// Bytes that came, and those of them that were taken.
+    heard: usize,
+    taken: usize,
+    /// What this side has granted.
+    window: usize,
+}
+
+impl Half {
+    fn new(sent: usize, now: Instant) -> Self {
+        let mut flow = Flow::new(WINDOW, WINDOW, now);
+        flow.on_sent(sent);
+        Self {
+            flow,
+            given: sent,
+            sent,
+            granted: WINDOW,
+            heard: 0,
+            taken: 0,
+            window: WINDOW,
+        }
+    }
+
+    /// Sends what may be sent, as whoever holds the sending end does.
+    fn send(&mut self, end: &mut End, id: ChannelId, seed: usize) {
+        let machine = &mut end.machine;
+        while self.sent < self.given {
+            let has_room = machine.stream_room() > 0;
+            if self.flow.cut || !self.flow.has_credit(machine, id) || !has_room {
+                return;
+            }
+            assert!(self.sent < self.granted, "a part beyond what was granted");
+            let len = machine.stream_part_bytes().min(self.given - self.sent);
+            assert!(len < CHUNK_BYTES, "a frame with its mark is never cut");
+            let part = pattern(seed + self.sent, len);
+            self.sent += len;
+            self.flow.on_sent(len);
+            machine.send_stream(id, part.into(), false);
+        }
+    }
+
+    fn hear(&mut self, heard: Heard, seed: usize, sent: usize) {
+        match &heard {
+            Heard::Data(part) => {
+                assert_eq!(part, &pattern(seed + self.heard, part.len()), "its data");
+                assert!(self.heard < self.window, "a part beyond the window");
+                self.heard += part.len();
+                assert!(self.heard <= sent, "more than was sent");
+            }
+            Heard::Grant(bytes) => self.granted += *bytes as usize,
+            Heard::Starved | Heard::End => {}
+        }
+        self.flow.on_heard(heard, &mut Vec::new());
+    }
+
+    /// Takes a part; `false` if there is none. `alive`: the call has not ended here.
+    fn take(&mut self, end: &mut End, id: ChannelId, seed: usize, alive: bool) -> bool {
+        let before = end.machine.grown;
+        let part = self
+            .flow
+            .take_part(&mut end.machine, alive.then_some(id), clock);
+        let Some(part) = part else {
+            assert_eq!(self.taken, self.heard, "what has come can be taken");
+            return false;
+        };
+        assert!(end.machine.grown <= BUFFERED);
+        assert!(alive || end.machine.grown == before);
+        assert_eq!(part, pattern(seed + self.taken, part.len()), "its order");
+        self.taken += part.len();
+        // What it has granted at most: all that was taken makes room again.
+        self.window = self.taken + self.flow.window();
+        assert!(self.flow.window() <= MAX_WINDOW);
+        true
+    }
+}
+
+/// One stream.
+#[derive(Debug)]
+struct Stream {
+    token: usize,
+    id: ChannelId,
+    client: Half,
+    /// Its handler, from the moment when it sees the stream until it answers.
+    handler: Option<Half>,
+    /// What the handler had sent altogether when it answered.
+    handler_sent: usize,
+    finished: bool,
+    /// The handler saw the end.
+    ended: bool,
+    answer: Option<Vec<u8>>,
+    /// The caller has gone, or was told that the answer is too large.
+    swallowed: bool,
+    /// What the caller was told.
+    outcome: bool,
+    aborts: bool,
+}
+
+impl Stream {
+    /// Where in the pattern each direction begins.
+    fn seeds(&self) -> (usize, usize) {
+        (self.token * 31, self.token * 31 + 7)
+    }
+
+    /// Is it still the call on its channel, and wanted?
+    fn is_alive(&self) -> bool {
+        !self.swallowed && !self.outcome
+    }
+}
+
+/// Both sides, the bytes between them, and the streams.
+#[derive(Debug)]
+pub(in crate::proto) struct Model {
+    now: Instant,
+    client: End,
+    server: End,
+    to_server: BytesMut,
+    to_client: BytesMut,
+    free: Vec<ChannelId>,
+    streams: Vec<Stream>,
+    /// Ordinary calls under way, and their data.
+    calls: BTreeMap<usize, (ChannelId, Vec<u8>)>,
+    tokens: usize,
+}
+
+impl Model {
+    /// Runs the steps, then lets both sides finish, and sees that every channel serves again.
+    pub(in crate::proto) fn run(steps: &[Step]) {
+        let mut model = Self::new();
+        for &step in steps {
+            model.apply(step);
+            model.check();
+        }
+        model.settle();
+        let free = model.free.len();
+        for channel in 0..free {
+            let channel = u8::try_from(channel).unwrap_or(0);
+            model.apply(Step::Open { channel, size: 9 });
+        }
+        model.settle();
+        assert_eq!(model.free.len(), free);
+    }
+
+    fn new() -> Self {
+        let now = Instant::now();
+        let mut model = Self {
+            now,
+            client: End::new(Side::Client, limits(), now),
+            server: End::new(Side::Server, limits(), now),
+            to_server: BytesMut::new(),
+            to_client: BytesMut::new(),
+            free: Vec::new(),
+            streams: Vec::new(),
+            calls: BTreeMap::new(),
+            tokens: 0,
+        };
+        model.client.machine.say_hello();
+        for _ in 0..4 {
+            model.client.machine.open_channel();
+        }
+        model.settle();
+        assert_eq!(model.free.len(), 4);
+        model
+    }
+
+    fn apply(&mut self, step: Step) {
+        self.now += Duration::from_millis(1);
+        NOW.set(Some(self.now));
+        match step {
+            Step::Open { channel, size } => self.open(channel, size),
+            Step::Call { channel, size } => self.call(channel, size),
+            Step::Send { side, stream, size } => {
+                let size = SIZES[usize::from(size) % SIZES.len()];
+                let finished = |stream: &Stream| side == Side::Client && stream.finished;
+                if let Some(index) = self.pick(stream, |stream| !finished(stream)) {
+                    if let Some(half) = self.streams[index].half(side) {
+                        half.given += size;
+                    }
+                    self.send(index);
+                }
+            }
+            Step::Take {
+                side,
+                stream,
+                parts,
+            } => {
+                if let Some(index) = self.pick(stream, |_| true) {
+                    for _ in 0..parts {
+                        self.take(index, side);
+                    }
+                }
+            }
+            Step::Finish { stream } => {
+                let unfinished = |stream: &Stream| !stream.finished && stream.is_alive();
+                if let Some(index) = self.pick(stream, unfinished) {
+                    self.finish(index);
+                }
+            }
+            Step::Answer { stream, size } => {
+                if let Some(index) = self.pick(stream, |stream| stream.handler.is_some()) {
+                    let size = SIZES[usize::from(size) % SIZES.len()];
+                    self.answer(index, size);
+                }
+            }
+            Step::Cancel { stream, aborts } => {
+                if let Some(index) = self.pick(stream, Stream::is_alive) {
+                    let stream = &mut self.streams[index];
+                    stream.aborts = aborts;
+                    stream.swallowed = true;
+                    stream.client.flow.release(&mut self.client.machine);
+                    assert!(!self.client.machine.abandon(stream.id, stream.token));
+                }
+            }
+            Step::Write { side } => {
+                self.write(side);
+            }
+            Step::Read { side, bytes } => {
+                self.read(side, usize::from(bytes));
+            }
+        }
+    }
+
+    fn pick(&self, choice: u8, wanted: impl Fn(&Stream) -> bool) -> Option<usize> {
+        let found: Vec<usize> = (0..self.streams.len())
+            .filter(|&index| wanted(&self.streams[index]))
+            .collect();
+        (!found.is_empty()).then(|| found[usize::from(choice) % found.len()])
+    }
+
+    fn take_channel(&mut self, choice: u8) -> Option<ChannelId> {
+        let count = self.free.len();
+        (count > 0).then(|| self.free.swap_remove(usize::from(choice) % count))
+    }
+
+    fn open(&mut self, channel: u8, size: u8) {
+        let Some(id) = self.take_channel(channel) else {
+            return;
+        };
+        self.tokens += 1;
+        let token = self.tokens;
+        let most = self.client.machine.stream_part_bytes();
+        let size = SIZES[usize::from(size) % SIZES.len()].min(most);
+        let stream = Stream {
+            token,
+            id,
+            client: Half::new(size, self.now),
+            handler: None,
+            handler_sent: 0,
+            finished: false,
+            ended: false,
+            answer: None,
+            swallowed: false,
+            outcome: false,
+            aborts: false,
+        };
+        let mut first = Body::from(pattern(stream.seeds().0, size));
+        first.mark(DATA);
+        self.client
+            .machine
+            .start_call(id, b"/s", &mut first, token, Mode::Stream);
+        self.streams.push(stream);
+    }
+
+    fn call(&mut self, channel: u8, size: u8) {
+        let Some(id) = self.take_channel(channel) else {
+            return;
+        };
+        self.tokens += 1;
+        let size = SIZES[usize::from(size) % SIZES.len()].min(MESSAGE_BYTES);
+        let mut body = pattern(self.tokens, size);
+        // As the mark of a stream, those beside it, or neither.
+        body[0] = DATA - 1 + channel % 8;
+        self.client
+            .start_call(id, b"/p", body.clone(), self.tokens, false);
+        self.calls.insert(self.tokens, (id, body));
+    }
+
+    fn send(&mut self, index: usize) {
+        let stream = &mut self.streams[index];
+        let (to_server, to_client) = stream.seeds();
+        if stream.is_alive() {
+            stream.client.send(&mut self.client, stream.id, to_server);
+        }
+        if let Some(handler) = &mut stream.handler {
+            handler.send(&mut self.server, stream.id, to_client);
+        }
+    }
+
+    fn take(&mut self, index: usize, side: Side) -> bool {
+        let stream = &mut self.streams[index];
+        let (to_server, to_client) = stream.seeds();
+        let alive = stream.is_alive();
+        match (side, &mut stream.handler) {
+            (Side::Client, _) if stream.swallowed => false,
+            (Side::Client, _) => {
+                let (client, end) = (&mut stream.client, &mut self.client);
+                client.take(end, stream.id, to_client, alive)
+            }
+            (Side::Server, Some(handler)) => {
+                handler.take(&mut self.server, stream.id, to_server, true)
+            }
+            (Side::Server, None) => false,
+        }
+    }
+
+    fn finish(&mut self, index: usize) {
+        let stream = &mut self.streams[index];
+        // What was given must be gone.
+        if stream.client.sent == stream.client.given {
+            stream.finished = true;
+            let machine = &mut self.client.machine;
+            machine.send_stream(stream.id, Body::default(), true);
+        }
+    }
+
+    fn answer(&mut self, index: usize, size: usize) {
+        let stream = &mut self.streams[index];
+        let Some(handler) = stream.handler.take() else {
+            return;
+        };
+        handler.flow.release(&mut self.server.machine);
+        stream.handler_sent = handler.sent;
+        let answer = pattern(stream.token, size);
+        assert!(self.server.reply(stream.id, answer.clone(), true));
+        stream.answer = Some(answer);
+        self.server_events();
+    }
+
+    fn write(&mut self, side: Side) -> bool {
+        let (from, wire) = match side {
+            Side::Client => (&mut self.client, &mut self.to_server),
+            Side::Server => (&mut self.server, &mut self.to_client),
+        };
+        let bytes = from.write(self.now);
+        wire.extend_from_slice(&bytes);
+        for index in 0..self.streams.len() {
+            self.send(index);
+        }
+        !bytes.is_empty()
+    }
+
+    fn read(&mut self, side: Side, bytes: usize) -> bool {
+        let (to, wire) = match side {
+            Side::Client => (&mut self.client, &mut self.to_client),
+            Side::Server => (&mut self.server, &mut self.to_server),
+        };
+        if wire.is_empty() {
+            to.machine.timers().on_dry(self.now);
+        }
+        if !to.machine.wants_read() || wire.is_empty() || bytes == 0 {
+            return false;
+        }
+        let bytes = wire.split_to(bytes.min(wire.len()));
+        to.feed(self.now, &bytes)
+            .expect("the other side keeps to the protocol");
+        match side {
+            Side::Client => self.client_events(),
+            Side::Server => self.server_events(),
+        }
+        for index in 0..self.streams.len() {
+            self.send(index);
+        }
+        true
+    }
+
+    /// The stream whose turn it is on a channel: there is one at a time.
+    fn on_channel(&self, id: ChannelId) -> Option<usize> {
+        self.streams
+            .iter()
+            .position(|stream| stream.id == id && stream.answer.is_none())
+    }
+
+    fn server_events(&mut self) {
+        while let Some(event) = self.server.machine.poll_event() {
+            match event {
+                Event::StreamBegun {
+                    channel, is_busy, ..
+                } => {
+                    let index = self.on_channel(channel).expect("it was opened");
+                    self.streams[index].handler = Some(Half::new(0, self.now));
+                    if is_busy {
+                        self.answer(index, 1);
+                    }
+                }
+                Event::Stream {
+                    key: StreamKey::Channel(id),
+                    heard,
+                } => {
+                    // What was still on its way when it was answered is for nobody.
+                    let Some(index) = self.on_channel(id) else {
+                        continue;
+                    };
+                    let stream = &mut self.streams[index];
+                    let (seed, sent) = (stream.seeds().0, stream.client.sent);
+                    let handler = stream.handler.as_mut().expect("its handler runs");
+                    if heard == Heard::End {
+                        assert!(stream.finished && handler.heard == sent);
+                        stream.ended = true;
+                    }
+                    handler.hear(heard, seed, sent);
+                }
+                Event::Cancelled { channel } => {
+                    let Some(index) = self.on_channel(channel) else {
+                        continue;
+                    };
+                    let stream = &mut self.streams[index];
+                    assert!(stream.swallowed, "its caller has not gone");
+                    let handler = stream.handler.as_mut().expect("its handler runs");
+                    handler.flow.on_cut(&mut Vec::new());
+                    if stream.aborts {
+                        self.answer(index, 1);
+                    }
+                }
+                Event::Request { channel, body, .. } => {
+                    assert!(self.server.reply(channel, body, true));
+                }
+                Event::RequestBegun { .. } | Event::PeerHello(_) => {}
+                event => panic!("{event:?} is not expected at the server"),
+            }
+        }
+    }
+
+    fn client_events(&mut self) {
+        while let Some(event) = self.client.machine.poll_event() {
+            match event {
+                Event::ChannelOpened(id) => self.free.push(id),
+                Event::PeerHello(hello) => assert!(hello.is_some()),
+                Event::Stream {
+                    key: StreamKey::Call(token),
+                    heard,
+                } => {
+                    let stream = self.stream(token);
+                    assert!(stream.is_alive(), "nobody hears it");
+                    let sent = stream
+                        .handler
+                        .as_ref()
+                        .map_or(stream.handler_sent, |h| h.sent);
+                    let seed = stream.seeds().1;
+                    stream.client.hear(heard, seed, sent);
+                }
+                Event::Reply { token, result } => self.on_reply(token, result),
+                Event::Swallowed { channel } => {
+                    let index = self
+                        .streams
+                        .iter()
+                        .position(|stream| stream.id == channel && !stream.outcome)
+                        .expect("a stream was on it");
+                    let stream = self.streams.swap_remove(index);
+                    assert!(stream.swallowed && stream.answer.is_some());
+                    self.free.push(channel);
+                }
+                event => panic!("{event:?} is not expected at the client"),
+            }
+        }
+    }
+
+    fn stream(&mut self, token: usize) -> &mut Stream {
+        let mut streams = self.streams.iter_mut();
+        streams
+            .find(|stream| stream.token == token)
+            .expect("there is such a stream")
+    }
+
+    fn on_reply(&mut self, token: usize, result: Result<Bytes, CallErrorKind>) {
+        if let Some((id, body)) = self.calls.remove(&token) {
+            assert_eq!(result.expect("an echo"), body);
+            self.free.push(id);
+            return;
+        }
+        let mut streams = self.streams.iter_mut();
+        let stream = streams.find(|stream| stream.token == token);
+        let stream = stream.expect("there is such a stream");
+        assert!(stream.is_alive(), "nobody waits for it");
+        assert_eq!(
+            stream.client.heard, stream.handler_sent,
+            "all of the stream"
+        );
+        let answer = stream.answer.as_ref().expect("it was answered");
+        match result {
+            Ok(body) => {
+                assert_eq!(body, answer);
+                stream.outcome = true;
+                let id = stream.id;
+                self.free.push(id);
+            }
+            Err(CallErrorKind::MessageTooLarge { .. }) => {
+                assert!(answer.len() > MESSAGE_BYTES);
+                stream.swallowed = true;
+                let flow = &stream.client.flow;
+                flow.release(&mut self.client.machine);
+            }
+            Err(error) => panic!("stream {token} fails: {error}"),
+        }
+    }
+
+    fn check(&self) {
+        for end in [&self.client, &self.server] {
+            end.check_accounting((0..=8).map(ChannelId));
+        }
+        for stream in &self.streams {
+            for half in [Some(&stream.client), stream.handler.as_ref()]
+                .into_iter()
+                .flatten()
+            {
+                let held = half.heard - half.taken;
+                assert!(held < half.flow.window() + CHUNK_BYTES, "{held} bytes wait");
+            }
+        }
+    }
+
+    /// Lets everything go its way until nothing moves, and sees that nothing is left.
+    fn settle(&mut self) {
+        loop {
+            let mut moved = false;
+            for side in [Side::Client, Side::Server] {
+                moved |= self.write(side);
+            }
+            for side in [Side::Server, Side::Client] {
+                moved |= self.read(side, usize::MAX);
+            }
+            for index in 0..self.streams.len() {
+                self.send(index);
+                for side in [Side::Client, Side::Server] {
+                    while self.take(index, side) {
+                        moved = true;
+                    }
+                }
+                if self.streams[index].is_alive() && !self.streams[index].finished {
+                    self.finish(index);
+                    moved |= self.streams[index].finished;
+                }
+            }
+            self.forget();
+            // A handler answers when it has read all, has sent all, and nothing else moves.
+            let done = |stream: &Stream| {
+                stream.handler.as_ref().is_some_and(|handler| {
+                    handler.flow.cut || (stream.ended && handler.sent == handler.given)
+                })
+            };
+            if !moved && let Some(index) = self.pick(0, done) {
+                let half = self.streams[index].handler.as_ref();
+                assert!(half.is_some_and(|half| half.flow.cut || half.flow.is_at_end()));
+                self.answer(index, 100);
+                moved = true;
+            }
+            if !moved {
+                break;
+            }
+        }
+        assert!(
+            self.streams.is_empty(),
+            "streams never end: {:?}",
+            self.streams
+        );
+        let left: Vec<usize> = self.calls.keys().copied().collect();
+        assert!(left.is_empty(), "calls never end: {left:?}");
+        self.check();
+        let (client, server) = (&self.client.machine, &self.server.machine);
+        assert_eq!((client.grown, server.grown), (0, 0), "windows");
+        assert_eq!((client.buffered, server.buffered), (0, 0), "buffered bytes");
+        assert_eq!((server.open_calls, server.streamed), (0, 0), "open calls");
+        assert!(client.is_at_rest() && server.is_at_rest() && server.wants_read());
+        let kept = usize::from(client.control.is_some());
+        assert_eq!(self.server.channels_in_use(), kept, "channels in use");
+        for &id in &self.free {
+            assert!(!client.awaits_reply(id), "channel {id} awaits a reply");
+        }
+        assert_eq!(client.poll_timeout(Partial::Nothing), None);
+    }
+
+    /// Gives up the streams whose callers have taken the answer and all before it.
+    fn forget(&mut self) {
+        let machine = &mut self.client.machine;
+        self.streams.retain(|stream| {
+            let is_over = stream.outcome && stream.client.taken == stream.client.heard;
+            if is_over {
+                stream.client.flow.release(machine);
+            }
+            !is_over
+        });
+    }
+}
+
+impl Stream {
+    fn half(&mut self, side: Side) -> Option<&mut Half> {
+        match side {
+            Side::Client => self.is_alive().then_some(&mut self.client),
+            Side::Server => self.handler.as_mut(),
+        }
+    }
+}
