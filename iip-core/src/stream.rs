@@ -109,7 +109,7 @@ impl SendStream {
                         keep(&mut flow.writer, cx);
                         return Ok(None);
                     };
-                    let has_room = proto.stream_room() > 0;
+                    let has_room = proto.has_stream_room(channel);
                     if has_room {
                         let part = rest.split_to(proto.stream_part_bytes().min(rest.len()));
                         flow.on_sent(part.len());

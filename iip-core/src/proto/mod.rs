@@ -271,9 +271,16 @@ impl Connection {
     }
 
     /// How many bytes of streams may be sent now. Less waits than of answers: other calls should not wait behind it for long.
+    /// Long messages have their turns beside it.
     pub(crate) fn stream_room(&self) -> usize {
         let most = STREAM_ROOM_BYTES.min(self.limits.unsent_bytes());
-        most.saturating_sub(self.outbox.unsent())
+        most.saturating_sub(self.outbox.in_between())
+    }
+
+    /// May bytes of the stream on this channel be sent now?
+    pub(crate) fn has_stream_room(&self, id: ChannelId) -> bool {
+        // Behind a long message, such as a request that was answered before its end, there is no telling how much would wait.
+        self.stream_room() > 0 && !self.outbox.is_behind(id)
     }
 
     /// May a part of an answer be sent without piling up what the peer does not read?

@@ -12,7 +12,7 @@ use crate::frame::{CLOSE_FRAME, ChannelId, FRAME_OVERHEAD, FrameStatus, Side, en
 const FIRST_TAIL_BYTES: usize = 1024;
 const TAIL_BYTES: usize = 16 * 1024;
 
-/// Chunks of long messages are added while less than this waits.
+/// Chunks of long messages are added while less of them than this waits.
 const REFILL_BYTES: usize = 256 * 1024;
 
 /// One message, or the part of one that the application gave at a time.
@@ -39,6 +39,9 @@ pub(crate) struct Outbox {
     segments: VecDeque<Bytes>,
     long: VecDeque<LongSend>,
     long_bytes: usize,
+    /// Frames of long messages that were queued and not written: where each ends, and how long it is.
+    chunks: VecDeque<(u64, u64)>,
+    chunk_bytes: u64,
     /// Bytes ever queued and ever written; positions in the stream.
     queued: u64,
     written: u64,
@@ -57,6 +60,8 @@ impl Outbox {
             segments: VecDeque::new(),
             long: VecDeque::new(),
             long_bytes: 0,
+            chunks: VecDeque::new(),
+            chunk_bytes: 0,
             queued: 0,
             written: 0,
             chunk,
@@ -87,8 +92,7 @@ impl Outbox {
         begins: bool,
         ends: bool,
     ) -> Option<u64> {
-        let waits = || self.long.iter().any(|send| send.channel == channel);
-        if data.len() > self.whole || (!self.long.is_empty() && waits()) {
+        if data.len() > self.whole || (!self.long.is_empty() && self.is_behind(channel)) {
             let body = data.take();
             let message = Message { body, begins, ends };
             self.push_long(channel, path, message);
@@ -180,9 +184,9 @@ impl Outbox {
         self.closing = true;
     }
 
-    /// Lets each long message take its turn while little waits.
+    /// Lets each long message take its turn while little of them waits; what goes in between has a bound of its own.
     fn refill(&mut self) {
-        while self.unwritten() < REFILL_BYTES as u64 {
+        while self.chunk_bytes < REFILL_BYTES as u64 {
             let Some(mut send) = self.long.pop_front() else {
                 break;
             };
@@ -204,7 +208,11 @@ impl Outbox {
                 send.messages.pop_front();
             }
             self.long_bytes -= chunk.len();
+            let before = self.queued;
             self.push_frame(status, &path, send.channel, &mut chunk);
+            let bytes = self.queued - before;
+            self.chunks.push_back((self.queued, bytes));
+            self.chunk_bytes += bytes;
             if !send.messages.is_empty() {
                 self.long.push_back(send);
             }
@@ -245,8 +253,28 @@ impl Outbox {
         self.queued - self.written
     }
 
+    /// Of what waits to be written, the bytes that are no frames of long messages.
+    pub(crate) fn in_between(&self) -> usize {
+        // Of the first chunk a part may be written.
+        let first = self.chunks.front();
+        let begun = first.map_or(0, |(end, len)| self.written.saturating_sub(end - len));
+        let between = self.unwritten() + begun - self.chunk_bytes;
+        usize::try_from(between).unwrap_or(usize::MAX)
+    }
+
+    /// Would what is sent on this channel now wait for the end of a long message?
+    pub(crate) fn is_behind(&self, channel: ChannelId) -> bool {
+        self.long.iter().any(|send| send.channel == channel)
+    }
+
     pub(crate) fn on_written(&mut self, bytes: usize) {
         self.written += bytes as u64;
+        while let Some(&(end, bytes)) = self.chunks.front()
+            && end <= self.written
+        {
+            self.chunks.pop_front();
+            self.chunk_bytes -= bytes;
+        }
     }
 
     /// Has the byte before this stream position left the process?
@@ -260,6 +288,7 @@ impl Outbox {
             self.tail = BytesMut::new();
             self.busy = false;
             self.segments = VecDeque::new();
+            self.chunks = VecDeque::new();
         }
     }
 }

@@ -144,7 +144,7 @@ impl Half {
     fn send(&mut self, end: &mut End, id: ChannelId, seed: usize) {
         let machine = &mut end.machine;
         while self.sent < self.given {
-            let has_room = machine.stream_room() > 0;
+            let has_room = machine.has_stream_room(id);
             if self.flow.cut || !self.flow.has_credit(machine, id) || !has_room {
                 return;
             }

@@ -734,6 +734,57 @@ fn grants_beyond_all_bounds_do_not_overflow() {
     assert_eq!(client.written(), [""; 0]);
 }
 
+#[test]
+fn streams_and_long_messages_take_turns_however_much_there_is_of_either() {
+    let limits = small_window().chunk_bytes(64 * 1024);
+    let mut client = client_with_channels(3, limits);
+    client.machine.say_hello();
+    client.read(&frame(5, "/sys/hello", 0, &hello()));
+    open_stream(&mut client, 1, 7);
+    client.written();
+    call(&mut client, 2, "/long", vec![0; 8 << 20], 8);
+    for round in 0..20 {
+        let mut parts = 0;
+        while client.machine.has_stream_room(ChannelId(1)) {
+            let part = Body::from(vec![0; client.machine.stream_part_bytes()]);
+            client.machine.send_stream(ChannelId(1), part, false);
+            parts += 1;
+        }
+        assert!((4..=5).contains(&parts), "{parts} parts in round {round}");
+        let written = client.written();
+        let of = |start: &str| {
+            written
+                .iter()
+                .filter(|line| line.starts_with(start))
+                .count()
+        };
+        assert_eq!(of("2  1"), parts);
+        let long = of("0 /long 2") + of("2 /long 2");
+        assert!((4..=5).contains(&long), "{long} chunks in round {round}");
+    }
+}
+
+#[test]
+fn a_stream_behind_a_long_message_of_its_own_channel_waits_for_the_end_of_that() {
+    let mut client = client_with_channels(1, small_window());
+    client.machine.say_hello();
+    client.read(&frame(5, "/sys/hello", 0, &hello()));
+    call(&mut client, 1, "/long", vec![0; 8 << 20], 6);
+    let now = Instant::now();
+    client.write(now);
+    // It was answered early: the channel is free, and what is left of the request goes first.
+    client.read(&frame(5, "/long", 1, b"enough"));
+    open_stream(&mut client, 1, 7);
+    let mut rounds = 0;
+    while !client.machine.has_stream_room(ChannelId(1)) {
+        client.write(now);
+        rounds += 1;
+    }
+    assert!(rounds > 2, "{rounds} rounds");
+    client.machine.send_stream(ChannelId(1), "x".into(), false);
+    assert_eq!(client.written().last().unwrap(), "2  1 \u{FFFD}x");
+}
+
 // ---- chance
 
 fn step() -> impl Strategy<Value = Step> {
