@@ -14,9 +14,10 @@ use iip_core::{
     RecvStream, Request, Response, SendStream, Server, StreamError, handler_fn,
 };
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 use common::generate::lin;
-use common::{MIB, bound, eventually, within};
+use common::{MIB, Started, bound, eventually, started, within};
 
 /// Sends back what it reads, and answers with how much that was.
 async fn echo(mut request: Request) -> Result<Response, HandlerError> {
@@ -388,4 +389,212 @@ async fn a_handler_whose_caller_vanishes_sees_a_cut_stream() {
         .unwrap();
     assert_eq!(seen, Some(StreamError::Cut), "not as if it had ended");
     drop((send, recv));
+}
+
+#[tokio::test]
+async fn a_writer_learns_that_its_reader_was_dropped() {
+    let handler = |mut request: Request| async move {
+        let _streams = request.stream().unwrap();
+        std::future::pending::<Result<Response, HandlerError>>().await
+    };
+    let config = Server::builder().route("/hang", handler_fn(handler).intake(Intake::Stream));
+    let (_server, addr) = bound(config).await;
+    let limits = Limits::default().max_channels(1);
+    let config = talkative().limits(limits);
+    let client = config.connect(addr.to_string()).await.unwrap();
+    let (send, recv) = client.open_stream("/hang", "go").await.unwrap();
+    let first = waiting_writer(send).await;
+    // And one that still waits for its channel.
+    let (send, queued) = client.open_stream("/hang", "go").await.unwrap();
+    let second = waiting_writer(send).await;
+    for (reader, writer) in [(queued, second), (recv, first)] {
+        drop(reader);
+        let told = within("the writer is told", writer).await;
+        assert_eq!(told.unwrap(), Err(StreamError::Over));
+    }
+}
+
+/// A task that sends more than is taken, and waits already.
+async fn waiting_writer(mut send: SendStream) -> JoinHandle<Result<(), StreamError>> {
+    let (tell, mut told) = watch::channel(false);
+    let writer = tokio::spawn(async move {
+        let sending = started(send.send(vec![0; 10 * MIB])).await;
+        assert!(matches!(sending, Started::Running(_)), "nobody reads");
+        tell.send_replace(true);
+        sending.finish().await
+    });
+    within("it waits", told.wait_for(|told| *told))
+        .await
+        .unwrap();
+    writer
+}
+
+#[tokio::test]
+async fn a_handler_that_runs_on_learns_that_its_caller_has_gone_and_keeps_what_has_arrived() {
+    for policy in [OnCancel::Token, OnCancel::RunToEnd] {
+        let told = watch::Sender::new(Vec::new());
+        let (log, mut tells) = (told.clone(), told.subscribe());
+        let go = Arc::new(Notify::new());
+        let held = Arc::clone(&go);
+        let handler = move |mut request: Request| {
+            let (told, held) = (told.clone(), Arc::clone(&held));
+            async move {
+                let (mut send, mut recv) = request.stream().unwrap();
+                let first = recv.next().await.unwrap().unwrap();
+                assert_eq!(first, "go");
+                told.send_modify(|told| told.push("begun".to_owned()));
+                // It waits for room at first, then is told.
+                let sent = send.send(vec![0; 10 * MIB]).await;
+                told.send_modify(|told| told.push(format!("{sent:?}")));
+                held.notified().await;
+                while let Some(part) = recv.next().await {
+                    told.send_modify(|told| told.push(format!("{part:?}")));
+                }
+                told.send_modify(|told| told.push("end".to_owned()));
+                Ok::<_, HandlerError>(Response::from("for nobody"))
+            }
+        };
+        let handler = handler_fn(handler).intake(Intake::Stream).on_cancel(policy);
+        let (_server, addr) = bound(Server::builder().route("/", handler)).await;
+        let config = talkative().limits(Limits::default().max_channels(1));
+        let client = config.connect(addr.to_string()).await.unwrap();
+        for finishes in [false, true] {
+            log.send_modify(Vec::clear);
+            let (mut send, recv) = client.open_stream("/", "go").await.unwrap();
+            within("it runs", tells.wait_for(|told| !told.is_empty()))
+                .await
+                .unwrap();
+            send.send("rest").await.unwrap();
+            if finishes {
+                send.finish();
+            }
+            drop(recv);
+            within("the writer is told", tells.wait_for(|told| told.len() == 2))
+                .await
+                .unwrap();
+            go.notify_one();
+            let ended = tells.wait_for(|told| told.last().is_some_and(|last| last == "end"));
+            let seen = within("the reader is told", ended).await.unwrap()[1..].to_vec();
+            let last = if finishes {
+                vec!["end"]
+            } else {
+                vec!["Err(Cut)", "end"]
+            };
+            assert_eq!(seen[..2], ["Err(Over)", "Ok(b\"rest\")"], "{policy:?}");
+            assert_eq!(seen[2..], last, "{policy:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_can_be_sent_behind_the_end() {
+    let Fixture { client, _server } = fixture(Limits::default()).await;
+    let (mut send, mut recv) = client.open_stream("/count", "four").await.unwrap();
+    send.finish();
+    send.finish();
+    assert_eq!(send.send("more").await, Err(StreamError::Finished));
+    assert_eq!(read_all(&mut recv).await, b"");
+    assert_eq!(answer(&mut recv), "4");
+    assert_eq!(client.request("/whole", "x").await.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn an_end_that_is_told_early_stands_behind_all_that_was_given() {
+    let limits = Limits::default().max_channels(1);
+    let Fixture { client, _server } = fixture(limits).await;
+    let open = || client.open_stream("/count", vec![1; MIB]);
+    let (mut send, mut recv) = open().await.unwrap();
+    // This one waits for its channel, and for everything else.
+    let (mut next, mut second) = open().await.unwrap();
+    next.finish();
+    let ready = std::future::poll_fn(|cx| send.poll_ready(cx));
+    within("the beginning is taken", ready).await.unwrap();
+    // Nobody waits for what is given last.
+    drop(started(send.send(vec![2; 3 * MIB])).await);
+    send.finish();
+    for (recv, total) in [(&mut recv, 4 * MIB), (&mut second, MIB)] {
+        assert_eq!(read_all(recv).await, b"");
+        assert_eq!(answer(recv), total.to_string());
+    }
+    // Of a call that is over it does not matter.
+    let (mut send, recv) = open().await.unwrap();
+    drop(recv);
+    send.finish();
+    assert_eq!(client.request("/whole", "x").await.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn a_long_request_may_begin_with_any_byte() {
+    let Fixture { client, _server } = fixture(Limits::default()).await;
+    for first in 0xF7..=0xFF {
+        let mut data = vec![first; 3 * MIB];
+        data[MIB..].fill(7);
+        let echo = within("the echo", client.request("/whole", data.clone())).await;
+        assert!(echo.unwrap() == data, "{first:#x}");
+    }
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_stream_are_no_message() {
+    let limits = Limits::default().max_message_bytes(1000);
+    let Fixture { client, _server } = fixture(limits).await;
+    let (mut send, mut recv) = client.open_stream("/count", vec![0; 5000]).await.unwrap();
+    send.send(vec![0; 200_000]).await.unwrap();
+    send.finish();
+    assert_eq!(read_all(&mut recv).await, b"");
+    assert_eq!(answer(&mut recv), "205000");
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_while_a_long_message_is_on_its_way() {
+    let Fixture { client, _server } = fixture(Limits::default()).await;
+    let (mut send, mut recv) = client.open_stream("/echo", "0").await.unwrap();
+    assert_eq!(recv.next().await.unwrap().unwrap(), "0");
+    let long = started(client.request("/whole", vec![7; 64 * MIB])).await;
+    let mut turns = 0;
+    let pings = async {
+        loop {
+            send.send("ping").await.unwrap();
+            assert_eq!(recv.next().await.unwrap().unwrap(), "ping");
+            turns += 1;
+        }
+    };
+    tokio::select! {
+        () = pings => {}
+        answer = within("the long answer", long.finish()) => assert_eq!(answer.unwrap().len(), 64 * MIB),
+    }
+    // Each waits for what the kernel holds of the long one, and for no more.
+    assert!(turns > 4, "{turns} turns");
+}
+
+#[tokio::test]
+async fn a_handler_that_has_answered_in_parts_and_works_on_leaves_its_channel_to_others() {
+    let worked = Arc::new(Notify::new());
+    let works = Arc::clone(&worked);
+    let early = move |mut request: Request| {
+        let works = Arc::clone(&works);
+        async move {
+            request.reply().unwrap().finish("answered").unwrap();
+            tokio::task::yield_now().await;
+            works.notify_one();
+            Ok::<_, HandlerError>(Response::streamed())
+        }
+    };
+    let late = |request: Request| async move {
+        tokio::task::yield_now().await;
+        Ok::<_, HandlerError>(Response::from(request.into_body()))
+    };
+    let config = Server::builder()
+        .route("/early", handler_fn(early).intake(Intake::Parts))
+        .route("/late", handler_fn(late));
+    let (_server, addr) = bound(config).await;
+    let config = talkative().limits(Limits::default().max_channels(1));
+    let client = config.connect(addr.to_string()).await.unwrap();
+    for _ in 0..3 {
+        let first = within("an answer", client.request("/early", "x")).await;
+        assert_eq!(first.unwrap(), "answered");
+        within("the rest of its work", worked.notified()).await;
+        let second = within("an answer", client.request("/late", "y")).await;
+        assert_eq!(second.unwrap(), "y");
+    }
 }
