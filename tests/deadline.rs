@@ -16,7 +16,7 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, mpsc};
 
-use common::calls::{current, expect, lazy, port, serve, status_in};
+use common::calls::{answer_until_request, current, expect, lazy, port, serve, status_in};
 use common::frame::RawFrame;
 use common::peer::{Peer, accepted};
 use common::{started, within};
@@ -246,27 +246,6 @@ async fn the_remaining_time_is_sent_and_never_a_clock() {
 
 const TYPED_HELLO: &str =
     r#"{"code":0,"iip":1,"control":0,"max_frame":16777216,"rpc":{"envelope":0,"codecs":[1,3]}}"#;
-
-/// Answers hello and channel requests until a request for `path` comes.
-async fn answer_until_request(peer: &mut Peer, hello: Option<&str>, path: &str) -> RawFrame {
-    let mut granted = 0;
-    loop {
-        let frame = peer.frame().await;
-        let reply = match frame.path_text().as_str() {
-            "/sys/hello" => match hello {
-                Some(hello) => RawFrame::answer(&frame.path, frame.channel, hello),
-                None => continue,
-            },
-            "/sys/new_channel" => {
-                granted += 1;
-                RawFrame::grant(granted)
-            }
-            other if other == path => return frame,
-            other => panic!("a request for {other}"),
-        };
-        peer.send_frame(&reply).await;
-    }
-}
 
 #[tokio::test]
 async fn a_call_that_runs_out_of_time_says_where_the_time_went_and_what_to_change() {

@@ -110,6 +110,22 @@ pub mod bare {
         async fn absent(&self, missing: Missing) -> Result<Missing, Missing>;
     }
 
+    /// With a codec of its own.
+    #[::iip_rpc::service(codec = "postcard")]
+    pub trait Packed {
+        /// Adds.
+        async fn add(&self, left: u32, right: u32) -> Result<u32, Status>;
+    }
+
+    /// With messages instead of serde types.
+    #[::iip_rpc::service(codec = "protobuf", dyn)]
+    pub trait Messages {
+        /// Lent.
+        async fn lent(&self, request: &u32) -> Result<String, Status>;
+        /// Given, with a context.
+        async fn given(&self, ctx: &CallContext, request: String) -> Result<u32, Status>;
+    }
+
     /// Parameters with bounds, conditions and defaults.
     #[::iip_rpc::service(dyn)]
     pub trait Store<K, V = String, const N: usize = 2>

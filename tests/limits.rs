@@ -202,19 +202,19 @@ async fn an_answer_over_the_limit_of_the_client_names_it() {
 
 #[tokio::test]
 async fn small_messages_over_a_small_limit_are_refused_in_the_same_way() {
-    let server = Server::builder().max_message_bytes(100);
+    let server = Server::builder().max_message_bytes(150);
     let fixture = Fixture::start(server, Client::builder()).await;
     let call = fixture.store.put(vec![7; 200].into());
     let status = fixture.on_a_connection_that_lives(call).await.unwrap_err();
-    expect_too_large(&status, Execution::NotExecuted, 200, 100);
+    expect_too_large(&status, Execution::NotExecuted, 200, 150);
     let call = fixture.store.get(200);
     let status = fixture.on_a_connection_that_lives(call).await.unwrap_err();
-    expect_too_large(&status, Execution::MayHaveExecuted, 200, 100);
-    let client = Client::builder().max_message_bytes(100);
+    expect_too_large(&status, Execution::MayHaveExecuted, 200, 150);
+    let client = Client::builder().max_message_bytes(150);
     let fixture = Fixture::start(Server::builder(), client).await;
     let call = fixture.store.get(200);
     let status = fixture.on_a_connection_that_lives(call).await.unwrap_err();
-    expect_too_large(&status, Execution::MayHaveExecuted, 200, 100);
+    expect_too_large(&status, Execution::MayHaveExecuted, 200, 150);
 }
 
 #[tokio::test]

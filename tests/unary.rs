@@ -367,7 +367,7 @@ async fn the_same_calls_work_in_memory() {
 async fn an_unknown_codec_is_refused_before_anything_is_sent() {
     let (server, _client) = serve(GreeterServer::new(Polite)).await;
     let error = Client::builder()
-        .codec(CodecId::MSGPACK)
+        .codec(CodecId::new(77))
         .connect(server.target())
         .await
         .unwrap_err();

@@ -62,6 +62,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let codecs = [
         ("codec_bincode", CodecId::BINCODE),
         ("codec_json", CodecId::JSON),
+        ("codec_msgpack", CodecId::MSGPACK),
+        ("codec_postcard", CodecId::POSTCARD),
+        ("codec_protobuf", CodecId::PROTOBUF),
     ];
     for (target, codec) in codecs {
         write(target, iip_fuzz::codec_seeds(codec).into_iter().collect())?;

@@ -9,11 +9,12 @@ use std::thread;
 use bytes::{Bytes, BytesMut};
 use iip_core::decoder::Decoder;
 use iip_core::{FrameStatus, Limits, Side};
-use iip_rpc::Payload;
 use iip_rpc::codec::{CodecId, DecodeLimits, decode_value, encode_value};
 use iip_rpc::envelope::{
     Outcome, PlainError, ReplyHead, RequestHead, is_envelope, read_status, write_status,
 };
+use iip_rpc::{Payload, Proto};
+use prost::Message;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -158,6 +159,13 @@ type Worker = (SyncSender<(CodecId, Vec<u8>)>, Mutex<Receiver<()>>);
 fn try_codec(codec: CodecId, data: &[u8]) {
     let &[kind, ref data @ ..] = data else { return };
     let body = Bytes::copy_from_slice(data);
+    if codec == CodecId::PROTOBUF {
+        return match kind % 3 {
+            0 => round_trip::<Proto<Messages>>(codec, &body),
+            1 => round_trip::<Proto<String>>(codec, &body),
+            _ => round_trip::<Proto<()>>(codec, &body),
+        };
+    }
     match kind % KINDS {
         0 => round_trip::<Everything>(codec, &body),
         1 => round_trip::<Tree>(codec, &body),
@@ -191,7 +199,7 @@ fn round_trip<T: Serialize + DeserializeOwned + 'static>(codec: CodecId, body: &
     let once = once.freeze();
     // Numbers may be longer now than they were, and the text of a whole message has a limit.
     let Ok(again) = decode_value::<T>(codec, &once, &limits) else {
-        assert_ne!(codec, CodecId::BINCODE, "what was written cannot be read");
+        assert_eq!(codec, CodecId::JSON, "what was written cannot be read");
         return;
     };
     let mut twice = BytesMut::new();
@@ -246,9 +254,65 @@ pub struct List {
     pub next: Option<Box<Self>>,
 }
 
+/// Every kind of field of a message.
+#[derive(Clone, PartialEq, Message)]
+pub struct Messages {
+    #[prost(string, tag = "1")]
+    pub text: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: Bytes,
+    #[prost(sint64, repeated, tag = "3")]
+    pub numbers: Vec<i64>,
+    #[prost(double, optional, tag = "4")]
+    pub real: Option<f64>,
+    #[prost(message, optional, boxed, tag = "5")]
+    pub inner: Option<Box<Self>>,
+    #[prost(message, repeated, tag = "6")]
+    pub several: Vec<Self>,
+    #[prost(btree_map = "string, message", tag = "7")]
+    pub named: BTreeMap<String, Self>,
+    #[prost(group, optional, boxed, tag = "8")]
+    pub group: Option<Box<Self>>,
+    #[prost(fixed32, repeated, packed = "false", tag = "9")]
+    pub fixed: Vec<u32>,
+}
+
+/// Messages, encoded, to begin with.
+fn message_seeds() -> Vec<Vec<u8>> {
+    let leaf = Messages {
+        text: "text \u{1F600}".into(),
+        data: Bytes::from_static(b"data"),
+        numbers: vec![0, -1, i64::MAX],
+        real: Some(0.1),
+        fixed: vec![1, 2],
+        ..Messages::default()
+    };
+    let tree = Messages {
+        inner: Some(Box::new(leaf.clone())),
+        several: vec![leaf.clone(); 2],
+        named: BTreeMap::from([("k".into(), leaf.clone())]),
+        group: Some(Box::new(leaf.clone())),
+        ..leaf.clone()
+    };
+    let deep = (0..110).fold(leaf.clone(), |inner, _| Messages {
+        inner: Some(Box::new(inner)),
+        ..Messages::default()
+    });
+    let mut seeds: Vec<_> = [leaf, tree, deep]
+        .iter()
+        .map(|message| [&[0][..], &message.encode_to_vec()].concat())
+        .collect();
+    seeds.push(b"\x01\x0a\x03abc".to_vec());
+    seeds.push(b"\x02\x0a\x03abc".to_vec());
+    seeds
+}
+
 /// A value of each kind, encoded, to begin with.
 #[must_use]
 pub fn codec_seeds(codec: CodecId) -> Vec<Vec<u8>> {
+    if codec == CodecId::PROTOBUF {
+        return message_seeds();
+    }
     let shape = Shape::Named {
         name: "n".into(),
         inner: vec![Shape::Point, Shape::Circle(1.5), Shape::Line(-1, 2)],
@@ -313,12 +377,22 @@ pub fn codec_seeds(codec: CodecId) -> Vec<Vec<u8>> {
     add(11, &|out| put(codec, &"text \u{1F600}", out));
     // Deeper than any limit.
     let levels = 2000;
-    if codec == CodecId::BINCODE {
-        seeds.push([&[1][..], &[4; 4000]].concat());
-        seeds.push([&[2][..], &[1, 1].repeat(levels)].concat());
-    } else {
-        seeds.push([&[1][..], &br#"{"Boxed":"#.repeat(levels / 5)].concat());
-        seeds.push([&[3][..], &b"[".repeat(levels)].concat());
+    let deep = match codec {
+        CodecId::JSON => [
+            (1, br#"{"Boxed":"#.repeat(levels / 5)),
+            (3, b"[".repeat(levels)),
+        ],
+        CodecId::MSGPACK => [
+            (1, b"\x81\xa5Boxed".repeat(levels / 5)),
+            (3, b"\x91".repeat(levels)),
+        ],
+        _ => [
+            (1, b"\x04".repeat(2 * levels)),
+            (2, b"\x01".repeat(2 * levels)),
+        ],
+    };
+    for (kind, deep) in deep {
+        seeds.push([&[kind][..], &deep].concat());
     }
     seeds
 }

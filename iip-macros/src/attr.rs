@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::{
     Attribute, Ident, Lit, LitStr, Meta, Path, Token,
     ext::IdentExt,
@@ -23,6 +23,38 @@ pub(crate) struct ServiceSettings {
     pub(crate) krate: Option<Path>,
     /// `dyn`: also emit the twin that can be a trait object.
     pub(crate) dyn_twin: Option<Ident>,
+    /// `codec = "postcard"`: how arguments and results are encoded.
+    pub(crate) codec: Option<Codec>,
+}
+
+/// The value of `codec`, with where it stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Codec {
+    pub(crate) name: CodecName,
+    pub(crate) span: Span,
+}
+
+/// The codecs that a service can choose.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum CodecName {
+    Bincode,
+    Json,
+    Postcard,
+    Msgpack,
+    Protobuf,
+}
+
+impl CodecName {
+    /// The name of the runtime's constant, and the feature without which it cannot be used.
+    pub(crate) fn constant_and_feature(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Bincode => ("BINCODE", Some("codec-bincode")),
+            Self::Json => ("JSON", None),
+            Self::Postcard => ("POSTCARD", Some("codec-postcard")),
+            Self::Msgpack => ("MSGPACK", Some("codec-msgpack")),
+            Self::Protobuf => ("PROTOBUF", Some("codec-prost")),
+        }
+    }
 }
 
 /// What stands in the `#[rpc(..)]` of a method.
@@ -72,9 +104,10 @@ impl ServiceSettings {
                 "path" => all.path = setting.string("\"/greeter\"", errors).filter(|path| is_service_path(path, errors)),
                 "crate" => all.krate = setting.path(errors),
                 "dyn" => all.dyn_twin = setting.flag(errors),
+                "codec" => all.codec = setting.string("\"postcard\"", errors).and_then(|text| codec(&text, errors)),
                 other => errors.at(
                     &setting.key,
-                    format!("unknown setting `{other}`: `#[service(..)]` takes `path`, `crate` and `dyn`"),
+                    format!("unknown setting `{other}`: `#[service(..)]` takes `path`, `codec`, `crate` and `dyn`"),
                 ),
             }
         }
@@ -401,6 +434,25 @@ pub(crate) fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
         _ => errors.at(text, "write a time of at most a year"),
     }
     None
+}
+
+fn codec(text: &LitStr, errors: &mut Errors) -> Option<Codec> {
+    let name = match text.value().as_str() {
+        "bincode" => CodecName::Bincode,
+        "json" => CodecName::Json,
+        "postcard" => CodecName::Postcard,
+        "msgpack" => CodecName::Msgpack,
+        "protobuf" => CodecName::Protobuf,
+        _ => {
+            errors.at(
+                text,
+                "write \"bincode\", \"json\", \"postcard\", \"msgpack\" or \"protobuf\"",
+            );
+            return None;
+        }
+    };
+    let span = text.span();
+    Some(Codec { name, span })
 }
 
 fn on_cancel(text: &LitStr, errors: &mut Errors) -> Option<OnCancel> {

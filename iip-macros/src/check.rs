@@ -11,7 +11,7 @@ use syn::{
 };
 
 use crate::{
-    attr,
+    attr::{self, CodecName, ServiceSettings},
     errors::Errors,
     model::{Kind, MethodDef, ServiceDef, is_context_reference, is_named, last_segment, peel},
 };
@@ -45,7 +45,7 @@ pub(crate) fn service(def: &ServiceDef<'_>, errors: &mut Errors) {
         arguments(method, errors);
         attributes(method, errors);
         result(method, errors);
-        streams(method, def.settings.dyn_twin.is_some(), errors);
+        streams(method, &def.settings, errors);
     }
     uniqueness(&def.methods, errors);
     if let Some(dyn_twin) = &def.settings.dyn_twin
@@ -280,10 +280,39 @@ fn arguments(method: &MethodDef<'_>, errors: &mut Errors) {
                 "add the argument of a raw method, the body: write `body: Bytes`",
             );
         }
+    } else if method.kind == Kind::Protobuf {
+        message_argument(method, &typed, errors);
     } else if let Some(extra) = typed.get(MAX_ARGUMENTS) {
         errors.at(
             extra,
             format!("a method takes at most {MAX_ARGUMENTS} arguments: put them into a struct"),
+        );
+    }
+}
+
+fn message_argument(method: &MethodDef<'_>, typed: &[&PatType], errors: &mut Errors) {
+    let Some(first) = typed.first() else {
+        errors.at(
+            method.ident(),
+            "add the argument of a protobuf method, a message: write `request: &()` for an empty one",
+        );
+        return;
+    };
+    if let Some(second) = typed.get(1) {
+        errors.at(
+            second,
+            "remove this argument: a protobuf method takes one message, which may have several fields",
+        );
+    }
+    if let Some(lent) = reference(&first.ty)
+        && (is_named(&lent.elem, "str") || matches!(peel(&lent.elem), Type::Slice(_)))
+    {
+        errors.at(
+            &first.ty,
+            format!(
+                "write `&{}`: a protobuf method takes a message",
+                owned(&lent.elem)
+            ),
         );
     }
 }
@@ -415,6 +444,11 @@ fn attributes(method: &MethodDef<'_>, errors: &mut Errors) {
     }
     if let (Some(_), Some(json)) = (&method.settings.raw, &method.settings.json) {
         errors.at(json, "remove `json` or `raw`: a body is one or the other");
+    } else if let (Kind::Protobuf, Some(json)) = (method.kind, &method.settings.json) {
+        errors.at(
+            json,
+            "remove `json`, or move the method to a service with another codec: protobuf messages have no JSON form",
+        );
     }
     if let (Some((_, hedge)), false) = (&method.settings.hedge, method.settings.idempotent) {
         errors.at(
@@ -496,7 +530,7 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
 }
 
 /// What cannot be together with streams.
-fn streams(method: &MethodDef<'_>, is_dyn: bool, errors: &mut Errors) {
+fn streams(method: &MethodDef<'_>, service: &ServiceSettings, errors: &mut Errors) {
     let (requests, replies) = (&method.requests, &method.replies);
     if requests.is_none() && replies.is_none() {
         return;
@@ -519,7 +553,15 @@ fn streams(method: &MethodDef<'_>, is_dyn: bool, errors: &mut Errors) {
             "remove this or the stream: only an enveloped call can have streams",
         );
     }
-    if is_dyn && replies.is_some() {
+    if let Some(codec) = &service.codec
+        && codec.name == CodecName::Protobuf
+    {
+        errors.at(
+            method.ident(),
+            "remove the stream, or move the method to a service with another codec: this version has no streams of protobuf messages yet",
+        );
+    }
+    if service.dyn_twin.is_some() && replies.is_some() {
         let lent = method.all_args().find(|arg| reference(arg.ty).is_some());
         if let Some(arg) = lent {
             errors.at(

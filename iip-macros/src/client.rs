@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 
 use crate::{
     attr::{MethodSettings, OnCancel},
-    model::{Arg, Decoded, Kind, MethodDef, ServiceDef},
+    model::{Arg, Decoded, Kind, MethodDef, ServiceDef, reported_at},
 };
 
 /// The struct. It stands in the user's module, beside the trait.
@@ -39,12 +39,15 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
     let generics = def.generics();
     let (impl_generics, arguments, conditions) = generics.split_for_impl();
     let types = def.phantom().map(|_| quote!(types: __rpc::PhantomData,));
+    let codec = codec_is_there(def);
     let descriptors = def.methods.iter().map(|method| descriptor(def, method));
     let title = client.to_string();
     let new_doc = format!(" A client that calls the methods of [`{service}`] through `client`.");
     let options_doc = " The same client with other options, such as a timeout or metadata, for the calls made through it.";
     // `Clone` and `Debug` are written out because derived ones would ask for `K: Clone` where no `K` is held.
     quote! {
+        #codec
+
         #(#allows)*
         impl #impl_generics #client #arguments #conditions {
             #(#descriptors)*
@@ -97,6 +100,24 @@ pub(crate) fn methods(def: &ServiceDef<'_>) -> TokenStream {
 }
 
 /// ```text
+/// Output: const _: () = assert!(CodecId::POSTCARD.is_supported(), "the codec of this service needs the feature ..");
+/// ```
+///
+/// Features of the runtime are not known here, but when this is compiled.
+fn codec_is_there(def: &ServiceDef<'_>) -> Option<TokenStream> {
+    let codec = def.settings.codec?;
+    let (constant, feature) = codec.name.constant_and_feature();
+    let constant = Ident::new(constant, codec.span);
+    let text = format!(
+        "the codec of this service needs the feature `{}` of iip-rpc",
+        feature?
+    );
+    Some(quote_spanned! {reported_at(codec.span)=>
+        const _: () = ::core::assert!(__rpc::CodecId::#constant.is_supported(), #text);
+    })
+}
+
+/// ```text
 /// Output: const HELLO: &'static MethodDescriptor = &MethodDescriptor::new("Greeter", "hello", "/greeter/hello", &["name"]);
 /// ```
 fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
@@ -105,6 +126,14 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     let args = method.args.iter().map(|arg| &arg.name);
     let raw = (method.kind == Kind::Raw).then(|| quote!(.raw()));
     let json = method.settings.json.as_ref().map(|_| quote!(.json()));
+    let codec = def
+        .settings
+        .codec
+        .filter(|_| raw.is_none() && json.is_none());
+    let codec = codec.map(|codec| {
+        let constant = Ident::new(codec.name.constant_and_feature().0, Span::call_site());
+        quote!(.codec(__rpc::CodecId::#constant))
+    });
     let idempotent = method.settings.idempotent.then(|| quote!(.idempotent()));
     let timeout = method.settings.timeout.map(|timeout| {
         let timeout = duration(timeout);
@@ -125,7 +154,7 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     quote! {
         #(#cfgs)*
         const #constant: &'static __rpc::MethodDescriptor =
-            &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*]) #raw #json #timeout #idempotent #on_cancel
+            &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*]) #raw #json #codec #timeout #idempotent #on_cancel
                 #policies #requests #replies;
     }
 }
@@ -188,6 +217,10 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
             (Kind::Unary | Kind::Stream, Decoded::Value(ty)) if is_bytes(ty) => {
                 quote_spanned!(ident.span()=> __rpc::ByValue(#ident))
             }
+            (Kind::Protobuf, Decoded::Value(_)) => {
+                quote_spanned!(ident.span()=> __rpc::ProtoRef(&#ident))
+            }
+            (Kind::Protobuf, _) => quote_spanned!(ident.span()=> __rpc::ProtoRef(#ident)),
             _ => ident.into_token_stream(),
         }
     });
@@ -205,6 +238,9 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
             let requests = method.requests.as_ref().map(Arg::sent);
             let requests = requests.map(|requests| quote!(, #requests));
             quote_spanned!(at=> .#call(#constant, #context, (#(#sent,)*) #requests).await)
+        }
+        Kind::Protobuf => {
+            quote_spanned!(at=> .unary(#constant, #context, (#(#sent,)*)).await.map(__rpc::Proto::into_inner))
         }
     };
     let receiver = method.syntax.sig.receiver();

@@ -60,6 +60,7 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// | setting | default | |
 /// |---|---|---|
 /// | `path = "/greeter"` | the name in snake case | what the paths of the methods start with |
+/// | `codec = "postcard"` | the client's | how arguments and results are encoded, see below |
 /// | `dyn` | off | also make `DynGreeter`, see below |
 /// | `crate = ::my_crate::iip_rpc` | `::iip_rpc` | where iip-rpc is found, for crates that re-export or rename it |
 ///
@@ -101,6 +102,23 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 ///
 /// An implementation may answer with any stream, also one that borrows from `self`; that of a client is a `Streaming<T, E>`,
 /// which borrows nothing.
+///
+/// # Codecs
+///
+/// | `codec = ..` | feature of iip-rpc | |
+/// |---|---|---|
+/// | `"bincode"` | `codec-bincode`, on by default | small and fast, both sides have the same types |
+/// | `"postcard"` | `codec-postcard` | as bincode, in a format that others speak too |
+/// | `"msgpack"` | `codec-msgpack` | describes itself: fields may be added, any serde type works |
+/// | `"json"` | | as msgpack, and readable |
+/// | `"protobuf"` | `codec-prost` | messages with `prost::Message` instead of serde types |
+///
+/// The setting comes before the codec of the client. A server that does not know the codec is called in JSON. Whatever stands
+/// here, callers may use any other of these and plain JSON.
+///
+/// In a protobuf service each method takes exactly one message, `request: Request` or `request: &Request`, and returns
+/// `Result<Response, E>`; `E` is as in any other method. Its methods cannot be called in another codec nor in plain JSON: such a
+/// call is refused as UNIMPLEMENTED. They have no streams yet.
 ///
 /// # Trait objects
 ///

@@ -10,7 +10,7 @@ use syn::{
 };
 
 use crate::{
-    attr::{self, MethodSettings, ServiceSettings},
+    attr::{self, CodecName, MethodSettings, ServiceSettings},
     errors::Errors,
 };
 
@@ -60,6 +60,8 @@ pub(crate) enum Kind {
     Raw,
     /// A stream of messages one way or both: an argument `Streaming<T>`, a returned `impl Stream`.
     Stream,
+    /// The same, with protobuf messages, which need no serde.
+    Protobuf,
 }
 
 /// A parameter of a method.
@@ -97,7 +99,7 @@ impl<'a> ServiceDef<'a> {
         });
         Self {
             methods: functions
-                .map(|method| MethodDef::new(method, &path, errors))
+                .map(|method| MethodDef::new(method, &path, &settings, errors))
                 .collect(),
             client: format_ident!("{}Client", item.ident),
             server: format_ident!("{}Server", item.ident),
@@ -216,7 +218,12 @@ impl<'a> ServiceDef<'a> {
 }
 
 impl<'a> MethodDef<'a> {
-    fn new(syntax: &'a TraitItemFn, service_path: &str, errors: &mut Errors) -> Self {
+    fn new(
+        syntax: &'a TraitItemFn,
+        service_path: &str,
+        service: &ServiceSettings,
+        errors: &mut Errors,
+    ) -> Self {
         let settings = MethodSettings::parse(&syntax.attrs, errors);
         let ident = syntax.sig.ident.unraw();
         let name = settings
@@ -243,10 +250,11 @@ impl<'a> MethodDef<'a> {
         };
         let has_streams = requests.is_some() || replies.is_some();
         Self {
-            kind: match &settings.raw {
-                Some(_) => Kind::Raw,
-                None if has_streams => Kind::Stream,
-                None => Kind::Unary,
+            kind: match service.codec {
+                _ if settings.raw.is_some() => Kind::Raw,
+                _ if has_streams => Kind::Stream,
+                Some(codec) if codec.name == CodecName::Protobuf => Kind::Protobuf,
+                _ => Kind::Unary,
             },
             requests,
             replies,

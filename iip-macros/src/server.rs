@@ -149,6 +149,19 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
                 into.stream(#descriptor, &self.service, #call);
             }
         }
+        Kind::Protobuf => {
+            let names = method.args.iter().map(|arg| arg.ident);
+            let types = method.args.iter().map(|arg| arg.decoded.tokens());
+            let call = quote! {
+                |#service, #bound_context, (#(__rpc::Proto(#names),)*): (#(__rpc::Proto<#types>,)*)| async move {
+                    <#implementation as #trait_ #arguments>::#ident(&#service, #context #(#handed_on),*).await.map(__rpc::Proto)
+                }
+            };
+            quote_spanned! {span=>
+                #(#cfgs)*
+                into.unary(#descriptor, &self.service, #call);
+            }
+        }
         Kind::Raw => {
             let names = method.args.iter().map(|arg| arg.ident);
             let bodies = method.args.iter().map(|arg| arg.made_from_body());

@@ -14,6 +14,9 @@ pub use std::vec::Vec;
 
 pub use bytes::Bytes;
 
+pub use crate::codec::CodecId;
+#[cfg(feature = "codec-prost")]
+pub use crate::codec::{Proto, ProtoRef};
 pub use crate::payload::ByValue;
 pub use crate::{
     CallContext, CallOptions, Client, Concurrency, Hedge, MethodDescriptor, MethodError, Methods,

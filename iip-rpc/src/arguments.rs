@@ -1,4 +1,4 @@
-//! The arguments of a call: a tuple in Rust, positions in a binary codec, names in JSON.
+//! The arguments of a call: a tuple in Rust, positions in bincode and postcard, names in JSON and MessagePack.
 
 use std::cell::Cell;
 use std::fmt;
@@ -14,6 +14,12 @@ use serde::{Deserialize, Deserializer};
 
 #[cfg(feature = "codec-bincode")]
 use crate::codec::Bincode;
+#[cfg(feature = "codec-msgpack")]
+use crate::codec::Msgpack;
+#[cfg(feature = "codec-postcard")]
+use crate::codec::Postcard;
+#[cfg(feature = "codec-prost")]
+use crate::codec::Protobuf;
 use crate::codec::{
     Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError, Json, Owned,
     encode_value_split,
@@ -24,8 +30,8 @@ use crate::payload;
 /// The arguments of a call on the caller's side: a tuple of up to twelve values that can be serialized, owned or
 /// borrowed.
 ///
-/// In a binary codec they lie one behind the other; in JSON they are an object with the names that the method's descriptor
-/// gives them.
+/// In bincode and postcard they lie one behind the other; in JSON and MessagePack they are an object with the names that the
+/// method's descriptor gives them. In protobuf the only one is the message.
 pub trait Arguments: sealed::Sealed {
     /// Appends the arguments to `out`, except for a large [`Payload`](payload::Payload) at their very end, which may be
     /// returned instead: it belongs behind `out` and was not copied.
@@ -61,8 +67,8 @@ pub trait Arguments: sealed::Sealed {
 /// The arguments of a call on the server's side: a tuple of up to twelve values that can be deserialized and own all they
 /// have.
 ///
-/// From JSON they are read as an object with the names that the method's descriptor gives them, or, where there is exactly
-/// one, from the bare value. An object whose only key is the name of that one argument counts as the former. An argument
+/// From JSON and MessagePack they are read as an object with the names that the method's descriptor gives them, or, in JSON
+/// where there is exactly one, from the bare value. An object whose only key is the name of that one argument counts as the former. An argument
 /// that may be missing is an `Option`.
 pub trait FromArguments: sealed::Sealed + Sized + Send + 'static {
     /// Reads the arguments from `body`. Large payloads among them become parts of it.
@@ -84,7 +90,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// Arguments with their names, as JSON has them.
+/// Arguments with their names, as JSON and MessagePack have them.
 struct Named<'a, T> {
     values: &'a T,
     names: &'static [&'static str],
@@ -96,11 +102,11 @@ struct Positional<'a, T, C> {
     marker: PhantomData<(T, C)>,
 }
 
-/// Reads arguments by their names, from JSON.
-struct ByName<'a, T> {
+/// Reads arguments by their names, in the codec `C`.
+struct ByName<'a, T, C> {
     names: &'static [&'static str],
     reading: &'a Reading,
-    marker: PhantomData<T>,
+    marker: PhantomData<(T, C)>,
 }
 
 /// Which argument is just being read: when reading it fails, the error shall say so.
@@ -138,11 +144,11 @@ macro_rules! tuples {
                 out: &mut BytesMut,
             ) -> Result<Option<Bytes>, EncodeError> {
                 match codec {
-                    CodecId::JSON => {
+                    CodecId::JSON | CodecId::MSGPACK => {
                         if let Some(text) = mismatch(method, $count) {
                             return Err(EncodeError::custom(text));
                         }
-                        Json::encode_split(&Named { values: self, names: method.args() }, out)
+                        encode_value_split(codec, &Named { values: self, names: method.args() }, out)
                     }
                     _ => encode_value_split(codec, self, out),
                 }
@@ -171,7 +177,13 @@ macro_rules! tuples {
                 payload::while_reading(body, || match codec {
                     #[cfg(feature = "codec-bincode")]
                     CodecId::BINCODE => positional::<Self, Bincode>(method, body, limits, &Reading::default()),
+                    #[cfg(feature = "codec-postcard")]
+                    CodecId::POSTCARD => positional::<Self, Postcard>(method, body, limits, &Reading::default()),
                     CodecId::JSON => json::<Self>($count, method, body, limits, &Reading::default()),
+                    #[cfg(feature = "codec-msgpack")]
+                    CodecId::MSGPACK => by_name::<Self, Msgpack>($count, method, body, limits, &Reading::default()),
+                    #[cfg(feature = "codec-prost")]
+                    CodecId::PROTOBUF => positional::<Self, Protobuf>(method, body, limits, &Reading::default()),
                     other => Err(DecodeError::new(DecodeErrorKind::Unsupported(other))),
                 })
             }
@@ -208,7 +220,7 @@ macro_rules! tuples {
             }
         }
 
-        impl<'de, $($type: Deserialize<'de> + 'static,)*> Visitor<'de> for ByName<'_, ($($type,)*)> {
+        impl<'de, $($type: Deserialize<'de> + 'static,)* C: Codec> Visitor<'de> for ByName<'_, ($($type,)*), C> {
             type Value = ($($type,)*);
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -227,7 +239,7 @@ macro_rules! tuples {
                                     name(self.names, $index)
                                 )));
                             }
-                            let read = || map.next_value_seed(Owned::<$type, Json>::new());
+                            let read = || map.next_value_seed(Owned::<$type, C>::new());
                             $value = Some(self.reading.argument($index, read)?);
                         } )*
                         _ => return Err(Map::Error::custom("there are more names than arguments")),
@@ -247,7 +259,9 @@ macro_rules! tuples {
             }
         }
 
-        impl<'de, $($type: Deserialize<'de> + 'static,)*> DeserializeSeed<'de> for ByName<'_, ($($type,)*)> {
+        impl<'de, $($type: Deserialize<'de> + 'static,)* C: Codec> DeserializeSeed<'de>
+            for ByName<'_, ($($type,)*), C>
+        {
             type Value = ($($type,)*);
 
             fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -258,7 +272,11 @@ macro_rules! tuples {
 }
 
 /// Reads arguments that lie one behind the other.
-#[cfg(feature = "codec-bincode")]
+#[cfg(any(
+    feature = "codec-bincode",
+    feature = "codec-postcard",
+    feature = "codec-prost"
+))]
 #[inline]
 fn positional<'r, 'de, T, C: Codec>(
     method: &MethodDescriptor,
@@ -276,6 +294,29 @@ where
     C::decode_seed(arguments, body, limits).map_err(|error| reading.name(method.args(), error))
 }
 
+/// Reads arguments that have names.
+fn by_name<'r, 'de, T, C: Codec>(
+    count: usize,
+    method: &MethodDescriptor,
+    body: &'de [u8],
+    limits: &DecodeLimits,
+    reading: &'r Reading,
+) -> Result<T, DecodeError>
+where
+    ByName<'r, T, C>: DeserializeSeed<'de, Value = T>,
+{
+    if let Some(text) = mismatch(method, count) {
+        return Err(DecodeError::custom(text));
+    }
+    let names = method.args();
+    let arguments = ByName {
+        names,
+        reading,
+        marker: PhantomData,
+    };
+    C::decode_seed(arguments, body, limits).map_err(|error| reading.name(names, error))
+}
+
 /// Reads arguments that have names, or the bare value of the only one.
 fn json<'r, 'de, T>(
     count: usize,
@@ -286,21 +327,12 @@ fn json<'r, 'de, T>(
 ) -> Result<T, DecodeError>
 where
     Positional<'r, T, Json>: Visitor<'de, Value = T>,
-    ByName<'r, T>: DeserializeSeed<'de, Value = T>,
+    ByName<'r, T, Json>: DeserializeSeed<'de, Value = T>,
 {
-    if let Some(text) = mismatch(method, count) {
-        return Err(DecodeError::custom(text));
-    }
     let names = method.args();
-    let by_name = || {
-        let arguments = ByName {
-            names,
-            reading,
-            marker: PhantomData,
-        };
-        Json::decode_seed(arguments, body, limits).map_err(|error| reading.name(names, error))
-    };
+    let by_name = || by_name::<T, Json>(count, method, body, limits, reading);
     if count != 1
+        || names.len() != 1
         || names
             .first()
             .is_some_and(|name| is_object_of_only(name, body))
@@ -505,7 +537,7 @@ mod tests {
 
     #[test]
     fn arguments_come_back_in_every_codec() {
-        for codec in [CodecId::DEFAULT, CodecId::JSON] {
+        for codec in CodecId::supported().filter(|&codec| codec != CodecId::PROTOBUF) {
             let given = ("k", &[1u8, 2][..], Some(&5i32), Payload::from(vec![9]));
             let body = encode(FOUR, codec, &given);
             let taken: (String, Vec<u8>, Option<i32>, Bytes) =
@@ -703,12 +735,39 @@ mod tests {
             error.to_string().starts_with("raw is not supported"),
             "{error}"
         );
-        let error = <(u8,)>::decode(ONE, CodecId::MSGPACK, &Bytes::new(), &DecodeLimits::new())
+        let error = <(u8,)>::decode(ONE, CodecId::new(77), &Bytes::new(), &DecodeLimits::new())
             .unwrap_err();
         assert!(
-            error.to_string().starts_with("msgpack is not supported"),
+            error.to_string().starts_with("codec 77 is not supported"),
             "{error}"
         );
+    }
+
+    #[cfg(feature = "codec-msgpack")]
+    #[test]
+    fn msgpack_has_names_in_any_order_and_options_may_be_missing() {
+        let decode = |body: &'static [u8]| {
+            let limits = DecodeLimits::new();
+            let body = Bytes::from_static(body);
+            <(String, Option<u32>)>::decode(TWO, CodecId::MSGPACK, &body, &limits)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            encode(TWO, CodecId::MSGPACK, &("a", 7u32)),
+            &b"\x82\xa3key\xa1a\xa3ttl\x07"[..]
+        );
+        let given = Ok(("a".to_owned(), Some(7)));
+        assert_eq!(decode(b"\x82\xa3ttl\x07\xa3key\xa1a"), given);
+        assert_eq!(decode(b"\x81\xa3key\xa1a"), Ok(("a".to_owned(), None)));
+        let error = |body| decode(body).unwrap_err();
+        assert_eq!(error(b"\x81\xa3ttl\x07"), "the argument `key` is missing");
+        assert_eq!(
+            error(b"\x81\xa3kex\x07"),
+            "unknown argument \"kex\", the method takes `key` and `ttl`"
+        );
+        assert!(error(b"\x81\xa3key\x07").starts_with("argument `key`: invalid type: integer `7`"));
+        assert!(error(b"\x92\xa1a\x07").contains("expected an object with `key` and `ttl`"));
+        assert_eq!(encode(NONE, CodecId::MSGPACK, &()), &b"\x80"[..]);
     }
 
     #[test]

@@ -7,11 +7,7 @@ use crate::codec::CodecId;
 
 /// What both sides say in their hello.
 pub(crate) fn announcement() -> serde_json::Value {
-    let codecs: Vec<u8> = [CodecId::BINCODE, CodecId::JSON]
-        .into_iter()
-        .filter(|codec| codec.is_supported())
-        .map(CodecId::as_u8)
-        .collect();
+    let codecs: Vec<u8> = CodecId::supported().map(CodecId::as_u8).collect();
     json!({ "rpc": { "envelope": 0, "codecs": codecs } })
 }
 

@@ -44,6 +44,7 @@
 //! | fail: codes, your own error types, may it have run? | [`Status`], [`MethodError`], [`Execution`] |
 //! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
 //! | send and take many messages in one call | [`Streaming`], [`Stream`] |
+//! | another codec | `#[service(codec = "..")]`, [`ClientBuilder::codec`], [`codec`] |
 //! | large data without copies | [`Payload`], or `bytes::Bytes` |
 //! | bytes on the wire | `docs/wire.md` in the repository, [`envelope`], [`codec`] |
 //!
@@ -53,6 +54,9 @@
 //! |---|---|---|
 //! | `macros` | yes | [`#[service]`](macro@service) and `#[derive(MethodError)]` |
 //! | `codec-bincode` | yes | the default codec; without it, JSON is |
+//! | `codec-postcard` | no | the codec postcard |
+//! | `codec-msgpack` | no | the codec MessagePack |
+//! | `codec-prost` | no | services whose methods take and return protobuf messages, `Proto` |
 //! | `tls` | no | TLS by rustls, `tls` |
 
 pub mod arguments;
@@ -79,6 +83,8 @@ pub mod __private;
 
 pub use self::budget::RetryBudget;
 pub use self::client::{CallOptions, Client, ClientBuilder, ReplyMetadata};
+#[cfg(feature = "codec-prost")]
+pub use self::codec::Proto;
 pub use self::context::CallContext;
 pub use self::metadata::Metadata;
 pub use self::method::{Concurrency, Hedge, MethodDescriptor, OnCancel, Priority};

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use iip_core::path::StaticPath;
 
+use crate::codec::CodecId;
+use crate::status::{Execution, Status};
+
 /// What happens to a running handler when its caller goes away: the caller dropped the call, its time ran out, or the
 /// connection was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -68,7 +71,8 @@ pub enum Concurrency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Format {
-    /// Inside the envelope, in the codec of the client. Such a method also answers plain JSON with plain JSON.
+    /// Inside the envelope, in the codec of the service or of the client. Such a method also answers plain JSON with plain JSON,
+    /// unless it takes protobuf messages.
     #[default]
     Envelope,
     /// Plain JSON in both directions, without an envelope: for peers that know only IIP.
@@ -99,6 +103,7 @@ pub struct MethodDescriptor {
     path: StaticPath,
     args: &'static [&'static str],
     format: Format,
+    codec: Option<CodecId>,
     timeout: Option<Duration>,
     idempotent: bool,
     on_cancel: OnCancel,
@@ -132,6 +137,7 @@ impl MethodDescriptor {
             path: StaticPath::new(path),
             args,
             format: Format::Envelope,
+            codec: None,
             timeout: None,
             idempotent: false,
             on_cancel: OnCancel::Abort,
@@ -170,6 +176,16 @@ impl MethodDescriptor {
     #[must_use]
     pub const fn json(mut self) -> Self {
         self.format = Format::Json;
+        self
+    }
+
+    /// The codec of calls of this method, where their server knows it; it comes before that of the client. Unset by default.
+    ///
+    /// [`CodecId::PROTOBUF`] is the only codec then: the argument and the result are `Proto` messages, which have no form in
+    /// another.
+    #[must_use]
+    pub const fn codec(mut self, codec: CodecId) -> Self {
+        self.codec = Some(codec);
         self
     }
 
@@ -284,6 +300,23 @@ impl MethodDescriptor {
         self.replies
     }
 
+    /// The codec that the attribute of the service gives to its calls, if it does.
+    #[must_use]
+    pub const fn service_codec(&self) -> Option<CodecId> {
+        self.codec
+    }
+
+    /// Why this method cannot be called in `codec`, if it cannot: the messages of a protobuf service have no other form.
+    pub(crate) fn refusal(&self, codec: CodecId) -> Option<Status> {
+        if self.codec != Some(CodecId::PROTOBUF) || codec == CodecId::PROTOBUF {
+            return None;
+        }
+        let text = format!(
+            "{self} takes protobuf messages in the envelope, which have no form in {codec}; both sides need the feature `codec-prost` of iip-rpc"
+        );
+        Some(Status::unimplemented(text).with_execution(Execution::NotExecuted))
+    }
+
     /// The time the attribute of the method gives to a call, if it does.
     #[must_use]
     pub const fn default_timeout(&self) -> Option<Duration> {
@@ -342,6 +375,7 @@ mod tests {
         &MethodDescriptor::new("Store", "get", "/store/get", &["key", "version"]);
     const FULL: &MethodDescriptor = &MethodDescriptor::new("Echo", "echo", "/echo", &["body"])
         .raw()
+        .codec(CodecId::MSGPACK)
         .timeout(Duration::from_millis(500))
         .idempotent()
         .on_cancel(OnCancel::RunToEnd)
@@ -356,7 +390,10 @@ mod tests {
         assert_eq!(PLAIN.path(), "/store/get");
         assert_eq!(PLAIN.args(), ["key", "version"]);
         assert_eq!(PLAIN.format(), Format::Envelope);
-        assert_eq!(PLAIN.default_timeout(), None);
+        assert_eq!(
+            (PLAIN.service_codec(), PLAIN.default_timeout()),
+            (None, None)
+        );
         assert!(!PLAIN.is_idempotent() && !PLAIN.is_raw() && !PLAIN.is_json());
         assert_eq!(PLAIN.cancel_policy(), OnCancel::Abort);
         assert_eq!(PLAIN.hedge_policy(), None);
@@ -369,6 +406,7 @@ mod tests {
     fn every_setter_is_seen_by_its_getter() {
         assert_eq!((FULL.service(), FULL.name()), ("Echo", "echo"));
         assert!(FULL.is_raw() && FULL.is_idempotent());
+        assert_eq!(FULL.service_codec(), Some(CodecId::MSGPACK));
         assert_eq!(FULL.default_timeout(), Some(Duration::from_millis(500)));
         assert_eq!(FULL.cancel_policy(), OnCancel::RunToEnd);
         assert_eq!(FULL.hedge_policy(), Some(Hedge::Percentile(95)));

@@ -266,7 +266,7 @@ pub(crate) fn while_reading<R>(message: &Bytes, read: impl FnOnce() -> R) -> R {
 
 /// `bytes` as a part of the message that is being read, or as a copy where they are no part of it or too small to share.
 #[inline]
-fn share(bytes: &[u8]) -> Bytes {
+pub(crate) fn share(bytes: &[u8]) -> Bytes {
     if bytes.len() >= SHARE_FROM_BYTES
         && let Some(part) = MESSAGE.with_borrow(|message| part_of(message, bytes))
     {
@@ -304,7 +304,13 @@ impl Drop for Offer {
 }
 
 /// The payload whose bytes a serializer was just given, if it was one and is large.
-#[cfg(any(feature = "codec-bincode", test))]
+#[cfg(any(
+    feature = "codec-bincode",
+    feature = "codec-postcard",
+    feature = "codec-msgpack",
+    feature = "codec-prost",
+    test
+))]
 #[inline]
 pub(crate) fn take_offered(bytes: &[u8]) -> Option<Bytes> {
     if bytes.len() < SPLIT_FROM_BYTES {

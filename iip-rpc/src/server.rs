@@ -319,6 +319,9 @@ where
             (head.codec, head.remaining, head.metadata, body)
         };
         let deadline = self.deadlines.of_call(remaining, waited, received)?;
+        if let Some(status) = self.method.refusal(codec) {
+            return Err(status);
+        }
         let args = A::decode(self.method, codec, &body, &self.limits)
             .map_err(|error| error.request_status())?;
         drop(body);
@@ -409,6 +412,7 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
                 Ok(Bytes::new())
             }
             None => {
+                let codec = codec.of_errors();
                 ReplyHead::write(codec, Outcome::Error, timing, metadata, out);
                 encode_value_split(codec, &error, out).map(Option::unwrap_or_default)
             }

@@ -82,17 +82,27 @@ impl Golden {
         );
     }
 
-    /// A value in JSON, both ways.
+    /// A value in another codec, both ways.
     #[track_caller]
-    fn json<T: Serialize + DeserializeOwned + PartialEq + Debug>(&mut self, name: &str, value: T) {
+    fn value_in<C: Codec, T: Serialize + DeserializeOwned + PartialEq + Debug>(
+        &mut self,
+        name: &str,
+        value: T,
+    ) {
         let mut out = BytesMut::new();
-        Json::encode(&value, &mut out).unwrap();
+        C::encode(&value, &mut out).unwrap();
         self.is(name, &out);
         assert_eq!(
-            Json::decode::<T>(&out, &DecodeLimits::new()).unwrap(),
+            C::decode::<T>(&out, &DecodeLimits::new()).unwrap(),
             value,
             "{name}"
         );
+    }
+
+    /// A value in JSON, both ways.
+    #[track_caller]
+    fn json<T: Serialize + DeserializeOwned + PartialEq + Debug>(&mut self, name: &str, value: T) {
+        self.value_in::<Json, T>(name, value);
     }
 
     /// A request, both ways.
@@ -230,6 +240,21 @@ fn every_golden_vector_is_written_and_read() {
     replies(&mut golden);
     plain(&mut golden);
     values(&mut golden);
+    #[cfg(feature = "codec-postcard")]
+    postcard(&mut golden);
+    #[cfg(feature = "codec-msgpack")]
+    msgpack(&mut golden);
+    #[cfg(feature = "codec-prost")]
+    protobuf(&mut golden);
+    for (codec, is_there) in [
+        ("postcard-", cfg!(feature = "codec-postcard")),
+        ("msgpack-", cfg!(feature = "codec-msgpack")),
+        ("protobuf-", cfg!(feature = "codec-prost")),
+    ] {
+        golden
+            .0
+            .retain(|name, _| is_there || !name.starts_with(codec));
+    }
     let unused: Vec<_> = golden.0.keys().collect();
     assert!(
         unused.is_empty(),
@@ -443,4 +468,113 @@ fn values(golden: &mut Golden) {
     golden.json("json-bytes", Payload::from(vec![1, 255]));
     golden.json("json-nothing", ());
     golden.json("json-status", Status::not_found("no"));
+}
+
+#[cfg(feature = "codec-postcard")]
+fn postcard(golden: &mut Golden) {
+    use iip_rpc::codec::Postcard;
+
+    let none = Metadata::new();
+    let head = (CodecId::POSTCARD, None, &none);
+    golden.request("postcard-request", HELLO, head, ("world".to_owned(),));
+    let two = ("k".to_owned(), Some(300u32));
+    golden.request("postcard-request-two-arguments", PUT, head, two);
+    golden.request("postcard-request-no-arguments", PING, head, ());
+    let error = (Outcome::Error, None, &none);
+    let too_long = GreetError::TooLong(300);
+    golden.reply("postcard-reply-error", CodecId::POSTCARD, error, too_long);
+    golden.value_in::<Postcard, _>("postcard-u8-255", 255u8);
+    golden.value_in::<Postcard, _>("postcard-u16-127", 127u16);
+    golden.value_in::<Postcard, _>("postcard-u16-128", 128u16);
+    golden.value_in::<Postcard, _>("postcard-u64-max", u64::MAX);
+    golden.value_in::<Postcard, _>("postcard-i16-minus-1", -1i16);
+    golden.value_in::<Postcard, _>("postcard-i128-min", i128::MIN);
+    golden.value_in::<Postcard, _>("postcard-f32-1.5", 1.5f32);
+    golden.value_in::<Postcard, _>("postcard-char-euro", '€');
+    golden.value_in::<Postcard, _>("postcard-string-gruezi", "grüezi".to_owned());
+    golden.value_in::<Postcard, _>("postcard-bytes", Payload::from(vec![0, 255]));
+    golden.value_in::<Postcard, _>("postcard-some-none", Some(None::<u8>));
+    golden.value_in::<Postcard, _>("postcard-seq-u16", vec![1u16, 300]);
+    golden.value_in::<Postcard, _>("postcard-map", BTreeMap::from([("a".to_owned(), 1u8)]));
+    golden.value_in::<Postcard, _>(
+        "postcard-struct",
+        Point {
+            x: -3,
+            y: Some(300),
+        },
+    );
+    golden.value_in::<Postcard, _>("postcard-enum-tuple", Shape::Tuple(9, true));
+    golden.value_in::<Postcard, _>("postcard-enum-struct", Shape::Struct { side: 300 });
+}
+
+#[cfg(feature = "codec-msgpack")]
+fn msgpack(golden: &mut Golden) {
+    use iip_rpc::codec::Msgpack;
+
+    let none = Metadata::new();
+    let head = (CodecId::MSGPACK, None, &none);
+    golden.request("msgpack-request", HELLO, head, ("world".to_owned(),));
+    let two = ("k".to_owned(), Some(300u32));
+    golden.request("msgpack-request-two-arguments", PUT, head, two);
+    golden.request("msgpack-request-no-arguments", PING, head, ());
+    let value = (Outcome::Value, None, &none);
+    golden.reply("msgpack-reply-nothing", CodecId::MSGPACK, value, ());
+    let error = (Outcome::Error, None, &none);
+    let too_long = GreetError::TooLong(64);
+    golden.reply("msgpack-reply-error", CodecId::MSGPACK, error, too_long);
+    golden.value_in::<Msgpack, _>("msgpack-bool-true", true);
+    golden.value_in::<Msgpack, _>("msgpack-u8-255", 255u8);
+    golden.value_in::<Msgpack, _>("msgpack-u64-1", 1u64);
+    golden.value_in::<Msgpack, _>("msgpack-i64-minus-33", -33i64);
+    golden.value_in::<Msgpack, _>("msgpack-u128-1", 1u128);
+    golden.value_in::<Msgpack, _>("msgpack-f32-1.5", 1.5f32);
+    golden.value_in::<Msgpack, _>("msgpack-char-euro", '€');
+    golden.value_in::<Msgpack, _>("msgpack-bytes-u8", vec![0u8, 255]);
+    golden.value_in::<Msgpack, _>("msgpack-bytes", Payload::from(vec![0, 255]));
+    golden.value_in::<Msgpack, _>("msgpack-none", None::<u8>);
+    golden.value_in::<Msgpack, _>("msgpack-tuple", (1u8, "a".to_owned()));
+    golden.value_in::<Msgpack, _>("msgpack-map", BTreeMap::from([(1u8, true)]));
+    golden.value_in::<Msgpack, _>("msgpack-struct", Point { x: -3, y: None });
+    golden.value_in::<Msgpack, _>("msgpack-newtype-struct", Id(5));
+    golden.value_in::<Msgpack, _>("msgpack-enum-unit", Shape::Unit);
+    golden.value_in::<Msgpack, _>("msgpack-enum-tuple", Shape::Tuple(9, true));
+    golden.value_in::<Msgpack, _>("msgpack-enum-struct", Shape::Struct { side: 1 });
+    golden.value_in::<Msgpack, _>("msgpack-status", Status::not_found("no"));
+}
+
+#[cfg(feature = "codec-prost")]
+fn protobuf(golden: &mut Golden) {
+    use iip_rpc::Proto;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Point {
+        #[prost(sint32, tag = "1")]
+        x: i32,
+        #[prost(uint32, optional, tag = "2")]
+        y: Option<u32>,
+    }
+
+    let point = || {
+        Proto(Point {
+            x: -3,
+            y: Some(300),
+        })
+    };
+    let none = Metadata::new();
+    let head = (CodecId::PROTOBUF, None, &none);
+    golden.request("protobuf-request", HELLO, head, (point(),));
+    let defaults = Proto(Point::default());
+    golden.request("protobuf-request-all-defaults", HELLO, head, (defaults,));
+    let value = (Outcome::Value, None, &none);
+    golden.reply("protobuf-reply", CodecId::PROTOBUF, value, point());
+    golden.reply(
+        "protobuf-reply-nothing",
+        CodecId::PROTOBUF,
+        value,
+        Proto(()),
+    );
+    // The error says itself in which codec it is.
+    let error = (Outcome::Error, None, &none);
+    let too_long = GreetError::TooLong(64);
+    golden.reply("protobuf-reply-error", CodecId::JSON, error, too_long);
 }

@@ -8,7 +8,8 @@ use iip_rpc::{
 };
 use tokio::net::TcpListener;
 
-use super::peer::listener;
+use super::frame::RawFrame;
+use super::peer::{Peer, listener};
 
 /// A server with this service on a port of its own, and a client of it.
 pub(crate) async fn serve(service: impl Service + Send + 'static) -> (Server, Client) {
@@ -46,6 +47,31 @@ pub(crate) async fn lazy(client: ClientBuilder) -> (TcpListener, Client) {
         .connect_lazy(addr.to_string())
         .expect("an address that can be used");
     (listener, client)
+}
+
+/// Answers hello and channel requests until a request for `path` comes.
+pub(crate) async fn answer_until_request(
+    peer: &mut Peer,
+    hello: Option<&str>,
+    path: &str,
+) -> RawFrame {
+    let mut granted = 0;
+    loop {
+        let frame = peer.frame().await;
+        let reply = match frame.path_text().as_str() {
+            "/sys/hello" => match hello {
+                Some(hello) => RawFrame::answer(&frame.path, frame.channel, hello),
+                None => continue,
+            },
+            "/sys/new_channel" => {
+                granted += 1;
+                RawFrame::grant(granted)
+            }
+            other if other == path => return frame,
+            other => panic!("a request for {other}"),
+        };
+        peer.send_frame(&reply).await;
+    }
 }
 
 /// The context that a handler finds in its task.

@@ -122,7 +122,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How arguments and results are encoded. Default: [`CodecId::DEFAULT`].
+    /// How arguments and results are encoded, where the service does not say so itself and the server knows the codec.
+    /// Default: [`CodecId::DEFAULT`]. A server that does not know it is called in JSON.
     pub fn codec(mut self, codec: CodecId) -> Self {
         self.codec = codec;
         self

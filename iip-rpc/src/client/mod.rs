@@ -123,7 +123,7 @@ impl Client {
         // Kept while the call may have to be made again.
         let mut args = Some(args);
         let start = |cx: &Context<'_>, attempt: Attempt<'_>| {
-            let codec = self.codec(method, &attempt.connection);
+            let codec = self.codec(method, &attempt.connection)?;
             let mut kept = true;
             let call = attempt.connection.start_encoded(
                 cx,
@@ -324,13 +324,20 @@ impl Client {
     }
 
     /// The codec for a method on a connection; `None` without envelope.
-    fn codec(&self, method: &MethodDescriptor, connection: &Connection) -> Option<CodecId> {
-        match method.format() {
-            Format::Envelope => connection
-                .peer()
-                .extension(RpcPeer::read)
-                .and_then(|peer| peer.codec(self.settings.codec)),
-            Format::Json | Format::Raw => None,
+    fn codec(
+        &self,
+        method: &MethodDescriptor,
+        connection: &Connection,
+    ) -> Result<Option<CodecId>, Status> {
+        let Format::Envelope = method.format() else {
+            return Ok(None);
+        };
+        let wanted = method.service_codec().unwrap_or(self.settings.codec);
+        let peer = connection.peer().extension(RpcPeer::read);
+        let codec = peer.and_then(|peer| peer.codec(wanted));
+        match method.refusal(codec.unwrap_or(CodecId::JSON)) {
+            Some(status) => Err(not_sent(status)),
+            None => Ok(codec),
         }
     }
 

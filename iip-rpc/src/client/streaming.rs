@@ -255,7 +255,7 @@ impl Client {
         if let Some(place) = &self.options.reply_metadata {
             place.set(crate::metadata::Metadata::new());
         }
-        let Some(codec) = self.codec(method, &connection) else {
+        let Some(codec) = self.codec(method, &connection)? else {
             let text = format!("{method} has streams, which its server does not know");
             return Err(not_sent(Status::unimplemented(text)));
         };

@@ -24,6 +24,7 @@ use serde::ser::{
 };
 use serde::{Deserializer, Serialize, Serializer};
 
+use super::stack::{MAX_STACK_BYTES, stack_position};
 use super::{
     Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind,
 };
@@ -635,17 +636,6 @@ struct Decoder<'de> {
     wrappers_left: u16,
     max_depth: u16,
     stack_at_start: usize,
-}
-
-/// How much stack reading may take: half of what a thread of a tokio runtime has. A level of a small type takes a few
-/// hundred bytes, but that of a type with large arrays in it any number.
-const MAX_STACK_BYTES: usize = 1024 * 1024;
-
-/// Where on the stack the caller is, give or take a frame.
-#[inline(always)]
-fn stack_position() -> usize {
-    let here = 0u8;
-    std::hint::black_box(&raw const here).addr()
 }
 
 impl<'de> Decoder<'de> {

@@ -2,7 +2,28 @@
 
 #[cfg(feature = "codec-bincode")]
 mod bincode;
+#[cfg(any(feature = "codec-postcard", feature = "codec-msgpack"))]
+mod guarded;
 mod json;
+#[cfg(feature = "codec-msgpack")]
+mod msgpack;
+#[cfg(any(
+    feature = "codec-postcard",
+    feature = "codec-msgpack",
+    feature = "codec-prost"
+))]
+mod output;
+#[cfg(feature = "codec-postcard")]
+mod postcard;
+#[cfg(feature = "codec-prost")]
+mod protobuf;
+#[cfg(any(
+    feature = "codec-bincode",
+    feature = "codec-postcard",
+    feature = "codec-msgpack",
+    feature = "codec-prost"
+))]
+mod stack;
 
 use std::fmt;
 
@@ -13,6 +34,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[cfg(feature = "codec-bincode")]
 pub use self::bincode::Bincode;
 pub use self::json::Json;
+#[cfg(feature = "codec-msgpack")]
+pub use self::msgpack::Msgpack;
+#[cfg(feature = "codec-postcard")]
+pub use self::postcard::Postcard;
+#[cfg(feature = "codec-prost")]
+pub use self::protobuf::{Proto, ProtoRef, Protobuf};
 use crate::payload;
 use crate::status::{Code, Execution, Status};
 
@@ -83,12 +110,14 @@ impl CodecId {
     pub const RAW: Self = Self(0);
     /// bincode 2 in its standard configuration.
     pub const BINCODE: Self = Self(1);
-    /// postcard; this version of the crate cannot read it.
+    /// postcard 1; with the feature `codec-postcard`.
     pub const POSTCARD: Self = Self(2);
     /// JSON.
     pub const JSON: Self = Self(3);
-    /// MessagePack; this version of the crate cannot read it.
+    /// MessagePack, structs as maps; with the feature `codec-msgpack`.
     pub const MSGPACK: Self = Self(4);
+    /// Protobuf messages, for services that carry nothing else; with the feature `codec-prost`.
+    pub const PROTOBUF: Self = Self(5);
 
     /// What a client uses unless told otherwise: bincode, or JSON in a build without the feature `codec-bincode`.
     pub const DEFAULT: Self = if cfg!(feature = "codec-bincode") {
@@ -112,8 +141,42 @@ impl CodecId {
     /// Whether this build can read and write values of this codec.
     #[must_use]
     pub const fn is_supported(self) -> bool {
-        matches!(self, Self::JSON)
-            || (matches!(self, Self::BINCODE) && cfg!(feature = "codec-bincode"))
+        (matches!(self, Self::BINCODE) && cfg!(feature = "codec-bincode"))
+            || (matches!(self, Self::POSTCARD) && cfg!(feature = "codec-postcard"))
+            || matches!(self, Self::JSON)
+            || (matches!(self, Self::MSGPACK) && cfg!(feature = "codec-msgpack"))
+            || (matches!(self, Self::PROTOBUF) && cfg!(feature = "codec-prost"))
+    }
+
+    /// The codecs of this build.
+    pub(crate) fn supported() -> impl Iterator<Item = Self> {
+        let all = [
+            Self::BINCODE,
+            Self::POSTCARD,
+            Self::JSON,
+            Self::MSGPACK,
+            Self::PROTOBUF,
+        ];
+        all.into_iter().filter(|codec| codec.is_supported())
+    }
+
+    /// What to do where this build does not have the codec.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::BINCODE => "enable the feature `codec-bincode` of iip-rpc",
+            Self::POSTCARD => "enable the feature `codec-postcard` of iip-rpc",
+            Self::MSGPACK => "enable the feature `codec-msgpack` of iip-rpc",
+            Self::PROTOBUF => "enable the feature `codec-prost` of iip-rpc",
+            _ => "choose another codec",
+        }
+    }
+
+    /// The codec in which a method's own error travels: errors are serde types, and protobuf carries only messages.
+    pub(crate) fn of_errors(self) -> Self {
+        match self {
+            Self::PROTOBUF => Self::JSON,
+            other => other,
+        }
     }
 }
 
@@ -126,6 +189,7 @@ impl fmt::Display for CodecId {
             Self::POSTCARD => f.pad("postcard"),
             Self::JSON => f.pad("json"),
             Self::MSGPACK => f.pad("msgpack"),
+            Self::PROTOBUF => f.pad("protobuf"),
             Self(number) => write!(f, "codec {number}"),
         }
     }
@@ -156,10 +220,11 @@ impl DecodeLimits {
         self
     }
 
-    /// How many sequences, maps, structs and enums may lie inside each other; 128 by default. JSON always allows 127.
+    /// How many sequences, maps, structs and enums may lie inside each other; 128 by default. JSON always allows 127,
+    /// and protobuf 100.
     ///
-    /// Reading nested values takes stack, and a stack that overflows ends the process. Whatever is set here, bincode also
-    /// refuses what takes more than 1 MiB of stack to read.
+    /// Reading nested values takes stack, and a stack that overflows ends the process. Whatever is set here, the binary codecs
+    /// also refuse what takes more than 1 MiB of stack to read.
     #[must_use]
     pub const fn max_depth(mut self, levels: u16) -> Self {
         self.max_depth = levels;
@@ -188,6 +253,39 @@ impl Default for DecodeLimits {
     }
 }
 
+/// Runs `$run` with the type `$Codec` that has the id `$codec`, or `$otherwise` with an id that this build has no codec for.
+macro_rules! with_codec {
+    ($codec:expr, $Codec:ident => $run:expr, $other:ident => $otherwise:expr) => {
+        match $codec {
+            #[cfg(feature = "codec-bincode")]
+            $crate::codec::CodecId::BINCODE => {
+                type $Codec = $crate::codec::Bincode;
+                $run
+            }
+            #[cfg(feature = "codec-postcard")]
+            $crate::codec::CodecId::POSTCARD => {
+                type $Codec = $crate::codec::Postcard;
+                $run
+            }
+            $crate::codec::CodecId::JSON => {
+                type $Codec = $crate::codec::Json;
+                $run
+            }
+            #[cfg(feature = "codec-msgpack")]
+            $crate::codec::CodecId::MSGPACK => {
+                type $Codec = $crate::codec::Msgpack;
+                $run
+            }
+            #[cfg(feature = "codec-prost")]
+            $crate::codec::CodecId::PROTOBUF => {
+                type $Codec = $crate::codec::Protobuf;
+                $run
+            }
+            $other => $otherwise,
+        }
+    };
+}
+
 /// Appends `value` to `out` in the codec with the id `codec`.
 ///
 /// # Errors
@@ -199,12 +297,7 @@ pub fn encode_value<T: Serialize + ?Sized>(
     value: &T,
     out: &mut BytesMut,
 ) -> Result<(), EncodeError> {
-    match codec {
-        #[cfg(feature = "codec-bincode")]
-        CodecId::BINCODE => Bincode::encode(value, out),
-        CodecId::JSON => Json::encode(value, out),
-        other => Err(EncodeError::unsupported(other)),
-    }
+    with_codec!(codec, C => C::encode(value, out), other => Err(EncodeError::unsupported(other)))
 }
 
 /// As [`encode_value`], except that a large [`Payload`](payload::Payload) at the very end may be returned instead:
@@ -219,12 +312,7 @@ pub fn encode_value_split<T: Serialize + ?Sized>(
     value: &T,
     out: &mut BytesMut,
 ) -> Result<Option<Bytes>, EncodeError> {
-    match codec {
-        #[cfg(feature = "codec-bincode")]
-        CodecId::BINCODE => Bincode::encode_split(value, out),
-        CodecId::JSON => Json::encode_split(value, out),
-        other => Err(EncodeError::unsupported(other)),
-    }
+    with_codec!(codec, C => C::encode_split(value, out), other => Err(EncodeError::unsupported(other)))
 }
 
 /// Reads a value that is all of `body`, in the codec with the id `codec`. Large payloads in it become parts of `body`.
@@ -238,11 +326,12 @@ pub fn decode_value<T: DeserializeOwned + 'static>(
     body: &Bytes,
     limits: &DecodeLimits,
 ) -> Result<T, DecodeError> {
-    payload::while_reading(body, || match codec {
-        #[cfg(feature = "codec-bincode")]
-        CodecId::BINCODE => Bincode::decode_seed(Owned::<T, Bincode>::new(), body, limits),
-        CodecId::JSON => Json::decode_seed(Owned::<T, Json>::new(), body, limits),
-        other => Err(DecodeError::unsupported(other)),
+    payload::while_reading(body, || {
+        with_codec!(
+            codec,
+            C => C::decode_seed(Owned::<T, C>::new(), body, limits),
+            other => Err(DecodeError::unsupported(other))
+        )
     })
 }
 
@@ -275,11 +364,11 @@ pub struct EncodeError(Box<EncodeErrorKind>);
 #[non_exhaustive]
 pub enum EncodeErrorKind {
     /// This build has no such codec.
-    #[error("{0} is not supported by this build; enable its cargo feature or choose another codec")]
+    #[error("{0} is not supported by this build; {remedy}", remedy = .0.remedy())]
     Unsupported(CodecId),
     /// A sequence or map did not say beforehand how many elements it has, which `#[serde(flatten)]` causes.
     #[error(
-        "bincode needs the length of a sequence or map beforehand; avoid `serde(flatten)` or choose json"
+        "bincode and postcard need the length of a sequence or map beforehand; avoid `serde(flatten)` or choose json or msgpack"
     )]
     UnknownLength,
     /// The elements of a sequence take no bytes at all. A receiver must refuse that: a few bytes could claim any number.
@@ -329,7 +418,7 @@ pub struct DecodeError(Box<(DecodeErrorKind, Option<&'static str>)>);
 #[non_exhaustive]
 pub enum DecodeErrorKind {
     /// This build has no such codec.
-    #[error("{0} is not supported by this build; enable its cargo feature or choose another codec")]
+    #[error("{0} is not supported by this build; {remedy}", remedy = .0.remedy())]
     Unsupported(CodecId),
     /// The encoding is larger than allowed.
     #[error("a value of {size} bytes is over the limit of {limit} bytes (max_message_bytes)")]
@@ -464,8 +553,9 @@ mod tests {
             CodecId::POSTCARD,
             CodecId::JSON,
             CodecId::MSGPACK,
+            CodecId::PROTOBUF,
         ];
-        assert_eq!(ids.map(CodecId::as_u8), [0, 1, 2, 3, 4]);
+        assert_eq!(ids.map(CodecId::as_u8), [0, 1, 2, 3, 4, 5]);
         assert_eq!(CodecId::new(9).to_string(), "codec 9");
         assert!(CodecId::DEFAULT.is_supported());
     }
@@ -473,10 +563,15 @@ mod tests {
     #[test]
     fn a_codec_that_is_not_there_is_named() {
         let mut out = BytesMut::new();
-        let error = encode_value(CodecId::POSTCARD, &1u8, &mut out).unwrap_err();
-        assert!(
-            error.to_string().starts_with("postcard is not supported"),
-            "{error}"
+        let error = encode_value(CodecId::RAW, &1u8, &mut out).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "raw is not supported by this build; choose another codec"
+        );
+        let kind = EncodeErrorKind::Unsupported(CodecId::PROTOBUF);
+        assert_eq!(
+            kind.to_string(),
+            "protobuf is not supported by this build; enable the feature `codec-prost` of iip-rpc"
         );
         let error = decode_value::<u8>(
             CodecId::new(77),
@@ -495,7 +590,7 @@ mod tests {
     #[test]
     fn a_value_over_the_size_limit_is_refused_by_name() {
         let limits = DecodeLimits::new().max_message_bytes(3);
-        for codec in [CodecId::DEFAULT, CodecId::JSON] {
+        for codec in CodecId::supported() {
             let error =
                 decode_value::<u8>(codec, &Bytes::from_static(b"1234"), &limits).unwrap_err();
             assert_eq!(

@@ -1,0 +1,112 @@
+//! MessagePack, by rmp-serde, with the guards that it does not have.
+
+use std::io::{self, Cursor, Write};
+
+use bytes::{Bytes, BytesMut};
+use rmp_serde::decode::Error;
+use rmp_serde::{Deserializer, Serializer};
+use serde::de::{DeserializeSeed, IgnoredAny};
+use serde::{Deserialize, Serialize};
+
+use super::guarded::{Format, Guard};
+use super::output::Output;
+use super::{
+    Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind,
+};
+
+/// MessagePack: values that describe themselves, as JSON's do, in fewer bytes. Structs are maps with the names of their
+/// fields, so that the two sides may differ by fields that have a default.
+///
+/// Every serde type works with it that works with JSON, and maps may have any keys. `Vec<u8>` is an array of numbers, one or two
+/// bytes each; [`Payload`](crate::Payload) and `bytes::Bytes` are bytes.
+#[derive(Debug, Clone, Copy)]
+pub enum Msgpack {}
+
+impl Codec for Msgpack {
+    const ID: CodecId = CodecId::MSGPACK;
+    const BYTES_ARE_SEQUENCES: bool = false;
+
+    fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
+        encode(value, Output::whole(out)).map(drop)
+    }
+
+    fn encode_split<T: Serialize + ?Sized>(
+        value: &T,
+        out: &mut BytesMut,
+    ) -> Result<Option<Bytes>, EncodeError> {
+        encode(value, Output::split(out))
+    }
+
+    fn decode_seed<'de, S: DeserializeSeed<'de>>(
+        seed: S,
+        input: &'de [u8],
+        limits: &DecodeLimits,
+    ) -> Result<S::Value, DecodeError> {
+        limits.check_size(input)?;
+        let format = Format {
+            describes_itself: true,
+            refused,
+        };
+        let mut msgpack = Deserializer::from_read_ref(input);
+        // Levels are counted by the guard, which also knows those that are no arrays and maps.
+        msgpack.set_max_depth(usize::MAX);
+        let value = Guard::new(format, input, limits).read(seed, &mut msgpack)?;
+        // The crate does not tell how far it has read, only whether there is something more.
+        match u8::deserialize(&mut msgpack) {
+            Err(Error::InvalidMarkerRead(_)) => Ok(value),
+            _ => Err(trailing(input)),
+        }
+    }
+}
+
+fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    output: Output<'_>,
+) -> Result<Option<Bytes>, EncodeError> {
+    let mut msgpack = Serializer::new(output).with_struct_map();
+    value
+        .serialize(&mut msgpack)
+        .map_err(|error| EncodeError::new(EncodeErrorKind::Value(error.to_string())))?;
+    Ok(msgpack.into_inner().finish())
+}
+
+impl Write for Output<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push(bytes);
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.push(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How much follows after the first value of `input`, which could be read.
+#[cold]
+fn trailing(input: &[u8]) -> DecodeError {
+    let mut msgpack = Deserializer::new(Cursor::new(input));
+    let left = match IgnoredAny::deserialize(&mut msgpack) {
+        Ok(_) => usize::try_from(msgpack.position()).map_or(0, |end| input.len() - end),
+        Err(_) => 0,
+    };
+    // There is something.
+    let left = left.max(1);
+    DecodeError::new(DecodeErrorKind::TrailingBytes { left })
+}
+
+/// The crate's errors have a text only, once they have gone through serde.
+#[cold]
+fn refused(text: String) -> DecodeErrorKind {
+    DecodeErrorKind::Value(if text.starts_with("IO error while reading") {
+        "the message ends too early".to_owned()
+    } else {
+        text
+    })
+}

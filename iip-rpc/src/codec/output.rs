@@ -1,0 +1,82 @@
+//! Where the codecs write to that are other crates.
+//!
+//! bincode's encoder has one of its own, which goes through that crate's writer.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::payload;
+
+/// What is written in pieces smaller than this is gathered first: formats write a byte or two at a time, and a buffer that can grow
+/// takes several times as long for each as an array.
+const GATHERED_BYTES: usize = 128;
+
+/// Where encoded bytes go: behind `head`, except for a large payload that nothing follows yet.
+pub(super) struct Output<'a> {
+    head: &'a mut BytesMut,
+    tail: Option<Bytes>,
+    /// What comes behind all that, as far as `filled`.
+    gathered: [u8; GATHERED_BYTES],
+    filled: usize,
+    split: bool,
+}
+
+impl<'a> Output<'a> {
+    /// All goes behind `head`.
+    pub(super) fn whole(head: &'a mut BytesMut) -> Self {
+        Self {
+            head,
+            tail: None,
+            gathered: [0; GATHERED_BYTES],
+            filled: 0,
+            split: false,
+        }
+    }
+
+    /// A large payload at the very end is kept apart.
+    pub(super) fn split(head: &'a mut BytesMut) -> Self {
+        Self {
+            split: true,
+            ..Self::whole(head)
+        }
+    }
+
+    /// Ends it, and gives the payload that was kept apart.
+    pub(super) fn finish(mut self) -> Option<Bytes> {
+        if self.filled > 0 {
+            self.flush();
+        }
+        self.tail
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        let end = self.filled + bytes.len();
+        match self.gathered.get_mut(self.filled..end) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                self.filled = end;
+            }
+            None => self.push_large(bytes),
+        }
+    }
+
+    fn push_large(&mut self, bytes: &[u8]) {
+        self.flush();
+        if self.split {
+            self.tail = payload::take_offered(bytes);
+        }
+        if self.tail.is_none() {
+            self.head.extend_from_slice(bytes);
+        }
+    }
+
+    /// Something follows after the payload, so it has to be copied after all.
+    fn flush(&mut self) {
+        if let Some(tail) = self.tail.take() {
+            self.head.extend_from_slice(&tail);
+        }
+        let gathered = self.gathered.get(..self.filled).unwrap_or_default();
+        self.head.extend_from_slice(gathered);
+        self.filled = 0;
+    }
+}

@@ -1,0 +1,109 @@
+//! postcard, by the crate of that name, with the guards that it does not have.
+
+use ::postcard::ser_flavors::Flavor;
+use ::postcard::{Deserializer, Error, Serializer};
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+use serde::de::DeserializeSeed;
+
+use super::guarded::{Format, Guard};
+use super::output::Output;
+use super::{
+    Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind,
+};
+
+/// postcard 1: as small as bincode, with a format that is specified by its authors and common on small devices.
+///
+/// Both sides must agree on the types exactly: fields are told apart by their position only. Attributes that make a value
+/// describe itself or leave fields out (`flatten`, `untagged`, `tag`, `skip_serializing_if`) do not work with it; use JSON or
+/// MessagePack for such types.
+#[derive(Debug, Clone, Copy)]
+pub enum Postcard {}
+
+impl Codec for Postcard {
+    const ID: CodecId = CodecId::POSTCARD;
+    const BYTES_ARE_SEQUENCES: bool = true;
+
+    fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
+        encode(value, Output::whole(out)).map(drop)
+    }
+
+    fn encode_split<T: Serialize + ?Sized>(
+        value: &T,
+        out: &mut BytesMut,
+    ) -> Result<Option<Bytes>, EncodeError> {
+        encode(value, Output::split(out))
+    }
+
+    fn decode_seed<'de, S: DeserializeSeed<'de>>(
+        seed: S,
+        input: &'de [u8],
+        limits: &DecodeLimits,
+    ) -> Result<S::Value, DecodeError> {
+        limits.check_size(input)?;
+        let format = Format {
+            describes_itself: false,
+            refused,
+        };
+        let mut postcard = Deserializer::from_bytes(input);
+        let value = Guard::new(format, input, limits).read(seed, &mut postcard)?;
+        match postcard.finalize().map_or(0, <[u8]>::len) {
+            0 => Ok(value),
+            left => Err(DecodeError::new(DecodeErrorKind::TrailingBytes { left })),
+        }
+    }
+}
+
+fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    output: Output<'_>,
+) -> Result<Option<Bytes>, EncodeError> {
+    let mut postcard = Serializer { output };
+    value.serialize(&mut postcard).map_err(|error| {
+        EncodeError::new(match error {
+            Error::SerializeSeqLengthUnknown => EncodeErrorKind::UnknownLength,
+            // The crate keeps no text.
+            Error::SerdeSerCustom => {
+                EncodeErrorKind::Value("the value refuses to be serialized".to_owned())
+            }
+            error => EncodeErrorKind::Value(error.to_string()),
+        })
+    })?;
+    Ok(postcard.output.finish())
+}
+
+impl Flavor for Output<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.push(bytes);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> Result<(), Error> {
+        self.push(&[byte]);
+        Ok(())
+    }
+
+    fn finalize(self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// The crate's errors have a text only, once they have gone through serde.
+#[cold]
+fn refused(text: String) -> DecodeErrorKind {
+    let is = |error: Error| text == error.to_string();
+    if is(Error::WontImplement) {
+        return DecodeErrorKind::NotSelfDescribing(
+            "postcard does not describe its values; avoid `serde(flatten)`, `serde(untagged)` and `serde(tag)` or choose json or msgpack",
+        );
+    }
+    DecodeErrorKind::Value(if is(Error::DeserializeUnexpectedEnd) {
+        "the message ends too early".to_owned()
+    } else {
+        text
+    })
+}

@@ -1,0 +1,393 @@
+//! Protobuf, by prost: messages as they are, without serde.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::Message;
+use serde::de::{DeserializeSeed, Error as _, SeqAccess, Visitor};
+use serde::ser::{Error as _, Impossible, SerializeTuple};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, forward_to_deserialize_any};
+
+use super::output::Output;
+use super::stack::{MAX_STACK_BYTES, stack_position};
+use super::{Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError};
+use crate::payload::{self, Payload};
+
+/// How deep prost lets messages lie inside each other. It cannot be changed.
+const MAX_DEPTH: u16 = 100;
+
+/// Under this name serde is shown a [`Proto`].
+const NAME: &str = "$iip_rpc::Proto";
+
+/// What to say of everything else.
+const ONLY_MESSAGES: &str = "protobuf carries one protobuf message; put it into `Proto` or choose another codec for the service";
+
+/// Protobuf: the bytes of exactly one [`Proto`] message, which needs no serde. For services with
+/// `#[service(codec = "protobuf")]`, whose methods take and return types with `prost::Message`.
+///
+/// Fields that the receiver does not know are skipped, and those that are missing have their default. Messages may lie 100
+/// deep inside each other, whatever [`DecodeLimits::max_depth`] says.
+#[derive(Debug, Clone, Copy)]
+pub enum Protobuf {}
+
+impl Codec for Protobuf {
+    const ID: CodecId = CodecId::PROTOBUF;
+    const BYTES_ARE_SEQUENCES: bool = false;
+
+    fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
+        encode(value, Output::whole(out)).map(drop)
+    }
+
+    fn encode_split<T: Serialize + ?Sized>(
+        value: &T,
+        out: &mut BytesMut,
+    ) -> Result<Option<Bytes>, EncodeError> {
+        encode(value, Output::split(out))
+    }
+
+    fn decode_seed<'de, S: DeserializeSeed<'de>>(
+        seed: S,
+        input: &'de [u8],
+        limits: &DecodeLimits,
+    ) -> Result<S::Value, DecodeError> {
+        limits.check_size(input)?;
+        seed.deserialize(OneMessage(input))
+    }
+}
+
+fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    mut output: Output<'_>,
+) -> Result<Option<Bytes>, EncodeError> {
+    value.serialize(Encoder {
+        output: &mut output,
+        inside: false,
+    })?;
+    Ok(output.finish())
+}
+
+/// A protobuf message as an argument, as a result, or anywhere inside one: any type with `prost::Message`, which needs no
+/// serde for it.
+///
+/// In a service with `#[service(codec = "protobuf")]` the macro puts messages in and takes them out again; they are then
+/// the whole body of a request or an answer. In every other codec a `Proto` is the bytes of its message, as
+/// [`Payload`] has them.
+///
+/// # Examples
+///
+/// ```
+/// use iip_rpc::Proto;
+///
+/// let text: Proto<String> = Proto("abc".to_owned()); // google.protobuf.StringValue
+/// assert_eq!(text.len(), 3);
+/// assert_eq!(serde_json::to_string(&text)?, "[10,3,97,98,99]");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Proto<M>(pub M);
+
+impl<M> Proto<M> {
+    /// The message.
+    #[must_use]
+    pub fn into_inner(self) -> M {
+        self.0
+    }
+}
+
+impl<M> From<M> for Proto<M> {
+    fn from(message: M) -> Self {
+        Self(message)
+    }
+}
+
+impl<M> Deref for Proto<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        &self.0
+    }
+}
+
+impl<M> DerefMut for Proto<M> {
+    fn deref_mut(&mut self) -> &mut M {
+        &mut self.0
+    }
+}
+
+impl<M: Message> Serialize for Proto<M> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ProtoRef(&self.0).serialize(serializer)
+    }
+}
+
+/// A [`Proto`] that is lent.
+#[derive(Debug)]
+pub struct ProtoRef<'a, M>(pub &'a M);
+
+impl<M: Message> Serialize for ProtoRef<'_, M> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = Payload::from(self.0.encode_to_vec());
+        serializer.serialize_newtype_struct(NAME, &bytes)
+    }
+}
+
+impl<'de, M: Message + Default> Deserialize<'de> for Proto<M> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Reads the bytes wherever they lie, so that they are copied only into the message itself.
+        struct InNewtype<M>(std::marker::PhantomData<M>);
+
+        impl<'de, M: Message + Default> Visitor<'de> for InNewtype<M> {
+            type Value = Proto<M>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a protobuf message")
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                inner: D,
+            ) -> Result<Proto<M>, D::Error> {
+                inner.deserialize_bytes(self)
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Proto<M>, E> {
+                decode(bytes).map(Proto).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Proto<M>, A::Error> {
+                let seq = serde::de::value::SeqAccessDeserializer::new(seq);
+                self.visit_bytes(&Payload::deserialize(seq)?)
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(NAME, InNewtype(std::marker::PhantomData))
+    }
+}
+
+fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, DecodeError> {
+    let mut input = Input {
+        rest: bytes,
+        stack_at_start: stack_position(),
+        too_much_stack: false,
+    };
+    let message = M::decode(&mut input);
+    if input.too_much_stack {
+        return Err(DecodeError::new(DecodeErrorKind::TooMuchStack {
+            limit: MAX_STACK_BYTES,
+        }));
+    }
+    message.map_err(|error| {
+        let text = error.to_string();
+        // prost has no kinds of errors.
+        DecodeError::new(if text.ends_with("recursion limit reached") {
+            DecodeErrorKind::TooDeep { limit: MAX_DEPTH }
+        } else {
+            DecodeErrorKind::Value(text)
+        })
+    })
+}
+
+/// The bytes of a message as prost reads them. prost limits the levels, but not the stack that one takes: where it is too much,
+/// the input ends, and what prost makes of that does not count.
+struct Input<'a> {
+    rest: &'a [u8],
+    stack_at_start: usize,
+    too_much_stack: bool,
+}
+
+impl Buf for Input<'_> {
+    fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.rest
+    }
+
+    /// Every field begins with a key that is read, on every level. Only here does the input end early: what was seen of it is
+    /// there until it is taken.
+    fn advance(&mut self, count: usize) {
+        self.rest.advance(count);
+        if self.stack_at_start.abs_diff(stack_position()) > MAX_STACK_BYTES {
+            self.too_much_stack = true;
+            self.rest = &[];
+        }
+    }
+
+    /// Fields of the type `Bytes` become parts of the message.
+    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        let part = payload::share(&self.rest[..len]);
+        self.rest.advance(len);
+        part
+    }
+}
+
+/// Takes one [`Proto`], alone or as the only argument.
+struct Encoder<'o, 'a> {
+    output: &'o mut Output<'a>,
+    /// In the `Proto`: its bytes are next.
+    inside: bool,
+}
+
+type Never = Impossible<(), EncodeError>;
+
+macro_rules! refuse {
+    ($($name:ident ($($argument:ty),*) -> $result:ty;)*) => { $(
+        fn $name(self $(, _: $argument)*) -> Result<$result, EncodeError> {
+            Err(EncodeError::custom(ONLY_MESSAGES))
+        }
+    )* };
+}
+
+impl<'o, 'a> Serializer for Encoder<'o, 'a> {
+    type Ok = ();
+    type Error = EncodeError;
+    type SerializeSeq = Never;
+    type SerializeTuple = OneArgument<'o, 'a>;
+    type SerializeTupleStruct = Never;
+    type SerializeTupleVariant = Never;
+    type SerializeMap = Never;
+    type SerializeStruct = Never;
+    type SerializeStructVariant = Never;
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), EncodeError> {
+        if name != NAME {
+            return Err(EncodeError::custom(ONLY_MESSAGES));
+        }
+        value.serialize(Self {
+            inside: true,
+            ..self
+        })
+    }
+
+    fn serialize_bytes(self, bytes: &[u8]) -> Result<(), EncodeError> {
+        if !self.inside {
+            return Err(EncodeError::custom(ONLY_MESSAGES));
+        }
+        self.output.push(bytes);
+        Ok(())
+    }
+
+    fn serialize_tuple(self, len: usize) -> Result<OneArgument<'o, 'a>, EncodeError> {
+        if len != 1 || self.inside {
+            return Err(EncodeError::custom(ONLY_MESSAGES));
+        }
+        Ok(OneArgument(self.output))
+    }
+
+    refuse! {
+        serialize_bool(bool) -> ();
+        serialize_i8(i8) -> ();
+        serialize_i16(i16) -> ();
+        serialize_i32(i32) -> ();
+        serialize_i64(i64) -> ();
+        serialize_u8(u8) -> ();
+        serialize_u16(u16) -> ();
+        serialize_u32(u32) -> ();
+        serialize_u64(u64) -> ();
+        serialize_f32(f32) -> ();
+        serialize_f64(f64) -> ();
+        serialize_char(char) -> ();
+        serialize_str(&str) -> ();
+        serialize_none() -> ();
+        serialize_unit() -> ();
+        serialize_unit_struct(&'static str) -> ();
+        serialize_unit_variant(&'static str, u32, &'static str) -> ();
+        serialize_seq(Option<usize>) -> Never;
+        serialize_tuple_struct(&'static str, usize) -> Never;
+        serialize_tuple_variant(&'static str, u32, &'static str, usize) -> Never;
+        serialize_map(Option<usize>) -> Never;
+        serialize_struct(&'static str, usize) -> Never;
+        serialize_struct_variant(&'static str, u32, &'static str, usize) -> Never;
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> Result<(), EncodeError> {
+        Err(EncodeError::custom(ONLY_MESSAGES))
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<(), EncodeError> {
+        Err(EncodeError::custom(ONLY_MESSAGES))
+    }
+}
+
+/// The tuple of the arguments, which has one.
+struct OneArgument<'o, 'a>(&'o mut Output<'a>);
+
+impl SerializeTuple for OneArgument<'_, '_> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        value.serialize(Encoder {
+            output: self.0,
+            inside: false,
+        })
+    }
+
+    fn end(self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+/// A whole message, to read as one [`Proto`], alone or as the only argument.
+struct OneMessage<'de>(&'de [u8]);
+
+impl<'de> Deserializer<'de> for OneMessage<'de> {
+    type Error = DecodeError;
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        if name != NAME {
+            return self.deserialize_any(visitor);
+        }
+        visitor.visit_borrowed_bytes(self.0)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        if len != 1 {
+            return self.deserialize_any(visitor);
+        }
+        visitor.visit_seq(OneElement(Some(self)))
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, DecodeError> {
+        Err(DecodeError::custom(ONLY_MESSAGES))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct seq
+        tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+struct OneElement<'de>(Option<OneMessage<'de>>);
+
+impl<'de> SeqAccess<'de> for OneElement<'de> {
+    type Error = DecodeError;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, DecodeError> {
+        let message = self.0.take();
+        message.map(|message| seed.deserialize(message)).transpose()
+    }
+}

@@ -1,0 +1,455 @@
+//! Services that choose their codec, over real sockets: what travels, and what happens where the other side does not know
+//! the codec.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use iip_rpc::codec::CodecId;
+use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead};
+use iip_rpc::{
+    CallContext, CallOptions, Client, ClientBuilder, Code, Execution, Metadata, MethodError,
+    Payload, ReplyMetadata, Status, Stream, Streaming, service,
+};
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+use common::calls::{answer_until_request, expect, lazy, serve, serve_with, status_in};
+use common::frame::RawFrame;
+use common::peer::{Peer, accepted};
+use common::within;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Note {
+    text: String,
+    tags: Vec<String>,
+    data: Payload,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+enum NoteError {
+    #[error("longer than {0} bytes")]
+    TooLong(u32),
+    #[error(transparent)]
+    #[status]
+    Rpc(Status),
+}
+
+fn note() -> Note {
+    Note {
+        text: "grüezi".into(),
+        tags: vec!["a".into(), String::new()],
+        data: vec![0xff; 5000].into(),
+    }
+}
+
+/// The same service in each codec of serde types, and a test of each.
+macro_rules! services {
+    ($($name:ident $service:ident $client:ident $server:ident $codec:literal;)*) => { $(
+        #[service(path = "/notes", codec = $codec)]
+        trait $service {
+            async fn echo(&self, note: &Note, times: u8) -> Result<Vec<Note>, NoteError>;
+            async fn put(&self, ctx: &CallContext, key: Option<String>) -> Result<(), NoteError>;
+            /// Gives the notes back, and an error behind them.
+            async fn mirror(
+                &self,
+                notes: Streaming<Note>,
+            ) -> Result<impl Stream<Item = Result<Note, NoteError>>, NoteError>;
+            #[rpc(json)]
+            async fn json(&self, note: Note) -> Result<Note, Status>;
+            #[rpc(raw)]
+            async fn raw(&self, body: Bytes) -> Result<Bytes, Status>;
+        }
+
+        impl $service for Desk {
+            async fn echo(&self, note: &Note, times: u8) -> Result<Vec<Note>, NoteError> {
+                if times > 3 {
+                    return Err(NoteError::TooLong(3));
+                }
+                Ok(vec![note.clone(); times.into()])
+            }
+
+            async fn put(&self, ctx: &CallContext, key: Option<String>) -> Result<(), NoteError> {
+                let user = ctx.metadata().text("x-user").unwrap_or_default().to_owned();
+                ctx.set_reply_metadata("x-seen", user).unwrap();
+                match key {
+                    Some(_) => Ok(()),
+                    None => Err(Status::not_found("no key").into()),
+                }
+            }
+
+            async fn mirror(
+                &self,
+                mut notes: Streaming<Note>,
+            ) -> Result<impl Stream<Item = Result<Note, NoteError>>, NoteError> {
+                let (sender, mirrored) = Streaming::channel(1);
+                tokio::spawn(async move {
+                    while let Some(Ok(note)) = notes.next().await {
+                        if sender.send(note).await.is_err() {
+                            return;
+                        }
+                    }
+                    sender.fail(NoteError::TooLong(7)).await;
+                });
+                Ok(mirrored)
+            }
+
+            async fn json(&self, note: Note) -> Result<Note, Status> {
+                Ok(note)
+            }
+
+            async fn raw(&self, body: Bytes) -> Result<Bytes, Status> {
+                Ok(body)
+            }
+        }
+
+        #[tokio::test]
+        async fn $name() {
+            let (_server, client) = serve($server::new(Desk)).await;
+            let reply = ReplyMetadata::new();
+            let options = CallOptions::new().metadata("x-user", "ann").unwrap();
+            let notes = $client::new(client).with_options(options.reply_metadata(&reply));
+            assert_eq!(notes.echo(&note(), 2).await.unwrap(), [note(), note()]);
+            assert_eq!(notes.echo(&note(), 4).await, Err(NoteError::TooLong(3)));
+            notes.put(&CallContext::new(), Some("k".into())).await.unwrap();
+            assert_eq!(reply.get().text("x-seen"), Some("ann"));
+            let NoteError::Rpc(status) = notes.put(&CallContext::new(), None).await.unwrap_err() else {
+                panic!("no status");
+            };
+            expect(&status, Code::NotFound, Execution::MayHaveExecuted);
+            assert_eq!(status.metadata().text("x-seen"), Some("ann"));
+            let mut mirrored = notes.mirror(Streaming::iter(vec![note(); 3])).await.unwrap();
+            for _ in 0..3 {
+                assert_eq!(within("a note", mirrored.next()).await, Some(Ok(note())));
+            }
+            let end = within("the error", mirrored.next()).await;
+            assert_eq!(end, Some(Err(NoteError::TooLong(7))));
+            assert_eq!(notes.json(note()).await.unwrap(), note());
+            assert_eq!(notes.raw(Bytes::from_static(b"x")).await.unwrap(), "x");
+        }
+    )* };
+}
+
+struct Desk;
+
+services! {
+    a_service_in_bincode_works InBincode InBincodeClient InBincodeServer "bincode";
+    a_service_in_postcard_works InPostcard InPostcardClient InPostcardServer "postcard";
+    a_service_in_msgpack_works InMsgpack InMsgpackClient InMsgpackServer "msgpack";
+    a_service_in_json_works InJson InJsonClient InJsonServer "json";
+}
+
+/// A service that leaves the choice to the client.
+#[service]
+trait Free {
+    async fn add(&self, left: u32, right: u32) -> Result<u32, Status>;
+}
+
+impl Free for Desk {
+    async fn add(&self, left: u32, right: u32) -> Result<u32, Status> {
+        Ok(left + right)
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Query {
+    #[prost(string, tag = "1")]
+    text: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    data: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Hits {
+    #[prost(message, repeated, tag = "1")]
+    queries: Vec<Query>,
+}
+
+#[service(codec = "protobuf", dyn)]
+trait Search {
+    async fn find(&self, query: &Query) -> Result<Hits, NoteError>;
+    async fn owned(&self, ctx: &CallContext, query: Query) -> Result<Hits, Status>;
+    async fn clear(&self, request: &()) -> Result<(), Status>;
+    #[rpc(raw)]
+    async fn raw(&self, body: Bytes) -> Result<Bytes, Status>;
+}
+
+impl Search for Desk {
+    async fn find(&self, query: &Query) -> Result<Hits, NoteError> {
+        match query.text.as_str() {
+            "long" => Err(NoteError::TooLong(3)),
+            "none" => Err(Status::not_found("nothing").into()),
+            _ => Ok(Hits {
+                queries: vec![query.clone(); 2],
+            }),
+        }
+    }
+
+    async fn owned(&self, ctx: &CallContext, query: Query) -> Result<Hits, Status> {
+        let user = ctx.metadata().text("x-user").unwrap_or_default().to_owned();
+        ctx.set_reply_metadata("x-seen", user).unwrap();
+        Ok(Hits {
+            queries: vec![query],
+        })
+    }
+
+    async fn clear(&self, (): &()) -> Result<(), Status> {
+        Ok(())
+    }
+
+    async fn raw(&self, body: Bytes) -> Result<Bytes, Status> {
+        Ok(body)
+    }
+}
+
+fn query(text: &str) -> Query {
+    Query {
+        text: text.into(),
+        data: vec![7; 10_000].into(),
+    }
+}
+
+#[tokio::test]
+async fn a_service_in_protobuf_takes_and_returns_messages_without_serde() {
+    let (_server, client) = serve(SearchServer::new(Desk)).await;
+    let reply = ReplyMetadata::new();
+    let options = CallOptions::new().metadata("x-user", "ann").unwrap();
+    let search = SearchClient::new(client).with_options(options.reply_metadata(&reply));
+    let hits = search.find(&query("a")).await.unwrap();
+    assert_eq!(hits.queries, [query("a"), query("a")]);
+    let hits = search.find(&Query::default()).await.unwrap();
+    assert_eq!(hits.queries, [Query::default(), Query::default()]);
+    let hits = search.owned(&CallContext::new(), query("b")).await;
+    assert_eq!(hits.unwrap().queries, [query("b")]);
+    assert_eq!(reply.get().text("x-seen"), Some("ann"));
+    search.clear(&()).await.unwrap();
+    assert_eq!(search.raw(Bytes::from_static(b"x")).await.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn the_errors_of_a_protobuf_service_are_those_of_any_other() {
+    let (_server, client) = serve(SearchServer::new(Desk)).await;
+    let search = SearchClient::new(client);
+    let error = search.find(&query("long")).await;
+    assert_eq!(error.unwrap_err(), NoteError::TooLong(3));
+    let NoteError::Rpc(status) = search.find(&query("none")).await.unwrap_err() else {
+        panic!("no status");
+    };
+    expect(&status, Code::NotFound, Execution::MayHaveExecuted);
+}
+
+#[tokio::test]
+async fn a_protobuf_service_is_called_through_its_trait_object_too() {
+    let (_server, client) = serve(SearchServer::new(Desk)).await;
+    let all: [Arc<dyn DynSearch>; 2] = [Arc::new(Desk), Arc::new(SearchClient::new(client))];
+    for search in all {
+        let hits = search.find(&query("a")).await.unwrap();
+        assert_eq!(hits.queries.len(), 2);
+    }
+}
+
+/// A request in the envelope, made by hand.
+fn request(codec: CodecId, arguments: &[u8]) -> Bytes {
+    let mut message = BytesMut::new();
+    RequestHead::write(codec, None, &Metadata::new(), &mut message);
+    message.extend_from_slice(arguments);
+    message.freeze()
+}
+
+#[tokio::test]
+async fn an_error_of_a_protobuf_method_travels_as_json_and_says_so() {
+    let (_server, client) = serve(SearchServer::new(Desk)).await;
+    let bytes = query("long").encode_to_vec();
+    let call = client
+        .raw()
+        .request("/search/find", request(CodecId::PROTOBUF, &bytes));
+    let (head, body) = ReplyHead::read(within("an answer", call).await.unwrap()).unwrap();
+    assert_eq!((head.codec, head.outcome), (CodecId::JSON, Outcome::Error));
+    assert_eq!(body, r#"{"TooLong":3}"#);
+    let bytes = query("a").encode_to_vec();
+    let call = client
+        .raw()
+        .request("/search/find", request(CodecId::PROTOBUF, &bytes));
+    let (head, body) = ReplyHead::read(within("an answer", call).await.unwrap()).unwrap();
+    assert_eq!(
+        (head.codec, head.outcome),
+        (CodecId::PROTOBUF, Outcome::Value)
+    );
+    let hits = Hits::decode(body).unwrap();
+    assert_eq!(hits.queries, [query("a"), query("a")]);
+}
+
+#[tokio::test]
+async fn a_protobuf_method_refuses_every_other_form_and_says_why() {
+    let (_server, client) = serve(SearchServer::new(Desk)).await;
+    for codec in [CodecId::BINCODE, CodecId::JSON, CodecId::MSGPACK] {
+        let call = client
+            .raw()
+            .request("/search/find", request(codec, b"\x00"));
+        let status = status_in(within("an answer", call).await.unwrap());
+        expect(&status, Code::Unimplemented, Execution::NotExecuted);
+        let text = status.message();
+        assert!(text.contains("Search.find takes protobuf"), "{text}");
+        assert!(text.contains(&codec.to_string()), "{text}");
+    }
+    let call = client.raw().request("/search/find", r#"{"text":"a"}"#);
+    let answer = within("an answer", call).await.unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(answer["code"], 12);
+    let text = answer["message"].as_str().unwrap();
+    assert!(text.contains("have no form in json"), "{text}");
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_message_are_refused_and_not_executed() {
+    let (_server, client) = serve(SearchServer::new(Desk)).await;
+    let call = client
+        .raw()
+        .request("/search/find", request(CodecId::PROTOBUF, b"\x0a\xff"));
+    let status = status_in(within("an answer", call).await.unwrap());
+    expect(&status, Code::InvalidArgument, Execution::NotExecuted);
+    assert!(status.message().contains("argument `query`"), "{status}");
+}
+
+#[tokio::test]
+async fn protobuf_to_a_method_of_serde_types_is_refused_and_not_executed() {
+    let (_server, client) = serve(FreeServer::new(Desk)).await;
+    let call = client
+        .raw()
+        .request("/free/add", request(CodecId::PROTOBUF, b"\x08\x01"));
+    let status = status_in(within("an answer", call).await.unwrap());
+    expect(&status, Code::InvalidArgument, Execution::NotExecuted);
+}
+
+#[tokio::test]
+async fn callers_may_use_another_codec_than_the_service() {
+    let (_server, client) = serve(InMsgpackServer::new(Desk)).await;
+    let notes = InPostcardClient::new(client);
+    assert_eq!(notes.echo(&note(), 1).await.unwrap(), [note()]);
+}
+
+#[tokio::test]
+async fn both_sides_announce_every_codec_of_the_build() {
+    let (listener, client) = lazy(Client::builder()).await;
+    let call = tokio::spawn(async move { FreeClient::new(client).add(1, 2).await });
+    let mut peer = Peer::over(accepted(&listener).await);
+    let hello = peer.frame().await;
+    assert_eq!(hello.path_text(), "/sys/hello");
+    call.abort();
+
+    let (server, _client) = serve(FreeServer::new(Desk)).await;
+    let mut peer = Peer::connect(server.local_addr().unwrap()).await;
+    let answer = peer.call("/sys/hello", 0, r#"{"iip":1}"#).await;
+    for side in [hello, answer] {
+        let said: serde_json::Value = serde_json::from_slice(&side.body).unwrap();
+        assert_eq!(said["rpc"]["codecs"], serde_json::json!([1, 2, 3, 4, 5]));
+    }
+}
+
+/// What a server says that knows these codecs.
+fn hello(codecs: &[u8]) -> String {
+    let rpc = serde_json::json!({ "envelope": 0, "codecs": codecs });
+    let hello = serde_json::json!({
+        "code": 0, "iip": 1, "control": 0, "max_frame": 16_777_216, "rpc": rpc,
+    });
+    hello.to_string()
+}
+
+/// The codec of a request in the envelope.
+fn codec_of(request: &RawFrame) -> CodecId {
+    let body = Bytes::copy_from_slice(&request.body);
+    RequestHead::read(body).unwrap().0.codec
+}
+
+/// What a client sends first to a server that says this.
+async fn first_request<F>(
+    client: ClientBuilder,
+    hello: &str,
+    path: &str,
+    call: impl FnOnce(Client) -> F,
+) -> RawFrame
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let (listener, client) = lazy(client).await;
+    let call = tokio::spawn(call(client));
+    let mut peer = Peer::over(accepted(&listener).await);
+    let request = answer_until_request(&mut peer, Some(hello), path).await;
+    call.abort();
+    request
+}
+
+#[tokio::test]
+async fn the_codec_of_the_service_comes_before_that_of_the_client() {
+    let all = hello(&[1, 2, 3, 4, 5]);
+    let client = || Client::builder().codec(CodecId::BINCODE);
+    let add = |client| async move { FreeClient::new(client).add(1, 2).await };
+    let request = first_request(client(), &all, "/free/add", add).await;
+    assert_eq!(codec_of(&request), CodecId::BINCODE);
+    let msgpack = Client::builder().codec(CodecId::MSGPACK);
+    let request = first_request(msgpack, &all, "/free/add", add).await;
+    assert_eq!(codec_of(&request), CodecId::MSGPACK);
+
+    let echo = |client| async move { InPostcardClient::new(client).echo(&note(), 1).await };
+    let request = first_request(client(), &all, "/notes/echo", echo).await;
+    assert_eq!(codec_of(&request), CodecId::POSTCARD);
+    let find = |client| async move { SearchClient::new(client).find(&query("a")).await };
+    let request = first_request(client(), &all, "/search/find", find).await;
+    assert_eq!(codec_of(&request), CodecId::PROTOBUF);
+    assert!(request.body.ends_with(&query("a").encode_to_vec()));
+}
+
+#[tokio::test]
+async fn a_server_without_the_codec_is_called_in_json() {
+    let echo = |client| async move { InPostcardClient::new(client).echo(&note(), 1).await };
+    let only = hello(&[1, 3]);
+    let request = first_request(Client::builder(), &only, "/notes/echo", echo).await;
+    assert_eq!(codec_of(&request), CodecId::JSON);
+    let echo = |client| async move { InMsgpackClient::new(client).echo(&note(), 1).await };
+    let plain = r#"{"code":102,"message":"handle error"}"#;
+    let request = first_request(Client::builder(), plain, "/notes/echo", echo).await;
+    assert_eq!(request.body[0], b'{', "plain JSON");
+}
+
+#[tokio::test]
+async fn a_server_without_protobuf_is_not_called_at_all() {
+    for hello in [
+        hello(&[1, 3]),
+        r#"{"code":102,"message":"handle error"}"#.into(),
+    ] {
+        let (listener, client) = lazy(Client::builder()).await;
+        let call = tokio::spawn(async move {
+            let search = SearchClient::new(client);
+            let first = search.find(&query("a")).await.unwrap_err();
+            // The connection goes on.
+            let _ = search.raw(Bytes::from_static(b"x")).await;
+            first
+        });
+        let mut peer = Peer::over(accepted(&listener).await);
+        answer_until_request(&mut peer, Some(&hello), "/search/raw").await;
+        drop(peer);
+        let NoteError::Rpc(status) = within("the refusal", call).await.unwrap() else {
+            panic!("no status");
+        };
+        expect(&status, Code::Unimplemented, Execution::NotSent);
+        let text = status.message();
+        assert!(
+            text.contains("Search.find") && text.contains("codec-prost"),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn protobuf_as_the_codec_of_a_client_is_refused_for_serde_types_before_anything_is_sent() {
+    let client = Client::builder().codec(CodecId::PROTOBUF);
+    let server = iip_rpc::Server::builder();
+    let (_server, client) = serve_with(FreeServer::new(Desk), server, client).await;
+    let status = FreeClient::new(client).add(1, 2).await.unwrap_err();
+    expect(&status, Code::InvalidArgument, Execution::NotSent);
+    assert!(status.message().contains("`Proto`"), "{status}");
+}
