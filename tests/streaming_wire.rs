@@ -1,0 +1,177 @@
+//! The bytes of calls with streams: what `docs/wire.md` writes down is what our client sends and what our server answers.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use iip_rpc::{Client, Server, Status, Stream, Streaming, service};
+
+use common::calls::lazy;
+use common::frame::RawFrame;
+use common::peer::{Peer, accepted};
+use common::within;
+
+#[service]
+trait Numbers {
+    async fn sum(&self, start: u64, numbers: Streaming<u64>) -> Result<u64, Status>;
+    async fn count(&self, last: u64) -> Result<impl Stream<Item = Result<u64, Status>>, Status>;
+}
+
+struct Here;
+
+impl Numbers for Here {
+    async fn sum(&self, start: u64, mut numbers: Streaming<u64>) -> Result<u64, Status> {
+        let mut sum = start;
+        while let Some(number) = numbers.next().await {
+            sum += number?;
+        }
+        Ok(sum)
+    }
+
+    async fn count(&self, last: u64) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
+        Ok(Streaming::iter(0..last))
+    }
+}
+
+/// The frames of one call in the document: the name's end is the status.
+fn frames(call: &str) -> Vec<(bool, u8, Vec<u8>)> {
+    let document = include_str!("../docs/wire.md");
+    let block = document.split("```frames\n").nth(1).unwrap();
+    let block = block.split("```").next().unwrap();
+    let lines = block.lines().filter_map(|line| {
+        let (name, bytes) = line.split_once('=').unwrap();
+        let name = name.trim().strip_prefix(call)?.strip_prefix('-')?;
+        let (side, status) = name.split_once('-').unwrap();
+        let bytes = bytes.split_whitespace();
+        let bytes = bytes.map(|byte| u8::from_str_radix(byte, 16).unwrap());
+        Some((side == "request", status.parse().unwrap(), bytes.collect()))
+    });
+    lines.collect()
+}
+
+const HELLO: &str =
+    r#"{"iip":1,"control":1,"stream_window":65536,"rpc":{"envelope":0,"codecs":[1,3]}}"#;
+
+/// Plays the client of the document against our server.
+async fn against_our_server(call: &str, path: &str) {
+    let server = Server::builder()
+        .service(NumbersServer::new(Here))
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let mut client = Peer::connect(server.local_addr().unwrap()).await;
+    client
+        .send_frame(&RawFrame::request("/sys/hello", 0, HELLO))
+        .await;
+    assert_eq!(client.frame().await.path_text(), "/sys/hello");
+    let channel = client.open_channel().await;
+    for (from_client, status, bytes) in frames(call) {
+        if from_client {
+            let path = if status == 0 { path } else { "" };
+            client
+                .send_frame(&RawFrame::new(status, path, channel, &bytes))
+                .await;
+            continue;
+        }
+        let mut frame = client.frame().await;
+        if status == 7 {
+            // How long the handler took is known to nobody beforehand.
+            strip_timing(&mut frame.body);
+        }
+        assert_eq!((frame.status, &frame.body), (status, &bytes), "{call}");
+        assert_eq!(frame.channel, channel);
+    }
+    // The channel serves again.
+    client
+        .send_frame(&RawFrame::request("/sys/ping", channel, "{}"))
+        .await;
+    assert_eq!(client.frame().await.body_text(), r#"{"code":0}"#);
+}
+
+/// Takes the times out of an answer behind a stream: two numbers of seven bits a byte.
+fn strip_timing(body: &mut Vec<u8>) {
+    assert_eq!(
+        body[1] & 1,
+        1,
+        "an answer behind a stream says how long it took"
+    );
+    body[1] &= !1;
+    for _ in 0..2 {
+        while body.remove(3) & 0x80 != 0 {}
+    }
+}
+
+#[tokio::test]
+async fn our_server_answers_a_stream_of_requests_as_written_down() {
+    against_our_server("sum", "/numbers/sum").await;
+}
+
+#[tokio::test]
+async fn our_server_answers_with_a_stream_as_written_down() {
+    against_our_server("count", "/numbers/count").await;
+}
+
+/// Plays the server of the document against our client.
+async fn against_our_client<T>(
+    call: &str,
+    path: &str,
+    run: impl AsyncFnOnce(NumbersClient) -> T,
+) -> T {
+    let (listener, client) = lazy(Client::builder()).await;
+    let script = async {
+        let mut server = Peer::over(accepted(&listener).await);
+        let mut granted = 0;
+        for frame in frames(call) {
+            let (from_client, status, bytes) = frame;
+            if !from_client {
+                server
+                    .send_frame(&RawFrame::new(status, path, 1, &bytes))
+                    .await;
+                continue;
+            }
+            let frame = loop {
+                let frame = server.frame().await;
+                match frame.path_text().as_str() {
+                    "/sys/hello" => {
+                        server
+                            .send_frame(&RawFrame::answer("/sys/hello", 0, HELLO))
+                            .await;
+                    }
+                    "/sys/new_channel" => {
+                        // The first is for calls, the second for the control stream.
+                        granted += 1;
+                        server.send_frame(&RawFrame::grant(granted)).await;
+                    }
+                    "/sys/control" => {}
+                    _ => break frame,
+                }
+            };
+            assert_eq!((frame.status, &frame.body), (status, &bytes), "{call}");
+            assert_eq!(frame.channel, 1);
+        }
+    };
+    let running = run(NumbersClient::new(client));
+    let (result, ()) = within("the call", async { tokio::join!(running, script) }).await;
+    result
+}
+
+#[tokio::test]
+async fn our_client_sends_a_stream_of_requests_as_written_down() {
+    let sum = against_our_client("sum", "/numbers/sum", async |numbers: NumbersClient| {
+        numbers.sum(5, Streaming::iter([1, 2, 300])).await
+    });
+    assert_eq!(sum.await, Ok(308));
+}
+
+#[tokio::test]
+async fn our_client_reads_a_stream_of_answers_as_written_down() {
+    let counted = against_our_client("count", "/numbers/count", async |numbers: NumbersClient| {
+        let mut stream = numbers.count(2).await.unwrap();
+        let mut counted = Vec::new();
+        while let Some(number) = stream.next().await {
+            counted.push(number.unwrap());
+        }
+        counted
+    });
+    assert_eq!(counted.await, [0, 1]);
+}
