@@ -1,0 +1,204 @@
+//! From the frames that were read to those they concern: callers at a client, handlers at a server.
+
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Driver, MAX_FRAMES, MOST_WOKEN, RELEASE_AFTER};
+use crate::connection::{Shared, State};
+use crate::decoder::Partial;
+use crate::error::ConnectionError;
+use crate::proto::{self, Event, StreamKey};
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// Tells the timers of what was read, once its frames have been looked at.
+    fn note_read(&mut self, state: &mut State, now: Instant) {
+        if std::mem::take(&mut self.has_read) {
+            let in_head = self.decoder.partial() == Partial::Head && !self.more;
+            let timers = state.proto.timers();
+            let soon = now < timers.last_read() + RELEASE_AFTER;
+            self.reads = if soon {
+                self.reads.saturating_add(1)
+            } else {
+                0
+            };
+            timers.on_read(now, in_head, self.decoder.take_advanced());
+        }
+    }
+
+    /// Looks at the frames in the decoder and hands what they mean to those they concern. `true` if callers were woken and
+    /// should run before the next write.
+    pub(super) fn hand_out(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<bool, ConnectionError> {
+        let outcome = match self.dispatcher {
+            None => self.hand_out_replies(now),
+            Some(_) => self.hand_out_requests(cx, now),
+        };
+        let woke = !self.wakers.is_empty();
+        self.wakers.drain(..).for_each(Waker::wake);
+        let others = outcome?;
+        self.gathered = woke && others;
+        Ok(self.gathered)
+    }
+
+    /// Client: fills the slots of calls. Half of the callers in flight are woken at a time, so that the server works on
+    /// one half while this side works on the other. `true` if several calls are in flight.
+    fn hand_out_replies(&mut self, now: Instant) -> Result<bool, ConnectionError> {
+        let shared = Arc::clone(&self.shared);
+        let mut guard = shared.lock();
+        let state = &mut *guard;
+        let in_flight = state.calls.in_flight();
+        let most = (in_flight / 2).clamp(1, MOST_WOKEN);
+        let mut answered = 0;
+        state.calls.expire(&mut state.proto, now, &mut self.wakers);
+        for _ in 0..MAX_FRAMES {
+            if answered >= most || self.wakers.len() >= MOST_WOKEN || self.saying_goodbye {
+                break;
+            }
+            let Some(mut frame) = self.decoder.next(false)? else {
+                self.more = false;
+                if let Some(head) = self.decoder.unfinished_head() {
+                    state.proto.check_head(head)?;
+                }
+                break;
+            };
+            if let Some((token, body)) = state.proto.take_whole_reply(&mut frame) {
+                let channel = frame.channel;
+                answered += 1;
+                state.calls.complete(token, body, &mut self.wakers);
+                state
+                    .calls
+                    .on_channel_idle(&mut state.proto, channel, now, &mut self.wakers);
+                continue;
+            }
+            state.proto.handle_frame(frame)?;
+            while let Some(event) = state.proto.poll_event() {
+                answered += usize::from(matches!(event, Event::Reply { .. }));
+                on_client_event(state, &shared, event, now, &mut self.wakers);
+            }
+        }
+        self.note_read(state, now);
+        Ok(in_flight > 1)
+    }
+
+    /// Server: runs the handlers of all requests that were read. What came before an offence still counts.
+    fn hand_out_requests(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<bool, ConnectionError> {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        // Without a read, these are frames that have waited since the last one.
+        state.proto.timers().on_batch(self.has_read.then_some(now));
+        let outcome = self.take_requests(&mut state.proto);
+        self.note_read(&mut state, now);
+        if self.events.is_empty() {
+            state.proto.take_events(&mut self.events);
+        }
+        drop(state);
+        self.run_handlers(cx, now);
+        outcome.map(|()| false)
+    }
+
+    /// Server: shows the frames that were read to the machine.
+    fn take_requests(&mut self, proto: &mut proto::Connection) -> Result<(), ConnectionError> {
+        for _ in 0..MAX_FRAMES {
+            // Every frame counts against the limits before the next is looked at.
+            if !proto.wants_read() || self.saying_goodbye {
+                break;
+            }
+            match self.decoder.next(true)? {
+                Some(frame) => {
+                    proto.timers().on_room();
+                    proto.handle_frame(frame)?;
+                }
+                None => {
+                    self.more = false;
+                    if let Some(head) = self.decoder.unfinished_head() {
+                        proto.check_head(head)?;
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Server: takes the machine's events, unless there are some left.
+    pub(super) fn take_events(&mut self) {
+        if self.events.is_empty() {
+            self.shared.lock().proto.take_events(&mut self.events);
+        }
+    }
+
+    /// Server: hands events to handlers until there are none, or there is no room for their answers; an answer may bring up
+    /// the next request of its channel.
+    pub(super) fn run_handlers(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let Some(dispatcher) = &mut self.dispatcher else {
+            return;
+        };
+        let mut has_room = true;
+        while has_room && !self.events.is_empty() {
+            let mut bytes = 0;
+            while bytes <= self.most_unsent
+                && let Some(event) = self.events.pop_front()
+            {
+                if let Some((channel, answer)) = dispatcher.on_event(cx, &self.shared, event, now) {
+                    bytes += answer.len();
+                    self.answers.push((channel, answer));
+                }
+            }
+            let mut state = self.shared.lock();
+            for (channel, answer) in self.answers.drain(..) {
+                state.reply(channel, answer);
+            }
+            has_room = state.proto.has_room();
+            if self.events.is_empty() {
+                state.proto.take_events(&mut self.events);
+            }
+        }
+    }
+}
+
+fn on_client_event(
+    state: &mut State,
+    shared: &Shared,
+    event: Event,
+    now: Instant,
+    wakers: &mut Vec<Waker>,
+) {
+    let (calls, proto) = (&mut state.calls, &mut state.proto);
+    match event {
+        Event::Reply { token, result, .. } => calls.on_reply(proto, token, result, now, wakers),
+        Event::Stream {
+            key: StreamKey::Call(token),
+            heard,
+        } => calls.on_heard(proto, token, heard, wakers),
+        Event::ReplyPart { token, body } => calls.on_part(proto, token, body, now, wakers),
+        Event::Swallowed { channel } => calls.on_channel_idle(proto, channel, now, wakers),
+        Event::ChannelOpened(channel) => {
+            calls.on_channel_opened(proto, channel, now, wakers);
+            shared.ready.notify_waiters();
+        }
+        Event::ChannelRefused { code, message } => {
+            calls.on_channel_refused(code, &message, wakers);
+            shared.ready.notify_waiters();
+        }
+        Event::GoingAway => shared.retire(state),
+        Event::PeerHello(hello) => shared.peer.set_hello(hello),
+        // The server's events do not come on this side.
+        Event::Request { .. }
+        | Event::RequestBegun { .. }
+        | Event::RequestPart { .. }
+        | Event::StreamBegun { .. }
+        | Event::Stream { .. }
+        | Event::RequestTooLarge { .. }
+        | Event::Cancelled { .. } => {}
+    }
+}
