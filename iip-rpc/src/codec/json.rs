@@ -4,6 +4,7 @@ use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeSeed;
 
+use super::guarded::{Format, Guard};
 use super::{
     Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind,
 };
@@ -29,21 +30,26 @@ impl Codec for Json {
         limits: &DecodeLimits,
     ) -> Result<S::Value, DecodeError> {
         limits.check_size(input)?;
+        let format = Format {
+            describes_itself: true,
+            refused,
+        };
         let mut json = serde_json::Deserializer::from_slice(input);
-        let value = seed.deserialize(&mut json).map_err(refused)?;
-        json.end().map_err(refused)?;
+        // serde_json counts the levels that have brackets, not the options and newtypes that a recursive type can be made of.
+        let value = Guard::new(format, input, limits).read(seed, &mut json)?;
+        json.end()
+            .map_err(|error| DecodeError::new(refused(error.to_string())))?;
         Ok(value)
     }
 }
 
 #[cold]
-fn refused(error: serde_json::Error) -> DecodeError {
-    let text = error.to_string();
+fn refused(text: String) -> DecodeErrorKind {
     // serde_json refuses the 128th level and has no error kind for it.
     if text.starts_with("recursion limit exceeded") {
-        return DecodeError::new(DecodeErrorKind::TooDeep { limit: 127 });
+        return DecodeErrorKind::TooDeep { limit: 127 };
     }
-    DecodeError::new(DecodeErrorKind::Value(text))
+    DecodeErrorKind::Value(text)
 }
 
 #[cfg(test)]
@@ -82,6 +88,18 @@ mod tests {
         assert_eq!(error.kind(), &DecodeErrorKind::TooDeep { limit: 127 });
         let deep = format!("{}{}", "[".repeat(127), "]".repeat(127));
         decode::<serde_json::Value>(deep.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_type_that_is_recursive_without_brackets_takes_no_more_than_its_stack() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Chain(#[expect(dead_code, reason = "only read")] Option<Box<Chain>>);
+        let error = decode::<Chain>(b"1").unwrap_err();
+        assert!(
+            matches!(error.kind(), DecodeErrorKind::TooDeep { .. }),
+            "{error}"
+        );
+        decode::<Chain>(b"null").unwrap();
     }
 
     #[test]

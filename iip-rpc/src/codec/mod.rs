@@ -2,7 +2,6 @@
 
 #[cfg(feature = "codec-bincode")]
 mod bincode;
-#[cfg(any(feature = "codec-postcard", feature = "codec-msgpack"))]
 mod guarded;
 mod json;
 #[cfg(feature = "codec-msgpack")]
@@ -17,12 +16,6 @@ mod output;
 mod postcard;
 #[cfg(feature = "codec-prost")]
 mod protobuf;
-#[cfg(any(
-    feature = "codec-bincode",
-    feature = "codec-postcard",
-    feature = "codec-msgpack",
-    feature = "codec-prost"
-))]
 mod stack;
 
 use std::fmt;
