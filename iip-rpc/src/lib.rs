@@ -65,6 +65,8 @@ mod client;
 pub mod codec;
 mod context;
 pub mod envelope;
+#[cfg(doctest)]
+mod guide;
 mod hello;
 pub mod metadata;
 pub mod method;
