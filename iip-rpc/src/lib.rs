@@ -40,6 +40,7 @@
 //! | repeat and hedge calls, and say which methods allow it | [`RetryPolicy`], [`RetryBudget`], [`Hedge`], [`MethodPolicy`] |
 //! | bound a server's load and the time of its calls | [`Concurrency`], [`Priority`], [`ServerPolicy`] |
 //! | tell clients when to come again | [`Status::with_retry_after`], [`Status::with_no_retry`] |
+//! | see every call, refuse some: authorization, logs | [`interceptor`] |
 //! | know who calls, until when, with which metadata | [`CallContext`] |
 //! | fail: codes, your own error types, may it have run? | [`Status`], [`MethodError`], [`Execution`] |
 //! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
@@ -61,7 +62,9 @@ mod client;
 pub mod codec;
 mod context;
 pub mod envelope;
+mod extensions;
 mod hello;
+pub mod interceptor;
 pub mod metadata;
 pub mod method;
 mod overload;
