@@ -38,8 +38,7 @@ trait Shop {
     async fn fail(&self) -> Result<(), Status>;
     async fn who(&self) -> Result<Option<String>, Status>;
     async fn stuck(&self) -> Result<(), Status>;
-    async fn list(&self, count: u32)
-    -> Result<impl Stream<Item = Result<u32, ShopError>>, Status>;
+    async fn list(&self, count: u32) -> Result<impl Stream<Item = Result<u32, ShopError>>, Status>;
     async fn sum(&self, numbers: Streaming<u32>) -> Result<u32, Status>;
     async fn double(
         &self,
@@ -81,10 +80,7 @@ impl Shop for Corner {
         std::future::pending().await
     }
 
-    async fn list(
-        &self,
-        count: u32,
-    ) -> Result<impl Stream<Item = Result<u32, ShopError>>, Status> {
+    async fn list(&self, count: u32) -> Result<impl Stream<Item = Result<u32, ShopError>>, Status> {
         if count > 100 {
             return Err(Status::out_of_range("too many"));
         }
@@ -246,10 +242,22 @@ async fn both_sides_see_how_calls_end() {
     let (server, client) = (all(&mut server_saw), all(&mut client_saw));
     assert_eq!(server[..5], expected("server"));
     assert_eq!(client[..5], expected("client"));
-    assert!(server[5].starts_with("server: Shop.fail = DataLoss"), "{server:?}");
-    assert!(client[5].starts_with("client: Shop.fail = DataLoss"), "{client:?}");
-    assert_eq!(server[6..], ["server: Shop.echo", "server: Shop.echo = Ok ok"]);
-    assert_eq!(client[6..], ["client: Shop.echo", "client: Shop.echo = Ok ok"]);
+    assert!(
+        server[5].starts_with("server: Shop.fail = DataLoss"),
+        "{server:?}"
+    );
+    assert!(
+        client[5].starts_with("client: Shop.fail = DataLoss"),
+        "{client:?}"
+    );
+    assert_eq!(
+        server[6..],
+        ["server: Shop.echo", "server: Shop.echo = Ok ok"]
+    );
+    assert_eq!(
+        client[6..],
+        ["client: Shop.echo", "client: Shop.echo = Ok ok"]
+    );
 }
 
 #[tokio::test]
@@ -271,7 +279,10 @@ async fn of_a_stream_the_outcome_is_that_of_its_end() {
     for number in 0..13 {
         assert_eq!(broken.next().await.unwrap().unwrap(), number);
     }
-    assert_eq!(broken.next().await.unwrap().unwrap_err(), ShopError::SoldOut);
+    assert_eq!(
+        broken.next().await.unwrap().unwrap_err(),
+        ShopError::SoldOut
+    );
     assert!(broken.next().await.is_none());
     let sold_out = "Shop.list = Unknown sold out";
     assert_eq!(all(&mut client_saw)[1], format!("client: {sold_out}"));
@@ -360,7 +371,12 @@ async fn the_first_interceptor_is_outermost_and_those_of_a_service_are_behind_th
     let client = client.with_interceptor(watch.named("client 2"));
     ShopClient::new(client).who().await.unwrap();
     let order = [
-        "client 1", "client 2", "server 1", "server 2", "service 1", "service 2",
+        "client 1",
+        "client 2",
+        "server 1",
+        "server 2",
+        "service 1",
+        "service 2",
     ];
     for name in order {
         assert_eq!(next(&mut saw).await, format!("{name}: Shop.who"));
@@ -483,10 +499,17 @@ async fn an_interceptor_adds_to_the_metadata_of_the_callers_options_and_context(
         }
     }
     let server = Server::builder().interceptor(Doorman);
-    let (_server, client) =
-        serve_with(ShopServer::new(Corner::default()), server, Client::builder()).await;
+    let (_server, client) = serve_with(
+        ShopServer::new(Corner::default()),
+        server,
+        Client::builder(),
+    )
+    .await;
     let options = CallOptions::new().metadata("name", "bob").unwrap();
-    let client = client.with_options(options).with_interceptor(Put).with_interceptor(Check);
+    let client = client
+        .with_options(options)
+        .with_interceptor(Put)
+        .with_interceptor(Check);
     let who = ShopClient::new(client).who().await.unwrap();
     assert_eq!(who.as_deref(), Some("bob"));
 }
@@ -543,8 +566,12 @@ async fn whether_a_refused_call_has_run_is_not_the_interceptors_to_say() {
     assert!(list.next().await.is_none());
 
     let server = Server::builder().interceptor(Answer { after: true });
-    let (_server, client) =
-        serve_with(ShopServer::new(Corner::default()), server, Client::builder()).await;
+    let (_server, client) = serve_with(
+        ShopServer::new(Corner::default()),
+        server,
+        Client::builder(),
+    )
+    .await;
     let shop = ShopClient::new(client);
     expect(
         &shop.who().await.unwrap_err(),
@@ -581,12 +608,19 @@ async fn an_interceptor_that_hangs_is_stopped_at_the_deadline() {
     within("the interceptor", asked.notified()).await;
 
     let client = short().interceptor(Asleep(Arc::clone(&asked)));
-    let (_server, client) =
-        serve_with(ShopServer::new(Corner::default()), Server::builder(), client).await;
+    let (_server, client) = serve_with(
+        ShopServer::new(Corner::default()),
+        Server::builder(),
+        client,
+    )
+    .await;
     let shop = ShopClient::new(client);
     let status = within("the end of the call", shop.who()).await.unwrap_err();
     expect(&status, Code::DeadlineExceeded, Execution::NotSent);
-    let status = within("the end of the call", shop.list(1)).await.err().unwrap();
+    let status = within("the end of the call", shop.list(1))
+        .await
+        .err()
+        .unwrap();
     expect(&status, Code::DeadlineExceeded, Execution::NotSent);
     within("the interceptor", asked.notified()).await;
 }
@@ -609,7 +643,9 @@ async fn an_interceptor_can_end_a_handler_that_runs() {
     let server = Server::builder().interceptor(Impatient(Arc::clone(&corner.stuck)));
     let (_server, client) = serve_with(ShopServer::new(corner), server, Client::builder()).await;
     let shop = ShopClient::new(client);
-    let status = within("the end of the call", shop.stuck()).await.unwrap_err();
+    let status = within("the end of the call", shop.stuck())
+        .await
+        .unwrap_err();
     expect(&status, Code::Aborted, Execution::MayHaveExecuted);
     assert_eq!(shop.buy("cake").await.unwrap(), "one cake");
 }
@@ -629,9 +665,16 @@ impl ServerInterceptor for Elsewhere {
 async fn an_interceptor_may_wait_in_another_task() {
     let outcomes = Arc::default();
     let server = Server::builder().interceptor(Elsewhere(Arc::clone(&outcomes)));
-    let (_server, client) =
-        serve_with(ShopServer::new(Corner::default()), server, Client::builder()).await;
+    let (_server, client) = serve_with(
+        ShopServer::new(Corner::default()),
+        server,
+        Client::builder(),
+    )
+    .await;
     let shop = ShopClient::new(client);
-    assert_eq!(within("the answer", shop.buy("cake")).await.unwrap(), "one cake");
+    assert_eq!(
+        within("the answer", shop.buy("cake")).await.unwrap(),
+        "one cake"
+    );
     assert_eq!(*outcomes.lock().unwrap(), [Outcome::Ok]);
 }

@@ -39,6 +39,7 @@
 //! | serve: several services, limits, shutdown | [`Server`], [`ServerBuilder`] |
 //! | repeat and hedge calls, and say which methods allow it | [`RetryPolicy`], [`RetryBudget`], [`Hedge`], [`MethodPolicy`] |
 //! | bound a server's load and the time of its calls | [`Concurrency`], [`Priority`], [`ServerPolicy`] |
+//! | tell whether a server can be called | [`Health`], [`HealthClient`] |
 //! | tell clients when to come again | [`Status::with_retry_after`], [`Status::with_no_retry`] |
 //! | see every call, refuse some: authorization, logs | [`interceptor`] |
 //! | know who calls, until when, with which metadata | [`CallContext`] |
@@ -63,6 +64,7 @@ pub mod codec;
 mod context;
 pub mod envelope;
 mod extensions;
+mod health;
 mod hello;
 pub mod interceptor;
 pub mod metadata;
@@ -83,6 +85,7 @@ pub mod __private;
 pub use self::budget::RetryBudget;
 pub use self::client::{CallOptions, Client, ClientBuilder, ReplyMetadata};
 pub use self::context::CallContext;
+pub use self::health::{Health, HealthClient, HealthState};
 pub use self::metadata::Metadata;
 pub use self::method::{Concurrency, Hedge, MethodDescriptor, OnCancel, Priority};
 pub use self::payload::Payload;

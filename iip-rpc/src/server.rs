@@ -30,8 +30,11 @@ use crate::client::MAX_MESSAGE_BYTES;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
 use crate::context::{CallContext, now};
 use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
+use crate::health::Health;
 use crate::hello::announcement;
-use crate::interceptor::{self, Layer, Layers, Outcome as CallOutcome, ServerCall, ServerInterceptor};
+use crate::interceptor::{
+    self, Layer, Layers, Outcome as CallOutcome, ServerCall, ServerInterceptor,
+};
 use crate::metadata::Metadata;
 use crate::method::{Concurrency, MethodDescriptor, OnCancel};
 use crate::overload::{self, Admission, Full, Gate};
@@ -58,6 +61,8 @@ pub struct Methods {
     admission: Admission,
     /// Of the methods that are registered next.
     interceptors: Layers<ServerCall>,
+    /// The names of the services that have methods.
+    services: Vec<&'static str>,
 }
 
 impl Methods {
@@ -154,6 +159,9 @@ impl Methods {
 
     fn add(&mut self, method: &'static MethodDescriptor, unary: impl Run) {
         let gate = self.admission.gate(method);
+        if self.services.last() != Some(&method.service()) {
+            self.services.push(method.service());
+        }
         let method = Method {
             unary: Arc::new(unary),
             method,
@@ -585,6 +593,7 @@ pub struct ServerBuilder {
     admission: Admission,
     services: Vec<Register>,
     interceptors: Layers<ServerCall>,
+    health: Option<Health>,
 }
 
 /// Registers a service once the limits are known.
@@ -609,6 +618,16 @@ impl ServerBuilder {
     /// [`route`](Self::route) are not seen.
     pub fn interceptor(mut self, interceptor: impl ServerInterceptor) -> Self {
         self.interceptors.push(interceptor::at_server(interceptor));
+        self
+    }
+
+    /// Answers those who ask for the health of the server and its services, on `/sys/health/check` and `/sys/health/watch`.
+    /// Default: such calls are UNIMPLEMENTED. See [`Health`].
+    ///
+    /// Limits of calls that run (`max_concurrency`) and interceptors do not concern them: a server that is busy, or lets in only
+    /// some, is not ill. [`Server::shutdown`] begins with everything set to not serving.
+    pub fn health(mut self, health: &Health) -> Self {
+        self.health = Some(health.clone());
         self
     }
 
@@ -712,9 +731,9 @@ impl ServerBuilder {
     ///
     /// When dropped before it is ready, nothing listens.
     pub async fn bind(self, target: impl AsRef<str>) -> io::Result<Server> {
-        Ok(Server {
-            core: self.core()?.bind(target).await?,
-        })
+        let health = self.health.clone();
+        let core = self.core()?.bind(target).await?;
+        Ok(Server { core, health })
     }
 
     /// Serves on a socket that listens already.
@@ -723,9 +742,9 @@ impl ServerBuilder {
     ///
     /// The configuration cannot work.
     pub fn listen_on(self, listener: tokio::net::TcpListener) -> io::Result<Server> {
-        Ok(Server {
-            core: self.core()?.listen_on(listener)?,
-        })
+        let health = self.health.clone();
+        let core = self.core()?.listen_on(listener)?;
+        Ok(Server { core, health })
     }
 
     /// Serves in memory, for tests; see [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with).
@@ -734,8 +753,9 @@ impl ServerBuilder {
     ///
     /// The configuration cannot work.
     pub fn in_memory(self) -> io::Result<(Server, MemoryConnector)> {
+        let health = self.health.clone();
         let (core, connector) = self.core()?.in_memory()?;
-        Ok((Server { core }, connector))
+        Ok((Server { core, health }, connector))
     }
 
     fn core(self) -> io::Result<ServerConfig> {
@@ -746,9 +766,15 @@ impl ServerBuilder {
             policy: self.policy,
             admission: self.admission,
             interceptors: self.interceptors,
+            services: Vec::new(),
         };
         for Register(register) in self.services {
             register(&mut methods);
+        }
+        if let Some(health) = &self.health {
+            health.serves(&methods.services);
+            methods.interceptors = Layers::default();
+            health.register(&mut methods);
         }
         if let Some(problem) = methods.admission.problem() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
@@ -769,6 +795,7 @@ impl ServerBuilder {
 #[derive(Debug)]
 pub struct Server {
     core: iip_core::Server,
+    health: Option<Health>,
 }
 
 impl Server {
@@ -781,6 +808,7 @@ impl Server {
             admission: Admission::default(),
             services: Vec::new(),
             interceptors: Layers::default(),
+            health: None,
         }
     }
 
@@ -796,7 +824,7 @@ impl Server {
         self.core.target()
     }
 
-    /// Ends the server: no new connections and calls, `limit` for the running calls to end, then by force. Always
+    /// Ends the server: its [`Health`] is not serving, no new connections and calls, `limit` for the running calls to end, then by force. Always
     /// returns, at the latest about a second after `limit`.
     ///
     /// Calls that arrive meanwhile are refused as UNAVAILABLE, not executed.
@@ -805,6 +833,9 @@ impl Server {
     ///
     /// When dropped, the server has stopped to accept and goes on to drain; nothing is forced.
     pub async fn shutdown(&self, limit: Duration) {
+        if let Some(health) = &self.health {
+            health.shut_down();
+        }
         self.core.shutdown(limit).await;
     }
 

@@ -87,8 +87,7 @@ impl Client {
     {
         Box::pin(async move {
             let times = Times::new(self, method, ctx);
-            let entering =
-                self.enter(interceptors, method, ctx, times.start.deadline, times.whole);
+            let entering = self.enter(interceptors, method, ctx, times.start.deadline, times.whole);
             let (way, client, ctx) = entering.await?;
             way.along(client.client_stream(method, Some(&ctx), args, messages))
                 .await
@@ -112,8 +111,7 @@ impl Client {
     {
         Box::pin(async move {
             let times = Times::new(self, method, ctx);
-            let entering =
-                self.enter(interceptors, method, ctx, times.start.deadline, times.whole);
+            let entering = self.enter(interceptors, method, ctx, times.start.deadline, times.whole);
             let (way, client, ctx) = entering.await?;
             way.into_stream(client.server_stream(method, Some(&ctx), args))
                 .await
@@ -139,8 +137,7 @@ impl Client {
     {
         Box::pin(async move {
             let times = Times::new(self, method, ctx);
-            let entering =
-                self.enter(interceptors, method, ctx, times.start.deadline, times.whole);
+            let entering = self.enter(interceptors, method, ctx, times.start.deadline, times.whole);
             let (way, client, ctx) = entering.await?;
             way.into_stream(client.bidi_stream(method, Some(&ctx), args, messages))
                 .await

@@ -71,11 +71,7 @@ impl Client {
         Self::builder().connect(target).await
     }
 
-    fn over(
-        core: iip_core::Client,
-        settings: Settings,
-        interceptors: Layers<ClientCall>,
-    ) -> Self {
+    fn over(core: iip_core::Client, settings: Settings, interceptors: Layers<ClientCall>) -> Self {
         Self {
             core,
             settings: Arc::new(settings),
@@ -296,9 +292,7 @@ impl Client {
         E: MethodError,
     {
         if let Some(interceptors) = self.interceptors.get() {
-            return self
-                .intercepted_raw(interceptors, method, ctx, body)
-                .await;
+            return self.intercepted_raw(interceptors, method, ctx, body).await;
         }
         let body = body.into_body();
         let start = |cx: &Context<'_>, attempt: Attempt<'_>| {

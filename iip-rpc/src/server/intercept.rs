@@ -25,9 +25,7 @@ where
     let call = ServerCall::new(method, ctx.clone());
     let mut passage = Passage::new(interceptors, call, |futures| ctx.clone().scope(futures));
     let entered = until(deadline, policy, passage.enter()).await;
-    entered
-        .map_err(not_executed)?
-        .map_err(not_executed)?;
+    entered.map_err(not_executed)?.map_err(not_executed)?;
     let (outcome, answer) = match passage.during(run(ctx)).await? {
         Ok((outcome, answer)) => (outcome, Ok(answer)),
         Err(status) => (Outcome::Status(status.clone()), Err(status)),
