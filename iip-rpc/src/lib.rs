@@ -42,6 +42,7 @@
 //! | tell whether a server can be called | [`Health`], [`HealthClient`] |
 //! | tell clients when to come again | [`Status::with_retry_after`], [`Status::with_no_retry`] |
 //! | see every call, refuse some: authorization, logs | [`interceptor`] |
+//! | figures per method, spans, trace context | [`observe`] |
 //! | know who calls, until when, with which metadata | [`CallContext`] |
 //! | fail: codes, your own error types, may it have run? | [`Status`], [`MethodError`], [`Execution`] |
 //! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
@@ -56,6 +57,8 @@
 //! | `macros` | yes | [`#[service]`](macro@service) and `#[derive(MethodError)]` |
 //! | `codec-bincode` | yes | the default codec; without it, JSON is |
 //! | `tls` | no | TLS by rustls, `tls` |
+//! | `metrics` | no | `observe::MetricsFacade`: figures through the `metrics` crate |
+//! | `tracing` | no | `observe::Traced`: a span per call and W3C trace context |
 
 pub mod arguments;
 mod budget;
@@ -69,6 +72,7 @@ mod hello;
 pub mod interceptor;
 pub mod metadata;
 pub mod method;
+pub mod observe;
 mod overload;
 pub mod payload;
 mod policy;

@@ -72,6 +72,9 @@ pub struct Next<C> {
 impl<C: Send + 'static> Next<C> {
     /// Lets the call through, and waits for its outcome; of a call with streams, until they have ended.
     ///
+    /// The call runs beside this future, not within it: what a task-local or a span around it says, the handler does not see.
+    /// What it is to see goes into an extension.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future, and ending the interceptor with a status, gives the call up: a handler that runs is dropped, and a

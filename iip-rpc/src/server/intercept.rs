@@ -26,7 +26,10 @@ where
     let mut passage = Passage::new(interceptors, call, |futures| ctx.clone().scope(futures));
     let entered = until(deadline, policy, passage.enter()).await;
     entered.map_err(not_executed)?.map_err(not_executed)?;
-    let (outcome, answer) = match passage.during(run(ctx)).await? {
+    let handler = run(ctx.clone());
+    #[cfg(feature = "tracing")]
+    let handler = crate::observe::in_span(&ctx, handler);
+    let (outcome, answer) = match passage.during(handler).await? {
         Ok((outcome, answer)) => (outcome, Ok(answer)),
         Err(status) => (Outcome::Status(status.clone()), Err(status)),
     };
