@@ -1,14 +1,16 @@
 //! What is known of a call beside its arguments, on both sides.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iip_core::{CancelToken, Peer};
 use tokio::task::futures::TaskLocalFuture;
 
+use crate::extensions::Extensions;
 use crate::metadata::{Metadata, MetadataError};
 use crate::method::MethodDescriptor;
 
@@ -44,6 +46,7 @@ struct Inner {
     /// The metadata is for calls made with this context, not what a caller sent.
     outgoing: bool,
     reply_metadata: Mutex<Metadata>,
+    extensions: Mutex<Extensions>,
 }
 
 impl Default for CallContext {
@@ -79,6 +82,7 @@ impl CallContext {
                 cancel,
                 outgoing: false,
                 reply_metadata: Mutex::default(),
+                extensions: Mutex::default(),
             }),
         }
     }
@@ -128,6 +132,11 @@ impl CallContext {
         })
     }
 
+    /// The same with this deadline, whatever it was before.
+    pub(crate) fn with_deadline(self, deadline: Option<Instant>) -> Self {
+        self.change(|inner| inner.deadline = deadline)
+    }
+
     fn change(self, change: impl FnOnce(&mut Inner)) -> Self {
         let old = &self.inner;
         let mut inner = Inner {
@@ -138,6 +147,7 @@ impl CallContext {
             cancel: old.cancel.clone(),
             outgoing: old.outgoing,
             reply_metadata: Mutex::default(),
+            extensions: Mutex::new(lock(&old.extensions).clone()),
         };
         change(&mut inner);
         Self {
@@ -223,22 +233,30 @@ impl CallContext {
         key: &str,
         value: impl Into<Bytes>,
     ) -> Result<(), MetadataError> {
-        self.inner
-            .reply_metadata
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, value)
+        lock(&self.inner.reply_metadata).insert(key, value)
+    }
+
+    /// The value of this type that was put into this context: in a handler, by an interceptor of the server.
+    #[must_use]
+    pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        lock(&self.inner.extensions).get()
+    }
+
+    /// Puts `value` into this context, where it is found by its type; it does not travel to the other side. Clones of a context
+    /// share their values. Returns the value of this type that it replaces.
+    ///
+    /// In a context to make calls with, the client's interceptors find it.
+    pub fn insert_extension<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
+        lock(&self.inner.extensions).insert(value)
     }
 
     pub(crate) fn take_reply_metadata(&self) -> Metadata {
-        std::mem::take(
-            &mut self
-                .inner
-                .reply_metadata
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        std::mem::take(&mut *lock(&self.inner.reply_metadata))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for CallContext {

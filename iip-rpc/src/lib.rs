@@ -39,7 +39,10 @@
 //! | serve: several services, limits, shutdown | [`Server`], [`ServerBuilder`] |
 //! | repeat and hedge calls, and say which methods allow it | [`RetryPolicy`], [`RetryBudget`], [`Hedge`], [`MethodPolicy`] |
 //! | bound a server's load and the time of its calls | [`Concurrency`], [`Priority`], [`ServerPolicy`] |
+//! | tell whether a server can be called | [`Health`], [`HealthClient`] |
 //! | tell clients when to come again | [`Status::with_retry_after`], [`Status::with_no_retry`] |
+//! | see every call, refuse some: authorization, logs | [`interceptor`] |
+//! | figures per method, spans, trace context | [`observe`] |
 //! | know who calls, until when, with which metadata | [`CallContext`] |
 //! | fail: codes, your own error types, may it have run? | [`Status`], [`MethodError`], [`Execution`] |
 //! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
@@ -58,6 +61,8 @@
 //! | `codec-msgpack` | no | the codec MessagePack |
 //! | `codec-prost` | no | services whose methods take and return protobuf messages, `Proto` |
 //! | `tls` | no | TLS by rustls, `tls` |
+//! | `metrics` | no | `observe::MetricsFacade`: figures through the `metrics` crate |
+//! | `tracing` | no | `observe::Traced`: a span per call and W3C trace context |
 
 pub mod arguments;
 mod budget;
@@ -65,11 +70,15 @@ mod client;
 pub mod codec;
 mod context;
 pub mod envelope;
+mod extensions;
 #[cfg(doctest)]
 mod guide;
+mod health;
 mod hello;
+pub mod interceptor;
 pub mod metadata;
 pub mod method;
+pub mod observe;
 mod overload;
 pub mod payload;
 mod policy;
@@ -88,6 +97,7 @@ pub use self::client::{CallOptions, Client, ClientBuilder, ReplyMetadata};
 #[cfg(feature = "codec-prost")]
 pub use self::codec::Proto;
 pub use self::context::CallContext;
+pub use self::health::{Health, HealthClient, HealthState};
 pub use self::metadata::Metadata;
 pub use self::method::{Concurrency, Hedge, MethodDescriptor, OnCancel, Priority};
 pub use self::payload::Payload;

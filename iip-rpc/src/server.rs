@@ -2,6 +2,7 @@
 //!
 //! One call from top to bottom is [`Unary::call`].
 
+mod intercept;
 mod streaming;
 
 use std::fmt;
@@ -29,7 +30,11 @@ use crate::client::MAX_MESSAGE_BYTES;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
 use crate::context::{CallContext, now};
 use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
+use crate::health::Health;
 use crate::hello::announcement;
+use crate::interceptor::{
+    self, Layer, Layers, Outcome as CallOutcome, ServerCall, ServerInterceptor,
+};
 use crate::metadata::Metadata;
 use crate::method::{Concurrency, MethodDescriptor, OnCancel};
 use crate::overload::{self, Admission, Full, Gate};
@@ -54,6 +59,10 @@ pub struct Methods {
     limits: DecodeLimits,
     policy: ServerPolicy,
     admission: Admission,
+    /// Of the methods that are registered next.
+    interceptors: Layers<ServerCall>,
+    /// The names of the services that have methods.
+    services: Vec<&'static str>,
 }
 
 impl Methods {
@@ -77,6 +86,7 @@ impl Methods {
             call,
             limits: self.limits,
             deadlines: self.deadlines(method),
+            interceptors: self.interceptors.clone(),
             types: PhantomData,
         };
         self.add(method, unary);
@@ -101,6 +111,7 @@ impl Methods {
             call,
             limits: self.limits,
             deadlines: self.deadlines(method),
+            interceptors: self.interceptors.clone(),
             args: PhantomData,
         };
         self.add(method, method_with_streams);
@@ -124,8 +135,21 @@ impl Methods {
             service: Arc::clone(service),
             call,
             deadlines: self.deadlines(method),
+            interceptors: self.interceptors.clone(),
         };
         self.add(method, raw);
+    }
+
+    /// Registers methods that have one interceptor more.
+    pub(crate) fn within(
+        &mut self,
+        interceptor: Arc<dyn Layer<ServerCall>>,
+        register: impl FnOnce(&mut Self),
+    ) {
+        let outer = self.interceptors.clone();
+        self.interceptors.push(interceptor);
+        register(self);
+        self.interceptors = outer;
     }
 
     /// How much time calls of a method have.
@@ -135,6 +159,9 @@ impl Methods {
 
     fn add(&mut self, method: &'static MethodDescriptor, unary: impl Run) {
         let gate = self.admission.gate(method);
+        if self.services.last() != Some(&method.service()) {
+            self.services.push(method.service());
+        }
         let method = Method {
             unary: Arc::new(unary),
             method,
@@ -275,6 +302,7 @@ struct Unary<S, A, T, E, F> {
     call: F,
     limits: DecodeLimits,
     deadlines: Deadlines,
+    interceptors: Layers<ServerCall>,
     types: PhantomData<fn(A) -> Result<T, E>>,
 }
 
@@ -322,17 +350,35 @@ where
         if let Some(status) = self.method.refusal(codec) {
             return Err(status);
         }
-        let args = A::decode(self.method, codec, &body, &self.limits)
-            .map_err(|error| error.request_status())?;
-        drop(body);
         let ctx = CallContext::of_call(self.method, metadata, deadline.at, peer, cancel);
+        let form = Form { codec, plain };
+        if let Some(interceptors) = self.interceptors.get() {
+            let times = (received, waited);
+            let call = self.intercepted(interceptors, ctx, body, form, deadline, times);
+            return Box::pin(call).await;
+        }
+        let args = self.arguments(codec, body)?;
         let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args);
         let mut call = pin!(ctx.scoped(call));
         let (result, paused) = within(call.as_mut(), deadline, self.method.cancel_policy()).await?;
         let ctx = call.take_value();
         let metadata = ctx.map_or_else(Metadata::new, |ctx| ctx.take_reply_metadata());
         let timing = paused.then(|| timing(received, waited));
-        let body = encode_result(codec, result, timing, &metadata, plain)?;
+        self.encode(form, result, timing, &metadata)
+    }
+
+    fn arguments(&self, codec: CodecId, body: Bytes) -> Result<A, Status> {
+        A::decode(self.method, codec, &body, &self.limits).map_err(|error| error.request_status())
+    }
+
+    fn encode(
+        &self,
+        form: Form,
+        result: Result<T, E>,
+        timing: Option<ServerTiming>,
+        metadata: &Metadata,
+    ) -> Result<Body, Status> {
+        let body = encode_result(form.codec, result, timing, metadata, form.plain)?;
         let (size, limit) = (body.len(), self.limits.message_bytes());
         if size > limit {
             let text = format!(
@@ -341,6 +387,50 @@ where
             return Err(Status::resource_exhausted(text));
         }
         Ok(body)
+    }
+
+    /// The way of a call with interceptors, from the context on.
+    async fn intercepted(
+        &self,
+        interceptors: &Layers<ServerCall>,
+        ctx: CallContext,
+        body: Bytes,
+        form: Form,
+        deadline: Deadline,
+        (received, waited): (Instant, Duration),
+    ) -> Result<Body, Status> {
+        let run = async |ctx: CallContext| {
+            let args = self.arguments(form.codec, body)?;
+            let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args);
+            let call = ctx.clone().scope(call);
+            let result = until(deadline, self.method.cancel_policy(), call).await?;
+            let outcome = CallOutcome::of(&result);
+            let timing = Some(timing(received, waited));
+            let body = self.encode(form, result, timing, &ctx.take_reply_metadata())?;
+            Ok((outcome, body))
+        };
+        intercept::call(interceptors, self.method, ctx, deadline, run).await
+    }
+}
+
+/// How the messages of a call are written.
+#[derive(Clone, Copy)]
+struct Form {
+    codec: CodecId,
+    plain: bool,
+}
+
+/// Runs `call` until its deadline, if the deadline ends it.
+async fn until<Fut: Future>(
+    deadline: Deadline,
+    policy: OnCancel,
+    call: Fut,
+) -> Result<Fut::Output, Status> {
+    match deadline.at.filter(|_| policy == OnCancel::Abort) {
+        None => Ok(call.await),
+        Some(at) => tokio::time::timeout_at(at.into(), call)
+            .await
+            .map_err(|_| deadline.over()),
     }
 }
 
@@ -365,13 +455,8 @@ async fn within<Fut: Future>(
         }
     })
     .await;
-    match deadline.at.filter(|_| policy == OnCancel::Abort) {
-        None => Ok((call.await, true)),
-        Some(at) => match tokio::time::timeout_at(at.into(), call).await {
-            Ok(result) => Ok((result, true)),
-            Err(_) => Err(deadline.over()),
-        },
-    }
+    let result = until(deadline, policy, call).await?;
+    Ok((result, true))
 }
 
 fn timing(received: Instant, waited: Duration) -> ServerTiming {
@@ -427,6 +512,7 @@ struct Raw<S, F> {
     service: Arc<S>,
     call: F,
     deadlines: Deadlines,
+    interceptors: Layers<ServerCall>,
 }
 
 impl<S, T, E, F, Fut> Run for Raw<S, F>
@@ -448,10 +534,26 @@ where
                 .of_call(None, request.waited(), request.received_at());
             let deadline = deadline.map_err(failed)?;
             let ctx = CallContext::of_call(self.method, Metadata::new(), deadline.at, peer, cancel);
-            let call = (self.call)(Arc::clone(&self.service), ctx.clone(), request.into_body());
-            let call = pin!(ctx.scope(call));
-            let run = within(call, deadline, self.method.cancel_policy()).await;
-            match run.map_err(failed)?.0 {
+            let body = request.into_body();
+            let result = match self.interceptors.get() {
+                None => {
+                    let call = (self.call)(Arc::clone(&self.service), ctx.clone(), body);
+                    let call = pin!(ctx.scope(call));
+                    let run = within(call, deadline, self.method.cancel_policy()).await;
+                    run.map_err(failed)?.0
+                }
+                Some(interceptors) => {
+                    let run = async |ctx: CallContext| {
+                        let call = (self.call)(Arc::clone(&self.service), ctx.clone(), body);
+                        let policy = self.method.cancel_policy();
+                        let result = until(deadline, policy, ctx.scope(call)).await?;
+                        Ok((CallOutcome::of(&result), result))
+                    };
+                    let call = intercept::call(interceptors, self.method, ctx, deadline, run);
+                    Box::pin(call).await.map_err(failed)?
+                }
+            };
+            match result {
                 Ok(data) => Ok(Response::from(data.into_body())),
                 Err(error) => Err(HandlerError::new(match error.as_status() {
                     Some(status) => status.message().to_owned(),
@@ -494,6 +596,8 @@ pub struct ServerBuilder {
     policy: ServerPolicy,
     admission: Admission,
     services: Vec<Register>,
+    interceptors: Layers<ServerCall>,
+    health: Option<Health>,
 }
 
 /// Registers a service once the limits are known.
@@ -510,6 +614,24 @@ impl ServerBuilder {
     pub fn service(mut self, service: impl Service + Send + 'static) -> Self {
         self.services
             .push(Register(Box::new(|methods| service.register(methods))));
+        self
+    }
+
+    /// Lets `interceptor` see the calls of all services, also of those added before it. Default: none. The first one added is
+    /// the outermost; for one service only there is [`Intercepted`](crate::interceptor::Intercepted). Handlers of
+    /// [`route`](Self::route) are not seen.
+    pub fn interceptor(mut self, interceptor: impl ServerInterceptor) -> Self {
+        self.interceptors.push(interceptor::at_server(interceptor));
+        self
+    }
+
+    /// Answers those who ask for the health of the server and its services, on `/sys/health/check` and `/sys/health/watch`.
+    /// Default: such calls are UNIMPLEMENTED. See [`Health`].
+    ///
+    /// Limits of calls that run (`max_concurrency`) and interceptors do not concern them: a server that is busy, or lets in only
+    /// some, is not ill. [`Server::shutdown`] begins with everything set to not serving.
+    pub fn health(mut self, health: &Health) -> Self {
+        self.health = Some(health.clone());
         self
     }
 
@@ -613,9 +735,9 @@ impl ServerBuilder {
     ///
     /// When dropped before it is ready, nothing listens.
     pub async fn bind(self, target: impl AsRef<str>) -> io::Result<Server> {
-        Ok(Server {
-            core: self.core()?.bind(target).await?,
-        })
+        let health = self.health.clone();
+        let core = self.core()?.bind(target).await?;
+        Ok(Server { core, health })
     }
 
     /// Serves on a socket that listens already.
@@ -624,9 +746,9 @@ impl ServerBuilder {
     ///
     /// The configuration cannot work.
     pub fn listen_on(self, listener: tokio::net::TcpListener) -> io::Result<Server> {
-        Ok(Server {
-            core: self.core()?.listen_on(listener)?,
-        })
+        let health = self.health.clone();
+        let core = self.core()?.listen_on(listener)?;
+        Ok(Server { core, health })
     }
 
     /// Serves in memory, for tests; see [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with).
@@ -635,8 +757,9 @@ impl ServerBuilder {
     ///
     /// The configuration cannot work.
     pub fn in_memory(self) -> io::Result<(Server, MemoryConnector)> {
+        let health = self.health.clone();
         let (core, connector) = self.core()?.in_memory()?;
-        Ok((Server { core }, connector))
+        Ok((Server { core, health }, connector))
     }
 
     fn core(self) -> io::Result<ServerConfig> {
@@ -646,9 +769,16 @@ impl ServerBuilder {
             limits,
             policy: self.policy,
             admission: self.admission,
+            interceptors: self.interceptors,
+            services: Vec::new(),
         };
         for Register(register) in self.services {
             register(&mut methods);
+        }
+        if let Some(health) = &self.health {
+            health.serves(&methods.services);
+            methods.interceptors = Layers::default();
+            health.register(&mut methods);
         }
         if let Some(problem) = methods.admission.problem() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
@@ -669,6 +799,7 @@ impl ServerBuilder {
 #[derive(Debug)]
 pub struct Server {
     core: iip_core::Server,
+    health: Option<Health>,
 }
 
 impl Server {
@@ -680,6 +811,8 @@ impl Server {
             policy: ServerPolicy::new(),
             admission: Admission::default(),
             services: Vec::new(),
+            interceptors: Layers::default(),
+            health: None,
         }
     }
 
@@ -695,7 +828,7 @@ impl Server {
         self.core.target()
     }
 
-    /// Ends the server: no new connections and calls, `limit` for the running calls to end, then by force. Always
+    /// Ends the server: its [`Health`] is not serving, no new connections and calls, `limit` for the running calls to end, then by force. Always
     /// returns, at the latest about a second after `limit`.
     ///
     /// Calls that arrive meanwhile are refused as UNAVAILABLE, not executed.
@@ -704,6 +837,9 @@ impl Server {
     ///
     /// When dropped, the server has stopped to accept and goes on to drain; nothing is forced.
     pub async fn shutdown(&self, limit: Duration) {
+        if let Some(health) = &self.health {
+            health.shut_down();
+        }
         self.core.shutdown(limit).await;
     }
 

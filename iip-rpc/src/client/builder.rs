@@ -11,6 +11,7 @@ use super::hedge::Hedging;
 use crate::budget::{Bucket, RetryBudget};
 use crate::codec::{CodecId, DecodeLimits};
 use crate::hello::announcement;
+use crate::interceptor::{self, ClientCall, ClientInterceptor, Layers};
 use crate::policy::{MethodPolicy, Policies, RetryPolicy};
 use crate::retry;
 use crate::status::{Execution, Status};
@@ -31,6 +32,7 @@ pub struct ClientBuilder {
     retry: RetryPolicy,
     budget: RetryBudget,
     policies: Policies,
+    interceptors: Layers<ClientCall>,
 }
 
 impl ClientBuilder {
@@ -45,6 +47,7 @@ impl ClientBuilder {
             retry: RetryPolicy::new(),
             budget: RetryBudget::new(),
             policies: Policies::default(),
+            interceptors: Layers::default(),
         }
     }
 
@@ -89,6 +92,14 @@ impl ClientBuilder {
     /// call.
     pub fn method_policy(mut self, path: &str, policy: MethodPolicy) -> Self {
         self.policies.set(path, policy);
+        self
+    }
+
+    /// Lets `interceptor` see every typed call. Default: none. The first one added is the outermost. See
+    /// [`interceptor`](crate::interceptor); for some calls only there is
+    /// [`Client::with_interceptor`].
+    pub fn interceptor(mut self, interceptor: impl ClientInterceptor) -> Self {
+        self.interceptors.push(interceptor::at_client(interceptor));
         self
     }
 
@@ -146,13 +157,13 @@ impl ClientBuilder {
     ///
     /// Dropping the future gives up the attempt.
     pub async fn connect(self, target: impl AsRef<str>) -> Result<Client, Status> {
-        let settings = self.settings()?;
+        let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
         let core = self
             .core()
             .connect(target)
             .await
             .map_err(|error| call_status(&error, None))?;
-        Ok(Client::over(core, settings))
+        Ok(Client::over(core, settings, interceptors))
     }
 
     /// As [`connect`](Self::connect), but the first call connects.
@@ -161,10 +172,11 @@ impl ClientBuilder {
     ///
     /// The address is none, or an option cannot work.
     pub fn connect_lazy(self, target: impl AsRef<str>) -> Result<Client, Status> {
-        let settings = self.settings()?;
+        let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
         Ok(Client::over(
             self.core().connect_lazy(target).map_err(config_status)?,
             settings,
+            interceptors,
         ))
     }
 
@@ -178,13 +190,13 @@ impl ClientBuilder {
     ///
     /// Dropping the future gives up the attempt.
     pub async fn connect_with(self, connector: impl Connector) -> Result<Client, Status> {
-        let settings = self.settings()?;
+        let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
         let core = self
             .core()
             .connect_with(connector)
             .await
             .map_err(|error| call_status(&error, None))?;
-        Ok(Client::over(core, settings))
+        Ok(Client::over(core, settings, interceptors))
     }
 
     fn core(self) -> ClientConfig {

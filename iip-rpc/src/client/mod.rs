@@ -5,6 +5,7 @@
 mod builder;
 mod failure;
 mod hedge;
+mod intercept;
 mod options;
 mod streaming;
 
@@ -26,6 +27,7 @@ use crate::codec::{CodecId, decode_value};
 use crate::context::{CallContext, after, now};
 use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
 use crate::hello::RpcPeer;
+use crate::interceptor::{self, ClientCall, ClientInterceptor, Layers};
 use crate::metadata::Metadata;
 use crate::method::{Format, MethodDescriptor};
 use crate::policy::RetryPolicy;
@@ -47,6 +49,7 @@ pub struct Client {
     core: iip_core::Client,
     settings: Arc<Settings>,
     options: Arc<CallOptions>,
+    interceptors: Layers<ClientCall>,
 }
 
 impl Client {
@@ -68,11 +71,12 @@ impl Client {
         Self::builder().connect(target).await
     }
 
-    fn over(core: iip_core::Client, settings: Settings) -> Self {
+    fn over(core: iip_core::Client, settings: Settings, interceptors: Layers<ClientCall>) -> Self {
         Self {
             core,
             settings: Arc::new(settings),
             options: Arc::default(),
+            interceptors,
         }
     }
 
@@ -83,6 +87,17 @@ impl Client {
             options: Arc::new(options),
             ..self.clone()
         }
+    }
+
+    /// The same client with one interceptor more, behind those it has, for the calls made through it. See
+    /// [`interceptor`].
+    #[must_use]
+    pub fn with_interceptor(&self, interceptor: impl ClientInterceptor) -> Self {
+        let mut client = self.clone();
+        client
+            .interceptors
+            .push(interceptor::at_client(interceptor));
+        client
     }
 
     /// The client below: raw calls on the same connections.
@@ -117,9 +132,14 @@ impl Client {
     ) -> Result<T, E>
     where
         A: Arguments + Send,
-        T: DeserializeOwned + 'static,
+        T: DeserializeOwned + Send + 'static,
         E: MethodError,
     {
+        if let Some(interceptors) = self.interceptors.get() {
+            return self
+                .intercepted_unary(interceptors, method, ctx, args)
+                .await;
+        }
         // Kept while the call may have to be made again.
         let mut args = Some(args);
         let start = |cx: &Context<'_>, attempt: Attempt<'_>| {
@@ -268,9 +288,12 @@ impl Client {
     ) -> Result<T, E>
     where
         B: RawBody + Send,
-        T: From<Bytes>,
+        T: From<Bytes> + Send,
         E: MethodError,
     {
+        if let Some(interceptors) = self.interceptors.get() {
+            return self.intercepted_raw(interceptors, method, ctx, body).await;
+        }
         let body = body.into_body();
         let start = |cx: &Context<'_>, attempt: Attempt<'_>| {
             let (path, times) = (method.static_path(), attempt.times);

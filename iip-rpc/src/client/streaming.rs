@@ -76,6 +76,11 @@ impl Client {
         I: MethodError,
         E: MethodError,
     {
+        if let Some(interceptors) = self.interceptors.get() {
+            return self
+                .intercepted_server_stream(interceptors, method, ctx, args)
+                .await;
+        }
         let mut attempts = Attempts::default();
         self.settings.budget.deposit();
         let mut times = Times::new(self, method, ctx);
@@ -132,9 +137,14 @@ impl Client {
     where
         A: Arguments + Send,
         U: Serialize + Send + 'static,
-        T: DeserializeOwned + 'static,
+        T: DeserializeOwned + Send + 'static,
         E: MethodError,
     {
+        if let Some(interceptors) = self.interceptors.get() {
+            return self
+                .intercepted_client_stream(interceptors, method, ctx, args, messages)
+                .await;
+        }
         self.settings.budget.deposit();
         let mut times = Times::new(self, method, ctx);
         let begun = self
@@ -209,6 +219,11 @@ impl Client {
         I: MethodError,
         E: MethodError,
     {
+        if let Some(interceptors) = self.interceptors.get() {
+            return self
+                .intercepted_bidi_stream(interceptors, method, ctx, args, messages)
+                .await;
+        }
         self.settings.budget.deposit();
         let mut times = Times::new(self, method, ctx);
         let begun = self
@@ -290,15 +305,19 @@ impl Client {
 }
 
 /// The times of a call with streams.
-struct Times {
+pub(super) struct Times {
     /// Until it is accepted.
-    start: CallTimes,
+    pub(super) start: CallTimes,
     /// Of the whole call, if it has a limit.
-    whole: Option<Instant>,
+    pub(super) whole: Option<Instant>,
 }
 
 impl Times {
-    fn new(client: &Client, method: &MethodDescriptor, ctx: Option<&CallContext>) -> Self {
+    pub(super) fn new(
+        client: &Client,
+        method: &MethodDescriptor,
+        ctx: Option<&CallContext>,
+    ) -> Self {
         let (start, _) = client.times(method, ctx);
         let own = client.options.timeout.or_else(|| method.default_timeout());
         let own = own.map(|own| after(start.started, own));

@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn a_type_that_is_recursive_without_brackets_takes_no_more_than_its_stack() {
         #[derive(Debug, serde::Deserialize)]
-        struct Chain(#[expect(dead_code, reason = "only read")] Option<Box<Chain>>);
+        struct Chain(#[expect(dead_code, reason = "only read")] Option<Box<Self>>);
         let error = decode::<Chain>(b"1").unwrap_err();
         assert!(
             matches!(error.kind(), DecodeErrorKind::TooDeep { .. }),

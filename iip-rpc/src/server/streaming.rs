@@ -15,11 +15,12 @@ use iip_core::{Body, HandlerFuture, Intake, RecvStream, Request, Response, SendS
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Run, answer_status, encode_result, is_plain, timing};
+use super::{Run, answer_status, encode_result, intercept, is_plain, timing, until};
 use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, decode_value};
 use crate::context::CallContext;
-use crate::envelope::{Outcome, ReplyHead, RequestHead};
+use crate::envelope::{self, ReplyHead, RequestHead};
+use crate::interceptor::{Layers, Outcome, ServerCall};
 use crate::metadata::Metadata;
 use crate::method::{MethodDescriptor, OnCancel};
 use crate::policy::Deadlines;
@@ -31,7 +32,19 @@ use crate::streaming::records::{self, RecordError, Records, TooLarge};
 /// What the handler of a call with streams gives back: made by [`StreamCall::answer`] and [`StreamCall::send_all`].
 #[derive(Debug)]
 #[must_use]
-pub struct StreamAnswer(Result<Body, Status>);
+pub struct StreamAnswer {
+    body: Result<Body, Status>,
+    outcome: Outcome,
+}
+
+impl StreamAnswer {
+    fn failed(status: Status) -> Self {
+        Self {
+            outcome: Outcome::Status(status.clone()),
+            body: Err(status),
+        }
+    }
+}
 
 /// The streams of a call, for its handler. Generated code hands it from one to the other.
 #[derive(Debug)]
@@ -62,7 +75,7 @@ impl StreamCall {
         T: Serialize + 'static,
         E: MethodError,
     {
-        StreamAnswer(self.encode(result))
+        self.encode(result)
     }
 
     /// Answers with the messages of a stream, and then with how it ended.
@@ -75,38 +88,48 @@ impl StreamCall {
     {
         let stream = match result {
             Ok(stream) => stream,
-            Err(error) => return StreamAnswer(self.encode::<(), E>(Err(error))),
+            Err(error) => return self.encode::<(), E>(Err(error)),
         };
         let Some(send) = self.send.take() else {
-            return StreamAnswer(Err(Status::internal("a stream was sent already")));
+            return StreamAnswer::failed(Status::internal("a stream was sent already"));
         };
         let mut stream = pin!(stream);
         let mut pump = Pump::new(send, self.codec, self.limits.message_bytes());
         write_accepted(self.codec, &self.ctx.take_reply_metadata(), pump.batch());
         let ended = poll_fn(|cx| pump.poll(cx, stream.as_mut())).await;
-        StreamAnswer(match ended {
-            // Of a call that is over nobody reads the answer.
-            Ended::Complete | Ended::Over => self.encode::<(), I>(Ok(())),
+        match ended {
+            Ended::Complete => self.encode::<(), I>(Ok(())),
             Ended::Failed(error) => self.encode::<(), I>(Err(error)),
-            Ended::Refused(status) => Err(status),
-        })
+            Ended::Refused(status) => StreamAnswer::failed(status),
+            // Nobody reads the answer.
+            Ended::Over => {
+                StreamAnswer::failed(Status::cancelled("the caller went away during the answer"))
+            }
+        }
     }
 
-    fn encode<T, E>(&self, result: Result<T, E>) -> Result<Body, Status>
+    fn encode<T, E>(&self, result: Result<T, E>) -> StreamAnswer
     where
         T: Serialize + 'static,
         E: MethodError,
     {
         let metadata = self.ctx.take_reply_metadata();
         let timing = Some(timing(self.received, self.waited));
-        encode_result(self.codec, result, timing, &metadata, false)
+        let outcome = Outcome::of(&result);
+        match encode_result(self.codec, result, timing, &metadata, false) {
+            Ok(body) => StreamAnswer {
+                body: Ok(body),
+                outcome,
+            },
+            Err(status) => StreamAnswer::failed(status),
+        }
     }
 }
 
 /// The first record: the call was accepted; what travels beside its messages.
 fn write_accepted(codec: CodecId, metadata: &Metadata, out: &mut BytesMut) {
     let written = records::write::<EncodeError>(out, usize::MAX, |out| {
-        ReplyHead::write(codec, Outcome::Value, None, metadata, out);
+        ReplyHead::write(codec, envelope::Outcome::Value, None, metadata, out);
         Ok(Bytes::new())
     });
     debug_assert!(matches!(written, Ok(Ok(_))), "nothing of it can fail");
@@ -169,6 +192,7 @@ pub(super) struct StreamMethod<S, A, F> {
     pub(super) call: F,
     pub(super) limits: DecodeLimits,
     pub(super) deadlines: Deadlines,
+    pub(super) interceptors: Layers<ServerCall>,
     pub(super) args: PhantomData<fn(A)>,
 }
 
@@ -225,38 +249,42 @@ where
         let (head, body) = RequestHead::read(first).map_err(|error| error.request_status())?;
         let waited = request.waited();
         let deadline = self.deadlines.of_call(head.remaining, waited, received)?;
-        let args = A::decode(self.method, head.codec, &body, &self.limits)
-            .map_err(|error| error.request_status())?;
-        drop(body);
         let policy = self.method.cancel_policy();
         let cancel = (policy == OnCancel::Token).then(|| request.cancelled());
         let peer = Arc::clone(request.peer());
-        if !self.method.has_replies() {
-            // With a stream of replies, the method decides when it is accepted.
-            let mut accepted = BytesMut::new();
-            write_accepted(head.codec, &Metadata::new(), &mut accepted);
-            let accepted = accepted.freeze();
-            // Of a call that is over nobody reads it.
-            let _ = poll_fn(|cx| Poll::Ready(send.start_send(cx, accepted.clone()))).await;
-        }
         let ctx = CallContext::of_call(self.method, head.metadata, deadline.at, peer, cancel);
-        let streams = StreamCall {
-            codec: head.codec,
-            limits: self.limits,
-            ctx: ctx.clone(),
-            received,
-            waited,
-            input: Some(input),
-            send: Some(send),
+        let codec = head.codec;
+        let run = async |ctx: CallContext| {
+            let args = A::decode(self.method, codec, &body, &self.limits)
+                .map_err(|error| error.request_status())?;
+            drop(body);
+            if !self.method.has_replies() {
+                // With a stream of replies, the method decides when it is accepted.
+                let mut accepted = BytesMut::new();
+                write_accepted(codec, &Metadata::new(), &mut accepted);
+                let accepted = accepted.freeze();
+                // Of a call that is over nobody reads it.
+                let _ = poll_fn(|cx| Poll::Ready(send.start_send(cx, accepted.clone()))).await;
+            }
+            let streams = StreamCall {
+                codec,
+                limits: self.limits,
+                ctx: ctx.clone(),
+                received,
+                waited,
+                input: Some(input),
+                send: Some(send),
+            };
+            let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args, streams);
+            let answer = until(deadline, policy, ctx.scope(call)).await?;
+            Ok((answer.outcome, answer.body))
         };
-        let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args, streams);
-        let call = ctx.scope(call);
-        match deadline.at.filter(|_| policy == OnCancel::Abort) {
-            None => call.await.0,
-            Some(at) => match tokio::time::timeout_at(at.into(), call).await {
-                Ok(answer) => answer.0,
-                Err(_) => Err(deadline.over()),
-            },
+        match self.interceptors.get() {
+            None => run(ctx).await?.1,
+            Some(interceptors) => {
+                let call = intercept::call(interceptors, self.method, ctx, deadline, run);
+                Box::pin(call).await?
+            }
         }
     }
 }

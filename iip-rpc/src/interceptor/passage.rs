@@ -1,0 +1,276 @@
+//! How a call passes its interceptors.
+//!
+//! The interceptors run beside the call, not around it: the innermost [`Next`] hands the call out to whoever polls the
+//! [`Passage`], and waits for the outcome. So the call itself keeps its types, may borrow, and its stream can be given to the
+//! caller while the interceptors still wait for its end.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use super::{Outcome, Reply};
+use crate::__private::BoxFuture;
+use crate::status::{Execution, Status};
+
+/// An interceptor of either side, as an object.
+pub(crate) trait Layer<C>: Send + Sync {
+    fn intercept(
+        self: Arc<Self>,
+        call: C,
+        next: Next<C>,
+    ) -> BoxFuture<'static, Result<Reply, Status>>;
+}
+
+/// Interceptors in their order; `None` costs a comparison.
+pub(crate) struct Layers<C>(Option<Arc<Vec<Arc<dyn Layer<C>>>>>);
+
+impl<C> Layers<C> {
+    /// The interceptors, if there are any.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&Self> {
+        self.0.is_some().then_some(self)
+    }
+
+    /// The same and one more behind them.
+    pub(crate) fn push(&mut self, layer: Arc<dyn Layer<C>>) {
+        Arc::make_mut(self.0.get_or_insert_default()).push(layer);
+    }
+
+    fn at(&self, place: usize) -> Option<&Arc<dyn Layer<C>>> {
+        self.0.as_ref()?.get(place)
+    }
+}
+
+impl<C> Default for Layers<C> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<C> Clone for Layers<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<C> fmt::Debug for Layers<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.as_ref().map_or(0, |layers| layers.len());
+        write!(f, "{count} interceptors")
+    }
+}
+
+/// What comes behind an interceptor: the next one, or the call itself.
+pub struct Next<C> {
+    layers: Layers<C>,
+    place: usize,
+    end: Arc<End<C>>,
+}
+
+impl<C: Send + 'static> Next<C> {
+    /// Lets the call through, and waits for its outcome; of a call with streams, until they have ended.
+    ///
+    /// The call runs beside this future, not within it: what a task-local or a span around it says, the handler does not see.
+    /// What it is to see goes into an extension.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future, and ending the interceptor with a status, gives the call up: a handler that runs is dropped, and a
+    /// server is told. Such a call may have been executed.
+    pub async fn run(self, call: C) -> Reply {
+        match self.layers.at(self.place).map(Arc::clone) {
+            Some(layer) => {
+                let next = Self {
+                    place: self.place + 1,
+                    ..self
+                };
+                let reply = layer.intercept(call, next).await;
+                reply.unwrap_or_else(|status| Reply::of(Outcome::Status(status), false))
+            }
+            None => Reply::of(self.end.pass(call).await, true),
+        }
+    }
+}
+
+impl<C> fmt::Debug for Next<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Next").finish_non_exhaustive()
+    }
+}
+
+/// Where the innermost `Next` and the call meet.
+struct End<C>(Mutex<Meeting<C>>);
+
+struct Meeting<C> {
+    /// The call, from when it was let through until it is made.
+    call: Option<C>,
+    /// Its outcome, from its end until the interceptors take it.
+    outcome: Option<Outcome>,
+    /// Waits for the call.
+    outside: Option<Waker>,
+    /// Waits for the outcome.
+    inside: Option<Waker>,
+}
+
+impl<C> End<C> {
+    fn new() -> Self {
+        Self(Mutex::new(Meeting {
+            call: None,
+            outcome: None,
+            outside: None,
+            inside: None,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Meeting<C>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands the call out, and waits for its outcome.
+    async fn pass(&self, call: C) -> Outcome {
+        let outside = {
+            let mut meeting = self.lock();
+            meeting.call = Some(call);
+            meeting.outside.take()
+        };
+        outside.into_iter().for_each(Waker::wake);
+        poll_fn(|cx| {
+            let mut meeting = self.lock();
+            match meeting.outcome.take() {
+                Some(outcome) => Poll::Ready(outcome),
+                None => {
+                    meeting.inside = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    fn poll_call(&self, cx: &Context<'_>) -> Poll<C> {
+        let mut meeting = self.lock();
+        match meeting.call.take() {
+            Some(call) => Poll::Ready(call),
+            None => {
+                meeting.outside = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn set(&self, outcome: Outcome) {
+        let inside = {
+            let mut meeting = self.lock();
+            meeting.outcome = Some(outcome);
+            meeting.inside.take()
+        };
+        inside.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// One call on its way through its interceptors. Dropping it drops their futures.
+pub(crate) struct Passage<C> {
+    interceptors: BoxFuture<'static, Reply>,
+    end: Arc<End<C>>,
+}
+
+impl<C: Send + 'static> Passage<C> {
+    /// The call before its first interceptor; `around` puts the futures of all of them into what they are to see.
+    pub(crate) fn new<F>(
+        layers: &Layers<C>,
+        call: C,
+        around: impl FnOnce(BoxFuture<'static, Reply>) -> F,
+    ) -> Self
+    where
+        F: Future<Output = Reply> + Send + 'static,
+    {
+        let end = Arc::new(End::new());
+        let next = Next {
+            layers: layers.clone(),
+            place: 0,
+            end: Arc::clone(&end),
+        };
+        Self {
+            interceptors: Box::pin(around(Box::pin(next.run(call)))),
+            end,
+        }
+    }
+
+    /// The call, once every interceptor has let it through.
+    ///
+    /// # Errors
+    ///
+    /// The status with which one of them has answered.
+    pub(crate) async fn enter(&mut self) -> Result<C, Status> {
+        poll_fn(|cx| {
+            if let Poll::Ready(reply) = self.interceptors.as_mut().poll(cx) {
+                return Poll::Ready(Err(answered(reply)));
+            }
+            self.end.poll_call(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// The output of the call that was let through, unless an interceptor ends it before.
+    ///
+    /// # Errors
+    ///
+    /// The status with which one of them has ended it.
+    pub(crate) async fn during<F: Future>(&mut self, call: F) -> Result<F::Output, Status> {
+        let mut call = pin!(call);
+        poll_fn(|cx| {
+            if let Poll::Ready(status) = self.poll_ended(cx) {
+                return Poll::Ready(Err(status));
+            }
+            call.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// The status with which an interceptor ends a call that goes on.
+    pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let reply = self.interceptors.as_mut().poll(cx);
+        reply.map(|reply| answered(reply).with_execution(Execution::MayHaveExecuted))
+    }
+
+    /// The call has ended: the interceptors, polled with [`poll_left`](Self::poll_left), see how.
+    pub(crate) fn end(&self, outcome: Outcome) {
+        self.end.set(outcome);
+    }
+
+    /// Waits until the interceptors have seen the outcome. A status is what one of them has put in its place.
+    pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Option<Status>> {
+        let reply = ready!(self.interceptors.as_mut().poll(cx));
+        Poll::Ready(match reply.outcome {
+            Outcome::Status(status) if !reply.passed => {
+                Some(status.with_execution(Execution::MayHaveExecuted))
+            }
+            _ => None,
+        })
+    }
+
+    /// As [`end`](Self::end) and [`poll_left`](Self::poll_left).
+    pub(crate) async fn leave(&mut self, outcome: Outcome) -> Option<Status> {
+        self.end(outcome);
+        poll_fn(|cx| self.poll_left(cx)).await
+    }
+}
+
+/// The status of interceptors that did not wait for the call.
+fn answered(reply: Reply) -> Status {
+    match reply.outcome {
+        Outcome::Status(status) => status,
+        // A reply comes only from a call that has ended: this one was kept from another call.
+        Outcome::Ok | Outcome::Error(_) => {
+            Status::internal("an interceptor gave back the reply of another call")
+        }
+    }
+}
+
+impl<C> fmt::Debug for Passage<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passage").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,298 @@
+//! Spans of the `tracing` crate, and the W3C trace context that ties those of both sides together.
+
+use std::fmt;
+use std::future::Future;
+
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
+
+use super::{SYSTEM, otel_method};
+use crate::context::CallContext;
+use crate::interceptor::{
+    ClientCall, ClientInterceptor, Next, Outcome, Reply, ServerCall, ServerInterceptor,
+};
+use crate::metadata::Metadata;
+use crate::method::MethodDescriptor;
+use crate::status::{Code, Status};
+
+/// The key that carries the context.
+const TRACEPARENT: &str = "traceparent";
+
+/// The place of a call in a trace, as W3C's `traceparent` writes it: the trace, the span of whoever makes the call, and whether
+/// the trace is recorded.
+///
+/// In a handler behind [`Traced`], [`CallContext::extension`] gives the one of the call; to attach an exporter, for example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceContext {
+    trace: u128,
+    span: u64,
+    flags: u8,
+}
+
+impl TraceContext {
+    /// A new trace. It is marked as recorded.
+    fn new() -> Self {
+        Self {
+            trace: fastrand::u128(1..),
+            span: fastrand::u64(1..),
+            flags: 1,
+        }
+    }
+
+    /// Another span of the same trace.
+    fn child(self) -> Self {
+        Self {
+            span: fastrand::u64(1..),
+            ..self
+        }
+    }
+
+    /// Reads what stands in `traceparent`; `None` if it is none, as the recommendation says.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = |part: &str| {
+            part.bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let mut parts = text.split('-');
+        let (version, trace) = (parts.next()?, parts.next()?);
+        let (span, flags) = (parts.next()?, parts.next()?);
+        let has_more = parts.next().is_some();
+        let lengths = [version, trace, span, flags].map(str::len);
+        let fits =
+            lengths == [2, 32, 16, 2] && [version, trace, span, flags].into_iter().all(is_hex);
+        // Later versions may append something; the first one may not, and ff is none.
+        if !fits || version == "ff" || (version == "00" && has_more) {
+            return None;
+        }
+        let context = Self {
+            trace: u128::from_str_radix(trace, 16).ok()?,
+            span: u64::from_str_radix(span, 16).ok()?,
+            flags: u8::from_str_radix(flags, 16).ok()?,
+        };
+        (context.trace != 0 && context.span != 0).then_some(context)
+    }
+
+    /// The trace, 16 bytes, not 0.
+    #[must_use]
+    pub fn trace_id(&self) -> u128 {
+        self.trace
+    }
+
+    /// The span, 8 bytes, not 0.
+    #[must_use]
+    pub fn span_id(&self) -> u64 {
+        self.span
+    }
+
+    /// Does whoever began the trace record it?
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.flags & 1 == 1
+    }
+
+    fn of(metadata: &Metadata) -> Option<Self> {
+        metadata.text(TRACEPARENT).and_then(Self::parse)
+    }
+}
+
+/// As `traceparent` has it.
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Of the flags, only this one has a meaning in version 00.
+        let flags = self.flags & 1;
+        write!(f, "00-{:032x}-{:016x}-{flags:02x}", self.trace, self.span)
+    }
+}
+
+/// An interceptor of either side that opens a span for every call it sees.
+///
+/// The span is called `rpc`, has the target `iip::client` or `iip::server` and the level INFO, and lasts until the call has
+/// ended, of a method with streams until they have. A server's is around the handler; a client's has the caller's span as its
+/// parent. Its fields have the names of OpenTelemetry's conventions:
+///
+/// | field | what |
+/// |---|---|
+/// | `otel.name` | `Service/method` |
+/// | `otel.kind` | `client` or `server` |
+/// | `rpc.system.name` | `iip` |
+/// | `rpc.method` | `Service/method` |
+/// | `rpc.response.status_code` | when the call has ended: `OK`, `NOT_FOUND`, ...; `CANCELLED` if it was given up |
+/// | `error.type` | the same, if it has failed |
+/// | `otel.status_code` | `ERROR` if it has failed, at a server only where that is the server's fault |
+/// | `trace_id`, `span_id` | as in `traceparent` |
+///
+/// The trace travels as W3C's `traceparent` in the metadata: a client continues the trace of the call being handled, or the one
+/// that stands in the metadata already, or begins one; a server takes it up, and hands it to the handler as a [`TraceContext`].
+/// Methods with raw bytes or plain JSON carry none.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct Traced;
+
+impl Traced {
+    /// Spans for every call.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+macro_rules! span {
+    ($target:literal, $kind:literal, $method:expr, $context:expr) => {{
+        let (method, context): (&MethodDescriptor, TraceContext) = ($method, $context);
+        let name = otel_method(method);
+        tracing::info_span!(
+            target: $target,
+            "rpc",
+            "otel.name" = name.as_str(),
+            "otel.kind" = $kind,
+            "otel.status_code" = Empty,
+            "rpc.system.name" = SYSTEM,
+            "rpc.method" = name.as_str(),
+            "rpc.response.status_code" = Empty,
+            "error.type" = Empty,
+            trace_id = format_args!("{:032x}", context.trace),
+            span_id = format_args!("{:016x}", context.span),
+        )
+    }};
+}
+
+impl ServerInterceptor for Traced {
+    async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+        let caller = TraceContext::of(call.metadata());
+        let context = caller.map_or_else(TraceContext::new, TraceContext::child);
+        call.insert_extension(context);
+        let span = span!("iip::server", "server", call.method(), context);
+        call.insert_extension(HandlerSpan(span.clone()));
+        run(span, is_server_fault, next, call).await
+    }
+}
+
+impl ClientInterceptor for Traced {
+    async fn intercept(
+        &self,
+        mut call: ClientCall,
+        next: Next<ClientCall>,
+    ) -> Result<Reply, Status> {
+        let handled = || {
+            let context = CallContext::current()?.extension::<TraceContext>()?;
+            Some(*context)
+        };
+        let parent = TraceContext::of(call.metadata()).or_else(handled);
+        let context = parent.map_or_else(TraceContext::new, TraceContext::child);
+        let metadata = call.metadata_mut();
+        metadata.insert_text(TRACEPARENT, &context.to_string())?;
+        let span = span!("iip::client", "client", call.method(), context);
+        run(span, |_| true, next, call).await
+    }
+}
+
+/// Lets the call through, and writes into its span how it ended.
+async fn run<C: Send + 'static>(
+    span: Span,
+    is_fault: fn(Code) -> bool,
+    next: Next<C>,
+    call: C,
+) -> Result<Reply, Status> {
+    let mut ending = Ending {
+        span: &span,
+        code: Code::Cancelled,
+        is_fault: is_fault(Code::Cancelled),
+    };
+    let reply = next.run(call).instrument(span.clone()).await;
+    let outcome = reply.outcome();
+    ending.code = outcome.code();
+    // A method's own error is an answer that the method foresaw: only the caller may take it for a failure.
+    ending.is_fault = match outcome {
+        Outcome::Ok => false,
+        Outcome::Error(_) => is_fault(Code::InvalidArgument),
+        Outcome::Status(status) => is_fault(status.code()),
+    };
+    Ok(reply)
+}
+
+/// Writes into a span how its call ended, also when it was given up.
+struct Ending<'a> {
+    span: &'a Span,
+    code: Code,
+    is_fault: bool,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let code = self.code.name();
+        self.span.record("rpc.response.status_code", code);
+        if self.is_fault {
+            self.span.record("error.type", code);
+            self.span.record("otel.status_code", "ERROR");
+        }
+    }
+}
+
+/// At a server, a caller's mistakes are no errors.
+fn is_server_fault(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
+}
+
+/// The span in which a handler runs.
+struct HandlerSpan(Span);
+
+/// Runs a handler in the span of its call, if it has one.
+pub(crate) async fn in_span<F: Future>(ctx: &CallContext, handler: F) -> F::Output {
+    let span = ctx.extension::<HandlerSpan>();
+    let span = span.map_or_else(Span::none, |span| span.0.clone());
+    handler.instrument(span).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_context_is_read_and_written_as_w3c_has_it() {
+        let context = TraceContext::parse(TEXT).unwrap();
+        assert_eq!(
+            context.trace_id(),
+            0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736
+        );
+        assert_eq!(context.span_id(), 0x00f0_67aa_0ba9_02b7);
+        assert!(context.is_sampled());
+        assert_eq!(context.to_string(), TEXT);
+        let later = TEXT.replacen("00", "01", 1) + "-more";
+        assert_eq!(TraceContext::parse(&later), Some(context));
+        let child = context.child();
+        assert_eq!(child.trace_id(), context.trace_id());
+        assert_ne!(child.span_id(), context.span_id());
+        let unsampled = TraceContext::parse(&TEXT.replace("-01", "-00")).unwrap();
+        assert!(!unsampled.is_sampled());
+    }
+
+    #[test]
+    fn what_is_no_context_is_ignored() {
+        let zero_trace = TEXT.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32));
+        let zero_span = TEXT.replace("00f067aa0ba902b7", &"0".repeat(16));
+        let cases = [
+            String::new(),
+            TEXT[1..].to_owned(),
+            TEXT.to_uppercase(),
+            TEXT.replacen("00", "ff", 1),
+            format!("{TEXT}-more"),
+            TEXT.replace("4bf9", "+bf9"),
+            zero_trace,
+            zero_span,
+        ];
+        for case in cases {
+            assert_eq!(TraceContext::parse(&case), None, "{case:?}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! A call and the interceptors of a server.
+
+use std::future::Future;
+
+use super::until;
+use crate::context::CallContext;
+use crate::interceptor::{Layers, Outcome, Passage, ServerCall};
+use crate::method::MethodDescriptor;
+use crate::policy::Deadline;
+use crate::status::{Execution, Status};
+
+/// Takes a call through its interceptors: `run` runs behind them, and says how the call ended and what answers it.
+pub(super) async fn call<T, Fut>(
+    interceptors: &Layers<ServerCall>,
+    method: &'static MethodDescriptor,
+    ctx: CallContext,
+    deadline: Deadline,
+    run: impl FnOnce(CallContext) -> Fut,
+) -> Result<T, Status>
+where
+    Fut: Future<Output = Result<(Outcome, T), Status>>,
+{
+    let policy = method.cancel_policy();
+    let not_executed = |status: Status| status.with_execution(Execution::NotExecuted);
+    let call = ServerCall::new(method, ctx.clone());
+    let mut passage = Passage::new(interceptors, call, |futures| ctx.clone().scope(futures));
+    let entered = until(deadline, policy, passage.enter()).await;
+    entered.map_err(not_executed)?.map_err(not_executed)?;
+    let handler = run(ctx.clone());
+    #[cfg(feature = "tracing")]
+    let handler = crate::observe::in_span(&ctx, handler);
+    let (outcome, answer) = match passage.during(handler).await? {
+        Ok((outcome, answer)) => (outcome, Ok(answer)),
+        Err(status) => (Outcome::Status(status.clone()), Err(status)),
+    };
+    match until(deadline, policy, passage.leave(outcome)).await {
+        Ok(Some(status)) => Err(status),
+        // An interceptor that is not done by the deadline is dropped.
+        Ok(None) | Err(_) => answer,
+    }
+}

@@ -1,0 +1,148 @@
+//! The health of a server and its services, asked and watched over real sockets.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use std::time::Duration;
+
+use iip_rpc::interceptor::{Next, Reply, ServerCall, ServerInterceptor};
+use iip_rpc::{
+    Client, Code, Concurrency, Health, HealthClient, HealthState, Server, ServerBuilder, Status,
+    service,
+};
+use tokio::sync::mpsc;
+
+use common::calls::{serve, serve_with};
+use common::within;
+
+#[service]
+trait Shop {
+    async fn stuck(&self) -> Result<(), Status>;
+}
+
+struct Corner(mpsc::UnboundedSender<()>);
+
+impl Shop for Corner {
+    async fn stuck(&self) -> Result<(), Status> {
+        let _ = self.0.send(());
+        std::future::pending().await
+    }
+}
+
+fn corner() -> (ShopServer<Corner>, mpsc::UnboundedReceiver<()>) {
+    let (running, runs) = mpsc::unbounded_channel();
+    (ShopServer::new(Corner(running)), runs)
+}
+
+async fn serve_health(server: ServerBuilder, health: &Health) -> (Server, HealthClient) {
+    let (server, client) = serve_with(corner().0, server.health(health), Client::builder()).await;
+    (server, HealthClient::new(client))
+}
+
+#[tokio::test]
+async fn a_server_and_its_services_are_serving_until_something_else_is_said() {
+    let health = Health::new();
+    let (_server, asked) = serve_health(Server::builder(), &health).await;
+    assert_eq!(asked.check("").await.unwrap(), HealthState::Serving);
+    assert_eq!(asked.check("Shop").await.unwrap(), HealthState::Serving);
+    health.set("Shop", HealthState::NotServing);
+    assert_eq!(asked.check("").await.unwrap(), HealthState::Serving);
+    assert_eq!(asked.check("Shop").await.unwrap(), HealthState::NotServing);
+    let unknown = asked.check("Store").await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert!(unknown.message().contains("\"Store\""), "{unknown}");
+}
+
+#[tokio::test]
+async fn what_was_set_before_the_server_started_holds() {
+    let health = Health::new();
+    health.set("Shop", HealthState::NotServing);
+    let (_server, asked) = serve_health(Server::builder(), &health).await;
+    assert_eq!(asked.check("Shop").await.unwrap(), HealthState::NotServing);
+}
+
+#[tokio::test]
+async fn who_watches_a_service_is_told_every_change() {
+    let health = Health::new();
+    let (_server, asked) = serve_health(Server::builder(), &health).await;
+    let mut shop = asked.watch("Shop").await.unwrap();
+    let mut later = asked.watch("Later").await.unwrap();
+    assert_eq!(shop.next().await, Some(Ok(HealthState::Serving)));
+    assert_eq!(later.next().await, Some(Ok(HealthState::Unknown)));
+    // What concerns others, or changes nothing, is not told.
+    health.set("", HealthState::NotServing);
+    health.set("Shop", HealthState::Serving);
+    health.set("Shop", HealthState::NotServing);
+    let told = within("the change", shop.next()).await;
+    assert_eq!(told, Some(Ok(HealthState::NotServing)));
+    health.set("Later", HealthState::Serving);
+    let told = within("the change", later.next()).await;
+    assert_eq!(told, Some(Ok(HealthState::Serving)));
+}
+
+#[tokio::test]
+async fn a_server_that_shuts_down_is_not_serving_first_and_does_not_wait_for_who_watches() {
+    let health = Health::new();
+    let (server, asked) = serve_health(Server::builder(), &health).await;
+    let mut shop = asked.watch("Shop").await.unwrap();
+    assert_eq!(shop.next().await, Some(Ok(HealthState::Serving)));
+    let shutdown = tokio::spawn(async move { server.shutdown(Duration::from_secs(3600)).await });
+    let told = within("the change", shop.next()).await;
+    assert_eq!(told, Some(Ok(HealthState::NotServing)));
+    assert_eq!(within("the end", shop.next()).await, None);
+    within("the shutdown", shutdown).await.unwrap();
+    health.set("Shop", HealthState::Serving);
+    assert_eq!(health.state("Shop"), Some(HealthState::NotServing));
+}
+
+/// Lets in nobody.
+struct Closed;
+
+impl ServerInterceptor for Closed {
+    async fn intercept(&self, _: ServerCall, _: Next<ServerCall>) -> Result<Reply, Status> {
+        Err(Status::permission_denied("closed"))
+    }
+}
+
+#[tokio::test]
+async fn limits_and_interceptors_do_not_concern_health() {
+    let health = Health::new();
+    let (service, mut runs) = corner();
+    let server = Server::builder()
+        .health(&health)
+        .max_concurrency(Concurrency::AtMost(1));
+    let (_server, client) = serve_with(service, server, Client::builder()).await;
+    let shop = ShopClient::new(client.clone());
+    let stuck = tokio::spawn(async move { shop.stuck().await });
+    within("the call", runs.recv()).await.unwrap();
+    let asked = HealthClient::new(client);
+    assert_eq!(asked.check("").await.unwrap(), HealthState::Serving);
+    assert_eq!(asked.check("Shop").await.unwrap(), HealthState::Serving);
+    stuck.abort();
+
+    let closed = Server::builder().interceptor(Closed);
+    let (_server, asked) = serve_health(closed, &Health::new()).await;
+    assert_eq!(asked.check("").await.unwrap(), HealthState::Serving);
+}
+
+#[tokio::test]
+async fn a_server_that_tells_nothing_of_its_health_says_so() {
+    let (_server, client) = serve(corner().0).await;
+    let status = HealthClient::new(client).check("").await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn plain_json_is_answered_with_plain_json() {
+    let (_server, client) = serve_with(
+        corner().0,
+        Server::builder().health(&Health::new()),
+        Client::builder(),
+    )
+    .await;
+    let call = client
+        .raw()
+        .request("/sys/health/check", r#"{"service":"Shop"}"#);
+    assert_eq!(call.await.unwrap(), r#""SERVING""#);
+}

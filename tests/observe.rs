@@ -1,0 +1,375 @@
+//! What operators see of calls: figures and spans, from both sides of real calls.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use iip_rpc::observe::{Measured, MetricsFacade, Recorder, Side, TraceContext, Traced};
+use iip_rpc::{
+    CallOptions, Client, Code, MethodDescriptor, Server, Status, Stream, Streaming, service,
+};
+use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Unit};
+use tokio::sync::Notify;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Subscriber};
+
+use common::calls::{current, serve_with};
+use common::within;
+
+#[service]
+trait Shop {
+    async fn buy(&self, article: &str) -> Result<(), Status>;
+    async fn stuck(&self) -> Result<(), Status>;
+    async fn list(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
+    /// Calls `buy` of the shop behind it.
+    async fn order(&self) -> Result<Option<String>, Status>;
+}
+
+#[derive(Default)]
+struct Corner {
+    stuck: Arc<Notify>,
+    supplier: Option<ShopClient>,
+}
+
+impl Shop for Corner {
+    async fn buy(&self, article: &str) -> Result<(), Status> {
+        tracing::info!(target: "shop", "sells");
+        match article {
+            "bread" => Err(Status::not_found("sold out")),
+            _ => Ok(()),
+        }
+    }
+
+    async fn stuck(&self) -> Result<(), Status> {
+        self.stuck.notify_one();
+        std::future::pending().await
+    }
+
+    async fn list(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
+        let (sender, stream) = Streaming::channel(1);
+        sender.fail(Status::data_loss("gone")).await;
+        Ok(stream)
+    }
+
+    async fn order(&self) -> Result<Option<String>, Status> {
+        if let Some(supplier) = &self.supplier {
+            supplier.buy("flour").await?;
+        }
+        let context = current()?.extension::<TraceContext>();
+        Ok(context.map(|context| format!("{:032x}", context.trace_id())))
+    }
+}
+
+#[derive(Clone, Default)]
+struct Figures(Arc<Mutex<Vec<String>>>, Arc<Notify>);
+
+impl Recorder for Figures {
+    fn call_started(&self, side: Side, method: &'static MethodDescriptor) {
+        self.0
+            .lock()
+            .unwrap()
+            .push(format!("{side} {method} begins"));
+    }
+
+    fn call_ended(
+        &self,
+        side: Side,
+        method: &'static MethodDescriptor,
+        code: Code,
+        took: Duration,
+    ) {
+        assert!(took < common::GUARD);
+        self.0
+            .lock()
+            .unwrap()
+            .push(format!("{side} {method} {}", code.name()));
+        self.1.notify_one();
+    }
+}
+
+#[tokio::test]
+async fn a_recorder_is_told_of_every_call_also_of_those_given_up() {
+    let (at_server, at_client) = (Figures::default(), Figures::default());
+    let corner = Corner::default();
+    let runs = Arc::clone(&corner.stuck);
+    let (_server, client) = serve_with(
+        ShopServer::new(corner),
+        Server::builder().interceptor(Measured::new(at_server.clone())),
+        Client::builder().interceptor(Measured::new(at_client.clone())),
+    )
+    .await;
+    let shop = ShopClient::new(client);
+    shop.buy("cake").await.unwrap();
+    shop.buy("bread").await.unwrap_err();
+    let mut list = shop.list().await.unwrap();
+    assert_eq!(
+        list.next().await.unwrap().unwrap_err().code(),
+        Code::DataLoss
+    );
+    let expected = |side: &str, end: &str| {
+        let calls = [
+            ("buy", "OK"),
+            ("buy", "NOT_FOUND"),
+            ("list", "DATA_LOSS"),
+            ("stuck", end),
+        ];
+        let lines = calls.map(|(method, code)| {
+            let call = format!("{side} Shop.{method}");
+            [format!("{call} begins"), format!("{call} {code}")]
+        });
+        lines.concat()
+    };
+    let stuck = tokio::spawn({
+        let shop = shop.clone();
+        async move { shop.stuck().await }
+    });
+    within("the call", runs.notified()).await;
+    stuck.abort();
+    let ended = || at_server.0.lock().unwrap().len() == 8;
+    within("the end of the call", async {
+        while !ended() {
+            at_server.1.notified().await;
+        }
+    })
+    .await;
+    assert_eq!(
+        *at_client.0.lock().unwrap(),
+        expected("client", "CANCELLED")
+    );
+    assert_eq!(
+        *at_server.0.lock().unwrap(),
+        expected("server", "CANCELLED")
+    );
+}
+
+/// What was said to the facade: name and labels, and the number or how often.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<BTreeMap<String, f64>>>);
+
+struct Place(Sink, String);
+
+impl Sink {
+    fn place(&self, key: &Key) -> Arc<Place> {
+        let labels: Vec<_> = key
+            .labels()
+            .map(|label| format!("{}={}", label.key(), label.value()))
+            .collect();
+        Arc::new(Place(
+            self.clone(),
+            format!("{} {}", key.name(), labels.join(" ")),
+        ))
+    }
+}
+
+impl Place {
+    fn add(&self, value: f64) {
+        *self.0.0.lock().unwrap().entry(self.1.clone()).or_default() += value;
+    }
+}
+
+impl CounterFn for Place {
+    fn increment(&self, value: u64) {
+        self.add(value as f64);
+    }
+    fn absolute(&self, _: u64) {
+        unreachable!("not used");
+    }
+}
+
+impl GaugeFn for Place {
+    fn increment(&self, value: f64) {
+        self.add(value);
+    }
+    fn decrement(&self, value: f64) {
+        self.add(-value);
+    }
+    fn set(&self, _: f64) {
+        unreachable!("not used");
+    }
+}
+
+impl HistogramFn for Place {
+    fn record(&self, seconds: f64) {
+        assert!((0.0..20.0).contains(&seconds));
+        self.add(1.0);
+    }
+}
+
+impl metrics::Recorder for Sink {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: metrics::SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: metrics::SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: metrics::SharedString) {}
+    fn register_counter(&self, key: &Key, _: &metrics::Metadata<'_>) -> Counter {
+        Counter::from_arc(self.place(key))
+    }
+    fn register_gauge(&self, key: &Key, _: &metrics::Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.place(key))
+    }
+    fn register_histogram(&self, key: &Key, _: &metrics::Metadata<'_>) -> Histogram {
+        Histogram::from_arc(self.place(key))
+    }
+}
+
+#[tokio::test]
+async fn the_facade_gets_the_names_of_opentelemetry() {
+    let sink = Sink::default();
+    // Of this thread, which runs both sides.
+    let _guard = metrics::set_default_local_recorder(&sink);
+    let (_server, client) = serve_with(
+        ShopServer::new(Corner::default()),
+        Server::builder().interceptor(Measured::new(MetricsFacade::new())),
+        Client::builder().interceptor(Measured::new(MetricsFacade::new())),
+    )
+    .await;
+    let shop = ShopClient::new(client);
+    shop.buy("cake").await.unwrap();
+    shop.buy("cake").await.unwrap();
+    shop.buy("bread").await.unwrap_err();
+    let labels = "rpc.system.name=iip rpc.method=Shop/buy";
+    let expected: BTreeMap<_, _> = ["client", "server"]
+        .into_iter()
+        .flat_map(|side| {
+            let coded = |name: &str, code: &str, count| {
+                let key = format!("rpc.{side}.{name} {labels} rpc.response.status_code={code}");
+                (key, count)
+            };
+            [
+                coded("calls", "OK", 2.0),
+                coded("calls", "NOT_FOUND", 1.0),
+                coded("call.duration", "OK", 2.0),
+                coded("call.duration", "NOT_FOUND", 1.0),
+                (format!("rpc.{side}.active_calls {labels}"), 0.0),
+            ]
+        })
+        .collect();
+    assert_eq!(*sink.0.lock().unwrap(), expected);
+}
+
+/// Every span with its fields, and every event of the target "shop" with the span it is in.
+#[derive(Clone, Default)]
+struct Trace(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    spans: Vec<BTreeMap<String, String>>,
+    entered: Vec<usize>,
+    events: Vec<Option<usize>>,
+}
+
+struct Into<'a>(&'a mut BTreeMap<String, String>);
+
+impl Visit for Into<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}"));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.to_owned());
+    }
+}
+
+fn index(id: &Id) -> usize {
+    usize::try_from(id.into_u64()).unwrap() - 1
+}
+
+impl Subscriber for Trace {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("iip::") || metadata.target() == "shop"
+    }
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut fields = BTreeMap::new();
+        span.record(&mut Into(&mut fields));
+        fields.insert("target".into(), span.metadata().target().into());
+        let mut kept = self.0.lock().unwrap();
+        kept.spans.push(fields);
+        Id::from_u64(kept.spans.len() as u64)
+    }
+    fn record(&self, id: &Id, values: &Record<'_>) {
+        values.record(&mut Into(&mut self.0.lock().unwrap().spans[index(id)]));
+    }
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, event: &Event<'_>) {
+        if event.metadata().target() == "shop" {
+            let mut kept = self.0.lock().unwrap();
+            let span = kept.entered.last().copied();
+            kept.events.push(span);
+        }
+    }
+    fn enter(&self, id: &Id) {
+        self.0.lock().unwrap().entered.push(index(id));
+    }
+    fn exit(&self, id: &Id) {
+        let mut kept = self.0.lock().unwrap();
+        let place = kept.entered.iter().rposition(|&span| span == index(id));
+        kept.entered.remove(place.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn the_spans_of_a_call_and_of_those_inside_its_handler_are_one_trace() {
+    let trace = Trace::default();
+    // Of this thread, which runs all sides.
+    let _guard = tracing::subscriber::set_default(trace.clone());
+    let traced = |corner| {
+        serve_with(
+            ShopServer::new(corner),
+            Server::builder().interceptor(Traced::new()),
+            Client::builder().interceptor(Traced::new()),
+        )
+    };
+    let (_supplier, client) = traced(Corner::default()).await;
+    let corner = Corner {
+        supplier: Some(ShopClient::new(client)),
+        ..Corner::default()
+    };
+    let (_server, client) = traced(corner).await;
+    let shop = ShopClient::new(client);
+
+    let id = shop.order().await.unwrap().unwrap();
+    shop.buy("bread").await.unwrap_err();
+    let outer = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    let options = CallOptions::new().metadata("traceparent", outer).unwrap();
+    let given = shop.with_options(options).order().await.unwrap().unwrap();
+    assert_eq!(given, "4bf92f3577b34da6a3ce929d0e0e4736");
+
+    let kept = trace.0.lock().unwrap();
+    let what: Vec<_> = kept.spans[..6]
+        .iter()
+        .map(|span| {
+            let field = |name: &str| span.get(name).map_or("", String::as_str);
+            assert_eq!(field("rpc.system.name"), "iip");
+            assert_eq!(field("otel.name"), field("rpc.method"));
+            assert_eq!(field("target"), format!("iip::{}", field("otel.kind")));
+            [
+                field("otel.kind"),
+                field("rpc.method"),
+                field("rpc.response.status_code"),
+                field("otel.status_code"),
+            ]
+        })
+        .collect();
+    assert_eq!(
+        what,
+        [
+            ["client", "Shop/order", "OK", ""],
+            ["server", "Shop/order", "OK", ""],
+            ["client", "Shop/buy", "OK", ""],
+            ["server", "Shop/buy", "OK", ""],
+            ["client", "Shop/buy", "NOT_FOUND", "ERROR"],
+            // What a caller asks for in vain is no fault of the server.
+            ["server", "Shop/buy", "NOT_FOUND", ""],
+        ]
+    );
+    assert!(kept.spans[..4].iter().all(|span| span["trace_id"] == id));
+    assert!(kept.spans[4..6].iter().all(|span| span["trace_id"] != id));
+    assert!(kept.spans[6..].iter().all(|span| span["trace_id"] == given));
+    let ids: std::collections::BTreeSet<_> =
+        kept.spans.iter().map(|span| &span["span_id"]).collect();
+    assert_eq!(ids.len(), kept.spans.len(), "every span has its own id");
+    // What handlers log is in the span of their call.
+    assert_eq!(kept.events, [Some(3), Some(5), Some(9)]);
+}
