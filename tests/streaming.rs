@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use iip_rpc::codec::CodecId;
 use iip_rpc::{
-    CallContext, CallOptions, Client, Code, Execution, Limits, MethodError, ReplyMetadata, Server,
-    Status, Stream, Streaming, service,
+    CallContext, CallOptions, Client, Code, Execution, Limits, MethodError, MethodPolicy,
+    ReplyMetadata, Server, Status, Stream, Streaming, service,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -552,6 +552,24 @@ async fn a_timeout_that_is_set_holds_for_the_whole_stream() {
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(status.execution(), Execution::MayHaveExecuted);
     within("the handler's end", fixture.ended.notified()).await;
+}
+
+#[tokio::test]
+async fn a_timeout_of_the_client_s_policy_holds_for_the_whole_stream_too() {
+    let policy = MethodPolicy::new().timeout(Duration::from_millis(80));
+    let client = Client::builder().method_policy("/feed/forever", policy);
+    let station = Station::default();
+    let ended = Arc::clone(&station.ended);
+    let (_server, client) = serve_with(FeedServer::new(station), Server::builder(), client).await;
+    let mut stream = FeedClient::new(client).forever().await.unwrap();
+    let status = loop {
+        match within("the next", stream.next()).await.unwrap() {
+            Ok(_) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    within("the handler's end", ended.notified()).await;
 }
 
 #[tokio::test]

@@ -319,7 +319,8 @@ impl Times {
         ctx: Option<&CallContext>,
     ) -> Self {
         let (start, _) = client.times(method, ctx);
-        let own = client.options.timeout.or_else(|| method.default_timeout());
+        let policies = &client.settings.policies;
+        let own = client.options.timeout.or_else(|| policies.timeout(method));
         let own = own.map(|own| after(start.started, own));
         let given = ctx.and_then(CallContext::deadline);
         let inherited = CallContext::current_deadline();
