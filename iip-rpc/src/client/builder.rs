@@ -96,7 +96,7 @@ impl ClientBuilder {
     }
 
     /// Lets `interceptor` see every typed call. Default: none. The first one added is the outermost. See
-    /// [`interceptor`](crate::interceptor); for some calls only there is
+    /// [`interceptor`](mod@crate::interceptor); for some calls only there is
     /// [`Client::with_interceptor`].
     pub fn interceptor(mut self, interceptor: impl ClientInterceptor) -> Self {
         self.interceptors.push(interceptor::at_client(interceptor));
