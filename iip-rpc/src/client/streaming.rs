@@ -145,23 +145,8 @@ impl Client {
                 .intercepted_client_stream(interceptors, method, ctx, args, messages)
                 .await;
         }
-        self.settings.budget.deposit();
-        let mut times = Times::new(self, method, ctx);
-        let begun = self
-            .begin(
-                method,
-                ctx,
-                &mut Some(args),
-                &mut times,
-                &mut Attempts::default(),
-            )
-            .await?;
-        let Begun {
-            mut call,
-            send,
-            codec,
-        } = begun;
-        let mut pump = Some(Pump::new(send, codec, self.settings.limits.message_bytes()));
+        let (mut call, pump, times) = self.begin_upload(method, ctx, args).await?;
+        let mut pump = Some(pump);
         let mut is_accepted = false;
         let answer = poll_fn(|cx| {
             if let Some(sending) = &mut pump
@@ -224,23 +209,7 @@ impl Client {
                 .intercepted_bidi_stream(interceptors, method, ctx, args, messages)
                 .await;
         }
-        self.settings.budget.deposit();
-        let mut times = Times::new(self, method, ctx);
-        let begun = self
-            .begin(
-                method,
-                ctx,
-                &mut Some(args),
-                &mut times,
-                &mut Attempts::default(),
-            )
-            .await?;
-        let Begun {
-            mut call,
-            send,
-            codec,
-        } = begun;
-        let pump = Pump::new(send, codec, self.settings.limits.message_bytes());
+        let (mut call, pump, times) = self.begin_upload(method, ctx, args).await?;
         let sending = Sending(Some(tokio::spawn(send_all(pump, messages))));
         match call.accepted().await {
             Ok(()) => {
@@ -249,6 +218,24 @@ impl Client {
             }
             Err(failure) => Err(failure.into_error()),
         }
+    }
+
+    /// Begins a call that sends messages. It is not made again: they are gone once they were sent.
+    async fn begin_upload<A: Arguments + Send>(
+        &self,
+        method: &'static MethodDescriptor,
+        ctx: Option<&CallContext>,
+        args: A,
+    ) -> Result<(StreamedCall, Pump<Status>, Times), Status> {
+        self.settings.budget.deposit();
+        let mut times = Times::new(self, method, ctx);
+        let (mut args, mut attempts) = (Some(args), Attempts::default());
+        let begun = self
+            .begin(method, ctx, &mut args, &mut times, &mut attempts)
+            .await?;
+        let limit = self.settings.limits.message_bytes();
+        let pump = Pump::new(begun.send, begun.codec, limit);
+        Ok((begun.call, pump, times))
     }
 
     /// Puts a call with streams on a connection.
