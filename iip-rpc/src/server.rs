@@ -1,13 +1,13 @@
 //! The typed server: from a message to the arguments, and from the result to an answer.
 //!
-//! One call from top to bottom is [`Unary::call`].
+//! One call from top to bottom is [`Unary::answer`].
 
+mod builder;
 mod intercept;
 mod streaming;
 
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -16,30 +16,23 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use iip_core::transport::MemoryConnector;
-use iip_core::{
-    Body, Handler, HandlerError, HandlerFuture, Intake, Limits, Refusal, Request, Response,
-    ServerConfig,
-};
+use iip_core::{Body, Handler, HandlerError, HandlerFuture, Intake, Refusal, Request, Response};
 use serde::Serialize;
 
+pub use self::builder::ServerBuilder;
 use self::streaming::StreamMethod;
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
-use crate::client::MAX_MESSAGE_BYTES;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
 use crate::context::{CallContext, now};
 use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
 use crate::health::Health;
-use crate::hello::announcement;
-use crate::interceptor::{
-    self, Layer, Layers, Outcome as CallOutcome, ServerCall, ServerInterceptor,
-};
+use crate::interceptor::{Layer, Layers, Outcome as CallOutcome, ServerCall};
 use crate::metadata::Metadata;
-use crate::method::{Concurrency, MethodDescriptor, OnCancel};
+use crate::method::{MethodDescriptor, OnCancel};
 use crate::overload::{self, Admission, Full, Gate};
 use crate::payload::ByValue;
-use crate::policy::{Deadline, Deadlines, MethodPolicy, ServerPolicy};
+use crate::policy::{Deadline, Deadlines, ServerPolicy};
 use crate::raw::RawBody;
 use crate::status::{Execution, MethodError, Status};
 
@@ -587,214 +580,6 @@ impl Handler for NoMethod {
     }
 }
 
-/// What a [`Server`] serves, and how. Made by [`Server::builder`].
-#[derive(Debug)]
-#[must_use]
-pub struct ServerBuilder {
-    core: ServerConfig,
-    limits: Limits,
-    policy: ServerPolicy,
-    admission: Admission,
-    services: Vec<Register>,
-    interceptors: Layers<ServerCall>,
-    health: Option<Health>,
-}
-
-/// Registers a service once the limits are known.
-struct Register(Box<dyn FnOnce(&mut Methods) + Send>);
-
-impl fmt::Debug for Register {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("service")
-    }
-}
-
-impl ServerBuilder {
-    /// Serves `service` beside those added before. A path that is taken makes [`bind`](Self::bind) fail.
-    pub fn service(mut self, service: impl Service + Send + 'static) -> Self {
-        self.services
-            .push(Register(Box::new(|methods| service.register(methods))));
-        self
-    }
-
-    /// Lets `interceptor` see the calls of all services, also of those added before it. Default: none. The first one added is
-    /// the outermost; for one service only there is [`Intercepted`](crate::interceptor::Intercepted). Handlers of
-    /// [`route`](Self::route) are not seen.
-    pub fn interceptor(mut self, interceptor: impl ServerInterceptor) -> Self {
-        self.interceptors.push(interceptor::at_server(interceptor));
-        self
-    }
-
-    /// Answers those who ask for the health of the server and its services, on `/sys/health/check` and `/sys/health/watch`.
-    /// Default: such calls are UNIMPLEMENTED. See [`Health`].
-    ///
-    /// Limits of calls that run (`max_concurrency`) and interceptors do not concern them: a server that is busy, or lets in only
-    /// some, is not ill. [`Server::shutdown`] begins with everything set to not serving.
-    pub fn health(mut self, health: &Health) -> Self {
-        self.health = Some(health.clone());
-        self
-    }
-
-    /// Serves `path` with a handler of raw bytes.
-    pub fn route(mut self, path: &str, handler: impl Handler) -> Self {
-        self.core = self.core.route(path, handler);
-        self
-    }
-
-    /// The largest message sent or received, in bytes. Default: 16 MiB. Beyond it that call fails, naming this option.
-    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
-        self.limits = self.limits.max_message_bytes(bytes);
-        self
-    }
-
-    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB.
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Connections at a time. Default: 10,000. Further ones are closed as they are accepted.
-    pub fn max_connections(mut self, connections: usize) -> Self {
-        self.core = self.core.max_connections(connections);
-        self
-    }
-
-    /// Connections at a time from one IP address. Default: as many as [`max_connections`](Self::max_connections).
-    pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
-        self.core = self.core.max_connections_per_peer(connections);
-        self
-    }
-
-    /// How long a connection lives, a tenth more or less, so that clients spread anew over servers that have come. Default: for
-    /// ever. Then its client makes another for further calls, and the calls under way get
-    /// [`max_connection_grace`](Self::max_connection_grace) to end.
-    pub fn max_connection_age(mut self, age: Duration) -> Self {
-        self.core = self.core.max_connection_age(age);
-        self
-    }
-
-    /// How long the calls on a connection that has reached its age may still take. Default: 30 s. Beyond: it is closed.
-    pub fn max_connection_grace(mut self, grace: Duration) -> Self {
-        self.core = self.core.max_connection_grace(grace);
-        self
-    }
-
-    /// Handlers at a time that had to wait, on all connections. Default: 65,536. Further calls are refused, not run.
-    pub fn max_running_calls(mut self, calls: usize) -> Self {
-        self.core = self.core.max_running_calls(calls);
-        self
-    }
-
-    /// Calls of all methods that run at a time, on all connections, or [`Concurrency::Auto`]: the server finds out how many
-    /// it can do. Default: no limit beside [`max_running_calls`](Self::max_running_calls) and those of the connections.
-    ///
-    /// Further calls are refused as RESOURCE_EXHAUSTED before their arguments are looked at, not executed, with a hint to
-    /// come again after 100 ms; clients do so by themselves, see [`RetryPolicy`](crate::RetryPolicy). Which calls are refused
-    /// first is a matter of their [`Priority`](crate::Priority). What the connection answers itself (`/sys/` paths), and
-    /// handlers of [`route`](Self::route), are not counted and never refused here.
-    pub fn max_concurrency(mut self, calls: Concurrency) -> Self {
-        self.admission.set_server(calls);
-        self
-    }
-
-    /// Calls of all methods of one service that run at a time; `service` is the name of its trait. Default: no limit.
-    /// Further calls are refused, as by [`max_concurrency`](Self::max_concurrency). A name that no service has makes
-    /// [`bind`](Self::bind) fail.
-    pub fn service_max_concurrency(mut self, service: &str, calls: Concurrency) -> Self {
-        self.admission.set_service(service, calls);
-        self
-    }
-
-    /// How calls of the method with this path are served, such as `/greeter/hello`, in place of what its attributes say. The
-    /// last one set for a path holds. A path that no method of a service has makes [`bind`](Self::bind) fail.
-    pub fn method_policy(mut self, path: &str, policy: MethodPolicy) -> Self {
-        self.admission.set_method(path, policy);
-        self
-    }
-
-    /// How much time calls have, whatever their callers say. Default: what the callers say.
-    pub fn policy(mut self, policy: ServerPolicy) -> Self {
-        self.policy = policy;
-        self
-    }
-
-    /// Speaks TLS, and nothing else. Default: plain.
-    #[cfg(feature = "tls")]
-    pub fn tls(mut self, tls: iip_core::tls::ServerTls) -> Self {
-        self.core = self.core.tls(tls);
-        self
-    }
-
-    /// Listens on `host:port` or `unix:/path` and serves; port 0 lets the system choose, see [`Server::local_addr`].
-    ///
-    /// # Errors
-    ///
-    /// The address cannot be listened on, or the configuration cannot work: two methods with one path, for example.
-    ///
-    /// # Cancel safety
-    ///
-    /// When dropped before it is ready, nothing listens.
-    pub async fn bind(self, target: impl AsRef<str>) -> io::Result<Server> {
-        let health = self.health.clone();
-        let core = self.core()?.bind(target).await?;
-        Ok(Server { core, health })
-    }
-
-    /// Serves on a socket that listens already.
-    ///
-    /// # Errors
-    ///
-    /// The configuration cannot work.
-    pub fn listen_on(self, listener: tokio::net::TcpListener) -> io::Result<Server> {
-        let health = self.health.clone();
-        let core = self.core()?.listen_on(listener)?;
-        Ok(Server { core, health })
-    }
-
-    /// Serves in memory, for tests; see [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with).
-    ///
-    /// # Errors
-    ///
-    /// The configuration cannot work.
-    pub fn in_memory(self) -> io::Result<(Server, MemoryConnector)> {
-        let health = self.health.clone();
-        let (core, connector) = self.core()?.in_memory()?;
-        Ok((Server { core, health }, connector))
-    }
-
-    fn core(self) -> io::Result<ServerConfig> {
-        let limits = DecodeLimits::new().max_message_bytes(self.limits.message_bytes());
-        let mut methods = Methods {
-            handlers: Vec::new(),
-            limits,
-            policy: self.policy,
-            admission: self.admission,
-            interceptors: self.interceptors,
-            services: Vec::new(),
-        };
-        for Register(register) in self.services {
-            register(&mut methods);
-        }
-        if let Some(health) = &self.health {
-            health.serves(&methods.services);
-            methods.interceptors = Layers::default();
-            health.register(&mut methods);
-        }
-        if let Some(problem) = methods.admission.problem() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
-        }
-        let core = self
-            .core
-            .limits(self.limits)
-            .announce(announcement())
-            .fallback(NoMethod);
-        let handlers = methods.handlers.into_iter();
-        Ok(handlers.fold(core, |core, (path, handler)| {
-            core.route_shared(path, handler)
-        }))
-    }
-}
-
 /// A server that is running. Dropping it leaves it running; [`shutdown`](Self::shutdown) ends it.
 #[derive(Debug)]
 pub struct Server {
@@ -805,15 +590,7 @@ pub struct Server {
 impl Server {
     /// Begins the description of a server.
     pub fn builder() -> ServerBuilder {
-        ServerBuilder {
-            core: iip_core::Server::builder(),
-            limits: Limits::default().max_message_bytes(MAX_MESSAGE_BYTES),
-            policy: ServerPolicy::new(),
-            admission: Admission::default(),
-            services: Vec::new(),
-            interceptors: Layers::default(),
-            health: None,
-        }
+        ServerBuilder::new()
     }
 
     /// The address it listens on, with the port that the system chose; `None` on Unix sockets and in memory.
@@ -828,8 +605,9 @@ impl Server {
         self.core.target()
     }
 
-    /// Ends the server: its [`Health`] is not serving, no new connections and calls, `limit` for the running calls to end, then by force. Always
-    /// returns, at the latest about a second after `limit`.
+    /// Ends the server: its [`Health`] is not serving, no new connections and calls, `limit` for the running calls to end, then
+    /// by force. Always returns, at the latest about a second after `limit`; handlers with [`OnCancel::RunToEnd`] and
+    /// [`OnCancel::Token`] may run on then.
     ///
     /// Calls that arrive meanwhile are refused as UNAVAILABLE, not executed.
     ///
