@@ -18,7 +18,6 @@ use iip_core::{Call, CallTimes, Connection};
 use serde::de::DeserializeOwned;
 
 pub use self::builder::ClientBuilder;
-pub(crate) use self::builder::MAX_MESSAGE_BYTES;
 use self::builder::Settings;
 use self::failure::{bad_reply, call_status, not_sent, phases};
 pub use self::options::{CallOptions, ReplyMetadata};

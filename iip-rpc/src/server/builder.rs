@@ -8,11 +8,11 @@ use iip_core::transport::MemoryConnector;
 use iip_core::{Handler, Limits, ServerConfig};
 
 use super::{Methods, NoMethod, Server, Service};
-use crate::client::MAX_MESSAGE_BYTES;
 use crate::codec::DecodeLimits;
 use crate::health::Health;
 use crate::hello::announcement;
 use crate::interceptor::{self, Layers, ServerCall, ServerInterceptor};
+use crate::limits::TypedLimits;
 use crate::method::Concurrency;
 use crate::overload::Admission;
 use crate::policy::{MethodPolicy, ServerPolicy};
@@ -22,7 +22,7 @@ use crate::policy::{MethodPolicy, ServerPolicy};
 #[must_use]
 pub struct ServerBuilder {
     core: ServerConfig,
-    limits: Limits,
+    limits: TypedLimits,
     policy: ServerPolicy,
     admission: Admission,
     services: Vec<Register>,
@@ -43,7 +43,7 @@ impl ServerBuilder {
     pub(super) fn new() -> Self {
         Self {
             core: iip_core::Server::builder(),
-            limits: Limits::default().max_message_bytes(MAX_MESSAGE_BYTES),
+            limits: TypedLimits::default(),
             policy: ServerPolicy::new(),
             admission: Admission::default(),
             services: Vec::new(),
@@ -89,9 +89,10 @@ impl ServerBuilder {
         self
     }
 
-    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB.
+    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB. Limits that say nothing of
+    /// [`max_message_bytes`](Limits::max_message_bytes) leave that as it is.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.limits = self.limits.with(limits);
         self
     }
 
@@ -205,7 +206,7 @@ impl ServerBuilder {
     }
 
     fn core(self) -> io::Result<ServerConfig> {
-        let limits = DecodeLimits::new().max_message_bytes(self.limits.message_bytes());
+        let limits = DecodeLimits::new().max_message_bytes(self.limits.get().message_bytes());
         let mut methods = Methods {
             handlers: Vec::new(),
             limits,
@@ -227,7 +228,7 @@ impl ServerBuilder {
         }
         let core = self
             .core
-            .limits(self.limits)
+            .limits(self.limits.get())
             .announce(announcement())
             .fallback(NoMethod);
         let handlers = methods.handlers.into_iter();
