@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 
-use super::failure::{call_status, not_sent};
+use super::failure::{bad_answer, call_status, not_sent};
 use super::{Client, Failure};
 use crate::arguments::Arguments;
 use crate::codec::{CodecId, decode_value};
@@ -163,13 +163,15 @@ impl Client {
                         is_accepted = true;
                         call.has_until(times.whole);
                     }
-                    Next::Message(_) => return Poll::Ready(Err(unexpected().into())),
+                    Next::Message(_) => {
+                        return Poll::Ready(Err(call.bad_answer(unexpected()).into()));
+                    }
                     Next::Answer(answer) => return Poll::Ready(answer),
                 }
             }
         });
         let failure = match answer.await {
-            Ok(answer) => match self.decode(answer, call.started) {
+            Ok(answer) => match self.decode(method, answer, call.started) {
                 Ok(value) => return Ok(value),
                 Err(failure) => failure,
             },
@@ -335,7 +337,7 @@ impl StreamedCall {
     fn poll_next<E: MethodError>(&mut self, cx: &mut Context<'_>) -> Poll<Next<E>> {
         let next = match ready!(self.records.poll_next(cx)) {
             Some(Ok(message)) => Next::Message(message),
-            Some(Err(error)) => Next::Answer(Err(record_status(error).into())),
+            Some(Err(error)) => Next::Answer(Err(self.bad_answer(record_status(error)).into())),
             None => Next::Answer(self.answer()),
         };
         Poll::Ready(next)
@@ -351,21 +353,30 @@ impl StreamedCall {
 
     /// Waits for the record that accepts the call.
     async fn accepted<E: MethodError>(&mut self) -> Result<(), Failure<E>> {
-        let started = self.started;
         match poll_fn(|cx| self.poll_next(cx)).await {
             Next::Message(head) => {
-                let (head, _) = ReplyHead::read(head).map_err(|error| error.reply_status())?;
+                let (head, _) =
+                    ReplyHead::read(head).map_err(|error| self.bad_answer(error.reply_status()))?;
                 if let Some(place) = &self.client.options.reply_metadata {
                     place.set(head.metadata);
                 }
                 Ok(())
             }
-            Next::Answer(Ok(answer)) => match self.client.decode::<(), E>(answer, started) {
-                Ok(()) => Err(unexpected().into()),
+            Next::Answer(Ok(answer)) => match self.decode::<E>(answer) {
+                Ok(()) => Err(self.bad_answer(unexpected()).into()),
                 Err(failure) => Err(failure),
             },
             Next::Answer(Err(failure)) => Err(failure),
         }
+    }
+
+    /// Reads the answer behind the stream.
+    fn decode<E: MethodError>(&self, answer: Bytes) -> Result<(), Failure<E>> {
+        self.client.decode(self.method, answer, self.started)
+    }
+
+    fn bad_answer(&self, status: Status) -> Status {
+        bad_answer(self.method, self.started, None, status)
     }
 
     /// The call was accepted: from now on the limit of the whole call holds, if it has one.
@@ -475,10 +486,10 @@ impl<T: DeserializeOwned + 'static, E: MethodError> Stream for Responses<T, E> {
                 let limits = &call.client.settings.limits;
                 match decode_value(call.codec, &message, limits) {
                     Ok(message) => return Poll::Ready(Some(Ok(message))),
-                    Err(error) => Some(Err(error.reply_status().into())),
+                    Err(error) => Some(Err(call.bad_answer(error.reply_status()).into())),
                 }
             }
-            Next::Answer(Ok(answer)) => match call.client.decode::<(), E>(answer, call.started) {
+            Next::Answer(Ok(answer)) => match call.decode::<E>(answer) {
                 Ok(()) => None,
                 Err(failure) => Some(Err(failure.into_error())),
             },
