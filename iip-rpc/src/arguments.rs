@@ -349,8 +349,53 @@ where
             reading.0.set(None);
             by_name()
         }
-        result => result.map_err(|error| reading.name(names, error)),
+        result => result.map_err(|error| {
+            let error = guessed(error, name(names, 0), body);
+            reading.name(names, error)
+        }),
     }
+}
+
+/// An object that could not be read as the bare value of the argument `name` may have been meant as names: says what made it
+/// the one and not the other.
+#[cold]
+fn guessed(error: DecodeError, name: &str, body: &[u8]) -> DecodeError {
+    let DecodeErrorKind::Value(text) = error.kind() else {
+        return error;
+    };
+    let Some(other) = other_key(name, body) else {
+        return error;
+    };
+    let shown: String = other.chars().take(64).collect();
+    DecodeError::custom(format_args!(
+        "{text} (the object was taken for `{name}` itself, as its key {shown:?} is not the name of the argument)"
+    ))
+}
+
+/// The first key of the object `body` that is not `name`.
+fn other_key(name: &str, body: &[u8]) -> Option<String> {
+    struct Other<'a>(&'a str);
+
+    impl<'de> Visitor<'de> for Other<'_> {
+        type Value = Option<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut other = None;
+            while let Some((key, _)) = map.next_entry::<String, IgnoredAny>()? {
+                if other.is_none() && key != self.0 {
+                    other = Some(key);
+                }
+            }
+            Ok(other)
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_slice(body);
+    json.deserialize_map(Other(name)).ok().flatten()
 }
 
 /// Whether `body` is an object whose only key, once or several times, is `name`.
@@ -692,6 +737,37 @@ mod tests {
         for (text, expected) in table {
             let error = json::<(String,)>(ONE, text).unwrap_err();
             assert!(error.starts_with(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_object_that_was_taken_for_the_only_argument_is_refused_with_the_reason() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Person {
+            age: u8,
+        }
+        let table = [
+            (r#"{"nmae":{"age":3}}"#, "nmae"),
+            (r#"{"name":{"age":3},"agr":4}"#, "agr"),
+            (r#"{"agr":4}"#, "agr"),
+        ];
+        for (text, key) in table {
+            let error = json::<(Person,)>(ONE, text).unwrap_err();
+            assert!(
+                error.starts_with("argument `name`: missing field `age`"),
+                "{text}: {error}"
+            );
+            assert!(
+                error.ends_with(&format!(
+                    "(the object was taken for `name` itself, as its key {key:?} is not the name of the argument)"
+                )),
+                "{text}: {error}"
+            );
+        }
+        // Nothing was guessed.
+        for text in ["{}", "[]", r#"{"agr":"#] {
+            let error = json::<(Person,)>(ONE, text).unwrap_err();
+            assert!(!error.contains("taken for"), "{text}: {error}");
         }
     }
 
