@@ -168,10 +168,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     return Poll::Pending;
                 }
                 Err(error) => {
-                    return Poll::Ready(match (error, self.write_error.take()) {
+                    let error = match (error, self.write_error.take()) {
                         (ConnectionError::Ended, _) => ConnectionError::Ended,
                         (_, Some(error)) => error,
                         (error, None) => error,
+                    };
+                    let left = is_silent(&error) && self.shared.lock().leaving;
+                    return Poll::Ready(if left {
+                        ConnectionError::WentAway
+                    } else {
+                        error
                     });
                 }
             }
@@ -534,6 +540,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
                 error,
                 ConnectionError::ClosedLocally
                     | ConnectionError::ClosedByPeer
+                    | ConnectionError::WentAway
                     | ConnectionError::Ended
             ) {
                 return Poll::Ready(());
@@ -581,6 +588,14 @@ fn settle(state: &mut State, bytes: usize, now: Instant) {
     if !state.room.is_empty() {
         state.wake_for_room();
     }
+}
+
+/// Is this how the end of a peer looks that does not say why?
+fn is_silent(error: &ConnectionError) -> bool {
+    matches!(
+        error,
+        ConnectionError::ClosedByPeer | ConnectionError::Truncated | ConnectionError::Io(_)
+    )
 }
 
 /// Is it worth to let others run before writing? With one call in flight there is nobody else.
