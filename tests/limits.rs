@@ -364,6 +364,7 @@ async fn a_connection_over_the_limit_is_refused_unsent() {
         (status.code(), status.execution()),
         (Code::Unavailable, Execution::NotSent)
     );
+    assert!(status.message().contains("max_connections"), "{status}");
     assert_eq!(fixture.store.put("x".into()).await, Ok(1));
 }
 
