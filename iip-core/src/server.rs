@@ -554,3 +554,21 @@ impl Drop for Accepting {
         self.0.changed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ConnectionError;
+
+    #[tokio::test]
+    async fn a_connection_that_is_forced_to_end_before_it_could_drain_says_goodbye_if_nothing_runs()
+    {
+        let (server, connector) = Server::builder().in_memory().expect("a server");
+        let client = crate::ClientConfig::new().connect_with(connector).await;
+        let client = client.expect("a client");
+        let connection = client.ready_connection().expect("a connection");
+        server.inner.close_all(Closing::Force);
+        assert!(matches!(connection.closed().await, ConnectionError::Ended));
+        server.shutdown(Duration::ZERO).await;
+    }
+}

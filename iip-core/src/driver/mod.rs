@@ -241,6 +241,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let state = &mut *guard;
         // A peer that never stops sending must not keep it from ending.
         if state.closing == Some(Closing::Force) {
+            if self.dispatcher.is_some() && !self.saying_goodbye && state.proto.open_calls() == 0 {
+                // Nothing is unanswered: force is for those who were not asked in time.
+                self.saying_goodbye = true;
+                state.proto.close();
+            }
             return Err(ConnectionError::ClosedLocally);
         }
         if self.written > 0 {
