@@ -262,6 +262,9 @@ pub enum CallErrorKind {
         "the server knows no calls with streams, or was not asked (option hello of the client)"
     )]
     NoStreams,
+    /// The caller dropped what it sends its stream by, before the end of the stream.
+    #[error("the stream to send was dropped before it was finished (SendStream::finish)")]
+    Unfinished,
     /// An option of the client cannot work.
     #[error("{0}")]
     Config(ConfigError),

@@ -54,7 +54,7 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
         CallErrorKind::EmptyBody | CallErrorKind::InvalidPath(_) | CallErrorKind::Config(_) => {
             Code::InvalidArgument
         }
-        CallErrorKind::Closed => Code::Cancelled,
+        CallErrorKind::Closed | CallErrorKind::Unfinished => Code::Cancelled,
         // A connection that is not there, or was lost, may come back.
         _ => Code::Unavailable,
     };

@@ -413,17 +413,18 @@ fn on_sent(pump: &mut Pump<Status>, ended: Ended<Status>) -> Option<Status> {
     }
 }
 
-/// Sends all messages of a stream; the status with which the call has to end, if it has to.
+/// Sends all messages of a stream; the status with which the call has to end, if it has to. The pump comes back: dropping it
+/// before its end would end the call with a reason of its own.
 async fn send_all<U: Serialize + Send + 'static>(
     mut pump: Pump<Status>,
     mut messages: Streaming<U>,
-) -> Option<Status> {
+) -> (Option<Status>, Pump<Status>) {
     let ended = poll_fn(|cx| pump.poll(cx, Pin::new(&mut messages))).await;
-    on_sent(&mut pump, ended)
+    (on_sent(&mut pump, ended), pump)
 }
 
 /// The task that sends.
-struct Sending(Option<JoinHandle<Option<Status>>>);
+struct Sending(Option<JoinHandle<(Option<Status>, Pump<Status>)>>);
 
 impl Sending {
     /// The status with which the call has to end, if sending has failed.
@@ -432,7 +433,7 @@ impl Sending {
             return Poll::Pending;
         };
         let failure = match ready!(Pin::new(task).poll(cx)) {
-            Ok(failure) => failure,
+            Ok((failure, _)) => failure,
             Err(error) => Some(Status::internal(format!(
                 "the stream to send failed: {error}"
             ))),
