@@ -54,6 +54,7 @@ impl Work for Worker {
         tokio::spawn(async move {
             for number in 0.. {
                 let Ok(permit) = gate.acquire().await else {
+                    sender.finish();
                     break;
                 };
                 permit.forget();
