@@ -28,7 +28,7 @@ use crate::connection::{Closing, Shared, State};
 use crate::decoder::{Decoder, Partial};
 use crate::error::ConnectionError;
 use crate::frame::{ChannelId, Side};
-use crate::proto::Event;
+use crate::proto::{self, Event};
 use crate::serve::Dispatcher;
 
 /// Segments handed to one vectored write.
@@ -88,6 +88,9 @@ pub(crate) struct Driver<S> {
     released: bool,
     /// The driver has let others run first and may write.
     gathered: bool,
+    /// Since when the connection has taken nothing of the batch, as far as was looked.
+    stuck_since: Option<Instant>,
+    progress: Duration,
     /// Status 8 is queued; when everything is written the connection ends.
     saying_goodbye: bool,
     /// The peer sends nothing more.
@@ -143,6 +146,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             reads: 0,
             released: false,
             gathered: false,
+            stuck_since: None,
+            progress: limits.progress(),
             saying_goodbye: false,
             read_closed: false,
             shutting_down: false,
@@ -159,7 +164,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         let mut reads = 0;
         loop {
-            let turn = self.turn(cx, &mut reads);
+            let turn = match self.turn(cx, &mut reads) {
+                Ok(Turn::Yield) => self.check_progress().map(|()| Turn::Yield),
+                turn => turn,
+            };
             match turn {
                 Ok(Turn::Again) => {}
                 Ok(Turn::Park) => return Poll::Pending,
@@ -319,11 +327,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // Of a TLS stream the end may still be in its buffer.
         let wrote = self.written > before;
         self.released &= !wrote;
+        if wrote || self.batch.is_empty() {
+            self.stuck_since = None;
+        }
         self.unflushed |= wrote;
         if self.unflushed {
             self.unflushed = Pin::new(&mut self.socket).poll_flush(cx)?.is_pending();
         }
         Ok(wrote)
+    }
+
+    /// A peer that never stops sending never lets the driver park, where the time limits are looked at. Whether it also reads
+    /// is looked at here.
+    fn check_progress(&mut self) -> Result<(), ConnectionError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let now = clock::now();
+        let since = *self.stuck_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= self.progress {
+            return Err(proto::not_read(self.progress));
+        }
+        Ok(())
     }
 
     /// Takes what was read. `true` if callers were woken and should run before the next write.
