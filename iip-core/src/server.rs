@@ -589,6 +589,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_ages_of_connections_differ_by_a_tenth_more_or_less() {
+        let (age, grace) = (Duration::from_secs(1000), Duration::from_secs(7));
+        let config = Server::builder().max_connection_age(age);
+        let (server, _connector) = config
+            .max_connection_grace(grace)
+            .in_memory()
+            .expect("a server");
+        let mut ages = Vec::new();
+        for _ in 0..100 {
+            let before = clock::now();
+            let (drain_at, end_at) = server.inner.ends().expect("an age is set");
+            assert_eq!(end_at, drain_at + grace);
+            let drawn = drain_at - before;
+            assert!(
+                (age * 9 / 10..age * 11 / 10 + grace).contains(&drawn),
+                "{drawn:?}"
+            );
+            ages.push(drawn);
+        }
+        let (least, most) = (ages.iter().min(), ages.iter().max());
+        assert!(
+            most.zip(least)
+                .is_some_and(|(most, least)| *most - *least > age / 20)
+        );
+
+        let (server, _connector) = Server::builder().in_memory().expect("a server");
+        assert!(
+            server.inner.ends().is_none(),
+            "by default they live for ever"
+        );
+    }
+
+    #[tokio::test]
     async fn the_end_of_a_server_is_told_once_its_listener_is_gone() {
         let (server, connector) = Server::builder().in_memory().expect("a server");
         let looks = Arc::new(Looks {
