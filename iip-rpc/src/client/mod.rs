@@ -301,16 +301,17 @@ impl Client {
     }
 
     fn retry_policy(&self, method: &MethodDescriptor) -> RetryPolicy {
-        let own = self.settings.policies.retry(method);
-        own.unwrap_or(self.settings.retry)
+        let own = self.options.retry;
+        own.or_else(|| self.settings.policies.retry(method))
+            .unwrap_or(self.settings.retry)
     }
 
     /// How often a call that has not run is made again.
     fn max_repeats(&self) -> u32 {
-        if self.waits_for_ready() {
-            u32::MAX
-        } else {
-            self.settings.max_repeats
+        match self.options.max_repeats {
+            Some(repeats) => repeats,
+            None if self.waits_for_ready() => u32::MAX,
+            None => self.settings.max_repeats,
         }
     }
 
