@@ -22,6 +22,16 @@ struct Retries;
 #[doc = include_str!("../../docs/guide/connections.md")]
 struct Connections;
 
+#[doc = include_str!("../../docs/guide/interceptors.md")]
+struct Interceptors;
+
+#[doc = include_str!("../../docs/guide/health.md")]
+struct HealthPage;
+
+#[cfg(all(feature = "metrics", feature = "tracing"))]
+#[doc = include_str!("../../docs/guide/observability.md")]
+struct Observability;
+
 #[doc = include_str!("../../docs/guide/limits.md")]
 struct LimitsPage;
 
