@@ -476,16 +476,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         })
     }
 
-    /// Server: a connection that has lived long enough is drained, and ended when that takes too long. When to look again.
+    /// Server: a connection whose time has come, or that has lived long enough, is drained, and ended when that takes too long
+    /// for its age. When to look again.
     fn check_age(&self, state: &mut State, now: Instant) -> Option<Instant> {
-        let (drain_at, end_at) = self.ends?;
-        if now >= end_at {
+        let (old_at, end_at) = self.ends.unzip();
+        if end_at.is_some_and(|at| now >= at) {
             state.closing = Some(Closing::Force);
-        } else if now >= drain_at {
-            state.closing = state.closing.max(Some(Closing::Drain));
-            return Some(end_at);
+            return None;
         }
-        Some(drain_at)
+        let drain_at = earliest(state.drain_at, old_at)?;
+        if now < drain_at {
+            return Some(drain_at);
+        }
+        state.closing = state.closing.max(Some(Closing::Drain));
+        end_at
     }
 
     /// Arms the timer. `true` if it has fired already.
