@@ -150,7 +150,8 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     });
     let requests = method.requests.as_ref();
     let requests = requests.map(|_| quote!(.streams_requests()));
-    let replies = method.replies.as_ref().map(|_| quote!(.streams_replies()));
+    let has_replies = method.replies.is_some() || method.kind == Kind::Subscription;
+    let replies = has_replies.then(|| quote!(.streams_replies()));
     let policies = policies(&method.settings);
     quote! {
         #(#cfgs)*
@@ -215,7 +216,9 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
         let ident = arg.sent();
         match (method.kind, &arg.decoded) {
             // Serde hides what type it is given: said here, the data can leave without a copy.
-            (Kind::Unary | Kind::Stream, Decoded::Value(ty)) if is_bytes(ty) => {
+            (Kind::Unary | Kind::Stream | Kind::Subscription, Decoded::Value(ty))
+                if is_bytes(ty) =>
+            {
                 quote_spanned!(ident.span()=> __rpc::ByValue(#ident))
             }
             (Kind::Protobuf, Decoded::Value(_)) => {
@@ -233,6 +236,9 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
         }
         Kind::Unary => quote_spanned!(at=> .unary(#constant, #context, (#(#sent,)*)).await),
         Kind::Raw => quote_spanned!(at=> .unary_raw(#constant, #context, #(#sent),*).await),
+        Kind::Subscription => {
+            quote_spanned!(at=> .subscribe(#constant, #context, (#(#sent,)*)).await)
+        }
         Kind::Stream => {
             let call = match (&method.requests, &method.replies) {
                 (None, _) => quote!(server_stream),

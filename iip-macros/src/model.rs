@@ -47,6 +47,8 @@ pub(crate) struct MethodDef<'a> {
     pub(crate) args: Vec<Arg<'a>>,
     /// The last argument, if it is a stream.
     pub(crate) requests: Option<Arg<'a>>,
+    /// It answers with a `Subscription`.
+    pub(crate) subscribes: bool,
     /// The items of the stream it answers with.
     pub(crate) replies: Option<Type>,
 }
@@ -60,7 +62,9 @@ pub(crate) enum Kind {
     Raw,
     /// A stream of messages one way or both: an argument `Streaming<T>`, a returned `impl Stream`.
     Stream,
-    /// The same, with protobuf messages, which need no serde.
+    /// A stream of numbered values that goes on after its connection was lost: a returned `Subscription<T>`.
+    Subscription,
+    /// The same as [`Unary`](Self::Unary), with protobuf messages, which need no serde.
     Protobuf,
 }
 
@@ -248,15 +252,22 @@ impl<'a> MethodDef<'a> {
             ReturnType::Type(_, ty) => streamed_item(ty),
             ReturnType::Default => None,
         };
+        let subscribes = match &syntax.sig.output {
+            ReturnType::Type(_, ty) => first_argument_mut(&mut ty.as_ref().clone())
+                .is_some_and(|ty| is_named(ty, "Subscription")),
+            ReturnType::Default => false,
+        };
         let has_streams = requests.is_some() || replies.is_some();
         Self {
             kind: match service.codec {
                 _ if settings.raw.is_some() => Kind::Raw,
+                _ if subscribes => Kind::Subscription,
                 _ if has_streams => Kind::Stream,
                 Some(codec) if codec.name == CodecName::Protobuf => Kind::Protobuf,
                 _ => Kind::Unary,
             },
             requests,
+            subscribes,
             replies,
             constant: Ident::new(&ident.to_string().to_uppercase(), Span::call_site()),
             syntax,

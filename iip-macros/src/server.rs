@@ -125,7 +125,7 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
                 into.unary(#descriptor, &self.service, #call);
             }
         }
-        Kind::Stream => {
+        Kind::Stream | Kind::Subscription => {
             let names = method.args.iter().map(|arg| arg.ident);
             let types = method.args.iter().map(|arg| arg.decoded.tokens());
             let call = Ident::new("call", Span::mixed_site());
@@ -135,6 +135,9 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
             };
             let handed_on = handed_on.chain(input);
             let answer = match &method.replies {
+                None if method.kind == Kind::Subscription => {
+                    quote!(send_subscription(result).await)
+                }
                 Some(_) => quote!(send_all(result).await),
                 None => quote!(answer(result)),
             };

@@ -421,6 +421,12 @@ impl Status {
         self.0.phases.as_ref()
     }
 
+    /// The same with another message.
+    pub(crate) fn reworded(mut self, message: String) -> Self {
+        self.0.message = message.into();
+        self
+    }
+
     /// Adds bytes for programs.
     #[must_use]
     pub fn with_details(mut self, details: impl Into<Bytes>) -> Self {

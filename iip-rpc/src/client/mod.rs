@@ -8,6 +8,7 @@ mod hedge;
 mod intercept;
 mod options;
 mod streaming;
+mod subscribe;
 
 use std::sync::Arc;
 use std::task::Context;
