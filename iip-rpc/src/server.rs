@@ -4,6 +4,8 @@
 
 mod builder;
 mod intercept;
+#[cfg(feature = "tower")]
+mod mount;
 mod streaming;
 
 use std::fmt;
@@ -20,6 +22,8 @@ use iip_core::{Body, Handler, HandlerError, HandlerFuture, Intake, Refusal, Requ
 use serde::Serialize;
 
 pub use self::builder::ServerBuilder;
+#[cfg(feature = "tower")]
+pub use self::mount::ServiceHandler;
 use self::streaming::StreamMethod;
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
