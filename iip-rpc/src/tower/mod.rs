@@ -39,7 +39,7 @@
 //! # What errors of layers become
 //!
 //! [`status_of`] makes a status of them; [`Layered::map_error`] puts another function in its place. A layer can also fail with a
-//! [`Status`](crate::Status) of its own. Whether the call may have been executed follows from when the layer failed, and cannot be said by
+//! [`Status`] of its own. Whether the call may have been executed follows from when the layer failed, and cannot be said by
 //! it: before the call was let through, its caller reads that it was not executed (of a client: not sent), and after
 //! that it may have been.
 
