@@ -42,6 +42,8 @@ pub(crate) struct MethodDef<'a> {
     /// The constant that holds the descriptor.
     pub(crate) constant: Ident,
     pub(crate) kind: Kind,
+    /// Arguments, results and the messages of streams are protobuf messages, which need no serde.
+    pub(crate) is_protobuf: bool,
     /// The parameter `ctx: &CallContext`, which does not travel.
     pub(crate) context: Option<Arg<'a>>,
     pub(crate) args: Vec<Arg<'a>>,
@@ -60,8 +62,6 @@ pub(crate) enum Kind {
     Raw,
     /// A stream of messages one way or both: an argument `Streaming<T>`, a returned `impl Stream`.
     Stream,
-    /// The same, with protobuf messages, which need no serde.
-    Protobuf,
 }
 
 /// A parameter of a method.
@@ -249,13 +249,14 @@ impl<'a> MethodDef<'a> {
             ReturnType::Default => None,
         };
         let has_streams = requests.is_some() || replies.is_some();
+        let codec = service.codec.filter(|_| settings.raw.is_none());
         Self {
-            kind: match service.codec {
-                _ if settings.raw.is_some() => Kind::Raw,
-                _ if has_streams => Kind::Stream,
-                Some(codec) if codec.name == CodecName::Protobuf => Kind::Protobuf,
-                _ => Kind::Unary,
+            kind: match settings.raw {
+                Some(_) => Kind::Raw,
+                None if has_streams => Kind::Stream,
+                None => Kind::Unary,
             },
+            is_protobuf: codec.is_some_and(|codec| codec.name == CodecName::Protobuf),
             requests,
             replies,
             constant: Ident::new(&ident.to_string().to_uppercase(), Span::call_site()),
