@@ -46,6 +46,7 @@ pub(crate) fn service(def: &ServiceDef<'_>, errors: &mut Errors) {
         attributes(method, errors);
         result(method, errors);
         streams(method, &def.settings, errors);
+        one_way(method, errors);
     }
     uniqueness(&def.methods, errors);
     if let Some(dyn_twin) = &def.settings.dyn_twin
@@ -566,6 +567,42 @@ fn streams(method: &MethodDef<'_>, service: &ServiceSettings, errors: &mut Error
             );
         }
     }
+}
+
+/// What cannot be together with a call that nobody waits for.
+fn one_way(method: &MethodDef<'_>, errors: &mut Errors) {
+    let Some(oneway) = &method.settings.oneway else {
+        return;
+    };
+    if method.kind == Kind::Raw || method.kind == Kind::Stream {
+        errors.at(
+            oneway,
+            "remove this, or `raw` and the streams: a one-way call is one enveloped message",
+        );
+        return;
+    }
+    if let Some(answer) = method.answered().filter(|ty| !is_nothing(ty)) {
+        errors.at(
+            answer,
+            "write `()`, or remove `oneway`: nobody waits for what a one-way method answers",
+        );
+    }
+    if let Some((_, on_cancel)) = &method.settings.on_cancel {
+        errors.at(
+            on_cancel,
+            "remove `on_cancel`: nobody waits for a one-way call, so it always runs to its end",
+        );
+    }
+    if let Some((_, hedge)) = &method.settings.hedge {
+        errors.at(
+            hedge,
+            "remove `hedge`: nobody waits for the answer to a one-way call",
+        );
+    }
+}
+
+fn is_nothing(ty: &Type) -> bool {
+    matches!(peel(ty), Type::Tuple(tuple) if tuple.elems.is_empty())
 }
 
 /// Two methods must not answer on one path, nor have their descriptors in one constant.

@@ -139,7 +139,8 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
         let timeout = duration(timeout);
         quote!(.timeout(#timeout))
     });
-    let on_cancel = method.settings.on_cancel.map(|on_cancel| {
+    let one_way = method.settings.oneway.as_ref().map(|_| quote!(.one_way()));
+    let on_cancel = method.settings.on_cancel.as_ref().map(|(on_cancel, _)| {
         let on_cancel = match on_cancel {
             OnCancel::Abort => quote!(Abort),
             OnCancel::Token => quote!(Token),
@@ -154,7 +155,7 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     quote! {
         #(#cfgs)*
         const #constant: &'static __rpc::MethodDescriptor =
-            &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*]) #raw #json #codec #timeout #idempotent #on_cancel
+            &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*]) #raw #json #codec #timeout #idempotent #on_cancel #one_way
                 #policies #requests #replies;
     }
 }
@@ -235,6 +236,9 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
         Some(_) => quote!(.map(__rpc::proto_messages)),
     });
     let call = match method.kind {
+        Kind::Unary if method.settings.oneway.is_some() => {
+            quote_spanned!(at=> .one_way(#constant, #context, (#(#sent,)*)).await)
+        }
         Kind::Unary => {
             quote_spanned!(at=> .unary(#constant, #context, (#(#sent,)*)).await #taken_out)
         }

@@ -301,6 +301,11 @@ impl<'a> MethodDef<'a> {
         output
     }
 
+    /// What stands in the place of the value in `Result<value, error>`.
+    pub(crate) fn answered(&self) -> Option<Type> {
+        first_argument_mut(&mut self.output()).map(|ty| ty.clone())
+    }
+
     /// Where to report that the return type lacks something.
     pub(crate) fn output_span(&self) -> Span {
         match &self.syntax.sig.output {

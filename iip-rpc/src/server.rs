@@ -315,8 +315,11 @@ where
     fn run(self: Arc<Self>, request: Request) -> HandlerFuture {
         Box::pin(async move {
             let plain = is_plain(request.body());
+            let one_way = request.is_one_way();
             Ok(Response::from(match self.answer(request, plain).await {
                 Ok(body) => body,
+                // It is logged: nobody else would hear of it.
+                Err(status) if one_way => return Err(HandlerError::new(status.to_string())),
                 Err(status) => answer_status(&status, plain),
             }))
         })
@@ -336,6 +339,7 @@ where
         let (received, waited) = (request.received_at(), request.waited());
         let cancel = (self.method.cancel_policy() == OnCancel::Token).then(|| request.cancelled());
         let peer = Arc::clone(request.peer());
+        let one_way = request.is_one_way();
         let body = request.into_body();
         let (codec, remaining, metadata, body) = if plain {
             (CodecId::JSON, None, Metadata::new(), body)
@@ -348,7 +352,11 @@ where
             return Err(status);
         }
         let ctx = CallContext::of_call(self.method, metadata, deadline.at, peer, cancel);
-        let form = Form { codec, plain };
+        let form = Form {
+            codec,
+            plain,
+            one_way,
+        };
         if let Some(interceptors) = self.interceptors.get() {
             let times = (received, waited);
             let call = self.intercepted(interceptors, ctx, body, form, deadline, times);
@@ -375,6 +383,13 @@ where
         timing: Option<ServerTiming>,
         metadata: &Metadata,
     ) -> Result<Body, Status> {
+        if form.one_way {
+            let failed = |error: E| match error.as_status() {
+                Some(status) => status.clone(),
+                None => Status::unknown(error.to_string()),
+            };
+            return result.map(|_| Body::default()).map_err(failed);
+        }
         let body = encode_result(form.codec, result, timing, metadata, form.plain)?;
         let (size, limit) = (body.len(), self.limits.message_bytes());
         if size > limit {
@@ -415,6 +430,8 @@ where
 struct Form {
     codec: CodecId,
     plain: bool,
+    /// Nobody reads the answer.
+    one_way: bool,
 }
 
 /// Runs `call` until its deadline, if the deadline ends it.

@@ -171,6 +171,35 @@ impl Client {
         Request::new(self, path, body.into(), options.timeout)
     }
 
+    /// Sends `body` to `path` and does not wait for an answer: ready once the request is queued to be written, within the
+    /// client's `call_timeout`. Whether it arrives and what becomes of it, nobody says.
+    ///
+    /// Servers of this crate get such requests on a channel where none is answered; they run side by side and to their end, also
+    /// when the client goes. For others, and until that channel is there, it is a call like any other whose answer is skipped.
+    /// While 256 KiB wait to be written, further requests wait for room. [`close`](Self::close) writes what is queued.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not sent, as with [`request`](Self::request); [`CallErrorKind::Timeout`] if there was no room in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped before it is ready, the request was not sent.
+    pub async fn send(&self, path: &str, body: impl Into<Body>) -> Result<(), CallError> {
+        let times = self.times(None);
+        let (connection, connected) = match self.ready_connection() {
+            Some(connection) => (connection, times.started),
+            None => {
+                self.wait_for_connection(times.started, times.deadline)
+                    .await?
+            }
+        };
+        let times = CallTimes { connected, ..times };
+        connection.room_for_one_way(times.deadline).await?;
+        let call = connection.start_one_way_with(check_path(path), &times, &mut body.into());
+        call.await.map(drop)
+    }
+
     /// The times of a call that begins now and has its connection.
     #[inline]
     pub(crate) fn times(&self, timeout: Option<Duration>) -> CallTimes {

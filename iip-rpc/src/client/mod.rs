@@ -169,6 +169,59 @@ impl Client {
         self.call(method, ctx, start, read).await
     }
 
+    /// Calls a method that nobody waits for: what the methods of generated clients do.
+    ///
+    /// Ready once the call is queued to be written, within the time that a call has; see
+    /// [`send`](iip_core::Client::send) of the client below for what servers make of it. How the method ends, only the server
+    /// knows. A call that could not be sent is made again like any other that has not run.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not sent: a [`Status`] in the form of the method's error.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped before it is ready, the call was not sent.
+    pub async fn one_way<A, E>(
+        &self,
+        method: &'static MethodDescriptor,
+        ctx: Option<&CallContext>,
+        args: A,
+    ) -> Result<(), E>
+    where
+        A: Arguments + Send,
+        E: MethodError,
+    {
+        if let Some(interceptors) = self.interceptors.get() {
+            return self
+                .intercepted_one_way(interceptors, method, ctx, args)
+                .await;
+        }
+        if let Some(connection) = self.core.ready_connection() {
+            let (times, _) = self.times(method, ctx);
+            connection
+                .room_for_one_way(times.deadline)
+                .await
+                .map_err(|error| call_status(&error, Some(method)))?;
+        }
+        let mut args = Some(args);
+        let start = |_: &Context<'_>, attempt: Attempt<'_>| {
+            let codec = self.codec(method, &attempt.connection)?;
+            let mut kept = true;
+            let connection = attempt.connection;
+            let call = connection.start_one_way(method.static_path(), attempt.times, |out| {
+                let tail = self.encode(method, ctx, &mut args, codec, None, out)?;
+                kept = out.len() + tail.len() <= retry::KEPT_BYTES;
+                Ok::<_, Status>(tail)
+            })?;
+            if !kept {
+                args = None;
+            }
+            Ok((call, kept))
+        };
+        self.call(method, ctx, start, |_, _| Ok(())).await
+    }
+
     /// Makes a call, again if need be: `start` puts it on a connection and says whether it could do so again, `read` takes
     /// the answer.
     #[inline]

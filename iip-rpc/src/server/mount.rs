@@ -51,7 +51,8 @@ where
     fn call(&self, request: Request) -> HandlerFuture {
         let Self { service, errors } = self.clone();
         Box::pin(async move {
-            let is_typed = envelope::is_envelope(request.body());
+            // Of a one-way call nobody reads a status, and an error is logged.
+            let is_typed = envelope::is_envelope(request.body()) && !request.is_one_way();
             let error = match oneshot(service, request).await {
                 Ok(answer) => return Ok(answer.into()),
                 Err(error) => error.into(),
