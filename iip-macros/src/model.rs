@@ -42,6 +42,8 @@ pub(crate) struct MethodDef<'a> {
     /// The constant that holds the descriptor.
     pub(crate) constant: Ident,
     pub(crate) kind: Kind,
+    /// Arguments, results and the messages of streams are protobuf messages, which need no serde.
+    pub(crate) is_protobuf: bool,
     /// The parameter `ctx: &CallContext`, which does not travel.
     pub(crate) context: Option<Arg<'a>>,
     pub(crate) args: Vec<Arg<'a>>,
@@ -64,8 +66,6 @@ pub(crate) enum Kind {
     Stream,
     /// A stream of numbered values that goes on after its connection was lost: a returned `Subscription<T>`.
     Subscription,
-    /// The same as [`Unary`](Self::Unary), with protobuf messages, which need no serde.
-    Protobuf,
 }
 
 /// A parameter of a method.
@@ -258,14 +258,15 @@ impl<'a> MethodDef<'a> {
             ReturnType::Default => false,
         };
         let has_streams = requests.is_some() || replies.is_some();
+        let codec = service.codec.filter(|_| settings.raw.is_none());
         Self {
-            kind: match service.codec {
-                _ if settings.raw.is_some() => Kind::Raw,
-                _ if subscribes => Kind::Subscription,
-                _ if has_streams => Kind::Stream,
-                Some(codec) if codec.name == CodecName::Protobuf => Kind::Protobuf,
-                _ => Kind::Unary,
+            kind: match settings.raw {
+                Some(_) => Kind::Raw,
+                None if subscribes => Kind::Subscription,
+                None if has_streams => Kind::Stream,
+                None => Kind::Unary,
             },
+            is_protobuf: codec.is_some_and(|codec| codec.name == CodecName::Protobuf),
             requests,
             subscribes,
             replies,

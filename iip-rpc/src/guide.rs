@@ -32,6 +32,10 @@ struct LimitsPage;
 #[doc = include_str!("../../docs/guide/tls.md")]
 struct Tls;
 
+#[cfg(feature = "tower")]
+#[doc = include_str!("../../docs/guide/tower.md")]
+struct Tower;
+
 #[doc = include_str!("../../docs/guide/go.md")]
 struct Go;
 

@@ -42,6 +42,7 @@
 //! | tell whether a server can be called | [`Health`], [`HealthClient`] |
 //! | tell clients when to come again | [`Status::with_retry_after`], [`Status::with_no_retry`] |
 //! | see every call, refuse some: authorization, logs | [`interceptor`] |
+//! | layers of tower, services of tower | `tower`, with the feature of that name |
 //! | figures per method, spans, trace context | [`observe`] |
 //! | know who calls, until when, with which metadata | [`CallContext`] |
 //! | fail: codes, your own error types, may it have run? | [`Status`], [`MethodError`], [`Execution`] |
@@ -64,6 +65,7 @@
 //! | `tls` | no | TLS by rustls, `tls` |
 //! | `metrics` | no | `observe::MetricsFacade`: figures through the `metrics` crate |
 //! | `tracing` | no | `observe::Traced`: a span per call and W3C trace context |
+//! | `tower` | no | `tower`: layers and services of tower on both sides |
 
 pub mod arguments;
 mod budget;
@@ -90,6 +92,8 @@ mod server;
 pub mod status;
 mod streaming;
 mod subscription;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 #[doc(hidden)]
 pub mod __private;

@@ -4,6 +4,8 @@
 
 mod builder;
 mod intercept;
+#[cfg(feature = "tower")]
+mod mount;
 mod streaming;
 
 use std::fmt;
@@ -21,6 +23,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 pub use self::builder::ServerBuilder;
+#[cfg(feature = "tower")]
+pub use self::mount::ServiceHandler;
 use self::streaming::{Draining, StreamMethod};
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;

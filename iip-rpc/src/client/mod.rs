@@ -7,6 +7,8 @@ mod failure;
 mod hedge;
 mod intercept;
 mod options;
+#[cfg(feature = "tower")]
+mod service;
 mod streaming;
 mod subscribe;
 
@@ -23,6 +25,8 @@ pub(crate) use self::builder::MAX_MESSAGE_BYTES;
 use self::builder::Settings;
 use self::failure::{bad_reply, call_status, not_sent, phases};
 pub use self::options::{CallOptions, ReplyMetadata};
+#[cfg(feature = "tower")]
+pub use self::service::{ClientService, RawRequest};
 use crate::arguments::Arguments;
 use crate::codec::{CodecId, decode_value};
 use crate::context::{CallContext, after, now};

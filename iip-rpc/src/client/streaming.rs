@@ -18,6 +18,8 @@ use tokio::task::JoinHandle;
 use super::failure::{call_status, not_sent};
 use super::{Client, Failure};
 use crate::arguments::Arguments;
+#[cfg(feature = "codec-prost")]
+use crate::codec::Proto;
 use crate::codec::{CodecId, decode_value};
 use crate::context::{CallContext, after, now};
 use crate::envelope::ReplyHead;
@@ -349,9 +351,18 @@ impl StreamedCall {
             .map_err(|error| lost(&error))
     }
 
+    /// Reads the answer behind a stream of answers.
+    fn end<E: MethodError>(&self, answer: Bytes) -> Result<(), Failure<E>> {
+        #[cfg(feature = "codec-prost")]
+        if self.codec == CodecId::PROTOBUF {
+            let answer = self.client.decode::<Proto<()>, E>(answer, self.started);
+            return answer.map(Proto::into_inner);
+        }
+        self.client.decode(answer, self.started)
+    }
+
     /// Waits for the record that accepts the call.
     async fn accepted<E: MethodError>(&mut self) -> Result<(), Failure<E>> {
-        let started = self.started;
         match poll_fn(|cx| self.poll_next(cx)).await {
             Next::Message(head) => {
                 let (head, _) = ReplyHead::read(head).map_err(|error| error.reply_status())?;
@@ -360,7 +371,7 @@ impl StreamedCall {
                 }
                 Ok(())
             }
-            Next::Answer(Ok(answer)) => match self.client.decode::<(), E>(answer, started) {
+            Next::Answer(Ok(answer)) => match self.end::<E>(answer) {
                 Ok(()) => Err(unexpected().into()),
                 Err(failure) => Err(failure),
             },
@@ -478,7 +489,7 @@ impl<T: DeserializeOwned + 'static, E: MethodError> Stream for Responses<T, E> {
                     Err(error) => Some(Err(error.reply_status().into())),
                 }
             }
-            Next::Answer(Ok(answer)) => match call.client.decode::<(), E>(answer, call.started) {
+            Next::Answer(Ok(answer)) => match call.end::<E>(answer) {
                 Ok(()) => None,
                 Err(failure) => Some(Err(failure.into_error())),
             },

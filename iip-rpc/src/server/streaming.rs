@@ -19,6 +19,8 @@ use tokio::sync::watch;
 use super::{Run, answer_status, encode_result, intercept, is_plain, timing, until};
 use crate::__private::BoxFuture;
 use crate::arguments::FromArguments;
+#[cfg(feature = "codec-prost")]
+use crate::codec::Proto;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, decode_value};
 use crate::context::CallContext;
 use crate::envelope::{self, ReplyHead, RequestHead};
@@ -92,7 +94,7 @@ impl StreamCall {
     {
         let stream = match result {
             Ok(stream) => stream,
-            Err(error) => return self.encode::<(), E>(Err(error)),
+            Err(error) => return self.end::<E>(Err(error)),
         };
         let Some(send) = self.send.take() else {
             return StreamAnswer::failed(Status::internal("a stream was sent already"));
@@ -102,8 +104,8 @@ impl StreamCall {
         write_accepted(self.codec, &self.ctx.take_reply_metadata(), pump.batch());
         let ended = poll_fn(|cx| pump.poll(cx, stream.as_mut())).await;
         match ended {
-            Ended::Complete => self.encode::<(), I>(Ok(())),
-            Ended::Failed(error) => self.encode::<(), I>(Err(error)),
+            Ended::Complete => self.end::<I>(Ok(())),
+            Ended::Failed(error) => self.end::<I>(Err(error)),
             Ended::Refused(status) => StreamAnswer::failed(status),
             // Nobody reads the answer.
             Ended::Over => {
@@ -143,6 +145,15 @@ impl StreamCall {
             draining: Some(self.draining.clone().begun()),
         };
         self.send_all::<_, _, Status, Status>(Ok(values)).await
+    }
+
+    /// The answer behind a stream of answers.
+    fn end<E: MethodError>(&self, result: Result<(), E>) -> StreamAnswer {
+        #[cfg(feature = "codec-prost")]
+        if self.codec == CodecId::PROTOBUF {
+            return self.encode(result.map(Proto));
+        }
+        self.encode(result)
     }
 
     fn encode<T, E>(&self, result: Result<T, E>) -> StreamAnswer
@@ -335,6 +346,9 @@ where
         let peer = Arc::clone(request.peer());
         let ctx = CallContext::of_call(self.method, head.metadata, deadline.at, peer, cancel);
         let codec = head.codec;
+        if let Some(status) = self.method.refusal(codec) {
+            return Err(status);
+        }
         let run = async |ctx: CallContext| {
             let args = A::decode(self.method, codec, &body, &self.limits)
                 .map_err(|error| error.request_status())?;
