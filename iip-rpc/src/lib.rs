@@ -79,6 +79,7 @@ mod guide;
 mod health;
 mod hello;
 pub mod interceptor;
+mod limits;
 pub mod metadata;
 pub mod method;
 pub mod observe;

@@ -10,11 +10,11 @@ use tokio::sync::watch;
 
 use super::streaming::Draining;
 use super::{Methods, NoMethod, Server, Service};
-use crate::client::MAX_MESSAGE_BYTES;
 use crate::codec::DecodeLimits;
 use crate::health::Health;
 use crate::hello::announcement;
 use crate::interceptor::{self, Layers, ServerCall, ServerInterceptor};
+use crate::limits::TypedLimits;
 use crate::method::Concurrency;
 use crate::overload::Admission;
 use crate::policy::{MethodPolicy, ServerPolicy};
@@ -24,7 +24,7 @@ use crate::policy::{MethodPolicy, ServerPolicy};
 #[must_use]
 pub struct ServerBuilder {
     core: ServerConfig,
-    limits: Limits,
+    limits: TypedLimits,
     policy: ServerPolicy,
     admission: Admission,
     services: Vec<Register>,
@@ -45,7 +45,7 @@ impl ServerBuilder {
     pub(super) fn new() -> Self {
         Self {
             core: iip_core::Server::builder(),
-            limits: Limits::default().max_message_bytes(MAX_MESSAGE_BYTES),
+            limits: TypedLimits::default(),
             policy: ServerPolicy::new(),
             admission: Admission::default(),
             services: Vec::new(),
@@ -91,9 +91,10 @@ impl ServerBuilder {
         self
     }
 
-    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB.
+    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB. Limits that say nothing of
+    /// [`max_message_bytes`](Limits::max_message_bytes) leave that as it is.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.limits = self.limits.with(limits);
         self
     }
 
@@ -223,7 +224,7 @@ impl ServerBuilder {
     /// The server below, and who tells its methods that it shuts down.
     fn core(self) -> io::Result<(ServerConfig, watch::Sender<bool>)> {
         let (shutting_down, draining) = Draining::new();
-        let limits = DecodeLimits::new().max_message_bytes(self.limits.message_bytes());
+        let limits = DecodeLimits::new().max_message_bytes(self.limits.get().message_bytes());
         let mut methods = Methods {
             handlers: Vec::new(),
             limits,
@@ -246,7 +247,7 @@ impl ServerBuilder {
         }
         let core = self
             .core
-            .limits(self.limits)
+            .limits(self.limits.get())
             .announce(announcement())
             .fallback(NoMethod);
         let handlers = methods.handlers.into_iter();
