@@ -150,7 +150,7 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
             let handed_on = handed_on.chain(input);
             let answer = match &method.replies {
                 Some(_) if method.is_protobuf => {
-                    quote!(send_all(__rpc::proto_stream(result)).await)
+                    quote!(send_all(result.map(__rpc::proto_stream)).await)
                 }
                 Some(_) => quote!(send_all(result).await),
                 None => quote!(answer(result #put_in)),
