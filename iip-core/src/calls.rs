@@ -256,6 +256,35 @@ impl CallTable {
         }
     }
 
+    /// The caller's stream ends before its end: so does the call, if it is still under way.
+    pub(crate) fn cut_stream(
+        &mut self,
+        proto: &mut proto::Connection,
+        token: usize,
+        serial: u64,
+        now: Instant,
+    ) {
+        let Some((_, channel)) = self.flow(token, serial) else {
+            return;
+        };
+        let execution = match channel {
+            Some(channel) => {
+                proto.abandon(channel, token);
+                Execution::MayHaveExecuted
+            }
+            None => Execution::NotSent,
+        };
+        let mut wakers = Vec::new();
+        self.fail(
+            token,
+            CallErrorKind::Unfinished,
+            execution,
+            now,
+            &mut wakers,
+        );
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// From now on the call has until `deadline`.
     pub(crate) fn set_deadline(&mut self, token: usize, deadline: Instant) {
         if let Some(slot) = self.slots.get_mut(token) {

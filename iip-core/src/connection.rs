@@ -98,6 +98,8 @@ pub(crate) struct State {
     pub(crate) ended: Option<ConnectionError>,
     /// Someone asked for an end.
     pub(crate) closing: Option<Closing>,
+    /// Client: the server has said that it goes away.
+    pub(crate) leaving: bool,
 }
 
 impl State {
@@ -183,6 +185,7 @@ impl Shared {
             left_room: 0,
             ended: None,
             closing: None,
+            leaving: false,
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -243,9 +246,10 @@ impl Shared {
         self.done.notify_waiters();
     }
 
-    /// Client: further calls go to another connection; this one ends with its last call.
+    /// Client: the server goes away. Further calls go to another connection; this one ends with its last call.
     pub(crate) fn retire(&self, state: &mut State) {
         self.alive.store(false, Ordering::Release);
+        state.leaving = true;
         state.closing = state.closing.max(Some(Closing::Drain));
     }
 

@@ -537,8 +537,15 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
 /// What cannot be together with streams.
 fn streams(method: &MethodDef<'_>, service: &ServiceSettings, errors: &mut Errors) {
     let (requests, replies) = (&method.requests, &method.replies);
-    if requests.is_none() && replies.is_none() {
+    let subscribes = method.subscribes;
+    if requests.is_none() && replies.is_none() && !subscribes {
         return;
+    }
+    if let (Some(requests), true) = (requests, subscribes) {
+        errors.at(
+            requests.ty,
+            "remove the stream, or answer with `impl Stream`: whoever subscribes again cannot send its messages again",
+        );
     }
     if let Some(item) = replies
         && !last_segment(item).is_some_and(|last| last.to_string().ends_with("Result"))
@@ -549,6 +556,13 @@ fn streams(method: &MethodDef<'_>, service: &ServiceSettings, errors: &mut Error
                 "write `Result<{}, Status>`: the connection can be lost between two messages",
                 shown(item)
             ),
+        );
+    }
+    if subscribes && method.is_protobuf {
+        errors.at(
+            method.ident(),
+            "answer with `impl Stream`, or move the method to a service with another codec: the numbered values of a subscription are \
+             no protobuf messages",
         );
     }
     let settings = &method.settings;
@@ -574,7 +588,7 @@ fn one_way(method: &MethodDef<'_>, errors: &mut Errors) {
     let Some(oneway) = &method.settings.oneway else {
         return;
     };
-    if method.kind == Kind::Raw || method.kind == Kind::Stream {
+    if matches!(method.kind, Kind::Raw | Kind::Stream | Kind::Subscription) {
         errors.at(
             oneway,
             "remove this, or `raw` and the streams: a one-way call is one enveloped message",

@@ -150,7 +150,8 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     });
     let requests = method.requests.as_ref();
     let requests = requests.map(|_| quote!(.streams_requests()));
-    let replies = method.replies.as_ref().map(|_| quote!(.streams_replies()));
+    let has_replies = method.replies.is_some() || method.kind == Kind::Subscription;
+    let replies = has_replies.then(|| quote!(.streams_replies()));
     let policies = policies(&method.settings);
     quote! {
         #(#cfgs)*
@@ -243,6 +244,9 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
             quote_spanned!(at=> .unary(#constant, #context, (#(#sent,)*)).await #taken_out)
         }
         Kind::Raw => quote_spanned!(at=> .unary_raw(#constant, #context, #(#sent),*).await),
+        Kind::Subscription => {
+            quote_spanned!(at=> .subscribe(#constant, #context, (#(#sent,)*)).await)
+        }
         Kind::Stream => {
             let call = match (&method.requests, &method.replies) {
                 (None, _) => quote!(server_stream),

@@ -137,7 +137,7 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
                 into.unary(#descriptor, &self.service, #call);
             }
         }
-        Kind::Stream => {
+        Kind::Stream | Kind::Subscription => {
             let call = Ident::new("call", Span::mixed_site());
             let (bound_call, input) = match &method.requests {
                 Some(_) if method.is_protobuf => (
@@ -149,6 +149,9 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
             };
             let handed_on = handed_on.chain(input);
             let answer = match &method.replies {
+                None if method.kind == Kind::Subscription => {
+                    quote!(send_subscription(result).await)
+                }
                 Some(_) if method.is_protobuf => {
                     quote!(send_all(result.map(__rpc::proto_stream)).await)
                 }

@@ -16,6 +16,9 @@ struct Deadlines;
 #[doc = include_str!("../../docs/guide/streaming.md")]
 struct Streams;
 
+#[doc = include_str!("../../docs/guide/subscriptions.md")]
+struct Subscriptions;
+
 #[doc = include_str!("../../docs/guide/retries.md")]
 struct Retries;
 

@@ -48,6 +48,7 @@
 //! | fail: codes, your own error types, may it have run? | [`Status`], [`MethodError`], [`Execution`] |
 //! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
 //! | send and take many messages in one call | [`Streaming`], [`Stream`] |
+//! | values for all who subscribe, also after their connection was lost | [`Topic`], [`Subscription`] |
 //! | another codec | `#[service(codec = "..")]`, [`ClientBuilder::codec`], [`codec`] |
 //! | large data without copies | [`Payload`], or `bytes::Bytes` |
 //! | bytes on the wire | `docs/wire.md` in the repository, [`envelope`], [`codec`] |
@@ -78,6 +79,7 @@ mod guide;
 mod health;
 mod hello;
 pub mod interceptor;
+mod limits;
 pub mod metadata;
 pub mod method;
 pub mod observe;
@@ -90,6 +92,7 @@ mod retry;
 mod server;
 pub mod status;
 mod streaming;
+mod subscription;
 #[cfg(feature = "tower")]
 pub mod tower;
 
@@ -111,6 +114,9 @@ pub use self::raw::RawBody;
 pub use self::server::{Methods, Server, ServerBuilder, Service, StreamAnswer, StreamCall};
 pub use self::status::{Code, Execution, MethodError, Phases, Status};
 pub use self::streaming::{StreamSender, Streaming};
+pub use self::subscription::{
+    Gap, Position, PositionError, SlowConsumer, Subscription, Topic, TopicBuilder, Update,
+};
 
 /// Byte streams to speak over: addresses, memory, your own.
 pub use iip_core::transport;

@@ -20,7 +20,7 @@ use crate::calls::{CallTable, Start};
 use crate::clock;
 use crate::connection::{Closing, Connection, Peer, Shared, check_path};
 use crate::driver::Driver;
-use crate::error::{CallError, CallErrorKind, Execution, Phases};
+use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases};
 use crate::frame::Side;
 use crate::proto::{self, Mode};
 use crate::stream::{RecvStream, SendStream};
@@ -529,7 +529,9 @@ impl Inner {
             };
             // An attempt that is given up takes its connection along.
             let attempt = Attempt(Some(self.start(connected)));
-            wait_until_ready(attempt.connection()?).await?;
+            wait_until_ready(attempt.connection()?)
+                .await
+                .map_err(|error| self.explain(error))?;
             attempt.succeed()
         };
         match tokio::time::timeout(config.connect_timeout, attempt).await {
@@ -542,6 +544,22 @@ impl Inner {
                 ),
             ))),
         }
+    }
+
+    /// What made a connection end before the server had granted a channel.
+    fn explain(&self, error: ConnectionError) -> io::Error {
+        #[cfg(feature = "tls")]
+        let plain = self.config.tls.is_none();
+        #[cfg(not(feature = "tls"))]
+        let plain = true;
+        let refused = match &error {
+            ConnectionError::ClosedByPeer | ConnectionError::Io(_) if plain => {
+                Refused::OrTls(error)
+            }
+            ConnectionError::ClosedByPeer => Refused::Full(error),
+            _ => return io::Error::new(io::ErrorKind::ConnectionAborted, error),
+        };
+        io::Error::new(io::ErrorKind::ConnectionAborted, refused)
     }
 
     /// Speaks IIP on a stream.
@@ -610,9 +628,22 @@ impl Drop for Attempt {
     }
 }
 
+/// The server, or what stands in its place, ended the connection without a word.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(
+        "it was closed without an answer: the server may have all the connections it takes (option max_connections), or speak TLS (option tls of the client)"
+    )]
+    OrTls(#[source] ConnectionError),
+    #[error(
+        "it was closed without an answer: the server may have all the connections it takes (option max_connections)"
+    )]
+    Full(#[source] ConnectionError),
+}
+
 /// Waits until the server has granted the first channel, or refused it. What goes wrong before counts as a failed attempt:
 /// a server that refuses a client certificate does so only after the handshake.
-async fn wait_until_ready(connection: &Connection) -> io::Result<()> {
+async fn wait_until_ready(connection: &Connection) -> Result<(), ConnectionError> {
     loop {
         let ready = connection.shared.ready.notified();
         let mut ready = std::pin::pin!(ready);
@@ -620,10 +651,7 @@ async fn wait_until_ready(connection: &Connection) -> io::Result<()> {
         {
             let state = connection.shared.lock();
             if let Some(error) = &state.ended {
-                return Err(io::Error::new(
-                    io::ErrorKind::ConnectionAborted,
-                    error.clone(),
-                ));
+                return Err(error.clone());
             }
             if state.calls.is_ready() {
                 return Ok(());

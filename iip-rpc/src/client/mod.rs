@@ -10,6 +10,7 @@ mod options;
 #[cfg(feature = "tower")]
 mod service;
 mod streaming;
+mod subscribe;
 
 use std::sync::Arc;
 use std::task::Context;
@@ -20,9 +21,8 @@ use iip_core::{Call, CallTimes, Connection};
 use serde::de::DeserializeOwned;
 
 pub use self::builder::ClientBuilder;
-pub(crate) use self::builder::MAX_MESSAGE_BYTES;
 use self::builder::Settings;
-use self::failure::{bad_reply, call_status, not_sent, phases};
+use self::failure::{bad_answer, bad_reply, call_status, not_sent, phases};
 pub use self::options::{CallOptions, ReplyMetadata};
 #[cfg(feature = "tower")]
 pub use self::service::{ClientService, RawRequest};
@@ -165,7 +165,7 @@ impl Client {
             }
             Ok((call, kept))
         };
-        let read = |answer, started| self.decode(answer, started);
+        let read = |answer, started| self.decode(method, answer, started);
         self.call(method, ctx, start, read).await
     }
 
@@ -482,41 +482,45 @@ impl Client {
         }
     }
 
-    fn decode<T, E>(&self, answer: Bytes, started: Instant) -> Result<T, Failure<E>>
+    fn decode<T, E>(
+        &self,
+        method: &MethodDescriptor,
+        answer: Bytes,
+        started: Instant,
+    ) -> Result<T, Failure<E>>
     where
         T: DeserializeOwned + 'static,
         E: MethodError,
     {
         let limits = &self.settings.limits;
+        let bad = |status, timing| bad_answer(method, started, timing, status).into();
         if !envelope::is_envelope(&answer) {
             return match PlainError::read(&answer) {
                 None => decode_value(CodecId::JSON, &answer, limits)
-                    .map_err(|error| error.reply_status().into()),
+                    .map_err(|error| bad(error.reply_status(), None)),
                 Some(PlainError {
                     error: Some(own), ..
-                }) => {
-                    Err(E::deserialize(own)
-                        .map_or_else(|error| bad_reply(&error).into(), Failure::Own))
-                }
+                }) => Err(E::deserialize(own)
+                    .map_or_else(|error| bad(bad_reply(&error), None), Failure::Own)),
                 Some(error) => Err(error
                     .into_status()
                     .with_phases(phases(started, None))
                     .into()),
             };
         }
-        let (head, body) = ReplyHead::read(answer).map_err(|error| error.reply_status())?;
+        let (head, body) =
+            ReplyHead::read(answer).map_err(|error| bad(error.reply_status(), None))?;
         if let Some(place) = &self.options.reply_metadata {
             place.set(head.metadata.clone());
         }
         match head.outcome {
-            Outcome::Value => {
-                decode_value(head.codec, &body, limits).map_err(|error| error.reply_status().into())
-            }
+            Outcome::Value => decode_value(head.codec, &body, limits)
+                .map_err(|error| bad(error.reply_status(), head.timing)),
             Outcome::Error => Err(decode_value(head.codec, &body, limits)
-                .map_or_else(|error| error.reply_status().into(), Failure::Own)),
+                .map_or_else(|error| bad(error.reply_status(), head.timing), Failure::Own)),
             Outcome::Status => {
                 let status = envelope::read_status(body, head.metadata)
-                    .map_err(|error| error.reply_status())?;
+                    .map_err(|error| bad(error.reply_status(), head.timing))?;
                 Err(status.with_phases(phases(started, head.timing)).into())
             }
         }
