@@ -153,7 +153,7 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
                     quote!(send_subscription(result).await)
                 }
                 Some(_) if method.is_protobuf => {
-                    quote!(send_all(__rpc::proto_stream(result)).await)
+                    quote!(send_all(result.map(__rpc::proto_stream)).await)
                 }
                 Some(_) => quote!(send_all(result).await),
                 None => quote!(answer(result #put_in)),

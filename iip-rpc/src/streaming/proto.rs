@@ -23,17 +23,11 @@ where
 }
 
 /// The messages that a method answers with, as the server sends them.
-///
-/// # Errors
-///
-/// Those of `result`.
-pub fn proto_stream<S, M, I, E>(
-    result: Result<S, E>,
-) -> Result<impl Stream<Item = Result<Proto<M>, I>>, E>
+pub fn proto_stream<S, M, E>(messages: S) -> impl Stream<Item = Result<Proto<M>, E>>
 where
-    S: Stream<Item = Result<M, I>>,
+    S: Stream<Item = Result<M, E>>,
 {
-    result.map(|messages| Mapped(Box::pin(messages), Proto))
+    Mapped(Box::pin(messages), Proto)
 }
 
 /// A stream with something done to each message.
