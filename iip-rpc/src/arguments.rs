@@ -1,5 +1,7 @@
 //! The arguments of a call: a tuple in Rust, positions in bincode and postcard, names in JSON and MessagePack.
 
+pub(crate) mod kept;
+
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;

@@ -14,7 +14,7 @@ impl TypedLimits {
     #[must_use]
     pub(crate) fn with(self, limits: Limits) -> Self {
         let own = limits.own_message_bytes();
-        match own.or(self.0.own_message_bytes()) {
+        match own.or_else(|| self.0.own_message_bytes()) {
             Some(bytes) => Self(limits.max_message_bytes(bytes)),
             None => Self(limits),
         }

@@ -4,6 +4,8 @@
 
 mod builder;
 mod intercept;
+#[cfg(feature = "tower")]
+mod mount;
 mod streaming;
 
 use std::fmt;
@@ -18,9 +20,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use iip_core::{Body, Handler, HandlerError, HandlerFuture, Intake, Refusal, Request, Response};
 use serde::Serialize;
+use tokio::sync::watch;
 
 pub use self::builder::ServerBuilder;
-use self::streaming::StreamMethod;
+#[cfg(feature = "tower")]
+pub use self::mount::ServiceHandler;
+use self::streaming::{Draining, StreamMethod};
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
@@ -54,6 +59,7 @@ pub struct Methods {
     admission: Admission,
     /// Of the methods that are registered next.
     interceptors: Layers<ServerCall>,
+    draining: Draining,
     /// The names of the services that have methods.
     services: Vec<&'static str>,
 }
@@ -105,6 +111,7 @@ impl Methods {
             limits: self.limits,
             deadlines: self.deadlines(method),
             interceptors: self.interceptors.clone(),
+            draining: self.draining.clone(),
             args: PhantomData,
         };
         self.add(method, method_with_streams);
@@ -602,6 +609,7 @@ impl Handler for NoMethod {
 pub struct Server {
     core: iip_core::Server,
     health: Option<Health>,
+    draining: watch::Sender<bool>,
 }
 
 impl Server {
@@ -622,7 +630,7 @@ impl Server {
         self.core.target()
     }
 
-    /// Ends the server: its [`Health`] is not serving, no new connections and calls, `limit` for the running calls to end, then
+    /// Ends the server: its [`Health`] is not serving, its subscriptions end so that their clients go elsewhere, no new connections and calls, `limit` for the running calls to end, then
     /// by force. Always returns, at the latest about a second after `limit`; handlers with [`OnCancel::RunToEnd`] and
     /// [`OnCancel::Token`] may run on then.
     ///
@@ -635,6 +643,7 @@ impl Server {
         if let Some(health) = &self.health {
             health.shut_down();
         }
+        self.draining.send_replace(true);
         self.core.shutdown(limit).await;
     }
 

@@ -422,6 +422,12 @@ impl Status {
         self.0.phases.as_ref()
     }
 
+    /// The same with another message.
+    pub(crate) fn reworded(mut self, message: String) -> Self {
+        self.0.message = message.into();
+        self
+    }
+
     /// The same with the name of `method` in front of its text.
     #[must_use]
     pub(crate) fn in_method(mut self, method: &MethodDescriptor) -> Self {

@@ -98,6 +98,12 @@ impl Connection {
         }
     }
 
+    /// Server: the channels that such requests were given.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn one_way_channels(&self) -> impl Iterator<Item = ChannelId> {
+        (1..=self.one_way.count).map(|count| ChannelId(count | (MAX_GRANTED + 1)))
+    }
+
     /// Server: do the requests on this channel have no answers?
     #[inline]
     pub(super) fn is_silent(&self, id: ChannelId) -> bool {

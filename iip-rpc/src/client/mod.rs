@@ -7,7 +7,10 @@ mod failure;
 mod hedge;
 mod intercept;
 mod options;
+#[cfg(feature = "tower")]
+mod service;
 mod streaming;
+mod subscribe;
 
 use std::sync::Arc;
 use std::task::Context;
@@ -21,6 +24,8 @@ pub use self::builder::ClientBuilder;
 use self::builder::Settings;
 use self::failure::{bad_answer, bad_reply, call_status, not_sent, phases};
 pub use self::options::{CallOptions, ReplyMetadata};
+#[cfg(feature = "tower")]
+pub use self::service::{ClientService, RawRequest};
 use crate::arguments::Arguments;
 use crate::codec::{CodecId, decode_value};
 use crate::context::{CallContext, after, now};

@@ -18,6 +18,8 @@ use tokio::task::JoinHandle;
 use super::failure::{bad_answer, call_status, not_sent};
 use super::{Client, Failure};
 use crate::arguments::Arguments;
+#[cfg(feature = "codec-prost")]
+use crate::codec::Proto;
 use crate::codec::{CodecId, decode_value};
 use crate::context::{CallContext, after, now};
 use crate::envelope::ReplyHead;
@@ -351,6 +353,18 @@ impl StreamedCall {
             .map_err(|error| lost(&error))
     }
 
+    /// Reads the answer behind a stream of answers.
+    fn end<E: MethodError>(&self, answer: Bytes) -> Result<(), Failure<E>> {
+        #[cfg(feature = "codec-prost")]
+        if self.codec == CodecId::PROTOBUF {
+            let answer = self
+                .client
+                .decode::<Proto<()>, E>(self.method, answer, self.started);
+            return answer.map(Proto::into_inner);
+        }
+        self.client.decode(self.method, answer, self.started)
+    }
+
     /// Waits for the record that accepts the call.
     async fn accepted<E: MethodError>(&mut self) -> Result<(), Failure<E>> {
         match poll_fn(|cx| self.poll_next(cx)).await {
@@ -362,17 +376,12 @@ impl StreamedCall {
                 }
                 Ok(())
             }
-            Next::Answer(Ok(answer)) => match self.decode::<E>(answer) {
+            Next::Answer(Ok(answer)) => match self.end::<E>(answer) {
                 Ok(()) => Err(self.bad_answer(unexpected()).into()),
                 Err(failure) => Err(failure),
             },
             Next::Answer(Err(failure)) => Err(failure),
         }
-    }
-
-    /// Reads the answer behind the stream.
-    fn decode<E: MethodError>(&self, answer: Bytes) -> Result<(), Failure<E>> {
-        self.client.decode(self.method, answer, self.started)
     }
 
     fn bad_answer(&self, status: Status) -> Status {
@@ -490,7 +499,7 @@ impl<T: DeserializeOwned + 'static, E: MethodError> Stream for Responses<T, E> {
                     Err(error) => Some(Err(call.bad_answer(error.reply_status()).into())),
                 }
             }
-            Next::Answer(Ok(answer)) => match call.decode::<E>(answer) {
+            Next::Answer(Ok(answer)) => match call.end::<E>(answer) {
                 Ok(()) => None,
                 Err(failure) => Some(Err(failure.into_error())),
             },

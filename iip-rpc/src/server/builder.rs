@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use iip_core::transport::MemoryConnector;
 use iip_core::{Handler, Limits, ServerConfig};
+use tokio::sync::watch;
 
+use super::streaming::Draining;
 use super::{Methods, NoMethod, Server, Service};
 use crate::codec::DecodeLimits;
 use crate::health::Health;
@@ -179,8 +181,12 @@ impl ServerBuilder {
     /// When dropped before it is ready, nothing listens.
     pub async fn bind(self, target: impl AsRef<str>) -> io::Result<Server> {
         let health = self.health.clone();
-        let core = self.core()?.bind(target).await?;
-        Ok(Server { core, health })
+        let (core, draining) = self.core()?;
+        Ok(Server {
+            core: core.bind(target).await?,
+            health,
+            draining,
+        })
     }
 
     /// Serves on a socket that listens already.
@@ -190,8 +196,12 @@ impl ServerBuilder {
     /// The configuration cannot work.
     pub fn listen_on(self, listener: tokio::net::TcpListener) -> io::Result<Server> {
         let health = self.health.clone();
-        let core = self.core()?.listen_on(listener)?;
-        Ok(Server { core, health })
+        let (core, draining) = self.core()?;
+        Ok(Server {
+            core: core.listen_on(listener)?,
+            health,
+            draining,
+        })
     }
 
     /// Serves in memory, for tests; see [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with).
@@ -201,11 +211,19 @@ impl ServerBuilder {
     /// The configuration cannot work.
     pub fn in_memory(self) -> io::Result<(Server, MemoryConnector)> {
         let health = self.health.clone();
-        let (core, connector) = self.core()?.in_memory()?;
-        Ok((Server { core, health }, connector))
+        let (core, draining) = self.core()?;
+        let (core, connector) = core.in_memory()?;
+        let server = Server {
+            core,
+            health,
+            draining,
+        };
+        Ok((server, connector))
     }
 
-    fn core(self) -> io::Result<ServerConfig> {
+    /// The server below, and who tells its methods that it shuts down.
+    fn core(self) -> io::Result<(ServerConfig, watch::Sender<bool>)> {
+        let (shutting_down, draining) = Draining::new();
         let limits = DecodeLimits::new().max_message_bytes(self.limits.get().message_bytes());
         let mut methods = Methods {
             handlers: Vec::new(),
@@ -213,6 +231,7 @@ impl ServerBuilder {
             policy: self.policy,
             admission: self.admission,
             interceptors: self.interceptors,
+            draining,
             services: Vec::new(),
         };
         for Register(register) in self.services {
@@ -232,8 +251,9 @@ impl ServerBuilder {
             .announce(announcement())
             .fallback(NoMethod);
         let handlers = methods.handlers.into_iter();
-        Ok(handlers.fold(core, |core, (path, handler)| {
+        let core = handlers.fold(core, |core, (path, handler)| {
             core.route_shared(path, handler)
-        }))
+        });
+        Ok((core, shutting_down))
     }
 }
