@@ -9,6 +9,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::CodecId;
+use crate::compression::{CompressionId, Packer};
 use crate::metadata::{Metadata, MetadataError};
 use crate::status::{Code, Execution, MethodError, Status};
 
@@ -26,6 +27,10 @@ const REPLY_TIMING: u8 = 0b0001;
 const REPLY_METADATA: u8 = 0b0010;
 const REPLY_OUTCOME_SHIFT: u32 = 2;
 
+/// The codec byte: six bits of codec, two of compression.
+const CODEC_MASK: u8 = 0b0011_1111;
+const COMPRESSION_SHIFT: u32 = 6;
+
 const MAY_HAVE_EXECUTED: u8 = 0;
 const NOT_EXECUTED: u8 = 1;
 
@@ -42,6 +47,8 @@ pub fn is_envelope(message: &[u8]) -> bool {
 pub struct RequestHead {
     /// The codec of the arguments, which the answer has to use too.
     pub codec: CodecId,
+    /// How the arguments are compressed, see [`decompress`](crate::compression::decompress).
+    pub compression: CompressionId,
     /// How much of its time the call had left when the request was made; `None` when it has no deadline.
     pub remaining: Option<Duration>,
     /// What travels beside the arguments.
@@ -78,7 +85,7 @@ impl RequestHead {
     /// When `message` is no request of a version that this crate knows.
     #[inline]
     pub fn read(mut message: Bytes) -> Result<(Self, Bytes), EnvelopeError> {
-        let (flags, codec) = read_first(&mut message)?;
+        let (flags, codec, compression) = read_first(&mut message)?;
         if flags & !REQUEST_FLAGS != 0 {
             return Err(EnvelopeError::UnknownFlags {
                 flags: flags & !REQUEST_FLAGS,
@@ -98,6 +105,7 @@ impl RequestHead {
         Ok((
             Self {
                 codec,
+                compression,
                 remaining,
                 metadata,
             },
@@ -132,6 +140,8 @@ pub struct ServerTiming {
 pub struct ReplyHead {
     /// The codec of the body; a status has none, and says what the request said.
     pub codec: CodecId,
+    /// How the body is compressed, see [`decompress`](crate::compression::decompress); never that of a status.
+    pub compression: CompressionId,
     /// What the body is.
     pub outcome: Outcome,
     /// Where the time went on the server, if it says so.
@@ -177,10 +187,11 @@ impl ReplyHead {
     /// When `message` is no answer of a version that this crate knows.
     #[inline]
     pub fn read(mut message: Bytes) -> Result<(Self, Bytes), EnvelopeError> {
-        let (flags, codec) = read_first(&mut message)?;
+        let (flags, codec, compression) = read_first(&mut message)?;
         let outcome = match flags >> REPLY_OUTCOME_SHIFT {
             0 => Outcome::Value,
             1 => Outcome::Error,
+            2 if compression.is_some() => return Err(EnvelopeError::CompressedStatus),
             2 => Outcome::Status,
             _ => return Err(EnvelopeError::UnknownOutcome),
         };
@@ -198,6 +209,7 @@ impl ReplyHead {
         Ok((
             Self {
                 codec,
+                compression,
                 outcome,
                 timing,
                 metadata,
@@ -205,6 +217,26 @@ impl ReplyHead {
             message,
         ))
     }
+}
+
+/// Compresses the body of the envelope that begins at `start` of `out`: what lies from `body` on, and `tail` behind it. What
+/// is left of `tail` is returned.
+#[inline]
+pub(crate) fn pack_body(
+    packer: Option<&Packer>,
+    out: &mut BytesMut,
+    start: usize,
+    body: usize,
+    tail: Bytes,
+) -> Bytes {
+    let Some(packer) = packer else {
+        return tail;
+    };
+    let (compression, tail) = packer.pack(out, body, tail);
+    if let Some(codec) = out.get_mut(start + 1) {
+        *codec |= compression.as_u8() << COMPRESSION_SHIFT;
+    }
+    tail
 }
 
 /// Appends a whole answer with the outcome [`Outcome::Status`] to `out`, with the metadata of the status.
@@ -292,6 +324,9 @@ pub enum EnvelopeError {
     /// An answer has an outcome that this version does not define.
     #[error("the answer has an unknown outcome")]
     UnknownOutcome,
+    /// A status says that it is compressed, which it never is.
+    #[error("an answer with a status cannot be compressed")]
+    CompressedStatus,
     /// The message ends too early.
     #[error("the message ends within {part}")]
     Truncated {
@@ -476,7 +511,7 @@ impl Head {
     #[inline]
     fn new(codec: CodecId) -> Self {
         let mut bytes = [0; 2 + 2 * MAX_VARINT];
-        bytes[1] = codec.as_u8();
+        bytes[1] = codec.as_u8() & CODEC_MASK;
         Self {
             flags: 0,
             bytes,
@@ -531,10 +566,15 @@ fn micros(time: Duration) -> u64 {
         .saturating_add(micros)
 }
 
-fn write_varint(value: u64, out: &mut BytesMut) {
+pub(crate) fn write_varint(value: u64, out: &mut BytesMut) {
     for byte in varint(value) {
         out.put_u8(byte);
     }
+}
+
+/// How many bytes a number takes.
+pub(crate) fn varint_len(value: u64) -> usize {
+    varint(value).count()
 }
 
 fn write_sized(bytes: &[u8], out: &mut BytesMut) {
@@ -555,7 +595,7 @@ fn write_metadata(metadata: &Metadata, out: &mut BytesMut) {
 }
 
 #[inline]
-fn read_first(message: &mut Bytes) -> Result<(u8, CodecId), EnvelopeError> {
+fn read_first(message: &mut Bytes) -> Result<(u8, CodecId, CompressionId), EnvelopeError> {
     let Some(&byte) = message.first() else {
         return Err(EnvelopeError::Empty);
     };
@@ -570,7 +610,11 @@ fn read_first(message: &mut Bytes) -> Result<(u8, CodecId), EnvelopeError> {
         return Err(EnvelopeError::Truncated { part: "the codec" });
     };
     message.advance(2);
-    Ok((byte & !MARK_MASK & !VERSION_MASK, CodecId::new(codec)))
+    Ok((
+        byte & !MARK_MASK & !VERSION_MASK,
+        CodecId::new(codec & CODEC_MASK),
+        CompressionId::new(codec >> COMPRESSION_SHIFT),
+    ))
 }
 
 fn read_byte(message: &mut Bytes, part: &'static str) -> Result<u8, EnvelopeError> {
@@ -581,7 +625,7 @@ fn read_byte(message: &mut Bytes, part: &'static str) -> Result<u8, EnvelopeErro
 }
 
 #[inline]
-fn read_varint(message: &mut Bytes, part: &'static str) -> Result<u64, EnvelopeError> {
+pub(crate) fn read_varint(message: &mut Bytes, part: &'static str) -> Result<u64, EnvelopeError> {
     let mut value = 0u64;
     for (at, &byte) in message.iter().enumerate().take(MAX_VARINT) {
         let bits = u64::from(byte & 0x7f);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::compression::Compression;
 use crate::metadata::{Metadata, MetadataError};
 
 /// What the calls made through a client set for themselves, see [`Client::with_options`](crate::Client::with_options).
@@ -13,6 +14,7 @@ use crate::metadata::{Metadata, MetadataError};
 pub struct CallOptions {
     pub(super) timeout: Option<Duration>,
     pub(super) wait_for_ready: Option<bool>,
+    pub(super) compression: Option<Option<Compression>>,
     pub(super) metadata: Metadata,
     pub(super) reply_metadata: Option<ReplyMetadata>,
 }
@@ -34,6 +36,13 @@ impl CallOptions {
     /// default, see [`ClientBuilder::wait_for_ready`](crate::ClientBuilder::wait_for_ready).
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = Some(wait);
+        self
+    }
+
+    /// Compresses what each call sends, or with `None` nothing. It replaces the method's and the client's default, see
+    /// [`ClientBuilder::compression`](crate::ClientBuilder::compression).
+    pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
+        self.compression = Some(compression.into());
         self
     }
 
