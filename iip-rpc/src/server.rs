@@ -393,15 +393,14 @@ where
         timing: Option<ServerTiming>,
         metadata: &Metadata,
     ) -> Result<Body, Status> {
-        let body = encode_result(form.encoding, result, timing, metadata, form.plain)?;
-        let (size, limit) = (body.len(), self.limits.message_bytes());
-        if size > limit {
-            let text = format!(
-                "an answer of {size} bytes exceeds the server's limit of {limit} bytes (option max_message_bytes)"
-            );
-            return Err(Status::resource_exhausted(text));
-        }
-        Ok(body)
+        encode_result(
+            form.encoding,
+            result,
+            timing,
+            metadata,
+            form.plain,
+            &self.limits,
+        )
     }
 
     /// The way of a call with interceptors, from the context on.
@@ -515,6 +514,7 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
     timing: Option<ServerTiming>,
     metadata: &Metadata,
     plain: bool,
+    limits: &DecodeLimits,
 ) -> Result<Body, Status> {
     let Encoding { codec, packer } = encoding;
     let encoded = Body::encode(|out| match result {
@@ -551,9 +551,17 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
             }
         },
     });
-    encoded.map_err(|error: EncodeError| {
+    let body = encoded.map_err(|error: EncodeError| {
         Status::internal(format!("cannot encode the result: {error}"))
-    })
+    })?;
+    let (size, limit) = (body.len(), limits.message_bytes());
+    if size > limit {
+        let text = format!(
+            "an answer of {size} bytes exceeds the server's limit of {limit} bytes (option max_message_bytes)"
+        );
+        return Err(Status::resource_exhausted(text));
+    }
+    Ok(body)
 }
 
 /// A method bound to raw bytes.

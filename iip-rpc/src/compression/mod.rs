@@ -22,6 +22,7 @@ use crate::envelope::read_varint;
 pub(crate) const MAX_RATIO: u32 = 1000;
 
 /// What takes less is not worth the time by default. Measured: see `docs/guide/compression.md`.
+#[cfg(any(feature = "compress-zstd", feature = "compress-lz4"))]
 const ABOVE_BYTES: usize = 2 * 1024;
 
 /// The fastest and the best level of zstd that is used. What is above takes hundreds of megabytes.
@@ -58,7 +59,7 @@ pub struct Compression {
 impl Compression {
     /// zstd: the fewest bytes; with the feature `compress-zstd`.
     #[cfg(feature = "compress-zstd")]
-    pub fn zstd() -> Self {
+    pub const fn zstd() -> Self {
         Self {
             id: CompressionId::ZSTD,
             level: 1,
@@ -68,7 +69,7 @@ impl Compression {
 
     /// lz4: the least time; with the feature `compress-lz4`.
     #[cfg(feature = "compress-lz4")]
-    pub fn lz4() -> Self {
+    pub const fn lz4() -> Self {
         Self {
             id: CompressionId::LZ4,
             #[cfg(feature = "compress-zstd")]
@@ -79,7 +80,7 @@ impl Compression {
 
     /// Compresses only what takes more bytes than this: the encoded arguments, the encoded value or error, or one message of
     /// a stream. Default: 2 KiB.
-    pub fn above(mut self, bytes: usize) -> Self {
+    pub const fn above(mut self, bytes: usize) -> Self {
         self.above = bytes;
         self
     }
@@ -234,6 +235,3 @@ fn decompress_some(
 fn garbage(text: String) -> DecodeError {
     DecodeError::new(DecodeErrorKind::Compressed(text))
 }
-
-#[cfg(all(test, feature = "compress-zstd", feature = "compress-lz4"))]
-mod tests;

@@ -121,7 +121,14 @@ impl StreamCall {
         let metadata = self.ctx.take_reply_metadata();
         let timing = Some(timing(self.received, self.waited));
         let outcome = Outcome::of(&result);
-        match encode_result(self.encoding, result, timing, &metadata, false) {
+        match encode_result(
+            self.encoding,
+            result,
+            timing,
+            &metadata,
+            false,
+            &self.limits,
+        ) {
             Ok(body) => StreamAnswer {
                 body: Ok(body),
                 outcome,
