@@ -718,6 +718,7 @@ mod tests {
             head,
             RequestHead {
                 codec: CodecId::BINCODE,
+                compression: CompressionId::NONE,
                 remaining: None,
                 metadata: Metadata::new()
             }
@@ -957,13 +958,15 @@ mod tests {
     proptest! {
         #[test]
         fn requests_come_back(
-            codec: u8,
+            codec in 0u8..64,
+            compression in 0u8..4,
             remaining in proptest::option::of(some_micros()),
             metadata in some_metadata(),
             body in proptest::collection::vec(any::<u8>(), 0..50),
         ) {
             let mut out = BytesMut::new();
             RequestHead::write(CodecId::new(codec), remaining, &metadata, &mut out);
+            out[1] |= compression << 6;
             let head_len = out.len();
             out.extend_from_slice(&body);
             let message = out.freeze();
@@ -972,13 +975,19 @@ mod tests {
                 prop_assert!(RequestHead::read(message.slice(..cut)).is_err());
             }
             let (head, rest) = RequestHead::read(message).unwrap();
-            prop_assert_eq!(head, RequestHead { codec: CodecId::new(codec), remaining, metadata });
+            prop_assert_eq!(head, RequestHead {
+                codec: CodecId::new(codec),
+                compression: CompressionId::new(compression),
+                remaining,
+                metadata,
+            });
             prop_assert_eq!(rest, body);
         }
 
         #[test]
         fn answers_come_back(
-            codec: u8,
+            codec in 0u8..64,
+            compression in 0u8..4,
             outcome in prop::sample::select(&[Outcome::Value, Outcome::Error, Outcome::Status]),
             timing in proptest::option::of((some_micros(), some_micros())),
             metadata in some_metadata(),
@@ -987,9 +996,21 @@ mod tests {
             let timing = timing.map(|(queue, handler)| ServerTiming { queue, handler });
             let mut out = BytesMut::new();
             ReplyHead::write(CodecId::new(codec), outcome, timing, &metadata, &mut out);
+            out[1] |= compression << 6;
             out.extend_from_slice(&body);
-            let (head, rest) = ReplyHead::read(out.freeze()).unwrap();
-            prop_assert_eq!(head, ReplyHead { codec: CodecId::new(codec), outcome, timing, metadata });
+            let answer = ReplyHead::read(out.freeze());
+            if outcome == Outcome::Status && compression != 0 {
+                prop_assert_eq!(answer, Err(EnvelopeError::CompressedStatus));
+                return Ok(());
+            }
+            let (head, rest) = answer.unwrap();
+            prop_assert_eq!(head, ReplyHead {
+                codec: CodecId::new(codec),
+                compression: CompressionId::new(compression),
+                outcome,
+                timing,
+                metadata,
+            });
             prop_assert_eq!(rest, body);
         }
 
@@ -1025,12 +1046,14 @@ mod tests {
             if let Ok((head, body)) = RequestHead::read(message.clone()) {
                 let mut out = BytesMut::new();
                 RequestHead::write(head.codec, head.remaining, &head.metadata, &mut out);
+                out[1] |= head.compression.as_u8() << 6;
                 out.extend_from_slice(&body);
                 prop_assert_eq!(&out, &message);
             }
             if let Ok((head, body)) = ReplyHead::read(message.clone()) {
                 let mut out = BytesMut::new();
                 ReplyHead::write(head.codec, head.outcome, head.timing, &head.metadata, &mut out);
+                out[1] |= head.compression.as_u8() << 6;
                 out.extend_from_slice(&body);
                 prop_assert_eq!(&out, &message);
                 let _ = read_status(body, head.metadata);

@@ -620,6 +620,19 @@ mod tests {
     }
 
     #[test]
+    fn a_compression_that_is_not_there_is_named() {
+        let limits = DecodeLimits::new();
+        let body = Bytes::from_static(&[1, 1]);
+        let error = compression::decompress(CompressionId::new(3), body, &limits).unwrap_err();
+        assert_eq!(error.request_status().code(), Code::Unimplemented);
+        assert_eq!(error.request_status().execution(), Execution::NotExecuted);
+        assert_eq!(
+            DecodeErrorKind::UnsupportedCompression(CompressionId::ZSTD).to_string(),
+            "zstd is not supported by this build; enable the feature `compress-zstd` of iip-rpc"
+        );
+    }
+
+    #[test]
     fn a_value_over_the_size_limit_is_refused_by_name() {
         let limits = DecodeLimits::new().max_message_bytes(3);
         for codec in CodecId::supported() {
