@@ -4,6 +4,8 @@
 
 mod builder;
 mod intercept;
+#[cfg(feature = "tower")]
+mod mount;
 mod streaming;
 
 use std::fmt;
@@ -20,9 +22,12 @@ use iip_core::{
     Body, Handler, HandlerError, HandlerFuture, Intake, Peer, Refusal, Request, Response,
 };
 use serde::Serialize;
+use tokio::sync::watch;
 
 pub use self::builder::ServerBuilder;
-use self::streaming::StreamMethod;
+#[cfg(feature = "tower")]
+pub use self::mount::ServiceHandler;
+use self::streaming::{Draining, StreamMethod};
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
@@ -60,6 +65,7 @@ pub struct Methods {
     admission: Admission,
     /// Of the methods that are registered next.
     interceptors: Layers<ServerCall>,
+    draining: Draining,
     /// The names of the services that have methods.
     services: Vec<&'static str>,
 }
@@ -113,6 +119,7 @@ impl Methods {
             compression: self.compression(method),
             deadlines: self.deadlines(method),
             interceptors: self.interceptors.clone(),
+            draining: self.draining.clone(),
             args: PhantomData,
         };
         self.add(method, method_with_streams);
@@ -327,8 +334,11 @@ where
     fn run(self: Arc<Self>, request: Request) -> HandlerFuture {
         Box::pin(async move {
             let plain = is_plain(request.body());
+            let one_way = request.is_one_way();
             Ok(Response::from(match self.answer(request, plain).await {
                 Ok(body) => body,
+                // It is logged: nobody else would hear of it.
+                Err(status) if one_way => return Err(HandlerError::new(status.to_string())),
                 Err(status) => answer_status(&status, plain),
             }))
         })
@@ -348,15 +358,17 @@ where
         let (received, waited) = (request.received_at(), request.waited());
         let cancel = (self.method.cancel_policy() == OnCancel::Token).then(|| request.cancelled());
         let peer = Arc::clone(request.peer());
+        let one_way = request.is_one_way();
         let body = request.into_body();
         let (form, remaining, metadata, body) = if plain {
-            (Form::PLAIN, None, Metadata::new(), body)
+            (Form::plain(one_way), None, Metadata::new(), body)
         } else {
             let (head, body) = RequestHead::read(body).map_err(|error| error.request_status())?;
             let form = Form {
                 encoding: encoding(head.codec, self.compression, &peer, &self.limits),
                 plain,
                 request: head.compression,
+                one_way,
             };
             (form, head.remaining, head.metadata, body)
         };
@@ -393,6 +405,13 @@ where
         timing: Option<ServerTiming>,
         metadata: &Metadata,
     ) -> Result<Body, Status> {
+        if form.one_way {
+            let failed = |error: E| match error.as_status() {
+                Some(status) => status.clone(),
+                None => Status::unknown(error.to_string()),
+            };
+            return result.map(|_| Body::default()).map_err(failed);
+        }
         encode_result(
             form.encoding,
             result,
@@ -432,19 +451,24 @@ where
 struct Form {
     encoding: Encoding,
     plain: bool,
+    /// Nobody reads the answer.
+    one_way: bool,
     /// How the arguments are compressed.
     request: CompressionId,
 }
 
 impl Form {
-    const PLAIN: Self = Self {
-        encoding: Encoding {
-            codec: CodecId::JSON,
-            packer: None,
-        },
-        plain: true,
-        request: CompressionId::NONE,
-    };
+    fn plain(one_way: bool) -> Self {
+        Self {
+            encoding: Encoding {
+                codec: CodecId::JSON,
+                packer: None,
+            },
+            plain: true,
+            request: CompressionId::NONE,
+            one_way,
+        }
+    }
 }
 
 /// How what answers a call is written: in the codec of its request, and compressed as is wanted, if the caller can read that.
@@ -650,6 +674,7 @@ impl Handler for NoMethod {
 pub struct Server {
     core: iip_core::Server,
     health: Option<Health>,
+    draining: watch::Sender<bool>,
 }
 
 impl Server {
@@ -670,7 +695,7 @@ impl Server {
         self.core.target()
     }
 
-    /// Ends the server: its [`Health`] is not serving, no new connections and calls, `limit` for the running calls to end, then
+    /// Ends the server: its [`Health`] is not serving, its subscriptions end so that their clients go elsewhere, no new connections and calls, `limit` for the running calls to end, then
     /// by force. Always returns, at the latest about a second after `limit`; handlers with [`OnCancel::RunToEnd`] and
     /// [`OnCancel::Token`] may run on then.
     ///
@@ -683,6 +708,7 @@ impl Server {
         if let Some(health) = &self.health {
             health.shut_down();
         }
+        self.draining.send_replace(true);
         self.core.shutdown(limit).await;
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::compression::Compression;
 use crate::metadata::{Metadata, MetadataError};
+use crate::subscription::Position;
 
 /// What the calls made through a client set for themselves, see [`Client::with_options`](crate::Client::with_options).
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,7 @@ pub struct CallOptions {
     pub(super) compression: Option<Option<Compression>>,
     pub(super) metadata: Metadata,
     pub(super) reply_metadata: Option<ReplyMetadata>,
+    pub(super) resume: Option<Position>,
 }
 
 impl CallOptions {
@@ -54,6 +56,13 @@ impl CallOptions {
     pub fn metadata(mut self, key: &str, value: impl Into<Bytes>) -> Result<Self, MetadataError> {
         self.metadata.insert(key, value)?;
         Ok(self)
+    }
+
+    /// A [`Subscription`](crate::Subscription) goes on behind this position, which another one had; what is missing in between is its
+    /// first item.
+    pub fn resume(mut self, after: Position) -> Self {
+        self.resume = Some(after);
+        self
     }
 
     /// Keeps the metadata of each answer in `reply`.
