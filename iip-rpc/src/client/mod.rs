@@ -539,8 +539,8 @@ impl Client {
         if let Some(place) = &self.options.reply_metadata {
             place.set(head.metadata.clone());
         }
-        let body =
-            decompress(head.compression, body, limits).map_err(|error| error.reply_status())?;
+        let body = decompress(head.compression, body, limits)
+            .map_err(|error| bad(error.reply_status(), head.timing))?;
         match head.outcome {
             Outcome::Value => decode_value(head.codec, &body, limits)
                 .map_err(|error| bad(error.reply_status(), head.timing)),
