@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use iip_rpc::codec::CodecId;
@@ -402,6 +405,32 @@ async fn a_subscriber_who_leaves_is_not_waited_for() {
     tokio::task::yield_now().await;
     drop(numbers);
     within("the publisher", publisher).await.unwrap();
+}
+
+/// A waker that looks at the topic.
+struct Looks(Topic<u64>);
+
+impl std::task::Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.subscribers();
+    }
+}
+
+#[test]
+fn a_waker_may_use_the_topic() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for policy in [SlowConsumer::DropOldest, SlowConsumer::End] {
+            let (topic, mut numbers) = slow(policy);
+            let waker = Waker::from(Arc::new(Looks(topic.clone())));
+            let mut next = std::pin::pin!(numbers.next());
+            let first = next.as_mut().poll(&mut Context::from_waker(&waker));
+            assert!(first.is_pending());
+            topic.try_publish(1).unwrap();
+        }
+        done.send(()).unwrap();
+    });
+    assert_eq!(is_done.recv_timeout(SERVED), Ok(()), "a deadlock");
 }
 
 /// Large values, so that little is on its way while the reader stands still.

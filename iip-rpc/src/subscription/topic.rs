@@ -134,9 +134,11 @@ impl<T> Clone for Topic<T> {
 impl<T> fmt::Debug for Topic<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.0.0.lock();
+        let (last, subscribers) = (state.last, state.queues.len());
+        drop(state);
         f.debug_struct("Topic")
-            .field("last", &state.last)
-            .field("subscribers", &state.queues.len())
+            .field("last", &last)
+            .field("subscribers", &subscribers)
             .finish_non_exhaustive()
     }
 }
@@ -188,7 +190,7 @@ impl TopicBuilder {
             queues: HashMap::new(),
             ids: 0,
             closed: false,
-            gone: Vec::new(),
+            left: Left::default(),
         };
         Topic(Arc::new(Publisher(Arc::new(Shared {
             id: fastrand::u64(..),
@@ -229,13 +231,14 @@ impl<T> Shared<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state; the values that nobody needs any more are dropped without the lock.
+    /// Changes the state. Values that nobody needs any more are dropped without the lock, and wakers are woken so: neither is code
+    /// of ours.
     fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
         let mut state = self.lock();
         let result = change(&mut state);
-        let gone = std::mem::take(&mut state.gone);
+        let left = std::mem::take(&mut state.left);
         drop(state);
-        drop(gone);
+        left.wakers.into_iter().for_each(Waker::wake);
         result
     }
 }
@@ -249,8 +252,24 @@ struct State<T> {
     queues: HashMap<u64, Queue<T>>,
     ids: u64,
     closed: bool,
-    /// Values that were taken out.
-    gone: Vec<Arc<T>>,
+    left: Left<T>,
+}
+
+/// What a change has left to do once the lock is free.
+struct Left<T> {
+    /// To be dropped.
+    values: Vec<Arc<T>>,
+    /// To be woken.
+    wakers: Vec<Waker>,
+}
+
+impl<T> Default for Left<T> {
+    fn default() -> Self {
+        Self {
+            values: Vec::new(),
+            wakers: Vec::new(),
+        }
+    }
 }
 
 /// A value with its number.
@@ -275,28 +294,30 @@ impl<T> Queue<T> {
         self.values.len() >= self.buffer
     }
 
-    fn end(&mut self, gone: &mut Vec<Arc<T>>) {
+    fn end(&mut self, left: &mut Left<T>) {
         self.ended = true;
-        gone.extend(self.values.drain(..).map(|(_, value)| value));
-        self.waker.take().into_iter().for_each(Waker::wake);
+        left.values
+            .extend(self.values.drain(..).map(|(_, value)| value));
+        left.wakers.extend(self.waker.take());
     }
 
-    fn add(&mut self, sequence: u64, value: &Arc<T>, gone: &mut Vec<Arc<T>>) {
+    fn add(&mut self, sequence: u64, value: &Arc<T>, left: &mut Left<T>) {
         if self.ended {
             return;
         }
         if self.is_full() {
             match self.policy {
                 SlowConsumer::DropOldest => {
-                    gone.extend(self.values.pop_front().map(|(_, value)| value))
+                    left.values
+                        .extend(self.values.pop_front().map(|(_, value)| value));
                 }
                 SlowConsumer::DropNewest => return,
                 // Nobody is waited for any more.
-                SlowConsumer::Wait(_) | SlowConsumer::End => return self.end(gone),
+                SlowConsumer::Wait(_) | SlowConsumer::End => return self.end(left),
             }
         }
         self.values.push_back((sequence, Arc::clone(value)));
-        self.waker.take().into_iter().for_each(Waker::wake);
+        left.wakers.extend(self.waker.take());
     }
 }
 
@@ -314,7 +335,7 @@ impl<T> State<T> {
             }
             let end = after(*queue.full_since.get_or_insert(now), limit);
             if end <= now {
-                queue.end(&mut self.gone);
+                queue.end(&mut self.left);
             } else {
                 until = Some(until.map_or(end, |until| until.min(end)));
             }
@@ -332,11 +353,11 @@ impl<T> State<T> {
         };
         self.last += 1;
         for queue in self.queues.values_mut() {
-            queue.add(self.last, &value, &mut self.gone);
+            queue.add(self.last, &value, &mut self.left);
         }
         self.history.push_back(value);
         if self.history.len() > self.most_history {
-            self.gone.extend(self.history.pop_front());
+            self.left.values.extend(self.history.pop_front());
         }
         Ok(self.last)
     }
@@ -347,7 +368,9 @@ impl<T> State<T> {
         let values = (first..).zip(self.history.iter().cloned());
         let values = values.filter(|(sequence, _)| *sequence > after).collect();
         let before = std::mem::replace(&mut queue.values, values);
-        self.gone.extend(before.into_iter().map(|(_, value)| value));
+        self.left
+            .values
+            .extend(before.into_iter().map(|(_, value)| value));
         let first = queue.values.front();
         queue.begins = first.map_or(self.last, |(sequence, _)| sequence - 1);
     }
@@ -413,6 +436,8 @@ impl<T> Subscriber<T> {
 
     /// The next value, shared.
     fn poll_shared(&self, cx: &Context<'_>) -> Poll<Option<Result<Shareable<T>, Status>>> {
+        // Cloned and dropped without the lock.
+        let waker = cx.waker().clone();
         let mut state = self.shared.lock();
         let closed = state.closed;
         let Some(queue) = state.queues.get_mut(&self.id) else {
@@ -437,10 +462,9 @@ impl<T> Subscriber<T> {
         if closed {
             return Poll::Ready(None);
         }
-        match &mut queue.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
+        let before = queue.waker.replace(waker);
+        drop(state);
+        drop(before);
         Poll::Pending
     }
 
