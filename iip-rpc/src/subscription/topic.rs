@@ -19,7 +19,8 @@ pub enum SlowConsumer {
     /// The oldest of them is dropped: the subscriber gets a gap and then what is new. The default.
     #[default]
     DropOldest,
-    /// The new one is dropped: the subscriber gets what it has missed the beginning of to its end, and then a gap.
+    /// The newest of them is dropped: the subscriber gets the older ones, and then a gap and what is new. With a buffer of 1, it gets
+    /// the last value whenever it is ready for one.
     DropNewest,
     /// Whoever publishes waits, so long at most; then the subscription ends with RESOURCE_EXHAUSTED.
     Wait(Duration),
@@ -311,7 +312,10 @@ impl<T> Queue<T> {
                     left.values
                         .extend(self.values.pop_front().map(|(_, value)| value));
                 }
-                SlowConsumer::DropNewest => return,
+                SlowConsumer::DropNewest => {
+                    left.values
+                        .extend(self.values.pop_back().map(|(_, value)| value));
+                }
                 // Nobody is waited for any more.
                 SlowConsumer::Wait(_) | SlowConsumer::End => return self.end(left),
             }
