@@ -449,6 +449,24 @@ async fn of_values_that_are_dropped_before_the_topic_closes_the_subscriber_learn
     }
 }
 
+#[tokio::test]
+async fn values_of_the_history_do_not_make_a_subscriber_slow() {
+    for policy in [
+        SlowConsumer::DropOldest,
+        SlowConsumer::DropNewest,
+        SlowConsumer::Wait(Duration::from_secs(600)),
+        SlowConsumer::End,
+    ] {
+        let (topic, _) = slow(policy);
+        publish(&topic, 1..=100).await;
+        let mut numbers = topic.subscribe().replay(50);
+        publish(&topic, 101..=103).await;
+        for number in 51..=103 {
+            assert_eq!(next(&mut numbers).await, value(number), "{policy:?}");
+        }
+    }
+}
+
 /// Large values, so that little is on its way while the reader stands still.
 #[tokio::test]
 async fn a_client_that_does_not_read_has_a_gap_and_not_all_memory() {

@@ -103,6 +103,7 @@ impl<T: Clone> Topic<T> {
         let begins = state.last;
         let queue = Queue {
             values: VecDeque::new(),
+            past: 0,
             begins,
             buffer: shared.buffer,
             policy: shared.policy,
@@ -170,7 +171,8 @@ impl TopicBuilder {
         self
     }
 
-    /// How many values may wait for a subscriber; 0 counts as 1. Default: 1,024.
+    /// How many values may wait for a subscriber; 0 counts as 1. Default: 1,024. Those of the history, with which it begins, do not
+    /// count.
     pub fn buffer(mut self, values: usize) -> Self {
         self.buffer = values.max(1);
         self
@@ -279,6 +281,8 @@ type Shareable<T> = (u64, Arc<T>);
 /// What waits for one subscriber.
 struct Queue<T> {
     values: VecDeque<Shareable<T>>,
+    /// How many of them were published before it wanted them: nobody is slow for those.
+    past: usize,
     /// The number behind which they began.
     begins: u64,
     buffer: usize,
@@ -292,11 +296,17 @@ struct Queue<T> {
 
 impl<T> Queue<T> {
     fn is_full(&self) -> bool {
-        self.values.len() >= self.buffer
+        self.values.len() - self.past >= self.buffer
+    }
+
+    fn pop(&mut self) -> Option<Shareable<T>> {
+        self.past = self.past.saturating_sub(1);
+        self.values.pop_front()
     }
 
     fn end(&mut self, left: &mut Left<T>) {
         self.ended = true;
+        self.past = 0;
         left.values
             .extend(self.values.drain(..).map(|(_, value)| value));
         left.wakers.extend(self.waker.take());
@@ -309,8 +319,7 @@ impl<T> Queue<T> {
         if self.is_full() {
             match self.policy {
                 SlowConsumer::DropOldest => {
-                    left.values
-                        .extend(self.values.pop_front().map(|(_, value)| value));
+                    left.values.extend(self.pop().map(|(_, value)| value));
                 }
                 SlowConsumer::DropNewest => {
                     left.values
@@ -375,6 +384,7 @@ impl<T> State<T> {
         self.left
             .values
             .extend(before.into_iter().map(|(_, value)| value));
+        queue.past = queue.values.len();
         let first = queue.values.front();
         queue.begins = first.map_or(self.last, |(sequence, _)| sequence - 1);
     }
@@ -447,7 +457,7 @@ impl<T> Subscriber<T> {
         let Some(queue) = state.queues.get_mut(&self.id) else {
             return Poll::Ready(None);
         };
-        if let Some(next) = queue.values.pop_front() {
+        if let Some(next) = queue.pop() {
             queue.begins = next.0;
             let was_waited_for = queue.full_since.take().is_some();
             drop(state);
