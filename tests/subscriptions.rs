@@ -467,6 +467,17 @@ async fn values_of_the_history_do_not_make_a_subscriber_slow() {
     }
 }
 
+#[tokio::test]
+async fn a_subscriber_that_gets_more_room_lets_its_publisher_go_on() {
+    let (topic, numbers) = slow(SlowConsumer::Wait(Duration::from_secs(600)));
+    publish(&topic, 1..=3).await;
+    let waiting = topic.clone();
+    let publisher = tokio::spawn(async move { publish(&waiting, [4]).await });
+    tokio::task::yield_now().await;
+    let _numbers = numbers.buffer(4);
+    within("the publisher", publisher).await.unwrap();
+}
+
 /// Large values, so that little is on its way while the reader stands still.
 #[tokio::test]
 async fn a_client_that_does_not_read_has_a_gap_and_not_all_memory() {

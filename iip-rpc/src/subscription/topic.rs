@@ -403,9 +403,12 @@ impl<T> Subscriber<T> {
         self.shared.change(|state| {
             if let Some(mut queue) = state.queues.remove(&self.id) {
                 change(state, &mut queue);
+                // Whoever waits for it looks again.
+                queue.full_since = None;
                 state.queues.insert(self.id, queue);
             }
         });
+        self.shared.room.notify_waiters();
     }
 
     pub(super) fn set_buffer(&self, values: usize) {
