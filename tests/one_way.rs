@@ -14,7 +14,7 @@ use iip_rpc::interceptor::{
     ClientCall, ClientInterceptor, Next, Reply, ServerCall, ServerInterceptor,
 };
 use iip_rpc::{CallOptions, Client, Code, Execution, Limits, Server, Status, service};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use common::alone::alone;
 use common::calls::{expect, lazy, serve, serve_json, serve_with};
@@ -287,6 +287,30 @@ async fn it_runs_to_its_end_also_when_its_client_has_gone() {
     assert_eq!(next(&mut desk.entered).await, 11);
     desk.gate.add_permits(2);
     assert_eq!(all(&mut desk.notes, 2).await, [10, 11]);
+}
+
+/// A client could else leave behind as many handlers as it likes of methods that count on their callers.
+#[tokio::test]
+async fn a_method_that_ends_with_its_caller_does_so_also_on_the_channel_without_answers() {
+    let (entered, mut begun) = mpsc::unbounded_channel();
+    let polled = handler_fn(move |_: Request| {
+        let entered = entered.clone();
+        async move {
+            // Dropped with the handler.
+            let (here, alive) = oneshot::channel::<()>();
+            let _ = entered.send(alive);
+            std::future::pending::<()>().await;
+            drop(here);
+            Ok::<_, HandlerError>(Response::from("never"))
+        }
+    });
+    let server = Server::builder().route("/poll", polled);
+    let server = server.bind("127.0.0.1:0").await.unwrap();
+    let mut peer = announced(&server).await;
+    peer.send_frame(&RawFrame::request("/poll", 3, "x")).await;
+    let alive = within("the handler", begun.recv()).await.unwrap();
+    drop(peer);
+    assert!(within("its end", alive).await.is_err());
 }
 
 #[tokio::test]
