@@ -4,8 +4,10 @@
 
 mod common;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -530,6 +532,12 @@ fn one_that_fails_is_logged_and_a_flood_of_them_is_not() {
     );
 }
 
+struct Woken;
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {}
+}
+
 #[test]
 fn a_server_that_does_not_read_makes_its_senders_wait() {
     alone(
@@ -565,6 +573,14 @@ fn a_server_that_does_not_read_makes_its_senders_wait() {
                 }
             };
             expect(&error, Code::DeadlineExceeded, Execution::NotSent);
+            // Who gives up waiting for room leaves nothing behind.
+            let woken = Arc::new(Woken);
+            let mut call = Box::pin(impatient.keep(Bytes::from(vec![0; 10_000])));
+            let waker = Waker::from(Arc::clone(&woken));
+            let first = call.as_mut().poll(&mut Context::from_waker(&waker));
+            assert!(first.is_pending());
+            drop((call, waker));
+            assert_eq!(Arc::strong_count(&woken), 1);
             // What waits in the sockets of both sides counts as well.
             assert_grown_less(before, 16 * MIB);
             desk.gate.add_permits(2);
