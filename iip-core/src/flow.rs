@@ -61,15 +61,13 @@ impl Flow {
         }
     }
 
-    /// A frame of the stream came.
-    pub(crate) fn on_heard(&mut self, heard: Heard, wakers: &mut Vec<Waker>) {
+    /// A frame of the stream came. `true` if it is the first of those that lie where they were read, see
+    /// [`detach`](Self::detach).
+    pub(crate) fn on_heard(&mut self, heard: Heard, wakers: &mut Vec<Waker>) -> bool {
         match heard {
             Heard::Data(part) => {
-                // What waits for long must not keep the whole buffer that it was read into.
-                let waits = self.parts.bytes() > 0;
-                self.parts
-                    .push(if waits { proto::detach(part) } else { part });
                 wakers.extend(self.reader.take());
+                return self.parts.push(part);
             }
             Heard::End => {
                 self.ended = true;
@@ -85,6 +83,12 @@ impl Flow {
                 wakers.extend(self.writer.take());
             }
         }
+        false
+    }
+
+    /// Copies what waits out of the memory that it was read into.
+    pub(crate) fn detach(&mut self) {
+        self.parts.detach();
     }
 
     /// The peer has gone before the call has ended.

@@ -18,20 +18,33 @@ pub(crate) struct Parts {
     /// Behind the queue: small parts being joined.
     joined: BytesMut,
     bytes: usize,
+    /// So many at the end of the queue lie in the memory that they were read into.
+    lent: usize,
 }
 
 impl Parts {
-    pub(crate) fn push(&mut self, part: Bytes) {
+    /// Adds a part. `true` if it is the first that [`detach`](Self::detach) would copy.
+    pub(crate) fn push(&mut self, part: Bytes) -> bool {
         self.bytes += part.len();
         if self.queue.len() < APART || part.len() >= SMALL_BYTES {
             self.close_joined();
             self.queue.push_back(part);
-            return;
+            self.lent += 1;
+            return self.lent == 1;
         }
         if self.joined.len() + part.len() > JOINED_BYTES {
             self.close_joined();
         }
         self.joined.extend_from_slice(&part);
+        false
+    }
+
+    /// Copies the parts that came since this was last called out of the memory that they were read into.
+    pub(crate) fn detach(&mut self) {
+        for part in self.queue.iter_mut().rev().take(self.lent) {
+            *part = Bytes::copy_from_slice(part);
+        }
+        self.lent = 0;
     }
 
     /// The oldest part.
@@ -41,6 +54,7 @@ impl Parts {
         }
         let part = self.queue.pop_front()?;
         self.bytes -= part.len();
+        self.lent = self.lent.min(self.queue.len());
         Some(part)
     }
 
@@ -51,6 +65,8 @@ impl Parts {
 
     fn close_joined(&mut self) {
         if !self.joined.is_empty() {
+            // It is not, but lies among those that are.
+            self.lent += usize::from(self.lent > 0);
             self.queue
                 .push_back(std::mem::take(&mut self.joined).freeze());
         }

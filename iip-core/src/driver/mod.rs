@@ -88,6 +88,8 @@ pub(crate) struct Driver<S> {
     released: bool,
     /// The driver has let others run first and may write.
     gathered: bool,
+    /// The driver has let the readers of streams run, and may make a new buffer.
+    readers_ran: bool,
     /// Status 8 is queued; when everything is written the connection ends.
     saying_goodbye: bool,
     /// The peer sends nothing more.
@@ -143,6 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             reads: 0,
             released: false,
             gathered: false,
+            readers_ran: false,
             saying_goodbye: false,
             read_closed: false,
             shutting_down: false,
@@ -201,6 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             // What the last turn left, or an answer from elsewhere has brought up.
             self.take_events();
             self.run_handlers(cx, clock::now());
+            self.wake_all();
             return Ok(Turn::Again);
         }
         if self.more && wants_read {
@@ -210,6 +214,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let may_read = wants_read || self.decoder.len() < READ_AHEAD_BYTES;
         let polls_read =
             may_read && !self.read_closed && !self.saying_goodbye && *reads < MAX_READS;
+        if polls_read && self.decoder.is_used_up() && !self.give_readers_a_turn() {
+            return Ok(Turn::Yield);
+        }
         if polls_read {
             // Keeps nothing between polls, so it may be made anew each time.
             let reading = std::pin::pin!(self.socket.read_buf(self.decoder.read_buf()));
@@ -227,6 +234,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Err(error);
         }
         self.park(cx, polls_read)
+    }
+
+    /// Before there is another buffer to read into, the readers of streams take what they were woken for, so that this one
+    /// serves again; for those that did not, it is copied. `false` if they should run first.
+    fn give_readers_a_turn(&mut self) -> bool {
+        let mut state = self.shared.lock();
+        let had_turn = std::mem::take(&mut self.readers_ran) || state.lent.is_empty();
+        if had_turn {
+            state.detach_lent();
+        }
+        self.readers_ran = !had_turn;
+        had_turn
     }
 
     /// Looks at the connection once for the whole turn, and takes what is to be written. `None` if others should run first.
@@ -424,6 +443,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 wake_at = earliest(wake_at, Some(release_at));
             } else {
                 self.released = true;
+                state.detach_lent();
                 state.proto.release_memory();
                 self.decoder.release_when_empty();
                 self.batch = VecDeque::new();
