@@ -50,7 +50,8 @@ pub async fn beside_large<C: EchoClient>(
     let large = tokio::spawn(async move {
         let mut calls = 0;
         while Instant::now() < window.end {
-            large.echo(bodies.body(0, calls)).await?;
+            let answer = large.echo(bodies.body(0, calls)).await?;
+            assert_eq!(answer.len(), LARGE);
             calls += 1;
         }
         Ok::<_, C::Error>(calls)

@@ -301,12 +301,7 @@ impl State {
     }
 
     /// A frame of a handler's stream came.
-    pub(crate) fn on_heard(
-        &mut self,
-        channel: ChannelId,
-        heard: Heard,
-        wakers: &mut Vec<Waker>,
-    ) {
+    pub(crate) fn on_heard(&mut self, channel: ChannelId, heard: Heard, wakers: &mut Vec<Waker>) {
         let running = self.running.get_mut(&channel);
         if let Some(flow) = running.and_then(|running| running.flow.as_mut()) {
             if flow.on_heard(heard, wakers) {

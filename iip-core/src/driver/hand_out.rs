@@ -155,7 +155,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             while bytes <= self.most_unsent
                 && let Some(event) = self.events.pop_front()
             {
-                if let Some((channel, answer)) = dispatcher.on_event(cx, &self.shared, event, now, &mut self.wakers) {
+                if let Some((channel, answer)) =
+                    dispatcher.on_event(cx, &self.shared, event, now, &mut self.wakers)
+                {
                     bytes += answer.len();
                     self.answers.push((channel, answer));
                 }

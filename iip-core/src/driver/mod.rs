@@ -270,7 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.gathered = false;
         Ok(Some(Plan {
             wants_read: state.proto.wants_read(),
-            has_room: state.proto.has_room(),
+            has_room: self.dispatcher.is_none() || state.proto.has_room(),
             has_events: state.proto.has_events() || !self.events.is_empty(),
         }))
     }
