@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -173,11 +175,69 @@ trait Search {
     async fn find(&self, query: &Query) -> Result<Hits, NoteError>;
     async fn owned(&self, ctx: &CallContext, query: Query) -> Result<Hits, Status>;
     async fn clear(&self, request: &()) -> Result<(), Status>;
+    async fn repeat(
+        &self,
+        query: Query,
+    ) -> Result<impl Stream<Item = Result<Query, NoteError>>, NoteError>;
+    async fn gather(&self, queries: Streaming<Query>) -> Result<Hits, NoteError>;
+    async fn until(
+        &self,
+        last: Query,
+        queries: Streaming<Query>,
+    ) -> Result<impl Stream<Item = Result<Hits, NoteError>>, Status>;
     #[rpc(raw)]
     async fn raw(&self, body: Bytes) -> Result<Bytes, Status>;
 }
 
 impl Search for Desk {
+    /// Three times, one of them empty, and then it fails.
+    async fn repeat(
+        &self,
+        query: Query,
+    ) -> Result<impl Stream<Item = Result<Query, NoteError>>, NoteError> {
+        match query.text.as_str() {
+            "long" => Err(NoteError::TooLong(3)),
+            "short" => Ok(Streaming::iter([query])),
+            _ => {
+                let (sender, stream) = Streaming::channel(4);
+                for query in [query.clone(), Query::default(), query] {
+                    assert!(sender.send(query).await.is_ok());
+                }
+                sender.fail(NoteError::TooLong(4)).await;
+                Ok(stream)
+            }
+        }
+    }
+
+    async fn gather(&self, mut queries: Streaming<Query>) -> Result<Hits, NoteError> {
+        let mut hits = Hits::default();
+        while let Some(query) = queries.next().await {
+            hits.queries.push(query?);
+        }
+        match hits.queries.len() {
+            0 => Err(NoteError::TooLong(0)),
+            _ => Ok(hits),
+        }
+    }
+
+    async fn until(
+        &self,
+        last: Query,
+        mut queries: Streaming<Query>,
+    ) -> Result<impl Stream<Item = Result<Hits, NoteError>>, Status> {
+        let (sender, stream) = Streaming::channel(1);
+        tokio::spawn(async move {
+            while let Some(Ok(query)) = queries.next().await {
+                let is_last = query == last;
+                let queries = vec![query];
+                if sender.send(Hits { queries }).await.is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Ok(stream)
+    }
+
     async fn find(&self, query: &Query) -> Result<Hits, NoteError> {
         match query.text.as_str() {
             "long" => Err(NoteError::TooLong(3)),
@@ -241,6 +301,52 @@ async fn the_errors_of_a_protobuf_service_are_those_of_any_other() {
     expect(&status, Code::NotFound, Execution::MayHaveExecuted);
 }
 
+async fn next<S: Stream>(mut stream: Pin<&mut S>) -> Option<S::Item> {
+    let next = poll_fn(|cx| stream.as_mut().poll_next(cx));
+    within("the next message", next).await
+}
+
+/// All kinds of streams, through whatever implements the trait.
+async fn all_streams(search: &impl Search) {
+    let mut repeated = pin!(search.repeat(query("a")).await.unwrap());
+    for expected in [query("a"), Query::default(), query("a")] {
+        assert_eq!(next(repeated.as_mut()).await, Some(Ok(expected)));
+    }
+    let failed = next(repeated.as_mut()).await;
+    assert_eq!(failed, Some(Err(NoteError::TooLong(4))));
+    let mut repeated = pin!(search.repeat(query("short")).await.unwrap());
+    for expected in [Some(Ok(query("short"))), None] {
+        assert_eq!(next(repeated.as_mut()).await, expected);
+    }
+    let refused = search.repeat(query("long")).await;
+    assert_eq!(refused.err(), Some(NoteError::TooLong(3)));
+
+    let many: Vec<_> = (0..100).map(|number| query(&number.to_string())).collect();
+    let hits = search.gather(Streaming::iter(many.clone())).await;
+    assert_eq!(hits.unwrap().queries, many);
+    let hits = search.gather(Streaming::iter([])).await;
+    assert_eq!(hits.unwrap_err(), NoteError::TooLong(0));
+
+    let (sender, queries) = Streaming::channel(1);
+    let mut answers = pin!(search.until(query("b"), queries).await.unwrap());
+    for text in ["a", "b"] {
+        sender.send(query(text)).await.unwrap();
+        let hits = next(answers.as_mut()).await.unwrap().unwrap();
+        assert_eq!(hits.queries, [query(text)]);
+    }
+    assert!(next(answers.as_mut()).await.is_none());
+}
+
+#[tokio::test]
+async fn a_service_in_protobuf_has_streams_of_messages_in_both_directions() {
+    let (_server, client) = serve(SearchServer::new(Desk)).await;
+    let client = SearchClient::new(client);
+    all_streams(&client).await;
+    let object: Arc<dyn DynSearch> = Arc::new(client);
+    all_streams(&object).await;
+    all_streams(&Desk).await;
+}
+
 #[tokio::test]
 async fn a_protobuf_service_is_called_through_its_trait_object_too() {
     let (_server, client) = serve(SearchServer::new(Desk)).await;
@@ -301,6 +407,22 @@ async fn a_protobuf_method_refuses_every_other_form_and_says_why() {
     assert_eq!(answer["code"], 12);
     let text = answer["message"].as_str().unwrap();
     assert!(text.contains("have no form in json"), "{text}");
+}
+
+#[tokio::test]
+async fn a_stream_to_a_protobuf_method_in_another_codec_is_refused_and_not_executed() {
+    let (_server, client) = serve(SearchServer::new(Desk)).await;
+    let head = request(CodecId::BINCODE, b"\x00");
+    let mut record = BytesMut::new();
+    record.extend_from_slice(&u32::try_from(head.len()).unwrap().to_be_bytes());
+    record.extend_from_slice(&head);
+    let call = client.raw().open_stream("/search/repeat", record.freeze());
+    let (_send, mut recv) = within("the call", call).await.unwrap();
+    assert!(within("the end", recv.next()).await.is_none());
+    let status = status_in(recv.answer().unwrap().unwrap());
+    expect(&status, Code::Unimplemented, Execution::NotExecuted);
+    let text = status.message();
+    assert!(text.contains("Search.repeat takes protobuf"), "{text}");
 }
 
 #[tokio::test]

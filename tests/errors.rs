@@ -269,11 +269,12 @@ async fn an_answer_that_does_not_fit_is_internal_and_may_have_executed() {
     let (_server, client) = serve(BankServer::new(Vault)).await;
     let other = OtherBankClient::new(client.clone());
     let status = on_a_connection_that_lives(&client, other.port_as_text()).await;
-    expect(
-        &status.unwrap_err(),
-        Code::Internal,
-        Execution::MayHaveExecuted,
-    );
+    let status = status.unwrap_err();
+    expect(&status, Code::Internal, Execution::MayHaveExecuted);
+    let text = status.message();
+    assert!(text.starts_with("OtherBank.port: "), "{text}");
+    let phases = status.phases().expect("phases");
+    assert!(!phases.answer.is_zero(), "{status:?}");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use iip_rpc::{
 use tokio::sync::{Notify, Semaphore};
 
 use common::calls::{port, serve_with};
-use common::{started, within};
+use common::{MIB, started, within};
 
 /// No deadline ends a call in these tests.
 const LONG: Duration = Duration::from_secs(600);
@@ -170,6 +170,23 @@ async fn a_request_over_the_limit_of_the_server_is_not_executed() {
         within("a call below the limit", call).await,
         Ok(LIMIT as u64 - 100)
     );
+}
+
+#[tokio::test]
+async fn limits_that_say_nothing_of_messages_leave_their_size_as_it_was_set() {
+    const SMALL: usize = 100_000;
+    let few = || Limits::default().max_channels(7);
+    let server = Server::builder().max_message_bytes(SMALL).limits(few());
+    let fixture = Fixture::start(server, Client::builder()).await;
+    let call = fixture.store.put(vec![7; 2 * SMALL].into());
+    let status = fixture.on_a_connection_that_lives(call).await.unwrap_err();
+    expect_too_large(&status, Execution::NotExecuted, 2 * SMALL, SMALL);
+
+    let client = Client::builder().limits(few());
+    let fixture = Fixture::start(Server::builder(), client).await;
+    let call = fixture.store.put(vec![7; 17 * MIB].into());
+    let status = fixture.on_a_connection_that_lives(call).await.unwrap_err();
+    expect_too_large(&status, Execution::NotSent, 17 * MIB, 16 * MIB);
 }
 
 #[tokio::test]
@@ -347,6 +364,7 @@ async fn a_connection_over_the_limit_is_refused_unsent() {
         (status.code(), status.execution()),
         (Code::Unavailable, Execution::NotSent)
     );
+    assert!(status.message().contains("max_connections"), "{status}");
     assert_eq!(fixture.store.put("x".into()).await, Ok(1));
 }
 

@@ -548,6 +548,8 @@ async fn an_answer_of_a_go_server_that_does_not_fit_is_internal() {
         (status.code(), status.execution()),
         (Code::Internal, Execution::MayHaveExecuted)
     );
+    assert!(status.message().starts_with("Shop.square: "), "{status}");
+    assert!(status.phases().is_some(), "{status:?}");
 }
 
 #[tokio::test]

@@ -487,6 +487,52 @@ async fn a_handler_that_runs_on_learns_that_its_caller_has_gone_and_keeps_what_h
 }
 
 #[tokio::test]
+async fn a_stream_that_is_dropped_before_its_end_is_cut_for_its_reader_and_ends_the_call() {
+    let (told, mut heard) = watch::channel(None);
+    let listen = handler_fn(move |mut request: Request| {
+        let told = told.clone();
+        async move {
+            let (_send, mut recv) = request.stream().unwrap();
+            while let Some(part) = recv.next().await {
+                told.send_replace(Some(part));
+            }
+            Ok::<_, HandlerError>("an end".into())
+        }
+    });
+    let listen = listen.intake(Intake::Stream).on_cancel(OnCancel::RunToEnd);
+    let (server, addr) = bound(Server::builder().route("/listen", listen)).await;
+    let client = talkative().max_channels(1);
+    let client = client.connect(addr.to_string()).await.unwrap();
+
+    let (send, mut recv) = client.open_stream("/listen", "half of").await.unwrap();
+    let begun = heard.wait_for(|part| part.is_some());
+    within("the beginning", begun).await.unwrap();
+    // One call has the channel, another waits for it.
+    let (waiting, mut unsent) = client.open_stream("/listen", "x").await.unwrap();
+    drop(waiting);
+    drop(send);
+    for (recv, execution) in [
+        (&mut recv, Execution::MayHaveExecuted),
+        (&mut unsent, Execution::NotSent),
+    ] {
+        assert!(within("the end", recv.next()).await.is_none());
+        let error = recv.answer().unwrap().unwrap_err();
+        assert!(matches!(error.kind(), CallErrorKind::Unfinished), "{error}");
+        assert_eq!(error.execution(), execution, "{error}");
+    }
+    let cut = heard.wait_for(|part| *part == Some(Err(StreamError::Cut)));
+    within("the cut", cut).await.unwrap();
+
+    // The channel serves again.
+    let (mut send, mut recv) = client.open_stream("/listen", "all").await.unwrap();
+    send.finish();
+    drop(send);
+    assert!(within("the end", recv.next()).await.is_none());
+    assert_eq!(answer(&mut recv), "an end");
+    server.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test]
 async fn nothing_can_be_sent_behind_the_end() {
     let Fixture { client, _server } = fixture(Limits::default()).await;
     let (mut send, mut recv) = client.open_stream("/count", "four").await.unwrap();

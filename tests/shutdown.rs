@@ -325,11 +325,10 @@ async fn a_stuck_handler_is_ended_by_force_and_its_caller_told() {
     let took = within("the shutdown", shutdown).await.unwrap();
     assert!(took >= SHORT && took < FORCED, "{took:?}");
     let status = within("the caller's error", call).await.unwrap();
-    expect(
-        &status.unwrap_err(),
-        Code::Unavailable,
-        Execution::MayHaveExecuted,
-    );
+    let status = status.unwrap_err();
+    expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
+    let text = status.message();
+    assert!(text.contains("had announced that it goes away"), "{text}");
     assert_eq!(fixture.next().await, Happened::Dropped);
     within("the end", fixture.server.stopped()).await;
 }

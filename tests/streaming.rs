@@ -341,6 +341,28 @@ async fn a_call_can_fail_before_its_stream_begins_and_after() {
 }
 
 #[tokio::test]
+async fn a_message_that_does_not_fit_says_whose_it_is_and_where_the_time_went() {
+    /// The same path with other answers: a client of another version.
+    #[service(path = "/feed")]
+    trait OtherFeed {
+        async fn words(&self) -> Result<impl Stream<Item = Result<bool, Status>>, Status>;
+    }
+    let station = Station {
+        words: vec!["one".to_owned()],
+        ..Station::default()
+    };
+    let (_server, client) = serve(FeedServer::new(station)).await;
+    let mut words = OtherFeedClient::new(client).words().await.unwrap();
+    let status = within("the failure", words.next()).await;
+    let status = status.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    let text = status.message();
+    assert!(text.starts_with("OtherFeed.words: "), "{text}");
+    assert!(status.phases().is_some(), "{status:?}");
+    assert_eq!(words.next().await, None, "nothing follows an error");
+}
+
+#[tokio::test]
 async fn messages_of_every_size_arrive_whole() {
     let Fixture { feed, .. } = fixture().await;
     let sizes = vec![

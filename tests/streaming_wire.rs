@@ -17,7 +17,23 @@ trait Numbers {
     async fn count(&self, last: u64) -> Result<impl Stream<Item = Result<u64, Status>>, Status>;
 }
 
+#[service(codec = "protobuf")]
+trait Totals {
+    async fn total(&self, numbers: Streaming<u64>) -> Result<u64, Status>;
+    async fn upto(&self, last: u64) -> Result<impl Stream<Item = Result<u64, Status>>, Status>;
+}
+
 struct Here;
+
+impl Totals for Here {
+    async fn total(&self, numbers: Streaming<u64>) -> Result<u64, Status> {
+        self.sum(0, numbers).await
+    }
+
+    async fn upto(&self, last: u64) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
+        self.count(last).await
+    }
+}
 
 impl Numbers for Here {
     async fn sum(&self, start: u64, mut numbers: Streaming<u64>) -> Result<u64, Status> {
@@ -50,12 +66,13 @@ fn frames(call: &str) -> Vec<(bool, u8, Vec<u8>)> {
 }
 
 const HELLO: &str =
-    r#"{"iip":1,"control":1,"stream_window":65536,"rpc":{"envelope":0,"codecs":[1,3]}}"#;
+    r#"{"iip":1,"control":1,"stream_window":65536,"rpc":{"envelope":0,"codecs":[1,3,5]}}"#;
 
 /// Plays the client of the document against our server.
 async fn against_our_server(call: &str, path: &str) {
     let server = Server::builder()
         .service(NumbersServer::new(Here))
+        .service(TotalsServer::new(Here))
         .bind("127.0.0.1:0")
         .await
         .unwrap();
@@ -111,12 +128,14 @@ async fn our_server_answers_with_a_stream_as_written_down() {
     against_our_server("count", "/numbers/count").await;
 }
 
+#[tokio::test]
+async fn our_server_reads_and_sends_streams_of_protobuf_messages_as_written_down() {
+    against_our_server("total", "/totals/total").await;
+    against_our_server("upto", "/totals/upto").await;
+}
+
 /// Plays the server of the document against our client.
-async fn against_our_client<T>(
-    call: &str,
-    path: &str,
-    run: impl AsyncFnOnce(NumbersClient) -> T,
-) -> T {
+async fn against_our_client<T>(call: &str, path: &str, run: impl AsyncFnOnce(Client) -> T) -> T {
     let (listener, client) = lazy(Client::builder()).await;
     let script = async {
         let mut server = Peer::over(accepted(&listener).await);
@@ -150,14 +169,15 @@ async fn against_our_client<T>(
             assert_eq!(frame.channel, 1);
         }
     };
-    let running = run(NumbersClient::new(client));
+    let running = run(client);
     let (result, ()) = within("the call", async { tokio::join!(running, script) }).await;
     result
 }
 
 #[tokio::test]
 async fn our_client_sends_a_stream_of_requests_as_written_down() {
-    let sum = against_our_client("sum", "/numbers/sum", async |numbers: NumbersClient| {
+    let sum = against_our_client("sum", "/numbers/sum", async |client| {
+        let numbers = NumbersClient::new(client);
         numbers.sum(5, Streaming::iter([1, 2, 300])).await
     });
     assert_eq!(sum.await, Ok(308));
@@ -165,8 +185,27 @@ async fn our_client_sends_a_stream_of_requests_as_written_down() {
 
 #[tokio::test]
 async fn our_client_reads_a_stream_of_answers_as_written_down() {
-    let counted = against_our_client("count", "/numbers/count", async |numbers: NumbersClient| {
+    let counted = against_our_client("count", "/numbers/count", async |client| {
+        let numbers = NumbersClient::new(client);
         let mut stream = numbers.count(2).await.unwrap();
+        let mut counted = Vec::new();
+        while let Some(number) = stream.next().await {
+            counted.push(number.unwrap());
+        }
+        counted
+    });
+    assert_eq!(counted.await, [0, 1]);
+}
+
+#[tokio::test]
+async fn our_client_sends_and_reads_streams_of_protobuf_messages_as_written_down() {
+    let total = against_our_client("total", "/totals/total", async |client| {
+        let totals = TotalsClient::new(client);
+        totals.total(Streaming::iter([1, 0, 300])).await
+    });
+    assert_eq!(total.await, Ok(301));
+    let counted = against_our_client("upto", "/totals/upto", async |client| {
+        let mut stream = TotalsClient::new(client).upto(2).await.unwrap();
         let mut counted = Vec::new();
         while let Some(number) = stream.next().await {
             counted.push(number.unwrap());

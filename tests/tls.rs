@@ -413,13 +413,11 @@ async fn a_tls_port_never_falls_back_to_plain() {
     assert!(answer.is_empty() || answer[0] == 21, "{answer:?}");
 
     let error = within("a plain client", ClientConfig::new().connect(target.name())).await;
-    let refused = match error {
-        Ok(client) => within("an answer", client.request("/echo", "hello"))
-            .await
-            .is_err(),
-        Err(_) => true,
-    };
-    assert!(refused);
+    let error = format!("{:?}", error.expect_err("a plain client is refused"));
+    assert!(
+        error.contains("TLS") && error.contains("option tls"),
+        "{error}"
+    );
     assert!(target.answers(authority.client()).await);
 }
 
@@ -430,6 +428,8 @@ async fn a_plain_port_closes_at_the_first_byte_of_tls() {
     let error = target.refused(Authority::new("a").client()).await;
     assert!(started.elapsed() < SERVED);
     assert_eq!(error.execution(), Execution::NotSent);
+    assert!(matches!(reason(&error), TlsError::Closed), "{error:?}");
+    assert!(format!("{error:?}").contains("not speak tls"), "{error:?}");
     Peer::connect(target.addr).await.open_channel().await;
 }
 

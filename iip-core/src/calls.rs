@@ -176,6 +176,15 @@ impl CallTable {
             }));
         }
         check_time(start.now, start.deadline)?;
+        if start.mode == Mode::OneWay
+            && let Some(channel) = proto.one_way_channel()
+        {
+            let token = self.take_slot(start.now, start.deadline, true, waker)?;
+            proto.send_one_way(channel, path.as_bytes(), data);
+            self.on_sent(token, channel, start.now);
+            self.complete(token, Bytes::new(), &mut Vec::new());
+            return Ok(token);
+        }
         let channel = start.on.or_else(|| self.free.pop());
         let token = self.take_slot(start.now, start.deadline, channel.is_some(), waker)?;
         if start.mode == Mode::Stream {
@@ -186,6 +195,9 @@ impl CallTable {
             Some(channel) => {
                 self.on_sent(token, channel, start.now);
                 proto.start_call(channel, path.as_bytes(), data, token, start.mode);
+                if start.mode == Mode::OneWay {
+                    self.complete(token, Bytes::new(), &mut Vec::new());
+                }
             }
             None => {
                 let ticket = self.ticket(token);
@@ -249,6 +261,35 @@ impl CallTable {
             flow.send_ending(proto, slot.channel);
         }
         lends
+    }
+
+    /// The caller's stream ends before its end: so does the call, if it is still under way.
+    pub(crate) fn cut_stream(
+        &mut self,
+        proto: &mut proto::Connection,
+        token: usize,
+        serial: u64,
+        now: Instant,
+    ) {
+        let Some((_, channel)) = self.flow(token, serial) else {
+            return;
+        };
+        let execution = match channel {
+            Some(channel) => {
+                proto.abandon(channel, token);
+                Execution::MayHaveExecuted
+            }
+            None => Execution::NotSent,
+        };
+        let mut wakers = Vec::new();
+        self.fail(
+            token,
+            CallErrorKind::Unfinished,
+            execution,
+            now,
+            &mut wakers,
+        );
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// From now on the call has until `deadline`.
@@ -402,6 +443,9 @@ impl CallTable {
                     } => {
                         self.on_sent(token, channel, now);
                         proto.start_call(channel, &path, &mut body, token, mode);
+                        if mode == Mode::OneWay {
+                            self.complete(token, Bytes::new(), wakers);
+                        }
                         self.on_stream_sent(proto, token, channel, wakers);
                     }
                     Want::Lease => wakers.extend(self.lease(token, channel)),

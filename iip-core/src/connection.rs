@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -100,6 +100,8 @@ pub(crate) struct State {
     pub(crate) ended: Option<ConnectionError>,
     /// Someone asked for an end.
     pub(crate) closing: Option<Closing>,
+    /// Client: the server has said that it goes away.
+    pub(crate) leaving: bool,
 }
 
 impl State {
@@ -185,6 +187,8 @@ pub(crate) struct Shared {
     pub(crate) done: Notify,
     /// Handlers that panicked.
     pub(crate) panics: AtomicU32,
+    /// Calls without answers that failed.
+    pub(crate) lost: AtomicU32,
     alive: AtomicBool,
 }
 
@@ -200,6 +204,7 @@ impl Shared {
             left_room: 0,
             ended: None,
             closing: None,
+            leaving: false,
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -207,6 +212,7 @@ impl Shared {
             ready: Notify::new(),
             done: Notify::new(),
             panics: AtomicU32::new(0),
+            lost: AtomicU32::new(0),
             alive: AtomicBool::new(true),
         })
     }
@@ -259,9 +265,10 @@ impl Shared {
         self.done.notify_waiters();
     }
 
-    /// Client: further calls go to another connection; this one ends with its last call.
+    /// Client: the server goes away. Further calls go to another connection; this one ends with its last call.
     pub(crate) fn retire(&self, state: &mut State) {
         self.alive.store(false, Ordering::Release);
+        state.leaving = true;
         state.closing = state.closing.max(Some(Closing::Drain));
     }
 
@@ -403,6 +410,68 @@ impl Connection {
             deadline: start.deadline,
         };
         Call::new(self.shared, token, &times, waker.is_some())
+    }
+
+    /// A request whose answer nobody waits for, see [`Client::send`](crate::Client::send): the call ends when it is queued to be
+    /// written. Ask for [room](Self::room_for_one_way) first.
+    ///
+    /// # Errors
+    ///
+    /// Those of `encode`.
+    pub fn start_one_way<E>(
+        self,
+        path: StaticPath,
+        times: &CallTimes,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+    ) -> Result<Call, E> {
+        scratch::with(|head| {
+            let tail = encode(head)?;
+            let mut data = Encoded { head, tail };
+            Ok(self.start_one_way_with(Ok(path.as_str()), times, &mut data))
+        })
+    }
+
+    pub(crate) fn start_one_way_with(
+        self,
+        path: Result<&str, CallErrorKind>,
+        times: &CallTimes,
+        data: &mut impl Data,
+    ) -> Call {
+        let start = Start {
+            now: times.connected,
+            deadline: times.deadline,
+            on: None,
+            mode: Mode::OneWay,
+        };
+        self.start(path, &start, times.started, data, None)
+    }
+
+    /// Waits until little enough waits to be written for one more request without an answer, at the latest until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// There was none in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub async fn room_for_one_way(&self, deadline: Instant) -> Result<(), CallError> {
+        if self.shared.lock().proto.has_one_way_room() {
+            return Ok(());
+        }
+        let mut place = RoomPlace::default();
+        let room = std::future::poll_fn(|cx| {
+            self.shared.command(|state| {
+                if state.ended.is_some() || state.proto.has_one_way_room() {
+                    return Poll::Ready(());
+                }
+                state.wait_for_room(&mut place, cx.waker());
+                Poll::Pending
+            })
+        });
+        tokio::time::timeout_at(deadline.into(), room)
+            .await
+            .map_err(|_| CallError::not_sent(CallErrorKind::Timeout))
     }
 
     /// A call with a stream of bytes each way, which begins with what `encode` writes; see [`SendStream`] and [`RecvStream`].

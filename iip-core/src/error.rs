@@ -12,7 +12,7 @@ use crate::frame::{ChannelId, FrameStatus};
 #[non_exhaustive]
 pub enum ProtocolError {
     /// The first byte of a frame is none of the nine statuses; the peer does not speak IIP.
-    #[error("byte {0:#04x} is no frame status; the peer does not speak plain IIP")]
+    #[error("byte {0:#04x} is no frame status; the peer {spoken}", spoken = spoken(*.0))]
     UnknownStatus(u8),
     /// A status that only this side may send.
     #[error("a frame with status {0:?} came from the wrong side")]
@@ -65,6 +65,14 @@ pub enum ProtocolError {
     },
 }
 
+/// What a peer speaks whose first byte is this.
+fn spoken(first: u8) -> &'static str {
+    match first {
+        21 | 22 => "seems to speak TLS, and this side does not (option tls)",
+        _ => "does not speak plain IIP",
+    }
+}
+
 /// Why a connection ended. Every call that was on it gets the same reason.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -75,6 +83,12 @@ pub enum ConnectionError {
     /// The peer closed between two frames.
     #[error("the peer closed the connection")]
     ClosedByPeer,
+    /// The server announced that it goes away, to shut down or because the connection has reached its age, and closed it while
+    /// calls were unanswered.
+    #[error(
+        "the server had announced that it goes away, and closed the connection before all calls were answered (the limit of its shutdown, or its option max_connection_grace)"
+    )]
+    WentAway,
     /// The peer announced the end with status 8.
     #[error("the peer ended the connection (status 8)")]
     Ended,
@@ -105,7 +119,7 @@ impl ConnectionError {
     pub fn is_remote(&self) -> bool {
         matches!(
             self,
-            Self::Protocol(_) | Self::ClosedByPeer | Self::Ended | Self::Truncated
+            Self::Protocol(_) | Self::ClosedByPeer | Self::WentAway | Self::Ended | Self::Truncated
         )
     }
 
@@ -248,6 +262,9 @@ pub enum CallErrorKind {
         "the server knows no calls with streams, or was not asked (option hello of the client)"
     )]
     NoStreams,
+    /// The caller dropped what it sends its stream by, before the end of the stream.
+    #[error("the stream to send was dropped before it was finished (SendStream::finish)")]
+    Unfinished,
     /// An option of the client cannot work.
     #[error("{0}")]
     Config(ConfigError),

@@ -183,6 +183,7 @@ pub struct Request {
     pub(crate) peer: Arc<Peer>,
     pub(crate) received_at: Instant,
     pub(crate) waited: Duration,
+    pub(crate) one_way: bool,
     pub(crate) cancel: Option<CancelToken>,
     /// For a handler that takes more than whole requests.
     pub(crate) streams: Option<Streams>,
@@ -243,6 +244,12 @@ impl Request {
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.waited
+    }
+
+    /// Whether nobody waits for the answer, see [`Client::send`](crate::Client::send): it goes nowhere.
+    #[must_use]
+    pub fn is_one_way(&self) -> bool {
+        self.one_way
     }
 
     /// Waits until the caller has gone. Never, unless the handler's [`Handler::on_cancel`] is [`OnCancel::Token`].

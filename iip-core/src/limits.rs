@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::frame::{MAX_FRAME_BYTES, MAX_PATH_BYTES};
 
+/// The largest message by default: 64 MiB.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
 /// What one connection may cost, and how long its peer may take.
 ///
 /// Both sides use the same limits; the defaults are safe against a hostile peer. The memory one connection can be made
@@ -22,7 +25,8 @@ use crate::frame::{MAX_FRAME_BYTES, MAX_PATH_BYTES};
 pub struct Limits {
     path_bytes: usize,
     frame_bytes: usize,
-    message_bytes: usize,
+    /// `None`: not set.
+    message_bytes: Option<usize>,
     buffered_bytes: usize,
     unsent_bytes: usize,
     stream_window: usize,
@@ -43,7 +47,7 @@ impl Default for Limits {
         Self {
             path_bytes: MAX_PATH_BYTES,
             frame_bytes: MAX_FRAME_BYTES,
-            message_bytes: 64 * 1024 * 1024,
+            message_bytes: None,
             buffered_bytes: 64 * 1024 * 1024,
             unsent_bytes: 1024 * 1024,
             stream_window: 64 * 1024,
@@ -81,7 +85,7 @@ impl Limits {
     /// Beyond it that call alone fails, with an error naming this option; the connection lives on.
     #[must_use]
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
-        self.message_bytes = bytes.max(1);
+        self.message_bytes = Some(bytes.max(1));
         self
     }
 
@@ -210,7 +214,15 @@ impl Limits {
 
     /// See [`max_message_bytes`](Self::max_message_bytes).
     #[must_use]
+    #[inline]
     pub fn message_bytes(&self) -> usize {
+        self.message_bytes.unwrap_or(MAX_MESSAGE_BYTES)
+    }
+
+    /// What [`max_message_bytes`](Self::max_message_bytes) was set to, if it was: for a layer above that has a default of its
+    /// own.
+    #[must_use]
+    pub fn own_message_bytes(&self) -> Option<usize> {
         self.message_bytes
     }
 

@@ -23,7 +23,7 @@ use crate::handler::{
     Handler, HandlerError, HandlerFuture, Intake, OnCancel, Refusal, Request, Response,
     ResponseKind,
 };
-use crate::proto::{Event, RequestPath, StreamKey, control};
+use crate::proto::{Event, RequestPath, StreamKey, control, is_one_way};
 use crate::running::{CancelToken, Running};
 
 /// What every connection of a server shares.
@@ -215,6 +215,9 @@ impl Dispatcher {
             } => {
                 let limit = shared.lock().proto.limits().message_bytes();
                 let refusal = Refusal::TooLarge { size, limit };
+                if is_one_way(channel) {
+                    on_lost(shared, &path, &refusal);
+                }
                 let answer = match self.route(&path) {
                     Some(route) => route.handler.refuse(&refusal, &Bytes::new()),
                     None => control::handler_failure(&refusal.to_string()).into(),
@@ -250,8 +253,16 @@ impl Dispatcher {
     ) -> Option<Body> {
         self.serial += 1;
         let (serial, channel) = (self.serial, begun.channel);
-        let refusal = self.routes.refusal();
+        let one_way = is_one_way(channel);
+        // Nobody would hear that such a call was not run: what has arrived is run, also while the server shuts down.
+        let refusal = self
+            .routes
+            .refusal()
+            .filter(|refusal| !one_way || *refusal != Refusal::ShuttingDown);
         let Some(route) = self.route(&begun.path) else {
+            if one_way {
+                on_lost(shared, &begun.path, &"no handler has this path");
+            }
             return Some(control::NO_HANDLER.into());
         };
         let Route {
@@ -260,7 +271,9 @@ impl Dispatcher {
             intake,
             ..
         } = route;
-        let (policy, intake) = (*policy, *intake);
+        // A caller who does not wait has not gone when its connection has.
+        let policy = if one_way { OnCancel::RunToEnd } else { *policy };
+        let intake = *intake;
         let refusal = refusal.or_else(|| match begun.kind {
             Kind::Stream { .. } if intake != Intake::Stream => Some(Refusal::NoStream),
             Kind::Stream { is_busy: true } => {
@@ -270,6 +283,9 @@ impl Dispatcher {
             _ => None,
         });
         if let Some(refusal) = refusal {
+            if one_way {
+                on_lost(shared, &begun.path, &refusal);
+            }
             return Some(handler.refuse(&refusal, &begun.body));
         }
         let cancel = (policy == OnCancel::Token).then(CancelToken::new);
@@ -280,6 +296,7 @@ impl Dispatcher {
             peer: Arc::clone(&shared.peer),
             received_at: begun.received_at,
             waited: waited(begun.received_at, now),
+            one_way,
             cancel: cancel.clone(),
             streams: None,
         };
@@ -304,6 +321,9 @@ impl Dispatcher {
         }));
         match first {
             Ok(Ok(result)) => {
+                if one_way {
+                    on_failed(shared, &route.path, &result);
+                }
                 // Of a handler with streams, the entry in the table is what keeps a second answer away.
                 answer(result).filter(|_| !streams || shared.lock().leave(channel, serial))
             }
@@ -355,6 +375,11 @@ impl Dispatcher {
         let task = tokio::spawn(async move {
             let _guard = guard;
             let result = CatchPanic(future).await;
+            if is_one_way(channel)
+                && let Ok(result) = &result
+            {
+                on_failed(&answer_to, &path, result);
+            }
             let body = match result {
                 Ok(result) => answer(result),
                 Err(panic) => Some(on_panic(&answer_to, &*handler, &path, &*panic, tag)),
@@ -410,11 +435,38 @@ pub(crate) fn or_no_response(body: Body) -> Body {
     }
 }
 
-/// Panics of one connection's handlers that are logged; a peer that knows how to cause them must not fill the log.
+/// Panics of one connection's handlers that are logged, and calls without answers that failed; a peer that knows how
+/// to cause them must not fill the log.
 const LOGGED_PANICS: u32 = 100;
 
 /// The most of a peer's or a handler's text that is logged, in bytes.
 const LOGGED_BYTES: usize = 128;
+
+/// The beginning of a text, fit to be logged.
+fn shown(text: &[u8]) -> String {
+    text[..text.len().min(LOGGED_BYTES)]
+        .escape_ascii()
+        .to_string()
+}
+
+/// A call without an answer was not run, or has failed: only the log can say so.
+#[cold]
+fn on_lost(shared: &Shared, path: &RequestPath, why: &dyn fmt::Display) {
+    let count = shared.lost.fetch_add(1, Ordering::Relaxed);
+    if count < LOGGED_PANICS {
+        let (path, why) = (shown(&path.label), shown(why.to_string().as_bytes()));
+        tracing::warn!(%path, %why, peer = ?shared.peer.addr(), "a one-way call failed");
+    }
+    if count + 1 == LOGGED_PANICS {
+        tracing::warn!(peer = ?shared.peer.addr(), "further one-way calls of this connection that fail are not logged");
+    }
+}
+
+fn on_failed(shared: &Shared, path: &RequestPath, result: &Result<Response, HandlerError>) {
+    if let Err(error) = result {
+        on_lost(shared, path, error);
+    }
+}
 
 fn on_panic(
     shared: &Shared,
@@ -428,11 +480,6 @@ fn on_panic(
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or_default();
-    let shown = |text: &[u8]| {
-        text[..text.len().min(LOGGED_BYTES)]
-            .escape_ascii()
-            .to_string()
-    };
     let count = shared.panics.fetch_add(1, Ordering::Relaxed);
     if count < LOGGED_PANICS {
         let (path, panic) = (shown(&path.label), shown(text.as_bytes()));

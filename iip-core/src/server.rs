@@ -233,8 +233,8 @@ impl ServerConfig {
             }),
             changed: Notify::new(),
         });
-        let accept =
-            tokio::spawn(accept_loop(listener, Accepting(Arc::clone(&inner)))).abort_handle();
+        let end = AcceptEnd(Arc::clone(&inner));
+        let accept = tokio::spawn(accept_loop(Accepting { listener, end })).abort_handle();
         Ok(Server {
             inner,
             accept,
@@ -515,11 +515,11 @@ impl Drop for Place {
 }
 
 /// Accepts until the server is shut down. No error ends it: those of the process pass, after a pause.
-async fn accept_loop(mut listener: Listener, accepting: Accepting) {
-    let inner = &accepting.0;
+async fn accept_loop(mut accepting: Accepting) {
+    let inner = &accepting.end.0;
     let mut pause = Duration::from_millis(5);
     loop {
-        match listener.accept().await {
+        match accepting.listener.accept().await {
             Ok(connected) => {
                 pause = Duration::from_millis(5);
                 match inner.admit(connected.addr.map(|addr| addr.ip())) {
@@ -545,12 +545,78 @@ async fn accept_loop(mut listener: Listener, accepting: Accepting) {
     }
 }
 
-/// Lives as long as the accept loop's task: tells when that has let go of its listener, which is dropped before it.
-struct Accepting(Arc<Inner>);
+/// What the task of the accept loop holds. The listener is let go before anybody is told.
+struct Accepting {
+    listener: Listener,
+    end: AcceptEnd,
+}
 
-impl Drop for Accepting {
+/// Tells that the accept loop has ended.
+struct AcceptEnd(Arc<Inner>);
+
+impl Drop for AcceptEnd {
     fn drop(&mut self) {
         self.0.lock().accepting = false;
         self.0.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::sync::OnceLock;
+    use std::task::{Context, Wake, Waker};
+
+    use super::*;
+    use crate::error::ConnectionError;
+    use crate::transport::Connector;
+
+    /// Notes, when it is woken, whether the server listened no more.
+    struct Looks {
+        connector: MemoryConnector,
+        was_gone: OnceLock<bool>,
+    }
+
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {
+            let mut connecting = self.connector.connect();
+            let connected = connecting
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()));
+            self.was_gone
+                .get_or_init(|| matches!(connected, std::task::Poll::Ready(Err(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_server_is_told_once_its_listener_is_gone() {
+        let (server, connector) = Server::builder().in_memory().expect("a server");
+        let looks = Arc::new(Looks {
+            connector,
+            was_gone: OnceLock::new(),
+        });
+        let waker = Waker::from(Arc::clone(&looks));
+        let mut stopped = std::pin::pin!(server.stopped());
+        let mut cx = Context::from_waker(&waker);
+        assert!(stopped.as_mut().poll(&mut cx).is_pending());
+        // The loop has begun to listen.
+        tokio::task::yield_now().await;
+        server.accept.abort();
+        while looks.was_gone.get().is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(looks.was_gone.get(), Some(&true));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_forced_to_end_before_it_could_drain_says_goodbye_if_nothing_runs()
+    {
+        let (server, connector) = Server::builder().in_memory().expect("a server");
+        let client = crate::ClientConfig::new().connect_with(connector).await;
+        let client = client.expect("a client");
+        let connection = client.ready_connection().expect("a connection");
+        server.inner.close_all(Closing::Force);
+        assert!(matches!(connection.closed().await, ConnectionError::Ended));
+        server.shutdown(Duration::ZERO).await;
     }
 }

@@ -74,6 +74,11 @@ impl Link {
 ///
 /// What is sent lies in memory only until the connection has room for it and the peer has granted it: whoever sends waits
 /// until then, and so keeps pace with the reader.
+///
+/// At a client, dropping it before it was [finished](Self::finish) ends the call: its handler reads that the stream was cut, and
+/// [`RecvStream::answer`] is [`CallErrorKind::Unfinished`](crate::CallErrorKind::Unfinished). At a handler, dropping it means
+/// nothing: the stream ends with the answer. What a handler gave and the connection had not taken by then is lost, so wait for
+/// [`send`](Self::send) before the answer.
 pub struct SendStream {
     link: Link,
     /// What was not sent of the last piece.
@@ -198,6 +203,20 @@ impl SendStream {
             return Err(StreamError::Finished);
         }
         Ok(())
+    }
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        if let Place::Call { token, serial } = self.link.place
+            && !self.ended
+        {
+            self.link.shared.command(|state| {
+                state
+                    .calls
+                    .cut_stream(&mut state.proto, token, serial, clock::now());
+            });
+        }
     }
 }
 

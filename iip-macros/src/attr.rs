@@ -68,12 +68,14 @@ pub(crate) struct MethodSettings {
     pub(crate) raw: Option<Ident>,
     /// `json`: the body is plain JSON, without envelope.
     pub(crate) json: Option<Ident>,
+    /// `oneway`: nobody waits for the answer.
+    pub(crate) oneway: Option<Ident>,
     /// `timeout = "500ms"`.
     pub(crate) timeout: Option<Duration>,
     /// `idempotent`: may run twice, so it may be retried.
     pub(crate) idempotent: bool,
     /// `on_cancel = "token"`: what happens to the handler when the caller goes away.
-    pub(crate) on_cancel: Option<OnCancel>,
+    pub(crate) on_cancel: Option<(OnCancel, LitStr)>,
     /// `hedge = "p95"`: when a call is made a second time; with the text, to point at.
     pub(crate) hedge: Option<(Hedge, LitStr)>,
     /// `priority = "low"`: which calls an overloaded server gives up first.
@@ -146,12 +148,14 @@ impl MethodSettings {
             "name" => self.name = setting.string("\"hello\"", errors).filter(|name| is_name(name, errors)),
             "raw" => self.raw = setting.flag(errors),
             "json" => self.json = setting.flag(errors),
+            "oneway" => self.oneway = setting.flag(errors),
             "timeout" => {
                 self.timeout = setting.string("\"500ms\"", errors).and_then(|text| duration(&text, errors));
             }
             "idempotent" => self.idempotent = setting.flag(errors).is_some(),
             "on_cancel" => {
-                self.on_cancel = setting.string("\"abort\"", errors).and_then(|text| on_cancel(&text, errors));
+                let text = setting.string("\"abort\"", errors);
+                self.on_cancel = text.and_then(|text| Some((on_cancel(&text, errors)?, text)));
             }
             "hedge" => {
                 let text = setting.string("\"20ms\"", errors);
@@ -167,7 +171,7 @@ impl MethodSettings {
             other => errors.at(
                 &setting.key,
                 format!(
-                    "unknown setting `{other}`: `#[rpc(..)]` takes `path`, `name`, `raw`, `json`, `timeout`, \
+                    "unknown setting `{other}`: `#[rpc(..)]` takes `path`, `name`, `raw`, `json`, `oneway`, `timeout`, \
                      `idempotent`, `on_cancel`, `hedge`, `priority`, `max_concurrency` and `auth`"
                 ),
             ),

@@ -11,7 +11,7 @@ use syn::{
 };
 
 use crate::{
-    attr::{self, CodecName, ServiceSettings},
+    attr::{self, ServiceSettings},
     errors::Errors,
     model::{Kind, MethodDef, ServiceDef, is_context_reference, is_named, last_segment, peel},
 };
@@ -46,6 +46,7 @@ pub(crate) fn service(def: &ServiceDef<'_>, errors: &mut Errors) {
         attributes(method, errors);
         result(method, errors);
         streams(method, &def.settings, errors);
+        one_way(method, errors);
     }
     uniqueness(&def.methods, errors);
     if let Some(dyn_twin) = &def.settings.dyn_twin
@@ -280,7 +281,7 @@ fn arguments(method: &MethodDef<'_>, errors: &mut Errors) {
                 "add the argument of a raw method, the body: write `body: Bytes`",
             );
         }
-    } else if method.kind == Kind::Protobuf {
+    } else if method.is_protobuf {
         message_argument(method, &typed, errors);
     } else if let Some(extra) = typed.get(MAX_ARGUMENTS) {
         errors.at(
@@ -291,11 +292,15 @@ fn arguments(method: &MethodDef<'_>, errors: &mut Errors) {
 }
 
 fn message_argument(method: &MethodDef<'_>, typed: &[&PatType], errors: &mut Errors) {
+    // The last one is the stream, if there is one.
+    let typed = &typed[..typed.len() - usize::from(method.requests.is_some())];
     let Some(first) = typed.first() else {
-        errors.at(
-            method.ident(),
-            "add the argument of a protobuf method, a message: write `request: &()` for an empty one",
-        );
+        if method.requests.is_none() {
+            errors.at(
+                method.ident(),
+                "add the argument of a protobuf method, a message: write `request: &()` for an empty one",
+            );
+        }
         return;
     };
     if let Some(second) = typed.get(1) {
@@ -444,7 +449,7 @@ fn attributes(method: &MethodDef<'_>, errors: &mut Errors) {
     }
     if let (Some(_), Some(json)) = (&method.settings.raw, &method.settings.json) {
         errors.at(json, "remove `json` or `raw`: a body is one or the other");
-    } else if let (Kind::Protobuf, Some(json)) = (method.kind, &method.settings.json) {
+    } else if let (true, Some(json)) = (method.is_protobuf, &method.settings.json) {
         errors.at(
             json,
             "remove `json`, or move the method to a service with another codec: protobuf messages have no JSON form",
@@ -532,8 +537,15 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
 /// What cannot be together with streams.
 fn streams(method: &MethodDef<'_>, service: &ServiceSettings, errors: &mut Errors) {
     let (requests, replies) = (&method.requests, &method.replies);
-    if requests.is_none() && replies.is_none() {
+    let subscribes = method.subscribes;
+    if requests.is_none() && replies.is_none() && !subscribes {
         return;
+    }
+    if let (Some(requests), true) = (requests, subscribes) {
+        errors.at(
+            requests.ty,
+            "remove the stream, or answer with `impl Stream`: whoever subscribes again cannot send its messages again",
+        );
     }
     if let Some(item) = replies
         && !last_segment(item).is_some_and(|last| last.to_string().ends_with("Result"))
@@ -546,19 +558,18 @@ fn streams(method: &MethodDef<'_>, service: &ServiceSettings, errors: &mut Error
             ),
         );
     }
+    if subscribes && method.is_protobuf {
+        errors.at(
+            method.ident(),
+            "answer with `impl Stream`, or move the method to a service with another codec: the numbered values of a subscription are \
+             no protobuf messages",
+        );
+    }
     let settings = &method.settings;
     for setting in settings.raw.iter().chain(&settings.json) {
         errors.at(
             setting,
             "remove this or the stream: only an enveloped call can have streams",
-        );
-    }
-    if let Some(codec) = &service.codec
-        && codec.name == CodecName::Protobuf
-    {
-        errors.at(
-            method.ident(),
-            "remove the stream, or move the method to a service with another codec: this version has no streams of protobuf messages yet",
         );
     }
     if service.dyn_twin.is_some() && replies.is_some() {
@@ -570,6 +581,42 @@ fn streams(method: &MethodDef<'_>, service: &ServiceSettings, errors: &mut Error
             );
         }
     }
+}
+
+/// What cannot be together with a call that nobody waits for.
+fn one_way(method: &MethodDef<'_>, errors: &mut Errors) {
+    let Some(oneway) = &method.settings.oneway else {
+        return;
+    };
+    if matches!(method.kind, Kind::Raw | Kind::Stream | Kind::Subscription) {
+        errors.at(
+            oneway,
+            "remove this, or `raw` and the streams: a one-way call is one enveloped message",
+        );
+        return;
+    }
+    if let Some(answer) = method.answered().filter(|ty| !is_nothing(ty)) {
+        errors.at(
+            answer,
+            "write `()`, or remove `oneway`: nobody waits for what a one-way method answers",
+        );
+    }
+    if let Some((_, on_cancel)) = &method.settings.on_cancel {
+        errors.at(
+            on_cancel,
+            "remove `on_cancel`: nobody waits for a one-way call, so it always runs to its end",
+        );
+    }
+    if let Some((_, hedge)) = &method.settings.hedge {
+        errors.at(
+            hedge,
+            "remove `hedge`: nobody waits for the answer to a one-way call",
+        );
+    }
+}
+
+fn is_nothing(ty: &Type) -> bool {
+    matches!(peel(ty), Type::Tuple(tuple) if tuple.elems.is_empty())
 }
 
 /// Two methods must not answer on one path, nor have their descriptors in one constant.

@@ -139,7 +139,8 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
         let timeout = duration(timeout);
         quote!(.timeout(#timeout))
     });
-    let on_cancel = method.settings.on_cancel.map(|on_cancel| {
+    let one_way = method.settings.oneway.as_ref().map(|_| quote!(.one_way()));
+    let on_cancel = method.settings.on_cancel.as_ref().map(|(on_cancel, _)| {
         let on_cancel = match on_cancel {
             OnCancel::Abort => quote!(Abort),
             OnCancel::Token => quote!(Token),
@@ -149,12 +150,13 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     });
     let requests = method.requests.as_ref();
     let requests = requests.map(|_| quote!(.streams_requests()));
-    let replies = method.replies.as_ref().map(|_| quote!(.streams_replies()));
+    let has_replies = method.replies.is_some() || method.kind == Kind::Subscription;
+    let replies = has_replies.then(|| quote!(.streams_replies()));
     let policies = policies(&method.settings);
     quote! {
         #(#cfgs)*
         const #constant: &'static __rpc::MethodDescriptor =
-            &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*]) #raw #json #codec #timeout #idempotent #on_cancel
+            &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*]) #raw #json #codec #timeout #idempotent #on_cancel #one_way
                 #policies #requests #replies;
     }
 }
@@ -212,23 +214,39 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
     };
     let sent = method.args.iter().map(|arg| {
         let ident = arg.sent();
-        match (method.kind, &arg.decoded) {
-            // Serde hides what type it is given: said here, the data can leave without a copy.
-            (Kind::Unary | Kind::Stream, Decoded::Value(ty)) if is_bytes(ty) => {
-                quote_spanned!(ident.span()=> __rpc::ByValue(#ident))
-            }
-            (Kind::Protobuf, Decoded::Value(_)) => {
+        match &arg.decoded {
+            Decoded::Value(_) if method.is_protobuf => {
                 quote_spanned!(ident.span()=> __rpc::ProtoRef(&#ident))
             }
-            (Kind::Protobuf, _) => quote_spanned!(ident.span()=> __rpc::ProtoRef(#ident)),
+            _ if method.is_protobuf => quote_spanned!(ident.span()=> __rpc::ProtoRef(#ident)),
+            // Serde hides what type it is given: said here, the data can leave without a copy.
+            Decoded::Value(ty) if method.kind != Kind::Raw && is_bytes(ty) => {
+                quote_spanned!(ident.span()=> __rpc::ByValue(#ident))
+            }
             _ => ident.into_token_stream(),
         }
     });
+    // Beside a stream there may be no argument: then the message before it is the empty one.
+    let empty =
+        (method.is_protobuf && method.args.is_empty()).then(|| quote!(__rpc::ProtoRef(&())));
+    let sent = sent.chain(empty);
     // What the result lacks is reported where the user wrote the result, and what an argument lacks at its type.
     let (at, constant) = (method.output_span(), quote!(Self::#constant));
+    let taken_out = method.is_protobuf.then(|| match method.replies {
+        None => quote!(.map(__rpc::Proto::into_inner)),
+        Some(_) => quote!(.map(__rpc::proto_messages)),
+    });
     let call = match method.kind {
-        Kind::Unary => quote_spanned!(at=> .unary(#constant, #context, (#(#sent,)*)).await),
+        Kind::Unary if method.settings.oneway.is_some() => {
+            quote_spanned!(at=> .one_way(#constant, #context, (#(#sent,)*)).await)
+        }
+        Kind::Unary => {
+            quote_spanned!(at=> .unary(#constant, #context, (#(#sent,)*)).await #taken_out)
+        }
         Kind::Raw => quote_spanned!(at=> .unary_raw(#constant, #context, #(#sent),*).await),
+        Kind::Subscription => {
+            quote_spanned!(at=> .subscribe(#constant, #context, (#(#sent,)*)).await)
+        }
         Kind::Stream => {
             let call = match (&method.requests, &method.replies) {
                 (None, _) => quote!(server_stream),
@@ -236,11 +254,11 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
                 (Some(_), Some(_)) => quote!(bidi_stream),
             };
             let requests = method.requests.as_ref().map(Arg::sent);
-            let requests = requests.map(|requests| quote!(, #requests));
-            quote_spanned!(at=> .#call(#constant, #context, (#(#sent,)*) #requests).await)
-        }
-        Kind::Protobuf => {
-            quote_spanned!(at=> .unary(#constant, #context, (#(#sent,)*)).await.map(__rpc::Proto::into_inner))
+            let requests = requests.map(|requests| match method.is_protobuf {
+                false => quote!(, #requests),
+                true => quote_spanned!(requests.span()=> , __rpc::protos(#requests)),
+            });
+            quote_spanned!(at=> .#call(#constant, #context, (#(#sent,)*) #requests).await #taken_out)
         }
     };
     let receiver = method.syntax.sig.receiver();

@@ -117,8 +117,9 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// here, callers may use any other of these and plain JSON.
 ///
 /// In a protobuf service each method takes exactly one message, `request: Request` or `request: &Request`, and returns
-/// `Result<Response, E>`; `E` is as in any other method. Its methods cannot be called in another codec nor in plain JSON: such a
-/// call is refused as UNIMPLEMENTED. They have no streams yet.
+/// `Result<Response, E>`; `E` is as in any other method. The items of its streams are messages as well; a method that takes a
+/// stream may do without the message before it. Its methods cannot be called in another codec nor in plain JSON: such a
+/// call is refused as UNIMPLEMENTED.
 ///
 /// # Trait objects
 ///

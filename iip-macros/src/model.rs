@@ -42,11 +42,15 @@ pub(crate) struct MethodDef<'a> {
     /// The constant that holds the descriptor.
     pub(crate) constant: Ident,
     pub(crate) kind: Kind,
+    /// Arguments, results and the messages of streams are protobuf messages, which need no serde.
+    pub(crate) is_protobuf: bool,
     /// The parameter `ctx: &CallContext`, which does not travel.
     pub(crate) context: Option<Arg<'a>>,
     pub(crate) args: Vec<Arg<'a>>,
     /// The last argument, if it is a stream.
     pub(crate) requests: Option<Arg<'a>>,
+    /// It answers with a `Subscription`.
+    pub(crate) subscribes: bool,
     /// The items of the stream it answers with.
     pub(crate) replies: Option<Type>,
 }
@@ -60,8 +64,8 @@ pub(crate) enum Kind {
     Raw,
     /// A stream of messages one way or both: an argument `Streaming<T>`, a returned `impl Stream`.
     Stream,
-    /// The same, with protobuf messages, which need no serde.
-    Protobuf,
+    /// A stream of numbered values that goes on after its connection was lost: a returned `Subscription<T>`.
+    Subscription,
 }
 
 /// A parameter of a method.
@@ -248,15 +252,23 @@ impl<'a> MethodDef<'a> {
             ReturnType::Type(_, ty) => streamed_item(ty),
             ReturnType::Default => None,
         };
+        let subscribes = match &syntax.sig.output {
+            ReturnType::Type(_, ty) => first_argument_mut(&mut ty.as_ref().clone())
+                .is_some_and(|ty| is_named(ty, "Subscription")),
+            ReturnType::Default => false,
+        };
         let has_streams = requests.is_some() || replies.is_some();
+        let codec = service.codec.filter(|_| settings.raw.is_none());
         Self {
-            kind: match service.codec {
-                _ if settings.raw.is_some() => Kind::Raw,
-                _ if has_streams => Kind::Stream,
-                Some(codec) if codec.name == CodecName::Protobuf => Kind::Protobuf,
-                _ => Kind::Unary,
+            kind: match settings.raw {
+                Some(_) => Kind::Raw,
+                None if subscribes => Kind::Subscription,
+                None if has_streams => Kind::Stream,
+                None => Kind::Unary,
             },
+            is_protobuf: codec.is_some_and(|codec| codec.name == CodecName::Protobuf),
             requests,
+            subscribes,
             replies,
             constant: Ident::new(&ident.to_string().to_uppercase(), Span::call_site()),
             syntax,
@@ -298,6 +310,11 @@ impl<'a> MethodDef<'a> {
             *promised = stream(item);
         }
         output
+    }
+
+    /// What stands in the place of the value in `Result<value, error>`.
+    pub(crate) fn answered(&self) -> Option<Type> {
+        first_argument_mut(&mut self.output()).map(|ty| ty.clone())
     }
 
     /// Where to report that the return type lacks something.

@@ -111,13 +111,25 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     let handed_on = method.args.iter().map(|arg| arg.handed_on());
     let descriptor = quote!(#client #turbofish::#constant);
     let span = reported_at(method.output_span());
+    let names = method.args.iter().map(|arg| arg.ident);
+    let types = method.args.iter().map(|arg| arg.decoded.tokens());
+    let (bound, put_in) = if !method.is_protobuf {
+        (quote!((#(#names,)*): (#(#types,)*)), None)
+    } else if method.args.is_empty() {
+        // The empty message before a stream.
+        (
+            quote!(_: (__rpc::Proto<()>,)),
+            Some(quote!(.map(__rpc::Proto))),
+        )
+    } else {
+        let bound = quote!((#(__rpc::Proto(#names),)*): (#(__rpc::Proto<#types>,)*));
+        (bound, Some(quote!(.map(__rpc::Proto))))
+    };
     match method.kind {
         Kind::Unary => {
-            let names = method.args.iter().map(|arg| arg.ident);
-            let types = method.args.iter().map(|arg| arg.decoded.tokens());
             let call = quote! {
-                |#service, #bound_context, (#(#names,)*): (#(#types,)*)| async move {
-                    <#implementation as #trait_ #arguments>::#ident(&#service, #context #(#handed_on),*).await
+                |#service, #bound_context, #bound| async move {
+                    <#implementation as #trait_ #arguments>::#ident(&#service, #context #(#handed_on),*).await #put_in
                 }
             };
             quote_spanned! {span=>
@@ -125,21 +137,29 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
                 into.unary(#descriptor, &self.service, #call);
             }
         }
-        Kind::Stream => {
-            let names = method.args.iter().map(|arg| arg.ident);
-            let types = method.args.iter().map(|arg| arg.decoded.tokens());
+        Kind::Stream | Kind::Subscription => {
             let call = Ident::new("call", Span::mixed_site());
             let (bound_call, input) = match &method.requests {
+                Some(_) if method.is_protobuf => (
+                    quote!(mut #call),
+                    Some(quote!(__rpc::proto_messages(#call.input()))),
+                ),
                 Some(_) => (quote!(mut #call), Some(quote!(#call.input()))),
                 None => (quote!(#call), None),
             };
             let handed_on = handed_on.chain(input);
             let answer = match &method.replies {
+                None if method.kind == Kind::Subscription => {
+                    quote!(send_subscription(result).await)
+                }
+                Some(_) if method.is_protobuf => {
+                    quote!(send_all(result.map(__rpc::proto_stream)).await)
+                }
                 Some(_) => quote!(send_all(result).await),
-                None => quote!(answer(result)),
+                None => quote!(answer(result #put_in)),
             };
             let call = quote! {
-                |#service, #bound_context, (#(#names,)*): (#(#types,)*), #bound_call| async move {
+                |#service, #bound_context, #bound, #bound_call| async move {
                     let result = <#implementation as #trait_ #arguments>::#ident(&#service, #context #(#handed_on),*).await;
                     #call.#answer
                 }
@@ -147,19 +167,6 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
             quote_spanned! {span=>
                 #(#cfgs)*
                 into.stream(#descriptor, &self.service, #call);
-            }
-        }
-        Kind::Protobuf => {
-            let names = method.args.iter().map(|arg| arg.ident);
-            let types = method.args.iter().map(|arg| arg.decoded.tokens());
-            let call = quote! {
-                |#service, #bound_context, (#(__rpc::Proto(#names),)*): (#(__rpc::Proto<#types>,)*)| async move {
-                    <#implementation as #trait_ #arguments>::#ident(&#service, #context #(#handed_on),*).await.map(__rpc::Proto)
-                }
-            };
-            quote_spanned! {span=>
-                #(#cfgs)*
-                into.unary(#descriptor, &self.service, #call);
             }
         }
         Kind::Raw => {

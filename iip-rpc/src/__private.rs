@@ -18,9 +18,11 @@ pub use crate::codec::CodecId;
 #[cfg(feature = "codec-prost")]
 pub use crate::codec::{Proto, ProtoRef};
 pub use crate::payload::ByValue;
+#[cfg(feature = "codec-prost")]
+pub use crate::streaming::proto::{proto_messages, proto_stream, protos};
 pub use crate::{
     CallContext, CallOptions, Client, Concurrency, Hedge, MethodDescriptor, MethodError, Methods,
-    OnCancel, Priority, Service, Status, Streaming,
+    OnCancel, Priority, Service, Status, Streaming, Subscription,
 };
 
 /// What a method of the `dyn`-compatible twin of a service returns.

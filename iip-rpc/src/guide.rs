@@ -16,6 +16,9 @@ struct Deadlines;
 #[doc = include_str!("../../docs/guide/streaming.md")]
 struct Streams;
 
+#[doc = include_str!("../../docs/guide/subscriptions.md")]
+struct Subscriptions;
+
 #[doc = include_str!("../../docs/guide/retries.md")]
 struct Retries;
 
@@ -28,6 +31,10 @@ struct LimitsPage;
 #[cfg(feature = "tls")]
 #[doc = include_str!("../../docs/guide/tls.md")]
 struct Tls;
+
+#[cfg(feature = "tower")]
+#[doc = include_str!("../../docs/guide/tower.md")]
+struct Tower;
 
 #[doc = include_str!("../../docs/guide/go.md")]
 struct Go;

@@ -42,11 +42,13 @@
 //! | tell whether a server can be called | [`Health`], [`HealthClient`] |
 //! | tell clients when to come again | [`Status::with_retry_after`], [`Status::with_no_retry`] |
 //! | see every call, refuse some: authorization, logs | [`interceptor`] |
+//! | layers of tower, services of tower | `tower`, with the feature of that name |
 //! | figures per method, spans, trace context | [`observe`] |
 //! | know who calls, until when, with which metadata | [`CallContext`] |
 //! | fail: codes, your own error types, may it have run? | [`Status`], [`MethodError`], [`Execution`] |
 //! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
 //! | send and take many messages in one call | [`Streaming`], [`Stream`] |
+//! | values for all who subscribe, also after their connection was lost | [`Topic`], [`Subscription`] |
 //! | another codec | `#[service(codec = "..")]`, [`ClientBuilder::codec`], [`codec`] |
 //! | large data without copies | [`Payload`], or `bytes::Bytes` |
 //! | bytes on the wire | `docs/wire.md` in the repository, [`envelope`], [`codec`] |
@@ -63,6 +65,7 @@
 //! | `tls` | no | TLS by rustls, `tls` |
 //! | `metrics` | no | `observe::MetricsFacade`: figures through the `metrics` crate |
 //! | `tracing` | no | `observe::Traced`: a span per call and W3C trace context |
+//! | `tower` | no | `tower`: layers and services of tower on both sides |
 
 pub mod arguments;
 mod budget;
@@ -76,6 +79,7 @@ mod guide;
 mod health;
 mod hello;
 pub mod interceptor;
+mod limits;
 pub mod metadata;
 pub mod method;
 pub mod observe;
@@ -88,6 +92,9 @@ mod retry;
 mod server;
 pub mod status;
 mod streaming;
+mod subscription;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 #[doc(hidden)]
 pub mod __private;
@@ -107,6 +114,9 @@ pub use self::raw::RawBody;
 pub use self::server::{Methods, Server, ServerBuilder, Service, StreamAnswer, StreamCall};
 pub use self::status::{Code, Execution, MethodError, Phases, Status};
 pub use self::streaming::{StreamSender, Streaming};
+pub use self::subscription::{
+    Gap, Position, PositionError, SlowConsumer, Subscription, Topic, TopicBuilder, Update,
+};
 
 /// Byte streams to speak over: addresses, memory, your own.
 pub use iip_core::transport;

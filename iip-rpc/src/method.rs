@@ -107,6 +107,7 @@ pub struct MethodDescriptor {
     timeout: Option<Duration>,
     idempotent: bool,
     on_cancel: OnCancel,
+    one_way: bool,
     requests: bool,
     replies: bool,
     hedge: Option<Hedge>,
@@ -141,6 +142,7 @@ impl MethodDescriptor {
             timeout: None,
             idempotent: false,
             on_cancel: OnCancel::Abort,
+            one_way: false,
             requests: false,
             replies: false,
             hedge: None,
@@ -161,6 +163,14 @@ impl MethodDescriptor {
     #[must_use]
     pub const fn streams_replies(mut self) -> Self {
         self.replies = true;
+        self
+    }
+
+    /// Callers do not wait for the method, which answers with nothing. It runs to its end, also when its caller goes away.
+    #[must_use]
+    pub const fn one_way(mut self) -> Self {
+        self.one_way = true;
+        self.on_cancel = OnCancel::RunToEnd;
         self
     }
 
@@ -298,6 +308,12 @@ impl MethodDescriptor {
     #[must_use]
     pub const fn has_replies(&self) -> bool {
         self.replies
+    }
+
+    /// Whether callers do not wait for the method.
+    #[must_use]
+    pub const fn is_one_way(&self) -> bool {
+        self.one_way
     }
 
     /// The codec that the attribute of the service gives to its calls, if it does.

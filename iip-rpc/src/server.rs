@@ -4,6 +4,8 @@
 
 mod builder;
 mod intercept;
+#[cfg(feature = "tower")]
+mod mount;
 mod streaming;
 
 use std::fmt;
@@ -18,9 +20,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use iip_core::{Body, Handler, HandlerError, HandlerFuture, Intake, Refusal, Request, Response};
 use serde::Serialize;
+use tokio::sync::watch;
 
 pub use self::builder::ServerBuilder;
-use self::streaming::StreamMethod;
+#[cfg(feature = "tower")]
+pub use self::mount::ServiceHandler;
+use self::streaming::{Draining, StreamMethod};
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
@@ -54,6 +59,7 @@ pub struct Methods {
     admission: Admission,
     /// Of the methods that are registered next.
     interceptors: Layers<ServerCall>,
+    draining: Draining,
     /// The names of the services that have methods.
     services: Vec<&'static str>,
 }
@@ -105,6 +111,7 @@ impl Methods {
             limits: self.limits,
             deadlines: self.deadlines(method),
             interceptors: self.interceptors.clone(),
+            draining: self.draining.clone(),
             args: PhantomData,
         };
         self.add(method, method_with_streams);
@@ -311,8 +318,11 @@ where
     fn run(self: Arc<Self>, request: Request) -> HandlerFuture {
         Box::pin(async move {
             let plain = is_plain(request.body());
+            let one_way = request.is_one_way();
             Ok(Response::from(match self.answer(request, plain).await {
                 Ok(body) => body,
+                // It is logged: nobody else would hear of it.
+                Err(status) if one_way => return Err(HandlerError::new(status.to_string())),
                 Err(status) => answer_status(&status, plain),
             }))
         })
@@ -332,6 +342,7 @@ where
         let (received, waited) = (request.received_at(), request.waited());
         let cancel = (self.method.cancel_policy() == OnCancel::Token).then(|| request.cancelled());
         let peer = Arc::clone(request.peer());
+        let one_way = request.is_one_way();
         let body = request.into_body();
         let (codec, remaining, metadata, body) = if plain {
             (CodecId::JSON, None, Metadata::new(), body)
@@ -344,7 +355,11 @@ where
             return Err(status);
         }
         let ctx = CallContext::of_call(self.method, metadata, deadline.at, peer, cancel);
-        let form = Form { codec, plain };
+        let form = Form {
+            codec,
+            plain,
+            one_way,
+        };
         if let Some(interceptors) = self.interceptors.get() {
             let times = (received, waited);
             let call = self.intercepted(interceptors, ctx, body, form, deadline, times);
@@ -371,6 +386,13 @@ where
         timing: Option<ServerTiming>,
         metadata: &Metadata,
     ) -> Result<Body, Status> {
+        if form.one_way {
+            let failed = |error: E| match error.as_status() {
+                Some(status) => status.clone(),
+                None => Status::unknown(error.to_string()),
+            };
+            return result.map(|_| Body::default()).map_err(failed);
+        }
         let body = encode_result(form.codec, result, timing, metadata, form.plain)?;
         let (size, limit) = (body.len(), self.limits.message_bytes());
         if size > limit {
@@ -411,6 +433,8 @@ where
 struct Form {
     codec: CodecId,
     plain: bool,
+    /// Nobody reads the answer.
+    one_way: bool,
 }
 
 /// Runs `call` until its deadline, if the deadline ends it.
@@ -585,6 +609,7 @@ impl Handler for NoMethod {
 pub struct Server {
     core: iip_core::Server,
     health: Option<Health>,
+    draining: watch::Sender<bool>,
 }
 
 impl Server {
@@ -605,7 +630,7 @@ impl Server {
         self.core.target()
     }
 
-    /// Ends the server: its [`Health`] is not serving, no new connections and calls, `limit` for the running calls to end, then
+    /// Ends the server: its [`Health`] is not serving, its subscriptions end so that their clients go elsewhere, no new connections and calls, `limit` for the running calls to end, then
     /// by force. Always returns, at the latest about a second after `limit`; handlers with [`OnCancel::RunToEnd`] and
     /// [`OnCancel::Token`] may run on then.
     ///
@@ -618,6 +643,7 @@ impl Server {
         if let Some(health) = &self.health {
             health.shut_down();
         }
+        self.draining.send_replace(true);
         self.core.shutdown(limit).await;
     }
 

@@ -12,6 +12,7 @@ use serde::ser::{SerializeMap, SerializeTuple};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::metadata::{Metadata, MetadataError};
+use crate::method::MethodDescriptor;
 use crate::payload::Payload;
 
 /// What kind of failure it was: the seventeen codes of gRPC, with the same numbers.
@@ -419,6 +420,19 @@ impl Status {
     #[must_use]
     pub fn phases(&self) -> Option<&Phases> {
         self.0.phases.as_ref()
+    }
+
+    /// The same with another message.
+    pub(crate) fn reworded(mut self, message: String) -> Self {
+        self.0.message = message.into();
+        self
+    }
+
+    /// The same with the name of `method` in front of its text.
+    #[must_use]
+    pub(crate) fn in_method(mut self, method: &MethodDescriptor) -> Self {
+        self.0.message = format!("{method}: {}", self.0.message).into();
+        self
     }
 
     /// Adds bytes for programs.

@@ -20,7 +20,7 @@ use crate::calls::{CallTable, Start};
 use crate::clock;
 use crate::connection::{Closing, Connection, Peer, Shared, check_path};
 use crate::driver::Driver;
-use crate::error::{CallError, CallErrorKind, Execution, Phases};
+use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases};
 use crate::frame::Side;
 use crate::proto::{self, Mode};
 use crate::stream::{RecvStream, SendStream};
@@ -169,6 +169,35 @@ impl Client {
         options: CallOptions,
     ) -> impl Future<Output = Result<Bytes, CallError>> + Send {
         Request::new(self, path, body.into(), options.timeout)
+    }
+
+    /// Sends `body` to `path` and does not wait for an answer: ready once the request is queued to be written, within the
+    /// client's `call_timeout`. Whether it arrives and what becomes of it, nobody says.
+    ///
+    /// Servers of this crate get such requests on a channel where none is answered; they run side by side and to their end, also
+    /// when the client goes. For others, and until that channel is there, it is a call like any other whose answer is skipped.
+    /// While 256 KiB wait to be written, further requests wait for room. [`close`](Self::close) writes what is queued.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not sent, as with [`request`](Self::request); [`CallErrorKind::Timeout`] if there was no room in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped before it is ready, the request was not sent.
+    pub async fn send(&self, path: &str, body: impl Into<Body>) -> Result<(), CallError> {
+        let times = self.times(None);
+        let (connection, connected) = match self.ready_connection() {
+            Some(connection) => (connection, times.started),
+            None => {
+                self.wait_for_connection(times.started, times.deadline)
+                    .await?
+            }
+        };
+        let times = CallTimes { connected, ..times };
+        connection.room_for_one_way(times.deadline).await?;
+        let call = connection.start_one_way_with(check_path(path), &times, &mut body.into());
+        call.await.map(drop)
     }
 
     /// The times of a call that begins now and has its connection.
@@ -500,7 +529,9 @@ impl Inner {
             };
             // An attempt that is given up takes its connection along.
             let attempt = Attempt(Some(self.start(connected)));
-            wait_until_ready(attempt.connection()?).await?;
+            wait_until_ready(attempt.connection()?)
+                .await
+                .map_err(|error| self.explain(error))?;
             attempt.succeed()
         };
         match tokio::time::timeout(config.connect_timeout, attempt).await {
@@ -513,6 +544,22 @@ impl Inner {
                 ),
             ))),
         }
+    }
+
+    /// What made a connection end before the server had granted a channel.
+    fn explain(&self, error: ConnectionError) -> io::Error {
+        #[cfg(feature = "tls")]
+        let plain = self.config.tls.is_none();
+        #[cfg(not(feature = "tls"))]
+        let plain = true;
+        let refused = match &error {
+            ConnectionError::ClosedByPeer | ConnectionError::Io(_) if plain => {
+                Refused::OrTls(error)
+            }
+            ConnectionError::ClosedByPeer => Refused::Full(error),
+            _ => return io::Error::new(io::ErrorKind::ConnectionAborted, error),
+        };
+        io::Error::new(io::ErrorKind::ConnectionAborted, refused)
     }
 
     /// Speaks IIP on a stream.
@@ -581,9 +628,22 @@ impl Drop for Attempt {
     }
 }
 
+/// The server, or what stands in its place, ended the connection without a word.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(
+        "it was closed without an answer: the server may have all the connections it takes (option max_connections), or speak TLS (option tls of the client)"
+    )]
+    OrTls(#[source] ConnectionError),
+    #[error(
+        "it was closed without an answer: the server may have all the connections it takes (option max_connections)"
+    )]
+    Full(#[source] ConnectionError),
+}
+
 /// Waits until the server has granted the first channel, or refused it. What goes wrong before counts as a failed attempt:
 /// a server that refuses a client certificate does so only after the handshake.
-async fn wait_until_ready(connection: &Connection) -> io::Result<()> {
+async fn wait_until_ready(connection: &Connection) -> Result<(), ConnectionError> {
     loop {
         let ready = connection.shared.ready.notified();
         let mut ready = std::pin::pin!(ready);
@@ -591,10 +651,7 @@ async fn wait_until_ready(connection: &Connection) -> io::Result<()> {
         {
             let state = connection.shared.lock();
             if let Some(error) = &state.ended {
-                return Err(io::Error::new(
-                    io::ErrorKind::ConnectionAborted,
-                    error.clone(),
-                ));
+                return Err(error.clone());
             }
             if state.calls.is_ready() {
                 return Ok(());

@@ -171,10 +171,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     return Poll::Pending;
                 }
                 Err(error) => {
-                    return Poll::Ready(match (error, self.write_error.take()) {
+                    let error = match (error, self.write_error.take()) {
                         (ConnectionError::Ended, _) => ConnectionError::Ended,
                         (_, Some(error)) => error,
                         (error, None) => error,
+                    };
+                    let left = is_silent(&error) && self.shared.lock().leaving;
+                    return Poll::Ready(if left {
+                        ConnectionError::WentAway
+                    } else {
+                        error
                     });
                 }
             }
@@ -254,6 +260,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let state = &mut *guard;
         // A peer that never stops sending must not keep it from ending.
         if state.closing == Some(Closing::Force) {
+            if self.dispatcher.is_some() && !self.saying_goodbye && state.proto.open_calls() == 0 {
+                // Nothing is unanswered: force is for those who were not asked in time.
+                self.saying_goodbye = true;
+                state.proto.close();
+            }
             return Err(ConnectionError::ClosedLocally);
         }
         if self.written > 0 {
@@ -554,6 +565,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
                 error,
                 ConnectionError::ClosedLocally
                     | ConnectionError::ClosedByPeer
+                    | ConnectionError::WentAway
                     | ConnectionError::Ended
             ) {
                 return Poll::Ready(());
@@ -601,6 +613,14 @@ fn settle(state: &mut State, bytes: usize, now: Instant) {
     if !state.room.is_empty() {
         state.wake_for_room();
     }
+}
+
+/// Is this how the end of a peer looks that does not say why?
+fn is_silent(error: &ConnectionError) -> bool {
+    matches!(
+        error,
+        ConnectionError::ClosedByPeer | ConnectionError::Truncated | ConnectionError::Io(_)
+    )
 }
 
 /// Is it worth to let others run before writing? With one call in flight there is nobody else.

@@ -78,6 +78,8 @@ pub(crate) enum Mode {
     Parts,
     /// A stream each way, and an answer behind them. The request stays open until the answer has arrived.
     Stream,
+    /// One message, and nobody waits for the answer.
+    OneWay,
     /// As [`Stream`](Self::Stream), but its request has been ended.
     EndedStream,
 }
@@ -233,6 +235,13 @@ impl ChannelTable {
             }
         };
         &mut self.channels[key]
+    }
+
+    /// Forgets a channel. Only those above the dense ones come and go.
+    pub(crate) fn remove(&mut self, id: ChannelId) {
+        if let Some(key) = self.sparse.remove(&id.0) {
+            self.channels.try_remove(key as usize);
+        }
     }
 
     /// Forgets all channels but those that `keep` wants.

@@ -78,7 +78,7 @@ impl Connection {
                 (Exchange::Abandoned, _) => Incoming::Skip,
                 (_, Mode::Parts) => Incoming::Parts,
                 (_, Mode::Stream | Mode::EndedStream) => Incoming::Stream,
-                (_, Mode::Whole) => Incoming::Collect,
+                (_, Mode::Whole | Mode::OneWay) => Incoming::Collect,
             };
             let mut assembly = Assembly::new(incoming, Bytes::new());
             assembly.allowed = i64::try_from(self.limits.window()).unwrap_or(i64::MAX);
@@ -230,7 +230,7 @@ impl Connection {
         match exchange {
             Exchange::Call { token } => self.events.push_back(Event::Reply { token, result }),
             Exchange::Abandoned => self.events.push_back(Event::Swallowed { channel: id }),
-            Exchange::NewChannel | Exchange::NewControlChannel => {
+            Exchange::NewChannel | Exchange::NewControlChannel | Exchange::NewOneWayChannel => {
                 let body = result.map_err(|_| ProtocolError::BadControl {
                     exchange: control::NEW_CHANNEL,
                 })?;
@@ -263,24 +263,30 @@ impl Connection {
             Ok(id) if self.channels.get(id).is_some() => Err(malformed),
             Ok(id) => {
                 self.channels.get_or_insert(id);
-                if exchange == Exchange::NewControlChannel {
-                    self.control = Some(id);
-                    self.push_sent(id, Exchange::Control, Mode::Whole);
-                    let first = Bytes::from_static(&[0, 0]);
-                    self.send(id, control::CONTROL.as_bytes(), first, true, false);
-                    self.cancel_now();
-                } else {
-                    self.events.push_back(Event::ChannelOpened(id));
+                match exchange {
+                    Exchange::NewControlChannel => {
+                        self.control = Some(id);
+                        self.push_sent(id, Exchange::Control, Mode::Whole);
+                        let first = Bytes::from_static(&[0, 0]);
+                        self.send(id, control::CONTROL.as_bytes(), first, true, false);
+                        self.cancel_now();
+                    }
+                    Exchange::NewOneWayChannel => self.on_one_way_channel(id),
+                    _ => self.events.push_back(Event::ChannelOpened(id)),
                 }
                 Ok(())
             }
             Err((code, message)) => {
-                if exchange == Exchange::NewChannel {
-                    self.events
-                        .push_back(Event::ChannelRefused { code, message });
-                } else {
-                    self.control_is_coming = false;
-                    self.cancel_later = Vec::new();
+                match exchange {
+                    Exchange::NewChannel => self
+                        .events
+                        .push_back(Event::ChannelRefused { code, message }),
+                    // Such requests go on as ordinary ones.
+                    Exchange::NewOneWayChannel => {}
+                    _ => {
+                        self.control_is_coming = false;
+                        self.cancel_later = Vec::new();
+                    }
                 }
                 Ok(())
             }
@@ -295,7 +301,7 @@ impl Connection {
         });
     }
 
-    fn request_channel(&mut self, exchange: Exchange) {
+    pub(super) fn request_channel(&mut self, exchange: Exchange) {
         self.push_sent(ChannelId::ZERO, exchange, Mode::Whole);
         let body = Bytes::from_static(control::EMPTY_OBJECT);
         self.send(
@@ -382,8 +388,12 @@ impl Connection {
             .outbox
             .push(id, path, data, true, is_whole)
             .unwrap_or(0);
+        let exchange = match mode {
+            Mode::OneWay => Exchange::Abandoned,
+            _ => Exchange::Call { token },
+        };
         let call = SentCall {
-            exchange: Exchange::Call { token },
+            exchange,
             end,
             mode,
         };

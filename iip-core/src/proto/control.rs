@@ -41,6 +41,8 @@ pub(crate) enum Exchange {
     NewChannel,
     /// The channel of the control stream.
     NewControlChannel,
+    /// The channel of requests without answers.
+    NewOneWayChannel,
     Hello,
     /// Any answer will do.
     Ping,
@@ -107,6 +109,7 @@ impl Hello {
             "control": 1,
             "ping": 1,
             "notice": 1,
+            "one_way": 1,
             "max_frame": limits.frame_bytes(),
             "stream_window": limits.window(),
         });
@@ -142,6 +145,11 @@ impl Hello {
         self.value.get("notice").and_then(Value::as_u64) == Some(1)
     }
 
+    /// It takes requests that are not answered.
+    pub(crate) fn one_way(&self) -> bool {
+        self.value.get("one_way").and_then(Value::as_u64) == Some(1)
+    }
+
     /// How many bytes of a stream it takes before it grants more.
     pub(crate) fn stream_window(&self) -> Option<usize> {
         let bytes = self.value.get("stream_window")?.as_u64()?;
@@ -161,24 +169,26 @@ pub(crate) enum ControlMessage {
     Cancel(ChannelId),
     /// The server takes no further calls on this connection: clients make another.
     GoingAway,
+    /// From now on the requests on this channel are not answered.
+    OneWay(ChannelId),
 }
 
 impl ControlMessage {
     const CANCEL: u8 = 1;
     const GOING_AWAY: u8 = 2;
+    const ONE_WAY: u8 = 3;
 
     pub(crate) fn encode(self) -> Bytes {
         let mut out = BytesMut::with_capacity(6);
-        match self {
-            Self::Cancel(channel) => {
-                out.put_u8(Self::CANCEL);
-                out.put_u8(4);
-                out.put_u32(channel.0);
-            }
-            Self::GoingAway => {
-                out.put_u8(Self::GOING_AWAY);
-                out.put_u8(0);
-            }
+        let (kind, channel) = match self {
+            Self::Cancel(channel) => (Self::CANCEL, Some(channel)),
+            Self::GoingAway => (Self::GOING_AWAY, None),
+            Self::OneWay(channel) => (Self::ONE_WAY, Some(channel)),
+        };
+        out.put_u8(kind);
+        out.put_u8(if channel.is_some() { 4 } else { 0 });
+        if let Some(channel) = channel {
+            out.put_u32(channel.0);
         }
         out.freeze()
     }
@@ -195,6 +205,7 @@ impl ControlMessage {
             match (kind, len) {
                 (Self::CANCEL, 4) => return Some(Self::Cancel(ChannelId(payload.get_u32()))),
                 (Self::GOING_AWAY, 0) => return Some(Self::GoingAway),
+                (Self::ONE_WAY, 4) => return Some(Self::OneWay(ChannelId(payload.get_u32()))),
                 _ => {}
             }
         }

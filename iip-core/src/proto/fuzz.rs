@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use self::streams::Step;
 use super::stream::DATA;
-use super::{Connection, Event, Mode};
+use super::{Connection, Event, Mode, is_one_way};
 use crate::body::Body;
 use crate::decoder::{Decoder, Partial};
 use crate::error::{CallErrorKind, ConnectionError};
@@ -179,6 +179,8 @@ pub(super) enum Operation {
     StreamRequest { channel: u8 },
     /// The server's handler answers, or sends a part of its answer.
     Answer { channel: u8, size: u8, ends: bool },
+    /// The client sends a request that is not answered.
+    OneWay { path: u8, size: u8 },
     /// A side writes what is ready.
     Write { side: Side },
     /// A side reads at most so many bytes.
@@ -195,6 +197,10 @@ impl Operation {
             _ => Side::Server,
         };
         Some(match tag % 8 {
+            0 if side == Side::Server => Self::OneWay {
+                path: byte(),
+                size: byte(),
+            },
             0 => Self::OpenChannel,
             1 | 2 => Self::Call {
                 channel: byte(),
@@ -282,6 +288,10 @@ pub(super) struct Model {
     calls: BTreeMap<ChannelId, VecDeque<ModelCall>>,
     tokens: usize,
     answers: usize,
+    /// Requests without answers, by path, that no handler has seen yet.
+    one_way: Vec<(usize, Vec<u8>)>,
+    /// Where the handlers of the others are.
+    one_way_shown: VecDeque<ChannelId>,
 }
 
 impl Model {
@@ -299,6 +309,8 @@ impl Model {
             calls: BTreeMap::new(),
             tokens: 0,
             answers: 0,
+            one_way: Vec::new(),
+            one_way_shown: VecDeque::new(),
         };
         if hello {
             model.client.machine.say_hello();
@@ -319,7 +331,8 @@ impl Model {
     fn check_accounting(&self) {
         for end in [&self.client, &self.server] {
             // Grants are few, for there are few channels.
-            end.check_accounting((0..=32).map(ChannelId));
+            let channels = (0..=32).map(ChannelId);
+            end.check_accounting(channels.chain(end.machine.one_way_channels()));
         }
     }
 
@@ -353,7 +366,12 @@ impl Model {
                 channel,
                 size,
                 ends,
-            } => self.answer(channel, size, ends),
+            } => {
+                if channel % 2 == 0 || !self.end_one_way() {
+                    self.answer(channel, size, ends);
+                }
+            }
+            Operation::OneWay { path, size } => self.one_way(path, size),
             Operation::Write { side } => {
                 self.write(side);
             }
@@ -384,6 +402,57 @@ impl Model {
             single: false,
             received: 0,
         });
+    }
+
+    fn one_way(&mut self, path: u8, size: u8) {
+        let Some(id) = self.client.machine.one_way_channel() else {
+            return;
+        };
+        let path = usize::from(path) % PATHS.len();
+        let size = SIZES[usize::from(size) % SIZES.len()];
+        self.tokens += 1;
+        let body = pattern(self.tokens, size);
+        let (raw, label, _) = PATHS[path];
+        let mut data = Body::from(body.clone());
+        self.client
+            .machine
+            .send_one_way(id, raw.as_bytes(), &mut data);
+        // What the machine answers by itself is answered with nothing.
+        if !label.is_empty() {
+            self.one_way.push((path, body));
+        }
+    }
+
+    /// A request without an answer has reached its handler: one of those that were sent.
+    fn on_one_way(&mut self, event: &Event) {
+        let (id, label, body) = match event {
+            Event::Request {
+                channel,
+                path,
+                body,
+                ..
+            } => (*channel, &path.label, Some(body)),
+            Event::RequestTooLarge { channel, path, .. } => (*channel, &path.label, None),
+            event => panic!("{event:?} for a request without an answer"),
+        };
+        let is_it = |(path, sent): &(usize, Vec<u8>)| {
+            let fits = sent.len() <= MESSAGE_BYTES;
+            PATHS[*path].1 == *label && body.map_or(!fits, |body| fits && body == sent)
+        };
+        let index = self.one_way.iter().position(is_it);
+        self.one_way.remove(index.expect("it was sent"));
+        assert!(!self.one_way_shown.contains(&id), "channel {id} twice");
+        self.one_way_shown.push_back(id);
+    }
+
+    /// The handler of a request without an answer ends. `false` if there is none.
+    fn end_one_way(&mut self) -> bool {
+        let Some(id) = self.one_way_shown.pop_front() else {
+            return false;
+        };
+        assert!(self.server.reply(id, pattern(1, 100), true), "it was open");
+        self.server_events();
+        true
     }
 
     fn abandon(&mut self, call: u8) {
@@ -481,6 +550,10 @@ impl Model {
                 Event::PeerHello(_) => continue,
                 event => panic!("{event:?} does not belong to a server"),
             };
+            if is_one_way(id) {
+                self.on_one_way(&event);
+                continue;
+            }
             let calls = self.calls.get_mut(&id);
             let call = calls
                 .and_then(current)
@@ -580,6 +653,7 @@ impl Model {
             for side in [Side::Server, Side::Client] {
                 moved |= self.read(side, usize::MAX);
             }
+            moved |= self.end_one_way();
             // A handler that was shown no more than the beginning waits for the rest.
             let shown = |call: &ModelCall| call.stage == Stage::Shown;
             if pick(&mut self.calls, 0, shown).is_some() {
@@ -592,6 +666,7 @@ impl Model {
         }
         let left: usize = self.calls.values().map(VecDeque::len).sum();
         assert_eq!(left, 0, "calls never end: {:?}", self.calls);
+        assert_eq!(self.one_way, [], "sent and not shown");
         self.check_accounting();
         let (client, server) = (&self.client.machine, &self.server.machine);
         assert_eq!((client.buffered, server.buffered), (0, 0), "buffered bytes");
@@ -717,7 +792,8 @@ fn hostile_client(cut: u8, data: &[u8]) {
                 }
             }
         }
-        server.check_accounting((0..=server.machine.granted).map(ChannelId));
+        let channels = (0..=server.machine.granted).map(ChannelId);
+        server.check_accounting(channels.chain(server.machine.one_way_channels()));
         watch.see(&server.write(now));
         if result.is_err() {
             return;

@@ -12,6 +12,7 @@ mod client;
 pub(crate) mod control;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod one_way;
 mod outbox;
 mod server;
 pub(crate) mod stream;
@@ -30,6 +31,8 @@ use serde_json::Value;
 pub(crate) use self::channel::Mode;
 use self::channel::{Assembly, Channel, ChannelTable, Incoming};
 use self::control::Hello;
+use self::one_way::OneWay;
+pub(crate) use self::one_way::is_one_way;
 use self::outbox::Outbox;
 pub(crate) use self::server::RequestPath;
 pub(crate) use self::stream::Heard;
@@ -154,6 +157,8 @@ pub(crate) struct Connection {
     /// The peer wants to be told that this side is going away; that it was.
     peer_wants_notice: bool,
     gave_notice: bool,
+    /// The channel of requests without answers.
+    one_way: OneWay,
     /// What the windows of all streams have grown by, together.
     pub(crate) grown: usize,
 }
@@ -188,6 +193,7 @@ impl Connection {
             pinged_at: None,
             peer_wants_notice: false,
             gave_notice: false,
+            one_way: OneWay::default(),
             grown: 0,
             limits,
             announce,
@@ -454,6 +460,9 @@ impl Connection {
         begins: bool,
         ends: bool,
     ) -> Option<u64> {
+        if self.is_silent(channel) {
+            return None;
+        }
         let mut body = body.into();
         self.outbox.push(channel, path, &mut body, begins, ends)
     }
@@ -467,6 +476,7 @@ impl Connection {
         self.peer_stream_window = hello.stream_window();
         self.peer_answers_pings = hello.ping();
         self.peer_wants_notice = hello.notice();
+        self.one_way.peer_takes_it = hello.one_way();
         self.outbox.set_chunk(self.limits.chunk(), max_frame);
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::channel::{Assembly, Incoming, WaitingRequest};
 use super::control::{self, ControlMessage, Hello};
+use super::one_way::MAX_GRANTED;
 use super::stream::{self, StreamKey};
 use super::{Connection, Event, FORGET_AT_LEAST, WAITING_COST, detach};
 use crate::body::Body;
@@ -65,6 +66,9 @@ impl Connection {
                 });
             }
             if self.peer_stream_window.is_some() && stream::begins_stream(&body) {
+                if self.is_silent(id) {
+                    return Err(ProtocolError::BadStream(id));
+                }
                 return self.begin_stream(id, path, body);
             }
             let assembly = Assembly::new(Incoming::Collect, Bytes::copy_from_slice(path));
@@ -128,6 +132,7 @@ impl Connection {
     #[inline]
     fn on_request(&mut self, id: ChannelId, path: &Bytes, body: Bytes) {
         let busy = self.is_busy();
+        let id = self.channel_of_request(id);
         self.read_path(path);
         let channel = self.channels.get_or_insert(id);
         let first = channel.open.is_none() && channel.waiting.is_empty();
@@ -144,6 +149,7 @@ impl Connection {
 
     /// A request that exceeds the limit was skipped: it fails in its turn.
     fn on_too_large(&mut self, id: ChannelId, path: &Bytes, size: usize) {
+        let id = self.channel_of_request(id);
         let channel = self.channels.get_or_insert(id);
         if channel.open.is_none() && channel.waiting.is_empty() {
             self.read_path(path);
@@ -166,6 +172,9 @@ impl Connection {
 
     /// A request in several frames has begun; if its turn is now, the layer above may have its parts.
     fn begin_request(&mut self, id: ChannelId) {
+        if self.is_silent(id) {
+            return;
+        }
         let Some(channel) = self.channels.get_mut(id) else {
             return;
         };
@@ -264,7 +273,7 @@ impl Connection {
     fn answer_reserved(&mut self, label: &[u8], body: &[u8]) -> Bytes {
         if label == control::NEW_CHANNEL.as_bytes() {
             // S3: a grant is a number, not an allocation; only channels with state are bounded.
-            if self.channels_in_use() > self.limits.channels() || self.granted == u32::MAX {
+            if self.channels_in_use() > self.limits.channels() || self.granted == MAX_GRANTED {
                 return Bytes::from_static(control::CHANNEL_LIMIT);
             }
             self.granted += 1;
@@ -283,22 +292,27 @@ impl Connection {
 
     fn on_control(&mut self, mut part: Bytes) {
         while let Some(message) = ControlMessage::next(&mut part) {
-            let ControlMessage::Cancel(channel) = message else {
-                continue;
-            };
             self.control_rate.count(self.timers.last_moved());
-            let Some(state) = self.channels.get_mut(channel) else {
-                continue;
-            };
-            if state.open.is_none() && state.waiting.is_empty() {
-                // The rest of the request is skipped; it has its answer when it ends.
-                Self::skip_incoming(&mut self.buffered, state);
-                if let Some(assembly) = &mut state.assembly {
-                    assembly.cancelled = !assembly.answered;
-                }
-            } else if state.open.is_some() {
-                self.events.push_back(Event::Cancelled { channel });
+            match message {
+                ControlMessage::Cancel(channel) => self.on_cancel(channel),
+                ControlMessage::OneWay(channel) => self.on_one_way(channel),
+                ControlMessage::GoingAway => {}
             }
+        }
+    }
+
+    fn on_cancel(&mut self, channel: ChannelId) {
+        let Some(state) = self.channels.get_mut(channel) else {
+            return;
+        };
+        if state.open.is_none() && state.waiting.is_empty() {
+            // The rest of the request is skipped; it has its answer when it ends.
+            Self::skip_incoming(&mut self.buffered, state);
+            if let Some(assembly) = &mut state.assembly {
+                assembly.cancelled = !assembly.answered;
+            }
+        } else if state.open.is_some() {
+            self.events.push_back(Event::Cancelled { channel });
         }
     }
 
@@ -345,6 +359,7 @@ impl Connection {
     /// Sends an answer, or a part of one. `false` if the channel has no open request.
     #[inline]
     pub(crate) fn reply(&mut self, id: ChannelId, body: &mut Body, ends: bool) -> bool {
+        let is_silent = self.is_silent(id);
         let Some(channel) = self.channels.get_mut(id) else {
             return false;
         };
@@ -355,7 +370,9 @@ impl Connection {
         if ends && std::mem::take(&mut channel.is_stream) {
             Self::mark_answer(body);
         }
-        self.outbox.push(id, &path.label, body, begins, ends);
+        if !is_silent {
+            self.outbox.push(id, &path.label, body, begins, ends);
+        }
         channel.replying = !ends;
         if !ends {
             return true;
@@ -370,7 +387,9 @@ impl Connection {
                 assembly.answered = true;
             }
         }
-        if channel.has_next() {
+        if is_silent {
+            self.channels.remove(id);
+        } else if channel.has_next() {
             self.show_next(id);
         }
         while !self.held.is_empty() && !self.is_busy() {

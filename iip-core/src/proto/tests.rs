@@ -1550,6 +1550,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         6 => (0..6_u8, 0..6_u8, 0..10_u8, any::<bool>()).prop_map(
             |(channel, path, size, streamed)| Operation::Call { channel, path, size, streamed }
         ),
+        2 => (0..6_u8, 0..10_u8).prop_map(|(path, size)| Operation::OneWay { path, size }),
         1 => any::<u8>().prop_map(|call| Operation::Abandon { call }),
         2 => (0..6_u8).prop_map(|channel| Operation::StreamRequest { channel }),
         4 => (0..6_u8, 0..10_u8, any::<bool>()).prop_map(

@@ -129,8 +129,8 @@ pub enum TlsError {
         /// What to change.
         option: &'static str,
     },
-    /// The peer ended the stream instead of answering.
-    #[error("the peer closed the connection in the tls handshake")]
+    /// The peer ended the stream instead of answering, as one does that does not speak TLS.
+    #[error("the peer closed the connection in the tls handshake; perhaps it does not speak tls")]
     Closed,
     /// The peer sent bytes that are not TLS.
     #[error("the peer does not speak tls")]

@@ -107,8 +107,19 @@ async fn within<T>(
     outcome.map_err(
         |error| match error.get_ref().and_then(|inner| inner.downcast_ref()) {
             Some(error) => TlsError::of_handshake(error).into(),
-            None if error.kind() == io::ErrorKind::UnexpectedEof => TlsError::Closed.into(),
+            None if is_end(error.kind()) => TlsError::Closed.into(),
             None => error,
         },
+    )
+}
+
+/// The peer has gone, or never was one that could answer: a plain server resets the connection at the first byte.
+fn is_end(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
     )
 }

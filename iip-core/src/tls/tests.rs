@@ -650,7 +650,7 @@ async fn a_plain_peer_is_told_from_a_tls_peer() {
     let silent = accept_from(async |_| {}).await;
     assert_eq!(
         silent.to_string(),
-        "the peer closed the connection in the tls handshake"
+        "the peer closed the connection in the tls handshake; perhaps it does not speak tls"
     );
 }
 

@@ -202,16 +202,19 @@ impl Connector for Endpoint {
         Box::pin(async move {
             match self {
                 Self::Tcp { host, port } => {
-                    let stream =
-                        first_to_connect(look_up(host, *port).await?, TcpStream::connect).await?;
+                    let addresses = look_up(host, *port).await?;
+                    let stream = match addresses[..] {
+                        // Whoever asked knows the address.
+                        [only] if only.to_string() == self.to_string() => {
+                            TcpStream::connect(only).await?
+                        }
+                        _ => first_to_connect(addresses, TcpStream::connect).await?,
+                    };
                     tune(&stream)?;
                     Ok(Connected::new(stream))
                 }
                 #[cfg(unix)]
-                Self::Unix(path) => match UnixStream::connect(path).await {
-                    Ok(stream) => Ok(Connected::new(stream)),
-                    Err(error) => Err(explain(&error, format_args!("cannot connect to {self}"))),
-                },
+                Self::Unix(path) => UnixStream::connect(path).await.map(Connected::new),
                 #[cfg(not(unix))]
                 Self::Unix(_) => Err(no_unix_sockets(self)),
             }
@@ -238,9 +241,7 @@ where
     F: Fn(SocketAddr) -> C,
     C: Future<Output = io::Result<T>> + Send + 'static,
 {
-    let told = |addr: SocketAddr, error: &io::Error| {
-        explain(error, format_args!("cannot connect to {addr}"))
-    };
+    let told = |addr: SocketAddr, error: &io::Error| explain(error, format_args!("{addr}"));
     if let [addr] = addresses[..] {
         return connect(addr).await.map_err(|error| told(addr, &error));
     }

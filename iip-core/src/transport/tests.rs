@@ -131,17 +131,22 @@ async fn tcp_carries_bytes_both_ways_without_delay() {
 }
 
 #[tokio::test]
-async fn a_port_nobody_listens_on_is_refused_with_the_address_in_the_text() {
+async fn a_port_nobody_listens_on_is_refused_and_an_address_that_is_not_the_target_is_named() {
     let (listener, endpoint) = listen("127.0.0.1:0").await;
     drop(listener);
-    let error = endpoint.connect().await.unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-    assert!(
-        error
-            .to_string()
-            .starts_with(&format!("cannot connect to {endpoint}: ")),
-        "{error}"
-    );
+    let refusal = endpoint.connect().await.unwrap_err();
+    assert_eq!(refusal.kind(), io::ErrorKind::ConnectionRefused);
+    let refusal = refusal.to_string();
+    assert!(!refusal.contains(&endpoint.to_string()), "{refusal}");
+    let Endpoint::Tcp { port, .. } = endpoint else {
+        panic!("not tcp")
+    };
+    let by_name = format!("localhost:{port}").parse::<Endpoint>().unwrap();
+    let error = by_name.connect().await.unwrap_err().to_string();
+    let named = error
+        .split_once(": ")
+        .map(|(addr, _)| addr.parse::<SocketAddr>());
+    assert!(matches!(named, Some(Ok(_))), "{error}");
 }
 
 #[tokio::test]
@@ -230,10 +235,7 @@ async fn when_every_address_fails_the_last_failure_is_told() {
         io::Result::<()>::Err(io::ErrorKind::ConnectionRefused.into())
     });
     let error = connected.await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot connect to 127.0.0.1:2: connection refused"
-    );
+    assert_eq!(error.to_string(), "127.0.0.1:2: connection refused");
     let none = first_to_connect(Vec::new(), TcpStream::connect)
         .await
         .unwrap_err();
@@ -281,10 +283,7 @@ mod unix {
         drop(listener);
         assert!(!folder.0.join("socket").exists());
         let error = endpoint.connect().await.unwrap_err();
-        assert!(
-            error.to_string().starts_with("cannot connect to unix:/"),
-            "{error}"
-        );
+        assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
     }
 
     #[tokio::test]

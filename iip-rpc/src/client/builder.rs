@@ -12,19 +12,17 @@ use crate::budget::{Bucket, RetryBudget};
 use crate::codec::{CodecId, DecodeLimits};
 use crate::hello::announcement;
 use crate::interceptor::{self, ClientCall, ClientInterceptor, Layers};
+use crate::limits::TypedLimits;
 use crate::policy::{MethodPolicy, Policies, RetryPolicy};
 use crate::retry;
 use crate::status::{Execution, Status};
-
-/// The largest typed message by default: 16 MiB.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// How a [`Client`] behaves. Made by [`Client::builder`]; every setting has a default that suits most.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ClientBuilder {
     core: ClientConfig,
-    limits: Limits,
+    limits: TypedLimits,
     codec: CodecId,
     timeout: Duration,
     wait_for_ready: bool,
@@ -39,7 +37,7 @@ impl ClientBuilder {
     pub(super) fn new() -> Self {
         Self {
             core: ClientConfig::new(),
-            limits: Limits::default().max_message_bytes(MAX_MESSAGE_BYTES),
+            limits: TypedLimits::default(),
             codec: CodecId::DEFAULT,
             timeout: Duration::from_secs(10),
             wait_for_ready: false,
@@ -127,9 +125,10 @@ impl ClientBuilder {
         self
     }
 
-    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB.
+    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB. Limits that say nothing of
+    /// [`max_message_bytes`](Limits::max_message_bytes) leave that as it is.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.limits = self.limits.with(limits);
         self
     }
 
@@ -201,7 +200,7 @@ impl ClientBuilder {
 
     fn core(self) -> ClientConfig {
         self.core
-            .limits(self.limits)
+            .limits(self.limits.get())
             .call_timeout(self.timeout)
             .hello(announcement())
     }
@@ -211,7 +210,7 @@ impl ClientBuilder {
             let text = format!("option codec: this build has no codec {}", self.codec);
             return Err(Status::invalid_argument(text).with_execution(Execution::NotSent));
         }
-        let limits = DecodeLimits::new().max_message_bytes(self.limits.message_bytes());
+        let limits = DecodeLimits::new().max_message_bytes(self.limits.get().message_bytes());
         Ok(Settings {
             codec: self.codec,
             timeout: self.timeout,

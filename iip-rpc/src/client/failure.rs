@@ -19,6 +19,19 @@ pub(super) fn phases(started: Instant, timing: Option<ServerTiming>) -> Phases {
     }
 }
 
+/// `status` says what is wrong with an answer of `method`.
+#[cold]
+pub(super) fn bad_answer(
+    method: &MethodDescriptor,
+    started: Instant,
+    timing: Option<ServerTiming>,
+    status: Status,
+) -> Status {
+    status
+        .in_method(method)
+        .with_phases(phases(started, timing))
+}
+
 pub(super) fn bad_reply(error: &serde_json::Error) -> Status {
     Status::internal(format!("cannot read the error in the answer: {error}"))
 }
@@ -41,7 +54,7 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
         CallErrorKind::EmptyBody | CallErrorKind::InvalidPath(_) | CallErrorKind::Config(_) => {
             Code::InvalidArgument
         }
-        CallErrorKind::Closed => Code::Cancelled,
+        CallErrorKind::Closed | CallErrorKind::Unfinished => Code::Cancelled,
         // A connection that is not there, or was lost, may come back.
         _ => Code::Unavailable,
     };

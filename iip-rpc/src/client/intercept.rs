@@ -47,6 +47,27 @@ impl Client {
         })
     }
 
+    /// As [`one_way`](Self::one_way).
+    #[cold]
+    pub(super) fn intercepted_one_way<'a, A, E>(
+        &'a self,
+        interceptors: &'a Layers<ClientCall>,
+        method: &'static MethodDescriptor,
+        ctx: Option<&'a CallContext>,
+        args: A,
+    ) -> BoxFuture<'a, Result<(), E>>
+    where
+        A: Arguments + Send + 'a,
+        E: MethodError,
+    {
+        Box::pin(async move {
+            let until = self.times(method, ctx).0.deadline;
+            let entering = self.enter(interceptors, method, ctx, until, Some(until));
+            let (way, client, ctx) = entering.await?;
+            way.along(client.one_way(method, Some(&ctx), args)).await
+        })
+    }
+
     /// As [`unary_raw`](Self::unary_raw).
     #[cold]
     pub(super) fn intercepted_raw<'a, B, T, E>(

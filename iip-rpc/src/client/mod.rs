@@ -7,7 +7,10 @@ mod failure;
 mod hedge;
 mod intercept;
 mod options;
+#[cfg(feature = "tower")]
+mod service;
 mod streaming;
+mod subscribe;
 
 use std::sync::Arc;
 use std::task::Context;
@@ -18,10 +21,11 @@ use iip_core::{Call, CallTimes, Connection};
 use serde::de::DeserializeOwned;
 
 pub use self::builder::ClientBuilder;
-pub(crate) use self::builder::MAX_MESSAGE_BYTES;
 use self::builder::Settings;
-use self::failure::{bad_reply, call_status, not_sent, phases};
+use self::failure::{bad_answer, bad_reply, call_status, not_sent, phases};
 pub use self::options::{CallOptions, ReplyMetadata};
+#[cfg(feature = "tower")]
+pub use self::service::{ClientService, RawRequest};
 use crate::arguments::Arguments;
 use crate::codec::{CodecId, decode_value};
 use crate::context::{CallContext, after, now};
@@ -161,8 +165,61 @@ impl Client {
             }
             Ok((call, kept))
         };
-        let read = |answer, started| self.decode(answer, started);
+        let read = |answer, started| self.decode(method, answer, started);
         self.call(method, ctx, start, read).await
+    }
+
+    /// Calls a method that nobody waits for: what the methods of generated clients do.
+    ///
+    /// Ready once the call is queued to be written, within the time that a call has; see
+    /// [`send`](iip_core::Client::send) of the client below for what servers make of it. How the method ends, only the server
+    /// knows. A call that could not be sent is made again like any other that has not run.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not sent: a [`Status`] in the form of the method's error.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped before it is ready, the call was not sent.
+    pub async fn one_way<A, E>(
+        &self,
+        method: &'static MethodDescriptor,
+        ctx: Option<&CallContext>,
+        args: A,
+    ) -> Result<(), E>
+    where
+        A: Arguments + Send,
+        E: MethodError,
+    {
+        if let Some(interceptors) = self.interceptors.get() {
+            return self
+                .intercepted_one_way(interceptors, method, ctx, args)
+                .await;
+        }
+        if let Some(connection) = self.core.ready_connection() {
+            let (times, _) = self.times(method, ctx);
+            connection
+                .room_for_one_way(times.deadline)
+                .await
+                .map_err(|error| call_status(&error, Some(method)))?;
+        }
+        let mut args = Some(args);
+        let start = |_: &Context<'_>, attempt: Attempt<'_>| {
+            let codec = self.codec(method, &attempt.connection)?;
+            let mut kept = true;
+            let connection = attempt.connection;
+            let call = connection.start_one_way(method.static_path(), attempt.times, |out| {
+                let tail = self.encode(method, ctx, &mut args, codec, None, out)?;
+                kept = out.len() + tail.len() <= retry::KEPT_BYTES;
+                Ok::<_, Status>(tail)
+            })?;
+            if !kept {
+                args = None;
+            }
+            Ok((call, kept))
+        };
+        self.call(method, ctx, start, |_, _| Ok(())).await
     }
 
     /// Makes a call, again if need be: `start` puts it on a connection and says whether it could do so again, `read` takes
@@ -425,41 +482,45 @@ impl Client {
         }
     }
 
-    fn decode<T, E>(&self, answer: Bytes, started: Instant) -> Result<T, Failure<E>>
+    fn decode<T, E>(
+        &self,
+        method: &MethodDescriptor,
+        answer: Bytes,
+        started: Instant,
+    ) -> Result<T, Failure<E>>
     where
         T: DeserializeOwned + 'static,
         E: MethodError,
     {
         let limits = &self.settings.limits;
+        let bad = |status, timing| bad_answer(method, started, timing, status).into();
         if !envelope::is_envelope(&answer) {
             return match PlainError::read(&answer) {
                 None => decode_value(CodecId::JSON, &answer, limits)
-                    .map_err(|error| error.reply_status().into()),
+                    .map_err(|error| bad(error.reply_status(), None)),
                 Some(PlainError {
                     error: Some(own), ..
-                }) => {
-                    Err(E::deserialize(own)
-                        .map_or_else(|error| bad_reply(&error).into(), Failure::Own))
-                }
+                }) => Err(E::deserialize(own)
+                    .map_or_else(|error| bad(bad_reply(&error), None), Failure::Own)),
                 Some(error) => Err(error
                     .into_status()
                     .with_phases(phases(started, None))
                     .into()),
             };
         }
-        let (head, body) = ReplyHead::read(answer).map_err(|error| error.reply_status())?;
+        let (head, body) =
+            ReplyHead::read(answer).map_err(|error| bad(error.reply_status(), None))?;
         if let Some(place) = &self.options.reply_metadata {
             place.set(head.metadata.clone());
         }
         match head.outcome {
-            Outcome::Value => {
-                decode_value(head.codec, &body, limits).map_err(|error| error.reply_status().into())
-            }
+            Outcome::Value => decode_value(head.codec, &body, limits)
+                .map_err(|error| bad(error.reply_status(), head.timing)),
             Outcome::Error => Err(decode_value(head.codec, &body, limits)
-                .map_or_else(|error| error.reply_status().into(), Failure::Own)),
+                .map_or_else(|error| bad(error.reply_status(), head.timing), Failure::Own)),
             Outcome::Status => {
                 let status = envelope::read_status(body, head.metadata)
-                    .map_err(|error| error.reply_status())?;
+                    .map_err(|error| bad(error.reply_status(), head.timing))?;
                 Err(status.with_phases(phases(started, head.timing)).into())
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::metadata::{Metadata, MetadataError};
+use crate::subscription::Position;
 
 /// What the calls made through a client set for themselves, see [`Client::with_options`](crate::Client::with_options).
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,7 @@ pub struct CallOptions {
     pub(super) wait_for_ready: Option<bool>,
     pub(super) metadata: Metadata,
     pub(super) reply_metadata: Option<ReplyMetadata>,
+    pub(super) resume: Option<Position>,
 }
 
 impl CallOptions {
@@ -45,6 +47,13 @@ impl CallOptions {
     pub fn metadata(mut self, key: &str, value: impl Into<Bytes>) -> Result<Self, MetadataError> {
         self.metadata.insert(key, value)?;
         Ok(self)
+    }
+
+    /// A [`Subscription`](crate::Subscription) goes on behind this position, which another one had; what is missing in between is its
+    /// first item.
+    pub fn resume(mut self, after: Position) -> Self {
+        self.resume = Some(after);
+        self
     }
 
     /// Keeps the metadata of each answer in `reply`.

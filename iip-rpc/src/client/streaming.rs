@@ -15,9 +15,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 
-use super::failure::{call_status, not_sent};
+use super::failure::{bad_answer, call_status, not_sent};
 use super::{Client, Failure};
 use crate::arguments::Arguments;
+#[cfg(feature = "codec-prost")]
+use crate::codec::Proto;
 use crate::codec::{CodecId, decode_value};
 use crate::context::{CallContext, after, now};
 use crate::envelope::ReplyHead;
@@ -163,13 +165,15 @@ impl Client {
                         is_accepted = true;
                         call.has_until(times.whole);
                     }
-                    Next::Message(_) => return Poll::Ready(Err(unexpected().into())),
+                    Next::Message(_) => {
+                        return Poll::Ready(Err(call.bad_answer(unexpected()).into()));
+                    }
                     Next::Answer(answer) => return Poll::Ready(answer),
                 }
             }
         });
         let failure = match answer.await {
-            Ok(answer) => match self.decode(answer, call.started) {
+            Ok(answer) => match self.decode(method, answer, call.started) {
                 Ok(value) => return Ok(value),
                 Err(failure) => failure,
             },
@@ -335,7 +339,7 @@ impl StreamedCall {
     fn poll_next<E: MethodError>(&mut self, cx: &mut Context<'_>) -> Poll<Next<E>> {
         let next = match ready!(self.records.poll_next(cx)) {
             Some(Ok(message)) => Next::Message(message),
-            Some(Err(error)) => Next::Answer(Err(record_status(error).into())),
+            Some(Err(error)) => Next::Answer(Err(self.bad_answer(record_status(error)).into())),
             None => Next::Answer(self.answer()),
         };
         Poll::Ready(next)
@@ -349,23 +353,39 @@ impl StreamedCall {
             .map_err(|error| lost(&error))
     }
 
+    /// Reads the answer behind a stream of answers.
+    fn end<E: MethodError>(&self, answer: Bytes) -> Result<(), Failure<E>> {
+        #[cfg(feature = "codec-prost")]
+        if self.codec == CodecId::PROTOBUF {
+            let answer = self
+                .client
+                .decode::<Proto<()>, E>(self.method, answer, self.started);
+            return answer.map(Proto::into_inner);
+        }
+        self.client.decode(self.method, answer, self.started)
+    }
+
     /// Waits for the record that accepts the call.
     async fn accepted<E: MethodError>(&mut self) -> Result<(), Failure<E>> {
-        let started = self.started;
         match poll_fn(|cx| self.poll_next(cx)).await {
             Next::Message(head) => {
-                let (head, _) = ReplyHead::read(head).map_err(|error| error.reply_status())?;
+                let (head, _) =
+                    ReplyHead::read(head).map_err(|error| self.bad_answer(error.reply_status()))?;
                 if let Some(place) = &self.client.options.reply_metadata {
                     place.set(head.metadata);
                 }
                 Ok(())
             }
-            Next::Answer(Ok(answer)) => match self.client.decode::<(), E>(answer, started) {
-                Ok(()) => Err(unexpected().into()),
+            Next::Answer(Ok(answer)) => match self.end::<E>(answer) {
+                Ok(()) => Err(self.bad_answer(unexpected()).into()),
                 Err(failure) => Err(failure),
             },
             Next::Answer(Err(failure)) => Err(failure),
         }
+    }
+
+    fn bad_answer(&self, status: Status) -> Status {
+        bad_answer(self.method, self.started, None, status)
     }
 
     /// The call was accepted: from now on the limit of the whole call holds, if it has one.
@@ -402,17 +422,18 @@ fn on_sent(pump: &mut Pump<Status>, ended: Ended<Status>) -> Option<Status> {
     }
 }
 
-/// Sends all messages of a stream; the status with which the call has to end, if it has to.
+/// Sends all messages of a stream; the status with which the call has to end, if it has to. The pump comes back: dropping it
+/// before its end would end the call with a reason of its own.
 async fn send_all<U: Serialize + Send + 'static>(
     mut pump: Pump<Status>,
     mut messages: Streaming<U>,
-) -> Option<Status> {
+) -> (Option<Status>, Pump<Status>) {
     let ended = poll_fn(|cx| pump.poll(cx, Pin::new(&mut messages))).await;
-    on_sent(&mut pump, ended)
+    (on_sent(&mut pump, ended), pump)
 }
 
 /// The task that sends.
-struct Sending(Option<JoinHandle<Option<Status>>>);
+struct Sending(Option<JoinHandle<(Option<Status>, Pump<Status>)>>);
 
 impl Sending {
     /// The status with which the call has to end, if sending has failed.
@@ -421,7 +442,7 @@ impl Sending {
             return Poll::Pending;
         };
         let failure = match ready!(Pin::new(task).poll(cx)) {
-            Ok(failure) => failure,
+            Ok((failure, _)) => failure,
             Err(error) => Some(Status::internal(format!(
                 "the stream to send failed: {error}"
             ))),
@@ -475,10 +496,10 @@ impl<T: DeserializeOwned + 'static, E: MethodError> Stream for Responses<T, E> {
                 let limits = &call.client.settings.limits;
                 match decode_value(call.codec, &message, limits) {
                     Ok(message) => return Poll::Ready(Some(Ok(message))),
-                    Err(error) => Some(Err(error.reply_status().into())),
+                    Err(error) => Some(Err(call.bad_answer(error.reply_status()).into())),
                 }
             }
-            Next::Answer(Ok(answer)) => match call.client.decode::<(), E>(answer, call.started) {
+            Next::Answer(Ok(answer)) => match call.end::<E>(answer) {
                 Ok(()) => None,
                 Err(failure) => Some(Err(failure.into_error())),
             },

@@ -229,6 +229,12 @@ impl Reply {
         Self { outcome, passed }
     }
 
+    /// Another of the same call.
+    #[cfg(feature = "tower")]
+    pub(crate) fn copy(&self) -> Self {
+        Self::of(self.outcome.clone(), self.passed)
+    }
+
     /// How the call ended.
     #[must_use]
     pub fn outcome(&self) -> &Outcome {

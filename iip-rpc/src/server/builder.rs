@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use iip_core::transport::MemoryConnector;
 use iip_core::{Handler, Limits, ServerConfig};
+use tokio::sync::watch;
 
+use super::streaming::Draining;
 use super::{Methods, NoMethod, Server, Service};
-use crate::client::MAX_MESSAGE_BYTES;
 use crate::codec::DecodeLimits;
 use crate::health::Health;
 use crate::hello::announcement;
 use crate::interceptor::{self, Layers, ServerCall, ServerInterceptor};
+use crate::limits::TypedLimits;
 use crate::method::Concurrency;
 use crate::overload::Admission;
 use crate::policy::{MethodPolicy, ServerPolicy};
@@ -22,7 +24,7 @@ use crate::policy::{MethodPolicy, ServerPolicy};
 #[must_use]
 pub struct ServerBuilder {
     core: ServerConfig,
-    limits: Limits,
+    limits: TypedLimits,
     policy: ServerPolicy,
     admission: Admission,
     services: Vec<Register>,
@@ -43,7 +45,7 @@ impl ServerBuilder {
     pub(super) fn new() -> Self {
         Self {
             core: iip_core::Server::builder(),
-            limits: Limits::default().max_message_bytes(MAX_MESSAGE_BYTES),
+            limits: TypedLimits::default(),
             policy: ServerPolicy::new(),
             admission: Admission::default(),
             services: Vec::new(),
@@ -89,9 +91,10 @@ impl ServerBuilder {
         self
     }
 
-    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB.
+    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB. Limits that say nothing of
+    /// [`max_message_bytes`](Limits::max_message_bytes) leave that as it is.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.limits = self.limits.with(limits);
         self
     }
 
@@ -178,8 +181,12 @@ impl ServerBuilder {
     /// When dropped before it is ready, nothing listens.
     pub async fn bind(self, target: impl AsRef<str>) -> io::Result<Server> {
         let health = self.health.clone();
-        let core = self.core()?.bind(target).await?;
-        Ok(Server { core, health })
+        let (core, draining) = self.core()?;
+        Ok(Server {
+            core: core.bind(target).await?,
+            health,
+            draining,
+        })
     }
 
     /// Serves on a socket that listens already.
@@ -189,8 +196,12 @@ impl ServerBuilder {
     /// The configuration cannot work.
     pub fn listen_on(self, listener: tokio::net::TcpListener) -> io::Result<Server> {
         let health = self.health.clone();
-        let core = self.core()?.listen_on(listener)?;
-        Ok(Server { core, health })
+        let (core, draining) = self.core()?;
+        Ok(Server {
+            core: core.listen_on(listener)?,
+            health,
+            draining,
+        })
     }
 
     /// Serves in memory, for tests; see [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with).
@@ -200,18 +211,27 @@ impl ServerBuilder {
     /// The configuration cannot work.
     pub fn in_memory(self) -> io::Result<(Server, MemoryConnector)> {
         let health = self.health.clone();
-        let (core, connector) = self.core()?.in_memory()?;
-        Ok((Server { core, health }, connector))
+        let (core, draining) = self.core()?;
+        let (core, connector) = core.in_memory()?;
+        let server = Server {
+            core,
+            health,
+            draining,
+        };
+        Ok((server, connector))
     }
 
-    fn core(self) -> io::Result<ServerConfig> {
-        let limits = DecodeLimits::new().max_message_bytes(self.limits.message_bytes());
+    /// The server below, and who tells its methods that it shuts down.
+    fn core(self) -> io::Result<(ServerConfig, watch::Sender<bool>)> {
+        let (shutting_down, draining) = Draining::new();
+        let limits = DecodeLimits::new().max_message_bytes(self.limits.get().message_bytes());
         let mut methods = Methods {
             handlers: Vec::new(),
             limits,
             policy: self.policy,
             admission: self.admission,
             interceptors: self.interceptors,
+            draining,
             services: Vec::new(),
         };
         for Register(register) in self.services {
@@ -227,12 +247,13 @@ impl ServerBuilder {
         }
         let core = self
             .core
-            .limits(self.limits)
+            .limits(self.limits.get())
             .announce(announcement())
             .fallback(NoMethod);
         let handlers = methods.handlers.into_iter();
-        Ok(handlers.fold(core, |core, (path, handler)| {
+        let core = handlers.fold(core, |core, (path, handler)| {
             core.route_shared(path, handler)
-        }))
+        });
+        Ok((core, shutting_down))
     }
 }

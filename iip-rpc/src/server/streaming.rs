@@ -4,7 +4,7 @@
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -14,9 +14,13 @@ use futures_core::Stream;
 use iip_core::{Body, HandlerFuture, Intake, RecvStream, Request, Response, SendStream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use super::{Run, answer_status, encode_result, intercept, is_plain, timing, until};
+use crate::__private::BoxFuture;
 use crate::arguments::FromArguments;
+#[cfg(feature = "codec-prost")]
+use crate::codec::Proto;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, decode_value};
 use crate::context::CallContext;
 use crate::envelope::{self, ReplyHead, RequestHead};
@@ -28,6 +32,7 @@ use crate::status::{Execution, MethodError, Status};
 use crate::streaming::Streaming;
 use crate::streaming::pump::{Ended, Pump};
 use crate::streaming::records::{self, RecordError, Records, TooLarge};
+use crate::subscription::{BEGINS, Numbered, Position, RESUME, Sending, Subscription};
 
 /// What the handler of a call with streams gives back: made by [`StreamCall::answer`] and [`StreamCall::send_all`].
 #[derive(Debug)]
@@ -56,6 +61,7 @@ pub struct StreamCall {
     waited: Duration,
     input: Option<Records>,
     send: Option<SendStream>,
+    draining: Draining,
 }
 
 impl StreamCall {
@@ -88,7 +94,7 @@ impl StreamCall {
     {
         let stream = match result {
             Ok(stream) => stream,
-            Err(error) => return self.encode::<(), E>(Err(error)),
+            Err(error) => return self.end::<E>(Err(error)),
         };
         let Some(send) = self.send.take() else {
             return StreamAnswer::failed(Status::internal("a stream was sent already"));
@@ -98,14 +104,56 @@ impl StreamCall {
         write_accepted(self.codec, &self.ctx.take_reply_metadata(), pump.batch());
         let ended = poll_fn(|cx| pump.poll(cx, stream.as_mut())).await;
         match ended {
-            Ended::Complete => self.encode::<(), I>(Ok(())),
-            Ended::Failed(error) => self.encode::<(), I>(Err(error)),
+            Ended::Complete => self.end::<I>(Ok(())),
+            Ended::Failed(error) => self.end::<I>(Err(error)),
             Ended::Refused(status) => StreamAnswer::failed(status),
             // Nobody reads the answer.
             Ended::Over => {
                 StreamAnswer::failed(Status::cancelled("the caller went away during the answer"))
             }
         }
+    }
+
+    /// Answers with the values of a subscription, behind those that the caller has seen, and then with how it ended. It ends when
+    /// the server begins to shut down.
+    pub async fn send_subscription<T, E>(self, result: Result<Subscription<T>, E>) -> StreamAnswer
+    where
+        T: Serialize + Send + Sync + 'static,
+        E: MethodError,
+    {
+        let subscription = match result {
+            Ok(subscription) => subscription,
+            Err(error) => return self.encode::<(), E>(Err(error)),
+        };
+        let metadata = self.ctx.metadata();
+        let after: Option<Position> = match (metadata.get(RESUME), metadata.text(RESUME)) {
+            (None, _) => None,
+            (Some(_), text) => match text.unwrap_or_default().parse() {
+                Ok(after) => Some(after),
+                Err(error) => {
+                    let text = format!("metadata {RESUME}: {error}");
+                    return StreamAnswer::failed(Status::invalid_argument(text));
+                }
+            },
+        };
+        let (begins, values) = subscription.send_from(after);
+        if let Err(error) = self.ctx.set_reply_metadata(BEGINS, begins.to_string()) {
+            return StreamAnswer::failed(error.into());
+        }
+        let values = UntilDrained {
+            values,
+            draining: Some(self.draining.clone().begun()),
+        };
+        self.send_all::<_, _, Status, Status>(Ok(values)).await
+    }
+
+    /// The answer behind a stream of answers.
+    fn end<E: MethodError>(&self, result: Result<(), E>) -> StreamAnswer {
+        #[cfg(feature = "codec-prost")]
+        if self.codec == CodecId::PROTOBUF {
+            return self.encode(result.map(Proto));
+        }
+        self.encode(result)
     }
 
     fn encode<T, E>(&self, result: Result<T, E>) -> StreamAnswer
@@ -125,6 +173,49 @@ impl StreamCall {
         }
     }
 }
+
+/// When the server begins to shut down.
+#[derive(Clone, Debug)]
+pub(crate) struct Draining(watch::Receiver<bool>);
+
+impl Draining {
+    /// And who says so.
+    pub(super) fn new() -> (watch::Sender<bool>, Self) {
+        let (sender, receiver) = watch::channel(false);
+        (sender, Self(receiver))
+    }
+
+    fn begun(mut self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if self.0.wait_for(|&draining| draining).await.is_err() {
+                // A server that was dropped goes on.
+                std::future::pending().await
+            }
+        })
+    }
+}
+
+/// The values of a subscription, until the server begins to shut down: then those that are there, and no more.
+struct UntilDrained<T> {
+    values: Sending<T>,
+    draining: Option<BoxFuture<'static, ()>>,
+}
+
+impl<T> Stream for UntilDrained<T> {
+    type Item = Result<Numbered<T>, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let draining = this.draining.as_mut();
+        if draining.is_some_and(|draining| draining.as_mut().poll(cx).is_ready()) {
+            this.draining = None;
+            this.values.stop();
+        }
+        this.values.poll_next(cx)
+    }
+}
+
+impl<T> Unpin for UntilDrained<T> {}
 
 /// The first record: the call was accepted; what travels beside its messages.
 fn write_accepted(codec: CodecId, metadata: &Metadata, out: &mut BytesMut) {
@@ -147,7 +238,7 @@ impl<T: DeserializeOwned + 'static> Stream for Input<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<T, Status>>> {
         let this = &mut *self;
@@ -193,6 +284,7 @@ pub(super) struct StreamMethod<S, A, F> {
     pub(super) limits: DecodeLimits,
     pub(super) deadlines: Deadlines,
     pub(super) interceptors: Layers<ServerCall>,
+    pub(super) draining: Draining,
     pub(super) args: PhantomData<fn(A)>,
 }
 
@@ -254,6 +346,9 @@ where
         let peer = Arc::clone(request.peer());
         let ctx = CallContext::of_call(self.method, head.metadata, deadline.at, peer, cancel);
         let codec = head.codec;
+        if let Some(status) = self.method.refusal(codec) {
+            return Err(status);
+        }
         let run = async |ctx: CallContext| {
             let args = A::decode(self.method, codec, &body, &self.limits)
                 .map_err(|error| error.request_status())?;
@@ -274,6 +369,7 @@ where
                 waited,
                 input: Some(input),
                 send: Some(send),
+                draining: self.draining.clone(),
             };
             let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args, streams);
             let answer = until(deadline, policy, ctx.scope(call)).await?;

@@ -1,5 +1,7 @@
 //! Messages that come and go one after the other within one call.
 
+#[cfg(feature = "codec-prost")]
+pub(crate) mod proto;
 pub(crate) mod pump;
 pub(crate) mod records;
 

@@ -1,0 +1,68 @@
+//! Arguments that outlive their caller, in the form in which they were sent.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use serde::ser::Error as _;
+
+use super::{Arguments, sealed};
+use crate::codec::{CodecId, EncodeError};
+use crate::method::MethodDescriptor;
+
+/// What was sent. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept(Arc<Mutex<Option<(CodecId, Bytes)>>>);
+
+impl sealed::Sealed for Kept {}
+
+impl Arguments for Kept {
+    fn encode_split(
+        &self,
+        _: &MethodDescriptor,
+        codec: CodecId,
+        out: &mut BytesMut,
+    ) -> Result<Option<Bytes>, EncodeError> {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((sent_in, bytes)) if *sent_in == codec => {
+                out.extend_from_slice(bytes);
+                Ok(None)
+            }
+            _ => Err(EncodeError::custom(format_args!(
+                "the arguments were sent in another codec before, and its server takes {codec} now"
+            ))),
+        }
+    }
+}
+
+/// Arguments that are kept as they are sent.
+#[derive(Debug)]
+pub(crate) struct Keeping<A> {
+    args: A,
+    kept: Kept,
+}
+
+impl<A> Keeping<A> {
+    pub(crate) fn new(args: A, kept: &Kept) -> Self {
+        Self {
+            args,
+            kept: kept.clone(),
+        }
+    }
+}
+
+impl<A> sealed::Sealed for Keeping<A> {}
+
+impl<A: Arguments> Arguments for Keeping<A> {
+    fn encode_split(
+        &self,
+        method: &MethodDescriptor,
+        codec: CodecId,
+        out: &mut BytesMut,
+    ) -> Result<Option<Bytes>, EncodeError> {
+        let begin = out.len();
+        self.args.encode(method, codec, out)?;
+        let sent = Bytes::copy_from_slice(&out[begin..]);
+        *self.kept.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((codec, sent));
+        Ok(None)
+    }
+}

@@ -1,0 +1,103 @@
+//! A client as a tower service.
+
+use std::borrow::Cow;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tower_service::Service;
+
+use super::Client;
+use super::failure::{call_status, phases};
+use crate::__private::BoxFuture;
+use crate::context::{CallContext, now};
+use crate::envelope::PlainError;
+use crate::status::Status;
+
+/// A call of raw bytes, for a [`ClientService`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawRequest {
+    path: Cow<'static, str>,
+    body: Bytes,
+}
+
+impl RawRequest {
+    /// A call of `path`, which may have a query, with `body`. IIP knows no empty data: such a call fails as INVALID_ARGUMENT.
+    #[must_use]
+    pub fn new(path: impl Into<Cow<'static, str>>, body: impl Into<Bytes>) -> Self {
+        Self {
+            path: path.into(),
+            body: body.into(),
+        }
+    }
+
+    /// The path, with its query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The data.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+}
+
+/// A [`Client`] as a tower service: raw bytes to a path, and the bytes of the answer. For balancers, and for stacks with layers that
+/// need no more than a service, such as `tower::retry`.
+///
+/// A call has the time that calls of the client have, within that of the call being handled. The in-band errors of IIP become
+/// statuses, as with [`Client::unary_raw`]. The client's interceptors, metadata and retries do not concern raw calls.
+///
+/// It is always ready: a call waits within its time for a connection and a channel. A limit of calls at a time is a layer's.
+///
+/// A typed method needs no adapter to be a service: `tower::service_fn` makes one of the generated client.
+#[derive(Clone, Debug)]
+pub struct ClientService {
+    client: Client,
+}
+
+impl ClientService {
+    /// `client` as a service. Clones share its connections.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    fn timeout(&self) -> Duration {
+        let own = self.client.options.timeout;
+        let own = own.unwrap_or(self.client.settings.timeout);
+        match CallContext::current_deadline() {
+            Some(deadline) => own.min(deadline.saturating_duration_since(now())),
+            None => own,
+        }
+    }
+}
+
+impl Service<RawRequest> for ClientService {
+    type Response = Bytes;
+    type Error = Status;
+    type Future = BoxFuture<'static, Result<Bytes, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the call; the server is told.
+    fn call(&mut self, RawRequest { path, body }: RawRequest) -> Self::Future {
+        let core = self.client.core.clone();
+        let options = iip_core::CallOptions::new().timeout(self.timeout());
+        let started = now();
+        Box::pin(async move {
+            let answer = core.request_with(&path, body, options).await;
+            let answer = answer.map_err(|error| call_status(&error, None))?;
+            match PlainError::read(&answer).filter(PlainError::is_in_band) {
+                Some(error) => Err(error.into_status().with_phases(phases(started, None))),
+                None => Ok(answer),
+            }
+        })
+    }
+}

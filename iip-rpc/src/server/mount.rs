@@ -1,0 +1,84 @@
+//! A tower service as a handler.
+
+use iip_core::{Handler, HandlerError, HandlerFuture, Request, Response};
+use tower_service::Service;
+
+use super::answer_status;
+use crate::envelope;
+use crate::status::{Execution, Status};
+use crate::tower::{BoxError, Errors, oneshot};
+
+/// A tower service of raw [`Request`]s as a [`Handler`], for a path of a server: see
+/// [`ServerBuilder::route`](crate::ServerBuilder::route).
+///
+/// It is cloned for each request, which waits until its clone is ready; the requests of a caller that has gone are dropped. Answers
+/// are [`Response`]s or what can be made one, such as `Bytes`.
+///
+/// A failure goes to callers of typed methods as a status ([`status_of`](crate::tower::status_of)), and to all others as IIP's in-band error
+/// of a handler that failed, with its text. The text of a [`HandlerError`] is told as it is.
+#[derive(Clone, Debug)]
+pub struct ServiceHandler<S> {
+    service: S,
+    errors: Errors,
+}
+
+impl<S> ServiceHandler<S> {
+    /// `service` as a handler.
+    #[must_use]
+    pub fn new(service: S) -> Self {
+        Self {
+            service,
+            errors: Errors::default(),
+        }
+    }
+
+    /// What the caller is told of an error. Default: [`status_of`](crate::tower::status_of). Not asked for an error that is a [`Status`] or a
+    /// [`HandlerError`].
+    #[must_use]
+    pub fn map_error(mut self, map: impl Fn(BoxError) -> Status + Send + Sync + 'static) -> Self {
+        self.errors = Errors::mapped(map);
+        self
+    }
+}
+
+impl<S> Handler for ServiceHandler<S>
+where
+    S: Service<Request> + Clone + Send + Sync + 'static,
+    S::Response: Into<Response>,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+{
+    fn call(&self, request: Request) -> HandlerFuture {
+        let Self { service, errors } = self.clone();
+        Box::pin(async move {
+            // Of a one-way call nobody reads a status, and an error is logged.
+            let is_typed = envelope::is_envelope(request.body()) && !request.is_one_way();
+            let error = match oneshot(service, request).await {
+                Ok(answer) => return Ok(answer.into()),
+                Err(error) => error.into(),
+            };
+            let status = match error.downcast::<HandlerError>() {
+                Ok(error) => Status::unknown(error.to_string()),
+                Err(error) => status(&errors, error),
+            };
+            if is_typed {
+                Ok(answer_status(&status, false).into())
+            } else {
+                Err(HandlerError::new(status.message()))
+            }
+        })
+    }
+}
+
+/// The status of a failed service. That it has not run is believed only if it says so itself: not what a call made by it met, nor
+/// what follows from an error.
+fn status(errors: &Errors, error: BoxError) -> Status {
+    let own = error.downcast_ref::<Status>();
+    let is_own = own.is_some_and(|status| !status.is_of_a_call());
+    let status = errors.status(error);
+    if is_own {
+        status
+    } else {
+        status.with_execution(Execution::MayHaveExecuted)
+    }
+}

@@ -1,0 +1,46 @@
+//! Streams of protobuf messages, which go over the wire as [`Proto`]s. Generated code puts them in and takes them out.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use super::Streaming;
+use crate::codec::Proto;
+
+/// The messages that a caller sends, as the client sends them.
+pub fn protos<M: Send + 'static>(messages: Streaming<M>) -> Streaming<Proto<M>> {
+    Streaming::new(Mapped(messages, Proto))
+}
+
+/// The messages that have come in.
+pub fn proto_messages<M, E>(messages: Streaming<Proto<M>, E>) -> Streaming<M, E>
+where
+    M: 'static,
+    E: 'static,
+{
+    Streaming::new(Mapped(messages, Proto::into_inner))
+}
+
+/// The messages that a method answers with, as the server sends them.
+pub fn proto_stream<S, M, E>(messages: S) -> impl Stream<Item = Result<Proto<M>, E>>
+where
+    S: Stream<Item = Result<M, E>>,
+{
+    Mapped(Box::pin(messages), Proto)
+}
+
+/// A stream with something done to each message.
+struct Mapped<S, A, B>(S, fn(A) -> B);
+
+impl<S, A, B, E> Stream for Mapped<S, A, B>
+where
+    S: Stream<Item = Result<A, E>> + Unpin,
+{
+    type Item = Result<B, E>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<B, E>>> {
+        let map = self.1;
+        Pin::new(&mut self.0).poll_next(cx).map_ok(map)
+    }
+}

@@ -1,0 +1,448 @@
+//! Subscriptions: streams of numbered values that go on where they were cut off, and say what is missing.
+//!
+//! A server publishes values in a [`Topic`]; a method answers with a [`Subscription`] to it. What its client holds is one as well.
+
+mod remote;
+mod topic;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+
+pub(crate) use self::remote::{Again, Numbered, Remote, Values};
+pub(crate) use self::topic::{Sending, Subscriber};
+pub use self::topic::{SlowConsumer, Topic, TopicBuilder};
+use crate::status::Status;
+
+/// The metadata of a request that goes on behind a [`Position`].
+pub(crate) const RESUME: &str = "iip-resume";
+/// The metadata of an answer: the [`Position`] behind which the values of this stream begin.
+pub(crate) const BEGINS: &str = "iip-begins";
+
+/// What a method answers with that lets callers subscribe to values, `Result<Subscription<Price>, Status>`, and what they get.
+///
+/// It is a stream of [`Update`]s: values with their numbers, in their order, and gaps, which say that values are missing there.
+///
+/// At a client it goes on when its connection is lost or its server restarts: it subscribes again, behind the last value it has
+/// seen. What the server still has in its [history](TopicBuilder::history) comes then; what it has not is a [`Gap`]. That is
+/// tried for a [minute](Self::resume_within); then the stream fails with the reason. Other failures end it at once: the method
+/// refuses, the subscriber was [too slow](SlowConsumer), the call's time is over.
+///
+/// ```
+/// use std::time::Duration;
+/// use iip_rpc::{Client, Server, Status, Subscription, Topic, Update, service};
+///
+/// #[service]
+/// pub trait Prices {
+///     async fn watch(&self) -> Result<Subscription<u32>, Status>;
+/// }
+///
+/// struct Market(Topic<u32>);
+///
+/// impl Prices for Market {
+///     async fn watch(&self) -> Result<Subscription<u32>, Status> {
+///         Ok(self.0.subscribe())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let topic = Topic::new();
+/// let server = Server::builder().service(PricesServer::new(Market(topic.clone()))).bind("127.0.0.1:0").await?;
+///
+/// let prices = PricesClient::new(Client::connect(server.target()).await?);
+/// let mut updates = prices.watch().await?;
+/// topic.publish(320).await;
+/// topic.publish(321).await;
+/// assert_eq!(updates.next().await, Some(Ok(Update::Value { sequence: 1, value: 320 })));
+/// assert_eq!(updates.next().await, Some(Ok(Update::Value { sequence: 2, value: 321 })));
+/// server.shutdown(Duration::from_secs(1)).await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropping it ends the subscription.
+#[must_use = "a subscription that is dropped has ended"]
+pub struct Subscription<T> {
+    source: Source<T>,
+    order: Order<T>,
+}
+
+enum Source<T> {
+    Here(Subscriber<T>),
+    There(Box<Remote<T>>),
+    Over,
+}
+
+impl<T> Subscription<T> {
+    pub(crate) fn here(subscriber: Subscriber<T>) -> Self {
+        Self {
+            order: Order::default(),
+            source: Source::Here(subscriber),
+        }
+    }
+
+    /// Of a subscriber who has seen the values up to `after`.
+    pub(crate) fn there(remote: Remote<T>, after: Option<Position>) -> Self {
+        let mut order = Order {
+            position: after,
+            ..Order::default()
+        };
+        order.begin(remote.position());
+        Self {
+            order,
+            source: Source::There(Box::new(remote)),
+        }
+    }
+
+    /// The next value, or what is missing before it; `None` once the topic is closed.
+    ///
+    /// # Errors
+    ///
+    /// Why the subscription has ended, its last item.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again; nothing is lost.
+    pub async fn next(&mut self) -> Option<Result<Update<T>, Status>> {
+        poll_fn(|cx| self.poll_update(cx)).await
+    }
+
+    /// Where it stands: behind the last value it has given. To go on from there in another process, see
+    /// [`CallOptions::resume`](crate::CallOptions::resume). `None` for a subscription to a topic of this process that has not
+    /// begun.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.order.position
+    }
+
+    /// At a client: how long it tries to go on after it was cut off. Default: 60 s. Zero: not at all. It pauses between attempts, at
+    /// random, at most 100 ms at first and 10 s later on.
+    pub fn resume_within(mut self, limit: Duration) -> Self {
+        if let Source::There(remote) = &mut self.source {
+            remote.resume_within(limit);
+        }
+        self
+    }
+
+    /// Of a topic of this process: how many values may wait for this subscriber, at least 1, in place of what the topic says
+    /// ([`TopicBuilder::buffer`]).
+    pub fn buffer(self, values: usize) -> Self {
+        if let Source::Here(subscriber) = &self.source {
+            subscriber.set_buffer(values);
+        }
+        self
+    }
+
+    /// Of a topic of this process: what happens when this subscriber is too slow, in place of what the topic says
+    /// ([`TopicBuilder::slow_consumer`]).
+    pub fn slow_consumer(self, policy: SlowConsumer) -> Self {
+        if let Source::Here(subscriber) = &self.source {
+            subscriber.set_policy(policy);
+        }
+        self
+    }
+
+    /// Of a topic of this process: begins with so many values that were published before, as far as the history has them. Default: 0.
+    /// Who goes on behind a position gets what follows that, whatever stands here.
+    pub fn replay(self, values: usize) -> Self {
+        if let Source::Here(subscriber) = &self.source {
+            subscriber.replay(values);
+        }
+        self
+    }
+
+    /// What a server sends of it, and the position where that begins: behind `after`, if that is of the same topic.
+    pub(crate) fn send_from(self, after: Option<Position>) -> (Position, Sending<T>) {
+        match self.source {
+            Source::Here(subscriber) => {
+                let begins = subscriber.begin(after);
+                (begins, Sending::Here(subscriber))
+            }
+            Source::There(remote) => {
+                let begins = self.order.position.unwrap_or_default();
+                (begins, Sending::There(remote))
+            }
+            Source::Over => (Position::default(), Sending::Over),
+        }
+    }
+
+    fn poll_update(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Update<T>, Status>>> {
+        loop {
+            if let Some(update) = self.order.next() {
+                return Poll::Ready(Some(Ok(update)));
+            }
+            let item = match &mut self.source {
+                Source::Here(subscriber) => {
+                    if self.order.position.is_none() {
+                        self.order.begin(subscriber.begin(None));
+                    }
+                    subscriber.poll_value(cx)
+                }
+                Source::There(remote) => remote.poll_item(cx),
+                Source::Over => return Poll::Ready(None),
+            };
+            match std::task::ready!(item) {
+                Some(Ok(Item::Value(sequence, value))) => {
+                    if let Err(status) = self.order.add(sequence, value) {
+                        self.source = Source::Over;
+                        return Poll::Ready(Some(Err(status)));
+                    }
+                }
+                Some(Ok(Item::Begins(position))) => self.order.begin(position),
+                Some(Err(status)) => {
+                    self.source = Source::Over;
+                    return Poll::Ready(Some(Err(status)));
+                }
+                None => {
+                    self.source = Source::Over;
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+}
+
+impl<T> Stream for Subscription<T> {
+    type Item = Result<Update<T>, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_update(cx)
+    }
+}
+
+/// Values are moved, never pinned.
+impl<T> Unpin for Subscription<T> {}
+
+impl<T> fmt::Debug for Subscription<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("position", &self.order.position)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What comes from the topic.
+pub(crate) enum Item<T> {
+    Value(u64, T),
+    /// What follows begins behind this.
+    Begins(Position),
+}
+
+/// What a [`Subscription`] yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update<T> {
+    /// The next value.
+    Value {
+        /// Its number: one more than that of the value published before, from 1 on.
+        sequence: u64,
+        /// What was published.
+        value: T,
+    },
+    /// Values are missing here.
+    Gap(Gap),
+}
+
+impl<T> Update<T> {
+    /// The value, if it is one.
+    pub fn value(self) -> Option<T> {
+        match self {
+            Self::Value { value, .. } => Some(value),
+            Self::Gap(_) => None,
+        }
+    }
+}
+
+/// Values that a subscriber has not got: it was too slow, or it was cut off for longer than the history lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// How many are missing; `None` if nobody knows, because the topic is a new one: its server was restarted.
+    pub missed: Option<u64>,
+}
+
+/// Where a subscription stands in its topic. As text: two hexadecimal numbers with a point between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Position {
+    /// Tells the topic from others, and from itself before a restart.
+    topic: u64,
+    /// The number of the last value that was seen.
+    after: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}.{:x}", self.topic, self.after)
+    }
+}
+
+/// A text that is no [`Position`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no position of a subscription: two hexadecimal numbers with a point between them")]
+pub struct PositionError;
+
+impl FromStr for Position {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Self, PositionError> {
+        let number = |text: &str| {
+            let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            u64::from_str_radix(text, 16).ok().filter(|_| is_hex)
+        };
+        let (topic, after) = text.split_once('.').ok_or(PositionError)?;
+        Ok(Self {
+            topic: number(topic).ok_or(PositionError)?,
+            after: number(after).ok_or(PositionError)?,
+        })
+    }
+}
+
+/// Puts values and positions in order, and finds what is missing.
+struct Order<T> {
+    position: Option<Position>,
+    gap: Option<Gap>,
+    value: Option<(u64, T)>,
+}
+
+impl<T> Default for Order<T> {
+    fn default() -> Self {
+        Self {
+            position: None,
+            gap: None,
+            value: None,
+        }
+    }
+}
+
+impl<T> Order<T> {
+    /// What follows begins behind `begins`.
+    fn begin(&mut self, begins: Position) {
+        let missed = match self.position {
+            None => Some(0),
+            // A topic does not forget what it has numbered.
+            Some(seen) if seen.topic == begins.topic => begins.after.checked_sub(seen.after),
+            Some(_) => None,
+        };
+        if missed != Some(0) {
+            self.gap = Some(Gap { missed });
+        }
+        self.position = Some(begins);
+    }
+
+    fn add(&mut self, sequence: u64, value: T) -> Result<(), Status> {
+        let position = self.position.get_or_insert_default();
+        let Some(missed) = sequence.checked_sub(position.after.saturating_add(1)) else {
+            let seen = position.after;
+            return Err(Status::internal(format!(
+                "value {sequence} of a subscription came after value {seen}"
+            )));
+        };
+        if missed > 0 {
+            // What is missing here may follow what was missing before.
+            let before = self.gap.map_or(Some(0), |gap| gap.missed);
+            let missed = before.map(|before| before.saturating_add(missed));
+            self.gap = Some(Gap { missed });
+        }
+        position.after = sequence - 1;
+        self.value = Some((sequence, value));
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Update<T>> {
+        if let Some(gap) = self.gap.take() {
+            return Some(Update::Gap(gap));
+        }
+        let (sequence, value) = self.value.take()?;
+        self.position.get_or_insert_default().after = sequence;
+        Some(Update::Value { sequence, value })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all<T>(order: &mut Order<T>) -> Vec<Update<T>> {
+        std::iter::from_fn(|| order.next()).collect()
+    }
+
+    fn value(sequence: u64) -> Update<u64> {
+        let value = sequence;
+        Update::Value { sequence, value }
+    }
+
+    fn gap(missed: impl Into<Option<u64>>) -> Update<u64> {
+        let missed = missed.into();
+        Update::Gap(Gap { missed })
+    }
+
+    fn at(topic: u64, after: u64) -> Position {
+        Position { topic, after }
+    }
+
+    #[test]
+    fn numbers_that_jump_are_a_gap() {
+        let mut order = Order::default();
+        order.begin(at(1, 5));
+        order.add(6, 6).unwrap();
+        assert_eq!(all(&mut order), [value(6)]);
+        order.add(9, 9).unwrap();
+        assert_eq!(all(&mut order), [gap(2), value(9)]);
+        assert_eq!(order.position, Some(at(1, 9)));
+        assert!(order.add(9, 9).is_err());
+        assert!(Order::default().add(0, 0).is_err(), "the first is 1");
+    }
+
+    #[test]
+    fn what_begins_later_than_it_ended_is_a_gap() {
+        let mut order = Order::default();
+        order.begin(at(1, 0));
+        order.add(1, 1).unwrap();
+        assert_eq!(all(&mut order), [value(1)]);
+        order.begin(at(1, 1));
+        assert_eq!(all(&mut order), []);
+        order.begin(at(1, 4));
+        assert_eq!(all(&mut order), [gap(3)], "also before a value comes");
+        order.begin(at(1, 4));
+        order.add(5, 5).unwrap();
+        assert_eq!(all(&mut order), [value(5)]);
+    }
+
+    #[test]
+    fn of_another_topic_nobody_knows_what_is_missing() {
+        let mut order = Order::default();
+        order.begin(at(1, 7));
+        order.begin(at(2, 0));
+        order.add(3, 3).unwrap();
+        assert_eq!(all(&mut order), [gap(None), value(3)]);
+        // A topic that counts backwards is not the same.
+        order.begin(at(2, 1));
+        assert_eq!(all(&mut order), [gap(None)]);
+    }
+
+    #[test]
+    fn a_position_is_read_as_it_was_written() {
+        for position in [at(0, 0), at(u64::MAX, 1), at(0xabc, u64::MAX)] {
+            assert_eq!(position.to_string().parse(), Ok(position));
+        }
+        for text in [
+            "",
+            ".",
+            "1",
+            "1.",
+            ".1",
+            "g.1",
+            "1.2.3",
+            "+1.2",
+            "10000000000000000.1",
+            " 1.1",
+        ] {
+            assert_eq!(text.parse::<Position>(), Err(PositionError), "{text:?}");
+        }
+    }
+}

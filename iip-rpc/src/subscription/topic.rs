@@ -1,0 +1,511 @@
+//! The publishing side: values, those who wait for them, and what happens to those who are too slow.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::{Item, Numbered, Position, Remote, Subscription};
+use crate::context::{after, now};
+use crate::status::Status;
+
+/// What happens when as many values wait for a subscriber as may, and one more is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum SlowConsumer {
+    /// The oldest of them is dropped: the subscriber gets a gap and then what is new. The default.
+    #[default]
+    DropOldest,
+    /// The new one is dropped: the subscriber gets what it has missed the beginning of to its end, and then a gap.
+    DropNewest,
+    /// Whoever publishes waits, so long at most; then the subscription ends with RESOURCE_EXHAUSTED.
+    Wait(Duration),
+    /// The subscription ends at once with RESOURCE_EXHAUSTED.
+    End,
+}
+
+/// Values that are published, each with a number, to all who subscribe. Clones are the same topic.
+///
+/// Values are kept for those who subscribe again after their connection was lost ([`TopicBuilder::history`]), and wait for those
+/// who are slow ([`TopicBuilder::buffer`], [`SlowConsumer`]). Each is in memory once, however many wait for it; beside that, a
+/// subscriber has up to [`Limits::stream_window`](crate::Limits::stream_window) bytes on their way. The subscriptions end when the
+/// last clone is dropped.
+///
+/// See [`Subscription`] for an example.
+pub struct Topic<T>(Arc<Publisher<T>>);
+
+impl<T> Topic<T> {
+    /// A topic with the defaults of [`TopicBuilder`].
+    #[must_use]
+    pub fn new() -> Self {
+        TopicBuilder::default().build()
+    }
+
+    /// Begins the description of a topic.
+    pub fn builder() -> TopicBuilder {
+        TopicBuilder::default()
+    }
+
+    /// Publishes a value, and tells its number. Waits for subscribers that ask for it ([`SlowConsumer::Wait`]), and only for
+    /// them.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped before it is ready, nothing was published.
+    pub async fn publish(&self, value: T) -> u64 {
+        let shared = &self.0.0;
+        let mut value = Some(value);
+        loop {
+            let room = shared.room.notified();
+            let mut room = std::pin::pin!(room);
+            room.as_mut().enable();
+            let until = match shared.change(|state| state.publish(&mut value, now())) {
+                Ok(sequence) => return sequence,
+                Err(until) => until,
+            };
+            // Either there is room then, or whoever has none is given up.
+            let _ = tokio::time::timeout_at(until.into(), room).await;
+        }
+    }
+
+    /// As [`publish`](Self::publish), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// A subscriber asks to be waited for; the value comes back.
+    pub fn try_publish(&self, value: T) -> Result<u64, T> {
+        let mut value = Some(value);
+        let published = self.0.0.change(|state| state.publish(&mut value, now()));
+        match (published, value) {
+            (Err(_), Some(value)) => Err(value),
+            (published, _) => Ok(published.unwrap_or_default()),
+        }
+    }
+
+    /// How many subscriptions there are.
+    #[must_use]
+    pub fn subscribers(&self) -> usize {
+        self.0.0.lock().queues.len()
+    }
+}
+
+impl<T: Clone> Topic<T> {
+    /// A subscription to what is published from now on.
+    pub fn subscribe(&self) -> Subscription<T> {
+        let shared = Arc::clone(&self.0.0);
+        let mut state = shared.lock();
+        let id = state.ids;
+        state.ids += 1;
+        let begins = state.last;
+        let queue = Queue {
+            values: VecDeque::new(),
+            begins,
+            buffer: shared.buffer,
+            policy: shared.policy,
+            full_since: None,
+            ended: false,
+            waker: None,
+        };
+        state.queues.insert(id, queue);
+        drop(state);
+        Subscription::here(Subscriber {
+            shared,
+            id,
+            own: T::clone,
+        })
+    }
+}
+
+impl<T> Default for Topic<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Clone for Topic<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> fmt::Debug for Topic<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.0.lock();
+        f.debug_struct("Topic")
+            .field("last", &state.last)
+            .field("subscribers", &state.queues.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a [`Topic`] keeps its values. Made by [`Topic::builder`].
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub struct TopicBuilder {
+    history: usize,
+    buffer: usize,
+    policy: SlowConsumer,
+}
+
+impl Default for TopicBuilder {
+    fn default() -> Self {
+        Self {
+            history: 1024,
+            buffer: 1024,
+            policy: SlowConsumer::default(),
+        }
+    }
+}
+
+impl TopicBuilder {
+    /// How many values are kept for those who subscribe again. Default: 1,024.
+    pub fn history(mut self, values: usize) -> Self {
+        self.history = values;
+        self
+    }
+
+    /// How many values may wait for a subscriber; 0 counts as 1. Default: 1,024.
+    pub fn buffer(mut self, values: usize) -> Self {
+        self.buffer = values.max(1);
+        self
+    }
+
+    /// What happens to a subscriber that is too slow. Default: [`SlowConsumer::DropOldest`].
+    pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// The topic. Its first value will be number 1.
+    pub fn build<T>(self) -> Topic<T> {
+        let state = State {
+            last: 0,
+            history: VecDeque::new(),
+            most_history: self.history,
+            queues: HashMap::new(),
+            ids: 0,
+            closed: false,
+            gone: Vec::new(),
+        };
+        Topic(Arc::new(Publisher(Arc::new(Shared {
+            id: fastrand::u64(..),
+            buffer: self.buffer,
+            policy: self.policy,
+            room: Notify::new(),
+            state: Mutex::new(state),
+        }))))
+    }
+}
+
+/// Closes the topic when it is dropped.
+struct Publisher<T>(Arc<Shared<T>>);
+
+impl<T> Drop for Publisher<T> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        let wakers = state.queues.values_mut();
+        let wakers: Vec<_> = wakers.filter_map(|queue| queue.waker.take()).collect();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+struct Shared<T> {
+    id: u64,
+    buffer: usize,
+    policy: SlowConsumer,
+    /// A subscriber that is waited for has taken a value, or has gone.
+    room: Notify,
+    state: Mutex<State<T>>,
+}
+
+impl<T> Shared<T> {
+    /// Whatever panicked under this lock, the data is sound.
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state; the values that nobody needs any more are dropped without the lock.
+    fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        let gone = std::mem::take(&mut state.gone);
+        drop(state);
+        drop(gone);
+        result
+    }
+}
+
+struct State<T> {
+    /// The number of the value published last.
+    last: u64,
+    /// The values before and with it.
+    history: VecDeque<Arc<T>>,
+    most_history: usize,
+    queues: HashMap<u64, Queue<T>>,
+    ids: u64,
+    closed: bool,
+    /// Values that were taken out.
+    gone: Vec<Arc<T>>,
+}
+
+/// A value with its number.
+type Shareable<T> = (u64, Arc<T>);
+
+/// What waits for one subscriber.
+struct Queue<T> {
+    values: VecDeque<Shareable<T>>,
+    /// The number behind which they began.
+    begins: u64,
+    buffer: usize,
+    policy: SlowConsumer,
+    /// Since when a publisher waits for it.
+    full_since: Option<Instant>,
+    /// It was too slow.
+    ended: bool,
+    waker: Option<Waker>,
+}
+
+impl<T> Queue<T> {
+    fn is_full(&self) -> bool {
+        self.values.len() >= self.buffer
+    }
+
+    fn end(&mut self, gone: &mut Vec<Arc<T>>) {
+        self.ended = true;
+        gone.extend(self.values.drain(..).map(|(_, value)| value));
+        self.waker.take().into_iter().for_each(Waker::wake);
+    }
+
+    fn add(&mut self, sequence: u64, value: &Arc<T>, gone: &mut Vec<Arc<T>>) {
+        if self.ended {
+            return;
+        }
+        if self.is_full() {
+            match self.policy {
+                SlowConsumer::DropOldest => {
+                    gone.extend(self.values.pop_front().map(|(_, value)| value))
+                }
+                SlowConsumer::DropNewest => return,
+                // Nobody is waited for any more.
+                SlowConsumer::Wait(_) | SlowConsumer::End => return self.end(gone),
+            }
+        }
+        self.values.push_back((sequence, Arc::clone(value)));
+        self.waker.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<T> State<T> {
+    /// Until when a publisher has to wait for subscribers without room; `None`: not at all. Those who were waited for long enough
+    /// are given up.
+    fn wait_until(&mut self, now: Instant) -> Option<Instant> {
+        let mut until: Option<Instant> = None;
+        for queue in self.queues.values_mut() {
+            let SlowConsumer::Wait(limit) = queue.policy else {
+                continue;
+            };
+            if queue.ended || !queue.is_full() {
+                continue;
+            }
+            let end = after(*queue.full_since.get_or_insert(now), limit);
+            if end <= now {
+                queue.end(&mut self.gone);
+            } else {
+                until = Some(until.map_or(end, |until| until.min(end)));
+            }
+        }
+        until
+    }
+
+    /// Publishes the value, and tells its number; or tells until when to wait first.
+    fn publish(&mut self, value: &mut Option<T>, now: Instant) -> Result<u64, Instant> {
+        if let Some(until) = self.wait_until(now) {
+            return Err(until);
+        }
+        let Some(value) = value.take().map(Arc::new) else {
+            return Ok(self.last);
+        };
+        self.last += 1;
+        for queue in self.queues.values_mut() {
+            queue.add(self.last, &value, &mut self.gone);
+        }
+        self.history.push_back(value);
+        if self.history.len() > self.most_history {
+            self.gone.extend(self.history.pop_front());
+        }
+        Ok(self.last)
+    }
+
+    /// Gives a subscriber the values behind `after` that are still there.
+    fn rewind(&mut self, queue: &mut Queue<T>, after: u64) {
+        let first = self.last - self.history.len() as u64 + 1;
+        let values = (first..).zip(self.history.iter().cloned());
+        let values = values.filter(|(sequence, _)| *sequence > after).collect();
+        let before = std::mem::replace(&mut queue.values, values);
+        self.gone.extend(before.into_iter().map(|(_, value)| value));
+        let first = queue.values.front();
+        queue.begins = first.map_or(self.last, |(sequence, _)| sequence - 1);
+    }
+}
+
+/// One who has subscribed in this process.
+pub(crate) struct Subscriber<T> {
+    shared: Arc<Shared<T>>,
+    id: u64,
+    /// Makes a value of one's own of a shared one.
+    own: fn(&T) -> T,
+}
+
+impl<T> Subscriber<T> {
+    fn change(&self, change: impl FnOnce(&mut State<T>, &mut Queue<T>)) {
+        self.shared.change(|state| {
+            if let Some(mut queue) = state.queues.remove(&self.id) {
+                change(state, &mut queue);
+                state.queues.insert(self.id, queue);
+            }
+        });
+    }
+
+    pub(super) fn set_buffer(&self, values: usize) {
+        self.change(|_, queue| queue.buffer = values.max(1));
+    }
+
+    pub(super) fn set_policy(&self, policy: SlowConsumer) {
+        self.change(|_, queue| queue.policy = policy);
+    }
+
+    pub(super) fn replay(&self, values: usize) {
+        let values = u64::try_from(values).unwrap_or(u64::MAX);
+        self.change(|state, queue| state.rewind(queue, queue.begins.saturating_sub(values)));
+    }
+
+    /// Goes on behind `after`, if that is of this topic; the position where the values begin.
+    pub(super) fn begin(&self, after: Option<Position>) -> Position {
+        let mut begins = 0;
+        self.change(|state, queue| {
+            // Of a topic that was there before this one, all that this one has is new.
+            let after = after.map(|after| {
+                let is_here = after.topic == self.shared.id && after.after <= state.last;
+                if is_here { after.after } else { 0 }
+            });
+            if let Some(after) = after {
+                state.rewind(queue, after);
+            }
+            begins = queue.begins;
+        });
+        Position {
+            topic: self.shared.id,
+            after: begins,
+        }
+    }
+
+    /// Takes no further values; those that wait can still be read.
+    fn leave(&self) -> VecDeque<Shareable<T>> {
+        let queue = self.shared.lock().queues.remove(&self.id);
+        self.shared.room.notify_waiters();
+        queue.map(|queue| queue.values).unwrap_or_default()
+    }
+
+    /// The next value, shared.
+    fn poll_shared(&self, cx: &Context<'_>) -> Poll<Option<Result<Shareable<T>, Status>>> {
+        let mut state = self.shared.lock();
+        let closed = state.closed;
+        let Some(queue) = state.queues.get_mut(&self.id) else {
+            return Poll::Ready(None);
+        };
+        if let Some(next) = queue.values.pop_front() {
+            queue.begins = next.0;
+            let was_waited_for = queue.full_since.take().is_some();
+            drop(state);
+            if was_waited_for {
+                self.shared.room.notify_waiters();
+            }
+            return Poll::Ready(Some(Ok(next)));
+        }
+        if queue.ended {
+            let (buffer, policy) = (queue.buffer, queue.policy);
+            return Poll::Ready(Some(Err(Status::resource_exhausted(format!(
+                "the subscriber was too slow: {buffer} values waited for it (options buffer and slow_consumer of the topic, \
+                 which is {policy:?})"
+            )))));
+        }
+        if closed {
+            return Poll::Ready(None);
+        }
+        match &mut queue.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn poll_value(&self, cx: &Context<'_>) -> Poll<Option<Result<Item<T>, Status>>> {
+        let next = std::task::ready!(self.poll_shared(cx));
+        Poll::Ready(next.map(|next| {
+            next.map(|(sequence, value)| {
+                let value = Arc::try_unwrap(value).unwrap_or_else(|value| (self.own)(&value));
+                Item::Value(sequence, value)
+            })
+        }))
+    }
+}
+
+impl<T> Drop for Subscriber<T> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// What a server sends to one subscriber.
+pub(crate) enum Sending<T> {
+    Here(Subscriber<T>),
+    /// What was left when the server began to shut down.
+    Rest(VecDeque<Shareable<T>>),
+    /// The subscription to a topic of another server, and that topic.
+    There(Box<Remote<T>>),
+    Over,
+}
+
+impl<T> Sending<T> {
+    /// The server shuts down: what is there is sent, and nothing that comes later.
+    pub(crate) fn stop(&mut self) {
+        if let Self::Here(subscriber) = self {
+            *self = Self::Rest(subscriber.leave());
+        } else if !matches!(self, Self::Rest(_)) {
+            *self = Self::Rest(VecDeque::new());
+        }
+    }
+
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Numbered<T>, Status>>> {
+        let next = match self {
+            Self::Here(subscriber) => std::task::ready!(subscriber.poll_shared(cx)),
+            Self::Rest(values) => Some(
+                values
+                    .pop_front()
+                    .ok_or_else(|| Status::unavailable("server is shutting down")),
+            ),
+            Self::There(remote) => match std::task::ready!(remote.poll_item(cx)) {
+                Some(Ok(Item::Value(sequence, value))) => Some(Ok((sequence, Arc::new(value)))),
+                // Who subscribes again learns it.
+                Some(Ok(Item::Begins(_))) => Some(Err(Status::unavailable(
+                    "the topic begins anew behind this server",
+                ))),
+                Some(Err(status)) => Some(Err(status)),
+                None => None,
+            },
+            Self::Over => None,
+        };
+        if !matches!(next, Some(Ok(_))) {
+            *self = Self::Over;
+        }
+        Poll::Ready(next.map(|next| next.map(|(sequence, value)| Numbered { sequence, value })))
+    }
+}

@@ -1,0 +1,98 @@
+//! What errors of tower services mean to a caller.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use super::Failed;
+use crate::overload;
+use crate::status::Status;
+
+/// An error of any type, as tower's own layers give it.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What a caller is told of an error that a tower layer or service made.
+///
+/// | error | status |
+/// |---|---|
+/// | a [`Status`] | itself |
+/// | `tower::timeout::error::Elapsed`, `tokio::time::error::Elapsed` | DEADLINE_EXCEEDED |
+/// | `tower::load_shed::error::Overloaded` | RESOURCE_EXHAUSTED, with a hint to come again after 100 ms |
+/// | any other | INTERNAL; the error is not told, but logged at the level debug |
+///
+/// The error is the status' [source](Error::source), on this side of the wire.
+#[must_use]
+pub fn status_of(error: BoxError) -> Status {
+    let error = match error.downcast::<Status>() {
+        Ok(status) => return *status,
+        Err(error) => error,
+    };
+    let status = known(&*error).unwrap_or_else(|| {
+        tracing::debug!(?error, "a tower service failed");
+        unknown()
+    });
+    status.with_source(error)
+}
+
+/// As [`status_of`], of an error that goes on.
+pub(super) fn status_of_ref(error: &(dyn Error + 'static)) -> Status {
+    let own = error.downcast_ref::<Status>().cloned();
+    own.or_else(|| known(error)).unwrap_or_else(unknown)
+}
+
+/// The library does without the crate `tower`, whose versions each have errors of their own: these are told by their texts.
+fn known(error: &(dyn Error + 'static)) -> Option<Status> {
+    let text = error.to_string();
+    if text == "request timed out" || error.is::<tokio::time::error::Elapsed>() {
+        Some(Status::deadline_exceeded(
+            "the time of a tower layer is over",
+        ))
+    } else if text == "service overloaded" {
+        let text = "a tower layer has too many calls already";
+        Some(overload::overloaded(text.to_owned()))
+    } else {
+        None
+    }
+}
+
+fn unknown() -> Status {
+    Status::internal("a tower service failed")
+}
+
+/// The failure of the call itself, also within what a layer made of it.
+pub(super) fn failed<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Failed> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(failed) = error.downcast_ref() {
+            return Some(failed);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// What makes a status of an error.
+#[derive(Clone, Default)]
+pub(crate) struct Errors(Option<Arc<dyn Fn(BoxError) -> Status + Send + Sync>>);
+
+impl Errors {
+    pub(crate) fn mapped(map: impl Fn(BoxError) -> Status + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(map)))
+    }
+
+    pub(crate) fn status(&self, error: BoxError) -> Status {
+        match &self.0 {
+            Some(map) if !error.is::<Status>() => map(error),
+            _ => status_of(error),
+        }
+    }
+}
+
+impl fmt::Debug for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Some(_) => "mapped",
+            None => "default",
+        })
+    }
+}

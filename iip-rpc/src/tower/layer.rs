@@ -1,0 +1,101 @@
+//! Interceptors as tower layers.
+
+use std::mem;
+use std::task::{Context, Poll};
+
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::error::{failed, status_of_ref};
+use super::{BoxError, Request};
+use crate::__private::BoxFuture;
+use crate::interceptor::{
+    ClientCall, ClientInterceptor, Layers, Outcome, Passage, Reply, ServerCall, ServerInterceptor,
+    at_client, at_server,
+};
+
+/// An interceptor as a tower layer, for a stack that is given to [`Layered`](super::Layered): so that it stands between layers, and
+/// a stack is built in one place.
+///
+/// It sees the error of a layer behind it as the status that [`status_of`](super::status_of) makes of it, and the layers before it see the
+/// error itself.
+#[derive(Clone, Debug)]
+pub struct InterceptorLayer<C>(Layers<C>);
+
+impl InterceptorLayer<ServerCall> {
+    /// An interceptor of a server.
+    #[must_use]
+    pub fn server(interceptor: impl ServerInterceptor) -> Self {
+        let mut layers = Layers::default();
+        layers.push(at_server(interceptor));
+        Self(layers)
+    }
+}
+
+impl InterceptorLayer<ClientCall> {
+    /// An interceptor of a client.
+    #[must_use]
+    pub fn client(interceptor: impl ClientInterceptor) -> Self {
+        let mut layers = Layers::default();
+        layers.push(at_client(interceptor));
+        Self(layers)
+    }
+}
+
+impl<S, C> Layer<S> for InterceptorLayer<C> {
+    type Service = Intercept<S, C>;
+
+    fn layer(&self, service: S) -> Intercept<S, C> {
+        Intercept {
+            service,
+            interceptors: self.0.clone(),
+        }
+    }
+}
+
+/// A service with an interceptor before it. Made by [`InterceptorLayer`].
+#[derive(Clone, Debug)]
+pub struct Intercept<S, C> {
+    service: S,
+    interceptors: Layers<C>,
+}
+
+impl<S, C> Service<Request<C>> for Intercept<S, C>
+where
+    S: Service<Request<C>, Response = Reply> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    C: Send + 'static,
+{
+    type Response = Reply;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Reply, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.service.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, Request { call, next }: Request<C>) -> Self::Future {
+        let other = self.service.clone();
+        // The one that was asked is ready, its clone need not be.
+        let mut service = mem::replace(&mut self.service, other);
+        let mut passage = Passage::new(&self.interceptors, call, |interceptor| interceptor);
+        Box::pin(async move {
+            let call = passage.enter().await?;
+            let behind = service.call(Request { call, next });
+            drop(service);
+            let result = passage.during(behind).await?.map_err(Into::into);
+            let outcome = match &result {
+                Ok(reply) => reply.outcome().clone(),
+                Err(error) => match failed(&**error) {
+                    Some(failed) => failed.outcome().clone(),
+                    None => Outcome::Status(status_of_ref(&**error)),
+                },
+            };
+            match passage.leave(outcome).await {
+                Some(status) => Err(status.into()),
+                None => result,
+            }
+        })
+    }
+}
