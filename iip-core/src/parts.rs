@@ -97,6 +97,27 @@ mod tests {
     }
 
     #[test]
+    fn parts_that_are_left_let_go_of_what_they_were_read_into() {
+        let mut buffer = BytesMut::zeroed(100_000);
+        let mut parts = Parts::default();
+        let mut sent = 0;
+        for turn in 0..40 {
+            let size = [600, 1, 20_000, 3][turn % 4].min(buffer.len());
+            sent += size;
+            parts.push(buffer.split_to(size).freeze());
+        }
+        assert!(!buffer.try_reclaim(100_000), "they lie in it");
+        parts.pop();
+        parts.detach();
+        assert!(buffer.try_reclaim(100_000), "nothing lies in it");
+        let mut left = 600;
+        while let Some(part) = parts.pop() {
+            left += part.len();
+        }
+        assert_eq!(left, sent);
+    }
+
+    #[test]
     fn parts_that_are_taken_in_time_stay_as_they_are() {
         let mut parts = Parts::default();
         for turn in 0..100_u8 {
