@@ -327,8 +327,9 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     ))]
     let keepalive = keepalive.with_interval(KEEPALIVE_TIME / 4);
     let socket = SockRef::from(stream);
+    // Where the kernel does not know it, calls wait longer, and that is all.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
     socket.set_tcp_keepalive(&keepalive)
 }
 
