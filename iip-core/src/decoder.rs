@@ -19,7 +19,7 @@ const READ_BYTES: usize = 64 * 1024;
 const BULK_READ_BYTES: usize = 256 * 1024;
 
 /// Bodies from this size on stay where they were read; smaller ones are copied, so that they do not keep the buffer.
-const LEND_BYTES: usize = 1024;
+pub(crate) const LEND_BYTES: usize = 1024;
 
 /// Bodies up to this size are copied side by side into pieces of memory: one that is kept for long keeps no more than such
 /// a piece.

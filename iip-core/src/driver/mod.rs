@@ -54,6 +54,10 @@ const READ_AHEAD_BYTES: usize = 64 * 1024;
 /// workers, from which the unlucky ones come back milliseconds later.
 const MOST_WOKEN: usize = 64;
 
+/// Streams are looked through for parts in the read buffer when so many may have some, or had some: most of them have been
+/// taken long ago.
+const MOST_LENT: usize = 1024;
+
 /// The task of one connection; ends when the connection has.
 pub(crate) struct Driver<S> {
     socket: S,
@@ -279,6 +283,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             state.proto.take_output(&mut self.batch);
         }
         self.gathered = false;
+        if state.lent.len() >= MOST_LENT {
+            state.detach_lent();
+        }
         Ok(Some(Plan {
             wants_read: state.proto.wants_read(),
             has_room: self.dispatcher.is_none() || state.proto.has_room(),
@@ -455,6 +462,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             } else {
                 self.released = true;
                 state.detach_lent();
+                state.lent = Vec::new();
                 state.proto.release_memory();
                 self.decoder.release_when_empty();
                 self.batch = VecDeque::new();
