@@ -58,17 +58,22 @@ impl Weather for Station {
         let (sender, changes) = Streaming::channel(16);
         tokio::spawn(async move {
             let mut last = None;
-            while let Some(Ok(degrees)) = measured.next().await {
+            while let Some(degrees) = measured.next().await {
+                let degrees = match degrees {
+                    Ok(degrees) => degrees,
+                    Err(status) => return sender.fail(status).await,
+                };
                 if sender
                     .send(degrees - last.unwrap_or(degrees))
                     .await
                     .is_err()
                 {
                     // Nobody reads any more.
-                    break;
+                    return;
                 }
                 last = Some(degrees);
             }
+            sender.finish();
         });
         Ok(changes)
     }
@@ -101,6 +106,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("change: {} degrees", change?);
         }
     }
+    sender.finish();
 
     // A stream can fail before it begins.
     if let Err(status) = weather.forecast(1000).await {

@@ -231,9 +231,10 @@ impl Search for Desk {
                 let is_last = query == last;
                 let queries = vec![query];
                 if sender.send(Hits { queries }).await.is_err() || is_last {
-                    return;
+                    break;
                 }
             }
+            sender.finish();
         });
         Ok(stream)
     }

@@ -5,12 +5,18 @@
 mod common;
 
 use std::collections::HashSet;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use iip_rpc::transport::{ConnectFuture, Connected, Connector, IoStream};
 use iip_rpc::{
     CallContext, Client, Code, Execution, Limits, Server, Status, Stream, Streaming, service,
 };
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
 
 use common::calls::{expect, lazy, port, serve_with};
@@ -54,6 +60,7 @@ impl Work for Worker {
         tokio::spawn(async move {
             for number in 0.. {
                 let Ok(permit) = gate.acquire().await else {
+                    sender.finish();
                     break;
                 };
                 permit.forget();
@@ -236,4 +243,87 @@ async fn a_call_that_outlives_its_old_connection_ends_with_the_grace() {
         .await
         .unwrap_err();
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
+}
+
+/// The way to a server that grants a channel, and once it floods sends one answer without an end and reads nothing.
+#[derive(Debug, Default)]
+struct Flood {
+    floods: Arc<AtomicBool>,
+    given: usize,
+}
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let head = [
+            RawFrame::grant(1).encode(),
+            RawFrame::new(4, "", 1, "x").encode(),
+        ];
+        let more = RawFrame::new(6, "", 1, "x").encode();
+        let next = match head.get(self.given) {
+            Some(first) if self.given == 0 || self.floods.load(Ordering::SeqCst) => first.clone(),
+            Some(_) => return Poll::Pending,
+            None => more.repeat(buf.remaining() / more.len()),
+        };
+        self.given += 1;
+        buf.put_slice(&next);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.floods.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Connector for Flood {
+    fn connect(&self) -> ConnectFuture<'_> {
+        let flood = Self {
+            floods: Arc::clone(&self.floods),
+            given: 0,
+        };
+        Box::pin(async { Ok(Connected::new(IoStream::new(flood))) })
+    }
+
+    fn describe(&self) -> String {
+        "a flood".to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_reads_nothing_is_given_up_however_much_it_sends() {
+    let flood = Flood::default();
+    let floods = Arc::clone(&flood.floods);
+    let limits = Limits::default()
+        .progress_timeout(SHORT)
+        .max_message_bytes(1000);
+    let client = iip_core::ClientConfig::new().limits(limits);
+    let client = within("connecting", client.connect_with(flood))
+        .await
+        .unwrap();
+    let connection = client.ready_connection().unwrap();
+    floods.store(true, Ordering::SeqCst);
+    let call = within("the failure", client.request("/", "x")).await;
+    assert!(call.is_err(), "an answer without an end is too large");
+    let error = within("the end", connection.closed()).await;
+    assert!(error.to_string().contains("progress_timeout"), "{error}");
 }

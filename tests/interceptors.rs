@@ -91,8 +91,9 @@ impl Shop for Corner {
                     return;
                 }
             }
-            if count == 13 {
-                sender.fail(ShopError::SoldOut).await;
+            match count {
+                13 => sender.fail(ShopError::SoldOut).await,
+                _ => sender.finish(),
             }
         });
         Ok(stream)
@@ -115,6 +116,7 @@ impl Shop for Corner {
             while let Some(Ok(number)) = numbers.next().await {
                 let _ = sender.send(number * 2).await;
             }
+            sender.finish();
         });
         Ok(stream)
     }

@@ -270,6 +270,35 @@ async fn a_policy_for_one_method_prevails_over_its_attributes_and_over_the_clien
 }
 
 #[tokio::test]
+async fn a_call_has_the_last_word_on_how_often_it_is_made() {
+    let fixture = Fixture::start(unavailable).await;
+    let attempts = |attempts| {
+        let policy = RetryPolicy::new().max_attempts(attempts);
+        fixture.shop.with_options(CallOptions::new().retry(policy))
+    };
+    let status = attempts(2).look(u32::MAX, Bytes::new()).await;
+    assert_eq!(status.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(fixture.runs(), 2);
+    assert_eq!(attempts(6).look(7, Bytes::new()).await, Ok(8));
+    let none = CallOptions::new().retry(RetryPolicy::none());
+    let none = fixture.shop.with_options(none);
+    assert!(none.look(u32::MAX, Bytes::new()).await.is_err());
+    assert_eq!(fixture.runs(), 9);
+
+    // What has not run is another matter.
+    let not_run = || unavailable().with_execution(Execution::NotExecuted);
+    let fixture = Fixture::start(not_run).await;
+    let repeats = CallOptions::new().retry(RetryPolicy::none());
+    let repeats = repeats.wait_for_ready(true).max_repeats(1);
+    let twice = fixture.shop.with_options(repeats);
+    assert!(twice.buy(u32::MAX).await.is_err());
+    assert_eq!(fixture.runs(), 2);
+    let once = CallOptions::new().max_repeats(0);
+    assert!(fixture.shop.with_options(once).buy(u32::MAX).await.is_err());
+    assert_eq!(fixture.runs(), 3);
+}
+
+#[tokio::test]
 async fn arguments_that_are_too_large_to_keep_are_not_sent_again() {
     let fixture = Fixture::start(unavailable).await;
     let load = Bytes::from(vec![7; 70_000]);

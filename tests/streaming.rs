@@ -182,11 +182,13 @@ impl Feed for Station {
     ) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
         let (sender, doubled) = Streaming::channel(1);
         tokio::spawn(async move {
-            while let Some(Ok(number)) = numbers.next().await {
+            while let Some(number) = numbers.next().await {
+                let Ok(number) = number else { return };
                 if sender.send(number * by).await.is_err() {
-                    break;
+                    return;
                 }
             }
+            sender.finish();
         });
         Ok(doubled)
     }
@@ -454,6 +456,49 @@ async fn an_upload_that_fails_is_no_upload_that_ends() {
 }
 
 #[tokio::test]
+async fn a_sender_that_is_dropped_before_it_has_finished_cuts_its_stream() {
+    #[service]
+    trait Half {
+        async fn one(&self) -> Result<impl Stream<Item = Result<u64, Status>>, Status>;
+    }
+    struct Here;
+    impl Half for Here {
+        async fn one(&self) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
+            let (sender, numbers) = Streaming::channel(1);
+            tokio::spawn(async move {
+                let other = sender.clone();
+                let _ = sender.send(1).await;
+                // One of two is not enough.
+                sender.finish();
+                panic!("dropped {other:?}");
+            });
+            Ok(numbers)
+        }
+    }
+    let (_server, client) = serve(HalfServer::new(Here)).await;
+    let mut one = HalfClient::new(client).one().await.unwrap();
+    assert_eq!(within("a number", one.next()).await, Some(Ok(1)));
+    let status = within("the failure", one.next()).await;
+    let status = status.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Cancelled);
+    assert!(
+        status.message().contains("StreamSender::finish"),
+        "{status}"
+    );
+    assert_eq!(one.next().await, None);
+
+    let fixture = fixture().await;
+    let (sender, numbers) = Streaming::channel(4);
+    sender.send(1).await.unwrap();
+    drop(sender);
+    let error = within("the failure", fixture.feed.sum(0, numbers)).await;
+    let Err(FeedError::Rpc(status)) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(status.code(), Code::Cancelled);
+}
+
+#[tokio::test]
 async fn both_directions_go_on_at_the_same_time() {
     let Fixture { feed, .. } = fixture().await;
     let (sender, numbers) = Streaming::channel(1);
@@ -463,7 +508,7 @@ async fn both_directions_go_on_at_the_same_time() {
         let double = within("the answer", doubled.next()).await;
         assert_eq!(double.unwrap().unwrap(), 2 * number);
     }
-    drop(sender);
+    sender.finish();
     assert!(within("the end", doubled.next()).await.is_none());
     let all = all(feed.double(3, Streaming::iter(0..10_000)).await.unwrap()).await;
     assert!(

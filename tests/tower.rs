@@ -133,6 +133,7 @@ impl Shop for Corner {
                     return;
                 }
             }
+            sender.finish();
         });
         Ok(stream)
     }
@@ -280,7 +281,7 @@ async fn a_stack_of_timeout_concurrency_limit_and_trace_sees_calls_of_every_kind
     let (sum, ()) = tokio::join!(shop.sum(numbers), async {
         sender.send(3).await.unwrap();
         sender.send(4).await.unwrap();
-        drop(sender);
+        sender.finish();
     });
     assert_eq!(sum.unwrap(), 7);
     assert_eq!(traced(&logs), both("Shop.sum", "well"));

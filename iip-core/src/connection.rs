@@ -100,6 +100,8 @@ pub(crate) struct State {
     pub(crate) ended: Option<ConnectionError>,
     /// Someone asked for an end.
     pub(crate) closing: Option<Closing>,
+    /// Server: when to begin with [`Closing::Drain`].
+    pub(crate) drain_at: Option<Instant>,
     /// Client: the server has said that it goes away.
     pub(crate) leaving: bool,
 }
@@ -204,6 +206,7 @@ impl Shared {
             left_room: 0,
             ended: None,
             closing: None,
+            drain_at: None,
             leaving: false,
         };
         Arc::new(Self {

@@ -29,6 +29,12 @@ use crate::serve::{Dispatcher, Routes};
 use crate::tls::ServerTls;
 use crate::transport::{Connected, Endpoint, Listener, MemoryConnector, memory};
 
+/// From so many connections on, a shutdown tells them one after the other.
+const FEW_CONNECTIONS: u32 = 16;
+
+/// How long it takes to tell one of them, on average: so many clients that connect elsewhere hurt nobody.
+const TELL_TIME: Duration = Duration::from_millis(1);
+
 /// How long the operating system gets after the time limit of a shutdown.
 const FORCE_TIME: Duration = Duration::from_secs(1);
 
@@ -226,6 +232,7 @@ impl ServerConfig {
             )),
             #[cfg(feature = "tls")]
             tls: self.tls,
+            leaving: AtomicBool::new(false),
             table: Mutex::new(Table {
                 accepting: true,
                 connections: Slab::new(),
@@ -291,6 +298,8 @@ struct Inner {
     #[cfg(feature = "tls")]
     handshakes: Arc<tokio::sync::Semaphore>,
     table: Mutex<Table>,
+    /// No connection that comes now is to stay.
+    leaving: AtomicBool,
     /// A connection has ended.
     changed: Notify,
 }
@@ -339,7 +348,8 @@ impl Server {
     /// is ended by force. Always returns, at the latest about a second after `limit`.
     ///
     /// Requests that arrive meanwhile are answered as refused. Each connection whose calls are answered is ended with
-    /// status 8. Further calls of this function return when the server has ended.
+    /// status 8. With more than a few connections they are told at random moments, a thousand a second, within a tenth of `limit`
+    /// at most, so that their clients do not all move at once; until a connection is told, its calls are served. Further calls of this function return when the server has ended.
     ///
     /// # Cancel safety
     ///
@@ -347,10 +357,22 @@ impl Server {
     pub async fn shutdown(&self, limit: Duration) {
         let inner = &self.inner;
         self.accept.abort();
-        inner.routes.shutting_down.store(true, Ordering::Relaxed);
-        inner.close_all(Closing::Drain);
+        inner.leaving.store(true, Ordering::Relaxed);
         // Nothing was said yet on those whose handshake is under way.
         inner.abort(|entry| entry.shared.is_none());
+        let spread = inner.spread(limit);
+        if !spread.is_zero() {
+            inner.drain_within(spread);
+            if tokio::time::timeout(spread, inner.all_ended())
+                .await
+                .is_ok()
+            {
+                return;
+            }
+        }
+        let limit = limit.saturating_sub(spread);
+        inner.routes.shutting_down.store(true, Ordering::Relaxed);
+        inner.close_all(Closing::Drain);
         if tokio::time::timeout(limit, inner.all_ended()).await.is_ok() {
             return;
         }
@@ -379,16 +401,37 @@ impl Inner {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long the connections take to be told that the server goes away: their clients shall not all come to the next one in
+    /// the same moment.
+    fn spread(&self, limit: Duration) -> Duration {
+        match u32::try_from(self.lock().connections.len()) {
+            Ok(..FEW_CONNECTIONS) => Duration::ZERO,
+            Ok(count) => (TELL_TIME * count).min(limit / 10),
+            Err(_) => limit / 10,
+        }
+    }
+
+    /// Drains each connection at a random moment within `spread`. Until then its calls are served.
+    fn drain_within(&self, spread: Duration) {
+        let now = clock::now();
+        for shared in self.all_shared() {
+            let at = now + spread.mul_f64(fastrand::f64());
+            shared.command(|state| state.drain_at = Some(at));
+        }
+    }
+
     fn close_all(&self, how: Closing) {
-        let connections: Vec<_> = self
-            .lock()
-            .connections
-            .iter()
-            .filter_map(|(_, entry)| entry.shared.clone())
-            .collect();
-        for shared in connections {
+        for shared in self.all_shared() {
             shared.close(how);
         }
+    }
+
+    fn all_shared(&self) -> Vec<Arc<Shared>> {
+        let table = self.lock();
+        let entries = table.connections.iter();
+        entries
+            .filter_map(|(_, entry)| entry.shared.clone())
+            .collect()
     }
 
     fn abort(&self, which: impl Fn(&Entry) -> bool) {
@@ -470,7 +513,7 @@ impl Inner {
             entry.shared = Some(Arc::clone(&shared));
         }
         // Whoever shuts down sets the flag before it walks the table.
-        if self.routes.shutting_down.load(Ordering::Relaxed) {
+        if self.leaving.load(Ordering::Relaxed) {
             shared.close(Closing::Drain);
         }
         let dispatcher = Dispatcher::new(Arc::clone(&self.routes));
@@ -586,6 +629,105 @@ mod tests {
             self.was_gone
                 .get_or_init(|| matches!(connected, std::task::Poll::Ready(Err(_))));
         }
+    }
+
+    #[tokio::test]
+    async fn many_connections_are_drained_at_different_moments_and_served_until_then() {
+        const CONNECTIONS: usize = 200;
+        let echo = crate::handler_fn(|request: crate::Request| async move {
+            Ok::<_, crate::HandlerError>(crate::Response::from(request.into_body()))
+        });
+        let config = Server::builder().route("/echo", echo);
+        let (server, connector) = config.in_memory().expect("a server");
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            // With a hello it learns what was not executed.
+            let client = crate::ClientConfig::new().hello(serde_json::json!({}));
+            let client = client.connect_with(connector.clone());
+            clients.push(client.await.expect("a client"));
+        }
+        let connections: Vec<_> = clients
+            .iter()
+            .map(|client| client.ready_connection().expect("a connection"))
+            .collect();
+        let begun = clock::now();
+        let ends = connections.iter().map(|connection| {
+            let connection = connection.clone();
+            tokio::spawn(async move {
+                let error = connection.closed().await;
+                assert!(matches!(error, ConnectionError::Ended), "{error}");
+                begun.elapsed()
+            })
+        });
+        let ends: Vec<_> = ends.collect();
+        let shutdown = tokio::spawn(async move { server.shutdown(Duration::from_secs(100)).await });
+        while connections
+            .iter()
+            .all(|connection| connection.ended().is_none())
+        {
+            tokio::task::yield_now().await;
+        }
+        let others = connections
+            .iter()
+            .filter(|connection| connection.ended().is_none());
+        let mut answers = 0;
+        for other in others {
+            let call = other.call("/echo", "x", clock::after(begun, Duration::from_secs(60)));
+            // It may have been told since; such a call is not executed.
+            match call.await {
+                Ok(answer) => {
+                    assert_eq!(answer, "x");
+                    answers += 1;
+                }
+                Err(error) => assert_ne!(
+                    error.execution(),
+                    crate::Execution::MayHaveExecuted,
+                    "{error}"
+                ),
+            }
+        }
+        assert!(answers > 0, "those that were not told are served");
+        let mut took = Vec::new();
+        for end in ends {
+            took.push(end.await.expect("the end"));
+        }
+        shutdown.await.expect("the shutdown");
+        let (first, last) = (took.iter().min(), took.iter().max());
+        let apart = first.zip(last).map(|(first, last)| *last - *first);
+        assert!(apart >= Some(TELL_TIME * 100), "{apart:?}");
+    }
+
+    #[tokio::test]
+    async fn the_ages_of_connections_differ_by_a_tenth_more_or_less() {
+        let (age, grace) = (Duration::from_secs(1000), Duration::from_secs(7));
+        let config = Server::builder().max_connection_age(age);
+        let (server, _connector) = config
+            .max_connection_grace(grace)
+            .in_memory()
+            .expect("a server");
+        let mut ages = Vec::new();
+        for _ in 0..100 {
+            let before = clock::now();
+            let (drain_at, end_at) = server.inner.ends().expect("an age is set");
+            assert_eq!(end_at, drain_at + grace);
+            let drawn = drain_at - before;
+            assert!(
+                (age * 9 / 10..age * 11 / 10 + grace).contains(&drawn),
+                "{drawn:?}"
+            );
+            ages.push(drawn);
+        }
+        let (least, most) = (ages.iter().min(), ages.iter().max());
+        assert!(
+            most.zip(least)
+                .is_some_and(|(most, least)| *most - *least > age / 20)
+        );
+
+        let (server, _connector) = Server::builder().in_memory().expect("a server");
+        assert!(
+            server.inner.ends().is_none(),
+            "by default they live for ever"
+        );
     }
 
     #[tokio::test]

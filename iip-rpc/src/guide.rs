@@ -25,8 +25,22 @@ struct Retries;
 #[doc = include_str!("../../docs/guide/connections.md")]
 struct Connections;
 
+#[doc = include_str!("../../docs/guide/interceptors.md")]
+struct Interceptors;
+
+#[doc = include_str!("../../docs/guide/health.md")]
+struct HealthPage;
+
+#[cfg(all(feature = "metrics", feature = "tracing"))]
+#[doc = include_str!("../../docs/guide/observability.md")]
+struct Observability;
+
 #[doc = include_str!("../../docs/guide/limits.md")]
 struct LimitsPage;
+
+#[cfg(all(feature = "compress-zstd", feature = "compress-lz4"))]
+#[doc = include_str!("../../docs/guide/compression.md")]
+struct CompressionPage;
 
 #[cfg(feature = "tls")]
 #[doc = include_str!("../../docs/guide/tls.md")]

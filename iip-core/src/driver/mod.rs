@@ -28,7 +28,7 @@ use crate::connection::{Closing, Shared, State};
 use crate::decoder::{Decoder, Partial};
 use crate::error::ConnectionError;
 use crate::frame::{ChannelId, Side};
-use crate::proto::Event;
+use crate::proto::{self, Event};
 use crate::serve::Dispatcher;
 
 /// Segments handed to one vectored write.
@@ -94,6 +94,9 @@ pub(crate) struct Driver<S> {
     gathered: bool,
     /// The driver has let the readers of streams run, and may make a new buffer.
     readers_ran: bool,
+    /// Since when the connection has taken nothing of the batch, as far as was looked.
+    stuck_since: Option<Instant>,
+    progress: Duration,
     /// Status 8 is queued; when everything is written the connection ends.
     saying_goodbye: bool,
     /// The peer sends nothing more.
@@ -150,6 +153,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             released: false,
             gathered: false,
             readers_ran: false,
+            stuck_since: None,
+            progress: limits.progress(),
             saying_goodbye: false,
             read_closed: false,
             shutting_down: false,
@@ -166,7 +171,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         let mut reads = 0;
         loop {
-            let turn = self.turn(cx, &mut reads);
+            let turn = match self.turn(cx, &mut reads) {
+                Ok(Turn::Yield) => self.check_progress().map(|()| Turn::Yield),
+                turn => turn,
+            };
             match turn {
                 Ok(Turn::Again) => {}
                 Ok(Turn::Park) => return Poll::Pending,
@@ -345,11 +353,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // Of a TLS stream the end may still be in its buffer.
         let wrote = self.written > before;
         self.released &= !wrote;
+        if wrote || self.batch.is_empty() {
+            self.stuck_since = None;
+        }
         self.unflushed |= wrote;
         if self.unflushed {
             self.unflushed = Pin::new(&mut self.socket).poll_flush(cx)?.is_pending();
         }
         Ok(wrote)
+    }
+
+    /// A peer that never stops sending never lets the driver park, where the time limits are looked at. Whether it also reads
+    /// is looked at here.
+    fn check_progress(&mut self) -> Result<(), ConnectionError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let now = clock::now();
+        let since = *self.stuck_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= self.progress {
+            return Err(proto::not_read(self.progress));
+        }
+        Ok(())
     }
 
     /// Takes what was read. `true` if callers were woken and should run before the next write.
@@ -479,16 +504,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         })
     }
 
-    /// Server: a connection that has lived long enough is drained, and ended when that takes too long. When to look again.
+    /// Server: a connection whose time has come, or that has lived long enough, is drained, and ended when that takes too long
+    /// for its age. When to look again.
     fn check_age(&self, state: &mut State, now: Instant) -> Option<Instant> {
-        let (drain_at, end_at) = self.ends?;
-        if now >= end_at {
+        let (old_at, end_at) = self.ends.unzip();
+        if end_at.is_some_and(|at| now >= at) {
             state.closing = Some(Closing::Force);
-        } else if now >= drain_at {
-            state.closing = state.closing.max(Some(Closing::Drain));
-            return Some(end_at);
+            return None;
         }
-        Some(drain_at)
+        let drain_at = earliest(state.drain_at, old_at)?;
+        if now < drain_at {
+            return Some(drain_at);
+        }
+        state.closing = state.closing.max(Some(Closing::Drain));
+        end_at
     }
 
     /// Arms the timer. `true` if it has fired already.

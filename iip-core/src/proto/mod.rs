@@ -38,7 +38,7 @@ pub(crate) use self::server::RequestPath;
 pub(crate) use self::stream::Heard;
 pub(crate) use self::stream::StreamKey;
 use self::timers::Rate;
-pub(crate) use self::timers::Timers;
+pub(crate) use self::timers::{Timers, not_read};
 use crate::body::Body;
 use crate::decoder::{FrameHead, Partial};
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};

@@ -215,6 +215,17 @@ const NAMES: [(&str, &str); 5] = [
     ("the next call", "idle_timeout"),
 ];
 
+/// A peer has not read for so long.
+#[cold]
+pub(crate) fn not_read(limit: Duration) -> ConnectionError {
+    let (what, option) = NAMES[2];
+    ConnectionError::Timeout {
+        what,
+        limit,
+        option,
+    }
+}
+
 fn update(since: &mut Option<Instant>, now: Instant, waiting: bool) {
     if !waiting {
         *since = None;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::compression::Compression;
 use crate::metadata::{Metadata, MetadataError};
+use crate::policy::RetryPolicy;
 use crate::subscription::Position;
 
 /// What the calls made through a client set for themselves, see [`Client::with_options`](crate::Client::with_options).
@@ -14,6 +16,9 @@ use crate::subscription::Position;
 pub struct CallOptions {
     pub(super) timeout: Option<Duration>,
     pub(super) wait_for_ready: Option<bool>,
+    pub(super) max_repeats: Option<u32>,
+    pub(super) retry: Option<RetryPolicy>,
+    pub(super) compression: Option<Option<Compression>>,
     pub(super) metadata: Metadata,
     pub(super) reply_metadata: Option<ReplyMetadata>,
     pub(super) resume: Option<Position>,
@@ -36,6 +41,31 @@ impl CallOptions {
     /// default, see [`ClientBuilder::wait_for_ready`](crate::ClientBuilder::wait_for_ready).
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = Some(wait);
+        self
+    }
+
+    /// How each call is made again that may have run, or was refused for want of room; [`RetryPolicy::none`]: not at all. It
+    /// replaces the policy of the method and of the client. The budget of the client, and whether the method is idempotent,
+    /// count all the same.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
+        self
+    }
+
+    /// How often each call is made again that has not run, because its connection was lost or the server is going away. 0:
+    /// never. It replaces the client's, see [`ClientBuilder::max_repeats`](crate::ClientBuilder::max_repeats), also where calls
+    /// wait for the server.
+    ///
+    /// A call that shall be made once and no more has `max_repeats(0)` and `retry(RetryPolicy::none())`.
+    pub fn max_repeats(mut self, repeats: u32) -> Self {
+        self.max_repeats = Some(repeats);
+        self
+    }
+
+    /// Compresses what each call sends, or with `None` nothing. It replaces the method's and the client's default, see
+    /// [`ClientBuilder::compression`](crate::ClientBuilder::compression).
+    pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
+        self.compression = Some(compression.into());
         self
     }
 

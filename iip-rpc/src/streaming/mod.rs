@@ -9,7 +9,9 @@ use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use tokio::sync::mpsc;
@@ -103,8 +105,9 @@ impl<T: Send + 'static, E: Send + 'static> Streaming<T, E> {
         Self::new(Each(Box::new(messages.into_iter()), PhantomData))
     }
 
-    /// A stream, and where its messages are put in: up to `capacity` of them wait at a time. It ends when the last sender is
-    /// dropped.
+    /// A stream, and where its messages are put in: up to `capacity` of them wait at a time. It ends once every sender has
+    /// [finished](StreamSender::finish). A sender that is dropped otherwise, because its task has panicked, was aborted or
+    /// returned early, makes it end with [`CANCELLED`](crate::Code::Cancelled): what was cut is never taken for the end.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -112,15 +115,28 @@ impl<T: Send + 'static, E: Send + 'static> Streaming<T, E> {
     /// use iip_rpc::{Status, Streaming};
     ///
     /// let (sender, mut stream) = Streaming::<_, Status>::channel(16);
-    /// tokio::spawn(async move { sender.send("one").await });
+    /// tokio::spawn(async move {
+    ///     if sender.send("one").await.is_ok() {
+    ///         sender.finish();
+    ///     }
+    /// });
     /// assert_eq!(stream.next().await, Some(Ok("one")));
     /// assert_eq!(stream.next().await, None);
     /// # }
     /// ```
     #[must_use]
-    pub fn channel(capacity: usize) -> (StreamSender<T, E>, Self) {
-        let (sender, receiver) = mpsc::channel(capacity.max(1));
-        (StreamSender(sender), Self::new(Queued(receiver)))
+    pub fn channel(capacity: usize) -> (StreamSender<T, E>, Self)
+    where
+        E: From<Status>,
+    {
+        let (messages, receiver) = mpsc::channel(capacity.max(1));
+        let cut = Arc::new(AtomicBool::new(false));
+        let sender = StreamSender {
+            messages,
+            cut: Arc::clone(&cut),
+            finished: false,
+        };
+        (sender, Self::new(Queued { receiver, cut }))
     }
 }
 
@@ -138,8 +154,13 @@ impl<T, E> fmt::Debug for Streaming<T, E> {
     }
 }
 
-/// Where the messages of a [`Streaming::channel`] are put in. Cheap to clone.
-pub struct StreamSender<T, E = Status>(mpsc::Sender<Result<T, E>>);
+/// Where the messages of a [`Streaming::channel`] are put in. Cheap to clone; every clone has to [finish](Self::finish).
+pub struct StreamSender<T, E = Status> {
+    messages: mpsc::Sender<Result<T, E>>,
+    /// A sender went away without a word.
+    cut: Arc<AtomicBool>,
+    finished: bool,
+}
 
 impl<T, E> StreamSender<T, E> {
     /// Puts a message in, when there is room.
@@ -152,7 +173,7 @@ impl<T, E> StreamSender<T, E> {
     ///
     /// When dropped before it is ready, the message was not put in.
     pub async fn send(&self, message: T) -> Result<(), T> {
-        match self.0.reserve().await {
+        match self.messages.reserve().await {
             Ok(place) => {
                 place.send(Ok(message));
                 Ok(())
@@ -161,26 +182,44 @@ impl<T, E> StreamSender<T, E> {
         }
     }
 
+    /// There are no more messages of this sender. The stream ends once all its senders have said so.
+    pub fn finish(mut self) {
+        self.finished = true;
+    }
+
     /// Ends the stream with an error.
     ///
     /// # Cancel safety
     ///
-    /// When dropped before it is ready, the error was not put in.
-    pub async fn fail(self, error: E) {
+    /// When dropped before it is ready, the error was not put in, and the stream ends as if the sender had been dropped.
+    pub async fn fail(mut self, error: E) {
         // Nobody reads any more: then nobody misses it.
-        let _ = self.0.send(Err(error)).await;
+        let _ = self.messages.send(Err(error)).await;
+        self.finished = true;
     }
 
     /// Does nobody read any more?
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.messages.is_closed()
     }
 }
 
 impl<T, E> Clone for StreamSender<T, E> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self {
+            messages: self.messages.clone(),
+            cut: Arc::clone(&self.cut),
+            finished: false,
+        }
+    }
+}
+
+impl<T, E> Drop for StreamSender<T, E> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.cut.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -213,12 +252,21 @@ impl<I: Iterator, E> Stream for Each<I, E> {
 }
 
 /// The reading end of a channel.
-struct Queued<T>(mpsc::Receiver<T>);
+struct Queued<T, E> {
+    receiver: mpsc::Receiver<Result<T, E>>,
+    cut: Arc<AtomicBool>,
+}
 
-impl<T> Stream for Queued<T> {
-    type Item = T;
+impl<T, E: From<Status>> Stream for Queued<T, E> {
+    type Item = Result<T, E>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        self.0.poll_recv(cx)
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = ready!(self.receiver.poll_recv(cx));
+        // All senders have gone: each has said how.
+        if next.is_none() && self.cut.swap(false, Ordering::Acquire) {
+            let text = "the sender of the stream was dropped before it had finished (StreamSender::finish)";
+            return Poll::Ready(Some(Err(Status::cancelled(text).into())));
+        }
+        Poll::Ready(next)
     }
 }

@@ -681,6 +681,39 @@ fn what_is_taken_after_the_end_grants_nothing_to_the_next_on_the_channel() {
 }
 
 #[test]
+fn a_window_grows_only_where_its_writer_waited_while_the_connection_brought_nothing() {
+    for (is_starved, is_dry) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut server = server_with_stream(b"x");
+        let begun = Instant::now();
+        let mut flow = Flow::new(WINDOW, WINDOW, begun);
+        let mut wakers = Vec::new();
+        if is_starved {
+            flow.on_heard(Heard::Starved, &mut wakers);
+        }
+        if is_dry {
+            let timers = server.machine.timers();
+            timers.on_dry(begun);
+            timers.on_read(begun + 1000 * SECOND, false, true);
+        }
+        flow.on_heard(Heard::Data(vec![0; WINDOW].into()), &mut wakers);
+        let taken = flow.take_part(&mut server.machine, Some(ChannelId(1)), Instant::now);
+        assert!(taken.is_some());
+        let expected = if is_starved && is_dry {
+            2 * WINDOW
+        } else {
+            WINDOW
+        };
+        assert_eq!(
+            flow.window(),
+            expected,
+            "starved {is_starved}, dry {is_dry}"
+        );
+        // The peer is told of the room.
+        assert_eq!(server.written().len(), 1);
+    }
+}
+
+#[test]
 fn windows_grow_within_their_own_limit_and_that_of_the_connection_and_give_back_what_they_took() {
     let limits = small_window().max_buffered_bytes(5 * WINDOW);
     let mut server = server_with(limits);
