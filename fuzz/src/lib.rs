@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use iip_core::decoder::Decoder;
 use iip_core::{FrameStatus, Limits, Side};
 use iip_rpc::codec::{CodecId, DecodeLimits, decode_value, encode_value};
+use iip_rpc::compression::{CompressionId, decompress};
 use iip_rpc::envelope::{
     Outcome, PlainError, ReplyHead, RequestHead, is_envelope, read_status, write_status,
 };
@@ -91,8 +92,10 @@ pub fn envelope(data: &[u8]) {
     if let Ok((head, arguments)) = RequestHead::read(message.clone()) {
         assert!(is_envelope(data));
         RequestHead::write(head.codec, head.remaining, &head.metadata, &mut written);
+        written[1] |= head.compression.as_u8() << 6;
         written.extend_from_slice(&arguments);
         assert_eq!(written, data);
+        decompressed(head.compression, arguments);
     }
     if let Ok((head, body)) = ReplyHead::read(message.clone()) {
         written.clear();
@@ -103,8 +106,10 @@ pub fn envelope(data: &[u8]) {
             &head.metadata,
             &mut written,
         );
+        written[1] |= head.compression.as_u8() << 6;
         written.extend_from_slice(&body);
         assert_eq!(written, data);
+        decompressed(head.compression, body.clone());
         if head.outcome == Outcome::Status {
             status(body, &head);
         }
@@ -112,6 +117,18 @@ pub fn envelope(data: &[u8]) {
     if let Some(error) = <PlainError>::read(data) {
         assert!(!is_envelope(data));
         let _ = error.into_status();
+    }
+}
+
+/// Never more comes out than is announced, and than the limits allow.
+fn decompressed(compression: CompressionId, body: Bytes) {
+    let (most, ratio) = (1 << 20, 1000);
+    let limits = DecodeLimits::new()
+        .max_message_bytes(most)
+        .max_compression_ratio(ratio);
+    let compressed = body.len();
+    if let Ok(plain) = decompress(compression, body, &limits) {
+        assert!(plain.len() <= most && plain.len() <= compressed.saturating_mul(1000));
     }
 }
 

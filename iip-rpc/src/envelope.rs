@@ -9,6 +9,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::CodecId;
+use crate::compression::{CompressionId, Packer};
 use crate::metadata::{Metadata, MetadataError};
 use crate::status::{Code, Execution, MethodError, Status};
 
@@ -26,6 +27,10 @@ const REPLY_TIMING: u8 = 0b0001;
 const REPLY_METADATA: u8 = 0b0010;
 const REPLY_OUTCOME_SHIFT: u32 = 2;
 
+/// The codec byte: six bits of codec, two of compression.
+const CODEC_MASK: u8 = 0b0011_1111;
+const COMPRESSION_SHIFT: u32 = 6;
+
 const MAY_HAVE_EXECUTED: u8 = 0;
 const NOT_EXECUTED: u8 = 1;
 
@@ -42,6 +47,8 @@ pub fn is_envelope(message: &[u8]) -> bool {
 pub struct RequestHead {
     /// The codec of the arguments, which the answer has to use too.
     pub codec: CodecId,
+    /// How the arguments are compressed, see [`decompress`](crate::compression::decompress).
+    pub compression: CompressionId,
     /// How much of its time the call had left when the request was made; `None` when it has no deadline.
     pub remaining: Option<Duration>,
     /// What travels beside the arguments.
@@ -78,7 +85,7 @@ impl RequestHead {
     /// When `message` is no request of a version that this crate knows.
     #[inline]
     pub fn read(mut message: Bytes) -> Result<(Self, Bytes), EnvelopeError> {
-        let (flags, codec) = read_first(&mut message)?;
+        let (flags, codec, compression) = read_first(&mut message)?;
         if flags & !REQUEST_FLAGS != 0 {
             return Err(EnvelopeError::UnknownFlags {
                 flags: flags & !REQUEST_FLAGS,
@@ -98,6 +105,7 @@ impl RequestHead {
         Ok((
             Self {
                 codec,
+                compression,
                 remaining,
                 metadata,
             },
@@ -132,6 +140,8 @@ pub struct ServerTiming {
 pub struct ReplyHead {
     /// The codec of the body; a status has none, and says what the request said.
     pub codec: CodecId,
+    /// How the body is compressed, see [`decompress`](crate::compression::decompress); never that of a status.
+    pub compression: CompressionId,
     /// What the body is.
     pub outcome: Outcome,
     /// Where the time went on the server, if it says so.
@@ -177,10 +187,11 @@ impl ReplyHead {
     /// When `message` is no answer of a version that this crate knows.
     #[inline]
     pub fn read(mut message: Bytes) -> Result<(Self, Bytes), EnvelopeError> {
-        let (flags, codec) = read_first(&mut message)?;
+        let (flags, codec, compression) = read_first(&mut message)?;
         let outcome = match flags >> REPLY_OUTCOME_SHIFT {
             0 => Outcome::Value,
             1 => Outcome::Error,
+            2 if compression.is_some() => return Err(EnvelopeError::CompressedStatus),
             2 => Outcome::Status,
             _ => return Err(EnvelopeError::UnknownOutcome),
         };
@@ -198,6 +209,7 @@ impl ReplyHead {
         Ok((
             Self {
                 codec,
+                compression,
                 outcome,
                 timing,
                 metadata,
@@ -205,6 +217,26 @@ impl ReplyHead {
             message,
         ))
     }
+}
+
+/// Compresses the body of the envelope that begins at `start` of `out`: what lies from `body` on, and `tail` behind it. What
+/// is left of `tail` is returned.
+#[inline]
+pub(crate) fn pack_body(
+    packer: Option<&Packer>,
+    out: &mut BytesMut,
+    start: usize,
+    body: usize,
+    tail: Bytes,
+) -> Bytes {
+    let Some(packer) = packer else {
+        return tail;
+    };
+    let (compression, tail) = packer.pack(out, body, tail);
+    if let Some(codec) = out.get_mut(start + 1) {
+        *codec |= compression.as_u8() << COMPRESSION_SHIFT;
+    }
+    tail
 }
 
 /// Appends a whole answer with the outcome [`Outcome::Status`] to `out`, with the metadata of the status.
@@ -292,6 +324,9 @@ pub enum EnvelopeError {
     /// An answer has an outcome that this version does not define.
     #[error("the answer has an unknown outcome")]
     UnknownOutcome,
+    /// A status says that it is compressed, which it never is.
+    #[error("an answer with a status cannot be compressed")]
+    CompressedStatus,
     /// The message ends too early.
     #[error("the message ends within {part}")]
     Truncated {
@@ -476,7 +511,7 @@ impl Head {
     #[inline]
     fn new(codec: CodecId) -> Self {
         let mut bytes = [0; 2 + 2 * MAX_VARINT];
-        bytes[1] = codec.as_u8();
+        bytes[1] = codec.as_u8() & CODEC_MASK;
         Self {
             flags: 0,
             bytes,
@@ -531,10 +566,15 @@ fn micros(time: Duration) -> u64 {
         .saturating_add(micros)
 }
 
-fn write_varint(value: u64, out: &mut BytesMut) {
+pub(crate) fn write_varint(value: u64, out: &mut BytesMut) {
     for byte in varint(value) {
         out.put_u8(byte);
     }
+}
+
+/// How many bytes a number takes.
+pub(crate) fn varint_len(value: u64) -> usize {
+    varint(value).count()
 }
 
 fn write_sized(bytes: &[u8], out: &mut BytesMut) {
@@ -555,7 +595,7 @@ fn write_metadata(metadata: &Metadata, out: &mut BytesMut) {
 }
 
 #[inline]
-fn read_first(message: &mut Bytes) -> Result<(u8, CodecId), EnvelopeError> {
+fn read_first(message: &mut Bytes) -> Result<(u8, CodecId, CompressionId), EnvelopeError> {
     let Some(&byte) = message.first() else {
         return Err(EnvelopeError::Empty);
     };
@@ -570,7 +610,11 @@ fn read_first(message: &mut Bytes) -> Result<(u8, CodecId), EnvelopeError> {
         return Err(EnvelopeError::Truncated { part: "the codec" });
     };
     message.advance(2);
-    Ok((byte & !MARK_MASK & !VERSION_MASK, CodecId::new(codec)))
+    Ok((
+        byte & !MARK_MASK & !VERSION_MASK,
+        CodecId::new(codec & CODEC_MASK),
+        CompressionId::new(codec >> COMPRESSION_SHIFT),
+    ))
 }
 
 fn read_byte(message: &mut Bytes, part: &'static str) -> Result<u8, EnvelopeError> {
@@ -581,7 +625,7 @@ fn read_byte(message: &mut Bytes, part: &'static str) -> Result<u8, EnvelopeErro
 }
 
 #[inline]
-fn read_varint(message: &mut Bytes, part: &'static str) -> Result<u64, EnvelopeError> {
+pub(crate) fn read_varint(message: &mut Bytes, part: &'static str) -> Result<u64, EnvelopeError> {
     let mut value = 0u64;
     for (at, &byte) in message.iter().enumerate().take(MAX_VARINT) {
         let bits = u64::from(byte & 0x7f);
@@ -674,6 +718,7 @@ mod tests {
             head,
             RequestHead {
                 codec: CodecId::BINCODE,
+                compression: CompressionId::NONE,
                 remaining: None,
                 metadata: Metadata::new()
             }
@@ -913,13 +958,15 @@ mod tests {
     proptest! {
         #[test]
         fn requests_come_back(
-            codec: u8,
+            codec in 0u8..64,
+            compression in 0u8..4,
             remaining in proptest::option::of(some_micros()),
             metadata in some_metadata(),
             body in proptest::collection::vec(any::<u8>(), 0..50),
         ) {
             let mut out = BytesMut::new();
             RequestHead::write(CodecId::new(codec), remaining, &metadata, &mut out);
+            out[1] |= compression << 6;
             let head_len = out.len();
             out.extend_from_slice(&body);
             let message = out.freeze();
@@ -928,13 +975,19 @@ mod tests {
                 prop_assert!(RequestHead::read(message.slice(..cut)).is_err());
             }
             let (head, rest) = RequestHead::read(message).unwrap();
-            prop_assert_eq!(head, RequestHead { codec: CodecId::new(codec), remaining, metadata });
+            prop_assert_eq!(head, RequestHead {
+                codec: CodecId::new(codec),
+                compression: CompressionId::new(compression),
+                remaining,
+                metadata,
+            });
             prop_assert_eq!(rest, body);
         }
 
         #[test]
         fn answers_come_back(
-            codec: u8,
+            codec in 0u8..64,
+            compression in 0u8..4,
             outcome in prop::sample::select(&[Outcome::Value, Outcome::Error, Outcome::Status]),
             timing in proptest::option::of((some_micros(), some_micros())),
             metadata in some_metadata(),
@@ -943,9 +996,21 @@ mod tests {
             let timing = timing.map(|(queue, handler)| ServerTiming { queue, handler });
             let mut out = BytesMut::new();
             ReplyHead::write(CodecId::new(codec), outcome, timing, &metadata, &mut out);
+            out[1] |= compression << 6;
             out.extend_from_slice(&body);
-            let (head, rest) = ReplyHead::read(out.freeze()).unwrap();
-            prop_assert_eq!(head, ReplyHead { codec: CodecId::new(codec), outcome, timing, metadata });
+            let answer = ReplyHead::read(out.freeze());
+            if outcome == Outcome::Status && compression != 0 {
+                prop_assert_eq!(answer, Err(EnvelopeError::CompressedStatus));
+                return Ok(());
+            }
+            let (head, rest) = answer.unwrap();
+            prop_assert_eq!(head, ReplyHead {
+                codec: CodecId::new(codec),
+                compression: CompressionId::new(compression),
+                outcome,
+                timing,
+                metadata,
+            });
             prop_assert_eq!(rest, body);
         }
 
@@ -981,12 +1046,14 @@ mod tests {
             if let Ok((head, body)) = RequestHead::read(message.clone()) {
                 let mut out = BytesMut::new();
                 RequestHead::write(head.codec, head.remaining, &head.metadata, &mut out);
+                out[1] |= head.compression.as_u8() << 6;
                 out.extend_from_slice(&body);
                 prop_assert_eq!(&out, &message);
             }
             if let Ok((head, body)) = ReplyHead::read(message.clone()) {
                 let mut out = BytesMut::new();
                 ReplyHead::write(head.codec, head.outcome, head.timing, &head.metadata, &mut out);
+                out[1] |= head.compression.as_u8() << 6;
                 out.extend_from_slice(&body);
                 prop_assert_eq!(&out, &message);
                 let _ = read_status(body, head.metadata);

@@ -38,6 +38,10 @@ struct Observability;
 #[doc = include_str!("../../docs/guide/limits.md")]
 struct LimitsPage;
 
+#[cfg(all(feature = "compress-zstd", feature = "compress-lz4"))]
+#[doc = include_str!("../../docs/guide/compression.md")]
+struct CompressionPage;
+
 #[cfg(feature = "tls")]
 #[doc = include_str!("../../docs/guide/tls.md")]
 struct Tls;

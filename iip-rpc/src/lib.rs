@@ -50,6 +50,7 @@
 //! | send and take many messages in one call | [`Streaming`], [`Stream`] |
 //! | values for all who subscribe, also after their connection was lost | [`Topic`], [`Subscription`] |
 //! | another codec | `#[service(codec = "..")]`, [`ClientBuilder::codec`], [`codec`] |
+//! | fewer bytes on the network | [`Compression`], [`ClientBuilder::compression`], [`ServerBuilder::compression`] |
 //! | large data without copies | [`Payload`], or `bytes::Bytes` |
 //! | bytes on the wire | `docs/wire.md` in the repository, [`envelope`], [`codec`] |
 //!
@@ -62,6 +63,8 @@
 //! | `codec-postcard` | no | the codec postcard |
 //! | `codec-msgpack` | no | the codec MessagePack |
 //! | `codec-prost` | no | services whose methods take and return protobuf messages, `Proto` |
+//! | `compress-zstd` | no | [`Compression::zstd`](Compression), and reading what peers have compressed with it |
+//! | `compress-lz4` | no | [`Compression::lz4`](Compression), the same for lz4 |
 //! | `tls` | no | TLS by rustls, `tls` |
 //! | `metrics` | no | `observe::MetricsFacade`: figures through the `metrics` crate |
 //! | `tracing` | no | `observe::Traced`: a span per call and W3C trace context |
@@ -71,6 +74,7 @@ pub mod arguments;
 mod budget;
 mod client;
 pub mod codec;
+pub mod compression;
 mod context;
 pub mod envelope;
 mod extensions;
@@ -103,6 +107,7 @@ pub use self::budget::RetryBudget;
 pub use self::client::{CallOptions, Client, ClientBuilder, ReplyMetadata};
 #[cfg(feature = "codec-prost")]
 pub use self::codec::Proto;
+pub use self::compression::Compression;
 pub use self::context::CallContext;
 pub use self::health::{Health, HealthClient, HealthState};
 pub use self::metadata::Metadata;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::compression::Compression;
 use crate::method::{Concurrency, Hedge, MethodDescriptor, Priority};
 use crate::status::{Code, Execution, Status};
 
@@ -17,6 +18,7 @@ use crate::status::{Code, Execution, Status};
 /// | [`timeout`](Self::timeout) | calls that say nothing else | calls that come without a deadline |
 /// | [`idempotent`](Self::idempotent), [`retry`](Self::retry), [`hedge`](Self::hedge) | yes | not used |
 /// | [`priority`](Self::priority), [`max_concurrency`](Self::max_concurrency) | not used | yes |
+/// | [`compression`](Self::compression) | of arguments and messages sent | of answers and messages sent |
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,6 +41,7 @@ pub struct MethodPolicy {
     hedge: Option<Option<Hedge>>,
     priority: Option<Priority>,
     max_concurrency: Option<Option<Concurrency>>,
+    compression: Option<Option<Compression>>,
 }
 
 impl MethodPolicy {
@@ -83,6 +86,12 @@ impl MethodPolicy {
         self
     }
 
+    /// How this side compresses what it sends in calls of the method, in place of what its builder says; `None`: not at all.
+    pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
+        self.compression = Some(compression.into());
+        self
+    }
+
     pub(crate) fn own_timeout(&self) -> Option<Duration> {
         self.timeout
     }
@@ -122,6 +131,12 @@ impl Policies {
     pub(crate) fn timeout(&self, method: &MethodDescriptor) -> Option<Duration> {
         let set = self.get(method).and_then(MethodPolicy::own_timeout);
         set.or_else(|| method.default_timeout())
+    }
+
+    /// How messages are compressed, if that is said for the method.
+    #[inline]
+    pub(crate) fn compression(&self, method: &MethodDescriptor) -> Option<Option<Compression>> {
+        self.get(method).and_then(|policy| policy.compression)
     }
 
     pub(crate) fn is_idempotent(&self, method: &MethodDescriptor) -> bool {

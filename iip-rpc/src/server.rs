@@ -18,7 +18,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use iip_core::{Body, Handler, HandlerError, HandlerFuture, Intake, Refusal, Request, Response};
+use iip_core::{
+    Body, Handler, HandlerError, HandlerFuture, Intake, Peer, Refusal, Request, Response,
+};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -29,9 +31,11 @@ use self::streaming::{Draining, StreamMethod};
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
+use crate::compression::{Compression, CompressionId, Encoding, decompress};
 use crate::context::{CallContext, now};
 use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
 use crate::health::Health;
+use crate::hello::RpcPeer;
 use crate::interceptor::{Layer, Layers, Outcome as CallOutcome, ServerCall};
 use crate::metadata::Metadata;
 use crate::method::{MethodDescriptor, OnCancel};
@@ -55,6 +59,8 @@ pub trait Service {
 pub struct Methods {
     handlers: Vec<(&'static str, Arc<dyn Handler>)>,
     limits: DecodeLimits,
+    /// Of methods whose policies say nothing else.
+    compression: Option<Compression>,
     policy: ServerPolicy,
     admission: Admission,
     /// Of the methods that are registered next.
@@ -84,6 +90,7 @@ impl Methods {
             service: Arc::clone(service),
             call,
             limits: self.limits,
+            compression: self.compression(method),
             deadlines: self.deadlines(method),
             interceptors: self.interceptors.clone(),
             types: PhantomData,
@@ -109,6 +116,7 @@ impl Methods {
             service: Arc::clone(service),
             call,
             limits: self.limits,
+            compression: self.compression(method),
             deadlines: self.deadlines(method),
             interceptors: self.interceptors.clone(),
             draining: self.draining.clone(),
@@ -155,6 +163,13 @@ impl Methods {
     /// How much time calls of a method have.
     fn deadlines(&self, method: &MethodDescriptor) -> Deadlines {
         Deadlines::new(self.policy, self.admission.timeout(method))
+    }
+
+    /// How answers of a method are compressed.
+    fn compression(&self, method: &MethodDescriptor) -> Option<Compression> {
+        self.admission
+            .compression(method)
+            .unwrap_or(self.compression)
     }
 
     fn add(&mut self, method: &'static MethodDescriptor, unary: impl Run) {
@@ -301,6 +316,7 @@ struct Unary<S, A, T, E, F> {
     service: Arc<S>,
     call: F,
     limits: DecodeLimits,
+    compression: Option<Compression>,
     deadlines: Deadlines,
     interceptors: Layers<ServerCall>,
     types: PhantomData<fn(A) -> Result<T, E>>,
@@ -344,28 +360,29 @@ where
         let peer = Arc::clone(request.peer());
         let one_way = request.is_one_way();
         let body = request.into_body();
-        let (codec, remaining, metadata, body) = if plain {
-            (CodecId::JSON, None, Metadata::new(), body)
+        let (form, remaining, metadata, body) = if plain {
+            (Form::plain(one_way), None, Metadata::new(), body)
         } else {
             let (head, body) = RequestHead::read(body).map_err(|error| error.request_status())?;
-            (head.codec, head.remaining, head.metadata, body)
+            let form = Form {
+                encoding: encoding(head.codec, self.compression, &peer, &self.limits),
+                plain,
+                request: head.compression,
+                one_way,
+            };
+            (form, head.remaining, head.metadata, body)
         };
         let deadline = self.deadlines.of_call(remaining, waited, received)?;
-        if let Some(status) = self.method.refusal(codec) {
+        if let Some(status) = self.method.refusal(form.encoding.codec) {
             return Err(status);
         }
         let ctx = CallContext::of_call(self.method, metadata, deadline.at, peer, cancel);
-        let form = Form {
-            codec,
-            plain,
-            one_way,
-        };
         if let Some(interceptors) = self.interceptors.get() {
             let times = (received, waited);
             let call = self.intercepted(interceptors, ctx, body, form, deadline, times);
             return Box::pin(call).await;
         }
-        let args = self.arguments(codec, body)?;
+        let args = self.arguments(form, body)?;
         let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args);
         let mut call = pin!(ctx.scoped(call));
         let (result, paused) = within(call.as_mut(), deadline, self.method.cancel_policy()).await?;
@@ -375,8 +392,10 @@ where
         self.encode(form, result, timing, &metadata)
     }
 
-    fn arguments(&self, codec: CodecId, body: Bytes) -> Result<A, Status> {
-        A::decode(self.method, codec, &body, &self.limits).map_err(|error| error.request_status())
+    fn arguments(&self, form: Form, body: Bytes) -> Result<A, Status> {
+        decompress(form.request, body, &self.limits)
+            .and_then(|body| A::decode(self.method, form.encoding.codec, &body, &self.limits))
+            .map_err(|error| error.request_status())
     }
 
     fn encode(
@@ -393,15 +412,14 @@ where
             };
             return result.map(|_| Body::default()).map_err(failed);
         }
-        let body = encode_result(form.codec, result, timing, metadata, form.plain)?;
-        let (size, limit) = (body.len(), self.limits.message_bytes());
-        if size > limit {
-            let text = format!(
-                "an answer of {size} bytes exceeds the server's limit of {limit} bytes (option max_message_bytes)"
-            );
-            return Err(Status::resource_exhausted(text));
-        }
-        Ok(body)
+        encode_result(
+            form.encoding,
+            result,
+            timing,
+            metadata,
+            form.plain,
+            &self.limits,
+        )
     }
 
     /// The way of a call with interceptors, from the context on.
@@ -415,7 +433,7 @@ where
         (received, waited): (Instant, Duration),
     ) -> Result<Body, Status> {
         let run = async |ctx: CallContext| {
-            let args = self.arguments(form.codec, body)?;
+            let args = self.arguments(form, body)?;
             let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args);
             let call = ctx.clone().scope(call);
             let result = until(deadline, self.method.cancel_policy(), call).await?;
@@ -431,10 +449,41 @@ where
 /// How the messages of a call are written.
 #[derive(Clone, Copy)]
 struct Form {
-    codec: CodecId,
+    encoding: Encoding,
     plain: bool,
     /// Nobody reads the answer.
     one_way: bool,
+    /// How the arguments are compressed.
+    request: CompressionId,
+}
+
+impl Form {
+    fn plain(one_way: bool) -> Self {
+        Self {
+            encoding: Encoding {
+                codec: CodecId::JSON,
+                packer: None,
+            },
+            plain: true,
+            request: CompressionId::NONE,
+            one_way,
+        }
+    }
+}
+
+/// How what answers a call is written: in the codec of its request, and compressed as is wanted, if the caller can read that.
+#[inline]
+fn encoding(
+    codec: CodecId,
+    wanted: Option<Compression>,
+    peer: &Peer,
+    limits: &DecodeLimits,
+) -> Encoding {
+    let packer = wanted.and_then(|wanted| {
+        let peer = peer.extension(RpcPeer::read)?;
+        peer.packer(wanted, limits.message_bytes())
+    });
+    Encoding { codec, packer }
 }
 
 /// Runs `call` until its deadline, if the deadline ends it.
@@ -484,18 +533,22 @@ fn timing(received: Instant, waited: Duration) -> ServerTiming {
 }
 
 fn encode_result<T: Serialize + 'static, E: MethodError>(
-    codec: CodecId,
+    encoding: Encoding,
     result: Result<T, E>,
     timing: Option<ServerTiming>,
     metadata: &Metadata,
     plain: bool,
+    limits: &DecodeLimits,
 ) -> Result<Body, Status> {
+    let Encoding { codec, packer } = encoding;
     let encoded = Body::encode(|out| match result {
         Ok(value) => {
             if !plain {
                 ReplyHead::write(codec, Outcome::Value, timing, metadata, out);
             }
-            encode_value_split(codec, &ByValue(value), out).map(Option::unwrap_or_default)
+            let body = out.len();
+            let tail = encode_value_split(codec, &ByValue(value), out)?.unwrap_or_default();
+            Ok(envelope::pack_body(packer.as_ref(), out, 0, body, tail))
         }
         Err(error) if plain => {
             envelope::write_plain_error(&error, out);
@@ -516,11 +569,23 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
             None => {
                 let codec = codec.of_errors();
                 ReplyHead::write(codec, Outcome::Error, timing, metadata, out);
-                encode_value_split(codec, &error, out).map(Option::unwrap_or_default)
+                let body = out.len();
+                let tail = encode_value_split(codec, &error, out)?.unwrap_or_default();
+                Ok(envelope::pack_body(packer.as_ref(), out, 0, body, tail))
             }
         },
     });
-    encoded.map_err(|error| Status::internal(format!("cannot encode the result: {error}")))
+    let body = encoded.map_err(|error: EncodeError| {
+        Status::internal(format!("cannot encode the result: {error}"))
+    })?;
+    let (size, limit) = (body.len(), limits.message_bytes());
+    if size > limit {
+        let text = format!(
+            "an answer of {size} bytes exceeds the server's limit of {limit} bytes (option max_message_bytes)"
+        );
+        return Err(Status::resource_exhausted(text));
+    }
+    Ok(body)
 }
 
 /// A method bound to raw bytes.

@@ -10,6 +10,7 @@ use super::failure::{call_status, config_status};
 use super::hedge::Hedging;
 use crate::budget::{Bucket, RetryBudget};
 use crate::codec::{CodecId, DecodeLimits};
+use crate::compression::{self, Compression};
 use crate::hello::announcement;
 use crate::interceptor::{self, ClientCall, ClientInterceptor, Layers};
 use crate::limits::TypedLimits;
@@ -24,6 +25,8 @@ pub struct ClientBuilder {
     core: ClientConfig,
     limits: TypedLimits,
     codec: CodecId,
+    compression: Option<Compression>,
+    max_compression_ratio: u32,
     timeout: Duration,
     wait_for_ready: bool,
     max_repeats: u32,
@@ -39,6 +42,8 @@ impl ClientBuilder {
             core: ClientConfig::new(),
             limits: TypedLimits::default(),
             codec: CodecId::DEFAULT,
+            compression: None,
+            max_compression_ratio: compression::MAX_RATIO,
             timeout: Duration::from_secs(10),
             wait_for_ready: false,
             max_repeats: retry::MAX_REPEATS,
@@ -139,6 +144,20 @@ impl ClientBuilder {
         self
     }
 
+    /// Compresses arguments and the messages of streams for servers that can read it. Default: nothing is compressed. For
+    /// single methods there is [`method_policy`](Self::method_policy), for single calls [`CallOptions`](super::CallOptions).
+    pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
+        self.compression = compression.into();
+        self
+    }
+
+    /// How many times as large as its compressed form an answer or a message of a stream may be. Default: 1000. Beyond it the call
+    /// fails, naming this option. Servers are told, and send what would be beyond it as it is.
+    pub fn max_compression_ratio(mut self, ratio: u32) -> Self {
+        self.max_compression_ratio = ratio.max(1);
+        self
+    }
+
     /// Speaks TLS. Default: plain.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: iip_core::tls::ClientTls) -> Self {
@@ -202,7 +221,7 @@ impl ClientBuilder {
         self.core
             .limits(self.limits.get())
             .call_timeout(self.timeout)
-            .hello(announcement())
+            .hello(announcement(self.max_compression_ratio))
     }
 
     fn settings(&self) -> Result<Settings, Status> {
@@ -210,9 +229,12 @@ impl ClientBuilder {
             let text = format!("option codec: this build has no codec {}", self.codec);
             return Err(Status::invalid_argument(text).with_execution(Execution::NotSent));
         }
-        let limits = DecodeLimits::new().max_message_bytes(self.limits.get().message_bytes());
+        let limits = DecodeLimits::new()
+            .max_message_bytes(self.limits.get().message_bytes())
+            .max_compression_ratio(self.max_compression_ratio);
         Ok(Settings {
             codec: self.codec,
+            compression: self.compression,
             timeout: self.timeout,
             wait_for_ready: self.wait_for_ready,
             max_repeats: self.max_repeats,
@@ -228,6 +250,7 @@ impl ClientBuilder {
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) codec: CodecId,
+    pub(super) compression: Option<Compression>,
     pub(super) timeout: Duration,
     pub(super) wait_for_ready: bool,
     pub(super) max_repeats: u32,

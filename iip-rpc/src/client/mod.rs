@@ -28,6 +28,7 @@ pub use self::options::{CallOptions, ReplyMetadata};
 pub use self::service::{ClientService, RawRequest};
 use crate::arguments::Arguments;
 use crate::codec::{CodecId, decode_value};
+use crate::compression::{Encoding, Packer, decompress};
 use crate::context::{CallContext, after, now};
 use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
 use crate::hello::RpcPeer;
@@ -147,7 +148,7 @@ impl Client {
         // Kept while the call may have to be made again.
         let mut args = Some(args);
         let start = |cx: &Context<'_>, attempt: Attempt<'_>| {
-            let codec = self.codec(method, &attempt.connection)?;
+            let encoding = self.encoding(method, &attempt.connection)?;
             let mut kept = true;
             let call = attempt.connection.start_encoded(
                 cx,
@@ -155,8 +156,8 @@ impl Client {
                 attempt.times,
                 |out| {
                     let left = Some(attempt.remaining);
-                    let tail = self.encode(method, ctx, &mut args, codec, left, out)?;
-                    kept = out.len() + tail.len() <= retry::KEPT_BYTES;
+                    let tail;
+                    (tail, kept) = self.encode(method, ctx, &mut args, encoding, left, out)?;
                     Ok::<_, Status>(tail)
                 },
             )?;
@@ -206,12 +207,12 @@ impl Client {
         }
         let mut args = Some(args);
         let start = |_: &Context<'_>, attempt: Attempt<'_>| {
-            let codec = self.codec(method, &attempt.connection)?;
+            let encoding = self.encoding(method, &attempt.connection)?;
             let mut kept = true;
             let connection = attempt.connection;
             let call = connection.start_one_way(method.static_path(), attempt.times, |out| {
-                let tail = self.encode(method, ctx, &mut args, codec, None, out)?;
-                kept = out.len() + tail.len() <= retry::KEPT_BYTES;
+                let tail;
+                (tail, kept) = self.encode(method, ctx, &mut args, encoding, None, out)?;
                 Ok::<_, Status>(tail)
             })?;
             if !kept {
@@ -404,12 +405,12 @@ impl Client {
         }
     }
 
-    /// The codec for a method on a connection; `None` without envelope.
-    fn codec(
+    /// How the values of a method are written on a connection; `None` without envelope.
+    fn encoding(
         &self,
         method: &MethodDescriptor,
         connection: &Connection,
-    ) -> Result<Option<CodecId>, Status> {
+    ) -> Result<Option<Encoding>, Status> {
         let Format::Envelope = method.format() else {
             return Ok(None);
         };
@@ -418,8 +419,22 @@ impl Client {
         let codec = peer.and_then(|peer| peer.codec(wanted));
         match method.refusal(codec.unwrap_or(CodecId::JSON)) {
             Some(status) => Err(not_sent(status)),
-            None => Ok(codec),
+            None => Ok(codec.map(|codec| Encoding {
+                codec,
+                packer: self.packer(method, peer),
+            })),
         }
+    }
+
+    /// What compresses the messages of a method for a server, if anything does.
+    #[inline]
+    fn packer(&self, method: &MethodDescriptor, peer: Option<&RpcPeer>) -> Option<Packer> {
+        let settings = &self.settings;
+        let own = self.options.compression;
+        let wanted = own
+            .or_else(|| settings.policies.compression(method))
+            .unwrap_or(settings.compression)?;
+        peer?.packer(wanted, settings.limits.message_bytes())
     }
 
     /// One budget for everything from now to the answer: the call's own, within that of the call being handled. The times of
@@ -447,18 +462,19 @@ impl Client {
         (times, budget)
     }
 
-    /// Writes a request to `out`; what it returns follows behind.
+    /// Writes a request to `out`; what it returns follows behind. Tells whether the arguments are kept for another attempt.
     #[inline]
     fn encode<A: Arguments>(
         &self,
         method: &MethodDescriptor,
         ctx: Option<&CallContext>,
         args: &mut Option<A>,
-        codec: Option<CodecId>,
+        encoding: Option<Encoding>,
         remaining: Option<Duration>,
         out: &mut BytesMut,
-    ) -> Result<Bytes, Status> {
-        if let Some(codec) = codec {
+    ) -> Result<(Bytes, bool), Status> {
+        let start = out.len();
+        if let Some(Encoding { codec, .. }) = encoding {
             match ctx.and_then(CallContext::outgoing_metadata) {
                 None => {
                     RequestHead::write(codec, remaining, &self.options.metadata, out);
@@ -471,12 +487,21 @@ impl Client {
                 }
             }
         }
-        let codec = codec.unwrap_or(CodecId::JSON);
+        let body = out.len();
+        let codec = encoding.map_or(CodecId::JSON, |encoding| encoding.codec);
         let encoded = args
             .as_mut()
             .map_or(Ok(None), |args| args.encode_split(method, codec, out));
         match encoded {
-            Ok(tail) => Ok(tail.unwrap_or_default()),
+            Ok(tail) => {
+                let tail = tail.unwrap_or_default();
+                let kept = out.len() - start + tail.len() <= retry::KEPT_BYTES;
+                let packer = encoding
+                    .as_ref()
+                    .and_then(|encoding| encoding.packer.as_ref());
+                let tail = envelope::pack_body(packer, out, start, body, tail);
+                Ok((tail, kept))
+            }
             Err(error) => Err(not_sent(Status::invalid_argument(format!(
                 "cannot encode the arguments of {method}: {error}"
             )))),
@@ -514,6 +539,8 @@ impl Client {
         if let Some(place) = &self.options.reply_metadata {
             place.set(head.metadata.clone());
         }
+        let body = decompress(head.compression, body, limits)
+            .map_err(|error| bad(error.reply_status(), head.timing))?;
         match head.outcome {
             Outcome::Value => decode_value(head.codec, &body, limits)
                 .map_err(|error| bad(error.reply_status(), head.timing)),

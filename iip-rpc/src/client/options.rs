@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::compression::Compression;
 use crate::metadata::{Metadata, MetadataError};
 use crate::policy::RetryPolicy;
 use crate::subscription::Position;
@@ -17,6 +18,7 @@ pub struct CallOptions {
     pub(super) wait_for_ready: Option<bool>,
     pub(super) max_repeats: Option<u32>,
     pub(super) retry: Option<RetryPolicy>,
+    pub(super) compression: Option<Option<Compression>>,
     pub(super) metadata: Metadata,
     pub(super) reply_metadata: Option<ReplyMetadata>,
     pub(super) resume: Option<Position>,
@@ -57,6 +59,13 @@ impl CallOptions {
     /// A call that shall be made once and no more has `max_repeats(0)` and `retry(RetryPolicy::none())`.
     pub fn max_repeats(mut self, repeats: u32) -> Self {
         self.max_repeats = Some(repeats);
+        self
+    }
+
+    /// Compresses what each call sends, or with `None` nothing. It replaces the method's and the client's default, see
+    /// [`ClientBuilder::compression`](crate::ClientBuilder::compression).
+    pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
+        self.compression = Some(compression.into());
         self
     }
 

@@ -21,10 +21,11 @@ use crate::arguments::Arguments;
 #[cfg(feature = "codec-prost")]
 use crate::codec::Proto;
 use crate::codec::{CodecId, decode_value};
+use crate::compression::Encoding;
 use crate::context::{CallContext, after, now};
 use crate::envelope::ReplyHead;
 use crate::method::MethodDescriptor;
-use crate::retry::{self, Attempts};
+use crate::retry::Attempts;
 use crate::status::{MethodError, Status};
 use crate::streaming::Streaming;
 use crate::streaming::pump::{Ended, Pump};
@@ -34,7 +35,7 @@ use crate::streaming::records::{self, RecordError, Records, TooLarge};
 struct Begun {
     call: StreamedCall,
     send: SendStream,
-    codec: CodecId,
+    encoding: Encoding,
 }
 
 /// What a caller reads from.
@@ -238,7 +239,7 @@ impl Client {
             .begin(method, ctx, &mut args, &mut times, &mut attempts)
             .await?;
         let limit = self.settings.limits.message_bytes();
-        let pump = Pump::new(begun.send, begun.codec, limit);
+        let pump = Pump::new(begun.send, begun.encoding, limit);
         Ok((begun.call, pump, times))
     }
 
@@ -261,7 +262,7 @@ impl Client {
         if let Some(place) = &self.options.reply_metadata {
             place.set(crate::metadata::Metadata::new());
         }
-        let Some(codec) = self.codec(method, &connection)? else {
+        let Some(encoding) = self.encoding(method, &connection)? else {
             let text = format!("{method} has streams, which its server does not know");
             return Err(not_sent(Status::unimplemented(text)));
         };
@@ -269,8 +270,10 @@ impl Client {
         let remaining = times.remaining();
         let mut kept = true;
         let (send, recv) = connection.start_stream(method.static_path(), &times.start, |out| {
-            let written = records::write::<Status>(out, limit, |out| {
-                self.encode(method, ctx, args, Some(codec), remaining, out)
+            let written = records::write::<Status>(out, limit, None, |out| {
+                let tail;
+                (tail, kept) = self.encode(method, ctx, args, Some(encoding), remaining, out)?;
+                Ok(tail)
             })?;
             let tail = written.map_err(|TooLarge { size, limit }| {
                 let text = format!(
@@ -278,7 +281,6 @@ impl Client {
                 );
                 not_sent(Status::resource_exhausted(text))
             })?;
-            kept = out.len() + tail.len() <= retry::KEPT_BYTES;
             Ok::<_, Status>(tail)
         })?;
         if !kept {
@@ -287,11 +289,15 @@ impl Client {
         let call = StreamedCall {
             client: self.clone(),
             method,
-            records: Records::new(recv, limit),
-            codec,
+            records: Records::new(recv, self.settings.limits),
+            codec: encoding.codec,
             started: times.start.started,
         };
-        Ok(Begun { call, send, codec })
+        Ok(Begun {
+            call,
+            send,
+            encoding,
+        })
     }
 }
 
@@ -402,6 +408,7 @@ fn unexpected() -> Status {
 fn record_status(error: RecordError) -> Status {
     match error {
         RecordError::Cut => Status::unavailable("the stream was cut off"),
+        RecordError::Compressed(error) => error.reply_status(),
         RecordError::Truncated => Status::internal("the server's stream ended within a message"),
         RecordError::TooLarge(TooLarge { size, limit }) => Status::resource_exhausted(format!(
             "a message of {size} bytes in a stream exceeds the limit of {limit} bytes (option max_message_bytes)"

@@ -33,6 +33,7 @@ pub use self::msgpack::Msgpack;
 pub use self::postcard::Postcard;
 #[cfg(feature = "codec-prost")]
 pub use self::protobuf::{Proto, ProtoRef, Protobuf};
+use crate::compression::{self, CompressionId};
 use crate::payload;
 use crate::status::{Code, Execution, Status};
 
@@ -119,7 +120,7 @@ impl CodecId {
         Self::JSON
     };
 
-    /// The id with this number, whether or not a codec is known for it.
+    /// The id with this number, whether or not a codec is known for it. An envelope has room for numbers up to 63.
     #[must_use]
     pub const fn new(number: u8) -> Self {
         Self(number)
@@ -192,6 +193,7 @@ impl fmt::Display for CodecId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
     max_message_bytes: usize,
+    max_compression_ratio: u32,
     max_depth: u16,
 }
 
@@ -201,6 +203,7 @@ impl DecodeLimits {
     pub const fn new() -> Self {
         Self {
             max_message_bytes: 16 * 1024 * 1024,
+            max_compression_ratio: compression::MAX_RATIO,
             max_depth: 128,
         }
     }
@@ -210,6 +213,14 @@ impl DecodeLimits {
     #[must_use]
     pub const fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.max_message_bytes = bytes;
+        self
+    }
+
+    /// How many times as large as its compressed form a value's encoding may be; 1000 by default, at least 1. What claims more is
+    /// refused before memory is taken for it, so that few bytes cannot make many.
+    #[must_use]
+    pub const fn max_compression_ratio(mut self, ratio: u32) -> Self {
+        self.max_compression_ratio = if ratio == 0 { 1 } else { ratio };
         self
     }
 
@@ -227,6 +238,10 @@ impl DecodeLimits {
     /// The size limit, in bytes.
     pub(crate) const fn message_bytes(&self) -> usize {
         self.max_message_bytes
+    }
+
+    pub(crate) fn compression_ratio(&self) -> usize {
+        usize::try_from(self.max_compression_ratio).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn check_size(&self, input: &[u8]) -> Result<(), DecodeError> {
@@ -421,6 +436,24 @@ pub enum DecodeErrorKind {
         /// The limit in bytes.
         limit: usize,
     },
+    /// This build cannot decompress it.
+    #[error("{0} is not supported by this build; {remedy}", remedy = .0.remedy())]
+    UnsupportedCompression(CompressionId),
+    /// The encoding is that much larger than its compressed form.
+    #[error(
+        "a value of {size} bytes in {compressed} compressed ones is over the limit of {limit} for each (max_compression_ratio)"
+    )]
+    TooCompressed {
+        /// Its size in bytes, as announced.
+        size: usize,
+        /// The bytes that came.
+        compressed: usize,
+        /// How many times as large it may be.
+        limit: usize,
+    },
+    /// The compressed form is damaged.
+    #[error("the compressed bytes cannot be read: {0}")]
+    Compressed(String),
     /// Values lie deeper inside each other than allowed.
     #[error("nested deeper than the limit of {limit} levels (max_depth)")]
     TooDeep {
@@ -498,8 +531,12 @@ impl DecodeError {
     #[must_use]
     pub fn request_status(&self) -> Status {
         let code = match self.kind() {
-            DecodeErrorKind::TooLarge { .. } => Code::ResourceExhausted,
-            DecodeErrorKind::Unsupported(_) => Code::Unimplemented,
+            DecodeErrorKind::TooLarge { .. } | DecodeErrorKind::TooCompressed { .. } => {
+                Code::ResourceExhausted
+            }
+            DecodeErrorKind::Unsupported(_) | DecodeErrorKind::UnsupportedCompression(_) => {
+                Code::Unimplemented
+            }
             _ => Code::InvalidArgument,
         };
         Status::new(code, self.to_string()).with_execution(Execution::NotExecuted)
@@ -509,7 +546,9 @@ impl DecodeError {
     #[must_use]
     pub fn reply_status(&self) -> Status {
         let code = match self.kind() {
-            DecodeErrorKind::TooLarge { .. } => Code::ResourceExhausted,
+            DecodeErrorKind::TooLarge { .. } | DecodeErrorKind::TooCompressed { .. } => {
+                Code::ResourceExhausted
+            }
             _ => Code::Internal,
         };
         Status::new(code, format!("the answer cannot be read: {self}")).with_source(self.clone())
@@ -578,6 +617,19 @@ mod tests {
         );
         assert_eq!(error.request_status().code(), Code::Unimplemented);
         assert_eq!(error.request_status().execution(), Execution::NotExecuted);
+    }
+
+    #[test]
+    fn a_compression_that_is_not_there_is_named() {
+        let limits = DecodeLimits::new();
+        let body = Bytes::from_static(&[1, 1]);
+        let error = compression::decompress(CompressionId::new(3), body, &limits).unwrap_err();
+        assert_eq!(error.request_status().code(), Code::Unimplemented);
+        assert_eq!(error.request_status().execution(), Execution::NotExecuted);
+        assert_eq!(
+            DecodeErrorKind::UnsupportedCompression(CompressionId::ZSTD).to_string(),
+            "zstd is not supported by this build; enable the feature `compress-zstd` of iip-rpc"
+        );
     }
 
     #[test]

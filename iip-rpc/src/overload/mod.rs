@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::gradient::Gradient;
+use crate::compression::Compression;
 use crate::context::now;
 use crate::method::{Concurrency, MethodDescriptor, Priority};
 use crate::policy::{MethodPolicy, Policies};
@@ -233,6 +234,11 @@ impl Admission {
     /// The time of a call that comes without a deadline, if the method or its policy says so.
     pub(crate) fn timeout(&self, method: &MethodDescriptor) -> Option<Duration> {
         self.policies.timeout(method)
+    }
+
+    /// How messages of a method are compressed, if its policy says so.
+    pub(crate) fn compression(&self, method: &MethodDescriptor) -> Option<Option<Compression>> {
+        self.policies.compression(method)
     }
 
     /// What calls of a method have to pass; nothing if no limit concerns them.

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::streaming::Draining;
 use super::{Methods, NoMethod, Server, Service};
 use crate::codec::DecodeLimits;
+use crate::compression::{self, Compression};
 use crate::health::Health;
 use crate::hello::announcement;
 use crate::interceptor::{self, Layers, ServerCall, ServerInterceptor};
@@ -25,6 +26,8 @@ use crate::policy::{MethodPolicy, ServerPolicy};
 pub struct ServerBuilder {
     core: ServerConfig,
     limits: TypedLimits,
+    compression: Option<Compression>,
+    max_compression_ratio: u32,
     policy: ServerPolicy,
     admission: Admission,
     services: Vec<Register>,
@@ -46,6 +49,8 @@ impl ServerBuilder {
         Self {
             core: iip_core::Server::builder(),
             limits: TypedLimits::default(),
+            compression: None,
+            max_compression_ratio: compression::MAX_RATIO,
             policy: ServerPolicy::new(),
             admission: Admission::default(),
             services: Vec::new(),
@@ -163,6 +168,20 @@ impl ServerBuilder {
         self
     }
 
+    /// Compresses values, errors of methods and the messages of streams for clients that can read it. Default: nothing is
+    /// compressed. For single methods there is [`method_policy`](Self::method_policy).
+    pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
+        self.compression = compression.into();
+        self
+    }
+
+    /// How many times as large as its compressed form a request or a message of a stream may be. Default: 1000. Beyond it that call
+    /// is not run, naming this option. Clients are told, and send what would be beyond it as it is.
+    pub fn max_compression_ratio(mut self, ratio: u32) -> Self {
+        self.max_compression_ratio = ratio.max(1);
+        self
+    }
+
     /// Speaks TLS, and nothing else. Default: plain.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: iip_core::tls::ServerTls) -> Self {
@@ -224,10 +243,13 @@ impl ServerBuilder {
     /// The server below, and who tells its methods that it shuts down.
     fn core(self) -> io::Result<(ServerConfig, watch::Sender<bool>)> {
         let (shutting_down, draining) = Draining::new();
-        let limits = DecodeLimits::new().max_message_bytes(self.limits.get().message_bytes());
+        let limits = DecodeLimits::new()
+            .max_message_bytes(self.limits.get().message_bytes())
+            .max_compression_ratio(self.max_compression_ratio);
         let mut methods = Methods {
             handlers: Vec::new(),
             limits,
+            compression: self.compression,
             policy: self.policy,
             admission: self.admission,
             interceptors: self.interceptors,
@@ -248,7 +270,7 @@ impl ServerBuilder {
         let core = self
             .core
             .limits(self.limits.get())
-            .announce(announcement())
+            .announce(announcement(self.max_compression_ratio))
             .fallback(NoMethod);
         let handlers = methods.handlers.into_iter();
         let core = handlers.fold(core, |core, (path, handler)| {

@@ -16,12 +16,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{Run, answer_status, encode_result, intercept, is_plain, timing, until};
+use super::{Run, answer_status, encode_result, encoding, intercept, is_plain, timing, until};
 use crate::__private::BoxFuture;
 use crate::arguments::FromArguments;
 #[cfg(feature = "codec-prost")]
 use crate::codec::Proto;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, decode_value};
+use crate::compression::{Compression, Encoding, decompress};
 use crate::context::CallContext;
 use crate::envelope::{self, ReplyHead, RequestHead};
 use crate::interceptor::{Layers, Outcome, ServerCall};
@@ -54,7 +55,7 @@ impl StreamAnswer {
 /// The streams of a call, for its handler. Generated code hands it from one to the other.
 #[derive(Debug)]
 pub struct StreamCall {
-    codec: CodecId,
+    encoding: Encoding,
     limits: DecodeLimits,
     ctx: CallContext,
     received: Instant,
@@ -69,7 +70,7 @@ impl StreamCall {
     pub fn input<T: DeserializeOwned + Send + 'static>(&mut self) -> Streaming<T> {
         Streaming::new(Input {
             records: self.input.take(),
-            codec: self.codec,
+            codec: self.encoding.codec,
             limits: self.limits,
             message: PhantomData,
         })
@@ -100,8 +101,12 @@ impl StreamCall {
             return StreamAnswer::failed(Status::internal("a stream was sent already"));
         };
         let mut stream = pin!(stream);
-        let mut pump = Pump::new(send, self.codec, self.limits.message_bytes());
-        write_accepted(self.codec, &self.ctx.take_reply_metadata(), pump.batch());
+        let mut pump = Pump::new(send, self.encoding, self.limits.message_bytes());
+        write_accepted(
+            self.encoding.codec,
+            &self.ctx.take_reply_metadata(),
+            pump.batch(),
+        );
         let ended = poll_fn(|cx| pump.poll(cx, stream.as_mut())).await;
         match ended {
             Ended::Complete => self.end::<I>(Ok(())),
@@ -150,7 +155,7 @@ impl StreamCall {
     /// The answer behind a stream of answers.
     fn end<E: MethodError>(&self, result: Result<(), E>) -> StreamAnswer {
         #[cfg(feature = "codec-prost")]
-        if self.codec == CodecId::PROTOBUF {
+        if self.encoding.codec == CodecId::PROTOBUF {
             return self.encode(result.map(Proto));
         }
         self.encode(result)
@@ -164,7 +169,14 @@ impl StreamCall {
         let metadata = self.ctx.take_reply_metadata();
         let timing = Some(timing(self.received, self.waited));
         let outcome = Outcome::of(&result);
-        match encode_result(self.codec, result, timing, &metadata, false) {
+        match encode_result(
+            self.encoding,
+            result,
+            timing,
+            &metadata,
+            false,
+            &self.limits,
+        ) {
             Ok(body) => StreamAnswer {
                 body: Ok(body),
                 outcome,
@@ -219,7 +231,7 @@ impl<T> Unpin for UntilDrained<T> {}
 
 /// The first record: the call was accepted; what travels beside its messages.
 fn write_accepted(codec: CodecId, metadata: &Metadata, out: &mut BytesMut) {
-    let written = records::write::<EncodeError>(out, usize::MAX, |out| {
+    let written = records::write::<EncodeError>(out, usize::MAX, None, |out| {
         ReplyHead::write(codec, envelope::Outcome::Value, None, metadata, out);
         Ok(Bytes::new())
     });
@@ -269,6 +281,9 @@ impl<T: DeserializeOwned + 'static> Stream for Input<T> {
 fn record_status(error: RecordError) -> Status {
     match error {
         RecordError::Cut => Status::cancelled("the caller went away before it had sent everything"),
+        RecordError::Compressed(error) => error
+            .request_status()
+            .with_execution(Execution::MayHaveExecuted),
         RecordError::Truncated => Status::invalid_argument("the stream ended within a message"),
         RecordError::TooLarge(TooLarge { size, limit }) => Status::resource_exhausted(format!(
             "a message of {size} bytes in a stream exceeds the server's limit of {limit} bytes (option max_message_bytes)"
@@ -282,6 +297,7 @@ pub(super) struct StreamMethod<S, A, F> {
     pub(super) service: Arc<S>,
     pub(super) call: F,
     pub(super) limits: DecodeLimits,
+    pub(super) compression: Option<Compression>,
     pub(super) deadlines: Deadlines,
     pub(super) interceptors: Layers<ServerCall>,
     pub(super) draining: Draining,
@@ -333,7 +349,7 @@ where
     ) -> Result<Body, Status> {
         let not_executed = |status: Status| status.with_execution(Execution::NotExecuted);
         let received = request.received_at();
-        let mut input = Records::new(recv, self.limits.message_bytes());
+        let mut input = Records::new(recv, self.limits);
         let first = match poll_fn(|cx| input.poll_next(cx)).await {
             Some(first) => first.map_err(|error| not_executed(record_status(error)))?,
             None => return Err(not_executed(Status::invalid_argument("an empty stream"))),
@@ -345,24 +361,24 @@ where
         let cancel = (policy == OnCancel::Token).then(|| request.cancelled());
         let peer = Arc::clone(request.peer());
         let ctx = CallContext::of_call(self.method, head.metadata, deadline.at, peer, cancel);
-        let codec = head.codec;
-        if let Some(status) = self.method.refusal(codec) {
+        let encoding = encoding(head.codec, self.compression, request.peer(), &self.limits);
+        if let Some(status) = self.method.refusal(encoding.codec) {
             return Err(status);
         }
         let run = async |ctx: CallContext| {
-            let args = A::decode(self.method, codec, &body, &self.limits)
+            let args = decompress(head.compression, body, &self.limits)
+                .and_then(|body| A::decode(self.method, encoding.codec, &body, &self.limits))
                 .map_err(|error| error.request_status())?;
-            drop(body);
             if !self.method.has_replies() {
                 // With a stream of replies, the method decides when it is accepted.
                 let mut accepted = BytesMut::new();
-                write_accepted(codec, &Metadata::new(), &mut accepted);
+                write_accepted(encoding.codec, &Metadata::new(), &mut accepted);
                 let accepted = accepted.freeze();
                 // Of a call that is over nobody reads it.
                 let _ = poll_fn(|cx| Poll::Ready(send.start_send(cx, accepted.clone()))).await;
             }
             let streams = StreamCall {
-                codec,
+                encoding,
                 limits: self.limits,
                 ctx: ctx.clone(),
                 received,

@@ -9,7 +9,8 @@ use iip_core::{SendStream, StreamError};
 use serde::Serialize;
 
 use super::records::{self, TooLarge};
-use crate::codec::{CodecId, EncodeError, encode_value_split};
+use crate::codec::{EncodeError, encode_value_split};
+use crate::compression::Encoding;
 use crate::payload::ByValue;
 use crate::status::Status;
 
@@ -36,17 +37,17 @@ pub(crate) enum Ended<E> {
 #[derive(Debug)]
 pub(crate) struct Pump<E> {
     send: SendStream,
-    codec: CodecId,
+    encoding: Encoding,
     limit: usize,
     batch: BytesMut,
     ended: Option<Ended<E>>,
 }
 
 impl<E> Pump<E> {
-    pub(crate) fn new(send: SendStream, codec: CodecId, limit: usize) -> Self {
+    pub(crate) fn new(send: SendStream, encoding: Encoding, limit: usize) -> Self {
         Self {
             send,
-            codec,
+            encoding,
             limit,
             batch: BytesMut::new(),
             ended: None,
@@ -113,8 +114,8 @@ impl<E> Pump<E> {
     }
 
     fn add<T: Serialize + 'static>(&mut self, message: T) -> Result<Bytes, Status> {
-        let codec = self.codec;
-        let written = records::write(&mut self.batch, self.limit, |out| {
+        let Encoding { codec, packer } = self.encoding;
+        let written = records::write(&mut self.batch, self.limit, packer.as_ref(), |out| {
             encode_value_split(codec, &ByValue(message), out).map(Option::unwrap_or_default)
         });
         match written {

@@ -1,23 +1,36 @@
-//! Messages as they lie in a stream of bytes: four bytes of length, big-endian, then the message.
+//! Messages as they lie in a stream of bytes: four bytes of length, big-endian, then the message. The two highest bits of the
+//! length say how the message is compressed.
 
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use iip_core::{Body, CallError, RecvStream, StreamError};
 
+use crate::codec::{DecodeError, DecodeLimits};
+use crate::compression::{CompressionId, Packer, decompress};
+
 /// Bytes of a record beside its message.
 const LENGTH: usize = 4;
 
-/// Appends a record, of which `encode` writes the message; what it returns belongs to it and follows behind.
+/// Where the compression lies in the length.
+const COMPRESSION_SHIFT: u32 = 30;
+const MAX_LENGTH: u32 = (1 << COMPRESSION_SHIFT) - 1;
+
+/// Appends a record, of which `encode` writes the message; what it returns belongs to it and follows behind. Compresses it if
+/// there is a packer.
 pub(crate) fn write<E>(
     out: &mut BytesMut,
     limit: usize,
+    packer: Option<&Packer>,
     encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
 ) -> Result<Result<Bytes, TooLarge>, E> {
     let start = out.len();
     out.put_u32(0);
-    let tail = match encode(out) {
-        Ok(tail) => tail,
+    let (compression, tail) = match encode(out) {
+        Ok(tail) => match packer {
+            Some(packer) => packer.pack(out, start + LENGTH, tail),
+            None => (CompressionId::NONE, tail),
+        },
         Err(error) => {
             // A part of the message may be there.
             out.truncate(start);
@@ -25,10 +38,12 @@ pub(crate) fn write<E>(
         }
     };
     let size = out.len() - start - LENGTH + tail.len();
+    let limit = limit.min(usize::try_from(MAX_LENGTH).unwrap_or(usize::MAX));
     let Some(length) = u32::try_from(size).ok().filter(|_| size <= limit) else {
         out.truncate(start);
         return Ok(Err(TooLarge { size, limit }));
     };
+    let length = length | u32::from(compression.as_u8()) << COMPRESSION_SHIFT;
     out[start..start + LENGTH].copy_from_slice(&length.to_be_bytes());
     Ok(Ok(tail))
 }
@@ -41,9 +56,11 @@ pub(crate) struct TooLarge {
 }
 
 /// Why no further record can be read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum RecordError {
     TooLarge(TooLarge),
+    /// It was compressed, and that cannot be undone.
+    Compressed(DecodeError),
     /// The sender went away.
     Cut,
     /// The stream ended within a record.
@@ -58,16 +75,16 @@ pub(crate) struct Records {
     part: Bytes,
     /// The beginning of a record that lies in several parts.
     partial: BytesMut,
-    limit: usize,
+    limits: DecodeLimits,
 }
 
 impl Records {
-    pub(crate) fn new(recv: RecvStream, limit: usize) -> Self {
+    pub(crate) fn new(recv: RecvStream, limits: DecodeLimits) -> Self {
         Self {
             recv,
             part: Bytes::new(),
             partial: BytesMut::new(),
-            limit,
+            limits,
         }
     }
 
@@ -98,10 +115,11 @@ impl Records {
         if self.partial.is_empty()
             && let Some(head) = self.part.first_chunk::<LENGTH>()
         {
-            let length = self.check(*head)?;
+            let (length, compression) = self.check(*head)?;
             if self.part.len() - LENGTH >= length {
                 self.part.advance(LENGTH);
-                return Ok(Some(self.part.split_to(length)));
+                let message = self.part.split_to(length);
+                return self.decompressed(compression, message);
             }
             self.partial
                 .reserve(LENGTH + length.min(self.part.len() * 2));
@@ -115,14 +133,26 @@ impl Records {
         let Some(head) = self.partial.first_chunk::<LENGTH>() else {
             return Ok(None);
         };
-        let whole = LENGTH + self.check(*head)?;
+        let (length, compression) = self.check(*head)?;
+        let whole = LENGTH + length;
         self.take(whole);
         if self.partial.len() < whole {
             return Ok(None);
         }
         let mut message = std::mem::take(&mut self.partial);
         message.advance(LENGTH);
-        Ok(Some(message.freeze()))
+        self.decompressed(compression, message.freeze())
+    }
+
+    #[inline]
+    fn decompressed(
+        &self,
+        compression: CompressionId,
+        message: Bytes,
+    ) -> Result<Option<Bytes>, RecordError> {
+        decompress(compression, message, &self.limits)
+            .map(Some)
+            .map_err(RecordError::Compressed)
     }
 
     /// Moves bytes of the part behind those of the record, until there are `whole`.
@@ -132,13 +162,16 @@ impl Records {
         self.partial.extend_from_slice(&taken);
     }
 
-    fn check(&self, head: [u8; LENGTH]) -> Result<usize, RecordError> {
-        let size = usize::try_from(u32::from_be_bytes(head)).unwrap_or(usize::MAX);
-        let limit = self.limit;
+    /// The length of a record, and how it is compressed.
+    fn check(&self, head: [u8; LENGTH]) -> Result<(usize, CompressionId), RecordError> {
+        let head = u32::from_be_bytes(head);
+        let compression = CompressionId::new((head >> COMPRESSION_SHIFT) as u8);
+        let size = usize::try_from(head & MAX_LENGTH).unwrap_or(usize::MAX);
+        let limit = self.limits.message_bytes();
         if size > limit {
             return Err(RecordError::TooLarge(TooLarge { size, limit }));
         }
-        Ok(size)
+        Ok((size, compression))
     }
 
     /// The stream below.

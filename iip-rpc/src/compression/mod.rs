@@ -1,0 +1,237 @@
+//! Messages made smaller on their way.
+//!
+//! Only the body of an envelope is compressed, and the messages of a stream, each on its own; never towards a peer that has not
+//! said that it reads it. `docs/wire.md` has the bytes, `docs/guide/compression.md` says when it pays.
+
+#[cfg(feature = "compress-lz4")]
+mod lz4;
+mod packer;
+#[cfg(feature = "compress-zstd")]
+mod zstd;
+
+use std::fmt;
+
+use bytes::Bytes;
+
+pub(crate) use self::packer::{Encoding, Packer};
+use crate::codec::{DecodeError, DecodeErrorKind, DecodeLimits};
+use crate::envelope::read_varint;
+
+/// How much larger than its compressed form a message may be that is read; see
+/// [`DecodeLimits::max_compression_ratio`]. Records of programs, JSON and logs stay far below it; lz4 cannot exceed 255.
+pub(crate) const MAX_RATIO: u32 = 1000;
+
+/// What takes less is not worth the time by default. Measured: see `docs/guide/compression.md`.
+#[cfg(any(feature = "compress-zstd", feature = "compress-lz4"))]
+const ABOVE_BYTES: usize = 2 * 1024;
+
+/// The fastest and the best level of zstd that is used. What is above takes hundreds of megabytes.
+#[cfg(feature = "compress-zstd")]
+const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = -7..=19;
+
+/// How a side compresses what it sends: with which algorithm, and from which size on.
+///
+/// For a client it is an option of the [builder](crate::ClientBuilder::compression), of
+/// [single calls](crate::CallOptions::compression) and of [methods](crate::MethodPolicy::compression), for a server of the
+/// [builder](crate::ServerBuilder::compression) and of methods. Nothing is compressed by default.
+///
+/// To read what is compressed needs no option: a build with the feature `compress-zstd` or `compress-lz4` says so to its
+/// peers. What a peer cannot read is sent to it as it is, and so is a message that does not become smaller.
+#[cfg_attr(
+    feature = "compress-zstd",
+    doc = "
+```
+use iip_rpc::{Client, Compression};
+
+let client = Client::builder().compression(Compression::zstd().level(3).above(4096));
+# let _ = client;
+```"
+)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Compression {
+    id: CompressionId,
+    #[cfg(feature = "compress-zstd")]
+    level: i32,
+    above: usize,
+}
+
+impl Compression {
+    /// zstd: the fewest bytes; with the feature `compress-zstd`.
+    #[cfg(feature = "compress-zstd")]
+    pub const fn zstd() -> Self {
+        Self {
+            id: CompressionId::ZSTD,
+            level: 1,
+            above: ABOVE_BYTES,
+        }
+    }
+
+    /// lz4: the least time; with the feature `compress-lz4`.
+    #[cfg(feature = "compress-lz4")]
+    pub const fn lz4() -> Self {
+        Self {
+            id: CompressionId::LZ4,
+            #[cfg(feature = "compress-zstd")]
+            level: 0,
+            above: ABOVE_BYTES,
+        }
+    }
+
+    /// Compresses only what takes more bytes than this: the encoded arguments, the encoded value or error, or one message of
+    /// a stream. Default: 2 KiB.
+    pub const fn above(mut self, bytes: usize) -> Self {
+        self.above = bytes;
+        self
+    }
+
+    /// How hard zstd tries, from -7 (the fastest) to 19; others are taken for the nearest. Default: 1. Higher levels take more
+    /// time and memory of whoever sends, not of whoever reads. lz4 has no levels.
+    #[cfg(feature = "compress-zstd")]
+    pub fn level(mut self, level: i32) -> Self {
+        self.level = level.clamp(*ZSTD_LEVELS.start(), *ZSTD_LEVELS.end());
+        self
+    }
+
+    /// The algorithm.
+    #[must_use]
+    pub const fn id(&self) -> CompressionId {
+        self.id
+    }
+}
+
+/// The number by which an envelope, or the length of a record, names the compression of what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CompressionId(u8);
+
+impl CompressionId {
+    /// Bytes as they are.
+    pub const NONE: Self = Self(0);
+    /// One frame of zstd; with the feature `compress-zstd`.
+    pub const ZSTD: Self = Self(1);
+    /// One block of lz4; with the feature `compress-lz4`.
+    pub const LZ4: Self = Self(2);
+
+    /// The id with this number, of which the two lowest bits count.
+    #[must_use]
+    pub const fn new(number: u8) -> Self {
+        Self(number & 3)
+    }
+
+    /// The number on the wire, from 0 to 3.
+    #[must_use]
+    pub const fn as_u8(self) -> u8 {
+        self.0
+    }
+
+    /// Is it compressed at all?
+    #[must_use]
+    pub const fn is_some(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Whether this build can compress and decompress like this.
+    #[must_use]
+    pub const fn is_supported(self) -> bool {
+        (matches!(self, Self::ZSTD) && cfg!(feature = "compress-zstd"))
+            || (matches!(self, Self::LZ4) && cfg!(feature = "compress-lz4"))
+    }
+
+    /// The algorithms of this build.
+    pub(crate) fn supported() -> impl Iterator<Item = Self> {
+        let all = [Self::ZSTD, Self::LZ4];
+        all.into_iter().filter(|id| id.is_supported())
+    }
+
+    /// What to do where this build does not have it.
+    pub(crate) fn remedy(self) -> &'static str {
+        match self {
+            Self::ZSTD => "enable the feature `compress-zstd` of iip-rpc",
+            Self::LZ4 => "enable the feature `compress-lz4` of iip-rpc",
+            _ => "no version of iip-rpc that is known here has it",
+        }
+    }
+}
+
+/// The name, such as `zstd`, or `compression 3` where there is none.
+impl fmt::Display for CompressionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NONE => f.pad("no compression"),
+            Self::ZSTD => f.pad("zstd"),
+            Self::LZ4 => f.pad("lz4"),
+            Self(number) => write!(f, "compression {number}"),
+        }
+    }
+}
+
+/// What `body` was before it was compressed, in memory of its own; the same body where it was not.
+///
+/// Compressed, it is a varint with its length, then the bytes. That length is checked against the limits before memory is
+/// taken for it, and what comes out is never more than that.
+///
+/// # Errors
+///
+/// This build does not have the algorithm, one of the limits is broken, or the bytes are none that decompress to the length that
+/// they announce.
+#[inline]
+pub fn decompress(
+    id: CompressionId,
+    body: Bytes,
+    limits: &DecodeLimits,
+) -> Result<Bytes, DecodeError> {
+    if id.is_some() {
+        return decompress_some(id, body, limits);
+    }
+    Ok(body)
+}
+
+#[cold]
+fn decompress_some(
+    id: CompressionId,
+    mut body: Bytes,
+    limits: &DecodeLimits,
+) -> Result<Bytes, DecodeError> {
+    if !id.is_supported() {
+        return Err(DecodeError::new(DecodeErrorKind::UnsupportedCompression(
+            id,
+        )));
+    }
+    let size = read_varint(&mut body, "the length of a compressed body")
+        .map_err(|error| garbage(error.to_string()))?;
+    let limit = limits.message_bytes();
+    let size = match usize::try_from(size) {
+        Ok(size) if size <= limit => size,
+        size => {
+            let size = size.unwrap_or(usize::MAX);
+            return Err(DecodeError::new(DecodeErrorKind::TooLarge { size, limit }));
+        }
+    };
+    if size > body.len().saturating_mul(limits.compression_ratio()) {
+        return Err(DecodeError::new(DecodeErrorKind::TooCompressed {
+            size,
+            compressed: body.len(),
+            limit: limits.compression_ratio(),
+        }));
+    }
+    let bytes: Result<Vec<u8>, String> = match id {
+        #[cfg(feature = "compress-zstd")]
+        CompressionId::ZSTD => zstd::decompress(&body, size),
+        #[cfg(feature = "compress-lz4")]
+        CompressionId::LZ4 => lz4::decompress(&body, size),
+        _ => Err("not supported".to_owned()),
+    };
+    match bytes {
+        Ok(bytes) if bytes.len() == size => Ok(bytes.into()),
+        Ok(bytes) => Err(garbage(format!(
+            "{size} bytes are announced and {} come out",
+            bytes.len()
+        ))),
+        Err(error) => Err(garbage(format!("{id}: {error}"))),
+    }
+}
+
+#[cold]
+fn garbage(text: String) -> DecodeError {
+    DecodeError::new(DecodeErrorKind::Compressed(text))
+}

@@ -1,0 +1,121 @@
+//! What leaves a side: in which codec, and compressed how.
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Compression, CompressionId};
+use crate::codec::CodecId;
+use crate::envelope::{varint_len, write_varint};
+
+/// What is kept of a thread's memory for compressing, in bytes, and for messages up to which size.
+pub(super) const KEPT_BYTES: usize = 256 * 1024;
+
+/// How the values of one call are written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Encoding {
+    pub(crate) codec: CodecId,
+    /// `None`: nothing is compressed.
+    pub(crate) packer: Option<Packer>,
+}
+
+/// Compresses what one peer reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packer {
+    pub(crate) compression: Compression,
+    /// The peer refuses what is so many times as large as its compressed form.
+    pub(crate) max_ratio: u32,
+    /// What is larger is too large to be sent, compressed or not.
+    pub(crate) limit: usize,
+}
+
+impl Packer {
+    /// Compresses what lies in `out` from `from` on and, behind it, in `tail`, if it is large enough and becomes smaller.
+    /// Returns what is left of `tail`.
+    #[inline]
+    pub(crate) fn pack(
+        &self,
+        out: &mut BytesMut,
+        from: usize,
+        tail: Bytes,
+    ) -> (CompressionId, Bytes) {
+        let size = out.len() - from + tail.len();
+        if size > self.compression.above
+            && size <= self.limit
+            && self.pack_large(out, from, &tail, size)
+        {
+            return (self.compression.id, Bytes::new());
+        }
+        (CompressionId::NONE, tail)
+    }
+
+    #[cold]
+    fn pack_large(&self, out: &mut BytesMut, from: usize, tail: &[u8], size: usize) -> bool {
+        scratch::with(self.max_compressed(size), |space| {
+            let head = out.get(from..).unwrap_or_default();
+            let written = match (head, tail) {
+                (head, []) => self.compress(head, space),
+                ([], tail) => self.compress(tail, space),
+                (head, tail) => self.compress(&[head, tail].concat(), space),
+            };
+            let Some(packed) = written.and_then(|len| space.get(..len)) else {
+                return false;
+            };
+            let grows = packed.len() + varint_len(size as u64) >= size;
+            let ratio = usize::try_from(self.max_ratio).unwrap_or(usize::MAX);
+            if grows || size > packed.len().saturating_mul(ratio) {
+                return false;
+            }
+            if size > KEPT_BYTES {
+                // What is small now shall not hold the memory of what was large.
+                *out = BytesMut::from(out.get(..from).unwrap_or_default());
+            }
+            out.truncate(from);
+            write_varint(size as u64, out);
+            out.extend_from_slice(packed);
+            true
+        })
+    }
+
+    fn max_compressed(&self, size: usize) -> usize {
+        match self.compression.id {
+            #[cfg(feature = "compress-zstd")]
+            CompressionId::ZSTD => super::zstd::max_compressed(size),
+            #[cfg(feature = "compress-lz4")]
+            CompressionId::LZ4 => super::lz4::max_compressed(size),
+            _ => size,
+        }
+    }
+
+    fn compress(&self, plain: &[u8], out: &mut [u8]) -> Option<usize> {
+        match self.compression.id {
+            #[cfg(feature = "compress-zstd")]
+            CompressionId::ZSTD => super::zstd::compress(plain, self.compression.level, out),
+            #[cfg(feature = "compress-lz4")]
+            CompressionId::LZ4 => super::lz4::compress(plain, out),
+            _ => {
+                let _ = (plain, out);
+                None
+            }
+        }
+    }
+}
+
+/// Where compressed bytes are written first: their length is known only then.
+mod scratch {
+    use std::cell::Cell;
+
+    thread_local! {
+        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+
+    pub(super) fn with<R>(len: usize, work: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut space = SCRATCH.take();
+        if space.len() < len {
+            space = vec![0; len];
+        }
+        let result = work(&mut space);
+        if space.len() <= super::KEPT_BYTES {
+            SCRATCH.set(space);
+        }
+        result
+    }
+}
