@@ -54,7 +54,10 @@ impl Client {
                 })
             })
         });
-        Ok(Subscription::there(Remote::new(again, first), after))
+        Ok(Subscription::there(
+            Remote::new(again, first, deadline),
+            after,
+        ))
     }
 
     /// One call.

@@ -118,7 +118,7 @@ impl<T> Subscription<T> {
     /// begun.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
-        self.order.position
+        self.order.seen()
     }
 
     /// At a client: how long it tries to go on after it was cut off. Default: 60 s. Zero: not at all. It pauses between attempts, at
@@ -222,7 +222,7 @@ impl<T> Unpin for Subscription<T> {}
 impl<T> fmt::Debug for Subscription<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
-            .field("position", &self.order.position)
+            .field("position", &self.order.seen())
             .finish_non_exhaustive()
     }
 }
@@ -305,7 +305,8 @@ impl FromStr for Position {
 /// Puts values and positions in order, and finds what is missing.
 struct Order<T> {
     position: Option<Position>,
-    gap: Option<Gap>,
+    /// What is missing before the position, and where it stood before that.
+    gap: Option<(Gap, Option<Position>)>,
     value: Option<(u64, T)>,
 }
 
@@ -329,12 +330,21 @@ impl<T> Order<T> {
             Some(_) => None,
         };
         if missed != Some(0) {
-            self.gap = Some(Gap { missed });
+            self.gap = Some((Gap { missed }, self.seen()));
         }
         self.position = Some(begins);
     }
 
+    /// Behind what was given.
+    fn seen(&self) -> Option<Position> {
+        match self.gap {
+            Some((_, before)) => before,
+            None => self.position,
+        }
+    }
+
     fn add(&mut self, sequence: u64, value: T) -> Result<(), Status> {
+        let seen = self.seen();
         let position = self.position.get_or_insert_default();
         let Some(missed) = sequence.checked_sub(position.after.saturating_add(1)) else {
             let seen = position.after;
@@ -344,9 +354,9 @@ impl<T> Order<T> {
         };
         if missed > 0 {
             // What is missing here may follow what was missing before.
-            let before = self.gap.map_or(Some(0), |gap| gap.missed);
+            let before = self.gap.map_or(Some(0), |(gap, _)| gap.missed);
             let missed = before.map(|before| before.saturating_add(missed));
-            self.gap = Some(Gap { missed });
+            self.gap = Some((Gap { missed }, seen));
         }
         position.after = sequence - 1;
         self.value = Some((sequence, value));
@@ -354,7 +364,7 @@ impl<T> Order<T> {
     }
 
     fn next(&mut self) -> Option<Update<T>> {
-        if let Some(gap) = self.gap.take() {
+        if let Some((gap, _)) = self.gap.take() {
             return Some(Update::Gap(gap));
         }
         let (sequence, value) = self.value.take()?;
@@ -423,6 +433,18 @@ mod tests {
         // A topic that counts backwards is not the same.
         order.begin(at(2, 1));
         assert_eq!(all(&mut order), [gap(None)]);
+    }
+
+    #[test]
+    fn it_stands_before_a_gap_until_that_was_given() {
+        let mut order = Order::<u64> {
+            position: Some(at(1, 5)),
+            ..Order::default()
+        };
+        order.begin(at(1, 9));
+        assert_eq!(order.seen(), Some(at(1, 5)));
+        assert_eq!(all(&mut order), [gap(4)]);
+        assert_eq!(order.seen(), Some(at(1, 9)));
     }
 
     #[test]

@@ -48,29 +48,42 @@ pub(crate) struct Remote<T> {
     position: Position,
     state: State<T>,
     within: Duration,
+    /// When the time of the whole subscription is over.
+    deadline: Option<Instant>,
     lost: Option<Lost>,
 }
 
 enum State<T> {
     Flowing(Streaming<(u64, T)>),
     Pausing(Pin<Box<Sleep>>),
-    Calling(BoxFuture<'static, Result<Values<T>, Status>>),
+    /// The call, and how long it may take.
+    Calling(
+        BoxFuture<'static, Result<Values<T>, Status>>,
+        Pin<Box<Sleep>>,
+    ),
 }
 
-/// Since when there is no connection, and how often one was tried.
+/// Since when no values come, and how often it was tried to go on.
 #[derive(Clone, Copy)]
 struct Lost {
     at: Instant,
     attempts: u32,
+    /// When the last of them was accepted. Only one that lasts has found what was lost.
+    accepted: Option<Instant>,
 }
 
 impl<T> Remote<T> {
-    pub(crate) fn new(again: Again<T>, (values, begins): Values<T>) -> Self {
+    pub(crate) fn new(
+        again: Again<T>,
+        (values, begins): Values<T>,
+        deadline: Option<Instant>,
+    ) -> Self {
         Self {
             again,
             position: begins,
             state: State::Flowing(values),
             within: RESUME_WITHIN,
+            deadline,
             lost: None,
         }
     }
@@ -92,6 +105,7 @@ impl<T> Remote<T> {
             match &mut self.state {
                 State::Flowing(values) => match ready!(Pin::new(values).poll_next(cx)) {
                     Some(Ok((sequence, value))) => {
+                        self.lost = None;
                         self.position.after = sequence;
                         return Poll::Ready(Some(Ok(Item::Value(sequence, value))));
                     }
@@ -105,35 +119,69 @@ impl<T> Remote<T> {
                 },
                 State::Pausing(pause) => {
                     ready!(pause.as_mut().poll(cx));
-                    self.state = State::Calling((self.again)(self.position));
+                    let since = self.lost.map_or_else(now, |lost| lost.at);
+                    let until = tokio::time::sleep_until(self.until(since).into());
+                    self.state = State::Calling((self.again)(self.position), Box::pin(until));
                 }
-                State::Calling(call) => match ready!(call.as_mut().poll(cx)) {
-                    Ok((values, begins)) => {
-                        self.state = State::Flowing(values);
-                        self.position = begins;
-                        self.lost = None;
-                        return Poll::Ready(Some(Ok(Item::Begins(begins))));
+                State::Calling(call, until) => {
+                    let result = match call.as_mut().poll(cx) {
+                        Poll::Ready(result) => result,
+                        Poll::Pending => {
+                            ready!(until.as_mut().poll(cx));
+                            Err(Status::unavailable("the subscription was not accepted"))
+                        }
+                    };
+                    match result {
+                        Ok((values, begins)) => {
+                            self.state = State::Flowing(values);
+                            self.position = begins;
+                            if let Some(lost) = &mut self.lost {
+                                lost.accepted = Some(now());
+                            }
+                            return Poll::Ready(Some(Ok(Item::Begins(begins))));
+                        }
+                        Err(status) if is_passing(&status) => self.pause(status)?,
+                        Err(status) => return Poll::Ready(Some(Err(status))),
                     }
-                    Err(status) if is_passing(&status) => self.pause(status)?,
-                    Err(status) => return Poll::Ready(Some(Err(status))),
-                },
+                }
             }
         }
+    }
+
+    /// How long it is tried to go on, when nothing comes `since` then.
+    fn until(&self, since: Instant) -> Instant {
+        let until = after(since, self.within);
+        self.deadline.map_or(until, |deadline| deadline.min(until))
     }
 
     /// Waits before the next attempt, if there is time for one.
     fn pause(&mut self, status: Status) -> Result<(), Status> {
         let now = now();
+        let accepted = self.lost.as_mut().and_then(|lost| lost.accepted.take());
+        if accepted.is_some_and(|accepted| now - accepted >= MAX_PAUSE) {
+            self.lost = None;
+        }
         let lost = self.lost.get_or_insert(Lost {
             at: now,
             attempts: 0,
+            accepted: None,
         });
         let most = FIRST_PAUSE.saturating_mul(1 << lost.attempts.min(16));
         let pause = most.min(MAX_PAUSE).mul_f64(fastrand::f64());
         lost.attempts += 1;
-        let given_up = after(lost.at, self.within);
-        if now + pause >= given_up {
+        let since = lost.at;
+        if now + pause >= self.until(since) {
             let within = self.within;
+            if self
+                .deadline
+                .is_some_and(|deadline| now + pause >= deadline)
+            {
+                let text = format!(
+                    "the time of the subscription is over (option timeout); it was cut off before: {}",
+                    status.message()
+                );
+                return Err(Status::deadline_exceeded(text));
+            }
             let text = format!(
                 "{} (not resumed within {within:?}, see Subscription::resume_within)",
                 status.message()
@@ -152,5 +200,111 @@ fn is_passing(status: &Status) -> bool {
         Code::Unavailable | Code::DeadlineExceeded => true,
         Code::ResourceExhausted => status.execution().is_safe_to_repeat(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, poll_fn, ready};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    type Updates = Vec<Result<(u64, u8), Status>>;
+
+    struct Iter(std::vec::IntoIter<Result<(u64, u8), Status>>);
+
+    impl Stream for Iter {
+        type Item = Result<(u64, u8), Status>;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            Poll::Ready(self.0.next())
+        }
+    }
+
+    fn values(updates: Updates) -> Values<u8> {
+        let values = Streaming::new(Iter(updates.into_iter()));
+        (values, Position::default())
+    }
+
+    fn lost() -> Status {
+        Status::unavailable("lost")
+    }
+
+    /// How a subscription ends that is lost at once and then made again so, after how long and how many attempts.
+    async fn end(
+        deadline: Option<Duration>,
+        again: impl Fn() -> BoxFuture<'static, Result<Values<u8>, Status>> + Send + 'static,
+    ) -> (Status, Duration, u32) {
+        let began = now();
+        let attempts = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&attempts);
+        let again: Again<u8> = Box::new(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            again()
+        });
+        let deadline = deadline.map(|deadline| began + deadline);
+        let mut remote = Remote::new(again, values(vec![Err(lost())]), deadline);
+        loop {
+            match poll_fn(|cx| remote.poll_item(cx)).await {
+                Some(Ok(_)) => {}
+                Some(Err(status)) => {
+                    return (status, now() - began, attempts.load(Ordering::Relaxed));
+                }
+                None => panic!("it is lost, not over"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_accepted_and_lost_again_each_time_is_given_up() {
+        let again = || -> BoxFuture<'static, _> { Box::pin(ready(Ok(values(vec![Err(lost())])))) };
+        let (status, lasted, attempts) = end(None, again).await;
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().contains("resume_within"), "{status}");
+        assert!(lasted <= RESUME_WITHIN, "{lasted:?}");
+        assert!(attempts < 60, "{attempts} attempts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_hangs_is_given_up_in_time() {
+        let (status, lasted, attempts) = end(None, || Box::pin(pending())).await;
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().contains("resume_within"), "{status}");
+        assert_eq!((lasted.as_secs(), attempts), (RESUME_WITHIN.as_secs(), 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_tried_once_the_time_of_the_call_is_over() {
+        let time = Duration::from_secs(5);
+        for hangs in [true, false] {
+            let again = move || -> BoxFuture<'static, _> {
+                if hangs {
+                    Box::pin(pending())
+                } else {
+                    Box::pin(ready(Err(Status::deadline_exceeded("too late"))))
+                }
+            };
+            let (status, lasted, _) = end(Some(time), again).await;
+            assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+            assert!(lasted <= time + Duration::from_millis(10), "{lasted:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_value_gives_it_time_anew() {
+        let count = AtomicU32::new(0);
+        let again = move || -> BoxFuture<'static, _> {
+            let sequence = count.fetch_add(1, Ordering::Relaxed);
+            if sequence == 5000 {
+                return Box::pin(ready(Err(Status::not_found("enough"))));
+            }
+            let updates = vec![Ok((u64::from(sequence), 0)), Err(lost())];
+            Box::pin(ready(Ok(values(updates))))
+        };
+        let (status, lasted, attempts) = end(None, again).await;
+        assert_eq!((status.code(), attempts), (Code::NotFound, 5001));
+        assert!(lasted > RESUME_WITHIN, "{lasted:?}");
     }
 }

@@ -19,7 +19,8 @@ pub enum SlowConsumer {
     /// The oldest of them is dropped: the subscriber gets a gap and then what is new. The default.
     #[default]
     DropOldest,
-    /// The new one is dropped: the subscriber gets what it has missed the beginning of to its end, and then a gap.
+    /// The newest of them is dropped: the subscriber gets the older ones, and then a gap and what is new. With a buffer of 1, it gets
+    /// the last value whenever it is ready for one.
     DropNewest,
     /// Whoever publishes waits, so long at most; then the subscription ends with RESOURCE_EXHAUSTED.
     Wait(Duration),
@@ -102,6 +103,7 @@ impl<T: Clone> Topic<T> {
         let begins = state.last;
         let queue = Queue {
             values: VecDeque::new(),
+            past: 0,
             begins,
             buffer: shared.buffer,
             policy: shared.policy,
@@ -134,9 +136,11 @@ impl<T> Clone for Topic<T> {
 impl<T> fmt::Debug for Topic<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.0.0.lock();
+        let (last, subscribers) = (state.last, state.queues.len());
+        drop(state);
         f.debug_struct("Topic")
-            .field("last", &state.last)
-            .field("subscribers", &state.queues.len())
+            .field("last", &last)
+            .field("subscribers", &subscribers)
             .finish_non_exhaustive()
     }
 }
@@ -167,7 +171,8 @@ impl TopicBuilder {
         self
     }
 
-    /// How many values may wait for a subscriber; 0 counts as 1. Default: 1,024.
+    /// How many values may wait for a subscriber; 0 counts as 1. Default: 1,024. Those of the history, with which it begins, do not
+    /// count.
     pub fn buffer(mut self, values: usize) -> Self {
         self.buffer = values.max(1);
         self
@@ -188,7 +193,7 @@ impl TopicBuilder {
             queues: HashMap::new(),
             ids: 0,
             closed: false,
-            gone: Vec::new(),
+            left: Left::default(),
         };
         Topic(Arc::new(Publisher(Arc::new(Shared {
             id: fastrand::u64(..),
@@ -229,13 +234,14 @@ impl<T> Shared<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state; the values that nobody needs any more are dropped without the lock.
+    /// Changes the state. Values that nobody needs any more are dropped without the lock, and wakers are woken so: neither is code
+    /// of ours.
     fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
         let mut state = self.lock();
         let result = change(&mut state);
-        let gone = std::mem::take(&mut state.gone);
+        let left = std::mem::take(&mut state.left);
         drop(state);
-        drop(gone);
+        left.wakers.into_iter().for_each(Waker::wake);
         result
     }
 }
@@ -249,8 +255,24 @@ struct State<T> {
     queues: HashMap<u64, Queue<T>>,
     ids: u64,
     closed: bool,
-    /// Values that were taken out.
-    gone: Vec<Arc<T>>,
+    left: Left<T>,
+}
+
+/// What a change has left to do once the lock is free.
+struct Left<T> {
+    /// To be dropped.
+    values: Vec<Arc<T>>,
+    /// To be woken.
+    wakers: Vec<Waker>,
+}
+
+impl<T> Default for Left<T> {
+    fn default() -> Self {
+        Self {
+            values: Vec::new(),
+            wakers: Vec::new(),
+        }
+    }
 }
 
 /// A value with its number.
@@ -259,6 +281,8 @@ type Shareable<T> = (u64, Arc<T>);
 /// What waits for one subscriber.
 struct Queue<T> {
     values: VecDeque<Shareable<T>>,
+    /// How many of them were published before it wanted them: nobody is slow for those.
+    past: usize,
     /// The number behind which they began.
     begins: u64,
     buffer: usize,
@@ -272,31 +296,41 @@ struct Queue<T> {
 
 impl<T> Queue<T> {
     fn is_full(&self) -> bool {
-        self.values.len() >= self.buffer
+        self.values.len() - self.past >= self.buffer
     }
 
-    fn end(&mut self, gone: &mut Vec<Arc<T>>) {
+    fn pop(&mut self) -> Option<Shareable<T>> {
+        self.past = self.past.saturating_sub(1);
+        self.values.pop_front()
+    }
+
+    fn end(&mut self, left: &mut Left<T>) {
         self.ended = true;
-        gone.extend(self.values.drain(..).map(|(_, value)| value));
-        self.waker.take().into_iter().for_each(Waker::wake);
+        self.past = 0;
+        left.values
+            .extend(self.values.drain(..).map(|(_, value)| value));
+        left.wakers.extend(self.waker.take());
     }
 
-    fn add(&mut self, sequence: u64, value: &Arc<T>, gone: &mut Vec<Arc<T>>) {
+    fn add(&mut self, sequence: u64, value: &Arc<T>, left: &mut Left<T>) {
         if self.ended {
             return;
         }
         if self.is_full() {
             match self.policy {
                 SlowConsumer::DropOldest => {
-                    gone.extend(self.values.pop_front().map(|(_, value)| value))
+                    left.values.extend(self.pop().map(|(_, value)| value));
                 }
-                SlowConsumer::DropNewest => return,
+                SlowConsumer::DropNewest => {
+                    left.values
+                        .extend(self.values.pop_back().map(|(_, value)| value));
+                }
                 // Nobody is waited for any more.
-                SlowConsumer::Wait(_) | SlowConsumer::End => return self.end(gone),
+                SlowConsumer::Wait(_) | SlowConsumer::End => return self.end(left),
             }
         }
         self.values.push_back((sequence, Arc::clone(value)));
-        self.waker.take().into_iter().for_each(Waker::wake);
+        left.wakers.extend(self.waker.take());
     }
 }
 
@@ -314,7 +348,7 @@ impl<T> State<T> {
             }
             let end = after(*queue.full_since.get_or_insert(now), limit);
             if end <= now {
-                queue.end(&mut self.gone);
+                queue.end(&mut self.left);
             } else {
                 until = Some(until.map_or(end, |until| until.min(end)));
             }
@@ -332,11 +366,11 @@ impl<T> State<T> {
         };
         self.last += 1;
         for queue in self.queues.values_mut() {
-            queue.add(self.last, &value, &mut self.gone);
+            queue.add(self.last, &value, &mut self.left);
         }
         self.history.push_back(value);
         if self.history.len() > self.most_history {
-            self.gone.extend(self.history.pop_front());
+            self.left.values.extend(self.history.pop_front());
         }
         Ok(self.last)
     }
@@ -347,7 +381,10 @@ impl<T> State<T> {
         let values = (first..).zip(self.history.iter().cloned());
         let values = values.filter(|(sequence, _)| *sequence > after).collect();
         let before = std::mem::replace(&mut queue.values, values);
-        self.gone.extend(before.into_iter().map(|(_, value)| value));
+        self.left
+            .values
+            .extend(before.into_iter().map(|(_, value)| value));
+        queue.past = queue.values.len();
         let first = queue.values.front();
         queue.begins = first.map_or(self.last, |(sequence, _)| sequence - 1);
     }
@@ -366,9 +403,12 @@ impl<T> Subscriber<T> {
         self.shared.change(|state| {
             if let Some(mut queue) = state.queues.remove(&self.id) {
                 change(state, &mut queue);
+                // Whoever waits for it looks again.
+                queue.full_since = None;
                 state.queues.insert(self.id, queue);
             }
         });
+        self.shared.room.notify_waiters();
     }
 
     pub(super) fn set_buffer(&self, values: usize) {
@@ -413,12 +453,14 @@ impl<T> Subscriber<T> {
 
     /// The next value, shared.
     fn poll_shared(&self, cx: &Context<'_>) -> Poll<Option<Result<Shareable<T>, Status>>> {
+        // Cloned and dropped without the lock.
+        let waker = cx.waker().clone();
         let mut state = self.shared.lock();
         let closed = state.closed;
         let Some(queue) = state.queues.get_mut(&self.id) else {
             return Poll::Ready(None);
         };
-        if let Some(next) = queue.values.pop_front() {
+        if let Some(next) = queue.pop() {
             queue.begins = next.0;
             let was_waited_for = queue.full_since.take().is_some();
             drop(state);
@@ -437,10 +479,9 @@ impl<T> Subscriber<T> {
         if closed {
             return Poll::Ready(None);
         }
-        match &mut queue.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
+        let before = queue.waker.replace(waker);
+        drop(state);
+        drop(before);
         Poll::Pending
     }
 
