@@ -18,6 +18,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
 
+use common::alone::alone;
 use common::calls::{current, serve_with};
 use common::within;
 
@@ -372,4 +373,112 @@ async fn the_spans_of_a_call_and_of_those_inside_its_handler_are_one_trace() {
     assert_eq!(ids.len(), kept.spans.len(), "every span has its own id");
     // What handlers log is in the span of their call.
     assert_eq!(kept.events, [Some(3), Some(5), Some(9)]);
+}
+
+#[tokio::test]
+async fn a_recorder_that_comes_later_is_told_of_the_calls_that_begin_then() {
+    let (_server, client) = serve_with(
+        ShopServer::new(Corner::default()),
+        Server::builder().interceptor(Measured::new(MetricsFacade::new())),
+        Client::builder().interceptor(Measured::new(MetricsFacade::new())),
+    )
+    .await;
+    let shop = ShopClient::new(client);
+    let counted = |sink: &Sink| {
+        let sink = sink.0.lock().unwrap();
+        let calls = sink.iter().filter(|(key, _)| key.contains(".calls "));
+        calls.map(|(_, count)| *count).collect::<Vec<_>>()
+    };
+    for round in 1..4 {
+        // Nobody listens: not to the first call, which finds that out, nor to those that know it.
+        for _ in 0..3 {
+            shop.buy("cake").await.unwrap();
+        }
+        let sink = Sink::default();
+        let _guard = metrics::set_default_local_recorder(&sink);
+        for _ in 0..round {
+            shop.buy("cake").await.unwrap();
+        }
+        let round = f64::from(round);
+        assert_eq!(counted(&sink), [round, round], "of both sides");
+    }
+}
+
+thread_local! {
+    static SEEN: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// A recorder without a field, like those that print.
+struct Plain;
+
+struct Ticks;
+
+impl HistogramFn for Ticks {
+    fn record(&self, _: f64) {
+        SEEN.set(SEEN.get() + 1);
+    }
+}
+
+impl metrics::Recorder for Plain {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: metrics::SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: metrics::SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: metrics::SharedString) {}
+    fn register_counter(&self, _: &Key, _: &metrics::Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+    fn register_gauge(&self, _: &Key, _: &metrics::Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+    fn register_histogram(&self, _: &Key, _: &metrics::Metadata<'_>) -> Histogram {
+        Histogram::from_arc(Arc::new(Ticks))
+    }
+}
+
+#[tokio::test]
+async fn a_recorder_without_a_size_is_told_all_the_same() {
+    // Where a leaked one lies.
+    let recorder: &Plain = Box::leak(Box::new(Plain));
+    let _guard = metrics::set_default_local_recorder(recorder);
+    let (_server, client) = serve_with(
+        ShopServer::new(Corner::default()),
+        Server::builder().interceptor(Measured::new(MetricsFacade::new())),
+        Client::builder(),
+    )
+    .await;
+    let shop = ShopClient::new(client);
+    for _ in 0..3 {
+        shop.buy("cake").await.unwrap();
+    }
+    assert_eq!(SEEN.get(), 3);
+}
+
+/// In a process of its own: whether somebody listens is asked of all threads.
+#[test]
+fn where_nobody_listens_a_trace_is_carried_on_and_none_begins() {
+    alone(
+        "where_nobody_listens_a_trace_is_carried_on_and_none_begins",
+        carry_a_trace,
+    );
+}
+
+async fn carry_a_trace() {
+    let traced = |corner| {
+        serve_with(
+            ShopServer::new(corner),
+            Server::builder().interceptor(Traced::new()),
+            Client::builder().interceptor(Traced::new()),
+        )
+    };
+    let (_supplier, client) = traced(Corner::default()).await;
+    let corner = Corner {
+        supplier: Some(ShopClient::new(client)),
+        ..Corner::default()
+    };
+    let (_server, client) = traced(corner).await;
+    let shop = ShopClient::new(client);
+    assert_eq!(shop.order().await.unwrap(), None);
+    let outer = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let options = CallOptions::new().metadata("traceparent", outer).unwrap();
+    let given = shop.with_options(options).order().await.unwrap().unwrap();
+    assert_eq!(given, "4bf92f3577b34da6a3ce929d0e0e4736");
 }

@@ -56,6 +56,10 @@ pub enum Mode {
     PingPong,
     /// Calls as in [`Mode::Unary`], on a connection on which streams move as much as they can.
     Beside,
+    /// The same beside calls with bodies of 15 MiB.
+    BesideLarge,
+    /// Streams from the server, of which one is not read every other while.
+    Stalled,
     /// Connections that have made their calls and rest.
     Idle,
 }
@@ -75,7 +79,7 @@ impl Default for ClientOptions {
     }
 }
 
-const USAGE: &str = "usage: server ADDR | client ADDR [--mode unary|download|upload|ping-pong|beside] [--payload BYTES] [--inflight CALLS] [--secs S] \
+const USAGE: &str = "usage: server ADDR | client ADDR [--mode unary|download|upload|ping-pong|beside|beside-large|stalled] [--payload BYTES] [--inflight CALLS] [--secs S] \
                      [--warm S] [--server-pid PID] | client ADDR --mode idle --server-pid PID [--connections N] \
                      [--channels M] [--payload BYTES]";
 
@@ -111,10 +115,12 @@ fn client_options(mut args: impl Iterator<Item = String>) -> Result<ClientOption
             "--mode" if value == "upload" => options.mode = Mode::Upload,
             "--mode" if value == "ping-pong" => options.mode = Mode::PingPong,
             "--mode" if value == "beside" => options.mode = Mode::Beside,
+            "--mode" if value == "beside-large" => options.mode = Mode::BesideLarge,
+            "--mode" if value == "stalled" => options.mode = Mode::Stalled,
             "--mode" if value == "idle" => options.mode = Mode::Idle,
             "--mode" => {
                 return Err(format!(
-                    "unknown mode {value:?}; the modes are: unary, download, upload, ping-pong, beside, idle"
+                    "unknown mode {value:?}; the modes are: unary, download, upload, ping-pong, beside, beside-large, stalled, idle"
                 )
                 .into());
             }

@@ -4,6 +4,7 @@
 //! - [`args`]: the command line of a peer
 //! - [`load`]: K tasks calling one after the other, and the clock that judges them
 //! - [`streams`]: the same for streams of messages
+//! - [`stalled`]: what the others of many streams lose when one is not read
 //! - [`idle`]: connections that rest, and the memory they take
 //! - [`cpu`]: processor time of this process and of another
 //! - [`memory`]: what a process holds in memory and in open files
@@ -15,6 +16,7 @@ pub mod idle;
 pub mod load;
 pub mod memory;
 pub mod report;
+pub mod stalled;
 pub mod streams;
 
 use std::error::Error;
@@ -126,6 +128,16 @@ fn run<P: Peer>() -> Result<(), BoxError> {
                 Mode::Beside => start(runtime, async {
                     let client = P::connect(addr).await?;
                     let report = streams::beside(client, &options).await?;
+                    Ok(serde_json::to_string(&report)?)
+                }),
+                Mode::BesideLarge => start(runtime, async {
+                    let client = P::connect(addr).await?;
+                    let report = load::beside_large(client, &options).await?;
+                    Ok(serde_json::to_string(&report)?)
+                }),
+                Mode::Stalled => start(runtime, async {
+                    let client = P::connect(addr).await?;
+                    let report = stalled::run(client, &options).await?;
                     Ok(serde_json::to_string(&report)?)
                 }),
                 Mode::Idle => start(Builder::new_current_thread(), async {

@@ -37,6 +37,31 @@ pub async fn unary<C: EchoClient>(client: C, options: &ClientOptions) -> Result<
     Ok(measured.report(options, &cpu))
 }
 
+/// Calls as [`unary`], while another call at a time takes 15 MiB there and back.
+///
+/// # Errors
+/// As [`unary`], and when one of the large calls fails.
+pub async fn beside_large<C: EchoClient>(
+    client: C,
+    options: &ClientOptions,
+) -> Result<Report, BoxError> {
+    const LARGE: usize = 15 << 20;
+    let (large, bodies, window) = (client.clone(), Bodies::new(LARGE), Window::of(options));
+    let large = tokio::spawn(async move {
+        let mut calls = 0;
+        while Instant::now() < window.end {
+            let answer = large.echo(bodies.body(0, calls)).await?;
+            assert_eq!(answer.len(), LARGE);
+            calls += 1;
+        }
+        Ok::<_, C::Error>(calls)
+    });
+    let report = unary(client, options).await?;
+    let mib = (large.await?? * (LARGE >> 20)) as f64 / (options.warm + options.secs).as_secs_f64();
+    eprintln!("beside it, {mib:.0} MiB/s of large calls each way");
+    Ok(report)
+}
+
 /// How long after the end a call may still come back before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -163,6 +188,7 @@ impl Measured {
             cli_cpu: per_call(used.client, calls),
             srv_cpu: used.server.map(|server| per_call(server, calls)),
             errors: tally.errors,
+            kept: None,
         }
     }
 }

@@ -19,6 +19,9 @@ pub struct Report {
     pub srv_cpu: Option<f64>,
     /// Calls that failed, came back changed or never came back, from the first to the last.
     pub errors: u64,
+    /// What other streams keep of their rate while one stalls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<f64>,
 }
 
 /// What a server's memory grew by for connections that rest.

@@ -234,26 +234,33 @@ impl CallTable {
         slot.flow.as_deref_mut().map(|flow| (flow, channel))
     }
 
-    /// A frame of a call's stream came.
+    /// The stream of whoever has this slot.
+    pub(crate) fn flow_of(&mut self, token: usize) -> Option<&mut Flow> {
+        self.slots.get_mut(token)?.flow.as_deref_mut()
+    }
+
+    /// A frame of a call's stream came. `true` as [`Flow::on_heard`].
     pub(crate) fn on_heard(
         &mut self,
         proto: &mut proto::Connection,
         token: usize,
         heard: Heard,
         wakers: &mut Vec<Waker>,
-    ) {
-        let slot = self.slots.get_mut(token);
-        if let Some(slot) = slot
-            && let Some(flow) = &mut slot.flow
-        {
-            if matches!(heard, Heard::Data(_)) {
-                wakers.extend(slot.waker.take());
-            }
-            flow.on_heard(heard, wakers);
-            if matches!(slot.state, SlotState::Sent) {
-                flow.send_ending(proto, slot.channel);
-            }
+    ) -> bool {
+        let Some(slot) = self.slots.get_mut(token) else {
+            return false;
+        };
+        let Some(flow) = &mut slot.flow else {
+            return false;
+        };
+        if matches!(heard, Heard::Data(_)) {
+            wakers.extend(slot.waker.take());
         }
+        let lends = flow.on_heard(heard, wakers);
+        if matches!(slot.state, SlotState::Sent) {
+            flow.send_ending(proto, slot.channel);
+        }
+        lends
     }
 
     /// The caller's stream ends before its end: so does the call, if it is still under way.

@@ -21,7 +21,7 @@ use crate::error::{CallError, CallErrorKind, ConnectionError};
 use crate::frame::{ChannelId, MAX_PATH_BYTES};
 use crate::path::StaticPath;
 use crate::proto::stream::DATA;
-use crate::proto::{self, Mode};
+use crate::proto::{self, Mode, StreamKey};
 use crate::running::Running;
 use crate::scratch;
 use crate::stream::{self, RecvStream, SendStream};
@@ -90,6 +90,8 @@ pub(crate) struct State {
     pub(crate) running: HashMap<ChannelId, Running>,
     /// The parked driver. Whoever gives it work takes the waker, and wakes it after letting go of the lock.
     pub(crate) driver: Option<Waker>,
+    /// Streams of which parts lie in the memory that they were read into.
+    pub(crate) lent: Vec<StreamKey>,
     /// Who waits for room to send more of an answer or a stream, in order; `None` has given up.
     pub(crate) room: VecDeque<Option<Waker>>,
     /// How many have left that queue.
@@ -144,6 +146,22 @@ impl State {
         let most = most.min(self.room.len());
         self.left_room += most as u64;
         self.room.drain(..most).flatten().for_each(Waker::wake);
+    }
+
+    /// Readers have had their turn: what they left must not keep the whole buffer that it was read into.
+    pub(crate) fn detach_lent(&mut self) {
+        for key in self.lent.drain(..) {
+            let flow = match key {
+                StreamKey::Call(token) => self.calls.flow_of(token),
+                StreamKey::Channel(channel) => {
+                    let running = self.running.get_mut(&channel);
+                    running.and_then(|running| running.flow.as_deref_mut())
+                }
+            };
+            if let Some(flow) = flow {
+                flow.detach();
+            }
+        }
     }
 
     /// The connection is gone: nobody waits for room any more.
@@ -210,6 +228,7 @@ impl Shared {
             calls,
             running: HashMap::new(),
             driver: None,
+            lent: Vec::new(),
             room: VecDeque::new(),
             left_room: 0,
             ended: None,

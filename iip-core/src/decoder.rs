@@ -19,7 +19,7 @@ const READ_BYTES: usize = 64 * 1024;
 const BULK_READ_BYTES: usize = 256 * 1024;
 
 /// Bodies from this size on stay where they were read; smaller ones are copied, so that they do not keep the buffer.
-const LEND_BYTES: usize = 1024;
+pub(crate) const LEND_BYTES: usize = 1024;
 
 /// Bodies up to this size are copied side by side into pieces of memory: one that is kept for long keeps no more than such
 /// a piece.
@@ -114,6 +114,11 @@ impl Decoder {
         self.buf.extend_from_slice(bytes);
     }
 
+    /// Is there no room left for a read, behind bodies that were handed out?
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.lends && self.buf.capacity() - self.buf.len() < self.wanted()
+    }
+
     /// The buffer to read into, with room for one read.
     ///
     /// A body grows with what has arrived, at most doubling: the length field alone reserves nothing.
@@ -122,21 +127,29 @@ impl Decoder {
             // Once the bodies are dropped the same memory serves again, and is still in the cache.
             self.lends = !self.buf.try_reclaim(self.size);
         }
-        let missing = self
-            .head
-            .map_or(0, |(_, _, total)| total.saturating_sub(self.buf.len()));
-        let room = match (self.bulk, self.busy) {
-            (true, _) => BULK_READ_BYTES,
-            (false, true) => READ_BYTES,
-            (false, false) => FIRST_READ_BYTES,
-        };
-        let wanted = missing.min(self.buf.len()).max(room / 2);
+        let wanted = self.wanted();
         if self.buf.capacity() - self.buf.len() < wanted {
-            self.buf.reserve(wanted.max(room));
+            self.buf.reserve(wanted.max(self.room()));
             self.size = self.buf.capacity();
             self.lends = false;
         }
         &mut self.buf
+    }
+
+    fn room(&self) -> usize {
+        match (self.bulk, self.busy) {
+            (true, _) => BULK_READ_BYTES,
+            (false, true) => READ_BYTES,
+            (false, false) => FIRST_READ_BYTES,
+        }
+    }
+
+    /// With less room than this in the buffer, more is made.
+    fn wanted(&self) -> usize {
+        let missing = self
+            .head
+            .map_or(0, |(_, _, total)| total.saturating_sub(self.buf.len()));
+        missing.min(self.buf.len()).max(self.room() / 2)
     }
 
     /// Bytes were read into the buffer.

@@ -13,6 +13,11 @@ use crate::proto::{self, Heard};
 /// Peers of ours grant more at a time: about half a window, of which the least has 1 KiB.
 const LEAST_GRANT: u32 = 256;
 
+/// A window of this size is enough where half of it is taken within [`QUICK`]: no way is so long that it could bring more, and
+/// what is on the way keeps other calls waiting behind it.
+const ENOUGH_BYTES: usize = 512 * 1024;
+const QUICK: Duration = Duration::from_millis(1);
+
 #[derive(Debug)]
 pub(crate) struct Flow {
     parts: Parts,
@@ -61,15 +66,13 @@ impl Flow {
         }
     }
 
-    /// A frame of the stream came.
-    pub(crate) fn on_heard(&mut self, heard: Heard, wakers: &mut Vec<Waker>) {
+    /// A frame of the stream came. `true` if it is the first of those that lie where they were read, see
+    /// [`detach`](Self::detach).
+    pub(crate) fn on_heard(&mut self, heard: Heard, wakers: &mut Vec<Waker>) -> bool {
         match heard {
             Heard::Data(part) => {
-                // What waits for long must not keep the whole buffer that it was read into.
-                let waits = self.parts.bytes() > 0;
-                self.parts
-                    .push(if waits { proto::detach(part) } else { part });
                 wakers.extend(self.reader.take());
+                return self.parts.push(part);
             }
             Heard::End => {
                 self.ended = true;
@@ -85,6 +88,12 @@ impl Flow {
                 wakers.extend(self.writer.take());
             }
         }
+        false
+    }
+
+    /// Copies what waits out of the memory that it was read into.
+    pub(crate) fn detach(&mut self) {
+        self.parts.detach();
     }
 
     /// The peer has gone before the call has ended.
@@ -129,9 +138,10 @@ impl Flow {
         let span = now.saturating_duration_since(self.told_at);
         let dry = proto.timers().dry();
         let waited = dry.saturating_sub(self.dry);
-        if self.peer_starved && waited > span / 4 {
+        let quick = span < QUICK;
+        if self.peer_starved && waited > span / 4 && !(quick && self.window >= ENOUGH_BYTES) {
             self.taken += self.grow(proto);
-        } else if self.peer_starved && waited < span / 16 {
+        } else if self.peer_starved && waited < span / 16 || quick && self.window > ENOUGH_BYTES {
             // What waits on the way to a reader that is busy helps nobody, and keeps other calls waiting behind it.
             self.taken -= self.shrink(proto);
         }

@@ -10,7 +10,7 @@ const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 /// What one connection may cost, and how long its peer may take.
 ///
 /// Both sides use the same limits; the defaults are safe against a hostile peer. The memory one connection can be made
-/// to hold is bounded by `read buffer (256 KiB, or the frame being read) + buffered_bytes + unsent_bytes + the message
+/// to hold is bounded by `read buffer (256 KiB, or the frame being read) + buffered_bytes + unsent_bytes + two messages
 /// being written + channels × about 200 bytes`, and with streams by `calls × (stream_window + 64 KiB) + buffered_bytes` more:
 /// what waits for its readers, and what windows have grown by.
 ///
@@ -101,7 +101,8 @@ impl Limits {
 
     /// Bytes of replies a server holds per connection that the peer has not read. Default: 1 MiB.
     ///
-    /// Beyond it a server does not read further requests of that connection. One reply may exceed it.
+    /// Beyond it a server does not read further requests of that connection. The longest reply that is being written in
+    /// turns with others does not count, and one more may exceed it.
     #[must_use]
     pub fn max_unsent_bytes(mut self, bytes: usize) -> Self {
         self.unsent_bytes = bytes.max(1);

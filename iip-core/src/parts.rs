@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::decoder::LEND_BYTES;
+
 /// With this many parts waiting, further ones of less than [`SMALL_BYTES`] are joined: a peer that sends single bytes to
 /// someone who is slow would otherwise cost many times what they hold.
 const APART: usize = 16;
@@ -18,20 +20,36 @@ pub(crate) struct Parts {
     /// Behind the queue: small parts being joined.
     joined: BytesMut,
     bytes: usize,
+    /// So many at the end of the queue may lie in the memory that they were read into.
+    lent: usize,
 }
 
 impl Parts {
-    pub(crate) fn push(&mut self, part: Bytes) {
+    /// Adds a part. `true` if it is the first that [`detach`](Self::detach) would copy.
+    pub(crate) fn push(&mut self, part: Bytes) -> bool {
         self.bytes += part.len();
+        let is_lent = part.len() >= LEND_BYTES;
         if self.queue.len() < APART || part.len() >= SMALL_BYTES {
             self.close_joined();
             self.queue.push_back(part);
-            return;
+            if self.lent > 0 || is_lent {
+                self.lent += 1;
+            }
+            return self.lent == 1;
         }
         if self.joined.len() + part.len() > JOINED_BYTES {
             self.close_joined();
         }
         self.joined.extend_from_slice(&part);
+        false
+    }
+
+    /// Copies the parts that came since this was last called out of the memory that they were read into.
+    pub(crate) fn detach(&mut self) {
+        for part in self.queue.iter_mut().rev().take(self.lent) {
+            *part = Bytes::copy_from_slice(part);
+        }
+        self.lent = 0;
     }
 
     /// The oldest part.
@@ -41,6 +59,7 @@ impl Parts {
         }
         let part = self.queue.pop_front()?;
         self.bytes -= part.len();
+        self.lent = self.lent.min(self.queue.len());
         Some(part)
     }
 
@@ -51,6 +70,8 @@ impl Parts {
 
     fn close_joined(&mut self) {
         if !self.joined.is_empty() {
+            // It is not, but lies among those that are.
+            self.lent += usize::from(self.lent > 0);
             self.queue
                 .push_back(std::mem::take(&mut self.joined).freeze());
         }
@@ -81,10 +102,34 @@ mod tests {
     }
 
     #[test]
+    fn parts_that_are_left_let_go_of_what_they_were_read_into() {
+        let mut buffer = BytesMut::zeroed(100_000);
+        let mut parts = Parts::default();
+        let mut sent = 0;
+        for turn in 0..40 {
+            let size = [1600, 1, 20_000, 3][turn % 4].min(buffer.len());
+            sent += size;
+            parts.push(buffer.split_to(size).freeze());
+        }
+        assert!(!buffer.try_reclaim(100_000), "they lie in it");
+        parts.pop();
+        parts.detach();
+        assert!(buffer.try_reclaim(100_000), "nothing lies in it");
+        let mut left = 1600;
+        while let Some(part) = parts.pop() {
+            left += part.len();
+        }
+        assert_eq!(left, sent);
+    }
+
+    #[test]
     fn parts_that_are_taken_in_time_stay_as_they_are() {
         let mut parts = Parts::default();
         for turn in 0..100_u8 {
-            parts.push(vec![turn; 3].into());
+            assert!(
+                !parts.push(vec![turn; 3].into()),
+                "the decoder has copied it"
+            );
             assert_eq!(parts.pop().unwrap(), vec![turn; 3]);
         }
     }

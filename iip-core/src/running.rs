@@ -16,7 +16,7 @@ use crate::flow::Flow;
 use crate::frame::ChannelId;
 use crate::handler::{HandlerError, OnCancel, Request, Streams};
 use crate::parts::Parts;
-use crate::proto::control;
+use crate::proto::{Heard, StreamKey, control};
 use crate::serve::or_no_response;
 use crate::stream;
 
@@ -298,6 +298,17 @@ impl State {
             body = control::handler_failure(&text).into();
         }
         self.proto.reply(channel, &mut body, true)
+    }
+
+    /// A frame of a handler's stream came.
+    pub(crate) fn on_heard(&mut self, channel: ChannelId, heard: Heard, wakers: &mut Vec<Waker>) {
+        let running = self.running.get_mut(&channel);
+        if let Some(flow) = running.and_then(|running| running.flow.as_mut()) {
+            if flow.on_heard(heard, wakers) {
+                self.lent.push(StreamKey::Channel(channel));
+            }
+            flow.send_ending(&mut self.proto, channel);
+        }
     }
 
     pub(crate) fn on_cancelled(&mut self, channel: ChannelId) {

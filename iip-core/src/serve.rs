@@ -123,13 +123,15 @@ impl Dispatcher {
         self.last.as_ref()
     }
 
-    /// Handles one event, outside the lock. Returns the answer if it is there at once.
+    /// Handles one event, outside the lock. Returns the answer if it is there at once; `wakers` are those of handlers that
+    /// read a stream.
     pub(crate) fn on_event(
         &mut self,
         cx: &mut Context<'_>,
         shared: &Arc<Shared>,
         event: Event,
         now: Instant,
+        wakers: &mut Vec<Waker>,
     ) -> Option<(ChannelId, Body)> {
         match event {
             Event::Request {
@@ -183,16 +185,7 @@ impl Dispatcher {
                 key: StreamKey::Channel(channel),
                 heard,
             } => {
-                let mut wakers = Vec::new();
-                let mut guard = shared.lock();
-                let state = &mut *guard;
-                let running = state.running.get_mut(&channel);
-                if let Some(flow) = running.and_then(|running| running.flow.as_mut()) {
-                    flow.on_heard(heard, &mut wakers);
-                    flow.send_ending(&mut state.proto, channel);
-                }
-                drop(guard);
-                wakers.into_iter().for_each(Waker::wake);
+                shared.lock().on_heard(channel, heard, wakers);
                 None
             }
             Event::RequestPart {

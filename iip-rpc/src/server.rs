@@ -377,7 +377,7 @@ where
             return Err(status);
         }
         let ctx = CallContext::of_call(self.method, metadata, deadline.at, peer, cancel);
-        if let Some(interceptors) = self.interceptors.get() {
+        if let Some(interceptors) = self.interceptors.awake(ctx.metadata()) {
             let times = (received, waited);
             let call = self.intercepted(interceptors, ctx, body, form, deadline, times);
             return Box::pin(call).await;
@@ -617,7 +617,7 @@ where
             let deadline = deadline.map_err(failed)?;
             let ctx = CallContext::of_call(self.method, Metadata::new(), deadline.at, peer, cancel);
             let body = request.into_body();
-            let result = match self.interceptors.get() {
+            let result = match self.interceptors.awake(ctx.metadata()) {
                 None => {
                     let call = (self.call)(Arc::clone(&self.service), ctx.clone(), body);
                     let call = pin!(ctx.scope(call));

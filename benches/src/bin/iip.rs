@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use iip_benches::streams::{self, Messages};
 use iip_benches::{BoxError, EchoClient, Peer};
+use iip_rpc::observe::{Measured, MetricsFacade, Traced};
 use iip_rpc::{Server, Status, Stream, Streaming, service};
 use tokio::sync::mpsc;
 
@@ -64,13 +65,24 @@ impl IipEcho for Mirror {
     }
 }
 
+/// Do both sides have a span and figures for each call, without anybody who takes them?
+fn is_observed() -> bool {
+    std::env::var_os("IIP_OBSERVED").is_some()
+}
+
 struct Iip;
 
 impl Peer for Iip {
     type Client = Client;
 
     async fn serve(addr: SocketAddr) -> Result<(), BoxError> {
-        let server = Server::builder()
+        let mut server = Server::builder();
+        if is_observed() {
+            server = server
+                .interceptor(Traced::new())
+                .interceptor(Measured::new(MetricsFacade::new()));
+        }
+        let server = server
             .service(IipEchoServer::new(Mirror))
             .bind(addr.to_string())
             .await?;
@@ -80,9 +92,14 @@ impl Peer for Iip {
     }
 
     async fn connect(addr: SocketAddr) -> Result<Client, BoxError> {
-        Ok(Client(IipEchoClient::new(
-            iip_rpc::Client::connect(addr.to_string()).await?,
-        )))
+        let mut client = iip_rpc::Client::builder();
+        if is_observed() {
+            client = client
+                .interceptor(Traced::new())
+                .interceptor(Measured::new(MetricsFacade::new()));
+        }
+        let client = client.connect(addr.to_string()).await?;
+        Ok(Client(IipEchoClient::new(client)))
     }
 }
 

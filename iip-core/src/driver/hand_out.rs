@@ -39,11 +39,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             None => self.hand_out_replies(now),
             Some(_) => self.hand_out_requests(cx, now),
         };
-        let woke = !self.wakers.is_empty();
-        self.wakers.drain(..).for_each(Waker::wake);
+        let woke = self.wake_all();
         let others = outcome?;
         self.gathered = woke && others;
         Ok(self.gathered)
+    }
+
+    /// Wakes those that something has come for. `true` if there were any.
+    pub(super) fn wake_all(&mut self) -> bool {
+        let woke = !self.wakers.is_empty();
+        self.wakers.drain(..).for_each(Waker::wake);
+        woke
     }
 
     /// Client: fills the slots of calls. Half of the callers in flight are woken at a time, so that the server works on
@@ -149,7 +155,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             while bytes <= self.most_unsent
                 && let Some(event) = self.events.pop_front()
             {
-                if let Some((channel, answer)) = dispatcher.on_event(cx, &self.shared, event, now) {
+                if let Some((channel, answer)) =
+                    dispatcher.on_event(cx, &self.shared, event, now, &mut self.wakers)
+                {
                     bytes += answer.len();
                     self.answers.push((channel, answer));
                 }
@@ -179,7 +187,11 @@ fn on_client_event(
         Event::Stream {
             key: StreamKey::Call(token),
             heard,
-        } => calls.on_heard(proto, token, heard, wakers),
+        } => {
+            if calls.on_heard(proto, token, heard, wakers) {
+                state.lent.push(StreamKey::Call(token));
+            }
+        }
         Event::ReplyPart { token, body } => calls.on_part(proto, token, body, now, wakers),
         Event::Swallowed { channel } => calls.on_channel_idle(proto, channel, now, wakers),
         Event::ChannelOpened(channel) => {

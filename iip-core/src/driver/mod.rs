@@ -54,6 +54,10 @@ const READ_AHEAD_BYTES: usize = 64 * 1024;
 /// workers, from which the unlucky ones come back milliseconds later.
 const MOST_WOKEN: usize = 64;
 
+/// Streams are looked through for parts in the read buffer when so many may have some, or had some: most of them have been
+/// taken long ago.
+const MOST_LENT: usize = 1024;
+
 /// The task of one connection; ends when the connection has.
 pub(crate) struct Driver<S> {
     socket: S,
@@ -88,6 +92,8 @@ pub(crate) struct Driver<S> {
     released: bool,
     /// The driver has let others run first and may write.
     gathered: bool,
+    /// The driver has let the readers of streams run, and may make a new buffer.
+    readers_ran: bool,
     /// Since when the connection has taken nothing of the batch, as far as was looked.
     stuck_since: Option<Instant>,
     progress: Duration,
@@ -146,6 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             reads: 0,
             released: false,
             gathered: false,
+            readers_ran: false,
             stuck_since: None,
             progress: limits.progress(),
             saying_goodbye: false,
@@ -215,6 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             // What the last turn left, or an answer from elsewhere has brought up.
             self.take_events();
             self.run_handlers(cx, clock::now());
+            self.wake_all();
             return Ok(Turn::Again);
         }
         if self.more && wants_read {
@@ -224,6 +232,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let may_read = wants_read || self.decoder.len() < READ_AHEAD_BYTES;
         let polls_read =
             may_read && !self.read_closed && !self.saying_goodbye && *reads < MAX_READS;
+        if polls_read && self.decoder.is_used_up() && !self.give_readers_a_turn() {
+            return Ok(Turn::Yield);
+        }
         if polls_read {
             // Keeps nothing between polls, so it may be made anew each time.
             let reading = std::pin::pin!(self.socket.read_buf(self.decoder.read_buf()));
@@ -241,6 +252,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Err(error);
         }
         self.park(cx, polls_read)
+    }
+
+    /// Before there is another buffer to read into, the readers of streams take what they were woken for, so that this one
+    /// serves again; for those that did not, it is copied. `false` if they should run first.
+    fn give_readers_a_turn(&mut self) -> bool {
+        let mut state = self.shared.lock();
+        let had_turn = std::mem::take(&mut self.readers_ran) || state.lent.is_empty();
+        if had_turn {
+            state.detach_lent();
+        }
+        self.readers_ran = !had_turn;
+        had_turn
     }
 
     /// Looks at the connection once for the whole turn, and takes what is to be written. `None` if others should run first.
@@ -268,9 +291,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             state.proto.take_output(&mut self.batch);
         }
         self.gathered = false;
+        if state.lent.len() >= MOST_LENT {
+            state.detach_lent();
+        }
         Ok(Some(Plan {
             wants_read: state.proto.wants_read(),
-            has_room: state.proto.has_room(),
+            has_room: self.dispatcher.is_none() || state.proto.has_room(),
             has_events: state.proto.has_events() || !self.events.is_empty(),
         }))
     }
@@ -460,6 +486,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 wake_at = earliest(wake_at, Some(release_at));
             } else {
                 self.released = true;
+                state.detach_lent();
+                state.lent = Vec::new();
                 state.proto.release_memory();
                 self.decoder.release_when_empty();
                 self.batch = VecDeque::new();

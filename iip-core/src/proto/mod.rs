@@ -217,7 +217,7 @@ impl Connection {
                 self.held.is_empty()
                     && self.control_rate.has_room()
                     && !self.is_over_budget()
-                    && self.outbox.unsent() <= self.limits.unsent_bytes()
+                    && self.has_room()
             }
         }
     }
@@ -289,9 +289,9 @@ impl Connection {
         self.stream_room() > 0 && !self.outbox.is_behind(id)
     }
 
-    /// May a part of an answer be sent without piling up what the peer does not read?
+    /// May further answers be sent without piling up what the peer does not read?
     pub(crate) fn has_room(&self) -> bool {
-        self.outbox.unsent() <= self.limits.unsent_bytes()
+        self.outbox.has_room(self.limits.unsent_bytes())
     }
 
     // ---- from the network and the clock

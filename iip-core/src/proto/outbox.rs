@@ -249,6 +249,22 @@ impl Outbox {
             .saturating_add(self.long_bytes)
     }
 
+    /// Does no more than `most` wait, beside the rest of the longest message? That one goes in turns with the others, which it
+    /// should not keep from being asked for.
+    pub(crate) fn has_room(&self, most: usize) -> bool {
+        let unsent = self.unsent();
+        unsent <= most || unsent - self.longest() <= most
+    }
+
+    #[cold]
+    fn longest(&self) -> usize {
+        let messages = self.long.iter().filter_map(|send| send.messages.front());
+        messages
+            .map(|(_, message)| message.body.len())
+            .max()
+            .unwrap_or(0)
+    }
+
     fn unwritten(&self) -> u64 {
         self.queued - self.written
     }

@@ -309,6 +309,10 @@ impl<C: Connector + ?Sized> Connector for Arc<C> {
     }
 }
 
+/// What the kernel takes ahead of the network: it would otherwise be megabytes, behind which every call has to wait.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT_BYTES: u32 = 256 * 1024;
+
 /// Small frames leave at once, and a peer whose machine has vanished is noticed. Buffer sizes are the kernel's business:
 /// it adapts them to the connection, and a fixed size switches that off.
 fn tune(stream: &TcpStream) -> io::Result<()> {
@@ -322,7 +326,11 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
         windows
     ))]
     let keepalive = keepalive.with_interval(KEEPALIVE_TIME / 4);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    let socket = SockRef::from(stream);
+    // Where the kernel does not know it, calls wait longer, and that is all.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {

@@ -140,7 +140,7 @@ impl Client {
         T: DeserializeOwned + Send + 'static,
         E: MethodError,
     {
-        if let Some(interceptors) = self.interceptors.get() {
+        if let Some(interceptors) = self.awake_interceptors(ctx) {
             return self
                 .intercepted_unary(interceptors, method, ctx, args)
                 .await;
@@ -193,7 +193,7 @@ impl Client {
         A: Arguments + Send,
         E: MethodError,
     {
-        if let Some(interceptors) = self.interceptors.get() {
+        if let Some(interceptors) = self.awake_interceptors(ctx) {
             return self
                 .intercepted_one_way(interceptors, method, ctx, args)
                 .await;
@@ -221,6 +221,19 @@ impl Client {
             Ok((call, kept))
         };
         self.call(method, ctx, start, |_, _| Ok(())).await
+    }
+
+    /// The interceptors, if there are any that do not leave a call alone.
+    #[inline]
+    fn awake_interceptors(&self, ctx: Option<&CallContext>) -> Option<&Layers<ClientCall>> {
+        let own = ctx.and_then(CallContext::outgoing_metadata);
+        match own {
+            None => self.interceptors.awake(&self.options.metadata),
+            Some(own) => self
+                .interceptors
+                .awake(own)
+                .or_else(|| self.interceptors.awake(&self.options.metadata)),
+        }
     }
 
     /// Makes a call, again if need be: `start` puts it on a connection and says whether it could do so again, `read` takes
@@ -350,7 +363,7 @@ impl Client {
         T: From<Bytes> + Send,
         E: MethodError,
     {
-        if let Some(interceptors) = self.interceptors.get() {
+        if let Some(interceptors) = self.awake_interceptors(ctx) {
             return self.intercepted_raw(interceptors, method, ctx, body).await;
         }
         let body = body.into_body();

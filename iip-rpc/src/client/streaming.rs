@@ -79,7 +79,7 @@ impl Client {
         I: MethodError,
         E: MethodError,
     {
-        if let Some(interceptors) = self.interceptors.get() {
+        if let Some(interceptors) = self.awake_interceptors(ctx) {
             return self
                 .intercepted_server_stream(interceptors, method, ctx, args)
                 .await;
@@ -143,7 +143,7 @@ impl Client {
         T: DeserializeOwned + Send + 'static,
         E: MethodError,
     {
-        if let Some(interceptors) = self.interceptors.get() {
+        if let Some(interceptors) = self.awake_interceptors(ctx) {
             return self
                 .intercepted_client_stream(interceptors, method, ctx, args, messages)
                 .await;
@@ -209,7 +209,7 @@ impl Client {
         I: MethodError,
         E: MethodError,
     {
-        if let Some(interceptors) = self.interceptors.get() {
+        if let Some(interceptors) = self.awake_interceptors(ctx) {
             return self
                 .intercepted_bidi_stream(interceptors, method, ctx, args, messages)
                 .await;

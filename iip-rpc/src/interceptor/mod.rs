@@ -71,6 +71,13 @@ pub trait ServerInterceptor: Send + Sync + 'static {
         call: ServerCall,
         next: Next<ServerCall>,
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
+
+    /// Would it let a call with this metadata through at the moment, and do nothing else? Asked before each call, so it should
+    /// take no time. While all interceptors are idle, a call costs what it costs without them. Default: no.
+    fn is_idle(&self, metadata: &Metadata) -> bool {
+        let _ = metadata;
+        false
+    }
 }
 
 /// Sees the calls of a client, see the [module](self).
@@ -88,6 +95,13 @@ pub trait ClientInterceptor: Send + Sync + 'static {
         call: ClientCall,
         next: Next<ClientCall>,
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
+
+    /// Would it let a call with this metadata through at the moment, and do nothing else? As
+    /// [`ServerInterceptor::is_idle`]. Calls with metadata of their own, beside those of the client, are not asked about.
+    fn is_idle(&self, metadata: &Metadata) -> bool {
+        let _ = metadata;
+        false
+    }
 }
 
 /// A call that a server is about to run.
@@ -369,6 +383,10 @@ impl<I: ServerInterceptor> Layer<ServerCall> for AtServer<I> {
     ) -> BoxFuture<'static, Result<Reply, Status>> {
         Box::pin(async move { self.0.intercept(call, next).await })
     }
+
+    fn is_idle(&self, metadata: &Metadata) -> bool {
+        self.0.is_idle(metadata)
+    }
 }
 
 struct AtClient<I>(I);
@@ -380,5 +398,9 @@ impl<I: ClientInterceptor> Layer<ClientCall> for AtClient<I> {
         next: Next<ClientCall>,
     ) -> BoxFuture<'static, Result<Reply, Status>> {
         Box::pin(async move { self.0.intercept(call, next).await })
+    }
+
+    fn is_idle(&self, metadata: &Metadata) -> bool {
+        self.0.is_idle(metadata)
     }
 }

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use super::{Outcome, Reply};
 use crate::__private::BoxFuture;
+use crate::metadata::Metadata;
 use crate::status::{Execution, Status};
 
 /// An interceptor of either side, as an object.
@@ -21,16 +22,21 @@ pub(crate) trait Layer<C>: Send + Sync {
         call: C,
         next: Next<C>,
     ) -> BoxFuture<'static, Result<Reply, Status>>;
+
+    /// Does it leave calls with this metadata alone at the moment?
+    fn is_idle(&self, metadata: &Metadata) -> bool;
 }
 
 /// Interceptors in their order; `None` costs a comparison.
 pub(crate) struct Layers<C>(Option<Arc<Vec<Arc<dyn Layer<C>>>>>);
 
 impl<C> Layers<C> {
-    /// The interceptors, if there are any.
+    /// The interceptors, if there are any that do not leave calls with this metadata alone.
     #[inline]
-    pub(crate) fn get(&self) -> Option<&Self> {
-        self.0.is_some().then_some(self)
+    pub(crate) fn awake(&self, metadata: &Metadata) -> Option<&Self> {
+        let layers = self.0.as_ref()?;
+        let idle = layers.iter().all(|layer| layer.is_idle(metadata));
+        (!idle).then_some(self)
     }
 
     /// The same and one more behind them.

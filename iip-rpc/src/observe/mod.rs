@@ -42,6 +42,7 @@ use crate::context::now;
 use crate::interceptor::{
     ClientCall, ClientInterceptor, Next, Reply, ServerCall, ServerInterceptor,
 };
+use crate::metadata::Metadata;
 use crate::method::MethodDescriptor;
 use crate::status::{Code, Status};
 
@@ -77,6 +78,12 @@ pub trait Recorder: Send + Sync + 'static {
     /// `code` is that of the status; [`Code::Unknown`] for the method's own error; [`Code::Cancelled`] for a call that was given
     /// up.
     fn call_ended(&self, side: Side, method: &'static MethodDescriptor, code: Code, took: Duration);
+
+    /// Does nobody take its figures at the moment? Calls that begin meanwhile are not told. Asked before each call, so it should
+    /// take no time. Default: no.
+    fn is_idle(&self) -> bool {
+        false
+    }
 }
 
 /// An interceptor of either side that hands figures of every call it sees to a [`Recorder`].
@@ -111,6 +118,10 @@ impl<R: Recorder> ServerInterceptor for Measured<R> {
         running.code = reply.outcome().code();
         Ok(reply)
     }
+
+    fn is_idle(&self, _: &Metadata) -> bool {
+        self.0.is_idle()
+    }
 }
 
 impl<R: Recorder> ClientInterceptor for Measured<R> {
@@ -119,6 +130,10 @@ impl<R: Recorder> ClientInterceptor for Measured<R> {
         let reply = next.run(call).await;
         running.code = reply.outcome().code();
         Ok(reply)
+    }
+
+    fn is_idle(&self, _: &Metadata) -> bool {
+        self.0.is_idle()
     }
 }
 

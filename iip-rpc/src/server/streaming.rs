@@ -391,7 +391,7 @@ where
             let answer = until(deadline, policy, ctx.scope(call)).await?;
             Ok((answer.outcome, answer.body))
         };
-        match self.interceptors.get() {
+        match self.interceptors.awake(ctx.metadata()) {
             None => run(ctx).await?.1,
             Some(interceptors) => {
                 let call = intercept::call(interceptors, self.method, ctx, deadline, run);

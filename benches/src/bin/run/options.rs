@@ -39,6 +39,10 @@ pub(crate) enum Mode {
     PingPong,
     /// Calls beside streams that move as much as they can.
     Beside,
+    /// The same beside calls with bodies of 15 MiB.
+    BesideLarge,
+    /// Streams from the server, of which one is not read every other while: `cells`.
+    Stalled,
     /// Connections that rest: `idle`.
     Idle,
 }
@@ -90,8 +94,10 @@ impl FromStr for Mode {
             "upload" => Ok(Self::Upload),
             "ping-pong" => Ok(Self::PingPong),
             "beside" => Ok(Self::Beside),
+            "beside-large" => Ok(Self::BesideLarge),
+            "stalled" => Ok(Self::Stalled),
             "idle" => Ok(Self::Idle),
-            _ => Err("the modes are: unary, download, upload, ping-pong, beside, idle".into()),
+            _ => Err("the modes are: unary, download, upload, ping-pong, beside, beside-large, stalled, idle".into()),
         }
     }
 }
@@ -104,6 +110,8 @@ impl fmt::Display for Mode {
             Self::Upload => "upload",
             Self::PingPong => "ping-pong",
             Self::Beside => "beside",
+            Self::BesideLarge => "beside-large",
+            Self::Stalled => "stalled",
             Self::Idle => "idle",
         })
     }

@@ -37,6 +37,17 @@ fn section(text: &mut String, options: &Options, samples: &[Sample], layout: Lay
             text.push_str(&row(peer, &own, &here));
         }
     }
+    for peer in &options.peers {
+        let own = here.iter().filter(|s| s.peer == *peer);
+        let kept: Vec<f64> = own.filter_map(|s| s.outcome.report.kept).collect();
+        if !kept.is_empty() {
+            let kept = median(kept);
+            let _ = writeln!(
+                text,
+                "\nWhile one stream of {peer} stalls, the others keep {kept:.2} of their rate."
+            );
+        }
+    }
     text.push('\n');
 }
 

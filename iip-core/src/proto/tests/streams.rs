@@ -1,5 +1,7 @@
 //! Streams: which frames may come in one, what else may share its channel, and what is counted.
 
+use std::sync::OnceLock;
+
 use super::*;
 use crate::body::Body;
 use crate::flow::Flow;
@@ -753,6 +755,63 @@ fn windows_grow_within_their_own_limit_and_that_of_the_connection_and_give_back_
         flow.release(&mut server.machine);
     }
     assert_eq!(server.machine.grown, 0);
+}
+
+#[test]
+fn a_window_that_is_emptied_at_once_does_not_grow_beyond_what_any_way_needs() {
+    const ENOUGH: usize = 512 * 1024;
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    fn at_once() -> Instant {
+        *BEGUN.get_or_init(Instant::now)
+    }
+    fn later() -> Instant {
+        at_once() + SECOND
+    }
+    let limits = Limits::default().stream_window(ENOUGH);
+    let mut server = server_with(limits);
+    server.read(&frame(0, "/s", 1, &[DATA, b'x']));
+    let mut flow = Flow::new(ENOUGH, ENOUGH, at_once());
+    let mut round = |clock: fn() -> Instant| {
+        let wakers = &mut Vec::new();
+        flow.on_heard(Heard::Starved, wakers);
+        // The writer waited for longer than all of it took.
+        server.machine.timers().on_dry(later());
+        server
+            .machine
+            .timers()
+            .on_read(later() + SECOND, false, true);
+        flow.on_heard(Heard::Data(vec![0; 2 * ENOUGH].into()), wakers);
+        let part = flow.take_part(&mut server.machine, Some(ChannelId(1)), clock);
+        assert!(part.is_some());
+        flow.window()
+    };
+    assert_eq!(round(at_once), ENOUGH, "no way is so long");
+    assert_eq!(round(later), 2 * ENOUGH);
+    // Told at the same time as before: half of it was taken at once.
+    let less = round(later);
+    assert!((ENOUGH..2 * ENOUGH).contains(&less), "{less}");
+}
+
+#[test]
+fn one_long_answer_does_not_keep_others_from_being_asked_for() {
+    let limits = small_window().chunk_bytes(64 * 1024);
+    let most = limits.unsent_bytes();
+    let mut server = server_with(limits);
+    for channel in 1..=3 {
+        server.read(&frame(1, "/a", channel, b"x"));
+    }
+    assert_eq!(server.events().len(), 3);
+    let answer = |server: &mut End, channel| {
+        let mut body = Body::from(vec![7; most + 1]);
+        assert!(server.machine.reply(ChannelId(channel), &mut body, true));
+    };
+    answer(&mut server, 1);
+    assert!(
+        server.machine.wants_read(),
+        "one may be as long as it likes"
+    );
+    answer(&mut server, 2);
+    assert!(!server.machine.wants_read(), "what piles up is bounded");
 }
 
 #[test]
