@@ -1247,12 +1247,13 @@ mod tests {
             value in zoo(), at: prop::sample::Index, byte: u8, cut: prop::sample::Index,
         ) {
             let mut bytes = encode(&value);
+            let cut = cut.index(bytes.len());
+            prop_assert!(decode::<Zoo>(&bytes[..cut]).is_err());
             let at = at.index(bytes.len());
             bytes[at] = byte;
+            // One that is damaged may end earlier: what is cut off of it may be whole.
             let _ = decode::<Zoo>(&bytes);
-            let cut = cut.index(bytes.len());
-            bytes.truncate(cut);
-            prop_assert!(decode::<Zoo>(&bytes).is_err());
+            let _ = decode::<Zoo>(&bytes[..cut]);
         }
     }
 
