@@ -4,8 +4,10 @@
 
 mod common;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +16,7 @@ use iip_rpc::interceptor::{
     ClientCall, ClientInterceptor, Next, Reply, ServerCall, ServerInterceptor,
 };
 use iip_rpc::{CallOptions, Client, Code, Execution, Limits, Server, Status, service};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use common::alone::alone;
 use common::calls::{expect, lazy, serve, serve_json, serve_with};
@@ -289,6 +291,30 @@ async fn it_runs_to_its_end_also_when_its_client_has_gone() {
     assert_eq!(all(&mut desk.notes, 2).await, [10, 11]);
 }
 
+/// A client could else leave behind as many handlers as it likes of methods that count on their callers.
+#[tokio::test]
+async fn a_method_that_ends_with_its_caller_does_so_also_on_the_channel_without_answers() {
+    let (entered, mut begun) = mpsc::unbounded_channel();
+    let polled = handler_fn(move |_: Request| {
+        let entered = entered.clone();
+        async move {
+            // Dropped with the handler.
+            let (here, alive) = oneshot::channel::<()>();
+            let _ = entered.send(alive);
+            std::future::pending::<()>().await;
+            drop(here);
+            Ok::<_, HandlerError>(Response::from("never"))
+        }
+    });
+    let server = Server::builder().route("/poll", polled);
+    let server = server.bind("127.0.0.1:0").await.unwrap();
+    let mut peer = announced(&server).await;
+    peer.send_frame(&RawFrame::request("/poll", 3, "x")).await;
+    let alive = within("the handler", begun.recv()).await.unwrap();
+    drop(peer);
+    assert!(within("its end", alive).await.is_err());
+}
+
 #[tokio::test]
 async fn what_was_sent_before_the_client_is_closed_arrives() {
     let (service, mut desk) = book();
@@ -506,6 +532,12 @@ fn one_that_fails_is_logged_and_a_flood_of_them_is_not() {
     );
 }
 
+struct Woken;
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {}
+}
+
 #[test]
 fn a_server_that_does_not_read_makes_its_senders_wait() {
     alone(
@@ -541,6 +573,14 @@ fn a_server_that_does_not_read_makes_its_senders_wait() {
                 }
             };
             expect(&error, Code::DeadlineExceeded, Execution::NotSent);
+            // Who gives up waiting for room leaves nothing behind.
+            let woken = Arc::new(Woken);
+            let mut call = Box::pin(impatient.keep(Bytes::from(vec![0; 10_000])));
+            let waker = Waker::from(Arc::clone(&woken));
+            let first = call.as_mut().poll(&mut Context::from_waker(&waker));
+            assert!(first.is_pending());
+            drop((call, waker));
+            assert_eq!(Arc::strong_count(&woken), 1);
             // What waits in the sockets of both sides counts as well.
             assert_grown_less(before, 16 * MIB);
             desk.gate.add_permits(2);

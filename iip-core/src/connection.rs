@@ -92,8 +92,8 @@ pub(crate) struct State {
     pub(crate) driver: Option<Waker>,
     /// Streams of which parts lie in the memory that they were read into.
     pub(crate) lent: Vec<StreamKey>,
-    /// Who waits for room to send more of an answer or a stream, in order.
-    pub(crate) room: VecDeque<Waker>,
+    /// Who waits for room to send more of an answer or a stream, in order; `None` has given up.
+    pub(crate) room: VecDeque<Option<Waker>>,
     /// How many have left that queue.
     pub(crate) left_room: u64,
     /// Why the connection ended.
@@ -109,16 +109,30 @@ pub(crate) struct State {
 impl State {
     /// Wakes `waker` when there may be room to send more. However often it asks, one who waits has one place in the queue.
     pub(crate) fn wait_for_room(&mut self, place: &mut RoomPlace, waker: &Waker) {
-        let index = place.0.checked_sub(self.left_room + 1);
-        let known = index
-            .and_then(|index| usize::try_from(index).ok())
-            .and_then(|index| self.room.get_mut(index));
-        if let Some(known) = known {
-            known.clone_from(waker);
+        if let Some(known) = self.in_room(*place) {
+            known.get_or_insert_with(|| waker.clone()).clone_from(waker);
             return;
         }
-        self.room.push_back(waker.clone());
+        self.room.push_back(Some(waker.clone()));
         place.0 = self.left_room + self.room.len() as u64;
+    }
+
+    fn in_room(&mut self, place: RoomPlace) -> Option<&mut Option<Waker>> {
+        let index = place.0.checked_sub(self.left_room + 1)?;
+        self.room.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// One who waited has given up. Gives its waker back, to be dropped without the lock.
+    fn give_up_room(&mut self, place: RoomPlace) -> Option<Waker> {
+        let waker = self.in_room(place)?.take();
+        while matches!(self.room.front(), Some(None)) {
+            self.room.pop_front();
+            self.left_room += 1;
+        }
+        while matches!(self.room.back(), Some(None)) {
+            self.room.pop_back();
+        }
+        waker
     }
 
     /// Bytes have left: wakes as many as there is room for, and all once nothing waits to be written. Each will send some
@@ -131,7 +145,7 @@ impl State {
         };
         let most = most.min(self.room.len());
         self.left_room += most as u64;
-        self.room.drain(..most).for_each(Waker::wake);
+        self.room.drain(..most).flatten().for_each(Waker::wake);
     }
 
     /// Readers have had their turn: what they left must not keep the whole buffer that it was read into.
@@ -153,7 +167,7 @@ impl State {
     /// The connection is gone: nobody waits for room any more.
     pub(crate) fn leave_room(&mut self, wakers: &mut Vec<Waker>) {
         self.left_room += self.room.len() as u64;
-        wakers.extend(self.room.drain(..));
+        wakers.extend(self.room.drain(..).flatten());
     }
 
     #[inline]
@@ -170,6 +184,19 @@ impl State {
 /// The place of one who sends in the queue for room: how many have stood in it up to there. It may have been left since.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct RoomPlace(u64);
+
+/// Leaves the queue for room when it is dropped. Streams are few, and stay in it; callers of one-way calls may be any number.
+struct WaitingForRoom<'a> {
+    shared: &'a Shared,
+    place: RoomPlace,
+}
+
+impl Drop for WaitingForRoom<'_> {
+    fn drop(&mut self) {
+        let waker = self.shared.lock().give_up_room(self.place);
+        drop(waker);
+    }
+}
 
 /// How the connection is to end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -462,13 +489,16 @@ impl Connection {
         if self.shared.lock().proto.has_one_way_room() {
             return Ok(());
         }
-        let mut place = RoomPlace::default();
+        let mut waiting = WaitingForRoom {
+            shared: &self.shared,
+            place: RoomPlace::default(),
+        };
         let room = std::future::poll_fn(|cx| {
             self.shared.command(|state| {
                 if state.ended.is_some() || state.proto.has_one_way_room() {
                     return Poll::Ready(());
                 }
-                state.wait_for_room(&mut place, cx.waker());
+                state.wait_for_room(&mut waiting.place, cx.waker());
                 Poll::Pending
             })
         });

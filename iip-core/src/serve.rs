@@ -271,9 +271,7 @@ impl Dispatcher {
             intake,
             ..
         } = route;
-        // A caller who does not wait has not gone when its connection has.
-        let policy = if one_way { OnCancel::RunToEnd } else { *policy };
-        let intake = *intake;
+        let (policy, intake) = (*policy, *intake);
         let refusal = refusal.or_else(|| match begun.kind {
             Kind::Stream { .. } if intake != Intake::Stream => Some(Refusal::NoStream),
             Kind::Stream { is_busy: true } => {

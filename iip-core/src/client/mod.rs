@@ -174,8 +174,9 @@ impl Client {
     /// Sends `body` to `path` and does not wait for an answer: ready once the request is queued to be written, within the
     /// client's `call_timeout`. Whether it arrives and what becomes of it, nobody says.
     ///
-    /// Servers of this crate get such requests on a channel where none is answered; they run side by side and to their end, also
-    /// when the client goes. For others, and until that channel is there, it is a call like any other whose answer is skipped.
+    /// Servers of this crate get such requests on a channel where none is answered; they run side by side. What becomes
+    /// of one that runs when the client goes, its handler says ([`OnCancel`](crate::OnCancel)). For others, and until that
+    /// channel is there, it is a call like any other whose answer is skipped.
     /// While 256 KiB wait to be written, further requests wait for room. [`close`](Self::close) writes what is queued.
     ///
     /// # Errors
