@@ -31,7 +31,7 @@ use self::streaming::{Draining, StreamMethod};
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
-use crate::compression::{Compression, CompressionId, Encoding, decompress_in_place};
+use crate::compression::{Compression, CompressionId, Encoding, decompress_arguments};
 use crate::context::{CallContext, now};
 use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
 use crate::health::Health;
@@ -392,7 +392,7 @@ where
     }
 
     fn arguments(&self, form: Form, mut body: Bytes) -> Result<A, Status> {
-        decompress_in_place(form.request, &mut body, &self.limits)
+        decompress_arguments(form.codec, form.request, &mut body, &self.limits)
             .and_then(|()| A::decode(self.method, form.codec, &body, &self.limits))
             .map_err(|error| error.request_status())
     }

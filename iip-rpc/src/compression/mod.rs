@@ -14,7 +14,7 @@ use std::fmt;
 use bytes::Bytes;
 
 pub(crate) use self::packer::{Encoding, Packer};
-use crate::codec::{DecodeError, DecodeErrorKind, DecodeLimits};
+use crate::codec::{CodecId, DecodeError, DecodeErrorKind, DecodeLimits};
 use crate::envelope::read_varint;
 
 /// How much larger than its compressed form a message may be that is read; see
@@ -205,6 +205,20 @@ pub(crate) fn decompress_in_place(
         *body = decompress_some(id, std::mem::take(body), limits)?;
     }
     Ok(())
+}
+
+/// As [`decompress_in_place`], for arguments in `codec`: that nobody could read them comes before what they are packed in.
+#[inline]
+pub(crate) fn decompress_arguments(
+    codec: CodecId,
+    id: CompressionId,
+    body: &mut Bytes,
+    limits: &DecodeLimits,
+) -> Result<(), DecodeError> {
+    if id.is_some() && !codec.is_supported() {
+        return Err(DecodeError::new(DecodeErrorKind::Unsupported(codec)));
+    }
+    decompress_in_place(id, body, limits)
 }
 
 #[cold]

@@ -22,7 +22,7 @@ use crate::arguments::FromArguments;
 #[cfg(feature = "codec-prost")]
 use crate::codec::Proto;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, decode_value};
-use crate::compression::{Compression, Encoding, decompress_in_place};
+use crate::compression::{Compression, Encoding, decompress_arguments};
 use crate::context::CallContext;
 use crate::envelope::{self, ReplyHead, RequestHead};
 use crate::interceptor::{Layers, Outcome, ServerCall};
@@ -372,9 +372,10 @@ where
         }
         let run = async |ctx: CallContext| {
             let mut body = body;
-            let args = decompress_in_place(head.compression, &mut body, &self.limits)
-                .and_then(|()| A::decode(self.method, encoding.codec, &body, &self.limits))
-                .map_err(|error| error.request_status())?;
+            let args =
+                decompress_arguments(encoding.codec, head.compression, &mut body, &self.limits)
+                    .and_then(|()| A::decode(self.method, encoding.codec, &body, &self.limits))
+                    .map_err(|error| error.request_status())?;
             drop(body);
             if !self.method.has_replies() {
                 // With a stream of replies, the method decides when it is accepted.
