@@ -1,5 +1,7 @@
 //! What typed peers tell each other when they connect.
 
+use std::num::NonZeroU32;
+
 use iip_core::Peer;
 use serde_json::{Value, json};
 
@@ -28,7 +30,7 @@ pub(crate) struct RpcPeer {
     /// What it can decompress.
     compression: Vec<u8>,
     /// How many times as large as its compressed form a message to it may be.
-    max_ratio: u32,
+    max_ratio: Option<NonZeroU32>,
 }
 
 impl RpcPeer {
@@ -40,7 +42,8 @@ impl RpcPeer {
             envelope: rpc.is_some(),
             codecs: numbers(rpc, "codecs"),
             compression: numbers(compression, "algorithms"),
-            max_ratio: max_ratio.map_or(0, |ratio| u32::try_from(ratio).unwrap_or(u32::MAX)),
+            max_ratio: max_ratio
+                .and_then(|ratio| NonZeroU32::new(u32::try_from(ratio).unwrap_or(u32::MAX))),
         }
     }
 
@@ -54,11 +57,8 @@ impl RpcPeer {
     /// What compresses messages of up to `limit` bytes for this peer, if it can read what is wanted.
     pub(crate) fn packer(&self, compression: Compression, limit: usize) -> Option<Packer> {
         let known = self.compression.contains(&compression.id().as_u8());
-        known.then_some(Packer {
-            compression,
-            max_ratio: self.max_ratio,
-            limit,
-        })
+        let max_ratio = self.max_ratio.filter(|_| known)?;
+        Some(Packer::new(compression, max_ratio, limit))
     }
 }
 

@@ -31,7 +31,7 @@ use self::streaming::{Draining, StreamMethod};
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
-use crate::compression::{Compression, CompressionId, Encoding, decompress};
+use crate::compression::{Compression, CompressionId, Encoding, decompress_arguments};
 use crate::context::{CallContext, now};
 use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
 use crate::health::Health;
@@ -365,7 +365,7 @@ where
         } else {
             let (head, body) = RequestHead::read(body).map_err(|error| error.request_status())?;
             let form = Form {
-                encoding: encoding(head.codec, self.compression, &peer, &self.limits),
+                codec: head.codec,
                 plain,
                 request: head.compression,
                 one_way,
@@ -373,7 +373,7 @@ where
             (form, head.remaining, head.metadata, body)
         };
         let deadline = self.deadlines.of_call(remaining, waited, received)?;
-        if let Some(status) = self.method.refusal(form.encoding.codec) {
+        if let Some(status) = self.method.refusal(form.codec) {
             return Err(status);
         }
         let ctx = CallContext::of_call(self.method, metadata, deadline.at, peer, cancel);
@@ -387,14 +387,13 @@ where
         let mut call = pin!(ctx.scoped(call));
         let (result, paused) = within(call.as_mut(), deadline, self.method.cancel_policy()).await?;
         let ctx = call.take_value();
-        let metadata = ctx.map_or_else(Metadata::new, |ctx| ctx.take_reply_metadata());
         let timing = paused.then(|| timing(received, waited));
-        self.encode(form, result, timing, &metadata)
+        self.encode(form, result, timing, ctx.as_ref())
     }
 
-    fn arguments(&self, form: Form, body: Bytes) -> Result<A, Status> {
-        decompress(form.request, body, &self.limits)
-            .and_then(|body| A::decode(self.method, form.encoding.codec, &body, &self.limits))
+    fn arguments(&self, form: Form, mut body: Bytes) -> Result<A, Status> {
+        decompress_arguments(form.codec, form.request, &mut body, &self.limits)
+            .and_then(|()| A::decode(self.method, form.codec, &body, &self.limits))
             .map_err(|error| error.request_status())
     }
 
@@ -403,7 +402,7 @@ where
         form: Form,
         result: Result<T, E>,
         timing: Option<ServerTiming>,
-        metadata: &Metadata,
+        ctx: Option<&CallContext>,
     ) -> Result<Body, Status> {
         if form.one_way {
             let failed = |error: E| match error.as_status() {
@@ -412,11 +411,14 @@ where
             };
             return result.map(|_| Body::default()).map_err(failed);
         }
+        let metadata = ctx.map_or_else(Metadata::new, CallContext::take_reply_metadata);
+        let peer = ctx.filter(|_| !form.plain).and_then(CallContext::peer);
+        let encoding = encoding(form.codec, self.compression, peer, &self.limits);
         encode_result(
-            form.encoding,
+            encoding,
             result,
             timing,
-            metadata,
+            &metadata,
             form.plain,
             &self.limits,
         )
@@ -439,7 +441,7 @@ where
             let result = until(deadline, self.method.cancel_policy(), call).await?;
             let outcome = CallOutcome::of(&result);
             let timing = Some(timing(received, waited));
-            let body = self.encode(form, result, timing, &ctx.take_reply_metadata())?;
+            let body = self.encode(form, result, timing, Some(&ctx))?;
             Ok((outcome, body))
         };
         intercept::call(interceptors, self.method, ctx, deadline, run).await
@@ -449,7 +451,7 @@ where
 /// How the messages of a call are written.
 #[derive(Clone, Copy)]
 struct Form {
-    encoding: Encoding,
+    codec: CodecId,
     plain: bool,
     /// Nobody reads the answer.
     one_way: bool,
@@ -460,10 +462,7 @@ struct Form {
 impl Form {
     fn plain(one_way: bool) -> Self {
         Self {
-            encoding: Encoding {
-                codec: CodecId::JSON,
-                packer: None,
-            },
+            codec: CodecId::JSON,
             plain: true,
             request: CompressionId::NONE,
             one_way,
@@ -476,11 +475,11 @@ impl Form {
 fn encoding(
     codec: CodecId,
     wanted: Option<Compression>,
-    peer: &Peer,
+    peer: Option<&Peer>,
     limits: &DecodeLimits,
 ) -> Encoding {
     let packer = wanted.and_then(|wanted| {
-        let peer = peer.extension(RpcPeer::read)?;
+        let peer = peer?.extension(RpcPeer::read)?;
         peer.packer(wanted, limits.message_bytes())
     });
     Encoding { codec, packer }

@@ -28,7 +28,7 @@ pub use self::options::{CallOptions, ReplyMetadata};
 pub use self::service::{ClientService, RawRequest};
 use crate::arguments::Arguments;
 use crate::codec::{CodecId, decode_value};
-use crate::compression::{Encoding, Packer, decompress};
+use crate::compression::{CompressionId, Encoding, Packer, decompress_in_place};
 use crate::context::{CallContext, after, now};
 use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
 use crate::hello::RpcPeer;
@@ -442,6 +442,9 @@ impl Client {
     /// What compresses the messages of a method for a server, if anything does.
     #[inline]
     fn packer(&self, method: &MethodDescriptor, peer: Option<&RpcPeer>) -> Option<Packer> {
+        if !CompressionId::ANY {
+            return None;
+        }
         let settings = &self.settings;
         let own = self.options.compression;
         let wanted = own
@@ -547,12 +550,12 @@ impl Client {
                     .into()),
             };
         }
-        let (head, body) =
+        let (head, mut body) =
             ReplyHead::read(answer).map_err(|error| bad(error.reply_status(), None))?;
         if let Some(place) = &self.options.reply_metadata {
             place.set(head.metadata.clone());
         }
-        let body = decompress(head.compression, body, limits)
+        decompress_in_place(head.compression, &mut body, limits)
             .map_err(|error| bad(error.reply_status(), head.timing))?;
         match head.outcome {
             Outcome::Value => decode_value(head.codec, &body, limits)

@@ -14,7 +14,7 @@ use std::fmt;
 use bytes::Bytes;
 
 pub(crate) use self::packer::{Encoding, Packer};
-use crate::codec::{DecodeError, DecodeErrorKind, DecodeLimits};
+use crate::codec::{CodecId, DecodeError, DecodeErrorKind, DecodeLimits};
 use crate::envelope::read_varint;
 
 /// How much larger than its compressed form a message may be that is read; see
@@ -23,11 +23,11 @@ pub(crate) const MAX_RATIO: u32 = 1000;
 
 /// What takes less is not worth the time by default. Measured: see `docs/guide/compression.md`.
 #[cfg(any(feature = "compress-zstd", feature = "compress-lz4"))]
-const ABOVE_BYTES: usize = 2 * 1024;
+const ABOVE_BYTES: u32 = 2 * 1024;
 
 /// The fastest and the best level of zstd that is used. What is above takes hundreds of megabytes.
 #[cfg(feature = "compress-zstd")]
-const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = -7..=19;
+const ZSTD_LEVELS: std::ops::RangeInclusive<i8> = -7..=19;
 
 /// How a side compresses what it sends: with which algorithm, and from which size on.
 ///
@@ -52,8 +52,9 @@ let client = Client::builder().compression(Compression::zstd().level(3).above(40
 pub struct Compression {
     id: CompressionId,
     #[cfg(feature = "compress-zstd")]
-    level: i32,
-    above: usize,
+    level: i8,
+    /// Of a message that is smaller than 4 GiB.
+    above: u32,
 }
 
 impl Compression {
@@ -81,7 +82,11 @@ impl Compression {
     /// Compresses only what takes more bytes than this: the encoded arguments, the encoded value or error, or one message of
     /// a stream. Default: 2 KiB.
     pub const fn above(mut self, bytes: usize) -> Self {
-        self.above = bytes;
+        self.above = if bytes > u32::MAX as usize {
+            u32::MAX
+        } else {
+            bytes as u32
+        };
         self
     }
 
@@ -89,7 +94,8 @@ impl Compression {
     /// time and memory of whoever sends, not of whoever reads. lz4 has no levels.
     #[cfg(feature = "compress-zstd")]
     pub fn level(mut self, level: i32) -> Self {
-        self.level = level.clamp(*ZSTD_LEVELS.start(), *ZSTD_LEVELS.end());
+        let (fastest, best) = (*ZSTD_LEVELS.start(), *ZSTD_LEVELS.end());
+        self.level = i8::try_from(level.clamp(fastest.into(), best.into())).unwrap_or(best);
         self
     }
 
@@ -111,6 +117,9 @@ impl CompressionId {
     pub const ZSTD: Self = Self(1);
     /// One block of lz4; with the feature `compress-lz4`.
     pub const LZ4: Self = Self(2);
+
+    /// Has this build any?
+    pub(crate) const ANY: bool = cfg!(any(feature = "compress-zstd", feature = "compress-lz4"));
 
     /// The id with this number, of which the two lowest bits count.
     #[must_use]
@@ -174,7 +183,6 @@ impl fmt::Display for CompressionId {
 ///
 /// This build does not have the algorithm, one of the limits is broken, or the bytes are none that decompress to the length that
 /// they announce.
-#[inline]
 pub fn decompress(
     id: CompressionId,
     body: Bytes,
@@ -184,6 +192,33 @@ pub fn decompress(
         return decompress_some(id, body, limits);
     }
     Ok(body)
+}
+
+/// As [`decompress`], for what is hardly ever compressed.
+#[inline]
+pub(crate) fn decompress_in_place(
+    id: CompressionId,
+    body: &mut Bytes,
+    limits: &DecodeLimits,
+) -> Result<(), DecodeError> {
+    if id.is_some() {
+        *body = decompress_some(id, std::mem::take(body), limits)?;
+    }
+    Ok(())
+}
+
+/// As [`decompress_in_place`], for arguments in `codec`: that nobody could read them comes before what they are packed in.
+#[inline]
+pub(crate) fn decompress_arguments(
+    codec: CodecId,
+    id: CompressionId,
+    body: &mut Bytes,
+    limits: &DecodeLimits,
+) -> Result<(), DecodeError> {
+    if id.is_some() && !codec.is_supported() {
+        return Err(DecodeError::new(DecodeErrorKind::Unsupported(codec)));
+    }
+    decompress_in_place(id, body, limits)
 }
 
 #[cold]

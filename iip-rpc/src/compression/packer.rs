@@ -1,5 +1,7 @@
 //! What leaves a side: in which codec, and compressed how.
 
+use std::num::NonZeroU32;
+
 use bytes::{Bytes, BytesMut};
 
 use super::{Compression, CompressionId};
@@ -17,17 +19,25 @@ pub(crate) struct Encoding {
     pub(crate) packer: Option<Packer>,
 }
 
-/// Compresses what one peer reads.
+/// Compresses what one peer reads. Small: every call carries room for one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packer {
-    pub(crate) compression: Compression,
-    /// The peer refuses what is so many times as large as its compressed form.
-    pub(crate) max_ratio: u32,
-    /// What is larger is too large to be sent, compressed or not.
-    pub(crate) limit: usize,
+    compression: Compression,
+    /// The peer refuses what is more than so many times as large as its compressed form.
+    max_ratio: NonZeroU32,
+    /// What is larger is not compressed: it is too large to be sent.
+    limit: u32,
 }
 
 impl Packer {
+    pub(crate) fn new(compression: Compression, max_ratio: NonZeroU32, limit: usize) -> Self {
+        Self {
+            compression,
+            max_ratio,
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+        }
+    }
+
     /// Compresses what lies in `out` from `from` on and, behind it, in `tail`, if it is large enough and becomes smaller.
     /// Returns what is left of `tail`.
     #[inline]
@@ -38,13 +48,17 @@ impl Packer {
         tail: Bytes,
     ) -> (CompressionId, Bytes) {
         let size = out.len() - from + tail.len();
-        if size > self.compression.above
-            && size <= self.limit
-            && self.pack_large(out, from, &tail, size)
-        {
-            return (self.compression.id, Bytes::new());
+        let Self {
+            compression: Compression { id, above, .. },
+            limit,
+            ..
+        } = *self;
+        match u32::try_from(size) {
+            Ok(len) if len > above && len <= limit && self.pack_large(out, from, &tail, size) => {
+                (id, Bytes::new())
+            }
+            _ => (CompressionId::NONE, tail),
         }
-        (CompressionId::NONE, tail)
     }
 
     #[cold]
@@ -60,7 +74,7 @@ impl Packer {
                 return false;
             };
             let grows = packed.len() + varint_len(size as u64) >= size;
-            let ratio = usize::try_from(self.max_ratio).unwrap_or(usize::MAX);
+            let ratio = usize::try_from(self.max_ratio.get()).unwrap_or(usize::MAX);
             if grows || size > packed.len().saturating_mul(ratio) {
                 return false;
             }
@@ -88,7 +102,7 @@ impl Packer {
     fn compress(&self, plain: &[u8], out: &mut [u8]) -> Option<usize> {
         match self.compression.id {
             #[cfg(feature = "compress-zstd")]
-            CompressionId::ZSTD => super::zstd::compress(plain, self.compression.level, out),
+            CompressionId::ZSTD => super::zstd::compress(plain, self.compression.level.into(), out),
             #[cfg(feature = "compress-lz4")]
             CompressionId::LZ4 => super::lz4::compress(plain, out),
             _ => {

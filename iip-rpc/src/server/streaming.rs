@@ -22,7 +22,7 @@ use crate::arguments::FromArguments;
 #[cfg(feature = "codec-prost")]
 use crate::codec::Proto;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, decode_value};
-use crate::compression::{Compression, Encoding, decompress};
+use crate::compression::{Compression, Encoding, decompress_arguments};
 use crate::context::CallContext;
 use crate::envelope::{self, ReplyHead, RequestHead};
 use crate::interceptor::{Layers, Outcome, ServerCall};
@@ -361,14 +361,22 @@ where
         let cancel = (policy == OnCancel::Token).then(|| request.cancelled());
         let peer = Arc::clone(request.peer());
         let ctx = CallContext::of_call(self.method, head.metadata, deadline.at, peer, cancel);
-        let encoding = encoding(head.codec, self.compression, request.peer(), &self.limits);
+        let encoding = encoding(
+            head.codec,
+            self.compression,
+            Some(request.peer()),
+            &self.limits,
+        );
         if let Some(status) = self.method.refusal(encoding.codec) {
             return Err(status);
         }
         let run = async |ctx: CallContext| {
-            let args = decompress(head.compression, body, &self.limits)
-                .and_then(|body| A::decode(self.method, encoding.codec, &body, &self.limits))
-                .map_err(|error| error.request_status())?;
+            let mut body = body;
+            let args =
+                decompress_arguments(encoding.codec, head.compression, &mut body, &self.limits)
+                    .and_then(|()| A::decode(self.method, encoding.codec, &body, &self.limits))
+                    .map_err(|error| error.request_status())?;
+            drop(body);
             if !self.method.has_replies() {
                 // With a stream of replies, the method decides when it is accepted.
                 let mut accepted = BytesMut::new();

@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use iip_core::{Body, CallError, RecvStream, StreamError};
 
 use crate::codec::{DecodeError, DecodeLimits};
-use crate::compression::{CompressionId, Packer, decompress};
+use crate::compression::{CompressionId, Packer, decompress_in_place};
 
 /// Bytes of a record beside its message.
 const LENGTH: usize = 4;
@@ -148,11 +148,11 @@ impl Records {
     fn decompressed(
         &self,
         compression: CompressionId,
-        message: Bytes,
+        mut message: Bytes,
     ) -> Result<Option<Bytes>, RecordError> {
-        decompress(compression, message, &self.limits)
-            .map(Some)
-            .map_err(RecordError::Compressed)
+        decompress_in_place(compression, &mut message, &self.limits)
+            .map_err(RecordError::Compressed)?;
+        Ok(Some(message))
     }
 
     /// Moves bytes of the part behind those of the record, until there are `whole`.
