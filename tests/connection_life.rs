@@ -124,6 +124,88 @@ async fn a_server_that_falls_silent_fails_its_calls_within_seconds_with_the_reas
 }
 
 #[tokio::test]
+async fn calls_that_go_on_being_made_do_not_keep_a_silent_server_alive() {
+    let (listener, client) = lazy(impatient()).await;
+    let work = WorkClient::new(client);
+    let first = tokio::spawn({
+        let work = work.clone();
+        async move { work.hang(&CallContext::new()).await }
+    });
+    let mut server = Peer::over(accepted(&listener).await);
+    greet(&mut server).await;
+    let further = tokio::spawn(async move {
+        loop {
+            let ctx = CallContext::new();
+            let call = work.hang(&ctx);
+            let _ = tokio::time::timeout(SHORT / 5, call).await;
+        }
+    });
+    let status = within("the failure", first).await.unwrap().unwrap_err();
+    further.abort();
+    assert!(status.message().contains("keepalive_timeout"), "{status}");
+}
+
+#[tokio::test]
+async fn a_silent_server_is_noticed_also_by_a_client_that_waits_for_nothing() {
+    let limits = Limits::default()
+        .keepalive_interval(SHORT)
+        .keepalive_timeout(SHORT);
+    let (listener, client) = lazy(Client::builder().limits(limits)).await;
+    let raw = client.raw().clone();
+    // Ordinary calls, until there is a channel for others.
+    let sending = tokio::spawn(async move {
+        while raw.send("/x", "x").await.is_ok() {
+            tokio::time::sleep(SHORT / 20).await;
+        }
+    });
+    let mut server = Peer::over(accepted(&listener).await);
+    let mut granted = 0;
+    // It says nothing more from the moment it hears of that channel.
+    loop {
+        let frame = server.frame().await;
+        let answer = match frame.path_text().as_str() {
+            "/sys/hello" => r#"{"iip":1,"code":0,"control":1,"ping":1,"one_way":1}"#.to_owned(),
+            "/sys/new_channel" => {
+                granted += 1;
+                format!(r#"{{"code":0,"channel_id":{granted}}}"#)
+            }
+            "/x" => "y".to_owned(),
+            _ if frame.body.first() == Some(&3) => break,
+            _ => continue,
+        };
+        let answer = RawFrame::answer(&frame.path, frame.channel, answer);
+        server.send_frame(&answer).await;
+    }
+    sending.abort();
+    client.raw().send("/x", "x").await.unwrap();
+    let frames = server.closed().await;
+    let paths: Vec<_> = frames.iter().map(RawFrame::path_text).collect();
+    assert!(paths.contains(&"/sys/ping".to_owned()), "{paths:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_read_because_it_is_busy_shows_that_it_lives() {
+    let (service, gate) = worker();
+    // Two calls run at a time; while a third waits, nothing is read, no ping either.
+    let limits = Limits::default().max_calls(2).keepalive_interval(SHORT);
+    let server = Server::builder().limits(limits);
+    let (_server, client) = serve_with(service, server, impatient()).await;
+    let work = WorkClient::new(client);
+    let calls: Vec<_> = (0..5)
+        .map(|_| {
+            let work = work.clone();
+            tokio::spawn(async move { work.hang(&CallContext::new()).await })
+        })
+        .collect();
+    // Many times as long as a silent server would have.
+    tokio::time::sleep(10 * SHORT).await;
+    gate.add_permits(5);
+    for call in calls {
+        within("the answer", call).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_answers_pings_is_waited_for() {
     let (service, gate) = worker();
     let (_server, client) = serve_with(service, Server::builder(), impatient()).await;

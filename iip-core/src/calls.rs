@@ -180,7 +180,7 @@ impl CallTable {
             && let Some(channel) = proto.one_way_channel()
         {
             let token = self.take_slot(start.now, start.deadline, true, waker)?;
-            proto.send_one_way(channel, path.as_bytes(), data);
+            proto.send_one_way(channel, path.as_bytes(), data, start.now);
             self.on_sent(token, channel, start.now);
             self.complete(token, Bytes::new(), &mut Vec::new());
             return Ok(token);

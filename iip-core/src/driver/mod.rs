@@ -436,7 +436,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             state.closing = state.closing.max(Some(Closing::Drain));
         }
         let alive_at = match self.dispatcher {
-            Some(_) => self.check_age(state, now),
+            Some(_) => {
+                let life_at = state.proto.show_life(now);
+                self.check_age(state, now).into_iter().chain(life_at).min()
+            }
             None => {
                 let waits = state.calls.in_flight() > 0;
                 state.proto.keep_alive(now, waits)?

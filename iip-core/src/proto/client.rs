@@ -267,7 +267,7 @@ impl Connection {
                     Exchange::NewControlChannel => {
                         self.control = Some(id);
                         self.push_sent(id, Exchange::Control, Mode::Whole);
-                        let first = Bytes::from_static(&[0, 0]);
+                        let first = ControlMessage::nothing();
                         self.send(id, control::CONTROL.as_bytes(), first, true, false);
                         self.cancel_now();
                     }
@@ -329,12 +329,13 @@ impl Connection {
         now: Instant,
         wait: bool,
     ) -> Result<Option<Instant>, ConnectionError> {
-        if !wait || !self.peer_answers_pings {
+        let heard_at = self.timers.last_read();
+        let waits = wait || self.has_sent_one_way_since(heard_at);
+        if !waits || !self.peer_answers_pings {
             self.pinged_at = None;
             return Ok(None);
         }
         let (interval, timeout) = self.limits.keepalive();
-        let heard_at = self.timers.last_read();
         if let Some(pinged_at) = self.pinged_at.filter(|&pinged_at| heard_at <= pinged_at) {
             let dead_at = pinged_at.checked_add(timeout);
             if dead_at.is_some_and(|dead_at| dead_at <= now) {
@@ -347,7 +348,7 @@ impl Connection {
             return Ok(dead_at);
         }
         self.pinged_at = None;
-        let ping_at = heard_at.max(self.timers.last_write()).checked_add(interval);
+        let ping_at = self.timers.unheard_since().checked_add(interval);
         if ping_at.is_none_or(|ping_at| ping_at > now) {
             return Ok(ping_at);
         }

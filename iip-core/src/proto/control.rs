@@ -178,6 +178,11 @@ impl ControlMessage {
     const GOING_AWAY: u8 = 2;
     const ONE_WAY: u8 = 3;
 
+    /// A message that says nothing.
+    pub(crate) fn nothing() -> Bytes {
+        Bytes::from_static(&[0, 0])
+    }
+
     pub(crate) fn encode(self) -> Bytes {
         let mut out = BytesMut::with_capacity(6);
         let (kind, channel) = match self {

@@ -416,7 +416,7 @@ impl Model {
         let mut data = Body::from(body.clone());
         self.client
             .machine
-            .send_one_way(id, raw.as_bytes(), &mut data);
+            .send_one_way(id, raw.as_bytes(), &mut data, self.now);
         // What the machine answers by itself is answered with nothing.
         if !label.is_empty() {
             self.one_way.push((path, body));

@@ -157,6 +157,8 @@ pub(crate) struct Connection {
     /// The peer wants to be told that this side is going away; that it was.
     peer_wants_notice: bool,
     gave_notice: bool,
+    /// Server: something was sent on the control stream.
+    control_has_begun: bool,
     /// The channel of requests without answers.
     one_way: OneWay,
     /// What the windows of all streams have grown by, together.
@@ -193,6 +195,7 @@ impl Connection {
             pinged_at: None,
             peer_wants_notice: false,
             gave_notice: false,
+            control_has_begun: false,
             one_way: OneWay::default(),
             grown: 0,
             limits,

@@ -3,6 +3,8 @@
 //! At the server each of them gets a channel that no peer can name, so that it is a call like any other from there on, and
 //! holds up none behind it; what is sent on such a channel goes nowhere.
 
+use std::time::Instant;
+
 use super::Connection;
 use super::control::{self, ControlMessage, Exchange};
 use crate::body::Data;
@@ -25,6 +27,8 @@ pub(super) struct OneWay {
     asked: bool,
     /// The channel.
     channel: Option<ChannelId>,
+    /// Client: when the last such request was sent.
+    sent_at: Option<Instant>,
     /// Server: so many were taken.
     count: u32,
 }
@@ -58,8 +62,22 @@ impl Connection {
     }
 
     /// Client: sends a request on the channel for those without answers.
-    pub(crate) fn send_one_way(&mut self, id: ChannelId, path: &[u8], data: &mut impl Data) {
+    pub(crate) fn send_one_way(
+        &mut self,
+        id: ChannelId,
+        path: &[u8],
+        data: &mut impl Data,
+        now: Instant,
+    ) {
+        self.one_way.sent_at = Some(now);
         self.outbox.push(id, path, data, true, true);
+    }
+
+    /// Client: was such a request sent after `heard_at`? Nothing that comes would tell that the server has it.
+    pub(super) fn has_sent_one_way_since(&self, heard_at: Instant) -> bool {
+        self.one_way
+            .sent_at
+            .is_some_and(|sent_at| sent_at > heard_at)
     }
 
     /// Server: the client says which channel has requests without answers. One that says so again moves it.

@@ -325,7 +325,31 @@ impl Connection {
             return;
         }
         let body = ControlMessage::GoingAway.encode();
-        self.send(control, control::CONTROL.as_bytes(), body, true, false);
+        self.send_control(control, body);
+    }
+
+    /// While it is not read, a connection would not answer whether this side lives: then it says something now and then, to
+    /// clients that listen. When to call this again at the latest.
+    pub(crate) fn show_life(&mut self, now: Instant) -> Option<Instant> {
+        let control = self.control?;
+        let (interval, _) = self.limits.keepalive();
+        // What waits to be written is a sign of life itself.
+        if self.wants_read() || !self.peer_wants_notice || !self.outbox.is_empty() {
+            return None;
+        }
+        let at = self.timers.last_write().checked_add(interval / 5)?;
+        if at > now {
+            return Some(at);
+        }
+        self.send_control(control, ControlMessage::nothing());
+        now.checked_add(interval / 5)
+    }
+
+    /// Sends on the answering side of the control stream, which never ends.
+    fn send_control(&mut self, control: ChannelId, body: Bytes) {
+        let begins = !std::mem::replace(&mut self.control_has_begun, true);
+        let path = control::CONTROL.as_bytes();
+        self.send(control, path, body, begins, false);
     }
 
     /// Makes a request that has begun the open one, its parts visible as they arrive. `false` if it is complete already:

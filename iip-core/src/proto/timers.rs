@@ -70,6 +70,8 @@ impl Rate {
 pub(crate) struct Timers {
     last_read: Instant,
     last_write: Instant,
+    /// The first write after the last read.
+    unheard_since: Instant,
     /// Since when there is nothing to read, and for how long there was nothing before, together.
     dry_since: Option<Instant>,
     dry: Duration,
@@ -86,6 +88,7 @@ impl Timers {
         Self {
             last_read: now,
             last_write: now,
+            unheard_since: now,
             dry_since: None,
             dry: Duration::ZERO,
             head_since: None,
@@ -101,6 +104,11 @@ impl Timers {
 
     pub(crate) fn last_write(&self) -> Instant {
         self.last_write
+    }
+
+    /// Since when the peer has had something to answer: the first write after the last read, or that read.
+    pub(super) fn unheard_since(&self) -> Instant {
+        self.unheard_since.max(self.last_read)
     }
 
     /// The frames that are handled next were read now, or else by the last read.
@@ -142,6 +150,9 @@ impl Timers {
     }
 
     pub(super) fn on_write(&mut self, now: Instant) {
+        if self.unheard_since <= self.last_read {
+            self.unheard_since = now;
+        }
         self.last_write = now;
     }
 
