@@ -187,6 +187,14 @@ impl Client {
     ///
     /// When dropped before it is ready, the request was not sent.
     pub async fn send(&self, path: &str, body: impl Into<Body>) -> Result<(), CallError> {
+        let (connection, times) = self.begin().await?;
+        connection.room_for_one_way(times.deadline).await?;
+        let call = connection.start_one_way_with(check_path(path), &times, &mut body.into());
+        call.await.map(drop)
+    }
+
+    /// A connection for a call that begins now, and the times of that call.
+    async fn begin(&self) -> Result<(Connection, CallTimes), CallError> {
         let times = self.times(None);
         let (connection, connected) = match self.ready_connection() {
             Some(connection) => (connection, times.started),
@@ -195,10 +203,7 @@ impl Client {
                     .await?
             }
         };
-        let times = CallTimes { connected, ..times };
-        connection.room_for_one_way(times.deadline).await?;
-        let call = connection.start_one_way_with(check_path(path), &times, &mut body.into());
-        call.await.map(drop)
+        Ok((connection, CallTimes { connected, ..times }))
     }
 
     /// The times of a call that begins now and has its connection.
@@ -268,17 +273,9 @@ impl Client {
         path: &str,
         first: impl Into<Body>,
     ) -> Result<(SendStream, RecvStream), CallError> {
-        let times = self.times(None);
-        let (connection, connected) = match self.ready_connection() {
-            Some(connection) => (connection, times.started),
-            None => {
-                self.wait_for_connection(times.started, times.deadline)
-                    .await?
-            }
-        };
+        let (connection, times) = self.begin().await?;
         let times = CallTimes {
-            connected,
-            deadline: clock::after(connected, Duration::MAX),
+            deadline: clock::after(times.connected, Duration::MAX),
             ..times
         };
         Ok(connection.start_stream_with(check_path(path), &times, first.into()))
