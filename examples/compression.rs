@@ -123,8 +123,10 @@ async fn time_of(
     let client = builder.connect(server.target()).await?;
     let shop = OrdersClient::new(client);
     let calls = (4000 / orders.len()).clamp(2, 200) as u32;
+    // Without optimization the figures say nothing, and take long.
+    let series = if cfg!(debug_assertions) { 1 } else { 10 };
     let mut best = Duration::MAX;
-    for _ in 0..10 {
+    for _ in 0..series {
         let begun = Instant::now();
         for _ in 0..calls {
             shop.echo(orders.to_vec()).await?;
