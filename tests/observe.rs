@@ -310,8 +310,22 @@ impl Subscriber for Trace {
     }
 }
 
-#[tokio::test]
-async fn the_spans_of_a_call_and_of_those_inside_its_handler_are_one_trace() {
+/// In a process of its own: what another thread logs while the subscriber comes could be forgotten for good.
+#[test]
+fn the_spans_of_a_call_and_of_those_inside_its_handler_are_one_trace() {
+    let name = "the_spans_of_a_call_and_of_those_inside_its_handler_are_one_trace";
+    let on_one_thread = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(one_trace());
+    };
+    alone(name, || async move {
+        tokio::task::spawn_blocking(on_one_thread).await.unwrap();
+    });
+}
+
+async fn one_trace() {
     let trace = Trace::default();
     // Of this thread, which runs all sides.
     let _guard = tracing::subscriber::set_default(trace.clone());
