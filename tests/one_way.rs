@@ -664,3 +664,32 @@ async fn a_raw_request_may_be_sent_without_waiting_too() {
         assert_eq!(seen.recv().await.unwrap(), (false, Bytes::from("x")));
     }
 }
+
+#[tokio::test]
+async fn a_call_waits_for_room_on_the_connection_that_it_goes_to() {
+    let (service, mut desk) = book();
+    let limits = Limits::default().max_calls(2);
+    let server = Server::builder().limits(limits);
+    let (_server, client) = serve_with(service, server, Client::builder().connections(2)).await;
+    let events = EventsClient::new(client);
+    // Calls take the connections in turns: these one-way ones all get the first, the others the second.
+    warm(&events, &mut desk).await;
+    for number in 0..3 {
+        events.wait(number).await.unwrap();
+        events.seen().await.unwrap();
+    }
+    // It is not read any more, while the second is.
+    let impatient = events.with_options(CallOptions::new().timeout(Duration::from_millis(200)));
+    let mut sent = 0;
+    let error = loop {
+        assert!(sent < 64 * MIB, "more waits than may");
+        sent += 100_000;
+        if let Err(error) = impatient.keep(Bytes::from(vec![0; 100_000])).await {
+            break error;
+        }
+        events.seen().await.unwrap();
+    };
+    expect(&error, Code::DeadlineExceeded, Execution::NotSent);
+    events.seen().await.unwrap();
+    desk.gate.add_permits(3);
+}

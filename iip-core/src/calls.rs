@@ -176,16 +176,11 @@ impl CallTable {
             }));
         }
         check_time(start.now, start.deadline)?;
-        if start.mode == Mode::OneWay
-            && let Some(channel) = proto.one_way_channel()
-        {
-            let token = self.take_slot(start.now, start.deadline, true, waker)?;
-            proto.send_one_way(channel, path.as_bytes(), data, start.now);
-            self.on_sent(token, channel, start.now);
-            self.complete(token, Bytes::new(), &mut Vec::new());
-            return Ok(token);
-        }
-        let channel = start.on.or_else(|| self.free.pop());
+        let one_way = match start.mode {
+            Mode::OneWay => proto.one_way_channel(),
+            _ => None,
+        };
+        let channel = one_way.or(start.on).or_else(|| self.free.pop());
         let token = self.take_slot(start.now, start.deadline, channel.is_some(), waker)?;
         if start.mode == Mode::Stream {
             // Behind the mark.
@@ -193,8 +188,13 @@ impl CallTable {
         }
         match channel {
             Some(channel) => {
+                let path = path.as_bytes();
                 self.on_sent(token, channel, start.now);
-                proto.start_call(channel, path.as_bytes(), data, token, start.mode);
+                if one_way.is_some() {
+                    proto.send_one_way(channel, path, data, start.now);
+                } else {
+                    proto.start_call(channel, path, data, token, start.mode);
+                }
                 if start.mode == Mode::OneWay {
                     self.complete(token, Bytes::new(), &mut Vec::new());
                 }

@@ -476,6 +476,12 @@ impl Connection {
         self.start(path, &start, times.started, data, None)
     }
 
+    /// Does little enough wait to be written for one more request without an answer?
+    #[must_use]
+    pub fn has_room_for_one_way(&self) -> bool {
+        self.shared.lock().proto.has_one_way_room()
+    }
+
     /// Waits until little enough waits to be written for one more request without an answer, at the latest until `deadline`.
     ///
     /// # Errors
@@ -486,7 +492,7 @@ impl Connection {
     ///
     /// Can be dropped and called again.
     pub async fn room_for_one_way(&self, deadline: Instant) -> Result<(), CallError> {
-        if self.shared.lock().proto.has_one_way_room() {
+        if self.has_room_for_one_way() {
             return Ok(());
         }
         let mut waiting = WaitingForRoom {

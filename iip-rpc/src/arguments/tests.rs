@@ -1,3 +1,5 @@
+//! Arguments in every codec: what is read, what is refused, and in which words.
+
 use serde::Deserialize;
 
 use super::*;

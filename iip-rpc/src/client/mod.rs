@@ -198,13 +198,6 @@ impl Client {
                 .intercepted_one_way(interceptors, method, ctx, args)
                 .await;
         }
-        if let Some(connection) = self.core.ready_connection() {
-            let (times, _) = self.times(method, ctx);
-            connection
-                .room_for_one_way(times.deadline)
-                .await
-                .map_err(|error| call_status(&error, Some(method)))?;
-        }
         let mut args = Some(args);
         let start = |_: &Context<'_>, attempt: Attempt<'_>| {
             let encoding = self.encoding(method, &attempt.connection)?;
@@ -263,6 +256,11 @@ impl Client {
                     connection
                 }
             };
+            if method.is_one_way() && !connection.has_room_for_one_way() {
+                let room = Box::pin(connection.room_for_one_way(times.deadline)).await;
+                room.map_err(|error| call_status(&error, Some(method)))?;
+                times.connected = now();
+            }
             if let Some(place) = &self.options.reply_metadata {
                 place.set(Metadata::new());
             }
