@@ -717,7 +717,7 @@ impl CallTable {
         slot.waker = None;
         slot.parts = None;
         if let Some(mut flow) = slot.flow.take() {
-            flow.release(proto);
+            flow.release(proto, Some(slot.channel));
             let mut wakers = Vec::new();
             flow.on_over(&mut wakers);
             wakers.into_iter().for_each(Waker::wake);

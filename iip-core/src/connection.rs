@@ -10,7 +10,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::body::{Body, Data, Encoded};
@@ -18,6 +17,7 @@ use crate::call::{Call, CallTimes};
 use crate::calls::{CallTable, Start};
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError};
+use crate::flow::Flow;
 use crate::frame::{ChannelId, MAX_PATH_BYTES};
 use crate::path::StaticPath;
 use crate::proto::stream::DATA;
@@ -25,13 +25,14 @@ use crate::proto::{self, Mode, StreamKey};
 use crate::running::Running;
 use crate::scratch;
 use crate::stream::{self, RecvStream, SendStream};
+use crate::totals::Share;
 
 /// Who is at the other end of a connection.
 #[derive(Debug)]
 pub struct Peer {
     addr: Option<SocketAddr>,
     certificates: Vec<Vec<u8>>,
-    hello: OnceLock<Option<Value>>,
+    hello: OnceLock<Option<Bytes>>,
     extension: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
@@ -57,10 +58,10 @@ impl Peer {
         &self.certificates
     }
 
-    /// What it said about itself in `/sys/hello`; `None` when it did not, as Go peers.
+    /// What it said about itself in `/sys/hello`, a JSON object of at most 16 KiB; `None` when it did not, as Go peers.
     #[must_use]
-    pub fn hello(&self) -> Option<&Value> {
-        self.hello.get().and_then(Option::as_ref)
+    pub fn hello(&self) -> Option<&[u8]> {
+        self.hello.get().and_then(Option::as_deref)
     }
 
     /// What a layer above has worked out about this peer, made by `init` when it is first asked for; for a client that
@@ -71,7 +72,7 @@ impl Peer {
             .downcast_ref()
     }
 
-    pub(crate) fn set_hello(&self, hello: Option<Value>) {
+    pub(crate) fn set_hello(&self, hello: Option<Bytes>) {
         // A peer that says hello twice keeps its first word.
         let _ = self.hello.set(hello);
     }
@@ -104,6 +105,8 @@ pub(crate) struct State {
     pub(crate) drain_at: Option<Instant>,
     /// Client: the server has said that it goes away.
     pub(crate) leaving: bool,
+    /// Server: how many bytes this connection has told the others that it holds.
+    pub(crate) told: usize,
 }
 
 impl State {
@@ -151,17 +154,39 @@ impl State {
     /// Readers have had their turn: what they left must not keep the whole buffer that it was read into.
     pub(crate) fn detach_lent(&mut self) {
         for key in self.lent.drain(..) {
-            let flow = match key {
-                StreamKey::Call(token) => self.calls.flow_of(token),
-                StreamKey::Channel(channel) => {
-                    let running = self.running.get_mut(&channel);
-                    running.and_then(|running| running.flow.as_deref_mut())
-                }
-            };
-            if let Some(flow) = flow {
+            if let Some(flow) = flow_of(&mut self.calls, &mut self.running, key) {
                 flow.detach();
             }
         }
+    }
+
+    /// Grants streams what they were not granted while there was no room for their messages.
+    pub(crate) fn grant_withheld(&mut self) {
+        while let Some(channel) = self.proto.next_withheld() {
+            let key = self.proto.stream_on(channel);
+            let flow = key.and_then(|key| flow_of(&mut self.calls, &mut self.running, key));
+            if let Some(flow) = flow {
+                flow.grant_withheld(&mut self.proto, channel, clock::now());
+            }
+        }
+    }
+
+    /// Gives up streams whose messages the peer leaves unread for too long, while such messages take too much. When to look
+    /// again.
+    pub(crate) fn check_unread(
+        &mut self,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) -> Option<Instant> {
+        if !self.proto.is_unread() {
+            return None;
+        }
+        let limit = self.proto.limits().progress();
+        let running = self.running.values_mut();
+        running
+            .filter_map(|running| running.flow.as_deref_mut())
+            .filter_map(|flow| flow.check_unread(now, limit, wakers))
+            .min()
     }
 
     /// The connection is gone: nobody waits for room any more.
@@ -178,6 +203,17 @@ impl State {
                 error.clone(),
             ))),
         }
+    }
+}
+
+fn flow_of<'a>(
+    calls: &'a mut CallTable,
+    running: &'a mut HashMap<ChannelId, Running>,
+    key: StreamKey,
+) -> Option<&'a mut Flow> {
+    match key {
+        StreamKey::Call(token) => calls.flow_of(token),
+        StreamKey::Channel(channel) => running.get_mut(&channel)?.flow.as_deref_mut(),
     }
 }
 
@@ -211,6 +247,8 @@ pub(crate) enum Closing {
 pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) peer: Arc<Peer>,
+    /// Server: what this connection takes of what all have.
+    pub(crate) share: Option<Share>,
     /// The first channel was granted or refused, or the connection ended.
     pub(crate) ready: Notify,
     pub(crate) done: Notify,
@@ -222,7 +260,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(proto: proto::Connection, calls: CallTable, peer: Arc<Peer>) -> Arc<Self> {
+    /// `share` is that of a server's connection.
+    pub(crate) fn new(
+        proto: proto::Connection,
+        calls: CallTable,
+        peer: Arc<Peer>,
+        share: Option<Share>,
+    ) -> Arc<Self> {
         let state = State {
             proto,
             calls,
@@ -235,10 +279,12 @@ impl Shared {
             closing: None,
             drain_at: None,
             leaving: false,
+            told: 0,
         };
         Arc::new(Self {
             state: Mutex::new(state),
             peer,
+            share,
             ready: Notify::new(),
             done: Notify::new(),
             panics: AtomicU32::new(0),
@@ -638,10 +684,14 @@ mod tests {
 
     #[test]
     fn whoever_asks_for_room_again_and_again_has_one_place_and_is_woken_once() {
-        let proto =
-            proto::Connection::new(Side::Server, Limits::default(), Value::Null, Instant::now());
+        let proto = proto::Connection::new(
+            Side::Server,
+            Limits::default(),
+            serde_json::Value::Null,
+            Instant::now(),
+        );
         let peer = Arc::new(Peer::new(None, Vec::new()));
-        let shared = Shared::new(proto, CallTable::new(1, 1), peer);
+        let shared = Shared::new(proto, CallTable::new(1, 1), peer, None);
         let mut state = shared.lock();
         let counts: [Arc<Counts>; 2] = Default::default();
         let mut places = [RoomPlace::default(); 2];

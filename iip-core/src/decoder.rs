@@ -16,7 +16,7 @@ const FIRST_READ_BYTES: usize = 4 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 
 /// Room made for one read once larger bodies have come: with bodies of 13.6 KB, 64 KiB cost a third of the calls per second.
-const BULK_READ_BYTES: usize = 256 * 1024;
+pub(crate) const BULK_READ_BYTES: usize = 256 * 1024;
 
 /// Bodies from this size on stay where they were read; smaller ones are copied, so that they do not keep the buffer.
 pub(crate) const LEND_BYTES: usize = 1024;

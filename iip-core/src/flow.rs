@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::body::Body;
+use crate::clock;
 use crate::frame::ChannelId;
 use crate::parts::Parts;
 use crate::proto::{self, Heard};
@@ -17,6 +18,9 @@ const LEAST_GRANT: u32 = 256;
 /// what is on the way keeps other calls waiting behind it.
 const ENOUGH_BYTES: usize = 512 * 1024;
 const QUICK: Duration = Duration::from_millis(1);
+
+/// Messages of less count as small.
+pub(crate) const LARGE_BYTES: usize = 32 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Flow {
@@ -37,6 +41,15 @@ pub(crate) struct Flow {
     credit: i64,
     /// The peer was told that this side waits for room.
     said_starved: bool,
+    /// Bytes of an unfinished message that the reader holds.
+    held: usize,
+    /// The peer is not told of room because the calls of the connection hold too much.
+    withheld: bool,
+    /// Bytes of a large message that were not handed over, and since when nothing of it was.
+    unsent: usize,
+    unsent_since: Instant,
+    /// The peer has left a large message unread for too long.
+    pub(crate) unread: bool,
     /// Nothing is to be sent behind this; it goes by itself, as the peer grants it.
     pub(crate) ending: Option<Body>,
     /// The peer has gone: it sends nothing more and takes nothing more.
@@ -59,6 +72,11 @@ impl Flow {
             dry: Duration::ZERO,
             credit: i64::try_from(credit).unwrap_or(i64::MAX),
             said_starved: false,
+            held: 0,
+            withheld: false,
+            unsent: 0,
+            unsent_since: now,
+            unread: false,
             ending: None,
             cut: false,
             reader: None,
@@ -126,10 +144,88 @@ impl Flow {
             return Some(part);
         };
         self.taken += part.len();
-        if self.taken >= self.window / 2 {
+        if self.taken >= self.window / 2 && self.may_grant(proto, channel) {
             self.tell_room(proto, channel, clock());
         }
         Some(part)
+    }
+
+    /// Whether the peer may be told of room. A message that is not complete waits while those of the connection take too much;
+    /// one of them goes on.
+    fn may_grant(&mut self, proto: &mut proto::Connection, channel: ChannelId) -> bool {
+        if self.held == 0 || proto.may_grant(channel) {
+            return true;
+        }
+        if !std::mem::replace(&mut self.withheld, true) {
+            proto.withhold(channel);
+        }
+        false
+    }
+
+    /// There may be room for more of an unfinished message.
+    pub(crate) fn grant_withheld(
+        &mut self,
+        proto: &mut proto::Connection,
+        channel: ChannelId,
+        now: Instant,
+    ) {
+        if std::mem::take(&mut self.withheld)
+            && !self.ended
+            && !self.cut
+            && self.may_grant(proto, channel)
+        {
+            self.tell_room(proto, channel, now);
+        }
+    }
+
+    /// The reader holds so many bytes of a message that is not complete.
+    pub(crate) fn set_held(
+        &mut self,
+        proto: &mut proto::Connection,
+        channel: Option<ChannelId>,
+        bytes: usize,
+    ) {
+        proto.release(std::mem::replace(&mut self.held, bytes));
+        proto.hold(bytes);
+        if bytes == 0
+            && let Some(channel) = channel
+        {
+            proto.end_overdraft(channel);
+        }
+    }
+
+    /// So many bytes of a message were not handed over. Small ones are not counted: as many may wait as there may be calls.
+    pub(crate) fn set_unsent(
+        &mut self,
+        proto: &mut proto::Connection,
+        bytes: usize,
+        clock: fn() -> Instant,
+    ) {
+        let bytes = if bytes < LARGE_BYTES { 0 } else { bytes };
+        if bytes != self.unsent {
+            proto.set_unsent(std::mem::replace(&mut self.unsent, bytes), bytes);
+            self.unsent_since = clock();
+        }
+    }
+
+    /// While what the peer does not read takes too much: a stream whose message has not moved for `limit` is given up. When to
+    /// look again.
+    pub(crate) fn check_unread(
+        &mut self,
+        now: Instant,
+        limit: Duration,
+        wakers: &mut Vec<Waker>,
+    ) -> Option<Instant> {
+        if self.unsent == 0 || self.unread {
+            return None;
+        }
+        let at = self.unsent_since.checked_add(limit)?;
+        if at > now {
+            return Some(at);
+        }
+        self.unread = true;
+        wakers.extend(self.writer.take());
+        None
     }
 
     fn tell_room(&mut self, proto: &mut proto::Connection, channel: ChannelId, now: Instant) {
@@ -175,9 +271,14 @@ impl Flow {
         self.window
     }
 
-    /// Gives back what the window has taken of the connection.
-    pub(crate) fn release(&self, proto: &mut proto::Connection) {
+    /// Gives back what the stream has taken of the connection.
+    pub(crate) fn release(&self, proto: &mut proto::Connection, channel: Option<ChannelId>) {
         proto.grown -= self.window - self.first_window;
+        proto.release(self.held);
+        proto.set_unsent(self.unsent, 0);
+        if let Some(channel) = channel {
+            proto.end_overdraft(channel);
+        }
     }
 
     /// May a part be sent? Tells the peer once if it is its room that is missing.
@@ -200,6 +301,7 @@ impl Flow {
             }
             let part = rest.split_to(proto.stream_part_bytes().min(rest.len()));
             self.on_sent(part.len());
+            self.set_unsent(proto, rest.len(), clock::now);
             proto.send_stream(channel, part, rest.is_empty());
             self.ending = Some(rest).filter(|rest| !rest.is_empty());
         }

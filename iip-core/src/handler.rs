@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::body::Body;
-use crate::connection::Peer;
+use crate::connection::{Peer, Shared};
 use crate::path::Query;
 use crate::proto::{RequestPath, control};
 use crate::running::{CancelToken, ReplyStream, RequestParts};
 use crate::stream::{RecvStream, SendStream};
+use crate::totals::{RunningCall, Share};
 
 /// What a [`Handler`] returns.
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response, HandlerError>> + Send>>;
@@ -40,13 +41,21 @@ pub trait Handler: Send + Sync + 'static {
         Intake::Whole
     }
 
-    /// The answer to a request that is not run. `body` is its data, empty when it was skipped for its size.
-    fn refuse(&self, refusal: &Refusal, body: &Bytes) -> Body {
-        let _ = body;
+    /// Whether a call with streams counts against the server's limit of running calls only from
+    /// [`Request::start`] on, and not from its first frame. Default: no.
+    fn starts_late(&self) -> bool {
+        false
+    }
+
+    /// The answer to a request that is not run, or whose own answer cannot be sent. `tag` is that of the request; that of one
+    /// without data when it was skipped for its size.
+    fn refuse(&self, refusal: &Refusal, tag: bool) -> Body {
+        let _ = tag;
         control::handler_failure(&refusal.to_string()).into()
     }
 
-    /// What [`on_panic`](Self::on_panic) has to know of a request; asked before the handler runs. Default: nothing.
+    /// What [`refuse`](Self::refuse) and [`on_panic`](Self::on_panic) have to know of a request; asked before the handler runs.
+    /// Default: nothing.
     fn tag(&self, body: &Bytes) -> bool {
         let _ = body;
         false
@@ -85,7 +94,7 @@ pub enum OnCancel {
     RunToEnd,
 }
 
-/// Why a request was answered without being run.
+/// Why a request gets another answer than that of its handler.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -98,11 +107,37 @@ pub enum Refusal {
         /// The limit in force.
         limit: usize,
     },
+    /// The server runs many calls, and most of them for this peer.
+    #[error(
+        "this peer runs most of the {limit} calls that the server may run (option max_running_calls)"
+    )]
+    ShareTaken {
+        /// The limit of all peers together.
+        limit: usize,
+    },
     /// The connection runs as many calls as it may.
     #[error("the connection runs {limit} calls already (option max_calls)")]
     ConnectionBusy {
         /// The limit in force.
         limit: usize,
+    },
+    /// The calls of the connection hold as many bytes as they may.
+    #[error(
+        "the calls of the connection hold too much for {size} bytes more (option max_buffered_bytes)"
+    )]
+    OutOfMemory {
+        /// What would have been held for this call, in bytes.
+        size: usize,
+    },
+    /// The handler has run and its answer was dropped: the peer does not read those before it.
+    #[error(
+        "an answer of {size} bytes was dropped because the caller has not read {unread} bytes before it (option max_buffered_bytes)"
+    )]
+    Unread {
+        /// The size of the answer, in bytes.
+        size: usize,
+        /// What waited for the caller to read, in bytes.
+        unread: usize,
     },
     /// The caller opened a stream to a method that takes none.
     #[error("this method takes no stream")]
@@ -180,7 +215,7 @@ impl<B: Into<Body>> From<B> for Response {
 pub struct Request {
     pub(crate) path: Arc<RequestPath>,
     pub(crate) body: Bytes,
-    pub(crate) peer: Arc<Peer>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) received_at: Instant,
     pub(crate) waited: Duration,
     pub(crate) one_way: bool,
@@ -227,10 +262,49 @@ impl Request {
         self.body
     }
 
+    /// Takes the data out; the request has none from then on.
+    #[must_use]
+    pub fn take_body(&mut self) -> Bytes {
+        std::mem::take(&mut self.body)
+    }
+
     /// Who sent it.
     #[must_use]
     pub fn peer(&self) -> &Arc<Peer> {
-        &self.peer
+        &self.shared.peer
+    }
+
+    /// Counts `bytes` more that the call holds, such as its data once it is decompressed, until what this returns is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The calls of the connection would hold more than [`max_buffered_bytes`](crate::Limits::max_buffered_bytes).
+    pub fn hold(&self, bytes: usize) -> Result<RunningCall, Refusal> {
+        let fits = self.shared.command(|state| {
+            let fits = state.proto.fits(bytes);
+            if fits {
+                state.proto.hold(bytes);
+            }
+            fits
+        });
+        if !fits {
+            return Err(Refusal::OutOfMemory { size: bytes });
+        }
+        Ok(RunningCall::new(Arc::clone(&self.shared), false, bytes))
+    }
+
+    /// A call with streams has everything that its handler needs, and counts as running until what this returns is dropped; see
+    /// [`Handler::starts_late`].
+    ///
+    /// # Errors
+    ///
+    /// The server runs as many calls as it may.
+    pub fn start(&self) -> Result<RunningCall, Refusal> {
+        let refusal = self.shared.share.as_ref().and_then(Share::refusal);
+        match refusal {
+            Some(refusal) => Err(refusal),
+            None => Ok(RunningCall::new(Arc::clone(&self.shared), true, 0)),
+        }
     }
 
     /// When the batch it came in was read.

@@ -66,6 +66,7 @@ mod slots;
 mod stream;
 #[cfg(feature = "tls")]
 pub mod tls;
+mod totals;
 pub mod transport;
 
 pub use self::body::Body;
@@ -84,6 +85,7 @@ pub use self::limits::Limits;
 pub use self::running::{CancelToken, ReplyStream, RequestParts};
 pub use self::server::{Server, ServerConfig};
 pub use self::stream::{RecvStream, SendStream, StreamError};
+pub use self::totals::RunningCall;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -12,9 +12,10 @@ use tokio::task::AbortHandle;
 use crate::body::Body;
 use crate::clock;
 use crate::connection::{RoomPlace, Shared, State};
+use crate::decoder::LEND_BYTES;
 use crate::flow::Flow;
 use crate::frame::ChannelId;
-use crate::handler::{HandlerError, OnCancel, Request, Streams};
+use crate::handler::{HandlerError, OnCancel, Refusal, Request, Streams};
 use crate::parts::Parts;
 use crate::proto::{Heard, StreamKey, control};
 use crate::serve::or_no_response;
@@ -42,6 +43,15 @@ impl Running {
             cancel,
             parts: None,
             flow: None,
+        }
+    }
+
+    /// The caller has gone: does what the handler's policy says.
+    fn cancel(self) {
+        match (self.policy, self.task, self.cancel) {
+            (OnCancel::Abort, Some(task), _) => task.abort(),
+            (OnCancel::Token, _, Some(cancel)) => cancel.cancel(),
+            _ => {}
         }
     }
 
@@ -269,6 +279,13 @@ impl State {
         self.leave(channel, serial) && self.reply(channel, body)
     }
 
+    /// Why an answer of this size cannot be sent, if so. Small ones always are: as many may wait as calls may run.
+    pub(crate) fn refusal_of_answer(&self, size: usize) -> Option<Refusal> {
+        let unread = self.proto.outgoing();
+        let is_small = size < LEND_BYTES;
+        (!is_small && self.proto.is_unread()).then_some(Refusal::Unread { size, unread })
+    }
+
     /// The handler has ended and is answered next. `false` if it was answered before.
     pub(crate) fn leave(&mut self, channel: ChannelId, serial: u64) -> bool {
         self.is_running(channel, serial) && self.forget(channel).is_some()
@@ -280,7 +297,7 @@ impl State {
             self.proto.unbuffer(queue.parts.bytes());
         }
         if let Some(flow) = &running.flow {
-            flow.release(&mut self.proto);
+            flow.release(&mut self.proto, Some(channel));
         }
         running.wake_all();
         Some(running)
@@ -311,6 +328,8 @@ impl State {
         }
     }
 
+    /// The caller has gone: its call ends here, and its channel is free. Its handler is aborted, told, or left to end; from
+    /// now on it counts against the server's limit only, and what it answers goes nowhere.
     pub(crate) fn on_cancelled(&mut self, channel: ChannelId) {
         let Some(running) = self.running.get_mut(&channel) else {
             return;
@@ -320,33 +339,19 @@ impl State {
             flow.on_cut(&mut wakers);
             wakers.into_iter().for_each(Waker::wake);
         }
-        match running.policy {
-            OnCancel::Abort => {
-                if let Some(task) = self.forget(channel).and_then(|running| running.task) {
-                    task.abort();
-                }
-                // Nobody reads it, but the channel's order wants an answer.
-                let mut answer = control::handler_failure("cancelled").into();
-                self.proto.reply(channel, &mut answer, true);
-            }
-            OnCancel::Token => {
-                if let Some(cancel) = &running.cancel {
-                    cancel.cancel();
-                }
-            }
-            OnCancel::RunToEnd => {}
+        if let Some(running) = self.forget(channel) {
+            running.cancel();
         }
+        // Nobody reads it, but the order of the channel needs an answer.
+        let mut answer = control::handler_failure("cancelled").into();
+        self.proto.reply(channel, &mut answer, true);
     }
 
     /// The connection is gone: its handlers are aborted, told, or left to end.
     pub(crate) fn cancel_all(&mut self) {
         for (_, mut running) in self.running.drain() {
             running.wake_all();
-            match (running.policy, running.task, running.cancel) {
-                (OnCancel::Abort, Some(task), _) => task.abort(),
-                (OnCancel::Token, _, Some(cancel)) => cancel.cancel(),
-                _ => {}
-            }
+            running.cancel();
         }
     }
 }

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -18,21 +18,24 @@ use bytes::Bytes;
 
 use crate::body::Body;
 use crate::connection::Shared;
+use crate::decoder::LEND_BYTES;
 use crate::frame::ChannelId;
 use crate::handler::{
     Handler, HandlerError, HandlerFuture, Intake, OnCancel, Refusal, Request, Response,
     ResponseKind,
 };
-use crate::proto::{Event, RequestPath, StreamKey, control, is_one_way};
+use crate::proto::{Event, RequestPath, StreamKey, control, detach, is_one_way, kept_bytes};
 use crate::running::{CancelToken, Running};
+use crate::totals::{RunningCall, Share};
+
+/// With so many handlers of a connection waiting, requests of up to 16 KiB are copied: those that wait too would each keep the
+/// whole buffer that they were read into.
+const FEW_WAITING: usize = 16;
 
 /// What every connection of a server shares.
 pub(crate) struct Routes {
     pub(crate) handlers: HashMap<Box<[u8]>, Arc<dyn Handler>>,
     pub(crate) fallback: Option<Arc<dyn Handler>>,
-    pub(crate) max_running: usize,
-    /// Handlers that had to wait and have not ended, whatever became of their connections.
-    pub(crate) running: AtomicUsize,
     pub(crate) shutting_down: AtomicBool,
 }
 
@@ -51,12 +54,12 @@ impl Routes {
         })
     }
 
-    fn refusal(&self) -> Option<Refusal> {
+    #[inline]
+    fn refusal(&self, shared: &Shared) -> Option<Refusal> {
         if self.shutting_down.load(Ordering::Relaxed) {
             return Some(Refusal::ShuttingDown);
         }
-        let limit = self.max_running;
-        (self.running.load(Ordering::Relaxed) >= limit).then_some(Refusal::Overloaded { limit })
+        shared.share.as_ref().and_then(Share::refusal)
     }
 }
 
@@ -219,7 +222,10 @@ impl Dispatcher {
                     on_lost(shared, &path, &refusal);
                 }
                 let answer = match self.route(&path) {
-                    Some(route) => route.handler.refuse(&refusal, &Bytes::new()),
+                    Some(route) => {
+                        let tag = route.handler.tag(&Bytes::new());
+                        route.handler.refuse(&refusal, tag)
+                    }
                     None => control::handler_failure(&refusal.to_string()).into(),
                 };
                 Some((channel, answer))
@@ -255,10 +261,11 @@ impl Dispatcher {
         let (serial, channel) = (self.serial, begun.channel);
         let one_way = is_one_way(channel);
         // Nobody would hear that such a call was not run: what has arrived is run, also while the server shuts down.
-        let refusal = self
-            .routes
-            .refusal()
-            .filter(|refusal| !one_way || *refusal != Refusal::ShuttingDown);
+        let refusal = self.routes.refusal(shared).filter(|refusal| match refusal {
+            Refusal::ShuttingDown => !one_way,
+            // Health tells a server that is busy from one that is dead.
+            _ => !begun.path.is_own_service(),
+        });
         let Some(route) = self.route(&begun.path) else {
             if one_way {
                 on_lost(shared, &begun.path, &"no handler has this path");
@@ -272,6 +279,8 @@ impl Dispatcher {
             ..
         } = route;
         let (policy, intake) = (*policy, *intake);
+        let tag = handler.tag(&begun.body);
+        let waiting = shared.share.as_ref().map_or(0, Share::running);
         let refusal = refusal.or_else(|| match begun.kind {
             Kind::Stream { .. } if intake != Intake::Stream => Some(Refusal::NoStream),
             Kind::Stream { is_busy: true } => {
@@ -284,14 +293,18 @@ impl Dispatcher {
             if one_way {
                 on_lost(shared, &begun.path, &refusal);
             }
-            return Some(handler.refuse(&refusal, &begun.body));
+            return Some(handler.refuse(&refusal, tag));
         }
         let cancel = (policy == OnCancel::Token).then(CancelToken::new);
-        let tag = handler.tag(&begun.body);
+        let size = begun.body.len();
+        let mut body = begun.body;
+        if size >= LEND_BYTES && waiting >= FEW_WAITING {
+            body = detach(body);
+        }
         let mut request = Request {
             path: begun.path,
-            body: begun.body,
-            peer: Arc::clone(&shared.peer),
+            body,
+            shared: Arc::clone(shared),
             received_at: begun.received_at,
             waited: waited(begun.received_at, now),
             one_way,
@@ -299,6 +312,7 @@ impl Dispatcher {
             streams: None,
         };
         let running = Running::new(serial, policy, cancel.clone());
+        let is_stream = matches!(begun.kind, Kind::Stream { .. });
         let streams = match (begun.kind, intake) {
             (Kind::Stream { .. }, _) => {
                 request.add_stream(shared, channel, running);
@@ -332,8 +346,14 @@ impl Dispatcher {
                     path: Arc::clone(&route.path),
                     tag,
                     future,
+                    is_counted: !(is_stream && handler.starts_late()),
+                    bytes: if size < LEND_BYTES {
+                        0
+                    } else {
+                        kept_bytes(size)
+                    },
                 };
-                self.spawn(shared, channel, running, waiting, streams);
+                spawn(shared, channel, running, waiting, streams);
                 None
             }
             Err(panic) => {
@@ -344,57 +364,86 @@ impl Dispatcher {
             }
         }
     }
+}
 
-    fn spawn(
-        &self,
-        shared: &Arc<Shared>,
-        channel: ChannelId,
-        running: Running,
-        waiting: Waiting,
-        streams: bool,
-    ) {
-        let Waiting {
-            handler,
-            path,
-            tag,
-            future,
-        } = waiting;
-        let guard = RunningGuard::new(Arc::clone(&self.routes));
-        let answer_to = Arc::clone(shared);
-        let (serial, policy) = (running.serial, running.policy);
-        // The entry must be there before the task can end. A handler that streams has had its own, and may have answered.
-        let mut state = shared.lock();
-        let is_over = streams && !state.is_running(channel, serial);
-        if !streams {
-            state.running.insert(channel, running);
+/// Moves a handler that has to wait to a task of its own.
+fn spawn(
+    shared: &Arc<Shared>,
+    channel: ChannelId,
+    running: Running,
+    waiting: Waiting,
+    streams: bool,
+) {
+    let Waiting {
+        handler,
+        path,
+        tag,
+        future,
+        is_counted,
+        bytes,
+    } = waiting;
+    let answer_to = Arc::clone(shared);
+    let (serial, policy) = (running.serial, running.policy);
+    // The entry must be there before the task can end. A handler that streams has had its own, and may have answered.
+    let mut state = shared.lock();
+    let is_over = streams && !state.is_running(channel, serial);
+    if !streams {
+        state.running.insert(channel, running);
+    }
+    state.proto.hold(bytes);
+    drop(state);
+    let run = HandlerTask {
+        future: CatchPanic(future),
+        _running: RunningCall::new(Arc::clone(shared), is_counted, bytes),
+    };
+    // Not under the lock: a runtime that is going away drops the handler here.
+    let task = tokio::spawn(async move {
+        let result = run.await;
+        if is_one_way(channel)
+            && let Ok(result) = &result
+        {
+            on_failed(&answer_to, &path, result);
         }
-        drop(state);
-        // Not under the lock: a runtime that is going away drops the handler here.
-        let task = tokio::spawn(async move {
-            let _guard = guard;
-            let result = CatchPanic(future).await;
-            if is_one_way(channel)
-                && let Ok(result) = &result
-            {
-                on_failed(&answer_to, &path, result);
-            }
-            let body = match result {
-                Ok(result) => answer(result),
-                Err(panic) => Some(on_panic(&answer_to, &*handler, &path, &*panic, tag)),
-            };
-            if let Some(body) = body {
-                answer_to.command(|state| state.answer(channel, serial, body));
-            }
-        });
-        let task = task.abort_handle();
-        let mut state = shared.lock();
-        let running = state.running.get_mut(&channel);
-        match running.filter(|running| running.serial == serial) {
-            Some(running) => running.task = Some(task),
-            // It was cancelled, or has ended, meanwhile.
-            None if policy == OnCancel::Abort && !is_over => task.abort(),
-            None => {}
+        let body = match result {
+            Ok(result) => answer(result),
+            Err(panic) => Some(on_panic(&answer_to, &*handler, &path, &*panic, tag)),
+        };
+        if let Some(body) = body {
+            send_answer(&answer_to, channel, serial, body, &*handler, tag);
         }
+    });
+    let task = task.abort_handle();
+    let mut state = shared.lock();
+    let running = state.running.get_mut(&channel);
+    match running.filter(|running| running.serial == serial) {
+        Some(running) => running.task = Some(task),
+        // It was cancelled, or has ended, meanwhile.
+        None if policy == OnCancel::Abort && !is_over => task.abort(),
+        None => {}
+    }
+}
+
+/// Sends the answer of a handler that had to wait, or says why it was dropped: the calls that may run at a time could answer
+/// with many times the memory that a caller who reads nothing may take.
+fn send_answer(
+    shared: &Shared,
+    channel: ChannelId,
+    serial: u64,
+    body: Body,
+    handler: &dyn Handler,
+    tag: bool,
+) {
+    let refusal = shared.command(|state| {
+        let refusal = state.refusal_of_answer(body.len());
+        if refusal.is_none() {
+            state.answer(channel, serial, body);
+        }
+        refusal
+    });
+    if let Some(refusal) = refusal {
+        let refused = AssertUnwindSafe(|| handler.refuse(&refusal, tag));
+        let body = catch_unwind(refused).unwrap_or_else(|_| control::NO_RESPONSE.into());
+        shared.command(|state| state.answer(channel, serial, body));
     }
 }
 
@@ -414,6 +463,24 @@ struct Waiting {
     path: Arc<RequestPath>,
     tag: bool,
     future: HandlerFuture,
+    /// It counts against the server's limit from now on.
+    is_counted: bool,
+    /// What it holds of the request.
+    bytes: usize,
+}
+
+/// A handler in a task of its own. Fields are dropped in their order: it is over when it does not count any more.
+struct HandlerTask {
+    future: CatchPanic,
+    _running: RunningCall,
+}
+
+impl Future for HandlerTask {
+    type Output = <CatchPanic as Future>::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.future).poll(cx)
+    }
 }
 
 /// The bytes of an answer; `None` if it was or will be sent in parts.
@@ -488,22 +555,6 @@ fn on_panic(
     }
     catch_unwind(AssertUnwindSafe(|| handler.on_panic(tag)))
         .unwrap_or_else(|_| control::NO_RESPONSE.into())
-}
-
-/// Counts a handler from the moment it has to wait until it ends.
-struct RunningGuard(Arc<Routes>);
-
-impl RunningGuard {
-    fn new(routes: Arc<Routes>) -> Self {
-        routes.running.fetch_add(1, Ordering::Relaxed);
-        Self(routes)
-    }
-}
-
-impl Drop for RunningGuard {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Turns a panic of a future into its output.

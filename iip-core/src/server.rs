@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use crate::proto;
 use crate::serve::{Dispatcher, Routes};
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
+use crate::totals::{Share, Totals};
 use crate::transport::{Connected, Endpoint, Listener, MemoryConnector, memory};
 
 /// From so many connections on, a shutdown tells them one after the other.
@@ -48,6 +49,7 @@ pub struct ServerConfig {
     max_connections: usize,
     max_connections_per_peer: usize,
     max_running_calls: usize,
+    max_total_bytes: usize,
     max_connection_age: Option<Duration>,
     max_connection_grace: Duration,
     #[cfg(feature = "tls")]
@@ -65,6 +67,7 @@ impl Default for ServerConfig {
             max_connections: 10_000,
             max_connections_per_peer: usize::MAX,
             max_running_calls: 65_536,
+            max_total_bytes: 1024 * 1024 * 1024,
             max_connection_age: None,
             max_connection_grace: Duration::from_secs(30),
             #[cfg(feature = "tls")]
@@ -135,9 +138,22 @@ impl ServerConfig {
     }
 
     /// Handlers at a time that had to wait, on all connections together. Default: 65,536. Further requests are refused.
+    ///
+    /// While there are others, a connection, and all connections from one IP address, may run four times as many as are
+    /// left of them: a peer that takes most never takes all.
     #[must_use]
     pub fn max_running_calls(mut self, calls: usize) -> Self {
         self.max_running_calls = calls;
+        self
+    }
+
+    /// Bytes that the calls of all connections hold together: see [`Limits::max_buffered_bytes`] for what counts. Default: 1 GiB.
+    ///
+    /// A connection may hold what is left of them, and 64 KiB in any case. One that holds more is not read until others let go;
+    /// when that lasts longer than [`Limits::progress_timeout`] with messages that are not complete, it is closed.
+    #[must_use]
+    pub fn max_total_buffered_bytes(mut self, bytes: usize) -> Self {
+        self.max_total_bytes = bytes;
         self
     }
 
@@ -213,13 +229,12 @@ impl ServerConfig {
         let routes = Arc::new(Routes {
             handlers: self.handlers,
             fallback: self.fallback,
-            max_running: self.max_running_calls,
-            running: AtomicUsize::new(0),
             shutting_down: AtomicBool::new(false),
         });
         let (local_addr, describe) = (listener.local_addr(), listener.describe());
         let inner = Arc::new(Inner {
             routes,
+            totals: Totals::new(self.max_running_calls, self.max_total_bytes),
             limits: self.limits,
             announce: self.announce,
             max_connections: self.max_connections,
@@ -287,6 +302,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Inner {
     routes: Arc<Routes>,
+    totals: Arc<Totals>,
     limits: Limits,
     announce: Value,
     max_connections: usize,
@@ -363,17 +379,17 @@ impl Server {
         let spread = inner.spread(limit);
         if !spread.is_zero() {
             inner.drain_within(spread);
-            if tokio::time::timeout(spread, inner.all_ended())
-                .await
-                .is_ok()
-            {
-                return;
-            }
+            let _ = tokio::time::timeout(spread, inner.all_ended()).await;
         }
         let limit = limit.saturating_sub(spread);
         inner.routes.shutting_down.store(true, Ordering::Relaxed);
         inner.close_all(Closing::Drain);
-        if tokio::time::timeout(limit, inner.all_ended()).await.is_ok() {
+        let ended = async {
+            inner.all_ended().await;
+            // Handlers whose callers have gone.
+            inner.totals.idle().await;
+        };
+        if tokio::time::timeout(limit, ended).await.is_ok() {
             return;
         }
         inner.close_all(Closing::Force);
@@ -508,7 +524,8 @@ impl Inner {
             clock::now(),
         );
         let peer = Arc::new(Peer::new(connected.addr, connected.certificates));
-        let shared = Shared::new(proto, CallTable::new(0, 0), peer);
+        let share = Share::new(&self.totals, connected.addr.map(|addr| addr.ip()));
+        let shared = Shared::new(proto, CallTable::new(0, 0), peer, Some(share));
         if let Some(entry) = self.lock().connections.get_mut(place.key) {
             entry.shared = Some(Arc::clone(&shared));
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use crate::call::Call;
 use crate::clock;
 use crate::connection::{RoomPlace, Shared, State};
 use crate::error::CallError;
-use crate::flow::Flow;
+use crate::flow::{Flow, LARGE_BYTES};
 use crate::frame::ChannelId;
 use crate::proto;
 
@@ -29,6 +29,10 @@ pub enum StreamError {
     /// This side has said that nothing follows, see [`SendStream::finish`].
     #[error("the stream was finished")]
     Finished,
+    /// The peer has left the last piece unread for [`progress_timeout`](crate::Limits::progress_timeout) while large pieces of this
+    /// connection's streams took [`max_buffered_bytes`](crate::Limits::max_buffered_bytes).
+    #[error("the peer does not read the stream (options progress_timeout and max_buffered_bytes)")]
+    Unread,
 }
 
 /// Whose stream it is. The serial tells it from those that had its place before.
@@ -85,60 +89,63 @@ pub struct SendStream {
     rest: Body,
     room: RoomPlace,
     ended: bool,
+    /// The last piece was small: the next is likely to be, and need not wait for large ones of other streams.
+    sends_small: bool,
+    /// The last piece is counted among what was not handed over.
+    is_counted: bool,
 }
 
 impl SendStream {
-    /// Waits until everything given so far was handed to the connection.
+    /// Waits until everything given so far was handed to the connection, and there is room for more: while pieces that the
+    /// peer does not read take [`max_buffered_bytes`](crate::Limits::max_buffered_bytes), streams whose last piece was
+    /// small go on.
     ///
     /// # Errors
     ///
     /// The call has ended; nobody takes it.
     #[inline]
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        if self.rest.is_empty() {
+        if !self.rest.is_empty() {
+            std::task::ready!(self.poll_rest(cx))?;
+        }
+        if self.sends_small {
             return Poll::Ready(Ok(()));
         }
-        self.poll_rest(cx)
+        self.poll_begin(cx)
+    }
+
+    /// Waits until a piece may be made.
+    fn poll_begin(&mut self, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
+        let (link, room) = (&self.link, &mut self.room);
+        link.shared.stream_command(|state| {
+            if !state.proto.is_unread() {
+                return Poll::Ready(Ok(()));
+            }
+            let over = link.on(state, |_, flow, _| {
+                keep(&mut flow.writer, cx);
+                flow.cut
+            });
+            if over.unwrap_or(true) {
+                return Poll::Ready(Err(StreamError::Over));
+            }
+            state.wait_for_room(room, cx.waker());
+            Poll::Pending
+        })
     }
 
     fn poll_rest(&mut self, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
         let (link, rest, room) = (&self.link, &mut self.rest, &mut self.room);
+        let is_counted = &mut self.is_counted;
         link.shared.stream_command(|state| {
-            while !rest.is_empty() {
-                let sent = link.on(state, |proto, flow, channel| {
-                    if flow.cut {
-                        return Err(StreamError::Over);
-                    }
-                    let Some(channel) = channel.filter(|&channel| flow.has_credit(proto, channel))
-                    else {
-                        keep(&mut flow.writer, cx);
-                        return Ok(None);
-                    };
-                    let has_room = proto.has_stream_room(channel);
-                    if has_room {
-                        let part = rest.split_to(proto.stream_part_bytes().min(rest.len()));
-                        flow.on_sent(part.len());
-                        proto.send_stream(channel, part, false);
-                    } else {
-                        // The call may end before there is room.
-                        keep(&mut flow.writer, cx);
-                    }
-                    Ok(Some(has_room))
+            let sent = send_rest(link, rest, room, state, cx);
+            if *is_counted || rest.len() >= LARGE_BYTES {
+                let left = rest.len();
+                *is_counted = left > 0;
+                link.on(state, |proto, flow, _| {
+                    flow.set_unsent(proto, left, clock::now)
                 });
-                match sent.unwrap_or(Err(StreamError::Over)) {
-                    Err(over) => {
-                        *rest = Body::default();
-                        return Poll::Ready(Err(over));
-                    }
-                    Ok(Some(true)) => {}
-                    Ok(Some(false)) => {
-                        state.wait_for_room(room, cx.waker());
-                        return Poll::Pending;
-                    }
-                    Ok(None) => return Poll::Pending,
-                }
             }
-            Poll::Ready(Ok(()))
+            sent
         })
     }
 
@@ -159,7 +166,7 @@ impl SendStream {
     ) -> Result<(), StreamError> {
         assert!(self.rest.is_empty(), "poll_ready was not ready");
         self.check_unfinished()?;
-        self.rest = data.into();
+        self.give(data.into());
         match self.poll_rest(cx) {
             Poll::Ready(result) => result,
             Poll::Pending => Ok(()),
@@ -179,8 +186,13 @@ impl SendStream {
     pub async fn send(&mut self, data: impl Into<Body>) -> Result<(), StreamError> {
         self.check_unfinished()?;
         std::future::poll_fn(|cx| self.poll_ready(cx)).await?;
-        self.rest = data.into();
-        std::future::poll_fn(|cx| self.poll_ready(cx)).await
+        self.give(data.into());
+        std::future::poll_fn(|cx| self.poll_rest(cx)).await
+    }
+
+    fn give(&mut self, data: Body) {
+        self.sends_small = data.len() < LARGE_BYTES;
+        self.rest = data;
     }
 
     /// Tells the peer that nothing follows. Only a caller does this: a handler's stream ends with its answer.
@@ -189,6 +201,7 @@ impl SendStream {
     pub fn finish(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
             let rest = std::mem::take(&mut self.rest);
+            self.is_counted = false;
             self.link.with(|proto, flow, channel| {
                 flow.ending = Some(rest);
                 if let Some(channel) = channel {
@@ -216,6 +229,9 @@ impl Drop for SendStream {
                     .calls
                     .cut_stream(&mut state.proto, token, serial, clock::now());
             });
+        } else if self.is_counted {
+            self.link
+                .with(|proto, flow, _| flow.set_unsent(proto, 0, clock::now));
         }
     }
 }
@@ -258,6 +274,24 @@ impl RecvStream {
         };
         self.ended = matches!(next, Poll::Ready(None | Some(Err(_))));
         next
+    }
+
+    /// The reader holds `bytes` of a message that is not complete; 0 once it is. They count in
+    /// [`max_buffered_bytes`](crate::Limits::max_buffered_bytes): beyond it the peer is granted no more, but for one stream of
+    /// the connection at a time.
+    pub fn hold(&mut self, bytes: usize) {
+        self.link.shared.command(|state| {
+            self.link.on(state, |proto, flow, channel| {
+                flow.set_held(proto, channel, bytes);
+            })
+        });
+    }
+
+    /// How long a peer may take for the next bytes of a message that it has begun:
+    /// [`progress_timeout`](crate::Limits::progress_timeout).
+    #[must_use]
+    pub fn progress_timeout(&self) -> Duration {
+        self.link.shared.lock().proto.limits().progress()
     }
 
     /// The next bytes; `None` once the peer has ended its stream.
@@ -367,6 +401,8 @@ fn ends(
     };
     let send = SendStream {
         link: link.clone(),
+        sends_small: rest.len() < LARGE_BYTES && !rest.is_empty(),
+        is_counted: false,
         rest,
         room: RoomPlace::default(),
         ended: false,
@@ -378,6 +414,53 @@ fn ends(
         ended: false,
     };
     (send, recv)
+}
+
+/// Hands over as much of `rest` as the connection and the peer take.
+fn send_rest(
+    link: &Link,
+    rest: &mut Body,
+    room: &mut RoomPlace,
+    state: &mut State,
+    cx: &Context<'_>,
+) -> Poll<Result<(), StreamError>> {
+    while !rest.is_empty() {
+        let sent = link.on(state, |proto, flow, channel| {
+            if flow.cut {
+                return Err(StreamError::Over);
+            }
+            if flow.unread {
+                return Err(StreamError::Unread);
+            }
+            let Some(channel) = channel.filter(|&channel| flow.has_credit(proto, channel)) else {
+                keep(&mut flow.writer, cx);
+                return Ok(None);
+            };
+            let has_room = proto.has_stream_room(channel);
+            if has_room {
+                let part = rest.split_to(proto.stream_part_bytes().min(rest.len()));
+                flow.on_sent(part.len());
+                proto.send_stream(channel, part, false);
+            } else {
+                // The call may end before there is room.
+                keep(&mut flow.writer, cx);
+            }
+            Ok(Some(has_room))
+        });
+        match sent.unwrap_or(Err(StreamError::Over)) {
+            Err(over) => {
+                *rest = Body::default();
+                return Poll::Ready(Err(over));
+            }
+            Ok(Some(true)) => {}
+            Ok(Some(false)) => {
+                state.wait_for_room(room, cx.waker());
+                return Poll::Pending;
+            }
+            Ok(None) => return Poll::Pending,
+        }
+    }
+    Poll::Ready(Ok(()))
 }
 
 /// Remembers whom to wake.

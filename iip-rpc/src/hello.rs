@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use iip_core::Peer;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::codec::CodecId;
@@ -35,15 +36,24 @@ pub(crate) struct RpcPeer {
 
 impl RpcPeer {
     pub(crate) fn read(peer: &Peer) -> Self {
-        let rpc = peer.hello().and_then(|hello| hello.get("rpc"));
-        let compression = rpc.and_then(|rpc| rpc.get("compression"));
-        let max_ratio = compression.and_then(|compression| compression.get("max_ratio")?.as_u64());
+        let hello = peer.hello();
+        let hello = hello.and_then(|hello| serde_json::from_slice::<Hello>(hello).ok());
+        let rpc = hello.and_then(|hello| hello.rpc);
+        let envelope = rpc.is_some();
+        let Announcement {
+            codecs,
+            compression,
+        } = rpc.unwrap_or_default();
+        let Compressions {
+            algorithms,
+            max_ratio,
+        } = compression.unwrap_or_default();
+        let max_ratio = max_ratio.map(|ratio| u32::try_from(ratio).unwrap_or(u32::MAX));
         Self {
-            envelope: rpc.is_some(),
-            codecs: numbers(rpc, "codecs"),
-            compression: numbers(compression, "algorithms"),
-            max_ratio: max_ratio
-                .and_then(|ratio| NonZeroU32::new(u32::try_from(ratio).unwrap_or(u32::MAX))),
+            envelope,
+            codecs,
+            compression: algorithms,
+            max_ratio: max_ratio.and_then(NonZeroU32::new),
         }
     }
 
@@ -62,11 +72,23 @@ impl RpcPeer {
     }
 }
 
-/// The small numbers in a list; none where there is no list.
-fn numbers(object: Option<&Value>, field: &str) -> Vec<u8> {
-    let list = object.and_then(|object| object.get(field)?.as_array());
-    let numbers = list.into_iter().flatten();
-    numbers
-        .filter_map(|number| u8::try_from(number.as_u64()?).ok())
-        .collect()
+/// What is read of a hello. Everything else is skipped, and not kept.
+#[derive(Deserialize)]
+struct Hello {
+    rpc: Option<Announcement>,
+}
+
+/// What [`announcement`] writes.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Announcement {
+    codecs: Vec<u8>,
+    compression: Option<Compressions>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Compressions {
+    algorithms: Vec<u8>,
+    max_ratio: Option<u64>,
 }

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use iip_core::{
     Body, Handler, HandlerError, HandlerFuture, Intake, Peer, Refusal, Request, Response,
+    RunningCall,
 };
 use serde::Serialize;
 use tokio::sync::watch;
@@ -31,7 +32,9 @@ use self::streaming::{Draining, StreamMethod};
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
-use crate::compression::{Compression, CompressionId, Encoding, decompress_arguments};
+use crate::compression::{
+    Compression, CompressionId, Encoding, decompress_in_place, decompressed_size,
+};
 use crate::context::{CallContext, now};
 use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
 use crate::health::Health;
@@ -231,7 +234,7 @@ impl<U: Run> Method<U> {
 
     /// The arguments are not looked at.
     fn too_many(&self, full: Full, body: &Bytes) -> Body {
-        refused(&full.status(), body, self.method.is_raw())
+        refused(&full.status(), is_plain(body), self.method.is_raw())
     }
 }
 
@@ -255,8 +258,13 @@ impl<U: Run> Handler for Method<U> {
         U::INTAKE
     }
 
-    fn refuse(&self, refusal: &Refusal, body: &Bytes) -> Body {
-        refuse(refusal, body, self.method.is_raw())
+    /// A method with streams runs once its arguments are there.
+    fn starts_late(&self) -> bool {
+        U::INTAKE == Intake::Stream
+    }
+
+    fn refuse(&self, refusal: &Refusal, plain: bool) -> Body {
+        refuse(refusal, plain, self.method.is_raw())
     }
 
     /// Does the caller speak plain JSON?
@@ -272,24 +280,30 @@ impl<U: Run> Handler for Method<U> {
     }
 }
 
-fn refuse(refusal: &Refusal, body: &Bytes, raw: bool) -> Body {
+fn refuse(refusal: &Refusal, plain: bool, raw: bool) -> Body {
+    refused(&refusal_status(refusal), plain, raw)
+}
+
+/// What the caller of a call that is refused is told.
+fn refusal_status(refusal: &Refusal) -> Status {
     let text = refusal.to_string();
     let status = match refusal {
         Refusal::ShuttingDown => Status::unavailable(text),
         Refusal::NoStream => Status::unimplemented(text),
-        Refusal::Overloaded { .. } => overload::overloaded(text),
+        Refusal::Overloaded { .. } | Refusal::ShareTaken { .. } => overload::overloaded(text),
+        Refusal::Unread { .. } => return Status::resource_exhausted(text),
         _ => Status::resource_exhausted(text),
     };
-    refused(&status.with_execution(Execution::NotExecuted), body, raw)
+    status.with_execution(Execution::NotExecuted)
 }
 
 /// The answer to a request that is not run.
-fn refused(status: &Status, body: &Bytes, raw: bool) -> Body {
+fn refused(status: &Status, plain: bool, raw: bool) -> Body {
     if raw {
         let text = status.message();
         return format!("{{\"code\":-1,\"message\":\"handler fail:{text}\"}}").into();
     }
-    answer_status(status, is_plain(body))
+    answer_status(status, plain)
 }
 
 /// Does the caller speak plain JSON? One whose request was skipped is taken for a typed one.
@@ -354,12 +368,12 @@ where
     Fut: Future<Output = Result<T, E>>,
 {
     /// Decodes, runs the method within its deadline, encodes. A status is what never reached the method, or ended it.
-    async fn answer(&self, request: Request, plain: bool) -> Result<Body, Status> {
+    async fn answer(&self, mut request: Request, plain: bool) -> Result<Body, Status> {
         let (received, waited) = (request.received_at(), request.waited());
         let cancel = (self.method.cancel_policy() == OnCancel::Token).then(|| request.cancelled());
         let peer = Arc::clone(request.peer());
         let one_way = request.is_one_way();
-        let body = request.into_body();
+        let body = request.take_body();
         let (form, remaining, metadata, body) = if plain {
             (Form::plain(one_way), None, Metadata::new(), body)
         } else {
@@ -379,10 +393,10 @@ where
         let ctx = CallContext::of_call(self.method, metadata, deadline.at, peer, cancel);
         if let Some(interceptors) = self.interceptors.awake(ctx.metadata()) {
             let times = (received, waited);
-            let call = self.intercepted(interceptors, ctx, body, form, deadline, times);
+            let call = self.intercepted(interceptors, ctx, request, body, form, deadline, times);
             return Box::pin(call).await;
         }
-        let args = self.arguments(form, body)?;
+        let (args, _held) = self.arguments(&request, form, body)?;
         let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args);
         let mut call = pin!(ctx.scoped(call));
         let (result, paused) = within(call.as_mut(), deadline, self.method.cancel_policy()).await?;
@@ -391,9 +405,15 @@ where
         self.encode(form, result, timing, ctx.as_ref())
     }
 
-    fn arguments(&self, form: Form, mut body: Bytes) -> Result<A, Status> {
-        decompress_arguments(form.codec, form.request, &mut body, &self.limits)
-            .and_then(|()| A::decode(self.method, form.codec, &body, &self.limits))
+    fn arguments(
+        &self,
+        request: &Request,
+        form: Form,
+        mut body: Bytes,
+    ) -> Result<(A, Option<RunningCall>), Status> {
+        let held = decompress(request, form.codec, form.request, &mut body, &self.limits)?;
+        A::decode(self.method, form.codec, &body, &self.limits)
+            .map(|args| (args, held))
             .map_err(|error| error.request_status())
     }
 
@@ -429,13 +449,14 @@ where
         &self,
         interceptors: &Layers<ServerCall>,
         ctx: CallContext,
+        request: Request,
         body: Bytes,
         form: Form,
         deadline: Deadline,
         (received, waited): (Instant, Duration),
     ) -> Result<Body, Status> {
         let run = async |ctx: CallContext| {
-            let args = self.arguments(form, body)?;
+            let (args, _held) = self.arguments(&request, form, body)?;
             let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args);
             let call = ctx.clone().scope(call);
             let result = until(deadline, self.method.cancel_policy(), call).await?;
@@ -446,6 +467,36 @@ where
         };
         intercept::call(interceptors, self.method, ctx, deadline, run).await
     }
+}
+
+/// Decompresses arguments. What they take then counts as held by the call, as long as what this returns is kept.
+#[inline]
+fn decompress(
+    request: &Request,
+    codec: CodecId,
+    compression: CompressionId,
+    body: &mut Bytes,
+    limits: &DecodeLimits,
+) -> Result<Option<RunningCall>, Status> {
+    if compression.is_some() {
+        return decompress_some(request, codec, compression, body, limits);
+    }
+    Ok(None)
+}
+
+#[cold]
+fn decompress_some(
+    request: &Request,
+    codec: CodecId,
+    compression: CompressionId,
+    body: &mut Bytes,
+    limits: &DecodeLimits,
+) -> Result<Option<RunningCall>, Status> {
+    let size = decompressed_size(codec, compression, body, limits)
+        .map_err(|error| error.request_status())?;
+    let held = request.hold(size).map_err(|full| refusal_status(&full))?;
+    decompress_in_place(compression, body, limits).map_err(|error| error.request_status())?;
+    Ok(Some(held))
 }
 
 /// How the messages of a call are written.
@@ -649,8 +700,12 @@ where
 struct NoMethod;
 
 impl Handler for NoMethod {
-    fn refuse(&self, refusal: &Refusal, body: &Bytes) -> Body {
-        refuse(refusal, body, false)
+    fn refuse(&self, refusal: &Refusal, plain: bool) -> Body {
+        refuse(refusal, plain, false)
+    }
+
+    fn tag(&self, body: &Bytes) -> bool {
+        is_plain(body)
     }
 
     fn call(&self, request: Request) -> HandlerFuture {

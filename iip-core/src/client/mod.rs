@@ -572,7 +572,7 @@ impl Inner {
         }
         calls.open_first(&mut proto);
         let peer = Arc::new(Peer::new(connected.addr, connected.certificates));
-        let shared = Shared::new(proto, calls, peer);
+        let shared = Shared::new(proto, calls, peer, None);
         tokio::spawn(Driver::new(
             connected.io,
             Side::Client,

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Driver, MAX_FRAMES, MOST_WOKEN, RELEASE_AFTER};
+use super::{Driver, HANDLERS_PER_LOOK, MAX_FRAMES, MOST_WOKEN, RELEASE_AFTER};
+use crate::clock;
 use crate::connection::{Shared, State};
 use crate::decoder::Partial;
 use crate::error::ConnectionError;
@@ -35,6 +36,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Result<bool, ConnectionError> {
+        self.look_at_slice(now);
         let outcome = match self.dispatcher {
             None => self.hand_out_replies(now),
             Some(_) => self.hand_out_requests(cx, now),
@@ -146,13 +148,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Server: hands events to handlers until there are none, or there is no room for their answers; an answer may bring up
     /// the next request of its channel.
     pub(super) fn run_handlers(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let Some(dispatcher) = &mut self.dispatcher else {
+        if self.dispatcher.is_none() {
             return;
-        };
+        }
         let mut has_room = true;
-        while has_room && !self.events.is_empty() {
+        let mut handled = 0;
+        while has_room && !self.slice_is_over && !self.events.is_empty() {
             let mut bytes = 0;
             while bytes <= self.most_unsent
+                && !self.slice_is_over
+                && let Some(dispatcher) = &mut self.dispatcher
                 && let Some(event) = self.events.pop_front()
             {
                 if let Some((channel, answer)) =
@@ -160,6 +165,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 {
                     bytes += answer.len();
                     self.answers.push((channel, answer));
+                }
+                handled += 1;
+                if handled % HANDLERS_PER_LOOK == 0 {
+                    self.look_at_slice(clock::now());
                 }
             }
             let mut state = self.shared.lock();

@@ -30,6 +30,7 @@ use crate::error::ConnectionError;
 use crate::frame::{ChannelId, Side};
 use crate::proto::{self, Event};
 use crate::serve::Dispatcher;
+use crate::totals::FREE_BYTES;
 
 /// Segments handed to one vectored write.
 const MAX_SLICES: usize = 64;
@@ -43,6 +44,11 @@ const BUSY_READS: u32 = 16;
 
 /// Reads in a row before other tasks get a turn.
 const MAX_READS: usize = 16;
+
+/// How long one poll of a connection may take before other tasks get a turn, and how many handlers run between two looks at
+/// the clock.
+const SLICE: Duration = Duration::from_micros(200);
+const HANDLERS_PER_LOOK: usize = 8;
 
 /// Frames looked at before other tasks get a turn.
 const MAX_FRAMES: usize = 1024;
@@ -90,6 +96,11 @@ pub(crate) struct Driver<S> {
     reads: u32,
     /// The memory that only work needs was given back.
     released: bool,
+    /// When this poll began, as far as the clock was looked at; that it has taken its time.
+    polled_at: Option<Instant>,
+    slice_is_over: bool,
+    /// Server: the driver waits for other connections to hold less.
+    asked: Option<u64>,
     /// The driver has let others run first and may write.
     gathered: bool,
     /// The driver has let the readers of streams run, and may make a new buffer.
@@ -151,6 +162,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             has_read: false,
             reads: 0,
             released: false,
+            polled_at: None,
+            slice_is_over: false,
+            asked: None,
             gathered: false,
             readers_ran: false,
             stuck_since: None,
@@ -170,15 +184,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         let mut reads = 0;
+        self.polled_at = None;
+        self.slice_is_over = false;
         loop {
             let turn = match self.turn(cx, &mut reads) {
                 Ok(Turn::Yield) => self.check_progress().map(|()| Turn::Yield),
                 turn => turn,
             };
             match turn {
-                Ok(Turn::Again) => {}
+                Ok(Turn::Again) if !self.slice_is_over => {}
                 Ok(Turn::Park) => return Poll::Pending,
-                Ok(Turn::Yield) => {
+                Ok(Turn::Again | Turn::Yield) => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -197,6 +213,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             }
         }
+    }
+
+    /// Looks whether this poll has taken its time.
+    fn look_at_slice(&mut self, now: Instant) {
+        let polled_at = *self.polled_at.get_or_insert(now);
+        self.slice_is_over |= now.saturating_duration_since(polled_at) >= SLICE;
     }
 
     fn turn(&mut self, cx: &mut Context<'_>, reads: &mut usize) -> Result<Turn, ConnectionError> {
@@ -282,6 +304,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.written > 0 {
             settle(state, std::mem::take(&mut self.written), clock::now());
         }
+        if let Some(share) = &self.shared.share {
+            // What is read beyond the usual is a frame of that size.
+            let reading = self.decoder.len();
+            let reading = if reading > FREE_BYTES { reading } else { 0 };
+            let held = state.proto.memory() + reading;
+            self.wakers.append(&mut share.tell(&mut state.told, held));
+            let allowance = share.allowance().saturating_sub(reading);
+            state.proto.set_allowance(allowance);
+        }
+        state.grant_withheld();
         if self.batch.is_empty() {
             state.driver = None;
             if !self.gathered && state.proto.has_output() && gathers(state) {
@@ -415,9 +447,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if polled_read {
             state.proto.timers().on_dry(now);
         }
-        let over_budget = state.proto.is_over_budget();
         let output = !self.batch.is_empty() || state.proto.has_output();
-        state.proto.timers().on_waiting(now, output, over_budget);
+        state.proto.on_parked(now, output);
         let wake_at = state.proto.poll_timeout(partial);
         if wake_at.is_some_and(|at| at <= now)
             && let Err(error) = state.proto.handle_timeout(now, partial)
@@ -445,6 +476,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 state.proto.keep_alive(now, waits)?
             }
         };
+        let unread_at = state.check_unread(now, &mut self.wakers);
         let at_rest = state.proto.is_at_rest() && self.batch.is_empty() && !self.unflushed;
         match state.closing {
             Some(Closing::Force) => return Err(ConnectionError::ClosedLocally),
@@ -482,6 +514,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(Turn::Again);
         }
         let mut wake_at = earliest(wake_at, state.calls.next_deadline());
+        wake_at = earliest(wake_at, unread_at);
         wake_at = earliest(wake_at, alive_at);
         if at_rest && state.calls.in_flight() == 0 && !self.released {
             let release_at = state.proto.timers().last_moved() + RELEASE_AFTER;
@@ -497,6 +530,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.events = VecDeque::new();
                 self.answers = Vec::new();
             }
+        }
+        if let Some(share) = &self.shared.share
+            && state.proto.is_confined()
+            && (state.proto.is_over_budget() || state.proto.is_unread())
+        {
+            share.wait(&mut self.asked, cx.waker());
         }
         state.driver = Some(cx.waker().clone());
         drop(guard);
@@ -564,27 +603,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
 
+impl<S> Driver<S> {
     /// Tells everyone that the connection has ended, and why.
     fn end(&mut self, error: &ConnectionError) {
-        tracing::debug!(%error, peer = ?self.shared.peer.addr(), "connection ended");
-        let mut guard = self.shared.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut guard = shared.lock();
         let state = &mut *guard;
-        if state.ended.is_some() {
-            return;
+        if state.ended.is_none() {
+            tracing::debug!(%error, peer = ?shared.peer.addr(), "connection ended");
+            // Which requests have left decides what their callers are told.
+            settle(state, std::mem::take(&mut self.written), clock::now());
+            state.ended = Some(error.clone());
+            state
+                .calls
+                .fail_all(&state.proto, error, clock::now(), &mut self.wakers);
+            state.cancel_all();
+            state.leave_room(&mut self.wakers);
+            if let Some(share) = &shared.share {
+                state.proto.discard();
+                let held = state.proto.memory();
+                self.wakers.append(&mut share.tell(&mut state.told, held));
+            }
         }
-        // Which requests have left decides what their callers are told.
-        settle(state, std::mem::take(&mut self.written), clock::now());
-        state.ended = Some(error.clone());
-        state
-            .calls
-            .fail_all(&state.proto, error, clock::now(), &mut self.wakers);
-        state.cancel_all();
-        state.leave_room(&mut self.wakers);
         drop(guard);
         self.wakers.drain(..).for_each(Waker::wake);
         self.batch = VecDeque::new();
-        self.shared.on_ended();
+        shared.on_ended();
     }
 }
 
@@ -629,21 +675,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
         // The runtime is going away, or the driver panicked: nobody may wait for ever.
-        let mut guard = self.shared.lock();
-        let state = &mut *guard;
-        if state.ended.is_none() {
-            settle(state, std::mem::take(&mut self.written), clock::now());
-            let error = ConnectionError::ClosedLocally;
-            state.ended = Some(error.clone());
-            state
-                .calls
-                .fail_all(&state.proto, &error, clock::now(), &mut self.wakers);
-            state.cancel_all();
-            state.leave_room(&mut self.wakers);
-        }
-        drop(guard);
-        self.wakers.drain(..).for_each(Waker::wake);
-        self.shared.on_ended();
+        self.end(&ConnectionError::ClosedLocally);
     }
 }
 

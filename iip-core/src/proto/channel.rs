@@ -34,6 +34,8 @@ pub(crate) struct Assembly {
     pub(crate) path: Bytes,
     pub(crate) data: BytesMut,
     pub(crate) size: usize,
+    /// When its last frame came.
+    pub(crate) grown_at: Option<Instant>,
     pub(crate) too_large: bool,
     /// Its caller has gone before it was complete.
     pub(crate) cancelled: bool,
@@ -52,6 +54,7 @@ impl Assembly {
             path,
             data: BytesMut::new(),
             size: 0,
+            grown_at: None,
             too_large: false,
             cancelled: false,
             answered: false,
@@ -156,6 +159,10 @@ pub(crate) struct Channel {
     pub(crate) begun: bool,
     /// Server: the open request is a stream.
     pub(crate) is_stream: bool,
+    /// Server: the caller of the open request has gone, and the layer above was told.
+    pub(crate) cancelled: bool,
+    /// Server: the channel stands in the queue for a handler.
+    pub(crate) queued: bool,
     /// Server: complete requests behind the open one.
     pub(crate) waiting: VecDeque<WaitingRequest>,
 }
@@ -170,6 +177,7 @@ impl Channel {
     pub(crate) fn is_at_rest(&self) -> bool {
         self.assembly.is_none()
             && self.open.is_none()
+            && !self.queued
             && self.waiting.is_empty()
             && self.sent.oldest().is_none()
     }
@@ -275,6 +283,21 @@ impl ChannelTable {
         self.dense.truncate(used.map_or(0, |last| last + 1));
         self.dense.shrink_to_fit();
         self.sparse.shrink_to_fit();
+    }
+
+    /// The channels on which a message is being received, and which `is` true for.
+    pub(crate) fn receiving(&self, is: impl Fn(&Assembly) -> bool) -> Vec<ChannelId> {
+        let dense = self.dense.iter().zip(0..);
+        let sparse = self.sparse.iter().map(|(&id, key)| (key, id));
+        dense
+            .chain(sparse)
+            .filter(|&(&key, _)| {
+                let channel = self.channels.get(key as usize);
+                let assembly = channel.and_then(|channel| channel.assembly.as_deref());
+                assembly.is_some_and(&is)
+            })
+            .map(|(_, id)| ChannelId(id))
+            .collect()
     }
 
     pub(crate) fn any(&self, is: impl Fn(&Channel) -> bool) -> bool {

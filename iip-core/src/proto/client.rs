@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::channel::{Assembly, Incoming, SentCall};
 use super::control::{self, ControlMessage, Exchange, Hello};
+use super::server::check_control_size;
 use super::stream::StreamKey;
 use super::{Connection, Event, Mode};
 use crate::body::Data;
@@ -63,7 +64,7 @@ impl Connection {
             let limit = match exchange {
                 Exchange::Call { .. } => self.limits.message_bytes(),
                 // The limit is on the callers' messages.
-                _ => self.limits.message_bytes().max(control::MAX_HELLO_BYTES),
+                _ => self.limits.message_bytes().max(control::MAX_BODY_BYTES),
             };
             let size = body.len();
             let fits = if size > limit {
@@ -111,8 +112,10 @@ impl Connection {
             let assembly = Assembly::new(Incoming::Control, Bytes::new());
             channel.assembly = Some(Box::new(assembly));
         }
+        check_control_size(&body)?;
         while let Some(message) = ControlMessage::next(&mut body) {
-            if message == ControlMessage::GoingAway {
+            let is_notice = message == ControlMessage::GoingAway;
+            if is_notice && !std::mem::replace(&mut self.gave_notice, true) {
                 self.events.push_back(Event::GoingAway);
             }
         }
@@ -240,13 +243,13 @@ impl Connection {
                 let hello = result.ok().as_deref().and_then(Hello::parse);
                 if let Some(hello) = &hello {
                     self.on_hello(hello);
-                    if hello.control() {
+                    if hello.control {
                         self.control_is_coming = true;
                         self.request_channel(Exchange::NewControlChannel);
                     }
                 }
                 self.events
-                    .push_back(Event::PeerHello(hello.map(|hello| hello.value)));
+                    .push_back(Event::PeerHello(hello.map(|hello| hello.text)));
             }
             // That it came is all that was asked for.
             Exchange::Ping | Exchange::Control => {}

@@ -1,6 +1,9 @@
 //! The exchanges of the protocol itself: reserved paths and their bodies. Pure.
 
+use std::fmt;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
 use crate::frame::ChannelId;
@@ -25,8 +28,8 @@ pub(crate) const NO_HANDLER: &[u8] = br#"{"code":102,"message":"handle error"}"#
 /// More channels than the server wants. Source: recording `new_channel_refused`.
 pub(crate) const CHANNEL_LIMIT: &[u8] = br#"{"code":106,"message":"channel create limited"}"#;
 
-/// The longest hello that is read.
-pub(crate) const MAX_HELLO_BYTES: usize = 16 * 1024;
+/// The longest hello, or answer to a request for a channel, that is read.
+pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// What a request this side sent was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,28 +80,138 @@ pub(crate) fn grant(channel: ChannelId) -> Bytes {
     Bytes::from(format!("{{\"code\":0,\"channel_id\":{}}}", channel.0))
 }
 
+/// The fields that are read of the objects of the protocol itself. Others are skipped without being kept, so that what a peer
+/// sends costs no more than its bytes; a field of another kind than is expected is as good as none.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Fields {
+    code: Scalar,
+    message: Scalar,
+    channel_id: Scalar,
+    iip: Scalar,
+    control: Scalar,
+    ping: Scalar,
+    notice: Scalar,
+    one_way: Scalar,
+    stream_window: Scalar,
+    max_frame: Scalar,
+}
+
+impl Fields {
+    fn read(body: &[u8]) -> Option<Self> {
+        if body.len() > MAX_BODY_BYTES {
+            return None;
+        }
+        serde_json::from_slice(body).ok()
+    }
+}
+
+/// A number or a text; of anything else, nothing.
+#[derive(Debug, Default)]
+enum Scalar {
+    #[default]
+    Other,
+    Number(i128),
+    Text(String),
+}
+
+impl Scalar {
+    fn number<T: TryFrom<i128>>(&self) -> Option<T> {
+        match self {
+            Self::Number(number) => T::try_from(*number).ok(),
+            _ => None,
+        }
+    }
+
+    fn is_one(&self) -> bool {
+        matches!(self, Self::Number(1))
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl<'de> Visitor<'de> for Any {
+            type Value = Scalar;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
+                Ok(Scalar::Number(number.into()))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
+                Ok(Scalar::Number(number.into()))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Scalar, E> {
+                Ok(Scalar::Other)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Scalar, E> {
+                Ok(Scalar::Other)
+            }
+
+            fn visit_unit<E>(self) -> Result<Scalar, E> {
+                Ok(Scalar::Other)
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar::Text(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Scalar, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Scalar::Other)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Scalar::Other)
+            }
+        }
+
+        deserializer.deserialize_any(Any)
+    }
+}
+
 /// Reads the answer to `/sys/new_channel`: the id, or the refusal's code and message.
 ///
 /// Field order and further fields do not matter. Source: recording `new_channel_extra_fields`.
 pub(crate) fn parse_grant(body: &[u8]) -> Option<Result<ChannelId, (i64, String)>> {
-    let value: Value = serde_json::from_slice(body).ok()?;
-    let code = value.get("code")?.as_i64()?;
+    let fields = Fields::read(body)?;
+    let code = fields.code.number::<i64>()?;
     if code != 0 {
-        let message = value.get("message").and_then(Value::as_str).unwrap_or("");
+        let message = match fields.message {
+            Scalar::Text(message) => message,
+            _ => String::new(),
+        };
         return Some(Err((code, message.chars().take(256).collect())));
     }
-    let id = value.get("channel_id")?.as_u64()?;
-    u32::try_from(id)
-        .ok()
-        .filter(|&id| id != 0)
-        .map(|id| Ok(ChannelId(id)))
+    let id = fields.channel_id.number::<u32>()?;
+    (id != 0).then_some(Ok(ChannelId(id)))
 }
 
 /// What one side tells the other right after connecting.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Hello {
-    /// Everything the peer said, for the layers above.
-    pub(crate) value: Value,
+    /// Everything the peer said, JSON, for the layers above.
+    pub(crate) text: Bytes,
+    /// It has a control stream.
+    pub(crate) control: bool,
+    /// It answers pings.
+    pub(crate) ping: bool,
+    /// It wants to be told when the server is going away.
+    pub(crate) notice: bool,
+    /// It takes requests that are not answered.
+    pub(crate) one_way: bool,
+    /// How many bytes of a stream it takes before it grants more.
+    pub(crate) stream_window: Option<usize>,
+    /// The largest frame it takes.
+    pub(crate) max_frame: Option<usize>,
 }
 
 impl Hello {
@@ -124,41 +237,17 @@ impl Hello {
 
     /// Reads a hello, or `None` if the peer knows none: a Go server answers with the in-band code 102.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
-        if body.len() > MAX_HELLO_BYTES {
-            return None;
-        }
-        let value: Value = serde_json::from_slice(body).ok()?;
-        (value.get("iip")?.as_u64()? >= 1).then_some(Self { value })
-    }
-
-    pub(crate) fn control(&self) -> bool {
-        self.value.get("control").and_then(Value::as_u64) == Some(1)
-    }
-
-    /// It answers pings.
-    pub(crate) fn ping(&self) -> bool {
-        self.value.get("ping").and_then(Value::as_u64) == Some(1)
-    }
-
-    /// It wants to be told when the server is going away.
-    pub(crate) fn notice(&self) -> bool {
-        self.value.get("notice").and_then(Value::as_u64) == Some(1)
-    }
-
-    /// It takes requests that are not answered.
-    pub(crate) fn one_way(&self) -> bool {
-        self.value.get("one_way").and_then(Value::as_u64) == Some(1)
-    }
-
-    /// How many bytes of a stream it takes before it grants more.
-    pub(crate) fn stream_window(&self) -> Option<usize> {
-        let bytes = self.value.get("stream_window")?.as_u64()?;
-        usize::try_from(bytes).ok().filter(|&bytes| bytes > 0)
-    }
-
-    pub(crate) fn max_frame(&self) -> Option<usize> {
-        let bytes = self.value.get("max_frame")?.as_u64()?;
-        usize::try_from(bytes).ok().filter(|&bytes| bytes >= 1024)
+        let fields = Fields::read(body)?;
+        let is_hello = fields.iip.number::<u64>()? >= 1;
+        is_hello.then(|| Self {
+            text: Bytes::copy_from_slice(body),
+            control: fields.control.is_one(),
+            ping: fields.ping.is_one(),
+            notice: fields.notice.is_one(),
+            one_way: fields.one_way.is_one(),
+            stream_window: fields.stream_window.number().filter(|&bytes| bytes > 0),
+            max_frame: fields.max_frame.number().filter(|&bytes| bytes >= 1024),
+        })
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) use self::stream::StreamKey;
 use self::timers::Rate;
 pub(crate) use self::timers::{Timers, not_read};
 use crate::body::Body;
-use crate::decoder::{FrameHead, Partial};
+use crate::decoder::{BULK_READ_BYTES, FrameHead, Partial};
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_FRAME_BYTES, Side};
 use crate::limits::Limits;
@@ -54,8 +54,14 @@ const FORGET_AT_LEAST: usize = 64;
 /// Streams wait while this much waits to be written.
 const STREAM_ROOM_BYTES: usize = 256 * 1024;
 
-/// What a waiting request costs beside its bytes.
-const WAITING_COST: usize = 128;
+/// What a waiting request costs beside its bytes: its place in the queue, and the channel's in the table.
+const WAITING_COST: usize = 768;
+
+/// Calls of the library's own services, such as health checks, that run beside `max_calls` others.
+const SPARE_CALLS: usize = 16;
+
+/// The longest frame of the control stream. Peers of ours send 6 bytes at a time.
+const MAX_CONTROL_BYTES: usize = 64 * 1024;
 
 /// What the machine tells the layer above.
 #[derive(Debug)]
@@ -112,8 +118,8 @@ pub(crate) enum Event {
     ChannelRefused { code: i64, message: String },
     /// Client: the server takes no further calls on this connection.
     GoingAway,
-    /// What the peer said about itself; `None` from a client's peer that knows no hello.
-    PeerHello(Option<Value>),
+    /// What the peer said about itself, JSON; `None` from a client's peer that knows no hello.
+    PeerHello(Option<Bytes>),
 }
 
 /// One end of one connection.
@@ -136,7 +142,7 @@ pub(crate) struct Connection {
     /// Client: channels of calls that were given up before the control stream was there.
     cancel_later: Vec<ChannelId>,
     /// Server: channels whose next request waits because `max_calls` handlers run.
-    held: VecDeque<ChannelId>,
+    call_queue: VecDeque<ChannelId>,
     /// Server: the path field that was read last.
     last_path: Arc<RequestPath>,
     /// Server: requests shown to handlers and not answered.
@@ -149,13 +155,29 @@ pub(crate) struct Connection {
     control_rate: Rate,
     /// Bytes of unfinished messages and of requests that wait their turn.
     buffered: usize,
+    /// Bytes that the layers above hold of what the peer sent: arguments of handlers that wait, what was decompressed for
+    /// them, messages of streams that are not complete.
+    held: usize,
+    /// Bytes of streams' messages that the layers above have begun to send and not handed over.
+    unsent: usize,
+    /// What may be buffered and held now: the limit of this connection, or less where other connections hold much.
+    allowance: usize,
+    /// With that used up: the one stream that is granted more all the same, so that its message can end.
+    overdraft: Option<ChannelId>,
+    /// Server: no unfinished message has rested for too long before this.
+    stalled_at: Option<Instant>,
+    /// Server: since that time was set, the connection was not read for a while.
+    was_held_back: bool,
+    /// Streams that were not granted what their readers have taken.
+    withheld: VecDeque<ChannelId>,
     peer_knows_hello: bool,
     peer_stream_window: Option<usize>,
     peer_answers_pings: bool,
     /// Client: when the ping was sent whose answer is due.
     pinged_at: Option<Instant>,
-    /// The peer wants to be told that this side is going away; that it was.
+    /// The peer wants to be told that this side is going away.
     peer_wants_notice: bool,
+    /// Server: the peer was told that this side is going away. Client: the server has said so.
     gave_notice: bool,
     /// Server: something was sent on the control stream.
     control_has_begun: bool,
@@ -182,13 +204,20 @@ impl Connection {
             control: None,
             control_is_coming: false,
             cancel_later: Vec::new(),
-            held: VecDeque::new(),
+            call_queue: VecDeque::new(),
             last_path: Arc::default(),
             open_calls: 0,
             streamed: 0,
             forget_at: limits.channels().min(FORGET_AT_LEAST),
             control_rate: Rate::new(limits.control_requests(), now),
             buffered: 0,
+            held: 0,
+            unsent: 0,
+            allowance: limits.buffered_bytes(),
+            overdraft: None,
+            stalled_at: None,
+            was_held_back: false,
+            withheld: VecDeque::new(),
             peer_knows_hello: false,
             peer_stream_window: None,
             peer_answers_pings: false,
@@ -214,21 +243,48 @@ impl Connection {
     pub(crate) fn wants_read(&self) -> bool {
         match self.side {
             Side::Client => true,
+            // With all handlers busy, requests wait within the budget, so that cancellations, pings and grants behind
+            // them are seen.
             Side::Server => {
-                // With all handlers busy, the connection is read until a request comes that has to wait for one: what
-                // comes before it may be that a caller has gone.
-                self.held.is_empty()
-                    && self.control_rate.has_room()
-                    && !self.is_over_budget()
-                    && self.has_room()
+                self.control_rate.has_room() && !self.is_over_budget() && self.has_room()
             }
         }
     }
 
-    /// Are there more bytes of unfinished and waiting messages than may be?
+    /// Whether the peer's messages take as much memory as they may.
     #[inline]
     pub(crate) fn is_over_budget(&self) -> bool {
-        self.buffered >= self.limits.buffered_bytes()
+        self.buffered + self.held >= self.allowance
+    }
+
+    /// Whether messages that the peer has to complete, or to wait for, take as much as they may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.buffered >= self.allowance
+    }
+
+    /// Bytes that calls of this connection hold, in both directions.
+    pub(crate) fn memory(&self) -> usize {
+        self.buffered + self.held + self.outgoing()
+    }
+
+    /// Whether the layers above may hold so many bytes more.
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
+        self.buffered + self.held + bytes <= self.allowance
+    }
+
+    /// Bytes that wait for the peer to read.
+    pub(crate) fn outgoing(&self) -> usize {
+        self.outbox.unsent() + self.unsent
+    }
+
+    /// Whether what the peer does not read takes as much memory as it may.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.outgoing() >= self.allowance
+    }
+
+    /// Whether less is allowed than the connection's own limit.
+    pub(crate) fn is_confined(&self) -> bool {
+        self.allowance < self.limits.buffered_bytes()
     }
 
     /// Is nothing being received, answered or written?
@@ -343,26 +399,33 @@ impl Connection {
         partial: Partial,
     ) -> Result<(), ConnectionError> {
         self.control_rate.renew(now);
+        self.drop_stalled(now);
         self.timers.check(now, &self.limits, self.waits(partial))
+    }
+
+    /// Nothing moves at the moment; `output` tells whether something waits to be written.
+    pub(crate) fn on_parked(&mut self, now: Instant, output: bool) {
+        let is_full = self.is_full();
+        self.timers.on_waiting(now, output, is_full);
+        self.was_held_back |= !self.wants_read();
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called at the latest.
     pub(crate) fn poll_timeout(&self, partial: Partial) -> Option<Instant> {
         let limit = self.timers.next(&self.limits, self.waits(partial));
-        match (limit, self.control_rate.next()) {
-            (Some(limit), Some(renewal)) => Some(limit.min(renewal)),
-            (limit, renewal) => limit.or(renewal),
-        }
+        let others = [self.control_rate.next(), self.stalled_at];
+        limit.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     fn waits(&self, partial: Partial) -> timers::Waits {
-        let collecting = self.buffered > 0;
+        // A server gives up the message alone, see `drop_stalled`.
+        let collecting = self.side == Side::Client && self.buffered > 0;
         let reading = self.wants_read();
         timers::Waits {
             head: reading && partial == Partial::Head,
-            body: reading && (partial == Partial::Body || (collecting && self.open_calls == 0)),
+            body: reading && (partial == Partial::Body || collecting),
             write: !self.outbox.is_empty(),
-            over_budget: self.is_over_budget(),
+            over_budget: self.is_full(),
             idle: self.side == Side::Server && self.is_at_rest() && partial == Partial::Nothing,
         }
     }
@@ -402,7 +465,37 @@ impl Connection {
         }
     }
 
+    /// Server: the connection has ended. Handlers that run on may keep it for long, but not its messages.
+    pub(crate) fn discard(&mut self) {
+        self.channels = ChannelTable::default();
+        self.outbox = Outbox::new(self.side, MAX_FRAME_BYTES);
+        self.events = VecDeque::new();
+        self.call_queue = VecDeque::new();
+        self.buffered = 0;
+    }
+
     // ---- commands of both sides
+
+    /// Other connections leave this one so many bytes.
+    #[inline]
+    pub(crate) fn set_allowance(&mut self, bytes: usize) {
+        self.allowance = bytes.min(self.limits.buffered_bytes());
+    }
+
+    /// The layers above hold so many bytes more of what the peer sent.
+    pub(crate) fn hold(&mut self, bytes: usize) {
+        self.held += bytes;
+    }
+
+    /// The layers above let go of bytes that they held.
+    pub(crate) fn release(&mut self, bytes: usize) {
+        self.held -= bytes;
+    }
+
+    /// What a stream has begun to send and not handed over was `before` bytes and is `now`.
+    pub(crate) fn set_unsent(&mut self, before: usize, now: usize) {
+        self.unsent = self.unsent - before + now;
+    }
 
     /// Counts bytes that a handler has not taken yet; they are part of what is buffered.
     pub(crate) fn buffer(&mut self, bytes: usize) {
@@ -427,6 +520,7 @@ impl Connection {
         let channel = self.channels.get_mut(id)?;
         let assembly = channel.assembly.as_mut()?;
         assembly.size = assembly.size.saturating_add(body.len());
+        assembly.grown_at = Some(self.timers.batch());
         if assembly.incoming == Incoming::Collect {
             if assembly.size > limit {
                 self.buffered -= assembly.data.len();
@@ -474,13 +568,22 @@ impl Connection {
     fn on_hello(&mut self, hello: &Hello) {
         self.peer_knows_hello = true;
         let max_frame = hello
-            .max_frame()
+            .max_frame
             .map_or(MAX_FRAME_BYTES, |bytes| bytes.min(MAX_FRAME_BYTES));
-        self.peer_stream_window = hello.stream_window();
-        self.peer_answers_pings = hello.ping();
-        self.peer_wants_notice = hello.notice();
-        self.one_way.peer_takes_it = hello.one_way();
+        self.peer_stream_window = hello.stream_window;
+        self.peer_answers_pings = hello.ping;
+        self.peer_wants_notice = hello.notice;
+        self.one_way.peer_takes_it = hello.one_way;
         self.outbox.set_chunk(self.limits.chunk(), max_frame);
+    }
+}
+
+/// The memory that a body keeps while it waits, with all that was read together with it.
+pub(crate) fn kept_bytes(len: usize) -> usize {
+    if len <= COPY_WAITING_BYTES {
+        len
+    } else {
+        len.max(BULK_READ_BYTES)
     }
 }
 

@@ -10,7 +10,10 @@ use super::channel::{Assembly, Incoming, WaitingRequest};
 use super::control::{self, ControlMessage, Hello};
 use super::one_way::MAX_GRANTED;
 use super::stream::{self, StreamKey};
-use super::{Connection, Event, FORGET_AT_LEAST, WAITING_COST, detach};
+use super::{
+    Connection, Event, FORGET_AT_LEAST, MAX_CONTROL_BYTES, SPARE_CALLS, WAITING_COST, detach,
+    kept_bytes,
+};
 use crate::body::Body;
 use crate::decoder::FrameHead;
 use crate::error::ProtocolError;
@@ -73,9 +76,11 @@ impl Connection {
             }
             let assembly = Assembly::new(Incoming::Collect, Bytes::copy_from_slice(path));
             self.channels.get_or_insert(id).assembly = Some(Box::new(assembly));
+            if self.stalled_at.is_none() {
+                self.stalled_at = self.timers.batch().checked_add(self.limits.progress());
+            }
             self.receive(id, &body, false);
-            self.begin_request(id);
-            return Ok(());
+            return self.begin_request(id);
         }
         let ends = status.ends();
         let incoming = self
@@ -98,7 +103,7 @@ impl Connection {
                 body,
                 ends,
             }),
-            Some(Incoming::Control) => self.on_control(body),
+            Some(Incoming::Control) => self.on_control(body)?,
             _ => {}
         }
         if let Some(assembly) = complete {
@@ -106,11 +111,7 @@ impl Connection {
             self.streamed -= usize::from(std::mem::take(&mut channel.begun));
             match assembly.incoming {
                 Incoming::Collect => self.on_request(id, &assembly.path, assembly.data.freeze()),
-                Incoming::Skip if assembly.cancelled => {
-                    let path = RequestPath::read(&assembly.path);
-                    let answer = control::handler_failure("cancelled");
-                    self.send(id, path.safe_label(), answer, true, true);
-                }
+                Incoming::Skip if assembly.cancelled => self.answer_cancelled(id, &assembly.path),
                 Incoming::Skip if assembly.too_large => {
                     self.on_too_large(id, &assembly.path, assembly.size)
                 }
@@ -131,9 +132,9 @@ impl Connection {
     /// A complete request: its turn is now, or after those before it on its channel.
     #[inline]
     fn on_request(&mut self, id: ChannelId, path: &Bytes, body: Bytes) {
-        let busy = self.is_busy();
         let id = self.channel_of_request(id);
         self.read_path(path);
+        let busy = self.is_busy() && !self.passes_busy();
         let channel = self.channels.get_or_insert(id);
         let first = channel.open.is_none() && channel.waiting.is_empty();
         if first && !busy {
@@ -143,8 +144,27 @@ impl Connection {
         }
         self.wait(id, path, body);
         if first {
-            self.held.push_back(id);
+            self.enqueue(id);
         }
+    }
+
+    /// The channel's next request waits for a handler.
+    fn enqueue(&mut self, id: ChannelId) {
+        let channel = self.channels.get_or_insert(id);
+        // A request that was cancelled leaves its channel's place in the queue to the next.
+        if !std::mem::replace(&mut channel.queued, true) {
+            self.call_queue.push_back(id);
+        }
+    }
+
+    /// Is the request with the path read last answered while as many handlers run as may? Requests of the protocol itself
+    /// need none, and health checks tell a busy server from a dead one.
+    #[cold]
+    fn passes_busy(&self) -> bool {
+        let path = &self.last_path;
+        path.kind != PathKind::Handlers
+            || (path.is_own_service()
+                && self.open_calls - self.streamed < self.limits.calls() + SPARE_CALLS)
     }
 
     /// A request that exceeds the limit was skipped: it fails in its turn.
@@ -171,21 +191,21 @@ impl Connection {
     }
 
     /// A request in several frames has begun; if its turn is now, the layer above may have its parts.
-    fn begin_request(&mut self, id: ChannelId) {
+    fn begin_request(&mut self, id: ChannelId) -> Result<(), ProtocolError> {
         if self.is_silent(id) {
-            return;
+            return Ok(());
         }
         let Some(channel) = self.channels.get_mut(id) else {
-            return;
+            return Ok(());
         };
         let Some(assembly) = &mut channel.assembly else {
-            return;
+            return Ok(());
         };
         if channel.open.is_some()
             || !channel.waiting.is_empty()
             || assembly.incoming != Incoming::Collect
         {
-            return;
+            return Ok(());
         }
         let path = RequestPath::read(&assembly.path);
         if path.label == control::CONTROL.as_bytes() && self.control.is_none() {
@@ -193,16 +213,15 @@ impl Connection {
             let first = assembly.data.split().freeze();
             assembly.incoming = Incoming::Control;
             self.buffered -= first.len();
-            self.on_control(first);
-            return;
+            return self.on_control(first);
         }
-        if path.kind != PathKind::Handlers {
-            return;
+        if path.kind == PathKind::Handlers {
+            self.events.push_back(Event::RequestBegun {
+                channel: id,
+                path: Arc::new(path),
+            });
         }
-        self.events.push_back(Event::RequestBegun {
-            channel: id,
-            path: Arc::new(path),
-        });
+        Ok(())
     }
 
     /// Shows a request with the path read last to the layer above, or answers it here if its path is the protocol's own.
@@ -285,12 +304,13 @@ impl Connection {
         }
         if let Some(hello) = Hello::parse(body) {
             self.on_hello(&hello);
-            self.events.push_back(Event::PeerHello(Some(hello.value)));
+            self.events.push_back(Event::PeerHello(Some(hello.text)));
         }
         Hello::body(&self.announce, &self.limits, true)
     }
 
-    fn on_control(&mut self, mut part: Bytes) {
+    fn on_control(&mut self, mut part: Bytes) -> Result<(), ProtocolError> {
+        check_control_size(&part)?;
         while let Some(message) = ControlMessage::next(&mut part) {
             self.control_rate.count(self.timers.last_moved());
             match message {
@@ -299,21 +319,106 @@ impl Connection {
                 ControlMessage::GoingAway => {}
             }
         }
+        Ok(())
     }
 
-    fn on_cancel(&mut self, channel: ChannelId) {
-        let Some(state) = self.channels.get_mut(channel) else {
+    /// The caller of the one call on a channel has gone.
+    fn on_cancel(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else {
             return;
         };
-        if state.open.is_none() && state.waiting.is_empty() {
+        if channel.open.is_some() {
+            self.cancel_open(id);
+        } else if channel.waiting.is_empty() {
             // The rest of the request is skipped; it has its answer when it ends.
-            Self::skip_incoming(&mut self.buffered, state);
-            if let Some(assembly) = &mut state.assembly {
+            Self::skip_incoming(&mut self.buffered, channel);
+            if let Some(assembly) = &mut channel.assembly {
                 assembly.cancelled = !assembly.answered;
             }
-        } else if state.open.is_some() {
-            self.events.push_back(Event::Cancelled { channel });
+        } else if channel.waiting.len() == 1
+            && channel.assembly.is_none()
+            && let Some(request) = channel.waiting.pop_front()
+        {
+            self.buffered -= request.cost();
+            self.answer_cancelled(id, &request.path);
         }
+    }
+
+    /// The caller of the open request has gone: its handler is told, once.
+    pub(super) fn cancel_open(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(id)
+            && !std::mem::replace(&mut channel.cancelled, true)
+        {
+            self.events.push_back(Event::Cancelled { channel: id });
+        }
+    }
+
+    /// Nobody reads it, but the order of the channel needs an answer.
+    fn answer_cancelled(&mut self, id: ChannelId, path: &Bytes) {
+        let path = RequestPath::read(path);
+        let answer = control::handler_failure("cancelled");
+        self.send(id, path.safe_label(), answer, true, true);
+    }
+
+    /// Gives up the messages whose next frame does not come: their callers are told, and the rest of them is skipped.
+    pub(super) fn drop_stalled(&mut self, now: Instant) {
+        if self.stalled_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let limit = self.limits.progress();
+        if std::mem::take(&mut self.was_held_back) {
+            // The peer may have sent more.
+            self.stalled_at = now.checked_add(limit);
+            return;
+        }
+        let is_unfinished =
+            |assembly: &Assembly| matches!(assembly.incoming, Incoming::Collect | Incoming::Parts);
+        let stalls_at =
+            |assembly: &Assembly| assembly.grown_at.and_then(|at| at.checked_add(limit));
+        let stalled = self.channels.receiving(|assembly| {
+            is_unfinished(assembly) && stalls_at(assembly).is_some_and(|at| at <= now)
+        });
+        for id in stalled {
+            self.drop_unfinished(id);
+        }
+        let mut next = None;
+        for id in self.channels.receiving(is_unfinished) {
+            let channel = self.channels.get(id);
+            let assembly = channel.and_then(|channel| channel.assembly.as_deref());
+            next = next.into_iter().chain(assembly.and_then(stalls_at)).min();
+        }
+        self.stalled_at = next;
+    }
+
+    fn drop_unfinished(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        if channel.begun {
+            return self.cancel_open(id);
+        }
+        let is_next = channel.open.is_none() && channel.waiting.is_empty();
+        Self::skip_incoming(&mut self.buffered, channel);
+        let Some(assembly) = &mut channel.assembly else {
+            return;
+        };
+        if !is_next {
+            assembly.cancelled = true;
+            return;
+        }
+        assembly.answered = true;
+        let path = RequestPath::read(&assembly.path);
+        let limit = self.limits.progress();
+        let text = format!(
+            "no bytes of an unfinished request came for {limit:?} (option progress_timeout of the server)"
+        );
+        self.send(
+            id,
+            path.safe_label(),
+            control::handler_failure(&text),
+            true,
+            true,
+        );
     }
 
     // ---- commands
@@ -402,6 +507,7 @@ impl Connection {
             return true;
         }
         channel.open = None;
+        channel.cancelled = false;
         self.open_calls -= 1;
         if std::mem::take(&mut channel.begun) {
             self.streamed -= 1;
@@ -416,11 +522,21 @@ impl Connection {
         } else if channel.has_next() {
             self.show_next(id);
         }
-        while !self.held.is_empty() && !self.is_busy() {
-            let held = self.held.pop_front();
-            held.into_iter().for_each(|held| self.show_next(held));
+        while !self.call_queue.is_empty() && !self.is_busy() {
+            self.show_queued();
         }
         true
+    }
+
+    /// The request that has waited longest for a handler has its turn.
+    fn show_queued(&mut self) {
+        let Some(id) = self.call_queue.pop_front() else {
+            return;
+        };
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.queued = false;
+        }
+        self.show_next(id);
     }
 
     /// The channel has no open request: whose turn is it now? A request that is answered at once makes way for the next.
@@ -431,12 +547,14 @@ impl Connection {
             }
             if channel.waiting.is_empty() {
                 if channel.assembly.is_some() {
-                    self.begin_request(id);
+                    // Control streams begin on channels at rest, so there is nothing to refuse.
+                    let begun = self.begin_request(id);
+                    debug_assert!(begun.is_ok(), "{begun:?}");
                 }
                 return;
             }
             if self.is_busy() {
-                return self.held.push_back(id);
+                return self.enqueue(id);
             }
             let Some(request) = self
                 .channels
@@ -476,7 +594,7 @@ impl Connection {
 
 impl WaitingRequest {
     fn cost(&self) -> usize {
-        WAITING_COST + self.path.len() + self.body.len()
+        WAITING_COST + self.path.len() + kept_bytes(self.body.len())
     }
 }
 
@@ -517,6 +635,11 @@ impl RequestPath {
         }
     }
 
+    /// Is it one of the library's own services, such as health?
+    pub(crate) fn is_own_service(&self) -> bool {
+        self.label.starts_with(b"/sys/")
+    }
+
     /// Is it for the layer above?
     pub(super) fn is_for_handlers(&self) -> bool {
         self.kind == PathKind::Handlers
@@ -542,10 +665,20 @@ fn split_path(raw: &Bytes) -> (Bytes, Bytes) {
     (label, raw.slice_ref(parsed.query))
 }
 
+/// A frame of the control stream becomes many events: it is short.
+pub(super) fn check_control_size(part: &Bytes) -> Result<(), ProtocolError> {
+    if part.len() > MAX_CONTROL_BYTES {
+        return Err(ProtocolError::BadControl {
+            exchange: control::CONTROL,
+        });
+    }
+    Ok(())
+}
+
 /// Is this a hello? The limit is on the callers' messages.
 #[cold]
 fn is_hello(path: &[u8], body: &[u8]) -> bool {
-    body.len() <= control::MAX_HELLO_BYTES && path == control::HELLO.as_bytes()
+    body.len() <= control::MAX_BODY_BYTES && path == control::HELLO.as_bytes()
 }
 
 fn is_reserved(label: &[u8]) -> bool {

@@ -11,6 +11,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::channel::{Assembly, Incoming};
+use super::control::Exchange;
 use super::server::RequestPath;
 use super::{Connection, Event};
 use crate::body::Body;
@@ -156,7 +157,7 @@ impl Connection {
                     .is_some_and(|channel| channel.begun && channel.open.is_some())
                 {
                     self.control_rate.count(self.timers.last_moved());
-                    self.events.push_back(Event::Cancelled { channel: id });
+                    self.cancel_open(id);
                 }
                 return Ok(());
             }
@@ -177,6 +178,41 @@ impl Connection {
     }
 
     // ---- commands
+
+    /// Whether the peer may be granted more of a message that is not complete: there is room, or this is the one that goes on
+    /// without.
+    pub(crate) fn may_grant(&mut self, channel: ChannelId) -> bool {
+        !self.is_over_budget() || *self.overdraft.get_or_insert(channel) == channel
+    }
+
+    /// The stream on a channel waits for room to be granted more.
+    pub(crate) fn withhold(&mut self, channel: ChannelId) {
+        self.withheld.push_back(channel);
+    }
+
+    /// The next of the streams that wait for room, if there is some.
+    pub(crate) fn next_withheld(&mut self) -> Option<ChannelId> {
+        if self.withheld.is_empty() || (self.is_over_budget() && self.overdraft.is_some()) {
+            return None;
+        }
+        self.withheld.pop_front()
+    }
+
+    /// The message of the stream on a channel is complete, or the stream has ended.
+    pub(crate) fn end_overdraft(&mut self, channel: ChannelId) {
+        self.overdraft.take_if(|overdraft| *overdraft == channel);
+    }
+
+    /// Whose stream there is on a channel.
+    pub(crate) fn stream_on(&self, channel: ChannelId) -> Option<StreamKey> {
+        match self.side {
+            Side::Server => Some(StreamKey::Channel(channel)),
+            Side::Client => match self.channels.get(channel)?.sent.oldest()?.exchange {
+                Exchange::Call { token } => Some(StreamKey::Call(token)),
+                _ => None,
+            },
+        }
+    }
 
     /// Server: marks the beginning of the answer to a stream.
     pub(super) fn mark_answer(body: &mut Body) {

@@ -1025,19 +1025,75 @@ fn a_server_stops_reading_while_too_much_waits_and_goes_on_after_it() {
 }
 
 #[test]
-fn a_server_stops_reading_while_its_handlers_are_busy_and_goes_on_after_it() {
-    let mut server = server_with_channels(2, Limits::default().max_calls(2));
+fn while_as_many_handlers_run_as_may_requests_wait_and_everything_else_passes() {
+    let mut server = server_with_channels(4, Limits::default().max_calls(2));
     server.read(&frame(1, "/a", 1, b"x"));
-    assert!(server.machine.wants_read());
     server.read(&frame(1, "/a", 2, b"x"));
-    // What comes before the next request may be that a caller has gone.
+    server.read(&frame(1, "/late", 3, b"x"));
+    server.read(&frame(1, "/later", 4, b"x"));
     assert!(server.machine.wants_read());
-    server.read(&frame(1, "/late", 0, b"x"));
-    assert!(!server.machine.wants_read());
     assert_eq!(server.events(), ["1 /a x", "2 /a x"]);
+    server.written();
+    // The protocol itself, and the library's own services.
+    server.read(&frame(1, "/sys/ping", 0, b"{}"));
+    assert_eq!(server.written().len(), 1);
+    server.read(&frame(1, "/sys/health/check", 0, b"x"));
+    assert_eq!(server.events(), ["0 /sys/health/check x"]);
+    server.answer(0, "serving");
+    assert!(server.events().is_empty(), "that made no room");
     server.answer(1, "A");
-    assert_eq!(server.events(), ["0 /late x"]);
-    assert!(server.machine.wants_read());
+    assert_eq!(server.events(), ["3 /late x"]);
+    server.answer(2, "A");
+    assert_eq!(server.events(), ["4 /later x"]);
+}
+
+#[test]
+fn a_request_whose_caller_has_gone_before_its_turn_is_not_run() {
+    let mut server = server_with_channels(4, Limits::default().max_calls(1));
+    server.read(&frame(1, "/sys/hello", 0, br#"{"iip":1,"control":1}"#));
+    server.read(&frame(0, "/sys/control", 4, &[0, 0]));
+    server.read(&frame(1, "/a", 1, b"x"));
+    for id in [2, 3] {
+        server.read(&frame(1, "/late", id, b"x"));
+    }
+    server.events();
+    server.written();
+    for _ in 0..3 {
+        // Each cancels channels 2 and 1; the second time they have nothing to cancel.
+        server.read(&frame(2, "", 4, &[1, 4, 0, 0, 0, 2, 1, 4, 0, 0, 0, 1]));
+    }
+    assert_eq!(server.events(), ["1 cancelled"]);
+    let answers = server.written();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    // The channel is used again, and its place in the queue with it.
+    server.read(&frame(1, "/again", 2, b"x"));
+    server.answer(1, "A");
+    assert_eq!(server.events(), ["2 /again x"]);
+    server.answer(2, "A");
+    assert_eq!(server.events(), ["3 /late x"]);
+    server.answer(3, "A");
+    assert_eq!(server.machine.open_calls(), 0);
+}
+
+#[test]
+fn control_frames_are_short_and_a_goodbye_is_heard_once() {
+    let mut server = server_with_channels(1, Limits::default());
+    server.read(&frame(1, "/sys/hello", 0, br#"{"iip":1,"control":1}"#));
+    server.read(&frame(0, "/sys/control", 1, &[0; 64 * 1024]));
+    let error = server.refusal(&frame(2, "", 1, &[0; 64 * 1024 + 1]));
+    assert!(matches!(error, ProtocolError::BadControl { .. }), "{error}");
+
+    let mut client = client_with_channels(1, Limits::default());
+    client.machine.say_hello();
+    client.read(&frame(5, "/sys/hello", 0, br#"{"iip":1,"control":1}"#));
+    let grant = br#"{"code":0,"channel_id":2}"#;
+    client.read(&frame(5, "/sys/new_channel", 0, grant));
+    client.events();
+    client.read(&frame(4, "/sys/control", 2, &[2, 0].repeat(1000)));
+    client.read(&frame(6, "", 2, &[2, 0].repeat(1000)));
+    assert_eq!(client.events(), ["going away"]);
+    let error = client.refusal(&frame(6, "", 2, &[0; 64 * 1024 + 1]));
+    assert!(matches!(error, ProtocolError::BadControl { .. }), "{error}");
 }
 
 #[test]
@@ -1348,18 +1404,30 @@ fn a_body_must_move_while_it_arrives() {
 }
 
 #[test]
-fn the_rest_of_a_message_must_come_also_when_its_frames_are_whole() {
+fn a_message_whose_next_frame_does_not_come_is_given_up_alone() {
     let (start, mut server) = timed_server();
+    server.machine.timers().on_batch(Some(start + SECOND));
     server
         .feed(start + SECOND, &frame(0, "/a", 0, b"x"))
         .unwrap();
     server.events();
-    let partial = server.decoder.partial();
-    assert_eq!(partial, Partial::Nothing);
-    let (after, error) =
-        deadline(&mut server.machine, start, partial).expect("it would wait for ever");
-    assert_eq!(after, 31 * SECOND);
-    assert!(error.contains("progress_timeout"), "{error}");
+    let at = server.machine.poll_timeout(Partial::Nothing).unwrap();
+    assert_eq!(at, start + 31 * SECOND);
+    let almost = at - Duration::from_nanos(1);
+    server
+        .machine
+        .handle_timeout(almost, Partial::Nothing)
+        .unwrap();
+    assert!(server.written().is_empty(), "too early");
+    server.machine.handle_timeout(at, Partial::Nothing).unwrap();
+    let answers = server.written();
+    assert_eq!(answers, ["5 /a 0 123 bytes"]);
+    // What still comes of it is skipped, and the channel is as good as new.
+    server.read(&frame(2, "", 0, b"y"));
+    server.read(&frame(3, "", 0, b"z"));
+    assert!(server.written().is_empty() && server.events().is_empty());
+    server.read(&frame(1, "/a", 0, b"x"));
+    assert_eq!(server.events(), ["0 /a x"]);
 }
 
 #[test]

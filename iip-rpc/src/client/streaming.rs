@@ -409,6 +409,9 @@ fn record_status(error: RecordError) -> Status {
     match error {
         RecordError::Cut => Status::unavailable("the stream was cut off"),
         RecordError::Compressed(error) => error.reply_status(),
+        RecordError::Stalled(limit) => Status::unavailable(format!(
+            "no bytes of an unfinished message came for {limit:?} (options progress_timeout and max_buffered_bytes)"
+        )),
         RecordError::Truncated => Status::internal("the server's stream ended within a message"),
         RecordError::TooLarge(TooLarge { size, limit }) => Status::resource_exhausted(format!(
             "a message of {size} bytes in a stream exceeds the limit of {limit} bytes (option max_message_bytes)"
@@ -426,6 +429,7 @@ fn on_sent(pump: &mut Pump<Status>, ended: Ended<Status>) -> Option<Status> {
         // The call's end tells more.
         Ended::Over => None,
         Ended::Failed(status) | Ended::Refused(status) => Some(status),
+        Ended::Unread(error) => Some(Status::resource_exhausted(error.to_string())),
     }
 }
 

@@ -207,18 +207,18 @@ pub(crate) fn decompress_in_place(
     Ok(())
 }
 
-/// As [`decompress_in_place`], for arguments in `codec`: that nobody could read them comes before what they are packed in.
-#[inline]
-pub(crate) fn decompress_arguments(
+/// The size that compressed arguments in `codec` announce, within the limits. That nobody could read them comes before what
+/// they are packed in.
+pub(crate) fn decompressed_size(
     codec: CodecId,
     id: CompressionId,
-    body: &mut Bytes,
+    body: &Bytes,
     limits: &DecodeLimits,
-) -> Result<(), DecodeError> {
-    if id.is_some() && !codec.is_supported() {
+) -> Result<usize, DecodeError> {
+    if !codec.is_supported() {
         return Err(DecodeError::new(DecodeErrorKind::Unsupported(codec)));
     }
-    decompress_in_place(id, body, limits)
+    read_size(id, &mut body.clone(), limits)
 }
 
 #[cold]
@@ -227,12 +227,36 @@ fn decompress_some(
     mut body: Bytes,
     limits: &DecodeLimits,
 ) -> Result<Bytes, DecodeError> {
+    let size = read_size(id, &mut body, limits)?;
+    let bytes: Result<Vec<u8>, String> = match id {
+        #[cfg(feature = "compress-zstd")]
+        CompressionId::ZSTD => zstd::decompress(&body, size),
+        #[cfg(feature = "compress-lz4")]
+        CompressionId::LZ4 => lz4::decompress(&body, size),
+        _ => Err("not supported".to_owned()),
+    };
+    match bytes {
+        Ok(bytes) if bytes.len() == size => Ok(bytes.into()),
+        Ok(bytes) => Err(garbage(format!(
+            "{size} bytes are announced and {} come out",
+            bytes.len()
+        ))),
+        Err(error) => Err(garbage(format!("{id}: {error}"))),
+    }
+}
+
+/// Takes the size that a compressed body announces off it, and holds it against the limits.
+fn read_size(
+    id: CompressionId,
+    body: &mut Bytes,
+    limits: &DecodeLimits,
+) -> Result<usize, DecodeError> {
     if !id.is_supported() {
         return Err(DecodeError::new(DecodeErrorKind::UnsupportedCompression(
             id,
         )));
     }
-    let size = read_varint(&mut body, "the length of a compressed body")
+    let size = read_varint(body, "the length of a compressed body")
         .map_err(|error| garbage(error.to_string()))?;
     let limit = limits.message_bytes();
     let size = match usize::try_from(size) {
@@ -249,21 +273,7 @@ fn decompress_some(
             limit: limits.compression_ratio(),
         }));
     }
-    let bytes: Result<Vec<u8>, String> = match id {
-        #[cfg(feature = "compress-zstd")]
-        CompressionId::ZSTD => zstd::decompress(&body, size),
-        #[cfg(feature = "compress-lz4")]
-        CompressionId::LZ4 => lz4::decompress(&body, size),
-        _ => Err("not supported".to_owned()),
-    };
-    match bytes {
-        Ok(bytes) if bytes.len() == size => Ok(bytes.into()),
-        Ok(bytes) => Err(garbage(format!(
-            "{size} bytes are announced and {} come out",
-            bytes.len()
-        ))),
-        Err(error) => Err(garbage(format!("{id}: {error}"))),
-    }
+    Ok(size)
 }
 
 #[cold]

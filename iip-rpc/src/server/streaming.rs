@@ -16,13 +16,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{Run, answer_status, encode_result, encoding, intercept, is_plain, timing, until};
+use super::{
+    Run, answer_status, decompress, encode_result, encoding, intercept, is_plain, refusal_status,
+    timing, until,
+};
 use crate::__private::BoxFuture;
 use crate::arguments::FromArguments;
 #[cfg(feature = "codec-prost")]
 use crate::codec::Proto;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, decode_value};
-use crate::compression::{Compression, Encoding, decompress_arguments};
+use crate::compression::{Compression, Encoding};
 use crate::context::CallContext;
 use crate::envelope::{self, ReplyHead, RequestHead};
 use crate::interceptor::{Layers, Outcome, ServerCall};
@@ -112,6 +115,9 @@ impl StreamCall {
             Ended::Complete => self.end::<I>(Ok(())),
             Ended::Failed(error) => self.end::<I>(Err(error)),
             Ended::Refused(status) => StreamAnswer::failed(status),
+            Ended::Unread(error) => {
+                StreamAnswer::failed(Status::resource_exhausted(error.to_string()))
+            }
             // Nobody reads the answer.
             Ended::Over => {
                 StreamAnswer::failed(Status::cancelled("the caller went away during the answer"))
@@ -284,6 +290,9 @@ fn record_status(error: RecordError) -> Status {
         RecordError::Compressed(error) => error
             .request_status()
             .with_execution(Execution::MayHaveExecuted),
+        RecordError::Stalled(limit) => Status::deadline_exceeded(format!(
+            "no bytes of an unfinished message came for {limit:?} (options progress_timeout and max_buffered_bytes of the server)"
+        )),
         RecordError::Truncated => Status::invalid_argument("the stream ended within a message"),
         RecordError::TooLarge(TooLarge { size, limit }) => Status::resource_exhausted(format!(
             "a message of {size} bytes in a stream exceeds the server's limit of {limit} bytes (option max_message_bytes)"
@@ -350,10 +359,13 @@ where
         let not_executed = |status: Status| status.with_execution(Execution::NotExecuted);
         let received = request.received_at();
         let mut input = Records::new(recv, self.limits);
-        let first = match poll_fn(|cx| input.poll_next(cx)).await {
+        let first = match poll_fn(|cx| input.poll_first(cx)).await {
             Some(first) => first.map_err(|error| not_executed(record_status(error)))?,
             None => return Err(not_executed(Status::invalid_argument("an empty stream"))),
         };
+        let _running = request
+            .start()
+            .map_err(|refusal| refusal_status(&refusal))?;
         let (head, body) = RequestHead::read(first).map_err(|error| error.request_status())?;
         let waited = request.waited();
         let deadline = self.deadlines.of_call(head.remaining, waited, received)?;
@@ -372,10 +384,10 @@ where
         }
         let run = async |ctx: CallContext| {
             let mut body = body;
-            let args =
-                decompress_arguments(encoding.codec, head.compression, &mut body, &self.limits)
-                    .and_then(|()| A::decode(self.method, encoding.codec, &body, &self.limits))
-                    .map_err(|error| error.request_status())?;
+            let (codec, compression) = (encoding.codec, head.compression);
+            let _held = decompress(&request, codec, compression, &mut body, &self.limits)?;
+            let args = A::decode(self.method, codec, &body, &self.limits)
+                .map_err(|error| error.request_status())?;
             drop(body);
             if !self.method.has_replies() {
                 // With a stream of replies, the method decides when it is accepted.

@@ -29,6 +29,8 @@ pub(crate) enum Ended<E> {
     Failed(E),
     /// A message could not be sent.
     Refused(Status),
+    /// The other side does not read them.
+    Unread(StreamError),
     /// The call has ended; nobody takes them.
     Over,
 }
@@ -70,8 +72,10 @@ impl<E> Pump<E> {
         T: Serialize + 'static,
     {
         for _ in 0..MAX_BATCHES {
-            if let Err(StreamError::Over | _) = ready!(self.send.poll_ready(cx)) {
-                return Poll::Ready(Ended::Over);
+            match ready!(self.send.poll_ready(cx)) {
+                Ok(()) => {}
+                Err(error @ StreamError::Unread) => return Poll::Ready(Ended::Unread(error)),
+                Err(_) => return Poll::Ready(Ended::Over),
             }
             if self.ended.is_some() && self.batch.is_empty() {
                 return Poll::Ready(self.ended.take().unwrap_or(Ended::Over));

@@ -1,16 +1,23 @@
 //! Messages as they lie in a stream of bytes: four bytes of length, big-endian, then the message. The two highest bits of the
 //! length say how the message is compressed.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use iip_core::{Body, CallError, RecvStream, StreamError};
+use tokio::time::{Instant, Sleep};
 
 use crate::codec::{DecodeError, DecodeLimits};
 use crate::compression::{CompressionId, Packer, decompress_in_place};
 
 /// Bytes of a record beside its message.
 const LENGTH: usize = 4;
+
+/// Unfinished records are counted in steps of this many bytes.
+const HELD_STEP: usize = 64 * 1024;
 
 /// Where the compression lies in the length.
 const COMPRESSION_SHIFT: u32 = 30;
@@ -65,6 +72,8 @@ pub(crate) enum RecordError {
     Cut,
     /// The stream ended within a record.
     Truncated,
+    /// A record that had begun did not grow for so long.
+    Stalled(Duration),
 }
 
 /// Cuts a stream of bytes into its records.
@@ -75,6 +84,12 @@ pub(crate) struct Records {
     part: Bytes,
     /// The beginning of a record that lies in several parts.
     partial: BytesMut,
+    /// How much of it the connection was told of.
+    held: usize,
+    /// Fires when a record that has begun did not grow for long; made when one has to wait.
+    stall: Option<Pin<Box<Sleep>>>,
+    /// Something of it came since the timer was set.
+    grew: bool,
     limits: DecodeLimits,
 }
 
@@ -84,8 +99,23 @@ impl Records {
             recv,
             part: Bytes::new(),
             partial: BytesMut::new(),
+            held: 0,
+            stall: None,
+            grew: true,
             limits,
         }
+    }
+
+    /// The first record, which is due from the beginning.
+    pub(crate) fn poll_first(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, RecordError>>> {
+        let first = self.poll_next(cx);
+        if first.is_pending() && self.partial.is_empty() {
+            return self.poll_stall(cx).map(|error| Some(Err(error)));
+        }
+        first
     }
 
     /// The message of the next record; `None` once the stream has ended.
@@ -100,12 +130,46 @@ impl Records {
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
-            self.part = match ready!(self.recv.poll_next(cx)) {
+            let Poll::Ready(next) = self.recv.poll_next(cx) else {
+                if self.partial.is_empty() {
+                    return Poll::Pending;
+                }
+                return self.poll_stall(cx).map(|error| Some(Err(error)));
+            };
+            self.grew = true;
+            self.part = match next {
                 Some(Ok(part)) => part,
                 Some(Err(StreamError::Cut | _)) => return Poll::Ready(Some(Err(RecordError::Cut))),
                 None if self.partial.is_empty() => return Poll::Ready(None),
                 None => return Poll::Ready(Some(Err(RecordError::Truncated))),
             };
+        }
+    }
+
+    /// Waits for the time at which a record that has begun should have grown.
+    #[cold]
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<RecordError> {
+        if std::mem::take(&mut self.grew) {
+            // A time that no clock reaches is none.
+            let at = Instant::now().checked_add(self.recv.progress_timeout());
+            match (&mut self.stall, at) {
+                (Some(stall), Some(at)) => stall.as_mut().reset(at),
+                (stall, at) => *stall = at.map(|at| Box::pin(tokio::time::sleep_until(at))),
+            }
+        }
+        let Some(stall) = &mut self.stall else {
+            return Poll::Pending;
+        };
+        ready!(stall.as_mut().poll(cx));
+        Poll::Ready(RecordError::Stalled(self.recv.progress_timeout()))
+    }
+
+    /// Tells the connection what an unfinished record holds, in steps.
+    fn tell_held(&mut self, held: usize) {
+        let held = held - held % HELD_STEP;
+        if held != self.held {
+            self.held = held;
+            self.recv.hold(held);
         }
     }
 
@@ -137,8 +201,10 @@ impl Records {
         let whole = LENGTH + length;
         self.take(whole);
         if self.partial.len() < whole {
+            self.tell_held(self.partial.len());
             return Ok(None);
         }
+        self.tell_held(0);
         let mut message = std::mem::take(&mut self.partial);
         message.advance(LENGTH);
         self.decompressed(compression, message.freeze())

@@ -325,7 +325,7 @@ impl Model {
                     let stream = &mut self.streams[index];
                     stream.aborts = aborts;
                     stream.swallowed = true;
-                    stream.client.flow.release(&mut self.client.machine);
+                    stream.client.flow.release(&mut self.client.machine, None);
                     assert!(!self.client.machine.abandon(stream.id, stream.token));
                 }
             }
@@ -436,7 +436,7 @@ impl Model {
         let Some(handler) = stream.handler.take() else {
             return;
         };
-        handler.flow.release(&mut self.server.machine);
+        handler.flow.release(&mut self.server.machine, None);
         stream.handler_sent = handler.sent;
         let answer = pattern(stream.token, size);
         assert!(self.server.reply(stream.id, answer.clone(), true));
@@ -605,7 +605,7 @@ impl Model {
                 assert!(answer.len() > MESSAGE_BYTES);
                 stream.swallowed = true;
                 let flow = &stream.client.flow;
-                flow.release(&mut self.client.machine);
+                flow.release(&mut self.client.machine, None);
             }
             Err(error) => panic!("stream {token} fails: {error}"),
         }
@@ -692,7 +692,7 @@ impl Model {
         self.streams.retain(|stream| {
             let is_over = stream.outcome && stream.client.taken == stream.client.heard;
             if is_over {
-                stream.client.flow.release(machine);
+                stream.client.flow.release(machine, None);
             }
             !is_over
         });

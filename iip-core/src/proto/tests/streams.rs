@@ -752,7 +752,7 @@ fn windows_grow_within_their_own_limit_and_that_of_the_connection_and_give_back_
     while round(&mut server, &mut flows, false) > 0 {}
     round(&mut server, &mut flows, true);
     for flow in &flows {
-        flow.release(&mut server.machine);
+        flow.release(&mut server.machine, None);
     }
     assert_eq!(server.machine.grown, 0);
 }

@@ -1,0 +1,318 @@
+//! What all connections of a server take together: handlers that wait, and bytes that calls hold.
+//!
+//! Both are pots with a limit. A connection may take several times what is left of the pot, and no more: so whoever takes
+//! most of it always leaves a part for those that come later (the dynamic thresholds of switches that share a buffer).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use tokio::sync::Notify;
+
+use crate::connection::Shared;
+use crate::handler::Refusal;
+
+/// A connection, and all connections of one address, may run this many times the handlers that others may still start.
+const SHARE_OF_REST: usize = 4;
+
+/// Bytes that a connection may hold whatever the others hold, and the step in which it tells what it holds.
+pub(crate) const FREE_BYTES: usize = 64 * 1024;
+
+/// What all connections of one server take.
+#[derive(Debug)]
+pub(crate) struct Totals {
+    max_running: usize,
+    max_bytes: usize,
+    /// Handlers that had to wait and have not ended, whatever became of their connections.
+    running: AtomicUsize,
+    /// The last of them has ended.
+    idle: Notify,
+    /// Bytes that connections have said they hold.
+    bytes: AtomicUsize,
+    connections: AtomicUsize,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Handlers by the address of their peers.
+    addresses: HashMap<IpAddr, Arc<AtomicUsize>>,
+    /// Drivers that do not read because of what others hold.
+    waiting: Vec<Waker>,
+    /// How often they were woken.
+    wakes: u64,
+}
+
+impl Totals {
+    pub(crate) fn new(max_running: usize, max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            max_running,
+            max_bytes,
+            running: AtomicUsize::new(0),
+            idle: Notify::new(),
+            bytes: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            table: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no handler runs that had to wait.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let mut idle = std::pin::pin!(self.idle.notified());
+            idle.as_mut().enable();
+            if self.running.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+/// What one connection takes of it.
+#[derive(Debug)]
+pub(crate) struct Share {
+    totals: Arc<Totals>,
+    /// Handlers of this connection that had to wait and have not ended.
+    running: AtomicUsize,
+    /// Those of all connections of its address.
+    address: Option<(IpAddr, Arc<AtomicUsize>)>,
+}
+
+impl Share {
+    pub(crate) fn new(totals: &Arc<Totals>, address: Option<IpAddr>) -> Self {
+        totals.connections.fetch_add(1, Ordering::Relaxed);
+        let address = address.map(|address| {
+            let mut table = totals.lock();
+            let running = table.addresses.entry(address).or_default();
+            (address, Arc::clone(running))
+        });
+        Self {
+            totals: Arc::clone(totals),
+            running: AtomicUsize::new(0),
+            address,
+        }
+    }
+
+    /// Handlers of this connection that had to wait and have not ended.
+    #[inline]
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Why one more handler may not run, if so.
+    #[inline]
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let running = self.totals.running.load(Ordering::Relaxed);
+        if running < self.totals.max_running / 2 {
+            return None;
+        }
+        self.refusal_of_many(running)
+    }
+
+    #[cold]
+    fn refusal_of_many(&self, running: usize) -> Option<Refusal> {
+        let limit = self.totals.max_running;
+        let left = limit.saturating_sub(running);
+        if left == 0 {
+            return Some(Refusal::Overloaded { limit });
+        }
+        let most = left.saturating_mul(SHARE_OF_REST);
+        let others = self.totals.connections.load(Ordering::Relaxed) > 1;
+        let is_greedy = others && self.running() >= most;
+        let address_is_greedy = self.address.as_ref().is_some_and(|(_, running)| {
+            running.load(Ordering::Relaxed) >= most && self.totals.lock().addresses.len() > 1
+        });
+        (is_greedy || address_is_greedy).then_some(Refusal::ShareTaken { limit })
+    }
+
+    fn enter(&self) {
+        self.totals.running.fetch_add(1, Ordering::Relaxed);
+        self.running.fetch_add(1, Ordering::Relaxed);
+        if let Some((_, running)) = &self.address {
+            running.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn leave(&self) {
+        if let Some((_, running)) = &self.address {
+            running.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.running.fetch_sub(1, Ordering::Relaxed);
+        if self.totals.running.fetch_sub(1, Ordering::Release) == 1 {
+            self.totals.idle.notify_waiters();
+        }
+    }
+
+    /// How many bytes this connection may hold, for all that the others hold.
+    #[inline]
+    pub(crate) fn allowance(&self) -> usize {
+        let left = self
+            .totals
+            .max_bytes
+            .saturating_sub(self.totals.bytes.load(Ordering::Relaxed));
+        left.max(FREE_BYTES)
+    }
+
+    /// The connection holds `now` bytes; `told` is what it has said before. In steps, so that small calls of many connections
+    /// do not meet here.
+    /// Gives the drivers that may go on, to be woken without any lock.
+    #[inline]
+    pub(crate) fn tell(&self, told: &mut usize, now: usize) -> Vec<Waker> {
+        let now = now - now % FREE_BYTES;
+        if now == *told {
+            return Vec::new();
+        }
+        self.tell_now(std::mem::replace(told, now), now)
+    }
+
+    #[cold]
+    fn tell_now(&self, before: usize, now: usize) -> Vec<Waker> {
+        if now > before {
+            self.totals.bytes.fetch_add(now - before, Ordering::Relaxed);
+            return Vec::new();
+        }
+        self.totals.bytes.fetch_sub(before - now, Ordering::Relaxed);
+        let mut table = self.totals.lock();
+        table.wakes += u64::from(!table.waiting.is_empty());
+        std::mem::take(&mut table.waiting)
+    }
+
+    /// Wakes `waker` when others hold less. `asked` remembers that it waits already.
+    pub(crate) fn wait(&self, asked: &mut Option<u64>, waker: &Waker) {
+        let mut table = self.totals.lock();
+        if *asked != Some(table.wakes) {
+            *asked = Some(table.wakes);
+            table.waiting.push(waker.clone());
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.totals.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some((address, running)) = self.address.take() {
+            let mut table = self.totals.lock();
+            // This one and that of the table.
+            if Arc::strong_count(&running) == 2 {
+                table.addresses.remove(&address);
+            }
+        }
+    }
+}
+
+/// Counts a call from the moment its handler has to wait until the handler has ended, and the bytes that it holds.
+#[derive(Debug)]
+pub struct RunningCall {
+    shared: Arc<Shared>,
+    is_counted: bool,
+    bytes: usize,
+}
+
+impl RunningCall {
+    /// A call that holds `bytes` of its connection's budget, and counts against the server's limit or not.
+    pub(crate) fn new(shared: Arc<Shared>, is_counted: bool, bytes: usize) -> Self {
+        if is_counted && let Some(share) = &shared.share {
+            share.enter();
+        }
+        Self {
+            shared,
+            is_counted,
+            bytes,
+        }
+    }
+}
+
+impl Drop for RunningCall {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            let wakers = self.shared.command(|state| {
+                state.proto.release(self.bytes);
+                match (&state.ended, &self.shared.share) {
+                    // Its driver does not tell any more.
+                    (Some(_), Some(share)) => share.tell(&mut state.told, state.proto.memory()),
+                    _ => Vec::new(),
+                }
+            });
+            wakers.into_iter().for_each(Waker::wake);
+        }
+        if self.is_counted
+            && let Some(share) = &self.shared.share
+        {
+            share.leave();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(share: &Share) -> usize {
+        let mut taken = 0;
+        while share.refusal().is_none() {
+            share.enter();
+            taken += 1;
+        }
+        taken
+    }
+
+    #[test]
+    fn a_connection_that_is_alone_may_take_everything() {
+        let totals = Totals::new(10, 0);
+        let share = Share::new(&totals, None);
+        assert_eq!(take(&share), 10);
+        assert_eq!(share.refusal(), Some(Refusal::Overloaded { limit: 10 }));
+    }
+
+    #[test]
+    fn a_connection_always_leaves_a_part_for_others() {
+        let totals = Totals::new(1000, 0);
+        let (greedy, late) = (Share::new(&totals, None), Share::new(&totals, None));
+        assert_eq!(take(&greedy), 800);
+        assert_eq!(greedy.refusal(), Some(Refusal::ShareTaken { limit: 1000 }));
+        assert_eq!(late.refusal(), None);
+    }
+
+    #[test]
+    fn all_connections_of_an_address_leave_a_part_for_others() {
+        let totals = Totals::new(1000, 0);
+        let [greedy, other] = [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])];
+        let _other = Share::new(&totals, Some(other));
+        let shares: Vec<_> = (0..100)
+            .map(|_| Share::new(&totals, Some(greedy)))
+            .collect();
+        let taken: usize = shares.iter().map(take).sum();
+        assert_eq!(taken, 800);
+        drop(shares);
+        assert_eq!(totals.lock().addresses.len(), 1, "only the other is left");
+    }
+
+    #[test]
+    fn what_a_connection_may_hold_shrinks_with_what_others_hold() {
+        let totals = Totals::new(0, 1 << 20);
+        let (one, other) = (Share::new(&totals, None), Share::new(&totals, None));
+        let mut told = 0;
+        assert!(one.tell(&mut told, 100).is_empty());
+        assert_eq!(other.allowance(), 1 << 20, "small holdings are not told");
+        assert!(one.tell(&mut told, 700_000).is_empty());
+        assert_eq!(other.allowance(), (1 << 20) - 655_360);
+        assert!(one.tell(&mut told, 5 << 20).is_empty());
+        assert_eq!(other.allowance(), FREE_BYTES);
+        let mut asked = None;
+        other.wait(&mut asked, Waker::noop());
+        other.wait(&mut asked, Waker::noop());
+        assert_eq!(totals.lock().waiting.len(), 1);
+        assert_eq!(one.tell(&mut told, 0).len(), 1);
+        assert_eq!(totals.lock().waiting.len(), 0);
+        assert_eq!(other.allowance(), 1 << 20);
+        other.wait(&mut asked, Waker::noop());
+        assert_eq!(totals.lock().waiting.len(), 1);
+    }
+}
