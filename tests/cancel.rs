@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,10 +11,10 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, mpsc};
 
-use common::calls::{current, port, serve_with};
-use common::frame::RawFrame;
-use common::peer::Peer;
-use common::{SERVED, started, within};
+use crate::common::calls::{current, port, serve_with};
+use crate::common::frame::RawFrame;
+use crate::common::peer::Peer;
+use crate::common::{SERVED, started, within};
 
 /// No deadline ends a call in these tests.
 const LONG: Duration = Duration::from_secs(600);

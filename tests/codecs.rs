@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -19,10 +17,10 @@ use iip_rpc::{
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use common::calls::{answer_until_request, expect, lazy, serve, serve_with, status_in};
-use common::frame::RawFrame;
-use common::peer::{Peer, accepted};
-use common::within;
+use crate::common::calls::{answer_until_request, expect, lazy, serve, serve_with, status_in};
+use crate::common::frame::RawFrame;
+use crate::common::peer::{Peer, accepted};
+use crate::common::within;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Note {

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -17,10 +15,10 @@ use iip_rpc::{
 };
 use serde::{Deserialize, Serialize};
 
-use common::calls::{answer_until_request, expect, lazy, serve_with};
-use common::frame::RawFrame;
-use common::peer::{Peer, accepted};
-use common::{Random, within};
+use crate::common::calls::{answer_until_request, expect, lazy, serve_with};
+use crate::common::frame::RawFrame;
+use crate::common::peer::{Peer, accepted};
+use crate::common::{Random, within};
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum TextError {

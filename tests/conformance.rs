@@ -4,14 +4,9 @@
 //! its server's side is played by a scripted server against our client. [`table`] says for each file how, and where
 //! the reference is wrong, what is right instead and why.
 
-#[path = "conformance/client.rs"]
 mod client;
-mod common;
-#[path = "conformance/go_server.rs"]
 mod go_server;
-#[path = "conformance/server.rs"]
 mod server;
-#[path = "conformance/table.rs"]
 mod table;
 
 use std::future::Future;
@@ -22,9 +17,9 @@ use iip_core::decoder::Decoder;
 use iip_core::frame::{Frame, FrameStatus, Side};
 use iip_core::{Limits, ProtocolError};
 
-use common::frame::RawFrame;
-use common::transcript::{Direction, Transcript, What, names, sha256};
-use common::{Random, within};
+use crate::common::frame::RawFrame;
+use crate::common::transcript::{Direction, Transcript, What, names, sha256};
+use crate::common::{Random, within};
 
 #[test]
 fn every_file_of_the_folder_is_in_the_table_once() {

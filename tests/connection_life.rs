@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::collections::HashSet;
 use std::io;
 use std::pin::Pin;
@@ -19,10 +17,10 @@ use iip_rpc::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
 
-use common::calls::{expect, lazy, port, serve_with};
-use common::frame::RawFrame;
-use common::peer::{Peer, Seen, accepted};
-use common::{GUARD, within};
+use crate::common::calls::{expect, lazy, port, serve_with};
+use crate::common::frame::RawFrame;
+use crate::common::peer::{Peer, Seen, accepted};
+use crate::common::{GUARD, within};
 
 const SHORT: Duration = Duration::from_millis(100);
 

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,10 +14,10 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, mpsc};
 
-use common::calls::{answer_until_request, current, expect, lazy, port, serve, status_in};
-use common::frame::RawFrame;
-use common::peer::{Peer, accepted};
-use common::{started, within};
+use crate::common::calls::{answer_until_request, current, expect, lazy, port, serve, status_in};
+use crate::common::frame::RawFrame;
+use crate::common::peer::{Peer, accepted};
+use crate::common::{started, within};
 
 /// A time limit that runs out during the test.
 const SHORT: Duration = Duration::from_millis(80);

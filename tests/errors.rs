@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,8 +12,8 @@ use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead};
 use iip_rpc::{CallContext, Client, Code, Execution, Metadata, MethodError, Status, service};
 use serde::{Deserialize, Serialize};
 
-use common::calls::{expect, port, serve, serve_json, status_in};
-use common::within;
+use crate::common::calls::{expect, port, serve, serve_json, status_in};
+use crate::common::within;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum TransferError {

@@ -1,8 +1,6 @@
 //! What a caller gets when a machine, a process or the way between them fails: which code, whether the call may have run,
 //! where its time went, and how soon. Over real sockets, with processes of their own where one has to die.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -20,10 +18,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use common::authority::Authority;
-use common::calls::{expect, port};
-use common::peer::{accepted, listener};
-use common::{SERVED, eventually, within};
+use crate::common::alone::name_in_binary;
+use crate::common::authority::Authority;
+use crate::common::calls::{expect, port};
+use crate::common::peer::{accepted, listener};
+use crate::common::{SERVED, eventually, within};
 
 /// The settings of signs of life in these tests: a server that is silent for twice as long is dead.
 const SHORT: Duration = Duration::from_millis(300);
@@ -150,7 +149,8 @@ impl Process {
     /// `command` ends with the path of this binary.
     async fn start_by(mut command: Command, target: &str) -> Self {
         let mut child = command
-            .args(["a_process_that_serves", "--exact", "--ignored"])
+            .arg(name_in_binary("a_process_that_serves"))
+            .args(["--exact", "--ignored"])
             .args(["--nocapture", "--test-threads=1"])
             .env(CHILD, target)
             // It ends when this end is closed, also by the death of this process.

@@ -40,8 +40,14 @@ fn has_test(source: &str, name: &str) -> bool {
     })
 }
 
+/// The folder of the workspace.
+fn root() -> &'static Path {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("tests/ lies in the workspace")
+}
+
 fn features() -> (&'static Path, String) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let text = fs::read_to_string(root.join("docs/features.md")).expect("the table of features");
     (root, text)
 }

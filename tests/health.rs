@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::time::Duration;
 
 use iip_rpc::interceptor::{Next, Reply, ServerCall, ServerInterceptor};
@@ -13,8 +11,8 @@ use iip_rpc::{
 };
 use tokio::sync::mpsc;
 
-use common::calls::{serve, serve_with};
-use common::within;
+use crate::common::calls::{serve, serve_with};
+use crate::common::within;
 
 #[service]
 trait Shop {

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,8 +13,8 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-use common::calls::{expect, serve_with};
-use common::{started, within};
+use crate::common::calls::{expect, serve_with};
+use crate::common::{started, within};
 
 /// Nothing waits so long in a test that passes.
 const LONG: Duration = Duration::from_secs(600);

@@ -1,20 +1,18 @@
 //! A hostile server against our client, over real sockets: whatever it sends or leaves out, callers are told soon, no
 //! answer reaches the wrong caller, memory stays bounded, and the same client is served by the next connection.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iip_core::{CallError, CallErrorKind, CallOptions, ClientConfig, Execution, Limits};
 use tokio::io::AsyncReadExt;
 
-use common::alone::alone;
-use common::frame::RawFrame;
-use common::generate::lin;
-use common::peer::{Flooded, Peer, accepted, flood, listener, narrow_listener, sent};
-use common::victim::{Pending, Victim, honest, soon};
-use common::{GUARD, MIB, SERVED, assert_grown_less, resident_bytes, started, within};
+use crate::common::alone::alone;
+use crate::common::frame::RawFrame;
+use crate::common::generate::lin;
+use crate::common::peer::{Flooded, Peer, accepted, flood, listener, narrow_listener, sent};
+use crate::common::victim::{Pending, Victim, honest, soon};
+use crate::common::{GUARD, MIB, SERVED, assert_grown_less, resident_bytes, started, within};
 
 /// A time limit that is over soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(200);

@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,11 +11,11 @@ use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::RequestHead;
 use iip_rpc::{Client, Code, Execution, Metadata, Server, Status, Stream, Streaming, service};
 
-use common::alone::alone;
-use common::calls::{answer_until_request, expect, lazy, status_in};
-use common::frame::RawFrame;
-use common::peer::{Peer, accepted};
-use common::{MIB, assert_grown_less, resident_bytes, within};
+use crate::common::alone::alone;
+use crate::common::calls::{answer_until_request, expect, lazy, status_in};
+use crate::common::frame::RawFrame;
+use crate::common::peer::{Peer, accepted};
+use crate::common::{MIB, assert_grown_less, resident_bytes, within};
 
 const ZSTD: u8 = 1;
 const LZ4: u8 = 2;

@@ -1,22 +1,20 @@
 //! Attacks on whoever reads the logs: bytes of a peer that move the cursor, forge lines or fill the disk. All that is
 //! logged, at every level and on both sides, is looked at before a formatter could make it harmless.
 
-mod common;
-
 use iip_core::{CallErrorKind, ClientConfig, HandlerError, Request, Response, Server, handler_fn};
 use iip_rpc::{Status, service};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tracing::Level;
 
-use common::alone::alone;
-use common::authority::Authority;
-use common::calls::lazy;
-use common::frame::{RawFrame, brief};
-use common::logs::{Line, Logs};
-use common::peer::{Peer, accepted, drained, stream_to};
-use common::victim::{Victim, soon};
-use common::{bound, within};
+use crate::common::alone::alone;
+use crate::common::authority::Authority;
+use crate::common::calls::lazy;
+use crate::common::frame::{RawFrame, brief};
+use crate::common::logs::{Line, Logs};
+use crate::common::peer::{Peer, accepted, drained, stream_to};
+use crate::common::victim::{Victim, soon};
+use crate::common::{bound, within};
 
 /// How many bytes of a path may be shown.
 const SHOWN: usize = 128;

@@ -2,8 +2,6 @@
 //! connection must be served within two seconds. Where memory or work is the target, it is measured in a process of
 //! its own.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,13 +14,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
-use common::alone::{alone, alone_under};
-use common::frame::RawFrame;
-use common::generate::lin;
-use common::peer::{
+use crate::common::alone::{alone, alone_under};
+use crate::common::frame::RawFrame;
+use crate::common::generate::lin;
+use crate::common::peer::{
     Flooded, Peer, drained, first_channel, flood, narrow_stream_to, reset, sent, stream_to,
 };
-use common::{
+use crate::common::{
     MIB, SERVED, assert_grown_less, bound, cpu_time, eventually, grown_since, resident_bytes,
     within, work_is_done,
 };
@@ -747,7 +745,7 @@ fn cancel(channel: u32) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn control_messages_that_make_no_sense_harm_nobody() {
     let target = Target::start(Limits::default()).await;
-    let mut random = common::Random::new(7);
+    let mut random = crate::common::Random::new(7);
     let mut parts: Vec<Vec<u8>> = vec![
         vec![0],
         vec![1],
@@ -1106,7 +1104,7 @@ async fn a_head_that_drips_is_waited_for_no_longer_than_one_that_does_not() {
         peer.send(b"p").await;
         if let Some(seen) = peer.frame_within(Duration::from_millis(1)).await {
             assert!(
-                matches!(seen, common::peer::Seen::Closed { .. }),
+                matches!(seen, crate::common::peer::Seen::Closed { .. }),
                 "{seen:?}"
             );
             break;
@@ -1233,7 +1231,7 @@ async fn more_connections_than_allowed_are_refused_and_later_ones_served() {
         loop {
             let mut peer = Peer::connect(target.addr).await;
             peer.send_frame(&RawFrame::new_channel()).await;
-            if let common::peer::Seen::Frame(frame) = peer.next().await {
+            if let crate::common::peer::Seen::Frame(frame) = peer.next().await {
                 assert_eq!(frame, RawFrame::grant(1));
                 break;
             }

@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,11 +17,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use common::alone::alone;
-use common::frame::RawFrame;
-use common::peer::{Flooded, Peer, accepted, flood, narrow_listener, narrow_stream_to, sent};
-use common::victim::{Victim, soon};
-use common::{
+use crate::common::alone::alone;
+use crate::common::frame::RawFrame;
+use crate::common::peer::{
+    Flooded, Peer, accepted, flood, narrow_listener, narrow_stream_to, sent,
+};
+use crate::common::victim::{Victim, soon};
+use crate::common::{
     MIB, SERVED, Started, assert_grown_less, bound, eventually, resident_bytes, started, within,
     work_is_done,
 };

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,8 +17,8 @@ use iip_rpc::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
-use common::calls::{current, expect, serve, serve_with};
-use common::within;
+use crate::common::calls::{current, expect, serve, serve_with};
+use crate::common::within;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum ShopError {

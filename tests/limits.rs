@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,8 +12,8 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-use common::calls::{port, serve_with};
-use common::{MIB, started, within};
+use crate::common::calls::{port, serve_with};
+use crate::common::{MIB, started, within};
 
 /// No deadline ends a call in these tests.
 const LONG: Duration = Duration::from_secs(600);

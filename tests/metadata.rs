@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use bytes::{BufMut, BytesMut};
 use iip_rpc::envelope::{Outcome, ReplyHead, read_status};
 use iip_rpc::{
@@ -12,8 +10,8 @@ use iip_rpc::{
 };
 use serde::{Deserialize, Serialize};
 
-use common::calls::{current, serve, serve_json};
-use common::within;
+use crate::common::calls::{current, serve, serve_json};
+use crate::common::within;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum OwnError {

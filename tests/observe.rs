@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,9 +16,9 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
 
-use common::alone::alone;
-use common::calls::{current, serve_with};
-use common::within;
+use crate::common::alone::alone;
+use crate::common::calls::{current, serve_with};
+use crate::common::within;
 
 #[service]
 trait Shop {
@@ -84,7 +82,7 @@ impl Recorder for Figures {
         code: Code,
         took: Duration,
     ) {
-        assert!(took < common::GUARD);
+        assert!(took < crate::common::GUARD);
         self.0
             .lock()
             .unwrap()

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,12 +16,12 @@ use iip_rpc::interceptor::{
 use iip_rpc::{CallOptions, Client, Code, Execution, Limits, Server, Status, service};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use common::alone::alone;
-use common::calls::{expect, lazy, serve, serve_json, serve_with};
-use common::frame::RawFrame;
-use common::logs::Logs;
-use common::peer::{Peer, accepted};
-use common::{MIB, assert_grown_less, resident_bytes, within};
+use crate::common::alone::alone;
+use crate::common::calls::{expect, lazy, serve, serve_json, serve_with};
+use crate::common::frame::RawFrame;
+use crate::common::logs::Logs;
+use crate::common::peer::{Peer, accepted};
+use crate::common::{MIB, assert_grown_less, resident_bytes, within};
 
 #[service]
 trait Events {

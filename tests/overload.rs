@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -17,8 +15,8 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-use common::calls::{expect, port, serve_with, status_in};
-use common::{Started, started, within};
+use crate::common::calls::{expect, port, serve_with, status_in};
+use crate::common::{Started, started, within};
 
 const LONG: Duration = Duration::from_secs(600);
 

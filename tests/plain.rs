@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -17,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use common::frame::RawFrame;
-use common::within;
+use crate::common::frame::RawFrame;
+use crate::common::within;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum ShopError {

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -19,8 +17,8 @@ use iip_rpc::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
 
-use common::calls::{expect, serve_with, status_in};
-use common::{started, within};
+use crate::common::calls::{expect, serve_with, status_in};
+use crate::common::{started, within};
 
 /// A time limit that runs out during the test.
 const SHORT: Duration = Duration::from_millis(80);

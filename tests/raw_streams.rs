@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,8 +14,8 @@ use iip_core::{
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use common::generate::lin;
-use common::{MIB, Started, bound, eventually, started, within};
+use crate::common::generate::lin;
+use crate::common::{MIB, Started, bound, eventually, started, within};
 
 /// Sends back what it reads, and answers with how much that was.
 async fn echo(mut request: Request) -> Result<Response, HandlerError> {

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -12,10 +10,10 @@ use std::time::{Duration, Instant};
 use iip_rpc::{CallOptions, Client, Code, Execution, Limits, Server, Status, service};
 use tokio::net::TcpListener;
 
-use common::calls::{expect, lazy};
-use common::frame::RawFrame;
-use common::peer::{Peer, accepted, listener};
-use common::{SERVED, started, within};
+use crate::common::calls::{expect, lazy};
+use crate::common::frame::RawFrame;
+use crate::common::peer::{Peer, accepted, listener};
+use crate::common::{SERVED, started, within};
 
 /// No deadline ends a call with it.
 const LONG: Duration = Duration::from_secs(600);

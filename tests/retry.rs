@@ -1,7 +1,5 @@
 //! Calls that have not run are made again within their time; the caller does not notice.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

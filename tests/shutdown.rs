@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,10 +11,10 @@ use iip_rpc::{Client, Code, Execution, Limits, Server, ServerBuilder, Status, se
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc};
 
-use common::calls::{expect, serve_with};
-use common::frame::RawFrame;
-use common::peer::{Peer, narrow_stream_to, stream_to};
-use common::{SERVED, started, within};
+use crate::common::calls::{expect, serve_with};
+use crate::common::frame::RawFrame;
+use crate::common::peer::{Peer, narrow_stream_to, stream_to};
+use crate::common::{SERVED, started, within};
 
 /// A limit that is never reached.
 const LONG: Duration = Duration::from_secs(600);

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,8 +15,8 @@ use iip_rpc::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use common::calls::{serve, serve_with};
-use common::within;
+use crate::common::calls::{serve, serve_with};
+use crate::common::within;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum FeedError {
@@ -150,7 +148,7 @@ impl Feed for Station {
         sizes: Vec<u64>,
     ) -> Result<impl Stream<Item = Result<Bytes, Status>>, Status> {
         Ok(Streaming::iter(sizes.into_iter().map(|size| {
-            Bytes::from(common::generate::lin(size as u8, size as usize))
+            Bytes::from(crate::common::generate::lin(size as u8, size as usize))
         })))
     }
 
@@ -384,7 +382,7 @@ async fn messages_of_every_size_arrive_whole() {
     assert_eq!(blobs.len(), sizes.len());
     for (blob, size) in blobs.iter().zip(sizes) {
         assert!(
-            *blob == common::generate::lin(size as u8, size as usize),
+            *blob == crate::common::generate::lin(size as u8, size as usize),
             "{size} bytes"
         );
     }

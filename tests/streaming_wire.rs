@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use iip_rpc::{Client, Server, Status, Stream, Streaming, service};
 
-use common::calls::lazy;
-use common::frame::RawFrame;
-use common::peer::{Peer, accepted};
-use common::within;
+use crate::common::calls::lazy;
+use crate::common::frame::RawFrame;
+use crate::common::peer::{Peer, accepted};
+use crate::common::within;
 
 #[service]
 trait Numbers {

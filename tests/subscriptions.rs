@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -15,10 +13,10 @@ use iip_rpc::{
     Subscription, Topic, TopicBuilder, Update, service,
 };
 
-use common::calls::{answer_until_request, expect, lazy, serve, serve_with};
-use common::frame::RawFrame;
-use common::peer::{Peer, accepted};
-use common::{MIB, SERVED, eventually, within};
+use crate::common::calls::{answer_until_request, expect, lazy, serve, serve_with};
+use crate::common::frame::RawFrame;
+use crate::common::peer::{Peer, accepted};
+use crate::common::{MIB, SERVED, eventually, within};
 
 #[service]
 trait News {

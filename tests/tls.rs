@@ -1,7 +1,5 @@
 //! TLS end to end, over real sockets: who is trusted, what strangers and attackers get, what may change while it runs.
 
-mod common;
-
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
@@ -21,11 +19,11 @@ use iip_core::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 
-use common::authority::Authority;
-use common::frame::RawFrame;
-use common::generate::lin;
-use common::peer::{Peer, accepted, drained, first_channel, listener, sent, stream_to};
-use common::{SERVED, bound, eventually, within};
+use crate::common::authority::Authority;
+use crate::common::frame::RawFrame;
+use crate::common::generate::lin;
+use crate::common::peer::{Peer, accepted, drained, first_channel, listener, sent, stream_to};
+use crate::common::{SERVED, bound, eventually, within};
 
 /// A time limit that is over soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(300);

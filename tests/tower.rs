@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::fmt::Display;
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -32,9 +30,9 @@ use tower::timeout::error::Elapsed;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tracing::Instrument;
 
-use common::calls::{expect, serve, serve_with};
-use common::logs::Logs;
-use common::{GUARD, eventually, started, within};
+use crate::common::calls::{expect, serve, serve_with};
+use crate::common::logs::Logs;
+use crate::common::{GUARD, eventually, started, within};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum ShopError {

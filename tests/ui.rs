@@ -1,7 +1,7 @@
 //! What a mistake in a service looks like to its author: one file for each group of messages.
 //!
 //! Messages of the compiler around ours change with its versions, so these are compared on one toolchain only, the one that
-//! `EXPECTED` names. After a change of the messages, `TRYBUILD=overwrite cargo test --test ui` writes them anew; read what it wrote.
+//! `EXPECTED` names. After a change of the messages, `TRYBUILD=overwrite cargo test -p iip-tests --test ui` writes them anew; read what it wrote.
 
 use std::process::Command;
 
@@ -21,5 +21,5 @@ fn every_mistake_is_reported_where_it_is_with_what_to_write_instead() {
         println!("not compared: this is {version}");
         return;
     }
-    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
+    trybuild::TestCases::new().compile_fail("ui/*.rs");
 }

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
@@ -19,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use common::calls::{current, port, serve, serve_json, serve_with};
-use common::within;
+use crate::common::calls::{current, port, serve, serve_json, serve_with};
+use crate::common::within;
 
 #[service]
 trait Greeter {
@@ -640,7 +638,7 @@ async fn a_handler_that_had_to_wait_computes_beside_its_connection() {
     let computing = hog.clone();
     let computing = tokio::spawn(async move { computing.compute().await });
     within("the handler", entered.notified()).await;
-    let quick = tokio::time::timeout(common::SERVED, hog.quick()).await;
+    let quick = tokio::time::timeout(crate::common::SERVED, hog.quick()).await;
     free.store(true, Ordering::Relaxed);
     within("the end of the computation", computing)
         .await

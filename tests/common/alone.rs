@@ -2,6 +2,8 @@
 //! its own binary again, asking for itself only, so that no other test's work is in the figures.
 
 use std::future::Future;
+use std::panic::Location;
+use std::path::Path;
 use std::process::Command;
 
 use super::GUARD;
@@ -9,6 +11,7 @@ use super::GUARD;
 const CHILD: &str = "IIP_TEST_ALONE";
 
 /// Runs `body` in a process in which nothing else happens. `test` is the name of the calling test function.
+#[track_caller]
 pub(crate) fn alone<F>(test: &str, body: impl FnOnce() -> F)
 where
     F: Future<Output = ()>,
@@ -17,6 +20,7 @@ where
 }
 
 /// The same, with at most `descriptors` open files in that process.
+#[track_caller]
 pub(crate) fn alone_under<F>(test: &str, descriptors: Option<u32>, body: impl FnOnce() -> F)
 where
     F: Future<Output = ()>,
@@ -33,6 +37,7 @@ where
         assert!(ended.is_ok(), "{test} did not end within {:?}", GUARD * 2);
         return;
     }
+    let name = name_in_binary(test);
     let binary = std::env::current_exe().expect("a test binary knows itself");
     let mut command = match descriptors {
         None => Command::new(&binary),
@@ -45,7 +50,7 @@ where
         }
     };
     let output = command
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .args([&name, "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, "1")
         // One arena: what the allocator keeps for threads that come and go is not what these tests measure.
         .env("MALLOC_ARENA_MAX", "1")
@@ -61,4 +66,12 @@ where
         said.contains("1 passed"),
         "{test} is the name of no test:\n{said}"
     );
+}
+
+/// How this binary names the test function `test` of the calling file, which is a module of it.
+#[track_caller]
+pub(crate) fn name_in_binary(test: &str) -> String {
+    let file = Path::new(Location::caller().file());
+    let module = file.file_stem().expect("a file of Rust").to_string_lossy();
+    format!("{module}::{test}")
 }

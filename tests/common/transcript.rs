@@ -170,7 +170,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 }
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("transcripts")
 }
 
 fn step(file: &str, json: &Value) -> Step {

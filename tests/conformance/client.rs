@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use iip_core::{CallError, CallErrorKind, Channel, ClientConfig, Execution};
 
+use super::table::OnClient;
 use crate::common::frame::{RawFrame, brief};
 use crate::common::peer::{Peer, granted};
 use crate::common::transcript::{Direction, Transcript, What};
 use crate::common::victim::{Pending, Victim, soon};
 use crate::common::{GUARD, generate, within};
-use crate::table::OnClient;
 
 /// A step of a script that differs from its recording. Channels and calls are counted from 1, in the order in which
 /// the script opens and makes them.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use iip_core::Limits;
 
+use super::go_server::GoServer;
+use super::table::{Answer, End, OnServer};
 use crate::common::frame::RawFrame;
 use crate::common::peer::Peer;
 use crate::common::transcript::{Direction, Transcript, What};
-use crate::go_server::GoServer;
-use crate::table::{Answer, End, OnServer};
 
 /// What arrives on one channel of one connection, in order. Between channels there is no order.
 type PerChannel = BTreeMap<(usize, u32), Vec<RawFrame>>;

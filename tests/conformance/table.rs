@@ -1,7 +1,7 @@
 //! What is done with each recording, on either side, and why where the recording is not simply repeated.
 
-use crate::client::Step;
-use crate::server::UNKNOWN_PATH;
+use super::client::Step;
+use super::server::UNKNOWN_PATH;
 
 /// One recording.
 pub(crate) struct File {

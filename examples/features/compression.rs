@@ -1,6 +1,6 @@
 //! Compressed answers and requests: what they save on the network, and what they cost in time.
 //!
-//! Run: `cargo run --release --example compression`
+//! Run: `cargo run --release -p iip-examples --example compression`
 //! Prints: a table of the bytes that cross the network for one call, and the time that a call takes on one thread which is
 //! client and server, for records of several sizes in bincode and in JSON; then that noise is sent as it is.
 

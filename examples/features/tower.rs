@@ -1,7 +1,7 @@
 //! Layers of tower around calls: a limit, a time and a log for the calls of a server, the same kind of stack at a client, and a
 //! client as a tower service.
 //!
-//! Run: `cargo run --example tower`
+//! Run: `cargo run -p iip-examples --example tower`
 //! Prints: what the log layer sees, a call that is refused for want of room, one that takes too long, and a raw answer.
 
 use std::future::Future;

@@ -1,6 +1,6 @@
 //! TLS, certificates on both sides, who the caller is, and a server certificate that is renewed while the server runs.
 //!
-//! Run: `cargo run --example tls`
+//! Run: `cargo run -p iip-examples --example tls`
 //! Prints: what the server makes of a client with a certificate, that it does not let in one without, and that new
 //! connections see the renewed certificate while the old one goes on.
 

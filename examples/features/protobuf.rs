@@ -1,6 +1,6 @@
 //! A service of protobuf messages: prost types in the trait, without serde, protoc and a build script.
 //!
-//! Run: `cargo run --example protobuf`
+//! Run: `cargo run -p iip-examples --example protobuf`
 //! Prints: a route, an error of the service's own, and why the same method cannot be called in plain JSON.
 
 use std::time::Duration;

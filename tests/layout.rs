@@ -1,0 +1,55 @@
+//! Cargo finds the files of `tests/` and `examples/features/` by lists, so a file that is in none would silently not run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The Rust files right in this folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder of this repository");
+    let paths = entries.map(|entry| entry.expect("an entry of it").path());
+    let files: Vec<PathBuf> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .collect();
+    assert!(!files.is_empty(), "{} was not understood", folder.display());
+    files
+}
+
+/// The files of `folder` that its manifest does not name, neither there nor as a module of a file that it names.
+fn unnamed(folder: &Path) -> Vec<String> {
+    let manifest = fs::read_to_string(folder.join("Cargo.toml")).expect("a manifest");
+    let is_target = |file: &PathBuf| {
+        let name = file.file_name().expect("a file has a name");
+        manifest.contains(&format!("path = \"{}\"", name.to_string_lossy()))
+    };
+    let (roots, rest): (Vec<PathBuf>, Vec<PathBuf>) =
+        files(folder).into_iter().partition(is_target);
+    let read = |root: &PathBuf| fs::read_to_string(root).expect("a file of this repository");
+    let roots: Vec<String> = roots.iter().map(read).collect();
+    rest.iter()
+        .map(|file| {
+            file.file_stem()
+                .expect("a file has a name")
+                .to_string_lossy()
+        })
+        .filter(|name| {
+            let module = format!("mod {name};");
+            !roots
+                .iter()
+                .any(|root| root.lines().any(|line| line == module))
+        })
+        .map(std::borrow::Cow::into_owned)
+        .collect()
+}
+
+#[test]
+fn every_file_of_tests_is_a_module_of_a_binary() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // The test of the root's package, which runs these.
+    assert_eq!(unnamed(tests), ["workspace"]);
+}
+
+#[test]
+fn every_example_of_the_features_is_in_the_manifest() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    assert_eq!(unnamed(&tests.join("../examples/features")), [""; 0]);
+}

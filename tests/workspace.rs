@@ -1,0 +1,36 @@
+//! The tests of the packages that are no default members, run by `cargo test` in the root like those of the members: what
+//! is written behind `cargo test` is passed on, as in `cargo test deadline` and `cargo test -- --test-threads=1`.
+//!
+//! They are no default members because they need all features of `iip-rpc`, and cargo unites the features of all packages
+//! that it selects: the first example would be built with them. For the same reason `iip-rpc` is tested here once more.
+
+use std::env;
+use std::process::{Command, ExitCode};
+
+use iip_rpc::compression::CompressionId;
+
+fn main() -> ExitCode {
+    // Features of other packages are seen here only when those were selected too, as by `cargo test --workspace`.
+    if CompressionId::ZSTD.is_supported() {
+        return ExitCode::SUCCESS;
+    }
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["test", "--all-features"]);
+    cargo.args(["-p", "iip-rpc", "-p", "iip-tests", "-p", "iip-examples"]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let status = cargo.arg("--").args(env::args_os().skip(1)).status();
+    match status {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(status) => {
+            eprintln!("the tests with all features: {status}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("{} cannot be started: {error}", env!("CARGO"));
+            ExitCode::FAILURE
+        }
+    }
+}
