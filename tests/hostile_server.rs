@@ -1130,7 +1130,16 @@ async fn the_next_frame_of_a_request_is_waited_for_no_longer_than_the_limit() {
     let mut peer = target.peer().await;
     peer.send_frame(&RawFrame::new(0, "/echo", 1, "the first of two"))
         .await;
-    peer.closed_in_silence().await;
+    let answer = peer.frame().await;
+    let text = String::from_utf8_lossy(&answer.body);
+    assert!(text.contains("progress_timeout"), "{text}");
+    // That call alone has failed.
+    peer.send_frame(&RawFrame::new(3, "", 1, "the second"))
+        .await;
+    assert_eq!(
+        peer.call("/echo", 1, "again").await,
+        RawFrame::answer("/echo", 1, "again")
+    );
     target.serves_others().await;
 }
 

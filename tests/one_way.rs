@@ -542,8 +542,8 @@ fn a_server_that_does_not_read_makes_its_senders_wait() {
         "a_server_that_does_not_read_makes_its_senders_wait",
         || async {
             let (service, mut desk) = book();
-            // Nothing is read while these two run.
-            let limits = Limits::default().max_calls(2);
+            // While these two run, what comes waits, and beyond its limit nothing is read.
+            let limits = Limits::default().max_calls(2).max_buffered_bytes(MIB);
             let (_server, client) =
                 serve_with(service, Server::builder().limits(limits), Client::builder()).await;
             let events = EventsClient::new(client);

@@ -89,6 +89,8 @@ pub(crate) struct State {
     pub(crate) calls: CallTable,
     /// Server: the handlers that had to wait, by channel.
     pub(crate) running: HashMap<ChannelId, Running>,
+    /// Server: handlers that run on behind callers who have gone, and still read what those had sent; by serial.
+    pub(crate) orphans: HashMap<u64, Running>,
     /// The parked driver. Whoever gives it work takes the waker, and wakes it after letting go of the lock.
     pub(crate) driver: Option<Waker>,
     /// Streams of which parts lie in the memory that they were read into.
@@ -271,6 +273,7 @@ impl Shared {
             proto,
             calls,
             running: HashMap::new(),
+            orphans: HashMap::new(),
             driver: None,
             lent: Vec::new(),
             room: VecDeque::new(),

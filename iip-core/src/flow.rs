@@ -194,6 +194,12 @@ impl Flow {
         }
     }
 
+    /// The caller has gone and the handler reads on: what has arrived counts as held.
+    pub(crate) fn hold_arrived(&mut self, proto: &mut proto::Connection) {
+        let bytes = self.held + self.parts.bytes();
+        self.set_held(proto, None, bytes);
+    }
+
     /// So many bytes of a message were not handed over. Small ones are not counted: as many may wait as there may be calls.
     pub(crate) fn set_unsent(
         &mut self,

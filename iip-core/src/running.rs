@@ -1,6 +1,7 @@
 //! A server's calls under way: what is kept of one whose handler had to wait, and what such a handler reads from and writes
 //! to. A call ends in [`State::answer`] or [`State::forget`].
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -48,10 +49,19 @@ impl Running {
 
     /// The caller has gone: does what the handler's policy says.
     fn cancel(self) {
-        match (self.policy, self.task, self.cancel) {
-            (OnCancel::Abort, Some(task), _) => task.abort(),
-            (OnCancel::Token, _, Some(cancel)) => cancel.cancel(),
-            _ => {}
+        self.tell();
+        if let Some(task) = self.task
+            && self.policy == OnCancel::Abort
+        {
+            task.abort();
+        }
+    }
+
+    fn tell(&self) {
+        if let Some(cancel) = &self.cancel
+            && self.policy == OnCancel::Token
+        {
+            cancel.cancel();
         }
     }
 
@@ -154,14 +164,10 @@ impl RequestParts {
         self.shared.command(|state| {
             let cut = || Poll::Ready(Some(Err(HandlerError::new("the request was cut off"))));
             let lost = state.ended.is_some();
-            let Some(running) = state.running.get_mut(&self.channel) else {
-                return cut();
-            };
-            let Some(queue) = running
-                .parts
-                .as_mut()
-                .filter(|_| running.serial == self.serial)
-            else {
+            let cancelled = !state.is_running(self.channel, self.serial);
+            let (running, orphans) = (&mut state.running, &mut state.orphans);
+            let running = running_mut(running, orphans, self.channel, self.serial);
+            let Some(queue) = running.and_then(|running| running.parts.as_mut()) else {
                 return cut();
             };
             match queue.parts.pop() {
@@ -170,7 +176,7 @@ impl RequestParts {
                     Poll::Ready(Some(Ok(part)))
                 }
                 None if queue.ended => Poll::Ready(None),
-                None if lost => cut(),
+                None if lost || cancelled => cut(),
                 None => {
                     queue.waker = Some(cx.waker().clone());
                     Poll::Pending
@@ -288,19 +294,30 @@ impl State {
 
     /// The handler has ended and is answered next. `false` if it was answered before.
     pub(crate) fn leave(&mut self, channel: ChannelId, serial: u64) -> bool {
-        self.is_running(channel, serial) && self.forget(channel).is_some()
+        if self.is_running(channel, serial) {
+            return self.forget(channel).is_some();
+        }
+        if let Some(mut orphan) = self.orphans.remove(&serial) {
+            self.let_go(&mut orphan, None);
+        }
+        false
     }
 
     pub(crate) fn forget(&mut self, channel: ChannelId) -> Option<Running> {
         let mut running = self.running.remove(&channel)?;
+        self.let_go(&mut running, Some(channel));
+        Some(running)
+    }
+
+    /// Gives back what a call has taken of the connection.
+    fn let_go(&mut self, running: &mut Running, channel: Option<ChannelId>) {
         if let Some(queue) = &running.parts {
             self.proto.unbuffer(queue.parts.bytes());
         }
         if let Some(flow) = &running.flow {
-            flow.release(&mut self.proto, Some(channel));
+            flow.release(&mut self.proto, channel);
         }
         running.wake_all();
-        Some(running)
     }
 
     /// Answers an open request.
@@ -339,7 +356,17 @@ impl State {
             flow.on_cut(&mut wakers);
             wakers.into_iter().for_each(Waker::wake);
         }
-        if let Some(running) = self.forget(channel) {
+        let reads_on = running.flow.is_some() || running.parts.is_some();
+        if reads_on && running.policy != OnCancel::Abort {
+            if let Some(mut running) = self.running.remove(&channel) {
+                running.tell();
+                if let Some(flow) = &mut running.flow {
+                    self.proto.end_overdraft(channel);
+                    flow.hold_arrived(&mut self.proto);
+                }
+                self.orphans.insert(running.serial, running);
+            }
+        } else if let Some(running) = self.forget(channel) {
             running.cancel();
         }
         // Nobody reads it, but the order of the channel needs an answer.
@@ -353,6 +380,20 @@ impl State {
             running.wake_all();
             running.cancel();
         }
+    }
+}
+
+/// A handler that waits, or reads on behind a caller who has gone.
+pub(crate) fn running_mut<'a>(
+    running: &'a mut HashMap<ChannelId, Running>,
+    orphans: &'a mut HashMap<u64, Running>,
+    channel: ChannelId,
+    serial: u64,
+) -> Option<&'a mut Running> {
+    match running.get_mut(&channel) {
+        Some(running) if running.serial == serial => Some(running),
+        _ if orphans.is_empty() => None,
+        _ => orphans.get_mut(&serial),
     }
 }
 

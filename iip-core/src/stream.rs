@@ -15,6 +15,7 @@ use crate::error::CallError;
 use crate::flow::{Flow, LARGE_BYTES};
 use crate::frame::ChannelId;
 use crate::proto;
+use crate::running::running_mut;
 
 /// Why a stream cannot go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -65,9 +66,10 @@ impl Link {
         let (flow, channel) = match self.place {
             Place::Call { token, serial } => state.calls.flow(token, serial)?,
             Place::Handler { channel, serial } => {
-                let running = state.running.get_mut(&channel)?;
-                let flow = running.flow.as_deref_mut();
-                (flow.filter(|_| running.serial == serial)?, Some(channel))
+                let alive = state.is_running(channel, serial);
+                let (running, orphans) = (&mut state.running, &mut state.orphans);
+                let running = running_mut(running, orphans, channel, serial)?;
+                (running.flow.as_deref_mut()?, alive.then_some(channel))
             }
         };
         Some(work(&mut state.proto, flow, channel))

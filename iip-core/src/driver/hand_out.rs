@@ -110,7 +110,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             state.proto.take_events(&mut self.events);
         }
         drop(state);
-        self.run_handlers(cx, now);
+        // There is no later for what came before an offence.
+        let sliced = outcome.is_ok();
+        self.run_handlers(cx, now, sliced);
         outcome.map(|()| false)
     }
 
@@ -145,18 +147,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Server: hands events to handlers until there are none, or there is no room for their answers; an answer may bring up
-    /// the next request of its channel.
-    pub(super) fn run_handlers(&mut self, cx: &mut Context<'_>, now: Instant) {
+    /// Server: hands events to handlers until there are none, or there is no room for their answers, or with `sliced` the time
+    /// of this poll is over; an answer may bring up the next request of its channel.
+    pub(super) fn run_handlers(&mut self, cx: &mut Context<'_>, now: Instant, sliced: bool) {
         if self.dispatcher.is_none() {
             return;
         }
         let mut has_room = true;
         let mut handled = 0;
-        while has_room && !self.slice_is_over && !self.events.is_empty() {
+        let is_over = |driver: &Self| sliced && driver.slice_is_over;
+        while has_room && !is_over(self) && !self.events.is_empty() {
             let mut bytes = 0;
             while bytes <= self.most_unsent
-                && !self.slice_is_over
+                && !is_over(self)
                 && let Some(dispatcher) = &mut self.dispatcher
                 && let Some(event) = self.events.pop_front()
             {

@@ -188,13 +188,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.slice_is_over = false;
         loop {
             let turn = match self.turn(cx, &mut reads) {
-                Ok(Turn::Yield) => self.check_progress().map(|()| Turn::Yield),
+                Ok(Turn::Again) if !self.slice_is_over => Ok(Turn::Again),
+                Ok(Turn::Again | Turn::Yield) => self.check_progress().map(|()| Turn::Yield),
                 turn => turn,
             };
             match turn {
-                Ok(Turn::Again) if !self.slice_is_over => {}
+                Ok(Turn::Again) => {}
                 Ok(Turn::Park) => return Poll::Pending,
-                Ok(Turn::Again | Turn::Yield) => {
+                Ok(Turn::Yield) => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -243,7 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if plan.has_events && plan.has_room {
             // What the last turn left, or an answer from elsewhere has brought up.
             self.take_events();
-            self.run_handlers(cx, clock::now());
+            self.run_handlers(cx, clock::now(), true);
             self.wake_all();
             return Ok(Turn::Again);
         }

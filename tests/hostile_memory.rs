@@ -1,0 +1,533 @@
+//! Peers that make the other side hold memory, over real sockets. Each attack runs in a process of its own, and what that
+//! process holds at its worst moment stays within the formula of `docs/guide/limits.md`, and a tenth more.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use iip_core::{HandlerError, Response, handler_fn};
+use iip_rpc::codec::CodecId;
+use iip_rpc::envelope::RequestHead;
+use iip_rpc::{Client, Limits, Metadata, Payload, Server, Status, Stream, Streaming, service};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::common::alone::alone;
+use crate::common::frame::RawFrame;
+use crate::common::peer::{Peer, accepted};
+use crate::common::{MIB, assert_grown_less, eventually, grown_since, resident_bytes, within};
+
+/// What the calls of a connection may hold, in each direction.
+const BUDGET: usize = 64 * MIB;
+
+/// One message beyond it, and the frame that is being read.
+const MESSAGES: usize = 2 * 16 * MIB;
+
+/// What a call takes beside its data: a task, a channel, entries in tables.
+const PER_CALL: usize = 4 * 1024;
+
+/// What a stream may have received and not read: its window, and a frame beyond it.
+const PER_STREAM: usize = 2 * 64 * 1024;
+
+/// What the process takes for its first connection, and what its allocator keeps of copies that are gone.
+const BASE: usize = 12 * MIB;
+
+/// Arguments are counted once in the form in which they came and once decompressed, but decoding makes a copy of one message
+/// on each of the two threads.
+const DECODING: usize = 2 * 16 * MIB;
+
+/// In one direction.
+fn formula(calls: usize, streams: usize) -> usize {
+    (BUDGET + MESSAGES + DECODING + BASE + calls * PER_CALL + streams * PER_STREAM) * 11 / 10
+}
+
+#[service]
+trait Victim {
+    /// Answers 1 MiB, but not at once.
+    async fn large(&self) -> Result<Payload, Status>;
+    /// Never ends.
+    async fn hold(&self, data: Payload) -> Result<(), Status>;
+    async fn take(&self, chunks: Streaming<Payload>) -> Result<(), Status>;
+    /// Messages of 1 MiB.
+    async fn give(&self) -> Result<impl Stream<Item = Result<Payload, Status>>, Status>;
+    async fn ping(&self) -> Result<(), Status>;
+}
+
+/// Answers that were made.
+static ANSWERS: AtomicUsize = AtomicUsize::new(0);
+
+struct Here;
+
+impl Victim for Here {
+    async fn large(&self) -> Result<Payload, Status> {
+        // All of them answer when all have begun.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ANSWERS.fetch_add(1, Ordering::SeqCst);
+        Ok(Payload::from(vec![7; MIB]))
+    }
+
+    async fn hold(&self, data: Payload) -> Result<(), Status> {
+        std::future::pending::<()>().await;
+        drop(data);
+        Ok(())
+    }
+
+    async fn take(&self, mut chunks: Streaming<Payload>) -> Result<(), Status> {
+        while let Some(chunk) = chunks.next().await {
+            chunk?;
+        }
+        Ok(())
+    }
+
+    async fn give(&self) -> Result<impl Stream<Item = Result<Payload, Status>>, Status> {
+        Ok(Streaming::iter((0..4).map(|_| Payload::from(vec![7; MIB]))))
+    }
+
+    async fn ping(&self) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+struct Target {
+    server: Server,
+    addr: SocketAddr,
+    before: usize,
+}
+
+impl Target {
+    async fn start() -> Self {
+        let server = Server::builder().service(VictimServer::new(Here));
+        let server = server.bind("127.0.0.1:0").await.unwrap();
+        let addr = server.local_addr().unwrap();
+        let target = Self {
+            server,
+            addr,
+            before: 0,
+        };
+        target.serves_others().await;
+        Self {
+            before: resident_bytes(),
+            ..target
+        }
+    }
+
+    /// A connection that has said hello and asked for `channels`, and reads nothing of what follows.
+    async fn attacker(&self, channels: u32) -> TcpStream {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        let hello = br#"{"iip":1,"control":1,"stream_window":65536,"rpc":{"codecs":[1]}}"#;
+        let mut bytes = RawFrame::request("/sys/hello", 0, hello).encode();
+        for _ in 0..channels {
+            bytes.extend(RawFrame::request("/sys/new_channel", 0, b"{}").encode());
+        }
+        within("asking for channels", stream.write_all(&bytes))
+            .await
+            .unwrap();
+        let granted = format!("{{\"code\":0,\"channel_id\":{channels}}}");
+        let mut seen = Vec::new();
+        while !seen.ends_with(granted.as_bytes()) {
+            let read = within("the channels", stream.read_buf(&mut seen))
+                .await
+                .unwrap();
+            assert_ne!(read, 0, "closed");
+        }
+        stream
+    }
+
+    async fn serves_others(&self) {
+        let client = Client::connect(self.server.target()).await.unwrap();
+        within("a call beside the attack", VictimClient::new(client).ping())
+            .await
+            .unwrap();
+    }
+
+    /// As [`held_at_most`](Self::held_at_most), where the attack is known to fill what it may.
+    #[track_caller]
+    fn filled_at_most(&self, limit: usize) {
+        let held = grown_since(self.before);
+        eprintln!("{} of {} MiB", held / MIB, limit / MIB);
+        assert!(held > BUDGET * 3 / 4, "it held {} MiB only", held / MIB);
+        self.held_at_most(limit);
+    }
+
+    #[track_caller]
+    fn held_at_most(&self, limit: usize) {
+        assert_grown_less(self.before, limit);
+    }
+}
+
+/// What a typed call sends: the head of the envelope, then the arguments.
+fn arguments(compression: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    RequestHead::write(CodecId::BINCODE, None, &Metadata::new(), &mut out);
+    out[1] |= compression << 6;
+    [&out, body].concat()
+}
+
+fn varint(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value > 0x7f {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+/// A payload in bincode: its length, then itself.
+fn payload(len: usize) -> Vec<u8> {
+    let mut bytes = vec![252];
+    bytes.extend(u32::try_from(len).unwrap().to_le_bytes());
+    bytes.resize(bytes.len() + len, 7);
+    bytes
+}
+
+/// Sends as much as is taken until nothing moves for a second.
+async fn push(stream: &mut TcpStream, bytes: &[u8]) -> bool {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        let more = stream.write(&bytes[sent..]);
+        match tokio::time::timeout(Duration::from_secs(1), more).await {
+            Ok(Ok(written)) => sent += written,
+            Ok(Err(_)) | Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Waits until the memory of this process has not grown for half a second.
+async fn settled(before: usize) {
+    let mut last = 0;
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = grown_since(before);
+        if now == last {
+            return;
+        }
+        last = now;
+    }
+}
+
+#[test]
+fn answers_that_nobody_reads_stay_within_the_formula() {
+    alone(
+        "answers_that_nobody_reads_stay_within_the_formula",
+        || async {
+            const CALLS: u32 = 1000;
+            let target = Target::start().await;
+            let mut stream = target.attacker(CALLS).await;
+            for channel in 1..=CALLS {
+                let call = RawFrame::request("/victim/large", channel, arguments(0, b""));
+                assert!(push(&mut stream, &call.encode()).await);
+            }
+            eventually("the answers", || {
+                ANSWERS.load(Ordering::SeqCst) == CALLS as usize
+            })
+            .await;
+            settled(target.before).await;
+            target.filled_at_most(formula(CALLS as usize, 0));
+            target.serves_others().await;
+        },
+    );
+}
+
+#[test]
+fn arguments_that_handlers_hold_stay_within_the_formula() {
+    alone(
+        "arguments_that_handlers_hold_stay_within_the_formula",
+        || async {
+            const CALLS: u32 = 60;
+            let target = Target::start().await;
+            let mut stream = target.attacker(CALLS).await;
+            for channel in 1..=CALLS {
+                let body = arguments(0, &payload(15 * MIB));
+                let call = RawFrame::request("/victim/hold", channel, body).encode();
+                if !push(&mut stream, &call).await {
+                    break;
+                }
+            }
+            settled(target.before).await;
+            target.filled_at_most(formula(CALLS as usize, 0));
+            target.serves_others().await;
+        },
+    );
+}
+
+#[test]
+fn small_arguments_that_handlers_hold_do_not_keep_what_was_read_with_them() {
+    let name = "small_arguments_that_handlers_hold_do_not_keep_what_was_read_with_them";
+    alone(name, || async {
+        const CALLS: u32 = 900;
+        let target = Target::start().await;
+        let mut stream = target.attacker(CALLS + 1).await;
+        let filler = RawFrame::request("/victim/none", CALLS + 1, vec![b'{'; 60 * 1024]).encode();
+        for channel in 1..=CALLS {
+            let body = arguments(0, &payload(1100));
+            let call = RawFrame::request("/victim/hold", channel, body).encode();
+            let _ = push(&mut stream, &[call, filler.clone()].concat()).await;
+        }
+        settled(target.before).await;
+        target.held_at_most(BASE + 20 * MIB + CALLS as usize * PER_CALL);
+        target.serves_others().await;
+    });
+}
+
+#[test]
+fn messages_that_are_never_complete_stay_within_the_formula_and_fail() {
+    let name = "messages_that_are_never_complete_stay_within_the_formula_and_fail";
+    alone(name, || async {
+        const STREAMS: u32 = 60;
+        let target = Target::start().await;
+        let mut stream = target.attacker(STREAMS).await;
+        let head = arguments(0, b"");
+        let head = [&u32::try_from(head.len()).unwrap().to_be_bytes(), &head[..]].concat();
+        let record = u32::try_from(15 * MIB + 100).unwrap().to_be_bytes();
+        for channel in 1..=STREAMS {
+            let first = [&[0xF8], &head[..], &record[..]].concat();
+            let first = RawFrame::new(0, "/victim/take", channel, first).encode();
+            assert!(push(&mut stream, &first).await);
+        }
+        // Sends as fast as it is allowed to, and a little less than a message on each.
+        let (mut reader, mut writer) = stream.into_split();
+        let (grants, mut granted) = tokio::sync::mpsc::unbounded_channel();
+        let reading = tokio::spawn(async move {
+            let mut buffer = Vec::new();
+            while reader
+                .read_buf(&mut buffer)
+                .await
+                .is_ok_and(|read| read > 0)
+            {
+                let mut taken = 0;
+                while let Some((frame, len)) = RawFrame::decode(&buffer[taken..]) {
+                    taken += len;
+                    if let [0xF9, bytes @ ..] = &frame.body[..] {
+                        let bytes = u32::from_be_bytes(bytes.try_into().unwrap());
+                        let _ = grants.send((frame.channel, bytes as usize));
+                    }
+                }
+                buffer.drain(..taken);
+            }
+        });
+        let mut left = vec![15 * MIB; STREAMS as usize + 1];
+        let mut room = vec![60 * 1024_usize; STREAMS as usize + 1];
+        loop {
+            for channel in 1..=STREAMS {
+                let (left, room) = (&mut left[channel as usize], &mut room[channel as usize]);
+                while *left > 0 && *room > 0 {
+                    let size = (*left).min(*room).min(60 * 1024);
+                    let part = [&[0xF8], &vec![7; size][..]].concat();
+                    let part = RawFrame::new(2, "", channel, part).encode();
+                    within("sending what was granted", writer.write_all(&part))
+                        .await
+                        .unwrap();
+                    *left -= size;
+                    *room -= size;
+                }
+            }
+            match tokio::time::timeout(Duration::from_secs(3), granted.recv()).await {
+                Ok(Some((channel, bytes))) => room[channel as usize] += bytes,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        settled(target.before).await;
+        target.filled_at_most(formula(STREAMS as usize, STREAMS as usize));
+        let complete = left.iter().skip(1).filter(|&&left| left == 0).count();
+        assert!(complete < 10, "{complete} were let through");
+        target.serves_others().await;
+        reading.abort();
+    });
+}
+
+#[test]
+fn what_is_decompressed_stays_within_the_formula() {
+    alone("what_is_decompressed_stays_within_the_formula", || async {
+        const CALLS: u32 = 200;
+        let target = Target::start().await;
+        let mut stream = target.attacker(CALLS).await;
+        let mut plain = payload(15 * MIB);
+        // As small as the ratio allows.
+        let mut number = 1_u64;
+        for byte in &mut plain[100..17 * 1024] {
+            number = number
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            *byte = (number >> 56) as u8;
+        }
+        let mut packed = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
+        zstd_safe::compress(&mut packed, &plain[..], 3).unwrap();
+        assert!(
+            (16 * 1024..20 * 1024).contains(&packed.len()),
+            "{}",
+            packed.len()
+        );
+        let body = [varint(plain.len()), packed].concat();
+        drop(plain);
+        let before = resident_bytes();
+        for channel in 1..=CALLS {
+            let call = RawFrame::request("/victim/hold", channel, arguments(1, &body)).encode();
+            if !push(&mut stream, &call).await {
+                break;
+            }
+        }
+        settled(before).await;
+        target.filled_at_most(formula(CALLS as usize, 0));
+        target.serves_others().await;
+    });
+}
+
+#[test]
+fn messages_of_streams_that_nobody_reads_stay_within_the_formula() {
+    let name = "messages_of_streams_that_nobody_reads_stay_within_the_formula";
+    alone(name, || async {
+        const STREAMS: u32 = 400;
+        let target = Target::start().await;
+        let mut stream = target.attacker(STREAMS).await;
+        let head = arguments(0, b"");
+        let head = [&u32::try_from(head.len()).unwrap().to_be_bytes(), &head[..]].concat();
+        for channel in 1..=STREAMS {
+            let first = [&[0xF8], &head[..]].concat();
+            let first = RawFrame::new(0, "/victim/give", channel, first).encode();
+            let _ = push(&mut stream, &first).await;
+        }
+        settled(target.before).await;
+        target.filled_at_most(formula(STREAMS as usize, STREAMS as usize));
+        target.serves_others().await;
+    });
+}
+
+#[test]
+fn a_hello_of_any_form_costs_little_more_than_its_bytes() {
+    alone(
+        "a_hello_of_any_form_costs_little_more_than_its_bytes",
+        || async {
+            const CONNECTIONS: usize = 200;
+            let target = Target::start().await;
+            let mut streams = Vec::new();
+            let many = ["[[[[]]]]"; 1500].join(",");
+            let body = format!("{{\"iip\":1,\"rpc\":{{\"other\":[{many}]}}}}");
+            assert!(body.len() < 16 * 1024);
+            for _ in 0..CONNECTIONS {
+                let mut stream = TcpStream::connect(target.addr).await.unwrap();
+                let hello = RawFrame::request("/sys/hello", 0, &body).encode();
+                assert!(push(&mut stream, &hello).await);
+                let mut answer = [0; 16];
+                within("its answer", stream.read_exact(&mut answer))
+                    .await
+                    .unwrap();
+                streams.push(stream);
+            }
+            target.held_at_most(BASE + CONNECTIONS * 100 * 1024);
+            target.serves_others().await;
+        },
+    );
+}
+
+#[test]
+fn cancellations_without_end_cost_no_memory() {
+    alone("cancellations_without_end_cost_no_memory", || async {
+        let target = Target::start().await;
+        let mut stream = target.attacker(2).await;
+        let hold = RawFrame::request("/victim/hold", 1, arguments(0, &payload(100)));
+        let control = RawFrame::new(0, "/sys/control", 2, [0, 0]);
+        assert!(push(&mut stream, &[hold.encode(), control.encode()].concat()).await);
+        let cancels = [1, 4, 0, 0, 0, 1].repeat(10_000);
+        let cancels = RawFrame::new(2, "", 2, cancels).encode();
+        for _ in 0..100 {
+            if !push(&mut stream, &cancels).await {
+                break;
+            }
+        }
+        // And in one frame.
+        let cancels = [1, 4, 0, 0, 0, 1].repeat(2 * MIB);
+        let _ = push(&mut stream, &RawFrame::new(2, "", 2, cancels).encode()).await;
+        settled(target.before).await;
+        target.held_at_most(BASE + 2 * 16 * MIB);
+        target.serves_others().await;
+    });
+}
+
+/// A client of a hostile server, and what it holds beyond what it did before.
+async fn client_of(attack: impl AsyncFnOnce(&mut Peer)) -> usize {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    // A call that succeeds brings everything up that a first call needs.
+    let echo = handler_fn(async |request: iip_core::Request| {
+        Ok::<_, HandlerError>(Response::from(request.into_body()))
+    });
+    let warm = iip_core::Server::builder().route("/echo", echo);
+    let warm = warm.bind("127.0.0.1:0").await.unwrap();
+    let client = iip_core::Client::connect(warm.target()).await.unwrap();
+    within("a first call", client.request("/echo", "x"))
+        .await
+        .unwrap();
+    let client = tokio::spawn(async move {
+        let limits = Limits::default();
+        let config = iip_core::ClientConfig::new().limits(limits);
+        let config = config.hello(serde_json::json!({}));
+        if let Ok(client) = config.connect(addr.to_string()).await
+            && let Some(connection) = client.ready_connection()
+        {
+            connection.closed().await;
+        }
+    });
+    let before = resident_bytes();
+    let mut peer = Peer::over(accepted(&listener).await);
+    attack(&mut peer).await;
+    let held = grown_since(before);
+    client.abort();
+    held
+}
+
+#[test]
+fn an_answer_to_a_request_for_a_channel_costs_no_more_than_its_bytes() {
+    let name = "an_answer_to_a_request_for_a_channel_costs_no_more_than_its_bytes";
+    alone(name, || async {
+        let grant = format!(
+            "{{\"code\":0,\"channel_id\":1,\"more\":[{}]}}",
+            ["[]"; 5 * MIB].join(",")
+        );
+        let answer = Bytes::from(RawFrame::new(5, "/sys/new_channel", 0, &grant).encode());
+        drop(grant);
+        let held = client_of(async |peer: &mut Peer| {
+            peer.send(&answer).await;
+            peer.closed().await;
+        })
+        .await;
+        assert!(held < 16 * MIB + 2 * 16 * MIB + BASE, "{} KiB", held / 1024);
+    });
+}
+
+#[test]
+fn goodbyes_without_end_cost_no_memory() {
+    alone("goodbyes_without_end_cost_no_memory", || async {
+        let goodbyes = RawFrame::new(4, "/sys/control", 1, [2, 0].repeat(8 * MIB - 100));
+        let goodbyes = Bytes::from(goodbyes.encode());
+        let held = client_of(async |peer: &mut Peer| {
+            let hello = br#"{"code":0,"iip":1,"control":1}"#;
+            peer.send_frame(&RawFrame::new(5, "/sys/hello", 0, hello))
+                .await;
+            let mut channels = 0;
+            loop {
+                let frame = peer.frame().await;
+                if frame.path == b"/sys/new_channel" {
+                    channels += 1;
+                    let grant = format!("{{\"code\":0,\"channel_id\":{channels}}}");
+                    let grant = RawFrame::new(5, "/sys/new_channel", 0, grant);
+                    peer.send_frame(&grant).await;
+                }
+                if frame.path == b"/sys/control" {
+                    let mut first = goodbyes.to_vec();
+                    let id = frame.channel.to_be_bytes();
+                    first[14..18].copy_from_slice(&id);
+                    peer.send(&first).await;
+                    break;
+                }
+            }
+            peer.closed().await;
+        })
+        .await;
+        assert!(held < 3 * 16 * MIB + BASE, "{} KiB", held / 1024);
+    });
+}
