@@ -150,6 +150,8 @@ pub(crate) struct Channel {
     pub(crate) sent: SentCalls,
     /// Server: the path of the request that was shown to its handler and is not answered yet.
     pub(crate) open: Option<Arc<RequestPath>>,
+    /// Server: the caller of the open request has gone.
+    pub(crate) cancelled: bool,
     /// Server: a first part of the open request's answer was sent.
     pub(crate) replying: bool,
     /// Server: the request in `assembly` is the open one; its parts go to the handler as they arrive.

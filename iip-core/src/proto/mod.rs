@@ -342,7 +342,7 @@ impl Connection {
         now: Instant,
         partial: Partial,
     ) -> Result<(), ConnectionError> {
-        self.control_rate.renew(now);
+        self.control_rate.refill(now);
         self.timers.check(now, &self.limits, self.waits(partial))
     }
 

@@ -190,7 +190,7 @@ impl Connection {
         let path = RequestPath::read(&assembly.path);
         if path.label == control::CONTROL.as_bytes() && self.control.is_none() {
             self.control = Some(id);
-            let first = assembly.data.split().freeze();
+            let first = std::mem::take(&mut assembly.data).freeze();
             assembly.incoming = Incoming::Control;
             self.buffered -= first.len();
             self.on_control(first);
@@ -292,27 +292,40 @@ impl Connection {
 
     fn on_control(&mut self, mut part: Bytes) {
         while let Some(message) = ControlMessage::next(&mut part) {
-            self.control_rate.count(self.timers.last_moved());
-            match message {
+            let is_free = match message {
+                // No more calls are cancelled than were made.
                 ControlMessage::Cancel(channel) => self.on_cancel(channel),
-                ControlMessage::OneWay(channel) => self.on_one_way(channel),
-                ControlMessage::GoingAway => {}
+                ControlMessage::OneWay(channel) => {
+                    self.on_one_way(channel);
+                    false
+                }
+                ControlMessage::GoingAway => false,
+            };
+            if !is_free {
+                self.control_rate.count(self.timers.last_moved());
             }
         }
     }
 
-    fn on_cancel(&mut self, channel: ChannelId) {
+    /// The caller of the call on this channel has gone. `true` if there is a call, and it was not cancelled before.
+    fn on_cancel(&mut self, channel: ChannelId) -> bool {
         let Some(state) = self.channels.get_mut(channel) else {
-            return;
+            return false;
         };
         if state.open.is_none() && state.waiting.is_empty() {
             // The rest of the request is skipped; it has its answer when it ends.
             Self::skip_incoming(&mut self.buffered, state);
-            if let Some(assembly) = &mut state.assembly {
-                assembly.cancelled = !assembly.answered;
-            }
+            let Some(assembly) = &mut state.assembly else {
+                return false;
+            };
+            let is_first = !assembly.cancelled;
+            assembly.cancelled = !assembly.answered;
+            is_first && assembly.cancelled
         } else if state.open.is_some() {
             self.events.push_back(Event::Cancelled { channel });
+            !std::mem::replace(&mut state.cancelled, true)
+        } else {
+            false
         }
     }
 
@@ -366,7 +379,7 @@ impl Connection {
             return false;
         }
         assembly.incoming = Incoming::Parts;
-        let first = assembly.data.split().freeze();
+        let first = std::mem::take(&mut assembly.data).freeze();
         self.buffered -= first.len();
         channel.open = Some(Arc::new(RequestPath::read(&assembly.path)));
         channel.begun = true;
@@ -402,6 +415,7 @@ impl Connection {
             return true;
         }
         channel.open = None;
+        channel.cancelled = false;
         self.open_calls -= 1;
         if std::mem::take(&mut channel.begun) {
             self.streamed -= 1;
