@@ -105,6 +105,8 @@ pub(crate) struct Driver<S> {
     shutting_down: bool,
     /// Server: when the connection is to be drained for its age, and when it is ended then.
     ends: Option<(Instant, Instant)>,
+    /// Server: called when the peer has sent its first bytes.
+    on_first_read: Option<Box<dyn FnOnce() + Send>>,
 }
 
 enum Turn {
@@ -159,7 +161,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             read_closed: false,
             shutting_down: false,
             ends: None,
+            on_first_read: None,
         }
+    }
+
+    /// Server: calls `told` when the peer has sent its first bytes.
+    pub(crate) fn on_first_read(mut self, told: impl FnOnce() + Send + 'static) -> Self {
+        self.on_first_read = Some(Box::new(told));
+        self
     }
 
     /// Server: drains the connection at the first time, and ends it at the second.
@@ -380,6 +389,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Takes what was read. `true` if callers were woken and should run before the next write.
     fn on_read(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
         self.decoder.on_read();
+        if let Some(told) = self.on_first_read.take() {
+            told();
+        }
         self.released = false;
         self.more = true;
         self.has_read = true;

@@ -103,13 +103,20 @@ impl ServerBuilder {
         self
     }
 
-    /// Connections at a time. Default: 10,000. Further ones are closed as they are accepted.
+    /// Connections at a time, handshakes included. Default: 10,000.
+    ///
+    /// Beyond it, a new connection takes the place of one that has not sent a byte of a frame yet, of the address that has most
+    /// of them or for more than a second. If there is none, the new one is closed as it is accepted.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.core = self.core.max_connections(connections);
         self
     }
 
-    /// Connections at a time from one IP address. Default: as many as [`max_connections`](Self::max_connections).
+    /// Connections at a time from one IPv4 address or one IPv6 network of 64 bits. Default: 15 of 16 of
+    /// [`max_connections`](Self::max_connections), so that no single one keeps all others out.
+    ///
+    /// Beyond it, a new connection takes the place of one of the same address that has not sent a byte of a frame for a second. If
+    /// there is none, the new one is closed as it is accepted.
     pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
         self.core = self.core.max_connections_per_peer(connections);
         self
