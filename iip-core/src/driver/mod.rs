@@ -495,19 +495,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let mut wake_at = earliest(wake_at, state.calls.next_deadline());
         wake_at = earliest(wake_at, alive_at);
-        if at_rest && state.calls.in_flight() == 0 && !self.released {
+        let quiet = state.proto.is_quiet()
+            && self.batch.is_empty()
+            && self.events.is_empty()
+            && !self.unflushed;
+        if quiet && !self.released {
+            // Calls that last, such as streams of rare messages, keep a connection's buffers no more than its rest does.
+            let keeps = self.reads >= BUSY_READS || !at_rest || state.calls.in_flight() > 0;
             let release_at = state.proto.timers().last_moved() + RELEASE_AFTER;
-            if self.reads >= BUSY_READS && now < release_at {
+            if keeps && now < release_at {
                 wake_at = earliest(wake_at, Some(release_at));
             } else {
-                self.released = true;
-                state.detach_lent();
-                state.lent = Vec::new();
-                state.proto.release_memory();
-                self.decoder.release_when_empty();
-                self.batch = VecDeque::new();
-                self.events = VecDeque::new();
-                self.answers = Vec::new();
+                self.release_memory(state);
             }
         }
         state.driver = Some(cx.waker().clone());
@@ -517,6 +516,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         } else {
             Turn::Park
         })
+    }
+
+    /// Gives memory back that only work needs.
+    fn release_memory(&mut self, state: &mut State) {
+        self.released = true;
+        state.detach_lent();
+        state.lent = Vec::new();
+        state.room.shrink_to_fit();
+        state.running.shrink_to_fit();
+        state.calls.release_memory();
+        state.proto.release_memory();
+        self.decoder.release_when_empty();
+        self.batch = VecDeque::new();
+        self.events = VecDeque::new();
+        self.answers = Vec::new();
+        self.wakers = Vec::new();
     }
 
     /// Server: a connection whose time has come, or that has lived long enough, is drained, and ended when that takes too long
