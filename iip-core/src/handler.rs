@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -40,6 +41,14 @@ pub trait Handler: Send + Sync + 'static {
         Intake::Whole
     }
 
+    /// Where its running calls are counted, if not among those of `max_running_calls`. Default: `None`.
+    ///
+    /// For calls that wait by nature and for long, such as watches: so they cannot take the places of others. Asked once for each
+    /// path of a connection.
+    fn places(&self) -> Option<&Arc<Places>> {
+        None
+    }
+
     /// The answer to a request that is not run. `body` is its data, empty when it was skipped for its size.
     fn refuse(&self, refusal: &Refusal, body: &Bytes) -> Body {
         let _ = body;
@@ -56,6 +65,31 @@ pub trait Handler: Send + Sync + 'static {
     fn on_panic(&self, tag: bool) -> Body {
         let _ = tag;
         control::NO_RESPONSE.into()
+    }
+}
+
+/// Places for running calls that are counted apart from all others, see [`Handler::places`].
+#[derive(Debug)]
+pub struct Places {
+    option: &'static str,
+    limit: usize,
+    pub(crate) taken: AtomicUsize,
+}
+
+impl Places {
+    /// As many calls as `limit`; further ones are refused, naming `option` as what to change.
+    #[must_use]
+    pub fn new(option: &'static str, limit: usize) -> Self {
+        Self {
+            option,
+            limit,
+            taken: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let &Self { option, limit, .. } = self;
+        (self.taken.load(Ordering::Relaxed) >= limit).then_some(Refusal::NoPlace { option, limit })
     }
 }
 
@@ -95,6 +129,14 @@ pub enum Refusal {
     /// The server runs as many calls as it may.
     #[error("server runs {limit} calls already (option max_running_calls)")]
     Overloaded {
+        /// The limit in force.
+        limit: usize,
+    },
+    /// The server runs as many calls of this kind as it may, see [`Places`].
+    #[error("server runs {limit} calls of this kind already (option {option})")]
+    NoPlace {
+        /// The option to change.
+        option: &'static str,
         /// The limit in force.
         limit: usize,
     },

@@ -79,8 +79,8 @@ pub use self::error::{
 };
 pub use self::frame::{ChannelId, Frame, FrameStatus, Side};
 pub use self::handler::{
-    Handler, HandlerError, HandlerFn, HandlerFuture, Intake, OnCancel, Refusal, Request, Response,
-    handler_fn,
+    Handler, HandlerError, HandlerFn, HandlerFuture, Intake, OnCancel, Places, Refusal, Request,
+    Response, handler_fn,
 };
 pub use self::limits::Limits;
 pub use self::running::{CancelToken, ReplyStream, RequestParts};

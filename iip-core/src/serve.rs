@@ -20,7 +20,7 @@ use crate::body::Body;
 use crate::connection::Shared;
 use crate::frame::ChannelId;
 use crate::handler::{
-    Handler, HandlerError, HandlerFuture, Intake, OnCancel, Refusal, Request, Response,
+    Handler, HandlerError, HandlerFuture, Intake, OnCancel, Places, Refusal, Request, Response,
     ResponseKind,
 };
 use crate::proto::{Event, RequestPath, StreamKey, control, is_one_way};
@@ -48,6 +48,7 @@ impl Routes {
             handler: Arc::clone(handler),
             policy: handler.on_cancel(),
             intake: handler.intake(),
+            places: handler.places().cloned(),
         })
     }
 
@@ -81,6 +82,8 @@ struct Route {
     handler: Arc<dyn Handler>,
     policy: OnCancel,
     intake: Intake,
+    /// Where its running calls are counted, if apart from others.
+    places: Option<Arc<Places>>,
 }
 
 /// One request on its way to its handler.
@@ -272,6 +275,12 @@ impl Dispatcher {
             ..
         } = route;
         let (policy, intake) = (*policy, *intake);
+        let refusal = match &route.places {
+            None => refusal,
+            Some(places) => refusal
+                .filter(|refusal| *refusal == Refusal::ShuttingDown)
+                .or_else(|| places.refusal()),
+        };
         let refusal = refusal.or_else(|| match begun.kind {
             Kind::Stream { .. } if intake != Intake::Stream => Some(Refusal::NoStream),
             Kind::Stream { is_busy: true } => {
@@ -330,6 +339,7 @@ impl Dispatcher {
                 let waiting = Waiting {
                     handler: Arc::clone(handler),
                     path: Arc::clone(&route.path),
+                    places: route.places.clone(),
                     tag,
                     future,
                 };
@@ -356,10 +366,11 @@ impl Dispatcher {
         let Waiting {
             handler,
             path,
+            places,
             tag,
             future,
         } = waiting;
-        let guard = RunningGuard::new(Arc::clone(&self.routes));
+        let guard = RunningGuard::new(Arc::clone(&self.routes), places);
         let answer_to = Arc::clone(shared);
         let (serial, policy) = (running.serial, running.policy);
         // The entry must be there before the task can end. A handler that streams has had its own, and may have answered.
@@ -412,6 +423,7 @@ fn waited(received_at: Instant, now: Instant) -> Duration {
 struct Waiting {
     handler: Arc<dyn Handler>,
     path: Arc<RequestPath>,
+    places: Option<Arc<Places>>,
     tag: bool,
     future: HandlerFuture,
 }
@@ -491,18 +503,27 @@ fn on_panic(
 }
 
 /// Counts a handler from the moment it has to wait until it ends.
-struct RunningGuard(Arc<Routes>);
+struct RunningGuard {
+    routes: Arc<Routes>,
+    places: Option<Arc<Places>>,
+}
 
 impl RunningGuard {
-    fn new(routes: Arc<Routes>) -> Self {
-        routes.running.fetch_add(1, Ordering::Relaxed);
-        Self(routes)
+    fn new(routes: Arc<Routes>, places: Option<Arc<Places>>) -> Self {
+        let this = Self { routes, places };
+        this.count().fetch_add(1, Ordering::Relaxed);
+        this
+    }
+
+    fn count(&self) -> &AtomicUsize {
+        let apart = self.places.as_ref().map(|places| &places.taken);
+        apart.unwrap_or(&self.routes.running)
     }
 }
 
 impl Drop for RunningGuard {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
+        self.count().fetch_sub(1, Ordering::Relaxed);
     }
 }
 

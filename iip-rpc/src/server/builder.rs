@@ -12,7 +12,7 @@ use super::streaming::Draining;
 use super::{Methods, NoMethod, Server, Service};
 use crate::codec::DecodeLimits;
 use crate::compression::{self, Compression};
-use crate::health::Health;
+use crate::health::{Health, WatchLimits};
 use crate::hello::announcement;
 use crate::interceptor::{self, Layers, ServerCall, ServerInterceptor};
 use crate::limits::TypedLimits;
@@ -33,6 +33,7 @@ pub struct ServerBuilder {
     services: Vec<Register>,
     interceptors: Layers<ServerCall>,
     health: Option<Health>,
+    watch_limits: WatchLimits,
 }
 
 /// Registers a service once the limits are known.
@@ -56,6 +57,7 @@ impl ServerBuilder {
             services: Vec::new(),
             interceptors: Layers::default(),
             health: None,
+            watch_limits: WatchLimits::default(),
         }
     }
 
@@ -81,6 +83,20 @@ impl ServerBuilder {
     /// some, is not ill. [`Server::shutdown`] begins with everything set to not serving.
     pub fn health(mut self, health: &Health) -> Self {
         self.health = Some(health.clone());
+        self
+    }
+
+    /// Watches of the health of services (`/sys/health/watch`) at a time, on all connections. Default: 16,384. Further ones are
+    /// refused as RESOURCE_EXHAUSTED, not executed. They are not counted among those of
+    /// [`max_running_calls`](Self::max_running_calls).
+    pub fn max_health_watches(mut self, watches: usize) -> Self {
+        self.watch_limits.server = watches;
+        self
+    }
+
+    /// As [`max_health_watches`](Self::max_health_watches), on one connection. Default: 64.
+    pub fn max_health_watches_per_connection(mut self, watches: usize) -> Self {
+        self.watch_limits.connection = watches;
         self
     }
 
@@ -262,6 +278,7 @@ impl ServerBuilder {
             interceptors: self.interceptors,
             draining,
             services: Vec::new(),
+            places: None,
         };
         for Register(register) in self.services {
             register(&mut methods);
@@ -269,7 +286,7 @@ impl ServerBuilder {
         if let Some(health) = &self.health {
             health.serves(&methods.services);
             methods.interceptors = Layers::default();
-            health.register(&mut methods);
+            health.register(&mut methods, self.watch_limits);
         }
         if let Some(problem) = methods.admission.problem() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
