@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use iip_rpc::interceptor::{Next, Reply, ServerCall, ServerInterceptor};
 use iip_rpc::{
-    Client, Code, Concurrency, Health, HealthClient, HealthState, Server, ServerBuilder, Status,
-    service,
+    Client, Code, Concurrency, Execution, Health, HealthClient, HealthState, Server, ServerBuilder,
+    Status, service,
 };
 use tokio::sync::mpsc;
 
@@ -143,4 +143,69 @@ async fn plain_json_is_answered_with_plain_json() {
         .raw()
         .request("/sys/health/check", r#"{"service":"Shop"}"#);
     assert_eq!(call.await.unwrap(), r#""SERVING""#);
+}
+
+#[tokio::test]
+async fn watches_do_not_take_the_places_of_calls_and_have_limits_of_their_own() {
+    let (service, mut runs) = corner();
+    let server = Server::builder()
+        .health(&Health::new())
+        .max_running_calls(2)
+        .max_health_watches(5)
+        .max_health_watches_per_connection(3);
+    let (server, client) = serve_with(service, server, Client::builder()).await;
+    let asked = HealthClient::new(client.clone());
+    let other = HealthClient::new(Client::connect(server.target()).await.unwrap());
+    let refused = async |asked: &HealthClient, option: &str| {
+        let watch = within("a refusal", asked.watch("")).await;
+        let status = match watch {
+            Ok(mut watch) => watch.next().await.unwrap().unwrap_err(),
+            Err(status) => status,
+        };
+        assert_eq!(
+            (status.code(), status.execution()),
+            (Code::ResourceExhausted, Execution::NotExecuted)
+        );
+        assert!(status.message().contains(option), "{status}");
+    };
+    let begun = async |asked: &HealthClient| {
+        let mut watch = within("a watch", asked.watch("")).await.unwrap();
+        assert_eq!(watch.next().await, Some(Ok(HealthState::Serving)));
+        watch
+    };
+    let mut watches = Vec::new();
+    for _ in 0..3 {
+        watches.push(begun(&asked).await);
+    }
+    refused(&asked, "(option max_health_watches_per_connection)").await;
+    for _ in 0..2 {
+        watches.push(begun(&other).await);
+    }
+    refused(&other, "(option max_health_watches)").await;
+    // As many calls run as may beside them, and the server can still be asked.
+    let shop = ShopClient::new(client);
+    for _ in 0..2 {
+        let shop = shop.clone();
+        tokio::spawn(async move { shop.stuck().await });
+        within("the call runs", runs.recv()).await;
+    }
+    assert_eq!(
+        shop.stuck().await.unwrap_err().code(),
+        Code::ResourceExhausted
+    );
+    assert_eq!(asked.check("").await.unwrap(), HealthState::Serving);
+    // A place that is left is taken again.
+    watches.swap_remove(0);
+    let again = async {
+        loop {
+            let mut watch = asked.watch("").await;
+            if let Ok(watch) = &mut watch
+                && let Some(Ok(_)) = watch.next().await
+            {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    within("a watch again", again).await;
 }

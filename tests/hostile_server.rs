@@ -1267,6 +1267,91 @@ async fn one_address_cannot_take_the_connections_of_others() {
     are_still_served(&mut allowed).await;
 }
 
+/// Connects again and again from an address of this machine, and says nothing. What is refused or closed is replaced.
+fn keeps_connecting(
+    addr: SocketAddr,
+    from: [u8; 4],
+    every: Duration,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(every);
+        let mut held = std::collections::VecDeque::new();
+        loop {
+            tick.tick().await;
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            socket
+                .bind(SocketAddr::from((from, 0)))
+                .expect("an address of this machine");
+            if let Ok(stream) = socket.connect(addr).await {
+                held.push_back(stream);
+            }
+            if held.len() > 300 {
+                held.pop_front();
+            }
+        }
+    })
+}
+
+impl Target {
+    /// A call of a new connection is answered, and none waits for as long as silent connections would keep their places.
+    async fn serves_others_under_attack(&self) {
+        let begun = Instant::now();
+        loop {
+            let serve = async {
+                let mut peer = Peer::connect(self.addr).await;
+                peer.send_frame(&RawFrame::new_channel()).await;
+                matches!(peer.next().await, common::peer::Seen::Frame(frame) if frame == RawFrame::grant(1))
+            };
+            if serve.await {
+                return;
+            }
+            // It came while those before it had had no time to say something.
+            assert!(begun.elapsed() < Duration::from_secs(5), "nobody is served");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_make_room_for_others() {
+    const LIMIT: usize = 50;
+    for from in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+        let target = Target::configured(|config| config.max_connections(LIMIT)).await;
+        let mut before = target.peer().await;
+        let attack = keeps_connecting(target.addr, from, Duration::from_millis(25));
+        eventually("there is no place", || {
+            target.server.connections() >= LIMIT - LIMIT / 16
+        })
+        .await;
+        for _ in 0..10 {
+            target.serves_others_under_attack().await;
+        }
+        // Whoever has said something keeps its place.
+        are_still_served(std::slice::from_mut(&mut before)).await;
+        attack.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_of_an_address_make_room_for_others_of_it() {
+    const LIMIT: usize = 20;
+    let target = Target::configured(|config| config.max_connections_per_peer(LIMIT)).await;
+    let attack = keeps_connecting(target.addr, [127, 0, 0, 1], Duration::from_millis(100));
+    eventually("there is no place", || target.server.connections() >= LIMIT).await;
+    for _ in 0..3 {
+        target.serves_others_under_attack().await;
+    }
+    attack.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_leaves_places_to_others_by_default() {
+    const LIMIT: usize = 32;
+    let target = Target::configured(|config| config.max_connections(LIMIT)).await;
+    let mut allowed = target.allows_no_more_than(LIMIT - 2, 4).await;
+    are_still_served(&mut allowed).await;
+}
+
 #[test]
 fn running_out_of_file_descriptors_does_not_end_the_accepting() {
     alone_under(

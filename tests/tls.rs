@@ -18,6 +18,7 @@ use iip_core::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 use crate::common::authority::Authority;
 use crate::common::frame::RawFrame;
@@ -433,23 +434,88 @@ async fn a_plain_port_closes_at_the_first_byte_of_tls() {
 
 // ---- who attacks
 
+/// Opens connections to `addr` from 127.0.0.1, at first and then one every few milliseconds, sends `says` on each, and keeps them
+/// open without another word.
+async fn silent_peers(addr: SocketAddr, at_first: usize, says: Vec<u8>) -> JoinHandle<()> {
+    let mut held = Vec::new();
+    for _ in 0..at_first {
+        let mut stream = stream_to(addr).await;
+        sent(&mut stream, &says).await;
+        held.push(stream);
+    }
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tick.tick().await;
+            let Ok(mut stream) = TcpStream::connect(addr).await else {
+                continue;
+            };
+            let _ = stream.write_all(&says).await;
+            held.push(stream);
+        }
+    })
+}
+
+/// The first message of a client.
+async fn client_hello(tls: ClientTls) -> Vec<u8> {
+    let (near, mut far) = tokio::io::duplex(16 * 1024);
+    let connecting = tokio::spawn(async move { tls.connect(near, Some("localhost")).await });
+    let mut hello = vec![0; 5];
+    within("the head of a record", far.read_exact(&mut hello))
+        .await
+        .expect("the client begins");
+    let len = u16::from_be_bytes([hello[3], hello[4]]);
+    hello.resize(5 + usize::from(len), 0);
+    within("the record", far.read_exact(&mut hello[5..]))
+        .await
+        .expect("a whole record");
+    connecting.abort();
+    hello
+}
+
 #[tokio::test]
-async fn silent_peers_beyond_the_handshakes_allowed_hold_up_others_only_until_they_time_out() {
+async fn more_silent_peers_than_there_are_handshakes_hold_up_nobody() {
     let authority = Authority::new("a");
-    let tls = authority
-        .server()
-        .max_handshakes(2)
-        .handshake_timeout(SHORT);
-    let target = Target::start(tls).await;
-    let mut silent = Vec::new();
-    for _ in 0..4 {
-        silent.push(stream_to(target.addr).await);
+    let target = Target::start(authority.server().max_handshakes(2)).await;
+    let attack = silent_peers(target.addr, 20, Vec::new()).await;
+    for _ in 0..5 {
+        let started = Instant::now();
+        assert!(target.answers(authority.client()).await);
+        // Their handshakes would be given up after ten seconds.
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            started.elapsed()
+        );
     }
-    // Twice the limit: it is served after two rounds of them.
-    assert!(target.answers(authority.client()).await);
-    for stream in &mut silent {
-        assert_eq!(drained(stream).await, 0);
+    attack.abort();
+}
+
+#[tokio::test]
+async fn peers_that_begin_a_handshake_and_fall_silent_make_room_for_others() {
+    let authority = Authority::new("a");
+    let target = Target::start(authority.server().max_handshakes(40)).await;
+    let hello = client_hello(authority.client()).await;
+    let attack = silent_peers(target.addr, 60, hello).await;
+    for _ in 0..3 {
+        let started = Instant::now();
+        assert!(target.answers(authority.client()).await);
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            started.elapsed()
+        );
     }
+    attack.abort();
+}
+
+#[tokio::test]
+async fn silent_peers_are_given_up_after_the_handshake_timeout() {
+    let authority = Authority::new("a");
+    let target = Target::start(authority.server().handshake_timeout(SHORT)).await;
+    let mut silent = stream_to(target.addr).await;
+    assert_eq!(drained(&mut silent).await, 0);
+    eventually("its place is free", || target.server.connections() == 0).await;
 }
 
 #[tokio::test]

@@ -48,7 +48,13 @@ impl Body {
                 buffer.reserve(ENCODE_BYTES);
             }
             let tail = encode(buffer)?;
-            Ok(Self::split(buffer.split(), tail))
+            // What is left of a large buffer would keep all of it.
+            let head = if buffer.capacity() > scratch::KEPT_BYTES {
+                std::mem::take(buffer)
+            } else {
+                buffer.split()
+            };
+            Ok(Self::split(head, tail))
         })
     }
 
@@ -213,6 +219,25 @@ mod tests {
                 .collect();
             assert_eq!(joined, b"abcdefg", "cut at {at}");
         }
+    }
+
+    #[test]
+    fn the_buffer_of_a_thread_does_not_keep_the_memory_of_a_large_message() {
+        const SIZE: usize = 4 << 20;
+        let body = Body::encode::<()>(|out| {
+            out.reserve(SIZE + 100);
+            out.resize(SIZE, 7);
+            Ok(Bytes::new())
+        });
+        let [head, _] = body.expect("nothing fails").into_pieces();
+        assert_eq!(head.len(), SIZE);
+        assert!(head.is_unique(), "nobody else has a part of it");
+        let small = Body::encode::<()>(|out| {
+            out.resize(100, 7);
+            Ok(Bytes::new())
+        });
+        assert_eq!(small.map(|body| body.len()), Ok(100));
+        scratch::with(|buffer| assert!(buffer.capacity() <= scratch::KEPT_BYTES));
     }
 
     #[test]

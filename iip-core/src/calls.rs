@@ -152,6 +152,14 @@ impl CallTable {
         self.opened > 0 || self.refused
     }
 
+    /// Gives memory back that only work needs.
+    pub(crate) fn release_memory(&mut self) {
+        self.slots.shrink();
+        self.queue.release_when_empty();
+        self.free.shrink_to_fit();
+        self.leased.shrink_to_fit();
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.next_deadline
     }

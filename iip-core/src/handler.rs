@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::path::Query;
 use crate::proto::{RequestPath, control};
 use crate::running::{CancelToken, ReplyStream, RequestParts};
 use crate::stream::{RecvStream, SendStream};
-use crate::totals::{RunningCall, Share};
+use crate::totals::{Counted, RunningCall, Share};
 
 /// What a [`Handler`] returns.
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response, HandlerError>> + Send>>;
@@ -47,6 +48,14 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
+    /// Where its running calls are counted, if not among those of `max_running_calls`. Default: `None`.
+    ///
+    /// For calls that wait by nature and for long, such as watches: so they cannot take the places of others. Asked once for each
+    /// path of a connection.
+    fn places(&self) -> Option<&Arc<Places>> {
+        None
+    }
+
     /// The answer to a request that is not run, or whose own answer cannot be sent. `tag` is that of the request; that of one
     /// without data when it was skipped for its size.
     fn refuse(&self, refusal: &Refusal, tag: bool) -> Body {
@@ -65,6 +74,31 @@ pub trait Handler: Send + Sync + 'static {
     fn on_panic(&self, tag: bool) -> Body {
         let _ = tag;
         control::NO_RESPONSE.into()
+    }
+}
+
+/// Places for running calls that are counted apart from all others, see [`Handler::places`].
+#[derive(Debug)]
+pub struct Places {
+    option: &'static str,
+    limit: usize,
+    pub(crate) taken: AtomicUsize,
+}
+
+impl Places {
+    /// As many calls as `limit`; further ones are refused, naming `option` as what to change.
+    #[must_use]
+    pub fn new(option: &'static str, limit: usize) -> Self {
+        Self {
+            option,
+            limit,
+            taken: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let &Self { option, limit, .. } = self;
+        (self.taken.load(Ordering::Relaxed) >= limit).then_some(Refusal::NoPlace { option, limit })
     }
 }
 
@@ -113,6 +147,14 @@ pub enum Refusal {
     )]
     ShareTaken {
         /// The limit of all peers together.
+        limit: usize,
+    },
+    /// The server runs as many calls of this kind as it may, see [`Places`].
+    #[error("server runs {limit} calls of this kind already (option {option})")]
+    NoPlace {
+        /// The option to change.
+        option: &'static str,
+        /// The limit in force.
         limit: usize,
     },
     /// The connection runs as many calls as it may.
@@ -220,6 +262,8 @@ pub struct Request {
     pub(crate) waited: Duration,
     pub(crate) one_way: bool,
     pub(crate) cancel: Option<CancelToken>,
+    /// It does not count as running until its handler says so.
+    pub(crate) starts_late: bool,
     /// For a handler that takes more than whole requests.
     pub(crate) streams: Option<Streams>,
 }
@@ -290,7 +334,8 @@ impl Request {
         if !fits {
             return Err(Refusal::OutOfMemory { size: bytes });
         }
-        Ok(RunningCall::new(Arc::clone(&self.shared), false, bytes))
+        let shared = Arc::clone(&self.shared);
+        Ok(RunningCall::new(shared, Counted::Late, bytes))
     }
 
     /// A call with streams has everything that its handler needs, and counts as running until what this returns is dropped; see
@@ -300,10 +345,15 @@ impl Request {
     ///
     /// The server runs as many calls as it may.
     pub fn start(&self) -> Result<RunningCall, Refusal> {
+        let counted = if self.starts_late {
+            Counted::Now
+        } else {
+            Counted::Late
+        };
         let refusal = self.shared.share.as_ref().and_then(Share::refusal);
-        match refusal {
+        match refusal.filter(|_| self.starts_late) {
             Some(refusal) => Err(refusal),
-            None => Ok(RunningCall::new(Arc::clone(&self.shared), true, 0)),
+            None => Ok(RunningCall::new(Arc::clone(&self.shared), counted, 0)),
         }
     }
 

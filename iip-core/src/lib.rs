@@ -35,6 +35,7 @@
 //! | `driver` | the task that owns the socket |
 //! | `transport`, `tls` | byte streams |
 //! | `proto` | the state machine of a connection, for both sides; pure |
+//! | `pending` | who makes room for newcomers; pure |
 //! | `decoder`, `frame`, `path`, `limits`, `error` | bytes and bounds; pure |
 //!
 //! # Features
@@ -56,6 +57,7 @@ mod handler;
 pub mod limits;
 mod parts;
 pub mod path;
+mod pending;
 mod proto;
 mod queue;
 mod running;
@@ -78,8 +80,8 @@ pub use self::error::{
 };
 pub use self::frame::{ChannelId, Frame, FrameStatus, Side};
 pub use self::handler::{
-    Handler, HandlerError, HandlerFn, HandlerFuture, Intake, OnCancel, Refusal, Request, Response,
-    handler_fn,
+    Handler, HandlerError, HandlerFn, HandlerFuture, Intake, OnCancel, Places, Refusal, Request,
+    Response, handler_fn,
 };
 pub use self::limits::Limits;
 pub use self::running::{CancelToken, ReplyStream, RequestParts};

@@ -154,8 +154,9 @@ impl Limits {
     }
 
     /// Requests of the protocol itself that a server answers per second and connection: those to `/sys/` paths that open
-    /// channels and say hello, and cancellations. Default: 10,000. Beyond it the connection is not read until the second is
-    /// over.
+    /// channels and say hello, and cancellations of calls that are not, or no longer, open. Default: 10,000.
+    ///
+    /// As many may come at once. Beyond that the connection is read at this rate.
     #[must_use]
     pub fn max_control_requests(mut self, per_second: u32) -> Self {
         self.control_requests = per_second.max(1);

@@ -11,6 +11,9 @@ use crate::decoder::LEND_BYTES;
 const APART: usize = 16;
 const SMALL_BYTES: usize = 512;
 
+/// A queue of more parts than this is given back once all of them were taken.
+const KEPT_PARTS: usize = 64;
+
 /// Joined parts are no longer than this.
 const JOINED_BYTES: usize = 16 * 1024;
 
@@ -60,6 +63,9 @@ impl Parts {
         let part = self.queue.pop_front()?;
         self.bytes -= part.len();
         self.lent = self.lent.min(self.queue.len());
+        if self.queue.is_empty() && self.queue.capacity() > KEPT_PARTS {
+            self.queue = VecDeque::new();
+        }
         Some(part)
     }
 
@@ -132,6 +138,17 @@ mod tests {
             );
             assert_eq!(parts.pop().unwrap(), vec![turn; 3]);
         }
+    }
+
+    #[test]
+    fn a_long_queue_is_given_back_when_it_was_taken() {
+        let mut parts = Parts::default();
+        for _ in 0..5000 {
+            parts.push(vec![1; SMALL_BYTES].into());
+        }
+        assert!(parts.queue.capacity() >= 5000);
+        while parts.pop().is_some() {}
+        assert!(parts.queue.capacity() <= KEPT_PARTS);
     }
 
     #[test]

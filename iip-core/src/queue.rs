@@ -152,6 +152,13 @@ impl Queue {
         }
     }
 
+    /// Gives the memory of a queue back that is empty.
+    pub(crate) fn release_when_empty(&mut self) {
+        if self.entries.is_empty() {
+            self.clear();
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use bytes::BytesMut;
 
 /// A buffer that has grown beyond this is not kept.
-const KEPT_BYTES: usize = 64 * 1024;
+pub(crate) const KEPT_BYTES: usize = 64 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<BytesMut> = RefCell::new(BytesMut::new());

@@ -21,12 +21,12 @@ use crate::connection::Shared;
 use crate::decoder::LEND_BYTES;
 use crate::frame::ChannelId;
 use crate::handler::{
-    Handler, HandlerError, HandlerFuture, Intake, OnCancel, Refusal, Request, Response,
+    Handler, HandlerError, HandlerFuture, Intake, OnCancel, Places, Refusal, Request, Response,
     ResponseKind,
 };
 use crate::proto::{Event, RequestPath, StreamKey, control, detach, is_one_way, kept_bytes};
 use crate::running::{CancelToken, Running};
-use crate::totals::{RunningCall, Share};
+use crate::totals::{Counted, RunningCall, Share};
 
 /// With so many handlers of a connection waiting, requests of up to 16 KiB are copied: those that wait too would each keep the
 /// whole buffer that they were read into.
@@ -51,6 +51,7 @@ impl Routes {
             handler: Arc::clone(handler),
             policy: handler.on_cancel(),
             intake: handler.intake(),
+            places: handler.places().cloned(),
         })
     }
 
@@ -84,6 +85,8 @@ struct Route {
     handler: Arc<dyn Handler>,
     policy: OnCancel,
     intake: Intake,
+    /// Where its running calls are counted, if apart from others.
+    places: Option<Arc<Places>>,
 }
 
 /// One request on its way to its handler.
@@ -281,6 +284,12 @@ impl Dispatcher {
         let (policy, intake) = (*policy, *intake);
         let tag = handler.tag(&begun.body);
         let waiting = shared.share.as_ref().map_or(0, Share::running);
+        let refusal = match &route.places {
+            None => refusal,
+            Some(places) => refusal
+                .filter(|refusal| *refusal == Refusal::ShuttingDown)
+                .or_else(|| places.refusal()),
+        };
         let refusal = refusal.or_else(|| match begun.kind {
             Kind::Stream { .. } if intake != Intake::Stream => Some(Refusal::NoStream),
             Kind::Stream { is_busy: true } => {
@@ -301,7 +310,14 @@ impl Dispatcher {
         if size >= LEND_BYTES && waiting >= FEW_WAITING {
             body = detach(body);
         }
+        let is_stream = matches!(begun.kind, Kind::Stream { .. });
+        let counted = match &route.places {
+            Some(places) => Counted::Apart(Arc::clone(places)),
+            None if is_stream && handler.starts_late() => Counted::Late,
+            None => Counted::Now,
+        };
         let mut request = Request {
+            starts_late: matches!(counted, Counted::Late),
             path: begun.path,
             body,
             shared: Arc::clone(shared),
@@ -312,7 +328,6 @@ impl Dispatcher {
             streams: None,
         };
         let running = Running::new(serial, policy, cancel.clone());
-        let is_stream = matches!(begun.kind, Kind::Stream { .. });
         let streams = match (begun.kind, intake) {
             (Kind::Stream { .. }, _) => {
                 request.add_stream(shared, channel, running);
@@ -346,7 +361,7 @@ impl Dispatcher {
                     path: Arc::clone(&route.path),
                     tag,
                     future,
-                    is_counted: !(is_stream && handler.starts_late()),
+                    counted,
                     bytes: if size < LEND_BYTES {
                         0
                     } else {
@@ -379,7 +394,7 @@ fn spawn(
         path,
         tag,
         future,
-        is_counted,
+        counted,
         bytes,
     } = waiting;
     let answer_to = Arc::clone(shared);
@@ -394,7 +409,7 @@ fn spawn(
     drop(state);
     let run = HandlerTask {
         future: CatchPanic(future),
-        _running: RunningCall::new(Arc::clone(shared), is_counted, bytes),
+        _running: RunningCall::new(Arc::clone(shared), counted, bytes),
     };
     // Not under the lock: a runtime that is going away drops the handler here.
     let task = tokio::spawn(async move {
@@ -463,8 +478,7 @@ struct Waiting {
     path: Arc<RequestPath>,
     tag: bool,
     future: HandlerFuture,
-    /// It counts against the server's limit from now on.
-    is_counted: bool,
+    counted: Counted,
     /// What it holds of the request.
     bytes: usize,
 }

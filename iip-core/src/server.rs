@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,10 +23,11 @@ use crate::frame::Side;
 use crate::handler::Handler;
 use crate::limits::Limits;
 use crate::path::check_label;
+use crate::pending::{Network, Pending};
 use crate::proto;
 use crate::serve::{Dispatcher, Routes};
 #[cfg(feature = "tls")]
-use crate::tls::ServerTls;
+use crate::tls::{Handshakes, ServerTls};
 use crate::totals::{Share, Totals};
 use crate::transport::{Connected, Endpoint, Listener, MemoryConnector, memory};
 
@@ -35,6 +36,12 @@ const FEW_CONNECTIONS: u32 = 16;
 
 /// How long it takes to tell one of them, on average: so many clients that connect elsewhere hurt nobody.
 const TELL_TIME: Duration = Duration::from_millis(1);
+
+/// Of so many places one peer leaves one to others, unless `max_connections_per_peer` says otherwise.
+const SHARES: usize = 16;
+
+/// Connections that make room for others at a time, until their tasks have ended.
+const MAX_EVICTED: usize = 256;
 
 /// How long the operating system gets after the time limit of a shutdown.
 const FORCE_TIME: Duration = Duration::from_secs(1);
@@ -47,7 +54,7 @@ pub struct ServerConfig {
     limits: Limits,
     announce: Value,
     max_connections: usize,
-    max_connections_per_peer: usize,
+    max_connections_per_peer: Option<usize>,
     max_running_calls: usize,
     max_total_bytes: usize,
     max_connection_age: Option<Duration>,
@@ -65,7 +72,7 @@ impl Default for ServerConfig {
             limits: Limits::default(),
             announce: Value::Null,
             max_connections: 10_000,
-            max_connections_per_peer: usize::MAX,
+            max_connections_per_peer: None,
             max_running_calls: 65_536,
             max_total_bytes: 1024 * 1024 * 1024,
             max_connection_age: None,
@@ -123,17 +130,24 @@ impl ServerConfig {
         self
     }
 
-    /// Connections at a time, handshakes included. Default: 10,000. Further ones are closed as they are accepted.
+    /// Connections at a time, handshakes included. Default: 10,000.
+    ///
+    /// Beyond it, a new connection takes the place of one that has not sent a byte of a frame yet, of the address that has most
+    /// of them or for more than a second. If there is none, the new one is closed as it is accepted.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// Connections at a time from one IP address. Default: as many as [`max_connections`](Self::max_connections).
+    /// Connections at a time from one IPv4 address or one IPv6 network of 64 bits. Default: 15 of 16 of
+    /// [`max_connections`](Self::max_connections), so that no single one keeps all others out.
+    ///
+    /// Beyond it, a new connection takes the place of one of the same address that has not sent a byte of a frame for a second. If
+    /// there is none, the new one is closed as it is accepted.
     #[must_use]
     pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
-        self.max_connections_per_peer = connections;
+        self.max_connections_per_peer = Some(connections);
         self
     }
 
@@ -240,11 +254,11 @@ impl ServerConfig {
             max_connections: self.max_connections,
             max_connection_age: self.max_connection_age,
             max_connection_grace: self.max_connection_grace,
-            max_connections_per_peer: self.max_connections_per_peer,
+            max_connections_per_peer: self
+                .max_connections_per_peer
+                .unwrap_or(self.max_connections - self.max_connections / SHARES),
             #[cfg(feature = "tls")]
-            handshakes: Arc::new(tokio::sync::Semaphore::new(
-                self.tls.as_ref().map_or(0, ServerTls::handshakes),
-            )),
+            handshakes: Handshakes::new(self.tls.as_ref().map_or(0, ServerTls::handshakes)),
             #[cfg(feature = "tls")]
             tls: self.tls,
             leaving: AtomicBool::new(false),
@@ -252,6 +266,8 @@ impl ServerConfig {
                 accepting: true,
                 connections: Slab::new(),
                 peers: HashMap::new(),
+                silent: Pending::new(),
+                evicted: 0,
             }),
             changed: Notify::new(),
         });
@@ -312,7 +328,7 @@ struct Inner {
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
     #[cfg(feature = "tls")]
-    handshakes: Arc<tokio::sync::Semaphore>,
+    handshakes: Arc<Handshakes>,
     table: Mutex<Table>,
     /// No connection that comes now is to stay.
     leaving: AtomicBool,
@@ -326,13 +342,98 @@ struct Table {
     /// The accept loop runs.
     accepting: bool,
     connections: Slab<Entry>,
-    peers: HashMap<IpAddr, usize>,
+    /// How many of them each peer has, those that make room left out.
+    peers: HashMap<Network, usize>,
+    /// Those that have not sent a byte of a frame, by their keys.
+    silent: Pending<usize>,
+    /// How many make room for others.
+    evicted: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entry {
     shared: Option<Arc<Shared>>,
     task: Option<AbortHandle>,
+    network: Network,
+    /// Its number among the silent ones.
+    silent: Option<u64>,
+    /// It makes room for another.
+    evicted: bool,
+}
+
+impl Table {
+    /// Counts a connection of this peer no longer.
+    fn uncount(&mut self, network: Network) {
+        if let Some(count) = self.peers.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                self.peers.remove(&network);
+            }
+        }
+    }
+
+    /// Takes the place of a connection: it no longer counts, and its task is to be aborted.
+    fn evict(&mut self, key: usize) -> Option<AbortHandle> {
+        let entry = self.connections.get_mut(key)?;
+        (entry.silent, entry.evicted) = (None, true);
+        let (network, task) = (entry.network, entry.task.clone());
+        self.evicted += 1;
+        self.uncount(network);
+        task
+    }
+
+    /// A place for one more connection, and the task of the one that had it; or the limit that is reached.
+    fn admit(
+        &mut self,
+        network: Network,
+        max: usize,
+        max_per_peer: usize,
+        now: Instant,
+    ) -> Result<(usize, Option<AbortHandle>), &'static str> {
+        let count = self.peers.get(&network).copied().unwrap_or(0);
+        let is_crowded = network.is_known() && count >= max_per_peer;
+        let is_full = self.connections.len() - self.evicted >= max;
+        let evicted = if is_crowded || is_full {
+            let may_evict = self.evicted < MAX_EVICTED;
+            let silent = &mut self.silent;
+            let (silent, option) = if is_crowded {
+                let oldest = may_evict.then(|| silent.make_room_within(network, now));
+                (oldest.flatten(), "max_connections_per_peer")
+            } else {
+                let oldest = may_evict.then(|| silent.make_room(network, now));
+                (oldest.flatten(), "max_connections")
+            };
+            self.evict(silent.ok_or(option)?)
+        } else {
+            None
+        };
+        *self.peers.entry(network).or_default() += 1;
+        let places = self.connections.vacant_entry();
+        let key = places.key();
+        places.insert(Entry {
+            shared: None,
+            task: None,
+            network,
+            silent: Some(self.silent.insert(network, now, key)),
+            evicted: false,
+        });
+        Ok((key, evicted))
+    }
+
+    /// The connection has ended.
+    fn remove(&mut self, key: usize) {
+        let Some(entry) = self.connections.try_remove(key) else {
+            return;
+        };
+        if let Some(number) = entry.silent {
+            self.silent.remove(number);
+        }
+        if entry.evicted {
+            self.evicted -= 1;
+        } else {
+            self.uncount(entry.network);
+        }
+    }
 }
 
 impl Server {
@@ -474,24 +575,27 @@ impl Inner {
     }
 
     /// A place for one more connection, if the limits allow it.
-    fn admit(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, &'static str> {
-        let mut table = self.lock();
-        if table.connections.len() >= self.max_connections {
-            return Err("max_connections");
+    fn admit(self: &Arc<Self>, network: Network) -> Result<Place, &'static str> {
+        let (max, max_per_peer) = (self.max_connections, self.max_connections_per_peer);
+        let admitted = self.lock().admit(network, max, max_per_peer, clock::now());
+        let (key, evicted) = admitted?;
+        if let Some(task) = evicted {
+            tracing::debug!("a silent connection makes room for another");
+            task.abort();
         }
-        if let Some(peer) = peer {
-            let count = table.peers.entry(peer).or_default();
-            if *count >= self.max_connections_per_peer {
-                return Err("max_connections_per_peer");
-            }
-            *count += 1;
-        }
-        let key = table.connections.insert(Entry::default());
         Ok(Place {
             inner: Arc::clone(self),
             key,
-            peer,
         })
+    }
+
+    /// A connection has sent its first bytes, and makes room for nobody any more.
+    fn on_spoken(&self, key: usize) {
+        let mut table = self.lock();
+        let entry = table.connections.get_mut(key);
+        if let Some(number) = entry.and_then(|entry| entry.silent.take()) {
+            table.silent.remove(number);
+        }
     }
 
     /// Speaks IIP on an accepted stream until it ends.
@@ -500,10 +604,8 @@ impl Inner {
         let connected = match &self.tls {
             Some(tls) => {
                 let Connected { io, addr, .. } = connected;
-                let Ok(_permit) = self.handshakes.acquire().await else {
-                    return;
-                };
-                match tls.accept(io).await {
+                let network = Network::of(addr.map(|addr| addr.ip()));
+                match tls.accept_beside(io, &self.handshakes, network).await {
                     Ok((io, certificates)) => Connected {
                         io,
                         addr,
@@ -534,8 +636,10 @@ impl Inner {
             shared.close(Closing::Drain);
         }
         let dispatcher = Dispatcher::new(Arc::clone(&self.routes));
+        let (inner, key) = (Arc::clone(&self), place.key);
         Driver::new(connected.io, Side::Server, shared, Some(dispatcher))
             .with_end(self.ends())
+            .on_first_read(move || inner.on_spoken(key))
             .await;
     }
 
@@ -554,22 +658,11 @@ impl Inner {
 struct Place {
     inner: Arc<Inner>,
     key: usize,
-    peer: Option<IpAddr>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut table = self.inner.lock();
-        table.connections.try_remove(self.key);
-        if let Some(peer) = self.peer
-            && let Some(count) = table.peers.get_mut(&peer)
-        {
-            *count -= 1;
-            if *count == 0 {
-                table.peers.remove(&peer);
-            }
-        }
-        drop(table);
+        self.inner.lock().remove(self.key);
         self.inner.changed.notify_waiters();
     }
 }
@@ -582,7 +675,7 @@ async fn accept_loop(mut accepting: Accepting) {
         match accepting.listener.accept().await {
             Ok(connected) => {
                 pause = Duration::from_millis(5);
-                match inner.admit(connected.addr.map(|addr| addr.ip())) {
+                match inner.admit(Network::of(connected.addr.map(|addr| addr.ip()))) {
                     Ok(place) => {
                         let key = place.key;
                         let task =

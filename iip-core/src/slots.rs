@@ -52,4 +52,44 @@ impl<T: Default> Slots<T> {
     pub(crate) fn len(&self) -> usize {
         self.places.len()
     }
+
+    /// Gives the memory of the free places behind the last one in use back.
+    pub(crate) fn shrink(&mut self) {
+        self.free.sort_unstable();
+        while let Some(&last) = self.free.last()
+            && last as usize + 1 == self.places.len()
+        {
+            self.free.pop();
+            self.places.pop();
+        }
+        self.places.shrink_to_fit();
+        self.free.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_that_are_not_needed_any_more_are_given_back() {
+        let mut slots = Slots::<u64>::new();
+        for index in 0..1000 {
+            assert_eq!(slots.take().0, index);
+        }
+        for index in (0..1000).filter(|&index| index != 7) {
+            slots.give_back(index);
+        }
+        slots.shrink();
+        assert_eq!(slots.len(), 8);
+        assert!(slots.places.capacity() < 100 && slots.free.capacity() < 100);
+        // The others serve again, each once.
+        let mut taken: Vec<_> = (0..8).map(|_| slots.take().0).collect();
+        taken.sort_unstable();
+        assert_eq!(taken, [0, 1, 2, 3, 4, 5, 6, 8]);
+        slots.give_back(7);
+        taken.into_iter().for_each(|index| slots.give_back(index));
+        slots.shrink();
+        assert_eq!((slots.len(), slots.places.capacity()), (0, 0));
+    }
 }

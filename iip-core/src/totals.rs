@@ -12,7 +12,7 @@ use std::task::Waker;
 use tokio::sync::Notify;
 
 use crate::connection::Shared;
-use crate::handler::Refusal;
+use crate::handler::{Places, Refusal};
 
 /// A connection, and all connections of one address, may run this many times the handlers that others may still start.
 const SHARE_OF_REST: usize = 4;
@@ -207,23 +207,38 @@ impl Drop for Share {
     }
 }
 
+/// Where a call whose handler waits counts.
+#[derive(Debug)]
+pub(crate) enum Counted {
+    /// Among all of the server.
+    Now,
+    /// Nowhere yet, see [`Request::start`](crate::Request::start).
+    Late,
+    /// Among those of its kind.
+    Apart(Arc<Places>),
+}
+
 /// Counts a call from the moment its handler has to wait until the handler has ended, and the bytes that it holds.
 #[derive(Debug)]
 pub struct RunningCall {
     shared: Arc<Shared>,
-    is_counted: bool,
+    counted: Counted,
     bytes: usize,
 }
 
 impl RunningCall {
-    /// A call that holds `bytes` of its connection's budget, and counts against the server's limit or not.
-    pub(crate) fn new(shared: Arc<Shared>, is_counted: bool, bytes: usize) -> Self {
-        if is_counted && let Some(share) = &shared.share {
-            share.enter();
+    /// A call that holds `bytes` of its connection's budget.
+    pub(crate) fn new(shared: Arc<Shared>, counted: Counted, bytes: usize) -> Self {
+        match (&counted, &shared.share) {
+            (Counted::Now, Some(share)) => share.enter(),
+            (Counted::Apart(places), _) => {
+                places.taken.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
         }
         Self {
             shared,
-            is_counted,
+            counted,
             bytes,
         }
     }
@@ -242,10 +257,12 @@ impl Drop for RunningCall {
             });
             wakers.into_iter().for_each(Waker::wake);
         }
-        if self.is_counted
-            && let Some(share) = &self.shared.share
-        {
-            share.leave();
+        match (&self.counted, &self.shared.share) {
+            (Counted::Now, Some(share)) => share.leave(),
+            (Counted::Apart(places), _) => {
+                places.taken.fetch_sub(1, Ordering::Relaxed);
+            }
+            _ => {}
         }
     }
 }

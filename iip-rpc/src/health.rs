@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use iip_core::Places;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -13,9 +15,10 @@ use crate::__private::BoxFuture;
 use crate::Stream;
 use crate::client::Client;
 use crate::context::CallContext;
+use crate::hello::RpcPeer;
 use crate::method::MethodDescriptor;
-use crate::server::Methods;
-use crate::status::Status;
+use crate::server::{Methods, StreamCall};
+use crate::status::{Execution, Status};
 use crate::streaming::Streaming;
 
 const CHECK: &MethodDescriptor =
@@ -125,13 +128,23 @@ impl Health {
             .send_if_modified(|states| !states.is_down && change(states));
     }
 
-    pub(crate) fn register(&self, methods: &mut Methods) {
+    pub(crate) fn register(&self, methods: &mut Methods, limits: WatchLimits) {
         let this = Arc::new(self.clone());
-        methods.unary(CHECK, &this, check);
-        methods.stream(WATCH, &this, async |health, _, (service,), call| {
-            call.send_all(Ok::<_, Status>(Watching::new(&health, service)))
-                .await
-        });
+        // It ends at once, and is answered also while as many other calls run as may.
+        let checks = Places::new("max_running_calls", usize::MAX);
+        methods.counted_apart(checks, |methods| methods.unary(CHECK, &this, check));
+        let watches = Places::new("max_health_watches", limits.server);
+        let most = limits.connection;
+        let watch = move |health: Arc<Self>, ctx, (service,): (String,), call: StreamCall| async move {
+            match Watch::begin(ctx, most) {
+                Ok(_watch) => {
+                    let states = Watching::new(&health, service);
+                    call.send_all(Ok::<_, Status>(states)).await
+                }
+                Err(status) => call.answer(Err::<(), _>(status)),
+            }
+        };
+        methods.counted_apart(watches, |methods| methods.stream(WATCH, &this, watch));
     }
 }
 
@@ -147,6 +160,57 @@ impl fmt::Debug for Health {
             .field(&self.0.borrow().services)
             .finish()
     }
+}
+
+/// How many watches there may be at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WatchLimits {
+    pub(crate) server: usize,
+    pub(crate) connection: usize,
+}
+
+impl Default for WatchLimits {
+    fn default() -> Self {
+        Self {
+            server: 16_384,
+            connection: 64,
+        }
+    }
+}
+
+/// A watch that runs, counted among those of its connection.
+struct Watch(CallContext);
+
+impl Watch {
+    fn begin(ctx: CallContext, limit: usize) -> Result<Self, Status> {
+        let more = |count: usize| (count < limit).then_some(count + 1);
+        let counted = count_of(&ctx).is_none_or(|count| {
+            count
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+                .is_ok()
+        });
+        if !counted {
+            let text = format!(
+                "the connection has {limit} health watches already (option max_health_watches_per_connection)"
+            );
+            return Err(Status::resource_exhausted(text).with_execution(Execution::NotExecuted));
+        }
+        Ok(Self(ctx))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(count) = count_of(&self.0) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The watches of the connection that a call came on.
+fn count_of(ctx: &CallContext) -> Option<&AtomicUsize> {
+    let peer = ctx.peer()?.extension(RpcPeer::read)?;
+    Some(&peer.watches)
 }
 
 async fn check(

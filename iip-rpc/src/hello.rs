@@ -1,6 +1,7 @@
 //! What typed peers tell each other when they connect.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::AtomicUsize;
 
 use iip_core::Peer;
 use serde::Deserialize;
@@ -32,6 +33,8 @@ pub(crate) struct RpcPeer {
     compression: Vec<u8>,
     /// How many times as large as its compressed form a message to it may be.
     max_ratio: Option<NonZeroU32>,
+    /// How many health states it watches, if it is a client.
+    pub(crate) watches: AtomicUsize,
 }
 
 impl RpcPeer {
@@ -54,6 +57,7 @@ impl RpcPeer {
             codecs,
             compression: algorithms,
             max_ratio: max_ratio.and_then(NonZeroU32::new),
+            watches: AtomicUsize::new(0),
         }
     }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iip_core::{
-    Body, Handler, HandlerError, HandlerFuture, Intake, Peer, Refusal, Request, Response,
+    Body, Handler, HandlerError, HandlerFuture, Intake, Peer, Places, Refusal, Request, Response,
     RunningCall,
 };
 use serde::Serialize;
@@ -71,6 +71,8 @@ pub struct Methods {
     draining: Draining,
     /// The names of the services that have methods.
     services: Vec<&'static str>,
+    /// Where calls of the methods that are registered next are counted while they run, if apart from others.
+    places: Option<Arc<Places>>,
 }
 
 impl Methods {
@@ -163,6 +165,13 @@ impl Methods {
         self.interceptors = outer;
     }
 
+    /// Registers methods whose running calls are counted apart from others.
+    pub(crate) fn counted_apart(&mut self, places: Places, register: impl FnOnce(&mut Self)) {
+        self.places = Some(Arc::new(places));
+        register(self);
+        self.places = None;
+    }
+
     /// How much time calls of a method have.
     fn deadlines(&self, method: &MethodDescriptor) -> Deadlines {
         Deadlines::new(self.policy, self.admission.timeout(method))
@@ -184,6 +193,7 @@ impl Methods {
             unary: Arc::new(unary),
             method,
             gate,
+            places: self.places.clone(),
         };
         self.handlers.push((method.method.path(), Arc::new(method)));
     }
@@ -211,6 +221,7 @@ struct Method<U> {
     method: &'static MethodDescriptor,
     /// What calls have to pass; most methods have no limit.
     gate: Option<Arc<Gate>>,
+    places: Option<Arc<Places>>,
 }
 
 impl<U: Run> Method<U> {
@@ -261,6 +272,10 @@ impl<U: Run> Handler for Method<U> {
     /// A method with streams runs once its arguments are there.
     fn starts_late(&self) -> bool {
         U::INTAKE == Intake::Stream
+    }
+
+    fn places(&self) -> Option<&Arc<Places>> {
+        self.places.as_ref()
     }
 
     fn refuse(&self, refusal: &Refusal, plain: bool) -> Body {

@@ -116,6 +116,8 @@ pub(crate) struct Driver<S> {
     shutting_down: bool,
     /// Server: when the connection is to be drained for its age, and when it is ended then.
     ends: Option<(Instant, Instant)>,
+    /// Server: called when the peer has sent its first bytes.
+    on_first_read: Option<Box<dyn FnOnce() + Send>>,
 }
 
 enum Turn {
@@ -173,7 +175,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             read_closed: false,
             shutting_down: false,
             ends: None,
+            on_first_read: None,
         }
+    }
+
+    /// Server: calls `told` when the peer has sent its first bytes.
+    pub(crate) fn on_first_read(mut self, told: impl FnOnce() + Send + 'static) -> Self {
+        self.on_first_read = Some(Box::new(told));
+        self
     }
 
     /// Server: drains the connection at the first time, and ends it at the second.
@@ -413,6 +422,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Takes what was read. `true` if callers were woken and should run before the next write.
     fn on_read(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
         self.decoder.on_read();
+        if let Some(told) = self.on_first_read.take() {
+            told();
+        }
         self.released = false;
         self.more = true;
         self.has_read = true;
@@ -517,19 +529,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut wake_at = earliest(wake_at, state.calls.next_deadline());
         wake_at = earliest(wake_at, unread_at);
         wake_at = earliest(wake_at, alive_at);
-        if at_rest && state.calls.in_flight() == 0 && !self.released {
+        let quiet = state.proto.is_quiet()
+            && self.batch.is_empty()
+            && self.events.is_empty()
+            && !self.unflushed;
+        if quiet && !self.released {
+            // Calls that last, such as streams of rare messages, keep a connection's buffers no more than its rest does.
+            let keeps = self.reads >= BUSY_READS || !at_rest || state.calls.in_flight() > 0;
             let release_at = state.proto.timers().last_moved() + RELEASE_AFTER;
-            if self.reads >= BUSY_READS && now < release_at {
+            if keeps && now < release_at {
                 wake_at = earliest(wake_at, Some(release_at));
             } else {
-                self.released = true;
-                state.detach_lent();
-                state.lent = Vec::new();
-                state.proto.release_memory();
-                self.decoder.release_when_empty();
-                self.batch = VecDeque::new();
-                self.events = VecDeque::new();
-                self.answers = Vec::new();
+                self.release_memory(state);
             }
         }
         if let Some(share) = &self.shared.share
@@ -545,6 +556,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         } else {
             Turn::Park
         })
+    }
+
+    /// Gives memory back that only work needs.
+    fn release_memory(&mut self, state: &mut State) {
+        self.released = true;
+        state.detach_lent();
+        state.lent = Vec::new();
+        state.room.shrink_to_fit();
+        state.running.shrink_to_fit();
+        state.calls.release_memory();
+        state.proto.release_memory();
+        self.decoder.release_when_empty();
+        self.batch = VecDeque::new();
+        self.events = VecDeque::new();
+        self.answers = Vec::new();
+        self.wakers = Vec::new();
     }
 
     /// Server: a connection whose time has come, or that has lived long enough, is drained, and ended when that takes too long

@@ -140,6 +140,13 @@ impl SentCalls {
             .chain(self.others.iter().flat_map(|others| others.iter()))
     }
 
+    /// Gives the memory of calls back that were answered.
+    fn shrink(&mut self) {
+        if self.others.as_ref().is_some_and(|others| others.is_empty()) {
+            self.others = None;
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         usize::from(self.oldest.is_some()) + self.others.as_ref().map_or(0, |others| others.len())
     }
@@ -276,8 +283,12 @@ impl ChannelTable {
         }
     }
 
-    /// Gives back the memory that channels at rest left.
+    /// Gives back the memory that channels at rest, and calls that were answered, left.
     pub(crate) fn shrink(&mut self) {
+        for (_, channel) in &mut self.channels {
+            channel.sent.shrink();
+            channel.waiting.shrink_to_fit();
+        }
         self.channels.shrink_to_fit();
         let used = self.dense.iter().rposition(|&key| key != NONE);
         self.dense.truncate(used.map_or(0, |last| last + 1));

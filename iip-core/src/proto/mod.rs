@@ -289,10 +289,12 @@ impl Connection {
 
     /// Is nothing being received, answered or written?
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.open_calls == 0
-            && self.buffered == 0
-            && self.outbox.is_empty()
-            && self.events.is_empty()
+        self.open_calls == 0 && self.is_quiet()
+    }
+
+    /// Does nothing wait to be handed on or written? Calls may be open.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.buffered == 0 && self.outbox.is_empty() && self.events.is_empty()
     }
 
     /// Server: requests shown to handlers and not answered.
@@ -398,7 +400,7 @@ impl Connection {
         now: Instant,
         partial: Partial,
     ) -> Result<(), ConnectionError> {
-        self.control_rate.renew(now);
+        self.control_rate.refill(now);
         self.drop_stalled(now);
         self.timers.check(now, &self.limits, self.waits(partial))
     }
@@ -457,8 +459,11 @@ impl Connection {
         if self.side == Side::Server {
             // A client's channels are its pool; a server knows nothing of a channel at rest.
             self.channels.retain(|channel| !channel.is_at_rest());
-            self.channels.shrink();
         }
+        self.channels.shrink();
+        self.call_queue.shrink_to_fit();
+        self.withheld.shrink_to_fit();
+        self.cancel_later.shrink_to_fit();
         self.outbox.release_when_empty();
         if self.events.capacity() > 8 {
             self.events = VecDeque::new();

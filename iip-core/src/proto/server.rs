@@ -210,7 +210,7 @@ impl Connection {
         let path = RequestPath::read(&assembly.path);
         if path.label == control::CONTROL.as_bytes() && self.control.is_none() {
             self.control = Some(id);
-            let first = assembly.data.split().freeze();
+            let first = std::mem::take(&mut assembly.data).freeze();
             assembly.incoming = Incoming::Control;
             self.buffered -= first.len();
             return self.on_control(first);
@@ -312,45 +312,61 @@ impl Connection {
     fn on_control(&mut self, mut part: Bytes) -> Result<(), ProtocolError> {
         check_control_size(&part)?;
         while let Some(message) = ControlMessage::next(&mut part) {
-            self.control_rate.count(self.timers.last_moved());
-            match message {
+            let is_free = match message {
+                // No more calls are cancelled than were made.
                 ControlMessage::Cancel(channel) => self.on_cancel(channel),
-                ControlMessage::OneWay(channel) => self.on_one_way(channel),
-                ControlMessage::GoingAway => {}
+                ControlMessage::OneWay(channel) => {
+                    self.on_one_way(channel);
+                    false
+                }
+                ControlMessage::GoingAway => false,
+            };
+            if !is_free {
+                self.control_rate.count(self.timers.last_moved());
             }
         }
         Ok(())
     }
 
-    /// The caller of the one call on a channel has gone.
-    fn on_cancel(&mut self, id: ChannelId) {
+    /// The caller of the one call on a channel has gone. `true` if there is a call, and it was not cancelled before.
+    fn on_cancel(&mut self, id: ChannelId) -> bool {
         let Some(channel) = self.channels.get_mut(id) else {
-            return;
+            return false;
         };
         if channel.open.is_some() {
-            self.cancel_open(id);
-        } else if channel.waiting.is_empty() {
+            return self.cancel_open(id);
+        }
+        if channel.waiting.is_empty() {
             // The rest of the request is skipped; it has its answer when it ends.
             Self::skip_incoming(&mut self.buffered, channel);
-            if let Some(assembly) = &mut channel.assembly {
-                assembly.cancelled = !assembly.answered;
-            }
-        } else if channel.waiting.len() == 1
+            let Some(assembly) = &mut channel.assembly else {
+                return false;
+            };
+            let is_first = !assembly.cancelled;
+            assembly.cancelled = !assembly.answered;
+            return is_first && assembly.cancelled;
+        }
+        if channel.waiting.len() == 1
             && channel.assembly.is_none()
             && let Some(request) = channel.waiting.pop_front()
         {
             self.buffered -= request.cost();
             self.answer_cancelled(id, &request.path);
+            return true;
         }
+        false
     }
 
     /// The caller of the open request has gone: its handler is told, once.
-    pub(super) fn cancel_open(&mut self, id: ChannelId) {
-        if let Some(channel) = self.channels.get_mut(id)
-            && !std::mem::replace(&mut channel.cancelled, true)
-        {
+    /// `false` if it was told before.
+    pub(super) fn cancel_open(&mut self, id: ChannelId) -> bool {
+        let channel = self.channels.get_mut(id);
+        let is_first =
+            channel.is_some_and(|channel| !std::mem::replace(&mut channel.cancelled, true));
+        if is_first {
             self.events.push_back(Event::Cancelled { channel: id });
         }
+        is_first
     }
 
     /// Nobody reads it, but the order of the channel needs an answer.
@@ -395,7 +411,8 @@ impl Connection {
             return;
         };
         if channel.begun {
-            return self.cancel_open(id);
+            self.cancel_open(id);
+            return;
         }
         let is_next = channel.open.is_none() && channel.waiting.is_empty();
         Self::skip_incoming(&mut self.buffered, channel);
@@ -471,7 +488,7 @@ impl Connection {
             return false;
         }
         assembly.incoming = Incoming::Parts;
-        let first = assembly.data.split().freeze();
+        let first = std::mem::take(&mut assembly.data).freeze();
         self.buffered -= first.len();
         channel.open = Some(Arc::new(RequestPath::read(&assembly.path)));
         channel.begun = true;

@@ -151,12 +151,12 @@ impl Connection {
             STARVED if !ends && body.is_empty() => Heard::Starved,
             CANCEL | OVER if ends && self.side == Side::Server => {
                 // Before it is answered, its end says that nobody waits for the answer.
+                // A stream is cancelled once, which is free as for any other call.
                 if self
                     .channels
                     .get(id)
                     .is_some_and(|channel| channel.begun && channel.open.is_some())
                 {
-                    self.control_rate.count(self.timers.last_moved());
                     self.cancel_open(id);
                 }
                 return Ok(());

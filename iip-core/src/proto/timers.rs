@@ -20,48 +20,77 @@ pub(super) struct Waits {
     pub(super) idle: bool,
 }
 
-/// How much may happen in a second.
+/// A token bucket: as much as `most` may happen at once, and as much again each second.
+///
+/// What happens beyond it is owed: nothing more may happen until that is made good.
 #[derive(Debug)]
 pub(super) struct Rate {
     most: u32,
-    /// When the second began, and what has happened in it.
-    began: Instant,
-    count: u32,
+    /// What may happen now; less than nothing if too much has.
+    left: i64,
+    /// The time up to which `left` has been refilled.
+    filled_at: Instant,
 }
 
-const SECOND: Duration = Duration::from_secs(1);
+/// An empty bucket is looked at again when this much time has refilled it, or the time that one token takes.
+const REFILL: Duration = Duration::from_millis(5);
+
+const NANOS: u128 = 1_000_000_000;
 
 impl Rate {
     pub(super) fn new(most: u32, now: Instant) -> Self {
+        let most = most.max(1);
         Self {
             most,
-            began: now,
-            count: 0,
+            left: most.into(),
+            filled_at: now,
         }
     }
 
     /// Something happened, at the time `now` or soon after.
     pub(super) fn count(&mut self, now: Instant) {
-        self.renew(now);
-        self.count += 1;
+        self.refill(now);
+        self.left = self.left.saturating_sub(1);
     }
 
     /// May more happen?
     #[inline]
     pub(super) fn has_room(&self) -> bool {
-        self.count < self.most
+        self.left > 0
     }
 
     /// When more may happen, if nothing may now.
     pub(super) fn next(&self) -> Option<Instant> {
-        (!self.has_room()).then(|| self.began + SECOND)
+        if self.has_room() {
+            return None;
+        }
+        let step = u128::from(self.most) * REFILL.as_nanos() / NANOS;
+        let tokens = u128::from(self.left.unsigned_abs()) + step.max(1);
+        self.filled_at.checked_add(self.time_of(tokens))
     }
 
-    pub(super) fn renew(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.began) >= SECOND {
-            self.began = now;
-            self.count = 0;
+    /// Adds the tokens of the time that has passed.
+    pub(super) fn refill(&mut self, now: Instant) {
+        let nanos = now.saturating_duration_since(self.filled_at).as_nanos();
+        let tokens = nanos.saturating_mul(self.most.into()) / NANOS;
+        let missing = i64::from(self.most).saturating_sub(self.left);
+        match i64::try_from(tokens) {
+            Ok(tokens) if tokens < missing => {
+                self.left += tokens;
+                // The fraction of a token that has come beyond counts for the next one.
+                self.filled_at += self.time_of(tokens.unsigned_abs().into());
+            }
+            _ => {
+                self.left = self.most.into();
+                self.filled_at = self.filled_at.max(now);
+            }
         }
+    }
+
+    /// The time in which this many tokens come.
+    fn time_of(&self, tokens: u128) -> Duration {
+        let nanos = (tokens * NANOS).div_ceil(self.most.into());
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
@@ -242,5 +271,101 @@ fn update(since: &mut Option<Instant>, now: Instant, waiting: bool) {
         *since = None;
     } else if since.is_none() {
         *since = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    proptest! {
+        #[test]
+        fn in_any_span_no_more_happens_than_at_once_and_in_that_span(
+            most in 1_u32..5_000,
+            steps in proptest::collection::vec((0_u64..20_000_000, 0_u32..6_000), 1..60),
+        ) {
+            let begun = Instant::now();
+            let mut now = begun;
+            let mut rate = Rate::new(most, now);
+            let mut happened: Vec<Duration> = Vec::new();
+            for (pause, wanted) in steps {
+                now += Duration::from_nanos(pause);
+                rate.refill(now);
+                for _ in 0..wanted {
+                    if !rate.has_room() {
+                        break;
+                    }
+                    rate.count(now);
+                    happened.push(now - begun);
+                }
+            }
+            for (from, first) in happened.iter().enumerate().step_by(97) {
+                for (to, last) in happened.iter().enumerate().skip(from).step_by(89) {
+                    let span = (*last - *first).as_nanos();
+                    let allowed = u128::from(most) + span * u128::from(most) / NANOS + 1;
+                    prop_assert!((to - from) as u128 <= allowed);
+                }
+            }
+        }
+
+        #[test]
+        fn whoever_has_used_up_the_rate_waits_for_what_was_beyond_it_and_a_few_milliseconds(
+            most in 1_u32..2_000_000,
+            beyond in 0_u32..20_000,
+            late in 0_u64..1_000_000,
+        ) {
+            let begun = Instant::now();
+            let mut rate = Rate::new(most, begun);
+            rate.left = 0;
+            let now = begun + Duration::from_nanos(late);
+            (0..beyond).for_each(|_| rate.count(now));
+            if rate.has_room() {
+                prop_assert_eq!(rate.next(), None);
+                return Ok(());
+            }
+            let next = rate.next().expect("nothing may happen now");
+            let token = SECOND / most + Duration::from_nanos(1);
+            prop_assert!(next <= begun + SECOND.mul_f64(f64::from(beyond) / f64::from(most)) + REFILL + token * 2);
+            prop_assert!(next > now.min(next - token));
+            rate.refill(next);
+            prop_assert!(rate.has_room(), "the time that was named is enough");
+        }
+
+        #[test]
+        fn who_always_wants_more_gets_the_whole_rate(most in 1_u32..100_000) {
+            let begun = Instant::now();
+            let mut rate = Rate::new(most, begun);
+            let mut happened = 0_u64;
+            let mut now = begun;
+            while now < begun + 2 * SECOND {
+                while rate.has_room() {
+                    rate.count(now);
+                    happened += 1;
+                }
+                now = rate.next().expect("nothing may happen now");
+                rate.refill(now);
+            }
+            // At once, and within two seconds.
+            let most = u64::from(most);
+            prop_assert!(happened.abs_diff(3 * most) <= most / 100 + 2, "{} of {}", happened, most);
+        }
+    }
+
+    #[test]
+    fn a_rate_that_rests_is_whole_again_and_no_more_than_that() {
+        let begun = Instant::now();
+        let mut rate = Rate::new(u32::MAX, begun);
+        rate.count(begun);
+        for later in [SECOND, Duration::from_secs(u32::MAX.into())] {
+            rate.refill(begun + later);
+            assert_eq!(rate.left, i64::from(u32::MAX));
+        }
+        // A clock that goes back changes nothing.
+        rate.refill(begun);
+        assert_eq!(rate.left, i64::from(u32::MAX));
     }
 }

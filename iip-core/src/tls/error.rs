@@ -129,6 +129,12 @@ pub enum TlsError {
         /// What to change.
         option: &'static str,
     },
+    /// As many handshakes run as may, and this one waited for its client for longest.
+    #[error("tls handshake given up to make room for others, the limit is {option}")]
+    MadeRoom {
+        /// What to change.
+        option: &'static str,
+    },
     /// The peer ended the stream instead of answering, as one does that does not speak TLS.
     #[error("the peer closed the connection in the tls handshake; perhaps it does not speak tls")]
     Closed,
@@ -186,7 +192,7 @@ impl From<TlsError> for io::Error {
     fn from(error: TlsError) -> Self {
         let kind = match &error {
             TlsError::Read { source, .. } => source.kind(),
-            TlsError::Timeout { .. } => io::ErrorKind::TimedOut,
+            TlsError::Timeout { .. } | TlsError::MadeRoom { .. } => io::ErrorKind::TimedOut,
             TlsError::Closed => io::ErrorKind::UnexpectedEof,
             TlsError::NotTls
             | TlsError::Untrusted { .. }

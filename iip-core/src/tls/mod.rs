@@ -16,6 +16,7 @@
 
 mod client;
 mod error;
+mod handshakes;
 mod pem;
 mod reload;
 mod server;
@@ -38,6 +39,7 @@ pub use self::error::TlsError;
 pub use self::reload::CertificateReloader;
 pub use self::server::{ClientCertificate, ServerTls};
 
+pub(crate) use self::handshakes::Handshakes;
 use self::reload::IdentityCell;
 
 /// How long a handshake may take unless set otherwise.

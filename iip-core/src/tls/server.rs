@@ -6,14 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{Acceptor, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, ServerConfig};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
+use super::handshakes::Handshakes;
 use super::pem::{Input, add_roots};
 use super::reload::{CertificateReloader, IdentityCell};
 use super::{Built, HANDSHAKE_TIMEOUT, TlsError, VERSIONS, provider, to_der, within};
+use crate::pending::Network;
 use crate::transport::IoStream;
 
 /// How many handshakes a server runs at a time unless set otherwise.
@@ -114,7 +116,7 @@ impl ServerTls {
         self.changed()
     }
 
-    /// How long a handshake may take before the connection is closed. Default: 10 s.
+    /// How long a handshake may take, from when the connection is accepted, before it is closed. Default: 10 s.
     #[must_use]
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
         self.handshake_timeout = limit;
@@ -123,7 +125,10 @@ impl ServerTls {
 
     /// How many handshakes run at a time, at least 1; further connections wait their turn. Default: 256.
     ///
-    /// A handshake costs about a millisecond of computing and up to 64 KiB of what an unknown peer sends.
+    /// A handshake costs about a millisecond of computing and up to 64 KiB of what an unknown peer sends. It begins when the
+    /// client's first message (ClientHello) has arrived: connections that are silent take none of these places. A client that
+    /// does not go on with its handshake for a second makes room for one that waits, and at once where it is one of the address
+    /// that has the most.
     #[must_use]
     pub fn max_handshakes(mut self, count: usize) -> Self {
         self.max_handshakes = count.max(1);
@@ -177,7 +182,24 @@ impl ServerTls {
     ///
     /// A [`TlsError`] inside, or an error of the stream.
     pub async fn accept(&self, io: impl Into<IoStream>) -> io::Result<(IoStream, Vec<Vec<u8>>)> {
-        let handshake = TlsAcceptor::from(self.config()?).accept(io.into());
+        let alone = Handshakes::new(1);
+        self.accept_beside(io.into(), &alone, Network::default())
+            .await
+    }
+
+    /// As [`accept`](Self::accept), with a place among the handshakes that run at a time.
+    pub(crate) async fn accept_beside(
+        &self,
+        io: IoStream,
+        handshakes: &Arc<Handshakes>,
+        network: Network,
+    ) -> io::Result<(IoStream, Vec<Vec<u8>>)> {
+        let handshake = async {
+            // Computes nothing: a place is taken once there is something to compute.
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
+            let permit = handshakes.enter(network).await;
+            permit.run(hello.into_stream(self.config()?)).await
+        };
         let stream = within(
             self.handshake_timeout,
             "ServerTls::handshake_timeout",

@@ -8,6 +8,9 @@ use zstd_safe::{
 
 use super::packer::KEPT_BYTES;
 
+/// A context that has grown beyond this is not kept: high levels take many times what the low ones do.
+const KEPT_CONTEXT_BYTES: usize = 2 * 1024 * 1024;
+
 thread_local! {
     /// What compressing and decompressing take beside input and output; made anew it would cost more than a small message.
     static COMPRESSOR: Cell<Option<CCtx<'static>>> = const { Cell::new(None) };
@@ -27,7 +30,7 @@ pub(super) fn compress(input: &[u8], level: i32, out: &mut [u8]) -> Option<usize
         .set_parameter(CParameter::CompressionLevel(level))
         .ok()?;
     let written = context.compress2(out, input).ok()?;
-    if kept {
+    if kept && context.sizeof() <= KEPT_CONTEXT_BYTES {
         // With a large message it takes megabytes.
         COMPRESSOR.set(Some(context));
     }

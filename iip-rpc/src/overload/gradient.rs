@@ -36,6 +36,10 @@ const FLOOR_CALLS: u32 = 25;
 /// So many times the floor is no reason to let in fewer: calls differ, and a little waiting keeps every core busy.
 const TOLERANCE: f64 = 1.5;
 
+/// Calls shorter than this, in seconds, are taken to be as long as this. Shorter times say more about the clock and the
+/// scheduler than about the load, and the ratio of two of them may be zero or no number at all.
+const LEAST_SECONDS: f64 = 10e-6;
+
 /// The limit is set anew after this time and so many calls.
 const WINDOW: Duration = Duration::from_millis(100);
 const WINDOW_CALLS: u32 = 10;
@@ -98,7 +102,7 @@ impl Gradient {
 
     /// A call has ended at `now` that took `took` and was let in as the `beside`-th of those that ran.
     pub(super) fn on_end(&mut self, now: Instant, took: Duration, beside: u32) {
-        let seconds = took.as_secs_f64();
+        let seconds = took.as_secs_f64().max(LEAST_SECONDS);
         if beside <= ALONE {
             self.alone.add(seconds);
             if self.alone.calls >= FLOOR_CALLS {
@@ -286,6 +290,48 @@ mod tests {
             gradient.begin_window(Instant::now());
             let after = service.run(Some(&mut gradient), 30.0);
             assert!(after.in_time > 0.85, "{factor}: {after:?}");
+        }
+    }
+
+    #[test]
+    fn calls_that_take_no_time_are_let_in_and_do_not_lower_the_limit() {
+        let mut now = Instant::now();
+        let mut gradient = Gradient::new(now);
+        for call in 0..100_000_u32 {
+            now += Duration::from_millis(1);
+            // Whatever may run runs, and every other call takes what little a clock can show.
+            let took = Duration::from_nanos(u64::from(call % 2));
+            gradient.on_end(now, took, call % gradient.limit() + 1);
+            assert!(
+                gradient.saved.is_some() || gradient.limit() >= FIRST,
+                "{gradient:?}"
+            );
+        }
+        let limit = gradient.saved.unwrap_or(gradient.limit);
+        assert!(limit > f64::from(FIRST), "there is no reason not to grow");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_calls_take_the_limit_stays_within_its_bounds(
+            calls in proptest::collection::vec(
+                (0_u64..300, proptest::sample::select(vec![0, 1, 999, 5_000_000, u64::MAX]), 0..3_u32),
+                0..2000,
+            ),
+        ) {
+            let mut now = Instant::now();
+            let mut gradient = Gradient::new(now);
+            for (pause, nanos, how) in calls {
+                now += Duration::from_millis(pause);
+                let took = Duration::from_nanos(nanos);
+                match how {
+                    0 => gradient.on_end(now, took, 1),
+                    1 => gradient.on_end(now, took, gradient.limit()),
+                    _ => gradient.on_abandoned(now, took, gradient.limit()),
+                }
+                let limit = gradient.limit();
+                assert!((ALONE..=MOST as u32).contains(&limit), "{gradient:?}");
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use super::streaming::Draining;
 use super::{Methods, NoMethod, Server, Service};
 use crate::codec::DecodeLimits;
 use crate::compression::{self, Compression};
-use crate::health::Health;
+use crate::health::{Health, WatchLimits};
 use crate::hello::announcement;
 use crate::interceptor::{self, Layers, ServerCall, ServerInterceptor};
 use crate::limits::TypedLimits;
@@ -33,6 +33,7 @@ pub struct ServerBuilder {
     services: Vec<Register>,
     interceptors: Layers<ServerCall>,
     health: Option<Health>,
+    watch_limits: WatchLimits,
 }
 
 /// Registers a service once the limits are known.
@@ -56,6 +57,7 @@ impl ServerBuilder {
             services: Vec::new(),
             interceptors: Layers::default(),
             health: None,
+            watch_limits: WatchLimits::default(),
         }
     }
 
@@ -84,6 +86,20 @@ impl ServerBuilder {
         self
     }
 
+    /// Watches of the health of services (`/sys/health/watch`) at a time, on all connections. Default: 16,384. Further ones are
+    /// refused as RESOURCE_EXHAUSTED, not executed. They are not counted among those of
+    /// [`max_running_calls`](Self::max_running_calls).
+    pub fn max_health_watches(mut self, watches: usize) -> Self {
+        self.watch_limits.server = watches;
+        self
+    }
+
+    /// As [`max_health_watches`](Self::max_health_watches), on one connection. Default: 64.
+    pub fn max_health_watches_per_connection(mut self, watches: usize) -> Self {
+        self.watch_limits.connection = watches;
+        self
+    }
+
     /// Serves `path` with a handler of raw bytes.
     pub fn route(mut self, path: &str, handler: impl Handler) -> Self {
         self.core = self.core.route(path, handler);
@@ -103,13 +119,20 @@ impl ServerBuilder {
         self
     }
 
-    /// Connections at a time. Default: 10,000. Further ones are closed as they are accepted.
+    /// Connections at a time, handshakes included. Default: 10,000.
+    ///
+    /// Beyond it, a new connection takes the place of one that has not sent a byte of a frame yet, of the address that has most
+    /// of them or for more than a second. If there is none, the new one is closed as it is accepted.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.core = self.core.max_connections(connections);
         self
     }
 
-    /// Connections at a time from one IP address. Default: as many as [`max_connections`](Self::max_connections).
+    /// Connections at a time from one IPv4 address or one IPv6 network of 64 bits. Default: 15 of 16 of
+    /// [`max_connections`](Self::max_connections), so that no single one keeps all others out.
+    ///
+    /// Beyond it, a new connection takes the place of one of the same address that has not sent a byte of a frame for a second. If
+    /// there is none, the new one is closed as it is accepted.
     pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
         self.core = self.core.max_connections_per_peer(connections);
         self
@@ -255,6 +278,7 @@ impl ServerBuilder {
             interceptors: self.interceptors,
             draining,
             services: Vec::new(),
+            places: None,
         };
         for Register(register) in self.services {
             register(&mut methods);
@@ -262,7 +286,7 @@ impl ServerBuilder {
         if let Some(health) = &self.health {
             health.serves(&methods.services);
             methods.interceptors = Layers::default();
-            health.register(&mut methods);
+            health.register(&mut methods, self.watch_limits);
         }
         if let Some(problem) = methods.admission.problem() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));

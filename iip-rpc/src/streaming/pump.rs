@@ -1,7 +1,7 @@
 //! From a stream of messages to the connection: many small ones go together, none waits for more.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
@@ -16,6 +16,9 @@ use crate::status::Status;
 
 /// Messages are gathered up to so many bytes.
 const BATCH_BYTES: usize = 16 * 1024;
+
+/// What a stream keeps to gather messages in while it has none.
+const KEPT_BYTES: usize = 4 * 1024;
 
 /// Batches in a row before other tasks get a turn.
 const MAX_BATCHES: usize = 32;
@@ -42,6 +45,8 @@ pub(crate) struct Pump<E> {
     encoding: Encoding,
     limit: usize,
     batch: BytesMut,
+    /// The most room that the batch has had since it was last new. A piece that was split off shares its memory.
+    batch_room: usize,
     ended: Option<Ended<E>>,
 }
 
@@ -52,6 +57,7 @@ impl<E> Pump<E> {
             encoding,
             limit,
             batch: BytesMut::new(),
+            batch_room: 0,
             ended: None,
         }
     }
@@ -72,17 +78,26 @@ impl<E> Pump<E> {
         T: Serialize + 'static,
     {
         for _ in 0..MAX_BATCHES {
-            match ready!(self.send.poll_ready(cx)) {
-                Ok(()) => {}
-                Err(error @ StreamError::Unread) => return Poll::Ready(Ended::Unread(error)),
-                Err(_) => return Poll::Ready(Ended::Over),
+            match self.send.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error @ StreamError::Unread)) => {
+                    return Poll::Ready(Ended::Unread(error));
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Ended::Over),
+                Poll::Pending => {
+                    // Nothing is gathered while the last piece waits; that alone keeps its memory.
+                    self.release();
+                    return Poll::Pending;
+                }
             }
             if self.ended.is_some() && self.batch.is_empty() {
                 return Poll::Ready(self.ended.take().unwrap_or(Ended::Over));
             }
             let tail = self.fill(cx, stream.as_mut());
+            self.batch_room = self.batch_room.max(self.batch.capacity());
             if self.batch.is_empty() {
                 if self.ended.is_none() {
+                    self.release();
                     return Poll::Pending;
                 }
                 continue;
@@ -94,6 +109,14 @@ impl<E> Pump<E> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Gives the memory of large messages back while the stream has none.
+    fn release(&mut self) {
+        if self.batch_room > KEPT_BYTES {
+            self.batch = BytesMut::new();
+            self.batch_room = 0;
+        }
     }
 
     /// Gathers messages until there are none at the moment, or enough.

@@ -125,7 +125,12 @@ impl Records {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, RecordError>>> {
         loop {
-            match self.next_here() {
+            let next = self.next_here();
+            if self.part.is_empty() {
+                // An empty part may still keep the memory that it was read into.
+                self.part = Bytes::new();
+            }
+            match next {
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),

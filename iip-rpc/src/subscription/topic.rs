@@ -278,6 +278,9 @@ impl<T> Default for Left<T> {
 /// A value with its number.
 type Shareable<T> = (u64, Arc<T>);
 
+/// A queue of more values than this is given back once all of them were taken.
+const KEPT_VALUES: usize = 64;
+
 /// What waits for one subscriber.
 struct Queue<T> {
     values: VecDeque<Shareable<T>>,
@@ -301,7 +304,11 @@ impl<T> Queue<T> {
 
     fn pop(&mut self) -> Option<Shareable<T>> {
         self.past = self.past.saturating_sub(1);
-        self.values.pop_front()
+        let next = self.values.pop_front();
+        if self.values.is_empty() && self.values.capacity() > KEPT_VALUES {
+            self.values = VecDeque::new();
+        }
+        next
     }
 
     fn end(&mut self, left: &mut Left<T>) {

@@ -405,14 +405,29 @@ fn the_control_stream_may_begin_when_streams_have_all_channels() {
 }
 
 #[test]
-fn cancelled_streams_count_against_the_limit_of_cancellations() {
+fn cancellations_of_calls_that_are_open_are_free_and_all_others_count() {
     let mut server = server_with(small_window().max_control_requests(10));
-    // Three channels and the hello were asked for.
-    for turn in 4..10 {
-        assert!(server.machine.wants_read(), "{turn}");
+    server.read(&frame(0, "/sys/control", 3, &[0, 0]));
+    let cancel = |channel| frame(2, "", 3, &[1, 4, 0, 0, 0, channel]);
+    for _ in 0..100 {
         server.read(&frame(0, "/s", 1, &[DATA, b'x']));
         server.read(&frame(3, "", 1, &[CANCEL]));
         server.answer(1, "cancelled");
+        server.read(&frame(1, "/whole", 2, b"x"));
+        server.read(&cancel(2));
+        server.answer(2, "cancelled");
+        // Of a request of which a part has come.
+        server.read(&frame(0, "/parts", 2, b"x"));
+        server.read(&cancel(2));
+        server.read(&frame(3, "", 2, b"x"));
+    }
+    assert!(server.machine.wants_read());
+    // Three channels and the hello were asked for. A cancellation that is repeated counts, and so do those of no call.
+    server.read(&frame(1, "/whole", 2, b"x"));
+    server.read(&cancel(2));
+    for turn in 0..6 {
+        assert!(server.machine.wants_read(), "{turn}");
+        server.read(&cancel([2, 1][turn % 2]));
     }
     assert!(!server.machine.wants_read());
 }

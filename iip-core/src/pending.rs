@@ -1,0 +1,188 @@
+//! Peers that hold a scarce place and have not done their part yet, and which of them makes room for a newcomer. Pure: time
+//! is an argument.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// How long a peer may take to do its part before its place goes to whoever asks for it. A peer on a slow path does it within
+/// this time.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
+/// Whose connections are counted together: those of an IPv4 address, or of an IPv6 network of 64 bits, which is the least
+/// that a site is given.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Network(Option<IpAddr>);
+
+impl Network {
+    /// The network of an address; connections without one share a network.
+    pub(crate) fn of(addr: Option<IpAddr>) -> Self {
+        const HOST_BITS: u32 = 64;
+        Self(addr.map(|addr| match addr.to_canonical() {
+            IpAddr::V6(addr) => IpAddr::V6(Ipv6Addr::from_bits(
+                addr.to_bits() >> HOST_BITS << HOST_BITS,
+            )),
+            addr @ IpAddr::V4(_) => addr,
+        }))
+    }
+
+    /// Is there an address?
+    pub(crate) fn is_known(self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// The peers that have not done their part, in the order of their arrival.
+#[derive(Debug)]
+pub(crate) struct Pending<T> {
+    peers: BTreeMap<u64, Peer<T>>,
+    /// How many of them each network has.
+    counts: HashMap<Network, usize>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Peer<T> {
+    network: Network,
+    since: Instant,
+    value: T,
+}
+
+impl<T> Pending<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            peers: BTreeMap::new(),
+            counts: HashMap::new(),
+            next: 0,
+        }
+    }
+
+    /// Adds a peer whose turn it is from now on. Returns its number.
+    pub(crate) fn insert(&mut self, network: Network, now: Instant, value: T) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        *self.counts.entry(network).or_default() += 1;
+        let peer = Peer {
+            network,
+            since: now,
+            value,
+        };
+        self.peers.insert(number, peer);
+        number
+    }
+
+    /// Removes a peer: it has done its part, or has gone. `None` if it has made room before.
+    pub(crate) fn remove(&mut self, number: u64) -> Option<T> {
+        let peer = self.peers.remove(&number)?;
+        if let Some(count) = self.counts.get_mut(&peer.network) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&peer.network);
+            }
+        }
+        Some(peer.value)
+    }
+
+    /// Removes the peer whose place a newcomer from `network` gets.
+    ///
+    /// That is the oldest of the network that has most of them, at once if that is more than the newcomer's network would
+    /// have. Otherwise it is the oldest of all, if it has had [`GRACE`].
+    pub(crate) fn make_room(&mut self, network: Network, now: Instant) -> Option<T> {
+        let own = self.counts.get(&network).copied().unwrap_or(0);
+        // Takes time for each network, which are no more than there are places.
+        let largest = self.counts.iter().max_by_key(|&(_, count)| *count);
+        let number = match largest {
+            Some((&network, &count)) if count > own + 1 => self.oldest_of(network)?.0,
+            _ => {
+                self.peers
+                    .iter()
+                    .next()
+                    .filter(|peer| is_late(*peer, now))?
+                    .0
+            }
+        };
+        let number = *number;
+        self.remove(number)
+    }
+
+    /// Removes the oldest peer of `network` for another one of it, if it has had [`GRACE`].
+    pub(crate) fn make_room_within(&mut self, network: Network, now: Instant) -> Option<T> {
+        let oldest = self.oldest_of(network);
+        let number = *oldest.filter(|peer| is_late(*peer, now))?.0;
+        self.remove(number)
+    }
+
+    fn oldest_of(&self, network: Network) -> Option<(&u64, &Peer<T>)> {
+        let mut peers = self.peers.iter();
+        peers.find(|(_, peer)| peer.network == network)
+    }
+}
+
+fn is_late<T>((_, peer): (&u64, &Peer<T>), now: Instant) -> bool {
+    now.saturating_duration_since(peer.since) >= GRACE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(last: u8) -> Network {
+        Network::of(Some(IpAddr::from([10, 0, 0, last])))
+    }
+
+    #[test]
+    fn the_oldest_makes_room_once_it_has_had_its_time() {
+        let start = Instant::now();
+        let mut pending = Pending::new();
+        for (value, peer) in [(0, 1), (1, 2), (2, 3)] {
+            pending.insert(network(peer), start + GRACE * value, value);
+        }
+        let newcomer = network(9);
+        let early = start + GRACE - Duration::from_nanos(1);
+        assert_eq!(pending.make_room(newcomer, early), None);
+        assert_eq!(pending.make_room(newcomer, start + GRACE), Some(0));
+        assert_eq!(pending.make_room(newcomer, start + GRACE), None);
+        assert_eq!(pending.make_room(newcomer, start + GRACE * 2), Some(1));
+    }
+
+    #[test]
+    fn the_network_that_has_most_makes_room_for_others_at_once() {
+        let start = Instant::now();
+        let mut pending = Pending::new();
+        pending.insert(network(1), start, 0);
+        for value in 1..4 {
+            pending.insert(network(2), start, value);
+        }
+        assert_eq!(pending.make_room(network(9), start), Some(1));
+        assert_eq!(
+            pending.make_room(network(1), start),
+            None,
+            "2 would have less"
+        );
+        assert_eq!(pending.make_room(network(9), start), Some(2));
+        assert_eq!(pending.make_room(network(9), start), None, "each has one");
+        assert_eq!(pending.make_room(network(2), start), None);
+    }
+
+    #[test]
+    fn whoever_has_done_its_part_makes_no_room() {
+        let start = Instant::now();
+        let mut pending = Pending::new();
+        let first = pending.insert(network(1), start, 0);
+        let second = pending.insert(network(1), start, 1);
+        assert_eq!(pending.remove(first), Some(0));
+        assert_eq!(pending.make_room_within(network(1), start), None);
+        assert_eq!(pending.make_room_within(network(1), start + GRACE), Some(1));
+        assert_eq!(pending.remove(second), None);
+        assert!(pending.counts.is_empty() && pending.peers.is_empty());
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_are_one_peer_and_so_are_both_forms_of_ipv4() {
+        let of = |addr: &str| Network::of(Some(addr.parse().expect("an address")));
+        assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:1:ffff::2"));
+        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+    }
+}
