@@ -411,7 +411,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.written > 0 {
             settle(state, std::mem::take(&mut self.written), now);
         }
-        state.calls.expire(&mut state.proto, now, &mut self.wakers);
+        shared.expire(state, now, &mut self.wakers);
         if polled_read {
             state.proto.timers().on_dry(now);
         }
@@ -575,12 +575,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         // Which requests have left decides what their callers are told.
         settle(state, std::mem::take(&mut self.written), clock::now());
-        state.ended = Some(error.clone());
-        state
-            .calls
-            .fail_all(&state.proto, error, clock::now(), &mut self.wakers);
-        state.cancel_all();
-        state.leave_room(&mut self.wakers);
+        self.shared.end(state, error, &mut self.wakers);
         drop(guard);
         self.wakers.drain(..).for_each(Waker::wake);
         self.batch = VecDeque::new();
@@ -633,13 +628,8 @@ impl<S> Drop for Driver<S> {
         let state = &mut *guard;
         if state.ended.is_none() {
             settle(state, std::mem::take(&mut self.written), clock::now());
-            let error = ConnectionError::ClosedLocally;
-            state.ended = Some(error.clone());
-            state
-                .calls
-                .fail_all(&state.proto, &error, clock::now(), &mut self.wakers);
-            state.cancel_all();
-            state.leave_room(&mut self.wakers);
+            self.shared
+                .end(state, &ConnectionError::ClosedLocally, &mut self.wakers);
         }
         drop(guard);
         self.wakers.drain(..).for_each(Waker::wake);
