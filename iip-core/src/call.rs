@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::body::Body;
+use crate::body::{Body, Data};
 use crate::calls::{Slot, Start};
-use crate::client::Client;
+use crate::client::{Client, Moves};
 use crate::clock;
 use crate::connection::{Connection, Shared, check_path};
 use crate::error::{CallError, CallErrorKind, Phases};
@@ -50,21 +50,22 @@ pub(crate) struct Request<'a> {
     path: &'a str,
     body: Body,
     timeout: Option<Duration>,
+    moves: Moves,
     state: RequestState<'a>,
 }
 
 enum RequestState<'a> {
     /// Nothing has been done.
     New,
-    /// There is no connection yet.
-    Connecting(CallTimes, Connecting<'a>),
-    /// The rest is up to the call.
-    Started(Call),
+    /// There is no connection.
+    Connecting(Connecting<'a>),
+    /// The rest is up to the call, unless its connection is lost before it is sent.
+    Started { call: Call, deadline: Instant },
 }
 
 /// Waits for a connection. In memory of its own: a call is rarely the one that waits, and its future stays small.
 type Connecting<'a> =
-    Pin<Box<dyn Future<Output = Result<(Connection, Instant), CallError>> + Send + 'a>>;
+    Pin<Box<dyn Future<Output = Result<(Connection, CallTimes), CallError>> + Send + 'a>>;
 
 impl<'a> Request<'a> {
     pub(crate) fn new(
@@ -78,14 +79,26 @@ impl<'a> Request<'a> {
             path,
             body,
             timeout,
+            moves: Moves::default(),
             state: RequestState::New,
         }
     }
 
     fn start(&mut self, cx: &Context<'_>, connection: Connection, times: &CallTimes) {
         let path = check_path(self.path);
-        let call = connection.start_now(cx, path, &mut self.body, times);
-        self.state = RequestState::Started(call);
+        let call = connection.start_now(cx, path, &mut Kept(&mut self.body), times);
+        let deadline = times.deadline;
+        self.state = RequestState::Started { call, deadline };
+    }
+
+    #[cold]
+    fn connect(&mut self, times: CallTimes) {
+        let client = self.client;
+        self.state = RequestState::Connecting(Box::pin(async move {
+            let mut times = times;
+            let connection = client.connection_for(&mut times).await?;
+            Ok((connection, times))
+        }));
     }
 }
 
@@ -100,23 +113,54 @@ impl Future for Request<'_> {
                     let times = this.client.times(this.timeout);
                     match this.client.ready_connection() {
                         Some(connection) => this.start(cx, connection, &times),
-                        None => {
-                            let (client, begun) = (this.client, times.started);
-                            let connecting = client.wait_for_connection(begun, times.deadline);
-                            this.state = RequestState::Connecting(times, Box::pin(connecting));
-                        }
+                        None => this.connect(times),
                     }
                 }
-                RequestState::Connecting(times, connecting) => {
-                    let (connection, connected) = ready!(connecting.as_mut().poll(cx))?;
-                    let times = CallTimes {
-                        connected,
-                        ..*times
-                    };
+                RequestState::Connecting(connecting) => {
+                    let (connection, times) = ready!(connecting.as_mut().poll(cx))?;
                     this.start(cx, connection, &times);
                 }
-                RequestState::Started(call) => return Pin::new(call).poll(cx),
+                RequestState::Started { call, deadline } => {
+                    let error = match ready!(Pin::new(&mut *call).poll(cx)) {
+                        Ok(answer) => return Poll::Ready(Ok(answer)),
+                        Err(error) => error,
+                    };
+                    let mut times = CallTimes {
+                        started: call.started,
+                        connected: call.connected,
+                        deadline: *deadline,
+                    };
+                    // Without a body it was too large to be kept.
+                    if this.body.is_empty() || !this.moves.goes_on(&error, &mut times) {
+                        return Poll::Ready(Err(error));
+                    }
+                    this.connect(times);
+                }
             }
+        }
+    }
+}
+
+/// A body up to this size is kept while its call is under way, so that the call can go to another connection.
+const KEPT_BYTES: usize = 64 * 1024;
+
+/// A body that its call may need again.
+pub(crate) struct Kept<'a>(pub(crate) &'a mut Body);
+
+impl Data for Kept<'_> {
+    const COPIED_BYTES: usize = Body::COPIED_BYTES;
+
+    #[inline]
+    fn pieces(&self) -> [&[u8]; 2] {
+        self.0.pieces()
+    }
+
+    /// All of it; leaves a copy behind, which shares its memory, unless it is large.
+    fn take(&mut self) -> Body {
+        if Data::len(self) <= KEPT_BYTES {
+            self.0.clone()
+        } else {
+            self.0.take()
         }
     }
 }
@@ -198,6 +242,11 @@ impl Call {
 }
 
 impl Call {
+    /// Why it could not be begun.
+    pub(crate) fn failure(&self) -> Option<&CallError> {
+        self.failed.as_ref()
+    }
+
     /// Its place in the table, until the outcome was taken.
     pub(crate) fn token(&self) -> Option<usize> {
         self.token
@@ -335,13 +384,12 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Waits for a channel on this connection.
-    pub(crate) async fn lease(
+    /// Waits for the channel that `call` asks for on this connection.
+    pub(crate) async fn leased(
         connection: Connection,
-        deadline: Instant,
+        mut call: Call,
         timeout: Duration,
     ) -> Result<Self, CallError> {
-        let mut call = connection.lease(clock::now(), deadline);
         let id = std::future::poll_fn(|cx| {
             call.poll_slot(cx, |_, slot| match slot.leased() {
                 Some(channel) => Some((Ok(channel), true)),

@@ -3,10 +3,13 @@
 //! Each call has a slot from its start until its caller has taken the outcome or gone away. All ways out of a call lead
 //! through [`CallTable::complete`], [`CallTable::fail`] or [`CallTable::abandon`].
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::Data;
 use crate::clock;
@@ -95,6 +98,29 @@ struct Lease {
     returning: bool,
 }
 
+/// A connection of which no channel comes free for so long may have stalled.
+const STALLED_AFTER: Duration = Duration::from_millis(500);
+
+/// When a connection may be retired: it takes no further calls then, and ends with the calls it has.
+#[derive(Debug)]
+pub(crate) struct Retirement {
+    /// How old it must be.
+    pub(crate) age: Duration,
+    /// Retired connections hold one each until they have ended.
+    pub(crate) places: Arc<Semaphore>,
+}
+
+/// Whether most channels wait for answers to calls that were given up, and what follows.
+#[derive(Debug, Default)]
+struct Stall {
+    /// A call waits for a channel, and none has come free since then less [`STALLED_AFTER`].
+    check_at: Option<Instant>,
+    /// From when on the connection may be retired, and who counts those that were; a server's has none.
+    may_retire: Option<(Instant, Arc<Semaphore>)>,
+    /// The connection was retired, for this reason.
+    retired: Option<(ConnectionError, OwnedSemaphorePermit)>,
+}
+
 /// The calls of one client connection, and its channels.
 #[derive(Debug)]
 pub(crate) struct CallTable {
@@ -112,8 +138,9 @@ pub(crate) struct CallTable {
     max_channels: usize,
     max_queued: usize,
     in_flight: usize,
-    /// No call runs out before this.
+    /// No call runs out before this, and no channel is missed.
     next_deadline: Option<Instant>,
+    stall: Stall,
 }
 
 impl CallTable {
@@ -132,7 +159,15 @@ impl CallTable {
             max_queued,
             in_flight: 0,
             next_deadline: None,
+            stall: Stall::default(),
         }
+    }
+
+    /// Allows the connection, which exists since `now`, to be retired when its channels wait for answers that nobody wants and
+    /// that do not come.
+    pub(crate) fn may_retire(&mut self, retirement: Retirement, now: Instant) {
+        let at = clock::after(now, retirement.age);
+        self.stall.may_retire = Some((at, retirement.places));
     }
 
     /// Asks for the first channel together with the hello.
@@ -211,7 +246,7 @@ impl CallTable {
                 let ticket = self.ticket(token);
                 let path = path.as_bytes();
                 self.queue.push_call(ticket, path, data, start.mode);
-                self.on_queued(proto);
+                self.on_queued(proto, start.now);
             }
         }
         Ok(token)
@@ -326,7 +361,7 @@ impl CallTable {
             }
             None => {
                 self.queue.push_lease(self.ticket(token));
-                self.on_queued(proto);
+                self.on_queued(proto, now);
             }
         }
         Ok(token)
@@ -341,9 +376,8 @@ impl CallTable {
         has_channel: bool,
         waker: Option<&Waker>,
     ) -> Result<usize, CallError> {
-        if !has_channel && self.waiting >= self.max_queued {
-            let limit = self.max_queued;
-            return Err(CallError::not_sent(CallErrorKind::QueueFull { limit }));
+        if !has_channel {
+            self.check_queue()?;
         }
         self.serial += 1;
         self.in_flight += 1;
@@ -360,6 +394,20 @@ impl CallTable {
         Ok(token)
     }
 
+    /// May one more call wait for a channel?
+    fn check_queue(&self) -> Result<(), CallError> {
+        if let Some((error, _)) = &self.stall.retired {
+            return Err(CallError::not_sent(CallErrorKind::ConnectionLost(
+                error.clone(),
+            )));
+        }
+        if self.waiting >= self.max_queued {
+            let limit = self.max_queued;
+            return Err(CallError::not_sent(CallErrorKind::QueueFull { limit }));
+        }
+        Ok(())
+    }
+
     /// What tells the call that was started last from others with its token.
     pub(crate) fn last_serial(&self) -> u64 {
         self.serial
@@ -372,7 +420,7 @@ impl CallTable {
     }
 
     /// A caller waits for a channel: asks for one more if there may be one.
-    fn on_queued(&mut self, proto: &mut proto::Connection) {
+    fn on_queued(&mut self, proto: &mut proto::Connection, now: Instant) {
         self.waiting += 1;
         let slots = &self.slots;
         self.queue
@@ -380,6 +428,19 @@ impl CallTable {
         if self.opening < self.waiting && self.opened + self.opening < self.max_channels {
             self.opening += 1;
             proto.open_channel();
+        }
+        self.watch_channels(now);
+    }
+
+    /// While calls wait for a channel, looks after a while whether one has come free or was opened.
+    fn watch_channels(&mut self, now: Instant) {
+        if self.waiting == 0 || self.stall.check_at.is_some() {
+            return;
+        }
+        let check_at = now + STALLED_AFTER;
+        self.stall.check_at = Some(check_at);
+        if self.next_deadline.is_none_or(|next| next > check_at) {
+            self.next_deadline = Some(check_at);
         }
     }
 
@@ -439,10 +500,12 @@ impl CallTable {
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) {
+        self.stall.check_at = None;
         match self.next_waiting() {
             None => self.free.push(channel),
             Some((token, want)) => {
                 self.waiting -= 1;
+                self.watch_channels(now);
                 match want {
                     Want::Call {
                         path,
@@ -611,17 +674,63 @@ impl CallTable {
         }
     }
 
-    /// Ends the calls whose time is over.
+    /// Ends the calls whose time is over. `true` if the connection is retired from now on.
     #[inline]
     pub(crate) fn expire(
         &mut self,
         proto: &mut proto::Connection,
         now: Instant,
         wakers: &mut Vec<Waker>,
-    ) {
-        if self.next_deadline.is_some_and(|next| next <= now) {
-            self.expire_now(proto, now, wakers);
+    ) -> bool {
+        if self.next_deadline.is_none_or(|next| next > now) {
+            return false;
         }
+        self.expire_now(proto, now, wakers);
+        self.check_stall(now, wakers)
+    }
+
+    /// Retires the connection if no channel has come free for a while and most of them wait for answers that nobody wants. What
+    /// waits for a channel is not sent.
+    #[cold]
+    fn check_stall(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> bool {
+        if self.stall.check_at.is_some_and(|at| at <= now) {
+            self.stall.check_at = None;
+            let (abandoned, channels) = (self.abandoned_channels(), self.opened);
+            let place = match &self.stall.may_retire {
+                Some((at, places)) if *at <= now && 2 * abandoned > channels => {
+                    Arc::clone(places).try_acquire_owned().ok()
+                }
+                _ => None,
+            };
+            if let Some(place) = place {
+                let error = ConnectionError::Stalled {
+                    abandoned,
+                    channels,
+                };
+                while let Some((token, _)) = self.next_waiting() {
+                    let kind = CallErrorKind::ConnectionLost(error.clone());
+                    self.fail(token, kind, Execution::NotSent, now, wakers);
+                }
+                self.stall.retired = Some((error, place));
+                self.stall.may_retire = None;
+                return true;
+            }
+            self.watch_channels(now);
+        }
+        if let Some(at) = self.stall.check_at {
+            self.next_deadline = Some(self.next_deadline.map_or(at, |next| next.min(at)));
+        }
+        false
+    }
+
+    /// Channels on which nobody waits for the answer that is due.
+    fn abandoned_channels(&self) -> usize {
+        let leased = self.leased.iter().filter(|lease| !lease.returning);
+        let mut wanted: HashSet<ChannelId> = leased.map(|lease| lease.channel).collect();
+        let sent = (0..self.slots.len()).filter_map(|token| self.slots.get(token));
+        let sent = sent.filter(|slot| matches!(slot.state, SlotState::Sent));
+        wanted.extend(sent.map(|slot| slot.channel));
+        self.opened.saturating_sub(wanted.len() + self.free.len())
     }
 
     #[cold]
@@ -690,6 +799,7 @@ impl CallTable {
             self.fail(token, kind, execution, now, wakers);
         }
         self.queue.clear();
+        self.stall = Stall::default();
     }
 
     /// The caller has gone.

@@ -259,6 +259,8 @@ pub(crate) struct Shared {
     /// Calls without answers that failed.
     pub(crate) lost: AtomicU32,
     alive: AtomicBool,
+    /// Client: it was retired because its channels did not come free.
+    stalled: AtomicBool,
 }
 
 impl Shared {
@@ -293,6 +295,7 @@ impl Shared {
             panics: AtomicU32::new(0),
             lost: AtomicU32::new(0),
             alive: AtomicBool::new(true),
+            stalled: AtomicBool::new(false),
         })
     }
 
@@ -338,10 +341,36 @@ impl Shared {
         self.alive.load(Ordering::Acquire)
     }
 
-    pub(crate) fn on_ended(&self) {
+    /// The connection has ended. No call is given to it any more when those who used it are told: `wakers` are to be woken
+    /// once the lock is gone.
+    pub(crate) fn end(&self, state: &mut State, error: &ConnectionError, wakers: &mut Vec<Waker>) {
         self.alive.store(false, Ordering::Release);
+        state.ended = Some(error.clone());
+        state
+            .calls
+            .fail_all(&state.proto, error, clock::now(), wakers);
+        state.cancel_all();
+        state.leave_room(wakers);
+    }
+
+    pub(crate) fn on_ended(&self) {
         self.ready.notify_waiters();
         self.done.notify_waiters();
+    }
+
+    /// Client: ends the calls whose time is over. A connection whose channels do not come free is retired.
+    #[inline]
+    pub(crate) fn expire(&self, state: &mut State, now: Instant, wakers: &mut Vec<Waker>) {
+        if state.calls.expire(&mut state.proto, now, wakers) {
+            self.stalled.store(true, Ordering::Release);
+            self.alive.store(false, Ordering::Release);
+            state.closing = state.closing.max(Some(Closing::Drain));
+        }
+    }
+
+    /// Client: was it retired because its channels did not come free?
+    pub(crate) fn was_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Acquire)
     }
 
     /// Client: the server goes away. Further calls go to another connection; this one ends with its last call.

@@ -111,6 +111,17 @@ pub enum ConnectionError {
     /// This side closed it.
     #[error("the connection was closed by this side")]
     ClosedLocally,
+    /// This side gave the connection up, because no channel came free and most wait for answers to calls whose callers have gone.
+    /// Only calls that waited for a channel get this reason; those that were sent have their time.
+    #[error(
+        "{abandoned} of the {channels} channels of the connection wait for answers to calls that were given up (options max_channels of the client, max_channels and max_calls of the server)"
+    )]
+    Stalled {
+        /// Channels on which nobody waits for the answer any more.
+        abandoned: usize,
+        /// All channels of the connection.
+        channels: usize,
+    },
 }
 
 impl ConnectionError {
@@ -219,6 +230,11 @@ pub enum CallErrorKind {
         #[source]
         source: Arc<io::Error>,
     },
+    /// There is no connection, and none can be made where the call was made.
+    #[error(
+        "there is no connection, and none can be made outside a Tokio runtime, or in one that is shutting down"
+    )]
+    NoRuntime,
     /// The connection was lost while the call was on it.
     #[error("the connection was lost")]
     ConnectionLost(#[source] ConnectionError),

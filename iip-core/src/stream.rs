@@ -321,6 +321,11 @@ impl RecvStream {
         self.answer.take()
     }
 
+    /// Client: why the call could not be begun.
+    pub(crate) fn failure(&self) -> Option<&CallError> {
+        self.call.as_ref()?.failure()
+    }
+
     /// Client: from now on the call has until `deadline`.
     pub fn set_deadline(&mut self, deadline: Instant) {
         if let Some(token) = self.call.as_ref().and_then(Call::token) {

@@ -1,40 +1,67 @@
 //! A client to one address: connections, made when needed and replaced when lost, and the calls on them.
 
 mod config;
+mod pool;
 
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::Notify;
 
 pub use self::config::{CallOptions, ClientConfig};
+use self::pool::Pool;
 use crate::body::Body;
-use crate::call::{CallTimes, Channel, ReplyParts, Request};
-use crate::calls::{CallTable, Start};
+use crate::call::{CallTimes, Channel, Kept, ReplyParts, Request};
+use crate::calls::{CallTable, Retirement, Start};
 use crate::clock;
 use crate::connection::{Closing, Connection, Peer, Shared, check_path};
 use crate::driver::Driver;
-use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases};
+use crate::error::{CallError, CallErrorKind, ConnectionError, Execution};
 use crate::frame::Side;
 use crate::proto::{self, Mode};
 use crate::stream::{RecvStream, SendStream};
 use crate::transport::{Connected, Connector};
 
-/// The first pause after a failed attempt to connect is at most this long; each further one at most twice as long.
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// No pause is longer.
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// How often a raw call that has not run goes to another connection.
+const MAX_MOVES: u32 = 5;
+
+/// How often a raw call went to another connection.
+#[derive(Default)]
+pub(crate) struct Moves(u32);
+
+impl Moves {
+    /// Does a call that has failed go to another connection? It does if its own was lost and the call has not run; it needs
+    /// another since now.
+    #[cold]
+    pub(crate) fn goes_on(&mut self, error: &CallError, times: &mut CallTimes) -> bool {
+        let lost = matches!(error.kind(), CallErrorKind::ConnectionLost(_));
+        let has_not_run = error.execution() != Execution::MayHaveExecuted;
+        let goes_on = lost && has_not_run && self.0 < MAX_MOVES;
+        if goes_on {
+            self.0 += 1;
+            times.connected = clock::now();
+        }
+        goes_on
+    }
+}
 
 /// Calls paths on one server. Cheap to clone; all clones share the connections.
 ///
-/// A lost connection fails the calls on it at once, with the reason; the next call connects anew. After failed attempts
-/// there is a pause with full jitter, during which calls fail at once with the last reason.
+/// A lost connection fails the calls that were sent on it at once, with the reason; those that were not, or that the server
+/// says it has not run, go to another connection within their time. After failed attempts to connect there is a pause with full
+/// jitter, during which calls fail at once with the last reason, unless another [connection](ClientConfig::connections) lives.
+///
+/// Connections are made in the Tokio runtime of the call that needs one, and run in it. When that runtime goes, they end, and
+/// the next call makes another in its own; a call that needs a connection outside a runtime fails at once.
+///
+/// The channel of a call that was given up, for example because its time was over, is free again when the server answers all the
+/// same. A connection of which no channel has come free for half a second while most of them wait for such answers is retired: it
+/// keeps the calls it has, and further ones go to a new connection. A server that leaves calls unanswered again and again gets
+/// new connections at growing intervals of up to ten seconds.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), iip_core::CallError> {
@@ -51,54 +78,15 @@ pub struct Client {
 struct Inner {
     config: ClientConfig,
     connector: Arc<dyn Connector>,
-    lanes: Box<[Lane]>,
-    next: AtomicUsize,
-    closed: AtomicBool,
-}
-
-/// The place of one connection.
-#[derive(Default)]
-struct Lane {
-    state: Mutex<LaneState>,
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct LaneState {
-    phase: Phase,
-    /// Attempts that failed since the last success.
-    failures: u32,
-    /// Counts attempts, so that a waiter knows the outcome of the one it waited for.
-    attempt: u64,
-}
-
-#[derive(Default)]
-enum Phase {
-    #[default]
-    Down,
-    Connecting,
-    Up(Connection),
-    Pausing {
-        until: Instant,
-        error: CallError,
-    },
-}
-
-impl Lane {
-    fn lock(&self) -> MutexGuard<'_, LaneState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    pool: Pool,
 }
 
 impl Client {
     fn new(config: ClientConfig, connector: impl Connector) -> Self {
-        let lanes = (0..config.connections).map(|_| Lane::default()).collect();
         let inner = Inner {
+            pool: Pool::new(config.connections),
             config,
             connector: Arc::new(connector),
-            lanes,
-            next: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
         };
         Self {
             inner: Arc::new(inner),
@@ -187,23 +175,32 @@ impl Client {
     ///
     /// When dropped before it is ready, the request was not sent.
     pub async fn send(&self, path: &str, body: impl Into<Body>) -> Result<(), CallError> {
-        let (connection, times) = self.begin().await?;
-        connection.room_for_one_way(times.deadline).await?;
-        let call = connection.start_one_way_with(check_path(path), &times, &mut body.into());
-        call.await.map(drop)
+        let (mut body, mut times, mut moves) = (body.into(), self.times(None), Moves::default());
+        loop {
+            let connection = self.connection_for(&mut times).await?;
+            connection.room_for_one_way(times.deadline).await?;
+            let data = &mut Kept(&mut body);
+            let sent = connection.start_one_way_with(check_path(path), &times, data);
+            match sent.await {
+                // Without a body it was too large to be kept.
+                Err(error) if !body.is_empty() && moves.goes_on(&error, &mut times) => {}
+                sent => return sent.map(drop),
+            }
+        }
     }
 
-    /// A connection for a call that begins now, and the times of that call.
-    async fn begin(&self) -> Result<(Connection, CallTimes), CallError> {
-        let times = self.times(None);
-        let (connection, connected) = match self.ready_connection() {
-            Some(connection) => (connection, times.started),
-            None => {
-                self.wait_for_connection(times.started, times.deadline)
-                    .await?
-            }
-        };
-        Ok((connection, CallTimes { connected, ..times }))
+    /// A connection for a call that needs one since `times.connected`, which becomes the time when it is there.
+    pub(crate) async fn connection_for(
+        &self,
+        times: &mut CallTimes,
+    ) -> Result<Connection, CallError> {
+        if let Some(connection) = self.ready_connection() {
+            return Ok(connection);
+        }
+        let waiting = self.wait_for_connection(times.connected, times.deadline);
+        let (connection, connected) = waiting.await?;
+        times.connected = connected;
+        Ok(connection)
     }
 
     /// The times of a call that begins now and has its connection.
@@ -228,17 +225,23 @@ impl Client {
     ///
     /// Dropping the future, or the parts, cancels the call.
     pub async fn stream(&self, path: &str, body: impl Into<Body>) -> Result<ReplyParts, CallError> {
-        let deadline = self.times(None).deadline;
-        let connection = self.connection(deadline).await?;
-        let now = clock::now();
-        let start = Start {
-            now,
-            deadline,
-            on: None,
-            mode: Mode::Parts,
-        };
-        let call = connection.start(check_path(path), &start, now, &mut body.into(), None);
-        Ok(ReplyParts::new(call))
+        let (mut body, mut times, mut moves) = (body.into(), self.times(None), Moves::default());
+        loop {
+            let connection = self.connection_for(&mut times).await?;
+            let start = Start {
+                now: times.connected,
+                deadline: times.deadline,
+                on: None,
+                mode: Mode::Parts,
+            };
+            let call = connection.start(check_path(path), &start, times.started, &mut body, None);
+            if !call
+                .failure()
+                .is_some_and(|error| moves.goes_on(error, &mut times))
+            {
+                return Ok(ReplyParts::new(call));
+            }
+        }
     }
 
     /// Calls `path` with a stream of bytes each way, of which `first` is the beginning of ours. Only servers that understand it
@@ -273,12 +276,22 @@ impl Client {
         path: &str,
         first: impl Into<Body>,
     ) -> Result<(SendStream, RecvStream), CallError> {
-        let (connection, times) = self.begin().await?;
-        let times = CallTimes {
-            deadline: clock::after(times.connected, Duration::MAX),
-            ..times
-        };
-        Ok(connection.start_stream_with(check_path(path), &times, first.into()))
+        let (first, mut times, mut moves) = (first.into(), self.times(None), Moves::default());
+        loop {
+            let connection = self.connection_for(&mut times).await?;
+            let endless = CallTimes {
+                deadline: clock::after(times.connected, Duration::MAX),
+                ..times
+            };
+            let ends = connection.start_stream_with(check_path(path), &endless, first.clone());
+            if !ends
+                .1
+                .failure()
+                .is_some_and(|error| moves.goes_on(error, &mut times))
+            {
+                return Ok(ends);
+            }
+        }
     }
 
     /// Takes a channel out of the pool, for many requests in order.
@@ -291,9 +304,23 @@ impl Client {
     ///
     /// Dropping the future gives the channel back.
     pub async fn open_channel(&self) -> Result<Channel, CallError> {
-        let deadline = self.times(None).deadline;
-        let connection = self.connection(deadline).await?;
-        Channel::lease(connection, deadline, self.inner.config.call_timeout).await
+        let (mut times, mut moves) = (self.times(None), Moves::default());
+        let timeout = self.inner.config.call_timeout;
+        loop {
+            let connection = self.connection_for(&mut times).await?;
+            let lease = connection.lease(clock::now(), times.deadline);
+            if lease
+                .failure()
+                .is_some_and(|error| moves.goes_on(error, &mut times))
+            {
+                continue;
+            }
+            match Channel::leased(connection, lease, timeout).await {
+                // A server that breaks the protocol when it is asked for a channel would do so again.
+                Err(error) if !is_protocol(&error) && moves.goes_on(&error, &mut times) => {}
+                leased => return leased,
+            }
+        }
     }
 
     /// A living connection; makes one if needed, until `deadline`.
@@ -316,29 +343,7 @@ impl Client {
     #[inline]
     #[must_use]
     pub fn ready_connection(&self) -> Option<Connection> {
-        match &self.lane().lock().phase {
-            Phase::Up(connection) if connection.shared.is_alive() => {
-                self.turn();
-                Some(connection.clone())
-            }
-            _ => None,
-        }
-    }
-
-    /// Whose turn it is: calls go to the connections one after the other.
-    #[inline]
-    fn lane(&self) -> &Lane {
-        match &*self.inner.lanes {
-            [lane] => lane,
-            lanes => &lanes[self.inner.next.load(Ordering::Relaxed) % lanes.len()],
-        }
-    }
-
-    #[inline]
-    fn turn(&self) {
-        if self.inner.lanes.len() > 1 {
-            self.inner.next.fetch_add(1, Ordering::Relaxed);
-        }
+        self.inner.ready_connection()
     }
 
     /// A living connection, made if needed until `deadline`, and the time when it was there. `started` is the time now.
@@ -357,113 +362,8 @@ impl Client {
         started: Instant,
         deadline: Instant,
     ) -> Result<(Connection, Instant), CallError> {
-        let lane = self.lane();
-        self.turn();
-        let connection = self.make_connection(lane, started, deadline).await?;
+        let connection = self.inner.make_connection(started, deadline).await?;
         Ok((connection, clock::now()))
-    }
-
-    async fn make_connection(
-        &self,
-        lane: &Lane,
-        started: Instant,
-        deadline: Instant,
-    ) -> Result<Connection, CallError> {
-        let mut waited_for = None;
-        loop {
-            let changed = lane.changed.notified();
-            let mut changed = std::pin::pin!(changed);
-            changed.as_mut().enable();
-            if self.inner.closed.load(Ordering::Acquire) {
-                return Err(CallError::not_sent(CallErrorKind::Closed));
-            }
-            {
-                let mut state = lane.lock();
-                match &state.phase {
-                    Phase::Up(connection) if connection.shared.is_alive() => {
-                        return Ok(connection.clone());
-                    }
-                    Phase::Pausing { until, error }
-                        if waited_for == Some(state.attempt) || clock::now() < *until =>
-                    {
-                        let connect = clock::now().saturating_duration_since(started);
-                        return Err(error.clone().with_phases(Phases {
-                            connect,
-                            ..Phases::default()
-                        }));
-                    }
-                    Phase::Connecting => {}
-                    _ => {
-                        state.phase = Phase::Connecting;
-                        state.attempt += 1;
-                        self.spawn_attempt(lane);
-                    }
-                }
-                waited_for = Some(state.attempt);
-            }
-            if tokio::time::timeout_at(tokio::time::Instant::from_std(deadline), changed)
-                .await
-                .is_err()
-            {
-                let connect = clock::now().saturating_duration_since(started);
-                let phases = Phases {
-                    connect,
-                    ..Phases::default()
-                };
-                return Err(CallError::new(
-                    CallErrorKind::Timeout,
-                    Execution::NotSent,
-                    phases,
-                ));
-            }
-        }
-    }
-
-    /// Connects in a task of its own: who waits for it may go away.
-    fn spawn_attempt(&self, lane: &Lane) {
-        let Some(index) = self
-            .inner
-            .lanes
-            .iter()
-            .position(|other| std::ptr::eq(other, lane))
-        else {
-            return;
-        };
-        let inner = Arc::clone(&self.inner);
-        tokio::spawn(async move {
-            let result = inner.connect().await;
-            let lane = &inner.lanes[index];
-            let mut state = lane.lock();
-            match result {
-                Ok(connection) if inner.closed.load(Ordering::Acquire) => {
-                    connection.shared.close(Closing::Force);
-                    state.phase = Phase::Down;
-                }
-                Ok(connection) => {
-                    state.failures = 0;
-                    state.phase = Phase::Up(connection);
-                }
-                Err(error) => {
-                    let most = FIRST_BACKOFF
-                        .saturating_mul(1 << state.failures.min(16))
-                        .min(MAX_BACKOFF);
-                    let pause = most.mul_f64(fastrand::f64());
-                    let causes =
-                        std::iter::successors(std::error::Error::source(&error), |cause| {
-                            cause.source()
-                        });
-                    let causes: Vec<String> = causes.map(ToString::to_string).collect();
-                    tracing::debug!(target = %inner.connector.describe(), %error, ?causes, ?pause, "cannot connect");
-                    state.failures += 1;
-                    state.phase = Phase::Pausing {
-                        until: clock::now() + pause,
-                        error,
-                    };
-                }
-            }
-            drop(state);
-            lane.changed.notify_waiters();
-        });
     }
 
     /// Ends all connections once their calls are answered, at the latest after `limit`. Later calls fail.
@@ -474,8 +374,8 @@ impl Client {
     ///
     /// The end goes on when the future is dropped.
     pub async fn close(&self, limit: Duration) {
-        self.inner.closed.store(true, Ordering::Release);
-        let connections = self.inner.drain();
+        self.inner.pool.close();
+        let connections = self.inner.pool.drain();
         let all = async {
             for connection in &connections {
                 connection.closed().await;
@@ -501,7 +401,7 @@ impl fmt::Debug for Client {
 }
 
 impl Inner {
-    async fn connect(&self) -> Result<Connection, CallError> {
+    async fn connect(&self, retirement: Retirement) -> Result<Connection, CallError> {
         let config = &self.config;
         let target = || self.connector.describe();
         let fail = |error: io::Error| {
@@ -526,7 +426,7 @@ impl Inner {
                 None => connected,
             };
             // An attempt that is given up takes its connection along.
-            let attempt = Attempt(Some(self.start(connected)));
+            let attempt = Unready(Some(self.start(connected, retirement)));
             wait_until_ready(attempt.connection()?)
                 .await
                 .map_err(|error| self.explain(error))?;
@@ -561,12 +461,13 @@ impl Inner {
     }
 
     /// Speaks IIP on a stream.
-    fn start(&self, connected: Connected) -> Connection {
+    fn start(&self, connected: Connected, retirement: Retirement) -> Connection {
         let config = &self.config;
         let announce = config.hello.clone().unwrap_or(Value::Null);
         let mut proto =
             proto::Connection::new(Side::Client, config.limits.clone(), announce, clock::now());
         let mut calls = CallTable::new(config.limits.channels(), config.max_queued_calls);
+        calls.may_retire(retirement, clock::now());
         if config.hello.is_some() {
             proto.say_hello();
         }
@@ -581,30 +482,18 @@ impl Inner {
         ));
         Connection { shared }
     }
-
-    fn drain(&self) -> Vec<Connection> {
-        let mut connections = Vec::new();
-        for lane in &self.lanes {
-            if let Phase::Up(connection) = std::mem::take(&mut lane.lock().phase) {
-                connection.shared.close(Closing::Drain);
-                connections.push(connection);
-            }
-            lane.changed.notify_waiters();
-        }
-        connections
-    }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.drain();
+        self.pool.drain();
     }
 }
 
 /// A connection that is not ready; closed unless it gets there.
-struct Attempt(Option<Connection>);
+struct Unready(Option<Connection>);
 
-impl Attempt {
+impl Unready {
     fn connection(&self) -> io::Result<&Connection> {
         self.0
             .as_ref()
@@ -618,12 +507,20 @@ impl Attempt {
     }
 }
 
-impl Drop for Attempt {
+impl Drop for Unready {
     fn drop(&mut self) {
         if let Some(connection) = &self.0 {
             connection.shared.close(Closing::Force);
         }
     }
+}
+
+/// Did the server break the protocol?
+fn is_protocol(error: &CallError) -> bool {
+    matches!(
+        error.kind(),
+        CallErrorKind::ConnectionLost(ConnectionError::Protocol(_))
+    )
 }
 
 /// The server, or what stands in its place, ended the connection without a word.

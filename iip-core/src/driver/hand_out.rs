@@ -63,7 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let in_flight = state.calls.in_flight();
         let most = (in_flight / 2).clamp(1, MOST_WOKEN);
         let mut answered = 0;
-        state.calls.expire(&mut state.proto, now, &mut self.wakers);
+        shared.expire(state, now, &mut self.wakers);
         for _ in 0..MAX_FRAMES {
             if answered >= most || self.wakers.len() >= MOST_WOKEN || self.saying_goodbye {
                 break;

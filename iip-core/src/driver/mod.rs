@@ -456,7 +456,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.written > 0 {
             settle(state, std::mem::take(&mut self.written), now);
         }
-        state.calls.expire(&mut state.proto, now, &mut self.wakers);
+        shared.expire(state, now, &mut self.wakers);
         if polled_read {
             state.proto.timers().on_dry(now);
         }
@@ -643,12 +643,7 @@ impl<S> Driver<S> {
             tracing::debug!(%error, peer = ?shared.peer.addr(), "connection ended");
             // Which requests have left decides what their callers are told.
             settle(state, std::mem::take(&mut self.written), clock::now());
-            state.ended = Some(error.clone());
-            state
-                .calls
-                .fail_all(&state.proto, error, clock::now(), &mut self.wakers);
-            state.cancel_all();
-            state.leave_room(&mut self.wakers);
+            shared.end(state, error, &mut self.wakers);
             if let Some(share) = &shared.share {
                 state.proto.discard();
                 let held = state.proto.memory();

@@ -55,6 +55,7 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
             Code::InvalidArgument
         }
         CallErrorKind::Closed | CallErrorKind::Unfinished => Code::Cancelled,
+        CallErrorKind::NoRuntime => Code::FailedPrecondition,
         // A connection that is not there, or was lost, may come back.
         _ => Code::Unavailable,
     };

@@ -1,0 +1,422 @@
+//! The connections of a client: made when needed, used in turns, replaced when lost.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore};
+
+use super::Inner;
+use crate::calls::Retirement;
+use crate::clock;
+use crate::connection::{Closing, Connection, Shared};
+use crate::error::{CallError, CallErrorKind, Execution, Phases};
+
+/// The first pause after a failed attempt to connect is at most this long; each further one at most twice as long.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// No pause is longer.
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+
+/// A connection whose predecessor was retired may be retired once it is this old, the one after it at twice the age, and so on
+/// up to [`MAX_BACKOFF`].
+const FIRST_RETIREMENT: Duration = Duration::from_secs(1);
+/// A connection that was in use for so long before it was retired counts as the first.
+const RECOVERED_AFTER: Duration = Duration::from_secs(60);
+/// So many retired connections of a client may have calls under way.
+const MAX_RETIRED: usize = 16;
+
+/// All connections of a client.
+pub(super) struct Pool {
+    lanes: Box<[Lane]>,
+    next: AtomicUsize,
+    closed: AtomicBool,
+    /// Some lane has changed.
+    changed: Notify,
+    retired: Arc<Semaphore>,
+}
+
+/// The place of one connection.
+#[derive(Default)]
+struct Lane {
+    state: Mutex<LaneState>,
+}
+
+#[derive(Default)]
+struct LaneState {
+    phase: Phase,
+    /// Attempts that failed since the last success.
+    failures: u32,
+    /// Counts attempts, so that a waiter knows the outcome of the one it waited for.
+    attempt: u64,
+    /// Connections in a row that were retired.
+    retirements: u32,
+    /// Connections that were replaced and may still have calls.
+    replaced: Vec<Weak<Shared>>,
+}
+
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Down,
+    Connecting,
+    Up {
+        connection: Connection,
+        since: Instant,
+    },
+    Pausing {
+        until: Instant,
+        error: CallError,
+    },
+}
+
+impl Lane {
+    fn lock(&self) -> MutexGuard<'_, LaneState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its connection, if that is alive.
+    #[inline]
+    fn ready(&self) -> Option<Connection> {
+        self.lock().ready()
+    }
+}
+
+impl LaneState {
+    #[inline]
+    fn ready(&self) -> Option<Connection> {
+        match &self.phase {
+            Phase::Up { connection, .. } if connection.shared.is_alive() => {
+                Some(connection.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// Is a new connection wanted, and may it be attempted now?
+    fn wants_attempt(&self) -> bool {
+        match &self.phase {
+            Phase::Down => true,
+            Phase::Connecting => false,
+            Phase::Up { connection, .. } => !connection.shared.is_alive(),
+            Phase::Pausing { until, .. } => *until <= clock::now(),
+        }
+    }
+
+    /// Gives up the connection that it has. It goes on until its calls have ended. `true` if it had stalled.
+    fn replace(&mut self) -> bool {
+        let mut stalled = false;
+        if let Phase::Up { connection, since } = std::mem::take(&mut self.phase) {
+            let recovered = clock::now().saturating_duration_since(since) >= RECOVERED_AFTER;
+            stalled = connection.shared.was_stalled();
+            self.retirements = match stalled {
+                false => 0,
+                true if recovered => 1,
+                true => self.retirements.saturating_add(1),
+            };
+            self.replaced.retain(|other| other.strong_count() > 0);
+            self.replaced.push(Arc::downgrade(&connection.shared));
+        }
+        stalled
+    }
+
+    /// How old the next connection must be before it may be retired.
+    fn retirement_age(&self) -> Duration {
+        match self.retirements {
+            0 => Duration::ZERO,
+            count => FIRST_RETIREMENT
+                .saturating_mul(1 << (count - 1).min(16))
+                .min(MAX_BACKOFF),
+        }
+    }
+}
+
+/// The attempt that a caller waits for.
+#[derive(Clone, Copy)]
+struct Awaited {
+    lane: usize,
+    attempt: u64,
+    /// The caller has begun it.
+    own: bool,
+}
+
+impl Pool {
+    pub(super) fn new(connections: usize) -> Self {
+        Self {
+            lanes: (0..connections).map(|_| Lane::default()).collect(),
+            next: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            changed: Notify::new(),
+            retired: Arc::new(Semaphore::new(MAX_RETIRED)),
+        }
+    }
+
+    /// Whose turn it is: calls go to the connections one after the other.
+    #[inline]
+    fn turn(&self) -> usize {
+        match self.lanes.len() {
+            1 => 0,
+            lanes => self.next.fetch_add(1, Ordering::Relaxed) % lanes,
+        }
+    }
+
+    /// All lanes, beginning with the one whose turn it is.
+    fn from(&self, turn: usize) -> impl Iterator<Item = (usize, &Lane)> {
+        let (before, after) = self.lanes.split_at(turn);
+        let after = after.iter().enumerate();
+        let after = after.map(move |(index, lane)| (turn + index, lane));
+        after.chain(before.iter().enumerate())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Takes no further calls.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Lets all connections end once their calls are answered, and gives them back.
+    pub(super) fn drain(&self) -> Vec<Connection> {
+        let mut connections = Vec::new();
+        for lane in &self.lanes {
+            let mut state = lane.lock();
+            state.replace();
+            let replaced = std::mem::take(&mut state.replaced);
+            drop(state);
+            for shared in replaced.iter().filter_map(Weak::upgrade) {
+                shared.close(Closing::Drain);
+                connections.push(Connection { shared });
+            }
+        }
+        self.changed.notify_waiters();
+        connections
+    }
+}
+
+impl Inner {
+    /// A living connection, if there is one.
+    #[inline]
+    pub(super) fn ready_connection(self: &Arc<Self>) -> Option<Connection> {
+        let turn = self.pool.turn();
+        let ready = self.pool.lanes.get(turn)?.ready();
+        if ready.is_none() && self.pool.lanes.len() > 1 {
+            return self.other_connection(turn);
+        }
+        ready
+    }
+
+    /// The connection whose turn it is has been lost or was not made yet: the next one that lives takes its calls, until it
+    /// is there.
+    #[cold]
+    fn other_connection(self: &Arc<Self>, turn: usize) -> Option<Connection> {
+        let mut lanes = self.pool.from(turn);
+        let found = lanes.find_map(|(_, lane)| lane.ready())?;
+        if let Ok(runtime) = Handle::try_current()
+            && !self.pool.is_closed()
+        {
+            self.attempt(&runtime, turn);
+        }
+        Some(found)
+    }
+
+    /// A living connection, made if needed until `deadline`. `started` is when the call began.
+    pub(super) async fn make_connection(
+        self: &Arc<Self>,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Connection, CallError> {
+        let fail = |error: CallError| {
+            error.with_phases(Phases {
+                connect: clock::now().saturating_duration_since(started),
+                ..Phases::default()
+            })
+        };
+        let runtime = Handle::try_current()
+            .map_err(|_| fail(CallError::not_sent(CallErrorKind::NoRuntime)))?;
+        let turn = self.pool.turn();
+        let mut awaited: Option<Awaited> = None;
+        loop {
+            let changed = self.pool.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            if self.pool.is_closed() {
+                return Err(CallError::not_sent(CallErrorKind::Closed));
+            }
+            let mut lanes = self.pool.from(turn);
+            if let Some(connection) = lanes.find_map(|(_, lane)| lane.ready()) {
+                return Ok(connection);
+            }
+            if let Some(error) = awaited.and_then(|awaited| self.failure_of(awaited)) {
+                return Err(fail(error));
+            }
+            match self.attempt_from(&runtime, turn) {
+                Ok(next) => {
+                    let same = awaited.is_some_and(|awaited| {
+                        (awaited.lane, awaited.attempt) == (next.lane, next.attempt)
+                    });
+                    if !same {
+                        awaited = Some(next);
+                    }
+                }
+                Err(error) => return Err(fail(error)),
+            }
+            if tokio::time::timeout_at(deadline.into(), changed)
+                .await
+                .is_err()
+            {
+                let error = CallError::new(
+                    CallErrorKind::Timeout,
+                    Execution::NotSent,
+                    Phases::default(),
+                );
+                return Err(fail(error));
+            }
+        }
+    }
+
+    /// Why the attempt that a caller waited for has come to nothing, if it has.
+    fn failure_of(&self, awaited: Awaited) -> Option<CallError> {
+        let state = self.pool.lanes.get(awaited.lane)?.lock();
+        if state.attempt != awaited.attempt {
+            return None;
+        }
+        match &state.phase {
+            Phase::Pausing { error, .. } => Some(error.clone()),
+            // It was broken off with the runtime that it ran on. If that was another caller's, this one's may do better.
+            Phase::Down if awaited.own => Some(CallError::not_sent(CallErrorKind::NoRuntime)),
+            _ => None,
+        }
+    }
+
+    /// An attempt that is under way or begins now, on the first lane that does not pause after a failure; the last error if
+    /// all do.
+    fn attempt_from(self: &Arc<Self>, runtime: &Handle, turn: usize) -> Result<Awaited, CallError> {
+        let mut last = None;
+        for (index, lane) in self.pool.from(turn) {
+            let own = self.attempt(runtime, index);
+            let state = lane.lock();
+            match &state.phase {
+                Phase::Pausing { error, .. } if !own => {
+                    last.get_or_insert_with(|| error.clone());
+                }
+                _ => {
+                    return Ok(Awaited {
+                        lane: index,
+                        attempt: state.attempt,
+                        own,
+                    });
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed)))
+    }
+
+    /// Begins an attempt to connect if the lane wants one. It runs in a task of its own: who waits for it may go away.
+    fn attempt(self: &Arc<Self>, runtime: &Handle, index: usize) -> bool {
+        let Some(lane) = self.pool.lanes.get(index) else {
+            return false;
+        };
+        let (stalled, retirement) = {
+            let mut state = lane.lock();
+            if !state.wants_attempt() {
+                return false;
+            }
+            let stalled = state.replace();
+            state.phase = Phase::Connecting;
+            state.attempt += 1;
+            let retirement = Retirement {
+                age: state.retirement_age(),
+                places: Arc::clone(&self.pool.retired),
+            };
+            (stalled, retirement)
+        };
+        // A runtime that is shutting down drops the task at once, and with it the attempt.
+        let mut attempt = Attempt {
+            inner: Arc::clone(self),
+            index,
+            target: String::new(),
+            outcome: None,
+        };
+        runtime.spawn(async move {
+            attempt.target = attempt.inner.connector.describe();
+            if stalled {
+                tracing::warn!(
+                    target = %attempt.target,
+                    "connection replaced: most of its channels wait for answers to calls that were given up"
+                );
+            }
+            let outcome = attempt.inner.connect(retirement).await;
+            attempt.end(outcome);
+        });
+        true
+    }
+}
+
+/// An attempt to connect under way. However it ends, also by a panic or with its runtime, its lane learns of it and whoever
+/// waits for it goes on.
+struct Attempt {
+    inner: Arc<Inner>,
+    index: usize,
+    target: String,
+    outcome: Option<Result<Connection, CallError>>,
+}
+
+impl Attempt {
+    fn end(mut self, outcome: Result<Connection, CallError>) {
+        self.outcome = Some(outcome);
+    }
+
+    /// How it ended; `None` if it was broken off.
+    fn outcome(&mut self) -> Option<Result<Connection, CallError>> {
+        if self.outcome.is_none() && std::thread::panicking() {
+            let source = io::Error::other("the attempt panicked");
+            return Some(Err(CallError::not_sent(CallErrorKind::Connect {
+                target: std::mem::take(&mut self.target),
+                source: Arc::new(source),
+            })));
+        }
+        self.outcome.take()
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let outcome = self.outcome();
+        let pool = &self.inner.pool;
+        let Some(lane) = pool.lanes.get(self.index) else {
+            return;
+        };
+        let mut state = lane.lock();
+        match outcome {
+            None => state.phase = Phase::Down,
+            Some(Ok(connection)) if pool.is_closed() => {
+                connection.shared.close(Closing::Force);
+                state.phase = Phase::Down;
+            }
+            Some(Ok(connection)) => {
+                state.failures = 0;
+                let since = clock::now();
+                state.phase = Phase::Up { connection, since };
+            }
+            Some(Err(error)) => {
+                let most = FIRST_BACKOFF
+                    .saturating_mul(1 << state.failures.min(16))
+                    .min(MAX_BACKOFF);
+                let pause = most.mul_f64(fastrand::f64());
+                let causes = std::iter::successors(std::error::Error::source(&error), |cause| {
+                    cause.source()
+                });
+                let causes: Vec<String> = causes.map(ToString::to_string).collect();
+                tracing::debug!(target = %self.target, %error, ?causes, ?pause, "cannot connect");
+                state.failures = state.failures.saturating_add(1);
+                let until = clock::now() + pause;
+                state.phase = Phase::Pausing { until, error };
+            }
+        }
+        drop(state);
+        pool.changed.notify_waiters();
+    }
+}
