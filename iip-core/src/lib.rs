@@ -35,7 +35,7 @@
 //! | `driver` | the task that owns the socket |
 //! | `transport`, `tls` | byte streams |
 //! | `proto` | the state machine of a connection, for both sides; pure |
-//! | `decoder`, `frame`, `path`, `limits`, `error` | bytes and bounds; pure |
+//! | `decoder`, `frame`, `path`, `limits`, `error`, `printable` | bytes, bounds and texts; pure |
 //!
 //! # Features
 //!
@@ -56,6 +56,7 @@ mod handler;
 pub mod limits;
 mod parts;
 pub mod path;
+mod printable;
 mod proto;
 mod queue;
 mod running;
@@ -81,6 +82,7 @@ pub use self::handler::{
     handler_fn,
 };
 pub use self::limits::Limits;
+pub use self::printable::Printable;
 pub use self::running::{CancelToken, ReplyStream, RequestParts};
 pub use self::server::{Server, ServerConfig};
 pub use self::stream::{RecvStream, SendStream, StreamError};
