@@ -3,6 +3,7 @@
 //! One call from top to bottom is [`Unary::answer`].
 
 mod builder;
+mod closest;
 mod intercept;
 #[cfg(feature = "tower")]
 mod mount;
@@ -30,13 +31,14 @@ pub use self::mount::ServiceHandler;
 use self::streaming::{Draining, StreamMethod};
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
-use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
+use crate::codec::{CodecId, DecodeError, DecodeLimits, EncodeError, encode_value_split};
 use crate::compression::{Compression, CompressionId, Encoding, decompress_arguments};
 use crate::context::{CallContext, now};
 use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
 use crate::health::Health;
 use crate::hello::RpcPeer;
 use crate::interceptor::{Layer, Layers, Outcome as CallOutcome, ServerCall};
+use crate::limits::ENVELOPE_BYTES;
 use crate::metadata::Metadata;
 use crate::method::{MethodDescriptor, OnCancel};
 use crate::overload::{self, Admission, Full, Gate};
@@ -142,6 +144,7 @@ impl Methods {
             method,
             service: Arc::clone(service),
             call,
+            limits: self.limits,
             deadlines: self.deadlines(method),
             interceptors: self.interceptors.clone(),
         };
@@ -273,7 +276,15 @@ impl<U: Run> Handler for Method<U> {
 }
 
 fn refuse(refusal: &Refusal, body: &Bytes, raw: bool) -> Body {
-    let text = refusal.to_string();
+    let text = match *refusal {
+        // The limit as it was set, which does not count the envelope.
+        Refusal::TooLarge { size, limit } => Refusal::TooLarge {
+            size,
+            limit: limit.saturating_sub(ENVELOPE_BYTES),
+        }
+        .to_string(),
+        _ => refusal.to_string(),
+    };
     let status = match refusal {
         Refusal::ShuttingDown => Status::unavailable(text),
         Refusal::NoStream => Status::unimplemented(text),
@@ -286,8 +297,7 @@ fn refuse(refusal: &Refusal, body: &Bytes, raw: bool) -> Body {
 /// The answer to a request that is not run.
 fn refused(status: &Status, body: &Bytes, raw: bool) -> Body {
     if raw {
-        let text = status.message();
-        return format!("{{\"code\":-1,\"message\":\"handler fail:{text}\"}}").into();
+        return envelope::handler_failed(status.message());
     }
     answer_status(status, is_plain(body))
 }
@@ -363,7 +373,8 @@ where
         let (form, remaining, metadata, body) = if plain {
             (Form::plain(one_way), None, Metadata::new(), body)
         } else {
-            let (head, body) = RequestHead::read(body).map_err(|error| error.request_status())?;
+            let (head, body) = RequestHead::read(body)
+                .map_err(|error| error.request_status().in_method(self.method))?;
             let form = Form {
                 codec: head.codec,
                 plain,
@@ -394,7 +405,7 @@ where
     fn arguments(&self, form: Form, mut body: Bytes) -> Result<A, Status> {
         decompress_arguments(form.codec, form.request, &mut body, &self.limits)
             .and_then(|()| A::decode(self.method, form.codec, &body, &self.limits))
-            .map_err(|error| error.request_status())
+            .map_err(|error| bad_arguments(self.method, form.codec, &error))
     }
 
     fn encode(
@@ -414,14 +425,9 @@ where
         let metadata = ctx.map_or_else(Metadata::new, CallContext::take_reply_metadata);
         let peer = ctx.filter(|_| !form.plain).and_then(CallContext::peer);
         let encoding = encoding(form.codec, self.compression, peer, &self.limits);
-        encode_result(
-            encoding,
-            result,
-            timing,
-            &metadata,
-            form.plain,
-            &self.limits,
-        )
+        let plain = form.plain;
+        encode_result(encoding, result, timing, &metadata, plain, &self.limits)
+            .map_err(|status| status.in_method(self.method))
     }
 
     /// The way of a call with interceptors, from the context on.
@@ -480,7 +486,7 @@ fn encoding(
 ) -> Encoding {
     let packer = wanted.and_then(|wanted| {
         let peer = peer?.extension(RpcPeer::read)?;
-        peer.packer(wanted, limits.message_bytes())
+        peer.packer(wanted, limits.body_bytes())
     });
     Encoding { codec, packer }
 }
@@ -540,18 +546,22 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
     limits: &DecodeLimits,
 ) -> Result<Body, Status> {
     let Encoding { codec, packer } = encoding;
-    let encoded = Body::encode(|out| match result {
+    Body::encode(|out| match result {
         Ok(value) => {
             if !plain {
                 ReplyHead::write(codec, Outcome::Value, timing, metadata, out);
             }
             let body = out.len();
-            let tail = encode_value_split(codec, &ByValue(value), out)?.unwrap_or_default();
+            let tail = encode_value_split(codec, &ByValue(value), out);
+            let tail = fitting(tail, "result", codec, out.len() - body, limits)?;
+            if plain {
+                envelope::set_apart_from_errors(out, body);
+            }
             Ok(envelope::pack_body(packer.as_ref(), out, 0, body, tail))
         }
         Err(error) if plain => {
             envelope::write_plain_error(&error, out);
-            Ok(Bytes::new())
+            fitting(Ok(None), "error", codec, out.len(), limits)
         }
         Err(error) => match error.as_status() {
             Some(status) => {
@@ -563,28 +573,59 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
                 // Metadata that does not fit beside the status' own is not worth losing the status for.
                 let _ = status.metadata_mut().append_all(metadata);
                 envelope::write_status_reply(codec, &status, timing, out);
-                Ok(Bytes::new())
+                fitting(Ok(None), "error", codec, out.len(), limits)
             }
             None => {
                 let codec = codec.of_errors();
                 ReplyHead::write(codec, Outcome::Error, timing, metadata, out);
                 let body = out.len();
-                let tail = encode_value_split(codec, &error, out)?.unwrap_or_default();
+                let tail = encode_value_split(codec, &error, out);
+                let tail = fitting(tail, "error", codec, out.len() - body, limits)?;
                 Ok(envelope::pack_body(packer.as_ref(), out, 0, body, tail))
             }
         },
-    });
-    let body = encoded.map_err(|error: EncodeError| {
-        Status::internal(format!("cannot encode the result: {error}"))
-    })?;
-    let (size, limit) = (body.len(), limits.message_bytes());
-    if size > limit {
-        let text = format!(
-            "an answer of {size} bytes exceeds the server's limit of {limit} bytes (option max_message_bytes)"
-        );
-        return Err(Status::resource_exhausted(text));
+    })
+}
+
+/// What lies behind an encoded `what` of `size` bytes, if it could be encoded and is not too large.
+#[inline]
+fn fitting(
+    encoded: Result<Option<Bytes>, EncodeError>,
+    what: &str,
+    codec: CodecId,
+    size: usize,
+    limits: &DecodeLimits,
+) -> Result<Bytes, Status> {
+    match encoded {
+        Ok(tail) => {
+            let tail = tail.unwrap_or_default();
+            let size = size + tail.len();
+            if size > limits.body_bytes() {
+                return Err(answer_too_large(size, limits));
+            }
+            Ok(tail)
+        }
+        Err(error) => Err(cannot_encode(what, codec, &error)),
     }
-    Ok(body)
+}
+
+#[cold]
+fn answer_too_large(size: usize, limits: &DecodeLimits) -> Status {
+    let limit = limits.message_bytes();
+    Status::resource_exhausted(format!(
+        "an answer of {size} bytes exceeds the server's limit of {limit} bytes (option max_message_bytes)"
+    ))
+}
+
+#[cold]
+fn cannot_encode(what: &str, codec: CodecId, error: &EncodeError) -> Status {
+    Status::internal(format!("cannot encode the {what} in {codec}: {error}"))
+}
+
+/// The status for arguments that could not be read.
+#[cold]
+fn bad_arguments(method: &MethodDescriptor, codec: CodecId, error: &DecodeError) -> Status {
+    error.status_of_request(method, "arguments", codec)
 }
 
 /// A method bound to raw bytes.
@@ -592,6 +633,7 @@ struct Raw<S, F> {
     method: &'static MethodDescriptor,
     service: Arc<S>,
     call: F,
+    limits: DecodeLimits,
     deadlines: Deadlines,
     interceptors: Layers<ServerCall>,
 }
@@ -616,6 +658,9 @@ where
             let deadline = deadline.map_err(failed)?;
             let ctx = CallContext::of_call(self.method, Metadata::new(), deadline.at, peer, cancel);
             let body = request.into_body();
+            self.limits
+                .check_size(&body)
+                .map_err(|error| failed(error.request_status()))?;
             let result = match self.interceptors.awake(ctx.metadata()) {
                 None => {
                     let call = (self.call)(Arc::clone(&self.service), ctx.clone(), body);
@@ -635,7 +680,13 @@ where
                 }
             };
             match result {
-                Ok(data) => Ok(Response::from(data.into_body())),
+                Ok(data) => {
+                    let data = data.into_body();
+                    if data.len() > self.limits.body_bytes() {
+                        return Err(failed(answer_too_large(data.len(), &self.limits)));
+                    }
+                    Ok(Response::from(data))
+                }
                 Err(error) => Err(HandlerError::new(match error.as_status() {
                     Some(status) => status.message().to_owned(),
                     None => error.to_string(),
@@ -646,7 +697,27 @@ where
 }
 
 /// Answers calls of methods that nobody serves.
-struct NoMethod;
+struct NoMethod {
+    /// The paths of those that are served.
+    paths: Vec<&'static str>,
+}
+
+impl NoMethod {
+    fn beside(handlers: &[(&'static str, Arc<dyn Handler>)]) -> Self {
+        Self {
+            paths: handlers.iter().map(|&(path, _)| path).collect(),
+        }
+    }
+
+    #[cold]
+    fn status(&self, path: &str) -> Status {
+        let mut text = format!("no method is registered under {path:?}");
+        if let Some(closest) = closest::path(path, &self.paths) {
+            text.push_str(&format!("; the closest is {closest:?}"));
+        }
+        Status::unimplemented(text).with_execution(Execution::NotExecuted)
+    }
+}
 
 impl Handler for NoMethod {
     fn refuse(&self, refusal: &Refusal, body: &Bytes) -> Body {
@@ -655,11 +726,7 @@ impl Handler for NoMethod {
 
     fn call(&self, request: Request) -> HandlerFuture {
         let answer = if envelope::is_envelope(request.body()) {
-            let status = Status::unimplemented(format!(
-                "no method is registered under {:?}",
-                request.path()
-            ));
-            answer_status(&status.with_execution(Execution::NotExecuted), false)
+            answer_status(&self.status(request.path()), false)
         } else {
             // Source: recording unknown_path.
             r#"{"code":102,"message":"handle error"}"#.into()

@@ -16,12 +16,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{Run, answer_status, encode_result, encoding, intercept, is_plain, timing, until};
+use super::{
+    Run, answer_status, bad_arguments, encode_result, encoding, intercept, is_plain, timing, until,
+};
 use crate::__private::BoxFuture;
 use crate::arguments::FromArguments;
 #[cfg(feature = "codec-prost")]
 use crate::codec::Proto;
-use crate::codec::{CodecId, DecodeLimits, EncodeError, decode_value};
+use crate::codec::{CodecId, DecodeError, DecodeLimits, EncodeError, decode_value};
 use crate::compression::{Compression, Encoding, decompress_arguments};
 use crate::context::CallContext;
 use crate::envelope::{self, ReplyHead, RequestHead};
@@ -72,6 +74,7 @@ impl StreamCall {
             records: self.input.take(),
             codec: self.encoding.codec,
             limits: self.limits,
+            method: self.ctx.method(),
             message: PhantomData,
         })
     }
@@ -101,7 +104,7 @@ impl StreamCall {
             return StreamAnswer::failed(Status::internal("a stream was sent already"));
         };
         let mut stream = pin!(stream);
-        let mut pump = Pump::new(send, self.encoding, self.limits.message_bytes());
+        let mut pump = Pump::new(send, self.encoding, self.limits);
         write_accepted(
             self.encoding.codec,
             &self.ctx.take_reply_metadata(),
@@ -181,7 +184,10 @@ impl StreamCall {
                 body: Ok(body),
                 outcome,
             },
-            Err(status) => StreamAnswer::failed(status),
+            Err(status) => StreamAnswer::failed(match self.ctx.method() {
+                Some(method) => status.in_method(method),
+                None => status,
+            }),
         }
     }
 }
@@ -231,7 +237,7 @@ impl<T> Unpin for UntilDrained<T> {}
 
 /// The first record: the call was accepted; what travels beside its messages.
 fn write_accepted(codec: CodecId, metadata: &Metadata, out: &mut BytesMut) {
-    let written = records::write::<EncodeError>(out, usize::MAX, None, |out| {
+    let written = records::write::<EncodeError>(out, None, None, |out| {
         ReplyHead::write(codec, envelope::Outcome::Value, None, metadata, out);
         Ok(Bytes::new())
     });
@@ -243,6 +249,7 @@ struct Input<T> {
     records: Option<Records>,
     codec: CodecId,
     limits: DecodeLimits,
+    method: Option<&'static MethodDescriptor>,
     message: PhantomData<fn() -> T>,
 }
 
@@ -258,13 +265,8 @@ impl<T: DeserializeOwned + 'static> Stream for Input<T> {
             return Poll::Ready(None);
         };
         let item = match std::task::ready!(records.poll_next(cx)) {
-            Some(Ok(message)) => {
-                decode_value(this.codec, &message, &this.limits).map_err(|error| {
-                    error
-                        .request_status()
-                        .with_execution(Execution::MayHaveExecuted)
-                })
-            }
+            Some(Ok(message)) => decode_value(this.codec, &message, &this.limits)
+                .map_err(|error| bad_message(this.method, this.codec, &error)),
             Some(Err(error)) => Err(record_status(error)),
             None => {
                 this.records = None;
@@ -276,6 +278,15 @@ impl<T: DeserializeOwned + 'static> Stream for Input<T> {
         }
         Poll::Ready(Some(item))
     }
+}
+
+#[cold]
+fn bad_message(method: Option<&MethodDescriptor>, codec: CodecId, error: &DecodeError) -> Status {
+    let status = match method {
+        Some(method) => error.status_of_request(method, "message of the stream", codec),
+        None => error.request_status(),
+    };
+    status.with_execution(Execution::MayHaveExecuted)
 }
 
 fn record_status(error: RecordError) -> Status {
@@ -354,7 +365,8 @@ where
             Some(first) => first.map_err(|error| not_executed(record_status(error)))?,
             None => return Err(not_executed(Status::invalid_argument("an empty stream"))),
         };
-        let (head, body) = RequestHead::read(first).map_err(|error| error.request_status())?;
+        let (head, body) = RequestHead::read(first)
+            .map_err(|error| error.request_status().in_method(self.method))?;
         let waited = request.waited();
         let deadline = self.deadlines.of_call(head.remaining, waited, received)?;
         let policy = self.method.cancel_policy();
@@ -375,7 +387,7 @@ where
             let args =
                 decompress_arguments(encoding.codec, head.compression, &mut body, &self.limits)
                     .and_then(|()| A::decode(self.method, encoding.codec, &body, &self.limits))
-                    .map_err(|error| error.request_status())?;
+                    .map_err(|error| bad_arguments(self.method, encoding.codec, &error))?;
             drop(body);
             if !self.method.has_replies() {
                 // With a stream of replies, the method decides when it is accepted.
