@@ -565,13 +565,13 @@ async fn what_is_too_large_is_too_large_however_small_it_becomes() {
     let (_server, client) = serve_with(TextsServer::new(Here), server, client).await;
     let texts = TextsClient::new(client);
     // To the server: it refuses by what is announced.
-    let Err(TextError::Rpc(status)) = texts.echo("ab".repeat(5_000)).await else {
+    let Err(TextError::Rpc(status)) = texts.echo("ab".repeat(5_100)).await else {
         panic!("no status");
     };
     expect(&status, Code::ResourceExhausted, Execution::NotExecuted);
     assert!(status.message().contains("max_message_bytes"), "{status}");
     let status = texts
-        .upload(String::new(), Streaming::iter(["ab".repeat(5_000)]))
+        .upload(String::new(), Streaming::iter(["ab".repeat(5_100)]))
         .await;
     let status = status.unwrap_err();
     expect(&status, Code::ResourceExhausted, Execution::MayHaveExecuted);
@@ -591,7 +591,7 @@ async fn what_is_too_large_is_too_large_however_small_it_becomes() {
         .max_message_bytes(10_000);
     let (_server, client) = serve_with(TextsServer::new(Here), Server::builder(), client).await;
     let texts = TextsClient::new(client);
-    let Err(TextError::Rpc(status)) = texts.echo("ab".repeat(5_000)).await else {
+    let Err(TextError::Rpc(status)) = texts.echo("ab".repeat(5_100)).await else {
         panic!("no status");
     };
     expect(&status, Code::ResourceExhausted, Execution::NotSent);

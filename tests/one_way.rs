@@ -448,7 +448,7 @@ async fn one_that_is_too_large_is_refused_where_it_is_made() {
     )
     .await;
     let events = EventsClient::new(client);
-    let error = events.keep(vec![0; MIB + 1].into()).await.unwrap_err();
+    let error = events.keep(vec![0; MIB + 100].into()).await.unwrap_err();
     expect(&error, Code::ResourceExhausted, Execution::NotSent);
     assert!(error.to_string().contains("max_message_bytes"), "{error}");
 }

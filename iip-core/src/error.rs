@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::frame::{ChannelId, FrameStatus};
+use crate::printable::Printable;
 
 /// The peer broke the protocol or a limit: the connection is closed without a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -266,7 +267,10 @@ pub enum CallErrorKind {
     )]
     InvalidPath(String),
     /// The server refused a new channel.
-    #[error("the server refused a new channel: {message} (code {code})")]
+    #[error(
+        "the server refused a new channel: {} (code {code})",
+        Printable(message)
+    )]
     ChannelRefused {
         /// The in-band code, 106 from an IIP server at its limit.
         code: i64,

@@ -36,7 +36,7 @@
 //! | `transport`, `tls` | byte streams |
 //! | `proto` | the state machine of a connection, for both sides; pure |
 //! | `pending` | who makes room for newcomers; pure |
-//! | `decoder`, `frame`, `path`, `limits`, `error` | bytes and bounds; pure |
+//! | `decoder`, `frame`, `path`, `limits`, `error`, `printable` | bytes, bounds and texts; pure |
 //!
 //! # Features
 //!
@@ -58,6 +58,7 @@ pub mod limits;
 mod parts;
 pub mod path;
 mod pending;
+mod printable;
 mod proto;
 mod queue;
 mod running;
@@ -84,6 +85,7 @@ pub use self::handler::{
     Response, handler_fn,
 };
 pub use self::limits::Limits;
+pub use self::printable::Printable;
 pub use self::running::{CancelToken, ReplyStream, RequestParts};
 pub use self::server::{Server, ServerConfig};
 pub use self::stream::{RecvStream, SendStream, StreamError};

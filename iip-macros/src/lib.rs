@@ -67,9 +67,9 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// # Methods
 ///
 /// A method is an `async fn` with `&self`, at most twelve arguments, and a `Result` whose error is a `Status` or a type with
-/// `#[derive(MethodError)]`. Every future is `Send`. Arguments and results are any types with serde's `Serialize` and
-/// `Deserialize`. A whole argument may be a reference (`&str`, `&[T]`, `&T`): the client encodes it where it is, and the
-/// server lends what it decoded. A first parameter `ctx: &CallContext` does not travel: a caller passes its own, a handler
+/// `#[derive(MethodError)]`. Every future is `Send`. Arguments and results have serde's `Serialize` and `Deserialize`; the
+/// codec decides which of serde's attributes they may have, see below. A whole argument may be a reference (`&str`, `&[T]`,
+/// `&T`): the client encodes it where it is, and the server lends what it decoded. A first parameter `ctx: &CallContext` does not travel: a caller passes its own, a handler
 /// gets that of the call. The settings of a method stand in `#[rpc(..)]`:
 ///
 /// | setting | |
@@ -112,6 +112,9 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// | `"msgpack"` | `codec-msgpack` | describes itself: fields may be added, any serde type works |
 /// | `"json"` | | as msgpack, and readable |
 /// | `"protobuf"` | `codec-prost` | messages with `prost::Message` instead of serde types |
+///
+/// bincode and postcard tell fields apart by their position: types with `flatten`, `untagged`, `tag` or
+/// `skip_serializing_if`, and types that read any value, such as `serde_json::Value`, need `"msgpack"` or `"json"`.
 ///
 /// The setting comes before the codec of the client. A server that does not know the codec is called in JSON. Whatever stands
 /// here, callers may use any other of these and plain JSON.

@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
+use iip_core::Body;
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::codec::CodecId;
+use crate::codec::{Codec, CodecId, DecodeError, DecodeLimits, Json};
 use crate::compression::{CompressionId, Packer};
 use crate::metadata::{Metadata, MetadataError};
 use crate::status::{Code, Execution, MethodError, Status};
@@ -401,16 +403,21 @@ impl EnvelopeError {
 
 /// An in-band error, as IIP writes it: `{"code":102,"message":"handle error"}`. Plain mode uses the same form, with the
 /// code of a [`Status`] and, for the method's own error, that error as `error`.
+///
+/// Without a type for the method's own error, that error is skipped: only whether it is there is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PlainError<E = serde_json::Value> {
+#[serde(deny_unknown_fields, bound(deserialize = "E: Deserialize<'de>"))]
+pub struct PlainError<E = IgnoredAny> {
     /// Negative or from 100 on: IIP's own. From 1 to 16: a [`Code`].
     pub code: i64,
-    /// The text for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    /// The text for people; may be empty.
     pub message: String,
     /// The method's own error, in the JSON form of its type.
-    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default = "none",
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub error: Option<E>,
 }
 
@@ -418,16 +425,22 @@ fn none<E>() -> Option<E> {
     None
 }
 
+/// An error is there whatever it looks like: `null` is one as well.
+fn present<'de, E: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<E>, D::Error> {
+    E::deserialize(deserializer).map(Some)
+}
+
 impl PlainError {
     /// Reads `body` if it has exactly the form of an error; any other body is a value.
     ///
-    /// The form is all there is to go by: a value with a `code` other than 0, a `message` and nothing else is taken for an
-    /// error.
+    /// The form is an object at the very beginning of `body` with a `code` other than 0, a `message`, perhaps an `error`, and
+    /// nothing else. Our servers write a space before a value of that form; one of another server is taken for an error.
     #[must_use]
     pub fn read(body: &[u8]) -> Option<Self> {
-        // Go writes the code first, and so do we; looking for an object at all spares most values the parsing.
-        let begins = body.iter().find(|byte| !byte.is_ascii_whitespace());
-        if begins != Some(&b'{') {
+        // This spares most values the parsing.
+        if body.first() != Some(&b'{') {
             return None;
         }
         serde_json::from_slice(body)
@@ -438,6 +451,11 @@ impl PlainError {
     /// Is it an error of IIP itself, and not a status or a value of the method?
     pub(crate) fn is_in_band(&self) -> bool {
         self.code < 0 || self.code > 100
+    }
+
+    /// Is it what IIP says of a path that nobody serves?
+    pub(crate) fn is_unknown_path(&self) -> bool {
+        self.code == 102
     }
 
     /// The status it stands for.
@@ -455,6 +473,27 @@ impl PlainError {
             }
         };
         Status::new(code, self.message).with_execution(execution)
+    }
+}
+
+/// Reads the method's own error out of an answer of which [`PlainError::read`] has said that it holds one.
+pub(crate) fn read_plain_error<E: DeserializeOwned>(
+    body: &[u8],
+    limits: &DecodeLimits,
+) -> Result<E, DecodeError> {
+    let plain: PlainError<E> = Json::decode(body, limits)?;
+    plain
+        .error
+        .ok_or_else(|| DecodeError::custom("there is no error"))
+}
+
+/// Puts a space before the plain value that lies in `out` from `start` on, if it looks like an error.
+pub(crate) fn set_apart_from_errors(out: &mut BytesMut, start: usize) {
+    let value = out.get(start..).unwrap_or_default();
+    if PlainError::read(value).is_some() {
+        let value = out.split_off(start);
+        out.put_u8(b' ');
+        out.extend_from_slice(&value);
     }
 }
 
@@ -480,7 +519,7 @@ pub fn write_plain_error<E: MethodError>(error: &E, out: &mut BytesMut) {
         message: error.to_string(),
         error: Some(error),
     };
-    if serde_json::to_writer((&mut *out).writer(), &plain).is_err() {
+    if Json::encode(&plain, out).is_err() {
         // Its type has no JSON form; what it says still arrives.
         out.truncate(before);
         let PlainError { code, message, .. } = plain;
@@ -493,6 +532,18 @@ pub fn write_plain_error<E: MethodError>(error: &E, out: &mut BytesMut) {
             out,
         );
     }
+}
+
+/// The answer of a raw method whose handler failed or was not run, as IIP has it.
+pub(crate) fn handler_failed(text: &str) -> Body {
+    let plain = PlainError::<()> {
+        code: -1,
+        message: format!("handler fail:{text}"),
+        error: None,
+    };
+    let mut out = BytesMut::new();
+    write_json(&plain, &mut out);
+    out.freeze().into()
 }
 
 fn write_json(error: &PlainError<()>, out: &mut BytesMut) {
@@ -1093,10 +1144,17 @@ mod tests {
             typed,
             r#"{"code":2,"message":"name is empty","error":"EmptyName"}"#
         );
+        assert!(PlainError::read(typed.as_bytes()).unwrap().error.is_some());
+        let limits = DecodeLimits::new();
         assert_eq!(
-            PlainError::read(typed.as_bytes()).unwrap().error.unwrap(),
-            "EmptyName"
+            read_plain_error::<GreetError>(typed.as_bytes(), &limits),
+            Ok(GreetError::EmptyName)
         );
+        assert_eq!(
+            read_plain_error::<()>(br#"{"code":2,"message":"","error":null}"#, &limits),
+            Ok(())
+        );
+        read_plain_error::<u8>(typed.as_bytes(), &limits).unwrap_err();
         let status = plain(GreetError::Rpc(Status::not_found("no <user>")));
         assert_eq!(status, r#"{"code":5,"message":"no <user>"}"#);
         assert_eq!(
@@ -1105,6 +1163,12 @@ mod tests {
         );
         let odd = plain(GreetError::Odd([((1, 2), 3)].into()));
         assert_eq!(odd, r#"{"code":2,"message":"has no json form"}"#);
+        let silent = plain(GreetError::Rpc(Status::not_found("")));
+        assert_eq!(silent, r#"{"code":5,"message":""}"#);
+        assert_eq!(
+            PlainError::read(silent.as_bytes()).unwrap().into_status(),
+            Status::not_found("")
+        );
     }
 
     #[test]
@@ -1127,13 +1191,21 @@ mod tests {
             Code::Internal
         );
         assert_eq!(
-            status(r#"{"code":106}"#).unwrap().code(),
+            status(r#"{"code":106,"message":"channel create limited"}"#)
+                .unwrap()
+                .code(),
             Code::ResourceExhausted
         );
         for value in [
             "1",
             "{}",
             r#"{"code":0}"#,
+            r#"{"code":0,"message":"fine"}"#,
+            r#"{"code":5}"#,
+            r#"{"code":106}"#,
+            r#"{"message":"x"}"#,
+            r#"{"code":5,"message":7}"#,
+            r#" {"code":5,"message":"x"}"#,
             r#"{"code":102,"other":1}"#,
             r#"{"code":"x"}"#,
             "[",

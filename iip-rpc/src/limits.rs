@@ -1,9 +1,19 @@
 //! The limits of a connection, with the default that typed messages have.
+//!
+//! `max_message_bytes` counts what a caller counts: the encoded arguments, or the encoded result. What lies around them is let
+//! through beside it.
 
 use iip_core::Limits;
 
 /// The largest typed message by default: 16 MiB.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of an encoded value beyond `max_message_bytes`: for its length and a few small fields, so that bytes of exactly that
+/// size fit.
+pub(crate) const CODEC_BYTES: usize = 32;
+
+/// Bytes of a message beyond `max_message_bytes`: the envelope, with as much metadata as there may be, and [`CODEC_BYTES`].
+pub(crate) const ENVELOPE_BYTES: usize = 20 * 1024;
 
 /// What was set of the limits of a connection. What was not set has its default, whatever was set before or behind it.
 #[derive(Clone, Debug, Default)]
@@ -25,11 +35,15 @@ impl TypedLimits {
         Self(self.0.max_message_bytes(bytes))
     }
 
-    /// Those in force.
-    pub(crate) fn get(&self) -> Limits {
-        let limits = self.0.clone();
-        let bytes = limits.own_message_bytes().unwrap_or(MAX_MESSAGE_BYTES);
-        limits.max_message_bytes(bytes)
+    /// The size of encoded arguments and results, in bytes.
+    pub(crate) fn message_bytes(&self) -> usize {
+        self.0.own_message_bytes().unwrap_or(MAX_MESSAGE_BYTES)
+    }
+
+    /// Those of the connection, whose messages have envelopes.
+    pub(crate) fn of_connection(&self) -> Limits {
+        let bytes = self.message_bytes().saturating_add(ENVELOPE_BYTES);
+        self.0.clone().max_message_bytes(bytes)
     }
 }
 
@@ -39,13 +53,21 @@ mod tests {
 
     #[test]
     fn the_default_for_typed_messages_outlives_limits_that_say_nothing_of_messages() {
-        assert_eq!(
-            TypedLimits::default().get().message_bytes(),
-            MAX_MESSAGE_BYTES
-        );
+        assert_eq!(TypedLimits::default().message_bytes(), MAX_MESSAGE_BYTES);
         let limits = TypedLimits::default().with(Limits::default().max_channels(7));
-        assert_eq!(limits.get().message_bytes(), MAX_MESSAGE_BYTES);
-        assert_eq!(limits.get().channels(), 7);
+        assert_eq!(limits.message_bytes(), MAX_MESSAGE_BYTES);
+        let connection = limits.of_connection();
+        assert_eq!(connection.channels(), 7);
+        assert_eq!(
+            connection.message_bytes(),
+            MAX_MESSAGE_BYTES + ENVELOPE_BYTES
+        );
+    }
+
+    #[test]
+    fn the_largest_size_there_is_can_be_set() {
+        let limits = TypedLimits::default().max_message_bytes(usize::MAX);
+        assert_eq!(limits.of_connection().message_bytes(), usize::MAX);
     }
 
     #[test]
@@ -64,8 +86,8 @@ mod tests {
                 .max_message_bytes(5)
                 .with(channels().max_message_bytes(1000)),
         ] {
-            assert_eq!(limits.get().message_bytes(), 1000);
-            assert_eq!(limits.get().channels(), 7);
+            assert_eq!(limits.message_bytes(), 1000);
+            assert_eq!(limits.of_connection().channels(), 7);
         }
     }
 }

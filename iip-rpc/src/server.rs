@@ -3,6 +3,7 @@
 //! One call from top to bottom is [`Unary::answer`].
 
 mod builder;
+mod closest;
 mod intercept;
 #[cfg(feature = "tower")]
 mod mount;
@@ -31,7 +32,7 @@ pub use self::mount::ServiceHandler;
 use self::streaming::{Draining, StreamMethod};
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
-use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
+use crate::codec::{CodecId, DecodeError, DecodeLimits, EncodeError, encode_value_split};
 use crate::compression::{
     Compression, CompressionId, Encoding, decompress_in_place, decompressed_size,
 };
@@ -40,6 +41,7 @@ use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
 use crate::health::Health;
 use crate::hello::RpcPeer;
 use crate::interceptor::{Layer, Layers, Outcome as CallOutcome, ServerCall};
+use crate::limits::ENVELOPE_BYTES;
 use crate::metadata::Metadata;
 use crate::method::{MethodDescriptor, OnCancel};
 use crate::overload::{self, Admission, Full, Gate};
@@ -147,6 +149,7 @@ impl Methods {
             method,
             service: Arc::clone(service),
             call,
+            limits: self.limits,
             deadlines: self.deadlines(method),
             interceptors: self.interceptors.clone(),
         };
@@ -301,7 +304,15 @@ fn refuse(refusal: &Refusal, plain: bool, raw: bool) -> Body {
 
 /// What the caller of a call that is refused is told.
 fn refusal_status(refusal: &Refusal) -> Status {
-    let text = refusal.to_string();
+    let text = match *refusal {
+        // The limit as it was set, which does not count the envelope.
+        Refusal::TooLarge { size, limit } => Refusal::TooLarge {
+            size,
+            limit: limit.saturating_sub(ENVELOPE_BYTES),
+        }
+        .to_string(),
+        _ => refusal.to_string(),
+    };
     let status = match refusal {
         Refusal::ShuttingDown => Status::unavailable(text),
         Refusal::NoStream => Status::unimplemented(text),
@@ -315,8 +326,7 @@ fn refusal_status(refusal: &Refusal) -> Status {
 /// The answer to a request that is not run.
 fn refused(status: &Status, plain: bool, raw: bool) -> Body {
     if raw {
-        let text = status.message();
-        return format!("{{\"code\":-1,\"message\":\"handler fail:{text}\"}}").into();
+        return envelope::handler_failed(status.message());
     }
     answer_status(status, plain)
 }
@@ -392,7 +402,8 @@ where
         let (form, remaining, metadata, body) = if plain {
             (Form::plain(one_way), None, Metadata::new(), body)
         } else {
-            let (head, body) = RequestHead::read(body).map_err(|error| error.request_status())?;
+            let (head, body) = RequestHead::read(body)
+                .map_err(|error| error.request_status().in_method(self.method))?;
             let form = Form {
                 codec: head.codec,
                 plain,
@@ -426,10 +437,18 @@ where
         form: Form,
         mut body: Bytes,
     ) -> Result<(A, Option<RunningCall>), Status> {
-        let held = decompress(request, form.codec, form.request, &mut body, &self.limits)?;
-        A::decode(self.method, form.codec, &body, &self.limits)
+        let (method, codec) = (self.method, form.codec);
+        let held = decompress(
+            request,
+            method,
+            codec,
+            form.request,
+            &mut body,
+            &self.limits,
+        )?;
+        A::decode(method, codec, &body, &self.limits)
             .map(|args| (args, held))
-            .map_err(|error| error.request_status())
+            .map_err(|error| bad_arguments(method, codec, &error))
     }
 
     fn encode(
@@ -449,14 +468,9 @@ where
         let metadata = ctx.map_or_else(Metadata::new, CallContext::take_reply_metadata);
         let peer = ctx.filter(|_| !form.plain).and_then(CallContext::peer);
         let encoding = encoding(form.codec, self.compression, peer, &self.limits);
-        encode_result(
-            encoding,
-            result,
-            timing,
-            &metadata,
-            form.plain,
-            &self.limits,
-        )
+        let plain = form.plain;
+        encode_result(encoding, result, timing, &metadata, plain, &self.limits)
+            .map_err(|status| status.in_method(self.method))
     }
 
     /// The way of a call with interceptors, from the context on.
@@ -488,13 +502,14 @@ where
 #[inline]
 fn decompress(
     request: &Request,
+    method: &MethodDescriptor,
     codec: CodecId,
     compression: CompressionId,
     body: &mut Bytes,
     limits: &DecodeLimits,
 ) -> Result<Option<RunningCall>, Status> {
     if compression.is_some() {
-        return decompress_some(request, codec, compression, body, limits);
+        return decompress_some(request, method, codec, compression, body, limits);
     }
     Ok(None)
 }
@@ -502,15 +517,16 @@ fn decompress(
 #[cold]
 fn decompress_some(
     request: &Request,
+    method: &MethodDescriptor,
     codec: CodecId,
     compression: CompressionId,
     body: &mut Bytes,
     limits: &DecodeLimits,
 ) -> Result<Option<RunningCall>, Status> {
-    let size = decompressed_size(codec, compression, body, limits)
-        .map_err(|error| error.request_status())?;
+    let bad = |error: DecodeError| bad_arguments(method, codec, &error);
+    let size = decompressed_size(codec, compression, body, limits).map_err(bad)?;
     let held = request.hold(size).map_err(|full| refusal_status(&full))?;
-    decompress_in_place(compression, body, limits).map_err(|error| error.request_status())?;
+    decompress_in_place(compression, body, limits).map_err(bad)?;
     Ok(Some(held))
 }
 
@@ -546,7 +562,7 @@ fn encoding(
 ) -> Encoding {
     let packer = wanted.and_then(|wanted| {
         let peer = peer?.extension(RpcPeer::read)?;
-        peer.packer(wanted, limits.message_bytes())
+        peer.packer(wanted, limits.body_bytes())
     });
     Encoding { codec, packer }
 }
@@ -606,18 +622,22 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
     limits: &DecodeLimits,
 ) -> Result<Body, Status> {
     let Encoding { codec, packer } = encoding;
-    let encoded = Body::encode(|out| match result {
+    Body::encode(|out| match result {
         Ok(value) => {
             if !plain {
                 ReplyHead::write(codec, Outcome::Value, timing, metadata, out);
             }
             let body = out.len();
-            let tail = encode_value_split(codec, &ByValue(value), out)?.unwrap_or_default();
+            let tail = encode_value_split(codec, &ByValue(value), out);
+            let tail = fitting(tail, "result", codec, out.len() - body, limits)?;
+            if plain {
+                envelope::set_apart_from_errors(out, body);
+            }
             Ok(envelope::pack_body(packer.as_ref(), out, 0, body, tail))
         }
         Err(error) if plain => {
             envelope::write_plain_error(&error, out);
-            Ok(Bytes::new())
+            fitting(Ok(None), "error", codec, out.len(), limits)
         }
         Err(error) => match error.as_status() {
             Some(status) => {
@@ -629,28 +649,59 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
                 // Metadata that does not fit beside the status' own is not worth losing the status for.
                 let _ = status.metadata_mut().append_all(metadata);
                 envelope::write_status_reply(codec, &status, timing, out);
-                Ok(Bytes::new())
+                fitting(Ok(None), "error", codec, out.len(), limits)
             }
             None => {
                 let codec = codec.of_errors();
                 ReplyHead::write(codec, Outcome::Error, timing, metadata, out);
                 let body = out.len();
-                let tail = encode_value_split(codec, &error, out)?.unwrap_or_default();
+                let tail = encode_value_split(codec, &error, out);
+                let tail = fitting(tail, "error", codec, out.len() - body, limits)?;
                 Ok(envelope::pack_body(packer.as_ref(), out, 0, body, tail))
             }
         },
-    });
-    let body = encoded.map_err(|error: EncodeError| {
-        Status::internal(format!("cannot encode the result: {error}"))
-    })?;
-    let (size, limit) = (body.len(), limits.message_bytes());
-    if size > limit {
-        let text = format!(
-            "an answer of {size} bytes exceeds the server's limit of {limit} bytes (option max_message_bytes)"
-        );
-        return Err(Status::resource_exhausted(text));
+    })
+}
+
+/// What lies behind an encoded `what` of `size` bytes, if it could be encoded and is not too large.
+#[inline]
+fn fitting(
+    encoded: Result<Option<Bytes>, EncodeError>,
+    what: &str,
+    codec: CodecId,
+    size: usize,
+    limits: &DecodeLimits,
+) -> Result<Bytes, Status> {
+    match encoded {
+        Ok(tail) => {
+            let tail = tail.unwrap_or_default();
+            let size = size + tail.len();
+            if size > limits.body_bytes() {
+                return Err(answer_too_large(size, limits));
+            }
+            Ok(tail)
+        }
+        Err(error) => Err(cannot_encode(what, codec, &error)),
     }
-    Ok(body)
+}
+
+#[cold]
+fn answer_too_large(size: usize, limits: &DecodeLimits) -> Status {
+    let limit = limits.message_bytes();
+    Status::resource_exhausted(format!(
+        "an answer of {size} bytes exceeds the server's limit of {limit} bytes (option max_message_bytes)"
+    ))
+}
+
+#[cold]
+fn cannot_encode(what: &str, codec: CodecId, error: &EncodeError) -> Status {
+    Status::internal(format!("cannot encode the {what} in {codec}: {error}"))
+}
+
+/// The status for arguments that could not be read.
+#[cold]
+fn bad_arguments(method: &MethodDescriptor, codec: CodecId, error: &DecodeError) -> Status {
+    error.status_of_request(method, "arguments", codec)
 }
 
 /// A method bound to raw bytes.
@@ -658,6 +709,7 @@ struct Raw<S, F> {
     method: &'static MethodDescriptor,
     service: Arc<S>,
     call: F,
+    limits: DecodeLimits,
     deadlines: Deadlines,
     interceptors: Layers<ServerCall>,
 }
@@ -682,6 +734,9 @@ where
             let deadline = deadline.map_err(failed)?;
             let ctx = CallContext::of_call(self.method, Metadata::new(), deadline.at, peer, cancel);
             let body = request.into_body();
+            self.limits
+                .check_size(&body)
+                .map_err(|error| failed(error.request_status()))?;
             let result = match self.interceptors.awake(ctx.metadata()) {
                 None => {
                     let call = (self.call)(Arc::clone(&self.service), ctx.clone(), body);
@@ -701,7 +756,13 @@ where
                 }
             };
             match result {
-                Ok(data) => Ok(Response::from(data.into_body())),
+                Ok(data) => {
+                    let data = data.into_body();
+                    if data.len() > self.limits.body_bytes() {
+                        return Err(failed(answer_too_large(data.len(), &self.limits)));
+                    }
+                    Ok(Response::from(data))
+                }
                 Err(error) => Err(HandlerError::new(match error.as_status() {
                     Some(status) => status.message().to_owned(),
                     None => error.to_string(),
@@ -712,7 +773,27 @@ where
 }
 
 /// Answers calls of methods that nobody serves.
-struct NoMethod;
+struct NoMethod {
+    /// The paths of those that are served.
+    paths: Vec<&'static str>,
+}
+
+impl NoMethod {
+    fn beside(handlers: &[(&'static str, Arc<dyn Handler>)]) -> Self {
+        Self {
+            paths: handlers.iter().map(|&(path, _)| path).collect(),
+        }
+    }
+
+    #[cold]
+    fn status(&self, path: &str) -> Status {
+        let mut text = format!("no method is registered under {path:?}");
+        if let Some(closest) = closest::path(path, &self.paths) {
+            text.push_str(&format!("; the closest is {closest:?}"));
+        }
+        Status::unimplemented(text).with_execution(Execution::NotExecuted)
+    }
+}
 
 impl Handler for NoMethod {
     fn refuse(&self, refusal: &Refusal, plain: bool) -> Body {
@@ -725,11 +806,7 @@ impl Handler for NoMethod {
 
     fn call(&self, request: Request) -> HandlerFuture {
         let answer = if envelope::is_envelope(request.body()) {
-            let status = Status::unimplemented(format!(
-                "no method is registered under {:?}",
-                request.path()
-            ));
-            answer_status(&status.with_execution(Execution::NotExecuted), false)
+            answer_status(&self.status(request.path()), false)
         } else {
             // Source: recording unknown_path.
             r#"{"code":102,"message":"handle error"}"#.into()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use iip_core::Printable;
 use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeTuple};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -473,12 +474,14 @@ impl Status {
 }
 
 /// `not found: no user "bob"`, and for a failure on the way also `[not sent, after 3 s: connect 3 s]`.
+///
+/// Control characters, ends of lines among them, are escaped: the text may be a peer's. [`Status::message`] has it as it is.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
         write!(f, "{}", inner.code)?;
         if !inner.message.is_empty() {
-            write!(f, ": {}", inner.message)?;
+            write!(f, ": {}", Printable(&inner.message))?;
         }
         match (&inner.phases, inner.execution) {
             (Some(phases), execution) => write!(f, " [{execution}, after {phases}]"),
@@ -742,6 +745,21 @@ mod tests {
         assert_eq!(Status::aborted("").to_string(), "aborted");
         let refused = Status::unavailable("draining").with_execution(Execution::NotExecuted);
         assert_eq!(refused.to_string(), "unavailable: draining [not executed]");
+    }
+
+    #[test]
+    fn a_text_of_a_peer_moves_no_cursor_and_ends_no_line() {
+        let text = "gone\x1b[2J\r\nERROR forged\u{202e}";
+        let status = Status::not_found(text);
+        assert_eq!(status.message(), text);
+        let shown = r"not found: gone\u{1b}[2J\r\nERROR forged\u{202e}";
+        assert_eq!(status.to_string(), shown);
+        assert_eq!(format!("{status:?}"), shown);
+        let parts = format!("{status:#?}");
+        assert!(
+            parts.contains(r#"message: "gone\u{1b}[2J\r\nERROR forged\u{202e}""#),
+            "{parts}"
+        );
     }
 
     #[test]

@@ -235,6 +235,33 @@ fn more_than_100_levels_are_refused() {
     });
 }
 
+#[test]
+fn more_than_100_levels_are_refused_where_they_are_written() {
+    on_a_small_stack(|| {
+        let chain = |levels: usize| {
+            let leaf = Node {
+                // Looks like messages inside each other, which a text is not.
+                name: "\n\u{2}\n\u{0}".repeat(100),
+                ..Node::default()
+            };
+            (0..levels).fold(leaf, |node, _| Node {
+                children: vec![node],
+                ..Node::default()
+            })
+        };
+        let mut out = BytesMut::new();
+        Protobuf::encode(&Proto(chain(100)), &mut out).unwrap();
+        decode::<Node>(&out).unwrap();
+        for levels in [101, 1000] {
+            let error = Protobuf::encode(&Proto(chain(levels)), &mut BytesMut::new()).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "nested deeper than the limit of 100 levels that receivers accept"
+            );
+        }
+    });
+}
+
 /// A message of which each level takes much stack.
 #[derive(Debug, Default)]
 struct Wide(Option<Box<Self>>);

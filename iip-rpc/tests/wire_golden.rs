@@ -393,6 +393,9 @@ fn plain(golden: &mut Golden) {
     write_plain_status(&Status::not_found("no user"), &mut out);
     golden.is("plain-status", &out);
     out.clear();
+    write_plain_status(&Status::unauthenticated(""), &mut out);
+    golden.is("plain-status-without-text", &out);
+    out.clear();
     write_plain_error(&GreetError::EmptyName, &mut out);
     golden.is("plain-error", &out);
     out.clear();

@@ -124,7 +124,11 @@ impl ClientBuilder {
         self
     }
 
-    /// The largest message sent or received, in bytes. Default: 16 MiB.
+    /// The largest arguments or result, or message of a stream, as encoded, in bytes. Default: 16 MiB. Beyond it that call fails,
+    /// naming this option.
+    ///
+    /// The envelope and metadata do not count, nor do the first 32 bytes beyond it: they are for the length and a few small
+    /// fields, so that a `Vec<u8>` of just this size can be sent.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.limits = self.limits.max_message_bytes(bytes);
         self
@@ -219,7 +223,7 @@ impl ClientBuilder {
 
     fn core(self) -> ClientConfig {
         self.core
-            .limits(self.limits.get())
+            .limits(self.limits.of_connection())
             .call_timeout(self.timeout)
             .hello(announcement(self.max_compression_ratio))
     }
@@ -229,8 +233,7 @@ impl ClientBuilder {
             let text = format!("option codec: this build has no codec {}", self.codec);
             return Err(Status::invalid_argument(text).with_execution(Execution::NotSent));
         }
-        let limits = DecodeLimits::new()
-            .max_message_bytes(self.limits.get().message_bytes())
+        let limits = DecodeLimits::of_calls(self.limits.message_bytes())
             .max_compression_ratio(self.max_compression_ratio);
         Ok(Settings {
             codec: self.codec,

@@ -5,7 +5,8 @@ use std::time::Instant;
 use iip_core::{CallError, CallErrorKind, ConfigError};
 
 use crate::context::now;
-use crate::envelope::ServerTiming;
+use crate::envelope::{PlainError, ServerTiming};
+use crate::limits::ENVELOPE_BYTES;
 use crate::method::MethodDescriptor;
 use crate::status::{Code, Execution, Phases, Status};
 
@@ -32,8 +33,32 @@ pub(super) fn bad_answer(
         .with_phases(phases(started, timing))
 }
 
-pub(super) fn bad_reply(error: &serde_json::Error) -> Status {
-    Status::internal(format!("cannot read the error in the answer: {error}"))
+/// What an error in plain JSON means to the caller of `method`.
+#[cold]
+pub(super) fn plain_failure(
+    method: &MethodDescriptor,
+    error: PlainError,
+    started: Instant,
+) -> Status {
+    let unknown_path = error.is_unknown_path();
+    let mut status = error.into_status();
+    if unknown_path {
+        // IIP's own words say nothing of the path.
+        let text = format!(
+            "no method is registered under {:?} (code 102: {})",
+            method.path(),
+            status.message()
+        );
+        status = status.reworded(text).in_method(method);
+    }
+    status.with_phases(phases(started, None))
+}
+
+#[cold]
+pub(super) fn request_too_large(method: &MethodDescriptor, size: usize, limit: usize) -> Status {
+    not_sent(Status::resource_exhausted(format!(
+        "{method}: a message of {size} bytes exceeds the limit of {limit} bytes (option max_message_bytes)"
+    )))
 }
 
 pub(super) fn not_sent(status: Status) -> Status {
@@ -64,6 +89,12 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
             "no answer in time (option timeout of the client, of its CallOptions, or of the method)"
                 .to_owned()
         }
+        // The limit as it was set, which does not count the envelope.
+        &CallErrorKind::MessageTooLarge { size, limit } => CallErrorKind::MessageTooLarge {
+            size,
+            limit: limit.saturating_sub(ENVELOPE_BYTES),
+        }
+        .to_string(),
         kind => kind.to_string(),
     };
     let mut text = match method {

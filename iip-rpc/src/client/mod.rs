@@ -22,12 +22,12 @@ use serde::de::DeserializeOwned;
 
 pub use self::builder::ClientBuilder;
 use self::builder::Settings;
-use self::failure::{bad_answer, bad_reply, call_status, not_sent, phases};
+use self::failure::{bad_answer, call_status, not_sent, phases, plain_failure, request_too_large};
 pub use self::options::{CallOptions, ReplyMetadata};
 #[cfg(feature = "tower")]
 pub use self::service::{ClientService, RawRequest};
 use crate::arguments::Arguments;
-use crate::codec::{CodecId, decode_value};
+use crate::codec::{CodecId, DecodeError, decode_value};
 use crate::compression::{CompressionId, Encoding, Packer, decompress_in_place};
 use crate::context::{CallContext, after, now};
 use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
@@ -365,6 +365,7 @@ impl Client {
             return self.intercepted_raw(interceptors, method, ctx, body).await;
         }
         let body = body.into_body();
+        self.check_request_size(method, body.len())?;
         let start = |cx: &Context<'_>, attempt: Attempt<'_>| {
             let (path, times) = (method.static_path(), attempt.times);
             let call = attempt.connection.start_body(cx, path, times, body.clone());
@@ -373,10 +374,11 @@ impl Client {
         let read = |answer: Bytes, started| match PlainError::read(&answer)
             .filter(PlainError::is_in_band)
         {
-            Some(error) => Err(Failure::Status(
-                error.into_status().with_phases(phases(started, None)),
-            )),
-            None => Ok(answer.into()),
+            Some(error) => Err(plain_failure(method, error, started).into()),
+            None => match self.settings.limits.check_size(&answer) {
+                Ok(()) => Ok(answer.into()),
+                Err(error) => Err(bad_answer(method, started, None, error.reply_status()).into()),
+            },
         };
         self.call(method, ctx, start, read).await
     }
@@ -448,7 +450,7 @@ impl Client {
         let wanted = own
             .or_else(|| settings.policies.compression(method))
             .unwrap_or(settings.compression)?;
-        peer?.packer(wanted, settings.limits.message_bytes())
+        peer?.packer(wanted, settings.limits.body_bytes())
     }
 
     /// One budget for everything from now to the answer: the call's own, within that of the call being handled. The times of
@@ -509,6 +511,8 @@ impl Client {
         match encoded {
             Ok(tail) => {
                 let tail = tail.unwrap_or_default();
+                let size = out.len() - body + tail.len();
+                self.check_request_size(method, size)?;
                 let kept = out.len() - start + tail.len() <= retry::KEPT_BYTES;
                 let packer = encoding
                     .as_ref()
@@ -517,9 +521,18 @@ impl Client {
                 Ok((tail, kept))
             }
             Err(error) => Err(not_sent(Status::invalid_argument(format!(
-                "cannot encode the arguments of {method}: {error}"
+                "{method}: cannot encode the arguments in {codec}: {error}"
             )))),
         }
+    }
+
+    #[inline]
+    fn check_request_size(&self, method: &MethodDescriptor, size: usize) -> Result<(), Status> {
+        let limits = &self.settings.limits;
+        if size <= limits.body_bytes() {
+            return Ok(());
+        }
+        Err(request_too_large(method, size, limits.message_bytes()))
     }
 
     fn decode<T, E>(
@@ -534,18 +547,21 @@ impl Client {
     {
         let limits = &self.settings.limits;
         let bad = |status, timing| bad_answer(method, started, timing, status).into();
+        let value =
+            |error: DecodeError, codec, timing| bad(error.status_of_reply("result", codec), timing);
+        let own =
+            |error: DecodeError, codec, timing| bad(error.status_of_reply("error", codec), timing);
         if !envelope::is_envelope(&answer) {
+            let json = CodecId::JSON;
             return match PlainError::read(&answer) {
-                None => decode_value(CodecId::JSON, &answer, limits)
-                    .map_err(|error| bad(error.reply_status(), None)),
-                Some(PlainError {
-                    error: Some(own), ..
-                }) => Err(E::deserialize(own)
-                    .map_or_else(|error| bad(bad_reply(&error), None), Failure::Own)),
-                Some(error) => Err(error
-                    .into_status()
-                    .with_phases(phases(started, None))
-                    .into()),
+                None => {
+                    decode_value(json, &answer, limits).map_err(|error| value(error, json, None))
+                }
+                Some(PlainError { error: Some(_), .. }) => {
+                    Err(envelope::read_plain_error(&answer, limits)
+                        .map_or_else(|error| own(error, json, None), Failure::Own))
+                }
+                Some(error) => Err(plain_failure(method, error, started).into()),
             };
         }
         let (head, mut body) =
@@ -557,9 +573,9 @@ impl Client {
             .map_err(|error| bad(error.reply_status(), head.timing))?;
         match head.outcome {
             Outcome::Value => decode_value(head.codec, &body, limits)
-                .map_err(|error| bad(error.reply_status(), head.timing)),
+                .map_err(|error| value(error, head.codec, head.timing)),
             Outcome::Error => Err(decode_value(head.codec, &body, limits)
-                .map_or_else(|error| bad(error.reply_status(), head.timing), Failure::Own)),
+                .map_or_else(|error| own(error, head.codec, head.timing), Failure::Own)),
             Outcome::Status => {
                 let status = envelope::read_status(body, head.metadata)
                     .map_err(|error| bad(error.reply_status(), head.timing))?;

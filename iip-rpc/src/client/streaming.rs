@@ -238,8 +238,7 @@ impl Client {
         let begun = self
             .begin(method, ctx, &mut args, &mut times, &mut attempts)
             .await?;
-        let limit = self.settings.limits.message_bytes();
-        let pump = Pump::new(begun.send, begun.encoding, limit);
+        let pump = Pump::new(begun.send, begun.encoding, self.settings.limits);
         Ok((begun.call, pump, times))
     }
 
@@ -266,11 +265,10 @@ impl Client {
             let text = format!("{method} has streams, which its server does not know");
             return Err(not_sent(Status::unimplemented(text)));
         };
-        let limit = self.settings.limits.message_bytes();
         let remaining = times.remaining();
         let mut kept = true;
         let (send, recv) = connection.start_stream(method.static_path(), &times.start, |out| {
-            let written = records::write::<Status>(out, limit, None, |out| {
+            let written = records::write::<Status>(out, None, None, |out| {
                 let tail;
                 (tail, kept) = self.encode(method, ctx, args, Some(encoding), remaining, out)?;
                 Ok(tail)
@@ -507,7 +505,9 @@ impl<T: DeserializeOwned + 'static, E: MethodError> Stream for Responses<T, E> {
                 let limits = &call.client.settings.limits;
                 match decode_value(call.codec, &message, limits) {
                     Ok(message) => return Poll::Ready(Some(Ok(message))),
-                    Err(error) => Some(Err(call.bad_answer(error.reply_status()).into())),
+                    Err(error) => Some(Err(call
+                        .bad_answer(error.status_of_reply("message of the stream", call.codec))
+                        .into())),
                 }
             }
             Next::Answer(Ok(answer)) => match call.end::<E>(answer) {

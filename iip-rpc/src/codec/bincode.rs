@@ -27,14 +27,20 @@ use serde::{Deserializer, Serialize, Serializer};
 use super::stack::{MAX_STACK_BYTES, stack_position};
 use super::{
     Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind,
+    MAX_DEPTH, MAX_WRAPPERS,
 };
 use crate::payload;
 
 /// bincode 2 in its standard configuration: the default codec, small and fast.
 ///
-/// Both sides must agree on the types exactly: fields are told apart by their position only. Attributes that make a value
-/// describe itself or leave fields out (`flatten`, `untagged`, `tag`, `skip_serializing_if`) do not work with it; use JSON
-/// for such types.
+/// Both sides must agree on the types exactly: fields are told apart by their position only. What needs to describe itself or
+/// leaves fields out does not work with it; use JSON or MessagePack for such types:
+///
+/// * A field that `skip_serializing_if` leaves out, and `flatten`, are refused when the value is written.
+/// * `untagged`, `tag`, and types that read any value (`serde_json::Value`) are refused when it is read.
+/// * Attributes for one direction only (`skip_serializing`, `skip_deserializing`, `tag` of a struct), `skip_serializing_if` in a
+///   tuple struct, and `skip` of a variant that others follow, make a type read other fields than it writes. Nothing on either
+///   side shows that: do not use them.
 #[derive(Debug, Clone, Copy)]
 pub enum Bincode {}
 
@@ -116,7 +122,13 @@ impl Writer for Output<'_> {
     }
 }
 
-struct Encoder<'a>(EncoderImpl<Output<'a>, Configuration>);
+struct Encoder<'a> {
+    inner: EncoderImpl<Output<'a>, Configuration>,
+    /// How many more containers may lie inside each other.
+    levels_left: u16,
+    /// How many more options and newtypes may, which a recursive type can be made of as well.
+    wrappers_left: u16,
+}
 
 impl<'a> Encoder<'a> {
     #[inline]
@@ -130,14 +142,23 @@ impl<'a> Encoder<'a> {
             tail: None,
             split,
         };
-        let mut encoder = Self(EncoderImpl::new(output, standard()));
+        let mut encoder = Self {
+            inner: EncoderImpl::new(output, standard()),
+            levels_left: MAX_DEPTH,
+            wrappers_left: MAX_WRAPPERS,
+        };
         value.serialize(&mut encoder)?;
-        Ok(encoder.0.into_writer().tail)
+        Ok(encoder.inner.into_writer().tail)
+    }
+
+    #[inline]
+    fn output(&mut self) -> &mut Output<'a> {
+        self.inner.writer()
     }
 
     #[inline]
     fn put<T: Encode>(&mut self, value: T) -> Result<(), EncodeError> {
-        value.encode(&mut self.0).map_err(EncodeError::custom)
+        value.encode(&mut self.inner).map_err(EncodeError::custom)
     }
 
     /// The variable form of unsigned integers, each in one piece: the crate writes the first byte and the rest apart,
@@ -145,7 +166,7 @@ impl<'a> Encoder<'a> {
     #[inline]
     fn put_unsigned(&mut self, value: u64) -> Result<(), EncodeError> {
         let [a, b, c, d, ..] = value.to_le_bytes();
-        let output = self.0.writer();
+        let output = self.output();
         match value {
             0..=250 => output.push(&[a]),
             251..=0xffff => output.push(&[251, a, b]),
@@ -161,7 +182,7 @@ impl<'a> Encoder<'a> {
     #[inline]
     fn put_sized(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         self.put_unsigned(bytes.len() as u64)?;
-        self.0.writer().push(bytes);
+        self.output().push(bytes);
         Ok(())
     }
 
@@ -175,15 +196,49 @@ impl<'a> Encoder<'a> {
         let Some(elements) = elements else {
             return Err(EncodeError::new(EncodeErrorKind::UnknownLength));
         };
+        self.enter()?;
         self.put_unsigned(elements as u64)?;
-        let start = self.0.writer().len();
+        let start = self.output().len();
         Ok(Counted {
             encoder: self,
             elements,
             start,
-            begun: false,
+            written: 0,
         })
     }
+
+    /// Goes one level deeper.
+    #[inline]
+    fn enter(&mut self) -> Result<(), EncodeError> {
+        let Some(levels_left) = self.levels_left.checked_sub(1) else {
+            return Err(too_deep());
+        };
+        self.levels_left = levels_left;
+        Ok(())
+    }
+
+    /// Goes back up. Errors end the whole encoding, so only success comes here.
+    #[inline]
+    fn leave(&mut self) {
+        self.levels_left += 1;
+    }
+
+    /// Writes what is in an option or a newtype, which do not count as levels unless there are very many.
+    #[inline]
+    fn wrapped<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        let Some(wrappers_left) = self.wrappers_left.checked_sub(1) else {
+            return Err(too_deep());
+        };
+        self.wrappers_left = wrappers_left;
+        value.serialize(&mut *self)?;
+        self.wrappers_left += 1;
+        Ok(())
+    }
+}
+
+#[cold]
+fn too_deep() -> EncodeError {
+    EncodeError::new(EncodeErrorKind::TooDeep { limit: MAX_DEPTH })
 }
 
 macro_rules! write_as_it_is {
@@ -230,11 +285,11 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
 
     #[inline]
     fn serialize_bytes(self, bytes: &[u8]) -> Result<(), EncodeError> {
-        if self.0.writer().split
+        if self.output().split
             && let Some(payload) = payload::take_offered(bytes)
         {
             self.put_unsigned(bytes.len() as u64)?;
-            self.0.writer().tail = Some(payload);
+            self.output().tail = Some(payload);
             return Ok(());
         }
         self.put_sized(bytes)
@@ -248,7 +303,7 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
         self.put(1u8)?;
-        value.serialize(self)
+        self.wrapped(value)
     }
 
     #[inline]
@@ -268,6 +323,10 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
         index: u32,
         _: &'static str,
     ) -> Result<(), EncodeError> {
+        // Readers count it as a level.
+        if self.levels_left == 0 {
+            return Err(too_deep());
+        }
         self.put_unsigned(index.into())
     }
 
@@ -277,7 +336,7 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
         _: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
-        value.serialize(self)
+        self.wrapped(value)
     }
 
     #[inline]
@@ -288,8 +347,11 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
         _: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
+        self.enter()?;
         self.put_unsigned(index.into())?;
-        value.serialize(self)
+        value.serialize(&mut *self)?;
+        self.leave();
+        Ok(())
     }
 
     #[inline]
@@ -299,11 +361,13 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
 
     #[inline]
     fn serialize_tuple(self, _: usize) -> Result<Self, EncodeError> {
+        self.enter()?;
         Ok(self)
     }
 
     #[inline]
     fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self, EncodeError> {
+        self.enter()?;
         Ok(self)
     }
 
@@ -315,6 +379,7 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
         _: &'static str,
         _: usize,
     ) -> Result<Self, EncodeError> {
+        self.enter()?;
         self.put_unsigned(index.into())?;
         Ok(self)
     }
@@ -326,6 +391,7 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
 
     #[inline]
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, EncodeError> {
+        self.enter()?;
         Ok(self)
     }
 
@@ -337,6 +403,7 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
         _: &'static str,
         _: usize,
     ) -> Result<Self, EncodeError> {
+        self.enter()?;
         self.put_unsigned(index.into())?;
         Ok(self)
     }
@@ -380,8 +447,11 @@ impl Encoder<'_> {
         len: usize,
         values: impl Iterator<Item = T>,
     ) -> Result<(), EncodeError> {
+        if self.levels_left == 0 {
+            return Err(too_deep());
+        }
         self.put_unsigned(len as u64)?;
-        let output = self.0.writer();
+        let output = self.output();
         output.join();
         let start = output.head.len();
         output.head.resize(start + len, 0);
@@ -413,8 +483,16 @@ macro_rules! each_part {
                 value.serialize(&mut **self)
             }
 
+            $(
+                #[inline]
+                fn skip_field(&mut self, field: $key) -> Result<(), EncodeError> {
+                    Err(EncodeError::new(EncodeErrorKind::SkippedField { field }))
+                }
+            )?
+
             #[inline]
             fn end(self) -> Result<(), EncodeError> {
+                self.leave();
                 Ok(())
             }
         }
@@ -434,29 +512,38 @@ struct Counted<'e, 'a> {
     encoder: &'e mut Encoder<'a>,
     elements: usize,
     start: usize,
-    /// Whether the first element was written.
-    begun: bool,
+    written: usize,
 }
 
 impl Counted<'_, '_> {
-    /// After the first element, so that no time is lost with the rest.
+    /// Looks at the first element, so that no time is lost with the rest.
     #[inline]
     fn not_empty(&mut self) -> Result<(), EncodeError> {
-        if !self.begun {
-            self.begun = true;
-            if self.encoder.0.writer().len() == self.start {
-                return Err(self.empty());
-            }
+        self.written += 1;
+        if self.written == 1 && self.encoder.output().len() == self.start {
+            return Err(self.empty());
         }
         Ok(())
     }
 
     #[inline]
     fn finish(self) -> Result<(), EncodeError> {
-        if self.encoder.0.writer().len() - self.start < self.elements {
+        if self.encoder.output().len() - self.start < self.elements {
             return Err(self.empty());
         }
+        if self.written != self.elements {
+            return Err(self.wrong_length());
+        }
+        self.encoder.leave();
         Ok(())
+    }
+
+    #[cold]
+    fn wrong_length(&self) -> EncodeError {
+        EncodeError::new(EncodeErrorKind::WrongLength {
+            announced: self.elements,
+            written: self.written,
+        })
     }
 
     #[cold]

@@ -4,12 +4,17 @@ use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeSeed;
 
+use super::checked::{self, Check};
 use super::guarded::{Format, Guard};
-use super::{
-    Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind,
-};
+use super::{Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError};
+
+/// The levels that serde_json reads.
+const MAX_LEVELS: u16 = 127;
 
 /// JSON: for people, for tools, and for peers that know only IIP. Nesting is limited to 127 levels.
+///
+/// Keys of maps must be texts, numbers, bools or unit variants. NaN and infinities are refused when they are written.
+/// `Some(None)` and `Some(())` come back as `None`.
 #[derive(Debug, Clone, Copy)]
 pub enum Json {}
 
@@ -19,8 +24,17 @@ impl Codec for Json {
 
     #[inline]
     fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
-        serde_json::to_writer(out.writer(), value)
-            .map_err(|error| EncodeError::new(EncodeErrorKind::Value(error.to_string())))
+        const FORMAT: checked::Format = checked::Format {
+            counted: false,
+            finite: true,
+            // serde_json counts brackets.
+            max_levels: MAX_LEVELS,
+            unit_levels: 0,
+            variant_levels: 2,
+            ..checked::Format::BINARY
+        };
+        let mut json = serde_json::Serializer::new(out.writer());
+        Check::new(FORMAT).write(value, &mut json)
     }
 
     #[inline]
@@ -47,7 +61,7 @@ impl Codec for Json {
 fn refused(text: String) -> DecodeErrorKind {
     // serde_json refuses the 128th level and has no error kind for it.
     if text.starts_with("recursion limit exceeded") {
-        return DecodeErrorKind::TooDeep { limit: 127 };
+        return DecodeErrorKind::TooDeep { limit: MAX_LEVELS };
     }
     DecodeErrorKind::Value(text)
 }

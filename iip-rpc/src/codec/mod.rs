@@ -1,7 +1,19 @@
-//! How values become bytes: the codecs, their ids on the wire, and what decoding guards against.
+//! How values become bytes: the codecs, their ids on the wire, and what both directions guard against.
+//!
+//! | types with | `Bincode`, `Postcard` | `Json`, `Msgpack` |
+//! |---|---|---|
+//! | `serde(rename, alias, default, skip, transparent, with, from, into, remote, other)` | carried | carried |
+//! | `serde(skip_serializing_if)` | refused by the writer where a field is left out | carried |
+//! | `serde(flatten)` | refused by the writer | carried |
+//! | `serde(untagged, tag)`, `serde_json::Value` | refused by the reader | carried |
+//! | NaN, infinities | carried | refused by the writer in JSON |
+//! | elements without bytes, such as `Vec<()>` | refused by the writer | carried |
+//!
+//! `Bincode` names the attributes that must not be used with a codec without names.
 
 #[cfg(feature = "codec-bincode")]
 mod bincode;
+mod checked;
 mod guarded;
 mod json;
 #[cfg(feature = "codec-msgpack")]
@@ -21,6 +33,7 @@ mod stack;
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
+use iip_core::Printable;
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -34,10 +47,22 @@ pub use self::postcard::Postcard;
 #[cfg(feature = "codec-prost")]
 pub use self::protobuf::{Proto, ProtoRef, Protobuf};
 use crate::compression::{self, CompressionId};
+use crate::limits::CODEC_BYTES;
+use crate::method::MethodDescriptor;
 use crate::payload;
 use crate::status::{Code, Execution, Status};
 
+/// How many sequences, maps, structs and enums may lie inside each other, unless [`DecodeLimits::max_depth`] says otherwise.
+const MAX_DEPTH: u16 = 128;
+
+/// How many options and newtypes may lie inside each other when values are written; readers allow as many by default.
+const MAX_WRAPPERS: u16 = MAX_DEPTH * 4;
+
 /// Turns values into bytes and back. Each codec is a type without values, chosen by its [`ID`](Self::ID) in the envelope.
+///
+/// Every implementation promises of `encode`: it refuses what a reader with the default limits refuses because of its
+/// depth, because of elements without bytes, or because the format has no form for it, and what a reader would take for
+/// another value because a field is left out.
 ///
 /// Every implementation promises of `decode`: it takes only the whole input, it refuses values nested deeper than the
 /// limit, it never allocates or loops much longer than the input is large, whatever the input claims, and it never
@@ -193,6 +218,8 @@ impl fmt::Display for CodecId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
     max_message_bytes: usize,
+    /// Bytes beyond that which are let through.
+    allowance: usize,
     max_compression_ratio: u32,
     max_depth: u16,
 }
@@ -203,8 +230,17 @@ impl DecodeLimits {
     pub const fn new() -> Self {
         Self {
             max_message_bytes: 16 * 1024 * 1024,
+            allowance: 0,
             max_compression_ratio: compression::MAX_RATIO,
-            max_depth: 128,
+            max_depth: MAX_DEPTH,
+        }
+    }
+
+    /// Those of a client or a server: a value of just the size, with its length, is let through.
+    pub(crate) const fn of_calls(max_message_bytes: usize) -> Self {
+        Self {
+            allowance: CODEC_BYTES,
+            ..Self::new().max_message_bytes(max_message_bytes)
         }
     }
 
@@ -225,7 +261,7 @@ impl DecodeLimits {
     }
 
     /// How many sequences, maps, structs and enums may lie inside each other; 128 by default. JSON always allows 127,
-    /// and protobuf 100.
+    /// and protobuf 100. Writers allow the default, whatever their readers do.
     ///
     /// Reading nested values takes stack, and a stack that overflows ends the process. Whatever is set here, the binary codecs
     /// also refuse what takes more than 1 MiB of stack to read.
@@ -235,9 +271,14 @@ impl DecodeLimits {
         self
     }
 
-    /// The size limit, in bytes.
+    /// The size limit as it was set, in bytes.
     pub(crate) const fn message_bytes(&self) -> usize {
         self.max_message_bytes
+    }
+
+    /// The largest encoding that is let through, in bytes.
+    pub(crate) const fn body_bytes(&self) -> usize {
+        self.max_message_bytes.saturating_add(self.allowance)
     }
 
     pub(crate) fn compression_ratio(&self) -> usize {
@@ -245,7 +286,7 @@ impl DecodeLimits {
     }
 
     pub(crate) fn check_size(&self, input: &[u8]) -> Result<(), DecodeError> {
-        if input.len() <= self.max_message_bytes {
+        if input.len() <= self.body_bytes() {
             return Ok(());
         }
         Err(DecodeError::new(DecodeErrorKind::TooLarge {
@@ -379,9 +420,36 @@ pub enum EncodeErrorKind {
         "bincode and postcard need the length of a sequence or map beforehand; avoid `serde(flatten)` or choose json or msgpack"
     )]
     UnknownLength,
+    /// A field is left out, and the receiver would take the next one for it.
+    #[error(
+        "the field `{field}` is left out, and bincode and postcard tell fields apart by their position; remove `serde(skip_serializing_if)` or choose json or msgpack"
+    )]
+    SkippedField {
+        /// The name of the field.
+        field: &'static str,
+    },
+    /// A sequence, a map or a struct has another number of parts than its `Serialize` said beforehand.
+    #[error("{announced} parts were announced, and {written} were written")]
+    WrongLength {
+        /// The number that was announced.
+        announced: usize,
+        /// The number that was written.
+        written: usize,
+    },
+    /// Values lie deeper inside each other than a receiver accepts.
+    #[error("nested deeper than the limit of {limit} levels that receivers accept")]
+    TooDeep {
+        /// The limit in levels.
+        limit: u16,
+    },
+    /// A floating-point number is NaN or infinite.
+    #[error(
+        "NaN and infinities have no form in json; send an option or a text, or choose another codec"
+    )]
+    NotFinite,
     /// The elements of a sequence take no bytes at all. A receiver must refuse that: a few bytes could claim any number.
     #[error(
-        "a sequence of {elements} elements that take no bytes cannot be sent in bincode; send their number"
+        "a sequence of {elements} elements that take no bytes cannot be sent in bincode and postcard; send their number"
     )]
     EmptyElements {
         /// How many there are.
@@ -555,12 +623,44 @@ impl DecodeError {
     }
 }
 
+impl DecodeError {
+    /// The status for arguments of `method`, or a message that its caller sends, that could not be read.
+    pub(crate) fn status_of_request(
+        &self,
+        method: &MethodDescriptor,
+        what: &str,
+        codec: CodecId,
+    ) -> Status {
+        let text = format!("{method}: {}", self.explained(what, codec));
+        self.request_status().reworded(text)
+    }
+
+    /// The status for what a method answers with and that could not be read.
+    pub(crate) fn status_of_reply(&self, what: &str, codec: CodecId) -> Status {
+        self.reply_status().reworded(self.explained(what, codec))
+    }
+
+    #[cold]
+    fn explained(&self, what: &str, codec: CodecId) -> String {
+        let hint = match self.kind() {
+            DecodeErrorKind::TooLong { .. }
+            | DecodeErrorKind::EmptyElement
+            | DecodeErrorKind::UnexpectedEnd { .. }
+            | DecodeErrorKind::TrailingBytes { .. }
+            | DecodeErrorKind::Value(_) => "; the types of client and server may differ",
+            _ => "",
+        };
+        format!("cannot read the {what} in {codec}: {self}{hint}")
+    }
+}
+
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(name) = self.argument() {
             write!(f, "argument `{name}`: ")?;
         }
-        write!(f, "{}", self.kind())
+        // The words of a type may repeat what the peer has sent.
+        write!(f, "{}", Printable(self.kind()))
     }
 }
 

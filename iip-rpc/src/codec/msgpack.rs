@@ -8,11 +8,10 @@ use rmp_serde::{Deserializer, Serializer};
 use serde::de::{DeserializeSeed, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
+use super::checked::{self, Check};
 use super::guarded::{Format, Guard};
 use super::output::Output;
-use super::{
-    Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind,
-};
+use super::{Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError};
 
 /// MessagePack: values that describe themselves, as JSON's do, in fewer bytes. Structs are maps with the names of their
 /// fields, so that the two sides may differ by fields that have a default.
@@ -64,9 +63,7 @@ fn encode<T: Serialize + ?Sized>(
     output: Output<'_>,
 ) -> Result<Option<Bytes>, EncodeError> {
     let mut msgpack = Serializer::new(output).with_struct_map();
-    value
-        .serialize(&mut msgpack)
-        .map_err(|error| EncodeError::new(EncodeErrorKind::Value(error.to_string())))?;
+    Check::new(checked::Format::BINARY).write(value, &mut msgpack)?;
     Ok(msgpack.into_inner().finish())
 }
 

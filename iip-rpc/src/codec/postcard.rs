@@ -6,17 +6,15 @@ use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeSeed;
 
+use super::checked::{self, Check};
 use super::guarded::{Format, Guard};
 use super::output::Output;
-use super::{
-    Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind,
-};
+use super::{Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError};
 
 /// postcard 1: as small as bincode, with a format that is specified by its authors and common on small devices.
 ///
-/// Both sides must agree on the types exactly: fields are told apart by their position only. Attributes that make a value
-/// describe itself or leave fields out (`flatten`, `untagged`, `tag`, `skip_serializing_if`) do not work with it; use JSON or
-/// MessagePack for such types.
+/// Both sides must agree on the types exactly: fields are told apart by their position only. Types that need to describe
+/// themselves or leave fields out do not work with it, as with bincode; use JSON or MessagePack for such types.
 #[derive(Debug, Clone, Copy)]
 pub enum Postcard {}
 
@@ -58,17 +56,12 @@ fn encode<T: Serialize + ?Sized>(
     value: &T,
     output: Output<'_>,
 ) -> Result<Option<Bytes>, EncodeError> {
+    const FORMAT: checked::Format = checked::Format {
+        positional: true,
+        ..checked::Format::BINARY
+    };
     let mut postcard = Serializer { output };
-    value.serialize(&mut postcard).map_err(|error| {
-        EncodeError::new(match error {
-            Error::SerializeSeqLengthUnknown => EncodeErrorKind::UnknownLength,
-            // The crate keeps no text.
-            Error::SerdeSerCustom => {
-                EncodeErrorKind::Value("the value refuses to be serialized".to_owned())
-            }
-            error => EncodeErrorKind::Value(error.to_string()),
-        })
-    })?;
+    Check::new(FORMAT).write(value, &mut postcard)?;
     Ok(postcard.output.finish())
 }
 

@@ -11,7 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, forward_to_deseria
 
 use super::output::Output;
 use super::stack::{MAX_STACK_BYTES, stack_position};
-use super::{Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError};
+use super::{
+    Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind,
+};
 use crate::payload::{self, Payload};
 
 /// How deep prost lets messages lie inside each other. It cannot be changed.
@@ -115,7 +117,7 @@ impl<M> DerefMut for Proto<M> {
     }
 }
 
-impl<M: Message> Serialize for Proto<M> {
+impl<M: Message + Default> Serialize for Proto<M> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         ProtoRef(&self.0).serialize(serializer)
     }
@@ -125,11 +127,84 @@ impl<M: Message> Serialize for Proto<M> {
 #[derive(Debug)]
 pub struct ProtoRef<'a, M>(pub &'a M);
 
-impl<M: Message> Serialize for ProtoRef<'_, M> {
+impl<M: Message + Default> Serialize for ProtoRef<'_, M> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let bytes = Payload::from(self.0.encode_to_vec());
-        serializer.serialize_newtype_struct(NAME, &bytes)
+        let bytes = self.0.encode_to_vec();
+        if is_too_deep::<M>(&bytes) {
+            let limit = MAX_DEPTH;
+            return Err(S::Error::custom(EncodeErrorKind::TooDeep { limit }));
+        }
+        serializer.serialize_newtype_struct(NAME, &Payload::from(bytes))
     }
+}
+
+/// Whether messages lie deeper inside each other in `bytes` than prost reads. prost writes any depth.
+#[inline]
+fn is_too_deep<M: Message + Default>(bytes: &[u8]) -> bool {
+    // Each level takes two bytes at least.
+    if bytes.len() <= 2 * usize::from(MAX_DEPTH) {
+        return false;
+    }
+    // What looks like messages may be texts or bytes, which only the type knows.
+    possible_depth(bytes, MAX_DEPTH)
+        && matches!(decode::<M>(bytes), Err(error) if matches!(error.kind(), DecodeErrorKind::TooDeep { .. }))
+}
+
+/// Whether `bytes` may hold messages inside each other through `levels` levels: looks into every field that could be a message.
+fn possible_depth(bytes: &[u8], levels: u16) -> bool {
+    deepest(bytes, levels).is_some_and(|depth| depth >= levels)
+}
+
+/// The most levels that can lie in the message `bytes`, up to `levels`; `None` if it is no message.
+fn deepest(mut bytes: &[u8], levels: u16) -> Option<u16> {
+    let (mut deepest, mut groups) = (0u16, 0u16);
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes)?;
+        if key >> 3 == 0 || key > u64::from(u32::MAX) {
+            return None;
+        }
+        let skipped = match key & 7 {
+            0 => {
+                varint(&mut bytes)?;
+                0
+            }
+            1 => 8,
+            2 => usize::try_from(varint(&mut bytes)?).ok()?,
+            3 => {
+                groups = groups.saturating_add(1);
+                deepest = deepest.max(groups);
+                0
+            }
+            4 => {
+                groups = groups.checked_sub(1)?;
+                0
+            }
+            5 => 4,
+            _ => return None,
+        };
+        let (field, rest) = bytes.split_at_checked(skipped)?;
+        bytes = rest;
+        if key & 7 == 2
+            && let Some(levels) = levels.checked_sub(groups + 1)
+            && let Some(inside) = self::deepest(field, levels)
+        {
+            deepest = deepest.max(inside.saturating_add(groups + 1));
+        }
+    }
+    (groups == 0).then_some(deepest)
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 impl<'de, M: Message + Default> Deserialize<'de> for Proto<M> {

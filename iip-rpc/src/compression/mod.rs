@@ -258,11 +258,10 @@ fn read_size(
     }
     let size = read_varint(body, "the length of a compressed body")
         .map_err(|error| garbage(error.to_string()))?;
-    let limit = limits.message_bytes();
     let size = match usize::try_from(size) {
-        Ok(size) if size <= limit => size,
+        Ok(size) if size <= limits.body_bytes() => size,
         size => {
-            let size = size.unwrap_or(usize::MAX);
+            let (size, limit) = (size.unwrap_or(usize::MAX), limits.message_bytes());
             return Err(DecodeError::new(DecodeErrorKind::TooLarge { size, limit }));
         }
     };

@@ -106,7 +106,11 @@ impl ServerBuilder {
         self
     }
 
-    /// The largest message sent or received, in bytes. Default: 16 MiB. Beyond it that call fails, naming this option.
+    /// The largest arguments or result, or message of a stream, as encoded, in bytes. Default: 16 MiB. Beyond it that call fails,
+    /// naming this option.
+    ///
+    /// The envelope and metadata do not count, nor do the first 32 bytes beyond it: they are for the length and a few small
+    /// fields, so that a `Vec<u8>` of just this size can be sent.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.limits = self.limits.max_message_bytes(bytes);
         self
@@ -266,8 +270,7 @@ impl ServerBuilder {
     /// The server below, and who tells its methods that it shuts down.
     fn core(self) -> io::Result<(ServerConfig, watch::Sender<bool>)> {
         let (shutting_down, draining) = Draining::new();
-        let limits = DecodeLimits::new()
-            .max_message_bytes(self.limits.get().message_bytes())
+        let limits = DecodeLimits::of_calls(self.limits.message_bytes())
             .max_compression_ratio(self.max_compression_ratio);
         let mut methods = Methods {
             handlers: Vec::new(),
@@ -293,9 +296,9 @@ impl ServerBuilder {
         }
         let core = self
             .core
-            .limits(self.limits.get())
+            .limits(self.limits.of_connection())
             .announce(announcement(self.max_compression_ratio))
-            .fallback(NoMethod);
+            .fallback(NoMethod::beside(&methods.handlers));
         let handlers = methods.handlers.into_iter();
         let core = handlers.fold(core, |core, (path, handler)| {
             core.route_shared(path, handler)

@@ -17,14 +17,14 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::{
-    Run, answer_status, decompress, encode_result, encoding, intercept, is_plain, refusal_status,
-    timing, until,
+    Run, answer_status, bad_arguments, decompress, encode_result, encoding, intercept, is_plain,
+    refusal_status, timing, until,
 };
 use crate::__private::BoxFuture;
 use crate::arguments::FromArguments;
 #[cfg(feature = "codec-prost")]
 use crate::codec::Proto;
-use crate::codec::{CodecId, DecodeLimits, EncodeError, decode_value};
+use crate::codec::{CodecId, DecodeError, DecodeLimits, EncodeError, decode_value};
 use crate::compression::{Compression, Encoding};
 use crate::context::CallContext;
 use crate::envelope::{self, ReplyHead, RequestHead};
@@ -75,6 +75,7 @@ impl StreamCall {
             records: self.input.take(),
             codec: self.encoding.codec,
             limits: self.limits,
+            method: self.ctx.method(),
             message: PhantomData,
         })
     }
@@ -104,7 +105,7 @@ impl StreamCall {
             return StreamAnswer::failed(Status::internal("a stream was sent already"));
         };
         let mut stream = pin!(stream);
-        let mut pump = Pump::new(send, self.encoding, self.limits.message_bytes());
+        let mut pump = Pump::new(send, self.encoding, self.limits);
         write_accepted(
             self.encoding.codec,
             &self.ctx.take_reply_metadata(),
@@ -187,7 +188,10 @@ impl StreamCall {
                 body: Ok(body),
                 outcome,
             },
-            Err(status) => StreamAnswer::failed(status),
+            Err(status) => StreamAnswer::failed(match self.ctx.method() {
+                Some(method) => status.in_method(method),
+                None => status,
+            }),
         }
     }
 }
@@ -237,7 +241,7 @@ impl<T> Unpin for UntilDrained<T> {}
 
 /// The first record: the call was accepted; what travels beside its messages.
 fn write_accepted(codec: CodecId, metadata: &Metadata, out: &mut BytesMut) {
-    let written = records::write::<EncodeError>(out, usize::MAX, None, |out| {
+    let written = records::write::<EncodeError>(out, None, None, |out| {
         ReplyHead::write(codec, envelope::Outcome::Value, None, metadata, out);
         Ok(Bytes::new())
     });
@@ -249,6 +253,7 @@ struct Input<T> {
     records: Option<Records>,
     codec: CodecId,
     limits: DecodeLimits,
+    method: Option<&'static MethodDescriptor>,
     message: PhantomData<fn() -> T>,
 }
 
@@ -264,13 +269,8 @@ impl<T: DeserializeOwned + 'static> Stream for Input<T> {
             return Poll::Ready(None);
         };
         let item = match std::task::ready!(records.poll_next(cx)) {
-            Some(Ok(message)) => {
-                decode_value(this.codec, &message, &this.limits).map_err(|error| {
-                    error
-                        .request_status()
-                        .with_execution(Execution::MayHaveExecuted)
-                })
-            }
+            Some(Ok(message)) => decode_value(this.codec, &message, &this.limits)
+                .map_err(|error| bad_message(this.method, this.codec, &error)),
             Some(Err(error)) => Err(record_status(error)),
             None => {
                 this.records = None;
@@ -282,6 +282,15 @@ impl<T: DeserializeOwned + 'static> Stream for Input<T> {
         }
         Poll::Ready(Some(item))
     }
+}
+
+#[cold]
+fn bad_message(method: Option<&MethodDescriptor>, codec: CodecId, error: &DecodeError) -> Status {
+    let status = match method {
+        Some(method) => error.status_of_request(method, "message of the stream", codec),
+        None => error.request_status(),
+    };
+    status.with_execution(Execution::MayHaveExecuted)
 }
 
 fn record_status(error: RecordError) -> Status {
@@ -366,7 +375,8 @@ where
         let _running = request
             .start()
             .map_err(|refusal| refusal_status(&refusal))?;
-        let (head, body) = RequestHead::read(first).map_err(|error| error.request_status())?;
+        let (head, body) = RequestHead::read(first)
+            .map_err(|error| error.request_status().in_method(self.method))?;
         let waited = request.waited();
         let deadline = self.deadlines.of_call(head.remaining, waited, received)?;
         let policy = self.method.cancel_policy();
@@ -384,10 +394,18 @@ where
         }
         let run = async |ctx: CallContext| {
             let mut body = body;
-            let (codec, compression) = (encoding.codec, head.compression);
-            let _held = decompress(&request, codec, compression, &mut body, &self.limits)?;
-            let args = A::decode(self.method, codec, &body, &self.limits)
-                .map_err(|error| error.request_status())?;
+            let (method, codec) = (self.method, encoding.codec);
+            let compression = head.compression;
+            let _held = decompress(
+                &request,
+                method,
+                codec,
+                compression,
+                &mut body,
+                &self.limits,
+            )?;
+            let args = A::decode(method, codec, &body, &self.limits)
+                .map_err(|error| bad_arguments(method, codec, &error))?;
             drop(body);
             if !self.method.has_replies() {
                 // With a stream of replies, the method decides when it is accepted.

@@ -9,7 +9,7 @@ use iip_core::{SendStream, StreamError};
 use serde::Serialize;
 
 use super::records::{self, TooLarge};
-use crate::codec::{EncodeError, encode_value_split};
+use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
 use crate::compression::Encoding;
 use crate::payload::ByValue;
 use crate::status::Status;
@@ -43,7 +43,7 @@ pub(crate) enum Ended<E> {
 pub(crate) struct Pump<E> {
     send: SendStream,
     encoding: Encoding,
-    limit: usize,
+    limits: DecodeLimits,
     batch: BytesMut,
     /// The most room that the batch has had since it was last new. A piece that was split off shares its memory.
     batch_room: usize,
@@ -51,11 +51,11 @@ pub(crate) struct Pump<E> {
 }
 
 impl<E> Pump<E> {
-    pub(crate) fn new(send: SendStream, encoding: Encoding, limit: usize) -> Self {
+    pub(crate) fn new(send: SendStream, encoding: Encoding, limits: DecodeLimits) -> Self {
         Self {
             send,
             encoding,
-            limit,
+            limits,
             batch: BytesMut::new(),
             batch_room: 0,
             ended: None,
@@ -142,7 +142,8 @@ impl<E> Pump<E> {
 
     fn add<T: Serialize + 'static>(&mut self, message: T) -> Result<Bytes, Status> {
         let Encoding { codec, packer } = self.encoding;
-        let written = records::write(&mut self.batch, self.limit, packer.as_ref(), |out| {
+        let limits = Some(&self.limits);
+        let written = records::write(&mut self.batch, limits, packer.as_ref(), |out| {
             encode_value_split(codec, &ByValue(message), out).map(Option::unwrap_or_default)
         });
         match written {
@@ -150,7 +151,7 @@ impl<E> Pump<E> {
             Ok(Err(TooLarge { size, limit })) => Err(Status::resource_exhausted(format!(
                 "a message of {size} bytes in a stream exceeds the limit of {limit} bytes (option max_message_bytes)"
             ))),
-            Err(error) => Err(cannot_encode(&error)),
+            Err(error) => Err(cannot_encode(codec, &error)),
         }
     }
 
@@ -160,6 +161,9 @@ impl<E> Pump<E> {
     }
 }
 
-fn cannot_encode(error: &EncodeError) -> Status {
-    Status::internal(format!("cannot encode a message of a stream: {error}"))
+#[cold]
+fn cannot_encode(codec: CodecId, error: &EncodeError) -> Status {
+    Status::internal(format!(
+        "cannot encode a message of a stream in {codec}: {error}"
+    ))
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::codec::{DecodeError, DecodeLimits};
 use crate::compression::{CompressionId, Packer, decompress_in_place};
+use crate::limits::ENVELOPE_BYTES;
 
 /// Bytes of a record beside its message.
 const LENGTH: usize = 4;
@@ -24,10 +25,10 @@ const COMPRESSION_SHIFT: u32 = 30;
 const MAX_LENGTH: u32 = (1 << COMPRESSION_SHIFT) - 1;
 
 /// Appends a record, of which `encode` writes the message; what it returns belongs to it and follows behind. Compresses it if
-/// there is a packer.
+/// there is a packer. Without limits it is an envelope, whose parts have limits of their own.
 pub(crate) fn write<E>(
     out: &mut BytesMut,
-    limit: usize,
+    limits: Option<&DecodeLimits>,
     packer: Option<&Packer>,
     encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
 ) -> Result<Result<Bytes, TooLarge>, E> {
@@ -45,9 +46,14 @@ pub(crate) fn write<E>(
         }
     };
     let size = out.len() - start - LENGTH + tail.len();
-    let limit = limit.min(usize::try_from(MAX_LENGTH).unwrap_or(usize::MAX));
-    let Some(length) = u32::try_from(size).ok().filter(|_| size <= limit) else {
+    let most = limits.map_or(usize::MAX, DecodeLimits::body_bytes);
+    let length = u32::try_from(size)
+        .ok()
+        .filter(|&length| length <= MAX_LENGTH);
+    let Some(length) = length.filter(|_| size <= most) else {
         out.truncate(start);
+        let limit = limits.map_or(usize::MAX, DecodeLimits::message_bytes);
+        let limit = limit.min(usize::try_from(MAX_LENGTH).unwrap_or(usize::MAX));
         return Ok(Err(TooLarge { size, limit }));
     };
     let length = length | u32::from(compression.as_u8()) << COMPRESSION_SHIFT;
@@ -239,7 +245,8 @@ impl Records {
         let compression = CompressionId::new((head >> COMPRESSION_SHIFT) as u8);
         let size = usize::try_from(head & MAX_LENGTH).unwrap_or(usize::MAX);
         let limit = self.limits.message_bytes();
-        if size > limit {
+        // The first one is an envelope; of others the codec knows the exact limit.
+        if size > limit.saturating_add(ENVELOPE_BYTES) {
             return Err(RecordError::TooLarge(TooLarge { size, limit }));
         }
         Ok((size, compression))
