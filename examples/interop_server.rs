@@ -1,6 +1,7 @@
 //! A server for peers in other languages to test against: plain IIP, default limits.
 //!
-//! Run: `cargo run --example interop_server -- --listen 127.0.0.1:0 [--tls-cert FILE --tls-key FILE]`
+//! Run: `cargo run --example interop_server -- --listen 127.0.0.1:0`, or with TLS
+//! `cargo run --features tls --example interop_server -- --listen 127.0.0.1:0 --tls-cert FILE --tls-key FILE`
 //! Prints: the address it listens on, in one line. Ends on ctrl-c, when the calls under way are answered.
 //!
 //! | path | answer |
@@ -16,8 +17,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use iip_core::tls::ServerTls;
-use iip_core::{HandlerError, Limits, Request, Response, Server, handler_fn};
+use iip_core::{HandlerError, Limits, Request, Response, Server, ServerConfig, handler_fn};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -123,6 +123,20 @@ impl Options {
     }
 }
 
+#[cfg(feature = "tls")]
+fn with_tls(
+    config: ServerConfig,
+    cert: &str,
+    key: &str,
+) -> Result<ServerConfig, Box<dyn std::error::Error>> {
+    Ok(config.tls(iip_core::tls::ServerTls::from_files(cert, key)?))
+}
+
+#[cfg(not(feature = "tls"))]
+fn with_tls(_: ServerConfig, _: &str, _: &str) -> Result<ServerConfig, Box<dyn std::error::Error>> {
+    Err("built without TLS: run it with `cargo run --features tls --example interop_server`".into())
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::read(std::env::args().skip(1))?;
@@ -136,7 +150,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/big", handler_fn(big))
         .route("/digest", handler_fn(digest));
     config = match (options.tls_cert, options.tls_key) {
-        (Some(cert), Some(key)) => config.tls(ServerTls::from_files(cert, key)?),
+        (Some(cert), Some(key)) => with_tls(config, &cert, &key)?,
         (None, None) => config,
         _ => return Err(format!("--tls-cert and --tls-key go together; {USAGE}").into()),
     };

@@ -16,7 +16,9 @@ fn main() -> ExitCode {
     }
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["test", "--all-features"]);
-    cargo.args(["-p", "iip-rpc", "-p", "iip-tests", "-p", "iip-examples"]);
+    for package in ["iip-rpc", "iip-tests", "iip-examples", "greeter-server"] {
+        cargo.args(["-p", package]);
+    }
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     if !cfg!(debug_assertions) {
         cargo.arg("--release");

@@ -1,0 +1,10 @@
+//! What the server and its clients share: the trait.
+
+use iip_rpc::{Status, service};
+
+/// Greets people.
+#[service]
+pub trait Greeter {
+    /// Greets someone.
+    async fn hello(&self, name: String) -> Result<String, Status>;
+}

@@ -1,0 +1,52 @@
+//! Serves `Greeter` until ctrl-c or SIGTERM, and then until the running calls are answered.
+//!
+//! Run: `cargo run -p greeter-server [ADDRESS]`
+//! Prints: where it listens, and that it ends.
+
+use std::time::Duration;
+
+use greeter_api::{Greeter, GreeterServer};
+use iip_rpc::{Server, Status};
+use tokio::signal::unix::{SignalKind, signal};
+
+struct Polite;
+
+impl Greeter for Polite {
+    async fn hello(&self, name: String) -> Result<String, Status> {
+        if name.is_empty() {
+            return Err(Status::invalid_argument("name is empty"));
+        }
+        Ok(format!("hello, {name}"))
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let addr = args.next().unwrap_or_else(|| "127.0.0.1:5005".to_owned());
+    let server = Server::builder()
+        .service(GreeterServer::new(Polite))
+        .bind(addr)
+        .await?;
+    println!("listens on {}", server.target());
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed?,
+        _ = terminate.recv() => {}
+    }
+    println!("ends");
+    server.shutdown(Duration::from_secs(10)).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_is_not_greeted() {
+        let status = Polite.hello(String::new()).await.unwrap_err();
+        assert_eq!(status.code(), iip_rpc::Code::InvalidArgument);
+    }
+}
