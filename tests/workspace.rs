@@ -16,7 +16,14 @@ fn main() -> ExitCode {
     }
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["test", "--all-features"]);
-    for package in ["iip-rpc", "iip-tests", "iip-examples", "greeter-server"] {
+    for package in [
+        "iip-rpc",
+        "iip-build",
+        "iip-tests",
+        "iip-examples",
+        "iip-example-protobuf-build",
+        "greeter-server",
+    ] {
         cargo.args(["-p", package]);
     }
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));

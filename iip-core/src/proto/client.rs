@@ -339,7 +339,7 @@ impl Connection {
             return Ok(None);
         }
         let (interval, timeout) = self.limits.keepalive();
-        if let Some(pinged_at) = self.pinged_at.filter(|&pinged_at| heard_at <= pinged_at) {
+        if let Some(pinged_at) = self.pinged_at.filter(|&pinged_at| heard_at < pinged_at) {
             let dead_at = pinged_at.checked_add(timeout);
             if dead_at.is_some_and(|dead_at| dead_at <= now) {
                 return Err(ConnectionError::Timeout {

@@ -466,3 +466,23 @@ impl<'de> SeqAccess<'de> for OneElement<'de> {
         message.map(|message| seed.deserialize(message)).transpose()
     }
 }
+
+/// Includes what `iip-build` has generated for a protobuf package in `OUT_DIR`: its messages, and a trait for each of its
+/// services.
+///
+/// Stands in a module of its own. Packages that use each other's messages need modules named and nested as the packages are:
+/// `kv.v1` in `mod kv { pub mod v1 { .. } }`.
+///
+/// # Examples
+///
+/// ```ignore
+/// pub mod kv {
+///     iip_rpc::include_proto!("kv.v1");
+/// }
+/// ```
+#[macro_export]
+macro_rules! include_proto {
+    ($package:tt) => {
+        include!(concat!(env!("OUT_DIR"), concat!("/", $package, ".rs")));
+    };
+}

@@ -1,0 +1,103 @@
+//! Services and messages from `.proto` files, for [`iip-rpc`]: a build script makes a trait with
+//! `#[service]` of every `service`, and prost's types of every `message` and `enum`.
+//!
+//! Nothing has to be installed: the files are read by [`protox`](https://docs.rs/protox), a `.proto`
+//! compiler in Rust, not by `protoc`.
+//!
+//! # Example
+//!
+//! `Cargo.toml`:
+//!
+//! ```toml
+//! [dependencies]
+//! iip-rpc = { version = "0.1", features = ["codec-prost"] }
+//! prost = "0.14"
+//! prost-types = "0.14"   # if messages of google.protobuf are used, such as Timestamp
+//!
+//! [build-dependencies]
+//! iip-build = "0.1"
+//! ```
+//!
+//! `proto/kv.proto`:
+//!
+//! ```proto
+//! syntax = "proto3";
+//! package kv.v1;
+//!
+//! service Kv {
+//!   rpc Get(GetRequest) returns (GetReply) { option idempotency_level = NO_SIDE_EFFECTS; }
+//!   rpc Watch(WatchRequest) returns (stream Event);
+//! }
+//! // ..
+//! ```
+//!
+//! `build.rs`:
+//!
+//! ```no_run
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     iip_build::compile_protos("proto/kv.proto")?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! `src/main.rs`:
+//!
+//! ```ignore
+//! pub mod kv {
+//!     iip_rpc::include_proto!("kv.v1");
+//! }
+//! use kv::{Event, GetReply, GetRequest, Kv, KvClient, KvServer, WatchRequest};
+//!
+//! struct Store;
+//!
+//! impl Kv for Store {
+//!     async fn get(&self, request: GetRequest) -> Result<GetReply, Status> { .. }
+//!     async fn watch(&self, request: WatchRequest) -> Result<impl Stream<Item = Result<Event, Status>>, Status> { .. }
+//! }
+//!
+//! let server = Server::builder().service(KvServer::new(Store)).bind("127.0.0.1:7000").await?;
+//! let kv = KvClient::new(Client::connect("127.0.0.1:7000").await?);
+//! let reply = kv.get(GetRequest { key: "a".into() }).await?;
+//! ```
+//!
+//! # What is generated
+//!
+//! | in the `.proto` file | in Rust |
+//! |---|---|
+//! | `service Kv` | `trait Kv` with `#[service(codec = "protobuf")]`, and by that `KvClient` and `KvServer` |
+//! | `rpc GetRange(A) returns (B)` | `async fn get_range(&self, request: A) -> Result<B, Status>` |
+//! | `returns (stream B)` | `-> Result<impl Stream<Item = Result<B, Status>>, Status>` |
+//! | `(stream A)` | `requests: Streaming<A>` |
+//! | `google.protobuf.Empty` | `()` |
+//! | `idempotency_level = NO_SIDE_EFFECTS` or `IDEMPOTENT` | `#[rpc(idempotent)]` |
+//! | `deprecated = true` | `#[deprecated]` |
+//! | comments | documentation |
+//!
+//! A method named by a keyword is a raw identifier (`r#type`). One named as a method that every client
+//! has (`New`, `Clone`) gets an underscore (`new_`) and keeps its name on the wire.
+//!
+//! Messages and enums are those of [`prost-build`](prost_build), whose [`Config`](prost_build::Config)
+//! can be [passed in](Builder::compile_with_config). There is one file for each package: `kv.v1.rs`
+//! in `OUT_DIR`, and `_.rs` for files without a package.
+//!
+//! # Limits
+//!
+//! `syntax = "proto2"` and `"proto3"` are read; editions are not. A [`FileDescriptorSet`] that `protoc`
+//! or `buf` has made is taken by [`Builder::compile_fds_with_config`].
+//!
+//! [`iip-rpc`]: https://docs.rs/iip-rpc
+//! [`FileDescriptorSet`]: prost_types::FileDescriptorSet
+
+mod builder;
+mod check;
+mod error;
+mod generator;
+mod naming;
+mod settings;
+mod sources;
+
+pub use self::builder::{Builder, compile_protos, configure};
+pub use self::error::Error;
+
+pub use prost_build;
+pub use prost_types;
