@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -11,7 +12,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::body::{Body, Data, Encoded};
 use crate::call::{Call, CallTimes};
@@ -24,6 +25,7 @@ use crate::proto::stream::DATA;
 use crate::proto::{self, Mode, StreamKey};
 use crate::running::Running;
 use crate::scratch;
+use crate::shutdown;
 use crate::stream::{self, RecvStream, SendStream};
 
 /// Who is at the other end of a connection.
@@ -33,6 +35,8 @@ pub struct Peer {
     certificates: Vec<Vec<u8>>,
     hello: OnceLock<Option<Value>>,
     extension: OnceLock<Box<dyn Any + Send + Sync>>,
+    /// At a server: whether it has begun to shut down.
+    shutdown: Option<watch::Receiver<bool>>,
 }
 
 impl Peer {
@@ -42,7 +46,14 @@ impl Peer {
             certificates,
             hello: OnceLock::new(),
             extension: OnceLock::new(),
+            shutdown: None,
         }
+    }
+
+    /// The peer of a server.
+    pub(crate) fn of_server(mut self, shutdown: watch::Receiver<bool>) -> Self {
+        self.shutdown = Some(shutdown);
+        self
     }
 
     /// Its address; `None` on Unix sockets and in memory.
@@ -69,6 +80,25 @@ impl Peer {
         self.extension
             .get_or_init(|| Box::new(init(self)))
             .downcast_ref()
+    }
+
+    /// Whether the server that handles this peer's calls has begun to [shut down](crate::Server::shutdown). Always `false` at a
+    /// client.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutdown.as_ref().is_some_and(|begun| *begun.borrow())
+    }
+
+    /// Waits until the server that handles this peer's calls begins to [shut down](crate::Server::shutdown), so that a handler
+    /// that runs for long can end in time. At a client it never completes.
+    ///
+    /// The future borrows nothing: it can be moved into a stream or a task.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub fn shutting_down(&self) -> impl Future<Output = ()> + Send + use<> {
+        shutdown::begun(self.shutdown.clone())
     }
 
     pub(crate) fn set_hello(&self, hello: Option<Value>) {

@@ -39,7 +39,10 @@
 //!
 //! # Features
 //!
-//! `tls` (off by default): TLS by rustls on both sides, with the ring provider.
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `signal` | no | `Server::shutdown_on_signal`: ctrl-c and SIGTERM |
+//! | `tls` | no | TLS by rustls on both sides, with the ring provider |
 
 mod body;
 mod call;
@@ -62,6 +65,7 @@ mod running;
 mod scratch;
 mod serve;
 mod server;
+mod shutdown;
 mod slots;
 mod stream;
 #[cfg(feature = "tls")]
@@ -83,6 +87,8 @@ pub use self::handler::{
 pub use self::limits::Limits;
 pub use self::running::{CancelToken, ReplyStream, RequestParts};
 pub use self::server::{Server, ServerConfig};
+#[cfg(feature = "signal")]
+pub use self::shutdown::ShutdownSignal;
 pub use self::stream::{RecvStream, SendStream, StreamError};
 
 #[cfg(fuzzing)]
