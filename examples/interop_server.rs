@@ -157,7 +157,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = config.bind(options.listen.ok_or(USAGE)?).await?;
     println!("{}", server.target());
 
-    tokio::signal::ctrl_c().await?;
-    server.shutdown(Duration::from_secs(10)).await;
+    server.shutdown_on_signal(Duration::from_secs(10)).await?;
     Ok(())
 }

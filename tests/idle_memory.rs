@@ -2,17 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::time::Duration;
 
 use bytes::Bytes;
 use iip_rpc::{Client, Server, Status, Stream, StreamSender, Streaming, service};
 use tokio::sync::{Mutex, mpsc};
 
-use common::alone::alone;
-use common::calls::serve;
-use common::{GUARD, MIB, resident_bytes, within};
+use crate::common::alone::alone;
+use crate::common::calls::serve;
+use crate::common::{GUARD, MIB, resident_bytes, within};
 
 const LARGE: usize = 8 * MIB;
 

@@ -3,5 +3,7 @@
 mod common;
 
 mod conformance;
+mod fairness;
 mod raw_streams;
+mod replaced_connections;
 mod tls;

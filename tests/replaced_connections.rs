@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -20,10 +18,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-use common::frame::RawFrame;
-use common::peer::{Peer, accepted, listener};
-use common::victim::honest;
-use common::{GUARD, SERVED, bound, within};
+use crate::common::frame::RawFrame;
+use crate::common::peer::{Peer, accepted, listener};
+use crate::common::victim::honest;
+use crate::common::{GUARD, SERVED, bound, within};
 
 /// No deadline ends a call with it.
 const LONG: Duration = Duration::from_secs(600);
@@ -201,8 +199,8 @@ async fn dies_on_request(listener: TcpListener) {
         let mut granted = 0;
         loop {
             let frame = match peer.next().await {
-                common::peer::Seen::Frame(frame) => frame,
-                common::peer::Seen::Closed { .. } => break,
+                crate::common::peer::Seen::Frame(frame) => frame,
+                crate::common::peer::Seen::Closed { .. } => break,
             };
             match frame.path_text().as_str() {
                 "/sys/new_channel" => {

@@ -443,12 +443,12 @@ async fn the_port_is_free_when_the_shutdown_has_returned() {
         fixture.work.quick().await.unwrap();
         within("the shutdown", fixture.server.shutdown(LONG)).await;
         let again = Server::builder().bind(&target).await;
-        again.unwrap_or_else(|error| panic!("{target}: {error}"));
+        let _server = again.unwrap_or_else(|error| panic!("{target}: {error}"));
         // Also when nobody was connected.
         let server = Server::builder().bind("127.0.0.1:0").await.unwrap();
         within("the shutdown", server.shutdown(LONG)).await;
         let again = Server::builder().bind(server.target()).await;
-        again.unwrap_or_else(|error| panic!("{}: {error}", server.target()));
+        let _server = again.unwrap_or_else(|error| panic!("{}: {error}", server.target()));
     }
 }
 

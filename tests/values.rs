@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,9 +15,9 @@ use iip_rpc::{
 };
 use serde::{Deserialize, Serialize};
 
-use common::alone::alone;
-use common::calls::{expect, serve, serve_with};
-use common::{assert_grown_less, resident_bytes, within};
+use crate::common::alone::alone;
+use crate::common::calls::{expect, serve, serve_with};
+use crate::common::{assert_grown_less, resident_bytes, within};
 
 const MIB: usize = 1024 * 1024;
 
@@ -724,7 +722,7 @@ fn a_large_plain_answer_costs_no_more_than_a_few_times_its_size() {
                 .route("/evil/json", handler())
                 .route("/evil/raw", handler())
                 .route("/evil/typed", handler());
-            let (server, _addr) = common::bound(server).await;
+            let (server, _addr) = crate::common::bound(server).await;
             let evil = EvilClient::new(Client::connect(server.target()).await.unwrap());
             let count = answers.len() as u8;
             let before = resident_bytes();

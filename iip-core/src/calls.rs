@@ -98,6 +98,9 @@ struct Lease {
     returning: bool,
 }
 
+/// With so many calls given up, a server that is not told of it runs hardly anything else: half of what it runs by default.
+const MANY_ABANDONED: usize = 512;
+
 /// A connection of which no channel comes free for so long may have stalled.
 const STALLED_AFTER: Duration = Duration::from_millis(500);
 
@@ -224,7 +227,10 @@ impl CallTable {
             _ => None,
         };
         let channel = one_way.or(start.on).or_else(|| self.free.pop());
-        let token = self.take_slot(start.now, start.deadline, channel.is_some(), waker)?;
+        if channel.is_none() {
+            self.check_queue(proto, start.now)?;
+        }
+        let token = self.take_slot(start.now, start.deadline, waker);
         if start.mode == Mode::Stream {
             // Behind the mark.
             self.add_flow(proto, token, size - 1, start.now);
@@ -354,7 +360,10 @@ impl CallTable {
     ) -> Result<usize, CallError> {
         check_time(now, deadline)?;
         let channel = self.free.pop();
-        let token = self.take_slot(now, deadline, channel.is_some(), None)?;
+        if channel.is_none() {
+            self.check_queue(proto, now)?;
+        }
+        let token = self.take_slot(now, deadline, None);
         match channel {
             Some(channel) => {
                 self.lease(token, channel);
@@ -367,18 +376,9 @@ impl CallTable {
         Ok(token)
     }
 
-    /// A slot for a call that may be sent now or has to wait; one with a channel always gets it.
+    /// A slot for a call that may be sent now or has to wait.
     #[inline]
-    fn take_slot(
-        &mut self,
-        now: Instant,
-        deadline: Instant,
-        has_channel: bool,
-        waker: Option<&Waker>,
-    ) -> Result<usize, CallError> {
-        if !has_channel {
-            self.check_queue()?;
-        }
+    fn take_slot(&mut self, now: Instant, deadline: Instant, waker: Option<&Waker>) -> usize {
         self.serial += 1;
         self.in_flight += 1;
         if self.next_deadline.is_none_or(|next| next > deadline) {
@@ -391,11 +391,22 @@ impl CallTable {
         slot.deadline = Some(deadline);
         slot.started = Some(now);
         slot.sent_at = None;
-        Ok(token)
+        token
     }
 
-    /// May one more call wait for a channel?
-    fn check_queue(&self) -> Result<(), CallError> {
+    /// Whether one more call may wait for a channel. Retires the connection if its server, which is not told who has gone, is
+    /// likely to run nothing but calls that were given up.
+    #[cold]
+    fn check_queue(&mut self, proto: &proto::Connection, now: Instant) -> Result<(), CallError> {
+        let sent = self.in_flight - self.waiting;
+        let abandoned = self.opened.saturating_sub(self.free.len() + sent);
+        if abandoned >= MANY_ABANDONED
+            && !proto.tells_cancels()
+            && let Some(error) = self.retire_stalled(now)
+        {
+            let kind = CallErrorKind::ConnectionLost(error);
+            return Err(CallError::not_sent(kind));
+        }
         if let Some((error, _)) = &self.stall.retired {
             return Err(CallError::not_sent(CallErrorKind::ConnectionLost(
                 error.clone(),
@@ -695,24 +706,11 @@ impl CallTable {
     fn check_stall(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> bool {
         if self.stall.check_at.is_some_and(|at| at <= now) {
             self.stall.check_at = None;
-            let (abandoned, channels) = (self.abandoned_channels(), self.opened);
-            let place = match &self.stall.may_retire {
-                Some((at, places)) if *at <= now && 2 * abandoned > channels => {
-                    Arc::clone(places).try_acquire_owned().ok()
-                }
-                _ => None,
-            };
-            if let Some(place) = place {
-                let error = ConnectionError::Stalled {
-                    abandoned,
-                    channels,
-                };
+            if let Some(error) = self.retire_stalled(now) {
                 while let Some((token, _)) = self.next_waiting() {
                     let kind = CallErrorKind::ConnectionLost(error.clone());
                     self.fail(token, kind, Execution::NotSent, now, wakers);
                 }
-                self.stall.retired = Some((error, place));
-                self.stall.may_retire = None;
                 return true;
             }
             self.watch_channels(now);
@@ -721,6 +719,28 @@ impl CallTable {
             self.next_deadline = Some(self.next_deadline.map_or(at, |next| next.min(at)));
         }
         false
+    }
+
+    /// Retires the connection if most channels wait for answers that nobody wants, and tells why.
+    fn retire_stalled(&mut self, now: Instant) -> Option<ConnectionError> {
+        let (abandoned, channels) = (self.abandoned_channels(), self.opened);
+        let (at, places) = self.stall.may_retire.as_ref()?;
+        if *at > now || 2 * abandoned <= channels {
+            return None;
+        }
+        let place = Arc::clone(places).try_acquire_owned().ok()?;
+        let error = ConnectionError::Stalled {
+            abandoned,
+            channels,
+        };
+        self.stall.retired = Some((error.clone(), place));
+        self.stall.may_retire = None;
+        Some(error)
+    }
+
+    /// Whether the connection was retired because its channels do not come free.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.stall.retired.is_some()
     }
 
     /// Channels on which nobody waits for the answer that is due.

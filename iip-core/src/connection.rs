@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::body::{Body, Data, Encoded};
 use crate::call::{Call, CallTimes};
@@ -24,6 +25,7 @@ use crate::proto::stream::DATA;
 use crate::proto::{self, Mode, StreamKey};
 use crate::running::Running;
 use crate::scratch;
+use crate::shutdown;
 use crate::stream::{self, RecvStream, SendStream};
 use crate::totals::Share;
 
@@ -34,6 +36,8 @@ pub struct Peer {
     certificates: Vec<Vec<u8>>,
     hello: OnceLock<Option<Bytes>>,
     extension: OnceLock<Box<dyn Any + Send + Sync>>,
+    /// At a server: whether it has begun to shut down.
+    shutdown: Option<watch::Receiver<bool>>,
 }
 
 impl Peer {
@@ -43,7 +47,14 @@ impl Peer {
             certificates,
             hello: OnceLock::new(),
             extension: OnceLock::new(),
+            shutdown: None,
         }
+    }
+
+    /// The peer of a server.
+    pub(crate) fn of_server(mut self, shutdown: watch::Receiver<bool>) -> Self {
+        self.shutdown = Some(shutdown);
+        self
     }
 
     /// Its address; `None` on Unix sockets and in memory.
@@ -70,6 +81,25 @@ impl Peer {
         self.extension
             .get_or_init(|| Box::new(init(self)))
             .downcast_ref()
+    }
+
+    /// Whether the server that handles this peer's calls has begun to [shut down](crate::Server::shutdown). Always `false` at a
+    /// client.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutdown.as_ref().is_some_and(|begun| *begun.borrow())
+    }
+
+    /// Waits until the server that handles this peer's calls begins to [shut down](crate::Server::shutdown), so that a handler
+    /// that runs for long can end in time. At a client it never completes.
+    ///
+    /// The future borrows nothing: it can be moved into a stream or a task.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub fn shutting_down(&self) -> impl Future<Output = ()> + Send + use<> {
+        shutdown::begun(self.shutdown.clone())
     }
 
     pub(crate) fn set_hello(&self, hello: Option<Bytes>) {
@@ -362,6 +392,13 @@ impl Shared {
     #[inline]
     pub(crate) fn expire(&self, state: &mut State, now: Instant, wakers: &mut Vec<Waker>) {
         if state.calls.expire(&mut state.proto, now, wakers) {
+            self.note_retired(state);
+        }
+    }
+
+    /// Client: a call was refused, or a time was over; the connection may have been retired for it.
+    fn note_retired(&self, state: &mut State) {
+        if state.calls.is_retired() {
             self.stalled.store(true, Ordering::Release);
             self.alive.store(false, Ordering::Release);
             state.closing = state.closing.max(Some(Closing::Drain));
@@ -507,9 +544,9 @@ impl Connection {
             Ok(_) if data.len() == 0 => Err(CallError::not_sent(CallErrorKind::EmptyBody)),
             Ok(path) => self.shared.command(|state| {
                 state.check_alive()?;
-                state
-                    .calls
-                    .start(&mut state.proto, path, start, data, waker)
+                let (calls, proto) = (&mut state.calls, &mut state.proto);
+                let started = calls.start(proto, path, start, data, waker);
+                started.inspect_err(|_| self.shared.note_retired(state))
             }),
         };
         let times = CallTimes {
@@ -634,7 +671,7 @@ impl Connection {
                 let (calls, proto) = (&mut state.calls, &mut state.proto);
                 let token = calls.start(proto, path, &start, &mut first, None);
                 serial = calls.last_serial();
-                token
+                token.inspect_err(|_| self.shared.note_retired(state))
             }),
         };
         let shared = Arc::clone(&self.shared);
@@ -646,7 +683,8 @@ impl Connection {
     pub(crate) fn lease(&self, now: Instant, deadline: Instant) -> Call {
         let token = self.shared.command(|state| {
             state.check_alive()?;
-            state.calls.start_lease(&mut state.proto, now, deadline)
+            let lease = state.calls.start_lease(&mut state.proto, now, deadline);
+            lease.inspect_err(|_| self.shared.note_retired(state))
         });
         let times = CallTimes {
             started: now,

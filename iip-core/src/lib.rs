@@ -40,7 +40,10 @@
 //!
 //! # Features
 //!
-//! `tls` (off by default): TLS by rustls on both sides, with the ring provider.
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `signal` | no | `Server::shutdown_on_signal`: ctrl-c and SIGTERM |
+//! | `tls` | no | TLS by rustls on both sides, with the ring provider |
 
 mod body;
 mod call;
@@ -65,6 +68,7 @@ mod running;
 mod scratch;
 mod serve;
 mod server;
+mod shutdown;
 mod slots;
 mod stream;
 #[cfg(feature = "tls")]
@@ -88,6 +92,8 @@ pub use self::limits::Limits;
 pub use self::printable::Printable;
 pub use self::running::{CancelToken, ReplyStream, RequestParts};
 pub use self::server::{Server, ServerConfig};
+#[cfg(feature = "signal")]
+pub use self::shutdown::ShutdownSignal;
 pub use self::stream::{RecvStream, SendStream, StreamError};
 pub use self::totals::RunningCall;
 

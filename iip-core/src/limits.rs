@@ -9,10 +9,10 @@ const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
 /// What one connection may cost, and how long its peer may take.
 ///
-/// Both sides use the same limits; the defaults are safe against a hostile peer. The memory one connection can be made
-/// to hold is bounded by `read buffer (256 KiB, or the frame being read) + buffered_bytes + unsent_bytes + two messages
-/// being written + channels × about 200 bytes`, and with streams by `calls × (stream_window + 64 KiB) + buffered_bytes` more:
-/// what waits for its readers, and what windows have grown by.
+/// Both sides use the same limits; the defaults are safe against a hostile peer. What bounds the memory that one connection can
+/// be made to hold stands in the guide's page on limits: `max_buffered_bytes` for what the peer has sent, as much for what it does
+/// not read, a message beyond each of them, the frame being read, and about 4 KiB for each call; with streams
+/// `stream_window + 64 KiB` for each, and `max_buffered_bytes` for what windows have grown by.
 ///
 /// ```
 /// use std::time::Duration;
@@ -89,10 +89,17 @@ impl Limits {
         self
     }
 
-    /// Bytes held per connection for unfinished messages and requests that wait their turn. Default: 64 MiB.
+    /// Bytes that the calls of a connection hold, in each direction. Default: 64 MiB.
     ///
-    /// Beyond it the connection is not read; when that lasts longer than
-    /// [`progress_timeout`](Self::progress_timeout) it is closed.
+    /// Of what the peer sends, these count: unfinished messages, requests that wait for their turn, the arguments of handlers that
+    /// wait (from 1 KiB on), and arguments that were decompressed. Beyond it a server does not read the connection, refuses
+    /// what would have to be decompressed, and grants streams with unfinished messages no more, but for one of them at a time.
+    /// When unfinished messages and waiting requests alone take that much for longer than
+    /// [`progress_timeout`](Self::progress_timeout), the connection is closed.
+    ///
+    /// Of what the peer does not read, answers and pieces of streams count. Beyond it an answer of a handler that had to wait is
+    /// dropped and its caller told so, streams that send pieces of 32 KiB or more wait, and one whose piece does not move for
+    /// [`progress_timeout`](Self::progress_timeout) fails.
     #[must_use]
     pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
         self.buffered_bytes = bytes.max(1);
@@ -146,7 +153,10 @@ impl Limits {
         self
     }
 
-    /// Handlers a server runs at a time per connection. Default: 1024. Beyond it the connection is not read.
+    /// Handlers a server runs at a time per connection. Default: 1024. Further requests wait for one of them to end, within
+    /// [`max_buffered_bytes`](Self::max_buffered_bytes). Calls of the library's own services, such as health checks, do not.
+    ///
+    /// A handler that runs on when its caller has gone does not count any more.
     #[must_use]
     pub fn max_calls(mut self, calls: usize) -> Self {
         self.calls = calls.max(1);
@@ -171,7 +181,7 @@ impl Limits {
     }
 
     /// How long a body in either direction may rest without a byte moving. Default: 30 s. Beyond: the connection is
-    /// closed.
+    /// closed. A message in several frames, or of a stream, of which nothing more comes for that long fails alone.
     #[must_use]
     pub fn progress_timeout(mut self, timeout: Duration) -> Self {
         self.progress = timeout;

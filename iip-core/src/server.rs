@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use slab::Slab;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use crate::calls::CallTable;
@@ -26,6 +27,8 @@ use crate::path::check_label;
 use crate::pending::{Network, Pending};
 use crate::proto;
 use crate::serve::{Dispatcher, Routes};
+#[cfg(feature = "signal")]
+use crate::shutdown::ShutdownSignal;
 #[cfg(feature = "tls")]
 use crate::tls::{Handshakes, ServerTls};
 use crate::totals::{Share, Totals};
@@ -59,8 +62,19 @@ pub struct ServerConfig {
     max_total_bytes: usize,
     max_connection_age: Option<Duration>,
     max_connection_grace: Duration,
+    on_shutdown: OnShutdown,
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
+}
+
+/// What is run when a shutdown begins.
+#[derive(Default)]
+struct OnShutdown(Vec<Box<dyn Fn() + Send + Sync>>);
+
+impl fmt::Debug for OnShutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnShutdown").field(&self.0.len()).finish()
+    }
 }
 
 impl Default for ServerConfig {
@@ -77,6 +91,7 @@ impl Default for ServerConfig {
             max_total_bytes: 1024 * 1024 * 1024,
             max_connection_age: None,
             max_connection_grace: Duration::from_secs(30),
+            on_shutdown: OnShutdown::default(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -187,6 +202,14 @@ impl ServerConfig {
         self
     }
 
+    /// Runs `hook` once, as the first act of a shutdown: nothing is refused yet. It should be quick and must not block. Default:
+    /// nothing is run; several hooks run in the order in which they were added.
+    #[must_use]
+    pub fn on_shutdown(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_shutdown.0.push(Box::new(hook));
+        self
+    }
+
     /// Speaks TLS, and nothing else, on every connection. Default: plain.
     #[cfg(feature = "tls")]
     #[must_use]
@@ -261,7 +284,8 @@ impl ServerConfig {
             handshakes: Handshakes::new(self.tls.as_ref().map_or(0, ServerTls::handshakes)),
             #[cfg(feature = "tls")]
             tls: self.tls,
-            leaving: AtomicBool::new(false),
+            on_shutdown: self.on_shutdown,
+            leaving: watch::Sender::new(false),
             table: Mutex::new(Table {
                 accepting: true,
                 connections: Slab::new(),
@@ -293,6 +317,10 @@ impl fmt::Debug for ServerConfig {
 
 /// A server that is running. Dropping it leaves it running; [`shutdown`](Self::shutdown) ends it.
 ///
+/// It runs on the runtime that it was made in, and ends with it: a `main` that returns takes its server along. A program that is
+/// only a server ends with [`shutdown_on_signal`](Self::shutdown_on_signal), [`serve_until`](Self::serve_until) or
+/// [`stopped`](Self::stopped).
+///
 /// ```
 /// use std::time::Duration;
 /// use iip_core::{Client, HandlerError, Request, Response, Server, handler_fn};
@@ -308,6 +336,7 @@ impl fmt::Debug for ServerConfig {
 /// # }
 /// ```
 #[derive(Debug)]
+#[must_use = "a server ends with its runtime: wait with `shutdown_on_signal`, `serve_until` or `stopped`"]
 pub struct Server {
     inner: Arc<Inner>,
     accept: AbortHandle,
@@ -330,8 +359,9 @@ struct Inner {
     #[cfg(feature = "tls")]
     handshakes: Arc<Handshakes>,
     table: Mutex<Table>,
-    /// No connection that comes now is to stay.
-    leaving: AtomicBool,
+    on_shutdown: OnShutdown,
+    /// A shutdown has begun: no connection that comes now is to stay.
+    leaving: watch::Sender<bool>,
     /// A connection has ended.
     changed: Notify,
 }
@@ -473,8 +503,8 @@ impl Server {
     /// When dropped, the server has stopped to accept and goes on to drain; nothing is forced.
     pub async fn shutdown(&self, limit: Duration) {
         let inner = &self.inner;
+        inner.leave();
         self.accept.abort();
-        inner.leaving.store(true, Ordering::Relaxed);
         // Nothing was said yet on those whose handshake is under way.
         inner.abort(|entry| entry.shared.is_none());
         let spread = inner.spread(limit);
@@ -503,7 +533,7 @@ impl Server {
         inner.abort(|_| true);
     }
 
-    /// Waits until the server has been shut down and its last connection has ended.
+    /// Waits until the server has been shut down and its last connection has ended; for ever, if nobody shuts it down.
     ///
     /// # Cancel safety
     ///
@@ -511,11 +541,66 @@ impl Server {
     pub async fn stopped(&self) {
         self.inner.all_ended().await;
     }
+
+    /// Serves until `signal` completes, then [shuts down](Self::shutdown) within `limit`. Returns when the server has ended,
+    /// also if it was shut down from elsewhere before `signal` completed.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped before `signal` has completed, the server goes on; afterwards as [`shutdown`](Self::shutdown).
+    pub async fn serve_until(&self, signal: impl Future<Output = ()>, limit: Duration) {
+        tokio::select! {
+            () = self.stopped() => {}
+            () = signal => self.shutdown(limit).await,
+        }
+    }
+
+    /// Serves until the process is asked to end, by ctrl-c or SIGTERM, then [shuts down](Self::shutdown) within `limit`. A second
+    /// signal ends what still runs at once. Returns `Ok(())` when the server has ended, also if it was shut down from elsewhere.
+    ///
+    /// ```no_run
+    /// # #[tokio::main]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let server = iip_core::Server::builder().bind("0.0.0.0:9000").await?;
+    /// server.shutdown_on_signal(std::time::Duration::from_secs(20)).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The operating system does not deliver signals to this process; the server goes on.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`serve_until`](Self::serve_until). The signals do not end the process by themselves any more once this was called.
+    #[cfg(feature = "signal")]
+    pub async fn shutdown_on_signal(&self, limit: Duration) -> io::Result<()> {
+        let mut signals = ShutdownSignal::new()?;
+        tokio::select! {
+            () = self.stopped() => return Ok(()),
+            signal = signals.recv() => tracing::info!(signal, ?limit, "the server shuts down"),
+        }
+        tokio::select! {
+            () = self.shutdown(limit) => {}
+            signal = signals.recv() => {
+                tracing::warn!(signal, "a second signal: calls that still run are ended");
+                self.shutdown(Duration::ZERO).await;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A shutdown begins.
+    fn leave(&self) {
+        if !self.leaving.send_replace(true) {
+            self.on_shutdown.0.iter().for_each(|hook| hook());
+        }
     }
 
     /// How long the connections take to be told that the server goes away: their clients shall not all come to the next one in
@@ -625,14 +710,15 @@ impl Inner {
             self.announce.clone(),
             clock::now(),
         );
-        let peer = Arc::new(Peer::new(connected.addr, connected.certificates));
+        let peer = Peer::new(connected.addr, connected.certificates);
+        let peer = Arc::new(peer.of_server(self.leaving.subscribe()));
         let share = Share::new(&self.totals, connected.addr.map(|addr| addr.ip()));
         let shared = Shared::new(proto, CallTable::new(0, 0), peer, Some(share));
         if let Some(entry) = self.lock().connections.get_mut(place.key) {
             entry.shared = Some(Arc::clone(&shared));
         }
         // Whoever shuts down sets the flag before it walks the table.
-        if self.leaving.load(Ordering::Relaxed) {
+        if *self.leaving.borrow() {
             shared.close(Closing::Drain);
         }
         let dispatcher = Dispatcher::new(Arc::clone(&self.routes));
@@ -711,6 +797,11 @@ impl Drop for AcceptEnd {
     fn drop(&mut self) {
         self.0.lock().accepting = false;
         self.0.changed.notify_waiters();
+        if !*self.0.leaving.borrow() {
+            tracing::warn!(
+                "the server ends without a shutdown, because its runtime does: main returned, or did not wait for it (Server::stopped)"
+            );
+        }
     }
 }
 

@@ -223,6 +223,54 @@ impl CallContext {
         }
     }
 
+    /// Whether the server that handles the call has begun to [shut down](crate::Server::shutdown); `false` outside a handler.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.peer().is_some_and(Peer::is_shutting_down)
+    }
+
+    /// Waits until the server that handles the call begins to [shut down](crate::Server::shutdown); for ever outside a handler. A
+    /// handler whose stream would go on for ever ends it then, and its caller gets the end, not a lost connection:
+    ///
+    /// ```
+    /// use iip_rpc::{CallContext, Status, Streaming};
+    ///
+    /// fn ticks(ctx: &CallContext) -> Streaming<u64> {
+    ///     let (sender, ticks) = Streaming::channel(1);
+    ///     let shutting_down = ctx.shutting_down();
+    ///     tokio::spawn(async move {
+    ///         let mut second = tokio::time::interval(std::time::Duration::from_secs(1));
+    ///         let mut shutting_down = std::pin::pin!(shutting_down);
+    ///         for number in 0.. {
+    ///             tokio::select! {
+    ///                 _ = second.tick() => {}
+    ///                 () = &mut shutting_down => return sender.fail(Status::unavailable("the server restarts")).await,
+    ///             }
+    ///             if sender.send(number).await.is_err() {
+    ///                 return;
+    ///             }
+    ///         }
+    ///     });
+    ///     ticks
+    /// }
+    /// # let _ = ticks;
+    /// ```
+    ///
+    /// The future borrows nothing. Calls that arrive later are refused, so that the handler need not look for them.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub fn shutting_down(&self) -> impl Future<Output = ()> + Send + use<> {
+        let begun = self.peer().map(Peer::shutting_down);
+        async move {
+            match begun {
+                Some(begun) => begun.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     /// Sends `value` with the answer, as metadata.
     ///
     /// # Errors

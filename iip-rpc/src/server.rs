@@ -11,6 +11,8 @@ mod streaming;
 
 use std::fmt;
 use std::future::Future;
+#[cfg(feature = "signal")]
+use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -24,12 +26,11 @@ use iip_core::{
     RunningCall,
 };
 use serde::Serialize;
-use tokio::sync::watch;
 
 pub use self::builder::ServerBuilder;
 #[cfg(feature = "tower")]
 pub use self::mount::ServiceHandler;
-use self::streaming::{Draining, StreamMethod};
+use self::streaming::StreamMethod;
 pub use self::streaming::{StreamAnswer, StreamCall};
 use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeError, DecodeLimits, EncodeError, encode_value_split};
@@ -38,7 +39,6 @@ use crate::compression::{
 };
 use crate::context::{CallContext, now};
 use crate::envelope::{self, Outcome, ReplyHead, RequestHead, ServerTiming};
-use crate::health::Health;
 use crate::hello::RpcPeer;
 use crate::interceptor::{Layer, Layers, Outcome as CallOutcome, ServerCall};
 use crate::limits::ENVELOPE_BYTES;
@@ -70,7 +70,6 @@ pub struct Methods {
     admission: Admission,
     /// Of the methods that are registered next.
     interceptors: Layers<ServerCall>,
-    draining: Draining,
     /// The names of the services that have methods.
     services: Vec<&'static str>,
     /// Where calls of the methods that are registered next are counted while they run, if apart from others.
@@ -126,7 +125,6 @@ impl Methods {
             compression: self.compression(method),
             deadlines: self.deadlines(method),
             interceptors: self.interceptors.clone(),
-            draining: self.draining.clone(),
             args: PhantomData,
         };
         self.add(method, method_with_streams);
@@ -816,11 +814,14 @@ impl Handler for NoMethod {
 }
 
 /// A server that is running. Dropping it leaves it running; [`shutdown`](Self::shutdown) ends it.
+///
+/// It runs on the runtime that it was made in, and ends with it: a `main` that returns takes its server along. A program that is
+/// only a server ends with [`shutdown_on_signal`](Self::shutdown_on_signal), [`serve_until`](Self::serve_until) or
+/// [`stopped`](Self::stopped).
 #[derive(Debug)]
+#[must_use = "a server ends with its runtime: wait with `shutdown_on_signal`, `serve_until` or `stopped`"]
 pub struct Server {
     core: iip_core::Server,
-    health: Option<Health>,
-    draining: watch::Sender<bool>,
 }
 
 impl Server {
@@ -841,9 +842,10 @@ impl Server {
         self.core.target()
     }
 
-    /// Ends the server: its [`Health`] is not serving, its subscriptions end so that their clients go elsewhere, no new connections and calls, `limit` for the running calls to end, then
-    /// by force. Always returns, at the latest about a second after `limit`; handlers with [`OnCancel::RunToEnd`] and
-    /// [`OnCancel::Token`] may run on then.
+    /// Ends the server: its [`Health`](crate::Health) is not serving, its subscriptions end so that their clients go elsewhere,
+    /// handlers that ask are told ([`CallContext::shutting_down`]), no new connections and calls, `limit` for the running calls
+    /// to end, then by force. Always returns, at the latest about a second after `limit`; handlers with
+    /// [`OnCancel::RunToEnd`] and [`OnCancel::Token`] may run on then.
     ///
     /// Calls that arrive meanwhile are refused as UNAVAILABLE, not executed.
     ///
@@ -851,19 +853,48 @@ impl Server {
     ///
     /// When dropped, the server has stopped to accept and goes on to drain; nothing is forced.
     pub async fn shutdown(&self, limit: Duration) {
-        if let Some(health) = &self.health {
-            health.shut_down();
-        }
-        self.draining.send_replace(true);
         self.core.shutdown(limit).await;
     }
 
-    /// Waits until the server has been shut down and its last connection has ended.
+    /// Waits until the server has been shut down and its last connection has ended; for ever, if nobody shuts it down.
     ///
     /// # Cancel safety
     ///
     /// Can be dropped and called again.
     pub async fn stopped(&self) {
         self.core.stopped().await;
+    }
+
+    /// Serves until `signal` completes, then [shuts down](Self::shutdown) within `limit`. Returns when the server has ended,
+    /// also if it was shut down from elsewhere before `signal` completed.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped before `signal` has completed, the server goes on; afterwards as [`shutdown`](Self::shutdown).
+    pub async fn serve_until(&self, signal: impl Future<Output = ()>, limit: Duration) {
+        self.core.serve_until(signal, limit).await;
+    }
+
+    /// Serves until the process is asked to end, by ctrl-c or SIGTERM, then [shuts down](Self::shutdown) within `limit`. A second
+    /// signal ends what still runs at once. Returns `Ok(())` when the server has ended, also if it was shut down from elsewhere.
+    ///
+    /// ```no_run
+    /// # #[tokio::main]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let server = iip_rpc::Server::builder().bind("0.0.0.0:7070").await?;
+    /// server.shutdown_on_signal(std::time::Duration::from_secs(20)).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The operating system does not deliver signals to this process; the server goes on.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`serve_until`](Self::serve_until). The signals do not end the process by themselves any more once this was called.
+    #[cfg(feature = "signal")]
+    pub async fn shutdown_on_signal(&self, limit: Duration) -> io::Result<()> {
+        self.core.shutdown_on_signal(limit).await
     }
 }

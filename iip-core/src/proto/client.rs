@@ -468,6 +468,11 @@ impl Connection {
         }
     }
 
+    /// Whether the server is told of calls that are given up.
+    pub(crate) fn tells_cancels(&self) -> bool {
+        self.control.is_some() || self.control_is_coming
+    }
+
     /// Has the whole request of `token` left this process? Unknown counts as yes.
     pub(crate) fn was_sent(&self, id: ChannelId, token: usize) -> bool {
         let call = self.channels.get(id).and_then(|channel| {

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use iip_core::transport::MemoryConnector;
 use iip_core::{Handler, Limits, ServerConfig};
-use tokio::sync::watch;
 
-use super::streaming::Draining;
 use super::{Methods, NoMethod, Server, Service};
 use crate::codec::DecodeLimits;
 use crate::compression::{self, Compression};
@@ -156,9 +154,18 @@ impl ServerBuilder {
         self
     }
 
-    /// Handlers at a time that had to wait, on all connections. Default: 65,536. Further calls are refused, not run.
+    /// Handlers at a time that had to wait, on all connections. Default: 65,536. Further calls are refused, not run. While there
+    /// are others, a connection, and all connections of one IP address, may run four times as many as are left of them.
     pub fn max_running_calls(mut self, calls: usize) -> Self {
         self.core = self.core.max_running_calls(calls);
+        self
+    }
+
+    /// Bytes that the calls of all connections hold together, where [`Limits::max_buffered_bytes`] is what those of one may hold.
+    /// Default: 1 GiB. A connection may hold what is left of them, and 64 KiB in any case; one that holds more is not read until
+    /// others let go.
+    pub fn max_total_buffered_bytes(mut self, bytes: usize) -> Self {
+        self.core = self.core.max_total_buffered_bytes(bytes);
         self
     }
 
@@ -226,13 +233,8 @@ impl ServerBuilder {
     ///
     /// When dropped before it is ready, nothing listens.
     pub async fn bind(self, target: impl AsRef<str>) -> io::Result<Server> {
-        let health = self.health.clone();
-        let (core, draining) = self.core()?;
-        Ok(Server {
-            core: core.bind(target).await?,
-            health,
-            draining,
-        })
+        let core = self.core()?.bind(target).await?;
+        Ok(Server { core })
     }
 
     /// Serves on a socket that listens already.
@@ -241,13 +243,8 @@ impl ServerBuilder {
     ///
     /// The configuration cannot work.
     pub fn listen_on(self, listener: tokio::net::TcpListener) -> io::Result<Server> {
-        let health = self.health.clone();
-        let (core, draining) = self.core()?;
-        Ok(Server {
-            core: core.listen_on(listener)?,
-            health,
-            draining,
-        })
+        let core = self.core()?.listen_on(listener)?;
+        Ok(Server { core })
     }
 
     /// Serves in memory, for tests; see [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with).
@@ -256,20 +253,12 @@ impl ServerBuilder {
     ///
     /// The configuration cannot work.
     pub fn in_memory(self) -> io::Result<(Server, MemoryConnector)> {
-        let health = self.health.clone();
-        let (core, draining) = self.core()?;
-        let (core, connector) = core.in_memory()?;
-        let server = Server {
-            core,
-            health,
-            draining,
-        };
-        Ok((server, connector))
+        let (core, connector) = self.core()?.in_memory()?;
+        Ok((Server { core }, connector))
     }
 
-    /// The server below, and who tells its methods that it shuts down.
-    fn core(self) -> io::Result<(ServerConfig, watch::Sender<bool>)> {
-        let (shutting_down, draining) = Draining::new();
+    /// The server below.
+    fn core(self) -> io::Result<ServerConfig> {
         let limits = DecodeLimits::of_calls(self.limits.message_bytes())
             .max_compression_ratio(self.max_compression_ratio);
         let mut methods = Methods {
@@ -279,7 +268,6 @@ impl ServerBuilder {
             policy: self.policy,
             admission: self.admission,
             interceptors: self.interceptors,
-            draining,
             services: Vec::new(),
             places: None,
         };
@@ -303,6 +291,9 @@ impl ServerBuilder {
         let core = handlers.fold(core, |core, (path, handler)| {
             core.route_shared(path, handler)
         });
-        Ok((core, shutting_down))
+        Ok(match self.health {
+            None => core,
+            Some(health) => core.on_shutdown(move || health.shut_down()),
+        })
     }
 }

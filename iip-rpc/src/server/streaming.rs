@@ -14,7 +14,6 @@ use futures_core::Stream;
 use iip_core::{Body, HandlerFuture, Intake, RecvStream, Request, Response, SendStream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 
 use super::{
     Run, answer_status, bad_arguments, decompress, encode_result, encoding, intercept, is_plain,
@@ -65,7 +64,6 @@ pub struct StreamCall {
     waited: Duration,
     input: Option<Records>,
     send: Option<SendStream>,
-    draining: Draining,
 }
 
 impl StreamCall {
@@ -152,9 +150,9 @@ impl StreamCall {
         if let Err(error) = self.ctx.set_reply_metadata(BEGINS, begins.to_string()) {
             return StreamAnswer::failed(error.into());
         }
-        let values = UntilDrained {
+        let values = UntilShutdown {
             values,
-            draining: Some(self.draining.clone().begun()),
+            shutting_down: Some(Box::pin(self.ctx.shutting_down())),
         };
         self.send_all::<_, _, Status, Status>(Ok(values)).await
     }
@@ -196,48 +194,27 @@ impl StreamCall {
     }
 }
 
-/// When the server begins to shut down.
-#[derive(Clone, Debug)]
-pub(crate) struct Draining(watch::Receiver<bool>);
-
-impl Draining {
-    /// And who says so.
-    pub(super) fn new() -> (watch::Sender<bool>, Self) {
-        let (sender, receiver) = watch::channel(false);
-        (sender, Self(receiver))
-    }
-
-    fn begun(mut self) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
-            if self.0.wait_for(|&draining| draining).await.is_err() {
-                // A server that was dropped goes on.
-                std::future::pending().await
-            }
-        })
-    }
-}
-
 /// The values of a subscription, until the server begins to shut down: then those that are there, and no more.
-struct UntilDrained<T> {
+struct UntilShutdown<T> {
     values: Sending<T>,
-    draining: Option<BoxFuture<'static, ()>>,
+    shutting_down: Option<BoxFuture<'static, ()>>,
 }
 
-impl<T> Stream for UntilDrained<T> {
+impl<T> Stream for UntilShutdown<T> {
     type Item = Result<Numbered<T>, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        let draining = this.draining.as_mut();
-        if draining.is_some_and(|draining| draining.as_mut().poll(cx).is_ready()) {
-            this.draining = None;
+        let shutting_down = this.shutting_down.as_mut();
+        if shutting_down.is_some_and(|begun| begun.as_mut().poll(cx).is_ready()) {
+            this.shutting_down = None;
             this.values.stop();
         }
         this.values.poll_next(cx)
     }
 }
 
-impl<T> Unpin for UntilDrained<T> {}
+impl<T> Unpin for UntilShutdown<T> {}
 
 /// The first record: the call was accepted; what travels beside its messages.
 fn write_accepted(codec: CodecId, metadata: &Metadata, out: &mut BytesMut) {
@@ -318,7 +295,6 @@ pub(super) struct StreamMethod<S, A, F> {
     pub(super) compression: Option<Compression>,
     pub(super) deadlines: Deadlines,
     pub(super) interceptors: Layers<ServerCall>,
-    pub(super) draining: Draining,
     pub(super) args: PhantomData<fn(A)>,
 }
 
@@ -423,7 +399,6 @@ where
                 waited,
                 input: Some(input),
                 send: Some(send),
-                draining: self.draining.clone(),
             };
             let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args, streams);
             let answer = until(deadline, policy, ctx.scope(call)).await?;

@@ -1,13 +1,12 @@
 //! Serves `Greeter` until ctrl-c or SIGTERM, and then until the running calls are answered.
 //!
 //! Run: `cargo run -p greeter-server [ADDRESS]`
-//! Prints: where it listens, and that it ends.
+//! Prints: where it listens, and that it has ended.
 
 use std::time::Duration;
 
 use greeter_api::{Greeter, GreeterServer};
 use iip_rpc::{Server, Status};
-use tokio::signal::unix::{SignalKind, signal};
 
 struct Polite;
 
@@ -29,14 +28,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bind(addr)
         .await?;
     println!("listens on {}", server.target());
-
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => pressed?,
-        _ = terminate.recv() => {}
-    }
-    println!("ends");
-    server.shutdown(Duration::from_secs(10)).await;
+    server.shutdown_on_signal(Duration::from_secs(10)).await?;
+    println!("has ended");
     Ok(())
 }
 

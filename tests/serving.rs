@@ -1,0 +1,194 @@
+//! How a program that is only a server waits for its end, and how its handlers hear of it.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use iip_rpc::{CallContext, Client, Code, Server, Status, Stream, Streaming, service};
+use tokio::sync::Notify;
+
+use crate::common::alone::alone;
+use crate::common::within;
+
+/// A limit that is never reached.
+const LONG: Duration = Duration::from_secs(600);
+
+#[service]
+trait Work {
+    async fn quick(&self) -> Result<(), Status>;
+    async fn stuck(&self) -> Result<(), Status>;
+    /// Whether the server was shutting down before and after the wait for it.
+    async fn told(&self, ctx: &CallContext) -> Result<(bool, bool), Status>;
+    async fn ticks(
+        &self,
+        ctx: &CallContext,
+    ) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
+}
+
+#[derive(Default)]
+struct Shop {
+    entered: Arc<Notify>,
+}
+
+impl Work for Shop {
+    async fn quick(&self) -> Result<(), Status> {
+        Ok(())
+    }
+
+    async fn stuck(&self) -> Result<(), Status> {
+        self.entered.notify_one();
+        std::future::pending().await
+    }
+
+    async fn told(&self, ctx: &CallContext) -> Result<(bool, bool), Status> {
+        let before = ctx.is_shutting_down();
+        self.entered.notify_one();
+        ctx.shutting_down().await;
+        Ok((before, ctx.is_shutting_down()))
+    }
+
+    async fn ticks(
+        &self,
+        ctx: &CallContext,
+    ) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
+        let (sender, ticks) = Streaming::channel(1);
+        let shutting_down = ctx.shutting_down();
+        tokio::spawn(async move {
+            let _ = sender.send(1).await;
+            shutting_down.await;
+            let _ = sender.send(2).await;
+            sender.finish();
+        });
+        Ok(ticks)
+    }
+}
+
+/// A server, who is told when a handler waits, and a client.
+async fn served() -> (Arc<Server>, Arc<Notify>, WorkClient) {
+    let shop = Shop::default();
+    let entered = Arc::clone(&shop.entered);
+    let server = Server::builder().service(WorkServer::new(shop));
+    let server = server.bind("127.0.0.1:0").await.unwrap();
+    let client = Client::connect(server.target()).await.unwrap();
+    (Arc::new(server), entered, WorkClient::new(client))
+}
+
+/// Asks this process to end, as a terminal or a service manager does.
+#[cfg(unix)]
+fn signal(name: &str) {
+    let pid = std::process::id().to_string();
+    let sent = Command::new("kill").args(["-s", name, &pid]).status();
+    assert!(sent.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_server_serves_until_its_signal_and_then_shuts_down() {
+    let (server, entered, work) = served().await;
+    let (signal, signalled) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn({
+        let server = Arc::clone(&server);
+        async move {
+            let signalled = async { drop(signalled.await) };
+            server.serve_until(signalled, LONG).await;
+        }
+    });
+    within("a call before the signal", work.quick())
+        .await
+        .unwrap();
+    let told = tokio::spawn({
+        let work = work.clone();
+        async move { work.told(&CallContext::new()).await }
+    });
+    within("the handler", entered.notified()).await;
+    assert!(!serving.is_finished());
+    signal.send(()).unwrap();
+    within("the end", serving).await.unwrap();
+    assert_eq!(told.await.unwrap(), Ok((false, true)), "running calls end");
+    assert_eq!(work.quick().await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn whoever_serves_until_a_signal_returns_when_the_server_was_shut_down_from_elsewhere() {
+    let (server, _, _work) = served().await;
+    let serving = tokio::spawn({
+        let server = Arc::clone(&server);
+        async move { server.serve_until(std::future::pending(), LONG).await }
+    });
+    server.shutdown(Duration::ZERO).await;
+    within("the end", serving).await.unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_shuts_a_server_down_in_order() {
+    alone("sigterm_shuts_a_server_down_in_order", || async {
+        let (server, entered, work) = served().await;
+        let told = tokio::spawn(async move { work.told(&CallContext::new()).await });
+        within("the handler", entered.notified()).await;
+        let serving = server.shutdown_on_signal(LONG);
+        tokio::pin!(serving);
+        // Once polled, it listens.
+        assert!(futures_now(&mut serving).await.is_none());
+        signal("TERM");
+        within("the end", serving).await.unwrap();
+        assert_eq!(told.await.unwrap(), Ok((false, true)));
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_signal_ends_what_still_runs() {
+    alone("a_second_signal_ends_what_still_runs", || async {
+        let (server, entered, work) = served().await;
+        let stuck = tokio::spawn({
+            let work = work.clone();
+            async move { work.stuck().await }
+        });
+        within("the handler", entered.notified()).await;
+        let told = tokio::spawn(async move { work.told(&CallContext::new()).await });
+        within("the other handler", entered.notified()).await;
+        let serving = server.shutdown_on_signal(LONG);
+        tokio::pin!(serving);
+        assert!(futures_now(&mut serving).await.is_none());
+        signal("INT");
+        // It has seen the first when the handlers have.
+        tokio::select! {
+            ended = &mut serving => panic!("a call runs, and yet it has ended: {ended:?}"),
+            told = told => assert_eq!(told.unwrap(), Ok((false, true))),
+        }
+        signal("INT");
+        within("the end", serving).await.unwrap();
+        let status = stuck.await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+    });
+}
+
+/// Polls a future once.
+#[cfg(unix)]
+async fn futures_now<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = std::future::ready(()) => None,
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_told_of_the_shutdown_ends_in_order_before_its_limit() {
+    let (server, _, work) = served().await;
+    let mut ticks = work.ticks(&CallContext::new()).await.unwrap();
+    assert_eq!(within("a tick", ticks.next()).await, Some(Ok(1)));
+    within("the shutdown", server.shutdown(LONG)).await;
+    assert_eq!(within("the last", ticks.next()).await, Some(Ok(2)));
+    assert_eq!(within("the end", ticks.next()).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_context_outside_a_handler_never_sees_a_shutdown() {
+    let ctx = CallContext::new();
+    assert!(!ctx.is_shutting_down());
+    let told = tokio::time::timeout(LONG, ctx.shutting_down()).await;
+    assert!(told.is_err());
+}
