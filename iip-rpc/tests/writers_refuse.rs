@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::BytesMut;
+use iip_rpc::Payload;
 use iip_rpc::codec::{
     Bincode, Codec, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind, Json, Msgpack,
     Postcard,
@@ -87,6 +88,12 @@ enum StructVariant {
     Inner { next: Box<Self> },
 }
 
+#[derive(Serialize, Deserialize)]
+enum Bytes {
+    Leaf(Payload),
+    Inner(Vec<Self>),
+}
+
 /// Nothing but options and newtypes.
 #[derive(Serialize, Deserialize)]
 struct Wrapper(Option<Box<Self>>);
@@ -99,6 +106,7 @@ nests! {
     Newtype: Self::Leaf, inner => Self::Inner(Box::new(inner));
     TupleVariant: Self::Leaf, inner => Self::Inner(0, Box::new(inner));
     StructVariant: Self::Leaf { a: 0 }, inner => Self::Inner { next: Box::new(inner) };
+    Bytes: Self::Leaf(vec![1].into()), inner => Self::Inner(vec![inner]);
     Wrapper: Self(None), inner => Self(Some(Box::new(inner)));
 }
 
@@ -174,6 +182,7 @@ fn writers_and_readers_refuse_the_same_depths() {
         all_codecs_refuse_from_the_same_depth::<Newtype>();
         all_codecs_refuse_from_the_same_depth::<TupleVariant>();
         all_codecs_refuse_from_the_same_depth::<StructVariant>();
+        all_codecs_refuse_from_the_same_depth::<Bytes>();
         // In the others it is `null` at any depth.
         positional_codecs_refuse_from_the_same_depth::<Wrapper>();
     };

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rustls::InvalidMessage;
 
+use crate::printable::Printable;
+
 /// Why TLS cannot be set up, or a handshake failed.
 ///
 /// The handshake functions put it into an [`io::Error`], from which `get_ref` gets it back.
@@ -142,7 +144,7 @@ pub enum TlsError {
     #[error("the peer does not speak tls")]
     NotTls,
     /// The peer's certificate does not verify, or it has none.
-    #[error("certificate of the peer refused: {reason}")]
+    #[error("certificate of the peer refused: {}", Printable(reason))]
     Untrusted {
         /// Why.
         reason: String,
@@ -154,7 +156,7 @@ pub enum TlsError {
         alert: String,
     },
     /// The handshake went wrong in another way.
-    #[error("tls handshake failed: {reason}")]
+    #[error("tls handshake failed: {}", Printable(reason))]
     Handshake {
         /// How.
         reason: String,

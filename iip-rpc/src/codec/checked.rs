@@ -3,8 +3,10 @@
 //! The counterpart of `guarded.rs`: it stands between a value and the format's serializer and refuses what a reader would
 //! refuse or misread. All state hangs on one [`Check`] for a message.
 
+use std::any::type_name;
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
+use std::marker::PhantomData;
 
 use serde::ser::{
     Error, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
@@ -14,60 +16,51 @@ use serde::{Serialize, Serializer};
 
 use super::{EncodeError, EncodeErrorKind, MAX_DEPTH, MAX_WRAPPERS};
 
+/// Properties of a format that decide what its readers refuse.
+pub(super) trait Format {
+    /// Fields are told apart by their position, and a value may take no bytes.
+    const POSITIONAL: bool = false;
+    /// The number of parts is written before them.
+    const COUNTED: bool = true;
+    /// NaN and infinities have no form.
+    const FINITE: bool = false;
+    /// Levels that readers accept.
+    const MAX_LEVELS: u16 = MAX_DEPTH;
+    /// Levels that bytes take.
+    const BYTES_LEVELS: u16 = 0;
+    /// Levels that a variant without parts takes.
+    const UNIT_LEVELS: u16 = 1;
+    /// Levels that a variant with several parts takes.
+    const VARIANT_LEVELS: u16 = 1;
+}
+
 /// State of the checks while one message is written.
-pub(super) struct Check {
-    format: Format,
+pub(super) struct Check<F> {
     /// How many more containers may lie inside each other.
     levels_left: Cell<u16>,
     /// How many more options and newtypes may, which a recursive type can be made of as well.
     wrappers_left: Cell<u16>,
-    /// Grows with every part that takes bytes.
+    /// Grows with every part that takes bytes, where the format is positional.
     given: Cell<usize>,
     /// Our error, for the way up through the format's own errors.
     failed: RefCell<Option<EncodeError>>,
+    format: PhantomData<F>,
 }
 
-/// Properties of a format that decide what its readers refuse.
-#[derive(Clone, Copy)]
-pub(super) struct Format {
-    /// Fields are told apart by their position, and a value may take no bytes.
-    pub(super) positional: bool,
-    /// The number of parts is written before them.
-    pub(super) counted: bool,
-    /// NaN and infinities have no form.
-    pub(super) finite: bool,
-    /// Levels that readers accept.
-    pub(super) max_levels: u16,
-    /// Levels that a variant without parts takes.
-    pub(super) unit_levels: u16,
-    /// Levels that a variant with several parts takes.
-    pub(super) variant_levels: u16,
-}
-
-impl Format {
-    /// A binary format, with the default depth.
-    pub(super) const BINARY: Self = Self {
-        positional: false,
-        counted: true,
-        finite: false,
-        max_levels: MAX_DEPTH,
-        unit_levels: 1,
-        variant_levels: 1,
-    };
-}
-
-impl Check {
-    pub(super) fn new(format: Format) -> Self {
+impl<F: Format> Check<F> {
+    /// Checks for a message in the format `F`.
+    pub(super) fn of(_: F) -> Self {
         Self {
-            format,
-            levels_left: Cell::new(format.max_levels),
+            levels_left: Cell::new(F::MAX_LEVELS),
             wrappers_left: Cell::new(MAX_WRAPPERS),
             given: Cell::new(0),
             failed: RefCell::new(None),
+            format: PhantomData,
         }
     }
 
     /// Writes a value by way of the format's serializer.
+    #[inline]
     pub(super) fn write<T, S>(&self, value: &T, serializer: S) -> Result<S::Ok, EncodeError>
     where
         T: Serialize + ?Sized,
@@ -87,16 +80,17 @@ impl Check {
     }
 
     /// Keeps our error while one of the format goes up in its place.
-    fn keep<T, E: Error>(&self, result: Result<T, EncodeError>) -> Result<T, E> {
-        result.map_err(|error| {
-            self.failed.replace(Some(error));
-            E::custom("")
-        })
+    #[cold]
+    fn keep<E: Error>(&self, error: EncodeError) -> E {
+        self.failed.replace(Some(error));
+        E::custom("")
     }
 
     #[inline]
     fn give(&self) {
-        self.given.set(self.given.get().wrapping_add(1));
+        if F::POSITIONAL {
+            self.given.set(self.given.get().wrapping_add(1));
+        }
     }
 
     #[inline]
@@ -128,13 +122,13 @@ impl Check {
 
     #[cold]
     fn too_deep(&self) -> EncodeError {
-        let limit = self.format.max_levels;
+        let limit = F::MAX_LEVELS;
         EncodeError::new(EncodeErrorKind::TooDeep { limit })
     }
 
     #[inline]
     fn check_float(&self, is_finite: bool) -> Result<(), EncodeError> {
-        if self.format.finite && !is_finite {
+        if F::FINITE && !is_finite {
             return Err(EncodeError::new(EncodeErrorKind::NotFinite));
         }
         Ok(())
@@ -142,25 +136,26 @@ impl Check {
 }
 
 /// A value that is written with the checks.
-struct Value<'c, T: ?Sized> {
+struct Value<'c, T: ?Sized, F> {
     value: &'c T,
-    check: &'c Check,
+    check: &'c Check<F>,
 }
 
-impl<T: Serialize + ?Sized> Serialize for Value<'_, T> {
+impl<T: Serialize + ?Sized, F: Format> Serialize for Value<'_, T, F> {
     #[inline]
     fn serialize<S: Serializer>(&self, inner: S) -> Result<S::Ok, S::Error> {
-        self.check.keep(self.check.write(self.value, inner))
+        let written = self.check.write(self.value, inner);
+        written.map_err(|error| self.check.keep(error))
     }
 }
 
 /// The format's serializer, with the checks.
-struct Checked<'c, S> {
+struct Checked<'c, S, F> {
     inner: S,
-    check: &'c Check,
+    check: &'c Check<F>,
 }
 
-impl<'c, S: Serializer> Checked<'c, S> {
+impl<'c, S: Serializer, F: Format> Checked<'c, S, F> {
     /// Begins a container of `len` parts, if their number is known.
     #[inline]
     fn parts<P>(
@@ -168,7 +163,7 @@ impl<'c, S: Serializer> Checked<'c, S> {
         levels: u16,
         len: Option<usize>,
         begin: impl FnOnce(S) -> Result<P, S::Error>,
-    ) -> Result<Parts<'c, P>, EncodeError> {
+    ) -> Result<Parts<'c, P, F>, EncodeError> {
         let check = self.check;
         check.enter(levels)?;
         let inner = begin(self.inner).map_err(|error| check.kept(error))?;
@@ -203,16 +198,16 @@ macro_rules! nothings {
     )* };
 }
 
-impl<'c, S: Serializer> Serializer for Checked<'c, S> {
+impl<'c, S: Serializer, F: Format> Serializer for Checked<'c, S, F> {
     type Ok = S::Ok;
     type Error = EncodeError;
-    type SerializeSeq = Parts<'c, S::SerializeSeq>;
-    type SerializeTuple = Parts<'c, S::SerializeTuple>;
-    type SerializeTupleStruct = Parts<'c, S::SerializeTupleStruct>;
-    type SerializeTupleVariant = Parts<'c, S::SerializeTupleVariant>;
-    type SerializeMap = Parts<'c, S::SerializeMap>;
-    type SerializeStruct = Parts<'c, S::SerializeStruct>;
-    type SerializeStructVariant = Parts<'c, S::SerializeStructVariant>;
+    type SerializeSeq = Parts<'c, S::SerializeSeq, F>;
+    type SerializeTuple = Parts<'c, S::SerializeTuple, F>;
+    type SerializeTupleStruct = Parts<'c, S::SerializeTupleStruct, F>;
+    type SerializeTupleVariant = Parts<'c, S::SerializeTupleVariant, F>;
+    type SerializeMap = Parts<'c, S::SerializeMap, F>;
+    type SerializeStruct = Parts<'c, S::SerializeStruct, F>;
+    type SerializeStructVariant = Parts<'c, S::SerializeStructVariant, F>;
 
     scalars! {
         serialize_bool(value: bool)
@@ -228,13 +223,21 @@ impl<'c, S: Serializer> Serializer for Checked<'c, S> {
         serialize_u128(value: u128)
         serialize_char(value: char)
         serialize_str(value: &str)
-        serialize_bytes(value: &[u8])
         serialize_none()
     }
 
     nothings! {
         serialize_unit()
         serialize_unit_struct(name: &'static str)
+    }
+
+    #[inline]
+    fn serialize_bytes(self, value: &[u8]) -> Result<S::Ok, EncodeError> {
+        self.check.enter(F::BYTES_LEVELS)?;
+        self.check.leave(F::BYTES_LEVELS);
+        self.check.give();
+        let written = self.inner.serialize_bytes(value);
+        written.map_err(|error| self.check.kept(error))
     }
 
     #[inline]
@@ -258,6 +261,31 @@ impl<'c, S: Serializer> Serializer for Checked<'c, S> {
         self.check.give();
         let written = self.inner.collect_str(value);
         written.map_err(|error| self.check.kept(error))
+    }
+
+    #[inline]
+    fn collect_seq<I>(self, values: I) -> Result<S::Ok, EncodeError>
+    where
+        I: IntoIterator,
+        I::Item: Serialize,
+    {
+        let values = values.into_iter();
+        let len = match values.size_hint() {
+            (lower, Some(upper)) if lower == upper => Some(upper),
+            _ => None,
+        };
+        if len.is_some() && is_scalar::<I::Item, F>() {
+            let Self { inner, check } = self;
+            check.enter(1)?;
+            check.leave(1);
+            check.give();
+            return inner.collect_seq(values).map_err(|error| check.kept(error));
+        }
+        let mut seq = self.serialize_seq(len)?;
+        for value in values {
+            seq.serialize_element(&value)?;
+        }
+        SerializeSeq::end(seq)
     }
 
     #[inline]
@@ -292,8 +320,8 @@ impl<'c, S: Serializer> Serializer for Checked<'c, S> {
     ) -> Result<S::Ok, EncodeError> {
         let Self { inner, check } = self;
         check.give();
-        check.enter(check.format.unit_levels)?;
-        check.leave(check.format.unit_levels);
+        check.enter(F::UNIT_LEVELS)?;
+        check.leave(F::UNIT_LEVELS);
         let written = inner.serialize_unit_variant(name, index, variant);
         written.map_err(|error| check.kept(error))
     }
@@ -364,7 +392,7 @@ impl<'c, S: Serializer> Serializer for Checked<'c, S> {
         len: usize,
     ) -> Result<Self::SerializeTupleVariant, EncodeError> {
         self.check.give();
-        let levels = self.check.format.variant_levels;
+        let levels = F::VARIANT_LEVELS;
         self.parts(levels, Some(len), |inner| {
             inner.serialize_tuple_variant(name, index, variant, len)
         })
@@ -379,7 +407,7 @@ impl<'c, S: Serializer> Serializer for Checked<'c, S> {
         len: usize,
     ) -> Result<Self::SerializeStructVariant, EncodeError> {
         self.check.give();
-        let levels = self.check.format.variant_levels;
+        let levels = F::VARIANT_LEVELS;
         self.parts(levels, Some(len), |inner| {
             inner.serialize_struct_variant(name, index, variant, len)
         })
@@ -391,20 +419,36 @@ impl<'c, S: Serializer> Serializer for Checked<'c, S> {
     }
 }
 
-impl Check {
+impl<F: Format> Check<F> {
     #[inline]
     fn check_length(&self, len: Option<usize>) -> Result<(), EncodeError> {
-        if self.format.positional && len.is_none() {
+        if F::POSITIONAL && len.is_none() {
             return Err(EncodeError::new(EncodeErrorKind::UnknownLength));
         }
         Ok(())
     }
 }
 
+/// Whether there is nothing to check in values of the type `T`, so that the format may write a sequence of them by itself. The
+/// names stand for one type each.
+#[inline]
+fn is_scalar<T, F: Format>() -> bool {
+    let name = type_name::<T>();
+    // A chain is decided when the code is compiled.
+    name == type_name::<&u8>()
+        || name == type_name::<&u16>()
+        || name == type_name::<&u32>()
+        || name == type_name::<&u64>()
+        || name == type_name::<&i32>()
+        || name == type_name::<&i64>()
+        || name == type_name::<&String>()
+        || (!F::FINITE && (name == type_name::<&f32>() || name == type_name::<&f64>()))
+}
+
 /// The parts of a container, with the checks.
-struct Parts<'c, P> {
+struct Parts<'c, P, F> {
     inner: P,
-    check: &'c Check,
+    check: &'c Check<F>,
     levels: u16,
     /// The number of parts that was given beforehand.
     announced: Option<usize>,
@@ -413,11 +457,11 @@ struct Parts<'c, P> {
     given_at_key: usize,
 }
 
-impl<P> Parts<'_, P> {
+impl<P, F: Format> Parts<'_, P, F> {
     /// Refuses an element that takes no bytes, as its reader would.
     #[inline]
     fn not_empty(&self, given_before: usize) -> Result<(), EncodeError> {
-        if self.check.format.positional && self.check.given.get() == given_before {
+        if F::POSITIONAL && self.check.given.get() == given_before {
             let elements = self.announced.unwrap_or(self.written);
             return Err(EncodeError::new(EncodeErrorKind::EmptyElements {
                 elements,
@@ -436,7 +480,7 @@ impl<P> Parts<'_, P> {
             written,
             ..
         } = self;
-        if check.format.counted
+        if F::COUNTED
             && let Some(announced) = announced
             && announced != written
         {
@@ -452,7 +496,7 @@ impl<P> Parts<'_, P> {
 
 macro_rules! tuples {
     ($($trait:ident $name:ident)*) => { $(
-        impl<P: $trait> $trait for Parts<'_, P> {
+        impl<P: $trait, F: Format> $trait for Parts<'_, P, F> {
             type Ok = P::Ok;
             type Error = EncodeError;
 
@@ -480,7 +524,7 @@ tuples! {
 
 macro_rules! structs {
     ($($trait:ident)*) => { $(
-        impl<P: $trait> $trait for Parts<'_, P> {
+        impl<P: $trait, F: Format> $trait for Parts<'_, P, F> {
             type Ok = P::Ok;
             type Error = EncodeError;
 
@@ -499,7 +543,7 @@ macro_rules! structs {
             #[inline]
             fn skip_field(&mut self, field: &'static str) -> Result<(), EncodeError> {
                 let check = self.check;
-                if check.format.positional {
+                if F::POSITIONAL {
                     return Err(EncodeError::new(EncodeErrorKind::SkippedField { field }));
                 }
                 self.inner.skip_field(field).map_err(|error| check.kept(error))
@@ -518,7 +562,7 @@ structs! {
     SerializeStructVariant
 }
 
-impl<P: SerializeSeq> SerializeSeq for Parts<'_, P> {
+impl<P: SerializeSeq, F: Format> SerializeSeq for Parts<'_, P, F> {
     type Ok = P::Ok;
     type Error = EncodeError;
 
@@ -537,7 +581,7 @@ impl<P: SerializeSeq> SerializeSeq for Parts<'_, P> {
     }
 }
 
-impl<P: SerializeMap> SerializeMap for Parts<'_, P> {
+impl<P: SerializeMap, F: Format> SerializeMap for Parts<'_, P, F> {
     type Ok = P::Ok;
     type Error = EncodeError;
 

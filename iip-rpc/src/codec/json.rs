@@ -24,17 +24,8 @@ impl Codec for Json {
 
     #[inline]
     fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
-        const FORMAT: checked::Format = checked::Format {
-            counted: false,
-            finite: true,
-            // serde_json counts brackets.
-            max_levels: MAX_LEVELS,
-            unit_levels: 0,
-            variant_levels: 2,
-            ..checked::Format::BINARY
-        };
         let mut json = serde_json::Serializer::new(out.writer());
-        Check::new(FORMAT).write(value, &mut json)
+        Check::of(Brackets).write(value, &mut json)
     }
 
     #[inline]
@@ -55,6 +46,18 @@ impl Codec for Json {
             .map_err(|error| DecodeError::new(refused(error.to_string())))?;
         Ok(value)
     }
+}
+
+/// serde_json counts levels by their brackets when it reads.
+struct Brackets;
+
+impl checked::Format for Brackets {
+    const COUNTED: bool = false;
+    const FINITE: bool = true;
+    const MAX_LEVELS: u16 = MAX_LEVELS;
+    const BYTES_LEVELS: u16 = 1;
+    const UNIT_LEVELS: u16 = 0;
+    const VARIANT_LEVELS: u16 = 2;
 }
 
 #[cold]

@@ -520,7 +520,7 @@ pub enum DecodeErrorKind {
         limit: usize,
     },
     /// The compressed form is damaged.
-    #[error("the compressed bytes cannot be read: {0}")]
+    #[error("the compressed bytes cannot be read: {}", Printable(.0))]
     Compressed(String),
     /// Values lie deeper inside each other than allowed.
     #[error("nested deeper than the limit of {limit} levels (max_depth)")]
@@ -560,8 +560,8 @@ pub enum DecodeErrorKind {
     /// The codec does not describe its values, and the type wants them described.
     #[error("{0}")]
     NotSelfDescribing(&'static str),
-    /// The bytes are no value of the type.
-    #[error("{0}")]
+    /// The bytes are no value of the type. The text may repeat what the peer has sent.
+    #[error("{}", Printable(.0))]
     Value(String),
 }
 
@@ -659,8 +659,7 @@ impl fmt::Display for DecodeError {
         if let Some(name) = self.argument() {
             write!(f, "argument `{name}`: ")?;
         }
-        // The words of a type may repeat what the peer has sent.
-        write!(f, "{}", Printable(self.kind()))
+        write!(f, "{}", self.kind())
     }
 }
 
@@ -745,6 +744,16 @@ mod tests {
             assert_eq!(error.request_status().code(), Code::ResourceExhausted);
             assert_eq!(error.reply_status().execution(), Execution::MayHaveExecuted);
         }
+    }
+
+    #[test]
+    fn what_a_peer_has_sent_is_shown_escaped() {
+        #[derive(Debug, Deserialize)]
+        enum Known {}
+        let body = Bytes::from_static(br#""\u001b[31mred\n""#);
+        let limits = DecodeLimits::new();
+        let error = decode_value::<Known>(CodecId::JSON, &body, &limits).unwrap_err();
+        assert!(error.to_string().contains(r"\u{1b}[31mred\n"), "{error}");
     }
 
     #[test]

@@ -63,9 +63,14 @@ fn encode<T: Serialize + ?Sized>(
     output: Output<'_>,
 ) -> Result<Option<Bytes>, EncodeError> {
     let mut msgpack = Serializer::new(output).with_struct_map();
-    Check::new(checked::Format::BINARY).write(value, &mut msgpack)?;
+    Check::of(Named).write(value, &mut msgpack)?;
     Ok(msgpack.into_inner().finish())
 }
+
+/// Structs have names.
+struct Named;
+
+impl checked::Format for Named {}
 
 impl Write for Output<'_> {
     #[inline]

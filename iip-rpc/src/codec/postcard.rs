@@ -56,13 +56,16 @@ fn encode<T: Serialize + ?Sized>(
     value: &T,
     output: Output<'_>,
 ) -> Result<Option<Bytes>, EncodeError> {
-    const FORMAT: checked::Format = checked::Format {
-        positional: true,
-        ..checked::Format::BINARY
-    };
     let mut postcard = Serializer { output };
-    Check::new(FORMAT).write(value, &mut postcard)?;
+    Check::of(Positions).write(value, &mut postcard)?;
     Ok(postcard.output.finish())
+}
+
+/// Fields have positions only.
+struct Positions;
+
+impl checked::Format for Positions {
+    const POSITIONAL: bool = true;
 }
 
 impl Flavor for Output<'_> {
