@@ -68,7 +68,7 @@ impl Connection {
         };
         if status.begins() {
             let sent = exchange.path().map(str::as_bytes);
-            check_reply_path(id, sent.unwrap_or(channel.sent.oldest_path()), path)?;
+            check_reply_path(id, sent.unwrap_or_else(|| channel.sent.oldest_path()), path)?;
         }
         if exchange == Exchange::Control {
             return self.on_control_frame(id, status, body);
