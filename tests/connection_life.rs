@@ -340,7 +340,7 @@ impl AsyncRead for Flood {
     ) -> Poll<io::Result<()>> {
         let head = [
             RawFrame::grant(1).encode(),
-            RawFrame::new(4, "", 1, "x").encode(),
+            RawFrame::new(4, "/", 1, "x").encode(),
         ];
         let more = RawFrame::new(6, "", 1, "x").encode();
         let next = match head.get(self.given) {

@@ -87,6 +87,32 @@ async fn an_answer_on_a_channel_that_was_never_granted_ends_the_connection_befor
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_too_many_is_given_to_nobody() {
+    for sends_twice in [
+        RawFrame::answer("/mine", 1, "a secret").encode(),
+        RawFrame::new(4, "/mine", 1, "a secret").encode(),
+    ] {
+        let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+        let mine = tokio::spawn(channel.request("/mine", "x"));
+        assert_eq!(peer.frame().await, RawFrame::request("/mine", 1, "x"));
+        peer.send_frame(&RawFrame::answer("/mine", 1, "a secret"))
+            .await;
+        assert_eq!(soon("my call", mine).await.expect("an answer"), "a secret");
+        // The next call is under way before the answer too many comes.
+        let yours = tokio::spawn(channel.request("/yours?x=1", "y"));
+        assert_eq!(peer.frame().await, RawFrame::request("/yours?x=1", 1, "y"));
+        peer.send(&sends_twice).await;
+        let error = lost("your call", yours).await;
+        assert_eq!(error.execution(), Execution::MayHaveExecuted);
+        let text = format!("{error:?}");
+        assert!(text.contains("/mine"), "{text}");
+        assert!(text.contains("/yours?x=1"), "{text}");
+        assert!(peer.closed().await.is_empty());
+        victim.is_served_by_a_new_connection().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_nobody_asked_for_ends_the_connection() {
     let answer = RawFrame::answer("/echo", 1, "x").encode();
     let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
@@ -696,7 +722,7 @@ fn an_answer_of_single_byte_frames_costs_what_it_weighs() {
             let call = tokio::spawn(channel.request("/bytes", "x"));
             peer.frame().await;
             let before = resident_bytes();
-            peer.send_frame(&RawFrame::new(4, "/", 1, "x")).await;
+            peer.send_frame(&RawFrame::new(4, "/bytes", 1, "x")).await;
             let thousand = RawFrame::new(6, "/", 1, "x").encode().repeat(1000);
             for _ in 0..FRAMES / 1000 {
                 peer.send(&thousand).await;

@@ -121,6 +121,7 @@ impl Future for Request<'_> {
                     this.start(cx, connection, &times);
                 }
                 RequestState::Started { call, deadline } => {
+                    let unbegun = call.failure().is_some();
                     let error = match ready!(Pin::new(&mut *call).poll(cx)) {
                         Ok(answer) => return Poll::Ready(Ok(answer)),
                         Err(error) => error,
@@ -131,7 +132,8 @@ impl Future for Request<'_> {
                         deadline: *deadline,
                     };
                     // Without a body it was too large to be kept.
-                    if this.body.is_empty() || !this.moves.goes_on(&error, &mut times) {
+                    let kept = !this.body.is_empty();
+                    if !(kept && this.moves.goes_on(&error, unbegun, &mut times)) {
                         return Poll::Ready(Err(error));
                     }
                     this.connect(times);

@@ -932,7 +932,7 @@ mod tests {
 
     use super::*;
     use crate::body::Body;
-    use crate::frame::{FrameRef, FrameStatus, Side};
+    use crate::frame::{FrameStatus, ReplyRef, Side};
     use crate::limits::Limits;
     use crate::proto::{Event, control};
 
@@ -942,18 +942,19 @@ mod tests {
         let mut calls = CallTable::new(1, 100);
         proto.say_hello();
         calls.open_first(&mut proto);
-        for body in [
-            Bytes::from_static(br#"{"iip":1,"code":0}"#),
-            control::grant(ChannelId(1)),
+        let hello = Bytes::from_static(br#"{"iip":1,"code":0}"#);
+        for (path, body) in [
+            (control::HELLO, hello),
+            (control::NEW_CHANNEL, control::grant(ChannelId(1))),
         ] {
-            let answer = FrameRef {
+            let answer = ReplyRef {
                 status: FrameStatus::ReplyOnly,
-                path: &Bytes::new(),
+                path: path.as_bytes(),
                 channel: ChannelId::ZERO,
                 body,
             };
             proto
-                .handle_frame(answer)
+                .handle_reply(answer)
                 .expect("an answer that was asked for");
         }
         while let Some(event) = proto.poll_event() {

@@ -6,7 +6,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::error::ProtocolError;
-use crate::frame::{ChannelId, FRAME_OVERHEAD, Frame, FrameRef, FrameStatus, Side};
+use crate::frame::{ChannelId, FRAME_OVERHEAD, Frame, FrameRef, FrameStatus, ReplyRef, Side};
 use crate::limits::Limits;
 
 /// Room made for one read at first: what a few small calls need.
@@ -67,8 +67,10 @@ pub struct Decoder {
     small: BytesMut,
     /// How far the search for the NUL has got, so that no byte is looked at twice.
     searched: usize,
-    /// The path of the frame before, if paths are wanted.
+    /// The path of the frame before.
     last_path: Bytes,
+    /// The same of a reply.
+    reply_path: Vec<u8>,
     /// Bodies handed out may still lie in the buffer's memory, whose size was this.
     lends: bool,
     size: usize,
@@ -98,6 +100,7 @@ impl Decoder {
             small: BytesMut::new(),
             searched: 1,
             last_path: Bytes::new(),
+            reply_path: Vec::new(),
             lends: false,
             size: 0,
             busy: false,
@@ -167,6 +170,7 @@ impl Decoder {
         if self.buf.is_empty() {
             self.buf = BytesMut::new();
             self.small = BytesMut::new();
+            self.reply_path = Vec::new();
             self.size = 0;
             self.busy = false;
             self.bulk = false;
@@ -180,15 +184,50 @@ impl Decoder {
     /// The bytes are no IIP, break a limit, or come from the wrong side: the connection must be closed. Checks come in
     /// the protocol's order, and before the body has arrived.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
-        Ok(self.next(true)?.map(FrameRef::into_owned))
+        Ok(self.next()?.map(FrameRef::into_owned))
     }
 
-    /// As [`next_frame`](Self::next_frame), with the path on loan. A client does without it: it knows what it asked on the
-    /// channel.
+    /// As [`next_frame`](Self::next_frame), with the path on loan.
     #[inline]
-    pub(crate) fn next(&mut self, with_path: bool) -> Result<Option<FrameRef<'_>>, ProtocolError> {
-        if self.head.is_none() && !self.parse_head()? {
+    pub(crate) fn next(&mut self) -> Result<Option<FrameRef<'_>>, ProtocolError> {
+        let Some((head, path_len, total)) = self.complete()? else {
             return Ok(std::mem::take(&mut self.closed).then(close_frame));
+        };
+        let path = &self.buf[1..=path_len];
+        if self.last_path != path {
+            self.last_path = Bytes::copy_from_slice(path);
+        }
+        let body = self.take_body(path_len, total);
+        Ok(Some(FrameRef {
+            status: head.status,
+            path: &self.last_path,
+            channel: head.channel,
+            body,
+        }))
+    }
+
+    /// As [`next`](Self::next), for a client, whose replies have paths that are looked at and not kept.
+    #[inline]
+    pub(crate) fn next_reply(&mut self) -> Result<Option<ReplyRef<'_>>, ProtocolError> {
+        let Some((head, path_len, total)) = self.complete()? else {
+            return Ok(std::mem::take(&mut self.closed).then(|| close_frame().into()));
+        };
+        self.reply_path.clear();
+        self.reply_path.extend_from_slice(&self.buf[1..=path_len]);
+        let body = self.take_body(path_len, total);
+        Ok(Some(ReplyRef {
+            status: head.status,
+            path: &self.reply_path,
+            channel: head.channel,
+            body,
+        }))
+    }
+
+    /// Head, length of the path, and whole length of the frame at the front of the buffer, if it is complete.
+    #[inline]
+    fn complete(&mut self) -> Result<Option<(FrameHead, usize, usize)>, ProtocolError> {
+        if self.head.is_none() && !self.parse_head()? {
+            return Ok(None);
         }
         let Some((head, path_len, total)) = self.head else {
             return Ok(None);
@@ -199,12 +238,14 @@ impl Decoder {
         self.head = None;
         self.searched = 1;
         self.advanced = true;
-        let path = &self.buf[1..=path_len];
-        if with_path && self.last_path != path {
-            self.last_path = Bytes::copy_from_slice(path);
-        }
+        Ok(Some((head, path_len, total)))
+    }
+
+    /// Takes a complete frame off the front of the buffer; its body is what is left of it.
+    #[inline]
+    fn take_body(&mut self, path_len: usize, total: usize) -> Bytes {
         let start = path_len + FRAME_OVERHEAD;
-        let body = if total - start < LEND_BYTES {
+        if total - start < LEND_BYTES {
             let body = copy(&mut self.small, &self.buf[start..total]);
             self.buf.advance(total);
             body
@@ -213,13 +254,7 @@ impl Decoder {
             self.bulk = true;
             self.buf.advance(start);
             self.buf.split_to(total - start).freeze()
-        };
-        Ok(Some(FrameRef {
-            status: head.status,
-            path: &self.last_path,
-            channel: head.channel,
-            body,
-        }))
+        }
     }
 
     /// Parses the head at the front of the buffer, if it is all there.

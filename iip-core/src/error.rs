@@ -49,6 +49,18 @@ pub enum ProtocolError {
     /// A reply on a channel on which no request is unanswered.
     #[error("a reply nobody asked for on channel {0}")]
     Unsolicited(ChannelId),
+    /// A reply to another request than the oldest that is unanswered on its channel, as after a reply too many.
+    #[error(
+        "an answer to {answered:?} came on channel {channel}, where the oldest unanswered request is {sent:?}"
+    )]
+    WrongPath {
+        /// The channel it came on.
+        channel: ChannelId,
+        /// The beginning of the path that was sent.
+        sent: String,
+        /// The beginning of the path that the reply carried.
+        answered: String,
+    },
     /// More unfinished requests at a time than the limit allows.
     #[error("more than {limit} channels in use at a time (option max_channels)")]
     TooManyChannels {

@@ -172,6 +172,26 @@ pub(crate) struct FrameRef<'a> {
     pub(crate) body: Bytes,
 }
 
+/// A reply whose path still belongs to the decoder.
+#[derive(Debug)]
+pub(crate) struct ReplyRef<'a> {
+    pub(crate) status: FrameStatus,
+    pub(crate) path: &'a [u8],
+    pub(crate) channel: ChannelId,
+    pub(crate) body: Bytes,
+}
+
+impl<'a> From<FrameRef<'a>> for ReplyRef<'a> {
+    fn from(frame: FrameRef<'a>) -> Self {
+        Self {
+            status: frame.status,
+            path: frame.path,
+            channel: frame.channel,
+            body: frame.body,
+        }
+    }
+}
+
 impl FrameRef<'_> {
     pub(crate) fn into_owned(self) -> Frame {
         let Self {

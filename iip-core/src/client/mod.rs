@@ -35,10 +35,20 @@ pub(crate) struct Moves(u32);
 
 impl Moves {
     /// Does a call that has failed go to another connection? It does if its own was lost and the call has not run; it needs
-    /// another since now.
+    /// another since now. After a server that broke the protocol, only a call that was `unbegun` when the connection ended does:
+    /// the others are told what is wrong, because the server would do so again.
     #[cold]
-    pub(crate) fn goes_on(&mut self, error: &CallError, times: &mut CallTimes) -> bool {
-        let lost = matches!(error.kind(), CallErrorKind::ConnectionLost(_));
+    pub(crate) fn goes_on(
+        &mut self,
+        error: &CallError,
+        unbegun: bool,
+        times: &mut CallTimes,
+    ) -> bool {
+        let lost = match error.kind() {
+            CallErrorKind::ConnectionLost(ConnectionError::Protocol(_)) => unbegun,
+            CallErrorKind::ConnectionLost(_) => true,
+            _ => false,
+        };
         let has_not_run = error.execution() != Execution::MayHaveExecuted;
         let goes_on = lost && has_not_run && self.0 < MAX_MOVES;
         if goes_on {
@@ -52,7 +62,7 @@ impl Moves {
 /// Calls paths on one server. Cheap to clone; all clones share the connections.
 ///
 /// A lost connection fails the calls that were sent on it at once, with the reason; those that were not, or that the server
-/// says it has not run, go to another connection within their time. After failed attempts to connect there is a pause with full
+/// says it has not run, go to another connection within their time, unless the server broke the protocol. After failed attempts to connect there is a pause with full
 /// jitter, during which calls fail at once with the last reason, unless another [connection](ClientConfig::connections) lives.
 ///
 /// Connections are made in the Tokio runtime of the call that needs one, and run in it. When that runtime goes, they end, and
@@ -181,9 +191,10 @@ impl Client {
             connection.room_for_one_way(times.deadline).await?;
             let data = &mut Kept(&mut body);
             let sent = connection.start_one_way_with(check_path(path), &times, data);
+            let unbegun = sent.failure().is_some();
             match sent.await {
                 // Without a body it was too large to be kept.
-                Err(error) if !body.is_empty() && moves.goes_on(&error, &mut times) => {}
+                Err(error) if !body.is_empty() && moves.goes_on(&error, unbegun, &mut times) => {}
                 sent => return sent.map(drop),
             }
         }
@@ -237,7 +248,7 @@ impl Client {
             let call = connection.start(check_path(path), &start, times.started, &mut body, None);
             if !call
                 .failure()
-                .is_some_and(|error| moves.goes_on(error, &mut times))
+                .is_some_and(|error| moves.goes_on(error, true, &mut times))
             {
                 return Ok(ReplyParts::new(call));
             }
@@ -287,7 +298,7 @@ impl Client {
             if !ends
                 .1
                 .failure()
-                .is_some_and(|error| moves.goes_on(error, &mut times))
+                .is_some_and(|error| moves.goes_on(error, true, &mut times))
             {
                 return Ok(ends);
             }
@@ -309,15 +320,9 @@ impl Client {
         loop {
             let connection = self.connection_for(&mut times).await?;
             let lease = connection.lease(clock::now(), times.deadline);
-            if lease
-                .failure()
-                .is_some_and(|error| moves.goes_on(error, &mut times))
-            {
-                continue;
-            }
+            let unbegun = lease.failure().is_some();
             match Channel::leased(connection, lease, timeout).await {
-                // A server that breaks the protocol when it is asked for a channel would do so again.
-                Err(error) if !is_protocol(&error) && moves.goes_on(&error, &mut times) => {}
+                Err(error) if moves.goes_on(&error, unbegun, &mut times) => {}
                 leased => return leased,
             }
         }
@@ -513,14 +518,6 @@ impl Drop for Unready {
             connection.shared.close(Closing::Force);
         }
     }
-}
-
-/// Did the server break the protocol?
-fn is_protocol(error: &CallError) -> bool {
-    matches!(
-        error.kind(),
-        CallErrorKind::ConnectionLost(ConnectionError::Protocol(_))
-    )
 }
 
 /// The server, or what stands in its place, ended the connection without a word.

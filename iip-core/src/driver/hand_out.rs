@@ -68,15 +68,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if answered >= most || self.wakers.len() >= MOST_WOKEN || self.saying_goodbye {
                 break;
             }
-            let Some(mut frame) = self.decoder.next(false)? else {
+            let Some(mut reply) = self.decoder.next_reply()? else {
                 self.more = false;
                 if let Some(head) = self.decoder.unfinished_head() {
                     state.proto.check_head(head)?;
                 }
                 break;
             };
-            if let Some((token, body)) = state.proto.take_whole_reply(&mut frame) {
-                let channel = frame.channel;
+            if let Some((token, body)) = state.proto.take_whole_reply(&mut reply) {
+                let channel = reply.channel;
                 answered += 1;
                 state.calls.complete(token, body, &mut self.wakers);
                 state
@@ -84,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     .on_channel_idle(&mut state.proto, channel, now, &mut self.wakers);
                 continue;
             }
-            state.proto.handle_frame(frame)?;
+            state.proto.handle_reply(reply)?;
             while let Some(event) = state.proto.poll_event() {
                 answered += usize::from(matches!(event, Event::Reply { .. }));
                 on_client_event(state, &shared, event, now, &mut self.wakers);
@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if !proto.wants_read() || self.saying_goodbye {
                 break;
             }
-            match self.decoder.next(true)? {
+            match self.decoder.next()? {
                 Some(frame) => {
                     proto.timers().on_room();
                     proto.handle_frame(frame)?;

@@ -94,6 +94,69 @@ pub(crate) struct SentCall {
     /// The position in the stream at which the request has left this process; 0 when unknown.
     pub(crate) end: u64,
     pub(crate) mode: Mode,
+    /// How long its path is; [`SentCalls`] keeps it.
+    path_bytes: u16,
+}
+
+impl SentCall {
+    #[inline]
+    pub(crate) fn new(exchange: Exchange, end: u64, mode: Mode) -> Self {
+        Self {
+            exchange,
+            end,
+            mode,
+            path_bytes: 0,
+        }
+    }
+}
+
+/// A channel that is at rest keeps a buffer of this size, in which the paths of its calls lie.
+const KEPT_PATH_BYTES: usize = 128;
+
+/// Paths in order, one behind the other, in memory that serves again.
+#[derive(Debug, Default)]
+struct Paths {
+    bytes: Vec<u8>,
+    /// Those before it are gone.
+    start: usize,
+}
+
+impl Paths {
+    /// Adds a path. Its length, by which it is found again.
+    #[inline]
+    fn push(&mut self, path: &[u8]) -> u16 {
+        let len = u16::try_from(path.len()).unwrap_or(u16::MAX);
+        self.bytes.extend_from_slice(&path[..usize::from(len)]);
+        len
+    }
+
+    #[inline]
+    fn front(&self, len: u16) -> &[u8] {
+        let end = self.start + usize::from(len);
+        self.bytes.get(self.start..end).unwrap_or_default()
+    }
+
+    #[inline]
+    fn pop(&mut self, len: u16) {
+        self.start += usize::from(len);
+        if self.start == self.bytes.len() && self.bytes.capacity() <= KEPT_PATH_BYTES {
+            self.start = 0;
+            self.bytes.clear();
+        } else {
+            self.tidy();
+        }
+    }
+
+    /// Gives memory back once half of it is of no use.
+    #[cold]
+    fn tidy(&mut self) {
+        if self.start == self.bytes.len() {
+            *self = Self::default();
+        } else if self.start > self.bytes.len() / 2 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+    }
 }
 
 /// Calls in order. Mostly there is one at a time, and it lies here and not in memory of its own.
@@ -105,11 +168,14 @@ pub(crate) struct SentCalls {
         reason = "a word for the channels that never need it"
     )]
     others: Option<Box<VecDeque<SentCall>>>,
+    paths: Paths,
 }
 
 impl SentCalls {
+    /// Adds a call of `path`, of which at most [`MAX_PATH_BYTES`](crate::frame::MAX_PATH_BYTES) are kept.
     #[inline]
-    pub(crate) fn push(&mut self, call: SentCall) {
+    pub(crate) fn push(&mut self, mut call: SentCall, path: &[u8]) {
+        call.path_bytes = self.paths.push(path);
         if self.oldest.is_none() {
             self.oldest = Some(call);
         } else {
@@ -120,7 +186,16 @@ impl SentCalls {
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<SentCall> {
         let next = self.others.as_mut().and_then(|others| others.pop_front());
-        std::mem::replace(&mut self.oldest, next)
+        let call = std::mem::replace(&mut self.oldest, next)?;
+        self.paths.pop(call.path_bytes);
+        Some(call)
+    }
+
+    /// The path that the oldest was sent with.
+    #[inline]
+    pub(crate) fn oldest_path(&self) -> &[u8] {
+        let bytes = self.oldest.as_ref().map_or(0, |call| call.path_bytes);
+        self.paths.front(bytes)
     }
 
     #[inline]

@@ -6,42 +6,56 @@ use bytes::Bytes;
 
 use super::channel::{Assembly, Incoming, SentCall};
 use super::control::{self, ControlMessage, Exchange, Hello};
-use super::server::check_control_size;
+use super::server::{SAFE_LABEL, check_control_size};
 use super::stream::StreamKey;
 use super::{Connection, Event, Mode};
 use crate::body::Data;
 use crate::decoder::FrameHead;
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
-use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_FRAME_BYTES};
+use crate::frame::{ChannelId, FrameStatus, MAX_FRAME_BYTES, ReplyRef};
+use crate::path::{check_label, label_and_query};
+
+/// How much of a path stands in an error.
+const MAX_PATH_CHARS: usize = 128;
 
 impl Connection {
     /// The common case: a whole answer to a caller's request. Gives the caller's token and the data.
     #[inline]
-    pub(crate) fn take_whole_reply(&mut self, frame: &mut FrameRef<'_>) -> Option<(usize, Bytes)> {
-        if frame.status != FrameStatus::ReplyOnly || frame.body.len() > self.limits.message_bytes()
+    pub(crate) fn take_whole_reply(&mut self, reply: &mut ReplyRef<'_>) -> Option<(usize, Bytes)> {
+        if reply.status != FrameStatus::ReplyOnly || reply.body.len() > self.limits.message_bytes()
         {
             return None;
         }
-        let channel = self.channels.get_mut(frame.channel)?;
+        let channel = self.channels.get_mut(reply.channel)?;
         let oldest = channel.sent.oldest()?;
         match oldest.exchange {
             Exchange::Call { token }
-                if channel.assembly.is_none() && oldest.mode == Mode::Whole =>
+                if channel.assembly.is_none()
+                    && oldest.mode == Mode::Whole
+                    && channel.sent.oldest_path() == reply.path =>
             {
                 channel.sent.pop();
-                Some((token, std::mem::take(&mut frame.body)))
+                Some((token, std::mem::take(&mut reply.body)))
             }
             _ => None,
         }
     }
 
-    pub(super) fn on_reply_frame(&mut self, frame: FrameRef<'_>) -> Result<(), ProtocolError> {
-        let FrameRef {
+    /// As [`handle_frame`](Self::handle_frame), of a client.
+    pub(crate) fn handle_reply(&mut self, reply: ReplyRef<'_>) -> Result<(), ConnectionError> {
+        if reply.status == FrameStatus::Close {
+            return Err(ConnectionError::Ended);
+        }
+        Ok(self.on_reply_frame(reply)?)
+    }
+
+    fn on_reply_frame(&mut self, reply: ReplyRef<'_>) -> Result<(), ProtocolError> {
+        let ReplyRef {
             status,
+            path,
             channel: id,
             mut body,
-            ..
-        } = frame;
+        } = reply;
         self.check_head(FrameHead {
             status,
             channel: id,
@@ -52,6 +66,10 @@ impl Connection {
         let Some(&SentCall { exchange, mode, .. }) = channel.sent.oldest() else {
             return Err(ProtocolError::Unsolicited(id));
         };
+        if status.begins() {
+            let sent = exchange.path().map(str::as_bytes);
+            check_reply_path(id, sent.unwrap_or_else(|| channel.sent.oldest_path()), path)?;
+        }
         if exchange == Exchange::Control {
             return self.on_control_frame(id, status, body);
         }
@@ -297,11 +315,8 @@ impl Connection {
     }
 
     fn push_sent(&mut self, id: ChannelId, exchange: Exchange, mode: Mode) {
-        self.channels.get_or_insert(id).sent.push(SentCall {
-            exchange,
-            end: 0,
-            mode,
-        });
+        let call = SentCall::new(exchange, 0, mode);
+        self.channels.get_or_insert(id).sent.push(call, &[]);
     }
 
     pub(super) fn request_channel(&mut self, exchange: Exchange) {
@@ -396,12 +411,8 @@ impl Connection {
             Mode::OneWay => Exchange::Abandoned,
             _ => Exchange::Call { token },
         };
-        let call = SentCall {
-            exchange,
-            end,
-            mode,
-        };
-        self.channels.get_or_insert(id).sent.push(call);
+        let call = SentCall::new(exchange, end, mode);
+        self.channels.get_or_insert(id).sent.push(call, path);
     }
 
     /// The caller of `token` has gone: its answer will be swallowed. Tells the server if it wants to know. `true` if
@@ -495,4 +506,29 @@ impl Connection {
     pub(crate) fn peer_answers_before_end(&self) -> bool {
         self.peer_knows_hello
     }
+}
+
+/// Demands that the first frame of an answer names the request that it is for, with which it would otherwise be confused after
+/// an answer too many. A server may repeat the path field as it came, or its label.
+fn check_reply_path(id: ChannelId, sent: &[u8], path: &[u8]) -> Result<(), ProtocolError> {
+    if path == sent {
+        return Ok(());
+    }
+    let label = label_and_query(sent).label;
+    let label = match check_label(&label) {
+        Ok(()) => &label[..],
+        Err(_) => SAFE_LABEL,
+    };
+    if path == label {
+        return Ok(());
+    }
+    let text = |path: &[u8]| {
+        let text = String::from_utf8_lossy(path);
+        text.chars().take(MAX_PATH_CHARS).collect()
+    };
+    Err(ProtocolError::WrongPath {
+        channel: id,
+        sent: text(sent),
+        answered: text(path),
+    })
 }

@@ -53,6 +53,21 @@ pub(crate) enum Exchange {
     Control,
 }
 
+impl Exchange {
+    /// The path of its request, unless that is the caller's.
+    pub(crate) const fn path(self) -> Option<&'static str> {
+        match self {
+            Self::Call { .. } | Self::Abandoned => None,
+            Self::NewChannel | Self::NewControlChannel | Self::NewOneWayChannel => {
+                Some(NEW_CHANNEL)
+            }
+            Self::Hello => Some(HELLO),
+            Self::Ping => Some(PING),
+            Self::Control => Some(CONTROL),
+        }
+    }
+}
+
 /// The bytes of an in-band error, escaped as Go escapes JSON. Source: recording `handler_error`.
 pub(crate) fn in_band_error(code: i64, message: &str) -> Bytes {
     let text = Value::from(message).to_string();

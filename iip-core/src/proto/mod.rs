@@ -384,14 +384,11 @@ impl Connection {
     /// Takes one frame. An error means: close without a frame, every call is lost.
     #[inline]
     pub(crate) fn handle_frame(&mut self, frame: FrameRef<'_>) -> Result<(), ConnectionError> {
-        if frame.status == FrameStatus::Close {
-            return Err(ConnectionError::Ended);
-        }
         match self.side {
-            Side::Server => self.on_request_frame(frame)?,
-            Side::Client => self.on_reply_frame(frame)?,
+            Side::Client => self.handle_reply(frame.into()),
+            Side::Server if frame.status == FrameStatus::Close => Err(ConnectionError::Ended),
+            Side::Server => Ok(self.on_request_frame(frame)?),
         }
-        Ok(())
     }
 
     /// Checks the time limits against `now`.

@@ -21,7 +21,7 @@ use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_PATH_BYTES};
 use crate::path::{check_label, label_and_query};
 
 /// The label of an answer whose own path cannot be encoded.
-const SAFE_LABEL: &[u8] = b"/";
+pub(super) const SAFE_LABEL: &[u8] = b"/";
 
 impl Connection {
     #[inline]

@@ -538,13 +538,13 @@ fn c1_a_client_uses_the_id_of_the_answer_and_may_ask_for_several_at_once() {
         ))
         .read(&frame(
             5,
-            "",
+            "/sys/new_channel",
             0,
             br#"{"code":106,"message":"channel create limited"}"#,
         ))
         .read(&frame(
             5,
-            "/x",
+            "/sys/new_channel",
             0,
             br#"{"code":0,"message":"m","channel_id":7}"#,
         ));
@@ -635,6 +635,106 @@ fn an_answer_that_has_begun_when_its_caller_goes_is_swallowed_to_its_end() {
         assert_eq!(client.events(), ["1 swallowed"]);
         assert_eq!(client.machine.buffered, 0);
     }
+}
+
+#[test]
+fn an_answer_too_many_ends_the_connection_before_the_next_call_takes_it() {
+    let limits = Limits::default().max_message_bytes(4);
+    for begins in [4, 5] {
+        for mode in [super::Mode::Whole, super::Mode::Parts, super::Mode::Stream] {
+            let mut client = client_with_channels(1, limits.clone());
+            call(&mut client, 1, "/mine", "x", 1);
+            client.read(&frame(5, "/mine", 1, b"y"));
+            let mut body = crate::body::Body::from("z");
+            client
+                .machine
+                .start_call(ChannelId(1), b"/yours", &mut body, 2, mode);
+            // Before the request for it was read.
+            assert_eq!(
+                client.refusal(&frame(begins, "/mine", 1, b"again")),
+                ProtocolError::WrongPath {
+                    channel: ChannelId(1),
+                    sent: "/yours".to_owned(),
+                    answered: "/mine".to_owned(),
+                }
+            );
+            assert_eq!(client.events(), ["call 1 y"]);
+        }
+    }
+}
+
+#[test]
+fn an_answer_may_repeat_the_path_or_carry_its_label() {
+    for (sent, answered) in [
+        ("/a", "/a"),
+        ("/a?x=1", "/a"),
+        ("/a?x=1", "/a?x=1"),
+        ("/%61?x=%20", "/a"),
+        ("/%61", "/%61"),
+        ("/a#part", "/a"),
+        ("//host/a", "/a"),
+        ("http://host/a?x=1", "/a"),
+        ("/a%zz?x", "/a%zz?x"),
+        ("a", "a"),
+        // What has no label that can be sent.
+        ("?x=1", "/"),
+    ] {
+        let mut client = client_with_channels(1, Limits::default());
+        call(&mut client, 1, sent, "x", 1);
+        client.read(&frame(5, answered, 1, b"y"));
+        assert_eq!(client.events(), ["call 1 y"], "{sent} as {answered}");
+    }
+    for (sent, answered) in [
+        ("/a", ""),
+        ("/a", "/"),
+        ("/a", "/A"),
+        ("/a", "/a/"),
+        ("/a?x=1", "/a?x=2"),
+        ("/a", "/a?x=1"),
+        ("?x=1", ""),
+    ] {
+        let mut client = client_with_channels(1, Limits::default());
+        call(&mut client, 1, sent, "x", 1);
+        let error = client.refusal(&frame(5, answered, 1, b"y"));
+        let wrong = matches!(error, ProtocolError::WrongPath { .. });
+        assert!(wrong, "{sent} as {answered}: {error}");
+    }
+}
+
+#[test]
+fn only_the_first_frame_of_an_answer_has_to_name_its_request() {
+    let mut client = client_with_channels(1, Limits::default());
+    call(&mut client, 1, "/a", "x", 1);
+    client.read(&frame(4, "/a", 1, b"1"));
+    client.read(&frame(6, "", 1, b"2"));
+    client.read(&frame(7, "/else", 1, b"3"));
+    assert_eq!(client.events(), ["call 1 123"]);
+}
+
+#[test]
+fn pipelined_calls_of_any_length_keep_their_paths_in_order() {
+    let mut client = client_with_channels(1, Limits::default());
+    let path = |call: usize| format!("/{}", "p".repeat(call * 37 % 900));
+    let mut sent = 0;
+    for answered in 0..200 {
+        // More wait than are answered, until the end.
+        while sent < (answered * 2 + 1).min(200) {
+            call(&mut client, 1, &path(sent), "x", sent);
+            sent += 1;
+        }
+        client.read(&frame(5, &path(answered), 1, b"y"));
+        assert_eq!(client.events(), [format!("call {answered} y")]);
+        client.written();
+    }
+}
+
+#[test]
+fn an_answer_to_an_exchange_of_the_protocol_names_it() {
+    let mut client = End::of(Side::Client);
+    client.machine.say_hello();
+    client.machine.open_channel();
+    let error = client.refusal(&frame(5, "/sys/new_channel", 0, b"{}"));
+    assert!(matches!(error, ProtocolError::WrongPath { .. }), "{error}");
 }
 
 #[test]
@@ -1274,7 +1374,8 @@ fn no_frame_is_larger_than_the_protocol_or_the_peer_allows() {
     let mut client = client_with_channels(1, Limits::default());
     client.machine.say_hello();
     client.written();
-    client.read(&frame(5, "", 0, br#"{"code":0,"iip":1,"max_frame":2048}"#));
+    let hello = br#"{"code":0,"iip":1,"max_frame":2048}"#;
+    client.read(&frame(5, "/sys/hello", 0, hello));
     call(&mut client, 1, "/a", vec![0; 2049], 1);
     assert_eq!(client.written(), ["0 /a 1 2048 bytes", "3 /a 1 \0"]);
 }

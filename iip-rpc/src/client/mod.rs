@@ -242,7 +242,8 @@ impl Client {
         self.settings.budget.deposit();
         let mut attempts = Attempts::default();
         let (mut times, mut remaining) = self.times(method, ctx);
-        loop {
+        // The one way out for a call that fails: what earlier attempts may have done counts, whatever the last one met.
+        let failed = loop {
             let connection = match self.core.ready_connection() {
                 Some(connection) => connection,
                 None => {
@@ -250,7 +251,7 @@ impl Client {
                     // In memory of its own: a call is rarely the one that waits, and its future stays small.
                     let connection = match Box::pin(connecting).await {
                         Ok(connection) => connection,
-                        Err(status) => return Err(attempts.outcome(status).into()),
+                        Err(status) => break status,
                     };
                     remaining = times.deadline.saturating_duration_since(times.connected);
                     connection
@@ -258,7 +259,9 @@ impl Client {
             };
             if method.is_one_way() && !connection.has_room_for_one_way() {
                 let room = Box::pin(connection.room_for_one_way(times.deadline)).await;
-                room.map_err(|error| call_status(&error, Some(method)))?;
+                if let Err(error) = room {
+                    break call_status(&error, Some(method));
+                }
                 times.connected = now();
             }
             if let Some(place) = &self.options.reply_metadata {
@@ -269,7 +272,11 @@ impl Client {
                 times: &times,
                 remaining,
             };
-            let (call, kept) = iip_core::with_context(|cx| start(cx, attempt)).await?;
+            let started = iip_core::with_context(|cx| start(cx, attempt)).await;
+            let (call, kept) = match started {
+                Ok(started) => started,
+                Err(status) => break status,
+            };
             let status = {
                 let answer = if kept && self.hedges(method) {
                     // In memory of its own, too.
@@ -288,14 +295,15 @@ impl Client {
             };
             let pause = kept.then(|| self.pause(method, &mut attempts, &status, times.deadline));
             let Some(pause) = pause.flatten() else {
-                return Err(attempts.outcome(status).into());
+                break status;
             };
             if !pause.is_zero() {
                 Box::pin(tokio::time::sleep(pause)).await;
             }
             times.connected = now();
             remaining = times.deadline.saturating_duration_since(times.connected);
-        }
+        };
+        Err(attempts.outcome(failed).into())
     }
 
     /// How long to wait before a failed call is made again; `None` if it is not.

@@ -23,7 +23,7 @@ use crate::codec::Proto;
 use crate::codec::{CodecId, decode_value};
 use crate::compression::Encoding;
 use crate::context::{CallContext, after, now};
-use crate::envelope::ReplyHead;
+use crate::envelope::{Outcome, ReplyHead};
 use crate::method::MethodDescriptor;
 use crate::retry::Attempts;
 use crate::status::{MethodError, Status};
@@ -89,13 +89,17 @@ impl Client {
         let mut times = Times::new(self, method, ctx);
         // Kept while the call may have to be made again.
         let mut args = Some(args);
-        loop {
+        // The one way out for a call that fails: what earlier attempts may have done counts, whatever the last one met.
+        let failed = loop {
             let begun = self
                 .begin(method, ctx, &mut args, &mut times, &mut attempts)
-                .await?;
+                .await;
             let Begun {
                 mut call, mut send, ..
-            } = begun;
+            } = match begun {
+                Ok(begun) => begun,
+                Err(status) => break status,
+            };
             send.finish();
             let status = match call.accepted().await {
                 Ok(()) => {
@@ -110,10 +114,11 @@ impl Client {
                 .is_some()
                 .then(|| self.pause(method, &mut attempts, &status, deadline));
             let Some(pause) = pause.flatten() else {
-                return Err(attempts.outcome(status).into());
+                break status;
             };
             times.pause(pause).await;
-        }
+        };
+        Err(attempts.outcome(failed).into())
     }
 
     /// Calls a method that takes a stream and answers with a value: what the methods of generated clients do.
@@ -162,7 +167,10 @@ impl Client {
             }
             loop {
                 match ready!(call.poll_next(cx)) {
-                    Next::Message(_) if !is_accepted => {
+                    Next::Message(record) if !is_accepted => {
+                        if let Err(failure) = call.accept(record) {
+                            return Poll::Ready(Err(failure));
+                        }
                         is_accepted = true;
                         call.has_until(times.whole);
                     }
@@ -253,10 +261,10 @@ impl Client {
     ) -> Result<Begun, Status> {
         let connection = match self.core.ready_connection() {
             Some(connection) => connection,
-            None => self
-                .wait_for_connection(method, &mut times.start, attempts)
-                .await
-                .map_err(|status| attempts.outcome(status))?,
+            None => {
+                self.wait_for_connection(method, &mut times.start, attempts)
+                    .await?
+            }
         };
         if let Some(place) = &self.options.reply_metadata {
             place.set(crate::metadata::Metadata::new());
@@ -372,20 +380,27 @@ impl StreamedCall {
     /// Waits for the record that accepts the call.
     async fn accepted<E: MethodError>(&mut self) -> Result<(), Failure<E>> {
         match poll_fn(|cx| self.poll_next(cx)).await {
-            Next::Message(head) => {
-                let (head, _) =
-                    ReplyHead::read(head).map_err(|error| self.bad_answer(error.reply_status()))?;
-                if let Some(place) = &self.client.options.reply_metadata {
-                    place.set(head.metadata);
-                }
-                Ok(())
-            }
+            Next::Message(record) => self.accept(record),
             Next::Answer(Ok(answer)) => match self.end::<E>(answer) {
                 Ok(()) => Err(self.bad_answer(unexpected()).into()),
                 Err(failure) => Err(failure),
             },
             Next::Answer(Err(failure)) => Err(failure),
         }
+    }
+
+    /// Reads the record that accepts the call. One that says anything else is how the call failed.
+    fn accept<E: MethodError>(&self, record: Bytes) -> Result<(), Failure<E>> {
+        let head = ReplyHead::read(record.clone());
+        let (head, _) = head.map_err(|error| self.bad_answer(error.reply_status()))?;
+        if head.outcome != Outcome::Value {
+            let failure = self.client.decode(self.method, record, self.started);
+            return failure.and_then(|()| Err(self.bad_answer(unexpected()).into()));
+        }
+        if let Some(place) = &self.client.options.reply_metadata {
+            place.set(head.metadata);
+        }
+        Ok(())
     }
 
     fn bad_answer(&self, status: Status) -> Status {

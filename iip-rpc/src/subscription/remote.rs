@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use super::{Item, Position};
 use crate::__private::BoxFuture;
 use crate::context::{after, now};
-use crate::status::{Code, Status};
+use crate::status::{Code, Execution, Status};
 use crate::streaming::Streaming;
 
 /// How long a subscriber tries to go on by default.
@@ -101,6 +101,13 @@ impl<T> Remote<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Item<T>, Status>>> {
+        // The method has accepted it once: that the last attempt to go on was not sent says nothing of that.
+        let has_run = |status: Status| status.with_execution(Execution::MayHaveExecuted);
+        self.poll_next_item(cx)
+            .map(|item| item.map(|item| item.map_err(has_run)))
+    }
+
+    fn poll_next_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Item<T>, Status>>> {
         loop {
             match &mut self.state {
                 State::Flowing(values) => match ready!(Pin::new(values).poll_next(cx)) {
@@ -306,5 +313,16 @@ mod tests {
         let (status, lasted, attempts) = end(None, again).await;
         assert_eq!((status.code(), attempts), (Code::NotFound, 5001));
         assert!(lasted > RESUME_WITHIN, "{lasted:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subscription_that_cannot_go_on_has_run_though_the_last_attempt_was_not_sent() {
+        let again = || -> BoxFuture<'static, _> {
+            let status = Status::not_found("gone").with_execution(Execution::NotSent);
+            Box::pin(ready(Err(status)))
+        };
+        let (status, _, attempts) = end(None, again).await;
+        assert_eq!((status.code(), attempts), (Code::NotFound, 1));
+        assert_eq!(status.execution(), Execution::MayHaveExecuted);
     }
 }

@@ -88,9 +88,11 @@ fn client_with_stream() -> End {
 type Said<'a> = &'a [(u8, &'a [u8])];
 
 fn says(end: &mut End, frames: Said<'_>) -> Result<(), ConnectionError> {
-    frames
-        .iter()
-        .try_for_each(|(status, body)| end.feed(Instant::now(), &frame(*status, "", 1, body)))
+    frames.iter().try_for_each(|(status, body)| {
+        // The beginning of a reply names its request.
+        let path = if matches!(status, 4 | 5) { "/s" } else { "" };
+        end.feed(Instant::now(), &frame(*status, path, 1, body))
+    })
 }
 
 fn is_bad_stream(result: &Result<(), ConnectionError>) -> bool {
@@ -506,7 +508,7 @@ fn the_answer_stands_behind_the_stream_in_one_frame_or_in_several() {
         assert!(!client.machine.awaits_reply(ChannelId(1)));
         // Nothing more is due.
         assert_eq!(
-            client.refusal(&frame(5, "", 1, &[ANSWER, 1])),
+            client.refusal(&frame(5, "/s", 1, &[ANSWER, 1])),
             ProtocolError::Unsolicited(ChannelId(1))
         );
     }
@@ -536,7 +538,7 @@ fn marks_within_an_answer_are_data_and_so_are_those_of_other_calls() {
         &[(4, &[0xFF]), (6, &[GRANT]), (7, b"x")],
     ] {
         client.written();
-        call(&mut client, 1, "/p", "x", 8);
+        call(&mut client, 1, "/s", "x", 8);
         says(&mut client, said).unwrap();
         let all: Vec<u8> = said.iter().flat_map(|(_, body)| body.to_vec()).collect();
         let Some(Event::Reply { token: 8, result }) = client.machine.poll_event() else {
