@@ -359,7 +359,10 @@ impl Dispatcher {
             tag,
             future,
         } = waiting;
-        let guard = RunningGuard::new(Arc::clone(&self.routes));
+        let counted = Counted {
+            future,
+            _guard: RunningGuard::new(Arc::clone(&self.routes)),
+        };
         let answer_to = Arc::clone(shared);
         let (serial, policy) = (running.serial, running.policy);
         // The entry must be there before the task can end. A handler that streams has had its own, and may have answered.
@@ -371,8 +374,7 @@ impl Dispatcher {
         drop(state);
         // Not under the lock: a runtime that is going away drops the handler here.
         let task = tokio::spawn(async move {
-            let _guard = guard;
-            let result = CatchPanic(future).await;
+            let result = counted.await;
             if is_one_way(channel)
                 && let Ok(result) = &result
             {
@@ -506,17 +508,88 @@ impl Drop for RunningGuard {
     }
 }
 
-/// Turns a panic of a future into its output.
-struct CatchPanic(HandlerFuture);
+/// A handler with its place among those that run: however the task ends, and if it never begins, the place is free only once
+/// the handler has been dropped. A panic of the handler becomes the output.
+struct Counted {
+    // Fields are dropped in this order.
+    future: HandlerFuture,
+    _guard: RunningGuard,
+}
 
-impl Future for CatchPanic {
+impl Future for Counted {
     type Output = Result<Result<Response, HandlerError>, Box<dyn Any + Send>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx))) {
             Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
             Ok(Poll::Pending) => Poll::Pending,
             Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Limits;
+    use crate::calls::CallTable;
+    use crate::clock;
+    use crate::connection::Peer;
+    use crate::frame::Side;
+    use crate::handler::handler_fn;
+    use crate::proto;
+
+    /// Notes, when it is dropped, how many handlers are counted.
+    struct CountedAtDrop(Arc<Routes>, Arc<AtomicUsize>);
+
+    impl Drop for CountedAtDrop {
+        fn drop(&mut self) {
+            let counted = self.0.running.load(Ordering::Relaxed);
+            self.1.store(counted, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handler_whose_task_is_aborted_before_it_runs_is_counted_until_it_is_dropped() {
+        const NEVER: usize = usize::MAX;
+        let routes = Arc::new(Routes {
+            handlers: HashMap::new(),
+            fallback: None,
+            max_running: 1,
+            running: AtomicUsize::new(0),
+            shutting_down: AtomicBool::new(false),
+        });
+        let proto = proto::Connection::new(
+            Side::Server,
+            Limits::default(),
+            serde_json::Value::Null,
+            clock::now(),
+        );
+        let peer = Arc::new(Peer::new(None, Vec::new()));
+        let shared = Shared::new(proto, CallTable::new(0, 0), peer);
+        let seen = Arc::new(AtomicUsize::new(NEVER));
+        let held = CountedAtDrop(Arc::clone(&routes), Arc::clone(&seen));
+        let waiting = Waiting {
+            handler: Arc::new(handler_fn(|_: Request| async {
+                Err::<Response, _>(HandlerError::new("not called"))
+            })),
+            path: Arc::default(),
+            tag: false,
+            future: Box::pin(async move {
+                let _held = held;
+                std::future::pending().await
+            }),
+        };
+        let running = Running::new(1, OnCancel::Abort, None);
+        Dispatcher::new(Arc::clone(&routes)).spawn(&shared, ChannelId(1), running, waiting, false);
+        // On this runtime the task runs only when this one waits: it is aborted before its first poll.
+        shared.lock().on_cancelled(ChannelId(1));
+        while seen.load(Ordering::Relaxed) == NEVER {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(seen.load(Ordering::Relaxed), 1, "while it was dropped");
+        while routes.running.load(Ordering::Relaxed) != 0 {
+            tokio::task::yield_now().await;
         }
     }
 }
