@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::common::calls::{current, port, serve_with};
 use crate::common::frame::RawFrame;
 use crate::common::peer::Peer;
-use crate::common::{SERVED, started, within};
+use crate::common::{SERVED, passes, started, within};
 
 /// No deadline ends a call in these tests.
 const LONG: Duration = Duration::from_secs(600);
@@ -428,10 +428,12 @@ async fn a_connection_that_breaks_ends_its_handlers() {
 #[tokio::test]
 async fn a_call_out_of_time_is_cancelled_like_a_dropped_one() {
     let mut fixture = Fixture::narrow().await;
-    let options = CallOptions::new().timeout(Duration::from_millis(50));
+    let time = Duration::from_secs(5);
+    let options = CallOptions::new().timeout(time);
     let short = fixture.work.with_options(options);
     let call = tokio::spawn(async move { short.run().await });
     assert_eq!(fixture.next().await, Happened::Entered);
+    passes(time).await;
     let status = within("the time-out", call).await.unwrap().unwrap_err();
     assert_eq!(status.code(), iip_rpc::Code::DeadlineExceeded);
     fixture.gate.notify_one();

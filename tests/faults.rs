@@ -25,7 +25,7 @@ use crate::common::peer::{accepted, listener};
 use crate::common::{SERVED, eventually, within};
 
 /// The settings of signs of life in these tests: a server that is silent for twice as long is dead.
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_secs(1);
 
 #[service]
 trait Work {

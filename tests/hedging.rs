@@ -14,7 +14,7 @@ use iip_rpc::{
 use tokio::sync::{Notify, Semaphore};
 
 use crate::common::calls::{expect, serve_with};
-use crate::common::{started, within};
+use crate::common::{passes, started, within};
 
 /// Nothing waits so long in a test that passes.
 const LONG: Duration = Duration::from_secs(600);
@@ -188,7 +188,7 @@ async fn the_first_answer_counts_also_when_it_is_that_of_the_first_attempt() {
 #[tokio::test]
 async fn a_call_that_is_answered_in_time_is_made_once() {
     // A delay that no busy machine takes for an answer.
-    let policy = MethodPolicy::new().hedge(Hedge::After(Duration::from_secs(2)));
+    let policy = MethodPolicy::new().hedge(Hedge::After(Duration::from_secs(8)));
     let client = Client::builder()
         .method_policy("/oracle/ask", policy)
         .retry(RetryPolicy::none());
@@ -267,12 +267,17 @@ async fn second_attempts_are_paid_from_the_budget_of_retries() {
 #[tokio::test]
 async fn a_server_that_pushes_back_is_not_hedged() {
     let busy = Status::unavailable("busy").with_retry_after(LONG / 10);
-    let fixture = Fixture::start([Act::Fail(busy), Act::Wait]).await;
+    // A delay in which the server answers, also on a busy machine.
+    let delay = Duration::from_secs(5);
+    let policy = MethodPolicy::new().hedge(Hedge::After(delay));
+    let client = Client::builder()
+        .method_policy("/oracle/ask", policy)
+        .retry(RetryPolicy::none());
+    let fixture = Fixture::with([Act::Fail(busy), Act::Wait], client).await;
     assert!(fixture.ask().await.is_err());
     let call = started(fixture.oracle.ask()).await;
     fixture.begun(2).await;
-    // The time itself is the stimulus: four times the delay.
-    tokio::time::sleep(Duration::from_millis(80)).await;
+    passes(2 * delay).await;
     fixture.pythia.gate.add_permits(1);
     assert_eq!(within("the answer", call.finish()).await, Ok(2));
     assert_eq!(fixture.runs(), 2, "no third");

@@ -12,10 +12,15 @@ use crate::common::frame::RawFrame;
 use crate::common::generate::lin;
 use crate::common::peer::{Flooded, Peer, accepted, flood, listener, narrow_listener, sent};
 use crate::common::victim::{Pending, Victim, honest, soon};
-use crate::common::{GUARD, MIB, SERVED, assert_grown_less, resident_bytes, started, within};
+use crate::common::{
+    GUARD, MIB, SERVED, assert_grown_less, passes, resident_bytes, started, within,
+};
 
 /// A time limit that is over soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(200);
+
+/// A time limit that a busy machine does not reach by itself.
+const TIME: Duration = Duration::from_secs(5);
 
 /// The call must fail soon, because its connection is gone.
 async fn lost<T>(what: &str, pending: Pending<T>) -> CallError {
@@ -304,7 +309,9 @@ async fn a_grant_that_never_comes_costs_a_caller_its_own_time_and_nothing_is_sen
         assert_eq!(error.execution(), Execution::NotSent, "{error}");
     }
     // The connection is as it was: the late grant is used, for the call that still waits and for no other.
-    let call = started(victim.client.request("/echo", "late")).await;
+    let patient = CallOptions::new().timeout(GUARD);
+    let late = victim.client.request_with("/echo", "late", patient);
+    let call = started(late).await;
     peer.send_frame(&RawFrame::grant(2)).await;
     loop {
         let frame = peer.frame().await;
@@ -322,12 +329,13 @@ async fn a_grant_that_never_comes_costs_a_caller_its_own_time_and_nothing_is_sen
     assert_eq!(answer.expect("an answer"), "late");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_first_grant_that_never_comes_fails_the_connecting_in_time() {
-    let config = ClientConfig::new().connect_timeout(SHORT);
+    let config = ClientConfig::new().connect_timeout(TIME);
     let (victim, mut peer) = Victim::with_peer(config).await;
     let calls: Vec<_> = (0..50).map(|_| victim.calls("/echo", "x")).collect();
     assert_eq!(peer.frame().await, RawFrame::new_channel());
+    passes(TIME).await;
     for call in calls {
         let error = soon("a call", call).await.expect_err("no channel");
         assert!(
@@ -392,13 +400,13 @@ async fn a_caller_who_goes_in_the_middle_of_its_answer_leaves_the_order_intact()
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_call_that_is_never_answered_times_out_and_takes_nobody_with_it() {
     let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
     let client = victim.client.clone();
     let never = tokio::spawn(async move {
         client
-            .request_with("/never", "x", CallOptions::new().timeout(SHORT))
+            .request_with("/never", "x", CallOptions::new().timeout(TIME))
             .await
     });
     peer.grants(1).await;
@@ -411,6 +419,7 @@ async fn a_call_that_is_never_answered_times_out_and_takes_nobody_with_it() {
         RawFrame::request("/echo", 2, "other"),
         "the channel of the unanswered call is not used"
     );
+    passes(TIME).await;
     let error = soon("the call", never).await.expect_err("no answer");
     assert!(error.is_timeout(), "{error}");
     assert_eq!(error.execution(), Execution::MayHaveExecuted, "{error}");
@@ -545,6 +554,7 @@ async fn one_call_makes_few_connections_to_a_server_that_hangs_up_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_floods_does_not_hold_up_the_timeouts_of_others() {
+    const ALLOWED: Duration = Duration::from_secs(2);
     let (victim, stream) = Victim::connect(ClientConfig::new()).await;
     let mut peer = Peer::over(stream);
     let stream_channel = victim.granted_channel(&mut peer, 1).await;
@@ -562,7 +572,7 @@ async fn a_server_that_floods_does_not_hold_up_the_timeouts_of_others() {
     let client = victim.client.clone();
     let timed = tokio::spawn(async move {
         client
-            .request_with("/timed", "x", CallOptions::new().timeout(SHORT))
+            .request_with("/timed", "x", CallOptions::new().timeout(ALLOWED))
             .await
     });
     peer.grants(3).await;
@@ -582,13 +592,14 @@ async fn a_server_that_floods_does_not_hold_up_the_timeouts_of_others() {
             peer.send(&more).await;
         }
     });
-    let error = soon("the call with a timeout", timed)
+    let error = within("the call with a timeout", timed)
         .await
+        .expect("no panic")
         .expect_err("no answer");
     assert!(error.is_timeout(), "{error}");
-    // It allowed 200 ms; when the flood happens to pause is not its business.
+    // When the flood happens to pause is not its business.
     assert!(
-        error.phases().total() < Duration::from_secs(1),
+        error.phases().total() < ALLOWED + SERVED,
         "told late: {error}"
     );
     flooding.abort();

@@ -1,9 +1,10 @@
 //! A hostile peer against our server, over real sockets: every defence is attacked, and after each attack a fresh
-//! connection must be served within two seconds. Where memory or work is the target, it is measured in a process of
+//! connection must be served in time. Where memory or work is the target, it is measured in a process of
 //! its own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,12 +22,15 @@ use crate::common::peer::{
     Flooded, Peer, drained, first_channel, flood, narrow_stream_to, reset, sent, stream_to,
 };
 use crate::common::{
-    MIB, SERVED, assert_grown_less, bound, cpu_time, eventually, grown_since, resident_bytes,
-    within, work_is_done,
+    MIB, SERVED, assert_grown_less, bound, cpu_time, eventually, grown_since, passes_for_all,
+    resident_bytes, within, work_is_done,
 };
 
 /// A time limit that is over soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(200);
+
+/// A time limit that a busy machine does not reach by itself.
+const TIME: Duration = Duration::from_secs(5);
 const UNKNOWN_PATH: &str = r#"{"code":102,"message":"handle error"}"#;
 
 /// The server under attack.
@@ -124,15 +128,16 @@ impl Target {
 
     /// The proof after every attack: a new connection gets a channel and an answer, soon.
     async fn serves_others(&self) {
-        let serve = async {
-            let mut peer = Peer::connect(self.addr).await;
-            let channel = peer.open_channel().await;
-            let answer = peer.call("/echo", channel, "are you there").await;
-            assert_eq!(answer, RawFrame::answer("/echo", channel, "are you there"));
-        };
-        tokio::time::timeout(SERVED, serve)
+        tokio::time::timeout(SERVED, self.serves_another())
             .await
-            .expect("a fresh connection is served within two seconds");
+            .expect("a fresh connection is served in time");
+    }
+
+    async fn serves_another(&self) {
+        let mut peer = Peer::connect(self.addr).await;
+        let channel = peer.open_channel().await;
+        let answer = peer.call("/echo", channel, "are you there").await;
+        assert_eq!(answer, RawFrame::answer("/echo", channel, "are you there"));
     }
 
     /// A connection with channel 1 granted.
@@ -693,7 +698,7 @@ impl Target {
         };
         tokio::time::timeout(SERVED, serve)
             .await
-            .expect("a fresh connection is answered within two seconds");
+            .expect("a fresh connection is answered in time");
     }
 }
 
@@ -1022,10 +1027,10 @@ async fn answers_nobody_reads(request: RawFrame) {
     target.serves_others().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_reader_that_is_slow_but_moves_gets_everything() {
     const SIZE: usize = 16 * MIB;
-    let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
+    let target = Target::start(Limits::default().progress_timeout(TIME)).await;
     let mut stream = narrow_stream_to(target.addr, 128 * 1024).await;
     first_channel(&mut stream).await;
     let request = RawFrame::request(format!("/big?n={SIZE}"), 1, "x").encode();
@@ -1034,9 +1039,8 @@ async fn a_reader_that_is_slow_but_moves_gets_everything() {
     let mut left = head.len() + SIZE;
     let mut buffer = vec![0; 256 * 1024];
     // Slowness is the attack here: in all several times the progress timeout.
-    let mut tick = tokio::time::interval(Duration::from_millis(12));
     while left > 0 {
-        tick.tick().await;
+        passes_for_all(TIME / 4, TIME).await;
         let n = within("more of the answer", stream.read(&mut buffer))
             .await
             .expect("the connection lives");
@@ -1046,30 +1050,30 @@ async fn a_reader_that_is_slow_but_moves_gets_everything() {
     target.serves_others().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_sender_that_keeps_the_buffer_full_is_served_as_long_as_it_moves() {
     const CALLS: usize = 40;
     let target = Target::configured(|config| {
         let limits = Limits::default()
             .max_buffered_bytes(64 * 1024)
-            .progress_timeout(SHORT);
-        // Slowness is what fills the buffer: in all several times the progress timeout.
-        let slow = handler_fn(|request: Request| async move {
-            tokio::time::sleep(SHORT / 8).await;
-            Ok::<_, HandlerError>(Response::from(request.into_body().slice(..1)))
-        });
-        config.limits(limits).route("/slow", slow)
+            .progress_timeout(TIME);
+        config.limits(limits)
     })
     .await;
     let (mut reader, mut writer) = target.stream().await.into_split();
-    let request = RawFrame::request("/slow", 1, vec![b'x'; 16 * 1024]).encode();
+    let request = RawFrame::request("/hold", 1, vec![b'x'; 16 * 1024]).encode();
     let sending = tokio::spawn(async move {
         for _ in 0..CALLS {
             writer.write_all(&request).await.expect("it is read");
         }
         writer
     });
-    frames_come(&mut reader, CALLS).await;
+    // Slowness is what fills the buffer: in all several times the progress timeout.
+    for _ in 0..CALLS {
+        passes_for_all(TIME / 4, TIME).await;
+        target.go.add_permits(1);
+        frames_come(&mut reader, 1).await;
+    }
     let writer = within("the sender's end", sending).await;
     drop(writer.expect("every request was taken"));
     target.serves_others().await;
@@ -1143,26 +1147,26 @@ async fn the_next_frame_of_a_request_is_waited_for_no_longer_than_the_limit() {
     target.serves_others().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_body_that_moves_is_waited_for_longer_than_the_limit() {
-    let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
+    let target = Target::start(Limits::default().progress_timeout(TIME)).await;
     let mut peer = target.peer().await;
     peer.send(&RawFrame::head(1, "/len", 1, 30)).await;
-    let mut tick = tokio::time::interval(Duration::from_millis(20));
     for _ in 0..30 {
-        tick.tick().await;
+        passes_for_all(TIME / 4, TIME).await;
         peer.send(b"b").await;
     }
     assert_eq!(peer.frame().await, RawFrame::answer("/len", 1, "30"));
     target.serves_others().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_silent_connection_is_closed_and_one_with_a_call_under_way_is_not() {
-    let target = Target::start(Limits::default().idle_timeout(SHORT)).await;
+    let target = Target::start(Limits::default().idle_timeout(TIME)).await;
     let mut busy = target.peer().await;
     target.hold(&mut busy).await;
-    let mut silent = Peer::connect(target.addr).await;
+    let mut silent = target.peer().await;
+    passes_for_all(2 * TIME, TIME).await;
     // In good manners: a status 8 may come before the end.
     let last = silent.closed().await;
     assert!(last.iter().all(|frame| frame.status == 8), "{last:?}");
@@ -1412,25 +1416,45 @@ async fn handlers_that_panic_answer_and_disturb_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_flood_of_small_frames_leaves_time_for_other_connections() {
     const FRAMES: usize = 100_000;
+    const OTHERS: usize = 5;
     let target = Target::start(Limits::default()).await;
-    let stream = target.stream().await;
-    let (mut reader, mut writer) = stream.into_split();
-    let flooding = tokio::spawn(async move {
+    let (mut reader, mut writer) = target.stream().await.into_split();
+    let served = AtomicUsize::new(0);
+    let (tell, mut told) = watch::channel(None);
+    // The flood goes on until enough others were served beside it: how long that takes depends on what else the machine does.
+    let flooding = async {
         let thousand = RawFrame::request("/echo", 1, "x").encode().repeat(1000);
-        for _ in 0..FRAMES / 1000 {
+        let mut frames = 0;
+        while frames < FRAMES || served.load(Ordering::Relaxed) < OTHERS {
             sent(&mut writer, &thousand).await;
+            frames += 1000;
         }
-        writer
-    });
-    let answers = tokio::spawn(async move { frames_come(&mut reader, FRAMES).await });
-    let mut served = 0;
-    while !answers.is_finished() {
-        target.serves_others().await;
-        served += 1;
-    }
-    within("the answers", answers).await.expect("no panic");
-    within("the flood", flooding).await.expect("no panic");
-    assert!(served > 0, "the flood was over too soon to show anything");
+        tell.send_replace(Some(
+            frames * RawFrame::answer("/echo", 1, "x").encode().len(),
+        ));
+    };
+    let answers = async {
+        let (mut come, mut buffer) = (0, vec![0; 64 * 1024]);
+        while *told.borrow() != Some(come) {
+            tokio::select! {
+                read = reader.read(&mut buffer) => match read.expect("the connection lives") {
+                    0 => panic!("the server closed"),
+                    length => come += length,
+                },
+                Ok(()) = told.changed() => {}
+            }
+        }
+    };
+    let others = async {
+        while served.load(Ordering::Relaxed) < OTHERS {
+            within("another's answer", target.serves_another()).await;
+            served.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    within("the answers", async {
+        tokio::join!(flooding, answers, others)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

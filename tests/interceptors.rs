@@ -18,7 +18,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
 use crate::common::calls::{current, expect, serve, serve_with};
-use crate::common::within;
+use crate::common::{passes, started, within};
+
+/// A time limit that a busy machine does not reach by itself.
+const TIME: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum ShopError {
@@ -343,11 +346,13 @@ async fn a_call_that_is_given_up_drops_the_futures_of_its_interceptors() {
 #[tokio::test]
 async fn interceptors_see_that_the_time_of_a_call_is_over() {
     let (_server, shop, mut server_saw, mut client_saw) = watched().await;
-    let shop = shop.with_options(CallOptions::new().timeout(Duration::from_millis(20)));
-    let status = shop.stuck().await.unwrap_err();
+    let shop = shop.with_options(CallOptions::new().timeout(TIME));
+    let call = started(shop.stuck()).await;
+    assert_eq!(next(&mut server_saw).await, "server: Shop.stuck");
+    passes(TIME).await;
+    let status = within("the time-out", call.finish()).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(all(&mut client_saw)[1].contains("DeadlineExceeded"));
-    assert_eq!(next(&mut server_saw).await, "server: Shop.stuck");
     // The caller's word that it has gone may be there before the server's own clock.
     let end = next(&mut server_saw).await;
     assert!(
@@ -600,12 +605,15 @@ impl ClientInterceptor for Asleep {
 #[tokio::test]
 async fn an_interceptor_that_hangs_is_stopped_at_the_deadline() {
     let asked = Arc::new(Notify::new());
-    let short = || Client::builder().timeout(Duration::from_millis(30));
+    let short = || Client::builder().timeout(TIME);
     let server = Server::builder().interceptor(Asleep(Arc::clone(&asked)));
     let (_server, client) = serve_with(ShopServer::new(Corner::default()), server, short()).await;
-    let status = within("the end of the call", ShopClient::new(client).who()).await;
-    assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
+    let shop = ShopClient::new(client);
+    let call = started(shop.who()).await;
     within("the interceptor", asked.notified()).await;
+    passes(TIME).await;
+    let status = within("the end of the call", call.finish()).await;
+    assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
 
     let client = short().interceptor(Asleep(Arc::clone(&asked)));
     let (_server, client) = serve_with(
@@ -615,14 +623,21 @@ async fn an_interceptor_that_hangs_is_stopped_at_the_deadline() {
     )
     .await;
     let shop = ShopClient::new(client);
-    let status = within("the end of the call", shop.who()).await.unwrap_err();
-    expect(&status, Code::DeadlineExceeded, Execution::NotSent);
-    let status = within("the end of the call", shop.list(1))
-        .await
-        .err()
-        .unwrap();
-    expect(&status, Code::DeadlineExceeded, Execution::NotSent);
+    let call = started(shop.who()).await;
     within("the interceptor", asked.notified()).await;
+    passes(TIME).await;
+    let status = within("the end of the call", call.finish()).await;
+    expect(
+        &status.unwrap_err(),
+        Code::DeadlineExceeded,
+        Execution::NotSent,
+    );
+    let call = started(shop.list(1)).await;
+    within("the interceptor", asked.notified()).await;
+    passes(TIME).await;
+    let status = within("the end of the call", call.finish()).await;
+    let status = status.err().unwrap();
+    expect(&status, Code::DeadlineExceeded, Execution::NotSent);
 }
 
 /// Gives up what is behind it as soon as `now` says so.

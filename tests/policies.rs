@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use iip_core::Body;
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::RequestHead;
 use iip_rpc::{
@@ -18,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::common::calls::{expect, serve_with, status_in};
-use crate::common::{started, within};
+use crate::common::{all_run, passes, started, within};
 
 /// A time limit that runs out during the test.
-const SHORT: Duration = Duration::from_millis(80);
+const SHORT: Duration = Duration::from_secs(3);
 /// A time limit that never runs out.
 const LONG: Duration = Duration::from_secs(600);
 
@@ -49,7 +50,7 @@ trait Shop {
     async fn hang_once(&self) -> Result<u32, Status>;
     /// The time left, in microseconds.
     async fn remaining(&self) -> Result<Option<u64>, Status>;
-    #[rpc(timeout = "80ms")]
+    #[rpc(timeout = "3s")]
     async fn hang_shortly(&self) -> Result<(), Status>;
     #[rpc(raw)]
     async fn hang_raw(&self, body: Bytes) -> Result<Bytes, Status>;
@@ -123,10 +124,12 @@ impl Shop for Counter {
     }
 
     async fn hang_shortly(&self) -> Result<(), Status> {
+        self.entered.notify_one();
         std::future::pending().await
     }
 
     async fn hang_raw(&self, _body: Bytes) -> Result<Bytes, Status> {
+        self.entered.notify_one();
         std::future::pending().await
     }
 
@@ -185,6 +188,14 @@ impl Fixture {
 
     async fn buy(&self, failures: u32) -> Result<u32, Status> {
         within("the answer", self.shop.buy(failures)).await
+    }
+
+    /// The answer to a call whose handler has begun when its time, [`SHORT`], is over.
+    async fn stopped(&self, path: &str, body: impl Into<Body>) -> Bytes {
+        let call = started(self.client.raw().request(path, body)).await;
+        within("the handler", self.entered.notified()).await;
+        passes(SHORT).await;
+        within("the answer", call.finish()).await.unwrap()
     }
 }
 
@@ -257,7 +268,10 @@ async fn a_policy_for_one_method_prevails_over_its_attributes_and_over_the_clien
     assert_eq!(fixture.buy(1).await, Ok(2));
     assert!(fixture.look(3).await.is_err());
     assert_eq!(fixture.runs(), 3);
-    let status = within("the time-out", fixture.shop.hang_once()).await;
+    let call = started(fixture.shop.hang_once()).await;
+    within("the handler", fixture.entered.notified()).await;
+    passes(SHORT).await;
+    let status = within("the time-out", call.finish()).await;
     assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
     // The call itself still has the last word.
     let patient = CallOptions::new().timeout(LONG);
@@ -420,7 +434,7 @@ async fn a_retry_that_finds_no_server_does_not_hide_that_the_call_may_have_run()
 fn bounded() -> ServerBuilder {
     Server::builder().policy(
         ServerPolicy::new()
-            .min_timeout(Duration::from_secs(1))
+            .min_timeout(Duration::from_secs(10))
             .max_timeout(Duration::from_secs(100))
             .default_timeout(SHORT),
     )
@@ -444,7 +458,7 @@ async fn a_deadline_that_is_too_far_is_brought_nearer() {
 #[tokio::test]
 async fn a_call_with_too_little_time_is_refused_before_it_runs() {
     let fixture = Fixture::with(unavailable, bounded(), Client::builder()).await;
-    let hasty = CallOptions::new().timeout(Duration::from_millis(900));
+    let hasty = CallOptions::new().timeout(Duration::from_secs(9));
     let call = fixture.shop.with_options(hasty);
     let status = within("the refusal", call.remaining()).await.unwrap_err();
     expect(&status, Code::DeadlineExceeded, Execution::NotExecuted);
@@ -455,16 +469,14 @@ async fn a_call_with_too_little_time_is_refused_before_it_runs() {
 #[tokio::test]
 async fn a_call_without_a_deadline_has_the_servers_default() {
     let fixture = Fixture::with(unavailable, bounded(), Client::builder()).await;
-    let raw = fixture.client.raw();
-    let answer = within("the answer", raw.request("/shop/hang", request(None))).await;
-    let status = status_in(answer.unwrap());
+    let status = status_in(fixture.stopped("/shop/hang", request(None)).await);
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
     assert!(status.message().contains("default_timeout"), "{status}");
-    let answer = within("the answer", raw.request("/shop/hang", "{}")).await;
-    let text = String::from_utf8(answer.unwrap().to_vec()).unwrap();
+    let answer = fixture.stopped("/shop/hang", "{}").await;
+    let text = String::from_utf8(answer.to_vec()).unwrap();
     assert!(text.starts_with(r#"{"code":4,"#), "{text}");
-    let answer = within("the answer", raw.request("/shop/hang_raw", "x")).await;
-    let text = String::from_utf8(answer.unwrap().to_vec()).unwrap();
+    let answer = fixture.stopped("/shop/hang_raw", "x").await;
+    let text = String::from_utf8(answer.to_vec()).unwrap();
     assert!(
         text.contains("handler fail:the handler was stopped"),
         "{text}"
@@ -477,8 +489,7 @@ async fn a_call_without_a_deadline_has_that_of_its_method() {
     let server = Server::builder().method_policy("/shop/hang", policy);
     let fixture = Fixture::with(unavailable, server, Client::builder()).await;
     for path in ["/shop/hang_shortly", "/shop/hang"] {
-        let call = fixture.client.raw().request(path, request(None));
-        let status = status_in(within("the answer", call).await.unwrap());
+        let status = status_in(fixture.stopped(path, request(None)).await);
         expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
     }
 }
@@ -499,7 +510,8 @@ async fn a_call_that_has_waited_too_long_on_the_server_is_not_run() {
     let raw = fixture.client.raw();
     let second = started(raw.request("/shop/remaining", request(Some(SHORT)))).await;
     let third = started(raw.request("/shop/remaining", request(Some(LONG)))).await;
-    tokio::time::sleep(2 * SHORT).await;
+    all_run().await;
+    passes(2 * SHORT).await;
     fixture.gate.add_permits(1);
     assert!(within("the first answer", first.finish()).await.is_ok());
     let answer = within("the second answer", second.finish()).await.unwrap();

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::common::calls::{serve, serve_with};
-use crate::common::within;
+use crate::common::{passes, within};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum FeedError {
@@ -602,12 +602,16 @@ async fn metadata_goes_before_the_messages_and_behind_them() {
     assert_eq!(place.get().text("x-late"), Some("2"));
 }
 
+/// A time limit that a busy machine does not reach by itself.
+const TIME: Duration = Duration::from_secs(5);
+
 #[tokio::test]
 async fn a_timeout_that_is_set_holds_for_the_whole_stream() {
     let fixture = fixture().await;
-    let options = CallOptions::new().timeout(Duration::from_millis(80));
+    let options = CallOptions::new().timeout(TIME);
     let feed = fixture.feed.with_options(options);
     let mut stream = feed.forever().await.unwrap();
+    passes(TIME).await;
     let status = loop {
         match within("the next", stream.next()).await.unwrap() {
             Ok(_) => {}
@@ -621,12 +625,13 @@ async fn a_timeout_that_is_set_holds_for_the_whole_stream() {
 
 #[tokio::test]
 async fn a_timeout_of_the_client_s_policy_holds_for_the_whole_stream_too() {
-    let policy = MethodPolicy::new().timeout(Duration::from_millis(80));
+    let policy = MethodPolicy::new().timeout(TIME);
     let client = Client::builder().method_policy("/feed/forever", policy);
     let station = Station::default();
     let ended = Arc::clone(&station.ended);
     let (_server, client) = serve_with(FeedServer::new(station), Server::builder(), client).await;
     let mut stream = FeedClient::new(client).forever().await.unwrap();
+    passes(TIME).await;
     let status = loop {
         match within("the next", stream.next()).await.unwrap() {
             Ok(_) => {}

@@ -32,7 +32,7 @@ use tracing::Instrument;
 
 use crate::common::calls::{expect, serve, serve_with};
 use crate::common::logs::Logs;
-use crate::common::{GUARD, eventually, started, within};
+use crate::common::{GUARD, eventually, passes, started, within};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum ShopError {
@@ -150,7 +150,17 @@ impl Shop for Corner {
 }
 
 /// What calls that never end are given; the others of a test take less, also on a busy machine.
-const SOON: Duration = Duration::from_millis(300);
+const SOON: Duration = Duration::from_secs(5);
+
+/// The outcome of a call of `hold` whose time, [`SOON`], is over when its handler has begun.
+async fn out_of_time<T>(corner: &Corner, call: impl Future<Output = T>) -> T {
+    let begun = corner.begun();
+    let (outcome, ()) = tokio::join!(within("the end of the call", call), async {
+        corner.until_begun(begun + 1).await;
+        passes(SOON).await;
+    });
+    outcome
+}
 
 /// A client that makes no call again by itself.
 fn once() -> ClientBuilder {
@@ -294,13 +304,13 @@ async fn a_timeout_layer_ends_a_call_that_takes_too_long_on_either_side() {
     let server = Server::builder().interceptor(timeout());
     let (_server, client) = shop(&corner, server, once()).await;
     let call = ShopClient::new(client);
-    let status = within("the end of the call", call.hold()).await;
-    let status = status.unwrap_err();
+    let status = out_of_time(&corner, call.hold()).await.unwrap_err();
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
     assert!(status.message().contains("tower"), "{status}");
     assert_eq!(corner.running.load(Ordering::SeqCst), 0);
     // Of a stream it is the time of the whole.
     let mut list = call.list(u32::MAX).await.unwrap();
+    passes(SOON).await;
     let end = loop {
         if let Err(status) = within("a message", list.next()).await.unwrap() {
             break status;
@@ -311,8 +321,8 @@ async fn a_timeout_layer_ends_a_call_that_takes_too_long_on_either_side() {
 
     let corner = Corner::default();
     let (_server, client) = shop(&corner, Server::builder(), once().interceptor(timeout())).await;
-    let status = within("the end of the call", ShopClient::new(client).hold()).await;
-    let status = status.unwrap_err();
+    let call = ShopClient::new(client);
+    let status = out_of_time(&corner, call.hold()).await.unwrap_err();
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
     assert!(std::error::Error::source(&status).unwrap().is::<Elapsed>());
     let running = || corner.running.load(Ordering::SeqCst) == 0;
@@ -401,7 +411,9 @@ async fn a_call_that_waits_for_a_layer_fails_at_its_deadline_and_was_not_sent() 
     let options = CallOptions::new().timeout(SOON);
     let door = DoorClient::new(client.with_interceptor(limited));
     door.knock().await.unwrap();
-    let status = door.with_options(options).knock().await.unwrap_err();
+    let door = door.with_options(options);
+    let (status, ()) = tokio::join!(door.knock(), passes(SOON));
+    let status = status.unwrap_err();
     expect(&status, Code::DeadlineExceeded, Execution::NotSent);
 }
 
@@ -532,8 +544,7 @@ async fn an_interceptor_stands_between_layers() {
     assert_eq!(of_client.seen(), ["OK", "UNKNOWN"]);
 
     // What the layer behind it does, it sees; the layers before it are passed by the same error.
-    let status = within("the end of the call", shop.hold()).await;
-    let status = status.unwrap_err();
+    let status = out_of_time(&corner, shop.hold()).await.unwrap_err();
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
     assert_eq!(watch.seen(), ["in", "DEADLINE_EXCEEDED"]);
     assert_eq!(of_client.seen(), ["DEADLINE_EXCEEDED"]);
@@ -581,7 +592,12 @@ async fn a_client_is_a_service_for_stacks_that_time_and_repeat_its_calls() {
         };
         ready(answer)
     });
-    let stuck = handler_fn(|_: RawCall| std::future::pending::<Result<Response, HandlerError>>());
+    let entered = Arc::new(Notify::new());
+    let tell = Arc::clone(&entered);
+    let stuck = handler_fn(move |_: RawCall| {
+        tell.notify_one();
+        std::future::pending::<Result<Response, HandlerError>>()
+    });
     let server = Server::builder()
         .route("/unsure", unsure)
         .route("/stuck", stuck);
@@ -602,7 +618,11 @@ async fn a_client_is_a_service_for_stacks_that_time_and_repeat_its_calls() {
     expect(&status, Code::Unimplemented, Execution::NotExecuted);
     let short = client.with_options(CallOptions::new().timeout(SOON));
     let status = ClientService::new(short).oneshot(RawRequest::new("/stuck", "hello"));
-    let status = within("the end of the call", status).await.unwrap_err();
+    let (status, ()) = tokio::join!(within("the end of the call", status), async {
+        within("the handler", entered.notified()).await;
+        passes(SOON).await;
+    });
+    let status = status.unwrap_err();
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
 }
 
@@ -679,8 +699,7 @@ async fn a_stack_before_another_server_passes_typed_calls_on_and_tells_its_calle
     let shop = ShopClient::new(client);
     assert_eq!(shop.buy("cake").await.unwrap(), "one cake");
     assert_eq!(shop.buy("bread").await.unwrap_err(), ShopError::SoldOut);
-    let status = within("the end of the call", shop.hold()).await;
-    let status = status.unwrap_err();
+    let status = out_of_time(&corner, shop.hold()).await.unwrap_err();
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
     assert_eq!(status.message(), "the shop is slow");
     // What the call behind has met says nothing of the one in front.

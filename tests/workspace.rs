@@ -2,12 +2,23 @@
 //! is written behind `cargo test` is passed on, as in `cargo test deadline` and `cargo test -- --test-threads=1`.
 //!
 //! They are no default members because they need all features of `iip-rpc`, and cargo unites the features of all packages
-//! that it selects: the first example would be built with them. For the same reason `iip-rpc` is tested here once more.
+//! that it selects: the first example would be built with them. For the same reason the libraries are tested here once more.
 
 use std::env;
 use std::process::{Command, ExitCode};
 
 use iip_rpc::compression::CompressionId;
+
+/// What is tested with all features.
+const PACKAGES: [&str; 7] = [
+    "iip-core",
+    "iip-rpc",
+    "iip-build",
+    "iip-tests",
+    "iip-examples",
+    "iip-example-protobuf-build",
+    "greeter-server",
+];
 
 fn main() -> ExitCode {
     // Features of other packages are seen here only when those were selected too, as by `cargo test --workspace`.
@@ -16,14 +27,7 @@ fn main() -> ExitCode {
     }
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["test", "--all-features"]);
-    for package in [
-        "iip-rpc",
-        "iip-build",
-        "iip-tests",
-        "iip-examples",
-        "iip-example-protobuf-build",
-        "greeter-server",
-    ] {
+    for package in PACKAGES {
         cargo.args(["-p", package]);
     }
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));

@@ -578,10 +578,75 @@ impl Future for CatchPanic {
     type Output = Result<Result<Response, HandlerError>, Box<dyn Any + Send>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx))) {
             Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
             Ok(Poll::Pending) => Poll::Pending,
             Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::Limits;
+    use crate::calls::CallTable;
+    use crate::clock;
+    use crate::connection::Peer;
+    use crate::frame::Side;
+    use crate::handler::handler_fn;
+    use crate::proto;
+    use crate::totals::Totals;
+
+    /// Notes, when it is dropped, how many handlers of its connection are counted.
+    struct CountedAtDrop(Arc<Shared>, Arc<AtomicUsize>);
+
+    impl Drop for CountedAtDrop {
+        fn drop(&mut self) {
+            let counted = self.0.share.as_ref().map_or(0, Share::running);
+            self.1.store(counted, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handler_whose_task_is_aborted_before_it_runs_is_counted_until_it_is_dropped() {
+        const NEVER: usize = usize::MAX;
+        let proto = proto::Connection::new(
+            Side::Server,
+            Limits::default(),
+            serde_json::Value::Null,
+            clock::now(),
+        );
+        let peer = Arc::new(Peer::new(None, Vec::new()));
+        let share = Share::new(&Totals::new(1, 0), None);
+        let shared = Shared::new(proto, CallTable::new(0, 0), peer, Some(share));
+        let seen = Arc::new(AtomicUsize::new(NEVER));
+        let held = CountedAtDrop(Arc::clone(&shared), Arc::clone(&seen));
+        let waiting = Waiting {
+            handler: Arc::new(handler_fn(|_: Request| async {
+                Err::<Response, _>(HandlerError::new("not called"))
+            })),
+            path: Arc::default(),
+            tag: false,
+            future: Box::pin(async move {
+                let _held = held;
+                std::future::pending().await
+            }),
+            counted: Counted::Now,
+            bytes: 0,
+        };
+        let running = Running::new(1, OnCancel::Abort, None);
+        spawn(&shared, ChannelId(1), running, waiting, false);
+        // On this runtime the task runs only when this one waits: it is aborted before its first poll.
+        shared.lock().on_cancelled(ChannelId(1));
+        while seen.load(Ordering::Relaxed) == NEVER {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(seen.load(Ordering::Relaxed), 1, "while it was dropped");
+        while shared.share.as_ref().map_or(0, Share::running) != 0 {
+            tokio::task::yield_now().await;
         }
     }
 }
