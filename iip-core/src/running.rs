@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use crate::body::Body;
 use crate::clock;
 use crate::connection::{RoomPlace, Shared, State};
+use crate::deferred::Deferred;
 use crate::flow::Flow;
 use crate::frame::ChannelId;
 use crate::handler::{HandlerError, OnCancel, Request, Streams};
@@ -46,14 +47,12 @@ impl Running {
     }
 
     /// Whoever waits for the rest of the request, or for room, finds out that the call is over.
-    fn wake_all(&mut self) {
+    fn end(&mut self, deferred: &mut Deferred) {
         if let Some(queue) = &mut self.parts {
-            queue.waker.take().into_iter().for_each(Waker::wake);
+            deferred.wake(queue.waker.take());
         }
         if let Some(flow) = &mut self.flow {
-            let mut wakers = Vec::new();
-            flow.on_over(&mut wakers);
-            wakers.into_iter().for_each(Waker::wake);
+            flow.end(deferred);
         }
     }
 }
@@ -80,7 +79,7 @@ impl CancelToken {
         Self(Some(Arc::default()))
     }
 
-    fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         if let Some(state) = &self.0 {
             state.cancelled.store(true, Ordering::Release);
             state.notify.notify_waiters();
@@ -162,7 +161,8 @@ impl RequestParts {
                 None if queue.ended => Poll::Ready(None),
                 None if lost => cut(),
                 None => {
-                    queue.waker = Some(cx.waker().clone());
+                    let deferred = &mut state.proto.deferred;
+                    deferred.keep_waker(&mut queue.waker, cx.waker());
                     Poll::Pending
                 }
             }
@@ -231,9 +231,10 @@ impl ReplyStream {
             return Err(HandlerError::new("the last part of an answer needs data"));
         }
         self.finished = true;
+        let mut last = or_no_response(last);
         if self
             .shared
-            .command(|state| state.answer(self.channel, self.serial, or_no_response(last)))
+            .command(|state| state.answer(self.channel, self.serial, &mut last))
         {
             Ok(())
         } else {
@@ -248,12 +249,16 @@ impl Drop for ReplyStream {
             return;
         }
         let begun = self.begun;
-        self.shared.command(|state| {
-            if begun && state.is_running(self.channel, self.serial) {
-                tracing::error!("a streamed answer was dropped unfinished; closing its connection");
+        let cuts = self.shared.command(|state| {
+            let cuts = begun && state.is_running(self.channel, self.serial);
+            if cuts {
                 state.closing = Some(crate::connection::Closing::Force);
             }
+            cuts
         });
+        if cuts {
+            tracing::error!("a streamed answer was dropped unfinished; closing its connection");
+        }
     }
 }
 
@@ -265,7 +270,7 @@ impl State {
     }
 
     /// Ends a call that had to wait, once: later answers to it are dropped.
-    pub(crate) fn answer(&mut self, channel: ChannelId, serial: u64, body: Body) -> bool {
+    pub(crate) fn answer(&mut self, channel: ChannelId, serial: u64, body: &mut Body) -> bool {
         self.leave(channel, serial) && self.reply(channel, body)
     }
 
@@ -282,22 +287,23 @@ impl State {
         if let Some(flow) = &running.flow {
             flow.release(&mut self.proto);
         }
-        running.wake_all();
+        running.end(&mut self.proto.deferred);
         Some(running)
     }
 
-    /// Answers an open request.
+    /// Answers an open request. What was copied of `body` stays there, to be dropped without the lock.
     #[inline]
-    pub(crate) fn reply(&mut self, channel: ChannelId, mut body: Body) -> bool {
+    pub(crate) fn reply(&mut self, channel: ChannelId, body: &mut Body) -> bool {
         let limit = self.proto.limits().message_bytes();
         if body.len() > limit {
             let size = body.len();
             let text = format!(
                 "an answer of {size} bytes exceeds the limit of {limit} bytes (option max_message_bytes)"
             );
-            body = control::handler_failure(&text).into();
+            let mut failure = control::handler_failure(&text).into();
+            return self.proto.reply(channel, &mut failure, true);
         }
-        self.proto.reply(channel, &mut body, true)
+        self.proto.reply(channel, body, true)
     }
 
     /// A frame of a handler's stream came.
@@ -318,20 +324,20 @@ impl State {
         if let Some(flow) = &mut running.flow {
             let mut wakers = Vec::new();
             flow.on_cut(&mut wakers);
-            wakers.into_iter().for_each(Waker::wake);
+            self.proto.deferred.wake(wakers);
         }
         match running.policy {
             OnCancel::Abort => {
                 if let Some(task) = self.forget(channel).and_then(|running| running.task) {
-                    task.abort();
+                    self.proto.deferred.abort(task);
                 }
                 // Nobody reads it, but the channel's order wants an answer.
                 let mut answer = control::handler_failure("cancelled").into();
                 self.proto.reply(channel, &mut answer, true);
             }
             OnCancel::Token => {
-                if let Some(cancel) = &running.cancel {
-                    cancel.cancel();
+                if let Some(cancel) = running.cancel.clone() {
+                    self.proto.deferred.cancel(cancel);
                 }
             }
             OnCancel::RunToEnd => {}
@@ -340,11 +346,12 @@ impl State {
 
     /// The connection is gone: its handlers are aborted, told, or left to end.
     pub(crate) fn cancel_all(&mut self) {
+        let deferred = &mut self.proto.deferred;
         for (_, mut running) in self.running.drain() {
-            running.wake_all();
+            running.end(deferred);
             match (running.policy, running.task, running.cancel) {
-                (OnCancel::Abort, Some(task), _) => task.abort(),
-                (OnCancel::Token, _, Some(cancel)) => cancel.cancel(),
+                (OnCancel::Abort, Some(task), _) => deferred.abort(task),
+                (OnCancel::Token, _, Some(cancel)) => deferred.cancel(cancel),
                 _ => {}
             }
         }

@@ -207,7 +207,7 @@ impl Dispatcher {
                     state.proto.buffer(body.len());
                     queue.parts.push(body);
                     queue.ended = ends;
-                    queue.waker.take().into_iter().for_each(Waker::wake);
+                    state.proto.deferred.wake(queue.waker.take());
                 });
                 None
             }
@@ -393,8 +393,8 @@ impl Dispatcher {
                 Ok(result) => answer(result),
                 Err(panic) => Some(on_panic(&answer_to, &*handler, &path, &*panic, tag)),
             };
-            if let Some(body) = body {
-                answer_to.command(|state| state.answer(channel, serial, body));
+            if let Some(mut body) = body {
+                answer_to.command(|state| state.answer(channel, serial, &mut body));
             }
         });
         let task = task.abort_handle();

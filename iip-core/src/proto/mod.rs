@@ -41,6 +41,7 @@ use self::timers::Rate;
 pub(crate) use self::timers::{Timers, not_read};
 use crate::body::Body;
 use crate::decoder::{FrameHead, Partial};
+use crate::deferred::Deferred;
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_FRAME_BYTES, Side};
 use crate::limits::Limits;
@@ -163,6 +164,8 @@ pub(crate) struct Connection {
     one_way: OneWay,
     /// What the windows of all streams have grown by, together.
     pub(crate) grown: usize,
+    /// To be done once the lock is free.
+    pub(crate) deferred: Deferred,
 }
 
 impl Connection {
@@ -198,6 +201,7 @@ impl Connection {
             control_has_begun: false,
             one_way: OneWay::default(),
             grown: 0,
+            deferred: Deferred::default(),
             limits,
             announce,
         }
@@ -382,7 +386,7 @@ impl Connection {
 
     /// Moves what is ready to be written into `batch`.
     pub(crate) fn take_output(&mut self, batch: &mut VecDeque<Bytes>) {
-        self.outbox.take_into(batch);
+        self.outbox.take_into(batch, &mut self.deferred);
     }
 
     /// `bytes` of the output were written.
