@@ -75,20 +75,24 @@ impl Body {
         self.head.first().or_else(|| self.tail.first()).copied()
     }
 
-    /// Puts one byte before it.
-    pub(crate) fn mark(&mut self, byte: u8) {
+    /// It with one byte before it. What had to be copied stays here.
+    pub(crate) fn marked(&mut self, byte: u8) -> Self {
         let (head, tail) = (&self.head, std::mem::take(&mut self.tail));
         if tail.is_empty() && head.len() > Self::COPIED_BYTES {
-            *self = Self::split(
+            return Self::split(
                 Bytes::copy_from_slice(&[byte]),
                 std::mem::take(&mut self.head),
             );
-            return;
         }
         let mut marked = BytesMut::with_capacity(1 + head.len());
         marked.extend_from_slice(&[byte]);
         marked.extend_from_slice(head);
-        *self = Self::split(marked.freeze(), tail);
+        Self::split(marked.freeze(), tail)
+    }
+
+    /// Takes back what was not taken of [`marked`](Self::marked).
+    pub(crate) fn unmark(&mut self, marked: Self) {
+        self.tail = marked.tail;
     }
 
     /// Cuts off the first `at` bytes, at most all there are.
@@ -101,7 +105,7 @@ impl Body {
         Self { head, tail }
     }
 
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn into_pieces(self) -> [Bytes; 2] {
         [self.head, self.tail]
     }
@@ -117,6 +121,9 @@ pub(crate) trait Data {
 
     /// All of it, leaving nothing behind.
     fn take(&mut self) -> Body;
+
+    /// One of the pieces, which is larger than [`COPIED_BYTES`](Self::COPIED_BYTES).
+    fn take_piece(&mut self, index: usize) -> Bytes;
 
     #[inline]
     fn len(&self) -> usize {
@@ -136,6 +143,15 @@ impl Data for Body {
     #[inline]
     fn take(&mut self) -> Body {
         std::mem::take(self)
+    }
+
+    fn take_piece(&mut self, index: usize) -> Bytes {
+        let piece = if index == 0 {
+            &mut self.head
+        } else {
+            &mut self.tail
+        };
+        std::mem::take(piece)
     }
 }
 
@@ -164,6 +180,14 @@ impl Data for Encoded<'_> {
             std::mem::take(self.head).freeze()
         };
         Body::split(head, std::mem::take(&mut self.tail))
+    }
+
+    fn take_piece(&mut self, index: usize) -> Bytes {
+        if index == 0 {
+            std::mem::take(self.head).freeze()
+        } else {
+            std::mem::take(&mut self.tail)
+        }
     }
 }
 

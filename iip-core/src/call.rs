@@ -86,7 +86,7 @@ impl<'a> Request<'a> {
 
     fn start(&mut self, cx: &Context<'_>, connection: Connection, times: &CallTimes) {
         let path = check_path(self.path);
-        let call = connection.start_now(cx, path, &mut Kept(&mut self.body), times);
+        let call = connection.start_now(cx, path, &mut Kept::new(&mut self.body), times);
         let deadline = times.deadline;
         self.state = RequestState::Started { call, deadline };
     }
@@ -146,23 +146,49 @@ impl Future for Request<'_> {
 /// A body up to this size is kept while its call is under way, so that the call can go to another connection.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// A body that its call may need again.
-pub(crate) struct Kept<'a>(pub(crate) &'a mut Body);
+/// A body that its call may need again: it stays where it is, sharing its memory with what is sent, unless it is large. Then
+/// nothing of it is left.
+pub(crate) struct Kept<'a> {
+    body: &'a mut Body,
+    is_large: bool,
+}
+
+impl<'a> Kept<'a> {
+    pub(crate) fn new(body: &'a mut Body) -> Self {
+        let is_large = body.len() > KEPT_BYTES;
+        Self { body, is_large }
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        if self.is_large {
+            *self.body = Body::default();
+        }
+    }
+}
 
 impl Data for Kept<'_> {
     const COPIED_BYTES: usize = Body::COPIED_BYTES;
 
     #[inline]
     fn pieces(&self) -> [&[u8]; 2] {
-        self.0.pieces()
+        self.body.pieces()
     }
 
-    /// All of it; leaves a copy behind, which shares its memory, unless it is large.
     fn take(&mut self) -> Body {
-        if Data::len(self) <= KEPT_BYTES {
-            self.0.clone()
+        if self.is_large {
+            self.body.take()
         } else {
-            self.0.take()
+            self.body.clone()
+        }
+    }
+
+    fn take_piece(&mut self, index: usize) -> Bytes {
+        if self.is_large {
+            self.body.take_piece(index)
+        } else {
+            self.body.clone().take_piece(index)
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::body::Data;
+use crate::body::{Body, Data};
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases};
 use crate::flow::Flow;
@@ -144,6 +144,8 @@ pub(crate) struct CallTable {
     /// No call runs out before this, and no channel is missed.
     next_deadline: Option<Instant>,
     stall: Stall,
+    /// Bodies of calls that have failed in the queue, to be dropped once the lock is free.
+    pub(crate) left: Vec<Body>,
 }
 
 impl CallTable {
@@ -163,6 +165,7 @@ impl CallTable {
             in_flight: 0,
             next_deadline: None,
             stall: Stall::default(),
+            left: Vec::new(),
         }
     }
 
@@ -338,7 +341,7 @@ impl CallTable {
             now,
             &mut wakers,
         );
-        wakers.into_iter().for_each(Waker::wake);
+        proto.deferred.wake(wakers);
     }
 
     /// From now on the call has until `deadline`.
@@ -524,7 +527,11 @@ impl CallTable {
                         mode,
                     } => {
                         self.on_sent(token, channel, now);
+                        let is_large = Queue::is_large(&path, &body);
                         proto.start_call(channel, &path, &mut body, token, mode);
+                        if is_large {
+                            proto.deferred.drop_body(body);
+                        }
                         if mode == Mode::OneWay {
                             self.complete(token, Bytes::new(), wakers);
                         }
@@ -667,7 +674,7 @@ impl CallTable {
         self.in_flight -= 1;
         if matches!(slot.state, SlotState::Queued) {
             self.waiting -= 1;
-            self.queue.abandon(slot.serial);
+            self.left.extend(self.queue.abandon(slot.serial));
         }
         let sent = slot.sent_at.unwrap_or(now);
         let mut phases = Phases {
@@ -832,7 +839,7 @@ impl CallTable {
             SlotState::Queued => {
                 self.in_flight -= 1;
                 self.waiting -= 1;
-                self.queue.abandon(serial);
+                self.left.extend(self.queue.abandon(serial));
             }
             SlotState::Sent => {
                 self.in_flight -= 1;
@@ -852,13 +859,13 @@ impl CallTable {
             return SlotState::Free;
         };
         let state = std::mem::take(&mut slot.state);
-        slot.waker = None;
+        if let waker @ Some(_) = slot.waker.take() {
+            proto.deferred.drop_waker(waker);
+        }
         slot.parts = None;
         if let Some(mut flow) = slot.flow.take() {
             flow.release(proto, Some(slot.channel));
-            let mut wakers = Vec::new();
-            flow.on_over(&mut wakers);
-            wakers.into_iter().for_each(Waker::wake);
+            flow.end(&mut proto.deferred);
         }
         if !matches!(state, SlotState::Free) {
             self.slots.give_back(token);
@@ -881,10 +888,7 @@ impl CallTable {
         match &found {
             Some((_, true)) => drop(self.free_slot(proto, token)),
             Some((_, false)) => {}
-            None => match &mut slot.waker {
-                Some(known) => known.clone_from(waker),
-                none => *none = Some(waker.clone()),
-            },
+            None => proto.deferred.keep_waker(&mut slot.waker, waker),
         }
         found
     }
@@ -904,7 +908,7 @@ impl CallTable {
     fn release_now(&mut self, proto: &mut proto::Connection, channel: ChannelId) {
         let mut wakers = Vec::new();
         self.on_channel_idle(proto, channel, clock::now(), &mut wakers);
-        wakers.into_iter().for_each(Waker::wake);
+        proto.deferred.wake(wakers);
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -17,6 +18,7 @@ use crate::body::{Body, Data, Encoded};
 use crate::call::{Call, CallTimes};
 use crate::calls::{CallTable, Start};
 use crate::clock;
+use crate::deferred::Deferred;
 use crate::error::{CallError, CallErrorKind, ConnectionError};
 use crate::flow::Flow;
 use crate::frame::{ChannelId, MAX_PATH_BYTES};
@@ -145,7 +147,11 @@ impl State {
     /// Wakes `waker` when there may be room to send more. However often it asks, one who waits has one place in the queue.
     pub(crate) fn wait_for_room(&mut self, place: &mut RoomPlace, waker: &Waker) {
         if let Some(known) = self.in_room(*place) {
-            known.get_or_insert_with(|| waker.clone()).clone_from(waker);
+            let is_known = known.as_ref().is_some_and(|known| known.will_wake(waker));
+            if !is_known {
+                let before = known.replace(waker.clone());
+                self.proto.deferred.drop_waker(before);
+            }
             return;
         }
         self.room.push_back(Some(waker.clone()));
@@ -180,7 +186,8 @@ impl State {
         };
         let most = most.min(self.room.len());
         self.left_room += most as u64;
-        self.room.drain(..most).flatten().for_each(Waker::wake);
+        let wakers = self.room.drain(..most).flatten();
+        self.proto.deferred.wake(wakers);
     }
 
     /// Readers have had their turn: what they left must not keep the whole buffer that it was read into.
@@ -275,6 +282,64 @@ pub(crate) enum Closing {
     Force,
 }
 
+/// The state, locked. What was deferred meanwhile is done when it is unlocked.
+pub(crate) struct Locked<'a> {
+    // Fields are dropped in this order.
+    state: MutexGuard<'a, State>,
+    after: Option<Box<After<'a>>>,
+    shared: &'a Shared,
+}
+
+/// What is done when the state is unlocked.
+struct After<'a> {
+    deferred: Deferred,
+    /// To be dropped.
+    _left: Vec<Body>,
+    shared: &'a Shared,
+}
+
+impl Drop for After<'_> {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.deferred).run(&self.shared.ready);
+    }
+}
+
+impl Locked<'_> {
+    #[cold]
+    fn collect(&mut self) {
+        self.after = Some(Box::new(After {
+            deferred: std::mem::take(&mut self.state.proto.deferred),
+            _left: std::mem::take(&mut self.state.calls.left),
+            shared: self.shared,
+        }));
+    }
+}
+
+impl Drop for Locked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.state.proto.deferred.is_empty() || !self.state.calls.left.is_empty() {
+            self.collect();
+        }
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    #[inline]
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
@@ -329,10 +394,15 @@ impl Shared {
         })
     }
 
-    /// No user code runs under this lock, so a poisoned one still guards sound data.
+    /// No user code runs under this lock, so a poisoned one still guards sound data. What is [`Deferred`] is done once it is let
+    /// go.
     #[inline]
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked {
+            state: self.state.lock().unwrap_or_else(PoisonError::into_inner),
+            after: None,
+            shared: self,
+        }
     }
 
     /// Runs `change` under the lock, then wakes the driver if it is parked.
@@ -657,6 +727,8 @@ impl Connection {
             mode: Mode::Stream,
         };
         let mut serial = 0;
+        // What is left of the first part is dropped without the lock.
+        let (mut first, mut marked) = (Body::default(), Body::default());
         let token = match path {
             Err(kind) => Err(CallError::not_sent(kind)),
             Ok(_) if rest.is_empty() => Err(CallError::not_sent(CallErrorKind::EmptyBody)),
@@ -666,10 +738,10 @@ impl Connection {
                     return Err(CallError::not_sent(CallErrorKind::NoStreams));
                 }
                 let at = rest.len().min(state.proto.stream_part_bytes());
-                let mut first = rest.split_to(at);
-                first.mark(DATA);
+                first = rest.split_to(at);
+                marked = first.marked(DATA);
                 let (calls, proto) = (&mut state.calls, &mut state.proto);
-                let token = calls.start(proto, path, &start, &mut first, None);
+                let token = calls.start(proto, path, &start, &mut marked, None);
                 serial = calls.last_serial();
                 token.inspect_err(|_| self.shared.note_retired(state))
             }),
@@ -775,6 +847,9 @@ mod tests {
             // Nothing waits to be written.
             state.wake_for_room();
             assert!(state.room.is_empty());
+            // They are woken without the lock.
+            drop(state);
+            state = shared.lock();
             for count in &counts {
                 assert_eq!(count.0.load(Ordering::Relaxed), round);
             }
@@ -788,6 +863,7 @@ mod tests {
         state.wait_for_room(first, &Waker::from(Arc::clone(&counts[0])));
         state.wait_for_room(first, &Waker::from(Arc::clone(&counts[1])));
         state.wake_for_room();
+        drop(state);
         assert_eq!(counts[1].0.load(Ordering::Relaxed), 4);
         assert_eq!(counts[0].0.load(Ordering::Relaxed), 3);
     }

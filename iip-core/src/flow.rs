@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::body::Body;
 use crate::clock;
+use crate::deferred::Deferred;
 use crate::frame::ChannelId;
 use crate::parts::Parts;
 use crate::proto::{self, Heard};
@@ -277,6 +278,13 @@ impl Flow {
         self.window
     }
 
+    /// The call has ended and forgets its stream: whoever waits finds out, and what was not sent is dropped.
+    pub(crate) fn end(&mut self, deferred: &mut Deferred) {
+        deferred.wake(self.reader.take());
+        deferred.wake(self.writer.take());
+        deferred.drop_body(self.ending.take().unwrap_or_default());
+    }
+
     /// Gives back what the stream has taken of the connection.
     pub(crate) fn release(&self, proto: &mut proto::Connection, channel: Option<ChannelId>) {
         proto.grown -= self.window - self.first_window;
@@ -305,10 +313,11 @@ impl Flow {
                 self.ending = Some(rest);
                 return;
             }
-            let part = rest.split_to(proto.stream_part_bytes().min(rest.len()));
+            let mut part = rest.split_to(proto.stream_part_bytes().min(rest.len()));
             self.on_sent(part.len());
             self.set_unsent(proto, rest.len(), clock::now);
-            proto.send_stream(channel, part, rest.is_empty());
+            proto.send_stream(channel, &mut part, rest.is_empty());
+            proto.deferred.drop_body(part);
             self.ending = Some(rest).filter(|rest| !rest.is_empty());
         }
     }

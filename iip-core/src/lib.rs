@@ -52,6 +52,7 @@ mod client;
 mod clock;
 mod connection;
 pub mod decoder;
+mod deferred;
 mod driver;
 mod error;
 mod flow;

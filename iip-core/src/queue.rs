@@ -136,7 +136,7 @@ impl Queue {
     }
 
     /// The caller has gone: a large body is given back at once, and what is left of the entry is swept out later.
-    pub(crate) fn abandon(&mut self, serial: u64) {
+    pub(crate) fn abandon(&mut self, serial: u64) -> Option<Body> {
         // Tickets are given out in the order in which calls are queued.
         let entry = self
             .entries
@@ -144,12 +144,18 @@ impl Queue {
         if let Some(entry) = entry.ok().and_then(|at| self.entries.get_mut(at))
             && matches!(entry.kind, Kind::Other(_))
         {
-            entry.kind = Kind::Small {
+            let none = Kind::Small {
                 path: 0,
                 body: 0,
                 mode: Mode::Whole,
             };
+            if let Kind::Other(want) = std::mem::replace(&mut entry.kind, none)
+                && let Want::Call { body, .. } = *want
+            {
+                return Some(body);
+            }
         }
+        None
     }
 
     /// Gives the memory of a queue back that is empty.
@@ -161,6 +167,11 @@ impl Queue {
 
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// Does this call have memory of its own, in place of a part of the buffer?
+    pub(crate) fn is_large(path: &[u8], body: &Body) -> bool {
+        path.len() + body.len() > SMALL_BYTES
     }
 }
 

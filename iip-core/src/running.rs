@@ -14,6 +14,7 @@ use crate::body::Body;
 use crate::clock;
 use crate::connection::{RoomPlace, Shared, State};
 use crate::decoder::LEND_BYTES;
+use crate::deferred::Deferred;
 use crate::flow::Flow;
 use crate::frame::ChannelId;
 use crate::handler::{HandlerError, OnCancel, Refusal, Request, Streams};
@@ -48,32 +49,30 @@ impl Running {
     }
 
     /// The caller has gone: does what the handler's policy says.
-    fn cancel(self) {
-        self.tell();
+    fn cancel(self, deferred: &mut Deferred) {
+        self.tell(deferred);
         if let Some(task) = self.task
             && self.policy == OnCancel::Abort
         {
-            task.abort();
+            deferred.abort(task);
         }
     }
 
-    fn tell(&self) {
+    fn tell(&self, deferred: &mut Deferred) {
         if let Some(cancel) = &self.cancel
             && self.policy == OnCancel::Token
         {
-            cancel.cancel();
+            deferred.cancel(cancel.clone());
         }
     }
 
     /// Whoever waits for the rest of the request, or for room, finds out that the call is over.
-    fn wake_all(&mut self) {
+    fn end(&mut self, deferred: &mut Deferred) {
         if let Some(queue) = &mut self.parts {
-            queue.waker.take().into_iter().for_each(Waker::wake);
+            deferred.wake(queue.waker.take());
         }
         if let Some(flow) = &mut self.flow {
-            let mut wakers = Vec::new();
-            flow.on_over(&mut wakers);
-            wakers.into_iter().for_each(Waker::wake);
+            flow.end(deferred);
         }
     }
 }
@@ -100,7 +99,7 @@ impl CancelToken {
         Self(Some(Arc::default()))
     }
 
-    fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         if let Some(state) = &self.0 {
             state.cancelled.store(true, Ordering::Release);
             state.notify.notify_waiters();
@@ -178,7 +177,8 @@ impl RequestParts {
                 None if queue.ended => Poll::Ready(None),
                 None if lost || cancelled => cut(),
                 None => {
-                    queue.waker = Some(cx.waker().clone());
+                    let deferred = &mut state.proto.deferred;
+                    deferred.keep_waker(&mut queue.waker, cx.waker());
                     Poll::Pending
                 }
             }
@@ -247,9 +247,10 @@ impl ReplyStream {
             return Err(HandlerError::new("the last part of an answer needs data"));
         }
         self.finished = true;
+        let mut last = or_no_response(last);
         if self
             .shared
-            .command(|state| state.answer(self.channel, self.serial, or_no_response(last)))
+            .command(|state| state.answer(self.channel, self.serial, &mut last))
         {
             Ok(())
         } else {
@@ -264,12 +265,16 @@ impl Drop for ReplyStream {
             return;
         }
         let begun = self.begun;
-        self.shared.command(|state| {
-            if begun && state.is_running(self.channel, self.serial) {
-                tracing::error!("a streamed answer was dropped unfinished; closing its connection");
+        let cuts = self.shared.command(|state| {
+            let cuts = begun && state.is_running(self.channel, self.serial);
+            if cuts {
                 state.closing = Some(crate::connection::Closing::Force);
             }
+            cuts
         });
+        if cuts {
+            tracing::error!("a streamed answer was dropped unfinished; closing its connection");
+        }
     }
 }
 
@@ -281,7 +286,7 @@ impl State {
     }
 
     /// Ends a call that had to wait, once: later answers to it are dropped.
-    pub(crate) fn answer(&mut self, channel: ChannelId, serial: u64, body: Body) -> bool {
+    pub(crate) fn answer(&mut self, channel: ChannelId, serial: u64, body: &mut Body) -> bool {
         self.leave(channel, serial) && self.reply(channel, body)
     }
 
@@ -317,21 +322,22 @@ impl State {
         if let Some(flow) = &running.flow {
             flow.release(&mut self.proto, channel);
         }
-        running.wake_all();
+        running.end(&mut self.proto.deferred);
     }
 
-    /// Answers an open request.
+    /// Answers an open request. What was copied of `body` stays there, to be dropped without the lock.
     #[inline]
-    pub(crate) fn reply(&mut self, channel: ChannelId, mut body: Body) -> bool {
+    pub(crate) fn reply(&mut self, channel: ChannelId, body: &mut Body) -> bool {
         let limit = self.proto.limits().message_bytes();
         if body.len() > limit {
             let size = body.len();
             let text = format!(
                 "an answer of {size} bytes exceeds the limit of {limit} bytes (option max_message_bytes)"
             );
-            body = control::handler_failure(&text).into();
+            let mut failure = control::handler_failure(&text).into();
+            return self.proto.reply(channel, &mut failure, true);
         }
-        self.proto.reply(channel, &mut body, true)
+        self.proto.reply(channel, body, true)
     }
 
     /// A frame of a handler's stream came.
@@ -354,12 +360,12 @@ impl State {
         if let Some(flow) = &mut running.flow {
             let mut wakers = Vec::new();
             flow.on_cut(&mut wakers);
-            wakers.into_iter().for_each(Waker::wake);
+            self.proto.deferred.wake(wakers);
         }
         let reads_on = running.flow.is_some() || running.parts.is_some();
         if reads_on && running.policy != OnCancel::Abort {
             if let Some(mut running) = self.running.remove(&channel) {
-                running.tell();
+                running.tell(&mut self.proto.deferred);
                 if let Some(flow) = &mut running.flow {
                     self.proto.end_overdraft(channel);
                     flow.hold_arrived(&mut self.proto);
@@ -367,7 +373,7 @@ impl State {
                 self.orphans.insert(running.serial, running);
             }
         } else if let Some(running) = self.forget(channel) {
-            running.cancel();
+            running.cancel(&mut self.proto.deferred);
         }
         // Nobody reads it, but the order of the channel needs an answer.
         let mut answer = control::handler_failure("cancelled").into();
@@ -376,9 +382,10 @@ impl State {
 
     /// The connection is gone: its handlers are aborted, told, or left to end.
     pub(crate) fn cancel_all(&mut self) {
+        let deferred = &mut self.proto.deferred;
         for (_, mut running) in self.running.drain() {
-            running.wake_all();
-            running.cancel();
+            running.end(deferred);
+            running.cancel(deferred);
         }
     }
 }

@@ -210,7 +210,7 @@ impl Dispatcher {
                     state.proto.buffer(body.len());
                     queue.parts.push(body);
                     queue.ended = ends;
-                    queue.waker.take().into_iter().for_each(Waker::wake);
+                    state.proto.deferred.wake(queue.waker.take());
                 });
                 None
             }
@@ -444,21 +444,22 @@ fn send_answer(
     shared: &Shared,
     channel: ChannelId,
     serial: u64,
-    body: Body,
+    mut body: Body,
     handler: &dyn Handler,
     tag: bool,
 ) {
     let refusal = shared.command(|state| {
         let refusal = state.refusal_of_answer(body.len());
         if refusal.is_none() {
-            state.answer(channel, serial, body);
+            state.answer(channel, serial, &mut body);
         }
         refusal
     });
     if let Some(refusal) = refusal {
         let refused = AssertUnwindSafe(|| handler.refuse(&refusal, tag));
-        let body = catch_unwind(refused).unwrap_or_else(|_| control::NO_RESPONSE.into());
-        shared.command(|state| state.answer(channel, serial, body));
+        // The answer itself is dropped here, without the lock.
+        body = catch_unwind(refused).unwrap_or_else(|_| control::NO_RESPONSE.into());
+        shared.command(|state| state.answer(channel, serial, &mut body));
     }
 }
 
@@ -578,7 +579,7 @@ impl Future for CatchPanic {
     type Output = Result<Result<Response, HandlerError>, Box<dyn Any + Send>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx))) {
             Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
             Ok(Poll::Pending) => Poll::Pending,
             Err(panic) => Poll::Ready(Err(panic)),

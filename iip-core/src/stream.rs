@@ -123,8 +123,8 @@ impl SendStream {
             if !state.proto.is_unread() {
                 return Poll::Ready(Ok(()));
             }
-            let over = link.on(state, |_, flow, _| {
-                keep(&mut flow.writer, cx);
+            let over = link.on(state, |proto, flow, _| {
+                proto.deferred.keep_waker(&mut flow.writer, cx.waker());
                 flow.cut
             });
             if over.unwrap_or(true) {
@@ -138,8 +138,10 @@ impl SendStream {
     fn poll_rest(&mut self, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
         let (link, rest, room) = (&self.link, &mut self.rest, &mut self.room);
         let is_counted = &mut self.is_counted;
+        // Dropped without the lock.
+        let mut spent = Spent::default();
         link.shared.stream_command(|state| {
-            let sent = send_rest(link, rest, room, state, cx);
+            let sent = send_rest(link, rest, room, &mut spent, state, cx);
             if *is_counted || rest.len() >= LARGE_BYTES {
                 let left = rest.len();
                 *is_counted = left > 0;
@@ -202,10 +204,11 @@ impl SendStream {
     /// What was given and not taken yet goes first, by itself, as the peer takes it.
     pub fn finish(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
-            let rest = std::mem::take(&mut self.rest);
+            // Dropped without the lock if the call has ended.
+            let mut rest = Some(std::mem::take(&mut self.rest));
             self.is_counted = false;
             self.link.with(|proto, flow, channel| {
-                flow.ending = Some(rest);
+                flow.ending = rest.take();
                 if let Some(channel) = channel {
                     flow.send_ending(proto, channel);
                 }
@@ -342,7 +345,7 @@ impl RecvStream {
                 None if flow.is_at_end() => Poll::Ready(None),
                 None if flow.cut => Poll::Ready(Some(Err(StreamError::Cut))),
                 None => {
-                    keep(&mut flow.reader, cx);
+                    proto.deferred.keep_waker(&mut flow.reader, cx.waker());
                     Poll::Pending
                 }
             }
@@ -428,6 +431,7 @@ fn send_rest(
     link: &Link,
     rest: &mut Body,
     room: &mut RoomPlace,
+    spent: &mut Spent,
     state: &mut State,
     cx: &Context<'_>,
 ) -> Poll<Result<(), StreamError>> {
@@ -440,23 +444,24 @@ fn send_rest(
                 return Err(StreamError::Unread);
             }
             let Some(channel) = channel.filter(|&channel| flow.has_credit(proto, channel)) else {
-                keep(&mut flow.writer, cx);
+                proto.deferred.keep_waker(&mut flow.writer, cx.waker());
                 return Ok(None);
             };
             let has_room = proto.has_stream_room(channel);
             if has_room {
-                let part = rest.split_to(proto.stream_part_bytes().min(rest.len()));
+                let mut part = rest.split_to(proto.stream_part_bytes().min(rest.len()));
                 flow.on_sent(part.len());
-                proto.send_stream(channel, part, false);
+                proto.send_stream(channel, &mut part, false);
+                spent.add(part);
             } else {
                 // The call may end before there is room.
-                keep(&mut flow.writer, cx);
+                proto.deferred.keep_waker(&mut flow.writer, cx.waker());
             }
             Ok(Some(has_room))
         });
         match sent.unwrap_or(Err(StreamError::Over)) {
             Err(over) => {
-                *rest = Body::default();
+                spent.add(std::mem::take(rest));
                 return Poll::Ready(Err(over));
             }
             Ok(Some(true)) => {}
@@ -470,10 +475,19 @@ fn send_rest(
     Poll::Ready(Ok(()))
 }
 
-/// Remembers whom to wake.
-fn keep(place: &mut Option<std::task::Waker>, cx: &Context<'_>) {
-    match place {
-        Some(known) => known.clone_from(cx.waker()),
-        none => *none = Some(cx.waker().clone()),
+/// What was copied of the parts that were sent; mostly of one.
+#[derive(Default)]
+struct Spent {
+    first: Body,
+    others: Vec<Body>,
+}
+
+impl Spent {
+    fn add(&mut self, part: Body) {
+        if self.first.is_empty() {
+            self.first = part;
+        } else if !part.is_empty() {
+            self.others.push(part);
+        }
     }
 }

@@ -189,8 +189,8 @@ impl Client {
         loop {
             let connection = self.connection_for(&mut times).await?;
             connection.room_for_one_way(times.deadline).await?;
-            let data = &mut Kept(&mut body);
-            let sent = connection.start_one_way_with(check_path(path), &times, data);
+            let path = check_path(path);
+            let sent = connection.start_one_way_with(path, &times, &mut Kept::new(&mut body));
             let unbegun = sent.failure().is_some();
             match sent.await {
                 // Without a body it was too large to be kept.

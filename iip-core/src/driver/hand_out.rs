@@ -175,13 +175,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             }
             let mut state = self.shared.lock();
-            for (channel, answer) in self.answers.drain(..) {
-                state.reply(channel, answer);
+            for (channel, answer) in &mut self.answers {
+                state.reply(*channel, answer);
             }
             has_room = state.proto.has_room();
             if self.events.is_empty() {
                 state.proto.take_events(&mut self.events);
             }
+            drop(state);
+            // What was copied of them.
+            self.answers.clear();
         }
     }
 }
@@ -208,11 +211,11 @@ fn on_client_event(
         Event::Swallowed { channel } => calls.on_channel_idle(proto, channel, now, wakers),
         Event::ChannelOpened(channel) => {
             calls.on_channel_opened(proto, channel, now, wakers);
-            shared.ready.notify_waiters();
+            proto.deferred.notify_ready();
         }
         Event::ChannelRefused { code, message } => {
             calls.on_channel_refused(code, &message, wakers);
-            shared.ready.notify_waiters();
+            proto.deferred.notify_ready();
         }
         Event::GoingAway => shared.retire(state),
         Event::PeerHello(hello) => shared.peer.set_hello(hello),

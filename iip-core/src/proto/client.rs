@@ -438,7 +438,7 @@ impl Connection {
             self.end_stream_request(id, true);
             return false;
         }
-        if alone && self.outbox.withdraw(id) {
+        if alone && self.outbox.withdraw(id, &mut self.deferred) {
             channel.sent.pop();
             return true;
         }

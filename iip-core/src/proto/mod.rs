@@ -41,6 +41,7 @@ use self::timers::Rate;
 pub(crate) use self::timers::{Timers, not_read};
 use crate::body::Body;
 use crate::decoder::{BULK_READ_BYTES, FrameHead, Partial};
+use crate::deferred::Deferred;
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_FRAME_BYTES, Side};
 use crate::limits::Limits;
@@ -185,6 +186,8 @@ pub(crate) struct Connection {
     one_way: OneWay,
     /// What the windows of all streams have grown by, together.
     pub(crate) grown: usize,
+    /// To be done once the lock is free.
+    pub(crate) deferred: Deferred,
 }
 
 impl Connection {
@@ -227,6 +230,7 @@ impl Connection {
             control_has_begun: false,
             one_way: OneWay::default(),
             grown: 0,
+            deferred: Deferred::default(),
             limits,
             announce,
         }
@@ -442,7 +446,7 @@ impl Connection {
 
     /// Moves what is ready to be written into `batch`.
     pub(crate) fn take_output(&mut self, batch: &mut VecDeque<Bytes>) {
-        self.outbox.take_into(batch);
+        self.outbox.take_into(batch, &mut self.deferred);
     }
 
     /// `bytes` of the output were written.

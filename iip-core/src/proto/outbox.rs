@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::stream;
 use crate::body::{Body, Data};
+use crate::deferred::Deferred;
 use crate::frame::{CLOSE_FRAME, ChannelId, FRAME_OVERHEAD, FrameStatus, Side, encode_head};
 
 /// The gathering buffer's size at first, and once that was too little for a batch.
@@ -135,14 +136,16 @@ impl Outbox {
         }
         self.make_room(FRAME_OVERHEAD + path.len() + D::COPIED_BYTES);
         encode_head(&mut self.tail, status, path, channel, len);
-        for piece in data.take().into_pieces() {
+        for index in 0..2 {
+            // What is copied stays with whoever gave it, who drops it without the connection's lock.
+            let piece = data.pieces()[index];
             if piece.len() <= D::COPIED_BYTES {
-                self.tail.extend_from_slice(&piece);
+                self.tail.extend_from_slice(piece);
             } else {
                 if !self.tail.is_empty() {
                     self.segments.push_back(self.tail.split().freeze());
                 }
-                self.segments.push_back(piece);
+                self.segments.push_back(data.take_piece(index));
             }
         }
     }
@@ -162,7 +165,7 @@ impl Outbox {
     }
 
     /// Takes back the one message of a channel if nothing of it was sent.
-    pub(crate) fn withdraw(&mut self, channel: ChannelId) -> bool {
+    pub(crate) fn withdraw(&mut self, channel: ChannelId, deferred: &mut Deferred) -> bool {
         let unsent = |send: &LongSend| send.messages.iter().all(|(_, message)| message.begins);
         let index = self
             .long
@@ -176,6 +179,9 @@ impl Outbox {
             .iter()
             .map(|(_, message)| message.body.len())
             .sum::<usize>();
+        for (_, message) in send.messages {
+            deferred.drop_body(message.body);
+        }
         true
     }
 
@@ -185,7 +191,7 @@ impl Outbox {
     }
 
     /// Lets each long message take its turn while little of them waits; what goes in between has a bound of its own.
-    fn refill(&mut self) {
+    fn refill(&mut self, deferred: &mut Deferred) {
         while self.chunk_bytes < REFILL_BYTES as u64 {
             let Some(mut send) = self.long.pop_front() else {
                 break;
@@ -210,6 +216,7 @@ impl Outbox {
             self.long_bytes -= chunk.len();
             let before = self.queued;
             self.push_frame(status, &path, send.channel, &mut chunk);
+            deferred.drop_body(chunk);
             let bytes = self.queued - before;
             self.chunks.push_back((self.queued, bytes));
             self.chunk_bytes += bytes;
@@ -225,9 +232,9 @@ impl Outbox {
     }
 
     /// Moves what is ready into `batch`; the driver writes it without holding the connection.
-    pub(crate) fn take_into(&mut self, batch: &mut VecDeque<Bytes>) {
+    pub(crate) fn take_into(&mut self, batch: &mut VecDeque<Bytes>, deferred: &mut Deferred) {
         if !self.long.is_empty() || self.closing {
-            self.refill();
+            self.refill(deferred);
         }
         if !self.segments.is_empty() {
             batch.append(&mut self.segments);

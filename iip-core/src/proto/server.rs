@@ -514,9 +514,10 @@ impl Connection {
         };
         let begins = !channel.replying;
         if ends && std::mem::take(&mut channel.is_stream) {
-            Self::mark_answer(body);
-        }
-        if !is_silent {
+            let mut marked = body.marked(stream::ANSWER);
+            self.outbox.push(id, &path.label, &mut marked, begins, ends);
+            body.unmark(marked);
+        } else if !is_silent {
             self.outbox.push(id, &path.label, body, begins, ends);
         }
         channel.replying = !ends;

@@ -37,7 +37,7 @@ const OVER: u8 = 0xFD;
 const PART_BYTES: usize = 64 * 1024;
 
 /// Server: the rest of this frame, and all that follow, are the answer.
-const ANSWER: u8 = 0xFE;
+pub(super) const ANSWER: u8 = 0xFE;
 
 /// Is this the data of a frame of such a call?
 #[inline]
@@ -214,21 +214,17 @@ impl Connection {
         }
     }
 
-    /// Server: marks the beginning of the answer to a stream.
-    pub(super) fn mark_answer(body: &mut Body) {
-        body.mark(ANSWER);
-    }
-
     /// The most bytes that go in one frame of a stream.
     pub(crate) fn stream_part_bytes(&self) -> usize {
         PART_BYTES.min(self.outbox.chunk() - 1)
     }
 
-    /// Sends bytes of a stream, at most [`stream_part_bytes`](Self::stream_part_bytes); `last` says that none follow.
-    pub(crate) fn send_stream(&mut self, id: ChannelId, mut part: Body, last: bool) {
-        let mark = if last { LAST } else { DATA };
-        part.mark(mark);
-        self.push_stream(id, part);
+    /// Sends bytes of a stream, at most [`stream_part_bytes`](Self::stream_part_bytes); `last` says that none follow. What was
+    /// copied of `part` stays there.
+    pub(crate) fn send_stream(&mut self, id: ChannelId, part: &mut Body, last: bool) {
+        let mut marked = part.marked(if last { LAST } else { DATA });
+        self.push_stream(id, &mut marked);
+        part.unmark(marked);
     }
 
     /// Tells the peer that it may send so many further bytes.
@@ -248,12 +244,12 @@ impl Connection {
         let mut body = BytesMut::with_capacity(5);
         body.put_u8(GRANT);
         body.put_u32(bytes);
-        self.push_stream(id, body.freeze().into());
+        self.push_stream(id, &mut body.freeze().into());
     }
 
     /// Tells the peer that there is more to send than it allows.
     pub(crate) fn say_starved(&mut self, id: ChannelId) {
-        self.push_stream(id, Bytes::from_static(&[STARVED]).into());
+        self.push_stream(id, &mut Bytes::from_static(&[STARVED]).into());
     }
 
     /// Client: ends a request that was a stream.
@@ -262,13 +258,13 @@ impl Connection {
         self.send(id, b"", Bytes::from_static(body), false, true);
     }
 
-    fn push_stream(&mut self, id: ChannelId, mut body: Body) {
+    fn push_stream(&mut self, id: ChannelId, body: &mut Body) {
         match self.side {
             Side::Client => {
-                self.outbox.push(id, b"", &mut body, false, false);
+                self.outbox.push(id, b"", body, false, false);
             }
             Side::Server => {
-                self.reply(id, &mut body, false);
+                self.reply(id, body, false);
             }
         }
     }

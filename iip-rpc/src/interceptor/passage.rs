@@ -147,7 +147,9 @@ impl<C> End<C> {
             match meeting.outcome.take() {
                 Some(outcome) => Poll::Ready(outcome),
                 None => {
-                    meeting.inside = Some(cx.waker().clone());
+                    let before = meeting.inside.replace(cx.waker().clone());
+                    drop(meeting);
+                    drop(before);
                     Poll::Pending
                 }
             }
@@ -160,7 +162,9 @@ impl<C> End<C> {
         match meeting.call.take() {
             Some(call) => Poll::Ready(call),
             None => {
-                meeting.outside = Some(cx.waker().clone());
+                let before = meeting.outside.replace(cx.waker().clone());
+                drop(meeting);
+                drop(before);
                 Poll::Pending
             }
         }

@@ -154,7 +154,7 @@ impl Half {
             let part = pattern(seed + self.sent, len);
             self.sent += len;
             self.flow.on_sent(len);
-            machine.send_stream(id, part.into(), false);
+            machine.send_stream(id, &mut part.into(), false);
         }
     }
 
@@ -372,7 +372,7 @@ impl Model {
             aborts: false,
         };
         let mut first = Body::from(pattern(stream.seeds().0, size));
-        first.mark(DATA);
+        let mut first = first.marked(DATA);
         self.client
             .machine
             .start_call(id, b"/s", &mut first, token, Mode::Stream);
@@ -427,7 +427,7 @@ impl Model {
         if stream.client.sent == stream.client.given {
             stream.finished = true;
             let machine = &mut self.client.machine;
-            machine.send_stream(stream.id, Body::default(), true);
+            machine.send_stream(stream.id, &mut Body::default(), true);
         }
     }
 

@@ -855,8 +855,8 @@ fn streams_and_long_messages_take_turns_however_much_there_is_of_either() {
     for round in 0..20 {
         let mut parts = 0;
         while client.machine.has_stream_room(ChannelId(1)) {
-            let part = Body::from(vec![0; client.machine.stream_part_bytes()]);
-            client.machine.send_stream(ChannelId(1), part, false);
+            let mut part = Body::from(vec![0; client.machine.stream_part_bytes()]);
+            client.machine.send_stream(ChannelId(1), &mut part, false);
             parts += 1;
         }
         assert!((4..=5).contains(&parts), "{parts} parts in round {round}");
@@ -890,7 +890,9 @@ fn a_stream_behind_a_long_message_of_its_own_channel_waits_for_the_end_of_that()
         rounds += 1;
     }
     assert!(rounds > 2, "{rounds} rounds");
-    client.machine.send_stream(ChannelId(1), "x".into(), false);
+    client
+        .machine
+        .send_stream(ChannelId(1), &mut "x".into(), false);
     assert_eq!(client.written().last().unwrap(), "2  1 \u{FFFD}x");
 }
 
