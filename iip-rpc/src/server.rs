@@ -6,6 +6,7 @@ mod builder;
 mod intercept;
 #[cfg(feature = "tower")]
 mod mount;
+mod names;
 mod streaming;
 
 use std::fmt;
@@ -57,7 +58,7 @@ pub trait Service {
 
 /// The methods that are being registered with a server.
 pub struct Methods {
-    handlers: Vec<(&'static str, Arc<dyn Handler>)>,
+    handlers: Vec<(&'static MethodDescriptor, Arc<dyn Handler>)>,
     limits: DecodeLimits,
     /// Of methods whose policies say nothing else.
     compression: Option<Compression>,
@@ -66,7 +67,7 @@ pub struct Methods {
     /// Of the methods that are registered next.
     interceptors: Layers<ServerCall>,
     draining: Draining,
-    /// The names of the services that have methods.
+    /// The names of the service that is being registered: of its methods, each where it differs from the one before.
     services: Vec<&'static str>,
 }
 
@@ -177,19 +178,19 @@ impl Methods {
         if self.services.last() != Some(&method.service()) {
             self.services.push(method.service());
         }
-        let method = Method {
+        let handler = Method {
             unary: Arc::new(unary),
             method,
             gate,
         };
-        self.handlers.push((method.method.path(), Arc::new(method)));
+        self.handlers.push((method, Arc::new(handler)));
     }
 }
 
 impl fmt::Debug for Methods {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
-            .entries(self.handlers.iter().map(|(path, _)| path))
+            .entries(self.handlers.iter().map(|(method, _)| method.path()))
             .finish()
     }
 }
