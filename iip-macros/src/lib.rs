@@ -50,6 +50,7 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// * `GreeterClient`: made by `GreeterClient::new(client)`, implements `Greeter`, each method being a call. `with_options`
 ///   gives one whose calls have other options.
 /// * `GreeterServer<T>`: made by `GreeterServer::new(implementation)` or `from_arc`, to hand to a server.
+/// * the service for an `Arc` of an implementation, unless the trait has supertraits of its own.
 ///
 /// Code that takes an `impl Greeter` thus works with a client, with an implementation and with a mock. Every service is
 /// `Send` and `Sync`. Code that spawns its calls takes an `impl Greeter + 'static`.
