@@ -41,7 +41,8 @@ pub mod bare {
     };
     use ::iip_rpc::{CallContext, Status};
     use ::serde::{Deserialize, Serialize, de::DeserializeOwned};
-    use ::std::{borrow::Cow, format, string::String, vec::Vec};
+    // `Box` for async-trait, which makes trait objects and expects it to be in the prelude.
+    use ::std::{borrow::Cow, boxed::Box, format, string::String, vec::Vec};
 
     /// Arguments of every kind, and names that generated code could want for itself.
     #[::iip_rpc::service]
@@ -233,6 +234,20 @@ pub mod bare {
     #[error("refused: {0}")]
     pub struct Wrapped(pub Status);
 
+    /// A struct around a status in a box.
+    #[derive(
+        ::core::fmt::Debug, ::thiserror::Error, Serialize, Deserialize, ::iip_rpc::MethodError,
+    )]
+    #[error("refused: {0}")]
+    pub struct Boxed(pub Box<Status>);
+
+    /// The same with a conversion by thiserror, which is one from the box.
+    #[derive(
+        ::core::fmt::Debug, ::thiserror::Error, Serialize, Deserialize, ::iip_rpc::MethodError,
+    )]
+    #[error(transparent)]
+    pub struct BoxedFrom(#[from] pub Box<Status>);
+
     /// An enum with one variant, and the mark on its field.
     #[derive(
         ::core::fmt::Debug, ::thiserror::Error, Serialize, Deserialize, ::iip_rpc::MethodError,
@@ -323,7 +338,7 @@ async fn a_trait_object_of_a_service_is_that_service() {
 }
 
 /// Code that knows only the trait can spawn its calls: they are `Send`.
-async fn corners_in_a_task(shape: impl bare::Shape) -> u32 {
+async fn corners_in_a_task(shape: impl bare::Shape + 'static) -> u32 {
     tokio::spawn(async move { shape.corners().await })
         .await
         .unwrap()
@@ -338,16 +353,18 @@ fn the_status_in_an_error_is_found() {
         bare::has_status(&E::from(Status::new(Code::NotFound, "gone")))
     }
     assert!(keeps_a_status::<bare::Wrapped>());
+    assert!(keeps_a_status::<bare::Boxed>());
+    assert!(keeps_a_status::<bare::BoxedFrom>());
     assert!(keeps_a_status::<bare::Only>());
     assert!(keeps_a_status::<bare::Converted<u32>>());
 }
 
 pub mod hostile_names {
-    //! Items with the names of everything that generated code uses.
+    //! Items with the names of everything that generated code uses, but for `Box`: async-trait, which makes trait objects,
+    //! takes whatever is called so.
     #![allow(dead_code, missing_docs, missing_debug_implementations)]
 
     pub struct Arc;
-    pub struct Box;
     pub struct Bytes;
     pub struct CallContext;
     pub struct Client;
@@ -423,6 +440,120 @@ async fn types_named_like_those_of_the_standard_library_are_the_users() {
     assert_eq!(client.echo(&[1, 2]).await.unwrap(), [1, 2]);
     assert_eq!(client.own(vec![1, 2]).await.unwrap(), [1, 2][..]);
     assert_eq!(client.lent(&vec![1, 2].into()).await.unwrap(), [2][..]);
+}
+
+pub mod a_box_of_its_own {
+    //! Without trait objects, `Box` is the user's too.
+    #![allow(dead_code, missing_docs, missing_debug_implementations)]
+
+    pub mod diagnostic {}
+    pub struct Box;
+
+    #[iip_rpc::service]
+    pub trait Hello {
+        async fn hello(&self) -> Result<u8, iip_rpc::Status>;
+    }
+
+    impl Hello for Box {
+        async fn hello(&self) -> Result<u8, iip_rpc::Status> {
+            Ok(1)
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_without_trait_objects_leaves_box_to_the_user() {
+    use a_box_of_its_own::{Box, Hello, HelloClient, HelloServer};
+    let client = HelloClient::new(connected(HelloServer::new(Box)).await);
+    assert_eq!(client.hello().await.unwrap(), 1);
+}
+
+pub mod names_of_the_runtime {
+    //! Types of the user's with the names of types that `#[service]` knows.
+    #![allow(missing_docs, unused_qualifications)]
+
+    use iip_rpc::{Status, service};
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, Serialize, Deserialize)]
+    pub struct Subscription {
+        pub plan: String,
+    }
+
+    #[derive(Debug, Clone, Serialize, Deserialize)]
+    pub struct Path(pub String);
+
+    pub mod generic {
+        //! With parameters, as those of the runtime.
+        use serde::{Deserialize, Serialize};
+
+        #[derive(Debug, Serialize, Deserialize)]
+        pub struct Streaming<T> {
+            pub kind: T,
+        }
+
+        #[derive(Debug, Serialize, Deserialize)]
+        pub struct Subscription<T> {
+            pub plan: T,
+        }
+
+        #[derive(Debug, Serialize, Deserialize)]
+        pub struct CallContext {
+            pub number: u8,
+        }
+    }
+
+    use generic::Streaming as Kind;
+
+    #[service(dyn)]
+    pub trait Billing {
+        async fn find(&self, id: u64) -> Result<Subscription, Status>;
+        async fn stream(&self, kind: Kind<u8>) -> Result<u8, Status>;
+        async fn context(
+            &self,
+            context: &self::generic::CallContext,
+            path: &Path,
+        ) -> Result<String, Status>;
+        async fn plan(
+            &self,
+        ) -> Result<super::names_of_the_runtime::generic::Subscription<u8>, Status>;
+    }
+
+    #[derive(Debug)]
+    pub struct Mine;
+
+    impl Billing for Mine {
+        async fn find(&self, id: u64) -> Result<Subscription, Status> {
+            let plan = id.to_string();
+            Ok(Subscription { plan })
+        }
+        async fn stream(&self, kind: Kind<u8>) -> Result<u8, Status> {
+            Ok(kind.kind)
+        }
+        async fn context(
+            &self,
+            context: &generic::CallContext,
+            path: &Path,
+        ) -> Result<String, Status> {
+            Ok(format!("{}{}", context.number, path.0))
+        }
+        async fn plan(&self) -> Result<generic::Subscription<u8>, Status> {
+            Ok(generic::Subscription { plan: 3 })
+        }
+    }
+}
+
+#[tokio::test]
+async fn types_named_like_those_of_the_runtime_are_the_users() {
+    use names_of_the_runtime::{Billing, BillingClient, BillingServer, Mine, Path, generic};
+    let billing = BillingClient::new(connected(BillingServer::new(Mine)).await);
+    assert_eq!(billing.find(7).await.unwrap().plan, "7");
+    let kind = generic::Streaming { kind: 5 };
+    assert_eq!(billing.stream(kind).await.unwrap(), 5);
+    let context = generic::CallContext { number: 1 };
+    let path = Path("/a".into());
+    assert_eq!(billing.context(&context, &path).await.unwrap(), "1/a");
+    assert_eq!(billing.plan().await.unwrap().plan, 3);
 }
 
 pub mod renamed {

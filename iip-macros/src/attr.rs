@@ -11,6 +11,7 @@ use syn::{
     punctuated::Punctuated,
 };
 
+use crate::case::Case;
 use crate::errors::Errors;
 use crate::policy::{Concurrency, Hedge, Priority};
 
@@ -19,6 +20,10 @@ use crate::policy::{Concurrency, Hedge, Priority};
 pub(crate) struct ServiceSettings {
     /// `path = "/greeter"`: what the paths of all methods start with.
     pub(crate) path: Option<LitStr>,
+    /// `name = "shop.v1.Greeter"`: the full name of the service.
+    pub(crate) name: Option<LitStr>,
+    /// `rename_all = "camelCase"`: the case of methods' names on the wire.
+    pub(crate) rename_all: Option<Case>,
     /// `crate = ::renamed`: where to find iip-rpc.
     pub(crate) krate: Option<Path>,
     /// `dyn`: also emit the twin that can be a trait object.
@@ -104,12 +109,20 @@ impl ServiceSettings {
             }
             match setting.key.to_string().as_str() {
                 "path" => all.path = setting.string("\"/greeter\"", errors).filter(|path| is_service_path(path, errors)),
+                "name" => {
+                    let name = setting.string("\"shop.v1.Greeter\"", errors);
+                    all.name = name.filter(|name| is_name(name, errors));
+                }
+                "rename_all" => {
+                    let case = setting.string("\"camelCase\"", errors);
+                    all.rename_all = case.and_then(|case| Case::parse(&case, errors));
+                }
                 "crate" => all.krate = setting.path(errors),
                 "dyn" => all.dyn_twin = setting.flag(errors),
                 "codec" => all.codec = setting.string("\"postcard\"", errors).and_then(|text| codec(&text, errors)),
                 other => errors.at(
                     &setting.key,
-                    format!("unknown setting `{other}`: `#[service(..)]` takes `path`, `codec`, `crate` and `dyn`"),
+                    format!("unknown setting `{other}`: `#[service(..)]` takes `path`, `name`, `rename_all`, `codec`, `crate` and `dyn`"),
                 ),
             }
         }

@@ -3,17 +3,22 @@
 use proc_macro2::Span;
 use quote::ToTokens;
 use syn::{
-    FnArg, GenericParam, Generics, ItemTrait, Pat, PatIdent, PatType, Path, Receiver, ReceiverKind,
-    ReturnType, Safety, Signature, TraitItem, TraitItemFn, Type, TypeImplTrait, TypeParam,
-    TypeParamBound, TypeReference, WherePredicate,
+    FnArg, GenericParam, Generics, ItemTrait, Lifetime, Pat, PatIdent, PatType, Path, PathSegment,
+    Receiver, ReceiverKind, ReturnType, Safety, Signature, Token, TraitItem, TraitItemFn, Type,
+    TypeImplTrait, TypeParam, TypeParamBound, TypeReference, TypeTraitObject, WherePredicate,
     ext::IdentExt,
+    parse_quote,
+    punctuated::Punctuated,
     visit_mut::{self, VisitMut},
 };
 
 use crate::{
-    attr::{self, ServiceSettings},
+    attr,
     errors::Errors,
-    model::{Kind, MethodDef, ServiceDef, is_context_reference, is_named, last_segment, peel},
+    model::{
+        Kind, MethodDef, ServiceDef, first_argument, is_context, is_context_reference, is_named,
+        is_streaming, is_subscription, last_segment, peel, streamed_item, type_arguments,
+    },
 };
 
 /// As many elements as the tuples have that the runtime can encode.
@@ -45,16 +50,20 @@ pub(crate) fn service(def: &ServiceDef<'_>, errors: &mut Errors) {
         arguments(method, errors);
         attributes(method, errors);
         result(method, errors);
-        streams(method, &def.settings, errors);
+        streams(method, errors);
         one_way(method, errors);
     }
     uniqueness(&def.methods, errors);
     if let Some(dyn_twin) = &def.settings.dyn_twin
-        && !def.supertraits().all(is_implied)
+        && let Some(bound) = def.supertraits().find(|bound| !is_implied(bound))
     {
         errors.at(
             dyn_twin,
-            "remove `dyn` or the supertrait: a trait object and the boxes around it implement the service alone",
+            if let TypeParamBound::Lifetime(_) = bound {
+                "remove `dyn` or the lifetime: write `'static` where an implementation has to be, as in `impl Greeter + 'static`"
+            } else {
+                "remove `dyn` or the supertrait: a trait object and the boxes around it implement the service alone"
+            },
         );
     }
 }
@@ -62,7 +71,6 @@ pub(crate) fn service(def: &ServiceDef<'_>, errors: &mut Errors) {
 /// Whether every service has this supertrait anyway.
 pub(crate) fn is_implied(bound: &TypeParamBound) -> bool {
     match bound {
-        TypeParamBound::Lifetime(lifetime) => lifetime.ident == "static",
         TypeParamBound::Trait(bound) => {
             let last = bound.path.segments.last();
             last.is_some_and(|last| last.ident == "Send" || last.ident == "Sync")
@@ -252,7 +260,7 @@ fn arguments(method: &MethodDef<'_>, errors: &mut Errors) {
             if !is_context_reference(&arg.ty) {
                 typed.push(arg);
             }
-            if is_named(&arg.ty, "Streaming") && index + 1 < sig.inputs.len() {
+            if is_streaming(&arg.ty) && index + 1 < sig.inputs.len() {
                 errors.at(
                     arg,
                     "move the stream to the end: its messages follow behind the other arguments",
@@ -370,7 +378,7 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
     let ty = peel(ty);
     let lent = match ty {
         Type::Reference(reference) => {
-            if is_named(&reference.elem, "CallContext") {
+            if is_context(&reference.elem) {
                 errors.at(
                     ty,
                     "write `&CallContext`: the context of a call is lent to read",
@@ -399,12 +407,14 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
         }
         ty => ty,
     };
-    if is_named(lent, "CallContext") {
+    if is_context(lent) {
         errors.at(
             ty,
             "write `&CallContext`: the context of a call is lent to read",
         );
-    } else if is_named(lent, "Streaming") && reference(ty).is_some() {
+        return;
+    }
+    if is_streaming(lent) && reference(ty).is_some() {
         errors.at(
             ty,
             format!(
@@ -413,7 +423,42 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
             ),
         );
     }
-    let inside = Inside::of(lent);
+    let message = first_argument(lent).filter(|_| is_streaming(lent));
+    let inside = Inside::of(message.as_ref().unwrap_or(lent));
+    for stream in inside.streams {
+        errors.at(
+            &stream,
+            if is_streaming(&stream) {
+                format!(
+                    "make it the last argument, `items: {}`: a stream cannot stand inside a value",
+                    shown(&stream)
+                )
+            } else {
+                format!(
+                    "write `Streaming<{}>`, as the last argument: only an answer is a subscription",
+                    shown_argument(&stream)
+                )
+            },
+        );
+    }
+    for object in inside.objects {
+        errors.at(
+            &object,
+            match streamed(&object.bounds) {
+                Some(item) => format!(
+                    "write `Streaming<{}>`, as the last argument",
+                    shown_argument(&item)
+                ),
+                None => "name the type: the server has to know what to decode".to_owned(),
+            },
+        );
+    }
+    for lifetime in inside.lifetimes {
+        errors.at(
+            lifetime,
+            "write a type that owns what is in it, without a lifetime: only whole arguments and `Cow<'_, T>` can borrow",
+        );
+    }
     for reference in inside.references {
         errors.at(
             reference,
@@ -494,25 +539,39 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
         return;
     }
     if !last_segment(ty).is_some_and(|last| last.to_string().ends_with("Result")) {
+        let value = match boxed_stream(ty) {
+            Some(item) => format!("impl Stream<Item = {}>", shown(&item)),
+            None => shown(ty),
+        };
         errors.at(
             ty,
-            format!("write `Result<{}, Status>`: a call can fail", shown(ty)),
+            format!("write `Result<{value}, Status>`: a call can fail"),
         );
         return;
     }
-    let inside = Inside::of(ty);
-    for reference in inside.references {
+    if let Some(answer) = method.answered()
+        && let Some(item) = boxed_stream(&answer)
+    {
         errors.at(
-            &reference,
+            &answer,
             format!(
-                "write `{}`: the answer is decoded from the network",
-                owned(&reference.elem)
+                "write `impl Stream<Item = {}>`: an implementation may answer with any stream, also with this one",
+                shown(&item)
             ),
         );
+        return;
     }
+    let mut arguments = type_arguments(ty);
+    if let Some(answer) = arguments.first_mut()
+        && is_subscription(answer)
+        && let Some(value) = first_argument(answer)
+    {
+        *answer = value;
+    }
+    let inside = arguments.iter().map(|argument| decoded(argument, errors));
+    let opaque: Vec<_> = inside.flat_map(|inside| inside.opaque).collect();
     // The stream that the method answers with is the only one.
-    for opaque in inside
-        .opaque
+    for opaque in opaque
         .into_iter()
         .skip(usize::from(method.replies.is_some()))
     {
@@ -526,7 +585,7 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
             },
         );
     }
-    for this in inside.this {
+    for this in Inside::of(ty).this {
         errors.at(
             this,
             "name the type: `Self` is another one on each side of a call",
@@ -534,8 +593,50 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
     }
 }
 
+/// What a client decodes: all that must not stand in it, except for opaque types and `Self`.
+fn decoded(ty: &Type, errors: &mut Errors) -> Inside {
+    let inside = Inside::of(ty);
+    for stream in &inside.streams {
+        errors.at(
+            stream,
+            format!(
+                "write `Result<impl Stream<Item = Result<{}, Status>>, Status>`: a stream cannot stand inside a value",
+                shown_argument(stream)
+            ),
+        );
+    }
+    for object in &inside.objects {
+        errors.at(
+            object,
+            "name the type: the client has to know what to decode",
+        );
+    }
+    for lifetime in &inside.lifetimes {
+        errors.at(
+            lifetime,
+            "write a type that owns what is in it, without a lifetime: the answer is decoded from the network",
+        );
+    }
+    for lifetime in inside.lent.iter().filter(|lent| lent.ident != "static") {
+        errors.at(
+            lifetime,
+            "write `'static`: the answer is decoded from the network",
+        );
+    }
+    for reference in &inside.references {
+        errors.at(
+            reference,
+            format!(
+                "write `{}`: the answer is decoded from the network",
+                owned(&reference.elem)
+            ),
+        );
+    }
+    inside
+}
+
 /// What cannot be together with streams.
-fn streams(method: &MethodDef<'_>, service: &ServiceSettings, errors: &mut Errors) {
+fn streams(method: &MethodDef<'_>, errors: &mut Errors) {
     let (requests, replies) = (&method.requests, &method.replies);
     let subscribes = method.subscribes;
     if requests.is_none() && replies.is_none() && !subscribes {
@@ -546,6 +647,9 @@ fn streams(method: &MethodDef<'_>, service: &ServiceSettings, errors: &mut Error
             requests.ty,
             "remove the stream, or answer with `impl Stream`: whoever subscribes again cannot send its messages again",
         );
+    }
+    if let Some(item) = replies {
+        decoded(item, errors);
     }
     if let Some(item) = replies
         && !last_segment(item).is_some_and(|last| last.to_string().ends_with("Result"))
@@ -571,15 +675,6 @@ fn streams(method: &MethodDef<'_>, service: &ServiceSettings, errors: &mut Error
             setting,
             "remove this or the stream: only an enveloped call can have streams",
         );
-    }
-    if service.dyn_twin.is_some() && replies.is_some() {
-        let lent = method.all_args().find(|arg| reference(arg.ty).is_some());
-        if let Some(arg) = lent {
-            errors.at(
-                arg.ty,
-                "take it by value, or remove `dyn`: the boxed stream of a trait object could not say what it borrows",
-            );
-        }
     }
 }
 
@@ -683,6 +778,27 @@ fn reference(ty: &Type) -> Option<&TypeReference> {
     }
 }
 
+/// What the stream in a type yields, if the type is a stream by its name or a box of one.
+fn boxed_stream(ty: &Type) -> Option<Type> {
+    if is_streaming(ty) {
+        let mut arguments = type_arguments(ty).into_iter();
+        let message = arguments.next();
+        let error = arguments.next().unwrap_or_else(|| parse_quote!(Status));
+        return Some(parse_quote!(Result<#message, #error>));
+    }
+    if is_named(ty, "BoxStream") {
+        return first_argument(ty);
+    }
+    let objects = Inside::of(ty).objects;
+    objects.iter().find_map(|object| streamed(&object.bounds))
+}
+
+/// The `Item` of a bound `Stream<Item = ..>`.
+fn streamed(bounds: &Punctuated<TypeParamBound, Token![+]>) -> Option<Type> {
+    let opaque: Type = parse_quote!(Result<impl #bounds>);
+    streamed_item(&opaque)
+}
+
 /// Where a return type would stand.
 fn after_parentheses(sig: &Signature) -> Span {
     sig.paren_token.span.close()
@@ -695,6 +811,11 @@ fn owned(ty: &Type) -> String {
         Type::Slice(slice) => format!("Vec<{}>", shown(&slice.elem)),
         ty => shown(ty),
     }
+}
+
+/// The first type argument of a type, as one writes it.
+fn shown_argument(ty: &Type) -> String {
+    first_argument(ty).as_ref().map_or_else(String::new, shown)
 }
 
 /// A type as one writes it.
@@ -721,6 +842,12 @@ pub(crate) struct Inside {
     pub(crate) references: Vec<TypeReference>,
     pub(crate) opaque: Vec<TypeImplTrait>,
     pub(crate) this: Vec<Path>,
+    /// `Streaming<T>` and `Subscription<T>`.
+    streams: Vec<Type>,
+    objects: Vec<TypeTraitObject>,
+    lifetimes: Vec<Lifetime>,
+    /// Those of `Cow`s, which are decoded as owned.
+    lent: Vec<Lifetime>,
 }
 
 impl Inside {
@@ -738,6 +865,29 @@ impl VisitMut for Inside {
 
     fn visit_type_impl_trait_mut(&mut self, opaque: &mut TypeImplTrait) {
         self.opaque.push(opaque.clone());
+    }
+
+    fn visit_type_trait_object_mut(&mut self, object: &mut TypeTraitObject) {
+        self.objects.push(object.clone());
+    }
+
+    fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
+        self.lifetimes.push(lifetime.clone());
+    }
+
+    fn visit_type_mut(&mut self, ty: &mut Type) {
+        if is_streaming(ty) || is_subscription(ty) {
+            self.streams.push(ty.clone());
+        }
+        visit_mut::visit_type_mut(self, ty);
+    }
+
+    fn visit_path_segment_mut(&mut self, segment: &mut PathSegment) {
+        let before = self.lifetimes.len();
+        visit_mut::visit_path_segment_mut(self, segment);
+        if segment.ident == "Cow" && self.lifetimes.len() > before {
+            self.lent.push(self.lifetimes.remove(before));
+        }
     }
 
     fn visit_path_mut(&mut self, path: &mut Path) {

@@ -207,8 +207,8 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
     let parameters = method.parameters();
     let context = match &method.context {
         Some(context) => {
-            let context = context.ident;
-            quote!(__rpc::Some(#context))
+            let context = context.sent();
+            quote!(__rpc::Some(__rpc::known(#context)))
         }
         None => quote!(__rpc::None),
     };
@@ -255,15 +255,21 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
             };
             let requests = method.requests.as_ref().map(Arg::sent);
             let requests = requests.map(|requests| match method.is_protobuf {
-                false => quote!(, #requests),
-                true => quote_spanned!(requests.span()=> , __rpc::protos(#requests)),
+                false => quote!(, __rpc::known(#requests)),
+                true => quote_spanned!(requests.span()=> , __rpc::protos(__rpc::known(#requests))),
             });
             quote_spanned!(at=> .#call(#constant, #context, (#(#sent,)*) #requests).await #taken_out)
         }
     };
     let receiver = method.syntax.sig.receiver();
     let this = receiver.map(|receiver| Ident::new("self", receiver.self_token.span.located_at(at)));
-    let body = quote_spanned!(at=> { #this.client #call });
+    let body = if method.kind == Kind::Subscription {
+        quote_spanned!(at=> { __rpc::known(#this.client #call) })
+    } else if method.returns_alias() {
+        quote_spanned!(at=> { __rpc::MethodOutput::from_result(#this.client #call) })
+    } else {
+        quote_spanned!(at=> { #this.client #call })
+    };
     // The client's stream borrows nothing: the promise is kept by a type that its users may know.
     let refines = method
         .replies

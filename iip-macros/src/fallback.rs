@@ -9,19 +9,14 @@ use syn::{
 use crate::{
     attr,
     check::{Inside, is_implied},
-    client, dyn_twin, in_runtime,
+    client, dyn_twin, forward, in_runtime,
     model::{ServiceDef, first_argument_mut, streamed_item},
     server, service_trait,
 };
 
 /// The trait, a client whose methods compile and do nothing, and a server that registers nothing.
 pub(crate) fn expand(mut def: ServiceDef<'_>) -> TokenStream {
-    let supertraits = if def.item.generics.params.is_empty() {
-        service_trait::supertraits()
-    } else {
-        service_trait::supertraits_with_lifetimes()
-    };
-    let trait_ = service_trait::expand(&acceptable(def.item), supertraits.clone());
+    let trait_ = service_trait::expand(&acceptable(def.item), def.settings.dyn_twin.is_some());
     let stubs = stubs(def.item);
     // The rest is expanded as for a service without methods.
     def.methods.clear();
@@ -32,16 +27,20 @@ pub(crate) fn expand(mut def: ServiceDef<'_>) -> TokenStream {
         .map(|stubs| client::service_impl(&def, stubs));
     let server = server::item(&def);
     let server_impls = server::impls(&def);
+    let pointer_impls = stubs
+        .as_ref()
+        .and_then(|stubs| forward::pointer_impls(&def, stubs));
     let twin = def.settings.dyn_twin.as_ref().map(|_| {
-        let item = dyn_twin::item(&def, &supertraits);
+        let item = dyn_twin::item(&def);
         let blanket = dyn_twin::blanket_impl(&def);
         let alone = def.supertraits().all(is_implied);
         let stubs = stubs.as_ref().filter(|_| alone);
-        let service_impls = stubs.map(|stubs| dyn_twin::service_impls(&def, stubs, stubs));
-        let block = in_runtime(&def, quote!(#blanket #service_impls));
+        let object = stubs.map(|stubs| dyn_twin::object_impl(&def, stubs));
+        let block = in_runtime(&def, quote!(#blanket #object));
         quote!(#item #block)
     });
-    let block = in_runtime(&def, quote!(#own_impls #service_impl #server_impls));
+    let block = quote!(#own_impls #service_impl #server_impls #pointer_impls);
+    let block = in_runtime(&def, block);
     quote!(#trait_ #item #server #block #twin)
 }
 

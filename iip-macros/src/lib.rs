@@ -1,17 +1,19 @@
 //! `#[service]` and `#[derive(MethodError)]`, the macros of iip-rpc. Use them through that crate, which re-exports them.
 //!
 //! How it is built: `attr` and `model` read the user's trait, `check` reports every mistake in it at once, and
-//! `service_trait`, `client`, `server` and `dyn_twin` write the code, which only calls the runtime. With mistakes, `fallback`
+//! `service_trait`, `client`, `server`, `forward` and `dyn_twin` write the code, which only calls the runtime. With mistakes, `fallback`
 //! writes enough for the rest of the program to compile.
 
 #![forbid(unsafe_code)]
 
 mod attr;
+mod case;
 mod check;
 mod client;
 mod dyn_twin;
 mod errors;
 mod fallback;
+mod forward;
 mod method_error;
 mod model;
 mod policy;
@@ -48,8 +50,10 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// * `GreeterClient`: made by `GreeterClient::new(client)`, implements `Greeter`, each method being a call. `with_options`
 ///   gives one whose calls have other options.
 /// * `GreeterServer<T>`: made by `GreeterServer::new(implementation)` or `from_arc`, to hand to a server.
+/// * the service for an `Arc` of an implementation, unless the trait has supertraits of its own.
 ///
-/// Code that takes an `impl Greeter` thus works with a client, with an implementation and with a mock.
+/// Code that takes an `impl Greeter` thus works with a client, with an implementation and with a mock. Every service is
+/// `Send` and `Sync`. Code that spawns its calls takes an `impl Greeter + 'static`.
 ///
 /// # The trait
 ///
@@ -59,7 +63,9 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 ///
 /// | setting | default | |
 /// |---|---|---|
-/// | `path = "/greeter"` | the name in snake case | what the paths of the methods start with |
+/// | `name = "shop.v1.Greeter"` | the name of the trait | the name in health, limits, metrics and traces; letters, digits, `_`, `-`, `.` |
+/// | `path = "/greeter"` | `/` and `name`, or the trait's name in snake case | what the paths of the methods start with |
+/// | `rename_all = "camelCase"` | the names in Rust | the case of the methods' names on the wire, as in serde |
 /// | `codec = "postcard"` | the client's | how arguments and results are encoded, see below |
 /// | `dyn` | off | also make `DynGreeter`, see below |
 /// | `crate = ::my_crate::iip_rpc` | `::iip_rpc` | where iip-rpc is found, for crates that re-export or rename it |
@@ -69,13 +75,15 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// A method is an `async fn` with `&self`, at most twelve arguments, and a `Result` whose error is a `Status` or a type with
 /// `#[derive(MethodError)]`. Every future is `Send`. Arguments and results have serde's `Serialize` and `Deserialize`; the
 /// codec decides which of serde's attributes they may have, see below. A whole argument may be a reference (`&str`, `&[T]`,
-/// `&T`): the client encodes it where it is, and the server lends what it decoded. A first parameter `ctx: &CallContext` does not travel: a caller passes its own, a handler
-/// gets that of the call. The settings of a method stand in `#[rpc(..)]`:
+/// `&T`): the client encodes it where it is, and the server lends what it decoded. Nothing inside an argument or a result can
+/// borrow, except for a `Cow<'_, T>` in an argument. A first parameter `ctx: &CallContext` does not travel: a caller passes its
+/// own, a handler gets that of the call. The settings of a method stand in `#[rpc(..)]`:
 ///
 /// | setting | |
 /// |---|---|
-/// | `name = "hello"` | the name on the wire, where it differs from the one in Rust |
+/// | `name = "hello"` | the name on the wire, where it differs from the one in Rust; it comes before `rename_all` |
 /// | `path = "/echo"` | the whole path, such as that of an existing service |
+/// | `oneway` | nobody waits for the answer, which is `Result<(), E>`; the method runs to its end |
 /// | `raw` | bodies are the bytes of the one argument and of the result as they are, without envelope |
 /// | `json` | bodies are plain JSON, without envelope |
 /// | `timeout = "500ms"` | how long a call may take where its caller does not say; units `us`, `ms`, `s`, `m`, `h` |
@@ -103,6 +111,24 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// An implementation may answer with any stream, also one that borrows from `self`; that of a client is a `Streaming<T, E>`,
 /// which borrows nothing.
 ///
+/// # Subscriptions
+///
+/// A method that answers with a `Subscription<T>` sends numbered values, which a `Topic` publishes for all who subscribe. Its client
+/// subscribes again after its connection was lost, with the same arguments and behind the last value that it has seen.
+///
+/// ```ignore
+/// async fn prices(&self, article: String) -> Result<Subscription<u64>, Status>;
+/// ```
+///
+/// Such a method takes no stream, and is neither `raw`, `json` nor `oneway`.
+///
+/// # Types known by their names
+///
+/// A macro sees names and not types. `CallContext`, `Streaming<T>` and `Subscription<T>` are those of iip-rpc, by their names alone
+/// or with a path. A type of another shape (`Subscription` without parameters), and one whose path begins with `crate`, `self` or `super`,
+/// is the program's own. The compiler says so where one is taken for the other: another name for an own type
+/// (`use billing::Subscription as Plan`) always helps, as does the plain name for one of iip-rpc.
+///
 /// # Codecs
 ///
 /// | `codec = ..` | feature of iip-rpc | |
@@ -127,13 +153,18 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// # Trait objects
 ///
 /// Methods that return futures make a trait that is not `dyn`-compatible. `#[service(dyn)]` makes a twin that is: every
-/// `Greeter` is a `DynGreeter`, and `dyn DynGreeter` is a `Greeter` again, as are an `Arc` and a `Box` of one. Each call
-/// through it allocates a box.
+/// `Greeter` is a `DynGreeter`, and `dyn DynGreeter` is a `Greeter` again, as are references, `Arc`s and `Box`es of it and of any
+/// other `Greeter`. Their futures are `Send` too, so that objects are called in spawned tasks and in handlers. Each call through an object
+/// allocates a box.
 ///
 /// ```ignore
 /// let greeters: Vec<Arc<dyn DynGreeter>> = vec![Arc::new(Mine), Arc::new(GreeterClient::new(client))];
 /// greeters[0].hello("world".into()).await?;
 /// ```
+///
+/// Implementations implement `Greeter` by plain `async fn`s; `#[async_trait]` does not fit it. The twin is a trait of
+/// [async-trait](https://docs.rs/async-trait), with methods named `dyn_hello`, which `#[async_trait]` implements as well. `Box` must be
+/// the standard library's where a service with `dyn` stands.
 #[proc_macro_attribute]
 pub fn service(
     args: proc_macro::TokenStream,
@@ -181,22 +212,19 @@ fn expand_service(args: TokenStream, item: TokenStream) -> TokenStream {
         let fallback = fallback::expand(def);
         return quote!(#errors #fallback);
     }
-    let supertraits = service_trait::supertraits();
-    let trait_ = service_trait::expand(&parsed, supertraits.clone());
+    let trait_ = service_trait::expand(&parsed, def.settings.dyn_twin.is_some());
     let (client, server) = (client::item(&def), server::item(&def));
     let client_impls = client::own_impls(&def);
     let service_impl = client::service_impl(&def, &client::methods(&def));
     let server_impls = server::impls(&def);
-    let impls = in_runtime(&def, quote!(#client_impls #service_impl #server_impls));
+    let pointer_impls = forward::pointer_impls(&def, &forward::pointer_methods(&def));
+    let impls = quote!(#client_impls #service_impl #server_impls #pointer_impls);
+    let impls = in_runtime(&def, impls);
     let twin = def.settings.dyn_twin.as_ref().map(|_| {
-        let item = dyn_twin::item(&def, &supertraits);
+        let item = dyn_twin::item(&def);
         let blanket = dyn_twin::blanket_impl(&def);
-        let service_impls = dyn_twin::service_impls(
-            &def,
-            &dyn_twin::in_object(&def),
-            &dyn_twin::in_pointer(&def),
-        );
-        let impls = in_runtime(&def, quote!(#blanket #service_impls));
+        let object = dyn_twin::object_impl(&def, &dyn_twin::object_methods(&def));
+        let impls = in_runtime(&def, quote!(#blanket #object));
         quote!(#item #impls)
     });
     quote!(#trait_ #client #server #impls #twin)

@@ -10,7 +10,7 @@ use syn::{
 use crate::{
     attr::{Setting, settings},
     errors::Errors,
-    model::reported_at,
+    model::{is_named, reported_at},
 };
 
 const MARK: &str = "#[status] Rpc(Status)";
@@ -131,14 +131,18 @@ fn impls(input: &DeriveInput, krate: &Path, carrier: &Carrier<'_>) -> TokenStrea
     let others = (!carrier.alone).then(|| quote!(_ => #private::None,));
     // Where the field is not a `Status`, that is reported at its type.
     let found = quote_spanned!(reported_at(ty.span())=> #private::Some(status));
-    let made = quote_spanned!(reported_at(ty.span())=> status);
-    // thiserror's `#[from]` makes this impl as well.
-    let from = (!carrier
+    let is_boxed = ["Box", "Arc"].iter().any(|name| is_named(ty, name));
+    let made = match is_boxed {
+        true => quote!(#private::From::from(status)),
+        false => quote_spanned!(reported_at(ty.span())=> status),
+    };
+    let has_from = carrier
         .field
         .attrs
         .iter()
-        .any(|attr| attr.path().is_ident("from")))
-    .then(|| {
+        .any(|attr| attr.path().is_ident("from"));
+    // thiserror's `#[from]` makes this impl as well, unless it is one for the box.
+    let from = (is_boxed || !has_from).then(|| {
         quote! {
             impl #generics #private::From<#private::Status> for #ident #arguments #conditions {
                 fn from(status: #private::Status) -> Self {

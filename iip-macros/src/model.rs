@@ -11,6 +11,7 @@ use syn::{
 
 use crate::{
     attr::{self, CodecName, MethodSettings, ServiceSettings},
+    case::snake_case,
     errors::Errors,
 };
 
@@ -19,7 +20,7 @@ pub(crate) struct ServiceDef<'a> {
     /// The trait as the user wrote it.
     pub(crate) item: &'a ItemTrait,
     pub(crate) settings: ServiceSettings,
-    /// The name in descriptors: the trait's, without `r#`.
+    /// The name in descriptors: the trait's, without `r#`, unless the settings have another.
     pub(crate) name: String,
     pub(crate) methods: Vec<MethodDef<'a>>,
     pub(crate) client: Ident,
@@ -86,17 +87,21 @@ pub(crate) enum Decoded {
     Str,
     /// `&[T]`: a `Vec<T>`, lent.
     Slice(Box<Type>),
+    /// `&Path` and other types without a size that the standard library has owners of: such an owner, lent.
+    Owned(Box<Type>),
     /// `&T`: a `T`, lent.
     Reference(Box<Type>),
 }
 
 impl<'a> ServiceDef<'a> {
     pub(crate) fn new(item: &'a ItemTrait, settings: ServiceSettings, errors: &mut Errors) -> Self {
-        let name = item.ident.unraw().to_string();
-        let path = settings
-            .path
-            .as_ref()
-            .map_or_else(|| format!("/{}", snake_case(&name)), syn::LitStr::value);
+        let ident = item.ident.unraw().to_string();
+        let (path, name) = match (&settings.path, &settings.name) {
+            (None, None) => (format!("/{}", snake_case(&ident)), ident),
+            (None, Some(name)) => (format!("/{}", name.value()), name.value()),
+            (Some(path), None) => (path.value(), ident),
+            (Some(path), Some(name)) => (path.value(), name.value()),
+        };
         let functions = item.items.iter().filter_map(|item| match item {
             TraitItem::Fn(method) => Some(method),
             _ => None,
@@ -185,15 +190,16 @@ impl<'a> ServiceDef<'a> {
         generics
     }
 
-    /// The trait's generics and, before them, the implementation's type parameter.
-    pub(crate) fn implementation_generics(&self) -> Generics {
+    /// The trait's generics and, before them, the implementation's type parameter, which has these bounds beside the trait.
+    pub(crate) fn implementation_generics(&self, bounds: &[TypeParamBound]) -> Generics {
         let (implementation, ident) = (&self.implementation, &self.item.ident);
         let (_, arguments, _) = self.item.generics.split_for_impl();
         let mut generics = self.generics();
         let lifetimes = generics.lifetimes().count();
-        generics
-            .params
-            .insert(lifetimes, parse_quote!(#implementation: #ident #arguments));
+        generics.params.insert(
+            lifetimes,
+            parse_quote!(#implementation: #ident #arguments #(+ #bounds)*),
+        );
         generics
     }
 
@@ -230,10 +236,11 @@ impl<'a> MethodDef<'a> {
     ) -> Self {
         let settings = MethodSettings::parse(&syntax.attrs, errors);
         let ident = syntax.sig.ident.unraw();
-        let name = settings
-            .name
-            .as_ref()
-            .map_or_else(|| ident.to_string(), syn::LitStr::value);
+        let name = match (&settings.name, service.rename_all) {
+            (Some(name), _) => name.value(),
+            (None, Some(case)) => case.apply(&ident.to_string()),
+            (None, None) => ident.to_string(),
+        };
         let path = settings
             .path
             .as_ref()
@@ -245,7 +252,7 @@ impl<'a> MethodDef<'a> {
             .then(|| args.remove(0));
         let requests = args
             .last()
-            .is_some_and(|arg| is_named(arg.ty, "Streaming"))
+            .is_some_and(|arg| is_streaming(arg.ty))
             .then(|| args.pop())
             .flatten();
         let replies = match &syntax.sig.output {
@@ -253,8 +260,7 @@ impl<'a> MethodDef<'a> {
             ReturnType::Default => None,
         };
         let subscribes = match &syntax.sig.output {
-            ReturnType::Type(_, ty) => first_argument_mut(&mut ty.as_ref().clone())
-                .is_some_and(|ty| is_named(ty, "Subscription")),
+            ReturnType::Type(_, ty) => first_argument(ty).is_some_and(|ty| is_subscription(&ty)),
             ReturnType::Default => false,
         };
         let has_streams = requests.is_some() || replies.is_some();
@@ -314,7 +320,12 @@ impl<'a> MethodDef<'a> {
 
     /// What stands in the place of the value in `Result<value, error>`.
     pub(crate) fn answered(&self) -> Option<Type> {
-        first_argument_mut(&mut self.output()).map(|ty| ty.clone())
+        first_argument(&self.output())
+    }
+
+    /// The return type is not called `Result`: only the compiler knows whether it is one by another name.
+    pub(crate) fn returns_alias(&self) -> bool {
+        !is_named(&self.output(), "Result")
     }
 
     /// Where to report that the return type lacks something.
@@ -373,7 +384,7 @@ impl<'a> Arg<'a> {
             Decoded::Value(_) => {
                 quote_spanned!(reported_at(self.ty.span())=> __rpc::From::from(#ident))
             }
-            Decoded::Reference(ty) => {
+            Decoded::Reference(ty) | Decoded::Owned(ty) => {
                 quote_spanned!(reported_at(self.ty.span())=> &<#ty as __rpc::From<__rpc::Bytes>>::from(#ident))
             }
             Decoded::Str | Decoded::Slice(_) => quote!(&#ident),
@@ -385,7 +396,7 @@ impl<'a> Arg<'a> {
         let ident = self.ident;
         match self.decoded {
             Decoded::Value(_) => quote!(#ident),
-            Decoded::Str | Decoded::Slice(_) | Decoded::Reference(_) => quote!(&#ident),
+            _ => quote!(&#ident),
         }
     }
 }
@@ -398,6 +409,12 @@ impl Decoded {
         match peel(&reference.elem) {
             Type::Path(path) if path.path.is_ident("str") => Self::Str,
             Type::Slice(slice) => Self::Slice(slice.elem.clone()),
+            elem if ["Path", "OsStr", "CStr"]
+                .iter()
+                .any(|name| is_named(elem, name)) =>
+            {
+                Self::Owned(Box::new(elem.clone()))
+            }
             elem => Self::Reference(Box::new(elem.clone())),
         }
     }
@@ -408,6 +425,8 @@ impl Decoded {
             Self::Value(ty) | Self::Reference(ty) => ty.to_token_stream(),
             Self::Str => quote!(__rpc::String),
             Self::Slice(elem) => quote!(__rpc::Vec<#elem>),
+            // Also for a type of the user's with such a name, if it can be cloned.
+            Self::Owned(ty) => quote!(<#ty as __rpc::ToOwned>::Owned),
         }
     }
 }
@@ -430,14 +449,43 @@ pub(crate) fn peel(ty: &Type) -> &Type {
     }
 }
 
-/// Whether this is `&CallContext`, by whatever path.
+/// Whether this is `&CallContext`.
 pub(crate) fn is_context_reference(ty: &Type) -> bool {
-    matches!(peel(ty), Type::Reference(reference) if reference.mutability.is_none() && is_named(&reference.elem, "CallContext"))
+    matches!(peel(ty), Type::Reference(reference) if reference.mutability.is_none() && is_context(&reference.elem))
 }
 
-/// Whether the last segment of a path type is `name`.
+/// Whether this is the `CallContext` of the runtime, see [`is_named`].
+pub(crate) fn is_context(ty: &Type) -> bool {
+    is_named(ty, "CallContext") && first_argument(ty).is_none()
+}
+
+/// Whether this is the `Streaming<T>` of the runtime, see [`is_named`].
+pub(crate) fn is_streaming(ty: &Type) -> bool {
+    is_named(ty, "Streaming") && first_argument(ty).is_some()
+}
+
+/// Whether this is the `Subscription<T>` of the runtime, see [`is_named`].
+pub(crate) fn is_subscription(ty: &Type) -> bool {
+    is_named(ty, "Subscription") && first_argument(ty).is_some()
+}
+
+/// Whether the last segment of a path type is `name`, and the path does not say that the type is the user's own: by `crate`,
+/// `self` or `super` at its beginning.
+///
+/// What a name stands for is not known here. Generated code makes sure that it is what it was taken for, and the runtime's types
+/// cannot be used where they were not recognized; both messages say how to write it (`checked.rs` in iip-rpc).
 pub(crate) fn is_named(ty: &Type, name: &str) -> bool {
-    last_segment(ty).is_some_and(|last| last == name)
+    let Type::Path(path) = peel(ty) else {
+        return false;
+    };
+    let segments = &path.path.segments;
+    let own = segments.len() > 1
+        && segments.first().is_some_and(|first| {
+            ["crate", "self", "super"]
+                .iter()
+                .any(|own| first.ident == own)
+        });
+    !own && segments.last().is_some_and(|last| last.ident == name)
 }
 
 /// The last name of a path type: `Result` of `std::io::Result<()>`.
@@ -448,7 +496,28 @@ pub(crate) fn last_segment(ty: &Type) -> Option<&Ident> {
     }
 }
 
-/// The first type argument of the last name of a path: `T` of `Result<T, E>`.
+/// The type arguments of the last name of a path: `T` and `E` of `Result<T, E>`.
+pub(crate) fn type_arguments(ty: &Type) -> Vec<Type> {
+    let Type::Path(path) = peel(ty) else {
+        return Vec::new();
+    };
+    let last = path.path.segments.last();
+    let Some(PathArguments::AngleBracketed(arguments)) = last.map(|last| &last.arguments) else {
+        return Vec::new();
+    };
+    let types = arguments.args.iter().filter_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty.clone()),
+        _ => None,
+    });
+    types.collect()
+}
+
+/// The first of them.
+pub(crate) fn first_argument(ty: &Type) -> Option<Type> {
+    type_arguments(ty).into_iter().next()
+}
+
+/// The first of them, to replace it.
 pub(crate) fn first_argument_mut(ty: &mut Type) -> Option<&mut Type> {
     let path = match ty {
         Type::Group(group) => return first_argument_mut(&mut group.elem),
@@ -524,44 +593,9 @@ impl VisitMut for Idents {
     }
 }
 
-/// `HTTPGateway` becomes `http_gateway`: an underscore goes before a capital that starts a word.
-fn snake_case(name: &str) -> String {
-    let chars: Vec<char> = name.chars().collect();
-    let mut snake = String::new();
-    for (index, c) in chars.iter().enumerate() {
-        let before = index.checked_sub(1).and_then(|before| chars.get(before));
-        let follows_word =
-            before.is_some_and(|before| before.is_lowercase() || before.is_numeric());
-        let ends_acronym = before.is_some_and(|before| before.is_uppercase())
-            && chars
-                .get(index + 1)
-                .is_some_and(|after| after.is_lowercase());
-        if c.is_uppercase() && (follows_word || ends_acronym) {
-            snake.push('_');
-        }
-        snake.extend(c.to_lowercase());
-    }
-    snake
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_the_name_of_the_trait_in_snake_case() {
-        let table = [
-            ("Greeter", "greeter"),
-            ("KeyValueStore", "key_value_store"),
-            ("HTTPGateway", "http_gateway"),
-            ("Store2Cache", "store2_cache"),
-            ("A", "a"),
-            ("already_snake", "already_snake"),
-        ];
-        for (name, snake) in table {
-            assert_eq!(snake_case(name), snake);
-        }
-    }
 
     #[test]
     fn the_implementation_parameter_hides_no_type_of_the_user() {
@@ -600,5 +634,37 @@ mod tests {
         assert_eq!(decoded(parse_quote!(&[u8])), "__rpc :: Vec < u8 >");
         assert_eq!(decoded(parse_quote!(&Point)), "Point");
         assert_eq!(decoded(parse_quote!((&(str)))), "__rpc :: String");
+        assert_eq!(
+            decoded(parse_quote!(&std::path::Path)),
+            "< std :: path :: Path as __rpc :: ToOwned > :: Owned"
+        );
+        assert_eq!(decoded(parse_quote!(&self::Path)), "self :: Path");
+    }
+
+    #[test]
+    fn a_type_of_the_users_own_is_told_from_one_of_the_runtime_by_its_path_and_shape() {
+        let ours: [Type; 6] = [
+            parse_quote!(Streaming<u8>),
+            parse_quote!(iip_rpc::Streaming<u8>),
+            parse_quote!(::iip_rpc::Streaming<u8, E>),
+            parse_quote!(rpc::Streaming<u8>),
+            parse_quote!((Streaming<u8>)),
+            parse_quote!(iip_rpc::Streaming<self::Item>),
+        ];
+        let theirs: [Type; 6] = [
+            parse_quote!(Streaming),
+            parse_quote!(self::Streaming<u8>),
+            parse_quote!(crate::media::Streaming<u8>),
+            parse_quote!(super::super::Streaming<u8>),
+            parse_quote!(media::Streaming),
+            parse_quote!(Option<Streaming<u8>>),
+        ];
+        assert!(ours.iter().all(is_streaming));
+        assert!(!theirs.iter().any(is_streaming));
+        assert!(is_subscription(&parse_quote!(Subscription<u8>)));
+        assert!(!is_subscription(&parse_quote!(Subscription)));
+        assert!(is_context_reference(&parse_quote!(&iip_rpc::CallContext)));
+        assert!(!is_context_reference(&parse_quote!(&self::CallContext)));
+        assert!(!is_context_reference(&parse_quote!(&CallContext<u8>)));
     }
 }

@@ -2,8 +2,7 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
-
-use syn::GenericParam;
+use syn::{GenericParam, parse_quote, spanned::Spanned};
 
 use crate::model::{Kind, MethodDef, ServiceDef, reported_at};
 
@@ -46,7 +45,7 @@ pub(crate) fn impls(def: &ServiceDef<'_>) -> TokenStream {
         &def.implementation,
     );
     let allows = def.allows();
-    let generics = def.implementation_generics();
+    let generics = def.implementation_generics(&[parse_quote!('static)]);
     let (impl_generics, arguments, conditions) = generics.split_for_impl();
     let types = def.phantom().map(|_| quote!(types: __rpc::PhantomData,));
     let registrations = def.methods.iter().map(|method| registration(def, method));
@@ -105,12 +104,26 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     let service = Ident::new("service", Span::mixed_site());
     let context = Ident::new("ctx", Span::mixed_site());
     let (bound_context, context) = match &method.context {
-        Some(_) => (quote!(#context), Some(quote!(&#context,))),
+        Some(arg) => {
+            let at = reported_at(arg.ty.span());
+            let known = quote_spanned!(at=> __rpc::known(&#context));
+            (quote!(#context), Some(quote!(#known,)))
+        }
         None => (quote!(_), None),
     };
     let handed_on = method.args.iter().map(|arg| arg.handed_on());
     let descriptor = quote!(#client #turbofish::#constant);
     let span = reported_at(method.output_span());
+    // What the method returns, as a `Result` if its type is not called so.
+    let run = |handed_on: TokenStream| {
+        if method.returns_alias() {
+            quote_spanned! {span=>
+                __rpc::MethodOutput::into_result(<#implementation as #trait_ #arguments>::#ident(&#service, #context #handed_on).await)
+            }
+        } else {
+            quote!(<#implementation as #trait_ #arguments>::#ident(&#service, #context #handed_on).await)
+        }
+    };
     let names = method.args.iter().map(|arg| arg.ident);
     let types = method.args.iter().map(|arg| arg.decoded.tokens());
     let (bound, put_in) = if !method.is_protobuf {
@@ -127,9 +140,10 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     };
     match method.kind {
         Kind::Unary => {
+            let answer = run(quote!(#(#handed_on),*));
             let call = quote! {
                 |#service, #bound_context, #bound| async move {
-                    <#implementation as #trait_ #arguments>::#ident(&#service, #context #(#handed_on),*).await #put_in
+                    #answer #put_in
                 }
             };
             quote_spanned! {span=>
@@ -140,17 +154,26 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
         Kind::Stream | Kind::Subscription => {
             let call = Ident::new("call", Span::mixed_site());
             let (bound_call, input) = match &method.requests {
-                Some(_) if method.is_protobuf => (
-                    quote!(mut #call),
-                    Some(quote!(__rpc::proto_messages(#call.input()))),
-                ),
-                Some(_) => (quote!(mut #call), Some(quote!(#call.input()))),
+                Some(requests) => {
+                    // Reported at the type, if that is not the runtime's.
+                    let at = requests.ty.span();
+                    let mut call = call.clone();
+                    call.set_span(call.span().located_at(at));
+                    let input = match method.is_protobuf {
+                        true => {
+                            quote_spanned!(reported_at(at)=> __rpc::proto_messages(#call.input()))
+                        }
+                        false => quote_spanned!(reported_at(at)=> #call.input()),
+                    };
+                    let known = quote_spanned!(reported_at(at)=> __rpc::known(#input));
+                    (quote!(mut #call), Some(known))
+                }
                 None => (quote!(#call), None),
             };
             let handed_on = handed_on.chain(input);
             let answer = match &method.replies {
                 None if method.kind == Kind::Subscription => {
-                    quote!(send_subscription(result).await)
+                    quote_spanned!(span=> send_subscription(__rpc::known(result)).await)
                 }
                 Some(_) if method.is_protobuf => {
                     quote!(send_all(result.map(__rpc::proto_stream)).await)
@@ -158,9 +181,10 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
                 Some(_) => quote!(send_all(result).await),
                 None => quote!(answer(result #put_in)),
             };
+            let result = run(quote!(#(#handed_on),*));
             let call = quote! {
                 |#service, #bound_context, #bound, #bound_call| async move {
-                    let result = <#implementation as #trait_ #arguments>::#ident(&#service, #context #(#handed_on),*).await;
+                    let result = #result;
                     #call.#answer
                 }
             };
@@ -172,9 +196,10 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
         Kind::Raw => {
             let names = method.args.iter().map(|arg| arg.ident);
             let bodies = method.args.iter().map(|arg| arg.made_from_body());
+            let answer = run(quote!(#(#bodies),*));
             let call = quote! {
                 |#service, #bound_context, #(#names: __rpc::Bytes),*| async move {
-                    <#implementation as #trait_ #arguments>::#ident(&#service, #context #(#bodies),*).await
+                    #answer
                 }
             };
             quote_spanned! {span=>

@@ -11,22 +11,25 @@ use crate::{attr, check, model::reported_at};
 
 /// ```text
 /// Input:  pub trait Greeter { async fn hello(&self, name: String) -> Result<String, Status>; }
-/// Output: pub trait Greeter: Send + Sync + 'static {
+/// Output: pub trait Greeter: Send + Sync {
 ///             fn hello(&self, name: String) -> impl Future<Output = Result<String, Status>> + Send;
 ///         }
 /// ```
 ///
 /// The `Send` is why a handler can be spawned by code that only knows `T: Greeter`; implementations still write `async fn`.
 /// `core` is named directly and not through the runtime: these are the paths that users see in their documentation.
-pub(crate) fn expand(item: &ItemTrait, supertraits: Vec<TypeParamBound>) -> TokenStream {
+pub(crate) fn expand(item: &ItemTrait, has_twin: bool) -> TokenStream {
     let mut item = item.clone();
     item.attrs.retain(|attr| !attr::is_rpc(attr));
+    if !has_twin {
+        hint_at_twin(&mut item);
+    }
     item.supertraits = item
         .supertraits
         .into_iter()
         .filter(|bound| !check::is_implied(bound))
         .collect();
-    item.supertraits.extend(supertraits);
+    item.supertraits.extend(supertraits());
     item.colon_token.get_or_insert_default();
     for item in &mut item.items {
         if let TraitItem::Fn(method) = item {
@@ -34,6 +37,16 @@ pub(crate) fn expand(item: &ItemTrait, supertraits: Vec<TypeParamBound>) -> Toke
         }
     }
     item.into_token_stream()
+}
+
+/// Says in the compiler's own message about `dyn Greeter` what to write: it names this constant as a reason why that is no
+/// type, and has no other place for a hint.
+fn hint_at_twin(item: &mut ItemTrait) {
+    let hint = parse_quote! {
+        #[doc(hidden)]
+        const WRITE_SERVICE_DYN_FOR_TRAIT_OBJECTS: () = ();
+    };
+    item.items.insert(0, hint);
 }
 
 /// Promises that a stream is `Send`, as the futures are.
@@ -45,16 +58,10 @@ impl VisitMut for SendStreams {
     }
 }
 
-/// What every service is.
-pub(crate) fn supertraits() -> Vec<TypeParamBound> {
-    let mut supertraits = supertraits_with_lifetimes();
-    supertraits.push(parse_quote!('static));
-    supertraits
-}
-
-/// The same for a trait whose parameters are not known to be `'static`, which is a mistake.
-pub(crate) fn supertraits_with_lifetimes() -> Vec<TypeParamBound> {
-    vec![
+/// What every service is: calls of it run on any thread. Not `'static`, which the compiler cannot see of a trait object whose
+/// lifetime it has forgotten, as it does inside a future that must be `Send`.
+pub(crate) fn supertraits() -> [TypeParamBound; 2] {
+    [
         parse_quote!(::core::marker::Send),
         parse_quote!(::core::marker::Sync),
     ]

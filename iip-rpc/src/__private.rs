@@ -1,5 +1,6 @@
 //! All that generated code may name. Not for use by hand; it may change with any version.
 
+pub use std::borrow::ToOwned;
 pub use std::boxed::Box;
 pub use std::clone::Clone;
 pub use std::convert::From;
@@ -12,12 +13,16 @@ pub use std::sync::Arc;
 pub use std::time::Duration;
 pub use std::vec::Vec;
 
+#[cfg(feature = "macros")]
+pub use async_trait::async_trait;
 pub use bytes::Bytes;
 
+pub use crate::checked::{Holds, Message, MethodOutput, Other, Same, known};
 pub use crate::codec::CodecId;
 #[cfg(feature = "codec-prost")]
 pub use crate::codec::{Proto, ProtoRef};
 pub use crate::payload::ByValue;
+pub use crate::streaming::held::{Held, Passage, held};
 #[cfg(feature = "codec-prost")]
 pub use crate::streaming::proto::{proto_messages, proto_stream, protos};
 pub use crate::{
@@ -25,10 +30,10 @@ pub use crate::{
     OnCancel, Priority, Service, Status, Streaming, Subscription,
 };
 
-/// What a method of the `dyn`-compatible twin of a service returns.
+/// A future of any type.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The stream that a method of that twin answers with.
+/// The stream that a method of the `dyn`-compatible twin of a service answers with.
 pub type BoxStream<'a, T> = std::pin::Pin<Box<dyn futures_core::Stream<Item = T> + Send + 'a>>;
 
 /// Makes a trait object of the stream that a method answers with.

@@ -44,7 +44,7 @@ pub enum HealthState {
 /// What a server tells about its services; the application sets it. Cheap to clone; clones share everything.
 ///
 /// Served with [`ServerBuilder::health`](crate::ServerBuilder::health) and asked with [`HealthClient`]. The name of a service
-/// is that of its trait; the empty name stands for the server as a whole.
+/// is that of its trait, unless `#[service(name = "..")]` gives it another; the empty name stands for the server as a whole.
 ///
 /// A new one says that the server as a whole is serving, and so does each service of a server it is given to, unless its state
 /// was set before. [`Server::shutdown`](crate::Server::shutdown) sets all of them to not serving before anything else.
@@ -113,9 +113,9 @@ impl Health {
     }
 
     /// These services are there; they are serving unless something else was said of them.
-    pub(crate) fn serves(&self, services: &[&'static str]) {
+    pub(crate) fn serves(&self, services: impl Iterator<Item = &'static str>) {
         self.change(|states| {
-            for &service in services {
+            for service in services {
                 let state = states.services.entry(service.to_owned());
                 state.or_insert(HealthState::Serving);
             }
@@ -294,7 +294,7 @@ impl HealthClient {
         Self { client }
     }
 
-    /// The state of a service, by the name of its trait; with the empty name, that of the server as a whole.
+    /// The state of a service, by its name; with the empty name, that of the server as a whole.
     ///
     /// # Errors
     ///

@@ -73,6 +73,7 @@
 
 pub mod arguments;
 mod budget;
+mod checked;
 mod client;
 pub mod codec;
 pub mod compression;

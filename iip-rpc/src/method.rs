@@ -252,13 +252,14 @@ impl MethodDescriptor {
         self
     }
 
-    /// The name of the trait.
+    /// The full name of the service: that of the trait, unless `#[service(name = "..")]` gives it another. Health, limits, metrics
+    /// and traces know the service by it.
     #[must_use]
     pub const fn service(&self) -> &'static str {
         self.service
     }
 
-    /// The name of the method in the trait.
+    /// The name of the method on the wire: that in the trait, unless `name` or `rename_all` gives it another.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name

@@ -7,6 +7,7 @@ mod closest;
 mod intercept;
 #[cfg(feature = "tower")]
 mod mount;
+mod names;
 mod streaming;
 
 use std::fmt;
@@ -62,7 +63,7 @@ pub trait Service {
 
 /// The methods that are being registered with a server.
 pub struct Methods {
-    handlers: Vec<(&'static str, Arc<dyn Handler>)>,
+    handlers: Vec<(&'static MethodDescriptor, Arc<dyn Handler>)>,
     limits: DecodeLimits,
     /// Of methods whose policies say nothing else.
     compression: Option<Compression>,
@@ -70,7 +71,7 @@ pub struct Methods {
     admission: Admission,
     /// Of the methods that are registered next.
     interceptors: Layers<ServerCall>,
-    /// The names of the services that have methods.
+    /// The names of the service that is being registered: of its methods, each where it differs from the one before.
     services: Vec<&'static str>,
     /// Where calls of the methods that are registered next are counted while they run, if apart from others.
     places: Option<Arc<Places>>,
@@ -190,20 +191,20 @@ impl Methods {
         if self.services.last() != Some(&method.service()) {
             self.services.push(method.service());
         }
-        let method = Method {
+        let handler = Method {
             unary: Arc::new(unary),
             method,
             gate,
             places: self.places.clone(),
         };
-        self.handlers.push((method.method.path(), Arc::new(method)));
+        self.handlers.push((method, Arc::new(handler)));
     }
 }
 
 impl fmt::Debug for Methods {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
-            .entries(self.handlers.iter().map(|(path, _)| path))
+            .entries(self.handlers.iter().map(|(method, _)| method.path()))
             .finish()
     }
 }
@@ -777,9 +778,9 @@ struct NoMethod {
 }
 
 impl NoMethod {
-    fn beside(handlers: &[(&'static str, Arc<dyn Handler>)]) -> Self {
+    fn beside(handlers: &[(&'static MethodDescriptor, Arc<dyn Handler>)]) -> Self {
         Self {
-            paths: handlers.iter().map(|&(path, _)| path).collect(),
+            paths: handlers.iter().map(|(method, _)| method.path()).collect(),
         }
     }
 

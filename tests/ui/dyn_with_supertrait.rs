@@ -15,3 +15,8 @@ where
 {
     async fn hello(&self) -> Result<(), Status>;
 }
+
+#[service(dyn)]
+trait Static: Send + Sync + 'static {
+    async fn hello(&self) -> Result<(), Status>;
+}

@@ -11,9 +11,4 @@ trait Topics {
     async fn plain(&self, parts: Streaming<Vec<u8>>) -> Result<u64, Status>;
 }
 
-#[service(dyn)]
-trait Objects {
-    async fn watch(&self, topic: &str) -> Result<impl Stream<Item = Result<String, Status>>, Status>;
-}
-
 fn main() {}

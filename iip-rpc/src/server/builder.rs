@@ -7,6 +7,7 @@ use std::time::Duration;
 use iip_core::transport::MemoryConnector;
 use iip_core::{Handler, Limits, ServerConfig};
 
+use super::names::Names;
 use super::{Methods, NoMethod, Server, Service};
 use crate::codec::DecodeLimits;
 use crate::compression::{self, Compression};
@@ -35,11 +36,14 @@ pub struct ServerBuilder {
 }
 
 /// Registers a service once the limits are known.
-struct Register(Box<dyn FnOnce(&mut Methods) + Send>);
+struct Register {
+    type_name: &'static str,
+    register: Box<dyn FnOnce(&mut Methods) + Send>,
+}
 
 impl fmt::Debug for Register {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("service")
+        f.write_str(self.type_name)
     }
 }
 
@@ -59,10 +63,13 @@ impl ServerBuilder {
         }
     }
 
-    /// Serves `service` beside those added before. A path that is taken makes [`bind`](Self::bind) fail.
-    pub fn service(mut self, service: impl Service + Send + 'static) -> Self {
-        self.services
-            .push(Register(Box::new(|methods| service.register(methods))));
+    /// Serves `service` beside those added before. A service with the name of another one, or a method with the path of
+    /// another one, makes [`bind`](Self::bind) fail.
+    pub fn service<S: Service + Send + 'static>(mut self, service: S) -> Self {
+        self.services.push(Register {
+            type_name: std::any::type_name::<S>(),
+            register: Box::new(|methods| service.register(methods)),
+        });
         self
     }
 
@@ -181,7 +188,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Calls of all methods of one service that run at a time; `service` is the name of its trait. Default: no limit.
+    /// Calls of all methods of one service that run at a time; `service` is its name: that of its trait, unless
+    /// `#[service(name = "..")]` gives it another. Default: no limit.
     /// Further calls are refused, as by [`max_concurrency`](Self::max_concurrency). A name that no service has makes
     /// [`bind`](Self::bind) fail.
     pub fn service_max_concurrency(mut self, service: &str, calls: Concurrency) -> Self {
@@ -271,11 +279,21 @@ impl ServerBuilder {
             services: Vec::new(),
             places: None,
         };
-        for Register(register) in self.services {
+        let mut names = Names::default();
+        for Register {
+            type_name,
+            register,
+        } in self.services
+        {
             register(&mut methods);
+            names.add(std::mem::take(&mut methods.services), type_name);
+        }
+        let taken = names.taken_twice().or_else(|| methods.path_taken_twice());
+        if let Some(problem) = taken {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
         if let Some(health) = &self.health {
-            health.serves(&methods.services);
+            health.serves(names.all());
             methods.interceptors = Layers::default();
             health.register(&mut methods, self.watch_limits);
         }
@@ -288,8 +306,8 @@ impl ServerBuilder {
             .announce(announcement(self.max_compression_ratio))
             .fallback(NoMethod::beside(&methods.handlers));
         let handlers = methods.handlers.into_iter();
-        let core = handlers.fold(core, |core, (path, handler)| {
-            core.route_shared(path, handler)
+        let core = handlers.fold(core, |core, (method, handler)| {
+            core.route_shared(method.path(), handler)
         });
         Ok(match self.health {
             None => core,

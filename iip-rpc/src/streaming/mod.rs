@@ -1,5 +1,6 @@
 //! Messages that come and go one after the other within one call.
 
+pub(crate) mod held;
 #[cfg(feature = "codec-prost")]
 pub(crate) mod proto;
 pub(crate) mod pump;
