@@ -6,6 +6,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::error::ProtocolError;
+use crate::foreign;
 use crate::frame::{ChannelId, FRAME_OVERHEAD, Frame, FrameRef, FrameStatus, Side};
 use crate::limits::Limits;
 
@@ -84,6 +85,8 @@ pub struct Decoder {
     advanced: bool,
     /// Status 8 was read and not handed out yet.
     closed: bool,
+    /// A frame was completed: the peer speaks IIP.
+    begun: bool,
 }
 
 impl Decoder {
@@ -106,6 +109,7 @@ impl Decoder {
             early: None,
             advanced: false,
             closed: false,
+            begun: false,
         }
     }
 
@@ -199,6 +203,7 @@ impl Decoder {
         self.head = None;
         self.searched = 1;
         self.advanced = true;
+        self.begun = true;
         let path = &self.buf[1..=path_len];
         if with_path && self.last_path != path {
             self.last_path = Bytes::copy_from_slice(path);
@@ -291,6 +296,14 @@ impl Decoder {
     /// The head of the unfinished frame, so that it can be judged before its body arrives.
     pub(crate) fn unfinished_head(&self) -> Option<FrameHead> {
         self.head.map(|(head, _, _)| head).or(self.early)
+    }
+
+    /// What the peer seems to speak that has not sent one frame, if that is not IIP.
+    pub(crate) fn other_protocol(&self) -> Option<ProtocolError> {
+        if self.begun {
+            return None;
+        }
+        foreign::recognize(self.side, &self.buf)
     }
 
     /// Was a frame completed since this was last asked?

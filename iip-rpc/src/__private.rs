@@ -13,6 +13,7 @@ pub use std::time::Duration;
 pub use std::vec::Vec;
 
 pub use bytes::Bytes;
+pub use iip_core::transport::ToEndpoint;
 
 pub use crate::codec::CodecId;
 #[cfg(feature = "codec-prost")]

@@ -3,6 +3,7 @@
 //! One call from top to bottom is [`Unary::answer`].
 
 mod builder;
+mod failures;
 mod intercept;
 #[cfg(feature = "tower")]
 mod mount;
@@ -336,7 +337,9 @@ where
             Ok(Response::from(match self.answer(request, plain).await {
                 Ok(body) => body,
                 // It is logged: nobody else would hear of it.
-                Err(status) if one_way => return Err(HandlerError::new(status.to_string())),
+                Err(status) if one_way => {
+                    return Err(HandlerError::new(failures::with_causes(&status)));
+                }
                 Err(status) => answer_status(&status, plain),
             }))
         })
@@ -409,6 +412,9 @@ where
             };
             return result.map(|_| Body::default()).map_err(failed);
         }
+        if let Err(error) = &result {
+            failures::log(ctx, error.as_status(), error);
+        }
         let metadata = ctx.map_or_else(Metadata::new, CallContext::take_reply_metadata);
         let peer = ctx.filter(|_| !form.plain).and_then(CallContext::peer);
         let encoding = encoding(form.codec, self.compression, peer, &self.limits);
@@ -420,6 +426,7 @@ where
             form.plain,
             &self.limits,
         )
+        .inspect_err(|status| failures::log(ctx, Some(status), status))
     }
 
     /// The way of a call with interceptors, from the context on.
@@ -617,15 +624,22 @@ where
             let result = match self.interceptors.awake(ctx.metadata()) {
                 None => {
                     let call = (self.call)(Arc::clone(&self.service), ctx.clone(), body);
-                    let call = pin!(ctx.scope(call));
-                    let run = within(call, deadline, self.method.cancel_policy()).await;
-                    run.map_err(failed)?.0
+                    let mut call = pin!(ctx.scoped(call));
+                    let run = within(call.as_mut(), deadline, self.method.cancel_policy()).await;
+                    let result = run.map_err(failed)?.0;
+                    if let Err(error) = &result {
+                        failures::log(call.take_value().as_ref(), error.as_status(), error);
+                    }
+                    result
                 }
                 Some(interceptors) => {
                     let run = async |ctx: CallContext| {
                         let call = (self.call)(Arc::clone(&self.service), ctx.clone(), body);
                         let policy = self.method.cancel_policy();
-                        let result = until(deadline, policy, ctx.scope(call)).await?;
+                        let result = until(deadline, policy, ctx.clone().scope(call)).await?;
+                        if let Err(error) = &result {
+                            failures::log(Some(&ctx), error.as_status(), error);
+                        }
                         Ok((CallOutcome::of(&result), result))
                     };
                     let call = intercept::call(interceptors, self.method, ctx, deadline, run);
@@ -634,10 +648,13 @@ where
             };
             match result {
                 Ok(data) => Ok(Response::from(data.into_body())),
-                Err(error) => Err(HandlerError::new(match error.as_status() {
-                    Some(status) => status.message().to_owned(),
-                    None => error.to_string(),
-                })),
+                Err(error) => {
+                    let text = match error.as_status() {
+                        Some(status) => status.message().to_owned(),
+                        None => error.to_string(),
+                    };
+                    Err(HandlerError::new(text).already_logged())
+                }
             }
         })
     }
@@ -746,6 +763,8 @@ impl Server {
     /// # Cancel safety
     ///
     /// As [`serve_until`](Self::serve_until). The signals do not end the process by themselves any more once this was called.
+    ///
+    /// Needs the feature `signal`, which is on by default.
     #[cfg(feature = "signal")]
     pub async fn shutdown_on_signal(&self, limit: Duration) -> io::Result<()> {
         self.core.shutdown_on_signal(limit).await

@@ -24,7 +24,7 @@ use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases}
 use crate::frame::Side;
 use crate::proto::{self, Mode};
 use crate::stream::{RecvStream, SendStream};
-use crate::transport::{Connected, Connector};
+use crate::transport::{Connected, Connector, ToEndpoint};
 
 /// The first pause after a failed attempt to connect is at most this long; each further one at most twice as long.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -114,7 +114,7 @@ impl Client {
     /// # Cancel safety
     ///
     /// Dropping the future gives up the attempt.
-    pub async fn connect(target: impl AsRef<str>) -> Result<Self, CallError> {
+    pub async fn connect(target: impl ToEndpoint) -> Result<Self, CallError> {
         ClientConfig::new().connect(target).await
     }
 

@@ -15,7 +15,9 @@ use iip_core::{Body, HandlerFuture, Intake, RecvStream, Request, Response, SendS
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Run, answer_status, encode_result, encoding, intercept, is_plain, timing, until};
+use super::{
+    Run, answer_status, encode_result, encoding, failures, intercept, is_plain, timing, until,
+};
 use crate::__private::BoxFuture;
 use crate::arguments::FromArguments;
 #[cfg(feature = "codec-prost")]
@@ -167,6 +169,9 @@ impl StreamCall {
         let metadata = self.ctx.take_reply_metadata();
         let timing = Some(timing(self.received, self.waited));
         let outcome = Outcome::of(&result);
+        if let Err(error) = &result {
+            failures::log(Some(&self.ctx), error.as_status(), error);
+        }
         match encode_result(
             self.encoding,
             result,
@@ -179,7 +184,10 @@ impl StreamCall {
                 body: Ok(body),
                 outcome,
             },
-            Err(status) => StreamAnswer::failed(status),
+            Err(status) => {
+                failures::log(Some(&self.ctx), Some(&status), &status);
+                StreamAnswer::failed(status)
+            }
         }
     }
 }
