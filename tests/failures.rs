@@ -34,6 +34,7 @@ trait Work {
     async fn own(&self) -> Result<(), Own>;
     async fn burn(&self, later: bool) -> Result<(), Status>;
     async fn smoulder(&self) -> Result<(), Status>;
+    async fn smoulder_on(&self) -> Result<(), Status>;
     async fn burning(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
     async fn failing(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
     async fn wait(&self) -> Result<(), Status>;
@@ -94,6 +95,11 @@ impl Work for Shop {
         let _burning = Burning(2);
         tokio::task::yield_now().await;
         Ok(())
+    }
+
+    async fn smoulder_on(&self) -> Result<(), Status> {
+        let _burning = Burning(4);
+        std::future::pending().await
     }
 
     async fn burning(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
@@ -277,6 +283,15 @@ async fn a_panic_whose_payload_panics_costs_its_own_call_and_no_other() {
     // What is dropped with the future, once it has ended.
     let status = within("the answer", work.smoulder()).await.unwrap_err();
     assert_eq!(status.code(), Code::Internal, "{status}");
+    // And of one that is given up while it runs: the next call finds it running, the one after it aborted.
+    let smoulders = tokio::spawn({
+        let work = work.clone();
+        async move { work.smoulder_on().await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(work.hello().await.unwrap(), "hello");
+    smoulders.abort();
+    assert!(smoulders.await.unwrap_err().is_cancelled());
     assert_eq!(work.hello().await.unwrap(), "hello");
     assert!(!waiting.is_finished(), "the connection lives");
     waiting.abort();

@@ -513,11 +513,23 @@ impl Future for CatchPanic {
             Ok(Poll::Ready(result)) => Ok(result),
             Err(panic) => Err(panic),
         };
-        // What is left of one that has panicked.
+        self.discard();
+        Poll::Ready(result)
+    }
+}
+
+impl CatchPanic {
+    /// Drops what is left of a handler that has panicked, or is given up.
+    fn discard(&mut self) {
         let future = self.0.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(future))) {
             dispose(panic);
         }
-        Poll::Ready(result)
+    }
+}
+
+impl Drop for CatchPanic {
+    fn drop(&mut self) {
+        self.discard();
     }
 }

@@ -630,7 +630,7 @@ impl Drop for Attempt {
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error(
-        "it was closed without an answer: the server may have all the connections it takes (option max_connections), or speak TLS (option tls of the client)"
+        "it was closed without an answer: the server may have all the connections it takes (option max_connections), speak TLS (option tls of the client), or speak another protocol"
     )]
     OrTls(#[source] ConnectionError),
     #[error(
