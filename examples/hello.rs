@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use iip_rpc::{Client, Server, Status, service};
+use iip_rpc::{Server, Status, service};
 
 /// Greets people.
 #[service]
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bind("127.0.0.1:0")
         .await?;
 
-    let greeter = GreeterClient::new(Client::connect(server.target()).await?);
+    let greeter = GreeterClient::connect(server.target()).await?;
     println!("{}", greeter.hello("world".into()).await?);
 
     server.shutdown(Duration::from_secs(1)).await;

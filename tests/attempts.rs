@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use bytes::{BufMut, BytesMut};
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::{Outcome, ReplyHead, write_status_reply};
@@ -12,10 +10,10 @@ use iip_rpc::{Client, Code, Execution, MethodError, Status, Stream, Streaming, s
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use common::calls::{answer_until_request, expect, lazy};
-use common::frame::RawFrame;
-use common::peer::{Peer, accepted};
-use common::within;
+use crate::common::calls::{answer_until_request, expect, lazy};
+use crate::common::frame::RawFrame;
+use crate::common::peer::{Peer, accepted};
+use crate::common::within;
 
 /// A server of streams and protobuf, and one like the Go one.
 const OURS: &str = r#"{"iip":1,"stream_window":65536,"rpc":{"envelope":0,"codecs":[1,3,5]}}"#;

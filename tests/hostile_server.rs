@@ -1304,7 +1304,7 @@ impl Target {
             let serve = async {
                 let mut peer = Peer::connect(self.addr).await;
                 peer.send_frame(&RawFrame::new_channel()).await;
-                matches!(peer.next().await, common::peer::Seen::Frame(frame) if frame == RawFrame::grant(1))
+                matches!(peer.next().await, crate::common::peer::Seen::Frame(frame) if frame == RawFrame::grant(1))
             };
             if serve.await {
                 return;

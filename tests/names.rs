@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use iip_rpc::{
     CallContext, Client, Code, Concurrency, Health, HealthClient, HealthState, MethodPolicy,
     Server, Service, Status, service,
 };
 
-use common::within;
+use crate::common::within;
 
 mod v1 {
     use iip_rpc::{Status, service};

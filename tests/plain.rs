@@ -577,3 +577,59 @@ async fn a_request_to_a_go_server_is_never_cut() {
     assert_eq!(answer, data.len().to_string());
     assert_eq!(go.request().await.1.len(), data.len());
 }
+
+/// What a shell's `printf` makes of its argument: `\ooo` is a byte in octal.
+fn printed(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, behind)) = rest.split_first() {
+        if first == b'\\' {
+            let (digits, behind) = behind.split_at(3);
+            let digits = std::str::from_utf8(digits).unwrap();
+            bytes.push(u8::from_str_radix(digits, 8).unwrap());
+            rest = behind;
+        } else {
+            bytes.push(first);
+            rest = behind;
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn the_line_of_the_guide_for_a_shell_is_a_call_and_is_answered() {
+    mod readme {
+        use iip_rpc::{Status, service};
+
+        #[service]
+        pub(super) trait Greeter {
+            async fn hello(&self, name: String) -> Result<String, Status>;
+        }
+
+        pub(super) struct Polite;
+
+        impl Greeter for Polite {
+            async fn hello(&self, name: String) -> Result<String, Status> {
+                Ok(format!("hello, {name}"))
+            }
+        }
+    }
+    let page = include_str!("../docs/guide/go.md");
+    let line = page.lines().find(|line| line.starts_with("printf '"));
+    let (_, line) = line.unwrap().split_once('\'').unwrap();
+    let (text, command) = line.split_once('\'').unwrap();
+    assert_eq!(command, " | nc -N 127.0.0.1 7070");
+
+    let greeter = readme::GreeterServer::new(readme::Polite);
+    let server = Server::builder().service(greeter).bind("127.0.0.1:0");
+    let server = server.await.unwrap();
+    let socket = TcpStream::connect(server.local_addr().unwrap()).await;
+    let mut socket = socket.unwrap();
+    socket.write_all(&printed(text)).await.unwrap();
+    socket.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    let reading = socket.read_to_end(&mut answer);
+    within("the answer, and the end", reading).await.unwrap();
+    let expected = b"\x05/greeter/hello\0\0\0\0\0\0\0\0\x0e\"hello, world\"";
+    assert_eq!(answer, expected, "{}", answer.escape_ascii());
+}

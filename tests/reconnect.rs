@@ -42,7 +42,7 @@ async fn serve(target: impl AsRef<str>, number: u32) -> Server {
     let bind = async {
         loop {
             let server = Server::builder().service(WorkServer::new(Shop(number)));
-            match server.bind(&target).await {
+            match server.bind(target.as_ref()).await {
                 Ok(server) => return server,
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
                     tokio::task::yield_now().await;
@@ -55,7 +55,10 @@ async fn serve(target: impl AsRef<str>, number: u32) -> Server {
 }
 
 async fn client(target: impl AsRef<str>) -> WorkClient {
-    let client = Client::builder().timeout(LONG).connect(target).await;
+    let client = Client::builder()
+        .timeout(LONG)
+        .connect(target.as_ref())
+        .await;
     WorkClient::new(client.unwrap())
 }
 

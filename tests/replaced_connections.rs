@@ -105,7 +105,7 @@ fn an_attempt_that_goes_with_its_runtime_is_made_again_on_the_next_one() {
     let (_servers, _server, target) = echo_server();
     let config = ClientConfig::new().connect_timeout(LONG).call_timeout(LONG);
     let client = config
-        .lazy(Plan::new(&target, &[Attempt::Hang, Attempt::Hang]))
+        .connect_lazy_with(Plan::new(&target, &[Attempt::Hang, Attempt::Hang]))
         .unwrap();
     for _ in 0..2 {
         let first = runtime();
@@ -134,7 +134,7 @@ fn a_caller_on_another_runtime_takes_an_attempt_over_that_was_broken_off() {
     let config = ClientConfig::new().connect_timeout(LONG).call_timeout(LONG);
     let plan = Plan::new(&target, &[Attempt::Hang]);
     let made = Arc::clone(&plan.made);
-    let client = config.lazy(plan).unwrap();
+    let client = config.connect_lazy_with(plan).unwrap();
     let (first, second) = (runtime(), runtime());
     let call = client.clone();
     first.spawn(async move { call.request("/echo", "x").await });
@@ -152,7 +152,7 @@ fn a_connector_that_panics_fails_the_calls_that_wait_and_is_asked_again() {
     let (_servers, _server, target) = echo_server();
     let client = ClientConfig::new()
         .call_timeout(LONG)
-        .lazy(Plan::new(&target, &[Attempt::Panic]))
+        .connect_lazy_with(Plan::new(&target, &[Attempt::Panic]))
         .unwrap();
     runtime().block_on(async {
         let error = within("the failure", client.request("/echo", "x")).await;
@@ -307,7 +307,7 @@ async fn a_call_does_not_follow_dying_connections_for_ever() {
     let connector = Dying::default();
     let made = Arc::clone(&connector.0);
     let config = ClientConfig::new().call_timeout(LONG);
-    let client = config.lazy(connector).unwrap();
+    let client = config.connect_lazy_with(connector).unwrap();
     let call = client.request("/echo", vec![b'x'; 1000]);
     let error = within("the failure", call).await.unwrap_err();
     assert!(matches!(error.kind(), CallErrorKind::ConnectionLost(_)));
@@ -328,7 +328,7 @@ async fn the_calls_of_a_connection_that_cannot_be_made_go_to_the_next_living_one
     attempts[0] = Attempt::Connect;
     let client = ClientConfig::new().connections(2).call_timeout(LONG);
     let client = client
-        .lazy(Plan::new(&addr.to_string(), &attempts))
+        .connect_lazy_with(Plan::new(&addr.to_string(), &attempts))
         .unwrap();
     for _ in 0..100 {
         let answer = within("an answer", client.request("/echo", "x")).await;
@@ -349,7 +349,7 @@ async fn calls_return_to_a_connection_that_was_lost_once_it_can_be_made_again() 
     let plan = Plan::new(&addr.to_string(), &attempts);
     let made = Arc::clone(&plan.made);
     let client = ClientConfig::new().connections(2).call_timeout(LONG);
-    let client = client.lazy(plan).unwrap();
+    let client = client.connect_lazy_with(plan).unwrap();
     let serve = |listener: TcpListener| async move {
         let mut peers = JoinSet::new();
         let mut accepted_one = Vec::new();
@@ -512,7 +512,7 @@ async fn a_server_that_never_answers_gets_new_connections_at_growing_intervals()
     let connector = Counted(memory, Arc::default());
     let made = Arc::clone(&connector.1);
     let config = ClientConfig::new().max_channels(2);
-    let client = config.lazy(connector).unwrap();
+    let client = config.connect_lazy_with(connector).unwrap();
     let began = tokio::time::Instant::now();
     let mut calls = JoinSet::new();
     // Two minutes in which every call hangs.

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+use std::pin::Pin;
 use std::process::Command;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use iip_rpc::{CallContext, Client, Code, Server, Status, Stream, Streaming, service};
@@ -25,6 +27,28 @@ trait Work {
         &self,
         ctx: &CallContext,
     ) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
+    /// Never any.
+    async fn news(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
+    /// Reads the name of the caller before it answers.
+    async fn chat(
+        &self,
+        lines: Streaming<String>,
+    ) -> Result<impl Stream<Item = Result<String, Status>>, Status>;
+    async fn never(
+        &self,
+        lines: Streaming<String>,
+    ) -> Result<impl Stream<Item = Result<String, Status>>, Status>;
+}
+
+/// A stream without messages and without an end.
+struct Silent;
+
+impl Stream for Silent {
+    type Item = Result<u32, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Pending
+    }
 }
 
 #[derive(Default)]
@@ -62,6 +86,26 @@ impl Work for Shop {
             sender.finish();
         });
         Ok(ticks)
+    }
+
+    async fn news(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
+        Ok(Silent)
+    }
+
+    async fn chat(
+        &self,
+        mut lines: Streaming<String>,
+    ) -> Result<impl Stream<Item = Result<String, Status>>, Status> {
+        let name = lines.next().await.transpose()?.unwrap_or_default();
+        Ok(Streaming::iter([format!("hello, {name}")]))
+    }
+
+    async fn never(
+        &self,
+        _lines: Streaming<String>,
+    ) -> Result<impl Stream<Item = Result<String, Status>>, Status> {
+        std::future::pending::<()>().await;
+        Ok(Streaming::iter([String::new()]))
     }
 }
 
@@ -183,6 +227,54 @@ async fn a_stream_that_is_told_of_the_shutdown_ends_in_order_before_its_limit() 
     within("the shutdown", server.shutdown(LONG)).await;
     assert_eq!(within("the last", ticks.next()).await, Some(Ok(2)));
     assert_eq!(within("the end", ticks.next()).await, None);
+}
+
+#[tokio::test]
+async fn a_stream_that_a_shutdown_cuts_by_force_says_so_every_time() {
+    for round in 0..50 {
+        let (server, _, work) = served().await;
+        let mut news = work.news().await.unwrap();
+        within("the shutdown", server.shutdown(Duration::ZERO)).await;
+        let Some(Err(status)) = within("the end", news.next()).await else {
+            panic!("a cut stream ends with an error");
+        };
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        let text = status.message();
+        assert!(
+            text.contains("had announced that it goes away"),
+            "round {round}: {text}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_directions_that_wait_for_each_other_say_so() {
+    let (_server, connector) = Server::builder()
+        .service(WorkServer::new(Shop::default()))
+        .in_memory()
+        .unwrap();
+    let work = WorkClient::new(Client::builder().connect_with(connector).await.unwrap());
+    let (sender, sent) = Streaming::channel(1);
+    let status = work.chat(sent).await.map(drop).unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let text = status.message();
+    assert!(
+        text.contains("waiting for messages that this caller has not sent yet"),
+        "{text}"
+    );
+    drop(sender);
+
+    // What is sent before the call is there when the handler asks for it.
+    let (sender, sent) = Streaming::channel(1);
+    sender.send("ann".to_owned()).await.unwrap();
+    let mut said = work.chat(sent).await.unwrap();
+    assert_eq!(said.next().await, Some(Ok("hello, ann".to_owned())));
+
+    // A handler that waits for nothing of the caller's says nothing of it.
+    let sent = Streaming::iter(Vec::<String>::new());
+    let status = work.never(sent).await.map(drop).unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(!status.message().contains("not sent yet"), "{status}");
 }
 
 #[tokio::test(start_paused = true)]

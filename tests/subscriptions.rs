@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use iip_rpc::codec::CodecId;
 use iip_rpc::{
     CallOptions, Client, Code, Execution, Metadata, Position, Server, SlowConsumer, Status,
-    Subscription, Topic, TopicBuilder, Update, service,
+    Subscription, Topic, TopicBuilder, TryPublishError, Update, service,
 };
 
 use crate::common::calls::{answer_until_request, expect, lazy, serve, serve_with};
@@ -367,7 +367,7 @@ async fn a_subscriber_that_is_too_slow_ends_if_the_topic_says_so() {
 async fn whoever_publishes_waits_for_a_slow_subscriber_if_the_topic_says_so() {
     let (topic, mut numbers) = slow(SlowConsumer::Wait(Duration::from_secs(600)));
     publish(&topic, 1..=3).await;
-    assert_eq!(topic.try_publish(40), Err(40));
+    assert_eq!(topic.try_publish(40), Err(TryPublishError(40)));
     let waiting = topic.clone();
     let publisher = tokio::spawn(async move { publish(&waiting, 4..=1000).await });
     for number in 1..=1000 {

@@ -24,7 +24,7 @@ use crate::common::authority::Authority;
 use crate::common::frame::RawFrame;
 use crate::common::generate::lin;
 use crate::common::peer::{Peer, accepted, drained, first_channel, listener, sent, stream_to};
-use crate::common::{GUARD, SERVED, all_run, bound, eventually, passes, within};
+use crate::common::{GUARD, SERVED, bound, eventually, within};
 
 /// A time limit that is over soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(300);

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod common;
-
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::path::Path;
@@ -13,7 +11,7 @@ use std::task::{Context, Poll};
 
 use iip_rpc::{CallContext, Client, Code, Server, Status, Stream, Streaming, service};
 
-use common::calls::serve;
+use crate::common::calls::serve;
 
 #[service(dyn)]
 trait Desk {

@@ -10,7 +10,9 @@ pub(crate) fn now() -> Instant {
 /// `timeout` from `start`, or in a year if that is later than the clock can tell.
 #[inline]
 pub(crate) fn after(start: Instant, timeout: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
     start
         .checked_add(timeout)
-        .unwrap_or_else(|| start + Duration::from_secs(365 * 86_400))
+        .or_else(|| start.checked_add(YEAR))
+        .unwrap_or(start)
 }

@@ -2,11 +2,12 @@
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -22,6 +23,7 @@ use crate::deferred::Deferred;
 use crate::error::{CallError, CallErrorKind, ConnectionError};
 use crate::flow::Flow;
 use crate::frame::{ChannelId, MAX_PATH_BYTES};
+use crate::logs::Logs;
 use crate::path::StaticPath;
 use crate::proto::stream::DATA;
 use crate::proto::{self, Mode, StreamKey};
@@ -38,8 +40,15 @@ pub struct Peer {
     certificates: Vec<Vec<u8>>,
     hello: OnceLock<Option<Bytes>>,
     extension: OnceLock<Box<dyn Any + Send + Sync>>,
-    /// At a server: whether it has begun to shut down.
-    shutdown: Option<watch::Receiver<bool>>,
+    server: Option<OfServer>,
+}
+
+/// What the peers of a server share.
+#[derive(Debug)]
+struct OfServer {
+    /// Whether it has begun to shut down.
+    shutdown: watch::Receiver<bool>,
+    logs: Arc<Logs>,
 }
 
 impl Peer {
@@ -49,13 +58,13 @@ impl Peer {
             certificates,
             hello: OnceLock::new(),
             extension: OnceLock::new(),
-            shutdown: None,
+            server: None,
         }
     }
 
     /// The peer of a server.
-    pub(crate) fn of_server(mut self, shutdown: watch::Receiver<bool>) -> Self {
-        self.shutdown = Some(shutdown);
+    pub(crate) fn of_server(mut self, shutdown: watch::Receiver<bool>, logs: Arc<Logs>) -> Self {
+        self.server = Some(OfServer { shutdown, logs });
         self
     }
 
@@ -89,7 +98,8 @@ impl Peer {
     /// client.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
-        self.shutdown.as_ref().is_some_and(|begun| *begun.borrow())
+        let server = self.server.as_ref();
+        server.is_some_and(|server| *server.shutdown.borrow())
     }
 
     /// Waits until the server that handles this peer's calls begins to [shut down](crate::Server::shutdown), so that a handler
@@ -101,7 +111,22 @@ impl Peer {
     ///
     /// Can be dropped and called again.
     pub fn shutting_down(&self) -> impl Future<Output = ()> + Send + use<> {
-        shutdown::begun(self.shutdown.clone())
+        let server = self.server.as_ref();
+        shutdown::begun(server.map(|server| server.shutdown.clone()))
+    }
+
+    /// Logs, with its causes, the failure of a handler that answered a call of this peer to `path`, within what
+    /// [`ServerConfig::log_failures`](crate::ServerConfig::log_failures) and
+    /// [`max_log_lines`](crate::ServerConfig::max_log_lines) allow: for layers above, whose handlers answer also when they fail.
+    /// A failure that is not the server's fault has level DEBUG. Nothing is logged at a client.
+    pub fn log_failure(&self, path: &str, failure: &dyn Error, is_fault: bool) {
+        if let Some(server) = &self.server {
+            server.logs.failure(self.addr, path, failure, is_fault);
+        }
+    }
+
+    pub(crate) fn logs(&self) -> Option<&Logs> {
+        self.server.as_ref().map(|server| &*server.logs)
     }
 
     pub(crate) fn set_hello(&self, hello: Option<Bytes>) {
@@ -349,10 +374,6 @@ pub(crate) struct Shared {
     /// The first channel was granted or refused, or the connection ended.
     pub(crate) ready: Notify,
     pub(crate) done: Notify,
-    /// Handlers that panicked.
-    pub(crate) panics: AtomicU32,
-    /// Calls without answers that failed.
-    pub(crate) lost: AtomicU32,
     alive: AtomicBool,
     /// Client: it was retired because its channels did not come free.
     stalled: AtomicBool,
@@ -387,8 +408,6 @@ impl Shared {
             share,
             ready: Notify::new(),
             done: Notify::new(),
-            panics: AtomicU32::new(0),
-            lost: AtomicU32::new(0),
             alive: AtomicBool::new(true),
             stalled: AtomicBool::new(false),
         })

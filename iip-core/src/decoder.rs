@@ -6,6 +6,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::error::ProtocolError;
+use crate::foreign;
 use crate::frame::{ChannelId, FRAME_OVERHEAD, Frame, FrameRef, FrameStatus, ReplyRef, Side};
 use crate::limits::Limits;
 
@@ -86,6 +87,8 @@ pub struct Decoder {
     advanced: bool,
     /// Status 8 was read and not handed out yet.
     closed: bool,
+    /// A frame was completed: the peer speaks IIP.
+    begun: bool,
 }
 
 impl Decoder {
@@ -109,6 +112,7 @@ impl Decoder {
             early: None,
             advanced: false,
             closed: false,
+            begun: false,
         }
     }
 
@@ -238,6 +242,7 @@ impl Decoder {
         self.head = None;
         self.searched = 1;
         self.advanced = true;
+        self.begun = true;
         Ok(Some((head, path_len, total)))
     }
 
@@ -326,6 +331,14 @@ impl Decoder {
     /// The head of the unfinished frame, so that it can be judged before its body arrives.
     pub(crate) fn unfinished_head(&self) -> Option<FrameHead> {
         self.head.map(|(head, _, _)| head).or(self.early)
+    }
+
+    /// What the peer seems to speak that has not sent one frame, if that is not IIP.
+    pub(crate) fn other_protocol(&self) -> Option<ProtocolError> {
+        if self.begun {
+            return None;
+        }
+        foreign::recognize(self.side, &self.buf)
     }
 
     /// Was a frame completed since this was last asked?

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,16 @@ use crate::printable::Printable;
 #[non_exhaustive]
 pub enum ProtocolError {
     /// The first byte of a frame is none of the nine statuses; the peer does not speak IIP.
-    #[error("byte {0:#04x} is no frame status; the peer {spoken}", spoken = spoken(*.0))]
+    #[error("byte {0:#04x} is no frame status; the peer does not speak plain IIP")]
     UnknownStatus(u8),
+    /// What the peer has sent first is the beginning of another protocol.
+    #[error("the peer seems to speak {protocol}, not IIP: {hint}")]
+    OtherProtocol {
+        /// The name of the protocol.
+        protocol: &'static str,
+        /// What to change.
+        hint: &'static str,
+    },
     /// A status that only this side may send.
     #[error("a frame with status {0:?} came from the wrong side")]
     WrongDirection(FrameStatus),
@@ -78,14 +87,6 @@ pub enum ProtocolError {
     },
 }
 
-/// What a peer speaks whose first byte is this.
-fn spoken(first: u8) -> &'static str {
-    match first {
-        21 | 22 => "seems to speak TLS, and this side does not (option tls)",
-        _ => "does not speak plain IIP",
-    }
-}
-
 /// Why a connection ended. Every call that was on it gets the same reason.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -105,8 +106,8 @@ pub enum ConnectionError {
     /// The peer announced the end with status 8.
     #[error("the peer ended the connection (status 8)")]
     Ended,
-    /// The peer closed in the middle of a frame.
-    #[error("the peer closed the connection in the middle of a frame")]
+    /// The peer closed in the middle of a frame, or of a message of several frames.
+    #[error("the peer closed the connection in the middle of a message")]
     Truncated,
     /// The operating system or TLS reported an error.
     #[error("the connection failed")]
@@ -392,6 +393,9 @@ impl std::error::Error for CallError {
     }
 }
 
+/// The shortest time that an option takes which ends something when it is over.
+const LEAST_TIME: Duration = Duration::from_millis(1);
+
 /// A configuration that cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("option {option}: {reason}")]
@@ -406,6 +410,33 @@ impl ConfigError {
             option,
             reason: reason.into(),
         }
+    }
+
+    /// Checks a time that ends something when it is over. Nothing could be done in less than a millisecond.
+    pub(crate) fn check_time(option: &'static str, time: Duration) -> Result<(), Self> {
+        if time >= LEAST_TIME {
+            return Ok(());
+        }
+        let reason = format!(
+            "{time:?} is too short: write at least {LEAST_TIME:?}, or `Duration::MAX` for no limit"
+        );
+        Err(Self::new(option, reason))
+    }
+
+    /// Checks a number of things.
+    pub(crate) fn check_count(
+        option: &'static str,
+        count: usize,
+        range: RangeInclusive<usize>,
+    ) -> Result<(), Self> {
+        if range.contains(&count) {
+            return Ok(());
+        }
+        let reason = match range.into_inner() {
+            (least, usize::MAX) => format!("{count} is too few: write at least {least}"),
+            (least, most) => format!("{count} is not between {least} and {most}"),
+        };
+        Err(Self::new(option, reason))
     }
 
     /// The option to change.

@@ -198,28 +198,46 @@ pub enum Refusal {
 
 /// A handler's failure; its text goes to the caller as `{"code":-1,"message":"handler fail:TEXT"}`.
 ///
-/// Only text that was put here goes to the peer. Source of the format: recording `handler_error`.
+/// Only text that was put here goes to the peer. Source of the format: recording `handler_error`. The server logs it, see
+/// [`ServerConfig::log_failures`](crate::ServerConfig::log_failures).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HandlerError(String);
+#[error("{text}")]
+pub struct HandlerError {
+    text: String,
+    logged: bool,
+}
 
 impl HandlerError {
     /// A failure with this text.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self {
+            text: text.into(),
+            logged: false,
+        }
+    }
+
+    /// The same for a failure that stands in the log already, by [`Peer::log_failure`].
+    #[must_use]
+    pub fn already_logged(mut self) -> Self {
+        self.logged = true;
+        self
+    }
+
+    pub(crate) fn is_logged(&self) -> bool {
+        self.logged
     }
 }
 
 impl From<String> for HandlerError {
     fn from(text: String) -> Self {
-        Self(text)
+        Self::new(text)
     }
 }
 
 impl From<&str> for HandlerError {
     fn from(text: &str) -> Self {
-        Self(text.to_owned())
+        Self::new(text)
     }
 }
 

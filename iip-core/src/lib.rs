@@ -20,23 +20,24 @@
 //! # }
 //! ```
 //!
-//! # Layout
+//! # Where to find what
 //!
-//! Each file uses those below it. *Pure* files know no socket, task, lock or clock.
-//!
-//! | file | what it is |
+//! | you want | look at |
 //! |---|---|
-//! | `client` | connections to one address, made and replaced as needed |
-//! | `server` | accept loop, limits, shutdown |
-//! | `serve` | from a request to its handler and back |
-//! | `handler` | the door between the two |
-//! | `call` | the client's calls and the pool of channels |
-//! | `connection` | what the driver and everyone else share |
-//! | `driver` | the task that owns the socket |
-//! | `transport`, `tls` | byte streams |
-//! | `proto` | the state machine of a connection, for both sides; pure |
-//! | `pending` | who makes room for newcomers; pure |
-//! | `decoder`, `frame`, `path`, `limits`, `error`, `printable` | bytes, bounds and texts; pure |
+//! | call: one request and one answer, one after the other, without an answer | [`Client::request`], [`Client::open_channel`], [`Client::send`] |
+//! | an answer in parts, a stream each way | [`Client::stream`], [`Client::open_stream`] |
+//! | time limits, several connections, lazy connecting | [`ClientConfig`], [`CallOptions`] |
+//! | serve paths, limits, shutdown | [`Server`], [`ServerConfig`] |
+//! | answer requests: whole, in parts, with streams | [`handler_fn`], [`Handler`], [`Intake`], [`Request`], [`Response`] |
+//! | what happens to a handler whose caller has gone | [`OnCancel`], [`CancelToken`] |
+//! | who is at the other end | [`Peer`] |
+//! | what went wrong, and whether a call may have run | [`CallError`], [`CallErrorKind`], [`Execution`], [`ConnectionError`] |
+//! | bounds of memory, size and patience | [`Limits`] |
+//! | addresses, Unix sockets, memory, streams of your own | [`transport`] |
+//! | TLS | `tls`, with the feature of that name |
+//! | frames and paths as bytes, without a connection | [`decoder`], [`frame`], [`path`] |
+//!
+//! How the crate is built stands in `docs/architecture.md` of the repository.
 //!
 //! # Features
 //!
@@ -56,9 +57,11 @@ mod deferred;
 mod driver;
 mod error;
 mod flow;
+mod foreign;
 pub mod frame;
 mod handler;
 pub mod limits;
+mod logs;
 mod parts;
 pub mod path;
 mod pending;
@@ -97,6 +100,9 @@ pub use self::server::{Server, ServerConfig};
 pub use self::shutdown::ShutdownSignal;
 pub use self::stream::{RecvStream, SendStream, StreamError};
 pub use self::totals::RunningCall;
+
+/// The levels of the `tracing` crate.
+pub use tracing::Level;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -2,12 +2,23 @@
 
 use std::time::Duration;
 
+use crate::error::ConfigError;
 use crate::frame::{MAX_FRAME_BYTES, MAX_PATH_BYTES};
+
+/// The shortest limit of paths: the protocol's own must fit.
+const LEAST_PATH_BYTES: usize = 64;
+
+/// The lowest limit of frames: the protocol's own messages must fit, such as a hello.
+const LEAST_FRAME_BYTES: usize = 512;
 
 /// The largest message by default: 64 MiB.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
 /// What one connection may cost, and how long its peer may take.
+///
+/// Of sizes and counts, 0 counts as the least that is named, and more than the most as the most. Of times, [`Duration::MAX`] means
+/// no limit, and less than a millisecond is refused where a client or a server is made with it, as is what leaves no room for the
+/// protocol itself.
 ///
 /// Both sides use the same limits; the defaults are safe against a hostile peer. What bounds the memory that one connection can
 /// be made to hold stands in the guide's page on limits: `max_buffered_bytes` for what the peer has sent, as much for what it does
@@ -66,21 +77,24 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The longest path accepted, query included, in bytes. Default and most: 2048. Beyond: the connection is closed.
+    /// The longest path accepted, query included, in bytes. Default and most: 2048; less than 64 is refused, because the protocol's
+    /// own paths must fit. Beyond: the connection is closed.
     #[must_use]
     pub fn max_path_bytes(mut self, bytes: usize) -> Self {
-        self.path_bytes = bytes.clamp(1, MAX_PATH_BYTES);
+        self.path_bytes = bytes.min(MAX_PATH_BYTES);
         self
     }
 
-    /// The largest body of one frame accepted, in bytes. Default and most: 16 MiB. Beyond: the connection is closed.
+    /// The largest body of one frame accepted, in bytes. Default and most: 16 MiB; less than 512 is refused, because the protocol's
+    /// own messages must fit. Beyond: the connection is closed. Peers cut messages into frames of their own
+    /// [`chunk_bytes`](Self::chunk_bytes), 1 MiB by default.
     #[must_use]
     pub fn max_frame_bytes(mut self, bytes: usize) -> Self {
-        self.frame_bytes = bytes.clamp(1, MAX_FRAME_BYTES);
+        self.frame_bytes = bytes.min(MAX_FRAME_BYTES);
         self
     }
 
-    /// The largest message accepted or sent, all its frames together, in bytes. Default: 64 MiB.
+    /// The largest message accepted or sent, all its frames together, in bytes. Default: 64 MiB, least 1.
     ///
     /// Beyond it that call alone fails, with an error naming this option; the connection lives on.
     #[must_use]
@@ -89,7 +103,7 @@ impl Limits {
         self
     }
 
-    /// Bytes that the calls of a connection hold, in each direction. Default: 64 MiB.
+    /// Bytes that the calls of a connection hold, in each direction. Default: 64 MiB, least 1.
     ///
     /// Of what the peer sends, these count: unfinished messages, requests that wait for their turn, the arguments of handlers that
     /// wait (from 1 KiB on), and arguments that were decompressed. Beyond it a server does not read the connection, refuses
@@ -106,7 +120,7 @@ impl Limits {
         self
     }
 
-    /// Bytes of replies a server holds per connection that the peer has not read. Default: 1 MiB.
+    /// Bytes of replies a server holds per connection that the peer has not read. Default: 1 MiB, least 1.
     ///
     /// Beyond it a server does not read further requests of that connection. The longest reply that is being written in
     /// turns with others does not count, and one more may exceed it.
@@ -117,7 +131,7 @@ impl Limits {
     }
 
     /// Bytes of a stream that are taken in before its reader has taken any; the peer sends no more than it is granted. Default:
-    /// 64 KiB, least 1 KiB. Where this holds up a reader that keeps pace, it grows up to
+    /// 64 KiB, least 1 KiB, most 1 GiB. Where this holds up a reader that keeps pace, it grows up to
     /// [`max_stream_window`](Self::max_stream_window).
     ///
     /// A reader that stands still holds up to this much and one frame of 64 KiB, and what its window has grown by; all windows
@@ -128,7 +142,8 @@ impl Limits {
         self
     }
 
-    /// The most that the window of one stream grows to, in bytes. Default: 4 MiB. See [`stream_window`](Self::stream_window).
+    /// The most that the window of one stream grows to, in bytes. Default: 4 MiB, most 1 GiB. One that is no larger than
+    /// [`stream_window`](Self::stream_window), such as 0, keeps windows as they are. See [`stream_window`](Self::stream_window).
     #[must_use]
     pub fn max_stream_window(mut self, bytes: usize) -> Self {
         self.max_stream_window = bytes.min(1 << 30);
@@ -136,14 +151,14 @@ impl Limits {
     }
 
     /// A message larger than this is cut into frames of this size where the peer is known to join them, so that frames
-    /// of other channels go in between. In bytes; default 1 MiB, most 16 MiB.
+    /// of other channels go in between. In bytes; default 1 MiB, least 1 KiB, most 16 MiB.
     #[must_use]
     pub fn chunk_bytes(mut self, bytes: usize) -> Self {
         self.chunk_bytes = bytes.clamp(1024, MAX_FRAME_BYTES);
         self
     }
 
-    /// Channels with a call on them, per connection. Default: 4096.
+    /// Channels with a call on them, per connection. Default: 4096, least 1.
     ///
     /// A server beyond it refuses new channels with the in-band code 106; a channel at rest costs nothing and is not
     /// counted. A client opens at most this many.
@@ -153,7 +168,7 @@ impl Limits {
         self
     }
 
-    /// Handlers a server runs at a time per connection. Default: 1024. Further requests wait for one of them to end, within
+    /// Handlers a server runs at a time per connection. Default: 1024, least 1. Further requests wait for one of them to end, within
     /// [`max_buffered_bytes`](Self::max_buffered_bytes). Calls of the library's own services, such as health checks, do not.
     ///
     /// A handler that runs on when its caller has gone does not count any more.
@@ -164,7 +179,7 @@ impl Limits {
     }
 
     /// Requests of the protocol itself that a server answers per second and connection: those to `/sys/` paths that open
-    /// channels and say hello, and cancellations of calls that are not, or no longer, open. Default: 10,000.
+    /// channels and say hello, and cancellations of calls that are not, or no longer, open. Default: 10,000, least 1.
     ///
     /// As many may come at once. Beyond that the connection is read at this rate.
     #[must_use]
@@ -203,12 +218,33 @@ impl Limits {
         self
     }
 
-    /// How long a server may stay silent when it was asked whether it lives. Default: 5 s. Beyond: the connection is closed,
+    /// How long a server may stay silent when it was asked whether it lives. Default: 5 s; [`Duration::MAX`]: for ever. Beyond: the connection is closed,
     /// and its calls fail with that reason.
     #[must_use]
     pub fn keepalive_timeout(mut self, timeout: Duration) -> Self {
         self.keepalive_timeout = timeout;
         self
+    }
+
+    /// What cannot work is refused before anything is done with it.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let sizes = [
+            ("max_path_bytes", self.path_bytes, LEAST_PATH_BYTES),
+            ("max_frame_bytes", self.frame_bytes, LEAST_FRAME_BYTES),
+        ];
+        for (option, bytes, least) in sizes {
+            ConfigError::check_count(option, bytes, least..=usize::MAX)?;
+        }
+        let times = [
+            ("frame_head_timeout", self.frame_head),
+            ("progress_timeout", self.progress),
+            ("idle_timeout", self.idle),
+            ("keepalive_interval", self.keepalive_interval),
+            ("keepalive_timeout", self.keepalive_timeout),
+        ];
+        times
+            .into_iter()
+            .try_for_each(|(option, time)| ConfigError::check_time(option, time))
     }
 
     /// See [`max_path_bytes`](Self::max_path_bytes).

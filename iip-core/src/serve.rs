@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -348,9 +348,7 @@ impl Dispatcher {
         }));
         match first {
             Ok(Ok(result)) => {
-                if one_way {
-                    on_failed(shared, &route.path, &result);
-                }
+                on_failed(shared, &route.path, &result, one_way);
                 // Of a handler with streams, the entry in the table is what keeps a second answer away.
                 answer(result).filter(|_| !streams || shared.lock().leave(channel, serial))
             }
@@ -375,7 +373,7 @@ impl Dispatcher {
                 if streams {
                     shared.lock().forget(channel);
                 }
-                Some(on_panic(shared, &**handler, &route.path, &*panic, tag))
+                Some(on_panic(shared, &**handler, &route.path, panic, tag))
             }
         }
     }
@@ -408,20 +406,18 @@ fn spawn(
     state.proto.hold(bytes);
     drop(state);
     let run = HandlerTask {
-        future: CatchPanic(future),
+        future: CatchPanic(Some(future)),
         _running: RunningCall::new(Arc::clone(shared), counted, bytes),
     };
     // Not under the lock: a runtime that is going away drops the handler here.
     let task = tokio::spawn(async move {
         let result = run.await;
-        if is_one_way(channel)
-            && let Ok(result) = &result
-        {
-            on_failed(&answer_to, &path, result);
+        if let Ok(result) = &result {
+            on_failed(&answer_to, &path, result, is_one_way(channel));
         }
         let body = match result {
             Ok(result) => answer(result),
-            Err(panic) => Some(on_panic(&answer_to, &*handler, &path, &*panic, tag)),
+            Err(panic) => Some(on_panic(&answer_to, &*handler, &path, panic, tag)),
         };
         if let Some(body) = body {
             send_answer(&answer_to, channel, serial, body, &*handler, tag);
@@ -458,7 +454,10 @@ fn send_answer(
     if let Some(refusal) = refusal {
         let refused = AssertUnwindSafe(|| handler.refuse(&refusal, tag));
         // The answer itself is dropped here, without the lock.
-        body = catch_unwind(refused).unwrap_or_else(|_| control::NO_RESPONSE.into());
+        body = catch_unwind(refused).unwrap_or_else(|panic| {
+            dispose(panic);
+            control::NO_RESPONSE.into()
+        });
         shared.command(|state| state.answer(channel, serial, &mut body));
     }
 }
@@ -515,36 +514,27 @@ pub(crate) fn or_no_response(body: Body) -> Body {
     }
 }
 
-/// Panics of one connection's handlers that are logged, and calls without answers that failed; a peer that knows how
-/// to cause them must not fill the log.
-const LOGGED_PANICS: u32 = 100;
-
-/// The most of a peer's or a handler's text that is logged, in bytes.
-const LOGGED_BYTES: usize = 128;
-
-/// The beginning of a text, fit to be logged.
-fn shown(text: &[u8]) -> String {
-    text[..text.len().min(LOGGED_BYTES)]
-        .escape_ascii()
-        .to_string()
-}
-
 /// A call without an answer was not run, or has failed: only the log can say so.
 #[cold]
 fn on_lost(shared: &Shared, path: &RequestPath, why: &dyn fmt::Display) {
-    let count = shared.lost.fetch_add(1, Ordering::Relaxed);
-    if count < LOGGED_PANICS {
-        let (path, why) = (shown(&path.label), shown(why.to_string().as_bytes()));
-        tracing::warn!(%path, %why, peer = ?shared.peer.addr(), "a one-way call failed");
-    }
-    if count + 1 == LOGGED_PANICS {
-        tracing::warn!(peer = ?shared.peer.addr(), "further one-way calls of this connection that fail are not logged");
+    if let Some(logs) = shared.peer.logs() {
+        logs.one_way(shared.peer.addr(), &path.label, why);
     }
 }
 
-fn on_failed(shared: &Shared, path: &RequestPath, result: &Result<Response, HandlerError>) {
-    if let Err(error) = result {
+#[inline]
+fn on_failed(
+    shared: &Shared,
+    path: &RequestPath,
+    result: &Result<Response, HandlerError>,
+    one_way: bool,
+) {
+    let Err(error) = result else { return };
+    if one_way {
         on_lost(shared, path, error);
+    } else if !error.is_logged() {
+        let path = String::from_utf8_lossy(&path.label);
+        shared.peer.log_failure(&path, error, false);
     }
 }
 
@@ -552,38 +542,64 @@ fn on_panic(
     shared: &Shared,
     handler: &dyn Handler,
     path: &RequestPath,
-    panic: &(dyn Any + Send),
+    panic: Box<dyn Any + Send>,
     tag: bool,
 ) -> Body {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or_default();
-    let count = shared.panics.fetch_add(1, Ordering::Relaxed);
-    if count < LOGGED_PANICS {
-        let (path, panic) = (shown(&path.label), shown(text.as_bytes()));
-        tracing::error!(%path, %panic, peer = ?shared.peer.addr(), "handler panicked");
+    if let Some(logs) = shared.peer.logs() {
+        logs.panic(shared.peer.addr(), &path.label, &*panic);
     }
-    if count + 1 == LOGGED_PANICS {
-        tracing::error!(peer = ?shared.peer.addr(), "further panics of this connection's handlers are not logged");
-    }
-    catch_unwind(AssertUnwindSafe(|| handler.on_panic(tag)))
-        .unwrap_or_else(|_| control::NO_RESPONSE.into())
+    dispose(panic);
+    catch_unwind(AssertUnwindSafe(|| handler.on_panic(tag))).unwrap_or_else(|panic| {
+        dispose(panic);
+        control::NO_RESPONSE.into()
+    })
 }
 
-/// Turns a panic of a future into its output.
-struct CatchPanic(HandlerFuture);
+/// Drops what a panic carried. It is a value of the user's, whose drop may panic too, and so may what that carries.
+fn dispose(panic: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
+}
+
+/// Turns a panic of a future into its output, one while it is dropped included.
+struct CatchPanic(Option<HandlerFuture>);
 
 impl Future for CatchPanic {
     type Output = Result<Result<Response, HandlerError>, Box<dyn Any + Send>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx))) {
-            Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(panic) => Poll::Ready(Err(panic)),
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let Some(future) = &mut self.0 else {
+                return Poll::Pending;
+            };
+            let result = ready!(future.as_mut().poll(cx));
+            self.0 = None;
+            Poll::Ready(result)
+        }));
+        let result = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(result)) => Ok(result),
+            Err(panic) => Err(panic),
+        };
+        self.discard();
+        Poll::Ready(result)
+    }
+}
+
+impl CatchPanic {
+    /// Drops what is left of a handler that has panicked, or is given up.
+    fn discard(&mut self) {
+        let future = self.0.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(future))) {
+            dispose(panic);
         }
+    }
+}
+
+impl Drop for CatchPanic {
+    fn drop(&mut self) {
+        self.discard();
     }
 }
 

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use slab::Slab;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
@@ -23,6 +22,7 @@ use crate::error::ConfigError;
 use crate::frame::Side;
 use crate::handler::Handler;
 use crate::limits::Limits;
+use crate::logs::{LogConfig, Logs};
 use crate::path::check_label;
 use crate::pending::{Network, Pending};
 use crate::proto;
@@ -32,7 +32,7 @@ use crate::shutdown::ShutdownSignal;
 #[cfg(feature = "tls")]
 use crate::tls::{Handshakes, ServerTls};
 use crate::totals::{Share, Totals};
-use crate::transport::{Connected, Endpoint, Listener, MemoryConnector, memory};
+use crate::transport::{Connected, Listener, MemoryConnector, ToEndpoint, memory};
 
 /// From so many connections on, a shutdown tells them one after the other.
 const FEW_CONNECTIONS: u32 = 16;
@@ -63,6 +63,7 @@ pub struct ServerConfig {
     max_connection_age: Option<Duration>,
     max_connection_grace: Duration,
     on_shutdown: OnShutdown,
+    log: LogConfig,
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
 }
@@ -92,6 +93,7 @@ impl Default for ServerConfig {
             max_connection_age: None,
             max_connection_grace: Duration::from_secs(30),
             on_shutdown: OnShutdown::default(),
+            log: LogConfig::default(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -145,7 +147,7 @@ impl ServerConfig {
         self
     }
 
-    /// Connections at a time, handshakes included. Default: 10,000.
+    /// Connections at a time, handshakes included. Default: 10,000; 0 is refused.
     ///
     /// Beyond it, a new connection takes the place of one that has not sent a byte of a frame yet, of the address that has most
     /// of them or for more than a second. If there is none, the new one is closed as it is accepted.
@@ -156,7 +158,7 @@ impl ServerConfig {
     }
 
     /// Connections at a time from one IPv4 address or one IPv6 network of 64 bits. Default: 15 of 16 of
-    /// [`max_connections`](Self::max_connections), so that no single one keeps all others out.
+    /// [`max_connections`](Self::max_connections), so that no single one keeps all others out; 0 is refused.
     ///
     /// Beyond it, a new connection takes the place of one of the same address that has not sent a byte of a frame for a second. If
     /// there is none, the new one is closed as it is accepted.
@@ -166,7 +168,7 @@ impl ServerConfig {
         self
     }
 
-    /// Handlers at a time that had to wait, on all connections together. Default: 65,536. Further requests are refused.
+    /// Handlers at a time that had to wait, on all connections together. Default: 65,536; 0 is refused. Further requests are refused.
     ///
     /// While there are others, a connection, and all connections from one IP address, may run four times as many as are
     /// left of them: a peer that takes most never takes all.
@@ -187,7 +189,7 @@ impl ServerConfig {
     }
 
     /// How long a connection lives, a tenth more or less, so that clients spread anew over servers that have come. Default: for
-    /// ever. Then its client is told to make another for further calls, and the calls under way get
+    /// ever, as [`Duration::MAX`]; less than a millisecond is refused. Then its client is told to make another for further calls, and the calls under way get
     /// [`max_connection_grace`](Self::max_connection_grace) to end.
     #[must_use]
     pub fn max_connection_age(mut self, age: Duration) -> Self {
@@ -195,7 +197,8 @@ impl ServerConfig {
         self
     }
 
-    /// How long the calls on a connection that has reached its age may still take. Default: 30 s. Beyond: it is closed.
+    /// How long the calls on a connection that has reached its age may still take. Default: 30 s. Beyond: it is closed. Zero
+    /// closes it at once, and [`Duration::MAX`] never.
     #[must_use]
     pub fn max_connection_grace(mut self, grace: Duration) -> Self {
         self.max_connection_grace = grace;
@@ -210,7 +213,25 @@ impl ServerConfig {
         self
     }
 
-    /// Speaks TLS, and nothing else, on every connection. Default: plain.
+    /// The level at which failures of handlers are logged that a layer above calls the server's fault; other failures have level
+    /// DEBUG. Default: [`Level::WARN`](tracing::Level::WARN). `None`: no failure is logged. Panics are always logged, as ERROR, and
+    /// failures of one-way calls, which nobody else hears of, as WARN.
+    #[must_use]
+    pub fn log_failures(mut self, level: impl Into<Option<tracing::Level>>) -> Self {
+        self.log.level = level.into();
+        self
+    }
+
+    /// How many lines the server logs in a minute at most, of each kind, of what its peers can cause or repeat: failures of handlers,
+    /// their panics, failures of one-way calls, connections of other protocols. Default: 100. The next line says how many were left
+    /// out. 0: none of these.
+    #[must_use]
+    pub fn max_log_lines(mut self, per_minute: u32) -> Self {
+        self.log.per_minute = per_minute;
+        self
+    }
+
+    /// Speaks TLS, and nothing else, on every connection. Default: plain. Needs the feature `tls`.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: ServerTls) -> Self {
@@ -218,7 +239,8 @@ impl ServerConfig {
         self
     }
 
-    /// Listens on `host:port` or `unix:/path` and serves; port 0 lets the system choose, see [`Server::local_addr`].
+    /// Listens and serves on `host:port`, `unix:/path`, `unix:@name` or a [`SocketAddr`]; port 0 lets the system choose, see
+    /// [`Server::local_addr`].
     ///
     /// # Errors
     ///
@@ -227,21 +249,21 @@ impl ServerConfig {
     /// # Cancel safety
     ///
     /// When dropped before it is ready, nothing listens.
-    pub async fn bind(self, target: impl AsRef<str>) -> io::Result<Server> {
-        let endpoint: Endpoint = target
-            .as_ref()
-            .parse()
+    pub async fn bind(self, target: impl ToEndpoint) -> io::Result<Server> {
+        let endpoint = target
+            .to_endpoint()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let listener = Listener::bind(&endpoint).await?;
         self.serve(listener)
     }
 
-    /// Serves on a socket that listens already.
+    /// Serves on what listens already: tokio's `TcpListener` or `UnixListener`, or any [`Listener`]. Sockets of the standard library,
+    /// such as those that a service manager hands over, become tokio's by `from_std`.
     ///
     /// # Errors
     ///
     /// The configuration cannot work.
-    pub fn listen_on(self, listener: TcpListener) -> io::Result<Server> {
+    pub fn listen_on(self, listener: impl Into<Listener>) -> io::Result<Server> {
         self.serve(listener.into())
     }
 
@@ -255,10 +277,33 @@ impl ServerConfig {
         Ok((self.serve(listener.into())?, connector))
     }
 
+    /// What cannot work is refused before anything is done with it.
+    fn check(&self) -> Result<(), ConfigError> {
+        let per_peer = self.max_connections_per_peer.unwrap_or(usize::MAX);
+        let counts = [
+            ("max_connections", self.max_connections),
+            ("max_connections_per_peer", per_peer),
+            ("max_running_calls", self.max_running_calls),
+        ];
+        for (option, count) in counts {
+            ConfigError::check_count(option, count, 1..=usize::MAX)?;
+        }
+        if let Some(age) = self.max_connection_age {
+            ConfigError::check_time("max_connection_age", age)?;
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            ConfigError::check_time("handshake_timeout", tls.handshake_limit())?;
+        }
+        self.limits.check()
+    }
+
     fn serve(self, listener: Listener) -> io::Result<Server> {
         if let Some(problem) = self.problem {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
+        self.check()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             tls.check()?;
@@ -275,7 +320,7 @@ impl ServerConfig {
             limits: self.limits,
             announce: self.announce,
             max_connections: self.max_connections,
-            max_connection_age: self.max_connection_age,
+            max_connection_age: self.max_connection_age.filter(|&age| age < Duration::MAX),
             max_connection_grace: self.max_connection_grace,
             max_connections_per_peer: self
                 .max_connections_per_peer
@@ -285,6 +330,7 @@ impl ServerConfig {
             #[cfg(feature = "tls")]
             tls: self.tls,
             on_shutdown: self.on_shutdown,
+            logs: Arc::new(Logs::new(self.log)),
             leaving: watch::Sender::new(false),
             table: Mutex::new(Table {
                 accepting: true,
@@ -360,6 +406,7 @@ struct Inner {
     handshakes: Arc<Handshakes>,
     table: Mutex<Table>,
     on_shutdown: OnShutdown,
+    logs: Arc<Logs>,
     /// A shutdown has begun: no connection that comes now is to stay.
     leaving: watch::Sender<bool>,
     /// A connection has ended.
@@ -479,7 +526,7 @@ impl Server {
         self.local_addr
     }
 
-    /// The address in the form a client connects to: `127.0.0.1:9000` or `unix:/path`.
+    /// The address in the form that a client connects to: `127.0.0.1:9000`, `unix:/path` or `unix:@name`.
     #[must_use]
     pub fn target(&self) -> &str {
         &self.describe
@@ -573,6 +620,8 @@ impl Server {
     /// # Cancel safety
     ///
     /// As [`serve_until`](Self::serve_until). The signals do not end the process by themselves any more once this was called.
+    ///
+    /// Needs the feature `signal`.
     #[cfg(feature = "signal")]
     pub async fn shutdown_on_signal(&self, limit: Duration) -> io::Result<()> {
         let mut signals = ShutdownSignal::new()?;
@@ -711,7 +760,7 @@ impl Inner {
             clock::now(),
         );
         let peer = Peer::new(connected.addr, connected.certificates);
-        let peer = Arc::new(peer.of_server(self.leaving.subscribe()));
+        let peer = Arc::new(peer.of_server(self.leaving.subscribe(), Arc::clone(&self.logs)));
         let share = Share::new(&self.totals, connected.addr.map(|addr| addr.ip()));
         let shared = Shared::new(proto, CallTable::new(0, 0), peer, Some(share));
         if let Some(entry) = self.lock().connections.get_mut(place.key) {
@@ -732,9 +781,8 @@ impl Inner {
     /// When a connection made now is to be drained, and when it is ended at the latest.
     fn ends(&self) -> Option<(Instant, Instant)> {
         // Those that were made together should not end together.
-        let age = self
-            .max_connection_age?
-            .mul_f64(0.9 + 0.2 * fastrand::f64());
+        let age = self.max_connection_age?.as_secs_f64() * (0.9 + 0.2 * fastrand::f64());
+        let age = Duration::try_from_secs_f64(age).unwrap_or(Duration::MAX);
         let drain_at = clock::after(clock::now(), age);
         Some((drain_at, clock::after(drain_at, self.max_connection_grace)))
     }

@@ -18,7 +18,7 @@ pub(crate) async fn begun(shutdown: Option<watch::Receiver<bool>>) {
 /// Elsewhere than on Unix: ctrl-c.
 ///
 /// From [`new`](Self::new) on such a signal no longer ends the process, also once this value is dropped. See
-/// [`Server::shutdown_on_signal`](crate::Server::shutdown_on_signal) for the usual way.
+/// [`Server::shutdown_on_signal`](crate::Server::shutdown_on_signal) for the usual way. Needs the feature `signal`.
 #[cfg(feature = "signal")]
 #[derive(Debug)]
 pub struct ShutdownSignal {

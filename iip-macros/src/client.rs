@@ -43,6 +43,7 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
     let descriptors = def.methods.iter().map(|method| descriptor(def, method));
     let title = client.to_string();
     let new_doc = format!(" A client that calls the methods of [`{service}`] through `client`.");
+    let connect_doc = " Connects to `target`, such as `127.0.0.1:7070`, for this client alone. Services of one server can share a connection: see `new`.";
     let options_doc = " The same client with other options, such as a timeout or metadata, for the calls made through it.";
     // `Clone` and `Debug` are written out because derived ones would ask for `K: Clone` where no `K` is held.
     quote! {
@@ -55,6 +56,11 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
             #[doc = #new_doc]
             #vis fn new(client: __rpc::Client) -> Self {
                 Self { client, #types }
+            }
+
+            #[doc = #connect_doc]
+            #vis async fn connect(target: impl __rpc::ToEndpoint) -> ::core::result::Result<Self, __rpc::Status> {
+                __rpc::Client::connect(target).await.map(Self::new)
             }
 
             #[doc = #options_doc]

@@ -16,6 +16,7 @@ mod fallback;
 mod forward;
 mod method_error;
 mod model;
+mod page;
 mod policy;
 mod server;
 mod service_trait;
@@ -228,6 +229,21 @@ fn expand_service(args: TokenStream, item: TokenStream) -> TokenStream {
         quote!(#item #impls)
     });
     quote!(#trait_ #client #server #impls #twin)
+}
+
+/// A page of the guide, by its path from the crate that is documented: for the documentation of `iip-rpc` alone.
+#[doc(hidden)]
+#[proc_macro]
+pub fn __guide_page(path: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    let page = syn::parse::<syn::LitStr>(path).and_then(|path| {
+        let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+        let file = std::path::Path::new(&root).join(path.value());
+        page::read(&file).map_err(|error| syn::Error::new(path.span(), error))
+    });
+    match page {
+        Ok(page) => quote!(#page).into(),
+        Err(error) => error.into_compile_error().into(),
+    }
 }
 
 /// Puts `impls` where `__rpc` names the runtime and no name of the user's is hidden.

@@ -397,7 +397,8 @@ impl EnvelopeError {
     /// The status for an answer that is like this: the method may have run.
     #[must_use]
     pub fn reply_status(&self) -> Status {
-        Status::internal(format!("the answer cannot be read: {self}")).with_source(self.clone())
+        Status::internal(format!("the answer cannot be read: {self}"))
+            .with_told_source(self.clone())
     }
 }
 

@@ -1,63 +1,66 @@
-//! The README and the pages of the guide, so that `cargo test` compiles and runs their snippets. Nothing else needs these
-//! files: a build of the package does not read them.
+#![doc = iip_macros::__guide_page!("guide/README.md")]
+//!
+//! The modules of this module are the pages; they have no items.
 
+/// The README, so that `cargo test` compiles and runs its snippets.
+#[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-#[doc = include_str!("../../docs/guide/services.md")]
-struct Services;
+#[doc = iip_macros::__guide_page!("guide/services.md")]
+pub mod services {}
 
-#[doc = include_str!("../../docs/guide/errors.md")]
-struct Errors;
+#[doc = iip_macros::__guide_page!("guide/errors.md")]
+pub mod errors {}
 
-#[doc = include_str!("../../docs/guide/deadlines.md")]
-struct Deadlines;
+#[doc = iip_macros::__guide_page!("guide/deadlines.md")]
+pub mod deadlines {}
 
-#[doc = include_str!("../../docs/guide/streaming.md")]
-struct Streams;
+#[doc = iip_macros::__guide_page!("guide/streaming.md")]
+pub mod streaming {}
 
-#[doc = include_str!("../../docs/guide/subscriptions.md")]
-struct Subscriptions;
+#[doc = iip_macros::__guide_page!("guide/subscriptions.md")]
+pub mod subscriptions {}
 
-#[doc = include_str!("../../docs/guide/retries.md")]
-struct Retries;
+#[doc = iip_macros::__guide_page!("guide/retries.md")]
+pub mod retries {}
 
-#[doc = include_str!("../../docs/guide/connections.md")]
-struct Connections;
+#[doc = iip_macros::__guide_page!("guide/connections.md")]
+pub mod connections {}
 
-#[doc = include_str!("../../docs/guide/interceptors.md")]
-struct Interceptors;
+#[doc = iip_macros::__guide_page!("guide/interceptors.md")]
+pub mod interceptors {}
 
-#[doc = include_str!("../../docs/guide/health.md")]
-struct HealthPage;
+#[doc = iip_macros::__guide_page!("guide/health.md")]
+pub mod health {}
 
 #[cfg(all(feature = "metrics", feature = "tracing"))]
-#[doc = include_str!("../../docs/guide/observability.md")]
-struct Observability;
+#[doc = iip_macros::__guide_page!("guide/observability.md")]
+pub mod observability {}
 
-#[doc = include_str!("../../docs/guide/limits.md")]
-struct LimitsPage;
+#[doc = iip_macros::__guide_page!("guide/limits.md")]
+pub mod limits {}
 
 #[cfg(all(feature = "compress-zstd", feature = "compress-lz4"))]
-#[doc = include_str!("../../docs/guide/compression.md")]
-struct CompressionPage;
+#[doc = iip_macros::__guide_page!("guide/compression.md")]
+pub mod compression {}
 
 #[cfg(feature = "tls")]
-#[doc = include_str!("../../docs/guide/tls.md")]
-struct Tls;
+#[doc = iip_macros::__guide_page!("guide/tls.md")]
+pub mod tls {}
 
 #[cfg(feature = "tower")]
-#[doc = include_str!("../../docs/guide/tower.md")]
-struct Tower;
+#[doc = iip_macros::__guide_page!("guide/tower.md")]
+pub mod tower {}
 
-#[doc = include_str!("../../docs/guide/go.md")]
-struct Go;
+#[doc = iip_macros::__guide_page!("guide/go.md")]
+pub mod go {}
 
-#[doc = include_str!("../../docs/guide/testing.md")]
-struct Testing;
+#[doc = iip_macros::__guide_page!("guide/testing.md")]
+pub mod testing {}
 
-#[doc = include_str!("../../docs/guide/from-grpc.md")]
-struct FromGrpc;
+#[doc = iip_macros::__guide_page!("guide/from-grpc.md")]
+pub mod from_grpc {}
 
-#[doc = include_str!("../../docs/guide/production.md")]
-struct Production;
+#[doc = iip_macros::__guide_page!("guide/production.md")]
+pub mod production {}

@@ -3,7 +3,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use iip_rpc::{Client, Server, Status, service};
+//! use iip_rpc::{Server, Status, service};
 //!
 //! #[service]
 //! pub trait Greeter {
@@ -22,7 +22,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let server = Server::builder().service(GreeterServer::new(Polite)).bind("127.0.0.1:0").await?;
-//! let greeter = GreeterClient::new(Client::connect(server.target()).await?);
+//! let greeter = GreeterClient::connect(server.target()).await?;
 //! assert_eq!(greeter.hello("world".into()).await?, "hello, world");
 //! server.shutdown(Duration::from_secs(1)).await;
 //! # Ok(())
@@ -30,6 +30,8 @@
 //! ```
 //!
 //! The client implements the same trait, so code that takes `impl Greeter` runs against a server, or without one.
+//!
+//! A page for each topic, with programs to copy, stands in the module `guide` of this documentation.
 //!
 //! # Where to find what
 //!
@@ -46,6 +48,7 @@
 //! | figures per method, spans, trace context | [`observe`] |
 //! | know who calls, until when, with which metadata | [`CallContext`] |
 //! | fail: codes, your own error types, may it have run? | [`Status`], [`MethodError`], [`Execution`] |
+//! | use `?` on errors of other crates in handlers | [`ResultExt`] |
 //! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
 //! | send and take many messages in one call | [`Streaming`], [`Stream`] |
 //! | values for all who subscribe, also after their connection was lost | [`Topic`], [`Subscription`] |
@@ -80,8 +83,8 @@ pub mod compression;
 mod context;
 pub mod envelope;
 mod extensions;
-#[cfg(doctest)]
-mod guide;
+#[cfg(all(any(doc, doctest), feature = "macros"))]
+pub mod guide;
 mod health;
 mod hello;
 pub mod interceptor;
@@ -94,6 +97,7 @@ pub mod payload;
 mod policy;
 mod pushback;
 mod raw;
+mod result_ext;
 mod retry;
 mod server;
 pub mod status;
@@ -108,21 +112,29 @@ pub mod __private;
 pub use self::budget::RetryBudget;
 pub use self::client::{CallOptions, Client, ClientBuilder, ReplyMetadata};
 #[cfg(feature = "codec-prost")]
+#[doc(inline)]
 pub use self::codec::Proto;
+#[doc(inline)]
 pub use self::compression::Compression;
 pub use self::context::CallContext;
 pub use self::health::{Health, HealthClient, HealthState};
+#[doc(inline)]
 pub use self::metadata::Metadata;
+#[doc(inline)]
 pub use self::method::{Concurrency, Hedge, MethodDescriptor, OnCancel, Priority};
+#[doc(inline)]
 pub use self::payload::Payload;
 pub use self::policy::{MethodPolicy, RetryPolicy, ServerPolicy};
 pub use self::pushback::Pushback;
 pub use self::raw::RawBody;
+pub use self::result_ext::ResultExt;
 pub use self::server::{Methods, Server, ServerBuilder, Service, StreamAnswer, StreamCall};
+#[doc(inline)]
 pub use self::status::{Code, Execution, MethodError, Phases, Status};
-pub use self::streaming::{StreamSender, Streaming};
+pub use self::streaming::{SendError, StreamSender, Streaming};
 pub use self::subscription::{
-    Gap, Position, PositionError, SlowConsumer, Subscription, Topic, TopicBuilder, Update,
+    Gap, Position, PositionError, SlowConsumer, Subscription, Topic, TopicBuilder, TryPublishError,
+    Update,
 };
 
 /// Byte streams to speak over: addresses, memory, your own.
@@ -131,11 +143,14 @@ pub use iip_core::transport;
 /// What a method answers with that sends many messages: `Result<impl Stream<Item = Result<T, Status>>, Status>`.
 pub use futures_core::Stream;
 
-/// TLS for both sides.
+/// TLS for both sides. Needs the feature `tls`.
 #[cfg(feature = "tls")]
 pub use iip_core::tls;
 
 pub use iip_core::{ConfigError, Limits};
+
+/// The levels of the `tracing` crate, through which the library logs.
+pub use iip_core::Level;
 
 #[cfg(feature = "macros")]
 pub use iip_macros::{MethodError, service};

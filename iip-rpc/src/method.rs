@@ -31,7 +31,7 @@ pub enum OnCancel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Hedge {
-    /// After this time.
+    /// After this time; zero makes both attempts at once, as far as the budget allows.
     After(Duration),
     /// Once it has taken longer than so many of 100 calls of this method that the client made before: 95 hedges about
     /// every twentieth call. From 1 to 99; others are taken for the nearest. The client looks at its last 256 calls, and does

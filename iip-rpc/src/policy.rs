@@ -50,7 +50,8 @@ impl MethodPolicy {
         Self::default()
     }
 
-    /// How long a call may take that says nothing else.
+    /// How long a call may take that says nothing else. [`Duration::MAX`]: as long as it takes. Zero is refused where a client or a
+    /// server is made with it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -92,6 +93,11 @@ impl MethodPolicy {
         self
     }
 
+    /// What cannot work, by name of the option.
+    fn problem(&self) -> Option<String> {
+        no_time("timeout of method_policy", self.timeout)
+    }
+
     pub(crate) fn own_timeout(&self) -> Option<Duration> {
         self.timeout
     }
@@ -120,6 +126,11 @@ impl Policies {
             return None;
         }
         self.0.get(method.path())
+    }
+
+    /// What cannot work in one of them, by name of the option.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.0.values().find_map(MethodPolicy::problem)
     }
 
     /// The first path of which `known` knows nothing.
@@ -214,13 +225,13 @@ impl RetryPolicy {
         self
     }
 
-    /// The longest pause before the first retry. Default: 20 ms.
+    /// The longest pause before the first retry. Default: 20 ms. Zero: no pauses, but for those that a server asks for.
     pub fn initial_backoff(mut self, pause: Duration) -> Self {
         self.initial = pause;
         self
     }
 
-    /// The longest pause before any retry. Default: 1 s.
+    /// The longest pause before any retry. Default: 1 s. A retry whose pause would end behind the call's time is not made.
     pub fn max_backoff(mut self, pause: Duration) -> Self {
         self.max = pause;
         self
@@ -246,6 +257,14 @@ impl RetryPolicy {
             .saturating_mul(1 << retries.min(16))
             .min(self.max)
     }
+}
+
+/// Says so if calls would have no time at all.
+pub(crate) fn no_time(option: &str, timeout: Option<Duration>) -> Option<String> {
+    let none = timeout.is_some_and(|timeout| timeout.is_zero());
+    none.then(|| {
+        format!("option {option}: calls would have no time at all; `Duration::MAX` is no limit")
+    })
 }
 
 fn bit(code: Code) -> u32 {
@@ -282,21 +301,24 @@ impl ServerPolicy {
     }
 
     /// A call that comes with less time than this is refused before it runs, as DEADLINE_EXCEEDED: its answer would come
-    /// too late. What it has waited on the server counts. Default: 0, which refuses calls without any time left.
+    /// too late. What it has waited on the server counts. Default: 0, which refuses calls without any time left. More than
+    /// [`max_timeout`](Self::max_timeout) is refused where a server is made with it.
     pub fn min_timeout(mut self, timeout: Duration) -> Self {
         self.min = timeout;
         self
     }
 
     /// The time that a call has at most. One that comes with more, or without a deadline, has this much: then its
-    /// deadline is over, for its handler and for the calls made inside it. Default: no limit.
+    /// deadline is over, for its handler and for the calls made inside it. Default: no limit, as [`Duration::MAX`]. Zero is refused
+    /// where a server is made with it.
     pub fn max_timeout(mut self, timeout: Duration) -> Self {
         self.max = Some(timeout);
         self
     }
 
     /// The time of a call that comes without a deadline, as plain JSON does, where its method says nothing else
-    /// (`#[rpc(timeout = "..")]`). Default: as much as it takes.
+    /// (`#[rpc(timeout = "..")]`). Default: as much as it takes, as [`Duration::MAX`]. Zero is refused where a server is made with
+    /// it.
     pub fn default_timeout(mut self, timeout: Duration) -> Self {
         self.default = Some(timeout);
         self
@@ -378,6 +400,19 @@ impl Deadlines {
 }
 
 impl ServerPolicy {
+    /// What cannot work, by name of the option.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let max = self.max.filter(|&max| max < self.min);
+        no_time("max_timeout of policy", self.max)
+            .or_else(|| no_time("default_timeout of policy", self.default))
+            .or_else(|| {
+                let (max, min) = (max?, self.min);
+                Some(format!(
+                    "option min_timeout of policy: {min:?} is more than max_timeout, {max:?}: no call could run"
+                ))
+            })
+    }
+
     fn too_late(&self, left: Duration, waited: Duration) -> Status {
         let text = match (left.is_zero(), waited.is_zero()) {
             (true, true) => "no time was left when the call arrived".to_owned(),

@@ -4,6 +4,7 @@
 
 mod builder;
 mod closest;
+mod failures;
 mod intercept;
 #[cfg(feature = "tower")]
 mod mount;
@@ -376,7 +377,9 @@ where
             Ok(Response::from(match self.answer(request, plain).await {
                 Ok(body) => body,
                 // It is logged: nobody else would hear of it.
-                Err(status) if one_way => return Err(HandlerError::new(status.to_string())),
+                Err(status) if one_way => {
+                    return Err(HandlerError::new(failures::with_causes(&status)));
+                }
                 Err(status) => answer_status(&status, plain),
             }))
         })
@@ -464,12 +467,16 @@ where
             };
             return result.map(|_| Body::default()).map_err(failed);
         }
+        if let Err(error) = &result {
+            failures::log(ctx, error.as_status(), error);
+        }
         let metadata = ctx.map_or_else(Metadata::new, CallContext::take_reply_metadata);
         let peer = ctx.filter(|_| !form.plain).and_then(CallContext::peer);
         let encoding = encoding(form.codec, self.compression, peer, &self.limits);
         let plain = form.plain;
         encode_result(encoding, result, timing, &metadata, plain, &self.limits)
             .map_err(|status| status.in_method(self.method))
+            .inspect_err(|status| failures::log(ctx, Some(status), status))
     }
 
     /// The way of a call with interceptors, from the context on.
@@ -739,15 +746,22 @@ where
             let result = match self.interceptors.awake(ctx.metadata()) {
                 None => {
                     let call = (self.call)(Arc::clone(&self.service), ctx.clone(), body);
-                    let call = pin!(ctx.scope(call));
-                    let run = within(call, deadline, self.method.cancel_policy()).await;
-                    run.map_err(failed)?.0
+                    let mut call = pin!(ctx.scoped(call));
+                    let run = within(call.as_mut(), deadline, self.method.cancel_policy()).await;
+                    let result = run.map_err(failed)?.0;
+                    if let Err(error) = &result {
+                        failures::log(call.take_value().as_ref(), error.as_status(), error);
+                    }
+                    result
                 }
                 Some(interceptors) => {
                     let run = async |ctx: CallContext| {
                         let call = (self.call)(Arc::clone(&self.service), ctx.clone(), body);
                         let policy = self.method.cancel_policy();
-                        let result = until(deadline, policy, ctx.scope(call)).await?;
+                        let result = until(deadline, policy, ctx.clone().scope(call)).await?;
+                        if let Err(error) = &result {
+                            failures::log(Some(&ctx), error.as_status(), error);
+                        }
                         Ok((CallOutcome::of(&result), result))
                     };
                     let call = intercept::call(interceptors, self.method, ctx, deadline, run);
@@ -762,10 +776,13 @@ where
                     }
                     Ok(Response::from(data))
                 }
-                Err(error) => Err(HandlerError::new(match error.as_status() {
-                    Some(status) => status.message().to_owned(),
-                    None => error.to_string(),
-                })),
+                Err(error) => {
+                    let text = match error.as_status() {
+                        Some(status) => status.message().to_owned(),
+                        None => error.to_string(),
+                    };
+                    Err(HandlerError::new(text).already_logged())
+                }
             }
         })
     }
@@ -894,6 +911,8 @@ impl Server {
     /// # Cancel safety
     ///
     /// As [`serve_until`](Self::serve_until). The signals do not end the process by themselves any more once this was called.
+    ///
+    /// Needs the feature `signal`, which is on by default.
     #[cfg(feature = "signal")]
     pub async fn shutdown_on_signal(&self, limit: Duration) -> io::Result<()> {
         self.core.shutdown_on_signal(limit).await

@@ -288,7 +288,7 @@ impl fmt::Display for Short {
 ///
 /// A handler makes one with the constructor of its code; a caller gets it back with the same code, message, details and
 /// metadata. Failures on the way (no connection, no time left, a refusal) are statuses too, made by this crate; they also say
-/// [where the time went](Self::phases) and [what caused them](Error::source).
+/// [where the time went](Self::phases) and [what caused them](Self::cause).
 ///
 /// It is as large as one pointer, and cheap to clone. Two are equal when code, message, details and metadata are; the rest
 /// tells how a failure got here, not what it is.
@@ -323,6 +323,8 @@ struct Inner {
     /// It came inside another value.
     travelled: bool,
     source: Option<Arc<dyn Error + Send + Sync>>,
+    /// The message says what the source says.
+    source_is_told: bool,
 }
 
 macro_rules! constructors {
@@ -355,6 +357,7 @@ impl Status {
             phases: None,
             travelled: false,
             source: None,
+            source_is_told: false,
         }))
     }
 
@@ -380,6 +383,15 @@ impl Status {
         unavailable Unavailable
         data_loss DataLoss
         unauthenticated Unauthenticated
+    }
+
+    /// A failure of the kind [`Code::Internal`] that tells its caller nothing but `internal error`; `error` is kept for the log of this
+    /// process ([`with_source`](Self::with_source)). For `map_err(Status::internal_from)?` on errors of any type; for results there is
+    /// [`ResultExt::or_internal`](crate::ResultExt::or_internal). Whoever wants to tell the text writes
+    /// `Status::internal(error.to_string())`.
+    #[must_use]
+    pub fn internal_from(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::internal("internal error").with_source(error)
     }
 
     /// What kind of failure it is.
@@ -465,11 +477,29 @@ impl Status {
         self
     }
 
-    /// Keeps the error that caused this one, for logs of this process: it never travels.
+    /// Keeps the error that caused this one, for logs of this process: it never travels. A server logs it with the failure, see
+    /// [`ServerBuilder::log_failures`](crate::ServerBuilder::log_failures).
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.0.source = Some(Arc::from(source.into()));
+        self.0.source_is_told = false;
         self
+    }
+
+    /// Keeps the error that caused this one and that the message tells already.
+    #[must_use]
+    pub(crate) fn with_told_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.0.source = Some(Arc::new(source));
+        self.0.source_is_told = true;
+        self
+    }
+
+    /// The error that caused this one, on this side of the wire: what a handler gave to [`with_source`](Self::with_source), or, of
+    /// a failure on the way, the error below, such as [`iip_core::CallError`]. [`Error::source`] is the same, but for an error
+    /// that the message tells already: whoever prints a chain of errors would print it twice.
+    #[must_use]
+    pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.0.source.as_deref()
     }
 }
 
@@ -520,16 +550,15 @@ impl fmt::Debug for Status {
 
 impl Error for Status {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0
-            .source
-            .as_deref()
-            .map(|source| source as &(dyn Error + 'static))
+        let source = self.0.source.as_deref().filter(|_| !self.0.source_is_told);
+        source.map(|source| source as &(dyn Error + 'static))
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl From<MetadataError> for Status {
     fn from(error: MetadataError) -> Self {
-        Self::invalid_argument(error.to_string()).with_source(error)
+        Self::invalid_argument(error.to_string()).with_told_source(error)
     }
 }
 

@@ -9,7 +9,10 @@ use crate::error::{CallError, CallErrorKind, ConfigError};
 use crate::limits::Limits;
 #[cfg(feature = "tls")]
 use crate::tls::ClientTls;
-use crate::transport::{Connector, Endpoint};
+use crate::transport::{Connector, ToEndpoint};
+
+/// The most connections of one client.
+const MAX_CONNECTIONS: usize = 65_536;
 
 /// How a [`Client`] behaves. Every setting has a default that suits most.
 ///
@@ -56,14 +59,14 @@ impl ClientConfig {
         Self::default()
     }
 
-    /// How many connections calls are spread over, in turns. Default: 1.
+    /// How many connections calls are spread over, in turns. Default: 1; 0 and more than 65,536 are refused.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
     }
 
-    /// How many channels, and so calls at a time, one connection has at most. Default: 4096.
+    /// How many channels, and so calls at a time, one connection has at most. Default: 4096, least 1.
     ///
     /// Short for [`Limits::max_channels`].
     #[must_use]
@@ -72,21 +75,24 @@ impl ClientConfig {
         self
     }
 
-    /// How many calls per connection may wait for a channel. Default: 16,384. Beyond it a call fails at once, not sent.
+    /// How many calls per connection may wait for a channel. Default: 16,384; 0 is refused. Beyond it a call fails at once,
+    /// not sent.
     #[must_use]
     pub fn max_queued_calls(mut self, calls: usize) -> Self {
         self.max_queued_calls = calls;
         self
     }
 
-    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s.
+    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s; [`Duration::MAX`]: no limit. Less
+    /// than a millisecond is refused.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long a call may take that does not say so itself, connecting and waiting included. Default: 10 s.
+    /// How long a call may take that does not say so itself, connecting and waiting included. Default: 10 s; [`Duration::MAX`]: as
+    /// long as it takes. Zero is refused.
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = timeout;
@@ -111,7 +117,7 @@ impl ClientConfig {
         self
     }
 
-    /// Speaks TLS. Default: plain.
+    /// Speaks TLS. Default: plain. Needs the feature `tls`.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: ClientTls) -> Self {
@@ -125,7 +131,7 @@ impl ClientConfig {
         self.call_timeout
     }
 
-    /// Connects to `host:port`, `tcp://host:port` or `unix:/path`.
+    /// Connects to `host:port`, `tcp://host:port`, `unix:/path`, `unix:@name` or a [`SocketAddr`](std::net::SocketAddr).
     ///
     /// # Errors
     ///
@@ -134,7 +140,7 @@ impl ClientConfig {
     /// # Cancel safety
     ///
     /// Dropping the future gives up the attempt.
-    pub async fn connect(self, target: impl AsRef<str>) -> Result<Client, CallError> {
+    pub async fn connect(self, target: impl ToEndpoint) -> Result<Client, CallError> {
         let client = self
             .connect_lazy(target)
             .map_err(|error| CallError::not_sent(CallErrorKind::Config(error)))?;
@@ -147,12 +153,11 @@ impl ClientConfig {
     /// # Errors
     ///
     /// The address is none, or an option cannot work.
-    pub fn connect_lazy(self, target: impl AsRef<str>) -> Result<Client, ConfigError> {
-        let endpoint: Endpoint = target
-            .as_ref()
-            .parse()
-            .map_err(|error| ConfigError::new("target", format!("{error}")))?;
-        self.lazy(endpoint)
+    pub fn connect_lazy(self, target: impl ToEndpoint) -> Result<Client, ConfigError> {
+        let endpoint = target
+            .to_endpoint()
+            .map_err(|error| ConfigError::new("target", error.to_string()))?;
+        self.connect_lazy_with(endpoint)
     }
 
     /// Connects through `connector`: any byte stream carries IIP.
@@ -166,7 +171,7 @@ impl ClientConfig {
     /// Dropping the future gives up the attempt.
     pub async fn connect_with(self, connector: impl Connector) -> Result<Client, CallError> {
         let client = self
-            .lazy(connector)
+            .connect_lazy_with(connector)
             .map_err(|error| CallError::not_sent(CallErrorKind::Config(error)))?;
         client.first_connection().await?;
         Ok(client)
@@ -177,13 +182,19 @@ impl ClientConfig {
     /// # Errors
     ///
     /// An option cannot work.
-    pub fn lazy(self, connector: impl Connector) -> Result<Client, ConfigError> {
-        if self.connections == 0 {
-            return Err(ConfigError::new("connections", "must be at least 1"));
+    pub fn connect_lazy_with(self, connector: impl Connector) -> Result<Client, ConfigError> {
+        ConfigError::check_count("connections", self.connections, 1..=MAX_CONNECTIONS)?;
+        ConfigError::check_count("max_queued_calls", self.max_queued_calls, 1..=usize::MAX)?;
+        ConfigError::check_time("connect_timeout", self.connect_timeout)?;
+        if self.call_timeout.is_zero() {
+            let reason = "calls would have no time at all; `Duration::MAX` is no limit";
+            return Err(ConfigError::new("call_timeout", reason));
         }
-        if self.max_queued_calls == 0 {
-            return Err(ConfigError::new("max_queued_calls", "must be at least 1"));
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            ConfigError::check_time("handshake_timeout", tls.handshake_limit())?;
         }
+        self.limits.check()?;
         Ok(Client::new(self, connector))
     }
 }
@@ -201,7 +212,8 @@ impl CallOptions {
         Self::default()
     }
 
-    /// How long the call may take, connecting and waiting for a channel included.
+    /// How long the call may take, connecting and waiting for a channel included. [`Duration::MAX`]: as long as it takes; with no
+    /// time at all it fails at once, not sent or without waiting for its answer.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

@@ -24,7 +24,7 @@ use crate::error::{CallError, CallErrorKind, ConnectionError, Execution};
 use crate::frame::Side;
 use crate::proto::{self, Mode};
 use crate::stream::{RecvStream, SendStream};
-use crate::transport::{Connected, Connector};
+use crate::transport::{Connected, Connector, ToEndpoint};
 
 /// How often a raw call that has not run goes to another connection.
 const MAX_MOVES: u32 = 5;
@@ -112,7 +112,7 @@ impl Client {
     /// # Cancel safety
     ///
     /// Dropping the future gives up the attempt.
-    pub async fn connect(target: impl AsRef<str>) -> Result<Self, CallError> {
+    pub async fn connect(target: impl ToEndpoint) -> Result<Self, CallError> {
         ClientConfig::new().connect(target).await
     }
 
@@ -524,7 +524,7 @@ impl Drop for Unready {
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error(
-        "it was closed without an answer: the server may have all the connections it takes (option max_connections), or speak TLS (option tls of the client)"
+        "it was closed without an answer: the server may have all the connections it takes (option max_connections), speak TLS (option tls of the client), or speak another protocol"
     )]
     OrTls(#[source] ConnectionError),
     #[error(

@@ -26,8 +26,9 @@ use crate::body::Body;
 use crate::clock;
 use crate::connection::{Closing, Shared, State};
 use crate::decoder::{Decoder, Partial};
-use crate::error::ConnectionError;
+use crate::error::{ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, Side};
+use crate::logs::Causes;
 use crate::proto::{self, Event};
 use crate::serve::Dispatcher;
 use crate::totals::FREE_BYTES;
@@ -110,6 +111,8 @@ pub(crate) struct Driver<S> {
     progress: Duration,
     /// Status 8 is queued; when everything is written the connection ends.
     saying_goodbye: bool,
+    /// What is written last says why the connection ends: the peer gets a moment to read it.
+    tells_end: bool,
     /// The peer sends nothing more.
     read_closed: bool,
     /// The connection has ended; the socket is being shut down.
@@ -172,6 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             stuck_since: None,
             progress: limits.progress(),
             saying_goodbye: false,
+            tells_end: false,
             read_closed: false,
             shutting_down: false,
             ends: None,
@@ -304,10 +308,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let state = &mut *guard;
         // A peer that never stops sending must not keep it from ending.
         if state.closing == Some(Closing::Force) {
-            if self.dispatcher.is_some() && !self.saying_goodbye && state.proto.open_calls() == 0 {
-                // Nothing is unanswered: force is for those who were not asked in time.
-                self.saying_goodbye = true;
-                state.proto.close();
+            if self.dispatcher.is_some() && !self.saying_goodbye {
+                self.tells_end = true;
+                if state.proto.open_calls() == 0 {
+                    // Nothing is unanswered: force is for those who were not asked in time.
+                    self.saying_goodbye = true;
+                    state.proto.close();
+                } else {
+                    // Callers of what is cut are told why.
+                    state.proto.give_notice();
+                }
             }
             return Err(ConnectionError::ClosedLocally);
         }
@@ -492,7 +502,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let unread_at = state.check_unread(now, &mut self.wakers);
         let at_rest = state.proto.is_at_rest() && self.batch.is_empty() && !self.unflushed;
         match state.closing {
-            Some(Closing::Force) => return Err(ConnectionError::ClosedLocally),
+            // The next turn ends it.
+            Some(Closing::Force) => return Ok(Turn::Again),
             Some(Closing::Drain)
                 if state.proto.open_calls() == 0 && state.calls.in_flight() == 0 =>
             {
@@ -634,13 +645,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 }
 
 impl<S> Driver<S> {
+    /// A peer that breaks the protocol with its first bytes may speak another one: that tells more.
+    #[cold]
+    fn explained(&self, error: ConnectionError) -> ConnectionError {
+        match error {
+            ConnectionError::ClosedLocally | ConnectionError::Ended => error,
+            _ => self.decoder.other_protocol().map_or(error, Into::into),
+        }
+    }
+
     /// Tells everyone that the connection has ended, and why.
     fn end(&mut self, error: &ConnectionError) {
         let shared = Arc::clone(&self.shared);
+        let peer = shared.peer.addr();
         let mut guard = shared.lock();
         let state = &mut *guard;
         if state.ended.is_none() {
-            tracing::debug!(%error, peer = ?shared.peer.addr(), "connection ended");
+            tracing::debug!(error = %Causes(error), ?peer, "connection ended");
+            if let ConnectionError::Protocol(other @ ProtocolError::OtherProtocol { .. }) = error
+                && let Some(logs) = shared.peer.logs()
+            {
+                logs.stranger(peer, other);
+            }
             // Which requests have left decides what their callers are told.
             settle(state, std::mem::take(&mut self.written), clock::now());
             shared.end(state, error, &mut self.wakers);
@@ -664,6 +690,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         let this = &mut *self;
         if !this.shutting_down {
             let error = ready!(this.poll_connection(cx));
+            let error = this.explained(error);
             // A server that has said goodbye reads no further request: what was not sent was not executed.
             if this.dispatcher.is_some() || !matches!(error, ConnectionError::Ended) {
                 this.write_last(cx);
@@ -684,7 +711,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             this.timer = Some(Box::pin(tokio::time::sleep_until(limit)));
         }
         if Pin::new(&mut this.socket).poll_shutdown(cx).is_ready()
-            && (!this.saying_goodbye || this.poll_waste(cx).is_ready())
+            && (!(this.saying_goodbye || this.tells_end) || this.poll_waste(cx).is_ready())
         {
             return Poll::Ready(());
         }

@@ -315,15 +315,12 @@ impl Connection {
         self.open_calls - self.streamed >= self.limits.calls()
     }
 
-    /// Has a message begun and not ended?
+    /// Has a message begun and not ended? A stream is none: between two of its frames nothing is missing.
     pub(crate) fn has_unfinished_message(&self) -> bool {
         self.channels.any(|channel| {
             let assembly = channel.assembly.as_ref();
             assembly.is_some_and(|assembly| {
-                matches!(
-                    assembly.incoming,
-                    Incoming::Collect | Incoming::Parts | Incoming::Stream
-                )
+                matches!(assembly.incoming, Incoming::Collect | Incoming::Parts)
             })
         })
     }

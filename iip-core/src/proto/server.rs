@@ -40,7 +40,7 @@ impl Connection {
             self.forget_channels();
         }
         if status == FrameStatus::RequestOnly {
-            if body.len() > self.limits.message_bytes() && !is_hello(path, &body) {
+            if body.len() > self.limits.message_bytes() && !is_own(path, &body) {
                 self.on_too_large(id, path, body.len());
             } else {
                 self.on_request(id, path, body);
@@ -693,10 +693,11 @@ pub(super) fn check_control_size(part: &Bytes) -> Result<(), ProtocolError> {
     Ok(())
 }
 
-/// Is this a hello? The limit is on the callers' messages.
+/// Whether this is what clients ask by themselves, such as a hello. The limit is on the callers' messages.
 #[cold]
-fn is_hello(path: &[u8], body: &[u8]) -> bool {
-    body.len() <= control::MAX_BODY_BYTES && path == control::HELLO.as_bytes()
+fn is_own(path: &[u8], body: &[u8]) -> bool {
+    let own = [control::HELLO, control::NEW_CHANNEL, control::PING];
+    body.len() <= control::MAX_BODY_BYTES && own.iter().any(|own| own.as_bytes() == path)
 }
 
 fn is_reserved(label: &[u8]) -> bool {

@@ -122,11 +122,16 @@ impl ClientTls {
         Ok(self)
     }
 
-    /// How long a handshake may take before the connection is given up. Default: 10 s.
+    /// How long a handshake may take before the connection is given up. Default: 10 s; [`Duration::MAX`]: no limit. Less than a
+    /// millisecond is refused where a client is made with it.
     #[must_use]
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
         self.handshake_timeout = limit;
         self
+    }
+
+    pub(crate) fn handshake_limit(&self) -> Duration {
+        self.handshake_timeout
     }
 
     /// Replaces the identity while clients run. Ask for it after the last `identity_` call.

@@ -116,7 +116,8 @@ impl ServerTls {
         self.changed()
     }
 
-    /// How long a handshake may take, from when the connection is accepted, before it is closed. Default: 10 s.
+    /// How long a handshake may take, from when the connection is accepted, before it is closed. Default: 10 s;
+    /// [`Duration::MAX`]: no limit. Less than a millisecond is refused where a server is made with it.
     #[must_use]
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
         self.handshake_timeout = limit;
@@ -131,8 +132,12 @@ impl ServerTls {
     /// that has the most.
     #[must_use]
     pub fn max_handshakes(mut self, count: usize) -> Self {
-        self.max_handshakes = count.max(1);
+        self.max_handshakes = count.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self
+    }
+
+    pub(crate) fn handshake_limit(&self) -> Duration {
+        self.handshake_timeout
     }
 
     /// How many handshakes may run at a time; keeping to it is up to who accepts the connections.

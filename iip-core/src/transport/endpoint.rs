@@ -1,11 +1,13 @@
 //! Addresses, and connecting to them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -20,7 +22,17 @@ use super::{ConnectFuture, Connected, Connector, explain, look_up, tune};
 /// How long one address of a name may stay silent before the next one is tried beside it. Source: RFC 8305, 5.
 pub(super) const HEAD_START: Duration = Duration::from_millis(250);
 
-/// An address to connect to or to listen on: `host:port`, `[::1]:port`, `tcp://host:port` or `unix:/path`.
+/// Whether this platform has abstract Unix sockets.
+const HAS_ABSTRACT: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// An abstract name as the system calls take it: a path that begins with a NUL.
+#[cfg(unix)]
+pub(super) fn abstract_path(name: &str) -> PathBuf {
+    PathBuf::from(format!("\0{name}"))
+}
+
+/// An address to connect to or to listen on: `host:port`, `[::1]:port`, `tcp://host:port`, `unix:/path`, or `unix:@name` for an
+/// abstract Unix socket of Linux, which has no file.
 ///
 /// ```
 /// use iip_core::transport::Endpoint;
@@ -43,6 +55,8 @@ pub enum Endpoint {
     },
     /// The path of a Unix socket.
     Unix(PathBuf),
+    /// The name of an abstract Unix socket, without the `@`. Linux alone has such.
+    Abstract(String),
 }
 
 /// Why a text is no [`Endpoint`].
@@ -88,12 +102,101 @@ pub enum EndpointError {
         /// The whole text.
         address: String,
     },
-    /// Nothing behind `unix:`.
+    /// Nothing behind `unix:` or `unix:@`.
     #[error("address `{address}` has no path, write `unix:/path`")]
     NoPath {
         /// The whole text.
         address: String,
     },
+    /// An abstract Unix socket on a platform without such.
+    #[error(
+        "address `{address}` is that of an abstract socket, which only Linux has; write `unix:./@name` for a file of such a name"
+    )]
+    NoAbstract {
+        /// The whole text.
+        address: String,
+    },
+}
+
+impl From<std::convert::Infallible> for EndpointError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// What names an address to connect to or to listen on: a text such as `"127.0.0.1:9000"`, a [`SocketAddr`], or an [`Endpoint`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no address",
+    note = "write a text such as \"127.0.0.1:9000\" or \"unix:/path\", or give a `SocketAddr`"
+)]
+pub trait ToEndpoint {
+    /// The address.
+    ///
+    /// # Errors
+    ///
+    /// A text that is none.
+    fn to_endpoint(&self) -> Result<Endpoint, EndpointError>;
+}
+
+impl ToEndpoint for str {
+    fn to_endpoint(&self) -> Result<Endpoint, EndpointError> {
+        self.parse()
+    }
+}
+
+impl ToEndpoint for String {
+    fn to_endpoint(&self) -> Result<Endpoint, EndpointError> {
+        self.parse()
+    }
+}
+
+impl ToEndpoint for SocketAddr {
+    fn to_endpoint(&self) -> Result<Endpoint, EndpointError> {
+        Ok((*self).into())
+    }
+}
+
+/// A host and a port.
+impl ToEndpoint for (&str, u16) {
+    fn to_endpoint(&self) -> Result<Endpoint, EndpointError> {
+        let (host, port) = *self;
+        let literal = host.split_once('%').map_or(host, |(literal, _)| literal);
+        if literal.parse::<Ipv6Addr>().is_ok() {
+            format!("[{host}]:{port}").parse()
+        } else {
+            format!("{host}:{port}").parse()
+        }
+    }
+}
+
+impl ToEndpoint for Endpoint {
+    fn to_endpoint(&self) -> Result<Endpoint, EndpointError> {
+        Ok(self.clone())
+    }
+}
+
+impl<T: ToEndpoint + ?Sized> ToEndpoint for &T {
+    fn to_endpoint(&self) -> Result<Endpoint, EndpointError> {
+        (**self).to_endpoint()
+    }
+}
+
+impl<T: ToEndpoint + ?Sized> ToEndpoint for Box<T> {
+    fn to_endpoint(&self) -> Result<Endpoint, EndpointError> {
+        (**self).to_endpoint()
+    }
+}
+
+impl<T: ToEndpoint + ?Sized> ToEndpoint for Arc<T> {
+    fn to_endpoint(&self) -> Result<Endpoint, EndpointError> {
+        (**self).to_endpoint()
+    }
+}
+
+impl<T: ToEndpoint + ToOwned + ?Sized> ToEndpoint for Cow<'_, T> {
+    fn to_endpoint(&self) -> Result<Endpoint, EndpointError> {
+        (**self).to_endpoint()
+    }
 }
 
 impl Endpoint {
@@ -101,7 +204,7 @@ impl Endpoint {
     pub fn host(&self) -> Option<&str> {
         match self {
             Self::Tcp { host, .. } => Some(host),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Abstract(_) => None,
         }
     }
 }
@@ -117,10 +220,12 @@ impl FromStr for Endpoint {
         if let Some(path) = text.strip_prefix("unix:") {
             // `unix:///path` is the same as `unix:/path`.
             let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.is_empty() {
-                Err(EndpointError::NoPath { address: address() })
-            } else {
-                Ok(Self::Unix(PathBuf::from(path)))
+            return match path.strip_prefix('@') {
+                _ if path.is_empty() => Err(EndpointError::NoPath { address: address() }),
+                None => Ok(Self::Unix(PathBuf::from(path))),
+                Some("") => Err(EndpointError::NoPath { address: address() }),
+                Some(_) if !HAS_ABSTRACT => Err(EndpointError::NoAbstract { address: address() }),
+                Some(name) => Ok(Self::Abstract(name.to_owned())),
             };
         }
         let rest = match text.split_once("://") {
@@ -193,6 +298,7 @@ impl fmt::Display for Endpoint {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Abstract(name) => write!(f, "unix:@{name}"),
         }
     }
 }
@@ -215,8 +321,12 @@ impl Connector for Endpoint {
                 }
                 #[cfg(unix)]
                 Self::Unix(path) => UnixStream::connect(path).await.map(Connected::new),
+                #[cfg(unix)]
+                Self::Abstract(name) => UnixStream::connect(abstract_path(name))
+                    .await
+                    .map(Connected::new),
                 #[cfg(not(unix))]
-                Self::Unix(_) => Err(no_unix_sockets(self)),
+                Self::Unix(_) | Self::Abstract(_) => Err(no_unix_sockets(self)),
             }
         })
     }

@@ -9,13 +9,15 @@ use tokio::net::{TcpListener, TcpSocket};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
 
+#[cfg(unix)]
+use super::endpoint::abstract_path;
 #[cfg(not(unix))]
 use super::no_unix_sockets;
 use super::{BACKLOG, Connected, Endpoint, MemoryListener, explain, look_up, tune};
 
 /// Waits for connections at one address.
 ///
-/// Dropping it frees the address; the file of a Unix socket is removed.
+/// Dropping it frees the address; the file of a Unix socket that was made by [`bind`](Self::bind) is removed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Listener {
@@ -52,8 +54,12 @@ impl Listener {
             }
             #[cfg(unix)]
             Endpoint::Unix(path) => UnixSocketListener::bind(path).await.map(Self::Unix),
+            #[cfg(unix)]
+            Endpoint::Abstract(name) => {
+                listen_unix(&abstract_path(name)).map(|listener| Self::Unix(listener.into()))
+            }
             #[cfg(not(unix))]
-            Endpoint::Unix(_) => return Err(no_unix_sockets(endpoint)),
+            Endpoint::Unix(_) | Endpoint::Abstract(_) => return Err(no_unix_sockets(endpoint)),
         };
         bound.map_err(|error| explain(&error, format_args!("cannot listen on {endpoint}")))
     }
@@ -74,7 +80,7 @@ impl Listener {
                 Err(_) => "tcp".to_owned(),
             },
             #[cfg(unix)]
-            Self::Unix(listener) => format!("unix:{}", listener.path.display()),
+            Self::Unix(listener) => listener.describe(),
             Self::Memory(_) => "memory".to_owned(),
         }
     }
@@ -134,14 +140,29 @@ impl From<MemoryListener> for Listener {
     }
 }
 
-/// A Unix socket that removes its file when it is dropped.
+#[cfg(unix)]
+impl From<UnixListener> for Listener {
+    /// The file of the socket stays when the listener is dropped: whoever made it removes it.
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener.into())
+    }
+}
+
+/// A Unix socket; one that has made its file removes it when it is dropped.
 #[cfg(unix)]
 #[derive(Debug)]
 pub struct UnixSocketListener {
     listener: UnixListener,
+    file: Option<SocketFile>,
+}
+
+/// The file of a socket.
+#[cfg(unix)]
+#[derive(Debug)]
+struct SocketFile {
     path: PathBuf,
-    /// Device and inode of the file, to leave alone what another process put in its place.
-    file: Option<(u64, u64)>,
+    /// Device and inode, to leave alone what another process put in its place.
+    identity: (u64, u64),
 }
 
 #[cfg(unix)]
@@ -154,20 +175,46 @@ impl UnixSocketListener {
             }
             result => result?,
         };
-        Ok(Self {
-            listener,
+        let file = file_identity(path).map(|identity| SocketFile {
             path: path.to_owned(),
-            file: file_identity(path),
-        })
+            identity,
+        });
+        Ok(Self { listener, file })
+    }
+
+    /// The address in the form that a client connects to; `unix` for a socket without a name.
+    fn describe(&self) -> String {
+        let addr = self.listener.local_addr().ok();
+        let path = addr.as_ref().and_then(|addr| addr.as_pathname());
+        if let Some(path) = path {
+            return format!("unix:{}", path.display());
+        }
+        let name = addr.as_ref().and_then(|addr| addr.as_abstract_name());
+        match name {
+            Some(name) => format!("unix:@{}", String::from_utf8_lossy(name)),
+            None => "unix".to_owned(),
+        }
+    }
+}
+
+#[cfg(unix)]
+impl From<UnixListener> for UnixSocketListener {
+    fn from(listener: UnixListener) -> Self {
+        Self {
+            listener,
+            file: None,
+        }
     }
 }
 
 #[cfg(unix)]
 impl Drop for UnixSocketListener {
     fn drop(&mut self) {
-        if self.file.is_some() && file_identity(&self.path) == self.file {
+        if let Some(SocketFile { path, identity }) = &self.file
+            && file_identity(path) == Some(*identity)
+        {
             // A file that cannot be removed is found stale by the next server.
-            let _ = std::fs::remove_file(&self.path);
+            let _ = std::fs::remove_file(path);
         }
     }
 }

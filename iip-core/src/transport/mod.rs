@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-pub use self::endpoint::{Endpoint, EndpointError};
+pub use self::endpoint::{Endpoint, EndpointError, ToEndpoint};
 pub use self::listener::Listener;
 #[cfg(unix)]
 pub use self::listener::UnixSocketListener;

@@ -39,6 +39,9 @@ fn endpoints_are_read_and_written() {
         ("unix:/run/iip", "unix:/run/iip", None),
         ("unix:///run/iip", "unix:/run/iip", None),
         ("unix:relative", "unix:relative", None),
+        #[cfg(target_os = "linux")]
+        ("unix:@name", "unix:@name", None),
+        ("unix:./@name", "unix:./@name", None),
     ];
     for (text, shown, host) in table {
         let endpoint: Endpoint = text.parse().unwrap();

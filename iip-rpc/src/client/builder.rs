@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use iip_core::transport::Connector;
+use iip_core::transport::{Connector, ToEndpoint};
 use iip_core::{ClientConfig, Limits};
 
 use super::Client;
-use super::failure::{call_status, config_status};
+use super::failure::{config_status, not_sent};
 use super::hedge::Hedging;
 use crate::budget::{Bucket, RetryBudget};
 use crate::codec::{CodecId, DecodeLimits};
@@ -14,9 +14,9 @@ use crate::compression::{self, Compression};
 use crate::hello::announcement;
 use crate::interceptor::{self, ClientCall, ClientInterceptor, Layers};
 use crate::limits::TypedLimits;
-use crate::policy::{MethodPolicy, Policies, RetryPolicy};
+use crate::policy::{MethodPolicy, Policies, RetryPolicy, no_time};
 use crate::retry;
-use crate::status::{Execution, Status};
+use crate::status::Status;
 
 /// How a [`Client`] behaves. Made by [`Client::builder`]; every setting has a default that suits most.
 #[derive(Clone, Debug)]
@@ -54,13 +54,15 @@ impl ClientBuilder {
         }
     }
 
-    /// How long a call may take that does not say so itself: connecting, waiting, and the answer. Default: 10 s.
+    /// How long a call may take that does not say so itself: connecting, waiting, and the answer. Default: 10 s; [`Duration::MAX`]:
+    /// as long as it takes. Zero is refused.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Calls wait for a server that cannot be reached, until their deadline, instead of failing at once. Default: no.
+    /// Calls, and [`connect`](Self::connect), wait for a server that cannot be reached, until their deadline, instead of failing at
+    /// once. Default: no.
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = wait;
         self
@@ -106,25 +108,26 @@ impl ClientBuilder {
         self
     }
 
-    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s.
+    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s; [`Duration::MAX`]: no limit. Less
+    /// than a millisecond is refused.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.core = self.core.connect_timeout(timeout);
         self
     }
 
-    /// How many connections calls are spread over. Default: 1.
+    /// How many connections calls are spread over. Default: 1; 0 and more than 65,536 are refused.
     pub fn connections(mut self, connections: usize) -> Self {
         self.core = self.core.connections(connections);
         self
     }
 
-    /// How many calls per connection may wait for a channel. Default: 16,384. Beyond it a call fails at once.
+    /// How many calls per connection may wait for a channel. Default: 16,384; 0 is refused. Beyond it a call fails at once.
     pub fn max_queued_calls(mut self, calls: usize) -> Self {
         self.core = self.core.max_queued_calls(calls);
         self
     }
 
-    /// The largest arguments or result, or message of a stream, as encoded, in bytes. Default: 16 MiB. Beyond it that call fails,
+    /// The largest arguments or result, or message of a stream, as encoded, in bytes. Default: 16 MiB, least 1. Beyond it that call fails,
     /// naming this option.
     ///
     /// The envelope and metadata do not count, nor do the first 32 bytes beyond it: they are for the length and a few small
@@ -155,21 +158,24 @@ impl ClientBuilder {
         self
     }
 
-    /// How many times as large as its compressed form an answer or a message of a stream may be. Default: 1000. Beyond it the call
+    /// How many times as large as its compressed form an answer or a message of a stream may be. Default: 1000, least 1. Beyond it the call
     /// fails, naming this option. Servers are told, and send what would be beyond it as it is.
     pub fn max_compression_ratio(mut self, ratio: u32) -> Self {
         self.max_compression_ratio = ratio.max(1);
         self
     }
 
-    /// Speaks TLS. Default: plain.
+    /// Speaks TLS. Default: plain. Needs the feature `tls`.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: iip_core::tls::ClientTls) -> Self {
         self.core = self.core.tls(tls);
         self
     }
 
-    /// Connects to `host:port`, `tcp://host:port` or `unix:/path`.
+    /// Connects to `host:port`, `tcp://host:port`, `unix:/path`, `unix:@name` or a [`SocketAddr`](std::net::SocketAddr).
+    ///
+    /// With [`wait_for_ready`](Self::wait_for_ready) it tries again until there is a connection, for as long as a call may take
+    /// ([`timeout`](Self::timeout)).
     ///
     /// # Errors
     ///
@@ -178,14 +184,10 @@ impl ClientBuilder {
     /// # Cancel safety
     ///
     /// Dropping the future gives up the attempt.
-    pub async fn connect(self, target: impl AsRef<str>) -> Result<Client, Status> {
-        let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
-        let core = self
-            .core()
-            .connect(target)
-            .await
-            .map_err(|error| call_status(&error, None))?;
-        Ok(Client::over(core, settings, interceptors))
+    pub async fn connect(self, target: impl ToEndpoint) -> Result<Client, Status> {
+        let client = self.connect_lazy(target)?;
+        client.first_connection().await?;
+        Ok(client)
     }
 
     /// As [`connect`](Self::connect), but the first call connects.
@@ -193,13 +195,10 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// The address is none, or an option cannot work.
-    pub fn connect_lazy(self, target: impl AsRef<str>) -> Result<Client, Status> {
+    pub fn connect_lazy(self, target: impl ToEndpoint) -> Result<Client, Status> {
         let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
-        Ok(Client::over(
-            self.core().connect_lazy(target).map_err(config_status)?,
-            settings,
-            interceptors,
-        ))
+        let core = self.core().connect_lazy(target).map_err(config_status)?;
+        Ok(Client::over(core, settings, interceptors))
     }
 
     /// Connects through `connector`: any byte stream will do, such as the memory of a server in the same process.
@@ -212,12 +211,22 @@ impl ClientBuilder {
     ///
     /// Dropping the future gives up the attempt.
     pub async fn connect_with(self, connector: impl Connector) -> Result<Client, Status> {
+        let client = self.connect_lazy_with(connector)?;
+        client.first_connection().await?;
+        Ok(client)
+    }
+
+    /// As [`connect_with`](Self::connect_with), but the first call connects.
+    ///
+    /// # Errors
+    ///
+    /// An option cannot work.
+    pub fn connect_lazy_with(self, connector: impl Connector) -> Result<Client, Status> {
         let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
         let core = self
             .core()
-            .connect_with(connector)
-            .await
-            .map_err(|error| call_status(&error, None))?;
+            .connect_lazy_with(connector)
+            .map_err(config_status)?;
         Ok(Client::over(core, settings, interceptors))
     }
 
@@ -231,7 +240,11 @@ impl ClientBuilder {
     fn settings(&self) -> Result<Settings, Status> {
         if !self.codec.is_supported() {
             let text = format!("option codec: this build has no codec {}", self.codec);
-            return Err(Status::invalid_argument(text).with_execution(Execution::NotSent));
+            return Err(not_sent(Status::invalid_argument(text)));
+        }
+        let problem = no_time("timeout", Some(self.timeout)).or_else(|| self.policies.problem());
+        if let Some(problem) = problem {
+            return Err(not_sent(Status::invalid_argument(problem)));
         }
         let limits = DecodeLimits::of_calls(self.limits.message_bytes())
             .max_compression_ratio(self.max_compression_ratio);

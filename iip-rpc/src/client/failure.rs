@@ -66,7 +66,7 @@ pub(super) fn not_sent(status: Status) -> Status {
 }
 
 pub(super) fn config_status(error: ConfigError) -> Status {
-    not_sent(Status::invalid_argument(error.to_string())).with_source(error)
+    not_sent(Status::invalid_argument(error.to_string())).with_told_source(error)
 }
 
 /// What a failure below the typed layer means to a caller.
@@ -121,5 +121,5 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
             answer: phases.answer,
             ..Phases::default()
         })
-        .with_source(error.clone())
+        .with_told_source(error.clone())
 }

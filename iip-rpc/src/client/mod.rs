@@ -17,6 +17,7 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use iip_core::transport::ToEndpoint;
 use iip_core::{Call, CallTimes, Connection};
 use serde::de::DeserializeOwned;
 
@@ -42,7 +43,8 @@ use crate::status::{MethodError, Status};
 
 /// Calls services on one server. Cheap to clone; all clones share the connections.
 ///
-/// Generated clients hold one: `GreeterClient::new(client)`. Several services can share it.
+/// Generated clients hold one: `GreeterClient::new(client)`. Several services can share it; `GreeterClient::connect(target)` makes
+/// one with the defaults.
 ///
 /// Lost connections are replaced when the next call is made. A typed call that was not sent or not executed, because its
 /// connection was lost or the server is going away, is made again within its time, up to five times; so is, by its
@@ -63,7 +65,8 @@ impl Client {
         ClientBuilder::new()
     }
 
-    /// Connects to `host:port`, `tcp://host:port` or `unix:/path` with the defaults.
+    /// Connects with the defaults to `host:port`, `tcp://host:port`, `unix:/path`, `unix:@name` or a
+    /// [`SocketAddr`](std::net::SocketAddr).
     ///
     /// # Errors
     ///
@@ -72,7 +75,7 @@ impl Client {
     /// # Cancel safety
     ///
     /// Dropping the future gives up the attempt.
-    pub async fn connect(target: impl AsRef<str>) -> Result<Self, Status> {
+    pub async fn connect(target: impl ToEndpoint) -> Result<Self, Status> {
         Self::builder().connect(target).await
     }
 
@@ -247,7 +250,8 @@ impl Client {
             let connection = match self.core.ready_connection() {
                 Some(connection) => connection,
                 None => {
-                    let connecting = self.wait_for_connection(method, &mut times, &mut attempts);
+                    let connecting =
+                        self.wait_for_connection(Some(method), &mut times, &mut attempts);
                     // In memory of its own: a call is rarely the one that waits, and its future stays small.
                     let connection = match Box::pin(connecting).await {
                         Ok(connection) => connection,
@@ -391,10 +395,29 @@ impl Client {
         self.call(method, ctx, start, read).await
     }
 
+    /// Makes the connection of a client that does not leave it to the first call.
+    async fn first_connection(&self) -> Result<(), Status> {
+        let started = now();
+        // One attempt has a limit of its own.
+        let limit = if self.waits_for_ready() {
+            self.settings.timeout
+        } else {
+            Duration::MAX
+        };
+        let mut times = CallTimes {
+            started,
+            connected: started,
+            deadline: after(started, limit),
+        };
+        let mut attempts = Attempts::default();
+        let connecting = self.wait_for_connection(None, &mut times, &mut attempts);
+        connecting.await.map(drop)
+    }
+
     /// Makes a connection; tries again until the deadline if the call waits for the server.
     async fn wait_for_connection(
         &self,
-        method: &MethodDescriptor,
+        method: Option<&MethodDescriptor>,
         times: &mut CallTimes,
         attempts: &mut Attempts,
     ) -> Result<Connection, Status> {
@@ -408,11 +431,11 @@ impl Client {
                     times.connected = now;
                     return Ok(connection);
                 }
-                Err(error) => call_status(&error, Some(method)),
+                Err(error) => call_status(&error, method),
             };
             let pause = if self.waits_for_ready() {
                 repeats.next(u32::MAX, &status, now(), times.deadline)
-            } else if attempts.has_retried() {
+            } else if let Some(method) = method.filter(|_| attempts.has_retried()) {
                 self.pause(method, attempts, &status, times.deadline)
             } else {
                 // Not to reach the server is no accident that a repeat could mend at once.

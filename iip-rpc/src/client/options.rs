@@ -31,7 +31,8 @@ impl CallOptions {
     }
 
     /// How long each call may take: connecting, waiting, and the answer. It replaces the method's and the client's
-    /// default; the deadline of a call being handled still bounds it.
+    /// default; the deadline of a call being handled still bounds it. [`Duration::MAX`]: as long as it takes; with no time at all a
+    /// call fails at once.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

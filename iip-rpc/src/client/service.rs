@@ -15,6 +15,8 @@ use crate::envelope::PlainError;
 use crate::status::Status;
 
 /// A call of raw bytes, for a [`ClientService`].
+///
+/// Needs the feature `tower`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawRequest {
     path: Cow<'static, str>,
@@ -53,6 +55,8 @@ impl RawRequest {
 /// It is always ready: a call waits within its time for a connection and a channel. A limit of calls at a time is a layer's.
 ///
 /// A typed method needs no adapter to be a service: `tower::service_fn` makes one of the generated client.
+///
+/// Needs the feature `tower`.
 #[derive(Clone, Debug)]
 pub struct ClientService {
     client: Client,

@@ -26,7 +26,7 @@ use crate::context::{CallContext, after, now};
 use crate::envelope::{Outcome, ReplyHead};
 use crate::method::MethodDescriptor;
 use crate::retry::Attempts;
-use crate::status::{MethodError, Status};
+use crate::status::{Code, MethodError, Status};
 use crate::streaming::Streaming;
 use crate::streaming::pump::{Ended, Pump};
 use crate::streaming::records::{self, RecordError, Records, TooLarge};
@@ -130,7 +130,7 @@ impl Client {
     /// # Errors
     ///
     /// The method's own error, or a [`Status`] in its form. When `messages` fails, its status, and the server reads
-    /// [`Code::Cancelled`](crate::Code::Cancelled).
+    /// [`Code::Cancelled`].
     ///
     /// # Cancel safety
     ///
@@ -193,8 +193,9 @@ impl Client {
 
     /// Calls a method that takes a stream and answers with one: what the methods of generated clients do.
     ///
-    /// As [`server_stream`](Self::server_stream); `messages` are sent by a task of their own, so that neither direction waits
-    /// for the other. Such a call is not made again.
+    /// As [`server_stream`](Self::server_stream): ready once the method has accepted the call, by returning its stream. `messages` are
+    /// sent by a task of their own meanwhile. A method that reads some of them before it accepts the call waits for them: they have to
+    /// be sent before this is awaited, or from elsewhere. Such a call is not made again.
     ///
     /// # Errors
     ///
@@ -229,6 +230,7 @@ impl Client {
                 call.has_until(times.whole);
                 Ok(Streaming::new(Responses::new(call, Some(sending))))
             }
+            Err(Failure::Status(status)) => Err(not_accepted(status, &sending).into()),
             Err(failure) => Err(failure.into_error()),
         }
     }
@@ -262,7 +264,7 @@ impl Client {
         let connection = match self.core.ready_connection() {
             Some(connection) => connection,
             None => {
-                self.wait_for_connection(method, &mut times.start, attempts)
+                self.wait_for_connection(Some(method), &mut times.start, attempts)
                     .await?
             }
         };
@@ -412,6 +414,20 @@ impl StreamedCall {
         let deadline = whole.unwrap_or_else(|| after(now(), Duration::MAX));
         self.records.recv().set_deadline(deadline);
     }
+}
+
+/// Says what a call was waiting for whose time is over before the method has accepted it.
+#[cold]
+fn not_accepted(status: Status, sending: &Sending) -> Status {
+    let sends = sending.0.as_ref().is_some_and(|task| !task.is_finished());
+    if status.code() != Code::DeadlineExceeded || !sends {
+        return status;
+    }
+    let text = format!(
+        "{}; the method has not accepted the stream, and may be waiting for messages that this caller has not sent yet",
+        status.message()
+    );
+    status.reworded(text)
 }
 
 fn unexpected() -> Status {

@@ -619,7 +619,8 @@ impl DecodeError {
             }
             _ => Code::Internal,
         };
-        Status::new(code, format!("the answer cannot be read: {self}")).with_source(self.clone())
+        Status::new(code, format!("the answer cannot be read: {self}"))
+            .with_told_source(self.clone())
     }
 }
 

@@ -86,6 +86,8 @@ fn encode<T: Serialize + ?Sized>(
 /// assert_eq!(serde_json::to_string(&text)?, "[10,3,97,98,99]");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
+///
+/// Needs the feature `codec-prost`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Proto<M>(pub M);
 
@@ -124,6 +126,8 @@ impl<M: Message + Default> Serialize for Proto<M> {
 }
 
 /// A [`Proto`] that is lent.
+///
+/// Needs the feature `codec-prost`.
 #[derive(Debug)]
 pub struct ProtoRef<'a, M>(pub &'a M);
 

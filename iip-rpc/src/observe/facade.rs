@@ -23,6 +23,8 @@ use crate::status::Code;
 ///
 /// While no recorder is installed, calls cost what they cost without this; one that is installed later is told of those that
 /// begin then.
+///
+/// Needs the feature `metrics`.
 #[derive(Debug, Default)]
 pub struct MetricsFacade {
     /// The place of the recorder that was there when figures went nowhere; 0 if that was never so.

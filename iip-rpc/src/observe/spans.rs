@@ -23,6 +23,8 @@ const TRACEPARENT: &str = "traceparent";
 /// the trace is recorded.
 ///
 /// In a handler behind [`Traced`], [`CallContext::extension`] gives the one of the call; to attach an exporter, for example.
+///
+/// Needs the feature `tracing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     trace: u128,
@@ -129,6 +131,8 @@ impl fmt::Display for TraceContext {
 ///
 /// While no subscriber takes spans of the level INFO, a trace that has begun is carried on, and none begins: other calls then cost
 /// what they cost without this.
+///
+/// Needs the feature `tracing`.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Traced;

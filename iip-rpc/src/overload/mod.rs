@@ -268,8 +268,11 @@ impl Admission {
         (!gate.limiters.is_empty()).then(|| Arc::new(gate))
     }
 
-    /// What stands in the options and is nowhere in the services, once all methods are registered.
+    /// What stands in the options and cannot work, or is nowhere in the services, once all methods are registered.
     pub(crate) fn problem(&self) -> Option<String> {
+        if let Some(problem) = self.policies.problem() {
+            return Some(problem);
+        }
         let known = |path: &str| self.paths.contains(&path);
         if let Some(path) = self.policies.unknown(known) {
             return Some(format!(

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use iip_core::transport::MemoryConnector;
-use iip_core::{Handler, Limits, ServerConfig};
+use iip_core::transport::{Listener, MemoryConnector, ToEndpoint};
+use iip_core::{Handler, Level, Limits, ServerConfig};
 
 use super::names::Names;
 use super::{Methods, NoMethod, Server, Service};
@@ -111,7 +111,7 @@ impl ServerBuilder {
         self
     }
 
-    /// The largest arguments or result, or message of a stream, as encoded, in bytes. Default: 16 MiB. Beyond it that call fails,
+    /// The largest arguments or result, or message of a stream, as encoded, in bytes. Default: 16 MiB, least 1. Beyond it that call fails,
     /// naming this option.
     ///
     /// The envelope and metadata do not count, nor do the first 32 bytes beyond it: they are for the length and a few small
@@ -128,7 +128,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Connections at a time, handshakes included. Default: 10,000.
+    /// Connections at a time, handshakes included. Default: 10,000; 0 is refused.
     ///
     /// Beyond it, a new connection takes the place of one that has not sent a byte of a frame yet, of the address that has most
     /// of them or for more than a second. If there is none, the new one is closed as it is accepted.
@@ -138,7 +138,7 @@ impl ServerBuilder {
     }
 
     /// Connections at a time from one IPv4 address or one IPv6 network of 64 bits. Default: 15 of 16 of
-    /// [`max_connections`](Self::max_connections), so that no single one keeps all others out.
+    /// [`max_connections`](Self::max_connections), so that no single one keeps all others out; 0 is refused.
     ///
     /// Beyond it, a new connection takes the place of one of the same address that has not sent a byte of a frame for a second. If
     /// there is none, the new one is closed as it is accepted.
@@ -148,20 +148,21 @@ impl ServerBuilder {
     }
 
     /// How long a connection lives, a tenth more or less, so that clients spread anew over servers that have come. Default: for
-    /// ever. Then its client makes another for further calls, and the calls under way get
+    /// ever, as [`Duration::MAX`]; less than a millisecond is refused. Then its client makes another for further calls, and the calls under way get
     /// [`max_connection_grace`](Self::max_connection_grace) to end.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
         self.core = self.core.max_connection_age(age);
         self
     }
 
-    /// How long the calls on a connection that has reached its age may still take. Default: 30 s. Beyond: it is closed.
+    /// How long the calls on a connection that has reached its age may still take. Default: 30 s. Beyond: it is closed. Zero
+    /// closes it at once, and [`Duration::MAX`] never.
     pub fn max_connection_grace(mut self, grace: Duration) -> Self {
         self.core = self.core.max_connection_grace(grace);
         self
     }
 
-    /// Handlers at a time that had to wait, on all connections. Default: 65,536. Further calls are refused, not run. While there
+    /// Handlers at a time that had to wait, on all connections. Default: 65,536; 0 is refused. Further calls are refused, not run. While there
     /// are others, a connection, and all connections of one IP address, may run four times as many as are left of them.
     pub fn max_running_calls(mut self, calls: usize) -> Self {
         self.core = self.core.max_running_calls(calls);
@@ -217,21 +218,41 @@ impl ServerBuilder {
         self
     }
 
-    /// How many times as large as its compressed form a request or a message of a stream may be. Default: 1000. Beyond it that call
+    /// How many times as large as its compressed form a request or a message of a stream may be. Default: 1000, least 1. Beyond it that call
     /// is not run, naming this option. Clients are told, and send what would be beyond it as it is.
     pub fn max_compression_ratio(mut self, ratio: u32) -> Self {
         self.max_compression_ratio = ratio.max(1);
         self
     }
 
-    /// Speaks TLS, and nothing else. Default: plain.
+    /// The level at which failures of methods are logged that whoever runs the server should know of: those with the code UNKNOWN,
+    /// INTERNAL or DATA_LOSS, and those with a cause ([`Status::with_source`](crate::Status::with_source)), which is logged with them
+    /// and told nobody else. Other failures, errors of the methods' own among them, have level DEBUG. Default: [`Level::WARN`].
+    /// `None`: no failure is logged.
+    ///
+    /// Panics are always logged, as ERROR, and failures of one-way calls, which nobody else hears of, as WARN.
+    pub fn log_failures(mut self, level: impl Into<Option<Level>>) -> Self {
+        self.core = self.core.log_failures(level);
+        self
+    }
+
+    /// How many lines the server logs in a minute at most, of each kind, of what its peers can cause or repeat: failures of methods,
+    /// panics, failures of one-way calls, connections of other protocols. Default: 100. The next line says how many were left out.
+    /// 0: none of these.
+    pub fn max_log_lines(mut self, per_minute: u32) -> Self {
+        self.core = self.core.max_log_lines(per_minute);
+        self
+    }
+
+    /// Speaks TLS, and nothing else. Default: plain. Needs the feature `tls`.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: iip_core::tls::ServerTls) -> Self {
         self.core = self.core.tls(tls);
         self
     }
 
-    /// Listens on `host:port` or `unix:/path` and serves; port 0 lets the system choose, see [`Server::local_addr`].
+    /// Listens and serves on `host:port`, `unix:/path`, `unix:@name` or a [`SocketAddr`](std::net::SocketAddr); port 0 lets the
+    /// system choose, see [`Server::local_addr`].
     ///
     /// # Errors
     ///
@@ -240,17 +261,18 @@ impl ServerBuilder {
     /// # Cancel safety
     ///
     /// When dropped before it is ready, nothing listens.
-    pub async fn bind(self, target: impl AsRef<str>) -> io::Result<Server> {
+    pub async fn bind(self, target: impl ToEndpoint) -> io::Result<Server> {
         let core = self.core()?.bind(target).await?;
         Ok(Server { core })
     }
 
-    /// Serves on a socket that listens already.
+    /// Serves on what listens already: tokio's `TcpListener` or `UnixListener`, or any [`Listener`]. Sockets of the standard library,
+    /// such as those that a service manager hands over, become tokio's by `from_std`.
     ///
     /// # Errors
     ///
     /// The configuration cannot work.
-    pub fn listen_on(self, listener: tokio::net::TcpListener) -> io::Result<Server> {
+    pub fn listen_on(self, listener: impl Into<Listener>) -> io::Result<Server> {
         let core = self.core()?.listen_on(listener)?;
         Ok(Server { core })
     }
@@ -297,7 +319,8 @@ impl ServerBuilder {
             methods.interceptors = Layers::default();
             health.register(&mut methods, self.watch_limits);
         }
-        if let Some(problem) = methods.admission.problem() {
+        let problem = methods.admission.problem();
+        if let Some(problem) = problem.or_else(|| self.policy.problem()) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
         let core = self

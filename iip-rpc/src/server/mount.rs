@@ -16,6 +16,8 @@ use crate::tower::{BoxError, Errors, oneshot};
 ///
 /// A failure goes to callers of typed methods as a status ([`status_of`](crate::tower::status_of)), and to all others as IIP's in-band error
 /// of a handler that failed, with its text. The text of a [`HandlerError`] is told as it is.
+///
+/// Needs the feature `tower`.
 #[derive(Clone, Debug)]
 pub struct ServiceHandler<S> {
     service: S,

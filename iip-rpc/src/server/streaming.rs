@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    Run, answer_status, bad_arguments, decompress, encode_result, encoding, intercept, is_plain,
-    refusal_status, timing, until,
+    Run, answer_status, bad_arguments, decompress, encode_result, encoding, failures, intercept,
+    is_plain, refusal_status, timing, until,
 };
 use crate::__private::BoxFuture;
 use crate::arguments::FromArguments;
@@ -174,6 +174,9 @@ impl StreamCall {
         let metadata = self.ctx.take_reply_metadata();
         let timing = Some(timing(self.received, self.waited));
         let outcome = Outcome::of(&result);
+        if let Err(error) = &result {
+            failures::log(Some(&self.ctx), error.as_status(), error);
+        }
         match encode_result(
             self.encoding,
             result,
@@ -186,10 +189,14 @@ impl StreamCall {
                 body: Ok(body),
                 outcome,
             },
-            Err(status) => StreamAnswer::failed(match self.ctx.method() {
-                Some(method) => status.in_method(method),
-                None => status,
-            }),
+            Err(status) => {
+                let status = match self.ctx.method() {
+                    Some(method) => status.in_method(method),
+                    None => status,
+                };
+                failures::log(Some(&self.ctx), Some(&status), &status);
+                StreamAnswer::failed(status)
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::status::Status;
 
@@ -106,7 +106,7 @@ impl<T: Send + 'static, E: Send + 'static> Streaming<T, E> {
         Self::new(Each(Box::new(messages.into_iter()), PhantomData))
     }
 
-    /// A stream, and where its messages are put in: up to `capacity` of them wait at a time. It ends once every sender has
+    /// A stream, and where its messages are put in: up to `capacity` of them wait at a time; 0 counts as 1. It ends once every sender has
     /// [finished](StreamSender::finish). A sender that is dropped otherwise, because its task has panicked, was aborted or
     /// returned early, makes it end with [`CANCELLED`](crate::Code::Cancelled): what was cut is never taken for the end.
     ///
@@ -130,7 +130,7 @@ impl<T: Send + 'static, E: Send + 'static> Streaming<T, E> {
     where
         E: From<Status>,
     {
-        let (messages, receiver) = mpsc::channel(capacity.max(1));
+        let (messages, receiver) = mpsc::channel(capacity.clamp(1, Semaphore::MAX_PERMITS));
         let cut = Arc::new(AtomicBool::new(false));
         let sender = StreamSender {
             messages,
@@ -168,18 +168,18 @@ impl<T, E> StreamSender<T, E> {
     ///
     /// # Errors
     ///
-    /// Nobody reads any more; the message comes back.
+    /// Nobody reads any more; the message comes back in the error.
     ///
     /// # Cancel safety
     ///
     /// When dropped before it is ready, the message was not put in.
-    pub async fn send(&self, message: T) -> Result<(), T> {
+    pub async fn send(&self, message: T) -> Result<(), SendError<T>> {
         match self.messages.reserve().await {
             Ok(place) => {
                 place.send(Ok(message));
                 Ok(())
             }
-            Err(_) => Err(message),
+            Err(_) => Err(SendError(message)),
         }
     }
 
@@ -203,6 +203,35 @@ impl<T, E> StreamSender<T, E> {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.messages.is_closed()
+    }
+}
+
+/// A message that was not sent, because nobody reads the stream any more. In a handler `?` makes it a status,
+/// [`CANCELLED`](crate::Code::Cancelled).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SendError<T>(
+    /// The message.
+    pub T,
+);
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads the stream any more")
+    }
+}
+
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendError").finish_non_exhaustive()
+    }
+}
+
+impl<T> std::error::Error for SendError<T> {}
+
+#[diagnostic::do_not_recommend]
+impl<T> From<SendError<T>> for Status {
+    fn from(error: SendError<T>) -> Self {
+        Self::cancelled(error.to_string())
     }
 }
 

@@ -16,7 +16,7 @@ use futures_core::Stream;
 
 pub(crate) use self::remote::{Again, Numbered, Remote, Values};
 pub(crate) use self::topic::{Sending, Subscriber};
-pub use self::topic::{SlowConsumer, Topic, TopicBuilder};
+pub use self::topic::{SlowConsumer, Topic, TopicBuilder, TryPublishError};
 use crate::status::Status;
 
 /// The metadata of a request that goes on behind a [`Position`].

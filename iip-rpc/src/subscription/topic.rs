@@ -22,7 +22,8 @@ pub enum SlowConsumer {
     /// The newest of them is dropped: the subscriber gets the older ones, and then a gap and what is new. With a buffer of 1, it gets
     /// the last value whenever it is ready for one.
     DropNewest,
-    /// Whoever publishes waits, so long at most; then the subscription ends with RESOURCE_EXHAUSTED.
+    /// Whoever publishes waits, so long at most; then the subscription ends with RESOURCE_EXHAUSTED. Zero is as [`End`](Self::End),
+    /// [`Duration::MAX`] waits for as long as it takes.
     Wait(Duration),
     /// The subscription ends at once with RESOURCE_EXHAUSTED.
     End,
@@ -76,12 +77,12 @@ impl<T> Topic<T> {
     ///
     /// # Errors
     ///
-    /// A subscriber asks to be waited for; the value comes back.
-    pub fn try_publish(&self, value: T) -> Result<u64, T> {
+    /// A subscriber asks to be waited for; the value comes back in the error.
+    pub fn try_publish(&self, value: T) -> Result<u64, TryPublishError<T>> {
         let mut value = Some(value);
         let published = self.0.0.change(|state| state.publish(&mut value, now()));
         match (published, value) {
-            (Err(_), Some(value)) => Err(value),
+            (Err(_), Some(value)) => Err(TryPublishError(value)),
             (published, _) => Ok(published.unwrap_or_default()),
         }
     }
@@ -145,6 +146,27 @@ impl<T> fmt::Debug for Topic<T> {
     }
 }
 
+/// A value that was not published, because a subscriber asks to be waited for ([`SlowConsumer::Wait`]).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TryPublishError<T>(
+    /// The value.
+    pub T,
+);
+
+impl<T> fmt::Display for TryPublishError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a subscriber of the topic has to be waited for")
+    }
+}
+
+impl<T> fmt::Debug for TryPublishError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TryPublishError").finish_non_exhaustive()
+    }
+}
+
+impl<T> std::error::Error for TryPublishError<T> {}
+
 /// How a [`Topic`] keeps its values. Made by [`Topic::builder`].
 #[derive(Debug, Clone, Copy)]
 #[must_use]
@@ -165,7 +187,7 @@ impl Default for TopicBuilder {
 }
 
 impl TopicBuilder {
-    /// How many values are kept for those who subscribe again. Default: 1,024.
+    /// How many values are kept for those who subscribe again; with 0 they get a gap for whatever they have missed. Default: 1,024.
     pub fn history(mut self, values: usize) -> Self {
         self.history = values;
         self

@@ -1,0 +1,40 @@
+//! What a server logs of methods that fail.
+
+use std::error::Error;
+
+use crate::context::CallContext;
+use crate::status::{Code, Status};
+
+/// Logs how a method has failed: with `status`, or with an error of its own.
+#[cold]
+pub(super) fn log(ctx: Option<&CallContext>, status: Option<&Status>, own: &dyn Error) {
+    let Some((method, peer)) = ctx.and_then(|ctx| Some((ctx.method()?, ctx.peer()?))) else {
+        return;
+    };
+    match status {
+        Some(status) => peer.log_failure(method.path(), status, is_fault(status)),
+        // The application's own answer.
+        None => peer.log_failure(method.path(), own, false),
+    }
+}
+
+/// Whether whoever runs the server should know of it. A cause that was given to a status is given for the log.
+fn is_fault(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unknown | Code::Internal | Code::DataLoss
+    ) || status.source().is_some()
+}
+
+/// The text of a status and of what caused it, for a log.
+#[cold]
+pub(super) fn with_causes(status: &Status) -> String {
+    let mut text = status.to_string();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,296 @@
+//! What becomes of handlers that fail or panic: their callers are told what they may know, whoever runs the server the rest, and
+//! neither can fill the log.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use std::time::Duration;
+
+use iip_rpc::{
+    Client, Code, Level, MethodError, ResultExt, Server, ServerBuilder, Status, Stream, Streaming,
+    service,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::common::alone::alone;
+use crate::common::logs::{Line, Logs};
+use crate::common::within;
+
+#[derive(Debug, thiserror::Error, Serialize, Deserialize, MethodError)]
+enum Own {
+    #[error("an answer of its own")]
+    Answer,
+    #[error(transparent)]
+    #[status]
+    Rpc(Status),
+}
+
+#[service]
+trait Work {
+    async fn hello(&self) -> Result<String, Status>;
+    async fn read(&self, name: String) -> Result<String, Status>;
+    async fn find(&self) -> Result<(), Status>;
+    async fn own(&self) -> Result<(), Own>;
+    async fn burn(&self, later: bool) -> Result<(), Status>;
+    async fn smoulder(&self) -> Result<(), Status>;
+    async fn smoulder_on(&self) -> Result<(), Status>;
+    async fn burning(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
+    async fn failing(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
+    async fn wait(&self) -> Result<(), Status>;
+    #[rpc(raw)]
+    async fn raw(&self, body: Vec<u8>) -> Result<Vec<u8>, Status>;
+    #[rpc(oneway)]
+    async fn notify(&self) -> Result<(), Status>;
+}
+
+/// Panics when it is dropped, and so does what it panics with, for some rounds.
+struct Burning(u32);
+
+impl Drop for Burning {
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            std::panic::panic_any(Self(self.0 - 1));
+        }
+    }
+}
+
+struct Shop;
+
+fn disk_full() -> Result<String, std::io::Error> {
+    Err(std::io::Error::other("disk full"))
+}
+
+impl Work for Shop {
+    async fn hello(&self) -> Result<String, Status> {
+        Ok("hello".to_owned())
+    }
+
+    async fn read(&self, name: String) -> Result<String, Status> {
+        match name.as_str() {
+            "boxed" => Err::<String, Box<dyn std::error::Error + Send + Sync>>("disk full".into())
+                .or_internal(),
+            "told" => disk_full().or_status(Code::Unavailable, "the store is away"),
+            _ => Ok(disk_full().or_internal()?),
+        }
+    }
+
+    async fn find(&self) -> Result<(), Status> {
+        Err(Status::not_found("nobody"))
+    }
+
+    async fn own(&self) -> Result<(), Own> {
+        Err(Own::Answer)
+    }
+
+    async fn burn(&self, later: bool) -> Result<(), Status> {
+        if later {
+            tokio::task::yield_now().await;
+        }
+        std::panic::panic_any(Burning(2))
+    }
+
+    async fn smoulder(&self) -> Result<(), Status> {
+        // Lives as long as the future of the handler.
+        let _burning = Burning(2);
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    async fn smoulder_on(&self) -> Result<(), Status> {
+        let _burning = Burning(4);
+        std::future::pending().await
+    }
+
+    async fn burning(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
+        tokio::task::yield_now().await;
+        std::panic::panic_any(Burning(2));
+        #[allow(unreachable_code, reason = "says what it would be")]
+        Ok(Streaming::iter([1]))
+    }
+
+    async fn failing(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
+        let (sender, stream) = Streaming::channel(1);
+        tokio::spawn(async move { sender.fail(Status::internal_from("tape torn")).await });
+        Ok(stream)
+    }
+
+    async fn wait(&self) -> Result<(), Status> {
+        std::future::pending().await
+    }
+
+    async fn raw(&self, _body: Vec<u8>) -> Result<Vec<u8>, Status> {
+        disk_full().or_internal().map(String::into_bytes)
+    }
+
+    async fn notify(&self) -> Result<(), Status> {
+        disk_full().or_internal().map(drop)
+    }
+}
+
+async fn served(builder: ServerBuilder) -> (Server, WorkClient) {
+    let server = builder.service(WorkServer::new(Shop)).bind("127.0.0.1:0");
+    let server = server.await.unwrap();
+    let work = WorkClient::connect(server.target()).await.unwrap();
+    (server, work)
+}
+
+/// The lines about failed handlers.
+fn failures(lines: &[Line]) -> Vec<(Level, String, String)> {
+    let lines = lines
+        .iter()
+        .filter(|line| line.get("message") == Some("a handler failed"));
+    lines
+        .map(|line| {
+            let text = |field| line.get(field).unwrap_or_default().to_owned();
+            (line.level, text("path"), text("error"))
+        })
+        .collect()
+}
+
+#[test]
+fn a_failure_is_logged_with_its_cause_which_its_caller_is_not_told() {
+    alone(
+        "a_failure_is_logged_with_its_cause_which_its_caller_is_not_told",
+        || async {
+            let logs = Logs::captured();
+            let (_server, work) = served(Server::builder()).await;
+            logs.take();
+            let told = async |status: Result<String, Status>| {
+                let status = status.unwrap_err();
+                assert!(!format!("{status:#?}").contains("disk"), "{status:#?}");
+                status.message().to_owned()
+            };
+            assert_eq!(told(work.read("x".into()).await).await, "internal error");
+            assert_eq!(
+                told(work.read("boxed".into()).await).await,
+                "internal error"
+            );
+            assert_eq!(
+                told(work.read("told".into()).await).await,
+                "the store is away"
+            );
+            let raw = work.raw(vec![1]).await.unwrap_err();
+            assert!(!raw.to_string().contains("disk"), "{raw}");
+            let mut failing = work.failing().await.unwrap();
+            assert!(failing.next().await.unwrap().is_err());
+            let cause = |text: &str| format!("{text}: disk full");
+            let read = |text: &str| (Level::WARN, "/work/read".to_owned(), cause(text));
+            assert_eq!(
+                failures(&logs.take()),
+                [
+                    read("internal: internal error"),
+                    read("internal: internal error"),
+                    read("unavailable: the store is away"),
+                    (
+                        Level::WARN,
+                        "/work/raw".to_owned(),
+                        cause("internal: internal error")
+                    ),
+                    (
+                        Level::WARN,
+                        "/work/failing".to_owned(),
+                        "internal: internal error: tape torn".to_owned()
+                    ),
+                ]
+            );
+
+            // Answers of the application are no news.
+            work.find().await.unwrap_err();
+            work.own().await.unwrap_err();
+            let levels: Vec<_> = failures(&logs.take())
+                .into_iter()
+                .map(|line| line.0)
+                .collect();
+            assert_eq!(levels, [Level::DEBUG, Level::DEBUG]);
+
+            work.hello().await.unwrap();
+            assert_eq!(failures(&logs.take()), []);
+            work.notify().await.unwrap();
+            // It may go as a call like any other, whose answer is skipped.
+            logs.until("the one-way call", |lines| {
+                let mut fields = lines.iter().flat_map(|line| &line.fields);
+                fields.any(|(_, text)| text.ends_with("disk full"))
+            })
+            .await;
+        },
+    );
+}
+
+#[test]
+fn a_peer_that_connects_anew_costs_no_more_lines_than_one_that_stays() {
+    alone(
+        "a_peer_that_connects_anew_costs_no_more_lines_than_one_that_stays",
+        || async {
+            const LINES: usize = 10;
+            let logs = Logs::captured();
+            let builder = Server::builder().max_log_lines(10);
+            let (server, _work) = served(builder).await;
+            for _ in 0..4 {
+                let client = Client::connect(server.target()).await.unwrap();
+                let work = WorkClient::new(client.clone());
+                for _ in 0..LINES {
+                    work.read("x".into()).await.unwrap_err();
+                    work.burn(false).await.unwrap_err();
+                }
+                client.close(Duration::from_secs(60)).await;
+            }
+            let lines = logs.take();
+            assert_eq!(failures(&lines).len(), LINES);
+            let said = |text: &str| {
+                let messages = lines.iter().filter_map(|line| line.get("message"));
+                messages.filter(|message| message.contains(text)).count()
+            };
+            assert_eq!(said("handler panicked"), LINES);
+            assert_eq!(said("max_log_lines"), 2, "once for each kind");
+        },
+    );
+}
+
+#[test]
+fn whoever_runs_a_server_sets_the_level_of_its_failures() {
+    alone(
+        "whoever_runs_a_server_sets_the_level_of_its_failures",
+        || async {
+            let logs = Logs::captured();
+            for level in [None, Some(Level::ERROR), Some(Level::TRACE)] {
+                let (_server, work) = served(Server::builder().log_failures(level)).await;
+                work.read("x".into()).await.unwrap_err();
+                let levels: Vec<_> = failures(&logs.take())
+                    .into_iter()
+                    .map(|line| line.0)
+                    .collect();
+                assert_eq!(levels, Vec::from_iter(level));
+            }
+        },
+    );
+}
+
+#[tokio::test]
+async fn a_panic_whose_payload_panics_costs_its_own_call_and_no_other() {
+    let (_server, work) = served(Server::builder()).await;
+    let waiting = tokio::spawn({
+        let work = work.clone();
+        async move { work.wait().await }
+    });
+    for later in [false, true] {
+        let status = within("the answer", work.burn(later)).await.unwrap_err();
+        assert_eq!(status.code(), Code::Internal, "{status}");
+        assert_eq!(status.message(), "the handler panicked");
+    }
+    let burning = within("the answer", work.burning()).await;
+    assert_eq!(burning.map(drop).unwrap_err().code(), Code::Internal);
+    // What is dropped with the future, once it has ended.
+    let status = within("the answer", work.smoulder()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal, "{status}");
+    // And of one that is given up while it runs: the next call finds it running, the one after it aborted.
+    let smoulders = tokio::spawn({
+        let work = work.clone();
+        async move { work.smoulder_on().await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(work.hello().await.unwrap(), "hello");
+    smoulders.abort();
+    assert!(smoulders.await.unwrap_err().is_cancelled());
+    assert_eq!(work.hello().await.unwrap(), "hello");
+    assert!(!waiting.is_finished(), "the connection lives");
+    waiting.abort();
+}

@@ -1,0 +1,122 @@
+//! A client at the port of something else, and something else at the port of a server: the error, or the log, says what it seems to
+//! be and what to change.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use iip_rpc::{Client, Code, Execution, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tracing::Level;
+
+use crate::common::alone::alone;
+use crate::common::logs::Logs;
+use crate::common::within;
+
+/// What servers of other protocols say to whoever connects, or answers what they do not understand.
+const SERVERS: [(&str, &[u8]); 6] = [
+    (
+        "HTTP/1",
+        b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+    ),
+    (
+        "HTTP/2, such as gRPC",
+        b"\0\0\x18\x04\0\0\0\0\0\0\x02\0\0\0\0\0\x05\0\0@\0\0\x04\0\x10\0\0\0\x06\0\0@\0",
+    ),
+    ("TLS", b"\x15\x03\x01\0\x02\x02\x46"),
+    ("SSH", b"SSH-2.0-OpenSSH_9.6\r\n"),
+    ("Redis", b"-ERR unknown command\r\n"),
+    ("MySQL", b"J\0\0\0\n8.0.36\0\x08\0\0\0abcdefgh\0"),
+];
+
+/// What clients of other protocols begin with.
+const CLIENTS: [(&str, &[u8]); 6] = [
+    ("HTTP/1", b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"),
+    (
+        "HTTP/2, such as gRPC",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    ),
+    ("TLS", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"),
+    ("Redis", b"*1\r\n$4\r\nPING\r\n"),
+    ("PostgreSQL", b"\0\0\0\x08\x04\xd2\x16\x2f"),
+    (
+        "the PROXY protocol",
+        b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n",
+    ),
+];
+
+#[tokio::test]
+async fn a_client_at_the_port_of_another_protocol_says_which_and_what_to_change() {
+    for (protocol, first) in SERVERS {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // Some bytes first, others once they have seen what they do not understand.
+            let mut asked = [0; 1];
+            stream.read_exact(&mut asked).await.unwrap();
+            stream.write_all(first).await.unwrap();
+            // Until the client has gone.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        });
+        let status = within("the failure", Client::connect(addr))
+            .await
+            .unwrap_err();
+        let text = status.to_string();
+        assert!(
+            text.contains(&format!("seems to speak {protocol}, not IIP")),
+            "{text}"
+        );
+        let hint = if protocol == "TLS" {
+            "option tls"
+        } else {
+            "check the address"
+        };
+        assert!(text.contains(hint), "{text}");
+        assert_eq!(
+            (status.code(), status.execution()),
+            (Code::Unavailable, Execution::NotSent)
+        );
+        within("the end", server).await.unwrap();
+    }
+}
+
+#[test]
+fn a_server_logs_what_seems_to_knock_at_its_port() {
+    alone("a_server_logs_what_seems_to_knock_at_its_port", || async {
+        let logs = Logs::captured();
+        let server = Server::builder().bind("127.0.0.1:0").await.unwrap();
+        for (protocol, first) in CLIENTS {
+            let mut stream = TcpStream::connect(server.local_addr().unwrap())
+                .await
+                .unwrap();
+            stream.write_all(first).await.unwrap();
+            // One that waits for an answer gets none.
+            stream.shutdown().await.unwrap();
+            let _ = within("the end", stream.read_to_end(&mut Vec::new())).await;
+            logs.until("the line", |lines| {
+                lines.iter().any(|line| {
+                    let error = line.get("error").unwrap_or_default();
+                    line.level == Level::WARN
+                        && error.contains(&format!("seems to speak {protocol}, not IIP"))
+                })
+            })
+            .await;
+        }
+        // A peer that is broken is no stranger.
+        logs.take();
+        let mut stream = TcpStream::connect(server.local_addr().unwrap())
+            .await
+            .unwrap();
+        stream
+            .write_all(b"\x63nothing that is known")
+            .await
+            .unwrap();
+        let _ = within("the end", stream.read_to_end(&mut Vec::new())).await;
+        logs.until("the end", |lines| {
+            let mut errors = lines.iter().filter_map(|line| line.get("error"));
+            errors.any(|error| error.contains("does not speak plain IIP"))
+        })
+        .await;
+        assert!(logs.take().iter().all(|line| line.level != Level::WARN));
+    });
+}
