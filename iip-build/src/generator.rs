@@ -19,13 +19,12 @@ impl Generator {
         Self { settings }
     }
 
-    /// What stands in `#[service(..)]`.
+    /// What stands in `#[service(..)]`: what every service has, and what the build script adds.
     fn service_settings(&self, full_name: &str) -> String {
         let own = self.settings.of(Kind::ServiceSetting, full_name);
-        std::iter::once("codec = \"protobuf\"")
-            .chain(own)
-            .collect::<Vec<_>>()
-            .join(", ")
+        let mut settings = vec!["codec = \"protobuf\"".to_owned()];
+        settings.extend(own.map(str::to_owned));
+        settings.join(", ")
     }
 
     fn method(&self, service: &str, method: &Method) -> String {
