@@ -15,6 +15,7 @@ use iip_rpc::codec::{
     Bincode, Codec, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind, Json, Msgpack,
     Postcard,
 };
+use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
@@ -277,6 +278,30 @@ fn numbers_that_json_has_not_are_refused_before_they_become_null() {
         assert_eq!(back.to_bits(), bits);
     }
     assert_eq!(&encode::<Json>(&Some(-1.5)).unwrap()[..], b"-1.5");
+}
+
+proptest! {
+    #[test]
+    fn every_number_arrives_bit_for_bit(
+        float in any::<f64>(),
+        single in any::<f32>(),
+        large in any::<i128>(),
+        unsigned in any::<u64>(),
+    ) {
+        fn back<C: Codec, T: Serialize + DeserializeOwned>(value: &T) -> T {
+            C::decode(&encode::<C>(value).unwrap(), &DecodeLimits::new()).unwrap()
+        }
+        let value = (float, single, large, unsigned);
+        for (f, s, l, u) in [
+            back::<Bincode, _>(&value),
+            back::<Postcard, _>(&value),
+            back::<Json, _>(&value),
+            back::<Msgpack, _>(&value),
+        ] {
+            prop_assert_eq!((f.to_bits(), s.to_bits()), (float.to_bits(), single.to_bits()));
+            prop_assert_eq!((l, u), (large, unsigned));
+        }
+    }
 }
 
 #[test]
