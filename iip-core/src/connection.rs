@@ -19,7 +19,6 @@ use crate::body::{Body, Data, Encoded};
 use crate::call::{Call, CallTimes};
 use crate::calls::{CallTable, Start};
 use crate::clock;
-use crate::deferred::Deferred;
 use crate::error::{CallError, CallErrorKind, ConnectionError};
 use crate::flow::Flow;
 use crate::frame::{ChannelId, MAX_PATH_BYTES};
@@ -311,40 +310,28 @@ pub(crate) enum Closing {
 pub(crate) struct Locked<'a> {
     // Fields are dropped in this order.
     state: MutexGuard<'a, State>,
-    after: Option<Box<After<'a>>>,
+    unlocked: Unlocked<'a>,
+}
+
+/// Does what was deferred, when it is dropped.
+struct Unlocked<'a> {
     shared: &'a Shared,
-}
-
-/// What is done when the state is unlocked.
-struct After<'a> {
-    deferred: Deferred,
-    /// To be dropped.
-    _left: Vec<Body>,
-    shared: &'a Shared,
-}
-
-impl Drop for After<'_> {
-    fn drop(&mut self) {
-        std::mem::take(&mut self.deferred).run(&self.shared.ready);
-    }
-}
-
-impl Locked<'_> {
-    #[cold]
-    fn collect(&mut self) {
-        self.after = Some(Box::new(After {
-            deferred: std::mem::take(&mut self.state.proto.deferred),
-            _left: std::mem::take(&mut self.state.calls.left),
-            shared: self.shared,
-        }));
-    }
+    has_work: bool,
 }
 
 impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
-        if !self.state.proto.deferred.is_empty() || !self.state.calls.left.is_empty() {
-            self.collect();
+        let state = &*self.state;
+        self.unlocked.has_work = !(state.proto.deferred.is_empty() && state.calls.left.is_empty());
+    }
+}
+
+impl Drop for Unlocked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.has_work {
+            self.shared.do_deferred();
         }
     }
 }
@@ -413,15 +400,27 @@ impl Shared {
         })
     }
 
-    /// No user code runs under this lock, so a poisoned one still guards sound data. What is [`Deferred`] is done once it is let
+    /// No user code runs under this lock, so a poisoned one still guards sound data. What was deferred is done once it is let
     /// go.
     #[inline]
     pub(crate) fn lock(&self) -> Locked<'_> {
         Locked {
             state: self.state.lock().unwrap_or_else(PoisonError::into_inner),
-            after: None,
-            shared: self,
+            unlocked: Unlocked {
+                shared: self,
+                has_work: false,
+            },
         }
+    }
+
+    #[cold]
+    fn do_deferred(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let deferred = std::mem::take(&mut state.proto.deferred);
+        let left = std::mem::take(&mut state.calls.left);
+        drop(state);
+        drop(left);
+        deferred.run(&self.ready);
     }
 
     /// Runs `change` under the lock, then wakes the driver if it is parked.

@@ -60,10 +60,16 @@ impl Rate {
     }
 
     /// When more may happen, if nothing may now.
+    #[inline]
     pub(super) fn next(&self) -> Option<Instant> {
         if self.has_room() {
             return None;
         }
+        self.refilled_at()
+    }
+
+    #[cold]
+    fn refilled_at(&self) -> Option<Instant> {
         let step = u128::from(self.most) * REFILL.as_nanos() / NANOS;
         let tokens = u128::from(self.left.unsigned_abs()) + step.max(1);
         self.filled_at.checked_add(self.time_of(tokens))
