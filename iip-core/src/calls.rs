@@ -1021,4 +1021,77 @@ mod tests {
         assert!(calls.start_lease(&mut proto, now, now).is_err());
         assert_eq!(calls.free.len(), 1);
     }
+
+    /// A table of one channel on which a call is under way, and one that waits for the channel.
+    fn busy(now: Instant, age: Duration, places: usize) -> (proto::Connection, CallTable, usize) {
+        let (mut proto, mut calls) = table(now);
+        let places = Arc::new(Semaphore::new(places));
+        calls.may_retire(Retirement { age, places }, now);
+        let start = start(now, now + Duration::from_secs(600));
+        let mut begin = |path| {
+            let token = calls.start(&mut proto, path, &start, &mut Body::from("x"), None);
+            token.expect("it has time")
+        };
+        let (sent, _) = (begin("/sent"), begin("/queued"));
+        assert_eq!(calls.waiting, 1, "there is one channel");
+        (proto, calls, sent)
+    }
+
+    fn is_retired_at(proto: &mut proto::Connection, calls: &mut CallTable, at: Instant) -> bool {
+        calls.expire(proto, at, &mut Vec::new())
+    }
+
+    #[test]
+    fn a_connection_is_retired_when_nobody_wants_the_answers_that_it_waits_for() {
+        let now = Instant::now();
+        let (mut proto, mut calls, sent) = busy(now, Duration::ZERO, 1);
+        calls.abandon(&mut proto, sent);
+        let at = now + STALLED_AFTER;
+        let before = at - Duration::from_millis(1);
+        assert!(!is_retired_at(&mut proto, &mut calls, before));
+        assert!(is_retired_at(&mut proto, &mut calls, at));
+        assert_eq!((calls.waiting, calls.in_flight), (0, 0));
+        let queued = calls.slots.get_mut(1).and_then(Slot::take_outcome);
+        let error = queued.expect("it was told").unwrap_err();
+        assert_eq!(error.execution(), Execution::NotSent);
+        let CallErrorKind::ConnectionLost(ConnectionError::Stalled {
+            abandoned: 1,
+            channels: 1,
+        }) = error.kind()
+        else {
+            panic!("{error:?}");
+        };
+        // What comes all the same is not left waiting.
+        let start = start(at, at + STALLED_AFTER);
+        let late = calls.start(&mut proto, "/late", &start, &mut Body::from("x"), None);
+        assert_eq!(late.unwrap_err().execution(), Execution::NotSent);
+        assert!(!is_retired_at(&mut proto, &mut calls, at + STALLED_AFTER));
+    }
+
+    #[test]
+    fn a_connection_is_not_retired_while_its_callers_wait_for_their_answers() {
+        let now = Instant::now();
+        let (mut proto, mut calls, _) = busy(now, Duration::ZERO, 1);
+        for turn in 1..10 {
+            let at = now + turn * STALLED_AFTER;
+            assert!(!is_retired_at(&mut proto, &mut calls, at), "{turn}");
+        }
+        assert_eq!(calls.in_flight, 2);
+    }
+
+    #[test]
+    fn a_connection_is_retired_at_its_age_and_if_there_is_a_place_for_it() {
+        let now = Instant::now();
+        let age = 3 * STALLED_AFTER;
+        let (mut proto, mut calls, sent) = busy(now, age, 1);
+        calls.abandon(&mut proto, sent);
+        for turn in 1..=3 {
+            let at = now + turn * STALLED_AFTER;
+            let retired = is_retired_at(&mut proto, &mut calls, at);
+            assert_eq!(retired, turn == 3, "{turn}");
+        }
+        let (mut proto, mut calls, sent) = busy(now, age, 0);
+        calls.abandon(&mut proto, sent);
+        assert!(!is_retired_at(&mut proto, &mut calls, now + 2 * age));
+    }
 }
