@@ -364,7 +364,7 @@ impl fmt::Debug for ServerConfig {
 /// A server that is running. Dropping it leaves it running; [`shutdown`](Self::shutdown) ends it.
 ///
 /// It runs on the runtime that it was made in, and ends with it: a `main` that returns takes its server along. A program that is
-/// only a server ends with [`shutdown_on_signal`](Self::shutdown_on_signal), [`serve_until`](Self::serve_until) or
+/// only a server ends with `shutdown_on_signal` (feature `signal`), [`serve_until`](Self::serve_until) or
 /// [`stopped`](Self::stopped).
 ///
 /// ```

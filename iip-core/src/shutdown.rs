@@ -1,5 +1,6 @@
 //! What begins a server's shutdown, and who is told of it.
 
+#[cfg(feature = "signal")]
 use std::io;
 
 use tokio::sync::watch;

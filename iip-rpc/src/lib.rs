@@ -63,7 +63,7 @@
 //! |---|---|---|
 //! | `macros` | yes | [`#[service]`](macro@service) and `#[derive(MethodError)]` |
 //! | `codec-bincode` | yes | the default codec; without it, JSON is |
-//! | `signal` | yes | [`Server::shutdown_on_signal`]: ctrl-c and SIGTERM |
+//! | `signal` | yes | `Server::shutdown_on_signal`: ctrl-c and SIGTERM |
 //! | `codec-postcard` | no | the codec postcard |
 //! | `codec-msgpack` | no | the codec MessagePack |
 //! | `codec-prost` | no | services whose methods take and return protobuf messages, `Proto` |
