@@ -186,6 +186,9 @@ fn of_server() -> Vec<Setting> {
         "max_connection_grace" builder, at => builder
             .max_connection_age(Duration::from_secs(600)).max_connection_grace(at.time()), ANY;
         "max_running_calls" builder, at => builder.max_running_calls(at.size()), SOME;
+        "max_total_buffered_bytes" builder, at => builder.max_total_buffered_bytes(at.size()), ANY;
+        "max_health_watches" builder, at => builder.max_health_watches(at.size()), ANY;
+        "max_health_watches_per_connection" builder, at => builder.max_health_watches_per_connection(at.size()), ANY;
         "max_concurrency" builder, at => builder.max_concurrency(Concurrency::AtMost(at.number())), ANY;
         "service_max_concurrency" builder, at => builder
             .service_max_concurrency("Work", Concurrency::AtMost(at.number())), ANY;
@@ -249,7 +252,9 @@ async fn try_out((server, client): Both) -> Result<(), Status> {
     let client = client.connect(server.target()).await?;
     let work = WorkClient::new(client.clone());
     for _ in 0..3 {
-        assert_eq!(work.hello("ann".into()).await?, "hello, ann");
+        // Longer than what is let through beside the limit on messages.
+        let name = "ann".repeat(20);
+        assert_eq!(work.hello(name.clone()).await?, format!("hello, {name}"));
         work.later().await?;
         let mut doubled = work.double(Streaming::iter([1, 2, 3])).await?;
         let mut sum = 0;
