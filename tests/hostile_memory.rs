@@ -11,7 +11,9 @@ use bytes::{Bytes, BytesMut};
 use iip_core::{HandlerError, Response, handler_fn};
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::RequestHead;
-use iip_rpc::{Client, Limits, Metadata, Payload, Server, Status, Stream, Streaming, service};
+use iip_rpc::{
+    Client, Limits, Metadata, Payload, Server, ServerBuilder, Status, Stream, Streaming, service,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -99,7 +101,11 @@ struct Target {
 
 impl Target {
     async fn start() -> Self {
-        let server = Server::builder().service(VictimServer::new(Here));
+        Self::with(Server::builder()).await
+    }
+
+    async fn with(server: ServerBuilder) -> Self {
+        let server = server.service(VictimServer::new(Here));
         let server = server.bind("127.0.0.1:0").await.unwrap();
         let addr = server.local_addr().unwrap();
         let target = Self {
@@ -395,6 +401,38 @@ fn messages_of_streams_that_nobody_reads_stay_within_the_formula() {
         target.filled_at_most(formula(STREAMS as usize, STREAMS as usize));
         target.serves_others().await;
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_never_begin_take_no_places_of_handlers_and_are_given_up() {
+    const STREAMS: u32 = 50;
+    let limits = Limits::default().progress_timeout(Duration::from_secs(2));
+    let target = Target::with(Server::builder().max_running_calls(4).limits(limits)).await;
+    let mut stream = target.attacker(STREAMS).await;
+    for channel in 1..=STREAMS {
+        // The head of a record, and nothing of it.
+        let first = [0xF8, 0, 0, 1, 0];
+        let first = RawFrame::new(0, "/victim/take", channel, first).encode();
+        assert!(push(&mut stream, &first).await);
+    }
+    let client = Client::connect(target.server.target()).await.unwrap();
+    let victim = VictimClient::new(client);
+    // It has to wait, so it takes a place.
+    within("a call beside them", victim.large()).await.unwrap();
+    let mut seen = Vec::new();
+    let mut told = 0;
+    while told < STREAMS {
+        let read = within("their answers", stream.read_buf(&mut seen))
+            .await
+            .unwrap();
+        assert_ne!(read, 0, "the connection lives on");
+        let mut taken = 0;
+        while let Some((frame, len)) = RawFrame::decode(&seen[taken..]) {
+            taken += len;
+            told += u32::from(frame.body_text().contains("progress_timeout"));
+        }
+        seen.drain(..taken);
+    }
 }
 
 #[test]

@@ -124,8 +124,7 @@ impl Builder {
     }
 
     /// Names the trait of a service, where its own name is that of a message too: `KvClient` is a message of the same package, or
-    /// messages `Kv` and service `KV` are both `Kv` in Rust. The paths of the methods are made of this name, unless
-    /// `path = ".."` is [set](Self::service_setting).
+    /// messages `Kv` and service `KV` are both `Kv` in Rust. On the wire the service keeps its full name.
     pub fn trait_name(mut self, path: impl Into<String>, name: impl Into<String>) -> Self {
         self.settings.add(Kind::TraitName, path, name);
         self

@@ -22,7 +22,9 @@ impl Generator {
     /// What stands in `#[service(..)]`: what every service has, and what the build script adds.
     fn service_settings(&self, full_name: &str) -> String {
         let own = self.settings.of(Kind::ServiceSetting, full_name);
-        let mut settings = vec!["codec = \"protobuf\"".to_owned()];
+        // The paths of gRPC begin with this name, too.
+        let name = format!("name = {full_name:?}");
+        let mut settings = vec!["codec = \"protobuf\"".to_owned(), name];
         settings.extend(own.map(str::to_owned));
         settings.join(", ")
     }

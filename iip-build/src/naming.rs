@@ -8,9 +8,8 @@ use prost_types::FileDescriptorProto;
 use crate::settings::{Kind, Settings};
 
 /// Methods that every client has, and that `#[service]` refuses as those of a trait.
-const TAKEN: [&str; 8] = [
+const TAKEN: [&str; 7] = [
     "new",
-    "connect",
     "with_options",
     "clone",
     "clone_into",

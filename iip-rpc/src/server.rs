@@ -420,8 +420,7 @@ where
         }
         let ctx = CallContext::of_call(self.method, metadata, deadline.at, peer, cancel);
         if let Some(interceptors) = self.interceptors.awake(ctx.metadata()) {
-            let times = (received, waited);
-            let call = self.intercepted(interceptors, ctx, request, body, form, deadline, times);
+            let call = self.intercepted(interceptors, ctx, request, body, form, deadline);
             return Box::pin(call).await;
         }
         let (args, _held) = self.arguments(&request, form, body)?;
@@ -488,8 +487,8 @@ where
         body: Bytes,
         form: Form,
         deadline: Deadline,
-        (received, waited): (Instant, Duration),
     ) -> Result<Body, Status> {
+        let (received, waited) = (request.received_at(), request.waited());
         let run = async |ctx: CallContext| {
             let (args, _held) = self.arguments(&request, form, body)?;
             let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args);

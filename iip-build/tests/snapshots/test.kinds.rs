@@ -14,7 +14,7 @@ pub struct Reply {
 /// Calls of each kind.
 ///
 /// A second paragraph.
-#[::iip_rpc::service(codec = "protobuf", dyn)]
+#[::iip_rpc::service(codec = "protobuf", name = "test.kinds.Kinds", dyn)]
 pub trait Kinds {
     /// One message there, one back.
     async fn unary(

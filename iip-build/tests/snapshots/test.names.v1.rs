@@ -17,7 +17,7 @@ pub mod outer {
     }
 }
 #[cfg(not(any()))]
-#[::iip_rpc::service(codec = "protobuf")]
+#[::iip_rpc::service(codec = "protobuf", name = "test.names.v1.HTTPGateway")]
 pub trait HttpGateway {
     /// A keyword.
     async fn r#type(
@@ -64,5 +64,5 @@ pub trait HttpGateway {
 /// Has no methods.
 #[deprecated]
 #[cfg(not(any()))]
-#[::iip_rpc::service(codec = "protobuf")]
+#[::iip_rpc::service(codec = "protobuf", name = "test.names.v1.Nothing")]
 pub trait Nothing {}

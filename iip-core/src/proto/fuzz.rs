@@ -3,7 +3,7 @@
 
 pub(super) mod streams;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use self::streams::Step;
 use super::stream::DATA;
-use super::{Connection, Event, Mode, is_one_way};
+use super::{Connection, Event, Mode, WAITING_COST, is_one_way};
 use crate::body::Body;
 use crate::decoder::{Decoder, Partial};
 use crate::error::{CallErrorKind, ConnectionError};
@@ -746,19 +746,70 @@ pub(super) fn pattern(seed: usize, len: usize) -> Vec<u8> {
     out
 }
 
+/// What a hostile peer got for its bytes.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// What it has sent.
+    bytes: usize,
+    events: usize,
+    /// Open calls whose handlers were told that their callers have gone.
+    told: HashSet<ChannelId>,
+}
+
+impl Ledger {
+    fn on_event(&mut self, event: &Event) {
+        self.events += 1;
+        match event {
+            Event::Request { channel, .. }
+            | Event::RequestBegun { channel, .. }
+            | Event::RequestTooLarge { channel, .. }
+            | Event::StreamBegun { channel, .. } => {
+                self.told.remove(channel);
+            }
+            Event::Cancelled { channel } => {
+                let is_new = self.told.insert(*channel);
+                assert!(is_new, "the handler on channel {channel} is told twice");
+            }
+            _ => {}
+        }
+    }
+
+    /// Events and memory are paid for by bytes, and every open call that counts as cancelled was told so.
+    fn check(&self, machine: &Connection, channels: impl IntoIterator<Item = ChannelId>) {
+        // The shortest frame has 11 bytes and begins, carries and ends a stream; a cancellation has 6.
+        assert!(
+            self.events <= self.bytes / 2 + 8,
+            "{} events for {} bytes",
+            self.events,
+            self.bytes
+        );
+        let held = machine.buffered + machine.held;
+        let least = self.bytes * (1 + WAITING_COST / 11);
+        assert!(held <= least, "{held} bytes for {}", self.bytes);
+        for id in channels {
+            let channel = machine.channels.get(id);
+            let cancelled = channel.is_some_and(|channel| channel.cancelled);
+            assert_eq!(cancelled, self.told.contains(&id), "channel {id}");
+        }
+    }
+}
+
 /// A server that a hostile client speaks to: whatever comes, it keeps its books and speaks the protocol itself.
 fn hostile_client(cut: u8, data: &[u8]) {
     let now = Instant::now();
     let mut server = End::new(Side::Server, small_limits(), now);
     let mut watch = Watch::new(Side::Client);
     let mut open = VecDeque::new();
+    let mut ledger = Ledger::default();
     for (turn, piece) in pieces(cut, data).enumerate() {
+        ledger.bytes += piece.len();
         if !server.machine.wants_read() && open.is_empty() {
             break;
         }
         let result = server.feed(now, piece);
         for round in 0.. {
             while let Some(event) = server.machine.poll_event() {
+                ledger.on_event(&event);
                 match event {
                     Event::Request { channel, .. }
                     | Event::RequestTooLarge { channel, .. }
@@ -793,7 +844,18 @@ fn hostile_client(cut: u8, data: &[u8]) {
             }
         }
         let channels = (0..=server.machine.granted).map(ChannelId);
-        server.check_accounting(channels.chain(server.machine.one_way_channels()));
+        let channels: Vec<_> = channels.chain(server.machine.one_way_channels()).collect();
+        server.check_accounting(channels.iter().copied());
+        // What was answered meanwhile is no open call any more.
+        let machine = &server.machine;
+        let is_open = |id: &ChannelId| {
+            machine
+                .channels
+                .get(*id)
+                .is_some_and(|channel| channel.open.is_some())
+        };
+        ledger.told.retain(is_open);
+        ledger.check(machine, channels);
         watch.see(&server.write(now));
         if result.is_err() {
             return;
@@ -812,11 +874,14 @@ fn hostile_server(cut: u8, data: &[u8]) {
     client.machine.open_channel();
     let mut watch = Watch::new(Side::Server);
     let mut waiting = HashMap::new();
+    let mut ledger = Ledger::default();
     let mut token = 0;
     let mut opened = vec![ChannelId::ZERO];
     for piece in pieces(cut, data) {
+        ledger.bytes += piece.len();
         let result = client.feed(now, piece);
         while let Some(event) = client.machine.poll_event() {
+            ledger.on_event(&event);
             match event {
                 Event::ChannelOpened(id) => {
                     opened.push(id);
@@ -856,6 +921,7 @@ fn hostile_server(cut: u8, data: &[u8]) {
             }
         }
         client.check_accounting(opened.iter().copied());
+        ledger.check(&client.machine, []);
         watch.see(&client.write(now));
         if result.is_err() {
             return;
