@@ -48,7 +48,7 @@ const MAX_READS: usize = 16;
 
 /// How long one poll of a connection may take before other tasks get a turn, and how many handlers run between two looks at
 /// the clock.
-const SLICE: Duration = Duration::from_micros(200);
+const SLICE: Duration = Duration::from_micros(500);
 const HANDLERS_PER_LOOK: usize = 8;
 
 /// Frames looked at before other tasks get a turn.
