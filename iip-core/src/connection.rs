@@ -366,6 +366,17 @@ pub(crate) struct Shared {
     stalled: AtomicBool,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(share) = &self.share {
+            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+            // The others may have what is left of its part.
+            let wakers = share.tell(&mut state.told, 0);
+            wakers.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
 impl Shared {
     /// `share` is that of a server's connection.
     pub(crate) fn new(

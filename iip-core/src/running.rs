@@ -382,10 +382,9 @@ impl State {
 
     /// The connection is gone: its handlers are aborted, told, or left to end.
     pub(crate) fn cancel_all(&mut self) {
-        let deferred = &mut self.proto.deferred;
-        for (_, mut running) in self.running.drain() {
-            running.end(deferred);
-            running.cancel(deferred);
+        for (channel, mut running) in std::mem::take(&mut self.running) {
+            self.let_go(&mut running, Some(channel));
+            running.cancel(&mut self.proto.deferred);
         }
     }
 }

@@ -312,6 +312,22 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_is_gone_holds_nothing_of_the_servers_bytes() {
+        let totals = Totals::new(1, 1 << 20);
+        let limits = crate::Limits::default();
+        let (none, now) = (serde_json::Value::Null, crate::clock::now());
+        let proto = crate::proto::Connection::new(crate::Side::Server, limits, none, now);
+        let peer = Arc::new(crate::Peer::new(None, Vec::new()));
+        let calls = crate::calls::CallTable::new(0, 0);
+        let shared = Shared::new(proto, calls, peer, Some(Share::new(&totals, None)));
+        let share = shared.share.as_ref().expect("a server's");
+        assert!(share.tell(&mut shared.lock().told, 500_000).is_empty());
+        assert!(share.allowance() < 600_000);
+        drop(shared);
+        assert_eq!(totals.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn what_a_connection_may_hold_shrinks_with_what_others_hold() {
         let totals = Totals::new(0, 1 << 20);
         let (one, other) = (Share::new(&totals, None), Share::new(&totals, None));

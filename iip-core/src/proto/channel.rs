@@ -256,6 +256,16 @@ impl Channel {
         !self.waiting.is_empty() || self.assembly.is_some()
     }
 
+    /// What is counted for its unfinished message and its waiting requests.
+    pub(crate) fn buffered(&self) -> usize {
+        let unfinished = self
+            .assembly
+            .as_ref()
+            .map_or(0, |assembly| assembly.data.len());
+        let waiting = self.waiting.iter().map(WaitingRequest::cost);
+        unfinished + waiting.sum::<usize>()
+    }
+
     pub(crate) fn is_at_rest(&self) -> bool {
         self.assembly.is_none()
             && self.open.is_none()
@@ -384,6 +394,10 @@ impl ChannelTable {
             })
             .map(|(_, id)| ChannelId(id))
             .collect()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Channel> {
+        self.channels.iter().map(|(_, channel)| channel)
     }
 
     pub(crate) fn any(&self, is: impl Fn(&Channel) -> bool) -> bool {

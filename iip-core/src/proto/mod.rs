@@ -470,11 +470,13 @@ impl Connection {
 
     /// Server: the connection has ended. Handlers that run on may keep it for long, but not its messages.
     pub(crate) fn discard(&mut self) {
+        // What handlers have not taken yet stays counted until they do.
+        let dropped = self.channels.iter().map(Channel::buffered).sum();
+        self.buffered = self.buffered.saturating_sub(dropped);
         self.channels = ChannelTable::default();
         self.outbox = Outbox::new(self.side, MAX_FRAME_BYTES);
         self.events = VecDeque::new();
         self.call_queue = VecDeque::new();
-        self.buffered = 0;
     }
 
     // ---- commands of both sides

@@ -611,7 +611,7 @@ impl Connection {
 }
 
 impl WaitingRequest {
-    fn cost(&self) -> usize {
+    pub(super) fn cost(&self) -> usize {
         WAITING_COST + self.path.len() + kept_bytes(self.body.len())
     }
 }

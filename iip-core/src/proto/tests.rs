@@ -1176,6 +1176,19 @@ fn a_request_whose_caller_has_gone_before_its_turn_is_not_run() {
 }
 
 #[test]
+fn what_a_handler_has_not_taken_outlives_the_messages_of_its_connection() {
+    let mut server = server_with_channels(3, Limits::default());
+    server.read(&frame(0, "/a", 1, b"unfinished"));
+    server.read(&frame(1, "/a", 2, b"x"));
+    server.read(&frame(1, "/a", 2, b"behind it"));
+    server.machine.buffer(5);
+    server.machine.discard();
+    assert_eq!(server.machine.memory(), 5);
+    server.machine.unbuffer(5);
+    assert_eq!(server.machine.memory(), 0);
+}
+
+#[test]
 fn control_frames_are_short_and_a_goodbye_is_heard_once() {
     let mut server = server_with_channels(1, Limits::default());
     server.read(&frame(1, "/sys/hello", 0, br#"{"iip":1,"control":1}"#));
