@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use iip_core::{HandlerError, Response, handler_fn};
+use iip_core::{CallError, CallErrorKind, ClientConfig, HandlerError, Response, handler_fn};
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::RequestHead;
 use iip_rpc::{
@@ -16,10 +16,12 @@ use iip_rpc::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::common::alone::alone;
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
+use crate::common::victim::{Victim as RawVictim, honest, soon};
 use crate::common::{MIB, assert_grown_less, eventually, grown_since, resident_bytes, within};
 
 /// What the calls of a connection may hold, in each direction.
@@ -502,7 +504,7 @@ async fn client_of(attack: impl AsyncFnOnce(&mut Peer)) -> usize {
         .unwrap();
     let client = tokio::spawn(async move {
         let limits = Limits::default();
-        let config = iip_core::ClientConfig::new().limits(limits);
+        let config = ClientConfig::new().limits(limits);
         let config = config.hello(serde_json::json!({}));
         if let Ok(client) = config.connect(addr.to_string()).await
             && let Some(connection) = client.ready_connection()
@@ -524,7 +526,7 @@ fn an_answer_to_a_request_for_a_channel_costs_no_more_than_its_bytes() {
     alone(name, || async {
         let grant = format!(
             "{{\"code\":0,\"channel_id\":1,\"more\":[{}]}}",
-            ["[]"; 5 * MIB].join(",")
+            format!("{}[]", "[],".repeat(5 * MIB))
         );
         let answer = Bytes::from(RawFrame::new(5, "/sys/new_channel", 0, &grant).encode());
         drop(grant);
@@ -567,5 +569,86 @@ fn goodbyes_without_end_cost_no_memory() {
         })
         .await;
         assert!(held < 3 * 16 * MIB + BASE, "{} KiB", held / 1024);
+    });
+}
+
+/// Sixty answers of 8 MiB come a MiB at a time in turns. What the calls ended with, and what the client held.
+async fn answers_in_turns(streamed: bool) -> (Vec<Result<usize, CallError>>, usize) {
+    const CALLS: u32 = 60;
+    let (victim, mut peer) = RawVictim::with_peer(ClientConfig::new()).await;
+    peer.grants(1).await;
+    let before = resident_bytes();
+    let (arrived, all_arrived) = tokio::sync::watch::channel(false);
+    let mut calls = JoinSet::new();
+    for _ in 0..CALLS {
+        let (client, mut all_arrived) = (victim.client.clone(), all_arrived.clone());
+        calls.spawn(async move {
+            if !streamed {
+                return client.request("/large", "x").await.map(|body| body.len());
+            }
+            let mut parts = client.stream("/large", "x").await?;
+            all_arrived.wait_for(|&all| all).await.unwrap();
+            let mut taken = 0;
+            while let Some(part) = parts.next().await {
+                taken += part?.len();
+            }
+            Ok(taken)
+        });
+    }
+    let (mut granted, mut asked) = (1, 0);
+    while asked < CALLS {
+        let frame = peer.frame().await;
+        if frame.path == b"/sys/new_channel" {
+            granted += 1;
+            peer.send_frame(&RawFrame::grant(granted)).await;
+        } else {
+            asked += 1;
+        }
+    }
+    assert_eq!(granted, CALLS);
+    let piece = vec![b'b'; MIB];
+    for status in [4, 6, 6, 6, 6, 6, 6, 7] {
+        for channel in 1..=CALLS {
+            peer.send_frame(&RawFrame::new(status, "/large", channel, &piece))
+                .await;
+        }
+    }
+    let echo = victim.calls("/echo", "behind them");
+    honest(&mut peer, granted, 1).await;
+    soon("a call behind them", echo).await.unwrap();
+    let held = grown_since(before);
+    arrived.send(true).unwrap();
+    (within("the calls", calls.join_all()).await, held)
+}
+
+#[test]
+fn answers_that_are_not_complete_or_not_taken_stay_within_the_formula_and_fail_beyond_it() {
+    let name =
+        "answers_that_are_not_complete_or_not_taken_stay_within_the_formula_and_fail_beyond_it";
+    alone(name, || async {
+        for streamed in [false, true] {
+            let (outcomes, held) = answers_in_turns(streamed).await;
+            eprintln!("{} of {} MiB", held / MIB, formula(60, 0) / MIB);
+            assert!(held < formula(60, 0), "{} MiB", held / MIB);
+            let mut whole = 0;
+            for outcome in outcomes {
+                match outcome {
+                    Ok(taken) => {
+                        assert_eq!(taken, 8 * MIB);
+                        whole += 1;
+                    }
+                    Err(error) => {
+                        let kind = error.kind();
+                        assert!(
+                            matches!(kind, CallErrorKind::BufferFull { limit: BUDGET }),
+                            "{error}"
+                        );
+                    }
+                }
+            }
+            // Parts that nobody takes keep their room, so that of those answers none is whole.
+            let expected = if streamed { 0..=8 } else { 4..=10 };
+            assert!(expected.contains(&whole), "{whole} were whole");
+        }
     });
 }

@@ -1,8 +1,8 @@
-//! The tests of the packages that are no default members, run by `cargo test` in the root like those of the members: what
-//! is written behind `cargo test` is passed on, as in `cargo test deadline` and `cargo test -- --test-threads=1`.
+//! The tests of all other packages with all features, run by `cargo test` in the root: what is written behind `cargo test` is
+//! passed on, as in `cargo test deadline` and `cargo test -- --test-threads=1`.
 //!
-//! They are no default members because they need all features of `iip-rpc`, and cargo unites the features of all packages
-//! that it selects: the first example would be built with them. For the same reason the libraries are tested here once more.
+//! Those packages are no default members because cargo unites the features of all packages that it selects: the first example
+//! would be built with all features too.
 
 use std::env;
 use std::process::{Command, ExitCode};
@@ -10,11 +10,13 @@ use std::process::{Command, ExitCode};
 use iip_rpc::compression::CompressionId;
 
 /// What is tested with all features.
-const PACKAGES: [&str; 7] = [
+const PACKAGES: [&str; 9] = [
     "iip-core",
     "iip-rpc",
+    "iip-macros",
     "iip-build",
     "iip-tests",
+    "iip-ui-tests",
     "iip-examples",
     "iip-example-protobuf-build",
     "greeter-server",

@@ -373,8 +373,8 @@ impl ReplyParts {
             return None;
         }
         let next = std::future::poll_fn(|cx| {
-            self.call.poll_slot(cx, |_, slot| {
-                if let Some(part) = slot.take_part() {
+            self.call.poll_slot(cx, |proto, slot| {
+                if let Some(part) = slot.take_part(proto) {
                     return Some(((Ok(part), false), false));
                 }
                 slot.take_outcome().map(|outcome| ((outcome, true), true))

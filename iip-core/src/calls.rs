@@ -71,8 +71,10 @@ impl Slot {
     }
 
     /// The next part of an answer that is taken in parts.
-    pub(crate) fn take_part(&mut self) -> Option<Bytes> {
-        self.parts.as_mut()?.pop()
+    pub(crate) fn take_part(&mut self, proto: &mut proto::Connection) -> Option<Bytes> {
+        let part = self.parts.as_mut()?.pop()?;
+        proto.release(part.len());
+        Some(part)
     }
 
     /// The channel that was leased, if it is there.
@@ -629,14 +631,23 @@ impl CallTable {
             return;
         };
         let parts = slot.parts.get_or_insert_default();
-        parts.push(body);
-        wakers.extend(slot.waker.take());
-        let (size, limit, channel) = (parts.bytes(), proto.limits().message_bytes(), slot.channel);
-        if size > limit {
-            proto.abandon(channel, token);
-            let kind = CallErrorKind::MessageTooLarge { size, limit };
-            self.fail(token, kind, Execution::MayHaveExecuted, now, wakers);
-        }
+        let (held, more) = (parts.bytes(), body.len());
+        let (size, limit) = (held + more, proto.limits().message_bytes());
+        let kind = if size > limit {
+            CallErrorKind::MessageTooLarge { size, limit }
+        } else if !proto.fits_beside_others(held, more) {
+            let limit = proto.limits().buffered_bytes();
+            CallErrorKind::BufferFull { limit }
+        } else {
+            parts.push(body);
+            proto.hold(more);
+            wakers.extend(slot.waker.take());
+            return;
+        };
+        // What has arrived before may be taken.
+        let channel = slot.channel;
+        proto.abandon(channel, token);
+        self.fail(token, kind, Execution::MayHaveExecuted, now, wakers);
     }
 
     /// The one place where a call succeeds.
@@ -862,7 +873,9 @@ impl CallTable {
         if let waker @ Some(_) = slot.waker.take() {
             proto.deferred.drop_waker(waker);
         }
-        slot.parts = None;
+        if let Some(parts) = slot.parts.take() {
+            proto.release(parts.bytes());
+        }
         if let Some(mut flow) = slot.flow.take() {
             flow.release(proto, Some(slot.channel));
             flow.end(&mut proto.deferred);

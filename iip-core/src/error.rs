@@ -271,6 +271,15 @@ pub enum CallErrorKind {
         /// The limit in force, in bytes.
         limit: usize,
     },
+    /// The answers of the connection that are not complete, or not taken yet, hold as much as they may; the rest of this answer
+    /// is skipped. Other calls go on.
+    #[error(
+        "answers that are not complete hold the {limit} bytes that a connection may hold (option max_buffered_bytes of the client)"
+    )]
+    BufferFull {
+        /// The limit in force, in bytes.
+        limit: usize,
+    },
     /// The request has no data; the protocol forbids it.
     #[error("a request needs at least one byte of data")]
     EmptyBody,

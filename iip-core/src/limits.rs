@@ -111,6 +111,9 @@ impl Limits {
     /// When unfinished messages and waiting requests alone take that much for longer than
     /// [`progress_timeout`](Self::progress_timeout), the connection is closed.
     ///
+    /// A client reads on: a call whose answer is not complete and finds no room beside others fails with
+    /// [`BufferFull`](crate::CallErrorKind::BufferFull).
+    ///
     /// Of what the peer does not read, answers and pieces of streams count. Beyond it an answer of a handler that had to wait is
     /// dropped and its caller told so, streams that send pieces of 32 KiB or more wait, and one whose piece does not move for
     /// [`progress_timeout`](Self::progress_timeout) fails.

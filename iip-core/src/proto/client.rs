@@ -172,6 +172,12 @@ impl Connection {
         body: Bytes,
         ends: bool,
     ) -> Result<(), ProtocolError> {
+        if let Some(limit) = self.exceeded_budget(id, body.len()) {
+            if let Some(channel) = self.channels.get_mut(id) {
+                Self::skip_incoming(&mut self.buffered, channel);
+            }
+            self.fail_front(id, exchange, CallErrorKind::BufferFull { limit });
+        }
         let was_too_large = self.is_too_large(id);
         let complete = self.receive(id, &body, ends);
         let incoming = match (
@@ -194,8 +200,9 @@ impl Connection {
             .as_ref()
             .map_or_else(|| self.is_too_large(id), |assembly| assembly.too_large);
         if too_large && !was_too_large {
-            // The caller is told at once; the rest is skipped, and the channel is free after it.
-            self.fail_front(id, exchange);
+            let limit = self.limits.message_bytes();
+            let size = limit + 1;
+            self.fail_front(id, exchange, CallErrorKind::MessageTooLarge { size, limit });
         }
         let Some(assembly) = complete else {
             return Ok(());
@@ -223,13 +230,19 @@ impl Connection {
             .is_some_and(|assembly| assembly.too_large)
     }
 
-    /// The oldest request's answer exceeds the limit: its caller fails now, its slot stays until the answer has ended.
-    fn fail_front(&mut self, id: ChannelId, exchange: Exchange) {
+    /// The limit that an answer exceeds if it grows by so many bytes and all other messages stay.
+    fn exceeded_budget(&self, id: ChannelId, bytes: usize) -> Option<usize> {
+        let assembly = self.channels.get(id)?.assembly.as_ref()?;
+        let counts = assembly.incoming == Incoming::Collect;
+        (counts && !self.fits_beside_others(assembly.data.len(), bytes)).then_some(self.allowance)
+    }
+
+    /// The oldest request's answer exceeds a limit: its caller fails now. Its slot stays until the answer has ended; the rest is
+    /// skipped.
+    fn fail_front(&mut self, id: ChannelId, exchange: Exchange, kind: CallErrorKind) {
         let Exchange::Call { token } = exchange else {
             return;
         };
-        let limit = self.limits.message_bytes();
-        let size = limit + 1;
         if let Some(call) = self
             .channels
             .get_mut(id)
@@ -237,7 +250,7 @@ impl Connection {
         {
             call.exchange = Exchange::Abandoned;
         }
-        let result = Err(CallErrorKind::MessageTooLarge { size, limit });
+        let result = Err(kind);
         self.events.push_back(Event::Reply { token, result });
     }
 

@@ -39,6 +39,9 @@ const PATHS: [(&str, &str, &str); 6] = [
     ("/a%00b", "", ""),
 ];
 
+/// What answers may take that the client has not completely.
+const CLIENT_BUDGET: usize = MESSAGE_BYTES / 3;
+
 /// Limits that a run of a few dozen operations can reach.
 pub(super) fn small_limits() -> Limits {
     Limits::default()
@@ -300,7 +303,11 @@ impl Model {
         let now = Instant::now();
         let mut model = Self {
             now,
-            client: End::new(Side::Client, small_limits(), now),
+            client: End::new(
+                Side::Client,
+                small_limits().max_buffered_bytes(CLIENT_BUDGET),
+                now,
+            ),
             server: End::new(Side::Server, small_limits(), now),
             to_server: BytesMut::new(),
             to_client: BytesMut::new(),
@@ -628,6 +635,12 @@ impl Model {
                                 assert!(!call.streamed, "its parts were taken");
                                 call.swallowed = true;
                             }
+                        }
+                        Err(CallErrorKind::BufferFull { limit }) => {
+                            assert_eq!(limit, CLIENT_BUDGET);
+                            assert!(!call.single && !call.streamed, "it is not gathered");
+                            assert!(call.answer.len() <= MESSAGE_BYTES, "it is too large");
+                            call.swallowed = true;
                         }
                         Err(error) => panic!("call {token} fails: {error}"),
                     }

@@ -276,6 +276,12 @@ impl Connection {
         self.buffered + self.held + bytes <= self.allowance
     }
 
+    /// Client: whether a message of which `own` bytes are counted may grow by `more`. One that is alone always may.
+    pub(crate) fn fits_beside_others(&self, own: usize, more: usize) -> bool {
+        let others = self.buffered + self.held - own;
+        others == 0 || others + own + more <= self.allowance
+    }
+
     /// Bytes that wait for the peer to read.
     pub(crate) fn outgoing(&self) -> usize {
         self.outbox.unsent() + self.unsent

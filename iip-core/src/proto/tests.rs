@@ -1113,6 +1113,26 @@ fn an_answer_over_the_message_limit_fails_its_call_at_once_and_no_other() {
 }
 
 #[test]
+fn an_unfinished_answer_for_which_the_budget_has_no_room_fails_its_call_and_one_alone_never_does() {
+    let limits = Limits::default().max_buffered_bytes(10);
+    let mut client = client_with_channels(2, limits);
+    call(&mut client, 1, "/a", "x", 1);
+    call(&mut client, 2, "/b", "x", 2);
+    client.read(&frame(4, "/a", 1, b"123456"));
+    client.read(&frame(4, "/b", 2, b"1234"));
+    assert!(client.events().is_empty());
+    client.read(&frame(6, "/b", 2, b"5"));
+    let failure = CallErrorKind::BufferFull { limit: 10 };
+    assert_eq!(client.events(), [format!("call 2 {failure}")]);
+    assert_eq!(client.machine.buffered, 6);
+    client.read(&frame(6, "/a", 1, b"7890123456"));
+    client.read(&frame(7, "/b", 2, b"6"));
+    client.read(&frame(7, "/a", 1, b"7"));
+    assert_eq!(client.events(), ["2 swallowed", "call 1 12345678901234567"]);
+    assert_eq!(client.machine.buffered, 0);
+}
+
+#[test]
 fn a_server_stops_reading_while_too_much_waits_and_goes_on_after_it() {
     let mut server = server_with_channels(1, Limits::default().max_buffered_bytes(100));
     server.read(&frame(1, "/a", 1, b"x"));
@@ -1770,6 +1790,43 @@ fn operation() -> impl Strategy<Value = Operation> {
         6 => (side(), prop_oneof![1..40_u16, 1000..9000_u16])
             .prop_map(|(side, bytes)| Operation::Read { side, bytes }),
     ]
+}
+
+/// As [`whatever_a_pair_does_every_call_gets_its_own_answer_in_order`], of a case that random operations rarely meet.
+#[test]
+fn a_pair_goes_on_when_an_answer_was_larger_than_what_the_client_may_hold() {
+    let exchange = |from, to| {
+        let write = Operation::Write { side: from };
+        [
+            write,
+            Operation::Read {
+                side: to,
+                bytes: 9000,
+            },
+        ]
+    };
+    let call = |channel| Operation::Call {
+        channel,
+        path: 0,
+        size: 2,
+        streamed: false,
+    };
+    let part = |channel, size, ends| Operation::Answer {
+        channel,
+        size,
+        ends,
+    };
+    let mut operations = vec![Operation::OpenChannel];
+    operations.extend(exchange(Side::Client, Side::Server));
+    operations.extend(exchange(Side::Server, Side::Client));
+    operations.extend([call(0), call(1), call(1)]);
+    operations.extend(exchange(Side::Client, Side::Server));
+    operations.extend([part(0, 0, false), part(1, 7, false)]);
+    operations.extend(exchange(Side::Server, Side::Client));
+    operations.extend([part(0, 1, true), part(0, 2, true)]);
+    for hello in [false, true] {
+        Model::run(hello, &operations);
+    }
 }
 
 proptest! {

@@ -75,6 +75,7 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
         CallErrorKind::Timeout => Code::DeadlineExceeded,
         CallErrorKind::QueueFull { .. }
         | CallErrorKind::MessageTooLarge { .. }
+        | CallErrorKind::BufferFull { .. }
         | CallErrorKind::ChannelRefused { .. } => Code::ResourceExhausted,
         CallErrorKind::EmptyBody | CallErrorKind::InvalidPath(_) | CallErrorKind::Config(_) => {
             Code::InvalidArgument
