@@ -12,7 +12,8 @@ use iip_core::{CallError, CallErrorKind, ClientConfig, HandlerError, Response, h
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::RequestHead;
 use iip_rpc::{
-    Client, Limits, Metadata, Payload, Server, ServerBuilder, Status, Stream, Streaming, service,
+    Client, Health, HealthClient, HealthState, Limits, Metadata, Payload, Server, ServerBuilder,
+    Status, Stream, Streaming, service,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -405,18 +406,44 @@ fn messages_of_streams_that_nobody_reads_stay_within_the_formula() {
     });
 }
 
+/// Opens streams that send the head of a record, and nothing of it.
+async fn begin_streams(stream: &mut TcpStream, path: &str, streams: u32) {
+    for channel in 1..=streams {
+        let first = [0xF8, 0, 0, 1, 0];
+        let first = RawFrame::new(0, path, channel, first).encode();
+        assert!(push(stream, &first).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_of_health_that_never_begin_take_no_places_of_others() {
+    const STREAMS: u32 = 50;
+    let server = Server::builder().health(&Health::new());
+    let target = Target::with(server.max_health_watches(4)).await;
+    let mut stream = target.attacker(STREAMS).await;
+    begin_streams(&mut stream, "/sys/health/watch", STREAMS).await;
+    // The same connection is served behind them, so they have been seen.
+    let ping = RawFrame::request("/sys/ping", 0, b"{}").encode();
+    assert!(push(&mut stream, &ping).await);
+    let mut answer = [0; 1];
+    within("the answer", stream.read_exact(&mut answer))
+        .await
+        .unwrap();
+    let client = Client::connect(target.server.target()).await.unwrap();
+    let asked = HealthClient::new(client);
+    let mut watch = within("a watch beside them", asked.watch(""))
+        .await
+        .unwrap();
+    assert_eq!(watch.next().await, Some(Ok(HealthState::Serving)));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_never_begin_take_no_places_of_handlers_and_are_given_up() {
     const STREAMS: u32 = 50;
     let limits = Limits::default().progress_timeout(Duration::from_secs(2));
     let target = Target::with(Server::builder().max_running_calls(4).limits(limits)).await;
     let mut stream = target.attacker(STREAMS).await;
-    for channel in 1..=STREAMS {
-        // The head of a record, and nothing of it.
-        let first = [0xF8, 0, 0, 1, 0];
-        let first = RawFrame::new(0, "/victim/take", channel, first).encode();
-        assert!(push(&mut stream, &first).await);
-    }
+    begin_streams(&mut stream, "/victim/take", STREAMS).await;
     let client = Client::connect(target.server.target()).await.unwrap();
     let victim = VictimClient::new(client);
     // It has to wait, so it takes a place.

@@ -280,8 +280,8 @@ pub struct Request {
     pub(crate) waited: Duration,
     pub(crate) one_way: bool,
     pub(crate) cancel: Option<CancelToken>,
-    /// It does not count as running until its handler says so.
-    pub(crate) starts_late: bool,
+    /// What it counts as from the moment that its handler says so; `None` if it counts already.
+    pub(crate) counts_at_start: Option<Counted>,
     /// For a handler that takes more than whole requests.
     pub(crate) streams: Option<Streams>,
 }
@@ -363,15 +363,17 @@ impl Request {
     ///
     /// The server runs as many calls as it may.
     pub fn start(&self) -> Result<RunningCall, Refusal> {
-        let counted = if self.starts_late {
-            Counted::Now
-        } else {
-            Counted::Late
+        let refusal = match &self.counts_at_start {
+            Some(Counted::Now) => self.shared.share.as_ref().and_then(Share::refusal),
+            Some(Counted::Apart(places)) => places.refusal(),
+            Some(Counted::Late) | None => None,
         };
-        let refusal = self.shared.share.as_ref().and_then(Share::refusal);
-        match refusal.filter(|_| self.starts_late) {
+        match refusal {
             Some(refusal) => Err(refusal),
-            None => Ok(RunningCall::new(Arc::clone(&self.shared), counted, 0)),
+            None => {
+                let counted = self.counts_at_start.clone().unwrap_or(Counted::Late);
+                Ok(RunningCall::new(Arc::clone(&self.shared), counted, 0))
+            }
         }
     }
 

@@ -313,11 +313,15 @@ impl Dispatcher {
         let is_stream = matches!(begun.kind, Kind::Stream { .. });
         let counted = match &route.places {
             Some(places) => Counted::Apart(Arc::clone(places)),
-            None if is_stream && handler.starts_late() => Counted::Late,
             None => Counted::Now,
         };
+        let (counted, counts_at_start) = if is_stream && handler.starts_late() {
+            (Counted::Late, Some(counted))
+        } else {
+            (counted, None)
+        };
         let mut request = Request {
-            starts_late: matches!(counted, Counted::Late),
+            counts_at_start,
             path: begun.path,
             body,
             shared: Arc::clone(shared),

@@ -208,7 +208,7 @@ impl Drop for Share {
 }
 
 /// Where a call whose handler waits counts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Counted {
     /// Among all of the server.
     Now,
