@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use crate::root;
+
 /// The rows of the tables: the cells of each, and its line.
 fn rows(text: &str) -> Vec<(usize, Vec<&str>)> {
     let lines = text.lines().enumerate();
@@ -38,12 +40,6 @@ fn has_test(source: &str, name: &str) -> bool {
                 .take_while(|line| line.starts_with("#[") || line.starts_with("//"))
                 .any(|line| line.starts_with("#[test") || line.starts_with("#[tokio::test"))
     })
-}
-
-/// The folder of the workspace.
-fn root() -> &'static Path {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().expect("tests/ lies in the workspace")
 }
 
 fn features() -> (&'static Path, String) {

@@ -280,16 +280,18 @@ pub struct Request {
     pub(crate) waited: Duration,
     pub(crate) one_way: bool,
     pub(crate) cancel: Option<CancelToken>,
-    /// What it counts as from the moment that its handler says so; `None` if it counts already.
-    pub(crate) counts_at_start: Option<Counted>,
-    /// For a handler that takes more than whole requests.
-    pub(crate) streams: Option<Streams>,
+    /// For a handler that takes more than whole requests. In a box, because every call moves its request.
+    pub(crate) streams: Option<Box<Streams>>,
 }
 
 /// What a handler reads from and writes to.
-pub(crate) enum Streams {
-    Parts(Box<(Option<RequestParts>, Option<ReplyStream>)>),
-    Stream(Box<(SendStream, RecvStream)>),
+#[derive(Default)]
+pub(crate) struct Streams {
+    pub(crate) parts: Option<RequestParts>,
+    pub(crate) reply: Option<ReplyStream>,
+    pub(crate) stream: Option<(SendStream, RecvStream)>,
+    /// What the call counts as from the moment that its handler says so; `None` if it counts already.
+    pub(crate) counts_at_start: Option<Counted>,
 }
 
 impl Request {
@@ -363,7 +365,9 @@ impl Request {
     ///
     /// The server runs as many calls as it may.
     pub fn start(&self) -> Result<RunningCall, Refusal> {
-        let refusal = match &self.counts_at_start {
+        let streams = self.streams.as_ref();
+        let counted = streams.and_then(|streams| streams.counts_at_start.clone());
+        let refusal = match &counted {
             Some(Counted::Now) => self.shared.share.as_ref().and_then(Share::refusal),
             Some(Counted::Apart(places)) => places.refusal(),
             Some(Counted::Late) | None => None,
@@ -371,7 +375,7 @@ impl Request {
         match refusal {
             Some(refusal) => Err(refusal),
             None => {
-                let counted = self.counts_at_start.clone().unwrap_or(Counted::Late);
+                let counted = counted.unwrap_or(Counted::Late);
                 Ok(RunningCall::new(Arc::clone(&self.shared), counted, 0))
             }
         }
@@ -404,31 +408,19 @@ impl Request {
 
     /// The parts of the request as they arrive, once; only for a handler with [`Intake::Parts`].
     pub fn parts(&mut self) -> Option<RequestParts> {
-        match self.streams.as_mut()? {
-            Streams::Parts(parts) => parts.0.take(),
-            Streams::Stream(_) => None,
-        }
+        self.streams.as_mut()?.parts.take()
     }
 
     /// Where to send the answer in parts, once; only for a handler with [`Intake::Parts`]. The handler then returns
     /// [`Response::streamed`].
     pub fn reply(&mut self) -> Option<ReplyStream> {
-        match self.streams.as_mut()? {
-            Streams::Parts(parts) => parts.1.take(),
-            Streams::Stream(_) => None,
-        }
+        self.streams.as_mut()?.reply.take()
     }
 
     /// The stream each way, once, if the caller has opened one; only for a handler with [`Intake::Stream`]. The handler's
     /// response is the answer behind its stream.
     pub fn stream(&mut self) -> Option<(SendStream, RecvStream)> {
-        match self.streams.take() {
-            Some(Streams::Stream(both)) => Some(*both),
-            others => {
-                self.streams = others;
-                None
-            }
-        }
+        self.streams.as_mut()?.stream.take()
     }
 }
 

@@ -22,6 +22,7 @@ use crate::parts::Parts;
 use crate::proto::{Heard, StreamKey, control};
 use crate::serve::or_no_response;
 use crate::stream;
+use crate::totals::Counted;
 
 /// A handler that had to wait.
 #[derive(Debug)]
@@ -410,6 +411,7 @@ impl Request {
         shared: &Arc<Shared>,
         channel: ChannelId,
         mut running: Running,
+        counts_at_start: Option<Counted>,
     ) {
         let serial = running.serial;
         let mut state = shared.lock();
@@ -418,8 +420,11 @@ impl Request {
         running.flow = Some(Box::new(Flow::new(window, credit, clock::now())));
         state.running.insert(channel, running);
         drop(state);
-        let (send, recv) = stream::of_handler(shared, channel, serial);
-        self.streams = Some(Streams::Stream(Box::new((send, recv))));
+        self.streams = Some(Box::new(Streams {
+            stream: Some(stream::of_handler(shared, channel, serial)),
+            counts_at_start,
+            ..Streams::default()
+        }));
     }
 
     /// Gives a handler the parts of its request; they have a place before it runs.
@@ -460,6 +465,10 @@ impl Request {
             begun: false,
             finished: false,
         };
-        self.streams = Some(Streams::Parts(Box::new((Some(parts), Some(reply)))));
+        self.streams = Some(Box::new(Streams {
+            parts: Some(parts),
+            reply: Some(reply),
+            ..Streams::default()
+        }));
     }
 }

@@ -77,6 +77,8 @@ pub(crate) struct Dispatcher {
     routes: Arc<Routes>,
     serial: u64,
     last: Option<Route>,
+    /// How long the last request had waited, between which times: those of one batch have waited equally long.
+    waited: Option<(Instant, Instant, Duration)>,
 }
 
 /// A path, and what its requests meet.
@@ -116,6 +118,23 @@ impl Dispatcher {
             routes,
             serial: 0,
             last: None,
+            waited: None,
+        }
+    }
+
+    /// How long a request has waited for its turn. Most come in the batch that is handled, and have not.
+    #[inline]
+    fn waited(&mut self, received_at: Instant, now: Instant) -> Duration {
+        if received_at == now {
+            return Duration::ZERO;
+        }
+        match self.waited {
+            Some((from, to, waited)) if from == received_at && to == now => waited,
+            _ => {
+                let waited = now.saturating_duration_since(received_at);
+                self.waited = Some((received_at, now, waited));
+                waited
+            }
         }
     }
 
@@ -262,6 +281,7 @@ impl Dispatcher {
     ) -> Option<Body> {
         self.serial += 1;
         let (serial, channel) = (self.serial, begun.channel);
+        let waited = self.waited(begun.received_at, now);
         let one_way = is_one_way(channel);
         // Nobody would hear that such a call was not run: what has arrived is run, also while the server shuts down.
         let refusal = self.routes.refusal(shared).filter(|refusal| match refusal {
@@ -321,12 +341,11 @@ impl Dispatcher {
             (counted, None)
         };
         let mut request = Request {
-            counts_at_start,
             path: begun.path,
             body,
             shared: Arc::clone(shared),
             received_at: begun.received_at,
-            waited: waited(begun.received_at, now),
+            waited,
             one_way,
             cancel: cancel.clone(),
             streams: None,
@@ -334,7 +353,7 @@ impl Dispatcher {
         let running = Running::new(serial, policy, cancel.clone());
         let streams = match (begun.kind, intake) {
             (Kind::Stream { .. }, _) => {
-                request.add_stream(shared, channel, running);
+                request.add_stream(shared, channel, running, counts_at_start);
                 true
             }
             (kind, Intake::Parts) => {
@@ -463,16 +482,6 @@ fn send_answer(
             control::NO_RESPONSE.into()
         });
         shared.command(|state| state.answer(channel, serial, &mut body));
-    }
-}
-
-/// How long a request has waited for its turn. Most come in the batch that is handled, and have not.
-#[inline]
-fn waited(received_at: Instant, now: Instant) -> Duration {
-    if received_at == now {
-        Duration::ZERO
-    } else {
-        now.saturating_duration_since(received_at)
     }
 }
 

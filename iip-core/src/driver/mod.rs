@@ -98,7 +98,7 @@ pub(crate) struct Driver<S> {
     /// The memory that only work needs was given back.
     released: bool,
     /// When this poll began, as far as the clock was looked at; that it has taken its time.
-    polled_at: Option<Instant>,
+    slice_ends_at: Option<Instant>,
     slice_is_over: bool,
     /// Server: the driver waits for other connections to hold less.
     asked: Option<u64>,
@@ -167,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             has_read: false,
             reads: 0,
             released: false,
-            polled_at: None,
+            slice_ends_at: None,
             slice_is_over: false,
             asked: None,
             gathered: false,
@@ -197,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         let mut reads = 0;
-        self.polled_at = None;
+        self.slice_ends_at = None;
         self.slice_is_over = false;
         loop {
             let turn = match self.turn(cx, &mut reads) {
@@ -231,8 +231,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Looks whether this poll has taken its time.
     fn look_at_slice(&mut self, now: Instant) {
-        let polled_at = *self.polled_at.get_or_insert(now);
-        self.slice_is_over |= now.saturating_duration_since(polled_at) >= SLICE;
+        let ends_at = *self.slice_ends_at.get_or_insert(now + SLICE);
+        self.slice_is_over |= now >= ends_at;
     }
 
     fn turn(&mut self, cx: &mut Context<'_>, reads: &mut usize) -> Result<Turn, ConnectionError> {

@@ -168,14 +168,17 @@ pub(crate) struct SentCalls {
         reason = "a word for the channels that never need it"
     )]
     others: Option<Box<VecDeque<SentCall>>>,
-    paths: Paths,
+    /// Only a client has them.
+    paths: Option<Box<Paths>>,
 }
 
 impl SentCalls {
     /// Adds a call of `path`, of which at most [`MAX_PATH_BYTES`](crate::frame::MAX_PATH_BYTES) are kept.
     #[inline]
     pub(crate) fn push(&mut self, mut call: SentCall, path: &[u8]) {
-        call.path_bytes = self.paths.push(path);
+        if !path.is_empty() {
+            call.path_bytes = self.paths.get_or_insert_default().push(path);
+        }
         if self.oldest.is_none() {
             self.oldest = Some(call);
         } else {
@@ -187,7 +190,9 @@ impl SentCalls {
     pub(crate) fn pop(&mut self) -> Option<SentCall> {
         let next = self.others.as_mut().and_then(|others| others.pop_front());
         let call = std::mem::replace(&mut self.oldest, next)?;
-        self.paths.pop(call.path_bytes);
+        if let Some(paths) = &mut self.paths {
+            paths.pop(call.path_bytes);
+        }
         Some(call)
     }
 
@@ -195,7 +200,8 @@ impl SentCalls {
     #[inline]
     pub(crate) fn oldest_path(&self) -> &[u8] {
         let bytes = self.oldest.as_ref().map_or(0, |call| call.path_bytes);
-        self.paths.front(bytes)
+        let paths = self.paths.as_ref();
+        paths.map_or(&[], |paths| paths.front(bytes))
     }
 
     #[inline]

@@ -1,0 +1,115 @@
+//! The dependencies of the workspace, with all features, have licences that `deny.toml` allows, and come from the registry.
+//! `cargo deny check` looks at the same for all platforms, and at advisories, for which it needs a network.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::root;
+
+/// What `deny.toml` allows.
+fn allowed() -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("deny.toml")).expect("the rules");
+    let (_, list) = text.split_once("\nallow = [").expect("a list of licences");
+    let (list, _) = list.split_once(']').expect("its end");
+    list.split('"')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// An SPDX expression: alternatives of demands, where parentheses are no deeper than one.
+fn may_be_used(expression: &str, allowed: &BTreeSet<String>) -> bool {
+    // `(A OR B) AND C`: each of the demands, of which one is a list of alternatives.
+    if let Some((group, rest)) = expression
+        .strip_prefix('(')
+        .and_then(|rest| rest.split_once(") AND "))
+    {
+        return may_be_used(group, allowed) && may_be_used(rest, allowed);
+    }
+    let expression = expression.replace('/', " OR ");
+    expression.split(" OR ").any(|alternative| {
+        let mut demands = alternative.split(" AND ").map(str::trim);
+        demands.all(|licence| allowed.contains(licence))
+    })
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let command = Command::new(program)
+        .args(arguments)
+        .current_dir(root())
+        .output();
+    let output = command.expect("it runs");
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaints}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// All packages that are built here, with what their manifests say. Those of other platforms may not have been downloaded.
+fn packages() -> Vec<Value> {
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    let version = output(&rustc, &["-vV"]);
+    let host = version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .expect("the platform");
+    let arguments = ["metadata", "--format-version=1", "--all-features"];
+    let filter = ["--offline", "--locked", "--filter-platform", host];
+    let metadata = output(env!("CARGO"), &[&arguments[..], &filter[..]].concat());
+    let mut metadata: Value = serde_json::from_str(&metadata).expect("JSON");
+    match metadata["packages"].take() {
+        Value::Array(packages) => packages,
+        other => panic!("no packages: {other}"),
+    }
+}
+
+#[test]
+fn licences_are_understood() {
+    let allowed = BTreeSet::from(["MIT", "ISC"].map(str::to_owned));
+    let used = [
+        "MIT",
+        "GPL-3.0 OR MIT",
+        "X/MIT",
+        "MIT AND ISC",
+        "(X OR ISC) AND MIT",
+    ];
+    assert!(used.iter().all(|licence| may_be_used(licence, &allowed)));
+    let refused = [
+        "GPL-3.0",
+        "MIT AND X",
+        "(X OR Y) AND MIT",
+        "(MIT OR Y) AND X",
+        "",
+    ];
+    assert!(!refused.iter().any(|licence| may_be_used(licence, &allowed)));
+}
+
+#[test]
+fn every_dependency_has_a_licence_that_is_allowed() {
+    let allowed = allowed();
+    let packages = packages();
+    assert!(packages.len() > 100, "{} packages", packages.len());
+    for package in packages {
+        let name = package["name"].as_str().unwrap_or_default();
+        let licence = package["license"].as_str().unwrap_or_default();
+        assert!(may_be_used(licence, &allowed), "{name}: {licence:?}");
+    }
+}
+
+#[test]
+fn every_dependency_comes_from_the_registry() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).expect("the lock file");
+    let sources = lock
+        .lines()
+        .filter_map(|line| line.strip_prefix("source = "));
+    let mut count = 0;
+    for source in sources {
+        count += 1;
+        let registry = "\"registry+https://github.com/rust-lang/crates.io-index\"";
+        assert_eq!(source, registry);
+    }
+    assert!(count > 100, "{count} sources");
+}

@@ -1,0 +1,14 @@
+//! What the files of the repository promise of each other: documents, manifests and tests.
+
+use std::path::Path;
+
+mod dependencies;
+mod features;
+mod layout;
+mod protocol_rules;
+
+/// The folder of the workspace.
+fn root() -> &'static Path {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("tests/ is in the workspace")
+}
