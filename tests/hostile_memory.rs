@@ -552,8 +552,8 @@ fn an_answer_to_a_request_for_a_channel_costs_no_more_than_its_bytes() {
     let name = "an_answer_to_a_request_for_a_channel_costs_no_more_than_its_bytes";
     alone(name, || async {
         let grant = format!(
-            "{{\"code\":0,\"channel_id\":1,\"more\":[{}]}}",
-            format!("{}[]", "[],".repeat(5 * MIB))
+            "{{\"code\":0,\"channel_id\":1,\"more\":[{}[]]}}",
+            "[],".repeat(5 * MIB)
         );
         let answer = Bytes::from(RawFrame::new(5, "/sys/new_channel", 0, &grant).encode());
         drop(grant);

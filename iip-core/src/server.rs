@@ -739,7 +739,9 @@ impl Inner {
             Some(tls) => {
                 let Connected { io, addr, .. } = connected;
                 let network = Network::of(addr.map(|addr| addr.ip()));
-                match tls.accept_beside(io, &self.handshakes, network).await {
+                // In a box, so that a connection keeps no room for its handshake.
+                let handshake = Box::pin(tls.accept_beside(io, &self.handshakes, network));
+                match handshake.await {
                     Ok((io, certificates)) => Connected {
                         io,
                         addr,
@@ -861,7 +863,7 @@ mod tests {
 
     use super::*;
     use crate::error::ConnectionError;
-    use crate::transport::Connector;
+    use crate::transport::{Connector, IoStream};
 
     /// Notes, when it is woken, whether the server listened no more.
     struct Looks {
@@ -1009,5 +1011,24 @@ mod tests {
         server.inner.close_all(Closing::Force);
         assert!(matches!(connection.closed().await, ConnectionError::Ended));
         server.shutdown(Duration::ZERO).await;
+    }
+
+    #[tokio::test]
+    async fn the_task_of_a_connection_is_no_larger_than_its_driver_needs() {
+        let (server, _connector) = Server::builder().in_memory().expect("a server");
+        let (io, _other) = tokio::io::duplex(64);
+        let connected = Connected {
+            io: IoStream::new(io),
+            addr: None,
+            certificates: Vec::new(),
+        };
+        let place = server.inner.admit(Network::of(None)).expect("a place");
+        let task = Arc::clone(&server.inner).run(connected, place);
+        let driver = size_of::<Driver<IoStream>>();
+        let task = size_of_val(&task);
+        assert!(
+            task < 2 * driver,
+            "{task} bytes, of which the driver needs {driver}"
+        );
     }
 }
