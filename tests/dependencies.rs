@@ -1,4 +1,5 @@
-//! The dependencies of the workspace, with all features, have licences that `deny.toml` allows, and come from the registry.
+//! The dependencies of the workspace, with all features, have licences that `deny.toml` allows, and come from the registry; those
+//! of the libraries have their reason in `docs/dependencies.md`.
 //! `cargo deny check` looks at the same for all platforms, and at advisories, for which it needs a network.
 
 use std::collections::BTreeSet;
@@ -112,4 +113,35 @@ fn every_dependency_comes_from_the_registry() {
         assert_eq!(source, registry);
     }
     assert!(count > 100, "{count} sources");
+}
+
+#[test]
+fn every_dependency_of_a_library_has_a_reason_and_every_reason_a_dependency() {
+    let document = root().join("docs/dependencies.md");
+    let document = fs::read_to_string(document).expect("the reasons");
+    for package in packages() {
+        let name = package["name"].as_str().unwrap_or_default();
+        if !["iip-core", "iip-rpc", "iip-build"].contains(&name) {
+            continue;
+        }
+        let heading = format!("\n## {name}\n");
+        let (_, section) = document.split_once(&heading).expect("a section");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        // The first table.
+        let lines = section.lines().skip_while(|line| !line.starts_with('|'));
+        let rows = lines.map_while(|line| line.strip_prefix('|'));
+        let rows = rows.filter_map(|row| row.strip_prefix(' '));
+        let cells = rows.filter_map(|row| row.split(" | ").next());
+        // Behind a name may stand its version and its feature, in parentheses.
+        let named = cells.flat_map(|cell| cell.split(" (").next().unwrap_or_default().split(", "));
+        let named = named.filter_map(|name| name.split(' ').next());
+        let named: BTreeSet<&str> = named.filter(|&name| name != "crate").collect();
+        let Value::Array(dependencies) = &package["dependencies"] else {
+            panic!("{name} has no dependencies");
+        };
+        let used = dependencies.iter().filter(|used| used["kind"].is_null());
+        let used = used.filter_map(|used| used["name"].as_str());
+        let used: BTreeSet<&str> = used.filter(|used| !used.starts_with("iip-")).collect();
+        assert_eq!(named, used, "{name}");
+    }
 }

@@ -51,6 +51,7 @@
 //! | use `?` on errors of other crates in handlers | [`ResultExt`] |
 //! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
 //! | send and take many messages in one call | [`Streaming`], [`Stream`] |
+//! | send without waiting for an answer | `#[rpc(oneway)]`, see [`service`](macro@service) |
 //! | values for all who subscribe, also after their connection was lost | [`Topic`], [`Subscription`] |
 //! | another codec | `#[service(codec = "..")]`, [`ClientBuilder::codec`], [`codec`] |
 //! | fewer bytes on the network | [`Compression`], [`ClientBuilder::compression`], [`ServerBuilder::compression`] |

@@ -200,7 +200,7 @@ impl MethodDescriptor {
     }
 
     /// The time a call of this method may take from the call to the answer, where the caller gives none. Unset by default:
-    /// then the client's `call_timeout` holds.
+    /// then the client's [`timeout`](crate::ClientBuilder::timeout) holds.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
