@@ -597,6 +597,7 @@ impl Server {
     /// When dropped before `signal` has completed, the server goes on; afterwards as [`shutdown`](Self::shutdown).
     pub async fn serve_until(&self, signal: impl Future<Output = ()>, limit: Duration) {
         tokio::select! {
+            biased;
             () = self.stopped() => {}
             () = signal => self.shutdown(limit).await,
         }
@@ -626,10 +627,12 @@ impl Server {
     pub async fn shutdown_on_signal(&self, limit: Duration) -> io::Result<()> {
         let mut signals = ShutdownSignal::new()?;
         tokio::select! {
+            biased;
             () = self.stopped() => return Ok(()),
             signal = signals.recv() => tracing::info!(signal, ?limit, "the server shuts down"),
         }
         tokio::select! {
+            biased;
             () = self.shutdown(limit) => {}
             signal = signals.recv() => {
                 tracing::warn!(signal, "a second signal: calls that still run are ended");

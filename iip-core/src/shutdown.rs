@@ -61,6 +61,7 @@ impl ShutdownSignal {
     pub async fn recv(&mut self) -> &'static str {
         #[cfg(unix)]
         tokio::select! {
+            biased;
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
         }

@@ -217,6 +217,7 @@ impl CallContext {
         match self.inner.deadline {
             None => token.cancelled().await,
             Some(deadline) => tokio::select! {
+                biased;
                 () = token.cancelled() => {}
                 () = tokio::time::sleep_until(deadline.into()) => {}
             },

@@ -369,6 +369,7 @@ where
             None => {}
         }
         tokio::select! {
+            biased;
             Some(ended) = attempts.join_next() => match ended {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => failure = error,
