@@ -30,7 +30,7 @@ use crate::common::{
 
 const DATA: u8 = 0xF8;
 const GRANT: u8 = 0xF9;
-const STARVED: u8 = 0xFA;
+const BLOCKED: u8 = 0xFA;
 const LAST: u8 = 0xFB;
 const CANCEL: u8 = 0xFC;
 const OVER: u8 = 0xFD;
@@ -367,7 +367,7 @@ async fn a_flood_of_single_bytes_and_of_nothing_is_read_to_its_end() {
     let mut bytes = first("/count", 1, "x").encode();
     bytes.extend(more(1, [DATA, 7]).encode().repeat(60_000));
     bytes.extend(more(1, [DATA]).encode().repeat(10_000));
-    bytes.extend(more(1, [STARVED]).encode().repeat(10_000));
+    bytes.extend(more(1, [BLOCKED]).encode().repeat(10_000));
     bytes.extend(more(1, [LAST]).encode());
     peer.send(&bytes).await;
     let answer = loop {

@@ -17,8 +17,8 @@ use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases}
 use crate::flow::Flow;
 use crate::frame::ChannelId;
 use crate::parts::Parts;
-use crate::proto::{self, Heard, Mode};
-use crate::queue::{Queue, Ticket, Want};
+use crate::proto::{self, Mode, StreamFrame};
+use crate::queue::{Queue, QueueEntry, QueuedCall};
 use crate::slots::Slots;
 
 #[derive(Debug, Default)]
@@ -293,12 +293,12 @@ impl CallTable {
         self.slots.get_mut(token)?.flow.as_deref_mut()
     }
 
-    /// A frame of a call's stream came. `true` as [`Flow::on_heard`].
-    pub(crate) fn on_heard(
+    /// A frame of a call's stream came. `true` as [`Flow::on_stream_frame`].
+    pub(crate) fn on_stream_frame(
         &mut self,
         proto: &mut proto::Connection,
         token: usize,
-        heard: Heard,
+        heard: StreamFrame,
         wakers: &mut Vec<Waker>,
     ) -> bool {
         let Some(slot) = self.slots.get_mut(token) else {
@@ -307,14 +307,14 @@ impl CallTable {
         let Some(flow) = &mut slot.flow else {
             return false;
         };
-        if matches!(heard, Heard::Data(_)) {
+        if matches!(heard, StreamFrame::Data(_)) {
             wakers.extend(slot.waker.take());
         }
-        let lends = flow.on_heard(heard, wakers);
+        let shares_buffer = flow.on_stream_frame(heard, wakers);
         if matches!(slot.state, SlotState::Sent) {
             flow.send_ending(proto, slot.channel);
         }
-        lends
+        shares_buffer
     }
 
     /// The caller's stream ends before its end: so does the call, if it is still under way.
@@ -430,9 +430,9 @@ impl CallTable {
     }
 
     /// The ticket of the slot taken last.
-    fn ticket(&self, token: usize) -> Ticket {
+    fn ticket(&self, token: usize) -> QueuedCall {
         let serial = self.serial;
-        Ticket { token, serial }
+        QueuedCall { token, serial }
     }
 
     /// A caller waits for a channel: asks for one more if there may be one.
@@ -461,7 +461,7 @@ impl CallTable {
     }
 
     /// The call that waits longest, and what it wants.
-    fn next_waiting(&mut self) -> Option<(usize, Want)> {
+    fn next_waiting(&mut self) -> Option<(usize, QueueEntry)> {
         while let Some((ticket, want)) = self.queue.pop() {
             if is_waiting(&self.slots, ticket) {
                 return Some((ticket.token, want));
@@ -523,7 +523,7 @@ impl CallTable {
                 self.waiting -= 1;
                 self.watch_channels(now);
                 match want {
-                    Want::Call {
+                    QueueEntry::Call {
                         path,
                         mut body,
                         mode,
@@ -539,7 +539,7 @@ impl CallTable {
                         }
                         self.on_stream_sent(proto, token, channel, wakers);
                     }
-                    Want::Lease => wakers.extend(self.lease(token, channel)),
+                    QueueEntry::Lease => wakers.extend(self.lease(token, channel)),
                 }
             }
         }
@@ -662,7 +662,7 @@ impl CallTable {
                 wakers.push(waker);
             }
             if let Some(flow) = &mut slot.flow {
-                flow.on_over(wakers);
+                flow.on_call_ended(wakers);
             }
         }
     }
@@ -699,7 +699,7 @@ impl CallTable {
         slot.state = SlotState::Done(Err(CallError::new(kind, execution, phases)));
         wakers.extend(slot.waker.take());
         if let Some(flow) = &mut slot.flow {
-            flow.on_over(wakers);
+            flow.on_call_ended(wakers);
         }
     }
 
@@ -934,7 +934,7 @@ fn check_time(now: Instant, deadline: Instant) -> Result<(), CallError> {
 }
 
 /// Does the call still want a channel? Its caller may have gone, and its slot be another's.
-fn is_waiting(slots: &Slots<Slot>, ticket: Ticket) -> bool {
+fn is_waiting(slots: &Slots<Slot>, ticket: QueuedCall) -> bool {
     slots
         .get(ticket.token)
         .is_some_and(|slot| slot.serial == ticket.serial && matches!(slot.state, SlotState::Queued))

@@ -150,11 +150,11 @@ pub(crate) struct State {
     /// The parked driver. Whoever gives it work takes the waker, and wakes it after letting go of the lock.
     pub(crate) driver: Option<Waker>,
     /// Streams of which parts lie in the memory that they were read into.
-    pub(crate) lent: Vec<StreamKey>,
+    pub(crate) sharing_streams: Vec<StreamKey>,
     /// Who waits for room to send more of an answer or a stream, in order; `None` has given up.
-    pub(crate) room: VecDeque<Option<Waker>>,
+    pub(crate) write_waiters: VecDeque<Option<Waker>>,
     /// How many have left that queue.
-    pub(crate) left_room: u64,
+    pub(crate) served_waiters: u64,
     /// Why the connection ended.
     pub(crate) ended: Option<ConnectionError>,
     /// Someone asked for an end.
@@ -169,7 +169,7 @@ pub(crate) struct State {
 
 impl State {
     /// Wakes `waker` when there may be room to send more. However often it asks, one who waits has one place in the queue.
-    pub(crate) fn wait_for_room(&mut self, place: &mut RoomPlace, waker: &Waker) {
+    pub(crate) fn wait_to_write(&mut self, place: &mut WriteWaiter, waker: &Waker) {
         if let Some(known) = self.in_room(*place) {
             let is_known = known.as_ref().is_some_and(|known| known.will_wake(waker));
             if !is_known {
@@ -178,45 +178,45 @@ impl State {
             }
             return;
         }
-        self.room.push_back(Some(waker.clone()));
-        place.0 = self.left_room + self.room.len() as u64;
+        self.write_waiters.push_back(Some(waker.clone()));
+        place.0 = self.served_waiters + self.write_waiters.len() as u64;
     }
 
-    fn in_room(&mut self, place: RoomPlace) -> Option<&mut Option<Waker>> {
-        let index = place.0.checked_sub(self.left_room + 1)?;
-        self.room.get_mut(usize::try_from(index).ok()?)
+    fn in_room(&mut self, place: WriteWaiter) -> Option<&mut Option<Waker>> {
+        let index = place.0.checked_sub(self.served_waiters + 1)?;
+        self.write_waiters.get_mut(usize::try_from(index).ok()?)
     }
 
     /// One who waited has given up. Gives its waker back, to be dropped without the lock.
-    fn give_up_room(&mut self, place: RoomPlace) -> Option<Waker> {
+    fn give_up_room(&mut self, place: WriteWaiter) -> Option<Waker> {
         let waker = self.in_room(place)?.take();
-        while matches!(self.room.front(), Some(None)) {
-            self.room.pop_front();
-            self.left_room += 1;
+        while matches!(self.write_waiters.front(), Some(None)) {
+            self.write_waiters.pop_front();
+            self.served_waiters += 1;
         }
-        while matches!(self.room.back(), Some(None)) {
-            self.room.pop_back();
+        while matches!(self.write_waiters.back(), Some(None)) {
+            self.write_waiters.pop_back();
         }
         waker
     }
 
     /// Bytes have left: wakes as many as there is room for, and all once nothing waits to be written. Each will send some
     /// ten kilobytes; to wake a thousand for the room of ten would cost more than their streams.
-    pub(crate) fn wake_for_room(&mut self) {
+    pub(crate) fn wake_writers(&mut self) {
         let most = if self.proto.has_output() {
             self.proto.stream_room() / STREAM_SHARE_BYTES
         } else {
-            self.room.len()
+            self.write_waiters.len()
         };
-        let most = most.min(self.room.len());
-        self.left_room += most as u64;
-        let wakers = self.room.drain(..most).flatten();
+        let most = most.min(self.write_waiters.len());
+        self.served_waiters += most as u64;
+        let wakers = self.write_waiters.drain(..most).flatten();
         self.proto.deferred.wake(wakers);
     }
 
     /// Readers have had their turn: what they left must not keep the whole buffer that it was read into.
-    pub(crate) fn detach_lent(&mut self) {
-        for key in self.lent.drain(..) {
+    pub(crate) fn copy_out_shared(&mut self) {
+        for key in self.sharing_streams.drain(..) {
             if let Some(flow) = flow_of(&mut self.calls, &mut self.running, key) {
                 flow.detach();
             }
@@ -254,8 +254,8 @@ impl State {
 
     /// The connection is gone: nobody waits for room any more.
     pub(crate) fn leave_room(&mut self, wakers: &mut Vec<Waker>) {
-        self.left_room += self.room.len() as u64;
-        wakers.extend(self.room.drain(..).flatten());
+        self.served_waiters += self.write_waiters.len() as u64;
+        wakers.extend(self.write_waiters.drain(..).flatten());
     }
 
     #[inline]
@@ -282,15 +282,15 @@ fn flow_of<'a>(
 
 /// The place of one who sends in the queue for room: how many have stood in it up to there. It may have been left since.
 #[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct RoomPlace(u64);
+pub(crate) struct WriteWaiter(u64);
 
 /// Leaves the queue for room when it is dropped. Streams are few, and stay in it; callers of one-way calls may be any number.
-struct WaitingForRoom<'a> {
+struct WaitToWrite<'a> {
     shared: &'a Shared,
-    place: RoomPlace,
+    place: WriteWaiter,
 }
 
-impl Drop for WaitingForRoom<'_> {
+impl Drop for WaitToWrite<'_> {
     fn drop(&mut self) {
         let waker = self.shared.lock().give_up_room(self.place);
         drop(waker);
@@ -391,9 +391,9 @@ impl Shared {
             running: HashMap::new(),
             orphans: HashMap::new(),
             driver: None,
-            lent: Vec::new(),
-            room: VecDeque::new(),
-            left_room: 0,
+            sharing_streams: Vec::new(),
+            write_waiters: VecDeque::new(),
+            served_waiters: 0,
             ended: None,
             closing: None,
             drain_at: None,
@@ -709,20 +709,20 @@ impl Connection {
         if self.has_room_for_one_way() {
             return Ok(());
         }
-        let mut waiting = WaitingForRoom {
+        let mut waiting = WaitToWrite {
             shared: &self.shared,
-            place: RoomPlace::default(),
+            place: WriteWaiter::default(),
         };
-        let room = std::future::poll_fn(|cx| {
+        let write_waiters = std::future::poll_fn(|cx| {
             self.shared.command(|state| {
                 if state.ended.is_some() || state.proto.has_one_way_room() {
                     return Poll::Ready(());
                 }
-                state.wait_for_room(&mut waiting.place, cx.waker());
+                state.wait_to_write(&mut waiting.place, cx.waker());
                 Poll::Pending
             })
         });
-        tokio::time::timeout_at(deadline.into(), room)
+        tokio::time::timeout_at(deadline.into(), write_waiters)
             .await
             .map_err(|_| CallError::not_sent(CallErrorKind::Timeout))
     }
@@ -865,17 +865,17 @@ mod tests {
         let shared = Shared::new(proto, CallTable::new(1, 1), peer, None);
         let mut state = shared.lock();
         let counts: [Arc<Counts>; 2] = Default::default();
-        let mut places = [RoomPlace::default(); 2];
+        let mut places = [WriteWaiter::default(); 2];
         for round in 1..4 {
             for _ in 0..1000 {
                 for (place, count) in places.iter_mut().zip(&counts) {
-                    state.wait_for_room(place, &Waker::from(Arc::clone(count)));
+                    state.wait_to_write(place, &Waker::from(Arc::clone(count)));
                 }
             }
-            assert_eq!(state.room.len(), 2);
+            assert_eq!(state.write_waiters.len(), 2);
             // Nothing waits to be written.
-            state.wake_for_room();
-            assert!(state.room.is_empty());
+            state.wake_writers();
+            assert!(state.write_waiters.is_empty());
             // They are woken without the lock.
             drop(state);
             state = shared.lock();
@@ -884,14 +884,14 @@ mod tests {
             }
         }
         let [first, _] = &mut places;
-        state.wait_for_room(first, &Waker::from(Arc::clone(&counts[0])));
+        state.wait_to_write(first, &Waker::from(Arc::clone(&counts[0])));
         let mut wakers = Vec::new();
         state.leave_room(&mut wakers);
         assert_eq!(wakers.len(), 1);
         // Another task has it now: that one is to be woken.
-        state.wait_for_room(first, &Waker::from(Arc::clone(&counts[0])));
-        state.wait_for_room(first, &Waker::from(Arc::clone(&counts[1])));
-        state.wake_for_room();
+        state.wait_to_write(first, &Waker::from(Arc::clone(&counts[0])));
+        state.wait_to_write(first, &Waker::from(Arc::clone(&counts[1])));
+        state.wake_writers();
         drop(state);
         assert_eq!(counts[1].0.load(Ordering::Relaxed), 4);
         assert_eq!(counts[0].0.load(Ordering::Relaxed), 3);

@@ -20,7 +20,7 @@ const READ_BYTES: usize = 64 * 1024;
 pub(crate) const BULK_READ_BYTES: usize = 256 * 1024;
 
 /// Bodies from this size on stay where they were read; smaller ones are copied, so that they do not keep the buffer.
-pub(crate) const LEND_BYTES: usize = 1024;
+pub(crate) const SHARE_MIN_BYTES: usize = 1024;
 
 /// Bodies up to this size are copied side by side into pieces of memory: one that is kept for long keeps no more than such
 /// a piece.
@@ -73,7 +73,7 @@ pub struct Decoder {
     /// The same of a reply.
     reply_path: Vec<u8>,
     /// Bodies handed out may still lie in the buffer's memory, whose size was this.
-    lends: bool,
+    shares_buffer: bool,
     size: usize,
     /// A read has filled its room.
     busy: bool,
@@ -104,7 +104,7 @@ impl Decoder {
             searched: 1,
             last_path: Bytes::new(),
             reply_path: Vec::new(),
-            lends: false,
+            shares_buffer: false,
             size: 0,
             busy: false,
             bulk: false,
@@ -123,22 +123,22 @@ impl Decoder {
 
     /// Is there no room left for a read, behind bodies that were handed out?
     pub(crate) fn is_used_up(&self) -> bool {
-        self.lends && self.buf.capacity() - self.buf.len() < self.wanted()
+        self.shares_buffer && self.buf.capacity() - self.buf.len() < self.wanted()
     }
 
     /// The buffer to read into, with room for one read.
     ///
     /// A body grows with what has arrived, at most doubling: the length field alone reserves nothing.
     pub(crate) fn read_buf(&mut self) -> &mut BytesMut {
-        if self.lends && self.buf.is_empty() {
+        if self.shares_buffer && self.buf.is_empty() {
             // Once the bodies are dropped the same memory serves again, and is still in the cache.
-            self.lends = !self.buf.try_reclaim(self.size);
+            self.shares_buffer = !self.buf.try_reclaim(self.size);
         }
         let wanted = self.wanted();
         if self.buf.capacity() - self.buf.len() < wanted {
             self.buf.reserve(wanted.max(self.room()));
             self.size = self.buf.capacity();
-            self.lends = false;
+            self.shares_buffer = false;
         }
         &mut self.buf
     }
@@ -250,12 +250,12 @@ impl Decoder {
     #[inline]
     fn take_body(&mut self, path_len: usize, total: usize) -> Bytes {
         let start = path_len + FRAME_OVERHEAD;
-        if total - start < LEND_BYTES {
+        if total - start < SHARE_MIN_BYTES {
             let body = copy(&mut self.small, &self.buf[start..total]);
             self.buf.advance(total);
             body
         } else {
-            self.lends = true;
+            self.shares_buffer = true;
             self.bulk = true;
             self.buf.advance(start);
             self.buf.split_to(total - start).freeze()

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::deferred::Deferred;
 use crate::frame::ChannelId;
 use crate::parts::Parts;
-use crate::proto::{self, Heard};
+use crate::proto::{self, StreamFrame};
 
 /// Peers of ours grant more at a time: about half a window, of which the least has 1 KiB.
 const LEAST_GRANT: u32 = 256;
@@ -34,14 +34,14 @@ pub(crate) struct Flow {
     /// Bytes that were taken since the peer was last told.
     taken: usize,
     /// The peer has said that it waits for room.
-    peer_starved: bool,
+    peer_blocked: bool,
     /// When the peer was last told of room, and for how long the connection had brought nothing by then.
     told_at: Instant,
-    dry: Duration,
+    read_idle: Duration,
     /// Bytes that may be sent; the last of them may be the first of a part.
     credit: i64,
     /// The peer was told that this side waits for room.
-    said_starved: bool,
+    sent_blocked: bool,
     /// Bytes of an unfinished message that the reader holds.
     held: usize,
     /// The peer is not told of room because the calls of the connection hold too much.
@@ -68,11 +68,11 @@ impl Flow {
             window,
             first_window: window,
             taken: 0,
-            peer_starved: false,
+            peer_blocked: false,
             told_at: now,
-            dry: Duration::ZERO,
+            read_idle: Duration::ZERO,
             credit: i64::try_from(credit).unwrap_or(i64::MAX),
-            said_starved: false,
+            sent_blocked: false,
             held: 0,
             withheld: false,
             unsent: 0,
@@ -87,22 +87,22 @@ impl Flow {
 
     /// A frame of the stream came. `true` if it is the first of those that lie where they were read, see
     /// [`detach`](Self::detach).
-    pub(crate) fn on_heard(&mut self, heard: Heard, wakers: &mut Vec<Waker>) -> bool {
+    pub(crate) fn on_stream_frame(&mut self, heard: StreamFrame, wakers: &mut Vec<Waker>) -> bool {
         match heard {
-            Heard::Data(part) => {
+            StreamFrame::Data(part) => {
                 wakers.extend(self.reader.take());
                 return self.parts.push(part);
             }
-            Heard::End => {
+            StreamFrame::End => {
                 self.ended = true;
                 wakers.extend(self.reader.take());
             }
-            Heard::Starved => self.peer_starved = true,
-            Heard::Grant(bytes) => {
+            StreamFrame::Blocked => self.peer_blocked = true,
+            StreamFrame::WindowUpdate(bytes) => {
                 self.credit = self.credit.saturating_add(i64::from(bytes));
                 // A peer that grants next to nothing, again and again, is not told each time.
                 if bytes >= LEAST_GRANT {
-                    self.said_starved = false;
+                    self.sent_blocked = false;
                 }
                 wakers.extend(self.writer.take());
             }
@@ -112,17 +112,17 @@ impl Flow {
 
     /// Copies what waits out of the memory that it was read into.
     pub(crate) fn detach(&mut self) {
-        self.parts.detach();
+        self.parts.copy_out();
     }
 
     /// The peer has gone before the call has ended.
-    pub(crate) fn on_cut(&mut self, wakers: &mut Vec<Waker>) {
+    pub(crate) fn on_reset(&mut self, wakers: &mut Vec<Waker>) {
         self.cut = true;
-        self.on_over(wakers);
+        self.on_call_ended(wakers);
     }
 
     /// The call has ended: whoever waits finds out.
-    pub(crate) fn on_over(&mut self, wakers: &mut Vec<Waker>) {
+    pub(crate) fn on_call_ended(&mut self, wakers: &mut Vec<Waker>) {
         wakers.extend(self.reader.take());
         wakers.extend(self.writer.take());
     }
@@ -146,7 +146,7 @@ impl Flow {
         };
         self.taken += part.len();
         if self.taken >= self.window / 2 && self.may_grant(proto, channel) {
-            self.tell_room(proto, channel, clock());
+            self.send_window_update(proto, channel, clock());
         }
         Some(part)
     }
@@ -175,7 +175,7 @@ impl Flow {
             && !self.cut
             && self.may_grant(proto, channel)
         {
-            self.tell_room(proto, channel, now);
+            self.send_window_update(proto, channel, now);
         }
     }
 
@@ -235,20 +235,25 @@ impl Flow {
         None
     }
 
-    fn tell_room(&mut self, proto: &mut proto::Connection, channel: ChannelId, now: Instant) {
+    fn send_window_update(
+        &mut self,
+        proto: &mut proto::Connection,
+        channel: ChannelId,
+        now: Instant,
+    ) {
         // The writer waited for room, and the connection brought nothing meanwhile: the window is too small for the way between
         // them. Where this side is the slow one, the connection always has something.
         let span = now.saturating_duration_since(self.told_at);
-        let dry = proto.timers().dry();
-        let waited = dry.saturating_sub(self.dry);
+        let read_idle = proto.timers().read_idle();
+        let waited = read_idle.saturating_sub(self.read_idle);
         let quick = span < QUICK;
-        if self.peer_starved && waited > span / 4 && !(quick && self.window >= ENOUGH_BYTES) {
+        if self.peer_blocked && waited > span / 4 && !(quick && self.window >= ENOUGH_BYTES) {
             self.taken += self.grow(proto);
-        } else if self.peer_starved && waited < span / 16 || quick && self.window > ENOUGH_BYTES {
+        } else if self.peer_blocked && waited < span / 16 || quick && self.window > ENOUGH_BYTES {
             // What waits on the way to a reader that is busy helps nobody, and keeps other calls waiting behind it.
             self.taken -= self.shrink(proto);
         }
-        (self.peer_starved, self.dry, self.told_at) = (false, dry, now);
+        (self.peer_blocked, self.read_idle, self.told_at) = (false, read_idle, now);
         let room = std::mem::take(&mut self.taken);
         proto.grant(channel, u32::try_from(room).unwrap_or(u32::MAX));
     }
@@ -258,10 +263,10 @@ impl Flow {
         let limits = proto.limits();
         let most = limits.max_window().max(self.window);
         let more = self.window.min(most - self.window);
-        let left = limits.buffered_bytes().saturating_sub(proto.grown);
+        let left = limits.buffered_bytes().saturating_sub(proto.window_growth);
         let more = more.min(left);
         self.window += more;
-        proto.grown += more;
+        proto.window_growth += more;
         more
     }
 
@@ -269,7 +274,7 @@ impl Flow {
     fn shrink(&mut self, proto: &mut proto::Connection) -> usize {
         let less = (self.window / 8).min(self.window - self.first_window);
         self.window -= less;
-        proto.grown -= less;
+        proto.window_growth -= less;
         less
     }
 
@@ -287,7 +292,7 @@ impl Flow {
 
     /// Gives back what the stream has taken of the connection.
     pub(crate) fn release(&self, proto: &mut proto::Connection, channel: Option<ChannelId>) {
-        proto.grown -= self.window - self.first_window;
+        proto.window_growth -= self.window - self.first_window;
         proto.release(self.held);
         proto.set_unsent(self.unsent, 0);
         if let Some(channel) = channel {
@@ -300,7 +305,7 @@ impl Flow {
         if self.credit > 0 {
             return true;
         }
-        if !std::mem::replace(&mut self.said_starved, true) {
+        if !std::mem::replace(&mut self.sent_blocked, true) {
             proto.say_starved(channel);
         }
         false
@@ -324,7 +329,7 @@ impl Flow {
 
     /// A part was sent.
     pub(crate) fn on_sent(&mut self, bytes: usize) {
-        self.said_starved = false;
+        self.sent_blocked = false;
         self.credit -= i64::try_from(bytes).unwrap_or(i64::MAX);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::decoder::LEND_BYTES;
+use crate::decoder::SHARE_MIN_BYTES;
 
 /// With this many parts waiting, further ones of less than [`SMALL_BYTES`] are joined: a peer that sends single bytes to
 /// someone who is slow would otherwise cost many times what they hold.
@@ -24,21 +24,21 @@ pub(crate) struct Parts {
     joined: BytesMut,
     bytes: usize,
     /// So many at the end of the queue may lie in the memory that they were read into.
-    lent: usize,
+    shared_parts: usize,
 }
 
 impl Parts {
-    /// Adds a part. `true` if it is the first that [`detach`](Self::detach) would copy.
+    /// Adds a part. `true` if it is the first that [`copy_out`](Self::detach) would copy.
     pub(crate) fn push(&mut self, part: Bytes) -> bool {
         self.bytes += part.len();
-        let is_lent = part.len() >= LEND_BYTES;
+        let is_shared = part.len() >= SHARE_MIN_BYTES;
         if self.queue.len() < APART || part.len() >= SMALL_BYTES {
             self.close_joined();
             self.queue.push_back(part);
-            if self.lent > 0 || is_lent {
-                self.lent += 1;
+            if self.shared_parts > 0 || is_shared {
+                self.shared_parts += 1;
             }
-            return self.lent == 1;
+            return self.shared_parts == 1;
         }
         if self.joined.len() + part.len() > JOINED_BYTES {
             self.close_joined();
@@ -48,11 +48,11 @@ impl Parts {
     }
 
     /// Copies the parts that came since this was last called out of the memory that they were read into.
-    pub(crate) fn detach(&mut self) {
-        for part in self.queue.iter_mut().rev().take(self.lent) {
+    pub(crate) fn copy_out(&mut self) {
+        for part in self.queue.iter_mut().rev().take(self.shared_parts) {
             *part = Bytes::copy_from_slice(part);
         }
-        self.lent = 0;
+        self.shared_parts = 0;
     }
 
     /// The oldest part.
@@ -62,7 +62,7 @@ impl Parts {
         }
         let part = self.queue.pop_front()?;
         self.bytes -= part.len();
-        self.lent = self.lent.min(self.queue.len());
+        self.shared_parts = self.shared_parts.min(self.queue.len());
         if self.queue.is_empty() && self.queue.capacity() > KEPT_PARTS {
             self.queue = VecDeque::new();
         }
@@ -77,7 +77,7 @@ impl Parts {
     fn close_joined(&mut self) {
         if !self.joined.is_empty() {
             // It is not, but lies among those that are.
-            self.lent += usize::from(self.lent > 0);
+            self.shared_parts += usize::from(self.shared_parts > 0);
             self.queue
                 .push_back(std::mem::take(&mut self.joined).freeze());
         }
@@ -119,7 +119,7 @@ mod tests {
         }
         assert!(!buffer.try_reclaim(100_000), "they lie in it");
         parts.pop();
-        parts.detach();
+        parts.copy_out();
         assert!(buffer.try_reclaim(100_000), "nothing lies in it");
         let mut left = 1600;
         while let Some(part) = parts.pop() {

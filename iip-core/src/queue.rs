@@ -15,14 +15,14 @@ const SWEEP_AT: usize = 64;
 
 /// Who waits: the place of the call, and what tells it from those that had this place before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct QueuedCall {
     pub(crate) token: usize,
     pub(crate) serial: u64,
 }
 
 /// What a caller wants a channel for.
 #[derive(Debug)]
-pub(crate) enum Want {
+pub(crate) enum QueueEntry {
     /// One exchange.
     Call { path: Bytes, body: Body, mode: Mode },
     /// A channel of its own, for many exchanges in order.
@@ -31,7 +31,7 @@ pub(crate) enum Want {
 
 #[derive(Debug)]
 struct Entry {
-    ticket: Ticket,
+    ticket: QueuedCall,
     kind: Kind,
 }
 
@@ -43,7 +43,7 @@ enum Kind {
         body: u16,
         mode: Mode,
     },
-    Other(Box<Want>),
+    Other(Box<QueueEntry>),
 }
 
 impl Kind {
@@ -68,7 +68,7 @@ impl Queue {
     )]
     pub(crate) fn push_call(
         &mut self,
-        ticket: Ticket,
+        ticket: QueuedCall,
         path: &[u8],
         data: &mut impl Data,
         mode: Mode,
@@ -84,7 +84,7 @@ impl Queue {
                 mode,
             }
         } else {
-            Kind::Other(Box::new(Want::Call {
+            Kind::Other(Box::new(QueueEntry::Call {
                 path: Bytes::copy_from_slice(path),
                 body: data.take(),
                 mode,
@@ -93,18 +93,18 @@ impl Queue {
         self.entries.push_back(Entry { ticket, kind });
     }
 
-    pub(crate) fn push_lease(&mut self, ticket: Ticket) {
-        let kind = Kind::Other(Box::new(Want::Lease));
+    pub(crate) fn push_lease(&mut self, ticket: QueuedCall) {
+        let kind = Kind::Other(Box::new(QueueEntry::Lease));
         self.entries.push_back(Entry { ticket, kind });
     }
 
-    pub(crate) fn pop(&mut self) -> Option<(Ticket, Want)> {
+    pub(crate) fn pop(&mut self) -> Option<(QueuedCall, QueueEntry)> {
         let Entry { ticket, kind } = self.entries.pop_front()?;
         let want = match kind {
             Kind::Small { path, body, mode } => {
                 let (path, body) = (usize::from(path), usize::from(body));
                 let mut data = self.buffer.split_to(path + body).freeze();
-                Want::Call {
+                QueueEntry::Call {
                     path: data.split_to(path),
                     body: data.into(),
                     mode,
@@ -120,7 +120,7 @@ impl Queue {
     }
 
     /// Sweeps out the entries of callers who have gone, if there are many; `waiting` have not.
-    pub(crate) fn sweep(&mut self, waiting: usize, is_waiting: impl Fn(Ticket) -> bool) {
+    pub(crate) fn sweep(&mut self, waiting: usize, is_waiting: impl Fn(QueuedCall) -> bool) {
         if self.entries.len() < SWEEP_AT.max(2 * waiting) {
             return;
         }
@@ -150,7 +150,7 @@ impl Queue {
                 mode: Mode::Whole,
             };
             if let Kind::Other(want) = std::mem::replace(&mut entry.kind, none)
-                && let Want::Call { body, .. } = *want
+                && let QueueEntry::Call { body, .. } = *want
             {
                 return Some(body);
             }
@@ -179,17 +179,17 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn ticket(token: usize) -> Ticket {
+    fn ticket(token: usize) -> QueuedCall {
         let serial = token as u64;
-        Ticket { token, serial }
+        QueuedCall { token, serial }
     }
 
     fn mode_of(token: usize) -> Mode {
         [Mode::Whole, Mode::Parts, Mode::Stream][token % 3]
     }
 
-    fn call(want: Want) -> (Bytes, Vec<u8>, Mode) {
-        let Want::Call { path, body, mode } = want else {
+    fn call(want: QueueEntry) -> (Bytes, Vec<u8>, Mode) {
+        let QueueEntry::Call { path, body, mode } = want else {
             panic!("a call was queued");
         };
         (path, body.pieces().concat(), mode)
@@ -212,7 +212,7 @@ mod tests {
             assert_eq!(body, [vec![token as u8; size - 1], b"t".to_vec()].concat());
             assert_eq!(mode, mode_of(token));
         }
-        assert!(matches!(queue.pop(), Some((who, Want::Lease)) if who == ticket(9)));
+        assert!(matches!(queue.pop(), Some((who, QueueEntry::Lease)) if who == ticket(9)));
         assert!(queue.pop().is_none());
     }
 
@@ -223,7 +223,7 @@ mod tests {
             let mut body = Body::from(format!("body {token}"));
             queue.push_call(ticket(token), b"/p", &mut body, Mode::Whole);
         }
-        let keep = |who: Ticket| who.token.is_multiple_of(5);
+        let keep = |who: QueuedCall| who.token.is_multiple_of(5);
         let kept: Vec<usize> = (0..3 * SWEEP_AT)
             .filter(|&token| keep(ticket(token)))
             .collect();

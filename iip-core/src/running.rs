@@ -12,14 +12,14 @@ use tokio::task::AbortHandle;
 
 use crate::body::Body;
 use crate::clock;
-use crate::connection::{RoomPlace, Shared, State};
-use crate::decoder::LEND_BYTES;
+use crate::connection::{Shared, State, WriteWaiter};
+use crate::decoder::SHARE_MIN_BYTES;
 use crate::deferred::Deferred;
 use crate::flow::Flow;
 use crate::frame::ChannelId;
 use crate::handler::{HandlerError, OnCancel, Refusal, Request, Streams};
 use crate::parts::Parts;
-use crate::proto::{Heard, StreamKey, control};
+use crate::proto::{StreamFrame, StreamKey, control};
 use crate::serve::or_no_response;
 use crate::stream;
 use crate::totals::Counted;
@@ -196,7 +196,7 @@ pub struct ReplyStream {
     shared: Arc<Shared>,
     channel: ChannelId,
     serial: u64,
-    room: RoomPlace,
+    waiter: WriteWaiter,
     begun: bool,
     finished: bool,
 }
@@ -222,7 +222,7 @@ impl ReplyStream {
                     return Poll::Ready(Err(HandlerError::new("the caller has gone")));
                 }
                 if !state.proto.has_room() {
-                    state.wait_for_room(&mut self.room, cx.waker());
+                    state.wait_to_write(&mut self.waiter, cx.waker());
                     return Poll::Pending;
                 }
                 state
@@ -294,7 +294,7 @@ impl State {
     /// Why an answer of this size cannot be sent, if so. Small ones always are: as many may wait as calls may run.
     pub(crate) fn refusal_of_answer(&self, size: usize) -> Option<Refusal> {
         let unread = self.proto.outgoing();
-        let is_small = size < LEND_BYTES;
+        let is_small = size < SHARE_MIN_BYTES;
         (!is_small && self.proto.is_unread()).then_some(Refusal::Unread { size, unread })
     }
 
@@ -342,11 +342,16 @@ impl State {
     }
 
     /// A frame of a handler's stream came.
-    pub(crate) fn on_heard(&mut self, channel: ChannelId, heard: Heard, wakers: &mut Vec<Waker>) {
+    pub(crate) fn on_stream_frame(
+        &mut self,
+        channel: ChannelId,
+        heard: StreamFrame,
+        wakers: &mut Vec<Waker>,
+    ) {
         let running = self.running.get_mut(&channel);
         if let Some(flow) = running.and_then(|running| running.flow.as_mut()) {
-            if flow.on_heard(heard, wakers) {
-                self.lent.push(StreamKey::Channel(channel));
+            if flow.on_stream_frame(heard, wakers) {
+                self.sharing_streams.push(StreamKey::Channel(channel));
             }
             flow.send_ending(&mut self.proto, channel);
         }
@@ -360,7 +365,7 @@ impl State {
         };
         if let Some(flow) = &mut running.flow {
             let mut wakers = Vec::new();
-            flow.on_cut(&mut wakers);
+            flow.on_reset(&mut wakers);
             self.proto.deferred.wake(wakers);
         }
         let reads_on = running.flow.is_some() || running.parts.is_some();
@@ -461,7 +466,7 @@ impl Request {
             shared: Arc::clone(shared),
             channel,
             serial,
-            room: RoomPlace::default(),
+            waiter: WriteWaiter::default(),
             begun: false,
             finished: false,
         };

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::body::Body;
 use crate::connection::Shared;
-use crate::decoder::LEND_BYTES;
+use crate::decoder::SHARE_MIN_BYTES;
 use crate::frame::ChannelId;
 use crate::handler::{
     Handler, HandlerError, HandlerFuture, Intake, OnCancel, Places, Refusal, Request, Response,
@@ -92,7 +92,7 @@ struct Route {
 }
 
 /// One request on its way to its handler.
-struct Begun {
+struct IncomingCall {
     channel: ChannelId,
     path: Arc<RequestPath>,
     body: Bytes,
@@ -165,14 +165,14 @@ impl Dispatcher {
                 body,
                 received_at,
             } => {
-                let begun = Begun {
+                let incoming = IncomingCall {
                     channel,
                     path,
                     body,
                     kind: Kind::Whole,
                     received_at,
                 };
-                self.run_call(cx, shared, begun, now)
+                self.run_call(cx, shared, incoming, now)
                     .map(|answer| (channel, answer))
             }
             Event::RequestBegun { channel, path } => {
@@ -181,14 +181,14 @@ impl Dispatcher {
                 if !in_parts || !shared.lock().proto.stream_request(channel) {
                     return None;
                 }
-                let begun = Begun {
+                let incoming = IncomingCall {
                     channel,
                     path,
                     body: Bytes::new(),
                     kind: Kind::Parts,
                     received_at: now,
                 };
-                self.run_call(cx, shared, begun, now)
+                self.run_call(cx, shared, incoming, now)
                     .map(|answer| (channel, answer))
             }
             Event::StreamBegun {
@@ -196,21 +196,21 @@ impl Dispatcher {
                 path,
                 is_busy,
             } => {
-                let begun = Begun {
+                let incoming = IncomingCall {
                     channel,
                     path,
                     body: Bytes::new(),
                     kind: Kind::Stream { is_busy },
                     received_at: now,
                 };
-                self.run_call(cx, shared, begun, now)
+                self.run_call(cx, shared, incoming, now)
                     .map(|answer| (channel, answer))
             }
             Event::Stream {
                 key: StreamKey::Channel(channel),
                 heard,
             } => {
-                shared.lock().on_heard(channel, heard, wakers);
+                shared.lock().on_stream_frame(channel, heard, wakers);
                 None
             }
             Event::RequestPart {
@@ -276,22 +276,22 @@ impl Dispatcher {
         &mut self,
         cx: &mut Context<'_>,
         shared: &Arc<Shared>,
-        begun: Begun,
+        incoming: IncomingCall,
         now: Instant,
     ) -> Option<Body> {
         self.serial += 1;
-        let (serial, channel) = (self.serial, begun.channel);
-        let waited = self.waited(begun.received_at, now);
+        let (serial, channel) = (self.serial, incoming.channel);
+        let waited = self.waited(incoming.received_at, now);
         let one_way = is_one_way(channel);
         // Nobody would hear that such a call was not run: what has arrived is run, also while the server shuts down.
         let refusal = self.routes.refusal(shared).filter(|refusal| match refusal {
             Refusal::ShuttingDown => !one_way,
             // Health tells a server that is busy from one that is dead.
-            _ => !begun.path.is_own_service(),
+            _ => !incoming.path.is_own_service(),
         });
-        let Some(route) = self.route(&begun.path) else {
+        let Some(route) = self.route(&incoming.path) else {
             if one_way {
-                on_lost(shared, &begun.path, &"no handler has this path");
+                on_lost(shared, &incoming.path, &"no handler has this path");
             }
             return Some(control::NO_HANDLER.into());
         };
@@ -302,7 +302,7 @@ impl Dispatcher {
             ..
         } = route;
         let (policy, intake) = (*policy, *intake);
-        let tag = handler.tag(&begun.body);
+        let tag = handler.tag(&incoming.body);
         let waiting = shared.share.as_ref().map_or(0, Share::running);
         let refusal = match &route.places {
             None => refusal,
@@ -310,7 +310,7 @@ impl Dispatcher {
                 .filter(|refusal| *refusal == Refusal::ShuttingDown)
                 .or_else(|| places.refusal()),
         };
-        let refusal = refusal.or_else(|| match begun.kind {
+        let refusal = refusal.or_else(|| match incoming.kind {
             Kind::Stream { .. } if intake != Intake::Stream => Some(Refusal::NoStream),
             Kind::Stream { is_busy: true } => {
                 let limit = shared.lock().proto.limits().calls();
@@ -320,17 +320,17 @@ impl Dispatcher {
         });
         if let Some(refusal) = refusal {
             if one_way {
-                on_lost(shared, &begun.path, &refusal);
+                on_lost(shared, &incoming.path, &refusal);
             }
             return Some(handler.refuse(&refusal, tag));
         }
         let cancel = (policy == OnCancel::Token).then(CancelToken::new);
-        let size = begun.body.len();
-        let mut body = begun.body;
-        if size >= LEND_BYTES && waiting >= FEW_WAITING {
+        let size = incoming.body.len();
+        let mut body = incoming.body;
+        if size >= SHARE_MIN_BYTES && waiting >= FEW_WAITING {
             body = detach(body);
         }
-        let is_stream = matches!(begun.kind, Kind::Stream { .. });
+        let is_stream = matches!(incoming.kind, Kind::Stream { .. });
         let counted = match &route.places {
             Some(places) => Counted::Apart(Arc::clone(places)),
             None => Counted::Now,
@@ -341,17 +341,17 @@ impl Dispatcher {
             (counted, None)
         };
         let mut request = Request {
-            path: begun.path,
+            path: incoming.path,
             body,
             shared: Arc::clone(shared),
-            received_at: begun.received_at,
+            received_at: incoming.received_at,
             waited,
             one_way,
             cancel: cancel.clone(),
             streams: None,
         };
         let running = Running::new(serial, policy, cancel.clone());
-        let streams = match (begun.kind, intake) {
+        let streams = match (incoming.kind, intake) {
             (Kind::Stream { .. }, _) => {
                 request.add_stream(shared, channel, running, counts_at_start);
                 true
@@ -377,13 +377,13 @@ impl Dispatcher {
             }
             Ok(Err(future)) => {
                 let running = Running::new(serial, policy, cancel);
-                let waiting = Waiting {
+                let waiting = SuspendedHandler {
                     handler: Arc::clone(handler),
                     path: Arc::clone(&route.path),
                     tag,
                     future,
                     counted,
-                    bytes: if size < LEND_BYTES {
+                    bytes: if size < SHARE_MIN_BYTES {
                         0
                     } else {
                         kept_bytes(size)
@@ -407,10 +407,10 @@ fn spawn(
     shared: &Arc<Shared>,
     channel: ChannelId,
     running: Running,
-    waiting: Waiting,
+    waiting: SuspendedHandler,
     streams: bool,
 ) {
-    let Waiting {
+    let SuspendedHandler {
         handler,
         path,
         tag,
@@ -486,7 +486,7 @@ fn send_answer(
 }
 
 /// A handler that was polled once and has to wait.
-struct Waiting {
+struct SuspendedHandler {
     handler: Arc<dyn Handler>,
     path: Arc<RequestPath>,
     tag: bool,
@@ -654,7 +654,7 @@ mod tests {
         let shared = Shared::new(proto, CallTable::new(0, 0), peer, Some(share));
         let seen = Arc::new(AtomicUsize::new(NEVER));
         let held = CountedAtDrop(Arc::clone(&shared), Arc::clone(&seen));
-        let waiting = Waiting {
+        let waiting = SuspendedHandler {
             handler: Arc::new(handler_fn(|_: Request| async {
                 Err::<Response, _>(HandlerError::new("not called"))
             })),

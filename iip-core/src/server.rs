@@ -712,7 +712,7 @@ impl Inner {
     }
 
     /// A place for one more connection, if the limits allow it.
-    fn admit(self: &Arc<Self>, network: Network) -> Result<Place, &'static str> {
+    fn admit(self: &Arc<Self>, network: Network) -> Result<ConnectionGuard, &'static str> {
         let (max, max_per_peer) = (self.max_connections, self.max_connections_per_peer);
         let admitted = self.lock().admit(network, max, max_per_peer, clock::now());
         let (key, evicted) = admitted?;
@@ -720,7 +720,7 @@ impl Inner {
             tracing::debug!("a silent connection makes room for another");
             task.abort();
         }
-        Ok(Place {
+        Ok(ConnectionGuard {
             inner: Arc::clone(self),
             key,
         })
@@ -736,7 +736,7 @@ impl Inner {
     }
 
     /// Speaks IIP on an accepted stream until it ends.
-    async fn run(self: Arc<Self>, connected: Connected, place: Place) {
+    async fn run(self: Arc<Self>, connected: Connected, guard: ConnectionGuard) {
         #[cfg(feature = "tls")]
         let connected = match &self.tls {
             Some(tls) => {
@@ -768,7 +768,7 @@ impl Inner {
         let peer = Arc::new(peer.of_server(self.leaving.subscribe(), Arc::clone(&self.logs)));
         let share = Share::new(&self.totals, connected.addr.map(|addr| addr.ip()));
         let shared = Shared::new(proto, CallTable::new(0, 0), peer, Some(share));
-        if let Some(entry) = self.lock().connections.get_mut(place.key) {
+        if let Some(entry) = self.lock().connections.get_mut(guard.key) {
             entry.shared = Some(Arc::clone(&shared));
         }
         // Whoever shuts down sets the flag before it walks the table.
@@ -776,7 +776,7 @@ impl Inner {
             shared.close(Closing::Drain);
         }
         let dispatcher = Dispatcher::new(Arc::clone(&self.routes));
-        let (inner, key) = (Arc::clone(&self), place.key);
+        let (inner, key) = (Arc::clone(&self), guard.key);
         Driver::new(connected.io, Side::Server, shared, Some(dispatcher))
             .with_end(self.ends())
             .on_first_read(move || inner.on_spoken(key))
@@ -794,12 +794,12 @@ impl Inner {
 }
 
 /// One connection's place in the table; given back when its task ends, however it ends.
-struct Place {
+struct ConnectionGuard {
     inner: Arc<Inner>,
     key: usize,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.inner.lock().remove(self.key);
         self.inner.changed.notify_waiters();
@@ -815,10 +815,10 @@ async fn accept_loop(mut accepting: Accepting) {
             Ok(connected) => {
                 pause = Duration::from_millis(5);
                 match inner.admit(Network::of(connected.addr.map(|addr| addr.ip()))) {
-                    Ok(place) => {
-                        let key = place.key;
+                    Ok(guard) => {
+                        let key = guard.key;
                         let task =
-                            tokio::spawn(Arc::clone(inner).run(connected, place)).abort_handle();
+                            tokio::spawn(Arc::clone(inner).run(connected, guard)).abort_handle();
                         if let Some(entry) = inner.lock().connections.get_mut(key) {
                             entry.task = Some(task);
                         }
@@ -1025,8 +1025,8 @@ mod tests {
             addr: None,
             certificates: Vec::new(),
         };
-        let place = server.inner.admit(Network::of(None)).expect("a place");
-        let task = Arc::clone(&server.inner).run(connected, place);
+        let guard = server.inner.admit(Network::of(None)).expect("a place");
+        let task = Arc::clone(&server.inner).run(connected, guard);
         let driver = size_of::<Driver<IoStream>>();
         let task = size_of_val(&task);
         assert!(

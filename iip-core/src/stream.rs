@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::body::Body;
 use crate::call::Call;
 use crate::clock;
-use crate::connection::{RoomPlace, Shared, State};
+use crate::connection::{Shared, State, WriteWaiter};
 use crate::error::CallError;
 use crate::flow::{Flow, LARGE_BYTES};
 use crate::frame::ChannelId;
@@ -38,18 +38,18 @@ pub enum StreamError {
 
 /// Whose stream it is. The serial tells it from those that had its place before.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum StreamOwner {
     Call { token: usize, serial: u64 },
     Handler { channel: ChannelId, serial: u64 },
 }
 
 #[derive(Clone)]
-struct Link {
+struct StreamHandle {
     shared: Arc<Shared>,
-    place: Place,
+    place: StreamOwner,
 }
 
-impl Link {
+impl StreamHandle {
     /// Runs `work` with the stream's state and its channel, if it has one by now; `None` if the call has ended.
     fn with<T>(
         &self,
@@ -64,8 +64,8 @@ impl Link {
         work: impl FnOnce(&mut proto::Connection, &mut Flow, Option<ChannelId>) -> T,
     ) -> Option<T> {
         let (flow, channel) = match self.place {
-            Place::Call { token, serial } => state.calls.flow(token, serial)?,
-            Place::Handler { channel, serial } => {
+            StreamOwner::Call { token, serial } => state.calls.flow(token, serial)?,
+            StreamOwner::Handler { channel, serial } => {
                 let alive = state.is_running(channel, serial);
                 let (running, orphans) = (&mut state.running, &mut state.orphans);
                 let running = running_mut(running, orphans, channel, serial)?;
@@ -86,10 +86,10 @@ impl Link {
 /// nothing: the stream ends with the answer. What a handler gave and the connection had not taken by then is lost, so wait for
 /// [`send`](Self::send) before the answer.
 pub struct SendStream {
-    link: Link,
+    link: StreamHandle,
     /// What was not sent of the last piece.
     rest: Body,
-    room: RoomPlace,
+    waiter: WriteWaiter,
     ended: bool,
     /// The last piece was small: the next is likely to be, and need not wait for large ones of other streams.
     sends_small: bool,
@@ -118,7 +118,7 @@ impl SendStream {
 
     /// Waits until a piece may be made.
     fn poll_begin(&mut self, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
-        let (link, room) = (&self.link, &mut self.room);
+        let (link, waiter) = (&self.link, &mut self.waiter);
         link.shared.stream_command(|state| {
             if !state.proto.is_unread() {
                 return Poll::Ready(Ok(()));
@@ -130,18 +130,18 @@ impl SendStream {
             if over.unwrap_or(true) {
                 return Poll::Ready(Err(StreamError::Over));
             }
-            state.wait_for_room(room, cx.waker());
+            state.wait_to_write(waiter, cx.waker());
             Poll::Pending
         })
     }
 
     fn poll_rest(&mut self, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
-        let (link, rest, room) = (&self.link, &mut self.rest, &mut self.room);
+        let (link, rest, waiter) = (&self.link, &mut self.rest, &mut self.waiter);
         let is_counted = &mut self.is_counted;
         // Dropped without the lock.
         let mut spent = Spent::default();
         link.shared.stream_command(|state| {
-            let sent = send_rest(link, rest, room, &mut spent, state, cx);
+            let sent = send_rest(link, rest, waiter, &mut spent, state, cx);
             if *is_counted || rest.len() >= LARGE_BYTES {
                 let left = rest.len();
                 *is_counted = left > 0;
@@ -226,7 +226,7 @@ impl SendStream {
 
 impl Drop for SendStream {
     fn drop(&mut self) {
-        if let Place::Call { token, serial } = self.link.place
+        if let StreamOwner::Call { token, serial } = self.link.place
             && !self.ended
         {
             self.link.shared.command(|state| {
@@ -256,7 +256,7 @@ impl fmt::Debug for SendStream {
 ///
 /// At a client, dropping it cancels the call.
 pub struct RecvStream {
-    link: Link,
+    link: StreamHandle,
     /// Client: the call.
     call: Option<Call>,
     answer: Option<Result<Bytes, CallError>>,
@@ -386,7 +386,12 @@ pub(crate) fn of_call(
     rest: Body,
 ) -> (SendStream, RecvStream) {
     let token = call.token().unwrap_or(usize::MAX);
-    ends(shared, Place::Call { token, serial }, rest, Some(call))
+    ends(
+        shared,
+        StreamOwner::Call { token, serial },
+        rest,
+        Some(call),
+    )
 }
 
 /// Both ends of a call's stream at its handler.
@@ -395,17 +400,17 @@ pub(crate) fn of_handler(
     channel: ChannelId,
     serial: u64,
 ) -> (SendStream, RecvStream) {
-    let place = Place::Handler { channel, serial };
+    let place = StreamOwner::Handler { channel, serial };
     ends(shared, place, Body::default(), None)
 }
 
 fn ends(
     shared: &Arc<Shared>,
-    place: Place,
+    place: StreamOwner,
     rest: Body,
     call: Option<Call>,
 ) -> (SendStream, RecvStream) {
-    let link = Link {
+    let link = StreamHandle {
         shared: Arc::clone(shared),
         place,
     };
@@ -414,7 +419,7 @@ fn ends(
         sends_small: rest.len() < LARGE_BYTES && !rest.is_empty(),
         is_counted: false,
         rest,
-        room: RoomPlace::default(),
+        waiter: WriteWaiter::default(),
         ended: false,
     };
     let recv = RecvStream {
@@ -428,9 +433,9 @@ fn ends(
 
 /// Hands over as much of `rest` as the connection and the peer take.
 fn send_rest(
-    link: &Link,
+    link: &StreamHandle,
     rest: &mut Body,
-    room: &mut RoomPlace,
+    waiter: &mut WriteWaiter,
     spent: &mut Spent,
     state: &mut State,
     cx: &Context<'_>,
@@ -466,7 +471,7 @@ fn send_rest(
             }
             Ok(Some(true)) => {}
             Ok(Some(false)) => {
-                state.wait_for_room(room, cx.waker());
+                state.wait_to_write(waiter, cx.waker());
                 return Poll::Pending;
             }
             Ok(None) => return Poll::Pending,

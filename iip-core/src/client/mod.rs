@@ -457,9 +457,9 @@ impl Inner {
         let plain = true;
         let refused = match &error {
             ConnectionError::ClosedByPeer | ConnectionError::Io(_) if plain => {
-                Refused::OrTls(error)
+                NoReplyHint::OrTls(error)
             }
-            ConnectionError::ClosedByPeer => Refused::Full(error),
+            ConnectionError::ClosedByPeer => NoReplyHint::Full(error),
             _ => return io::Error::new(io::ErrorKind::ConnectionAborted, error),
         };
         io::Error::new(io::ErrorKind::ConnectionAborted, refused)
@@ -522,7 +522,7 @@ impl Drop for Unready {
 
 /// The server, or what stands in its place, ended the connection without a word.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+enum NoReplyHint {
     #[error(
         "it was closed without an answer: the server may have all the connections it takes (option max_connections), speak TLS (option tls of the client), or speak another protocol"
     )]

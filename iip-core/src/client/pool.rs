@@ -29,7 +29,7 @@ const MAX_RETIRED: usize = 16;
 
 /// All connections of a client.
 pub(super) struct Pool {
-    lanes: Box<[Lane]>,
+    slots: Box<[ConnectionSlot]>,
     next: AtomicUsize,
     closed: AtomicBool,
     /// Some lane has changed.
@@ -39,12 +39,12 @@ pub(super) struct Pool {
 
 /// The place of one connection.
 #[derive(Default)]
-struct Lane {
-    state: Mutex<LaneState>,
+struct ConnectionSlot {
+    state: Mutex<ConnectionSlotState>,
 }
 
 #[derive(Default)]
-struct LaneState {
+struct ConnectionSlotState {
     phase: Phase,
     /// Attempts that failed since the last success.
     failures: u32,
@@ -71,8 +71,8 @@ enum Phase {
     },
 }
 
-impl Lane {
-    fn lock(&self) -> MutexGuard<'_, LaneState> {
+impl ConnectionSlot {
+    fn lock(&self) -> MutexGuard<'_, ConnectionSlotState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -83,7 +83,7 @@ impl Lane {
     }
 }
 
-impl LaneState {
+impl ConnectionSlotState {
     #[inline]
     fn ready(&self) -> Option<Connection> {
         match &self.phase {
@@ -135,7 +135,7 @@ impl LaneState {
 /// The attempt that a caller waits for.
 #[derive(Clone, Copy)]
 struct Awaited {
-    lane: usize,
+    slot: usize,
     attempt: u64,
     /// The caller has begun it.
     own: bool,
@@ -144,7 +144,9 @@ struct Awaited {
 impl Pool {
     pub(super) fn new(connections: usize) -> Self {
         Self {
-            lanes: (0..connections).map(|_| Lane::default()).collect(),
+            slots: (0..connections)
+                .map(|_| ConnectionSlot::default())
+                .collect(),
             next: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             changed: Notify::new(),
@@ -155,17 +157,17 @@ impl Pool {
     /// Whose turn it is: calls go to the connections one after the other.
     #[inline]
     fn turn(&self) -> usize {
-        match self.lanes.len() {
+        match self.slots.len() {
             1 => 0,
-            lanes => self.next.fetch_add(1, Ordering::Relaxed) % lanes,
+            slots => self.next.fetch_add(1, Ordering::Relaxed) % slots,
         }
     }
 
     /// All lanes, beginning with the one whose turn it is.
-    fn from(&self, turn: usize) -> impl Iterator<Item = (usize, &Lane)> {
-        let (before, after) = self.lanes.split_at(turn);
+    fn from(&self, turn: usize) -> impl Iterator<Item = (usize, &ConnectionSlot)> {
+        let (before, after) = self.slots.split_at(turn);
         let after = after.iter().enumerate();
-        let after = after.map(move |(index, lane)| (turn + index, lane));
+        let after = after.map(move |(index, slot)| (turn + index, slot));
         after.chain(before.iter().enumerate())
     }
 
@@ -181,8 +183,8 @@ impl Pool {
     /// Lets all connections end once their calls are answered, and gives them back.
     pub(super) fn drain(&self) -> Vec<Connection> {
         let mut connections = Vec::new();
-        for lane in &self.lanes {
-            let mut state = lane.lock();
+        for slot in &self.slots {
+            let mut state = slot.lock();
             state.replace();
             let replaced = std::mem::take(&mut state.replaced);
             drop(state);
@@ -201,8 +203,8 @@ impl Inner {
     #[inline]
     pub(super) fn ready_connection(self: &Arc<Self>) -> Option<Connection> {
         let turn = self.pool.turn();
-        let ready = self.pool.lanes.get(turn)?.ready();
-        if ready.is_none() && self.pool.lanes.len() > 1 {
+        let ready = self.pool.slots.get(turn)?.ready();
+        if ready.is_none() && self.pool.slots.len() > 1 {
             return self.other_connection(turn);
         }
         ready
@@ -212,8 +214,8 @@ impl Inner {
     /// is there.
     #[cold]
     fn other_connection(self: &Arc<Self>, turn: usize) -> Option<Connection> {
-        let mut lanes = self.pool.from(turn);
-        let found = lanes.find_map(|(_, lane)| lane.ready())?;
+        let mut slots = self.pool.from(turn);
+        let found = slots.find_map(|(_, slot)| slot.ready())?;
         if let Ok(runtime) = Handle::try_current()
             && !self.pool.is_closed()
         {
@@ -245,8 +247,8 @@ impl Inner {
             if self.pool.is_closed() {
                 return Err(CallError::not_sent(CallErrorKind::Closed));
             }
-            let mut lanes = self.pool.from(turn);
-            if let Some(connection) = lanes.find_map(|(_, lane)| lane.ready()) {
+            let mut slots = self.pool.from(turn);
+            if let Some(connection) = slots.find_map(|(_, slot)| slot.ready()) {
                 return Ok(connection);
             }
             if let Some(error) = awaited.and_then(|awaited| self.failure_of(awaited)) {
@@ -255,7 +257,7 @@ impl Inner {
             match self.attempt_from(&runtime, turn) {
                 Ok(next) => {
                     let same = awaited.is_some_and(|awaited| {
-                        (awaited.lane, awaited.attempt) == (next.lane, next.attempt)
+                        (awaited.slot, awaited.attempt) == (next.slot, next.attempt)
                     });
                     if !same {
                         awaited = Some(next);
@@ -279,7 +281,7 @@ impl Inner {
 
     /// Why the attempt that a caller waited for has come to nothing, if it has.
     fn failure_of(&self, awaited: Awaited) -> Option<CallError> {
-        let state = self.pool.lanes.get(awaited.lane)?.lock();
+        let state = self.pool.slots.get(awaited.slot)?.lock();
         if state.attempt != awaited.attempt {
             return None;
         }
@@ -295,16 +297,16 @@ impl Inner {
     /// all do.
     fn attempt_from(self: &Arc<Self>, runtime: &Handle, turn: usize) -> Result<Awaited, CallError> {
         let mut last = None;
-        for (index, lane) in self.pool.from(turn) {
+        for (index, slot) in self.pool.from(turn) {
             let own = self.attempt(runtime, index);
-            let state = lane.lock();
+            let state = slot.lock();
             match &state.phase {
                 Phase::Pausing { error, .. } if !own => {
                     last.get_or_insert_with(|| error.clone());
                 }
                 _ => {
                     return Ok(Awaited {
-                        lane: index,
+                        slot: index,
                         attempt: state.attempt,
                         own,
                     });
@@ -316,11 +318,11 @@ impl Inner {
 
     /// Begins an attempt to connect if the lane wants one. It runs in a task of its own: who waits for it may go away.
     fn attempt(self: &Arc<Self>, runtime: &Handle, index: usize) -> bool {
-        let Some(lane) = self.pool.lanes.get(index) else {
+        let Some(slot) = self.pool.slots.get(index) else {
             return false;
         };
         let (stalled, retirement) = {
-            let mut state = lane.lock();
+            let mut state = slot.lock();
             if !state.wants_attempt() {
                 return false;
             }
@@ -334,7 +336,7 @@ impl Inner {
             (stalled, retirement)
         };
         // A runtime that is shutting down drops the task at once, and with it the attempt.
-        let mut attempt = Attempt {
+        let mut attempt = PendingConnection {
             inner: Arc::clone(self),
             index,
             target: String::new(),
@@ -357,14 +359,14 @@ impl Inner {
 
 /// An attempt to connect under way. However it ends, also by a panic or with its runtime, its lane learns of it and whoever
 /// waits for it goes on.
-struct Attempt {
+struct PendingConnection {
     inner: Arc<Inner>,
     index: usize,
     target: String,
     outcome: Option<Result<Connection, CallError>>,
 }
 
-impl Attempt {
+impl PendingConnection {
     fn end(mut self, outcome: Result<Connection, CallError>) {
         self.outcome = Some(outcome);
     }
@@ -382,14 +384,14 @@ impl Attempt {
     }
 }
 
-impl Drop for Attempt {
+impl Drop for PendingConnection {
     fn drop(&mut self) {
         let outcome = self.outcome();
         let pool = &self.inner.pool;
-        let Some(lane) = pool.lanes.get(self.index) else {
+        let Some(slot) = pool.slots.get(self.index) else {
             return;
         };
-        let mut state = lane.lock();
+        let mut state = slot.lock();
         match outcome {
             None => state.phase = Phase::Down,
             Some(Ok(connection)) if pool.is_closed() => {

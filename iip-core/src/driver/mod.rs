@@ -7,7 +7,7 @@
 //! are about to run, before it writes, so that one write carries many frames. It is the largest lever of all on calls
 //! per second; see docs/performance.md.
 
-mod hand_out;
+mod dispatch;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -59,11 +59,11 @@ const READ_AHEAD_BYTES: usize = 64 * 1024;
 
 /// Callers woken at a time. A worker's queue of tokio holds 256 tasks; what is pushed beyond goes to a queue shared by all
 /// workers, from which the unlucky ones come back milliseconds later.
-const MOST_WOKEN: usize = 64;
+const MAX_WAKEUPS: usize = 64;
 
 /// Streams are looked through for parts in the read buffer when so many may have some, or had some: most of them have been
 /// taken long ago.
-const MOST_LENT: usize = 1024;
+const MAX_SHARING: usize = 1024;
 
 /// The task of one connection; ends when the connection has.
 pub(crate) struct Driver<S> {
@@ -103,14 +103,14 @@ pub(crate) struct Driver<S> {
     /// Server: the driver waits for other connections to hold less.
     asked: Option<u64>,
     /// The driver has let others run first and may write.
-    gathered: bool,
+    yielded_to_batch: bool,
     /// The driver has let the readers of streams run, and may make a new buffer.
-    readers_ran: bool,
+    yielded_to_readers: bool,
     /// Since when the connection has taken nothing of the batch, as far as was looked.
-    stuck_since: Option<Instant>,
+    write_stalled_since: Option<Instant>,
     progress: Duration,
     /// Status 8 is queued; when everything is written the connection ends.
-    saying_goodbye: bool,
+    close_queued: bool,
     /// What is written last says why the connection ends: the peer gets a moment to read it.
     tells_end: bool,
     /// The peer sends nothing more.
@@ -170,11 +170,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             slice_ends_at: None,
             slice_is_over: false,
             asked: None,
-            gathered: false,
-            readers_ran: false,
-            stuck_since: None,
+            yielded_to_batch: false,
+            yielded_to_readers: false,
+            write_stalled_since: None,
             progress: limits.progress(),
-            saying_goodbye: false,
+            close_queued: false,
             tells_end: false,
             read_closed: false,
             shutting_down: false,
@@ -253,7 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(Turn::Again);
         }
         // Behind status 8 nothing may run: the peer takes what is unanswered for not executed.
-        let wants_read = plan.wants_read && !self.saying_goodbye;
+        let wants_read = plan.wants_read && !self.close_queued;
         if plan.has_events && plan.has_room {
             // What the last turn left, or an answer from elsewhere has brought up.
             self.take_events();
@@ -262,13 +262,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(Turn::Again);
         }
         if self.more && wants_read {
-            let woke = self.hand_out(cx, clock::now())?;
+            let woke = self.dispatch(cx, clock::now())?;
             return Ok(self.after_frames(woke, reads));
         }
         let may_read = wants_read || self.decoder.len() < READ_AHEAD_BYTES;
-        let polls_read =
-            may_read && !self.read_closed && !self.saying_goodbye && *reads < MAX_READS;
-        if polls_read && self.decoder.is_used_up() && !self.give_readers_a_turn() {
+        let polls_read = may_read && !self.read_closed && !self.close_queued && *reads < MAX_READS;
+        if polls_read && self.decoder.is_used_up() && !self.yield_to_readers() {
             return Ok(Turn::Yield);
         }
         if polls_read {
@@ -292,13 +291,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Before there is another buffer to read into, the readers of streams take what they were woken for, so that this one
     /// serves again; for those that did not, it is copied. `false` if they should run first.
-    fn give_readers_a_turn(&mut self) -> bool {
+    fn yield_to_readers(&mut self) -> bool {
         let mut state = self.shared.lock();
-        let had_turn = std::mem::take(&mut self.readers_ran) || state.lent.is_empty();
+        let had_turn =
+            std::mem::take(&mut self.yielded_to_readers) || state.sharing_streams.is_empty();
         if had_turn {
-            state.detach_lent();
+            state.copy_out_shared();
         }
-        self.readers_ran = !had_turn;
+        self.yielded_to_readers = !had_turn;
         had_turn
     }
 
@@ -308,21 +308,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let state = &mut *guard;
         // A peer that never stops sending must not keep it from ending.
         if state.closing == Some(Closing::Force) {
-            if self.dispatcher.is_some() && !self.saying_goodbye {
+            if self.dispatcher.is_some() && !self.close_queued {
                 self.tells_end = true;
                 if state.proto.open_calls() == 0 {
                     // Nothing is unanswered: force is for those who were not asked in time.
-                    self.saying_goodbye = true;
+                    self.close_queued = true;
                     state.proto.close();
                 } else {
                     // Callers of what is cut are told why.
-                    state.proto.give_notice();
+                    state.proto.send_going_away();
                 }
             }
             return Err(ConnectionError::ClosedLocally);
         }
         if self.written > 0 {
-            settle(state, std::mem::take(&mut self.written), clock::now());
+            on_written(state, std::mem::take(&mut self.written), clock::now());
         }
         if let Some(share) = &self.shared.share {
             // What is read beyond the usual is a frame of that size.
@@ -336,15 +336,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         state.grant_withheld();
         if self.batch.is_empty() {
             state.driver = None;
-            if !self.gathered && state.proto.has_output() && gathers(state) {
-                self.gathered = true;
+            if !self.yielded_to_batch && state.proto.has_output() && should_batch(state) {
+                self.yielded_to_batch = true;
                 return Ok(None);
             }
             state.proto.take_output(&mut self.batch);
         }
-        self.gathered = false;
-        if state.lent.len() >= MOST_LENT {
-            state.detach_lent();
+        self.yielded_to_batch = false;
+        if state.sharing_streams.len() >= MAX_SHARING {
+            state.copy_out_shared();
         }
         Ok(Some(Plan {
             wants_read: state.proto.wants_read(),
@@ -406,7 +406,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let wrote = self.written > before;
         self.released &= !wrote;
         if wrote || self.batch.is_empty() {
-            self.stuck_since = None;
+            self.write_stalled_since = None;
         }
         self.unflushed |= wrote;
         if self.unflushed {
@@ -422,7 +422,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(());
         }
         let now = clock::now();
-        let since = *self.stuck_since.get_or_insert(now);
+        let since = *self.write_stalled_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= self.progress {
             return Err(proto::not_read(self.progress));
         }
@@ -438,7 +438,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.released = false;
         self.more = true;
         self.has_read = true;
-        self.hand_out(cx, clock::now())
+        self.dispatch(cx, clock::now())
     }
 
     /// The peer sends nothing more. A server still answers what was asked (defect D22); a client tells its callers.
@@ -464,11 +464,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut guard = shared.lock();
         let state = &mut *guard;
         if self.written > 0 {
-            settle(state, std::mem::take(&mut self.written), now);
+            on_written(state, std::mem::take(&mut self.written), now);
         }
         shared.expire(state, now, &mut self.wakers);
         if polled_read {
-            state.proto.timers().on_dry(now);
+            state.proto.timers().on_read_idle(now);
         }
         let output = !self.batch.is_empty() || state.proto.has_output();
         state.proto.on_parked(now, output);
@@ -483,7 +483,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     option: "idle_timeout",
                     ..
                 }
-            ) || self.saying_goodbye
+            ) || self.close_queued
             {
                 return Err(error);
             }
@@ -491,7 +491,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let alive_at = match self.dispatcher {
             Some(_) => {
-                let life_at = state.proto.show_life(now);
+                let life_at = state.proto.send_keepalive(now);
                 self.check_age(state, now).into_iter().chain(life_at).min()
             }
             None => {
@@ -507,8 +507,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Some(Closing::Drain)
                 if state.proto.open_calls() == 0 && state.calls.in_flight() == 0 =>
             {
-                if !self.saying_goodbye {
-                    self.saying_goodbye = true;
+                if !self.close_queued {
+                    self.close_queued = true;
                     state.proto.close();
                     return Ok(Turn::Again);
                 }
@@ -518,14 +518,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             }
             // The open calls have their time; further ones should go elsewhere.
-            Some(Closing::Drain) if self.dispatcher.is_some() => state.proto.give_notice(),
+            Some(Closing::Drain) if self.dispatcher.is_some() => state.proto.send_going_away(),
             _ => {}
         }
         if self.read_closed && at_rest && !self.more {
             return Err(ConnectionError::ClosedByPeer);
         }
         // Reading may have become welcome since this turn looked.
-        let wants_read = state.proto.wants_read() && !self.saying_goodbye;
+        let wants_read = state.proto.wants_read() && !self.close_queued;
         let events =
             state.proto.has_room() && (state.proto.has_events() || !self.events.is_empty());
         let may_read = wants_read && (self.more || (!self.read_closed && !polled_read)) || events;
@@ -572,9 +572,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Gives memory back that only work needs.
     fn release_memory(&mut self, state: &mut State) {
         self.released = true;
-        state.detach_lent();
-        state.lent = Vec::new();
-        state.room.shrink_to_fit();
+        state.copy_out_shared();
+        state.sharing_streams = Vec::new();
+        state.write_waiters.shrink_to_fit();
         state.running.shrink_to_fit();
         state.calls.release_memory();
         state.proto.release_memory();
@@ -630,7 +630,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Reads what the peer still sends, until it closes, and throws it away: a socket that is closed with unread data in it
     /// resets the connection, and the peer might never read the goodbye.
-    fn poll_waste(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_discard_input(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waste = [MaybeUninit::uninit(); 4096];
         for _ in 0..MAX_READS {
             let mut waste = ReadBuf::uninit(&mut waste);
@@ -668,7 +668,7 @@ impl<S> Driver<S> {
                 logs.stranger(peer, other);
             }
             // Which requests have left decides what their callers are told.
-            settle(state, std::mem::take(&mut self.written), clock::now());
+            on_written(state, std::mem::take(&mut self.written), clock::now());
             shared.end(state, error, &mut self.wakers);
             if let Some(share) = &shared.share {
                 state.proto.discard();
@@ -711,7 +711,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             this.timer = Some(Box::pin(tokio::time::sleep_until(limit)));
         }
         if Pin::new(&mut this.socket).poll_shutdown(cx).is_ready()
-            && (!(this.saying_goodbye || this.tells_end) || this.poll_waste(cx).is_ready())
+            && (!(this.close_queued || this.tells_end) || this.poll_discard_input(cx).is_ready())
         {
             return Poll::Ready(());
         }
@@ -730,10 +730,10 @@ impl<S> Drop for Driver<S> {
 }
 
 /// `bytes` of the output were written.
-fn settle(state: &mut State, bytes: usize, now: Instant) {
+fn on_written(state: &mut State, bytes: usize, now: Instant) {
     state.proto.on_written(now, bytes);
-    if !state.room.is_empty() {
-        state.wake_for_room();
+    if !state.write_waiters.is_empty() {
+        state.wake_writers();
     }
 }
 
@@ -746,7 +746,7 @@ fn is_silent(error: &ConnectionError) -> bool {
 }
 
 /// Is it worth to let others run before writing? With one call in flight there is nobody else.
-fn gathers(state: &State) -> bool {
+fn should_batch(state: &State) -> bool {
     state.calls.in_flight() > 1 || state.proto.open_calls() > 1
 }
 

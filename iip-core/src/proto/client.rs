@@ -133,7 +133,7 @@ impl Connection {
         check_control_size(&body)?;
         while let Some(message) = ControlMessage::next(&mut body) {
             let is_notice = message == ControlMessage::GoingAway;
-            if is_notice && !std::mem::replace(&mut self.gave_notice, true) {
+            if is_notice && !std::mem::replace(&mut self.sent_going_away, true) {
                 self.events.push_back(Event::GoingAway);
             }
         }

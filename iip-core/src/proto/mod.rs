@@ -35,7 +35,7 @@ use self::one_way::OneWay;
 pub(crate) use self::one_way::is_one_way;
 use self::outbox::Outbox;
 pub(crate) use self::server::RequestPath;
-pub(crate) use self::stream::Heard;
+pub(crate) use self::stream::StreamFrame;
 pub(crate) use self::stream::StreamKey;
 use self::timers::Rate;
 pub(crate) use self::timers::{Timers, not_read};
@@ -101,7 +101,7 @@ pub(crate) enum Event {
         is_busy: bool,
     },
     /// A frame of a stream.
-    Stream { key: StreamKey, heard: Heard },
+    Stream { key: StreamKey, heard: StreamFrame },
     /// Server: the caller of the open request has gone.
     Cancelled { channel: ChannelId },
     /// Client: the answer to a call is complete, or cannot be taken.
@@ -179,13 +179,13 @@ pub(crate) struct Connection {
     /// The peer wants to be told that this side is going away.
     peer_wants_notice: bool,
     /// Server: the peer was told that this side is going away. Client: the server has said so.
-    gave_notice: bool,
+    sent_going_away: bool,
     /// Server: something was sent on the control stream.
     control_has_begun: bool,
     /// The channel of requests without answers.
     one_way: OneWay,
     /// What the windows of all streams have grown by, together.
-    pub(crate) grown: usize,
+    pub(crate) window_growth: usize,
     /// To be done once the lock is free.
     pub(crate) deferred: Deferred,
 }
@@ -226,10 +226,10 @@ impl Connection {
             peer_answers_pings: false,
             pinged_at: None,
             peer_wants_notice: false,
-            gave_notice: false,
+            sent_going_away: false,
             control_has_begun: false,
             one_way: OneWay::default(),
-            grown: 0,
+            window_growth: 0,
             deferred: Deferred::default(),
             limits,
             announce,

@@ -441,9 +441,9 @@ impl Connection {
     // ---- commands
 
     /// Tells the client, once, that its further calls should go elsewhere; if it wants to know that.
-    pub(crate) fn give_notice(&mut self) {
+    pub(crate) fn send_going_away(&mut self) {
         let Some(control) = self.control else { return };
-        if !self.peer_wants_notice || std::mem::replace(&mut self.gave_notice, true) {
+        if !self.peer_wants_notice || std::mem::replace(&mut self.sent_going_away, true) {
             return;
         }
         let body = ControlMessage::GoingAway.encode();
@@ -452,7 +452,7 @@ impl Connection {
 
     /// While it is not read, a connection would not answer whether this side lives: then it says something now and then, to
     /// clients that listen. When to call this again at the latest.
-    pub(crate) fn show_life(&mut self, now: Instant) -> Option<Instant> {
+    pub(crate) fn send_keepalive(&mut self, now: Instant) -> Option<Instant> {
         let control = self.control?;
         let (interval, _) = self.limits.keepalive();
         // What waits to be written is a sign of life itself.

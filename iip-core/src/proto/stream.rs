@@ -22,9 +22,9 @@ use std::sync::Arc;
 /// Bytes of the stream.
 pub(crate) const DATA: u8 = 0xF8;
 /// How many further bytes the other side may send: a u32, big-endian.
-const GRANT: u8 = 0xF9;
+const WINDOW_UPDATE: u8 = 0xF9;
 /// This side has more to send than it may.
-const STARVED: u8 = 0xFA;
+const BLOCKED: u8 = 0xFA;
 /// As [`DATA`], and nothing follows.
 const LAST: u8 = 0xFB;
 /// Client, in its last frame: nobody waits for the answer.
@@ -57,13 +57,13 @@ pub(super) fn looks_like_stream(body: &Body) -> bool {
 
 /// What a frame of a stream says.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum StreamFrame {
     /// Bytes.
     Data(Bytes),
     /// So many further bytes may be sent.
-    Grant(u32),
+    WindowUpdate(u32),
     /// The peer has more to send than it may.
-    Starved,
+    Blocked,
     /// The peer sends no further bytes.
     End,
 }
@@ -139,16 +139,16 @@ impl Connection {
                 assembly.allowed -= i64::try_from(body.len()).unwrap_or(i64::MAX);
                 assembly.ended = mark == LAST;
                 if !body.is_empty() {
-                    let heard = Heard::Data(body);
+                    let heard = StreamFrame::Data(body);
                     self.events.push_back(Event::Stream { key, heard });
                 }
                 if mark == DATA {
                     return Ok(());
                 }
-                Heard::End
+                StreamFrame::End
             }
-            GRANT if !ends && body.len() == 4 => Heard::Grant(body.get_u32()),
-            STARVED if !ends && body.is_empty() => Heard::Starved,
+            WINDOW_UPDATE if !ends && body.len() == 4 => StreamFrame::WindowUpdate(body.get_u32()),
+            BLOCKED if !ends && body.is_empty() => StreamFrame::Blocked,
             CANCEL | OVER if ends && self.side == Side::Server => {
                 // Before it is answered, its end says that nobody waits for the answer.
                 // A stream is cancelled once, which is free as for any other call.
@@ -242,14 +242,14 @@ impl Connection {
         }
         assembly.allowed += i64::from(bytes);
         let mut body = BytesMut::with_capacity(5);
-        body.put_u8(GRANT);
+        body.put_u8(WINDOW_UPDATE);
         body.put_u32(bytes);
         self.push_stream(id, &mut body.freeze().into());
     }
 
     /// Tells the peer that there is more to send than it allows.
     pub(crate) fn say_starved(&mut self, id: ChannelId) {
-        self.push_stream(id, &mut Bytes::from_static(&[STARVED]).into());
+        self.push_stream(id, &mut Bytes::from_static(&[BLOCKED]).into());
     }
 
     /// Client: ends a request that was a stream.

@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::fuzz::{self, End, Model, Operation, pattern, small_limits};
-use super::{Connection, Event, Heard, StreamKey};
+use super::{Connection, Event, StreamFrame, StreamKey};
 use crate::decoder::{Decoder, Partial};
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, Frame, FrameStatus, Side};
@@ -70,10 +70,10 @@ fn line(event: Event) -> String {
                 StreamKey::Channel(channel) => channel.to_string(),
             };
             match heard {
-                Heard::Data(data) => format!("{who} data {}", text(&data)),
-                Heard::Grant(bytes) => format!("{who} grant {bytes}"),
-                Heard::Starved => format!("{who} starved"),
-                Heard::End => format!("{who} end"),
+                StreamFrame::Data(data) => format!("{who} data {}", text(&data)),
+                StreamFrame::WindowUpdate(bytes) => format!("{who} grant {bytes}"),
+                StreamFrame::Blocked => format!("{who} starved"),
+                StreamFrame::End => format!("{who} end"),
             }
         }
         Event::Cancelled { channel } => format!("{channel} cancelled"),

@@ -109,7 +109,7 @@ pub(crate) struct Timers {
     unheard_since: Instant,
     /// Since when there is nothing to read, and for how long there was nothing before, together.
     dry_since: Option<Instant>,
-    dry: Duration,
+    read_idle: Duration,
     /// When the first byte of the unfinished head came.
     head_since: Option<Instant>,
     /// Since when output waits without a pause.
@@ -125,7 +125,7 @@ impl Timers {
             last_write: now,
             unheard_since: now,
             dry_since: None,
-            dry: Duration::ZERO,
+            read_idle: Duration::ZERO,
             head_since: None,
             output_since: None,
             over_budget_since: None,
@@ -165,7 +165,7 @@ impl Timers {
     pub(crate) fn on_read(&mut self, now: Instant, in_head: bool, frames: bool) {
         self.last_read = now;
         if let Some(since) = self.dry_since.take() {
-            self.dry += now.saturating_duration_since(since);
+            self.read_idle += now.saturating_duration_since(since);
         }
         match in_head {
             false => self.head_since = None,
@@ -175,13 +175,13 @@ impl Timers {
     }
 
     /// There is nothing to read at the moment.
-    pub(crate) fn on_dry(&mut self, now: Instant) {
+    pub(crate) fn on_read_idle(&mut self, now: Instant) {
         self.dry_since.get_or_insert(now);
     }
 
     /// For how long there was nothing to read, in all.
-    pub(crate) fn dry(&self) -> Duration {
-        self.dry
+    pub(crate) fn read_idle(&self) -> Duration {
+        self.read_idle
     }
 
     pub(super) fn on_write(&mut self, now: Instant) {

@@ -14,7 +14,7 @@ use crate::flow::Flow;
 use crate::frame::{ChannelId, Side};
 use crate::limits::Limits;
 use crate::proto::stream::DATA;
-use crate::proto::{Event, Heard, Mode, StreamKey};
+use crate::proto::{Event, Mode, StreamFrame, StreamKey};
 
 const WINDOW: usize = 1024;
 const MAX_WINDOW: usize = 4 * WINDOW;
@@ -158,23 +158,23 @@ impl Half {
         }
     }
 
-    fn hear(&mut self, heard: Heard, seed: usize, sent: usize) {
+    fn hear(&mut self, heard: StreamFrame, seed: usize, sent: usize) {
         match &heard {
-            Heard::Data(part) => {
+            StreamFrame::Data(part) => {
                 assert_eq!(part, &pattern(seed + self.heard, part.len()), "its data");
                 assert!(self.heard < self.window, "a part beyond the window");
                 self.heard += part.len();
                 assert!(self.heard <= sent, "more than was sent");
             }
-            Heard::Grant(bytes) => self.granted += *bytes as usize,
-            Heard::Starved | Heard::End => {}
+            StreamFrame::WindowUpdate(bytes) => self.granted += *bytes as usize,
+            StreamFrame::Blocked | StreamFrame::End => {}
         }
-        self.flow.on_heard(heard, &mut Vec::new());
+        self.flow.on_stream_frame(heard, &mut Vec::new());
     }
 
     /// Takes a part; `false` if there is none. `alive`: the call has not ended here.
     fn take(&mut self, end: &mut End, id: ChannelId, seed: usize, alive: bool) -> bool {
-        let before = end.machine.grown;
+        let before = end.machine.window_growth;
         let part = self
             .flow
             .take_part(&mut end.machine, alive.then_some(id), clock);
@@ -182,8 +182,8 @@ impl Half {
             assert_eq!(self.taken, self.heard, "what has come can be taken");
             return false;
         };
-        assert!(end.machine.grown <= BUFFERED);
-        assert!(alive || end.machine.grown == before);
+        assert!(end.machine.window_growth <= BUFFERED);
+        assert!(alive || end.machine.window_growth == before);
         assert_eq!(part, pattern(seed + self.taken, part.len()), "its order");
         self.taken += part.len();
         // What it has granted at most: all that was taken makes room again.
@@ -463,7 +463,7 @@ impl Model {
             Side::Server => (&mut self.server, &mut self.to_server),
         };
         if wire.is_empty() {
-            to.machine.timers().on_dry(self.now);
+            to.machine.timers().on_read_idle(self.now);
         }
         if !to.machine.wants_read() || wire.is_empty() || bytes == 0 {
             return false;
@@ -511,7 +511,7 @@ impl Model {
                     let stream = &mut self.streams[index];
                     let (seed, sent) = (stream.seeds().0, stream.client.sent);
                     let handler = stream.handler.as_mut().expect("its handler runs");
-                    if heard == Heard::End {
+                    if heard == StreamFrame::End {
                         assert!(stream.finished && handler.heard == sent);
                         stream.ended = true;
                     }
@@ -524,7 +524,7 @@ impl Model {
                     let stream = &mut self.streams[index];
                     assert!(stream.swallowed, "its caller has not gone");
                     let handler = stream.handler.as_mut().expect("its handler runs");
-                    handler.flow.on_cut(&mut Vec::new());
+                    handler.flow.on_reset(&mut Vec::new());
                     if stream.aborts {
                         self.answer(index, 1);
                     }
@@ -674,7 +674,11 @@ impl Model {
         assert!(left.is_empty(), "calls never end: {left:?}");
         self.check();
         let (client, server) = (&self.client.machine, &self.server.machine);
-        assert_eq!((client.grown, server.grown), (0, 0), "windows");
+        assert_eq!(
+            (client.window_growth, server.window_growth),
+            (0, 0),
+            "windows"
+        );
         assert_eq!((client.buffered, server.buffered), (0, 0), "buffered bytes");
         assert_eq!((server.open_calls, server.streamed), (0, 0), "open calls");
         assert!(client.is_at_rest() && server.is_at_rest() && server.wants_read());

@@ -14,8 +14,8 @@ const WINDOW: usize = 1024;
 const PART: usize = 64 * 1024;
 
 const DATA: u8 = 0xF8;
-const GRANT: u8 = 0xF9;
-const STARVED: u8 = 0xFA;
+const WINDOW_UPDATE: u8 = 0xF9;
+const BLOCKED: u8 = 0xFA;
 const LAST: u8 = 0xFB;
 const CANCEL: u8 = 0xFC;
 const OVER: u8 = 0xFD;
@@ -127,17 +127,17 @@ fn a_server_refuses_what_has_no_meaning_in_a_stream() {
         &[(3, &[DATA, 1])],
         &[(3, &[DATA])],
         &[(3, &[LAST])],
-        &[(3, &[GRANT, 0, 0, 0, 1])],
-        &[(3, &[STARVED])],
+        &[(3, &[WINDOW_UPDATE, 0, 0, 0, 1])],
+        &[(3, &[BLOCKED])],
         &[(3, &[ANSWER])],
         &[(3, &[0xFF])],
         // Room of a strange length, and hunger with something behind it.
-        &[(2, &[GRANT])],
-        &[(2, &[GRANT, 1])],
-        &[(2, &[GRANT, 0, 0, 1])],
-        &[(2, &[GRANT, 0, 0, 0, 0, 1])],
-        &[(2, &[GRANT, 0, 0, 0, 0, 0, 0, 0, 1])],
-        &[(2, &[STARVED, 0])],
+        &[(2, &[WINDOW_UPDATE])],
+        &[(2, &[WINDOW_UPDATE, 1])],
+        &[(2, &[WINDOW_UPDATE, 0, 0, 1])],
+        &[(2, &[WINDOW_UPDATE, 0, 0, 0, 0, 1])],
+        &[(2, &[WINDOW_UPDATE, 0, 0, 0, 0, 0, 0, 0, 1])],
+        &[(2, &[BLOCKED, 0])],
         // Behind the end.
         &[(2, &[LAST]), (2, &[DATA, 1])],
         &[(2, &[LAST]), (2, &[DATA])],
@@ -151,8 +151,8 @@ fn a_server_refuses_what_has_no_meaning_in_a_stream() {
         &[(2, &long)],
         &[(2, &long_last)],
         &[
-            (2, &[STARVED]),
-            (2, &[GRANT, 255, 255, 255, 255]),
+            (2, &[BLOCKED]),
+            (2, &[WINDOW_UPDATE, 255, 255, 255, 255]),
             (2, &long),
         ],
     ];
@@ -171,15 +171,15 @@ fn a_server_takes_what_belongs_to_a_stream() {
     let part = vec![0; PART];
     let said: [(u8, Vec<u8>); 8] = [
         (2, marked(DATA, "more")),
-        (2, marked(GRANT, 7_u32.to_be_bytes())),
-        (2, marked(GRANT, [255; 4])),
-        (2, vec![STARVED]),
+        (2, marked(WINDOW_UPDATE, 7_u32.to_be_bytes())),
+        (2, marked(WINDOW_UPDATE, [255; 4])),
+        (2, vec![BLOCKED]),
         (2, vec![DATA]),
         // The last byte that is allowed begins a part.
         (2, marked(DATA, vec![0; WINDOW - 6])),
         (2, marked(LAST, &part)),
         // Nothing of it needs room.
-        (2, vec![STARVED]),
+        (2, vec![BLOCKED]),
     ];
     for (status, body) in &said {
         server.read(&frame(*status, "", 1, body));
@@ -300,7 +300,13 @@ fn what_follows_an_early_answer_is_skipped_whatever_it_says() {
     server.answer(1, "enough");
     let full = marked(DATA, vec![0; WINDOW]);
     // What was sent before the client knew; it need not even make sense any more.
-    for body in [&full[..], &full, &[GRANT, 0, 0, 0, 1], &[LAST], b"?"] {
+    for body in [
+        &full[..],
+        &full,
+        &[WINDOW_UPDATE, 0, 0, 0, 1],
+        &[LAST],
+        b"?",
+    ] {
         server.read(&frame(2, "", 1, body));
     }
     server.read(&frame(3, "", 1, &[OVER]));
@@ -313,7 +319,16 @@ fn what_follows_an_early_answer_is_skipped_whatever_it_says() {
 
 #[test]
 fn of_a_peer_that_announced_no_streams_any_data_is_just_data() {
-    for first in [DATA, GRANT, STARVED, LAST, CANCEL, OVER, ANSWER, 0xFF] {
+    for first in [
+        DATA,
+        WINDOW_UPDATE,
+        BLOCKED,
+        LAST,
+        CANCEL,
+        OVER,
+        ANSWER,
+        0xFF,
+    ] {
         let mut server = server_with_channels(1, Limits::default());
         server.read(&frame(0, "/p", 1, &[first, b'x']));
         server.read(&frame(3, "/p", 1, b"y"));
@@ -328,8 +343,8 @@ fn of_a_peer_that_announced_no_streams_any_data_is_just_data() {
     // And where they are known, only the one mark with something behind it begins one.
     for first in [
         &[DATA][..],
-        &[GRANT, 0, 0, 0, 1],
-        &[STARVED],
+        &[WINDOW_UPDATE, 0, 0, 0, 1],
+        &[BLOCKED],
         &[LAST, 1],
         &[CANCEL],
         &[ANSWER, 1],
@@ -450,21 +465,21 @@ fn a_client_refuses_what_has_no_meaning_in_a_stream() {
         &[(4, &[DATA, 1]), (6, &[0xFF, 1])],
         // Any mark but that of the answer in a last frame.
         &[(5, &[DATA, 1])],
-        &[(5, &[GRANT, 0, 0, 0, 1])],
-        &[(5, &[STARVED])],
+        &[(5, &[WINDOW_UPDATE, 0, 0, 0, 1])],
+        &[(5, &[BLOCKED])],
         &[(5, &[LAST])],
         &[(5, &[CANCEL])],
         &[(5, &[OVER])],
         &[(4, &[DATA, 1]), (7, &[DATA, 1])],
         &[(4, &[DATA, 1]), (7, &[LAST])],
-        &[(4, &[DATA, 1]), (7, &[GRANT, 0, 0, 0, 1])],
-        &[(4, &[DATA, 1]), (7, &[STARVED])],
+        &[(4, &[DATA, 1]), (7, &[WINDOW_UPDATE, 0, 0, 0, 1])],
+        &[(4, &[DATA, 1]), (7, &[BLOCKED])],
         &[(4, &[DATA, 1]), (7, &[OVER])],
         // Room of a strange length.
-        &[(4, &[GRANT])],
-        &[(4, &[GRANT, 0, 0, 1])],
-        &[(4, &[GRANT, 0, 0, 0, 0, 1])],
-        &[(4, &[STARVED, 1])],
+        &[(4, &[WINDOW_UPDATE])],
+        &[(4, &[WINDOW_UPDATE, 0, 0, 1])],
+        &[(4, &[WINDOW_UPDATE, 0, 0, 0, 0, 1])],
+        &[(4, &[BLOCKED, 1])],
         // Behind the end, and beyond the window.
         &[(4, &[LAST]), (6, &[DATA, 1])],
         &[(4, &[LAST, 1]), (6, &[LAST])],
@@ -493,7 +508,7 @@ fn the_answer_stands_behind_the_stream_in_one_frame_or_in_several() {
         // After its end, too.
         &[
             (6, &[LAST]),
-            (6, &[GRANT, 0, 0, 0, 1]),
+            (6, &[WINDOW_UPDATE, 0, 0, 0, 1]),
             (7, &[ANSWER, b'o', b'k']),
         ],
     ];
@@ -535,7 +550,7 @@ fn marks_within_an_answer_are_data_and_so_are_those_of_other_calls() {
     for said in [
         &[(4, &[DATA, 1][..]), (7, &[OVER][..])][..],
         &[(5, &[LAST])],
-        &[(4, &[0xFF]), (6, &[GRANT]), (7, b"x")],
+        &[(4, &[0xFF]), (6, &[WINDOW_UPDATE]), (7, b"x")],
     ] {
         client.written();
         call(&mut client, 1, "/s", "x", 8);
@@ -592,7 +607,7 @@ fn whatever_crosses_a_cancellation_is_swallowed() {
         &[(5, b"refused")],
         &[
             (4, &[DATA, 1]),
-            (6, &[GRANT, 0, 0, 0, 1]),
+            (6, &[WINDOW_UPDATE, 0, 0, 0, 1]),
             (7, &[ANSWER, 1]),
         ],
         &[(4, &full), (6, &full), (7, &[ANSWER, 1])],
@@ -657,16 +672,16 @@ fn a_side_that_waits_for_room_says_so_once_however_often_it_is_granted_nothing()
     let mut wakers = Vec::new();
     flow.on_sent(1);
     for _ in 0..1000 {
-        flow.on_heard(Heard::Grant(0), &mut wakers);
+        flow.on_stream_frame(StreamFrame::WindowUpdate(0), &mut wakers);
         assert!(!flow.has_credit(&mut client.machine, id));
     }
     assert_eq!(client.written().len(), 1);
     // A part that goes far beyond what was granted is not said to be missing byte by byte.
-    flow.on_heard(Heard::Grant(1), &mut wakers);
+    flow.on_stream_frame(StreamFrame::WindowUpdate(1), &mut wakers);
     assert!(flow.has_credit(&mut client.machine, id));
     flow.on_sent(1000);
     for _ in 0..999 {
-        flow.on_heard(Heard::Grant(1), &mut wakers);
+        flow.on_stream_frame(StreamFrame::WindowUpdate(1), &mut wakers);
         assert!(!flow.has_credit(&mut client.machine, id));
     }
     assert_eq!(client.written().len(), 1);
@@ -678,7 +693,7 @@ fn what_is_taken_after_the_end_grants_nothing_to_the_next_on_the_channel() {
     let mut flow = Flow::new(WINDOW, WINDOW, Instant::now());
     let mut wakers = Vec::new();
     for _ in 0..2 {
-        flow.on_heard(Heard::Data(vec![0; WINDOW].into()), &mut wakers);
+        flow.on_stream_frame(StreamFrame::Data(vec![0; WINDOW].into()), &mut wakers);
     }
     says(&mut client, &[(4, &[DATA, 1]), (6, &[DATA, 1])]).unwrap();
     assert!(
@@ -705,14 +720,14 @@ fn a_window_grows_only_where_its_writer_waited_while_the_connection_brought_noth
         let mut flow = Flow::new(WINDOW, WINDOW, begun);
         let mut wakers = Vec::new();
         if is_starved {
-            flow.on_heard(Heard::Starved, &mut wakers);
+            flow.on_stream_frame(StreamFrame::Blocked, &mut wakers);
         }
         if is_dry {
             let timers = server.machine.timers();
-            timers.on_dry(begun);
+            timers.on_read_idle(begun);
             timers.on_read(begun + 1000 * SECOND, false, true);
         }
-        flow.on_heard(Heard::Data(vec![0; WINDOW].into()), &mut wakers);
+        flow.on_stream_frame(StreamFrame::Data(vec![0; WINDOW].into()), &mut wakers);
         let taken = flow.take_part(&mut server.machine, Some(ChannelId(1)), Instant::now);
         assert!(taken.is_some());
         let expected = if is_starved && is_dry {
@@ -743,35 +758,39 @@ fn windows_grow_within_their_own_limit_and_that_of_the_connection_and_give_back_
     let mut round = |server: &mut End, flows: &mut [Flow], is_dry: bool| {
         for (channel, flow) in (1..).zip(flows.iter_mut()) {
             let mut wakers = Vec::new();
-            flow.on_heard(Heard::Starved, &mut wakers);
+            flow.on_stream_frame(StreamFrame::Blocked, &mut wakers);
             if is_dry {
                 // The writer waited, and nothing came for longer than the test has run.
-                server.machine.timers().on_dry(now);
+                server.machine.timers().on_read_idle(now);
                 now += 1000 * SECOND;
                 server.machine.timers().on_read(now, false, true);
             }
-            let part = Heard::Data(vec![0; 8 * WINDOW].into());
-            flow.on_heard(part, &mut wakers);
+            let part = StreamFrame::Data(vec![0; 8 * WINDOW].into());
+            flow.on_stream_frame(part, &mut wakers);
             let id = Some(ChannelId(channel));
             let taken = flow.take_part(&mut server.machine, id, Instant::now);
             assert_eq!(taken.unwrap().len(), 8 * WINDOW);
             assert!((WINDOW..=4 * WINDOW).contains(&flow.window()));
         }
-        let grown: usize = flows.iter().map(|flow| flow.window() - WINDOW).sum();
-        assert_eq!(server.machine.grown, grown);
-        grown
+        let window_growth: usize = flows.iter().map(|flow| flow.window() - WINDOW).sum();
+        assert_eq!(server.machine.window_growth, window_growth);
+        window_growth
     };
     for _ in 0..5 {
         assert!(round(&mut server, &mut flows, true) <= 5 * WINDOW);
     }
-    assert_eq!(server.machine.grown, 5 * WINDOW, "all of it is used");
+    assert_eq!(
+        server.machine.window_growth,
+        5 * WINDOW,
+        "all of it is used"
+    );
     // Where the connection always has something, they shrink again, to what they were at most.
     while round(&mut server, &mut flows, false) > 0 {}
     round(&mut server, &mut flows, true);
     for flow in &flows {
         flow.release(&mut server.machine, None);
     }
-    assert_eq!(server.machine.grown, 0);
+    assert_eq!(server.machine.window_growth, 0);
 }
 
 #[test]
@@ -790,14 +809,14 @@ fn a_window_that_is_emptied_at_once_does_not_grow_beyond_what_any_way_needs() {
     let mut flow = Flow::new(ENOUGH, ENOUGH, at_once());
     let mut round = |clock: fn() -> Instant| {
         let wakers = &mut Vec::new();
-        flow.on_heard(Heard::Starved, wakers);
+        flow.on_stream_frame(StreamFrame::Blocked, wakers);
         // The writer waited for longer than all of it took.
-        server.machine.timers().on_dry(later());
+        server.machine.timers().on_read_idle(later());
         server
             .machine
             .timers()
             .on_read(later() + SECOND, false, true);
-        flow.on_heard(Heard::Data(vec![0; 2 * ENOUGH].into()), wakers);
+        flow.on_stream_frame(StreamFrame::Data(vec![0; 2 * ENOUGH].into()), wakers);
         let part = flow.take_part(&mut server.machine, Some(ChannelId(1)), clock);
         assert!(part.is_some());
         flow.window()
@@ -836,7 +855,7 @@ fn grants_beyond_all_bounds_do_not_overflow() {
     let mut client = client_with_stream();
     let mut flow = Flow::new(WINDOW, usize::MAX, Instant::now());
     for _ in 0..10 {
-        flow.on_heard(Heard::Grant(u32::MAX), &mut Vec::new());
+        flow.on_stream_frame(StreamFrame::WindowUpdate(u32::MAX), &mut Vec::new());
         flow.on_sent(PART);
     }
     assert!(flow.has_credit(&mut client.machine, ChannelId(1)));

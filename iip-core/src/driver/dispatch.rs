@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Driver, HANDLERS_PER_LOOK, MAX_FRAMES, MOST_WOKEN, RELEASE_AFTER};
+use super::{Driver, HANDLERS_PER_LOOK, MAX_FRAMES, MAX_WAKEUPS, RELEASE_AFTER};
 use crate::clock;
 use crate::connection::{Shared, State};
 use crate::decoder::Partial;
@@ -31,20 +31,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Looks at the frames in the decoder and hands what they mean to those they concern. `true` if callers were woken and
     /// should run before the next write.
-    pub(super) fn hand_out(
+    pub(super) fn dispatch(
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Result<bool, ConnectionError> {
         self.look_at_slice(now);
         let outcome = match self.dispatcher {
-            None => self.hand_out_replies(now),
-            Some(_) => self.hand_out_requests(cx, now),
+            None => self.dispatch_replies(now),
+            Some(_) => self.dispatch_requests(cx, now),
         };
         let woke = self.wake_all();
         let others = outcome?;
-        self.gathered = woke && others;
-        Ok(self.gathered)
+        self.yielded_to_batch = woke && others;
+        Ok(self.yielded_to_batch)
     }
 
     /// Wakes those that something has come for. `true` if there were any.
@@ -56,16 +56,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Client: fills the slots of calls. Half of the callers in flight are woken at a time, so that the server works on
     /// one half while this side works on the other. `true` if several calls are in flight.
-    fn hand_out_replies(&mut self, now: Instant) -> Result<bool, ConnectionError> {
+    fn dispatch_replies(&mut self, now: Instant) -> Result<bool, ConnectionError> {
         let shared = Arc::clone(&self.shared);
         let mut guard = shared.lock();
         let state = &mut *guard;
         let in_flight = state.calls.in_flight();
-        let most = (in_flight / 2).clamp(1, MOST_WOKEN);
+        let most = (in_flight / 2).clamp(1, MAX_WAKEUPS);
         let mut answered = 0;
         shared.expire(state, now, &mut self.wakers);
         for _ in 0..MAX_FRAMES {
-            if answered >= most || self.wakers.len() >= MOST_WOKEN || self.saying_goodbye {
+            if answered >= most || self.wakers.len() >= MAX_WAKEUPS || self.close_queued {
                 break;
             }
             let Some(mut reply) = self.decoder.next_reply()? else {
@@ -95,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Server: runs the handlers of all requests that were read. What came before an offence still counts.
-    fn hand_out_requests(
+    fn dispatch_requests(
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
@@ -120,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn take_requests(&mut self, proto: &mut proto::Connection) -> Result<(), ConnectionError> {
         for _ in 0..MAX_FRAMES {
             // Every frame counts against the limits before the next is looked at.
-            if !proto.wants_read() || self.saying_goodbye {
+            if !proto.wants_read() || self.close_queued {
                 break;
             }
             match self.decoder.next()? {
@@ -203,8 +203,8 @@ fn on_client_event(
             key: StreamKey::Call(token),
             heard,
         } => {
-            if calls.on_heard(proto, token, heard, wakers) {
-                state.lent.push(StreamKey::Call(token));
+            if calls.on_stream_frame(proto, token, heard, wakers) {
+                state.sharing_streams.push(StreamKey::Call(token));
             }
         }
         Event::ReplyPart { token, body } => calls.on_part(proto, token, body, now, wakers),
