@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use iip_rpc::interceptor::{
-    ClientCall, ClientInterceptor, Next, Reply, ServerCall, ServerInterceptor,
+    ClientCall, ClientInterceptor, Completion, Next, ServerCall, ServerInterceptor,
 };
 use iip_rpc::{CallContext, Client, Server, Status, service};
 
@@ -38,7 +38,11 @@ struct Doorman {
 }
 
 impl ServerInterceptor for Doorman {
-    async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ServerCall,
+        next: Next<ServerCall>,
+    ) -> Result<Completion, Status> {
         let token = call
             .metadata()
             .text("authorization")
@@ -67,7 +71,7 @@ impl ClientInterceptor for Bearer {
         &self,
         mut call: ClientCall,
         next: Next<ClientCall>,
-    ) -> Result<Reply, Status> {
+    ) -> Result<Completion, Status> {
         let value = format!("Bearer {}", self.0);
         call.metadata_mut().insert("authorization", value)?;
         Ok(next.run(call).await)

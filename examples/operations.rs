@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use iip_rpc::observe::{Measured, Recorder, Side};
+use iip_rpc::observe::{MetricsInterceptor, Recorder, Side};
 use iip_rpc::{
     Client, Code, Health, HealthClient, HealthState, MethodDescriptor, Server, Status, service,
 };
@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let server = Server::builder()
         .health(&health)
-        .interceptor(Measured::new(Print))
+        .interceptor(MetricsInterceptor::new(Print))
         .service(ReportsServer::new(press))
         .bind("127.0.0.1:0")
         .await?;

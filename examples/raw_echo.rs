@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use iip_core::{Client, HandlerError, Intake, Request, Response, Server, handler_fn};
+use iip_core::{Client, HandlerError, Request, RequestMode, Response, Server, handler_fn};
 
 async fn echo(request: Request) -> Result<Response, HandlerError> {
     Ok(request.into_body().into())
@@ -39,7 +39,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::builder()
         .route("/echo", handler_fn(echo))
         .route("/repeat", handler_fn(repeat))
-        .route("/countdown", handler_fn(countdown).intake(Intake::Parts))
+        .route(
+            "/countdown",
+            handler_fn(countdown).request_mode(RequestMode::Parts),
+        )
         .bind("127.0.0.1:0")
         .await?;
     let client = Client::connect(server.target()).await?;

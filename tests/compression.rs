@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use iip_rpc::codec::{CodecId, DecodeLimits, decode_value};
 use iip_rpc::compression::{CompressionId, decompress};
 use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead};
-use iip_rpc::interceptor::{Next, Reply, ServerCall, ServerInterceptor};
+use iip_rpc::interceptor::{Completion, Next, ServerCall, ServerInterceptor};
 use iip_rpc::{
     CallOptions, Client, ClientBuilder, Code, Compression, Execution, Metadata, MethodError,
     MethodPolicy, Payload, Server, ServerBuilder, Status, Stream, Streaming, service,
@@ -365,7 +365,11 @@ async fn a_server_compresses_for_clients_that_read_it_and_for_nobody_else() {
 struct Open;
 
 impl ServerInterceptor for Open {
-    async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ServerCall,
+        next: Next<ServerCall>,
+    ) -> Result<Completion, Status> {
         Ok(next.run(call).await)
     }
 }

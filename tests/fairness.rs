@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use iip_core::{
-    Client, HandlerError, Intake, Limits, OnCancel, Request, Response, Server, handler_fn,
+    Client, HandlerError, Limits, OnCancel, Request, RequestMode, Response, Server, handler_fn,
 };
 use tokio::sync::Notify;
 
@@ -230,7 +230,7 @@ async fn a_raw_stream_counts_from_its_beginning() {
     });
     let config = Server::builder()
         .max_running_calls(1)
-        .route("/hold", hold.intake(Intake::Stream));
+        .route("/hold", hold.request_mode(RequestMode::Stream));
     let (_server, addr) = bound(config).await;
     let client = iip_core::ClientConfig::new().hello(serde_json::json!({}));
     let client = client.connect(addr.to_string()).await.unwrap();

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use iip_rpc::interceptor::{Next, Reply, ServerCall, ServerInterceptor};
+use iip_rpc::interceptor::{Completion, Next, ServerCall, ServerInterceptor};
 use iip_rpc::{
     Client, Code, Concurrency, Execution, Health, HealthClient, HealthState, Server, ServerBuilder,
     Status, service,
@@ -98,7 +98,7 @@ async fn a_server_that_shuts_down_is_not_serving_first_and_does_not_wait_for_who
 struct Closed;
 
 impl ServerInterceptor for Closed {
-    async fn intercept(&self, _: ServerCall, _: Next<ServerCall>) -> Result<Reply, Status> {
+    async fn intercept(&self, _: ServerCall, _: Next<ServerCall>) -> Result<Completion, Status> {
         Err(Status::permission_denied("closed"))
     }
 }

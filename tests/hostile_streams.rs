@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iip_core::{
-    CallErrorKind, ClientConfig, Execution, HandlerError, Intake, Limits, RecvStream, Request,
+    CallErrorKind, ClientConfig, Execution, HandlerError, Limits, RecvStream, Request, RequestMode,
     Response, SendStream, Server, StreamError, handler_fn,
 };
 use tokio::io::AsyncWriteExt;
@@ -121,15 +121,21 @@ impl Target {
         let config = Server::builder()
             .limits(limits)
             .route("/echo", handler_fn(echo))
-            .route("/stall", handler_fn(stall).intake(Intake::Stream))
+            .route(
+                "/stall",
+                handler_fn(stall).request_mode(RequestMode::Stream),
+            )
             .route(
                 "/count",
                 handler_fn(count)
-                    .intake(Intake::Stream)
+                    .request_mode(RequestMode::Stream)
                     .on_cancel(iip_core::OnCancel::RunToEnd),
             )
-            .route("/generate", handler_fn(generate).intake(Intake::Stream))
-            .route("/both", handler_fn(both).intake(Intake::Stream));
+            .route(
+                "/generate",
+                handler_fn(generate).request_mode(RequestMode::Stream),
+            )
+            .route("/both", handler_fn(both).request_mode(RequestMode::Stream));
         let (server, addr) = bound(config).await;
         Self {
             addr,

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use iip_rpc::interceptor::{
-    ClientCall, ClientInterceptor, Intercepted, Next, Outcome, Reply, ServerCall, ServerInterceptor,
+    ClientCall, ClientInterceptor, Completion, Intercepted, Next, Outcome, ServerCall,
+    ServerInterceptor,
 };
 use iip_rpc::{
     CallContext, CallOptions, Client, Code, Execution, MethodError, Server, Status, Stream,
@@ -177,7 +178,11 @@ impl Drop for Seen {
 }
 
 impl ServerInterceptor for Watch {
-    async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ServerCall,
+        next: Next<ServerCall>,
+    ) -> Result<Completion, Status> {
         let seen = self.begin(call.method());
         let reply = next.run(call).await;
         seen.end(reply.outcome());
@@ -186,7 +191,11 @@ impl ServerInterceptor for Watch {
 }
 
 impl ClientInterceptor for Watch {
-    async fn intercept(&self, call: ClientCall, next: Next<ClientCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ClientCall,
+        next: Next<ClientCall>,
+    ) -> Result<Completion, Status> {
         let seen = self.begin(call.method());
         let reply = next.run(call).await;
         seen.end(reply.outcome());
@@ -421,7 +430,11 @@ async fn an_interceptor_of_a_service_or_of_a_clone_sees_no_other_calls() {
 struct Doorman;
 
 impl ServerInterceptor for Doorman {
-    async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ServerCall,
+        next: Next<ServerCall>,
+    ) -> Result<Completion, Status> {
         assert!(call.peer().and_then(|peer| peer.addr()).is_some());
         assert!(call.deadline().is_some());
         // Calls that it makes have the time of the call.
@@ -450,7 +463,7 @@ impl ClientInterceptor for Say {
         &self,
         mut call: ClientCall,
         next: Next<ClientCall>,
-    ) -> Result<Reply, Status> {
+    ) -> Result<Completion, Status> {
         tokio::task::yield_now().await;
         assert!(call.remaining().is_some_and(|left| !left.is_zero()));
         call.metadata_mut().insert_text("name", self.0)?;
@@ -486,7 +499,7 @@ async fn an_interceptor_adds_to_the_metadata_of_the_callers_options_and_context(
             &self,
             call: ClientCall,
             next: Next<ClientCall>,
-        ) -> Result<Reply, Status> {
+        ) -> Result<Completion, Status> {
             assert_eq!(call.metadata().text("name"), Some("bob"));
             assert_eq!(call.extension::<u32>().as_deref(), Some(&7));
             Ok(next.run(call).await)
@@ -498,7 +511,7 @@ async fn an_interceptor_adds_to_the_metadata_of_the_callers_options_and_context(
             &self,
             call: ClientCall,
             next: Next<ClientCall>,
-        ) -> Result<Reply, Status> {
+        ) -> Result<Completion, Status> {
             call.insert_extension(7_u32);
             Ok(next.run(call).await)
         }
@@ -525,7 +538,11 @@ struct Answer {
 }
 
 impl ClientInterceptor for Answer {
-    async fn intercept(&self, call: ClientCall, next: Next<ClientCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ClientCall,
+        next: Next<ClientCall>,
+    ) -> Result<Completion, Status> {
         if self.after {
             drop(next.run(call).await);
         }
@@ -534,7 +551,11 @@ impl ClientInterceptor for Answer {
 }
 
 impl ServerInterceptor for Answer {
-    async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ServerCall,
+        next: Next<ServerCall>,
+    ) -> Result<Completion, Status> {
         if self.after {
             drop(next.run(call).await);
         }
@@ -589,14 +610,14 @@ async fn whether_a_refused_call_has_run_is_not_the_interceptors_to_say() {
 struct Asleep(Arc<Notify>);
 
 impl ServerInterceptor for Asleep {
-    async fn intercept(&self, _: ServerCall, _: Next<ServerCall>) -> Result<Reply, Status> {
+    async fn intercept(&self, _: ServerCall, _: Next<ServerCall>) -> Result<Completion, Status> {
         self.0.notify_one();
         std::future::pending().await
     }
 }
 
 impl ClientInterceptor for Asleep {
-    async fn intercept(&self, _: ClientCall, _: Next<ClientCall>) -> Result<Reply, Status> {
+    async fn intercept(&self, _: ClientCall, _: Next<ClientCall>) -> Result<Completion, Status> {
         self.0.notify_one();
         std::future::pending().await
     }
@@ -644,7 +665,11 @@ async fn an_interceptor_that_hangs_is_stopped_at_the_deadline() {
 struct Impatient(Arc<Notify>);
 
 impl ServerInterceptor for Impatient {
-    async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ServerCall,
+        next: Next<ServerCall>,
+    ) -> Result<Completion, Status> {
         tokio::select! {
             reply = next.run(call) => Ok(reply),
             () = self.0.notified() => Err(Status::aborted("enough")),
@@ -669,7 +694,11 @@ async fn an_interceptor_can_end_a_handler_that_runs() {
 struct Elsewhere(Arc<Mutex<Vec<Outcome>>>);
 
 impl ServerInterceptor for Elsewhere {
-    async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ServerCall,
+        next: Next<ServerCall>,
+    ) -> Result<Completion, Status> {
         let reply = tokio::spawn(next.run(call)).await.unwrap();
         self.0.lock().unwrap().push(reply.outcome().clone());
         Ok(reply)

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use iip_rpc::observe::{Measured, MetricsFacade, Recorder, Side, TraceContext, Traced};
+use iip_rpc::observe::{
+    MetricsFacade, MetricsInterceptor, Recorder, Side, TraceContext, TracingInterceptor,
+};
 use iip_rpc::{
     CallOptions, Client, Code, MethodDescriptor, Server, Status, Stream, Streaming, service,
 };
@@ -98,8 +100,8 @@ async fn a_recorder_is_told_of_every_call_also_of_those_given_up() {
     let runs = Arc::clone(&corner.stuck);
     let (_server, client) = serve_with(
         ShopServer::new(corner),
-        Server::builder().interceptor(Measured::new(at_server.clone())),
-        Client::builder().interceptor(Measured::new(at_client.clone())),
+        Server::builder().interceptor(MetricsInterceptor::new(at_server.clone())),
+        Client::builder().interceptor(MetricsInterceptor::new(at_client.clone())),
     )
     .await;
     let shop = ShopClient::new(client);
@@ -221,8 +223,8 @@ async fn the_facade_gets_the_names_of_opentelemetry() {
     let _guard = metrics::set_default_local_recorder(&sink);
     let (_server, client) = serve_with(
         ShopServer::new(Corner::default()),
-        Server::builder().interceptor(Measured::new(MetricsFacade::new())),
-        Client::builder().interceptor(Measured::new(MetricsFacade::new())),
+        Server::builder().interceptor(MetricsInterceptor::new(MetricsFacade::new())),
+        Client::builder().interceptor(MetricsInterceptor::new(MetricsFacade::new())),
     )
     .await;
     let shop = ShopClient::new(client);
@@ -330,8 +332,8 @@ async fn one_trace() {
     let traced = |corner| {
         serve_with(
             ShopServer::new(corner),
-            Server::builder().interceptor(Traced::new()),
-            Client::builder().interceptor(Traced::new()),
+            Server::builder().interceptor(TracingInterceptor::new()),
+            Client::builder().interceptor(TracingInterceptor::new()),
         )
     };
     let (_supplier, client) = traced(Corner::default()).await;
@@ -391,8 +393,8 @@ async fn one_trace() {
 async fn a_recorder_that_comes_later_is_told_of_the_calls_that_begin_then() {
     let (_server, client) = serve_with(
         ShopServer::new(Corner::default()),
-        Server::builder().interceptor(Measured::new(MetricsFacade::new())),
-        Client::builder().interceptor(Measured::new(MetricsFacade::new())),
+        Server::builder().interceptor(MetricsInterceptor::new(MetricsFacade::new())),
+        Client::builder().interceptor(MetricsInterceptor::new(MetricsFacade::new())),
     )
     .await;
     let shop = ShopClient::new(client);
@@ -453,7 +455,7 @@ async fn a_recorder_without_a_size_is_told_all_the_same() {
     let _guard = metrics::set_default_local_recorder(recorder);
     let (_server, client) = serve_with(
         ShopServer::new(Corner::default()),
-        Server::builder().interceptor(Measured::new(MetricsFacade::new())),
+        Server::builder().interceptor(MetricsInterceptor::new(MetricsFacade::new())),
         Client::builder(),
     )
     .await;
@@ -477,8 +479,8 @@ async fn carry_a_trace() {
     let traced = |corner| {
         serve_with(
             ShopServer::new(corner),
-            Server::builder().interceptor(Traced::new()),
-            Client::builder().interceptor(Traced::new()),
+            Server::builder().interceptor(TracingInterceptor::new()),
+            Client::builder().interceptor(TracingInterceptor::new()),
         )
     };
     let (_supplier, client) = traced(Corner::default()).await;

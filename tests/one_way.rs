@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use iip_core::{HandlerError, Request, Response, handler_fn};
 use iip_rpc::interceptor::{
-    ClientCall, ClientInterceptor, Next, Reply, ServerCall, ServerInterceptor,
+    ClientCall, ClientInterceptor, Completion, Next, ServerCall, ServerInterceptor,
 };
 use iip_rpc::{CallOptions, Client, Code, Execution, Limits, Server, Status, service};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -456,13 +456,17 @@ async fn one_that_is_too_large_is_refused_where_it_is_made() {
 struct Watch(mpsc::UnboundedSender<Code>);
 
 impl Watch {
-    fn note(&self, reply: &Reply) {
+    fn note(&self, reply: &Completion) {
         let _ = self.0.send(reply.outcome().code());
     }
 }
 
 impl ClientInterceptor for Watch {
-    async fn intercept(&self, call: ClientCall, next: Next<ClientCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ClientCall,
+        next: Next<ClientCall>,
+    ) -> Result<Completion, Status> {
         let reply = next.run(call).await;
         self.note(&reply);
         Ok(reply)
@@ -470,7 +474,11 @@ impl ClientInterceptor for Watch {
 }
 
 impl ServerInterceptor for Watch {
-    async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ServerCall,
+        next: Next<ServerCall>,
+    ) -> Result<Completion, Status> {
         let reply = next.run(call).await;
         self.note(&reply);
         Ok(reply)

@@ -301,11 +301,11 @@ async fn a_call_has_the_last_word_on_how_often_it_is_made() {
     let not_run = || unavailable().with_execution(Execution::NotExecuted);
     let fixture = Fixture::start(not_run).await;
     let repeats = CallOptions::new().retry(RetryPolicy::none());
-    let repeats = repeats.wait_for_ready(true).max_repeats(1);
+    let repeats = repeats.wait_for_ready(true).max_transparent_retries(1);
     let twice = fixture.shop.with_options(repeats);
     assert!(twice.buy(u32::MAX).await.is_err());
     assert_eq!(fixture.runs(), 2);
-    let once = CallOptions::new().max_repeats(0);
+    let once = CallOptions::new().max_transparent_retries(0);
     assert!(fixture.shop.with_options(once).buy(u32::MAX).await.is_err());
     assert_eq!(fixture.runs(), 3);
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use iip_core::{
-    CallErrorKind, Client, ClientConfig, Execution, HandlerError, Intake, Limits, OnCancel,
-    RecvStream, Request, Response, SendStream, Server, StreamError, handler_fn,
+    CallErrorKind, Client, ClientConfig, Execution, HandlerError, Limits, OnCancel, RecvStream,
+    Request, RequestMode, Response, SendStream, Server, StreamError, handler_fn,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -72,9 +72,15 @@ struct Fixture {
 async fn fixture(limits: Limits) -> Fixture {
     let config = Server::builder()
         .limits(limits.clone())
-        .route("/echo", handler_fn(echo).intake(Intake::Stream))
-        .route("/count", handler_fn(count).intake(Intake::Stream))
-        .route("/generate", handler_fn(generate).intake(Intake::Stream))
+        .route("/echo", handler_fn(echo).request_mode(RequestMode::Stream))
+        .route(
+            "/count",
+            handler_fn(count).request_mode(RequestMode::Stream),
+        )
+        .route(
+            "/generate",
+            handler_fn(generate).request_mode(RequestMode::Stream),
+        )
         .route(
             "/whole",
             handler_fn(|request: Request| async move {
@@ -212,7 +218,8 @@ async fn what_a_stalled_reader_holds_is_its_window_and_one_frame() {
             Ok::<_, HandlerError>(Response::from("over"))
         }
     };
-    let config = Server::builder().route("/", handler_fn(handler).intake(Intake::Stream));
+    let config =
+        Server::builder().route("/", handler_fn(handler).request_mode(RequestMode::Stream));
     let (_server, addr) = bound(config).await;
     let limits = Limits::default().stream_window(100_000);
     let client = talkative()
@@ -257,11 +264,11 @@ async fn dropping_the_reader_cancels_the_call_and_its_channel_serves_again() {
         }
     };
     let handler = handler_fn(handler)
-        .intake(Intake::Stream)
+        .request_mode(RequestMode::Stream)
         .on_cancel(OnCancel::Token);
     let config = Server::builder()
         .route("/wait", handler)
-        .route("/echo", handler_fn(echo).intake(Intake::Stream));
+        .route("/echo", handler_fn(echo).request_mode(RequestMode::Stream));
     let (_server, addr) = bound(config).await;
     let limits = Limits::default().max_channels(1);
     let client = talkative()
@@ -297,7 +304,10 @@ async fn a_handler_that_is_aborted_frees_its_channel() {
             std::future::pending::<Result<Response, HandlerError>>().await
         }
     };
-    let config = Server::builder().route("/hang", handler_fn(handler).intake(Intake::Stream));
+    let config = Server::builder().route(
+        "/hang",
+        handler_fn(handler).request_mode(RequestMode::Stream),
+    );
     let (_server, addr) = bound(config).await;
     let client = talkative().connect(addr.to_string()).await.unwrap();
     let (_send, recv) = client.open_stream("/hang", "go").await.unwrap();
@@ -329,7 +339,10 @@ async fn an_answer_before_the_end_of_the_request_ends_the_call() {
         let first = recv.next().await.unwrap().unwrap();
         Ok::<_, HandlerError>(Response::from(first))
     };
-    let config = Server::builder().route("/first", handler_fn(handler).intake(Intake::Stream));
+    let config = Server::builder().route(
+        "/first",
+        handler_fn(handler).request_mode(RequestMode::Stream),
+    );
     let (_server, addr) = bound(config).await;
     let client = talkative().connect(addr.to_string()).await.unwrap();
     for _ in 0..10 {
@@ -375,7 +388,7 @@ async fn a_handler_whose_caller_vanishes_sees_a_cut_stream() {
         }
     };
     let handler = handler_fn(handler)
-        .intake(Intake::Stream)
+        .request_mode(RequestMode::Stream)
         .on_cancel(OnCancel::RunToEnd);
     let (_server, addr) = bound(Server::builder().route("/", handler)).await;
     let client = talkative().connect(addr.to_string()).await.unwrap();
@@ -395,7 +408,10 @@ async fn a_writer_learns_that_its_reader_was_dropped() {
         let _streams = request.stream().unwrap();
         std::future::pending::<Result<Response, HandlerError>>().await
     };
-    let config = Server::builder().route("/hang", handler_fn(handler).intake(Intake::Stream));
+    let config = Server::builder().route(
+        "/hang",
+        handler_fn(handler).request_mode(RequestMode::Stream),
+    );
     let (_server, addr) = bound(config).await;
     let limits = Limits::default().max_channels(1);
     let config = talkative().limits(limits);
@@ -452,7 +468,9 @@ async fn a_handler_that_runs_on_learns_that_its_caller_has_gone_and_keeps_what_h
                 Ok::<_, HandlerError>(Response::from("for nobody"))
             }
         };
-        let handler = handler_fn(handler).intake(Intake::Stream).on_cancel(policy);
+        let handler = handler_fn(handler)
+            .request_mode(RequestMode::Stream)
+            .on_cancel(policy);
         let (_server, addr) = bound(Server::builder().route("/", handler)).await;
         let config = talkative().limits(Limits::default().max_channels(1));
         let client = config.connect(addr.to_string()).await.unwrap();
@@ -497,7 +515,9 @@ async fn a_stream_that_is_dropped_before_its_end_is_cut_for_its_reader_and_ends_
             Ok::<_, HandlerError>("an end".into())
         }
     });
-    let listen = listen.intake(Intake::Stream).on_cancel(OnCancel::RunToEnd);
+    let listen = listen
+        .request_mode(RequestMode::Stream)
+        .on_cancel(OnCancel::RunToEnd);
     let (server, addr) = bound(Server::builder().route("/listen", listen)).await;
     let client = talkative().max_channels(1);
     let client = client.connect(addr.to_string()).await.unwrap();
@@ -629,7 +649,7 @@ async fn a_handler_that_has_answered_in_parts_and_works_on_leaves_its_channel_to
         Ok::<_, HandlerError>(Response::from(request.into_body()))
     };
     let config = Server::builder()
-        .route("/early", handler_fn(early).intake(Intake::Parts))
+        .route("/early", handler_fn(early).request_mode(RequestMode::Parts))
         .route("/late", handler_fn(late));
     let (_server, addr) = bound(config).await;
     let config = talkative().limits(Limits::default().max_channels(1));

@@ -264,7 +264,7 @@ async fn a_lost_connection_tells_all_its_callers_at_once_with_one_reason() {
         let (listener, addr) = listener().await;
         let connect = Client::builder()
             .timeout(LONG)
-            .max_repeats(0)
+            .max_transparent_retries(0)
             .limits(Limits::default().max_channels(SENT))
             .connect(addr.to_string());
         let connect = tokio::spawn(connect);

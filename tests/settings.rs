@@ -224,7 +224,7 @@ fn of_client() -> Vec<Setting> {
         "connect_timeout" builder, at => builder.connect_timeout(at.time()), LASTS;
         "connections" builder, at => builder.connections(at.size()), [Refused, Works, Refused];
         "max_queued_calls" builder, at => builder.max_queued_calls(at.size()), SOME;
-        "max_repeats" builder, at => builder.max_repeats(at.number()), ANY;
+        "max_transparent_retries" builder, at => builder.max_transparent_retries(at.number()), ANY;
         "max_attempts" builder, at => builder.retry(RetryPolicy::new().max_attempts(at.number())), ANY;
         "initial_backoff" builder, at => builder.retry(retry(at, RetryPolicy::initial_backoff)), ANY;
         "max_backoff" builder, at => builder.retry(retry(at, RetryPolicy::max_backoff)), ANY;
@@ -386,7 +386,7 @@ async fn the_time_of_a_single_call_is_anything_from_none_to_endless() {
                 _ => assert_eq!(came.unwrap_err().code(), iip_rpc::Code::DeadlineExceeded),
             }
         }
-        let repeated = work.with_options(CallOptions::new().max_repeats(at.number()));
+        let repeated = work.with_options(CallOptions::new().max_transparent_retries(at.number()));
         assert_eq!(repeated.hello("ann".into()).await.unwrap(), "hello, ann");
     }
 }

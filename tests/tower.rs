@@ -14,10 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use iip_core::{HandlerError, Request as RawCall, Response, handler_fn};
 use iip_rpc::interceptor::{
-    ClientCall, ClientInterceptor, Intercepted, Next, Reply, ServerCall, ServerInterceptor,
+    ClientCall, ClientInterceptor, Completion, Intercepted, Next, ServerCall, ServerInterceptor,
 };
 use iip_rpc::tower::{
-    BoxError, ClientService, Failed, InterceptorLayer, Layered, RawRequest, Request, ServiceHandler,
+    BoxError, CallFailed, ClientService, InterceptorLayer, LayerInterceptor, RawRequest, Request,
+    ServiceHandler,
 };
 use iip_rpc::{
     CallOptions, Client, ClientBuilder, Code, Execution, MethodError, RetryPolicy, Server,
@@ -259,8 +260,8 @@ async fn a_stack_of_timeout_concurrency_limit_and_trace_sees_calls_of_every_kind
             .concurrency_limit(1)
             .timeout(GUARD)
     };
-    let server = Server::builder().interceptor(Layered::new(stack()));
-    let client = Client::builder().interceptor(Layered::new(stack()));
+    let server = Server::builder().interceptor(LayerInterceptor::new(stack()));
+    let client = Client::builder().interceptor(LayerInterceptor::new(stack()));
     let (_server, client) = shop(&Corner::default(), server, client).await;
     let shop = ShopClient::new(client);
     traced(&logs);
@@ -299,7 +300,7 @@ async fn a_stack_of_timeout_concurrency_limit_and_trace_sees_calls_of_every_kind
 
 #[tokio::test]
 async fn a_timeout_layer_ends_a_call_that_takes_too_long_on_either_side() {
-    let timeout = || Layered::new(tower::timeout::TimeoutLayer::new(SOON));
+    let timeout = || LayerInterceptor::new(tower::timeout::TimeoutLayer::new(SOON));
     let corner = Corner::default();
     let server = Server::builder().interceptor(timeout());
     let (_server, client) = shop(&corner, server, once()).await;
@@ -332,7 +333,7 @@ async fn a_timeout_layer_ends_a_call_that_takes_too_long_on_either_side() {
 #[tokio::test]
 async fn a_concurrency_limit_layer_holds_for_all_calls_and_clients_together() {
     let corner = Corner::default();
-    let limit = Layered::new(tower::limit::ConcurrencyLimitLayer::new(2));
+    let limit = LayerInterceptor::new(tower::limit::ConcurrencyLimitLayer::new(2));
     let limited = Intercepted::new(ShopServer::new(corner.clone()), limit);
     let server = Server::builder().service(limited);
     let (server, client) = serve_with(DoorServer::new(Open), server, once()).await;
@@ -361,7 +362,7 @@ async fn a_concurrency_limit_layer_holds_for_all_calls_and_clients_together() {
 async fn a_layer_that_sheds_load_refuses_calls_that_then_have_not_run() {
     let shed = || {
         let stack = ServiceBuilder::new().load_shed().concurrency_limit(1);
-        Layered::new(stack)
+        LayerInterceptor::new(stack)
     };
     let corner = Corner::default();
     let (_server, client) = shop(&corner, Server::builder().interceptor(shed()), once()).await;
@@ -406,7 +407,7 @@ async fn a_layer_that_sheds_load_refuses_calls_that_then_have_not_run() {
 #[tokio::test]
 async fn a_call_that_waits_for_a_layer_fails_at_its_deadline_and_was_not_sent() {
     let hour = Duration::from_secs(3600);
-    let limited = Layered::new(ServiceBuilder::new().buffer(8).rate_limit(1, hour));
+    let limited = LayerInterceptor::new(ServiceBuilder::new().buffer(8).rate_limit(1, hour));
     let (_server, client) = serve(DoorServer::new(Open)).await;
     let options = CallOptions::new().timeout(SOON);
     let door = DoorClient::new(client.with_interceptor(limited));
@@ -439,11 +440,12 @@ fn say(
 
 #[tokio::test]
 async fn errors_of_layers_become_statuses_and_only_what_is_a_status_is_told() {
-    let server = Server::builder().interceptor(Layered::new(tower::filter::FilterLayer::new(who)));
+    let server =
+        Server::builder().interceptor(LayerInterceptor::new(tower::filter::FilterLayer::new(who)));
     let (_server, client) = shop(&Corner::default(), server, once()).await;
     let named = |name| {
         let layer = ServiceBuilder::new().map_request(say(name));
-        ShopClient::new(client.with_interceptor(Layered::new(layer)))
+        ShopClient::new(client.with_interceptor(LayerInterceptor::new(layer)))
     };
     assert_eq!(named("ann").buy("cake").await.unwrap(), "one cake");
     let status = rpc(named("eve").buy("cake").await.unwrap_err());
@@ -453,7 +455,7 @@ async fn errors_of_layers_become_statuses_and_only_what_is_a_status_is_told() {
     expect(&status, Code::Internal, Execution::NotExecuted);
     assert!(!status.to_string().contains("secret"), "{status}");
 
-    let mapped = Layered::new(tower::filter::FilterLayer::new(who))
+    let mapped = LayerInterceptor::new(tower::filter::FilterLayer::new(who))
         .map_error(|error| Status::unauthenticated(error.to_string()));
     let server = Server::builder().interceptor(mapped);
     let (_server, client) = shop(&Corner::default(), server, once()).await;
@@ -468,9 +470,9 @@ struct Wrapped(#[source] BoxError);
 
 #[tokio::test]
 async fn the_error_of_a_method_passes_through_layers_that_wrap_it() {
-    let wrap = || ServiceBuilder::new().map_err(|error: Failed| Wrapped(error.into()));
-    let server = Server::builder().interceptor(Layered::new(wrap()));
-    let client = once().interceptor(Layered::new(wrap()));
+    let wrap = || ServiceBuilder::new().map_err(|error: CallFailed| Wrapped(error.into()));
+    let server = Server::builder().interceptor(LayerInterceptor::new(wrap()));
+    let client = once().interceptor(LayerInterceptor::new(wrap()));
     let (_server, client) = shop(&Corner::default(), server, client).await;
     let shop = ShopClient::new(client);
     assert_eq!(shop.buy("bread").await.unwrap_err(), ShopError::SoldOut);
@@ -493,7 +495,11 @@ impl Watch {
 }
 
 impl ServerInterceptor for Watch {
-    async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ServerCall,
+        next: Next<ServerCall>,
+    ) -> Result<Completion, Status> {
         if call.metadata().text("name").is_none() {
             return Err(Status::unauthenticated("no name"));
         }
@@ -509,7 +515,7 @@ impl ClientInterceptor for Watch {
         &self,
         mut call: ClientCall,
         next: Next<ClientCall>,
-    ) -> Result<Reply, Status> {
+    ) -> Result<Completion, Status> {
         call.metadata_mut().insert_text("name", "ann")?;
         let reply = next.run(call).await;
         self.see(reply.outcome().code().name());
@@ -524,7 +530,7 @@ async fn an_interceptor_stands_between_layers() {
         .concurrency_limit(1)
         .layer(InterceptorLayer::server(watch.clone()))
         .timeout(SOON);
-    let server = Server::builder().interceptor(Layered::new(stack));
+    let server = Server::builder().interceptor(LayerInterceptor::new(stack));
     let (_server, client) = shop(&corner, server, once()).await;
 
     let nobody = ShopClient::new(client.clone());
@@ -537,7 +543,7 @@ async fn an_interceptor_stands_between_layers() {
         .load_shed()
         .layer(InterceptorLayer::client(of_client.clone()))
         .concurrency_limit(1);
-    let shop = ShopClient::new(client.with_interceptor(Layered::new(stack)));
+    let shop = ShopClient::new(client.with_interceptor(LayerInterceptor::new(stack)));
     assert_eq!(shop.buy("cake").await.unwrap(), "one cake");
     assert_eq!(shop.buy("bread").await.unwrap_err(), ShopError::SoldOut);
     assert_eq!(watch.seen(), ["in", "OK", "in", "UNKNOWN"]);

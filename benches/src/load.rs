@@ -18,7 +18,7 @@ use crate::{BoxError, EchoClient, cpu};
 pub async fn unary<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
     let bodies = Bodies::new(options.payload);
     let window = Window::of(options);
-    let measured = Measured::new()?;
+    let measured = MetricsInterceptor::new()?;
     let mut tasks = JoinSet::new();
     for task in 0..options.inflight {
         tasks.spawn(caller(
@@ -156,9 +156,9 @@ impl Bodies {
 
 /// The results of all tasks. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct Measured(Arc<Mutex<Tally>>);
+pub(crate) struct MetricsInterceptor(Arc<Mutex<Tally>>);
 
-impl Measured {
+impl MetricsInterceptor {
     pub(crate) fn new() -> Result<Self, BoxError> {
         Ok(Self(Arc::new(Mutex::new(Tally::new()?))))
     }

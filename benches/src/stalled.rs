@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::args::ClientOptions;
-use crate::load::{Measured, Window};
+use crate::load::{MetricsInterceptor, Window};
 use crate::report::Report;
 use crate::{BoxError, EchoClient};
 
@@ -25,7 +25,7 @@ const EVERY: u64 = 32;
 /// When a stream fails or ends, or the peer has none, or processor time cannot be read.
 pub async fn run<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
     let window = Window::of(options);
-    let measured = Measured::new()?;
+    let measured = MetricsInterceptor::new()?;
     let count = Arc::new(AtomicU64::new(0));
     let (stall, is_stalled) = watch::channel(false);
     let mut tasks = JoinSet::new();

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::args::{ClientOptions, Mode};
-use crate::load::{Bodies, CpuTimes, Measured, Window};
+use crate::load::{Bodies, CpuTimes, MetricsInterceptor, Window};
 use crate::report::Report;
 use crate::{BoxError, EchoClient};
 
@@ -35,7 +35,7 @@ pub fn endless(len: usize) -> impl Stream<Item = Bytes> + Send + Unpin {
 /// When a stream fails, or its peer has none, or processor time cannot be read.
 pub async fn run<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
     let window = Window::of(options);
-    let measured = Measured::new()?;
+    let measured = MetricsInterceptor::new()?;
     let mut tasks = JoinSet::new();
     for task in 0..options.inflight {
         let (client, measured, payload) = (client.clone(), measured.clone(), options.payload);
@@ -59,7 +59,7 @@ pub async fn run<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Re
 pub async fn beside<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
     const MIB: usize = 1 << 20;
     let window = Window::of(options);
-    let moved = Measured::new()?;
+    let moved = MetricsInterceptor::new()?;
     let down = tokio::spawn(download(client.clone(), MIB, window, moved.clone()));
     let up = tokio::spawn(upload(client.clone(), MIB, window, moved.clone()));
     let report = crate::load::unary(client, options).await?;
@@ -74,7 +74,7 @@ async fn download<C: EchoClient>(
     client: C,
     payload: usize,
     window: Window,
-    measured: Measured,
+    measured: MetricsInterceptor,
 ) -> Result<(), BoxError> {
     let mut messages = client.download(payload).await?;
     let (mut count, mut turn) = (0_u64, 0_u64);
@@ -101,7 +101,7 @@ async fn upload<C: EchoClient>(
     client: C,
     payload: usize,
     window: Window,
-    measured: Measured,
+    measured: MetricsInterceptor,
 ) -> Result<(), BoxError> {
     let taken = Arc::new(AtomicU64::new(0));
     let source = Source {
@@ -156,7 +156,7 @@ async fn to_and_fro<C: EchoClient>(
     payload: usize,
     task: usize,
     window: Window,
-    measured: Measured,
+    measured: MetricsInterceptor,
 ) -> Result<(), BoxError> {
     let bodies = Bodies::new(payload);
     let (sender, receiver) = mpsc::channel(1);

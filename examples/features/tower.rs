@@ -9,8 +9,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use iip_rpc::interceptor::{Reply, ServerCall};
-use iip_rpc::tower::{BoxError, ClientService, Layered, RawRequest, Request, ServiceHandler};
+use iip_rpc::interceptor::{Completion, ServerCall};
+use iip_rpc::tower::{
+    BoxError, ClientService, LayerInterceptor, RawRequest, Request, ServiceHandler,
+};
 use iip_rpc::{Client, RetryPolicy, Server, Status, service};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
@@ -56,12 +58,12 @@ struct Log<S> {
 
 impl<S> Service<Request<ServerCall>> for Log<S>
 where
-    S: Service<Request<ServerCall>, Response = Reply, Error = BoxError>,
+    S: Service<Request<ServerCall>, Response = Completion, Error = BoxError>,
     S::Future: Send + 'static,
 {
-    type Response = Reply;
+    type Response = Completion;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Reply, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Completion, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx)
@@ -94,7 +96,7 @@ async fn main() -> Result<(), BoxError> {
         Ok::<_, Status>(format!("{} bytes", request.body().len()))
     });
     let server = Server::builder()
-        .interceptor(Layered::new(stack))
+        .interceptor(LayerInterceptor::new(stack))
         .service(ReportsServer::new(Archive))
         .route("/count", ServiceHandler::new(hello))
         .bind("127.0.0.1:0")

@@ -92,8 +92,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Call, Client, ClientConfig, Connection, HandlerError, Intake, Limits, ReplyStream, Request,
-        Response, Server, ServerConfig, handler_fn,
+        Call, Client, ClientConfig, Connection, HandlerError, Limits, ReplyStream, Request,
+        RequestMode, Response, Server, ServerConfig, handler_fn,
     };
 
     /// Runs `work` on a thread of its own, and fails if it does not end: a lock that is waited for by its owner holds up the
@@ -196,7 +196,7 @@ mod tests {
         let server = server
             .route("/echo", echo)
             .route("/never", never())
-            .route("/stream", stream.intake(Intake::Stream));
+            .route("/stream", stream.request_mode(RequestMode::Stream));
         let (server, connector) = server.in_memory().expect("a server");
         let client = client.hello(serde_json::json!({})).connect_with(connector);
         let client = client.await.expect("a client");
@@ -319,9 +319,9 @@ mod tests {
                 Ok::<_, HandlerError>(Response::from(Bytes::from_owner(owner)))
             });
             let server = Server::builder()
-                .route("/parts", parts.intake(Intake::Parts))
-                .route("/body", body.intake(Intake::Parts))
-                .route("/later", later.intake(Intake::Parts));
+                .route("/parts", parts.request_mode(RequestMode::Parts))
+                .route("/body", body.request_mode(RequestMode::Parts))
+                .route("/later", later.request_mode(RequestMode::Parts));
             let limits = Limits::default().chunk_bytes(1024);
             let (_server, client, connection) =
                 connected(server, ClientConfig::new().limits(limits)).await;

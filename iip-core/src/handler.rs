@@ -37,9 +37,9 @@ pub trait Handler: Send + Sync + 'static {
         OnCancel::Abort
     }
 
-    /// How the handler takes requests. Default: [`Intake::Whole`].
-    fn intake(&self) -> Intake {
-        Intake::Whole
+    /// How the handler takes requests. Default: [`RequestMode::Whole`].
+    fn request_mode(&self) -> RequestMode {
+        RequestMode::Whole
     }
 
     /// Whether a call with streams counts against the server's limit of running calls only from
@@ -58,12 +58,12 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The answer to a request that is not run, or whose own answer cannot be sent. `tag` is that of the request; that of one
     /// without data when it was skipped for its size.
-    fn refuse(&self, refusal: &Refusal, tag: bool) -> Body {
+    fn reject(&self, reason: &RejectReason, tag: bool) -> Body {
         let _ = tag;
-        control::handler_failure(&refusal.to_string()).into()
+        control::handler_failure(&reason.to_string()).into()
     }
 
-    /// What [`refuse`](Self::refuse) and [`on_panic`](Self::on_panic) have to know of a request; asked before the handler runs.
+    /// What [`reject`](Self::refuse) and [`on_panic`](Self::on_panic) have to know of a request; asked before the handler runs.
     /// Default: nothing.
     fn tag(&self, body: &Bytes) -> bool {
         let _ = body;
@@ -96,16 +96,17 @@ impl Places {
         }
     }
 
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
+    pub(crate) fn reject_reason(&self) -> Option<RejectReason> {
         let &Self { option, limit, .. } = self;
-        (self.taken.load(Ordering::Relaxed) >= limit).then_some(Refusal::NoPlace { option, limit })
+        (self.taken.load(Ordering::Relaxed) >= limit)
+            .then_some(RejectReason::NoPlace { option, limit })
     }
 }
 
 /// How a handler takes its requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
-pub enum Intake {
+pub enum RequestMode {
     /// It is called once, with the whole request.
     #[default]
     Whole,
@@ -131,7 +132,7 @@ pub enum OnCancel {
 /// Why a request gets another answer than that of its handler.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum RejectReason {
     /// The server is shutting down.
     #[error("server is shutting down")]
     ShuttingDown,
@@ -343,7 +344,7 @@ impl Request {
     /// # Errors
     ///
     /// The calls of the connection would hold more than [`max_buffered_bytes`](crate::Limits::max_buffered_bytes).
-    pub fn hold(&self, bytes: usize) -> Result<RunningCall, Refusal> {
+    pub fn hold(&self, bytes: usize) -> Result<RunningCall, RejectReason> {
         let fits = self.shared.command(|state| {
             let fits = state.proto.fits(bytes);
             if fits {
@@ -352,7 +353,7 @@ impl Request {
             fits
         });
         if !fits {
-            return Err(Refusal::OutOfMemory { size: bytes });
+            return Err(RejectReason::OutOfMemory { size: bytes });
         }
         let shared = Arc::clone(&self.shared);
         Ok(RunningCall::new(shared, Counted::Late, bytes))
@@ -364,16 +365,16 @@ impl Request {
     /// # Errors
     ///
     /// The server runs as many calls as it may.
-    pub fn start(&self) -> Result<RunningCall, Refusal> {
+    pub fn start(&self) -> Result<RunningCall, RejectReason> {
         let streams = self.streams.as_ref();
         let counted = streams.and_then(|streams| streams.counts_at_start.clone());
-        let refusal = match &counted {
-            Some(Counted::Now) => self.shared.share.as_ref().and_then(Share::refusal),
-            Some(Counted::Apart(places)) => places.refusal(),
+        let reason = match &counted {
+            Some(Counted::Now) => self.shared.share.as_ref().and_then(Share::reject_reason),
+            Some(Counted::Apart(places)) => places.reject_reason(),
             Some(Counted::Late) | None => None,
         };
-        match refusal {
-            Some(refusal) => Err(refusal),
+        match reason {
+            Some(reason) => Err(reason),
             None => {
                 let counted = counted.unwrap_or(Counted::Late);
                 Ok(RunningCall::new(Arc::clone(&self.shared), counted, 0))
@@ -406,18 +407,18 @@ impl Request {
         self.cancel.clone().unwrap_or_default()
     }
 
-    /// The parts of the request as they arrive, once; only for a handler with [`Intake::Parts`].
+    /// The parts of the request as they arrive, once; only for a handler with [`RequestMode::Parts`].
     pub fn parts(&mut self) -> Option<RequestParts> {
         self.streams.as_mut()?.parts.take()
     }
 
-    /// Where to send the answer in parts, once; only for a handler with [`Intake::Parts`]. The handler then returns
+    /// Where to send the answer in parts, once; only for a handler with [`RequestMode::Parts`]. The handler then returns
     /// [`Response::streamed`].
     pub fn reply(&mut self) -> Option<ReplyStream> {
         self.streams.as_mut()?.reply.take()
     }
 
-    /// The stream each way, once, if the caller has opened one; only for a handler with [`Intake::Stream`]. The handler's
+    /// The stream each way, once, if the caller has opened one; only for a handler with [`RequestMode::Stream`]. The handler's
     /// response is the answer behind its stream.
     pub fn stream(&mut self) -> Option<(SendStream, RecvStream)> {
         self.streams.as_mut()?.stream.take()
@@ -449,7 +450,7 @@ where
     HandlerFn {
         call,
         on_cancel: OnCancel::Abort,
-        intake: Intake::Whole,
+        request_mode: RequestMode::Whole,
     }
 }
 
@@ -458,7 +459,7 @@ where
 pub struct HandlerFn<F> {
     call: F,
     on_cancel: OnCancel,
-    intake: Intake,
+    request_mode: RequestMode,
 }
 
 impl<F> HandlerFn<F> {
@@ -469,10 +470,10 @@ impl<F> HandlerFn<F> {
         self
     }
 
-    /// How it takes requests. Default: [`Intake::Whole`].
+    /// How it takes requests. Default: [`RequestMode::Whole`].
     #[must_use]
-    pub fn intake(mut self, intake: Intake) -> Self {
-        self.intake = intake;
+    pub fn request_mode(mut self, request_mode: RequestMode) -> Self {
+        self.request_mode = request_mode;
         self
     }
 }
@@ -498,7 +499,7 @@ where
         self.on_cancel
     }
 
-    fn intake(&self) -> Intake {
-        self.intake
+    fn request_mode(&self) -> RequestMode {
+        self.request_mode
     }
 }

@@ -28,7 +28,7 @@
 //! | an answer in parts, a stream each way | [`Client::stream`], [`Client::open_stream`] |
 //! | time limits, several connections, lazy connecting | [`ClientConfig`], [`CallOptions`] |
 //! | serve paths, limits, shutdown | [`Server`], [`ServerConfig`] |
-//! | answer requests: whole, in parts, with streams | [`handler_fn`], [`Handler`], [`Intake`], [`Request`], [`Response`] |
+//! | answer requests: whole, in parts, with streams | [`handler_fn`], [`Handler`], [`RequestMode`], [`Request`], [`Response`] |
 //! | what happens to a handler whose caller has gone | [`OnCancel`], [`CancelToken`] |
 //! | who is at the other end | [`Peer`] |
 //! | what went wrong, and whether a call may have run | [`CallError`], [`CallErrorKind`], [`Execution`], [`ConnectionError`] |
@@ -89,8 +89,8 @@ pub use self::error::{
 };
 pub use self::frame::{ChannelId, Frame, FrameStatus, Side};
 pub use self::handler::{
-    Handler, HandlerError, HandlerFn, HandlerFuture, Intake, OnCancel, Places, Refusal, Request,
-    Response, handler_fn,
+    Handler, HandlerError, HandlerFn, HandlerFuture, OnCancel, Places, RejectReason, Request,
+    RequestMode, Response, handler_fn,
 };
 pub use self::limits::Limits;
 pub use self::printable::Printable;

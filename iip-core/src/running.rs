@@ -17,7 +17,7 @@ use crate::decoder::SHARE_MIN_BYTES;
 use crate::deferred::Deferred;
 use crate::flow::Flow;
 use crate::frame::ChannelId;
-use crate::handler::{HandlerError, OnCancel, Refusal, Request, Streams};
+use crate::handler::{HandlerError, OnCancel, RejectReason, Request, Streams};
 use crate::parts::Parts;
 use crate::proto::{StreamFrame, StreamKey, control};
 use crate::serve::or_no_response;
@@ -292,10 +292,10 @@ impl State {
     }
 
     /// Why an answer of this size cannot be sent, if so. Small ones always are: as many may wait as calls may run.
-    pub(crate) fn refusal_of_answer(&self, size: usize) -> Option<Refusal> {
+    pub(crate) fn reason_to_drop(&self, size: usize) -> Option<RejectReason> {
         let unread = self.proto.outgoing();
         let is_small = size < SHARE_MIN_BYTES;
-        (!is_small && self.proto.is_unread()).then_some(Refusal::Unread { size, unread })
+        (!is_small && self.proto.is_unread()).then_some(RejectReason::Unread { size, unread })
     }
 
     /// The handler has ended and is answered next. `false` if it was answered before.

@@ -21,8 +21,8 @@ use crate::connection::Shared;
 use crate::decoder::SHARE_MIN_BYTES;
 use crate::frame::ChannelId;
 use crate::handler::{
-    Handler, HandlerError, HandlerFuture, Intake, OnCancel, Places, Refusal, Request, Response,
-    ResponseKind,
+    Handler, HandlerError, HandlerFuture, OnCancel, Places, RejectReason, Request, RequestMode,
+    Response, ResponseKind,
 };
 use crate::proto::{Event, RequestPath, StreamKey, control, detach, is_one_way, kept_bytes};
 use crate::running::{CancelToken, Running};
@@ -50,17 +50,17 @@ impl Routes {
             path: Arc::clone(path),
             handler: Arc::clone(handler),
             policy: handler.on_cancel(),
-            intake: handler.intake(),
+            request_mode: handler.request_mode(),
             places: handler.places().cloned(),
         })
     }
 
     #[inline]
-    fn refusal(&self, shared: &Shared) -> Option<Refusal> {
+    fn reject_reason(&self, shared: &Shared) -> Option<RejectReason> {
         if self.shutting_down.load(Ordering::Relaxed) {
-            return Some(Refusal::ShuttingDown);
+            return Some(RejectReason::ShuttingDown);
         }
-        shared.share.as_ref().and_then(Share::refusal)
+        shared.share.as_ref().and_then(Share::reject_reason)
     }
 }
 
@@ -86,7 +86,7 @@ struct Route {
     path: Arc<RequestPath>,
     handler: Arc<dyn Handler>,
     policy: OnCancel,
-    intake: Intake,
+    request_mode: RequestMode,
     /// Where its running calls are counted, if apart from others.
     places: Option<Arc<Places>>,
 }
@@ -177,7 +177,7 @@ impl Dispatcher {
             }
             Event::RequestBegun { channel, path } => {
                 let route = self.route(&path);
-                let in_parts = route.is_some_and(|route| route.intake == Intake::Parts);
+                let in_parts = route.is_some_and(|route| route.request_mode == RequestMode::Parts);
                 if !in_parts || !shared.lock().proto.stream_request(channel) {
                     return None;
                 }
@@ -239,16 +239,16 @@ impl Dispatcher {
                 size,
             } => {
                 let limit = shared.lock().proto.limits().message_bytes();
-                let refusal = Refusal::TooLarge { size, limit };
+                let reason = RejectReason::TooLarge { size, limit };
                 if is_one_way(channel) {
-                    on_lost(shared, &path, &refusal);
+                    on_lost(shared, &path, &reason);
                 }
                 let answer = match self.route(&path) {
                     Some(route) => {
                         let tag = route.handler.tag(&Bytes::new());
-                        route.handler.refuse(&refusal, tag)
+                        route.handler.reject(&reason, tag)
                     }
-                    None => control::handler_failure(&refusal.to_string()).into(),
+                    None => control::handler_failure(&reason.to_string()).into(),
                 };
                 Some((channel, answer))
             }
@@ -284,11 +284,14 @@ impl Dispatcher {
         let waited = self.waited(incoming.received_at, now);
         let one_way = is_one_way(channel);
         // Nobody would hear that such a call was not run: what has arrived is run, also while the server shuts down.
-        let refusal = self.routes.refusal(shared).filter(|refusal| match refusal {
-            Refusal::ShuttingDown => !one_way,
-            // Health tells a server that is busy from one that is dead.
-            _ => !incoming.path.is_own_service(),
-        });
+        let reason = self
+            .routes
+            .reject_reason(shared)
+            .filter(|reason| match reason {
+                RejectReason::ShuttingDown => !one_way,
+                // Health tells a server that is busy from one that is dead.
+                _ => !incoming.path.is_own_service(),
+            });
         let Some(route) = self.route(&incoming.path) else {
             if one_way {
                 on_lost(shared, &incoming.path, &"no handler has this path");
@@ -298,31 +301,33 @@ impl Dispatcher {
         let Route {
             handler,
             policy,
-            intake,
+            request_mode,
             ..
         } = route;
-        let (policy, intake) = (*policy, *intake);
+        let (policy, request_mode) = (*policy, *request_mode);
         let tag = handler.tag(&incoming.body);
         let waiting = shared.share.as_ref().map_or(0, Share::running);
-        let refusal = match &route.places {
-            None => refusal,
-            Some(places) => refusal
-                .filter(|refusal| *refusal == Refusal::ShuttingDown)
-                .or_else(|| places.refusal()),
+        let reason = match &route.places {
+            None => reason,
+            Some(places) => reason
+                .filter(|reason| *reason == RejectReason::ShuttingDown)
+                .or_else(|| places.reject_reason()),
         };
-        let refusal = refusal.or_else(|| match incoming.kind {
-            Kind::Stream { .. } if intake != Intake::Stream => Some(Refusal::NoStream),
+        let reason = reason.or_else(|| match incoming.kind {
+            Kind::Stream { .. } if request_mode != RequestMode::Stream => {
+                Some(RejectReason::NoStream)
+            }
             Kind::Stream { is_busy: true } => {
                 let limit = shared.lock().proto.limits().calls();
-                Some(Refusal::ConnectionBusy { limit })
+                Some(RejectReason::ConnectionBusy { limit })
             }
             _ => None,
         });
-        if let Some(refusal) = refusal {
+        if let Some(reason) = reason {
             if one_way {
-                on_lost(shared, &incoming.path, &refusal);
+                on_lost(shared, &incoming.path, &reason);
             }
-            return Some(handler.refuse(&refusal, tag));
+            return Some(handler.reject(&reason, tag));
         }
         let cancel = (policy == OnCancel::Token).then(CancelToken::new);
         let size = incoming.body.len();
@@ -351,12 +356,12 @@ impl Dispatcher {
             streams: None,
         };
         let running = Running::new(serial, policy, cancel.clone());
-        let streams = match (incoming.kind, intake) {
+        let streams = match (incoming.kind, request_mode) {
             (Kind::Stream { .. }, _) => {
                 request.add_stream(shared, channel, running, counts_at_start);
                 true
             }
-            (kind, Intake::Parts) => {
+            (kind, RequestMode::Parts) => {
                 request.add_parts(shared, channel, running, kind == Kind::Whole);
                 true
             }
@@ -467,15 +472,15 @@ fn send_answer(
     handler: &dyn Handler,
     tag: bool,
 ) {
-    let refusal = shared.command(|state| {
-        let refusal = state.refusal_of_answer(body.len());
-        if refusal.is_none() {
+    let reason = shared.command(|state| {
+        let reason = state.reason_to_drop(body.len());
+        if reason.is_none() {
             state.answer(channel, serial, &mut body);
         }
-        refusal
+        reason
     });
-    if let Some(refusal) = refusal {
-        let refused = AssertUnwindSafe(|| handler.refuse(&refusal, tag));
+    if let Some(reason) = reason {
+        let refused = AssertUnwindSafe(|| handler.reject(&reason, tag));
         // The answer itself is dropped here, without the lock.
         body = catch_unwind(refused).unwrap_or_else(|panic| {
             dispose(panic);

@@ -12,7 +12,7 @@ use std::task::Waker;
 use tokio::sync::Notify;
 
 use crate::connection::Shared;
-use crate::handler::{Places, Refusal};
+use crate::handler::{Places, RejectReason};
 
 /// A connection, and all connections of one address, may run this many times the handlers that others may still start.
 const SHARE_OF_REST: usize = 4;
@@ -108,7 +108,7 @@ impl Share {
 
     /// Why one more handler may not run, if so.
     #[inline]
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
+    pub(crate) fn reject_reason(&self) -> Option<RejectReason> {
         let running = self.totals.running.load(Ordering::Relaxed);
         if running < self.totals.max_running / 2 {
             return None;
@@ -117,11 +117,11 @@ impl Share {
     }
 
     #[cold]
-    fn refusal_of_many(&self, running: usize) -> Option<Refusal> {
+    fn refusal_of_many(&self, running: usize) -> Option<RejectReason> {
         let limit = self.totals.max_running;
         let left = limit.saturating_sub(running);
         if left == 0 {
-            return Some(Refusal::Overloaded { limit });
+            return Some(RejectReason::Overloaded { limit });
         }
         let most = left.saturating_mul(SHARE_OF_REST);
         let others = self.totals.connections.load(Ordering::Relaxed) > 1;
@@ -129,7 +129,7 @@ impl Share {
         let address_is_greedy = self.address.as_ref().is_some_and(|(_, running)| {
             running.load(Ordering::Relaxed) >= most && self.totals.lock().addresses.len() > 1
         });
-        (is_greedy || address_is_greedy).then_some(Refusal::ShareTaken { limit })
+        (is_greedy || address_is_greedy).then_some(RejectReason::ShareTaken { limit })
     }
 
     fn enter(&self) {
@@ -273,7 +273,7 @@ mod tests {
 
     fn take(share: &Share) -> usize {
         let mut taken = 0;
-        while share.refusal().is_none() {
+        while share.reject_reason().is_none() {
             share.enter();
             taken += 1;
         }
@@ -285,7 +285,10 @@ mod tests {
         let totals = Totals::new(10, 0);
         let share = Share::new(&totals, None);
         assert_eq!(take(&share), 10);
-        assert_eq!(share.refusal(), Some(Refusal::Overloaded { limit: 10 }));
+        assert_eq!(
+            share.reject_reason(),
+            Some(RejectReason::Overloaded { limit: 10 })
+        );
     }
 
     #[test]
@@ -293,8 +296,11 @@ mod tests {
         let totals = Totals::new(1000, 0);
         let (greedy, late) = (Share::new(&totals, None), Share::new(&totals, None));
         assert_eq!(take(&greedy), 800);
-        assert_eq!(greedy.refusal(), Some(Refusal::ShareTaken { limit: 1000 }));
-        assert_eq!(late.refusal(), None);
+        assert_eq!(
+            greedy.reject_reason(),
+            Some(RejectReason::ShareTaken { limit: 1000 })
+        );
+        assert_eq!(late.reject_reason(), None);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
 const MAX_ARGUMENTS: usize = 12;
 
 /// Methods of the generated client, and methods that every value with `Clone` has: a call would mean those.
-const TAKEN: [&str; 7] = [
+const RESERVED_NAMES: [&str; 7] = [
     "new",
     "with_options",
     "clone",
@@ -82,7 +82,7 @@ pub(crate) fn is_implied(bound: &TypeParamBound) -> bool {
 /// Whether a method has types that its caller chooses, which `signature` and `argument_type` refuse.
 pub(crate) fn is_generic(sig: &Signature) -> bool {
     let opaque = sig.inputs.iter().any(|arg| match arg {
-        FnArg::Typed(arg) => !Inside::of(&arg.ty).opaque.is_empty(),
+        FnArg::Typed(arg) => !NestedTypes::of(&arg.ty).opaque.is_empty(),
         FnArg::Receiver(_) => false,
     });
     opaque || sig.generics.type_params().next().is_some()
@@ -240,7 +240,7 @@ fn names(method: &MethodDef<'_>, errors: &mut Errors) {
             ident,
             "choose another name: those that start with `__` are for generated code",
         );
-    } else if TAKEN.contains(&name.as_str()) {
+    } else if RESERVED_NAMES.contains(&name.as_str()) {
         errors.at(
             ident,
             format!(
@@ -358,7 +358,7 @@ fn argument(arg: &PatType, first: bool, errors: &mut Errors) {
             pattern,
             format!(
                 "write a name, as in `name: {}`: arguments have names in plain JSON",
-                shown(&arg.ty)
+                display_type(&arg.ty)
             ),
         ),
     }
@@ -390,7 +390,7 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
                     ty,
                     format!(
                         "write `&{}` or `{}`: the other side works on a copy of its own",
-                        shown(&reference.elem),
+                        display_type(&reference.elem),
                         owned(&reference.elem)
                     ),
                 );
@@ -399,7 +399,7 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
                     ty,
                     format!(
                         "write `&{}`: an argument is lent for as long as the call takes",
-                        shown(&reference.elem)
+                        display_type(&reference.elem)
                     ),
                 );
             }
@@ -419,19 +419,19 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
             ty,
             format!(
                 "write `{}`: a stream is read by one, to its end",
-                shown(lent)
+                display_type(lent)
             ),
         );
     }
     let message = first_argument(lent).filter(|_| is_streaming(lent));
-    let inside = Inside::of(message.as_ref().unwrap_or(lent));
+    let inside = NestedTypes::of(message.as_ref().unwrap_or(lent));
     for stream in inside.streams {
         errors.at(
             &stream,
             if is_streaming(&stream) {
                 format!(
                     "make it the last argument, `items: {}`: a stream cannot stand inside a value",
-                    shown(&stream)
+                    display_type(&stream)
                 )
             } else {
                 format!(
@@ -540,8 +540,8 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
     }
     if !last_segment(ty).is_some_and(|last| last.to_string().ends_with("Result")) {
         let value = match boxed_stream(ty) {
-            Some(item) => format!("impl Stream<Item = {}>", shown(&item)),
-            None => shown(ty),
+            Some(item) => format!("impl Stream<Item = {}>", display_type(&item)),
+            None => display_type(ty),
         };
         errors.at(
             ty,
@@ -556,7 +556,7 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
             &answer,
             format!(
                 "write `impl Stream<Item = {}>`: an implementation may answer with any stream, also with this one",
-                shown(&item)
+                display_type(&item)
             ),
         );
         return;
@@ -585,7 +585,7 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
             },
         );
     }
-    for this in Inside::of(ty).this {
+    for this in NestedTypes::of(ty).this {
         errors.at(
             this,
             "name the type: `Self` is another one on each side of a call",
@@ -594,8 +594,8 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
 }
 
 /// What a client decodes: all that must not stand in it, except for opaque types and `Self`.
-fn decoded(ty: &Type, errors: &mut Errors) -> Inside {
-    let inside = Inside::of(ty);
+fn decoded(ty: &Type, errors: &mut Errors) -> NestedTypes {
+    let inside = NestedTypes::of(ty);
     for stream in &inside.streams {
         errors.at(
             stream,
@@ -658,7 +658,7 @@ fn streams(method: &MethodDef<'_>, errors: &mut Errors) {
             item,
             format!(
                 "write `Result<{}, Status>`: the connection can be lost between two messages",
-                shown(item)
+                display_type(item)
             ),
         );
     }
@@ -789,7 +789,7 @@ fn boxed_stream(ty: &Type) -> Option<Type> {
     if is_named(ty, "BoxStream") {
         return first_argument(ty);
     }
-    let objects = Inside::of(ty).objects;
+    let objects = NestedTypes::of(ty).objects;
     objects.iter().find_map(|object| streamed(&object.bounds))
 }
 
@@ -808,18 +808,20 @@ fn after_parentheses(sig: &Signature) -> Span {
 fn owned(ty: &Type) -> String {
     match peel(ty) {
         Type::Path(path) if path.path.is_ident("str") => "String".to_owned(),
-        Type::Slice(slice) => format!("Vec<{}>", shown(&slice.elem)),
-        ty => shown(ty),
+        Type::Slice(slice) => format!("Vec<{}>", display_type(&slice.elem)),
+        ty => display_type(ty),
     }
 }
 
 /// The first type argument of a type, as one writes it.
 fn shown_argument(ty: &Type) -> String {
-    first_argument(ty).as_ref().map_or_else(String::new, shown)
+    first_argument(ty)
+        .as_ref()
+        .map_or_else(String::new, display_type)
 }
 
 /// A type as one writes it.
-fn shown(ty: &Type) -> String {
+fn display_type(ty: &Type) -> String {
     let tight = [
         (" < ", "<"),
         (" >", ">"),
@@ -838,7 +840,7 @@ fn shown(ty: &Type) -> String {
 
 /// What must not stand inside a type that travels.
 #[derive(Default)]
-pub(crate) struct Inside {
+pub(crate) struct NestedTypes {
     pub(crate) references: Vec<TypeReference>,
     pub(crate) opaque: Vec<TypeImplTrait>,
     pub(crate) this: Vec<Path>,
@@ -850,7 +852,7 @@ pub(crate) struct Inside {
     lent: Vec<Lifetime>,
 }
 
-impl Inside {
+impl NestedTypes {
     pub(crate) fn of(ty: &Type) -> Self {
         let mut inside = Self::default();
         inside.visit_type_mut(&mut ty.clone());
@@ -858,7 +860,7 @@ impl Inside {
     }
 }
 
-impl VisitMut for Inside {
+impl VisitMut for NestedTypes {
     fn visit_type_reference_mut(&mut self, reference: &mut TypeReference) {
         self.references.push(reference.clone());
     }

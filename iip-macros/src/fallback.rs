@@ -8,8 +8,8 @@ use syn::{
 
 use crate::{
     attr,
-    check::{Inside, is_implied},
-    client, dyn_twin, forward, in_runtime,
+    check::{NestedTypes, is_implied},
+    client, dyn_twin, forward, hygienic_block,
     model::{ServiceDef, first_argument_mut, streamed_item},
     server, service_trait,
 };
@@ -36,11 +36,11 @@ pub(crate) fn expand(mut def: ServiceDef<'_>) -> TokenStream {
         let alone = def.supertraits().all(is_implied);
         let stubs = stubs.as_ref().filter(|_| alone);
         let object = stubs.map(|stubs| dyn_twin::object_impl(&def, stubs));
-        let block = in_runtime(&def, quote!(#blanket #object));
+        let block = hygienic_block(&def, quote!(#blanket #object));
         quote!(#item #block)
     });
     let block = quote!(#own_impls #service_impl #server_impls #pointer_impls);
-    let block = in_runtime(&def, block);
+    let block = hygienic_block(&def, block);
     quote!(#trait_ #item #server #block #twin)
 }
 
@@ -65,7 +65,7 @@ fn acceptable(item: &ItemTrait) -> ItemTrait {
         }
         method.sig.constness = None;
         if let ReturnType::Type(_, ty) = &method.sig.output
-            && !Inside::of(ty).this.is_empty()
+            && !NestedTypes::of(ty).this.is_empty()
         {
             method
                 .sig
@@ -118,7 +118,7 @@ fn stub(mut method: TraitItemFn) -> Option<TokenStream> {
         refines = Some(quote!(#[allow(refining_impl_trait)]));
     }
     if let ReturnType::Type(_, ty) = &method.sig.output
-        && !Inside::of(ty).opaque.is_empty()
+        && !NestedTypes::of(ty).opaque.is_empty()
     {
         return None;
     }

@@ -220,12 +220,12 @@ fn expand_service(args: TokenStream, item: TokenStream) -> TokenStream {
     let server_impls = server::impls(&def);
     let pointer_impls = forward::pointer_impls(&def, &forward::pointer_methods(&def));
     let impls = quote!(#client_impls #service_impl #server_impls #pointer_impls);
-    let impls = in_runtime(&def, impls);
+    let impls = hygienic_block(&def, impls);
     let twin = def.settings.dyn_twin.as_ref().map(|_| {
         let item = dyn_twin::item(&def);
         let blanket = dyn_twin::blanket_impl(&def);
         let object = dyn_twin::object_impl(&def, &dyn_twin::object_methods(&def));
-        let impls = in_runtime(&def, quote!(#blanket #object));
+        let impls = hygienic_block(&def, quote!(#blanket #object));
         quote!(#item #impls)
     });
     quote!(#trait_ #client #server #impls #twin)
@@ -247,7 +247,7 @@ pub fn __guide_page(path: proc_macro::TokenStream) -> proc_macro::TokenStream {
 }
 
 /// Puts `impls` where `__rpc` names the runtime and no name of the user's is hidden.
-fn in_runtime(def: &ServiceDef<'_>, impls: TokenStream) -> TokenStream {
+fn hygienic_block(def: &ServiceDef<'_>, impls: TokenStream) -> TokenStream {
     let (private, cfgs) = (def.private(), def.cfgs());
     quote! {
         #(#cfgs)*

@@ -38,7 +38,7 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
 }
 
 /// Where the framework's status is kept.
-struct Carrier<'a> {
+struct StatusVariant<'a> {
     /// `None` in a struct.
     variant: Option<&'a Ident>,
     /// Whether there are other variants.
@@ -51,7 +51,7 @@ fn in_enum<'a>(
     input: &'a DeriveInput,
     data: &'a DataEnum,
     errors: &mut Errors,
-) -> Option<Carrier<'a>> {
+) -> Option<StatusVariant<'a>> {
     let mut marked = data.variants.iter().filter(|variant| {
         let fields = variant.fields.iter().flat_map(|field| &field.attrs);
         let mut marks = variant
@@ -86,7 +86,7 @@ fn in_enum<'a>(
         );
         return None;
     };
-    Some(Carrier {
+    Some(StatusVariant {
         variant: Some(&variant.ident),
         alone: data.variants.len() == 1,
         field,
@@ -98,8 +98,8 @@ fn in_struct<'a>(
     input: &'a DeriveInput,
     data: &'a DataStruct,
     errors: &mut Errors,
-) -> Option<Carrier<'a>> {
-    let carrier = only_field(&data.fields).map(|(member, field)| Carrier {
+) -> Option<StatusVariant<'a>> {
+    let carrier = only_field(&data.fields).map(|(member, field)| StatusVariant {
         variant: None,
         alone: true,
         field,
@@ -119,7 +119,7 @@ fn only_field(fields: &Fields) -> Option<(Member, &Field)> {
     all.next().filter(|_| all.next().is_none())
 }
 
-fn impls(input: &DeriveInput, krate: &Path, carrier: &Carrier<'_>) -> TokenStream {
+fn impls(input: &DeriveInput, krate: &Path, carrier: &StatusVariant<'_>) -> TokenStream {
     let ident = &input.ident;
     let (generics, arguments, conditions) = input.generics.split_for_impl();
     let private = quote!(#krate::__private);

@@ -392,7 +392,7 @@ impl<'a> Arg<'a> {
     }
 
     /// The argument as the server hands it on.
-    pub(crate) fn handed_on(&self) -> proc_macro2::TokenStream {
+    pub(crate) fn call_argument(&self) -> proc_macro2::TokenStream {
         let ident = self.ident;
         match self.decoded {
             Decoded::Value(_) => quote!(#ident),

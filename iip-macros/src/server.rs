@@ -111,17 +111,17 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
         }
         None => (quote!(_), None),
     };
-    let handed_on = method.args.iter().map(|arg| arg.handed_on());
+    let call_argument = method.args.iter().map(|arg| arg.call_argument());
     let descriptor = quote!(#client #turbofish::#constant);
     let span = reported_at(method.output_span());
     // What the method returns, as a `Result` if its type is not called so.
-    let run = |handed_on: TokenStream| {
+    let run = |call_argument: TokenStream| {
         if method.returns_alias() {
             quote_spanned! {span=>
-                __rpc::MethodOutput::into_result(<#implementation as #trait_ #arguments>::#ident(&#service, #context #handed_on).await)
+                __rpc::MethodOutput::into_result(<#implementation as #trait_ #arguments>::#ident(&#service, #context #call_argument).await)
             }
         } else {
-            quote!(<#implementation as #trait_ #arguments>::#ident(&#service, #context #handed_on).await)
+            quote!(<#implementation as #trait_ #arguments>::#ident(&#service, #context #call_argument).await)
         }
     };
     let names = method.args.iter().map(|arg| arg.ident);
@@ -140,7 +140,7 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     };
     match method.kind {
         Kind::Unary => {
-            let answer = run(quote!(#(#handed_on),*));
+            let answer = run(quote!(#(#call_argument),*));
             let call = quote! {
                 |#service, #bound_context, #bound| async move {
                     #answer #put_in
@@ -170,7 +170,7 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
                 }
                 None => (quote!(#call), None),
             };
-            let handed_on = handed_on.chain(input);
+            let call_argument = call_argument.chain(input);
             let answer = match &method.replies {
                 None if method.kind == Kind::Subscription => {
                     quote_spanned!(span=> send_subscription(__rpc::known(result)).await)
@@ -181,7 +181,7 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
                 Some(_) => quote!(send_all(result).await),
                 None => quote!(answer(result #put_in)),
             };
-            let result = run(quote!(#(#handed_on),*));
+            let result = run(quote!(#(#call_argument),*));
             let call = quote! {
                 |#service, #bound_context, #bound, #bound_call| async move {
                     let result = #result;

@@ -1,6 +1,6 @@
 //! The arguments of a call: a tuple in Rust, positions in bincode and postcard, names in JSON and MessagePack.
 
-pub(crate) mod kept;
+pub(crate) mod recorded;
 
 use std::cell::Cell;
 use std::fmt;

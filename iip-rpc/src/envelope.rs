@@ -11,7 +11,7 @@ use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::codec::{Codec, CodecId, DecodeError, DecodeLimits, Json};
-use crate::compression::{CompressionId, Packer};
+use crate::compression::{CompressionId, Compressor};
 use crate::metadata::{Metadata, MetadataError};
 use crate::status::{Code, Execution, MethodError, Status};
 
@@ -225,7 +225,7 @@ impl ReplyHead {
 /// is left of `tail` is returned.
 #[inline]
 pub(crate) fn pack_body(
-    packer: Option<&Packer>,
+    packer: Option<&Compressor>,
     out: &mut BytesMut,
     start: usize,
     body: usize,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::codec::CodecId;
-use crate::compression::{Compression, CompressionId, Packer};
+use crate::compression::{Compression, CompressionId, Compressor};
 
 /// What both sides say in their hello.
 pub(crate) fn announcement(max_compression_ratio: u32) -> Value {
@@ -69,10 +69,10 @@ impl RpcPeer {
     }
 
     /// What compresses messages of up to `limit` bytes for this peer, if it can read what is wanted.
-    pub(crate) fn packer(&self, compression: Compression, limit: usize) -> Option<Packer> {
+    pub(crate) fn packer(&self, compression: Compression, limit: usize) -> Option<Compressor> {
         let known = self.compression.contains(&compression.id().as_u8());
         let max_ratio = self.max_ratio.filter(|_| known)?;
-        Some(Packer::new(compression, max_ratio, limit))
+        Some(Compressor::new(compression, max_ratio, limit))
     }
 }
 

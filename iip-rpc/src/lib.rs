@@ -72,7 +72,7 @@
 //! | `compress-lz4` | no | [`Compression::lz4`](Compression), the same for lz4 |
 //! | `tls` | no | TLS by rustls, `tls` |
 //! | `metrics` | no | `observe::MetricsFacade`: figures through the `metrics` crate |
-//! | `tracing` | no | `observe::Traced`: a span per call and W3C trace context |
+//! | `tracing` | no | `observe::TracingInterceptor`: a span per call and W3C trace context |
 //! | `tower` | no | `tower`: layers and services of tower on both sides |
 
 pub mod arguments;
@@ -129,7 +129,7 @@ pub use self::policy::{MethodPolicy, RetryPolicy, ServerPolicy};
 pub use self::pushback::Pushback;
 pub use self::raw::RawBody;
 pub use self::result_ext::ResultExt;
-pub use self::server::{Methods, Server, ServerBuilder, Service, StreamAnswer, StreamCall};
+pub use self::server::{Methods, Server, ServerBuilder, Service, StreamCall, StreamReply};
 #[doc(inline)]
 pub use self::status::{Code, Execution, MethodError, Phases, Status};
 pub use self::streaming::{SendError, StreamSender, Streaming};

@@ -186,7 +186,7 @@ impl Policies {
 /// retry to the next, up to [`max_backoff`](Self::max_backoff); what a server asked for comes on top.
 ///
 /// Calls that have not run for want of a connection or because the server goes away are made again beside this, see
-/// [`ClientBuilder::max_repeats`](crate::ClientBuilder::max_repeats).
+/// [`ClientBuilder::max_transparent_retries`](crate::ClientBuilder::max_transparent_retries).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct RetryPolicy {

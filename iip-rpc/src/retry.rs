@@ -9,7 +9,7 @@ use crate::status::{Code, Execution, MethodError, Status};
 
 /// Attempts after the first that a call which has not run has at most by default; one that waits until the server is ready
 /// has as many as its time allows.
-pub(crate) const MAX_REPEATS: u32 = 5;
+pub(crate) const MAX_TRANSPARENT_RETRIES: u32 = 5;
 
 /// The pause before the second repeat is at most this long, before each further one at most twice as long. The first repeat
 /// follows at once: another connection may be there already.
@@ -46,7 +46,7 @@ impl<E: MethodError> Failure<E> {
 /// What decides whether a failed call is made again.
 pub(crate) struct Rules<'a> {
     /// How often a call is that has not run.
-    pub(crate) max_repeats: u32,
+    pub(crate) max_transparent_retries: u32,
     /// Whether a call is that may have run.
     pub(crate) idempotent: bool,
     pub(crate) policy: RetryPolicy,
@@ -56,7 +56,7 @@ pub(crate) struct Rules<'a> {
 /// How often one call was made again.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
-    repeats: Repeats,
+    repeats: TransparentRetries,
     retries: u16,
     /// One of the attempts may have run.
     may_have_run: bool,
@@ -93,8 +93,10 @@ impl Attempts {
         deadline: Instant,
     ) -> Option<Duration> {
         let pushback = status.pushback();
-        if pushback.is_none() && Repeats::covers(status) {
-            return self.repeats.next(rules.max_repeats, status, now, deadline);
+        if pushback.is_none() && TransparentRetries::covers(status) {
+            return self
+                .repeats
+                .next(rules.max_transparent_retries, status, now, deadline);
         }
         let policy = &rules.policy;
         let after = match pushback {
@@ -122,11 +124,11 @@ impl Attempts {
 
 /// How often a call was made again that has not run, for want of a connection or because the server goes away.
 #[derive(Debug, Default)]
-pub(crate) struct Repeats {
+pub(crate) struct TransparentRetries {
     count: u32,
 }
 
-impl Repeats {
+impl TransparentRetries {
     /// A call that may have run is its caller's to judge, and one that was refused for anything but the server's absence would
     /// be refused again.
     fn covers(status: &Status) -> bool {
@@ -180,7 +182,7 @@ mod tests {
 
     fn rules(idempotent: bool, budget: &Bucket) -> Rules<'_> {
         Rules {
-            max_repeats: MAX_REPEATS,
+            max_transparent_retries: MAX_TRANSPARENT_RETRIES,
             idempotent,
             policy: RetryPolicy::new(),
             budget,
@@ -299,7 +301,7 @@ mod tests {
     #[test]
     fn no_pause_outlasts_the_deadline() {
         let now = Instant::now();
-        let mut repeats = Repeats { count: 40 };
+        let mut repeats = TransparentRetries { count: 40 };
         for _ in 0..1000 {
             let deadline = now + 3 * MS;
             if let Some(pause) = repeats.next(u32::MAX, &refused(), now, deadline) {

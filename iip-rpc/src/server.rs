@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iip_core::{
-    Body, Handler, HandlerError, HandlerFuture, Intake, Peer, Places, Refusal, Request, Response,
-    RunningCall,
+    Body, Handler, HandlerError, HandlerFuture, Peer, Places, RejectReason, Request, RequestMode,
+    Response, RunningCall,
 };
 use serde::Serialize;
 
@@ -33,7 +33,7 @@ pub use self::builder::ServerBuilder;
 #[cfg(feature = "tower")]
 pub use self::mount::ServiceHandler;
 use self::streaming::StreamMethod;
-pub use self::streaming::{StreamAnswer, StreamCall};
+pub use self::streaming::{StreamCall, StreamReply};
 use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeError, DecodeLimits, EncodeError, encode_value_split};
 use crate::compression::{
@@ -117,7 +117,7 @@ impl Methods {
         S: Send + Sync + 'static,
         A: FromArguments,
         F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = StreamAnswer> + Send + 'static,
+        Fut: Future<Output = StreamReply> + Send + 'static,
     {
         let method_with_streams = StreamMethod {
             method,
@@ -213,7 +213,7 @@ impl fmt::Debug for Methods {
 /// How one call is run.
 trait Run: Send + Sync + 'static {
     /// How it takes requests.
-    const INTAKE: Intake = Intake::Whole;
+    const INTAKE: RequestMode = RequestMode::Whole;
 
     fn run(self: Arc<Self>, request: Request) -> HandlerFuture;
 }
@@ -268,21 +268,21 @@ impl<U: Run> Handler for Method<U> {
         }
     }
 
-    fn intake(&self) -> Intake {
+    fn request_mode(&self) -> RequestMode {
         U::INTAKE
     }
 
     /// A method with streams runs once its arguments are there.
     fn starts_late(&self) -> bool {
-        U::INTAKE == Intake::Stream
+        U::INTAKE == RequestMode::Stream
     }
 
     fn places(&self) -> Option<&Arc<Places>> {
         self.places.as_ref()
     }
 
-    fn refuse(&self, refusal: &Refusal, plain: bool) -> Body {
-        refuse(refusal, plain, self.method.is_raw())
+    fn reject(&self, reason: &RejectReason, plain: bool) -> Body {
+        reject(reason, plain, self.method.is_raw())
     }
 
     /// Does the caller speak plain JSON?
@@ -298,26 +298,28 @@ impl<U: Run> Handler for Method<U> {
     }
 }
 
-fn refuse(refusal: &Refusal, plain: bool, raw: bool) -> Body {
-    refused(&refusal_status(refusal), plain, raw)
+fn reject(reason: &RejectReason, plain: bool, raw: bool) -> Body {
+    refused(&reject_status(reason), plain, raw)
 }
 
 /// What the caller of a call that is refused is told.
-fn refusal_status(refusal: &Refusal) -> Status {
-    let text = match *refusal {
+fn reject_status(reason: &RejectReason) -> Status {
+    let text = match *reason {
         // The limit as it was set, which does not count the envelope.
-        Refusal::TooLarge { size, limit } => Refusal::TooLarge {
+        RejectReason::TooLarge { size, limit } => RejectReason::TooLarge {
             size,
             limit: limit.saturating_sub(ENVELOPE_BYTES),
         }
         .to_string(),
-        _ => refusal.to_string(),
+        _ => reason.to_string(),
     };
-    let status = match refusal {
-        Refusal::ShuttingDown => Status::unavailable(text),
-        Refusal::NoStream => Status::unimplemented(text),
-        Refusal::Overloaded { .. } | Refusal::ShareTaken { .. } => overload::overloaded(text),
-        Refusal::Unread { .. } => return Status::resource_exhausted(text),
+    let status = match reason {
+        RejectReason::ShuttingDown => Status::unavailable(text),
+        RejectReason::NoStream => Status::unimplemented(text),
+        RejectReason::Overloaded { .. } | RejectReason::ShareTaken { .. } => {
+            overload::overloaded(text)
+        }
+        RejectReason::Unread { .. } => return Status::resource_exhausted(text),
         _ => Status::resource_exhausted(text),
     };
     status.with_execution(Execution::NotExecuted)
@@ -419,7 +421,7 @@ where
             return Err(status);
         }
         let ctx = CallContext::of_call(self.method, metadata, deadline.at, peer, cancel);
-        if let Some(interceptors) = self.interceptors.awake(ctx.metadata()) {
+        if let Some(interceptors) = self.interceptors.active(ctx.metadata()) {
             let call = self.intercepted(interceptors, ctx, request, body, form, deadline);
             return Box::pin(call).await;
         }
@@ -530,7 +532,7 @@ fn decompress_some(
 ) -> Result<Option<RunningCall>, Status> {
     let bad = |error: DecodeError| bad_arguments(method, codec, &error);
     let size = decompressed_size(codec, compression, body, limits).map_err(bad)?;
-    let held = request.hold(size).map_err(|full| refusal_status(&full))?;
+    let held = request.hold(size).map_err(|full| reject_status(&full))?;
     decompress_in_place(compression, body, limits).map_err(bad)?;
     Ok(Some(held))
 }
@@ -742,7 +744,7 @@ where
             self.limits
                 .check_size(&body)
                 .map_err(|error| failed(error.request_status()))?;
-            let result = match self.interceptors.awake(ctx.metadata()) {
+            let result = match self.interceptors.active(ctx.metadata()) {
                 None => {
                     let call = (self.call)(Arc::clone(&self.service), ctx.clone(), body);
                     let mut call = pin!(ctx.scoped(call));
@@ -811,8 +813,8 @@ impl NoMethod {
 }
 
 impl Handler for NoMethod {
-    fn refuse(&self, refusal: &Refusal, plain: bool) -> Body {
-        refuse(refusal, plain, false)
+    fn reject(&self, reason: &RejectReason, plain: bool) -> Body {
+        reject(reason, plain, false)
     }
 
     fn tag(&self, body: &Bytes) -> bool {

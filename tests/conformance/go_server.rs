@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use iip_core::{HandlerError, Intake, Limits, Request, Response, Server, ServerConfig, handler_fn};
+use iip_core::{
+    HandlerError, Limits, Request, RequestMode, Response, Server, ServerConfig, handler_fn,
+};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -116,7 +118,10 @@ fn routes(config: ServerConfig, slow: Gates) -> ServerConfig {
         .route("/hdr", handler_fn(header))
         .route("/digest", handler_fn(digest))
         .route("/big", handler_fn(big))
-        .route("/chunked", handler_fn(chunked).intake(Intake::Parts))
+        .route(
+            "/chunked",
+            handler_fn(chunked).request_mode(RequestMode::Parts),
+        )
         .route("/progress", handler_fn(progress))
         .route("/download_file", handler_fn(download))
         .route("/upload_file", handler_fn(upload))

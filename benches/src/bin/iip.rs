@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use iip_benches::streams::{self, Messages};
 use iip_benches::{BoxError, EchoClient, Peer};
-use iip_rpc::observe::{Measured, MetricsFacade, Traced};
+use iip_rpc::observe::{MetricsInterceptor, MetricsFacade, TracingInterceptor};
 use iip_rpc::{Server, Status, Stream, Streaming, service};
 use tokio::sync::mpsc;
 
@@ -79,8 +79,8 @@ impl Peer for Iip {
         let mut server = Server::builder();
         if is_observed() {
             server = server
-                .interceptor(Traced::new())
-                .interceptor(Measured::new(MetricsFacade::new()));
+                .interceptor(TracingInterceptor::new())
+                .interceptor(MetricsInterceptor::new(MetricsFacade::new()));
         }
         let server = server
             .service(IipEchoServer::new(Mirror))
@@ -95,8 +95,8 @@ impl Peer for Iip {
         let mut client = iip_rpc::Client::builder();
         if is_observed() {
             client = client
-                .interceptor(Traced::new())
-                .interceptor(Measured::new(MetricsFacade::new()));
+                .interceptor(TracingInterceptor::new())
+                .interceptor(MetricsInterceptor::new(MetricsFacade::new()));
         }
         let client = client.connect(addr.to_string()).await?;
         Ok(Client(IipEchoClient::new(client)))

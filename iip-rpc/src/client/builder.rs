@@ -29,7 +29,7 @@ pub struct ClientBuilder {
     max_compression_ratio: u32,
     timeout: Duration,
     wait_for_ready: bool,
-    max_repeats: u32,
+    max_transparent_retries: u32,
     retry: RetryPolicy,
     budget: RetryBudget,
     policies: Policies,
@@ -46,7 +46,7 @@ impl ClientBuilder {
             max_compression_ratio: compression::MAX_RATIO,
             timeout: Duration::from_secs(10),
             wait_for_ready: false,
-            max_repeats: retry::MAX_REPEATS,
+            max_transparent_retries: retry::MAX_TRANSPARENT_RETRIES,
             retry: RetryPolicy::new(),
             budget: RetryBudget::new(),
             policies: Policies::default(),
@@ -73,8 +73,8 @@ impl ClientBuilder {
     /// [`wait_for_ready`](Self::wait_for_ready) only the call's time limits it.
     ///
     /// Calls that may have run are made again only if their method is idempotent, see [`retry`](Self::retry).
-    pub fn max_repeats(mut self, repeats: u32) -> Self {
-        self.max_repeats = repeats;
+    pub fn max_transparent_retries(mut self, repeats: u32) -> Self {
+        self.max_transparent_retries = repeats;
         self
     }
 
@@ -253,7 +253,7 @@ impl ClientBuilder {
             compression: self.compression,
             timeout: self.timeout,
             wait_for_ready: self.wait_for_ready,
-            max_repeats: self.max_repeats,
+            max_transparent_retries: self.max_transparent_retries,
             retry: self.retry,
             budget: Bucket::new(self.budget),
             policies: self.policies.clone(),
@@ -269,7 +269,7 @@ pub(super) struct Settings {
     pub(super) compression: Option<Compression>,
     pub(super) timeout: Duration,
     pub(super) wait_for_ready: bool,
-    pub(super) max_repeats: u32,
+    pub(super) max_transparent_retries: u32,
     pub(super) retry: RetryPolicy,
     pub(super) budget: Bucket,
     pub(super) policies: Policies,

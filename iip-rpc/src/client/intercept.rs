@@ -17,7 +17,7 @@ use super::{CallOptions, Client};
 use crate::__private::BoxFuture;
 use crate::arguments::Arguments;
 use crate::context::CallContext;
-use crate::interceptor::{ClientCall, Layers, Outcome, Passage};
+use crate::interceptor::{ClientCall, InterceptorChain, Layers, Outcome};
 use crate::metadata::Metadata;
 use crate::method::MethodDescriptor;
 use crate::raw::RawBody;
@@ -43,7 +43,7 @@ impl Client {
             let until = self.times(method, ctx).0.deadline;
             let entering = self.enter(interceptors, method, ctx, until, Some(until));
             let (way, client, ctx) = entering.await?;
-            way.along(client.unary(method, Some(&ctx), args)).await
+            way.run(client.unary(method, Some(&ctx), args)).await
         })
     }
 
@@ -64,7 +64,7 @@ impl Client {
             let until = self.times(method, ctx).0.deadline;
             let entering = self.enter(interceptors, method, ctx, until, Some(until));
             let (way, client, ctx) = entering.await?;
-            way.along(client.one_way(method, Some(&ctx), args)).await
+            way.run(client.one_way(method, Some(&ctx), args)).await
         })
     }
 
@@ -86,7 +86,7 @@ impl Client {
             let until = self.times(method, ctx).0.deadline;
             let entering = self.enter(interceptors, method, ctx, until, Some(until));
             let (way, client, ctx) = entering.await?;
-            way.along(client.unary_raw(method, Some(&ctx), body)).await
+            way.run(client.unary_raw(method, Some(&ctx), body)).await
         })
     }
 
@@ -110,7 +110,7 @@ impl Client {
             let times = Times::new(self, method, ctx);
             let entering = self.enter(interceptors, method, ctx, times.start.deadline, times.whole);
             let (way, client, ctx) = entering.await?;
-            way.along(client.client_stream(method, Some(&ctx), args, messages))
+            way.run(client.client_stream(method, Some(&ctx), args, messages))
                 .await
         })
     }
@@ -174,7 +174,7 @@ impl Client {
         ctx: Option<&CallContext>,
         until: Instant,
         deadline: Option<Instant>,
-    ) -> Result<(Way, Self, CallContext), Status> {
+    ) -> Result<(InterceptedCall, Self, CallContext), Status> {
         let mut metadata = self.options.metadata.clone();
         if let Some(own) = ctx.and_then(CallContext::outgoing_metadata) {
             metadata
@@ -183,8 +183,8 @@ impl Client {
         }
         let ctx = ctx.cloned().unwrap_or_default().with_deadline(deadline);
         let call = ClientCall::new(method, metadata, ctx);
-        let mut passage = Passage::new(interceptors, call, |futures| futures);
-        let call = match tokio::time::timeout_at(until.into(), passage.enter()).await {
+        let mut chain = InterceptorChain::new(interceptors, call, |futures| futures);
+        let call = match tokio::time::timeout_at(until.into(), chain.enter()).await {
             Ok(call) => call.map_err(not_sent)?,
             Err(_) => {
                 let text = format!(
@@ -203,23 +203,27 @@ impl Client {
             }),
             interceptors: Layers::default(),
         };
-        Ok((Way { passage, deadline }, client, call.into_context()))
+        Ok((
+            InterceptedCall { chain, deadline },
+            client,
+            call.into_context(),
+        ))
     }
 }
 
 /// A call that its interceptors have let through, until they have seen its outcome.
-struct Way {
-    passage: Passage<ClientCall>,
+struct InterceptedCall {
+    chain: InterceptorChain<ClientCall>,
     deadline: Option<Instant>,
 }
 
-impl Way {
+impl InterceptedCall {
     /// Makes the call.
-    async fn along<T, E: MethodError>(
+    async fn run<T, E: MethodError>(
         mut self,
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let result = self.passage.during(call).await?;
+        let result = self.chain.run(call).await?;
         self.end(result).await
     }
 
@@ -233,14 +237,14 @@ impl Way {
         I: MethodError,
         E: MethodError,
     {
-        match self.passage.during(call).await? {
-            Ok(stream) => Ok(Streaming::new(Watched::Flowing(stream, self))),
+        match self.chain.run(call).await? {
+            Ok(stream) => Ok(Streaming::new(InterceptedStream::Flowing(stream, self))),
             Err(error) => self.end(Err(error)).await,
         }
     }
 
     async fn end<T, E: MethodError>(mut self, result: Result<T, E>) -> Result<T, E> {
-        let leaving = pin!(self.passage.leave(Outcome::of(&result)));
+        let leaving = pin!(self.chain.leave(Outcome::of(&result)));
         let left = match self.deadline {
             None => Ok(leaving.await),
             Some(deadline) => tokio::time::timeout_at(deadline.into(), leaving).await,
@@ -254,21 +258,21 @@ impl Way {
 }
 
 /// The stream of a call whose interceptors wait for its end.
-enum Watched<T, I> {
-    Flowing(Streaming<T, I>, Way),
+enum InterceptedStream<T, I> {
+    Flowing(Streaming<T, I>, InterceptedCall),
     /// It has ended; its interceptors see how.
     Leaving(BoxFuture<'static, Result<(), I>>),
     Over,
 }
 
-impl<T: Send + 'static, I: MethodError> Stream for Watched<T, I> {
+impl<T: Send + 'static, I: MethodError> Stream for InterceptedStream<T, I> {
     type Item = Result<T, I>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<T, I>>> {
         loop {
             let end = match &mut *self {
                 Self::Flowing(stream, way) => {
-                    if let Poll::Ready(status) = way.passage.poll_ended(cx) {
+                    if let Poll::Ready(status) = way.chain.poll_ended(cx) {
                         *self = Self::Over;
                         return Poll::Ready(Some(Err(status.into())));
                     }

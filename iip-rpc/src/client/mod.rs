@@ -29,7 +29,7 @@ pub use self::options::{CallOptions, ReplyMetadata};
 pub use self::service::{ClientService, RawRequest};
 use crate::arguments::Arguments;
 use crate::codec::{CodecId, DecodeError, decode_value};
-use crate::compression::{CompressionId, Encoding, Packer, decompress_in_place};
+use crate::compression::{CompressionId, Compressor, Encoding, decompress_in_place};
 use crate::context::{CallContext, after, now};
 use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
 use crate::hello::RpcPeer;
@@ -38,7 +38,7 @@ use crate::metadata::Metadata;
 use crate::method::{Format, MethodDescriptor};
 use crate::policy::RetryPolicy;
 use crate::raw::RawBody;
-use crate::retry::{self, Attempts, Failure, Repeats, Rules};
+use crate::retry::{self, Attempts, Failure, Rules, TransparentRetries};
 use crate::status::{MethodError, Status};
 
 /// Calls services on one server. Cheap to clone; all clones share the connections.
@@ -224,11 +224,11 @@ impl Client {
     fn awake_interceptors(&self, ctx: Option<&CallContext>) -> Option<&Layers<ClientCall>> {
         let own = ctx.and_then(CallContext::outgoing_metadata);
         match own {
-            None => self.interceptors.awake(&self.options.metadata),
+            None => self.interceptors.active(&self.options.metadata),
             Some(own) => self
                 .interceptors
-                .awake(own)
-                .or_else(|| self.interceptors.awake(&self.options.metadata)),
+                .active(own)
+                .or_else(|| self.interceptors.active(&self.options.metadata)),
         }
     }
 
@@ -321,7 +321,7 @@ impl Client {
     ) -> Option<Duration> {
         self.note_pushback(status);
         let rules = Rules {
-            max_repeats: self.max_repeats(),
+            max_transparent_retries: self.max_transparent_retries(),
             idempotent: self.settings.policies.is_idempotent(method),
             policy: self.retry_policy(method),
             budget: &self.settings.budget,
@@ -336,11 +336,11 @@ impl Client {
     }
 
     /// How often a call that has not run is made again.
-    fn max_repeats(&self) -> u32 {
-        match self.options.max_repeats {
+    fn max_transparent_retries(&self) -> u32 {
+        match self.options.max_transparent_retries {
             Some(repeats) => repeats,
             None if self.waits_for_ready() => u32::MAX,
-            None => self.settings.max_repeats,
+            None => self.settings.max_transparent_retries,
         }
     }
 
@@ -421,7 +421,7 @@ impl Client {
         times: &mut CallTimes,
         attempts: &mut Attempts,
     ) -> Result<Connection, Status> {
-        let mut repeats = Repeats::default();
+        let mut repeats = TransparentRetries::default();
         loop {
             let connecting = self
                 .core
@@ -472,7 +472,7 @@ impl Client {
 
     /// What compresses the messages of a method for a server, if anything does.
     #[inline]
-    fn packer(&self, method: &MethodDescriptor, peer: Option<&RpcPeer>) -> Option<Packer> {
+    fn packer(&self, method: &MethodDescriptor, peer: Option<&RpcPeer>) -> Option<Compressor> {
         if !CompressionId::ANY {
             return None;
         }

@@ -16,7 +16,7 @@ use crate::subscription::Position;
 pub struct CallOptions {
     pub(super) timeout: Option<Duration>,
     pub(super) wait_for_ready: Option<bool>,
-    pub(super) max_repeats: Option<u32>,
+    pub(super) max_transparent_retries: Option<u32>,
     pub(super) retry: Option<RetryPolicy>,
     pub(super) compression: Option<Option<Compression>>,
     pub(super) metadata: Metadata,
@@ -54,12 +54,12 @@ impl CallOptions {
     }
 
     /// How often each call is made again that has not run, because its connection was lost or the server is going away. 0:
-    /// never. It replaces the client's, see [`ClientBuilder::max_repeats`](crate::ClientBuilder::max_repeats), also where calls
+    /// never. It replaces the client's, see [`ClientBuilder::max_transparent_retries`](crate::ClientBuilder::max_transparent_retries), also where calls
     /// wait for the server.
     ///
-    /// A call that shall be made once and no more has `max_repeats(0)` and `retry(RetryPolicy::none())`.
-    pub fn max_repeats(mut self, repeats: u32) -> Self {
-        self.max_repeats = Some(repeats);
+    /// A call that shall be made once and no more has `max_transparent_retries(0)` and `retry(RetryPolicy::none())`.
+    pub fn max_transparent_retries(mut self, repeats: u32) -> Self {
+        self.max_transparent_retries = Some(repeats);
         self
     }
 

@@ -28,8 +28,8 @@ use crate::method::MethodDescriptor;
 use crate::retry::Attempts;
 use crate::status::{Code, MethodError, Status};
 use crate::streaming::Streaming;
-use crate::streaming::pump::{Ended, Pump};
-use crate::streaming::records::{self, RecordError, Records, TooLarge};
+use crate::streaming::messages::{self, MessageReader, RecordError, TooLarge};
+use crate::streaming::writer::{Ended, MessageWriter};
 
 /// A call with streams that was begun.
 struct Begun {
@@ -42,7 +42,7 @@ struct Begun {
 struct StreamedCall {
     client: Client,
     method: &'static MethodDescriptor,
-    records: Records,
+    records: MessageReader,
     codec: CodecId,
     started: Instant,
 }
@@ -104,7 +104,7 @@ impl Client {
             let status = match call.accepted().await {
                 Ok(()) => {
                     call.has_until(times.whole);
-                    return Ok(Streaming::new(Responses::new(call, None)));
+                    return Ok(Streaming::new(ReplyStream::new(call, None)));
                 }
                 Err(Failure::Own(error)) => return Err(error),
                 Err(Failure::Status(status)) => status,
@@ -228,7 +228,7 @@ impl Client {
         match call.accepted().await {
             Ok(()) => {
                 call.has_until(times.whole);
-                Ok(Streaming::new(Responses::new(call, Some(sending))))
+                Ok(Streaming::new(ReplyStream::new(call, Some(sending))))
             }
             Err(Failure::Status(status)) => Err(not_accepted(status, &sending).into()),
             Err(failure) => Err(failure.into_error()),
@@ -241,14 +241,14 @@ impl Client {
         method: &'static MethodDescriptor,
         ctx: Option<&CallContext>,
         args: A,
-    ) -> Result<(StreamedCall, Pump<Status>, Times), Status> {
+    ) -> Result<(StreamedCall, MessageWriter<Status>, Times), Status> {
         self.settings.budget.deposit();
         let mut times = Times::new(self, method, ctx);
         let (mut args, mut attempts) = (Some(args), Attempts::default());
         let begun = self
             .begin(method, ctx, &mut args, &mut times, &mut attempts)
             .await?;
-        let pump = Pump::new(begun.send, begun.encoding, self.settings.limits);
+        let pump = MessageWriter::new(begun.send, begun.encoding, self.settings.limits);
         Ok((begun.call, pump, times))
     }
 
@@ -278,7 +278,7 @@ impl Client {
         let remaining = times.remaining();
         let mut kept = true;
         let (send, recv) = connection.start_stream(method.static_path(), &times.start, |out| {
-            let written = records::write::<Status>(out, None, None, |out| {
+            let written = messages::write::<Status>(out, None, None, |out| {
                 let tail;
                 (tail, kept) = self.encode(method, ctx, args, Some(encoding), remaining, out)?;
                 Ok(tail)
@@ -297,7 +297,7 @@ impl Client {
         let call = StreamedCall {
             client: self.clone(),
             method,
-            records: Records::new(recv, self.settings.limits),
+            records: MessageReader::new(recv, self.settings.limits),
             codec: encoding.codec,
             started: times.start.started,
         };
@@ -449,7 +449,7 @@ fn record_status(error: RecordError) -> Status {
 }
 
 /// What follows from how sending ended; a status, if the call cannot go on.
-fn on_sent(pump: &mut Pump<Status>, ended: Ended<Status>) -> Option<Status> {
+fn on_sent(pump: &mut MessageWriter<Status>, ended: Ended<Status>) -> Option<Status> {
     match ended {
         Ended::Complete => {
             pump.finish();
@@ -465,15 +465,15 @@ fn on_sent(pump: &mut Pump<Status>, ended: Ended<Status>) -> Option<Status> {
 /// Sends all messages of a stream; the status with which the call has to end, if it has to. The pump comes back: dropping it
 /// before its end would end the call with a reason of its own.
 async fn send_all<U: Serialize + Send + 'static>(
-    mut pump: Pump<Status>,
+    mut pump: MessageWriter<Status>,
     mut messages: Streaming<U>,
-) -> (Option<Status>, Pump<Status>) {
+) -> (Option<Status>, MessageWriter<Status>) {
     let ended = poll_fn(|cx| pump.poll(cx, Pin::new(&mut messages))).await;
     (on_sent(&mut pump, ended), pump)
 }
 
 /// The task that sends.
-struct Sending(Option<JoinHandle<(Option<Status>, Pump<Status>)>>);
+struct Sending(Option<JoinHandle<(Option<Status>, MessageWriter<Status>)>>);
 
 impl Sending {
     /// The status with which the call has to end, if sending has failed.
@@ -501,13 +501,13 @@ impl Drop for Sending {
 }
 
 /// The stream that a method answers with.
-struct Responses<T, E> {
+struct ReplyStream<T, E> {
     call: Option<StreamedCall>,
     sending: Option<Sending>,
     types: PhantomData<fn() -> (T, E)>,
 }
 
-impl<T, E> Responses<T, E> {
+impl<T, E> ReplyStream<T, E> {
     fn new(call: StreamedCall, sending: Option<Sending>) -> Self {
         Self {
             call: Some(call),
@@ -517,7 +517,7 @@ impl<T, E> Responses<T, E> {
     }
 }
 
-impl<T: DeserializeOwned + 'static, E: MethodError> Stream for Responses<T, E> {
+impl<T: DeserializeOwned + 'static, E: MethodError> Stream for ReplyStream<T, E> {
     type Item = Result<T, E>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<T, E>>> {

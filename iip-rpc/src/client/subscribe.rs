@@ -8,11 +8,11 @@ use super::failure::not_sent;
 use super::streaming::Times;
 use super::{Client, ReplyMetadata};
 use crate::arguments::Arguments;
-use crate::arguments::kept::{Keeping, Kept};
+use crate::arguments::recorded::{RecordedArgs, RecordingArgs};
 use crate::context::CallContext;
 use crate::method::MethodDescriptor;
 use crate::status::{MethodError, Status};
-use crate::subscription::{Again, BEGINS, Position, RESUME, Remote, Subscription, Values};
+use crate::subscription::{BEGINS, Position, RESUME, Remote, Resubscribe, Subscription, Values};
 
 impl Client {
     /// Calls a method that answers with a [`Subscription`]: what the methods of generated clients do.
@@ -40,11 +40,11 @@ impl Client {
     {
         let deadline = Times::new(self, method, ctx).whole;
         let ctx = ctx.cloned().unwrap_or_default().with_deadline(deadline);
-        let (kept, after) = (Kept::default(), self.options.resume);
-        let args = Keeping::new(args, &kept);
+        let (kept, after) = (RecordedArgs::default(), self.options.resume);
+        let args = RecordingArgs::new(args, &kept);
         let first = self.values::<_, T, E>(method, &ctx, args, after).await?;
         let client = self.clone();
-        let again: Again<T> = Box::new(move |after| {
+        let again: Resubscribe<T> = Box::new(move |after| {
             let (client, ctx, args) = (client.clone(), ctx.clone(), kept.clone());
             Box::pin(async move {
                 let values = client.values::<_, T, E>(method, &ctx, args, Some(after));

@@ -3,9 +3,9 @@
 //! Only the body of an envelope is compressed, and the messages of a stream, each on its own; never towards a peer that has not
 //! said that it reads it. `docs/wire.md` has the bytes, `docs/guide/compression.md` says when it pays.
 
+mod compressor;
 #[cfg(feature = "compress-lz4")]
 mod lz4;
-mod packer;
 #[cfg(feature = "compress-zstd")]
 mod zstd;
 
@@ -13,7 +13,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-pub(crate) use self::packer::{Encoding, Packer};
+pub(crate) use self::compressor::{Compressor, Encoding};
 use crate::codec::{CodecId, DecodeError, DecodeErrorKind, DecodeLimits};
 use crate::envelope::read_varint;
 

@@ -6,7 +6,7 @@ use zstd_safe::{
     CCtx, CParameter, DCtx, compress_bound, find_frame_compressed_size, get_error_name,
 };
 
-use super::packer::KEPT_BYTES;
+use super::compressor::KEPT_BYTES;
 
 /// A context that has grown beyond this is not kept: high levels take many times what the low ones do.
 const KEPT_CONTEXT_BYTES: usize = 2 * 1024 * 1024;

@@ -6,13 +6,13 @@
 //!
 //! ```
 //! use std::time::Instant;
-//! use iip_rpc::interceptor::{Next, Reply, ServerCall, ServerInterceptor};
+//! use iip_rpc::interceptor::{Completion, Next, ServerCall, ServerInterceptor};
 //! use iip_rpc::Status;
 //!
 //! struct Log;
 //!
 //! impl ServerInterceptor for Log {
-//!     async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+//!     async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Completion, Status> {
 //!         let (method, start) = (call.method(), Instant::now());
 //!         let reply = next.run(call).await;
 //!         println!("{method}: {} in {:?}", reply.outcome(), start.elapsed());
@@ -38,7 +38,7 @@
 //! it fails with DEADLINE_EXCEEDED. One that still waits for something of its own after the call's end, when its deadline is
 //! over, is dropped, and the call has the outcome it had.
 
-mod passage;
+mod chain;
 
 use std::any::Any;
 use std::fmt;
@@ -48,8 +48,8 @@ use std::time::{Duration, Instant};
 
 use iip_core::Peer;
 
-pub use self::passage::Next;
-pub(crate) use self::passage::{Layer, Layers, Passage};
+pub use self::chain::Next;
+pub(crate) use self::chain::{InterceptorChain, Layer, Layers};
 use crate::__private::BoxFuture;
 use crate::context::{CallContext, now};
 use crate::metadata::Metadata;
@@ -70,7 +70,7 @@ pub trait ServerInterceptor: Send + Sync + 'static {
         &self,
         call: ServerCall,
         next: Next<ServerCall>,
-    ) -> impl Future<Output = Result<Reply, Status>> + Send;
+    ) -> impl Future<Output = Result<Completion, Status>> + Send;
 
     /// Would it let a call with this metadata through at the moment, and do nothing else? Asked before each call, so it should
     /// take no time. While all interceptors are idle, a call costs what it costs without them. Default: no.
@@ -94,7 +94,7 @@ pub trait ClientInterceptor: Send + Sync + 'static {
         &self,
         call: ClientCall,
         next: Next<ClientCall>,
-    ) -> impl Future<Output = Result<Reply, Status>> + Send;
+    ) -> impl Future<Output = Result<Completion, Status>> + Send;
 
     /// Would it let a call with this metadata through at the moment, and do nothing else? As
     /// [`ServerInterceptor::is_idle`]. Calls with metadata of their own, beside those of the client, are not asked about.
@@ -232,13 +232,13 @@ impl ClientCall {
 /// That a call has been through, and how it ended. Comes from [`Next::run`]; an interceptor gives it back.
 #[derive(Debug)]
 #[must_use = "an interceptor gives it back"]
-pub struct Reply {
+pub struct Completion {
     outcome: Outcome,
     /// It is the call's own: no interceptor has answered in its place.
     passed: bool,
 }
 
-impl Reply {
+impl Completion {
     fn of(outcome: Outcome, passed: bool) -> Self {
         Self { outcome, passed }
     }
@@ -320,7 +320,7 @@ impl fmt::Display for Outcome {
 /// A service with an interceptor of its own, behind those of the server.
 ///
 /// ```
-/// # use iip_rpc::interceptor::{Intercepted, Next, Reply, ServerCall, ServerInterceptor};
+/// # use iip_rpc::interceptor::{Completion, Intercepted, Next, ServerCall, ServerInterceptor};
 /// # use iip_rpc::{Server, Status, service};
 /// # #[service]
 /// # pub trait Admin { async fn stop(&self) -> Result<(), Status>; }
@@ -329,7 +329,7 @@ impl fmt::Display for Outcome {
 /// struct Closed;
 ///
 /// impl ServerInterceptor for Closed {
-///     async fn intercept(&self, _: ServerCall, _: Next<ServerCall>) -> Result<Reply, Status> {
+///     async fn intercept(&self, _: ServerCall, _: Next<ServerCall>) -> Result<Completion, Status> {
 ///         Err(Status::permission_denied("not here"))
 ///     }
 /// }
@@ -380,7 +380,7 @@ impl<I: ServerInterceptor> Layer<ServerCall> for AtServer<I> {
         self: Arc<Self>,
         call: ServerCall,
         next: Next<ServerCall>,
-    ) -> BoxFuture<'static, Result<Reply, Status>> {
+    ) -> BoxFuture<'static, Result<Completion, Status>> {
         Box::pin(async move { self.0.intercept(call, next).await })
     }
 
@@ -396,7 +396,7 @@ impl<I: ClientInterceptor> Layer<ClientCall> for AtClient<I> {
         self: Arc<Self>,
         call: ClientCall,
         next: Next<ClientCall>,
-    ) -> BoxFuture<'static, Result<Reply, Status>> {
+    ) -> BoxFuture<'static, Result<Completion, Status>> {
         Box::pin(async move { self.0.intercept(call, next).await })
     }
 

@@ -2,15 +2,15 @@
 //!
 //! | you want | add |
 //! |---|---|
-//! | figures, in your own way | [`Measured`] with a [`Recorder`] of yours |
-//! | figures through the `metrics` crate | `Measured::new(MetricsFacade::new())` (feature `metrics`) |
-//! | spans of the `tracing` crate, with W3C trace context | `Traced::new()` (feature `tracing`) |
+//! | figures, in your own way | [`MetricsInterceptor`] with a [`Recorder`] of yours |
+//! | figures through the `metrics` crate | `MetricsInterceptor::new(MetricsFacade::new())` (feature `metrics`) |
+//! | spans of the `tracing` crate, with W3C trace context | `TracingInterceptor::new()` (feature `tracing`) |
 //!
 //! Names are those of OpenTelemetry's conventions for RPC.
 //!
 //! ```
 //! use std::time::Duration;
-//! use iip_rpc::observe::{Measured, Recorder, Side};
+//! use iip_rpc::observe::{MetricsInterceptor, Recorder, Side};
 //! use iip_rpc::{Code, MethodDescriptor, Server};
 //!
 //! struct Print;
@@ -21,7 +21,7 @@
 //!     }
 //! }
 //!
-//! let server = Server::builder().interceptor(Measured::new(Print));
+//! let server = Server::builder().interceptor(MetricsInterceptor::new(Print));
 //! ```
 
 #[cfg(feature = "metrics")]
@@ -37,10 +37,10 @@ pub use self::facade::MetricsFacade;
 #[cfg(feature = "tracing")]
 pub(crate) use self::spans::in_span;
 #[cfg(feature = "tracing")]
-pub use self::spans::{TraceContext, Traced};
+pub use self::spans::{TraceContext, TracingInterceptor};
 use crate::context::now;
 use crate::interceptor::{
-    ClientCall, ClientInterceptor, Next, Reply, ServerCall, ServerInterceptor,
+    ClientCall, ClientInterceptor, Completion, Next, ServerCall, ServerInterceptor,
 };
 use crate::metadata::Metadata;
 use crate::method::MethodDescriptor;
@@ -66,7 +66,7 @@ impl fmt::Display for Side {
     }
 }
 
-/// Takes figures of calls, see [`Measured`]. Runs on the call's way: it should be quick and must not block.
+/// Takes figures of calls, see [`MetricsInterceptor`]. Runs on the call's way: it should be quick and must not block.
 pub trait Recorder: Send + Sync + 'static {
     /// A call begins. Every one that begins also ends. Does nothing unless implemented.
     fn call_started(&self, side: Side, method: &'static MethodDescriptor) {
@@ -90,9 +90,9 @@ pub trait Recorder: Send + Sync + 'static {
 ///
 /// Where it stands among other interceptors decides what it sees: as the first one it counts what they refuse, too.
 #[derive(Debug, Clone)]
-pub struct Measured<R>(R);
+pub struct MetricsInterceptor<R>(R);
 
-impl<R: Recorder> Measured<R> {
+impl<R: Recorder> MetricsInterceptor<R> {
     /// Hands figures to `recorder`.
     #[must_use]
     pub fn new(recorder: R) -> Self {
@@ -111,8 +111,12 @@ impl<R: Recorder> Measured<R> {
     }
 }
 
-impl<R: Recorder> ServerInterceptor for Measured<R> {
-    async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+impl<R: Recorder> ServerInterceptor for MetricsInterceptor<R> {
+    async fn intercept(
+        &self,
+        call: ServerCall,
+        next: Next<ServerCall>,
+    ) -> Result<Completion, Status> {
         let mut running = self.begin(Side::Server, call.method());
         let reply = next.run(call).await;
         running.code = reply.outcome().code();
@@ -124,8 +128,12 @@ impl<R: Recorder> ServerInterceptor for Measured<R> {
     }
 }
 
-impl<R: Recorder> ClientInterceptor for Measured<R> {
-    async fn intercept(&self, call: ClientCall, next: Next<ClientCall>) -> Result<Reply, Status> {
+impl<R: Recorder> ClientInterceptor for MetricsInterceptor<R> {
+    async fn intercept(
+        &self,
+        call: ClientCall,
+        next: Next<ClientCall>,
+    ) -> Result<Completion, Status> {
         let mut running = self.begin(Side::Client, call.method());
         let reply = next.run(call).await;
         running.code = reply.outcome().code();

@@ -10,7 +10,7 @@ use tracing::{Instrument, Span};
 use super::{SYSTEM, otel_method};
 use crate::context::CallContext;
 use crate::interceptor::{
-    ClientCall, ClientInterceptor, Next, Outcome, Reply, ServerCall, ServerInterceptor,
+    ClientCall, ClientInterceptor, Completion, Next, Outcome, ServerCall, ServerInterceptor,
 };
 use crate::metadata::Metadata;
 use crate::method::MethodDescriptor;
@@ -22,7 +22,7 @@ const TRACEPARENT: &str = "traceparent";
 /// The place of a call in a trace, as W3C's `traceparent` writes it: the trace, the span of whoever makes the call, and whether
 /// the trace is recorded.
 ///
-/// In a handler behind [`Traced`], [`CallContext::extension`] gives the one of the call; to attach an exporter, for example.
+/// In a handler behind [`TracingInterceptor`], [`CallContext::extension`] gives the one of the call; to attach an exporter, for example.
 ///
 /// Needs the feature `tracing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -135,9 +135,9 @@ impl fmt::Display for TraceContext {
 /// Needs the feature `tracing`.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
-pub struct Traced;
+pub struct TracingInterceptor;
 
-impl Traced {
+impl TracingInterceptor {
     /// Spans for every call.
     #[must_use]
     pub fn new() -> Self {
@@ -170,8 +170,12 @@ macro_rules! span {
     }};
 }
 
-impl ServerInterceptor for Traced {
-    async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+impl ServerInterceptor for TracingInterceptor {
+    async fn intercept(
+        &self,
+        call: ServerCall,
+        next: Next<ServerCall>,
+    ) -> Result<Completion, Status> {
         let caller = TraceContext::of(call.metadata());
         let context = caller.map_or_else(TraceContext::new, TraceContext::child);
         call.insert_extension(context);
@@ -185,12 +189,12 @@ impl ServerInterceptor for Traced {
     }
 }
 
-impl ClientInterceptor for Traced {
+impl ClientInterceptor for TracingInterceptor {
     async fn intercept(
         &self,
         mut call: ClientCall,
         next: Next<ClientCall>,
-    ) -> Result<Reply, Status> {
+    ) -> Result<Completion, Status> {
         let handled = || {
             let context = CallContext::current()?.extension::<TraceContext>()?;
             Some(*context)
@@ -215,7 +219,7 @@ async fn run<C: Send + 'static>(
     is_fault: fn(Code) -> bool,
     next: Next<C>,
     call: C,
-) -> Result<Reply, Status> {
+) -> Result<Completion, Status> {
     let mut ending = Ending {
         span: &span,
         code: Code::Cancelled,

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use super::until;
 use crate::context::CallContext;
-use crate::interceptor::{Layers, Outcome, Passage, ServerCall};
+use crate::interceptor::{InterceptorChain, Layers, Outcome, ServerCall};
 use crate::method::MethodDescriptor;
 use crate::policy::Deadline;
 use crate::status::{Execution, Status};
@@ -23,17 +23,17 @@ where
     let policy = method.cancel_policy();
     let not_executed = |status: Status| status.with_execution(Execution::NotExecuted);
     let call = ServerCall::new(method, ctx.clone());
-    let mut passage = Passage::new(interceptors, call, |futures| ctx.clone().scope(futures));
-    let entered = until(deadline, policy, passage.enter()).await;
+    let mut chain = InterceptorChain::new(interceptors, call, |futures| ctx.clone().scope(futures));
+    let entered = until(deadline, policy, chain.enter()).await;
     entered.map_err(not_executed)?.map_err(not_executed)?;
     let handler = run(ctx.clone());
     #[cfg(feature = "tracing")]
     let handler = crate::observe::in_span(&ctx, handler);
-    let (outcome, answer) = match passage.during(handler).await? {
+    let (outcome, answer) = match chain.run(handler).await? {
         Ok((outcome, answer)) => (outcome, Ok(answer)),
         Err(status) => (Outcome::Status(status.clone()), Err(status)),
     };
-    match until(deadline, policy, passage.leave(outcome)).await {
+    match until(deadline, policy, chain.leave(outcome)).await {
         Ok(Some(status)) => Err(status),
         // An interceptor that is not done by the deadline is dropped.
         Ok(None) | Err(_) => answer,

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
-use iip_core::{Body, HandlerFuture, Intake, RecvStream, Request, Response, SendStream};
+use iip_core::{Body, HandlerFuture, RecvStream, Request, RequestMode, Response, SendStream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
     Run, answer_status, bad_arguments, decompress, encode_result, encoding, failures, intercept,
-    is_plain, refusal_status, timing, until,
+    is_plain, reject_status, timing, until,
 };
 use crate::__private::BoxFuture;
 use crate::arguments::FromArguments;
@@ -33,19 +33,19 @@ use crate::method::{MethodDescriptor, OnCancel};
 use crate::policy::Deadlines;
 use crate::status::{Execution, MethodError, Status};
 use crate::streaming::Streaming;
-use crate::streaming::pump::{Ended, Pump};
-use crate::streaming::records::{self, RecordError, Records, TooLarge};
+use crate::streaming::messages::{self, MessageReader, RecordError, TooLarge};
+use crate::streaming::writer::{Ended, MessageWriter};
 use crate::subscription::{BEGINS, Numbered, Position, RESUME, Sending, Subscription};
 
 /// What the handler of a call with streams gives back: made by [`StreamCall::answer`] and [`StreamCall::send_all`].
 #[derive(Debug)]
 #[must_use]
-pub struct StreamAnswer {
+pub struct StreamReply {
     body: Result<Body, Status>,
     outcome: Outcome,
 }
 
-impl StreamAnswer {
+impl StreamReply {
     fn failed(status: Status) -> Self {
         Self {
             outcome: Outcome::Status(status.clone()),
@@ -62,7 +62,7 @@ pub struct StreamCall {
     ctx: CallContext,
     received: Instant,
     waited: Duration,
-    input: Option<Records>,
+    input: Option<MessageReader>,
     send: Option<SendStream>,
 }
 
@@ -79,7 +79,7 @@ impl StreamCall {
     }
 
     /// Answers with one value.
-    pub fn answer<T, E>(self, result: Result<T, E>) -> StreamAnswer
+    pub fn answer<T, E>(self, result: Result<T, E>) -> StreamReply
     where
         T: Serialize + 'static,
         E: MethodError,
@@ -88,7 +88,7 @@ impl StreamCall {
     }
 
     /// Answers with the messages of a stream, and then with how it ended.
-    pub async fn send_all<T, S, I, E>(mut self, result: Result<S, E>) -> StreamAnswer
+    pub async fn send_all<T, S, I, E>(mut self, result: Result<S, E>) -> StreamReply
     where
         S: Stream<Item = Result<T, I>>,
         T: Serialize + 'static,
@@ -100,10 +100,10 @@ impl StreamCall {
             Err(error) => return self.end::<E>(Err(error)),
         };
         let Some(send) = self.send.take() else {
-            return StreamAnswer::failed(Status::internal("a stream was sent already"));
+            return StreamReply::failed(Status::internal("a stream was sent already"));
         };
         let mut stream = pin!(stream);
-        let mut pump = Pump::new(send, self.encoding, self.limits);
+        let mut pump = MessageWriter::new(send, self.encoding, self.limits);
         write_accepted(
             self.encoding.codec,
             &self.ctx.take_reply_metadata(),
@@ -113,20 +113,20 @@ impl StreamCall {
         match ended {
             Ended::Complete => self.end::<I>(Ok(())),
             Ended::Failed(error) => self.end::<I>(Err(error)),
-            Ended::Refused(status) => StreamAnswer::failed(status),
+            Ended::Refused(status) => StreamReply::failed(status),
             Ended::Unread(error) => {
-                StreamAnswer::failed(Status::resource_exhausted(error.to_string()))
+                StreamReply::failed(Status::resource_exhausted(error.to_string()))
             }
             // Nobody reads the answer.
             Ended::Over => {
-                StreamAnswer::failed(Status::cancelled("the caller went away during the answer"))
+                StreamReply::failed(Status::cancelled("the caller went away during the answer"))
             }
         }
     }
 
     /// Answers with the values of a subscription, behind those that the caller has seen, and then with how it ended. It ends when
     /// the server begins to shut down.
-    pub async fn send_subscription<T, E>(self, result: Result<Subscription<T>, E>) -> StreamAnswer
+    pub async fn send_subscription<T, E>(self, result: Result<Subscription<T>, E>) -> StreamReply
     where
         T: Serialize + Send + Sync + 'static,
         E: MethodError,
@@ -142,13 +142,13 @@ impl StreamCall {
                 Ok(after) => Some(after),
                 Err(error) => {
                     let text = format!("metadata {RESUME}: {error}");
-                    return StreamAnswer::failed(Status::invalid_argument(text));
+                    return StreamReply::failed(Status::invalid_argument(text));
                 }
             },
         };
         let (begins, values) = subscription.send_from(after);
         if let Err(error) = self.ctx.set_reply_metadata(BEGINS, begins.to_string()) {
-            return StreamAnswer::failed(error.into());
+            return StreamReply::failed(error.into());
         }
         let values = UntilShutdown {
             values,
@@ -158,7 +158,7 @@ impl StreamCall {
     }
 
     /// The answer behind a stream of answers.
-    fn end<E: MethodError>(&self, result: Result<(), E>) -> StreamAnswer {
+    fn end<E: MethodError>(&self, result: Result<(), E>) -> StreamReply {
         #[cfg(feature = "codec-prost")]
         if self.encoding.codec == CodecId::PROTOBUF {
             return self.encode(result.map(Proto));
@@ -166,7 +166,7 @@ impl StreamCall {
         self.encode(result)
     }
 
-    fn encode<T, E>(&self, result: Result<T, E>) -> StreamAnswer
+    fn encode<T, E>(&self, result: Result<T, E>) -> StreamReply
     where
         T: Serialize + 'static,
         E: MethodError,
@@ -185,7 +185,7 @@ impl StreamCall {
             false,
             &self.limits,
         ) {
-            Ok(body) => StreamAnswer {
+            Ok(body) => StreamReply {
                 body: Ok(body),
                 outcome,
             },
@@ -195,7 +195,7 @@ impl StreamCall {
                     None => status,
                 };
                 failures::log(Some(&self.ctx), Some(&status), &status);
-                StreamAnswer::failed(status)
+                StreamReply::failed(status)
             }
         }
     }
@@ -225,7 +225,7 @@ impl<T> Unpin for UntilShutdown<T> {}
 
 /// The first record: the call was accepted; what travels beside its messages.
 fn write_accepted(codec: CodecId, metadata: &Metadata, out: &mut BytesMut) {
-    let written = records::write::<EncodeError>(out, None, None, |out| {
+    let written = messages::write::<EncodeError>(out, None, None, |out| {
         ReplyHead::write(codec, envelope::Outcome::Value, None, metadata, out);
         Ok(Bytes::new())
     });
@@ -234,7 +234,7 @@ fn write_accepted(codec: CodecId, metadata: &Metadata, out: &mut BytesMut) {
 
 /// What a caller sends.
 struct Input<T> {
-    records: Option<Records>,
+    records: Option<MessageReader>,
     codec: CodecId,
     limits: DecodeLimits,
     method: Option<&'static MethodDescriptor>,
@@ -310,9 +310,9 @@ where
     S: Send + Sync + 'static,
     A: FromArguments,
     F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = StreamAnswer> + Send + 'static,
+    Fut: Future<Output = StreamReply> + Send + 'static,
 {
-    const INTAKE: Intake = Intake::Stream;
+    const INTAKE: RequestMode = RequestMode::Stream;
 
     fn run(self: Arc<Self>, mut request: Request) -> HandlerFuture {
         Box::pin(async move {
@@ -338,7 +338,7 @@ impl<S, A, F, Fut> StreamMethod<S, A, F>
 where
     A: FromArguments,
     F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut,
-    Fut: Future<Output = StreamAnswer>,
+    Fut: Future<Output = StreamReply>,
 {
     /// Reads what the call begins with, and runs the method within its deadline. A status is what never reached the method,
     /// or ended it.
@@ -350,14 +350,12 @@ where
     ) -> Result<Body, Status> {
         let not_executed = |status: Status| status.with_execution(Execution::NotExecuted);
         let received = request.received_at();
-        let mut input = Records::new(recv, self.limits);
+        let mut input = MessageReader::new(recv, self.limits);
         let first = match poll_fn(|cx| input.poll_first(cx)).await {
             Some(first) => first.map_err(|error| not_executed(record_status(error)))?,
             None => return Err(not_executed(Status::invalid_argument("an empty stream"))),
         };
-        let _running = request
-            .start()
-            .map_err(|refusal| refusal_status(&refusal))?;
+        let _running = request.start().map_err(|refusal| reject_status(&refusal))?;
         let (head, body) = RequestHead::read(first)
             .map_err(|error| error.request_status().in_method(self.method))?;
         let waited = request.waited();
@@ -411,7 +409,7 @@ where
             let answer = until(deadline, policy, ctx.scope(call)).await?;
             Ok((answer.outcome, answer.body))
         };
-        match self.interceptors.awake(ctx.metadata()) {
+        match self.interceptors.active(ctx.metadata()) {
             None => run(ctx).await?.1,
             Some(interceptors) => {
                 let call = intercept::call(interceptors, self.method, ctx, deadline, run);

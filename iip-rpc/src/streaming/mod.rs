@@ -1,10 +1,10 @@
 //! Messages that come and go one after the other within one call.
 
 pub(crate) mod held;
+pub(crate) mod messages;
 #[cfg(feature = "codec-prost")]
 pub(crate) mod proto;
-pub(crate) mod pump;
-pub(crate) mod records;
+pub(crate) mod writer;
 
 use std::fmt;
 use std::future::poll_fn;

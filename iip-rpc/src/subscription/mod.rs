@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
-pub(crate) use self::remote::{Again, Numbered, Remote, Values};
+pub(crate) use self::remote::{Numbered, Remote, Resubscribe, Values};
 pub(crate) use self::topic::{Sending, Subscriber};
 pub use self::topic::{SlowConsumer, Topic, TopicBuilder, TryPublishError};
 use crate::status::Status;
@@ -70,7 +70,7 @@ pub(crate) const BEGINS: &str = "iip-begins";
 #[must_use = "a subscription that is dropped has ended"]
 pub struct Subscription<T> {
     source: Source<T>,
-    order: Order<T>,
+    order: SequenceTracker<T>,
 }
 
 enum Source<T> {
@@ -82,16 +82,16 @@ enum Source<T> {
 impl<T> Subscription<T> {
     pub(crate) fn here(subscriber: Subscriber<T>) -> Self {
         Self {
-            order: Order::default(),
+            order: SequenceTracker::default(),
             source: Source::Here(subscriber),
         }
     }
 
     /// Of a subscriber who has seen the values up to `after`.
     pub(crate) fn there(remote: Remote<T>, after: Option<Position>) -> Self {
-        let mut order = Order {
+        let mut order = SequenceTracker {
             position: after,
-            ..Order::default()
+            ..SequenceTracker::default()
         };
         order.begin(remote.position());
         Self {
@@ -303,14 +303,14 @@ impl FromStr for Position {
 }
 
 /// Puts values and positions in order, and finds what is missing.
-struct Order<T> {
+struct SequenceTracker<T> {
     position: Option<Position>,
     /// What is missing before the position, and where it stood before that.
     gap: Option<(Gap, Option<Position>)>,
     value: Option<(u64, T)>,
 }
 
-impl<T> Default for Order<T> {
+impl<T> Default for SequenceTracker<T> {
     fn default() -> Self {
         Self {
             position: None,
@@ -320,7 +320,7 @@ impl<T> Default for Order<T> {
     }
 }
 
-impl<T> Order<T> {
+impl<T> SequenceTracker<T> {
     /// What follows begins behind `begins`.
     fn begin(&mut self, begins: Position) {
         let missed = match self.position {
@@ -377,7 +377,7 @@ impl<T> Order<T> {
 mod tests {
     use super::*;
 
-    fn all<T>(order: &mut Order<T>) -> Vec<Update<T>> {
+    fn all<T>(order: &mut SequenceTracker<T>) -> Vec<Update<T>> {
         std::iter::from_fn(|| order.next()).collect()
     }
 
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn numbers_that_jump_are_a_gap() {
-        let mut order = Order::default();
+        let mut order = SequenceTracker::default();
         order.begin(at(1, 5));
         order.add(6, 6).unwrap();
         assert_eq!(all(&mut order), [value(6)]);
@@ -405,12 +405,15 @@ mod tests {
         assert_eq!(all(&mut order), [gap(2), value(9)]);
         assert_eq!(order.position, Some(at(1, 9)));
         assert!(order.add(9, 9).is_err());
-        assert!(Order::default().add(0, 0).is_err(), "the first is 1");
+        assert!(
+            SequenceTracker::default().add(0, 0).is_err(),
+            "the first is 1"
+        );
     }
 
     #[test]
     fn what_begins_later_than_it_ended_is_a_gap() {
-        let mut order = Order::default();
+        let mut order = SequenceTracker::default();
         order.begin(at(1, 0));
         order.add(1, 1).unwrap();
         assert_eq!(all(&mut order), [value(1)]);
@@ -425,7 +428,7 @@ mod tests {
 
     #[test]
     fn of_another_topic_nobody_knows_what_is_missing() {
-        let mut order = Order::default();
+        let mut order = SequenceTracker::default();
         order.begin(at(1, 7));
         order.begin(at(2, 0));
         order.add(3, 3).unwrap();
@@ -437,9 +440,9 @@ mod tests {
 
     #[test]
     fn it_stands_before_a_gap_until_that_was_given() {
-        let mut order = Order::<u64> {
+        let mut order = SequenceTracker::<u64> {
             position: Some(at(1, 5)),
-            ..Order::default()
+            ..SequenceTracker::default()
         };
         order.begin(at(1, 9));
         assert_eq!(order.seen(), Some(at(1, 5)));

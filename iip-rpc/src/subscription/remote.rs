@@ -39,12 +39,12 @@ impl<T: Serialize> Serialize for Numbered<T> {
 pub(crate) type Values<T> = (Streaming<(u64, T)>, Position);
 
 /// Makes the call again, behind a position.
-pub(crate) type Again<T> =
+pub(crate) type Resubscribe<T> =
     Box<dyn Fn(Position) -> BoxFuture<'static, Result<Values<T>, Status>> + Send>;
 
 /// A subscription to a topic of another process.
 pub(crate) struct Remote<T> {
-    again: Again<T>,
+    again: Resubscribe<T>,
     position: Position,
     state: State<T>,
     within: Duration,
@@ -74,7 +74,7 @@ struct Lost {
 
 impl<T> Remote<T> {
     pub(crate) fn new(
-        again: Again<T>,
+        again: Resubscribe<T>,
         (values, begins): Values<T>,
         deadline: Option<Instant>,
     ) -> Self {
@@ -247,7 +247,7 @@ mod tests {
         let began = now();
         let attempts = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&attempts);
-        let again: Again<u8> = Box::new(move |_| {
+        let again: Resubscribe<u8> = Box::new(move |_| {
             counted.fetch_add(1, Ordering::Relaxed);
             again()
         });

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use super::Failed;
+use super::CallFailed;
 use crate::overload;
 use crate::status::Status;
 
@@ -60,7 +60,7 @@ fn unknown() -> Status {
 }
 
 /// The failure of the call itself, also within what a layer made of it.
-pub(super) fn failed<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Failed> {
+pub(super) fn failed<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CallFailed> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(failed) = error.downcast_ref() {

@@ -10,11 +10,11 @@ use super::error::{failed, status_of_ref};
 use super::{BoxError, Request};
 use crate::__private::BoxFuture;
 use crate::interceptor::{
-    ClientCall, ClientInterceptor, Layers, Outcome, Passage, Reply, ServerCall, ServerInterceptor,
-    at_client, at_server,
+    ClientCall, ClientInterceptor, Completion, InterceptorChain, Layers, Outcome, ServerCall,
+    ServerInterceptor, at_client, at_server,
 };
 
-/// An interceptor as a tower layer, for a stack that is given to [`Layered`](super::Layered): so that it stands between layers, and
+/// An interceptor as a tower layer, for a stack that is given to [`LayerInterceptor`](super::Layered): so that it stands between layers, and
 /// a stack is built in one place.
 ///
 /// It sees the error of a layer behind it as the status that [`status_of`](super::status_of) makes of it, and the layers before it see the
@@ -62,14 +62,14 @@ pub struct Intercept<S, C> {
 
 impl<S, C> Service<Request<C>> for Intercept<S, C>
 where
-    S: Service<Request<C>, Response = Reply> + Clone + Send + 'static,
+    S: Service<Request<C>, Response = Completion> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
     C: Send + 'static,
 {
-    type Response = Reply;
+    type Response = Completion;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Reply, BoxError>>;
+    type Future = BoxFuture<'static, Result<Completion, BoxError>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.service.poll_ready(cx).map_err(Into::into)
@@ -79,12 +79,12 @@ where
         let other = self.service.clone();
         // The one that was asked is ready, its clone need not be.
         let mut service = mem::replace(&mut self.service, other);
-        let mut passage = Passage::new(&self.interceptors, call, |interceptor| interceptor);
+        let mut chain = InterceptorChain::new(&self.interceptors, call, |interceptor| interceptor);
         Box::pin(async move {
-            let call = passage.enter().await?;
+            let call = chain.enter().await?;
             let behind = service.call(Request { call, next });
             drop(service);
-            let result = passage.during(behind).await?.map_err(Into::into);
+            let result = chain.run(behind).await?.map_err(Into::into);
             let outcome = match &result {
                 Ok(reply) => reply.outcome().clone(),
                 Err(error) => match failed(&**error) {
@@ -92,7 +92,7 @@ where
                     None => Outcome::Status(status_of_ref(&**error)),
                 },
             };
-            match passage.leave(outcome).await {
+            match chain.leave(outcome).await {
                 Some(status) => Err(status.into()),
                 None => result,
             }

@@ -2,14 +2,14 @@
 //!
 //! | you have | and want | use |
 //! |---|---|---|
-//! | a tower layer, or a stack of them | it to see the calls of a server, a service or a client | [`Layered`], which is an interceptor |
+//! | a tower layer, or a stack of them | it to see the calls of a server, a service or a client | [`LayerInterceptor`], which is an interceptor |
 //! | an [interceptor](crate::interceptor) | it in such a stack, between layers | [`InterceptorLayer`] |
 //! | a [`Client`](crate::Client) | a tower service of raw bytes: for balancers, retries, stacks of your own | [`ClientService`] |
 //! | a tower service | it to answer a path of a server | [`ServiceHandler`] |
 //!
 //! ```
 //! use std::time::Duration;
-//! use iip_rpc::tower::Layered;
+//! use iip_rpc::tower::LayerInterceptor;
 //! use iip_rpc::Server;
 //! use tower::ServiceBuilder;
 //!
@@ -17,16 +17,16 @@
 //!     .load_shed()
 //!     .concurrency_limit(100)
 //!     .timeout(Duration::from_secs(2));
-//! let server = Server::builder().interceptor(Layered::new(stack));
+//! let server = Server::builder().interceptor(LayerInterceptor::new(stack));
 //! ```
 //!
 //! # What layers see
 //!
-//! A service of [`Request`]s, each a call and the way behind it, that answers with a [`Reply`] when the call has ended well and
-//! with [`Failed`] when it has not. Of a call with streams that is when its last message is through: a timeout is one of the whole
+//! A service of [`Request`]s, each a call and the way behind it, that answers with a [`Completion`] when the call has ended well and
+//! with [`CallFailed`] when it has not. Of a call with streams that is when its last message is through: a timeout is one of the whole
 //! stream, and a concurrency limit counts it until then. Arguments, results and messages are not seen.
 //!
-//! The service is made once, by [`Layered::new`], and cloned for each call; what its clones share (the permits of
+//! The service is made once, by [`LayerInterceptor::new`], and cloned for each call; what its clones share (the permits of
 //! a concurrency limit, the queue of a buffer) is shared by all calls. A call goes on when its clone is ready. It waits for that no
 //! longer than its deadline allows.
 //!
@@ -34,11 +34,11 @@
 //! a [`ClientService`], and clients repeat typed calls [by themselves](crate::RetryPolicy).
 //!
 //! A layer that is not `Clone`, such as a rate limit, needs a buffer in front of it, as everywhere in tower:
-//! `ServiceBuilder::new().buffer(1024).rate_limit(..)`. A buffer starts a task, so `Layered::new` has to be called in a runtime then.
+//! `ServiceBuilder::new().buffer(1024).rate_limit(..)`. A buffer starts a task, so `LayerInterceptor::new` has to be called in a runtime then.
 //!
 //! # What errors of layers become
 //!
-//! [`status_of`] makes a status of them; [`Layered::map_error`] puts another function in its place. A layer can also fail with a
+//! [`status_of`] makes a status of them; [`LayerInterceptor::map_error`] puts another function in its place. A layer can also fail with a
 //! [`Status`] of its own. Whether the call may have been executed follows from when the layer failed, and cannot be said by
 //! it: before the call was let through, its caller reads that it was not executed (of a client: not sent), and after
 //! that it may have been.
@@ -60,7 +60,7 @@ pub use self::layer::{Intercept, InterceptorLayer};
 use crate::__private::BoxFuture;
 pub use crate::client::{ClientService, RawRequest};
 use crate::interceptor::{
-    ClientCall, ClientInterceptor, Next, Outcome, Reply, ServerCall, ServerInterceptor,
+    ClientCall, ClientInterceptor, Completion, Next, Outcome, ServerCall, ServerInterceptor,
 };
 pub use crate::server::ServiceHandler;
 use crate::status::Status;
@@ -90,9 +90,9 @@ impl<C> Request<C> {
 
 /// A call has been through, and did not end well. The caller still gets its own error, whatever a layer makes of this one, unless
 /// the layer hides it: it has to be found by [`Error::source`].
-pub struct Failed(Reply);
+pub struct CallFailed(Completion);
 
-impl Failed {
+impl CallFailed {
     /// How the call ended; never [`Outcome::Ok`].
     #[must_use]
     pub fn outcome(&self) -> &Outcome {
@@ -106,35 +106,35 @@ impl Failed {
     }
 
     /// What an interceptor gives back for it.
-    fn reply(&self) -> Reply {
+    fn reply(&self) -> Completion {
         self.0.copy()
     }
 }
 
-impl fmt::Debug for Failed {
+impl fmt::Debug for CallFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Failed").field(self.outcome()).finish()
+        f.debug_tuple("CallFailed").field(self.outcome()).finish()
     }
 }
 
-impl fmt::Display for Failed {
+impl fmt::Display for CallFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.outcome().fmt(f)
     }
 }
 
-impl Error for Failed {}
+impl Error for CallFailed {}
 
 /// The service that layers are put around: it lets calls through.
 #[derive(Clone, Copy, Debug)]
 pub struct CallService(());
 
 impl<C: Send + 'static> Service<Request<C>> for CallService {
-    type Response = Reply;
-    type Error = Failed;
-    type Future = BoxFuture<'static, Result<Reply, Failed>>;
+    type Response = Completion;
+    type Error = CallFailed;
+    type Future = BoxFuture<'static, Result<Completion, CallFailed>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CallFailed>> {
         Poll::Ready(Ok(()))
     }
 
@@ -144,7 +144,7 @@ impl<C: Send + 'static> Service<Request<C>> for CallService {
             if reply.outcome().is_ok() {
                 Ok(reply)
             } else {
-                Err(Failed(reply))
+                Err(CallFailed(reply))
             }
         })
     }
@@ -156,15 +156,15 @@ impl<C: Send + 'static> Service<Request<C>> for CallService {
 /// [`ClientBuilder::interceptor`](crate::ClientBuilder::interceptor) or
 /// [`Client::with_interceptor`](crate::Client::with_interceptor).
 ///
-/// See the [module](self) for what the layers see. Clones share what clones of the service share: one `Layered` can limit
+/// See the [module](self) for what the layers see. Clones share what clones of the service share: one `LayerInterceptor` can limit
 /// several servers or clients together.
 #[derive(Clone, Debug)]
-pub struct Layered<S> {
+pub struct LayerInterceptor<S> {
     service: S,
     errors: Errors,
 }
 
-impl<S> Layered<S> {
+impl<S> LayerInterceptor<S> {
     /// `layer` as an interceptor. Layers one above the other come from `tower::ServiceBuilder`: the first one sees a call first.
     #[must_use]
     pub fn new<L>(layer: L) -> Self
@@ -185,9 +185,9 @@ impl<S> Layered<S> {
         self
     }
 
-    async fn run<C>(&self, call: C, next: Next<C>) -> Result<Reply, Status>
+    async fn run<C>(&self, call: C, next: Next<C>) -> Result<Completion, Status>
     where
-        S: Service<Request<C>, Response = Reply, Error: Into<BoxError>> + Clone,
+        S: Service<Request<C>, Response = Completion, Error: Into<BoxError>> + Clone,
     {
         let request = Request { call, next };
         match oneshot(self.service.clone(), request).await {
@@ -203,24 +203,32 @@ impl<S> Layered<S> {
     }
 }
 
-impl<S> ServerInterceptor for Layered<S>
+impl<S> ServerInterceptor for LayerInterceptor<S>
 where
-    S: Service<Request<ServerCall>, Response = Reply> + Clone + Send + Sync + 'static,
+    S: Service<Request<ServerCall>, Response = Completion> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
 {
-    async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ServerCall,
+        next: Next<ServerCall>,
+    ) -> Result<Completion, Status> {
         self.run(call, next).await
     }
 }
 
-impl<S> ClientInterceptor for Layered<S>
+impl<S> ClientInterceptor for LayerInterceptor<S>
 where
-    S: Service<Request<ClientCall>, Response = Reply> + Clone + Send + Sync + 'static,
+    S: Service<Request<ClientCall>, Response = Completion> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
 {
-    async fn intercept(&self, call: ClientCall, next: Next<ClientCall>) -> Result<Reply, Status> {
+    async fn intercept(
+        &self,
+        call: ClientCall,
+        next: Next<ClientCall>,
+    ) -> Result<Completion, Status> {
         self.run(call, next).await
     }
 }

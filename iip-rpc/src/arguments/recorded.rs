@@ -11,11 +11,11 @@ use crate::method::MethodDescriptor;
 
 /// What was sent. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Kept(Arc<Mutex<Option<(CodecId, Bytes)>>>);
+pub(crate) struct RecordedArgs(Arc<Mutex<Option<(CodecId, Bytes)>>>);
 
-impl sealed::Sealed for Kept {}
+impl sealed::Sealed for RecordedArgs {}
 
-impl Arguments for Kept {
+impl Arguments for RecordedArgs {
     fn encode_split(
         &self,
         _: &MethodDescriptor,
@@ -36,13 +36,13 @@ impl Arguments for Kept {
 
 /// Arguments that are kept as they are sent.
 #[derive(Debug)]
-pub(crate) struct Keeping<A> {
+pub(crate) struct RecordingArgs<A> {
     args: A,
-    kept: Kept,
+    kept: RecordedArgs,
 }
 
-impl<A> Keeping<A> {
-    pub(crate) fn new(args: A, kept: &Kept) -> Self {
+impl<A> RecordingArgs<A> {
+    pub(crate) fn new(args: A, kept: &RecordedArgs) -> Self {
         Self {
             args,
             kept: kept.clone(),
@@ -50,9 +50,9 @@ impl<A> Keeping<A> {
     }
 }
 
-impl<A> sealed::Sealed for Keeping<A> {}
+impl<A> sealed::Sealed for RecordingArgs<A> {}
 
-impl<A: Arguments> Arguments for Keeping<A> {
+impl<A: Arguments> Arguments for RecordingArgs<A> {
     fn encode_split(
         &self,
         method: &MethodDescriptor,

@@ -1,7 +1,7 @@
 //! How a call passes its interceptors.
 //!
 //! The interceptors run beside the call, not around it: the innermost [`Next`] hands the call out to whoever polls the
-//! [`Passage`], and waits for the outcome. So the call itself keeps its types, may borrow, and its stream can be given to the
+//! [`InterceptorChain`], and waits for the outcome. So the call itself keeps its types, may borrow, and its stream can be given to the
 //! caller while the interceptors still wait for its end.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use super::{Outcome, Reply};
+use super::{Completion, Outcome};
 use crate::__private::BoxFuture;
 use crate::metadata::Metadata;
 use crate::status::{Execution, Status};
@@ -21,7 +21,7 @@ pub(crate) trait Layer<C>: Send + Sync {
         self: Arc<Self>,
         call: C,
         next: Next<C>,
-    ) -> BoxFuture<'static, Result<Reply, Status>>;
+    ) -> BoxFuture<'static, Result<Completion, Status>>;
 
     /// Does it leave calls with this metadata alone at the moment?
     fn is_idle(&self, metadata: &Metadata) -> bool;
@@ -33,7 +33,7 @@ pub(crate) struct Layers<C>(Option<Arc<Vec<Arc<dyn Layer<C>>>>>);
 impl<C> Layers<C> {
     /// The interceptors, if there are any that do not leave calls with this metadata alone.
     #[inline]
-    pub(crate) fn awake(&self, metadata: &Metadata) -> Option<&Self> {
+    pub(crate) fn active(&self, metadata: &Metadata) -> Option<&Self> {
         let layers = self.0.as_ref()?;
         let idle = layers.iter().all(|layer| layer.is_idle(metadata));
         (!idle).then_some(self)
@@ -85,7 +85,7 @@ impl<C: Send + 'static> Next<C> {
     ///
     /// Dropping the future, and ending the interceptor with a status, gives the call up: a handler that runs is dropped, and a
     /// server is told. Such a call may have been executed.
-    pub async fn run(self, call: C) -> Reply {
+    pub async fn run(self, call: C) -> Completion {
         match self.layers.at(self.place).map(Arc::clone) {
             Some(layer) => {
                 let next = Self {
@@ -93,9 +93,9 @@ impl<C: Send + 'static> Next<C> {
                     ..self
                 };
                 let reply = layer.intercept(call, next).await;
-                reply.unwrap_or_else(|status| Reply::of(Outcome::Status(status), false))
+                reply.unwrap_or_else(|status| Completion::of(Outcome::Status(status), false))
             }
-            None => Reply::of(self.end.pass(call).await, true),
+            None => Completion::of(self.end.pass(call).await, true),
         }
     }
 }
@@ -107,9 +107,9 @@ impl<C> fmt::Debug for Next<C> {
 }
 
 /// Where the innermost `Next` and the call meet.
-struct End<C>(Mutex<Meeting<C>>);
+struct End<C>(Mutex<Handoff<C>>);
 
-struct Meeting<C> {
+struct Handoff<C> {
     /// The call, from when it was let through until it is made.
     call: Option<C>,
     /// Its outcome, from its end until the interceptors take it.
@@ -122,7 +122,7 @@ struct Meeting<C> {
 
 impl<C> End<C> {
     fn new() -> Self {
-        Self(Mutex::new(Meeting {
+        Self(Mutex::new(Handoff {
             call: None,
             outcome: None,
             outside: None,
@@ -130,7 +130,7 @@ impl<C> End<C> {
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Meeting<C>> {
+    fn lock(&self) -> MutexGuard<'_, Handoff<C>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -181,20 +181,20 @@ impl<C> End<C> {
 }
 
 /// One call on its way through its interceptors. Dropping it drops their futures.
-pub(crate) struct Passage<C> {
-    interceptors: BoxFuture<'static, Reply>,
+pub(crate) struct InterceptorChain<C> {
+    interceptors: BoxFuture<'static, Completion>,
     end: Arc<End<C>>,
 }
 
-impl<C: Send + 'static> Passage<C> {
+impl<C: Send + 'static> InterceptorChain<C> {
     /// The call before its first interceptor; `around` puts the futures of all of them into what they are to see.
     pub(crate) fn new<F>(
         layers: &Layers<C>,
         call: C,
-        around: impl FnOnce(BoxFuture<'static, Reply>) -> F,
+        around: impl FnOnce(BoxFuture<'static, Completion>) -> F,
     ) -> Self
     where
-        F: Future<Output = Reply> + Send + 'static,
+        F: Future<Output = Completion> + Send + 'static,
     {
         let end = Arc::new(End::new());
         let next = Next {
@@ -228,7 +228,7 @@ impl<C: Send + 'static> Passage<C> {
     /// # Errors
     ///
     /// The status with which one of them has ended it.
-    pub(crate) async fn during<F: Future>(&mut self, call: F) -> Result<F::Output, Status> {
+    pub(crate) async fn run<F: Future>(&mut self, call: F) -> Result<F::Output, Status> {
         let mut call = pin!(call);
         poll_fn(|cx| {
             if let Poll::Ready(status) = self.poll_ended(cx) {
@@ -269,7 +269,7 @@ impl<C: Send + 'static> Passage<C> {
 }
 
 /// The status of interceptors that did not wait for the call.
-fn answered(reply: Reply) -> Status {
+fn answered(reply: Completion) -> Status {
     match reply.outcome {
         Outcome::Status(status) => status,
         // A reply comes only from a call that has ended: this one was kept from another call.
@@ -279,8 +279,8 @@ fn answered(reply: Reply) -> Status {
     }
 }
 
-impl<C> fmt::Debug for Passage<C> {
+impl<C> fmt::Debug for InterceptorChain<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passage").finish_non_exhaustive()
+        f.debug_struct("InterceptorChain").finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@ use iip_core::{Body, CallError, RecvStream, StreamError};
 use tokio::time::{Instant, Sleep};
 
 use crate::codec::{DecodeError, DecodeLimits};
-use crate::compression::{CompressionId, Packer, decompress_in_place};
+use crate::compression::{CompressionId, Compressor, decompress_in_place};
 use crate::limits::ENVELOPE_BYTES;
 
 /// Bytes of a record beside its message.
@@ -29,7 +29,7 @@ const MAX_LENGTH: u32 = (1 << COMPRESSION_SHIFT) - 1;
 pub(crate) fn write<E>(
     out: &mut BytesMut,
     limits: Option<&DecodeLimits>,
-    packer: Option<&Packer>,
+    packer: Option<&Compressor>,
     encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
 ) -> Result<Result<Bytes, TooLarge>, E> {
     let start = out.len();
@@ -84,7 +84,7 @@ pub(crate) enum RecordError {
 
 /// Cuts a stream of bytes into its records.
 #[derive(Debug)]
-pub(crate) struct Records {
+pub(crate) struct MessageReader {
     recv: RecvStream,
     /// What has arrived and was not looked at.
     part: Bytes,
@@ -99,7 +99,7 @@ pub(crate) struct Records {
     limits: DecodeLimits,
 }
 
-impl Records {
+impl MessageReader {
     pub(crate) fn new(recv: RecvStream, limits: DecodeLimits) -> Self {
         Self {
             recv,

@@ -16,12 +16,12 @@ pub(super) const KEPT_BYTES: usize = 256 * 1024;
 pub(crate) struct Encoding {
     pub(crate) codec: CodecId,
     /// `None`: nothing is compressed.
-    pub(crate) packer: Option<Packer>,
+    pub(crate) packer: Option<Compressor>,
 }
 
 /// Compresses what one peer reads. Small: every call carries room for one.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Packer {
+pub(crate) struct Compressor {
     compression: Compression,
     /// The peer refuses what is more than so many times as large as its compressed form.
     max_ratio: NonZeroU32,
@@ -29,7 +29,7 @@ pub(crate) struct Packer {
     limit: u32,
 }
 
-impl Packer {
+impl Compressor {
     pub(crate) fn new(compression: Compression, max_ratio: NonZeroU32, limit: usize) -> Self {
         Self {
             compression,

@@ -8,7 +8,7 @@ use futures_core::Stream;
 use iip_core::{SendStream, StreamError};
 use serde::Serialize;
 
-use super::records::{self, TooLarge};
+use super::messages::{self, TooLarge};
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
 use crate::compression::Encoding;
 use crate::payload::ByValue;
@@ -40,7 +40,7 @@ pub(crate) enum Ended<E> {
 
 /// Sends the messages of a stream.
 #[derive(Debug)]
-pub(crate) struct Pump<E> {
+pub(crate) struct MessageWriter<E> {
     send: SendStream,
     encoding: Encoding,
     limits: DecodeLimits,
@@ -50,7 +50,7 @@ pub(crate) struct Pump<E> {
     ended: Option<Ended<E>>,
 }
 
-impl<E> Pump<E> {
+impl<E> MessageWriter<E> {
     pub(crate) fn new(send: SendStream, encoding: Encoding, limits: DecodeLimits) -> Self {
         Self {
             send,
@@ -102,7 +102,7 @@ impl<E> Pump<E> {
                 }
                 continue;
             }
-            let piece = records::piece(&mut self.batch, tail);
+            let piece = messages::piece(&mut self.batch, tail);
             if self.send.start_send(cx, piece).is_err() {
                 return Poll::Ready(Ended::Over);
             }
@@ -143,7 +143,7 @@ impl<E> Pump<E> {
     fn add<T: Serialize + 'static>(&mut self, message: T) -> Result<Bytes, Status> {
         let Encoding { codec, packer } = self.encoding;
         let limits = Some(&self.limits);
-        let written = records::write(&mut self.batch, limits, packer.as_ref(), |out| {
+        let written = messages::write(&mut self.batch, limits, packer.as_ref(), |out| {
             encode_value_split(codec, &ByValue(message), out).map(Option::unwrap_or_default)
         });
         match written {
