@@ -12,8 +12,8 @@ use crate::generator::Generator;
 use crate::settings::{Kind, Settings};
 use crate::sources::{self, Includes};
 
-/// Compiles one `.proto` file, and what it imports, into `OUT_DIR`. Imports are looked up in the folder of the
-/// file.
+/// Compiles one `.proto` file, and what it imports, into `OUT_DIR`. Imports are looked up in the
+/// folder of the file.
 ///
 /// Several files, other folders and all settings: [`configure`].
 ///
@@ -45,9 +45,10 @@ pub fn configure() -> Builder {
 
 /// How `.proto` files are compiled. Made by [`configure`].
 ///
-/// Settings of single services and methods name them by a path, as the settings of [`prost_build::Config`] do: `.` is everything; a
-/// path with a leading dot (`.kv.v1.Kv.Get`) is a package, service or method, and all that is in it; one without (`Kv.Get`) is the end
-/// of a name. A path that nothing has is an error.
+/// Settings of single services and methods name them by a path, as the settings of
+/// [`prost_build::Config`] do: `.` is everything; a path with a leading dot (`.kv.v1.Kv.Get`) is a
+/// package, service or method, and all that is in it; one without (`Kv.Get`) is the end of a name.
+/// A path that nothing has is an error.
 ///
 /// # Examples
 ///
@@ -71,14 +72,15 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Where the generated files go. The folder is made if it is missing. Default: `OUT_DIR`, which cargo sets for build scripts.
+    /// Where the generated files go. The folder is made if it is missing. Default: `OUT_DIR`, which
+    /// cargo sets for build scripts.
     pub fn out_dir(mut self, out_dir: impl AsRef<Path>) -> Self {
         self.out_dir = Some(out_dir.as_ref().to_owned());
         self
     }
 
-    /// Takes a message, enum or package from elsewhere: nothing is generated for it, and `rust_path` is used. The type needs
-    /// `prost::Message`. See [`Config::extern_path`].
+    /// Takes a message, enum or package from elsewhere: nothing is generated for it, and
+    /// `rust_path` is used. The type needs `prost::Message`. See [`Config::extern_path`].
     pub fn extern_path(
         mut self,
         proto_path: impl Into<String>,
@@ -89,15 +91,15 @@ impl Builder {
         self
     }
 
-    /// Writes the descriptors of all files, imports and options among them, to this file, as `protoc -o` does. Default: they are
-    /// not written.
+    /// Writes the descriptors of all files, imports and options among them, to this file, as
+    /// `protoc -o` does. Default: they are not written.
     pub fn file_descriptor_set_path(mut self, path: impl AsRef<Path>) -> Self {
         self.descriptor_set = Some(path.as_ref().to_owned());
         self
     }
 
-    /// Puts an attribute on traits, such as `#[cfg(feature = "admin")]`. Those on messages and fields are settings of
-    /// [`Config`].
+    /// Puts an attribute on traits, such as `#[cfg(feature = "admin")]`. Those on messages and
+    /// fields are settings of [`Config`].
     pub fn trait_attribute(
         mut self,
         path: impl Into<String>,
@@ -123,22 +125,25 @@ impl Builder {
         self
     }
 
-    /// Names the trait of a service, where its own name is that of a message too: `KvClient` is a message of the same package, or
-    /// messages `Kv` and service `KV` are both `Kv` in Rust. On the wire the service keeps its full name.
+    /// Names the trait of a service, where its own name is that of a message too: `KvClient` is a
+    /// message of the same package, or messages `Kv` and service `KV` are both `Kv` in Rust. On the
+    /// wire the service keeps its full name.
     pub fn trait_name(mut self, path: impl Into<String>, name: impl Into<String>) -> Self {
         self.settings.add(Kind::TraitName, path, name);
         self
     }
 
-    /// Compiles these files and what they import. Imports are looked up in the folders `includes`, in which the files themselves
-    /// have to lie too; without any, in the folders of the files. Those of `google/protobuf` are always there.
+    /// Compiles these files and what they import. Imports are looked up in the folders `includes`,
+    /// in which the files themselves have to lie too; without any, in the folders of the files.
+    /// Those of `google/protobuf` are always there.
     ///
     /// Cargo is told to run the build script again when one of the files has changed.
     ///
     /// # Errors
     ///
-    /// A file cannot be read or is not valid: the text has its path, line and column. A setting cannot be used, two services or
-    /// methods get one name in Rust, or the generated files cannot be written.
+    /// A file cannot be read or is not valid: the text has its path, line and column. A setting
+    /// cannot be used, two services or methods get one name in Rust, or the generated files cannot
+    /// be written.
     ///
     /// # Panics
     ///
@@ -151,8 +156,9 @@ impl Builder {
         self.compile_with_config(Config::new(), protos, includes)
     }
 
-    /// As [`compile_protos`](Self::compile_protos), with settings for prost: attributes of types and fields, maps, bytes, a file that
-    /// includes all packages (`include_file`). Those that are for `protoc` have no meaning here.
+    /// As [`compile_protos`](Self::compile_protos), with settings for prost: attributes of types
+    /// and fields, maps, bytes, a file that includes all packages (`include_file`). Those that are
+    /// for `protoc` have no meaning here.
     ///
     /// # Errors
     ///
@@ -194,9 +200,11 @@ impl Builder {
         self.generate(config, compiled.file_descriptor_set(), &includes)
     }
 
-    /// Generates from descriptors that `protoc` or another compiler has made, with their imports and source information.
+    /// Generates from descriptors that `protoc` or another compiler has made, with their imports
+    /// and source information.
     ///
-    /// [`file_descriptor_set_path`](Self::file_descriptor_set_path) has no meaning here, and cargo is told nothing.
+    /// [`file_descriptor_set_path`](Self::file_descriptor_set_path) has no meaning here, and cargo
+    /// is told nothing.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! What must be right before anything is generated, and would be reported by rustc only, in a file that nobody wrote.
+//! What must be right before anything is generated, and would be reported by rustc only, in a file
+//! that nobody wrote.
 
 use std::collections::HashMap;
 

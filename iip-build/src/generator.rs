@@ -1,4 +1,5 @@
-//! The traits, in text. prost puts them behind the messages of their package, and formats all of it.
+//! The traits, in text. prost puts them behind the messages of their package, and formats all of
+//! it.
 
 use std::fmt::Write as _;
 

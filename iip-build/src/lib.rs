@@ -1,8 +1,8 @@
 //! Services and messages from `.proto` files, for [`iip-rpc`]: a build script makes a trait with
 //! `#[service]` of every `service`, and prost's types of every `message` and `enum`.
 //!
-//! Nothing has to be installed: the files are read by [`protox`](https://docs.rs/protox), a `.proto`
-//! compiler in Rust, not by `protoc`.
+//! Nothing has to be installed: the files are read by [`protox`](https://docs.rs/protox), a
+//! `.proto` compiler in Rust, not by `protoc`.
 //!
 //! # Example
 //!
@@ -73,17 +73,17 @@
 //! | `deprecated = true` | `#[deprecated]` |
 //! | comments | documentation |
 //!
-//! A method named by a keyword is a raw identifier (`r#type`). One named as a method that every client
-//! has (`New`, `Clone`) gets an underscore (`new_`) and keeps its name on the wire.
+//! A method named by a keyword is a raw identifier (`r#type`). One named as a method that every
+//! client has (`New`, `Clone`) gets an underscore (`new_`) and keeps its name on the wire.
 //!
-//! Messages and enums are those of [`prost-build`](prost_build), whose [`Config`](prost_build::Config)
-//! can be [passed in](Builder::compile_with_config). There is one file for each package: `kv.v1.rs`
-//! in `OUT_DIR`, and `_.rs` for files without a package.
+//! Messages and enums are those of [`prost-build`](prost_build), whose
+//! [`Config`](prost_build::Config) can be [passed in](Builder::compile_with_config). There is one
+//! file for each package: `kv.v1.rs` in `OUT_DIR`, and `_.rs` for files without a package.
 //!
 //! # Limits
 //!
-//! `syntax = "proto2"` and `"proto3"` are read; editions are not. A [`FileDescriptorSet`] that `protoc`
-//! or `buf` has made is taken by [`Builder::compile_fds_with_config`].
+//! `syntax = "proto2"` and `"proto3"` are read; editions are not. A [`FileDescriptorSet`] that
+//! `protoc` or `buf` has made is taken by [`Builder::compile_fds_with_config`].
 //!
 //! [`iip-rpc`]: https://docs.rs/iip-rpc
 //! [`FileDescriptorSet`]: prost_types::FileDescriptorSet

@@ -32,7 +32,8 @@ pub(crate) fn trait_name(settings: &Settings, full_name: &str, by_prost: &str) -
     own.unwrap_or(by_prost).to_owned()
 }
 
-/// The name of a method whose name in Rust would be `name`, and that on the wire if it is another one.
+/// The name of a method whose name in Rust would be `name`, and that on the wire if it is another
+/// one.
 pub(crate) fn method_name(name: &str) -> (String, Option<&str>) {
     match TAKEN.contains(&name) {
         true => (format!("{name}_"), Some(name)),
@@ -50,7 +51,8 @@ pub(crate) fn function_name(proto_name: &str) -> String {
     proto_name.to_snake_case()
 }
 
-/// What is at the top of the Rust module of each package, by its name in Rust, with its kind and name in the `.proto` file.
+/// What is at the top of the Rust module of each package, by its name in Rust, with its kind and
+/// name in the `.proto` file.
 pub(crate) fn types_of_packages(files: &[FileDescriptorProto]) -> HashMap<(&str, String), String> {
     let mut all = HashMap::new();
     for file in files {

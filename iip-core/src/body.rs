@@ -9,7 +9,8 @@ const ENCODE_BYTES: usize = 16 * 1024;
 
 /// The data of a message to send, in one piece or two.
 ///
-/// Two pieces leave as one message: a small head can stand before large data without copying either.
+/// Two pieces leave as one message: a small head can stand before large data without copying
+/// either.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -111,9 +112,11 @@ impl Body {
     }
 }
 
-/// What the data of a message is taken from: small data is copied from where it lies, larger data is taken along.
+/// What the data of a message is taken from: small data is copied from where it lies, larger data
+/// is taken along.
 pub(crate) trait Data {
-    /// Pieces up to this size are copied behind their head into the buffer that is written, larger ones leave as they are.
+    /// Pieces up to this size are copied behind their head into the buffer that is written, larger
+    /// ones leave as they are.
     const COPIED_BYTES: usize;
 
     /// Both pieces.

@@ -63,7 +63,8 @@ enum RequestState<'a> {
     Started { call: Call, deadline: Instant },
 }
 
-/// Waits for a connection. In memory of its own: a call is rarely the one that waits, and its future stays small.
+/// Waits for a connection. In memory of its own: a call is rarely the one that waits, and its
+/// future stays small.
 type Connecting<'a> =
     Pin<Box<dyn Future<Output = Result<(Connection, CallTimes), CallError>> + Send + 'a>>;
 
@@ -143,11 +144,12 @@ impl Future for Request<'_> {
     }
 }
 
-/// A body up to this size is kept while its call is under way, so that the call can go to another connection.
+/// A body up to this size is kept while its call is under way, so that the call can go to another
+/// connection.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// A body that its call may need again: it stays where it is, sharing its memory with what is sent, unless it is large. Then
-/// nothing of it is left.
+/// A body that its call may need again: it stays where it is, sharing its memory with what is sent,
+/// unless it is large. Then nothing of it is left.
 pub(crate) struct Kept<'a> {
     body: &'a mut Body,
     is_large: bool,
@@ -238,8 +240,8 @@ impl Call {
         error.with_phases(phases)
     }
 
-    /// Looks at the slot: `Ready` with what `take` found, or `Pending` with the waker kept. `take` says whether that was
-    /// the last thing to find.
+    /// Looks at the slot: `Ready` with what `take` found, or `Pending` with the waker kept. `take`
+    /// says whether that was the last thing to find.
     #[inline]
     fn poll_slot<T>(
         &mut self,
@@ -345,7 +347,8 @@ impl fmt::Debug for Call {
 
 /// The parts of a streamed answer, in order. Dropping it cancels the call.
 ///
-/// Parts that are not taken are held in memory, up to the option `max_message_bytes` of [`Limits`](crate::Limits).
+/// Parts that are not taken are held in memory, up to the option `max_message_bytes` of
+/// [`Limits`](crate::Limits).
 #[derive(Debug)]
 pub struct ReplyParts {
     call: Call,
@@ -391,8 +394,8 @@ impl ReplyParts {
 
 /// A channel of one's own: requests sent on it are answered in their order.
 ///
-/// The server handles one of them at a time. Dropping it gives the channel back to the connection's pool once every
-/// answer has arrived.
+/// The server handles one of them at a time. Dropping it gives the channel back to the connection's
+/// pool once every answer has arrived.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -443,7 +446,8 @@ impl Channel {
         self.id
     }
 
-    /// Sends a request behind those sent before; many may be under way. The time limit is the client's `call_timeout`.
+    /// Sends a request behind those sent before; many may be under way. The time limit is the
+    /// client's `call_timeout`.
     ///
     /// The request is queued when this function is called, not when the future is polled.
     ///

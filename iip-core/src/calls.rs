@@ -1,7 +1,8 @@
 //! The client's calls: their table, and the pool of channels they run on.
 //!
-//! Each call has a slot from its start until its caller has taken the outcome or gone away. All ways out of a call lead
-//! through [`CallTable::complete`], [`CallTable::fail`] or [`CallTable::abandon`].
+//! Each call has a slot from its start until its caller has taken the outcome or gone away. All
+//! ways out of a call lead through [`CallTable::complete`], [`CallTable::fail`] or
+//! [`CallTable::abandon`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -100,13 +101,15 @@ struct Lease {
     returning: bool,
 }
 
-/// With so many calls given up, a server that is not told of it runs hardly anything else: half of what it runs by default.
+/// With so many calls given up, a server that is not told of it runs hardly anything else: half of
+/// what it runs by default.
 const MANY_ABANDONED: usize = 512;
 
 /// A connection of which no channel comes free for so long may have stalled.
 const STALLED_AFTER: Duration = Duration::from_millis(500);
 
-/// When a connection may be retired: it takes no further calls then, and ends with the calls it has.
+/// When a connection may be retired: it takes no further calls then, and ends with the calls it
+/// has.
 #[derive(Debug)]
 pub(crate) struct Retirement {
     /// How old it must be.
@@ -120,7 +123,8 @@ pub(crate) struct Retirement {
 struct Stall {
     /// A call waits for a channel, and none has come free since then less [`STALLED_AFTER`].
     check_at: Option<Instant>,
-    /// From when on the connection may be retired, and who counts those that were; a server's has none.
+    /// From when on the connection may be retired, and who counts those that were; a server's has
+    /// none.
     may_retire: Option<(Instant, Arc<Semaphore>)>,
     /// The connection was retired, for this reason.
     retired: Option<(ConnectionError, OwnedSemaphorePermit)>,
@@ -171,8 +175,8 @@ impl CallTable {
         }
     }
 
-    /// Allows the connection, which exists since `now`, to be retired when its channels wait for answers that nobody wants and
-    /// that do not come.
+    /// Allows the connection, which exists since `now`, to be retired when its channels wait for
+    /// answers that nobody wants and that do not come.
     pub(crate) fn may_retire(&mut self, retirement: Retirement, now: Instant) {
         let at = clock::after(now, retirement.age);
         self.stall.may_retire = Some((at, retirement.places));
@@ -207,8 +211,8 @@ impl CallTable {
         self.next_deadline
     }
 
-    /// Gives a call its slot, and sends it or queues it until a channel is free. `waker` is that of a caller who awaits the
-    /// call next.
+    /// Gives a call its slot, and sends it or queues it until a channel is free. `waker` is that of
+    /// a caller who awaits the call next.
     #[inline]
     pub(crate) fn start(
         &mut self,
@@ -399,8 +403,8 @@ impl CallTable {
         token
     }
 
-    /// Whether one more call may wait for a channel. Retires the connection if its server, which is not told who has gone, is
-    /// likely to run nothing but calls that were given up.
+    /// Whether one more call may wait for a channel. Retires the connection if its server, which is
+    /// not told who has gone, is likely to run nothing but calls that were given up.
     #[cold]
     fn check_queue(&mut self, proto: &proto::Connection, now: Instant) -> Result<(), CallError> {
         let sent = self.in_flight - self.waiting;
@@ -718,8 +722,8 @@ impl CallTable {
         self.check_stall(now, wakers)
     }
 
-    /// Retires the connection if no channel has come free for a while and most of them wait for answers that nobody wants. What
-    /// waits for a channel is not sent.
+    /// Retires the connection if no channel has come free for a while and most of them wait for
+    /// answers that nobody wants. What waits for a channel is not sent.
     #[cold]
     fn check_stall(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> bool {
         if self.stall.check_at.is_some_and(|at| at <= now) {
@@ -793,7 +797,8 @@ impl CallTable {
             }
         }
         self.next_deadline = next;
-        // Those that wait fail first: a channel that comes free must not go to one whose time is over.
+        // Those that wait fail first: a channel that comes free must not go to one whose time is
+        // over.
         expired.sort_by_key(|&(_, sent, _)| sent);
         for (token, sent, channel) in expired {
             let withdrawn = sent && proto.abandon(channel, token);
@@ -886,8 +891,8 @@ impl CallTable {
         state
     }
 
-    /// Looks at a slot: what `take` found, or `None` with the waker kept. `take` says whether that was the last thing to
-    /// find; the slot is given back then.
+    /// Looks at a slot: what `take` found, or `None` with the waker kept. `take` says whether that
+    /// was the last thing to find; the slot is given back then.
     #[inline]
     pub(crate) fn poll_slot<T>(
         &mut self,

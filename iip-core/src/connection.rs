@@ -73,36 +73,40 @@ impl Peer {
         self.addr
     }
 
-    /// The verified certificates it presented, DER, its own first; empty without TLS or client certificates.
+    /// The verified certificates it presented, DER, its own first; empty without TLS or client
+    /// certificates.
     #[must_use]
     pub fn certificates(&self) -> &[Vec<u8>] {
         &self.certificates
     }
 
-    /// What it said about itself in `/sys/hello`, a JSON object of at most 16 KiB; `None` when it did not, as Go peers.
+    /// What it said about itself in `/sys/hello`, a JSON object of at most 16 KiB; `None` when it
+    /// did not, as Go peers.
     #[must_use]
     pub fn hello(&self) -> Option<&[u8]> {
         self.hello.get().and_then(Option::as_deref)
     }
 
-    /// What a layer above has worked out about this peer, made by `init` when it is first asked for; for a client that
-    /// is once the hello is over. Only one type of value has room: another type gets `None`.
+    /// What a layer above has worked out about this peer, made by `init` when it is first asked
+    /// for; for a client that is once the hello is over. Only one type of value has room: another
+    /// type gets `None`.
     pub fn extension<T: Any + Send + Sync>(&self, init: impl FnOnce(&Self) -> T) -> Option<&T> {
         self.extension
             .get_or_init(|| Box::new(init(self)))
             .downcast_ref()
     }
 
-    /// Whether the server that handles this peer's calls has begun to [shut down](crate::Server::shutdown). Always `false` at a
-    /// client.
+    /// Whether the server that handles this peer's calls has begun to [shut
+    /// down](crate::Server::shutdown). Always `false` at a client.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
         let server = self.server.as_ref();
         server.is_some_and(|server| *server.shutdown.borrow())
     }
 
-    /// Waits until the server that handles this peer's calls begins to [shut down](crate::Server::shutdown), so that a handler
-    /// that runs for long can end in time. At a client it never completes.
+    /// Waits until the server that handles this peer's calls begins to [shut
+    /// down](crate::Server::shutdown), so that a handler that runs for long can end in time. At a
+    /// client it never completes.
     ///
     /// The future borrows nothing: it can be moved into a stream or a task.
     ///
@@ -114,10 +118,11 @@ impl Peer {
         shutdown::begun(server.map(|server| server.shutdown.clone()))
     }
 
-    /// Logs, with its causes, the failure of a handler that answered a call of this peer to `path`, within what
-    /// [`ServerConfig::log_failures`](crate::ServerConfig::log_failures) and
-    /// [`max_log_lines`](crate::ServerConfig::max_log_lines) allow: for layers above, whose handlers answer also when they fail.
-    /// A failure that is not the server's fault has level DEBUG. Nothing is logged at a client.
+    /// Logs, with its causes, the failure of a handler that answered a call of this peer to `path`,
+    /// within what [`ServerConfig::log_failures`](crate::ServerConfig::log_failures) and
+    /// [`max_log_lines`](crate::ServerConfig::max_log_lines) allow: for layers above, whose
+    /// handlers answer also when they fail. A failure that is not the server's fault has level
+    /// DEBUG. Nothing is logged at a client.
     pub fn log_failure(&self, path: &str, failure: &dyn Error, is_fault: bool) {
         if let Some(server) = &self.server {
             server.logs.failure(self.addr, path, failure, is_fault);
@@ -145,9 +150,11 @@ pub(crate) struct State {
     pub(crate) calls: CallTable,
     /// Server: the handlers that had to wait, by channel.
     pub(crate) running: HashMap<ChannelId, Running>,
-    /// Server: handlers that run on behind callers who have gone, and still read what those had sent; by serial.
+    /// Server: handlers that run on behind callers who have gone, and still read what those had
+    /// sent; by serial.
     pub(crate) orphans: HashMap<u64, Running>,
-    /// The parked driver. Whoever gives it work takes the waker, and wakes it after letting go of the lock.
+    /// The parked driver. Whoever gives it work takes the waker, and wakes it after letting go of
+    /// the lock.
     pub(crate) driver: Option<Waker>,
     /// Streams of which parts lie in the memory that they were read into.
     pub(crate) sharing_streams: Vec<StreamKey>,
@@ -168,7 +175,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Wakes `waker` when there may be room to send more. However often it asks, one who waits has one place in the queue.
+    /// Wakes `waker` when there may be room to send more. However often it asks, one who waits has
+    /// one place in the queue.
     pub(crate) fn wait_to_write(&mut self, place: &mut WriteWaiter, waker: &Waker) {
         if let Some(known) = self.in_room(*place) {
             let is_known = known.as_ref().is_some_and(|known| known.will_wake(waker));
@@ -200,8 +208,9 @@ impl State {
         waker
     }
 
-    /// Bytes have left: wakes as many as there is room for, and all once nothing waits to be written. Each will send some
-    /// ten kilobytes; to wake a thousand for the room of ten would cost more than their streams.
+    /// Bytes have left: wakes as many as there is room for, and all once nothing waits to be
+    /// written. Each will send some ten kilobytes; to wake a thousand for the room of ten would
+    /// cost more than their streams.
     pub(crate) fn wake_writers(&mut self) {
         let most = if self.proto.has_output() {
             self.proto.stream_room() / STREAM_SHARE_BYTES
@@ -214,7 +223,8 @@ impl State {
         self.proto.deferred.wake(wakers);
     }
 
-    /// Readers have had their turn: what they left must not keep the whole buffer that it was read into.
+    /// Readers have had their turn: what they left must not keep the whole buffer that it was read
+    /// into.
     pub(crate) fn copy_out_shared(&mut self) {
         for key in self.sharing_streams.drain(..) {
             if let Some(flow) = flow_of(&mut self.calls, &mut self.running, key) {
@@ -234,8 +244,8 @@ impl State {
         }
     }
 
-    /// Gives up streams whose messages the peer leaves unread for too long, while such messages take too much. When to look
-    /// again.
+    /// Gives up streams whose messages the peer leaves unread for too long, while such messages
+    /// take too much. When to look again.
     pub(crate) fn check_unread(
         &mut self,
         now: Instant,
@@ -280,11 +290,13 @@ fn flow_of<'a>(
     }
 }
 
-/// The place of one who sends in the queue for room: how many have stood in it up to there. It may have been left since.
+/// The place of one who sends in the queue for room: how many have stood in it up to there. It may
+/// have been left since.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct WriteWaiter(u64);
 
-/// Leaves the queue for room when it is dropped. Streams are few, and stay in it; callers of one-way calls may be any number.
+/// Leaves the queue for room when it is dropped. Streams are few, and stay in it; callers of
+/// one-way calls may be any number.
 struct WaitToWrite<'a> {
     shared: &'a Shared,
     place: WriteWaiter,
@@ -411,8 +423,8 @@ impl Shared {
         })
     }
 
-    /// No user code runs under this lock, so a poisoned one still guards sound data. What was deferred is done once it is let
-    /// go.
+    /// No user code runs under this lock, so a poisoned one still guards sound data. What was
+    /// deferred is done once it is let go.
     #[inline]
     pub(crate) fn lock(&self) -> Locked<'_> {
         Locked {
@@ -447,7 +459,8 @@ impl Shared {
         result
     }
 
-    /// As [`command`](Self::command), for what gives the driver work only if it leaves something to write.
+    /// As [`command`](Self::command), for what gives the driver work only if it leaves something to
+    /// write.
     #[inline]
     pub(crate) fn stream_command<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
@@ -470,8 +483,8 @@ impl Shared {
         self.alive.load(Ordering::Acquire)
     }
 
-    /// The connection has ended. No call is given to it any more when those who used it are told: `wakers` are to be woken
-    /// once the lock is gone.
+    /// The connection has ended. No call is given to it any more when those who used it are told:
+    /// `wakers` are to be woken once the lock is gone.
     pub(crate) fn end(&self, state: &mut State, error: &ConnectionError, wakers: &mut Vec<Waker>) {
         self.alive.store(false, Ordering::Release);
         state.ended = Some(error.clone());
@@ -487,7 +500,8 @@ impl Shared {
         self.done.notify_waiters();
     }
 
-    /// Client: ends the calls whose time is over. A connection whose channels do not come free is retired.
+    /// Client: ends the calls whose time is over. A connection whose channels do not come free is
+    /// retired.
     #[inline]
     pub(crate) fn expire(&self, state: &mut State, now: Instant, wakers: &mut Vec<Waker>) {
         if state.calls.expire(&mut state.proto, now, wakers) {
@@ -509,7 +523,8 @@ impl Shared {
         self.stalled.load(Ordering::Acquire)
     }
 
-    /// Client: the server goes away. Further calls go to another connection; this one ends with its last call.
+    /// Client: the server goes away. Further calls go to another connection; this one ends with its
+    /// last call.
     pub(crate) fn retire(&self, state: &mut State) {
         self.alive.store(false, Ordering::Release);
         state.leaving = true;
@@ -536,8 +551,8 @@ impl Shared {
 
 /// One connection to a server; cheap to clone.
 ///
-/// Callers usually hold a [`Client`](crate::Client), which makes connections and replaces lost ones. The connection
-/// ends when the client is closed or dropped.
+/// Callers usually hold a [`Client`](crate::Client), which makes connections and replaces lost
+/// ones. The connection ends when the client is closed or dropped.
 #[derive(Clone)]
 pub struct Connection {
     pub(crate) shared: Arc<Shared>,
@@ -550,7 +565,8 @@ impl Connection {
         &self.shared.peer
     }
 
-    /// Calls `path` with `body` and waits for the answer until `deadline`, which bounds waiting for a channel, too.
+    /// Calls `path` with `body` and waits for the answer until `deadline`, which bounds waiting for
+    /// a channel, too.
     ///
     /// The request is queued when this function is called, not when the future is polled.
     ///
@@ -560,8 +576,8 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cancels the call: the server is told if it understands that, and its answer is discarded.
-    /// Neither the connection nor other calls are touched.
+    /// Dropping the future cancels the call: the server is told if it understands that, and its
+    /// answer is discarded. Neither the connection nor other calls are touched.
     #[inline]
     pub fn call(&self, path: &str, body: impl Into<Body>, deadline: Instant) -> Call {
         let now = clock::now();
@@ -576,10 +592,12 @@ impl Connection {
             .start(path, &start, now, &mut body.into(), None)
     }
 
-    /// As [`call`](Self::call), with data that `encode` writes into a buffer, from which small data is copied straight to
-    /// the frames that wait to be written; `encode` returns what follows behind it, see [`Body::split`].
+    /// As [`call`](Self::call), with data that `encode` writes into a buffer, from which small data
+    /// is copied straight to the frames that wait to be written; `encode` returns what follows
+    /// behind it, see [`Body::split`].
     ///
-    /// The call must be awaited next, by the task that `cx` is of; see [`with_context`](crate::with_context).
+    /// The call must be awaited next, by the task that `cx` is of; see
+    /// [`with_context`](crate::with_context).
     ///
     /// # Errors
     ///
@@ -656,8 +674,8 @@ impl Connection {
         Call::new(self.shared, token, &times, waker.is_some())
     }
 
-    /// A request whose answer nobody waits for, see [`Client::send`](crate::Client::send): the call ends when it is queued to be
-    /// written. Ask for [room](Self::room_for_one_way) first.
+    /// A request whose answer nobody waits for, see [`Client::send`](crate::Client::send): the call
+    /// ends when it is queued to be written. Ask for [room](Self::room_for_one_way) first.
     ///
     /// # Errors
     ///
@@ -696,7 +714,8 @@ impl Connection {
         self.shared.lock().proto.has_one_way_room()
     }
 
-    /// Waits until little enough waits to be written for one more request without an answer, at the latest until `deadline`.
+    /// Waits until little enough waits to be written for one more request without an answer, at the
+    /// latest until `deadline`.
     ///
     /// # Errors
     ///
@@ -727,8 +746,9 @@ impl Connection {
             .map_err(|_| CallError::not_sent(CallErrorKind::Timeout))
     }
 
-    /// A call with a stream of bytes each way, which begins with what `encode` writes; see [`SendStream`] and [`RecvStream`].
-    /// The deadline is that of [`RecvStream::set_deadline`] once the call is under way.
+    /// A call with a stream of bytes each way, which begins with what `encode` writes; see
+    /// [`SendStream`] and [`RecvStream`]. The deadline is that of [`RecvStream::set_deadline`] once
+    /// the call is under way.
     ///
     /// # Errors
     ///
@@ -829,7 +849,8 @@ pub(crate) fn check_path(path: &str) -> Result<&str, CallErrorKind> {
     Ok(path)
 }
 
-/// A NUL ends the path field, and a server that decodes `%00` may put one into its answer (defect D18).
+/// A NUL ends the path field, and a server that decodes `%00` may put one into its answer (defect
+/// D18).
 #[cold]
 fn has_nul(path: &str) -> bool {
     path.contains('\0') || path.contains("%00")

@@ -1,7 +1,7 @@
 //! Bytes in, frames out, within the limits. Pure.
 //!
-//! The decoder owns the receive buffer: the driver reads straight into it, and a body leaves as a slice of it, without a
-//! copy unless it is small.
+//! The decoder owns the receive buffer: the driver reads straight into it, and a body leaves as a
+//! slice of it, without a copy unless it is small.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -16,14 +16,16 @@ const FIRST_READ_BYTES: usize = 4 * 1024;
 /// Room made for one read once a read has filled its room.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Room made for one read once larger bodies have come: with bodies of 13.6 KB, 64 KiB cost a third of the calls per second.
+/// Room made for one read once larger bodies have come: with bodies of 13.6 KB, 64 KiB cost a third
+/// of the calls per second.
 pub(crate) const BULK_READ_BYTES: usize = 256 * 1024;
 
-/// Bodies from this size on stay where they were read; smaller ones are copied, so that they do not keep the buffer.
+/// Bodies from this size on stay where they were read; smaller ones are copied, so that they do not
+/// keep the buffer.
 pub(crate) const SHARE_MIN_BYTES: usize = 1024;
 
-/// Bodies up to this size are copied side by side into pieces of memory: one that is kept for long keeps no more than such
-/// a piece.
+/// Bodies up to this size are copied side by side into pieces of memory: one that is kept for long
+/// keeps no more than such a piece.
 const SMALL_BYTES: usize = 256;
 const SMALL_PIECE_BYTES: usize = 1024;
 
@@ -128,7 +130,8 @@ impl Decoder {
 
     /// The buffer to read into, with room for one read.
     ///
-    /// A body grows with what has arrived, at most doubling: the length field alone reserves nothing.
+    /// A body grows with what has arrived, at most doubling: the length field alone reserves
+    /// nothing.
     pub(crate) fn read_buf(&mut self) -> &mut BytesMut {
         if self.shares_buffer && self.buf.is_empty() {
             // Once the bodies are dropped the same memory serves again, and is still in the cache.
@@ -185,8 +188,8 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// The bytes are no IIP, break a limit, or come from the wrong side: the connection must be closed. Checks come in
-    /// the protocol's order, and before the body has arrived.
+    /// The bytes are no IIP, break a limit, or come from the wrong side: the connection must be
+    /// closed. Checks come in the protocol's order, and before the body has arrived.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
         Ok(self.next()?.map(FrameRef::into_owned))
     }
@@ -210,7 +213,8 @@ impl Decoder {
         }))
     }
 
-    /// As [`next`](Self::next), for a client, whose replies have paths that are looked at and not kept.
+    /// As [`next`](Self::next), for a client, whose replies have paths that are looked at and not
+    /// kept.
     #[inline]
     pub(crate) fn next_reply(&mut self) -> Result<Option<ReplyRef<'_>>, ProtocolError> {
         let Some((head, path_len, total)) = self.complete()? else {
@@ -227,7 +231,8 @@ impl Decoder {
         }))
     }
 
-    /// Head, length of the path, and whole length of the frame at the front of the buffer, if it is complete.
+    /// Head, length of the path, and whole length of the frame at the front of the buffer, if it is
+    /// complete.
     #[inline]
     fn complete(&mut self) -> Result<Option<(FrameHead, usize, usize)>, ProtocolError> {
         if self.head.is_none() && !self.parse_head()? {
@@ -267,7 +272,8 @@ impl Decoder {
         let Some(&first) = self.buf.first() else {
             return Ok(false);
         };
-        // Go waits for the NUL before it judges a status over 8; a text or TLS peer is better told at once.
+        // Go waits for the NUL before it judges a status over 8; a text or TLS peer is better told
+        // at once.
         let status = FrameStatus::from_byte(first).ok_or(ProtocolError::UnknownStatus(first))?;
         if status == FrameStatus::Close {
             // Nothing behind it counts.
@@ -283,7 +289,8 @@ impl Decoder {
         };
         let Some(fixed) = self.buf.get(nul + 1..nul + 9) else {
             self.searched = nul;
-            // Go judges the channel before the length has arrived: recording bad_c2s_unknown_channel_header_only.
+            // Go judges the channel before the length has arrived: recording
+            // bad_c2s_unknown_channel_header_only.
             self.early = self.buf.get(nul + 1..nul + 5).map(|id| FrameHead {
                 status,
                 channel: channel_id(id),

@@ -1,5 +1,5 @@
-//! What is left to do once a connection's lock is free: waking and dropping what callers and handlers gave us may run code of
-//! theirs, which may come back to the connection.
+//! What is left to do once a connection's lock is free: waking and dropping what callers and
+//! handlers gave us may run code of theirs, which may come back to the connection.
 
 use std::task::Waker;
 
@@ -9,7 +9,8 @@ use tokio::task::AbortHandle;
 use crate::body::Body;
 use crate::running::CancelToken;
 
-/// A list of such work, in order. Whoever holds the lock adds to it; the guard of the lock takes it along.
+/// A list of such work, in order. Whoever holds the lock adds to it; the guard of the lock takes it
+/// along.
 #[derive(Debug, Default)]
 pub(crate) struct Deferred(Vec<Work>);
 
@@ -96,8 +97,8 @@ mod tests {
         RequestMode, Response, Server, ServerConfig, handler_fn,
     };
 
-    /// Runs `work` on a thread of its own, and fails if it does not end: a lock that is waited for by its owner holds up the
-    /// whole thread.
+    /// Runs `work` on a thread of its own, and fails if it does not end: a lock that is waited for
+    /// by its owner holds up the whole thread.
     fn ends<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
         let (done, end) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -298,7 +299,8 @@ mod tests {
                 let mut parts = request.parts().expect("it takes parts");
                 let _reply = Mutex::new(request.reply());
                 let waker = Waker::from(Arc::new(Holds { _reply }));
-                // The first ones are there; whoever waits for the next one is woken when it comes, or the call is over.
+                // The first ones are there; whoever waits for the next one is woken when it comes,
+                // or the call is over.
                 while pin!(parts.next())
                     .poll(&mut Context::from_waker(&waker))
                     .is_ready()

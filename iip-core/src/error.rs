@@ -1,4 +1,5 @@
-//! What can go wrong, as types. Each says what happened; [`CallError`] also whether the call may have run.
+//! What can go wrong, as types. Each says what happened; [`CallError`] also whether the call may
+//! have run.
 
 use std::fmt;
 use std::io;
@@ -58,7 +59,8 @@ pub enum ProtocolError {
     /// A reply on a channel on which no request is unanswered.
     #[error("a reply nobody asked for on channel {0}")]
     Unsolicited(ChannelId),
-    /// A reply to another request than the oldest that is unanswered on its channel, as after a reply too many.
+    /// A reply to another request than the oldest that is unanswered on its channel, as after a
+    /// reply too many.
     #[error(
         "an answer to {answered:?} came on channel {channel}, where the oldest unanswered request is {sent:?}"
     )]
@@ -97,8 +99,8 @@ pub enum ConnectionError {
     /// The peer closed between two frames.
     #[error("the peer closed the connection")]
     ClosedByPeer,
-    /// The server announced that it goes away, to shut down or because the connection has reached its age, and closed it while
-    /// calls were unanswered.
+    /// The server announced that it goes away, to shut down or because the connection has reached
+    /// its age, and closed it while calls were unanswered.
     #[error(
         "the server had announced that it goes away, and closed the connection before all calls were answered (the limit of its shutdown, or its option max_connection_grace)"
     )]
@@ -125,8 +127,9 @@ pub enum ConnectionError {
     /// This side closed it.
     #[error("the connection was closed by this side")]
     ClosedLocally,
-    /// This side gave the connection up, because no channel came free and most wait for answers to calls whose callers have gone.
-    /// Only calls that waited for a channel get this reason; those that were sent have their time.
+    /// This side gave the connection up, because no channel came free and most wait for answers to
+    /// calls whose callers have gone. Only calls that waited for a channel get this reason; those
+    /// that were sent have their time.
     #[error(
         "{abandoned} of the {channels} channels of the connection wait for answers to calls that were given up (options max_channels of the client, max_channels and max_calls of the server)"
     )]
@@ -175,7 +178,8 @@ pub enum Execution {
     NotSent,
     /// The server said that it did not start the call: safe to send again.
     NotExecuted,
-    /// The request was sent and its outcome is unknown: only an idempotent call is safe to send again.
+    /// The request was sent and its outcome is unknown: only an idempotent call is safe to send
+    /// again.
     MayHaveExecuted,
 }
 
@@ -271,8 +275,8 @@ pub enum CallErrorKind {
         /// The limit in force, in bytes.
         limit: usize,
     },
-    /// The answers of the connection that are not complete, or not taken yet, hold as much as they may; the rest of this answer
-    /// is skipped. Other calls go on.
+    /// The answers of the connection that are not complete, or not taken yet, hold as much as they
+    /// may; the rest of this answer is skipped. Other calls go on.
     #[error(
         "answers that are not complete hold the {limit} bytes that a connection may hold (option max_buffered_bytes of the client)"
     )]
@@ -299,7 +303,8 @@ pub enum CallErrorKind {
         /// The server's words.
         message: String,
     },
-    /// The server knows no calls with streams; a Go server does not, and without a hello nobody knows it of the other.
+    /// The server knows no calls with streams; a Go server does not, and without a hello nobody
+    /// knows it of the other.
     #[error(
         "the server knows no calls with streams, or was not asked (option hello of the client)"
     )]
@@ -421,7 +426,8 @@ impl ConfigError {
         }
     }
 
-    /// Checks a time that ends something when it is over. Nothing could be done in less than a millisecond.
+    /// Checks a time that ends something when it is over. Nothing could be done in less than a
+    /// millisecond.
     pub(crate) fn check_time(option: &'static str, time: Duration) -> Result<(), Self> {
         if time >= LEAST_TIME {
             return Ok(());

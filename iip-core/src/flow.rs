@@ -1,4 +1,5 @@
-//! The state of one stream: what has arrived and was not taken, and what may be sent. Pure; the same for both sides.
+//! The state of one stream: what has arrived and was not taken, and what may be sent. Pure; the
+//! same for both sides.
 
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -15,8 +16,8 @@ use crate::proto::{self, StreamFrame};
 /// Peers of ours grant more at a time: about half a window, of which the least has 1 KiB.
 const LEAST_GRANT: u32 = 256;
 
-/// A window of this size is enough where half of it is taken within [`QUICK`]: no way is so long that it could bring more, and
-/// what is on the way keeps other calls waiting behind it.
+/// A window of this size is enough where half of it is taken within [`QUICK`]: no way is so long
+/// that it could bring more, and what is on the way keeps other calls waiting behind it.
 const ENOUGH_BYTES: usize = 512 * 1024;
 const QUICK: Duration = Duration::from_millis(1);
 
@@ -35,7 +36,8 @@ pub(crate) struct Flow {
     taken: usize,
     /// The peer has said that it waits for room.
     peer_blocked: bool,
-    /// When the peer was last told of room, and for how long the connection had brought nothing by then.
+    /// When the peer was last told of room, and for how long the connection had brought nothing by
+    /// then.
     told_at: Instant,
     read_idle: Duration,
     /// Bytes that may be sent; the last of them may be the first of a part.
@@ -85,8 +87,8 @@ impl Flow {
         }
     }
 
-    /// A frame of the stream came. `true` if it is the first of those that lie where they were read, see
-    /// [`detach`](Self::detach).
+    /// A frame of the stream came. `true` if it is the first of those that lie where they were
+    /// read, see [`detach`](Self::detach).
     pub(crate) fn on_stream_frame(&mut self, heard: StreamFrame, wakers: &mut Vec<Waker>) -> bool {
         match heard {
             StreamFrame::Data(part) => {
@@ -132,8 +134,8 @@ impl Flow {
         self.ended && self.parts.bytes() == 0
     }
 
-    /// The next bytes. Taking them makes room, which the peer is told of once it is half a window. `channel` is that of the call
-    /// until it has ended: afterwards it may be another's.
+    /// The next bytes. Taking them makes room, which the peer is told of once it is half a window.
+    /// `channel` is that of the call until it has ended: afterwards it may be another's.
     pub(crate) fn take_part(
         &mut self,
         proto: &mut proto::Connection,
@@ -151,8 +153,8 @@ impl Flow {
         Some(part)
     }
 
-    /// Whether the peer may be told of room. A message that is not complete waits while those of the connection take too much;
-    /// one of them goes on.
+    /// Whether the peer may be told of room. A message that is not complete waits while those of
+    /// the connection take too much; one of them goes on.
     fn may_grant(&mut self, proto: &mut proto::Connection, channel: ChannelId) -> bool {
         if self.held == 0 || proto.may_grant(channel) {
             return true;
@@ -201,7 +203,8 @@ impl Flow {
         self.set_held(proto, None, bytes);
     }
 
-    /// So many bytes of a message were not handed over. Small ones are not counted: as many may wait as there may be calls.
+    /// So many bytes of a message were not handed over. Small ones are not counted: as many may
+    /// wait as there may be calls.
     pub(crate) fn set_unsent(
         &mut self,
         proto: &mut proto::Connection,
@@ -215,8 +218,8 @@ impl Flow {
         }
     }
 
-    /// While what the peer does not read takes too much: a stream whose message has not moved for `limit` is given up. When to
-    /// look again.
+    /// While what the peer does not read takes too much: a stream whose message has not moved for
+    /// `limit` is given up. When to look again.
     pub(crate) fn check_unread(
         &mut self,
         now: Instant,
@@ -241,8 +244,9 @@ impl Flow {
         channel: ChannelId,
         now: Instant,
     ) {
-        // The writer waited for room, and the connection brought nothing meanwhile: the window is too small for the way between
-        // them. Where this side is the slow one, the connection always has something.
+        // The writer waited for room, and the connection brought nothing meanwhile: the window is
+        // too small for the way between them. Where this side is the slow one, the connection
+        // always has something.
         let span = now.saturating_duration_since(self.told_at);
         let read_idle = proto.timers().read_idle();
         let waited = read_idle.saturating_sub(self.read_idle);
@@ -250,7 +254,8 @@ impl Flow {
         if self.peer_blocked && waited > span / 4 && !(quick && self.window >= ENOUGH_BYTES) {
             self.taken += self.grow(proto);
         } else if self.peer_blocked && waited < span / 16 || quick && self.window > ENOUGH_BYTES {
-            // What waits on the way to a reader that is busy helps nobody, and keeps other calls waiting behind it.
+            // What waits on the way to a reader that is busy helps nobody, and keeps other calls
+            // waiting behind it.
             self.taken -= self.shrink(proto);
         }
         (self.peer_blocked, self.read_idle, self.told_at) = (false, read_idle, now);
@@ -283,7 +288,8 @@ impl Flow {
         self.window
     }
 
-    /// The call has ended and forgets its stream: whoever waits finds out, and what was not sent is dropped.
+    /// The call has ended and forgets its stream: whoever waits finds out, and what was not sent is
+    /// dropped.
     pub(crate) fn end(&mut self, deferred: &mut Deferred) {
         deferred.wake(self.reader.take());
         deferred.wake(self.writer.take());

@@ -1,4 +1,5 @@
-//! Other protocols, told by the first bytes that a peer sends: a wrong address is more common than a broken peer. Pure.
+//! Other protocols, told by the first bytes that a peer sends: a wrong address is more common than
+//! a broken peer. Pure.
 
 use crate::error::ProtocolError;
 use crate::frame::Side;
@@ -138,7 +139,8 @@ fn is_tls(bytes: &[u8]) -> bool {
     matches!(bytes, [21 | 22, 3, 0..=4, ..])
 }
 
-/// What the peer of `side` seems to speak whose first bytes are these, if they are not those of IIP.
+/// What the peer of `side` seems to speak whose first bytes are these, if they are not those of
+/// IIP.
 pub(crate) fn recognize(side: Side, first: &[u8]) -> Option<ProtocolError> {
     let found = KNOWN.iter().find(|foreign| match side {
         Side::Client => (foreign.is_server)(first),

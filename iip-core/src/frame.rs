@@ -20,7 +20,8 @@ pub const FRAME_OVERHEAD: usize = 10;
 /// The largest body the protocol allows in one frame: 16 MiB. Source: recording `echo_16mib`.
 pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 
-/// The longest path a sender may use, query included. Source: recordings `path_2048` and `path_2049`.
+/// The longest path a sender may use, query included. Source: recordings `path_2048` and
+/// `path_2049`.
 pub const MAX_PATH_BYTES: usize = 2048;
 
 /// The natural full frame with status 8: "close the connection".

@@ -23,9 +23,10 @@ pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response, HandlerErr
 
 /// Answers the requests of one path.
 ///
-/// A handler is polled once where its request was read; only if it has to wait does it move to a task of its own. So a
-/// handler that is ready at once costs no task, and one that computes for long before its first `await` holds up its
-/// connection: use [`tokio::task::spawn_blocking`] there.
+/// A handler is polled once where its request was read; only if it has to wait does it move to a
+/// task of its own. So a handler that is ready at once costs no task, and one that computes for
+/// long before its first `await` holds up its connection: use [`tokio::task::spawn_blocking`]
+/// there.
 ///
 /// Most handlers are closures, see [`handler_fn`].
 pub trait Handler: Send + Sync + 'static {
@@ -48,29 +49,31 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
-    /// Where its running calls are counted, if not among those of `max_running_calls`. Default: `None`.
+    /// Where its running calls are counted, if not among those of `max_running_calls`. Default:
+    /// `None`.
     ///
-    /// For calls that wait by nature and for long, such as watches: so they cannot take the places of others. Asked once for each
-    /// path of a connection.
+    /// For calls that wait by nature and for long, such as watches: so they cannot take the places
+    /// of others. Asked once for each path of a connection.
     fn places(&self) -> Option<&Arc<Places>> {
         None
     }
 
-    /// The answer to a request that is not run, or whose own answer cannot be sent. `tag` is that of the request; that of one
-    /// without data when it was skipped for its size.
+    /// The answer to a request that is not run, or whose own answer cannot be sent. `tag` is that
+    /// of the request; that of one without data when it was skipped for its size.
     fn reject(&self, reason: &RejectReason, tag: bool) -> Body {
         let _ = tag;
         control::handler_failure(&reason.to_string()).into()
     }
 
-    /// What [`reject`](Self::refuse) and [`on_panic`](Self::on_panic) have to know of a request; asked before the handler runs.
-    /// Default: nothing.
+    /// What [`reject`](Self::refuse) and [`on_panic`](Self::on_panic) have to know of a request;
+    /// asked before the handler runs. Default: nothing.
     fn tag(&self, body: &Bytes) -> bool {
         let _ = body;
         false
     }
 
-    /// The answer to a request whose handler panicked. Default: the in-band error 101, as a Go server sends it.
+    /// The answer to a request whose handler panicked. Default: the in-band error 101, as a Go
+    /// server sends it.
     fn on_panic(&self, tag: bool) -> Body {
         let _ = tag;
         control::NO_RESPONSE.into()
@@ -112,11 +115,13 @@ pub enum RequestMode {
     Whole,
     /// It gets the parts of a request as they arrive, see [`Request::parts`].
     Parts,
-    /// It talks with callers that open a stream each way, see [`Request::stream`]. The requests of others are whole.
+    /// It talks with callers that open a stream each way, see [`Request::stream`]. The requests of
+    /// others are whole.
     Stream,
 }
 
-/// What happens to a running call whose caller has gone: gave up, ran out of time, or lost its connection.
+/// What happens to a running call whose caller has gone: gave up, ran out of time, or lost its
+/// connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum OnCancel {
@@ -199,8 +204,8 @@ pub enum RejectReason {
 
 /// A handler's failure; its text goes to the caller as `{"code":-1,"message":"handler fail:TEXT"}`.
 ///
-/// Only text that was put here goes to the peer. Source of the format: recording `handler_error`. The server logs it, see
-/// [`ServerConfig::log_failures`](crate::ServerConfig::log_failures).
+/// Only text that was put here goes to the peer. Source of the format: recording `handler_error`.
+/// The server logs it, see [`ServerConfig::log_failures`](crate::ServerConfig::log_failures).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{text}")]
 pub struct HandlerError {
@@ -281,7 +286,8 @@ pub struct Request {
     pub(crate) waited: Duration,
     pub(crate) one_way: bool,
     pub(crate) cancel: Option<CancelToken>,
-    /// For a handler that takes more than whole requests. In a box, because every call moves its request.
+    /// For a handler that takes more than whole requests. In a box, because every call moves its
+    /// request.
     pub(crate) streams: Option<Box<Streams>>,
 }
 
@@ -291,7 +297,8 @@ pub(crate) struct Streams {
     pub(crate) parts: Option<RequestParts>,
     pub(crate) reply: Option<ReplyStream>,
     pub(crate) stream: Option<(SendStream, RecvStream)>,
-    /// What the call counts as from the moment that its handler says so; `None` if it counts already.
+    /// What the call counts as from the moment that its handler says so; `None` if it counts
+    /// already.
     pub(crate) counts_at_start: Option<Counted>,
 }
 
@@ -339,11 +346,13 @@ impl Request {
         &self.shared.peer
     }
 
-    /// Counts `bytes` more that the call holds, such as its data once it is decompressed, until what this returns is dropped.
+    /// Counts `bytes` more that the call holds, such as its data once it is decompressed, until
+    /// what this returns is dropped.
     ///
     /// # Errors
     ///
-    /// The calls of the connection would hold more than [`max_buffered_bytes`](crate::Limits::max_buffered_bytes).
+    /// The calls of the connection would hold more than
+    /// [`max_buffered_bytes`](crate::Limits::max_buffered_bytes).
     pub fn hold(&self, bytes: usize) -> Result<RunningCall, RejectReason> {
         let fits = self.shared.command(|state| {
             let fits = state.proto.fits(bytes);
@@ -359,8 +368,8 @@ impl Request {
         Ok(RunningCall::new(shared, Counted::Late, bytes))
     }
 
-    /// A call with streams has everything that its handler needs, and counts as running until what this returns is dropped; see
-    /// [`Handler::starts_late`].
+    /// A call with streams has everything that its handler needs, and counts as running until what
+    /// this returns is dropped; see [`Handler::starts_late`].
     ///
     /// # Errors
     ///
@@ -388,38 +397,41 @@ impl Request {
         self.received_at
     }
 
-    /// How long it has waited for its turn since then: behind other requests of its channel, or of a connection that runs as
-    /// many calls as it may. Mostly zero.
+    /// How long it has waited for its turn since then: behind other requests of its channel, or of
+    /// a connection that runs as many calls as it may. Mostly zero.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.waited
     }
 
-    /// Whether nobody waits for the answer, see [`Client::send`](crate::Client::send): it goes nowhere.
+    /// Whether nobody waits for the answer, see [`Client::send`](crate::Client::send): it goes
+    /// nowhere.
     #[must_use]
     pub fn is_one_way(&self) -> bool {
         self.one_way
     }
 
-    /// Waits until the caller has gone. Never, unless the handler's [`Handler::on_cancel`] is [`OnCancel::Token`].
+    /// Waits until the caller has gone. Never, unless the handler's [`Handler::on_cancel`] is
+    /// [`OnCancel::Token`].
     #[must_use]
     pub fn cancelled(&self) -> CancelToken {
         self.cancel.clone().unwrap_or_default()
     }
 
-    /// The parts of the request as they arrive, once; only for a handler with [`RequestMode::Parts`].
+    /// The parts of the request as they arrive, once; only for a handler with
+    /// [`RequestMode::Parts`].
     pub fn parts(&mut self) -> Option<RequestParts> {
         self.streams.as_mut()?.parts.take()
     }
 
-    /// Where to send the answer in parts, once; only for a handler with [`RequestMode::Parts`]. The handler then returns
-    /// [`Response::streamed`].
+    /// Where to send the answer in parts, once; only for a handler with [`RequestMode::Parts`]. The
+    /// handler then returns [`Response::streamed`].
     pub fn reply(&mut self) -> Option<ReplyStream> {
         self.streams.as_mut()?.reply.take()
     }
 
-    /// The stream each way, once, if the caller has opened one; only for a handler with [`RequestMode::Stream`]. The handler's
-    /// response is the answer behind its stream.
+    /// The stream each way, once, if the caller has opened one; only for a handler with
+    /// [`RequestMode::Stream`]. The handler's response is the answer behind its stream.
     pub fn stream(&mut self) -> Option<(SendStream, RecvStream)> {
         self.streams.as_mut()?.stream.take()
     }

@@ -1,7 +1,8 @@
 //! IIP: many calls at a time over one TCP connection, with frames of ten bytes overhead.
 //!
-//! This crate is the protocol: frames, channels, connections, a raw client and a raw server. It knows paths and bytes;
-//! typed calls are the business of `iip-rpc`. It speaks to the Go implementation byte for byte, in both directions.
+//! This crate is the protocol: frames, channels, connections, a raw client and a raw server. It
+//! knows paths and bytes; typed calls are the business of `iip-rpc`. It speaks to the Go
+//! implementation byte for byte, in both directions.
 //!
 //! ```
 //! use std::time::Duration;

@@ -1,5 +1,6 @@
-//! What a server logs of failures that its peers can cause or repeat: at most so many lines a minute of each kind, for the server as
-//! a whole. A limit for each connection would be none for a peer that connects anew.
+//! What a server logs of failures that its peers can cause or repeat: at most so many lines a
+//! minute of each kind, for the server as a whole. A limit for each connection would be none for a
+//! peer that connects anew.
 
 use std::any::Any;
 use std::error::Error;

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::decoder::SHARE_MIN_BYTES;
 
-/// With this many parts waiting, further ones of less than [`SMALL_BYTES`] are joined: a peer that sends single bytes to
-/// someone who is slow would otherwise cost many times what they hold.
+/// With this many parts waiting, further ones of less than [`SMALL_BYTES`] are joined: a peer that
+/// sends single bytes to someone who is slow would otherwise cost many times what they hold.
 const APART: usize = 16;
 const SMALL_BYTES: usize = 512;
 
@@ -47,7 +47,8 @@ impl Parts {
         false
     }
 
-    /// Copies the parts that came since this was last called out of the memory that they were read into.
+    /// Copies the parts that came since this was last called out of the memory that they were read
+    /// into.
     pub(crate) fn copy_out(&mut self) {
         for part in self.queue.iter_mut().rev().take(self.shared_parts) {
             *part = Bytes::copy_from_slice(part);

@@ -1,7 +1,8 @@
 //! What the path field of a frame means: label, query, escapes. Pure.
 //!
-//! The path field is a URL reference, and existing servers read it with Go's `net/url`. This file reads it the same
-//! way, byte for byte (checked against the recordings `query_params` and `bad_c2s_path_*`):
+//! The path field is a URL reference, and existing servers read it with Go's `net/url`. This file
+//! reads it the same way, byte for byte (checked against the recordings `query_params` and
+//! `bad_c2s_path_*`):
 //!
 //! | path field | label | parameters |
 //! |---|---|---|
@@ -38,7 +39,8 @@ pub struct ParsedPath<'a> {
 }
 
 impl ParsedPath<'_> {
-    /// The label as text, `None` when it is not UTF-8. No handler can be registered under such a label.
+    /// The label as text, `None` when it is not UTF-8. No handler can be registered under such a
+    /// label.
     pub fn label_str(&self) -> Option<&str> {
         std::str::from_utf8(&self.label).ok()
     }
@@ -46,9 +48,10 @@ impl ParsedPath<'_> {
 
 /// Splits a path field into label and query, as Go's `net/url` does.
 ///
-/// A field that is no URL reference (bad escape, control character, malformed host) is its own label and has no
-/// parameters, so every field has a label; it may still be empty or unfit for a reply, see [`check_label`].
-/// A field that starts with one `/` and has no `%`, `?`, `#` or control character costs one scan and no allocation.
+/// A field that is no URL reference (bad escape, control character, malformed host) is its own
+/// label and has no parameters, so every field has a label; it may still be empty or unfit for a
+/// reply, see [`check_label`]. A field that starts with one `/` and has no `%`, `?`, `#` or control
+/// character costs one scan and no allocation.
 ///
 /// ```
 /// use iip_core::path::{Query, label_and_query};
@@ -78,11 +81,12 @@ pub fn label_and_query(raw: &[u8]) -> ParsedPath<'_> {
 
 /// The parameters of a request, read from the raw query only when asked for.
 ///
-/// Nothing is stored: each question scans the query, and allocates only for a value with an escape in it. `+` is a
-/// blank, a parameter without `=` has the value `""`, and pairs that hold a `;` or a bad escape are dropped, as Go does.
+/// Nothing is stored: each question scans the query, and allocates only for a value with an escape
+/// in it. `+` is a blank, a parameter without `=` has the value `""`, and pairs that hold a `;` or
+/// a bad escape are dropped, as Go does.
 ///
-/// Bytes that are not UTF-8 after decoding come out as U+FFFD here; [`iter_bytes`](Self::iter_bytes) has them as they
-/// are. Keys are compared on the decoded bytes.
+/// Bytes that are not UTF-8 after decoding come out as U+FFFD here;
+/// [`iter_bytes`](Self::iter_bytes) has them as they are. Keys are compared on the decoded bytes.
 ///
 /// ```
 /// use iip_core::path::Query;
@@ -167,15 +171,16 @@ pub enum LabelError {
         /// Its length.
         bytes: usize,
     },
-    /// A NUL ends the path field: what follows it would be read as the rest of the frame, and as further frames.
+    /// A NUL ends the path field: what follows it would be read as the rest of the frame, and as
+    /// further frames.
     #[error("path holds a NUL byte")]
     ContainsNul,
 }
 
 /// Whether `label` can stand in the path field of a frame: not empty, at most 2048 bytes, no NUL.
 ///
-/// A decoded label can hold a NUL although the received field did not (`/a%00b`). Writing it into a reply lets one
-/// caller forge the replies of others (recording `path_nul_response_splitting`).
+/// A decoded label can hold a NUL although the received field did not (`/a%00b`). Writing it into a
+/// reply lets one caller forge the replies of others (recording `path_nul_response_splitting`).
 ///
 /// # Errors
 ///
@@ -208,8 +213,8 @@ impl StaticPath {
     ///
     /// # Panics
     ///
-    /// It is empty, longer than 2048 bytes, or holds a NUL, as it is or as `%00`. In a constant that is an error of the
-    /// compiler.
+    /// It is empty, longer than 2048 bytes, or holds a NUL, as it is or as `%00`. In a constant
+    /// that is an error of the compiler.
     #[must_use]
     pub const fn new(path: &'static str) -> Self {
         assert!(!path.is_empty(), "a path is not empty");
@@ -248,7 +253,8 @@ impl StaticPath {
 pub fn encode_path<T: AsRef<[u8]> + ?Sized>(label: &T) -> Cow<'_, str> {
     let label = label.as_ref();
     let absolute = label.first() == Some(&b'/');
-    // `//h/p` would be read as host h and path /p, and `a:b` as scheme a: escape what makes them so.
+    // `//h/p` would be read as host h and path /p, and `a:b` as scheme a: escape what makes them
+    // so.
     let hides_host = absolute && label.get(1) == Some(&b'/');
     encode(label, |at, byte| match byte {
         b'/' => !(hides_host && at == 1),
@@ -415,7 +421,8 @@ fn host_part_is_sound(part: &[u8], kind: HostPart) -> bool {
             let Some(value) = escape.and_then(|digits| unhex(*digits)) else {
                 return false;
             };
-            // A name may only escape what is not ASCII, a zone only what could stand there anyway, or a blank.
+            // A name may only escape what is not ASCII, a zone only what could stand there anyway,
+            // or a blank.
             let sound = value == b'%'
                 || match kind {
                     HostPart::Name => value >= 0x80,

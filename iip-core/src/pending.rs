@@ -1,16 +1,16 @@
-//! Peers that hold a scarce place and have not done their part yet, and which of them makes room for a newcomer. Pure: time
-//! is an argument.
+//! Peers that hold a scarce place and have not done their part yet, and which of them makes room
+//! for a newcomer. Pure: time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// How long a peer may take to do its part before its place goes to whoever asks for it. A peer on a slow path does it within
-/// this time.
+/// How long a peer may take to do its part before its place goes to whoever asks for it. A peer on
+/// a slow path does it within this time.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
-/// Whose connections are counted together: those of an IPv4 address, or of an IPv6 network of 64 bits, which is the least
-/// that a site is given.
+/// Whose connections are counted together: those of an IPv4 address, or of an IPv6 network of 64
+/// bits, which is the least that a site is given.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Network(Option<IpAddr>);
 
@@ -85,8 +85,8 @@ impl<T> Pending<T> {
 
     /// Removes the peer whose place a newcomer from `network` gets.
     ///
-    /// That is the oldest of the network that has most of them, at once if that is more than the newcomer's network would
-    /// have. Otherwise it is the oldest of all, if it has had [`GRACE`].
+    /// That is the oldest of the network that has most of them, at once if that is more than the
+    /// newcomer's network would have. Otherwise it is the oldest of all, if it has had [`GRACE`].
     pub(crate) fn make_room(&mut self, network: Network, now: Instant) -> Option<T> {
         let own = self.counts.get(&network).copied().unwrap_or(0);
         // Takes time for each network, which are no more than there are places.

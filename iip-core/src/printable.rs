@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Display, Write};
 
-/// Shows a value whose text may come from a peer: characters that move a cursor, end a line, or change the direction of
-/// text are escaped, as in `\n` and `\u{1b}`. Everything else stays as it is.
+/// Shows a value whose text may come from a peer: characters that move a cursor, end a line, or
+/// change the direction of text are escaped, as in `\n` and `\u{1b}`. Everything else stays as it
+/// is.
 ///
 /// ```
 /// use iip_core::Printable;
@@ -34,7 +35,8 @@ impl Write for Escaping<'_, '_> {
     }
 }
 
-/// Control characters, the line and paragraph separators, and the marks that change the direction of text.
+/// Control characters, the line and paragraph separators, and the marks that change the direction
+/// of text.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(

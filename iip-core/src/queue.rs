@@ -1,4 +1,5 @@
-//! Calls that wait for a channel, in order. Small ones lie side by side in one buffer, so that waiting costs no allocation.
+//! Calls that wait for a channel, in order. Small ones lie side by side in one buffer, so that
+//! waiting costs no allocation.
 
 use std::collections::VecDeque;
 
@@ -10,7 +11,8 @@ use crate::proto::Mode;
 /// Path and data up to this size together are copied into the buffer.
 const SMALL_BYTES: usize = 1024;
 
-/// Abandoned entries are swept out when there are more of them than of the others, and more than this.
+/// Abandoned entries are swept out when there are more of them than of the others, and more than
+/// this.
 const SWEEP_AT: usize = 64;
 
 /// Who waits: the place of the call, and what tells it from those that had this place before.
@@ -135,7 +137,8 @@ impl Queue {
         });
     }
 
-    /// The caller has gone: a large body is given back at once, and what is left of the entry is swept out later.
+    /// The caller has gone: a large body is given back at once, and what is left of the entry is
+    /// swept out later.
     pub(crate) fn abandon(&mut self, serial: u64) -> Option<Body> {
         // Tickets are given out in the order in which calls are queued.
         let entry = self

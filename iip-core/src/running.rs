@@ -1,5 +1,5 @@
-//! A server's calls under way: what is kept of one whose handler had to wait, and what such a handler reads from and writes
-//! to. A call ends in [`State::answer`] or [`State::forget`].
+//! A server's calls under way: what is kept of one whose handler had to wait, and what such a
+//! handler reads from and writes to. A call ends in [`State::answer`] or [`State::forget`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -115,7 +115,8 @@ impl CancelToken {
             .is_some_and(|state| state.cancelled.load(Ordering::Acquire))
     }
 
-    /// Waits until the caller has gone; for ever if the handler's policy is not [`OnCancel::Token`].
+    /// Waits until the caller has gone; for ever if the handler's policy is not
+    /// [`OnCancel::Token`].
     ///
     /// # Cancel safety
     ///
@@ -146,7 +147,8 @@ impl RequestParts {
     ///
     /// # Errors
     ///
-    /// The connection ended, or the caller went away, before the request was complete: the upload was cut, not finished.
+    /// The connection ended, or the caller went away, before the request was complete: the upload
+    /// was cut, not finished.
     ///
     /// # Cancel safety
     ///
@@ -189,8 +191,9 @@ impl RequestParts {
 
 /// Where a handler sends its answer in parts.
 ///
-/// Each part leaves as a frame of its own. An answer that was begun must be finished: if this is dropped before
-/// [`finish`](Self::finish), the connection is closed, so that the caller cannot take what it has for the whole.
+/// Each part leaves as a frame of its own. An answer that was begun must be finished: if this is
+/// dropped before [`finish`](Self::finish), the connection is closed, so that the caller cannot
+/// take what it has for the whole.
 #[derive(Debug)]
 pub struct ReplyStream {
     shared: Arc<Shared>,
@@ -202,7 +205,8 @@ pub struct ReplyStream {
 }
 
 impl ReplyStream {
-    /// Sends a part that is not the last, when there is room for it. A part without data is not sent.
+    /// Sends a part that is not the last, when there is room for it. A part without data is not
+    /// sent.
     ///
     /// # Errors
     ///
@@ -236,8 +240,8 @@ impl ReplyStream {
         Ok(())
     }
 
-    /// Sends the last part, which must have data unless it is the only one; an empty only part becomes the in-band error
-    /// 101.
+    /// Sends the last part, which must have data unless it is the only one; an empty only part
+    /// becomes the in-band error 101.
     ///
     /// # Errors
     ///
@@ -291,7 +295,8 @@ impl State {
         self.leave(channel, serial) && self.reply(channel, body)
     }
 
-    /// Why an answer of this size cannot be sent, if so. Small ones always are: as many may wait as calls may run.
+    /// Why an answer of this size cannot be sent, if so. Small ones always are: as many may wait as
+    /// calls may run.
     pub(crate) fn reason_to_drop(&self, size: usize) -> Option<RejectReason> {
         let unread = self.proto.outgoing();
         let is_small = size < SHARE_MIN_BYTES;
@@ -326,7 +331,8 @@ impl State {
         running.end(&mut self.proto.deferred);
     }
 
-    /// Answers an open request. What was copied of `body` stays there, to be dropped without the lock.
+    /// Answers an open request. What was copied of `body` stays there, to be dropped without the
+    /// lock.
     #[inline]
     pub(crate) fn reply(&mut self, channel: ChannelId, body: &mut Body) -> bool {
         let limit = self.proto.limits().message_bytes();
@@ -357,8 +363,9 @@ impl State {
         }
     }
 
-    /// The caller has gone: its call ends here, and its channel is free. Its handler is aborted, told, or left to end; from
-    /// now on it counts against the server's limit only, and what it answers goes nowhere.
+    /// The caller has gone: its call ends here, and its channel is free. Its handler is aborted,
+    /// told, or left to end; from now on it counts against the server's limit only, and what it
+    /// answers goes nowhere.
     pub(crate) fn on_cancelled(&mut self, channel: ChannelId) {
         let Some(running) = self.running.get_mut(&channel) else {
             return;

@@ -1,4 +1,5 @@
-//! Where messages are encoded: one buffer per thread, used again and again, so that a small message costs no allocation.
+//! Where messages are encoded: one buffer per thread, used again and again, so that a small message
+//! costs no allocation.
 
 use std::cell::RefCell;
 

@@ -1,5 +1,5 @@
-//! The server's calls: from a request to its handler, and from the handler to the answer. What a call holds while it is under
-//! way stands in `running.rs`.
+//! The server's calls: from a request to its handler, and from the handler to the answer. What a
+//! call holds while it is under way stands in `running.rs`.
 //!
 //! [`Dispatcher::run_call`] is the one place that decides where a handler runs.
 
@@ -28,8 +28,8 @@ use crate::proto::{Event, RequestPath, StreamKey, control, detach, is_one_way, k
 use crate::running::{CancelToken, Running};
 use crate::totals::{Counted, RunningCall, Share};
 
-/// With so many handlers of a connection waiting, requests of up to 16 KiB are copied: those that wait too would each keep the
-/// whole buffer that they were read into.
+/// With so many handlers of a connection waiting, requests of up to 16 KiB are copied: those that
+/// wait too would each keep the whole buffer that they were read into.
 const FEW_WAITING: usize = 16;
 
 /// What every connection of a server shares.
@@ -77,7 +77,8 @@ pub(crate) struct Dispatcher {
     routes: Arc<Routes>,
     serial: u64,
     last: Option<Route>,
-    /// How long the last request had waited, between which times: those of one batch have waited equally long.
+    /// How long the last request had waited, between which times: those of one batch have waited
+    /// equally long.
     waited: Option<(Instant, Instant, Duration)>,
 }
 
@@ -122,7 +123,8 @@ impl Dispatcher {
         }
     }
 
-    /// How long a request has waited for its turn. Most come in the batch that is handled, and have not.
+    /// How long a request has waited for its turn. Most come in the batch that is handled, and have
+    /// not.
     #[inline]
     fn waited(&mut self, received_at: Instant, now: Instant) -> Duration {
         if received_at == now {
@@ -148,8 +150,8 @@ impl Dispatcher {
         self.last.as_ref()
     }
 
-    /// Handles one event, outside the lock. Returns the answer if it is there at once; `wakers` are those of handlers that
-    /// read a stream.
+    /// Handles one event, outside the lock. Returns the answer if it is there at once; `wakers` are
+    /// those of handlers that read a stream.
     pub(crate) fn on_event(
         &mut self,
         cx: &mut Context<'_>,
@@ -283,7 +285,8 @@ impl Dispatcher {
         let (serial, channel) = (self.serial, incoming.channel);
         let waited = self.waited(incoming.received_at, now);
         let one_way = is_one_way(channel);
-        // Nobody would hear that such a call was not run: what has arrived is run, also while the server shuts down.
+        // Nobody would hear that such a call was not run: what has arrived is run, also while the
+        // server shuts down.
         let reason = self
             .routes
             .reject_reason(shared)
@@ -377,7 +380,8 @@ impl Dispatcher {
         match first {
             Ok(Ok(result)) => {
                 on_failed(shared, &route.path, &result, one_way);
-                // Of a handler with streams, the entry in the table is what keeps a second answer away.
+                // Of a handler with streams, the entry in the table is what keeps a second answer
+                // away.
                 answer(result).filter(|_| !streams || shared.lock().leave(channel, serial))
             }
             Ok(Err(future)) => {
@@ -425,7 +429,8 @@ fn spawn(
     } = waiting;
     let answer_to = Arc::clone(shared);
     let (serial, policy) = (running.serial, running.policy);
-    // The entry must be there before the task can end. A handler that streams has had its own, and may have answered.
+    // The entry must be there before the task can end. A handler that streams has had its own, and
+    // may have answered.
     let mut state = shared.lock();
     let is_over = streams && !state.is_running(channel, serial);
     if !streams {
@@ -462,8 +467,8 @@ fn spawn(
     }
 }
 
-/// Sends the answer of a handler that had to wait, or says why it was dropped: the calls that may run at a time could answer
-/// with many times the memory that a caller who reads nothing may take.
+/// Sends the answer of a handler that had to wait, or says why it was dropped: the calls that may
+/// run at a time could answer with many times the memory that a caller who reads nothing may take.
 fn send_answer(
     shared: &Shared,
     channel: ChannelId,
@@ -501,7 +506,8 @@ struct SuspendedHandler {
     bytes: usize,
 }
 
-/// A handler in a task of its own. Fields are dropped in their order: it is over when it does not count any more.
+/// A handler in a task of its own. Fields are dropped in their order: it is over when it does not
+/// count any more.
 struct HandlerTask {
     future: CatchPanic,
     _running: RunningCall,
@@ -573,7 +579,8 @@ fn on_panic(
     })
 }
 
-/// Drops what a panic carried. It is a value of the user's, whose drop may panic too, and so may what that carries.
+/// Drops what a panic carried. It is a value of the user's, whose drop may panic too, and so may
+/// what that carries.
 fn dispose(panic: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);
@@ -674,7 +681,8 @@ mod tests {
         };
         let running = Running::new(1, OnCancel::Abort, None);
         spawn(&shared, ChannelId(1), running, waiting, false);
-        // On this runtime the task runs only when this one waits: it is aborted before its first poll.
+        // On this runtime the task runs only when this one waits: it is aborted before its first
+        // poll.
         shared.lock().on_cancelled(ChannelId(1));
         while seen.load(Ordering::Relaxed) == NEVER {
             tokio::task::yield_now().await;

@@ -1,4 +1,5 @@
-//! The server: listens, accepts within its limits, gives every connection a driver, and ends in order.
+//! The server: listens, accepts within its limits, gives every connection a driver, and ends in
+//! order.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -37,10 +38,12 @@ use crate::transport::{Connected, Listener, MemoryConnector, ToEndpoint, memory}
 /// From so many connections on, a shutdown tells them one after the other.
 const FEW_CONNECTIONS: u32 = 16;
 
-/// How long it takes to tell one of them, on average: so many clients that connect elsewhere hurt nobody.
+/// How long it takes to tell one of them, on average: so many clients that connect elsewhere hurt
+/// nobody.
 const TELL_TIME: Duration = Duration::from_millis(1);
 
-/// Of so many places one peer leaves one to others, unless `max_connections_per_peer` says otherwise.
+/// Of so many places one peer leaves one to others, unless `max_connections_per_peer` says
+/// otherwise.
 const SHARES: usize = 16;
 
 /// Connections that make room for others at a time, until their tasks have ended.
@@ -149,47 +152,53 @@ impl ServerConfig {
 
     /// Connections at a time, handshakes included. Default: 10,000; 0 is refused.
     ///
-    /// Beyond it, a new connection takes the place of one that has not sent a byte of a frame yet, of the address that has most
-    /// of them or for more than a second. If there is none, the new one is closed as it is accepted.
+    /// Beyond it, a new connection takes the place of one that has not sent a byte of a frame yet,
+    /// of the address that has most of them or for more than a second. If there is none, the new
+    /// one is closed as it is accepted.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// Connections at a time from one IPv4 address or one IPv6 network of 64 bits. Default: 15 of 16 of
-    /// [`max_connections`](Self::max_connections), so that no single one keeps all others out; 0 is refused.
+    /// Connections at a time from one IPv4 address or one IPv6 network of 64 bits. Default: 15 of
+    /// 16 of [`max_connections`](Self::max_connections), so that no single one keeps all others
+    /// out; 0 is refused.
     ///
-    /// Beyond it, a new connection takes the place of one of the same address that has not sent a byte of a frame for a second. If
-    /// there is none, the new one is closed as it is accepted.
+    /// Beyond it, a new connection takes the place of one of the same address that has not sent a
+    /// byte of a frame for a second. If there is none, the new one is closed as it is accepted.
     #[must_use]
     pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
         self.max_connections_per_peer = Some(connections);
         self
     }
 
-    /// Handlers at a time that had to wait, on all connections together. Default: 65,536; 0 is refused. Further requests are refused.
+    /// Handlers at a time that had to wait, on all connections together. Default: 65,536; 0 is
+    /// refused. Further requests are refused.
     ///
-    /// While there are others, a connection, and all connections from one IP address, may run four times as many as are
-    /// left of them: a peer that takes most never takes all.
+    /// While there are others, a connection, and all connections from one IP address, may run four
+    /// times as many as are left of them: a peer that takes most never takes all.
     #[must_use]
     pub fn max_running_calls(mut self, calls: usize) -> Self {
         self.max_running_calls = calls;
         self
     }
 
-    /// Bytes that the calls of all connections hold together: see [`Limits::max_buffered_bytes`] for what counts. Default: 1 GiB.
+    /// Bytes that the calls of all connections hold together: see [`Limits::max_buffered_bytes`]
+    /// for what counts. Default: 1 GiB.
     ///
-    /// A connection may hold what is left of them, and 64 KiB in any case. One that holds more is not read until others let go;
-    /// when that lasts longer than [`Limits::progress_timeout`] with messages that are not complete, it is closed.
+    /// A connection may hold what is left of them, and 64 KiB in any case. One that holds more is
+    /// not read until others let go; when that lasts longer than [`Limits::progress_timeout`] with
+    /// messages that are not complete, it is closed.
     #[must_use]
     pub fn max_total_buffered_bytes(mut self, bytes: usize) -> Self {
         self.max_total_bytes = bytes;
         self
     }
 
-    /// How long a connection lives, a tenth more or less, so that clients spread anew over servers that have come. Default: for
-    /// ever, as [`Duration::MAX`]; less than a millisecond is refused. Then its client is told to make another for further calls, and the calls under way get
+    /// How long a connection lives, a tenth more or less, so that clients spread anew over servers
+    /// that have come. Default: for ever, as [`Duration::MAX`]; less than a millisecond is refused.
+    /// Then its client is told to make another for further calls, and the calls under way get
     /// [`max_connection_grace`](Self::max_connection_grace) to end.
     #[must_use]
     pub fn max_connection_age(mut self, age: Duration) -> Self {
@@ -197,34 +206,37 @@ impl ServerConfig {
         self
     }
 
-    /// How long the calls on a connection that has reached its age may still take. Default: 30 s. Beyond: it is closed. Zero
-    /// closes it at once, and [`Duration::MAX`] never.
+    /// How long the calls on a connection that has reached its age may still take. Default: 30 s.
+    /// Beyond: it is closed. Zero closes it at once, and [`Duration::MAX`] never.
     #[must_use]
     pub fn max_connection_grace(mut self, grace: Duration) -> Self {
         self.max_connection_grace = grace;
         self
     }
 
-    /// Runs `hook` once, as the first act of a shutdown: nothing is refused yet. It should be quick and must not block. Default:
-    /// nothing is run; several hooks run in the order in which they were added.
+    /// Runs `hook` once, as the first act of a shutdown: nothing is refused yet. It should be quick
+    /// and must not block. Default: nothing is run; several hooks run in the order in which they
+    /// were added.
     #[must_use]
     pub fn on_shutdown(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_shutdown.0.push(Box::new(hook));
         self
     }
 
-    /// The level at which failures of handlers are logged that a layer above calls the server's fault; other failures have level
-    /// DEBUG. Default: [`Level::WARN`](tracing::Level::WARN). `None`: no failure is logged. Panics are always logged, as ERROR, and
-    /// failures of one-way calls, which nobody else hears of, as WARN.
+    /// The level at which failures of handlers are logged that a layer above calls the server's
+    /// fault; other failures have level DEBUG. Default: [`Level::WARN`](tracing::Level::WARN).
+    /// `None`: no failure is logged. Panics are always logged, as ERROR, and failures of one-way
+    /// calls, which nobody else hears of, as WARN.
     #[must_use]
     pub fn log_failures(mut self, level: impl Into<Option<tracing::Level>>) -> Self {
         self.log.level = level.into();
         self
     }
 
-    /// How many lines the server logs in a minute at most, of each kind, of what its peers can cause or repeat: failures of handlers,
-    /// their panics, failures of one-way calls, connections of other protocols. Default: 100. The next line says how many were left
-    /// out. 0: none of these.
+    /// How many lines the server logs in a minute at most, of each kind, of what its peers can
+    /// cause or repeat: failures of handlers, their panics, failures of one-way calls, connections
+    /// of other protocols. Default: 100. The next line says how many were left out. 0: none of
+    /// these.
     #[must_use]
     pub fn max_log_lines(mut self, per_minute: u32) -> Self {
         self.log.per_minute = per_minute;
@@ -239,8 +251,8 @@ impl ServerConfig {
         self
     }
 
-    /// Listens and serves on `host:port`, `unix:/path`, `unix:@name` or a [`SocketAddr`]; port 0 lets the system choose, see
-    /// [`Server::local_addr`].
+    /// Listens and serves on `host:port`, `unix:/path`, `unix:@name` or a [`SocketAddr`]; port 0
+    /// lets the system choose, see [`Server::local_addr`].
     ///
     /// # Errors
     ///
@@ -257,8 +269,9 @@ impl ServerConfig {
         self.serve(listener)
     }
 
-    /// Serves on what listens already: tokio's `TcpListener` or `UnixListener`, or any [`Listener`]. Sockets of the standard library,
-    /// such as those that a service manager hands over, become tokio's by `from_std`.
+    /// Serves on what listens already: tokio's `TcpListener` or `UnixListener`, or any
+    /// [`Listener`]. Sockets of the standard library, such as those that a service manager hands
+    /// over, become tokio's by `from_std`.
     ///
     /// # Errors
     ///
@@ -363,9 +376,9 @@ impl fmt::Debug for ServerConfig {
 
 /// A server that is running. Dropping it leaves it running; [`shutdown`](Self::shutdown) ends it.
 ///
-/// It runs on the runtime that it was made in, and ends with it: a `main` that returns takes its server along. A program that is
-/// only a server ends with `shutdown_on_signal` (feature `signal`), [`serve_until`](Self::serve_until) or
-/// [`stopped`](Self::stopped).
+/// It runs on the runtime that it was made in, and ends with it: a `main` that returns takes its
+/// server along. A program that is only a server ends with `shutdown_on_signal` (feature `signal`),
+/// [`serve_until`](Self::serve_until) or [`stopped`](Self::stopped).
 ///
 /// ```
 /// use std::time::Duration;
@@ -459,7 +472,8 @@ impl Table {
         task
     }
 
-    /// A place for one more connection, and the task of the one that had it; or the limit that is reached.
+    /// A place for one more connection, and the task of the one that had it; or the limit that is
+    /// reached.
     fn admit(
         &mut self,
         network: Network,
@@ -520,13 +534,15 @@ impl Server {
         ServerConfig::default()
     }
 
-    /// The address it listens on, with the port that the system chose; `None` on Unix sockets and in memory.
+    /// The address it listens on, with the port that the system chose; `None` on Unix sockets and
+    /// in memory.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.local_addr
     }
 
-    /// The address in the form that a client connects to: `127.0.0.1:9000`, `unix:/path` or `unix:@name`.
+    /// The address in the form that a client connects to: `127.0.0.1:9000`, `unix:/path` or
+    /// `unix:@name`.
     #[must_use]
     pub fn target(&self) -> &str {
         &self.describe
@@ -538,12 +554,15 @@ impl Server {
         self.inner.lock().connections.len()
     }
 
-    /// Ends the server, in three phases: no new connections and calls; the running calls get `limit` to end; what is left
-    /// is ended by force. Always returns, at the latest about a second after `limit`.
+    /// Ends the server, in three phases: no new connections and calls; the running calls get
+    /// `limit` to end; what is left is ended by force. Always returns, at the latest about a second
+    /// after `limit`.
     ///
-    /// Requests that arrive meanwhile are answered as refused. Each connection whose calls are answered is ended with
-    /// status 8. With more than a few connections they are told at random moments, a thousand a second, within a tenth of `limit`
-    /// at most, so that their clients do not all move at once; until a connection is told, its calls are served. Further calls of this function return when the server has ended.
+    /// Requests that arrive meanwhile are answered as refused. Each connection whose calls are
+    /// answered is ended with status 8. With more than a few connections they are told at random
+    /// moments, a thousand a second, within a tenth of `limit` at most, so that their clients do
+    /// not all move at once; until a connection is told, its calls are served. Further calls of
+    /// this function return when the server has ended.
     ///
     /// # Cancel safety
     ///
@@ -580,7 +599,8 @@ impl Server {
         inner.abort(|_| true);
     }
 
-    /// Waits until the server has been shut down and its last connection has ended; for ever, if nobody shuts it down.
+    /// Waits until the server has been shut down and its last connection has ended; for ever, if
+    /// nobody shuts it down.
     ///
     /// # Cancel safety
     ///
@@ -589,12 +609,14 @@ impl Server {
         self.inner.all_ended().await;
     }
 
-    /// Serves until `signal` completes, then [shuts down](Self::shutdown) within `limit`. Returns when the server has ended,
-    /// also if it was shut down from elsewhere before `signal` completed.
+    /// Serves until `signal` completes, then [shuts down](Self::shutdown) within `limit`. Returns
+    /// when the server has ended, also if it was shut down from elsewhere before `signal`
+    /// completed.
     ///
     /// # Cancel safety
     ///
-    /// When dropped before `signal` has completed, the server goes on; afterwards as [`shutdown`](Self::shutdown).
+    /// When dropped before `signal` has completed, the server goes on; afterwards as
+    /// [`shutdown`](Self::shutdown).
     pub async fn serve_until(&self, signal: impl Future<Output = ()>, limit: Duration) {
         tokio::select! {
             biased;
@@ -603,8 +625,9 @@ impl Server {
         }
     }
 
-    /// Serves until the process is asked to end, by ctrl-c or SIGTERM, then [shuts down](Self::shutdown) within `limit`. A second
-    /// signal ends what still runs at once. Returns `Ok(())` when the server has ended, also if it was shut down from elsewhere.
+    /// Serves until the process is asked to end, by ctrl-c or SIGTERM, then [shuts
+    /// down](Self::shutdown) within `limit`. A second signal ends what still runs at once. Returns
+    /// `Ok(())` when the server has ended, also if it was shut down from elsewhere.
     ///
     /// ```no_run
     /// # #[tokio::main]
@@ -620,7 +643,8 @@ impl Server {
     ///
     /// # Cancel safety
     ///
-    /// As [`serve_until`](Self::serve_until). The signals do not end the process by themselves any more once this was called.
+    /// As [`serve_until`](Self::serve_until). The signals do not end the process by themselves any
+    /// more once this was called.
     ///
     /// Needs the feature `signal`.
     #[cfg(feature = "signal")]
@@ -655,8 +679,8 @@ impl Inner {
         }
     }
 
-    /// How long the connections take to be told that the server goes away: their clients shall not all come to the next one in
-    /// the same moment.
+    /// How long the connections take to be told that the server goes away: their clients shall not
+    /// all come to the next one in the same moment.
     fn spread(&self, limit: Duration) -> Duration {
         match u32::try_from(self.lock().connections.len()) {
             Ok(..FEW_CONNECTIONS) => Duration::ZERO,
@@ -806,7 +830,8 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// Accepts until the server is shut down. No error ends it: those of the process pass, after a pause.
+/// Accepts until the server is shut down. No error ends it: those of the process pass, after a
+/// pause.
 async fn accept_loop(mut accepting: Accepting) {
     let inner = &accepting.end.0;
     let mut pause = Duration::from_millis(5);

@@ -5,7 +5,8 @@ use std::io;
 
 use tokio::sync::watch;
 
-/// Waits until a server has begun to shut down. A server that has gone without that, or none, never does.
+/// Waits until a server has begun to shut down. A server that has gone without that, or none, never
+/// does.
 pub(crate) async fn begun(shutdown: Option<watch::Receiver<bool>>) {
     if let Some(mut shutdown) = shutdown
         && shutdown.wait_for(|&begun| begun).await.is_ok()
@@ -15,11 +16,12 @@ pub(crate) async fn begun(shutdown: Option<watch::Receiver<bool>>) {
     std::future::pending().await
 }
 
-/// The signals that ask a process to end: SIGINT, which ctrl-c sends, and SIGTERM, which service managers and orchestrators send.
-/// Elsewhere than on Unix: ctrl-c.
+/// The signals that ask a process to end: SIGINT, which ctrl-c sends, and SIGTERM, which service
+/// managers and orchestrators send. Elsewhere than on Unix: ctrl-c.
 ///
-/// From [`new`](Self::new) on such a signal no longer ends the process, also once this value is dropped. See
-/// [`Server::shutdown_on_signal`](crate::Server::shutdown_on_signal) for the usual way. Needs the feature `signal`.
+/// From [`new`](Self::new) on such a signal no longer ends the process, also once this value is
+/// dropped. See [`Server::shutdown_on_signal`](crate::Server::shutdown_on_signal) for the usual
+/// way. Needs the feature `signal`.
 #[cfg(feature = "signal")]
 #[derive(Debug)]
 pub struct ShutdownSignal {
@@ -53,7 +55,8 @@ impl ShutdownSignal {
         Ok(Self {})
     }
 
-    /// Waits for the next of them, and returns its name. Signals that came since the last one count once.
+    /// Waits for the next of them, and returns its name. Signals that came since the last one count
+    /// once.
     ///
     /// # Cancel safety
     ///

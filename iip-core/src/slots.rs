@@ -1,4 +1,5 @@
-//! A table whose places are used again, in place: neither taking nor giving back a place moves the others or itself.
+//! A table whose places are used again, in place: neither taking nor giving back a place moves the
+//! others or itself.
 
 /// Places numbered from 0. A place that was given back keeps its old value until it is taken again.
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! Calls with a stream of bytes each way: what callers and handlers send to and read from. The same for both sides.
+//! Calls with a stream of bytes each way: what callers and handlers send to and read from. The same
+//! for both sides.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,16 +22,19 @@ use crate::running::running_mut;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The call has ended: nobody takes what is sent. At a client, [`RecvStream::answer`] tells how.
+    /// The call has ended: nobody takes what is sent. At a client, [`RecvStream::answer`] tells
+    /// how.
     #[error("the call has ended")]
     Over,
-    /// The peer, or the connection, went away before it had ended its stream: what has arrived is not all.
+    /// The peer, or the connection, went away before it had ended its stream: what has arrived is
+    /// not all.
     #[error("the stream was cut off")]
     Cut,
     /// This side has said that nothing follows, see [`SendStream::finish`].
     #[error("the stream was finished")]
     Finished,
-    /// The peer has left the last piece unread for [`progress_timeout`](crate::Limits::progress_timeout) while large pieces of this
+    /// The peer has left the last piece unread for
+    /// [`progress_timeout`](crate::Limits::progress_timeout) while large pieces of this
     /// connection's streams took [`max_buffered_bytes`](crate::Limits::max_buffered_bytes).
     #[error("the peer does not read the stream (options progress_timeout and max_buffered_bytes)")]
     Unread,
@@ -50,7 +54,8 @@ struct StreamHandle {
 }
 
 impl StreamHandle {
-    /// Runs `work` with the stream's state and its channel, if it has one by now; `None` if the call has ended.
+    /// Runs `work` with the stream's state and its channel, if it has one by now; `None` if the
+    /// call has ended.
     fn with<T>(
         &self,
         work: impl FnOnce(&mut proto::Connection, &mut Flow, Option<ChannelId>) -> T,
@@ -78,28 +83,31 @@ impl StreamHandle {
 
 /// Where one side of a call sends its stream.
 ///
-/// What is sent lies in memory only until the connection has room for it and the peer has granted it: whoever sends waits
-/// until then, and so keeps pace with the reader.
+/// What is sent lies in memory only until the connection has room for it and the peer has granted
+/// it: whoever sends waits until then, and so keeps pace with the reader.
 ///
-/// At a client, dropping it before it was [finished](Self::finish) ends the call: its handler reads that the stream was cut, and
-/// [`RecvStream::answer`] is [`CallErrorKind::Unfinished`](crate::CallErrorKind::Unfinished). At a handler, dropping it means
-/// nothing: the stream ends with the answer. What a handler gave and the connection had not taken by then is lost, so wait for
-/// [`send`](Self::send) before the answer.
+/// At a client, dropping it before it was [finished](Self::finish) ends the call: its handler reads
+/// that the stream was cut, and [`RecvStream::answer`] is
+/// [`CallErrorKind::Unfinished`](crate::CallErrorKind::Unfinished). At a handler, dropping it means
+/// nothing: the stream ends with the answer. What a handler gave and the connection had not taken
+/// by then is lost, so wait for [`send`](Self::send) before the answer.
 pub struct SendStream {
     link: StreamHandle,
     /// What was not sent of the last piece.
     rest: Body,
     waiter: WriteWaiter,
     ended: bool,
-    /// The last piece was small: the next is likely to be, and need not wait for large ones of other streams.
+    /// The last piece was small: the next is likely to be, and need not wait for large ones of
+    /// other streams.
     sends_small: bool,
     /// The last piece is counted among what was not handed over.
     is_counted: bool,
 }
 
 impl SendStream {
-    /// Waits until everything given so far was handed to the connection, and there is room for more: while pieces that the
-    /// peer does not read take [`max_buffered_bytes`](crate::Limits::max_buffered_bytes), streams whose last piece was
+    /// Waits until everything given so far was handed to the connection, and there is room for
+    /// more: while pieces that the peer does not read take
+    /// [`max_buffered_bytes`](crate::Limits::max_buffered_bytes), streams whose last piece was
     /// small go on.
     ///
     /// # Errors
@@ -154,7 +162,8 @@ impl SendStream {
     }
 
     /// Gives the connection more to send, and hands over what it takes now. Call it only when
-    /// [`poll_ready`](Self::poll_ready) is ready; what was not taken then is sent first by the next one.
+    /// [`poll_ready`](Self::poll_ready) is ready; what was not taken then is sent first by the next
+    /// one.
     ///
     /// # Errors
     ///
@@ -185,8 +194,9 @@ impl SendStream {
     ///
     /// # Cancel safety
     ///
-    /// When dropped before it is ready, the data is sent all the same, before what is sent next; but not if it still waited for
-    /// what had been given before it, see [`poll_ready`](Self::poll_ready).
+    /// When dropped before it is ready, the data is sent all the same, before what is sent next;
+    /// but not if it still waited for what had been given before it, see
+    /// [`poll_ready`](Self::poll_ready).
     pub async fn send(&mut self, data: impl Into<Body>) -> Result<(), StreamError> {
         self.check_unfinished()?;
         std::future::poll_fn(|cx| self.poll_ready(cx)).await?;
@@ -199,7 +209,8 @@ impl SendStream {
         self.rest = data;
     }
 
-    /// Tells the peer that nothing follows. Only a caller does this: a handler's stream ends with its answer.
+    /// Tells the peer that nothing follows. Only a caller does this: a handler's stream ends with
+    /// its answer.
     ///
     /// What was given and not taken yet goes first, by itself, as the peer takes it.
     pub fn finish(&mut self) {
@@ -251,8 +262,8 @@ impl fmt::Debug for SendStream {
 
 /// Where one side of a call reads the other's stream.
 ///
-/// A reader that stands still holds up its own call and nothing else: the peer may only send what it is granted, see
-/// [`Limits::stream_window`](crate::Limits::stream_window).
+/// A reader that stands still holds up its own call and nothing else: the peer may only send what
+/// it is granted, see [`Limits::stream_window`](crate::Limits::stream_window).
 ///
 /// At a client, dropping it cancels the call.
 pub struct RecvStream {
@@ -282,8 +293,8 @@ impl RecvStream {
     }
 
     /// The reader holds `bytes` of a message that is not complete; 0 once it is. They count in
-    /// [`max_buffered_bytes`](crate::Limits::max_buffered_bytes): beyond it the peer is granted no more, but for one stream of
-    /// the connection at a time.
+    /// [`max_buffered_bytes`](crate::Limits::max_buffered_bytes): beyond it the peer is granted no
+    /// more, but for one stream of the connection at a time.
     pub fn hold(&mut self, bytes: usize) {
         self.link.shared.command(|state| {
             self.link.on(state, |proto, flow, channel| {
@@ -305,8 +316,8 @@ impl RecvStream {
     ///
     /// # Errors
     ///
-    /// At a handler: the caller went away before it had ended its stream. At a client a stream that was cut ends as any
-    /// other; [`answer`](Self::answer) tells.
+    /// At a handler: the caller went away before it had ended its stream. At a client a stream that
+    /// was cut ends as any other; [`answer`](Self::answer) tells.
     ///
     /// # Cancel safety
     ///
@@ -315,7 +326,8 @@ impl RecvStream {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Client: the answer behind the stream, once [`next`](Self::next) has given `None`. Only the first time.
+    /// Client: the answer behind the stream, once [`next`](Self::next) has given `None`. Only the
+    /// first time.
     ///
     /// # Errors
     ///
@@ -378,7 +390,8 @@ impl fmt::Debug for RecvStream {
     }
 }
 
-/// Both ends of a call's stream at its caller; `rest` is what did not fit behind the request's beginning.
+/// Both ends of a call's stream at its caller; `rest` is what did not fit behind the request's
+/// beginning.
 pub(crate) fn of_call(
     shared: &Arc<Shared>,
     call: Call,

@@ -1,7 +1,8 @@
 //! What all connections of a server take together: handlers that wait, and bytes that calls hold.
 //!
-//! Both are pots with a limit. A connection may take several times what is left of the pot, and no more: so whoever takes
-//! most of it always leaves a part for those that come later (the dynamic thresholds of switches that share a buffer).
+//! Both are pots with a limit. A connection may take several times what is left of the pot, and no
+//! more: so whoever takes most of it always leaves a part for those that come later (the dynamic
+//! thresholds of switches that share a buffer).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,10 +15,12 @@ use tokio::sync::Notify;
 use crate::connection::Shared;
 use crate::handler::{Places, RejectReason};
 
-/// A connection, and all connections of one address, may run this many times the handlers that others may still start.
+/// A connection, and all connections of one address, may run this many times the handlers that
+/// others may still start.
 const SHARE_OF_REST: usize = 4;
 
-/// Bytes that a connection may hold whatever the others hold, and the step in which it tells what it holds.
+/// Bytes that a connection may hold whatever the others hold, and the step in which it tells what
+/// it holds.
 pub(crate) const FREE_BYTES: usize = 64 * 1024;
 
 /// What all connections of one server take.
@@ -160,9 +163,9 @@ impl Share {
         left.max(FREE_BYTES)
     }
 
-    /// The connection holds `now` bytes; `told` is what it has said before. In steps, so that small calls of many connections
-    /// do not meet here.
-    /// Gives the drivers that may go on, to be woken without any lock.
+    /// The connection holds `now` bytes; `told` is what it has said before. In steps, so that small
+    /// calls of many connections do not meet here. Gives the drivers that may go on, to be woken
+    /// without any lock.
     #[inline]
     pub(crate) fn tell(&self, told: &mut usize, now: usize) -> Vec<Waker> {
         let now = now - now % FREE_BYTES;
@@ -218,7 +221,8 @@ pub(crate) enum Counted {
     Apart(Arc<Places>),
 }
 
-/// Counts a call from the moment its handler has to wait until the handler has ended, and the bytes that it holds.
+/// Counts a call from the moment its handler has to wait until the handler has ended, and the bytes
+/// that it holds.
 #[derive(Debug)]
 pub struct RunningCall {
     shared: Arc<Shared>,

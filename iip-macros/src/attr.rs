@@ -197,7 +197,8 @@ pub(crate) fn is_rpc(attr: &Attribute) -> bool {
     attr.path().is_ident("rpc")
 }
 
-/// Whether this attribute decides if an item exists: it must then stand on everything made from that item.
+/// Whether this attribute decides if an item exists: it must then stand on everything made from
+/// that item.
 ///
 /// That is `#[cfg(..)]`, and `#[cfg_attr(.., cfg(..))]`.
 pub(crate) fn is_cfg(attr: &Attribute) -> bool {
@@ -375,7 +376,8 @@ fn is_service_path(path: &LitStr, errors: &mut Errors) -> bool {
     is_path(path, errors)
 }
 
-/// Whether `path` is one that a server looks up as it stands: servers decode escapes and cut the query off before that.
+/// Whether `path` is one that a server looks up as it stands: servers decode escapes and cut the
+/// query off before that.
 fn is_path(path: &LitStr, errors: &mut Errors) -> bool {
     let text = path.value();
     let problem = if !text.starts_with('/') {

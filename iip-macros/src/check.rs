@@ -1,4 +1,5 @@
-//! The rules for a service. Each is reported on the tokens to change, with what to write instead, and none hides another.
+//! The rules for a service. Each is reported on the tokens to change, with what to write instead,
+//! and none hides another.
 
 use proc_macro2::Span;
 use quote::ToTokens;
@@ -24,7 +25,8 @@ use crate::{
 /// As many elements as the tuples have that the runtime can encode.
 const MAX_ARGUMENTS: usize = 12;
 
-/// Methods of the generated client, and methods that every value with `Clone` has: a call would mean those.
+/// Methods of the generated client, and methods that every value with `Clone` has: a call would
+/// mean those.
 const RESERVED_NAMES: [&str; 7] = [
     "new",
     "with_options",
@@ -79,7 +81,8 @@ pub(crate) fn is_implied(bound: &TypeParamBound) -> bool {
     }
 }
 
-/// Whether a method has types that its caller chooses, which `signature` and `argument_type` refuse.
+/// Whether a method has types that its caller chooses, which `signature` and `argument_type`
+/// refuse.
 pub(crate) fn is_generic(sig: &Signature) -> bool {
     let opaque = sig.inputs.iter().any(|arg| match arg {
         FnArg::Typed(arg) => !NestedTypes::of(&arg.ty).opaque.is_empty(),
@@ -124,8 +127,8 @@ fn definition(item: &ItemTrait, errors: &mut Errors) {
     }
 }
 
-/// Whether anything is said about a type parameter. Where nothing is, it cannot travel, which the compiler would say once for
-/// every use.
+/// Whether anything is said about a type parameter. Where nothing is, it cannot travel, which the
+/// compiler would say once for every use.
 fn is_bounded(param: &TypeParam, generics: &Generics) -> bool {
     let conditions = generics
         .where_clause
@@ -718,7 +721,8 @@ fn is_nothing(ty: &Type) -> bool {
 fn uniqueness(methods: &[MethodDef<'_>], errors: &mut Errors) {
     for (index, method) in methods.iter().enumerate() {
         for earlier in methods.iter().take(index) {
-            // Of two with `#[cfg(..)]` one may be for another build; the server refuses what is left.
+            // Of two with `#[cfg(..)]` one may be for another build; the server refuses what is
+            // left.
             if method.cfgs().chain(earlier.cfgs()).next().is_some() {
                 continue;
             }

@@ -32,7 +32,8 @@ pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
     }
 }
 
-/// What the client is beside an implementation of the trait, in code where `__rpc` names the runtime.
+/// What the client is beside an implementation of the trait, in code where `__rpc` names the
+/// runtime.
 pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
     let (client, vis, service) = (&def.client, &def.item.vis, &def.item.ident);
     let allows = def.allows();
@@ -45,7 +46,8 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
     let new_doc = format!(" A client that calls the methods of [`{service}`] through `client`.");
     let connect_doc = " Connects to `target`, such as `127.0.0.1:7070`, for this client alone. Services of one server can share a connection: see `new`.";
     let options_doc = " The same client with other options, such as a timeout or metadata, for the calls made through it.";
-    // `Clone` and `Debug` are written out because derived ones would ask for `K: Clone` where no `K` is held.
+    // `Clone` and `Debug` are written out because derived ones would ask for `K: Clone` where no
+    // `K` is held.
     quote! {
         #codec
 
@@ -205,8 +207,9 @@ pub(crate) fn duration(duration: Duration) -> TokenStream {
 ///         }
 /// ```
 ///
-/// An `async fn`, and not the runtime's future as it is: arguments by reference have lifetimes of their own, and the future
-/// that holds several of them has a lifetime that only the compiler can name.
+/// An `async fn`, and not the runtime's future as it is: arguments by reference have lifetimes of
+/// their own, and the future that holds several of them has a lifetime that only the compiler can
+/// name.
 fn method(method: &MethodDef<'_>) -> TokenStream {
     let cfgs = method.cfgs();
     let (ident, constant, output) = (method.ident(), &method.constant, method.client_output());
@@ -236,7 +239,8 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
     let empty =
         (method.is_protobuf && method.args.is_empty()).then(|| quote!(__rpc::ProtoRef(&())));
     let sent = sent.chain(empty);
-    // What the result lacks is reported where the user wrote the result, and what an argument lacks at its type.
+    // What the result lacks is reported where the user wrote the result, and what an argument lacks
+    // at its type.
     let (at, constant) = (method.output_span(), quote!(Self::#constant));
     let taken_out = method.is_protobuf.then(|| match method.replies {
         None => quote!(.map(__rpc::Proto::into_inner)),

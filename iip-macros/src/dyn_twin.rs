@@ -12,8 +12,9 @@ use crate::{
 
 /// The twin trait, made `dyn`-compatible by async-trait.
 ///
-/// Its methods are named apart from those of the service, so that a call stays unambiguous where both traits are in scope;
-/// users call a trait object through the service, which `dyn DynGreeter` implements.
+/// Its methods are named apart from those of the service, so that a call stays unambiguous where
+/// both traits are in scope; users call a trait object through the service, which `dyn DynGreeter`
+/// implements.
 pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
     let (twin, vis, private, item) = (&def.twin, &def.item.vis, def.private(), def.item);
     let (attrs, allows, supertraits) = (def.item_attrs(), def.allows(), supertraits());
@@ -68,7 +69,8 @@ pub(crate) fn object_impl(def: &ServiceDef<'_>, methods: &TokenStream) -> TokenS
     let allows = def.allows();
     let generics = def.generics();
     let (_, arguments, conditions) = generics.split_for_impl();
-    // Of any lifetime: the compiler forgets which one it is when it decides whether a future is `Send`.
+    // Of any lifetime: the compiler forgets which one it is when it decides whether a future is
+    // `Send`.
     let object_generics = in_lifetime(&generics);
     let (object_generics, ..) = object_generics.split_for_impl();
     quote! {

@@ -5,15 +5,16 @@ use quote::ToTokens;
 
 /// Every mistake found so far.
 ///
-/// It is handed through parsing and checking instead of a `Result`, so that one mistake does not hide the next and the
-/// user sees all of them at once.
+/// It is handed through parsing and checking instead of a `Result`, so that one mistake does not
+/// hide the next and the user sees all of them at once.
 #[derive(Default)]
 pub(crate) struct Errors {
     found: Option<syn::Error>,
 }
 
 impl Errors {
-    /// A mistake in `tokens`: the tokens the user must change. `message` says what to write instead.
+    /// A mistake in `tokens`: the tokens the user must change. `message` says what to write
+    /// instead.
     pub(crate) fn at(&mut self, tokens: impl ToTokens, message: impl Display) {
         self.push(syn::Error::new_spanned(tokens, message));
     }

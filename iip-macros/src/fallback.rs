@@ -1,4 +1,5 @@
-//! What a service with mistakes expands to: everything that other code names, so that nothing but the mistakes is reported.
+//! What a service with mistakes expands to: everything that other code names, so that nothing but
+//! the mistakes is reported.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -97,8 +98,8 @@ fn acceptable(item: &ItemTrait) -> ItemTrait {
     item
 }
 
-/// The trait's methods with bodies that never answer; `None` where the trait asks for more than methods, or for a type
-/// that cannot be made up.
+/// The trait's methods with bodies that never answer; `None` where the trait asks for more than
+/// methods, or for a type that cannot be made up.
 fn stubs(item: &ItemTrait) -> Option<TokenStream> {
     let methods = acceptable(item).items.into_iter().map(|item| match item {
         TraitItem::Fn(method) => stub(method),

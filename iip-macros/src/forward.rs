@@ -9,7 +9,8 @@ use crate::{
     model::{MethodDef, ServiceDef},
 };
 
-/// The service for an `Arc` of one, and with `dyn` for a `Box` and a reference too, with these methods.
+/// The service for an `Arc` of one, and with `dyn` for a `Box` and a reference too, with these
+/// methods.
 ///
 /// Nothing where the trait asks for more than its methods: the pointer would not have that.
 pub(crate) fn pointer_impls(def: &ServiceDef<'_>, methods: &TokenStream) -> Option<TokenStream> {

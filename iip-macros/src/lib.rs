@@ -1,8 +1,10 @@
-//! `#[service]` and `#[derive(MethodError)]`, the macros of iip-rpc. Use them through that crate, which re-exports them.
+//! `#[service]` and `#[derive(MethodError)]`, the macros of iip-rpc. Use them through that crate,
+//! which re-exports them.
 //!
-//! How it is built: `attr` and `model` read the user's trait, `check` reports every mistake in it at once, and
-//! `service_trait`, `client`, `server`, `forward` and `dyn_twin` write the code, which only calls the runtime. With mistakes, `fallback`
-//! writes enough for the rest of the program to compile.
+//! How it is built: `attr` and `model` read the user's trait, `check` reports every mistake in it
+//! at once, and `service_trait`, `client`, `server`, `forward` and `dyn_twin` write the code, which
+//! only calls the runtime. With mistakes, `fallback` writes enough for the rest of the program to
+//! compile.
 
 #![forbid(unsafe_code)]
 
@@ -48,19 +50,21 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 ///
 /// Beside the trait, which implementations fill with `async fn`s as it stands, this makes
 ///
-/// * `GreeterClient`: made by `GreeterClient::new(client)`, implements `Greeter`, each method being a call. `with_options`
-///   gives one whose calls have other options.
-/// * `GreeterServer<T>`: made by `GreeterServer::new(implementation)` or `from_arc`, to hand to a server.
+/// * `GreeterClient`: made by `GreeterClient::new(client)`, implements `Greeter`, each method being
+///   a call. `with_options` gives one whose calls have other options.
+/// * `GreeterServer<T>`: made by `GreeterServer::new(implementation)` or `from_arc`, to hand to a
+///   server.
 /// * the service for an `Arc` of an implementation, unless the trait has supertraits of its own.
 ///
-/// Code that takes an `impl Greeter` thus works with a client, with an implementation and with a mock. Every service is
-/// `Send` and `Sync`. Code that spawns its calls takes an `impl Greeter + 'static`.
+/// Code that takes an `impl Greeter` thus works with a client, with an implementation and with a
+/// mock. Every service is `Send` and `Sync`. Code that spawns its calls takes an
+/// `impl Greeter + 'static`.
 ///
 /// # The trait
 ///
-/// It may have type and constant parameters and `where` clauses, which must say all that a value on the wire needs
-/// (`K: Serialize + DeserializeOwned + Send + Sync + 'static`); any visibility; `#[cfg(..)]`, `#[deprecated]` and
-/// documentation. Its settings:
+/// It may have type and constant parameters and `where` clauses, which must say all that a value on
+/// the wire needs (`K: Serialize + DeserializeOwned + Send + Sync + 'static`); any visibility;
+/// `#[cfg(..)]`, `#[deprecated]` and documentation. Its settings:
 ///
 /// | setting | default | |
 /// |---|---|---|
@@ -73,12 +77,14 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 ///
 /// # Methods
 ///
-/// A method is an `async fn` with `&self`, at most twelve arguments, and a `Result` whose error is a `Status` or a type with
-/// `#[derive(MethodError)]`. Every future is `Send`. Arguments and results have serde's `Serialize` and `Deserialize`; the
-/// codec decides which of serde's attributes they may have, see below. A whole argument may be a reference (`&str`, `&[T]`,
-/// `&T`): the client encodes it where it is, and the server lends what it decoded. Nothing inside an argument or a result can
-/// borrow, except for a `Cow<'_, T>` in an argument. A first parameter `ctx: &CallContext` does not travel: a caller passes its
-/// own, a handler gets that of the call. The settings of a method stand in `#[rpc(..)]`:
+/// A method is an `async fn` with `&self`, at most twelve arguments, and a `Result` whose error is
+/// a `Status` or a type with `#[derive(MethodError)]`. Every future is `Send`. Arguments and
+/// results have serde's `Serialize` and `Deserialize`; the codec decides which of serde's
+/// attributes they may have, see below. A whole argument may be a reference (`&str`, `&[T]`, `&T`):
+/// the client encodes it where it is, and the server lends what it decoded. Nothing inside an
+/// argument or a result can borrow, except for a `Cow<'_, T>` in an argument. A first parameter
+/// `ctx: &CallContext` does not travel: a caller passes its own, a handler gets that of the call.
+/// The settings of a method stand in `#[rpc(..)]`:
 ///
 /// | setting | |
 /// |---|---|
@@ -95,13 +101,13 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// | `priority = "low"` | which calls an overloaded server gives up first: `"low"`, then `"normal"` (the default), then `"high"` |
 /// | `auth = "admin"` | what a caller must be, for the program's own checks to read; nothing enforces it by itself |
 ///
-/// `timeout`, `idempotent`, `hedge`, `max_concurrency` and `priority` can be set otherwise at run time, by a `MethodPolicy` of
-/// the client or the server.
+/// `timeout`, `idempotent`, `hedge`, `max_concurrency` and `priority` can be set otherwise at run
+/// time, by a `MethodPolicy` of the client or the server.
 ///
 /// # Streams
 ///
-/// A method that answers with many messages promises a stream, and one that takes many has a `Streaming<T>` as its last
-/// argument. The first error of a stream ends it.
+/// A method that answers with many messages promises a stream, and one that takes many has a
+/// `Streaming<T>` as its last argument. The first error of a stream ends it.
 ///
 /// ```ignore
 /// async fn watch(&self, topic: String) -> Result<impl Stream<Item = Result<Event, Status>>, Status>;
@@ -109,13 +115,14 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// async fn chat(&self, lines: Streaming<String>) -> Result<impl Stream<Item = Result<String, Status>>, Status>;
 /// ```
 ///
-/// An implementation may answer with any stream, also one that borrows from `self`; that of a client is a `Streaming<T, E>`,
-/// which borrows nothing.
+/// An implementation may answer with any stream, also one that borrows from `self`; that of a
+/// client is a `Streaming<T, E>`, which borrows nothing.
 ///
 /// # Subscriptions
 ///
-/// A method that answers with a `Subscription<T>` sends numbered values, which a `Topic` publishes for all who subscribe. Its client
-/// subscribes again after its connection was lost, with the same arguments and behind the last value that it has seen.
+/// A method that answers with a `Subscription<T>` sends numbered values, which a `Topic` publishes
+/// for all who subscribe. Its client subscribes again after its connection was lost, with the same
+/// arguments and behind the last value that it has seen.
 ///
 /// ```ignore
 /// async fn prices(&self, article: String) -> Result<Subscription<u64>, Status>;
@@ -125,9 +132,10 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 ///
 /// # Types known by their names
 ///
-/// A macro sees names and not types. `CallContext`, `Streaming<T>` and `Subscription<T>` are those of iip-rpc, by their names alone
-/// or with a path. A type of another shape (`Subscription` without parameters), and one whose path begins with `crate`, `self` or `super`,
-/// is the program's own. The compiler says so where one is taken for the other: another name for an own type
+/// A macro sees names and not types. `CallContext`, `Streaming<T>` and `Subscription<T>` are those
+/// of iip-rpc, by their names alone or with a path. A type of another shape (`Subscription` without
+/// parameters), and one whose path begins with `crate`, `self` or `super`, is the program's own.
+/// The compiler says so where one is taken for the other: another name for an own type
 /// (`use billing::Subscription as Plan`) always helps, as does the plain name for one of iip-rpc.
 ///
 /// # Codecs
@@ -140,22 +148,25 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// | `"json"` | | as msgpack, and readable |
 /// | `"protobuf"` | `codec-prost` | messages with `prost::Message` instead of serde types |
 ///
-/// bincode and postcard tell fields apart by their position: types with `flatten`, `untagged`, `tag` or
-/// `skip_serializing_if`, and types that read any value, such as `serde_json::Value`, need `"msgpack"` or `"json"`.
+/// bincode and postcard tell fields apart by their position: types with `flatten`, `untagged`,
+/// `tag` or `skip_serializing_if`, and types that read any value, such as `serde_json::Value`, need
+/// `"msgpack"` or `"json"`.
 ///
-/// The setting comes before the codec of the client. A server that does not know the codec is called in JSON. Whatever stands
-/// here, callers may use any other of these and plain JSON.
+/// The setting comes before the codec of the client. A server that does not know the codec is
+/// called in JSON. Whatever stands here, callers may use any other of these and plain JSON.
 ///
-/// In a protobuf service each method takes exactly one message, `request: Request` or `request: &Request`, and returns
-/// `Result<Response, E>`; `E` is as in any other method. The items of its streams are messages as well; a method that takes a
-/// stream may do without the message before it. Its methods cannot be called in another codec nor in plain JSON: such a
-/// call is refused as UNIMPLEMENTED.
+/// In a protobuf service each method takes exactly one message, `request: Request` or
+/// `request: &Request`, and returns `Result<Response, E>`; `E` is as in any other method. The items
+/// of its streams are messages as well; a method that takes a stream may do without the message
+/// before it. Its methods cannot be called in another codec nor in plain JSON: such a call is
+/// refused as UNIMPLEMENTED.
 ///
 /// # Trait objects
 ///
-/// Methods that return futures make a trait that is not `dyn`-compatible. `#[service(dyn)]` makes a twin that is: every
-/// `Greeter` is a `DynGreeter`, and `dyn DynGreeter` is a `Greeter` again, as are references, `Arc`s and `Box`es of it and of any
-/// other `Greeter`. Their futures are `Send` too, so that objects are called in spawned tasks and in handlers. Each call through an object
+/// Methods that return futures make a trait that is not `dyn`-compatible. `#[service(dyn)]` makes a
+/// twin that is: every `Greeter` is a `DynGreeter`, and `dyn DynGreeter` is a `Greeter` again, as
+/// are references, `Arc`s and `Box`es of it and of any other `Greeter`. Their futures are `Send`
+/// too, so that objects are called in spawned tasks and in handlers. Each call through an object
 /// allocates a box.
 ///
 /// ```ignore
@@ -163,9 +174,10 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// greeters[0].hello("world".into()).await?;
 /// ```
 ///
-/// Implementations implement `Greeter` by plain `async fn`s; `#[async_trait]` does not fit it. The twin is a trait of
-/// [async-trait](https://docs.rs/async-trait), with methods named `dyn_hello`, which `#[async_trait]` implements as well. `Box` must be
-/// the standard library's where a service with `dyn` stands.
+/// Implementations implement `Greeter` by plain `async fn`s; `#[async_trait]` does not fit it. The
+/// twin is a trait of [async-trait](https://docs.rs/async-trait), with methods named `dyn_hello`,
+/// which `#[async_trait]` implements as well. `Box` must be the standard library's where a service
+/// with `dyn` stands.
 #[proc_macro_attribute]
 pub fn service(
     args: proc_macro::TokenStream,
@@ -176,8 +188,8 @@ pub fn service(
 
 /// Makes a type an error that methods can return.
 ///
-/// Calls also fail for reasons that are not the method's own: a deadline, a lost connection, a panic. Such a failure is a
-/// `Status`, and the variant with `#[status]` is where it goes.
+/// Calls also fail for reasons that are not the method's own: a deadline, a lost connection, a
+/// panic. Such a failure is a `Status`, and the variant with `#[status]` is where it goes.
 ///
 /// ```ignore
 /// #[derive(Debug, thiserror::Error, Serialize, Deserialize, iip_rpc::MethodError)]
@@ -190,9 +202,10 @@ pub fn service(
 /// }
 /// ```
 ///
-/// This implements `MethodError` and `From<Status>`, the latter unless the field has thiserror's `#[from]`, which does so too.
-/// A struct with one field, the status, needs no mark. `#[status(crate = ::my_crate::iip_rpc)]` on the whole type says where
-/// iip-rpc is found, for crates that re-export or rename it.
+/// This implements `MethodError` and `From<Status>`, the latter unless the field has thiserror's
+/// `#[from]`, which does so too. A struct with one field, the status, needs no mark.
+/// `#[status(crate = ::my_crate::iip_rpc)]` on the whole type says where iip-rpc is found, for
+/// crates that re-export or rename it.
 #[proc_macro_derive(MethodError, attributes(status))]
 pub fn derive_method_error(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let input = syn::parse_macro_input!(input as DeriveInput);
@@ -231,7 +244,8 @@ fn expand_service(args: TokenStream, item: TokenStream) -> TokenStream {
     quote!(#trait_ #client #server #impls #twin)
 }
 
-/// A page of the guide, by its path from the crate that is documented: for the documentation of `iip-rpc` alone.
+/// A page of the guide, by its path from the crate that is documented: for the documentation of
+/// `iip-rpc` alone.
 #[doc(hidden)]
 #[proc_macro]
 pub fn __guide_page(path: proc_macro::TokenStream) -> proc_macro::TokenStream {

@@ -31,7 +31,8 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
             None
         }
     };
-    // With mistakes the impls are still written where that is possible, for the methods that return this error.
+    // With mistakes the impls are still written where that is possible, for the methods that return
+    // this error.
     let impls = carrier.map(|carrier| impls(input, &krate, &carrier));
     let errors = errors.into_tokens();
     quote!(#errors #impls)

@@ -1,5 +1,5 @@
-//! What a service is, read from its trait. Reading never fails: what makes no sense is left out here and reported by
-//! [`check`](crate::check), which looks at the same syntax.
+//! What a service is, read from its trait. Reading never fails: what makes no sense is left out
+//! here and reported by [`check`](crate::check), which looks at the same syntax.
 
 use proc_macro2::Span;
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -65,7 +65,8 @@ pub(crate) enum Kind {
     Raw,
     /// A stream of messages one way or both: an argument `Streaming<T>`, a returned `impl Stream`.
     Stream,
-    /// A stream of numbered values that goes on after its connection was lost: a returned `Subscription<T>`.
+    /// A stream of numbered values that goes on after its connection was lost: a returned
+    /// `Subscription<T>`.
     Subscription,
 }
 
@@ -87,7 +88,8 @@ pub(crate) enum Decoded {
     Str,
     /// `&[T]`: a `Vec<T>`, lent.
     Slice(Box<Type>),
-    /// `&Path` and other types without a size that the standard library has owners of: such an owner, lent.
+    /// `&Path` and other types without a size that the standard library has owners of: such an
+    /// owner, lent.
     Owned(Box<Type>),
     /// `&T`: a `T`, lent.
     Reference(Box<Type>),
@@ -143,8 +145,9 @@ impl<'a> ServiceDef<'a> {
         cfgs(&self.item.attrs)
     }
 
-    /// The lints that generated code must not raise: those that the user allows anywhere in the trait, for it has the user's
-    /// names and types in it, and that of names that the user deprecated.
+    /// The lints that generated code must not raise: those that the user allows anywhere in the
+    /// trait, for it has the user's names and types in it, and that of names that the user
+    /// deprecated.
     pub(crate) fn allows(&self) -> Vec<Attribute> {
         let methods = self.methods.iter().flat_map(|method| &method.syntax.attrs);
         let attrs: Vec<_> = self.item.attrs.iter().chain(methods).collect();
@@ -175,7 +178,8 @@ impl<'a> ServiceDef<'a> {
         self.item.supertraits.iter().chain(conditions.flatten())
     }
 
-    /// The trait's generics for `impl`s: without conditions on `Self`, which follow from the trait itself.
+    /// The trait's generics for `impl`s: without conditions on `Self`, which follow from the trait
+    /// itself.
     pub(crate) fn generics(&self) -> Generics {
         let mut generics = self.item.generics.clone();
         if let Some(clause) = &mut generics.where_clause {
@@ -190,7 +194,8 @@ impl<'a> ServiceDef<'a> {
         generics
     }
 
-    /// The trait's generics and, before them, the implementation's type parameter, which has these bounds beside the trait.
+    /// The trait's generics and, before them, the implementation's type parameter, which has these
+    /// bounds beside the trait.
     pub(crate) fn implementation_generics(&self, bounds: &[TypeParamBound]) -> Generics {
         let (implementation, ident) = (&self.implementation, &self.item.ident);
         let (_, arguments, _) = self.item.generics.split_for_impl();
@@ -203,7 +208,8 @@ impl<'a> ServiceDef<'a> {
         generics
     }
 
-    /// The parameters of a generated struct: without bounds, so that every `impl` needs only what it uses.
+    /// The parameters of a generated struct: without bounds, so that every `impl` needs only what
+    /// it uses.
     pub(crate) fn struct_params(&self) -> Vec<GenericParam> {
         let bare = |param: &GenericParam| {
             let mut param = param.clone();
@@ -216,8 +222,8 @@ impl<'a> ServiceDef<'a> {
         self.item.generics.params.iter().map(bare).collect()
     }
 
-    /// The type parameters, for a `PhantomData` that owns none of them; `None` where there are none. Lifetimes are refused,
-    /// but a client that fails to compile for one would hide that.
+    /// The type parameters, for a `PhantomData` that owns none of them; `None` where there are
+    /// none. Lifetimes are refused, but a client that fails to compile for one would hide that.
     pub(crate) fn phantom(&self) -> Option<Type> {
         let generics = &self.item.generics;
         let lifetimes: Vec<_> = generics.lifetimes().map(|param| &param.lifetime).collect();
@@ -302,7 +308,8 @@ impl<'a> MethodDef<'a> {
         }
     }
 
-    /// The return type in a client, in code where `__rpc` names the runtime: with the client's stream where one is promised.
+    /// The return type in a client, in code where `__rpc` names the runtime: with the client's
+    /// stream where one is promised.
     pub(crate) fn client_output(&self) -> Type {
         self.output_with(|item| parse_quote!(__rpc::StreamOf<#item>))
     }
@@ -323,7 +330,8 @@ impl<'a> MethodDef<'a> {
         first_argument(&self.output())
     }
 
-    /// The return type is not called `Result`: only the compiler knows whether it is one by another name.
+    /// The return type is not called `Result`: only the compiler knows whether it is one by another
+    /// name.
     pub(crate) fn returns_alias(&self) -> bool {
         !is_named(&self.output(), "Result")
     }
@@ -370,14 +378,16 @@ impl<'a> Arg<'a> {
         })
     }
 
-    /// The argument where it is sent, spanned on its type: that is what lacks `Serialize` if anything does.
+    /// The argument where it is sent, spanned on its type: that is what lacks `Serialize` if
+    /// anything does.
     pub(crate) fn sent(&self) -> Ident {
         let mut ident = self.ident.clone();
         ident.set_span(ident.span().located_at(self.ty.span()));
         ident
     }
 
-    /// The body of a raw call as the server hands it on: the type that the method takes, made from `Bytes`.
+    /// The body of a raw call as the server hands it on: the type that the method takes, made from
+    /// `Bytes`.
     pub(crate) fn made_from_body(&self) -> proc_macro2::TokenStream {
         let ident = self.ident;
         match &self.decoded {
@@ -431,7 +441,8 @@ impl Decoded {
     }
 }
 
-/// A span for generated code that is reported at `span`, and is still known to be generated: lints leave it alone.
+/// A span for generated code that is reported at `span`, and is still known to be generated: lints
+/// leave it alone.
 pub(crate) fn reported_at(span: Span) -> Span {
     Span::call_site().located_at(span)
 }
@@ -440,7 +451,8 @@ fn cfgs(attrs: &[Attribute]) -> impl Iterator<Item = &Attribute> + Clone {
     attrs.iter().filter(|attr| attr::is_cfg(attr))
 }
 
-/// A type without the parentheses, visible or not, around it: macros by example wrap types in invisible ones.
+/// A type without the parentheses, visible or not, around it: macros by example wrap types in
+/// invisible ones.
 pub(crate) fn peel(ty: &Type) -> &Type {
     match ty {
         Type::Group(group) => peel(&group.elem),
@@ -469,11 +481,12 @@ pub(crate) fn is_subscription(ty: &Type) -> bool {
     is_named(ty, "Subscription") && first_argument(ty).is_some()
 }
 
-/// Whether the last segment of a path type is `name`, and the path does not say that the type is the user's own: by `crate`,
-/// `self` or `super` at its beginning.
+/// Whether the last segment of a path type is `name`, and the path does not say that the type is
+/// the user's own: by `crate`, `self` or `super` at its beginning.
 ///
-/// What a name stands for is not known here. Generated code makes sure that it is what it was taken for, and the runtime's types
-/// cannot be used where they were not recognized; both messages say how to write it (`checked.rs` in iip-rpc).
+/// What a name stands for is not known here. Generated code makes sure that it is what it was taken
+/// for, and the runtime's types cannot be used where they were not recognized; both messages say
+/// how to write it (`checked.rs` in iip-rpc).
 pub(crate) fn is_named(ty: &Type, name: &str) -> bool {
     let Type::Path(path) = peel(ty) else {
         return false;

@@ -1,5 +1,5 @@
-//! Pages of the guide as documentation. Their links name files, as whoever reads them in the repository needs it; rustdoc needs the
-//! names of modules.
+//! Pages of the guide as documentation. Their links name files, as whoever reads them in the
+//! repository needs it; rustdoc needs the names of modules.
 
 use std::path::Path;
 
@@ -10,7 +10,8 @@ pub(crate) fn read(path: &Path) -> Result<String, String> {
     Ok(rewritten(&page))
 }
 
-/// Links to other pages become links to their modules. Of those to other files the text is left, and the name of the file.
+/// Links to other pages become links to their modules. Of those to other files the text is left,
+/// and the name of the file.
 fn rewritten(page: &str) -> String {
     let mut out = String::with_capacity(page.len());
     let mut rest = page;

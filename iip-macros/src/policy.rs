@@ -1,4 +1,5 @@
-//! The settings of a method that say how its calls are treated: read here from their texts, and written into its descriptor.
+//! The settings of a method that say how its calls are treated: read here from their texts, and
+//! written into its descriptor.
 
 use std::time::Duration;
 

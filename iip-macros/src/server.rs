@@ -1,4 +1,5 @@
-//! The server side: a struct that holds an implementation, and registers each method with one call of the runtime.
+//! The server side: a struct that holds an implementation, and registers each method with one call
+//! of the runtime.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};

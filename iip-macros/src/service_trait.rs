@@ -16,8 +16,9 @@ use crate::{attr, check, model::reported_at};
 ///         }
 /// ```
 ///
-/// The `Send` is why a handler can be spawned by code that only knows `T: Greeter`; implementations still write `async fn`.
-/// `core` is named directly and not through the runtime: these are the paths that users see in their documentation.
+/// The `Send` is why a handler can be spawned by code that only knows `T: Greeter`; implementations
+/// still write `async fn`. `core` is named directly and not through the runtime: these are the
+/// paths that users see in their documentation.
 pub(crate) fn expand(item: &ItemTrait, has_twin: bool) -> TokenStream {
     let mut item = item.clone();
     item.attrs.retain(|attr| !attr::is_rpc(attr));
@@ -39,8 +40,8 @@ pub(crate) fn expand(item: &ItemTrait, has_twin: bool) -> TokenStream {
     item.into_token_stream()
 }
 
-/// Says in the compiler's own message about `dyn Greeter` what to write: it names this constant as a reason why that is no
-/// type, and has no other place for a hint.
+/// Says in the compiler's own message about `dyn Greeter` what to write: it names this constant as
+/// a reason why that is no type, and has no other place for a hint.
 fn hint_at_twin(item: &mut ItemTrait) {
     let hint = parse_quote! {
         #[doc(hidden)]
@@ -58,8 +59,9 @@ impl VisitMut for SendStreams {
     }
 }
 
-/// What every service is: calls of it run on any thread. Not `'static`, which the compiler cannot see of a trait object whose
-/// lifetime it has forgotten, as it does inside a future that must be `Send`.
+/// What every service is: calls of it run on any thread. Not `'static`, which the compiler cannot
+/// see of a trait object whose lifetime it has forgotten, as it does inside a future that must be
+/// `Send`.
 pub(crate) fn supertraits() -> [TypeParamBound; 2] {
     [
         parse_quote!(::core::marker::Send),
@@ -79,7 +81,8 @@ pub(crate) fn expand_method(method: &mut TraitItemFn) {
         ReturnType::Default => quote_spanned!(method.sig.ident.span()=> ()),
     };
     let span = reported_at(method.sig.output.span());
-    // Types that callers choose are a mistake, which need not be reported a second time as one in `Send`.
+    // Types that callers choose are a mistake, which need not be reported a second time as one in
+    // `Send`.
     let send =
         (!check::is_generic(&method.sig)).then(|| quote_spanned!(span=> + ::core::marker::Send));
     method.sig.output = parse_quote_spanned! {span=>

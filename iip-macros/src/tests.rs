@@ -132,8 +132,8 @@ fn a_condition_on_a_method_stands_on_everything_made_from_it() {
             }
         },
     );
-    // Trait, descriptor, client, server; the twin, and the service for the twin, for references, for `Arc` and for
-    // `Box`.
+    // Trait, descriptor, client, server; the twin, and the service for the twin, for references,
+    // for `Arc` and for `Box`.
     assert_eq!(text.matches("#[cfg(feature = \"x\")]").count(), 10);
     assert_eq!(text.matches("#[cfg_attr(docsrs, cfg(docsrs))]").count(), 10);
 }
@@ -295,7 +295,8 @@ fn texts_of_mistakes_start_small_and_end_without_a_stop() {
         include_str!("method_error.rs"),
         include_str!("policy.rs"),
     ];
-    // Every text that is handed to `Errors::at` in a literal: the second argument, on this line or on the next.
+    // Every text that is handed to `Errors::at` in a literal: the second argument, on this line or
+    // on the next.
     let mut seen = 0;
     for text in sources
         .iter()

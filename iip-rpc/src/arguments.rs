@@ -1,4 +1,5 @@
-//! The arguments of a call: a tuple in Rust, positions in bincode and postcard, names in JSON and MessagePack.
+//! The arguments of a call: a tuple in Rust, positions in bincode and postcard, names in JSON and
+//! MessagePack.
 
 pub(crate) mod recorded;
 
@@ -29,14 +30,15 @@ use crate::codec::{
 use crate::method::MethodDescriptor;
 use crate::payload;
 
-/// The arguments of a call on the caller's side: a tuple of up to twelve values that can be serialized, owned or
-/// borrowed.
+/// The arguments of a call on the caller's side: a tuple of up to twelve values that can be
+/// serialized, owned or borrowed.
 ///
-/// In bincode and postcard they lie one behind the other; in JSON and MessagePack they are an object with the names that the
-/// method's descriptor gives them. In protobuf the only one is the message.
+/// In bincode and postcard they lie one behind the other; in JSON and MessagePack they are an
+/// object with the names that the method's descriptor gives them. In protobuf the only one is the
+/// message.
 pub trait Arguments: sealed::Sealed {
-    /// Appends the arguments to `out`, except for a large [`Payload`](payload::Payload) at their very end, which may be
-    /// returned instead: it belongs behind `out` and was not copied.
+    /// Appends the arguments to `out`, except for a large [`Payload`](payload::Payload) at their
+    /// very end, which may be returned instead: it belongs behind `out` and was not copied.
     ///
     /// # Errors
     ///
@@ -66,12 +68,13 @@ pub trait Arguments: sealed::Sealed {
     }
 }
 
-/// The arguments of a call on the server's side: a tuple of up to twelve values that can be deserialized and own all they
-/// have.
+/// The arguments of a call on the server's side: a tuple of up to twelve values that can be
+/// deserialized and own all they have.
 ///
-/// From JSON and MessagePack they are read as an object with the names that the method's descriptor gives them, or, in JSON
-/// where there is exactly one, from the bare value. An object whose only key is the name of that one argument counts as the former. An argument
-/// that may be missing is an `Option`.
+/// From JSON and MessagePack they are read as an object with the names that the method's descriptor
+/// gives them, or, in JSON where there is exactly one, from the bare value. An object whose only
+/// key is the name of that one argument counts as the former. An argument that may be missing is an
+/// `Option`.
 pub trait FromArguments: sealed::Sealed + Sized + Send + 'static {
     /// Reads the arguments from `body`. Large payloads among them become parts of it.
     ///
@@ -358,8 +361,8 @@ where
     }
 }
 
-/// An object that could not be read as the bare value of the argument `name` may have been meant as names: says what made it
-/// the one and not the other.
+/// An object that could not be read as the bare value of the argument `name` may have been meant as
+/// names: says what made it the one and not the other.
 #[cold]
 fn guessed(error: DecodeError, name: &str, body: &[u8]) -> DecodeError {
     let DecodeErrorKind::Value(text) = error.kind() else {
@@ -462,7 +465,8 @@ fn name(names: &'static [&'static str], index: usize) -> &'static str {
     names.get(index).copied().unwrap_or_default()
 }
 
-/// What to say when a descriptor does not name as many arguments as there are: a mistake in it and none of the call.
+/// What to say when a descriptor does not name as many arguments as there are: a mistake in it and
+/// none of the call.
 fn mismatch(method: &MethodDescriptor, count: usize) -> Option<String> {
     let names = method.args().len();
     (names != count)
@@ -518,7 +522,8 @@ impl fmt::Display for Names<'_> {
     }
 }
 
-/// Stands for an argument that is not there: an option is `None`, anything else is missed by its name.
+/// Stands for an argument that is not there: an option is `None`, anything else is missed by its
+/// name.
 struct Missing<E>(&'static str, PhantomData<E>);
 
 impl<'de, E: serde::de::Error> Deserializer<'de> for Missing<E> {

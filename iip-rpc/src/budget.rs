@@ -7,11 +7,13 @@ const TOKEN: u64 = 1000;
 
 /// How many of its calls a client may repeat: what keeps retries from making an overload worse.
 ///
-/// Every typed call puts [`token_ratio`](Self::token_ratio) tokens into a bucket; every retry and every second attempt of a
-/// hedged call takes one out, and is left undone when there is none. So retries are at most that part of the calls, beside
-/// the [`max_tokens`](Self::max_tokens) that the bucket holds at the beginning. All clones of a client share the bucket.
+/// Every typed call puts [`token_ratio`](Self::token_ratio) tokens into a bucket; every retry and
+/// every second attempt of a hedged call takes one out, and is left undone when there is none. So
+/// retries are at most that part of the calls, beside the [`max_tokens`](Self::max_tokens) that the
+/// bucket holds at the beginning. All clones of a client share the bucket.
 ///
-/// Calls that were not sent, or that a server refused because it goes away, are repeated without it: that is no load.
+/// Calls that were not sent, or that a server refused because it goes away, are repeated without
+/// it: that is no load.
 ///
 /// ```
 /// use iip_rpc::{Client, RetryBudget};
@@ -42,15 +44,15 @@ impl RetryBudget {
         Self::default()
     }
 
-    /// How many tokens the bucket holds at most, and at the beginning: so many retries may come at once. Default: 100. 0: no
-    /// retry at all.
+    /// How many tokens the bucket holds at most, and at the beginning: so many retries may come at
+    /// once. Default: 100. 0: no retry at all.
     pub fn max_tokens(mut self, tokens: u32) -> Self {
         self.max = u64::from(tokens) * TOKEN;
         self
     }
 
-    /// How many tokens a call puts in, from 0 to 1 in thousandths: the part of the calls that may be repeated in the long
-    /// run. Default: 0.1.
+    /// How many tokens a call puts in, from 0 to 1 in thousandths: the part of the calls that may
+    /// be repeated in the long run. Default: 0.1.
     pub fn token_ratio(mut self, ratio: f64) -> Self {
         // A float becomes the nearest integer in range; what is no number becomes 0.
         self.per_call = (ratio.clamp(0.0, 1.0) * TOKEN as f64).round() as u64;

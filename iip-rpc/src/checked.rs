@@ -1,4 +1,5 @@
-//! What generated code asks of the types in a service, so that the compiler says what to write instead.
+//! What generated code asks of the types in a service, so that the compiler says what to write
+//! instead.
 
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
@@ -26,7 +27,8 @@ impl<T> Same<T> for T {
     }
 }
 
-/// A second candidate for every type: of one alone the compiler would say that types are mismatched.
+/// A second candidate for every type: of one alone the compiler would say that types are
+/// mismatched.
 #[derive(Debug)]
 pub struct Other<T>(T);
 

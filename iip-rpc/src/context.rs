@@ -20,9 +20,10 @@ tokio::task_local! {
 
 /// The circumstances of a call: metadata, deadline, and, in a handler, who calls.
 ///
-/// In a handler it is there as [`CallContext::current`], or as the method's first parameter `ctx: &CallContext`, which
-/// does not travel. Calls made inside the handler inherit the deadline by themselves. A caller makes one with
-/// [`new`](Self::new) for a method that takes it. Cheap to clone.
+/// In a handler it is there as [`CallContext::current`], or as the method's first parameter
+/// `ctx: &CallContext`, which does not travel. Calls made inside the handler inherit the deadline
+/// by themselves. A caller makes one with [`new`](Self::new) for a method that takes it. Cheap to
+/// clone.
 ///
 /// ```
 /// use std::time::Duration;
@@ -89,7 +90,8 @@ impl CallContext {
 
     /// The context of the call that this task handles, if it does.
     ///
-    /// It does not follow into tasks spawned by the handler; hand it to them, and see [`scope`](Self::scope).
+    /// It does not follow into tasks spawned by the handler; hand it to them, and see
+    /// [`scope`](Self::scope).
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Clone::clone).ok()
@@ -101,7 +103,8 @@ impl CallContext {
         CURRENT.try_with(|ctx| ctx.inner.deadline).ok().flatten()
     }
 
-    /// Runs `future` as a part of this call: [`current`](Self::current) finds it, and calls inherit its deadline.
+    /// Runs `future` as a part of this call: [`current`](Self::current) finds it, and calls inherit
+    /// its deadline.
     pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
         self.scoped(future)
     }
@@ -206,8 +209,8 @@ impl CallContext {
                 .is_some_and(|deadline| deadline <= now())
     }
 
-    /// Waits until the caller has gone or the time is over. For methods with `on_cancel = "token"`; others end by
-    /// themselves.
+    /// Waits until the caller has gone or the time is over. For methods with `on_cancel = "token"`;
+    /// others end by themselves.
     ///
     /// # Cancel safety
     ///
@@ -224,14 +227,16 @@ impl CallContext {
         }
     }
 
-    /// Whether the server that handles the call has begun to [shut down](crate::Server::shutdown); `false` outside a handler.
+    /// Whether the server that handles the call has begun to [shut down](crate::Server::shutdown);
+    /// `false` outside a handler.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
         self.peer().is_some_and(Peer::is_shutting_down)
     }
 
-    /// Waits until the server that handles the call begins to [shut down](crate::Server::shutdown); for ever outside a handler. A
-    /// handler whose stream would go on for ever ends it then, and its caller gets the end, not a lost connection:
+    /// Waits until the server that handles the call begins to [shut down](crate::Server::shutdown);
+    /// for ever outside a handler. A handler whose stream would go on for ever ends it then, and
+    /// its caller gets the end, not a lost connection:
     ///
     /// ```
     /// use iip_rpc::{CallContext, Status, Streaming};
@@ -257,7 +262,8 @@ impl CallContext {
     /// # let _ = ticks;
     /// ```
     ///
-    /// The future borrows nothing. Calls that arrive later are refused, so that the handler need not look for them.
+    /// The future borrows nothing. Calls that arrive later are refused, so that the handler need
+    /// not look for them.
     ///
     /// # Cancel safety
     ///
@@ -285,14 +291,16 @@ impl CallContext {
         lock(&self.inner.reply_metadata).insert(key, value)
     }
 
-    /// The value of this type that was put into this context: in a handler, by an interceptor of the server.
+    /// The value of this type that was put into this context: in a handler, by an interceptor of
+    /// the server.
     #[must_use]
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         lock(&self.inner.extensions).get()
     }
 
-    /// Puts `value` into this context, where it is found by its type; it does not travel to the other side. Clones of a context
-    /// share their values. Returns the value of this type that it replaces.
+    /// Puts `value` into this context, where it is found by its type; it does not travel to the
+    /// other side. Clones of a context share their values. Returns the value of this type that it
+    /// replaces.
     ///
     /// In a context to make calls with, the client's interceptors find it.
     pub fn insert_extension<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {

@@ -1,7 +1,9 @@
-//! What lies inside the `data` of an IIP request or answer: the only file that knows it. `docs/wire.md` writes it down.
+//! What lies inside the `data` of an IIP request or answer: the only file that knows it.
+//! `docs/wire.md` writes it down.
 //!
-//! A message begins with a byte from `0x80` to `0xBF`, which begins neither JSON nor any other UTF-8 text: two bits of
-//! version and four flags. Messages that begin otherwise are plain ones, JSON in both directions.
+//! A message begins with a byte from `0x80` to `0xBF`, which begins neither JSON nor any other
+//! UTF-8 text: two bits of version and four flags. Messages that begin otherwise are plain ones,
+//! JSON in both directions.
 
 use std::time::Duration;
 
@@ -51,7 +53,8 @@ pub struct RequestHead {
     pub codec: CodecId,
     /// How the arguments are compressed, see [`decompress`](crate::compression::decompress).
     pub compression: CompressionId,
-    /// How much of its time the call had left when the request was made; `None` when it has no deadline.
+    /// How much of its time the call had left when the request was made; `None` when it has no
+    /// deadline.
     pub remaining: Option<Duration>,
     /// What travels beside the arguments.
     pub metadata: Metadata,
@@ -80,7 +83,8 @@ impl RequestHead {
         write_metadata(metadata, out);
     }
 
-    /// Reads the head of a request and returns it with the arguments, which share the memory of `message`.
+    /// Reads the head of a request and returns it with the arguments, which share the memory of
+    /// `message`.
     ///
     /// # Errors
     ///
@@ -142,7 +146,8 @@ pub struct ServerTiming {
 pub struct ReplyHead {
     /// The codec of the body; a status has none, and says what the request said.
     pub codec: CodecId,
-    /// How the body is compressed, see [`decompress`](crate::compression::decompress); never that of a status.
+    /// How the body is compressed, see [`decompress`](crate::compression::decompress); never that
+    /// of a status.
     pub compression: CompressionId,
     /// What the body is.
     pub outcome: Outcome,
@@ -182,7 +187,8 @@ impl ReplyHead {
         write_metadata(metadata, out);
     }
 
-    /// Reads the head of an answer and returns it with the body, which shares the memory of `message`.
+    /// Reads the head of an answer and returns it with the body, which shares the memory of
+    /// `message`.
     ///
     /// # Errors
     ///
@@ -221,8 +227,8 @@ impl ReplyHead {
     }
 }
 
-/// Compresses the body of the envelope that begins at `start` of `out`: what lies from `body` on, and `tail` behind it. What
-/// is left of `tail` is returned.
+/// Compresses the body of the envelope that begins at `start` of `out`: what lies from `body` on,
+/// and `tail` behind it. What is left of `tail` is returned.
 #[inline]
 pub(crate) fn pack_body(
     packer: Option<&Compressor>,
@@ -241,7 +247,8 @@ pub(crate) fn pack_body(
     tail
 }
 
-/// Appends a whole answer with the outcome [`Outcome::Status`] to `out`, with the metadata of the status.
+/// Appends a whole answer with the outcome [`Outcome::Status`] to `out`, with the metadata of the
+/// status.
 pub fn write_status_reply(
     codec: CodecId,
     status: &Status,
@@ -252,8 +259,8 @@ pub fn write_status_reply(
     write_status(status, out);
 }
 
-/// Appends the body of an answer with the outcome [`Outcome::Status`] to `out`. The metadata of the status belongs into the
-/// head; phases and source stay here.
+/// Appends the body of an answer with the outcome [`Outcome::Status`] to `out`. The metadata of the
+/// status belongs into the head; phases and source stay here.
 pub fn write_status(status: &Status, out: &mut BytesMut) {
     out.put_u8(status.code().as_u8());
     out.put_u8(match status.execution() {
@@ -264,7 +271,8 @@ pub fn write_status(status: &Status, out: &mut BytesMut) {
     write_sized(status.details(), out);
 }
 
-/// Reads the body of an answer with the outcome [`Outcome::Status`]; `metadata` comes from its head.
+/// Reads the body of an answer with the outcome [`Outcome::Status`]; `metadata` comes from its
+/// head.
 ///
 /// A code that this crate does not know becomes [`Code::Unknown`].
 ///
@@ -402,10 +410,11 @@ impl EnvelopeError {
     }
 }
 
-/// An in-band error, as IIP writes it: `{"code":102,"message":"handle error"}`. Plain mode uses the same form, with the
-/// code of a [`Status`] and, for the method's own error, that error as `error`.
+/// An in-band error, as IIP writes it: `{"code":102,"message":"handle error"}`. Plain mode uses the
+/// same form, with the code of a [`Status`] and, for the method's own error, that error as `error`.
 ///
-/// Without a type for the method's own error, that error is skipped: only whether it is there is known.
+/// Without a type for the method's own error, that error is skipped: only whether it is there is
+/// known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "E: Deserialize<'de>"))]
 pub struct PlainError<E = IgnoredAny> {
@@ -436,8 +445,9 @@ fn present<'de, E: Deserialize<'de>, D: Deserializer<'de>>(
 impl PlainError {
     /// Reads `body` if it has exactly the form of an error; any other body is a value.
     ///
-    /// The form is an object at the very beginning of `body` with a `code` other than 0, a `message`, perhaps an `error`, and
-    /// nothing else. Our servers write a space before a value of that form; one of another server is taken for an error.
+    /// The form is an object at the very beginning of `body` with a `code` other than 0, a
+    /// `message`, perhaps an `error`, and nothing else. Our servers write a space before a value of
+    /// that form; one of another server is taken for an error.
     #[must_use]
     pub fn read(body: &[u8]) -> Option<Self> {
         // This spares most values the parsing.
@@ -463,7 +473,8 @@ impl PlainError {
     #[must_use]
     pub fn into_status(self) -> Status {
         let (code, execution) = match self.code {
-            // Go: error.go. A handler that failed, one that gave no data, no handler, no further channel.
+            // Go: error.go. A handler that failed, one that gave no data, no handler, no further
+            // channel.
             -1 => (Code::Unknown, Execution::MayHaveExecuted),
             101 => (Code::Internal, Execution::MayHaveExecuted),
             102 => (Code::Unimplemented, Execution::NotExecuted),
@@ -477,7 +488,8 @@ impl PlainError {
     }
 }
 
-/// Reads the method's own error out of an answer of which [`PlainError::read`] has said that it holds one.
+/// Reads the method's own error out of an answer of which [`PlainError::read`] has said that it
+/// holds one.
 pub(crate) fn read_plain_error<E: DeserializeOwned>(
     body: &[u8],
     limits: &DecodeLimits,
@@ -488,7 +500,8 @@ pub(crate) fn read_plain_error<E: DeserializeOwned>(
         .ok_or_else(|| DecodeError::custom("there is no error"))
 }
 
-/// Puts a space before the plain value that lies in `out` from `start` on, if it looks like an error.
+/// Puts a space before the plain value that lies in `out` from `start` on, if it looks like an
+/// error.
 pub(crate) fn set_apart_from_errors(out: &mut BytesMut, start: usize) {
     let value = out.get(start..).unwrap_or_default();
     if PlainError::read(value).is_some() {
@@ -595,7 +608,8 @@ impl Head {
 /// A 64-bit number takes at most ten bytes of seven bits.
 const MAX_VARINT: usize = 10;
 
-/// The bytes of a number in LEB128: seven bits each, the lowest first, all but the last with the high bit set.
+/// The bytes of a number in LEB128: seven bits each, the lowest first, all but the last with the
+/// high bit set.
 #[inline]
 fn varint(mut value: u64) -> impl Iterator<Item = u8> {
     let mut done = false;
@@ -714,7 +728,8 @@ fn read_metadata(message: &mut Bytes) -> Result<Metadata, EnvelopeError> {
     if count == 0 {
         return Err(EnvelopeError::NoMetadata);
     }
-    // First the extent, then one copy for all: entries that are kept do not keep the receive buffer.
+    // First the extent, then one copy for all: entries that are kept do not keep the receive
+    // buffer.
     let mut rest = message.clone();
     let mut size = 0usize;
     for _ in 0..count {
@@ -889,7 +904,8 @@ mod tests {
 
     #[test]
     fn metadata_over_its_limit_is_refused_before_it_is_copied() {
-        // A count of 2^63 entries, all of them empty: stopped by the limit, which counts 32 bytes for each.
+        // A count of 2^63 entries, all of them empty: stopped by the limit, which counts 32 bytes
+        // for each.
         let mut message = vec![0x82, 1];
         message.extend([0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1]);
         message.extend([1, b'a', 0].repeat(100_000));

@@ -1,4 +1,5 @@
-//! Whether a server, and each of its services, can be called: for load balancers, probes and clients.
+//! Whether a server, and each of its services, can be called: for load balancers, probes and
+//! clients.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,13 +42,16 @@ pub enum HealthState {
     NotServing,
 }
 
-/// What a server tells about its services; the application sets it. Cheap to clone; clones share everything.
+/// What a server tells about its services; the application sets it. Cheap to clone; clones share
+/// everything.
 ///
-/// Served with [`ServerBuilder::health`](crate::ServerBuilder::health) and asked with [`HealthClient`]. The name of a service
-/// is that of its trait, unless `#[service(name = "..")]` gives it another; the empty name stands for the server as a whole.
+/// Served with [`ServerBuilder::health`](crate::ServerBuilder::health) and asked with
+/// [`HealthClient`]. The name of a service is that of its trait, unless `#[service(name = "..")]`
+/// gives it another; the empty name stands for the server as a whole.
 ///
-/// A new one says that the server as a whole is serving, and so does each service of a server it is given to, unless its state
-/// was set before. [`Server::shutdown`](crate::Server::shutdown) sets all of them to not serving before anything else.
+/// A new one says that the server as a whole is serving, and so does each service of a server it is
+/// given to, unless its state was set before. [`Server::shutdown`](crate::Server::shutdown) sets
+/// all of them to not serving before anything else.
 ///
 /// ```
 /// use std::time::Duration;
@@ -88,10 +92,11 @@ impl Health {
         })))
     }
 
-    /// Sets the state of a service, or with the empty name that of the server as a whole. Those who watch it are told.
+    /// Sets the state of a service, or with the empty name that of the server as a whole. Those who
+    /// watch it are told.
     ///
-    /// They follow from each other in no way: a server may be serving though one of its services is not. After
-    /// [`shut_down`](Self::shut_down) nothing is set any more.
+    /// They follow from each other in no way: a server may be serving though one of its services is
+    /// not. After [`shut_down`](Self::shut_down) nothing is set any more.
     pub fn set(&self, service: &str, state: HealthState) {
         self.change(|states| states.services.insert(service.to_owned(), state) != Some(state));
     }
@@ -102,7 +107,8 @@ impl Health {
         self.0.borrow().services.get(service).copied()
     }
 
-    /// Sets every state to not serving, for good: later settings are ignored. The streams of those who watch end with it.
+    /// Sets every state to not serving, for good: later settings are ignored. The streams of those
+    /// who watch end with it.
     pub fn shut_down(&self) {
         self.change(|states| {
             states.is_down = true;
@@ -298,8 +304,8 @@ impl HealthClient {
     ///
     /// # Errors
     ///
-    /// NOT_FOUND if nothing is known of such a service; UNIMPLEMENTED if the server tells nothing of its health; as every
-    /// call.
+    /// NOT_FOUND if nothing is known of such a service; UNIMPLEMENTED if the server tells nothing
+    /// of its health; as every call.
     ///
     /// # Cancel safety
     ///
@@ -308,9 +314,10 @@ impl HealthClient {
         self.client.unary(CHECK, None, (service,)).await
     }
 
-    /// The state of a service, and then each change of it. Changes that follow each other faster than they are read may be
-    /// left out; the last one never is. A service that is not known is [`HealthState::Unknown`], and told when it comes. The
-    /// stream ends after the server has begun to shut down.
+    /// The state of a service, and then each change of it. Changes that follow each other faster
+    /// than they are read may be left out; the last one never is. A service that is not known is
+    /// [`HealthState::Unknown`], and told when it comes. The stream ends after the server has begun
+    /// to shut down.
     ///
     /// # Errors
     ///

@@ -61,14 +61,16 @@ impl RpcPeer {
         }
     }
 
-    /// The codec to use: the one wanted, or JSON where the server does not know it; `None` without envelope.
+    /// The codec to use: the one wanted, or JSON where the server does not know it; `None` without
+    /// envelope.
     pub(crate) fn codec(&self, wanted: CodecId) -> Option<CodecId> {
         let known = self.codecs.contains(&wanted.as_u8());
         self.envelope
             .then_some(if known { wanted } else { CodecId::JSON })
     }
 
-    /// What compresses messages of up to `limit` bytes for this peer, if it can read what is wanted.
+    /// What compresses messages of up to `limit` bytes for this peer, if it can read what is
+    /// wanted.
     pub(crate) fn packer(&self, compression: Compression, limit: usize) -> Option<Compressor> {
         let known = self.compression.contains(&compression.id().as_u8());
         let max_ratio = self.max_ratio.filter(|_| known)?;

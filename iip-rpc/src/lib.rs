@@ -1,5 +1,5 @@
-//! Typed RPC from a Rust trait: write the trait, put [`#[service]`](macro@service) on it, and have a client and a server.
-//! No IDL, no protoc, no build script.
+//! Typed RPC from a Rust trait: write the trait, put [`#[service]`](macro@service) on it, and have
+//! a client and a server. No IDL, no protoc, no build script.
 //!
 //! ```
 //! use std::time::Duration;
@@ -29,9 +29,11 @@
 //! # }
 //! ```
 //!
-//! The client implements the same trait, so code that takes `impl Greeter` runs against a server, or without one.
+//! The client implements the same trait, so code that takes `impl Greeter` runs against a server,
+//! or without one.
 //!
-//! A page for each topic, with programs to copy, stands in the module `guide` of this documentation.
+//! A page for each topic, with programs to copy, stands in the module `guide` of this
+//! documentation.
 //!
 //! # Where to find what
 //!
@@ -141,7 +143,8 @@ pub use self::subscription::{
 /// Byte streams to speak over: addresses, memory, your own.
 pub use iip_core::transport;
 
-/// What a method answers with that sends many messages: `Result<impl Stream<Item = Result<T, Status>>, Status>`.
+/// What a method answers with that sends many messages:
+/// `Result<impl Stream<Item = Result<T, Status>>, Status>`.
 pub use futures_core::Stream;
 
 /// TLS for both sides. Needs the feature `tls`.

@@ -1,21 +1,23 @@
 //! The limits of a connection, with the default that typed messages have.
 //!
-//! `max_message_bytes` counts what a caller counts: the encoded arguments, or the encoded result. What lies around them is let
-//! through beside it.
+//! `max_message_bytes` counts what a caller counts: the encoded arguments, or the encoded result.
+//! What lies around them is let through beside it.
 
 use iip_core::Limits;
 
 /// The largest typed message by default: 16 MiB.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes of an encoded value beyond `max_message_bytes`: for its length and a few small fields, so that bytes of exactly that
-/// size fit.
+/// Bytes of an encoded value beyond `max_message_bytes`: for its length and a few small fields, so
+/// that bytes of exactly that size fit.
 pub(crate) const CODEC_BYTES: usize = 32;
 
-/// Bytes of a message beyond `max_message_bytes`: the envelope, with as much metadata as there may be, and [`CODEC_BYTES`].
+/// Bytes of a message beyond `max_message_bytes`: the envelope, with as much metadata as there may
+/// be, and [`CODEC_BYTES`].
 pub(crate) const ENVELOPE_BYTES: usize = 20 * 1024;
 
-/// What was set of the limits of a connection. What was not set has its default, whatever was set before or behind it.
+/// What was set of the limits of a connection. What was not set has its default, whatever was set
+/// before or behind it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TypedLimits(Limits);
 

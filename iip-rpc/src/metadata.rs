@@ -1,4 +1,5 @@
-//! Small pieces of information that travel beside a call: who asks, which trace it belongs to, a token.
+//! Small pieces of information that travel beside a call: who asks, which trace it belongs to, a
+//! token.
 
 use std::fmt;
 
@@ -8,16 +9,19 @@ use serde::ser::{Serialize, SerializeSeq, Serializer};
 
 use crate::payload::Payload;
 
-/// Keys and values that travel with a request or with an answer, beside its arguments or its result.
+/// Keys and values that travel with a request or with an answer, beside its arguments or its
+/// result.
 ///
-/// An ordered multimap: a key may occur several times, and entries keep the order in which they were added. Keys consist of
-/// lower-case ASCII letters, digits, `-`, `_` and `.`; values are any bytes. Keys that begin with `iip-` belong to this
-/// crate. Empty metadata takes no memory beyond itself and not one byte on the wire.
+/// An ordered multimap: a key may occur several times, and entries keep the order in which they
+/// were added. Keys consist of lower-case ASCII letters, digits, `-`, `_` and `.`; values are any
+/// bytes. Keys that begin with `iip-` belong to this crate. Empty metadata takes no memory beyond
+/// itself and not one byte on the wire.
 ///
 /// # Limits
 ///
-/// At most [`Metadata::MAX_BYTES`] in total, where each entry counts [`Metadata::ENTRY_BYTES`] beside its key and its
-/// value. What would go beyond is refused where it is added, and where it is received.
+/// At most [`Metadata::MAX_BYTES`] in total, where each entry counts [`Metadata::ENTRY_BYTES`]
+/// beside its key and its value. What would go beyond is refused where it is added, and where it is
+/// received.
 ///
 /// # Examples
 ///
@@ -40,7 +44,8 @@ impl Metadata {
     /// The largest total size of all entries: 16 KiB.
     pub const MAX_BYTES: usize = 16 * 1024;
 
-    /// What every entry counts beside its key and its value, as in HTTP/2: it bounds the number of entries too.
+    /// What every entry counts beside its key and its value, as in HTTP/2: it bounds the number of
+    /// entries too.
     pub const ENTRY_BYTES: usize = 32;
 
     /// Empty metadata. Does not allocate.
@@ -54,13 +59,14 @@ impl Metadata {
 
     /// Sets `key` to one value, in place of all it had.
     ///
-    /// Takes a `String`, a `Vec<u8>`, a `Bytes` or anything `'static`; [`insert_text`](Self::insert_text) copies from a
-    /// `&str`.
+    /// Takes a `String`, a `Vec<u8>`, a `Bytes` or anything `'static`;
+    /// [`insert_text`](Self::insert_text) copies from a `&str`.
     ///
     /// # Errors
     ///
-    /// [`MetadataError::InvalidKey`] for a key with other characters than allowed, [`MetadataError::TooLarge`] when the
-    /// total would pass [`Metadata::MAX_BYTES`]; the metadata is then as it was.
+    /// [`MetadataError::InvalidKey`] for a key with other characters than allowed,
+    /// [`MetadataError::TooLarge`] when the total would pass [`Metadata::MAX_BYTES`]; the metadata
+    /// is then as it was.
     pub fn insert(&mut self, key: &str, value: impl Into<Bytes>) -> Result<(), MetadataError> {
         let value = value.into();
         check_key(key.as_bytes())?;
@@ -134,7 +140,8 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// [`MetadataError::TooLarge`] when the two do not fit together; the metadata is then as it was.
+    /// [`MetadataError::TooLarge`] when the two do not fit together; the metadata is then as it
+    /// was.
     pub fn append_all(&mut self, other: &Self) -> Result<(), MetadataError> {
         let size = self.size + other.size;
         if size > Self::MAX_BYTES {
@@ -166,7 +173,8 @@ impl Metadata {
         self.entries.is_empty()
     }
 
-    /// The total size that [`Metadata::MAX_BYTES`] limits: keys, values and [`Metadata::ENTRY_BYTES`] for each entry.
+    /// The total size that [`Metadata::MAX_BYTES`] limits: keys, values and
+    /// [`Metadata::ENTRY_BYTES`] for each entry.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.size
@@ -201,7 +209,8 @@ impl fmt::Debug for Metadata {
     }
 }
 
-/// A sequence of pairs of key and value. In JSON a value that is UTF-8 is a text, any other an array of numbers.
+/// A sequence of pairs of key and value. In JSON a value that is UTF-8 is a text, any other an
+/// array of numbers.
 impl Serialize for Metadata {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let text = serializer.is_human_readable();
@@ -233,7 +242,8 @@ impl<'de> Deserialize<'de> for Metadata {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetadataError {
-    /// The key is empty or has other characters than lower-case ASCII letters, digits, `-`, `_` and `.`.
+    /// The key is empty or has other characters than lower-case ASCII letters, digits, `-`, `_` and
+    /// `.`.
     #[error(
         "{key:?} is no metadata key: keys consist of lower-case ascii letters, digits, '-', '_' and '.'"
     )]

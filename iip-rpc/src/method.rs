@@ -8,51 +8,56 @@ use iip_core::path::StaticPath;
 use crate::codec::CodecId;
 use crate::status::{Execution, Status};
 
-/// What happens to a running handler when its caller goes away: the caller dropped the call, its time ran out, or the
-/// connection was lost.
+/// What happens to a running handler when its caller goes away: the caller dropped the call, its
+/// time ran out, or the connection was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum OnCancel {
-    /// The handler's future is dropped at its next await. The default, and right for everything that may stop anywhere.
+    /// The handler's future is dropped at its next await. The default, and right for everything
+    /// that may stop anywhere.
     #[default]
     Abort,
-    /// The handler goes on and can see in its call context that nobody waits any more; it decides itself when to stop.
+    /// The handler goes on and can see in its call context that nobody waits any more; it decides
+    /// itself when to stop.
     Token,
-    /// The handler runs to its end as if nothing had happened, and its answer is thrown away. For work that must not be
-    /// left half done.
+    /// The handler runs to its end as if nothing had happened, and its answer is thrown away. For
+    /// work that must not be left half done.
     RunToEnd,
 }
 
-/// When a call of an idempotent method that has no answer yet is made a second time; the first answer counts, and the
-/// other attempt is cancelled.
+/// When a call of an idempotent method that has no answer yet is made a second time; the first
+/// answer counts, and the other attempt is cancelled.
 ///
-/// It trades a few more calls for a shorter wait behind the occasional slow one. Second attempts are paid from the client's
-/// [`RetryBudget`](crate::RetryBudget), so they stay few whatever the servers do.
+/// It trades a few more calls for a shorter wait behind the occasional slow one. Second attempts
+/// are paid from the client's [`RetryBudget`](crate::RetryBudget), so they stay few whatever the
+/// servers do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Hedge {
     /// After this time; zero makes both attempts at once, as far as the budget allows.
     After(Duration),
-    /// Once it has taken longer than so many of 100 calls of this method that the client made before: 95 hedges about
-    /// every twentieth call. From 1 to 99; others are taken for the nearest. The client looks at its last 256 calls, and does
-    /// not hedge before it has seen 32.
+    /// Once it has taken longer than so many of 100 calls of this method that the client made
+    /// before: 95 hedges about every twentieth call. From 1 to 99; others are taken for the
+    /// nearest. The client looks at its last 256 calls, and does not hedge before it has seen 32.
     Percentile(u8),
 }
 
 /// Which calls a server gives up first when it has too much to do.
 ///
-/// It decides nothing as long as there is room, and it is no order of execution: calls that were let in run side by side.
+/// It decides nothing as long as there is room, and it is no order of execution: calls that were
+/// let in run side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[non_exhaustive]
 pub enum Priority {
-    /// Gives way first: is refused once three quarters of a limit that it shares with other methods are in use, that of
-    /// its service or of the server.
+    /// Gives way first: is refused once three quarters of a limit that it shares with other methods
+    /// are in use, that of its service or of the server.
     Low,
     /// Is let in up to the limit. The default.
     #[default]
     Normal,
-    /// Is let in also beyond a limit that the server found by itself ([`Concurrency::Auto`]). A limit that somebody has set
-    /// holds for it too. For the few calls that must get through; a server full of them is not protected.
+    /// Is let in also beyond a limit that the server found by itself ([`Concurrency::Auto`]). A
+    /// limit that somebody has set holds for it too. For the few calls that must get through; a
+    /// server full of them is not protected.
     High,
 }
 
@@ -62,8 +67,9 @@ pub enum Priority {
 pub enum Concurrency {
     /// At most so many; 0 counts as 1.
     AtMost(u32),
-    /// As many as can run without getting in each other's way: the server finds out by how long calls take. For methods that
-    /// compute, or that wait for something which gets slower with more calls; not for those that wait for an event.
+    /// As many as can run without getting in each other's way: the server finds out by how long
+    /// calls take. For methods that compute, or that wait for something which gets slower with more
+    /// calls; not for those that wait for an event.
     Auto,
 }
 
@@ -71,18 +77,19 @@ pub enum Concurrency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Format {
-    /// Inside the envelope, in the codec of the service or of the client. Such a method also answers plain JSON with plain JSON,
-    /// unless it takes protobuf messages.
+    /// Inside the envelope, in the codec of the service or of the client. Such a method also
+    /// answers plain JSON with plain JSON, unless it takes protobuf messages.
     #[default]
     Envelope,
     /// Plain JSON in both directions, without an envelope: for peers that know only IIP.
     Json,
-    /// The one argument and the result are the bytes of the messages as they are, without an envelope.
+    /// The one argument and the result are the bytes of the messages as they are, without an
+    /// envelope.
     Raw,
 }
 
-/// One method of a service, as `#[service]` describes it: where it is called, how its arguments are named and what its
-/// attributes ask for.
+/// One method of a service, as `#[service]` describes it: where it is called, how its arguments are
+/// named and what its attributes ask for.
 ///
 /// Built in a constant:
 ///
@@ -117,8 +124,9 @@ pub struct MethodDescriptor {
 }
 
 impl MethodDescriptor {
-    /// Describes a method with the default policies: enveloped, no timeout of its own, not idempotent and not hedged, aborted
-    /// on cancellation, of normal priority, without a limit and a requirement of its own.
+    /// Describes a method with the default policies: enveloped, no timeout of its own, not
+    /// idempotent and not hedged, aborted on cancellation, of normal priority, without a limit and
+    /// a requirement of its own.
     ///
     /// `args` are the names of the arguments in their order; JSON uses them as keys.
     ///
@@ -166,7 +174,8 @@ impl MethodDescriptor {
         self
     }
 
-    /// Callers do not wait for the method, which answers with nothing. It runs to its end, also when its caller goes away.
+    /// Callers do not wait for the method, which answers with nothing. It runs to its end, also
+    /// when its caller goes away.
     #[must_use]
     pub const fn one_way(mut self) -> Self {
         self.one_way = true;
@@ -174,41 +183,43 @@ impl MethodDescriptor {
         self
     }
 
-    /// The one argument and the result are the bytes of the messages as they are: to call, or to replace, a service that
-    /// knows nothing of this crate.
+    /// The one argument and the result are the bytes of the messages as they are: to call, or to
+    /// replace, a service that knows nothing of this crate.
     #[must_use]
     pub const fn raw(mut self) -> Self {
         self.format = Format::Raw;
         self
     }
 
-    /// Arguments and results are plain JSON without an envelope: to call, or to replace, a JSON service on plain IIP.
+    /// Arguments and results are plain JSON without an envelope: to call, or to replace, a JSON
+    /// service on plain IIP.
     #[must_use]
     pub const fn json(mut self) -> Self {
         self.format = Format::Json;
         self
     }
 
-    /// The codec of calls of this method, where their server knows it; it comes before that of the client. Unset by default.
+    /// The codec of calls of this method, where their server knows it; it comes before that of the
+    /// client. Unset by default.
     ///
-    /// [`CodecId::PROTOBUF`] is the only codec then: the argument and the result are `Proto` messages, which have no form in
-    /// another.
+    /// [`CodecId::PROTOBUF`] is the only codec then: the argument and the result are `Proto`
+    /// messages, which have no form in another.
     #[must_use]
     pub const fn codec(mut self, codec: CodecId) -> Self {
         self.codec = Some(codec);
         self
     }
 
-    /// The time a call of this method may take from the call to the answer, where the caller gives none. Unset by default:
-    /// then the client's [`timeout`](crate::ClientBuilder::timeout) holds.
+    /// The time a call of this method may take from the call to the answer, where the caller gives
+    /// none. Unset by default: then the client's [`timeout`](crate::ClientBuilder::timeout) holds.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Running the method twice does no more than running it once: clients make a call again that may already have run, see
-    /// [`RetryPolicy`](crate::RetryPolicy).
+    /// Running the method twice does no more than running it once: clients make a call again that
+    /// may already have run, see [`RetryPolicy`](crate::RetryPolicy).
     #[must_use]
     pub const fn idempotent(mut self) -> Self {
         self.idempotent = true;
@@ -222,7 +233,8 @@ impl MethodDescriptor {
         self
     }
 
-    /// When a call is made a second time. Only idempotent methods are hedged; for others it is not used. Unset by default.
+    /// When a call is made a second time. Only idempotent methods are hedged; for others it is not
+    /// used. Unset by default.
     #[must_use]
     pub const fn hedge(mut self, hedge: Hedge) -> Self {
         self.hedge = Some(hedge);
@@ -236,30 +248,33 @@ impl MethodDescriptor {
         self
     }
 
-    /// How many calls of this method a server runs at a time; further ones are refused before they run. Unset by default:
-    /// then only the limits of the service, the server and the connection hold.
+    /// How many calls of this method a server runs at a time; further ones are refused before they
+    /// run. Unset by default: then only the limits of the service, the server and the connection
+    /// hold.
     #[must_use]
     pub const fn max_concurrency(mut self, calls: Concurrency) -> Self {
         self.max_concurrency = Some(calls);
         self
     }
 
-    /// What a caller must be or have, in words that the program's own checks understand. Nothing here enforces it: whoever
-    /// checks reads it from [`CallContext::method`](crate::CallContext::method). Unset by default.
+    /// What a caller must be or have, in words that the program's own checks understand. Nothing
+    /// here enforces it: whoever checks reads it from
+    /// [`CallContext::method`](crate::CallContext::method). Unset by default.
     #[must_use]
     pub const fn auth(mut self, requirement: &'static str) -> Self {
         self.auth = Some(requirement);
         self
     }
 
-    /// The full name of the service: that of the trait, unless `#[service(name = "..")]` gives it another. Health, limits, metrics
-    /// and traces know the service by it.
+    /// The full name of the service: that of the trait, unless `#[service(name = "..")]` gives it
+    /// another. Health, limits, metrics and traces know the service by it.
     #[must_use]
     pub const fn service(&self) -> &'static str {
         self.service
     }
 
-    /// The name of the method on the wire: that in the trait, unless `name` or `rename_all` gives it another.
+    /// The name of the method on the wire: that in the trait, unless `name` or `rename_all` gives
+    /// it another.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
@@ -323,7 +338,8 @@ impl MethodDescriptor {
         self.codec
     }
 
-    /// Why this method cannot be called in `codec`, if it cannot: the messages of a protobuf service have no other form.
+    /// Why this method cannot be called in `codec`, if it cannot: the messages of a protobuf
+    /// service have no other form.
     pub(crate) fn refusal(&self, codec: CodecId) -> Option<Status> {
         if self.codec != Some(CodecId::PROTOBUF) || codec == CodecId::PROTOBUF {
             return None;
@@ -364,7 +380,8 @@ impl MethodDescriptor {
         self.priority
     }
 
-    /// How many calls of this method a server runs at a time, if the attributes of the method say so.
+    /// How many calls of this method a server runs at a time, if the attributes of the method say
+    /// so.
     #[must_use]
     pub const fn concurrency(&self) -> Option<Concurrency> {
         self.max_concurrency

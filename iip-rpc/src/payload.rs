@@ -1,9 +1,10 @@
 //! Bytes as arguments and results, without copying them.
 //!
-//! Serde shows a type only a borrowed slice of the message it is read from, and gives a format only a borrowed slice of the
-//! value it writes; both sides then have to copy. While a message is read, this module keeps the message itself at hand,
-//! in a thread-local, so that a [`Payload`] can become a part of it; while a value is written, it keeps the payload at
-//! hand, so that the encoder can hand it on as it is.
+//! Serde shows a type only a borrowed slice of the message it is read from, and gives a format only
+//! a borrowed slice of the value it writes; both sides then have to copy. While a message is read,
+//! this module keeps the message itself at hand, in a thread-local, so that a [`Payload`] can
+//! become a part of it; while a value is written, it keeps the payload at hand, so that the encoder
+//! can hand it on as it is.
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -14,20 +15,21 @@ use bytes::Bytes;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// From this size on a received [`Payload`] is a part of the message it came in. A smaller one is copied, which costs less
-/// than sharing and does not keep the whole receive buffer alive.
+/// From this size on a received [`Payload`] is a part of the message it came in. A smaller one is
+/// copied, which costs less than sharing and does not keep the whole receive buffer alive.
 pub const SHARE_FROM_BYTES: usize = 2 * 1024;
 
-/// From this size on a sent [`Payload`] at the end of a message leaves from where it lies, without being copied behind the
-/// rest of the message.
+/// From this size on a sent [`Payload`] at the end of a message leaves from where it lies, without
+/// being copied behind the rest of the message.
 pub const SPLIT_FROM_BYTES: usize = 4 * 1024;
 
 /// Bytes as an argument, as a result, or anywhere inside one, that are not copied on their way.
 ///
-/// On the wire it is what `Vec<u8>` and `bytes::Bytes` are, so the two sides need not agree on one of them. Received,
-/// it is a part of the message's buffer instead of a copy of it (from 2 KiB on). Sent as the last part of a message, it
-/// goes to the network from where it lies (from 4 KiB on). An argument that is a plain `bytes::Bytes` is received without
-/// a copy too; inside another type only `Payload` is.
+/// On the wire it is what `Vec<u8>` and `bytes::Bytes` are, so the two sides need not agree on one
+/// of them. Received, it is a part of the message's buffer instead of a copy of it (from 2 KiB on).
+/// Sent as the last part of a message, it goes to the network from where it lies (from 4 KiB on).
+/// An argument that is a plain `bytes::Bytes` is received without a copy too; inside another type
+/// only `Payload` is.
 ///
 /// In JSON it is an array of numbers; a text is taken for its UTF-8 bytes.
 ///
@@ -168,7 +170,8 @@ impl<'de> Visitor<'de> for PayloadVisitor {
     }
 }
 
-/// Reads a `Vec<u8>` from a format in which a sequence of bytes and bytes are the same, in one copy.
+/// Reads a `Vec<u8>` from a format in which a sequence of bytes and bytes are the same, in one
+/// copy.
 struct VecVisitor;
 
 impl<'de> Visitor<'de> for VecVisitor {
@@ -195,8 +198,8 @@ impl<'de> Visitor<'de> for VecVisitor {
     }
 }
 
-/// A value that is sent with all that is known of its type: a `bytes::Bytes` in it leaves without a copy, as a [`Payload`]
-/// does.
+/// A value that is sent with all that is known of its type: a `bytes::Bytes` in it leaves without a
+/// copy, as a [`Payload`] does.
 ///
 /// Generated code wraps the arguments that it owns. On the wire the wrapper leaves no trace.
 #[derive(Debug, Clone, Copy)]
@@ -210,8 +213,8 @@ impl<T: Serialize + 'static> Serialize for ByValue<T> {
     }
 }
 
-/// Reads a `T`: `Bytes` without a copy, and `Vec<u8>` in one copy where `bytes_are_sequences`; everything else as it reads
-/// itself.
+/// Reads a `T`: `Bytes` without a copy, and `Vec<u8>` in one copy where `bytes_are_sequences`;
+/// everything else as it reads itself.
 #[inline]
 pub(crate) fn deserialize_owned<'de, T, D>(
     deserializer: D,
@@ -264,7 +267,8 @@ pub(crate) fn while_reading<R>(message: &Bytes, read: impl FnOnce() -> R) -> R {
     read()
 }
 
-/// `bytes` as a part of the message that is being read, or as a copy where they are no part of it or too small to share.
+/// `bytes` as a part of the message that is being read, or as a copy where they are no part of it
+/// or too small to share.
 #[inline]
 pub(crate) fn share(bytes: &[u8]) -> Bytes {
     if bytes.len() >= SHARE_FROM_BYTES

@@ -11,7 +11,8 @@ use crate::status::{Code, Execution, Status};
 /// [`ClientBuilder::method_policy`](crate::ClientBuilder::method_policy) and
 /// [`ServerBuilder::method_policy`](crate::ServerBuilder::method_policy).
 ///
-/// What is not set here stays as it is. Each side uses what concerns it, so that one description can serve both.
+/// What is not set here stays as it is. Each side uses what concerns it, so that one description
+/// can serve both.
 ///
 /// | setting | client | server |
 /// |---|---|---|
@@ -50,8 +51,8 @@ impl MethodPolicy {
         Self::default()
     }
 
-    /// How long a call may take that says nothing else. [`Duration::MAX`]: as long as it takes. Zero is refused where a client or a
-    /// server is made with it.
+    /// How long a call may take that says nothing else. [`Duration::MAX`]: as long as it takes.
+    /// Zero is refused where a client or a server is made with it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -69,7 +70,8 @@ impl MethodPolicy {
         self
     }
 
-    /// When a call of an idempotent method is made a second time before it has failed; `None`: never.
+    /// When a call of an idempotent method is made a second time before it has failed; `None`:
+    /// never.
     pub fn hedge(mut self, hedge: impl Into<Option<Hedge>>) -> Self {
         self.hedge = Some(hedge.into());
         self
@@ -87,7 +89,8 @@ impl MethodPolicy {
         self
     }
 
-    /// How this side compresses what it sends in calls of the method, in place of what its builder says; `None`: not at all.
+    /// How this side compresses what it sends in calls of the method, in place of what its builder
+    /// says; `None`: not at all.
     pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
         self.compression = Some(compression.into());
         self
@@ -168,24 +171,27 @@ impl Policies {
     }
 }
 
-/// How calls are made again that failed though they may have run, or that a server with too much to do has refused. For
-/// [`ClientBuilder::retry`](crate::ClientBuilder::retry), and for one method [`MethodPolicy::retry`].
+/// How calls are made again that failed though they may have run, or that a server with too much to
+/// do has refused. For [`ClientBuilder::retry`](crate::ClientBuilder::retry), and for one method
+/// [`MethodPolicy::retry`].
 ///
 /// A failed call is made again if all of this holds:
 ///
 /// * its method is idempotent, or the call has not run;
-/// * the code of the failure is one of [`retryable_codes`](Self::retryable_codes), or the server said when to come again
-///   ([`Status::with_retry_after`]);
+/// * the code of the failure is one of [`retryable_codes`](Self::retryable_codes), or the server
+///   said when to come again ([`Status::with_retry_after`]);
 /// * the server did not say not to ([`Status::with_no_retry`]);
-/// * it was made less than [`max_attempts`](Self::max_attempts) times, and the [`RetryBudget`](crate::RetryBudget) is not
-///   used up;
+/// * it was made less than [`max_attempts`](Self::max_attempts) times, and the
+///   [`RetryBudget`](crate::RetryBudget) is not used up;
 /// * the pause before it ends within the call's time;
 /// * its arguments take at most 64 KiB: larger ones are not kept.
 ///
-/// The pause is a random part of a time that begins with [`initial_backoff`](Self::initial_backoff) and doubles from one
-/// retry to the next, up to [`max_backoff`](Self::max_backoff); what a server asked for comes on top.
+/// The pause is a random part of a time that begins with [`initial_backoff`](Self::initial_backoff)
+/// and doubles from one retry to the next, up to [`max_backoff`](Self::max_backoff); what a server
+/// asked for comes on top.
 ///
-/// Calls that have not run for want of a connection or because the server goes away are made again beside this, see
+/// Calls that have not run for want of a connection or because the server goes away are made again
+/// beside this, see
 /// [`ClientBuilder::max_transparent_retries`](crate::ClientBuilder::max_transparent_retries).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -219,19 +225,22 @@ impl RetryPolicy {
         Self::new().max_attempts(1)
     }
 
-    /// How often a call is made, the first time included. Default: 3. 0 counts as 1, and more than 1000 as 1000.
+    /// How often a call is made, the first time included. Default: 3. 0 counts as 1, and more than
+    /// 1000 as 1000.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.clamp(1, 1000);
         self
     }
 
-    /// The longest pause before the first retry. Default: 20 ms. Zero: no pauses, but for those that a server asks for.
+    /// The longest pause before the first retry. Default: 20 ms. Zero: no pauses, but for those
+    /// that a server asks for.
     pub fn initial_backoff(mut self, pause: Duration) -> Self {
         self.initial = pause;
         self
     }
 
-    /// The longest pause before any retry. Default: 1 s. A retry whose pause would end behind the call's time is not made.
+    /// The longest pause before any retry. Default: 1 s. A retry whose pause would end behind the
+    /// call's time is not made.
     pub fn max_backoff(mut self, pause: Duration) -> Self {
         self.max = pause;
         self
@@ -294,31 +303,32 @@ pub struct ServerPolicy {
 }
 
 impl ServerPolicy {
-    /// No bounds: a call has the time that its caller gives it, and one without a deadline has that of its method, or as
-    /// much as it takes.
+    /// No bounds: a call has the time that its caller gives it, and one without a deadline has that
+    /// of its method, or as much as it takes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A call that comes with less time than this is refused before it runs, as DEADLINE_EXCEEDED: its answer would come
-    /// too late. What it has waited on the server counts. Default: 0, which refuses calls without any time left. More than
-    /// [`max_timeout`](Self::max_timeout) is refused where a server is made with it.
+    /// A call that comes with less time than this is refused before it runs, as DEADLINE_EXCEEDED:
+    /// its answer would come too late. What it has waited on the server counts. Default: 0, which
+    /// refuses calls without any time left. More than [`max_timeout`](Self::max_timeout) is refused
+    /// where a server is made with it.
     pub fn min_timeout(mut self, timeout: Duration) -> Self {
         self.min = timeout;
         self
     }
 
-    /// The time that a call has at most. One that comes with more, or without a deadline, has this much: then its
-    /// deadline is over, for its handler and for the calls made inside it. Default: no limit, as [`Duration::MAX`]. Zero is refused
-    /// where a server is made with it.
+    /// The time that a call has at most. One that comes with more, or without a deadline, has this
+    /// much: then its deadline is over, for its handler and for the calls made inside it. Default:
+    /// no limit, as [`Duration::MAX`]. Zero is refused where a server is made with it.
     pub fn max_timeout(mut self, timeout: Duration) -> Self {
         self.max = Some(timeout);
         self
     }
 
-    /// The time of a call that comes without a deadline, as plain JSON does, where its method says nothing else
-    /// (`#[rpc(timeout = "..")]`). Default: as much as it takes, as [`Duration::MAX`]. Zero is refused where a server is made with
-    /// it.
+    /// The time of a call that comes without a deadline, as plain JSON does, where its method says
+    /// nothing else (`#[rpc(timeout = "..")]`). Default: as much as it takes, as [`Duration::MAX`].
+    /// Zero is refused where a server is made with it.
     pub fn default_timeout(mut self, timeout: Duration) -> Self {
         self.default = Some(timeout);
         self
@@ -349,8 +359,8 @@ impl Deadlines {
         }
     }
 
-    /// The deadline of a call that was `received`, had `sent` much time left by then, and has `waited` since; a refusal if
-    /// it cannot make it.
+    /// The deadline of a call that was `received`, had `sent` much time left by then, and has
+    /// `waited` since; a refusal if it cannot make it.
     #[inline]
     pub(crate) fn of_call(
         &self,

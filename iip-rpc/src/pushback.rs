@@ -22,12 +22,13 @@ pub enum Pushback {
 }
 
 impl Status {
-    /// Tells clients to repeat the call, but not before `pause` has passed: for a server that has too much to do just now.
-    /// It travels as metadata, in whole milliseconds, the fraction rounded up.
+    /// Tells clients to repeat the call, but not before `pause` has passed: for a server that has
+    /// too much to do just now. It travels as metadata, in whole milliseconds, the fraction rounded
+    /// up.
     ///
-    /// A client repeats the call by itself if it may: if the method is idempotent, or the status says that it did not run
-    /// ([`with_execution`](Self::with_execution)), within the call's time, the client's attempts and its budget. Plain JSON
-    /// has no place for it.
+    /// A client repeats the call by itself if it may: if the method is idempotent, or the status
+    /// says that it did not run ([`with_execution`](Self::with_execution)), within the call's time,
+    /// the client's attempts and its budget. Plain JSON has no place for it.
     #[must_use]
     pub fn with_retry_after(self, pause: Duration) -> Self {
         let millis = pause.as_nanos().div_ceil(1_000_000);

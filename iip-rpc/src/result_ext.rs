@@ -5,11 +5,12 @@ use std::error::Error;
 
 use crate::status::{Code, Status};
 
-/// Makes statuses of errors of any type, so that handlers can use `?` on them: errors of the standard library, of other crates, of
-/// `anyhow`.
+/// Makes statuses of errors of any type, so that handlers can use `?` on them: errors of the
+/// standard library, of other crates, of `anyhow`.
 ///
-/// A [`Status`] has no `From` for them on purpose. Which code a failure has is a decision, and the text of an error, with its paths and
-/// addresses, is not for callers. Here the error becomes the [source](Status::with_source) of the status, which is logged by the server
+/// A [`Status`] has no `From` for them on purpose. Which code a failure has is a decision, and the
+/// text of an error, with its paths and addresses, is not for callers. Here the error becomes the
+/// [source](Status::with_source) of the status, which is logged by the server
 /// ([`ServerBuilder::log_failures`](crate::ServerBuilder::log_failures)) and told nobody else.
 ///
 /// ```

@@ -7,16 +7,17 @@ use crate::policy::RetryPolicy;
 use crate::pushback::Pushback;
 use crate::status::{Code, Execution, MethodError, Status};
 
-/// Attempts after the first that a call which has not run has at most by default; one that waits until the server is ready
-/// has as many as its time allows.
+/// Attempts after the first that a call which has not run has at most by default; one that waits
+/// until the server is ready has as many as its time allows.
 pub(crate) const MAX_TRANSPARENT_RETRIES: u32 = 5;
 
-/// The pause before the second repeat is at most this long, before each further one at most twice as long. The first repeat
-/// follows at once: another connection may be there already.
+/// The pause before the second repeat is at most this long, before each further one at most twice
+/// as long. The first repeat follows at once: another connection may be there already.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// Arguments that take up to this many bytes on the wire are kept while the call is under way, so that it can be made again.
+/// Arguments that take up to this many bytes on the wire are kept while the call is under way, so
+/// that it can be made again.
 pub(crate) const KEPT_BYTES: usize = 64 * 1024;
 
 /// What an attempt met.
@@ -73,8 +74,8 @@ impl Attempts {
         self.may_have_run = true;
     }
 
-    /// What the failure of the last attempt means for the call as a whole: that it was not even sent says nothing of those
-    /// before it.
+    /// What the failure of the last attempt means for the call as a whole: that it was not even
+    /// sent says nothing of those before it.
     pub(crate) fn outcome(&self, status: Status) -> Status {
         if self.may_have_run {
             status.with_execution(Execution::MayHaveExecuted)
@@ -122,15 +123,16 @@ impl Attempts {
     }
 }
 
-/// How often a call was made again that has not run, for want of a connection or because the server goes away.
+/// How often a call was made again that has not run, for want of a connection or because the server
+/// goes away.
 #[derive(Debug, Default)]
 pub(crate) struct TransparentRetries {
     count: u32,
 }
 
 impl TransparentRetries {
-    /// A call that may have run is its caller's to judge, and one that was refused for anything but the server's absence would
-    /// be refused again.
+    /// A call that may have run is its caller's to judge, and one that was refused for anything but
+    /// the server's absence would be refused again.
     fn covers(status: &Status) -> bool {
         status.execution() != Execution::MayHaveExecuted && status.code() == Code::Unavailable
     }

@@ -52,7 +52,8 @@ use crate::policy::{Deadline, Deadlines, ServerPolicy};
 use crate::raw::RawBody;
 use crate::status::{Execution, MethodError, Status};
 
-/// Something a [`Server`] can serve. `#[service]` implements it for the server type it makes, such as `GreeterServer`.
+/// Something a [`Server`] can serve. `#[service]` implements it for the server type it makes, such
+/// as `GreeterServer`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no service",
     note = "wrap the implementation in the server type that `#[service]` made, as in `GreeterServer::new(..)`"
@@ -72,9 +73,11 @@ pub struct Methods {
     admission: Admission,
     /// Of the methods that are registered next.
     interceptors: Layers<ServerCall>,
-    /// The names of the service that is being registered: of its methods, each where it differs from the one before.
+    /// The names of the service that is being registered: of its methods, each where it differs
+    /// from the one before.
     services: Vec<&'static str>,
-    /// Where calls of the methods that are registered next are counted while they run, if apart from others.
+    /// Where calls of the methods that are registered next are counted while they run, if apart
+    /// from others.
     places: Option<Arc<Places>>,
 }
 
@@ -106,8 +109,9 @@ impl Methods {
         self.add(method, unary);
     }
 
-    /// Registers a method with a stream of messages in one direction or both: `call` runs for each of its calls, reads and
-    /// sends through the [`StreamCall`], and returns what that gives it at the end.
+    /// Registers a method with a stream of messages in one direction or both: `call` runs for each
+    /// of its calls, reads and sends through the [`StreamCall`], and returns what that gives it at
+    /// the end.
     pub fn stream<S, A, F, Fut>(
         &mut self,
         method: &'static MethodDescriptor,
@@ -396,7 +400,8 @@ where
     F: Fn(Arc<S>, CallContext, A) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    /// Decodes, runs the method within its deadline, encodes. A status is what never reached the method, or ended it.
+    /// Decodes, runs the method within its deadline, encodes. A status is what never reached the
+    /// method, or ended it.
     async fn answer(&self, mut request: Request, plain: bool) -> Result<Body, Status> {
         let (received, waited) = (request.received_at(), request.waited());
         let cancel = (self.method.cancel_policy() == OnCancel::Token).then(|| request.cancelled());
@@ -505,7 +510,8 @@ where
     }
 }
 
-/// Decompresses arguments. What they take then counts as held by the call, as long as what this returns is kept.
+/// Decompresses arguments. What they take then counts as held by the call, as long as what this
+/// returns is kept.
 #[inline]
 fn decompress(
     request: &Request,
@@ -559,7 +565,8 @@ impl Form {
     }
 }
 
-/// How what answers a call is written: in the codec of its request, and compressed as is wanted, if the caller can read that.
+/// How what answers a call is written: in the codec of its request, and compressed as is wanted, if
+/// the caller can read that.
 #[inline]
 fn encoding(
     codec: CodecId,
@@ -649,11 +656,13 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
         Err(error) => match error.as_status() {
             Some(status) => {
                 let mut status = status.clone();
-                // What a call made by the handler met: this handler has run. One that it made itself says what it wants.
+                // What a call made by the handler met: this handler has run. One that it made
+                // itself says what it wants.
                 if status.is_of_a_call() {
                     status = status.with_execution(Execution::MayHaveExecuted);
                 }
-                // Metadata that does not fit beside the status' own is not worth losing the status for.
+                // Metadata that does not fit beside the status' own is not worth losing the status
+                // for.
                 let _ = status.metadata_mut().append_all(metadata);
                 envelope::write_status_reply(codec, &status, timing, out);
                 fitting(Ok(None), "error", codec, out.len(), limits)
@@ -834,9 +843,9 @@ impl Handler for NoMethod {
 
 /// A server that is running. Dropping it leaves it running; [`shutdown`](Self::shutdown) ends it.
 ///
-/// It runs on the runtime that it was made in, and ends with it: a `main` that returns takes its server along. A program that is
-/// only a server ends with `shutdown_on_signal` (feature `signal`), [`serve_until`](Self::serve_until) or
-/// [`stopped`](Self::stopped).
+/// It runs on the runtime that it was made in, and ends with it: a `main` that returns takes its
+/// server along. A program that is only a server ends with `shutdown_on_signal` (feature `signal`),
+/// [`serve_until`](Self::serve_until) or [`stopped`](Self::stopped).
 #[derive(Debug)]
 #[must_use = "a server ends with its runtime: wait with `shutdown_on_signal`, `serve_until` or `stopped`"]
 pub struct Server {
@@ -849,7 +858,8 @@ impl Server {
         ServerBuilder::new()
     }
 
-    /// The address it listens on, with the port that the system chose; `None` on Unix sockets and in memory.
+    /// The address it listens on, with the port that the system chose; `None` on Unix sockets and
+    /// in memory.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.core.local_addr()
@@ -861,10 +871,11 @@ impl Server {
         self.core.target()
     }
 
-    /// Ends the server: its [`Health`](crate::Health) is not serving, its subscriptions end so that their clients go elsewhere,
-    /// handlers that ask are told ([`CallContext::shutting_down`]), no new connections and calls, `limit` for the running calls
-    /// to end, then by force. Always returns, at the latest about a second after `limit`; handlers with
-    /// [`OnCancel::RunToEnd`] and [`OnCancel::Token`] may run on then.
+    /// Ends the server: its [`Health`](crate::Health) is not serving, its subscriptions end so that
+    /// their clients go elsewhere, handlers that ask are told ([`CallContext::shutting_down`]), no
+    /// new connections and calls, `limit` for the running calls to end, then by force. Always
+    /// returns, at the latest about a second after `limit`; handlers with [`OnCancel::RunToEnd`]
+    /// and [`OnCancel::Token`] may run on then.
     ///
     /// Calls that arrive meanwhile are refused as UNAVAILABLE, not executed.
     ///
@@ -875,7 +886,8 @@ impl Server {
         self.core.shutdown(limit).await;
     }
 
-    /// Waits until the server has been shut down and its last connection has ended; for ever, if nobody shuts it down.
+    /// Waits until the server has been shut down and its last connection has ended; for ever, if
+    /// nobody shuts it down.
     ///
     /// # Cancel safety
     ///
@@ -884,18 +896,21 @@ impl Server {
         self.core.stopped().await;
     }
 
-    /// Serves until `signal` completes, then [shuts down](Self::shutdown) within `limit`. Returns when the server has ended,
-    /// also if it was shut down from elsewhere before `signal` completed.
+    /// Serves until `signal` completes, then [shuts down](Self::shutdown) within `limit`. Returns
+    /// when the server has ended, also if it was shut down from elsewhere before `signal`
+    /// completed.
     ///
     /// # Cancel safety
     ///
-    /// When dropped before `signal` has completed, the server goes on; afterwards as [`shutdown`](Self::shutdown).
+    /// When dropped before `signal` has completed, the server goes on; afterwards as
+    /// [`shutdown`](Self::shutdown).
     pub async fn serve_until(&self, signal: impl Future<Output = ()>, limit: Duration) {
         self.core.serve_until(signal, limit).await;
     }
 
-    /// Serves until the process is asked to end, by ctrl-c or SIGTERM, then [shuts down](Self::shutdown) within `limit`. A second
-    /// signal ends what still runs at once. Returns `Ok(())` when the server has ended, also if it was shut down from elsewhere.
+    /// Serves until the process is asked to end, by ctrl-c or SIGTERM, then [shuts
+    /// down](Self::shutdown) within `limit`. A second signal ends what still runs at once. Returns
+    /// `Ok(())` when the server has ended, also if it was shut down from elsewhere.
     ///
     /// ```no_run
     /// # #[tokio::main]
@@ -911,7 +926,8 @@ impl Server {
     ///
     /// # Cancel safety
     ///
-    /// As [`serve_until`](Self::serve_until). The signals do not end the process by themselves any more once this was called.
+    /// As [`serve_until`](Self::serve_until). The signals do not end the process by themselves any
+    /// more once this was called.
     ///
     /// Needs the feature `signal`, which is on by default.
     #[cfg(feature = "signal")]

@@ -1,4 +1,5 @@
-//! How a call ends when it does not end with a value: what went wrong, where the time went, whether the method ran.
+//! How a call ends when it does not end with a value: what went wrong, where the time went, whether
+//! the method ran.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -22,9 +23,11 @@ use crate::payload::Payload;
 ///
 /// * [`Unavailable`](Self::Unavailable): repeat just this call, after a pause.
 /// * [`Aborted`](Self::Aborted): begin again further up, at the read that this call was built on.
-/// * [`FailedPrecondition`](Self::FailedPrecondition): do not repeat before someone has changed the state of the system.
+/// * [`FailedPrecondition`](Self::FailedPrecondition): do not repeat before someone has changed the
+///   state of the system.
 ///
-/// Whether a call *may* be repeated without harm is another question; [`Status::execution`] answers it.
+/// Whether a call *may* be repeated without harm is another question; [`Status::execution`] answers
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
 #[repr(u8)]
@@ -33,37 +36,43 @@ pub enum Code {
     Ok = 0,
     /// The caller gave up. Repeating it is the caller's own decision.
     Cancelled = 1,
-    /// A failure of which nothing more is known, such as an error of another system without a code of its own.
+    /// A failure of which nothing more is known, such as an error of another system without a code
+    /// of its own.
     Unknown = 2,
     /// The arguments are wrong whatever the state of the system. Repeating the call fails again.
     InvalidArgument = 3,
-    /// The time for the call ran out before the answer came. The method may have run, even with success. Repeat it with
-    /// more time, and only if running twice does no harm.
+    /// The time for the call ran out before the answer came. The method may have run, even with
+    /// success. Repeat it with more time, and only if running twice does no harm.
     DeadlineExceeded = 4,
-    /// What was asked for does not exist, or is hidden from everybody alike. Repeating the call fails again.
+    /// What was asked for does not exist, or is hidden from everybody alike. Repeating the call
+    /// fails again.
     NotFound = 5,
     /// What was to be made exists already. Repeating the call fails again.
     AlreadyExists = 6,
     /// The caller is known but may not do this. Not for callers nobody knows
-    /// ([`Unauthenticated`](Self::Unauthenticated)) nor for used-up quotas ([`ResourceExhausted`](Self::ResourceExhausted)).
+    /// ([`Unauthenticated`](Self::Unauthenticated)) nor for used-up quotas
+    /// ([`ResourceExhausted`](Self::ResourceExhausted)).
     PermissionDenied = 7,
-    /// A quota, a limit or a store is used up, or the server has too much to do. Repeat after a pause; when a message was
-    /// too large, not at all.
+    /// A quota, a limit or a store is used up, or the server has too much to do. Repeat after a
+    /// pause; when a message was too large, not at all.
     ResourceExhausted = 8,
-    /// The system is not in the state the call needs, such as deleting a directory that is not empty. Do not repeat
-    /// before the state was changed.
+    /// The system is not in the state the call needs, such as deleting a directory that is not
+    /// empty. Do not repeat before the state was changed.
     FailedPrecondition = 9,
-    /// The call lost a race: a transaction was rolled back, a version had moved on. Repeat the whole sequence of calls,
-    /// beginning with the read.
+    /// The call lost a race: a transaction was rolled back, a version had moved on. Repeat the
+    /// whole sequence of calls, beginning with the read.
     Aborted = 10,
     /// A position past the end, such as reading behind the end of a file. Unlike
     /// [`InvalidArgument`](Self::InvalidArgument) it can be right later.
     OutOfRange = 11,
-    /// The server has no such method, or does not support this use of it. Repeating the call there fails again.
+    /// The server has no such method, or does not support this use of it. Repeating the call there
+    /// fails again.
     Unimplemented = 12,
-    /// Something that never happens has happened: a panic, a broken invariant, an answer that cannot be understood.
+    /// Something that never happens has happened: a panic, a broken invariant, an answer that
+    /// cannot be understood.
     Internal = 13,
-    /// The server cannot be reached or takes no calls just now. Repeat just this call, after a pause.
+    /// The server cannot be reached or takes no calls just now. Repeat just this call, after a
+    /// pause.
     Unavailable = 14,
     /// Data are lost or damaged beyond repair.
     DataLoss = 15,
@@ -286,12 +295,13 @@ impl fmt::Display for Short {
 
 /// How a call failed, on both sides of the wire.
 ///
-/// A handler makes one with the constructor of its code; a caller gets it back with the same code, message, details and
-/// metadata. Failures on the way (no connection, no time left, a refusal) are statuses too, made by this crate; they also say
-/// [where the time went](Self::phases) and [what caused them](Self::cause).
+/// A handler makes one with the constructor of its code; a caller gets it back with the same code,
+/// message, details and metadata. Failures on the way (no connection, no time left, a refusal) are
+/// statuses too, made by this crate; they also say [where the time went](Self::phases) and [what
+/// caused them](Self::cause).
 ///
-/// It is as large as one pointer, and cheap to clone. Two are equal when code, message, details and metadata are; the rest
-/// tells how a failure got here, not what it is.
+/// It is as large as one pointer, and cheap to clone. Two are equal when code, message, details and
+/// metadata are; the rest tells how a failure got here, not what it is.
 ///
 /// # Examples
 ///
@@ -340,8 +350,9 @@ macro_rules! constructors {
 impl Status {
     /// A failure of the kind `code`, with a text for whoever reads it at the caller's side.
     ///
-    /// It may have executed, as everything that a handler decides; [`with_execution`](Self::with_execution) says otherwise.
-    /// [`Code::Ok`] is no failure: it becomes [`Code::Unknown`].
+    /// It may have executed, as everything that a handler decides;
+    /// [`with_execution`](Self::with_execution) says otherwise. [`Code::Ok`] is no failure: it
+    /// becomes [`Code::Unknown`].
     #[must_use]
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
@@ -385,10 +396,11 @@ impl Status {
         unauthenticated Unauthenticated
     }
 
-    /// A failure of the kind [`Code::Internal`] that tells its caller nothing but `internal error`; `error` is kept for the log of this
-    /// process ([`with_source`](Self::with_source)). For `map_err(Status::internal_from)?` on errors of any type; for results there is
-    /// [`ResultExt::or_internal`](crate::ResultExt::or_internal). Whoever wants to tell the text writes
-    /// `Status::internal(error.to_string())`.
+    /// A failure of the kind [`Code::Internal`] that tells its caller nothing but `internal error`;
+    /// `error` is kept for the log of this process ([`with_source`](Self::with_source)). For
+    /// `map_err(Status::internal_from)?` on errors of any type; for results there is
+    /// [`ResultExt::or_internal`](crate::ResultExt::or_internal). Whoever wants to tell the text
+    /// writes `Status::internal(error.to_string())`.
     #[must_use]
     pub fn internal_from(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::internal("internal error").with_source(error)
@@ -400,7 +412,8 @@ impl Status {
         self.0.code
     }
 
-    /// The text for people. Programs should go by [`code`](Self::code) and [`details`](Self::details).
+    /// The text for people. Programs should go by [`code`](Self::code) and
+    /// [`details`](Self::details).
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
@@ -462,7 +475,8 @@ impl Status {
         self
     }
 
-    /// Says whether the method may have run. A handler that refuses a call before it has changed anything can say
+    /// Says whether the method may have run. A handler that refuses a call before it has changed
+    /// anything can say
     /// [`Execution::NotExecuted`]: the caller may then repeat it at once.
     #[must_use]
     pub fn with_execution(mut self, execution: Execution) -> Self {
@@ -477,7 +491,8 @@ impl Status {
         self
     }
 
-    /// Keeps the error that caused this one, for logs of this process: it never travels. A server logs it with the failure, see
+    /// Keeps the error that caused this one, for logs of this process: it never travels. A server
+    /// logs it with the failure, see
     /// [`ServerBuilder::log_failures`](crate::ServerBuilder::log_failures).
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -494,18 +509,21 @@ impl Status {
         self
     }
 
-    /// The error that caused this one, on this side of the wire: what a handler gave to [`with_source`](Self::with_source), or, of
-    /// a failure on the way, the error below, such as [`iip_core::CallError`]. [`Error::source`] is the same, but for an error
-    /// that the message tells already: whoever prints a chain of errors would print it twice.
+    /// The error that caused this one, on this side of the wire: what a handler gave to
+    /// [`with_source`](Self::with_source), or, of a failure on the way, the error below, such as
+    /// [`iip_core::CallError`]. [`Error::source`] is the same, but for an error that the message
+    /// tells already: whoever prints a chain of errors would print it twice.
     #[must_use]
     pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.0.source.as_deref()
     }
 }
 
-/// `not found: no user "bob"`, and for a failure on the way also `[not sent, after 3 s: connect 3 s]`.
+/// `not found: no user "bob"`, and for a failure on the way also
+/// `[not sent, after 3 s: connect 3 s]`.
 ///
-/// Control characters, ends of lines among them, are escaped: the text may be a peer's. [`Status::message`] has it as it is.
+/// Control characters, ends of lines among them, are escaped: the text may be a peer's.
+/// [`Status::message`] has it as it is.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
@@ -574,8 +592,9 @@ impl PartialEq for Status {
 
 impl Eq for Status {}
 
-/// Inside another type: a tuple of code, execution (0 may have executed, 1 not), message, details and metadata; in JSON an
-/// object in which what is empty is left out. Phases and source stay behind.
+/// Inside another type: a tuple of code, execution (0 may have executed, 1 not), message, details
+/// and metadata; in JSON an object in which what is empty is left out. Phases and source stay
+/// behind.
 impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let inner = &*self.0;
@@ -683,8 +702,8 @@ impl<'de> Visitor<'de> for StatusVisitor {
     }
 }
 
-/// The error type of a method: the user's own, which travels as a value, and which can also hold a [`Status`] for
-/// everything that goes wrong on the way.
+/// The error type of a method: the user's own, which travels as a value, and which can also hold a
+/// [`Status`] for everything that goes wrong on the way.
 ///
 /// [`Status`] itself is one. For an enum of your own, derive it:
 ///
@@ -706,7 +725,8 @@ impl<'de> Visitor<'de> for StatusVisitor {
 pub trait MethodError:
     Error + Serialize + DeserializeOwned + From<Status> + Send + Sync + 'static
 {
-    /// The status inside, when this value is no error of the application: it then travels as a status.
+    /// The status inside, when this value is no error of the application: it then travels as a
+    /// status.
     fn as_status(&self) -> Option<&Status> {
         None
     }

@@ -59,14 +59,16 @@ impl ClientConfig {
         Self::default()
     }
 
-    /// How many connections calls are spread over, in turns. Default: 1; 0 and more than 65,536 are refused.
+    /// How many connections calls are spread over, in turns. Default: 1; 0 and more than 65,536 are
+    /// refused.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
     }
 
-    /// How many channels, and so calls at a time, one connection has at most. Default: 4096, least 1.
+    /// How many channels, and so calls at a time, one connection has at most. Default: 4096, least
+    /// 1.
     ///
     /// Short for [`Limits::max_channels`].
     #[must_use]
@@ -75,24 +77,24 @@ impl ClientConfig {
         self
     }
 
-    /// How many calls per connection may wait for a channel. Default: 16,384; 0 is refused. Beyond it a call fails at once,
-    /// not sent.
+    /// How many calls per connection may wait for a channel. Default: 16,384; 0 is refused. Beyond
+    /// it a call fails at once, not sent.
     #[must_use]
     pub fn max_queued_calls(mut self, calls: usize) -> Self {
         self.max_queued_calls = calls;
         self
     }
 
-    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s; [`Duration::MAX`]: no limit. Less
-    /// than a millisecond is refused.
+    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s;
+    /// [`Duration::MAX`]: no limit. Less than a millisecond is refused.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long a call may take that does not say so itself, connecting and waiting included. Default: 10 s; [`Duration::MAX`]: as
-    /// long as it takes. Zero is refused.
+    /// How long a call may take that does not say so itself, connecting and waiting included.
+    /// Default: 10 s; [`Duration::MAX`]: as long as it takes. Zero is refused.
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = timeout;
@@ -106,11 +108,12 @@ impl ClientConfig {
         self
     }
 
-    /// Asks each server right after connecting what it can do, and tells it the fields of `announce`, an object.
+    /// Asks each server right after connecting what it can do, and tells it the fields of
+    /// `announce`, an object.
     ///
-    /// Default: no hello; to the server the client looks like any Go client. A Go server answers a hello with an in-band
-    /// error, and the connection goes on as plain IIP. With a hello, servers learn of calls that were cancelled, and
-    /// large messages travel in pieces.
+    /// Default: no hello; to the server the client looks like any Go client. A Go server answers a
+    /// hello with an in-band error, and the connection goes on as plain IIP. With a hello, servers
+    /// learn of calls that were cancelled, and large messages travel in pieces.
     #[must_use]
     pub fn hello(mut self, announce: Value) -> Self {
         self.hello = Some(announce);
@@ -131,11 +134,13 @@ impl ClientConfig {
         self.call_timeout
     }
 
-    /// Connects to `host:port`, `tcp://host:port`, `unix:/path`, `unix:@name` or a [`SocketAddr`](std::net::SocketAddr).
+    /// Connects to `host:port`, `tcp://host:port`, `unix:/path`, `unix:@name` or a
+    /// [`SocketAddr`](std::net::SocketAddr).
     ///
     /// # Errors
     ///
-    /// The address is none, an option cannot work, or no connection could be made in time; none of it was sent.
+    /// The address is none, an option cannot work, or no connection could be made in time; none of
+    /// it was sent.
     ///
     /// # Cancel safety
     ///
@@ -212,8 +217,9 @@ impl CallOptions {
         Self::default()
     }
 
-    /// How long the call may take, connecting and waiting for a channel included. [`Duration::MAX`]: as long as it takes; with no
-    /// time at all it fails at once, not sent or without waiting for its answer.
+    /// How long the call may take, connecting and waiting for a channel included.
+    /// [`Duration::MAX`]: as long as it takes; with no time at all it fails at once, not sent or
+    /// without waiting for its answer.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

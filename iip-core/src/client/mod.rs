@@ -1,4 +1,5 @@
-//! A client to one address: connections, made when needed and replaced when lost, and the calls on them.
+//! A client to one address: connections, made when needed and replaced when lost, and the calls on
+//! them.
 
 mod config;
 mod pool;
@@ -34,9 +35,10 @@ const MAX_MOVES: u32 = 5;
 pub(crate) struct Moves(u32);
 
 impl Moves {
-    /// Does a call that has failed go to another connection? It does if its own was lost and the call has not run; it needs
-    /// another since now. After a server that broke the protocol, only a call that was `unbegun` when the connection ended does:
-    /// the others are told what is wrong, because the server would do so again.
+    /// Does a call that has failed go to another connection? It does if its own was lost and the
+    /// call has not run; it needs another since now. After a server that broke the protocol, only a
+    /// call that was `unbegun` when the connection ended does: the others are told what is wrong,
+    /// because the server would do so again.
     #[cold]
     pub(crate) fn goes_on(
         &mut self,
@@ -61,16 +63,20 @@ impl Moves {
 
 /// Calls paths on one server. Cheap to clone; all clones share the connections.
 ///
-/// A lost connection fails the calls that were sent on it at once, with the reason; those that were not, or that the server
-/// says it has not run, go to another connection within their time, unless the server broke the protocol. After failed attempts to connect there is a pause with full
-/// jitter, during which calls fail at once with the last reason, unless another [connection](ClientConfig::connections) lives.
+/// A lost connection fails the calls that were sent on it at once, with the reason; those that were
+/// not, or that the server says it has not run, go to another connection within their time, unless
+/// the server broke the protocol. After failed attempts to connect there is a pause with full
+/// jitter, during which calls fail at once with the last reason, unless another
+/// [connection](ClientConfig::connections) lives.
 ///
-/// Connections are made in the Tokio runtime of the call that needs one, and run in it. When that runtime goes, they end, and
-/// the next call makes another in its own; a call that needs a connection outside a runtime fails at once.
+/// Connections are made in the Tokio runtime of the call that needs one, and run in it. When that
+/// runtime goes, they end, and the next call makes another in its own; a call that needs a
+/// connection outside a runtime fails at once.
 ///
-/// The channel of a call that was given up, for example because its time was over, is free again when the server answers all the
-/// same. A connection of which no channel has come free for half a second while most of them wait for such answers is retired: it
-/// keeps the calls it has, and further ones go to a new connection. A server that leaves calls unanswered again and again gets
+/// The channel of a call that was given up, for example because its time was over, is free again
+/// when the server answers all the same. A connection of which no channel has come free for half a
+/// second while most of them wait for such answers is retired: it keeps the calls it has, and
+/// further ones go to a new connection. A server that leaves calls unanswered again and again gets
 /// new connections at growing intervals of up to ten seconds.
 ///
 /// ```no_run
@@ -137,8 +143,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// See [`CallErrorKind`]; [`CallError::execution`] tells whether the call may have run. An in-band error of the
-    /// server is no error here: it cannot be told from a handler's own data.
+    /// See [`CallErrorKind`]; [`CallError::execution`] tells whether the call may have run. An
+    /// in-band error of the server is no error here: it cannot be told from a handler's own data.
     ///
     /// # Cancel safety
     ///
@@ -169,17 +175,20 @@ impl Client {
         Request::new(self, path, body.into(), options.timeout)
     }
 
-    /// Sends `body` to `path` and does not wait for an answer: ready once the request is queued to be written, within the
-    /// client's `call_timeout`. Whether it arrives and what becomes of it, nobody says.
+    /// Sends `body` to `path` and does not wait for an answer: ready once the request is queued to
+    /// be written, within the client's `call_timeout`. Whether it arrives and what becomes of it,
+    /// nobody says.
     ///
-    /// Servers of this crate get such requests on a channel where none is answered; they run side by side. What becomes
-    /// of one that runs when the client goes, its handler says ([`OnCancel`](crate::OnCancel)). For others, and until that
-    /// channel is there, it is a call like any other whose answer is skipped.
-    /// While 256 KiB wait to be written, further requests wait for room. [`close`](Self::close) writes what is queued.
+    /// Servers of this crate get such requests on a channel where none is answered; they run side
+    /// by side. What becomes of one that runs when the client goes, its handler says
+    /// ([`OnCancel`](crate::OnCancel)). For others, and until that channel is there, it is a call
+    /// like any other whose answer is skipped. While 256 KiB wait to be written, further requests
+    /// wait for room. [`close`](Self::close) writes what is queued.
     ///
     /// # Errors
     ///
-    /// Why it was not sent, as with [`request`](Self::request); [`CallErrorKind::Timeout`] if there was no room in time.
+    /// Why it was not sent, as with [`request`](Self::request); [`CallErrorKind::Timeout`] if there
+    /// was no room in time.
     ///
     /// # Cancel safety
     ///
@@ -200,7 +209,8 @@ impl Client {
         }
     }
 
-    /// A connection for a call that needs one since `times.connected`, which becomes the time when it is there.
+    /// A connection for a call that needs one since `times.connected`, which becomes the time when
+    /// it is there.
     pub(crate) async fn connection_for(
         &self,
         times: &mut CallTimes,
@@ -255,10 +265,12 @@ impl Client {
         }
     }
 
-    /// Calls `path` with a stream of bytes each way, of which `first` is the beginning of ours. Only servers that understand it
-    /// can be called so, a Go server cannot; that is why the client must say [hello](ClientConfig::hello).
+    /// Calls `path` with a stream of bytes each way, of which `first` is the beginning of ours.
+    /// Only servers that understand it can be called so, a Go server cannot; that is why the client
+    /// must say [hello](ClientConfig::hello).
     ///
-    /// The call may take as long as it likes once there is a connection; [`RecvStream::set_deadline`] limits it.
+    /// The call may take as long as it likes once there is a connection;
+    /// [`RecvStream::set_deadline`] limits it.
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -277,7 +289,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`request`](Self::request), if there is no connection; [`RecvStream::answer`] has later ones.
+    /// As [`request`](Self::request), if there is no connection; [`RecvStream::answer`] has later
+    /// ones.
     ///
     /// # Cancel safety
     ///
@@ -351,9 +364,11 @@ impl Client {
         self.inner.ready_connection()
     }
 
-    /// A living connection, made if needed until `deadline`, and the time when it was there. `started` is the time now.
+    /// A living connection, made if needed until `deadline`, and the time when it was there.
+    /// `started` is the time now.
     ///
-    /// Ask for the [`ready_connection`](Self::ready_connection) first: it costs neither an allocation nor a look at the clock.
+    /// Ask for the [`ready_connection`](Self::ready_connection) first: it costs neither an
+    /// allocation nor a look at the clock.
     ///
     /// # Errors
     ///
@@ -371,7 +386,8 @@ impl Client {
         Ok((connection, clock::now()))
     }
 
-    /// Ends all connections once their calls are answered, at the latest after `limit`. Later calls fail.
+    /// Ends all connections once their calls are answered, at the latest after `limit`. Later calls
+    /// fail.
     ///
     /// Dropping the last clone does the same without waiting.
     ///
@@ -533,8 +549,9 @@ enum NoReplyHint {
     Full(#[source] ConnectionError),
 }
 
-/// Waits until the server has granted the first channel, or refused it. What goes wrong before counts as a failed attempt:
-/// a server that refuses a client certificate does so only after the handshake.
+/// Waits until the server has granted the first channel, or refused it. What goes wrong before
+/// counts as a failed attempt: a server that refuses a client certificate does so only after the
+/// handshake.
 async fn wait_until_ready(connection: &Connection) -> Result<(), ConnectionError> {
     loop {
         let ready = connection.shared.ready.notified();

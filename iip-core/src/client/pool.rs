@@ -14,13 +14,14 @@ use crate::clock;
 use crate::connection::{Closing, Connection, Shared};
 use crate::error::{CallError, CallErrorKind, Execution, Phases};
 
-/// The first pause after a failed attempt to connect is at most this long; each further one at most twice as long.
+/// The first pause after a failed attempt to connect is at most this long; each further one at most
+/// twice as long.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// No pause is longer.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
-/// A connection whose predecessor was retired may be retired once it is this old, the one after it at twice the age, and so on
-/// up to [`MAX_BACKOFF`].
+/// A connection whose predecessor was retired may be retired once it is this old, the one after it
+/// at twice the age, and so on up to [`MAX_BACKOFF`].
 const FIRST_RETIREMENT: Duration = Duration::from_secs(1);
 /// A connection that was in use for so long before it was retired counts as the first.
 const RECOVERED_AFTER: Duration = Duration::from_secs(60);
@@ -104,7 +105,8 @@ impl ConnectionSlotState {
         }
     }
 
-    /// Gives up the connection that it has. It goes on until its calls have ended. `true` if it had stalled.
+    /// Gives up the connection that it has. It goes on until its calls have ended. `true` if it had
+    /// stalled.
     fn replace(&mut self) -> bool {
         let mut stalled = false;
         if let Phase::Up { connection, since } = std::mem::take(&mut self.phase) {
@@ -210,8 +212,8 @@ impl Inner {
         ready
     }
 
-    /// The connection whose turn it is has been lost or was not made yet: the next one that lives takes its calls, until it
-    /// is there.
+    /// The connection whose turn it is has been lost or was not made yet: the next one that lives
+    /// takes its calls, until it is there.
     #[cold]
     fn other_connection(self: &Arc<Self>, turn: usize) -> Option<Connection> {
         let mut slots = self.pool.from(turn);
@@ -287,14 +289,15 @@ impl Inner {
         }
         match &state.phase {
             Phase::Pausing { error, .. } => Some(error.clone()),
-            // It was broken off with the runtime that it ran on. If that was another caller's, this one's may do better.
+            // It was broken off with the runtime that it ran on. If that was another caller's, this
+            // one's may do better.
             Phase::Down if awaited.own => Some(CallError::not_sent(CallErrorKind::NoRuntime)),
             _ => None,
         }
     }
 
-    /// An attempt that is under way or begins now, on the first lane that does not pause after a failure; the last error if
-    /// all do.
+    /// An attempt that is under way or begins now, on the first lane that does not pause after a
+    /// failure; the last error if all do.
     fn attempt_from(self: &Arc<Self>, runtime: &Handle, turn: usize) -> Result<Awaited, CallError> {
         let mut last = None;
         for (index, slot) in self.pool.from(turn) {
@@ -316,7 +319,8 @@ impl Inner {
         Err(last.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed)))
     }
 
-    /// Begins an attempt to connect if the lane wants one. It runs in a task of its own: who waits for it may go away.
+    /// Begins an attempt to connect if the lane wants one. It runs in a task of its own: who waits
+    /// for it may go away.
     fn attempt(self: &Arc<Self>, runtime: &Handle, index: usize) -> bool {
         let Some(slot) = self.pool.slots.get(index) else {
             return false;
@@ -357,8 +361,8 @@ impl Inner {
     }
 }
 
-/// An attempt to connect under way. However it ends, also by a panic or with its runtime, its lane learns of it and whoever
-/// waits for it goes on.
+/// An attempt to connect under way. However it ends, also by a panic or with its runtime, its lane
+/// learns of it and whoever waits for it goes on.
 struct PendingConnection {
     inner: Arc<Inner>,
     index: usize,

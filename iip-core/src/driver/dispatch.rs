@@ -29,8 +29,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Looks at the frames in the decoder and hands what they mean to those they concern. `true` if callers were woken and
-    /// should run before the next write.
+    /// Looks at the frames in the decoder and hands what they mean to those they concern. `true` if
+    /// callers were woken and should run before the next write.
     pub(super) fn dispatch(
         &mut self,
         cx: &mut Context<'_>,
@@ -54,8 +54,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         woke
     }
 
-    /// Client: fills the slots of calls. Half of the callers in flight are woken at a time, so that the server works on
-    /// one half while this side works on the other. `true` if several calls are in flight.
+    /// Client: fills the slots of calls. Half of the callers in flight are woken at a time, so that
+    /// the server works on one half while this side works on the other. `true` if several calls are
+    /// in flight.
     fn dispatch_replies(&mut self, now: Instant) -> Result<bool, ConnectionError> {
         let shared = Arc::clone(&self.shared);
         let mut guard = shared.lock();
@@ -94,7 +95,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(in_flight > 1)
     }
 
-    /// Server: runs the handlers of all requests that were read. What came before an offence still counts.
+    /// Server: runs the handlers of all requests that were read. What came before an offence still
+    /// counts.
     fn dispatch_requests(
         &mut self,
         cx: &mut Context<'_>,
@@ -147,8 +149,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Server: hands events to handlers until there are none, or there is no room for their answers, or with `sliced` the time
-    /// of this poll is over; an answer may bring up the next request of its channel.
+    /// Server: hands events to handlers until there are none, or there is no room for their
+    /// answers, or with `sliced` the time of this poll is over; an answer may bring up the next
+    /// request of its channel.
     pub(super) fn run_handlers(&mut self, cx: &mut Context<'_>, now: Instant, sliced: bool) {
         if self.dispatcher.is_none() {
             return;

@@ -1,11 +1,12 @@
 //! The task that owns a connection's socket, for both sides.
 //!
-//! One turn: write what has gathered, read once, decode every complete frame, let the machine judge them, hand out what
-//! came of it. Between two turns the driver parks its waker in [`State::driver`]; whoever gives it work wakes it.
+//! One turn: write what has gathered, read once, decode every complete frame, let the machine judge
+//! them, hand out what came of it. Between two turns the driver parks its waker in
+//! [`State::driver`]; whoever gives it work wakes it.
 //!
-//! **Gathering**: with more than one call in flight the driver steps behind the tasks that it has just woken, or that
-//! are about to run, before it writes, so that one write carries many frames. It is the largest lever of all on calls
-//! per second; see docs/performance.md.
+//! **Gathering**: with more than one call in flight the driver steps behind the tasks that it has
+//! just woken, or that are about to run, before it writes, so that one write carries many frames.
+//! It is the largest lever of all on calls per second; see docs/performance.md.
 
 mod dispatch;
 
@@ -39,15 +40,16 @@ const MAX_SLICES: usize = 64;
 /// A connection at rest keeps its buffers for so long: the next call often comes soon.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
 
-/// So many reads, each soon after the one before, make a connection busy. A connection that is opened for a few calls gives its
-/// buffers back at once: ten thousand of them that are opened together would otherwise hold theirs at the same time.
+/// So many reads, each soon after the one before, make a connection busy. A connection that is
+/// opened for a few calls gives its buffers back at once: ten thousand of them that are opened
+/// together would otherwise hold theirs at the same time.
 const BUSY_READS: u32 = 16;
 
 /// Reads in a row before other tasks get a turn.
 const MAX_READS: usize = 16;
 
-/// How long one poll of a connection may take before other tasks get a turn, and how many handlers run between two looks at
-/// the clock.
+/// How long one poll of a connection may take before other tasks get a turn, and how many handlers
+/// run between two looks at the clock.
 const SLICE: Duration = Duration::from_micros(500);
 const HANDLERS_PER_LOOK: usize = 8;
 
@@ -57,12 +59,12 @@ const MAX_FRAMES: usize = 1024;
 /// What is read ahead of a peer that is held back, so that its going away is noticed.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
 
-/// Callers woken at a time. A worker's queue of tokio holds 256 tasks; what is pushed beyond goes to a queue shared by all
-/// workers, from which the unlucky ones come back milliseconds later.
+/// Callers woken at a time. A worker's queue of tokio holds 256 tasks; what is pushed beyond goes
+/// to a queue shared by all workers, from which the unlucky ones come back milliseconds later.
 const MAX_WAKEUPS: usize = 64;
 
-/// Streams are looked through for parts in the read buffer when so many may have some, or had some: most of them have been
-/// taken long ago.
+/// Streams are looked through for parts in the read buffer when so many may have some, or had some:
+/// most of them have been taken long ago.
 const MAX_SHARING: usize = 1024;
 
 /// The task of one connection; ends when the connection has.
@@ -74,8 +76,8 @@ pub(crate) struct Driver<S> {
     dispatcher: Option<Dispatcher>,
     /// Taken from the machine, not yet written.
     batch: VecDeque<Bytes>,
-    /// The decoder may hold complete frames that were not looked at: their callers are woken after those before them
-    /// have run.
+    /// The decoder may hold complete frames that were not looked at: their callers are woken after
+    /// those before them have run.
     more: bool,
     events: VecDeque<Event>,
     answers: Vec<(ChannelId, Body)>,
@@ -92,8 +94,8 @@ pub(crate) struct Driver<S> {
     unflushed: bool,
     /// Bytes were read since the timers were last told.
     has_read: bool,
-    /// Reads that came soon one after the other. After a few of them more will come, and the buffers are worth keeping for a
-    /// while.
+    /// Reads that came soon one after the other. After a few of them more will come, and the
+    /// buffers are worth keeping for a while.
     reads: u32,
     /// The memory that only work needs was given back.
     released: bool,
@@ -289,8 +291,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.park(cx, polls_read)
     }
 
-    /// Before there is another buffer to read into, the readers of streams take what they were woken for, so that this one
-    /// serves again; for those that did not, it is copied. `false` if they should run first.
+    /// Before there is another buffer to read into, the readers of streams take what they were
+    /// woken for, so that this one serves again; for those that did not, it is copied. `false` if
+    /// they should run first.
     fn yield_to_readers(&mut self) -> bool {
         let mut state = self.shared.lock();
         let had_turn =
@@ -302,7 +305,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         had_turn
     }
 
-    /// Looks at the connection once for the whole turn, and takes what is to be written. `None` if others should run first.
+    /// Looks at the connection once for the whole turn, and takes what is to be written. `None` if
+    /// others should run first.
     fn plan(&mut self) -> Result<Option<Plan>, ConnectionError> {
         let mut guard = self.shared.lock();
         let state = &mut *guard;
@@ -415,8 +419,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(wrote)
     }
 
-    /// A peer that never stops sending never lets the driver park, where the time limits are looked at. Whether it also reads
-    /// is looked at here.
+    /// A peer that never stops sending never lets the driver park, where the time limits are looked
+    /// at. Whether it also reads is looked at here.
     fn check_progress(&mut self) -> Result<(), ConnectionError> {
         if self.batch.is_empty() {
             return Ok(());
@@ -441,7 +445,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.dispatch(cx, clock::now())
     }
 
-    /// The peer sends nothing more. A server still answers what was asked (defect D22); a client tells its callers.
+    /// The peer sends nothing more. A server still answers what was asked (defect D22); a client
+    /// tells its callers.
     fn on_eof(&mut self) -> Result<(), ConnectionError> {
         self.read_closed = true;
         let unfinished = self.shared.lock().proto.has_unfinished_message();
@@ -545,7 +550,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             && self.events.is_empty()
             && !self.unflushed;
         if quiet && !self.released {
-            // Calls that last, such as streams of rare messages, keep a connection's buffers no more than its rest does.
+            // Calls that last, such as streams of rare messages, keep a connection's buffers no
+            // more than its rest does.
             let keeps = self.reads >= BUSY_READS || !at_rest || state.calls.in_flight() > 0;
             let release_at = state.proto.timers().last_moved() + RELEASE_AFTER;
             if keeps && now < release_at {
@@ -585,8 +591,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.wakers = Vec::new();
     }
 
-    /// Server: a connection whose time has come, or that has lived long enough, is drained, and ended when that takes too long
-    /// for its age. When to look again.
+    /// Server: a connection whose time has come, or that has lived long enough, is drained, and
+    /// ended when that takes too long for its age. When to look again.
     fn check_age(&self, state: &mut State, now: Instant) -> Option<Instant> {
         let (old_at, end_at) = self.ends.unzip();
         if end_at.is_some_and(|at| now >= at) {
@@ -628,8 +634,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let _ = self.write_batch(cx);
     }
 
-    /// Reads what the peer still sends, until it closes, and throws it away: a socket that is closed with unread data in it
-    /// resets the connection, and the peer might never read the goodbye.
+    /// Reads what the peer still sends, until it closes, and throws it away: a socket that is
+    /// closed with unread data in it resets the connection, and the peer might never read the
+    /// goodbye.
     fn poll_discard_input(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waste = [MaybeUninit::uninit(); 4096];
         for _ in 0..MAX_READS {
@@ -691,7 +698,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         if !this.shutting_down {
             let error = ready!(this.poll_connection(cx));
             let error = this.explained(error);
-            // A server that has said goodbye reads no further request: what was not sent was not executed.
+            // A server that has said goodbye reads no further request: what was not sent was not
+            // executed.
             if this.dispatcher.is_some() || !matches!(error, ConnectionError::Ended) {
                 this.write_last(cx);
             }

@@ -20,7 +20,8 @@ pub(crate) enum Incoming {
     Parts,
     /// A stream: its frames have marks.
     Stream,
-    /// The rest is skipped: nobody wants it, or it is larger than the limit (then `too_large` says how large it got).
+    /// The rest is skipped: nobody wants it, or it is larger than the limit (then `too_large` says
+    /// how large it got).
     Skip,
     /// The control stream: messages of the protocol itself.
     Control,
@@ -41,7 +42,8 @@ pub(crate) struct Assembly {
     pub(crate) cancelled: bool,
     /// Its answer was sent before it was complete.
     pub(crate) answered: bool,
-    /// Of a stream: how many bytes the peer may still send; it may begin its last part with the last of them.
+    /// Of a stream: how many bytes the peer may still send; it may begin its last part with the
+    /// last of them.
     pub(crate) allowed: i64,
     /// Of a stream: the peer sends no further bytes.
     pub(crate) ended: bool,
@@ -79,7 +81,8 @@ pub(crate) enum Mode {
     Whole,
     /// The parts of the answer are handed on as they arrive.
     Parts,
-    /// A stream each way, and an answer behind them. The request stays open until the answer has arrived.
+    /// A stream each way, and an answer behind them. The request stays open until the answer has
+    /// arrived.
     Stream,
     /// One message, and nobody waits for the answer.
     OneWay,
@@ -87,7 +90,8 @@ pub(crate) enum Mode {
     EndedStream,
 }
 
-/// A request this side sent and that has no complete answer yet. It keeps its place whatever becomes of the caller.
+/// A request this side sent and that has no complete answer yet. It keeps its place whatever
+/// becomes of the caller.
 #[derive(Debug)]
 pub(crate) struct SentCall {
     pub(crate) exchange: Exchange,
@@ -173,7 +177,8 @@ pub(crate) struct SentCalls {
 }
 
 impl SentCalls {
-    /// Adds a call of `path`, of which at most [`MAX_PATH_BYTES`](crate::frame::MAX_PATH_BYTES) are kept.
+    /// Adds a call of `path`, of which at most [`MAX_PATH_BYTES`](crate::frame::MAX_PATH_BYTES) are
+    /// kept.
     #[inline]
     pub(crate) fn push(&mut self, mut call: SentCall, path: &[u8]) {
         if !path.is_empty() {
@@ -233,7 +238,8 @@ impl SentCalls {
     }
 }
 
-/// What is known of one channel. At rest it holds nothing, and a server keeps none for a channel at rest.
+/// What is known of one channel. At rest it holds nothing, and a server keeps none for a channel at
+/// rest.
 #[derive(Debug, Default)]
 pub(crate) struct Channel {
     pub(crate) assembly: Option<Box<Assembly>>,
@@ -243,7 +249,8 @@ pub(crate) struct Channel {
     pub(crate) open: Option<Arc<RequestPath>>,
     /// Server: a first part of the open request's answer was sent.
     pub(crate) replying: bool,
-    /// Server: the request in `assembly` is the open one; its parts go to the handler as they arrive.
+    /// Server: the request in `assembly` is the open one; its parts go to the handler as they
+    /// arrive.
     pub(crate) begun: bool,
     /// Server: the open request is a stream.
     pub(crate) is_stream: bool,
@@ -285,7 +292,8 @@ impl Channel {
 const DENSE: usize = 4096;
 const NONE: u32 = u32::MAX;
 
-/// The channels with state, by id. Ids are the peer's choice within the grants, so they do not size anything.
+/// The channels with state, by id. Ids are the peer's choice within the grants, so they do not size
+/// anything.
 #[derive(Debug, Default)]
 pub(crate) struct ChannelTable {
     channels: Slab<Channel>,

@@ -1,4 +1,5 @@
-//! The client side of the machine: replies in, each to the oldest unanswered request of its channel. Pure.
+//! The client side of the machine: replies in, each to the oldest unanswered request of its
+//! channel. Pure.
 
 use std::time::Instant;
 
@@ -19,7 +20,8 @@ use crate::path::{check_label, label_and_query};
 const MAX_PATH_CHARS: usize = 128;
 
 impl Connection {
-    /// The common case: a whole answer to a caller's request. Gives the caller's token and the data.
+    /// The common case: a whole answer to a caller's request. Gives the caller's token and the
+    /// data.
     #[inline]
     pub(crate) fn take_whole_reply(&mut self, reply: &mut ReplyRef<'_>) -> Option<(usize, Bytes)> {
         if reply.status != FrameStatus::ReplyOnly || reply.body.len() > self.limits.message_bytes()
@@ -237,8 +239,8 @@ impl Connection {
         (counts && !self.fits_beside_others(assembly.data.len(), bytes)).then_some(self.allowance)
     }
 
-    /// The oldest request's answer exceeds a limit: its caller fails now. Its slot stays until the answer has ended; the rest is
-    /// skipped.
+    /// The oldest request's answer exceeds a limit: its caller fails now. Its slot stays until the
+    /// answer has ended; the rest is skipped.
     fn fail_front(&mut self, id: ChannelId, exchange: Exchange, kind: CallErrorKind) {
         let Exchange::Call { token } = exchange else {
             return;
@@ -346,15 +348,16 @@ impl Connection {
 
     // ---- commands
 
-    /// Asks the server what it can do. A Go server says 102, and the connection goes on as plain IIP.
+    /// Asks the server what it can do. A Go server says 102, and the connection goes on as plain
+    /// IIP.
     pub(crate) fn say_hello(&mut self) {
         self.push_sent(ChannelId::ZERO, Exchange::Hello, Mode::Whole);
         let body = Hello::body(&self.announce, &self.limits, false);
         self.send(ChannelId::ZERO, control::HELLO.as_bytes(), body, true, true);
     }
 
-    /// While calls `wait` for answers and the server is silent, asks whether it lives; at the latest then this must be called
-    /// again. A server that is asked and stays silent is dead.
+    /// While calls `wait` for answers and the server is silent, asks whether it lives; at the
+    /// latest then this must be called again. A server that is asked and stays silent is dead.
     pub(crate) fn keep_alive(
         &mut self,
         now: Instant,
@@ -395,7 +398,8 @@ impl Connection {
         self.request_channel(Exchange::NewChannel);
     }
 
-    /// The largest request this peer takes: a Go server runs its handler once per frame, so it gets whole messages.
+    /// The largest request this peer takes: a Go server runs its handler once per frame, so it gets
+    /// whole messages.
     pub(crate) fn max_request_bytes(&self) -> usize {
         let message = self.limits.message_bytes();
         if self.peer_knows_hello {
@@ -428,8 +432,8 @@ impl Connection {
         self.channels.get_or_insert(id).sent.push(call, path);
     }
 
-    /// The caller of `token` has gone: its answer will be swallowed. Tells the server if it wants to know. `true` if
-    /// nothing was sent yet and the channel is free at once.
+    /// The caller of `token` has gone: its answer will be swallowed. Tells the server if it wants
+    /// to know. `true` if nothing was sent yet and the channel is free at once.
     pub(crate) fn abandon(&mut self, id: ChannelId, token: usize) -> bool {
         let Some(channel) = self.channels.get_mut(id) else {
             return false;
@@ -465,8 +469,8 @@ impl Connection {
         false
     }
 
-    /// Tells a server that wants to know that the one call on a channel is not wanted any more; at the latest when the
-    /// control stream is there.
+    /// Tells a server that wants to know that the one call on a channel is not wanted any more; at
+    /// the latest when the control stream is there.
     fn cancel(&mut self, id: ChannelId) {
         match self.control {
             Some(control) => {
@@ -521,8 +525,9 @@ impl Connection {
     }
 }
 
-/// Demands that the first frame of an answer names the request that it is for, with which it would otherwise be confused after
-/// an answer too many. A server may repeat the path field as it came, or its label.
+/// Demands that the first frame of an answer names the request that it is for, with which it would
+/// otherwise be confused after an answer too many. A server may repeat the path field as it came,
+/// or its label.
 fn check_reply_path(id: ChannelId, sent: &[u8], path: &[u8]) -> Result<(), ProtocolError> {
     if path == sent {
         return Ok(());

@@ -15,7 +15,8 @@ pub(crate) const DELETE_CHANNEL: &str = "/sys/delete_channel";
 pub(crate) const HELLO: &str = "/sys/hello";
 /// A request that any answer will do for: it shows that the peer lives.
 pub(crate) const PING: &str = "/sys/ping";
-/// A call that stays open and carries what has no channel of its own, such as "cancel the call on channel 5".
+/// A call that stays open and carries what has no channel of its own, such as "cancel the call on
+/// channel 5".
 pub(crate) const CONTROL: &str = "/sys/control";
 
 /// The body a Go client sends where there is nothing to say. Source: recording `nil_body`.
@@ -95,8 +96,9 @@ pub(crate) fn grant(channel: ChannelId) -> Bytes {
     Bytes::from(format!("{{\"code\":0,\"channel_id\":{}}}", channel.0))
 }
 
-/// The fields that are read of the objects of the protocol itself. Others are skipped without being kept, so that what a peer
-/// sends costs no more than its bytes; a field of another kind than is expected is as good as none.
+/// The fields that are read of the objects of the protocol itself. Others are skipped without being
+/// kept, so that what a peer sends costs no more than its bytes; a field of another kind than is
+/// expected is as good as none.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
 struct Fields {
@@ -230,7 +232,8 @@ pub(crate) struct Hello {
 }
 
 impl Hello {
-    /// This side's hello. `announce` is an object of the layers above; its fields stand beside ours.
+    /// This side's hello. `announce` is an object of the layers above; its fields stand beside
+    /// ours.
     pub(crate) fn body(announce: &Value, limits: &Limits, reply: bool) -> Bytes {
         let mut hello = json!({
             "iip": 1,
@@ -250,7 +253,8 @@ impl Hello {
         Bytes::from(hello.to_string())
     }
 
-    /// Reads a hello, or `None` if the peer knows none: a Go server answers with the in-band code 102.
+    /// Reads a hello, or `None` if the peer knows none: a Go server answers with the in-band code
+    /// 102.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         let fields = Fields::read(body)?;
         let is_hello = fields.iip.number::<u64>()? >= 1;
@@ -302,7 +306,8 @@ impl ControlMessage {
         out.freeze()
     }
 
-    /// Reads the next message of a part; unknown types are skipped, so that later versions may add some.
+    /// Reads the next message of a part; unknown types are skipped, so that later versions may add
+    /// some.
     pub(crate) fn next(part: &mut Bytes) -> Option<Self> {
         while part.len() >= 2 {
             let (kind, len) = (part.get_u8(), usize::from(part.get_u8()));

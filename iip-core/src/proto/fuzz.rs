@@ -1,5 +1,5 @@
-//! Machines without sockets, and a small model to hold them against: for the tests and for the fuzz target `machine`.
-//! Pure.
+//! Machines without sockets, and a small model to hold them against: for the tests and for the fuzz
+//! target `machine`. Pure.
 
 pub(super) mod streams;
 
@@ -29,7 +29,8 @@ const CHUNK_BYTES: usize = 1024;
 /// Message sizes around every bound that is in force.
 const SIZES: [usize; 10] = [1, 2, 100, 1024, 1088, 1089, 2000, 3000, 3001, 5000];
 
-/// Raw path, and the label and query that the server must see. The last two are answered by the machine itself.
+/// Raw path, and the label and query that the server must see. The last two are answered by the
+/// machine itself.
 const PATHS: [(&str, &str, &str); 6] = [
     ("/a", "/a", ""),
     ("/b?x=1", "/b", "x=1"),
@@ -125,7 +126,8 @@ impl End {
         bytes
     }
 
-    /// How many channels of a server have a call or a message on them; those at rest may be known or not.
+    /// How many channels of a server have a call or a message on them; those at rest may be known
+    /// or not.
     pub(super) fn channels_in_use(&self) -> usize {
         (0..=self.machine.granted)
             .filter_map(|id| self.machine.channels.get(ChannelId(id)))
@@ -133,7 +135,8 @@ impl End {
             .count()
     }
 
-    /// The counters of the machine against what these channels hold, which are all that have anything.
+    /// The counters of the machine against what these channels hold, which are all that have
+    /// anything.
     pub(super) fn check_accounting(&self, channels: impl IntoIterator<Item = ChannelId>) {
         let machine = &self.machine;
         let (mut buffered, mut waiting, mut open, mut streamed) = (0, 0, 0, 0);
@@ -276,7 +279,8 @@ impl ModelCall {
     }
 }
 
-/// A client and a server, the bytes between them, and what must come of it: one queue of calls per channel.
+/// A client and a server, the bytes between them, and what must come of it: one queue of calls per
+/// channel.
 #[derive(Debug)]
 pub(super) struct Model {
     now: Instant,
@@ -477,7 +481,8 @@ impl Model {
         let withdrawn = self.client.machine.abandon(id, token);
         let calls = self.calls.get_mut(&id).expect("it was found just now");
         if withdrawn {
-            // Nothing of it was sent: it was the only call of its channel, and nobody will hear of it.
+            // Nothing of it was sent: it was the only call of its channel, and nobody will hear of
+            // it.
             assert_eq!(calls.len(), 1, "calls of the channel");
             calls.clear();
             return;
@@ -787,9 +792,11 @@ impl Ledger {
         }
     }
 
-    /// Events and memory are paid for by bytes, and every open call that counts as cancelled was told so.
+    /// Events and memory are paid for by bytes, and every open call that counts as cancelled was
+    /// told so.
     fn check(&self, machine: &Connection, channels: impl IntoIterator<Item = ChannelId>) {
-        // The shortest frame has 11 bytes and begins, carries and ends a stream; a cancellation has 6.
+        // The shortest frame has 11 bytes and begins, carries and ends a stream; a cancellation has
+        // 6.
         assert!(
             self.events <= self.bytes / 2 + 8,
             "{} events for {} bytes",
@@ -807,7 +814,8 @@ impl Ledger {
     }
 }
 
-/// A server that a hostile client speaks to: whatever comes, it keeps its books and speaks the protocol itself.
+/// A server that a hostile client speaks to: whatever comes, it keeps its books and speaks the
+/// protocol itself.
 fn hostile_client(cut: u8, data: &[u8]) {
     let now = Instant::now();
     let mut server = End::new(Side::Server, small_limits(), now);

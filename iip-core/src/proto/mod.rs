@@ -1,11 +1,12 @@
-//! The connection as a pure state machine, for both sides: frames and commands in, events and bytes out.
+//! The connection as a pure state machine, for both sides: frames and commands in, events and bytes
+//! out.
 //!
-//! It has no socket, task, lock or clock. Methods come in four families: getters; `handle_*` (from the network and the
-//! clock); commands (from the application); `poll_event` and `take_output` (out).
-//! **After every `handle_*` or command, drain the events and the output before sleeping.**
+//! It has no socket, task, lock or clock. Methods come in four families: getters; `handle_*` (from
+//! the network and the clock); commands (from the application); `poll_event` and `take_output`
+//! (out). **After every `handle_*` or command, drain the events and the output before sleeping.**
 //!
-//! What the server side does with requests stands in `server.rs`, what the client side does with replies in
-//! `client.rs`; everything else is the same for both.
+//! What the server side does with requests stands in `server.rs`, what the client side does with
+//! replies in `client.rs`; everything else is the same for both.
 
 mod channel;
 mod client;
@@ -46,7 +47,8 @@ use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_FRAME_BYTES, Side};
 use crate::limits::Limits;
 
-/// Bodies up to this size are copied when they have to wait, so that they do not pin the buffer they were read into.
+/// Bodies up to this size are copied when they have to wait, so that they do not pin the buffer
+/// they were read into.
 const COPY_WAITING_BYTES: usize = 16 * 1024;
 
 /// As many channels at rest are worth keeping while a connection is busy.
@@ -55,7 +57,8 @@ const FORGET_AT_LEAST: usize = 64;
 /// Streams wait while this much waits to be written.
 const STREAM_ROOM_BYTES: usize = 256 * 1024;
 
-/// What a waiting request costs beside its bytes: its place in the queue, and the channel's in the table.
+/// What a waiting request costs beside its bytes: its place in the queue, and the channel's in the
+/// table.
 const WAITING_COST: usize = 768;
 
 /// Calls of the library's own services, such as health checks, that run beside `max_calls` others.
@@ -75,8 +78,8 @@ pub(crate) enum Event {
         /// When it had arrived; it may have waited since.
         received_at: Instant,
     },
-    /// Server: a request in several frames whose turn it is has begun. `stream_request` makes its parts visible;
-    /// otherwise it comes as `Request` when it is complete.
+    /// Server: a request in several frames whose turn it is has begun. `stream_request` makes its
+    /// parts visible; otherwise it comes as `Request` when it is complete.
     RequestBegun {
         channel: ChannelId,
         path: Arc<RequestPath>,
@@ -133,8 +136,8 @@ pub(crate) struct Connection {
     outbox: Outbox,
     events: VecDeque<Event>,
     timers: Timers,
-    /// Server: how many channels were granted. Every id up to it is valid for ever, whatever was deleted (rule S1).
-    /// Client: the highest id that was granted.
+    /// Server: how many channels were granted. Every id up to it is valid for ever, whatever was
+    /// deleted (rule S1). Client: the highest id that was granted.
     granted: u32,
     /// The channel of the control stream.
     control: Option<ChannelId>,
@@ -156,14 +159,16 @@ pub(crate) struct Connection {
     control_rate: Rate,
     /// Bytes of unfinished messages and of requests that wait their turn.
     buffered: usize,
-    /// Bytes that the layers above hold of what the peer sent: arguments of handlers that wait, what was decompressed for
-    /// them, messages of streams that are not complete.
+    /// Bytes that the layers above hold of what the peer sent: arguments of handlers that wait,
+    /// what was decompressed for them, messages of streams that are not complete.
     held: usize,
     /// Bytes of streams' messages that the layers above have begun to send and not handed over.
     unsent: usize,
-    /// What may be buffered and held now: the limit of this connection, or less where other connections hold much.
+    /// What may be buffered and held now: the limit of this connection, or less where other
+    /// connections hold much.
     allowance: usize,
-    /// With that used up: the one stream that is granted more all the same, so that its message can end.
+    /// With that used up: the one stream that is granted more all the same, so that its message can
+    /// end.
     overdraft: Option<ChannelId>,
     /// Server: no unfinished message has rested for too long before this.
     stalled_at: Option<Instant>,
@@ -199,7 +204,8 @@ impl Connection {
         Self {
             side,
             channels,
-            // A Go peer's callbacks run once per frame: only a peer that said hello gets messages in pieces.
+            // A Go peer's callbacks run once per frame: only a peer that said hello gets messages
+            // in pieces.
             outbox: Outbox::new(side, MAX_FRAME_BYTES),
             events: VecDeque::new(),
             timers: Timers::new(now),
@@ -242,13 +248,13 @@ impl Connection {
         &self.limits
     }
 
-    /// Should the socket be read? A server stops while the peer has enough of its work in hand; a client never does,
-    /// or two full sides would wait for each other.
+    /// Should the socket be read? A server stops while the peer has enough of its work in hand; a
+    /// client never does, or two full sides would wait for each other.
     pub(crate) fn wants_read(&self) -> bool {
         match self.side {
             Side::Client => true,
-            // With all handlers busy, requests wait within the budget, so that cancellations, pings and grants behind
-            // them are seen.
+            // With all handlers busy, requests wait within the budget, so that cancellations, pings
+            // and grants behind them are seen.
             Side::Server => {
                 self.control_rate.has_room() && !self.is_over_budget() && self.has_room()
             }
@@ -276,7 +282,8 @@ impl Connection {
         self.buffered + self.held + bytes <= self.allowance
     }
 
-    /// Client: whether a message of which `own` bytes are counted may grow by `more`. One that is alone always may.
+    /// Client: whether a message of which `own` bytes are counted may grow by `more`. One that is
+    /// alone always may.
     pub(crate) fn fits_beside_others(&self, own: usize, more: usize) -> bool {
         let others = self.buffered + self.held - own;
         others == 0 || others + own + more <= self.allowance
@@ -321,7 +328,8 @@ impl Connection {
         self.open_calls - self.streamed >= self.limits.calls()
     }
 
-    /// Has a message begun and not ended? A stream is none: between two of its frames nothing is missing.
+    /// Has a message begun and not ended? A stream is none: between two of its frames nothing is
+    /// missing.
     pub(crate) fn has_unfinished_message(&self) -> bool {
         self.channels.any(|channel| {
             let assembly = channel.assembly.as_ref();
@@ -344,8 +352,8 @@ impl Connection {
         &mut self.timers
     }
 
-    /// How many bytes of streams may be sent now. Less waits than of answers: other calls should not wait behind it for long.
-    /// Long messages have their turns beside it.
+    /// How many bytes of streams may be sent now. Less waits than of answers: other calls should
+    /// not wait behind it for long. Long messages have their turns beside it.
     pub(crate) fn stream_room(&self) -> usize {
         let most = STREAM_ROOM_BYTES.min(self.limits.unsent_bytes());
         most.saturating_sub(self.outbox.in_between())
@@ -353,7 +361,8 @@ impl Connection {
 
     /// May bytes of the stream on this channel be sent now?
     pub(crate) fn has_stream_room(&self, id: ChannelId) -> bool {
-        // Behind a long message, such as a request that was answered before its end, there is no telling how much would wait.
+        // Behind a long message, such as a request that was answered before its end, there is no
+        // telling how much would wait.
         self.stream_room() > 0 && !self.outbox.is_behind(id)
     }
 
@@ -381,7 +390,8 @@ impl Connection {
                 None => return Err(ProtocolError::UnknownChannel(channel)),
             },
         };
-        // Go: protocol.go, the two transition tables; transcripts bad_c2s_0_then_0, bad_s2c_seq_4_4 and their kin.
+        // Go: protocol.go, the two transition tables; transcripts bad_c2s_0_then_0, bad_s2c_seq_4_4
+        // and their kin.
         if status.begins() == receiving {
             return Err(ProtocolError::StatusOrder { channel, status });
         }
@@ -474,7 +484,8 @@ impl Connection {
         }
     }
 
-    /// Server: the connection has ended. Handlers that run on may keep it for long, but not its messages.
+    /// Server: the connection has ended. Handlers that run on may keep it for long, but not its
+    /// messages.
     pub(crate) fn discard(&mut self) {
         // What handlers have not taken yet stays counted until they do.
         let dropped = self.channels.iter().map(Channel::buffered).sum();
@@ -525,7 +536,8 @@ impl Connection {
 
     // ---- what both sides do with frames
 
-    /// Adds a frame's data to the message being received on `channel`. `Some` when the message is complete.
+    /// Adds a frame's data to the message being received on `channel`. `Some` when the message is
+    /// complete.
     fn receive(&mut self, id: ChannelId, body: &[u8], ends: bool) -> Option<Box<Assembly>> {
         let limit = self.limits.message_bytes();
         let channel = self.channels.get_mut(id)?;

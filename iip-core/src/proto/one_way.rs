@@ -1,7 +1,8 @@
-//! Requests that are not answered, on a channel of their own: the client says on the control stream which one that is. Pure.
+//! Requests that are not answered, on a channel of their own: the client says on the control stream
+//! which one that is. Pure.
 //!
-//! At the server each of them gets a channel that no peer can name, so that it is a call like any other from there on, and
-//! holds up none behind it; what is sent on such a channel goes nowhere.
+//! At the server each of them gets a channel that no peer can name, so that it is a call like any
+//! other from there on, and holds up none behind it; what is sent on such a channel goes nowhere.
 
 use std::time::Instant;
 
@@ -10,7 +11,8 @@ use super::control::{self, ControlMessage, Exchange};
 use crate::body::Data;
 use crate::frame::{ChannelId, Side};
 
-/// The highest channel that is granted. Those above are the server's own, for requests without answers.
+/// The highest channel that is granted. Those above are the server's own, for requests without
+/// answers.
 pub(super) const MAX_GRANTED: u32 = u32::MAX / 2;
 
 /// Does the call on this channel have no answer?
@@ -34,8 +36,9 @@ pub(super) struct OneWay {
 }
 
 impl Connection {
-    /// Client: the channel for requests without answers. Asks for it the first time; until it is there, and with a server that
-    /// knows none, such a request is an ordinary one whose answer nobody waits for.
+    /// Client: the channel for requests without answers. Asks for it the first time; until it is
+    /// there, and with a server that knows none, such a request is an ordinary one whose answer
+    /// nobody waits for.
     pub(crate) fn one_way_channel(&mut self) -> Option<ChannelId> {
         let is_needed = self.one_way.peer_takes_it && !self.one_way.asked;
         if is_needed && self.control.is_some() {
@@ -45,7 +48,8 @@ impl Connection {
         self.one_way.channel
     }
 
-    /// Client: is there room for one more request without an answer? Nothing else slows down who sends them.
+    /// Client: is there room for one more request without an answer? Nothing else slows down who
+    /// sends them.
     pub(crate) fn has_one_way_room(&self) -> bool {
         match self.one_way.channel {
             Some(channel) => self.has_stream_room(channel),
@@ -73,14 +77,16 @@ impl Connection {
         self.outbox.push(id, path, data, true, true);
     }
 
-    /// Client: was such a request sent after `heard_at`? Nothing that comes would tell that the server has it.
+    /// Client: was such a request sent after `heard_at`? Nothing that comes would tell that the
+    /// server has it.
     pub(super) fn has_sent_one_way_since(&self, heard_at: Instant) -> bool {
         self.one_way
             .sent_at
             .is_some_and(|sent_at| sent_at > heard_at)
     }
 
-    /// Server: the client says which channel has requests without answers. One that says so again moves it.
+    /// Server: the client says which channel has requests without answers. One that says so again
+    /// moves it.
     pub(super) fn on_one_way(&mut self, id: ChannelId) {
         let is_free = self
             .channels

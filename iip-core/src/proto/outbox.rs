@@ -1,4 +1,5 @@
-//! What waits to be written: small frames gathered in one buffer, large bodies as they are, long messages in turns. Pure.
+//! What waits to be written: small frames gathered in one buffer, large bodies as they are, long
+//! messages in turns. Pure.
 
 use std::collections::VecDeque;
 
@@ -40,13 +41,15 @@ pub(crate) struct Outbox {
     segments: VecDeque<Bytes>,
     long: VecDeque<LongSend>,
     long_bytes: usize,
-    /// Frames of long messages that were queued and not written: where each ends, and how long it is.
+    /// Frames of long messages that were queued and not written: where each ends, and how long it
+    /// is.
     chunks: VecDeque<(u64, u64)>,
     chunk_bytes: u64,
     /// Bytes ever queued and ever written; positions in the stream.
     queued: u64,
     written: u64,
-    /// Longer messages are cut into frames of `chunk`; those up to `whole` go in one, being little longer.
+    /// Longer messages are cut into frames of `chunk`; those up to `whole` go in one, being little
+    /// longer.
     chunk: usize,
     whole: usize,
     closing: bool,
@@ -82,8 +85,8 @@ impl Outbox {
         self.whole = chunk.saturating_add(chunk / 16).min(max_frame);
     }
 
-    /// Queues a message, or a part of one. Returns the stream position of its end, unless it is cut and sent in turns with
-    /// others.
+    /// Queues a message, or a part of one. Returns the stream position of its end, unless it is cut
+    /// and sent in turns with others.
     #[inline]
     pub(crate) fn push(
         &mut self,
@@ -137,7 +140,8 @@ impl Outbox {
         self.make_room(FRAME_OVERHEAD + path.len() + D::COPIED_BYTES);
         encode_head(&mut self.tail, status, path, channel, len);
         for index in 0..2 {
-            // What is copied stays with whoever gave it, who drops it without the connection's lock.
+            // What is copied stays with whoever gave it, who drops it without the connection's
+            // lock.
             let piece = data.pieces()[index];
             if piece.len() <= D::COPIED_BYTES {
                 self.tail.extend_from_slice(piece);
@@ -190,7 +194,8 @@ impl Outbox {
         self.closing = true;
     }
 
-    /// Lets each long message take its turn while little of them waits; what goes in between has a bound of its own.
+    /// Lets each long message take its turn while little of them waits; what goes in between has a
+    /// bound of its own.
     fn refill(&mut self, deferred: &mut Deferred) {
         while self.chunk_bytes < REFILL_BYTES as u64 {
             let Some(mut send) = self.long.pop_front() else {
@@ -256,8 +261,8 @@ impl Outbox {
             .saturating_add(self.long_bytes)
     }
 
-    /// Does no more than `most` wait, beside the rest of the longest message? That one goes in turns with the others, which it
-    /// should not keep from being asked for.
+    /// Does no more than `most` wait, beside the rest of the longest message? That one goes in
+    /// turns with the others, which it should not keep from being asked for.
     pub(crate) fn has_room(&self, most: usize) -> bool {
         let unsent = self.unsent();
         unsent <= most || unsent - self.longest() <= most

@@ -157,8 +157,8 @@ impl Connection {
         }
     }
 
-    /// Is the request with the path read last answered while as many handlers run as may? Requests of the protocol itself
-    /// need none, and health checks tell a busy server from a dead one.
+    /// Is the request with the path read last answered while as many handlers run as may? Requests
+    /// of the protocol itself need none, and health checks tell a busy server from a dead one.
     #[cold]
     fn passes_busy(&self) -> bool {
         let path = &self.last_path;
@@ -190,7 +190,8 @@ impl Connection {
         self.channels.get_or_insert(id).waiting.push_back(request);
     }
 
-    /// A request in several frames has begun; if its turn is now, the layer above may have its parts.
+    /// A request in several frames has begun; if its turn is now, the layer above may have its
+    /// parts.
     fn begin_request(&mut self, id: ChannelId) -> Result<(), ProtocolError> {
         if self.is_silent(id) {
             return Ok(());
@@ -224,8 +225,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Shows a request with the path read last to the layer above, or answers it here if its path is the protocol's own.
-    /// `true` if it was shown and its channel waits for the answer.
+    /// Shows a request with the path read last to the layer above, or answers it here if its path
+    /// is the protocol's own. `true` if it was shown and its channel waits for the answer.
     #[inline]
     fn show(&mut self, id: ChannelId, body: Bytes, received_at: Instant) -> bool {
         if self.last_path.kind != PathKind::Handlers {
@@ -266,7 +267,8 @@ impl Connection {
         Arc::clone(&self.last_path)
     }
 
-    /// Reads a path field. Requests of a connection mostly repeat the one before, which the decoder hands out again.
+    /// Reads a path field. Requests of a connection mostly repeat the one before, which the decoder
+    /// hands out again.
     #[inline]
     fn read_path(&mut self, raw: &Bytes) {
         let last = &self.last_path.raw;
@@ -283,7 +285,8 @@ impl Connection {
                 self.control_rate.count(self.timers.last_moved());
                 self.answer_reserved(&path.label, body)
             }
-            // Go closes, or forges a frame (defects D18, D19): answered under a label that can be encoded.
+            // Go closes, or forges a frame (defects D18, D19): answered under a label that can be
+            // encoded.
             _ => Bytes::from_static(control::NO_HANDLER),
         };
         self.send(id, path.safe_label(), answer, true, true);
@@ -328,7 +331,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The caller of the one call on a channel has gone. `true` if there is a call, and it was not cancelled before.
+    /// The caller of the one call on a channel has gone. `true` if there is a call, and it was not
+    /// cancelled before.
     fn on_cancel(&mut self, id: ChannelId) -> bool {
         let Some(channel) = self.channels.get_mut(id) else {
             return false;
@@ -376,7 +380,8 @@ impl Connection {
         self.send(id, path.safe_label(), answer, true, true);
     }
 
-    /// Gives up the messages whose next frame does not come: their callers are told, and the rest of them is skipped.
+    /// Gives up the messages whose next frame does not come: their callers are told, and the rest
+    /// of them is skipped.
     pub(super) fn drop_stalled(&mut self, now: Instant) {
         if self.stalled_at.is_none_or(|at| at > now) {
             return;
@@ -440,7 +445,8 @@ impl Connection {
 
     // ---- commands
 
-    /// Tells the client, once, that its further calls should go elsewhere; if it wants to know that.
+    /// Tells the client, once, that its further calls should go elsewhere; if it wants to know
+    /// that.
     pub(crate) fn send_going_away(&mut self) {
         let Some(control) = self.control else { return };
         if !self.peer_wants_notice || std::mem::replace(&mut self.sent_going_away, true) {
@@ -450,8 +456,8 @@ impl Connection {
         self.send_control(control, body);
     }
 
-    /// While it is not read, a connection would not answer whether this side lives: then it says something now and then, to
-    /// clients that listen. When to call this again at the latest.
+    /// While it is not read, a connection would not answer whether this side lives: then it says
+    /// something now and then, to clients that listen. When to call this again at the latest.
     pub(crate) fn send_keepalive(&mut self, now: Instant) -> Option<Instant> {
         let control = self.control?;
         let (interval, _) = self.limits.keepalive();
@@ -474,8 +480,8 @@ impl Connection {
         self.send(control, path, body, begins, false);
     }
 
-    /// Makes a request that has begun the open one, its parts visible as they arrive. `false` if it is complete already:
-    /// then it comes as a whole.
+    /// Makes a request that has begun the open one, its parts visible as they arrive. `false` if it
+    /// is complete already: then it comes as a whole.
     pub(crate) fn stream_request(&mut self, id: ChannelId) -> bool {
         let Some(channel) = self.channels.get_mut(id) else {
             return false;
@@ -557,7 +563,8 @@ impl Connection {
         self.show_next(id);
     }
 
-    /// The channel has no open request: whose turn is it now? A request that is answered at once makes way for the next.
+    /// The channel has no open request: whose turn is it now? A request that is answered at once
+    /// makes way for the next.
     fn show_next(&mut self, id: ChannelId) {
         while let Some(channel) = self.channels.get_mut(id) {
             if channel.open.is_some() {
@@ -693,7 +700,8 @@ pub(super) fn check_control_size(part: &Bytes) -> Result<(), ProtocolError> {
     Ok(())
 }
 
-/// Whether this is what clients ask by themselves, such as a hello. The limit is on the callers' messages.
+/// Whether this is what clients ask by themselves, such as a hello. The limit is on the callers'
+/// messages.
 #[cold]
 fn is_own(path: &[u8], body: &[u8]) -> bool {
     let own = [control::HELLO, control::NEW_CHANNEL, control::PING];

@@ -1,12 +1,14 @@
-//! Calls with a stream of bytes in each direction, each held to the room that its receiver has granted. Pure.
+//! Calls with a stream of bytes in each direction, each held to the room that its receiver has
+//! granted. Pure.
 //!
-//! The data of every frame of such a call begins with a mark, which no JSON text, no other UTF-8 text and no envelope
-//! begins with. The request stays open for the life of the call: what is granted, the end of the bytes and a
-//! cancellation travel in it. The answer is that of an ordinary call, behind the bytes: the first frame without a mark
-//! begins it. `docs/wire.md` has the format.
+//! The data of every frame of such a call begins with a mark, which no JSON text, no other UTF-8
+//! text and no envelope begins with. The request stays open for the life of the call: what is
+//! granted, the end of the bytes and a cancellation travel in it. The answer is that of an ordinary
+//! call, behind the bytes: the first frame without a mark begins it. `docs/wire.md` has the format.
 //!
-//! Other data may begin with any byte. A request in several frames is a stream only if the client has said hello with a window
-//! and the first frame is [`DATA`] with something behind it; see [`looks_like_stream`] for messages that happen to begin so.
+//! Other data may begin with any byte. A request in several frames is a stream only if the client
+//! has said hello with a window and the first frame is [`DATA`] with something behind it; see
+//! [`looks_like_stream`] for messages that happen to begin so.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -32,8 +34,8 @@ const CANCEL: u8 = 0xFC;
 /// Client, in its last frame: the answer has arrived.
 const OVER: u8 = 0xFD;
 
-/// The most bytes of a stream in one frame: more would keep the frames of other channels waiting, and go further beyond what
-/// was granted. A peer that sends more is refused.
+/// The most bytes of a stream in one frame: more would keep the frames of other channels waiting,
+/// and go further beyond what was granted. A peer that sends more is refused.
 const PART_BYTES: usize = 64 * 1024;
 
 /// Server: the rest of this frame, and all that follow, are the answer.
@@ -50,7 +52,8 @@ pub(super) fn begins_stream(data: &[u8]) -> bool {
     data.len() > 1 && data[0] == DATA
 }
 
-/// Would a message that is cut be taken for a stream? Then its first byte goes in a frame of its own, as a stream's never does.
+/// Would a message that is cut be taken for a stream? Then its first byte goes in a frame of its
+/// own, as a stream's never does.
 pub(super) fn looks_like_stream(body: &Body) -> bool {
     body.first() == Some(DATA)
 }
@@ -167,7 +170,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Client: takes the mark off what may be the beginning of the answer to a stream. `true` if it is that.
+    /// Client: takes the mark off what may be the beginning of the answer to a stream. `true` if it
+    /// is that.
     pub(super) fn begins_answer(body: &mut Bytes) -> bool {
         if body.first() == Some(&ANSWER) {
             body.advance(1);
@@ -179,8 +183,8 @@ impl Connection {
 
     // ---- commands
 
-    /// Whether the peer may be granted more of a message that is not complete: there is room, or this is the one that goes on
-    /// without.
+    /// Whether the peer may be granted more of a message that is not complete: there is room, or
+    /// this is the one that goes on without.
     pub(crate) fn may_grant(&mut self, channel: ChannelId) -> bool {
         !self.is_over_budget() || *self.overdraft.get_or_insert(channel) == channel
     }
@@ -219,8 +223,8 @@ impl Connection {
         PART_BYTES.min(self.outbox.chunk() - 1)
     }
 
-    /// Sends bytes of a stream, at most [`stream_part_bytes`](Self::stream_part_bytes); `last` says that none follow. What was
-    /// copied of `part` stays there.
+    /// Sends bytes of a stream, at most [`stream_part_bytes`](Self::stream_part_bytes); `last` says
+    /// that none follow. What was copied of `part` stays there.
     pub(crate) fn send_stream(&mut self, id: ChannelId, part: &mut Body, last: bool) {
         let mut marked = part.marked(if last { LAST } else { DATA });
         self.push_stream(id, &mut marked);

@@ -190,7 +190,8 @@ impl Pair {
         }
     }
 
-    /// A pair that knows each other, with channels 2 to `count + 1`; channel 1 is that of the control stream.
+    /// A pair that knows each other, with channels 2 to `count + 1`; channel 1 is that of the
+    /// control stream.
     fn acquainted(limits: &Limits, seed: u64, count: usize) -> Self {
         let mut pair = Self::new(limits, seed);
         pair.client.machine.say_hello();
@@ -1792,7 +1793,8 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// As [`whatever_a_pair_does_every_call_gets_its_own_answer_in_order`], of a case that random operations rarely meet.
+/// As [`whatever_a_pair_does_every_call_gets_its_own_answer_in_order`], of a case that random
+/// operations rarely meet.
 #[test]
 fn a_pair_goes_on_when_an_answer_was_larger_than_what_the_client_may_hold() {
     let exchange = |from, to| {

@@ -32,7 +32,8 @@ pub(super) struct Rate {
     filled_at: Instant,
 }
 
-/// An empty bucket is looked at again when this much time has refilled it, or the time that one token takes.
+/// An empty bucket is looked at again when this much time has refilled it, or the time that one
+/// token takes.
 const REFILL: Duration = Duration::from_millis(5);
 
 const NANOS: u128 = 1_000_000_000;
@@ -141,7 +142,8 @@ impl Timers {
         self.last_write
     }
 
-    /// Since when the peer has had something to answer: the first write after the last read, or that read.
+    /// Since when the peer has had something to answer: the first write after the last read, or
+    /// that read.
     pub(super) fn unheard_since(&self) -> Instant {
         self.unheard_since.max(self.last_read)
     }
@@ -161,7 +163,8 @@ impl Timers {
         self.last_read.max(self.last_write)
     }
 
-    /// Bytes were read; `in_head` tells whether they end within a frame's head, `frames` whether any frame completed.
+    /// Bytes were read; `in_head` tells whether they end within a frame's head, `frames` whether
+    /// any frame completed.
     pub(crate) fn on_read(&mut self, now: Instant, in_head: bool, frames: bool) {
         self.last_read = now;
         if let Some(since) = self.dry_since.take() {

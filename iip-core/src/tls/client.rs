@@ -21,8 +21,8 @@ use crate::transport::IoStream;
 
 /// TLS for connections made: which servers are trusted, and who the client is.
 ///
-/// Without further settings: the server's certificate must come from a root of the platform, name the host connected to
-/// and be valid now. Cloning is cheap; clones share what is reloaded.
+/// Without further settings: the server's certificate must come from a root of the platform, name
+/// the host connected to and be valid now. Cloning is cheap; clones share what is reloaded.
 #[derive(Clone)]
 pub struct ClientTls {
     trust: Trust,
@@ -57,7 +57,8 @@ impl ClientTls {
         }
     }
 
-    /// Trusts the certificates in `pem` instead of the platform's roots. Called again: those as well.
+    /// Trusts the certificates in `pem` instead of the platform's roots. Called again: those as
+    /// well.
     ///
     /// # Errors
     ///
@@ -66,7 +67,8 @@ impl ClientTls {
         self.roots(&Input::bytes("ClientTls::roots_pem"), pem.as_ref())
     }
 
-    /// Trusts the certificates in a PEM file instead of the platform's roots. Called again: those as well.
+    /// Trusts the certificates in a PEM file instead of the platform's roots. Called again: those
+    /// as well.
     ///
     /// # Errors
     ///
@@ -79,8 +81,8 @@ impl ClientTls {
 
     /// Shows this certificate to servers that ask for one.
     ///
-    /// `chain`: the client's own certificate first, then those that lead to the root the server trusts. `key`: its
-    /// private key, not encrypted, as PKCS#8, PKCS#1 or SEC1.
+    /// `chain`: the client's own certificate first, then those that lead to the root the server
+    /// trusts. `key`: its private key, not encrypted, as PKCS#8, PKCS#1 or SEC1.
     ///
     /// # Errors
     ///
@@ -95,7 +97,8 @@ impl ClientTls {
         Ok(self.changed())
     }
 
-    /// Shows the certificate of these PEM files to servers that ask for one, see [`identity_pem`](Self::identity_pem).
+    /// Shows the certificate of these PEM files to servers that ask for one, see
+    /// [`identity_pem`](Self::identity_pem).
     ///
     /// # Errors
     ///
@@ -122,8 +125,9 @@ impl ClientTls {
         Ok(self)
     }
 
-    /// How long a handshake may take before the connection is given up. Default: 10 s; [`Duration::MAX`]: no limit. Less than a
-    /// millisecond is refused where a client is made with it.
+    /// How long a handshake may take before the connection is given up. Default: 10 s;
+    /// [`Duration::MAX`]: no limit. Less than a millisecond is refused where a client is made with
+    /// it.
     #[must_use]
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
         self.handshake_timeout = limit;
@@ -142,20 +146,23 @@ impl ClientTls {
         }
     }
 
-    /// Reads the files of [`identity_files`](Self::identity_files) every 10 s and uses what is new in them, as
-    /// [`CertificateReloader::watch_files`] does.
+    /// Reads the files of [`identity_files`](Self::identity_files) every 10 s and uses what is new
+    /// in them, as [`CertificateReloader::watch_files`] does.
     ///
     /// # Errors
     ///
-    /// The identity is not from files or they have become unusable, or this is not called in a tokio runtime.
+    /// The identity is not from files or they have become unusable, or this is not called in a
+    /// tokio runtime.
     pub fn watch_files(self) -> Result<Self, TlsError> {
         self.identity.watch_own_files("ClientTls::watch_files")?;
         Ok(self)
     }
 
-    /// Loads everything that is loaded late, so that a mistake shows now and not on the first connection.
+    /// Loads everything that is loaded late, so that a mistake shows now and not on the first
+    /// connection.
     ///
-    /// Reads the platform's roots from disk, which takes some milliseconds, unless other roots were given.
+    /// Reads the platform's roots from disk, which takes some milliseconds, unless other roots were
+    /// given.
     ///
     /// # Errors
     ///
@@ -164,11 +171,13 @@ impl ClientTls {
         self.config().map(drop)
     }
 
-    /// Does the handshake on a connected stream; `default_name` is the host connected to, if there is one.
+    /// Does the handshake on a connected stream; `default_name` is the host connected to, if there
+    /// is one.
     ///
-    /// Gives the encrypted stream, and the verified certificate of the server with the chain it sent (DER). The stream
-    /// sends close_notify when it is shut down, and a peer that ends without one makes its reads fail with
-    /// `UnexpectedEof`. What is written to it may wait until it is flushed.
+    /// Gives the encrypted stream, and the verified certificate of the server with the chain it
+    /// sent (DER). The stream sends close_notify when it is shut down, and a peer that ends without
+    /// one makes its reads fail with `UnexpectedEof`. What is written to it may wait until it is
+    /// flushed.
     ///
     /// # Cancel safety
     ///
@@ -245,7 +254,8 @@ impl ClientTls {
                 .map_err(TlsError::setup)?
                 .dangerous()
                 .with_custom_certificate_verifier(verifier);
-            // A new configuration for each identity: sessions begun under the old one are not resumed.
+            // A new configuration for each identity: sessions begun under the old one are not
+            // resumed.
             Ok(match identity {
                 Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))),
                 None => builder.with_no_client_auth(),
@@ -278,8 +288,9 @@ pub struct DangerousClientTls;
 impl DangerousClientTls {
     /// A [`ClientTls`] that accepts every server certificate, and so every machine in the middle.
     ///
-    /// It logs a warning, and the peer has no certificates, since none was verified. Giving roots to it afterwards turns
-    /// verification on again. To trust one self-signed certificate, give it to [`ClientTls::roots_pem`] instead.
+    /// It logs a warning, and the peer has no certificates, since none was verified. Giving roots
+    /// to it afterwards turns verification on again. To trust one self-signed certificate, give it
+    /// to [`ClientTls::roots_pem`] instead.
     pub fn accept_any_certificate() -> ClientTls {
         ClientTls {
             trust: Trust::Anything,

@@ -16,8 +16,8 @@ use crate::pending::{Network, Pending};
 /// How often a connection that waits for its turn looks whether another one makes room.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// The places for handshakes. A client gets one once its ClientHello has arrived; one that does not go on with its
-/// handshake makes room for others.
+/// The places for handshakes. A client gets one once its ClientHello has arrived; one that does not
+/// go on with its handshake makes room for others.
 #[derive(Debug)]
 pub(crate) struct Handshakes {
     most: usize,
@@ -57,7 +57,8 @@ impl Handshakes {
             if let Some(permit) = self.try_enter(network) {
                 return permit;
             }
-            // Without a place that was left: one that waits for its client may have had its time by now.
+            // Without a place that was left: one that waits for its client may have had its time by
+            // now.
             let _ = tokio::time::timeout(LOOK_AGAIN, left).await;
         }
     }
@@ -70,7 +71,8 @@ impl Handshakes {
             // Its place is the newcomer's from now on.
             let evicted = state.pending.make_room(network, clock::now())?;
             drop(state);
-            // A handshake that has just ended does not listen, and leaves without giving the place back.
+            // A handshake that has just ended does not listen, and leaves without giving the place
+            // back.
             let _ = evicted.send(());
         }
         Some(Permit {

@@ -1,8 +1,8 @@
 //! TLS on both sides by rustls with the ring provider (feature `tls`).
 //!
-//! IIP frames travel inside TLS unchanged: no ALPN, no upgrade of a plain connection, and a TLS port never falls back to
-//! plain. TLS 1.3 and 1.2 only, no early data. Verification is on and needs no setting; the only way around it is named
-//! [`DangerousClientTls`].
+//! IIP frames travel inside TLS unchanged: no ALPN, no upgrade of a plain connection, and a TLS
+//! port never falls back to plain. TLS 1.3 and 1.2 only, no early data. Verification is on and
+//! needs no setting; the only way around it is named [`DangerousClientTls`].
 //!
 //! ```no_run
 //! use iip_core::tls::{ClientTls, ServerTls};
@@ -47,7 +47,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 static VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 
-/// The configuration that was built for one identity; built again when the identity has been replaced.
+/// The configuration that was built for one identity; built again when the identity has been
+/// replaced.
 struct Built<C> {
     latest: ArcSwapOption<(Option<Arc<CertifiedKey>>, Arc<C>)>,
 }
@@ -115,7 +116,8 @@ async fn within<T>(
     )
 }
 
-/// The peer has gone, or never was one that could answer: a plain server resets the connection at the first byte.
+/// The peer has gone, or never was one that could answer: a plain server resets the connection at
+/// the first byte.
 fn is_end(kind: io::ErrorKind) -> bool {
     matches!(
         kind,

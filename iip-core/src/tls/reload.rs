@@ -20,11 +20,11 @@ const MIN_WATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// How often watched files are read unless set otherwise.
 pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Replaces a certificate and its key at run time: handshakes from then on use the new one, connections that exist keep
-/// what they have.
+/// Replaces a certificate and its key at run time: handshakes from then on use the new one,
+/// connections that exist keep what they have.
 ///
-/// A new certificate that is unusable is refused with the reason, and the old one stays. Cloning is cheap, and a reloader
-/// does not keep the configuration alive.
+/// A new certificate that is unusable is refused with the reason, and the old one stays. Cloning is
+/// cheap, and a reloader does not keep the configuration alive.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), iip_core::tls::TlsError> {
@@ -47,7 +47,8 @@ impl CertificateReloader {
     ///
     /// # Errors
     ///
-    /// Either is malformed, they do not belong together, or the configuration is gone. The old certificate stays.
+    /// Either is malformed, they do not belong together, or the configuration is gone. The old
+    /// certificate stays.
     pub fn reload_pem(
         &self,
         chain: impl AsRef<[u8]>,
@@ -59,13 +60,13 @@ impl CertificateReloader {
         Ok(())
     }
 
-    /// Uses the certificate chain and private key of these PEM files from the next handshake on. Reads them at once,
-    /// blocking the caller.
+    /// Uses the certificate chain and private key of these PEM files from the next handshake on.
+    /// Reads them at once, blocking the caller.
     ///
     /// # Errors
     ///
-    /// A file cannot be read or is malformed, they do not belong together, or the configuration is gone. The old
-    /// certificate stays.
+    /// A file cannot be read or is malformed, they do not belong together, or the configuration is
+    /// gone. The old certificate stays.
     pub fn reload_files(
         &self,
         chain: impl AsRef<Path>,
@@ -81,12 +82,12 @@ impl CertificateReloader {
         Ok(())
     }
 
-    /// Uses these PEM files now, and again whenever their content changes: they are read once in every `interval`, which
-    /// is at least 100 ms.
+    /// Uses these PEM files now, and again whenever their content changes: they are read once in
+    /// every `interval`, which is at least 100 ms.
     ///
-    /// Files that are unusable, for example because only one of the two is written yet, are logged and tried again when
-    /// they change; the old certificate stays until then. The watch ends when the configuration is dropped, and a further
-    /// watch takes its place.
+    /// Files that are unusable, for example because only one of the two is written yet, are logged
+    /// and tried again when they change; the old certificate stays until then. The watch ends when
+    /// the configuration is dropped, and a further watch takes its place.
     ///
     /// # Errors
     ///
@@ -228,7 +229,8 @@ impl Watch {
                 return;
             };
             self = this;
-            // Here and not in the other thread: a watch that has been replaced must not store any more.
+            // Here and not in the other thread: a watch that has been replaced must not store any
+            // more.
             let Some(cell) = self.cell.upgrade() else {
                 return;
             };
@@ -285,7 +287,8 @@ impl IdentityFiles {
         }
     }
 
-    /// Certificates are small: reading them is as cheap as asking for their times, and cannot miss a change.
+    /// Certificates are small: reading them is as cheap as asking for their times, and cannot miss
+    /// a change.
     fn read(&self) -> Result<IdentityContent, TlsError> {
         let (chain, key) = (
             Input::file(self.option, &self.chain),

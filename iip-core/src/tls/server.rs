@@ -23,7 +23,8 @@ const MAX_HANDSHAKES: usize = 256;
 
 /// TLS for connections accepted: the server's certificate, and which clients are let in.
 ///
-/// Without further settings no client certificate is asked for. Cloning is cheap; clones share what is reloaded.
+/// Without further settings no client certificate is asked for. Cloning is cheap; clones share what
+/// is reloaded.
 #[derive(Clone)]
 pub struct ServerTls {
     pub(super) identity: Arc<IdentityCell>,
@@ -41,15 +42,16 @@ pub enum ClientCertificate {
     /// They are refused.
     #[default]
     Required,
-    /// They are let in and have no certificates. A certificate that does not verify is refused all the same.
+    /// They are let in and have no certificates. A certificate that does not verify is refused all
+    /// the same.
     Optional,
 }
 
 impl ServerTls {
     /// Shows this certificate to every client.
     ///
-    /// `chain`: the server's own certificate first, then those that lead to the root the clients trust. `key`: its
-    /// private key, not encrypted, as PKCS#8, PKCS#1 or SEC1.
+    /// `chain`: the server's own certificate first, then those that lead to the root the clients
+    /// trust. `key`: its private key, not encrypted, as PKCS#8, PKCS#1 or SEC1.
     ///
     /// # Errors
     ///
@@ -88,7 +90,8 @@ impl ServerTls {
         }
     }
 
-    /// Lets only those clients in whose certificate comes from a root in `pem`. Called again: those as well.
+    /// Lets only those clients in whose certificate comes from a root in `pem`. Called again: those
+    /// as well.
     ///
     /// # Errors
     ///
@@ -97,7 +100,8 @@ impl ServerTls {
         self.roots(&Input::bytes("ServerTls::client_roots_pem"), pem.as_ref())
     }
 
-    /// Lets only those clients in whose certificate comes from a root in this PEM file. Called again: those as well.
+    /// Lets only those clients in whose certificate comes from a root in this PEM file. Called
+    /// again: those as well.
     ///
     /// # Errors
     ///
@@ -108,15 +112,16 @@ impl ServerTls {
         self.roots(&input, &pem)
     }
 
-    /// Whether clients must show a certificate. Default: required, once client roots are given; without them none is
-    /// asked for, and this setting has no effect.
+    /// Whether clients must show a certificate. Default: required, once client roots are given;
+    /// without them none is asked for, and this setting has no effect.
     #[must_use]
     pub fn client_certificate(mut self, rule: ClientCertificate) -> Self {
         self.client_certificate = rule;
         self.changed()
     }
 
-    /// How long a handshake may take, from when the connection is accepted, before it is closed. Default: 10 s;
+    /// How long a handshake may take, from when the connection is accepted, before it is closed.
+    /// Default: 10 s;
     /// [`Duration::MAX`]: no limit. Less than a millisecond is refused where a server is made with it.
     #[must_use]
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
@@ -124,12 +129,14 @@ impl ServerTls {
         self
     }
 
-    /// How many handshakes run at a time, at least 1; further connections wait their turn. Default: 256.
+    /// How many handshakes run at a time, at least 1; further connections wait their turn. Default:
+    /// 256.
     ///
-    /// A handshake costs about a millisecond of computing and up to 64 KiB of what an unknown peer sends. It begins when the
-    /// client's first message (ClientHello) has arrived: connections that are silent take none of these places. A client that
-    /// does not go on with its handshake for a second makes room for one that waits, and at once where it is one of the address
-    /// that has the most.
+    /// A handshake costs about a millisecond of computing and up to 64 KiB of what an unknown peer
+    /// sends. It begins when the client's first message (ClientHello) has arrived: connections that
+    /// are silent take none of these places. A client that does not go on with its handshake for a
+    /// second makes room for one that waits, and at once where it is one of the address that has
+    /// the most.
     #[must_use]
     pub fn max_handshakes(mut self, count: usize) -> Self {
         self.max_handshakes = count.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
@@ -153,18 +160,20 @@ impl ServerTls {
         }
     }
 
-    /// Reads the files of [`from_files`](Self::from_files) every 10 s and uses what is new in them, as
-    /// [`CertificateReloader::watch_files`] does.
+    /// Reads the files of [`from_files`](Self::from_files) every 10 s and uses what is new in them,
+    /// as [`CertificateReloader::watch_files`] does.
     ///
     /// # Errors
     ///
-    /// The certificate is not from files or they have become unusable, or this is not called in a tokio runtime.
+    /// The certificate is not from files or they have become unusable, or this is not called in a
+    /// tokio runtime.
     pub fn watch_files(self) -> Result<Self, TlsError> {
         self.identity.watch_own_files("ServerTls::watch_files")?;
         Ok(self)
     }
 
-    /// Builds everything that is built late, so that a mistake shows now and not on the first connection.
+    /// Builds everything that is built late, so that a mistake shows now and not on the first
+    /// connection.
     ///
     /// # Errors
     ///
@@ -175,9 +184,10 @@ impl ServerTls {
 
     /// Does the handshake on an accepted stream.
     ///
-    /// Gives the encrypted stream, and the verified certificate of the client with the chain it sent (DER); none if it
-    /// was not asked for one. The stream sends close_notify when it is shut down, and a peer that ends without one makes
-    /// its reads fail with `UnexpectedEof`. What is written to it may wait until it is flushed.
+    /// Gives the encrypted stream, and the verified certificate of the client with the chain it
+    /// sent (DER); none if it was not asked for one. The stream sends close_notify when it is shut
+    /// down, and a peer that ends without one makes its reads fail with `UnexpectedEof`. What is
+    /// written to it may wait until it is flushed.
     ///
     /// # Cancel safety
     ///
@@ -251,12 +261,13 @@ impl ServerTls {
                     builder.with_client_cert_verifier(verifier.build().map_err(TlsError::setup)?)
                 }
             };
-            // A new configuration for each identity: sessions begun under the old certificate are not resumed, so that
-            // every client sees and verifies the new one.
+            // A new configuration for each identity: sessions begun under the old certificate are
+            // not resumed, so that every client sees and verifies the new one.
             let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
             config.max_early_data_size = 0;
             if self.client_roots.is_some() {
-                // A resumed session does not verify the client's certificate again: it may have expired since.
+                // A resumed session does not verify the client's certificate again: it may have
+                // expired since.
                 config.session_storage = Arc::new(NoServerSessionStorage {});
                 config.send_tls13_tickets = 0;
             }

@@ -37,7 +37,8 @@ impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Its own name, or another authority's certificate is taken for one of ours with a broken signature.
+        // Its own name, or another authority's certificate is taken for one of ours with a broken
+        // signature.
         let name = format!("authority {}", AUTHORITIES.fetch_add(1, Ordering::Relaxed));
         params.distinguished_name.push(DnType::CommonName, name);
         Self {
@@ -102,7 +103,8 @@ async fn connected(client: &ClientTls, server: &ServerTls) -> (IoStream, IoStrea
     (near.unwrap().0, far.unwrap().0)
 }
 
-/// Whether both sides accept each other: under TLS 1.3 a client learns only afterwards that it was refused.
+/// Whether both sides accept each other: under TLS 1.3 a client learns only afterwards that it was
+/// refused.
 async fn both_accept(client: &ClientTls, server: &ServerTls) -> bool {
     match shake_hands(client, server).await {
         (Ok((near, _)), Ok((far, _))) => {

@@ -19,7 +19,8 @@ use tokio::task::JoinSet;
 use super::no_unix_sockets;
 use super::{ConnectFuture, Connected, Connector, explain, look_up, tune};
 
-/// How long one address of a name may stay silent before the next one is tried beside it. Source: RFC 8305, 5.
+/// How long one address of a name may stay silent before the next one is tried beside it. Source:
+/// RFC 8305, 5.
 pub(super) const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Whether this platform has abstract Unix sockets.
@@ -31,8 +32,8 @@ pub(super) fn abstract_path(name: &str) -> PathBuf {
     PathBuf::from(format!("\0{name}"))
 }
 
-/// An address to connect to or to listen on: `host:port`, `[::1]:port`, `tcp://host:port`, `unix:/path`, or `unix:@name` for an
-/// abstract Unix socket of Linux, which has no file.
+/// An address to connect to or to listen on: `host:port`, `[::1]:port`, `tcp://host:port`,
+/// `unix:/path`, or `unix:@name` for an abstract Unix socket of Linux, which has no file.
 ///
 /// ```
 /// use iip_core::transport::Endpoint;
@@ -124,7 +125,8 @@ impl From<std::convert::Infallible> for EndpointError {
     }
 }
 
-/// What names an address to connect to or to listen on: a text such as `"127.0.0.1:9000"`, a [`SocketAddr`], or an [`Endpoint`].
+/// What names an address to connect to or to listen on: a text such as `"127.0.0.1:9000"`, a
+/// [`SocketAddr`], or an [`Endpoint`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no address",
     note = "write a text such as \"127.0.0.1:9000\" or \"unix:/path\", or give a `SocketAddr`"
@@ -340,8 +342,9 @@ impl Connector for Endpoint {
     }
 }
 
-/// Tries the addresses of one host in order. One that fails is followed at once by the next, one that is silent keeps
-/// trying beside it, so that a dead address costs 250 ms and not the whole time limit.
+/// Tries the addresses of one host in order. One that fails is followed at once by the next, one
+/// that is silent keeps trying beside it, so that a dead address costs 250 ms and not the whole
+/// time limit.
 pub(super) async fn first_to_connect<T, F, C>(
     addresses: Vec<SocketAddr>,
     connect: F,

@@ -17,7 +17,8 @@ use super::{BACKLOG, Connected, Endpoint, MemoryListener, explain, look_up, tune
 
 /// Waits for connections at one address.
 ///
-/// Dropping it frees the address; the file of a Unix socket that was made by [`bind`](Self::bind) is removed.
+/// Dropping it frees the address; the file of a Unix socket that was made by [`bind`](Self::bind)
+/// is removed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Listener {
@@ -31,11 +32,12 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Listens on `endpoint`; connections arrive from here on, even before the first [`accept`](Self::accept).
+    /// Listens on `endpoint`; connections arrive from here on, even before the first
+    /// [`accept`](Self::accept).
     ///
-    /// TCP: an address that is still in the kernel's closing state may be taken again (`SO_REUSEADDR`); up to 1024
-    /// connections wait to be accepted. Unix: the file of a server that is gone is replaced, that of a living one and
-    /// any other file is not.
+    /// TCP: an address that is still in the kernel's closing state may be taken again
+    /// (`SO_REUSEADDR`); up to 1024 connections wait to be accepted. Unix: the file of a server
+    /// that is gone is replaced, that of a living one and any other file is not.
     ///
     /// # Errors
     ///
@@ -95,8 +97,9 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// Only what concerns the listener or the whole process, such as too many open files: wait a moment before trying
-    /// again, since the connection stays in the queue and the next call would fail at once.
+    /// Only what concerns the listener or the whole process, such as too many open files: wait a
+    /// moment before trying again, since the connection stays in the queue and the next call would
+    /// fail at once.
     pub async fn accept(&mut self) -> io::Result<Connected> {
         loop {
             let accepted = match self {

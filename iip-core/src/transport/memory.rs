@@ -7,10 +7,12 @@ use tokio::sync::mpsc;
 
 use super::{BACKLOG, ConnectFuture, Connected, Connector};
 
-/// Bytes an in-memory connection holds in each direction before its writer waits. Allocated as they are needed.
+/// Bytes an in-memory connection holds in each direction before its writer waits. Allocated as they
+/// are needed.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// A listener and a connector that meet in memory: a server and its clients in one process, for tests.
+/// A listener and a connector that meet in memory: a server and its clients in one process, for
+/// tests.
 ///
 /// Up to 1024 connections wait to be accepted; further ones wait for room.
 ///

@@ -1,7 +1,7 @@
 //! Byte streams: what an address means, connecting to it, listening on it.
 //!
-//! Everything above this file sees an [`IoStream`] and does not care what is below it: TCP, a Unix socket, memory, TLS
-//! over any of them, or a stream of your own behind a [`Connector`].
+//! Everything above this file sees an [`IoStream`] and does not care what is below it: TCP, a Unix
+//! socket, memory, TLS over any of them, or a stream of your own behind a [`Connector`].
 
 mod endpoint;
 mod listener;
@@ -30,7 +30,8 @@ pub use self::listener::Listener;
 pub use self::listener::UnixSocketListener;
 pub use self::memory::{MemoryConnector, MemoryListener, memory};
 
-/// Connections the kernel, or a memory listener, keeps ready for a server that has not accepted them yet.
+/// Connections the kernel, or a memory listener, keeps ready for a server that has not accepted
+/// them yet.
 const BACKLOG: u32 = 1024;
 
 /// Silence after which the kernel asks whether the peer's machine is still there.
@@ -43,8 +44,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
 /// The byte stream of one connection.
 ///
-/// TCP, Unix sockets and memory are kept as they are, so that reading and writing needs no dynamic call and no second
-/// allocation; [`IoStream::new`] takes anything else.
+/// TCP, Unix sockets and memory are kept as they are, so that reading and writing needs no dynamic
+/// call and no second allocation; [`IoStream::new`] takes anything else.
 ///
 /// ```
 /// use iip_core::transport::IoStream;
@@ -102,7 +103,8 @@ impl IoStream {
 }
 
 impl From<TcpStream> for IoStream {
-    /// Takes the stream with the options it has; Nagle's algorithm should be off (`set_nodelay(true)`).
+    /// Takes the stream with the options it has; Nagle's algorithm should be off
+    /// (`set_nodelay(true)`).
     fn from(stream: TcpStream) -> Self {
         Self {
             inner: Inner::Tcp(stream),
@@ -238,7 +240,8 @@ pub struct Connected {
     pub io: IoStream,
     /// The peer's address, when it has one.
     pub addr: Option<SocketAddr>,
-    /// The verified certificate of the peer, then the chain it sent with it, in DER; empty without TLS.
+    /// The verified certificate of the peer, then the chain it sent with it, in DER; empty without
+    /// TLS.
     pub certificates: Vec<Vec<u8>>,
 }
 
@@ -257,7 +260,8 @@ impl Connected {
 /// What [`Connector::connect`] returns.
 pub type ConnectFuture<'a> = Pin<Box<dyn Future<Output = io::Result<Connected>> + Send + 'a>>;
 
-/// Makes a new byte stream to the server each time it is asked: at first, and again whenever the old one is lost.
+/// Makes a new byte stream to the server each time it is asked: at first, and again whenever the
+/// old one is lost.
 ///
 /// [`Endpoint`] is the usual one. Write your own to go through a proxy, a tunnel, or memory:
 ///
@@ -289,7 +293,8 @@ pub trait Connector: Send + Sync + fmt::Debug + 'static {
     /// Where to, for errors and logs.
     fn describe(&self) -> String;
 
-    /// The host that a TLS certificate must name unless the configuration names another; `None` when there is none.
+    /// The host that a TLS certificate must name unless the configuration names another; `None`
+    /// when there is none.
     fn host(&self) -> Option<&str> {
         None
     }
@@ -309,12 +314,13 @@ impl<C: Connector + ?Sized> Connector for Arc<C> {
     }
 }
 
-/// What the kernel takes ahead of the network: it would otherwise be megabytes, behind which every call has to wait.
+/// What the kernel takes ahead of the network: it would otherwise be megabytes, behind which every
+/// call has to wait.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT_BYTES: u32 = 256 * 1024;
 
-/// Small frames leave at once, and a peer whose machine has vanished is noticed. Buffer sizes are the kernel's business:
-/// it adapts them to the connection, and a fixed size switches that off.
+/// Small frames leave at once, and a peer whose machine has vanished is noticed. Buffer sizes are
+/// the kernel's business: it adapts them to the connection, and a fixed size switches that off.
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME);

@@ -18,7 +18,8 @@ use crate::policy::{MethodPolicy, Policies, RetryPolicy, no_time};
 use crate::retry;
 use crate::status::Status;
 
-/// How a [`Client`] behaves. Made by [`Client::builder`]; every setting has a default that suits most.
+/// How a [`Client`] behaves. Made by [`Client::builder`]; every setting has a default that suits
+/// most.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ClientBuilder {
@@ -54,33 +55,36 @@ impl ClientBuilder {
         }
     }
 
-    /// How long a call may take that does not say so itself: connecting, waiting, and the answer. Default: 10 s; [`Duration::MAX`]:
-    /// as long as it takes. Zero is refused.
+    /// How long a call may take that does not say so itself: connecting, waiting, and the answer.
+    /// Default: 10 s; [`Duration::MAX`]: as long as it takes. Zero is refused.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Calls, and [`connect`](Self::connect), wait for a server that cannot be reached, until their deadline, instead of failing at
-    /// once. Default: no.
+    /// Calls, and [`connect`](Self::connect), wait for a server that cannot be reached, until their
+    /// deadline, instead of failing at once. Default: no.
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = wait;
         self
     }
 
-    /// How often a call is made again that was not sent or not executed, because its connection was lost or the server is
-    /// going away. Default: 5, within the call's time; the first time at once, then after growing pauses. 0: never. With
-    /// [`wait_for_ready`](Self::wait_for_ready) only the call's time limits it.
+    /// How often a call is made again that was not sent or not executed, because its connection was
+    /// lost or the server is going away. Default: 5, within the call's time; the first time at
+    /// once, then after growing pauses. 0: never. With [`wait_for_ready`](Self::wait_for_ready)
+    /// only the call's time limits it.
     ///
-    /// Calls that may have run are made again only if their method is idempotent, see [`retry`](Self::retry).
+    /// Calls that may have run are made again only if their method is idempotent, see
+    /// [`retry`](Self::retry).
     pub fn max_transparent_retries(mut self, repeats: u32) -> Self {
         self.max_transparent_retries = repeats;
         self
     }
 
-    /// How calls are made again that failed though they may have run, if their method is idempotent, or that a server with
-    /// too much to do has refused. Default: three attempts in all, for UNAVAILABLE and for whatever the server says when to
-    /// repeat; see [`RetryPolicy`]. [`RetryPolicy::none`]: never.
+    /// How calls are made again that failed though they may have run, if their method is
+    /// idempotent, or that a server with too much to do has refused. Default: three attempts in
+    /// all, for UNAVAILABLE and for whatever the server says when to repeat; see [`RetryPolicy`].
+    /// [`RetryPolicy::none`]: never.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
@@ -92,24 +96,24 @@ impl ClientBuilder {
         self
     }
 
-    /// How calls of the method with this path are made, such as `/greeter/hello`, in place of what its attributes say. The
-    /// last one set for a path holds. A path that no method has is not noticed: a client learns of a method by its first
-    /// call.
+    /// How calls of the method with this path are made, such as `/greeter/hello`, in place of what
+    /// its attributes say. The last one set for a path holds. A path that no method has is not
+    /// noticed: a client learns of a method by its first call.
     pub fn method_policy(mut self, path: &str, policy: MethodPolicy) -> Self {
         self.policies.set(path, policy);
         self
     }
 
-    /// Lets `interceptor` see every typed call. Default: none. The first one added is the outermost. See
-    /// [`interceptor`](mod@crate::interceptor); for some calls only there is
+    /// Lets `interceptor` see every typed call. Default: none. The first one added is the
+    /// outermost. See [`interceptor`](mod@crate::interceptor); for some calls only there is
     /// [`Client::with_interceptor`].
     pub fn interceptor(mut self, interceptor: impl ClientInterceptor) -> Self {
         self.interceptors.push(interceptor::at_client(interceptor));
         self
     }
 
-    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s; [`Duration::MAX`]: no limit. Less
-    /// than a millisecond is refused.
+    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s;
+    /// [`Duration::MAX`]: no limit. Less than a millisecond is refused.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.core = self.core.connect_timeout(timeout);
         self
@@ -121,45 +125,50 @@ impl ClientBuilder {
         self
     }
 
-    /// How many calls per connection may wait for a channel. Default: 16,384; 0 is refused. Beyond it a call fails at once.
+    /// How many calls per connection may wait for a channel. Default: 16,384; 0 is refused. Beyond
+    /// it a call fails at once.
     pub fn max_queued_calls(mut self, calls: usize) -> Self {
         self.core = self.core.max_queued_calls(calls);
         self
     }
 
-    /// The largest arguments or result, or message of a stream, as encoded, in bytes. Default: 16 MiB, least 1. Beyond it that call fails,
-    /// naming this option.
+    /// The largest arguments or result, or message of a stream, as encoded, in bytes. Default: 16
+    /// MiB, least 1. Beyond it that call fails, naming this option.
     ///
-    /// The envelope and metadata do not count, nor do the first 32 bytes beyond it: they are for the length and a few small
-    /// fields, so that a `Vec<u8>` of just this size can be sent.
+    /// The envelope and metadata do not count, nor do the first 32 bytes beyond it: they are for
+    /// the length and a few small fields, so that a `Vec<u8>` of just this size can be sent.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.limits = self.limits.max_message_bytes(bytes);
         self
     }
 
-    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB. Limits that say nothing of
-    /// [`max_message_bytes`](Limits::max_message_bytes) leave that as it is.
+    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB.
+    /// Limits that say nothing of [`max_message_bytes`](Limits::max_message_bytes) leave that as it
+    /// is.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = self.limits.with(limits);
         self
     }
 
-    /// How arguments and results are encoded, where the service does not say so itself and the server knows the codec.
-    /// Default: [`CodecId::DEFAULT`]. A server that does not know it is called in JSON.
+    /// How arguments and results are encoded, where the service does not say so itself and the
+    /// server knows the codec. Default: [`CodecId::DEFAULT`]. A server that does not know it is
+    /// called in JSON.
     pub fn codec(mut self, codec: CodecId) -> Self {
         self.codec = codec;
         self
     }
 
-    /// Compresses arguments and the messages of streams for servers that can read it. Default: nothing is compressed. For
-    /// single methods there is [`method_policy`](Self::method_policy), for single calls [`CallOptions`](super::CallOptions).
+    /// Compresses arguments and the messages of streams for servers that can read it. Default:
+    /// nothing is compressed. For single methods there is [`method_policy`](Self::method_policy),
+    /// for single calls [`CallOptions`](super::CallOptions).
     pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
         self.compression = compression.into();
         self
     }
 
-    /// How many times as large as its compressed form an answer or a message of a stream may be. Default: 1000, least 1. Beyond it the call
-    /// fails, naming this option. Servers are told, and send what would be beyond it as it is.
+    /// How many times as large as its compressed form an answer or a message of a stream may be.
+    /// Default: 1000, least 1. Beyond it the call fails, naming this option. Servers are told, and
+    /// send what would be beyond it as it is.
     pub fn max_compression_ratio(mut self, ratio: u32) -> Self {
         self.max_compression_ratio = ratio.max(1);
         self
@@ -172,10 +181,11 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects to `host:port`, `tcp://host:port`, `unix:/path`, `unix:@name` or a [`SocketAddr`](std::net::SocketAddr).
+    /// Connects to `host:port`, `tcp://host:port`, `unix:/path`, `unix:@name` or a
+    /// [`SocketAddr`](std::net::SocketAddr).
     ///
-    /// With [`wait_for_ready`](Self::wait_for_ready) it tries again until there is a connection, for as long as a call may take
-    /// ([`timeout`](Self::timeout)).
+    /// With [`wait_for_ready`](Self::wait_for_ready) it tries again until there is a connection,
+    /// for as long as a call may take ([`timeout`](Self::timeout)).
     ///
     /// # Errors
     ///
@@ -201,7 +211,8 @@ impl ClientBuilder {
         Ok(Client::over(core, settings, interceptors))
     }
 
-    /// Connects through `connector`: any byte stream will do, such as the memory of a server in the same process.
+    /// Connects through `connector`: any byte stream will do, such as the memory of a server in the
+    /// same process.
     ///
     /// # Errors
     ///

@@ -165,8 +165,9 @@ impl Client {
         })
     }
 
-    /// Takes a call through its interceptors, within the time it has until it has to be accepted. What it is then made with:
-    /// the same client without them, and the context that they have left.
+    /// Takes a call through its interceptors, within the time it has until it has to be accepted.
+    /// What it is then made with: the same client without them, and the context that they have
+    /// left.
     async fn enter(
         &self,
         interceptors: &Layers<ClientCall>,

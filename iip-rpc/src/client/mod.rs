@@ -43,14 +43,15 @@ use crate::status::{MethodError, Status};
 
 /// Calls services on one server. Cheap to clone; all clones share the connections.
 ///
-/// Generated clients hold one: `GreeterClient::new(client)`. Several services can share it; `GreeterClient::connect(target)` makes
-/// one with the defaults.
+/// Generated clients hold one: `GreeterClient::new(client)`. Several services can share it;
+/// `GreeterClient::connect(target)` makes one with the defaults.
 ///
-/// Lost connections are replaced when the next call is made. A typed call that was not sent or not executed, because its
-/// connection was lost or the server is going away, is made again within its time, up to five times; so is, by its
-/// [`RetryPolicy`], one that may have run if its method is idempotent. Arguments of more than 64 KiB are not kept for that. A
-/// call fails within its time, with a [`Status`] that says what happened, where the time
-/// went, and whether the call may have run.
+/// Lost connections are replaced when the next call is made. A typed call that was not sent or not
+/// executed, because its connection was lost or the server is going away, is made again within its
+/// time, up to five times; so is, by its [`RetryPolicy`], one that may have run if its method is
+/// idempotent. Arguments of more than 64 KiB are not kept for that. A call fails within its time,
+/// with a [`Status`] that says what happened, where the time went, and whether the call may have
+/// run.
 #[derive(Clone, Debug)]
 pub struct Client {
     core: iip_core::Client,
@@ -65,8 +66,8 @@ impl Client {
         ClientBuilder::new()
     }
 
-    /// Connects with the defaults to `host:port`, `tcp://host:port`, `unix:/path`, `unix:@name` or a
-    /// [`SocketAddr`](std::net::SocketAddr).
+    /// Connects with the defaults to `host:port`, `tcp://host:port`, `unix:/path`, `unix:@name` or
+    /// a [`SocketAddr`](std::net::SocketAddr).
     ///
     /// # Errors
     ///
@@ -97,8 +98,8 @@ impl Client {
         }
     }
 
-    /// The same client with one interceptor more, behind those it has, for the calls made through it. See
-    /// [`interceptor`].
+    /// The same client with one interceptor more, behind those it has, for the calls made through
+    /// it. See [`interceptor`].
     #[must_use]
     pub fn with_interceptor(&self, interceptor: impl ClientInterceptor) -> Self {
         let mut client = self.clone();
@@ -114,7 +115,8 @@ impl Client {
         &self.core
     }
 
-    /// Ends all connections once their calls are answered, at the latest after `limit`. Later calls fail.
+    /// Ends all connections once their calls are answered, at the latest after `limit`. Later calls
+    /// fail.
     ///
     /// # Cancel safety
     ///
@@ -176,8 +178,9 @@ impl Client {
     /// Calls a method that nobody waits for: what the methods of generated clients do.
     ///
     /// Ready once the call is queued to be written, within the time that a call has; see
-    /// [`send`](iip_core::Client::send) of the client below for what servers make of it. How the method ends, only the server
-    /// knows. A call that could not be sent is made again like any other that has not run.
+    /// [`send`](iip_core::Client::send) of the client below for what servers make of it. How the
+    /// method ends, only the server knows. A call that could not be sent is made again like any
+    /// other that has not run.
     ///
     /// # Errors
     ///
@@ -232,8 +235,8 @@ impl Client {
         }
     }
 
-    /// Makes a call, again if need be: `start` puts it on a connection and says whether it could do so again, `read` takes
-    /// the answer.
+    /// Makes a call, again if need be: `start` puts it on a connection and says whether it could do
+    /// so again, `read` takes the answer.
     #[inline]
     async fn call<T, E: MethodError>(
         &self,
@@ -245,14 +248,16 @@ impl Client {
         self.settings.budget.deposit();
         let mut attempts = Attempts::default();
         let (mut times, mut remaining) = self.times(method, ctx);
-        // The one way out for a call that fails: what earlier attempts may have done counts, whatever the last one met.
+        // The one way out for a call that fails: what earlier attempts may have done counts,
+        // whatever the last one met.
         let failed = loop {
             let connection = match self.core.ready_connection() {
                 Some(connection) => connection,
                 None => {
                     let connecting =
                         self.wait_for_connection(Some(method), &mut times, &mut attempts);
-                    // In memory of its own: a call is rarely the one that waits, and its future stays small.
+                    // In memory of its own: a call is rarely the one that waits, and its future
+                    // stays small.
                     let connection = match Box::pin(connecting).await {
                         Ok(connection) => connection,
                         Err(status) => break status,
@@ -353,7 +358,8 @@ impl Client {
 
     /// Calls a method bound to raw bytes: `body` and the answer are data as they are.
     ///
-    /// The in-band errors of IIP (codes -1, 101, 102, 106) become statuses: nothing else tells them from data.
+    /// The in-band errors of IIP (codes -1, 101, 102, 106) become statuses: nothing else tells them
+    /// from data.
     ///
     /// # Errors
     ///
@@ -484,8 +490,8 @@ impl Client {
         peer?.packer(wanted, settings.limits.body_bytes())
     }
 
-    /// One budget for everything from now to the answer: the call's own, within that of the call being handled. The times of
-    /// a call that has its connection, and how much time it has.
+    /// One budget for everything from now to the answer: the call's own, within that of the call
+    /// being handled. The times of a call that has its connection, and how much time it has.
     #[inline]
     fn times(&self, method: &MethodDescriptor, ctx: Option<&CallContext>) -> (CallTimes, Duration) {
         let started = now();
@@ -509,7 +515,8 @@ impl Client {
         (times, budget)
     }
 
-    /// Writes a request to `out`; what it returns follows behind. Tells whether the arguments are kept for another attempt.
+    /// Writes a request to `out`; what it returns follows behind. Tells whether the arguments are
+    /// kept for another attempt.
     #[inline]
     fn encode<A: Arguments>(
         &self,

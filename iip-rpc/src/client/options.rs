@@ -10,7 +10,8 @@ use crate::metadata::{Metadata, MetadataError};
 use crate::policy::RetryPolicy;
 use crate::subscription::Position;
 
-/// What the calls made through a client set for themselves, see [`Client::with_options`](crate::Client::with_options).
+/// What the calls made through a client set for themselves, see
+/// [`Client::with_options`](crate::Client::with_options).
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct CallOptions {
@@ -30,41 +31,44 @@ impl CallOptions {
         Self::default()
     }
 
-    /// How long each call may take: connecting, waiting, and the answer. It replaces the method's and the client's
-    /// default; the deadline of a call being handled still bounds it. [`Duration::MAX`]: as long as it takes; with no time at all a
-    /// call fails at once.
+    /// How long each call may take: connecting, waiting, and the answer. It replaces the method's
+    /// and the client's default; the deadline of a call being handled still bounds it.
+    /// [`Duration::MAX`]: as long as it takes; with no time at all a call fails at once.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Each call waits for a server that cannot be reached, until its deadline, or fails at once. It replaces the client's
-    /// default, see [`ClientBuilder::wait_for_ready`](crate::ClientBuilder::wait_for_ready).
+    /// Each call waits for a server that cannot be reached, until its deadline, or fails at once.
+    /// It replaces the client's default, see
+    /// [`ClientBuilder::wait_for_ready`](crate::ClientBuilder::wait_for_ready).
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = Some(wait);
         self
     }
 
-    /// How each call is made again that may have run, or was refused for want of room; [`RetryPolicy::none`]: not at all. It
-    /// replaces the policy of the method and of the client. The budget of the client, and whether the method is idempotent,
-    /// count all the same.
+    /// How each call is made again that may have run, or was refused for want of room;
+    /// [`RetryPolicy::none`]: not at all. It replaces the policy of the method and of the client.
+    /// The budget of the client, and whether the method is idempotent, count all the same.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = Some(policy);
         self
     }
 
-    /// How often each call is made again that has not run, because its connection was lost or the server is going away. 0:
-    /// never. It replaces the client's, see [`ClientBuilder::max_transparent_retries`](crate::ClientBuilder::max_transparent_retries), also where calls
-    /// wait for the server.
+    /// How often each call is made again that has not run, because its connection was lost or the
+    /// server is going away. 0: never. It replaces the client's, see
+    /// [`ClientBuilder::max_transparent_retries`](crate::ClientBuilder::max_transparent_retries),
+    /// also where calls wait for the server.
     ///
-    /// A call that shall be made once and no more has `max_transparent_retries(0)` and `retry(RetryPolicy::none())`.
+    /// A call that shall be made once and no more has `max_transparent_retries(0)` and
+    /// `retry(RetryPolicy::none())`.
     pub fn max_transparent_retries(mut self, repeats: u32) -> Self {
         self.max_transparent_retries = Some(repeats);
         self
     }
 
-    /// Compresses what each call sends, or with `None` nothing. It replaces the method's and the client's default, see
-    /// [`ClientBuilder::compression`](crate::ClientBuilder::compression).
+    /// Compresses what each call sends, or with `None` nothing. It replaces the method's and the
+    /// client's default, see [`ClientBuilder::compression`](crate::ClientBuilder::compression).
     pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
         self.compression = Some(compression.into());
         self
@@ -74,14 +78,15 @@ impl CallOptions {
     ///
     /// # Errors
     ///
-    /// The key is none (lower-case letters, digits, `-_.`), or all metadata together would exceed 16 KiB.
+    /// The key is none (lower-case letters, digits, `-_.`), or all metadata together would exceed
+    /// 16 KiB.
     pub fn metadata(mut self, key: &str, value: impl Into<Bytes>) -> Result<Self, MetadataError> {
         self.metadata.insert(key, value)?;
         Ok(self)
     }
 
-    /// A [`Subscription`](crate::Subscription) goes on behind this position, which another one had; what is missing in between is its
-    /// first item.
+    /// A [`Subscription`](crate::Subscription) goes on behind this position, which another one had;
+    /// what is missing in between is its first item.
     pub fn resume(mut self, after: Position) -> Self {
         self.resume = Some(after);
         self

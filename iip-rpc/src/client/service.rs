@@ -24,7 +24,8 @@ pub struct RawRequest {
 }
 
 impl RawRequest {
-    /// A call of `path`, which may have a query, with `body`. IIP knows no empty data: such a call fails as INVALID_ARGUMENT.
+    /// A call of `path`, which may have a query, with `body`. IIP knows no empty data: such a call
+    /// fails as INVALID_ARGUMENT.
     #[must_use]
     pub fn new(path: impl Into<Cow<'static, str>>, body: impl Into<Bytes>) -> Self {
         Self {
@@ -46,15 +47,18 @@ impl RawRequest {
     }
 }
 
-/// A [`Client`] as a tower service: raw bytes to a path, and the bytes of the answer. For balancers, and for stacks with layers that
-/// need no more than a service, such as `tower::retry`.
+/// A [`Client`] as a tower service: raw bytes to a path, and the bytes of the answer. For
+/// balancers, and for stacks with layers that need no more than a service, such as `tower::retry`.
 ///
-/// A call has the time that calls of the client have, within that of the call being handled. The in-band errors of IIP become
-/// statuses, as with [`Client::unary_raw`]. The client's interceptors, metadata and retries do not concern raw calls.
+/// A call has the time that calls of the client have, within that of the call being handled. The
+/// in-band errors of IIP become statuses, as with [`Client::unary_raw`]. The client's interceptors,
+/// metadata and retries do not concern raw calls.
 ///
-/// It is always ready: a call waits within its time for a connection and a channel. A limit of calls at a time is a layer's.
+/// It is always ready: a call waits within its time for a connection and a channel. A limit of
+/// calls at a time is a layer's.
 ///
-/// A typed method needs no adapter to be a service: `tower::service_fn` makes one of the generated client.
+/// A typed method needs no adapter to be a service: `tower::service_fn` makes one of the generated
+/// client.
 ///
 /// Needs the feature `tower`.
 #[derive(Clone, Debug)]

@@ -57,8 +57,9 @@ enum Next<E> {
 impl Client {
     /// Calls a method that answers with a stream: what the methods of generated clients do.
     ///
-    /// Ready once the method has accepted the call, within the time that a call has by default. From then on the stream may
-    /// take as long as it likes, unless a timeout was set for the call, its method, or the call being handled.
+    /// Ready once the method has accepted the call, within the time that a call has by default.
+    /// From then on the stream may take as long as it likes, unless a timeout was set for the call,
+    /// its method, or the call being handled.
     ///
     /// # Errors
     ///
@@ -89,7 +90,8 @@ impl Client {
         let mut times = Times::new(self, method, ctx);
         // Kept while the call may have to be made again.
         let mut args = Some(args);
-        // The one way out for a call that fails: what earlier attempts may have done counts, whatever the last one met.
+        // The one way out for a call that fails: what earlier attempts may have done counts,
+        // whatever the last one met.
         let failed = loop {
             let begun = self
                 .begin(method, ctx, &mut args, &mut times, &mut attempts)
@@ -121,16 +123,18 @@ impl Client {
         Err(attempts.outcome(failed).into())
     }
 
-    /// Calls a method that takes a stream and answers with a value: what the methods of generated clients do.
+    /// Calls a method that takes a stream and answers with a value: what the methods of generated
+    /// clients do.
     ///
-    /// `messages` are sent as the server takes them, until there are no more or the method has answered. The call may take as
-    /// long as it likes, unless a timeout was set for the call, its method, or the call being handled; only to accept it the
-    /// server has the time that a call has by default. Such a call is not made again.
+    /// `messages` are sent as the server takes them, until there are no more or the method has
+    /// answered. The call may take as long as it likes, unless a timeout was set for the call, its
+    /// method, or the call being handled; only to accept it the server has the time that a call has
+    /// by default. Such a call is not made again.
     ///
     /// # Errors
     ///
-    /// The method's own error, or a [`Status`] in its form. When `messages` fails, its status, and the server reads
-    /// [`Code::Cancelled`].
+    /// The method's own error, or a [`Status`] in its form. When `messages` fails, its status, and
+    /// the server reads [`Code::Cancelled`].
     ///
     /// # Cancel safety
     ///
@@ -191,15 +195,18 @@ impl Client {
         Err(failure.into_error())
     }
 
-    /// Calls a method that takes a stream and answers with one: what the methods of generated clients do.
+    /// Calls a method that takes a stream and answers with one: what the methods of generated
+    /// clients do.
     ///
-    /// As [`server_stream`](Self::server_stream): ready once the method has accepted the call, by returning its stream. `messages` are
-    /// sent by a task of their own meanwhile. A method that reads some of them before it accepts the call waits for them: they have to
-    /// be sent before this is awaited, or from elsewhere. Such a call is not made again.
+    /// As [`server_stream`](Self::server_stream): ready once the method has accepted the call, by
+    /// returning its stream. `messages` are sent by a task of their own meanwhile. A method that
+    /// reads some of them before it accepts the call waits for them: they have to be sent before
+    /// this is awaited, or from elsewhere. Such a call is not made again.
     ///
     /// # Errors
     ///
-    /// As [`server_stream`](Self::server_stream). When `messages` fails, the stream ends with its status.
+    /// As [`server_stream`](Self::server_stream). When `messages` fails, the stream ends with its
+    /// status.
     ///
     /// # Cancel safety
     ///
@@ -462,8 +469,8 @@ fn on_sent(pump: &mut MessageWriter<Status>, ended: Ended<Status>) -> Option<Sta
     }
 }
 
-/// Sends all messages of a stream; the status with which the call has to end, if it has to. The pump comes back: dropping it
-/// before its end would end the call with a reason of its own.
+/// Sends all messages of a stream; the status with which the call has to end, if it has to. The
+/// pump comes back: dropping it before its end would end the call with a reason of its own.
 async fn send_all<U: Serialize + Send + 'static>(
     mut pump: MessageWriter<Status>,
     mut messages: Streaming<U>,

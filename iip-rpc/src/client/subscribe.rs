@@ -15,10 +15,11 @@ use crate::status::{MethodError, Status};
 use crate::subscription::{BEGINS, Position, RESUME, Remote, Resubscribe, Subscription, Values};
 
 impl Client {
-    /// Calls a method that answers with a [`Subscription`]: what the methods of generated clients do.
+    /// Calls a method that answers with a [`Subscription`]: what the methods of generated clients
+    /// do.
     ///
-    /// Ready once the method has accepted the call, as with [`server_stream`](Self::server_stream). The arguments are kept in
-    /// their encoded form for as long as the subscription lasts.
+    /// Ready once the method has accepted the call, as with [`server_stream`](Self::server_stream).
+    /// The arguments are kept in their encoded form for as long as the subscription lasts.
     ///
     /// # Errors
     ///

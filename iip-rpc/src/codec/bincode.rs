@@ -1,7 +1,8 @@
 //! bincode 2 in its standard configuration, with the guards that the crate does not have.
 //!
-//! How numbers and texts lie on the wire is the crate's business (`docs/wire.md` writes it down); this file walks through
-//! serde's data model itself, because that is where depth, lengths and empty elements can be watched.
+//! How numbers and texts lie on the wire is the crate's business (`docs/wire.md` writes it down);
+//! this file walks through serde's data model itself, because that is where depth, lengths and
+//! empty elements can be watched.
 
 use std::any::type_name;
 use std::marker::PhantomData;
@@ -33,14 +34,18 @@ use crate::payload;
 
 /// bincode 2 in its standard configuration: the default codec, small and fast.
 ///
-/// Both sides must agree on the types exactly: fields are told apart by their position only. What needs to describe itself or
-/// leaves fields out does not work with it; use JSON or MessagePack for such types:
+/// Both sides must agree on the types exactly: fields are told apart by their position only. What
+/// needs to describe itself or leaves fields out does not work with it; use JSON or MessagePack for
+/// such types:
 ///
-/// * A field that `skip_serializing_if` leaves out, and `flatten`, are refused when the value is written.
-/// * `untagged`, `tag`, and types that read any value (`serde_json::Value`) are refused when it is read.
-/// * Attributes for one direction only (`skip_serializing`, `skip_deserializing`, `tag` of a struct), `skip_serializing_if` in a
-///   tuple struct, and `skip` of a variant that others follow, make a type read other fields than it writes. Nothing on either
-///   side shows that: do not use them.
+/// * A field that `skip_serializing_if` leaves out, and `flatten`, are refused when the value is
+///   written.
+/// * `untagged`, `tag`, and types that read any value (`serde_json::Value`) are refused when it is
+///   read.
+/// * Attributes for one direction only (`skip_serializing`, `skip_deserializing`, `tag` of a
+///   struct), `skip_serializing_if` in a tuple struct, and `skip` of a variant that others follow,
+///   make a type read other fields than it writes. Nothing on either side shows that: do not use
+///   them.
 #[derive(Debug, Clone, Copy)]
 pub enum Bincode {}
 
@@ -161,8 +166,8 @@ impl<'a> Encoder<'a> {
         value.encode(&mut self.inner).map_err(EncodeError::custom)
     }
 
-    /// The variable form of unsigned integers, each in one piece: the crate writes the first byte and the rest apart,
-    /// which takes three times as long.
+    /// The variable form of unsigned integers, each in one piece: the crate writes the first byte
+    /// and the rest apart, which takes three times as long.
     #[inline]
     fn put_unsigned(&mut self, value: u64) -> Result<(), EncodeError> {
         let [a, b, c, d, ..] = value.to_le_bytes();
@@ -186,7 +191,8 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// The variable form of signed integers: small numbers of either sign become small ones without.
+    /// The variable form of signed integers: small numbers of either sign become small ones
+    /// without.
     #[inline]
     fn put_signed(&mut self, value: i64) -> Result<(), EncodeError> {
         self.put_unsigned(((value << 1) ^ (value >> 63)) as u64)
@@ -223,7 +229,8 @@ impl<'a> Encoder<'a> {
         self.levels_left += 1;
     }
 
-    /// Writes what is in an option or a newtype, which do not count as levels unless there are very many.
+    /// Writes what is in an option or a newtype, which do not count as levels unless there are very
+    /// many.
     #[inline]
     fn wrapped<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         let Some(wrappers_left) = self.wrappers_left.checked_sub(1) else {
@@ -419,8 +426,8 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
             (lower, Some(upper)) if lower == upper => Some(upper),
             _ => None,
         };
-        // `Vec<u8>` and `&[u8]` come here, and byte by byte they would take ten times as long. The name only opens the
-        // fast way; a value that is no byte after all is reported.
+        // `Vec<u8>` and `&[u8]` come here, and byte by byte they would take ten times as long. The
+        // name only opens the fast way; a value that is no byte after all is reported.
         if let Some(len) = len
             && type_name::<I::Item>() == type_name::<&u8>()
         {
@@ -774,7 +781,8 @@ impl<'de> Decoder<'de> {
         std::str::from_utf8(self.take_slice()?).map_err(|inner| refused(Refusal::Utf8 { inner }))
     }
 
-    /// Goes one level deeper while `read` runs. Errors end the whole decoding, so only success comes back up.
+    /// Goes one level deeper while `read` runs. Errors end the whole decoding, so only success
+    /// comes back up.
     #[inline]
     fn nested<R>(
         &mut self,
@@ -794,7 +802,8 @@ impl<'de> Decoder<'de> {
         Ok(value)
     }
 
-    /// The same for an option or a newtype, which do not count as levels unless there are very many.
+    /// The same for an option or a newtype, which do not count as levels unless there are very
+    /// many.
     #[inline]
     fn wrapped<R>(
         &mut self,
@@ -1002,8 +1011,8 @@ impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
 struct Elements<'d, 'de> {
     decoder: &'d mut Decoder<'de>,
     left: usize,
-    /// What is left of the message: here while the elements are bytes, so that it can stay in registers, and back in
-    /// the decoder for anything else.
+    /// What is left of the message: here while the elements are bytes, so that it can stay in
+    /// registers, and back in the decoder for anything else.
     rest: &'de [u8],
 }
 

@@ -1,7 +1,8 @@
-//! The promises of [`Codec::encode`](super::Codec::encode) for a format whose own serializer does not make all of them.
+//! The promises of [`Codec::encode`](super::Codec::encode) for a format whose own serializer does
+//! not make all of them.
 //!
-//! The counterpart of `guarded.rs`: it stands between a value and the format's serializer and refuses what a reader would
-//! refuse or misread. All state hangs on one [`Check`] for a message.
+//! The counterpart of `guarded.rs`: it stands between a value and the format's serializer and
+//! refuses what a reader would refuse or misread. All state hangs on one [`Check`] for a message.
 
 use std::any::type_name;
 use std::cell::{Cell, RefCell};
@@ -429,8 +430,8 @@ impl<F: Format> Check<F> {
     }
 }
 
-/// Whether there is nothing to check in values of the type `T`, so that the format may write a sequence of them by itself. The
-/// names stand for one type each.
+/// Whether there is nothing to check in values of the type `T`, so that the format may write a
+/// sequence of them by itself. The names stand for one type each.
 #[inline]
 fn is_scalar<T, F: Format>() -> bool {
     let name = type_name::<T>();

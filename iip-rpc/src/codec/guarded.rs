@@ -1,8 +1,10 @@
-//! The promises of [`Codec::decode`](super::Codec::decode) for a format whose own deserializer does not make all of them.
+//! The promises of [`Codec::decode`](super::Codec::decode) for a format whose own deserializer does
+//! not make all of them.
 //!
-//! It stands between a type and the format's deserializer and sees every step: it counts how deep values lie inside each
-//! other, looks at the stack, refuses elements that take no bytes, and keeps errors whole that the format would cut to a
-//! word. All of it hangs on one [`Guard`] for a message.
+//! It stands between a type and the format's deserializer and sees every step: it counts how deep
+//! values lie inside each other, looks at the stack, refuses elements that take no bytes, and keeps
+//! errors whole that the format would cut to a word. All of it hangs on one [`Guard`] for a
+//! message.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -82,7 +84,8 @@ impl Guard {
         self.taken.set(self.taken.get().wrapping_add(1));
     }
 
-    /// Goes one level deeper while `read` runs. Errors end the whole decoding, so only success comes back up.
+    /// Goes one level deeper while `read` runs. Errors end the whole decoding, so only success
+    /// comes back up.
     fn deeper<T>(
         &self,
         left: &Cell<u16>,
@@ -158,7 +161,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Guarded<'_, D> {
         deserialize_any => deserialize_any
         deserialize_identifier => deserialize_identifier
         deserialize_ignored_any => deserialize_ignored_any
-        // The borrowed forms, also where the type takes a copy: so a payload can become a part of the message.
+        // The borrowed forms, also where the type takes a copy: so a payload can become a part of
+        // the message.
         deserialize_str => deserialize_str
         deserialize_string => deserialize_str
         deserialize_bytes => deserialize_bytes
@@ -229,7 +233,8 @@ impl<'g, V> Watch<'g, V> {
         guard.deeper(&guard.levels_left, || visit(visitor))
     }
 
-    /// Whether an element that takes no bytes is refused: its number is only claimed, and nothing else bounds it.
+    /// Whether an element that takes no bytes is refused: its number is only claimed, and nothing
+    /// else bounds it.
     fn none_empty(&self) -> bool {
         !self.of_type && !self.guard.format.describes_itself
     }

@@ -13,8 +13,8 @@ const MAX_LEVELS: u16 = 127;
 
 /// JSON: for people, for tools, and for peers that know only IIP. Nesting is limited to 127 levels.
 ///
-/// Keys of maps must be texts, numbers, bools or unit variants. NaN and infinities are refused when they are written.
-/// `Some(None)` and `Some(())` come back as `None`.
+/// Keys of maps must be texts, numbers, bools or unit variants. NaN and infinities are refused when
+/// they are written. `Some(None)` and `Some(())` come back as `None`.
 #[derive(Debug, Clone, Copy)]
 pub enum Json {}
 
@@ -40,7 +40,8 @@ impl Codec for Json {
             refused,
         };
         let mut json = serde_json::Deserializer::from_slice(input);
-        // serde_json counts the levels that have brackets, not the options and newtypes that a recursive type can be made of.
+        // serde_json counts the levels that have brackets, not the options and newtypes that a
+        // recursive type can be made of.
         let value = Guard::new(format, input, limits).read(seed, &mut json)?;
         json.end()
             .map_err(|error| DecodeError::new(refused(error.to_string())))?;

@@ -1,4 +1,5 @@
-//! How values become bytes: the codecs, their ids on the wire, and what both directions guard against.
+//! How values become bytes: the codecs, their ids on the wire, and what both directions guard
+//! against.
 //!
 //! | types with | `Bincode`, `Postcard` | `Json`, `Msgpack` |
 //! |---|---|---|
@@ -52,38 +53,42 @@ use crate::method::MethodDescriptor;
 use crate::payload;
 use crate::status::{Code, Execution, Status};
 
-/// How many sequences, maps, structs and enums may lie inside each other, unless [`DecodeLimits::max_depth`] says otherwise.
+/// How many sequences, maps, structs and enums may lie inside each other, unless
+/// [`DecodeLimits::max_depth`] says otherwise.
 const MAX_DEPTH: u16 = 128;
 
-/// How many options and newtypes may lie inside each other when values are written; readers allow as many by default.
+/// How many options and newtypes may lie inside each other when values are written; readers allow
+/// as many by default.
 const MAX_WRAPPERS: u16 = MAX_DEPTH * 4;
 
-/// Turns values into bytes and back. Each codec is a type without values, chosen by its [`ID`](Self::ID) in the envelope.
+/// Turns values into bytes and back. Each codec is a type without values, chosen by its
+/// [`ID`](Self::ID) in the envelope.
 ///
-/// Every implementation promises of `encode`: it refuses what a reader with the default limits refuses because of its
-/// depth, because of elements without bytes, or because the format has no form for it, and what a reader would take for
-/// another value because a field is left out.
+/// Every implementation promises of `encode`: it refuses what a reader with the default limits
+/// refuses because of its depth, because of elements without bytes, or because the format has no
+/// form for it, and what a reader would take for another value because a field is left out.
 ///
-/// Every implementation promises of `decode`: it takes only the whole input, it refuses values nested deeper than the
-/// limit, it never allocates or loops much longer than the input is large, whatever the input claims, and it never
-/// panics.
+/// Every implementation promises of `decode`: it takes only the whole input, it refuses values
+/// nested deeper than the limit, it never allocates or loops much longer than the input is large,
+/// whatever the input claims, and it never panics.
 pub trait Codec {
     /// The id in the envelope.
     const ID: CodecId;
 
-    /// Whether bytes and a sequence of `u8` are the same on the wire, so that each can be read as the other.
+    /// Whether bytes and a sequence of `u8` are the same on the wire, so that each can be read as
+    /// the other.
     const BYTES_ARE_SEQUENCES: bool;
 
     /// Appends `value` to `out`.
     ///
     /// # Errors
     ///
-    /// When the codec cannot represent the value, or the value's own `Serialize` fails. `out` may then end with a part of
-    /// it.
+    /// When the codec cannot represent the value, or the value's own `Serialize` fails. `out` may
+    /// then end with a part of it.
     fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError>;
 
-    /// As [`encode`](Self::encode), except that a large [`Payload`](payload::Payload) at the very end of the value
-    /// may be returned instead: it belongs behind `out` and was not copied.
+    /// As [`encode`](Self::encode), except that a large [`Payload`](payload::Payload) at the very
+    /// end of the value may be returned instead: it belongs behind `out` and was not copied.
     ///
     /// # Errors
     ///
@@ -96,7 +101,8 @@ pub trait Codec {
         Ok(None)
     }
 
-    /// Reads one value, which must be all of `input`. Texts and bytes in it can borrow from `input`.
+    /// Reads one value, which must be all of `input`. Texts and bytes in it can borrow from
+    /// `input`.
     ///
     /// # Errors
     ///
@@ -120,7 +126,8 @@ pub trait Codec {
     ) -> Result<S::Value, DecodeError>;
 }
 
-/// The number by which an envelope names its codec. The numbers are fixed for ever; `docs/wire.md` has the formats.
+/// The number by which an envelope names its codec. The numbers are fixed for ever; `docs/wire.md`
+/// has the formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CodecId(u8);
 
@@ -138,14 +145,16 @@ impl CodecId {
     /// Protobuf messages, for services that carry nothing else; with the feature `codec-prost`.
     pub const PROTOBUF: Self = Self(5);
 
-    /// What a client uses unless told otherwise: bincode, or JSON in a build without the feature `codec-bincode`.
+    /// What a client uses unless told otherwise: bincode, or JSON in a build without the feature
+    /// `codec-bincode`.
     pub const DEFAULT: Self = if cfg!(feature = "codec-bincode") {
         Self::BINCODE
     } else {
         Self::JSON
     };
 
-    /// The id with this number, whether or not a codec is known for it. An envelope has room for numbers up to 63.
+    /// The id with this number, whether or not a codec is known for it. An envelope has room for
+    /// numbers up to 63.
     #[must_use]
     pub const fn new(number: u8) -> Self {
         Self(number)
@@ -190,7 +199,8 @@ impl CodecId {
         }
     }
 
-    /// The codec in which a method's own error travels: errors are serde types, and protobuf carries only messages.
+    /// The codec in which a method's own error travels: errors are serde types, and protobuf
+    /// carries only messages.
     pub(crate) fn of_errors(self) -> Self {
         match self {
             Self::PROTOBUF => Self::JSON,
@@ -244,27 +254,29 @@ impl DecodeLimits {
         }
     }
 
-    /// The size of a value's encoding, in bytes; 16 MiB by default. A larger one is refused before it is looked at. A value
-    /// in memory can be larger than its encoding, by the size of its type for each byte.
+    /// The size of a value's encoding, in bytes; 16 MiB by default. A larger one is refused before
+    /// it is looked at. A value in memory can be larger than its encoding, by the size of its type
+    /// for each byte.
     #[must_use]
     pub const fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.max_message_bytes = bytes;
         self
     }
 
-    /// How many times as large as its compressed form a value's encoding may be; 1000 by default, at least 1. What claims more is
-    /// refused before memory is taken for it, so that few bytes cannot make many.
+    /// How many times as large as its compressed form a value's encoding may be; 1000 by default,
+    /// at least 1. What claims more is refused before memory is taken for it, so that few bytes
+    /// cannot make many.
     #[must_use]
     pub const fn max_compression_ratio(mut self, ratio: u32) -> Self {
         self.max_compression_ratio = if ratio == 0 { 1 } else { ratio };
         self
     }
 
-    /// How many sequences, maps, structs and enums may lie inside each other; 128 by default. JSON always allows 127,
-    /// and protobuf 100. Writers allow the default, whatever their readers do.
+    /// How many sequences, maps, structs and enums may lie inside each other; 128 by default. JSON
+    /// always allows 127, and protobuf 100. Writers allow the default, whatever their readers do.
     ///
-    /// Reading nested values takes stack, and a stack that overflows ends the process. Whatever is set here, the binary codecs
-    /// also refuse what takes more than 1 MiB of stack to read.
+    /// Reading nested values takes stack, and a stack that overflows ends the process. Whatever is
+    /// set here, the binary codecs also refuse what takes more than 1 MiB of stack to read.
     #[must_use]
     pub const fn max_depth(mut self, levels: u16) -> Self {
         self.max_depth = levels;
@@ -302,7 +314,8 @@ impl Default for DecodeLimits {
     }
 }
 
-/// Runs `$run` with the type `$Codec` that has the id `$codec`, or `$otherwise` with an id that this build has no codec for.
+/// Runs `$run` with the type `$Codec` that has the id `$codec`, or `$otherwise` with an id that
+/// this build has no codec for.
 macro_rules! with_codec {
     ($codec:expr, $Codec:ident => $run:expr, $other:ident => $otherwise:expr) => {
         match $codec {
@@ -349,8 +362,8 @@ pub fn encode_value<T: Serialize + ?Sized>(
     with_codec!(codec, C => C::encode(value, out), other => Err(EncodeError::unsupported(other)))
 }
 
-/// As [`encode_value`], except that a large [`Payload`](payload::Payload) at the very end may be returned instead:
-/// it belongs behind `out` and was not copied.
+/// As [`encode_value`], except that a large [`Payload`](payload::Payload) at the very end may be
+/// returned instead: it belongs behind `out` and was not copied.
 ///
 /// # Errors
 ///
@@ -364,7 +377,8 @@ pub fn encode_value_split<T: Serialize + ?Sized>(
     with_codec!(codec, C => C::encode_split(value, out), other => Err(EncodeError::unsupported(other)))
 }
 
-/// Reads a value that is all of `body`, in the codec with the id `codec`. Large payloads in it become parts of `body`.
+/// Reads a value that is all of `body`, in the codec with the id `codec`. Large payloads in it
+/// become parts of `body`.
 ///
 /// # Errors
 ///
@@ -415,7 +429,8 @@ pub enum EncodeErrorKind {
     /// This build has no such codec.
     #[error("{0} is not supported by this build; {remedy}", remedy = .0.remedy())]
     Unsupported(CodecId),
-    /// A sequence or map did not say beforehand how many elements it has, which `#[serde(flatten)]` causes.
+    /// A sequence or map did not say beforehand how many elements it has, which `#[serde(flatten)]`
+    /// causes.
     #[error(
         "bincode and postcard need the length of a sequence or map beforehand; avoid `serde(flatten)` or choose json or msgpack"
     )]
@@ -428,7 +443,8 @@ pub enum EncodeErrorKind {
         /// The name of the field.
         field: &'static str,
     },
-    /// A sequence, a map or a struct has another number of parts than its `Serialize` said beforehand.
+    /// A sequence, a map or a struct has another number of parts than its `Serialize` said
+    /// beforehand.
     #[error("{announced} parts were announced, and {written} were written")]
     WrongLength {
         /// The number that was announced.
@@ -447,7 +463,8 @@ pub enum EncodeErrorKind {
         "NaN and infinities have no form in json; send an option or a text, or choose another codec"
     )]
     NotFinite,
-    /// The elements of a sequence take no bytes at all. A receiver must refuse that: a few bytes could claim any number.
+    /// The elements of a sequence take no bytes at all. A receiver must refuse that: a few bytes
+    /// could claim any number.
     #[error(
         "a sequence of {elements} elements that take no bytes cannot be sent in bincode and postcard; send their number"
     )]
@@ -534,7 +551,8 @@ pub enum DecodeErrorKind {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A text, a byte string, a sequence or a map claims to be longer than what is left of the message.
+    /// A text, a byte string, a sequence or a map claims to be longer than what is left of the
+    /// message.
     #[error("a length of {claimed} is claimed where only {left} bytes are left")]
     TooLong {
         /// The claimed number of bytes or elements.
@@ -625,7 +643,8 @@ impl DecodeError {
 }
 
 impl DecodeError {
-    /// The status for arguments of `method`, or a message that its caller sends, that could not be read.
+    /// The status for arguments of `method`, or a message that its caller sends, that could not be
+    /// read.
     pub(crate) fn status_of_request(
         &self,
         method: &MethodDescriptor,

@@ -13,11 +13,12 @@ use super::guarded::{Format, Guard};
 use super::output::Output;
 use super::{Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError};
 
-/// MessagePack: values that describe themselves, as JSON's do, in fewer bytes. Structs are maps with the names of their
-/// fields, so that the two sides may differ by fields that have a default.
+/// MessagePack: values that describe themselves, as JSON's do, in fewer bytes. Structs are maps
+/// with the names of their fields, so that the two sides may differ by fields that have a default.
 ///
-/// Every serde type works with it that works with JSON, and maps may have any keys. `Vec<u8>` is an array of numbers, one or two
-/// bytes each; [`Payload`](crate::Payload) and `bytes::Bytes` are bytes.
+/// Every serde type works with it that works with JSON, and maps may have any keys. `Vec<u8>` is an
+/// array of numbers, one or two bytes each; [`Payload`](crate::Payload) and `bytes::Bytes` are
+/// bytes.
 #[derive(Debug, Clone, Copy)]
 pub enum Msgpack {}
 

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::payload;
 
-/// What is written in pieces smaller than this is gathered first: formats write a byte or two at a time, and a buffer that can grow
-/// takes several times as long for each as an array.
+/// What is written in pieces smaller than this is gathered first: formats write a byte or two at a
+/// time, and a buffer that can grow takes several times as long for each as an array.
 const GATHERED_BYTES: usize = 128;
 
 /// Where encoded bytes go: behind `head`, except for a large payload that nothing follows yet.

@@ -11,10 +11,12 @@ use super::guarded::{Format, Guard};
 use super::output::Output;
 use super::{Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError};
 
-/// postcard 1: as small as bincode, with a format that is specified by its authors and common on small devices.
+/// postcard 1: as small as bincode, with a format that is specified by its authors and common on
+/// small devices.
 ///
-/// Both sides must agree on the types exactly: fields are told apart by their position only. Types that need to describe
-/// themselves or leave fields out do not work with it, as with bincode; use JSON or MessagePack for such types.
+/// Both sides must agree on the types exactly: fields are told apart by their position only. Types
+/// that need to describe themselves or leave fields out do not work with it, as with bincode; use
+/// JSON or MessagePack for such types.
 #[derive(Debug, Clone, Copy)]
 pub enum Postcard {}
 

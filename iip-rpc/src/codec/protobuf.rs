@@ -28,8 +28,8 @@ const ONLY_MESSAGES: &str = "protobuf carries one protobuf message; put it into 
 /// Protobuf: the bytes of exactly one [`Proto`] message, which needs no serde. For services with
 /// `#[service(codec = "protobuf")]`, whose methods take and return types with `prost::Message`.
 ///
-/// Fields that the receiver does not know are skipped, and those that are missing have their default. Messages may lie 100
-/// deep inside each other, whatever [`DecodeLimits::max_depth`] says.
+/// Fields that the receiver does not know are skipped, and those that are missing have their
+/// default. Messages may lie 100 deep inside each other, whatever [`DecodeLimits::max_depth`] says.
 #[derive(Debug, Clone, Copy)]
 pub enum Protobuf {}
 
@@ -69,12 +69,12 @@ fn encode<T: Serialize + ?Sized>(
     Ok(output.finish())
 }
 
-/// A protobuf message as an argument, as a result, or anywhere inside one: any type with `prost::Message`, which needs no
-/// serde for it.
+/// A protobuf message as an argument, as a result, or anywhere inside one: any type with
+/// `prost::Message`, which needs no serde for it.
 ///
-/// In a service with `#[service(codec = "protobuf")]` the macro puts messages in and takes them out again; they are then
-/// the whole body of a request or an answer. In every other codec a `Proto` is the bytes of its message, as
-/// [`Payload`] has them.
+/// In a service with `#[service(codec = "protobuf")]` the macro puts messages in and takes them out
+/// again; they are then the whole body of a request or an answer. In every other codec a `Proto` is
+/// the bytes of its message, as [`Payload`] has them.
 ///
 /// # Examples
 ///
@@ -142,7 +142,8 @@ impl<M: Message + Default> Serialize for ProtoRef<'_, M> {
     }
 }
 
-/// Whether messages lie deeper inside each other in `bytes` than prost reads. prost writes any depth.
+/// Whether messages lie deeper inside each other in `bytes` than prost reads. prost writes any
+/// depth.
 #[inline]
 fn is_too_deep<M: Message + Default>(bytes: &[u8]) -> bool {
     // Each level takes two bytes at least.
@@ -154,7 +155,8 @@ fn is_too_deep<M: Message + Default>(bytes: &[u8]) -> bool {
         && matches!(decode::<M>(bytes), Err(error) if matches!(error.kind(), DecodeErrorKind::TooDeep { .. }))
 }
 
-/// Whether `bytes` may hold messages inside each other through `levels` levels: looks into every field that could be a message.
+/// Whether `bytes` may hold messages inside each other through `levels` levels: looks into every
+/// field that could be a message.
 fn possible_depth(bytes: &[u8], levels: u16) -> bool {
     deepest(bytes, levels).is_some_and(|depth| depth >= levels)
 }
@@ -267,8 +269,8 @@ fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, DecodeError> {
     })
 }
 
-/// The bytes of a message as prost reads them. prost limits the levels, but not the stack that one takes: where it is too much,
-/// the input ends, and what prost makes of that does not count.
+/// The bytes of a message as prost reads them. prost limits the levels, but not the stack that one
+/// takes: where it is too much, the input ends, and what prost makes of that does not count.
 struct Input<'a> {
     rest: &'a [u8],
     stack_at_start: usize,
@@ -284,8 +286,8 @@ impl Buf for Input<'_> {
         self.rest
     }
 
-    /// Every field begins with a key that is read, on every level. Only here does the input end early: what was seen of it is
-    /// there until it is taken.
+    /// Every field begins with a key that is read, on every level. Only here does the input end
+    /// early: what was seen of it is there until it is taken.
     fn advance(&mut self, count: usize) {
         self.rest.advance(count);
         if self.stack_at_start.abs_diff(stack_position()) > MAX_STACK_BYTES {
@@ -471,11 +473,11 @@ impl<'de> SeqAccess<'de> for OneElement<'de> {
     }
 }
 
-/// Includes what `iip-build` has generated for a protobuf package in `OUT_DIR`: its messages, and a trait for each of its
-/// services.
+/// Includes what `iip-build` has generated for a protobuf package in `OUT_DIR`: its messages, and a
+/// trait for each of its services.
 ///
-/// Stands in a module of its own. Packages that use each other's messages need modules named and nested as the packages are:
-/// `kv.v1` in `mod kv { pub mod v1 { .. } }`.
+/// Stands in a module of its own. Packages that use each other's messages need modules named and
+/// nested as the packages are: `kv.v1` in `mod kv { pub mod v1 { .. } }`.
 ///
 /// # Examples
 ///

@@ -38,8 +38,8 @@ impl Compressor {
         }
     }
 
-    /// Compresses what lies in `out` from `from` on and, behind it, in `tail`, if it is large enough and becomes smaller.
-    /// Returns what is left of `tail`.
+    /// Compresses what lies in `out` from `from` on and, behind it, in `tail`, if it is large
+    /// enough and becomes smaller. Returns what is left of `tail`.
     #[inline]
     pub(crate) fn pack(
         &self,

@@ -1,7 +1,8 @@
 //! Messages made smaller on their way.
 //!
-//! Only the body of an envelope is compressed, and the messages of a stream, each on its own; never towards a peer that has not
-//! said that it reads it. `docs/wire.md` has the bytes, `docs/guide/compression.md` says when it pays.
+//! Only the body of an envelope is compressed, and the messages of a stream, each on its own; never
+//! towards a peer that has not said that it reads it. `docs/wire.md` has the bytes,
+//! `docs/guide/compression.md` says when it pays.
 
 mod compressor;
 #[cfg(feature = "compress-lz4")]
@@ -18,7 +19,8 @@ use crate::codec::{CodecId, DecodeError, DecodeErrorKind, DecodeLimits};
 use crate::envelope::read_varint;
 
 /// How much larger than its compressed form a message may be that is read; see
-/// [`DecodeLimits::max_compression_ratio`]. Records of programs, JSON and logs stay far below it; lz4 cannot exceed 255.
+/// [`DecodeLimits::max_compression_ratio`]. Records of programs, JSON and logs stay far below it;
+/// lz4 cannot exceed 255.
 pub(crate) const MAX_RATIO: u32 = 1000;
 
 /// What takes less is not worth the time by default. Measured: see `docs/guide/compression.md`.
@@ -31,12 +33,14 @@ const ZSTD_LEVELS: std::ops::RangeInclusive<i8> = -7..=19;
 
 /// How a side compresses what it sends: with which algorithm, and from which size on.
 ///
-/// For a client it is an option of the [builder](crate::ClientBuilder::compression), of
-/// [single calls](crate::CallOptions::compression) and of [methods](crate::MethodPolicy::compression), for a server of the
-/// [builder](crate::ServerBuilder::compression) and of methods. Nothing is compressed by default.
+/// For a client it is an option of the [builder](crate::ClientBuilder::compression), of [single
+/// calls](crate::CallOptions::compression) and of [methods](crate::MethodPolicy::compression), for
+/// a server of the [builder](crate::ServerBuilder::compression) and of methods. Nothing is
+/// compressed by default.
 ///
-/// To read what is compressed needs no option: a build with the feature `compress-zstd` or `compress-lz4` says so to its
-/// peers. What a peer cannot read is sent to it as it is, and so is a message that does not become smaller.
+/// To read what is compressed needs no option: a build with the feature `compress-zstd` or
+/// `compress-lz4` says so to its peers. What a peer cannot read is sent to it as it is, and so is a
+/// message that does not become smaller.
 #[cfg_attr(
     feature = "compress-zstd",
     doc = "
@@ -79,8 +83,8 @@ impl Compression {
         }
     }
 
-    /// Compresses only what takes more bytes than this: the encoded arguments, the encoded value or error, or one message of
-    /// a stream. Default: 2 KiB.
+    /// Compresses only what takes more bytes than this: the encoded arguments, the encoded value or
+    /// error, or one message of a stream. Default: 2 KiB.
     pub const fn above(mut self, bytes: usize) -> Self {
         self.above = if bytes > u32::MAX as usize {
             u32::MAX
@@ -90,8 +94,9 @@ impl Compression {
         self
     }
 
-    /// How hard zstd tries, from -7 (the fastest) to 19; others are taken for the nearest. Default: 1. Higher levels take more
-    /// time and memory of whoever sends, not of whoever reads. lz4 has no levels.
+    /// How hard zstd tries, from -7 (the fastest) to 19; others are taken for the nearest. Default:
+    /// 1. Higher levels take more time and memory of whoever sends, not of whoever reads. lz4 has
+    /// no levels.
     #[cfg(feature = "compress-zstd")]
     pub fn level(mut self, level: i32) -> Self {
         let (fastest, best) = (*ZSTD_LEVELS.start(), *ZSTD_LEVELS.end());
@@ -106,7 +111,8 @@ impl Compression {
     }
 }
 
-/// The number by which an envelope, or the length of a record, names the compression of what follows.
+/// The number by which an envelope, or the length of a record, names the compression of what
+/// follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CompressionId(u8);
 
@@ -176,13 +182,13 @@ impl fmt::Display for CompressionId {
 
 /// What `body` was before it was compressed, in memory of its own; the same body where it was not.
 ///
-/// Compressed, it is a varint with its length, then the bytes. That length is checked against the limits before memory is
-/// taken for it, and what comes out is never more than that.
+/// Compressed, it is a varint with its length, then the bytes. That length is checked against the
+/// limits before memory is taken for it, and what comes out is never more than that.
 ///
 /// # Errors
 ///
-/// This build does not have the algorithm, one of the limits is broken, or the bytes are none that decompress to the length that
-/// they announce.
+/// This build does not have the algorithm, one of the limits is broken, or the bytes are none that
+/// decompress to the length that they announce.
 pub fn decompress(
     id: CompressionId,
     body: Bytes,
@@ -207,8 +213,8 @@ pub(crate) fn decompress_in_place(
     Ok(())
 }
 
-/// The size that compressed arguments in `codec` announce, within the limits. That nobody could read them comes before what
-/// they are packed in.
+/// The size that compressed arguments in `codec` announce, within the limits. That nobody could
+/// read them comes before what they are packed in.
 pub(crate) fn decompressed_size(
     codec: CodecId,
     id: CompressionId,

@@ -8,11 +8,13 @@ use zstd_safe::{
 
 use super::compressor::KEPT_BYTES;
 
-/// A context that has grown beyond this is not kept: high levels take many times what the low ones do.
+/// A context that has grown beyond this is not kept: high levels take many times what the low ones
+/// do.
 const KEPT_CONTEXT_BYTES: usize = 2 * 1024 * 1024;
 
 thread_local! {
-    /// What compressing and decompressing take beside input and output; made anew it would cost more than a small message.
+    /// What compressing and decompressing take beside input and output; made anew it would cost
+    /// more than a small message.
     static COMPRESSOR: Cell<Option<CCtx<'static>>> = const { Cell::new(None) };
     static DECOMPRESSOR: Cell<Option<DCtx<'static>>> = const { Cell::new(None) };
 }
@@ -37,8 +39,8 @@ pub(super) fn compress(input: &[u8], level: i32, out: &mut [u8]) -> Option<usize
     Some(written)
 }
 
-/// What one frame decompresses to, if that is at most `size` bytes. It is done in one go: whatever window the frame asks for,
-/// no memory is taken but for the output.
+/// What one frame decompresses to, if that is at most `size` bytes. It is done in one go: whatever
+/// window the frame asks for, no memory is taken but for the output.
 pub(super) fn decompress(input: &[u8], size: usize) -> Result<Vec<u8>, String> {
     let text = |code| get_error_name(code).to_owned();
     let frame = find_frame_compressed_size(input).map_err(text)?;

@@ -1,8 +1,9 @@
 //! How a call passes its interceptors.
 //!
-//! The interceptors run beside the call, not around it: the innermost [`Next`] hands the call out to whoever polls the
-//! [`InterceptorChain`], and waits for the outcome. So the call itself keeps its types, may borrow, and its stream can be given to the
-//! caller while the interceptors still wait for its end.
+//! The interceptors run beside the call, not around it: the innermost [`Next`] hands the call out
+//! to whoever polls the [`InterceptorChain`], and waits for the outcome. So the call itself keeps
+//! its types, may borrow, and its stream can be given to the caller while the interceptors still
+//! wait for its end.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -76,15 +77,16 @@ pub struct Next<C> {
 }
 
 impl<C: Send + 'static> Next<C> {
-    /// Lets the call through, and waits for its outcome; of a call with streams, until they have ended.
+    /// Lets the call through, and waits for its outcome; of a call with streams, until they have
+    /// ended.
     ///
-    /// The call runs beside this future, not within it: what a task-local or a span around it says, the handler does not see.
-    /// What it is to see goes into an extension.
+    /// The call runs beside this future, not within it: what a task-local or a span around it says,
+    /// the handler does not see. What it is to see goes into an extension.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future, and ending the interceptor with a status, gives the call up: a handler that runs is dropped, and a
-    /// server is told. Such a call may have been executed.
+    /// Dropping the future, and ending the interceptor with a status, gives the call up: a handler
+    /// that runs is dropped, and a server is told. Such a call may have been executed.
     pub async fn run(self, call: C) -> Completion {
         match self.layers.at(self.place).map(Arc::clone) {
             Some(layer) => {
@@ -187,7 +189,8 @@ pub(crate) struct InterceptorChain<C> {
 }
 
 impl<C: Send + 'static> InterceptorChain<C> {
-    /// The call before its first interceptor; `around` puts the futures of all of them into what they are to see.
+    /// The call before its first interceptor; `around` puts the futures of all of them into what
+    /// they are to see.
     pub(crate) fn new<F>(
         layers: &Layers<C>,
         call: C,
@@ -250,7 +253,8 @@ impl<C: Send + 'static> InterceptorChain<C> {
         self.end.set(outcome);
     }
 
-    /// Waits until the interceptors have seen the outcome. A status is what one of them has put in its place.
+    /// Waits until the interceptors have seen the outcome. A status is what one of them has put in
+    /// its place.
     pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Option<Status>> {
         let reply = ready!(self.interceptors.as_mut().poll(cx));
         Poll::Ready(match reply.outcome {

@@ -1,8 +1,8 @@
 //! Code that sees every call: before it is made or run, and how it ended.
 //!
-//! An interceptor gets the call and what comes [`Next`]. It lets the call through with [`Next::run`], which is ready when the
-//! call has ended, of a stream when its last message is through; or it answers by itself with a [`Status`], and what is
-//! behind it does not run.
+//! An interceptor gets the call and what comes [`Next`]. It lets the call through with
+//! [`Next::run`], which is ready when the call has ended, of a stream when its last message is
+//! through; or it answers by itself with a [`Status`], and what is behind it does not run.
 //!
 //! ```
 //! use std::time::Instant;
@@ -21,22 +21,25 @@
 //! }
 //! ```
 //!
-//! The first interceptor that was added is the outermost one: it sees a call first, and its end last. Those of a server come
-//! before those of a service ([`Intercepted`]).
+//! The first interceptor that was added is the outermost one: it sees a call first, and its end
+//! last. Those of a server come before those of a service ([`Intercepted`]).
 //!
-//! At a server, interceptors see the calls of methods with their metadata, before the arguments are decoded. They do not see
-//! what is refused before: for want of room (`max_concurrency`), after its deadline, or because it cannot be read; nor raw
-//! routes. At a client they see a call as its caller does: once, however often it is made again or hedged.
+//! At a server, interceptors see the calls of methods with their metadata, before the arguments are
+//! decoded. They do not see what is refused before: for want of room (`max_concurrency`), after its
+//! deadline, or because it cannot be read; nor raw routes. At a client they see a call as its
+//! caller does: once, however often it is made again or hedged.
 //!
 //! # Cancel safety
 //!
-//! When a call is given up, the futures of its interceptors are dropped where they wait: at a client with the call's future or
-//! stream; at a server when the caller has gone, unless the method's `on_cancel` says otherwise, and when the handler panics.
-//! What has to happen in any case belongs into a value with a `Drop`.
+//! When a call is given up, the futures of its interceptors are dropped where they wait: at a
+//! client with the call's future or stream; at a server when the caller has gone, unless the
+//! method's `on_cancel` says otherwise, and when the handler panics. What has to happen in any case
+//! belongs into a value with a `Drop`.
 //!
-//! The time of a call bounds its interceptors as well: before the call is let through, they are stopped at its deadline, and
-//! it fails with DEADLINE_EXCEEDED. One that still waits for something of its own after the call's end, when its deadline is
-//! over, is dropped, and the call has the outcome it had.
+//! The time of a call bounds its interceptors as well: before the call is let through, they are
+//! stopped at its deadline, and it fails with DEADLINE_EXCEEDED. One that still waits for something
+//! of its own after the call's end, when its deadline is over, is dropped, and the call has the
+//! outcome it had.
 
 mod chain;
 
@@ -59,21 +62,24 @@ use crate::status::{Code, MethodError, Status};
 
 /// Sees the calls of a server, or of one service, see the [module](self).
 ///
-/// Added with [`ServerBuilder::interceptor`](crate::ServerBuilder::interceptor) or [`Intercepted::new`].
+/// Added with [`ServerBuilder::interceptor`](crate::ServerBuilder::interceptor) or
+/// [`Intercepted::new`].
 pub trait ServerInterceptor: Send + Sync + 'static {
     /// Handles one call: lets it through, or answers it.
     ///
     /// # Errors
     ///
-    /// The status with which the call is answered. If it was not let through, the caller reads it as not executed.
+    /// The status with which the call is answered. If it was not let through, the caller reads it
+    /// as not executed.
     fn intercept(
         &self,
         call: ServerCall,
         next: Next<ServerCall>,
     ) -> impl Future<Output = Result<Completion, Status>> + Send;
 
-    /// Would it let a call with this metadata through at the moment, and do nothing else? Asked before each call, so it should
-    /// take no time. While all interceptors are idle, a call costs what it costs without them. Default: no.
+    /// Would it let a call with this metadata through at the moment, and do nothing else? Asked
+    /// before each call, so it should take no time. While all interceptors are idle, a call costs
+    /// what it costs without them. Default: no.
     fn is_idle(&self, metadata: &Metadata) -> bool {
         let _ = metadata;
         false
@@ -89,7 +95,8 @@ pub trait ClientInterceptor: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The status with which the call fails. If it was not let through, its caller reads it as not sent.
+    /// The status with which the call fails. If it was not let through, its caller reads it as not
+    /// sent.
     fn intercept(
         &self,
         call: ClientCall,
@@ -97,7 +104,8 @@ pub trait ClientInterceptor: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Completion, Status>> + Send;
 
     /// Would it let a call with this metadata through at the moment, and do nothing else? As
-    /// [`ServerInterceptor::is_idle`]. Calls with metadata of their own, beside those of the client, are not asked about.
+    /// [`ServerInterceptor::is_idle`]. Calls with metadata of their own, beside those of the
+    /// client, are not asked about.
     fn is_idle(&self, metadata: &Metadata) -> bool {
         let _ = metadata;
         false
@@ -146,13 +154,14 @@ impl ServerCall {
         self.ctx.extension()
     }
 
-    /// Hands `value` to the interceptors behind this one and to the handler, which find it by its type with
-    /// [`CallContext::extension`]. Returns the value of this type that it replaces.
+    /// Hands `value` to the interceptors behind this one and to the handler, which find it by its
+    /// type with [`CallContext::extension`]. Returns the value of this type that it replaces.
     pub fn insert_extension<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
         self.ctx.insert_extension(value)
     }
 
-    /// The context that the handler will see. Metadata for the answer can be set here, until the handler ends.
+    /// The context that the handler will see. Metadata for the answer can be set here, until the
+    /// handler ends.
     #[must_use]
     pub fn context(&self) -> &CallContext {
         &self.ctx
@@ -186,14 +195,15 @@ impl ClientCall {
         self.method
     }
 
-    /// What is sent beside the arguments: of the client's options, of the context the call is made with, and of the
-    /// interceptors before this one.
+    /// What is sent beside the arguments: of the client's options, of the context the call is made
+    /// with, and of the interceptors before this one.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// What is sent beside the arguments, to change it. Methods with raw bytes or plain JSON send none.
+    /// What is sent beside the arguments, to change it. Methods with raw bytes or plain JSON send
+    /// none.
     #[must_use]
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.metadata
@@ -212,14 +222,15 @@ impl ClientCall {
         Some(deadline.saturating_duration_since(now()))
     }
 
-    /// The value of this type that an interceptor before this one has put in, or the context that the call is made with has.
+    /// The value of this type that an interceptor before this one has put in, or the context that
+    /// the call is made with has.
     #[must_use]
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.ctx.extension()
     }
 
-    /// Hands `value` to the interceptors behind this one, which find it by its type; it is not sent. Returns the value of this
-    /// type that it replaces.
+    /// Hands `value` to the interceptors behind this one, which find it by its type; it is not
+    /// sent. Returns the value of this type that it replaces.
     pub fn insert_extension<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
         self.ctx.insert_extension(value)
     }
@@ -229,7 +240,8 @@ impl ClientCall {
     }
 }
 
-/// That a call has been through, and how it ended. Comes from [`Next::run`]; an interceptor gives it back.
+/// That a call has been through, and how it ended. Comes from [`Next::run`]; an interceptor gives
+/// it back.
 #[derive(Debug)]
 #[must_use = "an interceptor gives it back"]
 pub struct Completion {
@@ -295,7 +307,8 @@ impl Outcome {
         }
     }
 
-    /// The code: OK, that of the status, and UNKNOWN for the method's own error, as plain peers read it.
+    /// The code: OK, that of the status, and UNKNOWN for the method's own error, as plain peers
+    /// read it.
     #[must_use]
     pub fn code(&self) -> Code {
         match self {

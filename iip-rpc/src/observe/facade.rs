@@ -10,7 +10,8 @@ use super::{Recorder, SYSTEM, Side, otel_method};
 use crate::method::MethodDescriptor;
 use crate::status::Code;
 
-/// Hands figures to the recorder that the program has installed with the `metrics` crate; without one they go nowhere.
+/// Hands figures to the recorder that the program has installed with the `metrics` crate; without
+/// one they go nowhere.
 ///
 /// | metric | kind | labels |
 /// |---|---|---|
@@ -18,11 +19,11 @@ use crate::status::Code;
 /// | `rpc.client.calls`, `rpc.server.calls` | counter | the same |
 /// | `rpc.client.active_calls`, `rpc.server.active_calls` | gauge | `rpc.system.name`, `rpc.method` |
 ///
-/// `rpc.system.name` is `iip`, `rpc.method` is `Service/method`, and the code is a name such as `NOT_FOUND`. Labels are of
-/// methods in the program and of 17 codes: no caller can add to them.
+/// `rpc.system.name` is `iip`, `rpc.method` is `Service/method`, and the code is a name such as
+/// `NOT_FOUND`. Labels are of methods in the program and of 17 codes: no caller can add to them.
 ///
-/// While no recorder is installed, calls cost what they cost without this; one that is installed later is told of those that
-/// begin then.
+/// While no recorder is installed, calls cost what they cost without this; one that is installed
+/// later is told of those that begin then.
 ///
 /// Needs the feature `metrics`.
 #[derive(Debug, Default)]
@@ -47,8 +48,8 @@ impl Clone for MetricsFacade {
     }
 }
 
-/// The place of the recorder that is there now, if it is one of no size: that of the `metrics` crate which stands for none is
-/// such a one. Others have something to write to.
+/// The place of the recorder that is there now, if it is one of no size: that of the `metrics`
+/// crate which stands for none is such a one. Others have something to write to.
 fn place_of_nobody() -> Option<usize> {
     with_recorder(|recorder| {
         let place = std::ptr::from_ref(recorder).cast::<()>().addr();

@@ -1,4 +1,5 @@
-//! What operators see of calls: figures per method, and spans. All of it is interceptors, on both sides.
+//! What operators see of calls: figures per method, and spans. All of it is interceptors, on both
+//! sides.
 //!
 //! | you want | add |
 //! |---|---|
@@ -66,7 +67,8 @@ impl fmt::Display for Side {
     }
 }
 
-/// Takes figures of calls, see [`MetricsInterceptor`]. Runs on the call's way: it should be quick and must not block.
+/// Takes figures of calls, see [`MetricsInterceptor`]. Runs on the call's way: it should be quick
+/// and must not block.
 pub trait Recorder: Send + Sync + 'static {
     /// A call begins. Every one that begins also ends. Does nothing unless implemented.
     fn call_started(&self, side: Side, method: &'static MethodDescriptor) {
@@ -75,12 +77,12 @@ pub trait Recorder: Send + Sync + 'static {
 
     /// A call has ended after `took`: of a method with streams, when they have ended.
     ///
-    /// `code` is that of the status; [`Code::Unknown`] for the method's own error; [`Code::Cancelled`] for a call that was given
-    /// up.
+    /// `code` is that of the status; [`Code::Unknown`] for the method's own error;
+    /// [`Code::Cancelled`] for a call that was given up.
     fn call_ended(&self, side: Side, method: &'static MethodDescriptor, code: Code, took: Duration);
 
-    /// Does nobody take its figures at the moment? Calls that begin meanwhile are not told. Asked before each call, so it should
-    /// take no time. Default: no.
+    /// Does nobody take its figures at the moment? Calls that begin meanwhile are not told. Asked
+    /// before each call, so it should take no time. Default: no.
     fn is_idle(&self) -> bool {
         false
     }
@@ -88,7 +90,8 @@ pub trait Recorder: Send + Sync + 'static {
 
 /// An interceptor of either side that hands figures of every call it sees to a [`Recorder`].
 ///
-/// Where it stands among other interceptors decides what it sees: as the first one it counts what they refuse, too.
+/// Where it stands among other interceptors decides what it sees: as the first one it counts what
+/// they refuse, too.
 #[derive(Debug, Clone)]
 pub struct MetricsInterceptor<R>(R);
 

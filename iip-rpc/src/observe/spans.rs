@@ -19,10 +19,11 @@ use crate::status::{Code, Status};
 /// The key that carries the context.
 const TRACEPARENT: &str = "traceparent";
 
-/// The place of a call in a trace, as W3C's `traceparent` writes it: the trace, the span of whoever makes the call, and whether
-/// the trace is recorded.
+/// The place of a call in a trace, as W3C's `traceparent` writes it: the trace, the span of whoever
+/// makes the call, and whether the trace is recorded.
 ///
-/// In a handler behind [`TracingInterceptor`], [`CallContext::extension`] gives the one of the call; to attach an exporter, for example.
+/// In a handler behind [`TracingInterceptor`], [`CallContext::extension`] gives the one of the
+/// call; to attach an exporter, for example.
 ///
 /// Needs the feature `tracing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,9 +111,10 @@ impl fmt::Display for TraceContext {
 
 /// An interceptor of either side that opens a span for every call it sees.
 ///
-/// The span is called `rpc`, has the target `iip::client` or `iip::server` and the level INFO, and lasts until the call has
-/// ended, of a method with streams until they have. A server's is around the handler; a client's has the caller's span as its
-/// parent. Its fields have the names of OpenTelemetry's conventions:
+/// The span is called `rpc`, has the target `iip::client` or `iip::server` and the level INFO, and
+/// lasts until the call has ended, of a method with streams until they have. A server's is around
+/// the handler; a client's has the caller's span as its parent. Its fields have the names of
+/// OpenTelemetry's conventions:
 ///
 /// | field | what |
 /// |---|---|
@@ -125,12 +127,13 @@ impl fmt::Display for TraceContext {
 /// | `otel.status_code` | `ERROR` if it has failed, at a server only where that is the server's fault |
 /// | `trace_id`, `span_id` | as in `traceparent` |
 ///
-/// The trace travels as W3C's `traceparent` in the metadata: a client continues the trace of the call being handled, or the one
-/// that stands in the metadata already, or begins one; a server takes it up, and hands it to the handler as a [`TraceContext`].
-/// Methods with raw bytes or plain JSON carry none.
+/// The trace travels as W3C's `traceparent` in the metadata: a client continues the trace of the
+/// call being handled, or the one that stands in the metadata already, or begins one; a server
+/// takes it up, and hands it to the handler as a [`TraceContext`]. Methods with raw bytes or plain
+/// JSON carry none.
 ///
-/// While no subscriber takes spans of the level INFO, a trace that has begun is carried on, and none begins: other calls then cost
-/// what they cost without this.
+/// While no subscriber takes spans of the level INFO, a trace that has begun is carried on, and
+/// none begins: other calls then cost what they cost without this.
 ///
 /// Needs the feature `tracing`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -228,7 +231,8 @@ async fn run<C: Send + 'static>(
     let reply = next.run(call).instrument(span.clone()).await;
     let outcome = reply.outcome();
     ending.code = outcome.code();
-    // A method's own error is an answer that the method foresaw: only the caller may take it for a failure.
+    // A method's own error is an answer that the method foresaw: only the caller may take it for a
+    // failure.
     ending.is_fault = match outcome {
         Outcome::Ok => false,
         Outcome::Error(_) => is_fault(Code::InvalidArgument),

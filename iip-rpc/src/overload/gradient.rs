@@ -1,13 +1,16 @@
-//! How many calls can run without getting in each other's way, found by how long they take. Pure: time is an argument.
+//! How many calls can run without getting in each other's way, found by how long they take. Pure:
+//! time is an argument.
 //!
-//! The measure is what a call takes when hardly any other runs: the *floor*. As long as calls take not much longer than that
-//! though as many run as may, more are let in; when they take longer, the limit falls in proportion. This is the gradient
-//! method, as in Envoy's adaptive concurrency filter. Under constant load there is no quiet moment to learn the floor from, so
-//! every few seconds a few calls are measured alone.
+//! The measure is what a call takes when hardly any other runs: the *floor*. As long as calls take
+//! not much longer than that though as many run as may, more are let in; when they take longer, the
+//! limit falls in proportion. This is the gradient method, as in Envoy's adaptive concurrency
+//! filter. Under constant load there is no quiet moment to learn the floor from, so every few
+//! seconds a few calls are measured alone.
 //!
-//! It was chosen by simulation: exponential work of 5 ms, cores shared evenly, a deadline of 200 ms, load from half to five times of
-//! what 2 and 16 cores can do, and a service that becomes three times slower or faster. Answers in time as a part of what the
-//! cores can do, and the 99th percentile, at twice the load:
+//! It was chosen by simulation: exponential work of 5 ms, cores shared evenly, a deadline of 200
+//! ms, load from half to five times of what 2 and 16 cores can do, and a service that becomes three
+//! times slower or faster. Answers in time as a part of what the cores can do, and the 99th
+//! percentile, at twice the load:
 //!
 //! | | 2 cores | 16 cores |
 //! |---|---|---|
@@ -17,9 +20,10 @@
 //! | gradient to a slow average, as Netflix' Gradient2 | 0.90, 423 ms | 1.00, 92 ms |
 //! | shortest call of an interval, as in CoDel | 0.42, 21 ms | 0.06, 22 ms |
 //!
-//! The slow average follows the overload and takes it for normal; the shortest call says nothing where the work of calls differs.
-//! Outside an overload the gradient refuses up to a twentieth of the calls, at full load, where a good fixed limit refuses none:
-//! who knows the right number should set it.
+//! The slow average follows the overload and takes it for normal; the shortest call says nothing
+//! where the work of calls differs. Outside an overload the gradient refuses up to a twentieth of
+//! the calls, at full load, where a good fixed limit refuses none: who knows the right number
+//! should set it.
 
 use std::time::{Duration, Instant};
 
@@ -27,17 +31,20 @@ use std::time::{Duration, Instant};
 pub(super) const FIRST: u32 = 20;
 const MOST: f64 = 10_000.0;
 
-/// Calls that run beside at most so many (themselves included) are taken for calls that run alone. Also the lowest limit.
+/// Calls that run beside at most so many (themselves included) are taken for calls that run alone.
+/// Also the lowest limit.
 const ALONE: u32 = 4;
 
 /// So many calls alone make a floor.
 const FLOOR_CALLS: u32 = 25;
 
-/// So many times the floor is no reason to let in fewer: calls differ, and a little waiting keeps every core busy.
+/// So many times the floor is no reason to let in fewer: calls differ, and a little waiting keeps
+/// every core busy.
 const TOLERANCE: f64 = 1.5;
 
-/// Calls shorter than this, in seconds, are taken to be as long as this. Shorter times say more about the clock and the
-/// scheduler than about the load, and the ratio of two of them may be zero or no number at all.
+/// Calls shorter than this, in seconds, are taken to be as long as this. Shorter times say more
+/// about the clock and the scheduler than about the load, and the ratio of two of them may be zero
+/// or no number at all.
 const LEAST_SECONDS: f64 = 10e-6;
 
 /// The limit is set anew after this time and so many calls.
@@ -100,7 +107,8 @@ impl Gradient {
         self.limit as u32
     }
 
-    /// A call has ended at `now` that took `took` and was let in as the `beside`-th of those that ran.
+    /// A call has ended at `now` that took `took` and was let in as the `beside`-th of those that
+    /// ran.
     pub(super) fn on_end(&mut self, now: Instant, took: Duration, beside: u32) {
         let seconds = took.as_secs_f64().max(LEAST_SECONDS);
         if beside <= ALONE {
@@ -126,7 +134,8 @@ impl Gradient {
         }
     }
 
-    /// A call was given up after `took`. That it had not ended by then says something only if it should have.
+    /// A call was given up after `took`. That it had not ended by then says something only if it
+    /// should have.
     pub(super) fn on_abandoned(&mut self, now: Instant, took: Duration, beside: u32) {
         let due = self
             .floor
@@ -206,8 +215,9 @@ mod tests {
         fn run(&mut self, mut gradient: Option<&mut Gradient>, seconds: f64) -> Outcome {
             let epoch = Instant::now();
             let (mut time, mut next) = (0.0, 0.0);
-            // Every call that runs gets the same share, so that they end in the order of what they were given when they began and
-            // their own work together: in nanoseconds, with begin and how many ran.
+            // Every call that runs gets the same share, so that they end in the order of what they
+            // were given when they began and their own work together: in nanoseconds, with begin
+            // and how many ran.
             let mut running: BinaryHeap<Reverse<(u64, u64, u32)>> = BinaryHeap::new();
             let mut given = 0.0;
             let (mut outcome, mut took, mut come) = (Outcome::default(), Vec::new(), 0.0);

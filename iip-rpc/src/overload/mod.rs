@@ -1,8 +1,8 @@
-//! What a server lets in: limits on the calls that run at a time, of a method, of a service and of the whole server. What
-//! goes beyond is refused at once, before its arguments are looked at.
+//! What a server lets in: limits on the calls that run at a time, of a method, of a service and of
+//! the whole server. What goes beyond is refused at once, before its arguments are looked at.
 //!
-//! Calls are not queued here. What waits is seen by nobody and gets older; a caller that is refused knows at once, and
-//! knows when to come again.
+//! Calls are not queued here. What waits is seen by nobody and gets older; a caller that is refused
+//! knows at once, and knows when to come again.
 
 mod gradient;
 
@@ -19,8 +19,8 @@ use crate::method::{Concurrency, MethodDescriptor, Priority};
 use crate::policy::{MethodPolicy, Policies};
 use crate::status::{Execution, Status};
 
-/// When a caller that was refused for want of room may come again. Long enough to let the calls that run end, short for
-/// whoever waits; clients add a random time to it.
+/// When a caller that was refused for want of room may come again. Long enough to let the calls
+/// that run end, short for whoever waits; clients add a random time to it.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// A refusal for want of room, with the time to come again.
@@ -268,7 +268,8 @@ impl Admission {
         (!gate.limiters.is_empty()).then(|| Arc::new(gate))
     }
 
-    /// What stands in the options and cannot work, or is nowhere in the services, once all methods are registered.
+    /// What stands in the options and cannot work, or is nowhere in the services, once all methods
+    /// are registered.
     pub(crate) fn problem(&self) -> Option<String> {
         if let Some(problem) = self.policies.problem() {
             return Some(problem);

@@ -63,8 +63,8 @@ impl ServerBuilder {
         }
     }
 
-    /// Serves `service` beside those added before. A service with the name of another one, or a method with the path of
-    /// another one, makes [`bind`](Self::bind) fail.
+    /// Serves `service` beside those added before. A service with the name of another one, or a
+    /// method with the path of another one, makes [`bind`](Self::bind) fail.
     pub fn service<S: Service + Send + 'static>(mut self, service: S) -> Self {
         self.services.push(Register {
             type_name: std::any::type_name::<S>(),
@@ -73,27 +73,29 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets `interceptor` see the calls of all services, also of those added before it. Default: none. The first one added is
-    /// the outermost; for one service only there is [`Intercepted`](crate::interceptor::Intercepted). Handlers of
-    /// [`route`](Self::route) are not seen.
+    /// Lets `interceptor` see the calls of all services, also of those added before it. Default:
+    /// none. The first one added is the outermost; for one service only there is
+    /// [`Intercepted`](crate::interceptor::Intercepted). Handlers of [`route`](Self::route) are not
+    /// seen.
     pub fn interceptor(mut self, interceptor: impl ServerInterceptor) -> Self {
         self.interceptors.push(interceptor::at_server(interceptor));
         self
     }
 
-    /// Answers those who ask for the health of the server and its services, on `/sys/health/check` and `/sys/health/watch`.
-    /// Default: such calls are UNIMPLEMENTED. See [`Health`].
+    /// Answers those who ask for the health of the server and its services, on `/sys/health/check`
+    /// and `/sys/health/watch`. Default: such calls are UNIMPLEMENTED. See [`Health`].
     ///
-    /// Limits of calls that run (`max_concurrency`) and interceptors do not concern them: a server that is busy, or lets in only
-    /// some, is not ill. [`Server::shutdown`] begins with everything set to not serving.
+    /// Limits of calls that run (`max_concurrency`) and interceptors do not concern them: a server
+    /// that is busy, or lets in only some, is not ill. [`Server::shutdown`] begins with everything
+    /// set to not serving.
     pub fn health(mut self, health: &Health) -> Self {
         self.health = Some(health.clone());
         self
     }
 
-    /// Watches of the health of services (`/sys/health/watch`) at a time, on all connections. Default: 16,384. Further ones are
-    /// refused as RESOURCE_EXHAUSTED, not executed. They are not counted among those of
-    /// [`max_running_calls`](Self::max_running_calls).
+    /// Watches of the health of services (`/sys/health/watch`) at a time, on all connections.
+    /// Default: 16,384. Further ones are refused as RESOURCE_EXHAUSTED, not executed. They are not
+    /// counted among those of [`max_running_calls`](Self::max_running_calls).
     pub fn max_health_watches(mut self, watches: usize) -> Self {
         self.watch_limits.server = watches;
         self
@@ -111,18 +113,19 @@ impl ServerBuilder {
         self
     }
 
-    /// The largest arguments or result, or message of a stream, as encoded, in bytes. Default: 16 MiB, least 1. Beyond it that call fails,
-    /// naming this option.
+    /// The largest arguments or result, or message of a stream, as encoded, in bytes. Default: 16
+    /// MiB, least 1. Beyond it that call fails, naming this option.
     ///
-    /// The envelope and metadata do not count, nor do the first 32 bytes beyond it: they are for the length and a few small
-    /// fields, so that a `Vec<u8>` of just this size can be sent.
+    /// The envelope and metadata do not count, nor do the first 32 bytes beyond it: they are for
+    /// the length and a few small fields, so that a `Vec<u8>` of just this size can be sent.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.limits = self.limits.max_message_bytes(bytes);
         self
     }
 
-    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB. Limits that say nothing of
-    /// [`max_message_bytes`](Limits::max_message_bytes) leave that as it is.
+    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB.
+    /// Limits that say nothing of [`max_message_bytes`](Limits::max_message_bytes) leave that as it
+    /// is.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = self.limits.with(limits);
         self
@@ -130,76 +133,83 @@ impl ServerBuilder {
 
     /// Connections at a time, handshakes included. Default: 10,000; 0 is refused.
     ///
-    /// Beyond it, a new connection takes the place of one that has not sent a byte of a frame yet, of the address that has most
-    /// of them or for more than a second. If there is none, the new one is closed as it is accepted.
+    /// Beyond it, a new connection takes the place of one that has not sent a byte of a frame yet,
+    /// of the address that has most of them or for more than a second. If there is none, the new
+    /// one is closed as it is accepted.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.core = self.core.max_connections(connections);
         self
     }
 
-    /// Connections at a time from one IPv4 address or one IPv6 network of 64 bits. Default: 15 of 16 of
-    /// [`max_connections`](Self::max_connections), so that no single one keeps all others out; 0 is refused.
+    /// Connections at a time from one IPv4 address or one IPv6 network of 64 bits. Default: 15 of
+    /// 16 of [`max_connections`](Self::max_connections), so that no single one keeps all others
+    /// out; 0 is refused.
     ///
-    /// Beyond it, a new connection takes the place of one of the same address that has not sent a byte of a frame for a second. If
-    /// there is none, the new one is closed as it is accepted.
+    /// Beyond it, a new connection takes the place of one of the same address that has not sent a
+    /// byte of a frame for a second. If there is none, the new one is closed as it is accepted.
     pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
         self.core = self.core.max_connections_per_peer(connections);
         self
     }
 
-    /// How long a connection lives, a tenth more or less, so that clients spread anew over servers that have come. Default: for
-    /// ever, as [`Duration::MAX`]; less than a millisecond is refused. Then its client makes another for further calls, and the calls under way get
+    /// How long a connection lives, a tenth more or less, so that clients spread anew over servers
+    /// that have come. Default: for ever, as [`Duration::MAX`]; less than a millisecond is refused.
+    /// Then its client makes another for further calls, and the calls under way get
     /// [`max_connection_grace`](Self::max_connection_grace) to end.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
         self.core = self.core.max_connection_age(age);
         self
     }
 
-    /// How long the calls on a connection that has reached its age may still take. Default: 30 s. Beyond: it is closed. Zero
-    /// closes it at once, and [`Duration::MAX`] never.
+    /// How long the calls on a connection that has reached its age may still take. Default: 30 s.
+    /// Beyond: it is closed. Zero closes it at once, and [`Duration::MAX`] never.
     pub fn max_connection_grace(mut self, grace: Duration) -> Self {
         self.core = self.core.max_connection_grace(grace);
         self
     }
 
-    /// Handlers at a time that had to wait, on all connections. Default: 65,536; 0 is refused. Further calls are refused, not run. While there
-    /// are others, a connection, and all connections of one IP address, may run four times as many as are left of them.
+    /// Handlers at a time that had to wait, on all connections. Default: 65,536; 0 is refused.
+    /// Further calls are refused, not run. While there are others, a connection, and all
+    /// connections of one IP address, may run four times as many as are left of them.
     pub fn max_running_calls(mut self, calls: usize) -> Self {
         self.core = self.core.max_running_calls(calls);
         self
     }
 
-    /// Bytes that the calls of all connections hold together, where [`Limits::max_buffered_bytes`] is what those of one may hold.
-    /// Default: 1 GiB. A connection may hold what is left of them, and 64 KiB in any case; one that holds more is not read until
-    /// others let go.
+    /// Bytes that the calls of all connections hold together, where [`Limits::max_buffered_bytes`]
+    /// is what those of one may hold. Default: 1 GiB. A connection may hold what is left of them,
+    /// and 64 KiB in any case; one that holds more is not read until others let go.
     pub fn max_total_buffered_bytes(mut self, bytes: usize) -> Self {
         self.core = self.core.max_total_buffered_bytes(bytes);
         self
     }
 
-    /// Calls of all methods that run at a time, on all connections, or [`Concurrency::Auto`]: the server finds out how many
-    /// it can do. Default: no limit beside [`max_running_calls`](Self::max_running_calls) and those of the connections.
+    /// Calls of all methods that run at a time, on all connections, or [`Concurrency::Auto`]: the
+    /// server finds out how many it can do. Default: no limit beside
+    /// [`max_running_calls`](Self::max_running_calls) and those of the connections.
     ///
-    /// Further calls are refused as RESOURCE_EXHAUSTED before their arguments are looked at, not executed, with a hint to
-    /// come again after 100 ms; clients do so by themselves, see [`RetryPolicy`](crate::RetryPolicy). Which calls are refused
-    /// first is a matter of their [`Priority`](crate::Priority). What the connection answers itself (`/sys/` paths), and
+    /// Further calls are refused as RESOURCE_EXHAUSTED before their arguments are looked at, not
+    /// executed, with a hint to come again after 100 ms; clients do so by themselves, see
+    /// [`RetryPolicy`](crate::RetryPolicy). Which calls are refused first is a matter of their
+    /// [`Priority`](crate::Priority). What the connection answers itself (`/sys/` paths), and
     /// handlers of [`route`](Self::route), are not counted and never refused here.
     pub fn max_concurrency(mut self, calls: Concurrency) -> Self {
         self.admission.set_server(calls);
         self
     }
 
-    /// Calls of all methods of one service that run at a time; `service` is its name: that of its trait, unless
-    /// `#[service(name = "..")]` gives it another. Default: no limit.
-    /// Further calls are refused, as by [`max_concurrency`](Self::max_concurrency). A name that no service has makes
-    /// [`bind`](Self::bind) fail.
+    /// Calls of all methods of one service that run at a time; `service` is its name: that of its
+    /// trait, unless `#[service(name = "..")]` gives it another. Default: no limit. Further calls
+    /// are refused, as by [`max_concurrency`](Self::max_concurrency). A name that no service has
+    /// makes [`bind`](Self::bind) fail.
     pub fn service_max_concurrency(mut self, service: &str, calls: Concurrency) -> Self {
         self.admission.set_service(service, calls);
         self
     }
 
-    /// How calls of the method with this path are served, such as `/greeter/hello`, in place of what its attributes say. The
-    /// last one set for a path holds. A path that no method of a service has makes [`bind`](Self::bind) fail.
+    /// How calls of the method with this path are served, such as `/greeter/hello`, in place of
+    /// what its attributes say. The last one set for a path holds. A path that no method of a
+    /// service has makes [`bind`](Self::bind) fail.
     pub fn method_policy(mut self, path: &str, policy: MethodPolicy) -> Self {
         self.admission.set_method(path, policy);
         self
@@ -211,34 +221,38 @@ impl ServerBuilder {
         self
     }
 
-    /// Compresses values, errors of methods and the messages of streams for clients that can read it. Default: nothing is
-    /// compressed. For single methods there is [`method_policy`](Self::method_policy).
+    /// Compresses values, errors of methods and the messages of streams for clients that can read
+    /// it. Default: nothing is compressed. For single methods there is
+    /// [`method_policy`](Self::method_policy).
     pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
         self.compression = compression.into();
         self
     }
 
-    /// How many times as large as its compressed form a request or a message of a stream may be. Default: 1000, least 1. Beyond it that call
-    /// is not run, naming this option. Clients are told, and send what would be beyond it as it is.
+    /// How many times as large as its compressed form a request or a message of a stream may be.
+    /// Default: 1000, least 1. Beyond it that call is not run, naming this option. Clients are
+    /// told, and send what would be beyond it as it is.
     pub fn max_compression_ratio(mut self, ratio: u32) -> Self {
         self.max_compression_ratio = ratio.max(1);
         self
     }
 
-    /// The level at which failures of methods are logged that whoever runs the server should know of: those with the code UNKNOWN,
-    /// INTERNAL or DATA_LOSS, and those with a cause ([`Status::with_source`](crate::Status::with_source)), which is logged with them
-    /// and told nobody else. Other failures, errors of the methods' own among them, have level DEBUG. Default: [`Level::WARN`].
-    /// `None`: no failure is logged.
+    /// The level at which failures of methods are logged that whoever runs the server should know
+    /// of: those with the code UNKNOWN, INTERNAL or DATA_LOSS, and those with a cause
+    /// ([`Status::with_source`](crate::Status::with_source)), which is logged with them and told
+    /// nobody else. Other failures, errors of the methods' own among them, have level DEBUG.
+    /// Default: [`Level::WARN`]. `None`: no failure is logged.
     ///
-    /// Panics are always logged, as ERROR, and failures of one-way calls, which nobody else hears of, as WARN.
+    /// Panics are always logged, as ERROR, and failures of one-way calls, which nobody else hears
+    /// of, as WARN.
     pub fn log_failures(mut self, level: impl Into<Option<Level>>) -> Self {
         self.core = self.core.log_failures(level);
         self
     }
 
-    /// How many lines the server logs in a minute at most, of each kind, of what its peers can cause or repeat: failures of methods,
-    /// panics, failures of one-way calls, connections of other protocols. Default: 100. The next line says how many were left out.
-    /// 0: none of these.
+    /// How many lines the server logs in a minute at most, of each kind, of what its peers can
+    /// cause or repeat: failures of methods, panics, failures of one-way calls, connections of
+    /// other protocols. Default: 100. The next line says how many were left out. 0: none of these.
     pub fn max_log_lines(mut self, per_minute: u32) -> Self {
         self.core = self.core.max_log_lines(per_minute);
         self
@@ -251,12 +265,14 @@ impl ServerBuilder {
         self
     }
 
-    /// Listens and serves on `host:port`, `unix:/path`, `unix:@name` or a [`SocketAddr`](std::net::SocketAddr); port 0 lets the
-    /// system choose, see [`Server::local_addr`].
+    /// Listens and serves on `host:port`, `unix:/path`, `unix:@name` or a
+    /// [`SocketAddr`](std::net::SocketAddr); port 0 lets the system choose, see
+    /// [`Server::local_addr`].
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on, or the configuration cannot work: two methods with one path, for example.
+    /// The address cannot be listened on, or the configuration cannot work: two methods with one
+    /// path, for example.
     ///
     /// # Cancel safety
     ///
@@ -266,8 +282,9 @@ impl ServerBuilder {
         Ok(Server { core })
     }
 
-    /// Serves on what listens already: tokio's `TcpListener` or `UnixListener`, or any [`Listener`]. Sockets of the standard library,
-    /// such as those that a service manager hands over, become tokio's by `from_std`.
+    /// Serves on what listens already: tokio's `TcpListener` or `UnixListener`, or any
+    /// [`Listener`]. Sockets of the standard library, such as those that a service manager hands
+    /// over, become tokio's by `from_std`.
     ///
     /// # Errors
     ///
@@ -277,7 +294,8 @@ impl ServerBuilder {
         Ok(Server { core })
     }
 
-    /// Serves in memory, for tests; see [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with).
+    /// Serves in memory, for tests; see
+    /// [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with).
     ///
     /// # Errors
     ///

@@ -22,7 +22,8 @@ pub(super) fn path<'a>(unknown: &str, paths: &[&'a str]) -> Option<&'a str> {
     closest.map(|(_, path)| path)
 }
 
-/// How many bytes have to be replaced, inserted or removed to make `a` of `b`; `None` if it is too many to be close.
+/// How many bytes have to be replaced, inserted or removed to make `a` of `b`; `None` if it is too
+/// many to be close.
 fn distance(a: &str, b: &str) -> Option<usize> {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     if b.len() > MAX_PATH_BYTES || a.len().abs_diff(b.len()) > MAX_DISTANCE {
@@ -45,7 +46,8 @@ fn distance(a: &str, b: &str) -> Option<usize> {
     changes(a, b, allowed)
 }
 
-/// The changes between `a` and `b`, of which `left` are allowed: the two go on together up to the next difference.
+/// The changes between `a` and `b`, of which `left` are allowed: the two go on together up to the
+/// next difference.
 fn changes(a: &[u8], b: &[u8], left: usize) -> Option<usize> {
     let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let (a, b) = (a.get(same..)?, b.get(same..)?);

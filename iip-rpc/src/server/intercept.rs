@@ -9,7 +9,8 @@ use crate::method::MethodDescriptor;
 use crate::policy::Deadline;
 use crate::status::{Execution, Status};
 
-/// Takes a call through its interceptors: `run` runs behind them, and says how the call ended and what answers it.
+/// Takes a call through its interceptors: `run` runs behind them, and says how the call ended and
+/// what answers it.
 pub(super) async fn call<T, Fut>(
     interceptors: &Layers<ServerCall>,
     method: &'static MethodDescriptor,

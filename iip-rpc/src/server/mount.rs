@@ -11,11 +11,12 @@ use crate::tower::{BoxError, Errors, oneshot};
 /// A tower service of raw [`Request`]s as a [`Handler`], for a path of a server: see
 /// [`ServerBuilder::route`](crate::ServerBuilder::route).
 ///
-/// It is cloned for each request, which waits until its clone is ready; the requests of a caller that has gone are dropped. Answers
-/// are [`Response`]s or what can be made one, such as `Bytes`.
+/// It is cloned for each request, which waits until its clone is ready; the requests of a caller
+/// that has gone are dropped. Answers are [`Response`]s or what can be made one, such as `Bytes`.
 ///
-/// A failure goes to callers of typed methods as a status ([`status_of`](crate::tower::status_of)), and to all others as IIP's in-band error
-/// of a handler that failed, with its text. The text of a [`HandlerError`] is told as it is.
+/// A failure goes to callers of typed methods as a status ([`status_of`](crate::tower::status_of)),
+/// and to all others as IIP's in-band error of a handler that failed, with its text. The text of a
+/// [`HandlerError`] is told as it is.
 ///
 /// Needs the feature `tower`.
 #[derive(Clone, Debug)]
@@ -34,8 +35,8 @@ impl<S> ServiceHandler<S> {
         }
     }
 
-    /// What the caller is told of an error. Default: [`status_of`](crate::tower::status_of). Not asked for an error that is a [`Status`] or a
-    /// [`HandlerError`].
+    /// What the caller is told of an error. Default: [`status_of`](crate::tower::status_of). Not
+    /// asked for an error that is a [`Status`] or a [`HandlerError`].
     #[must_use]
     pub fn map_error(mut self, map: impl Fn(BoxError) -> Status + Send + Sync + 'static) -> Self {
         self.errors = Errors::mapped(map);
@@ -72,8 +73,8 @@ where
     }
 }
 
-/// The status of a failed service. That it has not run is believed only if it says so itself: not what a call made by it met, nor
-/// what follows from an error.
+/// The status of a failed service. That it has not run is believed only if it says so itself: not
+/// what a call made by it met, nor what follows from an error.
 fn status(errors: &Errors, error: BoxError) -> Status {
     let own = error.downcast_ref::<Status>();
     let is_own = own.is_some_and(|status| !status.is_of_a_call());

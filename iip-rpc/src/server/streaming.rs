@@ -37,7 +37,8 @@ use crate::streaming::messages::{self, MessageReader, RecordError, TooLarge};
 use crate::streaming::writer::{Ended, MessageWriter};
 use crate::subscription::{BEGINS, Numbered, Position, RESUME, Sending, Subscription};
 
-/// What the handler of a call with streams gives back: made by [`StreamCall::answer`] and [`StreamCall::send_all`].
+/// What the handler of a call with streams gives back: made by [`StreamCall::answer`] and
+/// [`StreamCall::send_all`].
 #[derive(Debug)]
 #[must_use]
 pub struct StreamReply {
@@ -124,8 +125,8 @@ impl StreamCall {
         }
     }
 
-    /// Answers with the values of a subscription, behind those that the caller has seen, and then with how it ended. It ends when
-    /// the server begins to shut down.
+    /// Answers with the values of a subscription, behind those that the caller has seen, and then
+    /// with how it ended. It ends when the server begins to shut down.
     pub async fn send_subscription<T, E>(self, result: Result<Subscription<T>, E>) -> StreamReply
     where
         T: Serialize + Send + Sync + 'static,
@@ -201,7 +202,8 @@ impl StreamCall {
     }
 }
 
-/// The values of a subscription, until the server begins to shut down: then those that are there, and no more.
+/// The values of a subscription, until the server begins to shut down: then those that are there,
+/// and no more.
 struct UntilShutdown<T> {
     values: Sending<T>,
     shutting_down: Option<BoxFuture<'static, ()>>,
@@ -340,8 +342,8 @@ where
     F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut,
     Fut: Future<Output = StreamReply>,
 {
-    /// Reads what the call begins with, and runs the method within its deadline. A status is what never reached the method,
-    /// or ended it.
+    /// Reads what the call begins with, and runs the method within its deadline. A status is what
+    /// never reached the method, or ended it.
     async fn answer(
         &self,
         request: Request,

@@ -1,7 +1,8 @@
 //! The stream that a method of a trait object answers with.
 //!
-//! It borrows from everything that the call was given, for a lifetime that has no name where those of the arguments have
-//! one each. A future that holds the stream has a type with all of these names.
+//! It borrows from everything that the call was given, for a lifetime that has no name where those
+//! of the arguments have one each. A future that holds the stream has a type with all of these
+//! names.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -10,7 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
-/// Runs the future that `start` makes until it has its stream; the items of that stream are those of the one returned.
+/// Runs the future that `start` makes until it has its stream; the items of that stream are those
+/// of the one returned.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Messages as they lie in a stream of bytes: four bytes of length, big-endian, then the message. The two highest bits of the
-//! length say how the message is compressed.
+//! Messages as they lie in a stream of bytes: four bytes of length, big-endian, then the message.
+//! The two highest bits of the length say how the message is compressed.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,8 +24,9 @@ const HELD_STEP: usize = 64 * 1024;
 const COMPRESSION_SHIFT: u32 = 30;
 const MAX_LENGTH: u32 = (1 << COMPRESSION_SHIFT) - 1;
 
-/// Appends a record, of which `encode` writes the message; what it returns belongs to it and follows behind. Compresses it if
-/// there is a packer. Without limits it is an envelope, whose parts have limits of their own.
+/// Appends a record, of which `encode` writes the message; what it returns belongs to it and
+/// follows behind. Compresses it if there is a packer. Without limits it is an envelope, whose
+/// parts have limits of their own.
 pub(crate) fn write<E>(
     out: &mut BytesMut,
     limits: Option<&DecodeLimits>,

@@ -21,8 +21,8 @@ use crate::status::Status;
 
 /// A stream of messages, each a `T`, until it ends or fails with an `E`.
 ///
-/// It is what a method takes whose caller sends many messages, `chunks: Streaming<Chunk>`, and what a client gets from a
-/// method that answers with many:
+/// It is what a method takes whose caller sends many messages, `chunks: Streaming<Chunk>`, and what
+/// a client gets from a method that answers with many:
 ///
 /// ```
 /// use std::time::Duration;
@@ -66,8 +66,9 @@ use crate::status::Status;
 /// Whoever sends keeps pace with whoever reads: what is on its way is bounded by
 /// [`Limits::stream_window`](crate::Limits::stream_window).
 ///
-/// After an error nothing follows. A handler whose caller goes away before it has sent everything reads
-/// [`CANCELLED`](crate::Code::Cancelled), never an ordinary end. At a client, dropping the stream cancels the call.
+/// After an error nothing follows. A handler whose caller goes away before it has sent everything
+/// reads [`CANCELLED`](crate::Code::Cancelled), never an ordinary end. At a client, dropping the
+/// stream cancels the call.
 pub struct Streaming<T, E = Status>(Pin<Box<dyn Stream<Item = Result<T, E>> + Send>>);
 
 impl<T, E> Streaming<T, E> {
@@ -96,8 +97,8 @@ impl<T: Send + 'static, E: Send + 'static> Streaming<T, E> {
         Self::new(Fine(Box::pin(stream), PhantomData))
     }
 
-    /// The messages of an iterator. It is asked for as many at a time as the other side takes: one that blocks holds up a
-    /// worker thread.
+    /// The messages of an iterator. It is asked for as many at a time as the other side takes: one
+    /// that blocks holds up a worker thread.
     pub fn iter<I>(messages: I) -> Self
     where
         I: IntoIterator<Item = T>,
@@ -106,9 +107,10 @@ impl<T: Send + 'static, E: Send + 'static> Streaming<T, E> {
         Self::new(Each(Box::new(messages.into_iter()), PhantomData))
     }
 
-    /// A stream, and where its messages are put in: up to `capacity` of them wait at a time; 0 counts as 1. It ends once every sender has
-    /// [finished](StreamSender::finish). A sender that is dropped otherwise, because its task has panicked, was aborted or
-    /// returned early, makes it end with [`CANCELLED`](crate::Code::Cancelled): what was cut is never taken for the end.
+    /// A stream, and where its messages are put in: up to `capacity` of them wait at a time; 0
+    /// counts as 1. It ends once every sender has [finished](StreamSender::finish). A sender that
+    /// is dropped otherwise, because its task has panicked, was aborted or returned early, makes it
+    /// end with [`CANCELLED`](crate::Code::Cancelled): what was cut is never taken for the end.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -155,7 +157,8 @@ impl<T, E> fmt::Debug for Streaming<T, E> {
     }
 }
 
-/// Where the messages of a [`Streaming::channel`] are put in. Cheap to clone; every clone has to [finish](Self::finish).
+/// Where the messages of a [`Streaming::channel`] are put in. Cheap to clone; every clone has to
+/// [finish](Self::finish).
 pub struct StreamSender<T, E = Status> {
     messages: mpsc::Sender<Result<T, E>>,
     /// A sender went away without a word.
@@ -183,7 +186,8 @@ impl<T, E> StreamSender<T, E> {
         }
     }
 
-    /// There are no more messages of this sender. The stream ends once all its senders have said so.
+    /// There are no more messages of this sender. The stream ends once all its senders have said
+    /// so.
     pub fn finish(mut self) {
         self.finished = true;
     }
@@ -192,7 +196,8 @@ impl<T, E> StreamSender<T, E> {
     ///
     /// # Cancel safety
     ///
-    /// When dropped before it is ready, the error was not put in, and the stream ends as if the sender had been dropped.
+    /// When dropped before it is ready, the error was not put in, and the stream ends as if the
+    /// sender had been dropped.
     pub async fn fail(mut self, error: E) {
         // Nobody reads any more: then nobody misses it.
         let _ = self.messages.send(Err(error)).await;
@@ -206,8 +211,8 @@ impl<T, E> StreamSender<T, E> {
     }
 }
 
-/// A message that was not sent, because nobody reads the stream any more. In a handler `?` makes it a status,
-/// [`CANCELLED`](crate::Code::Cancelled).
+/// A message that was not sent, because nobody reads the stream any more. In a handler `?` makes it
+/// a status, [`CANCELLED`](crate::Code::Cancelled).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SendError<T>(
     /// The message.

@@ -1,4 +1,5 @@
-//! Streams of protobuf messages, which go over the wire as [`Proto`]s. Generated code puts them in and takes them out.
+//! Streams of protobuf messages, which go over the wire as [`Proto`]s. Generated code puts them in
+//! and takes them out.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -45,7 +45,8 @@ pub(crate) struct MessageWriter<E> {
     encoding: Encoding,
     limits: DecodeLimits,
     batch: BytesMut,
-    /// The most room that the batch has had since it was last new. A piece that was split off shares its memory.
+    /// The most room that the batch has had since it was last new. A piece that was split off
+    /// shares its memory.
     batch_room: usize,
     ended: Option<Ended<E>>,
 }
@@ -67,7 +68,8 @@ impl<E> MessageWriter<E> {
         &mut self.batch
     }
 
-    /// Sends messages as far as the stream has them and the other side takes them; ready once there are no more.
+    /// Sends messages as far as the stream has them and the other side takes them; ready once there
+    /// are no more.
     pub(crate) fn poll<T, S>(
         &mut self,
         cx: &mut Context<'_>,

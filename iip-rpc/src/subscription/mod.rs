@@ -1,6 +1,8 @@
-//! Subscriptions: streams of numbered values that go on where they were cut off, and say what is missing.
+//! Subscriptions: streams of numbered values that go on where they were cut off, and say what is
+//! missing.
 //!
-//! A server publishes values in a [`Topic`]; a method answers with a [`Subscription`] to it. What its client holds is one as well.
+//! A server publishes values in a [`Topic`]; a method answers with a [`Subscription`] to it. What
+//! its client holds is one as well.
 
 mod remote;
 mod topic;
@@ -24,14 +26,17 @@ pub(crate) const RESUME: &str = "iip-resume";
 /// The metadata of an answer: the [`Position`] behind which the values of this stream begin.
 pub(crate) const BEGINS: &str = "iip-begins";
 
-/// What a method answers with that lets callers subscribe to values, `Result<Subscription<Price>, Status>`, and what they get.
+/// What a method answers with that lets callers subscribe to values,
+/// `Result<Subscription<Price>, Status>`, and what they get.
 ///
-/// It is a stream of [`Update`]s: values with their numbers, in their order, and gaps, which say that values are missing there.
+/// It is a stream of [`Update`]s: values with their numbers, in their order, and gaps, which say
+/// that values are missing there.
 ///
-/// At a client it goes on when its connection is lost or its server restarts: it subscribes again, behind the last value it has
-/// seen. What the server still has in its [history](TopicBuilder::history) comes then; what it has not is a [`Gap`]. That is
-/// tried for a [minute](Self::resume_within); then the stream fails with the reason. Other failures end it at once: the method
-/// refuses, the subscriber was [too slow](SlowConsumer), the call's time is over.
+/// At a client it goes on when its connection is lost or its server restarts: it subscribes again,
+/// behind the last value it has seen. What the server still has in its
+/// [history](TopicBuilder::history) comes then; what it has not is a [`Gap`]. That is tried for a
+/// [minute](Self::resume_within); then the stream fails with the reason. Other failures end it at
+/// once: the method refuses, the subscriber was [too slow](SlowConsumer), the call's time is over.
 ///
 /// ```
 /// use std::time::Duration;
@@ -113,16 +118,16 @@ impl<T> Subscription<T> {
         poll_fn(|cx| self.poll_update(cx)).await
     }
 
-    /// Where it stands: behind the last value it has given. To go on from there in another process, see
-    /// [`CallOptions::resume`](crate::CallOptions::resume). `None` for a subscription to a topic of this process that has not
-    /// begun.
+    /// Where it stands: behind the last value it has given. To go on from there in another process,
+    /// see [`CallOptions::resume`](crate::CallOptions::resume). `None` for a subscription to a
+    /// topic of this process that has not begun.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.order.seen()
     }
 
-    /// At a client: how long it tries to go on after it was cut off. Default: 60 s. Zero: not at all. It pauses between attempts, at
-    /// random, at most 100 ms at first and 10 s later on.
+    /// At a client: how long it tries to go on after it was cut off. Default: 60 s. Zero: not at
+    /// all. It pauses between attempts, at random, at most 100 ms at first and 10 s later on.
     pub fn resume_within(mut self, limit: Duration) -> Self {
         if let Source::There(remote) = &mut self.source {
             remote.resume_within(limit);
@@ -130,8 +135,8 @@ impl<T> Subscription<T> {
         self
     }
 
-    /// Of a topic of this process: how many values may wait for this subscriber, at least 1, in place of what the topic says
-    /// ([`TopicBuilder::buffer`]).
+    /// Of a topic of this process: how many values may wait for this subscriber, at least 1, in
+    /// place of what the topic says ([`TopicBuilder::buffer`]).
     pub fn buffer(self, values: usize) -> Self {
         if let Source::Here(subscriber) = &self.source {
             subscriber.set_buffer(values);
@@ -139,8 +144,8 @@ impl<T> Subscription<T> {
         self
     }
 
-    /// Of a topic of this process: what happens when this subscriber is too slow, in place of what the topic says
-    /// ([`TopicBuilder::slow_consumer`]).
+    /// Of a topic of this process: what happens when this subscriber is too slow, in place of what
+    /// the topic says ([`TopicBuilder::slow_consumer`]).
     pub fn slow_consumer(self, policy: SlowConsumer) -> Self {
         if let Source::Here(subscriber) = &self.source {
             subscriber.set_policy(policy);
@@ -148,8 +153,9 @@ impl<T> Subscription<T> {
         self
     }
 
-    /// Of a topic of this process: begins with so many values that were published before, as far as the history has them. Default: 0.
-    /// Who goes on behind a position gets what follows that, whatever stands here.
+    /// Of a topic of this process: begins with so many values that were published before, as far as
+    /// the history has them. Default: 0. Who goes on behind a position gets what follows that,
+    /// whatever stands here.
     pub fn replay(self, values: usize) -> Self {
         if let Source::Here(subscriber) = &self.source {
             subscriber.replay(values);
@@ -157,7 +163,8 @@ impl<T> Subscription<T> {
         self
     }
 
-    /// What a server sends of it, and the position where that begins: behind `after`, if that is of the same topic.
+    /// What a server sends of it, and the position where that begins: behind `after`, if that is of
+    /// the same topic.
     pub(crate) fn send_from(self, after: Option<Position>) -> (Position, Sending<T>) {
         match self.source {
             Source::Here(subscriber) => {
@@ -258,15 +265,18 @@ impl<T> Update<T> {
     }
 }
 
-/// Values that a subscriber has not got: it was too slow, or it was cut off for longer than the history lasts.
+/// Values that a subscriber has not got: it was too slow, or it was cut off for longer than the
+/// history lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// How many are missing; `None` if nobody knows, because the topic is a new one: its server was restarted.
+    /// How many are missing; `None` if nobody knows, because the topic is a new one: its server was
+    /// restarted.
     pub missed: Option<u64>,
 }
 
-/// Where a subscription stands in its topic. As text: two hexadecimal numbers with a point between them.
+/// Where a subscription stands in its topic. As text: two hexadecimal numbers with a point between
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Position {
     /// Tells the topic from others, and from itself before a restart.

@@ -19,7 +19,8 @@ use crate::streaming::Streaming;
 /// How long a subscriber tries to go on by default.
 const RESUME_WITHIN: Duration = Duration::from_secs(60);
 
-/// The pause before the first attempt to go on is at most this long, before each further one at most twice as long.
+/// The pause before the first attempt to go on is at most this long, before each further one at
+/// most twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
@@ -101,7 +102,8 @@ impl<T> Remote<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Item<T>, Status>>> {
-        // The method has accepted it once: that the last attempt to go on was not sent says nothing of that.
+        // The method has accepted it once: that the last attempt to go on was not sent says nothing
+        // of that.
         let has_run = |status: Status| status.with_execution(Execution::MayHaveExecuted);
         self.poll_next_item(cx)
             .map(|item| item.map(|item| item.map_err(has_run)))
@@ -239,7 +241,8 @@ mod tests {
         Status::unavailable("lost")
     }
 
-    /// How a subscription ends that is lost at once and then made again so, after how long and how many attempts.
+    /// How a subscription ends that is lost at once and then made again so, after how long and how
+    /// many attempts.
     async fn end(
         deadline: Option<Duration>,
         again: impl Fn() -> BoxFuture<'static, Result<Values<u8>, Status>> + Send + 'static,

@@ -1,4 +1,5 @@
-//! The publishing side: values, those who wait for them, and what happens to those who are too slow.
+//! The publishing side: values, those who wait for them, and what happens to those who are too
+//! slow.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -19,11 +20,12 @@ pub enum SlowConsumer {
     /// The oldest of them is dropped: the subscriber gets a gap and then what is new. The default.
     #[default]
     DropOldest,
-    /// The newest of them is dropped: the subscriber gets the older ones, and then a gap and what is new. With a buffer of 1, it gets
-    /// the last value whenever it is ready for one.
+    /// The newest of them is dropped: the subscriber gets the older ones, and then a gap and what
+    /// is new. With a buffer of 1, it gets the last value whenever it is ready for one.
     DropNewest,
-    /// Whoever publishes waits, so long at most; then the subscription ends with RESOURCE_EXHAUSTED. Zero is as [`End`](Self::End),
-    /// [`Duration::MAX`] waits for as long as it takes.
+    /// Whoever publishes waits, so long at most; then the subscription ends with
+    /// RESOURCE_EXHAUSTED. Zero is as [`End`](Self::End), [`Duration::MAX`] waits for as long as it
+    /// takes.
     Wait(Duration),
     /// The subscription ends at once with RESOURCE_EXHAUSTED.
     End,
@@ -31,10 +33,11 @@ pub enum SlowConsumer {
 
 /// Values that are published, each with a number, to all who subscribe. Clones are the same topic.
 ///
-/// Values are kept for those who subscribe again after their connection was lost ([`TopicBuilder::history`]), and wait for those
-/// who are slow ([`TopicBuilder::buffer`], [`SlowConsumer`]). Each is in memory once, however many wait for it; beside that, a
-/// subscriber has up to [`Limits::stream_window`](crate::Limits::stream_window) bytes on their way. The subscriptions end when the
-/// last clone is dropped.
+/// Values are kept for those who subscribe again after their connection was lost
+/// ([`TopicBuilder::history`]), and wait for those who are slow ([`TopicBuilder::buffer`],
+/// [`SlowConsumer`]). Each is in memory once, however many wait for it; beside that, a subscriber
+/// has up to [`Limits::stream_window`](crate::Limits::stream_window) bytes on their way. The
+/// subscriptions end when the last clone is dropped.
 ///
 /// See [`Subscription`] for an example.
 pub struct Topic<T>(Arc<Publisher<T>>);
@@ -51,8 +54,8 @@ impl<T> Topic<T> {
         TopicBuilder::default()
     }
 
-    /// Publishes a value, and tells its number. Waits for subscribers that ask for it ([`SlowConsumer::Wait`]), and only for
-    /// them.
+    /// Publishes a value, and tells its number. Waits for subscribers that ask for it
+    /// ([`SlowConsumer::Wait`]), and only for them.
     ///
     /// # Cancel safety
     ///
@@ -146,7 +149,8 @@ impl<T> fmt::Debug for Topic<T> {
     }
 }
 
-/// A value that was not published, because a subscriber asks to be waited for ([`SlowConsumer::Wait`]).
+/// A value that was not published, because a subscriber asks to be waited for
+/// ([`SlowConsumer::Wait`]).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TryPublishError<T>(
     /// The value.
@@ -187,14 +191,15 @@ impl Default for TopicBuilder {
 }
 
 impl TopicBuilder {
-    /// How many values are kept for those who subscribe again; with 0 they get a gap for whatever they have missed. Default: 1,024.
+    /// How many values are kept for those who subscribe again; with 0 they get a gap for whatever
+    /// they have missed. Default: 1,024.
     pub fn history(mut self, values: usize) -> Self {
         self.history = values;
         self
     }
 
-    /// How many values may wait for a subscriber; 0 counts as 1. Default: 1,024. Those of the history, with which it begins, do not
-    /// count.
+    /// How many values may wait for a subscriber; 0 counts as 1. Default: 1,024. Those of the
+    /// history, with which it begins, do not count.
     pub fn buffer(mut self, values: usize) -> Self {
         self.buffer = values.max(1);
         self
@@ -256,8 +261,8 @@ impl<T> Shared<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state. Values that nobody needs any more are dropped without the lock, and wakers are woken so: neither is code
-    /// of ours.
+    /// Changes the state. Values that nobody needs any more are dropped without the lock, and
+    /// wakers are woken so: neither is code of ours.
     fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
         let mut state = self.lock();
         let result = change(&mut state);
@@ -364,8 +369,8 @@ impl<T> Queue<T> {
 }
 
 impl<T> State<T> {
-    /// Until when a publisher has to wait for subscribers without room; `None`: not at all. Those who were waited for long enough
-    /// are given up.
+    /// Until when a publisher has to wait for subscribers without room; `None`: not at all. Those
+    /// who were waited for long enough are given up.
     fn wait_until(&mut self, now: Instant) -> Option<Instant> {
         let mut until: Option<Instant> = None;
         for queue in self.queues.values_mut() {

@@ -40,7 +40,8 @@ pub(super) fn status_of_ref(error: &(dyn Error + 'static)) -> Status {
     own.or_else(|| known(error)).unwrap_or_else(unknown)
 }
 
-/// The library does without the crate `tower`, whose versions each have errors of their own: these are told by their texts.
+/// The library does without the crate `tower`, whose versions each have errors of their own: these
+/// are told by their texts.
 fn known(error: &(dyn Error + 'static)) -> Option<Status> {
     let text = error.to_string();
     if text == "request timed out" || error.is::<tokio::time::error::Elapsed>() {

@@ -14,11 +14,12 @@ use crate::interceptor::{
     ServerInterceptor, at_client, at_server,
 };
 
-/// An interceptor as a tower layer, for a stack that is given to [`LayerInterceptor`](super::Layered): so that it stands between layers, and
-/// a stack is built in one place.
+/// An interceptor as a tower layer, for a stack that is given to
+/// [`LayerInterceptor`](super::Layered): so that it stands between layers, and a stack is built in
+/// one place.
 ///
-/// It sees the error of a layer behind it as the status that [`status_of`](super::status_of) makes of it, and the layers before it see the
-/// error itself.
+/// It sees the error of a layer behind it as the status that [`status_of`](super::status_of) makes
+/// of it, and the layers before it see the error itself.
 #[derive(Clone, Debug)]
 pub struct InterceptorLayer<C>(Layers<C>);
 

@@ -22,26 +22,30 @@
 //!
 //! # What layers see
 //!
-//! A service of [`Request`]s, each a call and the way behind it, that answers with a [`Completion`] when the call has ended well and
-//! with [`CallFailed`] when it has not. Of a call with streams that is when its last message is through: a timeout is one of the whole
-//! stream, and a concurrency limit counts it until then. Arguments, results and messages are not seen.
+//! A service of [`Request`]s, each a call and the way behind it, that answers with a [`Completion`]
+//! when the call has ended well and with [`CallFailed`] when it has not. Of a call with streams
+//! that is when its last message is through: a timeout is one of the whole stream, and a
+//! concurrency limit counts it until then. Arguments, results and messages are not seen.
 //!
-//! The service is made once, by [`LayerInterceptor::new`], and cloned for each call; what its clones share (the permits of
-//! a concurrency limit, the queue of a buffer) is shared by all calls. A call goes on when its clone is ready. It waits for that no
-//! longer than its deadline allows.
+//! The service is made once, by [`LayerInterceptor::new`], and cloned for each call; what its
+//! clones share (the permits of a concurrency limit, the queue of a buffer) is shared by all calls.
+//! A call goes on when its clone is ready. It waits for that no longer than its deadline allows.
 //!
-//! A request can go through once, so it is not `Clone`: a layer that makes calls again, such as `tower::retry`, belongs around
-//! a [`ClientService`], and clients repeat typed calls [by themselves](crate::RetryPolicy).
+//! A request can go through once, so it is not `Clone`: a layer that makes calls again, such as
+//! `tower::retry`, belongs around a [`ClientService`], and clients repeat typed calls [by
+//! themselves](crate::RetryPolicy).
 //!
-//! A layer that is not `Clone`, such as a rate limit, needs a buffer in front of it, as everywhere in tower:
-//! `ServiceBuilder::new().buffer(1024).rate_limit(..)`. A buffer starts a task, so `LayerInterceptor::new` has to be called in a runtime then.
+//! A layer that is not `Clone`, such as a rate limit, needs a buffer in front of it, as everywhere
+//! in tower: `ServiceBuilder::new().buffer(1024).rate_limit(..)`. A buffer starts a task, so
+//! `LayerInterceptor::new` has to be called in a runtime then.
 //!
 //! # What errors of layers become
 //!
-//! [`status_of`] makes a status of them; [`LayerInterceptor::map_error`] puts another function in its place. A layer can also fail with a
-//! [`Status`] of its own. Whether the call may have been executed follows from when the layer failed, and cannot be said by
-//! it: before the call was let through, its caller reads that it was not executed (of a client: not sent), and after
-//! that it may have been.
+//! [`status_of`] makes a status of them; [`LayerInterceptor::map_error`] puts another function in
+//! its place. A layer can also fail with a [`Status`] of its own. Whether the call may have been
+//! executed follows from when the layer failed, and cannot be said by it: before the call was let
+//! through, its caller reads that it was not executed (of a client: not sent), and after that it
+//! may have been.
 
 mod error;
 mod layer;
@@ -88,8 +92,8 @@ impl<C> Request<C> {
     }
 }
 
-/// A call has been through, and did not end well. The caller still gets its own error, whatever a layer makes of this one, unless
-/// the layer hides it: it has to be found by [`Error::source`].
+/// A call has been through, and did not end well. The caller still gets its own error, whatever a
+/// layer makes of this one, unless the layer hides it: it has to be found by [`Error::source`].
 pub struct CallFailed(Completion);
 
 impl CallFailed {
@@ -156,8 +160,8 @@ impl<C: Send + 'static> Service<Request<C>> for CallService {
 /// [`ClientBuilder::interceptor`](crate::ClientBuilder::interceptor) or
 /// [`Client::with_interceptor`](crate::Client::with_interceptor).
 ///
-/// See the [module](self) for what the layers see. Clones share what clones of the service share: one `LayerInterceptor` can limit
-/// several servers or clients together.
+/// See the [module](self) for what the layers see. Clones share what clones of the service share:
+/// one `LayerInterceptor` can limit several servers or clients together.
 #[derive(Clone, Debug)]
 pub struct LayerInterceptor<S> {
     service: S,
@@ -165,7 +169,8 @@ pub struct LayerInterceptor<S> {
 }
 
 impl<S> LayerInterceptor<S> {
-    /// `layer` as an interceptor. Layers one above the other come from `tower::ServiceBuilder`: the first one sees a call first.
+    /// `layer` as an interceptor. Layers one above the other come from `tower::ServiceBuilder`: the
+    /// first one sees a call first.
     #[must_use]
     pub fn new<L>(layer: L) -> Self
     where
@@ -177,8 +182,8 @@ impl<S> LayerInterceptor<S> {
         }
     }
 
-    /// What the caller is told of an error that a layer made itself. Default: [`status_of`]. Not asked when the call itself has failed, nor when
-    /// the error is a [`Status`] already.
+    /// What the caller is told of an error that a layer made itself. Default: [`status_of`]. Not
+    /// asked when the call itself has failed, nor when the error is a [`Status`] already.
     #[must_use]
     pub fn map_error(mut self, map: impl Fn(BoxError) -> Status + Send + Sync + 'static) -> Self {
         self.errors = Errors::mapped(map);

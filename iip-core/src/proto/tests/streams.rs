@@ -439,7 +439,8 @@ fn cancellations_of_calls_that_are_open_are_free_and_all_others_count() {
         server.read(&frame(3, "", 2, b"x"));
     }
     assert!(server.machine.wants_read());
-    // Three channels and the hello were asked for. A cancellation that is repeated counts, and so do those of no call.
+    // Three channels and the hello were asked for. A cancellation that is repeated counts, and so
+    // do those of no call.
     server.read(&frame(1, "/whole", 2, b"x"));
     server.read(&cancel(2));
     for turn in 0..6 {

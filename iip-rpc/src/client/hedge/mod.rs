@@ -1,4 +1,5 @@
-//! Hedged calls: a call without an answer is made a second time, the first answer counts, the other attempt is cancelled.
+//! Hedged calls: a call without an answer is made a second time, the first answer counts, the other
+//! attempt is cancelled.
 
 mod latency;
 
@@ -106,7 +107,8 @@ impl Client {
         };
         let learns = matches!(hedge, Hedge::Percentile(_)) && answer.is_ok();
         if learns && failure(method, &answer).is_none() {
-            // A call that the second attempt has answered took at least as long as this: the percentile stays what it is.
+            // A call that the second attempt has answered took at least as long as this: the
+            // percentile stays what it is.
             let took = now().saturating_duration_since(times.connected);
             self.settings.hedging.record(method, took);
         }
@@ -148,7 +150,8 @@ impl Client {
         other.await
     }
 
-    /// The second attempt, if there is a connection for it and neither the server nor the budget is against it.
+    /// The second attempt, if there is a connection for it and neither the server nor the budget is
+    /// against it.
     async fn second(&self, times: &CallTimes, start: &mut Start<'_>) -> Option<Call> {
         let now = now();
         let settings = &self.settings;
