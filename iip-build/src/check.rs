@@ -45,7 +45,8 @@ pub(crate) fn all(
                 let this = format!("service {}", service.name());
                 if let Some(other) = taken.insert((file.package(), item.clone()), this) {
                     let text = format!(
-                        "service {} would have `{item}` in Rust, as {other} has: name its trait by `trait_name(\".{name}\", \"..\")`",
+                        "service {} would have `{item}` in Rust, as {other} has: name its trait by \
+                         `trait_name(\".{name}\", \"..\")`",
                         service.name()
                     );
                     let place = place(file, &[path[0], path[1], NAME], includes);

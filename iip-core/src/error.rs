@@ -62,7 +62,8 @@ pub enum ProtocolError {
     /// A reply to another request than the oldest that is unanswered on its channel, as after a
     /// reply too many.
     #[error(
-        "an answer to {answered:?} came on channel {channel}, where the oldest unanswered request is {sent:?}"
+        "an answer to {answered:?} came on channel {channel}, where the oldest unanswered request \
+         is {sent:?}"
     )]
     WrongPath {
         /// The channel it came on.
@@ -102,7 +103,8 @@ pub enum ConnectionError {
     /// The server announced that it goes away, to shut down or because the connection has reached
     /// its age, and closed it while calls were unanswered.
     #[error(
-        "the server had announced that it goes away, and closed the connection before all calls were answered (the limit of its shutdown, or its option max_connection_grace)"
+        "the server had announced that it goes away, and closed the connection before all calls \
+         were answered (the limit of its shutdown, or its option max_connection_grace)"
     )]
     WentAway,
     /// The peer announced the end with status 8.
@@ -131,7 +133,9 @@ pub enum ConnectionError {
     /// calls whose callers have gone. Only calls that waited for a channel get this reason; those
     /// that were sent have their time.
     #[error(
-        "{abandoned} of the {channels} channels of the connection wait for answers to calls that were given up (options max_channels of the client, max_channels and max_calls of the server)"
+        "{abandoned} of the {channels} channels of the connection wait for answers to calls that \
+         were given up (options max_channels of the client, max_channels and max_calls of the \
+         server)"
     )]
     Stalled {
         /// Channels on which nobody waits for the answer any more.
@@ -250,7 +254,8 @@ pub enum CallErrorKind {
     },
     /// There is no connection, and none can be made where the call was made.
     #[error(
-        "there is no connection, and none can be made outside a Tokio runtime, or in one that is shutting down"
+        "there is no connection, and none can be made outside a Tokio runtime, or in one that is \
+         shutting down"
     )]
     NoRuntime,
     /// The connection was lost while the call was on it.
@@ -278,7 +283,8 @@ pub enum CallErrorKind {
     /// The answers of the connection that are not complete, or not taken yet, hold as much as they
     /// may; the rest of this answer is skipped. Other calls go on.
     #[error(
-        "answers that are not complete hold the {limit} bytes that a connection may hold (option max_buffered_bytes of the client)"
+        "answers that are not complete hold the {limit} bytes that a connection may hold (option \
+         max_buffered_bytes of the client)"
     )]
     BufferFull {
         /// The limit in force, in bytes.

@@ -37,7 +37,8 @@ const KNOWN: [Foreign; 12] = [
     Foreign {
         protocol: "HTTP/2, such as gRPC",
         at_client: "check the address and port; a gRPC server cannot be called by an IIP client",
-        at_server: "clients of HTTP/2 and gRPC cannot call an IIP server; check the address that the peer connects to",
+        at_server: "clients of HTTP/2 and gRPC cannot call an IIP server; check the address that \
+            the peer connects to",
         // A SETTINGS frame on stream 0. Source: RFC 9113, 3.4 and 6.5.
         is_server: |bytes| matches!(bytes, [0, _, _, 4, 0 | 1, rest @ ..] if rest.iter().take(4).all(|&byte| byte == 0)),
         is_client: |bytes| bytes.starts_with(b"PRI * HTTP/2"),
@@ -45,7 +46,8 @@ const KNOWN: [Foreign; 12] = [
     Foreign {
         protocol: "HTTP/1",
         at_client: "check the address and port; an HTTP server cannot be called by an IIP client",
-        at_server: "browsers, curl and other clients of HTTP cannot call an IIP server; check the address that the peer connects to",
+        at_server: "browsers, curl and other clients of HTTP cannot call an IIP server; check the \
+            address that the peer connects to",
         is_server: |bytes| bytes.starts_with(b"HTTP/"),
         is_client: |bytes| {
             HTTP_METHODS
@@ -63,7 +65,8 @@ const KNOWN: [Foreign; 12] = [
     Foreign {
         protocol: "the PROXY protocol",
         at_client: CHECK_ADDRESS,
-        at_server: "a proxy or load balancer in front of this server adds a header of its own; switch that off",
+        at_server: "a proxy or load balancer in front of this server adds a header of its own; \
+            switch that off",
         is_server: |_| false,
         is_client: |bytes| {
             bytes.starts_with(b"PROXY ") || bytes.starts_with(b"\r\n\r\n\0\r\nQUIT\n")

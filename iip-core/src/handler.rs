@@ -149,7 +149,8 @@ pub enum RejectReason {
     },
     /// The server runs many calls, and most of them for this peer.
     #[error(
-        "this peer runs most of the {limit} calls that the server may run (option max_running_calls)"
+        "this peer runs most of the {limit} calls that the server may run (option \
+         max_running_calls)"
     )]
     ShareTaken {
         /// The limit of all peers together.
@@ -171,7 +172,8 @@ pub enum RejectReason {
     },
     /// The calls of the connection hold as many bytes as they may.
     #[error(
-        "the calls of the connection hold too much for {size} bytes more (option max_buffered_bytes)"
+        "the calls of the connection hold too much for {size} bytes more (option \
+         max_buffered_bytes)"
     )]
     OutOfMemory {
         /// What would have been held for this call, in bytes.
@@ -179,7 +181,8 @@ pub enum RejectReason {
     },
     /// The handler has run and its answer was dropped: the peer does not read those before it.
     #[error(
-        "an answer of {size} bytes was dropped because the caller has not read {unread} bytes before it (option max_buffered_bytes)"
+        "an answer of {size} bytes was dropped because the caller has not read {unread} bytes \
+         before it (option max_buffered_bytes)"
     )]
     Unread {
         /// The size of the answer, in bytes.
@@ -192,7 +195,8 @@ pub enum RejectReason {
     NoStream,
     /// The request exceeds the limit.
     #[error(
-        "request of {size} bytes or more exceeds the limit of {limit} bytes (option max_message_bytes)"
+        "request of {size} bytes or more exceeds the limit of {limit} bytes (option \
+         max_message_bytes)"
     )]
     TooLarge {
         /// How much of it had arrived when it was refused, in bytes.

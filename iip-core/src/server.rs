@@ -395,7 +395,8 @@ impl fmt::Debug for ServerConfig {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "a server ends with its runtime: wait with `shutdown_on_signal`, `serve_until` or `stopped`"]
+#[must_use = "a server ends with its runtime: wait with `shutdown_on_signal`, `serve_until` or \
+    `stopped`"]
 pub struct Server {
     inner: Arc<Inner>,
     accept: AbortHandle,
@@ -849,7 +850,8 @@ async fn accept_loop(mut accepting: Accepting) {
                         }
                     }
                     Err(option) => {
-                        tracing::debug!(addr = ?connected.addr, option, "connection refused: limit reached")
+                        tracing::debug!(addr = ?connected.addr, option, "connection refused: limit \
+                            reached")
                     }
                 }
             }
@@ -877,7 +879,8 @@ impl Drop for AcceptEnd {
         self.0.changed.notify_waiters();
         if !*self.0.leaving.borrow() {
             tracing::warn!(
-                "the server ends without a shutdown, because its runtime does: main returned, or did not wait for it (Server::stopped)"
+                "the server ends without a shutdown, because its runtime does: main returned, or \
+                 did not wait for it (Server::stopped)"
             );
         }
     }

@@ -108,7 +108,11 @@ impl ServiceSettings {
                 continue;
             }
             match setting.key.to_string().as_str() {
-                "path" => all.path = setting.string("\"/greeter\"", errors).filter(|path| is_service_path(path, errors)),
+                "path" => {
+                    all.path = setting
+                        .string("\"/greeter\"", errors)
+                        .filter(|path| is_service_path(path, errors))
+                }
                 "name" => {
                     let name = setting.string("\"shop.v1.Greeter\"", errors);
                     all.name = name.filter(|name| is_name(name, errors));
@@ -119,10 +123,17 @@ impl ServiceSettings {
                 }
                 "crate" => all.krate = setting.path(errors),
                 "dyn" => all.dyn_twin = setting.flag(errors),
-                "codec" => all.codec = setting.string("\"postcard\"", errors).and_then(|text| codec(&text, errors)),
+                "codec" => {
+                    all.codec = setting
+                        .string("\"postcard\"", errors)
+                        .and_then(|text| codec(&text, errors))
+                }
                 other => errors.at(
                     &setting.key,
-                    format!("unknown setting `{other}`: `#[service(..)]` takes `path`, `name`, `rename_all`, `codec`, `crate` and `dyn`"),
+                    format!(
+                        "unknown setting `{other}`: `#[service(..)]` takes `path`, `name`, \
+                        `rename_all`, `codec`, `crate` and `dyn`"
+                    ),
                 ),
             }
         }
@@ -403,7 +414,11 @@ fn is_name(name: &LitStr, errors: &mut Errors) -> bool {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
     let good = !text.is_empty() && text.chars().all(plain);
     if !good {
-        errors.at(name, "a name has letters, digits, `_`, `-` and `.` only; a whole path is set by `path = \"/..\"`");
+        errors.at(
+            name,
+            "a name has letters, digits, `_`, `-` and `.` only; a whole path is set by \
+            `path = \"/..\"`",
+        );
     }
     good
 }
@@ -482,7 +497,8 @@ fn on_cancel(text: &LitStr, errors: &mut Errors) -> Option<OnCancel> {
         _ => {
             errors.at(
                 text,
-                "write \"abort\" (drop the handler), \"token\" (tell it) or \"run\" (let it run to its end)",
+                "write \"abort\" (drop the handler), \"token\" (tell it) or \"run\" (let it run to \
+                 its end)",
             );
             None
         }

@@ -62,9 +62,11 @@ pub(crate) fn service(def: &ServiceDef<'_>, errors: &mut Errors) {
         errors.at(
             dyn_twin,
             if let TypeParamBound::Lifetime(_) = bound {
-                "remove `dyn` or the lifetime: write `'static` where an implementation has to be, as in `impl Greeter + 'static`"
+                "remove `dyn` or the lifetime: write `'static` where an implementation has to be, \
+                 as in `impl Greeter + 'static`"
             } else {
-                "remove `dyn` or the supertrait: a trait object and the boxes around it implement the service alone"
+                "remove `dyn` or the supertrait: a trait object and the boxes around it implement \
+                 the service alone"
             },
         );
     }
@@ -96,7 +98,11 @@ fn definition(item: &ItemTrait, errors: &mut Errors) {
         errors.at(unsafety, "remove `unsafe`: a service is an ordinary trait");
     }
     for param in item.generics.lifetimes() {
-        errors.at(param, "remove the lifetime: a service owns what it answers with, so write `String` for `&'a str`");
+        errors.at(
+            param,
+            "remove the lifetime: a service owns what it answers with, so write \
+            `String` for `&'a str`",
+        );
     }
     for param in item.generics.type_params() {
         if !is_bounded(param, &item.generics) {
@@ -104,7 +110,8 @@ fn definition(item: &ItemTrait, errors: &mut Errors) {
             errors.at(
                 param,
                 format!(
-                    "write `{name}: Serialize + DeserializeOwned + Send + Sync + 'static`, as far as methods need it"
+                    "write `{name}: Serialize + DeserializeOwned + Send + Sync + 'static`, as far \
+                     as methods need it"
                 ),
             );
         }
@@ -122,7 +129,11 @@ fn definition(item: &ItemTrait, errors: &mut Errors) {
             );
         }
         if attr::is_rpc(attr) {
-            errors.at(attr, "`#[rpc(..)]` stands on a method: write the settings of the trait in `#[service(..)]`");
+            errors.at(
+                attr,
+                "`#[rpc(..)]` stands on a method: write the settings of the trait in \
+                `#[service(..)]`",
+            );
         }
     }
 }
@@ -145,11 +156,15 @@ fn only_methods(item: &TraitItem, errors: &mut Errors) {
     match item {
         TraitItem::Fn(_) => {}
         TraitItem::Const(item) => {
-            errors.at(item, "move this constant out of the trait: a service has methods only");
+            errors.at(
+                item,
+                "move this constant out of the trait: a service has methods only",
+            );
         }
         TraitItem::Type(item) => errors.at(
             item,
-            "name the type in the methods, or make it a type parameter of the trait: a service has methods only",
+            "name the type in the methods, or make it a type parameter of the trait: a service has \
+             methods only",
         ),
         item => errors.at(item, format!("write the methods out, as in `{METHOD}`")),
     }
@@ -189,15 +204,27 @@ fn signature(method: &TraitItemFn, errors: &mut Errors) {
     for param in &sig.generics.params {
         match param {
             GenericParam::Lifetime(param) => {
-                errors.at(param, "remove the lifetime: write `&str`, an argument is lent for as long as the call takes");
+                errors.at(
+                    param,
+                    "remove the lifetime: write `&str`, an argument is lent for as \
+                    long as the call takes",
+                );
             }
             GenericParam::Type(param) => errors.at(
                 param,
-                format!("name the type, or make `{}` a parameter of the trait: a method has one type on the wire", param.ident),
+                format!(
+                    "name the type, or make `{}` a parameter of the trait: a method has one \
+                    type on the wire",
+                    param.ident
+                ),
             ),
             GenericParam::Const(param) => errors.at(
                 param,
-                format!("name the value, or make `{}` a parameter of the trait: a method has one type on the wire", param.ident),
+                format!(
+                    "name the value, or make `{}` a parameter of the trait: a method has one \
+                    type on the wire",
+                    param.ident
+                ),
             ),
         }
     }
@@ -227,7 +254,8 @@ fn self_by_reference(receiver: &Receiver, errors: &mut Errors) {
     let message = match &receiver.kind {
         ReceiverKind::Reference(_, None, None) => return,
         ReceiverKind::Reference(_, _, Some(_)) => {
-            "write `&self`: calls run at the same time, so keep what changes behind a lock or in an atomic"
+            "write `&self`: calls run at the same time, so keep what changes behind a lock or in \
+             an atomic"
         }
         ReceiverKind::Reference(_, Some(_), None) => "write `&self`, without a lifetime",
         _ => "write `&self`: one value answers every call",
@@ -247,7 +275,8 @@ fn names(method: &MethodDef<'_>, errors: &mut Errors) {
         errors.at(
             ident,
             format!(
-                "choose another name: the client has a `{name}` of its own; `#[rpc(name = \"{name}\")]` keeps this one on the wire"
+                "choose another name: the client has a `{name}` of its own; `#[rpc(name = \
+                 \"{name}\")]` keeps this one on the wire"
             ),
         );
     }
@@ -309,7 +338,8 @@ fn message_argument(method: &MethodDef<'_>, typed: &[&PatType], errors: &mut Err
         if method.requests.is_none() {
             errors.at(
                 method.ident(),
-                "add the argument of a protobuf method, a message: write `request: &()` for an empty one",
+                "add the argument of a protobuf method, a message: write `request: &()` for an \
+                 empty one",
             );
         }
         return;
@@ -317,7 +347,8 @@ fn message_argument(method: &MethodDef<'_>, typed: &[&PatType], errors: &mut Err
     if let Some(second) = typed.get(1) {
         errors.at(
             second,
-            "remove this argument: a protobuf method takes one message, which may have several fields",
+            "remove this argument: a protobuf method takes one message, which may have several \
+             fields",
         );
     }
     if let Some(lent) = reference(&first.ty)
@@ -459,13 +490,15 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
     for lifetime in inside.lifetimes {
         errors.at(
             lifetime,
-            "write a type that owns what is in it, without a lifetime: only whole arguments and `Cow<'_, T>` can borrow",
+            "write a type that owns what is in it, without a lifetime: only whole arguments and \
+             `Cow<'_, T>` can borrow",
         );
     }
     for reference in inside.references {
         errors.at(
             reference,
-            "write the owned type, such as `String` for `&str`: only a whole argument can be a reference",
+            "write the owned type, such as `String` for `&str`: only a whole argument can be a \
+             reference",
         );
     }
     for opaque in inside.opaque {
@@ -500,7 +533,8 @@ fn attributes(method: &MethodDef<'_>, errors: &mut Errors) {
     } else if let (true, Some(json)) = (method.is_protobuf, &method.settings.json) {
         errors.at(
             json,
-            "remove `json`, or move the method to a service with another codec: protobuf messages have no JSON form",
+            "remove `json`, or move the method to a service with another codec: protobuf messages \
+             have no JSON form",
         );
     }
     if let (Some((_, hedge)), false) = (&method.settings.hedge, method.settings.idempotent) {
@@ -558,7 +592,8 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
         errors.at(
             &answer,
             format!(
-                "write `impl Stream<Item = {}>`: an implementation may answer with any stream, also with this one",
+                "write `impl Stream<Item = {}>`: an implementation may answer with any stream, \
+                 also with this one",
                 display_type(&item)
             ),
         );
@@ -582,7 +617,8 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
         errors.at(
             opaque,
             if streams {
-                "write `Result<impl Stream<Item = Result<T, Status>>, Status>`: the one stream a method can answer with"
+                "write `Result<impl Stream<Item = Result<T, Status>>, Status>`: the one stream a \
+                 method can answer with"
             } else {
                 "name the type: the client has to know what to decode"
             },
@@ -603,7 +639,8 @@ fn decoded(ty: &Type, errors: &mut Errors) -> NestedTypes {
         errors.at(
             stream,
             format!(
-                "write `Result<impl Stream<Item = Result<{}, Status>>, Status>`: a stream cannot stand inside a value",
+                "write `Result<impl Stream<Item = Result<{}, Status>>, Status>`: a stream cannot \
+                 stand inside a value",
                 shown_argument(stream)
             ),
         );
@@ -617,7 +654,8 @@ fn decoded(ty: &Type, errors: &mut Errors) -> NestedTypes {
     for lifetime in &inside.lifetimes {
         errors.at(
             lifetime,
-            "write a type that owns what is in it, without a lifetime: the answer is decoded from the network",
+            "write a type that owns what is in it, without a lifetime: the answer is decoded from \
+             the network",
         );
     }
     for lifetime in inside.lent.iter().filter(|lent| lent.ident != "static") {
@@ -648,7 +686,8 @@ fn streams(method: &MethodDef<'_>, errors: &mut Errors) {
     if let (Some(requests), true) = (requests, subscribes) {
         errors.at(
             requests.ty,
-            "remove the stream, or answer with `impl Stream`: whoever subscribes again cannot send its messages again",
+            "remove the stream, or answer with `impl Stream`: whoever subscribes again cannot send \
+             its messages again",
         );
     }
     if let Some(item) = replies {
@@ -745,7 +784,10 @@ fn uniqueness(methods: &[MethodDef<'_>], errors: &mut Errors) {
                 let (path, other) = (&method.path, earlier.ident());
                 errors.at(
                     place,
-                    format!("choose another path by `#[rpc(path = \"/..\")]`: `{path}` is that of `{other}`"),
+                    format!(
+                        "choose another path by `#[rpc(path = \"/..\")]`: `{path}` is that of \
+                        `{other}`"
+                    ),
                 );
             } else if method.constant == earlier.constant {
                 let other = earlier.ident();

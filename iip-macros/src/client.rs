@@ -19,7 +19,8 @@ pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
         .phantom()
         .map(|types| quote!(types: #private::PhantomData<#types>,));
     let doc = format!(
-        " Client of [`{name}`]: implements the trait, every method being a call over the network. Cheap to clone.",
+        " Client of [`{name}`]: implements the trait, every method being a call over the network. \
+         Cheap to clone.",
         name = def.item.ident
     );
     quote! {
@@ -44,8 +45,10 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
     let descriptors = def.methods.iter().map(|method| descriptor(def, method));
     let title = client.to_string();
     let new_doc = format!(" A client that calls the methods of [`{service}`] through `client`.");
-    let connect_doc = " Connects to `target`, such as `127.0.0.1:7070`, for this client alone. Services of one server can share a connection: see `new`.";
-    let options_doc = " The same client with other options, such as a timeout or metadata, for the calls made through it.";
+    let connect_doc = " Connects to `target`, such as `127.0.0.1:7070`, for this client alone. \
+        Services of one server can share a connection: see `new`.";
+    let options_doc = " The same client with other options, such as a timeout or metadata, for the \
+        calls made through it.";
     // `Clone` and `Debug` are written out because derived ones would ask for `K: Clone` where no
     // `K` is held.
     quote! {

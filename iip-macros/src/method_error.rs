@@ -109,7 +109,10 @@ fn in_struct<'a>(
     if carrier.is_none() {
         errors.at(
             &input.ident,
-            format!("write an `enum` with a variant for failures that are not the method's own: `{MARK}`"),
+            format!(
+                "write an `enum` with a variant for failures that are not the method's own: \
+                `{MARK}`"
+            ),
         );
     }
     carrier

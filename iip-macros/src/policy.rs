@@ -70,7 +70,8 @@ impl Priority {
             _ => {
                 errors.at(
                     text,
-                    "write \"low\" (refused first when the server is full), \"normal\" or \"high\" (refused last)",
+                    "write \"low\" (refused first when the server is full), \"normal\" or \"high\" \
+                     (refused last)",
                 );
                 None
             }
@@ -97,7 +98,8 @@ impl Concurrency {
         if calls.is_none() {
             errors.at(
                 value,
-                "write how many calls may run at a time, such as `100`, or \"auto\": the server finds out",
+                "write how many calls may run at a time, such as `100`, or \"auto\": the server \
+                 finds out",
             );
         }
         calls.map(Self::AtMost)

@@ -24,7 +24,8 @@ pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
         .phantom()
         .map(|types| quote!(types: #private::PhantomData<#types>,));
     let doc = format!(
-        " Server side of [`{name}`]: hand it to a server, and calls run the methods of the implementation in it.",
+        " Server side of [`{name}`]: hand it to a server, and calls run the methods of the \
+         implementation in it.",
         name = def.item.ident
     );
     quote! {

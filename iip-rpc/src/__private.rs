@@ -51,7 +51,8 @@ where
 /// What a stream that a method answers with yields.
 #[diagnostic::on_unimplemented(
     message = "a stream of `{Self}` cannot be the answer of a method",
-    note = "write `impl Stream<Item = Result<T, Status>>`: the connection may fail between two messages"
+    note = "write `impl Stream<Item = Result<T, Status>>`: the connection may fail between two \
+        messages"
 )]
 pub trait StreamItem {
     /// Each message.

@@ -197,7 +197,8 @@ impl Watch {
         });
         if !counted {
             let text = format!(
-                "the connection has {limit} health watches already (option max_health_watches_per_connection)"
+                "the connection has {limit} health watches already (option \
+                 max_health_watches_per_connection)"
             );
             return Err(Status::resource_exhausted(text).with_execution(Execution::NotExecuted));
         }

@@ -245,7 +245,8 @@ pub enum MetadataError {
     /// The key is empty or has other characters than lower-case ASCII letters, digits, `-`, `_` and
     /// `.`.
     #[error(
-        "{key:?} is no metadata key: keys consist of lower-case ascii letters, digits, '-', '_' and '.'"
+        "{key:?} is no metadata key: keys consist of lower-case ascii letters, digits, '-', '_' \
+         and '.'"
     )]
     InvalidKey {
         /// The key, cut to its first 64 characters.

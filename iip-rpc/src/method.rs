@@ -345,7 +345,8 @@ impl MethodDescriptor {
             return None;
         }
         let text = format!(
-            "{self} takes protobuf messages in the envelope, which have no form in {codec}; both sides need the feature `codec-prost` of iip-rpc"
+            "{self} takes protobuf messages in the envelope, which have no form in {codec}; both \
+             sides need the feature `codec-prost` of iip-rpc"
         );
         Some(Status::unimplemented(text).with_execution(Execution::NotExecuted))
     }

@@ -418,7 +418,8 @@ impl ServerPolicy {
             .or_else(|| {
                 let (max, min) = (max?, self.min);
                 Some(format!(
-                    "option min_timeout of policy: {min:?} is more than max_timeout, {max:?}: no call could run"
+                    "option min_timeout of policy: {min:?} is more than max_timeout, {max:?}: no \
+                     call could run"
                 ))
             })
     }

@@ -56,7 +56,8 @@ use crate::status::{Execution, MethodError, Status};
 /// as `GreeterServer`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no service",
-    note = "wrap the implementation in the server type that `#[service]` made, as in `GreeterServer::new(..)`"
+    note = "wrap the implementation in the server type that `#[service]` made, as in \
+        `GreeterServer::new(..)`"
 )]
 pub trait Service {
     /// Registers every method.
@@ -705,7 +706,8 @@ fn fitting(
 fn answer_too_large(size: usize, limits: &DecodeLimits) -> Status {
     let limit = limits.message_bytes();
     Status::resource_exhausted(format!(
-        "an answer of {size} bytes exceeds the server's limit of {limit} bytes (option max_message_bytes)"
+        "an answer of {size} bytes exceeds the server's limit of {limit} bytes (option \
+         max_message_bytes)"
     ))
 }
 
@@ -847,7 +849,8 @@ impl Handler for NoMethod {
 /// server along. A program that is only a server ends with `shutdown_on_signal` (feature `signal`),
 /// [`serve_until`](Self::serve_until) or [`stopped`](Self::stopped).
 #[derive(Debug)]
-#[must_use = "a server ends with its runtime: wait with `shutdown_on_signal`, `serve_until` or `stopped`"]
+#[must_use = "a server ends with its runtime: wait with `shutdown_on_signal`, `serve_until` or \
+    `stopped`"]
 pub struct Server {
     core: iip_core::Server,
 }

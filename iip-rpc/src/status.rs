@@ -720,7 +720,8 @@ impl<'de> Visitor<'de> for StatusVisitor {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error type of a method",
     label = "not a method error",
-    note = "use `Status`, or derive `iip_rpc::MethodError` on your enum and mark the variant that holds a `Status` with `#[status]`"
+    note = "use `Status`, or derive `iip_rpc::MethodError` on your enum and mark the variant that \
+        holds a `Status` with `#[status]`"
 )]
 pub trait MethodError:
     Error + Serialize + DeserializeOwned + From<Status> + Send + Sync + 'static

@@ -540,11 +540,13 @@ impl Drop for Unready {
 #[derive(Debug, thiserror::Error)]
 enum NoReplyHint {
     #[error(
-        "it was closed without an answer: the server may have all the connections it takes (option max_connections), speak TLS (option tls of the client), or speak another protocol"
+        "it was closed without an answer: the server may have all the connections it takes (option \
+         max_connections), speak TLS (option tls of the client), or speak another protocol"
     )]
     OrTls(#[source] ConnectionError),
     #[error(
-        "it was closed without an answer: the server may have all the connections it takes (option max_connections)"
+        "it was closed without an answer: the server may have all the connections it takes (option \
+         max_connections)"
     )]
     Full(#[source] ConnectionError),
 }

@@ -351,7 +351,8 @@ impl Inner {
             if stalled {
                 tracing::warn!(
                     target = %attempt.target,
-                    "connection replaced: most of its channels wait for answers to calls that were given up"
+                    "connection replaced: most of its channels wait for answers to calls that were \
+                     given up"
                 );
             }
             let outcome = attempt.inner.connect(retirement).await;

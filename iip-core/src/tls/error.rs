@@ -82,7 +82,8 @@ pub enum TlsError {
     },
     /// The platform's certificate store is empty or unreadable.
     #[error(
-        "the platform has no usable root certificates ({reason}), give roots with ClientTls::roots_file"
+        "the platform has no usable root certificates ({reason}), give roots with \
+         ClientTls::roots_file"
     )]
     NoPlatformRoots {
         /// What is wrong.
@@ -96,7 +97,8 @@ pub enum TlsError {
     },
     /// The stream has no host, and no name is set.
     #[error(
-        "there is no host to verify the server certificate against, give a name with ClientTls::server_name"
+        "there is no host to verify the server certificate against, give a name with \
+         ClientTls::server_name"
     )]
     NoServerName,
     /// The certificate was not loaded from files.

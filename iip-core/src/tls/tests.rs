@@ -576,7 +576,8 @@ fn watching_needs_files_and_a_runtime() {
     let error = authority.server("localhost").watch_files().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "ServerTls::watch_files: the certificate is not from files, use CertificateReloader::watch_files"
+        "ServerTls::watch_files: the certificate is not from files, use \
+         CertificateReloader::watch_files"
     );
     let folder = Folder::new(&issued);
     let error = ServerTls::from_files(folder.chain(), folder.key())
@@ -715,7 +716,8 @@ fn mistakes_name_the_call_and_the_file() {
             .unwrap_err()
             .to_string(),
         format!(
-            "ServerTls::from_files: {shown} has no private key that is not encrypted (pkcs#8, pkcs#1 or sec1)"
+            "ServerTls::from_files: {shown} has no private key that is not encrypted (pkcs#8, \
+             pkcs#1 or sec1)"
         )
     );
     assert_eq!(
@@ -770,7 +772,8 @@ fn debug_output_holds_no_key() {
     let client = authority.client_with(&issued);
     assert_eq!(
         format!("{client:?}"),
-        "ClientTls { trust: \"1 given roots\", identity: true, server_name: None, handshake_timeout: 10s }"
+        "ClientTls { trust: \"1 given roots\", identity: true, server_name: None, \
+         handshake_timeout: 10s }"
     );
     let server = authority.server("localhost").max_handshakes(0);
     assert_eq!(server.handshakes(), 1);

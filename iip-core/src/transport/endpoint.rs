@@ -91,7 +91,8 @@ pub enum EndpointError {
     },
     /// Nothing before the port.
     #[error(
-        "address `{address}` has no host, write `0.0.0.0:port` or `[::]:port` to listen on every interface"
+        "address `{address}` has no host, write `0.0.0.0:port` or `[::]:port` to listen on every \
+         interface"
     )]
     NoHost {
         /// The whole text.
@@ -111,7 +112,8 @@ pub enum EndpointError {
     },
     /// An abstract Unix socket on a platform without such.
     #[error(
-        "address `{address}` is that of an abstract socket, which only Linux has; write `unix:./@name` for a file of such a name"
+        "address `{address}` is that of an abstract socket, which only Linux has; write \
+         `unix:./@name` for a file of such a name"
     )]
     NoAbstract {
         /// The whole text.

@@ -86,7 +86,8 @@ fn a_bad_endpoint_is_refused_with_what_to_write_instead() {
         ),
         (
             ":80",
-            "address `:80` has no host, write `0.0.0.0:port` or `[::]:port` to listen on every interface",
+            "address `:80` has no host, write `0.0.0.0:port` or `[::]:port` to listen on every \
+             interface",
         ),
         (
             "::1:80",

@@ -201,7 +201,8 @@ fn an_object_that_was_taken_for_the_only_argument_is_refused_with_the_reason() {
         );
         assert!(
             error.ends_with(&format!(
-                "(the object was taken for `name` itself, as its key {key:?} is not the name of the argument)"
+                "(the object was taken for `name` itself, as its key {key:?} is not the name of \
+                 the argument)"
             )),
             "{text}: {error}"
         );

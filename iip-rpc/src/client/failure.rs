@@ -57,7 +57,8 @@ pub(super) fn plain_failure(
 #[cold]
 pub(super) fn request_too_large(method: &MethodDescriptor, size: usize, limit: usize) -> Status {
     not_sent(Status::resource_exhausted(format!(
-        "{method}: a message of {size} bytes exceeds the limit of {limit} bytes (option max_message_bytes)"
+        "{method}: a message of {size} bytes exceeds the limit of {limit} bytes (option \
+         max_message_bytes)"
     )))
 }
 

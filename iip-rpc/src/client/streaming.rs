@@ -292,7 +292,8 @@ impl Client {
             })?;
             let tail = written.map_err(|TooLarge { size, limit }| {
                 let text = format!(
-                    "arguments of {size} bytes exceed the limit of {limit} bytes (option max_message_bytes)"
+                    "arguments of {size} bytes exceed the limit of {limit} bytes (option \
+                     max_message_bytes)"
                 );
                 not_sent(Status::resource_exhausted(text))
             })?;
@@ -431,7 +432,8 @@ fn not_accepted(status: Status, sending: &Sending) -> Status {
         return status;
     }
     let text = format!(
-        "{}; the method has not accepted the stream, and may be waiting for messages that this caller has not sent yet",
+        "{}; the method has not accepted the stream, and may be waiting for messages that this \
+         caller has not sent yet",
         status.message()
     );
     status.reworded(text)
@@ -446,11 +448,13 @@ fn record_status(error: RecordError) -> Status {
         RecordError::Cut => Status::unavailable("the stream was cut off"),
         RecordError::Compressed(error) => error.reply_status(),
         RecordError::Stalled(limit) => Status::unavailable(format!(
-            "no bytes of an unfinished message came for {limit:?} (options progress_timeout and max_buffered_bytes)"
+            "no bytes of an unfinished message came for {limit:?} (options progress_timeout and \
+             max_buffered_bytes)"
         )),
         RecordError::Truncated => Status::internal("the server's stream ended within a message"),
         RecordError::TooLarge(TooLarge { size, limit }) => Status::resource_exhausted(format!(
-            "a message of {size} bytes in a stream exceeds the limit of {limit} bytes (option max_message_bytes)"
+            "a message of {size} bytes in a stream exceeds the limit of {limit} bytes (option \
+             max_message_bytes)"
         )),
     }
 }

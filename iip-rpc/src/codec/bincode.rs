@@ -1166,7 +1166,8 @@ impl<'de> VariantAccess<'de> for &mut Decoder<'de> {
 #[cold]
 fn not_self_describing() -> DecodeError {
     DecodeError::new(DecodeErrorKind::NotSelfDescribing(
-        "bincode does not describe its values; avoid `serde(flatten)`, `serde(untagged)` and `serde(tag)` or choose json",
+        "bincode does not describe its values; avoid `serde(flatten)`, `serde(untagged)` and \
+         `serde(tag)` or choose json",
     ))
 }
 

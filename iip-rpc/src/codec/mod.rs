@@ -432,12 +432,14 @@ pub enum EncodeErrorKind {
     /// A sequence or map did not say beforehand how many elements it has, which `#[serde(flatten)]`
     /// causes.
     #[error(
-        "bincode and postcard need the length of a sequence or map beforehand; avoid `serde(flatten)` or choose json or msgpack"
+        "bincode and postcard need the length of a sequence or map beforehand; avoid \
+         `serde(flatten)` or choose json or msgpack"
     )]
     UnknownLength,
     /// A field is left out, and the receiver would take the next one for it.
     #[error(
-        "the field `{field}` is left out, and bincode and postcard tell fields apart by their position; remove `serde(skip_serializing_if)` or choose json or msgpack"
+        "the field `{field}` is left out, and bincode and postcard tell fields apart by their \
+         position; remove `serde(skip_serializing_if)` or choose json or msgpack"
     )]
     SkippedField {
         /// The name of the field.
@@ -526,7 +528,8 @@ pub enum DecodeErrorKind {
     UnsupportedCompression(CompressionId),
     /// The encoding is that much larger than its compressed form.
     #[error(
-        "a value of {size} bytes in {compressed} compressed ones is over the limit of {limit} for each (max_compression_ratio)"
+        "a value of {size} bytes in {compressed} compressed ones is over the limit of {limit} for \
+         each (max_compression_ratio)"
     )]
     TooCompressed {
         /// Its size in bytes, as announced.

@@ -96,7 +96,8 @@ fn refused(text: String) -> DecodeErrorKind {
     let is = |error: Error| text == error.to_string();
     if is(Error::WontImplement) {
         return DecodeErrorKind::NotSelfDescribing(
-            "postcard does not describe its values; avoid `serde(flatten)`, `serde(untagged)` and `serde(tag)` or choose json or msgpack",
+            "postcard does not describe its values; avoid `serde(flatten)`, `serde(untagged)` and \
+             `serde(tag)` or choose json or msgpack",
         );
     }
     DecodeErrorKind::Value(if is(Error::DeserializeUnexpectedEnd) {

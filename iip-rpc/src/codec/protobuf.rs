@@ -23,7 +23,8 @@ const MAX_DEPTH: u16 = 100;
 const NAME: &str = "$iip_rpc::Proto";
 
 /// What to say of everything else.
-const ONLY_MESSAGES: &str = "protobuf carries one protobuf message; put it into `Proto` or choose another codec for the service";
+const ONLY_MESSAGES: &str = "protobuf carries one protobuf message; put it into `Proto` or choose \
+    another codec for the service";
 
 /// Protobuf: the bytes of exactly one [`Proto`] message, which needs no serde. For services with
 /// `#[service(codec = "protobuf")]`, whose methods take and return types with `prost::Message`.

@@ -286,11 +286,13 @@ fn record_status(error: RecordError) -> Status {
             .request_status()
             .with_execution(Execution::MayHaveExecuted),
         RecordError::Stalled(limit) => Status::deadline_exceeded(format!(
-            "no bytes of an unfinished message came for {limit:?} (options progress_timeout and max_buffered_bytes of the server)"
+            "no bytes of an unfinished message came for {limit:?} (options progress_timeout and \
+             max_buffered_bytes of the server)"
         )),
         RecordError::Truncated => Status::invalid_argument("the stream ended within a message"),
         RecordError::TooLarge(TooLarge { size, limit }) => Status::resource_exhausted(format!(
-            "a message of {size} bytes in a stream exceeds the server's limit of {limit} bytes (option max_message_bytes)"
+            "a message of {size} bytes in a stream exceeds the server's limit of {limit} bytes \
+             (option max_message_bytes)"
         )),
     }
 }

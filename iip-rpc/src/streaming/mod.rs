@@ -299,7 +299,8 @@ impl<T, E: From<Status>> Stream for Queued<T, E> {
         let next = ready!(self.receiver.poll_recv(cx));
         // All senders have gone: each has said how.
         if next.is_none() && self.cut.swap(false, Ordering::Acquire) {
-            let text = "the sender of the stream was dropped before it had finished (StreamSender::finish)";
+            let text = "the sender of the stream was dropped before it had finished \
+                (StreamSender::finish)";
             return Poll::Ready(Some(Err(Status::cancelled(text).into())));
         }
         Poll::Ready(next)

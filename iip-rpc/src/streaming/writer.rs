@@ -151,7 +151,8 @@ impl<E> MessageWriter<E> {
         match written {
             Ok(Ok(tail)) => Ok(tail),
             Ok(Err(TooLarge { size, limit })) => Err(Status::resource_exhausted(format!(
-                "a message of {size} bytes in a stream exceeds the limit of {limit} bytes (option max_message_bytes)"
+                "a message of {size} bytes in a stream exceeds the limit of {limit} bytes (option \
+                 max_message_bytes)"
             ))),
             Err(error) => Err(cannot_encode(codec, &error)),
         }
