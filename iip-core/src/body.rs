@@ -66,7 +66,7 @@ impl Body {
         self.head.len() + self.tail.len()
     }
 
-    /// Has it no data?
+    /// Whether the body has no data.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -194,7 +194,7 @@ impl CallTable {
         self.in_flight
     }
 
-    /// Has the server answered the first request for a channel?
+    /// Whether the server has answered the first request for a channel.
     pub(crate) fn is_ready(&self) -> bool {
         self.opened > 0 || self.refused
     }
@@ -938,7 +938,7 @@ fn check_time(now: Instant, deadline: Instant) -> Result<(), CallError> {
     Ok(())
 }
 
-/// Does the call still want a channel? Its caller may have gone, and its slot be another's.
+/// Whether the call still wants a channel. Its caller may have gone, and its slot be another's.
 fn is_waiting(slots: &Slots<Slot>, ticket: QueuedCall) -> bool {
     slots
         .get(ticket.token)

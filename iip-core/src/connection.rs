@@ -518,7 +518,7 @@ impl Shared {
         }
     }
 
-    /// Client: was it retired because its channels did not come free?
+    /// Client: whether the connection was retired because its channels did not become free.
     pub(crate) fn was_stalled(&self) -> bool {
         self.stalled.load(Ordering::Acquire)
     }
@@ -708,7 +708,7 @@ impl Connection {
         self.start(path, &start, times.started, data, None)
     }
 
-    /// Does little enough wait to be written for one more request without an answer?
+    /// Whether one more one-way request may be queued for writing.
     #[must_use]
     pub fn has_room_for_one_way(&self) -> bool {
         self.shared.lock().proto.has_one_way_room()

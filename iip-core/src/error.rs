@@ -146,7 +146,7 @@ pub enum ConnectionError {
 }
 
 impl ConnectionError {
-    /// Did the peer cause it?
+    /// Whether the peer caused the error.
     #[must_use]
     pub fn is_remote(&self) -> bool {
         matches!(
@@ -155,7 +155,7 @@ impl ConnectionError {
         )
     }
 
-    /// Did a time limit pass?
+    /// Whether a time limit expired.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Timeout { .. })
@@ -174,7 +174,7 @@ impl From<ProtocolError> for ConnectionError {
     }
 }
 
-/// May a failed call have run on the server?
+/// Whether a failed call may have run on the server.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[expect(clippy::exhaustive_enums, reason = "these are all the cases there are")]
 pub enum Execution {
@@ -374,7 +374,7 @@ impl CallError {
         self.0.phases
     }
 
-    /// Did the time for the call run out?
+    /// Whether the call's time ran out.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self.0.kind, CallErrorKind::Timeout)

@@ -129,7 +129,7 @@ impl Flow {
         wakers.extend(self.writer.take());
     }
 
-    /// Have all bytes of the peer been taken?
+    /// Whether all bytes of the peer have been taken.
     pub(crate) fn is_at_end(&self) -> bool {
         self.ended && self.parts.bytes() == 0
     }
@@ -306,7 +306,7 @@ impl Flow {
         }
     }
 
-    /// May a part be sent? Tells the peer once if it is its room that is missing.
+    /// Whether a part may be sent. Tells the peer once if its window is what is missing.
     pub(crate) fn has_credit(&mut self, proto: &mut proto::Connection, channel: ChannelId) -> bool {
         if self.credit > 0 {
             return true;

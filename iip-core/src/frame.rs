@@ -99,7 +99,8 @@ impl FrameStatus {
         })
     }
 
-    /// The status of a frame that `sender` sends: does it begin its message, and does it end it?
+    /// The status of a frame that `sender` sends, by whether it begins and whether it ends its
+    /// message.
     #[must_use]
     pub const fn of(sender: Side, begins: bool, ends: bool) -> Self {
         match (sender, begins, ends) {
@@ -114,7 +115,7 @@ impl FrameStatus {
         }
     }
 
-    /// Does this frame begin a message?
+    /// Whether this frame begins a message.
     #[must_use]
     pub const fn begins(self) -> bool {
         matches!(
@@ -123,7 +124,7 @@ impl FrameStatus {
         )
     }
 
-    /// Does this frame end its message?
+    /// Whether this frame ends its message.
     #[must_use]
     pub const fn ends(self) -> bool {
         matches!(

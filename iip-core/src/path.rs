@@ -34,7 +34,7 @@ pub struct ParsedPath<'a> {
     ///
     /// Bytes, because a peer may send any: check with [`check_label`] before it goes into a frame.
     pub label: Cow<'a, [u8]>,
-    /// What stood behind the `?`, still escaped; [`Query`] reads it.
+    /// The part behind the `?`, still escaped; [`Query`] reads it.
     pub query: &'a [u8],
 }
 

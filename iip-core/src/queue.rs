@@ -172,7 +172,7 @@ impl Queue {
         *self = Self::default();
     }
 
-    /// Does this call have memory of its own, in place of a part of the buffer?
+    /// Whether this call owns its memory instead of a part of the buffer.
     pub(crate) fn is_large(path: &[u8], body: &Body) -> bool {
         path.len() + body.len() > SMALL_BYTES
     }

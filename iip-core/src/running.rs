@@ -107,7 +107,7 @@ impl CancelToken {
         }
     }
 
-    /// Has the caller gone?
+    /// Whether the caller has gone.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0

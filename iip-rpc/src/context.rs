@@ -196,7 +196,7 @@ impl CallContext {
         self.inner.peer.as_deref()
     }
 
-    /// Has the caller gone, or is the time over? For methods with `on_cancel = "token"`.
+    /// Whether the caller has gone or the time is over. For methods with `on_cancel = "token"`.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.inner

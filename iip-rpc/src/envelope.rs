@@ -459,12 +459,12 @@ impl PlainError {
             .filter(|error: &Self| error.code != 0)
     }
 
-    /// Is it an error of IIP itself, and not a status or a value of the method?
+    /// Whether this is an error of IIP itself, not a status or a value of the method.
     pub(crate) fn is_in_band(&self) -> bool {
         self.code < 0 || self.code > 100
     }
 
-    /// Is it what IIP says of a path that nobody serves?
+    /// Whether this is the error for a path without a handler.
     pub(crate) fn is_unknown_path(&self) -> bool {
         self.code == 102
     }

@@ -346,7 +346,7 @@ pub(crate) struct Deadlines {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline {
     pub(crate) at: Option<Instant>,
-    /// Did its caller say so?
+    /// Whether the caller set it.
     by_caller: bool,
 }
 

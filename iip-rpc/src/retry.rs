@@ -64,7 +64,7 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// Has one failed that was worth a retry?
+    /// Whether an attempt has failed that was worth a retry.
     pub(crate) fn has_retried(&self) -> bool {
         self.retries > 0
     }

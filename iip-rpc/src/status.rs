@@ -372,7 +372,7 @@ impl Status {
         }))
     }
 
-    /// Does it tell of a call that was made, rather than of the one that is being handled?
+    /// Whether the status describes an outgoing call rather than the one being handled.
     pub(crate) fn is_of_a_call(&self) -> bool {
         self.0.phases.is_some() || self.0.travelled
     }

@@ -95,7 +95,7 @@ impl ConnectionSlotState {
         }
     }
 
-    /// Is a new connection wanted, and may it be attempted now?
+    /// Whether a new connection is wanted and may be attempted now.
     fn wants_attempt(&self) -> bool {
         match &self.phase {
             Phase::Down => true,

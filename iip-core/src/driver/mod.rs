@@ -357,7 +357,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }))
     }
 
-    /// Frames were looked at: may this task go on?
+    /// Decides, after frames were handled, whether this task continues or yields.
     fn after_frames(&self, woke: bool, reads: &mut usize) -> Turn {
         if self.more {
             // Many small frames weigh as much as a read.
@@ -745,7 +745,7 @@ fn on_written(state: &mut State, bytes: usize, now: Instant) {
     }
 }
 
-/// Is this how the end of a peer looks that does not say why?
+/// Whether the peer ended the connection without giving a reason.
 fn is_silent(error: &ConnectionError) -> bool {
     matches!(
         error,
@@ -753,7 +753,8 @@ fn is_silent(error: &ConnectionError) -> bool {
     )
 }
 
-/// Is it worth to let others run before writing? With one call in flight there is nobody else.
+/// Whether it is worth letting other tasks run before writing. With one call in flight there is
+/// nobody else.
 fn should_batch(state: &State) -> bool {
     state.calls.in_flight() > 1 || state.proto.open_calls() > 1
 }

@@ -142,7 +142,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Is this a frame of the stream on a channel? The first without a mark begins the answer.
+    /// Whether this is a frame of the stream on a channel. The first without a mark begins the
+    /// answer.
     fn takes_stream_frame(&mut self, id: ChannelId, body: &mut Bytes) -> bool {
         let Some(assembly) = self
             .channels
@@ -501,7 +502,7 @@ impl Connection {
         self.control.is_some() || self.control_is_coming
     }
 
-    /// Has the whole request of `token` left this process? Unknown counts as yes.
+    /// Whether the whole request of `token` has been written. Unknown counts as yes.
     pub(crate) fn was_sent(&self, id: ChannelId, token: usize) -> bool {
         let call = self.channels.get(id).and_then(|channel| {
             channel
@@ -512,7 +513,7 @@ impl Connection {
         call.is_none_or(|call| call.end == 0 || self.has_written(call.end))
     }
 
-    /// Are answers due on this channel?
+    /// Whether answers are due on this channel.
     pub(crate) fn awaits_reply(&self, id: ChannelId) -> bool {
         self.channels
             .get(id)

@@ -304,12 +304,12 @@ impl Connection {
         self.allowance < self.limits.buffered_bytes()
     }
 
-    /// Is nothing being received, answered or written?
+    /// Whether nothing is being received, answered or written.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.open_calls == 0 && self.is_quiet()
     }
 
-    /// Does nothing wait to be handed on or written? Calls may be open.
+    /// Whether nothing waits to be handed on or written. Calls may be open.
     pub(crate) fn is_quiet(&self) -> bool {
         self.buffered == 0 && self.outbox.is_empty() && self.events.is_empty()
     }
@@ -328,8 +328,8 @@ impl Connection {
         self.open_calls - self.streamed >= self.limits.calls()
     }
 
-    /// Has a message begun and not ended? A stream is none: between two of its frames nothing is
-    /// missing.
+    /// Whether a message has begun and not ended. A stream is none: between two of its frames
+    /// nothing is missing.
     pub(crate) fn has_unfinished_message(&self) -> bool {
         self.channels.any(|channel| {
             let assembly = channel.assembly.as_ref();
@@ -343,7 +343,7 @@ impl Connection {
         !self.outbox.is_empty()
     }
 
-    /// Has the stream's byte before `position` left this process?
+    /// Whether the output's byte before `position` has been written.
     pub(crate) fn has_written(&self, position: u64) -> bool {
         self.outbox.has_written(position)
     }
@@ -359,14 +359,14 @@ impl Connection {
         most.saturating_sub(self.outbox.in_between())
     }
 
-    /// May bytes of the stream on this channel be sent now?
+    /// Whether bytes of the stream on this channel may be sent now.
     pub(crate) fn has_stream_room(&self, id: ChannelId) -> bool {
         // Behind a long message, such as a request that was answered before its end, there is no
         // telling how much would wait.
         self.stream_room() > 0 && !self.outbox.is_behind(id)
     }
 
-    /// May further answers be sent without piling up what the peer does not read?
+    /// Whether further answers may be sent without exceeding `max_unsent_bytes`.
     pub(crate) fn has_room(&self) -> bool {
         self.outbox.has_room(self.limits.unsent_bytes())
     }

@@ -15,7 +15,7 @@ use crate::frame::{ChannelId, Side};
 /// answers.
 pub(super) const MAX_GRANTED: u32 = u32::MAX / 2;
 
-/// Does the call on this channel have no answer?
+/// Whether calls on this channel are one-way.
 #[inline]
 pub(crate) fn is_one_way(channel: ChannelId) -> bool {
     channel.0 > MAX_GRANTED
@@ -128,7 +128,7 @@ impl Connection {
         (1..=self.one_way.count).map(|count| ChannelId(count | (MAX_GRANTED + 1)))
     }
 
-    /// Server: do the requests on this channel have no answers?
+    /// Server: whether requests on this channel are one-way.
     #[inline]
     pub(super) fn is_silent(&self, id: ChannelId) -> bool {
         self.side == Side::Server && (is_one_way(id) || self.one_way.channel == Some(id))

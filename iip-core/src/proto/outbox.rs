@@ -249,7 +249,7 @@ impl Outbox {
         }
     }
 
-    /// Does anything wait to be taken or written?
+    /// Whether nothing waits to be taken or written.
     pub(crate) fn is_empty(&self) -> bool {
         self.unwritten() == 0 && self.long.is_empty() && !self.closing
     }
@@ -261,7 +261,7 @@ impl Outbox {
             .saturating_add(self.long_bytes)
     }
 
-    /// Does no more than `most` wait, beside the rest of the longest message? That one goes in
+    /// Whether no more than `most` waits, beside the rest of the longest message. That one goes in
     /// turns with the others, which it should not keep from being asked for.
     pub(crate) fn has_room(&self, most: usize) -> bool {
         let unsent = self.unsent();
@@ -290,7 +290,7 @@ impl Outbox {
         usize::try_from(between).unwrap_or(usize::MAX)
     }
 
-    /// Would what is sent on this channel now wait for the end of a long message?
+    /// Whether data sent on this channel now would wait for the end of a long message.
     pub(crate) fn is_behind(&self, channel: ChannelId) -> bool {
         self.long.iter().any(|send| send.channel == channel)
     }
@@ -305,7 +305,7 @@ impl Outbox {
         }
     }
 
-    /// Has the byte before this stream position left the process?
+    /// Whether the byte before this position of the output has been written.
     pub(crate) fn has_written(&self, position: u64) -> bool {
         self.written >= position
     }

@@ -157,8 +157,9 @@ impl Connection {
         }
     }
 
-    /// Is the request with the path read last answered while as many handlers run as may? Requests
-    /// of the protocol itself need none, and health checks tell a busy server from a dead one.
+    /// Whether the request with the path read last is answered while as many handlers run as may.
+    /// Requests of the protocol itself need none, and health checks tell a busy server from a dead
+    /// one.
     #[cold]
     fn passes_busy(&self) -> bool {
         let path = &self.last_path;
@@ -661,12 +662,12 @@ impl RequestPath {
         }
     }
 
-    /// Is it one of the library's own services, such as health?
+    /// Whether this is one of the library's own services, such as health.
     pub(crate) fn is_own_service(&self) -> bool {
         self.label.starts_with(b"/sys/")
     }
 
-    /// Is it for the layer above?
+    /// Whether the layer above handles this path.
     pub(super) fn is_for_handlers(&self) -> bool {
         self.kind == PathKind::Handlers
     }

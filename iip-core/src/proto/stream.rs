@@ -41,13 +41,13 @@ const PART_BYTES: usize = 64 * 1024;
 /// Server: the rest of this frame, and all that follow, are the answer.
 pub(super) const ANSWER: u8 = 0xFE;
 
-/// Is this the data of a frame of such a call?
+/// Whether this is the data of a frame of such a call.
 #[inline]
 fn is_marked(data: &[u8]) -> bool {
     data.first().is_some_and(|&byte| byte >= DATA)
 }
 
-/// Does a request in several frames that begins with this data begin a stream?
+/// Whether a request of several frames that begins with this data begins a stream.
 pub(super) fn begins_stream(data: &[u8]) -> bool {
     data.len() > 1 && data[0] == DATA
 }

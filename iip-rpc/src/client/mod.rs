@@ -349,7 +349,7 @@ impl Client {
         }
     }
 
-    /// Does a call wait for the server, or fail while it is not there?
+    /// Whether a call waits for an unavailable server instead of failing.
     fn waits_for_ready(&self) -> bool {
         self.options
             .wait_for_ready

@@ -124,7 +124,7 @@ impl CompressionId {
     /// One block of lz4; with the feature `compress-lz4`.
     pub const LZ4: Self = Self(2);
 
-    /// Has this build any?
+    /// Whether this build supports any compression.
     pub(crate) const ANY: bool = cfg!(any(feature = "compress-zstd", feature = "compress-lz4"));
 
     /// The id with this number, of which the two lowest bits count.
@@ -139,7 +139,7 @@ impl CompressionId {
         self.0
     }
 
-    /// Is it compressed at all?
+    /// Whether the data is compressed.
     #[must_use]
     pub const fn is_some(self) -> bool {
         self.0 != 0

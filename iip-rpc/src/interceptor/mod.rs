@@ -292,7 +292,7 @@ impl Outcome {
         }
     }
 
-    /// Did the call end well?
+    /// Whether the call succeeded.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         matches!(self, Self::Ok)

@@ -204,7 +204,7 @@ impl<T, E> StreamSender<T, E> {
         self.finished = true;
     }
 
-    /// Does nobody read any more?
+    /// Whether the reader has gone.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.messages.is_closed()

@@ -79,7 +79,7 @@ impl Hedging {
 type Start<'a> = dyn FnMut(&Context<'_>, Attempt<'_>) -> Result<(Call, bool), Status> + Send + 'a;
 
 impl Client {
-    /// Is a call of this method made a second time when its answer does not come?
+    /// Whether calls of this method are hedged.
     #[inline]
     pub(super) fn hedges(&self, method: &MethodDescriptor) -> bool {
         self.settings.policies.hedge(method).is_some()
@@ -176,7 +176,7 @@ impl Client {
         started.ok().map(|(call, _)| call)
     }
 
-    /// Is a failure one after which the other attempt is worth waiting for?
+    /// Whether the other attempt is worth waiting for after this failure.
     fn may_turn_out_well(&self, method: &MethodDescriptor, status: &Status) -> bool {
         let policy = self.retry_policy(method);
         policy.covers(status.code()) || status.pushback().is_some()
