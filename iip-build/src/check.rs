@@ -66,7 +66,7 @@ pub(crate) fn all(
     }
 }
 
-/// Whether a setting is Rust, and there is something to set it for.
+/// Reports a setting that is not Rust, or that applies to nothing.
 fn rule_is_usable(rule: &Rule, files: &[FileDescriptorProto], problems: &mut Vec<Problem>) {
     let parsed = match rule.kind {
         Kind::TraitAttribute | Kind::MethodAttribute => {

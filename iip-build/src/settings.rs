@@ -54,7 +54,7 @@ impl Rule {
         self.path == "."
     }
 
-    /// Whether `path` names what has this full name.
+    /// Returns `true` if `path` names what has this full name.
     pub(crate) fn names(&self, name: &str) -> bool {
         if self.is_for_everything() {
             return true;

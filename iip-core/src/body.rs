@@ -66,7 +66,7 @@ impl Body {
         self.head.len() + self.tail.len()
     }
 
-    /// Whether the body has no data.
+    /// Returns `true` if the body has no data.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -118,7 +118,7 @@ pub(crate) struct Retirement {
     pub(crate) places: Arc<Semaphore>,
 }
 
-/// Whether most channels wait for answers to calls that were given up, and what follows.
+/// Watches for most channels waiting for answers to calls that were given up.
 #[derive(Debug, Default)]
 struct Stall {
     /// A call waits for a channel, and none has come free since then less [`STALLED_AFTER`].
@@ -194,7 +194,7 @@ impl CallTable {
         self.in_flight
     }
 
-    /// Whether the server has answered the first request for a channel.
+    /// Returns `true` if the server has answered the first request for a channel.
     pub(crate) fn is_ready(&self) -> bool {
         self.opened > 0 || self.refused
     }
@@ -403,8 +403,9 @@ impl CallTable {
         token
     }
 
-    /// Whether one more call may wait for a channel. Retires the connection if its server, which is
-    /// not told who has gone, is likely to run nothing but calls that were given up.
+    /// Checks that one more call may wait for a channel. Retires the connection if its
+    /// server, which is not told who has gone, is likely to run nothing but calls that were given
+    /// up.
     #[cold]
     fn check_queue(&mut self, proto: &proto::Connection, now: Instant) -> Result<(), CallError> {
         let sent = self.in_flight - self.waiting;
@@ -760,7 +761,7 @@ impl CallTable {
         Some(error)
     }
 
-    /// Whether the connection was retired because its channels do not come free.
+    /// Returns `true` if the connection was retired because its channels do not come free.
     pub(crate) fn is_retired(&self) -> bool {
         self.stall.retired.is_some()
     }
@@ -938,7 +939,8 @@ fn check_time(now: Instant, deadline: Instant) -> Result<(), CallError> {
     Ok(())
 }
 
-/// Whether the call still wants a channel. Its caller may have gone, and its slot be another's.
+/// Returns `true` if the call still wants a channel. Its caller may have gone, and its slot be
+/// another's.
 fn is_waiting(slots: &Slots<Slot>, ticket: QueuedCall) -> bool {
     slots
         .get(ticket.token)

@@ -45,7 +45,7 @@ pub struct Peer {
 /// What the peers of a server share.
 #[derive(Debug)]
 struct OfServer {
-    /// Whether it has begun to shut down.
+    /// Set to `true` when the server begins to shut down.
     shutdown: watch::Receiver<bool>,
     logs: Arc<Logs>,
 }
@@ -96,7 +96,7 @@ impl Peer {
             .downcast_ref()
     }
 
-    /// Whether the server that handles this peer's calls has begun to [shut
+    /// Returns `true` if the server that handles this peer's calls has begun to [shut
     /// down](crate::Server::shutdown). Always `false` at a client.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
@@ -708,7 +708,7 @@ impl Connection {
         self.start(path, &start, times.started, data, None)
     }
 
-    /// Whether one more one-way request may be queued for writing.
+    /// Returns `true` if one more one-way request may be queued for writing.
     #[must_use]
     pub fn has_room_for_one_way(&self) -> bool {
         self.shared.lock().proto.has_one_way_room()

@@ -123,7 +123,7 @@ impl Decoder {
         self.buf.extend_from_slice(bytes);
     }
 
-    /// Whether the buffer has no space left for a read behind bodies that share it.
+    /// Returns `true` if the buffer has no space left for a read behind bodies that share it.
     pub(crate) fn is_used_up(&self) -> bool {
         self.shares_buffer && self.buf.capacity() - self.buf.len() < self.wanted()
     }
@@ -348,7 +348,7 @@ impl Decoder {
         foreign::recognize(self.side, &self.buf)
     }
 
-    /// Whether a frame was completed since the last call of this function.
+    /// Returns `true` if a frame was completed since the last call of this function.
     pub(crate) fn take_advanced(&mut self) -> bool {
         std::mem::take(&mut self.advanced)
     }

@@ -146,7 +146,7 @@ pub enum ConnectionError {
 }
 
 impl ConnectionError {
-    /// Whether the peer caused the error.
+    /// Returns `true` if the peer caused the error.
     #[must_use]
     pub fn is_remote(&self) -> bool {
         matches!(
@@ -155,7 +155,7 @@ impl ConnectionError {
         )
     }
 
-    /// Whether a time limit expired.
+    /// Returns `true` if a time limit expired.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Timeout { .. })
@@ -174,7 +174,7 @@ impl From<ProtocolError> for ConnectionError {
     }
 }
 
-/// Whether a failed call may have run on the server.
+/// Tells whether a failed call may have run on the server.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[expect(clippy::exhaustive_enums, reason = "these are all the cases there are")]
 pub enum Execution {
@@ -362,7 +362,7 @@ impl CallError {
         &self.0.kind
     }
 
-    /// Whether the call may have run on the server.
+    /// Returns whether the call may have run on the server.
     #[must_use]
     pub fn execution(&self) -> Execution {
         self.0.execution
@@ -374,7 +374,7 @@ impl CallError {
         self.0.phases
     }
 
-    /// Whether the call's time ran out.
+    /// Returns `true` if the call's time ran out.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self.0.kind, CallErrorKind::Timeout)

@@ -129,7 +129,7 @@ impl Flow {
         wakers.extend(self.writer.take());
     }
 
-    /// Whether all bytes of the peer have been taken.
+    /// Returns `true` if all bytes of the peer have been taken.
     pub(crate) fn is_at_end(&self) -> bool {
         self.ended && self.parts.bytes() == 0
     }
@@ -153,8 +153,8 @@ impl Flow {
         Some(part)
     }
 
-    /// Whether the peer may be told of room. A message that is not complete waits while those of
-    /// the connection take too much; one of them goes on.
+    /// Returns `true` if the peer may be told of room. A message that is not complete waits while
+    /// those of the connection take too much; one of them goes on.
     fn may_grant(&mut self, proto: &mut proto::Connection, channel: ChannelId) -> bool {
         if self.held == 0 || proto.may_grant(channel) {
             return true;
@@ -306,7 +306,7 @@ impl Flow {
         }
     }
 
-    /// Whether a part may be sent. Tells the peer once if its window is what is missing.
+    /// Returns `true` if a part may be sent. Tells the peer once if its window is what is missing.
     pub(crate) fn has_credit(&mut self, proto: &mut proto::Connection, channel: ChannelId) -> bool {
         if self.credit > 0 {
             return true;

@@ -11,9 +11,9 @@ struct Foreign {
     at_client: &'static str,
     /// What to change, where the peer is this protocol's client.
     at_server: &'static str,
-    /// Whether these are the first bytes of its server, as a client of ours meets it.
+    /// `true` if these are the first bytes of its server, as a client of ours meets it.
     is_server: fn(&[u8]) -> bool,
-    /// Whether these are the first bytes of its client, as a server of ours meets it.
+    /// `true` if these are the first bytes of its client, as a server of ours meets it.
     is_client: fn(&[u8]) -> bool,
 }
 

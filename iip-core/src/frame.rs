@@ -115,7 +115,7 @@ impl FrameStatus {
         }
     }
 
-    /// Whether this frame begins a message.
+    /// Returns `true` if this frame begins a message.
     #[must_use]
     pub const fn begins(self) -> bool {
         matches!(
@@ -124,7 +124,7 @@ impl FrameStatus {
         )
     }
 
-    /// Whether this frame ends its message.
+    /// Returns `true` if this frame ends its message.
     #[must_use]
     pub const fn ends(self) -> bool {
         matches!(

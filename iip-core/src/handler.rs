@@ -43,8 +43,8 @@ pub trait Handler: Send + Sync + 'static {
         RequestMode::Whole
     }
 
-    /// Whether a call with streams counts against the server's limit of running calls only from
-    /// [`Request::start`] on, and not from its first frame. Default: no.
+    /// Returns `true` if a call with streams counts against the server's limit of running calls
+    /// only from [`Request::start`] on, and not from its first frame. Default: no.
     fn starts_late(&self) -> bool {
         false
     }
@@ -408,8 +408,8 @@ impl Request {
         self.waited
     }
 
-    /// Whether nobody waits for the answer, see [`Client::send`](crate::Client::send): it goes
-    /// nowhere.
+    /// Returns `true` if nobody waits for the answer, see [`Client::send`](crate::Client::send): it
+    /// goes nowhere.
     #[must_use]
     pub fn is_one_way(&self) -> bool {
         self.one_way

@@ -113,7 +113,7 @@ impl<'a> Query<'a> {
         self.raw
     }
 
-    /// Whether nothing was sent. A query of dropped pairs only is not empty.
+    /// Returns `true` if nothing was sent. A query of dropped pairs only is not empty.
     pub const fn is_empty(&self) -> bool {
         self.raw.is_empty()
     }
@@ -177,7 +177,8 @@ pub enum LabelError {
     ContainsNul,
 }
 
-/// Whether `label` can stand in the path field of a frame: not empty, at most 2048 bytes, no NUL.
+/// Checks that `label` can stand in the path field of a frame: not empty, at most 2048 bytes,
+/// no NUL.
 ///
 /// A decoded label can hold a NUL although the received field did not (`/a%00b`). Writing it into a
 /// reply lets one caller forge the replies of others (recording `path_nul_response_splitting`).
@@ -304,7 +305,7 @@ fn hex_digit(nibble: u8) -> char {
 
 // Go: url.go Parse, parse, getScheme, parseAuthority, parseHost, unescape, parseQuery; go1.19.
 
-/// Whether a field with this byte behind its first `/` is more than its own label.
+/// Returns `true` if a field with this byte behind its first `/` is more than its own label.
 const fn needs_parsing(byte: u8) -> bool {
     // `|` keeps the scan free of branches.
     (byte < b' ') | (byte == 0x7f) | (byte == b'%') | (byte == b'?') | (byte == b'#')
@@ -348,7 +349,8 @@ fn parse_reference(raw: &[u8]) -> Option<ParsedPath<'_>> {
     })
 }
 
-/// Whether there is a scheme, and what follows it. `None`: the scheme is missing before its colon.
+/// Cuts a scheme off: whether there is one, and what follows it. `None`: the scheme is missing
+/// before its colon.
 fn cut_scheme(reference: &[u8]) -> Option<(bool, &[u8])> {
     let end = reference
         .iter()
@@ -500,7 +502,8 @@ fn escapes_are_sound(raw: &[u8]) -> bool {
         .all(|byte| byte.is_ok())
 }
 
-/// Whether the query component `raw` stands for `wanted`, without decoding it into memory.
+/// Returns `true` if the query component `raw` stands for `wanted`, without decoding it into
+/// memory.
 fn decodes_to(raw: &[u8], wanted: &[u8]) -> bool {
     let mut wanted = wanted.iter();
     (Unescaped {

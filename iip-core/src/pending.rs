@@ -26,7 +26,7 @@ impl Network {
         }))
     }
 
-    /// Whether the peer has an address.
+    /// Returns `true` if the peer has an address.
     pub(crate) fn is_known(self) -> bool {
         self.0.is_some()
     }

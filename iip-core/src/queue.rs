@@ -172,7 +172,7 @@ impl Queue {
         *self = Self::default();
     }
 
-    /// Whether this call owns its memory instead of a part of the buffer.
+    /// Returns `true` if this call owns its memory instead of a part of the buffer.
     pub(crate) fn is_large(path: &[u8], body: &Body) -> bool {
         path.len() + body.len() > SMALL_BYTES
     }

@@ -107,7 +107,7 @@ impl CancelToken {
         }
     }
 
-    /// Whether the caller has gone.
+    /// Returns `true` if the caller has gone.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0

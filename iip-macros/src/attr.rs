@@ -203,13 +203,13 @@ impl MethodSettings {
     }
 }
 
-/// Whether this attribute is the macro's own and must not reach the compiler.
+/// Returns `true` if this attribute is the macro's own and must not reach the compiler.
 pub(crate) fn is_rpc(attr: &Attribute) -> bool {
     attr.path().is_ident("rpc")
 }
 
-/// Whether this attribute decides if an item exists: it must then stand on everything made from
-/// that item.
+/// Returns `true` if this attribute decides if an item exists: it must then stand on everything
+/// made from that item.
 ///
 /// That is `#[cfg(..)]`, and `#[cfg_attr(.., cfg(..))]`.
 pub(crate) fn is_cfg(attr: &Attribute) -> bool {
@@ -219,7 +219,7 @@ pub(crate) fn is_cfg(attr: &Attribute) -> bool {
             .any(|meta| meta.path().is_ident("cfg"))
 }
 
-/// Whether this attribute makes a use of the item a warning.
+/// Returns `true` if this attribute makes a use of the item a warning.
 pub(crate) fn is_deprecated(attr: &Attribute) -> bool {
     let is = |path: &Path| path.is_ident("deprecated");
     is(attr.path()) || conditional(attr).iter().any(|meta| is(meta.path()))
@@ -387,8 +387,8 @@ fn is_service_path(path: &LitStr, errors: &mut Errors) -> bool {
     is_path(path, errors)
 }
 
-/// Whether `path` is one that a server looks up as it stands: servers decode escapes and cut the
-/// query off before that.
+/// Returns `true` if `path` is one that a server looks up as it stands: servers decode escapes and
+/// cut the query off before that.
 fn is_path(path: &LitStr, errors: &mut Errors) -> bool {
     let text = path.value();
     let problem = if !text.starts_with('/') {

@@ -72,7 +72,7 @@ pub(crate) fn service(def: &ServiceDef<'_>, errors: &mut Errors) {
     }
 }
 
-/// Whether every service has this supertrait anyway.
+/// Returns `true` if every service has this supertrait anyway.
 pub(crate) fn is_implied(bound: &TypeParamBound) -> bool {
     match bound {
         TypeParamBound::Trait(bound) => {
@@ -83,8 +83,8 @@ pub(crate) fn is_implied(bound: &TypeParamBound) -> bool {
     }
 }
 
-/// Whether a method has types that its caller chooses, which `signature` and `argument_type`
-/// refuse.
+/// Returns `true` if a method has types that its caller chooses, which `signature` and
+/// `argument_type` refuse.
 pub(crate) fn is_generic(sig: &Signature) -> bool {
     let opaque = sig.inputs.iter().any(|arg| match arg {
         FnArg::Typed(arg) => !NestedTypes::of(&arg.ty).opaque.is_empty(),
@@ -138,8 +138,8 @@ fn definition(item: &ItemTrait, errors: &mut Errors) {
     }
 }
 
-/// Whether anything is said about a type parameter. Where nothing is, it cannot travel, which the
-/// compiler would say once for every use.
+/// Returns `true` if anything is said about a type parameter. Where nothing is, it cannot travel,
+/// which the compiler would say once for every use.
 fn is_bounded(param: &TypeParam, generics: &Generics) -> bool {
     let conditions = generics
         .where_clause

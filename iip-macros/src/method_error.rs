@@ -42,7 +42,7 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
 struct StatusVariant<'a> {
     /// `None` in a struct.
     variant: Option<&'a Ident>,
-    /// Whether there are other variants.
+    /// `true` if there are other variants.
     alone: bool,
     field: &'a Field,
     member: Member,

@@ -461,28 +461,28 @@ pub(crate) fn peel(ty: &Type) -> &Type {
     }
 }
 
-/// Whether this is `&CallContext`.
+/// Returns `true` if this is `&CallContext`.
 pub(crate) fn is_context_reference(ty: &Type) -> bool {
     matches!(peel(ty), Type::Reference(reference) if reference.mutability.is_none() && is_context(&reference.elem))
 }
 
-/// Whether this is the `CallContext` of the runtime, see [`is_named`].
+/// Returns `true` if this is the `CallContext` of the runtime, see [`is_named`].
 pub(crate) fn is_context(ty: &Type) -> bool {
     is_named(ty, "CallContext") && first_argument(ty).is_none()
 }
 
-/// Whether this is the `Streaming<T>` of the runtime, see [`is_named`].
+/// Returns `true` if this is the `Streaming<T>` of the runtime, see [`is_named`].
 pub(crate) fn is_streaming(ty: &Type) -> bool {
     is_named(ty, "Streaming") && first_argument(ty).is_some()
 }
 
-/// Whether this is the `Subscription<T>` of the runtime, see [`is_named`].
+/// Returns `true` if this is the `Subscription<T>` of the runtime, see [`is_named`].
 pub(crate) fn is_subscription(ty: &Type) -> bool {
     is_named(ty, "Subscription") && first_argument(ty).is_some()
 }
 
-/// Whether the last segment of a path type is `name`, and the path does not say that the type is
-/// the user's own: by `crate`, `self` or `super` at its beginning.
+/// Returns `true` if the last segment of a path type is `name`, and the path does not say that the
+/// type is the user's own: by `crate`, `self` or `super` at its beginning.
 ///
 /// What a name stands for is not known here. Generated code makes sure that it is what it was taken
 /// for, and the runtime's types cannot be used where they were not recognized; both messages say

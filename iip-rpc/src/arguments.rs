@@ -404,7 +404,7 @@ fn other_key(name: &str, body: &[u8]) -> Option<String> {
     json.deserialize_map(Other(name)).ok().flatten()
 }
 
-/// Whether `body` is an object whose only key, once or several times, is `name`.
+/// Returns `true` if `body` is an object whose only key, once or several times, is `name`.
 fn is_object_of_only(name: &str, body: &[u8]) -> bool {
     struct Only<'a>(&'a str);
 

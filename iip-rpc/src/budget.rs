@@ -94,7 +94,7 @@ impl Bucket {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, filled);
     }
 
-    /// Whether a call may be retried. If so, the retry is paid for.
+    /// Returns `true` if a call may be retried. If so, the retry is paid for.
     pub(crate) fn withdraw(&self) -> bool {
         let taken = |tokens: u64| tokens.checked_sub(TOKEN);
         self.tokens

@@ -196,7 +196,8 @@ impl CallContext {
         self.inner.peer.as_deref()
     }
 
-    /// Whether the caller has gone or the time is over. For methods with `on_cancel = "token"`.
+    /// Returns `true` if the caller has gone or the time is over. For methods with
+    /// `on_cancel = "token"`.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.inner
@@ -227,8 +228,8 @@ impl CallContext {
         }
     }
 
-    /// Whether the server that handles the call has begun to [shut down](crate::Server::shutdown);
-    /// `false` outside a handler.
+    /// Returns `true` if the server that handles the call has begun to [shut
+    /// down](crate::Server::shutdown); `false` outside a handler.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
         self.peer().is_some_and(Peer::is_shutting_down)

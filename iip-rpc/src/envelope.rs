@@ -38,7 +38,7 @@ const COMPRESSION_SHIFT: u32 = 6;
 const MAY_HAVE_EXECUTED: u8 = 0;
 const NOT_EXECUTED: u8 = 1;
 
-/// Whether `message` is an envelope and not plain JSON. The empty message is neither.
+/// Returns `true` if `message` is an envelope and not plain JSON. The empty message is neither.
 #[must_use]
 #[inline]
 pub fn is_envelope(message: &[u8]) -> bool {
@@ -459,12 +459,12 @@ impl PlainError {
             .filter(|error: &Self| error.code != 0)
     }
 
-    /// Whether this is an error of IIP itself, not a status or a value of the method.
+    /// Returns `true` if this is an error of IIP itself, not a status or a value of the method.
     pub(crate) fn is_in_band(&self) -> bool {
         self.code < 0 || self.code > 100
     }
 
-    /// Whether this is the error for a path without a handler.
+    /// Returns `true` if this is the error for a path without a handler.
     pub(crate) fn is_unknown_path(&self) -> bool {
         self.code == 102
     }

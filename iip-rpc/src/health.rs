@@ -28,7 +28,7 @@ const CHECK: &MethodDescriptor =
 const WATCH: &MethodDescriptor =
     &MethodDescriptor::new("Health", "watch", "/sys/health/watch", &["service"]).streams_replies();
 
-/// Whether a service can be called.
+/// The health of a service: whether it can be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[non_exhaustive]

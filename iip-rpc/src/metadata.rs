@@ -166,7 +166,7 @@ impl Metadata {
         self.entries.len()
     }
 
-    /// Whether there is no entry.
+    /// Returns `true` if there is no entry.
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {

@@ -302,31 +302,31 @@ impl MethodDescriptor {
         self.format
     }
 
-    /// Whether the messages are the bytes of the argument and the result as they are.
+    /// Returns `true` if the messages are the bytes of the argument and the result as they are.
     #[must_use]
     pub const fn is_raw(&self) -> bool {
         matches!(self.format, Format::Raw)
     }
 
-    /// Whether the messages are plain JSON without an envelope.
+    /// Returns `true` if the messages are plain JSON without an envelope.
     #[must_use]
     pub const fn is_json(&self) -> bool {
         matches!(self.format, Format::Json)
     }
 
-    /// Whether callers send a stream of messages behind the arguments.
+    /// Returns `true` if callers send a stream of messages behind the arguments.
     #[must_use]
     pub const fn has_requests(&self) -> bool {
         self.requests
     }
 
-    /// Whether the method answers with a stream of messages.
+    /// Returns `true` if the method answers with a stream of messages.
     #[must_use]
     pub const fn has_replies(&self) -> bool {
         self.replies
     }
 
-    /// Whether callers do not wait for the method.
+    /// Returns `true` if callers do not wait for the method.
     #[must_use]
     pub const fn is_one_way(&self) -> bool {
         self.one_way
@@ -357,7 +357,7 @@ impl MethodDescriptor {
         self.timeout
     }
 
-    /// Whether a call that may already have run can be repeated.
+    /// Returns `true` if a call that may already have run can be repeated.
     #[must_use]
     pub const fn is_idempotent(&self) -> bool {
         self.idempotent

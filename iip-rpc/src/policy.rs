@@ -58,7 +58,7 @@ impl MethodPolicy {
         self
     }
 
-    /// Whether calls that may have run can be made again.
+    /// Sets whether calls that may have run can be retried.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.idempotent = Some(idempotent);
         self
@@ -346,7 +346,7 @@ pub(crate) struct Deadlines {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline {
     pub(crate) at: Option<Instant>,
-    /// Whether the caller set it.
+    /// `true` if the caller set it.
     by_caller: bool,
 }
 

@@ -48,7 +48,7 @@ impl<E: MethodError> Failure<E> {
 pub(crate) struct Rules<'a> {
     /// How often a call is that has not run.
     pub(crate) max_transparent_retries: u32,
-    /// Whether a call is that may have run.
+    /// `true` if a call is that may have run.
     pub(crate) idempotent: bool,
     pub(crate) policy: RetryPolicy,
     pub(crate) budget: &'a Bucket,
@@ -64,7 +64,7 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// Whether an attempt has failed that was worth a retry.
+    /// Returns `true` if an attempt has failed that was worth a retry.
     pub(crate) fn has_retried(&self) -> bool {
         self.retries > 0
     }

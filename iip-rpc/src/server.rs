@@ -290,7 +290,7 @@ impl<U: Run> Handler for Method<U> {
         reject(reason, plain, self.method.is_raw())
     }
 
-    /// Whether the caller sent plain JSON.
+    /// Returns `true` if the caller sent plain JSON.
     fn tag(&self, body: &Bytes) -> bool {
         is_plain(body)
     }
@@ -338,7 +338,8 @@ fn refused(status: &Status, plain: bool, raw: bool) -> Body {
     answer_status(status, plain)
 }
 
-/// Whether the caller sent plain JSON. One whose request was skipped is taken for a typed one.
+/// Returns `true` if the caller sent plain JSON. One whose request was skipped is taken for a typed
+/// one.
 fn is_plain(body: &Bytes) -> bool {
     !body.is_empty() && !envelope::is_envelope(body)
 }

@@ -183,7 +183,7 @@ impl TryFrom<u8> for Code {
 #[error("{0} is no status code: they go from 0 to 16")]
 pub struct UnknownCode(u8);
 
-/// Whether a call that failed may have run the method.
+/// Tells whether a call that failed may have run the method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Execution {
     /// Not one byte of the request left this process.
@@ -195,7 +195,7 @@ pub enum Execution {
 }
 
 impl Execution {
-    /// Whether the call can be repeated without the method running twice.
+    /// Returns `true` if the call can be repeated without the method running twice.
     #[must_use]
     pub const fn is_safe_to_repeat(self) -> bool {
         matches!(self, Self::NotSent | Self::NotExecuted)
@@ -372,7 +372,7 @@ impl Status {
         }))
     }
 
-    /// Whether the status describes an outgoing call rather than the one being handled.
+    /// Returns `true` if the status describes an outgoing call rather than the one being handled.
     pub(crate) fn is_of_a_call(&self) -> bool {
         self.0.phases.is_some() || self.0.travelled
     }
@@ -436,7 +436,7 @@ impl Status {
         &mut self.0.metadata
     }
 
-    /// Whether the method may have run.
+    /// Returns whether the method may have run.
     #[must_use]
     pub fn execution(&self) -> Execution {
         self.0.execution

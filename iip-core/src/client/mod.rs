@@ -35,10 +35,10 @@ const MAX_MOVES: u32 = 5;
 pub(crate) struct Moves(u32);
 
 impl Moves {
-    /// Whether a call that has failed goes to another connection. It does if its own was lost and
-    /// the call has not run; it needs another since now. After a server that broke the protocol,
-    /// only a call that was `unbegun` when the connection ended does: the others are told what is
-    /// wrong, because the server would do so again.
+    /// Returns `true` if a call that has failed goes to another connection. It does if its own was
+    /// lost and the call has not run; it needs another since now. After a server that broke the
+    /// protocol, only a call that was `unbegun` when the connection ended does: the others are told
+    /// what is wrong, because the server would do so again.
     #[cold]
     pub(crate) fn goes_on(
         &mut self,

@@ -95,7 +95,7 @@ impl ConnectionSlotState {
         }
     }
 
-    /// Whether a new connection is wanted and may be attempted now.
+    /// Returns `true` if a new connection is wanted and may be attempted now.
     fn wants_attempt(&self) -> bool {
         match &self.phase {
             Phase::Down => true,

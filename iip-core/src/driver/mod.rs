@@ -745,7 +745,7 @@ fn on_written(state: &mut State, bytes: usize, now: Instant) {
     }
 }
 
-/// Whether the peer ended the connection without giving a reason.
+/// Returns `true` if the peer ended the connection without giving a reason.
 fn is_silent(error: &ConnectionError) -> bool {
     matches!(
         error,
@@ -753,8 +753,8 @@ fn is_silent(error: &ConnectionError) -> bool {
     )
 }
 
-/// Whether it is worth letting other tasks run before writing. With one call in flight there is
-/// nobody else.
+/// Returns `true` if it is worth letting other tasks run before writing. With one call in flight
+/// there is nobody else.
 fn should_batch(state: &State) -> bool {
     state.calls.in_flight() > 1 || state.proto.open_calls() > 1
 }

@@ -263,7 +263,7 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// Whether more requests wait behind the open one.
+    /// Returns `true` if more requests wait behind the open one.
     #[inline]
     pub(crate) fn has_next(&self) -> bool {
         !self.waiting.is_empty() || self.assembly.is_some()

@@ -142,8 +142,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether this is a frame of the stream on a channel. The first without a mark begins the
-    /// answer.
+    /// Returns `true` if this is a frame of the stream on a channel. The first without a mark
+    /// begins the answer.
     fn takes_stream_frame(&mut self, id: ChannelId, body: &mut Bytes) -> bool {
         let Some(assembly) = self
             .channels
@@ -497,12 +497,12 @@ impl Connection {
         }
     }
 
-    /// Whether the server is told of calls that are given up.
+    /// Returns `true` if the server is told of calls that are given up.
     pub(crate) fn tells_cancels(&self) -> bool {
         self.control.is_some() || self.control_is_coming
     }
 
-    /// Whether the whole request of `token` has been written. Unknown counts as yes.
+    /// Returns `true` if the whole request of `token` has been written. Unknown counts as yes.
     pub(crate) fn was_sent(&self, id: ChannelId, token: usize) -> bool {
         let call = self.channels.get(id).and_then(|channel| {
             channel
@@ -513,7 +513,7 @@ impl Connection {
         call.is_none_or(|call| call.end == 0 || self.has_written(call.end))
     }
 
-    /// Whether answers are due on this channel.
+    /// Returns `true` if answers are due on this channel.
     pub(crate) fn awaits_reply(&self, id: ChannelId) -> bool {
         self.channels
             .get(id)

@@ -261,13 +261,14 @@ impl Connection {
         }
     }
 
-    /// Whether the peer's messages take as much memory as they may.
+    /// Returns `true` if the peer's messages take as much memory as they may.
     #[inline]
     pub(crate) fn is_over_budget(&self) -> bool {
         self.buffered + self.held >= self.allowance
     }
 
-    /// Whether messages that the peer has to complete, or to wait for, take as much as they may.
+    /// Returns `true` if messages that the peer has to complete, or to wait for, take as much as
+    /// they may.
     pub(crate) fn is_full(&self) -> bool {
         self.buffered >= self.allowance
     }
@@ -277,7 +278,7 @@ impl Connection {
         self.buffered + self.held + self.outgoing()
     }
 
-    /// Whether the layers above may hold so many bytes more.
+    /// Returns `true` if the layers above may hold so many bytes more.
     pub(crate) fn fits(&self, bytes: usize) -> bool {
         self.buffered + self.held + bytes <= self.allowance
     }
@@ -294,22 +295,22 @@ impl Connection {
         self.outbox.unsent() + self.unsent
     }
 
-    /// Whether what the peer does not read takes as much memory as it may.
+    /// Returns `true` if what the peer does not read takes as much memory as it may.
     pub(crate) fn is_unread(&self) -> bool {
         self.outgoing() >= self.allowance
     }
 
-    /// Whether less is allowed than the connection's own limit.
+    /// Returns `true` if less is allowed than the connection's own limit.
     pub(crate) fn is_confined(&self) -> bool {
         self.allowance < self.limits.buffered_bytes()
     }
 
-    /// Whether nothing is being received, answered or written.
+    /// Returns `true` if nothing is being received, answered or written.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.open_calls == 0 && self.is_quiet()
     }
 
-    /// Whether nothing waits to be handed on or written. Calls may be open.
+    /// Returns `true` if nothing waits to be handed on or written. Calls may be open.
     pub(crate) fn is_quiet(&self) -> bool {
         self.buffered == 0 && self.outbox.is_empty() && self.events.is_empty()
     }
@@ -328,8 +329,8 @@ impl Connection {
         self.open_calls - self.streamed >= self.limits.calls()
     }
 
-    /// Whether a message has begun and not ended. A stream is none: between two of its frames
-    /// nothing is missing.
+    /// Returns `true` if a message has begun and not ended. A stream is none: between two of its
+    /// frames nothing is missing.
     pub(crate) fn has_unfinished_message(&self) -> bool {
         self.channels.any(|channel| {
             let assembly = channel.assembly.as_ref();
@@ -343,7 +344,7 @@ impl Connection {
         !self.outbox.is_empty()
     }
 
-    /// Whether the output's byte before `position` has been written.
+    /// Returns `true` if the output's byte before `position` has been written.
     pub(crate) fn has_written(&self, position: u64) -> bool {
         self.outbox.has_written(position)
     }
@@ -359,14 +360,14 @@ impl Connection {
         most.saturating_sub(self.outbox.in_between())
     }
 
-    /// Whether bytes of the stream on this channel may be sent now.
+    /// Returns `true` if bytes of the stream on this channel may be sent now.
     pub(crate) fn has_stream_room(&self, id: ChannelId) -> bool {
         // Behind a long message, such as a request that was answered before its end, there is no
         // telling how much would wait.
         self.stream_room() > 0 && !self.outbox.is_behind(id)
     }
 
-    /// Whether further answers may be sent without exceeding `max_unsent_bytes`.
+    /// Returns `true` if further answers may be sent without exceeding `max_unsent_bytes`.
     pub(crate) fn has_room(&self) -> bool {
         self.outbox.has_room(self.limits.unsent_bytes())
     }

@@ -15,7 +15,7 @@ use crate::frame::{ChannelId, Side};
 /// answers.
 pub(super) const MAX_GRANTED: u32 = u32::MAX / 2;
 
-/// Whether calls on this channel are one-way.
+/// Returns `true` if calls on this channel are one-way.
 #[inline]
 pub(crate) fn is_one_way(channel: ChannelId) -> bool {
     channel.0 > MAX_GRANTED

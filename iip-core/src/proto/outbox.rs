@@ -249,7 +249,7 @@ impl Outbox {
         }
     }
 
-    /// Whether nothing waits to be taken or written.
+    /// Returns `true` if nothing waits to be taken or written.
     pub(crate) fn is_empty(&self) -> bool {
         self.unwritten() == 0 && self.long.is_empty() && !self.closing
     }
@@ -261,8 +261,8 @@ impl Outbox {
             .saturating_add(self.long_bytes)
     }
 
-    /// Whether no more than `most` waits, beside the rest of the longest message. That one goes in
-    /// turns with the others, which it should not keep from being asked for.
+    /// Returns `true` if no more than `most` waits, beside the rest of the longest message. That
+    /// one goes in turns with the others, which it should not keep from being asked for.
     pub(crate) fn has_room(&self, most: usize) -> bool {
         let unsent = self.unsent();
         unsent <= most || unsent - self.longest() <= most
@@ -290,7 +290,7 @@ impl Outbox {
         usize::try_from(between).unwrap_or(usize::MAX)
     }
 
-    /// Whether data sent on this channel now would wait for the end of a long message.
+    /// Returns `true` if data sent on this channel now would wait for the end of a long message.
     pub(crate) fn is_behind(&self, channel: ChannelId) -> bool {
         self.long.iter().any(|send| send.channel == channel)
     }
@@ -305,7 +305,7 @@ impl Outbox {
         }
     }
 
-    /// Whether the byte before this position of the output has been written.
+    /// Returns `true` if the byte before this position of the output has been written.
     pub(crate) fn has_written(&self, position: u64) -> bool {
         self.written >= position
     }

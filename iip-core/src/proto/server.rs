@@ -157,9 +157,9 @@ impl Connection {
         }
     }
 
-    /// Whether the request with the path read last is answered while as many handlers run as may.
-    /// Requests of the protocol itself need none, and health checks tell a busy server from a dead
-    /// one.
+    /// Returns `true` if the request with the path read last is answered while as many handlers run
+    /// as may. Requests of the protocol itself need none, and health checks tell a busy server from
+    /// a dead one.
     #[cold]
     fn passes_busy(&self) -> bool {
         let path = &self.last_path;
@@ -662,12 +662,12 @@ impl RequestPath {
         }
     }
 
-    /// Whether this is one of the library's own services, such as health.
+    /// Returns `true` if this is one of the library's own services, such as health.
     pub(crate) fn is_own_service(&self) -> bool {
         self.label.starts_with(b"/sys/")
     }
 
-    /// Whether the layer above handles this path.
+    /// Returns `true` if the layer above handles this path.
     pub(super) fn is_for_handlers(&self) -> bool {
         self.kind == PathKind::Handlers
     }
@@ -702,8 +702,8 @@ pub(super) fn check_control_size(part: &Bytes) -> Result<(), ProtocolError> {
     Ok(())
 }
 
-/// Whether this is what clients ask by themselves, such as a hello. The limit is on the callers'
-/// messages.
+/// Returns `true` if this is what clients ask by themselves, such as a hello. The limit is on the
+/// callers' messages.
 #[cold]
 fn is_own(path: &[u8], body: &[u8]) -> bool {
     let own = [control::HELLO, control::NEW_CHANNEL, control::PING];

@@ -41,13 +41,13 @@ const PART_BYTES: usize = 64 * 1024;
 /// Server: the rest of this frame, and all that follow, are the answer.
 pub(super) const ANSWER: u8 = 0xFE;
 
-/// Whether this is the data of a frame of such a call.
+/// Returns `true` if this is the data of a frame of such a call.
 #[inline]
 fn is_marked(data: &[u8]) -> bool {
     data.first().is_some_and(|&byte| byte >= DATA)
 }
 
-/// Whether a request of several frames that begins with this data begins a stream.
+/// Returns `true` if a request of several frames that begins with this data begins a stream.
 pub(super) fn begins_stream(data: &[u8]) -> bool {
     data.len() > 1 && data[0] == DATA
 }
@@ -183,8 +183,8 @@ impl Connection {
 
     // ---- commands
 
-    /// Whether the peer may be granted more of a message that is not complete: there is room, or
-    /// this is the one that goes on without.
+    /// Returns `true` if the peer may be granted more of a message that is not complete: there is
+    /// room, or this is the one that goes on without.
     pub(crate) fn may_grant(&mut self, channel: ChannelId) -> bool {
         !self.is_over_budget() || *self.overdraft.get_or_insert(channel) == channel
     }

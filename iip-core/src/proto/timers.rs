@@ -54,7 +54,7 @@ impl Rate {
         self.left = self.left.saturating_sub(1);
     }
 
-    /// Whether the rate has room for another one.
+    /// Returns `true` if the rate has room for another one.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.left > 0

@@ -112,8 +112,8 @@ impl ServerTls {
         self.roots(&input, &pem)
     }
 
-    /// Whether clients must show a certificate. Default: required, once client roots are given;
-    /// without them none is asked for, and this setting has no effect.
+    /// Sets whether clients must show a certificate. Default: required, once client roots are
+    /// given; without them none is asked for, and this setting has no effect.
     #[must_use]
     pub fn client_certificate(mut self, rule: ClientCertificate) -> Self {
         self.client_certificate = rule;

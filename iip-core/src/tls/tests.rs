@@ -103,8 +103,8 @@ async fn connected(client: &ClientTls, server: &ServerTls) -> (IoStream, IoStrea
     (near.unwrap().0, far.unwrap().0)
 }
 
-/// Whether both sides accept each other: under TLS 1.3 a client learns only afterwards that it was
-/// refused.
+/// Returns `true` if both sides accept each other: under TLS 1.3 a client learns only afterwards
+/// that it was refused.
 async fn both_accept(client: &ClientTls, server: &ServerTls) -> bool {
     match shake_hands(client, server).await {
         (Ok((near, _)), Ok((far, _))) => {

@@ -23,7 +23,7 @@ use super::{ConnectFuture, Connected, Connector, explain, look_up, tune};
 /// RFC 8305, 5.
 pub(super) const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Whether this platform has abstract Unix sockets.
+/// `true` if this platform has abstract Unix sockets.
 const HAS_ABSTRACT: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// An abstract name as the system calls take it: a path that begins with a NUL.

@@ -349,7 +349,7 @@ impl Client {
         }
     }
 
-    /// Whether a call waits for an unavailable server instead of failing.
+    /// Returns `true` if a call waits for an unavailable server instead of failing.
     fn waits_for_ready(&self) -> bool {
         self.options
             .wait_for_ready

@@ -430,8 +430,8 @@ impl<F: Format> Check<F> {
     }
 }
 
-/// Whether there is nothing to check in values of the type `T`, so that the format may write a
-/// sequence of them by itself. The names stand for one type each.
+/// Returns `true` if there is nothing to check in values of the type `T`, so that the format may
+/// write a sequence of them by itself. The names stand for one type each.
 #[inline]
 fn is_scalar<T, F: Format>() -> bool {
     let name = type_name::<T>();

@@ -33,7 +33,7 @@ pub(super) struct Guard {
 
 /// What the guard has to know of a format.
 pub(super) struct Format {
-    /// Whether every value says what it is, and so takes a byte at least.
+    /// `true` if every value says what it is, and so takes a byte at least.
     pub(super) describes_itself: bool,
     /// The format's own words in ours.
     pub(super) refused: fn(String) -> DecodeErrorKind,
@@ -233,8 +233,8 @@ impl<'g, V> Watch<'g, V> {
         guard.deeper(&guard.levels_left, || visit(visitor))
     }
 
-    /// Whether an element that takes no bytes is refused: its number is only claimed, and nothing
-    /// else bounds it.
+    /// Returns `true` if an element that takes no bytes is refused: its number is only claimed, and
+    /// nothing else bounds it.
     fn none_empty(&self) -> bool {
         !self.of_type && !self.guard.format.describes_itself
     }

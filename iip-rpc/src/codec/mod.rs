@@ -75,7 +75,7 @@ pub trait Codec {
     /// The id in the envelope.
     const ID: CodecId;
 
-    /// Whether bytes and a sequence of `u8` are the same on the wire, so that each can be read as
+    /// `true` if bytes and a sequence of `u8` are the same on the wire, so that each can be read as
     /// the other.
     const BYTES_ARE_SEQUENCES: bool;
 
@@ -166,7 +166,7 @@ impl CodecId {
         self.0
     }
 
-    /// Whether this build can read and write values of this codec.
+    /// Returns `true` if this build can read and write values of this codec.
     #[must_use]
     pub const fn is_supported(self) -> bool {
         (matches!(self, Self::BINCODE) && cfg!(feature = "codec-bincode"))

@@ -143,8 +143,8 @@ impl<M: Message + Default> Serialize for ProtoRef<'_, M> {
     }
 }
 
-/// Whether messages lie deeper inside each other in `bytes` than prost reads. prost writes any
-/// depth.
+/// Returns `true` if messages lie deeper inside each other in `bytes` than prost reads. prost
+/// writes any depth.
 #[inline]
 fn is_too_deep<M: Message + Default>(bytes: &[u8]) -> bool {
     // Each level takes two bytes at least.
@@ -156,8 +156,8 @@ fn is_too_deep<M: Message + Default>(bytes: &[u8]) -> bool {
         && matches!(decode::<M>(bytes), Err(error) if matches!(error.kind(), DecodeErrorKind::TooDeep { .. }))
 }
 
-/// Whether `bytes` may hold messages inside each other through `levels` levels: looks into every
-/// field that could be a message.
+/// Returns `true` if `bytes` may hold messages inside each other through `levels` levels: looks
+/// into every field that could be a message.
 fn possible_depth(bytes: &[u8], levels: u16) -> bool {
     deepest(bytes, levels).is_some_and(|depth| depth >= levels)
 }

@@ -124,7 +124,7 @@ impl CompressionId {
     /// One block of lz4; with the feature `compress-lz4`.
     pub const LZ4: Self = Self(2);
 
-    /// Whether this build supports any compression.
+    /// `true` if this build supports any compression.
     pub(crate) const ANY: bool = cfg!(any(feature = "compress-zstd", feature = "compress-lz4"));
 
     /// The id with this number, of which the two lowest bits count.
@@ -139,13 +139,13 @@ impl CompressionId {
         self.0
     }
 
-    /// Whether the data is compressed.
+    /// Returns `true` if the data is compressed.
     #[must_use]
     pub const fn is_some(self) -> bool {
         self.0 != 0
     }
 
-    /// Whether this build can compress and decompress like this.
+    /// Returns `true` if this build can compress and decompress like this.
     #[must_use]
     pub const fn is_supported(self) -> bool {
         (matches!(self, Self::ZSTD) && cfg!(feature = "compress-zstd"))

@@ -24,7 +24,7 @@ pub(crate) trait Layer<C>: Send + Sync {
         next: Next<C>,
     ) -> BoxFuture<'static, Result<Completion, Status>>;
 
-    /// Whether the interceptor currently ignores calls with this metadata.
+    /// Returns `true` if the interceptor currently ignores calls with this metadata.
     fn is_idle(&self, metadata: &Metadata) -> bool;
 }
 

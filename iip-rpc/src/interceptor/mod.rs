@@ -292,7 +292,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the call succeeded.
+    /// Returns `true` if the call succeeded.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         matches!(self, Self::Ok)

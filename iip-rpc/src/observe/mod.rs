@@ -81,8 +81,8 @@ pub trait Recorder: Send + Sync + 'static {
     /// [`Code::Cancelled`] for a call that was given up.
     fn call_ended(&self, side: Side, method: &'static MethodDescriptor, code: Code, took: Duration);
 
-    /// Whether nobody takes its figures at the moment. Calls that begin meanwhile are not told.
-    /// Asked before each call, so it should take no time. Default: no.
+    /// Returns `true` if nobody takes its figures at the moment. Calls that begin meanwhile are not
+    /// told. Asked before each call, so it should take no time. Default: no.
     fn is_idle(&self) -> bool {
         false
     }

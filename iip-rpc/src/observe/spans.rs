@@ -89,7 +89,7 @@ impl TraceContext {
         self.span
     }
 
-    /// Whether the trace is sampled by the service that began it.
+    /// Returns `true` if the trace is sampled by the service that began it.
     #[must_use]
     pub fn is_sampled(&self) -> bool {
         self.flags & 1 == 1

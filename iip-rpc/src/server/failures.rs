@@ -18,8 +18,8 @@ pub(super) fn log(ctx: Option<&CallContext>, status: Option<&Status>, own: &dyn 
     }
 }
 
-/// Whether whoever runs the server should know of it. A cause that was given to a status is given
-/// for the log.
+/// Returns `true` if whoever runs the server should know of it. A cause that was given to a status
+/// is given for the log.
 fn is_fault(status: &Status) -> bool {
     matches!(
         status.code(),

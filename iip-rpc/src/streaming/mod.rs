@@ -204,7 +204,7 @@ impl<T, E> StreamSender<T, E> {
         self.finished = true;
     }
 
-    /// Whether the reader has gone.
+    /// Returns `true` if the reader has gone.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.messages.is_closed()

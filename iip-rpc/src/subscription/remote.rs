@@ -204,7 +204,7 @@ impl<T> Remote<T> {
     }
 }
 
-/// Whether the same call may succeed later.
+/// Returns `true` if the same call may succeed later.
 fn is_passing(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded => true,

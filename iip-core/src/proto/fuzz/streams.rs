@@ -220,7 +220,7 @@ impl Stream {
         (self.token * 31, self.token * 31 + 7)
     }
 
-    /// Whether it is still the call on its channel, and wanted.
+    /// Returns `true` if it is still the call on its channel, and wanted.
     fn is_alive(&self) -> bool {
         !self.swallowed && !self.outcome
     }

@@ -79,7 +79,7 @@ impl Hedging {
 type Start<'a> = dyn FnMut(&Context<'_>, Attempt<'_>) -> Result<(Call, bool), Status> + Send + 'a;
 
 impl Client {
-    /// Whether calls of this method are hedged.
+    /// Returns `true` if calls of this method are hedged.
     #[inline]
     pub(super) fn hedges(&self, method: &MethodDescriptor) -> bool {
         self.settings.policies.hedge(method).is_some()
@@ -176,7 +176,7 @@ impl Client {
         started.ok().map(|(call, _)| call)
     }
 
-    /// Whether the other attempt is worth waiting for after this failure.
+    /// Returns `true` if the other attempt is worth waiting for after this failure.
     fn may_turn_out_well(&self, method: &MethodDescriptor, status: &Status) -> bool {
         let policy = self.retry_policy(method);
         policy.covers(status.code()) || status.pushback().is_some()
