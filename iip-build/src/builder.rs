@@ -156,7 +156,7 @@ impl Builder {
         self.compile_with_config(Config::new(), protos, includes)
     }
 
-    /// As [`compile_protos`](Self::compile_protos), with settings for prost: attributes of types
+    /// Like [`compile_protos`](Self::compile_protos), with settings for prost: attributes of types
     /// and fields, maps, bytes, a file that includes all packages (`include_file`). Those that are
     /// for `protoc` have no meaning here.
     ///

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// Why a `.proto` file cannot be compiled. `Display` and `Debug` say the same, a line for each
-/// problem, so that a build script whose `main` returns it shows it as it is:
+/// The reason why a `.proto` file cannot be compiled. `Display` and `Debug` say the same, a line
+/// for each problem, so that a build script whose `main` returns it shows it as it is:
 ///
 /// ```text
 /// Error: proto/kv.proto:12:16: name 'GetReqest' is not defined

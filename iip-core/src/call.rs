@@ -272,7 +272,7 @@ impl Call {
 }
 
 impl Call {
-    /// Why it could not be begun.
+    /// The reason why it could not be begun.
     pub(crate) fn failure(&self) -> Option<&CallError> {
         self.failed.as_ref()
     }

@@ -162,7 +162,7 @@ pub(crate) struct State {
     pub(crate) write_waiters: VecDeque<Option<Waker>>,
     /// How many have left that queue.
     pub(crate) served_waiters: u64,
-    /// Why the connection ended.
+    /// The reason why the connection ended.
     pub(crate) ended: Option<ConnectionError>,
     /// Someone asked for an end.
     pub(crate) closing: Option<Closing>,
@@ -459,8 +459,8 @@ impl Shared {
         result
     }
 
-    /// As [`command`](Self::command), for what gives the driver work only if it leaves something to
-    /// write.
+    /// Like [`command`](Self::command), for what gives the driver work only if it leaves something
+    /// to write.
     #[inline]
     pub(crate) fn stream_command<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
@@ -592,8 +592,8 @@ impl Connection {
             .start(path, &start, now, &mut body.into(), None)
     }
 
-    /// As [`call`](Self::call), with data that `encode` writes into a buffer, from which small data
-    /// is copied straight to the frames that wait to be written; `encode` returns what follows
+    /// Like [`call`](Self::call), with data that `encode` writes into a buffer, from which small
+    /// data is copied straight to the frames that wait to be written; `encode` returns what follows
     /// behind it, see [`Body::split`].
     ///
     /// The call must be awaited next, by the task that `cx` is of; see
@@ -617,7 +617,7 @@ impl Connection {
         })
     }
 
-    /// As [`start_encoded`](Self::start_encoded), with data that is there.
+    /// Like [`start_encoded`](Self::start_encoded), with data that is there.
     #[must_use]
     pub fn start_body(
         self,
@@ -815,7 +815,7 @@ impl Connection {
         Call::new(Arc::clone(&self.shared), token, &times, false)
     }
 
-    /// Why the connection ended, or `None` while it lives.
+    /// The reason why the connection ended, or `None` while it lives.
     #[must_use]
     pub fn ended(&self) -> Option<ConnectionError> {
         self.shared.lock().ended.clone()

@@ -194,7 +194,7 @@ impl Decoder {
         Ok(self.next()?.map(FrameRef::into_owned))
     }
 
-    /// As [`next_frame`](Self::next_frame), with the path on loan.
+    /// Like [`next_frame`](Self::next_frame), with the path on loan.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<FrameRef<'_>>, ProtocolError> {
         let Some((head, path_len, total)) = self.complete()? else {
@@ -213,7 +213,7 @@ impl Decoder {
         }))
     }
 
-    /// As [`next`](Self::next), for a client, whose replies have paths that are looked at and not
+    /// Like [`next`](Self::next), for a client, whose replies have paths that are looked at and not
     /// kept.
     #[inline]
     pub(crate) fn next_reply(&mut self) -> Result<Option<ReplyRef<'_>>, ProtocolError> {

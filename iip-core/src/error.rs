@@ -90,7 +90,7 @@ pub enum ProtocolError {
     },
 }
 
-/// Why a connection ended. Every call that was on it gets the same reason.
+/// The reason why a connection ended. Every call that was on it gets the same reason.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {

@@ -134,7 +134,7 @@ pub enum OnCancel {
     RunToEnd,
 }
 
-/// Why a request gets another answer than that of its handler.
+/// The reason why a request gets another answer than that of its handler.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RejectReason {

@@ -158,7 +158,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Why a path cannot stand in a frame.
+/// The reason why a path cannot stand in a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LabelError {

@@ -295,8 +295,8 @@ impl State {
         self.leave(channel, serial) && self.reply(channel, body)
     }
 
-    /// Why an answer of this size cannot be sent, if so. Small ones always are: as many may wait as
-    /// calls may run.
+    /// The reason why an answer of this size cannot be sent, if so. Small ones always are: as many
+    /// may wait as calls may run.
     pub(crate) fn reason_to_drop(&self, size: usize) -> Option<RejectReason> {
         let unread = self.proto.outgoing();
         let is_small = size < SHARE_MIN_BYTES;

@@ -112,7 +112,7 @@ impl ServerConfig {
         self.route_shared(path, Arc::new(handler))
     }
 
-    /// As [`route`](Self::route), for a handler that is used elsewhere, too.
+    /// Like [`route`](Self::route), for a handler that is used elsewhere, too.
     #[must_use]
     pub fn route_shared(mut self, path: &str, handler: Arc<dyn Handler>) -> Self {
         let problem = match check_label(path.as_bytes()) {

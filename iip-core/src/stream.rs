@@ -18,7 +18,7 @@ use crate::frame::ChannelId;
 use crate::proto;
 use crate::running::running_mut;
 
-/// Why a stream cannot go on.
+/// The reason why a stream cannot go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {

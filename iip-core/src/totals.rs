@@ -109,7 +109,7 @@ impl Share {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Why one more handler may not run, if so.
+    /// The reason why one more handler may not run, if so.
     #[inline]
     pub(crate) fn reject_reason(&self) -> Option<RejectReason> {
         let running = self.totals.running.load(Ordering::Relaxed);

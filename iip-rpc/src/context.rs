@@ -109,7 +109,7 @@ impl CallContext {
         self.scoped(future)
     }
 
-    /// As [`scope`](Self::scope); gives the context back when the future has ended.
+    /// Like [`scope`](Self::scope); gives the context back when the future has ended.
     #[inline]
     pub(crate) fn scoped<F: Future>(self, future: F) -> TaskLocalFuture<Self, F> {
         CURRENT.scope(self, future)

@@ -304,7 +304,7 @@ pub fn read_status(mut body: Bytes, metadata: Metadata) -> Result<Status, Envelo
         .with_metadata(metadata))
 }
 
-/// Why a message is no envelope, or a damaged one.
+/// The reason why a message is no envelope, or a damaged one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvelopeError {

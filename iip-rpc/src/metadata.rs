@@ -238,7 +238,7 @@ impl<'de> Deserialize<'de> for Metadata {
     }
 }
 
-/// Why an entry is no metadata.
+/// The reason why an entry is no metadata.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetadataError {

@@ -338,8 +338,8 @@ impl MethodDescriptor {
         self.codec
     }
 
-    /// Why this method cannot be called in `codec`, if it cannot: the messages of a protobuf
-    /// service have no other form.
+    /// The reason why this method cannot be called in `codec`, if it cannot: the messages of a
+    /// protobuf service have no other form.
     pub(crate) fn refusal(&self, codec: CodecId) -> Option<Status> {
         if self.codec != Some(CodecId::PROTOBUF) || codec == CodecId::PROTOBUF {
             return None;

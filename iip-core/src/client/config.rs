@@ -153,7 +153,7 @@ impl ClientConfig {
         Ok(client)
     }
 
-    /// As [`connect`](Self::connect), but the first call connects.
+    /// Like [`connect`](Self::connect), but the first call connects.
     ///
     /// # Errors
     ///
@@ -182,7 +182,7 @@ impl ClientConfig {
         Ok(client)
     }
 
-    /// As [`connect_with`](Self::connect_with), but the first call connects.
+    /// Like [`connect_with`](Self::connect_with), but the first call connects.
     ///
     /// # Errors
     ///

@@ -157,7 +157,7 @@ impl Client {
         Request::new(self, path, body.into(), None)
     }
 
-    /// As [`request`](Self::request), with options of its own.
+    /// Like [`request`](Self::request), with options of its own.
     ///
     /// # Errors
     ///

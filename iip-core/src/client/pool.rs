@@ -281,7 +281,7 @@ impl Inner {
         }
     }
 
-    /// Why the attempt that a caller waited for has come to nothing, if it has.
+    /// The reason why the attempt that a caller waited for has come to nothing, if it has.
     fn failure_of(&self, awaited: Awaited) -> Option<CallError> {
         let state = self.pool.slots.get(awaited.slot)?.lock();
         if state.attempt != awaited.attempt {

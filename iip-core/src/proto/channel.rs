@@ -86,7 +86,7 @@ pub(crate) enum Mode {
     Stream,
     /// One message, and nobody waits for the answer.
     OneWay,
-    /// As [`Stream`](Self::Stream), but its request has been ended.
+    /// Like [`Stream`](Self::Stream), but its request has been ended.
     EndedStream,
 }
 

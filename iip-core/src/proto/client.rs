@@ -43,7 +43,7 @@ impl Connection {
         }
     }
 
-    /// As [`handle_frame`](Self::handle_frame), of a client.
+    /// Like [`handle_frame`](Self::handle_frame), of a client.
     pub(crate) fn handle_reply(&mut self, reply: ReplyRef<'_>) -> Result<(), ConnectionError> {
         if reply.status == FrameStatus::Close {
             return Err(ConnectionError::Ended);

@@ -27,7 +27,7 @@ pub(crate) const DATA: u8 = 0xF8;
 const WINDOW_UPDATE: u8 = 0xF9;
 /// This side has more to send than it may.
 const BLOCKED: u8 = 0xFA;
-/// As [`DATA`], and nothing follows.
+/// Like [`DATA`], and nothing follows.
 const LAST: u8 = 0xFB;
 /// Client, in its last frame: nobody waits for the answer.
 const CANCEL: u8 = 0xFC;

@@ -103,7 +103,7 @@ impl End {
         self
     }
 
-    /// Why these bytes end the connection.
+    /// The reason why these bytes end the connection.
     fn refusal(&mut self, bytes: &[u8]) -> ProtocolError {
         match self.feed(Instant::now(), bytes) {
             Err(ConnectionError::Protocol(error)) => error,
@@ -1793,7 +1793,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// As [`whatever_a_pair_does_every_call_gets_its_own_answer_in_order`], of a case that random
+/// Like [`whatever_a_pair_does_every_call_gets_its_own_answer_in_order`], of a case that random
 /// operations rarely meet.
 #[test]
 fn a_pair_goes_on_when_an_answer_was_larger_than_what_the_client_may_hold() {

@@ -202,7 +202,7 @@ impl ServerTls {
             .await
     }
 
-    /// As [`accept`](Self::accept), with a place among the handshakes that run at a time.
+    /// Like [`accept`](Self::accept), with a place among the handshakes that run at a time.
     pub(crate) async fn accept_beside(
         &self,
         io: IoStream,

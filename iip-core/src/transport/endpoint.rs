@@ -60,7 +60,7 @@ pub enum Endpoint {
     Abstract(String),
 }
 
-/// Why a text is no [`Endpoint`].
+/// The reason why a text is no [`Endpoint`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndpointError {

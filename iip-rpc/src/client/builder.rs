@@ -200,7 +200,7 @@ impl ClientBuilder {
         Ok(client)
     }
 
-    /// As [`connect`](Self::connect), but the first call connects.
+    /// Like [`connect`](Self::connect), but the first call connects.
     ///
     /// # Errors
     ///
@@ -227,7 +227,7 @@ impl ClientBuilder {
         Ok(client)
     }
 
-    /// As [`connect_with`](Self::connect_with), but the first call connects.
+    /// Like [`connect_with`](Self::connect_with), but the first call connects.
     ///
     /// # Errors
     ///

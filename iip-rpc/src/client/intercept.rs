@@ -25,7 +25,7 @@ use crate::status::{MethodError, Status};
 use crate::streaming::Streaming;
 
 impl Client {
-    /// As [`unary`](Self::unary).
+    /// Like [`unary`](Self::unary).
     #[cold]
     pub(super) fn intercepted_unary<'a, A, T, E>(
         &'a self,
@@ -47,7 +47,7 @@ impl Client {
         })
     }
 
-    /// As [`one_way`](Self::one_way).
+    /// Like [`one_way`](Self::one_way).
     #[cold]
     pub(super) fn intercepted_one_way<'a, A, E>(
         &'a self,
@@ -68,7 +68,7 @@ impl Client {
         })
     }
 
-    /// As [`unary_raw`](Self::unary_raw).
+    /// Like [`unary_raw`](Self::unary_raw).
     #[cold]
     pub(super) fn intercepted_raw<'a, B, T, E>(
         &'a self,
@@ -90,7 +90,7 @@ impl Client {
         })
     }
 
-    /// As [`client_stream`](Self::client_stream).
+    /// Like [`client_stream`](Self::client_stream).
     #[cold]
     pub(super) fn intercepted_client_stream<'a, A, U, T, E>(
         &'a self,
@@ -115,7 +115,7 @@ impl Client {
         })
     }
 
-    /// As [`server_stream`](Self::server_stream).
+    /// Like [`server_stream`](Self::server_stream).
     #[cold]
     pub(super) fn intercepted_server_stream<'a, A, T, I, E>(
         &'a self,
@@ -139,7 +139,7 @@ impl Client {
         })
     }
 
-    /// As [`bidi_stream`](Self::bidi_stream).
+    /// Like [`bidi_stream`](Self::bidi_stream).
     #[cold]
     pub(super) fn intercepted_bidi_stream<'a, A, U, T, I, E>(
         &'a self,

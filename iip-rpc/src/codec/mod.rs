@@ -87,7 +87,7 @@ pub trait Codec {
     /// then end with a part of it.
     fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError>;
 
-    /// As [`encode`](Self::encode), except that a large [`Payload`](payload::Payload) at the very
+    /// Like [`encode`](Self::encode), except that a large [`Payload`](payload::Payload) at the very
     /// end of the value may be returned instead: it belongs behind `out` and was not copied.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ pub trait Codec {
         Self::decode_seed(std::marker::PhantomData, input, limits)
     }
 
-    /// As [`decode`](Self::decode), for a value that `seed` reads.
+    /// Like [`decode`](Self::decode), for a value that `seed` reads.
     ///
     /// # Errors
     ///
@@ -362,7 +362,7 @@ pub fn encode_value<T: Serialize + ?Sized>(
     with_codec!(codec, C => C::encode(value, out), other => Err(EncodeError::unsupported(other)))
 }
 
-/// As [`encode_value`], except that a large [`Payload`](payload::Payload) at the very end may be
+/// Like [`encode_value`], except that a large [`Payload`](payload::Payload) at the very end may be
 /// returned instead: it belongs behind `out` and was not copied.
 ///
 /// # Errors
@@ -417,7 +417,7 @@ impl<'de, T: Deserialize<'de> + 'static, C: Codec> DeserializeSeed<'de> for Owne
     }
 }
 
-/// Why a value could not be encoded.
+/// The reason why a value could not be encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(transparent)]
 pub struct EncodeError(Box<EncodeErrorKind>);
@@ -504,7 +504,7 @@ impl serde::ser::Error for EncodeError {
     }
 }
 
-/// Why bytes are no value of the wanted type, or are refused.
+/// The reason why bytes are no value of the wanted type, or are refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError(Box<(DecodeErrorKind, Option<&'static str>)>);
 

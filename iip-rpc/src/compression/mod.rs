@@ -200,7 +200,7 @@ pub fn decompress(
     Ok(body)
 }
 
-/// As [`decompress`], for what is hardly ever compressed.
+/// Like [`decompress`], for what is hardly ever compressed.
 #[inline]
 pub(crate) fn decompress_in_place(
     id: CompressionId,

@@ -265,7 +265,7 @@ impl<C: Send + 'static> InterceptorChain<C> {
         })
     }
 
-    /// As [`end`](Self::end) and [`poll_left`](Self::poll_left).
+    /// Like [`end`](Self::end) and [`poll_left`](Self::poll_left).
     pub(crate) async fn leave(&mut self, outcome: Outcome) -> Option<Status> {
         self.end(outcome);
         poll_fn(|cx| self.poll_left(cx)).await

@@ -100,7 +100,7 @@ impl TraceContext {
     }
 }
 
-/// As `traceparent` has it.
+/// Like `traceparent` has it.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Of the flags, only this one has a meaning in version 00.

@@ -125,7 +125,7 @@ impl Limiter {
     }
 }
 
-/// Why a call is not let in.
+/// The reason why a call is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full {
     scope: Scope,

@@ -101,7 +101,7 @@ impl ServerBuilder {
         self
     }
 
-    /// As [`max_health_watches`](Self::max_health_watches), on one connection. Default: 64.
+    /// Like [`max_health_watches`](Self::max_health_watches), on one connection. Default: 64.
     pub fn max_health_watches_per_connection(mut self, watches: usize) -> Self {
         self.watch_limits.connection = watches;
         self

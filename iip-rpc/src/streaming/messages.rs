@@ -69,7 +69,7 @@ pub(crate) struct TooLarge {
     pub(crate) limit: usize,
 }
 
-/// Why no further record can be read.
+/// The reason why no further record can be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum RecordError {
     TooLarge(TooLarge),
@@ -203,7 +203,7 @@ impl MessageReader {
         self.next_joined()
     }
 
-    /// As [`next_here`](Self::next_here), for a record that lies in several parts.
+    /// Like [`next_here`](Self::next_here), for a record that lies in several parts.
     fn next_joined(&mut self) -> Result<Option<Bytes>, RecordError> {
         self.take(LENGTH);
         let Some(head) = self.partial.first_chunk::<LENGTH>() else {

@@ -76,7 +76,7 @@ impl<T> Topic<T> {
         }
     }
 
-    /// As [`publish`](Self::publish), without waiting.
+    /// Like [`publish`](Self::publish), without waiting.
     ///
     /// # Errors
     ///

@@ -34,7 +34,7 @@ pub fn status_of(error: BoxError) -> Status {
     status.with_source(error)
 }
 
-/// As [`status_of`], of an error that goes on.
+/// Like [`status_of`], of an error that goes on.
 pub(super) fn status_of_ref(error: &(dyn Error + 'static)) -> Status {
     let own = error.downcast_ref::<Status>().cloned();
     own.or_else(|| known(error)).unwrap_or_else(unknown)
