@@ -178,7 +178,7 @@ impl State {
     /// Wakes `waker` when there may be room to send more. However often it asks, one who waits has
     /// one place in the queue.
     pub(crate) fn wait_to_write(&mut self, place: &mut WriteWaiter, waker: &Waker) {
-        if let Some(known) = self.in_room(*place) {
+        if let Some(known) = self.waiter_mut(*place) {
             let is_known = known.as_ref().is_some_and(|known| known.will_wake(waker));
             if !is_known {
                 let before = known.replace(waker.clone());
@@ -190,14 +190,14 @@ impl State {
         place.0 = self.served_waiters + self.write_waiters.len() as u64;
     }
 
-    fn in_room(&mut self, place: WriteWaiter) -> Option<&mut Option<Waker>> {
+    fn waiter_mut(&mut self, place: WriteWaiter) -> Option<&mut Option<Waker>> {
         let index = place.0.checked_sub(self.served_waiters + 1)?;
         self.write_waiters.get_mut(usize::try_from(index).ok()?)
     }
 
     /// One who waited has given up. Gives its waker back, to be dropped without the lock.
-    fn give_up_room(&mut self, place: WriteWaiter) -> Option<Waker> {
-        let waker = self.in_room(place)?.take();
+    fn stop_waiting(&mut self, place: WriteWaiter) -> Option<Waker> {
+        let waker = self.waiter_mut(place)?.take();
         while matches!(self.write_waiters.front(), Some(None)) {
             self.write_waiters.pop_front();
             self.served_waiters += 1;
@@ -304,7 +304,7 @@ struct WaitToWrite<'a> {
 
 impl Drop for WaitToWrite<'_> {
     fn drop(&mut self) {
-        let waker = self.shared.lock().give_up_room(self.place);
+        let waker = self.shared.lock().stop_waiting(self.place);
         drop(waker);
     }
 }
@@ -732,7 +732,7 @@ impl Connection {
             shared: &self.shared,
             place: WriteWaiter::default(),
         };
-        let write_waiters = std::future::poll_fn(|cx| {
+        let has_room = std::future::poll_fn(|cx| {
             self.shared.command(|state| {
                 if state.ended.is_some() || state.proto.has_one_way_room() {
                     return Poll::Ready(());
@@ -741,7 +741,7 @@ impl Connection {
                 Poll::Pending
             })
         });
-        tokio::time::timeout_at(deadline.into(), write_waiters)
+        tokio::time::timeout_at(deadline.into(), has_room)
             .await
             .map_err(|_| CallError::not_sent(CallErrorKind::Timeout))
     }
