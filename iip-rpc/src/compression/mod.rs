@@ -94,9 +94,9 @@ impl Compression {
         self
     }
 
-    /// How hard zstd tries, from -7 (the fastest) to 19; others are taken for the nearest. Default:
-    /// 1. Higher levels take more time and memory of whoever sends, not of whoever reads. lz4 has
-    /// no levels.
+    /// Sets the compression level of zstd, from -7 (fastest) to 19; other values are clamped. The
+    /// default is 1. Higher levels cost the sender time and memory, not the reader. lz4 has no
+    /// levels.
     #[cfg(feature = "compress-zstd")]
     pub fn level(mut self, level: i32) -> Self {
         let (fastest, best) = (*ZSTD_LEVELS.start(), *ZSTD_LEVELS.end());
