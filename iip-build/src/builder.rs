@@ -1,4 +1,4 @@
-//! What a build script calls.
+//! The API for build scripts.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,15 @@ use crate::sources::{self, Includes};
 /// Compiles one `.proto` file, and what it imports, into `OUT_DIR`. Imports are looked up in the
 /// folder of the file.
 ///
-/// Several files, other folders and all settings: [`configure`].
+/// For several files, other folders and all settings, see [`configure`].
 ///
 /// # Errors
 ///
-/// As [`Builder::compile_protos`].
+/// Fails like [`Builder::compile_protos`].
 ///
 /// # Panics
 ///
-/// As [`Builder::compile_protos`].
+/// Panics like [`Builder::compile_protos`].
 ///
 /// # Examples
 ///
@@ -38,17 +38,17 @@ pub fn compile_protos(proto: impl AsRef<Path>) -> Result<(), Error> {
     configure().compile_protos(&[proto], &[] as &[&Path])
 }
 
-/// A [`Builder`] with the default settings.
+/// Returns a [`Builder`] with the default settings.
 pub fn configure() -> Builder {
     Builder::default()
 }
 
-/// How `.proto` files are compiled. Made by [`configure`].
+/// Builder that compiles `.proto` files. Created by [`configure`].
 ///
-/// Settings of single services and methods name them by a path, as the settings of
-/// [`prost_build::Config`] do: `.` is everything; a path with a leading dot (`.kv.v1.Kv.Get`) is a
+/// Settings of single services and methods name them by a path, like the settings of
+/// [`prost_build::Config`]: `.` is everything; a path with a leading dot (`.kv.v1.Kv.Get`) is a
 /// package, service or method, and all that is in it; one without (`Kv.Get`) is the end of a name.
-/// A path that nothing has is an error.
+/// A path that matches nothing is an error.
 ///
 /// # Examples
 ///
@@ -72,14 +72,14 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Where the generated files go. The folder is made if it is missing. Default: `OUT_DIR`, which
-    /// cargo sets for build scripts.
+    /// Sets the folder of the generated files. It is created if it is missing. Default: `OUT_DIR`,
+    /// which cargo sets for build scripts.
     pub fn out_dir(mut self, out_dir: impl AsRef<Path>) -> Self {
         self.out_dir = Some(out_dir.as_ref().to_owned());
         self
     }
 
-    /// Takes a message, enum or package from elsewhere: nothing is generated for it, and
+    /// Uses an existing type for a message, enum or package: nothing is generated for it, and
     /// `rust_path` is used. The type needs `prost::Message`. See [`Config::extern_path`].
     pub fn extern_path(
         mut self,
@@ -91,14 +91,14 @@ impl Builder {
         self
     }
 
-    /// Writes the descriptors of all files, imports and options among them, to this file, as
-    /// `protoc -o` does. Default: they are not written.
+    /// Writes the descriptors of all files, including imports and options, to this file, like
+    /// `protoc -o`. Default: they are not written.
     pub fn file_descriptor_set_path(mut self, path: impl AsRef<Path>) -> Self {
         self.descriptor_set = Some(path.as_ref().to_owned());
         self
     }
 
-    /// Puts an attribute on traits, such as `#[cfg(feature = "admin")]`. Those on messages and
+    /// Adds an attribute to traits, such as `#[cfg(feature = "admin")]`. Attributes of messages and
     /// fields are settings of [`Config`].
     pub fn trait_attribute(
         mut self,
@@ -109,7 +109,7 @@ impl Builder {
         self
     }
 
-    /// Puts an attribute on methods, such as `#[rpc(timeout = "500ms", on_cancel = "run")]`.
+    /// Adds an attribute to methods, such as `#[rpc(timeout = "500ms", on_cancel = "run")]`.
     pub fn method_attribute(
         mut self,
         path: impl Into<String>,
@@ -125,29 +125,29 @@ impl Builder {
         self
     }
 
-    /// Names the trait of a service, where its own name is that of a message too: `KvClient` is a
-    /// message of the same package, or messages `Kv` and service `KV` are both `Kv` in Rust. On the
-    /// wire the service keeps its full name.
+    /// Sets the name of the trait of a service whose own name conflicts with that of a message:
+    /// `KvClient` is a message of the same package, or messages `Kv` and service `KV` are both `Kv`
+    /// in Rust. On the wire the service keeps its full name.
     pub fn trait_name(mut self, path: impl Into<String>, name: impl Into<String>) -> Self {
         self.settings.add(Kind::TraitName, path, name);
         self
     }
 
     /// Compiles these files and what they import. Imports are looked up in the folders `includes`,
-    /// in which the files themselves have to lie too; without any, in the folders of the files.
-    /// Those of `google/protobuf` are always there.
+    /// which must also contain the files themselves; without any, in the folders of the files.
+    /// Those of `google/protobuf` are always available.
     ///
-    /// Cargo is told to run the build script again when one of the files has changed.
+    /// Cargo is instructed to run the build script again when one of the files has changed.
     ///
     /// # Errors
     ///
-    /// A file cannot be read or is not valid: the text has its path, line and column. A setting
-    /// cannot be used, two services or methods get one name in Rust, or the generated files cannot
-    /// be written.
+    /// Fails if a file cannot be read or is not valid: the text has its path, line and column. Also
+    /// fails if a setting cannot be used, if two services or methods would have the same name in
+    /// Rust, or if the generated files cannot be written.
     ///
     /// # Panics
     ///
-    /// prost-build panics where values of an enum get one name in Rust.
+    /// prost-build panics if values of an enum have the same name in Rust.
     pub fn compile_protos(
         self,
         protos: &[impl AsRef<Path>],
@@ -156,17 +156,18 @@ impl Builder {
         self.compile_with_config(Config::new(), protos, includes)
     }
 
-    /// Like [`compile_protos`](Self::compile_protos), with settings for prost: attributes of types
-    /// and fields, maps, bytes, a file that includes all packages (`include_file`). Those that are
-    /// for `protoc` have no meaning here.
+    /// Like [`compile_protos`](Self::compile_protos), but with settings for prost: attributes of
+    /// types and fields, maps, bytes, a file that includes all packages (`include_file`). Settings
+    /// for `protoc` have no effect.
     ///
     /// # Errors
     ///
-    /// As [`compile_protos`](Self::compile_protos).
+    /// Fails like [`compile_protos`](Self::compile_protos).
     ///
     /// # Panics
     ///
-    /// As [`compile_protos`](Self::compile_protos), and where an attribute in `config` is not Rust.
+    /// Panics like [`compile_protos`](Self::compile_protos), and if an attribute in `config` is not
+    /// Rust.
     ///
     /// # Examples
     ///
@@ -191,7 +192,7 @@ impl Builder {
         if let Some(path) = &self.descriptor_set {
             write(path, &compiled.encode_file_descriptor_set())?;
         }
-        // Not in a program that is no build script.
+        // A program that is not a build script must not print this.
         if std::env::var_os("OUT_DIR").is_some() {
             for path in sources::read_files(&compiled) {
                 println!("cargo:rerun-if-changed={}", path.display());
@@ -200,19 +201,19 @@ impl Builder {
         self.generate(config, compiled.file_descriptor_set(), &includes)
     }
 
-    /// Generates from descriptors that `protoc` or another compiler has made, with their imports
-    /// and source information.
+    /// Generates code from descriptors that `protoc` or another compiler has created, with their
+    /// imports and source information.
     ///
-    /// [`file_descriptor_set_path`](Self::file_descriptor_set_path) has no meaning here, and cargo
-    /// is told nothing.
+    /// [`file_descriptor_set_path`](Self::file_descriptor_set_path) has no effect here, and cargo
+    /// gets no instructions.
     ///
     /// # Errors
     ///
-    /// As [`compile_protos`](Self::compile_protos), and for a file of an edition.
+    /// Fails like [`compile_protos`](Self::compile_protos), and for a file of an edition.
     ///
     /// # Panics
     ///
-    /// As [`compile_with_config`](Self::compile_with_config).
+    /// Panics like [`compile_with_config`](Self::compile_with_config).
     pub fn compile_fds_with_config(
         self,
         fds: FileDescriptorSet,

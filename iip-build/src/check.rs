@@ -1,5 +1,5 @@
-//! What must be right before anything is generated, and would be reported by rustc only, in a file
-//! that nobody wrote.
+//! Checks before anything is generated. Without them rustc would report the mistakes, in generated
+//! files.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::naming::{self, full_name};
 use crate::settings::{Kind, Rule, Settings};
 use crate::sources::Includes;
 
-/// The numbers of fields in descriptors, which are the paths of places in files.
+/// Field numbers in descriptors, which form the paths of source locations.
 const SERVICE: i32 = 6;
 const METHOD: i32 = 2;
 const NAME: i32 = 1;
@@ -66,7 +66,7 @@ pub(crate) fn all(
     }
 }
 
-/// Reports a setting that is not Rust, or that applies to nothing.
+/// Reports a setting that is not Rust, or that matches nothing.
 fn rule_is_usable(rule: &Rule, files: &[FileDescriptorProto], problems: &mut Vec<Problem>) {
     let parsed = match rule.kind {
         Kind::TraitAttribute | Kind::MethodAttribute => {
@@ -106,7 +106,7 @@ fn rule_is_usable(rule: &Rule, files: &[FileDescriptorProto], problems: &mut Vec
     }
 }
 
-/// Methods that would have the name of an earlier one, with what to say of each.
+/// Returns the methods that would have the name of an earlier one, each with the text of the error.
 fn methods_of_one_name(service: &ServiceDescriptorProto) -> Vec<(i32, String)> {
     let mut problems = Vec::new();
     let mut seen = HashMap::new();
@@ -142,7 +142,7 @@ fn place(file: &FileDescriptorProto, path: &[i32], includes: &Includes) -> Optio
     })
 }
 
-/// Descriptors count what they contain by `i32`.
+/// Converts an index to `i32`, which descriptors use for them.
 fn int(index: usize) -> i32 {
     i32::try_from(index).unwrap_or(i32::MAX)
 }

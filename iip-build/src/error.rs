@@ -1,23 +1,23 @@
-//! What is wrong, and where.
+//! Errors and their locations.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// The reason why a `.proto` file cannot be compiled. `Display` and `Debug` say the same, a line
-/// for each problem, so that a build script whose `main` returns it shows it as it is:
+/// The error of a `.proto` file that cannot be compiled. `Display` and `Debug` give the same text,
+/// one line per problem, so that a build script whose `main` returns it prints it unchanged:
 ///
 /// ```text
 /// Error: proto/kv.proto:12:16: name 'GetReqest' is not defined
 /// ```
 pub struct Error(Vec<Problem>);
 
-/// One thing that is wrong.
+/// One problem.
 pub(crate) struct Problem {
     place: Option<Place>,
     text: String,
 }
 
-/// Where something is wrong. Lines and columns count from one.
+/// The location of a problem. Lines and columns count from one.
 pub(crate) struct Place {
     pub(crate) file: PathBuf,
     pub(crate) at: Option<(usize, usize)>,

@@ -1,5 +1,4 @@
-//! The traits, in text. prost puts them behind the messages of their package, and formats all of
-//! it.
+//! The traits, as text. prost appends them to the messages of their package, and formats all of it.
 
 use std::fmt::Write as _;
 
@@ -9,7 +8,7 @@ use prost_types::method_options::IdempotencyLevel;
 use crate::naming::{self, full_name};
 use crate::settings::{Kind, Settings};
 
-/// Writes a trait for each service.
+/// Generator of a trait for each service.
 #[derive(Debug)]
 pub(crate) struct Generator {
     settings: Settings,
@@ -20,7 +19,8 @@ impl Generator {
         Self { settings }
     }
 
-    /// What stands in `#[service(..)]`: what every service has, and what the build script adds.
+    /// Returns the content of `#[service(..)]`: the settings of every service, and those of the
+    /// build script.
     fn service_settings(&self, full_name: &str) -> String {
         let own = self.settings.of(Kind::ServiceSetting, full_name);
         // The paths of gRPC begin with this name, too.
@@ -85,12 +85,12 @@ impl ServiceGenerator for Generator {
     }
 }
 
-/// By whole paths, because messages may be called `Result` and `Status`.
+/// Returns a result type with full paths, because messages may be called `Result` and `Status`.
 fn result(value: &str) -> String {
     format!("::core::result::Result<{value}, ::iip_rpc::Status>")
 }
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // A string takes everything.
+    // Writing to a string cannot fail.
     let _ = writeln!(out, "{text}");
 }

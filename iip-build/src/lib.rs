@@ -1,7 +1,7 @@
-//! Services and messages from `.proto` files, for [`iip-rpc`]: a build script makes a trait with
-//! `#[service]` of every `service`, and prost's types of every `message` and `enum`.
+//! Services and messages from `.proto` files, for [`iip-rpc`]: a build script generates a trait
+//! with `#[service]` for every `service`, and prost's types for every `message` and `enum`.
 //!
-//! Nothing has to be installed: the files are read by [`protox`](https://docs.rs/protox), a
+//! Nothing has to be installed: the files are parsed by [`protox`](https://docs.rs/protox), a
 //! `.proto` compiler in Rust, not by `protoc`.
 //!
 //! # Example
@@ -60,7 +60,7 @@
 //! let reply = kv.get(GetRequest { key: "a".into() }).await?;
 //! ```
 //!
-//! # What is generated
+//! # Generated code
 //!
 //! | in the `.proto` file | in Rust |
 //! |---|---|
@@ -73,8 +73,9 @@
 //! | `deprecated = true` | `#[deprecated]` |
 //! | comments | documentation |
 //!
-//! A method named by a keyword is a raw identifier (`r#type`). One named as a method that every
-//! client has (`New`, `Clone`) gets an underscore (`new_`) and keeps its name on the wire.
+//! A method whose name is a keyword is a raw identifier (`r#type`). If its name is that of a method
+//! that every client has (`New`, `Clone`), it gets an underscore (`new_`) and keeps its name on the
+//! wire.
 //!
 //! Messages and enums are those of [`prost-build`](prost_build), whose
 //! [`Config`](prost_build::Config) can be [passed in](Builder::compile_with_config). There is one
@@ -82,8 +83,8 @@
 //!
 //! # Limits
 //!
-//! `syntax = "proto2"` and `"proto3"` are read; editions are not. A [`FileDescriptorSet`] that
-//! `protoc` or `buf` has made is taken by [`Builder::compile_fds_with_config`].
+//! `syntax = "proto2"` and `"proto3"` are supported; editions are not. A [`FileDescriptorSet`] that
+//! `protoc` or `buf` has created is accepted by [`Builder::compile_fds_with_config`].
 //!
 //! [`iip-rpc`]: https://docs.rs/iip-rpc
 //! [`FileDescriptorSet`]: prost_types::FileDescriptorSet

@@ -1,4 +1,4 @@
-//! Names in Rust, as prost makes them.
+//! Names in Rust, as prost generates them.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use prost_types::FileDescriptorProto;
 
 use crate::settings::{Kind, Settings};
 
-/// Methods that every client has, and that `#[service]` refuses as those of a trait.
+/// Methods that every client has, and that `#[service]` rejects in a trait.
 const TAKEN: [&str; 7] = [
     "new",
     "with_options",
@@ -18,7 +18,7 @@ const TAKEN: [&str; 7] = [
     "try_into",
 ];
 
-/// The full name of a service or method, without a leading dot.
+/// Returns the full name of a service or method, without a leading dot.
 pub(crate) fn full_name(parent: &str, name: &str) -> String {
     match parent {
         "" => name.to_owned(),
@@ -26,14 +26,14 @@ pub(crate) fn full_name(parent: &str, name: &str) -> String {
     }
 }
 
-/// The name of a trait: as the build script says, or else as prost does.
+/// Returns the name of a trait: that of the build script, or else that of prost.
 pub(crate) fn trait_name(settings: &Settings, full_name: &str, by_prost: &str) -> String {
     let own = settings.of(Kind::TraitName, full_name).next_back();
     own.unwrap_or(by_prost).to_owned()
 }
 
-/// The name of a method whose name in Rust would be `name`, and that on the wire if it is another
-/// one.
+/// Returns the name of a method whose name in Rust would be `name`, and its name on the wire if
+/// that is different.
 pub(crate) fn method_name(name: &str) -> (String, Option<&str>) {
     match TAKEN.contains(&name) {
         true => (format!("{name}_"), Some(name)),
@@ -41,18 +41,18 @@ pub(crate) fn method_name(name: &str) -> (String, Option<&str>) {
     }
 }
 
-/// The name of a type or trait in Rust, but for keywords.
+/// Returns the name of a type or trait in Rust, except for keywords.
 pub(crate) fn type_name(proto_name: &str) -> String {
     proto_name.to_upper_camel_case()
 }
 
-/// The name of a method in Rust, but for keywords.
+/// Returns the name of a method in Rust, except for keywords.
 pub(crate) fn function_name(proto_name: &str) -> String {
     proto_name.to_snake_case()
 }
 
-/// What is at the top of the Rust module of each package, by its name in Rust, with its kind and
-/// name in the `.proto` file.
+/// Returns the types at the top of the Rust module of each package, by their name in Rust, each
+/// with its kind and name in the `.proto` file.
 pub(crate) fn types_of_packages(files: &[FileDescriptorProto]) -> HashMap<(&str, String), String> {
     let mut all = HashMap::new();
     for file in files {

@@ -1,8 +1,8 @@
-//! What a build script says of single services and methods.
+//! The settings of a build script for single services and methods.
 
 use std::fmt;
 
-/// What a [`Rule`] sets.
+/// The target of a [`Rule`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     TraitAttribute,
@@ -11,7 +11,7 @@ pub(crate) enum Kind {
     TraitName,
 }
 
-/// One setting, for all that `path` names.
+/// One setting, for everything that `path` names.
 #[derive(Debug)]
 pub(crate) struct Rule {
     pub(crate) kind: Kind,
@@ -19,7 +19,7 @@ pub(crate) struct Rule {
     pub(crate) text: String,
 }
 
-/// All of them, in the order in which they were set.
+/// All settings, in the order in which they were added.
 #[derive(Debug, Default)]
 pub(crate) struct Settings(Vec<Rule>);
 
@@ -36,7 +36,8 @@ impl Settings {
         self.0.iter()
     }
 
-    /// What is set for the service or method with this full name, which has no leading dot.
+    /// Returns the settings for the service or method with this full name, which has no leading
+    /// dot.
     pub(crate) fn of<'a>(
         &'a self,
         kind: Kind,
@@ -54,7 +55,7 @@ impl Rule {
         self.path == "."
     }
 
-    /// Returns `true` if `path` names what has this full name.
+    /// Returns `true` if `path` names the item with this full name.
     pub(crate) fn names(&self, name: &str) -> bool {
         if self.is_for_everything() {
             return true;
@@ -72,7 +73,7 @@ impl Rule {
     }
 }
 
-/// The method of the builder that has set it.
+/// Formats the rule as the call of the builder that added it.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let option = match self.kind {

@@ -1,4 +1,4 @@
-//! From files to descriptors, by protox.
+//! Compilation of files to descriptors, by protox.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::error::{Error, Place, Problem};
 pub(crate) struct Includes(Vec<PathBuf>);
 
 impl Includes {
-    /// These folders, or those in which the files lie.
+    /// Uses these folders, or those of the files if there are none.
     pub(crate) fn new<'a>(includes: impl Iterator<Item = &'a Path>, protos: &[&Path]) -> Self {
         let mut all: Vec<_> = includes.map(Path::to_owned).collect();
         if all.is_empty() {
@@ -30,7 +30,7 @@ impl Includes {
         Self(all)
     }
 
-    /// Where the file is that descriptors call `name`.
+    /// Returns the path of the file that descriptors call `name`.
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         let candidates = self.0.iter().map(|include| match include.as_os_str() {
             dot if dot == "." => PathBuf::from(name),
@@ -57,7 +57,7 @@ pub(crate) fn compile(protos: &[&Path], includes: &Includes) -> Result<Compiler,
     for proto in protos {
         if let Err(error) = compiler.open_file(proto) {
             return Err(match error.file() {
-                // protox says the same of a file that is not there.
+                // protox reports the same error for a missing file.
                 None if error.is_file_not_found() => not_found(proto, includes),
                 _ => problems(&error, includes),
             });
@@ -66,7 +66,7 @@ pub(crate) fn compile(protos: &[&Path], includes: &Includes) -> Result<Compiler,
     Ok(compiler)
 }
 
-/// The files that were read, without those that come with protox.
+/// Returns the files that were read, without those that come with protox.
 pub(crate) fn read_files(compiler: &Compiler) -> impl Iterator<Item = &Path> {
     compiler.files().filter_map(|file| file.path())
 }
@@ -80,7 +80,7 @@ fn not_found(proto: &Path, includes: &Includes) -> Error {
     Error::new(format!("{}: {reason}: {listed}", proto.display()))
 }
 
-/// All that protox has to say about one file.
+/// Collects everything that protox reports about one file.
 fn problems(error: &protox::Error, includes: &Includes) -> Error {
     let file = error.file().map(|name| includes.path_of(name));
     let mut all = Vec::new();
@@ -119,7 +119,7 @@ fn problems(error: &protox::Error, includes: &Includes) -> Error {
     Error::all(all)
 }
 
-/// Where the mistake is; the others say what it is one against.
+/// Returns the label at the mistake; the others show what it conflicts with.
 fn main_label(labels: &[LabeledSpan]) -> Option<&LabeledSpan> {
     let found = |label: &&LabeledSpan| label.label() == Some("found here");
     labels.iter().find(found).or_else(|| labels.last())
@@ -130,7 +130,7 @@ fn position(source: Option<&dyn SourceCode>, label: &LabeledSpan) -> Option<(usi
     Some((contents.line() + 1, contents.column() + 1))
 }
 
-/// Behind the last character of a file.
+/// Returns the position after the last character of a file.
 fn end_of(file: &Path) -> Option<(usize, usize)> {
     let text = std::fs::read_to_string(file).ok()?;
     let last = text.lines().next_back().unwrap_or_default();

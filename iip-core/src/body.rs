@@ -1,15 +1,15 @@
-//! The data of a message on its way out. Pure.
+//! The data of a message to send. Pure.
 
 use bytes::{Bytes, BytesMut};
 
 use crate::scratch;
 
-/// Room for the data of many small messages, see [`Body::encode`].
+/// Space for the data of many small messages, see [`Body::encode`].
 const ENCODE_BYTES: usize = 16 * 1024;
 
 /// The data of a message to send, in one piece or two.
 ///
-/// Two pieces leave as one message: a small head can stand before large data without copying
+/// Two pieces are sent as one message, so that a small head can precede large data without copying
 /// either.
 ///
 /// ```
@@ -26,7 +26,7 @@ pub struct Body {
 }
 
 impl Body {
-    /// `tail` behind `head`.
+    /// Creates a body of `head` followed by `tail`.
     #[must_use]
     pub fn split(head: impl Into<Bytes>, tail: impl Into<Bytes>) -> Self {
         Self {
@@ -35,13 +35,14 @@ impl Body {
         }
     }
 
-    /// What `encode` writes into a buffer, with the piece that it returns behind it.
+    /// Creates a body of the data that `encode` writes into a buffer, followed by the piece that it
+    /// returns.
     ///
-    /// The buffer belongs to the thread and serves again; small data is cut off, not copied.
+    /// The buffer belongs to the thread and is reused; small data is split off, not copied.
     ///
     /// # Errors
     ///
-    /// Those of `encode`.
+    /// Returns the error of `encode`.
     #[inline]
     pub fn encode<E>(encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>) -> Result<Self, E> {
         scratch::with(|buffer| {
@@ -49,7 +50,7 @@ impl Body {
                 buffer.reserve(ENCODE_BYTES);
             }
             let tail = encode(buffer)?;
-            // What is left of a large buffer would keep all of it.
+            // The remainder of a large buffer would keep all of its memory.
             let head = if buffer.capacity() > scratch::KEPT_BYTES {
                 std::mem::take(buffer)
             } else {
@@ -59,7 +60,7 @@ impl Body {
         })
     }
 
-    /// Bytes of both pieces.
+    /// Returns the number of bytes of both pieces.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
@@ -76,7 +77,7 @@ impl Body {
         self.head.first().or_else(|| self.tail.first()).copied()
     }
 
-    /// It with one byte before it. What had to be copied stays here.
+    /// Returns the body with one byte put before it. Data that had to be copied stays in `self`.
     pub(crate) fn marked(&mut self, byte: u8) -> Self {
         let (head, tail) = (&self.head, std::mem::take(&mut self.tail));
         if tail.is_empty() && head.len() > Self::COPIED_BYTES {
@@ -91,7 +92,7 @@ impl Body {
         Self::split(marked.freeze(), tail)
     }
 
-    /// Takes back what was not taken of [`marked`](Self::marked).
+    /// Restores the data of [`marked`](Self::marked) that was not taken.
     pub(crate) fn unmark(&mut self, marked: Self) {
         self.tail = marked.tail;
     }
@@ -112,20 +113,19 @@ impl Body {
     }
 }
 
-/// What the data of a message is taken from: small data is copied from where it lies, larger data
-/// is taken along.
+/// The data of a message to send: small data is copied into the write buffer, larger data is moved.
 pub(crate) trait Data {
-    /// Pieces up to this size are copied behind their head into the buffer that is written, larger
-    /// ones leave as they are.
+    /// Maximum size of a piece that is copied after its head into the write buffer; larger pieces
+    /// are sent without a copy.
     const COPIED_BYTES: usize;
 
-    /// Both pieces.
+    /// Returns both pieces.
     fn pieces(&self) -> [&[u8]; 2];
 
-    /// All of it, leaving nothing behind.
+    /// Takes all of the data and leaves none.
     fn take(&mut self) -> Body;
 
-    /// One of the pieces, which is larger than [`COPIED_BYTES`](Self::COPIED_BYTES).
+    /// Takes one of the pieces, which is larger than [`COPIED_BYTES`](Self::COPIED_BYTES).
     fn take_piece(&mut self, index: usize) -> Bytes;
 
     #[inline]
@@ -158,7 +158,7 @@ impl Data for Body {
     }
 }
 
-/// Data in a buffer that serves again for the next message, and what follows behind it.
+/// Data in a buffer that is reused for the next message, and the piece that follows it.
 #[derive(Debug)]
 pub(crate) struct Encoded<'a> {
     pub(crate) head: &'a mut BytesMut,
@@ -166,7 +166,7 @@ pub(crate) struct Encoded<'a> {
 }
 
 impl Data for Encoded<'_> {
-    // It has to be copied anyway, or takes the buffer along.
+    // A larger limit than usual, because a piece that is not copied takes the buffer with it.
     const COPIED_BYTES: usize = 4096;
 
     #[inline]

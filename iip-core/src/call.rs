@@ -1,4 +1,4 @@
-//! What callers wait on: a call, the parts of its answer, a channel of one's own.
+//! The futures and handles of callers: a call, the parts of its reply, a leased channel.
 
 use std::fmt;
 use std::future::Future;
@@ -25,15 +25,15 @@ use crate::proto::{self, Mode};
     reason = "callers that make a deadline of their own fill it in"
 )]
 pub struct CallTimes {
-    /// When it began to need a connection.
+    /// The time from which the call has needed a connection.
     pub started: Instant,
-    /// When it had one; the time now.
+    /// The time at which it had a connection, which is the current time.
     pub connected: Instant,
-    /// When it has to be over.
+    /// The time by which the call must end.
     pub deadline: Instant,
 }
 
-/// Runs `start` with the context of the task that awaits this, in its very next poll; see
+/// Runs `start` with the context of the task that awaits this, in its next poll; see
 /// [`Connection::start_encoded`].
 pub async fn with_context<T>(start: impl FnOnce(&Context<'_>) -> T) -> T {
     let mut start = Some(start);
@@ -44,7 +44,7 @@ pub async fn with_context<T>(start: impl FnOnce(&Context<'_>) -> T) -> T {
     .await
 }
 
-/// A raw call from its beginning; what [`Client::request`] returns.
+/// A raw call from its beginning; returned by [`Client::request`].
 pub(crate) struct Request<'a> {
     client: &'a Client,
     path: &'a str,
@@ -55,15 +55,15 @@ pub(crate) struct Request<'a> {
 }
 
 enum RequestState<'a> {
-    /// Nothing has been done.
+    /// The call has not been polled.
     New,
-    /// There is no connection.
+    /// The call waits for a connection.
     Connecting(Connecting<'a>),
-    /// The rest is up to the call, unless its connection is lost before it is sent.
+    /// The call runs on its connection, unless that is lost before the request is sent.
     Started { call: Call, deadline: Instant },
 }
 
-/// Waits for a connection. In memory of its own: a call is rarely the one that waits, and its
+/// The future that waits for a connection. Boxed, because calls rarely have to wait and their
 /// future stays small.
 type Connecting<'a> =
     Pin<Box<dyn Future<Output = Result<(Connection, CallTimes), CallError>> + Send + 'a>>;
@@ -132,7 +132,7 @@ impl Future for Request<'_> {
                         connected: call.connected,
                         deadline: *deadline,
                     };
-                    // Without a body it was too large to be kept.
+                    // An empty body means that it was too large to be kept for a retry.
                     let kept = !this.body.is_empty();
                     if !(kept && this.moves.goes_on(&error, unbegun, &mut times)) {
                         return Poll::Ready(Err(error));
@@ -144,12 +144,12 @@ impl Future for Request<'_> {
     }
 }
 
-/// A body up to this size is kept while its call is under way, so that the call can go to another
-/// connection.
+/// Maximum size of a body that is kept while its call is under way, so that the call can be retried
+/// on another connection.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// A body that its call may need again: it stays where it is, sharing its memory with what is sent,
-/// unless it is large. Then nothing of it is left.
+/// A body that its call may need for a retry. It stays in place and shares its memory with the data
+/// that is sent. A large body is not kept: it is empty afterwards.
 pub(crate) struct Kept<'a> {
     body: &'a mut Body,
     is_large: bool,
@@ -198,14 +198,14 @@ impl Data for Kept<'_> {
 /// A call under way, see [`Connection::call`]. Dropping it cancels the call.
 pub struct Call {
     shared: Arc<Shared>,
-    /// Its slot, until the outcome was taken.
+    /// The slot of the call, until the outcome was taken.
     token: Option<usize>,
-    /// It failed before it had a slot.
+    /// The error of a call that failed before it had a slot.
     failed: Option<CallError>,
-    /// When it began to need a connection, and when it had one.
+    /// The time from which the call has needed a connection, and the time at which it had one.
     started: Instant,
     connected: Instant,
-    /// The waker was given when the call was started, in this very poll.
+    /// The waker was registered when the call was started, in this very poll.
     registered: bool,
 }
 
@@ -240,8 +240,8 @@ impl Call {
         error.with_phases(phases)
     }
 
-    /// Looks at the slot: `Ready` with what `take` found, or `Pending` with the waker kept. `take`
-    /// says whether that was the last thing to find.
+    /// Polls the slot: `Ready` with the value found by `take`, or `Pending` with the waker stored.
+    /// `take` also returns whether its value is the last one.
     #[inline]
     fn poll_slot<T>(
         &mut self,
@@ -272,17 +272,17 @@ impl Call {
 }
 
 impl Call {
-    /// The reason why it could not be begun.
+    /// Returns the reason why the call could not be started.
     pub(crate) fn failure(&self) -> Option<&CallError> {
         self.failed.as_ref()
     }
 
-    /// Its place in the table, until the outcome was taken.
+    /// Returns the index of the call in the table, until the outcome was taken.
     pub(crate) fn token(&self) -> Option<usize> {
         self.token
     }
 
-    /// The next bytes of its stream, or the answer behind them.
+    /// Polls for the next bytes of the call's stream, or the reply after them.
     pub(crate) fn poll_stream(
         &mut self,
         cx: &Context<'_>,
@@ -345,7 +345,7 @@ impl fmt::Debug for Call {
     }
 }
 
-/// The parts of a streamed answer, in order. Dropping it cancels the call.
+/// The parts of a streamed reply, in order. Dropping it cancels the call.
 ///
 /// Parts that are not taken are held in memory, up to the option `max_message_bytes` of
 /// [`Limits`](crate::Limits).
@@ -360,13 +360,14 @@ impl ReplyParts {
         Self { call, ended: false }
     }
 
-    /// The next part; `None` after the last.
+    /// Returns the next part; `None` after the last.
     ///
-    /// Parts follow the frames of the answer; how a message is cut into frames is up to the sender.
+    /// Parts correspond to the frames of the reply; the sender decides how a message is cut into
+    /// frames.
     ///
     /// # Errors
     ///
-    /// As [`Connection::call`]; nothing follows an error.
+    /// See [`Connection::call`]; nothing follows an error.
     ///
     /// # Cancel safety
     ///
@@ -392,10 +393,10 @@ impl ReplyParts {
     }
 }
 
-/// A channel of one's own: requests sent on it are answered in their order.
+/// A channel leased to one caller: requests sent on it are answered in order.
 ///
-/// The server handles one of them at a time. Dropping it gives the channel back to the connection's
-/// pool once every answer has arrived.
+/// The server handles one of them at a time. Dropping the channel returns it to the pool of the
+/// connection once every reply has arrived.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -415,7 +416,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Waits for the channel that `call` asks for on this connection.
+    /// Waits for the channel that `call` requests on this connection.
     pub(crate) async fn leased(
         connection: Connection,
         mut call: Call,
@@ -440,13 +441,13 @@ impl Channel {
         }
     }
 
-    /// Its number on the wire.
+    /// Returns the number of the channel on the wire.
     #[must_use]
     pub fn id(&self) -> ChannelId {
         self.id
     }
 
-    /// Sends a request behind those sent before; many may be under way. The time limit is the
+    /// Sends a request after the previous ones; several may be under way. The timeout is the
     /// client's `call_timeout`.
     ///
     /// The request is queued when this function is called, not when the future is polled.
@@ -457,7 +458,7 @@ impl Channel {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future discards the answer; the order of the others stays.
+    /// Dropping the future discards the reply; the order of the other replies does not change.
     pub fn request(&self, path: &str, body: impl Into<Body>) -> Call {
         let now = clock::now();
         let start = Start {

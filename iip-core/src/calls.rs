@@ -1,8 +1,7 @@
-//! The client's calls: their table, and the pool of channels they run on.
+//! The calls of a client connection: their table, and the pool of channels they use.
 //!
-//! Each call has a slot from its start until its caller has taken the outcome or gone away. All
-//! ways out of a call lead through [`CallTable::complete`], [`CallTable::fail`] or
-//! [`CallTable::abandon`].
+//! Each call has a slot from its start until its caller has taken the outcome or gone away. Every
+//! call ends in [`CallTable::complete`], [`CallTable::fail`] or [`CallTable::abandon`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,12 +23,12 @@ use crate::slots::Slots;
 
 #[derive(Debug, Default)]
 enum SlotState {
-    /// The slot is nobody's.
+    /// The slot is not in use.
     #[default]
     Free,
-    /// Waits for a channel.
+    /// The call waits for a channel.
     Queued,
-    /// The request is on its way.
+    /// The request was sent.
     Sent,
     Leased,
     Done(Result<Bytes, CallError>),
@@ -38,58 +37,58 @@ enum SlotState {
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     state: SlotState,
-    /// Tells it from those that had this place before.
+    /// Distinguishes the call from earlier ones in this slot.
     serial: u64,
     waker: Option<Waker>,
     channel: ChannelId,
     deadline: Option<Instant>,
     started: Option<Instant>,
     sent_at: Option<Instant>,
-    /// Of an answer that is taken in parts.
+    /// The parts of a reply that is taken in parts.
     parts: Option<Box<Parts>>,
-    /// Of a call with a stream each way.
+    /// The stream state of a call with streams.
     flow: Option<Box<Flow>>,
 }
 
 impl Slot {
-    /// The outcome, if it is there.
+    /// Takes the outcome, if it has arrived.
     #[inline]
     pub(crate) fn take_outcome(&mut self) -> Option<Result<Bytes, CallError>> {
         if !matches!(self.state, SlotState::Done(_)) {
             return None;
         }
-        // The state stays one of a slot in use: whoever took the outcome frees it.
+        // The state remains that of a slot in use: the caller that took the outcome frees it.
         match std::mem::replace(&mut self.state, SlotState::Leased) {
             SlotState::Done(result) => Some(result),
             _ => None,
         }
     }
 
-    /// The next bytes of its stream.
+    /// Takes the next bytes of the call's stream.
     pub(crate) fn take_stream(&mut self, proto: &mut proto::Connection) -> Option<Bytes> {
         let alive = matches!(self.state, SlotState::Sent).then_some(self.channel);
         self.flow.as_mut()?.take_part(proto, alive, clock::now)
     }
 
-    /// The next part of an answer that is taken in parts.
+    /// Takes the next part of a reply that is taken in parts.
     pub(crate) fn take_part(&mut self, proto: &mut proto::Connection) -> Option<Bytes> {
         let part = self.parts.as_mut()?.pop()?;
         proto.release(part.len());
         Some(part)
     }
 
-    /// The channel that was leased, if it is there.
+    /// Returns the channel that was leased, if it is available.
     pub(crate) fn leased(&self) -> Option<ChannelId> {
         matches!(self.state, SlotState::Leased).then_some(self.channel)
     }
 }
 
-/// What starts a call.
+/// The parameters of a call to start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start {
     pub(crate) now: Instant,
     pub(crate) deadline: Instant,
-    /// The channel, if the caller has one of its own.
+    /// The channel, if the caller has leased one.
     pub(crate) on: Option<ChannelId>,
     pub(crate) mode: Mode,
 }
@@ -101,32 +100,33 @@ struct Lease {
     returning: bool,
 }
 
-/// With so many calls given up, a server that is not told of it runs hardly anything else: half of
-/// what it runs by default.
+/// Number of calls given up from which a server that is not notified of it probably runs hardly
+/// anything else: half of what it runs by default.
 const MANY_ABANDONED: usize = 512;
 
-/// A connection of which no channel comes free for so long may have stalled.
+/// Time without a free channel after which a connection may have stalled.
 const STALLED_AFTER: Duration = Duration::from_millis(500);
 
-/// When a connection may be retired: it takes no further calls then, and ends with the calls it
-/// has.
+/// The conditions under which a connection may be retired. It then takes no further calls, and ends
+/// with the calls it has.
 #[derive(Debug)]
 pub(crate) struct Retirement {
-    /// How old it must be.
+    /// Minimum age of the connection.
     pub(crate) age: Duration,
-    /// Retired connections hold one each until they have ended.
+    /// Permits of which retired connections hold one each until they have ended.
     pub(crate) places: Arc<Semaphore>,
 }
 
-/// Watches for most channels waiting for answers to calls that were given up.
+/// The detector of connections on which most channels wait for replies to calls that were given up.
 #[derive(Debug, Default)]
 struct Stall {
-    /// A call waits for a channel, and none has come free since then less [`STALLED_AFTER`].
+    /// Time of the next check. A call waits for a channel, and none has become free since
+    /// [`STALLED_AFTER`] before it.
     check_at: Option<Instant>,
-    /// From when on the connection may be retired, and who counts those that were; a server's has
-    /// none.
+    /// Time from which the connection may be retired, and the counter of retired connections;
+    /// `None` for a server.
     may_retire: Option<(Instant, Arc<Semaphore>)>,
-    /// The connection was retired, for this reason.
+    /// The reason why the connection was retired, if it was.
     retired: Option<(ConnectionError, OwnedSemaphorePermit)>,
 }
 
@@ -135,10 +135,11 @@ struct Stall {
 pub(crate) struct CallTable {
     slots: Slots<Slot>,
     queue: Queue,
-    /// Calls in the queue whose callers have not gone.
+    /// Number of calls in the queue whose callers have not gone.
     waiting: usize,
     free: Vec<ChannelId>,
-    /// Channels outside the pool: their owner has them, or has gone while answers are due.
+    /// Channels outside the pool: leased to an owner, or left by an owner while replies are
+    /// outstanding.
     leased: Vec<Lease>,
     opened: usize,
     opening: usize,
@@ -147,10 +148,10 @@ pub(crate) struct CallTable {
     max_channels: usize,
     max_queued: usize,
     in_flight: usize,
-    /// No call runs out before this, and no channel is missed.
+    /// No call expires before this time, and no check for free channels is due.
     next_deadline: Option<Instant>,
     stall: Stall,
-    /// Bodies of calls that have failed in the queue, to be dropped once the lock is free.
+    /// Bodies of calls that have failed in the queue, to be dropped after the lock is released.
     pub(crate) left: Vec<Body>,
 }
 
@@ -176,19 +177,19 @@ impl CallTable {
     }
 
     /// Allows the connection, which exists since `now`, to be retired when its channels wait for
-    /// answers that nobody wants and that do not come.
+    /// replies that no caller needs and that do not arrive.
     pub(crate) fn may_retire(&mut self, retirement: Retirement, now: Instant) {
         let at = clock::after(now, retirement.age);
         self.stall.may_retire = Some((at, retirement.places));
     }
 
-    /// Asks for the first channel together with the hello.
+    /// Requests the first channel together with the hello.
     pub(crate) fn open_first(&mut self, proto: &mut proto::Connection) {
         self.opening += 1;
         proto.open_channel();
     }
 
-    /// Requests sent and unanswered, plus those that wait.
+    /// Returns the number of unanswered requests and of calls that wait.
     #[inline]
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
@@ -199,7 +200,7 @@ impl CallTable {
         self.opened > 0 || self.refused
     }
 
-    /// Gives memory back that only work needs.
+    /// Releases the memory that is needed only during work.
     pub(crate) fn release_memory(&mut self) {
         self.slots.shrink();
         self.queue.release_when_empty();
@@ -212,7 +213,7 @@ impl CallTable {
     }
 
     /// Gives a call its slot, and sends it or queues it until a channel is free. `waker` is that of
-    /// a caller who awaits the call next.
+    /// a caller that awaits the call next.
     #[inline]
     pub(crate) fn start(
         &mut self,
@@ -223,7 +224,7 @@ impl CallTable {
         waker: Option<&Waker>,
     ) -> Result<usize, CallError> {
         let (size, limit) = (data.len(), proto.max_request_bytes());
-        // A stream's bytes are no message.
+        // The bytes of a stream are not a message.
         if size > limit && start.mode != Mode::Stream {
             return Err(CallError::not_sent(CallErrorKind::MessageTooLarge {
                 size,
@@ -241,7 +242,7 @@ impl CallTable {
         }
         let token = self.take_slot(start.now, start.deadline, waker);
         if start.mode == Mode::Stream {
-            // Behind the mark.
+            // The first byte is the mark and not part of the stream.
             self.add_flow(proto, token, size - 1, start.now);
         }
         match channel {
@@ -267,7 +268,7 @@ impl CallTable {
         Ok(token)
     }
 
-    /// Makes the call a stream, of which the first `sent` bytes are its beginning.
+    /// Makes the call a stream whose first `sent` bytes are its beginning.
     fn add_flow(&mut self, proto: &proto::Connection, token: usize, sent: usize, now: Instant) {
         let credit = proto.peer_stream_window().unwrap_or(0);
         let mut flow = Flow::new(proto.limits().window(), credit, now);
@@ -277,7 +278,7 @@ impl CallTable {
         }
     }
 
-    /// The stream of a call, and its channel once the call has been sent.
+    /// Returns the stream of a call, and its channel once the call has been sent.
     pub(crate) fn flow(
         &mut self,
         token: usize,
@@ -292,12 +293,12 @@ impl CallTable {
         slot.flow.as_deref_mut().map(|flow| (flow, channel))
     }
 
-    /// The stream of whoever has this slot.
+    /// Returns the stream of the current call in this slot.
     pub(crate) fn flow_of(&mut self, token: usize) -> Option<&mut Flow> {
         self.slots.get_mut(token)?.flow.as_deref_mut()
     }
 
-    /// A frame of a call's stream came. `true` as [`Flow::on_stream_frame`].
+    /// Handles a frame of a call's stream. Returns the same value as [`Flow::on_stream_frame`].
     pub(crate) fn on_stream_frame(
         &mut self,
         proto: &mut proto::Connection,
@@ -321,7 +322,7 @@ impl CallTable {
         shares_buffer
     }
 
-    /// The caller's stream ends before its end: so does the call, if it is still under way.
+    /// Cuts the caller's stream before its end, which also ends the call if it is still under way.
     pub(crate) fn cut_stream(
         &mut self,
         proto: &mut proto::Connection,
@@ -350,7 +351,7 @@ impl CallTable {
         proto.deferred.wake(wakers);
     }
 
-    /// From now on the call has until `deadline`.
+    /// Sets the deadline of the call, which applies from now on.
     pub(crate) fn set_deadline(&mut self, token: usize, deadline: Instant) {
         if let Some(slot) = self.slots.get_mut(token) {
             slot.deadline = Some(deadline);
@@ -360,7 +361,7 @@ impl CallTable {
         }
     }
 
-    /// Gives a caller who wants a channel of its own its slot.
+    /// Gives a slot to a caller that wants to lease a channel.
     pub(crate) fn start_lease(
         &mut self,
         proto: &mut proto::Connection,
@@ -385,7 +386,7 @@ impl CallTable {
         Ok(token)
     }
 
-    /// A slot for a call that may be sent now or has to wait.
+    /// Takes a slot for a call that may be sent now or has to wait.
     #[inline]
     fn take_slot(&mut self, now: Instant, deadline: Instant, waker: Option<&Waker>) -> usize {
         self.serial += 1;
@@ -403,9 +404,8 @@ impl CallTable {
         token
     }
 
-    /// Checks that one more call may wait for a channel. Retires the connection if its
-    /// server, which is not told who has gone, is likely to run nothing but calls that were given
-    /// up.
+    /// Checks that one more call may wait for a channel. Retires the connection if its server is
+    /// not notified of cancelled calls, and therefore probably runs only calls that were given up.
     #[cold]
     fn check_queue(&mut self, proto: &proto::Connection, now: Instant) -> Result<(), CallError> {
         let sent = self.in_flight - self.waiting;
@@ -429,18 +429,18 @@ impl CallTable {
         Ok(())
     }
 
-    /// What tells the call that was started last from others with its token.
+    /// Returns the serial that distinguishes the last started call from others with its token.
     pub(crate) fn last_serial(&self) -> u64 {
         self.serial
     }
 
-    /// The ticket of the slot taken last.
+    /// Returns the ticket of the slot taken last.
     fn ticket(&self, token: usize) -> QueuedCall {
         let serial = self.serial;
         QueuedCall { token, serial }
     }
 
-    /// A caller waits for a channel: asks for one more if there may be one.
+    /// Records that a caller waits for a channel, and requests one more if the limits allow it.
     fn on_queued(&mut self, proto: &mut proto::Connection, now: Instant) {
         self.waiting += 1;
         let slots = &self.slots;
@@ -453,7 +453,8 @@ impl CallTable {
         self.watch_channels(now);
     }
 
-    /// While calls wait for a channel, looks after a while whether one has come free or was opened.
+    /// Schedules a check, while calls wait for a channel, whether one has become free or was
+    /// opened.
     fn watch_channels(&mut self, now: Instant) {
         if self.waiting == 0 || self.stall.check_at.is_some() {
             return;
@@ -465,7 +466,7 @@ impl CallTable {
         }
     }
 
-    /// The call that waits longest, and what it wants.
+    /// Takes the call that has waited longest, and its request.
     fn next_waiting(&mut self) -> Option<(usize, QueueEntry)> {
         while let Some((ticket, want)) = self.queue.pop() {
             if is_waiting(&self.slots, ticket) {
@@ -484,7 +485,7 @@ impl CallTable {
         }
     }
 
-    /// A call that waited is on its way: its stream may follow.
+    /// Continues the stream of a call that waited and was now sent.
     fn on_stream_sent(
         &mut self,
         proto: &mut proto::Connection,
@@ -499,7 +500,7 @@ impl CallTable {
         }
     }
 
-    /// A lease ends here: the caller has what it wants.
+    /// Completes a lease: the caller has its channel.
     fn lease(&mut self, token: usize, channel: ChannelId) -> Option<Waker> {
         let slot = self.slots.get_mut(token)?;
         slot.state = SlotState::Leased;
@@ -512,7 +513,7 @@ impl CallTable {
         slot.waker.take()
     }
 
-    /// A channel is free: the call that waits longest gets it.
+    /// Gives a free channel to the call that has waited longest.
     #[inline]
     fn release(
         &mut self,
@@ -565,7 +566,7 @@ impl CallTable {
     pub(crate) fn on_channel_refused(&mut self, code: i64, message: &str, wakers: &mut Vec<Waker>) {
         self.opening = self.opening.saturating_sub(1);
         self.refused = true;
-        // The server's limit is ours from now on.
+        // From now on the limit of the server applies on this side.
         self.max_channels = self.opened.max(1);
         if self.opened + self.opening == 0 {
             while let Some((token, _)) = self.next_waiting() {
@@ -596,13 +597,13 @@ impl CallTable {
             Ok(body) => self.complete(token, body, wakers),
             Err(kind) => self.fail(token, kind, Execution::MayHaveExecuted, now, wakers),
         }
-        // Of an answer that is too large the rest is still to come; the channel is free after it.
+        // The rest of a reply that is too large is still to come; the channel is free after it.
         if !(skipped && proto.awaits_reply(channel)) {
             self.on_channel_idle(proto, channel, now, wakers);
         }
     }
 
-    /// An answer has ended on `channel`: it goes back to the pool, unless someone leased it.
+    /// Returns `channel` to the pool after the end of a reply, unless it is leased.
     #[inline]
     pub(crate) fn on_channel_idle(
         &mut self,
@@ -649,13 +650,13 @@ impl CallTable {
             wakers.extend(slot.waker.take());
             return;
         };
-        // What has arrived before may be taken.
+        // The parts that have arrived before may still be taken.
         let channel = slot.channel;
         proto.abandon(channel, token);
         self.fail(token, kind, Execution::MayHaveExecuted, now, wakers);
     }
 
-    /// The one place where a call succeeds.
+    /// Completes a call. All calls that succeed end here.
     #[inline]
     pub(crate) fn complete(&mut self, token: usize, body: Bytes, wakers: &mut Vec<Waker>) {
         if let Some(slot) = self.slots.get_mut(token)
@@ -672,7 +673,7 @@ impl CallTable {
         }
     }
 
-    /// The one place where a call fails.
+    /// Fails a call. All calls that fail end here.
     fn fail(
         &mut self,
         token: usize,
@@ -708,7 +709,8 @@ impl CallTable {
         }
     }
 
-    /// Ends the calls whose time is over. `true` if the connection is retired from now on.
+    /// Ends the calls whose deadline has passed. Returns `true` if the connection is retired from
+    /// now on.
     #[inline]
     pub(crate) fn expire(
         &mut self,
@@ -723,8 +725,8 @@ impl CallTable {
         self.check_stall(now, wakers)
     }
 
-    /// Retires the connection if no channel has come free for a while and most of them wait for
-    /// answers that nobody wants. What waits for a channel is not sent.
+    /// Retires the connection if no channel has become free for a while and most of them wait for
+    /// replies that no caller needs. Calls that wait for a channel are not sent.
     #[cold]
     fn check_stall(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> bool {
         if self.stall.check_at.is_some_and(|at| at <= now) {
@@ -744,7 +746,8 @@ impl CallTable {
         false
     }
 
-    /// Retires the connection if most channels wait for answers that nobody wants, and tells why.
+    /// Retires the connection if most channels wait for replies that no caller needs. Returns the
+    /// reason.
     fn retire_stalled(&mut self, now: Instant) -> Option<ConnectionError> {
         let (abandoned, channels) = (self.abandoned_channels(), self.opened);
         let (at, places) = self.stall.may_retire.as_ref()?;
@@ -761,12 +764,12 @@ impl CallTable {
         Some(error)
     }
 
-    /// Returns `true` if the connection was retired because its channels do not come free.
+    /// Returns `true` if the connection was retired because its channels did not become free.
     pub(crate) fn is_retired(&self) -> bool {
         self.stall.retired.is_some()
     }
 
-    /// Channels on which nobody waits for the answer that is due.
+    /// Returns the number of channels that wait for a reply without a caller.
     fn abandoned_channels(&self) -> usize {
         let leased = self.leased.iter().filter(|lease| !lease.returning);
         let mut wanted: HashSet<ChannelId> = leased.map(|lease| lease.channel).collect();
@@ -798,8 +801,8 @@ impl CallTable {
             }
         }
         self.next_deadline = next;
-        // Those that wait fail first: a channel that comes free must not go to one whose time is
-        // over.
+        // Waiting calls fail first: a channel that becomes free must not be given to a call whose
+        // deadline has passed.
         expired.sort_by_key(|&(_, sent, _)| sent);
         for (token, sent, channel) in expired {
             let withdrawn = sent && proto.abandon(channel, token);
@@ -816,7 +819,7 @@ impl CallTable {
         }
     }
 
-    /// Ends every call: the connection is gone.
+    /// Ends all calls of a connection that is gone.
     pub(crate) fn fail_all(
         &mut self,
         proto: &proto::Connection,
@@ -846,7 +849,7 @@ impl CallTable {
         self.stall = Stall::default();
     }
 
-    /// The caller has gone.
+    /// Ends a call whose caller has gone.
     pub(crate) fn abandon(&mut self, proto: &mut proto::Connection, token: usize) {
         let Some(slot) = self.slots.get_mut(token) else {
             return;
@@ -869,7 +872,7 @@ impl CallTable {
         }
     }
 
-    /// Gives a slot back and returns the state it had.
+    /// Releases a slot and returns the state it had.
     #[inline]
     fn free_slot(&mut self, proto: &mut proto::Connection, token: usize) -> SlotState {
         let Some(slot) = self.slots.get_mut(token) else {
@@ -892,8 +895,8 @@ impl CallTable {
         state
     }
 
-    /// Looks at a slot: what `take` found, or `None` with the waker kept. `take` says whether that
-    /// was the last thing to find; the slot is given back then.
+    /// Polls a slot. Returns the value found by `take`, or `None` with the waker stored. `take`
+    /// also returns whether its value is the last one; the slot is then released.
     #[inline]
     pub(crate) fn poll_slot<T>(
         &mut self,
@@ -912,7 +915,7 @@ impl CallTable {
         found
     }
 
-    /// The owner of a leased channel has gone.
+    /// Returns a leased channel whose owner has gone.
     pub(crate) fn return_lease(&mut self, proto: &mut proto::Connection, channel: ChannelId) {
         if let Some(lease) = self
             .leased
@@ -931,7 +934,7 @@ impl CallTable {
     }
 }
 
-/// A call whose time is over is not begun.
+/// Checks that the deadline of a call has not passed before it starts.
 fn check_time(now: Instant, deadline: Instant) -> Result<(), CallError> {
     if deadline <= now {
         return Err(CallError::not_sent(CallErrorKind::Timeout));
@@ -939,8 +942,8 @@ fn check_time(now: Instant, deadline: Instant) -> Result<(), CallError> {
     Ok(())
 }
 
-/// Returns `true` if the call still wants a channel. Its caller may have gone, and its slot be
-/// another's.
+/// Returns `true` if the call still waits for a channel. Its caller may have gone, and its slot may
+/// belong to another call.
 fn is_waiting(slots: &Slots<Slot>, ticket: QueuedCall) -> bool {
     slots
         .get(ticket.token)
@@ -960,7 +963,7 @@ mod tests {
     use crate::limits::Limits;
     use crate::proto::{Event, control};
 
-    /// A table with one channel, to a server that said hello.
+    /// Creates a table with one channel, to a server that said hello.
     fn table(now: Instant) -> (proto::Connection, CallTable) {
         let mut proto = proto::Connection::new(Side::Client, Limits::default(), Value::Null, now);
         let mut calls = CallTable::new(1, 100);
@@ -1042,7 +1045,7 @@ mod tests {
         assert_eq!(calls.free.len(), 1);
     }
 
-    /// A table of one channel on which a call is under way, and one that waits for the channel.
+    /// Creates a table of one channel with a call under way, and a call that waits for the channel.
     fn busy(now: Instant, age: Duration, places: usize) -> (proto::Connection, CallTable, usize) {
         let (mut proto, mut calls) = table(now);
         let places = Arc::new(Semaphore::new(places));
@@ -1081,7 +1084,7 @@ mod tests {
         else {
             panic!("{error:?}");
         };
-        // What comes all the same is not left waiting.
+        // Calls that are started after that do not wait.
         let start = start(at, at + STALLED_AFTER);
         let late = calls.start(&mut proto, "/late", &start, &mut Body::from("x"), None);
         assert_eq!(late.unwrap_err().execution(), Execution::NotSent);

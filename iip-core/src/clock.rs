@@ -1,4 +1,4 @@
-//! The one clock of this crate: the runtime's, so that tests can stop it.
+//! The only clock of this crate: that of the runtime, so that tests can pause it.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// `timeout` from `start`, or in a year if that is later than the clock can tell.
+/// Returns the time `timeout` after `start`, or a year after it if the clock cannot represent that.
 #[inline]
 pub(crate) fn after(start: Instant, timeout: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 86_400);

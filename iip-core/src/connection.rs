@@ -1,4 +1,4 @@
-//! What a connection's driver and everyone who uses it share, and the handle that callers hold.
+//! The state shared by a connection's driver and its users, and the handle for callers.
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -32,7 +32,7 @@ use crate::shutdown;
 use crate::stream::{self, RecvStream, SendStream};
 use crate::totals::Share;
 
-/// Who is at the other end of a connection.
+/// The peer of a connection.
 #[derive(Debug)]
 pub struct Peer {
     addr: Option<SocketAddr>,
@@ -42,7 +42,7 @@ pub struct Peer {
     server: Option<OfServer>,
 }
 
-/// What the peers of a server share.
+/// The state shared by all peers of a server.
 #[derive(Debug)]
 struct OfServer {
     /// Set to `true` when the server begins to shut down.
@@ -61,35 +61,35 @@ impl Peer {
         }
     }
 
-    /// The peer of a server.
+    /// Marks the peer as that of a server.
     pub(crate) fn of_server(mut self, shutdown: watch::Receiver<bool>, logs: Arc<Logs>) -> Self {
         self.server = Some(OfServer { shutdown, logs });
         self
     }
 
-    /// Its address; `None` on Unix sockets and in memory.
+    /// Returns the address of the peer; `None` on Unix sockets and in memory.
     #[must_use]
     pub fn addr(&self) -> Option<SocketAddr> {
         self.addr
     }
 
-    /// The verified certificates it presented, DER, its own first; empty without TLS or client
-    /// certificates.
+    /// Returns the verified certificates that the peer presented, DER, its own first; empty without
+    /// TLS or client certificates.
     #[must_use]
     pub fn certificates(&self) -> &[Vec<u8>] {
         &self.certificates
     }
 
-    /// What it said about itself in `/sys/hello`, a JSON object of at most 16 KiB; `None` when it
-    /// did not, as Go peers.
+    /// Returns the description that the peer sent in `/sys/hello`, a JSON object of at most 16 KiB;
+    /// `None` if it sent none, like Go peers.
     #[must_use]
     pub fn hello(&self) -> Option<&[u8]> {
         self.hello.get().and_then(Option::as_deref)
     }
 
-    /// What a layer above has worked out about this peer, made by `init` when it is first asked
-    /// for; for a client that is once the hello is over. Only one type of value has room: another
-    /// type gets `None`.
+    /// Returns a value that a higher layer has derived from this peer, made by `init` on the first
+    /// call; on a client, that is after the hello exchange. There is room for only one type of
+    /// value: another type gets `None`.
     pub fn extension<T: Any + Send + Sync>(&self, init: impl FnOnce(&Self) -> T) -> Option<&T> {
         self.extension
             .get_or_init(|| Box::new(init(self)))
@@ -97,7 +97,7 @@ impl Peer {
     }
 
     /// Returns `true` if the server that handles this peer's calls has begun to [shut
-    /// down](crate::Server::shutdown). Always `false` at a client.
+    /// down](crate::Server::shutdown). Always `false` on a client.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
         let server = self.server.as_ref();
@@ -105,8 +105,8 @@ impl Peer {
     }
 
     /// Waits until the server that handles this peer's calls begins to [shut
-    /// down](crate::Server::shutdown), so that a handler that runs for long can end in time. At a
-    /// client it never completes.
+    /// down](crate::Server::shutdown), so that a long-running handler can end in time. On a client
+    /// it never completes.
     ///
     /// The future borrows nothing: it can be moved into a stream or a task.
     ///
@@ -118,11 +118,12 @@ impl Peer {
         shutdown::begun(server.map(|server| server.shutdown.clone()))
     }
 
-    /// Logs, with its causes, the failure of a handler that answered a call of this peer to `path`,
-    /// within what [`ServerConfig::log_failures`](crate::ServerConfig::log_failures) and
-    /// [`max_log_lines`](crate::ServerConfig::max_log_lines) allow: for layers above, whose
-    /// handlers answer also when they fail. A failure that is not the server's fault has level
-    /// DEBUG. Nothing is logged at a client.
+    /// Logs the failure of a handler that replied to a call of this peer to `path`, with its
+    /// causes, within the limits of
+    /// [`ServerConfig::log_failures`](crate::ServerConfig::log_failures) and
+    /// [`max_log_lines`](crate::ServerConfig::max_log_lines). It is for higher layers, whose
+    /// handlers reply even when they fail. A failure that is not the server's fault has level
+    /// DEBUG. On a client, nothing is logged.
     pub fn log_failure(&self, path: &str, failure: &dyn Error, is_fault: bool) {
         if let Some(server) = &self.server {
             server.logs.failure(self.addr, path, failure, is_fault);
@@ -134,15 +135,16 @@ impl Peer {
     }
 
     pub(crate) fn set_hello(&self, hello: Option<Bytes>) {
-        // A peer that says hello twice keeps its first word.
+        // If a peer says hello twice, the first hello counts.
         let _ = self.hello.set(hello);
     }
 }
 
-/// What one stream is taken to send when there is room.
+/// Number of bytes that one stream is assumed to send when there is room.
 const STREAM_SHARE_BYTES: usize = 16 * 1024;
 
-/// Everything of one connection that is not the socket: the state machine and both sides' tables.
+/// The state of one connection except for its socket: the state machine and the tables of both
+/// sides.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) proto: proto::Connection,
@@ -150,33 +152,34 @@ pub(crate) struct State {
     pub(crate) calls: CallTable,
     /// Server: the handlers that had to wait, by channel.
     pub(crate) running: HashMap<ChannelId, Running>,
-    /// Server: handlers that run on behind callers who have gone, and still read what those had
-    /// sent; by serial.
+    /// Server: handlers that continue after their callers have gone, and still read the data that
+    /// these had sent; by serial.
     pub(crate) orphans: HashMap<u64, Running>,
-    /// The parked driver. Whoever gives it work takes the waker, and wakes it after letting go of
-    /// the lock.
+    /// The waker of the parked driver. A task that gives it work takes the waker, and wakes it
+    /// after releasing the lock.
     pub(crate) driver: Option<Waker>,
-    /// Streams of which parts lie in the memory that they were read into.
+    /// Streams with parts that are still in the memory they were read into.
     pub(crate) sharing_streams: Vec<StreamKey>,
-    /// Who waits for room to send more of an answer or a stream, in order; `None` has given up.
+    /// Wakers of the tasks that wait for room to send more of a reply or a stream, in order; `None`
+    /// if a task has given up.
     pub(crate) write_waiters: VecDeque<Option<Waker>>,
-    /// How many have left that queue.
+    /// Number of tasks that have left that queue.
     pub(crate) served_waiters: u64,
     /// The reason why the connection ended.
     pub(crate) ended: Option<ConnectionError>,
-    /// Someone asked for an end.
+    /// The requested way to end, if there is one.
     pub(crate) closing: Option<Closing>,
-    /// Server: when to begin with [`Closing::Drain`].
+    /// Server: the time at which [`Closing::Drain`] begins.
     pub(crate) drain_at: Option<Instant>,
-    /// Client: the server has said that it goes away.
+    /// Client: the server has announced that it is going away.
     pub(crate) leaving: bool,
-    /// Server: how many bytes this connection has told the others that it holds.
+    /// Server: the number of held bytes that this connection has last reported.
     pub(crate) told: usize,
 }
 
 impl State {
-    /// Wakes `waker` when there may be room to send more. However often it asks, one who waits has
-    /// one place in the queue.
+    /// Wakes `waker` when there may be room to send more. A task has one place in the queue,
+    /// however often it calls this.
     pub(crate) fn wait_to_write(&mut self, place: &mut WriteWaiter, waker: &Waker) {
         if let Some(known) = self.waiter_mut(*place) {
             let is_known = known.as_ref().is_some_and(|known| known.will_wake(waker));
@@ -195,7 +198,8 @@ impl State {
         self.write_waiters.get_mut(usize::try_from(index).ok()?)
     }
 
-    /// One who waited has given up. Gives its waker back, to be dropped without the lock.
+    /// Removes a task that has given up from the queue. Returns its waker, to be dropped without
+    /// the lock.
     fn stop_waiting(&mut self, place: WriteWaiter) -> Option<Waker> {
         let waker = self.waiter_mut(place)?.take();
         while matches!(self.write_waiters.front(), Some(None)) {
@@ -208,9 +212,9 @@ impl State {
         waker
     }
 
-    /// Bytes have left: wakes as many as there is room for, and all once nothing waits to be
-    /// written. Each will send some ten kilobytes; to wake a thousand for the room of ten would
-    /// cost more than their streams.
+    /// Wakes waiting tasks after bytes were written: as many as there is room for, and all of them
+    /// once nothing waits to be written. Each will send some ten kilobytes; waking a thousand tasks
+    /// when there is room for ten would cost more than their streams.
     pub(crate) fn wake_writers(&mut self) {
         let most = if self.proto.has_output() {
             self.proto.stream_room() / STREAM_SHARE_BYTES
@@ -223,8 +227,8 @@ impl State {
         self.proto.deferred.wake(wakers);
     }
 
-    /// Readers have had their turn: what they left must not keep the whole buffer that it was read
-    /// into.
+    /// Copies the parts that readers left after their turn, so that they do not keep the whole
+    /// buffer that they were read into.
     pub(crate) fn copy_out_shared(&mut self) {
         for key in self.sharing_streams.drain(..) {
             if let Some(flow) = flow_of(&mut self.calls, &mut self.running, key) {
@@ -233,7 +237,7 @@ impl State {
         }
     }
 
-    /// Grants streams what they were not granted while there was no room for their messages.
+    /// Grants streams the credit that was withheld while there was no room for their messages.
     pub(crate) fn grant_withheld(&mut self) {
         while let Some(channel) = self.proto.next_withheld() {
             let key = self.proto.stream_on(channel);
@@ -244,8 +248,8 @@ impl State {
         }
     }
 
-    /// Gives up streams whose messages the peer leaves unread for too long, while such messages
-    /// take too much. When to look again.
+    /// Gives up streams whose messages the peer leaves unread for too long while such messages take
+    /// too much memory. Returns the time of the next check.
     pub(crate) fn check_unread(
         &mut self,
         now: Instant,
@@ -262,7 +266,7 @@ impl State {
             .min()
     }
 
-    /// The connection is gone: nobody waits for room any more.
+    /// Wakes all tasks that wait for room, because the connection is gone.
     pub(crate) fn leave_room(&mut self, wakers: &mut Vec<Waker>) {
         self.served_waiters += self.write_waiters.len() as u64;
         wakers.extend(self.write_waiters.drain(..).flatten());
@@ -290,13 +294,13 @@ fn flow_of<'a>(
     }
 }
 
-/// The place of one who sends in the queue for room: how many have stood in it up to there. It may
-/// have been left since.
+/// The place of a sender in the queue for room: the number of senders that had entered it up to
+/// there. The sender may have left it since.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct WriteWaiter(u64);
 
-/// Leaves the queue for room when it is dropped. Streams are few, and stay in it; callers of
-/// one-way calls may be any number.
+/// Leaves the queue for room on drop. Streams are few, and stay in it; the number of callers of
+/// one-way calls is not bounded.
 struct WaitToWrite<'a> {
     shared: &'a Shared,
     place: WriteWaiter,
@@ -309,23 +313,23 @@ impl Drop for WaitToWrite<'_> {
     }
 }
 
-/// How the connection is to end.
+/// The way in which the connection is to end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Closing {
-    /// Take no new requests, finish the open calls, then say status 8.
+    /// Take no new requests, finish the open calls, then send status 8.
     Drain,
-    /// Now.
+    /// End immediately.
     Force,
 }
 
-/// The state, locked. What was deferred meanwhile is done when it is unlocked.
+/// The locked state. Work that was deferred while it was locked is done after it is unlocked.
 pub(crate) struct Locked<'a> {
-    // Fields are dropped in this order.
+    // The order matters: fields are dropped in the order of their declaration.
     state: MutexGuard<'a, State>,
     unlocked: Unlocked<'a>,
 }
 
-/// Does what was deferred, when it is dropped.
+/// Does the deferred work on drop.
 struct Unlocked<'a> {
     shared: &'a Shared,
     has_work: bool,
@@ -368,13 +372,13 @@ impl DerefMut for Locked<'_> {
 pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) peer: Arc<Peer>,
-    /// Server: what this connection takes of what all have.
+    /// Server: this connection's share of the server's totals.
     pub(crate) share: Option<Share>,
-    /// The first channel was granted or refused, or the connection ended.
+    /// Notified when the first channel was granted or rejected, or the connection ended.
     pub(crate) ready: Notify,
     pub(crate) done: Notify,
     alive: AtomicBool,
-    /// Client: it was retired because its channels did not come free.
+    /// Client: the connection was retired because its channels did not become free.
     stalled: AtomicBool,
 }
 
@@ -382,7 +386,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(share) = &self.share {
             let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-            // The others may have what is left of its part.
+            // Other connections may use the rest of this one's share.
             let wakers = share.tell(&mut state.told, 0);
             wakers.into_iter().for_each(Waker::wake);
         }
@@ -390,7 +394,7 @@ impl Drop for Shared {
 }
 
 impl Shared {
-    /// `share` is that of a server's connection.
+    /// `share` is set for a connection of a server.
     pub(crate) fn new(
         proto: proto::Connection,
         calls: CallTable,
@@ -423,8 +427,8 @@ impl Shared {
         })
     }
 
-    /// No user code runs under this lock, so a poisoned one still guards sound data. What was
-    /// deferred is done once it is let go.
+    /// Locks the state. No user code runs under this lock, so the data behind a poisoned lock is
+    /// still consistent. Deferred work is done after it is released.
     #[inline]
     pub(crate) fn lock(&self) -> Locked<'_> {
         Locked {
@@ -459,8 +463,8 @@ impl Shared {
         result
     }
 
-    /// Like [`command`](Self::command), for what gives the driver work only if it leaves something
-    /// to write.
+    /// Like [`command`](Self::command), but wakes the driver only if there is something to write
+    /// afterwards.
     #[inline]
     pub(crate) fn stream_command<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
@@ -477,14 +481,15 @@ impl Shared {
         result
     }
 
-    /// A look without the lock; calls that start in between are told all the same.
+    /// Returns `true` if the connection takes calls. Reads a flag without the lock; a call that
+    /// starts just before the end is still notified.
     #[inline]
     pub(crate) fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
     }
 
-    /// The connection has ended. No call is given to it any more when those who used it are told:
-    /// `wakers` are to be woken once the lock is gone.
+    /// Marks the connection as ended. By the time its users are notified it gets no more calls:
+    /// `wakers` must be woken after the lock is released.
     pub(crate) fn end(&self, state: &mut State, error: &ConnectionError, wakers: &mut Vec<Waker>) {
         self.alive.store(false, Ordering::Release);
         state.ended = Some(error.clone());
@@ -500,8 +505,8 @@ impl Shared {
         self.done.notify_waiters();
     }
 
-    /// Client: ends the calls whose time is over. A connection whose channels do not come free is
-    /// retired.
+    /// Client: ends the calls whose deadline has passed. A connection whose channels do not become
+    /// free is retired.
     #[inline]
     pub(crate) fn expire(&self, state: &mut State, now: Instant, wakers: &mut Vec<Waker>) {
         if state.calls.expire(&mut state.proto, now, wakers) {
@@ -509,7 +514,8 @@ impl Shared {
         }
     }
 
-    /// Client: a call was refused, or a time was over; the connection may have been retired for it.
+    /// Client: updates the flags if the connection was retired after a call was rejected or
+    /// expired.
     fn note_retired(&self, state: &mut State) {
         if state.calls.is_retired() {
             self.stalled.store(true, Ordering::Release);
@@ -518,13 +524,14 @@ impl Shared {
         }
     }
 
-    /// Client: whether the connection was retired because its channels did not become free.
+    /// Client: returns `true` if the connection was retired because its channels did not become
+    /// free.
     pub(crate) fn was_stalled(&self) -> bool {
         self.stalled.load(Ordering::Acquire)
     }
 
-    /// Client: the server goes away. Further calls go to another connection; this one ends with its
-    /// last call.
+    /// Client: retires the connection because the server is going away. Further calls use another
+    /// connection; this one ends with its last call.
     pub(crate) fn retire(&self, state: &mut State) {
         self.alive.store(false, Ordering::Release);
         state.leaving = true;
@@ -535,7 +542,7 @@ impl Shared {
         self.command(|state| state.closing = state.closing.max(Some(how)));
     }
 
-    /// Waits until the driver has let go of the socket.
+    /// Waits until the driver has released the socket.
     pub(crate) async fn closed(&self) -> ConnectionError {
         loop {
             let done = self.done.notified();
@@ -551,33 +558,33 @@ impl Shared {
 
 /// One connection to a server; cheap to clone.
 ///
-/// Callers usually hold a [`Client`](crate::Client), which makes connections and replaces lost
-/// ones. The connection ends when the client is closed or dropped.
+/// Callers usually use a [`Client`](crate::Client), which makes connections and replaces lost ones.
+/// The connection ends when the client is closed or dropped.
 #[derive(Clone)]
 pub struct Connection {
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Connection {
-    /// Who is at the other end.
+    /// Returns the peer of the connection.
     #[must_use]
     pub fn peer(&self) -> &Arc<Peer> {
         &self.shared.peer
     }
 
-    /// Calls `path` with `body` and waits for the answer until `deadline`, which bounds waiting for
-    /// a channel, too.
+    /// Calls `path` with `body` and waits for the reply until `deadline`, which also limits the
+    /// wait for a channel.
     ///
     /// The request is queued when this function is called, not when the future is polled.
     ///
     /// # Errors
     ///
-    /// See [`CallErrorKind`]; [`CallError::execution`] tells whether the call may have run.
+    /// See [`CallErrorKind`]; [`CallError::execution`] returns whether the call may have run.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cancels the call: the server is told if it understands that, and its
-    /// answer is discarded. Neither the connection nor other calls are touched.
+    /// Dropping the future cancels the call: the server is notified if it supports that, and its
+    /// reply is discarded. The connection and other calls are not affected.
     #[inline]
     pub fn call(&self, path: &str, body: impl Into<Body>, deadline: Instant) -> Call {
         let now = clock::now();
@@ -592,16 +599,16 @@ impl Connection {
             .start(path, &start, now, &mut body.into(), None)
     }
 
-    /// Like [`call`](Self::call), with data that `encode` writes into a buffer, from which small
-    /// data is copied straight to the frames that wait to be written; `encode` returns what follows
-    /// behind it, see [`Body::split`].
+    /// Like [`call`](Self::call), but with data that `encode` writes into a buffer, from which
+    /// small data is copied directly to the frames that wait to be written; `encode` returns the
+    /// piece that follows it, see [`Body::split`].
     ///
-    /// The call must be awaited next, by the task that `cx` is of; see
+    /// The call must be awaited next, by the task of `cx`; see
     /// [`with_context`](crate::with_context).
     ///
     /// # Errors
     ///
-    /// Those of `encode`.
+    /// Returns the error of `encode`.
     #[inline]
     pub fn start_encoded<E>(
         self,
@@ -617,7 +624,7 @@ impl Connection {
         })
     }
 
-    /// Like [`start_encoded`](Self::start_encoded), with data that is there.
+    /// Like [`start_encoded`](Self::start_encoded), but with data that is already encoded.
     #[must_use]
     pub fn start_body(
         self,
@@ -629,7 +636,7 @@ impl Connection {
         self.start_now(cx, Ok(path.as_str()), &mut body.into(), times)
     }
 
-    /// A call started in this very poll, with its waker: it must be awaited next.
+    /// Starts a call in this very poll, with its waker: the call must be awaited next.
     #[inline]
     pub(crate) fn start_now(
         self,
@@ -674,12 +681,12 @@ impl Connection {
         Call::new(self.shared, token, &times, waker.is_some())
     }
 
-    /// A request whose answer nobody waits for, see [`Client::send`](crate::Client::send): the call
-    /// ends when it is queued to be written. Ask for [room](Self::room_for_one_way) first.
+    /// Starts a one-way request, see [`Client::send`](crate::Client::send): the call ends when it
+    /// is queued for writing. Wait for [room](Self::room_for_one_way) first.
     ///
     /// # Errors
     ///
-    /// Those of `encode`.
+    /// Returns the error of `encode`.
     pub fn start_one_way<E>(
         self,
         path: StaticPath,
@@ -714,12 +721,11 @@ impl Connection {
         self.shared.lock().proto.has_one_way_room()
     }
 
-    /// Waits until little enough waits to be written for one more request without an answer, at the
-    /// latest until `deadline`.
+    /// Waits until there is room for one more one-way request, at the latest until `deadline`.
     ///
     /// # Errors
     ///
-    /// There was none in time.
+    /// Fails if there was no room in time.
     ///
     /// # Cancel safety
     ///
@@ -746,13 +752,13 @@ impl Connection {
             .map_err(|_| CallError::not_sent(CallErrorKind::Timeout))
     }
 
-    /// A call with a stream of bytes each way, which begins with what `encode` writes; see
-    /// [`SendStream`] and [`RecvStream`]. The deadline is that of [`RecvStream::set_deadline`] once
-    /// the call is under way.
+    /// Starts a call with a stream of bytes in each direction; the outgoing one begins with the
+    /// data that `encode` writes. See [`SendStream`] and [`RecvStream`]. Once the call is under
+    /// way, its deadline is that of [`RecvStream::set_deadline`].
     ///
     /// # Errors
     ///
-    /// Those of `encode`. What else goes wrong is told by [`RecvStream::answer`].
+    /// Returns the error of `encode`. Other errors are returned by [`RecvStream::answer`].
     pub fn start_stream<E>(
         self,
         path: StaticPath,
@@ -776,7 +782,7 @@ impl Connection {
             mode: Mode::Stream,
         };
         let mut serial = 0;
-        // What is left of the first part is dropped without the lock.
+        // The rest of the first part is dropped without the lock.
         let (mut first, mut marked) = (Body::default(), Body::default());
         let token = match path {
             Err(kind) => Err(CallError::not_sent(kind)),
@@ -800,7 +806,7 @@ impl Connection {
         stream::of_call(&shared, call, serial, rest)
     }
 
-    /// A call that ends when a channel is there for its owner.
+    /// Starts a call that ends when a channel is available for its owner.
     pub(crate) fn lease(&self, now: Instant, deadline: Instant) -> Call {
         let token = self.shared.command(|state| {
             state.check_alive()?;
@@ -815,13 +821,13 @@ impl Connection {
         Call::new(Arc::clone(&self.shared), token, &times, false)
     }
 
-    /// The reason why the connection ended, or `None` while it lives.
+    /// Returns the reason why the connection ended, or `None` while it is alive.
     #[must_use]
     pub fn ended(&self) -> Option<ConnectionError> {
         self.shared.lock().ended.clone()
     }
 
-    /// Waits until the connection has ended, and tells why.
+    /// Waits until the connection has ended, and returns the reason.
     ///
     /// # Cancel safety
     ///
@@ -839,7 +845,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// A path that can be called.
+/// Checks that a path can be called.
 #[inline]
 pub(crate) fn check_path(path: &str) -> Result<&str, CallErrorKind> {
     let suspect = path.bytes().any(|byte| byte == 0 || byte == b'%');
@@ -849,8 +855,8 @@ pub(crate) fn check_path(path: &str) -> Result<&str, CallErrorKind> {
     Ok(path)
 }
 
-/// A NUL ends the path field, and a server that decodes `%00` may put one into its answer (defect
-/// D18).
+/// Returns `true` if the path contains a NUL, which ends the path field. `%00` counts: a server
+/// that decodes it may put a NUL into its reply (defect D18).
 #[cold]
 fn has_nul(path: &str) -> bool {
     path.contains('\0') || path.contains("%00")
@@ -909,7 +915,7 @@ mod tests {
         let mut wakers = Vec::new();
         state.leave_room(&mut wakers);
         assert_eq!(wakers.len(), 1);
-        // Another task has it now: that one is to be woken.
+        // The place belongs to another task now, which must be woken.
         state.wait_to_write(first, &Waker::from(Arc::clone(&counts[0])));
         state.wait_to_write(first, &Waker::from(Arc::clone(&counts[1])));
         state.wake_writers();

@@ -1,7 +1,7 @@
-//! Bytes in, frames out, within the limits. Pure.
+//! Decoding of bytes into frames, within the limits. Pure.
 //!
-//! The decoder owns the receive buffer: the driver reads straight into it, and a body leaves as a
-//! slice of it, without a copy unless it is small.
+//! The decoder owns the receive buffer: the driver reads directly into it, and bodies are returned
+//! as slices of it, without a copy unless they are small.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -10,33 +10,33 @@ use crate::foreign;
 use crate::frame::{ChannelId, FRAME_OVERHEAD, Frame, FrameRef, FrameStatus, ReplyRef, Side};
 use crate::limits::Limits;
 
-/// Room made for one read at first: what a few small calls need.
+/// Initial room for one read: enough for a few small calls.
 const FIRST_READ_BYTES: usize = 4 * 1024;
 
-/// Room made for one read once a read has filled its room.
+/// Room for one read once a read has filled its room.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Room made for one read once larger bodies have come: with bodies of 13.6 KB, 64 KiB cost a third
-/// of the calls per second.
+/// Room for one read once larger bodies have arrived: with bodies of 13.6 KB, room of 64 KiB cost a
+/// third of the calls per second.
 pub(crate) const BULK_READ_BYTES: usize = 256 * 1024;
 
-/// Bodies from this size on stay where they were read; smaller ones are copied, so that they do not
-/// keep the buffer.
+/// Minimum size of a body that stays in the memory it was read into; smaller ones are copied, so
+/// that they do not keep the buffer.
 pub(crate) const SHARE_MIN_BYTES: usize = 1024;
 
-/// Bodies up to this size are copied side by side into pieces of memory: one that is kept for long
-/// keeps no more than such a piece.
+/// Maximum size of a body that is copied into a piece of memory with others, so that one that is
+/// kept for long keeps no more than such a piece.
 const SMALL_BYTES: usize = 256;
 const SMALL_PIECE_BYTES: usize = 1024;
 
-/// What the decoder knows of a frame before its body is complete.
+/// The fields of a frame that are known before its body is complete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FrameHead {
     pub(crate) status: FrameStatus,
     pub(crate) channel: ChannelId,
 }
 
-/// How much of an unfinished frame has arrived; decides which time limit applies.
+/// The progress of an unfinished frame, which decides the timeout that applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Partial {
     /// Between two frames.
@@ -47,7 +47,7 @@ pub(crate) enum Partial {
     Body,
 }
 
-/// Turns the bytes of one direction into frames.
+/// A decoder that converts the bytes of one direction into frames.
 ///
 /// ```
 /// use iip_core::decoder::Decoder;
@@ -66,35 +66,36 @@ pub struct Decoder {
     max_path: usize,
     max_body: usize,
     buf: BytesMut,
-    /// Where small bodies are copied to.
+    /// Memory that small bodies are copied into.
     small: BytesMut,
-    /// How far the search for the NUL has got, so that no byte is looked at twice.
+    /// The position up to which the NUL was searched, so that no byte is searched twice.
     searched: usize,
-    /// The path of the frame before.
+    /// The path of the previous frame.
     last_path: Bytes,
-    /// The same of a reply.
+    /// The path of the previous reply.
     reply_path: Vec<u8>,
-    /// Bodies handed out may still lie in the buffer's memory, whose size was this.
+    /// Bodies that were returned may still be in the buffer's memory, which had this size.
     shares_buffer: bool,
     size: usize,
     /// A read has filled its room.
     busy: bool,
-    /// Larger bodies have come.
+    /// Larger bodies have arrived.
     bulk: bool,
-    /// Head of the frame at the front of the buffer, once it is complete, and its whole length.
+    /// The head of the frame at the front of the buffer, once it is complete, the length of its
+    /// path, and the length of the frame.
     head: Option<(FrameHead, usize, usize)>,
     /// The head at the front of the buffer while only its length is missing.
     early: Option<FrameHead>,
-    /// A frame was completed since this was last asked.
+    /// A frame was completed since the last call of `take_advanced`.
     advanced: bool,
-    /// Status 8 was read and not handed out yet.
+    /// Status 8 was read and not returned yet.
     closed: bool,
     /// A frame was completed: the peer speaks IIP.
     begun: bool,
 }
 
 impl Decoder {
-    /// A decoder for what `side` receives.
+    /// Creates a decoder for the bytes that `side` receives.
     #[must_use]
     pub fn new(side: Side, limits: &Limits) -> Self {
         Self {
@@ -123,18 +124,18 @@ impl Decoder {
         self.buf.extend_from_slice(bytes);
     }
 
-    /// Returns `true` if the buffer has no space left for a read behind bodies that share it.
+    /// Returns `true` if the buffer has no space left for a read after the bodies that share it.
     pub(crate) fn is_used_up(&self) -> bool {
         self.shares_buffer && self.buf.capacity() - self.buf.len() < self.wanted()
     }
 
-    /// The buffer to read into, with room for one read.
+    /// Returns the buffer to read into, with room for one read.
     ///
-    /// A body grows with what has arrived, at most doubling: the length field alone reserves
-    /// nothing.
+    /// The buffer of a body grows with the bytes that have arrived, at most doubling: the length
+    /// field alone reserves nothing.
     pub(crate) fn read_buf(&mut self) -> &mut BytesMut {
         if self.shares_buffer && self.buf.is_empty() {
-            // Once the bodies are dropped the same memory serves again, and is still in the cache.
+            // After the bodies are dropped, the same memory is reused and is still in the cache.
             self.shares_buffer = !self.buf.try_reclaim(self.size);
         }
         let wanted = self.wanted();
@@ -154,7 +155,7 @@ impl Decoder {
         }
     }
 
-    /// With less room than this in the buffer, more is made.
+    /// Returns the room below which the buffer is enlarged.
     fn wanted(&self) -> usize {
         let missing = self
             .head
@@ -162,17 +163,17 @@ impl Decoder {
         missing.min(self.buf.len()).max(self.room() / 2)
     }
 
-    /// Bytes were read into the buffer.
+    /// Records that bytes were read into the buffer.
     pub(crate) fn on_read(&mut self) {
         self.busy |= self.buf.len() == self.buf.capacity();
     }
 
-    /// Bytes that were read and not handed out.
+    /// Returns the number of bytes that were read and not returned.
     pub(crate) fn len(&self) -> usize {
         self.buf.len()
     }
 
-    /// Gives the buffer's memory back while the connection rests.
+    /// Releases the memory of the buffer while the connection is idle.
     pub(crate) fn release_when_empty(&mut self) {
         if self.buf.is_empty() {
             self.buf = BytesMut::new();
@@ -184,17 +185,18 @@ impl Decoder {
         }
     }
 
-    /// The next complete frame, or `None` when more bytes are needed.
+    /// Returns the next complete frame, or `None` when more bytes are needed.
     ///
     /// # Errors
     ///
-    /// The bytes are no IIP, break a limit, or come from the wrong side: the connection must be
-    /// closed. Checks come in the protocol's order, and before the body has arrived.
+    /// Fails if the bytes are not IIP, exceed a limit, or come from the wrong side: the connection
+    /// must be closed. Checks are made in the order of the protocol, and before the body has
+    /// arrived.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
         Ok(self.next()?.map(FrameRef::into_owned))
     }
 
-    /// Like [`next_frame`](Self::next_frame), with the path on loan.
+    /// Like [`next_frame`](Self::next_frame), but the path is borrowed.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<FrameRef<'_>>, ProtocolError> {
         let Some((head, path_len, total)) = self.complete()? else {
@@ -213,8 +215,8 @@ impl Decoder {
         }))
     }
 
-    /// Like [`next`](Self::next), for a client, whose replies have paths that are looked at and not
-    /// kept.
+    /// Like [`next`](Self::next), but for a client, which compares the paths of replies and does
+    /// not keep them.
     #[inline]
     pub(crate) fn next_reply(&mut self) -> Result<Option<ReplyRef<'_>>, ProtocolError> {
         let Some((head, path_len, total)) = self.complete()? else {
@@ -231,8 +233,8 @@ impl Decoder {
         }))
     }
 
-    /// Head, length of the path, and whole length of the frame at the front of the buffer, if it is
-    /// complete.
+    /// Returns the head, the length of the path, and the length of the frame at the front of the
+    /// buffer, if it is complete.
     #[inline]
     fn complete(&mut self) -> Result<Option<(FrameHead, usize, usize)>, ProtocolError> {
         if self.head.is_none() && !self.parse_head()? {
@@ -251,7 +253,7 @@ impl Decoder {
         Ok(Some((head, path_len, total)))
     }
 
-    /// Takes a complete frame off the front of the buffer; its body is what is left of it.
+    /// Takes a complete frame off the front of the buffer and returns its body.
     #[inline]
     fn take_body(&mut self, path_len: usize, total: usize) -> Bytes {
         let start = path_len + FRAME_OVERHEAD;
@@ -267,16 +269,16 @@ impl Decoder {
         }
     }
 
-    /// Parses the head at the front of the buffer, if it is all there.
+    /// Parses the head at the front of the buffer, if it is complete.
     fn parse_head(&mut self) -> Result<bool, ProtocolError> {
         let Some(&first) = self.buf.first() else {
             return Ok(false);
         };
-        // Go waits for the NUL before it judges a status over 8; a text or TLS peer is better told
-        // at once.
+        // Go waits for the NUL before it rejects a status above 8; an immediate error is better for
+        // a peer that speaks text or TLS.
         let status = FrameStatus::from_byte(first).ok_or(ProtocolError::UnknownStatus(first))?;
         if status == FrameStatus::Close {
-            // Nothing behind it counts.
+            // Bytes after it are ignored.
             self.buf.clear();
             self.closed = true;
             return Ok(false);
@@ -289,7 +291,7 @@ impl Decoder {
         };
         let Some(fixed) = self.buf.get(nul + 1..nul + 9) else {
             self.searched = nul;
-            // Go judges the channel before the length has arrived: recording
+            // Go checks the channel before the length has arrived: recording
             // bad_c2s_unknown_channel_header_only.
             self.early = self.buf.get(nul + 1..nul + 5).map(|id| FrameHead {
                 status,
@@ -313,10 +315,10 @@ impl Decoder {
         Ok(true)
     }
 
-    /// Where the path at the front of the buffer ends.
+    /// Returns the position of the NUL that ends the path at the front of the buffer.
     #[inline]
     fn find_nul(&mut self) -> Result<Option<usize>, ProtocolError> {
-        // Frames of a connection mostly repeat the path before.
+        // Frames of a connection mostly repeat the previous path.
         let repeated = self.last_path.len() + 1;
         if self.buf.get(repeated) == Some(&0) && self.buf[1..repeated] == self.last_path {
             return Ok(Some(repeated));
@@ -335,12 +337,13 @@ impl Decoder {
         }
     }
 
-    /// The head of the unfinished frame, so that it can be judged before its body arrives.
+    /// Returns the head of the unfinished frame, so that it can be checked before its body arrives.
     pub(crate) fn unfinished_head(&self) -> Option<FrameHead> {
         self.head.map(|(head, _, _)| head).or(self.early)
     }
 
-    /// What the peer seems to speak that has not sent one frame, if that is not IIP.
+    /// Returns the protocol that the peer seems to speak, if it has not sent one frame and the
+    /// protocol is not IIP.
     pub(crate) fn other_protocol(&self) -> Option<ProtocolError> {
         if self.begun {
             return None;
@@ -353,7 +356,7 @@ impl Decoder {
         std::mem::take(&mut self.advanced)
     }
 
-    /// What of an unfinished frame has arrived.
+    /// Returns the part of an unfinished frame that has arrived.
     pub(crate) fn partial(&self) -> Partial {
         match (&self.head, self.buf.is_empty()) {
             (Some(_), _) => Partial::Body,
@@ -363,7 +366,7 @@ impl Decoder {
     }
 }
 
-/// Small data in memory of its own, or beside that of other small data.
+/// Copies small data, very small data together with others.
 #[inline]
 fn copy(small: &mut BytesMut, data: &[u8]) -> Bytes {
     if data.len() > SMALL_BYTES {
@@ -376,7 +379,7 @@ fn copy(small: &mut BytesMut, data: &[u8]) -> Bytes {
     small.split().freeze()
 }
 
-/// What stands for status 8, which has no other field.
+/// Returns the frame for status 8, which has no other field.
 fn close_frame() -> FrameRef<'static> {
     static NO_PATH: Bytes = Bytes::new();
     FrameRef {
@@ -387,7 +390,7 @@ fn close_frame() -> FrameRef<'static> {
     }
 }
 
-/// The big-endian channel id at the front of `bytes`, which holds at least four.
+/// Returns the big-endian channel id at the front of `bytes`, which has at least four bytes.
 fn channel_id(bytes: &[u8]) -> ChannelId {
     ChannelId(
         bytes

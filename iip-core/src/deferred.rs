@@ -1,5 +1,5 @@
-//! What is left to do once a connection's lock is free: waking and dropping what callers and
-//! handlers gave us may run code of theirs, which may come back to the connection.
+//! Work that is deferred until a connection's lock is released. Waking and dropping values of
+//! callers and handlers may run their code, which may use the connection again.
 
 use std::task::Waker;
 
@@ -9,8 +9,8 @@ use tokio::task::AbortHandle;
 use crate::body::Body;
 use crate::running::CancelToken;
 
-/// A list of such work, in order. Whoever holds the lock adds to it; the guard of the lock takes it
-/// along.
+/// A list of deferred work, in order. The owner of the lock adds to it, and the guard of the lock
+/// takes it when it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Deferred(Vec<Work>);
 
@@ -38,7 +38,7 @@ impl Deferred {
         self.0.extend(waker.map(Work::DropWaker));
     }
 
-    /// Keeps in `place` whom to wake.
+    /// Stores the waker in `place`.
     pub(crate) fn keep_waker(&mut self, place: &mut Option<Waker>, waker: &Waker) {
         if !place.as_ref().is_some_and(|known| known.will_wake(waker)) {
             let before = place.replace(waker.clone());
@@ -52,7 +52,7 @@ impl Deferred {
         }
     }
 
-    /// A runtime that goes away drops the task's future at once.
+    /// Aborts the task. If the runtime is shutting down, that drops the task's future at once.
     pub(crate) fn abort(&mut self, task: AbortHandle) {
         self.0.push(Work::Abort(task));
     }
@@ -97,8 +97,8 @@ mod tests {
         RequestMode, Response, Server, ServerConfig, handler_fn,
     };
 
-    /// Runs `work` on a thread of its own, and fails if it does not end: a lock that is waited for
-    /// by its owner holds up the whole thread.
+    /// Runs `work` on its own thread, and fails if it does not end: a lock that is awaited by its
+    /// owner blocks the whole thread.
     fn ends<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
         let (done, end) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -121,10 +121,10 @@ mod tests {
         }
     }
 
-    /// Comes back to a connection when it is woken and when it is dropped.
+    /// Uses a connection again when it is woken and when it is dropped.
     struct Looks {
         connection: Connection,
-        /// Dropped with it.
+        /// Dropped with this value.
         _call: Option<Mutex<Call>>,
         seen: Arc<AtomicUsize>,
     }
@@ -166,7 +166,7 @@ mod tests {
             }))
         }
 
-        /// Polls with one waker, and then with another one that takes its place.
+        /// Polls with one waker, and then with another one that replaces it.
         fn poll_twice<F: Future + ?Sized>(&mut self, mut future: Pin<&mut F>) {
             for _ in 0..2 {
                 let waker = self.next(None);
@@ -215,12 +215,12 @@ mod tests {
             let (_server, client, connection) =
                 connected(Server::builder(), ClientConfig::new().max_channels(1)).await;
             let mut wakers = Wakers::new(&connection);
-            // Given up while it runs, and while it waits for the only channel.
+            // One call is given up while it runs, the other while it waits for the only channel.
             let mut running = connection.call("/never", "x", soon());
             wakers.poll_twice(Pin::new(&mut running));
             let mut waiting = connection.call("/echo", "x", soon());
             wakers.poll_twice(Pin::new(&mut waiting));
-            // With a waker that owns another call.
+            // This waker owns another call.
             let owned = connection.call("/echo", "x", soon());
             let waker = wakers.next(Some(owned));
             let polled = Pin::new(&mut waiting).poll(&mut Context::from_waker(&waker));
@@ -228,14 +228,14 @@ mod tests {
             drop(waker);
             drop(waiting);
             drop(running);
-            // A channel that comes back goes to one who waits for it.
+            // A channel that is returned goes to a caller that waits for it.
             let channel = client.open_channel().await.expect("a channel");
             let mut lease = Box::pin(client.open_channel());
             wakers.poll_twice(lease.as_mut());
             drop(channel);
             drop(lease.await.expect("a channel"));
             wakers.are_dropped().await;
-            // Answered, and ended with the connection.
+            // One call is answered, and one ends with the connection.
             let mut answered = connection.call("/echo", "x", soon());
             wakers.poll_twice(Pin::new(&mut answered));
             assert_eq!(answered.await.expect("an answer"), "x");
@@ -257,7 +257,7 @@ mod tests {
                 let opened = client.open_stream("/stream", "x").await;
                 let (mut send, mut recv) = opened.expect("a stream");
                 wakers.poll_twice(pin!(std::future::poll_fn(|cx| recv.poll_next(cx))));
-                // More than is granted.
+                // This is more than the credit allows.
                 let mut cx = Context::from_waker(Waker::noop());
                 while send.poll_ready(&mut cx).is_ready() {
                     let sent = send.start_send(&cx, vec![0; 64 * 1024]);
@@ -277,7 +277,7 @@ mod tests {
         });
     }
 
-    /// Comes back to the connection of a server when it is woken or dropped.
+    /// Uses the connection of a server again when it is woken or dropped.
     struct Holds {
         _reply: Mutex<Option<ReplyStream>>,
     }
@@ -299,13 +299,13 @@ mod tests {
                 let mut parts = request.parts().expect("it takes parts");
                 let _reply = Mutex::new(request.reply());
                 let waker = Waker::from(Arc::new(Holds { _reply }));
-                // The first ones are there; whoever waits for the next one is woken when it comes,
-                // or the call is over.
+                // The first parts have arrived. The task that waits for the next one is woken when
+                // it arrives, or the call is over.
                 while pin!(parts.next())
                     .poll(&mut Context::from_waker(&waker))
                     .is_ready()
                 {}
-                // The connection has the last one.
+                // The connection has the last waker.
                 drop(waker);
                 std::future::pending::<Result<Response, HandlerError>>().await
             });
@@ -331,7 +331,7 @@ mod tests {
                 let answer = client.request(path, "x").await.expect("an answer");
                 assert!(answer.starts_with(b"a body"), "{answer:?}");
             }
-            // Parts come while it waits, and then its caller goes.
+            // Parts arrive while the handler waits, and then its caller goes.
             let long = connection.call("/parts", vec![0; 2 << 20], soon());
             for _ in 0..100 {
                 client.request("/echo", "x").await.expect("an answer");
@@ -341,7 +341,7 @@ mod tests {
         });
     }
 
-    /// Calls when it is dropped.
+    /// Makes a call when it is dropped.
     struct Calls(Connection, usize);
 
     impl AsRef<[u8]> for Calls {
@@ -361,7 +361,7 @@ mod tests {
         ends(|| async {
             let (_server, client, connection) =
                 connected(Server::builder(), ClientConfig::new().max_channels(2)).await;
-            // Copied, copied from a queue, and taken along.
+            // The three sizes are copied, copied from a queue, and moved.
             let body = |size| Bytes::from_owner(Calls(connection.clone(), size));
             for size in [10, 1200, 4000] {
                 let calls: Vec<_> = (0..20)
@@ -370,7 +370,7 @@ mod tests {
                 for call in calls {
                     assert_eq!(call.await.expect("an answer").len(), size);
                 }
-                // Given up while they wait.
+                // These calls are given up while they wait.
                 let calls: Vec<_> = (0..20)
                     .map(|_| connection.call("/never", body(size), soon()))
                     .collect();
@@ -391,7 +391,7 @@ mod tests {
                     sent.expect("the call is under way");
                     tokio::task::yield_now().await;
                 }
-                // What is left of it waits with the call, and goes with it.
+                // The rest of the data waits with the call, and is dropped with it.
                 send.finish();
                 drop(send);
                 drop(recv);

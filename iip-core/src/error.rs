@@ -1,5 +1,5 @@
-//! What can go wrong, as types. Each says what happened; [`CallError`] also whether the call may
-//! have run.
+//! Error types. Each reports what happened; [`CallError`] also reports whether the call may have
+//! run.
 
 use std::fmt;
 use std::io;
@@ -10,45 +10,45 @@ use std::time::Duration;
 use crate::frame::{ChannelId, FrameStatus};
 use crate::printable::Printable;
 
-/// The peer broke the protocol or a limit: the connection is closed without a frame.
+/// A violation of the protocol or of a limit by the peer: the connection is closed without a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// The first byte of a frame is none of the nine statuses; the peer does not speak IIP.
+    /// The first byte of a frame is not one of the nine statuses; the peer does not speak IIP.
     #[error("byte {0:#04x} is no frame status; the peer does not speak plain IIP")]
     UnknownStatus(u8),
-    /// What the peer has sent first is the beginning of another protocol.
+    /// The first bytes from the peer belong to another protocol.
     #[error("the peer seems to speak {protocol}, not IIP: {hint}")]
     OtherProtocol {
         /// The name of the protocol.
         protocol: &'static str,
-        /// What to change.
+        /// A hint about what to change.
         hint: &'static str,
     },
-    /// A status that only this side may send.
+    /// A frame has a status that only this side may send.
     #[error("a frame with status {0:?} came from the wrong side")]
     WrongDirection(FrameStatus),
-    /// No NUL within the longest path allowed.
+    /// There is no NUL within the maximum length of a path.
     #[error("the path exceeds {limit} bytes (option max_path_bytes)")]
     PathTooLong {
         /// The limit in force, in bytes.
         limit: usize,
     },
-    /// A frame without data; the protocol forbids it.
+    /// A frame has no data; the protocol forbids it.
     #[error("a frame without data")]
     EmptyBody,
     /// The length field exceeds the limit.
     #[error("a frame of {size} bytes exceeds the limit of {limit} bytes (option max_frame_bytes)")]
     FrameTooLarge {
-        /// What the length field says.
+        /// The value of the length field.
         size: usize,
         /// The limit in force, in bytes.
         limit: usize,
     },
-    /// A frame on a channel that was never granted on this connection.
+    /// A frame came on a channel that was never granted on this connection.
     #[error("channel {0} was never granted on this connection")]
     UnknownChannel(ChannelId),
-    /// The status may not follow the one before it on its channel.
+    /// The status may not follow the previous one on its channel.
     #[error("a frame with status {status:?} may not come now on channel {channel}")]
     StatusOrder {
         /// The channel it came on.
@@ -56,11 +56,11 @@ pub enum ProtocolError {
         /// The status it carried.
         status: FrameStatus,
     },
-    /// A reply on a channel on which no request is unanswered.
+    /// A reply came on a channel without an unanswered request.
     #[error("a reply nobody asked for on channel {0}")]
     Unsolicited(ChannelId),
-    /// A reply to another request than the oldest that is unanswered on its channel, as after a
-    /// reply too many.
+    /// A reply does not belong to the oldest unanswered request of its channel, for example after a
+    /// superfluous reply.
     #[error(
         "an answer to {answered:?} came on channel {channel}, where the oldest unanswered request \
          is {sent:?}"
@@ -73,16 +73,17 @@ pub enum ProtocolError {
         /// The beginning of the path that the reply carried.
         answered: String,
     },
-    /// More unfinished requests at a time than the limit allows.
+    /// The peer has more unfinished requests at a time than the limit allows.
     #[error("more than {limit} channels in use at a time (option max_channels)")]
     TooManyChannels {
         /// The limit in force.
         limit: usize,
     },
-    /// A frame of a stream that has no meaning there, or more bytes than were granted.
+    /// A frame of a stream is invalid in the current state, or carries more bytes than the credit
+    /// allows.
     #[error("a frame that may not come in the stream on channel {0}")]
     BadStream(ChannelId),
-    /// The peer's answer to an exchange of the protocol itself could not be understood.
+    /// The peer's reply to an exchange of the protocol itself is malformed.
     #[error("the answer to {exchange} is malformed")]
     BadControl {
         /// The reserved path.
@@ -94,20 +95,20 @@ pub enum ProtocolError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
-    /// The peer broke the protocol; this side closed.
+    /// The peer broke the protocol; this side closed the connection.
     #[error("the peer broke the protocol")]
     Protocol(#[source] ProtocolError),
     /// The peer closed between two frames.
     #[error("the peer closed the connection")]
     ClosedByPeer,
-    /// The server announced that it goes away, to shut down or because the connection has reached
-    /// its age, and closed it while calls were unanswered.
+    /// The server announced that it is going away, to shut down or because the connection has
+    /// reached its maximum age, and closed it while calls were unanswered.
     #[error(
         "the server had announced that it goes away, and closed the connection before all calls \
          were answered (the limit of its shutdown, or its option max_connection_grace)"
     )]
     WentAway,
-    /// The peer announced the end with status 8.
+    /// The peer ended the connection with status 8.
     #[error("the peer ended the connection (status 8)")]
     Ended,
     /// The peer closed in the middle of a frame, or of a message of several frames.
@@ -119,28 +120,28 @@ pub enum ConnectionError {
     /// A time limit passed.
     #[error("{what} took longer than {limit:?} (option {option})")]
     Timeout {
-        /// What was waited for.
+        /// The operation that timed out.
         what: &'static str,
-        /// The limit that passed.
+        /// The limit that was exceeded.
         limit: Duration,
-        /// The option that sets it.
+        /// The option that sets the limit.
         option: &'static str,
     },
-    /// This side closed it.
+    /// This side closed the connection.
     #[error("the connection was closed by this side")]
     ClosedLocally,
-    /// This side gave the connection up, because no channel came free and most wait for answers to
-    /// calls whose callers have gone. Only calls that waited for a channel get this reason; those
-    /// that were sent have their time.
+    /// This side gave the connection up, because no channel became free and most of them wait for
+    /// replies to calls whose callers have gone. Only calls that waited for a channel get this
+    /// error; those that were sent may continue until their deadline.
     #[error(
         "{abandoned} of the {channels} channels of the connection wait for answers to calls that \
          were given up (options max_channels of the client, max_channels and max_calls of the \
          server)"
     )]
     Stalled {
-        /// Channels on which nobody waits for the answer any more.
+        /// Number of channels that wait for a reply without a caller.
         abandoned: usize,
-        /// All channels of the connection.
+        /// Number of all channels of the connection.
         channels: usize,
     },
 }
@@ -174,16 +175,15 @@ impl From<ProtocolError> for ConnectionError {
     }
 }
 
-/// Tells whether a failed call may have run on the server.
+/// Indicates whether a failed call may have run on the server.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[expect(clippy::exhaustive_enums, reason = "these are all the cases there are")]
 pub enum Execution {
-    /// No complete request left this process: safe to send again.
+    /// No complete request left this process: safe to retry.
     NotSent,
-    /// The server said that it did not start the call: safe to send again.
+    /// The server reported that it did not start the call: safe to retry.
     NotExecuted,
-    /// The request was sent and its outcome is unknown: only an idempotent call is safe to send
-    /// again.
+    /// The request was sent and its outcome is unknown: only an idempotent call is safe to retry.
     MayHaveExecuted,
 }
 
@@ -197,22 +197,22 @@ impl fmt::Display for Execution {
     }
 }
 
-/// Where the time of a call went, as seen by the client.
+/// The time that a call spent in each phase, as measured by the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Phases {
-    /// Waiting for a connection: resolving, connecting, TLS.
+    /// Time spent waiting for a connection: resolving, connecting, TLS.
     pub connect: Duration,
-    /// Waiting for a free channel.
+    /// Time spent waiting for a free channel.
     pub wait_for_channel: Duration,
-    /// Waiting for the request's bytes to leave this process.
+    /// Time spent waiting for the request's bytes to leave this process.
     pub write: Duration,
-    /// Waiting for the answer.
+    /// Time spent waiting for the reply.
     pub answer: Duration,
 }
 
 impl Phases {
-    /// All phases together.
+    /// Returns the sum of all phases.
     #[must_use]
     pub fn total(&self) -> Duration {
         self.connect + self.wait_for_channel + self.write + self.answer
@@ -239,7 +239,7 @@ impl fmt::Display for Phases {
     }
 }
 
-/// What made a call fail.
+/// The cause of a failed call.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallErrorKind {
@@ -248,11 +248,11 @@ pub enum CallErrorKind {
     Connect {
         /// The address as it was given.
         target: String,
-        /// What the attempt met.
+        /// The error of the attempt.
         #[source]
         source: Arc<io::Error>,
     },
-    /// There is no connection, and none can be made where the call was made.
+    /// There is no connection, and none can be made in the context of the call.
     #[error(
         "there is no connection, and none can be made outside a Tokio runtime, or in one that is \
          shutting down"
@@ -261,27 +261,27 @@ pub enum CallErrorKind {
     /// The connection was lost while the call was on it.
     #[error("the connection was lost")]
     ConnectionLost(#[source] ConnectionError),
-    /// The time for the call is over.
+    /// The deadline of the call has passed.
     #[error("no answer in time (option timeout of the call, or call_timeout of the client)")]
     Timeout,
-    /// More calls wait for a channel than the limit allows.
+    /// The number of calls that wait for a channel has reached the limit.
     #[error("{limit} calls wait for a channel already (option max_queued_calls)")]
     QueueFull {
         /// The limit in force.
         limit: usize,
     },
-    /// A message is larger than the limit; nothing was sent, or the rest of the answer is skipped.
+    /// A message is larger than the limit; nothing was sent, or the rest of the reply is skipped.
     #[error(
         "a message of {size} bytes exceeds the limit of {limit} bytes (option max_message_bytes)"
     )]
     MessageTooLarge {
-        /// Its size, as far as it is known.
+        /// The size of the message, as far as it is known.
         size: usize,
         /// The limit in force, in bytes.
         limit: usize,
     },
-    /// The answers of the connection that are not complete, or not taken yet, hold as much as they
-    /// may; the rest of this answer is skipped. Other calls go on.
+    /// The replies of the connection that are incomplete or not taken yet hold all the bytes that
+    /// the limit allows; the rest of this reply is skipped. Other calls are not affected.
     #[error(
         "answers that are not complete hold the {limit} bytes that a connection may hold (option \
          max_buffered_bytes of the client)"
@@ -298,7 +298,7 @@ pub enum CallErrorKind {
         "the path {0:?} cannot be sent: it must have 1 to 2048 bytes and no NUL, escaped or not"
     )]
     InvalidPath(String),
-    /// The server refused a new channel.
+    /// The server rejected a new channel.
     #[error(
         "the server refused a new channel: {} (code {code})",
         Printable(message)
@@ -306,16 +306,16 @@ pub enum CallErrorKind {
     ChannelRefused {
         /// The in-band code, 106 from an IIP server at its limit.
         code: i64,
-        /// The server's words.
+        /// The message of the server.
         message: String,
     },
-    /// The server knows no calls with streams; a Go server does not, and without a hello nobody
-    /// knows it of the other.
+    /// The server does not support calls with streams. A Go server does not, and without a hello
+    /// neither side knows that the other does.
     #[error(
         "the server knows no calls with streams, or was not asked (option hello of the client)"
     )]
     NoStreams,
-    /// The caller dropped what it sends its stream by, before the end of the stream.
+    /// The caller dropped its sending half of a stream before the end of the stream.
     #[error("the stream to send was dropped before it was finished (SendStream::finish)")]
     Unfinished,
     /// An option of the client cannot work.
@@ -326,7 +326,8 @@ pub enum CallErrorKind {
     Closed,
 }
 
-/// A call failed: what happened, whether it may have run, and where the time went.
+/// The error of a failed call: its cause, whether it may have run, and the time spent in each
+/// phase.
 #[derive(Clone)]
 pub struct CallError(Box<CallErrorInner>);
 
@@ -346,7 +347,7 @@ impl CallError {
         }))
     }
 
-    /// A call that failed before anything of it left this process.
+    /// Creates the error of a call that failed before anything of it left this process.
     pub(crate) fn not_sent(kind: CallErrorKind) -> Self {
         Self::new(kind, Execution::NotSent, Phases::default())
     }
@@ -356,7 +357,7 @@ impl CallError {
         self
     }
 
-    /// What happened.
+    /// Returns the cause of the error.
     #[must_use]
     pub fn kind(&self) -> &CallErrorKind {
         &self.0.kind
@@ -368,20 +369,21 @@ impl CallError {
         self.0.execution
     }
 
-    /// Where the time went.
+    /// Returns the time spent in each phase.
     #[must_use]
     pub fn phases(&self) -> Phases {
         self.0.phases
     }
 
-    /// Returns `true` if the call's time ran out.
+    /// Returns `true` if the deadline of the call has passed.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self.0.kind, CallErrorKind::Timeout)
     }
 }
 
-/// The text for people, as a program shows it that ends with the error; `{:#?}` shows the parts.
+/// Formats the error with all its causes, for a program that ends with it; `{:#?}` shows the
+/// fields.
 impl fmt::Debug for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if f.alternate() {
@@ -413,7 +415,7 @@ impl std::error::Error for CallError {
     }
 }
 
-/// The shortest time that an option takes which ends something when it is over.
+/// The shortest time accepted for an option that ends something on expiry.
 const LEAST_TIME: Duration = Duration::from_millis(1);
 
 /// A configuration that cannot work.
@@ -432,7 +434,7 @@ impl ConfigError {
         }
     }
 
-    /// Checks a time that ends something when it is over. Nothing could be done in less than a
+    /// Checks an option that ends something on expiry. Nothing can be done in less than a
     /// millisecond.
     pub(crate) fn check_time(option: &'static str, time: Duration) -> Result<(), Self> {
         if time >= LEAST_TIME {
@@ -444,7 +446,7 @@ impl ConfigError {
         Err(Self::new(option, reason))
     }
 
-    /// Checks a number of things.
+    /// Checks a count.
     pub(crate) fn check_count(
         option: &'static str,
         count: usize,
@@ -460,7 +462,7 @@ impl ConfigError {
         Err(Self::new(option, reason))
     }
 
-    /// The option to change.
+    /// Returns the option to change.
     #[must_use]
     pub fn option(&self) -> &'static str {
         self.option

@@ -1,4 +1,4 @@
-//! The state of one stream: what has arrived and was not taken, and what may be sent. Pure; the
+//! The state of one stream: data that has arrived and was not taken, and credit to send. Pure; the
 //! same for both sides.
 
 use std::task::Waker;
@@ -13,15 +13,16 @@ use crate::frame::ChannelId;
 use crate::parts::Parts;
 use crate::proto::{self, StreamFrame};
 
-/// Peers of ours grant more at a time: about half a window, of which the least has 1 KiB.
+/// Smallest grant that resets the blocked state. Peers of this implementation grant about half a
+/// window at a time, and the smallest window has 1 KiB.
 const LEAST_GRANT: u32 = 256;
 
-/// A window of this size is enough where half of it is taken within [`QUICK`]: no way is so long
-/// that it could bring more, and what is on the way keeps other calls waiting behind it.
+/// Size of a window that is large enough if half of it is taken within [`QUICK`]: a larger one
+/// would not increase the throughput at any distance, and data in transit delays other calls.
 const ENOUGH_BYTES: usize = 512 * 1024;
 const QUICK: Duration = Duration::from_millis(1);
 
-/// Messages of less count as small.
+/// Minimum size of a large message; smaller ones count as small.
 pub(crate) const LARGE_BYTES: usize = 32 * 1024;
 
 #[derive(Debug)]
@@ -29,40 +30,42 @@ pub(crate) struct Flow {
     parts: Parts,
     /// The peer sends no further bytes.
     ended: bool,
-    /// The room that the peer has when nothing waits here.
+    /// The credit that the peer has when no data waits here.
     window: usize,
     first_window: usize,
-    /// Bytes that were taken since the peer was last told.
+    /// Number of bytes taken since the last window update.
     taken: usize,
-    /// The peer has said that it waits for room.
+    /// The peer has reported that it is blocked.
     peer_blocked: bool,
-    /// When the peer was last told of room, and for how long the connection had brought nothing by
+    /// The time of the last window update, and the total time that the connection had been idle by
     /// then.
     told_at: Instant,
     read_idle: Duration,
-    /// Bytes that may be sent; the last of them may be the first of a part.
+    /// The credit in bytes. A part may be sent while it is positive, and may exceed it.
     credit: i64,
-    /// The peer was told that this side waits for room.
+    /// The peer was notified that this side is blocked.
     sent_blocked: bool,
-    /// Bytes of an unfinished message that the reader holds.
+    /// Number of bytes of an unfinished message that the reader holds.
     held: usize,
-    /// The peer is not told of room because the calls of the connection hold too much.
+    /// Credit is withheld because the calls of the connection hold too much.
     withheld: bool,
-    /// Bytes of a large message that were not handed over, and since when nothing of it was.
+    /// Number of bytes of a large message that were not handed over, and the time since which none
+    /// of them was.
     unsent: usize,
     unsent_since: Instant,
     /// The peer has left a large message unread for too long.
     pub(crate) unread: bool,
-    /// Nothing is to be sent behind this; it goes by itself, as the peer grants it.
+    /// The last data of the stream; it is sent automatically as the peer grants credit.
     pub(crate) ending: Option<Body>,
-    /// The peer has gone: it sends nothing more and takes nothing more.
+    /// The peer has gone: it neither sends nor accepts data.
     pub(crate) cut: bool,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
 }
 
 impl Flow {
-    /// `window` is this side's first one, `credit` the peer's.
+    /// Creates the state of a stream. `window` is the first window of this side, `credit` that of
+    /// the peer.
     pub(crate) fn new(window: usize, credit: usize, now: Instant) -> Self {
         Self {
             parts: Parts::default(),
@@ -87,8 +90,8 @@ impl Flow {
         }
     }
 
-    /// A frame of the stream came. `true` if it is the first of those that lie where they were
-    /// read, see [`detach`](Self::detach).
+    /// Handles a frame of the stream. Returns `true` if it is the first one whose data remains in
+    /// the memory it was read into, see [`detach`](Self::detach).
     pub(crate) fn on_stream_frame(&mut self, heard: StreamFrame, wakers: &mut Vec<Waker>) -> bool {
         match heard {
             StreamFrame::Data(part) => {
@@ -102,7 +105,7 @@ impl Flow {
             StreamFrame::Blocked => self.peer_blocked = true,
             StreamFrame::WindowUpdate(bytes) => {
                 self.credit = self.credit.saturating_add(i64::from(bytes));
-                // A peer that grants next to nothing, again and again, is not told each time.
+                // A peer that repeatedly grants very little is not notified each time.
                 if bytes >= LEAST_GRANT {
                     self.sent_blocked = false;
                 }
@@ -112,18 +115,18 @@ impl Flow {
         false
     }
 
-    /// Copies what waits out of the memory that it was read into.
+    /// Copies waiting data out of the memory that it was read into.
     pub(crate) fn detach(&mut self) {
         self.parts.copy_out();
     }
 
-    /// The peer has gone before the call has ended.
+    /// Handles a peer that has gone before the call has ended.
     pub(crate) fn on_reset(&mut self, wakers: &mut Vec<Waker>) {
         self.cut = true;
         self.on_call_ended(wakers);
     }
 
-    /// The call has ended: whoever waits finds out.
+    /// Wakes the waiting tasks because the call has ended.
     pub(crate) fn on_call_ended(&mut self, wakers: &mut Vec<Waker>) {
         wakers.extend(self.reader.take());
         wakers.extend(self.writer.take());
@@ -134,8 +137,9 @@ impl Flow {
         self.ended && self.parts.bytes() == 0
     }
 
-    /// The next bytes. Taking them makes room, which the peer is told of once it is half a window.
-    /// `channel` is that of the call until it has ended: afterwards it may be another's.
+    /// Takes the next bytes. This frees room, and a window update is sent once it is half a window.
+    /// `channel` is that of the call until the call has ended: afterwards it may belong to another
+    /// call.
     pub(crate) fn take_part(
         &mut self,
         proto: &mut proto::Connection,
@@ -153,8 +157,8 @@ impl Flow {
         Some(part)
     }
 
-    /// Returns `true` if the peer may be told of room. A message that is not complete waits while
-    /// those of the connection take too much; one of them goes on.
+    /// Returns `true` if a window update may be sent. An incomplete message waits while those of
+    /// the connection take too much memory; one of them continues.
     fn may_grant(&mut self, proto: &mut proto::Connection, channel: ChannelId) -> bool {
         if self.held == 0 || proto.may_grant(channel) {
             return true;
@@ -165,7 +169,7 @@ impl Flow {
         false
     }
 
-    /// There may be room for more of an unfinished message.
+    /// Sends a withheld window update if there is room for more of an unfinished message.
     pub(crate) fn grant_withheld(
         &mut self,
         proto: &mut proto::Connection,
@@ -181,7 +185,7 @@ impl Flow {
         }
     }
 
-    /// The reader holds so many bytes of a message that is not complete.
+    /// Sets the number of bytes of an incomplete message that the reader holds.
     pub(crate) fn set_held(
         &mut self,
         proto: &mut proto::Connection,
@@ -197,14 +201,15 @@ impl Flow {
         }
     }
 
-    /// The caller has gone and the handler reads on: what has arrived counts as held.
+    /// Counts the data that has arrived as held, because the caller has gone and the handler still
+    /// reads.
     pub(crate) fn hold_arrived(&mut self, proto: &mut proto::Connection) {
         let bytes = self.held + self.parts.bytes();
         self.set_held(proto, None, bytes);
     }
 
-    /// So many bytes of a message were not handed over. Small ones are not counted: as many may
-    /// wait as there may be calls.
+    /// Sets the number of bytes of a message that were not handed over. Small messages are not
+    /// counted: their number is bounded by the number of calls.
     pub(crate) fn set_unsent(
         &mut self,
         proto: &mut proto::Connection,
@@ -218,8 +223,8 @@ impl Flow {
         }
     }
 
-    /// While what the peer does not read takes too much: a stream whose message has not moved for
-    /// `limit` is given up. When to look again.
+    /// Gives up a stream whose message has not moved for `limit`, while data that the peer does not
+    /// read takes too much memory. Returns the time of the next check.
     pub(crate) fn check_unread(
         &mut self,
         now: Instant,
@@ -244,9 +249,9 @@ impl Flow {
         channel: ChannelId,
         now: Instant,
     ) {
-        // The writer waited for room, and the connection brought nothing meanwhile: the window is
-        // too small for the way between them. Where this side is the slow one, the connection
-        // always has something.
+        // The writer was blocked, and the connection was idle in the meantime: the window is too
+        // small for the distance. If this side were the slow one, data would always be waiting on
+        // the connection.
         let span = now.saturating_duration_since(self.told_at);
         let read_idle = proto.timers().read_idle();
         let waited = read_idle.saturating_sub(self.read_idle);
@@ -254,8 +259,7 @@ impl Flow {
         if self.peer_blocked && waited > span / 4 && !(quick && self.window >= ENOUGH_BYTES) {
             self.taken += self.grow(proto);
         } else if self.peer_blocked && waited < span / 16 || quick && self.window > ENOUGH_BYTES {
-            // What waits on the way to a reader that is busy helps nobody, and keeps other calls
-            // waiting behind it.
+            // Data that waits in transit to a busy reader has no benefit, and delays other calls.
             self.taken -= self.shrink(proto);
         }
         (self.peer_blocked, self.read_idle, self.told_at) = (false, read_idle, now);
@@ -263,7 +267,7 @@ impl Flow {
         proto.grant(channel, u32::try_from(room).unwrap_or(u32::MAX));
     }
 
-    /// Doubles the window within the limits. By how much it has grown.
+    /// Doubles the window within the limits. Returns its growth.
     fn grow(&mut self, proto: &mut proto::Connection) -> usize {
         let limits = proto.limits();
         let most = limits.max_window().max(self.window);
@@ -275,7 +279,7 @@ impl Flow {
         more
     }
 
-    /// Makes a window that has grown smaller. By how much, which is no more than was taken.
+    /// Shrinks a window that has grown. Returns the difference, which is not more than was taken.
     fn shrink(&mut self, proto: &mut proto::Connection) -> usize {
         let less = (self.window / 8).min(self.window - self.first_window);
         self.window -= less;
@@ -288,7 +292,7 @@ impl Flow {
         self.window
     }
 
-    /// The call has ended and forgets its stream: whoever waits finds out, and what was not sent is
+    /// Ends the stream of a call that has ended: waiting tasks are woken, and unsent data is
     /// dropped.
     pub(crate) fn end(&mut self, deferred: &mut Deferred) {
         deferred.wake(self.reader.take());
@@ -296,7 +300,7 @@ impl Flow {
         deferred.drop_body(self.ending.take().unwrap_or_default());
     }
 
-    /// Gives back what the stream has taken of the connection.
+    /// Returns the resources of the connection that the stream has used.
     pub(crate) fn release(&self, proto: &mut proto::Connection, channel: Option<ChannelId>) {
         proto.window_growth -= self.window - self.first_window;
         proto.release(self.held);
@@ -306,7 +310,8 @@ impl Flow {
         }
     }
 
-    /// Returns `true` if a part may be sent. Tells the peer once if its window is what is missing.
+    /// Returns `true` if a part may be sent. If credit is missing, reports to the peer once that
+    /// this side is blocked.
     pub(crate) fn has_credit(&mut self, proto: &mut proto::Connection, channel: ChannelId) -> bool {
         if self.credit > 0 {
             return true;
@@ -317,7 +322,8 @@ impl Flow {
         false
     }
 
-    /// Sends what may be sent of the end that was given, and tells the peer of it once that is all.
+    /// Sends the last data as far as the credit allows, and ends the stream once all of it was
+    /// sent.
     pub(crate) fn send_ending(&mut self, proto: &mut proto::Connection, channel: ChannelId) {
         while let Some(mut rest) = self.ending.take() {
             if !rest.is_empty() && !self.has_credit(proto, channel) {
@@ -333,7 +339,7 @@ impl Flow {
         }
     }
 
-    /// A part was sent.
+    /// Records that a part was sent.
     pub(crate) fn on_sent(&mut self, bytes: usize) {
         self.sent_blocked = false;
         self.credit -= i64::try_from(bytes).unwrap_or(i64::MAX);

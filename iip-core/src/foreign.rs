@@ -1,19 +1,21 @@
-//! Other protocols, told by the first bytes that a peer sends: a wrong address is more common than
-//! a broken peer. Pure.
+//! Detection of other protocols by the first bytes that a peer sends: a wrong address is more
+//! common than a broken peer. Pure.
 
 use crate::error::ProtocolError;
 use crate::frame::Side;
 
-/// A protocol and how its first bytes look.
+/// A protocol and the pattern of its first bytes.
 struct Foreign {
     protocol: &'static str,
-    /// What to change, where the peer is this protocol's server.
+    /// The hint for a client whose peer is a server of this protocol.
     at_client: &'static str,
-    /// What to change, where the peer is this protocol's client.
+    /// The hint for a server whose peer is a client of this protocol.
     at_server: &'static str,
-    /// `true` if these are the first bytes of its server, as a client of ours meets it.
+    /// Returns `true` if these are the first bytes of a server of the protocol, as received by our
+    /// client.
     is_server: fn(&[u8]) -> bool,
-    /// `true` if these are the first bytes of its client, as a server of ours meets it.
+    /// Returns `true` if these are the first bytes of a client of the protocol, as received by our
+    /// server.
     is_client: fn(&[u8]) -> bool,
 }
 
@@ -25,7 +27,7 @@ const HTTP_METHODS: [&str; 9] = [
     "GET ", "HEAD ", "POST ", "PUT ", "PATCH ", "DELETE ", "OPTIONS ", "CONNECT ", "TRACE ",
 ];
 
-/// The first entry that fits counts.
+/// The known protocols; the first entry that matches counts.
 const KNOWN: [Foreign; 12] = [
     Foreign {
         protocol: "TLS",
@@ -89,9 +91,9 @@ const KNOWN: [Foreign; 12] = [
         protocol: "MySQL",
         at_client: CHECK_ADDRESS,
         at_server: CHECK_CLIENT,
-        // A packet of up to 255 bytes, the first one: a handshake of version 10, or an error.
+        // The first packet, of up to 255 bytes: a handshake of version 10, or an error.
         is_server: |bytes| matches!(bytes, [10..=255, 0, 0, 0, 0x0a | 0xff, ..]),
-        // It waits for the server's first word.
+        // A MySQL client waits for the first packet of the server.
         is_client: |_| false,
     },
     Foreign {
@@ -137,13 +139,13 @@ const KNOWN: [Foreign; 12] = [
     },
 ];
 
-/// A record of TLS 1.0 to 1.3: an alert or a handshake.
+/// Returns `true` for a record of TLS 1.0 to 1.3: an alert or a handshake.
 fn is_tls(bytes: &[u8]) -> bool {
     matches!(bytes, [21 | 22, 3, 0..=4, ..])
 }
 
-/// What the peer of `side` seems to speak whose first bytes are these, if they are not those of
-/// IIP.
+/// Returns the protocol that the peer of `side` seems to speak, judging by its first bytes, unless
+/// it is IIP.
 pub(crate) fn recognize(side: Side, first: &[u8]) -> Option<ProtocolError> {
     let found = KNOWN.iter().find(|foreign| match side {
         Side::Client => (foreign.is_server)(first),

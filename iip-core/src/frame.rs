@@ -14,20 +14,22 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// Bytes of a frame beside its path and its body: status, NUL, channel id, length.
+/// Number of bytes of a frame in addition to its path and its body: status, NUL, channel id,
+/// length.
 pub const FRAME_OVERHEAD: usize = 10;
 
-/// The largest body the protocol allows in one frame: 16 MiB. Source: recording `echo_16mib`.
+/// Maximum size of the body of one frame in the protocol: 16 MiB. Source: recording `echo_16mib`.
 pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 
-/// The longest path a sender may use, query included. Source: recordings `path_2048` and
-/// `path_2049`.
+/// Maximum length of a path that a sender may use, query included. Source: recordings `path_2048`
+/// and `path_2049`.
 pub const MAX_PATH_BYTES: usize = 2048;
 
-/// The natural full frame with status 8: "close the connection".
+/// The complete frame with status 8: "close the connection".
 pub(crate) const CLOSE_FRAME: [u8; FRAME_OVERHEAD] = [8, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// A lane of one connection: within it, replies come in the order of the requests.
+/// The id of a channel of a connection. Within a channel, replies come in the order of the
+/// requests.
 ///
 /// Channel 0 exists from the start; the others are granted by the server.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -44,16 +46,16 @@ impl fmt::Display for ChannelId {
     }
 }
 
-/// Which end of a connection this is.
+/// The side of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
-    /// The end that dialled: it sends requests.
+    /// The side that connected: it sends requests.
     Client,
-    /// The end that accepted: it sends replies.
+    /// The side that accepted: it sends replies.
     Server,
 }
 
-/// The first byte of a frame: who sends it, and where in its message it stands.
+/// The first byte of a frame: its sender, and its position in its message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 #[expect(
@@ -61,28 +63,28 @@ pub enum Side {
     reason = "the protocol has nine statuses and no way to add one"
 )]
 pub enum FrameStatus {
-    /// First frame of a request, more follow.
+    /// The first frame of a request; more follow.
     RequestFirst = 0,
     /// The only frame of a request.
     RequestOnly = 1,
-    /// A further frame of a request, more follow.
+    /// A further frame of a request; more follow.
     RequestMore = 2,
     /// The last frame of a request that began with [`RequestFirst`](Self::RequestFirst).
     RequestLast = 3,
-    /// First frame of a reply, more follow.
+    /// The first frame of a reply; more follow.
     ReplyFirst = 4,
     /// The only frame of a reply.
     ReplyOnly = 5,
-    /// A further frame of a reply, more follow.
+    /// A further frame of a reply; more follow.
     ReplyMore = 6,
     /// The last frame of a reply that began with [`ReplyFirst`](Self::ReplyFirst).
     ReplyLast = 7,
-    /// Close the connection. Honoured as soon as the byte is read.
+    /// Close the connection. Takes effect as soon as the byte is read.
     Close = 8,
 }
 
 impl FrameStatus {
-    /// The status with this number, or `None` for 9..=255, which no peer may send.
+    /// Returns the status with this number, or `None` for 9..=255, which no peer may send.
     #[must_use]
     pub const fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
@@ -99,8 +101,8 @@ impl FrameStatus {
         })
     }
 
-    /// The status of a frame that `sender` sends, by whether it begins and whether it ends its
-    /// message.
+    /// Returns the status of a frame that `sender` sends, depending on whether it begins and
+    /// whether it ends its message.
     #[must_use]
     pub const fn of(sender: Side, begins: bool, ends: bool) -> Self {
         match (sender, begins, ends) {
@@ -133,7 +135,7 @@ impl FrameStatus {
         )
     }
 
-    /// Which side may send it; `None` for [`Close`](Self::Close), which both may.
+    /// Returns the side that may send it; `None` for [`Close`](Self::Close), which both may send.
     #[must_use]
     pub const fn sender(self) -> Option<Side> {
         match self {
@@ -155,17 +157,17 @@ impl FrameStatus {
     reason = "these are the fields of the protocol"
 )]
 pub struct Frame {
-    /// Who sends it, and where in its message it stands.
+    /// The sender of the frame, and its position in its message.
     pub status: FrameStatus,
     /// The path as on the wire: with its query, not decoded.
     pub path: Bytes,
-    /// The lane it travels in.
+    /// The channel of the frame.
     pub channel: ChannelId,
     /// The data; never empty except with [`FrameStatus::Close`].
     pub body: Bytes,
 }
 
-/// A frame whose path still belongs to the decoder.
+/// A frame whose path is borrowed from the decoder.
 #[derive(Debug)]
 pub(crate) struct FrameRef<'a> {
     pub(crate) status: FrameStatus,
@@ -174,7 +176,7 @@ pub(crate) struct FrameRef<'a> {
     pub(crate) body: Bytes,
 }
 
-/// A reply whose path still belongs to the decoder.
+/// A reply whose path is borrowed from the decoder.
 #[derive(Debug)]
 pub(crate) struct ReplyRef<'a> {
     pub(crate) status: FrameStatus,
@@ -222,7 +224,7 @@ impl Frame {
         }
     }
 
-    /// Appends this frame's bytes. The caller keeps to the limits of path and body.
+    /// Appends the bytes of this frame. The caller must respect the limits of path and body.
     pub fn encode(&self, out: &mut BytesMut) {
         out.reserve(FRAME_OVERHEAD + self.path.len() + self.body.len());
         encode_head(out, self.status, &self.path, self.channel, self.body.len());
@@ -230,7 +232,7 @@ impl Frame {
     }
 }
 
-/// Appends everything of a frame but its body.
+/// Appends all fields of a frame except its body.
 #[inline]
 pub(crate) fn encode_head(
     out: &mut BytesMut,
@@ -248,7 +250,7 @@ pub(crate) fn encode_head(
     let (id, len) = (channel.0.to_be_bytes(), (body_len as u32).to_be_bytes());
     out.put_u8(status as u8);
     out.extend_from_slice(path);
-    // At once: each append looks for room.
+    // Appended at once, because each append checks the capacity.
     out.extend_from_slice(&[
         0, id[0], id[1], id[2], id[3], len[0], len[1], len[2], len[3],
     ]);

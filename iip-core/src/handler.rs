@@ -1,4 +1,6 @@
-//! The only door between the connection and what runs on it: bytes in, bytes out.
+//! Handlers: the interface between a connection and the user code that it runs.
+//!
+//! Requests and replies are bytes on this interface.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,69 +20,72 @@ use crate::running::{CancelToken, ReplyStream, RequestParts};
 use crate::stream::{RecvStream, SendStream};
 use crate::totals::{Counted, RunningCall, Share};
 
-/// What a [`Handler`] returns.
+/// The future returned by a [`Handler`].
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response, HandlerError>> + Send>>;
 
-/// Answers the requests of one path.
+/// Handles the requests of one path.
 ///
-/// A handler is polled once where its request was read; only if it has to wait does it move to a
-/// task of its own. So a handler that is ready at once costs no task, and one that computes for
-/// long before its first `await` holds up its connection: use [`tokio::task::spawn_blocking`]
-/// there.
+/// A handler is first polled by the task that read its request, and moves to a task of its own only
+/// if it has to wait. A handler that is ready at once therefore costs no task, but one that
+/// computes for long before its first `await` blocks its connection: use
+/// [`tokio::task::spawn_blocking`] there.
 ///
 /// Most handlers are closures, see [`handler_fn`].
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one request. A panic is caught and answered by [`on_panic`](Self::on_panic).
+    /// Handles one request. A panic is caught, and the reply is then made by
+    /// [`on_panic`](Self::on_panic).
     fn call(&self, request: Request) -> HandlerFuture;
 
-    /// What happens to a running call whose caller has gone. Default: [`OnCancel::Abort`].
+    /// Returns the policy for a running call whose caller has gone. Default: [`OnCancel::Abort`].
     fn on_cancel(&self) -> OnCancel {
         OnCancel::Abort
     }
 
-    /// How the handler takes requests. Default: [`RequestMode::Whole`].
+    /// Returns the form in which the handler takes requests. Default: [`RequestMode::Whole`].
     fn request_mode(&self) -> RequestMode {
         RequestMode::Whole
     }
 
     /// Returns `true` if a call with streams counts against the server's limit of running calls
-    /// only from [`Request::start`] on, and not from its first frame. Default: no.
+    /// only from [`Request::start`] on, instead of from its first frame. Default: `false`.
     fn starts_late(&self) -> bool {
         false
     }
 
-    /// Where its running calls are counted, if not among those of `max_running_calls`. Default:
-    /// `None`.
+    /// Returns the counter for the handler's running calls, if they do not count against
+    /// `max_running_calls`. Default: `None`.
     ///
-    /// For calls that wait by nature and for long, such as watches: so they cannot take the places
-    /// of others. Asked once for each path of a connection.
+    /// For calls that wait for a long time by design, such as watches, so that they do not use up
+    /// the limit of other calls. Called once for each path of a connection.
     fn places(&self) -> Option<&Arc<Places>> {
         None
     }
 
-    /// The answer to a request that is not run, or whose own answer cannot be sent. `tag` is that
-    /// of the request; that of one without data when it was skipped for its size.
+    /// Returns the reply to a request that is rejected, or whose own reply cannot be sent. `tag` is
+    /// the tag of the request, or that of a request without data if it was skipped because of its
+    /// size.
     fn reject(&self, reason: &RejectReason, tag: bool) -> Body {
         let _ = tag;
         control::handler_failure(&reason.to_string()).into()
     }
 
-    /// What [`reject`](Self::refuse) and [`on_panic`](Self::on_panic) have to know of a request;
-    /// asked before the handler runs. Default: nothing.
+    /// Returns the information about a request that [`reject`](Self::reject) and
+    /// [`on_panic`](Self::on_panic) need. Called before the handler runs. Default: `false`, no
+    /// information.
     fn tag(&self, body: &Bytes) -> bool {
         let _ = body;
         false
     }
 
-    /// The answer to a request whose handler panicked. Default: the in-band error 101, as a Go
-    /// server sends it.
+    /// Returns the reply to a request whose handler panicked. Default: the in-band error 101, which
+    /// a Go server sends as well.
     fn on_panic(&self, tag: bool) -> Body {
         let _ = tag;
         control::NO_RESPONSE.into()
     }
 }
 
-/// Places for running calls that are counted apart from all others, see [`Handler::places`].
+/// A separate limit of running calls, see [`Handler::places`].
 #[derive(Debug)]
 pub struct Places {
     option: &'static str,
@@ -89,7 +94,8 @@ pub struct Places {
 }
 
 impl Places {
-    /// As many calls as `limit`; further ones are refused, naming `option` as what to change.
+    /// Creates a limit of `limit` calls. Further calls are rejected, and the reason names `option`
+    /// as the option to change.
     #[must_use]
     pub fn new(option: &'static str, limit: usize) -> Self {
         Self {
@@ -106,48 +112,48 @@ impl Places {
     }
 }
 
-/// How a handler takes its requests.
+/// The form in which a handler takes its requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum RequestMode {
-    /// It is called once, with the whole request.
+    /// The handler is called once, with the whole request.
     #[default]
     Whole,
-    /// It gets the parts of a request as they arrive, see [`Request::parts`].
+    /// The handler gets the parts of a request as they arrive, see [`Request::parts`].
     Parts,
-    /// It talks with callers that open a stream each way, see [`Request::stream`]. The requests of
-    /// others are whole.
+    /// The handler exchanges messages with callers that open a stream in each direction, see
+    /// [`Request::stream`]. It gets the requests of other callers whole.
     Stream,
 }
 
-/// What happens to a running call whose caller has gone: gave up, ran out of time, or lost its
-/// connection.
+/// The policy for a running call whose caller has gone: it gave up, its time ran out, or it lost
+/// its connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum OnCancel {
-    /// Its future is dropped at the `await` where it stands.
+    /// The handler's future is dropped at its current `await`.
     #[default]
     Abort,
-    /// It runs on and is told through [`Request::cancelled`].
+    /// The handler continues and is notified through [`Request::cancelled`].
     Token,
-    /// It runs to its end.
+    /// The handler runs to its end.
     RunToEnd,
 }
 
-/// The reason why a request gets another answer than that of its handler.
+/// The reason why the reply to a request does not come from its handler.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RejectReason {
     /// The server is shutting down.
     #[error("server is shutting down")]
     ShuttingDown,
-    /// The server runs as many calls as it may.
+    /// The server is at capacity.
     #[error("server runs {limit} calls already (option max_running_calls)")]
     Overloaded {
         /// The limit in force.
         limit: usize,
     },
-    /// The server runs many calls, and most of them for this peer.
+    /// The server runs many calls, and most of them are for this peer.
     #[error(
         "this peer runs most of the {limit} calls that the server may run (option \
          max_running_calls)"
@@ -156,7 +162,7 @@ pub enum RejectReason {
         /// The limit of all peers together.
         limit: usize,
     },
-    /// The server runs as many calls of this kind as it may, see [`Places`].
+    /// The server is at capacity for calls of this kind, see [`Places`].
     #[error("server runs {limit} calls of this kind already (option {option})")]
     NoPlace {
         /// The option to change.
@@ -164,33 +170,34 @@ pub enum RejectReason {
         /// The limit in force.
         limit: usize,
     },
-    /// The connection runs as many calls as it may.
+    /// The connection is at capacity.
     #[error("the connection runs {limit} calls already (option max_calls)")]
     ConnectionBusy {
         /// The limit in force.
         limit: usize,
     },
-    /// The calls of the connection hold as many bytes as they may.
+    /// The calls of the connection hold all the bytes that the limit allows.
     #[error(
         "the calls of the connection hold too much for {size} bytes more (option \
          max_buffered_bytes)"
     )]
     OutOfMemory {
-        /// What would have been held for this call, in bytes.
+        /// The number of bytes that would have been held for this call.
         size: usize,
     },
-    /// The handler has run and its answer was dropped: the peer does not read those before it.
+    /// The handler has run, but its reply was dropped because the peer does not read the replies
+    /// before it.
     #[error(
         "an answer of {size} bytes was dropped because the caller has not read {unread} bytes \
          before it (option max_buffered_bytes)"
     )]
     Unread {
-        /// The size of the answer, in bytes.
+        /// The size of the reply, in bytes.
         size: usize,
-        /// What waited for the caller to read, in bytes.
+        /// The number of bytes that waited for the caller to read them.
         unread: usize,
     },
-    /// The caller opened a stream to a method that takes none.
+    /// The caller opened a stream to a method that does not take one.
     #[error("this method takes no stream")]
     NoStream,
     /// The request exceeds the limit.
@@ -199,16 +206,17 @@ pub enum RejectReason {
          max_message_bytes)"
     )]
     TooLarge {
-        /// How much of it had arrived when it was refused, in bytes.
+        /// The number of bytes that had arrived when it was rejected.
         size: usize,
         /// The limit in force, in bytes.
         limit: usize,
     },
 }
 
-/// A handler's failure; its text goes to the caller as `{"code":-1,"message":"handler fail:TEXT"}`.
+/// The failure of a handler. Its text is sent to the caller as
+/// `{"code":-1,"message":"handler fail:TEXT"}`.
 ///
-/// Only text that was put here goes to the peer. Source of the format: recording `handler_error`.
+/// Only the text given here is sent to the peer. Source of the format: recording `handler_error`.
 /// The server logs it, see [`ServerConfig::log_failures`](crate::ServerConfig::log_failures).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{text}")]
@@ -218,7 +226,7 @@ pub struct HandlerError {
 }
 
 impl HandlerError {
-    /// A failure with this text.
+    /// Creates a failure with this text.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self {
@@ -227,7 +235,7 @@ impl HandlerError {
         }
     }
 
-    /// The same for a failure that stands in the log already, by [`Peer::log_failure`].
+    /// Marks a failure that is in the log already, through [`Peer::log_failure`].
     #[must_use]
     pub fn already_logged(mut self) -> Self {
         self.logged = true;
@@ -251,7 +259,7 @@ impl From<&str> for HandlerError {
     }
 }
 
-/// What a handler answers.
+/// The reply of a handler.
 #[derive(Debug)]
 pub struct Response(pub(crate) ResponseKind);
 
@@ -262,13 +270,14 @@ pub(crate) enum ResponseKind {
 }
 
 impl Response {
-    /// The answer was or will be sent through the [`ReplyStream`] of this request.
+    /// Creates a response for a reply that was or will be sent through the [`ReplyStream`] of this
+    /// request.
     #[must_use]
     pub fn streamed() -> Self {
         Self(ResponseKind::Streamed)
     }
 
-    /// An answer without data. The caller gets the in-band error 101, as from a Go server.
+    /// Creates a reply without data. The caller gets the in-band error 101, as from a Go server.
     #[must_use]
     pub fn empty() -> Self {
         Self(ResponseKind::Whole(Body::default()))
@@ -281,7 +290,7 @@ impl<B: Into<Body>> From<B> for Response {
     }
 }
 
-/// A request as a handler sees it.
+/// A request as passed to a handler.
 pub struct Request {
     pub(crate) path: Arc<RequestPath>,
     pub(crate) body: Bytes,
@@ -290,72 +299,72 @@ pub struct Request {
     pub(crate) waited: Duration,
     pub(crate) one_way: bool,
     pub(crate) cancel: Option<CancelToken>,
-    /// For a handler that takes more than whole requests. In a box, because every call moves its
+    /// Set for a handler that does not take whole requests. Boxed, because every call moves its
     /// request.
     pub(crate) streams: Option<Box<Streams>>,
 }
 
-/// What a handler reads from and writes to.
+/// The parts and streams that a handler reads from and writes to.
 #[derive(Default)]
 pub(crate) struct Streams {
     pub(crate) parts: Option<RequestParts>,
     pub(crate) reply: Option<ReplyStream>,
     pub(crate) stream: Option<(SendStream, RecvStream)>,
-    /// What the call counts as from the moment that its handler says so; `None` if it counts
+    /// The way the call is counted once its handler calls [`Request::start`]; `None` if it counts
     /// already.
     pub(crate) counts_at_start: Option<Counted>,
 }
 
 impl Request {
-    /// The path it was sent to: decoded, without query.
+    /// Returns the path of the request, decoded and without the query.
     #[must_use]
     pub fn path(&self) -> &str {
-        // Only paths that are text reach a handler.
+        // Only paths that are valid UTF-8 reach a handler.
         std::str::from_utf8(&self.path.label).unwrap_or_default()
     }
 
-    /// The parameters behind the `?` of the path, read when they are asked for.
+    /// Returns the parameters after the `?` of the path, parsed on access.
     #[must_use]
     pub fn query(&self) -> Query<'_> {
         Query::new(&self.path.query)
     }
 
-    /// The first value of a query parameter.
+    /// Returns the first value of a query parameter.
     #[must_use]
     pub fn query_param(&self, key: &str) -> Option<Cow<'_, str>> {
         self.query().get(key)
     }
 
-    /// The data. It shares the buffer it was read into: copy what is kept for long.
+    /// Returns the data. It shares the buffer it was read into: copy what is kept for long.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// The data, by value.
+    /// Returns the data, by value.
     #[must_use]
     pub fn into_body(self) -> Bytes {
         self.body
     }
 
-    /// Takes the data out; the request has none from then on.
+    /// Takes the data out; the request has no data from then on.
     #[must_use]
     pub fn take_body(&mut self) -> Bytes {
         std::mem::take(&mut self.body)
     }
 
-    /// Who sent it.
+    /// Returns the peer that sent the request.
     #[must_use]
     pub fn peer(&self) -> &Arc<Peer> {
         &self.shared.peer
     }
 
-    /// Counts `bytes` more that the call holds, such as its data once it is decompressed, until
-    /// what this returns is dropped.
+    /// Counts `bytes` more bytes as held by the call, such as its data once it is decompressed,
+    /// until the returned value is dropped.
     ///
     /// # Errors
     ///
-    /// The calls of the connection would hold more than
+    /// Fails if the calls of the connection would hold more than
     /// [`max_buffered_bytes`](crate::Limits::max_buffered_bytes).
     pub fn hold(&self, bytes: usize) -> Result<RunningCall, RejectReason> {
         let fits = self.shared.command(|state| {
@@ -372,12 +381,12 @@ impl Request {
         Ok(RunningCall::new(shared, Counted::Late, bytes))
     }
 
-    /// A call with streams has everything that its handler needs, and counts as running until what
-    /// this returns is dropped; see [`Handler::starts_late`].
+    /// Marks a call with streams as running, once it has everything that its handler needs. It
+    /// counts as running until the returned value is dropped; see [`Handler::starts_late`].
     ///
     /// # Errors
     ///
-    /// The server runs as many calls as it may.
+    /// Fails if the server is at capacity.
     pub fn start(&self) -> Result<RunningCall, RejectReason> {
         let streams = self.streams.as_ref();
         let counted = streams.and_then(|streams| streams.counts_at_start.clone());
@@ -395,47 +404,48 @@ impl Request {
         }
     }
 
-    /// When the batch it came in was read.
+    /// Returns the time at which the batch with this request was read.
     #[must_use]
     pub fn received_at(&self) -> Instant {
         self.received_at
     }
 
-    /// How long it has waited for its turn since then: behind other requests of its channel, or of
-    /// a connection that runs as many calls as it may. Mostly zero.
+    /// Returns the time the request has waited since then for other requests of its channel, or for
+    /// a connection that is at capacity. Usually zero.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.waited
     }
 
-    /// Returns `true` if nobody waits for the answer, see [`Client::send`](crate::Client::send): it
-    /// goes nowhere.
+    /// Returns `true` if the caller does not wait for the reply, see
+    /// [`Client::send`](crate::Client::send): the reply is then discarded.
     #[must_use]
     pub fn is_one_way(&self) -> bool {
         self.one_way
     }
 
-    /// Waits until the caller has gone. Never, unless the handler's [`Handler::on_cancel`] is
-    /// [`OnCancel::Token`].
+    /// Returns a token that completes once the caller has gone. It never completes unless the
+    /// handler's [`Handler::on_cancel`] is [`OnCancel::Token`].
     #[must_use]
     pub fn cancelled(&self) -> CancelToken {
         self.cancel.clone().unwrap_or_default()
     }
 
-    /// The parts of the request as they arrive, once; only for a handler with
-    /// [`RequestMode::Parts`].
+    /// Returns the parts of the request as they arrive, on the first call only; only for a handler
+    /// with [`RequestMode::Parts`].
     pub fn parts(&mut self) -> Option<RequestParts> {
         self.streams.as_mut()?.parts.take()
     }
 
-    /// Where to send the answer in parts, once; only for a handler with [`RequestMode::Parts`]. The
-    /// handler then returns [`Response::streamed`].
+    /// Returns the sender of a reply in parts, on the first call only; only for a handler with
+    /// [`RequestMode::Parts`]. The handler then returns [`Response::streamed`].
     pub fn reply(&mut self) -> Option<ReplyStream> {
         self.streams.as_mut()?.reply.take()
     }
 
-    /// The stream each way, once, if the caller has opened one; only for a handler with
-    /// [`RequestMode::Stream`]. The handler's response is the answer behind its stream.
+    /// Returns the stream in each direction, on the first call only, if the caller has opened one;
+    /// only for a handler with [`RequestMode::Stream`]. The handler's response is the reply after
+    /// its stream.
     pub fn stream(&mut self) -> Option<(SendStream, RecvStream)> {
         self.streams.as_mut()?.stream.take()
     }
@@ -450,7 +460,7 @@ impl fmt::Debug for Request {
     }
 }
 
-/// A [`Handler`] from an async closure.
+/// Creates a [`Handler`] from an async closure.
 ///
 /// ```
 /// use iip_core::{HandlerError, Request, Response, handler_fn};
@@ -470,7 +480,7 @@ where
     }
 }
 
-/// What [`handler_fn`] returns.
+/// The handler returned by [`handler_fn`].
 #[derive(Clone, Copy)]
 pub struct HandlerFn<F> {
     call: F,
@@ -479,14 +489,14 @@ pub struct HandlerFn<F> {
 }
 
 impl<F> HandlerFn<F> {
-    /// What happens when the caller has gone. Default: [`OnCancel::Abort`].
+    /// Sets the policy for calls whose caller has gone. Default: [`OnCancel::Abort`].
     #[must_use]
     pub fn on_cancel(mut self, policy: OnCancel) -> Self {
         self.on_cancel = policy;
         self
     }
 
-    /// How it takes requests. Default: [`RequestMode::Whole`].
+    /// Sets the form in which the handler takes requests. Default: [`RequestMode::Whole`].
     #[must_use]
     pub fn request_mode(mut self, request_mode: RequestMode) -> Self {
         self.request_mode = request_mode;

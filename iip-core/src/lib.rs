@@ -1,7 +1,7 @@
-//! IIP: many calls at a time over one TCP connection, with frames of ten bytes overhead.
+//! IIP: many concurrent calls over one TCP connection, with an overhead of ten bytes per frame.
 //!
-//! This crate is the protocol: frames, channels, connections, a raw client and a raw server. It
-//! knows paths and bytes; typed calls are the business of `iip-rpc`. It speaks to the Go
+//! This crate implements the protocol: frames, channels, connections, a raw client and a raw
+//! server. It works on paths and bytes; typed calls are in `iip-rpc`. It is compatible with the Go
 //! implementation byte for byte, in both directions.
 //!
 //! ```
@@ -21,28 +21,28 @@
 //! # }
 //! ```
 //!
-//! # Where to find what
+//! # Overview
 //!
-//! | you want | look at |
+//! | task | items |
 //! |---|---|
-//! | call: one request and one answer, one after the other, without an answer | [`Client::request`], [`Client::open_channel`], [`Client::send`] |
-//! | an answer in parts, a stream each way | [`Client::stream`], [`Client::open_stream`] |
-//! | time limits, several connections, lazy connecting | [`ClientConfig`], [`CallOptions`] |
+//! | call: one request and its reply, requests in order, one-way requests | [`Client::request`], [`Client::open_channel`], [`Client::send`] |
+//! | receive a reply in parts, open a stream in each direction | [`Client::stream`], [`Client::open_stream`] |
+//! | timeouts, several connections, lazy connecting | [`ClientConfig`], [`CallOptions`] |
 //! | serve paths, limits, shutdown | [`Server`], [`ServerConfig`] |
-//! | answer requests: whole, in parts, with streams | [`handler_fn`], [`Handler`], [`RequestMode`], [`Request`], [`Response`] |
-//! | what happens to a handler whose caller has gone | [`OnCancel`], [`CancelToken`] |
-//! | who is at the other end | [`Peer`] |
-//! | what went wrong, and whether a call may have run | [`CallError`], [`CallErrorKind`], [`Execution`], [`ConnectionError`] |
-//! | bounds of memory, size and patience | [`Limits`] |
-//! | addresses, Unix sockets, memory, streams of your own | [`transport`] |
+//! | handle requests: whole, in parts, with streams | [`handler_fn`], [`Handler`], [`RequestMode`], [`Request`], [`Response`] |
+//! | policy for a handler whose caller has gone | [`OnCancel`], [`CancelToken`] |
+//! | information about the peer | [`Peer`] |
+//! | the cause of an error, and whether a call may have run | [`CallError`], [`CallErrorKind`], [`Execution`], [`ConnectionError`] |
+//! | limits of memory, sizes and times | [`Limits`] |
+//! | addresses, Unix sockets, in-memory transport, custom byte streams | [`transport`] |
 //! | TLS | `tls`, with the feature of that name |
 //! | frames and paths as bytes, without a connection | [`decoder`], [`frame`], [`path`] |
 //!
-//! How the crate is built stands in `docs/architecture.md` of the repository.
+//! The internal structure is described in `docs/architecture.md` of the repository.
 //!
 //! # Features
 //!
-//! | feature | default | what it adds |
+//! | feature | default | effect |
 //! |---|---|---|
 //! | `signal` | no | `Server::shutdown_on_signal`: ctrl-c and SIGTERM |
 //! | `tls` | no | TLS by rustls on both sides, with the ring provider |

@@ -1,6 +1,6 @@
-//! What a server logs of failures that its peers can cause or repeat: at most so many lines a
-//! minute of each kind, for the server as a whole. A limit for each connection would be none for a
-//! peer that connects anew.
+//! Logging of failures that the peers of a server can cause or repeat: a limited number of lines
+//! per minute of each kind, for the whole server. A limit per connection would have no effect on a
+//! peer that reconnects.
 
 use std::any::Any;
 use std::error::Error;
@@ -15,16 +15,16 @@ use crate::clock;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The most of a path that is logged, in bytes.
+/// Maximum number of bytes of a path that are logged.
 const PATH_BYTES: usize = 128;
 
-/// The most of the text of a panic or of a one-way call's failure that is logged, in bytes.
+/// Maximum number of bytes of the text of a panic or of a one-way call's failure that are logged.
 const TEXT_BYTES: usize = 128;
 
-/// The most of a failure and its causes that is logged, in bytes.
+/// Maximum number of bytes of a failure and its causes that are logged.
 const CAUSES_BYTES: usize = 1024;
 
-/// Logs at a level that is known when the program runs.
+/// Logs at a level that is only known at run time.
 macro_rules! at_level {
     ($level:expr, $($fields:tt)*) => {
         match $level {
@@ -37,10 +37,10 @@ macro_rules! at_level {
     };
 }
 
-/// How a server logs.
+/// The logging options of a server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogConfig {
-    /// Of failures that are the server's fault; `None`: no failure is logged.
+    /// The level of failures that are the server's fault; `None`: no failure is logged.
     pub(crate) level: Option<Level>,
     pub(crate) per_minute: u32,
 }
@@ -64,10 +64,10 @@ pub(crate) struct Logs {
     strangers: Window,
 }
 
-/// What was logged in this minute.
+/// The lines of one kind that were logged in the current minute.
 #[derive(Debug)]
 struct Window {
-    /// What is not logged any more when the limit is reached.
+    /// The name of the kind, for the note that further lines are not logged.
     what: &'static str,
     state: Mutex<Count>,
 }
@@ -81,7 +81,7 @@ struct Count {
 
 /// A line that may be logged.
 struct Line {
-    /// How many were not since the line before.
+    /// Number of lines that were left out since the previous one.
     left_out: Option<u64>,
 }
 
@@ -93,7 +93,7 @@ impl Window {
         }
     }
 
-    /// One line more, if there is room.
+    /// Admits one more line, if the limit allows it.
     fn admit(&self, per_minute: u32) -> Option<Line> {
         let now = clock::now();
         let mut count = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,7 +133,7 @@ impl Logs {
         }
     }
 
-    /// A handler has failed, and its caller is told.
+    /// Logs that a handler has failed, which its caller is notified of.
     #[cold]
     pub(crate) fn failure(
         &self,
@@ -157,7 +157,7 @@ impl Logs {
         at_level!(level, %path, %error, ?peer, left_out, "a handler failed");
     }
 
-    /// A call without an answer was not run, or has failed: only the log can say so.
+    /// Logs that a one-way call was not run, or has failed: its caller gets no reply.
     #[cold]
     pub(crate) fn one_way(&self, peer: Option<SocketAddr>, path: &[u8], why: &dyn fmt::Display) {
         let Some(Line { left_out }) = self.one_way.admit(self.config.per_minute) else {
@@ -183,7 +183,7 @@ impl Logs {
         tracing::error!(%path, %panic, ?peer, left_out, "handler panicked");
     }
 
-    /// A peer speaks something else.
+    /// Logs that a peer speaks another protocol.
     #[cold]
     pub(crate) fn stranger(&self, peer: Option<SocketAddr>, error: &dyn fmt::Display) {
         if let Some(Line { left_out }) = self.strangers.admit(self.config.per_minute) {
@@ -202,7 +202,7 @@ fn is_enabled(level: Level) -> bool {
     }
 }
 
-/// An error and what caused it.
+/// An error with its causes, for display.
 pub(crate) struct Causes<'a>(pub(crate) &'a dyn Error);
 
 impl fmt::Display for Causes<'_> {
@@ -217,7 +217,7 @@ impl fmt::Display for Causes<'_> {
     }
 }
 
-/// The beginning of a text, fit to be logged.
+/// Returns the beginning of a text, escaped for the log.
 fn shown(text: &[u8], most: usize) -> String {
     text[..text.len().min(most)].escape_ascii().to_string()
 }

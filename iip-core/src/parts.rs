@@ -6,29 +6,30 @@ use bytes::{Bytes, BytesMut};
 
 use crate::decoder::SHARE_MIN_BYTES;
 
-/// With this many parts waiting, further ones of less than [`SMALL_BYTES`] are joined: a peer that
-/// sends single bytes to someone who is slow would otherwise cost many times what they hold.
+/// Number of waiting parts from which further ones of less than [`SMALL_BYTES`] are joined.
+/// Otherwise a peer that sends single bytes to a slow reader would use many times the memory of its
+/// data.
 const APART: usize = 16;
 const SMALL_BYTES: usize = 512;
 
-/// A queue of more parts than this is given back once all of them were taken.
+/// Number of parts above which a queue is released once all of them were taken.
 const KEPT_PARTS: usize = 64;
 
-/// Joined parts are no longer than this.
+/// Maximum size of joined parts, in bytes.
 const JOINED_BYTES: usize = 16 * 1024;
 
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
     queue: VecDeque<Bytes>,
-    /// Behind the queue: small parts being joined.
+    /// Small parts that are being joined; they follow the queue.
     joined: BytesMut,
     bytes: usize,
-    /// So many at the end of the queue may lie in the memory that they were read into.
+    /// Number of parts at the end of the queue that may be in the memory they were read into.
     shared_parts: usize,
 }
 
 impl Parts {
-    /// Adds a part. `true` if it is the first that [`copy_out`](Self::detach) would copy.
+    /// Adds a part. Returns `true` if it is the first that [`copy_out`](Self::copy_out) would copy.
     pub(crate) fn push(&mut self, part: Bytes) -> bool {
         self.bytes += part.len();
         let is_shared = part.len() >= SHARE_MIN_BYTES;
@@ -47,8 +48,7 @@ impl Parts {
         false
     }
 
-    /// Copies the parts that came since this was last called out of the memory that they were read
-    /// into.
+    /// Copies the parts that came since the last call out of the memory that they were read into.
     pub(crate) fn copy_out(&mut self) {
         for part in self.queue.iter_mut().rev().take(self.shared_parts) {
             *part = Bytes::copy_from_slice(part);
@@ -56,7 +56,7 @@ impl Parts {
         self.shared_parts = 0;
     }
 
-    /// The oldest part.
+    /// Takes the oldest part.
     pub(crate) fn pop(&mut self) -> Option<Bytes> {
         if self.queue.is_empty() {
             self.close_joined();
@@ -70,14 +70,14 @@ impl Parts {
         Some(part)
     }
 
-    /// Bytes of all parts together.
+    /// Returns the number of bytes of all parts.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     fn close_joined(&mut self) {
         if !self.joined.is_empty() {
-            // It is not, but lies among those that are.
+            // This part is not shared, but it is queued among parts that are.
             self.shared_parts += usize::from(self.shared_parts > 0);
             self.queue
                 .push_back(std::mem::take(&mut self.joined).freeze());

@@ -1,7 +1,7 @@
-//! What the path field of a frame means: label, query, escapes. Pure.
+//! Parsing of the path field of a frame: label, query, escapes. Pure.
 //!
-//! The path field is a URL reference, and existing servers read it with Go's `net/url`. This file
-//! reads it the same way, byte for byte (checked against the recordings `query_params` and
+//! The path field is a URL reference, and existing servers parse it with Go's `net/url`. This
+//! module parses it the same way, byte for byte (checked against the recordings `query_params` and
 //! `bad_c2s_path_*`):
 //!
 //! | path field | label | parameters |
@@ -13,7 +13,7 @@
 //! | `http://host/p?x=1`, `//host/p?x=1` | `/p` | x = 1: scheme and host are ignored |
 //! | `/p%zz?x=1`, or a control character | the whole field as it is | none |
 //!
-//! The *label* is what a handler is registered under and what a reply carries as its path.
+//! The *label* is the name that a handler is registered under, and the path of its replies.
 
 #![warn(
     clippy::indexing_slicing,
@@ -25,33 +25,34 @@ use std::borrow::Cow;
 
 use crate::frame::MAX_PATH_BYTES;
 
-/// The two parts of a path field that count: what is called, and with which parameters.
+/// The two significant parts of a path field: the label and the query.
 ///
-/// Both parts borrow from the field unless an escape had to be decoded.
+/// Both borrow from the field unless an escape had to be decoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ParsedPath<'a> {
-    /// The decoded path without query: what a handler is looked up by, and the path of the reply.
+    /// The decoded path without query: the key for finding the handler, and the path of the reply.
     ///
-    /// Bytes, because a peer may send any: check with [`check_label`] before it goes into a frame.
+    /// It consists of bytes, because a peer may send any: check it with [`check_label`] before it
+    /// is put into a frame.
     pub label: Cow<'a, [u8]>,
-    /// The part behind the `?`, still escaped; [`Query`] reads it.
+    /// The part after the `?`, still escaped; parsed by [`Query`].
     pub query: &'a [u8],
 }
 
 impl ParsedPath<'_> {
-    /// The label as text, `None` when it is not UTF-8. No handler can be registered under such a
-    /// label.
+    /// Returns the label as text, or `None` if it is not UTF-8. No handler can be registered under
+    /// such a label.
     pub fn label_str(&self) -> Option<&str> {
         std::str::from_utf8(&self.label).ok()
     }
 }
 
-/// Splits a path field into label and query, as Go's `net/url` does.
+/// Splits a path field into label and query, like Go's `net/url`.
 ///
-/// A field that is no URL reference (bad escape, control character, malformed host) is its own
-/// label and has no parameters, so every field has a label; it may still be empty or unfit for a
-/// reply, see [`check_label`]. A field that starts with one `/` and has no `%`, `?`, `#` or control
-/// character costs one scan and no allocation.
+/// A field that is not a URL reference (bad escape, control character, malformed host) is its own
+/// label and has no parameters, so every field has a label; the label may still be empty or not
+/// valid in a reply, see [`check_label`]. A field that starts with one `/` and has no `%`, `?`, `#`
+/// or control character costs one scan and no allocation.
 ///
 /// ```
 /// use iip_core::path::{Query, label_and_query};
@@ -62,7 +63,7 @@ impl ParsedPath<'_> {
 /// ```
 pub fn label_and_query(raw: &[u8]) -> ParsedPath<'_> {
     let one_slash = raw.first() == Some(&b'/') && raw.get(1) != Some(&b'/');
-    // No early exit: the compiler turns this into a vectorised scan.
+    // The loop has no early exit, so that the compiler vectorises the scan.
     if one_slash
         && !raw
             .iter()
@@ -79,14 +80,14 @@ pub fn label_and_query(raw: &[u8]) -> ParsedPath<'_> {
     })
 }
 
-/// The parameters of a request, read from the raw query only when asked for.
+/// The parameters of a request, parsed from the raw query on access.
 ///
-/// Nothing is stored: each question scans the query, and allocates only for a value with an escape
-/// in it. `+` is a blank, a parameter without `=` has the value `""`, and pairs that hold a `;` or
-/// a bad escape are dropped, as Go does.
+/// Nothing is stored: each access scans the query, and allocates only for a value with an escape.
+/// `+` is a space, a parameter without `=` has the value `""`, and pairs that contain a `;` or a
+/// bad escape are dropped, like in Go.
 ///
-/// Bytes that are not UTF-8 after decoding come out as U+FFFD here;
-/// [`iter_bytes`](Self::iter_bytes) has them as they are. Keys are compared on the decoded bytes.
+/// Bytes that are not UTF-8 after decoding are replaced by U+FFFD; [`iter_bytes`](Self::iter_bytes)
+/// returns them unchanged. Keys are compared on the decoded bytes.
 ///
 /// ```
 /// use iip_core::path::Query;
@@ -103,43 +104,43 @@ pub struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// Reads `raw`, which is what stands behind the `?`.
+    /// Creates a query from `raw`, the part after the `?`.
     pub const fn new(raw: &'a [u8]) -> Self {
         Self { raw }
     }
 
-    /// The query as it was sent.
+    /// Returns the query as it was sent.
     pub const fn as_bytes(&self) -> &'a [u8] {
         self.raw
     }
 
-    /// Returns `true` if nothing was sent. A query of dropped pairs only is not empty.
+    /// Returns `true` if no query was sent. A query that consists of dropped pairs is not empty.
     pub const fn is_empty(&self) -> bool {
         self.raw.is_empty()
     }
 
-    /// The first value of `key`.
+    /// Returns the first value of `key`.
     pub fn get(&self, key: &str) -> Option<Cow<'a, str>> {
         self.all(key).next()
     }
 
-    /// Every value of `key`, in the order sent.
+    /// Returns every value of `key`, in the order sent.
     pub fn all<'k>(&self, key: &'k str) -> impl Iterator<Item = Cow<'a, str>> + use<'a, 'k> {
         self.pairs()
             .filter(move |(raw_key, _)| decodes_to(raw_key, key.as_bytes()))
             .filter_map(|(_, raw_value)| {
-                // The key of this pair is sound; a bad escape in the value drops the pair.
+                // The key of this pair is valid; a bad escape in the value drops the pair.
                 unescape(raw_value, Plus::IsBlank).map(into_text)
             })
     }
 
-    /// Every parameter in the order sent, as text.
+    /// Returns every parameter in the order sent, as text.
     pub fn iter(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + use<'a> {
         self.iter_bytes()
             .map(|(key, value)| (into_text(key), into_text(value)))
     }
 
-    /// Every parameter in the order sent, as the bytes that the escapes stand for.
+    /// Returns every parameter in the order sent, as decoded bytes.
     pub fn iter_bytes(&self) -> impl Iterator<Item = (Cow<'a, [u8]>, Cow<'a, [u8]>)> + use<'a> {
         self.pairs().filter_map(|(key, value)| {
             Some((
@@ -149,7 +150,7 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// The pairs that can count, still escaped.
+    /// Returns the pairs that are not dropped for their form, still escaped.
     fn pairs(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         self.raw
             .split(|byte| *byte == b'&')
@@ -158,34 +159,35 @@ impl<'a> Query<'a> {
     }
 }
 
-/// The reason why a path cannot stand in a frame.
+/// The reason why a path is not valid in a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LabelError {
-    /// Only a frame that closes the connection has no path.
+    /// The path is empty. Only a frame that closes the connection has no path.
     #[error("path is empty")]
     Empty,
-    /// The other side's encoder could not send it back.
+    /// The path is too long: the encoder of the other side could not send it back.
     #[error("path has {bytes} bytes, the protocol allows {MAX_PATH_BYTES}")]
     TooLong {
-        /// Its length.
+        /// The length of the path.
         bytes: usize,
     },
-    /// A NUL ends the path field: what follows it would be read as the rest of the frame, and as
-    /// further frames.
+    /// The path contains a NUL, which ends the path field: the rest would be read as the remainder
+    /// of the frame, and as further frames.
     #[error("path holds a NUL byte")]
     ContainsNul,
 }
 
-/// Checks that `label` can stand in the path field of a frame: not empty, at most 2048 bytes,
-/// no NUL.
+/// Checks that `label` is valid in the path field of a frame: not empty, at most 2048 bytes, no
+/// NUL.
 ///
-/// A decoded label can hold a NUL although the received field did not (`/a%00b`). Writing it into a
-/// reply lets one caller forge the replies of others (recording `path_nul_response_splitting`).
+/// A decoded label can contain a NUL although the received field did not (`/a%00b`). If it were
+/// written into a reply, one caller could forge the replies of others (recording
+/// `path_nul_response_splitting`).
 ///
 /// # Errors
 ///
-/// The reason why it cannot.
+/// Returns the reason why it is not valid.
 pub fn check_label(label: &[u8]) -> Result<(), LabelError> {
     if label.is_empty() {
         Err(LabelError::Empty)
@@ -198,7 +200,7 @@ pub fn check_label(label: &[u8]) -> Result<(), LabelError> {
     }
 }
 
-/// A path that was checked once, when it was made, so that calls need not.
+/// A path that is checked once, when it is created, so that calls need not check it.
 ///
 /// ```
 /// use iip_core::path::StaticPath;
@@ -214,8 +216,8 @@ impl StaticPath {
     ///
     /// # Panics
     ///
-    /// It is empty, longer than 2048 bytes, or holds a NUL, as it is or as `%00`. In a constant
-    /// that is an error of the compiler.
+    /// Panics if the path is empty, longer than 2048 bytes, or contains a NUL, either literally or
+    /// as `%00`. In a constant, this is a compile error.
     #[must_use]
     pub const fn new(path: &'static str) -> Self {
         assert!(!path.is_empty(), "a path is not empty");
@@ -235,7 +237,7 @@ impl StaticPath {
         Self(path)
     }
 
-    /// The path.
+    /// Returns the path.
     #[inline]
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -243,7 +245,7 @@ impl StaticPath {
     }
 }
 
-/// Escapes a label, so that [`label_and_query`] gives it back whatever bytes it holds.
+/// Escapes a label, so that [`label_and_query`] returns it unchanged, whatever bytes it contains.
 ///
 /// ```
 /// use iip_core::path::encode_path;
@@ -254,8 +256,8 @@ impl StaticPath {
 pub fn encode_path<T: AsRef<[u8]> + ?Sized>(label: &T) -> Cow<'_, str> {
     let label = label.as_ref();
     let absolute = label.first() == Some(&b'/');
-    // `//h/p` would be read as host h and path /p, and `a:b` as scheme a: escape what makes them
-    // so.
+    // `//h/p` would be parsed as host h and path /p, and `a:b` as scheme a: the characters that
+    // cause this are escaped.
     let hides_host = absolute && label.get(1) == Some(&b'/');
     encode(label, |at, byte| match byte {
         b'/' => !(hides_host && at == 1),
@@ -265,7 +267,8 @@ pub fn encode_path<T: AsRef<[u8]> + ?Sized>(label: &T) -> Cow<'_, str> {
     })
 }
 
-/// Escapes a key or a value of a query, so that [`Query`] gives it back whatever bytes it holds.
+/// Escapes a key or a value of a query, so that [`Query`] returns it unchanged, whatever bytes it
+/// contains.
 ///
 /// ```
 /// use iip_core::path::encode_query;
@@ -279,7 +282,7 @@ pub fn encode_query<T: AsRef<[u8]> + ?Sized>(text: &T) -> Cow<'_, str> {
     })
 }
 
-/// `keep` may only keep ASCII.
+/// Escapes all bytes that `keep` does not keep. `keep` may only keep ASCII.
 fn encode(bytes: &[u8], keep: impl Fn(usize, u8) -> bool) -> Cow<'_, str> {
     if bytes.iter().enumerate().all(|(at, byte)| keep(at, *byte)) {
         return String::from_utf8_lossy(bytes);
@@ -303,18 +306,19 @@ fn hex_digit(nibble: u8) -> char {
         .to_ascii_uppercase()
 }
 
-// Go: url.go Parse, parse, getScheme, parseAuthority, parseHost, unescape, parseQuery; go1.19.
+// Source, in Go: url.go Parse, parse, getScheme, parseAuthority, parseHost, unescape, parseQuery;
+// go1.19.
 
-/// Returns `true` if a field with this byte behind its first `/` is more than its own label.
+/// Returns `true` if a field with this byte after its first `/` is not just its own label.
 const fn needs_parsing(byte: u8) -> bool {
-    // `|` keeps the scan free of branches.
+    // `|` avoids branches in the scan.
     (byte < b' ') | (byte == 0x7f) | (byte == b'%') | (byte == b'?') | (byte == b'#')
 }
 
-/// `None`: not a URL reference.
+/// Parses a URL reference; returns `None` if it is not one.
 fn parse_reference(raw: &[u8]) -> Option<ParsedPath<'_>> {
     let (reference, fragment) = cut(raw, b'#');
-    // A control character is only refused before the `#`, a bad escape in the fragment as well.
+    // A control character is only rejected before the `#`, a bad escape in the fragment as well.
     if reference.iter().any(u8::is_ascii_control) || !escapes_are_sound(fragment) {
         return None;
     }
@@ -322,7 +326,7 @@ fn parse_reference(raw: &[u8]) -> Option<ParsedPath<'_>> {
     let (rest, query) = cut(rest, b'?');
     if rest.first() != Some(&b'/') {
         if has_scheme {
-            // `mailto:x`: opaque, has no path.
+            // `mailto:x` is opaque and has no path.
             return Some(ParsedPath {
                 label: Cow::Borrowed(&[]),
                 query,
@@ -349,8 +353,8 @@ fn parse_reference(raw: &[u8]) -> Option<ParsedPath<'_>> {
     })
 }
 
-/// Cuts a scheme off: whether there is one, and what follows it. `None`: the scheme is missing
-/// before its colon.
+/// Cuts off a scheme. Returns a flag for its presence, and the rest; returns `None` if the scheme
+/// before the colon is missing.
 fn cut_scheme(reference: &[u8]) -> Option<(bool, &[u8])> {
     let end = reference
         .iter()
@@ -389,7 +393,7 @@ fn host_is_sound(host: &[u8]) -> bool {
     else {
         return false;
     };
-    // RFC 6874: `%25` starts the zone of an IPv6 address.
+    // In RFC 6874, `%25` starts the zone of an IPv6 address.
     let zone = memchr::memmem::find(literal, b"%25").unwrap_or(literal.len());
     let (address, zone) = literal.split_at_checked(zone).unwrap_or((literal, &[]));
     port_is_sound(bracket_and_port.strip_prefix(b"]").unwrap_or_default())
@@ -423,8 +427,8 @@ fn host_part_is_sound(part: &[u8], kind: HostPart) -> bool {
             let Some(value) = escape.and_then(|digits| unhex(*digits)) else {
                 return false;
             };
-            // A name may only escape what is not ASCII, a zone only what could stand there anyway,
-            // or a blank.
+            // A name may only escape bytes that are not ASCII, a zone only bytes that are allowed
+            // unescaped, or a space.
             let sound = value == b'%'
                 || match kind {
                     HostPart::Name => value >= 0x80,
@@ -447,10 +451,10 @@ enum Plus {
     IsBlank,
 }
 
-/// A bad escape: `%` without two hexadecimal digits behind it.
+/// A bad escape: `%` without two hexadecimal digits after it.
 struct BadEscape;
 
-/// The decoded bytes one by one.
+/// An iterator over the decoded bytes.
 struct Unescaped<'a> {
     rest: &'a [u8],
     plus: Plus,
@@ -479,7 +483,7 @@ impl Iterator for Unescaped<'_> {
     }
 }
 
-/// `None`: a bad escape.
+/// Decodes the escapes; returns `None` for a bad escape.
 fn unescape(raw: &[u8], plus: Plus) -> Option<Cow<'_, [u8]>> {
     if memchr::memchr(b'%', raw).is_none()
         && (plus == Plus::IsPlus || memchr::memchr(b'+', raw).is_none())
@@ -502,7 +506,7 @@ fn escapes_are_sound(raw: &[u8]) -> bool {
         .all(|byte| byte.is_ok())
 }
 
-/// Returns `true` if the query component `raw` stands for `wanted`, without decoding it into
+/// Returns `true` if the query component `raw` decodes to `wanted`, without decoding it into
 /// memory.
 fn decodes_to(raw: &[u8], wanted: &[u8]) -> bool {
     let mut wanted = wanted.iter();
@@ -523,7 +527,8 @@ fn unhex(digits: [u8; 2]) -> Option<u8> {
     Some(high? << 4 | low?)
 }
 
-/// Before and behind the first `separator`; all and nothing when there is none.
+/// Returns the parts before and after the first `separator`; all bytes and an empty slice if there
+/// is none.
 fn cut(bytes: &[u8], separator: u8) -> (&[u8], &[u8]) {
     let at = memchr::memchr(separator, bytes).unwrap_or(bytes.len());
     let (before, behind) = bytes.split_at_checked(at).unwrap_or((bytes, &[]));
@@ -553,7 +558,8 @@ mod tests {
 
     #[test]
     fn recorded_queries_give_the_recorded_parameters() {
-        // Recording query_params: the path field, then what the Go handler saw.
+        // From the recording query_params: the path field, then the parameters that the Go handler
+        // received.
         let table = [
             ("/params?x=1&y=a%20b&x=2", "/params", "x=1,y=a b,x=2"),
             (
@@ -566,7 +572,7 @@ mod tests {
             ("/p%61rams?z=1", "/params", "z=1"),
             ("/params#frag", "/params", ""),
             ("/echo?only=query", "/echo", "only=query"),
-            // Recording unknown_path.
+            // From the recording unknown_path.
             ("/nope?q=1", "/nope", "q=1"),
         ];
         for (raw, expected, pairs) in table {
@@ -668,7 +674,7 @@ mod tests {
             ("/a%2Fb%2fc", "/a/b/c", ""),
             ("/a%3Fb", "/a?b", ""),
             ("/%E4%BD%A0", "/你", ""),
-            // Three slashes are a path, unless a scheme stands before them.
+            // Three slashes start a path, unless a scheme precedes them.
             ("///a", "///a", ""),
             ("http:///a", "/a", ""),
             ("http:/a?x", "/a", "x"),
@@ -692,7 +698,7 @@ mod tests {
             ("http://h%E4/a", "/a", ""),
             ("http://你/a", "/a", ""),
             ("http://a%25b/c", "/c", ""),
-            // Not a reference: the field is the label.
+            // These fields are not references: the field is the label.
             (":a", ":a", ""),
             ("1a:b", "1a:b", ""),
             ("a_b:c/d", "a_b:c/d", ""),
@@ -789,7 +795,7 @@ mod tests {
         assert_eq!(label_and_query(b"/%ff").label_str(), None);
     }
 
-    /// Fields made of what the parser looks at.
+    /// Generates fields from the characters that the parser distinguishes.
     fn reference() -> impl Strategy<Value = Vec<u8>> {
         vec(
             prop_oneof![

@@ -1,21 +1,21 @@
-//! Peers that hold a scarce place and have not done their part yet, and which of them makes room
-//! for a newcomer. Pure: time is an argument.
+//! Peers that occupy a scarce place and have not done their part yet, and the choice of the one
+//! that is evicted for a new peer. Pure: time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// How long a peer may take to do its part before its place goes to whoever asks for it. A peer on
-/// a slow path does it within this time.
+/// Time that a peer has to do its part before its place may be given to another peer. A peer on a
+/// slow path needs less.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
-/// Whose connections are counted together: those of an IPv4 address, or of an IPv6 network of 64
-/// bits, which is the least that a site is given.
+/// A group of peers whose connections are counted together: those of an IPv4 address, or of an IPv6
+/// network of 64 bits, which is the smallest network assigned to a site.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Network(Option<IpAddr>);
 
 impl Network {
-    /// The network of an address; connections without one share a network.
+    /// Returns the network of an address; connections without an address share a network.
     pub(crate) fn of(addr: Option<IpAddr>) -> Self {
         const HOST_BITS: u32 = 64;
         Self(addr.map(|addr| match addr.to_canonical() {
@@ -36,7 +36,7 @@ impl Network {
 #[derive(Debug)]
 pub(crate) struct Pending<T> {
     peers: BTreeMap<u64, Peer<T>>,
-    /// How many of them each network has.
+    /// Number of these peers in each network.
     counts: HashMap<Network, usize>,
     next: u64,
 }
@@ -57,7 +57,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Adds a peer whose turn it is from now on. Returns its number.
+    /// Adds a peer that has to do its part from now on. Returns its number.
     pub(crate) fn insert(&mut self, network: Network, now: Instant, value: T) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -71,7 +71,7 @@ impl<T> Pending<T> {
         number
     }
 
-    /// Removes a peer: it has done its part, or has gone. `None` if it has made room before.
+    /// Removes a peer that has done its part, or has gone. Returns `None` if it was evicted before.
     pub(crate) fn remove(&mut self, number: u64) -> Option<T> {
         let peer = self.peers.remove(&number)?;
         if let Some(count) = self.counts.get_mut(&peer.network) {
@@ -83,13 +83,14 @@ impl<T> Pending<T> {
         Some(peer.value)
     }
 
-    /// Removes the peer whose place a newcomer from `network` gets.
+    /// Removes the peer that is evicted for a new peer from `network`.
     ///
-    /// That is the oldest of the network that has most of them, at once if that is more than the
-    /// newcomer's network would have. Otherwise it is the oldest of all, if it has had [`GRACE`].
+    /// This is the oldest peer of the network with the most of them, at once if they are more than
+    /// the network of the new peer would have. Otherwise it is the oldest of all, if it has had
+    /// [`GRACE`].
     pub(crate) fn make_room(&mut self, network: Network, now: Instant) -> Option<T> {
         let own = self.counts.get(&network).copied().unwrap_or(0);
-        // Takes time for each network, which are no more than there are places.
+        // Takes time proportional to the number of networks, which is at most the number of places.
         let largest = self.counts.iter().max_by_key(|&(_, count)| *count);
         let number = match largest {
             Some((&network, &count)) if count > own + 1 => self.oldest_of(network)?.0,
@@ -105,7 +106,8 @@ impl<T> Pending<T> {
         self.remove(number)
     }
 
-    /// Removes the oldest peer of `network` for another one of it, if it has had [`GRACE`].
+    /// Removes the oldest peer of `network` for another one of the same network, if it has had
+    /// [`GRACE`].
     pub(crate) fn make_room_within(&mut self, network: Network, now: Instant) -> Option<T> {
         let oldest = self.oldest_of(network);
         let number = *oldest.filter(|peer| is_late(*peer, now))?.0;

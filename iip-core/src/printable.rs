@@ -1,10 +1,10 @@
-//! Text of a peer, made fit for terminals and logs. Pure.
+//! Escaping of text from a peer for terminals and logs. Pure.
 
 use std::fmt::{self, Display, Write};
 
-/// Shows a value whose text may come from a peer: characters that move a cursor, end a line, or
-/// change the direction of text are escaped, as in `\n` and `\u{1b}`. Everything else stays as it
-/// is.
+/// A wrapper for a value whose text may come from a peer: characters that move a cursor, end a
+/// line, or change the direction of text are escaped on display, as in `\n` and `\u{1b}`. All other
+/// characters are unchanged.
 ///
 /// ```
 /// use iip_core::Printable;
@@ -20,7 +20,7 @@ impl<T: Display> Display for Printable<T> {
     }
 }
 
-/// Escapes what is written through it.
+/// A writer that escapes the text written through it.
 struct Escaping<'a, 'f>(&'a mut fmt::Formatter<'f>);
 
 impl Write for Escaping<'_, '_> {
@@ -35,8 +35,8 @@ impl Write for Escaping<'_, '_> {
     }
 }
 
-/// Control characters, the line and paragraph separators, and the marks that change the direction
-/// of text.
+/// Returns `true` for control characters, the line and paragraph separators, and the marks that
+/// change the direction of text.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -1,5 +1,5 @@
-//! Calls that wait for a channel, in order. Small ones lie side by side in one buffer, so that
-//! waiting costs no allocation.
+//! The queue of calls that wait for a channel. Small calls share one buffer, so that waiting costs
+//! no allocation.
 
 use std::collections::VecDeque;
 
@@ -8,26 +8,27 @@ use bytes::{Bytes, BytesMut};
 use crate::body::{Body, Data};
 use crate::proto::Mode;
 
-/// Path and data up to this size together are copied into the buffer.
+/// Maximum size of path and data together that are copied into the buffer.
 const SMALL_BYTES: usize = 1024;
 
-/// Abandoned entries are swept out when there are more of them than of the others, and more than
-/// this.
+/// Minimum number of entries at which abandoned ones are removed, provided that they are at least
+/// half of all entries.
 const SWEEP_AT: usize = 64;
 
-/// Who waits: the place of the call, and what tells it from those that had this place before.
+/// The identity of a waiting call: its index, and the serial that distinguishes it from earlier
+/// calls with that index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct QueuedCall {
     pub(crate) token: usize,
     pub(crate) serial: u64,
 }
 
-/// What a caller wants a channel for.
+/// The purpose for which a caller waits for a channel.
 #[derive(Debug)]
 pub(crate) enum QueueEntry {
-    /// One exchange.
+    /// One call.
     Call { path: Bytes, body: Body, mode: Mode },
-    /// A channel of its own, for many exchanges in order.
+    /// A lease of the channel, for several calls in order.
     Lease,
 }
 
@@ -39,7 +40,7 @@ struct Entry {
 
 #[derive(Debug)]
 enum Kind {
-    /// In the buffer.
+    /// The data is in the buffer.
     Small {
         path: u16,
         body: u16,
@@ -115,13 +116,14 @@ impl Queue {
             Kind::Other(want) => *want,
         };
         if self.entries.is_empty() {
-            // What is left of the buffer is of no use.
+            // The rest of the buffer is not used any more.
             self.buffer = BytesMut::new();
         }
         Some((ticket, want))
     }
 
-    /// Sweeps out the entries of callers who have gone, if there are many; `waiting` have not.
+    /// Removes the entries of callers that have gone, if there are many; `waiting` is the number of
+    /// the others.
     pub(crate) fn sweep(&mut self, waiting: usize, is_waiting: impl Fn(QueuedCall) -> bool) {
         if self.entries.len() < SWEEP_AT.max(2 * waiting) {
             return;
@@ -137,10 +139,10 @@ impl Queue {
         });
     }
 
-    /// The caller has gone: a large body is given back at once, and what is left of the entry is
-    /// swept out later.
+    /// Abandons the call of a caller that has gone: a large body is returned at once, and the entry
+    /// is removed later.
     pub(crate) fn abandon(&mut self, serial: u64) -> Option<Body> {
-        // Tickets are given out in the order in which calls are queued.
+        // Serials increase in the order in which calls are queued.
         let entry = self
             .entries
             .binary_search_by_key(&serial, |entry| entry.ticket.serial);
@@ -161,7 +163,7 @@ impl Queue {
         None
     }
 
-    /// Gives the memory of a queue back that is empty.
+    /// Releases the memory of the queue if it is empty.
     pub(crate) fn release_when_empty(&mut self) {
         if self.entries.is_empty() {
             self.clear();

@@ -1,5 +1,6 @@
-//! A server's calls under way: what is kept of one whose handler had to wait, and what such a
-//! handler reads from and writes to. A call ends in [`State::answer`] or [`State::forget`].
+//! The calls under way on a server: the state of each call whose handler had to wait, and the
+//! interfaces through which such a handler reads and writes. A call ends in [`State::answer`] or
+//! [`State::forget`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,16 +25,16 @@ use crate::serve::or_no_response;
 use crate::stream;
 use crate::totals::Counted;
 
-/// A handler that had to wait.
+/// The state of a handler that had to wait.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) serial: u64,
     pub(crate) policy: OnCancel,
     pub(crate) task: Option<AbortHandle>,
     pub(crate) cancel: Option<CancelToken>,
-    /// For a handler that streams: the parts of its request.
+    /// The parts of the request, for a handler that takes parts.
     pub(crate) parts: Option<PartQueue>,
-    /// Of a call with a stream each way.
+    /// The stream state of a call with streams.
     pub(crate) flow: Option<Box<Flow>>,
 }
 
@@ -49,7 +50,7 @@ impl Running {
         }
     }
 
-    /// The caller has gone: does what the handler's policy says.
+    /// Applies the handler's policy for a caller that has gone.
     fn cancel(self, deferred: &mut Deferred) {
         self.tell(deferred);
         if let Some(task) = self.task
@@ -67,7 +68,8 @@ impl Running {
         }
     }
 
-    /// Whoever waits for the rest of the request, or for room, finds out that the call is over.
+    /// Wakes the tasks that wait for the rest of the request, or for room, because the call is
+    /// over.
     fn end(&mut self, deferred: &mut Deferred) {
         if let Some(queue) = &mut self.parts {
             deferred.wake(queue.waker.take());
@@ -85,7 +87,7 @@ pub(crate) struct PartQueue {
     pub(crate) waker: Option<Waker>,
 }
 
-/// Tells a handler that its caller has gone. Cheap to clone.
+/// A token that notifies a handler when its caller has gone. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Option<Arc<CancelState>>);
 
@@ -115,7 +117,7 @@ impl CancelToken {
             .is_some_and(|state| state.cancelled.load(Ordering::Acquire))
     }
 
-    /// Waits until the caller has gone; for ever if the handler's policy is not
+    /// Waits until the caller has gone; never completes if the handler's policy is not
     /// [`OnCancel::Token`].
     ///
     /// # Cancel safety
@@ -133,7 +135,7 @@ impl CancelToken {
     }
 }
 
-/// The parts of a request, as they arrive. For a request in one frame that is one part.
+/// The parts of a request, as they arrive. A request of one frame has one part.
 #[derive(Debug)]
 pub struct RequestParts {
     shared: Arc<Shared>,
@@ -143,12 +145,12 @@ pub struct RequestParts {
 }
 
 impl RequestParts {
-    /// The next part; `None` after the last.
+    /// Returns the next part; `None` after the last.
     ///
     /// # Errors
     ///
-    /// The connection ended, or the caller went away, before the request was complete: the upload
-    /// was cut, not finished.
+    /// Fails if the connection ended, or the caller went away, before the request was complete: the
+    /// upload was cut, not finished.
     ///
     /// # Cancel safety
     ///
@@ -189,11 +191,11 @@ impl RequestParts {
     }
 }
 
-/// Where a handler sends its answer in parts.
+/// The sender of a handler's reply in parts.
 ///
-/// Each part leaves as a frame of its own. An answer that was begun must be finished: if this is
-/// dropped before [`finish`](Self::finish), the connection is closed, so that the caller cannot
-/// take what it has for the whole.
+/// Each part is sent as a frame. A reply that was begun must be finished: if this is dropped before
+/// [`finish`](Self::finish), the connection is closed, so that the caller does not take an
+/// incomplete reply for a complete one.
 #[derive(Debug)]
 pub struct ReplyStream {
     shared: Arc<Shared>,
@@ -205,16 +207,16 @@ pub struct ReplyStream {
 }
 
 impl ReplyStream {
-    /// Sends a part that is not the last, when there is room for it. A part without data is not
+    /// Sends a part that is not the last, once there is room for it. A part without data is not
     /// sent.
     ///
     /// # Errors
     ///
-    /// The caller has gone; there is nobody to send to.
+    /// Fails if the caller has gone.
     ///
     /// # Cancel safety
     ///
-    /// When dropped before it is ready, the part was not sent.
+    /// If the future is dropped before it is ready, the part is not sent.
     pub async fn send(&mut self, part: impl Into<Bytes>) -> Result<(), HandlerError> {
         let part = part.into();
         if part.is_empty() {
@@ -240,12 +242,12 @@ impl ReplyStream {
         Ok(())
     }
 
-    /// Sends the last part, which must have data unless it is the only one; an empty only part
-    /// becomes the in-band error 101.
+    /// Sends the last part, which must have data unless it is the only one; if the only part is
+    /// empty, the in-band error 101 is sent.
     ///
     /// # Errors
     ///
-    /// The caller has gone, or the last part of several has no data.
+    /// Fails if the caller has gone, or the last part of several has no data.
     pub fn finish(mut self, last: impl Into<Body>) -> Result<(), HandlerError> {
         let last = last.into();
         if last.is_empty() && self.begun {
@@ -290,20 +292,21 @@ impl State {
             .is_some_and(|running| running.serial == serial)
     }
 
-    /// Ends a call that had to wait, once: later answers to it are dropped.
+    /// Ends a call that had to wait, once: later replies to it are dropped.
     pub(crate) fn answer(&mut self, channel: ChannelId, serial: u64, body: &mut Body) -> bool {
         self.leave(channel, serial) && self.reply(channel, body)
     }
 
-    /// The reason why an answer of this size cannot be sent, if so. Small ones always are: as many
-    /// may wait as calls may run.
+    /// Returns the reason why a reply of this size cannot be sent, if there is one. Small replies
+    /// are always sent: their number is bounded by the number of running calls.
     pub(crate) fn reason_to_drop(&self, size: usize) -> Option<RejectReason> {
         let unread = self.proto.outgoing();
         let is_small = size < SHARE_MIN_BYTES;
         (!is_small && self.proto.is_unread()).then_some(RejectReason::Unread { size, unread })
     }
 
-    /// The handler has ended and is answered next. `false` if it was answered before.
+    /// Removes a handler that has ended and whose reply is sent next. Returns `false` if the call
+    /// was replied to before.
     pub(crate) fn leave(&mut self, channel: ChannelId, serial: u64) -> bool {
         if self.is_running(channel, serial) {
             return self.forget(channel).is_some();
@@ -320,7 +323,7 @@ impl State {
         Some(running)
     }
 
-    /// Gives back what a call has taken of the connection.
+    /// Returns the resources of the connection that a call has used.
     fn let_go(&mut self, running: &mut Running, channel: Option<ChannelId>) {
         if let Some(queue) = &running.parts {
             self.proto.unbuffer(queue.parts.bytes());
@@ -331,8 +334,8 @@ impl State {
         running.end(&mut self.proto.deferred);
     }
 
-    /// Answers an open request. What was copied of `body` stays there, to be dropped without the
-    /// lock.
+    /// Replies to an open request. If data of `body` was copied, the original stays there, to be
+    /// dropped without the lock.
     #[inline]
     pub(crate) fn reply(&mut self, channel: ChannelId, body: &mut Body) -> bool {
         let limit = self.proto.limits().message_bytes();
@@ -348,7 +351,7 @@ impl State {
         self.proto.reply(channel, body, true)
     }
 
-    /// A frame of a handler's stream came.
+    /// Handles a frame of a handler's stream.
     pub(crate) fn on_stream_frame(
         &mut self,
         channel: ChannelId,
@@ -364,9 +367,9 @@ impl State {
         }
     }
 
-    /// The caller has gone: its call ends here, and its channel is free. Its handler is aborted,
-    /// told, or left to end; from now on it counts against the server's limit only, and what it
-    /// answers goes nowhere.
+    /// Ends a call whose caller has gone, and frees its channel. Its handler is aborted, notified,
+    /// or left to end. From then on it counts only against the server's limit, and its reply is
+    /// discarded.
     pub(crate) fn on_cancelled(&mut self, channel: ChannelId) {
         let Some(running) = self.running.get_mut(&channel) else {
             return;
@@ -389,12 +392,13 @@ impl State {
         } else if let Some(running) = self.forget(channel) {
             running.cancel(&mut self.proto.deferred);
         }
-        // Nobody reads it, but the order of the channel needs an answer.
+        // The caller does not read it, but the order of the channel requires a reply.
         let mut answer = control::handler_failure("cancelled").into();
         self.proto.reply(channel, &mut answer, true);
     }
 
-    /// The connection is gone: its handlers are aborted, told, or left to end.
+    /// Ends the calls of a connection that is gone: their handlers are aborted, notified, or left
+    /// to end.
     pub(crate) fn cancel_all(&mut self) {
         for (channel, mut running) in std::mem::take(&mut self.running) {
             self.let_go(&mut running, Some(channel));
@@ -403,7 +407,7 @@ impl State {
     }
 }
 
-/// A handler that waits, or reads on behind a caller who has gone.
+/// Returns a handler that waits, or that still reads although its caller has gone.
 pub(crate) fn running_mut<'a>(
     running: &'a mut HashMap<ChannelId, Running>,
     orphans: &'a mut HashMap<u64, Running>,
@@ -418,7 +422,7 @@ pub(crate) fn running_mut<'a>(
 }
 
 impl Request {
-    /// Gives a handler a stream each way; it has a place before the handler runs.
+    /// Gives a handler a stream in each direction; it is registered before the handler runs.
     pub(crate) fn add_stream(
         &mut self,
         shared: &Arc<Shared>,
@@ -440,7 +444,7 @@ impl Request {
         }));
     }
 
-    /// Gives a handler the parts of its request; they have a place before it runs.
+    /// Gives a handler the parts of its request; they are registered before the handler runs.
     pub(crate) fn add_parts(
         &mut self,
         shared: &Arc<Shared>,

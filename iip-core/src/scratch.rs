@@ -1,20 +1,20 @@
-//! Where messages are encoded: one buffer per thread, used again and again, so that a small message
-//! costs no allocation.
+//! The buffer into which messages are encoded: one per thread, which is reused so that a small
+//! message costs no allocation.
 
 use std::cell::RefCell;
 
 use bytes::BytesMut;
 
-/// A buffer that has grown beyond this is not kept.
+/// Maximum capacity of a buffer that is kept.
 pub(crate) const KEPT_BYTES: usize = 64 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
-/// Gives `work` the thread's buffer, empty.
+/// Runs `work` with the thread's buffer, which is empty.
 ///
-/// User code may run in `work`, and may come back here: it then gets a buffer of its own.
+/// User code may run in `work`, and may call this function again: it then gets another buffer.
 #[inline]
 pub(crate) fn with<T>(work: impl FnOnce(&mut BytesMut) -> T) -> T {
     let mut buffer = SCRATCH.with(RefCell::take);

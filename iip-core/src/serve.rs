@@ -1,7 +1,7 @@
-//! The server's calls: from a request to its handler, and from the handler to the answer. What a
-//! call holds while it is under way stands in `running.rs`.
+//! The calls of a server: from a request to its handler, and from the handler to the reply. The
+//! state of a call that is under way is in `running.rs`.
 //!
-//! [`Dispatcher::run_call`] is the one place that decides where a handler runs.
+//! Only [`Dispatcher::run_call`] decides where a handler runs.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -28,11 +28,11 @@ use crate::proto::{Event, RequestPath, StreamKey, control, detach, is_one_way, k
 use crate::running::{CancelToken, Running};
 use crate::totals::{Counted, RunningCall, Share};
 
-/// With so many handlers of a connection waiting, requests of up to 16 KiB are copied: those that
-/// wait too would each keep the whole buffer that they were read into.
+/// Number of waiting handlers of a connection from which requests of up to 16 KiB are copied.
+/// Otherwise each further waiting request would keep the whole buffer that it was read into.
 const FEW_WAITING: usize = 16;
 
-/// What every connection of a server shares.
+/// The state shared by all connections of a server.
 pub(crate) struct Routes {
     pub(crate) handlers: HashMap<Box<[u8]>, Arc<dyn Handler>>,
     pub(crate) fallback: Option<Arc<dyn Handler>>,
@@ -72,32 +72,32 @@ impl fmt::Debug for Routes {
     }
 }
 
-/// Runs the handlers of one connection.
+/// The dispatcher that runs the handlers of one connection.
 pub(crate) struct Dispatcher {
     routes: Arc<Routes>,
     serial: u64,
     last: Option<Route>,
-    /// How long the last request had waited, between which times: those of one batch have waited
-    /// equally long.
+    /// The waiting time of the last request, with the two times it was computed from: requests of
+    /// one batch have waited equally long.
     waited: Option<(Instant, Instant, Duration)>,
 }
 
-/// A path, and what its requests meet.
+/// A path with its handler and the handler's settings.
 struct Route {
     path: Arc<RequestPath>,
     handler: Arc<dyn Handler>,
     policy: OnCancel,
     request_mode: RequestMode,
-    /// Where its running calls are counted, if apart from others.
+    /// The separate counter of the handler's running calls, if it has one.
     places: Option<Arc<Places>>,
 }
 
-/// One request on its way to its handler.
+/// A request that is being dispatched to its handler.
 struct IncomingCall {
     channel: ChannelId,
     path: Arc<RequestPath>,
     body: Bytes,
-    /// When it had arrived.
+    /// The time at which the request had arrived.
     received_at: Instant,
     kind: Kind,
 }
@@ -107,7 +107,7 @@ enum Kind {
     Whole,
     /// More parts follow.
     Parts,
-    /// A stream each way; as many calls run as may, or not.
+    /// A stream in each direction; `is_busy` if the server or connection is at capacity.
     Stream {
         is_busy: bool,
     },
@@ -123,8 +123,8 @@ impl Dispatcher {
         }
     }
 
-    /// How long a request has waited for its turn. Most come in the batch that is handled, and have
-    /// not.
+    /// Returns the time that a request has waited for its turn. Most requests are part of the
+    /// current batch and have not waited.
     #[inline]
     fn waited(&mut self, received_at: Instant, now: Instant) -> Duration {
         if received_at == now {
@@ -140,7 +140,7 @@ impl Dispatcher {
         }
     }
 
-    /// The route of a path. Requests of a connection mostly repeat the path before.
+    /// Returns the route of a path. Requests of a connection mostly repeat the previous path.
     #[inline]
     fn route(&mut self, path: &Arc<RequestPath>) -> Option<&Route> {
         let known = |last: &Route| Arc::ptr_eq(&last.path, path);
@@ -150,8 +150,8 @@ impl Dispatcher {
         self.last.as_ref()
     }
 
-    /// Handles one event, outside the lock. Returns the answer if it is there at once; `wakers` are
-    /// those of handlers that read a stream.
+    /// Handles one event, outside the lock. Returns the reply if it is ready at once; `wakers`
+    /// receives those of handlers that read a stream.
     pub(crate) fn on_event(
         &mut self,
         cx: &mut Context<'_>,
@@ -262,7 +262,7 @@ impl Dispatcher {
                 shared.peer.set_hello(hello);
                 None
             }
-            // The client's events do not come on this side.
+            // Events of the client do not occur on this side.
             Event::Stream { .. }
             | Event::Reply { .. }
             | Event::ReplyPart { .. }
@@ -273,7 +273,7 @@ impl Dispatcher {
         }
     }
 
-    /// Starts a handler: polls it once here, and moves it to a task of its own if it has to wait.
+    /// Starts a handler: polls it once here, and moves it to its own task if it has to wait.
     fn run_call(
         &mut self,
         cx: &mut Context<'_>,
@@ -285,14 +285,14 @@ impl Dispatcher {
         let (serial, channel) = (self.serial, incoming.channel);
         let waited = self.waited(incoming.received_at, now);
         let one_way = is_one_way(channel);
-        // Nobody would hear that such a call was not run: what has arrived is run, also while the
-        // server shuts down.
+        // The caller of a one-way call would not learn that it was rejected. Calls that have
+        // arrived are therefore run, even while the server shuts down.
         let reason = self
             .routes
             .reject_reason(shared)
             .filter(|reason| match reason {
                 RejectReason::ShuttingDown => !one_way,
-                // Health tells a server that is busy from one that is dead.
+                // Health checks must distinguish a busy server from a dead one.
                 _ => !incoming.path.is_own_service(),
             });
         let Some(route) = self.route(&incoming.path) else {
@@ -380,8 +380,7 @@ impl Dispatcher {
         match first {
             Ok(Ok(result)) => {
                 on_failed(shared, &route.path, &result, one_way);
-                // Of a handler with streams, the entry in the table is what keeps a second answer
-                // away.
+                // For a handler with streams, the entry in the table prevents a second reply.
                 answer(result).filter(|_| !streams || shared.lock().leave(channel, serial))
             }
             Ok(Err(future)) => {
@@ -411,7 +410,7 @@ impl Dispatcher {
     }
 }
 
-/// Moves a handler that has to wait to a task of its own.
+/// Moves a handler that has to wait to its own task.
 fn spawn(
     shared: &Arc<Shared>,
     channel: ChannelId,
@@ -429,8 +428,8 @@ fn spawn(
     } = waiting;
     let answer_to = Arc::clone(shared);
     let (serial, policy) = (running.serial, running.policy);
-    // The entry must be there before the task can end. A handler that streams has had its own, and
-    // may have answered.
+    // The entry must exist before the task can end. A handler that streams has its own entry
+    // already, and may have replied.
     let mut state = shared.lock();
     let is_over = streams && !state.is_running(channel, serial);
     if !streams {
@@ -442,7 +441,7 @@ fn spawn(
         future: CatchPanic(Some(future)),
         _running: RunningCall::new(Arc::clone(shared), counted, bytes),
     };
-    // Not under the lock: a runtime that is going away drops the handler here.
+    // This must not run under the lock: a runtime that is shutting down drops the handler here.
     let task = tokio::spawn(async move {
         let result = run.await;
         if let Ok(result) = &result {
@@ -461,14 +460,14 @@ fn spawn(
     let running = state.running.get_mut(&channel);
     match running.filter(|running| running.serial == serial) {
         Some(running) => running.task = Some(task),
-        // It was cancelled, or has ended, meanwhile.
+        // The call was cancelled, or has ended, in the meantime.
         None if policy == OnCancel::Abort && !is_over => task.abort(),
         None => {}
     }
 }
 
-/// Sends the answer of a handler that had to wait, or says why it was dropped: the calls that may
-/// run at a time could answer with many times the memory that a caller who reads nothing may take.
+/// Sends the reply of a handler that had to wait, or the reason why it was dropped: the replies of
+/// all running calls could take many times the memory allowed for a caller that does not read.
 fn send_answer(
     shared: &Shared,
     channel: ChannelId,
@@ -486,7 +485,7 @@ fn send_answer(
     });
     if let Some(reason) = reason {
         let refused = AssertUnwindSafe(|| handler.reject(&reason, tag));
-        // The answer itself is dropped here, without the lock.
+        // The reply itself is dropped here, without the lock.
         body = catch_unwind(refused).unwrap_or_else(|panic| {
             dispose(panic);
             control::NO_RESPONSE.into()
@@ -502,12 +501,12 @@ struct SuspendedHandler {
     tag: bool,
     future: HandlerFuture,
     counted: Counted,
-    /// What it holds of the request.
+    /// Number of bytes of the request that the handler holds.
     bytes: usize,
 }
 
-/// A handler in a task of its own. Fields are dropped in their order: it is over when it does not
-/// count any more.
+/// A handler in its own task. The order matters: fields are dropped in the order of their
+/// declaration, so that the handler is gone when it no longer counts.
 struct HandlerTask {
     future: CatchPanic,
     _running: RunningCall,
@@ -521,7 +520,7 @@ impl Future for HandlerTask {
     }
 }
 
-/// The bytes of an answer; `None` if it was or will be sent in parts.
+/// Returns the bytes of a reply; `None` if it was or will be sent in parts.
 fn answer(result: Result<Response, HandlerError>) -> Option<Body> {
     match result {
         Ok(Response(ResponseKind::Whole(body))) => Some(or_no_response(body)),
@@ -538,7 +537,7 @@ pub(crate) fn or_no_response(body: Body) -> Body {
     }
 }
 
-/// A call without an answer was not run, or has failed: only the log can say so.
+/// Logs that a one-way call was not run, or has failed: its caller gets no reply.
 #[cold]
 fn on_lost(shared: &Shared, path: &RequestPath, why: &dyn fmt::Display) {
     if let Some(logs) = shared.peer.logs() {
@@ -579,15 +578,15 @@ fn on_panic(
     })
 }
 
-/// Drops what a panic carried. It is a value of the user's, whose drop may panic too, and so may
-/// what that carries.
+/// Drops the payload of a panic. It is a user's value whose drop may panic, too, as may the drop of
+/// the payload of that panic.
 fn dispose(panic: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);
     }
 }
 
-/// Turns a panic of a future into its output, one while it is dropped included.
+/// Converts a panic of a future into its output, including one while the future is dropped.
 struct CatchPanic(Option<HandlerFuture>);
 
 impl Future for CatchPanic {
@@ -613,7 +612,7 @@ impl Future for CatchPanic {
 }
 
 impl CatchPanic {
-    /// Drops what is left of a handler that has panicked, or is given up.
+    /// Drops the remains of a handler that has panicked, or is given up.
     fn discard(&mut self) {
         let future = self.0.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(future))) {
@@ -642,7 +641,7 @@ mod tests {
     use crate::proto;
     use crate::totals::Totals;
 
-    /// Notes, when it is dropped, how many handlers of its connection are counted.
+    /// Records, when it is dropped, the number of handlers that its connection counts.
     struct CountedAtDrop(Arc<Shared>, Arc<AtomicUsize>);
 
     impl Drop for CountedAtDrop {
@@ -681,7 +680,7 @@ mod tests {
         };
         let running = Running::new(1, OnCancel::Abort, None);
         spawn(&shared, ChannelId(1), running, waiting, false);
-        // On this runtime the task runs only when this one waits: it is aborted before its first
+        // On this runtime the task runs only when this one waits, so it is aborted before its first
         // poll.
         shared.lock().on_cancelled(ChannelId(1));
         while seen.load(Ordering::Relaxed) == NEVER {

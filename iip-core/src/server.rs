@@ -1,5 +1,5 @@
-//! The server: listens, accepts within its limits, gives every connection a driver, and ends in
-//! order.
+//! The server: listens, accepts within its limits, creates a driver for every connection, and shuts
+//! down gracefully.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -35,24 +35,24 @@ use crate::tls::{Handshakes, ServerTls};
 use crate::totals::{Share, Totals};
 use crate::transport::{Connected, Listener, MemoryConnector, ToEndpoint, memory};
 
-/// From so many connections on, a shutdown tells them one after the other.
+/// Number of connections from which a shutdown notifies them one after the other.
 const FEW_CONNECTIONS: u32 = 16;
 
-/// How long it takes to tell one of them, on average: so many clients that connect elsewhere hurt
-/// nobody.
+/// Average time between two notifications. At this rate, clients that connect elsewhere cause no
+/// harm.
 const TELL_TIME: Duration = Duration::from_millis(1);
 
-/// Of so many places one peer leaves one to others, unless `max_connections_per_peer` says
-/// otherwise.
+/// Divisor of `max_connections`: unless `max_connections_per_peer` is set, one peer leaves one of
+/// this many shares to others.
 const SHARES: usize = 16;
 
-/// Connections that make room for others at a time, until their tasks have ended.
+/// Maximum number of evicted connections whose tasks have not ended yet.
 const MAX_EVICTED: usize = 256;
 
-/// How long the operating system gets after the time limit of a shutdown.
+/// Time that the operating system gets after the timeout of a shutdown.
 const FORCE_TIME: Duration = Duration::from_secs(1);
 
-/// What a [`Server`] serves, and how. Made by [`Server::builder`].
+/// The configuration of a [`Server`]: its handlers and options. Created by [`Server::builder`].
 pub struct ServerConfig {
     handlers: HashMap<Box<[u8]>, Arc<dyn Handler>>,
     fallback: Option<Arc<dyn Handler>>,
@@ -71,7 +71,7 @@ pub struct ServerConfig {
     tls: Option<ServerTls>,
 }
 
-/// What is run when a shutdown begins.
+/// The hooks that run when a shutdown begins.
 #[derive(Default)]
 struct OnShutdown(Vec<Box<dyn Fn() + Send + Sync>>);
 
@@ -104,15 +104,16 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
-    /// Serves `path`, matched as a whole after decoding and without its query.
+    /// Registers a handler for `path`, which is matched as a whole after decoding and without its
+    /// query.
     ///
-    /// A path that is taken, or cannot be the label of an answer, makes [`bind`](Self::bind) fail.
+    /// If the path is taken, or cannot be the label of a reply, [`bind`](Self::bind) fails.
     #[must_use]
     pub fn route(self, path: &str, handler: impl Handler) -> Self {
         self.route_shared(path, Arc::new(handler))
     }
 
-    /// Like [`route`](Self::route), for a handler that is used elsewhere, too.
+    /// Like [`route`](Self::route), but for a handler that is also used elsewhere.
     #[must_use]
     pub fn route_shared(mut self, path: &str, handler: Arc<dyn Handler>) -> Self {
         let problem = match check_label(path.as_bytes()) {
@@ -129,121 +130,126 @@ impl ServerConfig {
         self
     }
 
-    /// Serves every path that has no handler of its own. Without it they get the in-band error 102.
+    /// Registers a handler for all paths without their own handler. Without it they get the in-band
+    /// error 102.
     #[must_use]
     pub fn fallback(mut self, handler: impl Handler) -> Self {
         self.fallback = Some(Arc::new(handler));
         self
     }
 
-    /// The limits of each connection.
+    /// Sets the limits of each connection.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Fields that stand in the answer to a client's hello, an object.
+    /// Sets the fields of the reply to a client's hello, an object.
     #[must_use]
     pub fn announce(mut self, announce: Value) -> Self {
         self.announce = announce;
         self
     }
 
-    /// Connections at a time, handshakes included. Default: 10,000; 0 is refused.
+    /// Sets the maximum number of connections, handshakes included. Default: 10,000; 0 is rejected.
     ///
-    /// Beyond it, a new connection takes the place of one that has not sent a byte of a frame yet,
-    /// of the address that has most of them or for more than a second. If there is none, the new
-    /// one is closed as it is accepted.
+    /// Beyond the limit, a new connection replaces one that has not sent a byte of a frame yet, and
+    /// that either belongs to the address with the most such connections or is older than a second.
+    /// If there is none, the new connection is closed as soon as it is accepted.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// Connections at a time from one IPv4 address or one IPv6 network of 64 bits. Default: 15 of
-    /// 16 of [`max_connections`](Self::max_connections), so that no single one keeps all others
-    /// out; 0 is refused.
+    /// Sets the maximum number of connections from one IPv4 address or one IPv6 network of 64 bits.
+    /// Default: 15/16 of [`max_connections`](Self::max_connections), so that no single peer keeps
+    /// all others out; 0 is rejected.
     ///
-    /// Beyond it, a new connection takes the place of one of the same address that has not sent a
-    /// byte of a frame for a second. If there is none, the new one is closed as it is accepted.
+    /// Beyond the limit, a new connection replaces one of the same address that has not sent a byte
+    /// of a frame for a second. If there is none, the new connection is closed as soon as it is
+    /// accepted.
     #[must_use]
     pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
         self.max_connections_per_peer = Some(connections);
         self
     }
 
-    /// Handlers at a time that had to wait, on all connections together. Default: 65,536; 0 is
-    /// refused. Further requests are refused.
+    /// Sets the maximum number of handlers that had to wait and are running, on all connections
+    /// together. Default: 65,536; 0 is rejected. Further requests are rejected.
     ///
-    /// While there are others, a connection, and all connections from one IP address, may run four
-    /// times as many as are left of them: a peer that takes most never takes all.
+    /// While there are others, a connection, and all connections from one IP address, may run at
+    /// most four times the number of calls that is left: a peer that takes most of the limit never
+    /// takes all of it.
     #[must_use]
     pub fn max_running_calls(mut self, calls: usize) -> Self {
         self.max_running_calls = calls;
         self
     }
 
-    /// Bytes that the calls of all connections hold together: see [`Limits::max_buffered_bytes`]
-    /// for what counts. Default: 1 GiB.
+    /// Sets the maximum number of bytes that the calls of all connections hold together: see
+    /// [`Limits::max_buffered_bytes`] for what counts. Default: 1 GiB.
     ///
-    /// A connection may hold what is left of them, and 64 KiB in any case. One that holds more is
-    /// not read until others let go; when that lasts longer than [`Limits::progress_timeout`] with
-    /// messages that are not complete, it is closed.
+    /// A connection may hold what is left of them, and 64 KiB in any case. A connection that holds
+    /// more is not read until others release memory. If that lasts longer than
+    /// [`Limits::progress_timeout`] with incomplete messages, it is closed.
     #[must_use]
     pub fn max_total_buffered_bytes(mut self, bytes: usize) -> Self {
         self.max_total_bytes = bytes;
         self
     }
 
-    /// How long a connection lives, a tenth more or less, so that clients spread anew over servers
-    /// that have come. Default: for ever, as [`Duration::MAX`]; less than a millisecond is refused.
-    /// Then its client is told to make another for further calls, and the calls under way get
-    /// [`max_connection_grace`](Self::max_connection_grace) to end.
+    /// Sets the maximum age of a connection, plus or minus a tenth, so that clients redistribute to
+    /// servers that were added. Default: [`Duration::MAX`], no limit; less than a millisecond is
+    /// rejected. At that age, the client is notified to make another connection for further calls,
+    /// and the calls under way get [`max_connection_grace`](Self::max_connection_grace) to end.
     #[must_use]
     pub fn max_connection_age(mut self, age: Duration) -> Self {
         self.max_connection_age = Some(age);
         self
     }
 
-    /// How long the calls on a connection that has reached its age may still take. Default: 30 s.
-    /// Beyond: it is closed. Zero closes it at once, and [`Duration::MAX`] never.
+    /// Sets the time that the calls on a connection that has reached its maximum age may still
+    /// take. Default: 30 s. Beyond it, the connection is closed. Zero closes it at once, and
+    /// [`Duration::MAX`] never.
     #[must_use]
     pub fn max_connection_grace(mut self, grace: Duration) -> Self {
         self.max_connection_grace = grace;
         self
     }
 
-    /// Runs `hook` once, as the first act of a shutdown: nothing is refused yet. It should be quick
-    /// and must not block. Default: nothing is run; several hooks run in the order in which they
-    /// were added.
+    /// Adds a function that runs once, as the first step of a shutdown: nothing is rejected yet. It
+    /// should be quick and must not block. Default: none; several hooks run in the order in which
+    /// they were added.
     #[must_use]
     pub fn on_shutdown(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_shutdown.0.push(Box::new(hook));
         self
     }
 
-    /// The level at which failures of handlers are logged that a layer above calls the server's
-    /// fault; other failures have level DEBUG. Default: [`Level::WARN`](tracing::Level::WARN).
-    /// `None`: no failure is logged. Panics are always logged, as ERROR, and failures of one-way
-    /// calls, which nobody else hears of, as WARN.
+    /// Sets the level at which handler failures are logged that a higher layer classifies as the
+    /// server's fault; other failures have level DEBUG. Default:
+    /// [`Level::WARN`](tracing::Level::WARN). `None`: no failure is logged. Panics are always
+    /// logged, as ERROR, and failures of one-way calls, which are not reported anywhere else, as
+    /// WARN.
     #[must_use]
     pub fn log_failures(mut self, level: impl Into<Option<tracing::Level>>) -> Self {
         self.log.level = level.into();
         self
     }
 
-    /// How many lines the server logs in a minute at most, of each kind, of what its peers can
-    /// cause or repeat: failures of handlers, their panics, failures of one-way calls, connections
-    /// of other protocols. Default: 100. The next line says how many were left out. 0: none of
-    /// these.
+    /// Sets the maximum number of lines per minute that the server logs of each kind of event that
+    /// its peers can cause or repeat: failures of handlers, their panics, failures of one-way
+    /// calls, connections of other protocols. Default: 100. The next line contains the number of
+    /// lines that were left out. 0: none of these are logged.
     #[must_use]
     pub fn max_log_lines(mut self, per_minute: u32) -> Self {
         self.log.per_minute = per_minute;
         self
     }
 
-    /// Speaks TLS, and nothing else, on every connection. Default: plain. Needs the feature `tls`.
+    /// Requires TLS on every connection. Default: no TLS. Needs the feature `tls`.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: ServerTls) -> Self {
@@ -251,16 +257,16 @@ impl ServerConfig {
         self
     }
 
-    /// Listens and serves on `host:port`, `unix:/path`, `unix:@name` or a [`SocketAddr`]; port 0
-    /// lets the system choose, see [`Server::local_addr`].
+    /// Listens on `host:port`, `unix:/path`, `unix:@name` or a [`SocketAddr`], and starts the
+    /// server; with port 0 the system chooses the port, see [`Server::local_addr`].
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on, or the configuration cannot work.
+    /// Fails if the address cannot be listened on, or the configuration cannot work.
     ///
     /// # Cancel safety
     ///
-    /// When dropped before it is ready, nothing listens.
+    /// If the future is dropped before it is ready, nothing listens.
     pub async fn bind(self, target: impl ToEndpoint) -> io::Result<Server> {
         let endpoint = target
             .to_endpoint()
@@ -269,28 +275,28 @@ impl ServerConfig {
         self.serve(listener)
     }
 
-    /// Serves on what listens already: tokio's `TcpListener` or `UnixListener`, or any
-    /// [`Listener`]. Sockets of the standard library, such as those that a service manager hands
-    /// over, become tokio's by `from_std`.
+    /// Starts the server on an existing listener: tokio's `TcpListener` or `UnixListener`, or any
+    /// [`Listener`]. Sockets of the standard library, such as those passed by a service manager,
+    /// are converted to tokio's with `from_std`.
     ///
     /// # Errors
     ///
-    /// The configuration cannot work.
+    /// Fails if the configuration cannot work.
     pub fn listen_on(self, listener: impl Into<Listener>) -> io::Result<Server> {
         self.serve(listener.into())
     }
 
-    /// Serves in memory, for tests: clients connect through the second value.
+    /// Starts the server in memory, for tests: clients connect through the second value.
     ///
     /// # Errors
     ///
-    /// The configuration cannot work.
+    /// Fails if the configuration cannot work.
     pub fn in_memory(self) -> io::Result<(Server, MemoryConnector)> {
         let (connector, listener) = memory();
         Ok((self.serve(listener.into())?, connector))
     }
 
-    /// What cannot work is refused before anything is done with it.
+    /// Rejects a configuration that cannot work.
     fn check(&self) -> Result<(), ConfigError> {
         let per_peer = self.max_connections_per_peer.unwrap_or(usize::MAX);
         let counts = [
@@ -374,10 +380,10 @@ impl fmt::Debug for ServerConfig {
     }
 }
 
-/// A server that is running. Dropping it leaves it running; [`shutdown`](Self::shutdown) ends it.
+/// A running server. Dropping it does not stop it; [`shutdown`](Self::shutdown) does.
 ///
-/// It runs on the runtime that it was made in, and ends with it: a `main` that returns takes its
-/// server along. A program that is only a server ends with `shutdown_on_signal` (feature `signal`),
+/// It runs on the runtime in which it was made, and ends with it: if `main` returns, the server
+/// stops. A program that is only a server ends with `shutdown_on_signal` (feature `signal`),
 /// [`serve_until`](Self::serve_until) or [`stopped`](Self::stopped).
 ///
 /// ```
@@ -421,23 +427,23 @@ struct Inner {
     table: Mutex<Table>,
     on_shutdown: OnShutdown,
     logs: Arc<Logs>,
-    /// A shutdown has begun: no connection that comes now is to stay.
+    /// Set once a shutdown has begun: connections that are accepted from then on are drained.
     leaving: watch::Sender<bool>,
-    /// A connection has ended.
+    /// Notified when a connection has ended.
     changed: Notify,
 }
 
-/// The connections, those whose TLS handshake is not over included.
+/// The connections, including those whose TLS handshake is not complete.
 #[derive(Debug)]
 struct Table {
-    /// The accept loop runs.
+    /// The accept loop is running.
     accepting: bool,
     connections: Slab<Entry>,
-    /// How many of them each peer has, those that make room left out.
+    /// Number of connections of each peer, without the evicted ones.
     peers: HashMap<Network, usize>,
-    /// Those that have not sent a byte of a frame, by their keys.
+    /// Connections that have not sent a byte of a frame, by their keys.
     silent: Pending<usize>,
-    /// How many make room for others.
+    /// Number of evicted connections.
     evicted: usize,
 }
 
@@ -446,14 +452,14 @@ struct Entry {
     shared: Option<Arc<Shared>>,
     task: Option<AbortHandle>,
     network: Network,
-    /// Its number among the silent ones.
+    /// The number of the connection among the silent ones.
     silent: Option<u64>,
-    /// It makes room for another.
+    /// The connection was evicted to make room for another.
     evicted: bool,
 }
 
 impl Table {
-    /// Counts a connection of this peer no longer.
+    /// Stops counting a connection of this peer.
     fn uncount(&mut self, network: Network) {
         if let Some(count) = self.peers.get_mut(&network) {
             *count -= 1;
@@ -463,7 +469,7 @@ impl Table {
         }
     }
 
-    /// Takes the place of a connection: it no longer counts, and its task is to be aborted.
+    /// Evicts a connection: it no longer counts, and its task must be aborted.
     fn evict(&mut self, key: usize) -> Option<AbortHandle> {
         let entry = self.connections.get_mut(key)?;
         (entry.silent, entry.evicted) = (None, true);
@@ -473,8 +479,8 @@ impl Table {
         task
     }
 
-    /// A place for one more connection, and the task of the one that had it; or the limit that is
-    /// reached.
+    /// Reserves a place for one more connection. Returns its key and the task of the connection
+    /// that was evicted for it, or the name of the limit that is reached.
     fn admit(
         &mut self,
         network: Network,
@@ -512,7 +518,7 @@ impl Table {
         Ok((key, evicted))
     }
 
-    /// The connection has ended.
+    /// Removes a connection that has ended.
     fn remove(&mut self, key: usize) {
         let Some(entry) = self.connections.try_remove(key) else {
             return;
@@ -529,50 +535,51 @@ impl Table {
 }
 
 impl Server {
-    /// Begins the description of a server.
+    /// Returns the default configuration of a server.
     #[must_use]
     pub fn builder() -> ServerConfig {
         ServerConfig::default()
     }
 
-    /// The address it listens on, with the port that the system chose; `None` on Unix sockets and
-    /// in memory.
+    /// Returns the address the server listens on, with the port chosen by the system; `None` on
+    /// Unix sockets and in memory.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.local_addr
     }
 
-    /// The address in the form that a client connects to: `127.0.0.1:9000`, `unix:/path` or
+    /// Returns the address in the form to which clients connect: `127.0.0.1:9000`, `unix:/path` or
     /// `unix:@name`.
     #[must_use]
     pub fn target(&self) -> &str {
         &self.describe
     }
 
-    /// How many connections there are.
+    /// Returns the number of connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.inner.lock().connections.len()
     }
 
-    /// Ends the server, in three phases: no new connections and calls; the running calls get
-    /// `limit` to end; what is left is ended by force. Always returns, at the latest about a second
-    /// after `limit`.
+    /// Shuts the server down, in three phases: new connections and calls are no longer taken; the
+    /// running calls get `limit` to end; the remaining ones are ended by force. Always returns, at
+    /// the latest about a second after `limit`.
     ///
-    /// Requests that arrive meanwhile are answered as refused. Each connection whose calls are
-    /// answered is ended with status 8. With more than a few connections they are told at random
-    /// moments, a thousand a second, within a tenth of `limit` at most, so that their clients do
-    /// not all move at once; until a connection is told, its calls are served. Further calls of
-    /// this function return when the server has ended.
+    /// Requests that arrive in the meantime are rejected. Each connection whose calls are answered
+    /// is ended with status 8. If there are more than a few connections, they are notified at
+    /// random times, a thousand per second, within at most a tenth of `limit`, so that their
+    /// clients do not all move at once; until a connection is notified, its calls are served.
+    /// Further calls of this function return when the server has ended.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the server has stopped to accept and goes on to drain; nothing is forced.
+    /// If the future is dropped, the server has stopped accepting and continues to drain; nothing
+    /// is ended by force.
     pub async fn shutdown(&self, limit: Duration) {
         let inner = &self.inner;
         inner.leave();
         self.accept.abort();
-        // Nothing was said yet on those whose handshake is under way.
+        // Connections whose handshake is under way have no calls yet.
         inner.abort(|entry| entry.shared.is_none());
         let spread = inner.spread(limit);
         if !spread.is_zero() {
@@ -584,7 +591,7 @@ impl Server {
         inner.close_all(Closing::Drain);
         let ended = async {
             inner.all_ended().await;
-            // Handlers whose callers have gone.
+            // Handlers whose callers have gone still run.
             inner.totals.idle().await;
         };
         if tokio::time::timeout(limit, ended).await.is_ok() {
@@ -600,8 +607,8 @@ impl Server {
         inner.abort(|_| true);
     }
 
-    /// Waits until the server has been shut down and its last connection has ended; for ever, if
-    /// nobody shuts it down.
+    /// Waits until the server has been shut down and its last connection has ended; never completes
+    /// if it is not shut down.
     ///
     /// # Cancel safety
     ///
@@ -611,12 +618,11 @@ impl Server {
     }
 
     /// Serves until `signal` completes, then [shuts down](Self::shutdown) within `limit`. Returns
-    /// when the server has ended, also if it was shut down from elsewhere before `signal`
-    /// completed.
+    /// when the server has ended, also if it was shut down elsewhere before `signal` completed.
     ///
     /// # Cancel safety
     ///
-    /// When dropped before `signal` has completed, the server goes on; afterwards as
+    /// If the future is dropped before `signal` has completed, the server continues; afterwards see
     /// [`shutdown`](Self::shutdown).
     pub async fn serve_until(&self, signal: impl Future<Output = ()>, limit: Duration) {
         tokio::select! {
@@ -627,8 +633,8 @@ impl Server {
     }
 
     /// Serves until the process is asked to end, by ctrl-c or SIGTERM, then [shuts
-    /// down](Self::shutdown) within `limit`. A second signal ends what still runs at once. Returns
-    /// `Ok(())` when the server has ended, also if it was shut down from elsewhere.
+    /// down](Self::shutdown) within `limit`. A second signal immediately ends the calls that still
+    /// run. Returns `Ok(())` when the server has ended, also if it was shut down elsewhere.
     ///
     /// ```no_run
     /// # #[tokio::main]
@@ -640,12 +646,13 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The operating system does not deliver signals to this process; the server goes on.
+    /// Fails if the operating system does not deliver signals to this process; the server
+    /// continues.
     ///
     /// # Cancel safety
     ///
-    /// As [`serve_until`](Self::serve_until). The signals do not end the process by themselves any
-    /// more once this was called.
+    /// See [`serve_until`](Self::serve_until). Once this was called, the signals no longer end the
+    /// process by themselves.
     ///
     /// Needs the feature `signal`.
     #[cfg(feature = "signal")]
@@ -673,15 +680,15 @@ impl Inner {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A shutdown begins.
+    /// Begins a shutdown.
     fn leave(&self) {
         if !self.leaving.send_replace(true) {
             self.on_shutdown.0.iter().for_each(|hook| hook());
         }
     }
 
-    /// How long the connections take to be told that the server goes away: their clients shall not
-    /// all come to the next one in the same moment.
+    /// Returns the time over which the connections are notified of the shutdown, so that their
+    /// clients do not all connect to another server at the same moment.
     fn spread(&self, limit: Duration) -> Duration {
         match u32::try_from(self.lock().connections.len()) {
             Ok(..FEW_CONNECTIONS) => Duration::ZERO,
@@ -690,7 +697,7 @@ impl Inner {
         }
     }
 
-    /// Drains each connection at a random moment within `spread`. Until then its calls are served.
+    /// Drains each connection at a random time within `spread`. Until then its calls are served.
     fn drain_within(&self, spread: Duration) {
         let now = clock::now();
         for shared in self.all_shared() {
@@ -736,7 +743,7 @@ impl Inner {
         }
     }
 
-    /// A place for one more connection, if the limits allow it.
+    /// Reserves a place for one more connection, if the limits allow it.
     fn admit(self: &Arc<Self>, network: Network) -> Result<ConnectionGuard, &'static str> {
         let (max, max_per_peer) = (self.max_connections, self.max_connections_per_peer);
         let admitted = self.lock().admit(network, max, max_per_peer, clock::now());
@@ -751,7 +758,7 @@ impl Inner {
         })
     }
 
-    /// A connection has sent its first bytes, and makes room for nobody any more.
+    /// Records that a connection has sent its first bytes; it can no longer be evicted.
     fn on_spoken(&self, key: usize) {
         let mut table = self.lock();
         let entry = table.connections.get_mut(key);
@@ -760,14 +767,15 @@ impl Inner {
         }
     }
 
-    /// Speaks IIP on an accepted stream until it ends.
+    /// Runs IIP on an accepted byte stream until it ends.
     async fn run(self: Arc<Self>, connected: Connected, guard: ConnectionGuard) {
         #[cfg(feature = "tls")]
         let connected = match &self.tls {
             Some(tls) => {
                 let Connected { io, addr, .. } = connected;
                 let network = Network::of(addr.map(|addr| addr.ip()));
-                // In a box, so that a connection keeps no room for its handshake.
+                // Boxed, so that the task of a connection does not keep the space for its
+                // handshake.
                 let handshake = Box::pin(tls.accept_beside(io, &self.handshakes, network));
                 match handshake.await {
                     Ok((io, certificates)) => Connected {
@@ -796,7 +804,7 @@ impl Inner {
         if let Some(entry) = self.lock().connections.get_mut(guard.key) {
             entry.shared = Some(Arc::clone(&shared));
         }
-        // Whoever shuts down sets the flag before it walks the table.
+        // A shutdown sets the flag before it iterates over the table.
         if *self.leaving.borrow() {
             shared.close(Closing::Drain);
         }
@@ -808,9 +816,10 @@ impl Inner {
             .await;
     }
 
-    /// When a connection made now is to be drained, and when it is ended at the latest.
+    /// Returns the time at which a connection made now is drained, and the time at which it is
+    /// closed at the latest.
     fn ends(&self) -> Option<(Instant, Instant)> {
-        // Those that were made together should not end together.
+        // Connections that were made together should not end together.
         let age = self.max_connection_age?.as_secs_f64() * (0.9 + 0.2 * fastrand::f64());
         let age = Duration::try_from_secs_f64(age).unwrap_or(Duration::MAX);
         let drain_at = clock::after(clock::now(), age);
@@ -818,7 +827,7 @@ impl Inner {
     }
 }
 
-/// One connection's place in the table; given back when its task ends, however it ends.
+/// The place of one connection in the table, released when its task ends for any reason.
 struct ConnectionGuard {
     inner: Arc<Inner>,
     key: usize,
@@ -831,8 +840,8 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// Accepts until the server is shut down. No error ends it: those of the process pass, after a
-/// pause.
+/// Accepts connections until the server is shut down. Errors do not end the loop: errors of the
+/// process are temporary, and accepting continues after a pause.
 async fn accept_loop(mut accepting: Accepting) {
     let inner = &accepting.end.0;
     let mut pause = Duration::from_millis(5);
@@ -864,13 +873,13 @@ async fn accept_loop(mut accepting: Accepting) {
     }
 }
 
-/// What the task of the accept loop holds. The listener is let go before anybody is told.
+/// The state of the accept loop's task. The listener is dropped before waiting tasks are notified.
 struct Accepting {
     listener: Listener,
     end: AcceptEnd,
 }
 
-/// Tells that the accept loop has ended.
+/// Signals on drop that the accept loop has ended.
 struct AcceptEnd(Arc<Inner>);
 
 impl Drop for AcceptEnd {
@@ -896,7 +905,7 @@ mod tests {
     use crate::error::ConnectionError;
     use crate::transport::{Connector, IoStream};
 
-    /// Notes, when it is woken, whether the server listened no more.
+    /// Records, when it is woken, whether the server had stopped listening.
     struct Looks {
         connector: MemoryConnector,
         was_gone: OnceLock<bool>,
@@ -923,7 +932,7 @@ mod tests {
         let (server, connector) = config.in_memory().expect("a server");
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
-            // With a hello it learns what was not executed.
+            // With a hello the client learns which calls were not executed.
             let client = crate::ClientConfig::new().hello(serde_json::json!({}));
             let client = client.connect_with(connector.clone());
             clients.push(client.await.expect("a client"));
@@ -955,7 +964,7 @@ mod tests {
         let mut answers = 0;
         for other in others {
             let call = other.call("/echo", "x", clock::after(begun, Duration::from_secs(60)));
-            // It may have been told since; such a call is not executed.
+            // The connection may have been notified since; such a call is not executed.
             match call.await {
                 Ok(answer) => {
                     assert_eq!(answer, "x");
@@ -1023,7 +1032,7 @@ mod tests {
         let mut stopped = std::pin::pin!(server.stopped());
         let mut cx = Context::from_waker(&waker);
         assert!(stopped.as_mut().poll(&mut cx).is_pending());
-        // The loop has begun to listen.
+        // The accept loop must have started to listen.
         tokio::task::yield_now().await;
         server.accept.abort();
         while looks.was_gone.get().is_none() {

@@ -1,12 +1,12 @@
-//! What begins a server's shutdown, and who is told of it.
+//! The signals that begin a server's shutdown, and the notification of it.
 
 #[cfg(feature = "signal")]
 use std::io;
 
 use tokio::sync::watch;
 
-/// Waits until a server has begun to shut down. A server that has gone without that, or none, never
-/// does.
+/// Waits until a server has begun to shut down. Never completes if the server has gone without a
+/// shutdown, or if there is none.
 pub(crate) async fn begun(shutdown: Option<watch::Receiver<bool>>) {
     if let Some(mut shutdown) = shutdown
         && shutdown.wait_for(|&begun| begun).await.is_ok()
@@ -17,11 +17,12 @@ pub(crate) async fn begun(shutdown: Option<watch::Receiver<bool>>) {
 }
 
 /// The signals that ask a process to end: SIGINT, which ctrl-c sends, and SIGTERM, which service
-/// managers and orchestrators send. Elsewhere than on Unix: ctrl-c.
+/// managers and orchestrators send. On other systems than Unix: ctrl-c.
 ///
-/// From [`new`](Self::new) on such a signal no longer ends the process, also once this value is
-/// dropped. See [`Server::shutdown_on_signal`](crate::Server::shutdown_on_signal) for the usual
-/// way. Needs the feature `signal`.
+/// From the call of [`new`](Self::new) on, such a signal no longer ends the process, even after
+/// this value is dropped. Most programs use
+/// [`Server::shutdown_on_signal`](crate::Server::shutdown_on_signal) instead. Needs the feature
+/// `signal`.
 #[cfg(feature = "signal")]
 #[derive(Debug)]
 pub struct ShutdownSignal {
@@ -33,15 +34,15 @@ pub struct ShutdownSignal {
 
 #[cfg(feature = "signal")]
 impl ShutdownSignal {
-    /// Begins to listen for the signals.
+    /// Starts to listen for the signals.
     ///
     /// # Errors
     ///
-    /// The operating system refuses to deliver them.
+    /// Fails if the operating system refuses to deliver them.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime, as all of tokio's own.
+    /// Panics outside a tokio runtime, like tokio's own signal functions.
     pub fn new() -> io::Result<Self> {
         #[cfg(unix)]
         {
@@ -55,8 +56,8 @@ impl ShutdownSignal {
         Ok(Self {})
     }
 
-    /// Waits for the next of them, and returns its name. Signals that came since the last one count
-    /// once.
+    /// Waits for the next signal, and returns its name. Signals that arrived since the last one
+    /// count as one.
     ///
     /// # Cancel safety
     ///

@@ -1,7 +1,7 @@
-//! A table whose places are used again, in place: neither taking nor giving back a place moves the
-//! others or itself.
+//! A table whose slots are reused in place: neither taking nor releasing a slot moves the others or
+//! itself.
 
-/// Places numbered from 0. A place that was given back keeps its old value until it is taken again.
+/// Slots numbered from 0. A released slot keeps its old value until it is taken again.
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
     places: Vec<T>,
@@ -16,7 +16,7 @@ impl<T: Default> Slots<T> {
         }
     }
 
-    /// Takes a place; what is in it is of no meaning.
+    /// Takes a slot; its content is meaningless.
     #[inline]
     pub(crate) fn take(&mut self) -> (usize, &mut T) {
         let index = match self.free.pop() {
@@ -29,7 +29,7 @@ impl<T: Default> Slots<T> {
         (index, &mut self.places[index])
     }
 
-    /// Gives a place back, once.
+    /// Releases a slot. Must be called only once for each time it was taken.
     #[inline]
     #[expect(
         clippy::cast_possible_truncation,
@@ -54,7 +54,7 @@ impl<T: Default> Slots<T> {
         self.places.len()
     }
 
-    /// Gives the memory of the free places behind the last one in use back.
+    /// Releases the memory of the free slots after the last one in use.
     pub(crate) fn shrink(&mut self) {
         self.free.sort_unstable();
         while let Some(&last) = self.free.last()
@@ -84,7 +84,7 @@ mod tests {
         slots.shrink();
         assert_eq!(slots.len(), 8);
         assert!(slots.places.capacity() < 100 && slots.free.capacity() < 100);
-        // The others serve again, each once.
+        // The other slots are reused, each once.
         let mut taken: Vec<_> = (0..8).map(|_| slots.take().0).collect();
         taken.sort_unstable();
         assert_eq!(taken, [0, 1, 2, 3, 4, 5, 6, 8]);

@@ -1,5 +1,5 @@
-//! Calls with a stream of bytes each way: what callers and handlers send to and read from. The same
-//! for both sides.
+//! Calls with a stream of bytes in each direction: the sending and receiving halves of callers and
+//! handlers. The same for both sides.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,19 +18,19 @@ use crate::frame::ChannelId;
 use crate::proto;
 use crate::running::running_mut;
 
-/// The reason why a stream cannot go on.
+/// The reason why a stream cannot continue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The call has ended: nobody takes what is sent. At a client, [`RecvStream::answer`] tells
-    /// how.
+    /// The call has ended: data is no longer accepted. On a client, [`RecvStream::answer`] returns
+    /// its outcome.
     #[error("the call has ended")]
     Over,
-    /// The peer, or the connection, went away before it had ended its stream: what has arrived is
-    /// not all.
+    /// The peer or the connection went away before the peer had ended its stream: the data that has
+    /// arrived is incomplete.
     #[error("the stream was cut off")]
     Cut,
-    /// This side has said that nothing follows, see [`SendStream::finish`].
+    /// This side has ended its stream, see [`SendStream::finish`].
     #[error("the stream was finished")]
     Finished,
     /// The peer has left the last piece unread for
@@ -40,7 +40,7 @@ pub enum StreamError {
     Unread,
 }
 
-/// Whose stream it is. The serial tells it from those that had its place before.
+/// The owner of a stream. The serial distinguishes it from earlier owners of its slot.
 #[derive(Clone, Copy, Debug)]
 enum StreamOwner {
     Call { token: usize, serial: u64 },
@@ -54,8 +54,8 @@ struct StreamHandle {
 }
 
 impl StreamHandle {
-    /// Runs `work` with the stream's state and its channel, if it has one by now; `None` if the
-    /// call has ended.
+    /// Runs `work` with the state of the stream and its channel, if it has one already; returns
+    /// `None` if the call has ended.
     fn with<T>(
         &self,
         work: impl FnOnce(&mut proto::Connection, &mut Flow, Option<ChannelId>) -> T,
@@ -81,38 +81,38 @@ impl StreamHandle {
     }
 }
 
-/// Where one side of a call sends its stream.
+/// The sending half of a stream.
 ///
-/// What is sent lies in memory only until the connection has room for it and the peer has granted
-/// it: whoever sends waits until then, and so keeps pace with the reader.
+/// Data is held in memory only until the connection has room for it and the peer has granted
+/// credit. The sender waits until then, and thereby keeps pace with the reader.
 ///
-/// At a client, dropping it before it was [finished](Self::finish) ends the call: its handler reads
-/// that the stream was cut, and [`RecvStream::answer`] is
-/// [`CallErrorKind::Unfinished`](crate::CallErrorKind::Unfinished). At a handler, dropping it means
-/// nothing: the stream ends with the answer. What a handler gave and the connection had not taken
-/// by then is lost, so wait for [`send`](Self::send) before the answer.
+/// On a client, dropping it before it was [finished](Self::finish) ends the call: its handler gets
+/// an error for the cut stream, and [`RecvStream::answer`] is
+/// [`CallErrorKind::Unfinished`](crate::CallErrorKind::Unfinished). On a handler, dropping it has
+/// no effect: the stream ends with the reply. Data that a handler has given and the connection has
+/// not taken by then is lost, so wait for [`send`](Self::send) before the reply.
 pub struct SendStream {
     link: StreamHandle,
-    /// What was not sent of the last piece.
+    /// The unsent rest of the last piece.
     rest: Body,
     waiter: WriteWaiter,
     ended: bool,
-    /// The last piece was small: the next is likely to be, and need not wait for large ones of
-    /// other streams.
+    /// The last piece was small: the next one probably is as well, and need not wait for large
+    /// pieces of other streams.
     sends_small: bool,
-    /// The last piece is counted among what was not handed over.
+    /// The last piece is counted among the data that was not handed over.
     is_counted: bool,
 }
 
 impl SendStream {
-    /// Waits until everything given so far was handed to the connection, and there is room for
-    /// more: while pieces that the peer does not read take
-    /// [`max_buffered_bytes`](crate::Limits::max_buffered_bytes), streams whose last piece was
-    /// small go on.
+    /// Waits until all data given so far was handed to the connection, and there is room for more.
+    /// While pieces that the peer does not read take
+    /// [`max_buffered_bytes`](crate::Limits::max_buffered_bytes), only streams whose last piece was
+    /// small continue.
     ///
     /// # Errors
     ///
-    /// The call has ended; nobody takes it.
+    /// Fails if the call has ended.
     #[inline]
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         if !self.rest.is_empty() {
@@ -124,7 +124,7 @@ impl SendStream {
         self.poll_begin(cx)
     }
 
-    /// Waits until a piece may be made.
+    /// Waits until a new piece may be started.
     fn poll_begin(&mut self, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
         let (link, waiter) = (&self.link, &mut self.waiter);
         link.shared.stream_command(|state| {
@@ -161,17 +161,17 @@ impl SendStream {
         })
     }
 
-    /// Gives the connection more to send, and hands over what it takes now. Call it only when
-    /// [`poll_ready`](Self::poll_ready) is ready; what was not taken then is sent first by the next
-    /// one.
+    /// Gives the connection more data to send, and hands over the part that it takes now. May only
+    /// be called when [`poll_ready`](Self::poll_ready) is ready; the next
+    /// [`poll_ready`](Self::poll_ready) sends the rest first.
     ///
     /// # Errors
     ///
-    /// The call has ended; nobody takes it. Or this side has [finished](Self::finish).
+    /// Fails if the call has ended, or this side has [finished](Self::finish).
     ///
     /// # Panics
     ///
-    /// When the last piece was not taken yet.
+    /// Panics if the last piece was not taken yet.
     pub fn start_send(
         &mut self,
         cx: &Context<'_>,
@@ -190,12 +190,12 @@ impl SendStream {
     ///
     /// # Errors
     ///
-    /// The call has ended; nobody takes it. Or this side has [finished](Self::finish).
+    /// Fails if the call has ended, or this side has [finished](Self::finish).
     ///
     /// # Cancel safety
     ///
-    /// When dropped before it is ready, the data is sent all the same, before what is sent next;
-    /// but not if it still waited for what had been given before it, see
+    /// If the future is dropped before it is ready, the data is still sent, before any later data.
+    /// It is not sent if the future still waited for earlier data, see
     /// [`poll_ready`](Self::poll_ready).
     pub async fn send(&mut self, data: impl Into<Body>) -> Result<(), StreamError> {
         self.check_unfinished()?;
@@ -209,10 +209,10 @@ impl SendStream {
         self.rest = data;
     }
 
-    /// Tells the peer that nothing follows. Only a caller does this: a handler's stream ends with
-    /// its answer.
+    /// Ends the stream. Only a caller does this: a handler's stream ends with its reply.
     ///
-    /// What was given and not taken yet goes first, by itself, as the peer takes it.
+    /// Data that was given and not taken yet is still sent first, automatically, as the peer grants
+    /// credit.
     pub fn finish(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
             // Dropped without the lock if the call has ended.
@@ -260,12 +260,12 @@ impl fmt::Debug for SendStream {
     }
 }
 
-/// Where one side of a call reads the other's stream.
+/// The receiving half of a stream.
 ///
-/// A reader that stands still holds up its own call and nothing else: the peer may only send what
-/// it is granted, see [`Limits::stream_window`](crate::Limits::stream_window).
+/// A slow reader blocks only its own call: the peer may only send as much as its credit allows, see
+/// [`Limits::stream_window`](crate::Limits::stream_window).
 ///
-/// At a client, dropping it cancels the call.
+/// On a client, dropping it cancels the call.
 pub struct RecvStream {
     link: StreamHandle,
     /// Client: the call.
@@ -275,11 +275,11 @@ pub struct RecvStream {
 }
 
 impl RecvStream {
-    /// The next bytes, as [`next`](Self::next).
+    /// Polls for the next bytes, like [`next`](Self::next).
     ///
     /// # Errors
     ///
-    /// As [`next`](Self::next).
+    /// See [`next`](Self::next).
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
         if self.ended {
             return Poll::Ready(None);
@@ -292,9 +292,9 @@ impl RecvStream {
         next
     }
 
-    /// The reader holds `bytes` of a message that is not complete; 0 once it is. They count in
-    /// [`max_buffered_bytes`](crate::Limits::max_buffered_bytes): beyond it the peer is granted no
-    /// more, but for one stream of the connection at a time.
+    /// Sets the number of bytes of an incomplete message that the reader holds; 0 once it is
+    /// complete. They count against [`max_buffered_bytes`](crate::Limits::max_buffered_bytes):
+    /// beyond it the peer gets no more credit, except for one stream of the connection at a time.
     pub fn hold(&mut self, bytes: usize) {
         self.link.shared.command(|state| {
             self.link.on(state, |proto, flow, channel| {
@@ -303,21 +303,21 @@ impl RecvStream {
         });
     }
 
-    /// How long a peer may take for the next bytes of a message that it has begun:
-    /// [`progress_timeout`](crate::Limits::progress_timeout).
+    /// Returns the maximum time that a peer may take for the next bytes of a message that it has
+    /// begun: [`progress_timeout`](crate::Limits::progress_timeout).
     #[must_use]
     pub fn progress_timeout(&self) -> Duration {
         self.link.shared.lock().proto.limits().progress()
     }
 
-    /// The next bytes; `None` once the peer has ended its stream.
+    /// Returns the next bytes; `None` once the peer has ended its stream.
     ///
-    /// What one send gave may come in several pieces, and several in one.
+    /// The data of one send may arrive in several pieces, and that of several sends in one.
     ///
     /// # Errors
     ///
-    /// At a handler: the caller went away before it had ended its stream. At a client a stream that
-    /// was cut ends as any other; [`answer`](Self::answer) tells.
+    /// On a handler: the caller went away before it had ended its stream. On a client, a cut stream
+    /// ends like any other; [`answer`](Self::answer) returns the error.
     ///
     /// # Cancel safety
     ///
@@ -326,8 +326,8 @@ impl RecvStream {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Client: the answer behind the stream, once [`next`](Self::next) has given `None`. Only the
-    /// first time.
+    /// Client: returns the reply after the stream, once [`next`](Self::next) has returned `None`.
+    /// Only the first call returns it.
     ///
     /// # Errors
     ///
@@ -336,12 +336,12 @@ impl RecvStream {
         self.answer.take()
     }
 
-    /// Client: why the call could not be begun.
+    /// Client: returns the reason why the call could not be started.
     pub(crate) fn failure(&self) -> Option<&CallError> {
         self.call.as_ref()?.failure()
     }
 
-    /// Client: from now on the call has until `deadline`.
+    /// Client: sets the deadline of the call, which applies from now on.
     pub fn set_deadline(&mut self, deadline: Instant) {
         if let Some(token) = self.call.as_ref().and_then(Call::token) {
             self.link
@@ -390,8 +390,8 @@ impl fmt::Debug for RecvStream {
     }
 }
 
-/// Both ends of a call's stream at its caller; `rest` is what did not fit behind the request's
-/// beginning.
+/// Creates both halves of a call's stream for its caller; `rest` is the data that did not fit into
+/// the beginning of the request.
 pub(crate) fn of_call(
     shared: &Arc<Shared>,
     call: Call,
@@ -407,7 +407,7 @@ pub(crate) fn of_call(
     )
 }
 
-/// Both ends of a call's stream at its handler.
+/// Creates both halves of a call's stream for its handler.
 pub(crate) fn of_handler(
     shared: &Arc<Shared>,
     channel: ChannelId,
@@ -444,7 +444,7 @@ fn ends(
     (send, recv)
 }
 
-/// Hands over as much of `rest` as the connection and the peer take.
+/// Hands over as much of `rest` as the connection and the peer accept.
 fn send_rest(
     link: &StreamHandle,
     rest: &mut Body,
@@ -493,7 +493,7 @@ fn send_rest(
     Poll::Ready(Ok(()))
 }
 
-/// What was copied of the parts that were sent; mostly of one.
+/// The originals of the parts that were copied and sent; mostly one.
 #[derive(Default)]
 struct Spent {
     first: Body,

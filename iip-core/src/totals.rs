@@ -1,8 +1,8 @@
-//! What all connections of a server take together: handlers that wait, and bytes that calls hold.
+//! The totals of all connections of a server: handlers that wait, and bytes that calls hold.
 //!
-//! Both are pots with a limit. A connection may take several times what is left of the pot, and no
-//! more: so whoever takes most of it always leaves a part for those that come later (the dynamic
-//! thresholds of switches that share a buffer).
+//! Both have a limit. A connection may use at most several times what is left of it, so that even
+//! the largest user always leaves a part for later ones (the dynamic thresholds of switches with a
+//! shared buffer).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,24 +15,25 @@ use tokio::sync::Notify;
 use crate::connection::Shared;
 use crate::handler::{Places, RejectReason};
 
-/// A connection, and all connections of one address, may run this many times the handlers that
-/// others may still start.
+/// Maximum number of handlers of a connection, and of all connections of one address, as a multiple
+/// of the number that may still be started.
 const SHARE_OF_REST: usize = 4;
 
-/// Bytes that a connection may hold whatever the others hold, and the step in which it tells what
-/// it holds.
+/// Number of bytes that a connection may hold regardless of the others, and the step in which it
+/// reports the bytes it holds.
 pub(crate) const FREE_BYTES: usize = 64 * 1024;
 
-/// What all connections of one server take.
+/// The totals of all connections of one server.
 #[derive(Debug)]
 pub(crate) struct Totals {
     max_running: usize,
     max_bytes: usize,
-    /// Handlers that had to wait and have not ended, whatever became of their connections.
+    /// Number of handlers that had to wait and have not ended, including those whose connections
+    /// have ended.
     running: AtomicUsize,
-    /// The last of them has ended.
+    /// Notified when the last of them has ended.
     idle: Notify,
-    /// Bytes that connections have said they hold.
+    /// Number of bytes that connections have reported as held.
     bytes: AtomicUsize,
     connections: AtomicUsize,
     table: Mutex<Table>,
@@ -40,11 +41,11 @@ pub(crate) struct Totals {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Handlers by the address of their peers.
+    /// Number of handlers by the address of their peers.
     addresses: HashMap<IpAddr, Arc<AtomicUsize>>,
-    /// Drivers that do not read because of what others hold.
+    /// Wakers of drivers that do not read because of the bytes that others hold.
     waiting: Vec<Waker>,
-    /// How often they were woken.
+    /// Number of times they were woken.
     wakes: u64,
 }
 
@@ -65,7 +66,7 @@ impl Totals {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until no handler runs that had to wait.
+    /// Waits until there is no running handler that had to wait.
     pub(crate) async fn idle(&self) {
         loop {
             let mut idle = std::pin::pin!(self.idle.notified());
@@ -78,13 +79,13 @@ impl Totals {
     }
 }
 
-/// What one connection takes of it.
+/// The share of one connection in the totals.
 #[derive(Debug)]
 pub(crate) struct Share {
     totals: Arc<Totals>,
-    /// Handlers of this connection that had to wait and have not ended.
+    /// Number of handlers of this connection that had to wait and have not ended.
     running: AtomicUsize,
-    /// Those of all connections of its address.
+    /// Number of such handlers of all connections of its address.
     address: Option<(IpAddr, Arc<AtomicUsize>)>,
 }
 
@@ -103,13 +104,13 @@ impl Share {
         }
     }
 
-    /// Handlers of this connection that had to wait and have not ended.
+    /// Returns the number of handlers of this connection that had to wait and have not ended.
     #[inline]
     pub(crate) fn running(&self) -> usize {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// The reason why one more handler may not run, if so.
+    /// Returns the reason why one more handler may not run, if there is one.
     #[inline]
     pub(crate) fn reject_reason(&self) -> Option<RejectReason> {
         let running = self.totals.running.load(Ordering::Relaxed);
@@ -153,7 +154,8 @@ impl Share {
         }
     }
 
-    /// How many bytes this connection may hold, for all that the others hold.
+    /// Returns the number of bytes that this connection may hold, given the bytes that the others
+    /// hold.
     #[inline]
     pub(crate) fn allowance(&self) -> usize {
         let left = self
@@ -163,9 +165,9 @@ impl Share {
         left.max(FREE_BYTES)
     }
 
-    /// The connection holds `now` bytes; `told` is what it has said before. In steps, so that small
-    /// calls of many connections do not meet here. Gives the drivers that may go on, to be woken
-    /// without any lock.
+    /// Reports that the connection holds `now` bytes; `told` is the number it has reported before.
+    /// Reports are made in steps, so that small calls of many connections do not contend here.
+    /// Returns the wakers of the drivers that may continue, to be woken without any lock.
     #[inline]
     pub(crate) fn tell(&self, told: &mut usize, now: usize) -> Vec<Waker> {
         let now = now - now % FREE_BYTES;
@@ -187,7 +189,7 @@ impl Share {
         std::mem::take(&mut table.waiting)
     }
 
-    /// Wakes `waker` when others hold less. `asked` remembers that it waits already.
+    /// Wakes `waker` when others hold less. `asked` records that it is waiting already.
     pub(crate) fn wait(&self, asked: &mut Option<u64>, waker: &Waker) {
         let mut table = self.totals.lock();
         if *asked != Some(table.wakes) {
@@ -202,7 +204,7 @@ impl Drop for Share {
         self.totals.connections.fetch_sub(1, Ordering::Relaxed);
         if let Some((address, running)) = self.address.take() {
             let mut table = self.totals.lock();
-            // This one and that of the table.
+            // The two references are this one and that of the table.
             if Arc::strong_count(&running) == 2 {
                 table.addresses.remove(&address);
             }
@@ -210,19 +212,19 @@ impl Drop for Share {
     }
 }
 
-/// Where a call whose handler waits counts.
+/// The counter for a call whose handler waits.
 #[derive(Clone, Debug)]
 pub(crate) enum Counted {
-    /// Among all of the server.
+    /// The call counts among all calls of the server.
     Now,
-    /// Nowhere yet, see [`Request::start`](crate::Request::start).
+    /// The call does not count yet, see [`Request::start`](crate::Request::start).
     Late,
-    /// Among those of its kind.
+    /// The call counts among those of its kind.
     Apart(Arc<Places>),
 }
 
-/// Counts a call from the moment its handler has to wait until the handler has ended, and the bytes
-/// that it holds.
+/// A guard that counts a call from the time its handler has to wait until the handler has ended,
+/// and the bytes that the call holds.
 #[derive(Debug)]
 pub struct RunningCall {
     shared: Arc<Shared>,
@@ -231,7 +233,7 @@ pub struct RunningCall {
 }
 
 impl RunningCall {
-    /// A call that holds `bytes` of its connection's budget.
+    /// Creates the guard of a call that holds `bytes` of its connection's budget.
     pub(crate) fn new(shared: Arc<Shared>, counted: Counted, bytes: usize) -> Self {
         match (&counted, &shared.share) {
             (Counted::Now, Some(share)) => share.enter(),
@@ -254,7 +256,7 @@ impl Drop for RunningCall {
             let wakers = self.shared.command(|state| {
                 state.proto.release(self.bytes);
                 match (&state.ended, &self.shared.share) {
-                    // Its driver does not tell any more.
+                    // The driver of the connection no longer reports.
                     (Some(_), Some(share)) => share.tell(&mut state.told, state.proto.memory()),
                     _ => Vec::new(),
                 }

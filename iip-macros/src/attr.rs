@@ -1,4 +1,4 @@
-//! Reads `#[service(..)]` and `#[rpc(..)]`.
+//! Parsing of `#[service(..)]` and `#[rpc(..)]`.
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ use crate::case::Case;
 use crate::errors::Errors;
 use crate::policy::{Concurrency, Hedge, Priority};
 
-/// What stands in `#[service(..)]`.
+/// The settings in `#[service(..)]`.
 #[derive(Default)]
 pub(crate) struct ServiceSettings {
-    /// `path = "/greeter"`: what the paths of all methods start with.
+    /// `path = "/greeter"`: the prefix of the paths of all methods.
     pub(crate) path: Option<LitStr>,
     /// `name = "shop.v1.Greeter"`: the full name of the service.
     pub(crate) name: Option<LitStr>,
     /// `rename_all = "camelCase"`: the case of methods' names on the wire.
     pub(crate) rename_all: Option<Case>,
-    /// `crate = ::renamed`: where to find iip-rpc.
+    /// `crate = ::renamed`: the path of iip-rpc.
     pub(crate) krate: Option<Path>,
-    /// `dyn`: also emit the twin that can be a trait object.
+    /// `dyn`: also generates the twin that can be a trait object.
     pub(crate) dyn_twin: Option<Ident>,
-    /// `codec = "postcard"`: how arguments and results are encoded.
+    /// `codec = "postcard"`: the encoding of arguments and results.
     pub(crate) codec: Option<Codec>,
 }
 
-/// The value of `codec`, with where it stands.
+/// The value of `codec`, with its span.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Codec {
     pub(crate) name: CodecName,
@@ -50,7 +50,7 @@ pub(crate) enum CodecName {
 }
 
 impl CodecName {
-    /// The name of the runtime's constant, and the feature without which it cannot be used.
+    /// Returns the name of the runtime's constant, and the feature that the codec needs, if any.
     pub(crate) fn constant_and_feature(self) -> (&'static str, Option<&'static str>) {
         match self {
             Self::Bincode => ("BINCODE", Some("codec-bincode")),
@@ -62,32 +62,33 @@ impl CodecName {
     }
 }
 
-/// What stands in the `#[rpc(..)]` of a method.
+/// The settings in the `#[rpc(..)]` of a method.
 #[derive(Default)]
 pub(crate) struct MethodSettings {
-    /// `path = "/echo"`: the whole path, whatever the path of the service.
+    /// `path = "/echo"`: the whole path, regardless of the path of the service.
     pub(crate) path: Option<LitStr>,
-    /// `name = "hello"`: the name on the wire, where it differs from the name in Rust.
+    /// `name = "hello"`: the name on the wire, if it differs from the name in Rust.
     pub(crate) name: Option<LitStr>,
     /// `raw`: the body is the argument's bytes, without envelope and codec.
     pub(crate) raw: Option<Ident>,
     /// `json`: the body is plain JSON, without envelope.
     pub(crate) json: Option<Ident>,
-    /// `oneway`: nobody waits for the answer.
+    /// `oneway`: the call has no reply.
     pub(crate) oneway: Option<Ident>,
     /// `timeout = "500ms"`.
     pub(crate) timeout: Option<Duration>,
-    /// `idempotent`: may run twice, so it may be retried.
+    /// `idempotent`: the method may run twice, so the call may be retried.
     pub(crate) idempotent: bool,
-    /// `on_cancel = "token"`: what happens to the handler when the caller goes away.
+    /// `on_cancel = "token"`: the treatment of the handler when the caller goes away.
     pub(crate) on_cancel: Option<(OnCancel, LitStr)>,
-    /// `hedge = "p95"`: when a call is made a second time; with the text, to point at.
+    /// `hedge = "p95"`: the time at which a call is sent a second time; with the text, for its
+    /// span.
     pub(crate) hedge: Option<(Hedge, LitStr)>,
-    /// `priority = "low"`: which calls an overloaded server gives up first.
+    /// `priority = "low"`: the order in which an overloaded server rejects calls.
     pub(crate) priority: Option<Priority>,
-    /// `max_concurrency = 100`: how many calls a server runs at a time.
+    /// `max_concurrency = 100`: maximum number of concurrent calls of a server.
     pub(crate) max_concurrency: Option<Concurrency>,
-    /// `auth = "admin"`: what a caller must be, for the program's own checks.
+    /// `auth = "admin"`: the requirement on a caller, for the program's own checks.
     pub(crate) auth: Option<LitStr>,
 }
 
@@ -142,7 +143,7 @@ impl ServiceSettings {
 }
 
 impl MethodSettings {
-    /// Reads every `#[rpc(..)]` among `attrs`; several count as one.
+    /// Parses every `#[rpc(..)]` among `attrs`; several count as one.
     pub(crate) fn parse(attrs: &[Attribute], errors: &mut Errors) -> Self {
         const EXAMPLE: &str = "#[rpc(timeout = \"500ms\")]";
         let mut all = Self::default();
@@ -208,10 +209,10 @@ pub(crate) fn is_rpc(attr: &Attribute) -> bool {
     attr.path().is_ident("rpc")
 }
 
-/// Returns `true` if this attribute decides if an item exists: it must then stand on everything
-/// made from that item.
+/// Returns `true` if this attribute decides if an item exists: everything generated from that item
+/// then needs it.
 ///
-/// That is `#[cfg(..)]`, and `#[cfg_attr(.., cfg(..))]`.
+/// These attributes are `#[cfg(..)]` and `#[cfg_attr(.., cfg(..))]`.
 pub(crate) fn is_cfg(attr: &Attribute) -> bool {
     attr.path().is_ident("cfg")
         || conditional(attr)
@@ -225,14 +226,15 @@ pub(crate) fn is_deprecated(attr: &Attribute) -> bool {
     is(attr.path()) || conditional(attr).iter().any(|meta| is(meta.path()))
 }
 
-/// `#[allow(..)]` for `#[allow(..)]` and for `#[expect(..)]`, which holds for one place only.
+/// Returns `#[allow(..)]` for `#[allow(..)]` and for `#[expect(..)]`, which applies to one place
+/// only.
 pub(crate) fn allowed(attr: &Attribute) -> Option<Attribute> {
     let is_level = attr.path().is_ident("allow") || attr.path().is_ident("expect");
     let lints = &attr.meta.require_list().ok().filter(|_| is_level)?.tokens;
     Some(parse_quote!(#[allow(#lints)]))
 }
 
-/// The attributes inside a `#[cfg_attr(condition, ..)]`; nothing for any other attribute.
+/// Returns the attributes inside a `#[cfg_attr(condition, ..)]`; none for any other attribute.
 pub(crate) fn conditional(attr: &Attribute) -> Vec<Meta> {
     if !attr.path().is_ident("cfg_attr") {
         return Vec::new();
@@ -243,7 +245,7 @@ pub(crate) fn conditional(attr: &Attribute) -> Vec<Meta> {
         .unwrap_or_default()
 }
 
-/// The settings `key`, `key = value` between commas; what is none of these is reported and skipped.
+/// Parses settings `key` and `key = value` between commas; anything else is reported and skipped.
 pub(crate) fn settings(tokens: TokenStream, example: &str, errors: &mut Errors) -> Vec<Setting> {
     let mut found = Vec::new();
     for entry in split_at_commas(tokens) {
@@ -285,7 +287,7 @@ impl Parse for Setting {
         if input.is_empty() {
             return Ok(Self { key, value: None });
         }
-        // `key(..)` is nobody's syntax, but the key is what to report, not the parentheses.
+        // `key(..)` is not valid, but the error is about the key, not about the parentheses.
         if !input.peek(syn::token::Paren) {
             input.parse::<Token![=]>()?;
         }
@@ -348,7 +350,7 @@ impl Setting {
         literal
     }
 
-    /// A path as it is, or in quotes as serde writes it.
+    /// Parses a path, either plain or in quotes as serde writes it.
     pub(crate) fn path(&self, errors: &mut Errors) -> Option<Path> {
         let value = self.value.clone().unwrap_or_default();
         let quoted = syn::parse2::<LitStr>(value.clone())
@@ -367,7 +369,7 @@ impl Setting {
     }
 }
 
-/// What to point at: the value, or the key where there is none.
+/// Returns the tokens for an error: the value, or the key if there is no value.
 fn value_or(key: &Ident, value: &TokenStream) -> TokenStream {
     if value.is_empty() {
         TokenTree::from(key.clone()).into()
@@ -387,8 +389,8 @@ fn is_service_path(path: &LitStr, errors: &mut Errors) -> bool {
     is_path(path, errors)
 }
 
-/// Returns `true` if `path` is one that a server looks up as it stands: servers decode escapes and
-/// cut the query off before that.
+/// Returns `true` if a server can look up `path` unchanged: servers decode escapes and remove the
+/// query before that.
 fn is_path(path: &LitStr, errors: &mut Errors) -> bool {
     let text = path.value();
     let problem = if !text.starts_with('/') {
@@ -434,7 +436,7 @@ fn is_requirement(text: &LitStr, errors: &mut Errors) -> bool {
     said
 }
 
-/// `"500ms"`: a whole number and a unit.
+/// Parses a duration such as `"500ms"`: a whole number and a unit.
 pub(crate) fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
     const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
     let value = text.value();

@@ -1,4 +1,4 @@
-//! Names on the wire, made from names in Rust.
+//! Conversion of names in Rust to names on the wire.
 
 use syn::LitStr;
 
@@ -39,7 +39,7 @@ impl Case {
         found.map(|(_, case)| case)
     }
 
-    /// The name of a method, which is in snake case, in this case.
+    /// Converts the name of a method, which is in snake case, to this case.
     pub(crate) fn apply(self, name: &str) -> String {
         match self {
             Self::Lower | Self::Snake => name.to_owned(),
@@ -62,7 +62,7 @@ fn capitalized(word: &str) -> String {
     first.into_iter().flatten().chain(chars).collect()
 }
 
-/// `HTTPGateway` becomes `http_gateway`: an underscore goes before a capital that starts a word.
+/// Converts `HTTPGateway` to `http_gateway`: an underscore precedes a capital that starts a word.
 pub(crate) fn snake_case(name: &str) -> String {
     let chars: Vec<char> = name.chars().collect();
     let mut snake = String::new();

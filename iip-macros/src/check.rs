@@ -1,5 +1,5 @@
-//! The rules for a service. Each is reported on the tokens to change, with what to write instead,
-//! and none hides another.
+//! The rules for a service. Each mistake is reported on the tokens to change, with the correct
+//! code, and none hides another.
 
 use proc_macro2::Span;
 use quote::ToTokens;
@@ -22,11 +22,11 @@ use crate::{
     },
 };
 
-/// As many elements as the tuples have that the runtime can encode.
+/// Maximum number of arguments: the size of the largest tuple that the runtime can encode.
 const MAX_ARGUMENTS: usize = 12;
 
-/// Methods of the generated client, and methods that every value with `Clone` has: a call would
-/// mean those.
+/// Methods of the generated client, and methods that every value with `Clone` has: a call would use
+/// those.
 const RESERVED_NAMES: [&str; 7] = [
     "new",
     "with_options",
@@ -37,7 +37,7 @@ const RESERVED_NAMES: [&str; 7] = [
     "try_into",
 ];
 
-/// What a method looks like, for a mistake that leaves nothing to point out.
+/// An example of a method, for errors without any code to point at.
 const METHOD: &str = "async fn hello(&self, name: String) -> Result<String, Status>;";
 
 /// Checks everything that `#[service]` expands.
@@ -84,7 +84,7 @@ pub(crate) fn is_implied(bound: &TypeParamBound) -> bool {
 }
 
 /// Returns `true` if a method has types that its caller chooses, which `signature` and
-/// `argument_type` refuse.
+/// `argument_type` reject.
 pub(crate) fn is_generic(sig: &Signature) -> bool {
     let opaque = sig.inputs.iter().any(|arg| match arg {
         FnArg::Typed(arg) => !NestedTypes::of(&arg.ty).opaque.is_empty(),
@@ -138,8 +138,8 @@ fn definition(item: &ItemTrait, errors: &mut Errors) {
     }
 }
 
-/// Returns `true` if anything is said about a type parameter. Where nothing is, it cannot travel,
-/// which the compiler would say once for every use.
+/// Returns `true` if a type parameter has any bound. Without one it cannot be sent, which the
+/// compiler would report once for every use.
 fn is_bounded(param: &TypeParam, generics: &Generics) -> bool {
     let conditions = generics
         .where_clause
@@ -170,10 +170,10 @@ fn only_methods(item: &TraitItem, errors: &mut Errors) {
     }
 }
 
-/// Everything about a method but its arguments and its result.
+/// Checks everything about a method except for its arguments and its result.
 fn signature(method: &TraitItemFn, errors: &mut Errors) {
     let sig = &method.sig;
-    // A bare stream is refused as such, by `result`.
+    // A bare stream is rejected by `result`.
     if sig.asyncness.is_none() && returned_stream(sig).is_none() {
         errors.at(
             sig.fn_token,
@@ -332,7 +332,7 @@ fn arguments(method: &MethodDef<'_>, errors: &mut Errors) {
 }
 
 fn message_argument(method: &MethodDef<'_>, typed: &[&PatType], errors: &mut Errors) {
-    // The last one is the stream, if there is one.
+    // The last argument is the stream, if there is one.
     let typed = &typed[..typed.len() - usize::from(method.requests.is_some())];
     let Some(first) = typed.first() else {
         if method.requests.is_none() {
@@ -608,7 +608,7 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
     }
     let inside = arguments.iter().map(|argument| decoded(argument, errors));
     let opaque: Vec<_> = inside.flat_map(|inside| inside.opaque).collect();
-    // The stream that the method answers with is the only one.
+    // The stream that the method returns is the only one allowed.
     for opaque in opaque
         .into_iter()
         .skip(usize::from(method.replies.is_some()))
@@ -632,7 +632,8 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
     }
 }
 
-/// What a client decodes: all that must not stand in it, except for opaque types and `Self`.
+/// Checks a type that a client decodes for everything it must not contain, except for opaque types
+/// and `Self`.
 fn decoded(ty: &Type, errors: &mut Errors) -> NestedTypes {
     let inside = NestedTypes::of(ty);
     for stream in &inside.streams {
@@ -676,7 +677,7 @@ fn decoded(ty: &Type, errors: &mut Errors) -> NestedTypes {
     inside
 }
 
-/// What cannot be together with streams.
+/// Rejects settings and types that cannot be combined with streams.
 fn streams(method: &MethodDef<'_>, errors: &mut Errors) {
     let (requests, replies) = (&method.requests, &method.replies);
     let subscribes = method.subscribes;
@@ -720,7 +721,7 @@ fn streams(method: &MethodDef<'_>, errors: &mut Errors) {
     }
 }
 
-/// What cannot be together with a call that nobody waits for.
+/// Rejects settings and types that cannot be combined with a one-way call.
 fn one_way(method: &MethodDef<'_>, errors: &mut Errors) {
     let Some(oneway) = &method.settings.oneway else {
         return;
@@ -756,12 +757,12 @@ fn is_nothing(ty: &Type) -> bool {
     matches!(peel(ty), Type::Tuple(tuple) if tuple.elems.is_empty())
 }
 
-/// Two methods must not answer on one path, nor have their descriptors in one constant.
+/// Checks that no two methods have the same path, or the same constant for their descriptors.
 fn uniqueness(methods: &[MethodDef<'_>], errors: &mut Errors) {
     for (index, method) in methods.iter().enumerate() {
         for earlier in methods.iter().take(index) {
-            // Of two with `#[cfg(..)]` one may be for another build; the server refuses what is
-            // left.
+            // Two methods with `#[cfg(..)]` may be for different builds; the server rejects any
+            // remaining conflict.
             if method.cfgs().chain(earlier.cfgs()).next().is_some() {
                 continue;
             }
@@ -803,7 +804,7 @@ fn uniqueness(methods: &[MethodDef<'_>], errors: &mut Errors) {
     }
 }
 
-/// The `impl Stream` that a method returns.
+/// Returns the `impl Stream` that a method returns.
 fn returned_stream(sig: &Signature) -> Option<&Type> {
     let ReturnType::Type(_, ty) = &sig.output else {
         return None;
@@ -824,7 +825,7 @@ fn reference(ty: &Type) -> Option<&TypeReference> {
     }
 }
 
-/// What the stream in a type yields, if the type is a stream by its name or a box of one.
+/// Returns the item of the stream in a type, if the type is a stream by its name or a box of one.
 fn boxed_stream(ty: &Type) -> Option<Type> {
     if is_streaming(ty) {
         let mut arguments = type_arguments(ty).into_iter();
@@ -839,18 +840,18 @@ fn boxed_stream(ty: &Type) -> Option<Type> {
     objects.iter().find_map(|object| streamed(&object.bounds))
 }
 
-/// The `Item` of a bound `Stream<Item = ..>`.
+/// Returns the `Item` of a bound `Stream<Item = ..>`.
 fn streamed(bounds: &Punctuated<TypeParamBound, Token![+]>) -> Option<Type> {
     let opaque: Type = parse_quote!(Result<impl #bounds>);
     streamed_item(&opaque)
 }
 
-/// Where a return type would stand.
+/// Returns the position of the return type.
 fn after_parentheses(sig: &Signature) -> Span {
     sig.paren_token.span.close()
 }
 
-/// The type that owns what a reference to `ty` lends.
+/// Returns the type that owns the value of a reference to `ty`.
 fn owned(ty: &Type) -> String {
     match peel(ty) {
         Type::Path(path) if path.path.is_ident("str") => "String".to_owned(),
@@ -859,14 +860,14 @@ fn owned(ty: &Type) -> String {
     }
 }
 
-/// The first type argument of a type, as one writes it.
+/// Formats the first type argument of a type as in source code.
 fn shown_argument(ty: &Type) -> String {
     first_argument(ty)
         .as_ref()
         .map_or_else(String::new, display_type)
 }
 
-/// A type as one writes it.
+/// Formats a type as in source code.
 fn display_type(ty: &Type) -> String {
     let tight = [
         (" < ", "<"),
@@ -884,7 +885,7 @@ fn display_type(ty: &Type) -> String {
         })
 }
 
-/// What must not stand inside a type that travels.
+/// The parts of a type that is sent which it must not contain.
 #[derive(Default)]
 pub(crate) struct NestedTypes {
     pub(crate) references: Vec<TypeReference>,
@@ -894,7 +895,7 @@ pub(crate) struct NestedTypes {
     streams: Vec<Type>,
     objects: Vec<TypeTraitObject>,
     lifetimes: Vec<Lifetime>,
-    /// Those of `Cow`s, which are decoded as owned.
+    /// The lifetimes of `Cow`s, which are decoded as owned.
     lent: Vec<Lifetime>,
 }
 

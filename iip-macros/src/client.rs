@@ -10,7 +10,7 @@ use crate::{
     model::{Arg, Decoded, Kind, MethodDef, ServiceDef, reported_at},
 };
 
-/// The struct. It stands in the user's module, beside the trait.
+/// Generates the struct. It is placed in the user's module, next to the trait.
 pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
     let (client, vis, private) = (&def.client, &def.item.vis, def.private());
     let attrs = def.item_attrs();
@@ -33,7 +33,7 @@ pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
     }
 }
 
-/// What the client is beside an implementation of the trait, in code where `__rpc` names the
+/// Generates the client's own `impl`s, without that of the trait, for code where `__rpc` names the
 /// runtime.
 pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
     let (client, vis, service) = (&def.client, &def.item.vis, &def.item.ident);
@@ -49,8 +49,8 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
         Services of one server can share a connection: see `new`.";
     let options_doc = " The same client with other options, such as a timeout or metadata, for the \
         calls made through it.";
-    // `Clone` and `Debug` are written out because derived ones would ask for `K: Clone` where no
-    // `K` is held.
+    // `Clone` and `Debug` are written out because derived ones would require `K: Clone` although
+    // the client contains no `K`.
     quote! {
         #codec
 
@@ -91,7 +91,7 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
     }
 }
 
-/// The `impl` of the trait for the client, with these `methods`.
+/// Generates the `impl` of the trait for the client, with these `methods`.
 pub(crate) fn service_impl(def: &ServiceDef<'_>, methods: &TokenStream) -> TokenStream {
     let (client, service) = (&def.client, &def.item.ident);
     let allows = def.allows();
@@ -105,7 +105,7 @@ pub(crate) fn service_impl(def: &ServiceDef<'_>, methods: &TokenStream) -> Token
     }
 }
 
-/// The methods of that `impl`.
+/// Generates the methods of that `impl`.
 pub(crate) fn methods(def: &ServiceDef<'_>) -> TokenStream {
     def.methods.iter().map(method).collect()
 }
@@ -114,7 +114,7 @@ pub(crate) fn methods(def: &ServiceDef<'_>) -> TokenStream {
 /// Output: const _: () = assert!(CodecId::POSTCARD.is_supported(), "the codec of this service needs the feature ..");
 /// ```
 ///
-/// Features of the runtime are not known here, but when this is compiled.
+/// The features of the runtime are only known when the generated code is compiled.
 fn codec_is_there(def: &ServiceDef<'_>) -> Option<TokenStream> {
     let codec = def.settings.codec?;
     let (constant, feature) = codec.name.constant_and_feature();
@@ -172,7 +172,7 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     }
 }
 
-/// The settings that say how calls are treated, as calls on the descriptor.
+/// Generates the settings for the treatment of calls, as calls on the descriptor.
 fn policies(settings: &MethodSettings) -> TokenStream {
     let hedge = settings.hedge.as_ref().map(|(hedge, _)| {
         let hedge = hedge.tokens();
@@ -190,7 +190,7 @@ fn policies(settings: &MethodSettings) -> TokenStream {
     quote!(#hedge #priority #max_concurrency #auth)
 }
 
-/// In the largest unit that is exact, for those who read expanded code.
+/// Generates a duration in the largest unit that is exact, for readers of expanded code.
 pub(crate) fn duration(duration: Duration) -> TokenStream {
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     if micros.is_multiple_of(1_000_000) {
@@ -210,9 +210,9 @@ pub(crate) fn duration(duration: Duration) -> TokenStream {
 ///         }
 /// ```
 ///
-/// An `async fn`, and not the runtime's future as it is: arguments by reference have lifetimes of
-/// their own, and the future that holds several of them has a lifetime that only the compiler can
-/// name.
+/// The method is an `async fn` and does not return the runtime's future directly: arguments by
+/// reference have their own lifetimes, and only the compiler can name the lifetime of a future that
+/// contains several of them.
 fn method(method: &MethodDef<'_>) -> TokenStream {
     let cfgs = method.cfgs();
     let (ident, constant, output) = (method.ident(), &method.constant, method.client_output());
@@ -231,19 +231,20 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
                 quote_spanned!(ident.span()=> __rpc::ProtoRef(&#ident))
             }
             _ if method.is_protobuf => quote_spanned!(ident.span()=> __rpc::ProtoRef(#ident)),
-            // Serde hides what type it is given: said here, the data can leave without a copy.
+            // Serde does not reveal the type that it serializes. Marked here, the data can be sent
+            // without a copy.
             Decoded::Value(ty) if method.kind != Kind::Raw && is_bytes(ty) => {
                 quote_spanned!(ident.span()=> __rpc::ByValue(#ident))
             }
             _ => ident.into_token_stream(),
         }
     });
-    // Beside a stream there may be no argument: then the message before it is the empty one.
+    // With a stream there may be no argument: then the message before the stream is empty.
     let empty =
         (method.is_protobuf && method.args.is_empty()).then(|| quote!(__rpc::ProtoRef(&())));
     let sent = sent.chain(empty);
-    // What the result lacks is reported where the user wrote the result, and what an argument lacks
-    // at its type.
+    // Missing traits of the result are reported at the result in the user's code, and those of an
+    // argument at its type.
     let (at, constant) = (method.output_span(), quote!(Self::#constant));
     let taken_out = method.is_protobuf.then(|| match method.replies {
         None => quote!(.map(__rpc::Proto::into_inner)),
@@ -283,7 +284,7 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
     } else {
         quote_spanned!(at=> { #this.client #call })
     };
-    // The client's stream borrows nothing: the promise is kept by a type that its users may know.
+    // The client's stream borrows nothing, so the method returns a type that users may rely on.
     let refines = method
         .replies
         .as_ref()
@@ -295,7 +296,7 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
     }
 }
 
-/// Is it `Bytes`, as far as its name tells? Another type of that name is sent as it is.
+/// Returns `true` if the type is named `Bytes`. Another type of that name is sent unchanged.
 fn is_bytes(ty: &syn::Type) -> bool {
     let syn::Type::Path(path) = ty else {
         return false;

@@ -1,4 +1,4 @@
-//! `#[service(dyn)]`: the twin of a service that can be a trait object.
+//! The twin of a service that can be a trait object, for `#[service(dyn)]`.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote};
@@ -10,10 +10,10 @@ use crate::{
     service_trait::supertraits,
 };
 
-/// The twin trait, made `dyn`-compatible by async-trait.
+/// Generates the twin trait, made `dyn`-compatible by async-trait.
 ///
-/// Its methods are named apart from those of the service, so that a call stays unambiguous where
-/// both traits are in scope; users call a trait object through the service, which `dyn DynGreeter`
+/// Its methods have other names than those of the service, so that a call is unambiguous if both
+/// traits are in scope; users call a trait object through the service, which `dyn DynGreeter`
 /// implements.
 pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
     let (twin, vis, private, item) = (&def.twin, &def.item.vis, def.private(), def.item);
@@ -39,7 +39,8 @@ pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
     }
 }
 
-/// The twin for every implementation of the service, in code where `__rpc` names the runtime.
+/// Generates the twin for every implementation of the service, in code where `__rpc` names the
+/// runtime.
 pub(crate) fn blanket_impl(def: &ServiceDef<'_>) -> TokenStream {
     let (twin, implementation) = (&def.twin, &def.implementation);
     let allows = def.allows();
@@ -63,14 +64,14 @@ pub(crate) fn blanket_impl(def: &ServiceDef<'_>) -> TokenStream {
     }
 }
 
-/// The service for a trait object, with these methods.
+/// Generates the service for a trait object, with these methods.
 pub(crate) fn object_impl(def: &ServiceDef<'_>, methods: &TokenStream) -> TokenStream {
     let (twin, service) = (&def.twin, &def.item.ident);
     let allows = def.allows();
     let generics = def.generics();
     let (_, arguments, conditions) = generics.split_for_impl();
-    // Of any lifetime: the compiler forgets which one it is when it decides whether a future is
-    // `Send`.
+    // The object may have any lifetime: the compiler does not know it when it decides if a future
+    // is `Send`.
     let object_generics = in_lifetime(&generics);
     let (object_generics, ..) = object_generics.split_for_impl();
     quote! {
@@ -81,7 +82,7 @@ pub(crate) fn object_impl(def: &ServiceDef<'_>, methods: &TokenStream) -> TokenS
     }
 }
 
-/// The methods of the service for a trait object: by the twin.
+/// Generates the methods of the service for a trait object, which call those of the twin.
 pub(crate) fn object_methods(def: &ServiceDef<'_>) -> TokenStream {
     let twin = &def.twin;
     let method = |method: &MethodDef<'_>| {
@@ -108,7 +109,8 @@ fn twin_ident(method: &MethodDef<'_>) -> Ident {
 fn head(method: &MethodDef<'_>, private: &Path) -> TokenStream {
     let cfgs = method.cfgs();
     let ident = twin_ident(method);
-    // The lifetime that async-trait gives to the future: that of everything the call borrows.
+    // `'async_trait` is the lifetime that async-trait gives to the future: that of everything the
+    // call borrows.
     let output = method.output_with(|item| parse_quote!(#private::BoxStream<'async_trait, #item>));
     let parameters = method.parameters();
     quote! {

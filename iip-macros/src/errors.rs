@@ -3,23 +3,23 @@ use std::fmt::Display;
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
 
-/// Every mistake found so far.
+/// The mistakes found so far.
 ///
-/// It is handed through parsing and checking instead of a `Result`, so that one mistake does not
-/// hide the next and the user sees all of them at once.
+/// It is passed through parsing and checking instead of returning a `Result`, so that one mistake
+/// does not hide the next and the user sees all of them at once.
 #[derive(Default)]
 pub(crate) struct Errors {
     found: Option<syn::Error>,
 }
 
 impl Errors {
-    /// A mistake in `tokens`: the tokens the user must change. `message` says what to write
-    /// instead.
+    /// Adds a mistake in `tokens`, which are the tokens that the user must change. `message` says
+    /// what to write instead.
     pub(crate) fn at(&mut self, tokens: impl ToTokens, message: impl Display) {
         self.push(syn::Error::new_spanned(tokens, message));
     }
 
-    /// A mistake where there are no tokens of the user's to print, such as empty parentheses.
+    /// Adds a mistake without tokens of the user's to point at, such as empty parentheses.
     pub(crate) fn at_span(&mut self, span: Span, message: impl Display) {
         self.push(syn::Error::new(span, message));
     }
@@ -35,7 +35,7 @@ impl Errors {
         self.found.is_none()
     }
 
-    /// One `compile_error!` per mistake.
+    /// Returns one `compile_error!` per mistake.
     pub(crate) fn into_tokens(self) -> TokenStream {
         self.found
             .map(syn::Error::into_compile_error)

@@ -1,5 +1,5 @@
-//! What a service with mistakes expands to: everything that other code names, so that nothing but
-//! the mistakes is reported.
+//! The expansion of a service with mistakes: everything that other code names, so that only the
+//! mistakes are reported.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -15,11 +15,12 @@ use crate::{
     server, service_trait,
 };
 
-/// The trait, a client whose methods compile and do nothing, and a server that registers nothing.
+/// Generates the trait, a client whose methods compile but never return, and a server without
+/// methods.
 pub(crate) fn expand(mut def: ServiceDef<'_>) -> TokenStream {
     let trait_ = service_trait::expand(&acceptable(def.item), def.settings.dyn_twin.is_some());
     let stubs = stubs(def.item);
-    // The rest is expanded as for a service without methods.
+    // The rest is expanded like a service without methods.
     def.methods.clear();
     let item = client::item(&def);
     let own_impls = client::own_impls(&def);
@@ -45,7 +46,7 @@ pub(crate) fn expand(mut def: ServiceDef<'_>) -> TokenStream {
     quote!(#trait_ #item #server #block #twin)
 }
 
-/// The trait without what the compiler refuses as well, and would report a second time.
+/// Returns the trait without anything that the compiler would also reject and report a second time.
 fn acceptable(item: &ItemTrait) -> ItemTrait {
     let mut item = item.clone();
     let mut seen: Vec<Ident> = Vec::new();
@@ -98,8 +99,8 @@ fn acceptable(item: &ItemTrait) -> ItemTrait {
     item
 }
 
-/// The trait's methods with bodies that never answer; `None` where the trait asks for more than
-/// methods, or for a type that cannot be made up.
+/// Generates the trait's methods with bodies that never return; `None` if the trait requires more
+/// than methods, or a type that cannot be generated.
 fn stubs(item: &ItemTrait) -> Option<TokenStream> {
     let methods = acceptable(item).items.into_iter().map(|item| match item {
         TraitItem::Fn(method) => stub(method),
@@ -123,7 +124,7 @@ fn stub(mut method: TraitItemFn) -> Option<TokenStream> {
     {
         return None;
     }
-    // A future that never ends is `Send` whatever the types of the method.
+    // A future that never ends is `Send` regardless of the types of the method.
     let body = match method.sig.asyncness {
         Some(_) => quote!(::core::future::pending()),
         None => quote!(::core::unreachable!()),

@@ -1,4 +1,4 @@
-//! The service for pointers to one: each method calls that of the value behind it.
+//! The service for pointers to an implementation: each method calls that of the target.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -9,10 +9,10 @@ use crate::{
     model::{MethodDef, ServiceDef},
 };
 
-/// The service for an `Arc` of one, and with `dyn` for a `Box` and a reference too, with these
-/// methods.
+/// Generates the service for an `Arc` of an implementation, and with `dyn` for a `Box` and a
+/// reference too, with these methods.
 ///
-/// Nothing where the trait asks for more than its methods: the pointer would not have that.
+/// Generates nothing if the trait requires more than its methods, which the pointer would not have.
 pub(crate) fn pointer_impls(def: &ServiceDef<'_>, methods: &TokenStream) -> Option<TokenStream> {
     if !def.supertraits().all(is_implied) {
         return None;
@@ -39,7 +39,7 @@ pub(crate) fn pointer_impls(def: &ServiceDef<'_>, methods: &TokenStream) -> Opti
     Some(quote!(#shared #others))
 }
 
-/// These methods.
+/// Generates these methods.
 pub(crate) fn pointer_methods(def: &ServiceDef<'_>) -> TokenStream {
     let method = |method: &MethodDef<'_>| {
         let call = call(method, service_method(def, method));
@@ -48,7 +48,7 @@ pub(crate) fn pointer_methods(def: &ServiceDef<'_>) -> TokenStream {
     def.methods.iter().map(method).collect()
 }
 
-/// `generics` with a lifetime for what is lent.
+/// Returns `generics` with an additional lifetime for the reference.
 pub(crate) fn in_lifetime(generics: &Generics) -> Generics {
     let mut generics = generics.clone();
     generics.params.insert(0, parse_quote!('__lent));

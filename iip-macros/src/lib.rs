@@ -1,10 +1,10 @@
 //! `#[service]` and `#[derive(MethodError)]`, the macros of iip-rpc. Use them through that crate,
 //! which re-exports them.
 //!
-//! How it is built: `attr` and `model` read the user's trait, `check` reports every mistake in it
-//! at once, and `service_trait`, `client`, `server`, `forward` and `dyn_twin` write the code, which
-//! only calls the runtime. With mistakes, `fallback` writes enough for the rest of the program to
-//! compile.
+//! Structure: `attr` and `model` parse the user's trait, `check` reports every mistake in it at
+//! once, and `service_trait`, `client`, `server`, `forward` and `dyn_twin` generate the code, which
+//! only calls the runtime. With mistakes, `fallback` generates enough for the rest of the program
+//! to compile.
 
 #![forbid(unsafe_code)]
 
@@ -34,7 +34,7 @@ use crate::{attr::ServiceSettings, errors::Errors, model::ServiceDef};
 const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
                            `trait Greeter { async fn hello(&self, name: String) -> Result<String, Status>; }`";
 
-/// Makes a client and a server of a trait.
+/// Generates a client and a server from a trait.
 ///
 /// ```ignore
 /// /// Says hello.
@@ -48,12 +48,12 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// }
 /// ```
 ///
-/// Beside the trait, which implementations fill with `async fn`s as it stands, this makes
+/// In addition to the trait, which is implemented with `async fn`s as written, this generates
 ///
-/// * `GreeterClient`: made by `GreeterClient::new(client)`, implements `Greeter`, each method being
-///   a call. `with_options` gives one whose calls have other options.
-/// * `GreeterServer<T>`: made by `GreeterServer::new(implementation)` or `from_arc`, to hand to a
-///   server.
+/// * `GreeterClient`: created by `GreeterClient::new(client)`, implements `Greeter`, each method
+///   being a call. `with_options` returns one whose calls have other options.
+/// * `GreeterServer<T>`: created by `GreeterServer::new(implementation)` or `from_arc`, to pass to
+///   a server.
 /// * the service for an `Arc` of an implementation, unless the trait has supertraits of its own.
 ///
 /// Code that takes an `impl Greeter` thus works with a client, with an implementation and with a
@@ -62,18 +62,19 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 ///
 /// # The trait
 ///
-/// It may have type and constant parameters and `where` clauses, which must say all that a value on
-/// the wire needs (`K: Serialize + DeserializeOwned + Send + Sync + 'static`); any visibility;
-/// `#[cfg(..)]`, `#[deprecated]` and documentation. Its settings:
+/// The trait may have type and constant parameters and `where` clauses, which must contain all
+/// bounds that a value on the wire needs
+/// (`K: Serialize + DeserializeOwned + Send + Sync + 'static`); any visibility; `#[cfg(..)]`,
+/// `#[deprecated]` and documentation. Its settings:
 ///
 /// | setting | default | |
 /// |---|---|---|
 /// | `name = "shop.v1.Greeter"` | the name of the trait | the name in health, limits, metrics and traces; letters, digits, `_`, `-`, `.` |
-/// | `path = "/greeter"` | `/` and `name`, or the trait's name in snake case | what the paths of the methods start with |
+/// | `path = "/greeter"` | `/` and `name`, or the trait's name in snake case | the prefix of the paths of the methods |
 /// | `rename_all = "camelCase"` | the names in Rust | the case of the methods' names on the wire, as in serde |
-/// | `codec = "postcard"` | the client's | how arguments and results are encoded, see below |
-/// | `dyn` | off | also make `DynGreeter`, see below |
-/// | `crate = ::my_crate::iip_rpc` | `::iip_rpc` | where iip-rpc is found, for crates that re-export or rename it |
+/// | `codec = "postcard"` | the client's | the encoding of arguments and results, see below |
+/// | `dyn` | off | also generate `DynGreeter`, see below |
+/// | `crate = ::my_crate::iip_rpc` | `::iip_rpc` | the path of iip-rpc, for crates that re-export or rename it |
 ///
 /// # Methods
 ///
@@ -81,32 +82,32 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// a `Status` or a type with `#[derive(MethodError)]`. Every future is `Send`. Arguments and
 /// results have serde's `Serialize` and `Deserialize`; the codec decides which of serde's
 /// attributes they may have, see below. A whole argument may be a reference (`&str`, `&[T]`, `&T`):
-/// the client encodes it where it is, and the server lends what it decoded. Nothing inside an
-/// argument or a result can borrow, except for a `Cow<'_, T>` in an argument. A first parameter
-/// `ctx: &CallContext` does not travel: a caller passes its own, a handler gets that of the call.
-/// The settings of a method stand in `#[rpc(..)]`:
+/// the client encodes it in place, and the server passes a reference to the decoded value. Nothing
+/// inside an argument or a result can borrow, except for a `Cow<'_, T>` in an argument. A first
+/// parameter `ctx: &CallContext` is not sent: a caller passes its own, a handler gets that of the
+/// call. The settings of a method are in `#[rpc(..)]`:
 ///
 /// | setting | |
 /// |---|---|
-/// | `name = "hello"` | the name on the wire, where it differs from the one in Rust; it comes before `rename_all` |
+/// | `name = "hello"` | the name on the wire, if it differs from the one in Rust; it overrides `rename_all` |
 /// | `path = "/echo"` | the whole path, such as that of an existing service |
-/// | `oneway` | nobody waits for the answer, which is `Result<(), E>`; the method runs to its end |
-/// | `raw` | bodies are the bytes of the one argument and of the result as they are, without envelope |
+/// | `oneway` | the caller waits for no reply, so the result is `Result<(), E>`; the method runs to its end |
+/// | `raw` | bodies are the unchanged bytes of the one argument and of the result, without envelope |
 /// | `json` | bodies are plain JSON, without envelope |
-/// | `timeout = "500ms"` | how long a call may take where its caller does not say; units `us`, `ms`, `s`, `m`, `h` |
-/// | `idempotent` | running twice does no more than running once, so a call that may have run is repeated |
-/// | `on_cancel = "abort"` | when the caller goes away, `"abort"` (the default) drops the handler, `"token"` tells it, `"run"` lets it end |
-/// | `hedge = "20ms"` | a call of an idempotent method without an answer is made a second time after this delay, or `"p95"`: once it has taken longer than 95 of 100 calls before |
-/// | `max_concurrency = 100` | how many calls a server runs at a time, or `"auto"`: it finds out; further ones are refused |
-/// | `priority = "low"` | which calls an overloaded server gives up first: `"low"`, then `"normal"` (the default), then `"high"` |
-/// | `auth = "admin"` | what a caller must be, for the program's own checks to read; nothing enforces it by itself |
+/// | `timeout = "500ms"` | maximum duration of a call whose caller sets none; units `us`, `ms`, `s`, `m`, `h` |
+/// | `idempotent` | running twice has the same effect as running once, so a call that may have run is retried |
+/// | `on_cancel = "abort"` | when the caller goes away, `"abort"` (the default) drops the handler, `"token"` notifies it, `"run"` lets it end |
+/// | `hedge = "20ms"` | a call of an idempotent method without a reply is sent a second time after this delay, or `"p95"`: once it has taken longer than 95 of 100 calls before |
+/// | `max_concurrency = 100` | maximum number of concurrent calls of a server, or `"auto"`: the server determines it; further calls are rejected |
+/// | `priority = "low"` | order in which an overloaded server rejects calls: `"low"`, then `"normal"` (the default), then `"high"` |
+/// | `auth = "admin"` | the requirement on a caller, for the program's own checks to read; nothing enforces it by itself |
 ///
-/// `timeout`, `idempotent`, `hedge`, `max_concurrency` and `priority` can be set otherwise at run
-/// time, by a `MethodPolicy` of the client or the server.
+/// `timeout`, `idempotent`, `hedge`, `max_concurrency` and `priority` can be changed at run time,
+/// by a `MethodPolicy` of the client or the server.
 ///
 /// # Streams
 ///
-/// A method that answers with many messages promises a stream, and one that takes many has a
+/// A method that replies with many messages returns a stream, and one that receives many has a
 /// `Streaming<T>` as its last argument. The first error of a stream ends it.
 ///
 /// ```ignore
@@ -115,69 +116,70 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// async fn chat(&self, lines: Streaming<String>) -> Result<impl Stream<Item = Result<String, Status>>, Status>;
 /// ```
 ///
-/// An implementation may answer with any stream, also one that borrows from `self`; that of a
-/// client is a `Streaming<T, E>`, which borrows nothing.
+/// An implementation may return any stream, including one that borrows from `self`; a client
+/// returns a `Streaming<T, E>`, which borrows nothing.
 ///
 /// # Subscriptions
 ///
-/// A method that answers with a `Subscription<T>` sends numbered values, which a `Topic` publishes
-/// for all who subscribe. Its client subscribes again after its connection was lost, with the same
-/// arguments and behind the last value that it has seen.
+/// A method that returns a `Subscription<T>` sends numbered values, which a `Topic` publishes for
+/// all subscribers. Its client subscribes again after its connection was lost, with the same
+/// arguments and after the last value that it has received.
 ///
 /// ```ignore
 /// async fn prices(&self, article: String) -> Result<Subscription<u64>, Status>;
 /// ```
 ///
-/// Such a method takes no stream, and is neither `raw`, `json` nor `oneway`.
+/// Such a method takes no stream, and is not `raw`, `json` or `oneway`.
 ///
-/// # Types known by their names
+/// # Types recognized by name
 ///
 /// A macro sees names and not types. `CallContext`, `Streaming<T>` and `Subscription<T>` are those
 /// of iip-rpc, by their names alone or with a path. A type of another shape (`Subscription` without
 /// parameters), and one whose path begins with `crate`, `self` or `super`, is the program's own.
-/// The compiler says so where one is taken for the other: another name for an own type
-/// (`use billing::Subscription as Plan`) always helps, as does the plain name for one of iip-rpc.
+/// The compiler reports an error if one is mistaken for the other: another name for the program's
+/// type (`use billing::Subscription as Plan`) always helps, as does the plain name for one of
+/// iip-rpc.
 ///
 /// # Codecs
 ///
 /// | `codec = ..` | feature of iip-rpc | |
 /// |---|---|---|
 /// | `"bincode"` | `codec-bincode`, on by default | small and fast, both sides have the same types |
-/// | `"postcard"` | `codec-postcard` | as bincode, in a format that others speak too |
-/// | `"msgpack"` | `codec-msgpack` | describes itself: fields may be added, any serde type works |
-/// | `"json"` | | as msgpack, and readable |
+/// | `"postcard"` | `codec-postcard` | like bincode, in a format with other implementations |
+/// | `"msgpack"` | `codec-msgpack` | self-describing: fields may be added, any serde type works |
+/// | `"json"` | | like msgpack, and readable |
 /// | `"protobuf"` | `codec-prost` | messages with `prost::Message` instead of serde types |
 ///
-/// bincode and postcard tell fields apart by their position: types with `flatten`, `untagged`,
-/// `tag` or `skip_serializing_if`, and types that read any value, such as `serde_json::Value`, need
+/// bincode and postcard identify fields by their position: types with `flatten`, `untagged`, `tag`
+/// or `skip_serializing_if`, and types that read any value, such as `serde_json::Value`, need
 /// `"msgpack"` or `"json"`.
 ///
-/// The setting comes before the codec of the client. A server that does not know the codec is
-/// called in JSON. Whatever stands here, callers may use any other of these and plain JSON.
+/// The setting overrides the codec of the client. A server that does not know the codec is called
+/// in JSON. Regardless of the setting, callers may use any other of these and plain JSON.
 ///
 /// In a protobuf service each method takes exactly one message, `request: Request` or
 /// `request: &Request`, and returns `Result<Response, E>`; `E` is as in any other method. The items
-/// of its streams are messages as well; a method that takes a stream may do without the message
-/// before it. Its methods cannot be called in another codec nor in plain JSON: such a call is
-/// refused as UNIMPLEMENTED.
+/// of its streams are messages as well; a method that takes a stream may omit the message before
+/// it. Its methods cannot be called in another codec or in plain JSON: such a call is rejected as
+/// UNIMPLEMENTED.
 ///
 /// # Trait objects
 ///
-/// Methods that return futures make a trait that is not `dyn`-compatible. `#[service(dyn)]` makes a
-/// twin that is: every `Greeter` is a `DynGreeter`, and `dyn DynGreeter` is a `Greeter` again, as
-/// are references, `Arc`s and `Box`es of it and of any other `Greeter`. Their futures are `Send`
-/// too, so that objects are called in spawned tasks and in handlers. Each call through an object
-/// allocates a box.
+/// Methods that return futures make a trait that is not `dyn`-compatible. `#[service(dyn)]`
+/// generates a twin that is: every `Greeter` is a `DynGreeter`, and `dyn DynGreeter` is a `Greeter`
+/// again, as are references, `Arc`s and `Box`es of it and of any other `Greeter`. Their futures are
+/// `Send` too, so that objects can be called in spawned tasks and in handlers. Each call through an
+/// object allocates a box.
 ///
 /// ```ignore
 /// let greeters: Vec<Arc<dyn DynGreeter>> = vec![Arc::new(Mine), Arc::new(GreeterClient::new(client))];
 /// greeters[0].hello("world".into()).await?;
 /// ```
 ///
-/// Implementations implement `Greeter` by plain `async fn`s; `#[async_trait]` does not fit it. The
-/// twin is a trait of [async-trait](https://docs.rs/async-trait), with methods named `dyn_hello`,
-/// which `#[async_trait]` implements as well. `Box` must be the standard library's where a service
-/// with `dyn` stands.
+/// Implementations implement `Greeter` by plain `async fn`s; `#[async_trait]` does not work for it.
+/// The twin is a trait of [async-trait](https://docs.rs/async-trait), with methods named
+/// `dyn_hello`, which `#[async_trait]` implements as well. `Box` must be the standard library's in
+/// the scope of a service with `dyn`.
 #[proc_macro_attribute]
 pub fn service(
     args: proc_macro::TokenStream,
@@ -186,10 +188,10 @@ pub fn service(
     expand_service(args.into(), item.into()).into()
 }
 
-/// Makes a type an error that methods can return.
+/// Derives the traits that make a type an error of methods.
 ///
 /// Calls also fail for reasons that are not the method's own: a deadline, a lost connection, a
-/// panic. Such a failure is a `Status`, and the variant with `#[status]` is where it goes.
+/// panic. Such a failure is a `Status`, and the variant with `#[status]` holds it.
 ///
 /// ```ignore
 /// #[derive(Debug, thiserror::Error, Serialize, Deserialize, iip_rpc::MethodError)]
@@ -203,9 +205,9 @@ pub fn service(
 /// ```
 ///
 /// This implements `MethodError` and `From<Status>`, the latter unless the field has thiserror's
-/// `#[from]`, which does so too. A struct with one field, the status, needs no mark.
-/// `#[status(crate = ::my_crate::iip_rpc)]` on the whole type says where iip-rpc is found, for
-/// crates that re-export or rename it.
+/// `#[from]`, which also implements it. A struct with one field, the status, needs no mark.
+/// `#[status(crate = ::my_crate::iip_rpc)]` on the whole type sets the path of iip-rpc, for crates
+/// that re-export or rename it.
 #[proc_macro_derive(MethodError, attributes(status))]
 pub fn derive_method_error(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let input = syn::parse_macro_input!(input as DeriveInput);
@@ -244,8 +246,8 @@ fn expand_service(args: TokenStream, item: TokenStream) -> TokenStream {
     quote!(#trait_ #client #server #impls #twin)
 }
 
-/// A page of the guide, by its path from the crate that is documented: for the documentation of
-/// `iip-rpc` alone.
+/// Reads a page of the guide, by its path from the crate that is documented: only for the
+/// documentation of `iip-rpc`.
 #[doc(hidden)]
 #[proc_macro]
 pub fn __guide_page(path: proc_macro::TokenStream) -> proc_macro::TokenStream {
@@ -260,7 +262,7 @@ pub fn __guide_page(path: proc_macro::TokenStream) -> proc_macro::TokenStream {
     }
 }
 
-/// Puts `impls` where `__rpc` names the runtime and no name of the user's is hidden.
+/// Places `impls` in a block where `__rpc` names the runtime and no name of the user's is shadowed.
 fn hygienic_block(def: &ServiceDef<'_>, impls: TokenStream) -> TokenStream {
     let (private, cfgs) = (def.private(), def.cfgs());
     quote! {
@@ -272,7 +274,7 @@ fn hygienic_block(def: &ServiceDef<'_>, impls: TokenStream) -> TokenStream {
     }
 }
 
-/// The word that says what kind of item this is.
+/// Returns the span of the keyword of an item.
 fn keyword(item: &Item) -> Span {
     match item {
         Item::Enum(item) => item.enum_token.span,

@@ -1,4 +1,4 @@
-//! `#[derive(MethodError)]`.
+//! The derive macro `#[derive(MethodError)]`.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -31,18 +31,18 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
             None
         }
     };
-    // With mistakes the impls are still written where that is possible, for the methods that return
-    // this error.
+    // With mistakes, the impls are still generated if possible, for the methods that return this
+    // error.
     let impls = carrier.map(|carrier| impls(input, &krate, &carrier));
     let errors = errors.into_tokens();
     quote!(#errors #impls)
 }
 
-/// Where the framework's status is kept.
+/// The variant, or struct, that contains the framework's status.
 struct StatusVariant<'a> {
     /// `None` in a struct.
     variant: Option<&'a Ident>,
-    /// `true` if there are other variants.
+    /// `true` if there are no other variants.
     alone: bool,
     field: &'a Field,
     member: Member,
@@ -133,7 +133,7 @@ fn impls(input: &DeriveInput, krate: &Path, carrier: &StatusVariant<'_>) -> Toke
         None => quote!(Self),
     };
     let others = (!carrier.alone).then(|| quote!(_ => #private::None,));
-    // Where the field is not a `Status`, that is reported at its type.
+    // If the field is not a `Status`, the error is reported at its type.
     let found = quote_spanned!(reported_at(ty.span())=> #private::Some(status));
     let is_boxed = ["Box", "Arc"].iter().any(|name| is_named(ty, name));
     let made = match is_boxed {
@@ -145,7 +145,7 @@ fn impls(input: &DeriveInput, krate: &Path, carrier: &StatusVariant<'_>) -> Toke
         .attrs
         .iter()
         .any(|attr| attr.path().is_ident("from"));
-    // thiserror's `#[from]` makes this impl as well, unless it is one for the box.
+    // thiserror's `#[from]` generates this impl as well, unless it is one for the box.
     let from = (is_boxed || !has_from).then(|| {
         quote! {
             impl #generics #private::From<#private::Status> for #ident #arguments #conditions {
@@ -179,7 +179,7 @@ fn without_settings(attr: &Attribute, errors: &mut Errors) {
     }
 }
 
-/// `#[status(crate = ::renamed)]` on the whole type.
+/// Parses `#[status(crate = ::renamed)]` on the whole type.
 fn krate(attrs: &[Attribute], errors: &mut Errors) -> Path {
     const EXAMPLE: &str = "#[status(crate = ::iip_rpc)]";
     let mut krate = None;

@@ -1,4 +1,4 @@
-//! What a service is, read from its trait. Reading never fails: what makes no sense is left out
+//! The model of a service, read from its trait. Reading never fails: anything invalid is left out
 //! here and reported by [`check`](crate::check), which looks at the same syntax.
 
 use proc_macro2::Span;
@@ -15,7 +15,7 @@ use crate::{
     errors::Errors,
 };
 
-/// A service: the trait under `#[service]`, and everything that is derived from it once.
+/// A service: the trait with `#[service]`, and everything that is derived from it once.
 pub(crate) struct ServiceDef<'a> {
     /// The trait as the user wrote it.
     pub(crate) item: &'a ItemTrait,
@@ -25,9 +25,9 @@ pub(crate) struct ServiceDef<'a> {
     pub(crate) methods: Vec<MethodDef<'a>>,
     pub(crate) client: Ident,
     pub(crate) server: Ident,
-    /// The object-safe twin.
+    /// The name of the `dyn`-compatible twin.
     pub(crate) twin: Ident,
-    /// The type parameter for the implementation: a name that stands nowhere in the trait.
+    /// The type parameter for the implementation: a name that is not used in the trait.
     pub(crate) implementation: Ident,
 }
 
@@ -43,29 +43,31 @@ pub(crate) struct MethodDef<'a> {
     /// The constant that holds the descriptor.
     pub(crate) constant: Ident,
     pub(crate) kind: Kind,
-    /// Arguments, results and the messages of streams are protobuf messages, which need no serde.
+    /// `true` if arguments, results and the messages of streams are protobuf messages, which need
+    /// no serde.
     pub(crate) is_protobuf: bool,
-    /// The parameter `ctx: &CallContext`, which does not travel.
+    /// The parameter `ctx: &CallContext`, which is not sent.
     pub(crate) context: Option<Arg<'a>>,
     pub(crate) args: Vec<Arg<'a>>,
     /// The last argument, if it is a stream.
     pub(crate) requests: Option<Arg<'a>>,
-    /// It answers with a `Subscription`.
+    /// `true` if it returns a `Subscription`.
     pub(crate) subscribes: bool,
-    /// The items of the stream it answers with.
+    /// The items of the stream that it returns.
     pub(crate) replies: Option<Type>,
 }
 
-/// What kind of call a method is.
+/// The kind of call of a method.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
-    /// One message there, one back.
+    /// One message in each direction.
     Unary,
-    /// The same, with the bytes of the bodies as they are.
+    /// Like `Unary`, but with the bytes of the bodies unchanged.
     Raw,
-    /// A stream of messages one way or both: an argument `Streaming<T>`, a returned `impl Stream`.
+    /// A stream of messages in one or both directions: an argument `Streaming<T>`, a returned
+    /// `impl Stream`.
     Stream,
-    /// A stream of numbered values that goes on after its connection was lost: a returned
+    /// A stream of numbered values that continues after its connection was lost: a returned
     /// `Subscription<T>`.
     Subscription,
 }
@@ -80,18 +82,18 @@ pub(crate) struct Arg<'a> {
     pub(crate) decoded: Decoded,
 }
 
-/// What the server decodes for an argument, and how it hands it on.
+/// The type that the server decodes for an argument, and how it passes it to the method.
 pub(crate) enum Decoded {
     /// The type itself, by value.
     Value(Box<Type>),
-    /// `&str`: a `String`, lent.
+    /// `&str`: a `String`, passed by reference.
     Str,
-    /// `&[T]`: a `Vec<T>`, lent.
+    /// `&[T]`: a `Vec<T>`, passed by reference.
     Slice(Box<Type>),
-    /// `&Path` and other types without a size that the standard library has owners of: such an
-    /// owner, lent.
+    /// `&Path` and other unsized types for which the standard library has an owned type: that type,
+    /// passed by reference.
     Owned(Box<Type>),
-    /// `&T`: a `T`, lent.
+    /// `&T`: a `T`, passed by reference.
     Reference(Box<Type>),
 }
 
@@ -122,7 +124,7 @@ impl<'a> ServiceDef<'a> {
         }
     }
 
-    /// The path to what generated code may name.
+    /// Returns the path of the module for generated code.
     pub(crate) fn private(&self) -> Path {
         let krate = self
             .settings
@@ -132,7 +134,7 @@ impl<'a> ServiceDef<'a> {
         parse_quote!(#krate::__private)
     }
 
-    /// The trait's own attributes that stand on every generated item as well.
+    /// Returns the trait's attributes that are copied to every generated item.
     pub(crate) fn item_attrs(&self) -> impl Iterator<Item = &'a Attribute> + Clone {
         self.item
             .attrs
@@ -140,14 +142,14 @@ impl<'a> ServiceDef<'a> {
             .filter(|attr| attr::is_cfg(attr) || attr.path().is_ident("deprecated"))
     }
 
-    /// The trait's attributes that decide whether it exists.
+    /// Returns the trait's attributes that decide if it exists.
     pub(crate) fn cfgs(&self) -> impl Iterator<Item = &'a Attribute> + Clone {
         cfgs(&self.item.attrs)
     }
 
-    /// The lints that generated code must not raise: those that the user allows anywhere in the
-    /// trait, for it has the user's names and types in it, and that of names that the user
-    /// deprecated.
+    /// Returns `allow` attributes for generated code: for the lints that the user allows anywhere
+    /// in the trait, because generated code contains the user's names and types, and for deprecated
+    /// names if the user deprecated any.
     pub(crate) fn allows(&self) -> Vec<Attribute> {
         let methods = self.methods.iter().flat_map(|method| &method.syntax.attrs);
         let attrs: Vec<_> = self.item.attrs.iter().chain(methods).collect();
@@ -161,7 +163,7 @@ impl<'a> ServiceDef<'a> {
         allows
     }
 
-    /// The supertraits that the user wrote, also as conditions on `Self`.
+    /// Returns the supertraits that the user wrote, including conditions on `Self`.
     pub(crate) fn supertraits(&self) -> impl Iterator<Item = &'a TypeParamBound> {
         let conditions = self
             .item
@@ -178,8 +180,8 @@ impl<'a> ServiceDef<'a> {
         self.item.supertraits.iter().chain(conditions.flatten())
     }
 
-    /// The trait's generics for `impl`s: without conditions on `Self`, which follow from the trait
-    /// itself.
+    /// Returns the trait's generics for `impl`s: without conditions on `Self`, which follow from
+    /// the trait itself.
     pub(crate) fn generics(&self) -> Generics {
         let mut generics = self.item.generics.clone();
         if let Some(clause) = &mut generics.where_clause {
@@ -194,8 +196,8 @@ impl<'a> ServiceDef<'a> {
         generics
     }
 
-    /// The trait's generics and, before them, the implementation's type parameter, which has these
-    /// bounds beside the trait.
+    /// Returns the trait's generics and, before them, the implementation's type parameter, which
+    /// has these bounds in addition to the trait.
     pub(crate) fn implementation_generics(&self, bounds: &[TypeParamBound]) -> Generics {
         let (implementation, ident) = (&self.implementation, &self.item.ident);
         let (_, arguments, _) = self.item.generics.split_for_impl();
@@ -208,8 +210,8 @@ impl<'a> ServiceDef<'a> {
         generics
     }
 
-    /// The parameters of a generated struct: without bounds, so that every `impl` needs only what
-    /// it uses.
+    /// Returns the parameters of a generated struct: without bounds, so that every `impl` needs
+    /// only those that it uses.
     pub(crate) fn struct_params(&self) -> Vec<GenericParam> {
         let bare = |param: &GenericParam| {
             let mut param = param.clone();
@@ -222,8 +224,9 @@ impl<'a> ServiceDef<'a> {
         self.item.generics.params.iter().map(bare).collect()
     }
 
-    /// The type parameters, for a `PhantomData` that owns none of them; `None` where there are
-    /// none. Lifetimes are refused, but a client that fails to compile for one would hide that.
+    /// Returns a type for a `PhantomData` that owns none of the type parameters; `None` if there
+    /// are none. Lifetimes are rejected, but a client that fails to compile for one would hide
+    /// that.
     pub(crate) fn phantom(&self) -> Option<Type> {
         let generics = &self.item.generics;
         let lifetimes: Vec<_> = generics.lifetimes().map(|param| &param.lifetime).collect();
@@ -300,7 +303,7 @@ impl<'a> MethodDef<'a> {
         cfgs(&self.syntax.attrs)
     }
 
-    /// The return type; `()` where none is written.
+    /// Returns the return type; `()` if there is none.
     pub(crate) fn output(&self) -> Type {
         match &self.syntax.sig.output {
             ReturnType::Type(_, ty) => ty.as_ref().clone(),
@@ -308,13 +311,13 @@ impl<'a> MethodDef<'a> {
         }
     }
 
-    /// The return type in a client, in code where `__rpc` names the runtime: with the client's
-    /// stream where one is promised.
+    /// Returns the return type in a client, in code where `__rpc` names the runtime: with the
+    /// client's stream type instead of `impl Stream`.
     pub(crate) fn client_output(&self) -> Type {
         self.output_with(|item| parse_quote!(__rpc::StreamOf<#item>))
     }
 
-    /// The return type with another type for the promised stream.
+    /// Returns the return type with another type instead of `impl Stream`.
     pub(crate) fn output_with(&self, stream: impl Fn(&Type) -> Type) -> Type {
         let mut output = self.output();
         if let Some(item) = &self.replies
@@ -325,18 +328,18 @@ impl<'a> MethodDef<'a> {
         output
     }
 
-    /// What stands in the place of the value in `Result<value, error>`.
+    /// Returns the type of the value in `Result<value, error>`.
     pub(crate) fn answered(&self) -> Option<Type> {
         first_argument(&self.output())
     }
 
-    /// The return type is not called `Result`: only the compiler knows whether it is one by another
-    /// name.
+    /// Returns `true` if the return type is not called `Result`: only the compiler knows if it is
+    /// an alias of it.
     pub(crate) fn returns_alias(&self) -> bool {
         !is_named(&self.output(), "Result")
     }
 
-    /// Where to report that the return type lacks something.
+    /// Returns the span for errors about the return type.
     pub(crate) fn output_span(&self) -> Span {
         match &self.syntax.sig.output {
             ReturnType::Type(_, ty) => ty.span(),
@@ -344,7 +347,7 @@ impl<'a> MethodDef<'a> {
         }
     }
 
-    /// The parameters after `&self` as written: `ctx: &CallContext, name: String`.
+    /// Returns the parameters after `&self` as written: `ctx: &CallContext, name: String`.
     pub(crate) fn parameters(&self) -> impl Iterator<Item = proc_macro2::TokenStream> {
         self.all_args().map(|arg| {
             let (ident, ty) = (arg.ident, arg.ty);
@@ -352,19 +355,19 @@ impl<'a> MethodDef<'a> {
         })
     }
 
-    /// The names of these parameters.
+    /// Returns the names of these parameters.
     pub(crate) fn parameter_names(&self) -> impl Iterator<Item = &'a Ident> {
         self.all_args().map(|arg| arg.ident)
     }
 
-    /// All parameters after `&self`.
+    /// Returns all parameters after `&self`.
     pub(crate) fn all_args(&self) -> impl Iterator<Item = &Arg<'a>> {
         self.context.iter().chain(&self.args).chain(&self.requests)
     }
 }
 
 impl<'a> Arg<'a> {
-    /// `None` for `self` and for a pattern that is no name.
+    /// Returns `None` for `self` and for a pattern that is not a name.
     fn new(arg: &'a FnArg) -> Option<Self> {
         let FnArg::Typed(arg) = arg else { return None };
         let Pat::Ident(pattern) = arg.pat.as_ref() else {
@@ -378,16 +381,16 @@ impl<'a> Arg<'a> {
         })
     }
 
-    /// The argument where it is sent, spanned on its type: that is what lacks `Serialize` if
-    /// anything does.
+    /// Returns the argument as the client sends it, with the span of its type: a missing
+    /// `Serialize` is reported there.
     pub(crate) fn sent(&self) -> Ident {
         let mut ident = self.ident.clone();
         ident.set_span(ident.span().located_at(self.ty.span()));
         ident
     }
 
-    /// The body of a raw call as the server hands it on: the type that the method takes, made from
-    /// `Bytes`.
+    /// Returns the body of a raw call as the server passes it on: the type that the method takes,
+    /// converted from `Bytes`.
     pub(crate) fn made_from_body(&self) -> proc_macro2::TokenStream {
         let ident = self.ident;
         match &self.decoded {
@@ -401,7 +404,7 @@ impl<'a> Arg<'a> {
         }
     }
 
-    /// The argument as the server hands it on.
+    /// Returns the argument as the server passes it on.
     pub(crate) fn call_argument(&self) -> proc_macro2::TokenStream {
         let ident = self.ident;
         match self.decoded {
@@ -429,20 +432,20 @@ impl Decoded {
         }
     }
 
-    /// The type to decode, in code where `__rpc` names the runtime.
+    /// Returns the type to decode, in code where `__rpc` names the runtime.
     pub(crate) fn tokens(&self) -> proc_macro2::TokenStream {
         match self {
             Self::Value(ty) | Self::Reference(ty) => ty.to_token_stream(),
             Self::Str => quote!(__rpc::String),
             Self::Slice(elem) => quote!(__rpc::Vec<#elem>),
-            // Also for a type of the user's with such a name, if it can be cloned.
+            // This also works for a type of the user's with such a name, if it can be cloned.
             Self::Owned(ty) => quote!(<#ty as __rpc::ToOwned>::Owned),
         }
     }
 }
 
-/// A span for generated code that is reported at `span`, and is still known to be generated: lints
-/// leave it alone.
+/// Returns a span for generated code that is reported at `span`, but still marked as generated, so
+/// that lints ignore it.
 pub(crate) fn reported_at(span: Span) -> Span {
     Span::call_site().located_at(span)
 }
@@ -451,7 +454,7 @@ fn cfgs(attrs: &[Attribute]) -> impl Iterator<Item = &Attribute> + Clone {
     attrs.iter().filter(|attr| attr::is_cfg(attr))
 }
 
-/// A type without the parentheses, visible or not, around it: macros by example wrap types in
+/// Removes the parentheses, visible or not, around a type: macros by example wrap types in
 /// invisible ones.
 pub(crate) fn peel(ty: &Type) -> &Type {
     match ty {
@@ -481,12 +484,12 @@ pub(crate) fn is_subscription(ty: &Type) -> bool {
     is_named(ty, "Subscription") && first_argument(ty).is_some()
 }
 
-/// Returns `true` if the last segment of a path type is `name`, and the path does not say that the
-/// type is the user's own: by `crate`, `self` or `super` at its beginning.
+/// Returns `true` if the last segment of a path type is `name`, and the path does not show that the
+/// type is the user's own, by `crate`, `self` or `super` at its beginning.
 ///
-/// What a name stands for is not known here. Generated code makes sure that it is what it was taken
-/// for, and the runtime's types cannot be used where they were not recognized; both messages say
-/// how to write it (`checked.rs` in iip-rpc).
+/// The meaning of a name is unknown here. Generated code checks that it is the expected type, and
+/// the runtime's types cannot be used if they were not recognized; both error messages explain how
+/// to write it (`checked.rs` in iip-rpc).
 pub(crate) fn is_named(ty: &Type, name: &str) -> bool {
     let Type::Path(path) = peel(ty) else {
         return false;
@@ -501,7 +504,7 @@ pub(crate) fn is_named(ty: &Type, name: &str) -> bool {
     !own && segments.last().is_some_and(|last| last.ident == name)
 }
 
-/// The last name of a path type: `Result` of `std::io::Result<()>`.
+/// Returns the last name of a path type: `Result` of `std::io::Result<()>`.
 pub(crate) fn last_segment(ty: &Type) -> Option<&Ident> {
     match peel(ty) {
         Type::Path(path) => path.path.segments.last().map(|segment| &segment.ident),
@@ -509,7 +512,7 @@ pub(crate) fn last_segment(ty: &Type) -> Option<&Ident> {
     }
 }
 
-/// The type arguments of the last name of a path: `T` and `E` of `Result<T, E>`.
+/// Returns the type arguments of the last name of a path: `T` and `E` of `Result<T, E>`.
 pub(crate) fn type_arguments(ty: &Type) -> Vec<Type> {
     let Type::Path(path) = peel(ty) else {
         return Vec::new();
@@ -525,12 +528,12 @@ pub(crate) fn type_arguments(ty: &Type) -> Vec<Type> {
     types.collect()
 }
 
-/// The first of them.
+/// Returns the first of them.
 pub(crate) fn first_argument(ty: &Type) -> Option<Type> {
     type_arguments(ty).into_iter().next()
 }
 
-/// The first of them, to replace it.
+/// Returns the first of them, for replacement.
 pub(crate) fn first_argument_mut(ty: &mut Type) -> Option<&mut Type> {
     let path = match ty {
         Type::Group(group) => return first_argument_mut(&mut group.elem),
@@ -551,7 +554,7 @@ pub(crate) fn first_argument_mut(ty: &mut Type) -> Option<&mut Type> {
         })
 }
 
-/// The `Item` of the `impl Stream` in `Result<impl Stream<Item = ..>, E>`.
+/// Returns the `Item` of the `impl Stream` in `Result<impl Stream<Item = ..>, E>`.
 pub(crate) fn streamed_item(output: &Type) -> Option<Type> {
     let mut output = output.clone();
     let Type::ImplTrait(opaque) = peel(first_argument_mut(&mut output)?) else {
@@ -582,7 +585,7 @@ fn is_about_self(predicate: &WherePredicate) -> bool {
     idents.found.iter().any(|ident| ident == "Self")
 }
 
-/// A name for a type parameter that hides none of the names in the trait.
+/// Returns a name for a type parameter that shadows none of the names in the trait.
 fn unused_name(item: &ItemTrait) -> Ident {
     let mut idents = Idents::default();
     idents.visit_item_trait_mut(&mut item.clone());
@@ -594,7 +597,7 @@ fn unused_name(item: &ItemTrait) -> Ident {
     Ident::new(name, Span::call_site())
 }
 
-/// Collects every identifier of the syntax it visits.
+/// Visitor that collects every identifier.
 #[derive(Default)]
 struct Idents {
     found: Vec<Ident>,

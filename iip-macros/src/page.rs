@@ -1,16 +1,16 @@
-//! Pages of the guide as documentation. Their links name files, as whoever reads them in the
-//! repository needs it; rustdoc needs the names of modules.
+//! Pages of the guide as documentation. Their links name files, for readers of the repository;
+//! rustdoc needs the names of modules.
 
 use std::path::Path;
 
-/// The text of a page, with links that rustdoc understands.
+/// Reads the text of a page, with links for rustdoc.
 pub(crate) fn read(path: &Path) -> Result<String, String> {
     let page = std::fs::read_to_string(path);
     let page = page.map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(rewritten(&page))
 }
 
-/// Links to other pages become links to their modules. Of those to other files the text is left,
+/// Replaces links to other pages by links to their modules, and links to other files by the text
 /// and the name of the file.
 fn rewritten(page: &str) -> String {
     let mut out = String::with_capacity(page.len());
@@ -41,7 +41,8 @@ fn rewritten(page: &str) -> String {
     out
 }
 
-/// The name of a file as seen from the top of the repository, where the pages lie in `docs/guide`.
+/// Returns the path of a file relative to the root of the repository; the pages are in
+/// `docs/guide`.
 fn in_repository(file: &str) -> String {
     match file.strip_prefix("../../") {
         Some(file) => file.to_owned(),

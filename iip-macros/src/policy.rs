@@ -1,5 +1,5 @@
-//! The settings of a method that say how its calls are treated: read here from their texts, and
-//! written into its descriptor.
+//! The settings of a method for the treatment of its calls: parsed here, and written into its
+//! descriptor.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use syn::{Lit, LitStr};
 
 use crate::{attr, client, errors::Errors};
 
-/// `hedge = ".."`; the runtime's enum of the same name.
+/// The value of `hedge = ".."`; the runtime has an enum of the same name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Hedge {
     After(Duration),
     Percentile(u8),
 }
 
-/// `priority = ".."`; the runtime's enum of the same name.
+/// The value of `priority = ".."`; the runtime has an enum of the same name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Priority {
     Low,
@@ -24,7 +24,7 @@ pub(crate) enum Priority {
     High,
 }
 
-/// `max_concurrency = ..`; the runtime's enum of the same name.
+/// The value of `max_concurrency = ..`; the runtime has an enum of the same name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Concurrency {
     AtMost(u32),
@@ -32,7 +32,7 @@ pub(crate) enum Concurrency {
 }
 
 impl Hedge {
-    /// `"20ms"` or `"p95"`.
+    /// Parses `"20ms"` or `"p95"`.
     pub(crate) fn parse(text: &LitStr, errors: &mut Errors) -> Option<Self> {
         let value = text.value();
         let Some(percentile) = value.strip_prefix('p') else {
@@ -88,7 +88,7 @@ impl Priority {
 }
 
 impl Concurrency {
-    /// `100` or `"auto"`.
+    /// Parses `100` or `"auto"`.
     pub(crate) fn parse(value: &Lit, errors: &mut Errors) -> Option<Self> {
         let calls = match value {
             Lit::Str(text) if text.value() == "auto" => return Some(Self::Auto),

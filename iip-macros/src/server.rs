@@ -7,7 +7,7 @@ use syn::{GenericParam, parse_quote, spanned::Spanned};
 
 use crate::model::{Kind, MethodDef, ServiceDef, reported_at};
 
-/// The struct. It stands in the user's module, beside the trait.
+/// Generates the struct. It is placed in the user's module, next to the trait.
 pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
     let (server, vis, private, implementation) = (
         &def.server,
@@ -38,7 +38,7 @@ pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
     }
 }
 
-/// The `impl`s, where `__rpc` names the runtime.
+/// Generates the `impl`s, for code where `__rpc` names the runtime.
 pub(crate) fn impls(def: &ServiceDef<'_>) -> TokenStream {
     let (server, vis, service, implementation) = (
         &def.server,
@@ -51,7 +51,7 @@ pub(crate) fn impls(def: &ServiceDef<'_>) -> TokenStream {
     let (impl_generics, arguments, conditions) = generics.split_for_impl();
     let types = def.phantom().map(|_| quote!(types: __rpc::PhantomData,));
     let registrations = def.methods.iter().map(|method| registration(def, method));
-    // Where every method may be left out of the build, nothing else uses the parameter.
+    // If every method may be excluded by `#[cfg(..)]`, nothing else uses the parameter.
     let may_be_empty = def
         .methods
         .iter()
@@ -102,7 +102,7 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     let (_, arguments, _) = generics.split_for_impl();
     let turbofish = arguments.as_turbofish();
     let (ident, constant) = (method.ident(), &method.constant);
-    // Names that no argument can hide.
+    // These names cannot be shadowed by an argument.
     let service = Ident::new("service", Span::mixed_site());
     let context = Ident::new("ctx", Span::mixed_site());
     let (bound_context, context) = match &method.context {
@@ -116,7 +116,8 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     let call_argument = method.args.iter().map(|arg| arg.call_argument());
     let descriptor = quote!(#client #turbofish::#constant);
     let span = reported_at(method.output_span());
-    // What the method returns, as a `Result` if its type is not called so.
+    // The expression for the returned value, converted to a `Result` if its type is not called
+    // that.
     let run = |call_argument: TokenStream| {
         if method.returns_alias() {
             quote_spanned! {span=>
@@ -131,7 +132,7 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     let (bound, put_in) = if !method.is_protobuf {
         (quote!((#(#names,)*): (#(#types,)*)), None)
     } else if method.args.is_empty() {
-        // The empty message before a stream.
+        // The argument is the empty message before a stream.
         (
             quote!(_: (__rpc::Proto<()>,)),
             Some(quote!(.map(__rpc::Proto))),
@@ -157,7 +158,7 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
             let call = Ident::new("call", Span::mixed_site());
             let (bound_call, input) = match &method.requests {
                 Some(requests) => {
-                    // Reported at the type, if that is not the runtime's.
+                    // If the type is not that of the runtime, the error is reported at the type.
                     let at = requests.ty.span();
                     let mut call = call.clone();
                     call.set_span(call.span().located_at(at));

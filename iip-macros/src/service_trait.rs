@@ -16,9 +16,9 @@ use crate::{attr, check, model::reported_at};
 ///         }
 /// ```
 ///
-/// The `Send` is why a handler can be spawned by code that only knows `T: Greeter`; implementations
-/// still write `async fn`. `core` is named directly and not through the runtime: these are the
-/// paths that users see in their documentation.
+/// With the `Send` bound, code that only knows `T: Greeter` can spawn a handler; implementations
+/// still write `async fn`. `core` is named directly and not through the runtime, because users see
+/// these paths in their documentation.
 pub(crate) fn expand(item: &ItemTrait, has_twin: bool) -> TokenStream {
     let mut item = item.clone();
     item.attrs.retain(|attr| !attr::is_rpc(attr));
@@ -40,8 +40,8 @@ pub(crate) fn expand(item: &ItemTrait, has_twin: bool) -> TokenStream {
     item.into_token_stream()
 }
 
-/// Says in the compiler's own message about `dyn Greeter` what to write: it names this constant as
-/// a reason why that is no type, and has no other place for a hint.
+/// Adds a constant whose name is a hint in the compiler's error about `dyn Greeter`: the error
+/// names the constant as the reason why that is not a type, and offers no other place for a hint.
 fn hint_at_twin(item: &mut ItemTrait) {
     let hint = parse_quote! {
         #[doc(hidden)]
@@ -50,7 +50,7 @@ fn hint_at_twin(item: &mut ItemTrait) {
     item.items.insert(0, hint);
 }
 
-/// Promises that a stream is `Send`, as the futures are.
+/// Visitor that adds `Send` to the bounds of a stream, like those of the futures.
 struct SendStreams;
 
 impl VisitMut for SendStreams {
@@ -59,9 +59,9 @@ impl VisitMut for SendStreams {
     }
 }
 
-/// What every service is: calls of it run on any thread. Not `'static`, which the compiler cannot
-/// see of a trait object whose lifetime it has forgotten, as it does inside a future that must be
-/// `Send`.
+/// Returns the supertraits of every service: calls of it run on any thread. `'static` is not one of
+/// them, because the compiler cannot infer it for a trait object whose lifetime it has erased, as
+/// it does inside a future that must be `Send`.
 pub(crate) fn supertraits() -> [TypeParamBound; 2] {
     [
         parse_quote!(::core::marker::Send),
@@ -81,8 +81,8 @@ pub(crate) fn expand_method(method: &mut TraitItemFn) {
         ReturnType::Default => quote_spanned!(method.sig.ident.span()=> ()),
     };
     let span = reported_at(method.sig.output.span());
-    // Types that callers choose are a mistake, which need not be reported a second time as one in
-    // `Send`.
+    // Types that callers choose are already reported as a mistake, which should not be reported a
+    // second time as missing `Send`.
     let send =
         (!check::is_generic(&method.sig)).then(|| quote_spanned!(span=> + ::core::marker::Send));
     method.sig.output = parse_quote_spanned! {span=>

@@ -1,4 +1,4 @@
-//! All that generated code may name. Not for use by hand; it may change with any version.
+//! Items that generated code may name. Not for use by hand; they may change with any version.
 
 pub use std::borrow::ToOwned;
 pub use std::boxed::Box;
@@ -34,10 +34,10 @@ pub use crate::{
 /// A future of any type.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The stream that a method of the `dyn`-compatible twin of a service answers with.
+/// The stream that a method of the `dyn`-compatible twin of a service replies with.
 pub type BoxStream<'a, T> = std::pin::Pin<Box<dyn futures_core::Stream<Item = T> + Send + 'a>>;
 
-/// Makes a trait object of the stream that a method answers with.
+/// Boxes the stream that a method replies with.
 pub fn boxed<'a, S, E>(result: Result<S, E>) -> Result<BoxStream<'a, S::Item>, E>
 where
     S: futures_core::Stream + Send + 'a,
@@ -48,7 +48,7 @@ where
     }
 }
 
-/// What a stream that a method answers with yields.
+/// Item of the stream that a method replies with.
 #[diagnostic::on_unimplemented(
     message = "a stream of `{Self}` cannot be the answer of a method",
     note = "write `impl Stream<Item = Result<T, Status>>`: the connection may fail between two \
@@ -57,7 +57,7 @@ where
 pub trait StreamItem {
     /// Each message.
     type Message;
-    /// How the stream fails.
+    /// The error of the stream.
     type Error;
 }
 
@@ -66,5 +66,5 @@ impl<T, E> StreamItem for Result<T, E> {
     type Error = E;
 }
 
-/// The stream of a client, for a method that answers with one of these items.
+/// The client's stream for a method that replies with a stream of these items.
 pub type StreamOf<I> = Streaming<<I as StreamItem>::Message, <I as StreamItem>::Error>;

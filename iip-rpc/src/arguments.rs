@@ -1,4 +1,4 @@
-//! The arguments of a call: a tuple in Rust, positions in bincode and postcard, names in JSON and
+//! Arguments of a call: a tuple in Rust, positions in bincode and postcard, names in JSON and
 //! MessagePack.
 
 pub(crate) mod recorded;
@@ -30,19 +30,18 @@ use crate::codec::{
 use crate::method::MethodDescriptor;
 use crate::payload;
 
-/// The arguments of a call on the caller's side: a tuple of up to twelve values that can be
-/// serialized, owned or borrowed.
+/// Arguments of a call on the caller's side: a tuple of up to twelve values that can be serialized,
+/// owned or borrowed.
 ///
-/// In bincode and postcard they lie one behind the other; in JSON and MessagePack they are an
-/// object with the names that the method's descriptor gives them. In protobuf the only one is the
-/// message.
+/// In bincode and postcard they follow one another; in JSON and MessagePack they are an object with
+/// the names from the method's descriptor. In protobuf the only argument is the message.
 pub trait Arguments: sealed::Sealed {
     /// Appends the arguments to `out`, except for a large [`Payload`](payload::Payload) at their
-    /// very end, which may be returned instead: it belongs behind `out` and was not copied.
+    /// very end, which may be returned instead: it follows after `out` and was not copied.
     ///
     /// # Errors
     ///
-    /// When one of them cannot be encoded, or this build does not have the codec.
+    /// One of them cannot be encoded, or this build does not have the codec.
     fn encode_split(
         &self,
         method: &MethodDescriptor,
@@ -54,7 +53,7 @@ pub trait Arguments: sealed::Sealed {
     ///
     /// # Errors
     ///
-    /// As [`encode_split`](Self::encode_split).
+    /// Like [`encode_split`](Self::encode_split).
     fn encode(
         &self,
         method: &MethodDescriptor,
@@ -68,19 +67,18 @@ pub trait Arguments: sealed::Sealed {
     }
 }
 
-/// The arguments of a call on the server's side: a tuple of up to twelve values that can be
-/// deserialized and own all they have.
+/// Arguments of a call on the server's side: a tuple of up to twelve values that can be
+/// deserialized and own their data.
 ///
-/// From JSON and MessagePack they are read as an object with the names that the method's descriptor
-/// gives them, or, in JSON where there is exactly one, from the bare value. An object whose only
-/// key is the name of that one argument counts as the former. An argument that may be missing is an
-/// `Option`.
+/// In JSON and MessagePack they are read as an object with the names from the method's descriptor,
+/// or, in JSON with exactly one argument, from the bare value. An object whose only key is the name
+/// of that argument counts as the former. An argument that may be missing is an `Option`.
 pub trait FromArguments: sealed::Sealed + Sized + Send + 'static {
-    /// Reads the arguments from `body`. Large payloads among them become parts of it.
+    /// Decodes the arguments from `body`. Large payloads among them share its memory.
     ///
     /// # Errors
     ///
-    /// When `body` is not what the method takes; the error names the argument where it can.
+    /// `body` does not match the arguments of the method; the error names the argument if possible.
     fn decode(
         method: &MethodDescriptor,
         codec: CodecId,
@@ -90,18 +88,18 @@ pub trait FromArguments: sealed::Sealed + Sized + Send + 'static {
 }
 
 mod sealed {
-    /// Only tuples are arguments.
+    /// Restricts arguments to tuples.
     #[expect(unnameable_types, reason = "nobody else shall implement it")]
     pub trait Sealed {}
 }
 
-/// Arguments with their names, as JSON and MessagePack have them.
+/// Arguments with their names, for JSON and MessagePack.
 struct Named<'a, T> {
     values: &'a T,
     names: &'static [&'static str],
 }
 
-/// Reads arguments one behind the other, in the codec `C`.
+/// Reads arguments that follow one another, in the codec `C`.
 struct Positional<'a, T, C> {
     reading: &'a Reading,
     marker: PhantomData<(T, C)>,
@@ -114,7 +112,7 @@ struct ByName<'a, T, C> {
     marker: PhantomData<(T, C)>,
 }
 
-/// Which argument is just being read: when reading it fails, the error shall say so.
+/// Index of the argument that is being read, for the error if it cannot be read.
 #[derive(Default)]
 struct Reading(Cell<Option<usize>>);
 
@@ -258,7 +256,7 @@ macro_rules! tuples {
                 )*))
             }
 
-            /// `null` is as good as an object without keys.
+            /// `null` counts as an object without keys.
             fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
                 self.visit_map(serde::de::value::MapDeserializer::<_, E>::new(std::iter::empty::<(&str, &str)>()))
             }
@@ -276,7 +274,7 @@ macro_rules! tuples {
     )* };
 }
 
-/// Reads arguments that lie one behind the other.
+/// Reads arguments that follow one another.
 #[cfg(any(
     feature = "codec-bincode",
     feature = "codec-postcard",
@@ -299,7 +297,7 @@ where
     C::decode_seed(arguments, body, limits).map_err(|error| reading.name(method.args(), error))
 }
 
-/// Reads arguments that have names.
+/// Reads arguments by their names.
 fn by_name<'r, 'de, T, C: Codec>(
     count: usize,
     method: &MethodDescriptor,
@@ -322,7 +320,7 @@ where
     C::decode_seed(arguments, body, limits).map_err(|error| reading.name(names, error))
 }
 
-/// Reads arguments that have names, or the bare value of the only one.
+/// Reads arguments by their names, or the bare value of the only one.
 fn json<'r, 'de, T>(
     count: usize,
     method: &MethodDescriptor,
@@ -349,7 +347,8 @@ where
         marker: PhantomData,
     });
     match Json::decode_seed(bare, body, limits) {
-        // An object for a type that is none: the caller meant names, and got one wrong.
+        // An object for a type that is not an object: the caller used names, and one of them is
+        // wrong.
         Err(error) if error.to_string().starts_with("invalid type: map") => {
             reading.0.set(None);
             by_name()
@@ -361,8 +360,8 @@ where
     }
 }
 
-/// An object that could not be read as the bare value of the argument `name` may have been meant as
-/// names: says what made it the one and not the other.
+/// Extends the error of an object that could not be read as the bare value of the argument `name`:
+/// the caller may have meant names, so the error says why it was read as a value.
 #[cold]
 fn guessed(error: DecodeError, name: &str, body: &[u8]) -> DecodeError {
     let DecodeErrorKind::Value(text) = error.kind() else {
@@ -434,7 +433,7 @@ fn is_object_of_only(name: &str, body: &[u8]) -> bool {
             .unwrap_or(false)
 }
 
-/// Reads one value as if it were a sequence of one.
+/// Reads a value as a sequence of one.
 struct Bare<V>(V);
 
 impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for Bare<V> {
@@ -461,20 +460,21 @@ impl<'de, D: Deserializer<'de>> SeqAccess<'de> for OneElement<D> {
     }
 }
 
-/// The name of an argument. The descriptor has one for each: [`mismatch`] was asked before.
+/// The name of an argument. The descriptor has one for each, because [`mismatch`] was checked
+/// before.
 fn name(names: &'static [&'static str], index: usize) -> &'static str {
     names.get(index).copied().unwrap_or_default()
 }
 
-/// What to say when a descriptor does not name as many arguments as there are: a mistake in it and
-/// none of the call.
+/// Returns an error if the descriptor does not name all arguments: a bug in the descriptor, not in
+/// the call.
 fn mismatch(method: &MethodDescriptor, count: usize) -> Option<String> {
     let names = method.args().len();
     (names != count)
         .then(|| format!("the descriptor of {method} names {names} arguments where it has {count}"))
 }
 
-/// Reads a key and finds its place among the names.
+/// Reads a key and returns its index among the names.
 struct Key<'a> {
     names: &'a [&'a str],
 }
@@ -506,7 +506,7 @@ impl Visitor<'_> for Key<'_> {
     }
 }
 
-/// Names in a sentence.
+/// Formats names as part of a sentence.
 struct Names<'a>(&'a [&'a str]);
 
 impl fmt::Display for Names<'_> {
@@ -523,7 +523,7 @@ impl fmt::Display for Names<'_> {
     }
 }
 
-/// Stands for an argument that is not there: an option is `None`, anything else is missed by its
+/// Deserializer for a missing argument: an option is `None`, any other type is an error with its
 /// name.
 struct Missing<E>(&'static str, PhantomData<E>);
 

@@ -1,19 +1,19 @@
-//! How many calls a client may make a second time: a bucket of tokens, filled by its calls.
+//! Budget for retries of a client: a bucket of tokens, filled by its calls.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One token, as it is counted here: ratios are kept in thousandths.
+/// One token in the unit of the bucket: ratios are kept in thousandths.
 const TOKEN: u64 = 1000;
 
-/// How many of its calls a client may repeat: what keeps retries from making an overload worse.
+/// Limit on the retries of a client, so that retries do not make an overload worse.
 ///
 /// Every typed call puts [`token_ratio`](Self::token_ratio) tokens into a bucket; every retry and
-/// every second attempt of a hedged call takes one out, and is left undone when there is none. So
-/// retries are at most that part of the calls, beside the [`max_tokens`](Self::max_tokens) that the
-/// bucket holds at the beginning. All clones of a client share the bucket.
+/// every second attempt of a hedged call takes one out, and is not made if there is none. So
+/// retries are at most that fraction of the calls, plus the [`max_tokens`](Self::max_tokens) that
+/// the bucket holds at the beginning. All clones of a client share the bucket.
 ///
-/// Calls that were not sent, or that a server refused because it goes away, are repeated without
-/// it: that is no load.
+/// Calls that were not sent, or that a server rejected because it is going away, are retried
+/// without a token: they add no load.
 ///
 /// ```
 /// use iip_rpc::{Client, RetryBudget};
@@ -39,22 +39,22 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
-    /// The default: 0.1 tokens for a call, at most 100.
+    /// Creates the default budget: 0.1 tokens for a call, at most 100.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many tokens the bucket holds at most, and at the beginning: so many retries may come at
-    /// once. Default: 100. 0: no retry at all.
+    /// Sets the maximum number of tokens, which is also the initial number: at most this many
+    /// retries may be made at once. Default: 100. 0: no retries.
     pub fn max_tokens(mut self, tokens: u32) -> Self {
         self.max = u64::from(tokens) * TOKEN;
         self
     }
 
-    /// How many tokens a call puts in, from 0 to 1 in thousandths: the part of the calls that may
-    /// be repeated in the long run. Default: 0.1.
+    /// Sets the number of tokens per call, from 0 to 1 in thousandths: the fraction of the calls
+    /// that may be retried in the long run. Default: 0.1.
     pub fn token_ratio(mut self, ratio: f64) -> Self {
-        // A float becomes the nearest integer in range; what is no number becomes 0.
+        // The cast saturates to the nearest integer in range; NaN becomes 0.
         self.per_call = (ratio.clamp(0.0, 1.0) * TOKEN as f64).round() as u64;
         self
     }
@@ -75,10 +75,10 @@ impl Bucket {
         }
     }
 
-    /// A call was made.
+    /// Adds the tokens of one call.
     #[inline]
     pub(crate) fn deposit(&self) {
-        // A full bucket is the rule, and then nothing is written.
+        // The bucket is usually full, and then nothing is written.
         if self.tokens.load(Ordering::Relaxed) < self.budget.max {
             self.fill();
         }
@@ -88,13 +88,13 @@ impl Bucket {
     fn fill(&self) {
         let RetryBudget { max, per_call } = self.budget;
         let filled = |tokens: u64| (tokens < max).then(|| (tokens + per_call).min(max));
-        // That it was full meanwhile is as well.
+        // An error means that the bucket has become full meanwhile, which is fine.
         let _ = self
             .tokens
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, filled);
     }
 
-    /// Returns `true` if a call may be retried. If so, the retry is paid for.
+    /// Returns `true` if a call may be retried, and then takes the token for the retry.
     pub(crate) fn withdraw(&self) -> bool {
         let taken = |tokens: u64| tokens.checked_sub(TOKEN);
         self.tokens
@@ -130,7 +130,7 @@ mod tests {
             let bucket = Bucket::new(RetryBudget::new().token_ratio(ratio).max_tokens(3));
             assert_eq!(withdrawals(&bucket), 3);
             let mut retries = 0;
-            // Every call fails and would be repeated.
+            // Every call fails and would be retried.
             for _ in 0..1000 {
                 bucket.deposit();
                 retries += u32::from(bucket.withdraw());

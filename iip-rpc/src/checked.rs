@@ -1,5 +1,5 @@
-//! What generated code asks of the types in a service, so that the compiler says what to write
-//! instead.
+//! Bounds that generated code puts on the types of a service, so that compiler errors suggest the
+//! right code.
 
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
@@ -8,7 +8,7 @@ use crate::context::CallContext;
 use crate::streaming::Streaming;
 use crate::subscription::Subscription;
 
-/// Two names for one type.
+/// Equality of two type names.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not `{T}`, for which it was taken by its name",
     label = "has the name of a type of iip-rpc",
@@ -27,8 +27,8 @@ impl<T> Same<T> for T {
     }
 }
 
-/// A second candidate for every type: of one alone the compiler would say that types are
-/// mismatched.
+/// A second candidate for every type: with a single one, the compiler would only report mismatched
+/// types.
 #[derive(Debug)]
 pub struct Other<T>(T);
 
@@ -38,32 +38,32 @@ impl<T> Same<Other<T>> for T {
     }
 }
 
-/// A value whose type the macro has recognized by its name.
+/// Returns a value whose type the macro has recognized by its name.
 #[inline(always)]
 pub fn known<T: Same<U>, U>(value: T) -> U {
     value.same()
 }
 
-/// What a method returns.
+/// Return type of a method.
 #[diagnostic::on_unimplemented(
     message = "a method cannot return `{Self}`",
     label = "not a `Result`",
     note = "write `Result<{Self}, Status>`: a call can fail"
 )]
 pub trait MethodOutput {
-    /// What it answers with.
+    /// The type of the reply.
     type Value;
-    /// How it fails.
+    /// The error type.
     type Error;
 
-    /// From the result that it is.
+    /// Converts a result to this type.
     fn from_result(result: Result<Self::Value, Self::Error>) -> Self;
 
-    /// As the result that it is.
+    /// Converts this type to a result.
     ///
     /// # Errors
     ///
-    /// Those that it has.
+    /// The errors of the method.
     fn into_result(self) -> Result<Self::Value, Self::Error>;
 }
 
@@ -82,7 +82,8 @@ impl<T, E> MethodOutput for Result<T, E> {
     }
 }
 
-/// Never implemented: the reason why some types are neither `Serialize` nor `Deserialize`.
+/// Bound that is never satisfied: the reason why some types are neither `Serialize` nor
+/// `Deserialize`.
 #[diagnostic::on_unimplemented(
     message = "a `{T}` cannot travel inside a message",
     label = "a `{T}`, which is no value",
@@ -93,7 +94,7 @@ impl<T, E> MethodOutput for Result<T, E> {
 )]
 pub trait Holds<T> {}
 
-/// What travels.
+/// A message.
 #[derive(Debug)]
 pub struct Message<'a>(std::marker::PhantomData<&'a ()>);
 

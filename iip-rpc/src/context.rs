@@ -1,4 +1,4 @@
-//! What is known of a call beside its arguments, on both sides.
+//! Context of a call beyond its arguments, on both sides.
 
 use std::any::Any;
 use std::fmt;
@@ -18,11 +18,11 @@ tokio::task_local! {
     static CURRENT: CallContext;
 }
 
-/// The circumstances of a call: metadata, deadline, and, in a handler, who calls.
+/// Context of a call: metadata, deadline, and, in a handler, the caller.
 ///
-/// In a handler it is there as [`CallContext::current`], or as the method's first parameter
-/// `ctx: &CallContext`, which does not travel. Calls made inside the handler inherit the deadline
-/// by themselves. A caller makes one with [`new`](Self::new) for a method that takes it. Cheap to
+/// A handler gets it from [`CallContext::current`], or as the method's first parameter
+/// `ctx: &CallContext`, which is not sent. Calls made inside the handler inherit the deadline
+/// automatically. A caller creates one with [`new`](Self::new) for a method that takes it. Cheap to
 /// clone.
 ///
 /// ```
@@ -44,7 +44,7 @@ struct Inner {
     deadline: Option<Instant>,
     peer: Option<Arc<Peer>>,
     cancel: Option<CancelToken>,
-    /// The metadata is for calls made with this context, not what a caller sent.
+    /// `true` if the metadata is for calls made with this context, not received from a caller.
     outgoing: bool,
     reply_metadata: Mutex<Metadata>,
     extensions: Mutex<Extensions>,
@@ -57,7 +57,7 @@ impl Default for CallContext {
 }
 
 impl CallContext {
-    /// A context without metadata and deadline, to make a call with.
+    /// Creates a context without metadata and deadline, to make a call with.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -88,34 +88,34 @@ impl CallContext {
         }
     }
 
-    /// The context of the call that this task handles, if it does.
+    /// The context of the call that this task handles, if any.
     ///
-    /// It does not follow into tasks spawned by the handler; hand it to them, and see
+    /// Tasks spawned by the handler do not inherit it; pass it to them and use
     /// [`scope`](Self::scope).
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Clone::clone).ok()
     }
 
-    /// The deadline of the call that this task handles, if it does and it has one.
+    /// The deadline of the call that this task handles, if both exist.
     #[inline]
     pub(crate) fn current_deadline() -> Option<Instant> {
         CURRENT.try_with(|ctx| ctx.inner.deadline).ok().flatten()
     }
 
-    /// Runs `future` as a part of this call: [`current`](Self::current) finds it, and calls inherit
-    /// its deadline.
+    /// Runs `future` as part of this call: [`current`](Self::current) returns this context, and
+    /// calls inherit its deadline.
     pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
         self.scoped(future)
     }
 
-    /// Like [`scope`](Self::scope); gives the context back when the future has ended.
+    /// Like [`scope`](Self::scope), but returns the context when the future has completed.
     #[inline]
     pub(crate) fn scoped<F: Future>(self, future: F) -> TaskLocalFuture<Self, F> {
         CURRENT.scope(self, future)
     }
 
-    /// The same with a deadline `timeout` from now, if that is sooner than the one it has.
+    /// Sets the deadline to `timeout` from now, if that is earlier than the current one.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         let deadline = after(now(), timeout);
@@ -126,7 +126,7 @@ impl CallContext {
         self.change(|inner| inner.deadline = Some(deadline))
     }
 
-    /// The same with other metadata.
+    /// Replaces the metadata.
     #[must_use]
     pub fn with_metadata(self, metadata: Metadata) -> Self {
         self.change(|inner| {
@@ -135,7 +135,7 @@ impl CallContext {
         })
     }
 
-    /// The same with this deadline, whatever it was before.
+    /// Replaces the deadline, whatever it was before.
     pub(crate) fn with_deadline(self, deadline: Option<Instant>) -> Self {
         self.change(|inner| inner.deadline = deadline)
     }
@@ -158,31 +158,32 @@ impl CallContext {
         }
     }
 
-    /// The method that is called; `None` outside a handler.
+    /// The method that is being called; `None` outside a handler.
     #[must_use]
     pub fn method(&self) -> Option<&'static MethodDescriptor> {
         self.inner.method
     }
 
-    /// What the caller sent beside the arguments.
+    /// The metadata that the caller sent with the arguments.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.inner.metadata
     }
 
-    /// What calls made with this context send: not what the caller of a call being handled sent.
+    /// The metadata to send with calls made with this context, not the metadata received from a
+    /// caller.
     pub(crate) fn outgoing_metadata(&self) -> Option<&Metadata> {
         let set = self.inner.outgoing && !self.inner.metadata.is_empty();
         set.then_some(&self.inner.metadata)
     }
 
-    /// When the caller stops waiting; `None` if it did not say.
+    /// The point in time at which the caller stops waiting; `None` if the call has no deadline.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.inner.deadline
     }
 
-    /// How much time is left until the deadline.
+    /// Time left until the deadline; `None` if the call has no deadline.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         self.inner
@@ -190,13 +191,13 @@ impl CallContext {
             .map(|deadline| deadline.saturating_duration_since(now()))
     }
 
-    /// Who calls: address and verified certificates; `None` outside a handler.
+    /// The caller's address and verified certificates; `None` outside a handler.
     #[must_use]
     pub fn peer(&self) -> Option<&Peer> {
         self.inner.peer.as_deref()
     }
 
-    /// Returns `true` if the caller has gone or the time is over. For methods with
+    /// Returns `true` if the caller has gone away or the deadline has passed. For methods with
     /// `on_cancel = "token"`.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
@@ -210,8 +211,9 @@ impl CallContext {
                 .is_some_and(|deadline| deadline <= now())
     }
 
-    /// Waits until the caller has gone or the time is over. For methods with `on_cancel = "token"`;
-    /// others end by themselves.
+    /// Waits until the caller has gone away or the deadline has passed. For methods with
+    /// `on_cancel = "token"`; other handlers do not need it, since they are dropped or run to
+    /// completion.
     ///
     /// # Cancel safety
     ///
@@ -236,8 +238,8 @@ impl CallContext {
     }
 
     /// Waits until the server that handles the call begins to [shut down](crate::Server::shutdown);
-    /// for ever outside a handler. A handler whose stream would go on for ever ends it then, and
-    /// its caller gets the end, not a lost connection:
+    /// never completes outside a handler. A handler with an endless stream can then end it, so that
+    /// its caller sees the end instead of a lost connection:
     ///
     /// ```
     /// use iip_rpc::{CallContext, Status, Streaming};
@@ -263,8 +265,8 @@ impl CallContext {
     /// # let _ = ticks;
     /// ```
     ///
-    /// The future borrows nothing. Calls that arrive later are refused, so that the handler need
-    /// not look for them.
+    /// The future borrows nothing. Calls that arrive later are rejected, so the handler need not
+    /// check for them.
     ///
     /// # Cancel safety
     ///
@@ -279,11 +281,11 @@ impl CallContext {
         }
     }
 
-    /// Sends `value` with the answer, as metadata.
+    /// Sends `value` with the reply, as metadata.
     ///
     /// # Errors
     ///
-    /// The key is none, or all metadata together would exceed 16 KiB.
+    /// The key is invalid, or all metadata together would exceed 16 KiB.
     pub fn set_reply_metadata(
         &self,
         key: &str,
@@ -292,18 +294,17 @@ impl CallContext {
         lock(&self.inner.reply_metadata).insert(key, value)
     }
 
-    /// The value of this type that was put into this context: in a handler, by an interceptor of
-    /// the server.
+    /// The value of this type in this context; in a handler, put there by an interceptor of the
+    /// server.
     #[must_use]
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         lock(&self.inner.extensions).get()
     }
 
-    /// Puts `value` into this context, where it is found by its type; it does not travel to the
-    /// other side. Clones of a context share their values. Returns the value of this type that it
-    /// replaces.
+    /// Stores `value` in this context, keyed by its type; it is not sent to the other side. Clones
+    /// of a context share their values. Returns the value of this type that it replaces.
     ///
-    /// In a context to make calls with, the client's interceptors find it.
+    /// The client's interceptors see it if the context is used to make calls.
     pub fn insert_extension<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
         lock(&self.inner.extensions).insert(value)
     }
@@ -327,7 +328,7 @@ impl fmt::Debug for CallContext {
     }
 }
 
-/// `timeout` from `start`, or in a year if that is later than the clock can tell.
+/// The instant `timeout` after `start`, or one year after it if the clock cannot represent that.
 pub(crate) fn after(start: Instant, timeout: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 86_400);
     start

@@ -1,9 +1,9 @@
-//! What lies inside the `data` of an IIP request or answer: the only file that knows it.
-//! `docs/wire.md` writes it down.
+//! Contents of the `data` of an IIP request or reply. No other file knows this format;
+//! `docs/wire.md` specifies it.
 //!
 //! A message begins with a byte from `0x80` to `0xBF`, which begins neither JSON nor any other
-//! UTF-8 text: two bits of version and four flags. Messages that begin otherwise are plain ones,
-//! JSON in both directions.
+//! UTF-8 text: two bits of version and four flags. Messages that begin otherwise are plain JSON in
+//! both directions.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::compression::{CompressionId, Compressor};
 use crate::metadata::{Metadata, MetadataError};
 use crate::status::{Code, Execution, MethodError, Status};
 
-/// The first byte of every envelope has these two bits as here.
+/// The two marker bits in the first byte of every envelope.
 const MARK: u8 = 0b1000_0000;
 const MARK_MASK: u8 = 0b1100_0000;
 const VERSION_MASK: u8 = 0b0011_0000;
@@ -31,7 +31,7 @@ const REPLY_TIMING: u8 = 0b0001;
 const REPLY_METADATA: u8 = 0b0010;
 const REPLY_OUTCOME_SHIFT: u32 = 2;
 
-/// The codec byte: six bits of codec, two of compression.
+/// Layout of the codec byte: six bits of codec, two of compression.
 const CODEC_MASK: u8 = 0b0011_1111;
 const COMPRESSION_SHIFT: u32 = 6;
 
@@ -45,25 +45,24 @@ pub fn is_envelope(message: &[u8]) -> bool {
     message.first().is_some_and(|byte| byte & MARK_MASK == MARK)
 }
 
-/// What a request says beside its arguments.
+/// Head of a request: everything except the arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestHead {
-    /// The codec of the arguments, which the answer has to use too.
+    /// The codec of the arguments, which the reply has to use too.
     pub codec: CodecId,
-    /// How the arguments are compressed, see [`decompress`](crate::compression::decompress).
+    /// The compression of the arguments, see [`decompress`](crate::compression::decompress).
     pub compression: CompressionId,
-    /// How much of its time the call had left when the request was made; `None` when it has no
-    /// deadline.
+    /// Time that the call had left when the request was made; `None` if it has no deadline.
     pub remaining: Option<Duration>,
-    /// What travels beside the arguments.
+    /// The metadata of the request.
     pub metadata: Metadata,
 }
 
 impl RequestHead {
-    /// Appends the head of a request to `out`; the arguments follow behind it.
+    /// Appends the head of a request to `out`; the arguments follow after it.
     ///
-    /// The remaining time is cut to whole microseconds.
+    /// The remaining time is truncated to whole microseconds.
     #[inline]
     pub fn write(
         codec: CodecId,
@@ -88,7 +87,7 @@ impl RequestHead {
     ///
     /// # Errors
     ///
-    /// When `message` is no request of a version that this crate knows.
+    /// `message` is not a request of a version that this crate supports.
     #[inline]
     pub fn read(mut message: Bytes) -> Result<(Self, Bytes), EnvelopeError> {
         let (flags, codec, compression) = read_first(&mut message)?;
@@ -120,7 +119,7 @@ impl RequestHead {
     }
 }
 
-/// How a call ended, as its answer says.
+/// Outcome of a call, as given in its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The body is the value that the method returned.
@@ -131,36 +130,36 @@ pub enum Outcome {
     Status,
 }
 
-/// Where the time went on the server.
+/// Time that a call spent on the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ServerTiming {
-    /// From the arrival of the request until the handler began.
+    /// Time from the arrival of the request until the handler began.
     pub queue: Duration,
-    /// Until the handler had ended.
+    /// Time from then until the handler had ended.
     pub handler: Duration,
 }
 
-/// What an answer says beside its body.
+/// Head of a reply: everything except the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReplyHead {
-    /// The codec of the body; a status has none, and says what the request said.
+    /// The codec of the body; a status does not use one, and repeats that of the request.
     pub codec: CodecId,
-    /// How the body is compressed, see [`decompress`](crate::compression::decompress); never that
-    /// of a status.
+    /// The compression of the body, see [`decompress`](crate::compression::decompress); a status is
+    /// never compressed.
     pub compression: CompressionId,
-    /// What the body is.
+    /// The kind of the body.
     pub outcome: Outcome,
-    /// Where the time went on the server, if it says so.
+    /// Time that the call spent on the server, if the server reports it.
     pub timing: Option<ServerTiming>,
-    /// What travels beside the body; for a status, the metadata of the status.
+    /// The metadata of the reply; for a status, the metadata of the status.
     pub metadata: Metadata,
 }
 
 impl ReplyHead {
-    /// Appends the head of an answer to `out`; the body follows behind it.
+    /// Appends the head of a reply to `out`; the body follows after it.
     ///
-    /// Times are cut to whole microseconds.
+    /// Times are truncated to whole microseconds.
     #[inline]
     pub fn write(
         codec: CodecId,
@@ -187,12 +186,12 @@ impl ReplyHead {
         write_metadata(metadata, out);
     }
 
-    /// Reads the head of an answer and returns it with the body, which shares the memory of
+    /// Reads the head of a reply and returns it with the body, which shares the memory of
     /// `message`.
     ///
     /// # Errors
     ///
-    /// When `message` is no answer of a version that this crate knows.
+    /// `message` is not a reply of a version that this crate supports.
     #[inline]
     pub fn read(mut message: Bytes) -> Result<(Self, Bytes), EnvelopeError> {
         let (flags, codec, compression) = read_first(&mut message)?;
@@ -227,8 +226,8 @@ impl ReplyHead {
     }
 }
 
-/// Compresses the body of the envelope that begins at `start` of `out`: what lies from `body` on,
-/// and `tail` behind it. What is left of `tail` is returned.
+/// Compresses the body of the envelope that begins at `start` of `out`: the bytes of `out` from
+/// `body` on, followed by `tail`. Returns the rest of `tail`.
 #[inline]
 pub(crate) fn pack_body(
     packer: Option<&Compressor>,
@@ -247,7 +246,7 @@ pub(crate) fn pack_body(
     tail
 }
 
-/// Appends a whole answer with the outcome [`Outcome::Status`] to `out`, with the metadata of the
+/// Appends a whole reply with the outcome [`Outcome::Status`] to `out`, with the metadata of the
 /// status.
 pub fn write_status_reply(
     codec: CodecId,
@@ -259,8 +258,8 @@ pub fn write_status_reply(
     write_status(status, out);
 }
 
-/// Appends the body of an answer with the outcome [`Outcome::Status`] to `out`. The metadata of the
-/// status belongs into the head; phases and source stay here.
+/// Appends the body of a reply with the outcome [`Outcome::Status`] to `out`. The metadata of the
+/// status belongs in the head; phases and source are not written.
 pub fn write_status(status: &Status, out: &mut BytesMut) {
     out.put_u8(status.code().as_u8());
     out.put_u8(match status.execution() {
@@ -271,14 +270,13 @@ pub fn write_status(status: &Status, out: &mut BytesMut) {
     write_sized(status.details(), out);
 }
 
-/// Reads the body of an answer with the outcome [`Outcome::Status`]; `metadata` comes from its
-/// head.
+/// Reads the body of a reply with the outcome [`Outcome::Status`]; `metadata` comes from its head.
 ///
 /// A code that this crate does not know becomes [`Code::Unknown`].
 ///
 /// # Errors
 ///
-/// When `body` is no status.
+/// `body` is not a status.
 pub fn read_status(mut body: Bytes, metadata: Metadata) -> Result<Status, EnvelopeError> {
     let code = match read_byte(&mut body, "the status code")? {
         0 => return Err(EnvelopeError::OkStatus),
@@ -304,14 +302,14 @@ pub fn read_status(mut body: Bytes, metadata: Metadata) -> Result<Status, Envelo
         .with_metadata(metadata))
 }
 
-/// The reason why a message is no envelope, or a damaged one.
+/// The reason why a message is not an envelope, or a damaged one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvelopeError {
     /// The message is empty.
     #[error("the message is empty")]
     Empty,
-    /// The first byte is none of an envelope.
+    /// The first byte does not begin an envelope.
     #[error(
         "the first byte {byte:#04x} begins no envelope, which begins with a byte from 0x80 to 0xbf"
     )]
@@ -322,56 +320,56 @@ pub enum EnvelopeError {
     /// The envelope is of a later version.
     #[error("the envelope has the version {version}, and this side knows only version 0")]
     UnknownVersion {
-        /// Its version.
+        /// The version.
         version: u8,
     },
     /// The envelope has flags that this version does not define.
     #[error("the envelope has unknown flags {flags:#06b}")]
     UnknownFlags {
-        /// Those flags.
+        /// The unknown flags.
         flags: u8,
     },
-    /// An answer has an outcome that this version does not define.
+    /// A reply has an outcome that this version does not define.
     #[error("the answer has an unknown outcome")]
     UnknownOutcome,
-    /// A status says that it is compressed, which it never is.
+    /// A status is marked as compressed, which is not allowed.
     #[error("an answer with a status cannot be compressed")]
     CompressedStatus,
     /// The message ends too early.
     #[error("the message ends within {part}")]
     Truncated {
-        /// In which part.
+        /// The part in which it ends.
         part: &'static str,
     },
-    /// A part claims to be longer than what is left of the message.
+    /// A part claims to be longer than the rest of the message.
     #[error("{part} claims {claimed} bytes where only {left} are left")]
     TooLong {
-        /// Which part.
+        /// The part.
         part: &'static str,
-        /// How long it claims to be.
+        /// The length that it claims.
         claimed: u64,
-        /// What is left.
+        /// Number of bytes left.
         left: usize,
     },
     /// A number is larger than 64 bits.
     #[error("the number in {part} has more than 64 bits")]
     NumberTooLarge {
-        /// In which part.
+        /// The part that contains the number.
         part: &'static str,
     },
     /// A number has more bytes than it needs.
     #[error("the number in {part} is not in its shortest form")]
     NumberNotShortest {
-        /// In which part.
+        /// The part that contains the number.
         part: &'static str,
     },
     /// The metadata is present but empty.
     #[error("metadata is announced but has no entries")]
     NoMetadata,
-    /// The metadata breaks its rules.
+    /// The metadata is invalid.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
-    /// A status says that the call succeeded.
+    /// A status has the code for success.
     #[error("a failed call has the status code 0, which means success")]
     OkStatus,
     /// A status has an execution mark that this version does not define.
@@ -380,19 +378,19 @@ pub enum EnvelopeError {
         /// The mark.
         mark: u8,
     },
-    /// The message of a status is no text.
+    /// The message of a status is not UTF-8.
     #[error("the message of a status is not utf-8")]
     MessageNotUtf8,
-    /// Something follows after the end of a status.
+    /// Bytes follow after the end of a status.
     #[error("{left} bytes follow after the end of a status")]
     TrailingBytes {
-        /// How many bytes.
+        /// Number of bytes.
         left: usize,
     },
 }
 
 impl EnvelopeError {
-    /// The status for a request that is like this: the method did not run.
+    /// Converts the error of a request to a status: the method did not run.
     #[must_use]
     pub fn request_status(&self) -> Status {
         let code = match self {
@@ -402,7 +400,7 @@ impl EnvelopeError {
         Status::new(code, self.to_string()).with_execution(Execution::NotExecuted)
     }
 
-    /// The status for an answer that is like this: the method may have run.
+    /// Converts the error of a reply to a status: the method may have run.
     #[must_use]
     pub fn reply_status(&self) -> Status {
         Status::internal(format!("the answer cannot be read: {self}"))
@@ -410,11 +408,11 @@ impl EnvelopeError {
     }
 }
 
-/// An in-band error, as IIP writes it: `{"code":102,"message":"handle error"}`. Plain mode uses the
-/// same form, with the code of a [`Status`] and, for the method's own error, that error as `error`.
+/// In-band error in the format of IIP: `{"code":102,"message":"handle error"}`. Plain mode uses the
+/// same format, with the code of a [`Status`] and, for the method's own error, that error as
+/// `error`.
 ///
-/// Without a type for the method's own error, that error is skipped: only whether it is there is
-/// known.
+/// Without a type for the method's own error, that error is skipped: only its presence is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "E: Deserialize<'de>"))]
 pub struct PlainError<E = IgnoredAny> {
@@ -435,7 +433,7 @@ fn none<E>() -> Option<E> {
     None
 }
 
-/// An error is there whatever it looks like: `null` is one as well.
+/// Deserializes an error that is present: `null` counts as one too.
 fn present<'de, E: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<E>, D::Error> {
@@ -446,11 +444,11 @@ impl PlainError {
     /// Reads `body` if it has exactly the form of an error; any other body is a value.
     ///
     /// The form is an object at the very beginning of `body` with a `code` other than 0, a
-    /// `message`, perhaps an `error`, and nothing else. Our servers write a space before a value of
-    /// that form; one of another server is taken for an error.
+    /// `message`, optionally an `error`, and nothing else. Our servers write a space before a value
+    /// of that form; a value of that form from another server is taken for an error.
     #[must_use]
     pub fn read(body: &[u8]) -> Option<Self> {
-        // This spares most values the parsing.
+        // This check spares most values the parsing.
         if body.first() != Some(&b'{') {
             return None;
         }
@@ -469,12 +467,12 @@ impl PlainError {
         self.code == 102
     }
 
-    /// The status it stands for.
+    /// Converts the error to a status.
     #[must_use]
     pub fn into_status(self) -> Status {
         let (code, execution) = match self.code {
-            // Go: error.go. A handler that failed, one that gave no data, no handler, no further
-            // channel.
+            // Source: error.go of the Go implementation. The codes mean: the handler failed, the
+            // handler gave no data, there is no handler, there is no further channel.
             -1 => (Code::Unknown, Execution::MayHaveExecuted),
             101 => (Code::Internal, Execution::MayHaveExecuted),
             102 => (Code::Unimplemented, Execution::NotExecuted),
@@ -488,8 +486,7 @@ impl PlainError {
     }
 }
 
-/// Reads the method's own error out of an answer of which [`PlainError::read`] has said that it
-/// holds one.
+/// Reads the method's own error from a reply that holds one according to [`PlainError::read`].
 pub(crate) fn read_plain_error<E: DeserializeOwned>(
     body: &[u8],
     limits: &DecodeLimits,
@@ -500,8 +497,7 @@ pub(crate) fn read_plain_error<E: DeserializeOwned>(
         .ok_or_else(|| DecodeError::custom("there is no error"))
 }
 
-/// Puts a space before the plain value that lies in `out` from `start` on, if it looks like an
-/// error.
+/// Inserts a space before the plain value at `start` of `out`, if it has the form of an error.
 pub(crate) fn set_apart_from_errors(out: &mut BytesMut, start: usize) {
     let value = out.get(start..).unwrap_or_default();
     if PlainError::read(value).is_some() {
@@ -511,7 +507,7 @@ pub(crate) fn set_apart_from_errors(out: &mut BytesMut, start: usize) {
     }
 }
 
-/// Appends a failure to `out` as plain mode has it: `{"code":5,"message":"no such user"}`.
+/// Appends a failure to `out` in the format of plain mode: `{"code":5,"message":"no such user"}`.
 pub fn write_plain_status(status: &Status, out: &mut BytesMut) {
     let plain = PlainError::<()> {
         code: status.code().as_u8().into(),
@@ -521,8 +517,9 @@ pub fn write_plain_status(status: &Status, out: &mut BytesMut) {
     write_json(&plain, out);
 }
 
-/// Appends the error of a method to `out` as plain mode has it:
-/// `{"code":2,"message":"name is empty","error":"EmptyName"}`. A status inside it goes as a status.
+/// Appends the error of a method to `out` in the format of plain mode:
+/// `{"code":2,"message":"name is empty","error":"EmptyName"}`. A status inside it is written as a
+/// status.
 pub fn write_plain_error<E: MethodError>(error: &E, out: &mut BytesMut) {
     if let Some(status) = error.as_status() {
         return write_plain_status(status, out);
@@ -534,7 +531,7 @@ pub fn write_plain_error<E: MethodError>(error: &E, out: &mut BytesMut) {
         error: Some(error),
     };
     if Json::encode(&plain, out).is_err() {
-        // Its type has no JSON form; what it says still arrives.
+        // The type has no JSON form, but the caller still gets its text.
         out.truncate(before);
         let PlainError { code, message, .. } = plain;
         write_json(
@@ -548,7 +545,7 @@ pub fn write_plain_error<E: MethodError>(error: &E, out: &mut BytesMut) {
     }
 }
 
-/// The answer of a raw method whose handler failed or was not run, as IIP has it.
+/// The reply of a raw method whose handler failed or was not run, in the format of IIP.
 pub(crate) fn handler_failed(text: &str) -> Body {
     let plain = PlainError::<()> {
         code: -1,
@@ -561,11 +558,11 @@ pub(crate) fn handler_failed(text: &str) -> Body {
 }
 
 fn write_json(error: &PlainError<()>, out: &mut BytesMut) {
-    // A number and a text always have a JSON form, and a buffer takes what it is given.
+    // A number and a text always have a JSON form, and writing to a buffer cannot fail.
     let _ = serde_json::to_writer(out.writer(), error);
 }
 
-/// The beginning of an envelope, gathered before it goes to the buffer in one piece.
+/// Start of an envelope, collected before it is written to the buffer in one piece.
 struct Head {
     flags: u8,
     bytes: [u8; 2 + 2 * MAX_VARINT],
@@ -586,7 +583,7 @@ impl Head {
 
     #[inline]
     fn put_varint(&mut self, mut value: u64) {
-        // Room for two varints is there, and no head has more.
+        // There is room for two varints, and no head has more.
         while let Some(slot) = self.bytes.get_mut(self.len) {
             self.len += 1;
             *slot = value as u8 | 0x80;
@@ -605,7 +602,7 @@ impl Head {
     }
 }
 
-/// A 64-bit number takes at most ten bytes of seven bits.
+/// Maximum number of bytes of a 64-bit number, at seven bits each.
 const MAX_VARINT: usize = 10;
 
 /// The bytes of a number in LEB128: seven bits each, the lowest first, all but the last with the
@@ -638,7 +635,7 @@ pub(crate) fn write_varint(value: u64, out: &mut BytesMut) {
     }
 }
 
-/// How many bytes a number takes.
+/// The number of bytes of an encoded number.
 pub(crate) fn varint_len(value: u64) -> usize {
     varint(value).count()
 }
@@ -728,8 +725,8 @@ fn read_metadata(message: &mut Bytes) -> Result<Metadata, EnvelopeError> {
     if count == 0 {
         return Err(EnvelopeError::NoMetadata);
     }
-    // First the extent, then one copy for all: entries that are kept do not keep the receive
-    // buffer.
+    // The size is determined first, so that all entries share a single copy, and entries that are
+    // kept do not keep the receive buffer.
     let mut rest = message.clone();
     let mut size = 0usize;
     for _ in 0..count {
@@ -904,8 +901,8 @@ mod tests {
 
     #[test]
     fn metadata_over_its_limit_is_refused_before_it_is_copied() {
-        // A count of 2^63 entries, all of them empty: stopped by the limit, which counts 32 bytes
-        // for each.
+        // A count of 2^63 entries, all of them empty, is stopped by the limit, which counts 32
+        // bytes for each.
         let mut message = vec![0x82, 1];
         message.extend([0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1]);
         message.extend([1, b'a', 0].repeat(100_000));

@@ -1,11 +1,11 @@
-//! Values of any type that travel with a call on one side of it.
+//! Values of any type attached to a call on one side of it.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// One value of each type. Empty, it takes a pointer's room and no memory.
+/// Map with one value of each type. An empty one takes the size of a pointer and does not allocate.
 #[derive(Clone, Default)]
 pub(crate) struct Extensions(Option<Box<Map>>);
 

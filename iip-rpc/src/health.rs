@@ -1,5 +1,4 @@
-//! Whether a server, and each of its services, can be called: for load balancers, probes and
-//! clients.
+//! Health of a server and each of its services: for load balancers, probes and clients.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,30 +27,31 @@ const CHECK: &MethodDescriptor =
 const WATCH: &MethodDescriptor =
     &MethodDescriptor::new("Health", "watch", "/sys/health/watch", &["service"]).streams_replies();
 
-/// The health of a service: whether it can be called.
+/// Health of a service, which says if it can be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[non_exhaustive]
 pub enum HealthState {
-    /// Nobody has said; of a watched service also: there is none of this name, or not yet.
+    /// No state was set; for a watched service also: no service of this name exists, or not yet.
     #[default]
     Unknown,
-    /// Call it.
+    /// The service can be called.
     Serving,
-    /// It is there, but calls are of no use: it starts, stops, or misses something.
+    /// The service exists, but calls are of no use: it is starting, stopping, or misses a
+    /// dependency.
     NotServing,
 }
 
-/// What a server tells about its services; the application sets it. Cheap to clone; clones share
-/// everything.
+/// Health that a server reports about its services; the application sets it. Cheap to clone; clones
+/// share all state.
 ///
-/// Served with [`ServerBuilder::health`](crate::ServerBuilder::health) and asked with
+/// Served with [`ServerBuilder::health`](crate::ServerBuilder::health) and queried with
 /// [`HealthClient`]. The name of a service is that of its trait, unless `#[service(name = "..")]`
-/// gives it another; the empty name stands for the server as a whole.
+/// sets another; the empty name means the server as a whole.
 ///
-/// A new one says that the server as a whole is serving, and so does each service of a server it is
-/// given to, unless its state was set before. [`Server::shutdown`](crate::Server::shutdown) sets
-/// all of them to not serving before anything else.
+/// Initially the server as a whole is serving, and so is each service of a server that uses this
+/// health, unless its state was set before. [`Server::shutdown`](crate::Server::shutdown) sets all
+/// of them to not serving before anything else.
 ///
 /// ```
 /// use std::time::Duration;
@@ -82,7 +82,7 @@ struct States {
 }
 
 impl Health {
-    /// The server as a whole is serving; nothing is known of services.
+    /// Creates a health with the server as a whole serving, and no state for services.
     #[must_use]
     pub fn new() -> Self {
         let services = BTreeMap::from([(String::new(), HealthState::Serving)]);
@@ -92,11 +92,11 @@ impl Health {
         })))
     }
 
-    /// Sets the state of a service, or with the empty name that of the server as a whole. Those who
-    /// watch it are told.
+    /// Sets the state of a service, or with the empty name that of the server as a whole. Watchers
+    /// are notified.
     ///
-    /// They follow from each other in no way: a server may be serving though one of its services is
-    /// not. After [`shut_down`](Self::shut_down) nothing is set any more.
+    /// The states are independent: a server may be serving while one of its services is not. After
+    /// [`shut_down`](Self::shut_down) the call has no effect.
     pub fn set(&self, service: &str, state: HealthState) {
         self.change(|states| states.services.insert(service.to_owned(), state) != Some(state));
     }
@@ -107,8 +107,8 @@ impl Health {
         self.0.borrow().services.get(service).copied()
     }
 
-    /// Sets every state to not serving, for good: later settings are ignored. The streams of those
-    /// who watch end with it.
+    /// Sets every state to not serving, permanently: later settings are ignored. The streams of
+    /// watchers end after it.
     pub fn shut_down(&self) {
         self.change(|states| {
             states.is_down = true;
@@ -118,7 +118,7 @@ impl Health {
         });
     }
 
-    /// These services are there; they are serving unless something else was said of them.
+    /// Adds these services; they are serving unless their state was set before.
     pub(crate) fn serves(&self, services: impl Iterator<Item = &'static str>) {
         self.change(|states| {
             for service in services {
@@ -136,7 +136,7 @@ impl Health {
 
     pub(crate) fn register(&self, methods: &mut Methods, limits: WatchLimits) {
         let this = Arc::new(self.clone());
-        // It ends at once, and is answered also while as many other calls run as may.
+        // A check ends at once, and must get a reply even if the server is at capacity.
         let checks = Places::new("max_running_calls", usize::MAX);
         methods.counted_apart(checks, |methods| methods.unary(CHECK, &this, check));
         let watches = Places::new("max_health_watches", limits.server);
@@ -168,7 +168,7 @@ impl fmt::Debug for Health {
     }
 }
 
-/// How many watches there may be at a time.
+/// Limits on the number of concurrent watches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WatchLimits {
     pub(crate) server: usize,
@@ -184,7 +184,7 @@ impl Default for WatchLimits {
     }
 }
 
-/// A watch that runs, counted among those of its connection.
+/// A running watch, counted for its connection.
 struct Watch(CallContext);
 
 impl Watch {
@@ -214,7 +214,7 @@ impl Drop for Watch {
     }
 }
 
-/// The watches of the connection that a call came on.
+/// The number of watches on the connection of a call.
 fn count_of(ctx: &CallContext) -> Option<&AtomicUsize> {
     let peer = ctx.peer()?.extension(RpcPeer::read)?;
     Some(&peer.watches)
@@ -229,7 +229,7 @@ async fn check(
     health.state(&service).ok_or_else(unknown)
 }
 
-/// The states of a service, one after the other.
+/// The stream of states of a service.
 struct Watching {
     service: String,
     sent: Option<HealthState>,
@@ -288,25 +288,26 @@ impl Stream for Watching {
     }
 }
 
-/// Asks a server whether it, and each of its services, can be called. Cheap to clone.
+/// Client that queries the health of a server and each of its services. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct HealthClient {
     client: Client,
 }
 
 impl HealthClient {
-    /// Asks through `client`.
+    /// Creates a client that sends its queries through `client`.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client }
     }
 
-    /// The state of a service, by its name; with the empty name, that of the server as a whole.
+    /// Returns the state of a service, by its name; with the empty name, that of the server as a
+    /// whole.
     ///
     /// # Errors
     ///
-    /// NOT_FOUND if nothing is known of such a service; UNIMPLEMENTED if the server tells nothing
-    /// of its health; as every call.
+    /// NOT_FOUND if the server has no state for such a service; UNIMPLEMENTED if the server does
+    /// not report its health; otherwise the errors of any call.
     ///
     /// # Cancel safety
     ///
@@ -315,14 +316,14 @@ impl HealthClient {
         self.client.unary(CHECK, None, (service,)).await
     }
 
-    /// The state of a service, and then each change of it. Changes that follow each other faster
-    /// than they are read may be left out; the last one never is. A service that is not known is
-    /// [`HealthState::Unknown`], and told when it comes. The stream ends after the server has begun
-    /// to shut down.
+    /// Returns the state of a service, and then each change of it. Changes that follow each other
+    /// faster than they are read may be left out, but never the last one. The state of an unknown
+    /// service is [`HealthState::Unknown`], and an update follows when it becomes known. The stream
+    /// ends after the server has begun to shut down.
     ///
     /// # Errors
     ///
-    /// As [`check`](Self::check), except for NOT_FOUND.
+    /// Like [`check`](Self::check), except for NOT_FOUND.
     ///
     /// # Cancel safety
     ///

@@ -1,4 +1,4 @@
-//! What typed peers tell each other when they connect.
+//! Contents of the hello that typed peers exchange when they connect.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicUsize;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::codec::CodecId;
 use crate::compression::{Compression, CompressionId, Compressor};
 
-/// What both sides say in their hello.
+/// The contents of the hello of both sides.
 pub(crate) fn announcement(max_compression_ratio: u32) -> Value {
     let codecs: Vec<u8> = CodecId::supported().map(CodecId::as_u8).collect();
     let mut rpc = json!({ "envelope": 0, "codecs": codecs });
@@ -24,16 +24,16 @@ pub(crate) fn announcement(max_compression_ratio: u32) -> Value {
     json!({ "rpc": rpc })
 }
 
-/// What the other side said about typed calls.
+/// The peer's announcement about typed calls.
 pub(crate) struct RpcPeer {
-    /// It understands the envelope. A Go server does not: it gets plain JSON.
+    /// `true` if it supports the envelope. A Go server does not: it gets plain JSON.
     envelope: bool,
     codecs: Vec<u8>,
-    /// What it can decompress.
+    /// The algorithms that it can decompress.
     compression: Vec<u8>,
-    /// How many times as large as its compressed form a message to it may be.
+    /// Maximum ratio of the size of a message to this peer to its compressed size.
     max_ratio: Option<NonZeroU32>,
-    /// How many health states it watches, if it is a client.
+    /// Number of health states that it watches, if it is a client.
     pub(crate) watches: AtomicUsize,
 }
 
@@ -61,7 +61,7 @@ impl RpcPeer {
         }
     }
 
-    /// The codec to use: the one wanted, or JSON where the server does not know it; `None` without
+    /// The codec to use: `wanted`, or JSON if the peer does not support it; `None` without
     /// envelope.
     pub(crate) fn codec(&self, wanted: CodecId) -> Option<CodecId> {
         let known = self.codecs.contains(&wanted.as_u8());
@@ -69,8 +69,8 @@ impl RpcPeer {
             .then_some(if known { wanted } else { CodecId::JSON })
     }
 
-    /// What compresses messages of up to `limit` bytes for this peer, if it can read what is
-    /// wanted.
+    /// The compressor for messages of up to `limit` bytes to this peer, if it supports the
+    /// algorithm.
     pub(crate) fn packer(&self, compression: Compression, limit: usize) -> Option<Compressor> {
         let known = self.compression.contains(&compression.id().as_u8());
         let max_ratio = self.max_ratio.filter(|_| known)?;
@@ -78,13 +78,13 @@ impl RpcPeer {
     }
 }
 
-/// What is read of a hello. Everything else is skipped, and not kept.
+/// The part of a hello that is decoded. Everything else is skipped, and not kept.
 #[derive(Deserialize)]
 struct Hello {
     rpc: Option<Announcement>,
 }
 
-/// What [`announcement`] writes.
+/// The object that [`announcement`] writes.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Announcement {

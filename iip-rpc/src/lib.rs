@@ -1,5 +1,5 @@
-//! Typed RPC from a Rust trait: write the trait, put [`#[service]`](macro@service) on it, and have
-//! a client and a server. No IDL, no protoc, no build script.
+//! Typed RPC from a Rust trait: [`#[service]`](macro@service) on a trait generates a client and a
+//! server. No IDL, no protoc, no build script.
 //!
 //! ```
 //! use std::time::Duration;
@@ -29,32 +29,31 @@
 //! # }
 //! ```
 //!
-//! The client implements the same trait, so code that takes `impl Greeter` runs against a server,
-//! or without one.
+//! The client implements the same trait, so code that takes `impl Greeter` runs with or without a
+//! server.
 //!
-//! A page for each topic, with programs to copy, stands in the module `guide` of this
-//! documentation.
+//! The module `guide` of this documentation has a page for each topic, with programs to copy.
 //!
-//! # Where to find what
+//! # Overview
 //!
-//! | you want | look at |
+//! | task | items |
 //! |---|---|
 //! | call: timeouts, metadata, several connections | [`Client`], [`ClientBuilder`], [`CallOptions`] |
 //! | serve: several services, limits, shutdown | [`Server`], [`ServerBuilder`] |
-//! | repeat and hedge calls, and say which methods allow it | [`RetryPolicy`], [`RetryBudget`], [`Hedge`], [`MethodPolicy`] |
+//! | retry and hedge calls, as their methods allow | [`RetryPolicy`], [`RetryBudget`], [`Hedge`], [`MethodPolicy`] |
 //! | bound a server's load and the time of its calls | [`Concurrency`], [`Priority`], [`ServerPolicy`] |
-//! | tell whether a server can be called | [`Health`], [`HealthClient`] |
-//! | tell clients when to come again | [`Status::with_retry_after`], [`Status::with_no_retry`] |
-//! | see every call, refuse some: authorization, logs | [`interceptor`] |
+//! | report whether a server can be called | [`Health`], [`HealthClient`] |
+//! | tell clients when to retry | [`Status::with_retry_after`], [`Status::with_no_retry`] |
+//! | observe every call, reject some: authorization, logs | [`interceptor`] |
 //! | layers of tower, services of tower | `tower`, with the feature of that name |
-//! | figures per method, spans, trace context | [`observe`] |
-//! | know who calls, until when, with which metadata | [`CallContext`] |
-//! | fail: codes, your own error types, may it have run? | [`Status`], [`MethodError`], [`Execution`] |
+//! | metrics per method, spans, trace context | [`observe`] |
+//! | caller, deadline and metadata of a call | [`CallContext`] |
+//! | fail: codes, your own error types, execution state | [`Status`], [`MethodError`], [`Execution`] |
 //! | use `?` on errors of other crates in handlers | [`ResultExt`] |
 //! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
-//! | send and take many messages in one call | [`Streaming`], [`Stream`] |
-//! | send without waiting for an answer | `#[rpc(oneway)]`, see [`service`](macro@service) |
-//! | values for all who subscribe, also after their connection was lost | [`Topic`], [`Subscription`] |
+//! | send and receive many messages in one call | [`Streaming`], [`Stream`] |
+//! | send without waiting for a reply | `#[rpc(oneway)]`, see [`service`](macro@service) |
+//! | values for all subscribers, also after a lost connection | [`Topic`], [`Subscription`] |
 //! | another codec | `#[service(codec = "..")]`, [`ClientBuilder::codec`], [`codec`] |
 //! | fewer bytes on the network | [`Compression`], [`ClientBuilder::compression`], [`ServerBuilder::compression`] |
 //! | large data without copies | [`Payload`], or `bytes::Bytes` |
@@ -62,10 +61,10 @@
 //!
 //! # Features
 //!
-//! | feature | default | what it adds |
+//! | feature | default | adds |
 //! |---|---|---|
 //! | `macros` | yes | [`#[service]`](macro@service) and `#[derive(MethodError)]` |
-//! | `codec-bincode` | yes | the default codec; without it, JSON is |
+//! | `codec-bincode` | yes | the default codec; without it, the default is JSON |
 //! | `signal` | yes | `Server::shutdown_on_signal`: ctrl-c and SIGTERM |
 //! | `codec-postcard` | no | the codec postcard |
 //! | `codec-msgpack` | no | the codec MessagePack |
@@ -73,7 +72,7 @@
 //! | `compress-zstd` | no | [`Compression::zstd`](Compression), and reading what peers have compressed with it |
 //! | `compress-lz4` | no | [`Compression::lz4`](Compression), the same for lz4 |
 //! | `tls` | no | TLS by rustls, `tls` |
-//! | `metrics` | no | `observe::MetricsFacade`: figures through the `metrics` crate |
+//! | `metrics` | no | `observe::MetricsFacade`: metrics through the `metrics` crate |
 //! | `tracing` | no | `observe::TracingInterceptor`: a span per call and W3C trace context |
 //! | `tower` | no | `tower`: layers and services of tower on both sides |
 
@@ -140,10 +139,10 @@ pub use self::subscription::{
     Update,
 };
 
-/// Byte streams to speak over: addresses, memory, your own.
+/// Byte streams to connect over: network addresses, memory, or your own.
 pub use iip_core::transport;
 
-/// What a method answers with that sends many messages:
+/// Return type of a method that sends many messages:
 /// `Result<impl Stream<Item = Result<T, Status>>, Status>`.
 pub use futures_core::Stream;
 
@@ -159,5 +158,5 @@ pub use iip_core::Level;
 #[cfg(feature = "macros")]
 pub use iip_macros::{MethodError, service};
 
-/// What methods return; their failure is a [`Status`] unless they have an error type of their own.
+/// Return type of methods; the error is a [`Status`] unless the method has its own error type.
 pub type Result<T, E = Status> = std::result::Result<T, E>;

@@ -1,28 +1,28 @@
 //! The limits of a connection, with the default that typed messages have.
 //!
-//! `max_message_bytes` counts what a caller counts: the encoded arguments, or the encoded result.
-//! What lies around them is let through beside it.
+//! `max_message_bytes` is the size seen by a caller: that of the encoded arguments, or of the
+//! encoded result. The bytes of the envelope around them are allowed in addition.
 
 use iip_core::Limits;
 
-/// The largest typed message by default: 16 MiB.
+/// Default of the largest typed message: 16 MiB.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes of an encoded value beyond `max_message_bytes`: for its length and a few small fields, so
-/// that bytes of exactly that size fit.
+/// Number of bytes of an encoded value beyond `max_message_bytes`: for its length and a few small
+/// fields, so that bytes of exactly that size fit.
 pub(crate) const CODEC_BYTES: usize = 32;
 
-/// Bytes of a message beyond `max_message_bytes`: the envelope, with as much metadata as there may
-/// be, and [`CODEC_BYTES`].
+/// Number of bytes of a message beyond `max_message_bytes`: the envelope, with the maximum of
+/// metadata, and [`CODEC_BYTES`].
 pub(crate) const ENVELOPE_BYTES: usize = 20 * 1024;
 
-/// What was set of the limits of a connection. What was not set has its default, whatever was set
-/// before or behind it.
+/// Limits of a connection that were set. The others have their defaults, whatever the order in
+/// which limits were set.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TypedLimits(Limits);
 
 impl TypedLimits {
-    /// Everything anew, but for a size of messages that `limits` says nothing of.
+    /// Replaces all limits, but keeps the message size if `limits` does not set one.
     #[must_use]
     pub(crate) fn with(self, limits: Limits) -> Self {
         let own = limits.own_message_bytes();
@@ -37,12 +37,12 @@ impl TypedLimits {
         Self(self.0.max_message_bytes(bytes))
     }
 
-    /// The size of encoded arguments and results, in bytes.
+    /// The maximum size of encoded arguments and results, in bytes.
     pub(crate) fn message_bytes(&self) -> usize {
         self.0.own_message_bytes().unwrap_or(MAX_MESSAGE_BYTES)
     }
 
-    /// Those of the connection, whose messages have envelopes.
+    /// The limits of the connection, whose messages have envelopes.
     pub(crate) fn of_connection(&self) -> Limits {
         let bytes = self.message_bytes().saturating_add(ENVELOPE_BYTES);
         self.0.clone().max_message_bytes(bytes)
@@ -83,7 +83,7 @@ mod tests {
                 .with(channels())
                 .max_message_bytes(1000),
             TypedLimits::default().with(channels().max_message_bytes(1000)),
-            // Of two sizes the last one holds, as of any option.
+            // The last of two sizes applies, as with any option.
             TypedLimits::default()
                 .max_message_bytes(5)
                 .with(channels().max_message_bytes(1000)),

@@ -1,5 +1,4 @@
-//! Small pieces of information that travel beside a call: who asks, which trace it belongs to, a
-//! token.
+//! Metadata of a call: small pieces of information such as the user, a trace or a token.
 
 use std::fmt;
 
@@ -9,19 +8,19 @@ use serde::ser::{Serialize, SerializeSeq, Serializer};
 
 use crate::payload::Payload;
 
-/// Keys and values that travel with a request or with an answer, beside its arguments or its
+/// Keys and values that are sent with a request or a reply, in addition to its arguments or its
 /// result.
 ///
 /// An ordered multimap: a key may occur several times, and entries keep the order in which they
 /// were added. Keys consist of lower-case ASCII letters, digits, `-`, `_` and `.`; values are any
-/// bytes. Keys that begin with `iip-` belong to this crate. Empty metadata takes no memory beyond
-/// itself and not one byte on the wire.
+/// bytes. Keys that begin with `iip-` are reserved for this crate. Empty metadata does not allocate
+/// and takes no bytes on the wire.
 ///
 /// # Limits
 ///
-/// At most [`Metadata::MAX_BYTES`] in total, where each entry counts [`Metadata::ENTRY_BYTES`]
-/// beside its key and its value. What would go beyond is refused where it is added, and where it is
-/// received.
+/// At most [`Metadata::MAX_BYTES`] in total, where each entry counts [`Metadata::ENTRY_BYTES`] in
+/// addition to its key and its value. An entry beyond the limit is rejected when it is added, and
+/// when it is received.
 ///
 /// # Examples
 ///
@@ -44,11 +43,11 @@ impl Metadata {
     /// The largest total size of all entries: 16 KiB.
     pub const MAX_BYTES: usize = 16 * 1024;
 
-    /// What every entry counts beside its key and its value, as in HTTP/2: it bounds the number of
-    /// entries too.
+    /// Number of bytes that every entry counts in addition to its key and its value, as in HTTP/2:
+    /// it bounds the number of entries too.
     pub const ENTRY_BYTES: usize = 32;
 
-    /// Empty metadata. Does not allocate.
+    /// Creates empty metadata. Does not allocate.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -57,7 +56,7 @@ impl Metadata {
         }
     }
 
-    /// Sets `key` to one value, in place of all it had.
+    /// Sets `key` to one value, replacing all values it had.
     ///
     /// Takes a `String`, a `Vec<u8>`, a `Bytes` or anything `'static`;
     /// [`insert_text`](Self::insert_text) copies from a `&str`.
@@ -65,8 +64,8 @@ impl Metadata {
     /// # Errors
     ///
     /// [`MetadataError::InvalidKey`] for a key with other characters than allowed,
-    /// [`MetadataError::TooLarge`] when the total would pass [`Metadata::MAX_BYTES`]; the metadata
-    /// is then as it was.
+    /// [`MetadataError::TooLarge`] if the total would exceed [`Metadata::MAX_BYTES`]; the metadata
+    /// is then unchanged.
     pub fn insert(&mut self, key: &str, value: impl Into<Bytes>) -> Result<(), MetadataError> {
         let value = value.into();
         check_key(key.as_bytes())?;
@@ -84,21 +83,21 @@ impl Metadata {
         Ok(())
     }
 
-    /// Adds a value to `key` behind those it has.
+    /// Adds a value to `key` after those it has.
     ///
     /// # Errors
     ///
-    /// As [`insert`](Self::insert).
+    /// Like [`insert`](Self::insert).
     pub fn append(&mut self, key: &str, value: impl Into<Bytes>) -> Result<(), MetadataError> {
         check_key(key.as_bytes())?;
         self.push(Bytes::copy_from_slice(key.as_bytes()), value.into())
     }
 
-    /// Sets `key` to a text, in place of all it had.
+    /// Sets `key` to a text, replacing all values it had.
     ///
     /// # Errors
     ///
-    /// As [`insert`](Self::insert).
+    /// Like [`insert`](Self::insert).
     pub fn insert_text(&mut self, key: &str, value: &str) -> Result<(), MetadataError> {
         self.insert(key, Bytes::copy_from_slice(value.as_bytes()))
     }
@@ -109,7 +108,7 @@ impl Metadata {
         self.values(key).next()
     }
 
-    /// The first value of `key` as text; `None` also when it is not UTF-8.
+    /// The first value of `key` as text; `None` also if it is not UTF-8.
     #[must_use]
     pub fn text(&self, key: &str) -> Option<&str> {
         std::str::from_utf8(self.get(key)?).ok()
@@ -124,7 +123,7 @@ impl Metadata {
             .map(|(_, value)| value)
     }
 
-    /// Removes `key` with all its values, and says whether it was there.
+    /// Removes `key` with all its values. Returns `true` if it was present.
     pub fn remove(&mut self, key: &str) -> bool {
         let before = self.entries.len();
         self.entries.retain(|(known, _)| known != key.as_bytes());
@@ -136,12 +135,11 @@ impl Metadata {
         before != self.entries.len()
     }
 
-    /// Adds all entries of `other` behind those that are there.
+    /// Adds all entries of `other` after the existing ones.
     ///
     /// # Errors
     ///
-    /// [`MetadataError::TooLarge`] when the two do not fit together; the metadata is then as it
-    /// was.
+    /// [`MetadataError::TooLarge`] if the two do not fit together; the metadata is then unchanged.
     pub fn append_all(&mut self, other: &Self) -> Result<(), MetadataError> {
         let size = self.size + other.size;
         if size > Self::MAX_BYTES {
@@ -152,21 +150,21 @@ impl Metadata {
         Ok(())
     }
 
-    /// All entries in their order; a key with several values comes several times.
+    /// All entries in their order; a key with several values occurs several times.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Bytes)> {
         self.entries.iter().map(|(key, value)| {
-            // Keys are checked to be ASCII before they get in.
+            // Keys were checked to be ASCII when they were added.
             (std::str::from_utf8(key).unwrap_or_default(), value)
         })
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Returns `true` if there is no entry.
+    /// Returns `true` if there are no entries.
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
@@ -180,7 +178,7 @@ impl Metadata {
         self.size
     }
 
-    /// Adds an entry whose key shares memory with others, as it comes from the wire.
+    /// Adds an entry whose key shares memory with others, as received from the peer.
     pub(crate) fn push_unchecked_memory(
         &mut self,
         key: Bytes,
@@ -209,8 +207,8 @@ impl fmt::Debug for Metadata {
     }
 }
 
-/// A sequence of pairs of key and value. In JSON a value that is UTF-8 is a text, any other an
-/// array of numbers.
+/// Serializes a sequence of pairs of key and value. In JSON a value that is UTF-8 is a text, any
+/// other an array of numbers.
 impl Serialize for Metadata {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let text = serializer.is_human_readable();
@@ -238,7 +236,7 @@ impl<'de> Deserialize<'de> for Metadata {
     }
 }
 
-/// The reason why an entry is no metadata.
+/// The reason why an entry is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetadataError {
@@ -259,7 +257,7 @@ pub enum MetadataError {
         limit = Metadata::MAX_BYTES
     )]
     TooLarge {
-        /// How large they would have been.
+        /// The size that they would have had.
         size: usize,
     },
 }
@@ -355,7 +353,7 @@ mod tests {
         );
         assert_eq!(metadata, before);
         assert!(metadata.append_all(&before).is_err());
-        // Replacing the value frees its room first.
+        // The value that is replaced is removed first.
         metadata.insert("k", vec![1; 16 * 1024 - 33]).unwrap();
     }
 

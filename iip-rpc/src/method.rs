@@ -1,4 +1,4 @@
-//! What is known about a method before any call of it: its names, its path and its policies.
+//! Static description of a method: its names, its path and its policies.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,88 +8,87 @@ use iip_core::path::StaticPath;
 use crate::codec::CodecId;
 use crate::status::{Execution, Status};
 
-/// What happens to a running handler when its caller goes away: the caller dropped the call, its
-/// time ran out, or the connection was lost.
+/// Behavior of a running handler when its caller goes away: the caller dropped the call, the
+/// deadline has passed, or the connection was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum OnCancel {
-    /// The handler's future is dropped at its next await. The default, and right for everything
-    /// that may stop anywhere.
+    /// The handler's future is dropped at its next await. The default, and right for every handler
+    /// that may stop at any await.
     #[default]
     Abort,
-    /// The handler goes on and can see in its call context that nobody waits any more; it decides
-    /// itself when to stop.
+    /// The handler continues and can see in its call context that the caller no longer waits; it
+    /// decides itself when to stop.
     Token,
-    /// The handler runs to its end as if nothing had happened, and its answer is thrown away. For
+    /// The handler runs to completion as if nothing had happened, and its reply is discarded. For
     /// work that must not be left half done.
     RunToEnd,
 }
 
-/// When a call of an idempotent method that has no answer yet is made a second time; the first
-/// answer counts, and the other attempt is cancelled.
+/// Time after which a second attempt is made of a call of an idempotent method that has no reply
+/// yet; the first reply counts, and the other attempt is cancelled.
 ///
-/// It trades a few more calls for a shorter wait behind the occasional slow one. Second attempts
-/// are paid from the client's [`RetryBudget`](crate::RetryBudget), so they stay few whatever the
+/// Hedging makes a few more calls to shorten the wait for occasional slow ones. Second attempts are
+/// paid from the client's [`RetryBudget`](crate::RetryBudget), so they stay few whatever the
 /// servers do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Hedge {
-    /// After this time; zero makes both attempts at once, as far as the budget allows.
+    /// After this time; with zero both attempts start at once, if the budget allows it.
     After(Duration),
-    /// Once it has taken longer than so many of 100 calls of this method that the client made
-    /// before: 95 hedges about every twentieth call. From 1 to 99; others are taken for the
+    /// Once the call has taken longer than this percentage of the client's previous calls of this
+    /// method: 95 hedges about every twentieth call. From 1 to 99; other values count as the
     /// nearest. The client looks at its last 256 calls, and does not hedge before it has seen 32.
     Percentile(u8),
 }
 
-/// Which calls a server gives up first when it has too much to do.
+/// Order in which a server rejects calls when it is overloaded.
 ///
-/// It decides nothing as long as there is room, and it is no order of execution: calls that were
-/// let in run side by side.
+/// It has no effect while there is capacity, and it is not an order of execution: admitted calls
+/// run concurrently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[non_exhaustive]
 pub enum Priority {
-    /// Gives way first: is refused once three quarters of a limit that it shares with other methods
-    /// are in use, that of its service or of the server.
+    /// Rejected first: once three quarters of a limit shared with other methods are in use, that of
+    /// its service or of the server.
     Low,
-    /// Is let in up to the limit. The default.
+    /// Admitted up to the limit. The default.
     #[default]
     Normal,
-    /// Is let in also beyond a limit that the server found by itself ([`Concurrency::Auto`]). A
-    /// limit that somebody has set holds for it too. For the few calls that must get through; a
-    /// server full of them is not protected.
+    /// Admitted even beyond a limit that the server determined itself ([`Concurrency::Auto`]). A
+    /// configured limit applies to it too. For the few calls that must get through; a server full
+    /// of them is not protected.
     High,
 }
 
-/// How many calls may run at a time.
+/// Limit on the number of calls that run at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Concurrency {
-    /// At most so many; 0 counts as 1.
+    /// At most this many; 0 counts as 1.
     AtMost(u32),
-    /// As many as can run without getting in each other's way: the server finds out by how long
-    /// calls take. For methods that compute, or that wait for something which gets slower with more
+    /// A limit that the server determines from how long calls take, so that they do not slow each
+    /// other down. For methods that compute, or that wait for something that gets slower with more
     /// calls; not for those that wait for an event.
     Auto,
 }
 
-/// How the arguments and the result of a method lie in the messages.
+/// Encoding of the arguments and the result of a method in its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Format {
     /// Inside the envelope, in the codec of the service or of the client. Such a method also
-    /// answers plain JSON with plain JSON, unless it takes protobuf messages.
+    /// replies to plain JSON with plain JSON, unless it takes protobuf messages.
     #[default]
     Envelope,
     /// Plain JSON in both directions, without an envelope: for peers that know only IIP.
     Json,
-    /// The one argument and the result are the bytes of the messages as they are, without an
-    /// envelope.
+    /// The only argument and the result are the raw bytes of the messages, without an envelope.
     Raw,
 }
 
-/// One method of a service, as `#[service]` describes it: where it is called, how its arguments are
-/// named and what its attributes ask for.
+/// One method of a service, as described by `#[service]`: its path, the names of its arguments and
+/// the settings of its attributes.
 ///
 /// Built in a constant:
 ///
@@ -124,9 +123,9 @@ pub struct MethodDescriptor {
 }
 
 impl MethodDescriptor {
-    /// Describes a method with the default policies: enveloped, no timeout of its own, not
-    /// idempotent and not hedged, aborted on cancellation, of normal priority, without a limit and
-    /// a requirement of its own.
+    /// Describes a method with the default policies: enveloped, without a timeout, not idempotent
+    /// and not hedged, aborted on cancellation, with normal priority, without a limit or a
+    /// requirement.
     ///
     /// `args` are the names of the arguments in their order; JSON uses them as keys.
     ///
@@ -160,22 +159,22 @@ impl MethodDescriptor {
         }
     }
 
-    /// Callers send a stream of messages behind the arguments.
+    /// Declares that callers send a stream of messages after the arguments.
     #[must_use]
     pub const fn streams_requests(mut self) -> Self {
         self.requests = true;
         self
     }
 
-    /// The method answers with a stream of messages.
+    /// Declares that the method replies with a stream of messages.
     #[must_use]
     pub const fn streams_replies(mut self) -> Self {
         self.replies = true;
         self
     }
 
-    /// Callers do not wait for the method, which answers with nothing. It runs to its end, also
-    /// when its caller goes away.
+    /// Makes the method one-way: callers do not wait for it, and it sends no reply. It runs to
+    /// completion, even if its caller goes away.
     #[must_use]
     pub const fn one_way(mut self) -> Self {
         self.one_way = true;
@@ -183,15 +182,15 @@ impl MethodDescriptor {
         self
     }
 
-    /// The one argument and the result are the bytes of the messages as they are: to call, or to
-    /// replace, a service that knows nothing of this crate.
+    /// Makes the only argument and the result the raw bytes of the messages: to call, or to
+    /// replace, a service that does not use this crate.
     #[must_use]
     pub const fn raw(mut self) -> Self {
         self.format = Format::Raw;
         self
     }
 
-    /// Arguments and results are plain JSON without an envelope: to call, or to replace, a JSON
+    /// Makes arguments and results plain JSON without an envelope: to call, or to replace, a JSON
     /// service on plain IIP.
     #[must_use]
     pub const fn json(mut self) -> Self {
@@ -199,66 +198,68 @@ impl MethodDescriptor {
         self
     }
 
-    /// The codec of calls of this method, where their server knows it; it comes before that of the
-    /// client. Unset by default.
+    /// Sets the codec of calls of this method, if their server supports it; it takes precedence
+    /// over the client's codec. Unset by default.
     ///
-    /// [`CodecId::PROTOBUF`] is the only codec then: the argument and the result are `Proto`
-    /// messages, which have no form in another.
+    /// [`CodecId::PROTOBUF`] is then the only codec: the argument and the result are `Proto`
+    /// messages, which cannot be encoded in another.
     #[must_use]
     pub const fn codec(mut self, codec: CodecId) -> Self {
         self.codec = Some(codec);
         self
     }
 
-    /// The time a call of this method may take from the call to the answer, where the caller gives
-    /// none. Unset by default: then the client's [`timeout`](crate::ClientBuilder::timeout) holds.
+    /// Sets the timeout of a call of this method, from the call to the reply, if the caller sets
+    /// none. Unset by default: then the client's [`timeout`](crate::ClientBuilder::timeout)
+    /// applies.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Running the method twice does no more than running it once: clients make a call again that
-    /// may already have run, see [`RetryPolicy`](crate::RetryPolicy).
+    /// Declares that running the method twice does no more than running it once: clients retry a
+    /// call that may already have run, see [`RetryPolicy`](crate::RetryPolicy).
     #[must_use]
     pub const fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
     }
 
-    /// What happens to a running handler when its caller goes away. [`OnCancel::Abort`] by default.
+    /// Sets the behavior of a running handler when its caller goes away. [`OnCancel::Abort`] by
+    /// default.
     #[must_use]
     pub const fn on_cancel(mut self, on_cancel: OnCancel) -> Self {
         self.on_cancel = on_cancel;
         self
     }
 
-    /// When a call is made a second time. Only idempotent methods are hedged; for others it is not
-    /// used. Unset by default.
+    /// Sets when a second attempt of a call is made. Only idempotent methods are hedged; for others
+    /// it is ignored. Unset by default.
     #[must_use]
     pub const fn hedge(mut self, hedge: Hedge) -> Self {
         self.hedge = Some(hedge);
         self
     }
 
-    /// Which calls the server gives up first. [`Priority::Normal`] by default.
+    /// Sets which calls the server rejects first under load. [`Priority::Normal`] by default.
     #[must_use]
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// How many calls of this method a server runs at a time; further ones are refused before they
-    /// run. Unset by default: then only the limits of the service, the server and the connection
-    /// hold.
+    /// Sets the maximum number of calls of this method that a server runs at a time; further ones
+    /// are rejected before they run. Unset by default: then only the limits of the service, the
+    /// server and the connection apply.
     #[must_use]
     pub const fn max_concurrency(mut self, calls: Concurrency) -> Self {
         self.max_concurrency = Some(calls);
         self
     }
 
-    /// What a caller must be or have, in words that the program's own checks understand. Nothing
-    /// here enforces it: whoever checks reads it from
+    /// Sets a requirement for callers, in a form that the program's own checks understand. This
+    /// crate does not enforce it: a check reads it from
     /// [`CallContext::method`](crate::CallContext::method). Unset by default.
     #[must_use]
     pub const fn auth(mut self, requirement: &'static str) -> Self {
@@ -266,21 +267,21 @@ impl MethodDescriptor {
         self
     }
 
-    /// The full name of the service: that of the trait, unless `#[service(name = "..")]` gives it
-    /// another. Health, limits, metrics and traces know the service by it.
+    /// The full name of the service: that of the trait, unless `#[service(name = "..")]` sets
+    /// another. Health, limits, metrics and traces use it.
     #[must_use]
     pub const fn service(&self) -> &'static str {
         self.service
     }
 
-    /// The name of the method on the wire: that in the trait, unless `name` or `rename_all` gives
-    /// it another.
+    /// The name of the method on the wire: that in the trait, unless `name` or `rename_all` sets
+    /// another.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The IIP path that calls go to, such as `/greeter/hello`.
+    /// The IIP path of calls, such as `/greeter/hello`.
     #[must_use]
     pub const fn path(&self) -> &'static str {
         self.path.as_str()
@@ -290,19 +291,19 @@ impl MethodDescriptor {
         self.path
     }
 
-    /// The names of the arguments, in their order.
+    /// The names of the arguments, in order.
     #[must_use]
     pub const fn args(&self) -> &'static [&'static str] {
         self.args
     }
 
-    /// How arguments and results lie in the messages.
+    /// The encoding of arguments and results in the messages.
     #[must_use]
     pub const fn format(&self) -> Format {
         self.format
     }
 
-    /// Returns `true` if the messages are the bytes of the argument and the result as they are.
+    /// Returns `true` if the messages are the raw bytes of the argument and the result.
     #[must_use]
     pub const fn is_raw(&self) -> bool {
         matches!(self.format, Format::Raw)
@@ -314,13 +315,13 @@ impl MethodDescriptor {
         matches!(self.format, Format::Json)
     }
 
-    /// Returns `true` if callers send a stream of messages behind the arguments.
+    /// Returns `true` if callers send a stream of messages after the arguments.
     #[must_use]
     pub const fn has_requests(&self) -> bool {
         self.requests
     }
 
-    /// Returns `true` if the method answers with a stream of messages.
+    /// Returns `true` if the method replies with a stream of messages.
     #[must_use]
     pub const fn has_replies(&self) -> bool {
         self.replies
@@ -332,14 +333,14 @@ impl MethodDescriptor {
         self.one_way
     }
 
-    /// The codec that the attribute of the service gives to its calls, if it does.
+    /// The codec that the attribute of the service sets for its calls, if any.
     #[must_use]
     pub const fn service_codec(&self) -> Option<CodecId> {
         self.codec
     }
 
     /// The reason why this method cannot be called in `codec`, if it cannot: the messages of a
-    /// protobuf service have no other form.
+    /// protobuf service cannot be encoded in another codec.
     pub(crate) fn refusal(&self, codec: CodecId) -> Option<Status> {
         if self.codec != Some(CodecId::PROTOBUF) || codec == CodecId::PROTOBUF {
             return None;
@@ -351,44 +352,44 @@ impl MethodDescriptor {
         Some(Status::unimplemented(text).with_execution(Execution::NotExecuted))
     }
 
-    /// The time the attribute of the method gives to a call, if it does.
+    /// The timeout that the attribute of the method sets, if any.
     #[must_use]
     pub const fn default_timeout(&self) -> Option<Duration> {
         self.timeout
     }
 
-    /// Returns `true` if a call that may already have run can be repeated.
+    /// Returns `true` if a call that may already have run can be retried.
     #[must_use]
     pub const fn is_idempotent(&self) -> bool {
         self.idempotent
     }
 
-    /// What happens to a running handler when its caller goes away.
+    /// Behavior of a running handler when its caller goes away.
     #[must_use]
     pub const fn cancel_policy(&self) -> OnCancel {
         self.on_cancel
     }
 
-    /// When a call is made a second time, if the attributes of the method say so.
+    /// Time of the second attempt of a call, if the attributes of the method set it.
     #[must_use]
     pub const fn hedge_policy(&self) -> Option<Hedge> {
         self.hedge
     }
 
-    /// Which calls the server gives up first.
+    /// Priority of the method's calls when a server is overloaded.
     #[must_use]
     pub const fn call_priority(&self) -> Priority {
         self.priority
     }
 
-    /// How many calls of this method a server runs at a time, if the attributes of the method say
-    /// so.
+    /// Maximum number of calls of this method that a server runs at a time, if the attributes of
+    /// the method set it.
     #[must_use]
     pub const fn concurrency(&self) -> Option<Concurrency> {
         self.max_concurrency
     }
 
-    /// What a caller must be or have, if the attributes of the method say so.
+    /// Requirement for callers, if the attributes of the method set one.
     #[must_use]
     pub const fn auth_requirement(&self) -> Option<&'static str> {
         self.auth

@@ -1,10 +1,10 @@
 //! Bytes as arguments and results, without copying them.
 //!
-//! Serde shows a type only a borrowed slice of the message it is read from, and gives a format only
-//! a borrowed slice of the value it writes; both sides then have to copy. While a message is read,
-//! this module keeps the message itself at hand, in a thread-local, so that a [`Payload`] can
-//! become a part of it; while a value is written, it keeps the payload at hand, so that the encoder
-//! can hand it on as it is.
+//! Serde passes to a type only a borrowed slice of the message it is read from, and to a format
+//! only a borrowed slice of the value it writes; both sides then have to copy. While a message is
+//! read, this module keeps the message itself in a thread-local, so that a [`Payload`] can share
+//! its memory; while a value is written, it keeps the payload, so that the encoder can pass it on
+//! without copying.
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -15,23 +15,24 @@ use bytes::Bytes;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// From this size on a received [`Payload`] is a part of the message it came in. A smaller one is
+/// Size from which a received [`Payload`] shares the memory of its message. A smaller one is
 /// copied, which costs less than sharing and does not keep the whole receive buffer alive.
 pub const SHARE_FROM_BYTES: usize = 2 * 1024;
 
-/// From this size on a sent [`Payload`] at the end of a message leaves from where it lies, without
-/// being copied behind the rest of the message.
+/// Size from which a [`Payload`] at the end of a message is sent from its own memory, without being
+/// copied after the rest of the message.
 pub const SPLIT_FROM_BYTES: usize = 4 * 1024;
 
-/// Bytes as an argument, as a result, or anywhere inside one, that are not copied on their way.
+/// Bytes as an argument, as a result, or anywhere inside one, that are sent and received without a
+/// copy.
 ///
-/// On the wire it is what `Vec<u8>` and `bytes::Bytes` are, so the two sides need not agree on one
-/// of them. Received, it is a part of the message's buffer instead of a copy of it (from 2 KiB on).
-/// Sent as the last part of a message, it goes to the network from where it lies (from 4 KiB on).
-/// An argument that is a plain `bytes::Bytes` is received without a copy too; inside another type
-/// only `Payload` is.
+/// On the wire it is the same as `Vec<u8>` and `bytes::Bytes`, so the two sides need not use the
+/// same type. A received payload shares the memory of the message instead of copying it (from 2 KiB
+/// on). As the last part of a message, it is sent from its own memory (from 4 KiB on). An argument
+/// that is a plain `bytes::Bytes` is received without a copy too; inside another type only
+/// `Payload` is.
 ///
-/// In JSON it is an array of numbers; a text is taken for its UTF-8 bytes.
+/// In JSON it is an array of numbers; a text is read as its UTF-8 bytes.
 ///
 /// # Examples
 ///
@@ -47,13 +48,13 @@ pub const SPLIT_FROM_BYTES: usize = 4 * 1024;
 pub struct Payload(Bytes);
 
 impl Payload {
-    /// An empty payload. Does not allocate.
+    /// Creates an empty payload. Does not allocate.
     #[must_use]
     pub const fn new() -> Self {
         Self(Bytes::new())
     }
 
-    /// The bytes, still shared with whatever they are a part of.
+    /// The bytes, which still share the memory that they are a part of.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.0
@@ -170,8 +171,8 @@ impl<'de> Visitor<'de> for PayloadVisitor {
     }
 }
 
-/// Reads a `Vec<u8>` from a format in which a sequence of bytes and bytes are the same, in one
-/// copy.
+/// Reads a `Vec<u8>` with a single copy, from a format in which a sequence of bytes and bytes are
+/// the same.
 struct VecVisitor;
 
 impl<'de> Visitor<'de> for VecVisitor {
@@ -198,10 +199,10 @@ impl<'de> Visitor<'de> for VecVisitor {
     }
 }
 
-/// A value that is sent with all that is known of its type: a `bytes::Bytes` in it leaves without a
-/// copy, as a [`Payload`] does.
+/// A value that is sent with its static type known: a `bytes::Bytes` in it is sent without a copy,
+/// like a [`Payload`].
 ///
-/// Generated code wraps the arguments that it owns. On the wire the wrapper leaves no trace.
+/// Generated code wraps the arguments that it owns. The wrapper does not change the encoding.
 #[derive(Debug, Clone, Copy)]
 pub struct ByValue<T>(pub T);
 
@@ -213,8 +214,8 @@ impl<T: Serialize + 'static> Serialize for ByValue<T> {
     }
 }
 
-/// Reads a `T`: `Bytes` without a copy, and `Vec<u8>` in one copy where `bytes_are_sequences`;
-/// everything else as it reads itself.
+/// Reads a `T`: `Bytes` without a copy, and `Vec<u8>` in one copy if `bytes_are_sequences`; every
+/// other type with its own `Deserialize`.
 #[inline]
 pub(crate) fn deserialize_owned<'de, T, D>(
     deserializer: D,
@@ -224,7 +225,7 @@ where
     T: Deserialize<'de> + 'static,
     D: Deserializer<'de>,
 {
-    // Both questions are answered when the code is compiled.
+    // Both conditions are evaluated at compile time.
     if TypeId::of::<T>() == TypeId::of::<Bytes>() {
         same_type(Payload::deserialize(deserializer)?.0)
     } else if TypeId::of::<T>() == TypeId::of::<Vec<u8>>() && bytes_are_sequences {
@@ -234,7 +235,7 @@ where
     }
 }
 
-/// Turns a value into the same type under another name.
+/// Converts a value to the same type under another name.
 #[inline]
 fn same_type<T: 'static, U: 'static, E: serde::de::Error>(value: T) -> Result<U, E> {
     let mut slot = Some(value);
@@ -246,14 +247,14 @@ fn same_type<T: 'static, U: 'static, E: serde::de::Error>(value: T) -> Result<U,
 thread_local! {
     /// The message that is being read on this thread.
     static MESSAGE: RefCell<Bytes> = const { RefCell::new(Bytes::new()) };
-    /// The payload that is just being given to a serializer on this thread.
+    /// The payload that is currently being given to a serializer on this thread.
     static OFFERED: RefCell<Bytes> = const { RefCell::new(Bytes::new()) };
 }
 
-/// Runs `read`, during which payloads borrowed from `message` become parts of it.
+/// Runs `read`, during which payloads borrowed from `message` share its memory.
 #[inline]
 pub(crate) fn while_reading<R>(message: &Bytes, read: impl FnOnce() -> R) -> R {
-    /// Puts back what was there, also when `read` panics: reading may nest.
+    /// Restores the previous message, even if `read` panics, because reads may nest.
     struct Restore(Bytes);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -267,8 +268,8 @@ pub(crate) fn while_reading<R>(message: &Bytes, read: impl FnOnce() -> R) -> R {
     read()
 }
 
-/// `bytes` as a part of the message that is being read, or as a copy where they are no part of it
-/// or too small to share.
+/// Returns `bytes` as a part of the message that is being read, or as a copy if they are not part
+/// of it or too small to share.
 #[inline]
 pub(crate) fn share(bytes: &[u8]) -> Bytes {
     if bytes.len() >= SHARE_FROM_BYTES
@@ -284,7 +285,7 @@ fn part_of(whole: &Bytes, part: &[u8]) -> Option<Bytes> {
     (outer.start <= inner.start && inner.end <= outer.end).then(|| whole.slice_ref(part))
 }
 
-/// While it lives, [`take_offered`] finds the bytes it was made of.
+/// Guard for the time in which [`take_offered`] finds the bytes it was made of.
 struct Offer(bool);
 
 impl Offer {
@@ -307,7 +308,7 @@ impl Drop for Offer {
     }
 }
 
-/// The payload whose bytes a serializer was just given, if it was one and is large.
+/// Returns the payload whose bytes a serializer was just given, if it was one and is large.
 #[cfg(any(
     feature = "codec-bincode",
     feature = "codec-postcard",

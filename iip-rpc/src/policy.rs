@@ -1,4 +1,4 @@
-//! What a program sets at run time for calls of its methods, in place of what their attributes say.
+//! Settings that a program makes at run time for calls of its methods, overriding their attributes.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,19 +7,19 @@ use crate::compression::Compression;
 use crate::method::{Concurrency, Hedge, MethodDescriptor, Priority};
 use crate::status::{Code, Execution, Status};
 
-/// How calls of one method are made and served, where that is not what its attributes say: for
+/// Settings for calls of one method that override its attributes: for
 /// [`ClientBuilder::method_policy`](crate::ClientBuilder::method_policy) and
 /// [`ServerBuilder::method_policy`](crate::ServerBuilder::method_policy).
 ///
-/// What is not set here stays as it is. Each side uses what concerns it, so that one description
-/// can serve both.
+/// Unset options keep their value. Each side uses the options that apply to it, so one policy can
+/// serve both.
 ///
 /// | setting | client | server |
 /// |---|---|---|
-/// | [`timeout`](Self::timeout) | calls that say nothing else | calls that come without a deadline |
+/// | [`timeout`](Self::timeout) | calls without a timeout | calls without a deadline |
 /// | [`idempotent`](Self::idempotent), [`retry`](Self::retry), [`hedge`](Self::hedge) | yes | not used |
 /// | [`priority`](Self::priority), [`max_concurrency`](Self::max_concurrency) | not used | yes |
-/// | [`compression`](Self::compression) | of arguments and messages sent | of answers and messages sent |
+/// | [`compression`](Self::compression) | of arguments and messages sent | of replies and messages sent |
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,13 +46,13 @@ pub struct MethodPolicy {
 }
 
 impl MethodPolicy {
-    /// Leaves everything as the attributes of the method say.
+    /// Creates a policy that changes nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long a call may take that says nothing else. [`Duration::MAX`]: as long as it takes.
-    /// Zero is refused where a client or a server is made with it.
+    /// Sets the timeout of calls that set none themselves. [`Duration::MAX`]: no limit. Zero is
+    /// rejected when a client or a server is made with it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -64,39 +64,41 @@ impl MethodPolicy {
         self
     }
 
-    /// How calls are made again, in place of the client's [`retry`](crate::ClientBuilder::retry).
+    /// Sets how failed calls are retried, instead of the client's
+    /// [`retry`](crate::ClientBuilder::retry).
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = Some(retry);
         self
     }
 
-    /// When a call of an idempotent method is made a second time before it has failed; `None`:
-    /// never.
+    /// Sets when a second attempt is made of a call of an idempotent method that has not failed
+    /// yet; `None`: never.
     pub fn hedge(mut self, hedge: impl Into<Option<Hedge>>) -> Self {
         self.hedge = Some(hedge.into());
         self
     }
 
-    /// Which calls the server gives up first.
+    /// Sets which calls the server rejects first under load.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// How many calls of the method the server runs at a time; `None`: as many as come.
+    /// Sets the maximum number of calls of the method that the server runs at a time; `None`: no
+    /// limit.
     pub fn max_concurrency(mut self, calls: impl Into<Option<Concurrency>>) -> Self {
         self.max_concurrency = Some(calls.into());
         self
     }
 
-    /// How this side compresses what it sends in calls of the method, in place of what its builder
-    /// says; `None`: not at all.
+    /// Sets how this side compresses what it sends in calls of the method, instead of its builder's
+    /// setting; `None`: no compression.
     pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
         self.compression = Some(compression.into());
         self
     }
 
-    /// What cannot work, by name of the option.
+    /// Returns the error for an option that cannot work, by name of the option.
     fn problem(&self) -> Option<String> {
         no_time("timeout of method_policy", self.timeout)
     }
@@ -114,7 +116,7 @@ impl MethodPolicy {
     }
 }
 
-/// Policies by path. A program that sets none pays one comparison per call.
+/// Policies by path. If none is set, a lookup is a single comparison.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Policies(HashMap<Box<str>, MethodPolicy>);
 
@@ -131,12 +133,12 @@ impl Policies {
         self.0.get(method.path())
     }
 
-    /// What cannot work in one of them, by name of the option.
+    /// Returns the error for an option of one of them that cannot work, by name of the option.
     pub(crate) fn problem(&self) -> Option<String> {
         self.0.values().find_map(MethodPolicy::problem)
     }
 
-    /// The first path of which `known` knows nothing.
+    /// The first path that `known` does not know.
     pub(crate) fn unknown(&self, known: impl Fn(&str) -> bool) -> Option<&str> {
         self.0.keys().map(|path| &**path).find(|path| !known(path))
     }
@@ -147,7 +149,7 @@ impl Policies {
         set.or_else(|| method.default_timeout())
     }
 
-    /// How messages are compressed, if that is said for the method.
+    /// The compression of messages, if it is set for the method.
     #[inline]
     pub(crate) fn compression(&self, method: &MethodDescriptor) -> Option<Option<Compression>> {
         self.get(method).and_then(|policy| policy.compression)
@@ -158,7 +160,7 @@ impl Policies {
         set.unwrap_or_else(|| method.is_idempotent())
     }
 
-    /// When a call is made a second time; nothing for a method that is not idempotent.
+    /// The time of the second attempt of a call; `None` for a method that is not idempotent.
     #[inline]
     pub(crate) fn hedge(&self, method: &MethodDescriptor) -> Option<Hedge> {
         let set = self.get(method).and_then(|policy| policy.hedge);
@@ -171,27 +173,27 @@ impl Policies {
     }
 }
 
-/// How calls are made again that failed though they may have run, or that a server with too much to
-/// do has refused. For [`ClientBuilder::retry`](crate::ClientBuilder::retry), and for one method
+/// Policy for retries of failed calls that may have run, or that an overloaded server has rejected.
+/// For [`ClientBuilder::retry`](crate::ClientBuilder::retry), and for one method
 /// [`MethodPolicy::retry`].
 ///
-/// A failed call is made again if all of this holds:
+/// A failed call is retried if all of these conditions hold:
 ///
 /// * its method is idempotent, or the call has not run;
 /// * the code of the failure is one of [`retryable_codes`](Self::retryable_codes), or the server
-///   said when to come again ([`Status::with_retry_after`]);
-/// * the server did not say not to ([`Status::with_no_retry`]);
-/// * it was made less than [`max_attempts`](Self::max_attempts) times, and the
-///   [`RetryBudget`](crate::RetryBudget) is not used up;
-/// * the pause before it ends within the call's time;
+///   gave a time for the retry ([`Status::with_retry_after`]);
+/// * the server did not forbid a retry ([`Status::with_no_retry`]);
+/// * it has had fewer than [`max_attempts`](Self::max_attempts) attempts, and the
+///   [`RetryBudget`](crate::RetryBudget) is not exhausted;
+/// * the backoff ends before the call's deadline;
 /// * its arguments take at most 64 KiB: larger ones are not kept.
 ///
-/// The pause is a random part of a time that begins with [`initial_backoff`](Self::initial_backoff)
-/// and doubles from one retry to the next, up to [`max_backoff`](Self::max_backoff); what a server
-/// asked for comes on top.
+/// The backoff is a random part of a duration that begins with
+/// [`initial_backoff`](Self::initial_backoff) and doubles with each retry, up to
+/// [`max_backoff`](Self::max_backoff); a pause that the server asked for is added to it.
 ///
-/// Calls that have not run for want of a connection or because the server goes away are made again
-/// beside this, see
+/// Calls that have not run because there was no connection or because the server is going away are
+/// retried independently of this policy, see
 /// [`ClientBuilder::max_transparent_retries`](crate::ClientBuilder::max_transparent_retries).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -215,38 +217,39 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The default: three attempts, after pauses of up to 20 ms and 40 ms, for UNAVAILABLE.
+    /// Creates the default policy: three attempts, after pauses of up to 20 ms and 40 ms, for
+    /// UNAVAILABLE.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// No retries.
+    /// Creates a policy without retries.
     pub fn none() -> Self {
         Self::new().max_attempts(1)
     }
 
-    /// How often a call is made, the first time included. Default: 3. 0 counts as 1, and more than
-    /// 1000 as 1000.
+    /// Sets the maximum number of attempts of a call, including the first. Default: 3. 0 counts as
+    /// 1, and more than 1000 as 1000.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.clamp(1, 1000);
         self
     }
 
-    /// The longest pause before the first retry. Default: 20 ms. Zero: no pauses, but for those
-    /// that a server asks for.
+    /// Sets the longest pause before the first retry. Default: 20 ms. Zero: no pauses, except for
+    /// those that a server asks for.
     pub fn initial_backoff(mut self, pause: Duration) -> Self {
         self.initial = pause;
         self
     }
 
-    /// The longest pause before any retry. Default: 1 s. A retry whose pause would end behind the
-    /// call's time is not made.
+    /// Sets the longest pause before any retry. Default: 1 s. A retry whose pause would end after
+    /// the call's deadline is not made.
     pub fn max_backoff(mut self, pause: Duration) -> Self {
         self.max = pause;
         self
     }
 
-    /// The codes that are worth another attempt. Default: UNAVAILABLE alone.
+    /// Sets the codes that are retried. Default: only UNAVAILABLE.
     pub fn retryable_codes(mut self, codes: impl IntoIterator<Item = Code>) -> Self {
         self.codes = codes.into_iter().fold(0, |all, code| all | bit(code));
         self
@@ -268,7 +271,7 @@ impl RetryPolicy {
     }
 }
 
-/// Says so if calls would have no time at all.
+/// Returns an error if calls would have no time at all.
 pub(crate) fn no_time(option: &str, timeout: Option<Duration>) -> Option<String> {
     let none = timeout.is_some_and(|timeout| timeout.is_zero());
     none.then(|| {
@@ -280,7 +283,7 @@ fn bit(code: Code) -> u32 {
     1 << code.as_u8()
 }
 
-/// How much time a server gives to calls, whatever their callers say. For
+/// Limits on the time that a server gives to calls, whatever their callers set. For
 /// [`ServerBuilder::policy`](crate::ServerBuilder::policy).
 ///
 /// ```
@@ -303,46 +306,46 @@ pub struct ServerPolicy {
 }
 
 impl ServerPolicy {
-    /// No bounds: a call has the time that its caller gives it, and one without a deadline has that
-    /// of its method, or as much as it takes.
+    /// Creates a policy without limits: a call has the time that its caller gives it; a call
+    /// without a deadline has its method's timeout, or no limit.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A call that comes with less time than this is refused before it runs, as DEADLINE_EXCEEDED:
-    /// its answer would come too late. What it has waited on the server counts. Default: 0, which
-    /// refuses calls without any time left. More than [`max_timeout`](Self::max_timeout) is refused
-    /// where a server is made with it.
+    /// Sets the minimum time that a call must have left to be run. A call with less is rejected
+    /// before it runs, as DEADLINE_EXCEEDED, because its reply would be too late. Time that it has
+    /// waited on the server counts. Default: 0, which rejects calls with no time left. A value
+    /// larger than [`max_timeout`](Self::max_timeout) is rejected when a server is made with it.
     pub fn min_timeout(mut self, timeout: Duration) -> Self {
         self.min = timeout;
         self
     }
 
-    /// The time that a call has at most. One that comes with more, or without a deadline, has this
-    /// much: then its deadline is over, for its handler and for the calls made inside it. Default:
-    /// no limit, as [`Duration::MAX`]. Zero is refused where a server is made with it.
+    /// Sets the maximum time of a call. A call with more time, or without a deadline, gets this as
+    /// its deadline, for its handler and for the calls made inside it. Default: no limit, like
+    /// [`Duration::MAX`]. Zero is rejected when a server is made with it.
     pub fn max_timeout(mut self, timeout: Duration) -> Self {
         self.max = Some(timeout);
         self
     }
 
-    /// The time of a call that comes without a deadline, as plain JSON does, where its method says
-    /// nothing else (`#[rpc(timeout = "..")]`). Default: as much as it takes, as [`Duration::MAX`].
-    /// Zero is refused where a server is made with it.
+    /// Sets the timeout of calls without a deadline, such as plain JSON calls, if their method does
+    /// not set one (`#[rpc(timeout = "..")]`). Default: no limit, like [`Duration::MAX`]. Zero is
+    /// rejected when a server is made with it.
     pub fn default_timeout(mut self, timeout: Duration) -> Self {
         self.default = Some(timeout);
         self
     }
 }
 
-/// When the calls of one method have to be over.
+/// Rules for the deadlines of the calls of one method.
 #[derive(Debug)]
 pub(crate) struct Deadlines {
-    /// `None`: their callers alone say so, as mostly.
+    /// `None`: only the callers set deadlines, the common case.
     policy: Option<Box<ServerPolicy>>,
 }
 
-/// When a call has to be over, if ever.
+/// Deadline of a call, if it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline {
     pub(crate) at: Option<Instant>,
@@ -351,7 +354,8 @@ pub(crate) struct Deadline {
 }
 
 impl Deadlines {
-    /// Those of a server and of a method that may have a time of its own for calls without one.
+    /// Creates the rules of a server for a method that may have its own timeout for calls without a
+    /// deadline.
     pub(crate) fn new(mut policy: ServerPolicy, timeout: Option<Duration>) -> Self {
         policy.default = timeout.or(policy.default);
         Self {
@@ -359,8 +363,8 @@ impl Deadlines {
         }
     }
 
-    /// The deadline of a call that was `received`, had `sent` much time left by then, and has
-    /// `waited` since; a refusal if it cannot make it.
+    /// Returns the deadline of a call that was received at `received` with the time `sent` left,
+    /// and has waited for `waited` since; a rejection if too little time is left.
     #[inline]
     pub(crate) fn of_call(
         &self,
@@ -410,7 +414,7 @@ impl Deadlines {
 }
 
 impl ServerPolicy {
-    /// What cannot work, by name of the option.
+    /// Returns the error for an option that cannot work, by name of the option.
     pub(crate) fn problem(&self) -> Option<String> {
         let max = self.max.filter(|&max| max < self.min);
         no_time("max_timeout of policy", self.max)
@@ -441,7 +445,7 @@ impl ServerPolicy {
 }
 
 impl Deadline {
-    /// The handler was stopped.
+    /// The status of a call whose handler was stopped.
     #[cold]
     pub(crate) fn over(self) -> Status {
         Status::deadline_exceeded(if self.by_caller {

@@ -1,60 +1,59 @@
-//! What a server says to a caller about repeating a call that it has failed.
+//! Pushback of a server: its instruction to a caller about a retry of a failed call.
 
 use std::time::Duration;
 
 use crate::metadata::Metadata;
 use crate::status::Status;
 
-/// The metadata key that carries it, see `docs/wire.md`.
+/// The metadata key of the pushback, see `docs/wire.md`.
 pub(crate) const KEY: &str = "iip-retry-after";
 
-/// What a server wants of those who would repeat a failed call, see [`Status::pushback`].
+/// Instruction of a server about a retry of a failed call, see [`Status::pushback`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(
     clippy::exhaustive_enums,
     reason = "a call is repeated later or not at all"
 )]
 pub enum Pushback {
-    /// Repeat it, but not before this time has passed.
+    /// Retry, but not before this time has passed.
     After(Duration),
-    /// Do not repeat it.
+    /// Do not retry.
     Never,
 }
 
 impl Status {
-    /// Tells clients to repeat the call, but not before `pause` has passed: for a server that has
-    /// too much to do just now. It travels as metadata, in whole milliseconds, the fraction rounded
-    /// up.
+    /// Tells clients to retry the call, but not before `pause` has passed: for a server that is
+    /// overloaded at the moment. Sent as metadata, in whole milliseconds, rounded up.
     ///
-    /// A client repeats the call by itself if it may: if the method is idempotent, or the status
-    /// says that it did not run ([`with_execution`](Self::with_execution)), within the call's time,
-    /// the client's attempts and its budget. Plain JSON has no place for it.
+    /// A client retries the call automatically if it may: if the method is idempotent, or the
+    /// status says that it did not run ([`with_execution`](Self::with_execution)), within the
+    /// call's deadline, the client's attempts and its budget. Plain JSON cannot carry it.
     #[must_use]
     pub fn with_retry_after(self, pause: Duration) -> Self {
         let millis = pause.as_nanos().div_ceil(1_000_000);
         self.with_pushback(&millis.to_string())
     }
 
-    /// Tells clients not to repeat the call, whatever its method allows. It travels as metadata.
+    /// Tells clients not to retry the call, whatever its method allows. Sent as metadata.
     #[must_use]
     pub fn with_no_retry(self) -> Self {
         self.with_pushback("no")
     }
 
     fn with_pushback(mut self, value: &str) -> Self {
-        // Metadata that is full has no room for a hint; the failure itself matters more.
+        // If the metadata is full, the hint is dropped: the failure itself matters more.
         let _ = self.metadata_mut().insert_text(KEY, value);
         self
     }
 
-    /// What the server wants of those who would repeat the call; `None` if it did not say.
+    /// Instruction of the server about a retry of the call; `None` if it gave none.
     #[must_use]
     pub fn pushback(&self) -> Option<Pushback> {
         read(self.metadata())
     }
 }
 
-/// A number that is negative or none at all means the same as "no", as in gRPC.
+/// A number that is negative or invalid means the same as "no", as in gRPC.
 fn read(metadata: &Metadata) -> Option<Pushback> {
     let value = metadata.get(KEY)?;
     let millis = std::str::from_utf8(value)

@@ -11,7 +11,7 @@ use crate::payload::Payload;
     note = "use `bytes::Bytes`, `Vec<u8>`, `String`, `&[u8]` or `&str`"
 )]
 pub trait RawBody {
-    /// The data; owned ones are not copied.
+    /// Converts to the body of a message; owned data is not copied.
     fn into_body(self) -> Body;
 }
 

@@ -1,17 +1,17 @@
-//! From errors of any type to statuses.
+//! Conversion of errors of any type to statuses.
 
 use std::borrow::Cow;
 use std::error::Error;
 
 use crate::status::{Code, Status};
 
-/// Makes statuses of errors of any type, so that handlers can use `?` on them: errors of the
+/// Converts errors of any type to statuses, so that handlers can use `?` on them: errors of the
 /// standard library, of other crates, of `anyhow`.
 ///
-/// A [`Status`] has no `From` for them on purpose. Which code a failure has is a decision, and the
-/// text of an error, with its paths and addresses, is not for callers. Here the error becomes the
-/// [source](Status::with_source) of the status, which is logged by the server
-/// ([`ServerBuilder::log_failures`](crate::ServerBuilder::log_failures)) and told nobody else.
+/// A [`Status`] deliberately does not implement `From` for them. The code of a failure is a
+/// decision, and the text of an error, with its paths and addresses, is not for callers. Here the
+/// error becomes the [source](Status::with_source) of the status, which the server logs
+/// ([`ServerBuilder::log_failures`](crate::ServerBuilder::log_failures)) and does not send.
 ///
 /// ```
 /// use iip_rpc::{Code, ResultExt, Status};
@@ -32,18 +32,18 @@ use crate::status::{Code, Status};
 /// assert_eq!(count("x").unwrap_err().to_string(), "invalid argument: the count is no number");
 /// ```
 pub trait ResultExt<T> {
-    /// A failure becomes INTERNAL with the text `internal error`, see [`Status::internal_from`].
+    /// Converts an error to INTERNAL with the text `internal error`, see [`Status::internal_from`].
     ///
     /// # Errors
     ///
-    /// That status, with the error as its source.
+    /// This status, with the error as its source.
     fn or_internal(self) -> Result<T, Status>;
 
-    /// A failure becomes a status with this code and this text for its caller.
+    /// Converts an error to a status with this code and this text for its caller.
     ///
     /// # Errors
     ///
-    /// That status, with the error as its source.
+    /// This status, with the error as its source.
     fn or_status(self, code: Code, message: impl Into<Cow<'static, str>>) -> Result<T, Status>;
 }
 

@@ -1,4 +1,5 @@
-//! Calls are made again within their time: those that have not run, and those that may run twice.
+//! Retries of calls within their deadline: of those that have not run, and of those that may run
+//! twice.
 
 use std::time::{Duration, Instant};
 
@@ -7,24 +8,24 @@ use crate::policy::RetryPolicy;
 use crate::pushback::Pushback;
 use crate::status::{Code, Execution, MethodError, Status};
 
-/// Attempts after the first that a call which has not run has at most by default; one that waits
-/// until the server is ready has as many as its time allows.
+/// Default of the maximum number of transparent retries of a call; a call that waits until the
+/// server is ready is limited only by its deadline.
 pub(crate) const MAX_TRANSPARENT_RETRIES: u32 = 5;
 
-/// The pause before the second repeat is at most this long, before each further one at most twice
-/// as long. The first repeat follows at once: another connection may be there already.
+/// Longest pause before the second transparent retry; the maximum doubles before each further one.
+/// The first retry follows at once, because another connection may be available already.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// Arguments that take up to this many bytes on the wire are kept while the call is under way, so
-/// that it can be made again.
+/// Maximum size on the wire of arguments that are kept while the call is running, so that it can be
+/// retried.
 pub(crate) const KEPT_BYTES: usize = 64 * 1024;
 
-/// What an attempt met.
+/// Failure of one attempt.
 pub(crate) enum Failure<E> {
     /// The method's own error: the call has run.
     Own(E),
-    /// Everything else.
+    /// Any other failure.
     Status(Status),
 }
 
@@ -35,7 +36,7 @@ impl<E> From<Status> for Failure<E> {
 }
 
 impl<E: MethodError> Failure<E> {
-    /// What the caller gets.
+    /// Converts the failure to the error that the caller gets.
     pub(crate) fn into_error(self) -> E {
         match self {
             Self::Own(error) => error,
@@ -44,17 +45,17 @@ impl<E: MethodError> Failure<E> {
     }
 }
 
-/// What decides whether a failed call is made again.
+/// Rules that decide whether a failed call is retried.
 pub(crate) struct Rules<'a> {
-    /// How often a call is that has not run.
+    /// Maximum number of retries of a call that has not run.
     pub(crate) max_transparent_retries: u32,
-    /// `true` if a call is that may have run.
+    /// `true` if a call that may have run is retried.
     pub(crate) idempotent: bool,
     pub(crate) policy: RetryPolicy,
     pub(crate) budget: &'a Bucket,
 }
 
-/// How often one call was made again.
+/// Number of retries of one call so far.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
     repeats: TransparentRetries,
@@ -64,18 +65,18 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// Returns `true` if an attempt has failed that was worth a retry.
+    /// Returns `true` if an attempt has failed and was retried.
     pub(crate) fn has_retried(&self) -> bool {
         self.retries > 0
     }
 
-    /// An attempt that is given up, or that has failed, may have run.
+    /// Records that an attempt that was abandoned, or that has failed, may have run.
     pub(crate) fn may_have_run(&mut self) {
         self.may_have_run = true;
     }
 
-    /// What the failure of the last attempt means for the call as a whole: that it was not even
-    /// sent says nothing of those before it.
+    /// The status of the call as a whole after its last attempt: even if that one was not sent,
+    /// earlier ones may have run.
     pub(crate) fn outcome(&self, status: Status) -> Status {
         if self.may_have_run {
             status.with_execution(Execution::MayHaveExecuted)
@@ -84,7 +85,7 @@ impl Attempts {
         }
     }
 
-    /// How long to wait before the call is made again; `None` if it is not.
+    /// Returns the pause before the call is retried; `None` if it is not.
     #[cold]
     pub(crate) fn next(
         &mut self,
@@ -113,7 +114,7 @@ impl Attempts {
         }
         let jitter = policy.backoff(self.retries.into()).mul_f64(fastrand::f64());
         let pause = after.saturating_add(jitter);
-        // The budget comes last: what is not done is not paid for.
+        // The budget comes last, so that only retries that are made take a token.
         if pause >= deadline.saturating_duration_since(now) || !rules.budget.withdraw() {
             return None;
         }
@@ -123,21 +124,22 @@ impl Attempts {
     }
 }
 
-/// How often a call was made again that has not run, for want of a connection or because the server
-/// goes away.
+/// Number of transparent retries so far, of a call that has not run because there was no connection
+/// or because the server is going away.
 #[derive(Debug, Default)]
 pub(crate) struct TransparentRetries {
     count: u32,
 }
 
 impl TransparentRetries {
-    /// A call that may have run is its caller's to judge, and one that was refused for anything but
-    /// the server's absence would be refused again.
+    /// Returns `true` for a call that has not run because the server is unavailable. Only the
+    /// caller can judge one that may have run, and a server that rejected a call for another reason
+    /// would reject it again.
     fn covers(status: &Status) -> bool {
         status.execution() != Execution::MayHaveExecuted && status.code() == Code::Unavailable
     }
 
-    /// How long to wait before the call is made again, `most` times at most; `None` if it is not.
+    /// Returns the pause before the call is retried, at most `most` times; `None` if it is not.
     #[cold]
     pub(crate) fn next(
         &mut self,
@@ -173,7 +175,7 @@ mod tests {
         Status::unavailable("server is shutting down").with_execution(Execution::NotExecuted)
     }
 
-    /// May have run.
+    /// A failure of a call that may have run.
     fn lost() -> Status {
         Status::unavailable("the connection was lost")
     }
@@ -191,7 +193,7 @@ mod tests {
         }
     }
 
-    /// The pauses of a call that fails with `status` again and again.
+    /// Returns the pauses of a call that fails with `status` again and again.
     fn pauses(rules: &Rules<'_>, status: &Status) -> Vec<Duration> {
         let now = Instant::now();
         let mut attempts = Attempts::default();

@@ -1,6 +1,6 @@
-//! The typed server: from a message to the arguments, and from the result to an answer.
+//! The typed server: from a message to the arguments, and from the result to a reply.
 //!
-//! One call from top to bottom is [`Unary::answer`].
+//! To follow one call, begin at [`Unary::answer`].
 
 mod builder;
 mod closest;
@@ -52,8 +52,8 @@ use crate::policy::{Deadline, Deadlines, ServerPolicy};
 use crate::raw::RawBody;
 use crate::status::{Execution, MethodError, Status};
 
-/// Something a [`Server`] can serve. `#[service]` implements it for the server type it makes, such
-/// as `GreeterServer`.
+/// A service that a [`Server`] can serve. `#[service]` implements it for the server type it
+/// generates, such as `GreeterServer`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no service",
     note = "wrap the implementation in the server type that `#[service]` made, as in \
@@ -68,17 +68,17 @@ pub trait Service {
 pub struct Methods {
     handlers: Vec<(&'static MethodDescriptor, Arc<dyn Handler>)>,
     limits: DecodeLimits,
-    /// Of methods whose policies say nothing else.
+    /// The compression for methods whose policies set none.
     compression: Option<Compression>,
     policy: ServerPolicy,
     admission: Admission,
-    /// Of the methods that are registered next.
+    /// The interceptors of the methods that are registered next.
     interceptors: Layers<ServerCall>,
-    /// The names of the service that is being registered: of its methods, each where it differs
-    /// from the one before.
+    /// The names of the service that is being registered: those of its methods, without consecutive
+    /// duplicates.
     services: Vec<&'static str>,
-    /// Where calls of the methods that are registered next are counted while they run, if apart
-    /// from others.
+    /// The counter of running calls of the methods that are registered next, if they are counted
+    /// separately from others.
     places: Option<Arc<Places>>,
 }
 
@@ -111,8 +111,8 @@ impl Methods {
     }
 
     /// Registers a method with a stream of messages in one direction or both: `call` runs for each
-    /// of its calls, reads and sends through the [`StreamCall`], and returns what that gives it at
-    /// the end.
+    /// of its calls, reads and sends through the [`StreamCall`], and returns the reply that it gets
+    /// from it at the end.
     pub fn stream<S, A, F, Fut>(
         &mut self,
         method: &'static MethodDescriptor,
@@ -161,7 +161,7 @@ impl Methods {
         self.add(method, raw);
     }
 
-    /// Registers methods that have one interceptor more.
+    /// Registers methods with one more interceptor.
     pub(crate) fn within(
         &mut self,
         interceptor: Arc<dyn Layer<ServerCall>>,
@@ -173,19 +173,19 @@ impl Methods {
         self.interceptors = outer;
     }
 
-    /// Registers methods whose running calls are counted apart from others.
+    /// Registers methods whose running calls are counted separately from others.
     pub(crate) fn counted_apart(&mut self, places: Places, register: impl FnOnce(&mut Self)) {
         self.places = Some(Arc::new(places));
         register(self);
         self.places = None;
     }
 
-    /// How much time calls of a method have.
+    /// The rules for the deadlines of a method's calls.
     fn deadlines(&self, method: &MethodDescriptor) -> Deadlines {
         Deadlines::new(self.policy, self.admission.timeout(method))
     }
 
-    /// How answers of a method are compressed.
+    /// The compression of a method's replies.
     fn compression(&self, method: &MethodDescriptor) -> Option<Compression> {
         self.admission
             .compression(method)
@@ -215,25 +215,25 @@ impl fmt::Debug for Methods {
     }
 }
 
-/// How one call is run.
+/// Implementation of one call of a method.
 trait Run: Send + Sync + 'static {
-    /// How it takes requests.
+    /// The form in which it takes requests.
     const INTAKE: RequestMode = RequestMode::Whole;
 
     fn run(self: Arc<Self>, request: Request) -> HandlerFuture;
 }
 
-/// One registered method, as the core sees it.
+/// One registered method, as a handler of the core server.
 struct Method<U> {
     unary: Arc<U>,
     method: &'static MethodDescriptor,
-    /// What calls have to pass; most methods have no limit.
+    /// The gate that calls have to pass; most methods have no limit.
     gate: Option<Arc<Gate>>,
     places: Option<Arc<Places>>,
 }
 
 impl<U: Run> Method<U> {
-    /// Runs a call if there is room for it.
+    /// Runs a call unless the server is at capacity.
     #[cold]
     fn admit(&self, gate: &Arc<Gate>, request: Request) -> HandlerFuture {
         let permit = match gate.enter() {
@@ -251,7 +251,7 @@ impl<U: Run> Method<U> {
         })
     }
 
-    /// The arguments are not looked at.
+    /// The rejection of a call; its arguments are not read.
     fn too_many(&self, full: Full, body: &Bytes) -> Body {
         refused(&full.status(), is_plain(body), self.method.is_raw())
     }
@@ -277,7 +277,7 @@ impl<U: Run> Handler for Method<U> {
         U::INTAKE
     }
 
-    /// A method with streams runs once its arguments are there.
+    /// A method with streams runs once its arguments have arrived.
     fn starts_late(&self) -> bool {
         U::INTAKE == RequestMode::Stream
     }
@@ -307,7 +307,7 @@ fn reject(reason: &RejectReason, plain: bool, raw: bool) -> Body {
     refused(&reject_status(reason), plain, raw)
 }
 
-/// What the caller of a call that is refused is told.
+/// The status for the caller of a rejected call.
 fn reject_status(reason: &RejectReason) -> Status {
     let text = match *reason {
         // The limit as it was set, which does not count the envelope.
@@ -330,7 +330,7 @@ fn reject_status(reason: &RejectReason) -> Status {
     status.with_execution(Execution::NotExecuted)
 }
 
-/// The answer to a request that is not run.
+/// The reply to a request that is not run.
 fn refused(status: &Status, plain: bool, raw: bool) -> Body {
     if raw {
         return envelope::handler_failed(status.message());
@@ -338,13 +338,13 @@ fn refused(status: &Status, plain: bool, raw: bool) -> Body {
     answer_status(status, plain)
 }
 
-/// Returns `true` if the caller sent plain JSON. One whose request was skipped is taken for a typed
-/// one.
+/// Returns `true` if the caller sent plain JSON. A caller whose request was skipped counts as
+/// typed.
 fn is_plain(body: &Bytes) -> bool {
     !body.is_empty() && !envelope::is_envelope(body)
 }
 
-/// The answer that carries a status, in the form the caller understands.
+/// The reply that carries a status, in the format that the caller understands.
 fn answer_status(status: &Status, plain: bool) -> Body {
     let encoded = Body::encode(|out| {
         if plain {
@@ -384,7 +384,7 @@ where
             let one_way = request.is_one_way();
             Ok(Response::from(match self.answer(request, plain).await {
                 Ok(body) => body,
-                // It is logged: nobody else would hear of it.
+                // The status is logged, because no caller receives it.
                 Err(status) if one_way => {
                     return Err(HandlerError::new(failures::with_causes(&status)));
                 }
@@ -402,8 +402,8 @@ where
     F: Fn(Arc<S>, CallContext, A) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    /// Decodes, runs the method within its deadline, encodes. A status is what never reached the
-    /// method, or ended it.
+    /// Decodes the arguments, runs the method within its deadline, and encodes the result. Returns
+    /// a status for a call that never reached the method, or that was ended by the deadline.
     async fn answer(&self, mut request: Request, plain: bool) -> Result<Body, Status> {
         let (received, waited) = (request.received_at(), request.waited());
         let cancel = (self.method.cancel_policy() == OnCancel::Token).then(|| request.cancelled());
@@ -487,7 +487,7 @@ where
             .inspect_err(|status| failures::log(ctx, Some(status), status))
     }
 
-    /// The way of a call with interceptors, from the context on.
+    /// Continues a call with interceptors, once its context exists.
     async fn intercepted(
         &self,
         interceptors: &Layers<ServerCall>,
@@ -512,8 +512,8 @@ where
     }
 }
 
-/// Decompresses arguments. What they take then counts as held by the call, as long as what this
-/// returns is kept.
+/// Decompresses arguments. Their memory counts as held by the call until the returned value is
+/// dropped.
 #[inline]
 fn decompress(
     request: &Request,
@@ -545,14 +545,14 @@ fn decompress_some(
     Ok(Some(held))
 }
 
-/// How the messages of a call are written.
+/// The encoding of the messages of a call.
 #[derive(Clone, Copy)]
 struct Form {
     codec: CodecId,
     plain: bool,
-    /// Nobody reads the answer.
+    /// `true` if the reply is not read.
     one_way: bool,
-    /// How the arguments are compressed.
+    /// The compression of the arguments.
     request: CompressionId,
 }
 
@@ -567,8 +567,8 @@ impl Form {
     }
 }
 
-/// How what answers a call is written: in the codec of its request, and compressed as is wanted, if
-/// the caller can read that.
+/// The encoding of a reply: in the codec of its request, and compressed as `wanted`, if the caller
+/// can decompress it.
 #[inline]
 fn encoding(
     codec: CodecId,
@@ -583,7 +583,7 @@ fn encoding(
     Encoding { codec, packer }
 }
 
-/// Runs `call` until its deadline, if the deadline ends it.
+/// Runs `call` until its deadline, if the policy lets the deadline end it.
 async fn until<Fut: Future>(
     deadline: Deadline,
     policy: OnCancel,
@@ -597,18 +597,19 @@ async fn until<Fut: Future>(
     }
 }
 
-/// Runs a call until its deadline, if the deadline ends it. Tells whether the call had to wait.
+/// Runs a call until its deadline, if the policy lets the deadline end it. The flag is `true` if
+/// the call had to wait.
 async fn within<Fut: Future>(
     mut call: Pin<&mut Fut>,
     deadline: Deadline,
     policy: OnCancel,
 ) -> Result<(Fut::Output, bool), Status> {
-    // Most calls are ready at once, and then a timer would be wasted on them.
+    // Most calls are ready at once, and need no timer.
     let first = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
     if let Poll::Ready(result) = first {
         return Ok((result, false));
     }
-    // The next poll is that of a task of its own, beside the connection.
+    // The next poll happens in a separate task, not in that of the connection.
     let mut moved = false;
     std::future::poll_fn(|_| {
         if std::mem::replace(&mut moved, true) {
@@ -658,13 +659,13 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
         Err(error) => match error.as_status() {
             Some(status) => {
                 let mut status = status.clone();
-                // What a call made by the handler met: this handler has run. One that it made
-                // itself says what it wants.
+                // The status of a call made by the handler: this handler itself has run. A status
+                // that the handler created keeps its own mark.
                 if status.is_of_a_call() {
                     status = status.with_execution(Execution::MayHaveExecuted);
                 }
-                // Metadata that does not fit beside the status' own is not worth losing the status
-                // for.
+                // Metadata that does not fit with that of the status is dropped, because the status
+                // matters more.
                 let _ = status.metadata_mut().append_all(metadata);
                 envelope::write_status_reply(codec, &status, timing, out);
                 fitting(Ok(None), "error", codec, out.len(), limits)
@@ -681,7 +682,8 @@ fn encode_result<T: Serialize + 'static, E: MethodError>(
     })
 }
 
-/// What lies behind an encoded `what` of `size` bytes, if it could be encoded and is not too large.
+/// The bytes that follow an encoded `what` of `size` bytes, if it could be encoded and is not too
+/// large.
 #[inline]
 fn fitting(
     encoded: Result<Option<Bytes>, EncodeError>,
@@ -801,9 +803,9 @@ where
     }
 }
 
-/// Answers calls of methods that nobody serves.
+/// Handler for calls of unknown methods.
 struct NoMethod {
-    /// The paths of those that are served.
+    /// The paths of the methods that are served.
     paths: Vec<&'static str>,
 }
 
@@ -844,10 +846,10 @@ impl Handler for NoMethod {
     }
 }
 
-/// A server that is running. Dropping it leaves it running; [`shutdown`](Self::shutdown) ends it.
+/// A running server. Dropping it leaves it running; [`shutdown`](Self::shutdown) ends it.
 ///
-/// It runs on the runtime that it was made in, and ends with it: a `main` that returns takes its
-/// server along. A program that is only a server ends with `shutdown_on_signal` (feature `signal`),
+/// It runs on the runtime that it was created in, and ends with it: when `main` returns, its server
+/// ends too. A program that is only a server ends with `shutdown_on_signal` (feature `signal`),
 /// [`serve_until`](Self::serve_until) or [`stopped`](Self::stopped).
 #[derive(Debug)]
 #[must_use = "a server ends with its runtime: wait with `shutdown_on_signal`, `serve_until` or \
@@ -857,7 +859,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Begins the description of a server.
+    /// Creates a builder for a server.
     pub fn builder() -> ServerBuilder {
         ServerBuilder::new()
     }
@@ -869,29 +871,31 @@ impl Server {
         self.core.local_addr()
     }
 
-    /// The address in the form a client connects to.
+    /// The address in the form that a client connects to.
     #[must_use]
     pub fn target(&self) -> &str {
         self.core.target()
     }
 
-    /// Ends the server: its [`Health`](crate::Health) is not serving, its subscriptions end so that
-    /// their clients go elsewhere, handlers that ask are told ([`CallContext::shutting_down`]), no
-    /// new connections and calls, `limit` for the running calls to end, then by force. Always
-    /// returns, at the latest about a second after `limit`; handlers with [`OnCancel::RunToEnd`]
-    /// and [`OnCancel::Token`] may run on then.
+    /// Shuts down the server: sets its [`Health`](crate::Health) to not serving, ends its
+    /// subscriptions so that their clients go elsewhere, notifies handlers that wait for it
+    /// ([`CallContext::shutting_down`]), takes no new connections and calls, and gives the running
+    /// calls `limit` to end before it aborts them. Always returns, at the latest about a second
+    /// after `limit`; handlers with [`OnCancel::RunToEnd`] and [`OnCancel::Token`] may continue
+    /// after that.
     ///
-    /// Calls that arrive meanwhile are refused as UNAVAILABLE, not executed.
+    /// Calls that arrive meanwhile are rejected as UNAVAILABLE, not executed.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the server has stopped to accept and goes on to drain; nothing is forced.
+    /// If the future is dropped, the server has stopped accepting and continues to drain; nothing
+    /// is aborted.
     pub async fn shutdown(&self, limit: Duration) {
         self.core.shutdown(limit).await;
     }
 
-    /// Waits until the server has been shut down and its last connection has ended; for ever, if
-    /// nobody shuts it down.
+    /// Waits until the server has been shut down and its last connection has ended; never completes
+    /// if it is not shut down.
     ///
     /// # Cancel safety
     ///
@@ -901,20 +905,19 @@ impl Server {
     }
 
     /// Serves until `signal` completes, then [shuts down](Self::shutdown) within `limit`. Returns
-    /// when the server has ended, also if it was shut down from elsewhere before `signal`
-    /// completed.
+    /// when the server has ended, also if it was shut down by other code before `signal` completed.
     ///
     /// # Cancel safety
     ///
-    /// When dropped before `signal` has completed, the server goes on; afterwards as
-    /// [`shutdown`](Self::shutdown).
+    /// If the future is dropped before `signal` has completed, the server continues; afterwards
+    /// like [`shutdown`](Self::shutdown).
     pub async fn serve_until(&self, signal: impl Future<Output = ()>, limit: Duration) {
         self.core.serve_until(signal, limit).await;
     }
 
-    /// Serves until the process is asked to end, by ctrl-c or SIGTERM, then [shuts
-    /// down](Self::shutdown) within `limit`. A second signal ends what still runs at once. Returns
-    /// `Ok(())` when the server has ended, also if it was shut down from elsewhere.
+    /// Serves until the process receives ctrl-c or SIGTERM, then [shuts down](Self::shutdown)
+    /// within `limit`. A second signal aborts at once what still runs. Returns `Ok(())` when the
+    /// server has ended, also if it was shut down by other code.
     ///
     /// ```no_run
     /// # #[tokio::main]
@@ -926,12 +929,12 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The operating system does not deliver signals to this process; the server goes on.
+    /// The operating system does not deliver signals to this process; the server continues.
     ///
     /// # Cancel safety
     ///
-    /// As [`serve_until`](Self::serve_until). The signals do not end the process by themselves any
-    /// more once this was called.
+    /// Like [`serve_until`](Self::serve_until). Once this was called, the signals no longer end the
+    /// process by themselves.
     ///
     /// Needs the feature `signal`, which is on by default.
     #[cfg(feature = "signal")]

@@ -1,5 +1,5 @@
-//! How a call ends when it does not end with a value: what went wrong, where the time went, whether
-//! the method ran.
+//! Outcome of a call that failed: the error, the time spent in each phase, and whether the method
+//! ran.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -17,66 +17,64 @@ use crate::metadata::{Metadata, MetadataError};
 use crate::method::MethodDescriptor;
 use crate::payload::Payload;
 
-/// What kind of failure it was: the seventeen codes of gRPC, with the same numbers.
+/// Kind of a failure: the seventeen codes of gRPC, with the same numbers.
 ///
 /// Three of them are often confused. The test is what the caller may do:
 ///
-/// * [`Unavailable`](Self::Unavailable): repeat just this call, after a pause.
-/// * [`Aborted`](Self::Aborted): begin again further up, at the read that this call was built on.
-/// * [`FailedPrecondition`](Self::FailedPrecondition): do not repeat before someone has changed the
-///   state of the system.
+/// * [`Unavailable`](Self::Unavailable): retry just this call, after a pause.
+/// * [`Aborted`](Self::Aborted): start over at a higher level, at the read that this call was based
+///   on.
+/// * [`FailedPrecondition`](Self::FailedPrecondition): do not retry before the state of the system
+///   has been changed.
 ///
-/// Whether a call *may* be repeated without harm is another question; [`Status::execution`] answers
-/// it.
+/// [`Status::execution`] says whether a call can be retried without harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
 #[repr(u8)]
 pub enum Code {
-    /// The call succeeded. No failure has this code; it is here so that the numbers are complete.
+    /// The call succeeded. No failure has this code; it exists so that the numbers are complete.
     Ok = 0,
-    /// The caller gave up. Repeating it is the caller's own decision.
+    /// The caller gave up. Whether to retry is the caller's decision.
     Cancelled = 1,
-    /// A failure of which nothing more is known, such as an error of another system without a code
-    /// of its own.
+    /// A failure of which nothing more is known, such as an error of another system that has no
+    /// code.
     Unknown = 2,
-    /// The arguments are wrong whatever the state of the system. Repeating the call fails again.
+    /// The arguments are wrong whatever the state of the system. A retry fails again.
     InvalidArgument = 3,
-    /// The time for the call ran out before the answer came. The method may have run, even with
-    /// success. Repeat it with more time, and only if running twice does no harm.
+    /// The time for the call ran out before the reply arrived. The method may have run, even
+    /// successfully. Retry with more time, and only if running twice does no harm.
     DeadlineExceeded = 4,
-    /// What was asked for does not exist, or is hidden from everybody alike. Repeating the call
-    /// fails again.
+    /// The requested entity does not exist, or is hidden from all callers. A retry fails again.
     NotFound = 5,
-    /// What was to be made exists already. Repeating the call fails again.
+    /// The entity to be created exists already. A retry fails again.
     AlreadyExists = 6,
-    /// The caller is known but may not do this. Not for callers nobody knows
-    /// ([`Unauthenticated`](Self::Unauthenticated)) nor for used-up quotas
+    /// The caller is known but not allowed to do this. Not for unknown callers
+    /// ([`Unauthenticated`](Self::Unauthenticated)) nor for exhausted quotas
     /// ([`ResourceExhausted`](Self::ResourceExhausted)).
     PermissionDenied = 7,
-    /// A quota, a limit or a store is used up, or the server has too much to do. Repeat after a
-    /// pause; when a message was too large, not at all.
+    /// A quota, a limit or a store is exhausted, or the server is overloaded. Retry after a pause;
+    /// do not retry if a message was too large.
     ResourceExhausted = 8,
-    /// The system is not in the state the call needs, such as deleting a directory that is not
-    /// empty. Do not repeat before the state was changed.
+    /// The system is not in the state that the call needs, such as when deleting a directory that
+    /// is not empty. Do not retry before the state has been changed.
     FailedPrecondition = 9,
-    /// The call lost a race: a transaction was rolled back, a version had moved on. Repeat the
+    /// The call lost a race: a transaction was rolled back, or a version had changed. Retry the
     /// whole sequence of calls, beginning with the read.
     Aborted = 10,
-    /// A position past the end, such as reading behind the end of a file. Unlike
-    /// [`InvalidArgument`](Self::InvalidArgument) it can be right later.
+    /// A position past the end, such as when reading past the end of a file. Unlike
+    /// [`InvalidArgument`](Self::InvalidArgument), it can become valid later.
     OutOfRange = 11,
-    /// The server has no such method, or does not support this use of it. Repeating the call there
-    /// fails again.
+    /// The server has no such method, or does not support this use of it. A retry on the same
+    /// server fails again.
     Unimplemented = 12,
-    /// Something that never happens has happened: a panic, a broken invariant, an answer that
-    /// cannot be understood.
+    /// A broken invariant: a panic, a bug, or a reply that cannot be decoded.
     Internal = 13,
-    /// The server cannot be reached or takes no calls just now. Repeat just this call, after a
+    /// The server cannot be reached or takes no calls at the moment. Retry just this call, after a
     /// pause.
     Unavailable = 14,
-    /// Data are lost or damaged beyond repair.
+    /// Data is lost or damaged beyond repair.
     DataLoss = 15,
-    /// The caller did not prove who it is. Repeat with valid credentials.
+    /// The caller did not prove its identity. Retry with valid credentials.
     Unauthenticated = 16,
 }
 
@@ -114,7 +112,7 @@ impl Code {
         self as u8
     }
 
-    /// The name gRPC gives it, such as `NOT_FOUND`: for metrics and for tools.
+    /// The name in gRPC, such as `NOT_FOUND`: for metrics and for tools.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -139,7 +137,7 @@ impl Code {
     }
 }
 
-/// The name in words, such as `not found`.
+/// Displays the name in words, such as `not found`.
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -178,31 +176,31 @@ impl TryFrom<u8> for Code {
     }
 }
 
-/// The number is none of a [`Code`].
+/// The number does not belong to a [`Code`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is no status code: they go from 0 to 16")]
 pub struct UnknownCode(u8);
 
-/// Tells whether a call that failed may have run the method.
+/// Indication whether a call that failed may have run the method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Execution {
-    /// Not one byte of the request left this process.
+    /// No byte of the request left this process.
     NotSent,
-    /// The server refused the call before the method ran.
+    /// The server rejected the call before the method ran.
     NotExecuted,
-    /// The method may have run: not at all, in part, or to its end.
+    /// The method may have run: not at all, in part, or to completion.
     MayHaveExecuted,
 }
 
 impl Execution {
-    /// Returns `true` if the call can be repeated without the method running twice.
+    /// Returns `true` if the call can be retried without running the method twice.
     #[must_use]
     pub const fn is_safe_to_repeat(self) -> bool {
         matches!(self, Self::NotSent | Self::NotExecuted)
     }
 }
 
-/// `not sent`, `not executed` or `may have executed`.
+/// Displays `not sent`, `not executed` or `may have executed`.
 impl fmt::Display for Execution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -213,26 +211,26 @@ impl fmt::Display for Execution {
     }
 }
 
-/// Where the time of a call went. A part that the call did not get to is zero.
+/// Time that a call spent in each phase. A phase that the call did not reach is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Phases {
-    /// Until there was a connection: resolving the name, connecting, TLS.
+    /// Time until a connection was available: resolving the name, connecting, TLS.
     pub connect: Duration,
-    /// Until one of the connection's channels was free.
+    /// Time until a channel of the connection was free.
     pub wait_for_channel: Duration,
-    /// Until the request was handed to the network.
+    /// Time until the request was handed to the network.
     pub write: Duration,
-    /// From then until the answer was there, or until nobody waited for it any more.
+    /// Time from then until the reply arrived, or until the caller stopped waiting for it.
     pub answer: Duration,
-    /// The part of `answer` in which the request waited on the server, if the server said so.
+    /// The part of `answer` in which the request waited on the server, if the server reported it.
     pub server_queue: Option<Duration>,
-    /// The part of `answer` in which the handler ran, if the server said so.
+    /// The part of `answer` in which the handler ran, if the server reported it.
     pub server_handler: Option<Duration>,
 }
 
 impl Phases {
-    /// All of it, from the call to its end.
+    /// The total time, from the start of the call to its end.
     #[must_use]
     pub fn total(&self) -> Duration {
         self.connect
@@ -242,7 +240,7 @@ impl Phases {
     }
 }
 
-/// `500 ms: connect 1.2 ms, answer 499 ms of which queue 3 µs, handler 498 ms`
+/// Displays `500 ms: connect 1.2 ms, answer 499 ms of which queue 3 µs, handler 498 ms`.
 impl fmt::Display for Phases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Short(self.total()))?;
@@ -272,7 +270,7 @@ impl fmt::Display for Phases {
     }
 }
 
-/// A duration in three digits, as a person reads it.
+/// A duration formatted with three digits.
 struct Short(Duration);
 
 impl fmt::Display for Short {
@@ -293,15 +291,15 @@ impl fmt::Display for Short {
     }
 }
 
-/// How a call failed, on both sides of the wire.
+/// Failure of a call, on both sides of the connection.
 ///
-/// A handler makes one with the constructor of its code; a caller gets it back with the same code,
-/// message, details and metadata. Failures on the way (no connection, no time left, a refusal) are
-/// statuses too, made by this crate; they also say [where the time went](Self::phases) and [what
-/// caused them](Self::cause).
+/// A handler creates one with the constructor of its code; the caller receives the same code,
+/// message, details and metadata. Failures that do not come from a handler (no connection, no time
+/// left, a rejected request) are statuses too, created by this crate; they also contain the [time
+/// spent in each phase](Self::phases) and their [cause](Self::cause).
 ///
-/// It is as large as one pointer, and cheap to clone. Two are equal when code, message, details and
-/// metadata are; the rest tells how a failure got here, not what it is.
+/// A status is one pointer in size and cheap to clone. Two are equal if their code, message,
+/// details and metadata are equal; the other fields are ignored.
 ///
 /// # Examples
 ///
@@ -330,10 +328,10 @@ struct Inner {
     details: Bytes,
     metadata: Metadata,
     phases: Option<Phases>,
-    /// It came inside another value.
+    /// The status was decoded from inside another value.
     travelled: bool,
     source: Option<Arc<dyn Error + Send + Sync>>,
-    /// The message says what the source says.
+    /// The message already contains the text of the source.
     source_is_told: bool,
 }
 
@@ -348,10 +346,10 @@ macro_rules! constructors {
 }
 
 impl Status {
-    /// A failure of the kind `code`, with a text for whoever reads it at the caller's side.
+    /// Creates a failure with the code `code` and a text for people at the caller's side.
     ///
-    /// It may have executed, as everything that a handler decides;
-    /// [`with_execution`](Self::with_execution) says otherwise. [`Code::Ok`] is no failure: it
+    /// It counts as possibly executed, like everything that a handler returns;
+    /// [`with_execution`](Self::with_execution) changes that. [`Code::Ok`] is not a failure: it
     /// becomes [`Code::Unknown`].
     #[must_use]
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
@@ -396,65 +394,65 @@ impl Status {
         unauthenticated Unauthenticated
     }
 
-    /// A failure of the kind [`Code::Internal`] that tells its caller nothing but `internal error`;
-    /// `error` is kept for the log of this process ([`with_source`](Self::with_source)). For
+    /// Creates a failure with [`Code::Internal`] whose message is only `internal error`; `error` is
+    /// kept for the log of this process ([`with_source`](Self::with_source)). For
     /// `map_err(Status::internal_from)?` on errors of any type; for results there is
-    /// [`ResultExt::or_internal`](crate::ResultExt::or_internal). Whoever wants to tell the text
-    /// writes `Status::internal(error.to_string())`.
+    /// [`ResultExt::or_internal`](crate::ResultExt::or_internal). To send the text to the caller,
+    /// use `Status::internal(error.to_string())`.
     #[must_use]
     pub fn internal_from(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::internal("internal error").with_source(error)
     }
 
-    /// What kind of failure it is.
+    /// The kind of failure.
     #[must_use]
     pub fn code(&self) -> Code {
         self.0.code
     }
 
-    /// The text for people. Programs should go by [`code`](Self::code) and
+    /// The text for people. Programs should use [`code`](Self::code) and
     /// [`details`](Self::details).
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// Bytes for programs, in whatever encoding the two sides agreed on; often empty.
+    /// Bytes for programs, in an encoding that both sides agreed on; often empty.
     #[must_use]
     pub fn details(&self) -> &Bytes {
         &self.0.details
     }
 
-    /// What travelled beside the failure.
+    /// The metadata sent with the failure.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
     }
 
-    /// What travelled beside the failure, to change it.
+    /// The metadata sent with the failure, mutably.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.0.metadata
     }
 
-    /// Returns whether the method may have run.
+    /// Returns an indication whether the method may have run.
     #[must_use]
     pub fn execution(&self) -> Execution {
         self.0.execution
     }
 
-    /// Where the time of the call went; `None` where no call was measured, as in a handler.
+    /// Time that the call spent in each phase; `None` if no call was measured, as in a handler.
     #[must_use]
     pub fn phases(&self) -> Option<&Phases> {
         self.0.phases.as_ref()
     }
 
-    /// The same with another message.
+    /// Replaces the message.
     pub(crate) fn reworded(mut self, message: String) -> Self {
         self.0.message = message.into();
         self
     }
 
-    /// The same with the name of `method` in front of its text.
+    /// Prefixes the message with the name of `method`.
     #[must_use]
     pub(crate) fn in_method(mut self, method: &MethodDescriptor) -> Self {
         self.0.message = format!("{method}: {}", self.0.message).into();
@@ -468,30 +466,29 @@ impl Status {
         self
     }
 
-    /// Adds what shall travel beside the failure.
+    /// Sets the metadata to send with the failure.
     #[must_use]
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.0.metadata = metadata;
         self
     }
 
-    /// Says whether the method may have run. A handler that refuses a call before it has changed
-    /// anything can say
-    /// [`Execution::NotExecuted`]: the caller may then repeat it at once.
+    /// Sets whether the method may have run. A handler that rejects a call before it has changed
+    /// anything can set [`Execution::NotExecuted`]: the caller may then retry at once.
     #[must_use]
     pub fn with_execution(mut self, execution: Execution) -> Self {
         self.0.execution = execution;
         self
     }
 
-    /// Says where the time went.
+    /// Sets the time that the call spent in each phase.
     #[must_use]
     pub fn with_phases(mut self, phases: Phases) -> Self {
         self.0.phases = Some(phases);
         self
     }
 
-    /// Keeps the error that caused this one, for logs of this process: it never travels. A server
+    /// Keeps the error that caused this one, for logs of this process; it is never sent. A server
     /// logs it with the failure, see
     /// [`ServerBuilder::log_failures`](crate::ServerBuilder::log_failures).
     #[must_use]
@@ -501,7 +498,7 @@ impl Status {
         self
     }
 
-    /// Keeps the error that caused this one and that the message tells already.
+    /// Keeps the error that caused this one and whose text the message already contains.
     #[must_use]
     pub(crate) fn with_told_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
         self.0.source = Some(Arc::new(source));
@@ -509,21 +506,22 @@ impl Status {
         self
     }
 
-    /// The error that caused this one, on this side of the wire: what a handler gave to
-    /// [`with_source`](Self::with_source), or, of a failure on the way, the error below, such as
-    /// [`iip_core::CallError`]. [`Error::source`] is the same, but for an error that the message
-    /// tells already: whoever prints a chain of errors would print it twice.
+    /// The error that caused this one, on this side of the connection: the one that a handler
+    /// passed to [`with_source`](Self::with_source), or, for a failure that does not come from a
+    /// handler, the underlying error, such as [`iip_core::CallError`]. [`Error::source`] is the
+    /// same, but leaves out an error whose text the message already contains, because code that
+    /// prints a chain of errors would print it twice.
     #[must_use]
     pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.0.source.as_deref()
     }
 }
 
-/// `not found: no user "bob"`, and for a failure on the way also
+/// Displays `not found: no user "bob"`, and for a failure that does not come from a handler also
 /// `[not sent, after 3 s: connect 3 s]`.
 ///
-/// Control characters, ends of lines among them, are escaped: the text may be a peer's.
-/// [`Status::message`] has it as it is.
+/// Control characters, including line ends, are escaped: the text may come from a peer.
+/// [`Status::message`] returns it unescaped.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
@@ -539,7 +537,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// The text for people, as a program shows it that ends with the status; `{:#?}` shows the parts.
+/// The same text as `Display`, for programs that exit with a status; `{:#?}` shows the parts.
 impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {
@@ -592,9 +590,9 @@ impl PartialEq for Status {
 
 impl Eq for Status {}
 
-/// Inside another type: a tuple of code, execution (0 may have executed, 1 not), message, details
-/// and metadata; in JSON an object in which what is empty is left out. Phases and source stay
-/// behind.
+/// Inside another type, a status is a tuple of code, execution (0 may have executed, 1 not),
+/// message, details and metadata; in JSON, an object without the empty parts. Phases and source are
+/// not included.
 impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let inner = &*self.0;
@@ -702,10 +700,10 @@ impl<'de> Visitor<'de> for StatusVisitor {
     }
 }
 
-/// The error type of a method: the user's own, which travels as a value, and which can also hold a
-/// [`Status`] for everything that goes wrong on the way.
+/// Error type of a method: a user-defined type that is sent as a value, and that can also hold a
+/// [`Status`] for every failure that does not come from the method.
 ///
-/// [`Status`] itself is one. For an enum of your own, derive it:
+/// [`Status`] itself implements it. Derive it for your own enum:
 ///
 /// ```ignore
 /// #[derive(Debug, thiserror::Error, Serialize, Deserialize, iip_rpc::MethodError)]
@@ -726,8 +724,8 @@ impl<'de> Visitor<'de> for StatusVisitor {
 pub trait MethodError:
     Error + Serialize + DeserializeOwned + From<Status> + Send + Sync + 'static
 {
-    /// The status inside, when this value is no error of the application: it then travels as a
-    /// status.
+    /// Returns the status inside, if this value is not an error of the application: it is then sent
+    /// as a status.
     fn as_status(&self) -> Option<&Status> {
         None
     }

@@ -1,4 +1,4 @@
-//! How a client behaves.
+//! Configuration of a client.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::limits::Limits;
 use crate::tls::ClientTls;
 use crate::transport::{Connector, ToEndpoint};
 
-/// The most connections of one client.
+/// The maximum number of connections of one client.
 const MAX_CONNECTIONS: usize = 65_536;
 
-/// How a [`Client`] behaves. Every setting has a default that suits most.
+/// The configuration of a [`Client`]. The default of every setting suits most programs.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -53,22 +53,22 @@ impl Default for ClientConfig {
 }
 
 impl ClientConfig {
-    /// The defaults.
+    /// Returns the default configuration.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many connections calls are spread over, in turns. Default: 1; 0 and more than 65,536 are
-    /// refused.
+    /// Sets the number of connections that calls are spread over, in turns. Default: 1; 0 and more
+    /// than 65,536 are rejected.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
     }
 
-    /// How many channels, and so calls at a time, one connection has at most. Default: 4096, least
-    /// 1.
+    /// Sets the maximum number of channels, and thereby of concurrent calls, of one connection.
+    /// Default: 4096, minimum 1.
     ///
     /// Short for [`Limits::max_channels`].
     #[must_use]
@@ -77,50 +77,50 @@ impl ClientConfig {
         self
     }
 
-    /// How many calls per connection may wait for a channel. Default: 16,384; 0 is refused. Beyond
-    /// it a call fails at once, not sent.
+    /// Sets the maximum number of calls per connection that wait for a channel. Default: 16,384; 0
+    /// is rejected. Beyond the limit, a call fails at once and is not sent.
     #[must_use]
     pub fn max_queued_calls(mut self, calls: usize) -> Self {
         self.max_queued_calls = calls;
         self
     }
 
-    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s;
-    /// [`Duration::MAX`]: no limit. Less than a millisecond is refused.
+    /// Sets the timeout of an attempt to connect: resolving, connecting, TLS, hello. Default: 3 s;
+    /// [`Duration::MAX`]: no limit. Less than a millisecond is rejected.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long a call may take that does not say so itself, connecting and waiting included.
-    /// Default: 10 s; [`Duration::MAX`]: as long as it takes. Zero is refused.
+    /// Sets the timeout of calls that do not set their own, connecting and waiting included.
+    /// Default: 10 s; [`Duration::MAX`]: no limit. Zero is rejected.
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = timeout;
         self
     }
 
-    /// The limits of each connection.
+    /// Sets the limits of each connection.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Asks each server right after connecting what it can do, and tells it the fields of
-    /// `announce`, an object.
+    /// Sends a hello to each server right after connecting, which asks for its capabilities and
+    /// announces the fields of `announce`, an object.
     ///
-    /// Default: no hello; to the server the client looks like any Go client. A Go server answers a
-    /// hello with an in-band error, and the connection goes on as plain IIP. With a hello, servers
-    /// learn of calls that were cancelled, and large messages travel in pieces.
+    /// Default: no hello; to the server the client looks like any Go client. A Go server replies to
+    /// a hello with an in-band error, and the connection continues as plain IIP. With a hello,
+    /// servers are notified of cancelled calls, and large messages are sent in chunks.
     #[must_use]
     pub fn hello(mut self, announce: Value) -> Self {
         self.hello = Some(announce);
         self
     }
 
-    /// Speaks TLS. Default: plain. Needs the feature `tls`.
+    /// Enables TLS. Default: no TLS. Needs the feature `tls`.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: ClientTls) -> Self {
@@ -128,7 +128,7 @@ impl ClientConfig {
         self
     }
 
-    /// The time limit of calls that have none of their own.
+    /// Returns the timeout of calls that do not set their own.
     #[must_use]
     pub fn default_call_timeout(&self) -> Duration {
         self.call_timeout
@@ -139,12 +139,12 @@ impl ClientConfig {
     ///
     /// # Errors
     ///
-    /// The address is none, an option cannot work, or no connection could be made in time; none of
-    /// it was sent.
+    /// Fails if the address is invalid, an option cannot work, or no connection could be made in
+    /// time; nothing was sent.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the attempt.
+    /// Dropping the future cancels the attempt.
     pub async fn connect(self, target: impl ToEndpoint) -> Result<Client, CallError> {
         let client = self
             .connect_lazy(target)
@@ -157,7 +157,7 @@ impl ClientConfig {
     ///
     /// # Errors
     ///
-    /// The address is none, or an option cannot work.
+    /// Fails if the address is invalid, or an option cannot work.
     pub fn connect_lazy(self, target: impl ToEndpoint) -> Result<Client, ConfigError> {
         let endpoint = target
             .to_endpoint()
@@ -169,11 +169,11 @@ impl ClientConfig {
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect).
+    /// See [`connect`](Self::connect).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the attempt.
+    /// Dropping the future cancels the attempt.
     pub async fn connect_with(self, connector: impl Connector) -> Result<Client, CallError> {
         let client = self
             .connect_lazy_with(connector)
@@ -186,7 +186,7 @@ impl ClientConfig {
     ///
     /// # Errors
     ///
-    /// An option cannot work.
+    /// Fails if an option cannot work.
     pub fn connect_lazy_with(self, connector: impl Connector) -> Result<Client, ConfigError> {
         ConfigError::check_count("connections", self.connections, 1..=MAX_CONNECTIONS)?;
         ConfigError::check_count("max_queued_calls", self.max_queued_calls, 1..=usize::MAX)?;
@@ -204,22 +204,22 @@ impl ClientConfig {
     }
 }
 
-/// What one call may set for itself.
+/// The options of one call.
 #[derive(Clone, Debug, Default)]
 pub struct CallOptions {
     pub(super) timeout: Option<Duration>,
 }
 
 impl CallOptions {
-    /// The client's defaults.
+    /// Returns options that use the client's defaults.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long the call may take, connecting and waiting for a channel included.
-    /// [`Duration::MAX`]: as long as it takes; with no time at all it fails at once, not sent or
-    /// without waiting for its answer.
+    /// Sets the timeout of the call, connecting and waiting for a channel included.
+    /// [`Duration::MAX`]: no limit. With a timeout of zero the call fails at once, either unsent or
+    /// without waiting for its reply.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

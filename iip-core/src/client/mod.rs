@@ -1,5 +1,5 @@
-//! A client to one address: connections, made when needed and replaced when lost, and the calls on
-//! them.
+//! A client of one address: the calls and their connections, which are made when needed and
+//! replaced when lost.
 
 mod config;
 mod pool;
@@ -27,18 +27,18 @@ use crate::proto::{self, Mode};
 use crate::stream::{RecvStream, SendStream};
 use crate::transport::{Connected, Connector, ToEndpoint};
 
-/// How often a raw call that has not run goes to another connection.
+/// Maximum number of transparent retries of a raw call on other connections.
 const MAX_MOVES: u32 = 5;
 
-/// How often a raw call went to another connection.
+/// Number of transparent retries of a raw call on other connections.
 #[derive(Default)]
 pub(crate) struct Moves(u32);
 
 impl Moves {
-    /// Returns `true` if a call that has failed goes to another connection. It does if its own was
-    /// lost and the call has not run; it needs another since now. After a server that broke the
-    /// protocol, only a call that was `unbegun` when the connection ended does: the others are told
-    /// what is wrong, because the server would do so again.
+    /// Returns `true` if a failed call is retried on another connection. This is the case if its
+    /// connection was lost and the call has not run; it then needs another connection from now on.
+    /// If the server broke the protocol, only a call that was `unbegun` when the connection ended
+    /// is retried: the other callers get the error, because a retry would meet the same violation.
     #[cold]
     pub(crate) fn goes_on(
         &mut self,
@@ -61,23 +61,23 @@ impl Moves {
     }
 }
 
-/// Calls paths on one server. Cheap to clone; all clones share the connections.
+/// A client for one server, which calls paths. Cheap to clone; all clones share the connections.
 ///
-/// A lost connection fails the calls that were sent on it at once, with the reason; those that were
-/// not, or that the server says it has not run, go to another connection within their time, unless
-/// the server broke the protocol. After failed attempts to connect there is a pause with full
-/// jitter, during which calls fail at once with the last reason, unless another
-/// [connection](ClientConfig::connections) lives.
+/// A lost connection fails the calls that were sent on it at once, with the reason. Calls that were
+/// not sent, or that the server reports as not run, are retried on another connection before their
+/// deadline, unless the server broke the protocol. Failed attempts to connect are followed by a
+/// pause with full jitter, during which calls fail at once with the last reason, unless another
+/// [connection](ClientConfig::connections) is alive.
 ///
-/// Connections are made in the Tokio runtime of the call that needs one, and run in it. When that
-/// runtime goes, they end, and the next call makes another in its own; a call that needs a
-/// connection outside a runtime fails at once.
+/// A connection is made in the Tokio runtime of the call that needs it, and runs in that runtime.
+/// It ends with the runtime, and the next call makes another connection in its own. A call that
+/// needs a new connection outside a runtime fails at once.
 ///
-/// The channel of a call that was given up, for example because its time was over, is free again
-/// when the server answers all the same. A connection of which no channel has come free for half a
-/// second while most of them wait for such answers is retired: it keeps the calls it has, and
-/// further ones go to a new connection. A server that leaves calls unanswered again and again gets
-/// new connections at growing intervals of up to ten seconds.
+/// The channel of a call that was given up, for example because its deadline passed, becomes free
+/// again when the server replies after all. A connection is retired if none of its channels has
+/// become free for half a second while most of them wait for such replies: its calls continue, and
+/// further calls use a new connection. If a server repeatedly leaves calls unanswered, new
+/// connections to it are made at growing intervals of up to ten seconds.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), iip_core::CallError> {
@@ -109,20 +109,20 @@ impl Client {
         }
     }
 
-    /// Connects with the defaults, see [`ClientConfig`].
+    /// Connects with the default configuration, see [`ClientConfig`].
     ///
     /// # Errors
     ///
-    /// As [`ClientConfig::connect`].
+    /// See [`ClientConfig::connect`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the attempt.
+    /// Dropping the future cancels the attempt.
     pub async fn connect(target: impl ToEndpoint) -> Result<Self, CallError> {
         ClientConfig::new().connect(target).await
     }
 
-    /// The configuration it was made with.
+    /// Returns the configuration of the client.
     #[must_use]
     pub fn config(&self) -> &ClientConfig {
         &self.inner.config
@@ -143,12 +143,13 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// See [`CallErrorKind`]; [`CallError::execution`] tells whether the call may have run. An
-    /// in-band error of the server is no error here: it cannot be told from a handler's own data.
+    /// See [`CallErrorKind`]; [`CallError::execution`] returns whether the call may have run. An
+    /// in-band error of the server is not an error here: it cannot be distinguished from a
+    /// handler's own data.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cancels the call; nothing else is touched.
+    /// Dropping the future cancels the call and has no other effect.
     pub fn request<'a>(
         &'a self,
         path: &'a str,
@@ -157,15 +158,15 @@ impl Client {
         Request::new(self, path, body.into(), None)
     }
 
-    /// Like [`request`](Self::request), with options of its own.
+    /// Like [`request`](Self::request), but with options for this call.
     ///
     /// # Errors
     ///
-    /// As [`request`](Self::request).
+    /// See [`request`](Self::request).
     ///
     /// # Cancel safety
     ///
-    /// As [`request`](Self::request).
+    /// See [`request`](Self::request).
     pub fn request_with<'a>(
         &'a self,
         path: &'a str,
@@ -175,24 +176,24 @@ impl Client {
         Request::new(self, path, body.into(), options.timeout)
     }
 
-    /// Sends `body` to `path` and does not wait for an answer: ready once the request is queued to
-    /// be written, within the client's `call_timeout`. Whether it arrives and what becomes of it,
-    /// nobody says.
+    /// Sends `body` to `path` as a one-way request, without waiting for a reply. The future is
+    /// ready once the request is queued for writing, within the client's `call_timeout`. The caller
+    /// does not learn whether the request arrives, nor its outcome.
     ///
-    /// Servers of this crate get such requests on a channel where none is answered; they run side
-    /// by side. What becomes of one that runs when the client goes, its handler says
-    /// ([`OnCancel`](crate::OnCancel)). For others, and until that channel is there, it is a call
-    /// like any other whose answer is skipped. While 256 KiB wait to be written, further requests
-    /// wait for room. [`close`](Self::close) writes what is queued.
+    /// For servers of this crate, one-way requests are sent on a channel without replies, and they
+    /// run concurrently. If the client goes away while one runs, the policy of its handler applies
+    /// ([`OnCancel`](crate::OnCancel)). For other servers, and until that channel is open, it is an
+    /// ordinary call whose reply is skipped. While 256 KiB wait to be written, further requests
+    /// wait for room. [`close`](Self::close) writes the requests that are queued.
     ///
     /// # Errors
     ///
-    /// Why it was not sent, as with [`request`](Self::request); [`CallErrorKind::Timeout`] if there
-    /// was no room in time.
+    /// The reason why it was not sent, see [`request`](Self::request); [`CallErrorKind::Timeout`]
+    /// if there was no room in time.
     ///
     /// # Cancel safety
     ///
-    /// When dropped before it is ready, the request was not sent.
+    /// If the future is dropped before it is ready, the request is not sent.
     pub async fn send(&self, path: &str, body: impl Into<Body>) -> Result<(), CallError> {
         let (mut body, mut times, mut moves) = (body.into(), self.times(None), Moves::default());
         loop {
@@ -202,15 +203,15 @@ impl Client {
             let sent = connection.start_one_way_with(path, &times, &mut Kept::new(&mut body));
             let unbegun = sent.failure().is_some();
             match sent.await {
-                // Without a body it was too large to be kept.
+                // An empty body means that it was too large to be kept for a retry.
                 Err(error) if !body.is_empty() && moves.goes_on(&error, unbegun, &mut times) => {}
                 sent => return sent.map(drop),
             }
         }
     }
 
-    /// A connection for a call that needs one since `times.connected`, which becomes the time when
-    /// it is there.
+    /// Returns a connection for a call that has needed one since `times.connected`, and sets that
+    /// to the time at which the connection is available.
     pub(crate) async fn connection_for(
         &self,
         times: &mut CallTimes,
@@ -224,7 +225,7 @@ impl Client {
         Ok(connection)
     }
 
-    /// The times of a call that begins now and has its connection.
+    /// Returns the times of a call that begins now and has its connection.
     #[inline]
     pub(crate) fn times(&self, timeout: Option<Duration>) -> CallTimes {
         let started = clock::now();
@@ -236,11 +237,11 @@ impl Client {
         }
     }
 
-    /// Calls `path` and takes the answer in parts, as its frames arrive.
+    /// Calls `path` and receives the reply in parts, as its frames arrive.
     ///
     /// # Errors
     ///
-    /// As [`request`](Self::request), if there is no connection; later errors come with the parts.
+    /// See [`request`](Self::request), if there is no connection; later errors come with the parts.
     ///
     /// # Cancel safety
     ///
@@ -265,11 +266,11 @@ impl Client {
         }
     }
 
-    /// Calls `path` with a stream of bytes each way, of which `first` is the beginning of ours.
-    /// Only servers that understand it can be called so, a Go server cannot; that is why the client
-    /// must say [hello](ClientConfig::hello).
+    /// Calls `path` with a stream of bytes in each direction, where `first` is the beginning of the
+    /// outgoing one. Only servers that understand such calls support them, which a Go server does
+    /// not; therefore the client must send a [hello](ClientConfig::hello).
     ///
-    /// The call may take as long as it likes once there is a connection;
+    /// The duration of the call is not limited once there is a connection;
     /// [`RecvStream::set_deadline`] limits it.
     ///
     /// ```no_run
@@ -289,8 +290,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`request`](Self::request), if there is no connection; [`RecvStream::answer`] has later
-    /// ones.
+    /// See [`request`](Self::request), if there is no connection; [`RecvStream::answer`] returns
+    /// later errors.
     ///
     /// # Cancel safety
     ///
@@ -318,15 +319,15 @@ impl Client {
         }
     }
 
-    /// Takes a channel out of the pool, for many requests in order.
+    /// Takes a channel out of the pool, for several requests that are handled in order.
     ///
     /// # Errors
     ///
-    /// As [`request`](Self::request).
+    /// See [`request`](Self::request).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives the channel back.
+    /// Dropping the future returns the channel to the pool.
     pub async fn open_channel(&self) -> Result<Channel, CallError> {
         let (mut times, mut moves) = (self.times(None), Moves::default());
         let timeout = self.inner.config.call_timeout;
@@ -341,15 +342,15 @@ impl Client {
         }
     }
 
-    /// A living connection; makes one if needed, until `deadline`.
+    /// Returns a live connection; makes one if needed, until `deadline`.
     ///
     /// # Errors
     ///
-    /// None could be made, or the client is closed.
+    /// Fails if no connection could be made, or the client is closed.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the attempt to others that wait for it.
+    /// Dropping the future does not cancel the attempt: other calls may wait for it.
     pub async fn connection(&self, deadline: Instant) -> Result<Connection, CallError> {
         match self.ready_connection() {
             Some(connection) => Ok(connection),
@@ -357,26 +358,26 @@ impl Client {
         }
     }
 
-    /// A living connection, if there is one.
+    /// Returns a live connection, if there is one.
     #[inline]
     #[must_use]
     pub fn ready_connection(&self) -> Option<Connection> {
         self.inner.ready_connection()
     }
 
-    /// A living connection, made if needed until `deadline`, and the time when it was there.
-    /// `started` is the time now.
+    /// Returns a live connection, made if needed until `deadline`, and the time at which it was
+    /// available. `started` is the current time.
     ///
-    /// Ask for the [`ready_connection`](Self::ready_connection) first: it costs neither an
-    /// allocation nor a look at the clock.
+    /// Try [`ready_connection`](Self::ready_connection) first: it costs neither an allocation nor a
+    /// reading of the clock.
     ///
     /// # Errors
     ///
-    /// As [`connection`](Self::connection).
+    /// See [`connection`](Self::connection).
     ///
     /// # Cancel safety
     ///
-    /// As [`connection`](Self::connection).
+    /// See [`connection`](Self::connection).
     pub async fn wait_for_connection(
         &self,
         started: Instant,
@@ -386,14 +387,14 @@ impl Client {
         Ok((connection, clock::now()))
     }
 
-    /// Ends all connections once their calls are answered, at the latest after `limit`. Later calls
-    /// fail.
+    /// Closes all connections once their calls are answered, at the latest after `limit`. Later
+    /// calls fail.
     ///
     /// Dropping the last clone does the same without waiting.
     ///
     /// # Cancel safety
     ///
-    /// The end goes on when the future is dropped.
+    /// If the future is dropped, the connections still end.
     pub async fn close(&self, limit: Duration) {
         self.inner.pool.close();
         let connections = self.inner.pool.drain();
@@ -446,7 +447,7 @@ impl Inner {
                 }
                 None => connected,
             };
-            // An attempt that is given up takes its connection along.
+            // If the attempt is cancelled, its connection is closed as well.
             let attempt = Unready(Some(self.start(connected, retirement)));
             wait_until_ready(attempt.connection()?)
                 .await
@@ -465,7 +466,7 @@ impl Inner {
         }
     }
 
-    /// What made a connection end before the server had granted a channel.
+    /// Explains the error of a connection that ended before the server had granted a channel.
     fn explain(&self, error: ConnectionError) -> io::Error {
         #[cfg(feature = "tls")]
         let plain = self.config.tls.is_none();
@@ -481,7 +482,7 @@ impl Inner {
         io::Error::new(io::ErrorKind::ConnectionAborted, refused)
     }
 
-    /// Speaks IIP on a stream.
+    /// Starts IIP on a byte stream.
     fn start(&self, connected: Connected, retirement: Retirement) -> Connection {
         let config = &self.config;
         let announce = config.hello.clone().unwrap_or(Value::Null);
@@ -511,7 +512,7 @@ impl Drop for Inner {
     }
 }
 
-/// A connection that is not ready; closed unless it gets there.
+/// A connection that is not ready yet; closed on drop unless it becomes ready.
 struct Unready(Option<Connection>);
 
 impl Unready {
@@ -536,7 +537,7 @@ impl Drop for Unready {
     }
 }
 
-/// The server, or what stands in its place, ended the connection without a word.
+/// The server, or another service at its address, closed the connection without a reply.
 #[derive(Debug, thiserror::Error)]
 enum NoReplyHint {
     #[error(
@@ -551,8 +552,8 @@ enum NoReplyHint {
     Full(#[source] ConnectionError),
 }
 
-/// Waits until the server has granted the first channel, or refused it. What goes wrong before
-/// counts as a failed attempt: a server that refuses a client certificate does so only after the
+/// Waits until the server has granted the first channel, or rejected it. An error before that
+/// counts as a failed attempt: a server that rejects a client certificate does so only after the
 /// handshake.
 async fn wait_until_ready(connection: &Connection) -> Result<(), ConnectionError> {
     loop {

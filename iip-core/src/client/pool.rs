@@ -14,18 +14,18 @@ use crate::clock;
 use crate::connection::{Closing, Connection, Shared};
 use crate::error::{CallError, CallErrorKind, Execution, Phases};
 
-/// The first pause after a failed attempt to connect is at most this long; each further one at most
-/// twice as long.
+/// The maximum pause after the first failed attempt to connect. The maximum doubles with each
+/// further failure.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// No pause is longer.
+/// The upper bound of all pauses.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
-/// A connection whose predecessor was retired may be retired once it is this old, the one after it
-/// at twice the age, and so on up to [`MAX_BACKOFF`].
+/// The minimum age at which a connection may be retired whose predecessor was retired. It doubles
+/// for each further one in a row, up to [`MAX_BACKOFF`].
 const FIRST_RETIREMENT: Duration = Duration::from_secs(1);
-/// A connection that was in use for so long before it was retired counts as the first.
+/// A connection that was in use for this long before it was retired counts as the first of a row.
 const RECOVERED_AFTER: Duration = Duration::from_secs(60);
-/// So many retired connections of a client may have calls under way.
+/// Maximum number of retired connections of a client that still have calls.
 const MAX_RETIRED: usize = 16;
 
 /// All connections of a client.
@@ -33,12 +33,12 @@ pub(super) struct Pool {
     slots: Box<[ConnectionSlot]>,
     next: AtomicUsize,
     closed: AtomicBool,
-    /// Some lane has changed.
+    /// Notified when a slot has changed.
     changed: Notify,
     retired: Arc<Semaphore>,
 }
 
-/// The place of one connection.
+/// The slot of one connection.
 #[derive(Default)]
 struct ConnectionSlot {
     state: Mutex<ConnectionSlotState>,
@@ -47,11 +47,11 @@ struct ConnectionSlot {
 #[derive(Default)]
 struct ConnectionSlotState {
     phase: Phase,
-    /// Attempts that failed since the last success.
+    /// Number of attempts that failed since the last success.
     failures: u32,
-    /// Counts attempts, so that a waiter knows the outcome of the one it waited for.
+    /// Number of attempts, so that a waiter can identify the outcome of the one it waited for.
     attempt: u64,
-    /// Connections in a row that were retired.
+    /// Number of connections in a row that were retired.
     retirements: u32,
     /// Connections that were replaced and may still have calls.
     replaced: Vec<Weak<Shared>>,
@@ -77,7 +77,7 @@ impl ConnectionSlot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its connection, if that is alive.
+    /// Returns the connection of the slot, if it is alive.
     #[inline]
     fn ready(&self) -> Option<Connection> {
         self.lock().ready()
@@ -95,7 +95,7 @@ impl ConnectionSlotState {
         }
     }
 
-    /// Returns `true` if a new connection is wanted and may be attempted now.
+    /// Returns `true` if a new connection is needed and may be attempted now.
     fn wants_attempt(&self) -> bool {
         match &self.phase {
             Phase::Down => true,
@@ -105,8 +105,8 @@ impl ConnectionSlotState {
         }
     }
 
-    /// Gives up the connection that it has. It goes on until its calls have ended. `true` if it had
-    /// stalled.
+    /// Gives up the current connection, which continues until its calls have ended. Returns `true`
+    /// if it had stalled.
     fn replace(&mut self) -> bool {
         let mut stalled = false;
         if let Phase::Up { connection, since } = std::mem::take(&mut self.phase) {
@@ -123,7 +123,7 @@ impl ConnectionSlotState {
         stalled
     }
 
-    /// How old the next connection must be before it may be retired.
+    /// Returns the minimum age at which the next connection may be retired.
     fn retirement_age(&self) -> Duration {
         match self.retirements {
             0 => Duration::ZERO,
@@ -139,7 +139,7 @@ impl ConnectionSlotState {
 struct Awaited {
     slot: usize,
     attempt: u64,
-    /// The caller has begun it.
+    /// The caller has started the attempt itself.
     own: bool,
 }
 
@@ -156,7 +156,7 @@ impl Pool {
         }
     }
 
-    /// Whose turn it is: calls go to the connections one after the other.
+    /// Returns the index of the next slot: calls use the connections in turns.
     #[inline]
     fn turn(&self) -> usize {
         match self.slots.len() {
@@ -165,7 +165,7 @@ impl Pool {
         }
     }
 
-    /// All lanes, beginning with the one whose turn it is.
+    /// Returns all slots, beginning with the one at `turn`.
     fn from(&self, turn: usize) -> impl Iterator<Item = (usize, &ConnectionSlot)> {
         let (before, after) = self.slots.split_at(turn);
         let after = after.iter().enumerate();
@@ -177,12 +177,12 @@ impl Pool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Takes no further calls.
+    /// Rejects further calls.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Lets all connections end once their calls are answered, and gives them back.
+    /// Lets all connections end once their calls are answered, and returns them.
     pub(super) fn drain(&self) -> Vec<Connection> {
         let mut connections = Vec::new();
         for slot in &self.slots {
@@ -201,7 +201,7 @@ impl Pool {
 }
 
 impl Inner {
-    /// A living connection, if there is one.
+    /// Returns a live connection, if there is one.
     #[inline]
     pub(super) fn ready_connection(self: &Arc<Self>) -> Option<Connection> {
         let turn = self.pool.turn();
@@ -212,8 +212,8 @@ impl Inner {
         ready
     }
 
-    /// The connection whose turn it is has been lost or was not made yet: the next one that lives
-    /// takes its calls, until it is there.
+    /// Returns the next live connection if the one at `turn` has been lost or was not made yet, and
+    /// starts an attempt to replace that one.
     #[cold]
     fn other_connection(self: &Arc<Self>, turn: usize) -> Option<Connection> {
         let mut slots = self.pool.from(turn);
@@ -226,7 +226,8 @@ impl Inner {
         Some(found)
     }
 
-    /// A living connection, made if needed until `deadline`. `started` is when the call began.
+    /// Returns a live connection, made if needed until `deadline`. `started` is the start of the
+    /// call.
     pub(super) async fn make_connection(
         self: &Arc<Self>,
         started: Instant,
@@ -281,7 +282,7 @@ impl Inner {
         }
     }
 
-    /// The reason why the attempt that a caller waited for has come to nothing, if it has.
+    /// Returns the reason why the attempt that a caller waited for has failed, if it has.
     fn failure_of(&self, awaited: Awaited) -> Option<CallError> {
         let state = self.pool.slots.get(awaited.slot)?.lock();
         if state.attempt != awaited.attempt {
@@ -289,15 +290,15 @@ impl Inner {
         }
         match &state.phase {
             Phase::Pausing { error, .. } => Some(error.clone()),
-            // It was broken off with the runtime that it ran on. If that was another caller's, this
-            // one's may do better.
+            // The attempt was cancelled with its runtime. If that was the runtime of another
+            // caller, the runtime of this one may succeed.
             Phase::Down if awaited.own => Some(CallError::not_sent(CallErrorKind::NoRuntime)),
             _ => None,
         }
     }
 
-    /// An attempt that is under way or begins now, on the first lane that does not pause after a
-    /// failure; the last error if all do.
+    /// Returns the attempt that is under way or starts now, on the first slot that does not pause
+    /// after a failure; returns the last error if all of them pause.
     fn attempt_from(self: &Arc<Self>, runtime: &Handle, turn: usize) -> Result<Awaited, CallError> {
         let mut last = None;
         for (index, slot) in self.pool.from(turn) {
@@ -319,8 +320,8 @@ impl Inner {
         Err(last.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed)))
     }
 
-    /// Begins an attempt to connect if the lane wants one. It runs in a task of its own: who waits
-    /// for it may go away.
+    /// Starts an attempt to connect if the slot needs one. It runs in its own task, because the
+    /// caller that waits for it may be cancelled.
     fn attempt(self: &Arc<Self>, runtime: &Handle, index: usize) -> bool {
         let Some(slot) = self.pool.slots.get(index) else {
             return false;
@@ -362,8 +363,8 @@ impl Inner {
     }
 }
 
-/// An attempt to connect under way. However it ends, also by a panic or with its runtime, its lane
-/// learns of it and whoever waits for it goes on.
+/// An attempt to connect that is under way. When it ends, even by a panic or with its runtime, its
+/// slot is updated and the waiting callers are woken.
 struct PendingConnection {
     inner: Arc<Inner>,
     index: usize,
@@ -376,7 +377,7 @@ impl PendingConnection {
         self.outcome = Some(outcome);
     }
 
-    /// How it ended; `None` if it was broken off.
+    /// Returns the outcome of the attempt; `None` if it was cancelled.
     fn outcome(&mut self) -> Option<Result<Connection, CallError>> {
         if self.outcome.is_none() && std::thread::panicking() {
             let source = io::Error::other("the attempt panicked");

@@ -1,4 +1,4 @@
-//! From the frames that were read to those they concern: callers at a client, handlers at a server.
+//! Dispatch of the frames that were read: to callers on a client, to handlers on a server.
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -14,7 +14,7 @@ use crate::error::ConnectionError;
 use crate::proto::{self, Event, StreamKey};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    /// Tells the timers of what was read, once its frames have been looked at.
+    /// Updates the timers after a read, once its frames have been processed.
     fn note_read(&mut self, state: &mut State, now: Instant) {
         if std::mem::take(&mut self.has_read) {
             let in_head = self.decoder.partial() == Partial::Head && !self.more;
@@ -29,8 +29,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Looks at the frames in the decoder and hands what they mean to those they concern. `true` if
-    /// callers were woken and should run before the next write.
+    /// Processes the frames in the decoder and dispatches their contents. Returns `true` if callers
+    /// were woken and should run before the next write.
     pub(super) fn dispatch(
         &mut self,
         cx: &mut Context<'_>,
@@ -47,16 +47,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(self.yielded_to_batch)
     }
 
-    /// Wakes those that something has come for. `true` if there were any.
+    /// Wakes all tasks for which something has arrived. Returns `true` if there were any.
     pub(super) fn wake_all(&mut self) -> bool {
         let woke = !self.wakers.is_empty();
         self.wakers.drain(..).for_each(Waker::wake);
         woke
     }
 
-    /// Client: fills the slots of calls. Half of the callers in flight are woken at a time, so that
-    /// the server works on one half while this side works on the other. `true` if several calls are
-    /// in flight.
+    /// Client: fills the slots of calls. At most half of the callers in flight are woken at a time,
+    /// so that the server works on one half while this side works on the other. Returns `true` if
+    /// several calls are in flight.
     fn dispatch_replies(&mut self, now: Instant) -> Result<bool, ConnectionError> {
         let shared = Arc::clone(&self.shared);
         let mut guard = shared.lock();
@@ -95,8 +95,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(in_flight > 1)
     }
 
-    /// Server: runs the handlers of all requests that were read. What came before an offence still
-    /// counts.
+    /// Server: runs the handlers of all requests that were read. Requests that came before a
+    /// protocol violation are still handled.
     fn dispatch_requests(
         &mut self,
         cx: &mut Context<'_>,
@@ -104,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     ) -> Result<bool, ConnectionError> {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
-        // Without a read, these are frames that have waited since the last one.
+        // Without a read, these are frames that have waited since the last read.
         state.proto.timers().on_batch(self.has_read.then_some(now));
         let outcome = self.take_requests(&mut state.proto);
         self.note_read(&mut state, now);
@@ -112,16 +112,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             state.proto.take_events(&mut self.events);
         }
         drop(state);
-        // There is no later for what came before an offence.
+        // Requests before a protocol violation have to run now, because there is no later poll.
         let sliced = outcome.is_ok();
         self.run_handlers(cx, now, sliced);
         outcome.map(|()| false)
     }
 
-    /// Server: shows the frames that were read to the machine.
+    /// Server: passes the frames that were read to the protocol state machine.
     fn take_requests(&mut self, proto: &mut proto::Connection) -> Result<(), ConnectionError> {
         for _ in 0..MAX_FRAMES {
-            // Every frame counts against the limits before the next is looked at.
+            // Every frame must count against the limits before the next one is processed.
             if !proto.wants_read() || self.close_queued {
                 break;
             }
@@ -142,16 +142,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(())
     }
 
-    /// Server: takes the machine's events, unless there are some left.
+    /// Server: takes the events of the state machine, unless some are left.
     pub(super) fn take_events(&mut self) {
         if self.events.is_empty() {
             self.shared.lock().proto.take_events(&mut self.events);
         }
     }
 
-    /// Server: hands events to handlers until there are none, or there is no room for their
-    /// answers, or with `sliced` the time of this poll is over; an answer may bring up the next
-    /// request of its channel.
+    /// Server: passes events to handlers until there are none left, there is no room for their
+    /// replies, or, with `sliced`, the time of this poll is over. A reply may make the next request
+    /// of its channel available.
     pub(super) fn run_handlers(&mut self, cx: &mut Context<'_>, now: Instant, sliced: bool) {
         if self.dispatcher.is_none() {
             return;
@@ -186,7 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 state.proto.take_events(&mut self.events);
             }
             drop(state);
-            // What was copied of them.
+            // These replies were copied; the originals are dropped without the lock.
             self.answers.clear();
         }
     }
@@ -222,7 +222,7 @@ fn on_client_event(
         }
         Event::GoingAway => shared.retire(state),
         Event::PeerHello(hello) => shared.peer.set_hello(hello),
-        // The server's events do not come on this side.
+        // Events of the server do not occur on this side.
         Event::Request { .. }
         | Event::RequestBegun { .. }
         | Event::RequestPart { .. }

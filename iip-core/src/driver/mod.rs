@@ -1,12 +1,12 @@
-//! The task that owns a connection's socket, for both sides.
+//! The task that owns the socket of a connection, for both sides.
 //!
-//! One turn: write what has gathered, read once, decode every complete frame, let the machine judge
-//! them, hand out what came of it. Between two turns the driver parks its waker in
-//! [`State::driver`]; whoever gives it work wakes it.
+//! One turn: write the output that has gathered, read once, decode every complete frame, pass the
+//! frames to the protocol state machine, and dispatch the resulting events. Between two turns the
+//! driver stores its waker in [`State::driver`]; a task that gives it work wakes it.
 //!
-//! **Gathering**: with more than one call in flight the driver steps behind the tasks that it has
-//! just woken, or that are about to run, before it writes, so that one write carries many frames.
-//! It is the largest lever of all on calls per second; see docs/performance.md.
+//! **Batching**: with more than one call in flight, the driver yields to the tasks that it has just
+//! woken, or that are about to run, before it writes, so that one write carries many frames. This
+//! has the largest effect of all on calls per second; see docs/performance.md.
 
 mod dispatch;
 
@@ -34,110 +34,113 @@ use crate::proto::{self, Event};
 use crate::serve::Dispatcher;
 use crate::totals::FREE_BYTES;
 
-/// Segments handed to one vectored write.
+/// Maximum number of segments passed to one vectored write.
 const MAX_SLICES: usize = 64;
 
-/// A connection at rest keeps its buffers for so long: the next call often comes soon.
+/// Time for which an idle connection keeps its buffers: the next call often comes soon.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
 
-/// So many reads, each soon after the one before, make a connection busy. A connection that is
-/// opened for a few calls gives its buffers back at once: ten thousand of them that are opened
-/// together would otherwise hold theirs at the same time.
+/// Number of reads, each soon after the previous one, that make a connection busy. A connection
+/// that is opened for a few calls releases its buffers at once: otherwise ten thousand of them that
+/// are opened together would hold their buffers at the same time.
 const BUSY_READS: u32 = 16;
 
-/// Reads in a row before other tasks get a turn.
+/// Maximum number of reads in a row before other tasks get a turn.
 const MAX_READS: usize = 16;
 
-/// How long one poll of a connection may take before other tasks get a turn, and how many handlers
-/// run between two looks at the clock.
+/// Maximum duration of one poll of a connection before other tasks get a turn, and number of
+/// handlers that run between two readings of the clock.
 const SLICE: Duration = Duration::from_micros(500);
 const HANDLERS_PER_LOOK: usize = 8;
 
-/// Frames looked at before other tasks get a turn.
+/// Maximum number of frames processed before other tasks get a turn.
 const MAX_FRAMES: usize = 1024;
 
-/// What is read ahead of a peer that is held back, so that its going away is noticed.
+/// Maximum number of bytes read ahead of a peer that is not read otherwise, to notice when it
+/// closes.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
 
-/// Callers woken at a time. A worker's queue of tokio holds 256 tasks; what is pushed beyond goes
-/// to a queue shared by all workers, from which the unlucky ones come back milliseconds later.
+/// Maximum number of callers woken at a time. The queue of a tokio worker holds 256 tasks; further
+/// ones go to a queue shared by all workers, and some of those run only milliseconds later.
 const MAX_WAKEUPS: usize = 64;
 
-/// Streams are looked through for parts in the read buffer when so many may have some, or had some:
-/// most of them have been taken long ago.
+/// Number of streams that may have parts in the read buffer, or had some, at which they are
+/// searched for such parts: most of the parts have been taken by then.
 const MAX_SHARING: usize = 1024;
 
-/// The task of one connection; ends when the connection has.
+/// The task of one connection; ends with the connection.
 pub(crate) struct Driver<S> {
     socket: S,
     decoder: Decoder,
     shared: Arc<Shared>,
-    /// Server: runs the handlers. A client has none.
+    /// Server: runs the handlers. `None` on a client.
     dispatcher: Option<Dispatcher>,
-    /// Taken from the machine, not yet written.
+    /// Output taken from the state machine and not yet written.
     batch: VecDeque<Bytes>,
-    /// The decoder may hold complete frames that were not looked at: their callers are woken after
-    /// those before them have run.
+    /// The decoder may hold complete frames that were not processed: their callers are woken after
+    /// the previous ones have run.
     more: bool,
     events: VecDeque<Event>,
     answers: Vec<(ChannelId, Body)>,
-    /// Answers of more bytes than this are handed in before further handlers run.
+    /// Number of reply bytes above which the replies are queued before further handlers run.
     most_unsent: usize,
     wakers: Vec<Waker>,
-    /// Fires at or before the next time limit; moved only to fire earlier.
+    /// Fires at or before the next deadline; reset only to fire earlier.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Bytes that were written since the machine was last told.
+    /// Bytes that were written since the state machine was last notified.
     written: usize,
-    /// Client: the connection takes no more; what it has brought is still being read.
+    /// Client: the connection cannot be written any more; data that has arrived is still read.
     write_error: Option<ConnectionError>,
-    /// Written bytes may not have left the stream's own buffer.
+    /// Written bytes may still be in the stream's own buffer.
     unflushed: bool,
-    /// Bytes were read since the timers were last told.
+    /// Bytes were read since the timers were last updated.
     has_read: bool,
-    /// Reads that came soon one after the other. After a few of them more will come, and the
-    /// buffers are worth keeping for a while.
+    /// Number of reads in a row that came soon after the previous one. After a few of them more are
+    /// likely, and the buffers are worth keeping for a while.
     reads: u32,
-    /// The memory that only work needs was given back.
+    /// The memory that is needed only during work was released.
     released: bool,
-    /// When this poll began, as far as the clock was looked at; that it has taken its time.
+    /// The time at which this poll must end, set at its first reading of the clock; and whether it
+    /// has passed.
     slice_ends_at: Option<Instant>,
     slice_is_over: bool,
-    /// Server: the driver waits for other connections to hold less.
+    /// Server: the driver waits for other connections to hold less memory.
     asked: Option<u64>,
-    /// The driver has let others run first and may write.
+    /// The driver has let other tasks run first and may write.
     yielded_to_batch: bool,
-    /// The driver has let the readers of streams run, and may make a new buffer.
+    /// The driver has let the readers of streams run, and may allocate a new buffer.
     yielded_to_readers: bool,
-    /// Since when the connection has taken nothing of the batch, as far as was looked.
+    /// The time since which the socket has accepted nothing of the batch, as far as it was checked.
     write_stalled_since: Option<Instant>,
     progress: Duration,
-    /// Status 8 is queued; when everything is written the connection ends.
+    /// Status 8 is queued; the connection ends once everything is written.
     close_queued: bool,
-    /// What is written last says why the connection ends: the peer gets a moment to read it.
+    /// The last frame gives the reason for the end: the peer gets a moment to read it.
     tells_end: bool,
-    /// The peer sends nothing more.
+    /// The peer has closed its sending side.
     read_closed: bool,
     /// The connection has ended; the socket is being shut down.
     shutting_down: bool,
-    /// Server: when the connection is to be drained for its age, and when it is ended then.
+    /// Server: the time at which the connection is drained because of its age, and the time at
+    /// which it is then closed.
     ends: Option<(Instant, Instant)>,
     /// Server: called when the peer has sent its first bytes.
     on_first_read: Option<Box<dyn FnOnce() + Send>>,
 }
 
 enum Turn {
-    /// Something moved: go on.
+    /// Something made progress: continue.
     Again,
-    /// Nothing can move: sleep.
+    /// Nothing can make progress: sleep.
     Park,
-    /// Others run first.
+    /// Other tasks run first.
     Yield,
 }
 
-/// What a turn may do.
+/// The actions that a turn may take.
 struct Plan {
     wants_read: bool,
-    /// For answers.
+    /// There is room for replies.
     has_room: bool,
     /// Requests wait for their handlers.
     has_events: bool,
@@ -185,13 +188,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Server: calls `told` when the peer has sent its first bytes.
+    /// Server: sets a function that is called when the peer has sent its first bytes.
     pub(crate) fn on_first_read(mut self, told: impl FnOnce() + Send + 'static) -> Self {
         self.on_first_read = Some(Box::new(told));
         self
     }
 
-    /// Server: drains the connection at the first time, and ends it at the second.
+    /// Server: sets the time at which the connection is drained, and the time at which it is
+    /// closed.
     pub(crate) fn with_end(mut self, ends: Option<(Instant, Instant)>) -> Self {
         self.ends = ends;
         self
@@ -231,7 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Looks whether this poll has taken its time.
+    /// Checks whether the time of this poll is over.
     fn look_at_slice(&mut self, now: Instant) {
         let ends_at = *self.slice_ends_at.get_or_insert(now + SLICE);
         self.slice_is_over |= now >= ends_at;
@@ -243,7 +247,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         let wrote = match self.write_batch(cx) {
             Ok(wrote) => wrote,
-            // A server says why it closes, and may have answered: what it has sent is read first.
+            // A server announces why it closes, and may have replied: what it has sent is read
+            // first.
             Err(error) if self.dispatcher.is_none() => {
                 self.write_error = Some(error.into());
                 false
@@ -251,13 +256,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Err(error) => return Err(error.into()),
         };
         if wrote && !(plan.wants_read && plan.has_room) {
-            // What held the connection back may be gone.
+            // The reason for not reading may be gone.
             return Ok(Turn::Again);
         }
-        // Behind status 8 nothing may run: the peer takes what is unanswered for not executed.
+        // After status 8 no handler may run: the peer takes unanswered requests for not executed.
         let wants_read = plan.wants_read && !self.close_queued;
         if plan.has_events && plan.has_room {
-            // What the last turn left, or an answer from elsewhere has brought up.
+            // These events are left from the last turn, or a reply sent by another task released
+            // them.
             self.take_events();
             self.run_handlers(cx, clock::now(), true);
             self.wake_all();
@@ -273,7 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Ok(Turn::Yield);
         }
         if polls_read {
-            // Keeps nothing between polls, so it may be made anew each time.
+            // The future keeps no state between polls, so it may be created anew each time.
             let reading = std::pin::pin!(self.socket.read_buf(self.decoder.read_buf()));
             if let Poll::Ready(result) = reading.poll(cx) {
                 *reads += 1;
@@ -291,9 +297,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.park(cx, polls_read)
     }
 
-    /// Before there is another buffer to read into, the readers of streams take what they were
-    /// woken for, so that this one serves again; for those that did not, it is copied. `false` if
-    /// they should run first.
+    /// Lets the readers of streams take the data they were woken for before another read buffer is
+    /// allocated, so that the current one can be reused; data that they did not take is copied.
+    /// Returns `false` if the readers should run first.
     fn yield_to_readers(&mut self) -> bool {
         let mut state = self.shared.lock();
         let had_turn =
@@ -305,21 +311,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         had_turn
     }
 
-    /// Looks at the connection once for the whole turn, and takes what is to be written. `None` if
-    /// others should run first.
+    /// Checks the connection once for the whole turn, and takes the output to write. Returns `None`
+    /// if other tasks should run first.
     fn plan(&mut self) -> Result<Option<Plan>, ConnectionError> {
         let mut guard = self.shared.lock();
         let state = &mut *guard;
-        // A peer that never stops sending must not keep it from ending.
+        // A peer that never stops sending must not prevent the connection from ending.
         if state.closing == Some(Closing::Force) {
             if self.dispatcher.is_some() && !self.close_queued {
                 self.tells_end = true;
                 if state.proto.open_calls() == 0 {
-                    // Nothing is unanswered: force is for those who were not asked in time.
+                    // No request is unanswered, so status 8 is correct: force is for calls that did
+                    // not end in time.
                     self.close_queued = true;
                     state.proto.close();
                 } else {
-                    // Callers of what is cut are told why.
+                    // The callers of interrupted calls are notified of the reason.
                     state.proto.send_going_away();
                 }
             }
@@ -329,7 +336,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             on_written(state, std::mem::take(&mut self.written), clock::now());
         }
         if let Some(share) = &self.shared.share {
-            // What is read beyond the usual is a frame of that size.
+            // Data read beyond the usual amount belongs to a frame of that size.
             let reading = self.decoder.len();
             let reading = if reading > FREE_BYTES { reading } else { 0 };
             let held = state.proto.memory() + reading;
@@ -360,7 +367,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Decides, after frames were handled, whether this task continues or yields.
     fn after_frames(&self, woke: bool, reads: &mut usize) -> Turn {
         if self.more {
-            // Many small frames weigh as much as a read.
+            // Many small frames take as long as a read.
             *reads += 1;
         }
         if woke || *reads >= MAX_READS {
@@ -370,7 +377,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Writes as much of the batch as the socket takes. `true` if that was something.
+    /// Writes as much of the batch as the socket accepts. Returns `true` if that was at least one
+    /// byte.
     fn write_batch(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         if self.write_error.is_some() {
             self.batch.clear();
@@ -406,7 +414,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.batch.pop_front();
             }
         }
-        // Of a TLS stream the end may still be in its buffer.
+        // The end of a TLS stream may still be in its buffer.
         let wrote = self.written > before;
         self.released &= !wrote;
         if wrote || self.batch.is_empty() {
@@ -419,8 +427,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(wrote)
     }
 
-    /// A peer that never stops sending never lets the driver park, where the time limits are looked
-    /// at. Whether it also reads is looked at here.
+    /// Checks that a peer that never stops sending also reads. It never lets the driver park, which
+    /// is where the time limits are checked.
     fn check_progress(&mut self) -> Result<(), ConnectionError> {
         if self.batch.is_empty() {
             return Ok(());
@@ -433,7 +441,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(())
     }
 
-    /// Takes what was read. `true` if callers were woken and should run before the next write.
+    /// Processes the bytes that were read. Returns `true` if callers were woken and should run
+    /// before the next write.
     fn on_read(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
         self.decoder.on_read();
         if let Some(told) = self.on_first_read.take() {
@@ -445,15 +454,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.dispatch(cx, clock::now())
     }
 
-    /// The peer sends nothing more. A server still answers what was asked (defect D22); a client
-    /// tells its callers.
+    /// Handles the end of the peer's data. A server still replies to the requests it has received
+    /// (defect D22); a client notifies its callers.
     fn on_eof(&mut self) -> Result<(), ConnectionError> {
         self.read_closed = true;
         let unfinished = self.shared.lock().proto.has_unfinished_message();
         if (self.decoder.partial() != Partial::Nothing && !self.more) || unfinished {
             return Err(ConnectionError::Truncated);
         }
-        // A peer of ours never closes half of a connection: it has gone.
+        // A peer of this implementation never closes only one direction: it has gone.
         let gone = self.dispatcher.is_none() || self.shared.peer.hello().is_some();
         if gone || (!self.more && self.shared.lock().proto.is_at_rest()) {
             return Err(ConnectionError::ClosedByPeer);
@@ -461,7 +470,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(())
     }
 
-    /// Nothing moves: check limits and the end, then sleep until something does.
+    /// Prepares to sleep: checks the limits and the end, and sets the wakeups.
     fn park(&mut self, cx: &mut Context<'_>, polled_read: bool) -> Result<Turn, ConnectionError> {
         let now = clock::now();
         let partial = self.decoder.partial();
@@ -481,7 +490,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if wake_at.is_some_and(|at| at <= now)
             && let Err(error) = state.proto.handle_timeout(now, partial)
         {
-            // An idle connection is ended in good manners.
+            // An idle connection is closed gracefully.
             if !matches!(
                 error,
                 ConnectionError::Timeout {
@@ -507,7 +516,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let unread_at = state.check_unread(now, &mut self.wakers);
         let at_rest = state.proto.is_at_rest() && self.batch.is_empty() && !self.unflushed;
         match state.closing {
-            // The next turn ends it.
+            // The next turn ends the connection.
             Some(Closing::Force) => return Ok(Turn::Again),
             Some(Closing::Drain)
                 if state.proto.open_calls() == 0 && state.calls.in_flight() == 0 =>
@@ -517,19 +526,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     state.proto.close();
                     return Ok(Turn::Again);
                 }
-                // A message that was begun is not waited for.
+                // A message that has only begun to arrive is not waited for.
                 if !state.proto.has_output() && self.batch.is_empty() && !self.unflushed {
                     return Err(ConnectionError::ClosedLocally);
                 }
             }
-            // The open calls have their time; further ones should go elsewhere.
+            // The open calls may finish; further calls should go to another connection.
             Some(Closing::Drain) if self.dispatcher.is_some() => state.proto.send_going_away(),
             _ => {}
         }
         if self.read_closed && at_rest && !self.more {
             return Err(ConnectionError::ClosedByPeer);
         }
-        // Reading may have become welcome since this turn looked.
+        // Reading may have become possible since this turn checked.
         let wants_read = state.proto.wants_read() && !self.close_queued;
         let events =
             state.proto.has_room() && (state.proto.has_events() || !self.events.is_empty());
@@ -550,8 +559,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             && self.events.is_empty()
             && !self.unflushed;
         if quiet && !self.released {
-            // Calls that last, such as streams of rare messages, keep a connection's buffers no
-            // more than its rest does.
+            // Calls that last, such as streams with rare messages, keep the buffers of a connection
+            // no longer than an idle connection does.
             let keeps = self.reads >= BUSY_READS || !at_rest || state.calls.in_flight() > 0;
             let release_at = state.proto.timers().last_moved() + RELEASE_AFTER;
             if keeps && now < release_at {
@@ -575,7 +584,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         })
     }
 
-    /// Gives memory back that only work needs.
+    /// Releases the memory that is needed only during work.
     fn release_memory(&mut self, state: &mut State) {
         self.released = true;
         state.copy_out_shared();
@@ -591,8 +600,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.wakers = Vec::new();
     }
 
-    /// Server: a connection whose time has come, or that has lived long enough, is drained, and
-    /// ended when that takes too long for its age. When to look again.
+    /// Server: drains a connection at its drain time or its maximum age, and closes it if draining
+    /// for its age takes too long. Returns the time of the next check.
     fn check_age(&self, state: &mut State, now: Instant) -> Option<Instant> {
         let (old_at, end_at) = self.ends.unzip();
         if end_at.is_some_and(|at| now >= at) {
@@ -607,14 +616,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         end_at
     }
 
-    /// Arms the timer. `true` if it has fired already.
+    /// Arms the timer. Returns `true` if it has fired already.
     fn poll_timer(&mut self, cx: &mut Context<'_>, wake_at: Option<Instant>, now: Instant) -> bool {
         let Some(wake_at) = wake_at else { return false };
         let timer = match &mut self.timer {
             Some(timer) => {
                 let fires = timer.deadline().into_std();
                 if fires <= wake_at && fires > now {
-                    // It will wake this task, as it has been told to.
+                    // The timer is already set to wake this task.
                     return false;
                 }
                 timer.as_mut().reset(wake_at.into());
@@ -622,21 +631,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             none => none.insert(Box::pin(tokio::time::sleep_until(wake_at.into()))),
         };
-        // Beside the task's budget: without any left the timer would not remember whom to wake.
+        // Polled outside the task's budget: with an exhausted budget the timer would not register
+        // the waker.
         let timer = std::pin::pin!(tokio::task::unconstrained(timer.as_mut()));
         timer.poll(cx).is_ready()
     }
 
-    /// Hands the answers that are ready to the operating system, if it takes them.
+    /// Writes the replies that are ready, as far as the socket accepts them.
     fn write_last(&mut self, cx: &mut Context<'_>) {
         self.shared.lock().proto.take_output(&mut self.batch);
         // The connection ends for a reason that is known already.
         let _ = self.write_batch(cx);
     }
 
-    /// Reads what the peer still sends, until it closes, and throws it away: a socket that is
-    /// closed with unread data in it resets the connection, and the peer might never read the
-    /// goodbye.
+    /// Reads and discards what the peer still sends, until it closes. A socket that is closed with
+    /// unread data resets the connection, and the peer might never read the last frame.
     fn poll_discard_input(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waste = [MaybeUninit::uninit(); 4096];
         for _ in 0..MAX_READS {
@@ -652,7 +661,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 }
 
 impl<S> Driver<S> {
-    /// A peer that breaks the protocol with its first bytes may speak another one: that tells more.
+    /// Replaces the error if the first bytes of the peer look like another protocol, which is more
+    /// informative.
     #[cold]
     fn explained(&self, error: ConnectionError) -> ConnectionError {
         match error {
@@ -661,7 +671,7 @@ impl<S> Driver<S> {
         }
     }
 
-    /// Tells everyone that the connection has ended, and why.
+    /// Notifies all waiting tasks that the connection has ended, and of the reason.
     fn end(&mut self, error: &ConnectionError) {
         let shared = Arc::clone(&self.shared);
         let peer = shared.peer.addr();
@@ -674,7 +684,8 @@ impl<S> Driver<S> {
             {
                 logs.stranger(peer, other);
             }
-            // Which requests have left decides what their callers are told.
+            // The written bytes decide which requests were sent, and so which error their callers
+            // get.
             on_written(state, std::mem::take(&mut self.written), clock::now());
             shared.end(state, error, &mut self.wakers);
             if let Some(share) = &shared.share {
@@ -698,8 +709,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         if !this.shutting_down {
             let error = ready!(this.poll_connection(cx));
             let error = this.explained(error);
-            // A server that has said goodbye reads no further request: what was not sent was not
-            // executed.
+            // A server that has sent status 8 reads no further request: a request that was not sent
+            // was not executed.
             if this.dispatcher.is_some() || !matches!(error, ConnectionError::Ended) {
                 this.write_last(cx);
             }
@@ -714,7 +725,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             ) {
                 return Poll::Ready(());
             }
-            // TLS says goodbye here; a peer that does not read must not keep us.
+            // TLS sends its close notification here; a peer that does not read must not block this
+            // task.
             let limit = tokio::time::Instant::now() + Duration::from_secs(1);
             this.timer = Some(Box::pin(tokio::time::sleep_until(limit)));
         }
@@ -732,12 +744,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 
 impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
-        // The runtime is going away, or the driver panicked: nobody may wait for ever.
+        // The runtime is shutting down, or the driver panicked: no task may wait forever.
         self.end(&ConnectionError::ClosedLocally);
     }
 }
 
-/// `bytes` of the output were written.
+/// Records that `bytes` of the output were written.
 fn on_written(state: &mut State, bytes: usize, now: Instant) {
     state.proto.on_written(now, bytes);
     if !state.write_waiters.is_empty() {
@@ -753,8 +765,8 @@ fn is_silent(error: &ConnectionError) -> bool {
     )
 }
 
-/// Returns `true` if it is worth letting other tasks run before writing. With one call in flight
-/// there is nobody else.
+/// Returns `true` if other tasks should run before writing. With one call in flight there are no
+/// others.
 fn should_batch(state: &State) -> bool {
     state.calls.in_flight() > 1 || state.proto.open_calls() > 1
 }

@@ -1,4 +1,4 @@
-//! One channel: the message being received, and the calls in their order. Pure.
+//! The state of one channel: the message being received, and the calls in their order. Pure.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use super::control::Exchange;
 use super::server::RequestPath;
 use crate::frame::ChannelId;
 
-/// What becomes of a message that arrives in several frames.
+/// The handling of a message that arrives in several frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Incoming {
-    /// Gathered until it is complete.
+    /// The data is collected until it is complete.
     Collect,
-    /// Every part is handed on as it arrives.
+    /// Every chunk is handed on as it arrives.
     Parts,
-    /// A stream: its frames have marks.
+    /// The message is a stream: its frames have marks.
     Stream,
-    /// The rest is skipped: nobody wants it, or it is larger than the limit (then `too_large` says
-    /// how large it got).
+    /// The rest is skipped: it is no longer wanted, or the message is larger than the limit (then
+    /// `too_large` is set and `size` is its size so far).
     Skip,
-    /// The control stream: messages of the protocol itself.
+    /// The message is the control stream: messages of the protocol itself.
     Control,
 }
 
@@ -31,21 +31,21 @@ pub(crate) enum Incoming {
 #[derive(Debug)]
 pub(crate) struct Assembly {
     pub(crate) incoming: Incoming,
-    /// The first frame's path: it alone selects the handler and labels the answer.
+    /// The path of the first frame: it alone selects the handler and is the label of the reply.
     pub(crate) path: Bytes,
     pub(crate) data: BytesMut,
     pub(crate) size: usize,
-    /// When its last frame came.
+    /// Time at which its last frame arrived.
     pub(crate) grown_at: Option<Instant>,
     pub(crate) too_large: bool,
     /// Its caller has gone before it was complete.
     pub(crate) cancelled: bool,
-    /// Its answer was sent before it was complete.
+    /// Its reply was sent before it was complete.
     pub(crate) answered: bool,
-    /// Of a stream: how many bytes the peer may still send; it may begin its last part with the
-    /// last of them.
+    /// For a stream: number of bytes that the peer may still send; its last frame may begin with
+    /// the last of them and exceed it.
     pub(crate) allowed: i64,
-    /// Of a stream: the peer sends no further bytes.
+    /// For a stream: the peer sends no further bytes.
     pub(crate) ended: bool,
 }
 
@@ -66,7 +66,7 @@ impl Assembly {
     }
 }
 
-/// A complete request that waits for the answer to the one before it on its channel.
+/// A complete request that waits for the reply to the one before it on its channel.
 #[derive(Debug)]
 pub(crate) struct WaitingRequest {
     pub(crate) path: Bytes,
@@ -74,31 +74,31 @@ pub(crate) struct WaitingRequest {
     pub(crate) received_at: Instant,
 }
 
-/// What a call sends and takes.
+/// The form of a call's request and reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// One message each way.
+    /// One message in each direction.
     Whole,
-    /// The parts of the answer are handed on as they arrive.
+    /// One message in each direction; the chunks of the reply are handed on as they arrive.
     Parts,
-    /// A stream each way, and an answer behind them. The request stays open until the answer has
+    /// A stream in each direction, followed by a reply. The request stays open until the reply has
     /// arrived.
     Stream,
-    /// One message, and nobody waits for the answer.
+    /// One message, without a caller that waits for the reply.
     OneWay,
     /// Like [`Stream`](Self::Stream), but its request has been ended.
     EndedStream,
 }
 
-/// A request this side sent and that has no complete answer yet. It keeps its place whatever
-/// becomes of the caller.
+/// A request that this side sent and that has no complete reply yet. It keeps its place even if the
+/// caller has gone.
 #[derive(Debug)]
 pub(crate) struct SentCall {
     pub(crate) exchange: Exchange,
-    /// The position in the stream at which the request has left this process; 0 when unknown.
+    /// The position in the output at which the request has been written; 0 if unknown.
     pub(crate) end: u64,
     pub(crate) mode: Mode,
-    /// How long its path is; [`SentCalls`] keeps it.
+    /// Length of its path in bytes; [`SentCalls`] keeps the path.
     path_bytes: u16,
 }
 
@@ -114,19 +114,19 @@ impl SentCall {
     }
 }
 
-/// A channel that is at rest keeps a buffer of this size, in which the paths of its calls lie.
+/// Maximum capacity of the path buffer that a channel at rest keeps.
 const KEPT_PATH_BYTES: usize = 128;
 
-/// Paths in order, one behind the other, in memory that serves again.
+/// Paths in order, one after the other, in a buffer that is reused.
 #[derive(Debug, Default)]
 struct Paths {
     bytes: Vec<u8>,
-    /// Those before it are gone.
+    /// The offset of the oldest path; the bytes before it are no longer used.
     start: usize,
 }
 
 impl Paths {
-    /// Adds a path. Its length, by which it is found again.
+    /// Adds a path. Returns its length, by which it is found again.
     #[inline]
     fn push(&mut self, path: &[u8]) -> u16 {
         let len = u16::try_from(path.len()).unwrap_or(u16::MAX);
@@ -151,7 +151,7 @@ impl Paths {
         }
     }
 
-    /// Gives memory back once half of it is of no use.
+    /// Releases memory once more than half of it is unused.
     #[cold]
     fn tidy(&mut self) {
         if self.start == self.bytes.len() {
@@ -163,7 +163,7 @@ impl Paths {
     }
 }
 
-/// Calls in order. Mostly there is one at a time, and it lies here and not in memory of its own.
+/// Calls in order. The oldest is stored inline, because there is mostly only one at a time.
 #[derive(Debug, Default)]
 pub(crate) struct SentCalls {
     oldest: Option<SentCall>,
@@ -172,7 +172,7 @@ pub(crate) struct SentCalls {
         reason = "a word for the channels that never need it"
     )]
     others: Option<Box<VecDeque<SentCall>>>,
-    /// Only a client has them.
+    /// The paths of the calls; only a client keeps them.
     paths: Option<Box<Paths>>,
 }
 
@@ -201,7 +201,7 @@ impl SentCalls {
         Some(call)
     }
 
-    /// The path that the oldest was sent with.
+    /// Returns the path that the oldest call was sent with.
     #[inline]
     pub(crate) fn oldest_path(&self) -> &[u8] {
         let bytes = self.oldest.as_ref().map_or(0, |call| call.path_bytes);
@@ -226,7 +226,7 @@ impl SentCalls {
             .chain(self.others.iter().flat_map(|others| others.iter()))
     }
 
-    /// Gives the memory of calls back that were answered.
+    /// Releases the memory of calls that have their reply.
     fn shrink(&mut self) {
         if self.others.as_ref().is_some_and(|others| others.is_empty()) {
             self.others = None;
@@ -238,38 +238,38 @@ impl SentCalls {
     }
 }
 
-/// What is known of one channel. At rest it holds nothing, and a server keeps none for a channel at
-/// rest.
+/// The state of one channel. A channel at rest has none, and a server does not keep it in its
+/// table.
 #[derive(Debug, Default)]
 pub(crate) struct Channel {
     pub(crate) assembly: Option<Box<Assembly>>,
-    /// Client: unanswered requests in the order they were sent.
+    /// Client: requests without a reply, in the order in which they were sent.
     pub(crate) sent: SentCalls,
-    /// Server: the path of the request that was shown to its handler and is not answered yet.
+    /// Server: the path of the open request, which was shown to its handler and has no reply yet.
     pub(crate) open: Option<Arc<RequestPath>>,
-    /// Server: a first part of the open request's answer was sent.
+    /// Server: a first part of the open request's reply was sent.
     pub(crate) replying: bool,
-    /// Server: the request in `assembly` is the open one; its parts go to the handler as they
+    /// Server: the request in `assembly` is the open one; its chunks go to the handler as they
     /// arrive.
     pub(crate) begun: bool,
     /// Server: the open request is a stream.
     pub(crate) is_stream: bool,
-    /// Server: the caller of the open request has gone, and the layer above was told.
+    /// Server: the caller of the open request has gone, and the layer above was notified.
     pub(crate) cancelled: bool,
-    /// Server: the channel stands in the queue for a handler.
+    /// Server: the channel is in the queue for a handler.
     pub(crate) queued: bool,
-    /// Server: complete requests behind the open one.
+    /// Server: complete requests after the open one.
     pub(crate) waiting: VecDeque<WaitingRequest>,
 }
 
 impl Channel {
-    /// Returns `true` if more requests wait behind the open one.
+    /// Returns `true` if more requests wait after the open one.
     #[inline]
     pub(crate) fn has_next(&self) -> bool {
         !self.waiting.is_empty() || self.assembly.is_some()
     }
 
-    /// What is counted for its unfinished message and its waiting requests.
+    /// Returns the number of bytes counted for the unfinished message and the waiting requests.
     pub(crate) fn buffered(&self) -> usize {
         let unfinished = self
             .assembly
@@ -292,8 +292,8 @@ impl Channel {
 const DENSE: usize = 4096;
 const NONE: u32 = u32::MAX;
 
-/// The channels with state, by id. Ids are the peer's choice within the grants, so they do not size
-/// anything.
+/// The channels with state, by id. The peer chooses the ids within the grants, so no allocation
+/// depends on their size.
 #[derive(Debug, Default)]
 pub(crate) struct ChannelTable {
     channels: Slab<Channel>,
@@ -351,14 +351,14 @@ impl ChannelTable {
         &mut self.channels[key]
     }
 
-    /// Forgets a channel. Only those above the dense ones come and go.
+    /// Forgets a channel. Only channels with sparse ids are removed.
     pub(crate) fn remove(&mut self, id: ChannelId) {
         if let Some(key) = self.sparse.remove(&id.0) {
             self.channels.try_remove(key as usize);
         }
     }
 
-    /// Forgets all channels but those that `keep` wants.
+    /// Forgets all channels for which `keep` returns `false`.
     pub(crate) fn retain(&mut self, keep: impl Fn(&Channel) -> bool) {
         let channels = &mut self.channels;
         for key in &mut self.dense {
@@ -382,7 +382,7 @@ impl ChannelTable {
         }
     }
 
-    /// Gives back the memory that channels at rest, and calls that were answered, left.
+    /// Releases the memory left by channels at rest and by calls that have their reply.
     pub(crate) fn shrink(&mut self) {
         for (_, channel) in &mut self.channels {
             channel.sent.shrink();
@@ -395,7 +395,7 @@ impl ChannelTable {
         self.sparse.shrink_to_fit();
     }
 
-    /// The channels on which a message is being received, and which `is` true for.
+    /// Returns the channels on which a message is being received for which `is` returns `true`.
     pub(crate) fn receiving(&self, is: impl Fn(&Assembly) -> bool) -> Vec<ChannelId> {
         let dense = self.dense.iter().zip(0..);
         let sparse = self.sparse.iter().map(|(&id, key)| (key, id));

@@ -1,4 +1,4 @@
-//! The client side of the machine: replies in, each to the oldest unanswered request of its
+//! The client side of the machine: each reply belongs to the oldest request without a reply on its
 //! channel. Pure.
 
 use std::time::Instant;
@@ -16,12 +16,12 @@ use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, FrameStatus, MAX_FRAME_BYTES, ReplyRef};
 use crate::path::{check_label, label_and_query};
 
-/// How much of a path stands in an error.
+/// Maximum number of characters of a path in an error.
 const MAX_PATH_CHARS: usize = 128;
 
 impl Connection {
-    /// The common case: a whole answer to a caller's request. Gives the caller's token and the
-    /// data.
+    /// Handles the common case of a whole reply to a caller's request. Returns the caller's token
+    /// and the data.
     #[inline]
     pub(crate) fn take_whole_reply(&mut self, reply: &mut ReplyRef<'_>) -> Option<(usize, Bytes)> {
         if reply.status != FrameStatus::ReplyOnly || reply.body.len() > self.limits.message_bytes()
@@ -43,7 +43,7 @@ impl Connection {
         }
     }
 
-    /// Like [`handle_frame`](Self::handle_frame), of a client.
+    /// Like [`handle_frame`](Self::handle_frame), but only for a client.
     pub(crate) fn handle_reply(&mut self, reply: ReplyRef<'_>) -> Result<(), ConnectionError> {
         if reply.status == FrameStatus::Close {
             return Err(ConnectionError::Ended);
@@ -83,7 +83,7 @@ impl Connection {
             self.on_stream_answered(id, mode);
             let limit = match exchange {
                 Exchange::Call { .. } => self.limits.message_bytes(),
-                // The limit is on the callers' messages.
+                // The limit only applies to the callers' messages.
                 _ => self.limits.message_bytes().max(control::MAX_BODY_BYTES),
             };
             let size = body.len();
@@ -116,7 +116,7 @@ impl Connection {
         self.on_reply_part(id, exchange, body, status.ends())
     }
 
-    /// What the server sends on the control stream. Its answer never ends.
+    /// Handles a frame that the server sends on the control stream. That reply never ends.
     fn on_control_frame(
         &mut self,
         id: ChannelId,
@@ -142,8 +142,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Returns `true` if this is a frame of the stream on a channel. The first without a mark
-    /// begins the answer.
+    /// Returns `true` if this is a frame of the stream on a channel. The first frame without a mark
+    /// begins the reply.
     fn takes_stream_frame(&mut self, id: ChannelId, body: &mut Bytes) -> bool {
         let Some(assembly) = self
             .channels
@@ -160,7 +160,7 @@ impl Connection {
         !is_answer
     }
 
-    /// The answer to a call has arrived: its request ends, if it is still open.
+    /// Ends the request of a call whose reply has arrived, if it is still open.
     #[inline]
     fn on_stream_answered(&mut self, id: ChannelId, mode: Mode) {
         if mode == Mode::Stream {
@@ -233,15 +233,15 @@ impl Connection {
             .is_some_and(|assembly| assembly.too_large)
     }
 
-    /// The limit that an answer exceeds if it grows by so many bytes and all other messages stay.
+    /// Returns the limit that a reply exceeds if it grows by `bytes` and all other messages stay.
     fn exceeded_budget(&self, id: ChannelId, bytes: usize) -> Option<usize> {
         let assembly = self.channels.get(id)?.assembly.as_ref()?;
         let counts = assembly.incoming == Incoming::Collect;
         (counts && !self.fits_beside_others(assembly.data.len(), bytes)).then_some(self.allowance)
     }
 
-    /// The oldest request's answer exceeds a limit: its caller fails now. Its slot stays until the
-    /// answer has ended; the rest is skipped.
+    /// Fails the oldest call, whose reply exceeds a limit. Its place is kept until the reply has
+    /// ended; the rest is skipped.
     fn fail_front(&mut self, id: ChannelId, exchange: Exchange, kind: CallErrorKind) {
         let Exchange::Call { token } = exchange else {
             return;
@@ -257,7 +257,7 @@ impl Connection {
         self.events.push_back(Event::Reply { token, result });
     }
 
-    /// The answer to the oldest request of a channel is complete.
+    /// Handles the complete reply to the oldest request of a channel.
     fn on_reply(
         &mut self,
         id: ChannelId,
@@ -285,7 +285,7 @@ impl Connection {
                 self.events
                     .push_back(Event::PeerHello(hello.map(|hello| hello.text)));
             }
-            // That it came is all that was asked for.
+            // These only need a reply; its content does not matter.
             Exchange::Ping | Exchange::Control => {}
         }
         Ok(())
@@ -318,7 +318,7 @@ impl Connection {
                     Exchange::NewChannel => self
                         .events
                         .push_back(Event::ChannelRefused { code, message }),
-                    // Such requests go on as ordinary ones.
+                    // One-way calls are sent as ordinary calls in that case.
                     Exchange::NewOneWayChannel => {}
                     _ => {
                         self.control_is_coming = false;
@@ -349,16 +349,16 @@ impl Connection {
 
     // ---- commands
 
-    /// Asks the server what it can do. A Go server says 102, and the connection goes on as plain
-    /// IIP.
+    /// Asks the server for its features. A Go server replies with code 102, and the connection
+    /// continues as plain IIP.
     pub(crate) fn say_hello(&mut self) {
         self.push_sent(ChannelId::ZERO, Exchange::Hello, Mode::Whole);
         let body = Hello::body(&self.announce, &self.limits, false);
         self.send(ChannelId::ZERO, control::HELLO.as_bytes(), body, true, true);
     }
 
-    /// While calls `wait` for answers and the server is silent, asks whether it lives; at the
-    /// latest then this must be called again. A server that is asked and stays silent is dead.
+    /// Sends a ping while the server is silent and calls `wait` for replies. Returns the latest
+    /// time at which this must be called again. Fails if the server stays silent after a ping.
     pub(crate) fn keep_alive(
         &mut self,
         now: Instant,
@@ -394,13 +394,13 @@ impl Connection {
         Ok(now.checked_add(timeout))
     }
 
-    /// Asks for a channel. Any number may be asked for at a time (rule C1).
+    /// Requests a channel. Any number may be requested at a time (rule C1).
     pub(crate) fn open_channel(&mut self) {
         self.request_channel(Exchange::NewChannel);
     }
 
-    /// The largest request this peer takes: a Go server runs its handler once per frame, so it gets
-    /// whole messages.
+    /// Returns the largest request that this peer accepts. A Go server runs its handler once per
+    /// frame, so it gets whole messages.
     pub(crate) fn max_request_bytes(&self) -> usize {
         let message = self.limits.message_bytes();
         if self.peer_knows_hello {
@@ -433,8 +433,9 @@ impl Connection {
         self.channels.get_or_insert(id).sent.push(call, path);
     }
 
-    /// The caller of `token` has gone: its answer will be swallowed. Tells the server if it wants
-    /// to know. `true` if nothing was sent yet and the channel is free at once.
+    /// Abandons the call of `token`, whose caller has gone: its reply will be discarded. Notifies
+    /// the server if it wants that. Returns `true` if nothing was sent yet and the channel is free
+    /// at once.
     pub(crate) fn abandon(&mut self, id: ChannelId, token: usize) -> bool {
         let Some(channel) = self.channels.get_mut(id) else {
             return false;
@@ -463,15 +464,16 @@ impl Connection {
         if index == 0 {
             Self::skip_incoming(&mut self.buffered, channel);
         }
-        // On a channel with several calls in flight the server could not tell which one is meant.
+        // With several calls in flight on the channel, the server could not tell which one is
+        // meant.
         if alone {
             self.cancel(id);
         }
         false
     }
 
-    /// Tells a server that wants to know that the one call on a channel is not wanted any more; at
-    /// the latest when the control stream is there.
+    /// Notifies the server, if it wants that, that the one call on a channel is cancelled; at the
+    /// latest once the control stream exists.
     fn cancel(&mut self, id: ChannelId) {
         match self.control {
             Some(control) => {
@@ -483,7 +485,7 @@ impl Connection {
         }
     }
 
-    /// The control stream is there: tells of the calls that were given up before.
+    /// Sends the cancellations of calls that were abandoned before the control stream existed.
     fn cancel_now(&mut self) {
         for id in std::mem::take(&mut self.cancel_later) {
             let sent = self.channels.get(id).map(|channel| &channel.sent);
@@ -497,12 +499,12 @@ impl Connection {
         }
     }
 
-    /// Returns `true` if the server is told of calls that are given up.
+    /// Returns `true` if the server is notified of abandoned calls.
     pub(crate) fn tells_cancels(&self) -> bool {
         self.control.is_some() || self.control_is_coming
     }
 
-    /// Returns `true` if the whole request of `token` has been written. Unknown counts as yes.
+    /// Returns `true` if the whole request of `token` has been written, or if that is unknown.
     pub(crate) fn was_sent(&self, id: ChannelId, token: usize) -> bool {
         let call = self.channels.get(id).and_then(|channel| {
             channel
@@ -513,22 +515,23 @@ impl Connection {
         call.is_none_or(|call| call.end == 0 || self.has_written(call.end))
     }
 
-    /// Returns `true` if answers are due on this channel.
+    /// Returns `true` if replies are due on this channel.
     pub(crate) fn awaits_reply(&self, id: ChannelId) -> bool {
         self.channels
             .get(id)
             .is_some_and(|channel| channel.sent.oldest().is_some())
     }
 
-    /// A server of ours answers every call it started before it says status 8.
+    /// Returns `true` if the peer replies to every call it started before it sends status 8, as a
+    /// server that uses this library does.
     pub(crate) fn peer_answers_before_end(&self) -> bool {
         self.peer_knows_hello
     }
 }
 
-/// Demands that the first frame of an answer names the request that it is for, with which it would
-/// otherwise be confused after an answer too many. A server may repeat the path field as it came,
-/// or its label.
+/// Checks that the first frame of a reply has the path of its request. Otherwise replies would be
+/// assigned to the wrong requests after a surplus one. A server may repeat the path field as it
+/// came, or its label.
 fn check_reply_path(id: ChannelId, sent: &[u8], path: &[u8]) -> Result<(), ProtocolError> {
     if path == sent {
         return Ok(());

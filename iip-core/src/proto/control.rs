@@ -11,51 +11,51 @@ use crate::limits::Limits;
 
 pub(crate) const NEW_CHANNEL: &str = "/sys/new_channel";
 pub(crate) const DELETE_CHANNEL: &str = "/sys/delete_channel";
-/// What the other side can do; a Go server answers it with the in-band code 102.
+/// The exchange of features; a Go server replies with the in-band code 102.
 pub(crate) const HELLO: &str = "/sys/hello";
-/// A request that any answer will do for: it shows that the peer lives.
+/// A ping: any reply shows that the peer is alive.
 pub(crate) const PING: &str = "/sys/ping";
-/// A call that stays open and carries what has no channel of its own, such as "cancel the call on
-/// channel 5".
+/// A call that stays open and carries messages that are not part of a channel, such as "cancel the
+/// call on channel 5".
 pub(crate) const CONTROL: &str = "/sys/control";
 
-/// The body a Go client sends where there is nothing to say. Source: recording `nil_body`.
+/// The body that a Go client sends if there is no argument. Source: recording `nil_body`.
 pub(crate) const EMPTY_OBJECT: &[u8] = b"{}";
 
-/// A complete request without data in its answer. Source: recording `empty_response`.
+/// The reply to a complete request if it has no data. Source: recording `empty_response`.
 pub(crate) const NO_RESPONSE: &[u8] = br#"{"code":101,"message":"handle no response"}"#;
-/// No handler has this path. Source: recording `unknown_path`.
+/// The reply if no handler has the path. Source: recording `unknown_path`.
 pub(crate) const NO_HANDLER: &[u8] = br#"{"code":102,"message":"handle error"}"#;
-/// More channels than the server wants. Source: recording `new_channel_refused`.
+/// The reply if the server grants no more channels. Source: recording `new_channel_refused`.
 pub(crate) const CHANNEL_LIMIT: &[u8] = br#"{"code":106,"message":"channel create limited"}"#;
 
-/// The longest hello, or answer to a request for a channel, that is read.
+/// Maximum size of a hello, or of a reply to a request for a channel, that is parsed.
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// What a request this side sent was for.
+/// The purpose of a request that this side sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exchange {
-    /// A caller's; the token finds it again.
+    /// A call; the token identifies the caller.
     Call {
         token: usize,
     },
-    /// A caller's who has gone: its answer is swallowed.
+    /// A call whose caller has gone: its reply is discarded.
     Abandoned,
-    /// A channel for the callers.
+    /// A request for a channel for calls.
     NewChannel,
-    /// The channel of the control stream.
+    /// A request for the channel of the control stream.
     NewControlChannel,
-    /// The channel of requests without answers.
+    /// A request for the channel of one-way calls.
     NewOneWayChannel,
     Hello,
-    /// Any answer will do.
+    /// A ping; the content of its reply does not matter.
     Ping,
-    /// The control stream itself; what it is answered with are messages of the same kind.
+    /// The control stream itself; its reply consists of messages of the same kind.
     Control,
 }
 
 impl Exchange {
-    /// The path of its request, unless that is the caller's.
+    /// Returns the path of the request, or `None` if it is the caller's.
     pub(crate) const fn path(self) -> Option<&'static str> {
         match self {
             Self::Call { .. } | Self::Abandoned => None,
@@ -69,7 +69,7 @@ impl Exchange {
     }
 }
 
-/// The bytes of an in-band error, escaped as Go escapes JSON. Source: recording `handler_error`.
+/// Encodes an in-band error, escaped as Go escapes JSON. Source: recording `handler_error`.
 pub(crate) fn in_band_error(code: i64, message: &str) -> Bytes {
     let text = Value::from(message).to_string();
     let mut out = format!("{{\"code\":{code},\"message\":");
@@ -87,7 +87,7 @@ pub(crate) fn in_band_error(code: i64, message: &str) -> Bytes {
     Bytes::from(out)
 }
 
-/// What a handler's own error looks like to the peer.
+/// Encodes a handler's own error.
 pub(crate) fn handler_failure(text: &str) -> Bytes {
     in_band_error(-1, &format!("handler fail:{text}"))
 }
@@ -96,9 +96,9 @@ pub(crate) fn grant(channel: ChannelId) -> Bytes {
     Bytes::from(format!("{{\"code\":0,\"channel_id\":{}}}", channel.0))
 }
 
-/// The fields that are read of the objects of the protocol itself. Others are skipped without being
-/// kept, so that what a peer sends costs no more than its bytes; a field of another kind than is
-/// expected is as good as none.
+/// The fields that are read from the objects of the protocol itself. Others are skipped without
+/// being kept, so that what a peer sends costs no more than its bytes. A field of an unexpected
+/// type is treated as missing.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
 struct Fields {
@@ -123,7 +123,7 @@ impl Fields {
     }
 }
 
-/// A number or a text; of anything else, nothing.
+/// A number or a text; any other value is `Other`.
 #[derive(Debug, Default)]
 enum Scalar {
     #[default]
@@ -195,7 +195,7 @@ impl<'de> Deserialize<'de> for Scalar {
     }
 }
 
-/// Reads the answer to `/sys/new_channel`: the id, or the refusal's code and message.
+/// Parses the reply to `/sys/new_channel`: the id, or the code and message of the rejection.
 ///
 /// Field order and further fields do not matter. Source: recording `new_channel_extra_fields`.
 pub(crate) fn parse_grant(body: &[u8]) -> Option<Result<ChannelId, (i64, String)>> {
@@ -212,28 +212,28 @@ pub(crate) fn parse_grant(body: &[u8]) -> Option<Result<ChannelId, (i64, String)
     (id != 0).then_some(Ok(ChannelId(id)))
 }
 
-/// What one side tells the other right after connecting.
+/// The description of itself that each side sends right after connecting.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Hello {
-    /// Everything the peer said, JSON, for the layers above.
+    /// The whole hello of the peer as JSON, for the layers above.
     pub(crate) text: Bytes,
-    /// It has a control stream.
+    /// The peer has a control stream.
     pub(crate) control: bool,
-    /// It answers pings.
+    /// The peer replies to pings.
     pub(crate) ping: bool,
-    /// It wants to be told when the server is going away.
+    /// The peer wants to be notified when the server is going away.
     pub(crate) notice: bool,
-    /// It takes requests that are not answered.
+    /// The peer accepts one-way calls.
     pub(crate) one_way: bool,
-    /// How many bytes of a stream it takes before it grants more.
+    /// Number of bytes of a stream that the peer accepts before it grants more.
     pub(crate) stream_window: Option<usize>,
-    /// The largest frame it takes.
+    /// Maximum size of a frame that the peer accepts.
     pub(crate) max_frame: Option<usize>,
 }
 
 impl Hello {
-    /// This side's hello. `announce` is an object of the layers above; its fields stand beside
-    /// ours.
+    /// Encodes the hello of this side. `announce` is an object of the layers above whose fields are
+    /// added.
     pub(crate) fn body(announce: &Value, limits: &Limits, reply: bool) -> Bytes {
         let mut hello = json!({
             "iip": 1,
@@ -253,8 +253,8 @@ impl Hello {
         Bytes::from(hello.to_string())
     }
 
-    /// Reads a hello, or `None` if the peer knows none: a Go server answers with the in-band code
-    /// 102.
+    /// Parses a hello. Returns `None` if the peer does not know it: a Go server replies with the
+    /// in-band code 102.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         let fields = Fields::read(body)?;
         let is_hello = fields.iip.number::<u64>()? >= 1;
@@ -270,14 +270,14 @@ impl Hello {
     }
 }
 
-/// One message of the control stream: a type, the length of what follows, and that.
+/// One message of the control stream: a type, the length of the payload, and the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ControlMessage {
     /// The caller of the call on this channel has gone.
     Cancel(ChannelId),
-    /// The server takes no further calls on this connection: clients make another.
+    /// The server takes no further calls on this connection: clients open another.
     GoingAway,
-    /// From now on the requests on this channel are not answered.
+    /// From now on the requests on this channel are one-way.
     OneWay(ChannelId),
 }
 
@@ -286,7 +286,7 @@ impl ControlMessage {
     const GOING_AWAY: u8 = 2;
     const ONE_WAY: u8 = 3;
 
-    /// A message that says nothing.
+    /// Encodes a message without a meaning.
     pub(crate) fn nothing() -> Bytes {
         Bytes::from_static(&[0, 0])
     }
@@ -306,7 +306,7 @@ impl ControlMessage {
         out.freeze()
     }
 
-    /// Reads the next message of a part; unknown types are skipped, so that later versions may add
+    /// Reads the next message of a frame. Unknown types are skipped, so that later versions may add
     /// some.
     pub(crate) fn next(part: &mut Bytes) -> Option<Self> {
         while part.len() >= 2 {

@@ -5,8 +5,8 @@
 //! the network and the clock); commands (from the application); `poll_event` and `take_output`
 //! (out). **After every `handle_*` or command, drain the events and the output before sleeping.**
 //!
-//! What the server side does with requests stands in `server.rs`, what the client side does with
-//! replies in `client.rs`; everything else is the same for both.
+//! The server's handling of requests is in `server.rs`, the client's handling of replies in
+//! `client.rs`; everything else is the same for both sides.
 
 mod channel;
 mod client;
@@ -47,82 +47,84 @@ use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_FRAME_BYTES, Side};
 use crate::limits::Limits;
 
-/// Bodies up to this size are copied when they have to wait, so that they do not pin the buffer
-/// they were read into.
+/// Maximum size of a body that is copied when it has to wait, so that it does not pin the buffer it
+/// was read into.
 const COPY_WAITING_BYTES: usize = 16 * 1024;
 
-/// As many channels at rest are worth keeping while a connection is busy.
+/// Minimum number of channels before a busy connection forgets those at rest.
 const FORGET_AT_LEAST: usize = 64;
 
-/// Streams wait while this much waits to be written.
+/// Number of bytes waiting to be written at which streams have to wait.
 const STREAM_ROOM_BYTES: usize = 256 * 1024;
 
-/// What a waiting request costs beside its bytes: its place in the queue, and the channel's in the
-/// table.
+/// Bytes counted for a waiting request in addition to its own: its place in the queue, and its
+/// channel's entry in the table.
 const WAITING_COST: usize = 768;
 
-/// Calls of the library's own services, such as health checks, that run beside `max_calls` others.
+/// Number of calls of the library's own services, such as health checks, that may run in addition
+/// to `max_calls` others.
 const SPARE_CALLS: usize = 16;
 
-/// The longest frame of the control stream. Peers of ours send 6 bytes at a time.
+/// Maximum size of a frame of the control stream. Peers that use this library send 6 bytes at a
+/// time.
 const MAX_CONTROL_BYTES: usize = 64 * 1024;
 
-/// What the machine tells the layer above.
+/// An event for the layer above.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Server: a complete request whose turn it is.
+    /// Server: a complete request whose turn has come.
     Request {
         channel: ChannelId,
         path: Arc<RequestPath>,
         body: Bytes,
-        /// When it had arrived; it may have waited since.
+        /// Time at which the request was complete; it may have waited since.
         received_at: Instant,
     },
-    /// Server: a request in several frames whose turn it is has begun. `stream_request` makes its
-    /// parts visible; otherwise it comes as `Request` when it is complete.
+    /// Server: a request of several frames has begun, and its turn has come. `stream_request` makes
+    /// its chunks visible; otherwise it is delivered as `Request` when it is complete.
     RequestBegun {
         channel: ChannelId,
         path: Arc<RequestPath>,
     },
-    /// Server: a part of a request that is streamed.
+    /// Server: a chunk of a request that is delivered as it arrives.
     RequestPart {
         channel: ChannelId,
         body: Bytes,
         ends: bool,
     },
-    /// Server: the open request was larger than the limit; it was skipped and waits for an answer.
+    /// Server: the open request was larger than the limit; it was skipped and waits for a reply.
     RequestTooLarge {
         channel: ChannelId,
         path: Arc<RequestPath>,
         size: usize,
     },
-    /// Server: a request whose turn it is has begun as a stream.
+    /// Server: a request whose turn has come has begun as a stream.
     StreamBegun {
         channel: ChannelId,
         path: Arc<RequestPath>,
-        /// As many calls run as may.
+        /// `true` if the server is at capacity.
         is_busy: bool,
     },
     /// A frame of a stream.
     Stream { key: StreamKey, heard: StreamFrame },
     /// Server: the caller of the open request has gone.
     Cancelled { channel: ChannelId },
-    /// Client: the answer to a call is complete, or cannot be taken.
+    /// Client: the reply to a call is complete, or cannot be accepted.
     Reply {
         token: usize,
         result: Result<Bytes, CallErrorKind>,
     },
-    /// Client: a part of an answer that is streamed, not the last.
+    /// Client: a chunk of a reply that is delivered as it arrives, except the last.
     ReplyPart { token: usize, body: Bytes },
-    /// Client: the answer to an abandoned call was swallowed; the channel is free again.
+    /// Client: the reply to an abandoned call was discarded; the channel is free again.
     Swallowed { channel: ChannelId },
     /// Client: a channel for calls was granted.
     ChannelOpened(ChannelId),
-    /// Client: the server refused a channel.
+    /// Client: the server rejected a request for a channel.
     ChannelRefused { code: i64, message: String },
     /// Client: the server takes no further calls on this connection.
     GoingAway,
-    /// What the peer said about itself, JSON; `None` from a client's peer that knows no hello.
+    /// The peer's hello as JSON; `None` at a client whose peer does not know the hello.
     PeerHello(Option<Bytes>),
 }
 
@@ -136,62 +138,63 @@ pub(crate) struct Connection {
     outbox: Outbox,
     events: VecDeque<Event>,
     timers: Timers,
-    /// Server: how many channels were granted. Every id up to it is valid for ever, whatever was
-    /// deleted (rule S1). Client: the highest id that was granted.
+    /// Server: the number of channels granted. Every id up to it stays valid, even if it was
+    /// deleted (rule S1). Client: always 0.
     granted: u32,
     /// The channel of the control stream.
     control: Option<ChannelId>,
-    /// Client: the channel of the control stream was asked for.
+    /// Client: the channel of the control stream was requested.
     control_is_coming: bool,
-    /// Client: channels of calls that were given up before the control stream was there.
+    /// Client: channels of calls that were abandoned before the control stream existed.
     cancel_later: Vec<ChannelId>,
     /// Server: channels whose next request waits because `max_calls` handlers run.
     call_queue: VecDeque<ChannelId>,
     /// Server: the path field that was read last.
     last_path: Arc<RequestPath>,
-    /// Server: requests shown to handlers and not answered.
+    /// Server: number of requests that were shown to handlers and have no reply yet.
     open_calls: usize,
-    /// Server: those of them whose request is still arriving.
+    /// Server: number of those whose request is still arriving.
     streamed: usize,
-    /// Server: with more channels in the table, those at rest are forgotten.
+    /// Server: number of channels in the table above which those at rest are forgotten.
     forget_at: usize,
-    /// Server: requests of the protocol itself.
+    /// Server: the rate of requests of the protocol itself.
     control_rate: Rate,
-    /// Bytes of unfinished messages and of requests that wait their turn.
+    /// Bytes of unfinished messages and of requests that wait for their turn.
     buffered: usize,
-    /// Bytes that the layers above hold of what the peer sent: arguments of handlers that wait,
+    /// Bytes received from the peer that the layers above hold: arguments of handlers that wait,
     /// what was decompressed for them, messages of streams that are not complete.
     held: usize,
-    /// Bytes of streams' messages that the layers above have begun to send and not handed over.
+    /// Bytes of streams' messages that the layers above have begun to send and not yet handed over.
     unsent: usize,
-    /// What may be buffered and held now: the limit of this connection, or less where other
-    /// connections hold much.
+    /// Maximum number of bytes that may be buffered and held now: the limit of this connection, or
+    /// less while other connections hold much.
     allowance: usize,
-    /// With that used up: the one stream that is granted more all the same, so that its message can
-    /// end.
+    /// The one stream that is granted more although the allowance is used up, so that its message
+    /// can end.
     overdraft: Option<ChannelId>,
-    /// Server: no unfinished message has rested for too long before this.
+    /// Server: the earliest time at which an unfinished message can have stalled.
     stalled_at: Option<Instant>,
-    /// Server: since that time was set, the connection was not read for a while.
+    /// Server: the connection was not read for a while since `stalled_at` was set.
     was_held_back: bool,
-    /// Streams that were not granted what their readers have taken.
+    /// Streams whose readers have taken data for which no credit was granted yet.
     withheld: VecDeque<ChannelId>,
     peer_knows_hello: bool,
     peer_stream_window: Option<usize>,
     peer_answers_pings: bool,
-    /// Client: when the ping was sent whose answer is due.
+    /// Client: time at which the ping was sent whose reply is due.
     pinged_at: Option<Instant>,
-    /// The peer wants to be told that this side is going away.
+    /// The peer wants to be notified that this side is going away.
     peer_wants_notice: bool,
-    /// Server: the peer was told that this side is going away. Client: the server has said so.
+    /// Server: the peer was notified that this side is going away. Client: the server sent that
+    /// notice.
     sent_going_away: bool,
     /// Server: something was sent on the control stream.
     control_has_begun: bool,
-    /// The channel of requests without answers.
+    /// The state of one-way calls.
     one_way: OneWay,
-    /// What the windows of all streams have grown by, together.
+    /// Number of bytes by which the windows of all streams together have grown.
     pub(crate) window_growth: usize,
-    /// To be done once the lock is free.
+    /// Work to be done once the lock is free.
     pub(crate) deferred: Deferred,
 }
 
@@ -204,8 +207,8 @@ impl Connection {
         Self {
             side,
             channels,
-            // A Go peer's callbacks run once per frame: only a peer that said hello gets messages
-            // in pieces.
+            // A Go peer's callbacks run once per frame, so only a peer that said hello gets
+            // messages in chunks.
             outbox: Outbox::new(side, MAX_FRAME_BYTES),
             events: VecDeque::new(),
             timers: Timers::new(now),
@@ -248,64 +251,64 @@ impl Connection {
         &self.limits
     }
 
-    /// Should the socket be read? A server stops while the peer has enough of its work in hand; a
-    /// client never does, or two full sides would wait for each other.
+    /// Returns `true` if the socket should be read. A server stops reading while it has enough of
+    /// the peer's work to do; a client never stops, or two full sides would wait for each other.
     pub(crate) fn wants_read(&self) -> bool {
         match self.side {
             Side::Client => true,
-            // With all handlers busy, requests wait within the budget, so that cancellations, pings
-            // and grants behind them are seen.
+            // With all handlers busy, requests wait within the budget, so that the cancellations,
+            // pings and window updates that follow them are seen.
             Side::Server => {
                 self.control_rate.has_room() && !self.is_over_budget() && self.has_room()
             }
         }
     }
 
-    /// Returns `true` if the peer's messages take as much memory as they may.
+    /// Returns `true` if the peer's messages take all the memory that they are allowed.
     #[inline]
     pub(crate) fn is_over_budget(&self) -> bool {
         self.buffered + self.held >= self.allowance
     }
 
-    /// Returns `true` if messages that the peer has to complete, or to wait for, take as much as
-    /// they may.
+    /// Returns `true` if messages that the peer has to complete or wait for take all the memory
+    /// that they are allowed.
     pub(crate) fn is_full(&self) -> bool {
         self.buffered >= self.allowance
     }
 
-    /// Bytes that calls of this connection hold, in both directions.
+    /// Returns the number of bytes that calls of this connection hold, in both directions.
     pub(crate) fn memory(&self) -> usize {
         self.buffered + self.held + self.outgoing()
     }
 
-    /// Returns `true` if the layers above may hold so many bytes more.
+    /// Returns `true` if the layers above may hold `bytes` more.
     pub(crate) fn fits(&self, bytes: usize) -> bool {
         self.buffered + self.held + bytes <= self.allowance
     }
 
-    /// Client: whether a message of which `own` bytes are counted may grow by `more`. One that is
-    /// alone always may.
+    /// Client: returns `true` if a message of which `own` bytes are counted may grow by `more`. A
+    /// message that is the only one always may.
     pub(crate) fn fits_beside_others(&self, own: usize, more: usize) -> bool {
         let others = self.buffered + self.held - own;
         others == 0 || others + own + more <= self.allowance
     }
 
-    /// Bytes that wait for the peer to read.
+    /// Returns the number of bytes that wait for the peer to read.
     pub(crate) fn outgoing(&self) -> usize {
         self.outbox.unsent() + self.unsent
     }
 
-    /// Returns `true` if what the peer does not read takes as much memory as it may.
+    /// Returns `true` if what the peer does not read takes all the memory that it is allowed.
     pub(crate) fn is_unread(&self) -> bool {
         self.outgoing() >= self.allowance
     }
 
-    /// Returns `true` if less is allowed than the connection's own limit.
+    /// Returns `true` if the allowance is less than the connection's own limit.
     pub(crate) fn is_confined(&self) -> bool {
         self.allowance < self.limits.buffered_bytes()
     }
 
-    /// Returns `true` if nothing is being received, answered or written.
+    /// Returns `true` if nothing is being received, replied to or written.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.open_calls == 0 && self.is_quiet()
     }
@@ -315,7 +318,7 @@ impl Connection {
         self.buffered == 0 && self.outbox.is_empty() && self.events.is_empty()
     }
 
-    /// Server: requests shown to handlers and not answered.
+    /// Server: returns the number of requests that were shown to handlers and have no reply yet.
     pub(crate) fn open_calls(&self) -> usize {
         self.open_calls
     }
@@ -324,13 +327,14 @@ impl Connection {
         !self.events.is_empty()
     }
 
-    /// Server: do as many handlers run as may? Those whose request is still arriving do not count.
+    /// Server: returns `true` if the server is at capacity. Handlers whose request is still
+    /// arriving do not count.
     fn is_busy(&self) -> bool {
         self.open_calls - self.streamed >= self.limits.calls()
     }
 
-    /// Returns `true` if a message has begun and not ended. A stream is none: between two of its
-    /// frames nothing is missing.
+    /// Returns `true` if a message has begun and not ended. A stream does not count: nothing is
+    /// missing between two of its frames.
     pub(crate) fn has_unfinished_message(&self) -> bool {
         self.channels.any(|channel| {
             let assembly = channel.assembly.as_ref();
@@ -344,7 +348,7 @@ impl Connection {
         !self.outbox.is_empty()
     }
 
-    /// Returns `true` if the output's byte before `position` has been written.
+    /// Returns `true` if the byte before `position` in the output has been written.
     pub(crate) fn has_written(&self, position: u64) -> bool {
         self.outbox.has_written(position)
     }
@@ -353,8 +357,9 @@ impl Connection {
         &mut self.timers
     }
 
-    /// How many bytes of streams may be sent now. Less waits than of answers: other calls should
-    /// not wait behind it for long. Long messages have their turns beside it.
+    /// Returns the number of bytes of streams that may be sent now. The limit is lower than that
+    /// for replies, so that other calls do not wait long for streams. Long messages are sent in
+    /// turns with streams.
     pub(crate) fn stream_room(&self) -> usize {
         let most = STREAM_ROOM_BYTES.min(self.limits.unsent_bytes());
         most.saturating_sub(self.outbox.in_between())
@@ -362,19 +367,19 @@ impl Connection {
 
     /// Returns `true` if bytes of the stream on this channel may be sent now.
     pub(crate) fn has_stream_room(&self, id: ChannelId) -> bool {
-        // Behind a long message, such as a request that was answered before its end, there is no
-        // telling how much would wait.
+        // After a long message, such as a request that was replied to before its end, it is unknown
+        // how much would wait.
         self.stream_room() > 0 && !self.outbox.is_behind(id)
     }
 
-    /// Returns `true` if further answers may be sent without exceeding `max_unsent_bytes`.
+    /// Returns `true` if further replies may be sent without exceeding `max_unsent_bytes`.
     pub(crate) fn has_room(&self) -> bool {
         self.outbox.has_room(self.limits.unsent_bytes())
     }
 
     // ---- from the network and the clock
 
-    /// Judges a frame of which only the head has arrived, before its body is waited for.
+    /// Checks a frame of which only the head has arrived, before waiting for its body.
     #[inline]
     pub(crate) fn check_head(&self, head: FrameHead) -> Result<(), ProtocolError> {
         let FrameHead { status, channel } = head;
@@ -399,7 +404,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes one frame. An error means: close without a frame, every call is lost.
+    /// Takes one frame. After an error, close without a frame; every call is lost.
     #[inline]
     pub(crate) fn handle_frame(&mut self, frame: FrameRef<'_>) -> Result<(), ConnectionError> {
         match self.side {
@@ -420,14 +425,15 @@ impl Connection {
         self.timers.check(now, &self.limits, self.waits(partial))
     }
 
-    /// Nothing moves at the moment; `output` tells whether something waits to be written.
+    /// Records that nothing moves at the moment; `output` is `true` if something waits to be
+    /// written.
     pub(crate) fn on_parked(&mut self, now: Instant, output: bool) {
         let is_full = self.is_full();
         self.timers.on_waiting(now, output, is_full);
         self.was_held_back |= !self.wants_read();
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) must be called at the latest.
+    /// Returns the latest time at which [`handle_timeout`](Self::handle_timeout) must be called.
     pub(crate) fn poll_timeout(&self, partial: Partial) -> Option<Instant> {
         let limit = self.timers.next(&self.limits, self.waits(partial));
         let others = [self.control_rate.next(), self.stalled_at];
@@ -435,7 +441,7 @@ impl Connection {
     }
 
     fn waits(&self, partial: Partial) -> timers::Waits {
-        // A server gives up the message alone, see `drop_stalled`.
+        // A server gives up only the message, see `drop_stalled`.
         let collecting = self.side == Side::Client && self.buffered > 0;
         let reading = self.wants_read();
         timers::Waits {
@@ -453,7 +459,7 @@ impl Connection {
         self.events.pop_front()
     }
 
-    /// All events at once, for an empty queue.
+    /// Takes all events at once, in exchange for an empty queue.
     pub(crate) fn take_events(&mut self, events: &mut VecDeque<Event>) {
         std::mem::swap(&mut self.events, events);
     }
@@ -463,16 +469,16 @@ impl Connection {
         self.outbox.take_into(batch, &mut self.deferred);
     }
 
-    /// `bytes` of the output were written.
+    /// Records that `bytes` of the output were written.
     pub(crate) fn on_written(&mut self, now: Instant, bytes: usize) {
         self.outbox.on_written(bytes);
         self.timers.on_write(now);
     }
 
-    /// Gives memory back that only work needs.
+    /// Releases memory that is only needed while there is work.
     pub(crate) fn release_memory(&mut self) {
         if self.side == Side::Server {
-            // A client's channels are its pool; a server knows nothing of a channel at rest.
+            // A client's channels are its pool; a server keeps no state of a channel at rest.
             self.channels.retain(|channel| !channel.is_at_rest());
         }
         self.channels.shrink();
@@ -485,10 +491,10 @@ impl Connection {
         }
     }
 
-    /// Server: the connection has ended. Handlers that run on may keep it for long, but not its
-    /// messages.
+    /// Server: discards the messages after the connection has ended. Handlers that still run may
+    /// keep the connection for long, but not its messages.
     pub(crate) fn discard(&mut self) {
-        // What handlers have not taken yet stays counted until they do.
+        // Data that handlers have not taken yet stays counted until they take it.
         let dropped = self.channels.iter().map(Channel::buffered).sum();
         self.buffered = self.buffered.saturating_sub(dropped);
         self.channels = ChannelTable::default();
@@ -499,46 +505,47 @@ impl Connection {
 
     // ---- commands of both sides
 
-    /// Other connections leave this one so many bytes.
+    /// Sets the number of bytes that other connections leave to this one.
     #[inline]
     pub(crate) fn set_allowance(&mut self, bytes: usize) {
         self.allowance = bytes.min(self.limits.buffered_bytes());
     }
 
-    /// The layers above hold so many bytes more of what the peer sent.
+    /// Counts `bytes` more that the layers above hold of what the peer sent.
     pub(crate) fn hold(&mut self, bytes: usize) {
         self.held += bytes;
     }
 
-    /// The layers above let go of bytes that they held.
+    /// Subtracts `bytes` that the layers above no longer hold.
     pub(crate) fn release(&mut self, bytes: usize) {
         self.held -= bytes;
     }
 
-    /// What a stream has begun to send and not handed over was `before` bytes and is `now`.
+    /// Changes the number of bytes that a stream has begun to send and not handed over from
+    /// `before` to `now`.
     pub(crate) fn set_unsent(&mut self, before: usize, now: usize) {
         self.unsent = self.unsent - before + now;
     }
 
-    /// Counts bytes that a handler has not taken yet; they are part of what is buffered.
+    /// Counts bytes that a handler has not taken yet as buffered.
     pub(crate) fn buffer(&mut self, bytes: usize) {
         self.buffered += bytes;
     }
 
-    /// A handler took that many bytes.
+    /// Subtracts `bytes` that a handler took.
     pub(crate) fn unbuffer(&mut self, bytes: usize) {
         self.buffered -= bytes;
     }
 
-    /// Queues status 8 behind everything that waits.
+    /// Queues status 8 after everything that waits.
     pub(crate) fn close(&mut self) {
         self.outbox.push_close();
     }
 
     // ---- what both sides do with frames
 
-    /// Adds a frame's data to the message being received on `channel`. `Some` when the message is
-    /// complete.
+    /// Adds a frame's data to the message being received on `channel`. Returns `Some` when the
+    /// message is complete.
     fn receive(&mut self, id: ChannelId, body: &[u8], ends: bool) -> Option<Box<Assembly>> {
         let limit = self.limits.message_bytes();
         let channel = self.channels.get_mut(id)?;
@@ -564,7 +571,8 @@ impl Connection {
         Some(assembly)
     }
 
-    /// Forgets the data of the message being received on a channel; its further frames are skipped.
+    /// Discards the data of the message being received on a channel; its further frames are
+    /// skipped.
     fn skip_incoming(buffered: &mut usize, channel: &mut Channel) {
         if let Some(assembly) = &mut channel.assembly {
             *buffered -= assembly.data.len();
@@ -588,7 +596,7 @@ impl Connection {
         self.outbox.push(channel, path, &mut body, begins, ends)
     }
 
-    /// From now on messages to this peer may be cut.
+    /// Applies the peer's hello. From now on messages to this peer may be sent in chunks.
     fn on_hello(&mut self, hello: &Hello) {
         self.peer_knows_hello = true;
         let max_frame = hello
@@ -602,7 +610,8 @@ impl Connection {
     }
 }
 
-/// The memory that a body keeps while it waits, with all that was read together with it.
+/// Returns the memory that a body occupies while it waits, including all that was read together
+/// with it.
 pub(crate) fn kept_bytes(len: usize) -> usize {
     if len <= COPY_WAITING_BYTES {
         len
@@ -611,7 +620,7 @@ pub(crate) fn kept_bytes(len: usize) -> usize {
     }
 }
 
-/// A body that has to wait: small ones are copied out of the read buffer that they would pin.
+/// Prepares a body for waiting: small ones are copied out of the read buffer that they would pin.
 pub(crate) fn detach(body: Bytes) -> Bytes {
     if body.len() <= COPY_WAITING_BYTES {
         Bytes::copy_from_slice(&body)

@@ -1,8 +1,8 @@
-//! Requests that are not answered, on a channel of their own: the client says on the control stream
-//! which one that is. Pure.
+//! One-way calls, on a separate channel that the client names on the control stream. Pure.
 //!
-//! At the server each of them gets a channel that no peer can name, so that it is a call like any
-//! other from there on, and holds up none behind it; what is sent on such a channel goes nowhere.
+//! The server assigns each of them a channel id that no peer can name, so that it is handled like
+//! any other call and does not delay those after it; whatever is sent on such a channel is
+//! discarded.
 
 use std::time::Instant;
 
@@ -11,8 +11,7 @@ use super::control::{self, ControlMessage, Exchange};
 use crate::body::Data;
 use crate::frame::{ChannelId, Side};
 
-/// The highest channel that is granted. Those above are the server's own, for requests without
-/// answers.
+/// The highest channel that is granted. Those above are used by the server for one-way calls.
 pub(super) const MAX_GRANTED: u32 = u32::MAX / 2;
 
 /// Returns `true` if calls on this channel are one-way.
@@ -23,22 +22,22 @@ pub(crate) fn is_one_way(channel: ChannelId) -> bool {
 
 #[derive(Debug, Default)]
 pub(super) struct OneWay {
-    /// Client: the server takes such requests.
+    /// Client: the server accepts one-way calls.
     pub(super) peer_takes_it: bool,
-    /// Client: the channel was asked for, and the server has not refused it since.
+    /// Client: the channel was requested. A rejected request is not repeated.
     asked: bool,
-    /// The channel.
+    /// The channel for one-way calls.
     channel: Option<ChannelId>,
-    /// Client: when the last such request was sent.
+    /// Client: time at which the last one-way call was sent.
     sent_at: Option<Instant>,
-    /// Server: so many were taken.
+    /// Server: number of one-way calls that were received.
     count: u32,
 }
 
 impl Connection {
-    /// Client: the channel for requests without answers. Asks for it the first time; until it is
-    /// there, and with a server that knows none, such a request is an ordinary one whose answer
-    /// nobody waits for.
+    /// Client: returns the channel for one-way calls. Requests it the first time. Until the channel
+    /// is granted, and with a server that does not support it, such a call is sent as an ordinary
+    /// one whose reply is discarded.
     pub(crate) fn one_way_channel(&mut self) -> Option<ChannelId> {
         let is_needed = self.one_way.peer_takes_it && !self.one_way.asked;
         if is_needed && self.control.is_some() {
@@ -48,8 +47,8 @@ impl Connection {
         self.one_way.channel
     }
 
-    /// Client: is there room for one more request without an answer? Nothing else slows down who
-    /// sends them.
+    /// Client: returns `true` if there is room for one more one-way call. Nothing else slows down
+    /// the sender.
     pub(crate) fn has_one_way_room(&self) -> bool {
         match self.one_way.channel {
             Some(channel) => self.has_stream_room(channel),
@@ -57,7 +56,7 @@ impl Connection {
         }
     }
 
-    /// Client: the channel was granted.
+    /// Client: announces the channel to the server after it was granted.
     pub(super) fn on_one_way_channel(&mut self, id: ChannelId) {
         let Some(control) = self.control else { return };
         let body = ControlMessage::OneWay(id).encode();
@@ -65,7 +64,7 @@ impl Connection {
         self.one_way.channel = Some(id);
     }
 
-    /// Client: sends a request on the channel for those without answers.
+    /// Client: sends a request on the channel for one-way calls.
     pub(crate) fn send_one_way(
         &mut self,
         id: ChannelId,
@@ -77,16 +76,16 @@ impl Connection {
         self.outbox.push(id, path, data, true, true);
     }
 
-    /// Client: was such a request sent after `heard_at`? Nothing that comes would tell that the
-    /// server has it.
+    /// Client: returns `true` if a one-way call was sent after `heard_at`. No reply would show that
+    /// the server has it.
     pub(super) fn has_sent_one_way_since(&self, heard_at: Instant) -> bool {
         self.one_way
             .sent_at
             .is_some_and(|sent_at| sent_at > heard_at)
     }
 
-    /// Server: the client says which channel has requests without answers. One that says so again
-    /// moves it.
+    /// Server: sets the channel for one-way calls that the client named. A later message replaces
+    /// it.
     pub(super) fn on_one_way(&mut self, id: ChannelId) {
         let is_free = self
             .channels
@@ -97,7 +96,7 @@ impl Connection {
         }
     }
 
-    /// Server: the channel that a request which came on `id` is answered on.
+    /// Server: returns the channel for the reply to a request that arrived on `id`.
     #[inline]
     pub(super) fn channel_of_request(&mut self, id: ChannelId) -> ChannelId {
         if self.one_way.channel == Some(id) {
@@ -111,7 +110,7 @@ impl Connection {
         loop {
             self.one_way.count = self.one_way.count.wrapping_add(1);
             let id = ChannelId(self.one_way.count | (MAX_GRANTED + 1));
-            // After two thousand million others one may still run.
+            // The counter wraps after 2^31 calls, and one of the earlier ones may still run.
             if self
                 .channels
                 .get(id)
@@ -122,13 +121,13 @@ impl Connection {
         }
     }
 
-    /// Server: the channels that such requests were given.
+    /// Server: returns the channels that were assigned to one-way calls.
     #[cfg(any(test, fuzzing))]
     pub(super) fn one_way_channels(&self) -> impl Iterator<Item = ChannelId> {
         (1..=self.one_way.count).map(|count| ChannelId(count | (MAX_GRANTED + 1)))
     }
 
-    /// Server: whether requests on this channel are one-way.
+    /// Server: returns `true` if requests on this channel are one-way.
     #[inline]
     pub(super) fn is_silent(&self, id: ChannelId) -> bool {
         self.side == Side::Server && (is_one_way(id) || self.one_way.channel == Some(id))

@@ -1,5 +1,5 @@
-//! What waits to be written: small frames gathered in one buffer, large bodies as they are, long
-//! messages in turns. Pure.
+//! The output that waits to be written: small frames gathered in one buffer, large bodies uncopied,
+//! long messages in turns. Pure.
 
 use std::collections::VecDeque;
 
@@ -10,14 +10,14 @@ use crate::body::{Body, Data};
 use crate::deferred::Deferred;
 use crate::frame::{CLOSE_FRAME, ChannelId, FRAME_OVERHEAD, FrameStatus, Side, encode_head};
 
-/// The gathering buffer's size at first, and once that was too little for a batch.
+/// Initial size of the gathering buffer, and its size once that was too small for a batch.
 const FIRST_TAIL_BYTES: usize = 1024;
 const TAIL_BYTES: usize = 16 * 1024;
 
-/// Chunks of long messages are added while less of them than this waits.
+/// Number of bytes of waiting chunks of long messages below which more chunks are added.
 const REFILL_BYTES: usize = 256 * 1024;
 
-/// One message, or the part of one that the application gave at a time.
+/// One message, or the part of one that the application passed at once.
 #[derive(Debug)]
 struct Message {
     body: Body,
@@ -25,7 +25,7 @@ struct Message {
     ends: bool,
 }
 
-/// The messages of one channel that are cut into several frames, or wait behind such a one.
+/// The messages of one channel that are sent in chunks, or that wait after such a message.
 #[derive(Debug)]
 struct LongSend {
     channel: ChannelId,
@@ -36,20 +36,19 @@ struct LongSend {
 pub(crate) struct Outbox {
     side: Side,
     tail: BytesMut,
-    /// Batches of more than a few small messages come.
+    /// There have been batches of more than a few small messages.
     busy: bool,
     segments: VecDeque<Bytes>,
     long: VecDeque<LongSend>,
     long_bytes: usize,
-    /// Frames of long messages that were queued and not written: where each ends, and how long it
-    /// is.
+    /// Chunks of long messages that were queued and not written: end position and length of each.
     chunks: VecDeque<(u64, u64)>,
     chunk_bytes: u64,
-    /// Bytes ever queued and ever written; positions in the stream.
+    /// Number of bytes ever queued and ever written, which are positions in the output.
     queued: u64,
     written: u64,
-    /// Longer messages are cut into frames of `chunk`; those up to `whole` go in one, being little
-    /// longer.
+    /// Longer messages are sent in frames of `chunk` bytes; those of up to `whole` bytes, which is
+    /// only slightly more, are sent in one.
     chunk: usize,
     whole: usize,
     closing: bool,
@@ -74,19 +73,20 @@ impl Outbox {
         }
     }
 
-    /// Messages up to this size are never cut.
+    /// Returns the size up to which messages are never sent in chunks.
     pub(crate) fn chunk(&self) -> usize {
         self.chunk
     }
 
-    /// From now on the peer joins messages, of frames up to `max_frame`.
+    /// Allows frames of up to `max_frame` bytes and messages in chunks, which the peer joins from
+    /// now on.
     pub(crate) fn set_chunk(&mut self, chunk: usize, max_frame: usize) {
         self.chunk = chunk.min(max_frame);
         self.whole = chunk.saturating_add(chunk / 16).min(max_frame);
     }
 
-    /// Queues a message, or a part of one. Returns the stream position of its end, unless it is cut
-    /// and sent in turns with others.
+    /// Queues a message, or a part of one. Returns the position of its end in the output, unless it
+    /// is sent in chunks, in turns with others.
     #[inline]
     pub(crate) fn push(
         &mut self,
@@ -140,8 +140,7 @@ impl Outbox {
         self.make_room(FRAME_OVERHEAD + path.len() + D::COPIED_BYTES);
         encode_head(&mut self.tail, status, path, channel, len);
         for index in 0..2 {
-            // What is copied stays with whoever gave it, who drops it without the connection's
-            // lock.
+            // Copied pieces stay with the caller, which drops them without the connection's lock.
             let piece = data.pieces()[index];
             if piece.len() <= D::COPIED_BYTES {
                 self.tail.extend_from_slice(piece);
@@ -154,7 +153,7 @@ impl Outbox {
         }
     }
 
-    /// Room in the gathering buffer.
+    /// Makes room in the gathering buffer.
     #[inline]
     fn make_room(&mut self, bytes: usize) {
         if self.tail.capacity() - self.tail.len() < bytes {
@@ -168,7 +167,7 @@ impl Outbox {
         }
     }
 
-    /// Takes back the one message of a channel if nothing of it was sent.
+    /// Removes the one message of a channel if nothing of it was sent. Returns `true` if it did.
     pub(crate) fn withdraw(&mut self, channel: ChannelId, deferred: &mut Deferred) -> bool {
         let unsent = |send: &LongSend| send.messages.iter().all(|(_, message)| message.begins);
         let index = self
@@ -189,13 +188,13 @@ impl Outbox {
         true
     }
 
-    /// Queues the frame that ends the connection, behind everything else.
+    /// Queues the frame that ends the connection, after everything else.
     pub(crate) fn push_close(&mut self) {
         self.closing = true;
     }
 
-    /// Lets each long message take its turn while little of them waits; what goes in between has a
-    /// bound of its own.
+    /// Adds chunks of the long messages in turns while few of their bytes wait. The frames in
+    /// between have their own limit.
     fn refill(&mut self, deferred: &mut Deferred) {
         while self.chunk_bytes < REFILL_BYTES as u64 {
             let Some(mut send) = self.long.pop_front() else {
@@ -254,15 +253,16 @@ impl Outbox {
         self.unwritten() == 0 && self.long.is_empty() && !self.closing
     }
 
-    /// Bytes that the peer has not taken yet, those of long messages included.
+    /// Returns the number of bytes that were not written yet, including those of long messages.
     pub(crate) fn unsent(&self) -> usize {
         usize::try_from(self.unwritten())
             .unwrap_or(usize::MAX)
             .saturating_add(self.long_bytes)
     }
 
-    /// Returns `true` if no more than `most` waits, beside the rest of the longest message. That
-    /// one goes in turns with the others, which it should not keep from being asked for.
+    /// Returns `true` if at most `most` bytes wait, not counting the rest of the longest message.
+    /// That one is sent in turns with the others and should not prevent the peer from requesting
+    /// them.
     pub(crate) fn has_room(&self, most: usize) -> bool {
         let unsent = self.unsent();
         unsent <= most || unsent - self.longest() <= most
@@ -281,9 +281,9 @@ impl Outbox {
         self.queued - self.written
     }
 
-    /// Of what waits to be written, the bytes that are no frames of long messages.
+    /// Returns the number of bytes waiting to be written that are not chunks of long messages.
     pub(crate) fn in_between(&self) -> usize {
-        // Of the first chunk a part may be written.
+        // A part of the first chunk may already be written.
         let first = self.chunks.front();
         let begun = first.map_or(0, |(end, len)| self.written.saturating_sub(end - len));
         let between = self.unwritten() + begun - self.chunk_bytes;
@@ -310,7 +310,7 @@ impl Outbox {
         self.written >= position
     }
 
-    /// Gives the gathering buffer's memory back while the connection rests.
+    /// Releases the memory of the gathering buffer if the outbox is empty.
     pub(crate) fn release_when_empty(&mut self) {
         if self.is_empty() {
             self.tail = BytesMut::new();

@@ -1,4 +1,4 @@
-//! The server side of the machine: requests in, one answer each, in order per channel. Pure.
+//! The server side of the machine: each request gets one reply, in order per channel. Pure.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::error::ProtocolError;
 use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_PATH_BYTES};
 use crate::path::{check_label, label_and_query};
 
-/// The label of an answer whose own path cannot be encoded.
+/// The label of a reply if the path of the request cannot be encoded.
 pub(super) const SAFE_LABEL: &[u8] = b"/";
 
 impl Connection {
@@ -50,7 +50,7 @@ impl Connection {
         self.on_request_part(id, status, path, body)
     }
 
-    /// A frame of a request in several frames.
+    /// Handles a frame of a request of several frames.
     fn on_request_part(
         &mut self,
         id: ChannelId,
@@ -59,8 +59,9 @@ impl Connection {
         body: Bytes,
     ) -> Result<(), ProtocolError> {
         if status == FrameStatus::RequestFirst {
-            // A channel whose message is unfinished has state before it counts as a call.
-            // The control stream is none, also when calls have taken all channels before it begins.
+            // A channel whose message is unfinished has state before it counts as a call. The
+            // control stream does not count, even if calls have taken all channels before it
+            // begins.
             let is_control = self.control.is_none() && path == control::CONTROL.as_bytes();
             let is_new = self.channels.get(id).is_none() && !is_control;
             if is_new && self.channels_in_use() >= self.limits.channels() {
@@ -121,7 +122,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Forgets the channels at rest once there are many.
+    /// Forgets the channels at rest once there are many channels.
     #[cold]
     fn forget_channels(&mut self) {
         self.channels.retain(|channel| !channel.is_at_rest());
@@ -129,7 +130,7 @@ impl Connection {
         self.forget_at = self.channels.len().saturating_mul(2).max(least);
     }
 
-    /// A complete request: its turn is now, or after those before it on its channel.
+    /// Handles a complete request: its turn is now, or after those before it on its channel.
     #[inline]
     fn on_request(&mut self, id: ChannelId, path: &Bytes, body: Bytes) {
         let id = self.channel_of_request(id);
@@ -148,18 +149,18 @@ impl Connection {
         }
     }
 
-    /// The channel's next request waits for a handler.
+    /// Queues the channel, whose next request waits for a handler.
     fn enqueue(&mut self, id: ChannelId) {
         let channel = self.channels.get_or_insert(id);
-        // A request that was cancelled leaves its channel's place in the queue to the next.
+        // A cancelled request leaves its channel's place in the queue to the next one.
         if !std::mem::replace(&mut channel.queued, true) {
             self.call_queue.push_back(id);
         }
     }
 
-    /// Returns `true` if the request with the path read last is answered while as many handlers run
-    /// as may. Requests of the protocol itself need none, and health checks tell a busy server from
-    /// a dead one.
+    /// Returns `true` if the request with the path read last is replied to while the server is at
+    /// capacity. Requests of the protocol itself need no handler, and health checks distinguish a
+    /// busy server from a dead one.
     #[cold]
     fn passes_busy(&self) -> bool {
         let path = &self.last_path;
@@ -168,7 +169,7 @@ impl Connection {
                 && self.open_calls - self.streamed < self.limits.calls() + SPARE_CALLS)
     }
 
-    /// A request that exceeds the limit was skipped: it fails in its turn.
+    /// Handles a request that exceeds the limit and was skipped: it fails in its turn.
     fn on_too_large(&mut self, id: ChannelId, path: &Bytes, size: usize) {
         let id = self.channel_of_request(id);
         let channel = self.channels.get_or_insert(id);
@@ -176,7 +177,7 @@ impl Connection {
             self.read_path(path);
             self.show_too_large(id, size);
         } else {
-            // An empty body marks it.
+            // An empty body marks the request as too large.
             self.wait(id, path, Bytes::new());
         }
     }
@@ -191,8 +192,8 @@ impl Connection {
         self.channels.get_or_insert(id).waiting.push_back(request);
     }
 
-    /// A request in several frames has begun; if its turn is now, the layer above may have its
-    /// parts.
+    /// Handles the beginning of a request of several frames. If its turn is now, the layer above
+    /// may have its chunks.
     fn begin_request(&mut self, id: ChannelId) -> Result<(), ProtocolError> {
         if self.is_silent(id) {
             return Ok(());
@@ -226,8 +227,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Shows a request with the path read last to the layer above, or answers it here if its path
-    /// is the protocol's own. `true` if it was shown and its channel waits for the answer.
+    /// Shows a request with the path read last to the layer above, or replies to it here if its
+    /// path is the protocol's own. Returns `true` if it was shown and its channel waits for the
+    /// reply.
     #[inline]
     fn show(&mut self, id: ChannelId, body: Bytes, received_at: Instant) -> bool {
         if self.last_path.kind != PathKind::Handlers {
@@ -244,7 +246,7 @@ impl Connection {
         true
     }
 
-    /// Shows a request that was skipped for its size, as [`show`](Self::show) does.
+    /// Like [`show`](Self::show), but for a request that was skipped because of its size.
     fn show_too_large(&mut self, id: ChannelId, size: usize) -> bool {
         if self.last_path.kind != PathKind::Handlers {
             let path = Arc::clone(&self.last_path);
@@ -260,7 +262,8 @@ impl Connection {
         true
     }
 
-    /// The channel's request, with the path read last, waits for its answer from now on.
+    /// Makes the channel's request, with the path read last, the open one, which waits for its
+    /// reply.
     #[inline]
     fn open(&mut self, id: ChannelId) -> Arc<RequestPath> {
         self.channels.get_or_insert(id).open = Some(Arc::clone(&self.last_path));
@@ -268,8 +271,8 @@ impl Connection {
         Arc::clone(&self.last_path)
     }
 
-    /// Reads a path field. Requests of a connection mostly repeat the one before, which the decoder
-    /// hands out again.
+    /// Parses a path field. Requests of a connection mostly repeat the previous path, for which the
+    /// decoder returns the same buffer.
     #[inline]
     fn read_path(&mut self, raw: &Bytes) {
         let last = &self.last_path.raw;
@@ -278,7 +281,7 @@ impl Connection {
         }
     }
 
-    /// Answers a request that is none of the layer above.
+    /// Replies to a request that is not for the layer above.
     fn answer_here(&mut self, id: ChannelId, body: &[u8]) {
         let path = Arc::clone(&self.last_path);
         let answer = match path.kind {
@@ -286,8 +289,8 @@ impl Connection {
                 self.control_rate.count(self.timers.last_moved());
                 self.answer_reserved(&path.label, body)
             }
-            // Go closes, or forges a frame (defects D18, D19): answered under a label that can be
-            // encoded.
+            // A Go server closes the connection or sends a forged frame (defects D18, D19). This
+            // one replies with a label that can be encoded.
             _ => Bytes::from_static(control::NO_HANDLER),
         };
         self.send(id, path.safe_label(), answer, true, true);
@@ -295,7 +298,7 @@ impl Connection {
 
     fn answer_reserved(&mut self, label: &[u8], body: &[u8]) -> Bytes {
         if label == control::NEW_CHANNEL.as_bytes() {
-            // S3: a grant is a number, not an allocation; only channels with state are bounded.
+            // S3: a grant is a number, not an allocation; only channels with state are limited.
             if self.channels_in_use() > self.limits.channels() || self.granted == MAX_GRANTED {
                 return Bytes::from_static(control::CHANNEL_LIMIT);
             }
@@ -303,7 +306,7 @@ impl Connection {
             return control::grant(ChannelId(self.granted));
         }
         if label == control::DELETE_CHANNEL.as_bytes() || label == control::PING.as_bytes() {
-            // S5, S6: answered behind every earlier answer; a deleted id stays valid.
+            // S5, S6: the reply follows every earlier one; a deleted id stays valid.
             return Bytes::from_static(br#"{"code":0}"#);
         }
         if let Some(hello) = Hello::parse(body) {
@@ -317,7 +320,8 @@ impl Connection {
         check_control_size(&part)?;
         while let Some(message) = ControlMessage::next(&mut part) {
             let is_free = match message {
-                // No more calls are cancelled than were made.
+                // Cancellations are not counted, because there are at most as many as there were
+                // calls.
                 ControlMessage::Cancel(channel) => self.on_cancel(channel),
                 ControlMessage::OneWay(channel) => {
                     self.on_one_way(channel);
@@ -332,8 +336,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The caller of the one call on a channel has gone. `true` if there is a call, and it was not
-    /// cancelled before.
+    /// Cancels the one call on a channel, whose caller has gone. Returns `true` if there is a call,
+    /// and it was not cancelled before.
     fn on_cancel(&mut self, id: ChannelId) -> bool {
         let Some(channel) = self.channels.get_mut(id) else {
             return false;
@@ -342,7 +346,7 @@ impl Connection {
             return self.cancel_open(id);
         }
         if channel.waiting.is_empty() {
-            // The rest of the request is skipped; it has its answer when it ends.
+            // The rest of the request is skipped; it gets its reply when it ends.
             Self::skip_incoming(&mut self.buffered, channel);
             let Some(assembly) = &mut channel.assembly else {
                 return false;
@@ -362,8 +366,8 @@ impl Connection {
         false
     }
 
-    /// The caller of the open request has gone: its handler is told, once.
-    /// `false` if it was told before.
+    /// Notifies the handler of the open request, once, that the caller has gone. Returns `false` if
+    /// it was notified before.
     pub(super) fn cancel_open(&mut self, id: ChannelId) -> bool {
         let channel = self.channels.get_mut(id);
         let is_first =
@@ -374,14 +378,15 @@ impl Connection {
         is_first
     }
 
-    /// Nobody reads it, but the order of the channel needs an answer.
+    /// Replies to a cancelled call. The reply is discarded, but the order of the channel requires
+    /// it.
     fn answer_cancelled(&mut self, id: ChannelId, path: &Bytes) {
         let path = RequestPath::read(path);
         let answer = control::handler_failure("cancelled");
         self.send(id, path.safe_label(), answer, true, true);
     }
 
-    /// Gives up the messages whose next frame does not come: their callers are told, and the rest
+    /// Gives up messages whose next frame does not arrive: their callers get an error, and the rest
     /// of them is skipped.
     pub(super) fn drop_stalled(&mut self, now: Instant) {
         if self.stalled_at.is_none_or(|at| at > now) {
@@ -389,7 +394,7 @@ impl Connection {
         }
         let limit = self.limits.progress();
         if std::mem::take(&mut self.was_held_back) {
-            // The peer may have sent more.
+            // The peer may have sent more that was not read.
             self.stalled_at = now.checked_add(limit);
             return;
         }
@@ -447,8 +452,8 @@ impl Connection {
 
     // ---- commands
 
-    /// Tells the client, once, that its further calls should go elsewhere; if it wants to know
-    /// that.
+    /// Notifies the client, once and if it wants that, that further calls should use another
+    /// connection.
     pub(crate) fn send_going_away(&mut self) {
         let Some(control) = self.control else { return };
         if !self.peer_wants_notice || std::mem::replace(&mut self.sent_going_away, true) {
@@ -458,12 +463,13 @@ impl Connection {
         self.send_control(control, body);
     }
 
-    /// While it is not read, a connection would not answer whether this side lives: then it says
-    /// something now and then, to clients that listen. When to call this again at the latest.
+    /// Sends a message now and then while the connection is not read and thus would not reply to
+    /// pings, to clients that accept notices. Returns the latest time at which this must be called
+    /// again.
     pub(crate) fn send_keepalive(&mut self, now: Instant) -> Option<Instant> {
         let control = self.control?;
         let (interval, _) = self.limits.keepalive();
-        // What waits to be written is a sign of life itself.
+        // Output that waits to be written shows by itself that this side is alive.
         if self.wants_read() || !self.peer_wants_notice || !self.outbox.is_empty() {
             return None;
         }
@@ -475,15 +481,15 @@ impl Connection {
         now.checked_add(interval / 5)
     }
 
-    /// Sends on the answering side of the control stream, which never ends.
+    /// Sends on the reply side of the control stream, which never ends.
     fn send_control(&mut self, control: ChannelId, body: Bytes) {
         let begins = !std::mem::replace(&mut self.control_has_begun, true);
         let path = control::CONTROL.as_bytes();
         self.send(control, path, body, begins, false);
     }
 
-    /// Makes a request that has begun the open one, its parts visible as they arrive. `false` if it
-    /// is complete already: then it comes as a whole.
+    /// Makes a request that has begun the open one, whose chunks are delivered as they arrive.
+    /// Returns `false` if it is already complete: then it is delivered as a whole.
     pub(crate) fn stream_request(&mut self, id: ChannelId) -> bool {
         let Some(channel) = self.channels.get_mut(id) else {
             return false;
@@ -510,7 +516,7 @@ impl Connection {
         true
     }
 
-    /// Sends an answer, or a part of one. `false` if the channel has no open request.
+    /// Sends a reply, or a part of one. Returns `false` if the channel has no open request.
     #[inline]
     pub(crate) fn reply(&mut self, id: ChannelId, body: &mut Body, ends: bool) -> bool {
         let is_silent = self.is_silent(id);
@@ -537,7 +543,7 @@ impl Connection {
         self.open_calls -= 1;
         if std::mem::take(&mut channel.begun) {
             self.streamed -= 1;
-            // Answered before the request was complete: nobody wants the rest.
+            // The reply was sent before the request was complete, so the rest is not needed.
             Self::skip_incoming(&mut self.buffered, channel);
             if let Some(assembly) = &mut channel.assembly {
                 assembly.answered = true;
@@ -554,7 +560,7 @@ impl Connection {
         true
     }
 
-    /// The request that has waited longest for a handler has its turn.
+    /// Shows the request that has waited longest for a handler.
     fn show_queued(&mut self) {
         let Some(id) = self.call_queue.pop_front() else {
             return;
@@ -565,8 +571,8 @@ impl Connection {
         self.show_next(id);
     }
 
-    /// The channel has no open request: whose turn is it now? A request that is answered at once
-    /// makes way for the next.
+    /// Shows the next request of a channel without an open one, and those after it if it is replied
+    /// to at once.
     fn show_next(&mut self, id: ChannelId) {
         while let Some(channel) = self.channels.get_mut(id) {
             if channel.open.is_some() {
@@ -574,7 +580,7 @@ impl Connection {
             }
             if channel.waiting.is_empty() {
                 if channel.assembly.is_some() {
-                    // Control streams begin on channels at rest, so there is nothing to refuse.
+                    // Control streams begin on channels at rest, so this cannot fail.
                     let begun = self.begin_request(id);
                     debug_assert!(begun.is_ok(), "{begun:?}");
                 }
@@ -608,7 +614,8 @@ impl Connection {
         }
     }
 
-    /// How many channels have a call or a message on them. Those at rest are forgotten on the way.
+    /// Returns the number of channels with a call or a message. Forgets those at rest if there are
+    /// many.
     fn channels_in_use(&mut self) -> usize {
         if self.channels.len() >= self.limits.channels() {
             self.channels.retain(|channel| !channel.is_at_rest());
@@ -625,11 +632,11 @@ impl WaitingRequest {
     }
 }
 
-/// A path field and what it means.
+/// A path field, parsed.
 #[derive(Debug, Default)]
 pub(crate) struct RequestPath {
     raw: Bytes,
-    /// Decoded, without query: it selects the handler and labels the answer.
+    /// The path, decoded and without query: it selects the handler and is the label of the reply.
     pub(crate) label: Bytes,
     pub(crate) query: Bytes,
     kind: PathKind,
@@ -637,11 +644,11 @@ pub(crate) struct RequestPath {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum PathKind {
-    /// For the layer above.
+    /// The path is for the layer above.
     Handlers,
-    /// The protocol's own.
+    /// The path is one of the protocol's own.
     Reserved,
-    /// It cannot be the label of an answer.
+    /// The path cannot be the label of a reply.
     #[default]
     Unfit,
 }
@@ -672,7 +679,7 @@ impl RequestPath {
         self.kind == PathKind::Handlers
     }
 
-    /// The label of an answer to it.
+    /// Returns the label of the reply.
     fn safe_label(&self) -> &[u8] {
         if self.kind == PathKind::Unfit {
             SAFE_LABEL
@@ -682,7 +689,8 @@ impl RequestPath {
     }
 }
 
-/// Label and query of a path field; both share its buffer unless an escape had to be decoded.
+/// Returns label and query of a path field; both share its buffer unless an escape had to be
+/// decoded.
 fn split_path(raw: &Bytes) -> (Bytes, Bytes) {
     let parsed = label_and_query(raw);
     let label = match parsed.label {
@@ -692,7 +700,7 @@ fn split_path(raw: &Bytes) -> (Bytes, Bytes) {
     (label, raw.slice_ref(parsed.query))
 }
 
-/// A frame of the control stream becomes many events: it is short.
+/// Checks that a frame of the control stream is short, because each becomes many events.
 pub(super) fn check_control_size(part: &Bytes) -> Result<(), ProtocolError> {
     if part.len() > MAX_CONTROL_BYTES {
         return Err(ProtocolError::BadControl {
@@ -702,8 +710,8 @@ pub(super) fn check_control_size(part: &Bytes) -> Result<(), ProtocolError> {
     Ok(())
 }
 
-/// Returns `true` if this is what clients ask by themselves, such as a hello. The limit is on the
-/// callers' messages.
+/// Returns `true` if this is a request that clients make by themselves, such as a hello. The
+/// message limit only applies to the callers' messages.
 #[cold]
 fn is_own(path: &[u8], body: &[u8]) -> bool {
     let own = [control::HELLO, control::NEW_CHANNEL, control::PING];

@@ -1,14 +1,15 @@
-//! Calls with a stream of bytes in each direction, each held to the room that its receiver has
+//! Calls with a stream of bytes in each direction, each limited to the credit that its receiver has
 //! granted. Pure.
 //!
 //! The data of every frame of such a call begins with a mark, which no JSON text, no other UTF-8
-//! text and no envelope begins with. The request stays open for the life of the call: what is
-//! granted, the end of the bytes and a cancellation travel in it. The answer is that of an ordinary
-//! call, behind the bytes: the first frame without a mark begins it. `docs/wire.md` has the format.
+//! text and no envelope begins with. The request stays open for the life of the call: window
+//! updates, the end of the bytes and a cancellation are sent in it. The reply is that of an
+//! ordinary call, after the bytes: the first frame without a mark begins it. `docs/wire.md` has the
+//! format.
 //!
-//! Other data may begin with any byte. A request in several frames is a stream only if the client
-//! has said hello with a window and the first frame is [`DATA`] with something behind it; see
-//! [`looks_like_stream`] for messages that happen to begin so.
+//! Other data may begin with any byte. A request of several frames is a stream only if the client
+//! has said hello with a window and the first frame is [`DATA`] followed by at least one byte; see
+//! [`looks_like_stream`] for messages that happen to begin like that.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -23,25 +24,25 @@ use std::sync::Arc;
 
 /// Bytes of the stream.
 pub(crate) const DATA: u8 = 0xF8;
-/// How many further bytes the other side may send: a u32, big-endian.
+/// Number of further bytes that the other side may send: a u32, big-endian.
 const WINDOW_UPDATE: u8 = 0xF9;
-/// This side has more to send than it may.
+/// This side has more to send than its credit.
 const BLOCKED: u8 = 0xFA;
-/// Like [`DATA`], and nothing follows.
+/// Like [`DATA`], but no bytes follow.
 const LAST: u8 = 0xFB;
-/// Client, in its last frame: nobody waits for the answer.
+/// Client, in its last frame: the caller no longer waits for the reply.
 const CANCEL: u8 = 0xFC;
-/// Client, in its last frame: the answer has arrived.
+/// Client, in its last frame: the reply has arrived.
 const OVER: u8 = 0xFD;
 
-/// The most bytes of a stream in one frame: more would keep the frames of other channels waiting,
-/// and go further beyond what was granted. A peer that sends more is refused.
+/// Maximum number of bytes of a stream in one frame: more would delay the frames of other channels
+/// and exceed the credit further. Sending more is a protocol error.
 const PART_BYTES: usize = 64 * 1024;
 
-/// Server: the rest of this frame, and all that follow, are the answer.
+/// Server: the rest of this frame, and all that follow, are the reply.
 pub(super) const ANSWER: u8 = 0xFE;
 
-/// Returns `true` if this is the data of a frame of such a call.
+/// Returns `true` if this is the data of a frame of a stream.
 #[inline]
 fn is_marked(data: &[u8]) -> bool {
     data.first().is_some_and(|&byte| byte >= DATA)
@@ -52,26 +53,26 @@ pub(super) fn begins_stream(data: &[u8]) -> bool {
     data.len() > 1 && data[0] == DATA
 }
 
-/// Would a message that is cut be taken for a stream? Then its first byte goes in a frame of its
-/// own, as a stream's never does.
+/// Returns `true` if a message sent in chunks would be taken for a stream. Then its first byte is
+/// sent in a frame of its own, which never happens in a stream.
 pub(super) fn looks_like_stream(body: &Body) -> bool {
     body.first() == Some(DATA)
 }
 
-/// What a frame of a stream says.
+/// The content of a frame of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum StreamFrame {
-    /// Bytes.
+    /// Bytes of the stream.
     Data(Bytes),
-    /// So many further bytes may be sent.
+    /// Number of further bytes that may be sent.
     WindowUpdate(u32),
-    /// The peer has more to send than it may.
+    /// The peer has more to send than its credit.
     Blocked,
     /// The peer sends no further bytes.
     End,
 }
 
-/// Who a stream belongs to: the caller's token at a client, the channel at a server.
+/// The owner of a stream: the caller's token at a client, the channel at a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum StreamKey {
     Call(usize),
@@ -79,12 +80,13 @@ pub(crate) enum StreamKey {
 }
 
 impl Connection {
-    /// The room that the peer grants to each stream from the start; `None` if it knows no streams.
+    /// Returns the window that the peer grants to each stream from the start; `None` if it does not
+    /// support streams.
     pub(crate) fn peer_stream_window(&self) -> Option<usize> {
         self.peer_stream_window
     }
 
-    /// Server: a request has begun as a stream. It is open from now on.
+    /// Server: handles a request that begins as a stream. It is open from now on.
     pub(super) fn begin_stream(
         &mut self,
         id: ChannelId,
@@ -115,7 +117,7 @@ impl Connection {
         self.on_stream_frame(id, StreamKey::Channel(id), body, false)
     }
 
-    /// A frame of a stream that has begun.
+    /// Handles a frame of a stream that has begun.
     pub(super) fn on_stream_frame(
         &mut self,
         id: ChannelId,
@@ -134,7 +136,7 @@ impl Connection {
                 else {
                     return bad;
                 };
-                // The last byte allowed may be the first of a part.
+                // A frame may begin with the last byte allowed and exceed the credit.
                 let is_within = body.is_empty() || assembly.allowed > 0;
                 if assembly.ended || body.len() > PART_BYTES || !is_within {
                     return bad;
@@ -153,8 +155,8 @@ impl Connection {
             WINDOW_UPDATE if !ends && body.len() == 4 => StreamFrame::WindowUpdate(body.get_u32()),
             BLOCKED if !ends && body.is_empty() => StreamFrame::Blocked,
             CANCEL | OVER if ends && self.side == Side::Server => {
-                // Before it is answered, its end says that nobody waits for the answer.
-                // A stream is cancelled once, which is free as for any other call.
+                // If the request ends before the reply, the caller no longer waits for the reply. A
+                // stream is cancelled once, which is not counted, as for any other call.
                 if self
                     .channels
                     .get(id)
@@ -170,31 +172,31 @@ impl Connection {
         Ok(())
     }
 
-    /// Client: takes the mark off what may be the beginning of the answer to a stream. `true` if it
-    /// is that.
+    /// Client: removes the mark of a frame that begins the reply to a stream. Returns `true` if the
+    /// frame begins the reply.
     pub(super) fn begins_answer(body: &mut Bytes) -> bool {
         if body.first() == Some(&ANSWER) {
             body.advance(1);
             return true;
         }
-        // Whoever refused the call may not have known that it was a stream.
+        // A peer that rejected the call may not have known that it was a stream.
         !is_marked(body)
     }
 
     // ---- commands
 
-    /// Returns `true` if the peer may be granted more of a message that is not complete: there is
-    /// room, or this is the one that goes on without.
+    /// Returns `true` if the peer may be granted more of a message that is not complete: either
+    /// there is room, or this stream is the one that may exceed the allowance.
     pub(crate) fn may_grant(&mut self, channel: ChannelId) -> bool {
         !self.is_over_budget() || *self.overdraft.get_or_insert(channel) == channel
     }
 
-    /// The stream on a channel waits for room to be granted more.
+    /// Queues the stream on a channel until there is room to grant it more.
     pub(crate) fn withhold(&mut self, channel: ChannelId) {
         self.withheld.push_back(channel);
     }
 
-    /// The next of the streams that wait for room, if there is some.
+    /// Removes and returns the next stream that waits for room, if it may be granted more.
     pub(crate) fn next_withheld(&mut self) -> Option<ChannelId> {
         if self.withheld.is_empty() || (self.is_over_budget() && self.overdraft.is_some()) {
             return None;
@@ -202,12 +204,12 @@ impl Connection {
         self.withheld.pop_front()
     }
 
-    /// The message of the stream on a channel is complete, or the stream has ended.
+    /// Ends the overdraft of a stream whose message is complete, or which has ended.
     pub(crate) fn end_overdraft(&mut self, channel: ChannelId) {
         self.overdraft.take_if(|overdraft| *overdraft == channel);
     }
 
-    /// Whose stream there is on a channel.
+    /// Returns the owner of the stream on a channel.
     pub(crate) fn stream_on(&self, channel: ChannelId) -> Option<StreamKey> {
         match self.side {
             Side::Server => Some(StreamKey::Channel(channel)),
@@ -218,20 +220,20 @@ impl Connection {
         }
     }
 
-    /// The most bytes that go in one frame of a stream.
+    /// Returns the maximum number of bytes in one frame of a stream.
     pub(crate) fn stream_part_bytes(&self) -> usize {
         PART_BYTES.min(self.outbox.chunk() - 1)
     }
 
-    /// Sends bytes of a stream, at most [`stream_part_bytes`](Self::stream_part_bytes); `last` says
-    /// that none follow. What was copied of `part` stays there.
+    /// Sends bytes of a stream, at most [`stream_part_bytes`](Self::stream_part_bytes); `last` is
+    /// `true` if none follow. Bytes of `part` that were copied stay there.
     pub(crate) fn send_stream(&mut self, id: ChannelId, part: &mut Body, last: bool) {
         let mut marked = part.marked(if last { LAST } else { DATA });
         self.push_stream(id, &mut marked);
         part.unmark(marked);
     }
 
-    /// Tells the peer that it may send so many further bytes.
+    /// Sends a window update: the peer may send `bytes` more.
     pub(crate) fn grant(&mut self, id: ChannelId, bytes: u32) {
         let Some(assembly) = self
             .channels
@@ -251,12 +253,12 @@ impl Connection {
         self.push_stream(id, &mut body.freeze().into());
     }
 
-    /// Tells the peer that there is more to send than it allows.
+    /// Notifies the peer that this side is blocked: it has more to send than its credit.
     pub(crate) fn say_starved(&mut self, id: ChannelId) {
         self.push_stream(id, &mut Bytes::from_static(&[BLOCKED]).into());
     }
 
-    /// Client: ends a request that was a stream.
+    /// Client: ends the request of a stream.
     pub(super) fn end_stream_request(&mut self, id: ChannelId, cancelled: bool) {
         let body: &'static [u8] = if cancelled { &[CANCEL] } else { &[OVER] };
         self.send(id, b"", Bytes::from_static(body), false, true);

@@ -5,35 +5,35 @@ use std::time::{Duration, Instant};
 use crate::error::ConnectionError;
 use crate::limits::Limits;
 
-/// What is being waited for at this moment.
+/// The conditions under which the time limits apply, at this moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Waits {
     /// The head of a frame has begun.
     pub(super) head: bool,
-    /// A body has begun; or a message has, and nothing else goes on.
+    /// A body has begun, or a client has the beginning of a message.
     pub(super) body: bool,
     /// Output waits for the peer to read.
     pub(super) write: bool,
     /// The connection is not read because too much is buffered.
     pub(super) over_budget: bool,
-    /// Nothing goes on.
+    /// The connection is idle.
     pub(super) idle: bool,
 }
 
-/// A token bucket: as much as `most` may happen at once, and as much again each second.
+/// A token bucket: at most `most` events at once, and as many again each second.
 ///
-/// What happens beyond it is owed: nothing more may happen until that is made good.
+/// Events beyond that are debt: no more may happen until it is paid off.
 #[derive(Debug)]
 pub(super) struct Rate {
     most: u32,
-    /// What may happen now; less than nothing if too much has.
+    /// Number of events that may happen now; negative if there have been too many.
     left: i64,
     /// The time up to which `left` has been refilled.
     filled_at: Instant,
 }
 
-/// An empty bucket is looked at again when this much time has refilled it, or the time that one
-/// token takes.
+/// Minimum time before an empty bucket is checked again, or the time of one token if that is
+/// longer.
 const REFILL: Duration = Duration::from_millis(5);
 
 const NANOS: u128 = 1_000_000_000;
@@ -48,19 +48,19 @@ impl Rate {
         }
     }
 
-    /// Something happened, at the time `now` or soon after.
+    /// Counts an event that happened at the time `now` or soon after.
     pub(super) fn count(&mut self, now: Instant) {
         self.refill(now);
         self.left = self.left.saturating_sub(1);
     }
 
-    /// Returns `true` if the rate has room for another one.
+    /// Returns `true` if another event may happen now.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.left > 0
     }
 
-    /// When more may happen, if nothing may now.
+    /// Returns the time at which more may happen, or `None` if one may happen now.
     #[inline]
     pub(super) fn next(&self) -> Option<Instant> {
         if self.has_room() {
@@ -84,7 +84,7 @@ impl Rate {
         match i64::try_from(tokens) {
             Ok(tokens) if tokens < missing => {
                 self.left += tokens;
-                // The fraction of a token that has come beyond counts for the next one.
+                // The remaining fraction of a token counts for the next one.
                 self.filled_at += self.time_of(tokens.unsigned_abs().into());
             }
             _ => {
@@ -94,26 +94,26 @@ impl Rate {
         }
     }
 
-    /// The time in which this many tokens come.
+    /// Returns the time in which this many tokens are added.
     fn time_of(&self, tokens: u128) -> Duration {
         let nanos = (tokens * NANOS).div_ceil(self.most.into());
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
-/// When something last moved.
+/// The times of the last events of a connection.
 #[derive(Debug)]
 pub(crate) struct Timers {
     last_read: Instant,
     last_write: Instant,
-    /// The first write after the last read.
+    /// Time of the first write after the last read.
     unheard_since: Instant,
-    /// Since when there is nothing to read, and for how long there was nothing before, together.
+    /// Time since which there is nothing to read; and the total of such times before.
     dry_since: Option<Instant>,
     read_idle: Duration,
-    /// When the first byte of the unfinished head came.
+    /// Time at which the first byte of the unfinished head arrived.
     head_since: Option<Instant>,
-    /// Since when output waits without a pause.
+    /// Time since which output waits without a pause.
     output_since: Option<Instant>,
     over_budget_since: Option<Instant>,
     batch: Instant,
@@ -142,29 +142,30 @@ impl Timers {
         self.last_write
     }
 
-    /// Since when the peer has had something to answer: the first write after the last read, or
-    /// that read.
+    /// Returns the time since which the peer has had something to reply to: the first write after
+    /// the last read, or that read.
     pub(super) fn unheard_since(&self) -> Instant {
         self.unheard_since.max(self.last_read)
     }
 
-    /// The frames that are handled next were read now, or else by the last read.
+    /// Sets the time at which the frames that are handled next were read: `now`, or else the last
+    /// read.
     pub(crate) fn on_batch(&mut self, now: Option<Instant>) {
         self.batch = now.unwrap_or(self.last_read);
     }
 
-    /// When the frames that are handled were read.
+    /// Returns the time at which the frames being handled were read.
     pub(super) fn batch(&self) -> Instant {
         self.batch
     }
 
-    /// When bytes were last read or written.
+    /// Returns the time at which bytes were last read or written.
     pub(crate) fn last_moved(&self) -> Instant {
         self.last_read.max(self.last_write)
     }
 
-    /// Bytes were read; `in_head` tells whether they end within a frame's head, `frames` whether
-    /// any frame completed.
+    /// Records that bytes were read; `in_head` is `true` if they end within a frame's head,
+    /// `frames` if any frame was completed.
     pub(crate) fn on_read(&mut self, now: Instant, in_head: bool, frames: bool) {
         self.last_read = now;
         if let Some(since) = self.dry_since.take() {
@@ -177,12 +178,12 @@ impl Timers {
         }
     }
 
-    /// There is nothing to read at the moment.
+    /// Records that there is nothing to read at the moment.
     pub(crate) fn on_read_idle(&mut self, now: Instant) {
         self.dry_since.get_or_insert(now);
     }
 
-    /// For how long there was nothing to read, in all.
+    /// Returns the total time during which there was nothing to read.
     pub(crate) fn read_idle(&self) -> Duration {
         self.read_idle
     }
@@ -194,19 +195,19 @@ impl Timers {
         self.last_write = now;
     }
 
-    /// A frame was taken: for that moment there was room.
+    /// Records that a frame was taken, so that there was room at that moment.
     #[inline]
     pub(crate) fn on_room(&mut self) {
         self.over_budget_since = None;
     }
 
-    /// Output or buffered bytes began or ceased to wait.
+    /// Records whether output or buffered bytes wait.
     pub(crate) fn on_waiting(&mut self, now: Instant, output: bool, over_budget: bool) {
         update(&mut self.output_since, now, output);
         update(&mut self.over_budget_since, now, over_budget);
     }
 
-    /// Since when each limit is in force, and how long it is; in the order of [`NAMES`].
+    /// Returns the start and the duration of each limit that applies, in the order of [`NAMES`].
     #[inline]
     fn limits(&self, limits: &Limits, waits: Waits) -> [(Option<Instant>, Duration); 5] {
         let progress = limits.progress();
@@ -223,7 +224,7 @@ impl Timers {
         ]
     }
 
-    /// When the first limit will be reached.
+    /// Returns the time at which the first limit will be reached.
     pub(super) fn next(&self, limits: &Limits, waits: Waits) -> Option<Instant> {
         let mut next = None;
         for (since, limit) in self.limits(limits, waits) {
@@ -255,7 +256,7 @@ impl Timers {
     }
 }
 
-/// What was waited for, and the option that says how long.
+/// The condition of each limit as it appears in the error, and the option that sets the limit.
 const NAMES: [(&str, &str); 5] = [
     ("the head of a frame", "frame_head_timeout"),
     ("the next bytes of a message", "progress_timeout"),
@@ -264,7 +265,7 @@ const NAMES: [(&str, &str); 5] = [
     ("the next call", "idle_timeout"),
 ];
 
-/// A peer has not read for so long.
+/// Returns the error for a peer that has not read for `limit`.
 #[cold]
 pub(crate) fn not_read(limit: Duration) -> ConnectionError {
     let (what, option) = NAMES[2];

@@ -1,4 +1,4 @@
-//! Connections made: whom to trust, and who we are.
+//! TLS for outgoing connections: trusted servers and the client's identity.
 
 use std::fmt;
 use std::io;
@@ -19,9 +19,9 @@ use super::reload::{CertificateReloader, IdentityCell};
 use super::{Built, HANDSHAKE_TIMEOUT, TlsError, VERSIONS, provider, to_der, within};
 use crate::transport::IoStream;
 
-/// TLS for connections made: which servers are trusted, and who the client is.
+/// TLS for outgoing connections: the servers that are trusted, and the certificate of the client.
 ///
-/// Without further settings: the server's certificate must come from a root of the platform, name
+/// Without further settings, the server's certificate must come from a root of the platform, name
 /// the host connected to and be valid now. Cloning is cheap; clones share what is reloaded.
 #[derive(Clone)]
 pub struct ClientTls {
@@ -46,7 +46,7 @@ impl Default for ClientTls {
 }
 
 impl ClientTls {
-    /// Trusts the roots of the platform, shows no client certificate.
+    /// Creates a configuration that trusts the roots of the platform and has no client certificate.
     pub fn new() -> Self {
         Self {
             trust: Trust::Platform,
@@ -57,36 +57,35 @@ impl ClientTls {
         }
     }
 
-    /// Trusts the certificates in `pem` instead of the platform's roots. Called again: those as
-    /// well.
+    /// Trusts the certificates in `pem` instead of the platform's roots. Further calls add to them.
     ///
     /// # Errors
     ///
-    /// `pem` is malformed or holds no certificate.
+    /// Fails if `pem` is malformed or contains no certificate.
     pub fn roots_pem(self, pem: impl AsRef<[u8]>) -> Result<Self, TlsError> {
         self.roots(&Input::bytes("ClientTls::roots_pem"), pem.as_ref())
     }
 
-    /// Trusts the certificates in a PEM file instead of the platform's roots. Called again: those
-    /// as well.
+    /// Trusts the certificates in a PEM file instead of the platform's roots. Further calls add to
+    /// them.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, is malformed or holds no certificate.
+    /// Fails if the file cannot be read, is malformed or contains no certificate.
     pub fn roots_file(self, path: impl AsRef<Path>) -> Result<Self, TlsError> {
         let input = Input::file("ClientTls::roots_file", path.as_ref());
         let pem = input.read()?;
         self.roots(&input, &pem)
     }
 
-    /// Shows this certificate to servers that ask for one.
+    /// Sends this certificate to servers that ask for one.
     ///
-    /// `chain`: the client's own certificate first, then those that lead to the root the server
-    /// trusts. `key`: its private key, not encrypted, as PKCS#8, PKCS#1 or SEC1.
+    /// `chain`: the client's own certificate first, then those that lead to the root that the
+    /// server trusts. `key`: its private key, not encrypted, as PKCS#8, PKCS#1 or SEC1.
     ///
     /// # Errors
     ///
-    /// Either is malformed, or they do not belong together.
+    /// Fails if either is malformed, or if they do not belong together.
     pub fn identity_pem(
         mut self,
         chain: impl AsRef<[u8]>,
@@ -97,12 +96,12 @@ impl ClientTls {
         Ok(self.changed())
     }
 
-    /// Shows the certificate of these PEM files to servers that ask for one, see
+    /// Sends the certificate in these PEM files to servers that ask for one, see
     /// [`identity_pem`](Self::identity_pem).
     ///
     /// # Errors
     ///
-    /// A file cannot be read or is malformed, or they do not belong together.
+    /// Fails if a file cannot be read or is malformed, or if they do not belong together.
     pub fn identity_files(
         mut self,
         chain: impl AsRef<Path>,
@@ -113,21 +112,22 @@ impl ClientTls {
         Ok(self.changed())
     }
 
-    /// The name or IP address the server's certificate must carry. Default: the host connected to.
+    /// Sets the name or IP address that the server's certificate must contain. Default: the host
+    /// connected to.
     ///
-    /// Needed over Unix sockets and in memory, which have no host.
+    /// Needed for Unix sockets and in-memory streams, which have no host.
     ///
     /// # Errors
     ///
-    /// `name` is neither a DNS name nor an IP address.
+    /// Fails if `name` is neither a DNS name nor an IP address.
     pub fn server_name(mut self, name: &str) -> Result<Self, TlsError> {
         self.server_name = Some(parse_name(name)?);
         Ok(self)
     }
 
-    /// How long a handshake may take before the connection is given up. Default: 10 s;
-    /// [`Duration::MAX`]: no limit. Less than a millisecond is refused where a client is made with
-    /// it.
+    /// Sets the maximum duration of a handshake, after which the connection is given up. Default:
+    /// 10 s; [`Duration::MAX`]: no limit. Less than a millisecond is rejected when a client is
+    /// created with it.
     #[must_use]
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
         self.handshake_timeout = limit;
@@ -138,7 +138,8 @@ impl ClientTls {
         self.handshake_timeout
     }
 
-    /// Replaces the identity while clients run. Ask for it after the last `identity_` call.
+    /// Returns a handle that replaces the identity while clients run. Call it after the last
+    /// `identity_` call.
     pub fn reloader(&self) -> CertificateReloader {
         CertificateReloader {
             cell: Arc::downgrade(&self.identity),
@@ -146,38 +147,38 @@ impl ClientTls {
         }
     }
 
-    /// Reads the files of [`identity_files`](Self::identity_files) every 10 s and uses what is new
-    /// in them, as [`CertificateReloader::watch_files`] does.
+    /// Reads the files of [`identity_files`](Self::identity_files) every 10 s and uses them if they
+    /// have changed, like [`CertificateReloader::watch_files`].
     ///
     /// # Errors
     ///
-    /// The identity is not from files or they have become unusable, or this is not called in a
-    /// tokio runtime.
+    /// Fails if the identity is not from files, if they have become unusable, or if this is not
+    /// called in a tokio runtime.
     pub fn watch_files(self) -> Result<Self, TlsError> {
         self.identity.watch_own_files("ClientTls::watch_files")?;
         Ok(self)
     }
 
-    /// Loads everything that is loaded late, so that a mistake shows now and not on the first
-    /// connection.
+    /// Loads everything that is otherwise loaded on the first connection, so that a mistake is
+    /// found now.
     ///
     /// Reads the platform's roots from disk, which takes some milliseconds, unless other roots were
-    /// given.
+    /// set.
     ///
     /// # Errors
     ///
-    /// The platform has no usable roots.
+    /// Fails if the platform has no usable roots.
     pub fn check(&self) -> Result<(), TlsError> {
         self.config().map(drop)
     }
 
-    /// Does the handshake on a connected stream; `default_name` is the host connected to, if there
-    /// is one.
+    /// Performs the handshake on a connected stream; `default_name` is the host connected to, if
+    /// there is one.
     ///
-    /// Gives the encrypted stream, and the verified certificate of the server with the chain it
-    /// sent (DER). The stream sends close_notify when it is shut down, and a peer that ends without
-    /// one makes its reads fail with `UnexpectedEof`. What is written to it may wait until it is
-    /// flushed.
+    /// Returns the encrypted stream, and the verified certificate of the server with the chain that
+    /// it sent (DER). The stream sends close_notify when it is shut down, and if the peer ends it
+    /// without close_notify, its reads fail with `UnexpectedEof`. Data written to it may wait until
+    /// it is flushed.
     ///
     /// # Cancel safety
     ///
@@ -185,7 +186,7 @@ impl ClientTls {
     ///
     /// # Errors
     ///
-    /// A [`TlsError`] inside, or an error of the stream.
+    /// The error contains a [`TlsError`], or is an error of the stream.
     pub async fn connect(
         &self,
         io: impl Into<IoStream>,
@@ -200,7 +201,7 @@ impl ClientTls {
         let config = match self.built.current(&self.identity) {
             Some(config) => config,
             None => {
-                // Reads files when the platform's roots are asked for.
+                // Building the configuration reads files if the platform's roots are used.
                 let this = self.clone();
                 tokio::task::spawn_blocking(move || this.config())
                     .await
@@ -254,8 +255,8 @@ impl ClientTls {
                 .map_err(TlsError::setup)?
                 .dangerous()
                 .with_custom_certificate_verifier(verifier);
-            // A new configuration for each identity: sessions begun under the old one are not
-            // resumed.
+            // A new configuration is built for each identity, so that sessions of the old one are
+            // not resumed.
             Ok(match identity {
                 Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))),
                 None => builder.with_no_client_auth(),
@@ -280,17 +281,18 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-/// The way to TLS without knowing who is on the other side: for tests on one's own machine only.
+/// Access to TLS without verification of the server: only for tests on the local machine.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct DangerousClientTls;
 
 impl DangerousClientTls {
-    /// A [`ClientTls`] that accepts every server certificate, and so every machine in the middle.
+    /// Creates a [`ClientTls`] that accepts every server certificate, and thus every man in the
+    /// middle.
     ///
-    /// It logs a warning, and the peer has no certificates, since none was verified. Giving roots
-    /// to it afterwards turns verification on again. To trust one self-signed certificate, give it
-    /// to [`ClientTls::roots_pem`] instead.
+    /// It logs a warning, and the peer has no certificates, since none was verified. Setting roots
+    /// afterwards turns verification on again. To trust one self-signed certificate, pass it to
+    /// [`ClientTls::roots_pem`] instead.
     pub fn accept_any_certificate() -> ClientTls {
         ClientTls {
             trust: Trust::Anything,
@@ -300,7 +302,7 @@ impl DangerousClientTls {
 }
 
 pub(super) fn parse_name(name: &str) -> Result<ServerName<'static>, TlsError> {
-    // `fe80::1%eth0`: the zone is no part of the address.
+    // In `fe80::1%eth0`, the zone is not part of the address.
     let address = name.split_once('%').map_or(name, |(address, _)| address);
     ServerName::try_from(address.to_owned()).map_err(|_| TlsError::BadServerName {
         name: name.to_owned(),
@@ -310,7 +312,7 @@ pub(super) fn parse_name(name: &str) -> Result<ServerName<'static>, TlsError> {
 fn platform_roots() -> Result<Arc<RootCertStore>, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // Stores hold certificates that rustls cannot use; the others count.
+    // Stores contain certificates that rustls cannot use, so those are skipped.
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         let reason = match found.errors.first() {
@@ -331,7 +333,7 @@ fn verify_with(
         .map_err(TlsError::setup)
 }
 
-/// Takes every certificate, but still demands that the server holds its key.
+/// A verifier that accepts every certificate, but still checks that the server holds its key.
 #[derive(Debug)]
 struct AcceptAnything {
     provider: Arc<CryptoProvider>,

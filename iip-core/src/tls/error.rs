@@ -1,4 +1,4 @@
-//! What can go wrong with TLS.
+//! Errors of TLS.
 
 use std::fmt;
 use std::io;
@@ -10,74 +10,74 @@ use rustls::InvalidMessage;
 
 use crate::printable::Printable;
 
-/// Why TLS cannot be set up, or a handshake failed.
+/// The error of a TLS configuration that cannot be used, or of a handshake that failed.
 ///
-/// The handshake functions put it into an [`io::Error`], from which `get_ref` gets it back.
+/// The handshake functions wrap it in an [`io::Error`], from which `get_ref` returns it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("{option}: cannot read {}", path.display())]
     Read {
-        /// The call that named it.
+        /// The call that named the file.
         option: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: Arc<io::Error>,
     },
-    /// Something is not PEM.
+    /// The input is not valid PEM.
     #[error("{option}: {input} is not valid pem: {reason}")]
     BadPem {
-        /// The call that took it.
+        /// The call that received it.
         option: &'static str,
-        /// The file, or that it was given as bytes.
+        /// The file, or a note that it was passed as bytes.
         input: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// PEM without a certificate.
+    /// The PEM input contains no certificate.
     #[error("{option}: {input} has no `BEGIN CERTIFICATE` section")]
     NoCertificate {
-        /// The call that took it.
+        /// The call that received it.
         option: &'static str,
-        /// The file, or that it was given as bytes.
+        /// The file, or a note that it was passed as bytes.
         input: String,
     },
-    /// A certificate that cannot be used.
+    /// A certificate cannot be used.
     #[error("{option}: a certificate in {input} is unusable: {reason}")]
     BadCertificate {
-        /// The call that took it.
+        /// The call that received it.
         option: &'static str,
-        /// The file, or that it was given as bytes.
+        /// The file, or a note that it was passed as bytes.
         input: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// PEM without a private key that can be read.
+    /// The PEM input contains no private key that can be read.
     #[error("{option}: {input} has no private key that is not encrypted (pkcs#8, pkcs#1 or sec1)")]
     NoKey {
-        /// The call that took it.
+        /// The call that received it.
         option: &'static str,
-        /// The file, or that it was given as bytes.
+        /// The file, or a note that it was passed as bytes.
         input: String,
     },
-    /// A private key that cannot be used.
+    /// A private key cannot be used.
     #[error("{option}: the private key in {input} is unusable: {reason}")]
     BadKey {
-        /// The call that took it.
+        /// The call that received it.
         option: &'static str,
-        /// The file, or that it was given as bytes.
+        /// The file, or a note that it was passed as bytes.
         input: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// Certificate and key are fine, but not a pair.
+    /// Certificate and key are valid, but do not belong together.
     #[error("{option}: the private key in {input} does not belong to the first certificate")]
     KeyMismatch {
-        /// The call that took them.
+        /// The call that received them.
         option: &'static str,
-        /// The file of the key, or that it was given as bytes.
+        /// The file of the key, or a note that it was passed as bytes.
         input: String,
     },
     /// The platform's certificate store is empty or unreadable.
@@ -86,13 +86,13 @@ pub enum TlsError {
          ClientTls::roots_file"
     )]
     NoPlatformRoots {
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// Neither a DNS name nor an IP address.
+    /// The name is neither a DNS name nor an IP address.
     #[error("`{name}` is no name a certificate can carry, give one with ClientTls::server_name")]
     BadServerName {
-        /// What was given.
+        /// The name.
         name: String,
     },
     /// The stream has no host, and no name is set.
@@ -104,25 +104,25 @@ pub enum TlsError {
     /// The certificate was not loaded from files.
     #[error("{option}: the certificate is not from files, use CertificateReloader::watch_files")]
     NoFiles {
-        /// The call that needs them.
+        /// The call that needs the files.
         option: &'static str,
     },
-    /// Watching files needs a task.
+    /// Watching files needs a tokio runtime.
     #[error("{option}: must be called in a tokio runtime")]
     NoRuntime {
-        /// The call that needs it.
+        /// The call that needs the runtime.
         option: &'static str,
     },
-    /// The configuration of a reloader has been dropped, or given another identity since.
+    /// The configuration of a reloader was dropped, or has received another identity since.
     #[error("{option}: its configuration is no longer in use")]
     Unused {
-        /// Where the reloader is from.
+        /// The call that created the reloader.
         option: &'static str,
     },
-    /// rustls refuses the settings as a whole.
+    /// rustls rejects the settings as a whole.
     #[error("tls cannot be set up: {reason}")]
     Setup {
-        /// What it says.
+        /// The error of rustls.
         reason: String,
     },
     /// The peer took too long.
@@ -130,37 +130,38 @@ pub enum TlsError {
     Timeout {
         /// The limit.
         limit: Duration,
-        /// What to change.
+        /// The option that sets the limit.
         option: &'static str,
     },
-    /// As many handshakes run as may, and this one waited for its client for longest.
+    /// The limit of concurrent handshakes was reached, and this one had waited longest for its
+    /// client.
     #[error("tls handshake given up to make room for others, the limit is {option}")]
     MadeRoom {
-        /// What to change.
+        /// The option that sets the limit.
         option: &'static str,
     },
-    /// The peer ended the stream instead of answering, as one does that does not speak TLS.
+    /// The peer ended the stream during the handshake, as a peer does that does not speak TLS.
     #[error("the peer closed the connection in the tls handshake; perhaps it does not speak tls")]
     Closed,
     /// The peer sent bytes that are not TLS.
     #[error("the peer does not speak tls")]
     NotTls,
-    /// The peer's certificate does not verify, or it has none.
+    /// The peer's certificate cannot be verified, or it has none.
     #[error("certificate of the peer refused: {}", Printable(reason))]
     Untrusted {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The peer refused us, our certificate for example.
+    /// The peer rejected the handshake, for example because of the certificate of this side.
     #[error("the peer refused the tls handshake: {alert}")]
     Refused {
-        /// Its alert.
+        /// The alert that it sent.
         alert: String,
     },
-    /// The handshake went wrong in another way.
+    /// The handshake failed for another reason.
     #[error("tls handshake failed: {}", Printable(reason))]
     Handshake {
-        /// How.
+        /// The reason.
         reason: String,
     },
 }

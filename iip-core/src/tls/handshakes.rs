@@ -1,4 +1,4 @@
-//! The handshakes that a server runs at a time.
+//! The limit of concurrent handshakes of a server.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -13,23 +13,24 @@ use super::TlsError;
 use crate::clock;
 use crate::pending::{Network, Pending};
 
-/// How often a connection that waits for its turn looks whether another one makes room.
+/// Interval at which a waiting connection checks whether another one makes room.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// The places for handshakes. A client gets one once its ClientHello has arrived; one that does not
-/// go on with its handshake makes room for others.
+/// The permits for handshakes. A connection gets one once its ClientHello has arrived; a client
+/// that does not continue its handshake makes room for others.
 #[derive(Debug)]
 pub(crate) struct Handshakes {
     most: usize,
     state: Mutex<State>,
-    /// A place has become free.
+    /// Notified when a permit becomes free.
     left: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     running: usize,
-    /// Those of them that wait for their clients, and how they are told to make room.
+    /// The handshakes that wait for their clients, each with a sender that notifies it to make
+    /// room.
     pending: Pending<oneshot::Sender<()>>,
 }
 
@@ -49,7 +50,7 @@ impl Handshakes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place.
+    /// Waits for a permit.
     pub(super) async fn enter(self: &Arc<Self>, network: Network) -> Permit {
         loop {
             let mut left = pin!(self.left.notified());
@@ -57,8 +58,8 @@ impl Handshakes {
             if let Some(permit) = self.try_enter(network) {
                 return permit;
             }
-            // Without a place that was left: one that waits for its client may have had its time by
-            // now.
+            // Even if no permit becomes free, a handshake that waits for its client may have
+            // exceeded its time by now.
             let _ = tokio::time::timeout(LOOK_AGAIN, left).await;
         }
     }
@@ -68,11 +69,11 @@ impl Handshakes {
         if state.running < self.most {
             state.running += 1;
         } else {
-            // Its place is the newcomer's from now on.
+            // The permit of the evicted handshake passes to this one.
             let evicted = state.pending.make_room(network, clock::now())?;
             drop(state);
-            // A handshake that has just ended does not listen, and leaves without giving the place
-            // back.
+            // A handshake that has just ended no longer receives this, and does not return its
+            // permit.
             let _ = evicted.send(());
         }
         Some(Permit {
@@ -83,16 +84,17 @@ impl Handshakes {
     }
 }
 
-/// A place for one handshake.
+/// The permit for one handshake.
 pub(super) struct Permit {
     handshakes: Arc<Handshakes>,
     network: Network,
-    /// The client is awaited: its number, and where it is told to make room.
+    /// Set while the handshake waits for its client: its number, and the receiver of the notice to
+    /// make room.
     waits: Option<(u64, oneshot::Receiver<()>)>,
 }
 
 impl Permit {
-    /// Runs a handshake, until it ends or has to make room for another.
+    /// Runs a handshake until it ends or has to make room for another.
     pub(super) async fn run<T>(
         mut self,
         handshake: impl Future<Output = io::Result<T>>,
@@ -103,7 +105,7 @@ impl Permit {
             if outcome.is_ready() {
                 return outcome;
             }
-            // This side has done what it can.
+            // This side now waits for the client.
             let (_, told) = self.waits.get_or_insert_with(|| {
                 let (tell, told) = oneshot::channel();
                 let mut state = self.handshakes.lock();
@@ -129,7 +131,7 @@ impl Drop for Permit {
         let number = waits.as_ref().map(|(number, _)| *number);
         let told = number.map(|number| state.pending.remove(number));
         if let Some(None) = told {
-            // Another one has the place.
+            // Another handshake has the permit.
             return;
         }
         state.running -= 1;
@@ -150,7 +152,7 @@ mod tests {
         Network::of(Some(IpAddr::from([10, 0, 0, last])))
     }
 
-    /// A handshake whose client says nothing.
+    /// Starts a handshake whose client sends nothing.
     fn silent(
         handshakes: &Arc<Handshakes>,
         network: Network,
@@ -177,7 +179,7 @@ mod tests {
         let error = first.await.expect("no panic");
         assert!(error.to_string().contains("max_handshakes"), "{error}");
         assert!(!second.is_finished());
-        // The one that made room has given back nothing: two run.
+        // The handshake that made room returned no permit, so two are in use.
         assert_eq!(handshakes.lock().running, 2);
         drop(permit);
         assert_eq!(handshakes.lock().running, 1);

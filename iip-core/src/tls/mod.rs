@@ -1,8 +1,8 @@
-//! TLS on both sides by rustls with the ring provider (feature `tls`).
+//! TLS for both sides, by rustls with the ring provider (feature `tls`).
 //!
-//! IIP frames travel inside TLS unchanged: no ALPN, no upgrade of a plain connection, and a TLS
+//! IIP frames are sent inside TLS unchanged: no ALPN, no upgrade of a plain connection, and a TLS
 //! port never falls back to plain. TLS 1.3 and 1.2 only, no early data. Verification is on and
-//! needs no setting; the only way around it is named [`DangerousClientTls`].
+//! needs no setting; the only way to turn it off is [`DangerousClientTls`].
 //!
 //! ```no_run
 //! use iip_core::tls::{ClientTls, ServerTls};
@@ -42,12 +42,12 @@ pub use self::server::{ClientCertificate, ServerTls};
 pub(crate) use self::handshakes::Handshakes;
 use self::reload::IdentityCell;
 
-/// How long a handshake may take unless set otherwise.
+/// Default maximum duration of a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 static VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 
-/// The configuration that was built for one identity; built again when the identity has been
+/// The configuration that was built for one identity; it is built again when the identity was
 /// replaced.
 struct Built<C> {
     latest: ArcSwapOption<(Option<Arc<CertifiedKey>>, Arc<C>)>,
@@ -80,7 +80,7 @@ impl<C> Built<C> {
         }
         let identity = cell.current.load_full();
         let config = Arc::new(build(identity.clone())?);
-        // Should the identity change between the two, the next caller sees that they differ.
+        // If the identity changes between the two, the next caller notices the difference.
         self.latest
             .store(Some(Arc::new((identity, Arc::clone(&config)))));
         Ok(config)
@@ -116,8 +116,8 @@ async fn within<T>(
     )
 }
 
-/// The peer has gone, or never was one that could answer: a plain server resets the connection at
-/// the first byte.
+/// Returns `true` if the peer has ended the connection or does not speak TLS: a plain server resets
+/// the connection at the first byte.
 fn is_end(kind: io::ErrorKind) -> bool {
     matches!(
         kind,

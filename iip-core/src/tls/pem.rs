@@ -1,4 +1,4 @@
-//! From PEM to what rustls takes, with errors that say which file and which call.
+//! Conversion of PEM for rustls, with errors that name the file and the call.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use rustls::{InconsistentKeys, RootCertStore};
 
 use super::{TlsError, provider};
 
-/// Where PEM is from, for errors.
+/// The source of PEM data, for errors.
 pub(super) struct Input {
     option: &'static str,
     file: Option<PathBuf>,

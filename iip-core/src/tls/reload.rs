@@ -1,4 +1,4 @@
-//! Certificates that are replaced while they are in use.
+//! Replacement of certificates while they are in use.
 
 use std::error::Error;
 use std::fmt;
@@ -14,17 +14,17 @@ use tokio::task::AbortHandle;
 use super::TlsError;
 use super::pem::{Input, parse_identity};
 
-/// The shortest time between two looks at watched files.
+/// Minimum interval at which watched files are read.
 const MIN_WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often watched files are read unless set otherwise.
+/// Default interval at which watched files are read.
 pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Replaces a certificate and its key at run time: handshakes from then on use the new one,
-/// connections that exist keep what they have.
+/// Handle that replaces a certificate and its key at run time. Later handshakes use the new one,
+/// existing connections keep the old one.
 ///
-/// A new certificate that is unusable is refused with the reason, and the old one stays. Cloning is
-/// cheap, and a reloader does not keep the configuration alive.
+/// A new certificate that is unusable is rejected with the reason, and the old one stays. Cloning
+/// is cheap, and a reloader does not keep the configuration alive.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), iip_core::tls::TlsError> {
@@ -47,8 +47,8 @@ impl CertificateReloader {
     ///
     /// # Errors
     ///
-    /// Either is malformed, they do not belong together, or the configuration is gone. The old
-    /// certificate stays.
+    /// Fails if either is malformed, if they do not belong together, or if the configuration was
+    /// dropped. The old certificate stays.
     pub fn reload_pem(
         &self,
         chain: impl AsRef<[u8]>,
@@ -60,13 +60,13 @@ impl CertificateReloader {
         Ok(())
     }
 
-    /// Uses the certificate chain and private key of these PEM files from the next handshake on.
-    /// Reads them at once, blocking the caller.
+    /// Uses the certificate chain and private key in these PEM files from the next handshake on.
+    /// Reads them at once and blocks the caller.
     ///
     /// # Errors
     ///
-    /// A file cannot be read or is malformed, they do not belong together, or the configuration is
-    /// gone. The old certificate stays.
+    /// Fails if a file cannot be read or is malformed, if they do not belong together, or if the
+    /// configuration was dropped. The old certificate stays.
     pub fn reload_files(
         &self,
         chain: impl AsRef<Path>,
@@ -82,16 +82,17 @@ impl CertificateReloader {
         Ok(())
     }
 
-    /// Uses these PEM files now, and again whenever their content changes: they are read once in
-    /// every `interval`, which is at least 100 ms.
+    /// Uses these PEM files now, and again whenever their content changes: they are read once every
+    /// `interval`, which is at least 100 ms.
     ///
-    /// Files that are unusable, for example because only one of the two is written yet, are logged
-    /// and tried again when they change; the old certificate stays until then. The watch ends when
-    /// the configuration is dropped, and a further watch takes its place.
+    /// Files that are unusable, for example because only one of the two has been written yet, are
+    /// logged and tried again when they change; the old certificate stays until then. The watch
+    /// ends when the configuration is dropped, or when another watch replaces it.
     ///
     /// # Errors
     ///
-    /// As [`reload_files`](Self::reload_files), or this is not called in a tokio runtime.
+    /// Fails like [`reload_files`](Self::reload_files), or if this is not called in a tokio
+    /// runtime.
     pub fn watch_files(
         &self,
         chain: impl AsRef<Path>,
@@ -113,7 +114,7 @@ impl CertificateReloader {
     }
 }
 
-/// A certificate chain with its key that can be replaced under those who use it.
+/// A certificate chain with its key that can be replaced while it is in use.
 #[derive(Default)]
 pub(super) struct IdentityCell {
     pub(super) current: ArcSwapOption<CertifiedKey>,
@@ -195,7 +196,7 @@ impl IdentityCell {
 
 impl fmt::Debug for IdentityCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Nothing of the key.
+        // The key must not appear in the output.
         match &self.files {
             Some(files) => f
                 .debug_tuple("Files")
@@ -207,13 +208,13 @@ impl fmt::Debug for IdentityCell {
     }
 }
 
-/// The task behind `watch_files`.
+/// The state of the task of `watch_files`.
 struct Watch {
     cell: Weak<IdentityCell>,
     files: IdentityFiles,
-    /// What was tried last, whether it was usable or not.
+    /// Digest of the content that was tried last, even if it was not usable.
     seen: u64,
-    /// What was logged last, not to repeat it every ten seconds.
+    /// The error that was logged last, so that it is not repeated at every interval.
     complaint: Option<String>,
 }
 
@@ -229,8 +230,8 @@ impl Watch {
                 return;
             };
             self = this;
-            // Here and not in the other thread: a watch that has been replaced must not store any
-            // more.
+            // The identity is stored in this task and not in the blocking thread, because a watch
+            // that was replaced must not store any more.
             let Some(cell) = self.cell.upgrade() else {
                 return;
             };
@@ -256,7 +257,7 @@ impl Watch {
         }
     }
 
-    /// What is new in the files, if anything.
+    /// Returns the identity in the files if they have changed.
     fn look(&mut self) -> Result<Option<Arc<CertifiedKey>>, TlsError> {
         let content = self.files.read()?;
         if content.digest == self.seen {
@@ -273,7 +274,7 @@ struct IdentityFiles {
     option: &'static str,
     chain: PathBuf,
     key: PathBuf,
-    /// Only compares contents of the same pair of files.
+    /// Hasher of the contents; digests are only compared for the same pair of files.
     hasher: RandomState,
 }
 
@@ -287,8 +288,8 @@ impl IdentityFiles {
         }
     }
 
-    /// Certificates are small: reading them is as cheap as asking for their times, and cannot miss
-    /// a change.
+    /// Reads both files. Certificates are small: reading them is as cheap as reading their
+    /// modification times, and cannot miss a change.
     fn read(&self) -> Result<IdentityContent, TlsError> {
         let (chain, key) = (
             Input::file(self.option, &self.chain),
@@ -306,7 +307,7 @@ impl IdentityFiles {
     }
 }
 
-/// What stands in the two files of an identity.
+/// The content of the two files of an identity.
 struct IdentityContent {
     chain: Input,
     chain_pem: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Connections accepted: who we are, and whom to let in.
+//! TLS for accepted connections: the server's identity and the accepted clients.
 
 use std::fmt;
 use std::io;
@@ -18,13 +18,13 @@ use super::{Built, HANDSHAKE_TIMEOUT, TlsError, VERSIONS, provider, to_der, with
 use crate::pending::Network;
 use crate::transport::IoStream;
 
-/// How many handshakes a server runs at a time unless set otherwise.
+/// Default maximum number of concurrent handshakes of a server.
 const MAX_HANDSHAKES: usize = 256;
 
-/// TLS for connections accepted: the server's certificate, and which clients are let in.
+/// TLS for accepted connections: the server's certificate, and the clients that are accepted.
 ///
-/// Without further settings no client certificate is asked for. Cloning is cheap; clones share what
-/// is reloaded.
+/// Without further settings, no client certificate is requested. Cloning is cheap; clones share
+/// what is reloaded.
 #[derive(Clone)]
 pub struct ServerTls {
     pub(super) identity: Arc<IdentityCell>,
@@ -35,27 +35,27 @@ pub struct ServerTls {
     built: Arc<Built<ServerConfig>>,
 }
 
-/// What happens to clients that show no certificate, see [`ServerTls::client_certificate`].
+/// The treatment of clients without a certificate, see [`ServerTls::client_certificate`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum ClientCertificate {
-    /// They are refused.
+    /// They are rejected.
     #[default]
     Required,
-    /// They are let in and have no certificates. A certificate that does not verify is refused all
-    /// the same.
+    /// They are accepted and have no certificates. A certificate that cannot be verified is still
+    /// rejected.
     Optional,
 }
 
 impl ServerTls {
-    /// Shows this certificate to every client.
+    /// Sends this certificate to every client.
     ///
-    /// `chain`: the server's own certificate first, then those that lead to the root the clients
-    /// trust. `key`: its private key, not encrypted, as PKCS#8, PKCS#1 or SEC1.
+    /// `chain`: the server's own certificate first, then those that lead to the root that the
+    /// clients trust. `key`: its private key, not encrypted, as PKCS#8, PKCS#1 or SEC1.
     ///
     /// # Errors
     ///
-    /// Either is malformed, or they do not belong together.
+    /// Fails if either is malformed, or if they do not belong together.
     pub fn from_pem(chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Self, TlsError> {
         let input = Input::bytes("ServerTls::from_pem");
         Ok(Self::new(IdentityCell::new(
@@ -66,11 +66,11 @@ impl ServerTls {
         )?))
     }
 
-    /// Shows the certificate of these PEM files to every client, see [`from_pem`](Self::from_pem).
+    /// Sends the certificate in these PEM files to every client, see [`from_pem`](Self::from_pem).
     ///
     /// # Errors
     ///
-    /// A file cannot be read or is malformed, or they do not belong together.
+    /// Fails if a file cannot be read or is malformed, or if they do not belong together.
     pub fn from_files(chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, TlsError> {
         Ok(Self::new(IdentityCell::from_files(
             "ServerTls::from_files",
@@ -90,53 +90,52 @@ impl ServerTls {
         }
     }
 
-    /// Lets only those clients in whose certificate comes from a root in `pem`. Called again: those
-    /// as well.
+    /// Accepts only clients whose certificate comes from a root in `pem`. Further calls add to the
+    /// roots.
     ///
     /// # Errors
     ///
-    /// `pem` is malformed or holds no certificate.
+    /// Fails if `pem` is malformed or contains no certificate.
     pub fn client_roots_pem(self, pem: impl AsRef<[u8]>) -> Result<Self, TlsError> {
         self.roots(&Input::bytes("ServerTls::client_roots_pem"), pem.as_ref())
     }
 
-    /// Lets only those clients in whose certificate comes from a root in this PEM file. Called
-    /// again: those as well.
+    /// Accepts only clients whose certificate comes from a root in this PEM file. Further calls add
+    /// to the roots.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, is malformed or holds no certificate.
+    /// Fails if the file cannot be read, is malformed or contains no certificate.
     pub fn client_roots_file(self, path: impl AsRef<Path>) -> Result<Self, TlsError> {
         let input = Input::file("ServerTls::client_roots_file", path.as_ref());
         let pem = input.read()?;
         self.roots(&input, &pem)
     }
 
-    /// Sets whether clients must show a certificate. Default: required, once client roots are
-    /// given; without them none is asked for, and this setting has no effect.
+    /// Sets whether clients need a certificate. Default: required, once client roots are set;
+    /// without them, none is requested, and this setting has no effect.
     #[must_use]
     pub fn client_certificate(mut self, rule: ClientCertificate) -> Self {
         self.client_certificate = rule;
         self.changed()
     }
 
-    /// How long a handshake may take, from when the connection is accepted, before it is closed.
-    /// Default: 10 s;
-    /// [`Duration::MAX`]: no limit. Less than a millisecond is refused where a server is made with it.
+    /// Sets the maximum duration of a handshake, from the time the connection is accepted, after
+    /// which it is closed. Default: 10 s; [`Duration::MAX`]: no limit. Less than a millisecond is
+    /// rejected when a server is created with it.
     #[must_use]
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
         self.handshake_timeout = limit;
         self
     }
 
-    /// How many handshakes run at a time, at least 1; further connections wait their turn. Default:
-    /// 256.
+    /// Sets the maximum number of concurrent handshakes, at least 1; further connections wait.
+    /// Default: 256.
     ///
-    /// A handshake costs about a millisecond of computing and up to 64 KiB of what an unknown peer
-    /// sends. It begins when the client's first message (ClientHello) has arrived: connections that
-    /// are silent take none of these places. A client that does not go on with its handshake for a
-    /// second makes room for one that waits, and at once where it is one of the address that has
-    /// the most.
+    /// A handshake costs about a millisecond of computing and up to 64 KiB of memory for data of an
+    /// unknown peer. It begins when the client's first message (ClientHello) has arrived: silent
+    /// connections do not count. A client that does not continue its handshake for a second makes
+    /// room for one that waits, or at once if it is from the address that has the most.
     #[must_use]
     pub fn max_handshakes(mut self, count: usize) -> Self {
         self.max_handshakes = count.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
@@ -147,12 +146,13 @@ impl ServerTls {
         self.handshake_timeout
     }
 
-    /// How many handshakes may run at a time; keeping to it is up to who accepts the connections.
+    /// Returns the maximum number of concurrent handshakes. The code that accepts connections
+    /// enforces it.
     pub fn handshakes(&self) -> usize {
         self.max_handshakes
     }
 
-    /// Replaces the certificate while the server runs.
+    /// Returns a handle that replaces the certificate while the server runs.
     pub fn reloader(&self) -> CertificateReloader {
         CertificateReloader {
             cell: Arc::downgrade(&self.identity),
@@ -160,34 +160,34 @@ impl ServerTls {
         }
     }
 
-    /// Reads the files of [`from_files`](Self::from_files) every 10 s and uses what is new in them,
-    /// as [`CertificateReloader::watch_files`] does.
+    /// Reads the files of [`from_files`](Self::from_files) every 10 s and uses them if they have
+    /// changed, like [`CertificateReloader::watch_files`].
     ///
     /// # Errors
     ///
-    /// The certificate is not from files or they have become unusable, or this is not called in a
-    /// tokio runtime.
+    /// Fails if the certificate is not from files, if they have become unusable, or if this is not
+    /// called in a tokio runtime.
     pub fn watch_files(self) -> Result<Self, TlsError> {
         self.identity.watch_own_files("ServerTls::watch_files")?;
         Ok(self)
     }
 
-    /// Builds everything that is built late, so that a mistake shows now and not on the first
-    /// connection.
+    /// Builds everything that is otherwise built on the first connection, so that a mistake is
+    /// found now.
     ///
     /// # Errors
     ///
-    /// rustls refuses the settings as a whole.
+    /// Fails if rustls rejects the settings as a whole.
     pub fn check(&self) -> Result<(), TlsError> {
         self.config().map(drop)
     }
 
-    /// Does the handshake on an accepted stream.
+    /// Performs the handshake on an accepted stream.
     ///
-    /// Gives the encrypted stream, and the verified certificate of the client with the chain it
-    /// sent (DER); none if it was not asked for one. The stream sends close_notify when it is shut
-    /// down, and a peer that ends without one makes its reads fail with `UnexpectedEof`. What is
-    /// written to it may wait until it is flushed.
+    /// Returns the encrypted stream, and the verified certificate of the client with the chain that
+    /// it sent (DER); none if it was not asked for one. The stream sends close_notify when it is
+    /// shut down, and if the peer ends it without close_notify, its reads fail with
+    /// `UnexpectedEof`. Data written to it may wait until it is flushed.
     ///
     /// # Cancel safety
     ///
@@ -195,14 +195,14 @@ impl ServerTls {
     ///
     /// # Errors
     ///
-    /// A [`TlsError`] inside, or an error of the stream.
+    /// The error contains a [`TlsError`], or is an error of the stream.
     pub async fn accept(&self, io: impl Into<IoStream>) -> io::Result<(IoStream, Vec<Vec<u8>>)> {
         let alone = Handshakes::new(1);
         self.accept_beside(io.into(), &alone, Network::default())
             .await
     }
 
-    /// Like [`accept`](Self::accept), with a place among the handshakes that run at a time.
+    /// Like [`accept`](Self::accept), but counted among the concurrent handshakes.
     pub(crate) async fn accept_beside(
         &self,
         io: IoStream,
@@ -210,7 +210,7 @@ impl ServerTls {
         network: Network,
     ) -> io::Result<(IoStream, Vec<Vec<u8>>)> {
         let handshake = async {
-            // Computes nothing: a place is taken once there is something to compute.
+            // Waiting for the ClientHello needs no computing, so the permit is only taken after it.
             let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
             let permit = handshakes.enter(network).await;
             permit.run(hello.into_stream(self.config()?)).await
@@ -261,13 +261,13 @@ impl ServerTls {
                     builder.with_client_cert_verifier(verifier.build().map_err(TlsError::setup)?)
                 }
             };
-            // A new configuration for each identity: sessions begun under the old certificate are
-            // not resumed, so that every client sees and verifies the new one.
+            // A new configuration is built for each identity, so that sessions of the old
+            // certificate are not resumed, and every client verifies the new one.
             let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
             config.max_early_data_size = 0;
             if self.client_roots.is_some() {
-                // A resumed session does not verify the client's certificate again: it may have
-                // expired since.
+                // The client's certificate is not verified again when a session is resumed, and it
+                // may have expired since.
                 config.session_storage = Arc::new(NoServerSessionStorage {});
                 config.send_tls13_tickets = 0;
             }

@@ -19,14 +19,14 @@ use tokio::task::JoinSet;
 use super::no_unix_sockets;
 use super::{ConnectFuture, Connected, Connector, explain, look_up, tune};
 
-/// How long one address of a name may stay silent before the next one is tried beside it. Source:
-/// RFC 8305, 5.
+/// Time for which one address of a name may stay silent before the next one is tried in parallel.
+/// Source: RFC 8305, 5.
 pub(super) const HEAD_START: Duration = Duration::from_millis(250);
 
 /// `true` if this platform has abstract Unix sockets.
 const HAS_ABSTRACT: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// An abstract name as the system calls take it: a path that begins with a NUL.
+/// Returns an abstract name as system calls expect it: a path that begins with a NUL.
 #[cfg(unix)]
 pub(super) fn abstract_path(name: &str) -> PathBuf {
     PathBuf::from(format!("\0{name}"))
@@ -56,40 +56,40 @@ pub enum Endpoint {
     },
     /// The path of a Unix socket.
     Unix(PathBuf),
-    /// The name of an abstract Unix socket, without the `@`. Linux alone has such.
+    /// The name of an abstract Unix socket, without the `@`. Only available on Linux.
     Abstract(String),
 }
 
-/// The reason why a text is no [`Endpoint`].
+/// The error of a text that is not an [`Endpoint`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndpointError {
     /// The text is empty.
     #[error("address is empty, write `host:port` or `unix:/path`")]
     Empty,
-    /// Something else stands before `://`.
+    /// The scheme before `://` is unknown.
     #[error("address `{address}` starts with `{scheme}://`, only `tcp://` and `unix:` are known")]
     UnknownScheme {
         /// The whole text.
         address: String,
-        /// What stands there.
+        /// The scheme.
         scheme: String,
     },
-    /// No port at the end.
+    /// There is no port at the end.
     #[error("address `{address}` has no port, write `{address}:9000`")]
     NoPort {
         /// The whole text.
         address: String,
     },
-    /// The port is no number up to 65535.
+    /// The port is not a number up to 65535.
     #[error("port `{port}` of address `{address}` is not a number from 0 to 65535")]
     BadPort {
         /// The whole text.
         address: String,
-        /// What stands there.
+        /// The text of the port.
         port: String,
     },
-    /// Nothing before the port.
+    /// There is no host before the port.
     #[error(
         "address `{address}` has no host, write `0.0.0.0:port` or `[::]:port` to listen on every \
          interface"
@@ -98,19 +98,19 @@ pub enum EndpointError {
         /// The whole text.
         address: String,
     },
-    /// Colons outside brackets, or something else than an IPv6 address inside them.
+    /// There are colons outside brackets, or the text in brackets is not an IPv6 address.
     #[error("host of address `{address}` is not valid, write an IPv6 address as `[::1]:port`")]
     BadHost {
         /// The whole text.
         address: String,
     },
-    /// Nothing behind `unix:` or `unix:@`.
+    /// There is nothing after `unix:` or `unix:@`.
     #[error("address `{address}` has no path, write `unix:/path`")]
     NoPath {
         /// The whole text.
         address: String,
     },
-    /// An abstract Unix socket on a platform without such.
+    /// The address is that of an abstract Unix socket, which this platform does not support.
     #[error(
         "address `{address}` is that of an abstract socket, which only Linux has; write \
          `unix:./@name` for a file of such a name"
@@ -127,18 +127,18 @@ impl From<std::convert::Infallible> for EndpointError {
     }
 }
 
-/// What names an address to connect to or to listen on: a text such as `"127.0.0.1:9000"`, a
-/// [`SocketAddr`], or an [`Endpoint`].
+/// A value that names an address to connect to or to listen on: a text such as `"127.0.0.1:9000"`,
+/// a [`SocketAddr`], or an [`Endpoint`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no address",
     note = "write a text such as \"127.0.0.1:9000\" or \"unix:/path\", or give a `SocketAddr`"
 )]
 pub trait ToEndpoint {
-    /// The address.
+    /// Returns the address.
     ///
     /// # Errors
     ///
-    /// A text that is none.
+    /// Fails if a text is not an address.
     fn to_endpoint(&self) -> Result<Endpoint, EndpointError>;
 }
 
@@ -204,7 +204,7 @@ impl<T: ToEndpoint + ToOwned + ?Sized> ToEndpoint for Cow<'_, T> {
 }
 
 impl Endpoint {
-    /// The host to connect to, `None` for a Unix socket.
+    /// Returns the host to connect to, `None` for a Unix socket.
     pub fn host(&self) -> Option<&str> {
         match self {
             Self::Tcp { host, .. } => Some(host),
@@ -247,7 +247,7 @@ impl FromStr for Endpoint {
                 let (host, behind) = rest
                     .split_once(']')
                     .ok_or_else(|| EndpointError::BadHost { address: address() })?;
-                // `fe80::1%eth0`: the zone is the system's business.
+                // In `fe80::1%eth0`, the zone is interpreted by the operating system.
                 let literal = host.split_once('%').map_or(host, |(literal, _)| literal);
                 if literal.parse::<Ipv6Addr>().is_err() {
                     return Err(EndpointError::BadHost { address: address() });
@@ -267,7 +267,7 @@ impl FromStr for Endpoint {
         if host.contains(':') && !rest.starts_with('[') {
             return Err(EndpointError::BadHost { address: address() });
         }
-        // `u16::from_str` would also take `+80`.
+        // `u16::from_str` would also accept `+80`.
         match port.parse() {
             Ok(port_number) if !port.starts_with('+') => Ok(Self::Tcp {
                 host: host.to_owned(),
@@ -314,7 +314,7 @@ impl Connector for Endpoint {
                 Self::Tcp { host, port } => {
                     let addresses = look_up(host, *port).await?;
                     let stream = match addresses[..] {
-                        // Whoever asked knows the address.
+                        // The caller knows the address, so the error does not need it.
                         [only] if only.to_string() == self.to_string() => {
                             TcpStream::connect(only).await?
                         }
@@ -344,8 +344,8 @@ impl Connector for Endpoint {
     }
 }
 
-/// Tries the addresses of one host in order. One that fails is followed at once by the next, one
-/// that is silent keeps trying beside it, so that a dead address costs 250 ms and not the whole
+/// Tries the addresses of one host in order. If one fails, the next is tried at once; if one is
+/// silent, the next is tried in parallel, so that a dead address costs 250 ms and not the whole
 /// time limit.
 pub(super) async fn first_to_connect<T, F, C>(
     addresses: Vec<SocketAddr>,
@@ -361,7 +361,7 @@ where
         return connect(addr).await.map_err(|error| told(addr, &error));
     }
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    // Dropping the set, by returning or from outside, ends the attempts that are left.
+    // Dropping the set, when this returns or is dropped, ends the remaining attempts.
     let mut attempts = JoinSet::new();
     let mut addresses = addresses.into_iter();
     loop {

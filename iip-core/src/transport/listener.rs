@@ -15,10 +15,10 @@ use super::endpoint::abstract_path;
 use super::no_unix_sockets;
 use super::{BACKLOG, Connected, Endpoint, MemoryListener, explain, look_up, tune};
 
-/// Waits for connections at one address.
+/// Listener that waits for connections at one address.
 ///
-/// Dropping it frees the address; the file of a Unix socket that was made by [`bind`](Self::bind)
-/// is removed.
+/// Dropping it frees the address; the file of a Unix socket that was created by
+/// [`bind`](Self::bind) is removed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Listener {
@@ -35,13 +35,13 @@ impl Listener {
     /// Listens on `endpoint`; connections arrive from here on, even before the first
     /// [`accept`](Self::accept).
     ///
-    /// TCP: an address that is still in the kernel's closing state may be taken again
-    /// (`SO_REUSEADDR`); up to 1024 connections wait to be accepted. Unix: the file of a server
-    /// that is gone is replaced, that of a living one and any other file is not.
+    /// TCP: an address that is still in the kernel's closing state may be reused (`SO_REUSEADDR`);
+    /// up to 1024 connections wait to be accepted. Unix: the file of a server that has ended is
+    /// replaced, that of a running one and any other file is not.
     ///
     /// # Errors
     ///
-    /// Those of the operating system, with the address in their text.
+    /// Fails with the errors of the operating system, with the address in their text.
     pub async fn bind(endpoint: &Endpoint) -> io::Result<Self> {
         let bound = match endpoint {
             Endpoint::Tcp { host, port } => {
@@ -66,7 +66,8 @@ impl Listener {
         bound.map_err(|error| explain(&error, format_args!("cannot listen on {endpoint}")))
     }
 
-    /// The address it listens on, for TCP: with the port the system chose when 0 was asked for.
+    /// Returns the address it listens on, only for TCP: with the port that the system chose if it
+    /// was 0.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
@@ -74,7 +75,7 @@ impl Listener {
         }
     }
 
-    /// Where it listens, in a form a client can connect to.
+    /// Returns the address it listens on, in a form that a client can connect to.
     pub fn describe(&self) -> String {
         match self {
             Self::Tcp(listener) => match listener.local_addr() {
@@ -87,9 +88,9 @@ impl Listener {
         }
     }
 
-    /// The next connection. A connection that failed before it was accepted is skipped.
+    /// Waits for the next connection. A connection that failed before it was accepted is skipped.
     ///
-    /// On a memory listener whose connectors are all gone this waits for ever.
+    /// A memory listener without remaining connectors waits forever.
     ///
     /// # Cancel safety
     ///
@@ -97,14 +98,15 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// Only what concerns the listener or the whole process, such as too many open files: wait a
-    /// moment before trying again, since the connection stays in the queue and the next call would
-    /// fail at once.
+    /// Fails only with errors of the listener or the whole process, such as too many open files.
+    /// Wait a moment before trying again, since the connection stays in the queue and the next call
+    /// would fail at once.
     pub async fn accept(&mut self) -> io::Result<Connected> {
         loop {
             let accepted = match self {
                 Self::Tcp(listener) => listener.accept().await.map(|(stream, addr)| {
-                    // Fails only when the peer is already gone, which the first read will tell.
+                    // This fails only if the peer is already gone, which the first read will
+                    // report.
                     let _ = tune(&stream);
                     Connected {
                         io: stream.into(),
@@ -145,13 +147,14 @@ impl From<MemoryListener> for Listener {
 
 #[cfg(unix)]
 impl From<UnixListener> for Listener {
-    /// The file of the socket stays when the listener is dropped: whoever made it removes it.
+    /// Keeps the file of the socket when the listener is dropped: the code that created it removes
+    /// it.
     fn from(listener: UnixListener) -> Self {
         Self::Unix(listener.into())
     }
 }
 
-/// A Unix socket; one that has made its file removes it when it is dropped.
+/// A listener on a Unix socket; if it created the file, it removes it when it is dropped.
 #[cfg(unix)]
 #[derive(Debug)]
 pub struct UnixSocketListener {
@@ -159,12 +162,12 @@ pub struct UnixSocketListener {
     file: Option<SocketFile>,
 }
 
-/// The file of a socket.
+/// The file of a Unix socket.
 #[cfg(unix)]
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    /// Device and inode, to leave alone what another process put in its place.
+    /// Device and inode, so that a file that another process put in its place is not removed.
     identity: (u64, u64),
 }
 
@@ -185,7 +188,8 @@ impl UnixSocketListener {
         Ok(Self { listener, file })
     }
 
-    /// The address in the form that a client connects to; `unix` for a socket without a name.
+    /// Returns the address in the form that a client connects to; `unix` for a socket without a
+    /// name.
     fn describe(&self) -> String {
         let addr = self.listener.local_addr().ok();
         let path = addr.as_ref().and_then(|addr| addr.as_pathname());
@@ -216,7 +220,7 @@ impl Drop for UnixSocketListener {
         if let Some(SocketFile { path, identity }) = &self.file
             && file_identity(path) == Some(*identity)
         {
-            // A file that cannot be removed is found stale by the next server.
+            // If the file cannot be removed, the next server finds it stale.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -228,7 +232,7 @@ fn listen_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
     } else {
         TcpSocket::new_v6()
     }?;
-    // On Windows this option would let another process take over a port in use.
+    // On Windows this option would allow another process to take over a port in use.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
@@ -242,7 +246,7 @@ fn listen_unix(path: &Path) -> io::Result<UnixListener> {
     socket.listen(BACKLOG)
 }
 
-/// Removes the socket file of a server that is gone; an error when `path` is anything else.
+/// Removes the socket file of a server that has ended; fails if `path` is anything else.
 #[cfg(unix)]
 async fn remove_stale_socket(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
@@ -272,7 +276,8 @@ fn file_identity(path: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Errors of `accept` that came with one connection; see accept(2), "Error handling".
+/// Returns `true` for an error of `accept` that concerns one connection; see accept(2), "Error
+/// handling".
 fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,
@@ -288,7 +293,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
             | Interrupted
             | NetworkDown
             | NetworkUnreachable
-            // A firewall rule forbids this one (Linux).
+            // A firewall rule rejects this connection (Linux).
             | PermissionDenied
             | TimedOut
     )

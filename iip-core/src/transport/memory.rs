@@ -7,12 +7,12 @@ use tokio::sync::mpsc;
 
 use super::{BACKLOG, ConnectFuture, Connected, Connector};
 
-/// Bytes an in-memory connection holds in each direction before its writer waits. Allocated as they
-/// are needed.
+/// Number of bytes that an in-memory connection buffers in each direction before its writer waits.
+/// Allocated as needed.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// A listener and a connector that meet in memory: a server and its clients in one process, for
-/// tests.
+/// Creates a connected pair of connector and listener in memory: for a server and its clients in
+/// one process, in tests.
 ///
 /// Up to 1024 connections wait to be accepted; further ones wait for room.
 ///
@@ -36,7 +36,7 @@ pub fn memory() -> (MemoryConnector, MemoryListener) {
     )
 }
 
-/// Connects to the [`MemoryListener`] it was made with. Cloning is cheap.
+/// Connector to the [`MemoryListener`] that it was created with. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct MemoryConnector {
     listener: mpsc::Sender<DuplexStream>,
@@ -61,7 +61,8 @@ impl Connector for MemoryConnector {
     }
 }
 
-/// Gets the connections of its [`MemoryConnector`]s; becomes a [`Listener`](super::Listener).
+/// Listener for the connections of its [`MemoryConnector`]s; converts into a
+/// [`Listener`](super::Listener).
 #[derive(Debug)]
 pub struct MemoryListener {
     pub(super) connections: mpsc::Receiver<DuplexStream>,

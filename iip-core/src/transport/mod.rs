@@ -1,7 +1,7 @@
-//! Byte streams: what an address means, connecting to it, listening on it.
+//! Byte streams: addresses, connecting to them, and listening on them.
 //!
-//! Everything above this file sees an [`IoStream`] and does not care what is below it: TCP, a Unix
-//! socket, memory, TLS over any of them, or a stream of your own behind a [`Connector`].
+//! The layers above use an [`IoStream`], regardless of the kind of stream: TCP, a Unix socket,
+//! memory, TLS over any of them, or a custom stream of a [`Connector`].
 
 mod endpoint;
 mod listener;
@@ -30,22 +30,22 @@ pub use self::listener::Listener;
 pub use self::listener::UnixSocketListener;
 pub use self::memory::{MemoryConnector, MemoryListener, memory};
 
-/// Connections the kernel, or a memory listener, keeps ready for a server that has not accepted
-/// them yet.
+/// Maximum number of connections that the kernel, or a memory listener, queues for a server that
+/// has not accepted them yet.
 const BACKLOG: u32 = 1024;
 
-/// Silence after which the kernel asks whether the peer's machine is still there.
+/// Idle time after which the kernel checks whether the peer's machine is still reachable.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 
-/// Any byte stream that can carry a connection. Implemented by every type that can.
+/// A byte stream that can carry a connection. Implemented for every suitable type.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
 /// The byte stream of one connection.
 ///
-/// TCP, Unix sockets and memory are kept as they are, so that reading and writing needs no dynamic
-/// call and no second allocation; [`IoStream::new`] takes anything else.
+/// TCP, Unix sockets and in-memory streams are stored unboxed, so that reading and writing needs no
+/// dynamic call and no second allocation; [`IoStream::new`] accepts any other stream.
 ///
 /// ```
 /// use iip_core::transport::IoStream;
@@ -69,14 +69,14 @@ enum Inner {
 }
 
 impl IoStream {
-    /// Carries a connection over a stream of your own, which is boxed once.
+    /// Creates a stream from a custom one, which is boxed once.
     pub fn new(io: impl Io) -> Self {
         Self {
             inner: Inner::Other(Box::new(io)),
         }
     }
 
-    /// The address of the peer, when this is TCP or TLS over TCP.
+    /// Returns the address of the peer, if this is TCP or TLS over TCP.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         match &self.inner {
             Inner::Tcp(stream) => stream.peer_addr().ok(),
@@ -103,7 +103,7 @@ impl IoStream {
 }
 
 impl From<TcpStream> for IoStream {
-    /// Takes the stream with the options it has; Nagle's algorithm should be off
+    /// Keeps the socket options of the stream; Nagle's algorithm should be off
     /// (`set_nodelay(true)`).
     fn from(stream: TcpStream) -> Self {
         Self {
@@ -233,20 +233,20 @@ impl AsyncWrite for IoStream {
     }
 }
 
-/// A byte stream that is ready for its first frame, and what is known of the peer behind it.
+/// A byte stream that is ready for its first frame, and information about the peer.
 #[derive(Debug)]
 pub struct Connected {
     /// The stream.
     pub io: IoStream,
-    /// The peer's address, when it has one.
+    /// The peer's address, if it has one.
     pub addr: Option<SocketAddr>,
-    /// The verified certificate of the peer, then the chain it sent with it, in DER; empty without
-    /// TLS.
+    /// The verified certificate of the peer, then the chain that it sent with it, in DER; empty
+    /// without TLS.
     pub certificates: Vec<Vec<u8>>,
 }
 
 impl Connected {
-    /// A stream with the address it knows itself, and no certificates.
+    /// Creates a connection with the peer address of the stream, and without certificates.
     pub fn new(io: impl Into<IoStream>) -> Self {
         let io = io.into();
         Self {
@@ -257,13 +257,14 @@ impl Connected {
     }
 }
 
-/// What [`Connector::connect`] returns.
+/// The future that [`Connector::connect`] returns.
 pub type ConnectFuture<'a> = Pin<Box<dyn Future<Output = io::Result<Connected>> + Send + 'a>>;
 
-/// Makes a new byte stream to the server each time it is asked: at first, and again whenever the
-/// old one is lost.
+/// Connects to a server with a new byte stream each time: at first, and again whenever the old one
+/// is lost.
 ///
-/// [`Endpoint`] is the usual one. Write your own to go through a proxy, a tunnel, or memory:
+/// [`Endpoint`] is the usual implementation. Write a custom one to use a proxy, a tunnel, or
+/// memory:
 ///
 /// ```
 /// use iip_core::transport::{ConnectFuture, Connected, Connector, IoStream};
@@ -287,14 +288,14 @@ pub type ConnectFuture<'a> = Pin<Box<dyn Future<Output = io::Result<Connected>> 
 /// }
 /// ```
 pub trait Connector: Send + Sync + fmt::Debug + 'static {
-    /// Connects once. Dropping the future gives up; the caller puts the time limit around it.
+    /// Connects once. Dropping the future cancels the attempt; the caller applies the time limit.
     fn connect(&self) -> ConnectFuture<'_>;
 
-    /// Where to, for errors and logs.
+    /// Returns the destination, for errors and logs.
     fn describe(&self) -> String;
 
-    /// The host that a TLS certificate must name unless the configuration names another; `None`
-    /// when there is none.
+    /// Returns the host that a TLS certificate must contain unless the configuration names another;
+    /// `None` if there is none.
     fn host(&self) -> Option<&str> {
         None
     }
@@ -314,13 +315,14 @@ impl<C: Connector + ?Sized> Connector for Arc<C> {
     }
 }
 
-/// What the kernel takes ahead of the network: it would otherwise be megabytes, behind which every
-/// call has to wait.
+/// Number of bytes that the kernel buffers before they are sent: by default it would be megabytes,
+/// and every call would have to wait for them.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT_BYTES: u32 = 256 * 1024;
 
-/// Small frames leave at once, and a peer whose machine has vanished is noticed. Buffer sizes are
-/// the kernel's business: it adapts them to the connection, and a fixed size switches that off.
+/// Sets the socket options: small frames are sent at once, and a peer whose machine has vanished is
+/// noticed. Buffer sizes are left to the kernel: it adapts them to the connection, and a fixed size
+/// turns that off.
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME);
@@ -333,7 +335,7 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     ))]
     let keepalive = keepalive.with_interval(KEEPALIVE_TIME / 4);
     let socket = SockRef::from(stream);
-    // Where the kernel does not know it, calls wait longer, and that is all.
+    // If the kernel does not support this, calls wait longer, but nothing else changes.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
     socket.set_tcp_keepalive(&keepalive)
@@ -352,7 +354,7 @@ fn no_unix_sockets(endpoint: &Endpoint) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, reason)
 }
 
-/// The same kind of error, with what was tried in front of it.
+/// Returns an error of the same kind whose text begins with what was tried.
 fn explain(error: &io::Error, what: fmt::Arguments<'_>) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }

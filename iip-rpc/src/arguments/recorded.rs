@@ -9,7 +9,7 @@ use super::{Arguments, sealed};
 use crate::codec::{CodecId, EncodeError};
 use crate::method::MethodDescriptor;
 
-/// What was sent. Clones share it.
+/// Arguments as they were sent. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RecordedArgs(Arc<Mutex<Option<(CodecId, Bytes)>>>);
 
@@ -34,7 +34,7 @@ impl Arguments for RecordedArgs {
     }
 }
 
-/// Arguments that are kept as they are sent.
+/// Arguments that are recorded as they are sent.
 #[derive(Debug)]
 pub(crate) struct RecordingArgs<A> {
     args: A,

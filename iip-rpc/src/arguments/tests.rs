@@ -1,4 +1,5 @@
-//! Arguments in every codec: what is read, what is refused, and in which words.
+//! Tests of arguments in every codec: values that are read, values that are rejected, and error
+//! texts.
 
 use serde::Deserialize;
 
@@ -103,7 +104,7 @@ fn one_argument_that_is_an_object_may_come_bare_too() {
     };
     assert_eq!(json(ONE, r#"{"name":"ann","age":3}"#), Ok(ann(3)));
     assert_eq!(json(ONE, r#"{"name":{"name":"ann"}}"#), Ok(ann(0)));
-    // The only key is the name of the argument, so it is taken for it.
+    // The only key is the name of the argument, so its value is taken for the argument.
     let error = json::<(Person,)>(ONE, r#"{"name":"ann"}"#).unwrap_err();
     assert!(
         error.starts_with("argument `name`: invalid type: string"),
@@ -207,7 +208,7 @@ fn an_object_that_was_taken_for_the_only_argument_is_refused_with_the_reason() {
             "{text}: {error}"
         );
     }
-    // Nothing was guessed.
+    // The error contains no guess.
     for text in ["{}", "[]", r#"{"agr":"#] {
         let error = json::<(Person,)>(ONE, text).unwrap_err();
         assert!(!error.contains("taken for"), "{text}: {error}");

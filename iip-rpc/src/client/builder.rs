@@ -1,4 +1,4 @@
-//! How a client behaves.
+//! Configuration of a client.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use crate::policy::{MethodPolicy, Policies, RetryPolicy, no_time};
 use crate::retry;
 use crate::status::Status;
 
-/// How a [`Client`] behaves. Made by [`Client::builder`]; every setting has a default that suits
-/// most.
+/// Configuration of a [`Client`]. Created by [`Client::builder`]; every setting has a default that
+/// suits most programs.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ClientBuilder {
@@ -55,126 +55,129 @@ impl ClientBuilder {
         }
     }
 
-    /// How long a call may take that does not say so itself: connecting, waiting, and the answer.
-    /// Default: 10 s; [`Duration::MAX`]: as long as it takes. Zero is refused.
+    /// Sets the timeout of calls that set none themselves: for connecting, waiting, and the reply.
+    /// Default: 10 s; [`Duration::MAX`]: no limit. Zero is rejected.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Calls, and [`connect`](Self::connect), wait for a server that cannot be reached, until their
-    /// deadline, instead of failing at once. Default: no.
+    /// Sets whether calls, and [`connect`](Self::connect), wait for a server that cannot be
+    /// reached, until their deadline, instead of failing at once. Default: `false`.
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = wait;
         self
     }
 
-    /// How often a call is made again that was not sent or not executed, because its connection was
-    /// lost or the server is going away. Default: 5, within the call's time; the first time at
-    /// once, then after growing pauses. 0: never. With [`wait_for_ready`](Self::wait_for_ready)
-    /// only the call's time limits it.
+    /// Sets the maximum number of transparent retries of a call that was not sent or not executed,
+    /// because its connection was lost or the server is going away. Default: 5, within the call's
+    /// deadline; the first is made at once, further ones after growing pauses. 0: none. With
+    /// [`wait_for_ready`](Self::wait_for_ready) only the call's deadline limits them.
     ///
-    /// Calls that may have run are made again only if their method is idempotent, see
+    /// Calls that may have run are retried only if their method is idempotent, see
     /// [`retry`](Self::retry).
     pub fn max_transparent_retries(mut self, repeats: u32) -> Self {
         self.max_transparent_retries = repeats;
         self
     }
 
-    /// How calls are made again that failed though they may have run, if their method is
-    /// idempotent, or that a server with too much to do has refused. Default: three attempts in
-    /// all, for UNAVAILABLE and for whatever the server says when to repeat; see [`RetryPolicy`].
-    /// [`RetryPolicy::none`]: never.
+    /// Sets the policy for retries of failed calls that may have run, if their method is
+    /// idempotent, or that an overloaded server has rejected. Default: at most three attempts, for
+    /// UNAVAILABLE and for every failure with a retry time from the server; see [`RetryPolicy`].
+    /// [`RetryPolicy::none`]: no retries.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// How many of its calls this client makes again at most. Default: one in ten, and 100 at once.
+    /// Sets the limit on retries of this client. Default: one in ten calls, and at most 100 at
+    /// once.
     pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
         self.budget = budget;
         self
     }
 
-    /// How calls of the method with this path are made, such as `/greeter/hello`, in place of what
-    /// its attributes say. The last one set for a path holds. A path that no method has is not
+    /// Sets how calls of the method with this path, such as `/greeter/hello`, are made, overriding
+    /// its attributes. The last policy set for a path applies. A path without a method is not
     /// noticed: a client learns of a method by its first call.
     pub fn method_policy(mut self, path: &str, policy: MethodPolicy) -> Self {
         self.policies.set(path, policy);
         self
     }
 
-    /// Lets `interceptor` see every typed call. Default: none. The first one added is the
-    /// outermost. See [`interceptor`](mod@crate::interceptor); for some calls only there is
+    /// Adds an interceptor that sees every typed call. Default: none. The first one added is the
+    /// outermost. See [`interceptor`](mod@crate::interceptor); for some calls only, use
     /// [`Client::with_interceptor`].
     pub fn interceptor(mut self, interceptor: impl ClientInterceptor) -> Self {
         self.interceptors.push(interceptor::at_client(interceptor));
         self
     }
 
-    /// How long an attempt to connect may take: resolving, connecting, TLS, hello. Default: 3 s;
-    /// [`Duration::MAX`]: no limit. Less than a millisecond is refused.
+    /// Sets the timeout of an attempt to connect: resolving, connecting, TLS, hello. Default: 3 s;
+    /// [`Duration::MAX`]: no limit. Less than a millisecond is rejected.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.core = self.core.connect_timeout(timeout);
         self
     }
 
-    /// How many connections calls are spread over. Default: 1; 0 and more than 65,536 are refused.
+    /// Sets the number of connections that calls are spread over. Default: 1; 0 and more than
+    /// 65,536 are rejected.
     pub fn connections(mut self, connections: usize) -> Self {
         self.core = self.core.connections(connections);
         self
     }
 
-    /// How many calls per connection may wait for a channel. Default: 16,384; 0 is refused. Beyond
-    /// it a call fails at once.
+    /// Sets the maximum number of calls per connection that wait for a channel. Default: 16,384; 0
+    /// is rejected. Beyond it a call fails at once.
     pub fn max_queued_calls(mut self, calls: usize) -> Self {
         self.core = self.core.max_queued_calls(calls);
         self
     }
 
-    /// The largest arguments or result, or message of a stream, as encoded, in bytes. Default: 16
-    /// MiB, least 1. Beyond it that call fails, naming this option.
+    /// Sets the maximum size of the arguments, the result, or a message of a stream, as encoded, in
+    /// bytes. Default: 16 MiB, minimum 1. A larger one fails its call, with an error that names
+    /// this option.
     ///
-    /// The envelope and metadata do not count, nor do the first 32 bytes beyond it: they are for
-    /// the length and a few small fields, so that a `Vec<u8>` of just this size can be sent.
+    /// The envelope and metadata do not count, nor do the first 32 bytes beyond the limit: they are
+    /// for the length and a few small fields, so that a `Vec<u8>` of exactly this size can be sent.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.limits = self.limits.max_message_bytes(bytes);
         self
     }
 
-    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB.
-    /// Limits that say nothing of [`max_message_bytes`](Limits::max_message_bytes) leave that as it
-    /// is.
+    /// Sets all limits of each connection. Default: those of [`Limits`], with messages up to 16
+    /// MiB. Limits without [`max_message_bytes`](Limits::max_message_bytes) keep the current value
+    /// of it.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = self.limits.with(limits);
         self
     }
 
-    /// How arguments and results are encoded, where the service does not say so itself and the
-    /// server knows the codec. Default: [`CodecId::DEFAULT`]. A server that does not know it is
-    /// called in JSON.
+    /// Sets the codec of arguments and results, if the service does not set one and the server
+    /// supports it. Default: [`CodecId::DEFAULT`]. A server that does not support it is called in
+    /// JSON.
     pub fn codec(mut self, codec: CodecId) -> Self {
         self.codec = codec;
         self
     }
 
-    /// Compresses arguments and the messages of streams for servers that can read it. Default:
-    /// nothing is compressed. For single methods there is [`method_policy`](Self::method_policy),
-    /// for single calls [`CallOptions`](super::CallOptions).
+    /// Compresses arguments and the messages of streams for servers that can decompress them.
+    /// Default: no compression. For single methods use [`method_policy`](Self::method_policy), for
+    /// single calls [`CallOptions`](super::CallOptions).
     pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
         self.compression = compression.into();
         self
     }
 
-    /// How many times as large as its compressed form an answer or a message of a stream may be.
-    /// Default: 1000, least 1. Beyond it the call fails, naming this option. Servers are told, and
-    /// send what would be beyond it as it is.
+    /// Sets the maximum ratio of the size of a reply or a message of a stream to its compressed
+    /// size. Default: 1000, minimum 1. Beyond it the call fails, with an error that names this
+    /// option. Servers know the limit, and send what would exceed it uncompressed.
     pub fn max_compression_ratio(mut self, ratio: u32) -> Self {
         self.max_compression_ratio = ratio.max(1);
         self
     }
 
-    /// Speaks TLS. Default: plain. Needs the feature `tls`.
+    /// Enables TLS. Default: plain. Needs the feature `tls`.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: iip_core::tls::ClientTls) -> Self {
         self.core = self.core.tls(tls);
@@ -185,15 +188,15 @@ impl ClientBuilder {
     /// [`SocketAddr`](std::net::SocketAddr).
     ///
     /// With [`wait_for_ready`](Self::wait_for_ready) it tries again until there is a connection,
-    /// for as long as a call may take ([`timeout`](Self::timeout)).
+    /// within the time of a call ([`timeout`](Self::timeout)).
     ///
     /// # Errors
     ///
-    /// The address is none, an option cannot work, or no connection could be made in time.
+    /// The address is invalid, an option cannot work, or no connection could be made in time.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the attempt.
+    /// Dropping the future abandons the attempt.
     pub async fn connect(self, target: impl ToEndpoint) -> Result<Client, Status> {
         let client = self.connect_lazy(target)?;
         client.first_connection().await?;
@@ -204,23 +207,23 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// The address is none, or an option cannot work.
+    /// The address is invalid, or an option cannot work.
     pub fn connect_lazy(self, target: impl ToEndpoint) -> Result<Client, Status> {
         let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
         let core = self.core().connect_lazy(target).map_err(config_status)?;
         Ok(Client::over(core, settings, interceptors))
     }
 
-    /// Connects through `connector`: any byte stream will do, such as the memory of a server in the
+    /// Connects through `connector`: any byte stream works, such as the memory of a server in the
     /// same process.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect).
+    /// Like [`connect`](Self::connect).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the attempt.
+    /// Dropping the future abandons the attempt.
     pub async fn connect_with(self, connector: impl Connector) -> Result<Client, Status> {
         let client = self.connect_lazy_with(connector)?;
         client.first_connection().await?;

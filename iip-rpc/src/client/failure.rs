@@ -1,4 +1,4 @@
-//! What failures below the typed layer mean to a caller.
+//! Conversion of failures below the typed layer to statuses.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::limits::ENVELOPE_BYTES;
 use crate::method::MethodDescriptor;
 use crate::status::{Code, Execution, Phases, Status};
 
-/// Where the time of a call went that the server answered with a failure.
+/// The phases of a call to which the server replied with a failure.
 pub(super) fn phases(started: Instant, timing: Option<ServerTiming>) -> Phases {
     Phases {
         answer: now().saturating_duration_since(started),
@@ -20,7 +20,7 @@ pub(super) fn phases(started: Instant, timing: Option<ServerTiming>) -> Phases {
     }
 }
 
-/// `status` says what is wrong with an answer of `method`.
+/// Adds the method and the phases to `status`, which describes a malformed reply of `method`.
 #[cold]
 pub(super) fn bad_answer(
     method: &MethodDescriptor,
@@ -33,7 +33,7 @@ pub(super) fn bad_answer(
         .with_phases(phases(started, timing))
 }
 
-/// What an error in plain JSON means to the caller of `method`.
+/// Converts an error in plain JSON to a status for the caller of `method`.
 #[cold]
 pub(super) fn plain_failure(
     method: &MethodDescriptor,
@@ -43,7 +43,7 @@ pub(super) fn plain_failure(
     let unknown_path = error.is_unknown_path();
     let mut status = error.into_status();
     if unknown_path {
-        // IIP's own words say nothing of the path.
+        // The text of IIP itself does not contain the path.
         let text = format!(
             "no method is registered under {:?} (code 102: {})",
             method.path(),
@@ -70,7 +70,7 @@ pub(super) fn config_status(error: ConfigError) -> Status {
     not_sent(Status::invalid_argument(error.to_string())).with_told_source(error)
 }
 
-/// What a failure below the typed layer means to a caller.
+/// Converts a failure below the typed layer to a status.
 pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) -> Status {
     let code = match error.kind() {
         CallErrorKind::Timeout => Code::DeadlineExceeded,
@@ -83,7 +83,7 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
         }
         CallErrorKind::Closed | CallErrorKind::Unfinished => Code::Cancelled,
         CallErrorKind::NoRuntime => Code::FailedPrecondition,
-        // A connection that is not there, or was lost, may come back.
+        // A connection that is missing, or was lost, may come back.
         _ => Code::Unavailable,
     };
     let what = match error.kind() {

@@ -1,4 +1,4 @@
-//! Calls of a client with interceptors. They are rare enough to have memory of their own.
+//! Calls of a client with interceptors. They are rare enough to be allocated on the heap.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -165,9 +165,9 @@ impl Client {
         })
     }
 
-    /// Takes a call through its interceptors, within the time it has until it has to be accepted.
-    /// What it is then made with: the same client without them, and the context that they have
-    /// left.
+    /// Passes a call through its interceptors, within the time it has until it has to be accepted.
+    /// Returns what the call is then made with: the same client without interceptors, and the
+    /// context that they have left.
     async fn enter(
         &self,
         interceptors: &Layers<ClientCall>,
@@ -212,7 +212,7 @@ impl Client {
     }
 }
 
-/// A call that its interceptors have let through, until they have seen its outcome.
+/// A call that its interceptors have admitted, until they have seen its outcome.
 struct InterceptedCall {
     chain: InterceptorChain<ClientCall>,
     deadline: Option<Instant>,
@@ -252,7 +252,7 @@ impl InterceptedCall {
         };
         match left {
             Ok(Some(status)) => Err(status.into()),
-            // An interceptor that is not done by the deadline is dropped.
+            // An interceptor that has not finished by the deadline is dropped.
             Ok(None) | Err(_) => result,
         }
     }
@@ -261,7 +261,7 @@ impl InterceptedCall {
 /// The stream of a call whose interceptors wait for its end.
 enum InterceptedStream<T, I> {
     Flowing(Streaming<T, I>, InterceptedCall),
-    /// It has ended; its interceptors see how.
+    /// The stream has ended, and the interceptors see its outcome.
     Leaving(BoxFuture<'static, Result<(), I>>),
     Over,
 }

@@ -1,6 +1,6 @@
-//! The typed client: from arguments to a message, and from the answer to a value.
+//! The typed client: from arguments to a message, and from the reply to a value.
 //!
-//! One call from top to bottom is [`Client::unary`].
+//! To follow one call, begin at [`Client::unary`].
 
 mod builder;
 mod failure;
@@ -41,17 +41,17 @@ use crate::raw::RawBody;
 use crate::retry::{self, Attempts, Failure, Rules, TransparentRetries};
 use crate::status::{MethodError, Status};
 
-/// Calls services on one server. Cheap to clone; all clones share the connections.
+/// Client for the services of one server. Cheap to clone; all clones share the connections.
 ///
 /// Generated clients hold one: `GreeterClient::new(client)`. Several services can share it;
-/// `GreeterClient::connect(target)` makes one with the defaults.
+/// `GreeterClient::connect(target)` creates one with the defaults.
 ///
 /// Lost connections are replaced when the next call is made. A typed call that was not sent or not
-/// executed, because its connection was lost or the server is going away, is made again within its
-/// time, up to five times; so is, by its [`RetryPolicy`], one that may have run if its method is
-/// idempotent. Arguments of more than 64 KiB are not kept for that. A call fails within its time,
-/// with a [`Status`] that says what happened, where the time went, and whether the call may have
-/// run.
+/// executed, because its connection was lost or the server is going away, is retried within its
+/// deadline, up to five times. A call that may have run is retried according to its [`RetryPolicy`]
+/// if its method is idempotent. Arguments of more than 64 KiB are not kept for retries. A call
+/// fails by its deadline, with a [`Status`] that contains the error, the time spent in each phase,
+/// and whether the call may have run.
 #[derive(Clone, Debug)]
 pub struct Client {
     core: iip_core::Client,
@@ -61,7 +61,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Begins the description of a client.
+    /// Creates a builder for a client.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::new()
     }
@@ -71,11 +71,11 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`ClientBuilder::connect`].
+    /// Like [`ClientBuilder::connect`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the attempt.
+    /// Dropping the future abandons the attempt.
     pub async fn connect(target: impl ToEndpoint) -> Result<Self, Status> {
         Self::builder().connect(target).await
     }
@@ -89,7 +89,7 @@ impl Client {
         }
     }
 
-    /// The same client with other options for the calls made through it.
+    /// Returns the same client with other options for the calls made through it.
     #[must_use]
     pub fn with_options(&self, options: CallOptions) -> Self {
         Self {
@@ -98,8 +98,8 @@ impl Client {
         }
     }
 
-    /// The same client with one interceptor more, behind those it has, for the calls made through
-    /// it. See [`interceptor`].
+    /// Returns the same client with one more interceptor, after the existing ones, for the calls
+    /// made through it. See [`interceptor`].
     #[must_use]
     pub fn with_interceptor(&self, interceptor: impl ClientInterceptor) -> Self {
         let mut client = self.clone();
@@ -109,31 +109,31 @@ impl Client {
         client
     }
 
-    /// The client below: raw calls on the same connections.
+    /// The underlying client: raw calls on the same connections.
     #[must_use]
     pub fn raw(&self) -> &iip_core::Client {
         &self.core
     }
 
-    /// Ends all connections once their calls are answered, at the latest after `limit`. Later calls
-    /// fail.
+    /// Closes all connections once their calls have received their replies, at the latest after
+    /// `limit`. Later calls fail.
     ///
     /// # Cancel safety
     ///
-    /// The end goes on when the future is dropped.
+    /// Closing continues when the future is dropped.
     pub async fn close(&self, limit: Duration) {
         self.core.close(limit).await;
     }
 
-    /// Calls a method: what the methods of generated clients do.
+    /// Calls a method; generated clients use it.
     ///
     /// # Errors
     ///
-    /// The method's own error, or a [`Status`] in its form.
+    /// The method's own error, or a [`Status`] converted to its type.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cancels the call; the server is told.
+    /// Dropping the future cancels the call; the server is notified.
     pub async fn unary<A, T, E>(
         &self,
         method: &'static MethodDescriptor,
@@ -150,7 +150,7 @@ impl Client {
                 .intercepted_unary(interceptors, method, ctx, args)
                 .await;
         }
-        // Kept while the call may have to be made again.
+        // The arguments are kept while the call may have to be retried.
         let mut args = Some(args);
         let start = |cx: &Context<'_>, attempt: Attempt<'_>| {
             let encoding = self.encoding(method, &attempt.connection)?;
@@ -175,20 +175,20 @@ impl Client {
         self.call(method, ctx, start, read).await
     }
 
-    /// Calls a method that nobody waits for: what the methods of generated clients do.
+    /// Calls a one-way method; generated clients use it.
     ///
-    /// Ready once the call is queued to be written, within the time that a call has; see
-    /// [`send`](iip_core::Client::send) of the client below for what servers make of it. How the
-    /// method ends, only the server knows. A call that could not be sent is made again like any
-    /// other that has not run.
+    /// Completes once the call is queued to be written, within the timeout of the call; see
+    /// [`send`](iip_core::Client::send) of the underlying client for how servers treat it. The
+    /// caller does not learn the outcome of the method. A call that could not be sent is retried
+    /// like any other that has not run.
     ///
     /// # Errors
     ///
-    /// Why it was not sent: a [`Status`] in the form of the method's error.
+    /// The reason why it was not sent: a [`Status`] converted to the type of the method's error.
     ///
     /// # Cancel safety
     ///
-    /// When dropped before it is ready, the call was not sent.
+    /// If the future is dropped before it completes, the call was not sent.
     pub async fn one_way<A, E>(
         &self,
         method: &'static MethodDescriptor,
@@ -222,7 +222,7 @@ impl Client {
         self.call(method, ctx, start, |_, _| Ok(())).await
     }
 
-    /// The interceptors, if there are any that do not leave a call alone.
+    /// The interceptors, if at least one of them does not ignore the call.
     #[inline]
     fn awake_interceptors(&self, ctx: Option<&CallContext>) -> Option<&Layers<ClientCall>> {
         let own = ctx.and_then(CallContext::outgoing_metadata);
@@ -235,8 +235,8 @@ impl Client {
         }
     }
 
-    /// Makes a call, again if need be: `start` puts it on a connection and says whether it could do
-    /// so again, `read` takes the answer.
+    /// Makes a call, with retries if necessary: `start` starts it on a connection and returns
+    /// `true` with it if it could do so again; `read` decodes the reply.
     #[inline]
     async fn call<T, E: MethodError>(
         &self,
@@ -248,16 +248,15 @@ impl Client {
         self.settings.budget.deposit();
         let mut attempts = Attempts::default();
         let (mut times, mut remaining) = self.times(method, ctx);
-        // The one way out for a call that fails: what earlier attempts may have done counts,
-        // whatever the last one met.
+        // The only exit for a call that fails: the outcome accounts for what earlier attempts may
+        // have done, whatever the last failure was.
         let failed = loop {
             let connection = match self.core.ready_connection() {
                 Some(connection) => connection,
                 None => {
                     let connecting =
                         self.wait_for_connection(Some(method), &mut times, &mut attempts);
-                    // In memory of its own: a call is rarely the one that waits, and its future
-                    // stays small.
+                    // Boxed, because few calls have to wait, and the future of a call stays small.
                     let connection = match Box::pin(connecting).await {
                         Ok(connection) => connection,
                         Err(status) => break status,
@@ -288,7 +287,7 @@ impl Client {
             };
             let status = {
                 let answer = if kept && self.hedges(method) {
-                    // In memory of its own, too.
+                    // Boxed for the same reason.
                     Box::pin(self.hedged(method, call, &times, &mut attempts, &mut start)).await
                 } else {
                     call.await
@@ -315,7 +314,7 @@ impl Client {
         Err(attempts.outcome(failed).into())
     }
 
-    /// How long to wait before a failed call is made again; `None` if it is not.
+    /// Returns the pause before a failed call is retried; `None` if it is not.
     #[cold]
     fn pause(
         &self,
@@ -340,7 +339,7 @@ impl Client {
             .unwrap_or(self.settings.retry)
     }
 
-    /// How often a call that has not run is made again.
+    /// The maximum number of transparent retries of a call.
     fn max_transparent_retries(&self) -> u32 {
         match self.options.max_transparent_retries {
             Some(repeats) => repeats,
@@ -356,18 +355,18 @@ impl Client {
             .unwrap_or(self.settings.wait_for_ready)
     }
 
-    /// Calls a method bound to raw bytes: `body` and the answer are data as they are.
+    /// Calls a method bound to raw bytes: `body` and the reply are passed through unchanged.
     ///
-    /// The in-band errors of IIP (codes -1, 101, 102, 106) become statuses: nothing else tells them
-    /// from data.
+    /// The in-band errors of IIP (codes -1, 101, 102, 106) become statuses: nothing else
+    /// distinguishes them from data.
     ///
     /// # Errors
     ///
-    /// As [`unary`](Self::unary).
+    /// Like [`unary`](Self::unary).
     ///
     /// # Cancel safety
     ///
-    /// As [`unary`](Self::unary).
+    /// Like [`unary`](Self::unary).
     pub async fn unary_raw<B, T, E>(
         &self,
         method: &'static MethodDescriptor,
@@ -401,10 +400,10 @@ impl Client {
         self.call(method, ctx, start, read).await
     }
 
-    /// Makes the connection of a client that does not leave it to the first call.
+    /// Makes the first connection of a client that is not lazy.
     async fn first_connection(&self) -> Result<(), Status> {
         let started = now();
-        // One attempt has a limit of its own.
+        // A single attempt has its own timeout.
         let limit = if self.waits_for_ready() {
             self.settings.timeout
         } else {
@@ -420,7 +419,7 @@ impl Client {
         connecting.await.map(drop)
     }
 
-    /// Makes a connection; tries again until the deadline if the call waits for the server.
+    /// Makes a connection; retries until the deadline if the call waits for the server.
     async fn wait_for_connection(
         &self,
         method: Option<&MethodDescriptor>,
@@ -444,7 +443,7 @@ impl Client {
             } else if let Some(method) = method.filter(|_| attempts.has_retried()) {
                 self.pause(method, attempts, &status, times.deadline)
             } else {
-                // Not to reach the server is no accident that a repeat could mend at once.
+                // If the server cannot be reached, an immediate retry would not help.
                 None
             };
             let Some(pause) = pause else {
@@ -455,7 +454,7 @@ impl Client {
         }
     }
 
-    /// How the values of a method are written on a connection; `None` without envelope.
+    /// The encoding of the values of a method on a connection; `None` without envelope.
     fn encoding(
         &self,
         method: &MethodDescriptor,
@@ -476,7 +475,7 @@ impl Client {
         }
     }
 
-    /// What compresses the messages of a method for a server, if anything does.
+    /// The compressor for the messages of a method to a server, if they are compressed.
     #[inline]
     fn packer(&self, method: &MethodDescriptor, peer: Option<&RpcPeer>) -> Option<Compressor> {
         if !CompressionId::ANY {
@@ -490,8 +489,8 @@ impl Client {
         peer?.packer(wanted, settings.limits.body_bytes())
     }
 
-    /// One budget for everything from now to the answer: the call's own, within that of the call
-    /// being handled. The times of a call that has its connection, and how much time it has.
+    /// The times of a call that has its connection, and its budget. One budget covers everything
+    /// from now to the reply: the call's own, bounded by the deadline of the call being handled.
     #[inline]
     fn times(&self, method: &MethodDescriptor, ctx: Option<&CallContext>) -> (CallTimes, Duration) {
         let started = now();
@@ -515,8 +514,8 @@ impl Client {
         (times, budget)
     }
 
-    /// Writes a request to `out`; what it returns follows behind. Tells whether the arguments are
-    /// kept for another attempt.
+    /// Writes a request to `out`; the returned bytes follow after it. The flag is `true` if the
+    /// arguments are kept for another attempt.
     #[inline]
     fn encode<A: Arguments>(
         &self,
@@ -623,10 +622,10 @@ impl Client {
     }
 }
 
-/// What a call is started with.
+/// The parameters of one attempt of a call.
 struct Attempt<'a> {
     connection: Connection,
     times: &'a CallTimes,
-    /// How much time the call has left.
+    /// Time that the call has left.
     remaining: Duration,
 }

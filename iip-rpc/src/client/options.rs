@@ -1,4 +1,4 @@
-//! What single calls set for themselves.
+//! Options of single calls.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::metadata::{Metadata, MetadataError};
 use crate::policy::RetryPolicy;
 use crate::subscription::Position;
 
-/// What the calls made through a client set for themselves, see
+/// Options for the calls made through a client, see
 /// [`Client::with_options`](crate::Client::with_options).
 #[derive(Clone, Debug, Default)]
 #[must_use]
@@ -26,91 +26,93 @@ pub struct CallOptions {
 }
 
 impl CallOptions {
-    /// The client's defaults.
+    /// Creates options that change nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long each call may take: connecting, waiting, and the answer. It replaces the method's
-    /// and the client's default; the deadline of a call being handled still bounds it.
-    /// [`Duration::MAX`]: as long as it takes; with no time at all a call fails at once.
+    /// Sets the timeout of each call: for connecting, waiting, and the reply. It replaces the
+    /// method's and the client's default; the deadline of a call being handled still bounds it.
+    /// [`Duration::MAX`]: no limit; with zero a call fails at once.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Each call waits for a server that cannot be reached, until its deadline, or fails at once.
-    /// It replaces the client's default, see
+    /// Sets whether each call waits for a server that cannot be reached, until its deadline, or
+    /// fails at once. It replaces the client's default, see
     /// [`ClientBuilder::wait_for_ready`](crate::ClientBuilder::wait_for_ready).
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = Some(wait);
         self
     }
 
-    /// How each call is made again that may have run, or was refused for want of room;
-    /// [`RetryPolicy::none`]: not at all. It replaces the policy of the method and of the client.
-    /// The budget of the client, and whether the method is idempotent, count all the same.
+    /// Sets the policy for retries of each call that may have run, or was rejected because the
+    /// server is at capacity; [`RetryPolicy::none`]: no retries. It replaces the policy of the
+    /// method and of the client. The client's budget, and the method's idempotency, still apply.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = Some(policy);
         self
     }
 
-    /// How often each call is made again that has not run, because its connection was lost or the
-    /// server is going away. 0: never. It replaces the client's, see
+    /// Sets the maximum number of transparent retries of each call that has not run, because its
+    /// connection was lost or the server is going away. 0: none. It replaces the client's setting,
+    /// see
     /// [`ClientBuilder::max_transparent_retries`](crate::ClientBuilder::max_transparent_retries),
-    /// also where calls wait for the server.
+    /// even if calls wait for the server.
     ///
-    /// A call that shall be made once and no more has `max_transparent_retries(0)` and
+    /// To make a call at most once, use `max_transparent_retries(0)` and
     /// `retry(RetryPolicy::none())`.
     pub fn max_transparent_retries(mut self, repeats: u32) -> Self {
         self.max_transparent_retries = Some(repeats);
         self
     }
 
-    /// Compresses what each call sends, or with `None` nothing. It replaces the method's and the
-    /// client's default, see [`ClientBuilder::compression`](crate::ClientBuilder::compression).
+    /// Sets the compression of what each call sends; `None`: no compression. It replaces the
+    /// method's and the client's default, see
+    /// [`ClientBuilder::compression`](crate::ClientBuilder::compression).
     pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
         self.compression = Some(compression.into());
         self
     }
 
-    /// Sends `value` beside the arguments.
+    /// Adds metadata to send with the arguments of each call.
     ///
     /// # Errors
     ///
-    /// The key is none (lower-case letters, digits, `-_.`), or all metadata together would exceed
-    /// 16 KiB.
+    /// The key is invalid (it may have lower-case letters, digits, `-_.`), or all metadata together
+    /// would exceed 16 KiB.
     pub fn metadata(mut self, key: &str, value: impl Into<Bytes>) -> Result<Self, MetadataError> {
         self.metadata.insert(key, value)?;
         Ok(self)
     }
 
-    /// A [`Subscription`](crate::Subscription) goes on behind this position, which another one had;
-    /// what is missing in between is its first item.
+    /// Resumes a [`Subscription`](crate::Subscription) after this position, which another one had;
+    /// its first item reports what is missing in between.
     pub fn resume(mut self, after: Position) -> Self {
         self.resume = Some(after);
         self
     }
 
-    /// Keeps the metadata of each answer in `reply`.
+    /// Keeps the metadata of each reply in `reply`.
     pub fn reply_metadata(mut self, reply: &ReplyMetadata) -> Self {
         self.reply_metadata = Some(reply.clone());
         self
     }
 }
 
-/// Where the metadata of an answer is kept, see [`CallOptions::reply_metadata`]. Clones share it.
+/// Storage for the metadata of a reply, see [`CallOptions::reply_metadata`]. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct ReplyMetadata(Arc<Mutex<Metadata>>);
 
 impl ReplyMetadata {
-    /// An empty place.
+    /// Creates an empty storage.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The metadata of the answer that came last.
+    /// The metadata of the most recent reply.
     #[must_use]
     pub fn get(&self) -> Metadata {
         self.0

@@ -24,8 +24,8 @@ pub struct RawRequest {
 }
 
 impl RawRequest {
-    /// A call of `path`, which may have a query, with `body`. IIP knows no empty data: such a call
-    /// fails as INVALID_ARGUMENT.
+    /// Creates a call of `path`, which may have a query, with `body`. IIP has no empty data: a call
+    /// with an empty `body` fails as INVALID_ARGUMENT.
     #[must_use]
     pub fn new(path: impl Into<Cow<'static, str>>, body: impl Into<Bytes>) -> Self {
         Self {
@@ -47,18 +47,18 @@ impl RawRequest {
     }
 }
 
-/// A [`Client`] as a tower service: raw bytes to a path, and the bytes of the answer. For
-/// balancers, and for stacks with layers that need no more than a service, such as `tower::retry`.
+/// A [`Client`] as a tower service: raw bytes to a path, and the bytes of the reply. For balancers,
+/// and for stacks with layers that need no more than a service, such as `tower::retry`.
 ///
-/// A call has the time that calls of the client have, within that of the call being handled. The
-/// in-band errors of IIP become statuses, as with [`Client::unary_raw`]. The client's interceptors,
-/// metadata and retries do not concern raw calls.
+/// A call has the timeout of the client's calls, bounded by the deadline of the call being handled.
+/// The in-band errors of IIP become statuses, as with [`Client::unary_raw`]. The client's
+/// interceptors, metadata and retries do not apply to raw calls.
 ///
-/// It is always ready: a call waits within its time for a connection and a channel. A limit of
-/// calls at a time is a layer's.
+/// It is always ready: a call waits within its timeout for a connection and a channel. Use a layer
+/// to limit the number of concurrent calls.
 ///
-/// A typed method needs no adapter to be a service: `tower::service_fn` makes one of the generated
-/// client.
+/// A typed method does not need an adapter to be a service: `tower::service_fn` turns the generated
+/// client into one.
 ///
 /// Needs the feature `tower`.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ pub struct ClientService {
 }
 
 impl ClientService {
-    /// `client` as a service. Clones share its connections.
+    /// Creates a service from `client`. Clones share its connections.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client }
@@ -94,7 +94,7 @@ impl Service<RawRequest> for ClientService {
 
     /// # Cancel safety
     ///
-    /// Dropping the future cancels the call; the server is told.
+    /// Dropping the future cancels the call; the server is notified.
     fn call(&mut self, RawRequest { path, body }: RawRequest) -> Self::Future {
         let core = self.client.core.clone();
         let options = iip_core::CallOptions::new().timeout(self.timeout());

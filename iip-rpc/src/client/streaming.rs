@@ -1,6 +1,6 @@
 //! Calls with streams of messages, at the client.
 //!
-//! One call from top to bottom is [`Client::server_stream`], or [`Client::client_stream`].
+//! To follow one call, begin at [`Client::server_stream`], or [`Client::client_stream`].
 
 use std::future::poll_fn;
 use std::marker::PhantomData;
@@ -31,14 +31,14 @@ use crate::streaming::Streaming;
 use crate::streaming::messages::{self, MessageReader, RecordError, TooLarge};
 use crate::streaming::writer::{Ended, MessageWriter};
 
-/// A call with streams that was begun.
+/// A call with streams that was started.
 struct Begun {
     call: StreamedCall,
     send: SendStream,
     encoding: Encoding,
 }
 
-/// What a caller reads from.
+/// The receiving side of a call.
 struct StreamedCall {
     client: Client,
     method: &'static MethodDescriptor,
@@ -47,27 +47,27 @@ struct StreamedCall {
     started: Instant,
 }
 
-/// What comes next in a call.
+/// The next item of a call.
 enum Next<E> {
     Message(Bytes),
-    /// The end, and how the call ended.
+    /// The end of the call, with its outcome.
     Answer(Result<Bytes, Failure<E>>),
 }
 
 impl Client {
-    /// Calls a method that answers with a stream: what the methods of generated clients do.
+    /// Calls a method that replies with a stream; generated clients use it.
     ///
-    /// Ready once the method has accepted the call, within the time that a call has by default.
-    /// From then on the stream may take as long as it likes, unless a timeout was set for the call,
-    /// its method, or the call being handled.
+    /// Completes once the method has accepted the call, within the default timeout of a call. From
+    /// then on the stream may take any time, unless a timeout was set for the call, its method, or
+    /// the call being handled.
     ///
     /// # Errors
     ///
-    /// The method's own error, or a [`Status`] in its form.
+    /// The method's own error, or a [`Status`] converted to its type.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future, or the stream, cancels the call; the server is told.
+    /// Dropping the future, or the stream, cancels the call; the server is notified.
     pub async fn server_stream<A, T, I, E>(
         &self,
         method: &'static MethodDescriptor,
@@ -88,10 +88,10 @@ impl Client {
         let mut attempts = Attempts::default();
         self.settings.budget.deposit();
         let mut times = Times::new(self, method, ctx);
-        // Kept while the call may have to be made again.
+        // The arguments are kept while the call may have to be retried.
         let mut args = Some(args);
-        // The one way out for a call that fails: what earlier attempts may have done counts,
-        // whatever the last one met.
+        // The only exit for a call that fails: the outcome accounts for what earlier attempts may
+        // have done, whatever the last failure was.
         let failed = loop {
             let begun = self
                 .begin(method, ctx, &mut args, &mut times, &mut attempts)
@@ -123,22 +123,21 @@ impl Client {
         Err(attempts.outcome(failed).into())
     }
 
-    /// Calls a method that takes a stream and answers with a value: what the methods of generated
-    /// clients do.
+    /// Calls a method that takes a stream and replies with a value; generated clients use it.
     ///
-    /// `messages` are sent as the server takes them, until there are no more or the method has
-    /// answered. The call may take as long as it likes, unless a timeout was set for the call, its
-    /// method, or the call being handled; only to accept it the server has the time that a call has
-    /// by default. Such a call is not made again.
+    /// `messages` are sent as the server takes them, until they end or the method has replied. The
+    /// call may take any time, unless a timeout was set for the call, its method, or the call being
+    /// handled; only to accept it the server has the default timeout of a call. Such a call is not
+    /// retried.
     ///
     /// # Errors
     ///
-    /// The method's own error, or a [`Status`] in its form. When `messages` fails, its status, and
-    /// the server reads [`Code::Cancelled`].
+    /// The method's own error, or a [`Status`] converted to its type. If `messages` fails, its
+    /// status, and the server receives [`Code::Cancelled`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cancels the call; the server is told.
+    /// Dropping the future cancels the call; the server is notified.
     pub async fn client_stream<A, U, T, E>(
         &self,
         method: &'static MethodDescriptor,
@@ -195,22 +194,21 @@ impl Client {
         Err(failure.into_error())
     }
 
-    /// Calls a method that takes a stream and answers with one: what the methods of generated
-    /// clients do.
+    /// Calls a method that takes a stream and replies with one; generated clients use it.
     ///
-    /// As [`server_stream`](Self::server_stream): ready once the method has accepted the call, by
-    /// returning its stream. `messages` are sent by a task of their own meanwhile. A method that
+    /// Like [`server_stream`](Self::server_stream), it completes once the method has accepted the
+    /// call, by returning its stream. Meanwhile a separate task sends `messages`. A method that
     /// reads some of them before it accepts the call waits for them: they have to be sent before
-    /// this is awaited, or from elsewhere. Such a call is not made again.
+    /// this future is awaited, or from another task. Such a call is not retried.
     ///
     /// # Errors
     ///
-    /// As [`server_stream`](Self::server_stream). When `messages` fails, the stream ends with its
+    /// Like [`server_stream`](Self::server_stream). If `messages` fails, the stream ends with its
     /// status.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future, or the stream, cancels the call; the server is told.
+    /// Dropping the future, or the stream, cancels the call; the server is notified.
     pub async fn bidi_stream<A, U, T, I, E>(
         &self,
         method: &'static MethodDescriptor,
@@ -242,7 +240,7 @@ impl Client {
         }
     }
 
-    /// Begins a call that sends messages. It is not made again: they are gone once they were sent.
+    /// Starts a call that sends messages. It is not retried: messages are not kept once sent.
     async fn begin_upload<A: Arguments + Send>(
         &self,
         method: &'static MethodDescriptor,
@@ -259,7 +257,7 @@ impl Client {
         Ok((begun.call, pump, times))
     }
 
-    /// Puts a call with streams on a connection.
+    /// Starts a call with streams on a connection.
     async fn begin<A: Arguments + Send>(
         &self,
         method: &'static MethodDescriptor,
@@ -317,11 +315,11 @@ impl Client {
     }
 }
 
-/// The times of a call with streams.
+/// The deadlines of a call with streams.
 pub(super) struct Times {
-    /// Until it is accepted.
+    /// Times of the phase until the call is accepted.
     pub(super) start: CallTimes,
-    /// Of the whole call, if it has a limit.
+    /// Deadline of the whole call, if it has one.
     pub(super) whole: Option<Instant>,
 }
 
@@ -343,7 +341,7 @@ impl Times {
         }
     }
 
-    /// How much time the whole call has left.
+    /// Time that the whole call has left.
     fn remaining(&self) -> Option<Duration> {
         let whole = self.whole?;
         Some(whole.saturating_duration_since(self.start.connected))
@@ -375,7 +373,7 @@ impl StreamedCall {
             .map_err(|error| lost(&error))
     }
 
-    /// Reads the answer behind a stream of answers.
+    /// Reads the reply after a stream of replies.
     fn end<E: MethodError>(&self, answer: Bytes) -> Result<(), Failure<E>> {
         #[cfg(feature = "codec-prost")]
         if self.codec == CodecId::PROTOBUF {
@@ -399,7 +397,7 @@ impl StreamedCall {
         }
     }
 
-    /// Reads the record that accepts the call. One that says anything else is how the call failed.
+    /// Reads the record that accepts the call. Any other outcome is the failure of the call.
     fn accept<E: MethodError>(&self, record: Bytes) -> Result<(), Failure<E>> {
         let head = ReplyHead::read(record.clone());
         let (head, _) = head.map_err(|error| self.bad_answer(error.reply_status()))?;
@@ -417,14 +415,16 @@ impl StreamedCall {
         bad_answer(self.method, self.started, None, status)
     }
 
-    /// The call was accepted: from now on the limit of the whole call holds, if it has one.
+    /// The call was accepted: from now on only the deadline of the whole call applies, if it has
+    /// one.
     fn has_until(&mut self, whole: Option<Instant>) {
         let deadline = whole.unwrap_or_else(|| after(now(), Duration::MAX));
         self.records.recv().set_deadline(deadline);
     }
 }
 
-/// Says what a call was waiting for whose time is over before the method has accepted it.
+/// Rewords the status of a call whose time ran out before the method accepted it, to say what the
+/// call was waiting for.
 #[cold]
 fn not_accepted(status: Status, sending: &Sending) -> Status {
     let sends = sending.0.as_ref().is_some_and(|task| !task.is_finished());
@@ -459,22 +459,22 @@ fn record_status(error: RecordError) -> Status {
     }
 }
 
-/// What follows from how sending ended; a status, if the call cannot go on.
+/// Handles the end of sending; returns a status if the call cannot continue.
 fn on_sent(pump: &mut MessageWriter<Status>, ended: Ended<Status>) -> Option<Status> {
     match ended {
         Ended::Complete => {
             pump.finish();
             None
         }
-        // The call's end tells more.
+        // The end of the call carries the more precise status.
         Ended::Over => None,
         Ended::Failed(status) | Ended::Refused(status) => Some(status),
         Ended::Unread(error) => Some(Status::resource_exhausted(error.to_string())),
     }
 }
 
-/// Sends all messages of a stream; the status with which the call has to end, if it has to. The
-/// pump comes back: dropping it before its end would end the call with a reason of its own.
+/// Sends all messages of a stream; returns the status with which the call has to end, if any. The
+/// pump is returned too: dropping it before its end would end the call with a reason of its own.
 async fn send_all<U: Serialize + Send + 'static>(
     mut pump: MessageWriter<Status>,
     mut messages: Streaming<U>,
@@ -487,7 +487,7 @@ async fn send_all<U: Serialize + Send + 'static>(
 struct Sending(Option<JoinHandle<(Option<Status>, MessageWriter<Status>)>>);
 
 impl Sending {
-    /// The status with which the call has to end, if sending has failed.
+    /// Returns the status with which the call has to end, if sending has failed.
     fn poll_failure(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let Some(task) = &mut self.0 else {
             return Poll::Pending;
@@ -511,7 +511,7 @@ impl Drop for Sending {
     }
 }
 
-/// The stream that a method answers with.
+/// The stream that a method replies with.
 struct ReplyStream<T, E> {
     call: Option<StreamedCall>,
     sending: Option<Sending>,

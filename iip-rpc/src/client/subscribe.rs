@@ -1,4 +1,5 @@
-//! Subscriptions, at the client: the call that is made once, and again behind what has been seen.
+//! Subscriptions, at the client: the first call, and further ones that resume after the last value
+//! seen.
 
 use std::sync::Arc;
 
@@ -15,19 +16,19 @@ use crate::status::{MethodError, Status};
 use crate::subscription::{BEGINS, Position, RESUME, Remote, Resubscribe, Subscription, Values};
 
 impl Client {
-    /// Calls a method that answers with a [`Subscription`]: what the methods of generated clients
-    /// do.
+    /// Calls a method that replies with a [`Subscription`]; generated clients use it.
     ///
-    /// Ready once the method has accepted the call, as with [`server_stream`](Self::server_stream).
-    /// The arguments are kept in their encoded form for as long as the subscription lasts.
+    /// Completes once the method has accepted the call, like
+    /// [`server_stream`](Self::server_stream). The arguments are kept in their encoded form for as
+    /// long as the subscription lasts.
     ///
     /// # Errors
     ///
-    /// The method's own error, or a [`Status`] in its form.
+    /// The method's own error, or a [`Status`] converted to its type.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future, or the subscription, cancels the call; the server is told.
+    /// Dropping the future, or the subscription, cancels the call; the server is notified.
     pub async fn subscribe<A, T, E>(
         &self,
         method: &'static MethodDescriptor,
@@ -61,7 +62,7 @@ impl Client {
         ))
     }
 
-    /// One call.
+    /// Makes one of the calls of a subscription.
     async fn values<A, T, E>(
         &self,
         method: &'static MethodDescriptor,

@@ -1,8 +1,8 @@
-//! bincode 2 in its standard configuration, with the guards that the crate does not have.
+//! bincode 2 in its standard configuration, with the checks that the crate does not have.
 //!
-//! How numbers and texts lie on the wire is the crate's business (`docs/wire.md` writes it down);
-//! this file walks through serde's data model itself, because that is where depth, lengths and
-//! empty elements can be watched.
+//! The crate encodes numbers and texts (`docs/wire.md` describes the format); this file implements
+//! serde's data model itself, because that is where depth, lengths and empty elements can be
+//! checked.
 
 use std::any::type_name;
 use std::marker::PhantomData;
@@ -34,18 +34,17 @@ use crate::payload;
 
 /// bincode 2 in its standard configuration: the default codec, small and fast.
 ///
-/// Both sides must agree on the types exactly: fields are told apart by their position only. What
-/// needs to describe itself or leaves fields out does not work with it; use JSON or MessagePack for
-/// such types:
+/// Both sides must agree on the types exactly: fields are identified only by their position. Types
+/// that have to be self-describing or that leave fields out do not work with it; use JSON or
+/// MessagePack for such types:
 ///
-/// * A field that `skip_serializing_if` leaves out, and `flatten`, are refused when the value is
+/// * A field that `skip_serializing_if` leaves out, and `flatten`, are rejected when the value is
 ///   written.
-/// * `untagged`, `tag`, and types that read any value (`serde_json::Value`) are refused when it is
+/// * `untagged`, `tag`, and types that read any value (`serde_json::Value`) are rejected when it is
 ///   read.
 /// * Attributes for one direction only (`skip_serializing`, `skip_deserializing`, `tag` of a
 ///   struct), `skip_serializing_if` in a tuple struct, and `skip` of a variant that others follow,
-///   make a type read other fields than it writes. Nothing on either side shows that: do not use
-///   them.
+///   make a type read other fields than it writes. Neither side can detect that: do not use them.
 #[derive(Debug, Clone, Copy)]
 pub enum Bincode {}
 
@@ -90,7 +89,8 @@ impl Codec for Bincode {
 
 // Encoding
 
-/// Where encoded bytes go: behind `head`, except for a large payload that nothing follows yet.
+/// The output of the encoder: encoded bytes are appended to `head`, except for a large payload that
+/// nothing follows yet.
 struct Output<'a> {
     head: &'a mut BytesMut,
     tail: Option<Bytes>,
@@ -110,7 +110,7 @@ impl Output<'_> {
         self.head.extend_from_slice(bytes);
     }
 
-    /// Something follows after the payload, so it has to be copied after all.
+    /// Appends the payload, which has to be copied after all because something follows it.
     #[cold]
     fn join(&mut self) {
         if let Some(tail) = self.tail.take() {
@@ -129,9 +129,10 @@ impl Writer for Output<'_> {
 
 struct Encoder<'a> {
     inner: EncoderImpl<Output<'a>, Configuration>,
-    /// How many more containers may lie inside each other.
+    /// Number of further containers that may be nested.
     levels_left: u16,
-    /// How many more options and newtypes may, which a recursive type can be made of as well.
+    /// Number of further options and newtypes that may be nested; a recursive type can consist of
+    /// them as well.
     wrappers_left: u16,
 }
 
@@ -166,8 +167,8 @@ impl<'a> Encoder<'a> {
         value.encode(&mut self.inner).map_err(EncodeError::custom)
     }
 
-    /// The variable form of unsigned integers, each in one piece: the crate writes the first byte
-    /// and the rest apart, which takes three times as long.
+    /// Writes the variable-length form of an unsigned integer in one piece: the crate writes the
+    /// first byte and the rest separately, which takes three times as long.
     #[inline]
     fn put_unsigned(&mut self, value: u64) -> Result<(), EncodeError> {
         let [a, b, c, d, ..] = value.to_le_bytes();
@@ -191,8 +192,8 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// The variable form of signed integers: small numbers of either sign become small ones
-    /// without.
+    /// Writes the variable-length form of a signed integer: small numbers of either sign become
+    /// small unsigned ones.
     #[inline]
     fn put_signed(&mut self, value: i64) -> Result<(), EncodeError> {
         self.put_unsigned(((value << 1) ^ (value >> 63)) as u64)
@@ -213,7 +214,7 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    /// Goes one level deeper.
+    /// Enters a level.
     #[inline]
     fn enter(&mut self) -> Result<(), EncodeError> {
         let Some(levels_left) = self.levels_left.checked_sub(1) else {
@@ -223,14 +224,14 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// Goes back up. Errors end the whole encoding, so only success comes here.
+    /// Leaves a level. An error ends the whole encoding, so this is called only after a success.
     #[inline]
     fn leave(&mut self) {
         self.levels_left += 1;
     }
 
-    /// Writes what is in an option or a newtype, which do not count as levels unless there are very
-    /// many.
+    /// Writes the value in an option or a newtype, which do not count as levels but have a separate
+    /// limit.
     #[inline]
     fn wrapped<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         let Some(wrappers_left) = self.wrappers_left.checked_sub(1) else {
@@ -426,8 +427,8 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
             (lower, Some(upper)) if lower == upper => Some(upper),
             _ => None,
         };
-        // `Vec<u8>` and `&[u8]` come here, and byte by byte they would take ten times as long. The
-        // name only opens the fast way; a value that is no byte after all is reported.
+        // `Vec<u8>` and `&[u8]` are written here, and would take ten times as long byte by byte.
+        // The name only selects the fast path; a value that is not a byte is still reported.
         if let Some(len) = len
             && type_name::<I::Item>() == type_name::<&u8>()
         {
@@ -514,7 +515,7 @@ each_part! {
     SerializeStructVariant serialize_field (&'static str)
 }
 
-/// A sequence or a map, of which the receiver will refuse elements that take no bytes.
+/// A sequence or a map. The receiver rejects elements that take no bytes.
 struct Counted<'e, 'a> {
     encoder: &'e mut Encoder<'a>,
     elements: usize,
@@ -523,7 +524,7 @@ struct Counted<'e, 'a> {
 }
 
 impl Counted<'_, '_> {
-    /// Looks at the first element, so that no time is lost with the rest.
+    /// Checks the first element, so that no time is spent on the rest.
     #[inline]
     fn not_empty(&mut self) -> Result<(), EncodeError> {
         self.written += 1;
@@ -597,7 +598,7 @@ impl SerializeMap for Counted<'_, '_> {
     }
 }
 
-/// Takes a value that is a `u8`, and nothing else.
+/// Accepts a value that is a `u8`, and nothing else.
 struct OneByte;
 
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -688,7 +689,7 @@ impl Serializer for OneByte {
 
 // Decoding
 
-/// What is left of a message.
+/// The rest of a message.
 struct Input<'de>(&'de [u8]);
 
 impl<'de> Reader for Input<'de> {
@@ -724,9 +725,10 @@ impl<'de> BorrowReader<'de> for Input<'de> {
 
 struct Decoder<'de> {
     inner: DecoderImpl<Input<'de>, Configuration, ()>,
-    /// How many more containers may lie inside each other.
+    /// Number of further containers that may be nested.
     levels_left: u16,
-    /// How many more options and newtypes may, which a recursive type can be made of as well.
+    /// Number of further options and newtypes that may be nested; a recursive type can consist of
+    /// them as well.
     wrappers_left: u16,
     max_depth: u16,
     stack_at_start: usize,
@@ -748,7 +750,7 @@ impl<'de> Decoder<'de> {
         T::decode(&mut self.inner).map_err(refused)
     }
 
-    /// Integers of one byte are most of all, and come first.
+    /// Reads an unsigned integer. Integers of one byte are the most frequent ones, and come first.
     #[inline]
     fn take_unsigned<T: Decode<()> + From<u8>>(&mut self) -> Result<T, DecodeError> {
         let input = self.input();
@@ -759,7 +761,8 @@ impl<'de> Decoder<'de> {
         self.take()
     }
 
-    /// A length, which cannot be more than what is left: each element takes a byte at least.
+    /// Reads a length, which cannot exceed the number of bytes left: each element takes at least
+    /// one byte.
     #[inline]
     fn take_len(&mut self) -> Result<usize, DecodeError> {
         let claimed: u64 = self.take_unsigned()?;
@@ -781,8 +784,8 @@ impl<'de> Decoder<'de> {
         std::str::from_utf8(self.take_slice()?).map_err(|inner| refused(Refusal::Utf8 { inner }))
     }
 
-    /// Goes one level deeper while `read` runs. Errors end the whole decoding, so only success
-    /// comes back up.
+    /// Runs `read` one level deeper. An error ends the whole decoding, so the level is left only
+    /// after a success.
     #[inline]
     fn nested<R>(
         &mut self,
@@ -802,8 +805,8 @@ impl<'de> Decoder<'de> {
         Ok(value)
     }
 
-    /// The same for an option or a newtype, which do not count as levels unless there are very
-    /// many.
+    /// Runs `read` for an option or a newtype, which do not count as levels but have a separate
+    /// limit.
     #[inline]
     fn wrapped<R>(
         &mut self,
@@ -980,7 +983,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
     }
 }
 
-/// The parts of a struct or a tuple, whose number the type knows.
+/// The parts of a struct or a tuple, whose number is that of the type.
 struct Fields<'d, 'de> {
     decoder: &'d mut Decoder<'de>,
     left: usize,
@@ -1011,8 +1014,8 @@ impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
 struct Elements<'d, 'de> {
     decoder: &'d mut Decoder<'de>,
     left: usize,
-    /// What is left of the message: here while the elements are bytes, so that it can stay in
-    /// registers, and back in the decoder for anything else.
+    /// The rest of the message. It is kept here while the elements are bytes, so that it can stay
+    /// in registers, and returned to the decoder for anything else.
     rest: &'de [u8],
 }
 
@@ -1047,7 +1050,7 @@ impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
             return Ok(None);
         };
         self.left = left;
-        // The name stands for exactly one type, so this only opens a faster way to do the same.
+        // Exactly one type has this name, so this only selects a faster path to the same result.
         if type_name::<S>() == type_name::<PhantomData<u8>>()
             && let Some((&byte, rest)) = self.rest.split_first()
         {
@@ -1075,7 +1078,7 @@ impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
 struct Entries<'d, 'de> {
     decoder: &'d mut Decoder<'de>,
     left: usize,
-    /// What was left of the message before the last key.
+    /// Number of bytes of the message that were left before the last key.
     bytes_at_key: usize,
 }
 
@@ -1231,7 +1234,7 @@ mod tests {
     #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
     struct Id(u64);
 
-    /// One of everything that serde knows.
+    /// A value of every kind that serde knows.
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     struct Zoo {
         unsigned: (u8, u16, u32, u64, u128),
@@ -1320,7 +1323,7 @@ mod tests {
 
         #[test]
         fn integers_of_every_size_are_those_of_the_crate(bits in 0u32..=64, value: u64, signed: i64) {
-            // Small and large numbers alike.
+            // Covers small and large numbers.
             let value = value.checked_shr(64 - bits).unwrap_or(0);
             let signed = signed.checked_shr(64 - bits).unwrap_or(0);
             let all = (value, value as u32, value as u16, signed, signed as i32, signed as i16, value as u8, signed as i8);
@@ -1348,7 +1351,7 @@ mod tests {
             prop_assert!(decode::<Zoo>(&bytes[..cut]).is_err());
             let at = at.index(bytes.len());
             bytes[at] = byte;
-            // One that is damaged may end earlier: what is cut off of it may be whole.
+            // A damaged value may end earlier, so a truncated one may be complete.
             let _ = decode::<Zoo>(&bytes);
             let _ = decode::<Zoo>(&bytes[..cut]);
         }
@@ -1441,7 +1444,7 @@ mod tests {
             refusal::<Vec<Vec<((), [u8; 0])>>>(&[1, 1, 0]),
             DecodeErrorKind::EmptyElement
         );
-        // Where only the key or only the value takes none, the entry takes some.
+        // If only the key or only the value takes no bytes, the entry takes some.
         assert_eq!(decode::<BTreeMap<u8, ()>>(&[2, 5, 6]).unwrap().len(), 2);
 
         let error = Bincode::encode(&vec![(); 1 << 40], &mut BytesMut::new()).unwrap_err();
@@ -1480,7 +1483,7 @@ mod tests {
         next: Option<Box<Self>>,
     }
 
-    /// As small as the stack of a thread of the tokio runtime.
+    /// Runs `test` on a stack as small as that of a thread of the tokio runtime.
     fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
         std::thread::Builder::new()
             .stack_size(2 << 20)

@@ -1,8 +1,8 @@
-//! The promises of [`Codec::encode`](super::Codec::encode) for a format whose own serializer does
-//! not make all of them.
+//! The guarantees of [`Codec::encode`](super::Codec::encode) for a format whose own serializer does
+//! not give all of them.
 //!
-//! The counterpart of `guarded.rs`: it stands between a value and the format's serializer and
-//! refuses what a reader would refuse or misread. All state hangs on one [`Check`] for a message.
+//! The counterpart of `guarded.rs`: it wraps the format's serializer, and rejects values that a
+//! reader would reject or misread. One [`Check`] holds all state of a message.
 
 use std::any::type_name;
 use std::cell::{Cell, RefCell};
@@ -17,39 +17,40 @@ use serde::{Serialize, Serializer};
 
 use super::{EncodeError, EncodeErrorKind, MAX_DEPTH, MAX_WRAPPERS};
 
-/// Properties of a format that decide what its readers refuse.
+/// Properties of a format that determine what its readers reject.
 pub(super) trait Format {
-    /// Fields are told apart by their position, and a value may take no bytes.
+    /// Fields are identified by their position, and a value may take no bytes.
     const POSITIONAL: bool = false;
     /// The number of parts is written before them.
     const COUNTED: bool = true;
-    /// NaN and infinities have no form.
+    /// NaN and infinities cannot be represented.
     const FINITE: bool = false;
-    /// Levels that readers accept.
+    /// Number of levels that readers accept.
     const MAX_LEVELS: u16 = MAX_DEPTH;
-    /// Levels that bytes take.
+    /// Number of levels that bytes take.
     const BYTES_LEVELS: u16 = 0;
-    /// Levels that a variant without parts takes.
+    /// Number of levels that a variant without parts takes.
     const UNIT_LEVELS: u16 = 1;
-    /// Levels that a variant with several parts takes.
+    /// Number of levels that a variant with several parts takes.
     const VARIANT_LEVELS: u16 = 1;
 }
 
 /// State of the checks while one message is written.
 pub(super) struct Check<F> {
-    /// How many more containers may lie inside each other.
+    /// Number of further containers that may be nested.
     levels_left: Cell<u16>,
-    /// How many more options and newtypes may, which a recursive type can be made of as well.
+    /// Number of further options and newtypes that may be nested; a recursive type can consist of
+    /// them as well.
     wrappers_left: Cell<u16>,
-    /// Grows with every part that takes bytes, where the format is positional.
+    /// Incremented for every part that takes bytes, if the format is positional.
     given: Cell<usize>,
-    /// Our error, for the way up through the format's own errors.
+    /// The original error, while an error of the format is returned in its place.
     failed: RefCell<Option<EncodeError>>,
     format: PhantomData<F>,
 }
 
 impl<F: Format> Check<F> {
-    /// Checks for a message in the format `F`.
+    /// Creates the checks for a message in the format `F`.
     pub(super) fn of(_: F) -> Self {
         Self {
             levels_left: Cell::new(F::MAX_LEVELS),
@@ -60,7 +61,7 @@ impl<F: Format> Check<F> {
         }
     }
 
-    /// Writes a value by way of the format's serializer.
+    /// Writes a value with the format's serializer.
     #[inline]
     pub(super) fn write<T, S>(&self, value: &T, serializer: S) -> Result<S::Ok, EncodeError>
     where
@@ -73,14 +74,14 @@ impl<F: Format> Check<F> {
         })
     }
 
-    /// Our error of an error of the format: the one that was kept on its way, or its words.
+    /// Returns the original error for an error of the format: the one that was kept, or its text.
     #[cold]
     fn kept<E: Error>(&self, error: E) -> EncodeError {
         let kept = self.failed.take();
         kept.unwrap_or_else(|| EncodeError::custom(error))
     }
 
-    /// Keeps our error while one of the format goes up in its place.
+    /// Keeps the original error, and returns one of the format in its place.
     #[cold]
     fn keep<E: Error>(&self, error: EncodeError) -> E {
         self.failed.replace(Some(error));
@@ -103,13 +104,13 @@ impl<F: Format> Check<F> {
         Ok(())
     }
 
-    /// Errors end the whole encoding, so only success comes back up.
+    /// Leaves levels. An error ends the whole encoding, so this is called only after a success.
     #[inline]
     fn leave(&self, levels: u16) {
         self.levels_left.set(self.levels_left.get() + levels);
     }
 
-    /// Writes an option or a newtype, which do not count as levels unless there are very many.
+    /// Writes an option or a newtype, which do not count as levels but have a separate limit.
     #[inline]
     fn wrapped<T>(&self, write: impl FnOnce() -> Result<T, EncodeError>) -> Result<T, EncodeError> {
         let Some(left) = self.wrappers_left.get().checked_sub(1) else {
@@ -189,7 +190,7 @@ macro_rules! scalars {
     )* };
 }
 
-/// What takes no bytes in a positional format.
+/// Serializes values that take no bytes in a positional format.
 macro_rules! nothings {
     ($($name:ident ($($argument:ident: $type:ty),*))*) => { $(
         #[inline]
@@ -430,12 +431,12 @@ impl<F: Format> Check<F> {
     }
 }
 
-/// Returns `true` if there is nothing to check in values of the type `T`, so that the format may
-/// write a sequence of them by itself. The names stand for one type each.
+/// Returns `true` if values of the type `T` need no checks, so that the format may write a sequence
+/// of them by itself. Each name identifies exactly one type.
 #[inline]
 fn is_scalar<T, F: Format>() -> bool {
     let name = type_name::<T>();
-    // A chain is decided when the code is compiled.
+    // The compiler evaluates a chain of comparisons at compile time.
     name == type_name::<&u8>()
         || name == type_name::<&u16>()
         || name == type_name::<&u32>()
@@ -451,15 +452,15 @@ struct Parts<'c, P, F> {
     inner: P,
     check: &'c Check<F>,
     levels: u16,
-    /// The number of parts that was given beforehand.
+    /// The number of parts that was announced.
     announced: Option<usize>,
     written: usize,
-    /// What was given before the last key of a map.
+    /// Value of the counter `given` before the last key of a map.
     given_at_key: usize,
 }
 
 impl<P, F: Format> Parts<'_, P, F> {
-    /// Refuses an element that takes no bytes, as its reader would.
+    /// Rejects an element that takes no bytes, as its reader would.
     #[inline]
     fn not_empty(&self, given_before: usize) -> Result<(), EncodeError> {
         if F::POSITIONAL && self.check.given.get() == given_before {

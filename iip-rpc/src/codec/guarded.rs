@@ -1,10 +1,9 @@
-//! The promises of [`Codec::decode`](super::Codec::decode) for a format whose own deserializer does
-//! not make all of them.
+//! The guarantees of [`Codec::decode`](super::Codec::decode) for a format whose own deserializer
+//! does not give all of them.
 //!
-//! It stands between a type and the format's deserializer and sees every step: it counts how deep
-//! values lie inside each other, looks at the stack, refuses elements that take no bytes, and keeps
-//! errors whole that the format would cut to a word. All of it hangs on one [`Guard`] for a
-//! message.
+//! It wraps the format's deserializer and sees every step: it counts the depth of nested values,
+//! checks the stack, rejects elements that take no bytes, and preserves errors that the format
+//! would shorten. One [`Guard`] holds all state of a message.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -15,27 +14,28 @@ use serde::de::{DeserializeSeed, EnumAccess, Error, MapAccess, SeqAccess, Varian
 use super::stack::{MAX_STACK_BYTES, stack_position};
 use super::{DecodeError, DecodeErrorKind, DecodeLimits};
 
-/// What is watched while one message is read.
+/// State of the checks while one message is read.
 pub(super) struct Guard {
     format: Format,
     message_bytes: usize,
     max_depth: u16,
-    /// How many more containers may lie inside each other.
+    /// Number of further containers that may be nested.
     levels_left: Cell<u16>,
-    /// How many more options and newtypes may, which a recursive type can be made of as well.
+    /// Number of further options and newtypes that may be nested; a recursive type can consist of
+    /// them as well.
     wrappers_left: Cell<u16>,
     stack_at_start: usize,
-    /// Grows with every part that takes bytes.
+    /// Incremented for every part that takes bytes.
     taken: Cell<usize>,
-    /// What went wrong, for the way up through the format's own errors.
+    /// The original error, while an error of the format is returned in its place.
     failed: RefCell<Option<DecodeError>>,
 }
 
-/// What the guard has to know of a format.
+/// Properties of a format that the guard needs.
 pub(super) struct Format {
-    /// `true` if every value says what it is, and so takes a byte at least.
+    /// `true` if every value describes itself, and so takes at least one byte.
     pub(super) describes_itself: bool,
-    /// The format's own words in ours.
+    /// Converts the text of an error of the format.
     pub(super) refused: fn(String) -> DecodeErrorKind,
 }
 
@@ -53,7 +53,7 @@ impl Guard {
         }
     }
 
-    /// Reads a value by way of the format's deserializer.
+    /// Reads a value with the format's deserializer.
     pub(super) fn read<'de, S, D>(&self, seed: S, deserializer: D) -> Result<S::Value, DecodeError>
     where
         S: DeserializeSeed<'de>,
@@ -65,14 +65,14 @@ impl Guard {
         })
     }
 
-    /// Our error of an error of the format: the one that was kept on its way, or its words.
+    /// Returns the original error for an error of the format: the one that was kept, or its text.
     #[cold]
     fn kept<E: Error>(&self, error: E) -> DecodeError {
         let kept = self.failed.take();
         kept.unwrap_or_else(|| DecodeError::new((self.format.refused)(error.to_string())))
     }
 
-    /// Keeps our error while one of the format goes up in its place.
+    /// Keeps the original error, and returns one of the format in its place.
     fn keep<T, E: Error>(&self, result: Result<T, DecodeError>) -> Result<T, E> {
         result.map_err(|error| {
             self.failed.replace(Some(error));
@@ -84,8 +84,8 @@ impl Guard {
         self.taken.set(self.taken.get().wrapping_add(1));
     }
 
-    /// Goes one level deeper while `read` runs. Errors end the whole decoding, so only success
-    /// comes back up.
+    /// Runs `read` one level deeper. An error ends the whole decoding, so the level is left only
+    /// after a success.
     fn deeper<T>(
         &self,
         left: &Cell<u16>,
@@ -105,13 +105,13 @@ impl Guard {
         Ok(value)
     }
 
-    /// No more elements than the message has bytes: that many a collection may prepare for.
+    /// Limits the claimed size of a collection to the number of bytes of the message.
     fn hint(&self, claimed: Option<usize>) -> Option<usize> {
         claimed.map(|elements| elements.min(self.message_bytes))
     }
 }
 
-/// The format's deserializer, watched.
+/// The format's deserializer, with the checks.
 struct Guarded<'g, D> {
     inner: D,
     guard: &'g Guard,
@@ -127,7 +127,7 @@ macro_rules! values {
     )* };
 }
 
-/// What takes no bytes of its own, as far as the guard can know.
+/// Deserializes values that take no bytes themselves, as far as the guard can know.
 macro_rules! frames {
     ($($name:ident ($($argument:ident: $type:ty),*))*) => { $(
         fn $name<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, DecodeError> {
@@ -161,8 +161,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Guarded<'_, D> {
         deserialize_any => deserialize_any
         deserialize_identifier => deserialize_identifier
         deserialize_ignored_any => deserialize_ignored_any
-        // The borrowed forms, also where the type takes a copy: so a payload can become a part of
-        // the message.
+        // The borrowed forms are used even if the type takes a copy, so that a payload can become a
+        // part of the message.
         deserialize_str => deserialize_str
         deserialize_string => deserialize_str
         deserialize_bytes => deserialize_bytes
@@ -195,13 +195,13 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Guarded<'_, D> {
     }
 }
 
-/// The type's visitor, watched.
+/// The type's visitor, with the checks.
 struct Watch<'g, V> {
     visitor: V,
     guard: &'g Guard,
-    /// The number of elements is the type's, not what the message claims.
+    /// The number of elements is that of the type, not one that the message claims.
     of_type: bool,
-    /// Inside an enum, whose level counts already.
+    /// Inside an enum, whose level is already counted.
     of_variant: bool,
 }
 
@@ -233,8 +233,8 @@ impl<'g, V> Watch<'g, V> {
         guard.deeper(&guard.levels_left, || visit(visitor))
     }
 
-    /// Returns `true` if an element that takes no bytes is refused: its number is only claimed, and
-    /// nothing else bounds it.
+    /// Returns `true` if an element that takes no bytes is rejected: the number of elements is only
+    /// claimed, and nothing else limits it.
     fn none_empty(&self) -> bool {
         !self.of_type && !self.guard.format.describes_itself
     }
@@ -325,7 +325,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Watch<'_, V> {
     }
 }
 
-/// The elements of a sequence, watched.
+/// The elements of a sequence, with the checks.
 struct Elements<'g, A> {
     inner: A,
     guard: &'g Guard,
@@ -353,12 +353,12 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Elements<'_, A> {
     }
 }
 
-/// The entries of a map, watched.
+/// The entries of a map, with the checks.
 struct Entries<'g, A> {
     inner: A,
     guard: &'g Guard,
     none_empty: bool,
-    /// What was taken of the message before the last key.
+    /// Value of the counter `taken` before the last key.
     taken_at_key: Option<usize>,
 }
 
@@ -392,7 +392,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Entries<'_, A> {
     }
 }
 
-/// The variant of an enum, and then what is in it, watched.
+/// The variant of an enum, and then its contents, with the checks.
 struct Variants<'g, A> {
     inner: A,
     guard: &'g Guard,
@@ -451,7 +451,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Variants<'_, A> {
     }
 }
 
-/// What reads the next part, watched.
+/// The seed that reads the next part, with the checks.
 struct Seed<'g, S> {
     seed: S,
     guard: &'g Guard,

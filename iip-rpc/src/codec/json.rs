@@ -8,13 +8,13 @@ use super::checked::{self, Check};
 use super::guarded::{Format, Guard};
 use super::{Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError};
 
-/// The levels that serde_json reads.
+/// Number of levels that serde_json reads.
 const MAX_LEVELS: u16 = 127;
 
 /// JSON: for people, for tools, and for peers that know only IIP. Nesting is limited to 127 levels.
 ///
-/// Keys of maps must be texts, numbers, bools or unit variants. NaN and infinities are refused when
-/// they are written. `Some(None)` and `Some(())` come back as `None`.
+/// Keys of maps must be texts, numbers, bools or unit variants. NaN and infinities are rejected
+/// when they are written. `Some(None)` and `Some(())` are read back as `None`.
 #[derive(Debug, Clone, Copy)]
 pub enum Json {}
 
@@ -40,8 +40,8 @@ impl Codec for Json {
             refused,
         };
         let mut json = serde_json::Deserializer::from_slice(input);
-        // serde_json counts the levels that have brackets, not the options and newtypes that a
-        // recursive type can be made of.
+        // serde_json counts only the levels that have brackets, not the options and newtypes that a
+        // recursive type can consist of.
         let value = Guard::new(format, input, limits).read(seed, &mut json)?;
         json.end()
             .map_err(|error| DecodeError::new(refused(error.to_string())))?;
@@ -49,7 +49,7 @@ impl Codec for Json {
     }
 }
 
-/// serde_json counts levels by their brackets when it reads.
+/// The format of JSON: serde_json counts levels by their brackets when it reads.
 struct Brackets;
 
 impl checked::Format for Brackets {
@@ -63,7 +63,7 @@ impl checked::Format for Brackets {
 
 #[cold]
 fn refused(text: String) -> DecodeErrorKind {
-    // serde_json refuses the 128th level and has no error kind for it.
+    // serde_json rejects the 128th level and has no error kind for it.
     if text.starts_with("recursion limit exceeded") {
         return DecodeErrorKind::TooDeep { limit: MAX_LEVELS };
     }

@@ -1,16 +1,17 @@
-//! How values become bytes: the codecs, their ids on the wire, and what both directions guard
-//! against.
+//! Codecs, which convert values to bytes and back: their ids on the wire, and the checks in both
+//! directions.
 //!
 //! | types with | `Bincode`, `Postcard` | `Json`, `Msgpack` |
 //! |---|---|---|
 //! | `serde(rename, alias, default, skip, transparent, with, from, into, remote, other)` | carried | carried |
-//! | `serde(skip_serializing_if)` | refused by the writer where a field is left out | carried |
-//! | `serde(flatten)` | refused by the writer | carried |
-//! | `serde(untagged, tag)`, `serde_json::Value` | refused by the reader | carried |
-//! | NaN, infinities | carried | refused by the writer in JSON |
-//! | elements without bytes, such as `Vec<()>` | refused by the writer | carried |
+//! | `serde(skip_serializing_if)` | rejected by the writer if a field is left out | carried |
+//! | `serde(flatten)` | rejected by the writer | carried |
+//! | `serde(untagged, tag)`, `serde_json::Value` | rejected by the reader | carried |
+//! | NaN, infinities | carried | rejected by the writer in JSON |
+//! | elements without bytes, such as `Vec<()>` | rejected by the writer | carried |
 //!
-//! `Bincode` names the attributes that must not be used with a codec without names.
+//! The documentation of `Bincode` names the attributes that must not be used with a codec without
+//! field names.
 
 #[cfg(feature = "codec-bincode")]
 mod bincode;
@@ -53,29 +54,30 @@ use crate::method::MethodDescriptor;
 use crate::payload;
 use crate::status::{Code, Execution, Status};
 
-/// How many sequences, maps, structs and enums may lie inside each other, unless
-/// [`DecodeLimits::max_depth`] says otherwise.
+/// Maximum depth of nested sequences, maps, structs and enums, unless [`DecodeLimits::max_depth`]
+/// sets another one.
 const MAX_DEPTH: u16 = 128;
 
-/// How many options and newtypes may lie inside each other when values are written; readers allow
-/// as many by default.
+/// Maximum depth of nested options and newtypes when values are written; readers allow the same by
+/// default.
 const MAX_WRAPPERS: u16 = MAX_DEPTH * 4;
 
-/// Turns values into bytes and back. Each codec is a type without values, chosen by its
+/// Encodes values as bytes, and decodes them. Each codec is a type without values, selected by its
 /// [`ID`](Self::ID) in the envelope.
 ///
-/// Every implementation promises of `encode`: it refuses what a reader with the default limits
-/// refuses because of its depth, because of elements without bytes, or because the format has no
-/// form for it, and what a reader would take for another value because a field is left out.
+/// Every implementation guarantees for `encode`: it rejects a value that a reader with the default
+/// limits rejects because of its depth, because of elements without bytes, or because the format
+/// cannot represent it, and a value that a reader would take for another one because a field is
+/// left out.
 ///
-/// Every implementation promises of `decode`: it takes only the whole input, it refuses values
-/// nested deeper than the limit, it never allocates or loops much longer than the input is large,
-/// whatever the input claims, and it never panics.
+/// Every implementation guarantees for `decode`: it accepts only the whole input, it rejects values
+/// nested deeper than the limit, it never allocates or loops much more than the size of the input
+/// warrants, regardless of what the input claims, and it never panics.
 pub trait Codec {
     /// The id in the envelope.
     const ID: CodecId;
 
-    /// `true` if bytes and a sequence of `u8` are the same on the wire, so that each can be read as
+    /// `true` if bytes and a sequence of `u8` have the same encoding, so that each can be read as
     /// the other.
     const BYTES_ARE_SEQUENCES: bool;
 
@@ -83,16 +85,16 @@ pub trait Codec {
     ///
     /// # Errors
     ///
-    /// When the codec cannot represent the value, or the value's own `Serialize` fails. `out` may
-    /// then end with a part of it.
+    /// The codec cannot represent the value, or the value's own `Serialize` fails. `out` may then
+    /// end with a part of the value.
     fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError>;
 
-    /// Like [`encode`](Self::encode), except that a large [`Payload`](payload::Payload) at the very
-    /// end of the value may be returned instead: it belongs behind `out` and was not copied.
+    /// Like [`encode`](Self::encode), but a large [`Payload`](payload::Payload) at the very end of
+    /// the value may be returned instead of copied: it has to follow `out`.
     ///
     /// # Errors
     ///
-    /// As [`encode`](Self::encode).
+    /// Those of [`encode`](Self::encode).
     fn encode_split<T: Serialize + ?Sized>(
         value: &T,
         out: &mut BytesMut,
@@ -101,12 +103,12 @@ pub trait Codec {
         Ok(None)
     }
 
-    /// Reads one value, which must be all of `input`. Texts and bytes in it can borrow from
+    /// Decodes one value, which must be all of `input`. Texts and bytes in it can borrow from
     /// `input`.
     ///
     /// # Errors
     ///
-    /// When `input` is no such value, or breaks one of the limits.
+    /// `input` is not such a value, or exceeds one of the limits.
     fn decode<'de, T: Deserialize<'de>>(
         input: &'de [u8],
         limits: &DecodeLimits,
@@ -114,11 +116,11 @@ pub trait Codec {
         Self::decode_seed(std::marker::PhantomData, input, limits)
     }
 
-    /// Like [`decode`](Self::decode), for a value that `seed` reads.
+    /// Like [`decode`](Self::decode), but for a value that `seed` reads.
     ///
     /// # Errors
     ///
-    /// As [`decode`](Self::decode).
+    /// Those of [`decode`](Self::decode).
     fn decode_seed<'de, S: DeserializeSeed<'de>>(
         seed: S,
         input: &'de [u8],
@@ -126,8 +128,8 @@ pub trait Codec {
     ) -> Result<S::Value, DecodeError>;
 }
 
-/// The number by which an envelope names its codec. The numbers are fixed for ever; `docs/wire.md`
-/// has the formats.
+/// The number that identifies a codec in an envelope. The numbers never change; `docs/wire.md`
+/// describes the formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CodecId(u8);
 
@@ -145,7 +147,7 @@ impl CodecId {
     /// Protobuf messages, for services that carry nothing else; with the feature `codec-prost`.
     pub const PROTOBUF: Self = Self(5);
 
-    /// What a client uses unless told otherwise: bincode, or JSON in a build without the feature
+    /// The default codec of a client: bincode, or JSON in a build without the feature
     /// `codec-bincode`.
     pub const DEFAULT: Self = if cfg!(feature = "codec-bincode") {
         Self::BINCODE
@@ -153,14 +155,14 @@ impl CodecId {
         Self::JSON
     };
 
-    /// The id with this number, whether or not a codec is known for it. An envelope has room for
+    /// Returns the id with this number, even if no codec is known for it. An envelope has room for
     /// numbers up to 63.
     #[must_use]
     pub const fn new(number: u8) -> Self {
         Self(number)
     }
 
-    /// The number on the wire.
+    /// Returns the number on the wire.
     #[must_use]
     pub const fn as_u8(self) -> u8 {
         self.0
@@ -176,7 +178,7 @@ impl CodecId {
             || (matches!(self, Self::PROTOBUF) && cfg!(feature = "codec-prost"))
     }
 
-    /// The codecs of this build.
+    /// Returns the codecs of this build.
     pub(crate) fn supported() -> impl Iterator<Item = Self> {
         let all = [
             Self::BINCODE,
@@ -188,7 +190,7 @@ impl CodecId {
         all.into_iter().filter(|codec| codec.is_supported())
     }
 
-    /// What to do where this build does not have the codec.
+    /// Returns the advice for a build that does not have the codec.
     fn remedy(self) -> &'static str {
         match self {
             Self::BINCODE => "enable the feature `codec-bincode` of iip-rpc",
@@ -199,8 +201,8 @@ impl CodecId {
         }
     }
 
-    /// The codec in which a method's own error travels: errors are serde types, and protobuf
-    /// carries only messages.
+    /// Returns the codec for a method's own error: errors are serde types, and protobuf carries
+    /// only messages.
     pub(crate) fn of_errors(self) -> Self {
         match self {
             Self::PROTOBUF => Self::JSON,
@@ -209,7 +211,7 @@ impl CodecId {
     }
 }
 
-/// The name, such as `bincode`, or `codec 9` where there is none.
+/// Writes the name, such as `bincode`, or `codec 9` if there is none.
 impl fmt::Display for CodecId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -224,18 +226,18 @@ impl fmt::Display for CodecId {
     }
 }
 
-/// What a decoder accepts at most.
+/// Limits of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
     max_message_bytes: usize,
-    /// Bytes beyond that which are let through.
+    /// Number of bytes beyond that limit that are accepted.
     allowance: usize,
     max_compression_ratio: u32,
     max_depth: u16,
 }
 
 impl DecodeLimits {
-    /// The default limits.
+    /// Returns the default limits.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -246,7 +248,8 @@ impl DecodeLimits {
         }
     }
 
-    /// Those of a client or a server: a value of just the size, with its length, is let through.
+    /// Returns the limits of a client or a server: a value of exactly the limit is accepted
+    /// together with its length.
     pub(crate) const fn of_calls(max_message_bytes: usize) -> Self {
         Self {
             allowance: CODEC_BYTES,
@@ -254,41 +257,43 @@ impl DecodeLimits {
         }
     }
 
-    /// The size of a value's encoding, in bytes; 16 MiB by default. A larger one is refused before
-    /// it is looked at. A value in memory can be larger than its encoding, by the size of its type
-    /// for each byte.
+    /// Sets the maximum size of a value's encoding, in bytes; 16 MiB by default. A larger encoding
+    /// is rejected before it is examined. A value in memory can be larger than its encoding, by the
+    /// size of its type for each byte.
     #[must_use]
     pub const fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.max_message_bytes = bytes;
         self
     }
 
-    /// How many times as large as its compressed form a value's encoding may be; 1000 by default,
-    /// at least 1. What claims more is refused before memory is taken for it, so that few bytes
-    /// cannot make many.
+    /// Sets the maximum ratio of the size of a value's encoding to the size of its compressed form;
+    /// 1000 by default, at least 1. An encoding that claims more is rejected before memory is
+    /// allocated for it, so that a few bytes cannot expand to many.
     #[must_use]
     pub const fn max_compression_ratio(mut self, ratio: u32) -> Self {
         self.max_compression_ratio = if ratio == 0 { 1 } else { ratio };
         self
     }
 
-    /// How many sequences, maps, structs and enums may lie inside each other; 128 by default. JSON
-    /// always allows 127, and protobuf 100. Writers allow the default, whatever their readers do.
+    /// Sets the maximum depth of nested sequences, maps, structs and enums; 128 by default. JSON
+    /// allows at most 127 levels, and protobuf always 100. Writers use the default, regardless of
+    /// the limits of their readers.
     ///
-    /// Reading nested values takes stack, and a stack that overflows ends the process. Whatever is
-    /// set here, the binary codecs also refuse what takes more than 1 MiB of stack to read.
+    /// Decoding nested values takes stack, and a stack overflow ends the process. Regardless of
+    /// this limit, the binary codecs also reject values that take more than 1 MiB of stack to
+    /// decode.
     #[must_use]
     pub const fn max_depth(mut self, levels: u16) -> Self {
         self.max_depth = levels;
         self
     }
 
-    /// The size limit as it was set, in bytes.
+    /// Returns the size limit as it was set, in bytes.
     pub(crate) const fn message_bytes(&self) -> usize {
         self.max_message_bytes
     }
 
-    /// The largest encoding that is let through, in bytes.
+    /// Returns the maximum size of an encoding that is accepted, in bytes.
     pub(crate) const fn body_bytes(&self) -> usize {
         self.max_message_bytes.saturating_add(self.allowance)
     }
@@ -314,8 +319,8 @@ impl Default for DecodeLimits {
     }
 }
 
-/// Runs `$run` with the type `$Codec` that has the id `$codec`, or `$otherwise` with an id that
-/// this build has no codec for.
+/// Runs `$run` with the type `$Codec` that has the id `$codec`, or `$otherwise` with the id if this
+/// build has no codec for it.
 macro_rules! with_codec {
     ($codec:expr, $Codec:ident => $run:expr, $other:ident => $otherwise:expr) => {
         match $codec {
@@ -348,11 +353,11 @@ macro_rules! with_codec {
     };
 }
 
-/// Appends `value` to `out` in the codec with the id `codec`.
+/// Appends `value` to `out`, encoded with the codec that has the id `codec`.
 ///
 /// # Errors
 ///
-/// As [`Codec::encode`], and for a codec that this build does not have.
+/// Those of [`Codec::encode`], and an error if this build does not have the codec.
 #[inline]
 pub fn encode_value<T: Serialize + ?Sized>(
     codec: CodecId,
@@ -362,12 +367,12 @@ pub fn encode_value<T: Serialize + ?Sized>(
     with_codec!(codec, C => C::encode(value, out), other => Err(EncodeError::unsupported(other)))
 }
 
-/// Like [`encode_value`], except that a large [`Payload`](payload::Payload) at the very end may be
-/// returned instead: it belongs behind `out` and was not copied.
+/// Like [`encode_value`], but a large [`Payload`](payload::Payload) at the very end may be returned
+/// instead of copied: it has to follow `out`.
 ///
 /// # Errors
 ///
-/// As [`encode_value`].
+/// Those of [`encode_value`].
 #[inline]
 pub fn encode_value_split<T: Serialize + ?Sized>(
     codec: CodecId,
@@ -377,12 +382,12 @@ pub fn encode_value_split<T: Serialize + ?Sized>(
     with_codec!(codec, C => C::encode_split(value, out), other => Err(EncodeError::unsupported(other)))
 }
 
-/// Reads a value that is all of `body`, in the codec with the id `codec`. Large payloads in it
-/// become parts of `body`.
+/// Decodes a value that is all of `body`, with the codec that has the id `codec`. Large payloads in
+/// it become parts of `body`.
 ///
 /// # Errors
 ///
-/// As [`Codec::decode`], and for a codec that this build does not have.
+/// Those of [`Codec::decode`], and an error if this build does not have the codec.
 #[inline]
 pub fn decode_value<T: DeserializeOwned + 'static>(
     codec: CodecId,
@@ -398,7 +403,7 @@ pub fn decode_value<T: DeserializeOwned + 'static>(
     })
 }
 
-/// Reads a `T` in the codec `C`, with the shortcuts for bytes.
+/// Decodes a `T` with the codec `C`, using the shortcuts for bytes.
 pub(crate) struct Owned<T, C>(std::marker::PhantomData<(T, C)>);
 
 impl<T, C> Owned<T, C> {
@@ -426,11 +431,10 @@ pub struct EncodeError(Box<EncodeErrorKind>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeErrorKind {
-    /// This build has no such codec.
+    /// This build does not have the codec.
     #[error("{0} is not supported by this build; {remedy}", remedy = .0.remedy())]
     Unsupported(CodecId),
-    /// A sequence or map did not say beforehand how many elements it has, which `#[serde(flatten)]`
-    /// causes.
+    /// A sequence or map did not announce its number of elements, which `#[serde(flatten)]` causes.
     #[error(
         "bincode and postcard need the length of a sequence or map beforehand; avoid \
          `serde(flatten)` or choose json or msgpack"
@@ -445,8 +449,8 @@ pub enum EncodeErrorKind {
         /// The name of the field.
         field: &'static str,
     },
-    /// A sequence, a map or a struct has another number of parts than its `Serialize` said
-    /// beforehand.
+    /// A sequence, a map or a struct has a different number of parts than its `Serialize`
+    /// announced.
     #[error("{announced} parts were announced, and {written} were written")]
     WrongLength {
         /// The number that was announced.
@@ -454,7 +458,7 @@ pub enum EncodeErrorKind {
         /// The number that was written.
         written: usize,
     },
-    /// Values lie deeper inside each other than a receiver accepts.
+    /// Values are nested deeper than receivers accept.
     #[error("nested deeper than the limit of {limit} levels that receivers accept")]
     TooDeep {
         /// The limit in levels.
@@ -465,16 +469,16 @@ pub enum EncodeErrorKind {
         "NaN and infinities have no form in json; send an option or a text, or choose another codec"
     )]
     NotFinite,
-    /// The elements of a sequence take no bytes at all. A receiver must refuse that: a few bytes
+    /// The elements of a sequence take no bytes at all. A receiver must reject them: a few bytes
     /// could claim any number.
     #[error(
         "a sequence of {elements} elements that take no bytes cannot be sent in bincode and postcard; send their number"
     )]
     EmptyElements {
-        /// How many there are.
+        /// Number of elements.
         elements: usize,
     },
-    /// The value's own `Serialize` failed, or the codec has no form for it.
+    /// The value's own `Serialize` failed, or the codec cannot represent the value.
     #[error("{0}")]
     Value(String),
 }
@@ -490,7 +494,7 @@ impl EncodeError {
         Self::new(EncodeErrorKind::Unsupported(codec))
     }
 
-    /// The reason.
+    /// Returns the reason.
     #[must_use]
     pub fn kind(&self) -> &EncodeErrorKind {
         &self.0
@@ -504,7 +508,7 @@ impl serde::ser::Error for EncodeError {
     }
 }
 
-/// The reason why bytes are no value of the wanted type, or are refused.
+/// The reason why bytes are not a value of the expected type, or are rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError(Box<(DecodeErrorKind, Option<&'static str>)>);
 
@@ -512,10 +516,10 @@ pub struct DecodeError(Box<(DecodeErrorKind, Option<&'static str>)>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeErrorKind {
-    /// This build has no such codec.
+    /// This build does not have the codec.
     #[error("{0} is not supported by this build; {remedy}", remedy = .0.remedy())]
     Unsupported(CodecId),
-    /// The encoding is larger than allowed.
+    /// The encoding exceeds the limit on its size.
     #[error("a value of {size} bytes is over the limit of {limit} bytes (max_message_bytes)")]
     TooLarge {
         /// Its size in bytes.
@@ -523,10 +527,10 @@ pub enum DecodeErrorKind {
         /// The limit in bytes.
         limit: usize,
     },
-    /// This build cannot decompress it.
+    /// This build cannot decompress the encoding.
     #[error("{0} is not supported by this build; {remedy}", remedy = .0.remedy())]
     UnsupportedCompression(CompressionId),
-    /// The encoding is that much larger than its compressed form.
+    /// The ratio of the encoding to its compressed form exceeds the limit.
     #[error(
         "a value of {size} bytes in {compressed} compressed ones is over the limit of {limit} for \
          each (max_compression_ratio)"
@@ -534,33 +538,32 @@ pub enum DecodeErrorKind {
     TooCompressed {
         /// Its size in bytes, as announced.
         size: usize,
-        /// The bytes that came.
+        /// Number of bytes that were received.
         compressed: usize,
-        /// How many times as large it may be.
+        /// The maximum ratio.
         limit: usize,
     },
     /// The compressed form is damaged.
     #[error("the compressed bytes cannot be read: {}", Printable(.0))]
     Compressed(String),
-    /// Values lie deeper inside each other than allowed.
+    /// Values are nested deeper than the limit.
     #[error("nested deeper than the limit of {limit} levels (max_depth)")]
     TooDeep {
         /// The limit in levels.
         limit: u16,
     },
-    /// Reading values inside each other takes more stack than is safe.
+    /// Decoding nested values takes more stack than is safe.
     #[error("nested so deep that reading takes more than {limit} bytes of stack")]
     TooMuchStack {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A text, a byte string, a sequence or a map claims to be longer than what is left of the
-    /// message.
+    /// A text, a byte string, a sequence or a map claims to be longer than the rest of the message.
     #[error("a length of {claimed} is claimed where only {left} bytes are left")]
     TooLong {
         /// The claimed number of bytes or elements.
         claimed: u64,
-        /// The bytes that are left.
+        /// Number of bytes that are left.
         left: usize,
     },
     /// An element of a sequence or map took no bytes, so that any number could have been claimed.
@@ -569,19 +572,19 @@ pub enum DecodeErrorKind {
     /// The message ends within the value.
     #[error("the message ends {missing} bytes too early")]
     UnexpectedEnd {
-        /// How many bytes are missing at least.
+        /// Minimum number of missing bytes.
         missing: usize,
     },
     /// The value ends before the message does.
     #[error("{left} bytes follow after the end of the value")]
     TrailingBytes {
-        /// How many.
+        /// Number of bytes.
         left: usize,
     },
-    /// The codec does not describe its values, and the type wants them described.
+    /// The codec is not self-describing, and the type requires that.
     #[error("{0}")]
     NotSelfDescribing(&'static str),
-    /// The bytes are no value of the type. The text may repeat what the peer has sent.
+    /// The bytes are not a value of the type. The text may contain what the peer has sent.
     #[error("{}", Printable(.0))]
     Value(String),
 }
@@ -597,26 +600,26 @@ impl DecodeError {
         Self::new(DecodeErrorKind::Unsupported(codec))
     }
 
-    /// Says in which argument of a call it happened.
+    /// Sets the argument of a call in which the error occurred.
     #[cold]
     pub(crate) fn in_argument(mut self, name: &'static str) -> Self {
         self.0.1 = Some(name);
         self
     }
 
-    /// The reason.
+    /// Returns the reason.
     #[must_use]
     pub fn kind(&self) -> &DecodeErrorKind {
         &self.0.0
     }
 
-    /// The argument that could not be read, where it was one.
+    /// Returns the argument that could not be read, if it was one.
     #[must_use]
     pub fn argument(&self) -> Option<&'static str> {
         self.0.1
     }
 
-    /// The status for a request that could not be read: the method did not run.
+    /// Returns the status for a request that could not be read: the method did not run.
     #[must_use]
     pub fn request_status(&self) -> Status {
         let code = match self.kind() {
@@ -631,7 +634,7 @@ impl DecodeError {
         Status::new(code, self.to_string()).with_execution(Execution::NotExecuted)
     }
 
-    /// The status for an answer that could not be read: the method did run.
+    /// Returns the status for a reply that could not be read: the method did run.
     #[must_use]
     pub fn reply_status(&self) -> Status {
         let code = match self.kind() {
@@ -646,8 +649,8 @@ impl DecodeError {
 }
 
 impl DecodeError {
-    /// The status for arguments of `method`, or a message that its caller sends, that could not be
-    /// read.
+    /// Returns the status for arguments of `method`, or a message from its caller, that could not
+    /// be read.
     pub(crate) fn status_of_request(
         &self,
         method: &MethodDescriptor,
@@ -658,7 +661,7 @@ impl DecodeError {
         self.request_status().reworded(text)
     }
 
-    /// The status for what a method answers with and that could not be read.
+    /// Returns the status for a reply, or a message of it, that could not be read.
     pub(crate) fn status_of_reply(&self, what: &str, codec: CodecId) -> Status {
         self.reply_status().reworded(self.explained(what, codec))
     }

@@ -1,4 +1,4 @@
-//! MessagePack, by rmp-serde, with the guards that it does not have.
+//! MessagePack, by rmp-serde, with the checks that it does not have.
 
 use std::io::{self, Cursor, Write};
 
@@ -13,10 +13,10 @@ use super::guarded::{Format, Guard};
 use super::output::Output;
 use super::{Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError};
 
-/// MessagePack: values that describe themselves, as JSON's do, in fewer bytes. Structs are maps
-/// with the names of their fields, so that the two sides may differ by fields that have a default.
+/// MessagePack: self-describing like JSON, but in fewer bytes. Structs are maps with the names of
+/// their fields, so that the two sides may differ in fields that have a default.
 ///
-/// Every serde type works with it that works with JSON, and maps may have any keys. `Vec<u8>` is an
+/// It works with every serde type that works with JSON, and maps may have any keys. `Vec<u8>` is an
 /// array of numbers, one or two bytes each; [`Payload`](crate::Payload) and `bytes::Bytes` are
 /// bytes.
 #[derive(Debug, Clone, Copy)]
@@ -48,10 +48,10 @@ impl Codec for Msgpack {
             refused,
         };
         let mut msgpack = Deserializer::from_read_ref(input);
-        // Levels are counted by the guard, which also knows those that are no arrays and maps.
+        // The guard counts levels, because it also knows those that are not arrays or maps.
         msgpack.set_max_depth(usize::MAX);
         let value = Guard::new(format, input, limits).read(seed, &mut msgpack)?;
-        // The crate does not tell how far it has read, only whether there is something more.
+        // The crate does not report how far it has read, only whether more follows.
         match u8::deserialize(&mut msgpack) {
             Err(Error::InvalidMarkerRead(_)) => Ok(value),
             _ => Err(trailing(input)),
@@ -68,7 +68,7 @@ fn encode<T: Serialize + ?Sized>(
     Ok(msgpack.into_inner().finish())
 }
 
-/// Structs have names.
+/// A format in which the fields of structs have names.
 struct Named;
 
 impl checked::Format for Named {}
@@ -91,7 +91,7 @@ impl Write for Output<'_> {
     }
 }
 
-/// How much follows after the first value of `input`, which could be read.
+/// Returns the error for bytes that follow the first value of `input`, which could be read.
 #[cold]
 fn trailing(input: &[u8]) -> DecodeError {
     let mut msgpack = Deserializer::new(Cursor::new(input));
@@ -99,12 +99,12 @@ fn trailing(input: &[u8]) -> DecodeError {
         Ok(_) => usize::try_from(msgpack.position()).map_or(0, |end| input.len() - end),
         Err(_) => 0,
     };
-    // There is something.
+    // At least one byte follows.
     let left = left.max(1);
     DecodeError::new(DecodeErrorKind::TrailingBytes { left })
 }
 
-/// The crate's errors have a text only, once they have gone through serde.
+/// Converts an error of the crate, which has only a text after it has passed through serde.
 #[cold]
 fn refused(text: String) -> DecodeErrorKind {
     DecodeErrorKind::Value(if text.starts_with("IO error while reading") {

@@ -1,27 +1,28 @@
-//! Where the codecs write to that are other crates.
+//! Output of the codecs that are implemented by other crates.
 //!
-//! bincode's encoder has one of its own, which goes through that crate's writer.
+//! The encoder of bincode has a separate output, which implements that crate's writer.
 
 use bytes::{Bytes, BytesMut};
 
 use crate::payload;
 
-/// What is written in pieces smaller than this is gathered first: formats write a byte or two at a
-/// time, and a buffer that can grow takes several times as long for each as an array.
+/// Size, in bytes, below which writes are gathered first: formats write a byte or two at a time,
+/// and a growable buffer takes several times as long for each as an array.
 const GATHERED_BYTES: usize = 128;
 
-/// Where encoded bytes go: behind `head`, except for a large payload that nothing follows yet.
+/// The output of a codec: encoded bytes are appended to `head`, except for a large payload that
+/// nothing follows yet.
 pub(super) struct Output<'a> {
     head: &'a mut BytesMut,
     tail: Option<Bytes>,
-    /// What comes behind all that, as far as `filled`.
+    /// The bytes after those of `head` and `tail`, up to `filled`.
     gathered: [u8; GATHERED_BYTES],
     filled: usize,
     split: bool,
 }
 
 impl<'a> Output<'a> {
-    /// All goes behind `head`.
+    /// Creates an output that appends everything to `head`.
     pub(super) fn whole(head: &'a mut BytesMut) -> Self {
         Self {
             head,
@@ -32,7 +33,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// A large payload at the very end is kept apart.
+    /// Creates an output that keeps a large payload at the very end separate.
     pub(super) fn split(head: &'a mut BytesMut) -> Self {
         Self {
             split: true,
@@ -40,7 +41,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Ends it, and gives the payload that was kept apart.
+    /// Finishes the output and returns the payload that was kept separate.
     pub(super) fn finish(mut self) -> Option<Bytes> {
         if self.filled > 0 {
             self.flush();
@@ -70,7 +71,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Something follows after the payload, so it has to be copied after all.
+    /// Appends the gathered bytes. A payload that they follow has to be copied after all.
     fn flush(&mut self) {
         if let Some(tail) = self.tail.take() {
             self.head.extend_from_slice(&tail);

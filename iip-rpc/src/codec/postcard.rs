@@ -1,4 +1,4 @@
-//! postcard, by the crate of that name, with the guards that it does not have.
+//! postcard, by the crate of that name, with the checks that it does not have.
 
 use ::postcard::ser_flavors::Flavor;
 use ::postcard::{Deserializer, Error, Serializer};
@@ -14,9 +14,9 @@ use super::{Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeEr
 /// postcard 1: as small as bincode, with a format that is specified by its authors and common on
 /// small devices.
 ///
-/// Both sides must agree on the types exactly: fields are told apart by their position only. Types
-/// that need to describe themselves or leave fields out do not work with it, as with bincode; use
-/// JSON or MessagePack for such types.
+/// Both sides must agree on the types exactly: fields are identified only by their position. Types
+/// that have to be self-describing or that leave fields out do not work with it, as with bincode;
+/// use JSON or MessagePack for such types.
 #[derive(Debug, Clone, Copy)]
 pub enum Postcard {}
 
@@ -63,7 +63,7 @@ fn encode<T: Serialize + ?Sized>(
     Ok(postcard.output.finish())
 }
 
-/// Fields have positions only.
+/// A format in which fields have only positions.
 struct Positions;
 
 impl checked::Format for Positions {
@@ -90,7 +90,7 @@ impl Flavor for Output<'_> {
     }
 }
 
-/// The crate's errors have a text only, once they have gone through serde.
+/// Converts an error of the crate, which has only a text after it has passed through serde.
 #[cold]
 fn refused(text: String) -> DecodeErrorKind {
     let is = |error: Error| text == error.to_string();

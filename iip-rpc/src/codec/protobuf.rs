@@ -1,4 +1,4 @@
-//! Protobuf, by prost: messages as they are, without serde.
+//! Protobuf, by prost: plain messages, without serde.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -16,21 +16,21 @@ use super::{
 };
 use crate::payload::{self, Payload};
 
-/// How deep prost lets messages lie inside each other. It cannot be changed.
+/// Maximum depth of nested messages in prost. It cannot be changed.
 const MAX_DEPTH: u16 = 100;
 
-/// Under this name serde is shown a [`Proto`].
+/// Name under which serde sees a [`Proto`].
 const NAME: &str = "$iip_rpc::Proto";
 
-/// What to say of everything else.
+/// Error text for every other type.
 const ONLY_MESSAGES: &str = "protobuf carries one protobuf message; put it into `Proto` or choose \
     another codec for the service";
 
 /// Protobuf: the bytes of exactly one [`Proto`] message, which needs no serde. For services with
 /// `#[service(codec = "protobuf")]`, whose methods take and return types with `prost::Message`.
 ///
-/// Fields that the receiver does not know are skipped, and those that are missing have their
-/// default. Messages may lie 100 deep inside each other, whatever [`DecodeLimits::max_depth`] says.
+/// Fields that the receiver does not know are skipped, and missing fields have their default.
+/// Messages may be nested 100 levels deep, regardless of [`DecodeLimits::max_depth`].
 #[derive(Debug, Clone, Copy)]
 pub enum Protobuf {}
 
@@ -71,11 +71,11 @@ fn encode<T: Serialize + ?Sized>(
 }
 
 /// A protobuf message as an argument, as a result, or anywhere inside one: any type with
-/// `prost::Message`, which needs no serde for it.
+/// `prost::Message`, which does not need serde.
 ///
-/// In a service with `#[service(codec = "protobuf")]` the macro puts messages in and takes them out
-/// again; they are then the whole body of a request or an answer. In every other codec a `Proto` is
-/// the bytes of its message, as [`Payload`] has them.
+/// In a service with `#[service(codec = "protobuf")]` the macro wraps and unwraps messages; a
+/// message is then the whole body of a request or a reply. In every other codec a `Proto` is
+/// encoded as the bytes of its message, like a [`Payload`].
 ///
 /// # Examples
 ///
@@ -93,7 +93,7 @@ fn encode<T: Serialize + ?Sized>(
 pub struct Proto<M>(pub M);
 
 impl<M> Proto<M> {
-    /// The message.
+    /// Returns the message.
     #[must_use]
     pub fn into_inner(self) -> M {
         self.0
@@ -126,7 +126,7 @@ impl<M: Message + Default> Serialize for Proto<M> {
     }
 }
 
-/// A [`Proto`] that is lent.
+/// A borrowed [`Proto`].
 ///
 /// Needs the feature `codec-prost`.
 #[derive(Debug)]
@@ -143,26 +143,26 @@ impl<M: Message + Default> Serialize for ProtoRef<'_, M> {
     }
 }
 
-/// Returns `true` if messages lie deeper inside each other in `bytes` than prost reads. prost
-/// writes any depth.
+/// Returns `true` if messages in `bytes` are nested deeper than prost reads. prost writes any
+/// depth.
 #[inline]
 fn is_too_deep<M: Message + Default>(bytes: &[u8]) -> bool {
-    // Each level takes two bytes at least.
+    // Each level takes at least two bytes.
     if bytes.len() <= 2 * usize::from(MAX_DEPTH) {
         return false;
     }
-    // What looks like messages may be texts or bytes, which only the type knows.
+    // Fields that look like messages may be texts or bytes, which only the type can distinguish.
     possible_depth(bytes, MAX_DEPTH)
         && matches!(decode::<M>(bytes), Err(error) if matches!(error.kind(), DecodeErrorKind::TooDeep { .. }))
 }
 
-/// Returns `true` if `bytes` may hold messages inside each other through `levels` levels: looks
-/// into every field that could be a message.
+/// Returns `true` if `bytes` may contain messages nested through `levels` levels: looks into every
+/// field that could be a message.
 fn possible_depth(bytes: &[u8], levels: u16) -> bool {
     deepest(bytes, levels).is_some_and(|depth| depth >= levels)
 }
 
-/// The most levels that can lie in the message `bytes`, up to `levels`; `None` if it is no message.
+/// Returns the maximum depth of the message `bytes`, up to `levels`; `None` if it is not a message.
 fn deepest(mut bytes: &[u8], levels: u16) -> Option<u16> {
     let (mut deepest, mut groups) = (0u16, 0u16);
     while !bytes.is_empty() {
@@ -216,7 +216,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 
 impl<'de, M: Message + Default> Deserialize<'de> for Proto<M> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Reads the bytes wherever they lie, so that they are copied only into the message itself.
+        /// Reads the bytes in place, so that they are copied only into the message itself.
         struct InNewtype<M>(std::marker::PhantomData<M>);
 
         impl<'de, M: Message + Default> Visitor<'de> for InNewtype<M> {
@@ -261,7 +261,7 @@ fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, DecodeError> {
     }
     message.map_err(|error| {
         let text = error.to_string();
-        // prost has no kinds of errors.
+        // prost has no error kinds.
         DecodeError::new(if text.ends_with("recursion limit reached") {
             DecodeErrorKind::TooDeep { limit: MAX_DEPTH }
         } else {
@@ -270,8 +270,8 @@ fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, DecodeError> {
     })
 }
 
-/// The bytes of a message as prost reads them. prost limits the levels, but not the stack that one
-/// takes: where it is too much, the input ends, and what prost makes of that does not count.
+/// The bytes of a message as prost reads them. prost limits the levels, but not the stack that a
+/// level takes: if it takes too much, the input ends, and the result of prost is ignored.
 struct Input<'a> {
     rest: &'a [u8],
     stack_at_start: usize,
@@ -287,8 +287,9 @@ impl Buf for Input<'_> {
         self.rest
     }
 
-    /// Every field begins with a key that is read, on every level. Only here does the input end
-    /// early: what was seen of it is there until it is taken.
+    /// Skips bytes that have been read, such as the key at the beginning of every field, on every
+    /// level. The input ends early only here: bytes that prost has seen remain until they are
+    /// taken.
     fn advance(&mut self, count: usize) {
         self.rest.advance(count);
         if self.stack_at_start.abs_diff(stack_position()) > MAX_STACK_BYTES {
@@ -297,7 +298,7 @@ impl Buf for Input<'_> {
         }
     }
 
-    /// Fields of the type `Bytes` become parts of the message.
+    /// Returns the bytes of a field of the type `Bytes`, as a part of the message.
     fn copy_to_bytes(&mut self, len: usize) -> Bytes {
         let part = payload::share(&self.rest[..len]);
         self.rest.advance(len);
@@ -305,10 +306,10 @@ impl Buf for Input<'_> {
     }
 }
 
-/// Takes one [`Proto`], alone or as the only argument.
+/// Writes one [`Proto`], alone or as the only argument.
 struct Encoder<'o, 'a> {
     output: &'o mut Output<'a>,
-    /// In the `Proto`: its bytes are next.
+    /// Set within the `Proto`: its bytes are next.
     inside: bool,
 }
 
@@ -403,7 +404,7 @@ impl<'o, 'a> Serializer for Encoder<'o, 'a> {
     }
 }
 
-/// The tuple of the arguments, which has one.
+/// The tuple of the arguments, which has one element.
 struct OneArgument<'o, 'a>(&'o mut Output<'a>);
 
 impl SerializeTuple for OneArgument<'_, '_> {
@@ -422,7 +423,7 @@ impl SerializeTuple for OneArgument<'_, '_> {
     }
 }
 
-/// A whole message, to read as one [`Proto`], alone or as the only argument.
+/// A whole message, which is read as one [`Proto`], alone or as the only argument.
 struct OneMessage<'de>(&'de [u8]);
 
 impl<'de> Deserializer<'de> for OneMessage<'de> {
@@ -474,11 +475,11 @@ impl<'de> SeqAccess<'de> for OneElement<'de> {
     }
 }
 
-/// Includes what `iip-build` has generated for a protobuf package in `OUT_DIR`: its messages, and a
-/// trait for each of its services.
+/// Includes the code that `iip-build` has generated for a protobuf package in `OUT_DIR`: its
+/// messages, and a trait for each of its services.
 ///
-/// Stands in a module of its own. Packages that use each other's messages need modules named and
-/// nested as the packages are: `kv.v1` in `mod kv { pub mod v1 { .. } }`.
+/// It belongs in a separate module. Packages that use each other's messages need modules that are
+/// named and nested like the packages: `kv.v1` in `mod kv { pub mod v1 { .. } }`.
 ///
 /// # Examples
 ///

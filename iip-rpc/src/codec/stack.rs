@@ -1,10 +1,11 @@
-//! How much stack reading takes.
+//! Stack usage of decoding.
 
-/// How much stack reading may take: half of what a thread of a tokio runtime has. A level of a
-/// small type takes a few hundred bytes, but that of a type with large arrays in it any number.
+/// Maximum stack, in bytes, that decoding may use: half of the stack of a thread of a tokio
+/// runtime. A level of a small type takes a few hundred bytes, but a level of a type with large
+/// arrays in it can take any number.
 pub(super) const MAX_STACK_BYTES: usize = 1024 * 1024;
 
-/// Where on the stack the caller is, give or take a frame.
+/// Returns the caller's position on the stack, to within about a frame.
 #[inline(always)]
 pub(super) fn stack_position() -> usize {
     let here = 0u8;

@@ -1,4 +1,4 @@
-//! What leaves a side: in which codec, and compressed how.
+//! Encoding of outgoing values: their codec and compression.
 
 use std::num::NonZeroU32;
 
@@ -8,24 +8,25 @@ use super::{Compression, CompressionId};
 use crate::codec::CodecId;
 use crate::envelope::{varint_len, write_varint};
 
-/// What is kept of a thread's memory for compressing, in bytes, and for messages up to which size.
+/// Maximum memory, in bytes, that a thread keeps for compression, and maximum size of a message for
+/// which it is kept.
 pub(super) const KEPT_BYTES: usize = 256 * 1024;
 
-/// How the values of one call are written.
+/// The encoding of the values of one call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Encoding {
     pub(crate) codec: CodecId,
-    /// `None`: nothing is compressed.
+    /// `None` if nothing is compressed.
     pub(crate) packer: Option<Compressor>,
 }
 
-/// Compresses what one peer reads. Small: every call carries room for one.
+/// Compresses the messages for one peer. Small, because every call has room for one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Compressor {
     compression: Compression,
-    /// The peer refuses what is more than so many times as large as its compressed form.
+    /// Maximum ratio of a message to its compressed form that the peer accepts.
     max_ratio: NonZeroU32,
-    /// What is larger is not compressed: it is too large to be sent.
+    /// Maximum size of a message that is compressed; a larger one is too large to be sent.
     limit: u32,
 }
 
@@ -38,8 +39,8 @@ impl Compressor {
         }
     }
 
-    /// Compresses what lies in `out` from `from` on and, behind it, in `tail`, if it is large
-    /// enough and becomes smaller. Returns what is left of `tail`.
+    /// Compresses a message, which is `out` from `from` on followed by `tail`, if it is large
+    /// enough and becomes smaller. Returns the rest of `tail`.
     #[inline]
     pub(crate) fn pack(
         &self,
@@ -79,7 +80,7 @@ impl Compressor {
                 return false;
             }
             if size > KEPT_BYTES {
-                // What is small now shall not hold the memory of what was large.
+                // A small message must not hold the memory of a large one.
                 *out = BytesMut::from(out.get(..from).unwrap_or_default());
             }
             out.truncate(from);
@@ -113,7 +114,7 @@ impl Compressor {
     }
 }
 
-/// Where compressed bytes are written first: their length is known only then.
+/// A buffer for compressed bytes, whose length is not known before they are written.
 mod scratch {
     use std::cell::Cell;
 

@@ -2,7 +2,7 @@
 
 use lz4_flex::block;
 
-/// A byte of a block says at most so many bytes of what it decompresses to.
+/// Maximum number of bytes that one byte of a block decompresses to.
 const MAX_RATIO: usize = 255;
 
 pub(super) fn max_compressed(size: usize) -> usize {
@@ -14,7 +14,7 @@ pub(super) fn compress(input: &[u8], out: &mut [u8]) -> Option<usize> {
     block::compress_into(input, out).ok()
 }
 
-/// What one block decompresses to, if that is at most `size` bytes.
+/// Returns the decompressed bytes of one block, if these are at most `size`.
 pub(super) fn decompress(input: &[u8], size: usize) -> Result<Vec<u8>, String> {
     if size > input.len().saturating_mul(MAX_RATIO) {
         return Err(format!(
@@ -22,6 +22,6 @@ pub(super) fn decompress(input: &[u8], size: usize) -> Result<Vec<u8>, String> {
             input.len()
         ));
     }
-    // Always into new memory: a damaged block may show what was in it before.
+    // The output is always new memory: a damaged block could expose its previous contents.
     block::decompress(input, size).map_err(|error| error.to_string())
 }

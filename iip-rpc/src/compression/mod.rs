@@ -1,8 +1,8 @@
-//! Messages made smaller on their way.
+//! Compression of messages.
 //!
-//! Only the body of an envelope is compressed, and the messages of a stream, each on its own; never
-//! towards a peer that has not said that it reads it. `docs/wire.md` has the bytes,
-//! `docs/guide/compression.md` says when it pays.
+//! Only the body of an envelope and the messages of a stream are compressed, each separately, and
+//! never for a peer that has not announced that it reads the algorithm. `docs/wire.md` describes
+//! the bytes, `docs/guide/compression.md` when it pays.
 
 mod compressor;
 #[cfg(feature = "compress-lz4")]
@@ -18,29 +18,31 @@ pub(crate) use self::compressor::{Compressor, Encoding};
 use crate::codec::{CodecId, DecodeError, DecodeErrorKind, DecodeLimits};
 use crate::envelope::read_varint;
 
-/// How much larger than its compressed form a message may be that is read; see
+/// Default maximum ratio of a received message to its compressed form; see
 /// [`DecodeLimits::max_compression_ratio`]. Records of programs, JSON and logs stay far below it;
 /// lz4 cannot exceed 255.
 pub(crate) const MAX_RATIO: u32 = 1000;
 
-/// What takes less is not worth the time by default. Measured: see `docs/guide/compression.md`.
+/// Default size, in bytes, up to which compression is not worth the time. Measured: see
+/// `docs/guide/compression.md`.
 #[cfg(any(feature = "compress-zstd", feature = "compress-lz4"))]
 const ABOVE_BYTES: u32 = 2 * 1024;
 
-/// The fastest and the best level of zstd that is used. What is above takes hundreds of megabytes.
+/// The fastest and the best level of zstd that is used. Higher levels take hundreds of megabytes.
 #[cfg(feature = "compress-zstd")]
 const ZSTD_LEVELS: std::ops::RangeInclusive<i8> = -7..=19;
 
-/// How a side compresses what it sends: with which algorithm, and from which size on.
+/// Compression of the messages that a side sends: the algorithm, and the size above which it is
+/// used.
 ///
 /// For a client it is an option of the [builder](crate::ClientBuilder::compression), of [single
 /// calls](crate::CallOptions::compression) and of [methods](crate::MethodPolicy::compression), for
 /// a server of the [builder](crate::ServerBuilder::compression) and of methods. Nothing is
 /// compressed by default.
 ///
-/// To read what is compressed needs no option: a build with the feature `compress-zstd` or
-/// `compress-lz4` says so to its peers. What a peer cannot read is sent to it as it is, and so is a
-/// message that does not become smaller.
+/// Reading compressed messages needs no option: a build with the feature `compress-zstd` or
+/// `compress-lz4` announces it to its peers. A message is sent uncompressed if the peer cannot read
+/// it otherwise, or if it does not become smaller.
 #[cfg_attr(
     feature = "compress-zstd",
     doc = "
@@ -57,12 +59,12 @@ pub struct Compression {
     id: CompressionId,
     #[cfg(feature = "compress-zstd")]
     level: i8,
-    /// Of a message that is smaller than 4 GiB.
+    /// Size above which a message is compressed, in bytes. Messages are smaller than 4 GiB.
     above: u32,
 }
 
 impl Compression {
-    /// zstd: the fewest bytes; with the feature `compress-zstd`.
+    /// Returns zstd, which takes the fewest bytes; with the feature `compress-zstd`.
     #[cfg(feature = "compress-zstd")]
     pub const fn zstd() -> Self {
         Self {
@@ -72,7 +74,7 @@ impl Compression {
         }
     }
 
-    /// lz4: the least time; with the feature `compress-lz4`.
+    /// Returns lz4, which takes the least time; with the feature `compress-lz4`.
     #[cfg(feature = "compress-lz4")]
     pub const fn lz4() -> Self {
         Self {
@@ -83,8 +85,8 @@ impl Compression {
         }
     }
 
-    /// Compresses only what takes more bytes than this: the encoded arguments, the encoded value or
-    /// error, or one message of a stream. Default: 2 KiB.
+    /// Sets the size, in bytes, above which a message is compressed: the encoded arguments, the
+    /// encoded value or error, or one message of a stream. Default: 2 KiB.
     pub const fn above(mut self, bytes: usize) -> Self {
         self.above = if bytes > u32::MAX as usize {
             u32::MAX
@@ -104,20 +106,20 @@ impl Compression {
         self
     }
 
-    /// The algorithm.
+    /// Returns the algorithm.
     #[must_use]
     pub const fn id(&self) -> CompressionId {
         self.id
     }
 }
 
-/// The number by which an envelope, or the length of a record, names the compression of what
-/// follows.
+/// The number that identifies the compression of the following bytes, in an envelope or in the
+/// length of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CompressionId(u8);
 
 impl CompressionId {
-    /// Bytes as they are.
+    /// No compression.
     pub const NONE: Self = Self(0);
     /// One frame of zstd; with the feature `compress-zstd`.
     pub const ZSTD: Self = Self(1);
@@ -127,13 +129,13 @@ impl CompressionId {
     /// `true` if this build supports any compression.
     pub(crate) const ANY: bool = cfg!(any(feature = "compress-zstd", feature = "compress-lz4"));
 
-    /// The id with this number, of which the two lowest bits count.
+    /// Returns the id with this number, of which only the two lowest bits are used.
     #[must_use]
     pub const fn new(number: u8) -> Self {
         Self(number & 3)
     }
 
-    /// The number on the wire, from 0 to 3.
+    /// Returns the number on the wire, from 0 to 3.
     #[must_use]
     pub const fn as_u8(self) -> u8 {
         self.0
@@ -145,20 +147,20 @@ impl CompressionId {
         self.0 != 0
     }
 
-    /// Returns `true` if this build can compress and decompress like this.
+    /// Returns `true` if this build can compress and decompress with this algorithm.
     #[must_use]
     pub const fn is_supported(self) -> bool {
         (matches!(self, Self::ZSTD) && cfg!(feature = "compress-zstd"))
             || (matches!(self, Self::LZ4) && cfg!(feature = "compress-lz4"))
     }
 
-    /// The algorithms of this build.
+    /// Returns the algorithms of this build.
     pub(crate) fn supported() -> impl Iterator<Item = Self> {
         let all = [Self::ZSTD, Self::LZ4];
         all.into_iter().filter(|id| id.is_supported())
     }
 
-    /// What to do where this build does not have it.
+    /// Returns the advice for a build that does not have the algorithm.
     pub(crate) fn remedy(self) -> &'static str {
         match self {
             Self::ZSTD => "enable the feature `compress-zstd` of iip-rpc",
@@ -168,7 +170,7 @@ impl CompressionId {
     }
 }
 
-/// The name, such as `zstd`, or `compression 3` where there is none.
+/// Writes the name, such as `zstd`, or `compression 3` if there is none.
 impl fmt::Display for CompressionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -180,14 +182,15 @@ impl fmt::Display for CompressionId {
     }
 }
 
-/// What `body` was before it was compressed, in memory of its own; the same body where it was not.
+/// Returns the decompressed `body`, in newly allocated memory; a body that is not compressed is
+/// returned as it is.
 ///
-/// Compressed, it is a varint with its length, then the bytes. That length is checked against the
-/// limits before memory is taken for it, and what comes out is never more than that.
+/// A compressed body is a varint with the decompressed length, then the bytes. The length is
+/// checked against the limits before memory is allocated for it, and the output never exceeds it.
 ///
 /// # Errors
 ///
-/// This build does not have the algorithm, one of the limits is broken, or the bytes are none that
+/// This build does not have the algorithm, one of the limits is exceeded, or the bytes do not
 /// decompress to the length that they announce.
 pub fn decompress(
     id: CompressionId,
@@ -200,7 +203,7 @@ pub fn decompress(
     Ok(body)
 }
 
-/// Like [`decompress`], for what is hardly ever compressed.
+/// Like [`decompress`], but for bodies that are rarely compressed.
 #[inline]
 pub(crate) fn decompress_in_place(
     id: CompressionId,
@@ -213,8 +216,8 @@ pub(crate) fn decompress_in_place(
     Ok(())
 }
 
-/// The size that compressed arguments in `codec` announce, within the limits. That nobody could
-/// read them comes before what they are packed in.
+/// Returns the size that compressed arguments in `codec` announce, within the limits. An
+/// unsupported codec is reported before an unsupported compression.
 pub(crate) fn decompressed_size(
     codec: CodecId,
     id: CompressionId,
@@ -251,7 +254,7 @@ fn decompress_some(
     }
 }
 
-/// Takes the size that a compressed body announces off it, and holds it against the limits.
+/// Reads the size that a compressed body announces, and checks it against the limits.
 fn read_size(
     id: CompressionId,
     body: &mut Bytes,

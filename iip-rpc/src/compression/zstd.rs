@@ -8,13 +8,13 @@ use zstd_safe::{
 
 use super::compressor::KEPT_BYTES;
 
-/// A context that has grown beyond this is not kept: high levels take many times what the low ones
-/// do.
+/// Maximum size, in bytes, of a context that is kept: high levels take many times the memory of the
+/// low ones.
 const KEPT_CONTEXT_BYTES: usize = 2 * 1024 * 1024;
 
 thread_local! {
-    /// What compressing and decompressing take beside input and output; made anew it would cost
-    /// more than a small message.
+    /// Memory for compression and decompression, in addition to input and output; creating it anew
+    /// would cost more than a small message.
     static COMPRESSOR: Cell<Option<CCtx<'static>>> = const { Cell::new(None) };
     static DECOMPRESSOR: Cell<Option<DCtx<'static>>> = const { Cell::new(None) };
 }
@@ -33,14 +33,14 @@ pub(super) fn compress(input: &[u8], level: i32, out: &mut [u8]) -> Option<usize
         .ok()?;
     let written = context.compress2(out, input).ok()?;
     if kept && context.sizeof() <= KEPT_CONTEXT_BYTES {
-        // With a large message it takes megabytes.
+        // A context that has compressed a large message takes megabytes, and is not kept.
         COMPRESSOR.set(Some(context));
     }
     Some(written)
 }
 
-/// What one frame decompresses to, if that is at most `size` bytes. It is done in one go: whatever
-/// window the frame asks for, no memory is taken but for the output.
+/// Returns the decompressed bytes of one frame, if these are at most `size`. This is done in one
+/// step: regardless of the window that the frame requests, memory is allocated only for the output.
 pub(super) fn decompress(input: &[u8], size: usize) -> Result<Vec<u8>, String> {
     let text = |code| get_error_name(code).to_owned();
     let frame = find_frame_compressed_size(input).map_err(text)?;

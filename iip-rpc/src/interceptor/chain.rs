@@ -1,9 +1,9 @@
-//! How a call passes its interceptors.
+//! Path of a call through its interceptors.
 //!
-//! The interceptors run beside the call, not around it: the innermost [`Next`] hands the call out
-//! to whoever polls the [`InterceptorChain`], and waits for the outcome. So the call itself keeps
-//! its types, may borrow, and its stream can be given to the caller while the interceptors still
-//! wait for its end.
+//! The interceptors run in a future separate from the call instead of wrapping it: the innermost
+//! [`Next`] hands the call to the task that polls the [`InterceptorChain`], and waits for the
+//! outcome. The call therefore keeps its types and may borrow, and its stream can be given to the
+//! caller while the interceptors still wait for its end.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -28,11 +28,11 @@ pub(crate) trait Layer<C>: Send + Sync {
     fn is_idle(&self, metadata: &Metadata) -> bool;
 }
 
-/// Interceptors in their order; `None` costs a comparison.
+/// The interceptors in their order; `None` costs one comparison.
 pub(crate) struct Layers<C>(Option<Arc<Vec<Arc<dyn Layer<C>>>>>);
 
 impl<C> Layers<C> {
-    /// The interceptors, if there are any that do not leave calls with this metadata alone.
+    /// Returns the interceptors, or `None` if all of them are idle for calls with this metadata.
     #[inline]
     pub(crate) fn active(&self, metadata: &Metadata) -> Option<&Self> {
         let layers = self.0.as_ref()?;
@@ -40,7 +40,7 @@ impl<C> Layers<C> {
         (!idle).then_some(self)
     }
 
-    /// The same and one more behind them.
+    /// Adds `layer` as the innermost interceptor.
     pub(crate) fn push(&mut self, layer: Arc<dyn Layer<C>>) {
         Arc::make_mut(self.0.get_or_insert_default()).push(layer);
     }
@@ -69,7 +69,7 @@ impl<C> fmt::Debug for Layers<C> {
     }
 }
 
-/// What comes behind an interceptor: the next one, or the call itself.
+/// The rest of the chain after an interceptor: the next interceptor, or the call itself.
 pub struct Next<C> {
     layers: Layers<C>,
     place: usize,
@@ -77,16 +77,16 @@ pub struct Next<C> {
 }
 
 impl<C: Send + 'static> Next<C> {
-    /// Lets the call through, and waits for its outcome; of a call with streams, until they have
+    /// Passes the call on and waits for its outcome; for a call with streams, until they have
     /// ended.
     ///
-    /// The call runs beside this future, not within it: what a task-local or a span around it says,
-    /// the handler does not see. What it is to see goes into an extension.
+    /// The call does not run within this future: the handler does not see task-locals or spans that
+    /// are set around it. Values for the handler go into an extension.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future, and ending the interceptor with a status, gives the call up: a handler
-    /// that runs is dropped, and a server is told. Such a call may have been executed.
+    /// Dropping the future, or returning a status from the interceptor, cancels the call: a running
+    /// handler is dropped, and a server is notified. Such a call may have been executed.
     pub async fn run(self, call: C) -> Completion {
         match self.layers.at(self.place).map(Arc::clone) {
             Some(layer) => {
@@ -108,17 +108,17 @@ impl<C> fmt::Debug for Next<C> {
     }
 }
 
-/// Where the innermost `Next` and the call meet.
+/// The meeting point of the innermost `Next` and the call.
 struct End<C>(Mutex<Handoff<C>>);
 
 struct Handoff<C> {
-    /// The call, from when it was let through until it is made.
+    /// The call, from the time it is let through until it is made.
     call: Option<C>,
     /// Its outcome, from its end until the interceptors take it.
     outcome: Option<Outcome>,
-    /// Waits for the call.
+    /// Waker of the task that waits for the call.
     outside: Option<Waker>,
-    /// Waits for the outcome.
+    /// Waker of the task that waits for the outcome.
     inside: Option<Waker>,
 }
 
@@ -136,7 +136,7 @@ impl<C> End<C> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands the call out, and waits for its outcome.
+    /// Hands the call out and waits for its outcome.
     async fn pass(&self, call: C) -> Outcome {
         let outside = {
             let mut meeting = self.lock();
@@ -182,15 +182,15 @@ impl<C> End<C> {
     }
 }
 
-/// One call on its way through its interceptors. Dropping it drops their futures.
+/// A call on its way through its interceptors. Dropping it drops their futures.
 pub(crate) struct InterceptorChain<C> {
     interceptors: BoxFuture<'static, Completion>,
     end: Arc<End<C>>,
 }
 
 impl<C: Send + 'static> InterceptorChain<C> {
-    /// The call before its first interceptor; `around` puts the futures of all of them into what
-    /// they are to see.
+    /// Creates the chain for `call`; `around` wraps the future of all interceptors in the context
+    /// that they are to see.
     pub(crate) fn new<F>(
         layers: &Layers<C>,
         call: C,
@@ -211,11 +211,11 @@ impl<C: Send + 'static> InterceptorChain<C> {
         }
     }
 
-    /// The call, once every interceptor has let it through.
+    /// Returns the call once every interceptor has let it through.
     ///
     /// # Errors
     ///
-    /// The status with which one of them has answered.
+    /// The status that an interceptor returned instead.
     pub(crate) async fn enter(&mut self) -> Result<C, Status> {
         poll_fn(|cx| {
             if let Poll::Ready(reply) = self.interceptors.as_mut().poll(cx) {
@@ -226,11 +226,12 @@ impl<C: Send + 'static> InterceptorChain<C> {
         .await
     }
 
-    /// The output of the call that was let through, unless an interceptor ends it before.
+    /// Runs the call that was let through and returns its output, unless an interceptor ends it
+    /// first.
     ///
     /// # Errors
     ///
-    /// The status with which one of them has ended it.
+    /// The status with which an interceptor ended the call.
     pub(crate) async fn run<F: Future>(&mut self, call: F) -> Result<F::Output, Status> {
         let mut call = pin!(call);
         poll_fn(|cx| {
@@ -242,19 +243,20 @@ impl<C: Send + 'static> InterceptorChain<C> {
         .await
     }
 
-    /// The status with which an interceptor ends a call that goes on.
+    /// Returns the status with which an interceptor ends a running call.
     pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let reply = self.interceptors.as_mut().poll(cx);
         reply.map(|reply| answered(reply).with_execution(Execution::MayHaveExecuted))
     }
 
-    /// The call has ended: the interceptors, polled with [`poll_left`](Self::poll_left), see how.
+    /// Sets the outcome of the ended call; the interceptors see it when they are polled with
+    /// [`poll_left`](Self::poll_left).
     pub(crate) fn end(&self, outcome: Outcome) {
         self.end.set(outcome);
     }
 
-    /// Waits until the interceptors have seen the outcome. A status is what one of them has put in
-    /// its place.
+    /// Waits until the interceptors have seen the outcome. Returns a status if one of them replaced
+    /// the outcome.
     pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Option<Status>> {
         let reply = ready!(self.interceptors.as_mut().poll(cx));
         Poll::Ready(match reply.outcome {
@@ -265,18 +267,18 @@ impl<C: Send + 'static> InterceptorChain<C> {
         })
     }
 
-    /// Like [`end`](Self::end) and [`poll_left`](Self::poll_left).
+    /// Calls [`end`](Self::end), then waits like [`poll_left`](Self::poll_left).
     pub(crate) async fn leave(&mut self, outcome: Outcome) -> Option<Status> {
         self.end(outcome);
         poll_fn(|cx| self.poll_left(cx)).await
     }
 }
 
-/// The status of interceptors that did not wait for the call.
+/// Returns the status of interceptors that did not wait for the call.
 fn answered(reply: Completion) -> Status {
     match reply.outcome {
         Outcome::Status(status) => status,
-        // A reply comes only from a call that has ended: this one was kept from another call.
+        // A completion comes only from a call that has ended: this one was kept from another call.
         Outcome::Ok | Outcome::Error(_) => {
             Status::internal("an interceptor gave back the reply of another call")
         }

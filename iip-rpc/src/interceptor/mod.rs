@@ -1,8 +1,8 @@
-//! Code that sees every call: before it is made or run, and how it ended.
+//! Code that sees every call before it is made or run, and its outcome.
 //!
-//! An interceptor gets the call and what comes [`Next`]. It lets the call through with
-//! [`Next::run`], which is ready when the call has ended, of a stream when its last message is
-//! through; or it answers by itself with a [`Status`], and what is behind it does not run.
+//! An interceptor gets the call and the rest of the chain, [`Next`]. It lets the call through with
+//! [`Next::run`], which completes when the call has ended (for a stream, after its last message);
+//! or it replies by itself with a [`Status`], and the rest of the chain does not run.
 //!
 //! ```
 //! use std::time::Instant;
@@ -21,25 +21,25 @@
 //! }
 //! ```
 //!
-//! The first interceptor that was added is the outermost one: it sees a call first, and its end
+//! The interceptor that was added first is the outermost one: it sees a call first, and its outcome
 //! last. Those of a server come before those of a service ([`Intercepted`]).
 //!
 //! At a server, interceptors see the calls of methods with their metadata, before the arguments are
-//! decoded. They do not see what is refused before: for want of room (`max_concurrency`), after its
-//! deadline, or because it cannot be read; nor raw routes. At a client they see a call as its
-//! caller does: once, however often it is made again or hedged.
+//! decoded. They do not see calls that are rejected earlier: at capacity (`max_concurrency`), after
+//! the deadline, or because the request cannot be read; nor do they see raw routes. At a client
+//! they see a call once, like its caller, no matter how often it is retried or hedged.
 //!
 //! # Cancel safety
 //!
-//! When a call is given up, the futures of its interceptors are dropped where they wait: at a
-//! client with the call's future or stream; at a server when the caller has gone, unless the
-//! method's `on_cancel` says otherwise, and when the handler panics. What has to happen in any case
-//! belongs into a value with a `Drop`.
+//! When a call is cancelled, the futures of its interceptors are dropped at the point where they
+//! wait: at a client together with the call's future or stream; at a server when the caller has
+//! gone, unless the method's `on_cancel` says otherwise, and when the handler panics. Cleanup that
+//! has to happen in any case belongs in a value with a `Drop`.
 //!
-//! The time of a call bounds its interceptors as well: before the call is let through, they are
-//! stopped at its deadline, and it fails with DEADLINE_EXCEEDED. One that still waits for something
-//! of its own after the call's end, when its deadline is over, is dropped, and the call has the
-//! outcome it had.
+//! The deadline of a call applies to its interceptors as well: before the call is let through, they
+//! are stopped at its deadline, and it fails with DEADLINE_EXCEEDED. An interceptor that is still
+//! busy after the call has ended, when its deadline passes, is dropped, and the call keeps its
+//! outcome.
 
 mod chain;
 
@@ -60,26 +60,26 @@ use crate::method::MethodDescriptor;
 use crate::server::{Methods, Service};
 use crate::status::{Code, MethodError, Status};
 
-/// Sees the calls of a server, or of one service, see the [module](self).
+/// Sees the calls of a server or of one service, see the [module](self).
 ///
 /// Added with [`ServerBuilder::interceptor`](crate::ServerBuilder::interceptor) or
 /// [`Intercepted::new`].
 pub trait ServerInterceptor: Send + Sync + 'static {
-    /// Handles one call: lets it through, or answers it.
+    /// Handles one call: lets it through, or replies to it.
     ///
     /// # Errors
     ///
-    /// The status with which the call is answered. If it was not let through, the caller reads it
-    /// as not executed.
+    /// The status with which the call fails. If it was not let through, the caller sees it as not
+    /// executed.
     fn intercept(
         &self,
         call: ServerCall,
         next: Next<ServerCall>,
     ) -> impl Future<Output = Result<Completion, Status>> + Send;
 
-    /// Would it let a call with this metadata through at the moment, and do nothing else? Asked
-    /// before each call, so it should take no time. While all interceptors are idle, a call costs
-    /// what it costs without them. Default: no.
+    /// Returns `true` if the interceptor would currently let a call with this metadata through and
+    /// do nothing else. Called before each call, so it should take no time. While all interceptors
+    /// are idle, they add no cost to a call. Default: `false`.
     fn is_idle(&self, metadata: &Metadata) -> bool {
         let _ = metadata;
         false
@@ -95,7 +95,7 @@ pub trait ClientInterceptor: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The status with which the call fails. If it was not let through, its caller reads it as not
+    /// The status with which the call fails. If it was not let through, its caller sees it as not
     /// sent.
     fn intercept(
         &self,
@@ -103,9 +103,9 @@ pub trait ClientInterceptor: Send + Sync + 'static {
         next: Next<ClientCall>,
     ) -> impl Future<Output = Result<Completion, Status>> + Send;
 
-    /// Would it let a call with this metadata through at the moment, and do nothing else? As
-    /// [`ServerInterceptor::is_idle`]. Calls with metadata of their own, beside those of the
-    /// client, are not asked about.
+    /// Returns `true` if the interceptor would currently let a call with this metadata through and
+    /// do nothing else, like [`ServerInterceptor::is_idle`]. It is not called for calls that carry
+    /// metadata in addition to that of the client.
     fn is_idle(&self, metadata: &Metadata) -> bool {
         let _ = metadata;
         false
@@ -124,44 +124,44 @@ impl ServerCall {
         Self { method, ctx }
     }
 
-    /// The method that is called, with what its attributes say.
+    /// Returns the method that is called, with the settings from its attributes.
     #[must_use]
     pub fn method(&self) -> &'static MethodDescriptor {
         self.method
     }
 
-    /// What the caller sent beside the arguments; nothing, if it speaks plain JSON or raw bytes.
+    /// Returns the metadata that the caller sent; empty if it speaks plain JSON or raw bytes.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         self.ctx.metadata()
     }
 
-    /// Who calls: address and verified certificates.
+    /// Returns the caller: its address and verified certificates.
     #[must_use]
     pub fn peer(&self) -> Option<&Peer> {
         self.ctx.peer()
     }
 
-    /// When the caller stops waiting; `None` if it did not say.
+    /// Returns the time at which the caller stops waiting; `None` if it did not give one.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.ctx.deadline()
     }
 
-    /// The value of this type that an interceptor before this one has put in.
+    /// Returns the value of this type that an earlier interceptor has inserted.
     #[must_use]
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.ctx.extension()
     }
 
-    /// Hands `value` to the interceptors behind this one and to the handler, which find it by its
-    /// type with [`CallContext::extension`]. Returns the value of this type that it replaces.
+    /// Passes `value` to the later interceptors and to the handler, which find it by its type with
+    /// [`CallContext::extension`]. Returns the value of this type that it replaces.
     pub fn insert_extension<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
         self.ctx.insert_extension(value)
     }
 
-    /// The context that the handler will see. Metadata for the answer can be set here, until the
-    /// handler ends.
+    /// Returns the context that the handler will see. Metadata for the reply can be set here until
+    /// the handler ends.
     #[must_use]
     pub fn context(&self) -> &CallContext {
         &self.ctx
@@ -189,48 +189,48 @@ impl ClientCall {
         }
     }
 
-    /// The method that is called, with what its attributes say.
+    /// Returns the method that is called, with the settings from its attributes.
     #[must_use]
     pub fn method(&self) -> &'static MethodDescriptor {
         self.method
     }
 
-    /// What is sent beside the arguments: of the client's options, of the context the call is made
-    /// with, and of the interceptors before this one.
+    /// Returns the metadata to send: from the client's options, from the context the call is made
+    /// with, and from earlier interceptors.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// What is sent beside the arguments, to change it. Methods with raw bytes or plain JSON send
-    /// none.
+    /// Returns the metadata to send, for changes. Methods with raw bytes or plain JSON send none.
     #[must_use]
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.metadata
     }
 
-    /// When the call fails for want of an answer; `None` for a call with streams that has no limit.
+    /// Returns the time at which the call fails without a reply; `None` for a call with streams
+    /// that has no deadline.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.ctx.deadline()
     }
 
-    /// How much time is left until the deadline.
+    /// Returns the time left until the deadline.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         let deadline = self.deadline()?;
         Some(deadline.saturating_duration_since(now()))
     }
 
-    /// The value of this type that an interceptor before this one has put in, or the context that
-    /// the call is made with has.
+    /// Returns the value of this type that an earlier interceptor has inserted, or that is in the
+    /// context the call is made with.
     #[must_use]
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.ctx.extension()
     }
 
-    /// Hands `value` to the interceptors behind this one, which find it by its type; it is not
-    /// sent. Returns the value of this type that it replaces.
+    /// Passes `value` to the later interceptors, which find it by its type; it is not sent. Returns
+    /// the value of this type that it replaces.
     pub fn insert_extension<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
         self.ctx.insert_extension(value)
     }
@@ -240,13 +240,13 @@ impl ClientCall {
     }
 }
 
-/// That a call has been through, and how it ended. Comes from [`Next::run`]; an interceptor gives
-/// it back.
+/// Proof that a call went through, with its outcome. [`Next::run`] returns it, and an interceptor
+/// returns it in turn.
 #[derive(Debug)]
 #[must_use = "an interceptor gives it back"]
 pub struct Completion {
     outcome: Outcome,
-    /// It is the call's own: no interceptor has answered in its place.
+    /// Set if the outcome is that of the call: no interceptor has replied in its place.
     passed: bool,
 }
 
@@ -255,28 +255,28 @@ impl Completion {
         Self { outcome, passed }
     }
 
-    /// Another of the same call.
+    /// Returns a copy for the same call.
     #[cfg(feature = "tower")]
     pub(crate) fn copy(&self) -> Self {
         Self::of(self.outcome.clone(), self.passed)
     }
 
-    /// How the call ended.
+    /// Returns the outcome of the call.
     #[must_use]
     pub fn outcome(&self) -> &Outcome {
         &self.outcome
     }
 }
 
-/// How a call ended.
+/// The outcome of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// With a value, or with the end of its stream.
+    /// A value, or the end of the stream.
     Ok,
-    /// With the method's own error; this is its text.
+    /// The method's own error, as text.
     Error(String),
-    /// With a status.
+    /// A status.
     Status(Status),
 }
 
@@ -298,7 +298,7 @@ impl Outcome {
         matches!(self, Self::Ok)
     }
 
-    /// The status, if the call ended with one.
+    /// Returns the status, if the call ended with one.
     #[must_use]
     pub fn status(&self) -> Option<&Status> {
         match self {
@@ -307,8 +307,8 @@ impl Outcome {
         }
     }
 
-    /// The code: OK, that of the status, and UNKNOWN for the method's own error, as plain peers
-    /// read it.
+    /// Returns the code: OK, that of the status, or UNKNOWN for the method's own error, as plain
+    /// peers see it.
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
@@ -319,7 +319,7 @@ impl Outcome {
     }
 }
 
-/// `ok`, or the text of the error.
+/// Writes `ok`, or the text of the error.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -330,7 +330,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// A service with an interceptor of its own, behind those of the server.
+/// A service with an additional interceptor, which runs after those of the server.
 ///
 /// ```
 /// # use iip_rpc::interceptor::{Completion, Intercepted, Next, ServerCall, ServerInterceptor};
@@ -358,7 +358,7 @@ pub struct Intercepted<S, I> {
 }
 
 impl<S, I> Intercepted<S, I> {
-    /// `service`, with its calls seen by `interceptor`.
+    /// Creates a service whose calls pass through `interceptor`.
     #[must_use]
     pub fn new(service: S, interceptor: I) -> Self {
         Self {
@@ -376,12 +376,12 @@ impl<S: Service, I: ServerInterceptor> Service for Intercepted<S, I> {
     }
 }
 
-/// A server's interceptor as an object.
+/// Returns a server's interceptor as an object.
 pub(crate) fn at_server(interceptor: impl ServerInterceptor) -> Arc<dyn Layer<ServerCall>> {
     Arc::new(AtServer(interceptor))
 }
 
-/// A client's interceptor as an object.
+/// Returns a client's interceptor as an object.
 pub(crate) fn at_client(interceptor: impl ClientInterceptor) -> Arc<dyn Layer<ClientCall>> {
     Arc::new(AtClient(interceptor))
 }

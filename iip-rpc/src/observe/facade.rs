@@ -1,4 +1,4 @@
-//! Figures through the facade of the `metrics` crate.
+//! Metrics through the facade of the `metrics` crate.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,8 +10,8 @@ use super::{Recorder, SYSTEM, Side, otel_method};
 use crate::method::MethodDescriptor;
 use crate::status::Code;
 
-/// Hands figures to the recorder that the program has installed with the `metrics` crate; without
-/// one they go nowhere.
+/// Sends metrics to the recorder that the program has installed with the `metrics` crate; without
+/// one they are discarded.
 ///
 /// | metric | kind | labels |
 /// |---|---|---|
@@ -20,20 +20,22 @@ use crate::status::Code;
 /// | `rpc.client.active_calls`, `rpc.server.active_calls` | gauge | `rpc.system.name`, `rpc.method` |
 ///
 /// `rpc.system.name` is `iip`, `rpc.method` is `Service/method`, and the code is a name such as
-/// `NOT_FOUND`. Labels are of methods in the program and of 17 codes: no caller can add to them.
+/// `NOT_FOUND`. Labels come only from the methods in the program and from 17 codes: no caller can
+/// add to them.
 ///
-/// While no recorder is installed, calls cost what they cost without this; one that is installed
-/// later is told of those that begin then.
+/// While no recorder is installed, it adds no cost to calls; a recorder that is installed later
+/// gets the calls that begin from then on.
 ///
 /// Needs the feature `metrics`.
 #[derive(Debug, Default)]
 pub struct MetricsFacade {
-    /// The place of the recorder that was there when figures went nowhere; 0 if that was never so.
+    /// Address of the recorder that was current when a metric was discarded; 0 if that has not
+    /// happened.
     nowhere: AtomicUsize,
 }
 
 impl MetricsFacade {
-    /// The facade.
+    /// Creates the facade.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -48,8 +50,8 @@ impl Clone for MetricsFacade {
     }
 }
 
-/// The place of the recorder that is there now, if it is one of no size: that of the `metrics`
-/// crate which stands for none is such a one. Others have something to write to.
+/// Returns the address of the current recorder if its type has size zero, like the no-op recorder
+/// of the `metrics` crate. Other recorders hold something to write to.
 fn place_of_nobody() -> Option<usize> {
     with_recorder(|recorder| {
         let place = std::ptr::from_ref(recorder).cast::<()>().addr();
@@ -57,7 +59,7 @@ fn place_of_nobody() -> Option<usize> {
     })
 }
 
-/// A time that notes when it is looked at: nobody looks at what goes nowhere.
+/// A duration that records that it was read: a no-op recorder never reads it.
 struct Noticed<'a> {
     took: Duration,
     by_somebody: &'a Cell<bool>,

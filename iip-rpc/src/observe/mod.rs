@@ -1,10 +1,10 @@
-//! What operators see of calls: figures per method, and spans. All of it is interceptors, on both
-//! sides.
+//! Observability of calls for operators: metrics per method, and spans. All of it is built from
+//! interceptors, on both sides.
 //!
 //! | you want | add |
 //! |---|---|
-//! | figures, in your own way | [`MetricsInterceptor`] with a [`Recorder`] of yours |
-//! | figures through the `metrics` crate | `MetricsInterceptor::new(MetricsFacade::new())` (feature `metrics`) |
+//! | metrics, in your own way | [`MetricsInterceptor`] with a [`Recorder`] of yours |
+//! | metrics through the `metrics` crate | `MetricsInterceptor::new(MetricsFacade::new())` (feature `metrics`) |
 //! | spans of the `tracing` crate, with W3C trace context | `TracingInterceptor::new()` (feature `tracing`) |
 //!
 //! Names are those of OpenTelemetry's conventions for RPC.
@@ -47,17 +47,17 @@ use crate::metadata::Metadata;
 use crate::method::MethodDescriptor;
 use crate::status::{Code, Status};
 
-/// Where a call was seen.
+/// The side that saw a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Side {
-    /// By the one who made it.
+    /// The side that made it.
     Client,
-    /// By the one who ran it.
+    /// The side that ran it.
     Server,
 }
 
-/// `client` or `server`.
+/// Writes `client` or `server`.
 impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -67,36 +67,36 @@ impl fmt::Display for Side {
     }
 }
 
-/// Takes figures of calls, see [`MetricsInterceptor`]. Runs on the call's way: it should be quick
-/// and must not block.
+/// Records metrics of calls, see [`MetricsInterceptor`]. It runs in the path of the call, so it
+/// should be quick and must not block.
 pub trait Recorder: Send + Sync + 'static {
-    /// A call begins. Every one that begins also ends. Does nothing unless implemented.
+    /// Called when a call begins. Every call that begins also ends. Does nothing by default.
     fn call_started(&self, side: Side, method: &'static MethodDescriptor) {
         let _ = (side, method);
     }
 
-    /// A call has ended after `took`: of a method with streams, when they have ended.
+    /// Called when a call has ended after `took`; a call with streams ends when they have ended.
     ///
     /// `code` is that of the status; [`Code::Unknown`] for the method's own error;
-    /// [`Code::Cancelled`] for a call that was given up.
+    /// [`Code::Cancelled`] for a call that was cancelled.
     fn call_ended(&self, side: Side, method: &'static MethodDescriptor, code: Code, took: Duration);
 
-    /// Returns `true` if nobody takes its figures at the moment. Calls that begin meanwhile are not
-    /// told. Asked before each call, so it should take no time. Default: no.
+    /// Returns `true` if the metrics are currently not used. Calls that begin in the meantime are
+    /// not reported. Called before each call, so it should take no time. Default: `false`.
     fn is_idle(&self) -> bool {
         false
     }
 }
 
-/// An interceptor of either side that hands figures of every call it sees to a [`Recorder`].
+/// An interceptor of either side that reports every call it sees to a [`Recorder`].
 ///
-/// Where it stands among other interceptors decides what it sees: as the first one it counts what
-/// they refuse, too.
+/// Its position among other interceptors determines what it sees: as the first one it also counts
+/// the calls that they reject.
 #[derive(Debug, Clone)]
 pub struct MetricsInterceptor<R>(R);
 
 impl<R: Recorder> MetricsInterceptor<R> {
-    /// Hands figures to `recorder`.
+    /// Reports calls to `recorder`.
     #[must_use]
     pub fn new(recorder: R) -> Self {
         Self(recorder)
@@ -148,7 +148,7 @@ impl<R: Recorder> ClientInterceptor for MetricsInterceptor<R> {
     }
 }
 
-/// A call that was begun; it ends in any case, also when it is given up.
+/// A call that has begun; dropping it reports its end, also when it was cancelled.
 struct Running<'a, R: Recorder> {
     recorder: &'a R,
     side: Side,
@@ -165,12 +165,12 @@ impl<R: Recorder> Drop for Running<'_, R> {
     }
 }
 
-/// The name of a method in OpenTelemetry's words.
+/// Returns the name of a method in OpenTelemetry's format.
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 fn otel_method(method: &MethodDescriptor) -> String {
     format!("{}/{}", method.service(), method.name())
 }
 
-/// What `rpc.system.name` says.
+/// The value of `rpc.system.name`.
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 const SYSTEM: &str = "iip";

@@ -1,4 +1,4 @@
-//! Spans of the `tracing` crate, and the W3C trace context that ties those of both sides together.
+//! Spans of the `tracing` crate, and the W3C trace context that connects those of both sides.
 
 use std::fmt;
 use std::future::Future;
@@ -16,14 +16,14 @@ use crate::metadata::Metadata;
 use crate::method::MethodDescriptor;
 use crate::status::{Code, Status};
 
-/// The key that carries the context.
+/// Metadata key of the trace context.
 const TRACEPARENT: &str = "traceparent";
 
-/// The place of a call in a trace, as W3C's `traceparent` writes it: the trace, the span of whoever
-/// makes the call, and whether the trace is recorded.
+/// The position of a call in a trace, as in W3C's `traceparent`: the trace, the span of the caller,
+/// and whether the trace is recorded.
 ///
-/// In a handler behind [`TracingInterceptor`], [`CallContext::extension`] gives the one of the
-/// call; to attach an exporter, for example.
+/// In a handler that runs after [`TracingInterceptor`], [`CallContext::extension`] returns that of
+/// the call, for example to attach an exporter.
 ///
 /// Needs the feature `tracing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,7 +34,7 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// A new trace. It is marked as recorded.
+    /// Creates a new trace, marked as recorded.
     fn new() -> Self {
         Self {
             trace: fastrand::u128(1..),
@@ -43,7 +43,7 @@ impl TraceContext {
         }
     }
 
-    /// Another span of the same trace.
+    /// Returns a new span of the same trace.
     fn child(self) -> Self {
         Self {
             span: fastrand::u64(1..),
@@ -51,7 +51,7 @@ impl TraceContext {
         }
     }
 
-    /// Reads what stands in `traceparent`; `None` if it is none, as the recommendation says.
+    /// Parses the value of `traceparent`; `None` if the recommendation does not allow it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let is_hex = |part: &str| {
@@ -65,7 +65,7 @@ impl TraceContext {
         let lengths = [version, trace, span, flags].map(str::len);
         let fits =
             lengths == [2, 32, 16, 2] && [version, trace, span, flags].into_iter().all(is_hex);
-        // Later versions may append something; the first one may not, and ff is none.
+        // Later versions may append fields, version 00 may not, and ff is not a version.
         if !fits || version == "ff" || (version == "00" && has_more) {
             return None;
         }
@@ -77,19 +77,19 @@ impl TraceContext {
         (context.trace != 0 && context.span != 0).then_some(context)
     }
 
-    /// The trace, 16 bytes, not 0.
+    /// Returns the trace: 16 bytes, not 0.
     #[must_use]
     pub fn trace_id(&self) -> u128 {
         self.trace
     }
 
-    /// The span, 8 bytes, not 0.
+    /// Returns the span: 8 bytes, not 0.
     #[must_use]
     pub fn span_id(&self) -> u64 {
         self.span
     }
 
-    /// Returns `true` if the trace is sampled by the service that began it.
+    /// Returns `true` if the service that began the trace samples it.
     #[must_use]
     pub fn is_sampled(&self) -> bool {
         self.flags & 1 == 1
@@ -100,7 +100,7 @@ impl TraceContext {
     }
 }
 
-/// Like `traceparent` has it.
+/// Writes the value of `traceparent`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Of the flags, only this one has a meaning in version 00.
@@ -111,29 +111,29 @@ impl fmt::Display for TraceContext {
 
 /// An interceptor of either side that opens a span for every call it sees.
 ///
-/// The span is called `rpc`, has the target `iip::client` or `iip::server` and the level INFO, and
-/// lasts until the call has ended, of a method with streams until they have. A server's is around
-/// the handler; a client's has the caller's span as its parent. Its fields have the names of
-/// OpenTelemetry's conventions:
+/// The span is named `rpc`, has the target `iip::client` or `iip::server` and the level INFO, and
+/// lasts until the call has ended, for a method with streams until they have ended. A server's span
+/// encloses the handler; a client's has the caller's span as its parent. Its fields have the names
+/// of OpenTelemetry's conventions:
 ///
-/// | field | what |
+/// | field | value |
 /// |---|---|
 /// | `otel.name` | `Service/method` |
 /// | `otel.kind` | `client` or `server` |
 /// | `rpc.system.name` | `iip` |
 /// | `rpc.method` | `Service/method` |
-/// | `rpc.response.status_code` | when the call has ended: `OK`, `NOT_FOUND`, ...; `CANCELLED` if it was given up |
-/// | `error.type` | the same, if it has failed |
-/// | `otel.status_code` | `ERROR` if it has failed, at a server only where that is the server's fault |
+/// | `rpc.response.status_code` | set when the call has ended: `OK`, `NOT_FOUND`, ...; `CANCELLED` if it was cancelled |
+/// | `error.type` | the same, if the call failed |
+/// | `otel.status_code` | `ERROR` if the call failed, at a server only if that is the server's fault |
 /// | `trace_id`, `span_id` | as in `traceparent` |
 ///
-/// The trace travels as W3C's `traceparent` in the metadata: a client continues the trace of the
-/// call being handled, or the one that stands in the metadata already, or begins one; a server
-/// takes it up, and hands it to the handler as a [`TraceContext`]. Methods with raw bytes or plain
-/// JSON carry none.
+/// The trace is sent as W3C's `traceparent` in the metadata: a client continues the trace that is
+/// already in the metadata, or that of the call being handled, or begins one; a server continues
+/// it, and passes it to the handler as a [`TraceContext`]. Methods with raw bytes or plain JSON do
+/// not carry it.
 ///
-/// While no subscriber takes spans of the level INFO, a trace that has begun is carried on, and
-/// none begins: other calls then cost what they cost without this.
+/// While no subscriber takes spans of the level INFO, a trace that has begun is continued, and none
+/// is begun: it adds no cost to other calls.
 ///
 /// Needs the feature `tracing`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -141,14 +141,14 @@ impl fmt::Display for TraceContext {
 pub struct TracingInterceptor;
 
 impl TracingInterceptor {
-    /// Spans for every call.
+    /// Creates an interceptor that opens a span for every call.
     #[must_use]
     pub fn new() -> Self {
         Self
     }
 }
 
-/// No subscriber of this process takes spans of this level.
+/// Returns `true` if no subscriber of this process takes spans of the level INFO.
 fn nobody_listens() -> bool {
     LevelFilter::current() < LevelFilter::INFO
 }
@@ -216,7 +216,7 @@ impl ClientInterceptor for TracingInterceptor {
     }
 }
 
-/// Lets the call through, and writes into its span how it ended.
+/// Runs the call, and records its outcome in its span.
 async fn run<C: Send + 'static>(
     span: Span,
     is_fault: fn(Code) -> bool,
@@ -231,7 +231,7 @@ async fn run<C: Send + 'static>(
     let reply = next.run(call).instrument(span.clone()).await;
     let outcome = reply.outcome();
     ending.code = outcome.code();
-    // A method's own error is an answer that the method foresaw: only the caller may take it for a
+    // A method's own error is a reply that the method foresaw: only the caller may treat it as a
     // failure.
     ending.is_fault = match outcome {
         Outcome::Ok => false,
@@ -241,7 +241,7 @@ async fn run<C: Send + 'static>(
     Ok(reply)
 }
 
-/// Writes into a span how its call ended, also when it was given up.
+/// Records the outcome of a call in its span, also when the call was cancelled.
 struct Ending<'a> {
     span: &'a Span,
     code: Code,
@@ -259,7 +259,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// At a server, a caller's mistakes are no errors.
+/// Returns `true` if `code` is the server's fault; a caller's mistakes are not errors at a server.
 fn is_server_fault(code: Code) -> bool {
     matches!(
         code,
@@ -272,7 +272,7 @@ fn is_server_fault(code: Code) -> bool {
     )
 }
 
-/// The span in which a handler runs.
+/// The span that a handler runs in.
 struct HandlerSpan(Span);
 
 /// Runs a handler in the span of its call, if it has one.

@@ -1,16 +1,15 @@
-//! How many calls can run without getting in each other's way, found by how long they take. Pure:
-//! time is an argument.
+//! Concurrency limit that adapts to the duration of calls. Pure: time is an argument.
 //!
-//! The measure is what a call takes when hardly any other runs: the *floor*. As long as calls take
-//! not much longer than that though as many run as may, more are let in; when they take longer, the
-//! limit falls in proportion. This is the gradient method, as in Envoy's adaptive concurrency
-//! filter. Under constant load there is no quiet moment to learn the floor from, so every few
+//! The baseline is the duration of a call when hardly any other runs: the *floor*. As long as calls
+//! do not take much longer than that although the limit is in use, the limit grows; when they take
+//! longer, it falls in proportion. This is the gradient method, as in Envoy's adaptive concurrency
+//! filter. Under constant load there is no quiet time in which to learn the floor, so every few
 //! seconds a few calls are measured alone.
 //!
 //! It was chosen by simulation: exponential work of 5 ms, cores shared evenly, a deadline of 200
-//! ms, load from half to five times of what 2 and 16 cores can do, and a service that becomes three
-//! times slower or faster. Answers in time as a part of what the cores can do, and the 99th
-//! percentile, at twice the load:
+//! ms, a load of half to five times the capacity of 2 and 16 cores, and a service that becomes
+//! three times slower or faster. Replies in time as a fraction of the capacity, and the 99th
+//! percentile, at a load of twice the capacity:
 //!
 //! | | 2 cores | 16 cores |
 //! |---|---|---|
@@ -20,53 +19,53 @@
 //! | gradient to a slow average, as Netflix' Gradient2 | 0.90, 423 ms | 1.00, 92 ms |
 //! | shortest call of an interval, as in CoDel | 0.42, 21 ms | 0.06, 22 ms |
 //!
-//! The slow average follows the overload and takes it for normal; the shortest call says nothing
-//! where the work of calls differs. Outside an overload the gradient refuses up to a twentieth of
-//! the calls, at full load, where a good fixed limit refuses none: who knows the right number
-//! should set it.
+//! The slow average follows the overload and takes it for normal; the shortest call carries no
+//! information if the work of calls differs. Without an overload, at full load, the gradient
+//! rejects up to a twentieth of the calls, where a good fixed limit rejects none: a fixed limit is
+//! better where the right value is known.
 
 use std::time::{Duration, Instant};
 
-/// The limit at the beginning, and the most it can be.
+/// The initial limit, and the maximum.
 pub(super) const FIRST: u32 = 20;
 const MOST: f64 = 10_000.0;
 
-/// Calls that run beside at most so many (themselves included) are taken for calls that run alone.
-/// Also the lowest limit.
+/// Calls that begin while at most this many run (themselves included) count as running alone. Also
+/// the minimum limit.
 const ALONE: u32 = 4;
 
-/// So many calls alone make a floor.
+/// Number of calls alone that determine a floor.
 const FLOOR_CALLS: u32 = 25;
 
-/// So many times the floor is no reason to let in fewer: calls differ, and a little waiting keeps
-/// every core busy.
+/// Multiple of the floor up to which the limit is not lowered: calls differ, and a little waiting
+/// keeps every core busy.
 const TOLERANCE: f64 = 1.5;
 
-/// Calls shorter than this, in seconds, are taken to be as long as this. Shorter times say more
-/// about the clock and the scheduler than about the load, and the ratio of two of them may be zero
-/// or no number at all.
+/// Minimum duration of a call, in seconds; shorter ones count as this. Shorter times depend more on
+/// the clock and the scheduler than on the load, and the ratio of two of them may be zero or not a
+/// number.
 const LEAST_SECONDS: f64 = 10e-6;
 
-/// The limit is set anew after this time and so many calls.
+/// Minimum time and number of calls between two changes of the limit.
 const WINDOW: Duration = Duration::from_millis(100);
 const WINDOW_CALLS: u32 = 10;
 
-/// A floor is good for so many windows under load.
+/// Number of windows for which a floor is valid under load.
 const FLOOR_WINDOWS: u32 = 60;
 
-/// Finds the limit.
+/// An adaptive limit.
 #[derive(Debug)]
 pub(super) struct Gradient {
     limit: f64,
-    /// In seconds.
+    /// The floor, in seconds.
     floor: Option<f64>,
     floor_age: u32,
-    /// The limit to go back to, while calls are measured alone.
+    /// The limit to restore when calls have been measured alone.
     saved: Option<f64>,
     alone: Sum,
     window: Sum,
     window_began: Instant,
-    /// The most calls that ran at a time within the window.
+    /// Maximum number of calls that ran at a time within the window.
     most: u32,
 }
 
@@ -103,12 +102,12 @@ impl Gradient {
     }
 
     pub(super) fn limit(&self) -> u32 {
-        // From 4 to 10,000.
+        // The value is between 4 and 10,000.
         self.limit as u32
     }
 
-    /// A call has ended at `now` that took `took` and was let in as the `beside`-th of those that
-    /// ran.
+    /// Records a call that ended at `now` after `took`, and that was admitted as the `beside`-th
+    /// running call.
     pub(super) fn on_end(&mut self, now: Instant, took: Duration, beside: u32) {
         let seconds = took.as_secs_f64().max(LEAST_SECONDS);
         if beside <= ALONE {
@@ -134,8 +133,8 @@ impl Gradient {
         }
     }
 
-    /// A call was given up after `took`. That it had not ended by then says something only if it
-    /// should have.
+    /// Records a call that was cancelled after `took`. That it had not ended by then is significant
+    /// only if it should have.
     pub(super) fn on_abandoned(&mut self, now: Instant, took: Duration, beside: u32) {
         let due = self
             .floor
@@ -153,7 +152,7 @@ impl Gradient {
 
     fn on_window(&mut self) {
         self.floor_age += 1;
-        // A limit that nobody reaches needs no change: it would be one by guess.
+        // A limit that is not reached needs no change: the change would be a guess.
         if f64::from(self.most) < self.limit / 2.0 {
             return;
         }
@@ -165,7 +164,7 @@ impl Gradient {
         };
         let average = self.window.take_average();
         let gradient = (TOLERANCE * floor / average).clamp(0.5, 1.0);
-        // The square root is the room to grow.
+        // The square root lets the limit grow.
         self.limit = (self.limit * gradient + self.limit.sqrt()).clamp(ALONE.into(), MOST);
     }
 }
@@ -177,17 +176,17 @@ mod tests {
 
     use super::*;
 
-    /// Cores that are shared evenly by the calls that run, fed with calls at random.
+    /// Simulated cores, shared evenly by the running calls, with random arrivals.
     struct Service {
         cores: f64,
-        /// The work of a call on average, in seconds.
+        /// Average work of a call, in seconds.
         work: f64,
-        /// Calls that come, as a part of what the cores can do.
+        /// Arrival rate, as a fraction of the capacity.
         load: f64,
         random: fastrand::Rng,
     }
 
-    /// What came of the calls of the second half.
+    /// Results of the calls of the second half.
     #[derive(Debug, Default)]
     struct Outcome {
         in_time: f64,
@@ -211,13 +210,13 @@ mod tests {
             -mean * (1.0 - self.random.f64()).ln()
         }
 
-        /// Runs for `seconds` with a limit, or without.
+        /// Runs for `seconds`, with or without a limit.
         fn run(&mut self, mut gradient: Option<&mut Gradient>, seconds: f64) -> Outcome {
             let epoch = Instant::now();
             let (mut time, mut next) = (0.0, 0.0);
-            // Every call that runs gets the same share, so that they end in the order of what they
-            // were given when they began and their own work together: in nanoseconds, with begin
-            // and how many ran.
+            // Every running call gets the same share, so that calls end in the order of the sum of
+            // the share that was given before they began and their own work. An entry holds that
+            // sum and the begin, both in nanoseconds, and the number of running calls.
             let mut running: BinaryHeap<Reverse<(u64, u64, u32)>> = BinaryHeap::new();
             let mut given = 0.0;
             let (mut outcome, mut took, mut come) = (Outcome::default(), Vec::new(), 0.0);
@@ -309,7 +308,8 @@ mod tests {
         let mut gradient = Gradient::new(now);
         for call in 0..100_000_u32 {
             now += Duration::from_millis(1);
-            // Whatever may run runs, and every other call takes what little a clock can show.
+            // Calls run up to the limit, and every other one takes the shortest time that a clock
+            // can show.
             let took = Duration::from_nanos(u64::from(call % 2));
             gradient.on_end(now, took, call % gradient.limit() + 1);
             assert!(

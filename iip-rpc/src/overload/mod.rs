@@ -1,8 +1,9 @@
-//! What a server lets in: limits on the calls that run at a time, of a method, of a service and of
-//! the whole server. What goes beyond is refused at once, before its arguments are looked at.
+//! Admission of calls at a server: limits on the number of concurrent calls of a method, of a
+//! service and of the whole server. Calls above a limit are rejected at once, before their
+//! arguments are examined.
 //!
-//! Calls are not queued here. What waits is seen by nobody and gets older; a caller that is refused
-//! knows at once, and knows when to come again.
+//! Calls are not queued here. A call that waits cannot be observed, and it gets older; a caller
+//! that is rejected is notified at once, with the time to retry.
 
 mod gradient;
 
@@ -19,18 +20,18 @@ use crate::method::{Concurrency, MethodDescriptor, Priority};
 use crate::policy::{MethodPolicy, Policies};
 use crate::status::{Execution, Status};
 
-/// When a caller that was refused for want of room may come again. Long enough to let the calls
-/// that run end, short for whoever waits; clients add a random time to it.
+/// Delay after which a caller that was rejected at capacity may retry. Long enough for running
+/// calls to end, and short for a waiting caller; clients add a random time to it.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// A refusal for want of room, with the time to come again.
+/// Returns the status for a call rejected at capacity, with the time to retry.
 pub(crate) fn overloaded(message: String) -> Status {
     Status::resource_exhausted(message)
         .with_execution(Execution::NotExecuted)
         .with_retry_after(RETRY_AFTER)
 }
 
-/// What calls share a limit.
+/// The calls that share a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     Method(&'static MethodDescriptor),
@@ -58,13 +59,13 @@ impl Scope {
     }
 }
 
-/// Counts the calls of one scope that run.
+/// Counts the running calls of one scope.
 #[derive(Debug)]
 struct Limiter {
     scope: Scope,
     running: AtomicU32,
     limit: AtomicU32,
-    /// Finds the limit.
+    /// Adapts the limit, unless it is fixed.
     gradient: Option<Mutex<Gradient>>,
 }
 
@@ -82,7 +83,7 @@ impl Limiter {
         })
     }
 
-    /// How many calls may run when one more of this priority comes.
+    /// Returns the limit that applies to a call of this priority.
     fn limit_for(&self, priority: Priority) -> u32 {
         let limit = self.limit.load(Ordering::Relaxed);
         match priority {
@@ -92,7 +93,7 @@ impl Limiter {
         }
     }
 
-    /// One call more: how many run now. `Err`: as many run as may.
+    /// Counts one more call, and returns the number of running calls. Fails at capacity.
     fn enter(&self, priority: Priority) -> Result<u32, Full> {
         let limit = self.limit_for(priority);
         let more = |running| (running < limit).then_some(running + 1);
@@ -109,7 +110,7 @@ impl Limiter {
         self.running.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Learns from a call that was let in at `began` as the `beside`-th.
+    /// Updates the limit from a call that was admitted at `began` as the `beside`-th.
     fn learn(&self, began: Instant, now: Instant, beside: u32, ended: bool) {
         let Some(gradient) = &self.gradient else {
             return;
@@ -125,7 +126,7 @@ impl Limiter {
     }
 }
 
-/// The reason why a call is not let in.
+/// The reason why a call is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full {
     scope: Scope,
@@ -142,21 +143,22 @@ impl Full {
     }
 }
 
-/// The most limits that hold for one method: its own, that of its service, that of the server.
+/// Maximum number of limits that apply to a method: its own, that of its service, that of the
+/// server.
 const LIMITS: usize = 3;
 
-/// What calls of one method have to pass. A method without any limit has no gate.
+/// The limits that calls of one method have to pass. A method without any limit has no gate.
 #[derive(Debug)]
 pub(crate) struct Gate {
     /// At most [`LIMITS`].
     limiters: Vec<Arc<Limiter>>,
     priority: Priority,
-    /// One of them finds its limit by itself.
+    /// Set if one of the limits is adaptive.
     timed: bool,
 }
 
 impl Gate {
-    /// Lets a call in, or says why not.
+    /// Admits a call, or returns the reason why it is rejected.
     pub(crate) fn enter(self: &Arc<Self>) -> Result<Permit, Full> {
         let mut beside = [0; LIMITS];
         for (index, (limiter, beside)) in self.limiters.iter().zip(&mut beside).enumerate() {
@@ -179,7 +181,7 @@ impl Gate {
     }
 }
 
-/// A call that was let in; it counts until this is dropped.
+/// An admitted call; it counts until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     gate: Arc<Gate>,
@@ -189,7 +191,7 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// The call has its answer. Without it, it was given up.
+    /// Records that the call has its reply. A permit dropped without it counts as a cancelled call.
     pub(crate) fn end(mut self) {
         self.ended = true;
     }
@@ -207,7 +209,7 @@ impl Drop for Permit {
     }
 }
 
-/// What a server's options say about its limits, while its methods are registered.
+/// The limits in a server's options, while its methods are registered.
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
     policies: Policies,
@@ -231,17 +233,17 @@ impl Admission {
         self.server = Some(calls);
     }
 
-    /// The time of a call that comes without a deadline, if the method or its policy says so.
+    /// Returns the timeout of a call without a deadline, if the method or its policy sets one.
     pub(crate) fn timeout(&self, method: &MethodDescriptor) -> Option<Duration> {
         self.policies.timeout(method)
     }
 
-    /// How messages of a method are compressed, if its policy says so.
+    /// Returns the compression of a method's messages, if its policy sets it.
     pub(crate) fn compression(&self, method: &MethodDescriptor) -> Option<Option<Compression>> {
         self.policies.compression(method)
     }
 
-    /// What calls of a method have to pass; nothing if no limit concerns them.
+    /// Returns the limits that calls of a method have to pass; `None` if no limit applies to them.
     pub(crate) fn gate(&mut self, method: &'static MethodDescriptor) -> Option<Arc<Gate>> {
         self.paths.push(method.path());
         if method.path().starts_with("/sys/") {
@@ -268,8 +270,8 @@ impl Admission {
         (!gate.limiters.is_empty()).then(|| Arc::new(gate))
     }
 
-    /// What stands in the options and cannot work, or is nowhere in the services, once all methods
-    /// are registered.
+    /// Returns an option that cannot work, or that names a method or service that does not exist,
+    /// once all methods are registered.
     pub(crate) fn problem(&self) -> Option<String> {
         if let Some(problem) = self.policies.problem() {
             return Some(problem);
@@ -303,7 +305,7 @@ mod tests {
     const HIGH: &MethodDescriptor =
         &MethodDescriptor::new("Greeter", "high", "/greeter/high", &[]).priority(Priority::High);
 
-    /// Lets in as many as there is room for.
+    /// Admits calls up to the limit.
     fn fill(gate: &Arc<Gate>) -> Vec<Permit> {
         std::iter::from_fn(|| gate.enter().ok())
             .take(1000)
@@ -349,7 +351,7 @@ mod tests {
                 .message()
                 .contains("option service_max_concurrency")
         );
-        // Calls that were refused by the service have left their method.
+        // Calls that were rejected by the service's limit have left that of their method.
         drop((byes, hellos));
         assert_eq!(fill(&bye).len(), 2);
     }

@@ -1,4 +1,4 @@
-//! How a server behaves.
+//! Configuration of a server.
 
 use std::fmt;
 use std::io;
@@ -19,7 +19,7 @@ use crate::method::Concurrency;
 use crate::overload::Admission;
 use crate::policy::{MethodPolicy, ServerPolicy};
 
-/// What a [`Server`] serves, and how. Made by [`Server::builder`].
+/// Configuration of a [`Server`] and the services that it serves. Created by [`Server::builder`].
 #[derive(Debug)]
 #[must_use]
 pub struct ServerBuilder {
@@ -35,7 +35,7 @@ pub struct ServerBuilder {
     watch_limits: WatchLimits,
 }
 
-/// Registers a service once the limits are known.
+/// A service to be registered once the limits are known.
 struct Register {
     type_name: &'static str,
     register: Box<dyn FnOnce(&mut Methods) + Send>,
@@ -63,8 +63,8 @@ impl ServerBuilder {
         }
     }
 
-    /// Serves `service` beside those added before. A service with the name of another one, or a
-    /// method with the path of another one, makes [`bind`](Self::bind) fail.
+    /// Adds a service to those added before. A service with the name of another one, or a method
+    /// with the path of another one, makes [`bind`](Self::bind) fail.
     pub fn service<S: Service + Send + 'static>(mut self, service: S) -> Self {
         self.services.push(Register {
             type_name: std::any::type_name::<S>(),
@@ -73,35 +73,36 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets `interceptor` see the calls of all services, also of those added before it. Default:
-    /// none. The first one added is the outermost; for one service only there is
-    /// [`Intercepted`](crate::interceptor::Intercepted). Handlers of [`route`](Self::route) are not
-    /// seen.
+    /// Adds an interceptor that sees the calls of all services, including those added before it.
+    /// Default: none. The first one added is the outermost; for a single service use
+    /// [`Intercepted`](crate::interceptor::Intercepted). Calls to handlers of
+    /// [`route`](Self::route) are not intercepted.
     pub fn interceptor(mut self, interceptor: impl ServerInterceptor) -> Self {
         self.interceptors.push(interceptor::at_server(interceptor));
         self
     }
 
-    /// Answers those who ask for the health of the server and its services, on `/sys/health/check`
-    /// and `/sys/health/watch`. Default: such calls are UNIMPLEMENTED. See [`Health`].
+    /// Serves the health of the server and its services, on `/sys/health/check` and
+    /// `/sys/health/watch`. Default: such calls are UNIMPLEMENTED. See [`Health`].
     ///
-    /// Limits of calls that run (`max_concurrency`) and interceptors do not concern them: a server
-    /// that is busy, or lets in only some, is not ill. [`Server::shutdown`] begins with everything
-    /// set to not serving.
+    /// Limits on running calls (`max_concurrency`) and interceptors do not apply to them: a server
+    /// that is busy, or admits only some callers, is not unhealthy. [`Server::shutdown`] begins by
+    /// setting everything to not serving.
     pub fn health(mut self, health: &Health) -> Self {
         self.health = Some(health.clone());
         self
     }
 
-    /// Watches of the health of services (`/sys/health/watch`) at a time, on all connections.
-    /// Default: 16,384. Further ones are refused as RESOURCE_EXHAUSTED, not executed. They are not
-    /// counted among those of [`max_running_calls`](Self::max_running_calls).
+    /// Sets the maximum number of concurrent watches of the health of services
+    /// (`/sys/health/watch`), on all connections. Default: 16,384. Further ones are rejected as
+    /// RESOURCE_EXHAUSTED, not executed. They do not count towards
+    /// [`max_running_calls`](Self::max_running_calls).
     pub fn max_health_watches(mut self, watches: usize) -> Self {
         self.watch_limits.server = watches;
         self
     }
 
-    /// Like [`max_health_watches`](Self::max_health_watches), on one connection. Default: 64.
+    /// Like [`max_health_watches`](Self::max_health_watches), but on one connection. Default: 64.
     pub fn max_health_watches_per_connection(mut self, watches: usize) -> Self {
         self.watch_limits.connection = watches;
         self
@@ -113,152 +114,157 @@ impl ServerBuilder {
         self
     }
 
-    /// The largest arguments or result, or message of a stream, as encoded, in bytes. Default: 16
-    /// MiB, least 1. Beyond it that call fails, naming this option.
+    /// Sets the maximum size of the arguments, the result, or a message of a stream, as encoded, in
+    /// bytes. Default: 16 MiB, minimum 1. A larger one fails its call, with an error that names
+    /// this option.
     ///
-    /// The envelope and metadata do not count, nor do the first 32 bytes beyond it: they are for
-    /// the length and a few small fields, so that a `Vec<u8>` of just this size can be sent.
+    /// The envelope and metadata do not count, nor do the first 32 bytes beyond the limit: they are
+    /// for the length and a few small fields, so that a `Vec<u8>` of exactly this size can be sent.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.limits = self.limits.max_message_bytes(bytes);
         self
     }
 
-    /// All limits of each connection. Default: those of [`Limits`], with messages up to 16 MiB.
-    /// Limits that say nothing of [`max_message_bytes`](Limits::max_message_bytes) leave that as it
-    /// is.
+    /// Sets all limits of each connection. Default: those of [`Limits`], with messages up to 16
+    /// MiB. Limits without [`max_message_bytes`](Limits::max_message_bytes) keep the current value
+    /// of it.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = self.limits.with(limits);
         self
     }
 
-    /// Connections at a time, handshakes included. Default: 10,000; 0 is refused.
+    /// Sets the maximum number of concurrent connections, including handshakes. Default: 10,000; 0
+    /// is rejected.
     ///
-    /// Beyond it, a new connection takes the place of one that has not sent a byte of a frame yet,
-    /// of the address that has most of them or for more than a second. If there is none, the new
-    /// one is closed as it is accepted.
+    /// Beyond it, a new connection replaces one that has not sent a byte of a frame yet, and that
+    /// either belongs to the address with most of them or has been open for more than a second. If
+    /// there is none, the new connection is closed as it is accepted.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.core = self.core.max_connections(connections);
         self
     }
 
-    /// Connections at a time from one IPv4 address or one IPv6 network of 64 bits. Default: 15 of
-    /// 16 of [`max_connections`](Self::max_connections), so that no single one keeps all others
-    /// out; 0 is refused.
+    /// Sets the maximum number of concurrent connections from one IPv4 address or one IPv6 network
+    /// of 64 bits. Default: 15 of 16 of [`max_connections`](Self::max_connections), so that no
+    /// single address keeps all others out; 0 is rejected.
     ///
-    /// Beyond it, a new connection takes the place of one of the same address that has not sent a
-    /// byte of a frame for a second. If there is none, the new one is closed as it is accepted.
+    /// Beyond it, a new connection replaces one of the same address that has not sent a byte of a
+    /// frame for a second. If there is none, the new connection is closed as it is accepted.
     pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
         self.core = self.core.max_connections_per_peer(connections);
         self
     }
 
-    /// How long a connection lives, a tenth more or less, so that clients spread anew over servers
-    /// that have come. Default: for ever, as [`Duration::MAX`]; less than a millisecond is refused.
-    /// Then its client makes another for further calls, and the calls under way get
-    /// [`max_connection_grace`](Self::max_connection_grace) to end.
+    /// Sets the maximum age of a connection, plus or minus a tenth, so that clients spread over
+    /// newly added servers. Default: no limit, like [`Duration::MAX`]; less than a millisecond is
+    /// rejected. At that age its client opens another connection for further calls, and the running
+    /// calls get [`max_connection_grace`](Self::max_connection_grace) to end.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
         self.core = self.core.max_connection_age(age);
         self
     }
 
-    /// How long the calls on a connection that has reached its age may still take. Default: 30 s.
-    /// Beyond: it is closed. Zero closes it at once, and [`Duration::MAX`] never.
+    /// Sets how long the calls on a connection that has reached its maximum age may still take.
+    /// Default: 30 s. After that it is closed. Zero closes it at once, and [`Duration::MAX`] never.
     pub fn max_connection_grace(mut self, grace: Duration) -> Self {
         self.core = self.core.max_connection_grace(grace);
         self
     }
 
-    /// Handlers at a time that had to wait, on all connections. Default: 65,536; 0 is refused.
-    /// Further calls are refused, not run. While there are others, a connection, and all
-    /// connections of one IP address, may run four times as many as are left of them.
+    /// Sets the maximum number of concurrent handlers that had to wait, on all connections.
+    /// Default: 65,536; 0 is rejected. Further calls are rejected, not run. A connection, while
+    /// there are others, and all connections of one IP address, while there are other addresses,
+    /// may run at most four times the number of calls that is left.
     pub fn max_running_calls(mut self, calls: usize) -> Self {
         self.core = self.core.max_running_calls(calls);
         self
     }
 
-    /// Bytes that the calls of all connections hold together, where [`Limits::max_buffered_bytes`]
-    /// is what those of one may hold. Default: 1 GiB. A connection may hold what is left of them,
-    /// and 64 KiB in any case; one that holds more is not read until others let go.
+    /// Sets the maximum number of bytes that the calls of all connections hold together;
+    /// [`Limits::max_buffered_bytes`] is the limit of one connection. Default: 1 GiB. A connection
+    /// may hold what is left of them, and 64 KiB in any case; one that holds more is not read until
+    /// others release bytes.
     pub fn max_total_buffered_bytes(mut self, bytes: usize) -> Self {
         self.core = self.core.max_total_buffered_bytes(bytes);
         self
     }
 
-    /// Calls of all methods that run at a time, on all connections, or [`Concurrency::Auto`]: the
-    /// server finds out how many it can do. Default: no limit beside
+    /// Sets the maximum number of concurrent calls of all methods, on all connections; with
+    /// [`Concurrency::Auto`] the server determines it. Default: no limit other than
     /// [`max_running_calls`](Self::max_running_calls) and those of the connections.
     ///
-    /// Further calls are refused as RESOURCE_EXHAUSTED before their arguments are looked at, not
-    /// executed, with a hint to come again after 100 ms; clients do so by themselves, see
-    /// [`RetryPolicy`](crate::RetryPolicy). Which calls are refused first is a matter of their
-    /// [`Priority`](crate::Priority). What the connection answers itself (`/sys/` paths), and
-    /// handlers of [`route`](Self::route), are not counted and never refused here.
+    /// Further calls are rejected as RESOURCE_EXHAUSTED before their arguments are read, not
+    /// executed, with a hint to retry after 100 ms; clients do so automatically, see
+    /// [`RetryPolicy`](crate::RetryPolicy). [`Priority`](crate::Priority) determines which calls
+    /// are rejected first. Requests that the connection handles itself (`/sys/` paths), and
+    /// handlers of [`route`](Self::route), are not counted and never rejected by this limit.
     pub fn max_concurrency(mut self, calls: Concurrency) -> Self {
         self.admission.set_server(calls);
         self
     }
 
-    /// Calls of all methods of one service that run at a time; `service` is its name: that of its
-    /// trait, unless `#[service(name = "..")]` gives it another. Default: no limit. Further calls
-    /// are refused, as by [`max_concurrency`](Self::max_concurrency). A name that no service has
-    /// makes [`bind`](Self::bind) fail.
+    /// Sets the maximum number of concurrent calls of all methods of one service; `service` is its
+    /// name: that of its trait, unless `#[service(name = "..")]` sets another. Default: no limit.
+    /// Further calls are rejected, as with [`max_concurrency`](Self::max_concurrency). An unknown
+    /// service name makes [`bind`](Self::bind) fail.
     pub fn service_max_concurrency(mut self, service: &str, calls: Concurrency) -> Self {
         self.admission.set_service(service, calls);
         self
     }
 
-    /// How calls of the method with this path are served, such as `/greeter/hello`, in place of
-    /// what its attributes say. The last one set for a path holds. A path that no method of a
-    /// service has makes [`bind`](Self::bind) fail.
+    /// Sets how calls of the method with this path, such as `/greeter/hello`, are served,
+    /// overriding its attributes. The last policy set for a path applies. A path without a method
+    /// makes [`bind`](Self::bind) fail.
     pub fn method_policy(mut self, path: &str, policy: MethodPolicy) -> Self {
         self.admission.set_method(path, policy);
         self
     }
 
-    /// How much time calls have, whatever their callers say. Default: what the callers say.
+    /// Limits the time of calls, whatever their callers set. Default: no limits.
     pub fn policy(mut self, policy: ServerPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Compresses values, errors of methods and the messages of streams for clients that can read
-    /// it. Default: nothing is compressed. For single methods there is
+    /// Compresses values, errors of methods and the messages of streams for clients that can
+    /// decompress them. Default: no compression. For single methods use
     /// [`method_policy`](Self::method_policy).
     pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
         self.compression = compression.into();
         self
     }
 
-    /// How many times as large as its compressed form a request or a message of a stream may be.
-    /// Default: 1000, least 1. Beyond it that call is not run, naming this option. Clients are
-    /// told, and send what would be beyond it as it is.
+    /// Sets the maximum ratio of the size of a request or a message of a stream to its compressed
+    /// size. Default: 1000, minimum 1. Beyond it the call is not run and fails with an error that
+    /// names this option. Clients know the limit, and send what would exceed it uncompressed.
     pub fn max_compression_ratio(mut self, ratio: u32) -> Self {
         self.max_compression_ratio = ratio.max(1);
         self
     }
 
-    /// The level at which failures of methods are logged that whoever runs the server should know
-    /// of: those with the code UNKNOWN, INTERNAL or DATA_LOSS, and those with a cause
-    /// ([`Status::with_source`](crate::Status::with_source)), which is logged with them and told
-    /// nobody else. Other failures, errors of the methods' own among them, have level DEBUG.
-    /// Default: [`Level::WARN`]. `None`: no failure is logged.
+    /// Sets the level at which failures of methods are logged that the server's operator should
+    /// know of: those with the code UNKNOWN, INTERNAL or DATA_LOSS, and those with a cause
+    /// ([`Status::with_source`](crate::Status::with_source)), which is logged with them and not
+    /// sent to anyone. Other failures, including errors of the methods' own types, have the level
+    /// DEBUG. Default: [`Level::WARN`]. `None`: no failure is logged.
     ///
-    /// Panics are always logged, as ERROR, and failures of one-way calls, which nobody else hears
-    /// of, as WARN.
+    /// Panics are always logged, as ERROR, and failures of one-way calls, which no caller sees, as
+    /// WARN.
     pub fn log_failures(mut self, level: impl Into<Option<Level>>) -> Self {
         self.core = self.core.log_failures(level);
         self
     }
 
-    /// How many lines the server logs in a minute at most, of each kind, of what its peers can
-    /// cause or repeat: failures of methods, panics, failures of one-way calls, connections of
-    /// other protocols. Default: 100. The next line says how many were left out. 0: none of these.
+    /// Sets the maximum number of log lines per minute of each kind that peers can cause or repeat:
+    /// failures of methods, panics, failures of one-way calls, connections of other protocols.
+    /// Default: 100. The next line contains the number of omitted lines. 0: none of these are
+    /// logged.
     pub fn max_log_lines(mut self, per_minute: u32) -> Self {
         self.core = self.core.max_log_lines(per_minute);
         self
     }
 
-    /// Speaks TLS, and nothing else. Default: plain. Needs the feature `tls`.
+    /// Enables TLS, and accepts nothing else. Default: plain. Needs the feature `tls`.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: iip_core::tls::ServerTls) -> Self {
         self.core = self.core.tls(tls);
@@ -276,15 +282,15 @@ impl ServerBuilder {
     ///
     /// # Cancel safety
     ///
-    /// When dropped before it is ready, nothing listens.
+    /// If the future is dropped before it is ready, nothing listens.
     pub async fn bind(self, target: impl ToEndpoint) -> io::Result<Server> {
         let core = self.core()?.bind(target).await?;
         Ok(Server { core })
     }
 
-    /// Serves on what listens already: tokio's `TcpListener` or `UnixListener`, or any
-    /// [`Listener`]. Sockets of the standard library, such as those that a service manager hands
-    /// over, become tokio's by `from_std`.
+    /// Serves on an existing listener: tokio's `TcpListener` or `UnixListener`, or any
+    /// [`Listener`]. Sockets of the standard library, such as those that a service manager passes
+    /// on, become tokio's by `from_std`.
     ///
     /// # Errors
     ///
@@ -305,7 +311,7 @@ impl ServerBuilder {
         Ok((Server { core }, connector))
     }
 
-    /// The server below.
+    /// Builds the configuration of the underlying server.
     fn core(self) -> io::Result<ServerConfig> {
         let limits = DecodeLimits::of_calls(self.limits.message_bytes())
             .max_compression_ratio(self.max_compression_ratio);

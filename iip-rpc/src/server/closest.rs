@@ -1,29 +1,31 @@
-//! The path that was probably meant by one that nobody serves.
+//! The existing path that is most similar to an unknown one.
 
-/// Single-letter changes within which a path counts as close, if the name at its end is long.
+/// Maximum number of single-letter changes within which a path counts as close, if the name at its
+/// end is long.
 const MAX_DISTANCE: usize = 2;
 
-/// A name shorter than this is close within one change only.
+/// Length below which a name is close within one change only.
 const LONG_NAME_BYTES: usize = 6;
 
-/// Longer paths are not looked at, nor are more of them: callers decide how often this runs.
+/// Limits on the length and the number of paths that are compared: callers decide how often this
+/// runs.
 const MAX_PATH_BYTES: usize = 128;
 const MAX_PATHS: usize = 256;
 
-/// The one of `paths` that is closest to `unknown`, if one is close.
+/// The path of `paths` that is closest to `unknown`, if any is close.
 pub(super) fn path<'a>(unknown: &str, paths: &[&'a str]) -> Option<&'a str> {
     if unknown.len() > MAX_PATH_BYTES {
         return None;
     }
     let candidates = paths.iter().copied().take(MAX_PATHS);
     let distances = candidates.filter_map(|path| Some((distance(unknown, path)?, path)));
-    // The first one of several.
+    // The first of several equally close paths.
     let closest = distances.min_by_key(|&(distance, _)| distance);
     closest.map(|(_, path)| path)
 }
 
-/// How many bytes have to be replaced, inserted or removed to make `a` of `b`; `None` if it is too
-/// many to be close.
+/// The number of bytes that have to be replaced, inserted or removed to turn `b` into `a`; `None`
+/// if it is too large for the two to be close.
 fn distance(a: &str, b: &str) -> Option<usize> {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     if b.len() > MAX_PATH_BYTES || a.len().abs_diff(b.len()) > MAX_DISTANCE {
@@ -31,7 +33,7 @@ fn distance(a: &str, b: &str) -> Option<usize> {
     }
     let name_is_long =
         b.rsplit(|&byte| byte == b'/').next().map_or(0, <[u8]>::len) >= LONG_NAME_BYTES;
-    // What is the same at both ends needs no change.
+    // Equal parts at both ends need no change.
     while let ([first_a, rest_a @ ..], [first_b, rest_b @ ..]) = (a, b)
         && first_a == first_b
     {
@@ -46,8 +48,8 @@ fn distance(a: &str, b: &str) -> Option<usize> {
     changes(a, b, allowed)
 }
 
-/// The changes between `a` and `b`, of which `left` are allowed: the two go on together up to the
-/// next difference.
+/// The number of changes between `a` and `b`, of which `left` are allowed: skips what both have in
+/// common up to the next difference.
 fn changes(a: &[u8], b: &[u8], left: usize) -> Option<usize> {
     let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let (a, b) = (a.get(same..)?, b.get(same..)?);

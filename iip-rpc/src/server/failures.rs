@@ -1,11 +1,11 @@
-//! What a server logs of methods that fail.
+//! Log entries of methods that fail.
 
 use std::error::Error;
 
 use crate::context::CallContext;
 use crate::status::{Code, Status};
 
-/// Logs how a method has failed: with `status`, or with an error of its own.
+/// Logs the failure of a method: with `status`, or with its own error.
 #[cold]
 pub(super) fn log(ctx: Option<&CallContext>, status: Option<&Status>, own: &dyn Error) {
     let Some((method, peer)) = ctx.and_then(|ctx| Some((ctx.method()?, ctx.peer()?))) else {
@@ -13,13 +13,13 @@ pub(super) fn log(ctx: Option<&CallContext>, status: Option<&Status>, own: &dyn 
     };
     match status {
         Some(status) => peer.log_failure(method.path(), status, is_fault(status)),
-        // The application's own answer.
+        // An error of the method's own type is a normal reply of the application.
         None => peer.log_failure(method.path(), own, false),
     }
 }
 
-/// Returns `true` if whoever runs the server should know of it. A cause that was given to a status
-/// is given for the log.
+/// Returns `true` if the server's operator should know of it. The cause of a status is meant for
+/// the log.
 fn is_fault(status: &Status) -> bool {
     matches!(
         status.code(),
@@ -27,7 +27,7 @@ fn is_fault(status: &Status) -> bool {
     ) || status.source().is_some()
 }
 
-/// The text of a status and of what caused it, for a log.
+/// The text of a status and its causes, for a log.
 #[cold]
 pub(super) fn with_causes(status: &Status) -> String {
     let mut text = status.to_string();

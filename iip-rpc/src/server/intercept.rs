@@ -1,4 +1,4 @@
-//! A call and the interceptors of a server.
+//! Calls that pass through the interceptors of a server.
 
 use std::future::Future;
 
@@ -9,8 +9,8 @@ use crate::method::MethodDescriptor;
 use crate::policy::Deadline;
 use crate::status::{Execution, Status};
 
-/// Takes a call through its interceptors: `run` runs behind them, and says how the call ended and
-/// what answers it.
+/// Passes a call through its interceptors: `run` runs after them, and returns the outcome of the
+/// call and its reply.
 pub(super) async fn call<T, Fut>(
     interceptors: &Layers<ServerCall>,
     method: &'static MethodDescriptor,
@@ -36,7 +36,7 @@ where
     };
     match until(deadline, policy, chain.leave(outcome)).await {
         Ok(Some(status)) => Err(status),
-        // An interceptor that is not done by the deadline is dropped.
+        // An interceptor that has not finished by the deadline is dropped.
         Ok(None) | Err(_) => answer,
     }
 }

@@ -11,12 +11,13 @@ use crate::tower::{BoxError, Errors, oneshot};
 /// A tower service of raw [`Request`]s as a [`Handler`], for a path of a server: see
 /// [`ServerBuilder::route`](crate::ServerBuilder::route).
 ///
-/// It is cloned for each request, which waits until its clone is ready; the requests of a caller
-/// that has gone are dropped. Answers are [`Response`]s or what can be made one, such as `Bytes`.
+/// It is cloned for each request, which waits until its clone is ready; requests of callers that
+/// have gone away are dropped. Replies are [`Response`]s or types that convert to one, such as
+/// `Bytes`.
 ///
-/// A failure goes to callers of typed methods as a status ([`status_of`](crate::tower::status_of)),
-/// and to all others as IIP's in-band error of a handler that failed, with its text. The text of a
-/// [`HandlerError`] is told as it is.
+/// A failure is sent to callers of typed methods as a status
+/// ([`status_of`](crate::tower::status_of)), and to all others as IIP's in-band error of a handler
+/// that failed, with its text. The text of a [`HandlerError`] is sent unchanged.
 ///
 /// Needs the feature `tower`.
 #[derive(Clone, Debug)]
@@ -26,7 +27,7 @@ pub struct ServiceHandler<S> {
 }
 
 impl<S> ServiceHandler<S> {
-    /// `service` as a handler.
+    /// Creates a handler from `service`.
     #[must_use]
     pub fn new(service: S) -> Self {
         Self {
@@ -35,8 +36,9 @@ impl<S> ServiceHandler<S> {
         }
     }
 
-    /// What the caller is told of an error. Default: [`status_of`](crate::tower::status_of). Not
-    /// asked for an error that is a [`Status`] or a [`HandlerError`].
+    /// Sets the conversion of an error to the status that the caller gets. Default:
+    /// [`status_of`](crate::tower::status_of). Not called for an error that is a [`Status`] or a
+    /// [`HandlerError`].
     #[must_use]
     pub fn map_error(mut self, map: impl Fn(BoxError) -> Status + Send + Sync + 'static) -> Self {
         self.errors = Errors::mapped(map);
@@ -54,7 +56,7 @@ where
     fn call(&self, request: Request) -> HandlerFuture {
         let Self { service, errors } = self.clone();
         Box::pin(async move {
-            // Of a one-way call nobody reads a status, and an error is logged.
+            // For a one-way call no caller reads a status, but an error is logged.
             let is_typed = envelope::is_envelope(request.body()) && !request.is_one_way();
             let error = match oneshot(service, request).await {
                 Ok(answer) => return Ok(answer.into()),
@@ -73,8 +75,9 @@ where
     }
 }
 
-/// The status of a failed service. That it has not run is believed only if it says so itself: not
-/// what a call made by it met, nor what follows from an error.
+/// The status of a failed service. The mark that it has not run is trusted only if the service set
+/// it itself: not if it comes from a call that the service made, nor if it was derived from an
+/// error.
 fn status(errors: &Errors, error: BoxError) -> Status {
     let own = error.downcast_ref::<Status>();
     let is_own = own.is_some_and(|status| !status.is_of_a_call());

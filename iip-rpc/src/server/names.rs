@@ -1,11 +1,11 @@
-//! Names and paths that a server can have only once.
+//! Names and paths that must be unique within a server.
 
 use std::collections::HashMap;
 
 use super::Methods;
 use crate::method::MethodDescriptor;
 
-/// The names of the services of a server, each with the type that has it.
+/// The names of the services of a server, each with its type.
 #[derive(Default)]
 pub(super) struct Names {
     types: HashMap<&'static str, &'static str>,
@@ -29,7 +29,8 @@ impl Names {
         self.types.keys().copied()
     }
 
-    /// Two services of one name: they could not be told apart in health, limits and metrics.
+    /// The error for two services with one name: health, limits and metrics could not distinguish
+    /// them.
     pub(super) fn taken_twice(&mut self) -> Option<String> {
         self.taken_twice.take()
     }
@@ -46,7 +47,7 @@ fn taken_twice(name: &str, type_name: &str, other: &str) -> String {
 }
 
 impl Methods {
-    /// Two methods with one path.
+    /// The error for two methods with one path.
     pub(super) fn path_taken_twice(&self) -> Option<String> {
         let mut methods: HashMap<&str, &MethodDescriptor> = HashMap::new();
         self.handlers.iter().find_map(|&(method, _)| {

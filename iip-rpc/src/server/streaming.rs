@@ -1,6 +1,6 @@
 //! Calls with streams of messages, at the server.
 //!
-//! One call from top to bottom is [`StreamMethod::answer`].
+//! To follow one call, begin at [`StreamMethod::answer`].
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
@@ -37,7 +37,7 @@ use crate::streaming::messages::{self, MessageReader, RecordError, TooLarge};
 use crate::streaming::writer::{Ended, MessageWriter};
 use crate::subscription::{BEGINS, Numbered, Position, RESUME, Sending, Subscription};
 
-/// What the handler of a call with streams gives back: made by [`StreamCall::answer`] and
+/// The result of a handler of a call with streams: created by [`StreamCall::answer`] and
 /// [`StreamCall::send_all`].
 #[derive(Debug)]
 #[must_use]
@@ -55,7 +55,7 @@ impl StreamReply {
     }
 }
 
-/// The streams of a call, for its handler. Generated code hands it from one to the other.
+/// The streams of a call, for its handler. Generated code passes it between the two.
 #[derive(Debug)]
 pub struct StreamCall {
     encoding: Encoding,
@@ -68,7 +68,8 @@ pub struct StreamCall {
 }
 
 impl StreamCall {
-    /// The messages that the caller sends, once; later ones have none.
+    /// Returns the stream of messages that the caller sends; only the first stream returned has
+    /// messages.
     pub fn input<T: DeserializeOwned + Send + 'static>(&mut self) -> Streaming<T> {
         Streaming::new(Input {
             records: self.input.take(),
@@ -79,7 +80,7 @@ impl StreamCall {
         })
     }
 
-    /// Answers with one value.
+    /// Replies with one value.
     pub fn answer<T, E>(self, result: Result<T, E>) -> StreamReply
     where
         T: Serialize + 'static,
@@ -88,7 +89,7 @@ impl StreamCall {
         self.encode(result)
     }
 
-    /// Answers with the messages of a stream, and then with how it ended.
+    /// Replies with the messages of a stream, and then with its outcome.
     pub async fn send_all<T, S, I, E>(mut self, result: Result<S, E>) -> StreamReply
     where
         S: Stream<Item = Result<T, I>>,
@@ -118,15 +119,15 @@ impl StreamCall {
             Ended::Unread(error) => {
                 StreamReply::failed(Status::resource_exhausted(error.to_string()))
             }
-            // Nobody reads the answer.
+            // The caller has gone away, so the reply is not read.
             Ended::Over => {
                 StreamReply::failed(Status::cancelled("the caller went away during the answer"))
             }
         }
     }
 
-    /// Answers with the values of a subscription, behind those that the caller has seen, and then
-    /// with how it ended. It ends when the server begins to shut down.
+    /// Replies with the values of a subscription, after those that the caller has seen, and then
+    /// with its outcome. It ends when the server begins to shut down.
     pub async fn send_subscription<T, E>(self, result: Result<Subscription<T>, E>) -> StreamReply
     where
         T: Serialize + Send + Sync + 'static,
@@ -158,7 +159,7 @@ impl StreamCall {
         self.send_all::<_, _, Status, Status>(Ok(values)).await
     }
 
-    /// The answer behind a stream of answers.
+    /// The final reply after a stream of replies.
     fn end<E: MethodError>(&self, result: Result<(), E>) -> StreamReply {
         #[cfg(feature = "codec-prost")]
         if self.encoding.codec == CodecId::PROTOBUF {
@@ -202,8 +203,8 @@ impl StreamCall {
     }
 }
 
-/// The values of a subscription, until the server begins to shut down: then those that are there,
-/// and no more.
+/// The values of a subscription until the server begins to shut down; then only those that are
+/// already there.
 struct UntilShutdown<T> {
     values: Sending<T>,
     shutting_down: Option<BoxFuture<'static, ()>>,
@@ -225,7 +226,7 @@ impl<T> Stream for UntilShutdown<T> {
 
 impl<T> Unpin for UntilShutdown<T> {}
 
-/// The first record: the call was accepted; what travels beside its messages.
+/// Writes the first record, which accepts the call and carries the metadata of the stream.
 fn write_accepted(codec: CodecId, metadata: &Metadata, out: &mut BytesMut) {
     let written = messages::write::<EncodeError>(out, None, None, |out| {
         ReplyHead::write(codec, envelope::Outcome::Value, None, metadata, out);
@@ -234,7 +235,7 @@ fn write_accepted(codec: CodecId, metadata: &Metadata, out: &mut BytesMut) {
     debug_assert!(matches!(written, Ok(Ok(_))), "nothing of it can fail");
 }
 
-/// What a caller sends.
+/// The receiving side of a call's stream.
 struct Input<T> {
     records: Option<MessageReader>,
     codec: CodecId,
@@ -331,7 +332,7 @@ where
     }
 }
 
-/// The answer to a whole message.
+/// The reply to a request with a single message.
 fn no_stream(method: &MethodDescriptor, request: &Request) -> Body {
     let text = format!("{method} has streams: it cannot be called with one message");
     let status = Status::unimplemented(text).with_execution(Execution::NotExecuted);
@@ -344,8 +345,8 @@ where
     F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut,
     Fut: Future<Output = StreamReply>,
 {
-    /// Reads what the call begins with, and runs the method within its deadline. A status is what
-    /// never reached the method, or ended it.
+    /// Reads the beginning of the call, and runs the method within its deadline. Returns a status
+    /// for a call that never reached the method, or that was ended by the deadline.
     async fn answer(
         &self,
         request: Request,
@@ -393,11 +394,11 @@ where
                 .map_err(|error| bad_arguments(method, codec, &error))?;
             drop(body);
             if !self.method.has_replies() {
-                // With a stream of replies, the method decides when it is accepted.
+                // With a stream of replies, the method decides when the call is accepted.
                 let mut accepted = BytesMut::new();
                 write_accepted(encoding.codec, &Metadata::new(), &mut accepted);
                 let accepted = accepted.freeze();
-                // Of a call that is over nobody reads it.
+                // If the call is over, the record is not read and the error does not matter.
                 let _ = poll_fn(|cx| Poll::Ready(send.start_send(cx, accepted.clone()))).await;
             }
             let streams = StreamCall {

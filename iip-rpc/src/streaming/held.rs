@@ -1,8 +1,8 @@
-//! The stream that a method of a trait object answers with.
+//! The stream that a method of a trait object returns.
 //!
-//! It borrows from everything that the call was given, for a lifetime that has no name where those
-//! of the arguments have one each. A future that holds the stream has a type with all of these
-//! names.
+//! The stream borrows from everything that the call was given, for a lifetime that has no name if
+//! each argument has its own named lifetime. A future that holds the stream has a type that
+//! contains all of these names.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -11,12 +11,12 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
-/// Runs the future that `start` makes until it has its stream; the items of that stream are those
-/// of the one returned.
+/// Runs the future that `start` returns until it has its stream. The returned stream yields the
+/// items of that stream.
 ///
 /// # Errors
 ///
-/// That of the future, which has no stream then.
+/// The error of the future, which then has no stream.
 pub async fn held<I, E, F>(start: impl FnOnce(Passage<I>) -> F) -> Result<Held<I, F>, E>
 where
     F: Future<Output = Result<(), E>>,
@@ -36,19 +36,19 @@ where
     Ok(held)
 }
 
-/// The way of the items out of the future: one at a time.
+/// Passes the items out of the future, one at a time.
 #[derive(Debug)]
 pub struct Passage<I>(Arc<Mutex<Option<Passed<I>>>>);
 
 #[derive(Debug)]
 enum Passed<I> {
-    /// The stream is there.
+    /// The stream has been created.
     Begun,
     Item(I),
 }
 
 impl<I> Passage<I> {
-    /// Passes on what the stream of `answer` yields, or why there is none.
+    /// Passes on the items of the stream in `answer`, or returns the error in it.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl<I> Passage<I> {
         let mut stream = pin!(answer?);
         self.put(Passed::Begun);
         poll_fn(|cx| {
-            // Whoever takes what is there polls again.
+            // The reader that takes the item polls again.
             while self.is_empty() {
                 match ready!(stream.as_mut().poll_next(cx)) {
                     Some(item) => self.put(Passed::Item(item)),
@@ -101,7 +101,7 @@ impl<I> Default for Passage<I> {
     }
 }
 
-/// A stream, inside the future that made it.
+/// A stream inside the future that created it.
 #[derive(Debug)]
 pub struct Held<I, F> {
     /// `None` once the stream has ended.
@@ -125,7 +125,7 @@ impl<I, F: Future> Stream for Held<I, F> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<I>> {
         let this = self.get_mut();
-        // The stream is there, so that the future cannot fail any more.
+        // The stream has been created, so the future cannot fail any more.
         let _ = this.poll_future(cx);
         match this.passage.take() {
             Some(Passed::Item(item)) => Poll::Ready(Some(item)),

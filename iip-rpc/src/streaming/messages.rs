@@ -1,5 +1,5 @@
-//! Messages as they lie in a stream of bytes: four bytes of length, big-endian, then the message.
-//! The two highest bits of the length say how the message is compressed.
+//! Messages in a stream of bytes: four bytes of length, big-endian, then the message. The two
+//! highest bits of the length are the compression of the message.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,19 +14,19 @@ use crate::codec::{DecodeError, DecodeLimits};
 use crate::compression::{CompressionId, Compressor, decompress_in_place};
 use crate::limits::ENVELOPE_BYTES;
 
-/// Bytes of a record beside its message.
+/// Number of bytes of a record in addition to its message.
 const LENGTH: usize = 4;
 
-/// Unfinished records are counted in steps of this many bytes.
+/// Step, in bytes, in which the size of unfinished records is reported.
 const HELD_STEP: usize = 64 * 1024;
 
-/// Where the compression lies in the length.
+/// Position of the compression in the length.
 const COMPRESSION_SHIFT: u32 = 30;
 const MAX_LENGTH: u32 = (1 << COMPRESSION_SHIFT) - 1;
 
-/// Appends a record, of which `encode` writes the message; what it returns belongs to it and
-/// follows behind. Compresses it if there is a packer. Without limits it is an envelope, whose
-/// parts have limits of their own.
+/// Appends a record whose message `encode` writes. The bytes that `encode` returns are the rest of
+/// the message, and have to be sent after `out`. Compresses the message if there is a packer.
+/// Without limits the record is an envelope, whose parts have limits of their own.
 pub(crate) fn write<E>(
     out: &mut BytesMut,
     limits: Option<&DecodeLimits>,
@@ -41,7 +41,7 @@ pub(crate) fn write<E>(
             None => (CompressionId::NONE, tail),
         },
         Err(error) => {
-            // A part of the message may be there.
+            // A part of the message may have been written.
             out.truncate(start);
             return Err(error);
         }
@@ -62,7 +62,7 @@ pub(crate) fn write<E>(
     Ok(Ok(tail))
 }
 
-/// A message is larger than it may be.
+/// Error of a message that exceeds the limit on its size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TooLarge {
     pub(crate) size: usize,
@@ -73,29 +73,29 @@ pub(crate) struct TooLarge {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum RecordError {
     TooLarge(TooLarge),
-    /// It was compressed, and that cannot be undone.
+    /// The message is compressed and cannot be decompressed.
     Compressed(DecodeError),
-    /// The sender went away.
+    /// The sender has gone.
     Cut,
     /// The stream ended within a record.
     Truncated,
-    /// A record that had begun did not grow for so long.
+    /// An unfinished record did not grow for this duration.
     Stalled(Duration),
 }
 
-/// Cuts a stream of bytes into its records.
+/// Splits a stream of bytes into its records.
 #[derive(Debug)]
 pub(crate) struct MessageReader {
     recv: RecvStream,
-    /// What has arrived and was not looked at.
+    /// Bytes that have arrived and have not been examined.
     part: Bytes,
-    /// The beginning of a record that lies in several parts.
+    /// The beginning of a record that arrives in several parts.
     partial: BytesMut,
-    /// How much of it the connection was told of.
+    /// Number of its bytes that has been reported to the connection.
     held: usize,
-    /// Fires when a record that has begun did not grow for long; made when one has to wait.
+    /// Timer for an unfinished record that does not grow; created when it is first needed.
     stall: Option<Pin<Box<Sleep>>>,
-    /// Something of it came since the timer was set.
+    /// Set if bytes of the record have arrived since the timer was set.
     grew: bool,
     limits: DecodeLimits,
 }
@@ -113,7 +113,7 @@ impl MessageReader {
         }
     }
 
-    /// The first record, which is due from the beginning.
+    /// Returns the first record, to which the progress timeout applies from the beginning.
     pub(crate) fn poll_first(
         &mut self,
         cx: &mut Context<'_>,
@@ -125,7 +125,7 @@ impl MessageReader {
         first
     }
 
-    /// The message of the next record; `None` once the stream has ended.
+    /// Returns the message of the next record; `None` once the stream has ended.
     #[inline]
     pub(crate) fn poll_next(
         &mut self,
@@ -158,11 +158,11 @@ impl MessageReader {
         }
     }
 
-    /// Waits for the time at which a record that has begun should have grown.
+    /// Waits until the time at which an unfinished record should have grown.
     #[cold]
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<RecordError> {
         if std::mem::take(&mut self.grew) {
-            // A time that no clock reaches is none.
+            // A time that the clock cannot represent means that there is no timeout.
             let at = Instant::now().checked_add(self.recv.progress_timeout());
             match (&mut self.stall, at) {
                 (Some(stall), Some(at)) => stall.as_mut().reset(at),
@@ -176,7 +176,7 @@ impl MessageReader {
         Poll::Ready(RecordError::Stalled(self.recv.progress_timeout()))
     }
 
-    /// Tells the connection what an unfinished record holds, in steps.
+    /// Reports the size of an unfinished record to the connection, in steps.
     fn tell_held(&mut self, held: usize) {
         let held = held - held % HELD_STEP;
         if held != self.held {
@@ -185,7 +185,7 @@ impl MessageReader {
         }
     }
 
-    /// The next message, if all of it has arrived. Otherwise nothing is left of the part.
+    /// Returns the next message, if all of it has arrived. Otherwise nothing is left of the part.
     #[inline]
     fn next_here(&mut self) -> Result<Option<Bytes>, RecordError> {
         if self.partial.is_empty()
@@ -203,7 +203,7 @@ impl MessageReader {
         self.next_joined()
     }
 
-    /// Like [`next_here`](Self::next_here), for a record that lies in several parts.
+    /// Like [`next_here`](Self::next_here), but for a record that arrives in several parts.
     fn next_joined(&mut self) -> Result<Option<Bytes>, RecordError> {
         self.take(LENGTH);
         let Some(head) = self.partial.first_chunk::<LENGTH>() else {
@@ -233,38 +233,38 @@ impl MessageReader {
         Ok(Some(message))
     }
 
-    /// Moves bytes of the part behind those of the record, until there are `whole`.
+    /// Moves bytes from the part to the record, until the record has `whole` bytes.
     fn take(&mut self, whole: usize) {
         let missing = whole.saturating_sub(self.partial.len());
         let taken = self.part.split_to(missing.min(self.part.len()));
         self.partial.extend_from_slice(&taken);
     }
 
-    /// The length of a record, and how it is compressed.
+    /// Returns the length of a record and its compression.
     fn check(&self, head: [u8; LENGTH]) -> Result<(usize, CompressionId), RecordError> {
         let head = u32::from_be_bytes(head);
         let compression = CompressionId::new((head >> COMPRESSION_SHIFT) as u8);
         let size = usize::try_from(head & MAX_LENGTH).unwrap_or(usize::MAX);
         let limit = self.limits.message_bytes();
-        // The first one is an envelope; of others the codec knows the exact limit.
+        // The first record is an envelope; for others the codec knows the exact limit.
         if size > limit.saturating_add(ENVELOPE_BYTES) {
             return Err(RecordError::TooLarge(TooLarge { size, limit }));
         }
         Ok((size, compression))
     }
 
-    /// The stream below.
+    /// Returns the underlying stream.
     pub(crate) fn recv(&mut self) -> &mut RecvStream {
         &mut self.recv
     }
 
-    /// Client: the answer behind the stream.
+    /// Client: returns the reply that follows the stream.
     pub(crate) fn answer(&mut self) -> Option<Result<Bytes, CallError>> {
         self.recv.answer()
     }
 }
 
-/// What was gathered, and what follows behind it, as one piece.
+/// Combines the gathered messages and the bytes that follow them into one piece.
 pub(crate) fn piece(batch: &mut BytesMut, tail: Bytes) -> Body {
     Body::split(batch.split(), tail)
 }

@@ -1,4 +1,4 @@
-//! Messages that come and go one after the other within one call.
+//! Streams of messages within a call.
 
 pub(crate) mod held;
 pub(crate) mod messages;
@@ -21,8 +21,8 @@ use crate::status::Status;
 
 /// A stream of messages, each a `T`, until it ends or fails with an `E`.
 ///
-/// It is what a method takes whose caller sends many messages, `chunks: Streaming<Chunk>`, and what
-/// a client gets from a method that answers with many:
+/// A method takes it as an argument if its caller sends many messages, `chunks: Streaming<Chunk>`,
+/// and a client gets it from a method that returns many:
 ///
 /// ```
 /// use std::time::Duration;
@@ -63,42 +63,42 @@ use crate::status::Status;
 /// # }
 /// ```
 ///
-/// Whoever sends keeps pace with whoever reads: what is on its way is bounded by
+/// The sender keeps pace with the reader: the bytes in flight are limited by
 /// [`Limits::stream_window`](crate::Limits::stream_window).
 ///
-/// After an error nothing follows. A handler whose caller goes away before it has sent everything
-/// reads [`CANCELLED`](crate::Code::Cancelled), never an ordinary end. At a client, dropping the
-/// stream cancels the call.
+/// An error is the last item. A handler whose caller goes away before it has sent everything reads
+/// [`CANCELLED`](crate::Code::Cancelled), never a regular end. At a client, dropping the stream
+/// cancels the call.
 pub struct Streaming<T, E = Status>(Pin<Box<dyn Stream<Item = Result<T, E>> + Send>>);
 
 impl<T, E> Streaming<T, E> {
-    /// The messages of `stream`, which may fail.
+    /// Creates a stream from the messages of `stream`, which may fail.
     pub fn new(stream: impl Stream<Item = Result<T, E>> + Send + 'static) -> Self {
         Self(Box::pin(stream))
     }
 
-    /// The next message; `None` once there are no more.
+    /// Returns the next message; `None` once there are no more.
     ///
     /// # Errors
     ///
-    /// What the stream failed with, its last item.
+    /// The error that the stream failed with, as its last item.
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped and called again; no message is lost.
+    /// The future can be dropped and the method called again; no message is lost.
     pub async fn next(&mut self) -> Option<Result<T, E>> {
         poll_fn(|cx| self.0.as_mut().poll_next(cx)).await
     }
 }
 
 impl<T: Send + 'static, E: Send + 'static> Streaming<T, E> {
-    /// The messages of a stream that does not fail.
+    /// Creates a stream from the messages of a stream that does not fail.
     pub fn from_stream(stream: impl Stream<Item = T> + Send + 'static) -> Self {
         Self::new(Fine(Box::pin(stream), PhantomData))
     }
 
-    /// The messages of an iterator. It is asked for as many at a time as the other side takes: one
-    /// that blocks holds up a worker thread.
+    /// Creates a stream from the messages of an iterator, which is advanced only as the peer takes
+    /// messages. An iterator that blocks holds up a worker thread.
     pub fn iter<I>(messages: I) -> Self
     where
         I: IntoIterator<Item = T>,
@@ -107,10 +107,11 @@ impl<T: Send + 'static, E: Send + 'static> Streaming<T, E> {
         Self::new(Each(Box::new(messages.into_iter()), PhantomData))
     }
 
-    /// A stream, and where its messages are put in: up to `capacity` of them wait at a time; 0
-    /// counts as 1. It ends once every sender has [finished](StreamSender::finish). A sender that
-    /// is dropped otherwise, because its task has panicked, was aborted or returned early, makes it
-    /// end with [`CANCELLED`](crate::Code::Cancelled): what was cut is never taken for the end.
+    /// Creates a stream and the sender of its messages. At most `capacity` messages wait at a time;
+    /// 0 counts as 1. The stream ends once every sender has [finished](StreamSender::finish). A
+    /// sender that is dropped without that, because its task has panicked, was aborted or returned
+    /// early, makes the stream end with [`CANCELLED`](crate::Code::Cancelled): a stream that was
+    /// cut off never looks complete.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -157,25 +158,25 @@ impl<T, E> fmt::Debug for Streaming<T, E> {
     }
 }
 
-/// Where the messages of a [`Streaming::channel`] are put in. Cheap to clone; every clone has to
+/// The sender of a [`Streaming::channel`]. Cheap to clone; every clone has to
 /// [finish](Self::finish).
 pub struct StreamSender<T, E = Status> {
     messages: mpsc::Sender<Result<T, E>>,
-    /// A sender went away without a word.
+    /// Set once a sender has been dropped without finishing.
     cut: Arc<AtomicBool>,
     finished: bool,
 }
 
 impl<T, E> StreamSender<T, E> {
-    /// Puts a message in, when there is room.
+    /// Sends a message once there is room.
     ///
     /// # Errors
     ///
-    /// Nobody reads any more; the message comes back in the error.
+    /// The stream is not read any more; the error contains the message.
     ///
     /// # Cancel safety
     ///
-    /// When dropped before it is ready, the message was not put in.
+    /// If the future is dropped before it is ready, the message is not sent.
     pub async fn send(&self, message: T) -> Result<(), SendError<T>> {
         match self.messages.reserve().await {
             Ok(place) => {
@@ -186,8 +187,8 @@ impl<T, E> StreamSender<T, E> {
         }
     }
 
-    /// There are no more messages of this sender. The stream ends once all its senders have said
-    /// so.
+    /// Declares that this sender has no more messages. The stream ends once all its senders have
+    /// finished.
     pub fn finish(mut self) {
         self.finished = true;
     }
@@ -196,10 +197,10 @@ impl<T, E> StreamSender<T, E> {
     ///
     /// # Cancel safety
     ///
-    /// When dropped before it is ready, the error was not put in, and the stream ends as if the
-    /// sender had been dropped.
+    /// If the future is dropped before it is ready, the error is not sent, and the stream ends as
+    /// if the sender had been dropped.
     pub async fn fail(mut self, error: E) {
-        // Nobody reads any more: then nobody misses it.
+        // If the stream is not read any more, the error is not needed.
         let _ = self.messages.send(Err(error)).await;
         self.finished = true;
     }
@@ -211,8 +212,8 @@ impl<T, E> StreamSender<T, E> {
     }
 }
 
-/// A message that was not sent, because nobody reads the stream any more. In a handler `?` makes it
-/// a status, [`CANCELLED`](crate::Code::Cancelled).
+/// A message that was not sent because the stream is not read any more. In a handler, `?` converts
+/// it to the status [`CANCELLED`](crate::Code::Cancelled).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SendError<T>(
     /// The message.
@@ -286,7 +287,7 @@ impl<I: Iterator, E> Stream for Each<I, E> {
     }
 }
 
-/// The reading end of a channel.
+/// The receiver of a channel.
 struct Queued<T, E> {
     receiver: mpsc::Receiver<Result<T, E>>,
     cut: Arc<AtomicBool>,
@@ -297,7 +298,7 @@ impl<T, E: From<Status>> Stream for Queued<T, E> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = ready!(self.receiver.poll_recv(cx));
-        // All senders have gone: each has said how.
+        // All senders have gone; `cut` is set if one of them did not finish.
         if next.is_none() && self.cut.swap(false, Ordering::Acquire) {
             let text = "the sender of the stream was dropped before it had finished \
                 (StreamSender::finish)";

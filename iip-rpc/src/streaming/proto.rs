@@ -1,5 +1,5 @@
-//! Streams of protobuf messages, which go over the wire as [`Proto`]s. Generated code puts them in
-//! and takes them out.
+//! Streams of protobuf messages, which are sent as [`Proto`]s. Generated code wraps and unwraps
+//! them.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,12 +9,12 @@ use futures_core::Stream;
 use super::Streaming;
 use crate::codec::Proto;
 
-/// The messages that a caller sends, as the client sends them.
+/// Wraps the messages that a caller sends, for the client to send.
 pub fn protos<M: Send + 'static>(messages: Streaming<M>) -> Streaming<Proto<M>> {
     Streaming::new(Mapped(messages, Proto))
 }
 
-/// The messages that have come in.
+/// Unwraps received messages.
 pub fn proto_messages<M, E>(messages: Streaming<Proto<M>, E>) -> Streaming<M, E>
 where
     M: 'static,
@@ -23,7 +23,7 @@ where
     Streaming::new(Mapped(messages, Proto::into_inner))
 }
 
-/// The messages that a method answers with, as the server sends them.
+/// Wraps the messages that a method returns, for the server to send.
 pub fn proto_stream<S, M, E>(messages: S) -> impl Stream<Item = Result<Proto<M>, E>>
 where
     S: Stream<Item = Result<M, E>>,
@@ -31,7 +31,7 @@ where
     Mapped(Box::pin(messages), Proto)
 }
 
-/// A stream with something done to each message.
+/// A stream that converts each message.
 struct Mapped<S, A, B>(S, fn(A) -> B);
 
 impl<S, A, B, E> Stream for Mapped<S, A, B>

@@ -1,4 +1,5 @@
-//! From a stream of messages to the connection: many small ones go together, none waits for more.
+//! Sends a stream of messages on the connection: small messages are batched, but none waits for
+//! more.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,27 +15,27 @@ use crate::compression::Encoding;
 use crate::payload::ByValue;
 use crate::status::Status;
 
-/// Messages are gathered up to so many bytes.
+/// Size, in bytes, up to which messages are batched.
 const BATCH_BYTES: usize = 16 * 1024;
 
-/// What a stream keeps to gather messages in while it has none.
+/// Capacity, in bytes, that the batch of a stream without messages keeps.
 const KEPT_BYTES: usize = 4 * 1024;
 
-/// Batches in a row before other tasks get a turn.
+/// Maximum number of batches in a row before other tasks get a turn.
 const MAX_BATCHES: usize = 32;
 
-/// How a stream of messages ended.
+/// The outcome of sending a stream of messages.
 #[derive(Debug)]
 pub(crate) enum Ended<E> {
-    /// All were sent.
+    /// All messages were sent.
     Complete,
     /// The stream failed.
     Failed(E),
     /// A message could not be sent.
     Refused(Status),
-    /// The other side does not read them.
+    /// The peer does not read them.
     Unread(StreamError),
-    /// The call has ended; nobody takes them.
+    /// The call has ended, and the messages are not needed.
     Over,
 }
 
@@ -45,8 +46,8 @@ pub(crate) struct MessageWriter<E> {
     encoding: Encoding,
     limits: DecodeLimits,
     batch: BytesMut,
-    /// The most room that the batch has had since it was last new. A piece that was split off
-    /// shares its memory.
+    /// Maximum capacity of the batch since it was last new. A piece that was split off shares its
+    /// memory.
     batch_room: usize,
     ended: Option<Ended<E>>,
 }
@@ -63,13 +64,13 @@ impl<E> MessageWriter<E> {
         }
     }
 
-    /// What the messages are gathered in: a beginning may be put there.
+    /// Returns the buffer in which messages are batched. A prefix may be put there.
     pub(crate) fn batch(&mut self) -> &mut BytesMut {
         &mut self.batch
     }
 
-    /// Sends messages as far as the stream has them and the other side takes them; ready once there
-    /// are no more.
+    /// Sends messages while the stream has them and the peer takes them; ready once there are no
+    /// more.
     pub(crate) fn poll<T, S>(
         &mut self,
         cx: &mut Context<'_>,
@@ -87,7 +88,8 @@ impl<E> MessageWriter<E> {
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Ended::Over),
                 Poll::Pending => {
-                    // Nothing is gathered while the last piece waits; that alone keeps its memory.
+                    // Nothing is gathered while the last piece waits; only that piece keeps its
+                    // memory.
                     self.release();
                     return Poll::Pending;
                 }
@@ -113,7 +115,7 @@ impl<E> MessageWriter<E> {
         Poll::Pending
     }
 
-    /// Gives the memory of large messages back while the stream has none.
+    /// Releases the memory of large messages while the stream has none.
     fn release(&mut self) {
         if self.batch_room > KEPT_BYTES {
             self.batch = BytesMut::new();
@@ -121,7 +123,7 @@ impl<E> MessageWriter<E> {
         }
     }
 
-    /// Gathers messages until there are none at the moment, or enough.
+    /// Gathers messages until none is ready or the batch is full.
     fn fill<T, S>(&mut self, cx: &mut Context<'_>, mut stream: Pin<&mut S>) -> Bytes
     where
         S: Stream<Item = Result<T, E>>,
@@ -158,7 +160,7 @@ impl<E> MessageWriter<E> {
         }
     }
 
-    /// Tells the other side that nothing follows.
+    /// Signals the end of the messages to the peer.
     pub(crate) fn finish(&mut self) {
         self.send.finish();
     }

@@ -1,8 +1,8 @@
-//! Subscriptions: streams of numbered values that go on where they were cut off, and say what is
-//! missing.
+//! Subscriptions: streams of numbered values that resume after a disconnection, and report values
+//! that are missing.
 //!
-//! A server publishes values in a [`Topic`]; a method answers with a [`Subscription`] to it. What
-//! its client holds is one as well.
+//! A server publishes values in a [`Topic`]; a method returns a [`Subscription`] to it. The client
+//! gets a subscription as well.
 
 mod remote;
 mod topic;
@@ -21,22 +21,23 @@ pub(crate) use self::topic::{Sending, Subscriber};
 pub use self::topic::{SlowConsumer, Topic, TopicBuilder, TryPublishError};
 use crate::status::Status;
 
-/// The metadata of a request that goes on behind a [`Position`].
+/// Metadata key of a request that resumes after a [`Position`].
 pub(crate) const RESUME: &str = "iip-resume";
-/// The metadata of an answer: the [`Position`] behind which the values of this stream begin.
+/// Metadata key of a reply: the [`Position`] after which the values of this stream begin.
 pub(crate) const BEGINS: &str = "iip-begins";
 
-/// What a method answers with that lets callers subscribe to values,
-/// `Result<Subscription<Price>, Status>`, and what they get.
+/// A subscription to published values. A method returns it, `Result<Subscription<Price>, Status>`,
+/// and its caller gets it.
 ///
-/// It is a stream of [`Update`]s: values with their numbers, in their order, and gaps, which say
-/// that values are missing there.
+/// It is a stream of [`Update`]s: values with their numbers, in order, and gaps where values are
+/// missing.
 ///
-/// At a client it goes on when its connection is lost or its server restarts: it subscribes again,
-/// behind the last value it has seen. What the server still has in its
-/// [history](TopicBuilder::history) comes then; what it has not is a [`Gap`]. That is tried for a
-/// [minute](Self::resume_within); then the stream fails with the reason. Other failures end it at
-/// once: the method refuses, the subscriber was [too slow](SlowConsumer), the call's time is over.
+/// At a client it resumes when its connection is lost or its server restarts: it subscribes again,
+/// after the last value it has seen. Values that are still in the server's
+/// [history](TopicBuilder::history) follow; those that are not become a [`Gap`]. It tries to resume
+/// for a [minute](Self::resume_within); then the stream fails with the reason. Other failures end
+/// it at once: the method returns an error, the subscriber was [too slow](SlowConsumer), the
+/// deadline of the call has passed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -92,7 +93,7 @@ impl<T> Subscription<T> {
         }
     }
 
-    /// Of a subscriber who has seen the values up to `after`.
+    /// Creates the subscription of a subscriber that has seen the values up to `after`.
     pub(crate) fn there(remote: Remote<T>, after: Option<Position>) -> Self {
         let mut order = SequenceTracker {
             position: after,
@@ -105,29 +106,30 @@ impl<T> Subscription<T> {
         }
     }
 
-    /// The next value, or what is missing before it; `None` once the topic is closed.
+    /// Returns the next value, or the gap before it; `None` once the topic is closed.
     ///
     /// # Errors
     ///
-    /// Why the subscription has ended, its last item.
+    /// The reason why the subscription has ended, as its last item.
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped and called again; nothing is lost.
+    /// The future can be dropped and the method called again; nothing is lost.
     pub async fn next(&mut self) -> Option<Result<Update<T>, Status>> {
         poll_fn(|cx| self.poll_update(cx)).await
     }
 
-    /// Where it stands: behind the last value it has given. To go on from there in another process,
-    /// see [`CallOptions::resume`](crate::CallOptions::resume). `None` for a subscription to a
-    /// topic of this process that has not begun.
+    /// Returns the position after the last value that was returned. To resume from there in another
+    /// process, see [`CallOptions::resume`](crate::CallOptions::resume). `None` for a subscription
+    /// to a topic of this process that has not begun.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.order.seen()
     }
 
-    /// At a client: how long it tries to go on after it was cut off. Default: 60 s. Zero: not at
-    /// all. It pauses between attempts, at random, at most 100 ms at first and 10 s later on.
+    /// Sets the time for which a client tries to resume after a disconnection. Default: 60 s. Zero:
+    /// it does not try. The pauses between attempts are random, at most 100 ms at first and 10 s
+    /// later on.
     pub fn resume_within(mut self, limit: Duration) -> Self {
         if let Source::There(remote) = &mut self.source {
             remote.resume_within(limit);
@@ -135,8 +137,8 @@ impl<T> Subscription<T> {
         self
     }
 
-    /// Of a topic of this process: how many values may wait for this subscriber, at least 1, in
-    /// place of what the topic says ([`TopicBuilder::buffer`]).
+    /// Sets the number of values that may wait for this subscriber, at least 1, instead of the
+    /// topic's setting ([`TopicBuilder::buffer`]). Only for a topic of this process.
     pub fn buffer(self, values: usize) -> Self {
         if let Source::Here(subscriber) = &self.source {
             subscriber.set_buffer(values);
@@ -144,8 +146,8 @@ impl<T> Subscription<T> {
         self
     }
 
-    /// Of a topic of this process: what happens when this subscriber is too slow, in place of what
-    /// the topic says ([`TopicBuilder::slow_consumer`]).
+    /// Sets the action when this subscriber is too slow, instead of the topic's setting
+    /// ([`TopicBuilder::slow_consumer`]). Only for a topic of this process.
     pub fn slow_consumer(self, policy: SlowConsumer) -> Self {
         if let Source::Here(subscriber) = &self.source {
             subscriber.set_policy(policy);
@@ -153,9 +155,9 @@ impl<T> Subscription<T> {
         self
     }
 
-    /// Of a topic of this process: begins with so many values that were published before, as far as
-    /// the history has them. Default: 0. Who goes on behind a position gets what follows that,
-    /// whatever stands here.
+    /// Sets the number of values published before with which the subscription begins, as far as the
+    /// history has them. Default: 0. A subscriber that resumes after a position gets the values
+    /// after it, regardless of this setting. Only for a topic of this process.
     pub fn replay(self, values: usize) -> Self {
         if let Source::Here(subscriber) = &self.source {
             subscriber.replay(values);
@@ -163,8 +165,8 @@ impl<T> Subscription<T> {
         self
     }
 
-    /// What a server sends of it, and the position where that begins: behind `after`, if that is of
-    /// the same topic.
+    /// Returns the values for a server to send, and the position where they begin: after `after`,
+    /// if that is of the same topic.
     pub(crate) fn send_from(self, after: Option<Position>) -> (Position, Sending<T>) {
         match self.source {
             Source::Here(subscriber) => {
@@ -234,21 +236,21 @@ impl<T> fmt::Debug for Subscription<T> {
     }
 }
 
-/// What comes from the topic.
+/// An item from the topic.
 pub(crate) enum Item<T> {
     Value(u64, T),
-    /// What follows begins behind this.
+    /// The position after which the following values begin.
     Begins(Position),
 }
 
-/// What a [`Subscription`] yields.
+/// An item of a [`Subscription`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Update<T> {
     /// The next value.
     Value {
-        /// Its number: one more than that of the value published before, from 1 on.
+        /// Its number: one more than that of the value published before it, starting at 1.
         sequence: u64,
-        /// What was published.
+        /// The published value.
         value: T,
     },
     /// Values are missing here.
@@ -256,7 +258,7 @@ pub enum Update<T> {
 }
 
 impl<T> Update<T> {
-    /// The value, if it is one.
+    /// Returns the value, if it is one.
     pub fn value(self) -> Option<T> {
         match self {
             Self::Value { value, .. } => Some(value),
@@ -265,23 +267,23 @@ impl<T> Update<T> {
     }
 }
 
-/// Values that a subscriber has not got: it was too slow, or it was cut off for longer than the
-/// history lasts.
+/// Values that a subscriber did not get: it was too slow, or it was disconnected for longer than
+/// the history lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// How many are missing; `None` if nobody knows, because the topic is a new one: its server was
-    /// restarted.
+    /// Number of missing values; `None` if it is unknown, because the topic is a new one: its
+    /// server was restarted.
     pub missed: Option<u64>,
 }
 
-/// Where a subscription stands in its topic. As text: two hexadecimal numbers with a point between
-/// them.
+/// The position of a subscription in its topic. As text: two hexadecimal numbers separated by a
+/// point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Position {
-    /// Tells the topic from others, and from itself before a restart.
+    /// Distinguishes the topic from others, and from itself before a restart.
     topic: u64,
-    /// The number of the last value that was seen.
+    /// Number of the last value that was seen.
     after: u64,
 }
 
@@ -291,7 +293,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// A text that is no [`Position`].
+/// Error of a text that is not a [`Position`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no position of a subscription: two hexadecimal numbers with a point between them")]
 pub struct PositionError;
@@ -312,10 +314,10 @@ impl FromStr for Position {
     }
 }
 
-/// Puts values and positions in order, and finds what is missing.
+/// Orders values and positions, and finds gaps.
 struct SequenceTracker<T> {
     position: Option<Position>,
-    /// What is missing before the position, and where it stood before that.
+    /// The gap before the position, and the position before that gap.
     gap: Option<(Gap, Option<Position>)>,
     value: Option<(u64, T)>,
 }
@@ -331,11 +333,11 @@ impl<T> Default for SequenceTracker<T> {
 }
 
 impl<T> SequenceTracker<T> {
-    /// What follows begins behind `begins`.
+    /// Sets the position after which the following values begin.
     fn begin(&mut self, begins: Position) {
         let missed = match self.position {
             None => Some(0),
-            // A topic does not forget what it has numbered.
+            // The numbers of one topic never decrease.
             Some(seen) if seen.topic == begins.topic => begins.after.checked_sub(seen.after),
             Some(_) => None,
         };
@@ -345,7 +347,7 @@ impl<T> SequenceTracker<T> {
         self.position = Some(begins);
     }
 
-    /// Behind what was given.
+    /// Returns the position after the last update that was returned.
     fn seen(&self) -> Option<Position> {
         match self.gap {
             Some((_, before)) => before,
@@ -363,7 +365,7 @@ impl<T> SequenceTracker<T> {
             )));
         };
         if missed > 0 {
-            // What is missing here may follow what was missing before.
+            // Values that are missing here may follow values that were missing before.
             let before = self.gap.map_or(Some(0), |(gap, _)| gap.missed);
             let missed = before.map(|before| before.saturating_add(missed));
             self.gap = Some((Gap { missed }, seen));

@@ -1,4 +1,5 @@
-//! The subscribing side: one call after the other, each behind what the one before has brought.
+//! The subscribing side: successive calls, each of which resumes after the values of the previous
+//! one.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,11 +17,11 @@ use crate::context::{after, now};
 use crate::status::{Code, Execution, Status};
 use crate::streaming::Streaming;
 
-/// How long a subscriber tries to go on by default.
+/// Default time for which a subscriber tries to resume.
 const RESUME_WITHIN: Duration = Duration::from_secs(60);
 
-/// The pause before the first attempt to go on is at most this long, before each further one at
-/// most twice as long.
+/// Maximum pause before the first attempt to resume, which doubles with each further one, and the
+/// limit of that.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
@@ -36,10 +37,10 @@ impl<T: Serialize> Serialize for Numbered<T> {
     }
 }
 
-/// What a call has brought: its values, and where they begin.
+/// The result of a call: its values, and the position where they begin.
 pub(crate) type Values<T> = (Streaming<(u64, T)>, Position);
 
-/// Makes the call again, behind a position.
+/// Makes the call again, to resume after a position.
 pub(crate) type Resubscribe<T> =
     Box<dyn Fn(Position) -> BoxFuture<'static, Result<Values<T>, Status>> + Send>;
 
@@ -49,7 +50,7 @@ pub(crate) struct Remote<T> {
     position: Position,
     state: State<T>,
     within: Duration,
-    /// When the time of the whole subscription is over.
+    /// Deadline of the whole subscription.
     deadline: Option<Instant>,
     lost: Option<Lost>,
 }
@@ -57,19 +58,20 @@ pub(crate) struct Remote<T> {
 enum State<T> {
     Flowing(Streaming<(u64, T)>),
     Pausing(Pin<Box<Sleep>>),
-    /// The call, and how long it may take.
+    /// The call, and the time until which it has to be accepted.
     Calling(
         BoxFuture<'static, Result<Values<T>, Status>>,
         Pin<Box<Sleep>>,
     ),
 }
 
-/// Since when no values come, and how often it was tried to go on.
+/// The time since which no values arrive, and the number of attempts to resume.
 #[derive(Clone, Copy)]
 struct Lost {
     at: Instant,
     attempts: u32,
-    /// When the last of them was accepted. Only one that lasts has found what was lost.
+    /// Time at which the last attempt was accepted. The subscription has resumed only if that call
+    /// lasts.
     accepted: Option<Instant>,
 }
 
@@ -89,7 +91,7 @@ impl<T> Remote<T> {
         }
     }
 
-    /// Where its values began.
+    /// Returns the position after which its next values follow.
     pub(super) fn position(&self) -> Position {
         self.position
     }
@@ -102,8 +104,8 @@ impl<T> Remote<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Item<T>, Status>>> {
-        // The method has accepted it once: that the last attempt to go on was not sent says nothing
-        // of that.
+        // The method has accepted the call once: an attempt to resume that was not sent does not
+        // change that.
         let has_run = |status: Status| status.with_execution(Execution::MayHaveExecuted);
         self.poll_next_item(cx)
             .map(|item| item.map(|item| item.map_err(has_run)))
@@ -157,7 +159,7 @@ impl<T> Remote<T> {
         }
     }
 
-    /// How long it is tried to go on, when nothing comes `since` then.
+    /// Returns the time until which it tries to resume, if nothing arrives from `since` on.
     fn until(&self, since: Instant) -> Instant {
         let until = after(since, self.within);
         self.deadline.map_or(until, |deadline| deadline.min(until))
@@ -242,8 +244,8 @@ mod tests {
         Status::unavailable("lost")
     }
 
-    /// How a subscription ends that is lost at once and then made again so, after how long and how
-    /// many attempts.
+    /// Returns the status with which a subscription ends that is lost at once and then made again
+    /// with `again`, the time until then, and the number of attempts.
     async fn end(
         deadline: Option<Duration>,
         again: impl Fn() -> BoxFuture<'static, Result<Values<u8>, Status>> + Send + 'static,

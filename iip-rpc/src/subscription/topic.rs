@@ -1,5 +1,5 @@
-//! The publishing side: values, those who wait for them, and what happens to those who are too
-//! slow.
+//! The publishing side: values, the subscribers that wait for them, and the handling of subscribers
+//! that are too slow.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -13,53 +13,56 @@ use super::{Item, Numbered, Position, Remote, Subscription};
 use crate::context::{after, now};
 use crate::status::Status;
 
-/// What happens when as many values wait for a subscriber as may, and one more is published.
+/// The action when the buffer of a subscriber is full and one more value is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SlowConsumer {
-    /// The oldest of them is dropped: the subscriber gets a gap and then what is new. The default.
+    /// The oldest of them is dropped: the subscriber gets a gap and then the newer values. The
+    /// default.
     #[default]
     DropOldest,
-    /// The newest of them is dropped: the subscriber gets the older ones, and then a gap and what
-    /// is new. With a buffer of 1, it gets the last value whenever it is ready for one.
+    /// The newest of them is dropped: the subscriber gets the older ones, then a gap and the new
+    /// values. With a buffer of 1, it gets the latest value whenever it is ready for one.
     DropNewest,
-    /// Whoever publishes waits, so long at most; then the subscription ends with
-    /// RESOURCE_EXHAUSTED. Zero is as [`End`](Self::End), [`Duration::MAX`] waits for as long as it
-    /// takes.
+    /// The publisher waits, at most for this duration; then the subscription ends with
+    /// RESOURCE_EXHAUSTED. Zero is equivalent to [`End`](Self::End), [`Duration::MAX`] waits
+    /// without a limit.
     Wait(Duration),
     /// The subscription ends at once with RESOURCE_EXHAUSTED.
     End,
 }
 
-/// Values that are published, each with a number, to all who subscribe. Clones are the same topic.
+/// A topic, whose values are published to all its subscribers, each with a number. Clones are the
+/// same topic.
 ///
-/// Values are kept for those who subscribe again after their connection was lost
-/// ([`TopicBuilder::history`]), and wait for those who are slow ([`TopicBuilder::buffer`],
-/// [`SlowConsumer`]). Each is in memory once, however many wait for it; beside that, a subscriber
-/// has up to [`Limits::stream_window`](crate::Limits::stream_window) bytes on their way. The
-/// subscriptions end when the last clone is dropped.
+/// Values are kept for subscribers that resume after their connection was lost
+/// ([`TopicBuilder::history`]), and wait for subscribers that are slow ([`TopicBuilder::buffer`],
+/// [`SlowConsumer`]). Each value is in memory once, regardless of the number of subscribers that
+/// wait for it; in addition, each subscriber has up to
+/// [`Limits::stream_window`](crate::Limits::stream_window) bytes in flight. The subscriptions end
+/// when the last clone is dropped.
 ///
 /// See [`Subscription`] for an example.
 pub struct Topic<T>(Arc<Publisher<T>>);
 
 impl<T> Topic<T> {
-    /// A topic with the defaults of [`TopicBuilder`].
+    /// Creates a topic with the defaults of [`TopicBuilder`].
     #[must_use]
     pub fn new() -> Self {
         TopicBuilder::default().build()
     }
 
-    /// Begins the description of a topic.
+    /// Returns a builder of a topic.
     pub fn builder() -> TopicBuilder {
         TopicBuilder::default()
     }
 
-    /// Publishes a value, and tells its number. Waits for subscribers that ask for it
-    /// ([`SlowConsumer::Wait`]), and only for them.
+    /// Publishes a value and returns its number. Waits only for subscribers that request it
+    /// ([`SlowConsumer::Wait`]).
     ///
     /// # Cancel safety
     ///
-    /// When dropped before it is ready, nothing was published.
+    /// If the future is dropped before it is ready, nothing is published.
     pub async fn publish(&self, value: T) -> u64 {
         let shared = &self.0.0;
         let mut value = Some(value);
@@ -71,16 +74,16 @@ impl<T> Topic<T> {
                 Ok(sequence) => return sequence,
                 Err(until) => until,
             };
-            // Either there is room then, or whoever has none is given up.
+            // By then there is room, or the subscription without room is ended.
             let _ = tokio::time::timeout_at(until.into(), room).await;
         }
     }
 
-    /// Like [`publish`](Self::publish), without waiting.
+    /// Like [`publish`](Self::publish), but does not wait.
     ///
     /// # Errors
     ///
-    /// A subscriber asks to be waited for; the value comes back in the error.
+    /// A subscriber has to be waited for; the error contains the value.
     pub fn try_publish(&self, value: T) -> Result<u64, TryPublishError<T>> {
         let mut value = Some(value);
         let published = self.0.0.change(|state| state.publish(&mut value, now()));
@@ -90,7 +93,7 @@ impl<T> Topic<T> {
         }
     }
 
-    /// How many subscriptions there are.
+    /// Returns the number of subscriptions.
     #[must_use]
     pub fn subscribers(&self) -> usize {
         self.0.0.lock().queues.len()
@@ -98,7 +101,7 @@ impl<T> Topic<T> {
 }
 
 impl<T: Clone> Topic<T> {
-    /// A subscription to what is published from now on.
+    /// Subscribes to the values that are published from now on.
     pub fn subscribe(&self) -> Subscription<T> {
         let shared = Arc::clone(&self.0.0);
         let mut state = shared.lock();
@@ -149,7 +152,7 @@ impl<T> fmt::Debug for Topic<T> {
     }
 }
 
-/// A value that was not published, because a subscriber asks to be waited for
+/// A value that was not published because a subscriber has to be waited for
 /// ([`SlowConsumer::Wait`]).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TryPublishError<T>(
@@ -171,7 +174,7 @@ impl<T> fmt::Debug for TryPublishError<T> {
 
 impl<T> std::error::Error for TryPublishError<T> {}
 
-/// How a [`Topic`] keeps its values. Made by [`Topic::builder`].
+/// A builder of a [`Topic`]. Created by [`Topic::builder`].
 #[derive(Debug, Clone, Copy)]
 #[must_use]
 pub struct TopicBuilder {
@@ -191,27 +194,27 @@ impl Default for TopicBuilder {
 }
 
 impl TopicBuilder {
-    /// How many values are kept for those who subscribe again; with 0 they get a gap for whatever
-    /// they have missed. Default: 1,024.
+    /// Sets the number of values kept for subscribers that resume; with 0 they get a gap for all
+    /// values that they have missed. Default: 1,024.
     pub fn history(mut self, values: usize) -> Self {
         self.history = values;
         self
     }
 
-    /// How many values may wait for a subscriber; 0 counts as 1. Default: 1,024. Those of the
-    /// history, with which it begins, do not count.
+    /// Sets the number of values that may wait for a subscriber; 0 counts as 1. Default: 1,024.
+    /// Values of the history, with which it begins, do not count.
     pub fn buffer(mut self, values: usize) -> Self {
         self.buffer = values.max(1);
         self
     }
 
-    /// What happens to a subscriber that is too slow. Default: [`SlowConsumer::DropOldest`].
+    /// Sets the action when a subscriber is too slow. Default: [`SlowConsumer::DropOldest`].
     pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
         self.policy = policy;
         self
     }
 
-    /// The topic. Its first value will be number 1.
+    /// Creates the topic. Its first value has the number 1.
     pub fn build<T>(self) -> Topic<T> {
         let state = State {
             last: 0,
@@ -250,19 +253,19 @@ struct Shared<T> {
     id: u64,
     buffer: usize,
     policy: SlowConsumer,
-    /// A subscriber that is waited for has taken a value, or has gone.
+    /// Notified when a subscriber that is waited for has taken a value, or has gone.
     room: Notify,
     state: Mutex<State<T>>,
 }
 
 impl<T> Shared<T> {
-    /// Whatever panicked under this lock, the data is sound.
+    /// Locks the state, which is consistent even if a task panicked under this lock.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state. Values that nobody needs any more are dropped without the lock, and
-    /// wakers are woken so: neither is code of ours.
+    /// Changes the state. Values that are no longer needed are dropped, and wakers are woken, after
+    /// the lock is released: both run foreign code.
     fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
         let mut state = self.lock();
         let result = change(&mut state);
@@ -274,9 +277,9 @@ impl<T> Shared<T> {
 }
 
 struct State<T> {
-    /// The number of the value published last.
+    /// Number of the value published last.
     last: u64,
-    /// The values before and with it.
+    /// The values up to and including it.
     history: VecDeque<Arc<T>>,
     most_history: usize,
     queues: HashMap<u64, Queue<T>>,
@@ -285,11 +288,11 @@ struct State<T> {
     left: Left<T>,
 }
 
-/// What a change has left to do once the lock is free.
+/// Work that remains after a change, to be done once the lock is released.
 struct Left<T> {
-    /// To be dropped.
+    /// Values to drop.
     values: Vec<Arc<T>>,
-    /// To be woken.
+    /// Wakers to wake.
     wakers: Vec<Waker>,
 }
 
@@ -305,21 +308,21 @@ impl<T> Default for Left<T> {
 /// A value with its number.
 type Shareable<T> = (u64, Arc<T>);
 
-/// A queue of more values than this is given back once all of them were taken.
+/// Capacity above which the memory of a queue is released once the queue is empty.
 const KEPT_VALUES: usize = 64;
 
-/// What waits for one subscriber.
+/// The values that wait for one subscriber.
 struct Queue<T> {
     values: VecDeque<Shareable<T>>,
-    /// How many of them were published before it wanted them: nobody is slow for those.
+    /// Number of them that come from the history; these do not count against the buffer.
     past: usize,
-    /// The number behind which they began.
+    /// The number after which they begin.
     begins: u64,
     buffer: usize,
     policy: SlowConsumer,
-    /// Since when a publisher waits for it.
+    /// Time since which a publisher waits for it.
     full_since: Option<Instant>,
-    /// It was too slow.
+    /// Set if it was too slow.
     ended: bool,
     waker: Option<Waker>,
 }
@@ -359,7 +362,7 @@ impl<T> Queue<T> {
                     left.values
                         .extend(self.values.pop_back().map(|(_, value)| value));
                 }
-                // Nobody is waited for any more.
+                // No publisher waits at this point.
                 SlowConsumer::Wait(_) | SlowConsumer::End => return self.end(left),
             }
         }
@@ -369,8 +372,8 @@ impl<T> Queue<T> {
 }
 
 impl<T> State<T> {
-    /// Until when a publisher has to wait for subscribers without room; `None`: not at all. Those
-    /// who were waited for long enough are given up.
+    /// Returns the time until which a publisher has to wait for subscribers without room; `None` if
+    /// it does not have to wait. Subscriptions that were waited for long enough are ended.
     fn wait_until(&mut self, now: Instant) -> Option<Instant> {
         let mut until: Option<Instant> = None;
         for queue in self.queues.values_mut() {
@@ -390,7 +393,7 @@ impl<T> State<T> {
         until
     }
 
-    /// Publishes the value, and tells its number; or tells until when to wait first.
+    /// Publishes the value and returns its number, or returns the time until which to wait first.
     fn publish(&mut self, value: &mut Option<T>, now: Instant) -> Result<u64, Instant> {
         if let Some(until) = self.wait_until(now) {
             return Err(until);
@@ -409,7 +412,7 @@ impl<T> State<T> {
         Ok(self.last)
     }
 
-    /// Gives a subscriber the values behind `after` that are still there.
+    /// Gives a subscriber the values after `after` that are still in the history.
     fn rewind(&mut self, queue: &mut Queue<T>, after: u64) {
         let first = self.last - self.history.len() as u64 + 1;
         let values = (first..).zip(self.history.iter().cloned());
@@ -424,11 +427,11 @@ impl<T> State<T> {
     }
 }
 
-/// One who has subscribed in this process.
+/// A subscriber in this process.
 pub(crate) struct Subscriber<T> {
     shared: Arc<Shared<T>>,
     id: u64,
-    /// Makes a value of one's own of a shared one.
+    /// Clones a shared value.
     own: fn(&T) -> T,
 }
 
@@ -437,7 +440,7 @@ impl<T> Subscriber<T> {
         self.shared.change(|state| {
             if let Some(mut queue) = state.queues.remove(&self.id) {
                 change(state, &mut queue);
-                // Whoever waits for it looks again.
+                // A publisher that waits for it checks again.
                 queue.full_since = None;
                 state.queues.insert(self.id, queue);
             }
@@ -458,11 +461,13 @@ impl<T> Subscriber<T> {
         self.change(|state, queue| state.rewind(queue, queue.begins.saturating_sub(values)));
     }
 
-    /// Goes on behind `after`, if that is of this topic; the position where the values begin.
+    /// Resumes after `after`, if that is of this topic. Returns the position where the values
+    /// begin.
     pub(super) fn begin(&self, after: Option<Position>) -> Position {
         let mut begins = 0;
         self.change(|state, queue| {
-            // Of a topic that was there before this one, all that this one has is new.
+            // For a position of another topic, such as one before a restart, all values of this one
+            // are new.
             let after = after.map(|after| {
                 let is_here = after.topic == self.shared.id && after.after <= state.last;
                 if is_here { after.after } else { 0 }
@@ -478,16 +483,16 @@ impl<T> Subscriber<T> {
         }
     }
 
-    /// Takes no further values; those that wait can still be read.
+    /// Unsubscribes, and returns the values that still wait.
     fn leave(&self) -> VecDeque<Shareable<T>> {
         let queue = self.shared.lock().queues.remove(&self.id);
         self.shared.room.notify_waiters();
         queue.map(|queue| queue.values).unwrap_or_default()
     }
 
-    /// The next value, shared.
+    /// Returns the next value, shared.
     fn poll_shared(&self, cx: &Context<'_>) -> Poll<Option<Result<Shareable<T>, Status>>> {
-        // Cloned and dropped without the lock.
+        // The waker is cloned and dropped without the lock.
         let waker = cx.waker().clone();
         let mut state = self.shared.lock();
         let closed = state.closed;
@@ -536,18 +541,18 @@ impl<T> Drop for Subscriber<T> {
     }
 }
 
-/// What a server sends to one subscriber.
+/// The values that a server sends to one subscriber.
 pub(crate) enum Sending<T> {
     Here(Subscriber<T>),
-    /// What was left when the server began to shut down.
+    /// The values that were left when the server began to shut down.
     Rest(VecDeque<Shareable<T>>),
-    /// The subscription to a topic of another server, and that topic.
+    /// A subscription to a topic of another server, whose values are forwarded.
     There(Box<Remote<T>>),
     Over,
 }
 
 impl<T> Sending<T> {
-    /// The server shuts down: what is there is sent, and nothing that comes later.
+    /// Stops because the server shuts down: waiting values are sent, later ones are not.
     pub(crate) fn stop(&mut self) {
         if let Self::Here(subscriber) = self {
             *self = Self::Rest(subscriber.leave());
@@ -569,7 +574,7 @@ impl<T> Sending<T> {
             ),
             Self::There(remote) => match std::task::ready!(remote.poll_item(cx)) {
                 Some(Ok(Item::Value(sequence, value))) => Some(Ok((sequence, Arc::new(value)))),
-                // Who subscribes again learns it.
+                // A subscriber that subscribes again gets the new position.
                 Some(Ok(Item::Begins(_))) => Some(Err(Status::unavailable(
                     "the topic begins anew behind this server",
                 ))),

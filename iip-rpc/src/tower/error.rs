@@ -1,4 +1,4 @@
-//! What errors of tower services mean to a caller.
+//! Conversion of the errors of tower services to statuses.
 
 use std::error::Error;
 use std::fmt;
@@ -8,17 +8,17 @@ use super::CallFailed;
 use crate::overload;
 use crate::status::Status;
 
-/// An error of any type, as tower's own layers give it.
+/// An error of any type, as tower's own layers return it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What a caller is told of an error that a tower layer or service made.
+/// Returns the status that a caller gets for an error of a tower layer or service.
 ///
 /// | error | status |
 /// |---|---|
 /// | a [`Status`] | itself |
 /// | `tower::timeout::error::Elapsed`, `tokio::time::error::Elapsed` | DEADLINE_EXCEEDED |
-/// | `tower::load_shed::error::Overloaded` | RESOURCE_EXHAUSTED, with a hint to come again after 100 ms |
-/// | any other | INTERNAL; the error is not told, but logged at the level debug |
+/// | `tower::load_shed::error::Overloaded` | RESOURCE_EXHAUSTED, with a hint to retry after 100 ms |
+/// | any other | INTERNAL; the error is not sent, but logged at the level debug |
 ///
 /// The error is the status' [source](Error::source), on this side of the wire.
 #[must_use]
@@ -34,14 +34,14 @@ pub fn status_of(error: BoxError) -> Status {
     status.with_source(error)
 }
 
-/// Like [`status_of`], of an error that goes on.
+/// Like [`status_of`], but borrows the error.
 pub(super) fn status_of_ref(error: &(dyn Error + 'static)) -> Status {
     let own = error.downcast_ref::<Status>().cloned();
     own.or_else(|| known(error)).unwrap_or_else(unknown)
 }
 
-/// The library does without the crate `tower`, whose versions each have errors of their own: these
-/// are told by their texts.
+/// Recognizes errors of timeouts and load shedding. The library does not depend on the crate
+/// `tower`, each version of which has its own error types: those are recognized by their texts.
 fn known(error: &(dyn Error + 'static)) -> Option<Status> {
     let text = error.to_string();
     if text == "request timed out" || error.is::<tokio::time::error::Elapsed>() {
@@ -60,7 +60,7 @@ fn unknown() -> Status {
     Status::internal("a tower service failed")
 }
 
-/// The failure of the call itself, also within what a layer made of it.
+/// Returns the failure of the call itself, also from within an error that a layer made of it.
 pub(super) fn failed<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CallFailed> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -72,7 +72,7 @@ pub(super) fn failed<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CallFai
     None
 }
 
-/// What makes a status of an error.
+/// Converts errors to statuses.
 #[derive(Clone, Default)]
 pub(crate) struct Errors(Option<Arc<dyn Fn(BoxError) -> Status + Send + Sync>>);
 

@@ -15,16 +15,16 @@ use crate::interceptor::{
 };
 
 /// An interceptor as a tower layer, for a stack that is given to
-/// [`LayerInterceptor`](super::Layered): so that it stands between layers, and a stack is built in
-/// one place.
+/// [`LayerInterceptor`](super::LayerInterceptor). The interceptor can then be placed between layers, and a
+/// stack is built in one place.
 ///
-/// It sees the error of a layer behind it as the status that [`status_of`](super::status_of) makes
-/// of it, and the layers before it see the error itself.
+/// It sees the error of a later layer as the status that [`status_of`](super::status_of) returns
+/// for it, and the earlier layers see the error itself.
 #[derive(Clone, Debug)]
 pub struct InterceptorLayer<C>(Layers<C>);
 
 impl InterceptorLayer<ServerCall> {
-    /// An interceptor of a server.
+    /// Creates a layer from an interceptor of a server.
     #[must_use]
     pub fn server(interceptor: impl ServerInterceptor) -> Self {
         let mut layers = Layers::default();
@@ -34,7 +34,7 @@ impl InterceptorLayer<ServerCall> {
 }
 
 impl InterceptorLayer<ClientCall> {
-    /// An interceptor of a client.
+    /// Creates a layer from an interceptor of a client.
     #[must_use]
     pub fn client(interceptor: impl ClientInterceptor) -> Self {
         let mut layers = Layers::default();
@@ -54,7 +54,7 @@ impl<S, C> Layer<S> for InterceptorLayer<C> {
     }
 }
 
-/// A service with an interceptor before it. Made by [`InterceptorLayer`].
+/// A service with an interceptor in front of it. Created by [`InterceptorLayer`].
 #[derive(Clone, Debug)]
 pub struct Intercept<S, C> {
     service: S,
@@ -78,7 +78,7 @@ where
 
     fn call(&mut self, Request { call, next }: Request<C>) -> Self::Future {
         let other = self.service.clone();
-        // The one that was asked is ready, its clone need not be.
+        // The service that was polled is ready, its clone need not be.
         let mut service = mem::replace(&mut self.service, other);
         let mut chain = InterceptorChain::new(&self.interceptors, call, |interceptor| interceptor);
         Box::pin(async move {

@@ -1,11 +1,11 @@
-//! Layers and services of `tower`, on both sides.
+//! Support for the layers and services of `tower`, on both sides.
 //!
 //! | you have | and want | use |
 //! |---|---|---|
 //! | a tower layer, or a stack of them | it to see the calls of a server, a service or a client | [`LayerInterceptor`], which is an interceptor |
 //! | an [interceptor](crate::interceptor) | it in such a stack, between layers | [`InterceptorLayer`] |
 //! | a [`Client`](crate::Client) | a tower service of raw bytes: for balancers, retries, stacks of your own | [`ClientService`] |
-//! | a tower service | it to answer a path of a server | [`ServiceHandler`] |
+//! | a tower service | it to handle a path of a server | [`ServiceHandler`] |
 //!
 //! ```
 //! use std::time::Duration;
@@ -22,29 +22,29 @@
 //!
 //! # What layers see
 //!
-//! A service of [`Request`]s, each a call and the way behind it, that answers with a [`Completion`]
-//! when the call has ended well and with [`CallFailed`] when it has not. Of a call with streams
-//! that is when its last message is through: a timeout is one of the whole stream, and a
-//! concurrency limit counts it until then. Arguments, results and messages are not seen.
+//! Layers wrap a service of [`Request`]s, each a call with the rest of the chain. It returns a
+//! [`Completion`] when the call has succeeded and [`CallFailed`] when it has failed. A call with
+//! streams ends with its last message: a timeout applies to the whole stream, and a concurrency
+//! limit counts the call until then. Arguments, results and messages are not visible.
 //!
-//! The service is made once, by [`LayerInterceptor::new`], and cloned for each call; what its
-//! clones share (the permits of a concurrency limit, the queue of a buffer) is shared by all calls.
-//! A call goes on when its clone is ready. It waits for that no longer than its deadline allows.
+//! The service is created once, by [`LayerInterceptor::new`], and cloned for each call; state that
+//! its clones share (the permits of a concurrency limit, the queue of a buffer) is shared by all
+//! calls. A call proceeds when its clone is ready, and waits for that at most until its deadline.
 //!
-//! A request can go through once, so it is not `Clone`: a layer that makes calls again, such as
-//! `tower::retry`, belongs around a [`ClientService`], and clients repeat typed calls [by
+//! A request can go through once, so it is not `Clone`: a layer that retries calls, such as
+//! `tower::retry`, has to wrap a [`ClientService`], and clients retry typed calls [by
 //! themselves](crate::RetryPolicy).
 //!
-//! A layer that is not `Clone`, such as a rate limit, needs a buffer in front of it, as everywhere
-//! in tower: `ServiceBuilder::new().buffer(1024).rate_limit(..)`. A buffer starts a task, so
-//! `LayerInterceptor::new` has to be called in a runtime then.
+//! A layer that is not `Clone`, such as a rate limit, needs a buffer in front of it, as usual in
+//! tower: `ServiceBuilder::new().buffer(1024).rate_limit(..)`. A buffer spawns a task, so
+//! `LayerInterceptor::new` then has to be called within a runtime.
 //!
-//! # What errors of layers become
+//! # Errors of layers
 //!
-//! [`status_of`] makes a status of them; [`LayerInterceptor::map_error`] puts another function in
-//! its place. A layer can also fail with a [`Status`] of its own. Whether the call may have been
-//! executed follows from when the layer failed, and cannot be said by it: before the call was let
-//! through, its caller reads that it was not executed (of a client: not sent), and after that it
+//! [`status_of`] converts them to statuses; [`LayerInterceptor::map_error`] replaces it with
+//! another function. A layer can also fail with a [`Status`]. Whether the call may have been
+//! executed follows from when the layer failed, and the layer cannot set it: before the call was
+//! let through, the caller sees that it was not executed (at a client: not sent), and after that it
 //! may have been.
 
 mod error;
@@ -69,9 +69,10 @@ use crate::interceptor::{
 pub use crate::server::ServiceHandler;
 use crate::status::Status;
 
-/// A call on its way through layers: a [`ServerCall`] or a [`ClientCall`], and what comes behind.
+/// A call on its way through layers: a [`ServerCall`] or a [`ClientCall`], and the rest of the
+/// chain.
 ///
-/// Dropping it, and the future it was given to, gives the call up.
+/// Dropping it, or the future it was given to, cancels the call.
 #[derive(Debug)]
 pub struct Request<C> {
     call: C,
@@ -79,37 +80,38 @@ pub struct Request<C> {
 }
 
 impl<C> Request<C> {
-    /// The call.
+    /// Returns the call.
     #[must_use]
     pub fn call(&self) -> &C {
         &self.call
     }
 
-    /// The call, to change it: the metadata of a [`ClientCall`].
+    /// Returns the call, for changes: to the metadata of a [`ClientCall`].
     #[must_use]
     pub fn call_mut(&mut self) -> &mut C {
         &mut self.call
     }
 }
 
-/// A call has been through, and did not end well. The caller still gets its own error, whatever a
-/// layer makes of this one, unless the layer hides it: it has to be found by [`Error::source`].
+/// Error of a call that went through and failed. The caller still gets the call's own error,
+/// whatever a layer turns this one into, unless the layer hides it: it has to be found by
+/// [`Error::source`].
 pub struct CallFailed(Completion);
 
 impl CallFailed {
-    /// How the call ended; never [`Outcome::Ok`].
+    /// Returns the outcome of the call; never [`Outcome::Ok`].
     #[must_use]
     pub fn outcome(&self) -> &Outcome {
         self.0.outcome()
     }
 
-    /// The status, if the call ended with one, and not with the method's own error.
+    /// Returns the status, if the call ended with one and not with the method's own error.
     #[must_use]
     pub fn status(&self) -> Option<&Status> {
         self.outcome().status()
     }
 
-    /// What an interceptor gives back for it.
+    /// Returns the completion that an interceptor returns for it.
     fn reply(&self) -> Completion {
         self.0.copy()
     }
@@ -129,7 +131,7 @@ impl fmt::Display for CallFailed {
 
 impl Error for CallFailed {}
 
-/// The service that layers are put around: it lets calls through.
+/// The innermost service, which layers wrap: it lets calls through.
 #[derive(Clone, Copy, Debug)]
 pub struct CallService(());
 
@@ -160,8 +162,8 @@ impl<C: Send + 'static> Service<Request<C>> for CallService {
 /// [`ClientBuilder::interceptor`](crate::ClientBuilder::interceptor) or
 /// [`Client::with_interceptor`](crate::Client::with_interceptor).
 ///
-/// See the [module](self) for what the layers see. Clones share what clones of the service share:
-/// one `LayerInterceptor` can limit several servers or clients together.
+/// See the [module](self) for what the layers see. Clones share the state that clones of the
+/// service share: one `LayerInterceptor` can limit several servers or clients together.
 #[derive(Clone, Debug)]
 pub struct LayerInterceptor<S> {
     service: S,
@@ -169,8 +171,8 @@ pub struct LayerInterceptor<S> {
 }
 
 impl<S> LayerInterceptor<S> {
-    /// `layer` as an interceptor. Layers one above the other come from `tower::ServiceBuilder`: the
-    /// first one sees a call first.
+    /// Creates an interceptor from `layer`. Several layers are combined with
+    /// `tower::ServiceBuilder`: the first one sees a call first.
     #[must_use]
     pub fn new<L>(layer: L) -> Self
     where
@@ -182,8 +184,9 @@ impl<S> LayerInterceptor<S> {
         }
     }
 
-    /// What the caller is told of an error that a layer made itself. Default: [`status_of`]. Not
-    /// asked when the call itself has failed, nor when the error is a [`Status`] already.
+    /// Sets the function that converts an error of a layer to the status that the caller gets.
+    /// Default: [`status_of`]. It is not called when the call itself has failed, nor when the error
+    /// is a [`Status`] already.
     #[must_use]
     pub fn map_error(mut self, map: impl Fn(BoxError) -> Status + Send + Sync + 'static) -> Self {
         self.errors = Errors::mapped(map);

@@ -1,24 +1,24 @@
-//! How long the calls of a method took lately. Pure.
+//! Latencies of the recent calls of a method. Pure.
 
 use std::time::Duration;
 
-/// So many calls are remembered.
+/// Number of calls that are remembered.
 const CALLS: usize = 256;
 
-/// With fewer a percentile would be a guess.
+/// Number of calls below which a percentile would be a guess.
 const ENOUGH: usize = 32;
 
-/// The percentile is looked up anew after so many calls.
+/// Number of calls after which the percentile is computed again.
 const REFRESH: usize = 16;
 
-/// The last calls of a method.
+/// The latencies of the last calls of a method.
 #[derive(Debug, Default)]
 pub(super) struct Latencies {
     /// In microseconds; at most [`CALLS`].
     calls: Vec<u32>,
-    /// Where the next one goes once all places are taken.
+    /// Index of the next latency once all places are taken.
     next: usize,
-    /// What was found last, for which percentile, and how many calls ago.
+    /// The percentile computed last, with its latency.
     found: Option<(u8, Duration)>,
     age: usize,
 }
@@ -35,7 +35,8 @@ impl Latencies {
         self.age += 1;
     }
 
-    /// The time within which so many of 100 calls were answered; `None` until enough were seen.
+    /// Returns the time within which `percentile` of 100 calls received their reply; `None` before
+    /// enough calls were seen.
     pub(super) fn percentile(&mut self, percentile: u8) -> Option<Duration> {
         if self.calls.len() < ENOUGH {
             return None;
@@ -77,7 +78,7 @@ mod tests {
     #[test]
     fn a_percentile_is_the_time_of_the_call_at_that_place() {
         let mut latencies = Latencies::default();
-        // In no order.
+        // The values are not sorted.
         (0..200).for_each(|call| latencies.add(ms(call * 73 % 200)));
         for (percentile, time) in [(1, 2), (50, 100), (95, 190), (99, 198), (0, 2), (255, 198)] {
             assert_eq!(

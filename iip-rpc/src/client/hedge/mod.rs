@@ -1,5 +1,5 @@
-//! Hedged calls: a call without an answer is made a second time, the first answer counts, the other
-//! attempt is cancelled.
+//! Hedged calls: a call without a reply gets a second attempt, the first reply counts, and the
+//! other attempt is cancelled.
 
 mod latency;
 
@@ -21,18 +21,19 @@ use crate::pushback::Pushback;
 use crate::retry::Attempts;
 use crate::status::{Execution, Status};
 
-/// How long a client hedges nothing after a server has said not to repeat a call, without a time.
+/// Time for which a client does not hedge after a server has forbidden retries without giving a
+/// time.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// What a client knows of its hedged calls.
+/// State of a client for its hedged calls.
 #[derive(Debug, Default)]
 pub(super) struct Hedging(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// By path, of the methods that are hedged by a percentile.
+    /// By path, for methods that are hedged by a percentile.
     latencies: HashMap<&'static str, Latencies>,
-    /// A server has too much to do: no second attempts until then.
+    /// Time until which no second attempts are made, because a server is overloaded.
     held_until: Option<Instant>,
 }
 
@@ -41,7 +42,7 @@ impl Hedging {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When a call that begins now is made a second time, if at all.
+    /// Returns the delay of the second attempt of a call that begins now, if it is hedged.
     fn delay(&self, method: &MethodDescriptor, hedge: Hedge) -> Option<Duration> {
         match hedge {
             Hedge::After(delay) => Some(delay),
@@ -53,13 +54,13 @@ impl Hedging {
         }
     }
 
-    /// A call was answered after `took`.
+    /// Records that a call received its reply after `took`.
     fn record(&self, method: &MethodDescriptor, took: Duration) {
         let mut state = self.lock();
         state.latencies.entry(method.path()).or_default().add(took);
     }
 
-    /// A server said something about repeating a call: what need not be is not, for a while.
+    /// A server has sent a pushback: stops second attempts for a while.
     #[cold]
     pub(super) fn hold(&self, pushback: Pushback, now: Instant) {
         let until = match pushback {
@@ -75,7 +76,7 @@ impl Hedging {
     }
 }
 
-/// Puts a call on a connection.
+/// Function that starts a call on a connection.
 type Start<'a> = dyn FnMut(&Context<'_>, Attempt<'_>) -> Result<(Call, bool), Status> + Send + 'a;
 
 impl Client {
@@ -85,7 +86,8 @@ impl Client {
         self.settings.policies.hedge(method).is_some()
     }
 
-    /// The answer to a call under way, or to a second one that is made when it does not come.
+    /// Returns the reply to a running call, or to a second attempt that is made if the reply does
+    /// not arrive in time.
     pub(super) async fn hedged(
         &self,
         method: &'static MethodDescriptor,
@@ -107,8 +109,8 @@ impl Client {
         };
         let learns = matches!(hedge, Hedge::Percentile(_)) && answer.is_ok();
         if learns && failure(method, &answer).is_none() {
-            // A call that the second attempt has answered took at least as long as this: the
-            // percentile stays what it is.
+            // If the second attempt won, the first took at least as long as this, so the percentile
+            // stays correct.
             let took = now().saturating_duration_since(times.connected);
             self.settings.hedging.record(method, took);
         }
@@ -140,7 +142,7 @@ impl Client {
         };
         self.note_pushback(&status);
         if !self.may_turn_out_well(method, &status) {
-            // Nobody knows what became of the other one.
+            // The other attempt may have run.
             attempts.may_have_run();
             return answer;
         }
@@ -150,8 +152,8 @@ impl Client {
         other.await
     }
 
-    /// The second attempt, if there is a connection for it and neither the server nor the budget is
-    /// against it.
+    /// Starts the second attempt, if there is a connection for it and both the server and the
+    /// budget allow it.
     async fn second(&self, times: &CallTimes, start: &mut Start<'_>) -> Option<Call> {
         let now = now();
         let settings = &self.settings;
@@ -172,7 +174,7 @@ impl Client {
             remaining: times.deadline.saturating_duration_since(now),
         };
         let started = iip_core::with_context(|cx| start(cx, attempt)).await;
-        // What could be encoded once can be encoded again.
+        // Arguments that were encoded once can be encoded again.
         started.ok().map(|(call, _)| call)
     }
 
@@ -189,7 +191,7 @@ impl Client {
     }
 }
 
-/// The status that an answer is, if it is one.
+/// Returns the status in a reply, if it is one.
 fn failure(method: &MethodDescriptor, answer: &Result<Bytes, CallError>) -> Option<Status> {
     let answer = match answer {
         Ok(answer) => answer,
