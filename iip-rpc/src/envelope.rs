@@ -416,7 +416,7 @@ impl EnvelopeError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "E: Deserialize<'de>"))]
 pub struct PlainError<E = IgnoredAny> {
-    /// Negative or from 100 on: IIP's own. From 1 to 16: a [`Code`].
+    /// Negative or above 100: IIP's own. From 1 to 16: a [`Code`].
     pub code: i64,
     /// The text for people; may be empty.
     pub message: String,
@@ -472,7 +472,7 @@ impl PlainError {
     pub fn into_status(self) -> Status {
         let (code, execution) = match self.code {
             // Source: error.go of the Go implementation. The codes mean: the handler failed, the
-            // handler gave no data, there is no handler, there is no further channel.
+            // handler gave no data, there is no handler, there is no further channel or connection.
             -1 => (Code::Unknown, Execution::MayHaveExecuted),
             101 => (Code::Internal, Execution::MayHaveExecuted),
             102 => (Code::Unimplemented, Execution::NotExecuted),

@@ -183,8 +183,8 @@ impl Policies {
 /// * the code of the failure is one of [`retryable_codes`](Self::retryable_codes), or the server
 ///   gave a time for the retry ([`Status::with_retry_after`]);
 /// * the server did not forbid a retry ([`Status::with_no_retry`]);
-/// * it has had fewer than [`max_attempts`](Self::max_attempts) attempts, and the
-///   [`RetryBudget`](crate::RetryBudget) is not exhausted;
+/// * it has had fewer than [`max_attempts`](Self::max_attempts) attempts, not counting transparent
+///   retries, and the [`RetryBudget`](crate::RetryBudget) is not exhausted;
 /// * the backoff ends before the call's deadline;
 /// * its arguments take at most 64 KiB: larger ones are not kept.
 ///
@@ -312,17 +312,19 @@ impl ServerPolicy {
         Self::default()
     }
 
-    /// Sets the minimum time that a call must have left to be run. A call with less is rejected
-    /// before it runs, as DEADLINE_EXCEEDED, because its reply would be too late. Time that it has
-    /// waited on the server counts. Default: 0, which rejects calls with no time left. A value
-    /// larger than [`max_timeout`](Self::max_timeout) is rejected when a server is made with it.
+    /// Sets the minimum time that a call whose caller sent a deadline must have left to be run. A
+    /// call with less is rejected before it runs, as DEADLINE_EXCEEDED, because its reply would be
+    /// too late. Time that it has waited on the server counts. Default: 0, which rejects calls with
+    /// no time left. A value larger than [`max_timeout`](Self::max_timeout) is rejected when a
+    /// server is made with it.
     pub fn min_timeout(mut self, timeout: Duration) -> Self {
         self.min = timeout;
         self
     }
 
-    /// Sets the maximum time of a call. A call with more time, or without a deadline, gets this as
-    /// its deadline, for its handler and for the calls made inside it. Default: no limit, like
+    /// Sets the maximum time of a call. A call with more time gets this as its deadline, for its
+    /// handler and for the calls made inside it; so does a call without a deadline and without a
+    /// timeout of its method. Default: no limit, like
     /// [`Duration::MAX`]. Zero is rejected when a server is made with it.
     pub fn max_timeout(mut self, timeout: Duration) -> Self {
         self.max = Some(timeout);

@@ -15,8 +15,8 @@ use crate::interceptor::{
 };
 
 /// An interceptor as a tower layer, for a stack that is given to
-/// [`LayerInterceptor`](super::LayerInterceptor). The interceptor can then be placed between layers, and a
-/// stack is built in one place.
+/// [`LayerInterceptor`](super::LayerInterceptor). The interceptor can then be placed between
+/// layers, and a stack is built in one place.
 ///
 /// It sees the error of a later layer as the status that [`status_of`](super::status_of) returns
 /// for it, and the earlier layers see the error itself.
