@@ -641,9 +641,8 @@ impl CallTable {
         let (size, limit) = (held + more, proto.limits().message_bytes());
         let kind = if size > limit {
             CallErrorKind::MessageTooLarge { size, limit }
-        } else if !proto.fits_beside_others(held, more) {
-            let limit = proto.limits().buffered_bytes();
-            CallErrorKind::BufferFull { limit }
+        } else if let Some(kind) = proto.buffer_full(held, more) {
+            kind
         } else {
             parts.push(body);
             proto.hold(more);

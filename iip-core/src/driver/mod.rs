@@ -237,7 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Checks whether the time of this poll is over.
     fn look_at_slice(&mut self, now: Instant) {
-        let ends_at = *self.slice_ends_at.get_or_insert(now + SLICE);
+        let ends_at = *self.slice_ends_at.get_or_insert_with(|| now + SLICE);
         self.slice_is_over |= now >= ends_at;
     }
 

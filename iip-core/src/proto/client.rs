@@ -175,11 +175,11 @@ impl Connection {
         body: Bytes,
         ends: bool,
     ) -> Result<(), ProtocolError> {
-        if let Some(limit) = self.exceeded_budget(id, body.len()) {
+        if let Some(failure) = self.exceeded_budget(id, body.len()) {
             if let Some(channel) = self.channels.get_mut(id) {
                 Self::skip_incoming(&mut self.buffered, channel);
             }
-            self.fail_front(id, exchange, CallErrorKind::BufferFull { limit });
+            self.fail_front(id, exchange, failure);
         }
         let was_too_large = self.is_too_large(id);
         let complete = self.receive(id, &body, ends);
@@ -233,11 +233,13 @@ impl Connection {
             .is_some_and(|assembly| assembly.too_large)
     }
 
-    /// Returns the limit that a reply exceeds if it grows by `bytes` and all other messages stay.
-    fn exceeded_budget(&self, id: ChannelId, bytes: usize) -> Option<usize> {
+    /// Returns the error for an unfinished reply that would exceed the budget with `bytes` more.
+    fn exceeded_budget(&self, id: ChannelId, bytes: usize) -> Option<CallErrorKind> {
         let assembly = self.channels.get(id)?.assembly.as_ref()?;
-        let counts = assembly.incoming == Incoming::Collect;
-        (counts && !self.fits_beside_others(assembly.data.len(), bytes)).then_some(self.allowance)
+        match assembly.incoming {
+            Incoming::Collect => self.buffer_full(assembly.data.len(), bytes),
+            _ => None,
+        }
     }
 
     /// Fails the oldest call, whose reply exceeds a limit. Its place is kept until the reply has

@@ -286,11 +286,13 @@ impl Connection {
         self.buffered + self.held + bytes <= self.allowance
     }
 
-    /// Client: returns `true` if a message of which `own` bytes are counted may grow by `more`. A
-    /// message that is the only one always may.
-    pub(crate) fn fits_beside_others(&self, own: usize, more: usize) -> bool {
+    /// Client: returns the error for a message of which `own` bytes are counted and which would
+    /// grow by `more` bytes beyond the budget. A message always fits if nothing else is counted.
+    pub(crate) fn buffer_full(&self, own: usize, more: usize) -> Option<CallErrorKind> {
         let others = self.buffered + self.held - own;
-        others == 0 || others + own + more <= self.allowance
+        let limit = self.limits.buffered_bytes();
+        let fits = others == 0 || others + own + more <= limit;
+        (!fits).then_some(CallErrorKind::BufferFull { limit })
     }
 
     /// Returns the number of bytes that wait for the peer to read.

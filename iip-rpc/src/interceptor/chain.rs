@@ -108,7 +108,7 @@ impl<C> fmt::Debug for Next<C> {
     }
 }
 
-/// The meeting point of the innermost `Next` and the call.
+/// The place where the innermost `Next` hands over the call and receives its outcome.
 struct End<C>(Mutex<Handoff<C>>);
 
 struct Handoff<C> {
@@ -136,47 +136,44 @@ impl<C> End<C> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes a value that the other side has left, or keeps the waker to be woken once it is there.
+    fn poll_take<T>(
+        &self,
+        cx: &Context<'_>,
+        of: impl FnOnce(&mut Handoff<C>) -> (&mut Option<T>, &mut Option<Waker>),
+    ) -> Poll<T> {
+        let mut state = self.lock();
+        let (value, waker) = of(&mut state);
+        if let Some(value) = value.take() {
+            return Poll::Ready(value);
+        }
+        // A waker is user code: it is dropped without the lock.
+        let before = waker.replace(cx.waker().clone());
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+
     /// Hands the call out and waits for its outcome.
     async fn pass(&self, call: C) -> Outcome {
         let outside = {
-            let mut meeting = self.lock();
-            meeting.call = Some(call);
-            meeting.outside.take()
+            let mut handoff = self.lock();
+            handoff.call = Some(call);
+            handoff.outside.take()
         };
         outside.into_iter().for_each(Waker::wake);
-        poll_fn(|cx| {
-            let mut meeting = self.lock();
-            match meeting.outcome.take() {
-                Some(outcome) => Poll::Ready(outcome),
-                None => {
-                    let before = meeting.inside.replace(cx.waker().clone());
-                    drop(meeting);
-                    drop(before);
-                    Poll::Pending
-                }
-            }
-        })
-        .await
+        poll_fn(|cx| self.poll_take(cx, |state| (&mut state.outcome, &mut state.inside))).await
     }
 
     fn poll_call(&self, cx: &Context<'_>) -> Poll<C> {
-        let mut meeting = self.lock();
-        match meeting.call.take() {
-            Some(call) => Poll::Ready(call),
-            None => {
-                let before = meeting.outside.replace(cx.waker().clone());
-                drop(meeting);
-                drop(before);
-                Poll::Pending
-            }
-        }
+        self.poll_take(cx, |state| (&mut state.call, &mut state.outside))
     }
 
     fn set(&self, outcome: Outcome) {
         let inside = {
-            let mut meeting = self.lock();
-            meeting.outcome = Some(outcome);
-            meeting.inside.take()
+            let mut handoff = self.lock();
+            handoff.outcome = Some(outcome);
+            handoff.inside.take()
         };
         inside.into_iter().for_each(Waker::wake);
     }
