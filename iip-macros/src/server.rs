@@ -91,8 +91,8 @@ pub(crate) fn impls(def: &ServiceDef<'_>) -> TokenStream {
 }
 
 /// ```text
-/// Output: into.unary(GreeterClient::HELLO, &self.service, |service, _, (name,): (String,)| async move {
-///             <T as Greeter>::hello(&service, name).await
+/// Output: into.unary(GreeterClient::HELLO, &self.service, |service, _: &CallContext, (name,): (String,)| {
+///             async move { <T as Greeter>::hello(&service, name).await }
 ///         });
 /// ```
 fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
@@ -105,13 +105,14 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     // These names cannot be shadowed by an argument.
     let service = Ident::new("service", Span::mixed_site());
     let context = Ident::new("ctx", Span::mixed_site());
-    let (bound_context, context) = match &method.context {
+    let (bound_context, kept_context, context) = match &method.context {
         Some(arg) => {
             let at = reported_at(arg.ty.span());
             let known = quote_spanned!(at=> __rpc::known(&#context));
-            (quote!(#context), Some(quote!(#known,)))
+            let kept = quote!(let #context = __rpc::Clone::clone(#context););
+            (quote!(#context), Some(kept), Some(quote!(#known,)))
         }
-        None => (quote!(_), None),
+        None => (quote!(_), None, None),
     };
     let call_argument = method.args.iter().map(|arg| arg.call_argument());
     let descriptor = quote!(#client #turbofish::#constant);
@@ -145,8 +146,9 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
         Kind::Unary => {
             let answer = run(quote!(#(#call_argument),*));
             let call = quote! {
-                |#service, #bound_context, #bound| async move {
-                    #answer #put_in
+                |#service, #bound_context: &__rpc::CallContext, #bound| {
+                    #kept_context
+                    async move { #answer #put_in }
                 }
             };
             quote_spanned! {span=>
@@ -186,9 +188,12 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
             };
             let result = run(quote!(#(#call_argument),*));
             let call = quote! {
-                |#service, #bound_context, #bound, #bound_call| async move {
-                    let result = #result;
-                    #call.#answer
+                |#service, #bound_context: &__rpc::CallContext, #bound, #bound_call| {
+                    #kept_context
+                    async move {
+                        let result = #result;
+                        #call.#answer
+                    }
                 }
             };
             quote_spanned! {span=>
@@ -201,8 +206,9 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
             let bodies = method.args.iter().map(|arg| arg.made_from_body());
             let answer = run(quote!(#(#bodies),*));
             let call = quote! {
-                |#service, #bound_context, #(#names: __rpc::Bytes),*| async move {
-                    #answer
+                |#service, #bound_context: &__rpc::CallContext, #(#names: __rpc::Bytes),*| {
+                    #kept_context
+                    async move { #answer }
                 }
             };
             quote_spanned! {span=>

@@ -118,11 +118,13 @@ struct Reading(Cell<Option<usize>>);
 
 impl Reading {
     #[inline]
-    fn argument<R, E>(&self, index: usize, read: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
+    fn begin(&self, index: usize) {
         self.0.set(Some(index));
-        let value = read()?;
+    }
+
+    #[inline]
+    fn end(&self) {
         self.0.set(None);
-        Ok(value)
     }
 
     #[cold]
@@ -203,10 +205,12 @@ macro_rules! tuples {
             #[allow(unused_mut, unused_variables, reason = "there may be no argument")]
             fn visit_seq<Seq: SeqAccess<'de>>(self, mut seq: Seq) -> Result<Self::Value, Seq::Error> {
                 $(
-                    let read = || seq.next_element_seed(Owned::<$type, C>::new());
-                    let Some($value) = self.reading.argument($index, read)? else {
+                    self.reading.begin($index);
+                    let Some($value) = seq.next_element_seed(Owned::<$type, C>::new())? else {
+                        self.reading.end();
                         return Err(Seq::Error::invalid_length($index, &self));
                     };
+                    self.reading.end();
                 )*
                 Ok(($($value,)*))
             }
@@ -242,8 +246,9 @@ macro_rules! tuples {
                                     name(self.names, $index)
                                 )));
                             }
-                            let read = || map.next_value_seed(Owned::<$type, C>::new());
-                            $value = Some(self.reading.argument($index, read)?);
+                            self.reading.begin($index);
+                            $value = Some(map.next_value_seed(Owned::<$type, C>::new())?);
+                            self.reading.end();
                         } )*
                         _ => return Err(Map::Error::custom("there are more names than arguments")),
                     }

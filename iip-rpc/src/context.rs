@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iip_core::{CancelToken, Peer};
-use tokio::task::futures::TaskLocalFuture;
 
 use crate::extensions::Extensions;
 use crate::metadata::{Metadata, MetadataError};
@@ -106,13 +105,12 @@ impl CallContext {
     /// Runs `future` as part of this call: [`current`](Self::current) returns this context, and
     /// calls inherit its deadline.
     pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
-        self.scoped(future)
+        CURRENT.scope(self, future)
     }
 
-    /// Like [`scope`](Self::scope), but returns the context when the future has completed.
-    #[inline]
-    pub(crate) fn scoped<F: Future>(self, future: F) -> TaskLocalFuture<Self, F> {
-        CURRENT.scope(self, future)
+    /// Like [`scope`](Self::scope), for code that does not wait.
+    pub(crate) fn enter<R>(&self, run: impl FnOnce() -> R) -> R {
+        CURRENT.sync_scope(self.clone(), run)
     }
 
     /// Sets the deadline to `timeout` from now, if that is earlier than the current one.

@@ -60,6 +60,16 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// The head of a request that has none.
+    pub(crate) fn without(codec: CodecId) -> Self {
+        Self {
+            codec,
+            compression: CompressionId::NONE,
+            remaining: None,
+            metadata: Metadata::new(),
+        }
+    }
+
     /// Appends the head of a request to `out`; the arguments follow after it.
     ///
     /// The remaining time is truncated to whole microseconds.

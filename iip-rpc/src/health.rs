@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -141,15 +142,19 @@ impl Health {
         methods.counted_apart(checks, |methods| methods.unary(CHECK, &this, check));
         let watches = Places::new("max_health_watches", limits.server);
         let most = limits.connection;
-        let watch = move |health: Arc<Self>, ctx, (service,): (String,), call: StreamCall| async move {
-            match Watch::begin(ctx, most) {
-                Ok(_watch) => {
-                    let states = Watching::new(&health, service);
-                    call.send_all(Ok::<_, Status>(states)).await
+        let watch =
+            move |health: Arc<Self>, ctx: &CallContext, (service,): (String,), call: StreamCall| {
+                let ctx = ctx.clone();
+                async move {
+                    match Watch::begin(ctx, most) {
+                        Ok(_watch) => {
+                            let states = Watching::new(&health, service);
+                            call.send_all(Ok::<_, Status>(states)).await
+                        }
+                        Err(status) => call.answer(Err::<(), _>(status)),
+                    }
                 }
-                Err(status) => call.answer(Err::<(), _>(status)),
-            }
-        };
+            };
         methods.counted_apart(watches, |methods| methods.stream(WATCH, &this, watch));
     }
 }
@@ -220,13 +225,13 @@ fn count_of(ctx: &CallContext) -> Option<&AtomicUsize> {
     Some(&peer.watches)
 }
 
-async fn check(
+fn check(
     health: Arc<Health>,
-    _: CallContext,
+    _: &CallContext,
     (service,): (String,),
-) -> Result<HealthState, Status> {
+) -> Ready<Result<HealthState, Status>> {
     let unknown = || Status::not_found(format!("no service is called {service:?}"));
-    health.state(&service).ok_or_else(unknown)
+    ready(health.state(&service).ok_or_else(unknown))
 }
 
 /// The stream of states of a service.

@@ -225,23 +225,58 @@ where
     T: Deserialize<'de> + 'static,
     D: Deserializer<'de>,
 {
-    // Both conditions are evaluated at compile time.
-    if TypeId::of::<T>() == TypeId::of::<Bytes>() {
-        same_type(Payload::deserialize(deserializer)?.0)
-    } else if TypeId::of::<T>() == TypeId::of::<Vec<u8>>() && bytes_are_sequences {
-        same_type(deserializer.deserialize_byte_buf(VecVisitor)?)
-    } else {
-        T::deserialize(deserializer)
+    // Evaluated at compile time.
+    match Shortcut::of(TypeId::of::<T>(), bytes_are_sequences) {
+        None => T::deserialize(deserializer),
+        Some(shortcut) => shortcut.read(deserializer)?.into_type(),
     }
 }
 
-/// Converts a value to the same type under another name.
-#[inline]
-fn same_type<T: 'static, U: 'static, E: serde::de::Error>(value: T) -> Result<U, E> {
-    let mut slot = Some(value);
-    let same = (&mut slot as &mut dyn Any).downcast_mut::<Option<U>>();
-    same.and_then(Option::take)
-        .ok_or_else(|| E::custom("not the same type"))
+/// The types that are read without the detour through `Deserialize`.
+#[derive(Clone, Copy)]
+enum Shortcut {
+    Bytes,
+    Vec,
+}
+
+impl Shortcut {
+    #[inline]
+    fn of(target: TypeId, bytes_are_sequences: bool) -> Option<Self> {
+        if target == TypeId::of::<Bytes>() {
+            Some(Self::Bytes)
+        } else if target == TypeId::of::<Vec<u8>>() && bytes_are_sequences {
+            Some(Self::Vec)
+        } else {
+            None
+        }
+    }
+
+    #[inline]
+    fn read<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<Read, D::Error> {
+        Ok(match self {
+            Self::Bytes => Read::Bytes(Some(Payload::deserialize(deserializer)?.0)),
+            Self::Vec => Read::Vec(Some(deserializer.deserialize_byte_buf(VecVisitor)?)),
+        })
+    }
+}
+
+/// A value that was read by a [`Shortcut`].
+enum Read {
+    Bytes(Option<Bytes>),
+    Vec(Option<Vec<u8>>),
+}
+
+impl Read {
+    /// Converts the value to its type, under the name that its type has for the caller.
+    #[inline]
+    fn into_type<T: 'static, E: serde::de::Error>(mut self) -> Result<T, E> {
+        let value: &mut dyn Any = match &mut self {
+            Self::Bytes(bytes) => bytes,
+            Self::Vec(vec) => vec,
+        };
+        let value = value.downcast_mut::<Option<T>>().and_then(Option::take);
+        value.ok_or_else(|| E::custom("not the same type"))
+    }
 }
 
 thread_local! {

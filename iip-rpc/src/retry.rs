@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::budget::Bucket;
 use crate::policy::RetryPolicy;
 use crate::pushback::Pushback;
-use crate::status::{Code, Execution, MethodError, Status};
+use crate::status::{Code, Execution, Status};
 
 /// Default of the maximum number of transparent retries of a call; a call that waits until the
 /// server is ready is limited only by its deadline.
@@ -20,30 +20,6 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Maximum size on the wire of arguments that are kept while the call is running, so that it can be
 /// retried.
 pub(crate) const KEPT_BYTES: usize = 64 * 1024;
-
-/// Failure of one attempt.
-pub(crate) enum Failure<E> {
-    /// The method's own error: the call has run.
-    Own(E),
-    /// Any other failure.
-    Status(Status),
-}
-
-impl<E> From<Status> for Failure<E> {
-    fn from(status: Status) -> Self {
-        Self::Status(status)
-    }
-}
-
-impl<E: MethodError> Failure<E> {
-    /// Converts the failure to the error that the caller gets.
-    pub(crate) fn into_error(self) -> E {
-        match self {
-            Self::Own(error) => error,
-            Self::Status(status) => status.into(),
-        }
-    }
-}
 
 /// Rules that decide whether a failed call is retried.
 pub(crate) struct Rules<'a> {

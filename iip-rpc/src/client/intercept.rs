@@ -1,174 +1,54 @@
-//! Calls of a client with interceptors. They are rare enough to be allocated on the heap.
+//! Calls of a client with interceptors.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::Bytes;
-use futures_core::Stream;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
+use super::body::{CallBody, Failure, outcome};
+use super::call::Kind;
 use super::failure::not_sent;
-use super::streaming::Times;
+use super::stream::Times;
 use super::{CallOptions, Client};
-use crate::__private::BoxFuture;
-use crate::arguments::Arguments;
 use crate::context::CallContext;
 use crate::interceptor::{ClientCall, InterceptorChain, Layers, Outcome};
 use crate::metadata::Metadata;
 use crate::method::MethodDescriptor;
-use crate::raw::RawBody;
-use crate::status::{MethodError, Status};
-use crate::streaming::Streaming;
+use crate::status::Status;
 
 impl Client {
-    /// Like [`unary`](Self::unary).
-    #[cold]
-    pub(super) fn intercepted_unary<'a, A, T, E>(
-        &'a self,
-        interceptors: &'a Layers<ClientCall>,
+    /// Like [`attempts`](Self::attempts), through interceptors.
+    pub(super) async fn intercepted(
+        &self,
+        interceptors: &Layers<ClientCall>,
         method: &'static MethodDescriptor,
-        ctx: Option<&'a CallContext>,
-        args: A,
-    ) -> BoxFuture<'a, Result<T, E>>
-    where
-        A: Arguments + Send + 'a,
-        T: DeserializeOwned + Send + 'static,
-        E: MethodError,
-    {
-        Box::pin(async move {
-            let until = self.times(method, ctx).0.deadline;
-            let entering = self.enter(interceptors, method, ctx, until, Some(until));
-            let (way, client, ctx) = entering.await?;
-            way.run(client.unary(method, Some(&ctx), args)).await
-        })
-    }
-
-    /// Like [`one_way`](Self::one_way).
-    #[cold]
-    pub(super) fn intercepted_one_way<'a, A, E>(
-        &'a self,
-        interceptors: &'a Layers<ClientCall>,
-        method: &'static MethodDescriptor,
-        ctx: Option<&'a CallContext>,
-        args: A,
-    ) -> BoxFuture<'a, Result<(), E>>
-    where
-        A: Arguments + Send + 'a,
-        E: MethodError,
-    {
-        Box::pin(async move {
-            let until = self.times(method, ctx).0.deadline;
-            let entering = self.enter(interceptors, method, ctx, until, Some(until));
-            let (way, client, ctx) = entering.await?;
-            way.run(client.one_way(method, Some(&ctx), args)).await
-        })
-    }
-
-    /// Like [`unary_raw`](Self::unary_raw).
-    #[cold]
-    pub(super) fn intercepted_raw<'a, B, T, E>(
-        &'a self,
-        interceptors: &'a Layers<ClientCall>,
-        method: &'static MethodDescriptor,
-        ctx: Option<&'a CallContext>,
-        body: B,
-    ) -> BoxFuture<'a, Result<T, E>>
-    where
-        B: RawBody + Send + 'a,
-        T: From<Bytes> + Send + 'a,
-        E: MethodError,
-    {
-        Box::pin(async move {
-            let until = self.times(method, ctx).0.deadline;
-            let entering = self.enter(interceptors, method, ctx, until, Some(until));
-            let (way, client, ctx) = entering.await?;
-            way.run(client.unary_raw(method, Some(&ctx), body)).await
-        })
-    }
-
-    /// Like [`client_stream`](Self::client_stream).
-    #[cold]
-    pub(super) fn intercepted_client_stream<'a, A, U, T, E>(
-        &'a self,
-        interceptors: &'a Layers<ClientCall>,
-        method: &'static MethodDescriptor,
-        ctx: Option<&'a CallContext>,
-        args: A,
-        messages: Streaming<U>,
-    ) -> BoxFuture<'a, Result<T, E>>
-    where
-        A: Arguments + Send + 'a,
-        U: Serialize + Send + 'static,
-        T: DeserializeOwned + Send + 'static,
-        E: MethodError,
-    {
-        Box::pin(async move {
+        ctx: Option<&CallContext>,
+        kind: Kind<'_>,
+        body: &mut dyn CallBody,
+    ) -> Result<(), Failure> {
+        let (until, deadline) = if matches!(kind, Kind::Upload(_)) {
             let times = Times::new(self, method, ctx);
-            let entering = self.enter(interceptors, method, ctx, times.start.deadline, times.whole);
-            let (way, client, ctx) = entering.await?;
-            way.run(client.client_stream(method, Some(&ctx), args, messages))
-                .await
-        })
-    }
-
-    /// Like [`server_stream`](Self::server_stream).
-    #[cold]
-    pub(super) fn intercepted_server_stream<'a, A, T, I, E>(
-        &'a self,
-        interceptors: &'a Layers<ClientCall>,
-        method: &'static MethodDescriptor,
-        ctx: Option<&'a CallContext>,
-        args: A,
-    ) -> BoxFuture<'a, Result<Streaming<T, I>, E>>
-    where
-        A: Arguments + Send + 'a,
-        T: DeserializeOwned + Send + 'static,
-        I: MethodError,
-        E: MethodError,
-    {
-        Box::pin(async move {
-            let times = Times::new(self, method, ctx);
-            let entering = self.enter(interceptors, method, ctx, times.start.deadline, times.whole);
-            let (way, client, ctx) = entering.await?;
-            way.into_stream(client.server_stream(method, Some(&ctx), args))
-                .await
-        })
-    }
-
-    /// Like [`bidi_stream`](Self::bidi_stream).
-    #[cold]
-    pub(super) fn intercepted_bidi_stream<'a, A, U, T, I, E>(
-        &'a self,
-        interceptors: &'a Layers<ClientCall>,
-        method: &'static MethodDescriptor,
-        ctx: Option<&'a CallContext>,
-        args: A,
-        messages: Streaming<U>,
-    ) -> BoxFuture<'a, Result<Streaming<T, I>, E>>
-    where
-        A: Arguments + Send + 'a,
-        U: Serialize + Send + 'static,
-        T: DeserializeOwned + Send + 'static,
-        I: MethodError,
-        E: MethodError,
-    {
-        Box::pin(async move {
-            let times = Times::new(self, method, ctx);
-            let entering = self.enter(interceptors, method, ctx, times.start.deadline, times.whole);
-            let (way, client, ctx) = entering.await?;
-            way.into_stream(client.bidi_stream(method, Some(&ctx), args, messages))
-                .await
-        })
+            (times.start.deadline, times.whole)
+        } else {
+            let until = self.times(method, ctx).0.deadline;
+            (until, Some(until))
+        };
+        let entering = self.enter(interceptors, method, ctx, until, deadline);
+        let (mut intercepted, client, ctx) = entering.await?;
+        let result = intercepted
+            .run(client.attempts(method, Some(&ctx), kind, body))
+            .await?;
+        match intercepted.leave(outcome(body, &result)).await {
+            Some(status) => Err(status.into()),
+            None => result,
+        }
     }
 
     /// Passes a call through its interceptors, within the time it has until it has to be accepted.
     /// Returns what the call is then made with: the same client without interceptors, and the
     /// context that they have left.
-    async fn enter(
+    pub(super) async fn enter(
         &self,
         interceptors: &Layers<ClientCall>,
         method: &'static MethodDescriptor,
@@ -213,85 +93,32 @@ impl Client {
 }
 
 /// A call that its interceptors have admitted, until they have seen its outcome.
-struct InterceptedCall {
+pub(super) struct InterceptedCall {
     chain: InterceptorChain<ClientCall>,
     deadline: Option<Instant>,
 }
 
 impl InterceptedCall {
-    /// Makes the call.
-    async fn run<T, E: MethodError>(
-        mut self,
-        call: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
-        let result = self.chain.run(call).await?;
-        self.end(result).await
+    /// Runs the call, or a part of it, unless an interceptor ends it first.
+    pub(super) async fn run<F: Future>(&mut self, call: F) -> Result<F::Output, Status> {
+        self.chain.run(call).await
     }
 
-    /// Makes the call, and lets the interceptors wait for the end of its stream.
-    async fn into_stream<T, I, E>(
-        mut self,
-        call: impl Future<Output = Result<Streaming<T, I>, E>>,
-    ) -> Result<Streaming<T, I>, E>
-    where
-        T: Send + 'static,
-        I: MethodError,
-        E: MethodError,
-    {
-        match self.chain.run(call).await? {
-            Ok(stream) => Ok(Streaming::new(InterceptedStream::Flowing(stream, self))),
-            Err(error) => self.end(Err(error)).await,
-        }
+    /// Returns the status with which an interceptor ends a running call.
+    pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        self.chain.poll_ended(cx)
     }
 
-    async fn end<T, E: MethodError>(mut self, result: Result<T, E>) -> Result<T, E> {
-        let leaving = pin!(self.chain.leave(Outcome::of(&result)));
-        let left = match self.deadline {
-            None => Ok(leaving.await),
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), leaving).await,
-        };
-        match left {
-            Ok(Some(status)) => Err(status.into()),
+    /// Waits until the interceptors have seen the outcome. Returns a status if one of them replaced
+    /// it.
+    pub(super) async fn leave(mut self, outcome: Outcome) -> Option<Status> {
+        let leaving = pin!(self.chain.leave(outcome));
+        match self.deadline {
+            None => leaving.await,
             // An interceptor that has not finished by the deadline is dropped.
-            Ok(None) | Err(_) => result,
-        }
-    }
-}
-
-/// The stream of a call whose interceptors wait for its end.
-enum InterceptedStream<T, I> {
-    Flowing(Streaming<T, I>, InterceptedCall),
-    /// The stream has ended, and the interceptors see its outcome.
-    Leaving(BoxFuture<'static, Result<(), I>>),
-    Over,
-}
-
-impl<T: Send + 'static, I: MethodError> Stream for InterceptedStream<T, I> {
-    type Item = Result<T, I>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<T, I>>> {
-        loop {
-            let end = match &mut *self {
-                Self::Flowing(stream, way) => {
-                    if let Poll::Ready(status) = way.chain.poll_ended(cx) {
-                        *self = Self::Over;
-                        return Poll::Ready(Some(Err(status.into())));
-                    }
-                    match ready!(Pin::new(stream).poll_next(cx)) {
-                        Some(Ok(message)) => return Poll::Ready(Some(Ok(message))),
-                        Some(Err(error)) => Err(error),
-                        None => Ok(()),
-                    }
-                }
-                Self::Leaving(leaving) => {
-                    let end = ready!(leaving.as_mut().poll(cx));
-                    *self = Self::Over;
-                    return Poll::Ready(end.err().map(Err));
-                }
-                Self::Over => return Poll::Ready(None),
-            };
-            if let Self::Flowing(_, way) = std::mem::replace(&mut *self, Self::Over) {
-                *self = Self::Leaving(Box::pin(way.end(end)));
+            Some(deadline) => {
+                let left = tokio::time::timeout_at(deadline.into(), leaving).await;
+                left.unwrap_or_default()
             }
         }
     }

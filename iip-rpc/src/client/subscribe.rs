@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::body::{CallBody, Failure, StreamBody};
 use super::failure::not_sent;
-use super::streaming::Times;
+use super::stream::{StreamedCall, Times};
 use super::{Client, ReplyMetadata};
 use crate::arguments::Arguments;
 use crate::arguments::recorded::{RecordedArgs, RecordingArgs};
 use crate::context::CallContext;
 use crate::method::MethodDescriptor;
 use crate::status::{MethodError, Status};
-use crate::subscription::{BEGINS, Position, RESUME, Remote, Resubscribe, Subscription, Values};
+use crate::subscription::{BEGINS, Position, RESUME, Remote, Resubscribe, Subscription};
 
 impl Client {
     /// Calls a method that replies with a [`Subscription`]; generated clients use it.
@@ -43,17 +44,21 @@ impl Client {
         let deadline = Times::new(self, method, ctx).whole;
         let ctx = ctx.cloned().unwrap_or_default().with_deadline(deadline);
         let (kept, after) = (RecordedArgs::default(), self.options.resume);
-        let args = RecordingArgs::new(args, &kept);
-        let first = self.values::<_, T, E>(method, &ctx, args, after).await?;
+        let mut body = StreamBody::<_, E>::new(RecordingArgs::new(args, &kept));
+        let first = self.values(method, &ctx, &mut body, after).await;
+        let first = match first {
+            Ok((call, begins)) => (call.into_stream(), begins),
+            Err(failure) => return Err(body.into_error(failure)),
+        };
         let client = self.clone();
         let again: Resubscribe<T> = Box::new(move |after| {
             let (client, ctx, args) = (client.clone(), ctx.clone(), kept.clone());
             Box::pin(async move {
-                let values = client.values::<_, T, E>(method, &ctx, args, Some(after));
-                values.await.map_err(|error| match error.as_status() {
-                    Some(status) => status.clone(),
-                    None => Status::unknown(error.to_string()),
-                })
+                let mut body = StreamBody::<_, E>::new(args);
+                match client.values(method, &ctx, &mut body, Some(after)).await {
+                    Ok((call, begins)) => Ok((call.into_stream(), begins)),
+                    Err(failure) => Err(own_status(&body.into_error(failure))),
+                }
             })
         });
         Ok(Subscription::there(
@@ -62,19 +67,15 @@ impl Client {
         ))
     }
 
-    /// Makes one of the calls of a subscription.
-    async fn values<A, T, E>(
+    /// Makes one of the calls of a subscription. Returns it with the position where its values
+    /// begin.
+    async fn values(
         &self,
         method: &'static MethodDescriptor,
         ctx: &CallContext,
-        args: A,
+        body: &mut dyn CallBody,
         after: Option<Position>,
-    ) -> Result<Values<T>, E>
-    where
-        A: Arguments + Send,
-        T: DeserializeOwned + Send + 'static,
-        E: MethodError,
-    {
+    ) -> Result<(StreamedCall, Position), Failure> {
         let place = ReplyMetadata::new();
         let mut options = self.options.as_ref().clone();
         let asked = options.reply_metadata.replace(place.clone());
@@ -86,19 +87,27 @@ impl Client {
             options: Arc::new(options),
             ..self.clone()
         };
-        let values = client.server_stream(method, Some(ctx), args).await?;
+        let call = client.open(method, Some(ctx), body, None).await?;
         let metadata = place.get();
         let begins = metadata.text(BEGINS).map(str::parse);
         if let Some(asked) = asked {
             asked.set(metadata);
         }
         match begins {
-            Some(Ok(begins)) => Ok((values, begins)),
+            Some(Ok(begins)) => Ok((call, begins)),
             _ => {
                 let text =
                     format!("{method}: the server does not say where the subscription begins");
                 Err(Status::internal(text).into())
             }
         }
+    }
+}
+
+/// The status of an error, for a subscription, which has no other errors.
+fn own_status<E: MethodError>(error: &E) -> Status {
+    match error.as_status() {
+        Some(status) => status.clone(),
+        None => Status::unknown(error.to_string()),
     }
 }

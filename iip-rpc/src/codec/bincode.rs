@@ -71,19 +71,10 @@ impl Codec for Bincode {
         input: &'de [u8],
         limits: &DecodeLimits,
     ) -> Result<S::Value, DecodeError> {
-        limits.check_size(input)?;
-        let mut decoder = Decoder {
-            inner: DecoderImpl::new(Input(input), standard(), ()),
-            levels_left: limits.max_depth,
-            wrappers_left: limits.max_depth.saturating_mul(4),
-            max_depth: limits.max_depth,
-            stack_at_start: stack_position(),
-        };
+        let mut decoder = Decoder::new(input, limits)?;
         let value = seed.deserialize(&mut decoder)?;
-        match decoder.left() {
-            0 => Ok(value),
-            left => Err(DecodeError::new(DecodeErrorKind::TrailingBytes { left })),
-        }
+        decoder.finish()?;
+        Ok(value)
     }
 }
 
@@ -143,18 +134,26 @@ impl<'a> Encoder<'a> {
         head: &'a mut BytesMut,
         split: bool,
     ) -> Result<Option<Bytes>, EncodeError> {
+        let mut encoder = Self::new(head, split);
+        value.serialize(&mut encoder)?;
+        Ok(encoder.into_tail())
+    }
+
+    fn new(head: &'a mut BytesMut, split: bool) -> Self {
         let output = Output {
             head,
             tail: None,
             split,
         };
-        let mut encoder = Self {
+        Self {
             inner: EncoderImpl::new(output, standard()),
             levels_left: MAX_DEPTH,
             wrappers_left: MAX_WRAPPERS,
-        };
-        value.serialize(&mut encoder)?;
-        Ok(encoder.inner.into_writer().tail)
+        }
+    }
+
+    fn into_tail(self) -> Option<Bytes> {
+        self.inner.into_writer().tail
     }
 
     #[inline]
@@ -736,6 +735,27 @@ struct Decoder<'de> {
 
 impl<'de> Decoder<'de> {
     #[inline]
+    fn new(input: &'de [u8], limits: &DecodeLimits) -> Result<Self, DecodeError> {
+        limits.check_size(input)?;
+        Ok(Self {
+            inner: DecoderImpl::new(Input(input), standard(), ()),
+            levels_left: limits.max_depth,
+            wrappers_left: limits.max_depth.saturating_mul(4),
+            max_depth: limits.max_depth,
+            stack_at_start: stack_position(),
+        })
+    }
+
+    /// Checks that nothing is left of the input.
+    #[inline]
+    fn finish(&mut self) -> Result<(), DecodeError> {
+        match self.left() {
+            0 => Ok(()),
+            left => Err(DecodeError::new(DecodeErrorKind::TrailingBytes { left })),
+        }
+    }
+
+    #[inline]
     fn input(&mut self) -> &mut Input<'de> {
         self.inner.borrow_reader()
     }
@@ -791,6 +811,16 @@ impl<'de> Decoder<'de> {
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<R, DecodeError>,
     ) -> Result<R, DecodeError> {
+        self.enter()?;
+        let value = read(self);
+        if value.is_ok() {
+            self.levels_left += 1;
+        }
+        value
+    }
+
+    #[inline]
+    fn enter(&mut self) -> Result<(), DecodeError> {
         let Some(levels_left) = self.levels_left.checked_sub(1) else {
             return Err(self.too_deep());
         };
@@ -800,9 +830,7 @@ impl<'de> Decoder<'de> {
             }));
         }
         self.levels_left = levels_left;
-        let value = read(self)?;
-        self.levels_left += 1;
-        Ok(value)
+        Ok(())
     }
 
     /// Runs `read` for an option or a newtype, which do not count as levels but have a separate

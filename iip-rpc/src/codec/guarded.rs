@@ -73,11 +73,18 @@ impl Guard {
     }
 
     /// Keeps the original error, and returns one of the format in its place.
+    #[inline]
     fn keep<T, E: Error>(&self, result: Result<T, DecodeError>) -> Result<T, E> {
-        result.map_err(|error| {
-            self.failed.replace(Some(error));
-            E::custom("")
-        })
+        match result {
+            Ok(value) => Ok(value),
+            Err(error) => Err(self.keep_error(error)),
+        }
+    }
+
+    #[cold]
+    fn keep_error<E: Error>(&self, error: DecodeError) -> E {
+        self.failed.replace(Some(error));
+        E::custom("")
     }
 
     fn take(&self) {
@@ -86,11 +93,21 @@ impl Guard {
 
     /// Runs `read` one level deeper. An error ends the whole decoding, so the level is left only
     /// after a success.
+    #[inline]
     fn deeper<T>(
         &self,
         left: &Cell<u16>,
         read: impl FnOnce() -> Result<T, DecodeError>,
     ) -> Result<T, DecodeError> {
+        self.enter(left)?;
+        let value = read();
+        if value.is_ok() {
+            left.set(left.get() + 1);
+        }
+        value
+    }
+
+    fn enter(&self, left: &Cell<u16>) -> Result<(), DecodeError> {
         let Some(fewer) = left.get().checked_sub(1) else {
             let limit = self.max_depth;
             return Err(DecodeError::new(DecodeErrorKind::TooDeep { limit }));
@@ -100,9 +117,7 @@ impl Guard {
             return Err(DecodeError::new(DecodeErrorKind::TooMuchStack { limit }));
         }
         left.set(fewer);
-        let value = read()?;
-        left.set(fewer + 1);
-        Ok(value)
+        Ok(())
     }
 
     /// Limits the claimed size of a collection to the number of bytes of the message.
@@ -122,7 +137,10 @@ macro_rules! values {
         fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
             self.guard.take();
             let watch = Watch::new(visitor, self.guard);
-            self.inner.$inner(watch).map_err(|error| self.guard.kept(error))
+            match self.inner.$inner(watch) {
+                Ok(value) => Ok(value),
+                Err(error) => Err(self.guard.kept(error)),
+            }
         }
     )* };
 }
@@ -132,7 +150,10 @@ macro_rules! frames {
     ($($name:ident ($($argument:ident: $type:ty),*))*) => { $(
         fn $name<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, DecodeError> {
             let watch = Watch { of_type: true, ..Watch::new(visitor, self.guard) };
-            self.inner.$name($($argument,)* watch).map_err(|error| self.guard.kept(error))
+            match self.inner.$name($($argument,)* watch) {
+                Ok(value) => Ok(value),
+                Err(error) => Err(self.guard.kept(error)),
+            }
         }
     )* };
 }

@@ -34,19 +34,34 @@ impl Codec for Json {
         input: &'de [u8],
         limits: &DecodeLimits,
     ) -> Result<S::Value, DecodeError> {
-        limits.check_size(input)?;
-        let format = Format {
-            describes_itself: true,
-            refused,
-        };
-        let mut json = serde_json::Deserializer::from_slice(input);
-        // serde_json counts only the levels that have brackets, not the options and newtypes that a
-        // recursive type can consist of.
-        let value = Guard::new(format, input, limits).read(seed, &mut json)?;
-        json.end()
-            .map_err(|error| DecodeError::new(refused(error.to_string())))?;
+        let (guard, mut json) = reader(input, limits)?;
+        let value = guard.read(seed, &mut json)?;
+        finish(json)?;
         Ok(value)
     }
+}
+
+type Reader<'de> = serde_json::Deserializer<serde_json::de::SliceRead<'de>>;
+
+fn reader<'de>(
+    input: &'de [u8],
+    limits: &DecodeLimits,
+) -> Result<(Guard, Reader<'de>), DecodeError> {
+    limits.check_size(input)?;
+    // serde_json counts only the levels that have brackets, not the options and newtypes that a
+    // recursive type can consist of.
+    let format = Format {
+        describes_itself: true,
+        refused,
+    };
+    let guard = Guard::new(format, input, limits);
+    Ok((guard, serde_json::Deserializer::from_slice(input)))
+}
+
+/// Checks that nothing is left of the input.
+fn finish(mut json: Reader<'_>) -> Result<(), DecodeError> {
+    json.end()
+        .map_err(|error| DecodeError::new(refused(error.to_string())))
 }
 
 /// The format of JSON: serde_json counts levels by their brackets when it reads.

@@ -490,7 +490,7 @@ impl EncodeError {
     }
 
     #[cold]
-    fn unsupported(codec: CodecId) -> Self {
+    pub(crate) fn unsupported(codec: CodecId) -> Self {
         Self::new(EncodeErrorKind::Unsupported(codec))
     }
 

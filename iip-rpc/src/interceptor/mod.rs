@@ -281,10 +281,6 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub(crate) fn of<T, E: MethodError>(result: &Result<T, E>) -> Self {
-        result.as_ref().map_or_else(Self::of_error, |_| Self::Ok)
-    }
-
     pub(crate) fn of_error<E: MethodError>(error: &E) -> Self {
         match error.as_status() {
             Some(status) => Self::Status(status.clone()),

@@ -8,7 +8,8 @@ use iip_core::transport::{Listener, MemoryConnector, ToEndpoint};
 use iip_core::{Handler, Level, Limits, ServerConfig};
 
 use super::names::Names;
-use super::{Methods, NoMethod, Server, Service};
+use super::no_method::NoMethod;
+use super::{Methods, Server, Service};
 use crate::codec::DecodeLimits;
 use crate::compression::{self, Compression};
 use crate::health::{Health, WatchLimits};

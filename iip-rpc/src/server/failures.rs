@@ -7,8 +7,8 @@ use crate::status::{Code, Status};
 
 /// Logs the failure of a method: with `status`, or with its own error.
 #[cold]
-pub(super) fn log(ctx: Option<&CallContext>, status: Option<&Status>, own: &dyn Error) {
-    let Some((method, peer)) = ctx.and_then(|ctx| Some((ctx.method()?, ctx.peer()?))) else {
+pub(super) fn log(ctx: &CallContext, status: Option<&Status>, own: &dyn Error) {
+    let (Some(method), Some(peer)) = (ctx.method(), ctx.peer()) else {
         return;
     };
     match status {

@@ -1,42 +1,75 @@
 //! Calls that pass through the interceptors of a server.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
 
-use super::until;
-use crate::context::CallContext;
-use crate::interceptor::{InterceptorChain, Layers, Outcome, ServerCall};
-use crate::method::MethodDescriptor;
+use iip_core::{HandlerError, Response};
+
+use super::method::{Call, Method, RequestForm, TypedCall};
+use super::reply::Reply;
+use crate::interceptor::{InterceptorChain, ServerCall};
+use crate::method::OnCancel;
+use crate::overload::Permit;
 use crate::policy::Deadline;
 use crate::status::{Execution, Status};
 
-/// Passes a call through its interceptors: `run` runs after them, and returns the outcome of the
-/// call and its reply.
-pub(super) async fn call<T, Fut>(
-    interceptors: &Layers<ServerCall>,
-    method: &'static MethodDescriptor,
-    ctx: CallContext,
-    deadline: Deadline,
-    run: impl FnOnce(CallContext) -> Fut,
-) -> Result<T, Status>
-where
-    Fut: Future<Output = Result<(Outcome, T), Status>>,
-{
-    let policy = method.cancel_policy();
+/// Runs a call with interceptors.
+pub(super) async fn run(
+    method: Arc<Method>,
+    mut call: Call,
+    form: RequestForm,
+) -> Result<Response, HandlerError> {
+    let permit = call.permit.take();
+    call.has_task = true;
+    let reply = reply(&method, call).await;
+    permit.into_iter().for_each(Permit::end);
+    match reply {
+        Ok(reply) => method.respond(reply, form),
+        Err(status) => method.failed(status, form),
+    }
+}
+
+/// Passes a call through those interceptors of its method that are not idle, and runs it.
+pub(super) async fn reply(method: &Arc<Method>, call: Call) -> Result<Reply, Status> {
+    let ctx = call.context().clone();
+    let deadline = call.deadline();
+    let call = method.body.new_call(call);
+    let Some(interceptors) = method.interceptors.active(ctx.metadata()) else {
+        return Ok(finish(call).await);
+    };
+    let policy = method.descriptor.cancel_policy();
     let not_executed = |status: Status| status.with_execution(Execution::NotExecuted);
-    let call = ServerCall::new(method, ctx.clone());
-    let mut chain = InterceptorChain::new(interceptors, call, |futures| ctx.clone().scope(futures));
+    let server_call = ServerCall::new(method.descriptor, ctx.clone());
+    let around = |futures| ctx.clone().scope(futures);
+    let mut chain = InterceptorChain::new(interceptors, server_call, around);
     let entered = until(deadline, policy, chain.enter()).await;
     entered.map_err(not_executed)?.map_err(not_executed)?;
-    let handler = run(ctx.clone());
+    let handler = finish(call);
     #[cfg(feature = "tracing")]
     let handler = crate::observe::in_span(&ctx, handler);
-    let (outcome, answer) = match chain.run(handler).await? {
-        Ok((outcome, answer)) => (outcome, Ok(answer)),
-        Err(status) => (Outcome::Status(status.clone()), Err(status)),
-    };
-    match until(deadline, policy, chain.leave(outcome)).await {
+    let reply = chain.run(handler).await?;
+    match until(deadline, policy, chain.leave(reply.outcome.clone())).await {
         Ok(Some(status)) => Err(status),
         // An interceptor that has not finished by the deadline is dropped.
-        Ok(None) | Err(_) => answer,
+        Ok(None) | Err(_) => Ok(reply),
+    }
+}
+
+async fn finish(mut call: Pin<Box<dyn TypedCall>>) -> Reply {
+    poll_fn(|cx| call.as_mut().poll_reply(cx)).await
+}
+
+/// Runs `call` until its deadline, if the policy lets the deadline end it.
+async fn until<Fut: Future>(
+    deadline: Deadline,
+    policy: OnCancel,
+    call: Fut,
+) -> Result<Fut::Output, Status> {
+    match deadline.at.filter(|_| policy == OnCancel::Abort) {
+        None => Ok(call.await),
+        Some(at) => tokio::time::timeout_at(at.into(), call)
+            .await
+            .map_err(|_| deadline.over()),
     }
 }

@@ -3,7 +3,7 @@
 use iip_core::{Handler, HandlerError, HandlerFuture, Request, Response};
 use tower_service::Service;
 
-use super::answer_status;
+use super::reply::status_reply;
 use crate::envelope;
 use crate::status::{Execution, Status};
 use crate::tower::{BoxError, Errors, oneshot};
@@ -67,7 +67,7 @@ where
                 Err(error) => status(&errors, error),
             };
             if is_typed {
-                Ok(answer_status(&status, false).into())
+                Ok(status_reply(&status, false).into())
             } else {
                 Err(HandlerError::new(status.message()))
             }

@@ -2,7 +2,7 @@
 //! more.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
@@ -39,6 +39,46 @@ pub(crate) enum Ended<E> {
     Over,
 }
 
+/// Encodes a message: appends it to the buffer except for a large payload at its end, which it may
+/// return instead.
+pub(crate) type Write<'a> =
+    dyn FnMut(CodecId, &mut BytesMut) -> Result<Option<Bytes>, EncodeError> + 'a;
+
+/// The messages of a stream, without their type.
+pub(crate) trait Messages<E> {
+    /// Passes the encoder of the next message to `add`; `None` after the last message.
+    fn poll_add(
+        &mut self,
+        cx: &mut Context<'_>,
+        add: &mut dyn FnMut(&mut Write<'_>),
+    ) -> Poll<Option<Result<(), E>>>;
+}
+
+/// A stream whose messages are sent.
+pub(crate) struct Outgoing<S>(pub(crate) S);
+
+impl<T, E, S> Messages<E> for Outgoing<S>
+where
+    S: Stream<Item = Result<T, E>> + Unpin,
+    T: Serialize + 'static,
+{
+    fn poll_add(
+        &mut self,
+        cx: &mut Context<'_>,
+        add: &mut dyn FnMut(&mut Write<'_>),
+    ) -> Poll<Option<Result<(), E>>> {
+        Poll::Ready(match ready!(Pin::new(&mut self.0).poll_next(cx)) {
+            Some(Ok(message)) => {
+                let message = ByValue(message);
+                add(&mut |codec, out| encode_value_split(codec, &message, out));
+                Some(Ok(()))
+            }
+            Some(Err(error)) => Some(Err(error)),
+            None => None,
+        })
+    }
+}
+
 /// Sends the messages of a stream.
 #[derive(Debug)]
 pub(crate) struct MessageWriter<E> {
@@ -69,17 +109,12 @@ impl<E> MessageWriter<E> {
         &mut self.batch
     }
 
-    /// Sends messages while the stream has them and the peer takes them; ready once there are no
-    /// more.
-    pub(crate) fn poll<T, S>(
+    /// Sends messages while there are any and the peer takes them; ready once there are no more.
+    pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        mut stream: Pin<&mut S>,
-    ) -> Poll<Ended<E>>
-    where
-        S: Stream<Item = Result<T, E>>,
-        T: Serialize + 'static,
-    {
+        messages: &mut dyn Messages<E>,
+    ) -> Poll<Ended<E>> {
         for _ in 0..MAX_BATCHES {
             match self.send.poll_ready(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -97,7 +132,7 @@ impl<E> MessageWriter<E> {
             if self.ended.is_some() && self.batch.is_empty() {
                 return Poll::Ready(self.ended.take().unwrap_or(Ended::Over));
             }
-            let tail = self.fill(cx, stream.as_mut());
+            let tail = self.fill(cx, messages);
             self.batch_room = self.batch_room.max(self.batch.capacity());
             if self.batch.is_empty() {
                 if self.ended.is_none() {
@@ -124,14 +159,12 @@ impl<E> MessageWriter<E> {
     }
 
     /// Gathers messages until none is ready or the batch is full.
-    fn fill<T, S>(&mut self, cx: &mut Context<'_>, mut stream: Pin<&mut S>) -> Bytes
-    where
-        S: Stream<Item = Result<T, E>>,
-        T: Serialize + 'static,
-    {
+    fn fill(&mut self, cx: &mut Context<'_>, messages: &mut dyn Messages<E>) -> Bytes {
         while self.ended.is_none() && self.batch.len() < BATCH_BYTES {
-            match stream.as_mut().poll_next(cx) {
-                Poll::Ready(Some(Ok(message))) => match self.add(message) {
+            let mut tail = Ok(Bytes::new());
+            let mut add = |write: &mut Write<'_>| tail = self.add(write);
+            match messages.poll_add(cx, &mut add) {
+                Poll::Ready(Some(Ok(()))) => match tail {
                     Ok(tail) if tail.is_empty() => {}
                     Ok(tail) => return tail,
                     Err(status) => self.ended = Some(Ended::Refused(status)),
@@ -144,11 +177,12 @@ impl<E> MessageWriter<E> {
         Bytes::new()
     }
 
-    fn add<T: Serialize + 'static>(&mut self, message: T) -> Result<Bytes, Status> {
+    /// Appends a message to the batch, except for the returned bytes, which follow it.
+    fn add(&mut self, write: &mut Write<'_>) -> Result<Bytes, Status> {
         let Encoding { codec, packer } = self.encoding;
         let limits = Some(&self.limits);
         let written = messages::write(&mut self.batch, limits, packer.as_ref(), |out| {
-            encode_value_split(codec, &ByValue(message), out).map(Option::unwrap_or_default)
+            write(codec, out).map(Option::unwrap_or_default)
         });
         match written {
             Ok(Ok(tail)) => Ok(tail),

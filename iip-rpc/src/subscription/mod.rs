@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
-pub(crate) use self::remote::{Numbered, Remote, Resubscribe, Values};
+pub(crate) use self::remote::{Numbered, Remote, Resubscribe};
 pub(crate) use self::topic::{Sending, Subscriber};
 pub use self::topic::{SlowConsumer, Topic, TopicBuilder, TryPublishError};
 use crate::status::Status;

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use iip_core::{Call, CallError, CallTimes};
 
 use self::latency::Latencies;
+use super::Client;
+use super::call::Attempt;
 use super::failure::call_status;
-use super::{Attempt, Client};
 use crate::context::{after, now};
 use crate::envelope::{self, Outcome, PlainError, ReplyHead};
 use crate::method::{Hedge, MethodDescriptor};

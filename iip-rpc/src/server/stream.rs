@@ -1,6 +1,6 @@
 //! Calls with streams of messages, at the server.
 //!
-//! To follow one call, begin at [`StreamMethod::answer`].
+//! To follow one call, begin at [`run`].
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
@@ -11,47 +11,42 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
-use iip_core::{Body, HandlerFuture, RecvStream, Request, RequestMode, Response, SendStream};
+use iip_core::{HandlerError, RecvStream, Request, Response, SendStream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{
-    Run, answer_status, bad_arguments, decompress, encode_result, encoding, failures, intercept,
-    is_plain, reject_status, timing, until,
-};
+use super::intercept;
+use super::method::{Call, Kind, Method, MethodBody, RequestForm};
+use super::reply::{Reply, ReplyForm, reject_status, timing};
 use crate::__private::BoxFuture;
 use crate::arguments::FromArguments;
 #[cfg(feature = "codec-prost")]
 use crate::codec::Proto;
-use crate::codec::{CodecId, DecodeError, DecodeLimits, EncodeError, decode_value};
-use crate::compression::{Compression, Encoding};
+use crate::codec::{
+    CodecId, DecodeError, DecodeLimits, EncodeError, decode_value, encode_value_split,
+};
+use crate::compression::Encoding;
 use crate::context::CallContext;
-use crate::envelope::{self, ReplyHead, RequestHead};
-use crate::interceptor::{Layers, Outcome, ServerCall};
+use crate::envelope::{self, ReplyHead};
 use crate::metadata::Metadata;
-use crate::method::{MethodDescriptor, OnCancel};
-use crate::policy::Deadlines;
+use crate::method::MethodDescriptor;
+use crate::overload::Permit;
+use crate::payload::ByValue;
 use crate::status::{Execution, MethodError, Status};
 use crate::streaming::Streaming;
 use crate::streaming::messages::{self, MessageReader, RecordError, TooLarge};
-use crate::streaming::writer::{Ended, MessageWriter};
+use crate::streaming::writer::{Ended, MessageWriter, Outgoing};
 use crate::subscription::{BEGINS, Numbered, Position, RESUME, Sending, Subscription};
 
 /// The result of a handler of a call with streams: created by [`StreamCall::answer`] and
 /// [`StreamCall::send_all`].
 #[derive(Debug)]
 #[must_use]
-pub struct StreamReply {
-    body: Result<Body, Status>,
-    outcome: Outcome,
-}
+pub struct StreamReply(Reply);
 
 impl StreamReply {
     fn failed(status: Status) -> Self {
-        Self {
-            outcome: Outcome::Status(status.clone()),
-            body: Err(status),
-        }
+        Self(Reply::failed(status))
     }
 }
 
@@ -68,6 +63,35 @@ pub struct StreamCall {
 }
 
 impl StreamCall {
+    /// Takes the streams of a call. If the method has no stream of replies, the call is accepted
+    /// here; otherwise the method decides when it is.
+    fn of(call: &mut Call, cx: &Context<'_>) -> Result<Self, Status> {
+        let Some(CallStreams { input, mut send }) = call.streams.take().map(|streams| *streams)
+        else {
+            return Err(Status::internal(
+                "the streams of the call were taken already",
+            ));
+        };
+        let encoding = call.encoding();
+        let ctx = call.context().clone();
+        if !ctx.method().is_some_and(MethodDescriptor::has_replies) {
+            let mut accepted = BytesMut::new();
+            write_accepted(encoding.codec, &Metadata::new(), &mut accepted);
+            // If the call is over, the record is not read and the error does not matter.
+            let _ = send.start_send(cx, accepted.freeze());
+        }
+        let (received, waited) = call.received();
+        Ok(Self {
+            encoding,
+            limits: *call.limits(),
+            ctx,
+            received,
+            waited,
+            input: Some(input),
+            send: Some(send),
+        })
+    }
+
     /// Returns the stream of messages that the caller sends; only the first stream returned has
     /// messages.
     pub fn input<T: DeserializeOwned + Send + 'static>(&mut self) -> Streaming<T> {
@@ -104,14 +128,14 @@ impl StreamCall {
         let Some(send) = self.send.take() else {
             return StreamReply::failed(Status::internal("a stream was sent already"));
         };
-        let mut stream = pin!(stream);
-        let mut pump = MessageWriter::new(send, self.encoding, self.limits);
+        let mut messages = Outgoing(pin!(stream));
+        let mut writer = MessageWriter::new(send, self.encoding, self.limits);
         write_accepted(
             self.encoding.codec,
             &self.ctx.take_reply_metadata(),
-            pump.batch(),
+            writer.batch(),
         );
-        let ended = poll_fn(|cx| pump.poll(cx, stream.as_mut())).await;
+        let ended = poll_fn(|cx| writer.poll(cx, &mut messages)).await;
         match ended {
             Ended::Complete => self.end::<I>(Ok(())),
             Ended::Failed(error) => self.end::<I>(Err(error)),
@@ -173,33 +197,20 @@ impl StreamCall {
         T: Serialize + 'static,
         E: MethodError,
     {
-        let metadata = self.ctx.take_reply_metadata();
-        let timing = Some(timing(self.received, self.waited));
-        let outcome = Outcome::of(&result);
-        if let Err(error) = &result {
-            failures::log(Some(&self.ctx), error.as_status(), error);
-        }
-        match encode_result(
-            self.encoding,
-            result,
-            timing,
-            &metadata,
-            false,
-            &self.limits,
-        ) {
-            Ok(body) => StreamReply {
-                body: Ok(body),
-                outcome,
-            },
-            Err(status) => {
-                let status = match self.ctx.method() {
-                    Some(method) => status.in_method(method),
-                    None => status,
-                };
-                failures::log(Some(&self.ctx), Some(&status), &status);
-                StreamReply::failed(status)
+        let form = ReplyForm {
+            ctx: &self.ctx,
+            encoding: self.encoding,
+            plain: false,
+            timing: Some(timing(self.received, self.waited)),
+            limits: &self.limits,
+        };
+        StreamReply(match result {
+            Ok(value) => {
+                let value = ByValue(value);
+                form.value(&mut |codec, out| encode_value_split(codec, &value, out))
             }
-        }
+            Err(error) => form.error(&error),
+        })
     }
 }
 
@@ -298,128 +309,90 @@ fn record_status(error: RecordError) -> Status {
     }
 }
 
-/// A method with streams.
-pub(super) struct StreamMethod<S, A, F> {
-    pub(super) method: &'static MethodDescriptor,
-    pub(super) service: Arc<S>,
-    pub(super) call: F,
-    pub(super) limits: DecodeLimits,
-    pub(super) compression: Option<Compression>,
-    pub(super) deadlines: Deadlines,
-    pub(super) interceptors: Layers<ServerCall>,
-    pub(super) args: PhantomData<fn(A)>,
+/// The two directions of a call's stream, until the handler starts.
+pub(super) struct CallStreams {
+    input: MessageReader,
+    send: SendStream,
 }
 
-impl<S, A, F, Fut> Run for StreamMethod<S, A, F>
-where
-    S: Send + Sync + 'static,
-    A: FromArguments,
-    F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = StreamReply> + Send + 'static,
-{
-    const INTAKE: RequestMode = RequestMode::Stream;
-
-    fn run(self: Arc<Self>, mut request: Request) -> HandlerFuture {
-        Box::pin(async move {
-            let Some((send, recv)) = request.stream() else {
-                return Ok(Response::from(no_stream(self.method, &request)));
-            };
-            let answer = self.answer(request, send, recv).await;
-            Ok(Response::from(
-                answer.unwrap_or_else(|status| answer_status(&status, false)),
-            ))
-        })
+/// Reads the beginning of a call with streams, and runs it.
+pub(super) async fn run(
+    method: Arc<Method>,
+    mut request: Request,
+    permit: Option<Permit>,
+) -> Result<Response, HandlerError> {
+    let form = RequestForm::of(&request);
+    let reply = match request.stream() {
+        Some((send, recv)) => begin(&method, request, send, recv).await,
+        None => Err(no_stream(method.descriptor)),
+    };
+    permit.into_iter().for_each(Permit::end);
+    match reply {
+        Ok(reply) => method.respond(reply, form),
+        Err(status) => method.failed(status, form),
     }
 }
 
-/// The reply to a request with a single message.
-fn no_stream(method: &MethodDescriptor, request: &Request) -> Body {
+/// The status for a request with a single message.
+fn no_stream(method: &MethodDescriptor) -> Status {
     let text = format!("{method} has streams: it cannot be called with one message");
-    let status = Status::unimplemented(text).with_execution(Execution::NotExecuted);
-    answer_status(&status, is_plain(request.body()))
+    Status::unimplemented(text).with_execution(Execution::NotExecuted)
 }
 
-impl<S, A, F, Fut> StreamMethod<S, A, F>
+async fn begin(
+    method: &Arc<Method>,
+    request: Request,
+    send: SendStream,
+    recv: RecvStream,
+) -> Result<Reply, Status> {
+    let not_executed = |status: Status| status.with_execution(Execution::NotExecuted);
+    let mut input = MessageReader::new(recv, method.limits);
+    let first = match poll_fn(|cx| input.poll_first(cx)).await {
+        Some(first) => first.map_err(|error| not_executed(record_status(error)))?,
+        None => return Err(not_executed(Status::invalid_argument("an empty stream"))),
+    };
+    let _running = request.start().map_err(|full| reject_status(&full))?;
+    let mut call = method.call(request, first)?;
+    call.has_task = true;
+    call.streams = Some(Box::new(CallStreams { input, send }));
+    intercept::reply(method, call).await
+}
+
+/// A method with streams.
+pub(super) struct StreamMethod<S, A, F> {
+    pub(super) service: Arc<S>,
+    pub(super) call: F,
+    pub(super) types: PhantomData<fn(A)>,
+}
+
+impl<S, A, F: Clone> Clone for StreamMethod<S, A, F> {
+    fn clone(&self) -> Self {
+        Self {
+            service: Arc::clone(&self.service),
+            call: self.call.clone(),
+            types: PhantomData,
+        }
+    }
+}
+
+impl<S, A, F, Fut> MethodBody for StreamMethod<S, A, F>
 where
+    S: Send + Sync + 'static,
     A: FromArguments,
-    F: Fn(Arc<S>, CallContext, A, StreamCall) -> Fut,
-    Fut: Future<Output = StreamReply>,
+    F: Fn(Arc<S>, &CallContext, A, StreamCall) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = StreamReply> + Send + 'static,
 {
-    /// Reads the beginning of the call, and runs the method within its deadline. Returns a status
-    /// for a call that never reached the method, or that was ended by the deadline.
-    async fn answer(
-        &self,
-        request: Request,
-        mut send: SendStream,
-        recv: RecvStream,
-    ) -> Result<Body, Status> {
-        let not_executed = |status: Status| status.with_execution(Execution::NotExecuted);
-        let received = request.received_at();
-        let mut input = MessageReader::new(recv, self.limits);
-        let first = match poll_fn(|cx| input.poll_first(cx)).await {
-            Some(first) => first.map_err(|error| not_executed(record_status(error)))?,
-            None => return Err(not_executed(Status::invalid_argument("an empty stream"))),
-        };
-        let _running = request.start().map_err(|refusal| reject_status(&refusal))?;
-        let (head, body) = RequestHead::read(first)
-            .map_err(|error| error.request_status().in_method(self.method))?;
-        let waited = request.waited();
-        let deadline = self.deadlines.of_call(head.remaining, waited, received)?;
-        let policy = self.method.cancel_policy();
-        let cancel = (policy == OnCancel::Token).then(|| request.cancelled());
-        let peer = Arc::clone(request.peer());
-        let ctx = CallContext::of_call(self.method, head.metadata, deadline.at, peer, cancel);
-        let encoding = encoding(
-            head.codec,
-            self.compression,
-            Some(request.peer()),
-            &self.limits,
-        );
-        if let Some(status) = self.method.refusal(encoding.codec) {
-            return Err(status);
-        }
-        let run = async |ctx: CallContext| {
-            let mut body = body;
-            let (method, codec) = (self.method, encoding.codec);
-            let compression = head.compression;
-            let _held = decompress(
-                &request,
-                method,
-                codec,
-                compression,
-                &mut body,
-                &self.limits,
-            )?;
-            let args = A::decode(method, codec, &body, &self.limits)
-                .map_err(|error| bad_arguments(method, codec, &error))?;
-            drop(body);
-            if !self.method.has_replies() {
-                // With a stream of replies, the method decides when the call is accepted.
-                let mut accepted = BytesMut::new();
-                write_accepted(encoding.codec, &Metadata::new(), &mut accepted);
-                let accepted = accepted.freeze();
-                // If the call is over, the record is not read and the error does not matter.
-                let _ = poll_fn(|cx| Poll::Ready(send.start_send(cx, accepted.clone()))).await;
-            }
-            let streams = StreamCall {
-                encoding,
-                limits: self.limits,
-                ctx: ctx.clone(),
-                received,
-                waited,
-                input: Some(input),
-                send: Some(send),
-            };
-            let call = (self.call)(Arc::clone(&self.service), ctx.clone(), args, streams);
-            let answer = until(deadline, policy, ctx.scope(call)).await?;
-            Ok((answer.outcome, answer.body))
-        };
-        match self.interceptors.active(ctx.metadata()) {
-            None => run(ctx).await?.1,
-            Some(interceptors) => {
-                let call = intercept::call(interceptors, self.method, ctx, deadline, run);
-                Box::pin(call).await?
-            }
-        }
+    const KIND: Kind = Kind::Stream;
+
+    type Future = Fut;
+
+    fn start(self, call: &mut Call, cx: &Context<'_>) -> Result<Fut, Status> {
+        let args = call.decode()?;
+        let streams = StreamCall::of(call, cx)?;
+        Ok((self.call)(self.service, call.context(), args, streams))
+    }
+
+    fn reply(reply: StreamReply, _: &Call) -> Reply {
+        reply.0
     }
 }

@@ -1,0 +1,292 @@
+//! The arguments of a call and its result: the part of a call that depends on the types of its
+//! method.
+
+use bytes::{Bytes, BytesMut};
+use serde::de::DeserializeOwned;
+
+use crate::arguments::Arguments;
+#[cfg(feature = "codec-prost")]
+use crate::codec::Proto;
+use crate::codec::{CodecId, DecodeError, DecodeLimits, EncodeError, decode_value};
+use crate::envelope;
+use crate::interceptor::Outcome;
+use crate::method::MethodDescriptor;
+use crate::status::{MethodError, Status};
+
+/// Failure of a call.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The method's own error, which the body of the call holds: the call has run.
+    Own,
+    /// Any other failure.
+    Status(Status),
+}
+
+impl Failure {
+    /// The status of a call that has no errors of its own.
+    pub(super) fn into_status(self) -> Status {
+        match self {
+            Self::Own => missing(),
+            Self::Status(status) => status,
+        }
+    }
+}
+
+#[cold]
+fn missing() -> Status {
+    Status::internal("the reply of the call was not kept")
+}
+
+/// The error for the caller of a call that failed.
+fn into_error<E: MethodError>(failure: Failure, own: Option<E>) -> E {
+    match (failure, own) {
+        (Failure::Own, Some(error)) => error,
+        (failure, _) => failure.into_status().into(),
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+/// A part of a reply that is decoded to a type of the method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReplyPart {
+    Value,
+    /// The method's own error.
+    Error,
+    /// The same within a message in plain JSON.
+    PlainError,
+}
+
+impl ReplyPart {
+    pub(super) fn outcome(self) -> Result<(), Failure> {
+        match self {
+            Self::Value => Ok(()),
+            Self::Error | Self::PlainError => Err(Failure::Own),
+        }
+    }
+}
+
+/// The arguments of a call, and its result once it has one.
+pub(super) trait CallBody: Send {
+    /// Appends the arguments to `out`, except for a large payload at their end, which may be
+    /// returned instead.
+    fn encode(
+        &self,
+        method: &MethodDescriptor,
+        codec: CodecId,
+        out: &mut BytesMut,
+    ) -> Result<Option<Bytes>, EncodeError>;
+
+    /// Drops the arguments: the call will not be retried.
+    fn release(&mut self);
+
+    /// Decodes the value or the error of a reply, and keeps it.
+    fn read(
+        &mut self,
+        part: ReplyPart,
+        codec: CodecId,
+        data: &Bytes,
+        limits: &DecodeLimits,
+    ) -> Result<(), DecodeError>;
+
+    /// The method's own error, for interceptors.
+    fn error(&self) -> Option<Outcome>;
+}
+
+/// The outcome of a call for its interceptors.
+pub(super) fn outcome(body: &dyn CallBody, result: &Result<(), Failure>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Ok,
+        Err(Failure::Own) => body.error().unwrap_or(Outcome::Ok),
+        Err(Failure::Status(status)) => Outcome::Status(status.clone()),
+    }
+}
+
+/// The body of a call with a typed reply.
+pub(super) struct TypedBody<A, T, E> {
+    args: Option<A>,
+    value: Option<T>,
+    error: Option<E>,
+}
+
+impl<A, T, E: MethodError> TypedBody<A, T, E> {
+    pub(super) fn new(args: A) -> Self {
+        Self {
+            args: Some(args),
+            value: None,
+            error: None,
+        }
+    }
+
+    /// The result for the caller.
+    pub(super) fn into_result(self, outcome: Result<(), Failure>) -> Result<T, E> {
+        match outcome {
+            Ok(()) => match self.value {
+                Some(value) => Ok(value),
+                None => Err(missing().into()),
+            },
+            Err(failure) => Err(into_error(failure, self.error)),
+        }
+    }
+}
+
+impl<A, T, E> CallBody for TypedBody<A, T, E>
+where
+    A: Arguments + Send,
+    T: DeserializeOwned + Send + 'static,
+    E: MethodError,
+{
+    fn encode(
+        &self,
+        method: &MethodDescriptor,
+        codec: CodecId,
+        out: &mut BytesMut,
+    ) -> Result<Option<Bytes>, EncodeError> {
+        match &self.args {
+            Some(args) => args.encode_split(method, codec, out),
+            None => Ok(None),
+        }
+    }
+
+    fn release(&mut self) {
+        self.args = None;
+    }
+
+    fn read(
+        &mut self,
+        part: ReplyPart,
+        codec: CodecId,
+        data: &Bytes,
+        limits: &DecodeLimits,
+    ) -> Result<(), DecodeError> {
+        match part {
+            ReplyPart::Value => self.value = Some(decode_value(codec, data, limits)?),
+            _ => self.error = Some(read_error(part, codec, data, limits)?),
+        }
+        Ok(())
+    }
+
+    fn error(&self) -> Option<Outcome> {
+        self.error.as_ref().map(Outcome::of_error)
+    }
+}
+
+fn read_error<E: MethodError>(
+    part: ReplyPart,
+    codec: CodecId,
+    data: &Bytes,
+    limits: &DecodeLimits,
+) -> Result<E, DecodeError> {
+    if part == ReplyPart::PlainError {
+        return envelope::read_plain_error(data, limits);
+    }
+    decode_value(codec, data, limits)
+}
+
+/// The body of a call whose reply is a stream: its final reply has no value.
+pub(super) struct StreamBody<A, E> {
+    args: Option<A>,
+    error: Option<E>,
+}
+
+impl<A, E: MethodError> StreamBody<A, E> {
+    pub(super) fn new(args: A) -> Self {
+        Self {
+            args: Some(args),
+            error: None,
+        }
+    }
+
+    /// The error for the caller.
+    pub(super) fn into_error(self, failure: Failure) -> E {
+        into_error(failure, self.error)
+    }
+}
+
+impl<A: Arguments + Send, E: MethodError> CallBody for StreamBody<A, E> {
+    fn encode(
+        &self,
+        method: &MethodDescriptor,
+        codec: CodecId,
+        out: &mut BytesMut,
+    ) -> Result<Option<Bytes>, EncodeError> {
+        match &self.args {
+            Some(args) => args.encode_split(method, codec, out),
+            None => Ok(None),
+        }
+    }
+
+    fn release(&mut self) {
+        self.args = None;
+    }
+
+    fn read(
+        &mut self,
+        part: ReplyPart,
+        codec: CodecId,
+        data: &Bytes,
+        limits: &DecodeLimits,
+    ) -> Result<(), DecodeError> {
+        match part {
+            ReplyPart::Value => read_end(codec, data, limits)?,
+            _ => self.error = Some(read_error(part, codec, data, limits)?),
+        }
+        Ok(())
+    }
+
+    fn error(&self) -> Option<Outcome> {
+        self.error.as_ref().map(Outcome::of_error)
+    }
+}
+
+/// Reads the value of the final reply after a stream: none.
+fn read_end(codec: CodecId, data: &Bytes, limits: &DecodeLimits) -> Result<(), DecodeError> {
+    #[cfg(feature = "codec-prost")]
+    if codec == CodecId::PROTOBUF {
+        return decode_value::<Proto<()>>(codec, data, limits).map(Proto::into_inner);
+    }
+    decode_value(codec, data, limits)
+}
+
+/// The reply to a call of raw bytes, which are passed through.
+#[derive(Default)]
+pub(super) struct RawReply(Bytes);
+
+impl RawReply {
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+impl CallBody for RawReply {
+    fn encode(
+        &self,
+        _: &MethodDescriptor,
+        codec: CodecId,
+        _: &mut BytesMut,
+    ) -> Result<Option<Bytes>, EncodeError> {
+        Err(EncodeError::unsupported(codec))
+    }
+
+    fn release(&mut self) {}
+
+    fn read(
+        &mut self,
+        _: ReplyPart,
+        _: CodecId,
+        data: &Bytes,
+        limits: &DecodeLimits,
+    ) -> Result<(), DecodeError> {
+        limits.check_size(data)?;
+        self.0 = data.clone();
+        Ok(())
+    }
+
+    fn error(&self) -> Option<Outcome> {
+        None
+    }
+}

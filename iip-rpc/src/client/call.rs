@@ -1,0 +1,499 @@
+//! The path of every call with one request and at most one reply: connect, encode, attempt, read,
+//! retry.
+//!
+//! Nothing here depends on the types of a method, so that it is compiled once; they are behind
+//! [`CallBody`].
+
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use iip_core::{Body, Call, CallTimes, Connection};
+
+use super::Client;
+use super::body::{CallBody, Failure, ReplyPart};
+use super::failure::{bad_answer, call_status, not_sent, phases, plain_failure, request_too_large};
+use super::stream::DynMessages;
+use crate::codec::CodecId;
+use crate::compression::{CompressionId, Compressor, Encoding, decompress_in_place};
+use crate::context::{CallContext, after, now};
+use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
+use crate::hello::RpcPeer;
+use crate::interceptor::{ClientCall, Layers};
+use crate::metadata::Metadata;
+use crate::method::{Format, MethodDescriptor};
+use crate::policy::RetryPolicy;
+use crate::retry::{self, Attempts, Rules, TransparentRetries};
+use crate::status::Status;
+
+/// The kind of a call.
+pub(super) enum Kind<'a> {
+    Single(Single),
+    /// With a stream of messages to the server.
+    Upload(&'a mut DynMessages<'a>),
+}
+
+/// The kind of a call with a single request.
+pub(super) enum Single {
+    Unary,
+    OneWay,
+    /// With this data, which is passed through unchanged.
+    Raw(Body),
+}
+
+/// The parameters of one attempt of a call.
+pub(super) struct Attempt<'a> {
+    pub(super) connection: Connection,
+    pub(super) times: &'a CallTimes,
+    /// Time that the call has left.
+    pub(super) remaining: Duration,
+}
+
+impl Client {
+    /// The interceptors, if at least one of them does not ignore the call.
+    #[inline]
+    pub(super) fn awake_interceptors(
+        &self,
+        ctx: Option<&CallContext>,
+    ) -> Option<&Layers<ClientCall>> {
+        let own = ctx.and_then(CallContext::outgoing_metadata);
+        match own {
+            None => self.interceptors.active(&self.options.metadata),
+            Some(own) => self
+                .interceptors
+                .active(own)
+                .or_else(|| self.interceptors.active(&self.options.metadata)),
+        }
+    }
+
+    /// Makes a call, through the interceptors that are not idle.
+    pub(super) async fn run(
+        &self,
+        method: &'static MethodDescriptor,
+        ctx: Option<&CallContext>,
+        kind: Kind<'_>,
+        body: &mut dyn CallBody,
+    ) -> Result<(), Failure> {
+        match self.awake_interceptors(ctx) {
+            None => self.attempts(method, ctx, kind, body).await,
+            Some(interceptors) => {
+                // Boxed, because most calls have no interceptors, and their futures stay small.
+                Box::pin(self.intercepted(interceptors, method, ctx, kind, body)).await
+            }
+        }
+    }
+
+    /// Makes a call, with retries if necessary.
+    pub(super) async fn attempts(
+        &self,
+        method: &'static MethodDescriptor,
+        ctx: Option<&CallContext>,
+        kind: Kind<'_>,
+        body: &mut dyn CallBody,
+    ) -> Result<(), Failure> {
+        let kind = match kind {
+            Kind::Single(kind) => kind,
+            // Boxed, because the futures of other calls stay small.
+            Kind::Upload(messages) => {
+                return Box::pin(self.upload(method, ctx, body, messages)).await;
+            }
+        };
+        self.settings.budget.deposit();
+        let mut attempts = Attempts::default();
+        let (mut times, mut remaining) = self.times(method, ctx);
+        // The only exit for a call that fails: the outcome accounts for what earlier attempts may
+        // have done, whatever the last failure was.
+        let failed = loop {
+            let connection = match self.core.ready_connection() {
+                Some(connection) => connection,
+                None => {
+                    let connecting =
+                        self.wait_for_connection(Some(method), &mut times, &mut attempts);
+                    // Boxed, because few calls have to wait, and the future of a call stays small.
+                    let connection = match Box::pin(connecting).await {
+                        Ok(connection) => connection,
+                        Err(status) => break status,
+                    };
+                    remaining = times.deadline.saturating_duration_since(times.connected);
+                    connection
+                }
+            };
+            if method.is_one_way() && !connection.has_room_for_one_way() {
+                let room = Box::pin(connection.room_for_one_way(times.deadline)).await;
+                if let Err(error) = room {
+                    break call_status(&error, Some(method));
+                }
+                times.connected = now();
+            }
+            if let Some(place) = &self.options.reply_metadata {
+                place.set(Metadata::new());
+            }
+            let attempt = Attempt {
+                connection,
+                times: &times,
+                remaining,
+            };
+            let started =
+                iip_core::with_context(|cx| self.start(cx, method, ctx, &kind, body, attempt))
+                    .await;
+            let (call, kept) = match started {
+                Ok(started) => started,
+                Err(status) => break status,
+            };
+            let status = {
+                let answer = if kept && self.hedges(method) {
+                    // Boxed for the same reason.
+                    let mut start = |cx: &Context<'_>, attempt: Attempt<'_>| {
+                        self.start(cx, method, ctx, &kind, body, attempt)
+                    };
+                    Box::pin(self.hedged(method, call, &times, &mut attempts, &mut start)).await
+                } else {
+                    call.await
+                };
+                match answer {
+                    Ok(answer) => match self.read(method, &kind, answer, times.started, body) {
+                        Err(Failure::Status(status)) => status,
+                        done => return done,
+                    },
+                    Err(error) => call_status(&error, Some(method)),
+                }
+            };
+            let pause = kept.then(|| self.pause(method, &mut attempts, &status, times.deadline));
+            let Some(pause) = pause.flatten() else {
+                break status;
+            };
+            if !pause.is_zero() {
+                Box::pin(tokio::time::sleep(pause)).await;
+            }
+            times.connected = now();
+            remaining = times.deadline.saturating_duration_since(times.connected);
+        };
+        Err(attempts.outcome(failed).into())
+    }
+
+    /// Starts an attempt of a call. The flag is `true` if the arguments are kept for another one.
+    fn start(
+        &self,
+        cx: &Context<'_>,
+        method: &'static MethodDescriptor,
+        ctx: Option<&CallContext>,
+        kind: &Single,
+        body: &mut dyn CallBody,
+        attempt: Attempt<'_>,
+    ) -> Result<(Call, bool), Status> {
+        let Attempt {
+            connection,
+            times,
+            remaining,
+        } = attempt;
+        let path = method.static_path();
+        let remaining = match kind {
+            Single::Raw(data) => {
+                self.check_request_size(method, data.len())?;
+                let call = connection.start_body(cx, path, times, data.clone());
+                return Ok((call, true));
+            }
+            Single::OneWay => None,
+            Single::Unary => Some(remaining),
+        };
+        let encoding = self.encoding(method, &connection)?;
+        let mut kept = true;
+        let encode = |out: &mut BytesMut| {
+            let tail;
+            (tail, kept) = self.encode(method, ctx, body, encoding, remaining, out)?;
+            Ok::<_, Status>(tail)
+        };
+        let call = if matches!(kind, Single::OneWay) {
+            connection.start_one_way(path, times, encode)?
+        } else {
+            connection.start_encoded(cx, path, times, encode)?
+        };
+        if !kept {
+            body.release();
+        }
+        Ok((call, kept))
+    }
+
+    /// Reads the reply to a call.
+    fn read(
+        &self,
+        method: &MethodDescriptor,
+        kind: &Single,
+        answer: Bytes,
+        started: Instant,
+        body: &mut dyn CallBody,
+    ) -> Result<(), Failure> {
+        match kind {
+            Single::Unary => self.decode(method, answer, started, body),
+            Single::OneWay => Ok(()),
+            Single::Raw(_) => {
+                if let Some(error) = PlainError::read(&answer).filter(PlainError::is_in_band) {
+                    return Err(plain_failure(method, error, started).into());
+                }
+                body.read(
+                    ReplyPart::Value,
+                    CodecId::RAW,
+                    &answer,
+                    &self.settings.limits,
+                )
+                .map_err(|error| bad_answer(method, started, None, error.reply_status()).into())
+            }
+        }
+    }
+
+    /// Returns the pause before a failed call is retried; `None` if it is not.
+    #[cold]
+    pub(super) fn pause(
+        &self,
+        method: &MethodDescriptor,
+        attempts: &mut Attempts,
+        status: &Status,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        self.note_pushback(status);
+        let rules = Rules {
+            max_transparent_retries: self.max_transparent_retries(),
+            idempotent: self.settings.policies.is_idempotent(method),
+            policy: self.retry_policy(method),
+            budget: &self.settings.budget,
+        };
+        attempts.next(&rules, status, now(), deadline)
+    }
+
+    pub(super) fn retry_policy(&self, method: &MethodDescriptor) -> RetryPolicy {
+        let own = self.options.retry;
+        own.or_else(|| self.settings.policies.retry(method))
+            .unwrap_or(self.settings.retry)
+    }
+
+    /// The maximum number of transparent retries of a call.
+    fn max_transparent_retries(&self) -> u32 {
+        match self.options.max_transparent_retries {
+            Some(repeats) => repeats,
+            None if self.waits_for_ready() => u32::MAX,
+            None => self.settings.max_transparent_retries,
+        }
+    }
+
+    /// Returns `true` if a call waits for an unavailable server instead of failing.
+    pub(super) fn waits_for_ready(&self) -> bool {
+        self.options
+            .wait_for_ready
+            .unwrap_or(self.settings.wait_for_ready)
+    }
+
+    /// Makes the first connection of a client that is not lazy.
+    pub(super) async fn first_connection(&self) -> Result<(), Status> {
+        let started = now();
+        // A single attempt has its own timeout.
+        let limit = if self.waits_for_ready() {
+            self.settings.timeout
+        } else {
+            Duration::MAX
+        };
+        let mut times = CallTimes {
+            started,
+            connected: started,
+            deadline: after(started, limit),
+        };
+        let mut attempts = Attempts::default();
+        let connecting = self.wait_for_connection(None, &mut times, &mut attempts);
+        connecting.await.map(drop)
+    }
+
+    /// Makes a connection; retries until the deadline if the call waits for the server.
+    pub(super) async fn wait_for_connection(
+        &self,
+        method: Option<&MethodDescriptor>,
+        times: &mut CallTimes,
+        attempts: &mut Attempts,
+    ) -> Result<Connection, Status> {
+        let mut repeats = TransparentRetries::default();
+        loop {
+            let connecting = self
+                .core
+                .wait_for_connection(times.connected, times.deadline);
+            let status = match connecting.await {
+                Ok((connection, now)) => {
+                    times.connected = now;
+                    return Ok(connection);
+                }
+                Err(error) => call_status(&error, method),
+            };
+            let pause = if self.waits_for_ready() {
+                repeats.next(u32::MAX, &status, now(), times.deadline)
+            } else if let Some(method) = method.filter(|_| attempts.has_retried()) {
+                self.pause(method, attempts, &status, times.deadline)
+            } else {
+                // If the server cannot be reached, an immediate retry would not help.
+                None
+            };
+            let Some(pause) = pause else {
+                return Err(status);
+            };
+            tokio::time::sleep(pause).await;
+            times.connected = now();
+        }
+    }
+
+    /// The encoding of the values of a method on a connection; `None` without envelope.
+    pub(super) fn encoding(
+        &self,
+        method: &MethodDescriptor,
+        connection: &Connection,
+    ) -> Result<Option<Encoding>, Status> {
+        let Format::Envelope = method.format() else {
+            return Ok(None);
+        };
+        let wanted = method.service_codec().unwrap_or(self.settings.codec);
+        let peer = connection.peer().extension(RpcPeer::read);
+        let codec = peer.and_then(|peer| peer.codec(wanted));
+        match method.refusal(codec.unwrap_or(CodecId::JSON)) {
+            Some(status) => Err(not_sent(status)),
+            None => Ok(codec.map(|codec| Encoding {
+                codec,
+                packer: self.packer(method, peer),
+            })),
+        }
+    }
+
+    /// The compressor for the messages of a method to a server, if they are compressed.
+    #[inline]
+    fn packer(&self, method: &MethodDescriptor, peer: Option<&RpcPeer>) -> Option<Compressor> {
+        if !CompressionId::ANY {
+            return None;
+        }
+        let settings = &self.settings;
+        let own = self.options.compression;
+        let wanted = own
+            .or_else(|| settings.policies.compression(method))
+            .unwrap_or(settings.compression)?;
+        peer?.packer(wanted, settings.limits.body_bytes())
+    }
+
+    /// The times of a call that has its connection, and its budget. One budget covers everything
+    /// from now to the reply: the call's own, bounded by the deadline of the call being handled.
+    #[inline]
+    pub(super) fn times(
+        &self,
+        method: &MethodDescriptor,
+        ctx: Option<&CallContext>,
+    ) -> (CallTimes, Duration) {
+        let started = now();
+        let own = self
+            .options
+            .timeout
+            .or_else(|| self.settings.policies.timeout(method))
+            .unwrap_or(self.settings.timeout);
+        let deadline = after(started, own);
+        let given = ctx.and_then(CallContext::deadline);
+        let inherited = CallContext::current_deadline().into_iter().chain(given);
+        let (deadline, budget) = match inherited.min().filter(|&inherited| inherited < deadline) {
+            Some(deadline) => (deadline, deadline.saturating_duration_since(started)),
+            None => (deadline, own),
+        };
+        let times = CallTimes {
+            started,
+            connected: started,
+            deadline,
+        };
+        (times, budget)
+    }
+
+    /// Writes a request to `out`; the returned bytes follow after it. The flag is `true` if the
+    /// arguments are kept for another attempt.
+    #[inline]
+    pub(super) fn encode(
+        &self,
+        method: &MethodDescriptor,
+        ctx: Option<&CallContext>,
+        body: &dyn CallBody,
+        encoding: Option<Encoding>,
+        remaining: Option<Duration>,
+        out: &mut BytesMut,
+    ) -> Result<(Bytes, bool), Status> {
+        let start = out.len();
+        if let Some(Encoding { codec, .. }) = encoding {
+            match ctx.and_then(CallContext::outgoing_metadata) {
+                None => {
+                    RequestHead::write(codec, remaining, &self.options.metadata, out);
+                }
+                Some(own) => {
+                    let mut all = self.options.metadata.clone();
+                    all.append_all(own)
+                        .map_err(|error| not_sent(error.into()))?;
+                    RequestHead::write(codec, remaining, &all, out);
+                }
+            }
+        }
+        let begin = out.len();
+        let codec = encoding.map_or(CodecId::JSON, |encoding| encoding.codec);
+        match body.encode(method, codec, out) {
+            Ok(tail) => {
+                let tail = tail.unwrap_or_default();
+                let size = out.len() - begin + tail.len();
+                self.check_request_size(method, size)?;
+                let kept = out.len() - start + tail.len() <= retry::KEPT_BYTES;
+                let packer = encoding
+                    .as_ref()
+                    .and_then(|encoding| encoding.packer.as_ref());
+                let tail = envelope::pack_body(packer, out, start, begin, tail);
+                Ok((tail, kept))
+            }
+            Err(error) => Err(not_sent(Status::invalid_argument(format!(
+                "{method}: cannot encode the arguments in {codec}: {error}"
+            )))),
+        }
+    }
+
+    #[inline]
+    fn check_request_size(&self, method: &MethodDescriptor, size: usize) -> Result<(), Status> {
+        let limits = &self.settings.limits;
+        if size <= limits.body_bytes() {
+            return Ok(());
+        }
+        Err(request_too_large(method, size, limits.message_bytes()))
+    }
+
+    /// Decodes a reply in an envelope or in plain JSON.
+    pub(super) fn decode(
+        &self,
+        method: &MethodDescriptor,
+        answer: Bytes,
+        started: Instant,
+        body: &mut dyn CallBody,
+    ) -> Result<(), Failure> {
+        let limits = &self.settings.limits;
+        let bad = |status, timing| Failure::from(bad_answer(method, started, timing, status));
+        if !envelope::is_envelope(&answer) {
+            let (part, what) = match PlainError::read(&answer) {
+                None => (ReplyPart::Value, "result"),
+                Some(PlainError { error: Some(_), .. }) => (ReplyPart::PlainError, "error"),
+                Some(error) => return Err(plain_failure(method, error, started).into()),
+            };
+            let json = CodecId::JSON;
+            body.read(part, json, &answer, limits)
+                .map_err(|error| bad(error.status_of_reply(what, json), None))?;
+            return part.outcome();
+        }
+        let (head, mut data) =
+            ReplyHead::read(answer).map_err(|error| bad(error.reply_status(), None))?;
+        if let Some(place) = &self.options.reply_metadata {
+            place.set(head.metadata.clone());
+        }
+        decompress_in_place(head.compression, &mut data, limits)
+            .map_err(|error| bad(error.reply_status(), head.timing))?;
+        let (part, what) = match head.outcome {
+            Outcome::Value => (ReplyPart::Value, "result"),
+            Outcome::Error => (ReplyPart::Error, "error"),
+            Outcome::Status => {
+                let status = envelope::read_status(data, head.metadata)
+                    .map_err(|error| bad(error.reply_status(), head.timing))?;
+                return Err(status.with_phases(phases(started, head.timing)).into());
+            }
+        };
+        body.read(part, head.codec, &data, limits)
+            .map_err(|error| bad(error.status_of_reply(what, head.codec), head.timing))?;
+        part.outcome()
+    }
+}

@@ -1,0 +1,511 @@
+//! One call of a method, whatever the types of the method are.
+//!
+//! [`MethodHandler`] receives the request, [`Call`] runs the handler within its deadline. Both are
+//! compiled once: what depends on the types of a method is behind [`NewCall`] and [`TypedCall`], and
+//! written in a [`MethodBody`].
+
+use std::future::{Future, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use iip_core::{
+    Body, Handler, HandlerError, HandlerFuture, Places, RejectReason, Request, RequestMode,
+    Response, RunningCall,
+};
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+
+use super::reply::{
+    Reply, ReplyForm, encoding, is_plain, reject, reject_status, rejected, status_reply, timing,
+};
+use super::stream::CallStreams;
+use super::{Methods, failures, intercept, stream};
+use crate::arguments::FromArguments;
+use crate::codec::{CodecId, DecodeError, DecodeLimits};
+use crate::compression::{Compression, CompressionId, decompress_in_place, decompressed_size};
+use crate::context::CallContext;
+use crate::envelope::RequestHead;
+use crate::interceptor::{Layers, ServerCall};
+use crate::method::{MethodDescriptor, OnCancel};
+use crate::overload::{Gate, Permit};
+use crate::policy::{Deadline, Deadlines};
+use crate::status::{MethodError, Status};
+
+/// The kind of a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Unary,
+    /// With a stream in one direction or both.
+    Stream,
+    /// Bound to raw bytes.
+    Raw,
+}
+
+/// The part of a method that depends on its types.
+pub(super) trait MethodBody: Clone + Send + Sync + 'static {
+    const KIND: Kind;
+
+    /// The future of the user's method.
+    type Future: Future + Send + 'static;
+
+    /// Decodes the arguments and calls the user's method.
+    fn start(self, call: &mut Call, cx: &Context<'_>) -> Result<Self::Future, Status>;
+
+    /// Encodes the output of the method.
+    fn reply(output: <Self::Future as Future>::Output, call: &Call) -> Reply;
+}
+
+/// A registered method, without its types.
+pub(super) struct Method {
+    pub(super) descriptor: &'static MethodDescriptor,
+    pub(super) interceptors: Layers<ServerCall>,
+    pub(super) limits: DecodeLimits,
+    compression: Option<Compression>,
+    deadlines: Deadlines,
+    /// The gate that calls have to pass; most methods have no limit.
+    gate: Option<Arc<Gate>>,
+    places: Option<Arc<Places>>,
+    kind: Kind,
+    pub(super) body: Box<dyn NewCall>,
+}
+
+impl Method {
+    /// Reads the head of a request. Returns a status for a call that must not run.
+    pub(super) fn call(self: &Arc<Self>, request: Request, message: Bytes) -> Result<Call, Status> {
+        let descriptor = self.descriptor;
+        let plain = self.kind == Kind::Unary && is_plain(&message);
+        let (head, arguments) = if self.kind == Kind::Raw {
+            (RequestHead::without(CodecId::RAW), message)
+        } else if plain {
+            (RequestHead::without(CodecId::JSON), message)
+        } else {
+            RequestHead::read(message)
+                .map_err(|error| error.request_status().in_method(descriptor))?
+        };
+        let deadline =
+            self.deadlines
+                .of_call(head.remaining, request.waited(), request.received_at())?;
+        if self.kind != Kind::Raw
+            && let Some(status) = descriptor.refusal(head.codec)
+        {
+            return Err(status);
+        }
+        let cancel = (descriptor.cancel_policy() == OnCancel::Token).then(|| request.cancelled());
+        let peer = Arc::clone(request.peer());
+        let ctx = CallContext::of_call(descriptor, head.metadata, deadline.at, peer, cancel);
+        Ok(Call {
+            method: Arc::clone(self),
+            ctx,
+            arguments,
+            codec: head.codec,
+            compression: head.compression,
+            plain,
+            deadline,
+            request,
+            streams: None,
+            held: None,
+            permit: None,
+            timer: None,
+            started: false,
+            has_task: false,
+        })
+    }
+
+    /// The response to a call that was not run, or was not run to its end.
+    pub(super) fn failed(
+        &self,
+        status: Status,
+        form: RequestForm,
+    ) -> Result<Response, HandlerError> {
+        match self.kind {
+            Kind::Raw => Err(HandlerError::new(status.message())),
+            // The status is logged, because no caller receives it.
+            _ if form.one_way => Err(HandlerError::new(failures::with_causes(&status))),
+            _ => Ok(status_reply(&status, form.plain).into()),
+        }
+    }
+
+    pub(super) fn respond(
+        &self,
+        reply: Reply,
+        form: RequestForm,
+    ) -> Result<Response, HandlerError> {
+        match reply.body {
+            Ok(body) => Ok(body.into()),
+            Err(status) if reply.is_logged => self
+                .failed(status, form)
+                .map_err(HandlerError::already_logged),
+            Err(status) => self.failed(status, form),
+        }
+    }
+}
+
+/// What the response to a request depends on, even if it cannot be read.
+#[derive(Clone, Copy)]
+pub(super) struct RequestForm {
+    /// `true` if the caller speaks plain JSON.
+    plain: bool,
+    /// `true` if the reply is not read.
+    one_way: bool,
+}
+
+impl RequestForm {
+    pub(super) fn of(request: &Request) -> Self {
+        Self {
+            plain: is_plain(request.body()),
+            one_way: request.is_one_way(),
+        }
+    }
+}
+
+/// A registered method, as a handler of the core server.
+pub(super) struct MethodHandler(Arc<Method>);
+
+impl MethodHandler {
+    pub(super) fn new(
+        methods: &mut Methods,
+        descriptor: &'static MethodDescriptor,
+        kind: Kind,
+        body: Box<dyn NewCall>,
+    ) -> Self {
+        let admission = &mut methods.admission;
+        let compression = admission.compression(descriptor);
+        Self(Arc::new(Method {
+            descriptor,
+            interceptors: methods.interceptors.clone(),
+            limits: methods.limits,
+            compression: compression.unwrap_or(methods.compression),
+            deadlines: Deadlines::new(methods.policy, admission.timeout(descriptor)),
+            gate: admission.gate(descriptor),
+            places: methods.places.clone(),
+            kind,
+            body,
+        }))
+    }
+}
+
+impl Handler for MethodHandler {
+    fn call(&self, mut request: Request) -> HandlerFuture {
+        let method = &self.0;
+        let permit = match method.gate.as_ref().map(Gate::enter).transpose() {
+            Ok(permit) => permit,
+            // The arguments of such a call are not read.
+            Err(full) => {
+                let plain = is_plain(request.body());
+                let body = rejected(&full.status(), plain, method.kind == Kind::Raw);
+                return Box::pin(ready(Ok(body.into())));
+            }
+        };
+        if method.kind == Kind::Stream {
+            return Box::pin(stream::run(Arc::clone(method), request, permit));
+        }
+        let form = RequestForm::of(&request);
+        let message = request.take_body();
+        let mut call = match method.call(request, message) {
+            Ok(call) => call,
+            Err(status) => {
+                permit.into_iter().for_each(Permit::end);
+                return Box::pin(ready(method.failed(status, form)));
+            }
+        };
+        call.permit = permit;
+        if method.interceptors.active(call.ctx.metadata()).is_some() {
+            return Box::pin(intercept::run(Arc::clone(method), call, form));
+        }
+        method.body.new_call(call)
+    }
+
+    fn on_cancel(&self) -> iip_core::OnCancel {
+        match self.0.descriptor.cancel_policy() {
+            OnCancel::Abort => iip_core::OnCancel::Abort,
+            OnCancel::Token => iip_core::OnCancel::Token,
+            OnCancel::RunToEnd => iip_core::OnCancel::RunToEnd,
+        }
+    }
+
+    fn request_mode(&self) -> RequestMode {
+        match self.0.kind {
+            Kind::Stream => RequestMode::Stream,
+            Kind::Unary | Kind::Raw => RequestMode::Whole,
+        }
+    }
+
+    /// A method with streams runs once its arguments have arrived.
+    fn starts_late(&self) -> bool {
+        self.0.kind == Kind::Stream
+    }
+
+    fn places(&self) -> Option<&Arc<Places>> {
+        self.0.places.as_ref()
+    }
+
+    fn reject(&self, reason: &RejectReason, plain: bool) -> Body {
+        reject(reason, plain, self.0.kind == Kind::Raw)
+    }
+
+    /// Returns `true` if the caller sent plain JSON.
+    fn tag(&self, body: &Bytes) -> bool {
+        is_plain(body)
+    }
+
+    fn on_panic(&self, plain: bool) -> Body {
+        if self.0.kind == Kind::Raw {
+            return r#"{"code":101,"message":"handle no response"}"#.into();
+        }
+        status_reply(&Status::internal("the handler panicked"), plain)
+    }
+}
+
+/// A call whose head was read, with everything that does not depend on the types of its method.
+pub(super) struct Call {
+    method: Arc<Method>,
+    ctx: CallContext,
+    /// The encoded arguments, until they are decoded.
+    arguments: Bytes,
+    codec: CodecId,
+    /// The compression of the arguments.
+    compression: CompressionId,
+    /// `true` if the caller speaks plain JSON.
+    plain: bool,
+    deadline: Deadline,
+    request: Request,
+    pub(super) streams: Option<Box<CallStreams>>,
+    /// Counts the memory of decompressed arguments.
+    held: Option<RunningCall>,
+    pub(super) permit: Option<Permit>,
+    /// Ends the call at its deadline. Most calls end at once and need none.
+    timer: Option<Pin<Box<Sleep>>>,
+    started: bool,
+    /// `true` if the call is polled by a task of its own. The first poll of most calls is in the
+    /// task of their connection.
+    pub(super) has_task: bool,
+}
+
+impl Call {
+    pub(super) fn context(&self) -> &CallContext {
+        &self.ctx
+    }
+
+    pub(super) fn limits(&self) -> &DecodeLimits {
+        &self.method.limits
+    }
+
+    pub(super) fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    pub(super) fn received(&self) -> (Instant, Duration) {
+        (self.request.received_at(), self.request.waited())
+    }
+
+    /// Returns `true` if the caller does not read the reply.
+    pub(super) fn is_one_way(&self) -> bool {
+        self.request.is_one_way()
+    }
+
+    /// Decodes the arguments.
+    pub(super) fn decode<A: FromArguments>(&mut self) -> Result<A, Status> {
+        let body = self.decompress()?;
+        A::decode(self.method.descriptor, self.codec, &body, self.limits())
+            .map_err(|error| self.bad_arguments(&error))
+    }
+
+    /// Returns the encoded arguments. If they were compressed, the memory of their content counts
+    /// as held by the call.
+    fn decompress(&mut self) -> Result<Bytes, Status> {
+        let mut body = std::mem::take(&mut self.arguments);
+        if CompressionId::ANY && self.compression != CompressionId::NONE {
+            let limits = &self.method.limits;
+            let bad = |error| self.bad_arguments(&error);
+            let size = decompressed_size(self.codec, self.compression, &body, limits);
+            let held = self.request.hold(size.map_err(bad)?);
+            let held = held.map_err(|full| reject_status(&full))?;
+            decompress_in_place(self.compression, &mut body, limits).map_err(bad)?;
+            self.held = Some(held);
+        }
+        Ok(body)
+    }
+
+    /// The status for arguments that could not be read.
+    #[cold]
+    fn bad_arguments(&self, error: &DecodeError) -> Status {
+        error.status_of_request(self.method.descriptor, "arguments", self.codec)
+    }
+
+    /// Returns the data of a method bound to raw bytes.
+    pub(super) fn raw_body(&mut self) -> Result<Bytes, Status> {
+        let body = std::mem::take(&mut self.arguments);
+        let checked = self.limits().check_size(&body);
+        checked.map_err(|error| error.request_status())?;
+        Ok(body)
+    }
+
+    pub(super) fn encoding(&self) -> crate::compression::Encoding {
+        let peer = self.ctx.peer().filter(|_| !self.plain);
+        encoding(self.codec, self.method.compression, peer, self.limits())
+    }
+
+    pub(super) fn reply_form(&self) -> ReplyForm<'_> {
+        let (received, waited) = self.received();
+        ReplyForm {
+            ctx: &self.ctx,
+            encoding: self.encoding(),
+            plain: self.plain,
+            // A call that had to wait, or whose interceptors may have.
+            timing: self.has_task.then(|| timing(received, waited)),
+            limits: self.limits(),
+        }
+    }
+
+    pub(super) fn reply_with_error<E: MethodError>(&self, error: &E) -> Reply {
+        if self.is_one_way() {
+            return Reply::failed(match error.as_status() {
+                Some(status) => status.clone(),
+                None => Status::unknown(error.to_string()),
+            });
+        }
+        self.reply_form().error(error)
+    }
+
+    fn drop_handler(&self, drop: &mut dyn FnMut()) {
+        self.ctx.enter(drop);
+    }
+
+    fn respond(&mut self, reply: Reply) -> Result<Response, HandlerError> {
+        self.permit.take().into_iter().for_each(Permit::end);
+        let form = RequestForm {
+            plain: self.plain,
+            one_way: self.is_one_way(),
+        };
+        self.method.respond(reply, form)
+    }
+
+    /// Runs the handler within the deadline, if the policy lets the deadline end it.
+    fn poll(&mut self, typed: &mut dyn TypedHandler, cx: &mut Context<'_>) -> Poll<Reply> {
+        if !self.started {
+            self.started = true;
+            if let Err(status) = typed.start(self, cx) {
+                return Poll::Ready(Reply::failed(status));
+            }
+        }
+        if let Poll::Ready(reply) = self.ctx.enter(|| typed.poll(self, cx)) {
+            return Poll::Ready(reply);
+        }
+        let Some(at) = self.deadline.at else {
+            self.has_task = true;
+            return Poll::Pending;
+        };
+        if self.method.descriptor.cancel_policy() != OnCancel::Abort {
+            self.has_task = true;
+            return Poll::Pending;
+        }
+        // The next poll is in a task of its own, so the timer begins then.
+        if !std::mem::replace(&mut self.has_task, true) {
+            return Poll::Pending;
+        }
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+        // A handler that uses up the budget of its task must not outlive its deadline.
+        let mut timer = std::pin::pin!(tokio::task::unconstrained(timer.as_mut()));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Reply::failed(self.deadline.over()))
+    }
+}
+
+/// Creates the calls of a method.
+pub(super) trait NewCall: Send + Sync {
+    fn new_call(&self, call: Call) -> Pin<Box<dyn TypedCall>>;
+}
+
+impl<B: MethodBody> NewCall for B {
+    fn new_call(&self, call: Call) -> Pin<Box<dyn TypedCall>> {
+        Box::pin(BodyCall {
+            call,
+            body: Some(self.clone()),
+            future: None,
+        })
+    }
+}
+
+/// A call with the types of its method.
+pub(super) trait TypedCall: Future<Output = Result<Response, HandlerError>> + Send {
+    fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply>;
+}
+
+/// The handler of a call.
+trait TypedHandler {
+    /// Decodes the arguments and calls the user's method.
+    fn start(&mut self, call: &mut Call, cx: &Context<'_>) -> Result<(), Status>;
+
+    /// Polls the user's method, and encodes its output.
+    fn poll(&mut self, call: &Call, cx: &mut Context<'_>) -> Poll<Reply>;
+}
+
+pin_project! {
+    struct BodyCall<B: MethodBody> {
+        call: Call,
+        // Until the handler starts.
+        body: Option<B>,
+        // While the handler runs.
+        #[pin]
+        future: Option<B::Future>,
+    }
+
+    impl<B: MethodBody> PinnedDrop for BodyCall<B> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            // A handler that is dropped sees its context, as when it runs.
+            if this.future.is_some() {
+                this.call.drop_handler(&mut || this.future.set(None));
+            }
+        }
+    }
+}
+
+impl<B: MethodBody> TypedCall for BodyCall<B> {
+    fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        let this = self.project();
+        let mut handler = BodyHandler::<B> {
+            body: this.body,
+            future: this.future,
+        };
+        this.call.poll(&mut handler, cx)
+    }
+}
+
+impl<B: MethodBody> Future for BodyCall<B> {
+    type Output = Result<Response, HandlerError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let reply = ready!(self.as_mut().poll_reply(cx));
+        Poll::Ready(self.project().call.respond(reply))
+    }
+}
+
+/// The part of a [`BodyCall`] that depends on types.
+struct BodyHandler<'a, B: MethodBody> {
+    body: &'a mut Option<B>,
+    future: Pin<&'a mut Option<B::Future>>,
+}
+
+impl<B: MethodBody> TypedHandler for BodyHandler<'_, B> {
+    fn start(&mut self, call: &mut Call, cx: &Context<'_>) -> Result<(), Status> {
+        if let Some(body) = self.body.take() {
+            self.future.set(Some(body.start(call, cx)?));
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, call: &Call, cx: &mut Context<'_>) -> Poll<Reply> {
+        let Some(future) = self.future.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        let output = ready!(future.poll(cx));
+        self.future.set(None);
+        Poll::Ready(B::reply(output, call))
+    }
+}

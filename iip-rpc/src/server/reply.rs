@@ -1,0 +1,267 @@
+//! Replies: with a value, with an error, with a status.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use iip_core::{Body, Peer, RejectReason};
+
+use super::failures;
+use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
+use crate::compression::{Compression, Encoding};
+use crate::context::{CallContext, now};
+use crate::envelope::{self, ReplyHead, ServerTiming};
+use crate::hello::RpcPeer;
+use crate::interceptor::Outcome;
+use crate::limits::ENVELOPE_BYTES;
+use crate::overload;
+use crate::status::{Execution, MethodError, Status};
+
+/// The reply of a method to one call.
+#[derive(Debug)]
+pub(super) struct Reply {
+    /// The outcome that interceptors see.
+    pub(super) outcome: Outcome,
+    pub(super) body: Result<Body, Status>,
+    /// `true` if the failure was logged.
+    pub(super) is_logged: bool,
+}
+
+impl Reply {
+    pub(super) fn new(body: Body) -> Self {
+        Self {
+            outcome: Outcome::Ok,
+            body: Ok(body),
+            is_logged: false,
+        }
+    }
+
+    pub(super) fn failed(status: Status) -> Self {
+        Self {
+            outcome: Outcome::Status(status.clone()),
+            body: Err(status),
+            is_logged: false,
+        }
+    }
+}
+
+/// Encodes a value or an error: appends it to the buffer except for a large payload at its end,
+/// which it may return instead.
+pub(super) type Write<'a> =
+    dyn FnMut(CodecId, &mut BytesMut) -> Result<Option<Bytes>, EncodeError> + 'a;
+
+/// The form of the reply to one call.
+pub(super) struct ReplyForm<'a> {
+    pub(super) ctx: &'a CallContext,
+    pub(super) encoding: Encoding,
+    /// `true` if the caller speaks plain JSON.
+    pub(super) plain: bool,
+    pub(super) timing: Option<ServerTiming>,
+    pub(super) limits: &'a DecodeLimits,
+}
+
+impl ReplyForm<'_> {
+    /// Creates the reply with a value, which `write` encodes.
+    pub(super) fn value(&self, write: &mut Write<'_>) -> Reply {
+        let Encoding { codec, packer } = self.encoding;
+        let metadata = self.ctx.take_reply_metadata();
+        let encoded = Body::encode(|out| {
+            if !self.plain {
+                let value = envelope::Outcome::Value;
+                ReplyHead::write(codec, value, self.timing, &metadata, out);
+            }
+            let body = out.len();
+            let tail = write(codec, out);
+            let tail = self.fitting(tail, "result", codec, out.len() - body)?;
+            if self.plain {
+                envelope::set_apart_from_errors(out, body);
+            }
+            Ok(envelope::pack_body(packer.as_ref(), out, 0, body, tail))
+        });
+        self.reply(Outcome::Ok, encoded)
+    }
+
+    /// Creates the reply with the error of a method.
+    pub(super) fn error<E: MethodError>(&self, error: &E) -> Reply {
+        let status = error.as_status();
+        failures::log(self.ctx, status, error);
+        match status {
+            Some(status) if !self.plain => self.status(status),
+            _ => self.own_error(Outcome::of_error(error), &mut |codec, out| {
+                if self.plain {
+                    envelope::write_plain_error(error, out);
+                    return Ok(None);
+                }
+                encode_value_split(codec, error, out)
+            }),
+        }
+    }
+
+    fn status(&self, status: &Status) -> Reply {
+        let outcome = Outcome::Status(status.clone());
+        let mut status = status.clone();
+        // The status of a call made by the handler: this handler itself has run. A status that the
+        // handler created keeps its own mark.
+        if status.is_of_a_call() {
+            status = status.with_execution(Execution::MayHaveExecuted);
+        }
+        // Metadata that does not fit with that of the status is dropped, because the status matters
+        // more.
+        let _ = status
+            .metadata_mut()
+            .append_all(&self.ctx.take_reply_metadata());
+        let codec = self.encoding.codec;
+        let encoded = Body::encode(|out| {
+            envelope::write_status_reply(codec, &status, self.timing, out);
+            self.fitting(Ok(None), "error", codec, out.len())
+        });
+        self.reply(outcome, encoded)
+    }
+
+    fn own_error(&self, outcome: Outcome, write: &mut Write<'_>) -> Reply {
+        let Encoding { codec, packer } = self.encoding;
+        let codec = codec.of_errors();
+        let metadata = self.ctx.take_reply_metadata();
+        let encoded = Body::encode(|out| {
+            if !self.plain {
+                let error = envelope::Outcome::Error;
+                ReplyHead::write(codec, error, self.timing, &metadata, out);
+            }
+            let body = out.len();
+            let tail = write(codec, out);
+            let tail = self.fitting(tail, "error", codec, out.len() - body)?;
+            if self.plain {
+                return Ok(tail);
+            }
+            Ok(envelope::pack_body(packer.as_ref(), out, 0, body, tail))
+        });
+        self.reply(outcome, encoded)
+    }
+
+    fn reply(&self, outcome: Outcome, encoded: Result<Body, Status>) -> Reply {
+        match encoded {
+            Ok(body) => Reply {
+                outcome,
+                ..Reply::new(body)
+            },
+            Err(status) => {
+                let status = match self.ctx.method() {
+                    Some(method) => status.in_method(method),
+                    None => status,
+                };
+                failures::log(self.ctx, Some(&status), &status);
+                Reply::failed(status)
+            }
+        }
+    }
+
+    /// The bytes that follow an encoded `what` of `size` bytes, if it could be encoded and is not
+    /// too large.
+    fn fitting(
+        &self,
+        encoded: Result<Option<Bytes>, EncodeError>,
+        what: &str,
+        codec: CodecId,
+        size: usize,
+    ) -> Result<Bytes, Status> {
+        let tail = encoded
+            .map_err(|error| cannot_encode(what, codec, &error))?
+            .unwrap_or_default();
+        let size = size + tail.len();
+        if size > self.limits.body_bytes() {
+            return Err(reply_too_large(size, self.limits));
+        }
+        Ok(tail)
+    }
+}
+
+#[cold]
+pub(super) fn reply_too_large(size: usize, limits: &DecodeLimits) -> Status {
+    let limit = limits.message_bytes();
+    Status::resource_exhausted(format!(
+        "an answer of {size} bytes exceeds the server's limit of {limit} bytes (option \
+         max_message_bytes)"
+    ))
+}
+
+#[cold]
+fn cannot_encode(what: &str, codec: CodecId, error: &EncodeError) -> Status {
+    Status::internal(format!("cannot encode the {what} in {codec}: {error}"))
+}
+
+/// The encoding of a reply: in the codec of its request, and compressed as `wanted`, if the caller
+/// can decompress it.
+#[inline]
+pub(super) fn encoding(
+    codec: CodecId,
+    wanted: Option<Compression>,
+    peer: Option<&Peer>,
+    limits: &DecodeLimits,
+) -> Encoding {
+    let packer = wanted.and_then(|wanted| {
+        let peer = peer?.extension(RpcPeer::read)?;
+        peer.packer(wanted, limits.body_bytes())
+    });
+    Encoding { codec, packer }
+}
+
+pub(super) fn timing(received: Instant, waited: Duration) -> ServerTiming {
+    ServerTiming {
+        queue: waited,
+        handler: now().saturating_duration_since(received + waited),
+    }
+}
+
+/// Returns `true` if the caller sent plain JSON. A caller whose request was skipped counts as
+/// typed.
+pub(super) fn is_plain(body: &Bytes) -> bool {
+    !body.is_empty() && !envelope::is_envelope(body)
+}
+
+/// The reply that carries a status, in the format that the caller understands.
+pub(super) fn status_reply(status: &Status, plain: bool) -> Body {
+    let encoded = Body::encode(|out| {
+        if plain {
+            envelope::write_plain_status(status, out);
+        } else {
+            envelope::write_status_reply(CodecId::DEFAULT, status, None, out);
+        }
+        Ok::<_, EncodeError>(Bytes::new())
+    });
+    encoded.unwrap_or_default()
+}
+
+/// The reply to a request that is not run, because of `reason`.
+pub(super) fn reject(reason: &RejectReason, plain: bool, raw: bool) -> Body {
+    rejected(&reject_status(reason), plain, raw)
+}
+
+/// The reply to a request that is not run.
+pub(super) fn rejected(status: &Status, plain: bool, raw: bool) -> Body {
+    if raw {
+        return envelope::handler_failed(status.message());
+    }
+    status_reply(status, plain)
+}
+
+/// The status for the caller of a rejected call.
+pub(super) fn reject_status(reason: &RejectReason) -> Status {
+    let text = match *reason {
+        // The limit as it was set, which does not count the envelope.
+        RejectReason::TooLarge { size, limit } => RejectReason::TooLarge {
+            size,
+            limit: limit.saturating_sub(ENVELOPE_BYTES),
+        }
+        .to_string(),
+        _ => reason.to_string(),
+    };
+    let status = match reason {
+        RejectReason::ShuttingDown => Status::unavailable(text),
+        RejectReason::NoStream => Status::unimplemented(text),
+        RejectReason::Overloaded { .. } | RejectReason::ShareTaken { .. } => {
+            overload::overloaded(text)
+        }
+        RejectReason::Unread { .. } => return Status::resource_exhausted(text),
+        _ => Status::resource_exhausted(text),
+    };
+    status.with_execution(Execution::NotExecuted)
+}
