@@ -17,6 +17,7 @@ use crate::connection::{Connection, Shared, check_path};
 use crate::error::{CallError, CallErrorKind, Phases};
 use crate::frame::ChannelId;
 use crate::proto::{self, Mode};
+use crate::slots::CallId;
 
 /// The times of one call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -199,7 +200,7 @@ impl Data for Kept<'_> {
 pub struct Call {
     shared: Arc<Shared>,
     /// The slot of the call, until the outcome was taken.
-    token: Option<usize>,
+    id: Option<CallId>,
     /// The error of a call that failed before it had a slot.
     failed: Option<CallError>,
     /// The time from which the call has needed a connection, and the time at which it had one.
@@ -213,18 +214,18 @@ impl Call {
     #[inline]
     pub(crate) fn new(
         shared: Arc<Shared>,
-        token: Result<usize, CallError>,
+        id: Result<CallId, CallError>,
         times: &CallTimes,
         registered: bool,
     ) -> Self {
-        let (token, failed) = match token {
-            Ok(token) => (Some(token), None),
+        let (id, failed) = match id {
+            Ok(id) => (Some(id), None),
             Err(error) => (None, Some(error)),
         };
         Self {
-            registered: registered && token.is_some(),
+            registered: registered && id.is_some(),
             shared,
-            token,
+            id,
             failed,
             started: times.started,
             connected: times.connected,
@@ -248,7 +249,7 @@ impl Call {
         cx: &Context<'_>,
         take: impl FnOnce(&mut proto::Connection, &mut Slot) -> Option<(T, bool)>,
     ) -> Poll<Result<T, CallError>> {
-        let Some(token) = self.token else {
+        let Some(id) = self.id else {
             let error = self.failed.take();
             let error = error.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed));
             return Poll::Ready(Err(self.explain(error)));
@@ -257,12 +258,12 @@ impl Call {
         let state = &mut *guard;
         let found = state
             .calls
-            .poll_slot(&mut state.proto, token, cx.waker(), take);
+            .poll_slot(&mut state.proto, id, cx.waker(), take);
         drop(guard);
         match found {
             Some((value, last)) => {
                 if last {
-                    self.token = None;
+                    self.id = None;
                 }
                 Poll::Ready(Ok(value))
             }
@@ -277,9 +278,9 @@ impl Call {
         self.failed.as_ref()
     }
 
-    /// Returns the index of the call in the table, until the outcome was taken.
-    pub(crate) fn token(&self) -> Option<usize> {
-        self.token
+    /// Returns the id of the call, until the outcome was taken.
+    pub(crate) fn id(&self) -> Option<CallId> {
+        self.id
     }
 
     /// Polls for the next bytes of the call's stream, or the reply after them.
@@ -287,7 +288,7 @@ impl Call {
         &mut self,
         cx: &Context<'_>,
     ) -> Poll<Result<Bytes, Result<Bytes, CallError>>> {
-        let Some(token) = self.token else {
+        let Some(id) = self.id else {
             let error = self.failed.take();
             let error = error.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed));
             return Poll::Ready(Err(Err(self.explain(error))));
@@ -299,13 +300,13 @@ impl Call {
                     None => slot.take_outcome().map(|outcome| (Err(outcome), true)),
                 };
             let calls = &mut state.calls;
-            calls.poll_slot(&mut state.proto, token, cx.waker(), take)
+            calls.poll_slot(&mut state.proto, id, cx.waker(), take)
         });
         match found {
             None => Poll::Pending,
             Some((Ok(part), _)) => Poll::Ready(Ok(part)),
             Some((Err(outcome), _)) => {
-                self.token = None;
+                self.id = None;
                 Poll::Ready(Err(outcome.map_err(|error| self.explain(error))))
             }
         }
@@ -332,9 +333,9 @@ impl Future for Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if let Some(token) = self.token {
+        if let Some(id) = self.id {
             self.shared
-                .command(|state| state.calls.abandon(&mut state.proto, token));
+                .command(|state| state.calls.abandon(&mut state.proto, id));
         }
     }
 }

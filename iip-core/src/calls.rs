@@ -18,27 +18,29 @@ use crate::flow::Flow;
 use crate::frame::ChannelId;
 use crate::parts::Parts;
 use crate::proto::{self, Mode, StreamFrame};
-use crate::queue::{Queue, QueueEntry, QueuedCall};
-use crate::slots::Slots;
+use crate::queue::{Queue, QueueEntry};
+use crate::slots::{CallId, Slots};
 
 #[derive(Debug, Default)]
 enum SlotState {
     /// The slot is not in use.
     #[default]
     Free,
-    /// The call waits for a channel.
-    Queued,
+    /// The call waits for a channel, at this position of the queue.
+    Queued { position: u64 },
     /// The request was sent.
     Sent,
+    /// The caller has leased a channel.
     Leased,
+    /// The call has ended, and its caller has not taken the outcome.
     Done(Result<Bytes, CallError>),
+    /// The caller has taken the outcome.
+    Taken,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     state: SlotState,
-    /// Distinguishes the call from earlier ones in this slot.
-    serial: u64,
     waker: Option<Waker>,
     channel: ChannelId,
     deadline: Option<Instant>,
@@ -57,8 +59,7 @@ impl Slot {
         if !matches!(self.state, SlotState::Done(_)) {
             return None;
         }
-        // The state remains that of a slot in use: the caller that took the outcome frees it.
-        match std::mem::replace(&mut self.state, SlotState::Leased) {
+        match std::mem::replace(&mut self.state, SlotState::Taken) {
             SlotState::Done(result) => Some(result),
             _ => None,
         }
@@ -144,7 +145,6 @@ pub(crate) struct CallTable {
     opened: usize,
     opening: usize,
     refused: bool,
-    serial: u64,
     max_channels: usize,
     max_queued: usize,
     in_flight: usize,
@@ -166,7 +166,6 @@ impl CallTable {
             opened: 0,
             opening: 0,
             refused: false,
-            serial: 0,
             max_channels,
             max_queued,
             in_flight: 0,
@@ -222,7 +221,7 @@ impl CallTable {
         start: &Start,
         data: &mut impl Data,
         waker: Option<&Waker>,
-    ) -> Result<usize, CallError> {
+    ) -> Result<CallId, CallError> {
         let (size, limit) = (data.len(), proto.max_request_bytes());
         // The bytes of a stream are not a message.
         if size > limit && start.mode != Mode::Stream {
@@ -240,53 +239,47 @@ impl CallTable {
         if channel.is_none() {
             self.check_queue(proto, start.now)?;
         }
-        let token = self.take_slot(start.now, start.deadline, waker);
+        let call = self.take_slot(start.now, start.deadline, waker);
         if start.mode == Mode::Stream {
             // The first byte is the mark and not part of the stream.
-            self.add_flow(proto, token, size - 1, start.now);
+            self.add_flow(proto, call, size - 1, start.now);
         }
         match channel {
             Some(channel) => {
                 let path = path.as_bytes();
-                self.on_sent(token, channel, start.now);
+                self.on_sent(call, channel, start.now);
                 if one_way.is_some() {
                     proto.send_one_way(channel, path, data, start.now);
                 } else {
-                    proto.start_call(channel, path, data, token, start.mode);
+                    proto.start_call(channel, path, data, call, start.mode);
                 }
                 if start.mode == Mode::OneWay {
-                    self.complete(token, Bytes::new(), &mut Vec::new());
+                    self.complete(call, Bytes::new(), &mut Vec::new());
                 }
             }
             None => {
-                let ticket = self.ticket(token);
                 let path = path.as_bytes();
-                self.queue.push_call(ticket, path, data, start.mode);
-                self.on_queued(proto, start.now);
+                let position = self.queue.push_call(call, path, data, start.mode);
+                self.on_queued(proto, call, position, start.now);
             }
         }
-        Ok(token)
+        Ok(call)
     }
 
     /// Makes the call a stream whose first `sent` bytes are its beginning.
-    fn add_flow(&mut self, proto: &proto::Connection, token: usize, sent: usize, now: Instant) {
+    fn add_flow(&mut self, proto: &proto::Connection, call: CallId, sent: usize, now: Instant) {
         let credit = proto.peer_stream_window().unwrap_or(0);
         let mut flow = Flow::new(proto.limits().window(), credit, now);
         flow.on_sent(sent);
-        if let Some(slot) = self.slots.get_mut(token) {
+        if let Some(slot) = self.slots.get_mut(call) {
             slot.flow = Some(Box::new(flow));
         }
     }
 
     /// Returns the stream of a call, and its channel once the call has been sent.
-    pub(crate) fn flow(
-        &mut self,
-        token: usize,
-        serial: u64,
-    ) -> Option<(&mut Flow, Option<ChannelId>)> {
-        let slot = self.slots.get_mut(token)?;
-        let alive = matches!(slot.state, SlotState::Queued | SlotState::Sent);
-        if slot.serial != serial || !alive {
+    pub(crate) fn flow(&mut self, call: CallId) -> Option<(&mut Flow, Option<ChannelId>)> {
+        let slot = self.slots.get_mut(call)?;
+        if !matches!(slot.state, SlotState::Queued { .. } | SlotState::Sent) {
             return None;
         }
         let channel = matches!(slot.state, SlotState::Sent).then_some(slot.channel);
@@ -294,19 +287,19 @@ impl CallTable {
     }
 
     /// Returns the stream of the current call in this slot.
-    pub(crate) fn flow_of(&mut self, token: usize) -> Option<&mut Flow> {
-        self.slots.get_mut(token)?.flow.as_deref_mut()
+    pub(crate) fn flow_of(&mut self, call: CallId) -> Option<&mut Flow> {
+        self.slots.get_mut(call)?.flow.as_deref_mut()
     }
 
     /// Handles a frame of a call's stream. Returns the same value as [`Flow::on_stream_frame`].
     pub(crate) fn on_stream_frame(
         &mut self,
         proto: &mut proto::Connection,
-        token: usize,
+        call: CallId,
         heard: StreamFrame,
         wakers: &mut Vec<Waker>,
     ) -> bool {
-        let Some(slot) = self.slots.get_mut(token) else {
+        let Some(slot) = self.slots.get_mut(call) else {
             return false;
         };
         let Some(flow) = &mut slot.flow else {
@@ -323,37 +316,25 @@ impl CallTable {
     }
 
     /// Cuts the caller's stream before its end, which also ends the call if it is still under way.
-    pub(crate) fn cut_stream(
-        &mut self,
-        proto: &mut proto::Connection,
-        token: usize,
-        serial: u64,
-        now: Instant,
-    ) {
-        let Some((_, channel)) = self.flow(token, serial) else {
+    pub(crate) fn cut_stream(&mut self, proto: &mut proto::Connection, call: CallId, now: Instant) {
+        let Some((_, channel)) = self.flow(call) else {
             return;
         };
         let execution = match channel {
             Some(channel) => {
-                proto.abandon(channel, token);
+                proto.abandon(channel, call);
                 Execution::MayHaveExecuted
             }
             None => Execution::NotSent,
         };
         let mut wakers = Vec::new();
-        self.fail(
-            token,
-            CallErrorKind::Unfinished,
-            execution,
-            now,
-            &mut wakers,
-        );
+        self.fail(call, CallErrorKind::Unfinished, execution, now, &mut wakers);
         proto.deferred.wake(wakers);
     }
 
     /// Sets the deadline of the call, which applies from now on.
-    pub(crate) fn set_deadline(&mut self, token: usize, deadline: Instant) {
-        if let Some(slot) = self.slots.get_mut(token) {
+    pub(crate) fn set_deadline(&mut self, call: CallId, deadline: Instant) {
+        if let Some(slot) = self.slots.get_mut(call) {
             slot.deadline = Some(deadline);
             if self.next_deadline.is_none_or(|next| next > deadline) {
                 self.next_deadline = Some(deadline);
@@ -367,41 +348,39 @@ impl CallTable {
         proto: &mut proto::Connection,
         now: Instant,
         deadline: Instant,
-    ) -> Result<usize, CallError> {
+    ) -> Result<CallId, CallError> {
         check_time(now, deadline)?;
         let channel = self.free.pop();
         if channel.is_none() {
             self.check_queue(proto, now)?;
         }
-        let token = self.take_slot(now, deadline, None);
+        let call = self.take_slot(now, deadline, None);
         match channel {
             Some(channel) => {
-                self.lease(token, channel);
+                self.lease(call, channel);
             }
             None => {
-                self.queue.push_lease(self.ticket(token));
-                self.on_queued(proto, now);
+                let position = self.queue.push_lease(call);
+                self.on_queued(proto, call, position, now);
             }
         }
-        Ok(token)
+        Ok(call)
     }
 
     /// Takes a slot for a call that may be sent now or has to wait.
     #[inline]
-    fn take_slot(&mut self, now: Instant, deadline: Instant, waker: Option<&Waker>) -> usize {
-        self.serial += 1;
+    fn take_slot(&mut self, now: Instant, deadline: Instant, waker: Option<&Waker>) -> CallId {
         self.in_flight += 1;
         if self.next_deadline.is_none_or(|next| next > deadline) {
             self.next_deadline = Some(deadline);
         }
-        let (token, slot) = self.slots.take();
-        slot.state = SlotState::Queued;
-        slot.serial = self.serial;
+        let (call, slot) = self.slots.take();
+        slot.state = SlotState::Sent;
         slot.waker = waker.cloned();
         slot.deadline = Some(deadline);
         slot.started = Some(now);
         slot.sent_at = None;
-        token
+        call
     }
 
     /// Checks that one more call may wait for a channel. Retires the connection if its server is
@@ -429,23 +408,21 @@ impl CallTable {
         Ok(())
     }
 
-    /// Returns the serial that distinguishes the last started call from others with its token.
-    pub(crate) fn last_serial(&self) -> u64 {
-        self.serial
-    }
-
-    /// Returns the ticket of the slot taken last.
-    fn ticket(&self, token: usize) -> QueuedCall {
-        let serial = self.serial;
-        QueuedCall { token, serial }
-    }
-
     /// Records that a caller waits for a channel, and requests one more if the limits allow it.
-    fn on_queued(&mut self, proto: &mut proto::Connection, now: Instant) {
+    fn on_queued(
+        &mut self,
+        proto: &mut proto::Connection,
+        call: CallId,
+        position: u64,
+        now: Instant,
+    ) {
         self.waiting += 1;
+        if let Some(slot) = self.slots.get_mut(call) {
+            slot.state = SlotState::Queued { position };
+        }
         let slots = &self.slots;
         self.queue
-            .sweep(self.waiting, |ticket| is_waiting(slots, ticket));
+            .sweep(self.waiting, |call| is_waiting(slots, call));
         if self.opening < self.waiting && self.opened + self.opening < self.max_channels {
             self.opening += 1;
             proto.open_channel();
@@ -467,18 +444,18 @@ impl CallTable {
     }
 
     /// Takes the call that has waited longest, and its request.
-    fn next_waiting(&mut self) -> Option<(usize, QueueEntry)> {
-        while let Some((ticket, want)) = self.queue.pop() {
-            if is_waiting(&self.slots, ticket) {
-                return Some((ticket.token, want));
+    fn next_waiting(&mut self) -> Option<(CallId, QueueEntry)> {
+        while let Some((call, want)) = self.queue.pop() {
+            if is_waiting(&self.slots, call) {
+                return Some((call, want));
             }
         }
         None
     }
 
     #[inline]
-    fn on_sent(&mut self, token: usize, channel: ChannelId, now: Instant) {
-        if let Some(slot) = self.slots.get_mut(token) {
+    fn on_sent(&mut self, call: CallId, channel: ChannelId, now: Instant) {
+        if let Some(slot) = self.slots.get_mut(call) {
             slot.state = SlotState::Sent;
             slot.channel = channel;
             slot.sent_at = Some(now);
@@ -489,11 +466,11 @@ impl CallTable {
     fn on_stream_sent(
         &mut self,
         proto: &mut proto::Connection,
-        token: usize,
+        call: CallId,
         channel: ChannelId,
         wakers: &mut Vec<Waker>,
     ) {
-        let slot = self.slots.get_mut(token);
+        let slot = self.slots.get_mut(call);
         if let Some(flow) = slot.and_then(|slot| slot.flow.as_mut()) {
             flow.send_ending(proto, channel);
             wakers.extend(flow.writer.take());
@@ -501,8 +478,8 @@ impl CallTable {
     }
 
     /// Completes a lease: the caller has its channel.
-    fn lease(&mut self, token: usize, channel: ChannelId) -> Option<Waker> {
-        let slot = self.slots.get_mut(token)?;
+    fn lease(&mut self, call: CallId, channel: ChannelId) -> Option<Waker> {
+        let slot = self.slots.get_mut(call)?;
         slot.state = SlotState::Leased;
         slot.channel = channel;
         self.in_flight -= 1;
@@ -525,7 +502,7 @@ impl CallTable {
         self.stall.check_at = None;
         match self.next_waiting() {
             None => self.free.push(channel),
-            Some((token, want)) => {
+            Some((call, want)) => {
                 self.waiting -= 1;
                 self.watch_channels(now);
                 match want {
@@ -534,18 +511,18 @@ impl CallTable {
                         mut body,
                         mode,
                     } => {
-                        self.on_sent(token, channel, now);
+                        self.on_sent(call, channel, now);
                         let is_large = Queue::is_large(&path, &body);
-                        proto.start_call(channel, &path, &mut body, token, mode);
+                        proto.start_call(channel, &path, &mut body, call, mode);
                         if is_large {
                             proto.deferred.drop_body(body);
                         }
                         if mode == Mode::OneWay {
-                            self.complete(token, Bytes::new(), wakers);
+                            self.complete(call, Bytes::new(), wakers);
                         }
-                        self.on_stream_sent(proto, token, channel, wakers);
+                        self.on_stream_sent(proto, call, channel, wakers);
                     }
-                    QueueEntry::Lease => wakers.extend(self.lease(token, channel)),
+                    QueueEntry::Lease => wakers.extend(self.lease(call, channel)),
                 }
             }
         }
@@ -569,12 +546,12 @@ impl CallTable {
         // From now on the limit of the server applies on this side.
         self.max_channels = self.opened.max(1);
         if self.opened + self.opening == 0 {
-            while let Some((token, _)) = self.next_waiting() {
+            while let Some((call, _)) = self.next_waiting() {
                 let kind = CallErrorKind::ChannelRefused {
                     code,
                     message: message.to_owned(),
                 };
-                self.fail(token, kind, Execution::NotSent, clock::now(), wakers);
+                self.fail(call, kind, Execution::NotSent, clock::now(), wakers);
             }
             self.max_channels = 1;
         }
@@ -583,19 +560,19 @@ impl CallTable {
     pub(crate) fn on_reply(
         &mut self,
         proto: &mut proto::Connection,
-        token: usize,
+        call: CallId,
         result: Result<Bytes, CallErrorKind>,
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) {
-        let Some(slot) = self.slots.get(token) else {
+        let Some(slot) = self.slots.get(call) else {
             return;
         };
         let channel = slot.channel;
         let skipped = result.is_err();
         match result {
-            Ok(body) => self.complete(token, body, wakers),
-            Err(kind) => self.fail(token, kind, Execution::MayHaveExecuted, now, wakers),
+            Ok(body) => self.complete(call, body, wakers),
+            Err(kind) => self.fail(call, kind, Execution::MayHaveExecuted, now, wakers),
         }
         // The rest of a reply that is too large is still to come; the channel is free after it.
         if !(skipped && proto.awaits_reply(channel)) {
@@ -628,12 +605,12 @@ impl CallTable {
     pub(crate) fn on_part(
         &mut self,
         proto: &mut proto::Connection,
-        token: usize,
+        call: CallId,
         body: Bytes,
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) {
-        let Some(slot) = self.slots.get_mut(token) else {
+        let Some(slot) = self.slots.get_mut(call) else {
             return;
         };
         let parts = slot.parts.get_or_insert_default();
@@ -651,14 +628,14 @@ impl CallTable {
         };
         // The parts that have arrived before may still be taken.
         let channel = slot.channel;
-        proto.abandon(channel, token);
-        self.fail(token, kind, Execution::MayHaveExecuted, now, wakers);
+        proto.abandon(channel, call);
+        self.fail(call, kind, Execution::MayHaveExecuted, now, wakers);
     }
 
     /// Completes a call. All calls that succeed end here.
     #[inline]
-    pub(crate) fn complete(&mut self, token: usize, body: Bytes, wakers: &mut Vec<Waker>) {
-        if let Some(slot) = self.slots.get_mut(token)
+    pub(crate) fn complete(&mut self, call: CallId, body: Bytes, wakers: &mut Vec<Waker>) {
+        if let Some(slot) = self.slots.get_mut(call)
             && matches!(slot.state, SlotState::Sent)
         {
             slot.state = SlotState::Done(Ok(body));
@@ -675,23 +652,24 @@ impl CallTable {
     /// Fails a call. All calls that fail end here.
     fn fail(
         &mut self,
-        token: usize,
+        call: CallId,
         kind: CallErrorKind,
         execution: Execution,
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) {
-        let Some(slot) = self.slots.get_mut(token) else {
+        let Some(slot) = self.slots.get_mut(call) else {
             return;
         };
-        if !matches!(slot.state, SlotState::Queued | SlotState::Sent) {
-            return;
+        match slot.state {
+            SlotState::Queued { position } => {
+                self.waiting -= 1;
+                self.left.extend(self.queue.abandon(position));
+            }
+            SlotState::Sent => {}
+            _ => return,
         }
         self.in_flight -= 1;
-        if matches!(slot.state, SlotState::Queued) {
-            self.waiting -= 1;
-            self.left.extend(self.queue.abandon(slot.serial));
-        }
         let sent = slot.sent_at.unwrap_or(now);
         let mut phases = Phases {
             wait_for_channel: sent.saturating_duration_since(slot.started.unwrap_or(sent)),
@@ -731,9 +709,9 @@ impl CallTable {
         if self.stall.check_at.is_some_and(|at| at <= now) {
             self.stall.check_at = None;
             if let Some(error) = self.retire_stalled(now) {
-                while let Some((token, _)) = self.next_waiting() {
+                while let Some((call, _)) = self.next_waiting() {
                     let kind = CallErrorKind::ConnectionLost(error.clone());
-                    self.fail(token, kind, Execution::NotSent, now, wakers);
+                    self.fail(call, kind, Execution::NotSent, now, wakers);
                 }
                 return true;
             }
@@ -772,8 +750,8 @@ impl CallTable {
     fn abandoned_channels(&self) -> usize {
         let leased = self.leased.iter().filter(|lease| !lease.returning);
         let mut wanted: HashSet<ChannelId> = leased.map(|lease| lease.channel).collect();
-        let sent = (0..self.slots.len()).filter_map(|token| self.slots.get(token));
-        let sent = sent.filter(|slot| matches!(slot.state, SlotState::Sent));
+        let slots = self.slots.iter().map(|(_, slot)| slot);
+        let sent = slots.filter(|slot| matches!(slot.state, SlotState::Sent));
         wanted.extend(sent.map(|slot| slot.channel));
         self.opened.saturating_sub(wanted.len() + self.free.len())
     }
@@ -782,19 +760,14 @@ impl CallTable {
     fn expire_now(&mut self, proto: &mut proto::Connection, now: Instant, wakers: &mut Vec<Waker>) {
         let mut next = None;
         let mut expired = Vec::new();
-        for token in 0..self.slots.len() {
-            let Some(slot) = self.slots.get(token) else {
-                break;
-            };
+        for (call, slot) in self.slots.iter() {
             let sent = matches!(slot.state, SlotState::Sent);
-            let Some(deadline) = slot
-                .deadline
-                .filter(|_| sent || matches!(slot.state, SlotState::Queued))
-            else {
+            let waits = matches!(slot.state, SlotState::Queued { .. });
+            let Some(deadline) = slot.deadline.filter(|_| sent || waits) else {
                 continue;
             };
             if deadline <= now {
-                expired.push((token, sent, slot.channel));
+                expired.push((call, sent, slot.channel));
             } else {
                 next = Some(next.map_or(deadline, |next: Instant| next.min(deadline)));
             }
@@ -803,8 +776,8 @@ impl CallTable {
         // Waiting calls fail first: a channel that becomes free must not be given to a call whose
         // deadline has passed.
         expired.sort_by_key(|&(_, sent, _)| sent);
-        for (token, sent, channel) in expired {
-            let withdrawn = sent && proto.abandon(channel, token);
+        for (call, sent, channel) in expired {
+            let withdrawn = sent && proto.abandon(channel, call);
             let sent = sent && !withdrawn;
             if withdrawn {
                 self.on_channel_idle(proto, channel, now, wakers);
@@ -814,7 +787,7 @@ impl CallTable {
             } else {
                 Execution::NotSent
             };
-            self.fail(token, CallErrorKind::Timeout, execution, now, wakers);
+            self.fail(call, CallErrorKind::Timeout, execution, now, wakers);
         }
     }
 
@@ -827,54 +800,48 @@ impl CallTable {
         wakers: &mut Vec<Waker>,
     ) {
         let promised = matches!(error, ConnectionError::Ended) && proto.peer_answers_before_end();
-        for token in 0..self.slots.len() {
-            let Some(channel) = self.slots.get(token).map(|slot| slot.channel) else {
-                break;
-            };
-            let execution = match self.slots.get(token).map(|slot| &slot.state) {
-                Some(SlotState::Sent) if proto.was_sent(channel, token) => {
-                    if promised {
-                        Execution::NotExecuted
-                    } else {
-                        Execution::MayHaveExecuted
-                    }
-                }
-                _ => Execution::NotSent,
-            };
+        let execution = |(call, slot): (CallId, &Slot)| match slot.state {
+            SlotState::Sent if !proto.was_sent(slot.channel, call) => (call, Execution::NotSent),
+            SlotState::Sent if promised => (call, Execution::NotExecuted),
+            SlotState::Sent => (call, Execution::MayHaveExecuted),
+            _ => (call, Execution::NotSent),
+        };
+        let calls: Vec<(CallId, Execution)> = self.slots.iter().map(execution).collect();
+        for (call, execution) in calls {
             let kind = CallErrorKind::ConnectionLost(error.clone());
-            self.fail(token, kind, execution, now, wakers);
+            self.fail(call, kind, execution, now, wakers);
         }
         self.queue.clear();
         self.stall = Stall::default();
     }
 
     /// Ends a call whose caller has gone.
-    pub(crate) fn abandon(&mut self, proto: &mut proto::Connection, token: usize) {
-        let Some(slot) = self.slots.get_mut(token) else {
+    pub(crate) fn abandon(&mut self, proto: &mut proto::Connection, call: CallId) {
+        let Some(slot) = self.slots.get_mut(call) else {
             return;
         };
-        let (channel, serial) = (slot.channel, slot.serial);
-        match self.free_slot(proto, token) {
-            SlotState::Queued => {
+        let channel = slot.channel;
+        match self.free_slot(proto, call) {
+            SlotState::Queued { position } => {
                 self.in_flight -= 1;
                 self.waiting -= 1;
-                self.left.extend(self.queue.abandon(serial));
+                self.left.extend(self.queue.abandon(position));
             }
             SlotState::Sent => {
                 self.in_flight -= 1;
-                if proto.abandon(channel, token) {
+                if proto.abandon(channel, call) {
                     self.release_now(proto, channel);
                 }
             }
             SlotState::Leased => self.return_lease(proto, channel),
-            SlotState::Free | SlotState::Done(_) => {}
+            SlotState::Free | SlotState::Done(_) | SlotState::Taken => {}
         }
     }
 
     /// Releases a slot and returns the state it had.
     #[inline]
-    fn free_slot(&mut self, proto: &mut proto::Connection, token: usize) -> SlotState {
-        let Some(slot) = self.slots.get_mut(token) else {
+    fn free_slot(&mut self, proto: &mut proto::Connection, call: CallId) -> SlotState {
+        let Some(slot) = self.slots.get_mut(call) else {
             return SlotState::Free;
         };
         let state = std::mem::take(&mut slot.state);
@@ -889,7 +856,7 @@ impl CallTable {
             flow.end(&mut proto.deferred);
         }
         if !matches!(state, SlotState::Free) {
-            self.slots.give_back(token);
+            self.slots.give_back(call);
         }
         state
     }
@@ -900,14 +867,14 @@ impl CallTable {
     pub(crate) fn poll_slot<T>(
         &mut self,
         proto: &mut proto::Connection,
-        token: usize,
+        call: CallId,
         waker: &Waker,
         take: impl FnOnce(&mut proto::Connection, &mut Slot) -> Option<(T, bool)>,
     ) -> Option<(T, bool)> {
-        let slot = self.slots.get_mut(token)?;
+        let slot = self.slots.get_mut(call)?;
         let found = take(proto, slot);
         match &found {
-            Some((_, true)) => drop(self.free_slot(proto, token)),
+            Some((_, true)) => drop(self.free_slot(proto, call)),
             Some((_, false)) => {}
             None => proto.deferred.keep_waker(&mut slot.waker, waker),
         }
@@ -943,10 +910,9 @@ fn check_time(now: Instant, deadline: Instant) -> Result<(), CallError> {
 
 /// Returns `true` if the call still waits for a channel. Its caller may have gone, and its slot may
 /// belong to another call.
-fn is_waiting(slots: &Slots<Slot>, ticket: QueuedCall) -> bool {
-    slots
-        .get(ticket.token)
-        .is_some_and(|slot| slot.serial == ticket.serial && matches!(slot.state, SlotState::Queued))
+fn is_waiting(slots: &Slots<Slot>, call: CallId) -> bool {
+    let slot = slots.get(call);
+    slot.is_some_and(|slot| matches!(slot.state, SlotState::Queued { .. }))
 }
 
 #[cfg(test)]
@@ -1015,8 +981,8 @@ mod tests {
         let queued = calls.start(&mut proto, "/b", &start, &mut small, None);
         assert_eq!(calls.waiting, 1, "there is one channel");
         calls.expire(&mut proto, deadline, &mut Vec::new());
-        for token in [unsent, queued] {
-            let slot = calls.slots.get_mut(token.expect("both were begun"));
+        for call in [unsent, queued] {
+            let slot = calls.slots.get_mut(call.expect("both were begun"));
             let outcome = slot.and_then(Slot::take_outcome).expect("its time is over");
             assert_eq!(outcome.unwrap_err().execution(), Execution::NotSent);
         }
@@ -1045,18 +1011,22 @@ mod tests {
     }
 
     /// Creates a table of one channel with a call under way, and a call that waits for the channel.
-    fn busy(now: Instant, age: Duration, places: usize) -> (proto::Connection, CallTable, usize) {
+    fn busy(
+        now: Instant,
+        age: Duration,
+        places: usize,
+    ) -> (proto::Connection, CallTable, [CallId; 2]) {
         let (mut proto, mut calls) = table(now);
         let places = Arc::new(Semaphore::new(places));
         calls.may_retire(Retirement { age, places }, now);
         let start = start(now, now + Duration::from_secs(600));
         let mut begin = |path| {
-            let token = calls.start(&mut proto, path, &start, &mut Body::from("x"), None);
-            token.expect("it has time")
+            let call = calls.start(&mut proto, path, &start, &mut Body::from("x"), None);
+            call.expect("it has time")
         };
-        let (sent, _) = (begin("/sent"), begin("/queued"));
+        let begun = [begin("/sent"), begin("/queued")];
         assert_eq!(calls.waiting, 1, "there is one channel");
-        (proto, calls, sent)
+        (proto, calls, begun)
     }
 
     fn is_retired_at(proto: &mut proto::Connection, calls: &mut CallTable, at: Instant) -> bool {
@@ -1066,14 +1036,14 @@ mod tests {
     #[test]
     fn a_connection_is_retired_when_nobody_wants_the_answers_that_it_waits_for() {
         let now = Instant::now();
-        let (mut proto, mut calls, sent) = busy(now, Duration::ZERO, 1);
+        let (mut proto, mut calls, [sent, queued]) = busy(now, Duration::ZERO, 1);
         calls.abandon(&mut proto, sent);
         let at = now + STALLED_AFTER;
         let before = at - Duration::from_millis(1);
         assert!(!is_retired_at(&mut proto, &mut calls, before));
         assert!(is_retired_at(&mut proto, &mut calls, at));
         assert_eq!((calls.waiting, calls.in_flight), (0, 0));
-        let queued = calls.slots.get_mut(1).and_then(Slot::take_outcome);
+        let queued = calls.slots.get_mut(queued).and_then(Slot::take_outcome);
         let error = queued.expect("it was told").unwrap_err();
         assert_eq!(error.execution(), Execution::NotSent);
         let CallErrorKind::ConnectionLost(ConnectionError::Stalled {
@@ -1105,14 +1075,14 @@ mod tests {
     fn a_connection_is_retired_at_its_age_and_if_there_is_a_place_for_it() {
         let now = Instant::now();
         let age = 3 * STALLED_AFTER;
-        let (mut proto, mut calls, sent) = busy(now, age, 1);
+        let (mut proto, mut calls, [sent, _]) = busy(now, age, 1);
         calls.abandon(&mut proto, sent);
         for turn in 1..=3 {
             let at = now + turn * STALLED_AFTER;
             let retired = is_retired_at(&mut proto, &mut calls, at);
             assert_eq!(retired, turn == 3, "{turn}");
         }
-        let (mut proto, mut calls, sent) = busy(now, age, 0);
+        let (mut proto, mut calls, [sent, _]) = busy(now, age, 0);
         calls.abandon(&mut proto, sent);
         assert!(!is_retired_at(&mut proto, &mut calls, now + 2 * age));
     }

@@ -289,7 +289,7 @@ fn flow_of<'a>(
     key: StreamKey,
 ) -> Option<&'a mut Flow> {
     match key {
-        StreamKey::Call(token) => calls.flow_of(token),
+        StreamKey::Call(call) => calls.flow_of(call),
         StreamKey::Channel(channel) => running.get_mut(&channel)?.flow.as_deref_mut(),
     }
 }
@@ -663,7 +663,7 @@ impl Connection {
         data: &mut impl Data,
         waker: Option<&Waker>,
     ) -> Call {
-        let token = match path {
+        let id = match path {
             Err(kind) => Err(CallError::not_sent(kind)),
             Ok(_) if data.len() == 0 => Err(CallError::not_sent(CallErrorKind::EmptyBody)),
             Ok(path) => self.shared.command(|state| {
@@ -678,7 +678,7 @@ impl Connection {
             connected: start.now,
             deadline: start.deadline,
         };
-        Call::new(self.shared, token, &times, waker.is_some())
+        Call::new(self.shared, id, &times, waker.is_some())
     }
 
     /// Starts a one-way request, see [`Client::send`](crate::Client::send): the call ends when it
@@ -781,10 +781,9 @@ impl Connection {
             on: None,
             mode: Mode::Stream,
         };
-        let mut serial = 0;
         // The rest of the first part is dropped without the lock.
         let (mut first, mut marked) = (Body::default(), Body::default());
-        let token = match path {
+        let id = match path {
             Err(kind) => Err(CallError::not_sent(kind)),
             Ok(_) if rest.is_empty() => Err(CallError::not_sent(CallErrorKind::EmptyBody)),
             Ok(path) => self.shared.command(|state| {
@@ -796,19 +795,18 @@ impl Connection {
                 first = rest.split_to(at);
                 marked = first.marked(DATA);
                 let (calls, proto) = (&mut state.calls, &mut state.proto);
-                let token = calls.start(proto, path, &start, &mut marked, None);
-                serial = calls.last_serial();
-                token.inspect_err(|_| self.shared.note_retired(state))
+                let started = calls.start(proto, path, &start, &mut marked, None);
+                started.inspect_err(|_| self.shared.note_retired(state))
             }),
         };
         let shared = Arc::clone(&self.shared);
-        let call = Call::new(self.shared, token, times, false);
-        stream::of_call(&shared, call, serial, rest)
+        let call = Call::new(self.shared, id, times, false);
+        stream::of_call(&shared, call, rest)
     }
 
     /// Starts a call that ends when a channel is available for its owner.
     pub(crate) fn lease(&self, now: Instant, deadline: Instant) -> Call {
-        let token = self.shared.command(|state| {
+        let id = self.shared.command(|state| {
             state.check_alive()?;
             let lease = state.calls.start_lease(&mut state.proto, now, deadline);
             lease.inspect_err(|_| self.shared.note_retired(state))
@@ -818,7 +816,7 @@ impl Connection {
             connected: now,
             deadline,
         };
-        Call::new(Arc::clone(&self.shared), token, &times, false)
+        Call::new(Arc::clone(&self.shared), id, &times, false)
     }
 
     /// Returns the reason why the connection ended, or `None` while it is alive.

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::body::{Body, Data};
 use crate::proto::Mode;
+use crate::slots::CallId;
 
 /// Maximum size of path and data together that are copied into the buffer.
 const SMALL_BYTES: usize = 1024;
@@ -14,14 +15,6 @@ const SMALL_BYTES: usize = 1024;
 /// Minimum number of entries at which abandoned ones are removed, provided that they are at least
 /// half of all entries.
 const SWEEP_AT: usize = 64;
-
-/// The identity of a waiting call: its index, and the serial that distinguishes it from earlier
-/// calls with that index.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct QueuedCall {
-    pub(crate) token: usize,
-    pub(crate) serial: u64,
-}
 
 /// The purpose for which a caller waits for a channel.
 #[derive(Debug)]
@@ -34,7 +27,9 @@ pub(crate) enum QueueEntry {
 
 #[derive(Debug)]
 struct Entry {
-    ticket: QueuedCall,
+    /// The number of calls that were queued before.
+    position: u64,
+    call: CallId,
     kind: Kind,
 }
 
@@ -62,6 +57,8 @@ impl Kind {
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
     buffer: BytesMut,
+    /// Number of calls that were queued so far.
+    queued: u64,
 }
 
 impl Queue {
@@ -69,13 +66,14 @@ impl Queue {
         clippy::cast_possible_truncation,
         reason = "both are parts of a kilobyte"
     )]
+    /// Queues a call. Returns its position, by which it is found again.
     pub(crate) fn push_call(
         &mut self,
-        ticket: QueuedCall,
+        call: CallId,
         path: &[u8],
         data: &mut impl Data,
         mode: Mode,
-    ) {
+    ) -> u64 {
         let kind = if path.len() + data.len() <= SMALL_BYTES {
             self.buffer.extend_from_slice(path);
             for piece in data.pieces() {
@@ -93,16 +91,27 @@ impl Queue {
                 mode,
             }))
         };
-        self.entries.push_back(Entry { ticket, kind });
+        self.push(call, kind)
     }
 
-    pub(crate) fn push_lease(&mut self, ticket: QueuedCall) {
-        let kind = Kind::Other(Box::new(QueueEntry::Lease));
-        self.entries.push_back(Entry { ticket, kind });
+    /// Queues a call that wants to lease a channel. Returns its position.
+    pub(crate) fn push_lease(&mut self, call: CallId) -> u64 {
+        self.push(call, Kind::Other(Box::new(QueueEntry::Lease)))
     }
 
-    pub(crate) fn pop(&mut self) -> Option<(QueuedCall, QueueEntry)> {
-        let Entry { ticket, kind } = self.entries.pop_front()?;
+    fn push(&mut self, call: CallId, kind: Kind) -> u64 {
+        let position = self.queued;
+        self.queued += 1;
+        self.entries.push_back(Entry {
+            position,
+            call,
+            kind,
+        });
+        position
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(CallId, QueueEntry)> {
+        let Entry { call, kind, .. } = self.entries.pop_front()?;
         let want = match kind {
             Kind::Small { path, body, mode } => {
                 let (path, body) = (usize::from(path), usize::from(body));
@@ -119,19 +128,19 @@ impl Queue {
             // The rest of the buffer is not used any more.
             self.buffer = BytesMut::new();
         }
-        Some((ticket, want))
+        Some((call, want))
     }
 
     /// Removes the entries of callers that have gone, if there are many; `waiting` is the number of
     /// the others.
-    pub(crate) fn sweep(&mut self, waiting: usize, is_waiting: impl Fn(QueuedCall) -> bool) {
+    pub(crate) fn sweep(&mut self, waiting: usize, is_waiting: impl Fn(CallId) -> bool) {
         if self.entries.len() < SWEEP_AT.max(2 * waiting) {
             return;
         }
         let mut old = std::mem::take(&mut self.buffer);
         self.entries.retain(|entry| {
             let data = old.split_to(entry.kind.buffered());
-            let keep = is_waiting(entry.ticket);
+            let keep = is_waiting(entry.call);
             if keep {
                 self.buffer.extend_from_slice(&data);
             }
@@ -141,11 +150,10 @@ impl Queue {
 
     /// Abandons the call of a caller that has gone: a large body is returned at once, and the entry
     /// is removed later.
-    pub(crate) fn abandon(&mut self, serial: u64) -> Option<Body> {
-        // Serials increase in the order in which calls are queued.
+    pub(crate) fn abandon(&mut self, position: u64) -> Option<Body> {
         let entry = self
             .entries
-            .binary_search_by_key(&serial, |entry| entry.ticket.serial);
+            .binary_search_by_key(&position, |entry| entry.position);
         if let Some(entry) = entry.ok().and_then(|at| self.entries.get_mut(at))
             && matches!(entry.kind, Kind::Other(_))
         {
@@ -171,7 +179,10 @@ impl Queue {
     }
 
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self {
+            queued: self.queued,
+            ..Self::default()
+        };
     }
 
     /// Returns `true` if this call owns its memory instead of a part of the buffer.
@@ -183,11 +194,6 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn ticket(token: usize) -> QueuedCall {
-        let serial = token as u64;
-        QueuedCall { token, serial }
-    }
 
     fn mode_of(token: usize) -> Mode {
         [Mode::Whole, Mode::Parts, Mode::Stream][token % 3]
@@ -206,18 +212,18 @@ mod tests {
         let sizes = [1, SMALL_BYTES - 2, SMALL_BYTES - 1, SMALL_BYTES * 3];
         for (token, size) in sizes.into_iter().enumerate() {
             let mut body = Body::split(vec![token as u8; size - 1], "t");
-            queue.push_call(ticket(token), b"/p", &mut body, mode_of(token));
+            queue.push_call(CallId::of(token), b"/p", &mut body, mode_of(token));
         }
-        queue.push_lease(ticket(9));
+        queue.push_lease(CallId::of(9));
         for (token, size) in sizes.into_iter().enumerate() {
             let (who, want) = queue.pop().unwrap();
-            assert_eq!(who, ticket(token));
+            assert_eq!(who, CallId::of(token));
             let (path, body, mode) = call(want);
             assert_eq!(&path[..], b"/p");
             assert_eq!(body, [vec![token as u8; size - 1], b"t".to_vec()].concat());
             assert_eq!(mode, mode_of(token));
         }
-        assert!(matches!(queue.pop(), Some((who, QueueEntry::Lease)) if who == ticket(9)));
+        assert!(matches!(queue.pop(), Some((who, QueueEntry::Lease)) if who == CallId::of(9)));
         assert!(queue.pop().is_none());
     }
 
@@ -226,16 +232,16 @@ mod tests {
         let mut queue = Queue::default();
         for token in 0..3 * SWEEP_AT {
             let mut body = Body::from(format!("body {token}"));
-            queue.push_call(ticket(token), b"/p", &mut body, Mode::Whole);
+            queue.push_call(CallId::of(token), b"/p", &mut body, Mode::Whole);
         }
-        let keep = |who: QueuedCall| who.token.is_multiple_of(5);
+        let keep = |who: CallId| who.slot().is_multiple_of(5);
         let kept: Vec<usize> = (0..3 * SWEEP_AT)
-            .filter(|&token| keep(ticket(token)))
+            .filter(|&token| keep(CallId::of(token)))
             .collect();
         queue.sweep(kept.len(), keep);
         for token in kept {
             let (who, want) = queue.pop().unwrap();
-            assert_eq!(who, ticket(token));
+            assert_eq!(who, CallId::of(token));
             assert_eq!(call(want).1, format!("body {token}").into_bytes());
         }
         assert!(queue.pop().is_none());
@@ -247,7 +253,7 @@ mod tests {
         let large = Bytes::from(vec![1; SMALL_BYTES * 2]);
         for token in 0..3 {
             let mut body = Body::from(large.clone());
-            queue.push_call(ticket(token), b"/p", &mut body, Mode::Whole);
+            queue.push_call(CallId::of(token), b"/p", &mut body, Mode::Whole);
         }
         queue.abandon(1);
         queue.abandon(7);
@@ -262,7 +268,7 @@ mod tests {
     fn a_few_abandoned_entries_are_not_worth_sweeping() {
         let mut queue = Queue::default();
         for token in 0..SWEEP_AT - 1 {
-            queue.push_lease(ticket(token));
+            queue.push_lease(CallId::of(token));
         }
         queue.sweep(0, |_| panic!("nobody is asked"));
         assert!(queue.pop().is_some());

@@ -17,6 +17,7 @@ use crate::flow::{Flow, LARGE_BYTES};
 use crate::frame::ChannelId;
 use crate::proto;
 use crate::running::running_mut;
+use crate::slots::CallId;
 
 /// The reason why a stream cannot continue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -40,11 +41,15 @@ pub enum StreamError {
     Unread,
 }
 
-/// The owner of a stream. The serial distinguishes it from earlier owners of its slot.
+/// The owner of a stream. The serial distinguishes a handler from earlier ones of its channel.
 #[derive(Clone, Copy, Debug)]
 enum StreamOwner {
-    Call { token: usize, serial: u64 },
-    Handler { channel: ChannelId, serial: u64 },
+    /// `None` if the call could not be started.
+    Call(Option<CallId>),
+    Handler {
+        channel: ChannelId,
+        serial: u64,
+    },
 }
 
 #[derive(Clone)]
@@ -69,7 +74,7 @@ impl StreamHandle {
         work: impl FnOnce(&mut proto::Connection, &mut Flow, Option<ChannelId>) -> T,
     ) -> Option<T> {
         let (flow, channel) = match self.place {
-            StreamOwner::Call { token, serial } => state.calls.flow(token, serial)?,
+            StreamOwner::Call(call) => state.calls.flow(call?)?,
             StreamOwner::Handler { channel, serial } => {
                 let alive = state.is_running(channel, serial);
                 let (running, orphans) = (&mut state.running, &mut state.orphans);
@@ -237,13 +242,11 @@ impl SendStream {
 
 impl Drop for SendStream {
     fn drop(&mut self) {
-        if let StreamOwner::Call { token, serial } = self.link.place
+        if let StreamOwner::Call(Some(call)) = self.link.place
             && !self.ended
         {
             self.link.shared.command(|state| {
-                state
-                    .calls
-                    .cut_stream(&mut state.proto, token, serial, clock::now());
+                state.calls.cut_stream(&mut state.proto, call, clock::now());
             });
         } else if self.is_counted {
             self.link
@@ -343,10 +346,10 @@ impl RecvStream {
 
     /// Client: sets the deadline of the call, which applies from now on.
     pub fn set_deadline(&mut self, deadline: Instant) {
-        if let Some(token) = self.call.as_ref().and_then(Call::token) {
+        if let Some(call) = self.call.as_ref().and_then(Call::id) {
             self.link
                 .shared
-                .command(|state| state.calls.set_deadline(token, deadline));
+                .command(|state| state.calls.set_deadline(call, deadline));
         }
     }
 
@@ -392,19 +395,8 @@ impl fmt::Debug for RecvStream {
 
 /// Creates both halves of a call's stream for its caller; `rest` is the data that did not fit into
 /// the beginning of the request.
-pub(crate) fn of_call(
-    shared: &Arc<Shared>,
-    call: Call,
-    serial: u64,
-    rest: Body,
-) -> (SendStream, RecvStream) {
-    let token = call.token().unwrap_or(usize::MAX);
-    ends(
-        shared,
-        StreamOwner::Call { token, serial },
-        rest,
-        Some(call),
-    )
+pub(crate) fn of_call(shared: &Arc<Shared>, call: Call, rest: Body) -> (SendStream, RecvStream) {
+    ends(shared, StreamOwner::Call(call.id()), rest, Some(call))
 }
 
 /// Creates both halves of a call's stream for its handler.

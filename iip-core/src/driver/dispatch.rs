@@ -76,10 +76,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 break;
             };
-            if let Some((token, body)) = state.proto.take_whole_reply(&mut reply) {
+            if let Some((call, body)) = state.proto.take_whole_reply(&mut reply) {
                 let channel = reply.channel;
                 answered += 1;
-                state.calls.complete(token, body, &mut self.wakers);
+                state.calls.complete(call, body, &mut self.wakers);
                 state
                     .calls
                     .on_channel_idle(&mut state.proto, channel, now, &mut self.wakers);
@@ -201,16 +201,16 @@ fn on_client_event(
 ) {
     let (calls, proto) = (&mut state.calls, &mut state.proto);
     match event {
-        Event::Reply { token, result, .. } => calls.on_reply(proto, token, result, now, wakers),
+        Event::Reply { call, result, .. } => calls.on_reply(proto, call, result, now, wakers),
         Event::Stream {
-            key: StreamKey::Call(token),
+            key: StreamKey::Call(call),
             heard,
         } => {
-            if calls.on_stream_frame(proto, token, heard, wakers) {
-                state.sharing_streams.push(StreamKey::Call(token));
+            if calls.on_stream_frame(proto, call, heard, wakers) {
+                state.sharing_streams.push(StreamKey::Call(call));
             }
         }
-        Event::ReplyPart { token, body } => calls.on_part(proto, token, body, now, wakers),
+        Event::ReplyPart { call, body } => calls.on_part(proto, call, body, now, wakers),
         Event::Swallowed { channel } => calls.on_channel_idle(proto, channel, now, wakers),
         Event::ChannelOpened(channel) => {
             calls.on_channel_opened(proto, channel, now, wakers);

@@ -15,15 +15,16 @@ use crate::decoder::FrameHead;
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, FrameStatus, MAX_FRAME_BYTES, ReplyRef};
 use crate::path::{check_label, label_and_query};
+use crate::slots::CallId;
 
 /// Maximum number of characters of a path in an error.
 const MAX_PATH_CHARS: usize = 128;
 
 impl Connection {
-    /// Handles the common case of a whole reply to a caller's request. Returns the caller's token
-    /// and the data.
+    /// Handles the common case of a whole reply to a caller's request. Returns the call and the
+    /// data.
     #[inline]
-    pub(crate) fn take_whole_reply(&mut self, reply: &mut ReplyRef<'_>) -> Option<(usize, Bytes)> {
+    pub(crate) fn take_whole_reply(&mut self, reply: &mut ReplyRef<'_>) -> Option<(CallId, Bytes)> {
         if reply.status != FrameStatus::ReplyOnly || reply.body.len() > self.limits.message_bytes()
         {
             return None;
@@ -31,13 +32,13 @@ impl Connection {
         let channel = self.channels.get_mut(reply.channel)?;
         let oldest = channel.sent.oldest()?;
         match oldest.exchange {
-            Exchange::Call { token }
+            Exchange::Call(call)
                 if channel.assembly.is_none()
                     && oldest.mode == Mode::Whole
                     && channel.sent.oldest_path() == reply.path =>
             {
                 channel.sent.pop();
-                Some((token, std::mem::take(&mut reply.body)))
+                Some((call, std::mem::take(&mut reply.body)))
             }
             _ => None,
         }
@@ -82,7 +83,7 @@ impl Connection {
             }
             self.on_stream_answered(id, mode);
             let limit = match exchange {
-                Exchange::Call { .. } => self.limits.message_bytes(),
+                Exchange::Call(_) => self.limits.message_bytes(),
                 // The limit only applies to the callers' messages.
                 _ => self.limits.message_bytes().max(control::MAX_BODY_BYTES),
             };
@@ -107,8 +108,8 @@ impl Connection {
         }
         if self.takes_stream_frame(id, &mut body) {
             return match exchange {
-                Exchange::Call { token } => {
-                    self.on_stream_frame(id, StreamKey::Call(token), body, status.ends())
+                Exchange::Call(call) => {
+                    self.on_stream_frame(id, StreamKey::Call(call), body, status.ends())
                 }
                 _ => Ok(()),
             };
@@ -193,9 +194,9 @@ impl Connection {
             (None, Some(assembly)) => assembly.incoming,
             (None, None) => return Ok(()),
         };
-        if let (Incoming::Parts, Exchange::Call { token }, false) = (incoming, exchange, ends) {
+        if let (Incoming::Parts, Exchange::Call(call), false) = (incoming, exchange, ends) {
             self.events.push_back(Event::ReplyPart {
-                token,
+                call,
                 body: body.clone(),
             });
         }
@@ -245,7 +246,7 @@ impl Connection {
     /// Fails the oldest call, whose reply exceeds a limit. Its place is kept until the reply has
     /// ended; the rest is skipped.
     fn fail_front(&mut self, id: ChannelId, exchange: Exchange, kind: CallErrorKind) {
-        let Exchange::Call { token } = exchange else {
+        let Exchange::Call(call) = exchange else {
             return;
         };
         if let Some(call) = self
@@ -256,7 +257,7 @@ impl Connection {
             call.exchange = Exchange::Abandoned;
         }
         let result = Err(kind);
-        self.events.push_back(Event::Reply { token, result });
+        self.events.push_back(Event::Reply { call, result });
     }
 
     /// Handles the complete reply to the oldest request of a channel.
@@ -267,7 +268,7 @@ impl Connection {
         result: Result<Bytes, CallErrorKind>,
     ) -> Result<(), ProtocolError> {
         match exchange {
-            Exchange::Call { token } => self.events.push_back(Event::Reply { token, result }),
+            Exchange::Call(call) => self.events.push_back(Event::Reply { call, result }),
             Exchange::Abandoned => self.events.push_back(Event::Swallowed { channel: id }),
             Exchange::NewChannel | Exchange::NewControlChannel | Exchange::NewOneWayChannel => {
                 let body = result.map_err(|_| ProtocolError::BadControl {
@@ -419,7 +420,7 @@ impl Connection {
         id: ChannelId,
         path: &[u8],
         data: &mut impl Data,
-        token: usize,
+        call: CallId,
         mode: Mode,
     ) {
         let is_whole = mode != Mode::Stream;
@@ -429,29 +430,29 @@ impl Connection {
             .unwrap_or(0);
         let exchange = match mode {
             Mode::OneWay => Exchange::Abandoned,
-            _ => Exchange::Call { token },
+            _ => Exchange::Call(call),
         };
         let call = SentCall::new(exchange, end, mode);
         self.channels.get_or_insert(id).sent.push(call, path);
     }
 
-    /// Abandons the call of `token`, whose caller has gone: its reply will be discarded. Notifies
+    /// Abandons a call, whose caller has gone: its reply will be discarded. Notifies
     /// the server if it wants that. Returns `true` if nothing was sent yet and the channel is free
     /// at once.
-    pub(crate) fn abandon(&mut self, id: ChannelId, token: usize) -> bool {
+    pub(crate) fn abandon(&mut self, id: ChannelId, call: CallId) -> bool {
         let Some(channel) = self.channels.get_mut(id) else {
             return false;
         };
         let alone = channel.sent.len() == 1;
         let mut calls = channel.sent.iter_mut().enumerate();
-        let Some((index, call)) = calls.find(|(_, call)| call.exchange == Exchange::Call { token })
+        let Some((index, sent)) = calls.find(|(_, sent)| sent.exchange == Exchange::Call(call))
         else {
             return false;
         };
-        call.exchange = Exchange::Abandoned;
-        let is_stream = call.mode == Mode::Stream;
+        sent.exchange = Exchange::Abandoned;
+        let is_stream = sent.mode == Mode::Stream;
         if is_stream {
-            call.mode = Mode::EndedStream;
+            sent.mode = Mode::EndedStream;
         }
         drop(calls);
         if is_stream {
@@ -506,15 +507,13 @@ impl Connection {
         self.control.is_some() || self.control_is_coming
     }
 
-    /// Returns `true` if the whole request of `token` has been written, or if that is unknown.
-    pub(crate) fn was_sent(&self, id: ChannelId, token: usize) -> bool {
-        let call = self.channels.get(id).and_then(|channel| {
-            channel
-                .sent
-                .iter()
-                .find(|call| call.exchange == Exchange::Call { token })
+    /// Returns `true` if the whole request of a call has been written, or if that is unknown.
+    pub(crate) fn was_sent(&self, id: ChannelId, call: CallId) -> bool {
+        let sent = self.channels.get(id).and_then(|channel| {
+            let mut sent = channel.sent.iter();
+            sent.find(|sent| sent.exchange == Exchange::Call(call))
         });
-        call.is_none_or(|call| call.end == 0 || self.has_written(call.end))
+        sent.is_none_or(|sent| sent.end == 0 || self.has_written(sent.end))
     }
 
     /// Returns `true` if replies are due on this channel.

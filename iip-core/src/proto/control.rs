@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::frame::ChannelId;
 use crate::limits::Limits;
+use crate::slots::CallId;
 
 pub(crate) const NEW_CHANNEL: &str = "/sys/new_channel";
 pub(crate) const DELETE_CHANNEL: &str = "/sys/delete_channel";
@@ -35,10 +36,8 @@ pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024;
 /// The purpose of a request that this side sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exchange {
-    /// A call; the token identifies the caller.
-    Call {
-        token: usize,
-    },
+    /// A call.
+    Call(CallId),
     /// A call whose caller has gone: its reply is discarded.
     Abandoned,
     /// A request for a channel for calls.

@@ -19,6 +19,7 @@ use crate::error::{CallErrorKind, ConnectionError};
 use crate::frame::{ChannelId, FrameStatus, Side};
 use crate::limits::Limits;
 use crate::path::check_label;
+use crate::slots::CallId;
 
 /// The largest message of the model's runs, far below the default so that many are too large.
 const MESSAGE_BYTES: usize = 3000;
@@ -112,7 +113,7 @@ impl End {
     ) {
         let mode = if in_parts { Mode::Parts } else { Mode::Whole };
         self.machine
-            .start_call(id, path, &mut body.into(), token, mode);
+            .start_call(id, path, &mut body.into(), CallId::of(token), mode);
     }
 
     /// Writes everything that is ready.
@@ -478,7 +479,7 @@ impl Model {
             return;
         }
         let (id, token) = wanted[usize::from(call) % wanted.len()];
-        let withdrawn = self.client.machine.abandon(id, token);
+        let withdrawn = self.client.machine.abandon(id, CallId::of(token));
         let calls = self.calls.get_mut(&id).expect("it was found just now");
         if withdrawn {
             // Nothing of it was sent: it was the only call of its channel, and nobody will hear of
@@ -613,14 +614,16 @@ impl Model {
                 }
                 Event::ChannelRefused { code, .. } => assert_eq!(code, 106),
                 Event::PeerHello(hello) => assert!(hello.is_some()),
-                Event::ReplyPart { token, body } => {
+                Event::ReplyPart { call, body } => {
+                    let token = call.slot();
                     let call = front_with(&mut self.calls, token);
                     assert!(call.streamed && !call.swallowed);
                     let end = call.received + body.len();
                     assert_eq!(call.answer.get(call.received..end), Some(&body[..]));
                     call.received = end;
                 }
-                Event::Reply { token, result } => {
+                Event::Reply { call, result } => {
+                    let token = call.slot();
                     let call = front_with(&mut self.calls, token);
                     assert!(!call.swallowed, "nobody waits for it");
                     match result {
@@ -918,23 +921,29 @@ fn hostile_server(cut: u8, data: &[u8]) {
                         token += 1;
                         let mut first = Body::from(vec![DATA, 0]);
                         let path = b"/s";
-                        client
-                            .machine
-                            .start_call(id, path, &mut first, token, Mode::Stream);
+                        client.machine.start_call(
+                            id,
+                            path,
+                            &mut first,
+                            CallId::of(token),
+                            Mode::Stream,
+                        );
                         waiting.insert(token, id);
                     }
                     if cut & 2 == 2 {
-                        client.machine.abandon(id, token);
+                        client.machine.abandon(id, CallId::of(token));
                         waiting.remove(&token);
                     }
                 }
-                Event::Reply { token, .. } => {
+                Event::Reply { call, .. } => {
+                    let token = call.slot();
                     assert!(waiting.remove(&token).is_some(), "nobody waits for {token}");
                 }
-                Event::ReplyPart { token, .. } => {
+                Event::ReplyPart { call, .. } => {
+                    let token = call.slot();
                     assert!(waiting.contains_key(&token), "nobody waits for {token}");
                     if cut & 4 == 4 {
-                        client.machine.abandon(waiting[&token], token);
+                        client.machine.abandon(waiting[&token], CallId::of(token));
                         waiting.remove(&token);
                     }
                 }

@@ -46,6 +46,7 @@ use crate::deferred::Deferred;
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_FRAME_BYTES, Side};
 use crate::limits::Limits;
+use crate::slots::CallId;
 
 /// Maximum size of a body that is copied when it has to wait, so that it does not pin the buffer it
 /// was read into.
@@ -111,11 +112,11 @@ pub(crate) enum Event {
     Cancelled { channel: ChannelId },
     /// Client: the reply to a call is complete, or cannot be accepted.
     Reply {
-        token: usize,
+        call: CallId,
         result: Result<Bytes, CallErrorKind>,
     },
     /// Client: a chunk of a reply that is delivered as it arrives, except the last.
-    ReplyPart { token: usize, body: Bytes },
+    ReplyPart { call: CallId, body: Bytes },
     /// Client: the reply to an abandoned call was discarded; the channel is free again.
     Swallowed { channel: ChannelId },
     /// Client: a channel for calls was granted.

@@ -20,6 +20,7 @@ use super::{Connection, Event};
 use crate::body::Body;
 use crate::error::ProtocolError;
 use crate::frame::{ChannelId, Side};
+use crate::slots::CallId;
 use std::sync::Arc;
 
 /// Bytes of the stream.
@@ -72,10 +73,10 @@ pub(crate) enum StreamFrame {
     End,
 }
 
-/// The owner of a stream: the caller's token at a client, the channel at a server.
+/// The owner of a stream: the call at a client, the channel at a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum StreamKey {
-    Call(usize),
+    Call(CallId),
     Channel(ChannelId),
 }
 
@@ -214,7 +215,7 @@ impl Connection {
         match self.side {
             Side::Server => Some(StreamKey::Channel(channel)),
             Side::Client => match self.channels.get(channel)?.sent.oldest()?.exchange {
-                Exchange::Call { token } => Some(StreamKey::Call(token)),
+                Exchange::Call(call) => Some(StreamKey::Call(call)),
                 _ => None,
             },
         }

@@ -14,6 +14,7 @@ use crate::decoder::{Decoder, Partial};
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, Frame, FrameStatus, Side};
 use crate::limits::Limits;
+use crate::slots::CallId;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -66,7 +67,7 @@ fn line(event: Event) -> String {
         }
         Event::Stream { key, heard } => {
             let who = match key {
-                StreamKey::Call(token) => format!("call {token}"),
+                StreamKey::Call(call) => format!("call {}", call.slot()),
                 StreamKey::Channel(channel) => channel.to_string(),
             };
             match heard {
@@ -77,12 +78,12 @@ fn line(event: Event) -> String {
             }
         }
         Event::Cancelled { channel } => format!("{channel} cancelled"),
-        Event::Reply { token, result } => match result {
-            Ok(body) => format!("call {token} {}", text(&body)),
-            Err(CallErrorKind::MessageTooLarge { .. }) => format!("call {token} too large"),
-            Err(error) => format!("call {token} {error}"),
+        Event::Reply { call, result } => match result {
+            Ok(body) => format!("call {} {}", call.slot(), text(&body)),
+            Err(CallErrorKind::MessageTooLarge { .. }) => format!("call {} too large", call.slot()),
+            Err(error) => format!("call {} {error}", call.slot()),
         },
-        Event::ReplyPart { token, body } => format!("call {token} part {}", text(&body)),
+        Event::ReplyPart { call, body } => format!("call {} part {}", call.slot(), text(&body)),
         Event::Swallowed { channel } => format!("{channel} swallowed"),
         Event::ChannelOpened(id) => format!("{id} opened"),
         Event::ChannelRefused { code, message } => format!("refused {code} {message}"),
@@ -598,7 +599,7 @@ fn c3_a_client_never_deletes_channels() {
     let mut pair = Pair::acquainted(&Limits::default(), 3, 2);
     for token in 0..4 {
         call(&mut pair.client, 2, "/a", "x", token);
-        pair.client.machine.abandon(ChannelId(2), token);
+        pair.client.machine.abandon(ChannelId(2), CallId::of(token));
         let written = pair.client.written();
         assert!(
             written.iter().all(|frame| !frame.contains("delete")),
@@ -612,7 +613,7 @@ fn c4_the_answer_of_an_abandoned_call_is_swallowed_before_the_channel_is_free() 
     let mut client = client_with_channels(1, Limits::default());
     call(&mut client, 1, "/a", "1", 1);
     call(&mut client, 1, "/a", "2", 2);
-    client.machine.abandon(ChannelId(1), 1);
+    client.machine.abandon(ChannelId(1), CallId::of(1));
     assert_eq!(client.events(), [""; 0], "not before the answer");
     assert!(client.machine.awaits_reply(ChannelId(1)));
     client.read(&frame(5, "/a", 1, b"first"));
@@ -628,7 +629,7 @@ fn an_answer_that_has_begun_when_its_caller_goes_is_swallowed_to_its_end() {
         client.start_call(ChannelId(1), b"/a", "x", 1, streaming);
         client.read(&frame(4, "/a", 1, b"a"));
         client.events();
-        client.machine.abandon(ChannelId(1), 1);
+        client.machine.abandon(ChannelId(1), CallId::of(1));
         assert_eq!(client.machine.buffered, 0, "its data is not kept");
         client.read(&frame(6, "/a", 1, b"b"));
         assert_eq!(client.events(), [""; 0]);
@@ -649,7 +650,7 @@ fn an_answer_too_many_ends_the_connection_before_the_next_call_takes_it() {
             let mut body = crate::body::Body::from("z");
             client
                 .machine
-                .start_call(ChannelId(1), b"/yours", &mut body, 2, mode);
+                .start_call(ChannelId(1), b"/yours", &mut body, CallId::of(2), mode);
             // Before the request for it was read.
             assert_eq!(
                 client.refusal(&frame(begins, "/mine", 1, b"again")),
@@ -1284,7 +1285,7 @@ fn a_peer_without_hello_gets_whole_messages_and_no_control_stream() {
     assert_eq!(client.events(), ["hello false"]);
     call(&mut client, 0, "/a", vec![0; 5000], 1);
     assert_eq!(client.written(), ["1 /a 0 5000 bytes"]);
-    client.machine.abandon(ChannelId::ZERO, 1);
+    client.machine.abandon(ChannelId::ZERO, CallId::of(1));
     assert_eq!(client.written(), [""; 0]);
     assert!(!client.machine.peer_answers_before_end());
 }
@@ -1297,7 +1298,7 @@ fn a_client_with_hello_opens_the_control_stream_and_cancels_by_it() {
     call(&mut pair.client, 2, "/slow", "x", 7);
     pair.run();
     assert_eq!(pair.server.events(), ["2 /slow x"]);
-    pair.client.machine.abandon(ChannelId(2), 7);
+    pair.client.machine.abandon(ChannelId(2), CallId::of(7));
     pair.run();
     assert_eq!(pair.server.events(), ["2 cancelled"]);
     pair.server.answer(2, "gone");
@@ -1335,7 +1336,7 @@ fn with_several_calls_on_a_channel_none_is_cancelled() {
     let mut pair = Pair::acquainted(&Limits::default(), 2, 1);
     call(&mut pair.client, 2, "/slow", "x", 1);
     call(&mut pair.client, 2, "/slow", "y", 2);
-    pair.client.machine.abandon(ChannelId(2), 1);
+    pair.client.machine.abandon(ChannelId(2), CallId::of(1));
     pair.run();
     assert_eq!(pair.server.events(), ["2 /slow x"]);
 }
@@ -1440,11 +1441,13 @@ fn a_call_knows_whether_it_has_left() {
     let mut client = client_with_channels(1, Limits::default());
     let one = ChannelId(1);
     call(&mut client, 1, "/a", "x", 1);
-    assert!(!client.machine.was_sent(one, 1));
+    assert!(!client.machine.was_sent(one, CallId::of(1)));
     client.write(Instant::now());
-    assert!(client.machine.was_sent(one, 1));
+    assert!(client.machine.was_sent(one, CallId::of(1)));
     call(&mut client, 1, "/a", "x", 2);
-    assert!(client.machine.was_sent(one, 1) && !client.machine.was_sent(one, 2));
+    assert!(
+        client.machine.was_sent(one, CallId::of(1)) && !client.machine.was_sent(one, CallId::of(2))
+    );
 }
 
 // ---- time

@@ -15,6 +15,7 @@ use crate::frame::{ChannelId, Side};
 use crate::limits::Limits;
 use crate::proto::stream::DATA;
 use crate::proto::{Event, Mode, StreamFrame, StreamKey};
+use crate::slots::CallId;
 
 const WINDOW: usize = 1024;
 const MAX_WINDOW: usize = 4 * WINDOW;
@@ -326,7 +327,12 @@ impl Model {
                     stream.aborts = aborts;
                     stream.swallowed = true;
                     stream.client.flow.release(&mut self.client.machine, None);
-                    assert!(!self.client.machine.abandon(stream.id, stream.token));
+                    assert!(
+                        !self
+                            .client
+                            .machine
+                            .abandon(stream.id, CallId::of(stream.token))
+                    );
                 }
             }
             Step::Write { side } => {
@@ -375,7 +381,7 @@ impl Model {
         let mut first = first.marked(DATA);
         self.client
             .machine
-            .start_call(id, b"/s", &mut first, token, Mode::Stream);
+            .start_call(id, b"/s", &mut first, CallId::of(token), Mode::Stream);
         self.streams.push(stream);
     }
 
@@ -544,10 +550,10 @@ impl Model {
                 Event::ChannelOpened(id) => self.free.push(id),
                 Event::PeerHello(hello) => assert!(hello.is_some()),
                 Event::Stream {
-                    key: StreamKey::Call(token),
+                    key: StreamKey::Call(call),
                     heard,
                 } => {
-                    let stream = self.stream(token);
+                    let stream = self.stream(call.slot());
                     assert!(stream.is_alive(), "nobody hears it");
                     let sent = stream
                         .handler
@@ -556,7 +562,7 @@ impl Model {
                     let seed = stream.seeds().1;
                     stream.client.hear(heard, seed, sent);
                 }
-                Event::Reply { token, result } => self.on_reply(token, result),
+                Event::Reply { call, result } => self.on_reply(call.slot(), result),
                 Event::Swallowed { channel } => {
                     let index = self
                         .streams

@@ -71,9 +71,13 @@ fn client() -> End {
 
 fn open_stream(client: &mut End, channel: u32, token: usize) {
     let mut first = Body::from(marked(DATA, "x"));
-    client
-        .machine
-        .start_call(ChannelId(channel), b"/s", &mut first, token, Mode::Stream);
+    client.machine.start_call(
+        ChannelId(channel),
+        b"/s",
+        &mut first,
+        CallId::of(token),
+        Mode::Stream,
+    );
 }
 
 /// The same with a stream on channel 1, begun as call 7.
@@ -557,7 +561,7 @@ fn marks_within_an_answer_are_data_and_so_are_those_of_other_calls() {
         call(&mut client, 1, "/s", "x", 8);
         says(&mut client, said).unwrap();
         let all: Vec<u8> = said.iter().flat_map(|(_, body)| body.to_vec()).collect();
-        let Some(Event::Reply { token: 8, result }) = client.machine.poll_event() else {
+        let Some(Event::Reply { result, .. }) = client.machine.poll_event() else {
             panic!("no answer");
         };
         assert_eq!(result.unwrap(), all);
@@ -625,7 +629,10 @@ fn whatever_crosses_a_cancellation_is_swallowed() {
             }
             says(&mut client, &said[..at]).unwrap();
             client.events();
-            assert!(!client.machine.abandon(ChannelId(1), 7), "it was sent");
+            assert!(
+                !client.machine.abandon(ChannelId(1), CallId::of(7)),
+                "it was sent"
+            );
             assert_eq!(client.written(), ["3  1 \u{FFFD}"]);
             says(&mut client, &said[at..]).unwrap();
             assert_eq!(client.events(), ["1 swallowed"], "{said:?} at {at}");
@@ -643,8 +650,8 @@ fn whatever_crosses_a_cancellation_is_swallowed() {
 fn a_stream_given_up_before_it_was_written_is_begun_and_cancelled_at_its_server() {
     let mut client = client();
     open_stream(&mut client, 1, 7);
-    assert!(!client.machine.was_sent(ChannelId(1), 7));
-    assert!(!client.machine.abandon(ChannelId(1), 7));
+    assert!(!client.machine.was_sent(ChannelId(1), CallId::of(7)));
+    assert!(!client.machine.abandon(ChannelId(1), CallId::of(7)));
     let mut server = server();
     server.read(&client.write(Instant::now()));
     assert_eq!(server.events(), ["1 /s stream", "1 data x", "1 cancelled"]);
@@ -658,9 +665,9 @@ fn a_stream_given_up_before_it_was_written_is_begun_and_cancelled_at_its_server(
 fn a_stream_knows_whether_it_has_left() {
     let mut client = client();
     open_stream(&mut client, 1, 7);
-    assert!(!client.machine.was_sent(ChannelId(1), 7));
+    assert!(!client.machine.was_sent(ChannelId(1), CallId::of(7)));
     client.written();
-    assert!(client.machine.was_sent(ChannelId(1), 7));
+    assert!(client.machine.was_sent(ChannelId(1), CallId::of(7)));
 }
 
 // ---- flow
