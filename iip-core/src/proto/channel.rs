@@ -12,6 +12,16 @@ use super::server::RequestPath;
 use crate::frame::ChannelId;
 
 /// The handling of a message that arrives in several frames.
+///
+/// ```text
+///   Collect ──▶ Parts        a server's handler takes the chunks as they arrive
+///      │          │
+///      ├──▶ Control          the message is the control stream
+///      │          │
+///      └─────▶ Skip ◀──── Stream
+///
+///   Stream ──▶ Collect       a client's stream has ended, and the reply begins
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Incoming {
     /// The data is collected until it is complete.
@@ -19,12 +29,43 @@ pub(crate) enum Incoming {
     /// Every chunk is handed on as it arrives.
     Parts,
     /// The message is a stream: its frames have marks.
-    Stream,
-    /// The rest is skipped: it is no longer wanted, or the message is larger than the limit (then
-    /// `too_large` is set and `size` is its size so far).
-    Skip,
+    Stream(IncomingStream),
+    /// The rest is skipped.
+    Skip(Skip),
     /// The message is the control stream: messages of the protocol itself.
     Control,
+}
+
+/// The stream of a message that is one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct IncomingStream {
+    /// Number of bytes that the peer may still send; its last frame may begin with the last of them
+    /// and exceed it.
+    pub(crate) allowed: i64,
+    /// The peer sends no further bytes.
+    pub(crate) ended: bool,
+}
+
+impl IncomingStream {
+    pub(crate) fn new(window: usize) -> Self {
+        Self {
+            allowed: i64::try_from(window).unwrap_or(i64::MAX),
+            ended: false,
+        }
+    }
+}
+
+/// The reason why the rest of a message is skipped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Skip {
+    /// Its receiver has gone, or has failed.
+    Unwanted,
+    /// It is larger than the limit.
+    TooLarge,
+    /// Its caller has gone before it was complete. A server still replies to it.
+    Cancelled,
+    /// Its reply was sent before it was complete.
+    Replied,
 }
 
 /// A message of which not all frames have arrived.
@@ -37,16 +78,6 @@ pub(crate) struct Assembly {
     pub(crate) size: usize,
     /// Time at which its last frame arrived.
     pub(crate) grown_at: Option<Instant>,
-    pub(crate) too_large: bool,
-    /// Its caller has gone before it was complete.
-    pub(crate) cancelled: bool,
-    /// Its reply was sent before it was complete.
-    pub(crate) answered: bool,
-    /// For a stream: number of bytes that the peer may still send; its last frame may begin with
-    /// the last of them and exceed it.
-    pub(crate) allowed: i64,
-    /// For a stream: the peer sends no further bytes.
-    pub(crate) ended: bool,
 }
 
 impl Assembly {
@@ -57,12 +88,17 @@ impl Assembly {
             data: BytesMut::new(),
             size: 0,
             grown_at: None,
-            too_large: false,
-            cancelled: false,
-            answered: false,
-            allowed: 0,
-            ended: false,
         }
+    }
+
+    /// Returns `true` if further frames are needed to complete the message. A stream is not
+    /// incomplete between two of its frames.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        matches!(self.incoming, Incoming::Collect | Incoming::Parts)
+    }
+
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.incoming == Incoming::Skip(Skip::TooLarge)
     }
 }
 
@@ -86,8 +122,6 @@ pub(crate) enum Mode {
     Stream,
     /// One message, without a caller that waits for the reply.
     OneWay,
-    /// Like [`Stream`](Self::Stream), but its request has been ended.
-    EndedStream,
 }
 
 /// A request that this side sent and that has no complete reply yet. It keeps its place even if the
@@ -98,6 +132,8 @@ pub(crate) struct SentCall {
     /// The position in the output at which the request has been written; 0 if unknown.
     pub(crate) end: u64,
     pub(crate) mode: Mode,
+    /// The request is a stream that was not ended.
+    pub(crate) is_open: bool,
     /// Length of its path in bytes; [`SentCalls`] keeps the path.
     path_bytes: u16,
 }
@@ -109,6 +145,7 @@ impl SentCall {
             exchange,
             end,
             mode,
+            is_open: mode == Mode::Stream,
             path_bytes: 0,
         }
     }
@@ -238,28 +275,88 @@ impl SentCalls {
     }
 }
 
+/// The request of a channel that its handler has, at a server.
+///
+/// ```text
+///            shown complete ──▶ Complete ───────────────┐
+///                                  ▲                    │
+///   handler takes the chunks ──▶ Parts ─────────────────┤
+///                                                       ├──▶ replied to: no open request
+///             begins as one ──▶ Stream ─────────────────┤
+///                                  ▼                    │
+///                             StreamEnded ──────────────┘
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Arrival {
+    /// The whole request has arrived.
+    Complete,
+    /// Its chunks go to the handler as they arrive.
+    Parts,
+    /// It is a stream, which is open.
+    Stream,
+    /// It is a stream that the client has ended.
+    StreamEnded,
+}
+
+/// A request that was shown to its handler and has no complete reply, at a server.
+#[derive(Debug)]
+pub(crate) struct OpenRequest {
+    pub(crate) path: Arc<RequestPath>,
+    pub(crate) arrival: Arrival,
+    /// A first part of the reply was sent.
+    pub(crate) replying: bool,
+    /// The caller has gone, and the layer above was notified.
+    pub(crate) cancelled: bool,
+}
+
+impl OpenRequest {
+    pub(crate) fn new(path: Arc<RequestPath>, arrival: Arrival) -> Self {
+        Self {
+            path,
+            arrival,
+            replying: false,
+            cancelled: false,
+        }
+    }
+
+    /// Returns `true` if the request is still arriving: it is the message that its channel
+    /// receives.
+    #[inline]
+    pub(crate) fn is_arriving(&self) -> bool {
+        matches!(self.arrival, Arrival::Parts | Arrival::Stream)
+    }
+
+    #[inline]
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self.arrival, Arrival::Stream | Arrival::StreamEnded)
+    }
+
+    /// Records that the last frame of the request has arrived. Returns `true` if it was arriving
+    /// before.
+    pub(crate) fn on_arrived(&mut self) -> bool {
+        let was_arriving = self.is_arriving();
+        self.arrival = match self.arrival {
+            Arrival::Complete | Arrival::Parts => Arrival::Complete,
+            Arrival::Stream | Arrival::StreamEnded => Arrival::StreamEnded,
+        };
+        was_arriving
+    }
+}
+
 /// The state of one channel. A channel at rest has none, and a server does not keep it in its
 /// table.
 #[derive(Debug, Default)]
 pub(crate) struct Channel {
+    /// The message being received: a request at a server, a reply at a client.
     pub(crate) assembly: Option<Box<Assembly>>,
     /// Client: requests without a reply, in the order in which they were sent.
     pub(crate) sent: SentCalls,
-    /// Server: the path of the open request, which was shown to its handler and has no reply yet.
-    pub(crate) open: Option<Arc<RequestPath>>,
-    /// Server: a first part of the open request's reply was sent.
-    pub(crate) replying: bool,
-    /// Server: the request in `assembly` is the open one; its chunks go to the handler as they
-    /// arrive.
-    pub(crate) begun: bool,
-    /// Server: the open request is a stream.
-    pub(crate) is_stream: bool,
-    /// Server: the caller of the open request has gone, and the layer above was notified.
-    pub(crate) cancelled: bool,
-    /// Server: the channel is in the queue for a handler.
-    pub(crate) queued: bool,
+    /// Server: the request that its handler has.
+    pub(crate) open: Option<OpenRequest>,
     /// Server: complete requests after the open one.
     pub(crate) waiting: VecDeque<WaitingRequest>,
+    /// Server: the channel is in the queue for a handler.
+    pub(crate) queued: bool,
 }
 
 impl Channel {
@@ -277,6 +374,23 @@ impl Channel {
             .map_or(0, |assembly| assembly.data.len());
         let waiting = self.waiting.iter().map(WaitingRequest::cost);
         unfinished + waiting.sum::<usize>()
+    }
+
+    /// Returns `true` if a request that arrives now is the next one to be shown.
+    #[inline]
+    pub(crate) fn is_next(&self) -> bool {
+        self.open.is_none() && self.waiting.is_empty()
+    }
+
+    /// Server: returns `true` if the open request is still arriving.
+    pub(crate) fn is_arriving(&self) -> bool {
+        self.open.as_ref().is_some_and(OpenRequest::is_arriving)
+    }
+
+    /// Server: records that the last frame of a message has arrived. Returns `true` if the message
+    /// was the open request.
+    pub(crate) fn on_arrived(&mut self) -> bool {
+        self.open.as_mut().is_some_and(OpenRequest::on_arrived)
     }
 
     pub(crate) fn is_at_rest(&self) -> bool {

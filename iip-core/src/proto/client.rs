@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::channel::{Assembly, Incoming, SentCall};
+use super::channel::{Assembly, Incoming, IncomingStream, SentCall, Skip};
 use super::control::{self, ControlMessage, Exchange, Hello};
 use super::server::{SAFE_LABEL, check_control_size};
 use super::stream::StreamKey;
@@ -66,7 +66,13 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(id) else {
             return Err(ProtocolError::UnknownChannel(id));
         };
-        let Some(&SentCall { exchange, mode, .. }) = channel.sent.oldest() else {
+        let Some(&SentCall {
+            exchange,
+            mode,
+            is_open,
+            ..
+        }) = channel.sent.oldest()
+        else {
             return Err(ProtocolError::Unsolicited(id));
         };
         if status.begins() {
@@ -78,10 +84,12 @@ impl Connection {
         }
         if status == FrameStatus::ReplyOnly {
             channel.sent.pop();
-            if mode == Mode::Stream && !Self::begins_answer(&mut body) {
+            if is_open && !Self::begins_answer(&mut body) {
                 return Err(ProtocolError::BadStream(id));
             }
-            self.on_stream_answered(id, mode);
+            if is_open {
+                self.end_stream_request(id, false);
+            }
             let limit = match exchange {
                 Exchange::Call(_) => self.limits.message_bytes(),
                 // The limit only applies to the callers' messages.
@@ -97,14 +105,12 @@ impl Connection {
         }
         if status.begins() {
             let incoming = match (exchange, mode) {
-                (Exchange::Abandoned, _) => Incoming::Skip,
+                (Exchange::Abandoned, _) => Incoming::Skip(Skip::Unwanted),
                 (_, Mode::Parts) => Incoming::Parts,
-                (_, Mode::Stream | Mode::EndedStream) => Incoming::Stream,
+                (_, Mode::Stream) => Incoming::Stream(IncomingStream::new(self.limits.window())),
                 (_, Mode::Whole | Mode::OneWay) => Incoming::Collect,
             };
-            let mut assembly = Assembly::new(incoming, Bytes::new());
-            assembly.allowed = i64::try_from(self.limits.window()).unwrap_or(i64::MAX);
-            channel.assembly = Some(Box::new(assembly));
+            channel.assembly = Some(Box::new(Assembly::new(incoming, Bytes::new())));
         }
         if self.takes_stream_frame(id, &mut body) {
             return match exchange {
@@ -150,7 +156,7 @@ impl Connection {
             .channels
             .get_mut(id)
             .and_then(|channel| channel.assembly.as_mut())
-            .filter(|assembly| assembly.incoming == Incoming::Stream)
+            .filter(|assembly| matches!(assembly.incoming, Incoming::Stream(_)))
         else {
             return false;
         };
@@ -159,14 +165,6 @@ impl Connection {
             assembly.incoming = Incoming::Collect;
         }
         !is_answer
-    }
-
-    /// Ends the request of a call whose reply has arrived, if it is still open.
-    #[inline]
-    fn on_stream_answered(&mut self, id: ChannelId, mode: Mode) {
-        if mode == Mode::Stream {
-            self.end_stream_request(id, false);
-        }
     }
 
     fn on_reply_part(
@@ -178,7 +176,7 @@ impl Connection {
     ) -> Result<(), ProtocolError> {
         if let Some(failure) = self.exceeded_budget(id, body.len()) {
             if let Some(channel) = self.channels.get_mut(id) {
-                Self::skip_incoming(&mut self.buffered, channel);
+                Self::skip_incoming(&mut self.buffered, channel, Skip::Unwanted);
             }
             self.fail_front(id, exchange, failure);
         }
@@ -202,7 +200,7 @@ impl Connection {
         }
         let too_large = complete
             .as_ref()
-            .map_or_else(|| self.is_too_large(id), |assembly| assembly.too_large);
+            .map_or_else(|| self.is_too_large(id), |assembly| assembly.is_too_large());
         if too_large && !was_too_large {
             let limit = self.limits.message_bytes();
             let size = limit + 1;
@@ -218,7 +216,9 @@ impl Connection {
         else {
             return Ok(());
         };
-        self.on_stream_answered(id, call.mode);
+        if call.is_open {
+            self.end_stream_request(id, false);
+        }
         let body = if assembly.incoming == Incoming::Parts {
             body
         } else {
@@ -231,7 +231,7 @@ impl Connection {
         self.channels
             .get(id)
             .and_then(|channel| channel.assembly.as_ref())
-            .is_some_and(|assembly| assembly.too_large)
+            .is_some_and(|assembly| assembly.is_too_large())
     }
 
     /// Returns the error for an unfinished reply that would exceed the budget with `bytes` more.
@@ -450,13 +450,10 @@ impl Connection {
             return false;
         };
         sent.exchange = Exchange::Abandoned;
-        let is_stream = sent.mode == Mode::Stream;
-        if is_stream {
-            sent.mode = Mode::EndedStream;
-        }
+        let was_open = std::mem::take(&mut sent.is_open);
         drop(calls);
-        if is_stream {
-            Self::skip_incoming(&mut self.buffered, channel);
+        if was_open {
+            Self::skip_incoming(&mut self.buffered, channel, Skip::Unwanted);
             self.end_stream_request(id, true);
             return false;
         }
@@ -465,7 +462,7 @@ impl Connection {
             return true;
         }
         if index == 0 {
-            Self::skip_incoming(&mut self.buffered, channel);
+            Self::skip_incoming(&mut self.buffered, channel, Skip::Unwanted);
         }
         // With several calls in flight on the channel, the server could not tell which one is
         // meant.

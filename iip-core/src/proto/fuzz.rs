@@ -155,7 +155,7 @@ impl End {
                 .sum::<usize>();
             waiting += channel.waiting.len();
             open += usize::from(channel.open.is_some());
-            streamed += usize::from(channel.begun);
+            streamed += usize::from(channel.is_arriving());
         }
         // What waits may count more than its bytes.
         assert!(
@@ -811,7 +811,8 @@ impl Ledger {
         assert!(held <= least, "{held} bytes for {}", self.bytes);
         for id in channels {
             let channel = machine.channels.get(id);
-            let cancelled = channel.is_some_and(|channel| channel.cancelled);
+            let open = channel.and_then(|channel| channel.open.as_ref());
+            let cancelled = open.is_some_and(|open| open.cancelled);
             assert_eq!(cancelled, self.told.contains(&id), "channel {id}");
         }
     }

@@ -30,7 +30,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
 pub(crate) use self::channel::Mode;
-use self::channel::{Assembly, Channel, ChannelTable, Incoming};
+use self::channel::{Assembly, Channel, ChannelTable, Incoming, Skip};
 use self::control::Hello;
 use self::one_way::OneWay;
 pub(crate) use self::one_way::is_one_way;
@@ -341,9 +341,7 @@ impl Connection {
     pub(crate) fn has_unfinished_message(&self) -> bool {
         self.channels.any(|channel| {
             let assembly = channel.assembly.as_ref();
-            assembly.is_some_and(|assembly| {
-                matches!(assembly.incoming, Incoming::Collect | Incoming::Parts)
-            })
+            assembly.is_some_and(|assembly| assembly.is_unfinished())
         })
     }
 
@@ -559,8 +557,7 @@ impl Connection {
             if assembly.size > limit {
                 self.buffered -= assembly.data.len();
                 assembly.data = BytesMut::new();
-                assembly.incoming = Incoming::Skip;
-                assembly.too_large = true;
+                assembly.incoming = Incoming::Skip(Skip::TooLarge);
             } else {
                 self.buffered += body.len();
                 assembly.data.extend_from_slice(body);
@@ -576,11 +573,11 @@ impl Connection {
 
     /// Discards the data of the message being received on a channel; its further frames are
     /// skipped.
-    fn skip_incoming(buffered: &mut usize, channel: &mut Channel) {
+    fn skip_incoming(buffered: &mut usize, channel: &mut Channel, why: Skip) {
         if let Some(assembly) = &mut channel.assembly {
             *buffered -= assembly.data.len();
             assembly.data = BytesMut::new();
-            assembly.incoming = Incoming::Skip;
+            assembly.incoming = Incoming::Skip(why);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::channel::{Assembly, Incoming, WaitingRequest};
+use super::channel::{Arrival, Assembly, Incoming, OpenRequest, Skip, WaitingRequest};
 use super::control::{self, ControlMessage, Hello};
 use super::one_way::MAX_GRANTED;
 use super::stream::{self, StreamKey};
@@ -89,11 +89,11 @@ impl Connection {
             .get(id)
             .and_then(|c| c.assembly.as_ref())
             .map(|assembly| assembly.incoming);
-        if incoming == Some(Incoming::Stream) {
+        if let Some(Incoming::Stream(_)) = incoming {
             self.on_stream_frame(id, StreamKey::Channel(id), body, ends)?;
             if ends && let Some(channel) = self.channels.get_mut(id) {
                 channel.assembly = None;
-                self.streamed -= usize::from(std::mem::take(&mut channel.begun));
+                self.streamed -= usize::from(channel.on_arrived());
             }
             return Ok(());
         }
@@ -109,14 +109,17 @@ impl Connection {
         }
         if let Some(assembly) = complete {
             let channel = self.channels.get_or_insert(id);
-            self.streamed -= usize::from(std::mem::take(&mut channel.begun));
+            self.streamed -= usize::from(channel.on_arrived());
             match assembly.incoming {
                 Incoming::Collect => self.on_request(id, &assembly.path, assembly.data.freeze()),
-                Incoming::Skip if assembly.cancelled => self.answer_cancelled(id, &assembly.path),
-                Incoming::Skip if assembly.too_large => {
-                    self.on_too_large(id, &assembly.path, assembly.size)
+                Incoming::Skip(Skip::Cancelled) => self.answer_cancelled(id, &assembly.path),
+                Incoming::Skip(Skip::TooLarge) => {
+                    self.on_too_large(id, &assembly.path, assembly.size);
                 }
-                Incoming::Parts | Incoming::Stream | Incoming::Skip | Incoming::Control => {}
+                Incoming::Skip(Skip::Replied | Skip::Unwanted)
+                | Incoming::Parts
+                | Incoming::Stream(_)
+                | Incoming::Control => {}
             }
         }
         Ok(())
@@ -137,7 +140,7 @@ impl Connection {
         self.read_path(path);
         let busy = self.is_busy() && !self.passes_busy();
         let channel = self.channels.get_or_insert(id);
-        let first = channel.open.is_none() && channel.waiting.is_empty();
+        let first = channel.is_next();
         if first && !busy {
             let received_at = self.timers.batch();
             self.show(id, body, received_at);
@@ -173,7 +176,7 @@ impl Connection {
     fn on_too_large(&mut self, id: ChannelId, path: &Bytes, size: usize) {
         let id = self.channel_of_request(id);
         let channel = self.channels.get_or_insert(id);
-        if channel.open.is_none() && channel.waiting.is_empty() {
+        if channel.is_next() {
             self.read_path(path);
             self.show_too_large(id, size);
         } else {
@@ -204,10 +207,8 @@ impl Connection {
         let Some(assembly) = &mut channel.assembly else {
             return Ok(());
         };
-        if channel.open.is_some()
-            || !channel.waiting.is_empty()
-            || assembly.incoming != Incoming::Collect
-        {
+        let is_next = channel.open.is_none() && channel.waiting.is_empty();
+        if !is_next || assembly.incoming != Incoming::Collect {
             return Ok(());
         }
         let path = RequestPath::read(&assembly.path);
@@ -266,9 +267,11 @@ impl Connection {
     /// reply.
     #[inline]
     fn open(&mut self, id: ChannelId) -> Arc<RequestPath> {
-        self.channels.get_or_insert(id).open = Some(Arc::clone(&self.last_path));
+        let path = Arc::clone(&self.last_path);
+        let open = OpenRequest::new(Arc::clone(&path), Arrival::Complete);
+        self.channels.get_or_insert(id).open = Some(open);
         self.open_calls += 1;
-        Arc::clone(&self.last_path)
+        path
     }
 
     /// Parses a path field. Requests of a connection mostly repeat the previous path, for which the
@@ -347,13 +350,14 @@ impl Connection {
         }
         if channel.waiting.is_empty() {
             // The rest of the request is skipped; it gets its reply when it ends.
-            Self::skip_incoming(&mut self.buffered, channel);
-            let Some(assembly) = &mut channel.assembly else {
-                return false;
+            let incoming = channel.assembly.as_ref().map(|assembly| assembly.incoming);
+            return match incoming {
+                None | Some(Incoming::Skip(Skip::Cancelled | Skip::Replied)) => false,
+                Some(_) => {
+                    Self::skip_incoming(&mut self.buffered, channel, Skip::Cancelled);
+                    true
+                }
             };
-            let is_first = !assembly.cancelled;
-            assembly.cancelled = !assembly.answered;
-            return is_first && assembly.cancelled;
         }
         if channel.waiting.len() == 1
             && channel.assembly.is_none()
@@ -370,8 +374,8 @@ impl Connection {
     /// it was notified before.
     pub(super) fn cancel_open(&mut self, id: ChannelId) -> bool {
         let channel = self.channels.get_mut(id);
-        let is_first =
-            channel.is_some_and(|channel| !std::mem::replace(&mut channel.cancelled, true));
+        let open = channel.and_then(|channel| channel.open.as_mut());
+        let is_first = open.is_some_and(|open| !std::mem::replace(&mut open.cancelled, true));
         if is_first {
             self.events.push_back(Event::Cancelled { channel: id });
         }
@@ -398,18 +402,16 @@ impl Connection {
             self.stalled_at = now.checked_add(limit);
             return;
         }
-        let is_unfinished =
-            |assembly: &Assembly| matches!(assembly.incoming, Incoming::Collect | Incoming::Parts);
         let stalls_at =
             |assembly: &Assembly| assembly.grown_at.and_then(|at| at.checked_add(limit));
         let stalled = self.channels.receiving(|assembly| {
-            is_unfinished(assembly) && stalls_at(assembly).is_some_and(|at| at <= now)
+            assembly.is_unfinished() && stalls_at(assembly).is_some_and(|at| at <= now)
         });
         for id in stalled {
             self.drop_unfinished(id);
         }
         let mut next = None;
-        for id in self.channels.receiving(is_unfinished) {
+        for id in self.channels.receiving(Assembly::is_unfinished) {
             let channel = self.channels.get(id);
             let assembly = channel.and_then(|channel| channel.assembly.as_deref());
             next = next.into_iter().chain(assembly.and_then(stalls_at)).min();
@@ -421,20 +423,20 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(id) else {
             return;
         };
-        if channel.begun {
+        if channel.is_arriving() {
             self.cancel_open(id);
             return;
         }
-        let is_next = channel.open.is_none() && channel.waiting.is_empty();
-        Self::skip_incoming(&mut self.buffered, channel);
-        let Some(assembly) = &mut channel.assembly else {
+        let is_next = channel.is_next();
+        let why = if is_next {
+            Skip::Replied
+        } else {
+            Skip::Cancelled
+        };
+        Self::skip_incoming(&mut self.buffered, channel, why);
+        let Some(assembly) = channel.assembly.as_ref().filter(|_| is_next) else {
             return;
         };
-        if !is_next {
-            assembly.cancelled = true;
-            return;
-        }
-        assembly.answered = true;
         let path = RequestPath::read(&assembly.path);
         let limit = self.limits.progress();
         let text = format!(
@@ -504,8 +506,8 @@ impl Connection {
         assembly.incoming = Incoming::Parts;
         let first = std::mem::take(&mut assembly.data).freeze();
         self.buffered -= first.len();
-        channel.open = Some(Arc::new(RequestPath::read(&assembly.path)));
-        channel.begun = true;
+        let path = Arc::new(RequestPath::read(&assembly.path));
+        channel.open = Some(OpenRequest::new(path, Arrival::Parts));
         self.open_calls += 1;
         self.streamed += 1;
         self.events.push_back(Event::RequestPart {
@@ -523,31 +525,28 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(id) else {
             return false;
         };
-        let Some(path) = &channel.open else {
+        let Some(open) = &mut channel.open else {
             return false;
         };
-        let begins = !channel.replying;
-        if ends && std::mem::take(&mut channel.is_stream) {
+        let begins = !std::mem::replace(&mut open.replying, true);
+        let label = &open.path.label;
+        if ends && open.is_stream() {
             let mut marked = body.marked(stream::ANSWER);
-            self.outbox.push(id, &path.label, &mut marked, begins, ends);
+            self.outbox.push(id, label, &mut marked, begins, ends);
             body.unmark(marked);
         } else if !is_silent {
-            self.outbox.push(id, &path.label, body, begins, ends);
+            self.outbox.push(id, label, body, begins, ends);
         }
-        channel.replying = !ends;
         if !ends {
             return true;
         }
+        let was_arriving = open.is_arriving();
         channel.open = None;
-        channel.cancelled = false;
         self.open_calls -= 1;
-        if std::mem::take(&mut channel.begun) {
+        if was_arriving {
             self.streamed -= 1;
             // The reply was sent before the request was complete, so the rest is not needed.
-            Self::skip_incoming(&mut self.buffered, channel);
-            if let Some(assembly) = &mut channel.assembly {
-                assembly.answered = true;
-            }
+            Self::skip_incoming(&mut self.buffered, channel, Skip::Replied);
         }
         if is_silent {
             self.channels.remove(id);

@@ -13,7 +13,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::channel::{Assembly, Incoming};
+use super::channel::{Arrival, Assembly, Channel, Incoming, IncomingStream, OpenRequest};
 use super::control::Exchange;
 use super::server::RequestPath;
 use super::{Connection, Event};
@@ -98,16 +98,13 @@ impl Connection {
         let is_busy = self.open_calls >= self.limits.calls();
         let window = self.limits.window();
         let channel = self.channels.get_or_insert(id);
-        if !path.is_for_handlers() || channel.open.is_some() || !channel.waiting.is_empty() {
+        if !path.is_for_handlers() || !channel.is_next() {
             return Err(ProtocolError::BadStream(id));
         }
-        let mut assembly = Assembly::new(Incoming::Stream, Bytes::new());
-        assembly.allowed = i64::try_from(window).unwrap_or(i64::MAX);
+        let incoming = Incoming::Stream(IncomingStream::new(window));
         let path = Arc::new(path);
-        channel.assembly = Some(Box::new(assembly));
-        channel.open = Some(Arc::clone(&path));
-        channel.begun = true;
-        channel.is_stream = true;
+        channel.assembly = Some(Box::new(Assembly::new(incoming, Bytes::new())));
+        channel.open = Some(OpenRequest::new(Arc::clone(&path), Arrival::Stream));
         self.open_calls += 1;
         self.streamed += 1;
         self.events.push_back(Event::StreamBegun {
@@ -130,20 +127,16 @@ impl Connection {
         let mark = body.get_u8();
         let heard = match mark {
             DATA | LAST if !ends => {
-                let Some(assembly) = self
-                    .channels
-                    .get_mut(id)
-                    .and_then(|channel| channel.assembly.as_mut())
-                else {
+                let Some(stream) = self.incoming_stream(id) else {
                     return bad;
                 };
                 // A frame may begin with the last byte allowed and exceed the credit.
-                let is_within = body.is_empty() || assembly.allowed > 0;
-                if assembly.ended || body.len() > PART_BYTES || !is_within {
+                let is_within = body.is_empty() || stream.allowed > 0;
+                if stream.ended || body.len() > PART_BYTES || !is_within {
                     return bad;
                 }
-                assembly.allowed -= i64::try_from(body.len()).unwrap_or(i64::MAX);
-                assembly.ended = mark == LAST;
+                stream.allowed -= i64::try_from(body.len()).unwrap_or(i64::MAX);
+                stream.ended = mark == LAST;
                 if !body.is_empty() {
                     let heard = StreamFrame::Data(body);
                     self.events.push_back(Event::Stream { key, heard });
@@ -158,11 +151,7 @@ impl Connection {
             CANCEL | OVER if ends && self.side == Side::Server => {
                 // If the request ends before the reply, the caller no longer waits for the reply. A
                 // stream is cancelled once, which is not counted, as for any other call.
-                if self
-                    .channels
-                    .get(id)
-                    .is_some_and(|channel| channel.begun && channel.open.is_some())
-                {
+                if self.channels.get(id).is_some_and(Channel::is_arriving) {
                     self.cancel_open(id);
                 }
                 return Ok(());
@@ -171,6 +160,15 @@ impl Connection {
         };
         self.events.push_back(Event::Stream { key, heard });
         Ok(())
+    }
+
+    /// Returns the stream that is being received on a channel.
+    fn incoming_stream(&mut self, id: ChannelId) -> Option<&mut IncomingStream> {
+        let channel = self.channels.get_mut(id)?;
+        match &mut channel.assembly.as_mut()?.incoming {
+            Incoming::Stream(stream) => Some(stream),
+            _ => None,
+        }
     }
 
     /// Client: removes the mark of a frame that begins the reply to a stream. Returns `true` if the
@@ -236,18 +234,11 @@ impl Connection {
 
     /// Sends a window update: the peer may send `bytes` more.
     pub(crate) fn grant(&mut self, id: ChannelId, bytes: u32) {
-        let Some(assembly) = self
-            .channels
-            .get_mut(id)
-            .and_then(|channel| channel.assembly.as_mut())
-        else {
-            // The peer has ended its direction.
+        // Without one, the peer has ended its direction.
+        let Some(stream) = self.incoming_stream(id).filter(|stream| !stream.ended) else {
             return;
         };
-        if assembly.incoming != Incoming::Stream || assembly.ended {
-            return;
-        }
-        assembly.allowed += i64::from(bytes);
+        stream.allowed += i64::from(bytes);
         let mut body = BytesMut::with_capacity(5);
         body.put_u8(WINDOW_UPDATE);
         body.put_u32(bytes);
