@@ -926,7 +926,7 @@ mod tests {
     use crate::body::Body;
     use crate::frame::{FrameStatus, ReplyRef, Side};
     use crate::limits::Limits;
-    use crate::proto::{Event, control};
+    use crate::proto::{ClientEvent, control};
 
     /// Creates a table with one channel, to a server that said hello.
     fn table(now: Instant) -> (proto::Connection, CallTable) {
@@ -949,8 +949,8 @@ mod tests {
                 .handle_reply(answer)
                 .expect("an answer that was asked for");
         }
-        while let Some(event) = proto.poll_event() {
-            if let Event::ChannelOpened(channel) = event {
+        while let Some(event) = proto.poll_client_event() {
+            if let ClientEvent::ChannelOpened(channel) = event {
                 calls.on_channel_opened(&mut proto, channel, now, &mut Vec::new());
             }
         }

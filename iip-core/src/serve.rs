@@ -24,7 +24,7 @@ use crate::handler::{
     Handler, HandlerError, HandlerFuture, OnCancel, Places, RejectReason, Request, RequestMode,
     Response, ResponseKind,
 };
-use crate::proto::{Event, RequestPath, StreamKey, control, detach, is_one_way, kept_bytes};
+use crate::proto::{RequestPath, ServerEvent, control, detach, is_one_way, kept_bytes};
 use crate::running::{CancelToken, Running};
 use crate::totals::{Counted, RunningCall, Share};
 
@@ -156,12 +156,12 @@ impl Dispatcher {
         &mut self,
         cx: &mut Context<'_>,
         shared: &Arc<Shared>,
-        event: Event,
+        event: ServerEvent,
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) -> Option<(ChannelId, Body)> {
         match event {
-            Event::Request {
+            ServerEvent::Request {
                 channel,
                 path,
                 body,
@@ -177,7 +177,7 @@ impl Dispatcher {
                 self.run_call(cx, shared, incoming, now)
                     .map(|answer| (channel, answer))
             }
-            Event::RequestBegun { channel, path } => {
+            ServerEvent::RequestBegun { channel, path } => {
                 let route = self.route(&path);
                 let in_parts = route.is_some_and(|route| route.request_mode == RequestMode::Parts);
                 if !in_parts || !shared.lock().proto.stream_request(channel) {
@@ -193,7 +193,7 @@ impl Dispatcher {
                 self.run_call(cx, shared, incoming, now)
                     .map(|answer| (channel, answer))
             }
-            Event::StreamBegun {
+            ServerEvent::StreamBegun {
                 channel,
                 path,
                 is_busy,
@@ -208,14 +208,11 @@ impl Dispatcher {
                 self.run_call(cx, shared, incoming, now)
                     .map(|answer| (channel, answer))
             }
-            Event::Stream {
-                key: StreamKey::Channel(channel),
-                heard,
-            } => {
-                shared.lock().on_stream_frame(channel, heard, wakers);
+            ServerEvent::Stream { channel, frame } => {
+                shared.lock().on_stream_frame(channel, frame, wakers);
                 None
             }
-            Event::RequestPart {
+            ServerEvent::RequestPart {
                 channel,
                 body,
                 ends,
@@ -235,7 +232,7 @@ impl Dispatcher {
                 });
                 None
             }
-            Event::RequestTooLarge {
+            ServerEvent::RequestTooLarge {
                 channel,
                 path,
                 size,
@@ -254,22 +251,14 @@ impl Dispatcher {
                 };
                 Some((channel, answer))
             }
-            Event::Cancelled { channel } => {
+            ServerEvent::Cancelled { channel } => {
                 shared.lock().on_cancelled(channel);
                 None
             }
-            Event::PeerHello(hello) => {
-                shared.peer.set_hello(hello);
+            ServerEvent::PeerHello(hello) => {
+                shared.peer.set_hello(Some(hello));
                 None
             }
-            // Events of the client do not occur on this side.
-            Event::Stream { .. }
-            | Event::Reply { .. }
-            | Event::ReplyPart { .. }
-            | Event::Swallowed { .. }
-            | Event::GoingAway
-            | Event::ChannelOpened(_)
-            | Event::ChannelRefused { .. } => None,
         }
     }
 

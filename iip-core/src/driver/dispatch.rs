@@ -11,7 +11,7 @@ use crate::clock;
 use crate::connection::{Shared, State};
 use crate::decoder::Partial;
 use crate::error::ConnectionError;
-use crate::proto::{self, Event, StreamKey};
+use crate::proto::{self, ClientEvent, StreamKey};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Updates the timers after a read, once its frames have been processed.
@@ -86,8 +86,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 continue;
             }
             state.proto.handle_reply(reply)?;
-            while let Some(event) = state.proto.poll_event() {
-                answered += usize::from(matches!(event, Event::Reply { .. }));
+            while let Some(event) = state.proto.poll_client_event() {
+                answered += usize::from(matches!(event, ClientEvent::Reply { .. }));
                 on_client_event(state, &shared, event, now, &mut self.wakers);
             }
         }
@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let outcome = self.take_requests(&mut state.proto);
         self.note_read(&mut state, now);
         if self.events.is_empty() {
-            state.proto.take_events(&mut self.events);
+            state.proto.take_server_events(&mut self.events);
         }
         drop(state);
         // Requests before a protocol violation have to run now, because there is no later poll.
@@ -145,7 +145,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Server: takes the events of the state machine, unless some are left.
     pub(super) fn take_events(&mut self) {
         if self.events.is_empty() {
-            self.shared.lock().proto.take_events(&mut self.events);
+            self.shared
+                .lock()
+                .proto
+                .take_server_events(&mut self.events);
         }
     }
 
@@ -183,7 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             has_room = state.proto.has_room();
             if self.events.is_empty() {
-                state.proto.take_events(&mut self.events);
+                state.proto.take_server_events(&mut self.events);
             }
             drop(state);
             // These replies were copied; the originals are dropped without the lock.
@@ -195,40 +198,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 fn on_client_event(
     state: &mut State,
     shared: &Shared,
-    event: Event,
+    event: ClientEvent,
     now: Instant,
     wakers: &mut Vec<Waker>,
 ) {
     let (calls, proto) = (&mut state.calls, &mut state.proto);
     match event {
-        Event::Reply { call, result, .. } => calls.on_reply(proto, call, result, now, wakers),
-        Event::Stream {
-            key: StreamKey::Call(call),
-            heard,
-        } => {
-            if calls.on_stream_frame(proto, call, heard, wakers) {
+        ClientEvent::Reply { call, result, .. } => calls.on_reply(proto, call, result, now, wakers),
+        ClientEvent::Stream { call, frame } => {
+            if calls.on_stream_frame(proto, call, frame, wakers) {
                 state.sharing_streams.push(StreamKey::Call(call));
             }
         }
-        Event::ReplyPart { call, body } => calls.on_part(proto, call, body, now, wakers),
-        Event::Swallowed { channel } => calls.on_channel_idle(proto, channel, now, wakers),
-        Event::ChannelOpened(channel) => {
+        ClientEvent::ReplyPart { call, body } => calls.on_part(proto, call, body, now, wakers),
+        ClientEvent::Swallowed { channel } => calls.on_channel_idle(proto, channel, now, wakers),
+        ClientEvent::ChannelOpened(channel) => {
             calls.on_channel_opened(proto, channel, now, wakers);
             proto.deferred.notify_ready();
         }
-        Event::ChannelRefused { code, message } => {
+        ClientEvent::ChannelRefused { code, message } => {
             calls.on_channel_refused(code, &message, wakers);
             proto.deferred.notify_ready();
         }
-        Event::GoingAway => shared.retire(state),
-        Event::PeerHello(hello) => shared.peer.set_hello(hello),
-        // Events of the server do not occur on this side.
-        Event::Request { .. }
-        | Event::RequestBegun { .. }
-        | Event::RequestPart { .. }
-        | Event::StreamBegun { .. }
-        | Event::Stream { .. }
-        | Event::RequestTooLarge { .. }
-        | Event::Cancelled { .. } => {}
+        ClientEvent::GoingAway => shared.retire(state),
+        ClientEvent::PeerHello(hello) => shared.peer.set_hello(hello),
     }
 }

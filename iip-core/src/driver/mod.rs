@@ -30,7 +30,7 @@ use crate::decoder::{Decoder, Partial};
 use crate::error::{ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, Side};
 use crate::logs::Causes;
-use crate::proto::{self, Event};
+use crate::proto::{self, ServerEvent};
 use crate::serve::Dispatcher;
 use crate::totals::FREE_BYTES;
 
@@ -80,7 +80,7 @@ pub(crate) struct Driver<S> {
     /// The decoder may hold complete frames that were not processed: their callers are woken after
     /// the previous ones have run.
     more: bool,
-    events: VecDeque<Event>,
+    events: VecDeque<ServerEvent>,
     answers: Vec<(ChannelId, Body)>,
     /// Number of reply bytes above which the replies are queued before further handlers run.
     most_unsent: usize,
@@ -360,7 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(Some(Plan {
             wants_read: state.proto.wants_read(),
             has_room: self.dispatcher.is_none() || state.proto.has_room(),
-            has_events: state.proto.has_events() || !self.events.is_empty(),
+            has_events: state.proto.has_server_events() || !self.events.is_empty(),
         }))
     }
 
@@ -541,7 +541,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // Reading may have become possible since this turn checked.
         let wants_read = state.proto.wants_read() && !self.close_queued;
         let events =
-            state.proto.has_room() && (state.proto.has_events() || !self.events.is_empty());
+            state.proto.has_room() && (state.proto.has_server_events() || !self.events.is_empty());
         let may_read = wants_read && (self.more || (!self.read_closed && !polled_read)) || events;
         if !self.wakers.is_empty()
             || may_read

@@ -1,6 +1,7 @@
 //! The client side of the machine: each reply belongs to the oldest request without a reply on its
 //! channel. Pure.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -8,8 +9,8 @@ use bytes::Bytes;
 use super::channel::{Assembly, Incoming, IncomingStream, SentCall, Skip};
 use super::control::{self, ControlMessage, Exchange, Hello};
 use super::server::{SAFE_LABEL, check_control_size};
-use super::stream::StreamKey;
-use super::{Connection, Event, Mode};
+use super::stream::{StreamFrame, StreamKey};
+use super::{Connection, Mode};
 use crate::body::Data;
 use crate::decoder::FrameHead;
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
@@ -19,6 +20,44 @@ use crate::slots::CallId;
 
 /// Maximum number of characters of a path in an error.
 const MAX_PATH_CHARS: usize = 128;
+
+/// An event of a client, for the layer above.
+#[derive(Debug)]
+pub(crate) enum ClientEvent {
+    /// The reply to a call is complete, or cannot be accepted.
+    Reply {
+        call: CallId,
+        result: Result<Bytes, CallErrorKind>,
+    },
+    /// A chunk of a reply that is delivered as it arrives, except the last.
+    ReplyPart { call: CallId, body: Bytes },
+    /// A frame of a call's stream.
+    Stream { call: CallId, frame: StreamFrame },
+    /// The reply to an abandoned call was discarded; the channel is free again.
+    Swallowed { channel: ChannelId },
+    /// A channel for calls was granted.
+    ChannelOpened(ChannelId),
+    /// The server rejected a request for a channel.
+    ChannelRefused { code: i64, message: String },
+    /// The server takes no further calls on this connection.
+    GoingAway,
+    /// The server's hello as JSON; `None` if the server does not know the hello.
+    PeerHello(Option<Bytes>),
+}
+
+/// The state that only a client has.
+#[derive(Debug, Default)]
+pub(super) struct ClientSide {
+    pub(super) events: VecDeque<ClientEvent>,
+    /// The channel of the control stream was requested.
+    control_is_coming: bool,
+    /// Channels of calls that were abandoned before the control stream existed.
+    pub(super) cancel_later: Vec<ChannelId>,
+    /// Time at which the ping was sent whose reply is due.
+    pinged_at: Option<Instant>,
+    /// The server has sent a notice that it is going away.
+    server_is_leaving: bool,
+}
 
 impl Connection {
     /// Handles the common case of a whole reply to a caller's request. Returns the call and the
@@ -142,8 +181,8 @@ impl Connection {
         check_control_size(&body)?;
         while let Some(message) = ControlMessage::next(&mut body) {
             let is_notice = message == ControlMessage::GoingAway;
-            if is_notice && !std::mem::replace(&mut self.sent_going_away, true) {
-                self.events.push_back(Event::GoingAway);
+            if is_notice && !std::mem::replace(&mut self.client.server_is_leaving, true) {
+                self.client.events.push_back(ClientEvent::GoingAway);
             }
         }
         Ok(())
@@ -193,7 +232,7 @@ impl Connection {
             (None, None) => return Ok(()),
         };
         if let (Incoming::Parts, Exchange::Call(call), false) = (incoming, exchange, ends) {
-            self.events.push_back(Event::ReplyPart {
+            self.client.events.push_back(ClientEvent::ReplyPart {
                 call,
                 body: body.clone(),
             });
@@ -257,7 +296,9 @@ impl Connection {
             call.exchange = Exchange::Abandoned;
         }
         let result = Err(kind);
-        self.events.push_back(Event::Reply { call, result });
+        self.client
+            .events
+            .push_back(ClientEvent::Reply { call, result });
     }
 
     /// Handles the complete reply to the oldest request of a channel.
@@ -268,8 +309,14 @@ impl Connection {
         result: Result<Bytes, CallErrorKind>,
     ) -> Result<(), ProtocolError> {
         match exchange {
-            Exchange::Call(call) => self.events.push_back(Event::Reply { call, result }),
-            Exchange::Abandoned => self.events.push_back(Event::Swallowed { channel: id }),
+            Exchange::Call(call) => self
+                .client
+                .events
+                .push_back(ClientEvent::Reply { call, result }),
+            Exchange::Abandoned => self
+                .client
+                .events
+                .push_back(ClientEvent::Swallowed { channel: id }),
             Exchange::NewChannel | Exchange::NewControlChannel | Exchange::NewOneWayChannel => {
                 let body = result.map_err(|_| ProtocolError::BadControl {
                     exchange: control::NEW_CHANNEL,
@@ -281,12 +328,13 @@ impl Connection {
                 if let Some(hello) = &hello {
                     self.on_hello(hello);
                     if hello.control {
-                        self.control_is_coming = true;
+                        self.client.control_is_coming = true;
                         self.request_channel(Exchange::NewControlChannel);
                     }
                 }
-                self.events
-                    .push_back(Event::PeerHello(hello.map(|hello| hello.text)));
+                self.client
+                    .events
+                    .push_back(ClientEvent::PeerHello(hello.map(|hello| hello.text)));
             }
             // These only need a reply; its content does not matter.
             Exchange::Ping | Exchange::Control => {}
@@ -312,20 +360,21 @@ impl Connection {
                         self.cancel_now();
                     }
                     Exchange::NewOneWayChannel => self.on_one_way_channel(id),
-                    _ => self.events.push_back(Event::ChannelOpened(id)),
+                    _ => self.client.events.push_back(ClientEvent::ChannelOpened(id)),
                 }
                 Ok(())
             }
             Err((code, message)) => {
                 match exchange {
                     Exchange::NewChannel => self
+                        .client
                         .events
-                        .push_back(Event::ChannelRefused { code, message }),
+                        .push_back(ClientEvent::ChannelRefused { code, message }),
                     // One-way calls are sent as ordinary calls in that case.
                     Exchange::NewOneWayChannel => {}
                     _ => {
-                        self.control_is_coming = false;
-                        self.cancel_later = Vec::new();
+                        self.client.control_is_coming = false;
+                        self.client.cancel_later = Vec::new();
                     }
                 }
                 Ok(())
@@ -350,6 +399,10 @@ impl Connection {
         );
     }
 
+    pub(crate) fn poll_client_event(&mut self) -> Option<ClientEvent> {
+        self.client.events.pop_front()
+    }
+
     // ---- commands
 
     /// Asks the server for its features. A Go server replies with code 102, and the connection
@@ -370,11 +423,15 @@ impl Connection {
         let heard_at = self.timers.last_read();
         let waits = wait || self.has_sent_one_way_since(heard_at);
         if !waits || !self.peer_answers_pings {
-            self.pinged_at = None;
+            self.client.pinged_at = None;
             return Ok(None);
         }
         let (interval, timeout) = self.limits.keepalive();
-        if let Some(pinged_at) = self.pinged_at.filter(|&pinged_at| heard_at < pinged_at) {
+        if let Some(pinged_at) = self
+            .client
+            .pinged_at
+            .filter(|&pinged_at| heard_at < pinged_at)
+        {
             let dead_at = pinged_at.checked_add(timeout);
             if dead_at.is_some_and(|dead_at| dead_at <= now) {
                 return Err(ConnectionError::Timeout {
@@ -385,7 +442,7 @@ impl Connection {
             }
             return Ok(dead_at);
         }
-        self.pinged_at = None;
+        self.client.pinged_at = None;
         let ping_at = self.timers.unheard_since().checked_add(interval);
         if ping_at.is_none_or(|ping_at| ping_at > now) {
             return Ok(ping_at);
@@ -393,7 +450,7 @@ impl Connection {
         self.push_sent(ChannelId::ZERO, Exchange::Ping, Mode::Whole);
         let body = Bytes::from_static(control::EMPTY_OBJECT);
         self.send(ChannelId::ZERO, control::PING.as_bytes(), body, true, true);
-        self.pinged_at = Some(now);
+        self.client.pinged_at = Some(now);
         Ok(now.checked_add(timeout))
     }
 
@@ -480,14 +537,14 @@ impl Connection {
                 let body = ControlMessage::Cancel(id).encode();
                 self.send(control, control::CONTROL.as_bytes(), body, false, false);
             }
-            None if self.control_is_coming => self.cancel_later.push(id),
+            None if self.client.control_is_coming => self.client.cancel_later.push(id),
             None => {}
         }
     }
 
     /// Sends the cancellations of calls that were abandoned before the control stream existed.
     fn cancel_now(&mut self) {
-        for id in std::mem::take(&mut self.cancel_later) {
+        for id in std::mem::take(&mut self.client.cancel_later) {
             let sent = self.channels.get(id).map(|channel| &channel.sent);
             let still = sent.is_some_and(|sent| {
                 let oldest = sent.oldest().map(|call| call.exchange);
@@ -501,7 +558,7 @@ impl Connection {
 
     /// Returns `true` if the server is notified of abandoned calls.
     pub(crate) fn tells_cancels(&self) -> bool {
-        self.control.is_some() || self.control_is_coming
+        self.control.is_some() || self.client.control_is_coming
     }
 
     /// Returns `true` if the whole request of a call has been written, or if that is unknown.

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use self::streams::Step;
 use super::stream::DATA;
-use super::{Connection, Event, Mode, WAITING_COST, is_one_way};
+use super::{ClientEvent, Connection, Mode, ServerEvent, WAITING_COST, is_one_way};
 use crate::body::Body;
 use crate::decoder::{Decoder, Partial};
 use crate::error::{CallErrorKind, ConnectionError};
@@ -130,7 +130,7 @@ impl End {
     /// How many channels of a server have a call or a message on them; those at rest may be known
     /// or not.
     pub(super) fn channels_in_use(&self) -> usize {
-        (0..=self.machine.granted)
+        (0..=self.machine.server.granted)
             .filter_map(|id| self.machine.channels.get(ChannelId(id)))
             .filter(|channel| !channel.is_at_rest())
             .count()
@@ -163,8 +163,11 @@ impl End {
             "{} bytes are counted as buffered, {buffered} are",
             machine.buffered
         );
-        assert_eq!(machine.open_calls, open, "open calls");
-        assert_eq!(machine.streamed, streamed, "calls whose request arrives");
+        assert_eq!(machine.server.open_calls, open, "open calls");
+        assert_eq!(
+            machine.server.streamed, streamed,
+            "calls whose request arrives"
+        );
     }
 }
 
@@ -436,15 +439,15 @@ impl Model {
     }
 
     /// A request without an answer has reached its handler: one of those that were sent.
-    fn on_one_way(&mut self, event: &Event) {
+    fn on_one_way(&mut self, event: &ServerEvent) {
         let (id, label, body) = match event {
-            Event::Request {
+            ServerEvent::Request {
                 channel,
                 path,
                 body,
                 ..
             } => (*channel, &path.label, Some(body)),
-            Event::RequestTooLarge { channel, path, .. } => (*channel, &path.label, None),
+            ServerEvent::RequestTooLarge { channel, path, .. } => (*channel, &path.label, None),
             event => panic!("{event:?} for a request without an answer"),
         };
         let is_it = |(path, sent): &(usize, Vec<u8>)| {
@@ -550,17 +553,17 @@ impl Model {
     }
 
     fn server_events(&mut self) {
-        while let Some(event) = self.server.machine.poll_event() {
+        while let Some(event) = self.server.machine.poll_server_event() {
             let (id, path) = match &event {
-                Event::Request { channel, path, .. }
-                | Event::RequestBegun { channel, path }
-                | Event::RequestTooLarge { channel, path, .. } => {
+                ServerEvent::Request { channel, path, .. }
+                | ServerEvent::RequestBegun { channel, path }
+                | ServerEvent::RequestTooLarge { channel, path, .. } => {
                     (*channel, Some(Arc::clone(path)))
                 }
-                Event::RequestPart { channel, .. } | Event::Cancelled { channel } => {
+                ServerEvent::RequestPart { channel, .. } | ServerEvent::Cancelled { channel } => {
                     (*channel, None)
                 }
-                Event::PeerHello(_) => continue,
+                ServerEvent::PeerHello(_) => continue,
                 event => panic!("{event:?} does not belong to a server"),
             };
             if is_one_way(id) {
@@ -578,17 +581,17 @@ impl Model {
                 assert_eq!(path.query, expected, "the query of {raw}");
             }
             match (event, call.stage) {
-                (Event::Request { body, .. }, Stage::Sent | Stage::Begun(false)) => {
+                (ServerEvent::Request { body, .. }, Stage::Sent | Stage::Begun(false)) => {
                     assert!(body.len() <= MESSAGE_BYTES, "{} bytes", body.len());
                     assert_eq!(body, call.body, "the request's data");
                     call.stage = Stage::Shown;
                 }
-                (Event::RequestBegun { .. }, Stage::Sent) => call.stage = Stage::Begun(false),
-                (Event::RequestTooLarge { .. }, Stage::Sent | Stage::Begun(false)) => {
+                (ServerEvent::RequestBegun { .. }, Stage::Sent) => call.stage = Stage::Begun(false),
+                (ServerEvent::RequestTooLarge { .. }, Stage::Sent | Stage::Begun(false)) => {
                     assert!(call.body.len() > MESSAGE_BYTES, "it is not too large");
                     call.stage = Stage::Shown;
                 }
-                (Event::RequestPart { body, ends, .. }, Stage::Begun(true)) => {
+                (ServerEvent::RequestPart { body, ends, .. }, Stage::Begun(true)) => {
                     call.seen.extend_from_slice(&body);
                     if ends {
                         assert_eq!(call.seen, call.body, "the parts of the request");
@@ -597,7 +600,7 @@ impl Model {
                         assert!(call.body.starts_with(&call.seen), "a part of the request");
                     }
                 }
-                (Event::Cancelled { .. }, Stage::Begun(_) | Stage::Shown) => {
+                (ServerEvent::Cancelled { .. }, Stage::Begun(_) | Stage::Shown) => {
                     assert!(call.swallowed, "its caller has not gone");
                 }
                 (event, stage) => panic!("{event:?} in stage {stage:?}"),
@@ -606,15 +609,15 @@ impl Model {
     }
 
     fn client_events(&mut self) {
-        while let Some(event) = self.client.machine.poll_event() {
+        while let Some(event) = self.client.machine.poll_client_event() {
             match event {
-                Event::ChannelOpened(id) => {
+                ClientEvent::ChannelOpened(id) => {
                     assert!(!self.channels.contains(&id), "channel {id} twice");
                     self.channels.push(id);
                 }
-                Event::ChannelRefused { code, .. } => assert_eq!(code, 106),
-                Event::PeerHello(hello) => assert!(hello.is_some()),
-                Event::ReplyPart { call, body } => {
+                ClientEvent::ChannelRefused { code, .. } => assert_eq!(code, 106),
+                ClientEvent::PeerHello(hello) => assert!(hello.is_some()),
+                ClientEvent::ReplyPart { call, body } => {
                     let token = call.slot();
                     let call = front_with(&mut self.calls, token);
                     assert!(call.streamed && !call.swallowed);
@@ -622,7 +625,7 @@ impl Model {
                     assert_eq!(call.answer.get(call.received..end), Some(&body[..]));
                     call.received = end;
                 }
-                Event::Reply { call, result } => {
+                ClientEvent::Reply { call, result } => {
                     let token = call.slot();
                     let call = front_with(&mut self.calls, token);
                     assert!(!call.swallowed, "nobody waits for it");
@@ -653,7 +656,7 @@ impl Model {
                         Err(error) => panic!("call {token} fails: {error}"),
                     }
                 }
-                Event::Swallowed { channel } => {
+                ClientEvent::Swallowed { channel } => {
                     let calls = self.calls.get_mut(&channel).expect("it had a call");
                     let call = calls.pop_front().expect("it had a call");
                     assert!(call.swallowed, "its caller waits");
@@ -691,7 +694,7 @@ impl Model {
         self.check_accounting();
         let (client, server) = (&self.client.machine, &self.server.machine);
         assert_eq!((client.buffered, server.buffered), (0, 0), "buffered bytes");
-        assert_eq!(server.open_calls, 0, "open calls");
+        assert_eq!(server.open_calls(), 0, "open calls");
         assert!(client.is_at_rest() && server.is_at_rest() && server.wants_read());
         // Only the control stream stays open.
         let kept = usize::from(client.control.is_some());
@@ -778,16 +781,16 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn on_event(&mut self, event: &Event) {
+    fn on_event(&mut self, event: &ServerEvent) {
         self.events += 1;
         match event {
-            Event::Request { channel, .. }
-            | Event::RequestBegun { channel, .. }
-            | Event::RequestTooLarge { channel, .. }
-            | Event::StreamBegun { channel, .. } => {
+            ServerEvent::Request { channel, .. }
+            | ServerEvent::RequestBegun { channel, .. }
+            | ServerEvent::RequestTooLarge { channel, .. }
+            | ServerEvent::StreamBegun { channel, .. } => {
                 self.told.remove(channel);
             }
-            Event::Cancelled { channel } => {
+            ServerEvent::Cancelled { channel } => {
                 let is_new = self.told.insert(*channel);
                 assert!(is_new, "the handler on channel {channel} is told twice");
             }
@@ -833,22 +836,22 @@ fn hostile_client(cut: u8, data: &[u8]) {
         }
         let result = server.feed(now, piece);
         for round in 0.. {
-            while let Some(event) = server.machine.poll_event() {
+            while let Some(event) = server.machine.poll_server_event() {
                 ledger.on_event(&event);
                 match event {
-                    Event::Request { channel, .. }
-                    | Event::RequestTooLarge { channel, .. }
-                    | Event::StreamBegun { channel, .. } => open.push_back(channel),
-                    Event::RequestBegun { channel, .. } if cut & 1 == 1 => {
+                    ServerEvent::Request { channel, .. }
+                    | ServerEvent::RequestTooLarge { channel, .. }
+                    | ServerEvent::StreamBegun { channel, .. } => open.push_back(channel),
+                    ServerEvent::RequestBegun { channel, .. } if cut & 1 == 1 => {
                         server.machine.stream_request(channel);
                     }
-                    Event::RequestPart {
+                    ServerEvent::RequestPart {
                         channel,
                         ends: true,
                         ..
                     } => open.push_back(channel),
                     // Some handlers answer before they have read everything.
-                    Event::RequestPart { channel, .. } if cut & 2 == 2 => {
+                    ServerEvent::RequestPart { channel, .. } if cut & 2 == 2 => {
                         server.reply(channel, pattern(turn, 3), true);
                     }
                     _ => {}
@@ -868,7 +871,7 @@ fn hostile_client(cut: u8, data: &[u8]) {
                 }
             }
         }
-        let channels = (0..=server.machine.granted).map(ChannelId);
+        let channels = (0..=server.machine.server.granted).map(ChannelId);
         let channels: Vec<_> = channels.chain(server.machine.one_way_channels()).collect();
         server.check_accounting(channels.iter().copied());
         // What was answered meanwhile is no open call any more.
@@ -905,10 +908,10 @@ fn hostile_server(cut: u8, data: &[u8]) {
     for piece in pieces(cut, data) {
         ledger.bytes += piece.len();
         let result = client.feed(now, piece);
-        while let Some(event) = client.machine.poll_event() {
-            ledger.on_event(&event);
+        while let Some(event) = client.machine.poll_client_event() {
+            ledger.events += 1;
             match event {
-                Event::ChannelOpened(id) => {
+                ClientEvent::ChannelOpened(id) => {
                     opened.push(id);
                     for streaming in [false, true, false] {
                         token += 1;
@@ -936,11 +939,11 @@ fn hostile_server(cut: u8, data: &[u8]) {
                         waiting.remove(&token);
                     }
                 }
-                Event::Reply { call, .. } => {
+                ClientEvent::Reply { call, .. } => {
                     let token = call.slot();
                     assert!(waiting.remove(&token).is_some(), "nobody waits for {token}");
                 }
-                Event::ReplyPart { call, .. } => {
+                ClientEvent::ReplyPart { call, .. } => {
                     let token = call.slot();
                     assert!(waiting.contains_key(&token), "nobody waits for {token}");
                     if cut & 4 == 4 {

@@ -23,7 +23,6 @@ mod timers;
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -31,14 +30,16 @@ use serde_json::Value;
 
 pub(crate) use self::channel::Mode;
 use self::channel::{Assembly, Channel, ChannelTable, Incoming, Skip};
+pub(crate) use self::client::ClientEvent;
+use self::client::ClientSide;
 use self::control::Hello;
 use self::one_way::OneWay;
 pub(crate) use self::one_way::is_one_way;
 use self::outbox::Outbox;
-pub(crate) use self::server::RequestPath;
+use self::server::ServerSide;
+pub(crate) use self::server::{RequestPath, ServerEvent};
 pub(crate) use self::stream::StreamFrame;
 pub(crate) use self::stream::StreamKey;
-use self::timers::Rate;
 pub(crate) use self::timers::{Timers, not_read};
 use crate::body::Body;
 use crate::decoder::{BULK_READ_BYTES, FrameHead, Partial};
@@ -46,7 +47,6 @@ use crate::deferred::Deferred;
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_FRAME_BYTES, Side};
 use crate::limits::Limits;
-use crate::slots::CallId;
 
 /// Maximum size of a body that is copied when it has to wait, so that it does not pin the buffer it
 /// was read into.
@@ -70,96 +70,21 @@ const SPARE_CALLS: usize = 16;
 /// time.
 const MAX_CONTROL_BYTES: usize = 64 * 1024;
 
-/// An event for the layer above.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// Server: a complete request whose turn has come.
-    Request {
-        channel: ChannelId,
-        path: Arc<RequestPath>,
-        body: Bytes,
-        /// Time at which the request was complete; it may have waited since.
-        received_at: Instant,
-    },
-    /// Server: a request of several frames has begun, and its turn has come. `stream_request` makes
-    /// its chunks visible; otherwise it is delivered as `Request` when it is complete.
-    RequestBegun {
-        channel: ChannelId,
-        path: Arc<RequestPath>,
-    },
-    /// Server: a chunk of a request that is delivered as it arrives.
-    RequestPart {
-        channel: ChannelId,
-        body: Bytes,
-        ends: bool,
-    },
-    /// Server: the open request was larger than the limit; it was skipped and waits for a reply.
-    RequestTooLarge {
-        channel: ChannelId,
-        path: Arc<RequestPath>,
-        size: usize,
-    },
-    /// Server: a request whose turn has come has begun as a stream.
-    StreamBegun {
-        channel: ChannelId,
-        path: Arc<RequestPath>,
-        /// `true` if the server is at capacity.
-        is_busy: bool,
-    },
-    /// A frame of a stream.
-    Stream { key: StreamKey, heard: StreamFrame },
-    /// Server: the caller of the open request has gone.
-    Cancelled { channel: ChannelId },
-    /// Client: the reply to a call is complete, or cannot be accepted.
-    Reply {
-        call: CallId,
-        result: Result<Bytes, CallErrorKind>,
-    },
-    /// Client: a chunk of a reply that is delivered as it arrives, except the last.
-    ReplyPart { call: CallId, body: Bytes },
-    /// Client: the reply to an abandoned call was discarded; the channel is free again.
-    Swallowed { channel: ChannelId },
-    /// Client: a channel for calls was granted.
-    ChannelOpened(ChannelId),
-    /// Client: the server rejected a request for a channel.
-    ChannelRefused { code: i64, message: String },
-    /// Client: the server takes no further calls on this connection.
-    GoingAway,
-    /// The peer's hello as JSON; `None` at a client whose peer does not know the hello.
-    PeerHello(Option<Bytes>),
-}
-
 /// One end of one connection.
+///
+/// What only one side has is in [`ClientSide`] and [`ServerSide`]; the other one stays empty.
 #[derive(Debug)]
 pub(crate) struct Connection {
     side: Side,
+    client: ClientSide,
+    server: ServerSide,
     limits: Limits,
     announce: Value,
     channels: ChannelTable,
     outbox: Outbox,
-    events: VecDeque<Event>,
     timers: Timers,
-    /// Server: the number of channels granted. Every id up to it stays valid, even if it was
-    /// deleted (rule S1). Client: always 0.
-    granted: u32,
     /// The channel of the control stream.
     control: Option<ChannelId>,
-    /// Client: the channel of the control stream was requested.
-    control_is_coming: bool,
-    /// Client: channels of calls that were abandoned before the control stream existed.
-    cancel_later: Vec<ChannelId>,
-    /// Server: channels whose next request waits because `max_calls` handlers run.
-    call_queue: VecDeque<ChannelId>,
-    /// Server: the path field that was read last.
-    last_path: Arc<RequestPath>,
-    /// Server: number of requests that were shown to handlers and have no reply yet.
-    open_calls: usize,
-    /// Server: number of those whose request is still arriving.
-    streamed: usize,
-    /// Server: number of channels in the table above which those at rest are forgotten.
-    forget_at: usize,
-    /// Server: the rate of requests of the protocol itself.
-    control_rate: Rate,
     /// Bytes of unfinished messages and of requests that wait for their turn.
     buffered: usize,
     /// Bytes received from the peer that the layers above hold: arguments of handlers that wait,
@@ -173,24 +98,13 @@ pub(crate) struct Connection {
     /// The one stream that is granted more although the allowance is used up, so that its message
     /// can end.
     overdraft: Option<ChannelId>,
-    /// Server: the earliest time at which an unfinished message can have stalled.
-    stalled_at: Option<Instant>,
-    /// Server: the connection was not read for a while since `stalled_at` was set.
-    was_held_back: bool,
     /// Streams whose readers have taken data for which no credit was granted yet.
     withheld: VecDeque<ChannelId>,
     peer_knows_hello: bool,
     peer_stream_window: Option<usize>,
     peer_answers_pings: bool,
-    /// Client: time at which the ping was sent whose reply is due.
-    pinged_at: Option<Instant>,
     /// The peer wants to be notified that this side is going away.
     peer_wants_notice: bool,
-    /// Server: the peer was notified that this side is going away. Client: the server sent that
-    /// notice.
-    sent_going_away: bool,
-    /// Server: something was sent on the control stream.
-    control_has_begun: bool,
     /// The state of one-way calls.
     one_way: OneWay,
     /// Number of bytes by which the windows of all streams together have grown.
@@ -207,37 +121,24 @@ impl Connection {
         }
         Self {
             side,
+            client: ClientSide::default(),
+            server: ServerSide::new(&limits, now),
             channels,
             // A Go peer's callbacks run once per frame, so only a peer that said hello gets
             // messages in chunks.
             outbox: Outbox::new(side, MAX_FRAME_BYTES),
-            events: VecDeque::new(),
             timers: Timers::new(now),
-            granted: 0,
             control: None,
-            control_is_coming: false,
-            cancel_later: Vec::new(),
-            call_queue: VecDeque::new(),
-            last_path: Arc::default(),
-            open_calls: 0,
-            streamed: 0,
-            forget_at: limits.channels().min(FORGET_AT_LEAST),
-            control_rate: Rate::new(limits.control_requests(), now),
             buffered: 0,
             held: 0,
             unsent: 0,
             allowance: limits.buffered_bytes(),
             overdraft: None,
-            stalled_at: None,
-            was_held_back: false,
             withheld: VecDeque::new(),
             peer_knows_hello: false,
             peer_stream_window: None,
             peer_answers_pings: false,
-            pinged_at: None,
             peer_wants_notice: false,
-            sent_going_away: false,
-            control_has_begun: false,
             one_way: OneWay::default(),
             window_growth: 0,
             deferred: Deferred::default(),
@@ -260,7 +161,7 @@ impl Connection {
             // With all handlers busy, requests wait within the budget, so that the cancellations,
             // pings and window updates that follow them are seen.
             Side::Server => {
-                self.control_rate.has_room() && !self.is_over_budget() && self.has_room()
+                self.server.control_rate.has_room() && !self.is_over_budget() && self.has_room()
             }
         }
     }
@@ -313,27 +214,24 @@ impl Connection {
 
     /// Returns `true` if nothing is being received, replied to or written.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.open_calls == 0 && self.is_quiet()
+        self.server.open_calls == 0 && self.is_quiet()
     }
 
     /// Returns `true` if nothing waits to be handed on or written. Calls may be open.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.buffered == 0 && self.outbox.is_empty() && self.events.is_empty()
+        let has_events = !self.client.events.is_empty() || self.has_server_events();
+        self.buffered == 0 && self.outbox.is_empty() && !has_events
     }
 
     /// Server: returns the number of requests that were shown to handlers and have no reply yet.
     pub(crate) fn open_calls(&self) -> usize {
-        self.open_calls
-    }
-
-    pub(crate) fn has_events(&self) -> bool {
-        !self.events.is_empty()
+        self.server.open_calls
     }
 
     /// Server: returns `true` if the server is at capacity. Handlers whose request is still
     /// arriving do not count.
     fn is_busy(&self) -> bool {
-        self.open_calls - self.streamed >= self.limits.calls()
+        self.server.open_calls - self.server.streamed >= self.limits.calls()
     }
 
     /// Returns `true` if a message has begun and not ended. A stream does not count: nothing is
@@ -385,7 +283,7 @@ impl Connection {
     pub(crate) fn check_head(&self, head: FrameHead) -> Result<(), ProtocolError> {
         let FrameHead { status, channel } = head;
         let receiving = match self.side {
-            Side::Server if channel.0 > self.granted => {
+            Side::Server if channel.0 > self.server.granted => {
                 return Err(ProtocolError::UnknownChannel(channel));
             }
             Side::Server => self
@@ -421,7 +319,7 @@ impl Connection {
         now: Instant,
         partial: Partial,
     ) -> Result<(), ConnectionError> {
-        self.control_rate.refill(now);
+        self.server.control_rate.refill(now);
         self.drop_stalled(now);
         self.timers.check(now, &self.limits, self.waits(partial))
     }
@@ -431,13 +329,13 @@ impl Connection {
     pub(crate) fn on_parked(&mut self, now: Instant, output: bool) {
         let is_full = self.is_full();
         self.timers.on_waiting(now, output, is_full);
-        self.was_held_back |= !self.wants_read();
+        self.server.was_held_back |= !self.wants_read();
     }
 
     /// Returns the latest time at which [`handle_timeout`](Self::handle_timeout) must be called.
     pub(crate) fn poll_timeout(&self, partial: Partial) -> Option<Instant> {
         let limit = self.timers.next(&self.limits, self.waits(partial));
-        let others = [self.control_rate.next(), self.stalled_at];
+        let others = [self.server.control_rate.next(), self.server.stalled_at];
         limit.into_iter().chain(others.into_iter().flatten()).min()
     }
 
@@ -455,15 +353,6 @@ impl Connection {
     }
 
     // ---- out
-
-    pub(crate) fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
-    }
-
-    /// Takes all events at once, in exchange for an empty queue.
-    pub(crate) fn take_events(&mut self, events: &mut VecDeque<Event>) {
-        std::mem::swap(&mut self.events, events);
-    }
 
     /// Moves what is ready to be written into `batch`.
     pub(crate) fn take_output(&mut self, batch: &mut VecDeque<Bytes>) {
@@ -483,13 +372,12 @@ impl Connection {
             self.channels.retain(|channel| !channel.is_at_rest());
         }
         self.channels.shrink();
-        self.call_queue.shrink_to_fit();
+        self.server.call_queue.shrink_to_fit();
         self.withheld.shrink_to_fit();
-        self.cancel_later.shrink_to_fit();
+        self.client.cancel_later.shrink_to_fit();
         self.outbox.release_when_empty();
-        if self.events.capacity() > 8 {
-            self.events = VecDeque::new();
-        }
+        release_events(&mut self.client.events);
+        release_events(&mut self.server.events);
     }
 
     /// Server: discards the messages after the connection has ended. Handlers that still run may
@@ -500,8 +388,8 @@ impl Connection {
         self.buffered = self.buffered.saturating_sub(dropped);
         self.channels = ChannelTable::default();
         self.outbox = Outbox::new(self.side, MAX_FRAME_BYTES);
-        self.events = VecDeque::new();
-        self.call_queue = VecDeque::new();
+        self.server.events = VecDeque::new();
+        self.server.call_queue = VecDeque::new();
     }
 
     // ---- commands of both sides
@@ -607,6 +495,13 @@ impl Connection {
         self.peer_wants_notice = hello.notice;
         self.one_way.peer_takes_it = hello.one_way;
         self.outbox.set_chunk(self.limits.chunk(), max_frame);
+    }
+}
+
+/// Releases the memory of a queue of events that was long.
+fn release_events<T>(events: &mut VecDeque<T>) {
+    if events.is_empty() && events.capacity() > 8 {
+        *events = VecDeque::new();
     }
 }
 

@@ -91,7 +91,7 @@ impl Connection {
             .channels
             .get(id)
             .is_none_or(|channel| channel.is_at_rest());
-        if id != ChannelId::ZERO && id.0 <= self.granted && is_free {
+        if id != ChannelId::ZERO && id.0 <= self.server.granted && is_free {
             self.one_way.channel = Some(id);
         }
     }

@@ -1,6 +1,7 @@
 //! The server side of the machine: each request gets one reply, in order per channel. Pure.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,19 +10,114 @@ use bytes::Bytes;
 use super::channel::{Arrival, Assembly, Incoming, OpenRequest, Skip, WaitingRequest};
 use super::control::{self, ControlMessage, Hello};
 use super::one_way::MAX_GRANTED;
-use super::stream::{self, StreamKey};
+use super::stream::{self, StreamFrame, StreamKey};
+use super::timers::Rate;
 use super::{
-    Connection, Event, FORGET_AT_LEAST, MAX_CONTROL_BYTES, SPARE_CALLS, WAITING_COST, detach,
-    kept_bytes,
+    Connection, FORGET_AT_LEAST, MAX_CONTROL_BYTES, SPARE_CALLS, WAITING_COST, detach, kept_bytes,
 };
 use crate::body::Body;
 use crate::decoder::FrameHead;
 use crate::error::ProtocolError;
 use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_PATH_BYTES};
+use crate::limits::Limits;
 use crate::path::{check_label, label_and_query};
 
 /// The label of a reply if the path of the request cannot be encoded.
 pub(super) const SAFE_LABEL: &[u8] = b"/";
+
+/// An event of a server, for the layer above.
+#[derive(Debug)]
+pub(crate) enum ServerEvent {
+    /// A complete request whose turn has come.
+    Request {
+        channel: ChannelId,
+        path: Arc<RequestPath>,
+        body: Bytes,
+        /// Time at which the request was complete; it may have waited since.
+        received_at: Instant,
+    },
+    /// A request of several frames has begun, and its turn has come. `stream_request` makes its
+    /// chunks visible; otherwise it is delivered as `Request` when it is complete.
+    RequestBegun {
+        channel: ChannelId,
+        path: Arc<RequestPath>,
+    },
+    /// A chunk of a request that is delivered as it arrives.
+    RequestPart {
+        channel: ChannelId,
+        body: Bytes,
+        ends: bool,
+    },
+    /// The open request was larger than the limit; it was skipped and waits for a reply.
+    RequestTooLarge {
+        channel: ChannelId,
+        path: Arc<RequestPath>,
+        size: usize,
+    },
+    /// A request whose turn has come has begun as a stream.
+    StreamBegun {
+        channel: ChannelId,
+        path: Arc<RequestPath>,
+        /// `true` if the server is at capacity.
+        is_busy: bool,
+    },
+    /// A frame of the open request's stream.
+    Stream {
+        channel: ChannelId,
+        frame: StreamFrame,
+    },
+    /// The caller of the open request has gone.
+    Cancelled { channel: ChannelId },
+    /// The client's hello as JSON.
+    PeerHello(Bytes),
+}
+
+/// The state that only a server has.
+#[derive(Debug)]
+pub(super) struct ServerSide {
+    pub(super) events: VecDeque<ServerEvent>,
+    /// Number of channels granted. Every id up to it stays valid, even if it was deleted (rule S1).
+    pub(super) granted: u32,
+    /// Channels whose next request waits because `max_calls` handlers run.
+    pub(super) call_queue: VecDeque<ChannelId>,
+    /// The path field that was read last.
+    last_path: Arc<RequestPath>,
+    /// Number of requests that were shown to handlers and have no reply yet.
+    pub(super) open_calls: usize,
+    /// Number of those whose request is still arriving.
+    pub(super) streamed: usize,
+    /// Number of channels in the table above which those at rest are forgotten.
+    forget_at: usize,
+    /// The rate of requests of the protocol itself.
+    pub(super) control_rate: Rate,
+    /// The earliest time at which an unfinished message can have stalled.
+    pub(super) stalled_at: Option<Instant>,
+    /// The connection was not read for a while since `stalled_at` was set.
+    pub(super) was_held_back: bool,
+    /// The client was notified that this side is going away.
+    sent_going_away: bool,
+    /// Something was sent on the control stream.
+    control_has_begun: bool,
+}
+
+impl ServerSide {
+    pub(super) fn new(limits: &Limits, now: Instant) -> Self {
+        Self {
+            events: VecDeque::new(),
+            granted: 0,
+            call_queue: VecDeque::new(),
+            last_path: Arc::default(),
+            open_calls: 0,
+            streamed: 0,
+            forget_at: limits.channels().min(FORGET_AT_LEAST),
+            control_rate: Rate::new(limits.control_requests(), now),
+            stalled_at: None,
+            was_held_back: false,
+            sent_going_away: false,
+            control_has_begun: false,
+        }
+    }
+}
 
 impl Connection {
     #[inline]
@@ -36,7 +132,7 @@ impl Connection {
             status,
             channel: id,
         })?;
-        if self.channels.len() > self.forget_at {
+        if self.channels.len() > self.server.forget_at {
             self.forget_channels();
         }
         if status == FrameStatus::RequestOnly {
@@ -77,8 +173,8 @@ impl Connection {
             }
             let assembly = Assembly::new(Incoming::Collect, Bytes::copy_from_slice(path));
             self.channels.get_or_insert(id).assembly = Some(Box::new(assembly));
-            if self.stalled_at.is_none() {
-                self.stalled_at = self.timers.batch().checked_add(self.limits.progress());
+            if self.server.stalled_at.is_none() {
+                self.server.stalled_at = self.timers.batch().checked_add(self.limits.progress());
             }
             self.receive(id, &body, false);
             return self.begin_request(id);
@@ -93,13 +189,13 @@ impl Connection {
             self.on_stream_frame(id, StreamKey::Channel(id), body, ends)?;
             if ends && let Some(channel) = self.channels.get_mut(id) {
                 channel.assembly = None;
-                self.streamed -= usize::from(channel.on_arrived());
+                self.server.streamed -= usize::from(channel.on_arrived());
             }
             return Ok(());
         }
         let complete = self.receive(id, &body, ends);
         match incoming {
-            Some(Incoming::Parts) => self.events.push_back(Event::RequestPart {
+            Some(Incoming::Parts) => self.server.events.push_back(ServerEvent::RequestPart {
                 channel: id,
                 body,
                 ends,
@@ -109,7 +205,7 @@ impl Connection {
         }
         if let Some(assembly) = complete {
             let channel = self.channels.get_or_insert(id);
-            self.streamed -= usize::from(channel.on_arrived());
+            self.server.streamed -= usize::from(channel.on_arrived());
             match assembly.incoming {
                 Incoming::Collect => self.on_request(id, &assembly.path, assembly.data.freeze()),
                 Incoming::Skip(Skip::Cancelled) => self.answer_cancelled(id, &assembly.path),
@@ -130,7 +226,7 @@ impl Connection {
     fn forget_channels(&mut self) {
         self.channels.retain(|channel| !channel.is_at_rest());
         let least = self.limits.channels().min(FORGET_AT_LEAST);
-        self.forget_at = self.channels.len().saturating_mul(2).max(least);
+        self.server.forget_at = self.channels.len().saturating_mul(2).max(least);
     }
 
     /// Handles a complete request: its turn is now, or after those before it on its channel.
@@ -157,7 +253,7 @@ impl Connection {
         let channel = self.channels.get_or_insert(id);
         // A cancelled request leaves its channel's place in the queue to the next one.
         if !std::mem::replace(&mut channel.queued, true) {
-            self.call_queue.push_back(id);
+            self.server.call_queue.push_back(id);
         }
     }
 
@@ -166,10 +262,11 @@ impl Connection {
     /// busy server from a dead one.
     #[cold]
     fn passes_busy(&self) -> bool {
-        let path = &self.last_path;
+        let path = &self.server.last_path;
         path.kind != PathKind::Handlers
             || (path.is_own_service()
-                && self.open_calls - self.streamed < self.limits.calls() + SPARE_CALLS)
+                && self.server.open_calls - self.server.streamed
+                    < self.limits.calls() + SPARE_CALLS)
     }
 
     /// Handles a request that exceeds the limit and was skipped: it fails in its turn.
@@ -220,7 +317,7 @@ impl Connection {
             return self.on_control(first);
         }
         if path.kind == PathKind::Handlers {
-            self.events.push_back(Event::RequestBegun {
+            self.server.events.push_back(ServerEvent::RequestBegun {
                 channel: id,
                 path: Arc::new(path),
             });
@@ -233,12 +330,12 @@ impl Connection {
     /// reply.
     #[inline]
     fn show(&mut self, id: ChannelId, body: Bytes, received_at: Instant) -> bool {
-        if self.last_path.kind != PathKind::Handlers {
+        if self.server.last_path.kind != PathKind::Handlers {
             self.answer_here(id, &body);
             return false;
         }
         let path = self.open(id);
-        self.events.push_back(Event::Request {
+        self.server.events.push_back(ServerEvent::Request {
             channel: id,
             path,
             body,
@@ -249,13 +346,13 @@ impl Connection {
 
     /// Like [`show`](Self::show), but for a request that was skipped because of its size.
     fn show_too_large(&mut self, id: ChannelId, size: usize) -> bool {
-        if self.last_path.kind != PathKind::Handlers {
-            let path = Arc::clone(&self.last_path);
+        if self.server.last_path.kind != PathKind::Handlers {
+            let path = Arc::clone(&self.server.last_path);
             self.send(id, path.safe_label(), control::NO_HANDLER, true, true);
             return false;
         }
         let path = self.open(id);
-        self.events.push_back(Event::RequestTooLarge {
+        self.server.events.push_back(ServerEvent::RequestTooLarge {
             channel: id,
             path,
             size,
@@ -267,10 +364,10 @@ impl Connection {
     /// reply.
     #[inline]
     fn open(&mut self, id: ChannelId) -> Arc<RequestPath> {
-        let path = Arc::clone(&self.last_path);
+        let path = Arc::clone(&self.server.last_path);
         let open = OpenRequest::new(Arc::clone(&path), Arrival::Complete);
         self.channels.get_or_insert(id).open = Some(open);
-        self.open_calls += 1;
+        self.server.open_calls += 1;
         path
     }
 
@@ -278,18 +375,18 @@ impl Connection {
     /// decoder returns the same buffer.
     #[inline]
     fn read_path(&mut self, raw: &Bytes) {
-        let last = &self.last_path.raw;
+        let last = &self.server.last_path.raw;
         if last.as_ptr() != raw.as_ptr() || last.len() != raw.len() {
-            self.last_path = Arc::new(RequestPath::read(raw));
+            self.server.last_path = Arc::new(RequestPath::read(raw));
         }
     }
 
     /// Replies to a request that is not for the layer above.
     fn answer_here(&mut self, id: ChannelId, body: &[u8]) {
-        let path = Arc::clone(&self.last_path);
+        let path = Arc::clone(&self.server.last_path);
         let answer = match path.kind {
             PathKind::Reserved => {
-                self.control_rate.count(self.timers.last_moved());
+                self.server.control_rate.count(self.timers.last_moved());
                 self.answer_reserved(&path.label, body)
             }
             // A Go server closes the connection or sends a forged frame (defects D18, D19). This
@@ -302,11 +399,12 @@ impl Connection {
     fn answer_reserved(&mut self, label: &[u8], body: &[u8]) -> Bytes {
         if label == control::NEW_CHANNEL.as_bytes() {
             // S3: a grant is a number, not an allocation; only channels with state are limited.
-            if self.channels_in_use() > self.limits.channels() || self.granted == MAX_GRANTED {
+            if self.channels_in_use() > self.limits.channels() || self.server.granted == MAX_GRANTED
+            {
                 return Bytes::from_static(control::CHANNEL_LIMIT);
             }
-            self.granted += 1;
-            return control::grant(ChannelId(self.granted));
+            self.server.granted += 1;
+            return control::grant(ChannelId(self.server.granted));
         }
         if label == control::DELETE_CHANNEL.as_bytes() || label == control::PING.as_bytes() {
             // S5, S6: the reply follows every earlier one; a deleted id stays valid.
@@ -314,7 +412,9 @@ impl Connection {
         }
         if let Some(hello) = Hello::parse(body) {
             self.on_hello(&hello);
-            self.events.push_back(Event::PeerHello(Some(hello.text)));
+            self.server
+                .events
+                .push_back(ServerEvent::PeerHello(hello.text));
         }
         Hello::body(&self.announce, &self.limits, true)
     }
@@ -333,7 +433,7 @@ impl Connection {
                 ControlMessage::GoingAway => false,
             };
             if !is_free {
-                self.control_rate.count(self.timers.last_moved());
+                self.server.control_rate.count(self.timers.last_moved());
             }
         }
         Ok(())
@@ -377,7 +477,9 @@ impl Connection {
         let open = channel.and_then(|channel| channel.open.as_mut());
         let is_first = open.is_some_and(|open| !std::mem::replace(&mut open.cancelled, true));
         if is_first {
-            self.events.push_back(Event::Cancelled { channel: id });
+            self.server
+                .events
+                .push_back(ServerEvent::Cancelled { channel: id });
         }
         is_first
     }
@@ -393,13 +495,13 @@ impl Connection {
     /// Gives up messages whose next frame does not arrive: their callers get an error, and the rest
     /// of them is skipped.
     pub(super) fn drop_stalled(&mut self, now: Instant) {
-        if self.stalled_at.is_none_or(|at| at > now) {
+        if self.server.stalled_at.is_none_or(|at| at > now) {
             return;
         }
         let limit = self.limits.progress();
-        if std::mem::take(&mut self.was_held_back) {
+        if std::mem::take(&mut self.server.was_held_back) {
             // The peer may have sent more that was not read.
-            self.stalled_at = now.checked_add(limit);
+            self.server.stalled_at = now.checked_add(limit);
             return;
         }
         let stalls_at =
@@ -416,7 +518,7 @@ impl Connection {
             let assembly = channel.and_then(|channel| channel.assembly.as_deref());
             next = next.into_iter().chain(assembly.and_then(stalls_at)).min();
         }
-        self.stalled_at = next;
+        self.server.stalled_at = next;
     }
 
     fn drop_unfinished(&mut self, id: ChannelId) {
@@ -452,13 +554,29 @@ impl Connection {
         );
     }
 
+    // ---- out
+
+    pub(crate) fn has_server_events(&self) -> bool {
+        !self.server.events.is_empty()
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn poll_server_event(&mut self) -> Option<ServerEvent> {
+        self.server.events.pop_front()
+    }
+
+    /// Takes all events at once, in exchange for an empty queue.
+    pub(crate) fn take_server_events(&mut self, events: &mut VecDeque<ServerEvent>) {
+        std::mem::swap(&mut self.server.events, events);
+    }
+
     // ---- commands
 
     /// Notifies the client, once and if it wants that, that further calls should use another
     /// connection.
     pub(crate) fn send_going_away(&mut self) {
         let Some(control) = self.control else { return };
-        if !self.peer_wants_notice || std::mem::replace(&mut self.sent_going_away, true) {
+        if !self.peer_wants_notice || std::mem::replace(&mut self.server.sent_going_away, true) {
             return;
         }
         let body = ControlMessage::GoingAway.encode();
@@ -485,7 +603,7 @@ impl Connection {
 
     /// Sends on the reply side of the control stream, which never ends.
     fn send_control(&mut self, control: ChannelId, body: Bytes) {
-        let begins = !std::mem::replace(&mut self.control_has_begun, true);
+        let begins = !std::mem::replace(&mut self.server.control_has_begun, true);
         let path = control::CONTROL.as_bytes();
         self.send(control, path, body, begins, false);
     }
@@ -499,7 +617,7 @@ impl Connection {
         let Some(assembly) = &mut channel.assembly else {
             return false;
         };
-        let busy = self.open_calls >= self.limits.calls();
+        let busy = self.server.open_calls >= self.limits.calls();
         if busy || channel.open.is_some() || assembly.incoming != Incoming::Collect {
             return false;
         }
@@ -508,9 +626,9 @@ impl Connection {
         self.buffered -= first.len();
         let path = Arc::new(RequestPath::read(&assembly.path));
         channel.open = Some(OpenRequest::new(path, Arrival::Parts));
-        self.open_calls += 1;
-        self.streamed += 1;
-        self.events.push_back(Event::RequestPart {
+        self.server.open_calls += 1;
+        self.server.streamed += 1;
+        self.server.events.push_back(ServerEvent::RequestPart {
             channel: id,
             body: first,
             ends: false,
@@ -542,9 +660,9 @@ impl Connection {
         }
         let was_arriving = open.is_arriving();
         channel.open = None;
-        self.open_calls -= 1;
+        self.server.open_calls -= 1;
         if was_arriving {
-            self.streamed -= 1;
+            self.server.streamed -= 1;
             // The reply was sent before the request was complete, so the rest is not needed.
             Self::skip_incoming(&mut self.buffered, channel, Skip::Replied);
         }
@@ -553,7 +671,7 @@ impl Connection {
         } else if channel.has_next() {
             self.show_next(id);
         }
-        while !self.call_queue.is_empty() && !self.is_busy() {
+        while !self.server.call_queue.is_empty() && !self.is_busy() {
             self.show_queued();
         }
         true
@@ -561,7 +679,7 @@ impl Connection {
 
     /// Shows the request that has waited longest for a handler.
     fn show_queued(&mut self) {
-        let Some(id) = self.call_queue.pop_front() else {
+        let Some(id) = self.server.call_queue.pop_front() else {
             return;
         };
         if let Some(channel) = self.channels.get_mut(id) {

@@ -13,10 +13,12 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::Connection;
 use super::channel::{Arrival, Assembly, Channel, Incoming, IncomingStream, OpenRequest};
+use super::client::ClientEvent;
 use super::control::Exchange;
 use super::server::RequestPath;
-use super::{Connection, Event};
+use super::server::ServerEvent;
 use crate::body::Body;
 use crate::error::ProtocolError;
 use crate::frame::{ChannelId, Side};
@@ -95,7 +97,7 @@ impl Connection {
         body: Bytes,
     ) -> Result<(), ProtocolError> {
         let path = RequestPath::read(path);
-        let is_busy = self.open_calls >= self.limits.calls();
+        let is_busy = self.server.open_calls >= self.limits.calls();
         let window = self.limits.window();
         let channel = self.channels.get_or_insert(id);
         if !path.is_for_handlers() || !channel.is_next() {
@@ -105,9 +107,9 @@ impl Connection {
         let path = Arc::new(path);
         channel.assembly = Some(Box::new(Assembly::new(incoming, Bytes::new())));
         channel.open = Some(OpenRequest::new(Arc::clone(&path), Arrival::Stream));
-        self.open_calls += 1;
-        self.streamed += 1;
-        self.events.push_back(Event::StreamBegun {
+        self.server.open_calls += 1;
+        self.server.streamed += 1;
+        self.server.events.push_back(ServerEvent::StreamBegun {
             channel: id,
             path,
             is_busy,
@@ -125,7 +127,7 @@ impl Connection {
     ) -> Result<(), ProtocolError> {
         let bad = Err(ProtocolError::BadStream(id));
         let mark = body.get_u8();
-        let heard = match mark {
+        let frame = match mark {
             DATA | LAST if !ends => {
                 let Some(stream) = self.incoming_stream(id) else {
                     return bad;
@@ -138,8 +140,7 @@ impl Connection {
                 stream.allowed -= i64::try_from(body.len()).unwrap_or(i64::MAX);
                 stream.ended = mark == LAST;
                 if !body.is_empty() {
-                    let heard = StreamFrame::Data(body);
-                    self.events.push_back(Event::Stream { key, heard });
+                    self.push_stream_frame(key, StreamFrame::Data(body));
                 }
                 if mark == DATA {
                     return Ok(());
@@ -158,8 +159,21 @@ impl Connection {
             }
             _ => return bad,
         };
-        self.events.push_back(Event::Stream { key, heard });
+        self.push_stream_frame(key, frame);
         Ok(())
+    }
+
+    fn push_stream_frame(&mut self, key: StreamKey, frame: StreamFrame) {
+        match key {
+            StreamKey::Call(call) => {
+                let event = ClientEvent::Stream { call, frame };
+                self.client.events.push_back(event);
+            }
+            StreamKey::Channel(channel) => {
+                let event = ServerEvent::Stream { channel, frame };
+                self.server.events.push_back(event);
+            }
+        }
     }
 
     /// Returns the stream that is being received on a channel.

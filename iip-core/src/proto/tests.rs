@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::fuzz::{self, End, Model, Operation, pattern, small_limits};
-use super::{Connection, Event, StreamFrame, StreamKey};
+use super::{ClientEvent, Connection, ServerEvent, StreamFrame};
 use crate::decoder::{Decoder, Partial};
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, Frame, FrameStatus, Side};
@@ -31,26 +31,28 @@ fn frame(status: u8, path: &str, channel: u32, body: &[u8]) -> BytesMut {
     out
 }
 
-/// An event in one line. Data is shown as text when it is short.
-fn line(event: Event) -> String {
-    let text = |bytes: &[u8]| {
-        if bytes.len() > 60 {
-            format!("{} bytes", bytes.len())
-        } else {
-            String::from_utf8_lossy(bytes).into_owned()
-        }
-    };
+/// Data as text if it is short.
+fn text(bytes: &[u8]) -> String {
+    if bytes.len() > 60 {
+        format!("{} bytes", bytes.len())
+    } else {
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+}
+
+/// A server's event in one line.
+fn server_line(event: ServerEvent) -> String {
     match event {
-        Event::Request {
+        ServerEvent::Request {
             channel,
             path,
             body,
             ..
         } => format!("{channel} {} {}", text(&path.label), text(&body)),
-        Event::RequestBegun { channel, path, .. } => {
+        ServerEvent::RequestBegun { channel, path, .. } => {
             format!("{channel} {} begun", text(&path.label))
         }
-        Event::RequestPart {
+        ServerEvent::RequestPart {
             channel,
             body,
             ends,
@@ -59,36 +61,46 @@ fn line(event: Event) -> String {
             if ends { "last part" } else { "part" },
             text(&body)
         ),
-        Event::RequestTooLarge { channel, path, .. } => {
+        ServerEvent::RequestTooLarge { channel, path, .. } => {
             format!("{channel} {} too large", text(&path.label))
         }
-        Event::StreamBegun { channel, path, .. } => {
+        ServerEvent::StreamBegun { channel, path, .. } => {
             format!("{channel} {} stream", text(&path.label))
         }
-        Event::Stream { key, heard } => {
-            let who = match key {
-                StreamKey::Call(call) => format!("call {}", call.slot()),
-                StreamKey::Channel(channel) => channel.to_string(),
-            };
-            match heard {
-                StreamFrame::Data(data) => format!("{who} data {}", text(&data)),
-                StreamFrame::WindowUpdate(bytes) => format!("{who} grant {bytes}"),
-                StreamFrame::Blocked => format!("{who} starved"),
-                StreamFrame::End => format!("{who} end"),
-            }
-        }
-        Event::Cancelled { channel } => format!("{channel} cancelled"),
-        Event::Reply { call, result } => match result {
+        ServerEvent::Stream { channel, frame } => stream_line(&channel.to_string(), frame),
+        ServerEvent::Cancelled { channel } => format!("{channel} cancelled"),
+        ServerEvent::PeerHello(_) => "hello true".to_owned(),
+    }
+}
+
+/// A client's event in one line.
+fn client_line(event: ClientEvent) -> String {
+    match event {
+        ClientEvent::Stream { call, frame } => stream_line(&format!("call {}", call.slot()), frame),
+        ClientEvent::Reply { call, result } => match result {
             Ok(body) => format!("call {} {}", call.slot(), text(&body)),
-            Err(CallErrorKind::MessageTooLarge { .. }) => format!("call {} too large", call.slot()),
+            Err(CallErrorKind::MessageTooLarge { .. }) => {
+                format!("call {} too large", call.slot())
+            }
             Err(error) => format!("call {} {error}", call.slot()),
         },
-        Event::ReplyPart { call, body } => format!("call {} part {}", call.slot(), text(&body)),
-        Event::Swallowed { channel } => format!("{channel} swallowed"),
-        Event::ChannelOpened(id) => format!("{id} opened"),
-        Event::ChannelRefused { code, message } => format!("refused {code} {message}"),
-        Event::GoingAway => "going away".to_owned(),
-        Event::PeerHello(hello) => format!("hello {}", hello.is_some()),
+        ClientEvent::ReplyPart { call, body } => {
+            format!("call {} part {}", call.slot(), text(&body))
+        }
+        ClientEvent::Swallowed { channel } => format!("{channel} swallowed"),
+        ClientEvent::ChannelOpened(id) => format!("{id} opened"),
+        ClientEvent::ChannelRefused { code, message } => format!("refused {code} {message}"),
+        ClientEvent::GoingAway => "going away".to_owned(),
+        ClientEvent::PeerHello(hello) => format!("hello {}", hello.is_some()),
+    }
+}
+
+fn stream_line(who: &str, frame: StreamFrame) -> String {
+    match frame {
+        StreamFrame::Data(data) => format!("{who} data {}", text(&data)),
+        StreamFrame::WindowUpdate(bytes) => format!("{who} grant {bytes}"),
+        StreamFrame::Blocked => format!("{who} starved"),
+        StreamFrame::End => format!("{who} end"),
     }
 }
 
@@ -113,9 +125,14 @@ impl End {
     }
 
     fn events(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.machine.poll_event())
-            .map(line)
-            .collect()
+        let mut lines = Vec::new();
+        while let Some(event) = self.machine.poll_client_event() {
+            lines.push(client_line(event));
+        }
+        while let Some(event) = self.machine.poll_server_event() {
+            lines.push(server_line(event));
+        }
+        lines
     }
 
     /// What is written, one line per frame: status, path, channel, data.
@@ -237,7 +254,7 @@ impl Pair {
             assert_eq!(end.machine.buffered, 0);
             assert!(end.machine.is_at_rest());
         }
-        assert_eq!(self.server.machine.open_calls, 0);
+        assert_eq!(self.server.machine.server.open_calls, 0);
         let kept = usize::from(self.client.machine.control.is_some());
         assert_eq!(self.server.channels_in_use(), kept);
     }
@@ -786,8 +803,8 @@ fn pipelined_calls_get_their_answers_in_order_whatever_the_cuts() {
         }
         pair.run();
         let mut answered = 0;
-        while let Some(event) = pair.server.machine.poll_event() {
-            let Event::Request { channel, body, .. } = event else {
+        while let Some(event) = pair.server.machine.poll_server_event() {
+            let ServerEvent::Request { channel, body, .. } = event else {
                 panic!("{event:?}");
             };
             assert!(pair.server.reply(channel, body, true));
@@ -888,7 +905,10 @@ fn a_request_that_is_answered_before_its_end_is_skipped_to_its_end() {
     assert!(server.machine.stream_request(ChannelId::ZERO));
     assert_eq!(server.events(), ["0 /a begun", "0 part x"]);
     server.answer(0, "enough");
-    assert_eq!((server.machine.buffered, server.machine.open_calls), (0, 0));
+    assert_eq!(
+        (server.machine.buffered, server.machine.server.open_calls),
+        (0, 0)
+    );
     server.read(&frame(2, "", 0, b"y"));
     server.read(&frame(3, "", 0, b"z"));
     assert_eq!(server.events(), [""; 0]);

@@ -14,7 +14,7 @@ use crate::flow::Flow;
 use crate::frame::{ChannelId, Side};
 use crate::limits::Limits;
 use crate::proto::stream::DATA;
-use crate::proto::{Event, Mode, StreamFrame, StreamKey};
+use crate::proto::{ClientEvent, Mode, ServerEvent, StreamFrame};
 use crate::slots::CallId;
 
 const WINDOW: usize = 1024;
@@ -495,9 +495,9 @@ impl Model {
     }
 
     fn server_events(&mut self) {
-        while let Some(event) = self.server.machine.poll_event() {
+        while let Some(event) = self.server.machine.poll_server_event() {
             match event {
-                Event::StreamBegun {
+                ServerEvent::StreamBegun {
                     channel, is_busy, ..
                 } => {
                     let index = self.on_channel(channel).expect("it was opened");
@@ -506,24 +506,21 @@ impl Model {
                         self.answer(index, 1);
                     }
                 }
-                Event::Stream {
-                    key: StreamKey::Channel(id),
-                    heard,
-                } => {
+                ServerEvent::Stream { channel, frame } => {
                     // What was still on its way when it was answered is for nobody.
-                    let Some(index) = self.on_channel(id) else {
+                    let Some(index) = self.on_channel(channel) else {
                         continue;
                     };
                     let stream = &mut self.streams[index];
                     let (seed, sent) = (stream.seeds().0, stream.client.sent);
                     let handler = stream.handler.as_mut().expect("its handler runs");
-                    if heard == StreamFrame::End {
+                    if frame == StreamFrame::End {
                         assert!(stream.finished && handler.heard == sent);
                         stream.ended = true;
                     }
-                    handler.hear(heard, seed, sent);
+                    handler.hear(frame, seed, sent);
                 }
-                Event::Cancelled { channel } => {
+                ServerEvent::Cancelled { channel } => {
                     let Some(index) = self.on_channel(channel) else {
                         continue;
                     };
@@ -535,24 +532,21 @@ impl Model {
                         self.answer(index, 1);
                     }
                 }
-                Event::Request { channel, body, .. } => {
+                ServerEvent::Request { channel, body, .. } => {
                     assert!(self.server.reply(channel, body, true));
                 }
-                Event::RequestBegun { .. } | Event::PeerHello(_) => {}
+                ServerEvent::RequestBegun { .. } | ServerEvent::PeerHello(_) => {}
                 event => panic!("{event:?} is not expected at the server"),
             }
         }
     }
 
     fn client_events(&mut self) {
-        while let Some(event) = self.client.machine.poll_event() {
+        while let Some(event) = self.client.machine.poll_client_event() {
             match event {
-                Event::ChannelOpened(id) => self.free.push(id),
-                Event::PeerHello(hello) => assert!(hello.is_some()),
-                Event::Stream {
-                    key: StreamKey::Call(call),
-                    heard,
-                } => {
+                ClientEvent::ChannelOpened(id) => self.free.push(id),
+                ClientEvent::PeerHello(hello) => assert!(hello.is_some()),
+                ClientEvent::Stream { call, frame } => {
                     let stream = self.stream(call.slot());
                     assert!(stream.is_alive(), "nobody hears it");
                     let sent = stream
@@ -560,10 +554,10 @@ impl Model {
                         .as_ref()
                         .map_or(stream.handler_sent, |h| h.sent);
                     let seed = stream.seeds().1;
-                    stream.client.hear(heard, seed, sent);
+                    stream.client.hear(frame, seed, sent);
                 }
-                Event::Reply { call, result } => self.on_reply(call.slot(), result),
-                Event::Swallowed { channel } => {
+                ClientEvent::Reply { call, result } => self.on_reply(call.slot(), result),
+                ClientEvent::Swallowed { channel } => {
                     let index = self
                         .streams
                         .iter()
@@ -686,7 +680,11 @@ impl Model {
             "windows"
         );
         assert_eq!((client.buffered, server.buffered), (0, 0), "buffered bytes");
-        assert_eq!((server.open_calls, server.streamed), (0, 0), "open calls");
+        assert_eq!(
+            (server.open_calls(), server.server.streamed),
+            (0, 0),
+            "open calls"
+        );
         assert!(client.is_at_rest() && server.is_at_rest() && server.wants_read());
         let kept = usize::from(client.control.is_some());
         assert_eq!(self.server.channels_in_use(), kept, "channels in use");

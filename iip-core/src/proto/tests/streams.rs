@@ -234,7 +234,7 @@ fn both_ends_of_a_request_before_its_answer_say_that_the_caller_has_gone_once() 
         assert_eq!(server.events(), ["1 /next x"]);
         server.answer(1, "ok");
         server.check_accounting((0..4).map(ChannelId));
-        assert!(server.machine.open_calls == 0 && server.machine.streamed == 0);
+        assert!(server.machine.server.open_calls == 0 && server.machine.server.streamed == 0);
         assert_eq!(server.channels_in_use(), 0);
     }
 }
@@ -336,10 +336,10 @@ fn of_a_peer_that_announced_no_streams_any_data_is_just_data() {
         let mut server = server_with_channels(1, Limits::default());
         server.read(&frame(0, "/p", 1, &[first, b'x']));
         server.read(&frame(3, "/p", 1, b"y"));
-        let Some(Event::RequestBegun { .. }) = server.machine.poll_event() else {
+        let Some(ServerEvent::RequestBegun { .. }) = server.machine.poll_server_event() else {
             panic!("{first:#x} begins no request");
         };
-        let Some(Event::Request { body, .. }) = server.machine.poll_event() else {
+        let Some(ServerEvent::Request { body, .. }) = server.machine.poll_server_event() else {
             panic!("{first:#x} makes no request");
         };
         assert_eq!(body, [first, b'x', b'y'][..]);
@@ -370,9 +370,11 @@ fn a_long_request_that_begins_like_a_stream_is_none() {
         call(&mut pair.client, 2, "/up", data.clone(), 7);
         pair.run();
         let request =
-            std::iter::from_fn(|| pair.server.machine.poll_event()).find_map(|event| match event {
-                Event::Request { body, .. } => Some(body),
-                _ => None,
+            std::iter::from_fn(|| pair.server.machine.poll_server_event()).find_map(|event| {
+                match event {
+                    ServerEvent::Request { body, .. } => Some(body),
+                    _ => None,
+                }
             });
         assert!(request.expect("a request") == data, "{first:#x}");
         pair.server.answer(2, "ok");
@@ -387,9 +389,9 @@ fn a_stream_beyond_the_calls_that_may_run_is_shown_as_such() {
     let mut server = server_with(small_window().max_calls(1));
     server.read(&frame(0, "/s", 1, &[DATA, b'x']));
     server.read(&frame(0, "/s", 2, &[DATA, b'x']));
-    let busy: Vec<bool> = std::iter::from_fn(|| server.machine.poll_event())
+    let busy: Vec<bool> = std::iter::from_fn(|| server.machine.poll_server_event())
         .filter_map(|event| match event {
-            Event::StreamBegun { is_busy, .. } => Some(is_busy),
+            ServerEvent::StreamBegun { is_busy, .. } => Some(is_busy),
             _ => None,
         })
         .collect();
@@ -548,7 +550,7 @@ fn marks_within_an_answer_are_data_and_so_are_those_of_other_calls() {
         &[(4, &[ANSWER, DATA]), (6, &[CANCEL]), (7, &[0xFF])],
     )
     .unwrap();
-    let Some(Event::Reply { result, .. }) = client.machine.poll_event() else {
+    let Some(ClientEvent::Reply { result, .. }) = client.machine.poll_client_event() else {
         panic!("no answer");
     };
     assert_eq!(result.unwrap(), [DATA, CANCEL, 0xFF][..]);
@@ -561,7 +563,7 @@ fn marks_within_an_answer_are_data_and_so_are_those_of_other_calls() {
         call(&mut client, 1, "/s", "x", 8);
         says(&mut client, said).unwrap();
         let all: Vec<u8> = said.iter().flat_map(|(_, body)| body.to_vec()).collect();
-        let Some(Event::Reply { result, .. }) = client.machine.poll_event() else {
+        let Some(ClientEvent::Reply { result, .. }) = client.machine.poll_client_event() else {
             panic!("no answer");
         };
         assert_eq!(result.unwrap(), all);
