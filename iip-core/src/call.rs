@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::body::{Body, Data};
-use crate::calls::{Slot, Start};
 use crate::client::{Client, Moves};
 use crate::clock;
 use crate::connection::{Connection, Shared, check_path};
 use crate::error::{CallError, CallErrorKind, Phases};
 use crate::frame::ChannelId;
+use crate::proto::calls::{Slot, Start};
+use crate::proto::slots::CallId;
 use crate::proto::{self, Mode};
-use crate::slots::CallId;
 
 /// The times of one call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,14 +17,14 @@ use tokio::sync::{Notify, watch};
 
 use crate::body::{Body, Data, Encoded};
 use crate::call::{Call, CallTimes};
-use crate::calls::{CallTable, Start};
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError};
-use crate::flow::Flow;
 use crate::frame::{ChannelId, MAX_PATH_BYTES};
 use crate::logs::Logs;
 use crate::path::StaticPath;
+use crate::proto::calls::{CallTable, Start};
 use crate::proto::stream::DATA;
+use crate::proto::stream_state::StreamState;
 use crate::proto::{self, Mode, StreamKey};
 use crate::running::Running;
 use crate::scratch;
@@ -287,7 +287,7 @@ fn flow_of<'a>(
     calls: &'a mut CallTable,
     running: &'a mut HashMap<ChannelId, Running>,
     key: StreamKey,
-) -> Option<&'a mut Flow> {
+) -> Option<&'a mut StreamState> {
     match key {
         StreamKey::Call(call) => calls.flow_of(call),
         StreamKey::Channel(channel) => running.get_mut(&channel)?.flow.as_deref_mut(),

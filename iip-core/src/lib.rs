@@ -49,7 +49,6 @@
 
 mod body;
 mod call;
-mod calls;
 mod client;
 mod clock;
 mod connection;
@@ -57,24 +56,20 @@ pub mod decoder;
 mod deferred;
 mod driver;
 mod error;
-mod flow;
 mod foreign;
 pub mod frame;
 mod handler;
 pub mod limits;
 mod logs;
-mod parts;
 pub mod path;
 mod pending;
 mod printable;
 mod proto;
-mod queue;
 mod running;
 mod scratch;
 mod serve;
 mod server;
 mod shutdown;
-mod slots;
 mod stream;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -16,10 +16,10 @@ use crate::clock;
 use crate::connection::{Shared, State, WriteWaiter};
 use crate::decoder::SHARE_MIN_BYTES;
 use crate::deferred::Deferred;
-use crate::flow::Flow;
 use crate::frame::ChannelId;
 use crate::handler::{HandlerError, OnCancel, RejectReason, Request, Streams};
-use crate::parts::Parts;
+use crate::proto::parts::Parts;
+use crate::proto::stream_state::StreamState;
 use crate::proto::{StreamFrame, StreamKey, control};
 use crate::serve::or_no_response;
 use crate::stream;
@@ -35,7 +35,7 @@ pub(crate) struct Running {
     /// The parts of the request, for a handler that takes parts.
     pub(crate) parts: Option<PartQueue>,
     /// The stream state of a call with streams.
-    pub(crate) flow: Option<Box<Flow>>,
+    pub(crate) flow: Option<Box<StreamState>>,
 }
 
 impl Running {
@@ -434,7 +434,7 @@ impl Request {
         let mut state = shared.lock();
         let credit = state.proto.peer_stream_window().unwrap_or(0);
         let window = state.proto.limits().window();
-        running.flow = Some(Box::new(Flow::new(window, credit, clock::now())));
+        running.flow = Some(Box::new(StreamState::new(window, credit, clock::now())));
         state.running.insert(channel, running);
         drop(state);
         self.streams = Some(Box::new(Streams {

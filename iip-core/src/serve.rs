@@ -622,12 +622,12 @@ mod tests {
 
     use super::*;
     use crate::Limits;
-    use crate::calls::CallTable;
     use crate::clock;
     use crate::connection::Peer;
     use crate::frame::Side;
     use crate::handler::handler_fn;
     use crate::proto;
+    use crate::proto::calls::CallTable;
     use crate::totals::Totals;
 
     /// Records, when it is dropped, the number of handlers that its connection counts.

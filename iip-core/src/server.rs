@@ -15,7 +15,6 @@ use slab::Slab;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use crate::calls::CallTable;
 use crate::clock;
 use crate::connection::{Closing, Peer, Shared};
 use crate::driver::Driver;
@@ -27,6 +26,7 @@ use crate::logs::{LogConfig, Logs};
 use crate::path::check_label;
 use crate::pending::{Network, Pending};
 use crate::proto;
+use crate::proto::calls::CallTable;
 use crate::serve::{Dispatcher, Routes};
 #[cfg(feature = "signal")]
 use crate::shutdown::ShutdownSignal;

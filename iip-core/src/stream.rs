@@ -13,11 +13,11 @@ use crate::call::Call;
 use crate::clock;
 use crate::connection::{Shared, State, WriteWaiter};
 use crate::error::CallError;
-use crate::flow::{Flow, LARGE_BYTES};
 use crate::frame::ChannelId;
 use crate::proto;
+use crate::proto::slots::CallId;
+use crate::proto::stream_state::{LARGE_BYTES, StreamState};
 use crate::running::running_mut;
-use crate::slots::CallId;
 
 /// The reason why a stream cannot continue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ impl StreamHandle {
     /// `None` if the call has ended.
     fn with<T>(
         &self,
-        work: impl FnOnce(&mut proto::Connection, &mut Flow, Option<ChannelId>) -> T,
+        work: impl FnOnce(&mut proto::Connection, &mut StreamState, Option<ChannelId>) -> T,
     ) -> Option<T> {
         self.shared.stream_command(|state| self.on(state, work))
     }
@@ -71,7 +71,7 @@ impl StreamHandle {
     fn on<T>(
         &self,
         state: &mut State,
-        work: impl FnOnce(&mut proto::Connection, &mut Flow, Option<ChannelId>) -> T,
+        work: impl FnOnce(&mut proto::Connection, &mut StreamState, Option<ChannelId>) -> T,
     ) -> Option<T> {
         let (flow, channel) = match self.place {
             StreamOwner::Call(call) => state.calls.flow(call?)?,

@@ -330,7 +330,7 @@ mod tests {
         let (none, now) = (serde_json::Value::Null, crate::clock::now());
         let proto = crate::proto::Connection::new(crate::Side::Server, limits, none, now);
         let peer = Arc::new(crate::Peer::new(None, Vec::new()));
-        let calls = crate::calls::CallTable::new(0, 0);
+        let calls = crate::proto::calls::CallTable::new(0, 0);
         let shared = Shared::new(proto, calls, peer, Some(Share::new(&totals, None)));
         let share = shared.share.as_ref().expect("a server's");
         assert!(share.tell(&mut shared.lock().told, 500_000).is_empty());

@@ -9,10 +9,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
 use super::Inner;
-use crate::calls::Retirement;
 use crate::clock;
 use crate::connection::{Closing, Connection, Shared};
 use crate::error::{CallError, CallErrorKind, Execution, Phases};
+use crate::proto::calls::Retirement;
 
 /// The maximum pause after the first failed attempt to connect. The maximum doubles with each
 /// further failure.

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use slab::Slab;
 
 use super::control::Exchange;
-use super::server::RequestPath;
+use super::request_path::RequestPath;
 use crate::frame::ChannelId;
 
 /// The handling of a message that arrives in several frames.

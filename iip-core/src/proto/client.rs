@@ -8,42 +8,18 @@ use bytes::Bytes;
 
 use super::channel::{Assembly, Incoming, IncomingStream, SentCall, Skip};
 use super::control::{self, ControlMessage, Exchange, Hello};
-use super::server::{SAFE_LABEL, check_control_size};
-use super::stream::{StreamFrame, StreamKey};
+use super::event::{ClientEvent, StreamKey};
+use super::request_path::SAFE_LABEL;
 use super::{Connection, Mode};
 use crate::body::Data;
 use crate::decoder::FrameHead;
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, FrameStatus, MAX_FRAME_BYTES, ReplyRef};
 use crate::path::{check_label, label_and_query};
-use crate::slots::CallId;
+use crate::proto::slots::CallId;
 
 /// Maximum number of characters of a path in an error.
 const MAX_PATH_CHARS: usize = 128;
-
-/// An event of a client, for the layer above.
-#[derive(Debug)]
-pub(crate) enum ClientEvent {
-    /// The reply to a call is complete, or cannot be accepted.
-    Reply {
-        call: CallId,
-        result: Result<Bytes, CallErrorKind>,
-    },
-    /// A chunk of a reply that is delivered as it arrives, except the last.
-    ReplyPart { call: CallId, body: Bytes },
-    /// A frame of a call's stream.
-    Stream { call: CallId, frame: StreamFrame },
-    /// The reply to an abandoned call was discarded; the channel is free again.
-    Swallowed { channel: ChannelId },
-    /// A channel for calls was granted.
-    ChannelOpened(ChannelId),
-    /// The server rejected a request for a channel.
-    ChannelRefused { code: i64, message: String },
-    /// The server takes no further calls on this connection.
-    GoingAway,
-    /// The server's hello as JSON; `None` if the server does not know the hello.
-    PeerHello(Option<Bytes>),
-}
 
 /// The state that only a client has.
 #[derive(Debug, Default)]
@@ -178,7 +154,7 @@ impl Connection {
             let assembly = Assembly::new(Incoming::Control, Bytes::new());
             channel.assembly = Some(Box::new(assembly));
         }
-        check_control_size(&body)?;
+        control::check_size(&body)?;
         while let Some(message) = ControlMessage::next(&mut body) {
             let is_notice = message == ControlMessage::GoingAway;
             if is_notice && !std::mem::replace(&mut self.client.server_is_leaving, true) {

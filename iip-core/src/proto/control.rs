@@ -6,9 +6,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
+use crate::error::ProtocolError;
 use crate::frame::ChannelId;
 use crate::limits::Limits;
-use crate::slots::CallId;
+use crate::proto::slots::CallId;
 
 pub(crate) const NEW_CHANNEL: &str = "/sys/new_channel";
 pub(crate) const DELETE_CHANNEL: &str = "/sys/delete_channel";
@@ -32,6 +33,18 @@ pub(crate) const CHANNEL_LIMIT: &[u8] = br#"{"code":106,"message":"channel creat
 
 /// Maximum size of a hello, or of a reply to a request for a channel, that is parsed.
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024;
+
+/// Maximum size of a frame of the control stream. Peers that use this library send 6 bytes at a
+/// time.
+const MAX_STREAM_FRAME_BYTES: usize = 64 * 1024;
+
+/// Checks that a frame of the control stream is short, because each becomes many events.
+pub(super) fn check_size(part: &Bytes) -> Result<(), ProtocolError> {
+    if part.len() > MAX_STREAM_FRAME_BYTES {
+        return Err(ProtocolError::BadControl { exchange: CONTROL });
+    }
+    Ok(())
+}
 
 /// The purpose of a request that this side sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

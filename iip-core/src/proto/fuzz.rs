@@ -19,7 +19,7 @@ use crate::error::{CallErrorKind, ConnectionError};
 use crate::frame::{ChannelId, FrameStatus, Side};
 use crate::limits::Limits;
 use crate::path::check_label;
-use crate::slots::CallId;
+use crate::proto::slots::CallId;
 
 /// The largest message of the model's runs, far below the default so that many are too large.
 const MESSAGE_BYTES: usize = 3000;

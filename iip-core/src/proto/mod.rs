@@ -8,15 +8,22 @@
 //! The server's handling of requests is in `server.rs`, the client's handling of replies in
 //! `client.rs`; everything else is the same for both sides.
 
+pub(crate) mod calls;
 mod channel;
 mod client;
 pub(crate) mod control;
+mod event;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod one_way;
 mod outbox;
+pub(crate) mod parts;
+mod queue;
+mod request_path;
 mod server;
+pub(crate) mod slots;
 pub(crate) mod stream;
+pub(crate) mod stream_state;
 mod timers;
 
 #[cfg(test)]
@@ -30,16 +37,15 @@ use serde_json::Value;
 
 pub(crate) use self::channel::Mode;
 use self::channel::{Assembly, Channel, ChannelTable, Incoming, Skip};
-pub(crate) use self::client::ClientEvent;
 use self::client::ClientSide;
 use self::control::Hello;
+pub(crate) use self::event::{ClientEvent, ServerEvent, StreamFrame, StreamKey};
 use self::one_way::OneWay;
 pub(crate) use self::one_way::is_one_way;
 use self::outbox::Outbox;
+pub(crate) use self::request_path::RequestPath;
 use self::server::ServerSide;
-pub(crate) use self::server::{RequestPath, ServerEvent};
-pub(crate) use self::stream::StreamFrame;
-pub(crate) use self::stream::StreamKey;
+
 pub(crate) use self::timers::{Timers, not_read};
 use crate::body::Body;
 use crate::decoder::{BULK_READ_BYTES, FrameHead, Partial};
@@ -65,10 +71,6 @@ const WAITING_COST: usize = 768;
 /// Number of calls of the library's own services, such as health checks, that may run in addition
 /// to `max_calls` others.
 const SPARE_CALLS: usize = 16;
-
-/// Maximum size of a frame of the control stream. Peers that use this library send 6 bytes at a
-/// time.
-const MAX_CONTROL_BYTES: usize = 64 * 1024;
 
 /// One end of one connection.
 ///

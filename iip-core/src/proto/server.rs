@@ -1,6 +1,5 @@
 //! The server side of the machine: each request gets one reply, in order per channel. Pure.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,68 +8,17 @@ use bytes::Bytes;
 
 use super::channel::{Arrival, Assembly, Incoming, OpenRequest, Skip, WaitingRequest};
 use super::control::{self, ControlMessage, Hello};
+use super::event::{ServerEvent, StreamKey};
 use super::one_way::MAX_GRANTED;
-use super::stream::{self, StreamFrame, StreamKey};
+use super::request_path::{PathKind, RequestPath};
+use super::stream;
 use super::timers::Rate;
-use super::{
-    Connection, FORGET_AT_LEAST, MAX_CONTROL_BYTES, SPARE_CALLS, WAITING_COST, detach, kept_bytes,
-};
+use super::{Connection, FORGET_AT_LEAST, SPARE_CALLS, WAITING_COST, detach, kept_bytes};
 use crate::body::Body;
 use crate::decoder::FrameHead;
 use crate::error::ProtocolError;
-use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_PATH_BYTES};
+use crate::frame::{ChannelId, FrameRef, FrameStatus};
 use crate::limits::Limits;
-use crate::path::{check_label, label_and_query};
-
-/// The label of a reply if the path of the request cannot be encoded.
-pub(super) const SAFE_LABEL: &[u8] = b"/";
-
-/// An event of a server, for the layer above.
-#[derive(Debug)]
-pub(crate) enum ServerEvent {
-    /// A complete request whose turn has come.
-    Request {
-        channel: ChannelId,
-        path: Arc<RequestPath>,
-        body: Bytes,
-        /// Time at which the request was complete; it may have waited since.
-        received_at: Instant,
-    },
-    /// A request of several frames has begun, and its turn has come. `stream_request` makes its
-    /// chunks visible; otherwise it is delivered as `Request` when it is complete.
-    RequestBegun {
-        channel: ChannelId,
-        path: Arc<RequestPath>,
-    },
-    /// A chunk of a request that is delivered as it arrives.
-    RequestPart {
-        channel: ChannelId,
-        body: Bytes,
-        ends: bool,
-    },
-    /// The open request was larger than the limit; it was skipped and waits for a reply.
-    RequestTooLarge {
-        channel: ChannelId,
-        path: Arc<RequestPath>,
-        size: usize,
-    },
-    /// A request whose turn has come has begun as a stream.
-    StreamBegun {
-        channel: ChannelId,
-        path: Arc<RequestPath>,
-        /// `true` if the server is at capacity.
-        is_busy: bool,
-    },
-    /// A frame of the open request's stream.
-    Stream {
-        channel: ChannelId,
-        frame: StreamFrame,
-    },
-    /// The caller of the open request has gone.
-    Cancelled { channel: ChannelId },
-    /// The client's hello as JSON.
-    PeerHello(Bytes),
-}
 
 /// The state that only a server has.
 #[derive(Debug)]
@@ -420,7 +368,7 @@ impl Connection {
     }
 
     fn on_control(&mut self, mut part: Bytes) -> Result<(), ProtocolError> {
-        check_control_size(&part)?;
+        control::check_size(&part)?;
         while let Some(message) = ControlMessage::next(&mut part) {
             let is_free = match message {
                 // Cancellations are not counted, because there are at most as many as there were
@@ -749,84 +697,6 @@ impl WaitingRequest {
     }
 }
 
-/// A path field, parsed.
-#[derive(Debug, Default)]
-pub(crate) struct RequestPath {
-    raw: Bytes,
-    /// The path, decoded and without query: it selects the handler and is the label of the reply.
-    pub(crate) label: Bytes,
-    pub(crate) query: Bytes,
-    kind: PathKind,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum PathKind {
-    /// The path is for the layer above.
-    Handlers,
-    /// The path is one of the protocol's own.
-    Reserved,
-    /// The path cannot be the label of a reply.
-    #[default]
-    Unfit,
-}
-
-impl RequestPath {
-    pub(super) fn read(raw: &Bytes) -> Self {
-        let (label, query) = split_path(raw);
-        let kind = match check_label(&label) {
-            Err(_) => PathKind::Unfit,
-            Ok(()) if is_reserved(&label) => PathKind::Reserved,
-            Ok(()) => PathKind::Handlers,
-        };
-        Self {
-            raw: raw.clone(),
-            label,
-            query,
-            kind,
-        }
-    }
-
-    /// Returns `true` if this is one of the library's own services, such as health.
-    pub(crate) fn is_own_service(&self) -> bool {
-        self.label.starts_with(b"/sys/")
-    }
-
-    /// Returns `true` if the layer above handles this path.
-    pub(super) fn is_for_handlers(&self) -> bool {
-        self.kind == PathKind::Handlers
-    }
-
-    /// Returns the label of the reply.
-    fn safe_label(&self) -> &[u8] {
-        if self.kind == PathKind::Unfit {
-            SAFE_LABEL
-        } else {
-            &self.label
-        }
-    }
-}
-
-/// Returns label and query of a path field; both share its buffer unless an escape had to be
-/// decoded.
-fn split_path(raw: &Bytes) -> (Bytes, Bytes) {
-    let parsed = label_and_query(raw);
-    let label = match parsed.label {
-        Cow::Borrowed(label) => raw.slice_ref(label),
-        Cow::Owned(label) => Bytes::from(label),
-    };
-    (label, raw.slice_ref(parsed.query))
-}
-
-/// Checks that a frame of the control stream is short, because each becomes many events.
-pub(super) fn check_control_size(part: &Bytes) -> Result<(), ProtocolError> {
-    if part.len() > MAX_CONTROL_BYTES {
-        return Err(ProtocolError::BadControl {
-            exchange: control::CONTROL,
-        });
-    }
-    Ok(())
-}
-
 /// Returns `true` if this is a request that clients make by themselves, such as a hello. The
 /// message limit only applies to the callers' messages.
 #[cold]
@@ -834,17 +704,3 @@ fn is_own(path: &[u8], body: &[u8]) -> bool {
     let own = [control::HELLO, control::NEW_CHANNEL, control::PING];
     body.len() <= control::MAX_BODY_BYTES && own.iter().any(|own| own.as_bytes() == path)
 }
-
-fn is_reserved(label: &[u8]) -> bool {
-    label.starts_with(b"/sys/")
-        && [
-            control::NEW_CHANNEL,
-            control::DELETE_CHANNEL,
-            control::HELLO,
-            control::PING,
-        ]
-        .iter()
-        .any(|path| path.as_bytes() == label)
-}
-
-const _: () = assert!(SAFE_LABEL.len() <= MAX_PATH_BYTES);

@@ -15,14 +15,12 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::Connection;
 use super::channel::{Arrival, Assembly, Channel, Incoming, IncomingStream, OpenRequest};
-use super::client::ClientEvent;
 use super::control::Exchange;
-use super::server::RequestPath;
-use super::server::ServerEvent;
+use super::event::{ClientEvent, ServerEvent, StreamFrame, StreamKey};
+use super::request_path::RequestPath;
 use crate::body::Body;
 use crate::error::ProtocolError;
 use crate::frame::{ChannelId, Side};
-use crate::slots::CallId;
 use std::sync::Arc;
 
 /// Bytes of the stream.
@@ -60,26 +58,6 @@ pub(super) fn begins_stream(data: &[u8]) -> bool {
 /// sent in a frame of its own, which never happens in a stream.
 pub(super) fn looks_like_stream(body: &Body) -> bool {
     body.first() == Some(DATA)
-}
-
-/// The content of a frame of a stream.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum StreamFrame {
-    /// Bytes of the stream.
-    Data(Bytes),
-    /// Number of further bytes that may be sent.
-    WindowUpdate(u32),
-    /// The peer has more to send than its credit.
-    Blocked,
-    /// The peer sends no further bytes.
-    End,
-}
-
-/// The owner of a stream: the call at a client, the channel at a server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum StreamKey {
-    Call(CallId),
-    Channel(ChannelId),
 }
 
 impl Connection {

@@ -14,7 +14,7 @@ use crate::decoder::{Decoder, Partial};
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, Frame, FrameStatus, Side};
 use crate::limits::Limits;
-use crate::slots::CallId;
+use crate::proto::slots::CallId;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -10,12 +10,12 @@ use super::{CHUNK_BYTES, End, MESSAGE_BYTES, pattern, small_limits};
 use crate::body::Body;
 use crate::decoder::Partial;
 use crate::error::CallErrorKind;
-use crate::flow::Flow;
 use crate::frame::{ChannelId, Side};
 use crate::limits::Limits;
+use crate::proto::slots::CallId;
 use crate::proto::stream::DATA;
+use crate::proto::stream_state::StreamState;
 use crate::proto::{ClientEvent, Mode, ServerEvent, StreamFrame};
-use crate::slots::CallId;
 
 const WINDOW: usize = 1024;
 const MAX_WINDOW: usize = 4 * WINDOW;
@@ -113,7 +113,7 @@ impl Step {
 /// One direction of a stream as one side has it: what it sends, and what has come from the other.
 #[derive(Debug)]
 struct Half {
-    flow: Flow,
+    flow: StreamState,
     /// Bytes that the application has given, and those of them that were handed to the machine.
     given: usize,
     sent: usize,
@@ -128,7 +128,7 @@ struct Half {
 
 impl Half {
     fn new(sent: usize, now: Instant) -> Self {
-        let mut flow = Flow::new(WINDOW, WINDOW, now);
+        let mut flow = StreamState::new(WINDOW, WINDOW, now);
         flow.on_sent(sent);
         Self {
             flow,

@@ -4,9 +4,9 @@ use std::sync::OnceLock;
 
 use super::*;
 use crate::body::Body;
-use crate::flow::Flow;
 use crate::proto::Mode;
 use crate::proto::fuzz::streams::{self, Step};
+use crate::proto::stream_state::StreamState;
 
 /// The least there is, so that a test reaches it.
 const WINDOW: usize = 1024;
@@ -678,7 +678,7 @@ fn a_stream_knows_whether_it_has_left() {
 fn a_side_that_waits_for_room_says_so_once_however_often_it_is_granted_nothing() {
     let mut client = client_with_stream();
     let id = ChannelId(1);
-    let mut flow = Flow::new(WINDOW, 1, Instant::now());
+    let mut flow = StreamState::new(WINDOW, 1, Instant::now());
     let mut wakers = Vec::new();
     flow.on_sent(1);
     for _ in 0..1000 {
@@ -700,7 +700,7 @@ fn a_side_that_waits_for_room_says_so_once_however_often_it_is_granted_nothing()
 #[test]
 fn what_is_taken_after_the_end_grants_nothing_to_the_next_on_the_channel() {
     let mut client = client_with_stream();
-    let mut flow = Flow::new(WINDOW, WINDOW, Instant::now());
+    let mut flow = StreamState::new(WINDOW, WINDOW, Instant::now());
     let mut wakers = Vec::new();
     for _ in 0..2 {
         flow.on_stream_frame(StreamFrame::Data(vec![0; WINDOW].into()), &mut wakers);
@@ -727,7 +727,7 @@ fn a_window_grows_only_where_its_writer_waited_while_the_connection_brought_noth
     for (is_starved, is_dry) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut server = server_with_stream(b"x");
         let begun = Instant::now();
-        let mut flow = Flow::new(WINDOW, WINDOW, begun);
+        let mut flow = StreamState::new(WINDOW, WINDOW, begun);
         let mut wakers = Vec::new();
         if is_starved {
             flow.on_stream_frame(StreamFrame::Blocked, &mut wakers);
@@ -759,13 +759,13 @@ fn a_window_grows_only_where_its_writer_waited_while_the_connection_brought_noth
 fn windows_grow_within_their_own_limit_and_that_of_the_connection_and_give_back_what_they_took() {
     let limits = small_window().max_buffered_bytes(5 * WINDOW);
     let mut server = server_with(limits);
-    let mut flows: Vec<Flow> = Vec::new();
+    let mut flows: Vec<StreamState> = Vec::new();
     for channel in 1..=3 {
         server.read(&frame(0, "/s", channel, &[DATA, b'x']));
-        flows.push(Flow::new(WINDOW, WINDOW, Instant::now()));
+        flows.push(StreamState::new(WINDOW, WINDOW, Instant::now()));
     }
     let mut now = Instant::now();
-    let mut round = |server: &mut End, flows: &mut [Flow], is_dry: bool| {
+    let mut round = |server: &mut End, flows: &mut [StreamState], is_dry: bool| {
         for (channel, flow) in (1..).zip(flows.iter_mut()) {
             let mut wakers = Vec::new();
             flow.on_stream_frame(StreamFrame::Blocked, &mut wakers);
@@ -816,7 +816,7 @@ fn a_window_that_is_emptied_at_once_does_not_grow_beyond_what_any_way_needs() {
     let limits = Limits::default().stream_window(ENOUGH);
     let mut server = server_with(limits);
     server.read(&frame(0, "/s", 1, &[DATA, b'x']));
-    let mut flow = Flow::new(ENOUGH, ENOUGH, at_once());
+    let mut flow = StreamState::new(ENOUGH, ENOUGH, at_once());
     let mut round = |clock: fn() -> Instant| {
         let wakers = &mut Vec::new();
         flow.on_stream_frame(StreamFrame::Blocked, wakers);
@@ -863,7 +863,7 @@ fn one_long_answer_does_not_keep_others_from_being_asked_for() {
 #[test]
 fn grants_beyond_all_bounds_do_not_overflow() {
     let mut client = client_with_stream();
-    let mut flow = Flow::new(WINDOW, usize::MAX, Instant::now());
+    let mut flow = StreamState::new(WINDOW, usize::MAX, Instant::now());
     for _ in 0..10 {
         flow.on_stream_frame(StreamFrame::WindowUpdate(u32::MAX), &mut Vec::new());
         flow.on_sent(PART);

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::body::{Body, Data};
 use crate::proto::Mode;
-use crate::slots::CallId;
+use crate::proto::slots::CallId;
 
 /// Maximum size of path and data together that are copied into the buffer.
 const SMALL_BYTES: usize = 1024;

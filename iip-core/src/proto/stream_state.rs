@@ -10,7 +10,7 @@ use crate::body::Body;
 use crate::clock;
 use crate::deferred::Deferred;
 use crate::frame::ChannelId;
-use crate::parts::Parts;
+use crate::proto::parts::Parts;
 use crate::proto::{self, StreamFrame};
 
 /// Smallest grant that resets the blocked state. Peers of this implementation grant about half a
@@ -26,7 +26,7 @@ const QUICK: Duration = Duration::from_millis(1);
 pub(crate) const LARGE_BYTES: usize = 32 * 1024;
 
 #[derive(Debug)]
-pub(crate) struct Flow {
+pub(crate) struct StreamState {
     parts: Parts,
     /// The peer sends no further bytes.
     ended: bool,
@@ -63,7 +63,7 @@ pub(crate) struct Flow {
     pub(crate) writer: Option<Waker>,
 }
 
-impl Flow {
+impl StreamState {
     /// Creates the state of a stream. `window` is the first window of this side, `credit` that of
     /// the peer.
     pub(crate) fn new(window: usize, credit: usize, now: Instant) -> Self {

@@ -14,12 +14,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::body::{Body, Data};
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases};
-use crate::flow::Flow;
 use crate::frame::ChannelId;
-use crate::parts::Parts;
+use crate::proto::parts::Parts;
+use crate::proto::queue::{Queue, QueueEntry};
+use crate::proto::slots::{CallId, Slots};
+use crate::proto::stream_state::StreamState;
 use crate::proto::{self, Mode, StreamFrame};
-use crate::queue::{Queue, QueueEntry};
-use crate::slots::{CallId, Slots};
 
 #[derive(Debug, Default)]
 enum SlotState {
@@ -49,7 +49,7 @@ pub(crate) struct Slot {
     /// The parts of a reply that is taken in parts.
     parts: Option<Box<Parts>>,
     /// The stream state of a call with streams.
-    flow: Option<Box<Flow>>,
+    flow: Option<Box<StreamState>>,
 }
 
 impl Slot {
@@ -269,7 +269,7 @@ impl CallTable {
     /// Makes the call a stream whose first `sent` bytes are its beginning.
     fn add_flow(&mut self, proto: &proto::Connection, call: CallId, sent: usize, now: Instant) {
         let credit = proto.peer_stream_window().unwrap_or(0);
-        let mut flow = Flow::new(proto.limits().window(), credit, now);
+        let mut flow = StreamState::new(proto.limits().window(), credit, now);
         flow.on_sent(sent);
         if let Some(slot) = self.slots.get_mut(call) {
             slot.flow = Some(Box::new(flow));
@@ -277,7 +277,7 @@ impl CallTable {
     }
 
     /// Returns the stream of a call, and its channel once the call has been sent.
-    pub(crate) fn flow(&mut self, call: CallId) -> Option<(&mut Flow, Option<ChannelId>)> {
+    pub(crate) fn flow(&mut self, call: CallId) -> Option<(&mut StreamState, Option<ChannelId>)> {
         let slot = self.slots.get_mut(call)?;
         if !matches!(slot.state, SlotState::Queued { .. } | SlotState::Sent) {
             return None;
@@ -287,11 +287,11 @@ impl CallTable {
     }
 
     /// Returns the stream of the current call in this slot.
-    pub(crate) fn flow_of(&mut self, call: CallId) -> Option<&mut Flow> {
+    pub(crate) fn flow_of(&mut self, call: CallId) -> Option<&mut StreamState> {
         self.slots.get_mut(call)?.flow.as_deref_mut()
     }
 
-    /// Handles a frame of a call's stream. Returns the same value as [`Flow::on_stream_frame`].
+    /// Handles a frame of a call's stream. Returns the same value as [`StreamState::on_stream_frame`].
     pub(crate) fn on_stream_frame(
         &mut self,
         proto: &mut proto::Connection,
