@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::body::Body;
-use crate::running::CancelToken;
+use crate::cancel::CancelToken;
 
 /// A list of deferred work, in order. The owner of the lock adds to it, and the guard of the lock
 /// takes it when it is dropped.

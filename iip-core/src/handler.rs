@@ -7,18 +7,24 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::body::Body;
-use crate::connection::{Peer, Shared};
+use crate::cancel::{CancelToken, OnCancel};
+use crate::clock;
+use crate::connection::running::{PartQueue, Running};
+use crate::connection::{
+    Peer, RecvStream, ReplyStream, RequestParts, RunningCall, SendStream, Shared, of_handler,
+};
+use crate::frame::ChannelId;
+use crate::handler_error::{HandlerError, RejectReason};
 use crate::path::Query;
+use crate::proto::parts::Parts;
+use crate::proto::stream_state::StreamState;
 use crate::proto::{RequestPath, control};
-use crate::running::{CancelToken, ReplyStream, RequestParts};
-use crate::stream::{RecvStream, SendStream};
-use crate::totals::{Counted, RunningCall, Share};
+use crate::totals::{Counted, Places, Share};
 
 /// The future returned by a [`Handler`].
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response, HandlerError>> + Send>>;
@@ -85,33 +91,6 @@ pub trait Handler: Send + Sync + 'static {
     }
 }
 
-/// A separate limit of running calls, see [`Handler::places`].
-#[derive(Debug)]
-pub struct Places {
-    option: &'static str,
-    limit: usize,
-    pub(crate) taken: AtomicUsize,
-}
-
-impl Places {
-    /// Creates a limit of `limit` calls. Further calls are rejected, and the reason names `option`
-    /// as the option to change.
-    #[must_use]
-    pub fn new(option: &'static str, limit: usize) -> Self {
-        Self {
-            option,
-            limit,
-            taken: AtomicUsize::new(0),
-        }
-    }
-
-    pub(crate) fn reject_reason(&self) -> Option<RejectReason> {
-        let &Self { option, limit, .. } = self;
-        (self.taken.load(Ordering::Relaxed) >= limit)
-            .then_some(RejectReason::NoPlace { option, limit })
-    }
-}
-
 /// The form in which a handler takes its requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -124,139 +103,6 @@ pub enum RequestMode {
     /// The handler exchanges messages with callers that open a stream in each direction, see
     /// [`Request::stream`]. It gets the requests of other callers whole.
     Stream,
-}
-
-/// The policy for a running call whose caller has gone: it gave up, its time ran out, or it lost
-/// its connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum OnCancel {
-    /// The handler's future is dropped at its current `await`.
-    #[default]
-    Abort,
-    /// The handler continues and is notified through [`Request::cancelled`].
-    Token,
-    /// The handler runs to its end.
-    RunToEnd,
-}
-
-/// The reason why the reply to a request does not come from its handler.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RejectReason {
-    /// The server is shutting down.
-    #[error("server is shutting down")]
-    ShuttingDown,
-    /// The server is at capacity.
-    #[error("server runs {limit} calls already (option max_running_calls)")]
-    Overloaded {
-        /// The limit in force.
-        limit: usize,
-    },
-    /// The server runs many calls, and most of them are for this peer.
-    #[error(
-        "this peer runs most of the {limit} calls that the server may run (option \
-         max_running_calls)"
-    )]
-    ShareTaken {
-        /// The limit of all peers together.
-        limit: usize,
-    },
-    /// The server is at capacity for calls of this kind, see [`Places`].
-    #[error("server runs {limit} calls of this kind already (option {option})")]
-    NoPlace {
-        /// The option to change.
-        option: &'static str,
-        /// The limit in force.
-        limit: usize,
-    },
-    /// The connection is at capacity.
-    #[error("the connection runs {limit} calls already (option max_calls)")]
-    ConnectionBusy {
-        /// The limit in force.
-        limit: usize,
-    },
-    /// The calls of the connection hold all the bytes that the limit allows.
-    #[error(
-        "the calls of the connection hold too much for {size} bytes more (option \
-         max_buffered_bytes)"
-    )]
-    OutOfMemory {
-        /// The number of bytes that would have been held for this call.
-        size: usize,
-    },
-    /// The handler has run, but its reply was dropped because the peer does not read the replies
-    /// before it.
-    #[error(
-        "an answer of {size} bytes was dropped because the caller has not read {unread} bytes \
-         before it (option max_buffered_bytes)"
-    )]
-    Unread {
-        /// The size of the reply, in bytes.
-        size: usize,
-        /// The number of bytes that waited for the caller to read them.
-        unread: usize,
-    },
-    /// The caller opened a stream to a method that does not take one.
-    #[error("this method takes no stream")]
-    NoStream,
-    /// The request exceeds the limit.
-    #[error(
-        "request of {size} bytes or more exceeds the limit of {limit} bytes (option \
-         max_message_bytes)"
-    )]
-    TooLarge {
-        /// The number of bytes that had arrived when it was rejected.
-        size: usize,
-        /// The limit in force, in bytes.
-        limit: usize,
-    },
-}
-
-/// The failure of a handler. Its text is sent to the caller as
-/// `{"code":-1,"message":"handler fail:TEXT"}`.
-///
-/// Only the text given here is sent to the peer. Source of the format: recording `handler_error`.
-/// The server logs it, see [`ServerConfig::log_failures`](crate::ServerConfig::log_failures).
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{text}")]
-pub struct HandlerError {
-    text: String,
-    logged: bool,
-}
-
-impl HandlerError {
-    /// Creates a failure with this text.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            logged: false,
-        }
-    }
-
-    /// Marks a failure that is in the log already, through [`Peer::log_failure`].
-    #[must_use]
-    pub fn already_logged(mut self) -> Self {
-        self.logged = true;
-        self
-    }
-
-    pub(crate) fn is_logged(&self) -> bool {
-        self.logged
-    }
-}
-
-impl From<String> for HandlerError {
-    fn from(text: String) -> Self {
-        Self::new(text)
-    }
-}
-
-impl From<&str> for HandlerError {
-    fn from(text: &str) -> Self {
-        Self::new(text)
-    }
 }
 
 /// The reply of a handler.
@@ -448,6 +294,63 @@ impl Request {
     /// its stream.
     pub fn stream(&mut self) -> Option<(SendStream, RecvStream)> {
         self.streams.as_mut()?.stream.take()
+    }
+}
+
+impl Request {
+    /// Gives a handler a stream in each direction; it is registered before the handler runs.
+    pub(crate) fn add_stream(
+        &mut self,
+        shared: &Arc<Shared>,
+        channel: ChannelId,
+        mut running: Running,
+        counts_at_start: Option<Counted>,
+    ) {
+        let serial = running.serial;
+        let mut state = shared.lock();
+        let credit = state.proto.peer_stream_window().unwrap_or(0);
+        let window = state.proto.limits().window();
+        running.flow = Some(Box::new(StreamState::new(window, credit, clock::now())));
+        state.running.insert(channel, running);
+        drop(state);
+        self.streams = Some(Box::new(Streams {
+            stream: Some(of_handler(shared, channel, serial)),
+            counts_at_start,
+            ..Streams::default()
+        }));
+    }
+
+    /// Gives a handler the parts of its request; they are registered before the handler runs.
+    pub(crate) fn add_parts(
+        &mut self,
+        shared: &Arc<Shared>,
+        channel: ChannelId,
+        mut running: Running,
+        complete: bool,
+    ) {
+        let serial = running.serial;
+        let mut parts = Parts::default();
+        let first = std::mem::take(&mut self.body);
+        if !first.is_empty() {
+            parts.push(first);
+        }
+        let bytes = parts.bytes();
+        running.parts = Some(PartQueue {
+            parts,
+            ended: complete,
+            waker: None,
+        });
+        shared.command(|state| {
+            state.proto.buffer(bytes);
+            state.running.insert(channel, running);
+        });
+        let parts = RequestParts::new(shared, channel, serial);
+        let reply = ReplyStream::new(shared, channel, serial);
+        self.streams = Some(Box::new(Streams {
+            parts: Some(parts),
+            reply: Some(reply),
+            ..Streams::default()
+        }));
     }
 }
 

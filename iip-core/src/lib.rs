@@ -48,7 +48,7 @@
 //! | `tls` | no | TLS by rustls on both sides, with the ring provider |
 
 mod body;
-mod call;
+mod cancel;
 mod client;
 mod clock;
 mod connection;
@@ -59,43 +59,43 @@ mod error;
 mod foreign;
 pub mod frame;
 mod handler;
+mod handler_error;
 pub mod limits;
 mod logs;
 pub mod path;
 mod pending;
 mod printable;
 mod proto;
-mod running;
 mod scratch;
 mod serve;
 mod server;
 mod shutdown;
-mod stream;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod totals;
 pub mod transport;
 
 pub use self::body::Body;
-pub use self::call::{Call, CallTimes, Channel, ReplyParts, with_context};
-pub use self::client::{CallOptions, Client, ClientConfig};
-pub use self::connection::{Connection, Peer};
+pub use self::cancel::{CancelToken, OnCancel};
+pub use self::client::{CallOptions, Channel, Client, ClientConfig, ReplyParts};
+pub use self::connection::{
+    Call, CallTimes, Connection, Peer, RecvStream, ReplyStream, RequestParts, RunningCall,
+    SendStream, StreamError, with_context,
+};
 pub use self::error::{
     CallError, CallErrorKind, ConfigError, ConnectionError, Execution, Phases, ProtocolError,
 };
 pub use self::frame::{ChannelId, Frame, FrameStatus, Side};
 pub use self::handler::{
-    Handler, HandlerError, HandlerFn, HandlerFuture, OnCancel, Places, RejectReason, Request,
-    RequestMode, Response, handler_fn,
+    Handler, HandlerFn, HandlerFuture, Request, RequestMode, Response, handler_fn,
 };
+pub use self::handler_error::{HandlerError, RejectReason};
 pub use self::limits::Limits;
 pub use self::printable::Printable;
-pub use self::running::{CancelToken, ReplyStream, RequestParts};
 pub use self::server::{Server, ServerConfig};
 #[cfg(feature = "signal")]
 pub use self::shutdown::ShutdownSignal;
-pub use self::stream::{RecvStream, SendStream, StreamError};
-pub use self::totals::RunningCall;
+pub use self::totals::Places;
 
 /// The levels of the `tracing` crate.
 pub use tracing::Level;

@@ -23,6 +23,7 @@
 
 use std::borrow::Cow;
 
+use crate::error::CallErrorKind;
 use crate::frame::MAX_PATH_BYTES;
 
 /// The two significant parts of a path field: the label and the query.
@@ -543,6 +544,23 @@ fn into_text(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
                 .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
         ),
     }
+}
+
+/// Checks that a path can be called.
+#[inline]
+pub(crate) fn check_path(path: &str) -> Result<&str, CallErrorKind> {
+    let suspect = path.bytes().any(|byte| byte == 0 || byte == b'%');
+    if path.is_empty() || path.len() > MAX_PATH_BYTES || (suspect && has_nul(path)) {
+        return Err(CallErrorKind::InvalidPath(path.chars().take(128).collect()));
+    }
+    Ok(path)
+}
+
+/// Returns `true` if the path contains a NUL, which ends the path field. `%00` counts: a server
+/// that decodes it may put a NUL into its reply (defect D18).
+#[cold]
+fn has_nul(path: &str) -> bool {
+    path.contains('\0') || path.contains("%00")
 }
 
 #[cfg(test)]

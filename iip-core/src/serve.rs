@@ -17,16 +17,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::body::Body;
-use crate::connection::Shared;
+use crate::cancel::{CancelToken, OnCancel};
+use crate::connection::running::Running;
+use crate::connection::{RunningCall, Shared};
 use crate::decoder::SHARE_MIN_BYTES;
 use crate::frame::ChannelId;
-use crate::handler::{
-    Handler, HandlerError, HandlerFuture, OnCancel, Places, RejectReason, Request, RequestMode,
-    Response, ResponseKind,
-};
+use crate::handler::{Handler, HandlerFuture, Request, RequestMode, Response, ResponseKind};
+use crate::handler_error::{HandlerError, RejectReason};
 use crate::proto::{RequestPath, ServerEvent, control, detach, is_one_way, kept_bytes};
-use crate::running::{CancelToken, Running};
-use crate::totals::{Counted, RunningCall, Share};
+use crate::totals::{Counted, Places, Share};
 
 /// Number of waiting handlers of a connection from which requests of up to 16 KiB are copied.
 /// Otherwise each further waiting request would keep the whole buffer that it was read into.
@@ -512,17 +511,9 @@ impl Future for HandlerTask {
 /// Returns the bytes of a reply; `None` if it was or will be sent in parts.
 fn answer(result: Result<Response, HandlerError>) -> Option<Body> {
     match result {
-        Ok(Response(ResponseKind::Whole(body))) => Some(or_no_response(body)),
+        Ok(Response(ResponseKind::Whole(body))) => Some(control::or_no_response(body)),
         Ok(Response(ResponseKind::Streamed)) => None,
         Err(error) => Some(control::handler_failure(&error.to_string()).into()),
-    }
-}
-
-pub(crate) fn or_no_response(body: Body) -> Body {
-    if body.is_empty() {
-        control::NO_RESPONSE.into()
-    } else {
-        body
     }
 }
 

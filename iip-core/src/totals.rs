@@ -12,8 +12,7 @@ use std::task::Waker;
 
 use tokio::sync::Notify;
 
-use crate::connection::Shared;
-use crate::handler::{Places, RejectReason};
+use crate::handler_error::RejectReason;
 
 /// Maximum number of handlers of a connection, and of all connections of one address, as a multiple
 /// of the number that may still be started.
@@ -136,7 +135,7 @@ impl Share {
         (is_greedy || address_is_greedy).then_some(RejectReason::ShareTaken { limit })
     }
 
-    fn enter(&self) {
+    pub(crate) fn enter(&self) {
         self.totals.running.fetch_add(1, Ordering::Relaxed);
         self.running.fetch_add(1, Ordering::Relaxed);
         if let Some((_, running)) = &self.address {
@@ -144,7 +143,7 @@ impl Share {
         }
     }
 
-    fn leave(&self) {
+    pub(crate) fn leave(&self) {
         if let Some((_, running)) = &self.address {
             running.fetch_sub(1, Ordering::Relaxed);
         }
@@ -212,6 +211,33 @@ impl Drop for Share {
     }
 }
 
+/// A separate limit of running calls, see [`Handler::places`](crate::Handler::places).
+#[derive(Debug)]
+pub struct Places {
+    option: &'static str,
+    limit: usize,
+    pub(crate) taken: AtomicUsize,
+}
+
+impl Places {
+    /// Creates a limit of `limit` calls. Further calls are rejected, and the reason names `option`
+    /// as the option to change.
+    #[must_use]
+    pub fn new(option: &'static str, limit: usize) -> Self {
+        Self {
+            option,
+            limit,
+            taken: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn reject_reason(&self) -> Option<RejectReason> {
+        let &Self { option, limit, .. } = self;
+        (self.taken.load(Ordering::Relaxed) >= limit)
+            .then_some(RejectReason::NoPlace { option, limit })
+    }
+}
+
 /// The counter for a call whose handler waits.
 #[derive(Clone, Debug)]
 pub(crate) enum Counted {
@@ -221,56 +247,6 @@ pub(crate) enum Counted {
     Late,
     /// The call counts among those of its kind.
     Apart(Arc<Places>),
-}
-
-/// A guard that counts a call from the time its handler has to wait until the handler has ended,
-/// and the bytes that the call holds.
-#[derive(Debug)]
-pub struct RunningCall {
-    shared: Arc<Shared>,
-    counted: Counted,
-    bytes: usize,
-}
-
-impl RunningCall {
-    /// Creates the guard of a call that holds `bytes` of its connection's budget.
-    pub(crate) fn new(shared: Arc<Shared>, counted: Counted, bytes: usize) -> Self {
-        match (&counted, &shared.share) {
-            (Counted::Now, Some(share)) => share.enter(),
-            (Counted::Apart(places), _) => {
-                places.taken.fetch_add(1, Ordering::Relaxed);
-            }
-            _ => {}
-        }
-        Self {
-            shared,
-            counted,
-            bytes,
-        }
-    }
-}
-
-impl Drop for RunningCall {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            let wakers = self.shared.command(|state| {
-                state.proto.release(self.bytes);
-                match (&state.ended, &self.shared.share) {
-                    // The driver of the connection no longer reports.
-                    (Some(_), Some(share)) => share.tell(&mut state.told, state.proto.memory()),
-                    _ => Vec::new(),
-                }
-            });
-            wakers.into_iter().for_each(Waker::wake);
-        }
-        match (&self.counted, &self.shared.share) {
-            (Counted::Now, Some(share)) => share.leave(),
-            (Counted::Apart(places), _) => {
-                places.taken.fetch_sub(1, Ordering::Relaxed);
-            }
-            _ => {}
-        }
-    }
 }
 
 #[cfg(test)]
@@ -331,7 +307,8 @@ mod tests {
         let proto = crate::proto::Connection::new(crate::Side::Server, limits, none, now);
         let peer = Arc::new(crate::Peer::new(None, Vec::new()));
         let calls = crate::proto::calls::CallTable::new(0, 0);
-        let shared = Shared::new(proto, calls, peer, Some(Share::new(&totals, None)));
+        let share = Some(Share::new(&totals, None));
+        let shared = crate::connection::Shared::new(proto, calls, peer, share);
         let share = shared.share.as_ref().expect("a server's");
         assert!(share.tell(&mut shared.lock().told, 500_000).is_empty());
         assert!(share.allowance() < 600_000);

@@ -1,8 +1,10 @@
 //! A client of one address: the calls and their connections, which are made when needed and
 //! replaced when lost.
 
+mod chunks;
 mod config;
 mod pool;
+mod request;
 
 use std::fmt;
 use std::future::Future;
@@ -13,18 +15,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::Value;
 
+pub use self::chunks::{Channel, ReplyParts};
 pub use self::config::{CallOptions, ClientConfig};
 use self::pool::Pool;
+use self::request::{Kept, Request};
 use crate::body::Body;
-use crate::call::{CallTimes, Channel, Kept, ReplyParts, Request};
 use crate::clock;
-use crate::connection::{Closing, Connection, Peer, Shared, check_path};
+use crate::connection::{CallTimes, Closing, Connection, Peer, RecvStream, SendStream, Shared};
 use crate::driver::Driver;
 use crate::error::{CallError, CallErrorKind, ConnectionError, Execution};
 use crate::frame::Side;
+use crate::path::check_path;
 use crate::proto::calls::{CallTable, Retirement, Start};
 use crate::proto::{self, Mode};
-use crate::stream::{RecvStream, SendStream};
 use crate::transport::{Connected, Connector, ToEndpoint};
 
 /// Maximum number of transparent retries of a raw call on other connections.

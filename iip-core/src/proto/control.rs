@@ -6,6 +6,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
+use crate::body::Body;
 use crate::error::ProtocolError;
 use crate::frame::ChannelId;
 use crate::limits::Limits;
@@ -44,6 +45,15 @@ pub(super) fn check_size(part: &Bytes) -> Result<(), ProtocolError> {
         return Err(ProtocolError::BadControl { exchange: CONTROL });
     }
     Ok(())
+}
+
+/// Returns the reply with this data, which must not be empty.
+pub(crate) fn or_no_response(body: Body) -> Body {
+    if body.is_empty() {
+        NO_RESPONSE.into()
+    } else {
+        body
+    }
 }
 
 /// The purpose of a request that this side sent.

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::call::Call;
+use super::running::running_mut;
+use super::shared::{Shared, State, WriteWaiter};
 use crate::body::Body;
-use crate::call::Call;
 use crate::clock;
-use crate::connection::{Shared, State, WriteWaiter};
 use crate::error::CallError;
 use crate::frame::ChannelId;
 use crate::proto;
 use crate::proto::slots::CallId;
 use crate::proto::stream_state::{LARGE_BYTES, StreamState};
-use crate::running::running_mut;
 
 /// The reason why a stream cannot continue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -1,0 +1,149 @@
+//! The chunks of a reply, and a channel that is leased to one caller.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::body::Body;
+use crate::clock;
+use crate::connection::{Call, Connection};
+use crate::error::{CallError, CallErrorKind};
+use crate::frame::ChannelId;
+use crate::path::check_path;
+use crate::proto::Mode;
+use crate::proto::calls::Start;
+
+/// The parts of a streamed reply, in order. Dropping it cancels the call.
+///
+/// Parts that are not taken are held in memory, up to the option `max_message_bytes` of
+/// [`Limits`](crate::Limits).
+#[derive(Debug)]
+pub struct ReplyParts {
+    call: Call,
+    ended: bool,
+}
+
+impl ReplyParts {
+    pub(crate) fn new(call: Call) -> Self {
+        Self { call, ended: false }
+    }
+
+    /// Returns the next part; `None` after the last.
+    ///
+    /// Parts correspond to the frames of the reply; the sender decides how a message is cut into
+    /// frames.
+    ///
+    /// # Errors
+    ///
+    /// See [`Connection::call`](crate::Connection::call); nothing follows an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again; no part is lost.
+    pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
+        if self.ended {
+            return None;
+        }
+        let next = std::future::poll_fn(|cx| {
+            self.call.poll_slot(cx, |proto, slot| {
+                if let Some(part) = slot.take_part(proto) {
+                    return Some(((Ok(part), false), false));
+                }
+                slot.take_outcome().map(|outcome| ((outcome, true), true))
+            })
+        });
+        let (part, last) = match next.await {
+            Ok(next) => next,
+            Err(error) => (Err(error), true),
+        };
+        self.ended = last;
+        Some(part.map_err(|error| self.call.explain(error)))
+    }
+}
+
+/// A channel leased to one caller: requests sent on it are answered in order.
+///
+/// The server handles one of them at a time. Dropping the channel returns it to the pool of the
+/// connection once every reply has arrived.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = iip_core::Client::connect("127.0.0.1:9000").await?;
+/// let channel = client.open_channel().await?;
+/// let (first, second) = (channel.request("/echo", "one"), channel.request("/echo", "two"));
+/// assert_eq!(&first.await?[..], b"one");
+/// assert_eq!(&second.await?[..], b"two");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Channel {
+    connection: Connection,
+    id: ChannelId,
+    timeout: Duration,
+}
+
+impl Channel {
+    /// Waits for the channel that `call` requests on this connection.
+    pub(crate) async fn leased(
+        connection: Connection,
+        mut call: Call,
+        timeout: Duration,
+    ) -> Result<Self, CallError> {
+        let id = std::future::poll_fn(|cx| {
+            call.poll_slot(cx, |_, slot| match slot.leased() {
+                Some(channel) => Some((Ok(channel), true)),
+                None => slot.take_outcome().map(|outcome| (Err(outcome), true)),
+            })
+        })
+        .await?;
+        match id {
+            Ok(id) => Ok(Self {
+                connection,
+                id,
+                timeout,
+            }),
+            Err(result) => Err(result
+                .err()
+                .unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed))),
+        }
+    }
+
+    /// Returns the number of the channel on the wire.
+    #[must_use]
+    pub fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    /// Sends a request after the previous ones; several may be under way. The timeout is the
+    /// client's `call_timeout`.
+    ///
+    /// The request is queued when this function is called, not when the future is polled.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallErrorKind`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future discards the reply; the order of the other replies does not change.
+    pub fn request(&self, path: &str, body: impl Into<Body>) -> Call {
+        let now = clock::now();
+        let start = Start {
+            now,
+            deadline: clock::after(now, self.timeout),
+            on: Some(self.id),
+            mode: Mode::Whole,
+        };
+        let (connection, path) = (self.connection.clone(), check_path(path));
+        connection.start(path, &start, now, &mut body.into(), None)
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.connection
+            .shared
+            .command(|state| state.calls.return_lease(&mut state.proto, self.id));
+    }
+}

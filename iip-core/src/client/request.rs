@@ -1,0 +1,165 @@
+//! The future of a raw call: it is made again on another connection while it has not run.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Client, Moves};
+use crate::body::{Body, Data};
+use crate::connection::{Call, CallTimes, Connection};
+use crate::error::CallError;
+use crate::path::check_path;
+
+/// The future that waits for a connection. Boxed, because calls rarely have to wait and their
+/// future stays small.
+type Connecting<'a> =
+    Pin<Box<dyn Future<Output = Result<(Connection, CallTimes), CallError>> + Send + 'a>>;
+
+/// Maximum size of a body that is kept while its call is under way, so that the call can be retried
+/// on another connection.
+const KEPT_BYTES: usize = 64 * 1024;
+
+/// A raw call from its beginning; returned by [`Client::request`].
+pub(crate) struct Request<'a> {
+    client: &'a Client,
+    path: &'a str,
+    body: Body,
+    timeout: Option<Duration>,
+    moves: Moves,
+    state: RequestState<'a>,
+}
+
+enum RequestState<'a> {
+    /// The call has not been polled.
+    New,
+    /// The call waits for a connection.
+    Connecting(Connecting<'a>),
+    /// The call runs on its connection, unless that is lost before the request is sent.
+    Started { call: Call, deadline: Instant },
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(
+        client: &'a Client,
+        path: &'a str,
+        body: Body,
+        timeout: Option<Duration>,
+    ) -> Self {
+        Self {
+            client,
+            path,
+            body,
+            timeout,
+            moves: Moves::default(),
+            state: RequestState::New,
+        }
+    }
+
+    fn start(&mut self, cx: &Context<'_>, connection: Connection, times: &CallTimes) {
+        let path = check_path(self.path);
+        let call = connection.start_now(cx, path, &mut Kept::new(&mut self.body), times);
+        let deadline = times.deadline;
+        self.state = RequestState::Started { call, deadline };
+    }
+
+    #[cold]
+    fn connect(&mut self, times: CallTimes) {
+        let client = self.client;
+        self.state = RequestState::Connecting(Box::pin(async move {
+            let mut times = times;
+            let connection = client.connection_for(&mut times).await?;
+            Ok((connection, times))
+        }));
+    }
+}
+
+impl Future for Request<'_> {
+    type Output = Result<Bytes, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            match &mut this.state {
+                RequestState::New => {
+                    let times = this.client.times(this.timeout);
+                    match this.client.ready_connection() {
+                        Some(connection) => this.start(cx, connection, &times),
+                        None => this.connect(times),
+                    }
+                }
+                RequestState::Connecting(connecting) => {
+                    let (connection, times) = ready!(connecting.as_mut().poll(cx))?;
+                    this.start(cx, connection, &times);
+                }
+                RequestState::Started { call, deadline } => {
+                    let unbegun = call.failure().is_some();
+                    let error = match ready!(Pin::new(&mut *call).poll(cx)) {
+                        Ok(answer) => return Poll::Ready(Ok(answer)),
+                        Err(error) => error,
+                    };
+                    let mut times = CallTimes {
+                        started: call.started,
+                        connected: call.connected,
+                        deadline: *deadline,
+                    };
+                    // An empty body means that it was too large to be kept for a retry.
+                    let kept = !this.body.is_empty();
+                    if !(kept && this.moves.goes_on(&error, unbegun, &mut times)) {
+                        return Poll::Ready(Err(error));
+                    }
+                    this.connect(times);
+                }
+            }
+        }
+    }
+}
+
+/// A body that its call may need for a retry. It stays in place and shares its memory with the data
+/// that is sent. A large body is not kept: it is empty afterwards.
+pub(crate) struct Kept<'a> {
+    body: &'a mut Body,
+    is_large: bool,
+}
+
+impl<'a> Kept<'a> {
+    pub(crate) fn new(body: &'a mut Body) -> Self {
+        let is_large = body.len() > KEPT_BYTES;
+        Self { body, is_large }
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        if self.is_large {
+            *self.body = Body::default();
+        }
+    }
+}
+
+impl Data for Kept<'_> {
+    const COPIED_BYTES: usize = Body::COPIED_BYTES;
+
+    #[inline]
+    fn pieces(&self) -> [&[u8]; 2] {
+        self.body.pieces()
+    }
+
+    fn take(&mut self) -> Body {
+        if self.is_large {
+            self.body.take()
+        } else {
+            self.body.clone()
+        }
+    }
+
+    fn take_piece(&mut self, index: usize) -> Bytes {
+        if self.is_large {
+            self.body.take_piece(index)
+        } else {
+            self.body.clone().take_piece(index)
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The future of a call that was started on a connection.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::shared::Shared;
+use crate::error::{CallError, CallErrorKind, Phases};
+use crate::proto;
+use crate::proto::calls::Slot;
+use crate::proto::slots::CallId;
+
+/// The times of one call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "callers that make a deadline of their own fill it in"
+)]
+pub struct CallTimes {
+    /// The time from which the call has needed a connection.
+    pub started: Instant,
+    /// The time at which it had a connection, which is the current time.
+    pub connected: Instant,
+    /// The time by which the call must end.
+    pub deadline: Instant,
+}
+
+/// Runs `start` with the context of the task that awaits this, in its next poll; see
+/// [`Connection::start_encoded`].
+pub async fn with_context<T>(start: impl FnOnce(&Context<'_>) -> T) -> T {
+    let mut start = Some(start);
+    std::future::poll_fn(|cx| match start.take() {
+        Some(start) => Poll::Ready(start(cx)),
+        None => Poll::Pending,
+    })
+    .await
+}
+
+/// A call under way, see [`Connection::call`](crate::Connection::call). Dropping it cancels the call.
+pub struct Call {
+    shared: Arc<Shared>,
+    /// The slot of the call, until the outcome was taken.
+    id: Option<CallId>,
+    /// The error of a call that failed before it had a slot.
+    failed: Option<CallError>,
+    /// The time from which the call has needed a connection, and the time at which it had one.
+    pub(crate) started: Instant,
+    pub(crate) connected: Instant,
+    /// The waker was registered when the call was started, in this very poll.
+    registered: bool,
+}
+
+impl Call {
+    #[inline]
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        id: Result<CallId, CallError>,
+        times: &CallTimes,
+        registered: bool,
+    ) -> Self {
+        let (id, failed) = match id {
+            Ok(id) => (Some(id), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self {
+            registered: registered && id.is_some(),
+            shared,
+            id,
+            failed,
+            started: times.started,
+            connected: times.connected,
+        }
+    }
+
+    #[cold]
+    pub(crate) fn explain(&self, error: CallError) -> CallError {
+        let phases = Phases {
+            connect: self.connected.saturating_duration_since(self.started),
+            ..error.phases()
+        };
+        error.with_phases(phases)
+    }
+
+    /// Polls the slot: `Ready` with the value found by `take`, or `Pending` with the waker stored.
+    /// `take` also returns whether its value is the last one.
+    #[inline]
+    pub(crate) fn poll_slot<T>(
+        &mut self,
+        cx: &Context<'_>,
+        take: impl FnOnce(&mut proto::Connection, &mut Slot) -> Option<(T, bool)>,
+    ) -> Poll<Result<T, CallError>> {
+        let Some(id) = self.id else {
+            let error = self.failed.take();
+            let error = error.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed));
+            return Poll::Ready(Err(self.explain(error)));
+        };
+        let mut guard = self.shared.lock();
+        let state = &mut *guard;
+        let found = state
+            .calls
+            .poll_slot(&mut state.proto, id, cx.waker(), take);
+        drop(guard);
+        match found {
+            Some((value, last)) => {
+                if last {
+                    self.id = None;
+                }
+                Poll::Ready(Ok(value))
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Call {
+    /// Returns the reason why the call could not be started.
+    pub(crate) fn failure(&self) -> Option<&CallError> {
+        self.failed.as_ref()
+    }
+
+    /// Returns the id of the call, until the outcome was taken.
+    pub(crate) fn id(&self) -> Option<CallId> {
+        self.id
+    }
+
+    /// Polls for the next bytes of the call's stream, or the reply after them.
+    pub(crate) fn poll_stream(
+        &mut self,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Bytes, Result<Bytes, CallError>>> {
+        let Some(id) = self.id else {
+            let error = self.failed.take();
+            let error = error.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed));
+            return Poll::Ready(Err(Err(self.explain(error))));
+        };
+        let found = self.shared.stream_command(|state| {
+            let take =
+                |proto: &mut proto::Connection, slot: &mut Slot| match slot.take_stream(proto) {
+                    Some(part) => Some((Ok(part), false)),
+                    None => slot.take_outcome().map(|outcome| (Err(outcome), true)),
+                };
+            let calls = &mut state.calls;
+            calls.poll_slot(&mut state.proto, id, cx.waker(), take)
+        });
+        match found {
+            None => Poll::Pending,
+            Some((Ok(part), _)) => Poll::Ready(Ok(part)),
+            Some((Err(outcome), _)) => {
+                self.id = None;
+                Poll::Ready(Err(outcome.map_err(|error| self.explain(error))))
+            }
+        }
+    }
+}
+
+impl Future for Call {
+    type Output = Result<Bytes, CallError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if std::mem::take(&mut self.registered) {
+            return Poll::Pending;
+        }
+        match self.poll_slot(cx, |_, slot| {
+            slot.take_outcome().map(|outcome| (outcome, true))
+        }) {
+            Poll::Ready(Ok(Ok(body))) => Poll::Ready(Ok(body)),
+            Poll::Ready(Ok(Err(error)) | Err(error)) => Poll::Ready(Err(self.explain(error))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.shared
+                .command(|state| state.calls.abandon(&mut state.proto, id));
+        }
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").finish_non_exhaustive()
+    }
+}

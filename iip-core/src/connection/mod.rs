@@ -1,0 +1,400 @@
+//! One connection: the handle for callers, the state behind it, and what callers and handlers hold
+//! of it.
+
+mod call;
+mod parts;
+mod peer;
+mod replies;
+pub(crate) mod running;
+mod running_call;
+mod shared;
+mod stream;
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+
+pub use self::call::{Call, CallTimes, with_context};
+pub use self::parts::{ReplyStream, RequestParts};
+pub use self::peer::Peer;
+pub use self::running_call::RunningCall;
+pub(crate) use self::shared::{Closing, Shared, State, WriteWaiter};
+pub(crate) use self::stream::of_handler;
+pub use self::stream::{RecvStream, SendStream, StreamError};
+use crate::body::{Body, Data, Encoded};
+use crate::clock;
+use crate::error::{CallError, CallErrorKind, ConnectionError};
+use crate::path::{StaticPath, check_path};
+use crate::proto::Mode;
+use crate::proto::calls::Start;
+use crate::proto::stream::DATA;
+use crate::scratch;
+
+/// Leaves the queue for room on drop. Streams are few, and stay in it; the number of callers of
+/// one-way calls is not bounded.
+struct WaitToWrite<'a> {
+    shared: &'a Shared,
+    place: WriteWaiter,
+}
+
+impl Drop for WaitToWrite<'_> {
+    fn drop(&mut self) {
+        let waker = self.shared.lock().stop_waiting(self.place);
+        drop(waker);
+    }
+}
+
+/// One connection to a server; cheap to clone.
+///
+/// Callers usually use a [`Client`](crate::Client), which makes connections and replaces lost ones.
+/// The connection ends when the client is closed or dropped.
+#[derive(Clone)]
+pub struct Connection {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Connection {
+    /// Returns the peer of the connection.
+    #[must_use]
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.shared.peer
+    }
+
+    /// Calls `path` with `body` and waits for the reply until `deadline`, which also limits the
+    /// wait for a channel.
+    ///
+    /// The request is queued when this function is called, not when the future is polled.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallErrorKind`]; [`CallError::execution`] returns whether the call may have run.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the call: the server is notified if it supports that, and its
+    /// reply is discarded. The connection and other calls are not affected.
+    #[inline]
+    pub fn call(&self, path: &str, body: impl Into<Body>, deadline: Instant) -> Call {
+        let now = clock::now();
+        let start = Start {
+            now,
+            deadline,
+            on: None,
+            mode: Mode::Whole,
+        };
+        let path = check_path(path);
+        self.clone()
+            .start(path, &start, now, &mut body.into(), None)
+    }
+
+    /// Like [`call`](Self::call), but with data that `encode` writes into a buffer, from which
+    /// small data is copied directly to the frames that wait to be written; `encode` returns the
+    /// piece that follows it, see [`Body::split`].
+    ///
+    /// The call must be awaited next, by the task of `cx`; see
+    /// [`with_context`](crate::with_context).
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `encode`.
+    #[inline]
+    pub fn start_encoded<E>(
+        self,
+        cx: &Context<'_>,
+        path: StaticPath,
+        times: &CallTimes,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+    ) -> Result<Call, E> {
+        scratch::with(|head| {
+            let tail = encode(head)?;
+            let mut data = Encoded { head, tail };
+            Ok(self.start_now(cx, Ok(path.as_str()), &mut data, times))
+        })
+    }
+
+    /// Like [`start_encoded`](Self::start_encoded), but with data that is already encoded.
+    #[must_use]
+    pub fn start_body(
+        self,
+        cx: &Context<'_>,
+        path: StaticPath,
+        times: &CallTimes,
+        body: impl Into<Body>,
+    ) -> Call {
+        self.start_now(cx, Ok(path.as_str()), &mut body.into(), times)
+    }
+
+    /// Starts a call in this very poll, with its waker: the call must be awaited next.
+    #[inline]
+    pub(crate) fn start_now(
+        self,
+        cx: &Context<'_>,
+        path: Result<&str, CallErrorKind>,
+        data: &mut impl Data,
+        times: &CallTimes,
+    ) -> Call {
+        let start = Start {
+            now: times.connected,
+            deadline: times.deadline,
+            on: None,
+            mode: Mode::Whole,
+        };
+        self.start(path, &start, times.started, data, Some(cx.waker()))
+    }
+
+    #[inline]
+    pub(crate) fn start(
+        self,
+        path: Result<&str, CallErrorKind>,
+        start: &Start,
+        started: Instant,
+        data: &mut impl Data,
+        waker: Option<&Waker>,
+    ) -> Call {
+        let id = match path {
+            Err(kind) => Err(CallError::not_sent(kind)),
+            Ok(_) if data.len() == 0 => Err(CallError::not_sent(CallErrorKind::EmptyBody)),
+            Ok(path) => self.shared.command(|state| {
+                state.check_alive()?;
+                let (calls, proto) = (&mut state.calls, &mut state.proto);
+                let started = calls.start(proto, path, start, data, waker);
+                started.inspect_err(|_| self.shared.note_retired(state))
+            }),
+        };
+        let times = CallTimes {
+            started,
+            connected: start.now,
+            deadline: start.deadline,
+        };
+        Call::new(self.shared, id, &times, waker.is_some())
+    }
+
+    /// Starts a one-way request, see [`Client::send`](crate::Client::send): the call ends when it
+    /// is queued for writing. Wait for [room](Self::room_for_one_way) first.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `encode`.
+    pub fn start_one_way<E>(
+        self,
+        path: StaticPath,
+        times: &CallTimes,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+    ) -> Result<Call, E> {
+        scratch::with(|head| {
+            let tail = encode(head)?;
+            let mut data = Encoded { head, tail };
+            Ok(self.start_one_way_with(Ok(path.as_str()), times, &mut data))
+        })
+    }
+
+    pub(crate) fn start_one_way_with(
+        self,
+        path: Result<&str, CallErrorKind>,
+        times: &CallTimes,
+        data: &mut impl Data,
+    ) -> Call {
+        let start = Start {
+            now: times.connected,
+            deadline: times.deadline,
+            on: None,
+            mode: Mode::OneWay,
+        };
+        self.start(path, &start, times.started, data, None)
+    }
+
+    /// Returns `true` if one more one-way request may be queued for writing.
+    #[must_use]
+    pub fn has_room_for_one_way(&self) -> bool {
+        self.shared.lock().proto.has_one_way_room()
+    }
+
+    /// Waits until there is room for one more one-way request, at the latest until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there was no room in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub async fn room_for_one_way(&self, deadline: Instant) -> Result<(), CallError> {
+        if self.has_room_for_one_way() {
+            return Ok(());
+        }
+        let mut waiting = WaitToWrite {
+            shared: &self.shared,
+            place: WriteWaiter::default(),
+        };
+        let has_room = std::future::poll_fn(|cx| {
+            self.shared.command(|state| {
+                if state.ended.is_some() || state.proto.has_one_way_room() {
+                    return Poll::Ready(());
+                }
+                state.wait_to_write(&mut waiting.place, cx.waker());
+                Poll::Pending
+            })
+        });
+        tokio::time::timeout_at(deadline.into(), has_room)
+            .await
+            .map_err(|_| CallError::not_sent(CallErrorKind::Timeout))
+    }
+
+    /// Starts a call with a stream of bytes in each direction; the outgoing one begins with the
+    /// data that `encode` writes. See [`SendStream`] and [`RecvStream`]. Once the call is under
+    /// way, its deadline is that of [`RecvStream::set_deadline`].
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `encode`. Other errors are returned by [`RecvStream::answer`].
+    pub fn start_stream<E>(
+        self,
+        path: StaticPath,
+        times: &CallTimes,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+    ) -> Result<(SendStream, RecvStream), E> {
+        let first = Body::encode(encode)?;
+        Ok(self.start_stream_with(Ok(path.as_str()), times, first))
+    }
+
+    pub(crate) fn start_stream_with(
+        self,
+        path: Result<&str, CallErrorKind>,
+        times: &CallTimes,
+        mut rest: Body,
+    ) -> (SendStream, RecvStream) {
+        let start = Start {
+            now: times.connected,
+            deadline: times.deadline,
+            on: None,
+            mode: Mode::Stream,
+        };
+        // The rest of the first part is dropped without the lock.
+        let (mut first, mut marked) = (Body::default(), Body::default());
+        let id = match path {
+            Err(kind) => Err(CallError::not_sent(kind)),
+            Ok(_) if rest.is_empty() => Err(CallError::not_sent(CallErrorKind::EmptyBody)),
+            Ok(path) => self.shared.command(|state| {
+                state.check_alive()?;
+                if state.proto.peer_stream_window().is_none() {
+                    return Err(CallError::not_sent(CallErrorKind::NoStreams));
+                }
+                let at = rest.len().min(state.proto.stream_part_bytes());
+                first = rest.split_to(at);
+                marked = first.marked(DATA);
+                let (calls, proto) = (&mut state.calls, &mut state.proto);
+                let started = calls.start(proto, path, &start, &mut marked, None);
+                started.inspect_err(|_| self.shared.note_retired(state))
+            }),
+        };
+        let shared = Arc::clone(&self.shared);
+        let call = Call::new(self.shared, id, times, false);
+        stream::of_call(&shared, call, rest)
+    }
+
+    /// Starts a call that ends when a channel is available for its owner.
+    pub(crate) fn lease(&self, now: Instant, deadline: Instant) -> Call {
+        let id = self.shared.command(|state| {
+            state.check_alive()?;
+            let lease = state.calls.start_lease(&mut state.proto, now, deadline);
+            lease.inspect_err(|_| self.shared.note_retired(state))
+        });
+        let times = CallTimes {
+            started: now,
+            connected: now,
+            deadline,
+        };
+        Call::new(Arc::clone(&self.shared), id, &times, false)
+    }
+
+    /// Returns the reason why the connection ended, or `None` while it is alive.
+    #[must_use]
+    pub fn ended(&self) -> Option<ConnectionError> {
+        self.shared.lock().ended.clone()
+    }
+
+    /// Waits until the connection has ended, and returns the reason.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub async fn closed(&self) -> ConnectionError {
+        self.shared.closed().await
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", &self.shared.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+    use crate::frame::Side;
+    use crate::limits::Limits;
+    use crate::proto;
+    use crate::proto::calls::CallTable;
+
+    #[derive(Default)]
+    struct Counts(AtomicUsize);
+
+    impl Wake for Counts {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn whoever_asks_for_room_again_and_again_has_one_place_and_is_woken_once() {
+        let proto = proto::Connection::new(
+            Side::Server,
+            Limits::default(),
+            serde_json::Value::Null,
+            Instant::now(),
+        );
+        let peer = Arc::new(Peer::new(None, Vec::new()));
+        let shared = Shared::new(proto, CallTable::new(1, 1), peer, None);
+        let mut state = shared.lock();
+        let counts: [Arc<Counts>; 2] = Default::default();
+        let mut places = [WriteWaiter::default(); 2];
+        for round in 1..4 {
+            for _ in 0..1000 {
+                for (place, count) in places.iter_mut().zip(&counts) {
+                    state.wait_to_write(place, &Waker::from(Arc::clone(count)));
+                }
+            }
+            assert_eq!(state.write_waiters.len(), 2);
+            // Nothing waits to be written.
+            state.wake_writers();
+            assert!(state.write_waiters.is_empty());
+            // They are woken without the lock.
+            drop(state);
+            state = shared.lock();
+            for count in &counts {
+                assert_eq!(count.0.load(Ordering::Relaxed), round);
+            }
+        }
+        let [first, _] = &mut places;
+        state.wait_to_write(first, &Waker::from(Arc::clone(&counts[0])));
+        let mut wakers = Vec::new();
+        state.leave_room(&mut wakers);
+        assert_eq!(wakers.len(), 1);
+        // The place belongs to another task now, which must be woken.
+        state.wait_to_write(first, &Waker::from(Arc::clone(&counts[0])));
+        state.wait_to_write(first, &Waker::from(Arc::clone(&counts[1])));
+        state.wake_writers();
+        drop(state);
+        assert_eq!(counts[1].0.load(Ordering::Relaxed), 4);
+        assert_eq!(counts[0].0.load(Ordering::Relaxed), 3);
+    }
+}

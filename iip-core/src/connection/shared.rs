@@ -1,0 +1,422 @@
+//! The state shared by a connection's driver and its users.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::peer::Peer;
+use super::running::Running;
+use crate::clock;
+use crate::error::{CallError, CallErrorKind, ConnectionError};
+use crate::frame::ChannelId;
+use crate::proto::calls::CallTable;
+use crate::proto::stream_state::StreamState;
+use crate::proto::{self, StreamKey};
+use crate::totals::Share;
+
+/// Number of bytes that one stream is assumed to send when there is room.
+const STREAM_SHARE_BYTES: usize = 16 * 1024;
+
+/// The state of one connection except for its socket: the state machine and the tables of both
+/// sides.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) proto: proto::Connection,
+    /// Client: the calls and the channel pool.
+    pub(crate) calls: CallTable,
+    /// Server: the handlers that had to wait, by channel.
+    pub(crate) running: HashMap<ChannelId, Running>,
+    /// Server: handlers that continue after their callers have gone, and still read the data that
+    /// these had sent; by serial.
+    pub(crate) orphans: HashMap<u64, Running>,
+    /// The waker of the parked driver. A task that gives it work takes the waker, and wakes it
+    /// after releasing the lock.
+    pub(crate) driver: Option<Waker>,
+    /// Streams with parts that are still in the memory they were read into.
+    pub(crate) sharing_streams: Vec<StreamKey>,
+    /// Wakers of the tasks that wait for room to send more of a reply or a stream, in order; `None`
+    /// if a task has given up.
+    pub(crate) write_waiters: VecDeque<Option<Waker>>,
+    /// Number of tasks that have left that queue.
+    pub(crate) served_waiters: u64,
+    /// The reason why the connection ended.
+    pub(crate) ended: Option<ConnectionError>,
+    /// The requested way to end, if there is one.
+    pub(crate) closing: Option<Closing>,
+    /// Server: the time at which [`Closing::Drain`] begins.
+    pub(crate) drain_at: Option<Instant>,
+    /// Client: the server has announced that it is going away.
+    pub(crate) leaving: bool,
+    /// Server: the number of held bytes that this connection has last reported.
+    pub(crate) told: usize,
+}
+
+impl State {
+    /// Wakes `waker` when there may be room to send more. A task has one place in the queue,
+    /// however often it calls this.
+    pub(crate) fn wait_to_write(&mut self, place: &mut WriteWaiter, waker: &Waker) {
+        if let Some(known) = self.waiter_mut(*place) {
+            let is_known = known.as_ref().is_some_and(|known| known.will_wake(waker));
+            if !is_known {
+                let before = known.replace(waker.clone());
+                self.proto.deferred.drop_waker(before);
+            }
+            return;
+        }
+        self.write_waiters.push_back(Some(waker.clone()));
+        place.0 = self.served_waiters + self.write_waiters.len() as u64;
+    }
+
+    fn waiter_mut(&mut self, place: WriteWaiter) -> Option<&mut Option<Waker>> {
+        let index = place.0.checked_sub(self.served_waiters + 1)?;
+        self.write_waiters.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// Removes a task that has given up from the queue. Returns its waker, to be dropped without
+    /// the lock.
+    pub(super) fn stop_waiting(&mut self, place: WriteWaiter) -> Option<Waker> {
+        let waker = self.waiter_mut(place)?.take();
+        while matches!(self.write_waiters.front(), Some(None)) {
+            self.write_waiters.pop_front();
+            self.served_waiters += 1;
+        }
+        while matches!(self.write_waiters.back(), Some(None)) {
+            self.write_waiters.pop_back();
+        }
+        waker
+    }
+
+    /// Wakes waiting tasks after bytes were written: as many as there is room for, and all of them
+    /// once nothing waits to be written. Each will send some ten kilobytes; waking a thousand tasks
+    /// when there is room for ten would cost more than their streams.
+    pub(crate) fn wake_writers(&mut self) {
+        let most = if self.proto.has_output() {
+            self.proto.stream_room() / STREAM_SHARE_BYTES
+        } else {
+            self.write_waiters.len()
+        };
+        let most = most.min(self.write_waiters.len());
+        self.served_waiters += most as u64;
+        let wakers = self.write_waiters.drain(..most).flatten();
+        self.proto.deferred.wake(wakers);
+    }
+
+    /// Copies the parts that readers left after their turn, so that they do not keep the whole
+    /// buffer that they were read into.
+    pub(crate) fn copy_out_shared(&mut self) {
+        for key in self.sharing_streams.drain(..) {
+            if let Some(flow) = flow_of(&mut self.calls, &mut self.running, key) {
+                flow.detach();
+            }
+        }
+    }
+
+    /// Grants streams the credit that was withheld while there was no room for their messages.
+    pub(crate) fn grant_withheld(&mut self) {
+        while let Some(channel) = self.proto.next_withheld() {
+            let key = self.proto.stream_on(channel);
+            let flow = key.and_then(|key| flow_of(&mut self.calls, &mut self.running, key));
+            if let Some(flow) = flow {
+                flow.grant_withheld(&mut self.proto, channel, clock::now());
+            }
+        }
+    }
+
+    /// Gives up streams whose messages the peer leaves unread for too long while such messages take
+    /// too much memory. Returns the time of the next check.
+    pub(crate) fn check_unread(
+        &mut self,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) -> Option<Instant> {
+        if !self.proto.is_unread() {
+            return None;
+        }
+        let limit = self.proto.limits().progress();
+        let running = self.running.values_mut();
+        running
+            .filter_map(|running| running.flow.as_deref_mut())
+            .filter_map(|flow| flow.check_unread(now, limit, wakers))
+            .min()
+    }
+
+    /// Wakes all tasks that wait for room, because the connection is gone.
+    pub(crate) fn leave_room(&mut self, wakers: &mut Vec<Waker>) {
+        self.served_waiters += self.write_waiters.len() as u64;
+        wakers.extend(self.write_waiters.drain(..).flatten());
+    }
+
+    #[inline]
+    pub(super) fn check_alive(&self) -> Result<(), CallError> {
+        match &self.ended {
+            None => Ok(()),
+            Some(error) => Err(CallError::not_sent(CallErrorKind::ConnectionLost(
+                error.clone(),
+            ))),
+        }
+    }
+}
+
+fn flow_of<'a>(
+    calls: &'a mut CallTable,
+    running: &'a mut HashMap<ChannelId, Running>,
+    key: StreamKey,
+) -> Option<&'a mut StreamState> {
+    match key {
+        StreamKey::Call(call) => calls.flow_of(call),
+        StreamKey::Channel(channel) => running.get_mut(&channel)?.flow.as_deref_mut(),
+    }
+}
+
+/// The place of a sender in the queue for room: the number of senders that had entered it up to
+/// there. The sender may have left it since.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct WriteWaiter(u64);
+
+/// The way in which the connection is to end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Closing {
+    /// Take no new requests, finish the open calls, then send status 8.
+    Drain,
+    /// End immediately.
+    Force,
+}
+
+/// The locked state. Work that was deferred while it was locked is done after it is unlocked.
+pub(crate) struct Locked<'a> {
+    // The order matters: fields are dropped in the order of their declaration.
+    state: MutexGuard<'a, State>,
+    unlocked: Unlocked<'a>,
+}
+
+/// Does the deferred work on drop.
+struct Unlocked<'a> {
+    shared: &'a Shared,
+    has_work: bool,
+}
+
+impl Drop for Locked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let state = &*self.state;
+        self.unlocked.has_work = !(state.proto.deferred.is_empty() && state.calls.left.is_empty());
+    }
+}
+
+impl Drop for Unlocked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.has_work {
+            self.shared.do_deferred();
+        }
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    #[inline]
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    pub(crate) peer: Arc<Peer>,
+    /// Server: this connection's share of the server's totals.
+    pub(crate) share: Option<Share>,
+    /// Notified when the first channel was granted or rejected, or the connection ended.
+    pub(crate) ready: Notify,
+    pub(crate) done: Notify,
+    alive: AtomicBool,
+    /// Client: the connection was retired because its channels did not become free.
+    stalled: AtomicBool,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(share) = &self.share {
+            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+            // Other connections may use the rest of this one's share.
+            let wakers = share.tell(&mut state.told, 0);
+            wakers.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+impl Shared {
+    /// `share` is set for a connection of a server.
+    pub(crate) fn new(
+        proto: proto::Connection,
+        calls: CallTable,
+        peer: Arc<Peer>,
+        share: Option<Share>,
+    ) -> Arc<Self> {
+        let state = State {
+            proto,
+            calls,
+            running: HashMap::new(),
+            orphans: HashMap::new(),
+            driver: None,
+            sharing_streams: Vec::new(),
+            write_waiters: VecDeque::new(),
+            served_waiters: 0,
+            ended: None,
+            closing: None,
+            drain_at: None,
+            leaving: false,
+            told: 0,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            peer,
+            share,
+            ready: Notify::new(),
+            done: Notify::new(),
+            alive: AtomicBool::new(true),
+            stalled: AtomicBool::new(false),
+        })
+    }
+
+    /// Locks the state. No user code runs under this lock, so the data behind a poisoned lock is
+    /// still consistent. Deferred work is done after it is released.
+    #[inline]
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked {
+            state: self.state.lock().unwrap_or_else(PoisonError::into_inner),
+            unlocked: Unlocked {
+                shared: self,
+                has_work: false,
+            },
+        }
+    }
+
+    #[cold]
+    fn do_deferred(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let deferred = std::mem::take(&mut state.proto.deferred);
+        let left = std::mem::take(&mut state.calls.left);
+        drop(state);
+        drop(left);
+        deferred.run(&self.ready);
+    }
+
+    /// Runs `change` under the lock, then wakes the driver if it is parked.
+    #[inline]
+    pub(crate) fn command<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        let driver = state.driver.take();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+
+    /// Like [`command`](Self::command), but wakes the driver only if there is something to write
+    /// afterwards.
+    #[inline]
+    pub(crate) fn stream_command<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        let driver = if state.proto.has_output() {
+            state.driver.take()
+        } else {
+            None
+        };
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+
+    /// Returns `true` if the connection takes calls. Reads a flag without the lock; a call that
+    /// starts just before the end is still notified.
+    #[inline]
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    /// Marks the connection as ended. By the time its users are notified it gets no more calls:
+    /// `wakers` must be woken after the lock is released.
+    pub(crate) fn end(&self, state: &mut State, error: &ConnectionError, wakers: &mut Vec<Waker>) {
+        self.alive.store(false, Ordering::Release);
+        state.ended = Some(error.clone());
+        state
+            .calls
+            .fail_all(&state.proto, error, clock::now(), wakers);
+        state.cancel_all();
+        state.leave_room(wakers);
+    }
+
+    pub(crate) fn on_ended(&self) {
+        self.ready.notify_waiters();
+        self.done.notify_waiters();
+    }
+
+    /// Client: ends the calls whose deadline has passed. A connection whose channels do not become
+    /// free is retired.
+    #[inline]
+    pub(crate) fn expire(&self, state: &mut State, now: Instant, wakers: &mut Vec<Waker>) {
+        if state.calls.expire(&mut state.proto, now, wakers) {
+            self.note_retired(state);
+        }
+    }
+
+    /// Client: updates the flags if the connection was retired after a call was rejected or
+    /// expired.
+    pub(super) fn note_retired(&self, state: &mut State) {
+        if state.calls.is_retired() {
+            self.stalled.store(true, Ordering::Release);
+            self.alive.store(false, Ordering::Release);
+            state.closing = state.closing.max(Some(Closing::Drain));
+        }
+    }
+
+    /// Client: returns `true` if the connection was retired because its channels did not become
+    /// free.
+    pub(crate) fn was_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Acquire)
+    }
+
+    /// Client: retires the connection because the server is going away. Further calls use another
+    /// connection; this one ends with its last call.
+    pub(crate) fn retire(&self, state: &mut State) {
+        self.alive.store(false, Ordering::Release);
+        state.leaving = true;
+        state.closing = state.closing.max(Some(Closing::Drain));
+    }
+
+    pub(crate) fn close(&self, how: Closing) {
+        self.command(|state| state.closing = state.closing.max(Some(how)));
+    }
+
+    /// Waits until the driver has released the socket.
+    pub(crate) async fn closed(&self) -> ConnectionError {
+        loop {
+            let done = self.done.notified();
+            let mut done = std::pin::pin!(done);
+            done.as_mut().enable();
+            if let Some(error) = self.lock().ended.clone() {
+                return error;
+            }
+            done.await;
+        }
+    }
+}
