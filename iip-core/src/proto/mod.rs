@@ -15,6 +15,7 @@ pub(crate) mod control;
 mod event;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod given_up;
 mod one_way;
 mod outbox;
 pub(crate) mod parts;

@@ -1,30 +1,31 @@
 //! The server: listens, accepts within its limits, creates a driver for every connection, and shuts
 //! down gracefully.
 
-use std::collections::HashMap;
-use std::fmt;
+mod config;
+mod table;
+
 use std::future::Future;
+#[cfg(feature = "signal")]
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use slab::Slab;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use self::config::OnShutdown;
+pub use self::config::ServerConfig;
+use self::table::{Entry, Table};
 use crate::clock;
 use crate::connection::{Closing, Peer, Shared};
 use crate::driver::Driver;
-use crate::error::ConfigError;
 use crate::frame::Side;
-use crate::handler::Handler;
 use crate::limits::Limits;
-use crate::logs::{LogConfig, Logs};
-use crate::path::check_label;
-use crate::pending::{Network, Pending};
+use crate::logs::Logs;
+use crate::pending::Network;
 use crate::proto;
 use crate::proto::calls::CallTable;
 use crate::serve::{Dispatcher, Routes};
@@ -33,7 +34,7 @@ use crate::shutdown::ShutdownSignal;
 #[cfg(feature = "tls")]
 use crate::tls::{Handshakes, ServerTls};
 use crate::totals::{Share, Totals};
-use crate::transport::{Connected, Listener, MemoryConnector, ToEndpoint, memory};
+use crate::transport::{Connected, Listener};
 
 /// Number of connections from which a shutdown notifies them one after the other.
 const FEW_CONNECTIONS: u32 = 16;
@@ -42,343 +43,8 @@ const FEW_CONNECTIONS: u32 = 16;
 /// harm.
 const TELL_TIME: Duration = Duration::from_millis(1);
 
-/// Divisor of `max_connections`: unless `max_connections_per_peer` is set, one peer leaves one of
-/// this many shares to others.
-const SHARES: usize = 16;
-
-/// Maximum number of evicted connections whose tasks have not ended yet.
-const MAX_EVICTED: usize = 256;
-
 /// Time that the operating system gets after the timeout of a shutdown.
 const FORCE_TIME: Duration = Duration::from_secs(1);
-
-/// The configuration of a [`Server`]: its handlers and options. Created by [`Server::builder`].
-pub struct ServerConfig {
-    handlers: HashMap<Box<[u8]>, Arc<dyn Handler>>,
-    fallback: Option<Arc<dyn Handler>>,
-    problem: Option<ConfigError>,
-    limits: Limits,
-    announce: Value,
-    max_connections: usize,
-    max_connections_per_peer: Option<usize>,
-    max_running_calls: usize,
-    max_total_bytes: usize,
-    max_connection_age: Option<Duration>,
-    max_connection_grace: Duration,
-    on_shutdown: OnShutdown,
-    log: LogConfig,
-    #[cfg(feature = "tls")]
-    tls: Option<ServerTls>,
-}
-
-/// The hooks that run when a shutdown begins.
-#[derive(Default)]
-struct OnShutdown(Vec<Box<dyn Fn() + Send + Sync>>);
-
-impl fmt::Debug for OnShutdown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OnShutdown").field(&self.0.len()).finish()
-    }
-}
-
-impl Default for ServerConfig {
-    fn default() -> Self {
-        Self {
-            handlers: HashMap::new(),
-            fallback: None,
-            problem: None,
-            limits: Limits::default(),
-            announce: Value::Null,
-            max_connections: 10_000,
-            max_connections_per_peer: None,
-            max_running_calls: 65_536,
-            max_total_bytes: 1024 * 1024 * 1024,
-            max_connection_age: None,
-            max_connection_grace: Duration::from_secs(30),
-            on_shutdown: OnShutdown::default(),
-            log: LogConfig::default(),
-            #[cfg(feature = "tls")]
-            tls: None,
-        }
-    }
-}
-
-impl ServerConfig {
-    /// Registers a handler for `path`, which is matched as a whole after decoding and without its
-    /// query.
-    ///
-    /// If the path is taken, or cannot be the label of a reply, [`bind`](Self::bind) fails.
-    #[must_use]
-    pub fn route(self, path: &str, handler: impl Handler) -> Self {
-        self.route_shared(path, Arc::new(handler))
-    }
-
-    /// Like [`route`](Self::route), but for a handler that is also used elsewhere.
-    #[must_use]
-    pub fn route_shared(mut self, path: &str, handler: Arc<dyn Handler>) -> Self {
-        let problem = match check_label(path.as_bytes()) {
-            Err(error) => Some(ConfigError::new("route", format!("{path:?}: {error}"))),
-            Ok(()) => {
-                let taken = self
-                    .handlers
-                    .insert(path.as_bytes().into(), handler)
-                    .is_some();
-                taken.then(|| ConfigError::new("route", format!("{path:?} is registered twice")))
-            }
-        };
-        self.problem = self.problem.or(problem);
-        self
-    }
-
-    /// Registers a handler for all paths without their own handler. Without it they get the in-band
-    /// error 102.
-    #[must_use]
-    pub fn fallback(mut self, handler: impl Handler) -> Self {
-        self.fallback = Some(Arc::new(handler));
-        self
-    }
-
-    /// Sets the limits of each connection.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Sets the fields of the reply to a client's hello, an object.
-    #[must_use]
-    pub fn announce(mut self, announce: Value) -> Self {
-        self.announce = announce;
-        self
-    }
-
-    /// Sets the maximum number of connections, handshakes included. Default: 10,000; 0 is rejected.
-    ///
-    /// Beyond the limit, a new connection replaces one that has not sent a byte of a frame yet, and
-    /// that either belongs to the address with the most such connections or is older than a second.
-    /// If there is none, the new connection is closed as soon as it is accepted.
-    #[must_use]
-    pub fn max_connections(mut self, connections: usize) -> Self {
-        self.max_connections = connections;
-        self
-    }
-
-    /// Sets the maximum number of connections from one IPv4 address or one IPv6 network of 64 bits.
-    /// Default: 15/16 of [`max_connections`](Self::max_connections), so that no single peer keeps
-    /// all others out; 0 is rejected.
-    ///
-    /// Beyond the limit, a new connection replaces one of the same address that has not sent a byte
-    /// of a frame for a second. If there is none, the new connection is closed as soon as it is
-    /// accepted.
-    #[must_use]
-    pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
-        self.max_connections_per_peer = Some(connections);
-        self
-    }
-
-    /// Sets the maximum number of handlers that had to wait and are running, on all connections
-    /// together. Default: 65,536; 0 is rejected. Further requests are rejected.
-    ///
-    /// While there are others, a connection, and all connections from one IP address, may run at
-    /// most four times the number of calls that is left: a peer that takes most of the limit never
-    /// takes all of it.
-    #[must_use]
-    pub fn max_running_calls(mut self, calls: usize) -> Self {
-        self.max_running_calls = calls;
-        self
-    }
-
-    /// Sets the maximum number of bytes that the calls of all connections hold together: see
-    /// [`Limits::max_buffered_bytes`] for what counts. Default: 1 GiB.
-    ///
-    /// A connection may hold what is left of them, and 64 KiB in any case. A connection that holds
-    /// more is not read until others release memory. If that lasts longer than
-    /// [`Limits::progress_timeout`] with incomplete messages, it is closed.
-    #[must_use]
-    pub fn max_total_buffered_bytes(mut self, bytes: usize) -> Self {
-        self.max_total_bytes = bytes;
-        self
-    }
-
-    /// Sets the maximum age of a connection, plus or minus a tenth, so that clients redistribute to
-    /// servers that were added. Default: [`Duration::MAX`], no limit; less than a millisecond is
-    /// rejected. At that age, the client is notified to make another connection for further calls,
-    /// and the calls under way get [`max_connection_grace`](Self::max_connection_grace) to end.
-    #[must_use]
-    pub fn max_connection_age(mut self, age: Duration) -> Self {
-        self.max_connection_age = Some(age);
-        self
-    }
-
-    /// Sets the time that the calls on a connection that has reached its maximum age may still
-    /// take. Default: 30 s. Beyond it, the connection is closed. Zero closes it at once, and
-    /// [`Duration::MAX`] never.
-    #[must_use]
-    pub fn max_connection_grace(mut self, grace: Duration) -> Self {
-        self.max_connection_grace = grace;
-        self
-    }
-
-    /// Adds a function that runs once, as the first step of a shutdown: nothing is rejected yet. It
-    /// should be quick and must not block. Default: none; several hooks run in the order in which
-    /// they were added.
-    #[must_use]
-    pub fn on_shutdown(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.on_shutdown.0.push(Box::new(hook));
-        self
-    }
-
-    /// Sets the level at which handler failures are logged that a higher layer classifies as the
-    /// server's fault; other failures have level DEBUG. Default:
-    /// [`Level::WARN`](tracing::Level::WARN). `None`: no failure is logged. Panics are always
-    /// logged, as ERROR, and failures of one-way calls, which are not reported anywhere else, as
-    /// WARN.
-    #[must_use]
-    pub fn log_failures(mut self, level: impl Into<Option<tracing::Level>>) -> Self {
-        self.log.level = level.into();
-        self
-    }
-
-    /// Sets the maximum number of lines per minute that the server logs of each kind of event that
-    /// its peers can cause or repeat: failures of handlers, their panics, failures of one-way
-    /// calls, connections of other protocols. Default: 100. The next line contains the number of
-    /// lines that were left out. 0: none of these are logged.
-    #[must_use]
-    pub fn max_log_lines(mut self, per_minute: u32) -> Self {
-        self.log.per_minute = per_minute;
-        self
-    }
-
-    /// Requires TLS on every connection. Default: no TLS. Needs the feature `tls`.
-    #[cfg(feature = "tls")]
-    #[must_use]
-    pub fn tls(mut self, tls: ServerTls) -> Self {
-        self.tls = Some(tls);
-        self
-    }
-
-    /// Listens on `host:port`, `unix:/path`, `unix:@name` or a [`SocketAddr`], and starts the
-    /// server; with port 0 the system chooses the port, see [`Server::local_addr`].
-    ///
-    /// # Errors
-    ///
-    /// Fails if the address cannot be listened on, or the configuration cannot work.
-    ///
-    /// # Cancel safety
-    ///
-    /// If the future is dropped before it is ready, nothing listens.
-    pub async fn bind(self, target: impl ToEndpoint) -> io::Result<Server> {
-        let endpoint = target
-            .to_endpoint()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let listener = Listener::bind(&endpoint).await?;
-        self.serve(listener)
-    }
-
-    /// Starts the server on an existing listener: tokio's `TcpListener` or `UnixListener`, or any
-    /// [`Listener`]. Sockets of the standard library, such as those passed by a service manager,
-    /// are converted to tokio's with `from_std`.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the configuration cannot work.
-    pub fn listen_on(self, listener: impl Into<Listener>) -> io::Result<Server> {
-        self.serve(listener.into())
-    }
-
-    /// Starts the server in memory, for tests: clients connect through the second value.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the configuration cannot work.
-    pub fn in_memory(self) -> io::Result<(Server, MemoryConnector)> {
-        let (connector, listener) = memory();
-        Ok((self.serve(listener.into())?, connector))
-    }
-
-    /// Rejects a configuration that cannot work.
-    fn check(&self) -> Result<(), ConfigError> {
-        let per_peer = self.max_connections_per_peer.unwrap_or(usize::MAX);
-        let counts = [
-            ("max_connections", self.max_connections),
-            ("max_connections_per_peer", per_peer),
-            ("max_running_calls", self.max_running_calls),
-        ];
-        for (option, count) in counts {
-            ConfigError::check_count(option, count, 1..=usize::MAX)?;
-        }
-        if let Some(age) = self.max_connection_age {
-            ConfigError::check_time("max_connection_age", age)?;
-        }
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            ConfigError::check_time("handshake_timeout", tls.handshake_limit())?;
-        }
-        self.limits.check()
-    }
-
-    fn serve(self, listener: Listener) -> io::Result<Server> {
-        if let Some(problem) = self.problem {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
-        }
-        self.check()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            tls.check()?;
-        }
-        let routes = Arc::new(Routes {
-            handlers: self.handlers,
-            fallback: self.fallback,
-            shutting_down: AtomicBool::new(false),
-        });
-        let (local_addr, describe) = (listener.local_addr(), listener.describe());
-        let inner = Arc::new(Inner {
-            routes,
-            totals: Totals::new(self.max_running_calls, self.max_total_bytes),
-            limits: self.limits,
-            announce: self.announce,
-            max_connections: self.max_connections,
-            max_connection_age: self.max_connection_age.filter(|&age| age < Duration::MAX),
-            max_connection_grace: self.max_connection_grace,
-            max_connections_per_peer: self
-                .max_connections_per_peer
-                .unwrap_or(self.max_connections - self.max_connections / SHARES),
-            #[cfg(feature = "tls")]
-            handshakes: Handshakes::new(self.tls.as_ref().map_or(0, ServerTls::handshakes)),
-            #[cfg(feature = "tls")]
-            tls: self.tls,
-            on_shutdown: self.on_shutdown,
-            logs: Arc::new(Logs::new(self.log)),
-            leaving: watch::Sender::new(false),
-            table: Mutex::new(Table {
-                accepting: true,
-                connections: Slab::new(),
-                peers: HashMap::new(),
-                silent: Pending::new(),
-                evicted: 0,
-            }),
-            changed: Notify::new(),
-        });
-        let end = AcceptEnd(Arc::clone(&inner));
-        let accept = tokio::spawn(accept_loop(Accepting { listener, end })).abort_handle();
-        Ok(Server {
-            inner,
-            accept,
-            local_addr,
-            describe,
-        })
-    }
-}
-
-impl fmt::Debug for ServerConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerConfig")
-            .field("routes", &self.handlers.len())
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
-    }
-}
 
 /// A running server. Dropping it does not stop it; [`shutdown`](Self::shutdown) does.
 ///
@@ -431,107 +97,6 @@ struct Inner {
     leaving: watch::Sender<bool>,
     /// Notified when a connection has ended.
     changed: Notify,
-}
-
-/// The connections, including those whose TLS handshake is not complete.
-#[derive(Debug)]
-struct Table {
-    /// The accept loop is running.
-    accepting: bool,
-    connections: Slab<Entry>,
-    /// Number of connections of each peer, without the evicted ones.
-    peers: HashMap<Network, usize>,
-    /// Connections that have not sent a byte of a frame, by their keys.
-    silent: Pending<usize>,
-    /// Number of evicted connections.
-    evicted: usize,
-}
-
-#[derive(Debug)]
-struct Entry {
-    shared: Option<Arc<Shared>>,
-    task: Option<AbortHandle>,
-    network: Network,
-    /// The number of the connection among the silent ones.
-    silent: Option<u64>,
-    /// The connection was evicted to make room for another.
-    evicted: bool,
-}
-
-impl Table {
-    /// Stops counting a connection of this peer.
-    fn uncount(&mut self, network: Network) {
-        if let Some(count) = self.peers.get_mut(&network) {
-            *count -= 1;
-            if *count == 0 {
-                self.peers.remove(&network);
-            }
-        }
-    }
-
-    /// Evicts a connection: it no longer counts, and its task must be aborted.
-    fn evict(&mut self, key: usize) -> Option<AbortHandle> {
-        let entry = self.connections.get_mut(key)?;
-        (entry.silent, entry.evicted) = (None, true);
-        let (network, task) = (entry.network, entry.task.clone());
-        self.evicted += 1;
-        self.uncount(network);
-        task
-    }
-
-    /// Reserves a place for one more connection. Returns its key and the task of the connection
-    /// that was evicted for it, or the name of the limit that is reached.
-    fn admit(
-        &mut self,
-        network: Network,
-        max: usize,
-        max_per_peer: usize,
-        now: Instant,
-    ) -> Result<(usize, Option<AbortHandle>), &'static str> {
-        let count = self.peers.get(&network).copied().unwrap_or(0);
-        let is_crowded = network.is_known() && count >= max_per_peer;
-        let is_full = self.connections.len() - self.evicted >= max;
-        let evicted = if is_crowded || is_full {
-            let may_evict = self.evicted < MAX_EVICTED;
-            let silent = &mut self.silent;
-            let (silent, option) = if is_crowded {
-                let oldest = may_evict.then(|| silent.make_room_within(network, now));
-                (oldest.flatten(), "max_connections_per_peer")
-            } else {
-                let oldest = may_evict.then(|| silent.make_room(network, now));
-                (oldest.flatten(), "max_connections")
-            };
-            self.evict(silent.ok_or(option)?)
-        } else {
-            None
-        };
-        *self.peers.entry(network).or_default() += 1;
-        let places = self.connections.vacant_entry();
-        let key = places.key();
-        places.insert(Entry {
-            shared: None,
-            task: None,
-            network,
-            silent: Some(self.silent.insert(network, now, key)),
-            evicted: false,
-        });
-        Ok((key, evicted))
-    }
-
-    /// Removes a connection that has ended.
-    fn remove(&mut self, key: usize) {
-        let Some(entry) = self.connections.try_remove(key) else {
-            return;
-        };
-        if let Some(number) = entry.silent {
-            self.silent.remove(number);
-        }
-        if entry.evicted {
-            self.evicted -= 1;
-        } else {
-            self.uncount(entry.network);
-        }
-    }
 }
 
 impl Server {
@@ -903,6 +468,7 @@ mod tests {
 
     use super::*;
     use crate::error::ConnectionError;
+    use crate::transport::MemoryConnector;
     use crate::transport::{Connector, IoStream};
 
     /// Records, when it is woken, whether the server had stopped listening.

@@ -1,0 +1,245 @@
+//! The channels of a client connection: each is free, or has a call, or is leased to an owner.
+//! Calls without a channel wait for one in order.
+
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::slot::{Slot, SlotState};
+use super::stall::MANY_ABANDONED;
+use super::{CallTable, check_time};
+use crate::clock;
+use crate::error::{CallError, CallErrorKind, Execution};
+use crate::frame::ChannelId;
+use crate::proto::queue::{Queue, QueueEntry};
+use crate::proto::slots::{CallId, Slots};
+use crate::proto::{self, Mode};
+
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) channel: ChannelId,
+    /// The owner has gone.
+    pub(super) returning: bool,
+}
+
+impl CallTable {
+    /// Requests the first channel together with the hello.
+    pub(crate) fn open_first(&mut self, proto: &mut proto::Connection) {
+        self.opening += 1;
+        proto.open_channel();
+    }
+
+    /// Gives a slot to a caller that wants to lease a channel.
+    pub(crate) fn start_lease(
+        &mut self,
+        proto: &mut proto::Connection,
+        now: Instant,
+        deadline: Instant,
+    ) -> Result<CallId, CallError> {
+        check_time(now, deadline)?;
+        let channel = self.free.pop();
+        if channel.is_none() {
+            self.check_queue(proto, now)?;
+        }
+        let call = self.take_slot(now, deadline, None);
+        match channel {
+            Some(channel) => {
+                self.lease(call, channel);
+            }
+            None => {
+                let position = self.queue.push_lease(call);
+                self.on_queued(proto, call, position, now);
+            }
+        }
+        Ok(call)
+    }
+
+    /// Checks that one more call may wait for a channel. Retires the connection if its server is
+    /// not notified of cancelled calls, and therefore probably runs only calls that were given up.
+    #[cold]
+    pub(super) fn check_queue(
+        &mut self,
+        proto: &proto::Connection,
+        now: Instant,
+    ) -> Result<(), CallError> {
+        let sent = self.in_flight - self.waiting;
+        let abandoned = self.opened.saturating_sub(self.free.len() + sent);
+        if abandoned >= MANY_ABANDONED
+            && !proto.tells_cancels()
+            && let Some(error) = self.retire_stalled(now)
+        {
+            let kind = CallErrorKind::ConnectionLost(error);
+            return Err(CallError::not_sent(kind));
+        }
+        if let Some((error, _)) = &self.stall.retired {
+            return Err(CallError::not_sent(CallErrorKind::ConnectionLost(
+                error.clone(),
+            )));
+        }
+        if self.waiting >= self.max_queued {
+            let limit = self.max_queued;
+            return Err(CallError::not_sent(CallErrorKind::QueueFull { limit }));
+        }
+        Ok(())
+    }
+
+    /// Records that a caller waits for a channel, and requests one more if the limits allow it.
+    pub(super) fn on_queued(
+        &mut self,
+        proto: &mut proto::Connection,
+        call: CallId,
+        position: u64,
+        now: Instant,
+    ) {
+        self.waiting += 1;
+        if let Some(slot) = self.slots.get_mut(call) {
+            slot.state = SlotState::Queued { position };
+        }
+        let slots = &self.slots;
+        self.queue
+            .sweep(self.waiting, |call| is_waiting(slots, call));
+        if self.opening < self.waiting && self.opened + self.opening < self.max_channels {
+            self.opening += 1;
+            proto.open_channel();
+        }
+        self.watch_channels(now);
+    }
+
+    /// Takes the call that has waited longest, and its request.
+    pub(super) fn next_waiting(&mut self) -> Option<(CallId, QueueEntry)> {
+        while let Some((call, want)) = self.queue.pop() {
+            if is_waiting(&self.slots, call) {
+                return Some((call, want));
+            }
+        }
+        None
+    }
+
+    /// Completes a lease: the caller has its channel.
+    fn lease(&mut self, call: CallId, channel: ChannelId) -> Option<Waker> {
+        let slot = self.slots.get_mut(call)?;
+        slot.state = SlotState::Leased;
+        slot.channel = channel;
+        self.in_flight -= 1;
+        self.leased.push(Lease {
+            channel,
+            returning: false,
+        });
+        slot.waker.take()
+    }
+
+    /// Gives a free channel to the call that has waited longest.
+    #[inline]
+    pub(super) fn release(
+        &mut self,
+        proto: &mut proto::Connection,
+        channel: ChannelId,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) {
+        self.stall.check_at = None;
+        match self.next_waiting() {
+            None => self.free.push(channel),
+            Some((call, want)) => {
+                self.waiting -= 1;
+                self.watch_channels(now);
+                match want {
+                    QueueEntry::Call {
+                        path,
+                        mut body,
+                        mode,
+                    } => {
+                        self.on_sent(call, channel, now);
+                        let is_large = Queue::is_large(&path, &body);
+                        proto.start_call(channel, &path, &mut body, call, mode);
+                        if is_large {
+                            proto.deferred.drop_body(body);
+                        }
+                        if mode == Mode::OneWay {
+                            self.complete(call, Bytes::new(), wakers);
+                        }
+                        self.on_stream_sent(proto, call, channel, wakers);
+                    }
+                    QueueEntry::Lease => wakers.extend(self.lease(call, channel)),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_channel_opened(
+        &mut self,
+        proto: &mut proto::Connection,
+        channel: ChannelId,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) {
+        self.opening = self.opening.saturating_sub(1);
+        self.opened += 1;
+        self.release(proto, channel, now, wakers);
+    }
+
+    pub(crate) fn on_channel_refused(&mut self, code: i64, message: &str, wakers: &mut Vec<Waker>) {
+        self.opening = self.opening.saturating_sub(1);
+        self.refused = true;
+        // From now on the limit of the server applies on this side.
+        self.max_channels = self.opened.max(1);
+        if self.opened + self.opening == 0 {
+            while let Some((call, _)) = self.next_waiting() {
+                let kind = CallErrorKind::ChannelRefused {
+                    code,
+                    message: message.to_owned(),
+                };
+                self.fail(call, kind, Execution::NotSent, clock::now(), wakers);
+            }
+            self.max_channels = 1;
+        }
+    }
+
+    /// Returns `channel` to the pool after the end of a reply, unless it is leased.
+    #[inline]
+    pub(crate) fn on_channel_idle(
+        &mut self,
+        proto: &mut proto::Connection,
+        channel: ChannelId,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) {
+        if let Some(index) = self
+            .leased
+            .iter()
+            .position(|lease| lease.channel == channel)
+        {
+            if !self.leased[index].returning || proto.awaits_reply(channel) {
+                return;
+            }
+            self.leased.swap_remove(index);
+        }
+        self.release(proto, channel, now, wakers);
+    }
+
+    /// Returns a leased channel whose owner has gone.
+    pub(crate) fn return_lease(&mut self, proto: &mut proto::Connection, channel: ChannelId) {
+        if let Some(lease) = self
+            .leased
+            .iter_mut()
+            .find(|lease| lease.channel == channel)
+        {
+            lease.returning = true;
+            self.release_now(proto, channel);
+        }
+    }
+
+    pub(super) fn release_now(&mut self, proto: &mut proto::Connection, channel: ChannelId) {
+        let mut wakers = Vec::new();
+        self.on_channel_idle(proto, channel, clock::now(), &mut wakers);
+        proto.deferred.wake(wakers);
+    }
+}
+
+/// Returns `true` if the call still waits for a channel. Its caller may have gone, and its slot may
+/// belong to another call.
+fn is_waiting(slots: &Slots<Slot>, call: CallId) -> bool {
+    let slot = slots.get(call);
+    slot.is_some_and(|slot| matches!(slot.state, SlotState::Queued { .. }))
+}
