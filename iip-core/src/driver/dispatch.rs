@@ -11,6 +11,7 @@ use crate::clock;
 use crate::connection::{Shared, State};
 use crate::decoder::Partial;
 use crate::error::ConnectionError;
+use crate::proto::calls::Notice;
 use crate::proto::{self, ClientEvent, StreamKey};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -195,6 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
+/// Passes an event to the calls, and what it means beyond them to the connection.
 fn on_client_event(
     state: &mut State,
     shared: &Shared,
@@ -202,25 +204,13 @@ fn on_client_event(
     now: Instant,
     wakers: &mut Vec<Waker>,
 ) {
-    let (calls, proto) = (&mut state.calls, &mut state.proto);
-    match event {
-        ClientEvent::Reply { call, result, .. } => calls.on_reply(proto, call, result, now, wakers),
-        ClientEvent::Stream { call, frame } => {
-            if calls.on_stream_frame(proto, call, frame, wakers) {
-                state.sharing_streams.push(StreamKey::Call(call));
-            }
-        }
-        ClientEvent::ReplyPart { call, body } => calls.on_part(proto, call, body, now, wakers),
-        ClientEvent::Swallowed { channel } => calls.on_channel_idle(proto, channel, now, wakers),
-        ClientEvent::ChannelOpened(channel) => {
-            calls.on_channel_opened(proto, channel, now, wakers);
-            proto.deferred.notify_ready();
-        }
-        ClientEvent::ChannelRefused { code, message } => {
-            calls.on_channel_refused(code, &message, wakers);
-            proto.deferred.notify_ready();
-        }
-        ClientEvent::GoingAway => shared.retire(state),
-        ClientEvent::PeerHello(hello) => shared.peer.set_hello(hello),
+    match state
+        .calls
+        .handle_event(&mut state.proto, event, now, wakers)
+    {
+        None => {}
+        Some(Notice::SharesBuffer(call)) => state.sharing_streams.push(StreamKey::Call(call)),
+        Some(Notice::GoingAway) => shared.retire(state),
+        Some(Notice::PeerHello(hello)) => shared.peer.set_hello(hello),
     }
 }

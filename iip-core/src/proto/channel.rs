@@ -402,6 +402,15 @@ impl Channel {
     }
 }
 
+/// The highest channel that is granted. Those above are used by the server for one-way calls.
+pub(super) const MAX_GRANTED: u32 = u32::MAX / 2;
+
+/// Returns `true` if calls on this channel are one-way.
+#[inline]
+pub(crate) fn is_one_way(channel: ChannelId) -> bool {
+    channel.0 > MAX_GRANTED
+}
+
 /// Ids below this are found by index.
 const DENSE: usize = 4096;
 const NONE: u32 = u32::MAX;
@@ -413,6 +422,8 @@ pub(crate) struct ChannelTable {
     channels: Slab<Channel>,
     dense: Vec<u32>,
     sparse: HashMap<u32, u32>,
+    /// Number of channels of one-way calls.
+    one_way: usize,
 }
 
 impl ChannelTable {
@@ -458,6 +469,7 @@ impl ChannelTable {
                     self.dense[index] = key as u32;
                 } else {
                     self.sparse.insert(id.0, key as u32);
+                    self.one_way += usize::from(is_one_way(id));
                 }
                 key
             }
@@ -469,6 +481,7 @@ impl ChannelTable {
     pub(crate) fn remove(&mut self, id: ChannelId) {
         if let Some(key) = self.sparse.remove(&id.0) {
             self.channels.try_remove(key as usize);
+            self.one_way -= usize::from(is_one_way(id));
         }
     }
 
@@ -484,10 +497,12 @@ impl ChannelTable {
                 *key = NONE;
             }
         }
-        self.sparse.retain(|_, key| {
+        let one_way = &mut self.one_way;
+        self.sparse.retain(|&id, key| {
             let kept = channels.get(*key as usize).is_some_and(&keep);
             if !kept {
                 channels.try_remove(*key as usize);
+                *one_way -= usize::from(is_one_way(ChannelId(id)));
             }
             kept
         });
@@ -534,5 +549,10 @@ impl ChannelTable {
 
     pub(crate) fn len(&self) -> usize {
         self.channels.len()
+    }
+
+    /// Returns the number of channels of one-way calls.
+    pub(crate) fn one_way(&self) -> usize {
+        self.one_way
     }
 }

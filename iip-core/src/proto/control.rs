@@ -133,6 +133,7 @@ struct Fields {
     notice: Scalar,
     one_way: Scalar,
     stream_window: Scalar,
+    channels: Scalar,
     max_frame: Scalar,
 }
 
@@ -249,6 +250,8 @@ pub(crate) struct Hello {
     pub(crate) one_way: bool,
     /// Number of bytes of a stream that the peer accepts before it grants more.
     pub(crate) stream_window: Option<usize>,
+    /// Maximum number of channels with a call on them.
+    pub(crate) channels: Option<usize>,
     /// Maximum size of a frame that the peer accepts.
     pub(crate) max_frame: Option<usize>,
 }
@@ -265,6 +268,7 @@ impl Hello {
             "one_way": 1,
             "max_frame": limits.frame_bytes(),
             "stream_window": limits.window(),
+            "channels": limits.channels(),
         });
         if let (Some(fields), Some(more)) = (hello.as_object_mut(), announce.as_object()) {
             if reply {
@@ -287,6 +291,7 @@ impl Hello {
             notice: fields.notice.is_one(),
             one_way: fields.one_way.is_one(),
             stream_window: fields.stream_window.number().filter(|&bytes| bytes > 0),
+            channels: fields.channels.number().filter(|&channels| channels > 0),
             max_frame: fields.max_frame.number().filter(|&bytes| bytes >= 1024),
         })
     }

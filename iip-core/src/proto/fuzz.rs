@@ -1,6 +1,7 @@
 //! Machines without sockets, and a small model to hold them against: for the tests and for the fuzz
 //! target `machine`. Pure.
 
+pub(super) mod calls;
 pub(super) mod streams;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
+use self::calls::CallStep;
 use self::streams::Step;
 use super::stream::DATA;
 use super::{ClientEvent, Connection, Mode, ServerEvent, WAITING_COST, is_one_way};
@@ -1015,9 +1017,16 @@ pub fn machine(data: &[u8]) {
     let &[who, how, ref data @ ..] = data else {
         return;
     };
-    match who % 4 {
+    match who % 5 {
         0 => hostile_client(how, data),
         1 => hostile_server(how, data),
+        4 => {
+            let mut data = data.iter().copied();
+            let steps: Vec<CallStep> = std::iter::from_fn(|| CallStep::read(&mut data))
+                .take(200)
+                .collect();
+            calls::Model::run(how & 1 == 1, &steps);
+        }
         2 => {
             let mut data = data.iter().copied();
             let steps: Vec<Step> = std::iter::from_fn(|| Step::read(&mut data))

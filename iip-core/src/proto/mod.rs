@@ -36,13 +36,12 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
-pub(crate) use self::channel::Mode;
 use self::channel::{Assembly, Channel, ChannelTable, Incoming, Skip};
+pub(crate) use self::channel::{Mode, is_one_way};
 use self::client::ClientSide;
 use self::control::Hello;
 pub(crate) use self::event::{ClientEvent, ServerEvent, StreamFrame, StreamKey};
 use self::one_way::OneWay;
-pub(crate) use self::one_way::is_one_way;
 use self::outbox::Outbox;
 pub(crate) use self::request_path::RequestPath;
 use self::server::ServerSide;
@@ -105,6 +104,8 @@ pub(crate) struct Connection {
     withheld: VecDeque<ChannelId>,
     peer_knows_hello: bool,
     peer_stream_window: Option<usize>,
+    /// Maximum number of channels with a call on them that the peer accepts.
+    peer_channels: usize,
     peer_answers_pings: bool,
     /// The peer wants to be notified that this side is going away.
     peer_wants_notice: bool,
@@ -140,6 +141,7 @@ impl Connection {
             withheld: VecDeque::new(),
             peer_knows_hello: false,
             peer_stream_window: None,
+            peer_channels: usize::MAX,
             peer_answers_pings: false,
             peer_wants_notice: false,
             one_way: OneWay::default(),
@@ -154,6 +156,11 @@ impl Connection {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Returns the maximum number of channels with a call on them that the peer accepts.
+    pub(crate) fn peer_channels(&self) -> usize {
+        self.peer_channels
     }
 
     /// Returns `true` if the socket should be read. A server stops reading while it has enough of
@@ -494,6 +501,7 @@ impl Connection {
             .max_frame
             .map_or(MAX_FRAME_BYTES, |bytes| bytes.min(MAX_FRAME_BYTES));
         self.peer_stream_window = hello.stream_window;
+        self.peer_channels = hello.channels.unwrap_or(usize::MAX);
         self.peer_answers_pings = hello.ping;
         self.peer_wants_notice = hello.notice;
         self.one_way.peer_takes_it = hello.one_way;

@@ -7,18 +7,11 @@
 use std::time::Instant;
 
 use super::Connection;
+use super::channel::MAX_GRANTED;
 use super::control::{self, ControlMessage, Exchange};
+use super::is_one_way;
 use crate::body::Data;
 use crate::frame::{ChannelId, Side};
-
-/// The highest channel that is granted. Those above are used by the server for one-way calls.
-pub(super) const MAX_GRANTED: u32 = u32::MAX / 2;
-
-/// Returns `true` if calls on this channel are one-way.
-#[inline]
-pub(crate) fn is_one_way(channel: ChannelId) -> bool {
-    channel.0 > MAX_GRANTED
-}
 
 #[derive(Debug, Default)]
 pub(super) struct OneWay {
@@ -125,6 +118,12 @@ impl Connection {
     #[cfg(any(test, fuzzing))]
     pub(super) fn one_way_channels(&self) -> impl Iterator<Item = ChannelId> {
         (1..=self.one_way.count).map(|count| ChannelId(count | (MAX_GRANTED + 1)))
+    }
+
+    /// Server: returns `true` if a one-way request is arriving in several frames.
+    pub(super) fn receives_one_way(&self) -> bool {
+        let channel = self.one_way.channel.and_then(|id| self.channels.get(id));
+        channel.is_some_and(|channel| channel.assembly.is_some())
     }
 
     /// Server: returns `true` if requests on this channel are one-way.

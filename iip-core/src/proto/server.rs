@@ -6,10 +6,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::channel::{Arrival, Assembly, Incoming, OpenRequest, Skip, WaitingRequest};
+use super::channel::{Arrival, Assembly, Incoming, MAX_GRANTED, OpenRequest, Skip, WaitingRequest};
 use super::control::{self, ControlMessage, Hello};
 use super::event::{ServerEvent, StreamKey};
-use super::one_way::MAX_GRANTED;
 use super::request_path::{PathKind, RequestPath};
 use super::stream;
 use super::timers::Rate;
@@ -107,7 +106,7 @@ impl Connection {
             // control stream does not count, even if calls have taken all channels before it
             // begins.
             let is_control = self.control.is_none() && path == control::CONTROL.as_bytes();
-            let is_new = self.channels.get(id).is_none() && !is_control;
+            let is_new = self.channels.get(id).is_none() && !is_control && !self.is_silent(id);
             if is_new && self.channels_in_use() >= self.limits.channels() {
                 return Err(ProtocolError::TooManyChannels {
                     limit: self.limits.channels(),
@@ -570,9 +569,10 @@ impl Connection {
         if self.channels.len() >= self.limits.channels() {
             self.channels.retain(|channel| !channel.is_at_rest());
         }
-        self.channels
-            .len()
-            .saturating_sub(usize::from(self.control.is_some()))
+        // One-way calls have limits of their own.
+        let others = usize::from(self.control.is_some()) + usize::from(self.receives_one_way());
+        let granted = self.channels.len() - self.channels.one_way();
+        granted.saturating_sub(others)
     }
 }
 

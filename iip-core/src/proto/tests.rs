@@ -8,8 +8,10 @@ use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::fuzz::calls::CallStep;
 use super::fuzz::{self, End, Model, Operation, pattern, small_limits};
 use super::{ClientEvent, Connection, ServerEvent, StreamFrame};
+use crate::body::Body;
 use crate::decoder::{Decoder, Partial};
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
 use crate::frame::{ChannelId, Frame, FrameStatus, Side};
@@ -664,7 +666,7 @@ fn an_answer_too_many_ends_the_connection_before_the_next_call_takes_it() {
             let mut client = client_with_channels(1, limits.clone());
             call(&mut client, 1, "/mine", "x", 1);
             client.read(&frame(5, "/mine", 1, b"y"));
-            let mut body = crate::body::Body::from("z");
+            let mut body = Body::from("z");
             client
                 .machine
                 .start_call(ChannelId(1), b"/yours", &mut body, CallId::of(2), mode);
@@ -1892,5 +1894,59 @@ proptest! {
         ends.push(bytes.len());
         ends.sort_unstable();
         prop_assert_eq!(decode_in_pieces(&bytes, ends), lines);
+    }
+}
+
+/// One-way calls have channels that no peer can name. They had counted as channels of the client,
+/// whose next request of several frames ended the connection.
+#[test]
+fn one_way_calls_that_wait_do_not_count_as_channels() {
+    let limits = Limits::default()
+        .max_channels(3)
+        .max_calls(1)
+        .chunk_bytes(1024);
+    let mut pair = Pair::acquainted(&limits, 1, 1);
+    assert_eq!(pair.client.machine.one_way_channel(), None);
+    pair.run();
+    let one_way = pair.client.machine.one_way_channel().expect("granted");
+    for _ in 0..10 {
+        let now = Instant::now();
+        let mut data = Body::from("x");
+        pair.client
+            .machine
+            .send_one_way(one_way, b"/a", &mut data, now);
+    }
+    call(&mut pair.client, 2, "/large", vec![1; 5000], 1);
+    pair.run();
+    let events = pair.server.events();
+    assert_eq!(events.len(), 2, "one handler runs at a time: {events:?}");
+    assert_eq!(events[1], "2 /large begun");
+}
+
+fn call_step() -> impl Strategy<Value = CallStep> {
+    let side = || prop_oneof![Just(Side::Client), Just(Side::Server)];
+    let millis = || prop_oneof![0..4_u8, 50..255_u8];
+    prop_oneof![
+        6 => (any::<u8>(), millis(), 0..8_u8, 0..4_u8).prop_map(|(size, millis, one_way, leased)| {
+            let (one_way, leased) = (one_way == 0, leased == 0);
+            CallStep::Start { size, millis, one_way, leased }
+        }),
+        1 => millis().prop_map(|millis| CallStep::Lease { millis }),
+        2 => any::<u8>().prop_map(|call| CallStep::Abandon { call }),
+        1 => any::<u8>().prop_map(|lease| CallStep::ReturnLease { lease }),
+        4 => (any::<u8>(), any::<u8>()).prop_map(|(request, size)| CallStep::Answer { request, size }),
+        2 => (0..60_u8).prop_map(|millis| CallStep::Wait { millis }),
+        8 => (side(), prop_oneof![1..60_u16, 1000..9000_u16])
+            .prop_map(|(side, bytes)| CallStep::Move { side, bytes }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_callers_do_every_call_ends_once_and_no_channel_is_lost(
+        hello in any::<bool>(),
+        steps in vec(call_step(), 1..120),
+    ) {
+        fuzz::calls::Model::run(hello, &steps);
     }
 }

@@ -30,11 +30,22 @@ use self::stall::Stall;
 use super::queue::Queue;
 use super::slots::{CallId, Slots};
 use super::stream_state::StreamState;
-use super::{Mode, StreamFrame};
+use super::{ClientEvent, Mode, StreamFrame};
 use crate::body::{Body, Data};
 use crate::error::{CallError, CallErrorKind};
 use crate::frame::ChannelId;
 use crate::proto;
+
+/// The meaning of an event beyond the calls.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// Data of this call's stream is still in the memory that it was read into.
+    SharesBuffer(CallId),
+    /// The server takes no further calls on this connection.
+    GoingAway,
+    /// The server's hello; `None` if it has none.
+    PeerHello(Option<Bytes>),
+}
 
 /// The parameters of a call to start.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +122,68 @@ impl CallTable {
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.next_deadline
+    }
+
+    /// Applies an event of the connection to the calls. Returns what it means beyond them. The events
+    /// of a frame must be applied before the next frame is handled.
+    pub(crate) fn handle_event(
+        &mut self,
+        proto: &mut proto::Connection,
+        event: ClientEvent,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) -> Option<Notice> {
+        match event {
+            ClientEvent::Reply { call, result } => self.on_reply(proto, call, result, now, wakers),
+            ClientEvent::Stream { call, frame } => {
+                if self.on_stream_frame(proto, call, frame, wakers) {
+                    return Some(Notice::SharesBuffer(call));
+                }
+            }
+            ClientEvent::ReplyPart { call, body } => self.on_part(proto, call, body, now, wakers),
+            ClientEvent::Swallowed { channel } => {
+                self.on_channel_idle(proto, channel, now, wakers);
+            }
+            ClientEvent::ChannelOpened(channel) => {
+                self.on_channel_opened(proto, channel, now, wakers);
+                proto.deferred.notify_ready();
+            }
+            ClientEvent::ChannelRefused { code, message } => {
+                self.on_channel_refused(code, &message, wakers);
+                proto.deferred.notify_ready();
+            }
+            ClientEvent::GoingAway => return Some(Notice::GoingAway),
+            ClientEvent::PeerHello(hello) => return Some(Notice::PeerHello(hello)),
+        }
+        None
+    }
+
+    /// Checks that every channel is in one place, and that the counters are those of the slots.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn check(&self, proto: &proto::Connection, opened: &[ChannelId]) {
+        let waits = |slot: &Slot| matches!(slot.state, SlotState::Queued { .. });
+        let sent = |slot: &Slot| matches!(slot.state, SlotState::Sent);
+        let slots = || self.slots.iter().map(|(_, slot)| slot);
+        let waiting = slots().filter(|slot| waits(slot)).count();
+        assert_eq!(self.waiting, waiting, "calls that wait");
+        let in_flight = slots().filter(|slot| waits(slot) || sent(slot)).count();
+        assert_eq!(self.in_flight, in_flight, "calls in flight");
+        assert_eq!(self.opened, opened.len(), "channels");
+        for channel in opened {
+            let free = self.free.iter().filter(|&free| free == channel).count();
+            let leased = self.leased.iter().filter(|lease| lease.channel == *channel);
+            let leased = leased.count();
+            let busy = leased == 0 && proto.awaits_reply(*channel);
+            assert_eq!(
+                free + leased + usize::from(busy),
+                1,
+                "places of channel {channel}"
+            );
+        }
+        assert!(
+            self.waiting == 0 || self.free.is_empty(),
+            "a free channel is not used"
+        );
     }
 
     /// Gives a call its slot, and sends it or queues it until a channel is free. `waker` is that of
@@ -310,7 +383,27 @@ mod tests {
     use crate::error::{ConnectionError, Execution};
     use crate::frame::{FrameStatus, ReplyRef, Side};
     use crate::limits::Limits;
-    use crate::proto::{ClientEvent, control};
+    use crate::proto::control;
+
+    /// Handles the reply to a request of the connection itself.
+    fn reply(
+        proto: &mut proto::Connection,
+        calls: &mut CallTable,
+        path: &str,
+        body: Bytes,
+        now: Instant,
+    ) {
+        let reply = ReplyRef {
+            status: FrameStatus::ReplyOnly,
+            path: path.as_bytes(),
+            channel: ChannelId::ZERO,
+            body,
+        };
+        proto.handle_reply(reply).expect("it was requested");
+        while let Some(event) = proto.poll_client_event() {
+            calls.handle_event(proto, event, now, &mut Vec::new());
+        }
+    }
 
     /// Creates a table with one channel, to a server that said hello.
     fn table(now: Instant) -> (proto::Connection, CallTable) {
@@ -319,24 +412,9 @@ mod tests {
         proto.say_hello();
         calls.open_first(&mut proto);
         let hello = Bytes::from_static(br#"{"iip":1,"code":0}"#);
-        for (path, body) in [
-            (control::HELLO, hello),
-            (control::NEW_CHANNEL, control::grant(ChannelId(1))),
-        ] {
-            let answer = ReplyRef {
-                status: FrameStatus::ReplyOnly,
-                path: path.as_bytes(),
-                channel: ChannelId::ZERO,
-                body,
-            };
-            proto
-                .handle_reply(answer)
-                .expect("an answer that was asked for");
-        }
-        while let Some(event) = proto.poll_client_event() {
-            if let ClientEvent::ChannelOpened(channel) = event {
-                calls.on_channel_opened(&mut proto, channel, now, &mut Vec::new());
-            }
+        let grant = control::grant(ChannelId(1));
+        for (path, body) in [(control::HELLO, hello), (control::NEW_CHANNEL, grant)] {
+            reply(&mut proto, &mut calls, path, body, now);
         }
         let mut batch = VecDeque::new();
         proto.take_output(&mut batch);
@@ -376,6 +454,31 @@ mod tests {
             (calls.waiting, calls.in_flight, calls.free.len()),
             (0, 0, 1)
         );
+    }
+
+    #[test]
+    fn a_client_uses_no_more_channels_than_its_server_accepts() {
+        let now = Instant::now();
+        let mut proto = proto::Connection::new(Side::Client, Limits::default(), Value::Null, now);
+        let mut calls = CallTable::new(4, 100);
+        proto.say_hello();
+        calls.open_first(&mut proto);
+        let start = start(now, now + Duration::from_secs(1));
+        for _ in 0..3 {
+            let call = calls.start(&mut proto, "/a", &start, &mut Body::from("x"), None);
+            call.expect("it may wait");
+        }
+        // Requested before the server said how many it accepts.
+        assert_eq!(calls.opening, 3);
+        let hello = Bytes::from_static(br#"{"iip":1,"code":0,"channels":2}"#);
+        let grants = (1..=3).map(|id| (control::NEW_CHANNEL, control::grant(ChannelId(id))));
+        for (path, body) in std::iter::once((control::HELLO, hello)).chain(grants) {
+            reply(&mut proto, &mut calls, path, body, now);
+        }
+        assert_eq!((calls.opened, calls.opening, calls.waiting), (2, 0, 1));
+        let call = calls.start(&mut proto, "/a", &start, &mut Body::from("x"), None);
+        call.expect("it may wait");
+        assert_eq!(calls.opening, 0, "no further channel is requested");
     }
 
     #[test]

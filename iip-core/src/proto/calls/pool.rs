@@ -99,7 +99,8 @@ impl CallTable {
         let slots = &self.slots;
         self.queue
             .sweep(self.waiting, |call| is_waiting(slots, call));
-        if self.opening < self.waiting && self.opened + self.opening < self.max_channels {
+        let limit = self.max_channels.min(proto.peer_channels());
+        if self.opening < self.waiting && self.opened + self.opening < limit {
             self.opening += 1;
             proto.open_channel();
         }
@@ -175,6 +176,11 @@ impl CallTable {
         wakers: &mut Vec<Waker>,
     ) {
         self.opening = self.opening.saturating_sub(1);
+        // A channel that was requested before the server said how many it accepts. It is left
+        // unused.
+        if self.opened >= proto.peer_channels() {
+            return;
+        }
         self.opened += 1;
         self.release(proto, channel, now, wakers);
     }
