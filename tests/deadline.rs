@@ -272,7 +272,7 @@ async fn a_call_that_runs_out_of_time_says_where_the_time_went_and_what_to_chang
         "no option of the typed client is called so: {text}"
     );
     assert!(text.contains("may have executed"), "{text}");
-    assert!(text.contains("answer "), "{text}");
+    assert!(text.contains("reply "), "{text}");
     let phases = status.phases().unwrap();
     assert!(phases.answer > SHORT / 2, "{phases:?}");
     assert!(phases.total() >= SHORT, "{phases:?}");

@@ -217,7 +217,10 @@ async fn a_connection_leaves_places_for_handlers_of_others() {
         .await
         .unwrap();
     let text = String::from_utf8_lossy(&refused).into_owned();
-    assert!(text.contains("most of the 20 calls"), "{text}");
+    assert!(
+        text.contains("more than its share of the 20 calls"),
+        "{text}"
+    );
     let answer = within("a call of another", modest.request("/wait", "x")).await;
     assert_eq!(answer.unwrap(), "done");
 }

@@ -128,7 +128,7 @@ impl Logs {
             config,
             failures: Window::new("failures of handlers"),
             panics: Window::new("panics of handlers"),
-            one_way: Window::new("one-way calls that fail"),
+            one_way: Window::new("failures of one-way calls"),
             strangers: Window::new("connections of other protocols"),
         }
     }

@@ -78,7 +78,7 @@ mod tests {
         };
         assert_eq!(
             refused.to_string(),
-            r"the server refused a new channel: no\u{1b}[2J\nERROR forged (code 106)"
+            r"the server rejected a new channel: no\u{1b}[2J\nERROR forged (code 106)"
         );
         assert_eq!(
             Printable(format_args!("{}-{}", '\n', "x\n")).to_string(),

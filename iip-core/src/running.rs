@@ -251,7 +251,7 @@ impl ReplyStream {
     pub fn finish(mut self, last: impl Into<Body>) -> Result<(), HandlerError> {
         let last = last.into();
         if last.is_empty() && self.begun {
-            return Err(HandlerError::new("the last part of an answer needs data"));
+            return Err(HandlerError::new("the last chunk of a reply needs data"));
         }
         self.finished = true;
         let mut last = or_no_response(last);
@@ -280,7 +280,7 @@ impl Drop for ReplyStream {
             cuts
         });
         if cuts {
-            tracing::error!("a streamed answer was dropped unfinished; closing its connection");
+            tracing::error!("a streamed reply was dropped unfinished; closing its connection");
         }
     }
 }
@@ -342,7 +342,7 @@ impl State {
         if body.len() > limit {
             let size = body.len();
             let text = format!(
-                "an answer of {size} bytes exceeds the limit of {limit} bytes (option \
+                "a reply of {size} bytes exceeds the limit of {limit} bytes (option \
                  max_message_bytes)"
             );
             let mut failure = control::handler_failure(&text).into();

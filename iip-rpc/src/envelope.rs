@@ -321,14 +321,15 @@ pub enum EnvelopeError {
     Empty,
     /// The first byte does not begin an envelope.
     #[error(
-        "the first byte {byte:#04x} begins no envelope, which begins with a byte from 0x80 to 0xbf"
+        "the first byte {byte:#04x} does not begin an envelope, which begins with a byte from \
+         0x80 to 0xbf"
     )]
     NotAnEnvelope {
         /// The first byte.
         byte: u8,
     },
     /// The envelope is of a later version.
-    #[error("the envelope has the version {version}, and this side knows only version 0")]
+    #[error("the envelope has the version {version}, and this side supports only version 0")]
     UnknownVersion {
         /// The version.
         version: u8,
@@ -340,10 +341,10 @@ pub enum EnvelopeError {
         flags: u8,
     },
     /// A reply has an outcome that this version does not define.
-    #[error("the answer has an unknown outcome")]
+    #[error("the reply has an unknown outcome")]
     UnknownOutcome,
     /// A status is marked as compressed, which is not allowed.
-    #[error("an answer with a status cannot be compressed")]
+    #[error("a reply with a status cannot be compressed")]
     CompressedStatus,
     /// The message ends too early.
     #[error("the message ends within {part}")]
@@ -413,8 +414,7 @@ impl EnvelopeError {
     /// Converts the error of a reply to a status: the method may have run.
     #[must_use]
     pub fn reply_status(&self) -> Status {
-        Status::internal(format!("the answer cannot be read: {self}"))
-            .with_told_source(self.clone())
+        Status::internal(format!("the reply cannot be read: {self}")).with_told_source(self.clone())
     }
 }
 

@@ -178,7 +178,7 @@ impl TryFrom<u8> for Code {
 
 /// The number does not belong to a [`Code`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is no status code: they go from 0 to 16")]
+#[error("{0} is not a status code, which is a number from 0 to 16")]
 pub struct UnknownCode(u8);
 
 /// Indication whether a call that failed may have run the method.
@@ -240,7 +240,7 @@ impl Phases {
     }
 }
 
-/// Displays `500 ms: connect 1.2 ms, answer 499 ms of which queue 3 µs, handler 498 ms`.
+/// Displays `500 ms: connect 1.2 ms, reply 499 ms of which queue 3 µs, handler 498 ms`.
 impl fmt::Display for Phases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Short(self.total()))?;
@@ -248,7 +248,7 @@ impl fmt::Display for Phases {
             ("connect", self.connect),
             ("wait for channel", self.wait_for_channel),
             ("write", self.write),
-            ("answer", self.answer),
+            ("reply", self.answer),
         ];
         let mut before = ": ";
         for (name, time) in parts.iter().filter(|(_, time)| !time.is_zero()) {
@@ -766,7 +766,7 @@ mod tests {
         assert_eq!(Code::from_u8(17), None);
         assert_eq!(
             Code::try_from(17).unwrap_err().to_string(),
-            "17 is no status code: they go from 0 to 16"
+            "17 is not a status code, which is a number from 0 to 16"
         );
     }
 
@@ -820,11 +820,11 @@ mod tests {
             server_handler: Some(Duration::from_secs(1)),
             ..Phases::default()
         };
-        let status = Status::deadline_exceeded("no answer within 500 ms").with_phases(phases);
+        let status = Status::deadline_exceeded("no reply within 500 ms").with_phases(phases);
         assert_eq!(
             status.to_string(),
-            "deadline exceeded: no answer within 500 ms [may have executed, after 499 ms: connect 1.2 ms, write 900 ns, \
-             answer 498 ms of which queue 12 µs, handler 1 s]"
+            "deadline exceeded: no reply within 500 ms [may have executed, after 499 ms: connect \
+             1.2 ms, write 900 ns, reply 498 ms of which queue 12 µs, handler 1 s]"
         );
         let status = Status::unavailable("queue full")
             .with_execution(Execution::NotSent)

@@ -541,13 +541,13 @@ impl Drop for Unready {
 #[derive(Debug, thiserror::Error)]
 enum NoReplyHint {
     #[error(
-        "it was closed without an answer: the server may have all the connections it takes (option \
-         max_connections), speak TLS (option tls of the client), or speak another protocol"
+        "the server closed the connection without a reply: it may be at its limit of connections \
+         (option max_connections), expect TLS (option tls of the client), or speak another protocol"
     )]
     OrTls(#[source] ConnectionError),
     #[error(
-        "it was closed without an answer: the server may have all the connections it takes (option \
-         max_connections)"
+        "the server closed the connection without a reply: it may be at its limit of connections \
+         (option max_connections)"
     )]
     Full(#[source] ConnectionError),
 }

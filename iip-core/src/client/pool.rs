@@ -352,8 +352,8 @@ impl Inner {
             if stalled {
                 tracing::warn!(
                     target = %attempt.target,
-                    "connection replaced: most of its channels wait for answers to calls that were \
-                     given up"
+                    "connection replaced: more than half of its channels wait for replies to \
+                     abandoned calls"
                 );
             }
             let outcome = attempt.inner.connect(retirement).await;

@@ -103,7 +103,7 @@ fn a_bad_endpoint_is_refused_with_what_to_write_instead() {
         ),
         (
             "http://h:80",
-            "address `http://h:80` starts with `http://`, only `tcp://` and `unix:` are known",
+            "address `http://h:80` starts with `http://`, only `tcp://` and `unix:` are supported",
         ),
         ("unix:", "address `unix:` has no path, write `unix:/path`"),
     ];
@@ -308,7 +308,9 @@ mod unix {
         let listener = Listener::bind(&endpoint).await.unwrap();
         let error = Listener::bind(&endpoint).await.unwrap_err();
         assert!(
-            error.to_string().ends_with("another server listens there"),
+            error
+                .to_string()
+                .ends_with("another server listens on this path"),
             "{error}"
         );
         drop(listener);
@@ -318,7 +320,7 @@ mod unix {
         assert!(
             error
                 .to_string()
-                .ends_with("a file that is no socket has this name"),
+                .ends_with("a file with this name exists and is not a socket"),
             "{error}"
         );
         assert_eq!(

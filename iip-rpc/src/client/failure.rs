@@ -88,7 +88,7 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
     };
     let what = match error.kind() {
         CallErrorKind::Timeout => {
-            "no answer in time (option timeout of the client, of its CallOptions, or of the method)"
+            "no reply in time (option timeout of the client, of its CallOptions, or of the method)"
                 .to_owned()
         }
         // The limit as it was set, which does not count the envelope.

@@ -364,7 +364,7 @@ impl Client {
             place.set(Metadata::new());
         }
         let Some(encoding) = self.encoding(method, &connection)? else {
-            let text = format!("{method} has streams, which its server does not know");
+            let text = format!("{method} has streams, which its server does not support");
             return Err(not_sent(Status::unimplemented(text)));
         };
         let remaining = times.remaining();
@@ -544,7 +544,7 @@ fn not_accepted(status: Status, sending: &Sending) -> Status {
 }
 
 fn unexpected() -> Status {
-    Status::internal("the server's answer does not fit a call with streams")
+    Status::internal("the server's reply is not valid for a call with streams")
 }
 
 fn record_status(error: RecordError) -> Status {
@@ -552,7 +552,7 @@ fn record_status(error: RecordError) -> Status {
         RecordError::Cut => Status::unavailable("the stream was cut off"),
         RecordError::Compressed(error) => error.reply_status(),
         RecordError::Stalled(limit) => Status::unavailable(format!(
-            "no bytes of an unfinished message came for {limit:?} (options progress_timeout and \
+            "no bytes of an unfinished message arrived for {limit:?} (options progress_timeout and \
              max_buffered_bytes)"
         )),
         RecordError::Truncated => Status::internal("the server's stream ended within a message"),

@@ -472,7 +472,7 @@ impl Encoder<'_> {
         }
         if refused {
             return Err(EncodeError::custom(
-                "a sequence of bytes has an element that is no byte",
+                "a sequence of bytes has an element that is not a byte",
             ));
         }
         Ok(())
@@ -908,7 +908,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
             0 => visitor.visit_none(),
             1 => self.wrapped(|inner| visitor.visit_some(inner)),
             other => Err(DecodeError::custom(format_args!(
-                "{other} is neither 0 nor 1, as an option begins"
+                "{other} is neither 0 nor 1, the first byte of an option"
             ))),
         }
     }
@@ -1209,14 +1209,14 @@ fn refused(refusal: Refusal) -> DecodeError {
             missing: additional,
         }),
         Refusal::Utf8 { inner } => {
-            DecodeError::custom(format_args!("a text is not utf-8: {inner}"))
+            DecodeError::custom(format_args!("a string is not utf-8: {inner}"))
         }
-        Refusal::InvalidBooleanValue(byte) => {
-            DecodeError::custom(format_args!("{byte} is neither 0 nor 1, as a bool is"))
-        }
+        Refusal::InvalidBooleanValue(byte) => DecodeError::custom(format_args!(
+            "{byte} is neither 0 nor 1, the bytes of a bool"
+        )),
         Refusal::InvalidCharEncoding(_) => DecodeError::custom("a character is not utf-8"),
         Refusal::InvalidIntegerType { expected, found } => DecodeError::custom(format_args!(
-            "an integer of the type {found:?} stands in place of one of {expected:?}"
+            "an integer of the type {found:?} was sent instead of {expected:?}"
         )),
         other => DecodeError::custom(other),
     }
@@ -1601,24 +1601,21 @@ mod tests {
         let text = |error: DecodeError| error.to_string();
         assert_eq!(
             text(decode::<bool>(&[2]).unwrap_err()),
-            "2 is neither 0 nor 1, as a bool is"
+            "2 is neither 0 nor 1, the bytes of a bool"
         );
         assert_eq!(
             text(decode::<Option<u8>>(&[7]).unwrap_err()),
-            "7 is neither 0 nor 1, as an option begins"
+            "7 is neither 0 nor 1, the first byte of an option"
         );
         assert_eq!(
             text(decode::<char>(&[0xff]).unwrap_err()),
             "a character is not utf-8"
         );
         assert!(
-            text(decode::<String>(&[1, 0xff]).unwrap_err()).starts_with("a text is not utf-8: ")
+            text(decode::<String>(&[1, 0xff]).unwrap_err()).starts_with("a string is not utf-8: ")
         );
         let wide = text(decode::<u16>(&[252, 0, 0, 1, 0]).unwrap_err());
-        assert_eq!(
-            wide,
-            "an integer of the type U32 stands in place of one of U16"
-        );
+        assert_eq!(wide, "an integer of the type U32 was sent instead of U16");
         let variant = text(decode::<Tree>(&[9]).unwrap_err());
         assert!(variant.contains("integer `9`"), "{variant}");
     }

@@ -277,7 +277,7 @@ fn answered(reply: Completion) -> Status {
         Outcome::Status(status) => status,
         // A completion comes only from a call that has ended: this one was kept from another call.
         Outcome::Ok | Outcome::Error(_) => {
-            Status::internal("an interceptor gave back the reply of another call")
+            Status::internal("an interceptor returned the reply of another call")
         }
     }
 }

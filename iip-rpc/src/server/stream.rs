@@ -145,7 +145,7 @@ impl StreamCall {
             }
             // The caller has gone away, so the reply is not read.
             Ended::Over => {
-                StreamReply::failed(Status::cancelled("the caller went away during the answer"))
+                StreamReply::failed(Status::cancelled("the caller went away during the reply"))
             }
         }
     }
@@ -298,7 +298,7 @@ fn record_status(error: RecordError) -> Status {
             .request_status()
             .with_execution(Execution::MayHaveExecuted),
         RecordError::Stalled(limit) => Status::deadline_exceeded(format!(
-            "no bytes of an unfinished message came for {limit:?} (options progress_timeout and \
+            "no bytes of an unfinished message arrived for {limit:?} (options progress_timeout and \
              max_buffered_bytes of the server)"
         )),
         RecordError::Truncated => Status::invalid_argument("the stream ended within a message"),

@@ -188,8 +188,8 @@ impl<T> Remote<T> {
                 .is_some_and(|deadline| now + pause >= deadline)
             {
                 let text = format!(
-                    "the time of the subscription is over (option timeout); it was cut off before: \
-                     {}",
+                    "the deadline of the subscription has passed (option timeout); it had been \
+                     cut off: {}",
                     status.message()
                 );
                 return Err(Status::deadline_exceeded(text));
