@@ -61,8 +61,7 @@ fn a_mistake_has_its_file_line_and_column() {
     );
     assert_eq!(
         error_of("end", "syntax = \"proto3\";\nmessage A {"),
-        "DIR/a.proto:2:12: expected a message field, oneof, reserved range, enum, message, option \
-         or '}', but reached end of file"
+        "DIR/a.proto:2:12: expected a message field, oneof, reserved range, enum, message, option or '}', but reached end of file"
     );
     let editions = error_of("edition", "edition = \"2023\";\n");
     assert!(editions.starts_with("DIR/a.proto:1:1: "), "{editions}");
@@ -134,8 +133,7 @@ fn a_file_that_is_missing_or_elsewhere_is_named() {
 
 #[test]
 fn a_trait_that_would_have_the_name_of_a_message_is_refused_and_can_be_renamed() {
-    let proto = "syntax = \"proto3\";\npackage p;\nmessage Kv {}\nmessage StoreServer \
-                 {}\n\nservice KV { rpc Get(Kv) returns (Kv); }\nservice Store {}\n";
+    let proto = "syntax = \"proto3\";\npackage p;\nmessage Kv {}\nmessage StoreServer {}\n\nservice KV { rpc Get(Kv) returns (Kv); }\nservice Store {}\n";
     let files = Files::new("clash", &[("a.proto", proto)]);
     assert_eq!(
         files.error(configure(), "a.proto"),
@@ -155,8 +153,7 @@ fn a_trait_that_would_have_the_name_of_a_message_is_refused_and_can_be_renamed()
 
 #[test]
 fn methods_that_would_have_one_name_are_refused() {
-    let proto = "syntax = \"proto3\";\nmessage A {}\nservice S {\n  rpc GetIt(A) returns (A);\n  \
-                 rpc Get_it(A) returns (A);\n}\n";
+    let proto = "syntax = \"proto3\";\nmessage A {}\nservice S {\n  rpc GetIt(A) returns (A);\n  rpc Get_it(A) returns (A);\n}\n";
     assert_eq!(
         error_of("methods", proto),
         "DIR/a.proto:5:7: methods Get_it and GetIt would both be `get_it` in Rust: rename one of \
