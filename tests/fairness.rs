@@ -240,7 +240,7 @@ async fn a_raw_stream_counts_from_its_beginning() {
     let _first = client.open_stream("/hold", "x").await.unwrap();
     let (_send, mut second) = client.open_stream("/hold", "x").await.unwrap();
     assert!(within("the answer", second.next()).await.is_none());
-    let answer = second.answer().unwrap().unwrap();
+    let answer = second.reply().unwrap().unwrap();
     let text = String::from_utf8_lossy(&answer).into_owned();
     assert!(text.contains("max_running_calls"), "{text}");
 }

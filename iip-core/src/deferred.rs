@@ -236,9 +236,9 @@ mod tests {
             drop(lease.await.expect("a channel"));
             wakers.are_dropped().await;
             // One call is answered, and one ends with the connection.
-            let mut answered = connection.call("/echo", "x", soon());
-            wakers.poll_twice(Pin::new(&mut answered));
-            assert_eq!(answered.await.expect("an answer"), "x");
+            let mut call = connection.call("/echo", "x", soon());
+            wakers.poll_twice(Pin::new(&mut call));
+            assert_eq!(call.await.expect("an answer"), "x");
             let mut lost = connection.call("/never", "x", soon());
             wakers.poll_twice(Pin::new(&mut lost));
             client.close(Duration::ZERO).await;
@@ -328,8 +328,8 @@ mod tests {
             let (_server, client, connection) =
                 connected(server, ClientConfig::new().limits(limits)).await;
             for path in ["/body", "/later"] {
-                let answer = client.request(path, "x").await.expect("an answer");
-                assert!(answer.starts_with(b"a body"), "{answer:?}");
+                let reply = client.request(path, "x").await.expect("an answer");
+                assert!(reply.starts_with(b"a body"), "{reply:?}");
             }
             // Parts arrive while the handler waits, and then its caller goes.
             let long = connection.call("/parts", vec![0; 2 << 20], soon());

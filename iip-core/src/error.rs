@@ -456,8 +456,8 @@ impl ConfigError {
             return Ok(());
         }
         let reason = match range.into_inner() {
-            (least, usize::MAX) => format!("{count} is too few: write at least {least}"),
-            (least, most) => format!("{count} is not between {least} and {most}"),
+            (min, usize::MAX) => format!("{count} is too few: write at least {min}"),
+            (min, max) => format!("{count} is not between {min} and {max}"),
         };
         Err(Self::new(option, reason))
     }

@@ -583,11 +583,11 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
         );
         return;
     }
-    if let Some(answer) = method.answered()
-        && let Some(item) = boxed_stream(&answer)
+    if let Some(reply) = method.reply_type()
+        && let Some(item) = boxed_stream(&reply)
     {
         errors.at(
-            &answer,
+            &reply,
             format!(
                 "write `impl Stream<Item = {}>`: an implementation may return any stream, \
                  including this one",
@@ -597,11 +597,11 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
         return;
     }
     let mut arguments = type_arguments(ty);
-    if let Some(answer) = arguments.first_mut()
-        && is_subscription(answer)
-        && let Some(value) = first_argument(answer)
+    if let Some(reply) = arguments.first_mut()
+        && is_subscription(reply)
+        && let Some(value) = first_argument(reply)
     {
-        *answer = value;
+        *reply = value;
     }
     let inside = arguments.iter().map(|argument| decoded(argument, errors));
     let opaque: Vec<_> = inside.flat_map(|inside| inside.opaque).collect();
@@ -730,9 +730,9 @@ fn one_way(method: &MethodDef<'_>, errors: &mut Errors) {
         );
         return;
     }
-    if let Some(answer) = method.answered().filter(|ty| !is_nothing(ty)) {
+    if let Some(reply) = method.reply_type().filter(|ty| !is_nothing(ty)) {
         errors.at(
-            answer,
+            reply,
             "write `()`, or remove `oneway`: a one-way method has no reply",
         );
     }

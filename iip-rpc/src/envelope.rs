@@ -1073,12 +1073,12 @@ mod tests {
             ReplyHead::write(CodecId::new(codec), outcome, timing, &metadata, &mut out);
             out[1] |= compression << 6;
             out.extend_from_slice(&body);
-            let answer = ReplyHead::read(out.freeze());
+            let reply = ReplyHead::read(out.freeze());
             if outcome == Outcome::Status && compression != 0 {
-                prop_assert_eq!(answer, Err(EnvelopeError::CompressedStatus));
+                prop_assert_eq!(reply, Err(EnvelopeError::CompressedStatus));
                 return Ok(());
             }
-            let (head, rest) = answer.unwrap();
+            let (head, rest) = reply.unwrap();
             prop_assert_eq!(head, ReplyHead {
                 codec: CodecId::new(codec),
                 compression: CompressionId::new(compression),
@@ -1092,12 +1092,12 @@ mod tests {
         #[test]
         fn statuses_come_back(
             code in 1u8..=16,
-            refused: bool,
+            rejected: bool,
             message in ".*",
             details in proptest::collection::vec(any::<u8>(), 0..50),
             metadata in some_metadata(),
         ) {
-            let execution = if refused { Execution::NotExecuted } else { Execution::MayHaveExecuted };
+            let execution = if rejected { Execution::NotExecuted } else { Execution::MayHaveExecuted };
             let status = Status::new(Code::from_u8(code).unwrap(), message)
                 .with_details(details)
                 .with_metadata(metadata)

@@ -563,7 +563,7 @@ mod tests {
 
     #[test]
     fn a_call_that_cannot_make_it_is_refused_and_what_it_waited_counts() {
-        let refused = |policy, sent, waited| {
+        let rejection = |policy, sent, waited| {
             let deadlines = Deadlines::new(policy, None);
             let status = deadlines
                 .of_call(Some(sent), waited, Instant::now())
@@ -574,10 +574,10 @@ mod tests {
         };
         let bounded = ServerPolicy::new().min_timeout(2 * MS);
         for policy in [ServerPolicy::new(), bounded] {
-            assert!(refused(policy, Duration::ZERO, Duration::ZERO).contains("no time was left"));
-            assert!(refused(policy, 5 * MS, 5 * MS).contains("waited 5ms"));
+            assert!(rejection(policy, Duration::ZERO, Duration::ZERO).contains("no time was left"));
+            assert!(rejection(policy, 5 * MS, 5 * MS).contains("waited 5ms"));
         }
-        assert!(refused(bounded, 5 * MS, 4 * MS).contains("option min_timeout"));
+        assert!(rejection(bounded, 5 * MS, 4 * MS).contains("option min_timeout"));
         let deadlines = Deadlines::new(bounded, None);
         assert!(
             deadlines

@@ -283,14 +283,14 @@ impl Client {
     /// while let Some(part) = recv.next().await {
     ///     println!("{:?}", part?);
     /// }
-    /// println!("the answer: {:?}", recv.answer());
+    /// println!("the reply: {:?}", recv.reply());
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
     ///
-    /// See [`request`](Self::request), if there is no connection; [`RecvStream::answer`] returns
+    /// See [`request`](Self::request), if there is no connection; [`RecvStream::reply`] returns
     /// later errors.
     ///
     /// # Cancel safety
@@ -472,14 +472,14 @@ impl Inner {
         let plain = self.config.tls.is_none();
         #[cfg(not(feature = "tls"))]
         let plain = true;
-        let refused = match &error {
+        let hint = match &error {
             ConnectionError::ClosedByPeer | ConnectionError::Io(_) if plain => {
                 NoReplyHint::OrTls(error)
             }
             ConnectionError::ClosedByPeer => NoReplyHint::Full(error),
             _ => return io::Error::new(io::ErrorKind::ConnectionAborted, error),
         };
-        io::Error::new(io::ErrorKind::ConnectionAborted, refused)
+        io::Error::new(io::ErrorKind::ConnectionAborted, hint)
     }
 
     /// Starts IIP on a byte stream.

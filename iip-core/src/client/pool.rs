@@ -410,10 +410,10 @@ impl Drop for PendingConnection {
                 state.phase = Phase::Up { connection, since };
             }
             Some(Err(error)) => {
-                let most = FIRST_BACKOFF
+                let limit = FIRST_BACKOFF
                     .saturating_mul(1 << state.failures.min(16))
                     .min(MAX_BACKOFF);
-                let pause = most.mul_f64(fastrand::f64());
+                let pause = limit.mul_f64(fastrand::f64());
                 let causes = std::iter::successors(std::error::Error::source(&error), |cause| {
                     cause.source()
                 });

@@ -123,9 +123,9 @@ async fn converse(mut near: IoStream, mut far: IoStream) {
     assert_eq!(&received, b"ping");
     far.write_all(b"pong").await.unwrap();
     far.shutdown().await.unwrap();
-    let mut answer = String::new();
-    near.read_to_string(&mut answer).await.unwrap();
-    assert_eq!(answer, "pong");
+    let mut reply = String::new();
+    near.read_to_string(&mut reply).await.unwrap();
+    assert_eq!(reply, "pong");
 }
 
 fn reason(outcome: Outcome) -> TlsError {

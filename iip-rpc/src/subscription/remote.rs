@@ -177,8 +177,8 @@ impl<T> Remote<T> {
             attempts: 0,
             accepted: None,
         });
-        let most = FIRST_PAUSE.saturating_mul(1 << lost.attempts.min(16));
-        let pause = most.min(MAX_PAUSE).mul_f64(fastrand::f64());
+        let limit = FIRST_PAUSE.saturating_mul(1 << lost.attempts.min(16));
+        let pause = limit.min(MAX_PAUSE).mul_f64(fastrand::f64());
         lost.attempts += 1;
         let since = lost.at;
         if now + pause >= self.until(since) {
