@@ -89,7 +89,7 @@ pub trait FromArguments: sealed::Sealed + Sized + Send + 'static {
 
 mod sealed {
     /// Restricts arguments to tuples.
-    #[expect(unnameable_types, reason = "nobody else shall implement it")]
+    #[expect(unnameable_types, reason = "sealed: other crates cannot implement it")]
     pub trait Sealed {}
 }
 
