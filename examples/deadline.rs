@@ -65,7 +65,7 @@ impl Back for BackOffice {
     async fn search_tidily(&self, ctx: &CallContext) -> Result<(), Status> {
         self.tell("token: started");
         ctx.cancelled().await;
-        self.tell("token: was told, and put things away");
+        self.tell("token: was notified, and cleaned up");
         Err(Status::cancelled("the caller has gone"))
     }
 

@@ -46,7 +46,7 @@ async fn empty(_request: Request) -> Answer {
 }
 
 async fn panic(_request: Request) -> Answer {
-    panic!("as asked for");
+    panic!("as requested");
 }
 
 async fn big(request: Request) -> Answer {

@@ -122,7 +122,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
 
     let Err(status) = weather.radar().await else {
-        return Err("the radar answered".into());
+        return Err("the radar replied".into());
     };
     let attempts = station.attempts[4].load(Ordering::SeqCst);
     println!("radar: {}, attempts: {attempts}", status.message());

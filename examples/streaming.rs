@@ -110,7 +110,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // A stream can fail before it begins.
     if let Err(status) = weather.forecast(1000).await {
-        println!("refused: {status}");
+        println!("rejected: {status}");
     }
     server.shutdown(Duration::from_secs(1)).await;
     Ok(())

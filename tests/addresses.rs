@@ -167,7 +167,7 @@ async fn what_cannot_be_sent_comes_back_in_an_error_that_a_handler_can_pass_on()
     let error = sender.send(7).await.unwrap_err();
     assert!(error == SendError(7));
     let error: Box<dyn Error + Send + Sync> = error.into();
-    assert_eq!(error.to_string(), "nobody reads the stream any more");
+    assert_eq!(error.to_string(), "the stream is no longer read");
 
     let topic: Topic<u32> = TopicBuilder::default()
         .buffer(1)
@@ -176,7 +176,7 @@ async fn what_cannot_be_sent_comes_back_in_an_error_that_a_handler_can_pass_on()
     let _subscriber = topic.subscribe();
     let publish = || -> Result<u64, Box<dyn Error>> { Ok(topic.try_publish(1)?) };
     assert_eq!(publish().unwrap(), 1);
-    assert!(publish().unwrap_err().to_string().contains("waited for"));
+    assert!(publish().unwrap_err().to_string().contains("option buffer"));
 }
 
 /// What a program prints that shows an error with its causes, such as one with `anyhow`.

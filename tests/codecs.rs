@@ -418,7 +418,7 @@ async fn a_stream_to_a_protobuf_method_in_another_codec_is_refused_and_not_execu
     let call = client.raw().open_stream("/search/repeat", record.freeze());
     let (_send, mut recv) = within("the call", call).await.unwrap();
     assert!(within("the end", recv.next()).await.is_none());
-    let status = status_in(recv.answer().unwrap().unwrap());
+    let status = status_in(recv.reply().unwrap().unwrap());
     expect(&status, Code::Unimplemented, Execution::NotExecuted);
     let text = status.message();
     assert!(text.contains("Search.repeat takes protobuf"), "{text}");

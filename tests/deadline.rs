@@ -272,9 +272,9 @@ async fn a_call_that_runs_out_of_time_says_where_the_time_went_and_what_to_chang
         "no option of the typed client is called so: {text}"
     );
     assert!(text.contains("may have executed"), "{text}");
-    assert!(text.contains("answer "), "{text}");
+    assert!(text.contains("reply "), "{text}");
     let phases = status.phases().unwrap();
-    assert!(phases.answer > SHORT / 2, "{phases:?}");
+    assert!(phases.reply > SHORT / 2, "{phases:?}");
     assert!(phases.total() >= SHORT, "{phases:?}");
 }
 
@@ -411,7 +411,7 @@ async fn time_in_the_queue_counts_and_the_call_was_not_sent() {
     expect(&status, Code::DeadlineExceeded, Execution::NotSent);
     let phases = status.phases().unwrap();
     assert!(phases.wait_for_channel >= SHORT, "{phases:?}");
-    assert_eq!(phases.answer, Duration::ZERO);
+    assert_eq!(phases.reply, Duration::ZERO);
     assert!(status.to_string().contains("wait for channel"), "{status}");
     first.abort();
     assert_eq!(fixture.next().await, Happened::Dropped("hang"));

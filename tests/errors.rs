@@ -221,7 +221,7 @@ async fn a_status_of_a_handler_that_took_its_time_says_where_it_went() {
     let phases = *status.phases().expect("every failed call is measured");
     let took = Duration::from_millis(30);
     assert!(phases.server_handler >= Some(took), "{phases:?}");
-    assert!(phases.answer >= took, "{phases:?}");
+    assert!(phases.reply >= took, "{phases:?}");
     assert!(phases.total() >= took, "{status}");
 }
 
@@ -272,7 +272,7 @@ async fn an_answer_that_does_not_fit_is_internal_and_may_have_executed() {
     let text = status.message();
     assert!(text.starts_with("OtherBank.port: "), "{text}");
     let phases = status.phases().expect("phases");
-    assert!(!phases.answer.is_zero(), "{status:?}");
+    assert!(!phases.reply.is_zero(), "{status:?}");
 }
 
 #[tokio::test]

@@ -217,7 +217,10 @@ async fn a_connection_leaves_places_for_handlers_of_others() {
         .await
         .unwrap();
     let text = String::from_utf8_lossy(&refused).into_owned();
-    assert!(text.contains("most of the 20 calls"), "{text}");
+    assert!(
+        text.contains("more than its share of the 20 calls"),
+        "{text}"
+    );
     let answer = within("a call of another", modest.request("/wait", "x")).await;
     assert_eq!(answer.unwrap(), "done");
 }
@@ -237,7 +240,7 @@ async fn a_raw_stream_counts_from_its_beginning() {
     let _first = client.open_stream("/hold", "x").await.unwrap();
     let (_send, mut second) = client.open_stream("/hold", "x").await.unwrap();
     assert!(within("the answer", second.next()).await.is_none());
-    let answer = second.answer().unwrap().unwrap();
+    let answer = second.reply().unwrap().unwrap();
     let text = String::from_utf8_lossy(&answer).into_owned();
     assert!(text.contains("max_running_calls"), "{text}");
 }

@@ -125,8 +125,8 @@ fn phases(status: &Status) -> Phases {
 fn waited_for_the_answer(status: &Status, at_least: Duration) {
     let phases = phases(status);
     assert!(phases.connect.is_zero(), "{phases}");
-    assert!(phases.answer >= at_least, "{phases}");
-    assert!(phases.answer * 2 > phases.total(), "{phases}");
+    assert!(phases.reply >= at_least, "{phases}");
+    assert!(phases.reply * 2 > phases.total(), "{phases}");
 }
 
 // ---- processes ----

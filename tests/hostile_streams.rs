@@ -584,7 +584,7 @@ async fn is_served_by_a_new_connection(victim: &Victim) {
             match client.open_stream("/s", "x").await {
                 Ok((_send, mut recv)) => {
                     while let Some(Ok(_)) = recv.next().await {}
-                    if let Some(Ok(answer)) = recv.answer() {
+                    if let Some(Ok(answer)) = recv.reply() {
                         return answer;
                     }
                 }
@@ -642,7 +642,7 @@ async fn a_server_that_breaks_the_rules_of_a_stream_loses_its_connection() {
         assert!(peer.closed().await.is_empty(), "{frames:?}");
         // What came before the offence is there.
         read_all(&mut recv).await;
-        let error = recv.answer().unwrap().unwrap_err();
+        let error = recv.reply().unwrap().unwrap_err();
         let lost = matches!(error.kind(), CallErrorKind::ConnectionLost(_));
         assert!(lost, "{frames:?}: {error}");
         assert_eq!(error.execution(), Execution::MayHaveExecuted);
@@ -660,7 +660,7 @@ async fn a_server_that_never_answers_holds_up_its_call_for_the_time_it_has() {
     assert!(matches!(waits, Started::Running(_)), "there is no room");
     recv.set_deadline(Instant::now() + SHORT);
     assert_eq!(read_all(&mut recv).await, 0);
-    let error = recv.answer().unwrap().unwrap_err();
+    let error = recv.reply().unwrap().unwrap_err();
     assert!(matches!(error.kind(), CallErrorKind::Timeout), "{error}");
     assert_eq!(error.execution(), Execution::MayHaveExecuted);
     assert_eq!(
@@ -695,7 +695,7 @@ fn an_endless_answer_fails_its_call_at_the_limit_and_fills_no_memory() {
             peer.send(&part).await;
         }
         assert_eq!(read_all(&mut recv).await, 0);
-        let error = recv.answer().unwrap().unwrap_err();
+        let error = recv.reply().unwrap().unwrap_err();
         let too_large = matches!(error.kind(), CallErrorKind::MessageTooLarge { .. });
         assert!(too_large, "{error}");
         assert_eq!(
@@ -722,7 +722,7 @@ async fn grants_for_a_stream_that_has_finished_are_nothing_and_for_one_that_is_o
     }
     peer.send_frame(&reply(7, marked(ANSWER, "done"))).await;
     assert_eq!(read_all(&mut recv).await, 0);
-    assert_eq!(recv.answer().unwrap().unwrap(), "done");
+    assert_eq!(recv.reply().unwrap().unwrap(), "done");
     assert_eq!(peer.frame().await, last(1, OVER));
     peer.send_frame(&reply(4, grant(1))).await;
     assert!(peer.closed().await.is_empty());
@@ -747,7 +747,7 @@ async fn what_is_read_after_the_answer_grants_nothing_to_the_next_stream_on_the_
         "n"
     );
     assert_eq!(read_all(&mut recv).await, 2 * PART - 1);
-    assert_eq!(recv.answer().unwrap().unwrap(), "done");
+    assert_eq!(recv.reply().unwrap().unwrap(), "done");
     send.finish();
     assert_eq!(peer.frame().await, more(1, [LAST]), "no grant");
     // It has the room of one window and not of three.

@@ -108,7 +108,7 @@ async fn read_all(recv: &mut RecvStream) -> Vec<u8> {
 }
 
 fn answer(recv: &mut RecvStream) -> String {
-    let answer = recv.answer().expect("the stream has ended");
+    let answer = recv.reply().expect("the stream has ended");
     String::from_utf8(answer.unwrap().to_vec()).unwrap()
 }
 
@@ -121,7 +121,7 @@ async fn bytes_come_back_in_order_and_the_answer_behind_them() {
     send.finish();
     assert_eq!(read_all(&mut recv).await, b"first, second, third");
     assert_eq!(answer(&mut recv), "20");
-    assert!(recv.answer().is_none(), "only once");
+    assert!(recv.reply().is_none(), "only once");
     assert!(recv.next().await.is_none());
 }
 
@@ -325,7 +325,7 @@ async fn a_stream_has_the_time_it_is_given() {
     let soon = std::time::Instant::now() + Duration::from_millis(50);
     recv.set_deadline(soon);
     assert!(within("the end", recv.next()).await.is_none());
-    let error = recv.answer().unwrap().unwrap_err();
+    let error = recv.reply().unwrap().unwrap_err();
     assert!(matches!(error.kind(), CallErrorKind::Timeout), "{error}");
     assert_eq!(error.execution(), Execution::MayHaveExecuted);
     assert_eq!(send.send("y").await, Err(StreamError::Over));
@@ -534,7 +534,7 @@ async fn a_stream_that_is_dropped_before_its_end_is_cut_for_its_reader_and_ends_
         (&mut unsent, Execution::NotSent),
     ] {
         assert!(within("the end", recv.next()).await.is_none());
-        let error = recv.answer().unwrap().unwrap_err();
+        let error = recv.reply().unwrap().unwrap_err();
         assert!(matches!(error.kind(), CallErrorKind::Unfinished), "{error}");
         assert_eq!(error.execution(), execution, "{error}");
     }

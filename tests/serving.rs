@@ -241,7 +241,7 @@ async fn a_stream_that_a_shutdown_cuts_by_force_says_so_every_time() {
         assert_eq!(status.code(), Code::Unavailable, "{status}");
         let text = status.message();
         assert!(
-            text.contains("had announced that it goes away"),
+            text.contains("the server was going away"),
             "round {round}: {text}"
         );
     }

@@ -326,7 +326,7 @@ async fn a_stuck_handler_is_ended_by_force_and_its_caller_told() {
     let status = status.unwrap_err();
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
     let text = status.message();
-    assert!(text.contains("had announced that it goes away"), "{text}");
+    assert!(text.contains("the server was going away"), "{text}");
     assert_eq!(fixture.next().await, Happened::Dropped);
     within("the end", fixture.server.stopped()).await;
 }

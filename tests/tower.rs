@@ -677,7 +677,7 @@ async fn a_service_answers_a_path_and_its_failures_have_the_form_of_the_caller()
     let waits = started(call("wait")).await;
     within("the service", asked.notified()).await;
     let text = failed(call("hello").await.unwrap_err());
-    assert!(text.contains("too many calls"), "{text}");
+    assert!(text.contains("at capacity"), "{text}");
     // The call that has gone makes room.
     drop(waits);
     let room = async { while call("hello").await.is_err() {} };

@@ -76,7 +76,7 @@ async fn call_at_once<C: EchoClient>(
         tasks.spawn(async move {
             let answer = client.echo(body.clone()).await?;
             if answer != body {
-                return Err("an answer differs from its request".into());
+                return Err("a reply differs from its request".into());
             }
             Ok::<_, BoxError>(())
         });

@@ -45,8 +45,8 @@ pub(crate) fn all(
                 let this = format!("service {}", service.name());
                 if let Some(other) = taken.insert((file.package(), item.clone()), this) {
                     let text = format!(
-                        "service {} would have `{item}` in Rust, as {other} has: name its trait by \
-                         `trait_name(\".{name}\", \"..\")`",
+                        "service {} and {other} would both have `{item}` in Rust: name its trait \
+                         by `trait_name(\".{name}\", \"..\")`",
                         service.name()
                     );
                     let place = place(file, &[path[0], path[1], NAME], includes);
@@ -114,7 +114,7 @@ fn methods_of_one_name(service: &ServiceDescriptorProto) -> Vec<(i32, String)> {
         let name = naming::function_name(method.name());
         if let Some(earlier) = seen.insert(name.clone(), method.name()) {
             let text = format!(
-                "method {} would be `{name}` in Rust, as {earlier} is: rename one of them",
+                "methods {} and {earlier} would both be `{name}` in Rust: rename one of them",
                 method.name()
             );
             problems.push((int(index), text));

@@ -137,8 +137,9 @@ fn a_trait_that_would_have_the_name_of_a_message_is_refused_and_can_be_renamed()
     let files = Files::new("clash", &[("a.proto", proto)]);
     assert_eq!(
         files.error(configure(), "a.proto"),
-        "DIR/a.proto:6:9: service KV would have `Kv` in Rust, as message Kv has: name its trait by `trait_name(\".p.KV\", \"..\")`\n\
-         DIR/a.proto:7:9: service Store would have `StoreServer` in Rust, as message StoreServer has: name its trait by \
+        "DIR/a.proto:6:9: service KV and message Kv would both have `Kv` in Rust: name its trait \
+         by `trait_name(\".p.KV\", \"..\")`\nDIR/a.proto:7:9: service Store and message \
+         StoreServer would both have `StoreServer` in Rust: name its trait by \
          `trait_name(\".p.Store\", \"..\")`"
     );
     let renamed = configure()
@@ -155,7 +156,8 @@ fn methods_that_would_have_one_name_are_refused() {
     let proto = "syntax = \"proto3\";\nmessage A {}\nservice S {\n  rpc GetIt(A) returns (A);\n  rpc Get_it(A) returns (A);\n}\n";
     assert_eq!(
         error_of("methods", proto),
-        "DIR/a.proto:5:7: method Get_it would be `get_it` in Rust, as GetIt is: rename one of them"
+        "DIR/a.proto:5:7: methods Get_it and GetIt would both be `get_it` in Rust: rename one of \
+         them"
     );
 }
 

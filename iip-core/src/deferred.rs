@@ -236,9 +236,9 @@ mod tests {
             drop(lease.await.expect("a channel"));
             wakers.are_dropped().await;
             // One call is answered, and one ends with the connection.
-            let mut answered = connection.call("/echo", "x", soon());
-            wakers.poll_twice(Pin::new(&mut answered));
-            assert_eq!(answered.await.expect("an answer"), "x");
+            let mut call = connection.call("/echo", "x", soon());
+            wakers.poll_twice(Pin::new(&mut call));
+            assert_eq!(call.await.expect("a reply"), "x");
             let mut lost = connection.call("/never", "x", soon());
             wakers.poll_twice(Pin::new(&mut lost));
             client.close(Duration::ZERO).await;
@@ -328,16 +328,16 @@ mod tests {
             let (_server, client, connection) =
                 connected(server, ClientConfig::new().limits(limits)).await;
             for path in ["/body", "/later"] {
-                let answer = client.request(path, "x").await.expect("an answer");
-                assert!(answer.starts_with(b"a body"), "{answer:?}");
+                let reply = client.request(path, "x").await.expect("a reply");
+                assert!(reply.starts_with(b"a body"), "{reply:?}");
             }
             // Parts arrive while the handler waits, and then its caller goes.
             let long = connection.call("/parts", vec![0; 2 << 20], soon());
             for _ in 0..100 {
-                client.request("/echo", "x").await.expect("an answer");
+                client.request("/echo", "x").await.expect("a reply");
             }
             drop(long);
-            client.request("/echo", "x").await.expect("an answer");
+            client.request("/echo", "x").await.expect("a reply");
         });
     }
 
@@ -368,7 +368,7 @@ mod tests {
                     .map(|_| connection.call("/echo", body(size), soon()))
                     .collect();
                 for call in calls {
-                    assert_eq!(call.await.expect("an answer").len(), size);
+                    assert_eq!(call.await.expect("a reply").len(), size);
                 }
                 // These calls are given up while they wait.
                 let calls: Vec<_> = (0..20)
@@ -377,7 +377,7 @@ mod tests {
                 drop(calls);
                 let split = Body::split(body(10), body(4000));
                 let call = connection.call("/echo", split, soon());
-                assert_eq!(call.await.expect("an answer").len(), 4010);
+                assert_eq!(call.await.expect("a reply").len(), 4010);
                 let (mut send, recv) = client
                     .open_stream("/stream", body(size))
                     .await

@@ -15,7 +15,7 @@ use crate::printable::Printable;
 #[non_exhaustive]
 pub enum ProtocolError {
     /// The first byte of a frame is not one of the nine statuses; the peer does not speak IIP.
-    #[error("byte {0:#04x} is no frame status; the peer does not speak plain IIP")]
+    #[error("byte {0:#04x} is not a frame status; the peer does not speak plain IIP")]
     UnknownStatus(u8),
     /// The first bytes from the peer belong to another protocol.
     #[error("the peer seems to speak {protocol}, not IIP: {hint}")]
@@ -26,7 +26,7 @@ pub enum ProtocolError {
         hint: &'static str,
     },
     /// A frame has a status that only this side may send.
-    #[error("a frame with status {0:?} came from the wrong side")]
+    #[error("the peer sent a frame with status {0:?}, which only this side may send")]
     WrongDirection(FrameStatus),
     /// There is no NUL within the maximum length of a path.
     #[error("the path exceeds {limit} bytes (option max_path_bytes)")]
@@ -35,7 +35,7 @@ pub enum ProtocolError {
         limit: usize,
     },
     /// A frame has no data; the protocol forbids it.
-    #[error("a frame without data")]
+    #[error("the peer sent a frame without data")]
     EmptyBody,
     /// The length field exceeds the limit.
     #[error("a frame of {size} bytes exceeds the limit of {limit} bytes (option max_frame_bytes)")]
@@ -49,7 +49,7 @@ pub enum ProtocolError {
     #[error("channel {0} was never granted on this connection")]
     UnknownChannel(ChannelId),
     /// The status may not follow the previous one on its channel.
-    #[error("a frame with status {status:?} may not come now on channel {channel}")]
+    #[error("a frame with status {status:?} is not allowed now on channel {channel}")]
     StatusOrder {
         /// The channel it came on.
         channel: ChannelId,
@@ -57,13 +57,13 @@ pub enum ProtocolError {
         status: FrameStatus,
     },
     /// A reply came on a channel without an unanswered request.
-    #[error("a reply nobody asked for on channel {0}")]
+    #[error("a reply without a request on channel {0}")]
     Unsolicited(ChannelId),
     /// A reply does not belong to the oldest unanswered request of its channel, for example after a
     /// superfluous reply.
     #[error(
-        "an answer to {answered:?} came on channel {channel}, where the oldest unanswered request \
-         is {sent:?}"
+        "a reply to {answered:?} came on channel {channel}, whose oldest pending request is \
+         {sent:?}"
     )]
     WrongPath {
         /// The channel it came on.
@@ -81,10 +81,10 @@ pub enum ProtocolError {
     },
     /// A frame of a stream is invalid in the current state, or carries more bytes than the credit
     /// allows.
-    #[error("a frame that may not come in the stream on channel {0}")]
+    #[error("an invalid frame in the stream on channel {0}")]
     BadStream(ChannelId),
     /// The peer's reply to an exchange of the protocol itself is malformed.
-    #[error("the answer to {exchange} is malformed")]
+    #[error("the reply to {exchange} is malformed")]
     BadControl {
         /// The reserved path.
         exchange: &'static str,
@@ -104,8 +104,8 @@ pub enum ConnectionError {
     /// The server announced that it is going away, to shut down or because the connection has
     /// reached its maximum age, and closed it while calls were unanswered.
     #[error(
-        "the server had announced that it goes away, and closed the connection before all calls \
-         were answered (the limit of its shutdown, or its option max_connection_grace)"
+        "the server was going away, and closed the connection before all calls had their replies \
+         (the limit of its shutdown, or its option max_connection_grace)"
     )]
     WentAway,
     /// The peer ended the connection with status 8.
@@ -118,9 +118,9 @@ pub enum ConnectionError {
     #[error("the connection failed")]
     Io(#[source] Arc<io::Error>),
     /// A time limit passed.
-    #[error("{what} took longer than {limit:?} (option {option})")]
+    #[error("timed out after {limit:?} waiting for {what} (option {option})")]
     Timeout {
-        /// The operation that timed out.
+        /// The event that did not happen in time.
         what: &'static str,
         /// The limit that was exceeded.
         limit: Duration,
@@ -134,9 +134,8 @@ pub enum ConnectionError {
     /// replies to calls whose callers have gone. Only calls that waited for a channel get this
     /// error; those that were sent may continue until their deadline.
     #[error(
-        "{abandoned} of the {channels} channels of the connection wait for answers to calls that \
-         were given up (options max_channels of the client, max_channels and max_calls of the \
-         server)"
+        "{abandoned} of the {channels} channels of the connection wait for replies to abandoned \
+         calls (options max_channels of the client, max_channels and max_calls of the server)"
     )]
     Stalled {
         /// Number of channels that wait for a reply without a caller.
@@ -226,7 +225,7 @@ impl fmt::Display for Phases {
             ("connecting", self.connect),
             ("waiting for a channel", self.wait_for_channel),
             ("writing", self.write),
-            ("waiting for the answer", self.answer),
+            ("waiting for the reply", self.answer),
         ];
         let mut separator = ": ";
         for (name, time) in phases {
@@ -262,7 +261,7 @@ pub enum CallErrorKind {
     #[error("the connection was lost")]
     ConnectionLost(#[source] ConnectionError),
     /// The deadline of the call has passed.
-    #[error("no answer in time (option timeout of the call, or call_timeout of the client)")]
+    #[error("no reply in time (option timeout of the call, or call_timeout of the client)")]
     Timeout,
     /// The number of calls that wait for a channel has reached the limit.
     #[error("{limit} calls wait for a channel already (option max_queued_calls)")]
@@ -283,7 +282,7 @@ pub enum CallErrorKind {
     /// The replies of the connection that are incomplete or not taken yet hold all the bytes that
     /// the limit allows; the rest of this reply is skipped. Other calls are not affected.
     #[error(
-        "answers that are not complete hold the {limit} bytes that a connection may hold (option \
+        "incomplete replies hold all the {limit} bytes that a connection may hold (option \
          max_buffered_bytes of the client)"
     )]
     BufferFull {
@@ -300,7 +299,7 @@ pub enum CallErrorKind {
     InvalidPath(String),
     /// The server rejected a new channel.
     #[error(
-        "the server refused a new channel: {} (code {code})",
+        "the server rejected a new channel: {} (code {code})",
         Printable(message)
     )]
     ChannelRefused {
@@ -312,7 +311,8 @@ pub enum CallErrorKind {
     /// The server does not support calls with streams. A Go server does not, and without a hello
     /// neither side knows that the other does.
     #[error(
-        "the server knows no calls with streams, or was not asked (option hello of the client)"
+        "the server does not support calls with streams, or the client sent no hello (option \
+         hello of the client)"
     )]
     NoStreams,
     /// The caller dropped its sending half of a stream before the end of the stream.
@@ -456,8 +456,8 @@ impl ConfigError {
             return Ok(());
         }
         let reason = match range.into_inner() {
-            (least, usize::MAX) => format!("{count} is too few: write at least {least}"),
-            (least, most) => format!("{count} is not between {least} and {most}"),
+            (min, usize::MAX) => format!("{count} is too few: write at least {min}"),
+            (min, max) => format!("{count} is not between {min} and {max}"),
         };
         Err(Self::new(option, reason))
     }

@@ -31,8 +31,9 @@ const HTTP_METHODS: [&str; 9] = [
 const KNOWN: [Foreign; 12] = [
     Foreign {
         protocol: "TLS",
-        at_client: "this client does not (option tls of the client)",
-        at_server: "this server does not (option tls of the server), or the peer should not",
+        at_client: "this client does not use TLS (option tls of the client)",
+        at_server: "this server does not use TLS (option tls of the server), or the peer should \
+                    not",
         is_server: is_tls,
         is_client: is_tls,
     },
@@ -67,8 +68,7 @@ const KNOWN: [Foreign; 12] = [
     Foreign {
         protocol: "the PROXY protocol",
         at_client: CHECK_ADDRESS,
-        at_server: "a proxy or load balancer in front of this server adds a header of its own; \
-            switch that off",
+        at_server: "a proxy or load balancer in front of this server adds a header; disable that",
         is_server: |_| false,
         is_client: |bytes| {
             bytes.starts_with(b"PROXY ") || bytes.starts_with(b"\r\n\r\n\0\r\nQUIT\n")

@@ -15,7 +15,7 @@ pub enum RejectReason {
     },
     /// The server runs many calls, and most of them are for this peer.
     #[error(
-        "this peer runs most of the {limit} calls that the server may run (option \
+        "this peer runs more than its share of the {limit} calls that the server may run (option \
          max_running_calls)"
     )]
     ShareTaken {
@@ -38,7 +38,7 @@ pub enum RejectReason {
     },
     /// The calls of the connection hold all the bytes that the limit allows.
     #[error(
-        "the calls of the connection hold too much for {size} bytes more (option \
+        "{size} bytes more would exceed what the calls of the connection may hold (option \
          max_buffered_bytes)"
     )]
     OutOfMemory {
@@ -48,7 +48,7 @@ pub enum RejectReason {
     /// The handler has run, but its reply was dropped because the peer does not read the replies
     /// before it.
     #[error(
-        "an answer of {size} bytes was dropped because the caller has not read {unread} bytes \
+        "a reply of {size} bytes was dropped because the caller has not read {unread} bytes \
          before it (option max_buffered_bytes)"
     )]
     Unread {

@@ -128,7 +128,7 @@ impl Logs {
             config,
             failures: Window::new("failures of handlers"),
             panics: Window::new("panics of handlers"),
-            one_way: Window::new("one-way calls that fail"),
+            one_way: Window::new("failures of one-way calls"),
             strangers: Window::new("connections of other protocols"),
         }
     }
@@ -218,8 +218,8 @@ impl fmt::Display for Causes<'_> {
 }
 
 /// Returns the beginning of a text, escaped for the log.
-fn shown(text: &[u8], most: usize) -> String {
-    text[..text.len().min(most)].escape_ascii().to_string()
+fn shown(text: &[u8], limit: usize) -> String {
+    text[..text.len().min(limit)].escape_ascii().to_string()
 }
 
 #[cfg(test)]

@@ -72,13 +72,13 @@ mod tests {
         ] {
             assert_eq!(Printable(text).to_string(), shown);
         }
-        let refused = crate::CallErrorKind::ChannelRefused {
+        let rejected = crate::CallErrorKind::ChannelRefused {
             code: 106,
             message: "no\x1b[2J\nERROR forged".to_owned(),
         };
         assert_eq!(
-            refused.to_string(),
-            r"the server refused a new channel: no\u{1b}[2J\nERROR forged (code 106)"
+            rejected.to_string(),
+            r"the server rejected a new channel: no\u{1b}[2J\nERROR forged (code 106)"
         );
         assert_eq!(
             Printable(format_args!("{}-{}", '\n', "x\n")).to_string(),

@@ -116,21 +116,21 @@ impl Share {
         if running < self.totals.max_running / 2 {
             return None;
         }
-        self.refusal_of_many(running)
+        self.reject_reason_under_load(running)
     }
 
     #[cold]
-    fn refusal_of_many(&self, running: usize) -> Option<RejectReason> {
+    fn reject_reason_under_load(&self, running: usize) -> Option<RejectReason> {
         let limit = self.totals.max_running;
         let left = limit.saturating_sub(running);
         if left == 0 {
             return Some(RejectReason::Overloaded { limit });
         }
-        let most = left.saturating_mul(SHARE_OF_REST);
+        let share = left.saturating_mul(SHARE_OF_REST);
         let others = self.totals.connections.load(Ordering::Relaxed) > 1;
-        let is_greedy = others && self.running() >= most;
+        let is_greedy = others && self.running() >= share;
         let address_is_greedy = self.address.as_ref().is_some_and(|(_, running)| {
-            running.load(Ordering::Relaxed) >= most && self.totals.lock().addresses.len() > 1
+            running.load(Ordering::Relaxed) >= share && self.totals.lock().addresses.len() > 1
         });
         (is_greedy || address_is_greedy).then_some(RejectReason::ShareTaken { limit })
     }

@@ -304,7 +304,7 @@ impl Setting {
         if repeated {
             errors.at(
                 &self.key,
-                format!("`{}` stands here twice: remove one", self.key),
+                format!("`{}` is set twice: remove one", self.key),
             );
         } else {
             seen.push(self.key.clone());
@@ -396,7 +396,7 @@ fn is_path(path: &LitStr, errors: &mut Errors) -> bool {
     let problem = if !text.starts_with('/') {
         format!("a path starts with `/`: write \"/{text}\"")
     } else if text.starts_with("//") {
-        "a path starts with one `/`: what follows two is read as the name of a host".to_owned()
+        "a path starts with one `/`: after two, a host name is expected".to_owned()
     } else if let Some(bad) = text
         .chars()
         .find(|c| c.is_control() || c.is_whitespace() || "?#%".contains(*c))
@@ -430,7 +430,7 @@ fn is_requirement(text: &LitStr, errors: &mut Errors) -> bool {
     if !said {
         errors.at(
             text,
-            "write what a caller must be or have, or remove `auth`: \"admin\"",
+            "write the requirement on the caller, such as \"admin\", or remove `auth`",
         );
     }
     said
@@ -464,7 +464,7 @@ pub(crate) fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
     match duration {
         Some(Duration::ZERO) => errors.at(
             text,
-            "a time of zero is none: write a longer one, such as \"500ms\"",
+            "a time of zero is not allowed: write a longer one, such as \"500ms\"",
         ),
         Some(duration) if duration <= LONGEST => return Some(duration),
         _ => errors.at(text, "write a time of at most a year"),
@@ -499,8 +499,8 @@ fn on_cancel(text: &LitStr, errors: &mut Errors) -> Option<OnCancel> {
         _ => {
             errors.at(
                 text,
-                "write \"abort\" (drop the handler), \"token\" (tell it) or \"run\" (let it run to \
-                 its end)",
+                "write \"abort\" (drop the handler), \"token\" (notify it) or \"run\" (let it run \
+                 to its end)",
             );
             None
         }

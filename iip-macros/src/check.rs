@@ -66,7 +66,7 @@ pub(crate) fn service(def: &ServiceDef<'_>, errors: &mut Errors) {
                  as in `impl Greeter + 'static`"
             } else {
                 "remove `dyn` or the supertrait: a trait object and the boxes around it implement \
-                 the service alone"
+                 only the service"
             },
         );
     }
@@ -100,8 +100,7 @@ fn definition(item: &ItemTrait, errors: &mut Errors) {
     for param in item.generics.lifetimes() {
         errors.at(
             param,
-            "remove the lifetime: a service owns what it answers with, so write \
-            `String` for `&'a str`",
+            "remove the lifetime: a service owns its replies, so write `String` for `&'a str`",
         );
     }
     for param in item.generics.type_params() {
@@ -131,7 +130,7 @@ fn definition(item: &ItemTrait, errors: &mut Errors) {
         if attr::is_rpc(attr) {
             errors.at(
                 attr,
-                "`#[rpc(..)]` stands on a method: write the settings of the trait in \
+                "`#[rpc(..)]` belongs on a method: write the settings of the trait in \
                 `#[service(..)]`",
             );
         }
@@ -178,7 +177,7 @@ fn signature(method: &TraitItemFn, errors: &mut Errors) {
         errors.at(
             sig.fn_token,
             format!(
-                "write `async fn {}`: the answer comes over the network",
+                "write `async fn {}`: the reply comes over the network",
                 sig.ident
             ),
         );
@@ -186,7 +185,7 @@ fn signature(method: &TraitItemFn, errors: &mut Errors) {
     if let Some(constness) = &sig.constness {
         errors.at(
             constness,
-            "remove `const`: the answer comes over the network",
+            "remove `const`: the reply comes over the network",
         );
     }
     if !matches!(sig.safety, Safety::Default) {
@@ -206,8 +205,8 @@ fn signature(method: &TraitItemFn, errors: &mut Errors) {
             GenericParam::Lifetime(param) => {
                 errors.at(
                     param,
-                    "remove the lifetime: write `&str`, an argument is lent for as \
-                    long as the call takes",
+                    "remove the lifetime: write `&str`, an argument is borrowed for the duration \
+                     of the call",
                 );
             }
             GenericParam::Type(param) => errors.at(
@@ -245,7 +244,7 @@ fn signature(method: &TraitItemFn, errors: &mut Errors) {
     if let Some(body) = &method.default {
         errors.at(
             body,
-            "write `;` instead of a body: the client implements every method by a call",
+            "write `;` instead of a body: the client implements every method as a call",
         );
     }
 }
@@ -254,11 +253,11 @@ fn self_by_reference(receiver: &Receiver, errors: &mut Errors) {
     let message = match &receiver.kind {
         ReceiverKind::Reference(_, None, None) => return,
         ReceiverKind::Reference(_, _, Some(_)) => {
-            "write `&self`: calls run at the same time, so keep what changes behind a lock or in \
+            "write `&self`: calls run at the same time, so keep mutable state behind a lock or in \
              an atomic"
         }
         ReceiverKind::Reference(_, Some(_), None) => "write `&self`, without a lifetime",
-        _ => "write `&self`: one value answers every call",
+        _ => "write `&self`: one value serves every call",
     };
     errors.at(receiver, message);
 }
@@ -275,7 +274,7 @@ fn names(method: &MethodDef<'_>, errors: &mut Errors) {
         errors.at(
             ident,
             format!(
-                "choose another name: the client has a `{name}` of its own; `#[rpc(name = \
+                "choose another name: the client already has a method `{name}`; `#[rpc(name = \
                  \"{name}\")]` keeps this one on the wire"
             ),
         );
@@ -295,7 +294,7 @@ fn arguments(method: &MethodDef<'_>, errors: &mut Errors) {
             if is_streaming(&arg.ty) && index + 1 < sig.inputs.len() {
                 errors.at(
                     arg,
-                    "move the stream to the end: its messages follow behind the other arguments",
+                    "move the stream to the end: its messages follow the other arguments",
                 );
             }
         }
@@ -415,7 +414,7 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
             if is_context(&reference.elem) {
                 errors.at(
                     ty,
-                    "write `&CallContext`: the context of a call is lent to read",
+                    "write `&CallContext`: the context of a call is borrowed and read-only",
                 );
                 return;
             }
@@ -423,7 +422,7 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
                 errors.at(
                     ty,
                     format!(
-                        "write `&{}` or `{}`: the other side works on a copy of its own",
+                        "write `&{}` or `{}`: the server gets a copy",
                         display_type(&reference.elem),
                         owned(&reference.elem)
                     ),
@@ -432,7 +431,7 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
                 errors.at(
                     ty,
                     format!(
-                        "write `&{}`: an argument is lent for as long as the call takes",
+                        "write `&{}`: an argument is borrowed for the duration of the call",
                         display_type(&reference.elem)
                     ),
                 );
@@ -444,17 +443,14 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
     if is_context(lent) {
         errors.at(
             ty,
-            "write `&CallContext`: the context of a call is lent to read",
+            "write `&CallContext`: the context of a call is borrowed and read-only",
         );
         return;
     }
     if is_streaming(lent) && reference(ty).is_some() {
         errors.at(
             ty,
-            format!(
-                "write `{}`: a stream is read by one, to its end",
-                display_type(lent)
-            ),
+            format!("write `{}`: a stream has one reader", display_type(lent)),
         );
     }
     let message = first_argument(lent).filter(|_| is_streaming(lent));
@@ -464,12 +460,13 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
             &stream,
             if is_streaming(&stream) {
                 format!(
-                    "make it the last argument, `items: {}`: a stream cannot stand inside a value",
+                    "make it the last argument, `items: {}`: a stream cannot be part of a value",
                     display_type(&stream)
                 )
             } else {
                 format!(
-                    "write `Streaming<{}>`, as the last argument: only an answer is a subscription",
+                    "write `Streaming<{}>`, as the last argument: only a reply can be a \
+                     subscription",
                     shown_argument(&stream)
                 )
             },
@@ -510,7 +507,7 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
     for this in inside.this {
         errors.at(
             this,
-            "name the type: `Self` is another one on each side of a call",
+            "name the type: `Self` is a different type on each side of a call",
         );
     }
 }
@@ -529,7 +526,7 @@ fn attributes(method: &MethodDef<'_>, errors: &mut Errors) {
         }
     }
     if let (Some(_), Some(json)) = (&method.settings.raw, &method.settings.json) {
-        errors.at(json, "remove `json` or `raw`: a body is one or the other");
+        errors.at(json, "remove `json` or `raw`: a body cannot be both");
     } else if let (true, Some(json)) = (method.is_protobuf, &method.settings.json) {
         errors.at(
             json,
@@ -561,7 +558,7 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
     let ReturnType::Type(_, ty) = &sig.output else {
         errors.at_span(
             after_parentheses(sig),
-            "write a return type: a call can fail, so the least is `-> Result<(), Status>`",
+            "write a return type, at least `-> Result<(), Status>`: a call can fail",
         );
         return;
     };
@@ -569,7 +566,7 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
         errors.at(
             reference,
             format!(
-                "write `Result<{}, Status>`: the answer is decoded from the network",
+                "write `Result<{}, Status>`: the reply is decoded from the network",
                 owned(&reference.elem)
             ),
         );
@@ -586,25 +583,25 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
         );
         return;
     }
-    if let Some(answer) = method.answered()
-        && let Some(item) = boxed_stream(&answer)
+    if let Some(reply) = method.reply_type()
+        && let Some(item) = boxed_stream(&reply)
     {
         errors.at(
-            &answer,
+            &reply,
             format!(
-                "write `impl Stream<Item = {}>`: an implementation may answer with any stream, \
-                 also with this one",
+                "write `impl Stream<Item = {}>`: an implementation may return any stream, \
+                 including this one",
                 display_type(&item)
             ),
         );
         return;
     }
     let mut arguments = type_arguments(ty);
-    if let Some(answer) = arguments.first_mut()
-        && is_subscription(answer)
-        && let Some(value) = first_argument(answer)
+    if let Some(reply) = arguments.first_mut()
+        && is_subscription(reply)
+        && let Some(value) = first_argument(reply)
     {
-        *answer = value;
+        *reply = value;
     }
     let inside = arguments.iter().map(|argument| decoded(argument, errors));
     let opaque: Vec<_> = inside.flat_map(|inside| inside.opaque).collect();
@@ -617,8 +614,8 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
         errors.at(
             opaque,
             if streams {
-                "write `Result<impl Stream<Item = Result<T, Status>>, Status>`: the one stream a \
-                 method can answer with"
+                "write `Result<impl Stream<Item = Result<T, Status>>, Status>`: the only stream \
+                 that a method can return"
             } else {
                 "name the type: the client has to know what to decode"
             },
@@ -627,7 +624,7 @@ fn result(method: &MethodDef<'_>, errors: &mut Errors) {
     for this in NestedTypes::of(ty).this {
         errors.at(
             this,
-            "name the type: `Self` is another one on each side of a call",
+            "name the type: `Self` is a different type on each side of a call",
         );
     }
 }
@@ -641,7 +638,7 @@ fn decoded(ty: &Type, errors: &mut Errors) -> NestedTypes {
             stream,
             format!(
                 "write `Result<impl Stream<Item = Result<{}, Status>>, Status>`: a stream cannot \
-                 stand inside a value",
+                 be part of a value",
                 shown_argument(stream)
             ),
         );
@@ -655,21 +652,21 @@ fn decoded(ty: &Type, errors: &mut Errors) -> NestedTypes {
     for lifetime in &inside.lifetimes {
         errors.at(
             lifetime,
-            "write a type that owns what is in it, without a lifetime: the answer is decoded from \
+            "write a type that owns what is in it, without a lifetime: the reply is decoded from \
              the network",
         );
     }
     for lifetime in inside.lent.iter().filter(|lent| lent.ident != "static") {
         errors.at(
             lifetime,
-            "write `'static`: the answer is decoded from the network",
+            "write `'static`: the reply is decoded from the network",
         );
     }
     for reference in &inside.references {
         errors.at(
             reference,
             format!(
-                "write `{}`: the answer is decoded from the network",
+                "write `{}`: the reply is decoded from the network",
                 owned(&reference.elem)
             ),
         );
@@ -687,8 +684,8 @@ fn streams(method: &MethodDef<'_>, errors: &mut Errors) {
     if let (Some(requests), true) = (requests, subscribes) {
         errors.at(
             requests.ty,
-            "remove the stream, or answer with `impl Stream`: whoever subscribes again cannot send \
-             its messages again",
+            "remove the stream, or return `impl Stream`: a client that resumes a subscription \
+             cannot send the messages again",
         );
     }
     if let Some(item) = replies {
@@ -708,8 +705,8 @@ fn streams(method: &MethodDef<'_>, errors: &mut Errors) {
     if subscribes && method.is_protobuf {
         errors.at(
             method.ident(),
-            "answer with `impl Stream`, or move the method to a service with another codec: the numbered values of a subscription are \
-             no protobuf messages",
+            "return `impl Stream`, or move the method to a service with another codec: the \
+             numbered values of a subscription are not protobuf messages",
         );
     }
     let settings = &method.settings;
@@ -733,23 +730,20 @@ fn one_way(method: &MethodDef<'_>, errors: &mut Errors) {
         );
         return;
     }
-    if let Some(answer) = method.answered().filter(|ty| !is_nothing(ty)) {
+    if let Some(reply) = method.reply_type().filter(|ty| !is_nothing(ty)) {
         errors.at(
-            answer,
-            "write `()`, or remove `oneway`: nobody waits for what a one-way method answers",
+            reply,
+            "write `()`, or remove `oneway`: a one-way method has no reply",
         );
     }
     if let Some((_, on_cancel)) = &method.settings.on_cancel {
         errors.at(
             on_cancel,
-            "remove `on_cancel`: nobody waits for a one-way call, so it always runs to its end",
+            "remove `on_cancel`: no caller waits for a one-way call, so it always runs to its end",
         );
     }
     if let Some((_, hedge)) = &method.settings.hedge {
-        errors.at(
-            hedge,
-            "remove `hedge`: nobody waits for the answer to a one-way call",
-        );
+        errors.at(hedge, "remove `hedge`: a one-way call has no reply");
     }
 }
 
@@ -777,7 +771,7 @@ fn uniqueness(methods: &[MethodDef<'_>], errors: &mut Errors) {
                 errors.at(
                     method.ident(),
                     format!(
-                        "choose another name: `{}` stands above already",
+                        "choose another name: `{}` is already used above",
                         method.ident()
                     ),
                 );
@@ -786,8 +780,8 @@ fn uniqueness(methods: &[MethodDef<'_>], errors: &mut Errors) {
                 errors.at(
                     place,
                     format!(
-                        "choose another path by `#[rpc(path = \"/..\")]`: `{path}` is that of \
-                        `{other}`"
+                        "choose another path by `#[rpc(path = \"/..\")]`: `{path}` is the path of \
+                         `{other}`"
                     ),
                 );
             } else if method.constant == earlier.constant {

@@ -88,13 +88,13 @@ pub(crate) fn object_methods(def: &ServiceDef<'_>) -> TokenStream {
     let method = |method: &MethodDef<'_>| {
         let called = twin_ident(method);
         let call = call(method, quote!(#twin::#called));
-        let answer = match &method.replies {
+        let body = match &method.replies {
             None => quote!(#call.await),
             Some(_) => {
                 quote!(__rpc::held(async move |stream| stream.pass(#call.await).await).await)
             }
         };
-        forward(method, answer)
+        forward(method, body)
     };
     def.methods.iter().map(method).collect()
 }

@@ -58,14 +58,14 @@ pub(crate) fn in_lifetime(generics: &Generics) -> Generics {
 /// ```text
 /// Output: async fn hello(&self, name: &str) -> Result<String, Status> { <T as Greeter>::hello(self, name).await }
 /// ```
-pub(crate) fn forward(method: &MethodDef<'_>, answer: TokenStream) -> TokenStream {
+pub(crate) fn forward(method: &MethodDef<'_>, body: TokenStream) -> TokenStream {
     let cfgs = method.cfgs();
     let (ident, output) = (method.ident(), method.output());
     let parameters = method.parameters();
     quote! {
         #(#cfgs)*
         async fn #ident(&self, #(#parameters),*) -> #output {
-            #answer
+            #body
         }
     }
 }

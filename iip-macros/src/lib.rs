@@ -31,8 +31,8 @@ use syn::{DeriveInput, Item, ItemTrait, spanned::Spanned};
 
 use crate::{attr::ServiceSettings, errors::Errors, model::ServiceDef};
 
-const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
-                           `trait Greeter { async fn hello(&self, name: String) -> Result<String, Status>; }`";
+const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter { async fn \
+                           hello(&self, name: String) -> Result<String, Status>; }`";
 
 /// Generates a client and a server from a trait.
 ///

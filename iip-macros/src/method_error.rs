@@ -27,7 +27,7 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
         Data::Enum(data) => in_enum(input, data, &mut errors),
         Data::Struct(data) => in_struct(input, data, &mut errors),
         Data::Union(data) => {
-            errors.at(data.union_token, "write an `enum`: a union cannot travel");
+            errors.at(data.union_token, "write an `enum`: a union cannot be sent");
             None
         }
     };

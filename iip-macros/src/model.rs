@@ -329,7 +329,7 @@ impl<'a> MethodDef<'a> {
     }
 
     /// Returns the type of the value in `Result<value, error>`.
-    pub(crate) fn answered(&self) -> Option<Type> {
+    pub(crate) fn reply_type(&self) -> Option<Type> {
         first_argument(&self.output())
     }
 

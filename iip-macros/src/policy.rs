@@ -70,8 +70,8 @@ impl Priority {
             _ => {
                 errors.at(
                     text,
-                    "write \"low\" (refused first when the server is full), \"normal\" or \"high\" \
-                     (refused last)",
+                    "write \"low\" (rejected first when the server is at capacity), \"normal\" or \
+                     \"high\" (rejected last)",
                 );
                 None
             }
@@ -98,8 +98,8 @@ impl Concurrency {
         if calls.is_none() {
             errors.at(
                 value,
-                "write how many calls may run at a time, such as `100`, or \"auto\": the server \
-                 finds out",
+                "write the number of calls that may run at a time, such as `100`, or \"auto\" to \
+                 let the server find it",
             );
         }
         calls.map(Self::AtMost)

@@ -144,11 +144,11 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     };
     match method.kind {
         Kind::Unary => {
-            let answer = run(quote!(#(#call_argument),*));
+            let reply = run(quote!(#(#call_argument),*));
             let call = quote! {
                 |#service, #bound_context: &__rpc::CallContext, #bound| {
                     #kept_context
-                    async move { #answer #put_in }
+                    async move { #reply #put_in }
                 }
             };
             quote_spanned! {span=>
@@ -176,7 +176,7 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
                 None => (quote!(#call), None),
             };
             let call_argument = call_argument.chain(input);
-            let answer = match &method.replies {
+            let reply = match &method.replies {
                 None if method.kind == Kind::Subscription => {
                     quote_spanned!(span=> send_subscription(__rpc::known(result)).await)
                 }
@@ -184,7 +184,7 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
                     quote!(send_all(result.map(__rpc::proto_stream)).await)
                 }
                 Some(_) => quote!(send_all(result).await),
-                None => quote!(answer(result #put_in)),
+                None => quote!(reply(result #put_in)),
             };
             let result = run(quote!(#(#call_argument),*));
             let call = quote! {
@@ -192,7 +192,7 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
                     #kept_context
                     async move {
                         let result = #result;
-                        #call.#answer
+                        #call.#reply
                     }
                 }
             };
@@ -204,11 +204,11 @@ fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
         Kind::Raw => {
             let names = method.args.iter().map(|arg| arg.ident);
             let bodies = method.args.iter().map(|arg| arg.made_from_body());
-            let answer = run(quote!(#(#bodies),*));
+            let reply = run(quote!(#(#bodies),*));
             let call = quote! {
                 |#service, #bound_context: &__rpc::CallContext, #(#names: __rpc::Bytes),*| {
                     #kept_context
-                    async move { #answer }
+                    async move { #reply }
                 }
             };
             quote_spanned! {span=>

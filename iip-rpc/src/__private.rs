@@ -50,7 +50,7 @@ where
 
 /// Item of the stream that a method replies with.
 #[diagnostic::on_unimplemented(
-    message = "a stream of `{Self}` cannot be the answer of a method",
+    message = "a method cannot return a stream of `{Self}`",
     note = "write `impl Stream<Item = Result<T, Status>>`: the connection may fail between two \
         messages"
 )]

@@ -89,7 +89,7 @@ pub trait FromArguments: sealed::Sealed + Sized + Send + 'static {
 
 mod sealed {
     /// Restricts arguments to tuples.
-    #[expect(unnameable_types, reason = "nobody else shall implement it")]
+    #[expect(unnameable_types, reason = "sealed: other crates cannot implement it")]
     pub trait Sealed {}
 }
 
@@ -377,8 +377,8 @@ fn guessed(error: DecodeError, name: &str, body: &[u8]) -> DecodeError {
     };
     let shown: String = other.chars().take(64).collect();
     DecodeError::custom(format_args!(
-        "{text} (the object was taken for `{name}` itself, as its key {shown:?} is not the name of \
-         the argument)"
+        "{text} (the object was read as `{name}` itself, because its key {shown:?} is not the \
+         name of the argument)"
     ))
 }
 

@@ -10,10 +10,11 @@ use crate::subscription::Subscription;
 
 /// Equality of two type names.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not `{T}`, for which it was taken by its name",
-    label = "has the name of a type of iip-rpc",
-    note = "`#[service]` takes `CallContext`, `Streaming<T>` and `Subscription<T>` for those of iip-rpc; give a type of your own another name by \
-            `use .. as ..`, or a path that begins with `crate`, `self` or `super`"
+    message = "`{Self}` is not `{T}`, although it has the same name",
+    label = "has the same name as a type of iip-rpc",
+    note = "`#[service]` takes the names `CallContext`, `Streaming<T>` and `Subscription<T>` for \
+            the types of iip-rpc; give your own type another name with `use .. as ..`, or write \
+            it with a path that begins with `crate`, `self` or `super`"
 )]
 pub trait Same<T> {
     /// The value itself.
@@ -85,12 +86,14 @@ impl<T, E> MethodOutput for Result<T, E> {
 /// Bound that is never satisfied: the reason why some types are neither `Serialize` nor
 /// `Deserialize`.
 #[diagnostic::on_unimplemented(
-    message = "a `{T}` cannot travel inside a message",
-    label = "a `{T}`, which is no value",
-    note = "a method takes a stream as its last argument, `items: Streaming<T>`, and answers with one as `Result<impl Stream<Item = Result<T, \
-            Status>>, Status>` or `Result<Subscription<T>, Status>`; its context is its first parameter, `ctx: &CallContext`",
-    note = "write these names themselves: `#[service]` does not see through aliases, imports under another name, and paths that begin with \
-            `crate`, `self` or `super`"
+    message = "a `{T}` cannot be part of a message",
+    label = "a `{T}`, which is not a value",
+    note = "a method takes a stream as its last argument, `items: Streaming<T>`, and returns one \
+            as `Result<impl Stream<Item = Result<T, Status>>, Status>` or \
+            `Result<Subscription<T>, Status>`; its context is its first parameter, `ctx: \
+            &CallContext`",
+    note = "write these names directly: `#[service]` does not resolve aliases, imports under \
+            another name, or paths that begin with `crate`, `self` or `super`"
 )]
 pub trait Holds<T> {}
 

@@ -321,14 +321,15 @@ pub enum EnvelopeError {
     Empty,
     /// The first byte does not begin an envelope.
     #[error(
-        "the first byte {byte:#04x} begins no envelope, which begins with a byte from 0x80 to 0xbf"
+        "the first byte {byte:#04x} does not begin an envelope, which begins with a byte from \
+         0x80 to 0xbf"
     )]
     NotAnEnvelope {
         /// The first byte.
         byte: u8,
     },
     /// The envelope is of a later version.
-    #[error("the envelope has the version {version}, and this side knows only version 0")]
+    #[error("the envelope has the version {version}, and this side supports only version 0")]
     UnknownVersion {
         /// The version.
         version: u8,
@@ -340,10 +341,10 @@ pub enum EnvelopeError {
         flags: u8,
     },
     /// A reply has an outcome that this version does not define.
-    #[error("the answer has an unknown outcome")]
+    #[error("the reply has an unknown outcome")]
     UnknownOutcome,
     /// A status is marked as compressed, which is not allowed.
-    #[error("an answer with a status cannot be compressed")]
+    #[error("a reply with a status cannot be compressed")]
     CompressedStatus,
     /// The message ends too early.
     #[error("the message ends within {part}")]
@@ -413,8 +414,7 @@ impl EnvelopeError {
     /// Converts the error of a reply to a status: the method may have run.
     #[must_use]
     pub fn reply_status(&self) -> Status {
-        Status::internal(format!("the answer cannot be read: {self}"))
-            .with_told_source(self.clone())
+        Status::internal(format!("the reply cannot be read: {self}")).with_told_source(self.clone())
     }
 }
 
@@ -1073,12 +1073,12 @@ mod tests {
             ReplyHead::write(CodecId::new(codec), outcome, timing, &metadata, &mut out);
             out[1] |= compression << 6;
             out.extend_from_slice(&body);
-            let answer = ReplyHead::read(out.freeze());
+            let reply = ReplyHead::read(out.freeze());
             if outcome == Outcome::Status && compression != 0 {
-                prop_assert_eq!(answer, Err(EnvelopeError::CompressedStatus));
+                prop_assert_eq!(reply, Err(EnvelopeError::CompressedStatus));
                 return Ok(());
             }
-            let (head, rest) = answer.unwrap();
+            let (head, rest) = reply.unwrap();
             prop_assert_eq!(head, ReplyHead {
                 codec: CodecId::new(codec),
                 compression: CompressionId::new(compression),
@@ -1092,12 +1092,12 @@ mod tests {
         #[test]
         fn statuses_come_back(
             code in 1u8..=16,
-            refused: bool,
+            rejected: bool,
             message in ".*",
             details in proptest::collection::vec(any::<u8>(), 0..50),
             metadata in some_metadata(),
         ) {
-            let execution = if refused { Execution::NotExecuted } else { Execution::MayHaveExecuted };
+            let execution = if rejected { Execution::NotExecuted } else { Execution::MayHaveExecuted };
             let status = Status::new(Code::from_u8(code).unwrap(), message)
                 .with_details(details)
                 .with_metadata(metadata)

@@ -141,17 +141,17 @@ impl Health {
         let checks = Places::new("max_running_calls", usize::MAX);
         methods.counted_apart(checks, |methods| methods.unary(CHECK, &this, check));
         let watches = Places::new("max_health_watches", limits.server);
-        let most = limits.connection;
+        let limit = limits.connection;
         let watch =
             move |health: Arc<Self>, ctx: &CallContext, (service,): (String,), call: StreamCall| {
                 let ctx = ctx.clone();
                 async move {
-                    match Watch::begin(ctx, most) {
+                    match Watch::begin(ctx, limit) {
                         Ok(_watch) => {
                             let states = Watching::new(&health, service);
                             call.send_all(Ok::<_, Status>(states)).await
                         }
-                        Err(status) => call.answer(Err::<(), _>(status)),
+                        Err(status) => call.reply(Err::<(), _>(status)),
                     }
                 }
             };

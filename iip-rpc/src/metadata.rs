@@ -243,7 +243,7 @@ pub enum MetadataError {
     /// The key is empty or has other characters than lower-case ASCII letters, digits, `-`, `_` and
     /// `.`.
     #[error(
-        "{key:?} is no metadata key: keys consist of lower-case ascii letters, digits, '-', '_' \
+        "{key:?} is not a metadata key: keys consist of lower-case ascii letters, digits, '-', '_' \
          and '.'"
     )]
     InvalidKey {

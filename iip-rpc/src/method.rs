@@ -341,7 +341,7 @@ impl MethodDescriptor {
 
     /// The reason why this method cannot be called in `codec`, if it cannot: the messages of a
     /// protobuf service cannot be encoded in another codec.
-    pub(crate) fn refusal(&self, codec: CodecId) -> Option<Status> {
+    pub(crate) fn unsupported_codec(&self, codec: CodecId) -> Option<Status> {
         if self.codec != Some(CodecId::PROTOBUF) || codec == CodecId::PROTOBUF {
             return None;
         }

@@ -275,7 +275,7 @@ impl RetryPolicy {
 pub(crate) fn no_time(option: &str, timeout: Option<Duration>) -> Option<String> {
     let none = timeout.is_some_and(|timeout| timeout.is_zero());
     none.then(|| {
-        format!("option {option}: calls would have no time at all; `Duration::MAX` is no limit")
+        format!("option {option}: calls would time out at once; `Duration::MAX` means no limit")
     })
 }
 
@@ -434,11 +434,11 @@ impl ServerPolicy {
         let text = match (left.is_zero(), waited.is_zero()) {
             (true, true) => "no time was left when the call arrived".to_owned(),
             (true, false) => {
-                format!("its time was over after it had waited {waited:?} on the server")
+                format!("its deadline passed after it waited {waited:?} on the server")
             }
             (false, _) => format!(
-                "{left:?} were left when its turn came, and the server runs no call with less than {:?} (option min_timeout of \
-                 its policy)",
+                "{left:?} were left when the call was to start, less than the {:?} that the \
+                 server requires (option min_timeout of its policy)",
                 self.min
             ),
         };
@@ -453,8 +453,8 @@ impl Deadline {
         Status::deadline_exceeded(if self.by_caller {
             "the handler was stopped at the caller's deadline"
         } else {
-            "the handler was stopped after the time that the server gives it (options max_timeout and default_timeout of its \
-             policy, or timeout of the method)"
+            "the handler was stopped at the server's time limit (options max_timeout and \
+             default_timeout of its policy, or timeout of the method)"
         })
     }
 }
@@ -563,7 +563,7 @@ mod tests {
 
     #[test]
     fn a_call_that_cannot_make_it_is_refused_and_what_it_waited_counts() {
-        let refused = |policy, sent, waited| {
+        let rejection = |policy, sent, waited| {
             let deadlines = Deadlines::new(policy, None);
             let status = deadlines
                 .of_call(Some(sent), waited, Instant::now())
@@ -574,10 +574,10 @@ mod tests {
         };
         let bounded = ServerPolicy::new().min_timeout(2 * MS);
         for policy in [ServerPolicy::new(), bounded] {
-            assert!(refused(policy, Duration::ZERO, Duration::ZERO).contains("no time was left"));
-            assert!(refused(policy, 5 * MS, 5 * MS).contains("waited 5ms"));
+            assert!(rejection(policy, Duration::ZERO, Duration::ZERO).contains("no time was left"));
+            assert!(rejection(policy, 5 * MS, 5 * MS).contains("waited 5ms"));
         }
-        assert!(refused(bounded, 5 * MS, 4 * MS).contains("option min_timeout"));
+        assert!(rejection(bounded, 5 * MS, 4 * MS).contains("option min_timeout"));
         let deadlines = Deadlines::new(bounded, None);
         assert!(
             deadlines

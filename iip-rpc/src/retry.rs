@@ -115,26 +115,26 @@ impl TransparentRetries {
         status.execution() != Execution::MayHaveExecuted && status.code() == Code::Unavailable
     }
 
-    /// Returns the pause before the call is retried, at most `most` times; `None` if it is not.
+    /// Returns the pause before the call is retried, at most `max` times; `None` if it is not.
     #[cold]
     pub(crate) fn next(
         &mut self,
-        most: u32,
+        max: u32,
         status: &Status,
         now: Instant,
         deadline: Instant,
     ) -> Option<Duration> {
-        if !Self::covers(status) || self.count >= most {
+        if !Self::covers(status) || self.count >= max {
             return None;
         }
-        let most = match self.count {
+        let limit = match self.count {
             0 => Duration::ZERO,
             count => FIRST_PAUSE
                 .saturating_mul(1 << (count - 1).min(16))
                 .min(MAX_PAUSE),
         };
         self.count += 1;
-        let pause = most.mul_f64(fastrand::f64());
+        let pause = limit.mul_f64(fastrand::f64());
         (pause < deadline.saturating_duration_since(now)).then_some(pause)
     }
 }
@@ -147,7 +147,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const MS: Duration = Duration::from_millis(1);
 
-    fn refused() -> Status {
+    fn rejected() -> Status {
         Status::unavailable("server is shutting down").with_execution(Execution::NotExecuted)
     }
 
@@ -179,11 +179,11 @@ mod tests {
     #[test]
     fn a_call_that_has_not_run_is_made_again_at_once_and_then_after_growing_pauses() {
         let budget = bucket(0);
-        let pauses = pauses(&rules(false, &budget), &refused());
+        let pauses = pauses(&rules(false, &budget), &rejected());
         assert_eq!(pauses.len(), 5, "no more than five, and none is paid for");
         assert_eq!(pauses[0], Duration::ZERO);
-        for (pause, most) in pauses[1..].iter().zip([10, 20, 40, 80]) {
-            assert!(*pause <= most * MS, "{pause:?} of {most} ms");
+        for (pause, limit) in pauses[1..].iter().zip([10, 20, 40, 80]) {
+            assert!(*pause <= limit * MS, "{pause:?} of {limit} ms");
         }
     }
 
@@ -194,8 +194,8 @@ mod tests {
         assert_eq!(pauses(&rules(false, &budget), &lost()), []);
         let pauses = pauses(&rules(true, &budget), &lost());
         assert_eq!(pauses.len(), 2, "three attempts");
-        for (pause, most) in pauses.iter().zip([20, 40]) {
-            assert!(*pause <= most * MS, "{pause:?} of {most} ms");
+        for (pause, limit) in pauses.iter().zip([20, 40]) {
+            assert!(*pause <= limit * MS, "{pause:?} of {limit} ms");
         }
     }
 
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_server_that_says_no_is_not_asked_again() {
         let budget = bucket(10);
-        for status in [refused(), lost()] {
+        for status in [rejected(), lost()] {
             assert_eq!(pauses(&rules(true, &budget), &status.with_no_retry()), []);
         }
     }
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn a_refusal_with_a_pause_is_paid_for_though_the_call_has_not_run() {
         let budget = bucket(1);
-        let status = refused().with_retry_after(MS);
+        let status = rejected().with_retry_after(MS);
         assert_eq!(pauses(&rules(false, &budget), &status).len(), 1);
         assert_eq!(pauses(&rules(false, &budget), &status).len(), 0);
     }
@@ -267,15 +267,15 @@ mod tests {
     fn a_call_of_which_one_attempt_may_have_run_may_have_run() {
         let budget = bucket(10);
         let (now, rules) = (Instant::now(), rules(true, &budget));
-        let not_sent = || refused().with_execution(Execution::NotSent);
+        let not_sent = || rejected().with_execution(Execution::NotSent);
         let outcome = |first: Status| {
             let mut attempts = Attempts::default();
             assert!(attempts.next(&rules, &first, now, now + SECOND).is_some());
             attempts.outcome(not_sent()).execution()
         };
         assert_eq!(outcome(lost()), Execution::MayHaveExecuted);
-        assert_eq!(outcome(refused()), Execution::NotSent);
-        assert_eq!(outcome(refused().with_retry_after(MS)), Execution::NotSent);
+        assert_eq!(outcome(rejected()), Execution::NotSent);
+        assert_eq!(outcome(rejected().with_retry_after(MS)), Execution::NotSent);
     }
 
     #[test]
@@ -284,10 +284,10 @@ mod tests {
         let mut repeats = TransparentRetries { count: 40 };
         for _ in 0..1000 {
             let deadline = now + 3 * MS;
-            if let Some(pause) = repeats.next(u32::MAX, &refused(), now, deadline) {
+            if let Some(pause) = repeats.next(u32::MAX, &rejected(), now, deadline) {
                 assert!(now + pause < deadline);
             }
         }
-        assert_eq!(repeats.next(u32::MAX, &refused(), now, now), None);
+        assert_eq!(repeats.next(u32::MAX, &rejected(), now, now), None);
     }
 }

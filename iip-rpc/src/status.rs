@@ -178,7 +178,7 @@ impl TryFrom<u8> for Code {
 
 /// The number does not belong to a [`Code`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is no status code: they go from 0 to 16")]
+#[error("{0} is not a status code, which is a number from 0 to 16")]
 pub struct UnknownCode(u8);
 
 /// Indication whether a call that failed may have run the method.
@@ -222,10 +222,10 @@ pub struct Phases {
     /// Time until the request was handed to the network.
     pub write: Duration,
     /// Time from then until the reply arrived, or until the caller stopped waiting for it.
-    pub answer: Duration,
-    /// The part of `answer` in which the request waited on the server, if the server reported it.
+    pub reply: Duration,
+    /// The part of `reply` in which the request waited on the server, if the server reported it.
     pub server_queue: Option<Duration>,
-    /// The part of `answer` in which the handler ran, if the server reported it.
+    /// The part of `reply` in which the handler ran, if the server reported it.
     pub server_handler: Option<Duration>,
 }
 
@@ -236,11 +236,11 @@ impl Phases {
         self.connect
             .saturating_add(self.wait_for_channel)
             .saturating_add(self.write)
-            .saturating_add(self.answer)
+            .saturating_add(self.reply)
     }
 }
 
-/// Displays `500 ms: connect 1.2 ms, answer 499 ms of which queue 3 µs, handler 498 ms`.
+/// Displays `500 ms: connect 1.2 ms, reply 499 ms of which queue 3 µs, handler 498 ms`.
 impl fmt::Display for Phases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Short(self.total()))?;
@@ -248,7 +248,7 @@ impl fmt::Display for Phases {
             ("connect", self.connect),
             ("wait for channel", self.wait_for_channel),
             ("write", self.write),
-            ("answer", self.answer),
+            ("reply", self.reply),
         ];
         let mut before = ": ";
         for (name, time) in parts.iter().filter(|(_, time)| !time.is_zero()) {
@@ -637,12 +637,12 @@ struct StatusVisitor;
 impl StatusVisitor {
     fn build(
         code: Code,
-        refused: bool,
+        rejected: bool,
         message: String,
         details: Payload,
         metadata: Metadata,
     ) -> Status {
-        let execution = if refused {
+        let execution = if rejected {
             Execution::NotExecuted
         } else {
             Execution::MayHaveExecuted
@@ -672,10 +672,10 @@ impl<'de> Visitor<'de> for StatusVisitor {
             seq.next_element()?.ok_or_else(missing)
         }
         let code = next(&mut seq, 0)?;
-        let refused = next::<u8, A>(&mut seq, 1)? == 1;
+        let rejected = next::<u8, A>(&mut seq, 1)? == 1;
         Ok(Self::build(
             code,
-            refused,
+            rejected,
             next(&mut seq, 2)?,
             next(&mut seq, 3)?,
             next(&mut seq, 4)?,
@@ -766,7 +766,7 @@ mod tests {
         assert_eq!(Code::from_u8(17), None);
         assert_eq!(
             Code::try_from(17).unwrap_err().to_string(),
-            "17 is no status code: they go from 0 to 16"
+            "17 is not a status code, which is a number from 0 to 16"
         );
     }
 
@@ -791,8 +791,8 @@ mod tests {
             "not found: no user"
         );
         assert_eq!(Status::aborted("").to_string(), "aborted");
-        let refused = Status::unavailable("draining").with_execution(Execution::NotExecuted);
-        assert_eq!(refused.to_string(), "unavailable: draining [not executed]");
+        let rejected = Status::unavailable("draining").with_execution(Execution::NotExecuted);
+        assert_eq!(rejected.to_string(), "unavailable: draining [not executed]");
     }
 
     #[test]
@@ -815,16 +815,16 @@ mod tests {
         let phases = Phases {
             connect: Duration::from_micros(1_234),
             write: Duration::from_nanos(900),
-            answer: Duration::from_millis(498),
+            reply: Duration::from_millis(498),
             server_queue: Some(Duration::from_micros(12)),
             server_handler: Some(Duration::from_secs(1)),
             ..Phases::default()
         };
-        let status = Status::deadline_exceeded("no answer within 500 ms").with_phases(phases);
+        let status = Status::deadline_exceeded("no reply within 500 ms").with_phases(phases);
         assert_eq!(
             status.to_string(),
-            "deadline exceeded: no answer within 500 ms [may have executed, after 499 ms: connect 1.2 ms, write 900 ns, \
-             answer 498 ms of which queue 12 µs, handler 1 s]"
+            "deadline exceeded: no reply within 500 ms [may have executed, after 499 ms: connect \
+             1.2 ms, write 900 ns, reply 498 ms of which queue 12 µs, handler 1 s]"
         );
         let status = Status::unavailable("queue full")
             .with_execution(Execution::NotSent)

@@ -327,8 +327,8 @@ fn a_field_that_is_left_out_is_refused_where_fields_are_told_apart_by_position()
     );
     assert_eq!(
         error.to_string(),
-        "the field `discount` is left out, and bincode and postcard tell fields apart by their position; remove \
-         `serde(skip_serializing_if)` or choose json or msgpack"
+        "the field `discount` is left out, and bincode and postcard identify fields by their \
+         position; remove `serde(skip_serializing_if)` or choose json or msgpack"
     );
 }
 

@@ -192,7 +192,7 @@ impl ClientConfig {
         ConfigError::check_count("max_queued_calls", self.max_queued_calls, 1..=usize::MAX)?;
         ConfigError::check_time("connect_timeout", self.connect_timeout)?;
         if self.call_timeout.is_zero() {
-            let reason = "calls would have no time at all; `Duration::MAX` is no limit";
+            let reason = "calls would time out at once; `Duration::MAX` means no limit";
             return Err(ConfigError::new("call_timeout", reason));
         }
         #[cfg(feature = "tls")]

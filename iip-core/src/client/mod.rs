@@ -286,14 +286,14 @@ impl Client {
     /// while let Some(part) = recv.next().await {
     ///     println!("{:?}", part?);
     /// }
-    /// println!("the answer: {:?}", recv.answer());
+    /// println!("the reply: {:?}", recv.reply());
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
     ///
-    /// See [`request`](Self::request), if there is no connection; [`RecvStream::answer`] returns
+    /// See [`request`](Self::request), if there is no connection; [`RecvStream::reply`] returns
     /// later errors.
     ///
     /// # Cancel safety
@@ -475,14 +475,14 @@ impl Inner {
         let plain = self.config.tls.is_none();
         #[cfg(not(feature = "tls"))]
         let plain = true;
-        let refused = match &error {
+        let hint = match &error {
             ConnectionError::ClosedByPeer | ConnectionError::Io(_) if plain => {
                 NoReplyHint::OrTls(error)
             }
             ConnectionError::ClosedByPeer => NoReplyHint::Full(error),
             _ => return io::Error::new(io::ErrorKind::ConnectionAborted, error),
         };
-        io::Error::new(io::ErrorKind::ConnectionAborted, refused)
+        io::Error::new(io::ErrorKind::ConnectionAborted, hint)
     }
 
     /// Starts IIP on a byte stream.
@@ -544,13 +544,13 @@ impl Drop for Unready {
 #[derive(Debug, thiserror::Error)]
 enum NoReplyHint {
     #[error(
-        "it was closed without an answer: the server may have all the connections it takes (option \
-         max_connections), speak TLS (option tls of the client), or speak another protocol"
+        "the server closed the connection without a reply: it may be at its limit of connections \
+         (option max_connections), expect TLS (option tls of the client), or speak another protocol"
     )]
     OrTls(#[source] ConnectionError),
     #[error(
-        "it was closed without an answer: the server may have all the connections it takes (option \
-         max_connections)"
+        "the server closed the connection without a reply: it may be at its limit of connections \
+         (option max_connections)"
     )]
     Full(#[source] ConnectionError),
 }

@@ -352,8 +352,8 @@ impl Inner {
             if stalled {
                 tracing::warn!(
                     target = %attempt.target,
-                    "connection replaced: most of its channels wait for answers to calls that were \
-                     given up"
+                    "connection replaced: more than half of its channels wait for replies to \
+                     abandoned calls"
                 );
             }
             let outcome = attempt.inner.connect(retirement).await;
@@ -410,10 +410,10 @@ impl Drop for PendingConnection {
                 state.phase = Phase::Up { connection, since };
             }
             Some(Err(error)) => {
-                let most = FIRST_BACKOFF
+                let limit = FIRST_BACKOFF
                     .saturating_mul(1 << state.failures.min(16))
                     .min(MAX_BACKOFF);
-                let pause = most.mul_f64(fastrand::f64());
+                let pause = limit.mul_f64(fastrand::f64());
                 let causes = std::iter::successors(std::error::Error::source(&error), |cause| {
                     cause.source()
                 });

@@ -249,7 +249,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Returns the error of `encode`. Other errors are returned by [`RecvStream::answer`].
+    /// Returns the error of `encode`. Other errors are returned by [`RecvStream::reply`].
     pub fn start_stream<E>(
         self,
         path: StaticPath,

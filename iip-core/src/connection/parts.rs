@@ -148,7 +148,7 @@ impl ReplyStream {
     pub fn finish(mut self, last: impl Into<Body>) -> Result<(), HandlerError> {
         let last = last.into();
         if last.is_empty() && self.begun {
-            return Err(HandlerError::new("the last part of an answer needs data"));
+            return Err(HandlerError::new("the last chunk of a reply needs data"));
         }
         self.finished = true;
         let mut last = control::or_no_response(last);
@@ -177,7 +177,7 @@ impl Drop for ReplyStream {
             cuts
         });
         if cuts {
-            tracing::error!("a streamed answer was dropped unfinished; closing its connection");
+            tracing::error!("a streamed reply was dropped unfinished; closing its connection");
         }
     }
 }

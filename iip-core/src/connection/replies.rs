@@ -68,7 +68,7 @@ impl State {
         if body.len() > limit {
             let size = body.len();
             let text = format!(
-                "an answer of {size} bytes exceeds the limit of {limit} bytes (option \
+                "a reply of {size} bytes exceeds the limit of {limit} bytes (option \
                  max_message_bytes)"
             );
             let mut failure = control::handler_failure(&text).into();

@@ -23,7 +23,7 @@ use crate::proto::stream_state::{LARGE_BYTES, StreamState};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The call has ended: data is no longer accepted. On a client, [`RecvStream::answer`] returns
+    /// The call has ended: data is no longer accepted. On a client, [`RecvStream::reply`] returns
     /// its outcome.
     #[error("the call has ended")]
     Over,
@@ -92,7 +92,7 @@ impl StreamHandle {
 /// credit. The sender waits until then, and thereby keeps pace with the reader.
 ///
 /// On a client, dropping it before it was [finished](Self::finish) ends the call: its handler gets
-/// an error for the cut stream, and [`RecvStream::answer`] is
+/// an error for the cut stream, and [`RecvStream::reply`] is
 /// [`CallErrorKind::Unfinished`](crate::CallErrorKind::Unfinished). On a handler, dropping it has
 /// no effect: the stream ends with the reply. Data that a handler has given and the connection has
 /// not taken by then is lost, so wait for [`send`](Self::send) before the reply.
@@ -273,7 +273,7 @@ pub struct RecvStream {
     link: StreamHandle,
     /// Client: the call.
     call: Option<Call>,
-    answer: Option<Result<Bytes, CallError>>,
+    reply: Option<Result<Bytes, CallError>>,
     ended: bool,
 }
 
@@ -320,7 +320,7 @@ impl RecvStream {
     /// # Errors
     ///
     /// On a handler: the caller went away before it had ended its stream. On a client, a cut stream
-    /// ends like any other; [`answer`](Self::answer) returns the error.
+    /// ends like any other; [`reply`](Self::reply) returns the error.
     ///
     /// # Cancel safety
     ///
@@ -335,8 +335,8 @@ impl RecvStream {
     /// # Errors
     ///
     /// See [`CallErrorKind`](crate::CallErrorKind).
-    pub fn answer(&mut self) -> Option<Result<Bytes, CallError>> {
-        self.answer.take()
+    pub fn reply(&mut self) -> Option<Result<Bytes, CallError>> {
+        self.reply.take()
     }
 
     /// Client: returns the reason why the call could not be started.
@@ -375,8 +375,8 @@ impl RecvStream {
         let next = call.poll_stream(cx);
         match next {
             Poll::Ready(Ok(part)) => Poll::Ready(Some(part)),
-            Poll::Ready(Err(answer)) => {
-                self.answer = Some(answer);
+            Poll::Ready(Err(reply)) => {
+                self.reply = Some(reply);
                 Poll::Ready(None)
             }
             Poll::Pending => Poll::Pending,
@@ -430,7 +430,7 @@ fn ends(
     let recv = RecvStream {
         link,
         call,
-        answer: None,
+        reply: None,
         ended: false,
     };
     (send, recv)

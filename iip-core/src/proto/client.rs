@@ -411,7 +411,7 @@ impl Connection {
             let dead_at = pinged_at.checked_add(timeout);
             if dead_at.is_some_and(|dead_at| dead_at <= now) {
                 return Err(ConnectionError::Timeout {
-                    what: "a sign of life",
+                    what: "a reply to a ping",
                     limit: timeout,
                     option: "keepalive_timeout",
                 });

@@ -116,8 +116,8 @@ impl Connection {
         let path = RequestPath::read(&assembly.path);
         let limit = self.limits.progress();
         let text = format!(
-            "no bytes of an unfinished request came for {limit:?} (option progress_timeout of the \
-             server)"
+            "no bytes of an unfinished request arrived for {limit:?} (option progress_timeout of \
+             the server)"
         );
         self.send(
             id,

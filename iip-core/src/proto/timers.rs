@@ -261,7 +261,10 @@ const NAMES: [(&str, &str); 5] = [
     ("the head of a frame", "frame_head_timeout"),
     ("the next bytes of a message", "progress_timeout"),
     ("the peer to read", "progress_timeout"),
-    ("room for more than max_buffered_bytes", "progress_timeout"),
+    (
+        "buffered bytes to fall below max_buffered_bytes",
+        "progress_timeout",
+    ),
     ("the next call", "idle_timeout"),
 ];
 

@@ -232,7 +232,7 @@ impl Server {
             biased;
             () = self.shutdown(limit) => {}
             signal = signals.recv() => {
-                tracing::warn!(signal, "a second signal: calls that still run are ended");
+                tracing::warn!(signal, "second signal: ending the calls that still run");
                 self.shutdown(Duration::ZERO).await;
             }
         }
@@ -314,7 +314,7 @@ impl Inner {
         let admitted = self.lock().admit(network, max, max_per_peer, clock::now());
         let (key, evicted) = admitted?;
         if let Some(task) = evicted {
-            tracing::debug!("a silent connection makes room for another");
+            tracing::debug!("a silent connection was closed in favor of a new one");
             task.abort();
         }
         Ok(ConnectionGuard {
@@ -424,8 +424,11 @@ async fn accept_loop(mut accepting: Accepting) {
                         }
                     }
                     Err(option) => {
-                        tracing::debug!(addr = ?connected.addr, option, "connection refused: limit \
-                            reached")
+                        tracing::debug!(
+                            addr = ?connected.addr,
+                            option,
+                            "connection rejected: limit reached"
+                        );
                     }
                 }
             }
@@ -453,8 +456,8 @@ impl Drop for AcceptEnd {
         self.0.changed.notify_waiters();
         if !*self.0.leaving.borrow() {
             tracing::warn!(
-                "the server ends without a shutdown, because its runtime does: main returned, or \
-                 did not wait for it (Server::stopped)"
+                "the server ends without a shutdown because its runtime ends: main returned, or \
+                 did not wait for the server (Server::stopped)"
             );
         }
     }

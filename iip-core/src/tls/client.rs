@@ -244,10 +244,13 @@ impl ClientTls {
                 Trust::Roots(roots) => verify_with(Arc::clone(roots), &provider)?,
                 Trust::Anything => {
                     tracing::warn!(
-                        "tls connections accept any server certificate: whoever is on the way can read and change \
-                         everything; give the root certificate with ClientTls::roots_pem instead"
+                        "tls connections accept any server certificate: an attacker on the \
+                         network can read and change everything; set the root certificate with \
+                         ClientTls::roots_pem instead"
                     );
-                    Arc::new(AcceptAnything { provider: Arc::clone(&provider) })
+                    Arc::new(AcceptAnything {
+                        provider: Arc::clone(&provider),
+                    })
                 }
             };
             let builder = ClientConfig::builder_with_provider(provider)
@@ -258,7 +261,9 @@ impl ClientTls {
             // A new configuration is built for each identity, so that sessions of the old one are
             // not resumed.
             Ok(match identity {
-                Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))),
+                Some(identity) => {
+                    builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+                }
                 None => builder.with_no_client_auth(),
             })
         })

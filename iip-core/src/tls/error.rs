@@ -82,7 +82,7 @@ pub enum TlsError {
     },
     /// The platform's certificate store is empty or unreadable.
     #[error(
-        "the platform has no usable root certificates ({reason}), give roots with \
+        "the platform has no usable root certificates ({reason}), set roots with \
          ClientTls::roots_file"
     )]
     NoPlatformRoots {
@@ -90,14 +90,16 @@ pub enum TlsError {
         reason: String,
     },
     /// The name is neither a DNS name nor an IP address.
-    #[error("`{name}` is no name a certificate can carry, give one with ClientTls::server_name")]
+    #[error(
+        "`{name}` is not a name that a certificate can have, set one with ClientTls::server_name"
+    )]
     BadServerName {
         /// The name.
         name: String,
     },
     /// The stream has no host, and no name is set.
     #[error(
-        "there is no host to verify the server certificate against, give a name with \
+        "there is no host to verify the server certificate against, set a name with \
          ClientTls::server_name"
     )]
     NoServerName,
@@ -126,7 +128,7 @@ pub enum TlsError {
         reason: String,
     },
     /// The peer took too long.
-    #[error("tls handshake not finished within {limit:?}, the limit is {option}")]
+    #[error("tls handshake not finished within {limit:?} (option {option})")]
     Timeout {
         /// The limit.
         limit: Duration,
@@ -135,13 +137,13 @@ pub enum TlsError {
     },
     /// The limit of concurrent handshakes was reached, and this one had waited longest for its
     /// client.
-    #[error("tls handshake given up to make room for others, the limit is {option}")]
+    #[error("tls handshake ended in favor of newer ones: too many at a time (option {option})")]
     MadeRoom {
         /// The option that sets the limit.
         option: &'static str,
     },
     /// The peer ended the stream during the handshake, as a peer does that does not speak TLS.
-    #[error("the peer closed the connection in the tls handshake; perhaps it does not speak tls")]
+    #[error("the peer closed the connection during the tls handshake; it may not speak tls")]
     Closed,
     /// The peer sent bytes that are not TLS.
     #[error("the peer does not speak tls")]

@@ -20,7 +20,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// that does not continue its handshake makes room for others.
 #[derive(Debug)]
 pub(crate) struct Handshakes {
-    most: usize,
+    limit: usize,
     state: Mutex<State>,
     /// Notified when a permit becomes free.
     left: Notify,
@@ -35,9 +35,9 @@ struct State {
 }
 
 impl Handshakes {
-    pub(crate) fn new(most: usize) -> Arc<Self> {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
-            most,
+            limit,
             state: Mutex::new(State {
                 running: 0,
                 pending: Pending::new(),
@@ -66,7 +66,7 @@ impl Handshakes {
 
     fn try_enter(self: &Arc<Self>, network: Network) -> Option<Permit> {
         let mut state = self.lock();
-        if state.running < self.most {
+        if state.running < self.limit {
             state.running += 1;
         } else {
             // The permit of the evicted handshake passes to this one.

@@ -51,7 +51,7 @@ impl fmt::Display for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
             Some(path) => path.display().fmt(f),
-            None => f.write_str("what was given"),
+            None => f.write_str("the given input"),
         }
     }
 }

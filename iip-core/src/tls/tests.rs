@@ -123,9 +123,9 @@ async fn converse(mut near: IoStream, mut far: IoStream) {
     assert_eq!(&received, b"ping");
     far.write_all(b"pong").await.unwrap();
     far.shutdown().await.unwrap();
-    let mut answer = String::new();
-    near.read_to_string(&mut answer).await.unwrap();
-    assert_eq!(answer, "pong");
+    let mut reply = String::new();
+    near.read_to_string(&mut reply).await.unwrap();
+    assert_eq!(reply, "pong");
 }
 
 fn reason(outcome: Outcome) -> TlsError {
@@ -447,15 +447,15 @@ async fn a_bad_reload_says_why_and_keeps_the_old_certificate() {
             .reload_pem(&one.chain, &two.key)
             .unwrap_err()
             .to_string(),
-        "CertificateReloader::reload_pem: the private key in what was given does not belong to the first \
-         certificate"
+        "CertificateReloader::reload_pem: the private key in the given input does not belong to \
+         the first certificate"
     );
     assert_eq!(
         reloader
             .reload_pem("nothing", &one.key)
             .unwrap_err()
             .to_string(),
-        "CertificateReloader::reload_pem: what was given has no `BEGIN CERTIFICATE` section"
+        "CertificateReloader::reload_pem: the given input has no `BEGIN CERTIFICATE` section"
     );
     assert!(matches!(
         reloader.reload_files("/absent.pem", "/absent.key"),
@@ -653,7 +653,7 @@ async fn a_plain_peer_is_told_from_a_tls_peer() {
     let silent = accept_from(async |_| {}).await;
     assert_eq!(
         silent.to_string(),
-        "the peer closed the connection in the tls handshake; perhaps it does not speak tls"
+        "the peer closed the connection during the tls handshake; it may not speak tls"
     );
 }
 
@@ -758,7 +758,7 @@ fn mistakes_name_the_call_and_the_file() {
     assert!(
         error
             .to_string()
-            .starts_with("ServerTls::from_pem: the private key in what was given is unusable: "),
+            .starts_with("ServerTls::from_pem: the private key in the given input is unusable: "),
         "{error}"
     );
     let io = io::Error::from(TlsError::NoServerName);

@@ -68,7 +68,9 @@ pub enum EndpointError {
     #[error("address is empty, write `host:port` or `unix:/path`")]
     Empty,
     /// The scheme before `://` is unknown.
-    #[error("address `{address}` starts with `{scheme}://`, only `tcp://` and `unix:` are known")]
+    #[error(
+        "address `{address}` starts with `{scheme}://`, only `tcp://` and `unix:` are supported"
+    )]
     UnknownScheme {
         /// The whole text.
         address: String,
@@ -112,7 +114,7 @@ pub enum EndpointError {
     },
     /// The address is that of an abstract Unix socket, which this platform does not support.
     #[error(
-        "address `{address}` is that of an abstract socket, which only Linux has; write \
+        "address `{address}` is that of an abstract socket, which only Linux supports; write \
          `unix:./@name` for a file of such a name"
     )]
     NoAbstract {
@@ -130,8 +132,8 @@ impl From<std::convert::Infallible> for EndpointError {
 /// A value that names an address to connect to or to listen on: a text such as `"127.0.0.1:9000"`,
 /// a [`SocketAddr`], or an [`Endpoint`].
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no address",
-    note = "write a text such as \"127.0.0.1:9000\" or \"unix:/path\", or give a `SocketAddr`"
+    message = "`{Self}` is not an address",
+    note = "write a string such as \"127.0.0.1:9000\" or \"unix:/path\", or pass a `SocketAddr`"
 )]
 pub trait ToEndpoint {
     /// Returns the address.

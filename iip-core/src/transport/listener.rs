@@ -256,14 +256,14 @@ async fn remove_stale_socket(path: &Path) -> io::Result<()> {
         return Ok(());
     };
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-        return in_use("a file that is no socket has this name");
+        return in_use("a file with this name exists and is not a socket");
     }
     match UnixStream::connect(path).await {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-        _ => return in_use("another server listens there"),
+        _ => return in_use("another server listens on this path"),
     }
     if file_identity(path) != Some(found) {
-        return in_use("another server started there at the same time");
+        return in_use("another server started on this path at the same time");
     }
     std::fs::remove_file(path)
 }

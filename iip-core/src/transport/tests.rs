@@ -22,9 +22,9 @@ async fn exchange(near: &mut IoStream, far: &mut IoStream) {
     far.read_to_string(&mut received).await.unwrap();
     assert_eq!(received, "hello");
     far.write_all(b"back").await.unwrap();
-    let mut answer = [0; 4];
-    near.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"back");
+    let mut reply = [0; 4];
+    near.read_exact(&mut reply).await.unwrap();
+    assert_eq!(&reply, b"back");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_bad_endpoint_is_refused_with_what_to_write_instead() {
         ),
         (
             "http://h:80",
-            "address `http://h:80` starts with `http://`, only `tcp://` and `unix:` are known",
+            "address `http://h:80` starts with `http://`, only `tcp://` and `unix:` are supported",
         ),
         ("unix:", "address `unix:` has no path, write `unix:/path`"),
     ];
@@ -138,10 +138,10 @@ async fn tcp_carries_bytes_both_ways_without_delay() {
 async fn a_port_nobody_listens_on_is_refused_and_an_address_that_is_not_the_target_is_named() {
     let (listener, endpoint) = listen("127.0.0.1:0").await;
     drop(listener);
-    let refusal = endpoint.connect().await.unwrap_err();
-    assert_eq!(refusal.kind(), io::ErrorKind::ConnectionRefused);
-    let refusal = refusal.to_string();
-    assert!(!refusal.contains(&endpoint.to_string()), "{refusal}");
+    let error = endpoint.connect().await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    let error = error.to_string();
+    assert!(!error.contains(&endpoint.to_string()), "{error}");
     let Endpoint::Tcp { port, .. } = endpoint else {
         panic!("not tcp")
     };
@@ -308,7 +308,9 @@ mod unix {
         let listener = Listener::bind(&endpoint).await.unwrap();
         let error = Listener::bind(&endpoint).await.unwrap_err();
         assert!(
-            error.to_string().ends_with("another server listens there"),
+            error
+                .to_string()
+                .ends_with("another server listens on this path"),
             "{error}"
         );
         drop(listener);
@@ -318,7 +320,7 @@ mod unix {
         assert!(
             error
                 .to_string()
-                .ends_with("a file that is no socket has this name"),
+                .ends_with("a file with this name exists and is not a socket"),
             "{error}"
         );
         assert_eq!(

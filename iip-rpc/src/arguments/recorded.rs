@@ -28,7 +28,7 @@ impl Arguments for RecordedArgs {
                 Ok(None)
             }
             _ => Err(EncodeError::custom(format_args!(
-                "the arguments were sent in another codec before, and its server takes {codec} now"
+                "the arguments are kept in another codec, and the server now takes {codec}"
             ))),
         }
     }

@@ -202,7 +202,7 @@ fn an_object_that_was_taken_for_the_only_argument_is_refused_with_the_reason() {
         );
         assert!(
             error.ends_with(&format!(
-                "(the object was taken for `name` itself, as its key {key:?} is not the name of \
+                "(the object was read as `name` itself, because its key {key:?} is not the name of \
                  the argument)"
             )),
             "{text}: {error}"
@@ -211,7 +211,7 @@ fn an_object_that_was_taken_for_the_only_argument_is_refused_with_the_reason() {
     // The error contains no guess.
     for text in ["{}", "[]", r#"{"agr":"#] {
         let error = json::<(Person,)>(ONE, text).unwrap_err();
-        assert!(!error.contains("taken for"), "{text}: {error}");
+        assert!(!error.contains("was read as"), "{text}: {error}");
     }
 }
 

@@ -12,7 +12,7 @@ use iip_core::{Body, Call, CallTimes, Connection};
 
 use super::Client;
 use super::body::{CallBody, Failure, ReplyPart};
-use super::failure::{bad_answer, call_status, not_sent, phases, plain_failure, request_too_large};
+use super::failure::{bad_reply, call_status, not_sent, phases, plain_failure, request_too_large};
 use super::stream::DynMessages;
 use crate::codec::CodecId;
 use crate::compression::{CompressionId, Compressor, Encoding, decompress_in_place};
@@ -141,7 +141,7 @@ impl Client {
                 Err(status) => break status,
             };
             let status = {
-                let answer = if kept && self.hedges(method) {
+                let reply = if kept && self.hedges(method) {
                     // Boxed for the same reason.
                     let mut start = |cx: &Context<'_>, attempt: Attempt<'_>| {
                         self.start(cx, method, ctx, &kind, body, attempt)
@@ -150,8 +150,8 @@ impl Client {
                 } else {
                     call.await
                 };
-                match answer {
-                    Ok(answer) => match self.read(method, &kind, answer, times.started, body) {
+                match reply {
+                    Ok(reply) => match self.read(method, &kind, reply, times.started, body) {
                         Err(Failure::Status(status)) => status,
                         done => return done,
                     },
@@ -219,24 +219,24 @@ impl Client {
         &self,
         method: &MethodDescriptor,
         kind: &Single,
-        answer: Bytes,
+        reply: Bytes,
         started: Instant,
         body: &mut dyn CallBody,
     ) -> Result<(), Failure> {
         match kind {
-            Single::Unary => self.decode(method, answer, started, body),
+            Single::Unary => self.decode(method, reply, started, body),
             Single::OneWay => Ok(()),
             Single::Raw(_) => {
-                if let Some(error) = PlainError::read(&answer).filter(PlainError::is_in_band) {
+                if let Some(error) = PlainError::read(&reply).filter(PlainError::is_in_band) {
                     return Err(plain_failure(method, error, started).into());
                 }
                 body.read(
                     ReplyPart::Value,
                     CodecId::RAW,
-                    &answer,
+                    &reply,
                     &self.settings.limits,
                 )
-                .map_err(|error| bad_answer(method, started, None, error.reply_status()).into())
+                .map_err(|error| bad_reply(method, started, None, error.reply_status()).into())
             }
         }
     }
@@ -348,7 +348,7 @@ impl Client {
         let wanted = method.service_codec().unwrap_or(self.settings.codec);
         let peer = connection.peer().extension(RpcPeer::read);
         let codec = peer.and_then(|peer| peer.codec(wanted));
-        match method.refusal(codec.unwrap_or(CodecId::JSON)) {
+        match method.unsupported_codec(codec.unwrap_or(CodecId::JSON)) {
             Some(status) => Err(not_sent(status)),
             None => Ok(codec.map(|codec| Encoding {
                 codec,
@@ -459,25 +459,25 @@ impl Client {
     pub(super) fn decode(
         &self,
         method: &MethodDescriptor,
-        answer: Bytes,
+        reply: Bytes,
         started: Instant,
         body: &mut dyn CallBody,
     ) -> Result<(), Failure> {
         let limits = &self.settings.limits;
-        let bad = |status, timing| Failure::from(bad_answer(method, started, timing, status));
-        if !envelope::is_envelope(&answer) {
-            let (part, what) = match PlainError::read(&answer) {
+        let bad = |status, timing| Failure::from(bad_reply(method, started, timing, status));
+        if !envelope::is_envelope(&reply) {
+            let (part, what) = match PlainError::read(&reply) {
                 None => (ReplyPart::Value, "result"),
                 Some(PlainError { error: Some(_), .. }) => (ReplyPart::PlainError, "error"),
                 Some(error) => return Err(plain_failure(method, error, started).into()),
             };
             let json = CodecId::JSON;
-            body.read(part, json, &answer, limits)
+            body.read(part, json, &reply, limits)
                 .map_err(|error| bad(error.status_of_reply(what, json), None))?;
             return part.outcome();
         }
         let (head, mut data) =
-            ReplyHead::read(answer).map_err(|error| bad(error.reply_status(), None))?;
+            ReplyHead::read(reply).map_err(|error| bad(error.reply_status(), None))?;
         if let Some(place) = &self.options.reply_metadata {
             place.set(head.metadata.clone());
         }

@@ -13,7 +13,7 @@ use crate::status::{Code, Execution, Phases, Status};
 /// The phases of a call to which the server replied with a failure.
 pub(super) fn phases(started: Instant, timing: Option<ServerTiming>) -> Phases {
     Phases {
-        answer: now().saturating_duration_since(started),
+        reply: now().saturating_duration_since(started),
         server_queue: timing.map(|timing| timing.queue),
         server_handler: timing.map(|timing| timing.handler),
         ..Phases::default()
@@ -22,7 +22,7 @@ pub(super) fn phases(started: Instant, timing: Option<ServerTiming>) -> Phases {
 
 /// Adds the method and the phases to `status`, which describes a malformed reply of `method`.
 #[cold]
-pub(super) fn bad_answer(
+pub(super) fn bad_reply(
     method: &MethodDescriptor,
     started: Instant,
     timing: Option<ServerTiming>,
@@ -88,7 +88,7 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
     };
     let what = match error.kind() {
         CallErrorKind::Timeout => {
-            "no answer in time (option timeout of the client, of its CallOptions, or of the method)"
+            "no reply in time (option timeout of the client, of its CallOptions, or of the method)"
                 .to_owned()
         }
         // The limit as it was set, which does not count the envelope.
@@ -120,7 +120,7 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
             connect: phases.connect,
             wait_for_channel: phases.wait_for_channel,
             write: phases.write,
-            answer: phases.answer,
+            reply: phases.answer,
             ..Phases::default()
         })
         .with_told_source(error.clone())

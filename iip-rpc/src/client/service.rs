@@ -100,11 +100,11 @@ impl Service<RawRequest> for ClientService {
         let options = iip_core::CallOptions::new().timeout(self.timeout());
         let started = now();
         Box::pin(async move {
-            let answer = core.request_with(&path, body, options).await;
-            let answer = answer.map_err(|error| call_status(&error, None))?;
-            match PlainError::read(&answer).filter(PlainError::is_in_band) {
+            let reply = core.request_with(&path, body, options).await;
+            let reply = reply.map_err(|error| call_status(&error, None))?;
+            match PlainError::read(&reply).filter(PlainError::is_in_band) {
                 Some(error) => Err(error.into_status().with_phases(phases(started, None))),
-                None => Ok(answer),
+                None => Ok(reply),
             }
         })
     }

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::Client;
 use super::body::{CallBody, Failure, StreamBody, TypedBody, outcome};
 use super::call::Kind;
-use super::failure::{bad_answer, call_status, not_sent};
+use super::failure::{bad_reply, call_status, not_sent};
 use super::intercept::InterceptedCall;
 use crate::__private::BoxFuture;
 use crate::arguments::Arguments;
@@ -297,7 +297,7 @@ impl Client {
         let (mut call, writer, times) = self.begin_upload(method, ctx, body).await?;
         let mut writer = Some(writer);
         let mut is_accepted = false;
-        let answer = poll_fn(|cx| {
+        let reply = poll_fn(|cx| {
             if let Some(sending) = &mut writer
                 && let Poll::Ready(ended) = sending.poll(cx, messages)
             {
@@ -316,15 +316,15 @@ impl Client {
                         call.has_until(times.whole);
                     }
                     Next::Message(_) => {
-                        return Poll::Ready(Err(call.bad_answer(unexpected()).into()));
+                        return Poll::Ready(Err(call.bad_reply(unexpected()).into()));
                     }
                     Next::Aborted(status) => return Poll::Ready(Err(status.into())),
-                    Next::End(answer) => return Poll::Ready(answer.map_err(Failure::from)),
+                    Next::End(reply) => return Poll::Ready(reply.map_err(Failure::from)),
                 }
             }
         });
-        let answer = answer.await?;
-        self.decode(method, answer, call.started, body)
+        let reply = reply.await?;
+        self.decode(method, reply, call.started, body)
     }
 
     /// Starts a call that sends messages. It is not retried: messages are not kept once sent.
@@ -364,7 +364,7 @@ impl Client {
             place.set(Metadata::new());
         }
         let Some(encoding) = self.encoding(method, &connection)? else {
-            let text = format!("{method} has streams, which its server does not know");
+            let text = format!("{method} has streams, which its server does not support");
             return Err(not_sent(Status::unimplemented(text)));
         };
         let remaining = times.remaining();
@@ -472,30 +472,30 @@ impl StreamedCall {
         }
         Poll::Ready(match ready!(self.records.poll_next(cx)) {
             Some(Ok(message)) => Next::Message(message),
-            Some(Err(error)) => Next::End(Err(self.bad_answer(record_status(error)))),
-            None => Next::End(self.answer()),
+            Some(Err(error)) => Next::End(Err(self.bad_reply(record_status(error)))),
+            None => Next::End(self.reply()),
         })
     }
 
-    fn answer(&mut self) -> Result<Bytes, Status> {
-        let answer = self.records.answer();
-        answer
+    fn reply(&mut self) -> Result<Bytes, Status> {
+        let reply = self.records.reply();
+        reply
             .unwrap_or_else(|| Ok(Bytes::new()))
             .map_err(|error| call_status(&error, Some(self.method)))
     }
 
     /// Reads the final reply.
-    fn end(&self, answer: Bytes, body: &mut dyn CallBody) -> Result<(), Failure> {
-        self.client.decode(self.method, answer, self.started, body)
+    fn end(&self, reply: Bytes, body: &mut dyn CallBody) -> Result<(), Failure> {
+        self.client.decode(self.method, reply, self.started, body)
     }
 
     /// Waits for the record that accepts the call.
     async fn accepted(&mut self, body: &mut dyn CallBody) -> Result<(), Failure> {
         match poll_fn(|cx| self.poll_next(cx)).await {
             Next::Message(record) => self.accept(record, body),
-            Next::End(answer) => {
-                self.end(answer?, body)?;
-                Err(self.bad_answer(unexpected()).into())
+            Next::End(reply) => {
+                self.end(reply?, body)?;
+                Err(self.bad_reply(unexpected()).into())
             }
             Next::Aborted(status) => Err(status.into()),
         }
@@ -504,10 +504,10 @@ impl StreamedCall {
     /// Reads the record that accepts the call. Any other outcome is the failure of the call.
     fn accept(&self, record: Bytes, body: &mut dyn CallBody) -> Result<(), Failure> {
         let head = ReplyHead::read(record.clone());
-        let (head, _) = head.map_err(|error| self.bad_answer(error.reply_status()))?;
+        let (head, _) = head.map_err(|error| self.bad_reply(error.reply_status()))?;
         if head.outcome != envelope::Outcome::Value {
             self.end(record, body)?;
-            return Err(self.bad_answer(unexpected()).into());
+            return Err(self.bad_reply(unexpected()).into());
         }
         if let Some(place) = &self.client.options.reply_metadata {
             place.set(head.metadata);
@@ -515,8 +515,8 @@ impl StreamedCall {
         Ok(())
     }
 
-    fn bad_answer(&self, status: Status) -> Status {
-        bad_answer(self.method, self.started, None, status)
+    fn bad_reply(&self, status: Status) -> Status {
+        bad_reply(self.method, self.started, None, status)
     }
 
     /// The call was accepted: from now on only the deadline of the whole call applies, if it has
@@ -544,7 +544,7 @@ fn not_accepted(status: Status, sending: &Sending) -> Status {
 }
 
 fn unexpected() -> Status {
-    Status::internal("the server's answer does not fit a call with streams")
+    Status::internal("the server's reply is not valid for a call with streams")
 }
 
 fn record_status(error: RecordError) -> Status {
@@ -552,7 +552,7 @@ fn record_status(error: RecordError) -> Status {
         RecordError::Cut => Status::unavailable("the stream was cut off"),
         RecordError::Compressed(error) => error.reply_status(),
         RecordError::Stalled(limit) => Status::unavailable(format!(
-            "no bytes of an unfinished message came for {limit:?} (options progress_timeout and \
+            "no bytes of an unfinished message arrived for {limit:?} (options progress_timeout and \
              max_buffered_bytes)"
         )),
         RecordError::Truncated => Status::internal("the server's stream ended within a message"),
@@ -572,7 +572,7 @@ fn on_sent(writer: &mut MessageWriter<Status>, ended: Ended<Status>) -> Option<S
         }
         // The end of the call carries the more precise status.
         Ended::Over => None,
-        Ended::Failed(status) | Ended::Refused(status) => Some(status),
+        Ended::Failed(status) | Ended::Rejected(status) => Some(status),
         Ended::Unread(error) => Some(Status::resource_exhausted(error.to_string())),
     }
 }
@@ -658,11 +658,11 @@ impl<T, E: MethodError> ReplyStream<T, E> {
                 Ok(message) => return Poll::Ready(Ok(message)),
                 Err(error) => {
                     let status = error.status_of_reply("message of the stream", call.codec);
-                    Some(call.bad_answer(status).into())
+                    Some(call.bad_reply(status).into())
                 }
             },
             Next::Aborted(status) => return Poll::Ready(Err((Some(status.into()), true))),
-            Next::End(Ok(answer)) => call.end(answer, &mut body).err(),
+            Next::End(Ok(reply)) => call.end(reply, &mut body).err(),
             Next::End(Err(status)) => Some(status.into()),
         };
         Poll::Ready(Err((

@@ -96,8 +96,10 @@ impl Client {
         match begins {
             Some(Ok(begins)) => Ok((call, begins)),
             _ => {
-                let text =
-                    format!("{method}: the server does not say where the subscription begins");
+                let text = format!(
+                    "{method}: the server did not send the position at which the subscription \
+                     begins"
+                );
                 Err(Status::internal(text).into())
             }
         }

@@ -12,7 +12,7 @@ use ::bincode::de::read::{BorrowReader, Reader};
 use ::bincode::de::{BorrowDecoder, Decode, DecoderImpl};
 use ::bincode::enc::write::Writer;
 use ::bincode::enc::{Encode, Encoder as _, EncoderImpl};
-use ::bincode::error::{DecodeError as Refusal, EncodeError as Failure};
+use ::bincode::error::{DecodeError as ReadError, EncodeError as Failure};
 use bytes::{Bytes, BytesMut};
 use serde::de::value::{U8Deserializer, U32Deserializer};
 use serde::de::{
@@ -463,16 +463,16 @@ impl Encoder<'_> {
         let start = output.head.len();
         output.head.resize(start + len, 0);
         let room = output.head.get_mut(start..).unwrap_or_default();
-        let mut refused = false;
+        let mut has_no_byte = false;
         for (byte, value) in room.iter_mut().zip(values) {
             match value.serialize(OneByte) {
                 Ok(value) => *byte = value,
-                Err(NoByte) => refused = true,
+                Err(NoByte) => has_no_byte = true,
             }
         }
-        if refused {
+        if has_no_byte {
             return Err(EncodeError::custom(
-                "a sequence of bytes has an element that is no byte",
+                "a sequence of bytes has an element that is not a byte",
             ));
         }
         Ok(())
@@ -612,7 +612,7 @@ impl serde::ser::Error for NoByte {
 
 type Never = serde::ser::Impossible<u8, NoByte>;
 
-macro_rules! refuse {
+macro_rules! reject {
     ($($name:ident ($($argument:ty),*) -> $result:ty;)*) => { $(
         fn $name(self $(, _: $argument)*) -> Result<$result, NoByte> {
             Err(NoByte)
@@ -636,7 +636,7 @@ impl Serializer for OneByte {
         Ok(byte)
     }
 
-    refuse! {
+    reject! {
         serialize_bool(bool) -> u8;
         serialize_i8(i8) -> u8;
         serialize_i16(i16) -> u8;
@@ -693,7 +693,7 @@ struct Input<'de>(&'de [u8]);
 
 impl<'de> Reader for Input<'de> {
     #[inline]
-    fn read(&mut self, bytes: &mut [u8]) -> Result<(), Refusal> {
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), ReadError> {
         bytes.copy_from_slice(self.take_bytes(bytes.len())?);
         Ok(())
     }
@@ -711,9 +711,9 @@ impl<'de> Reader for Input<'de> {
 
 impl<'de> BorrowReader<'de> for Input<'de> {
     #[inline]
-    fn take_bytes(&mut self, count: usize) -> Result<&'de [u8], Refusal> {
+    fn take_bytes(&mut self, count: usize) -> Result<&'de [u8], ReadError> {
         let Some((taken, rest)) = self.0.split_at_checked(count) else {
-            return Err(Refusal::UnexpectedEnd {
+            return Err(ReadError::UnexpectedEnd {
                 additional: count - self.0.len(),
             });
         };
@@ -767,7 +767,7 @@ impl<'de> Decoder<'de> {
 
     #[inline]
     fn take<T: Decode<()>>(&mut self) -> Result<T, DecodeError> {
-        T::decode(&mut self.inner).map_err(refused)
+        T::decode(&mut self.inner).map_err(read_error)
     }
 
     /// Reads an unsigned integer. Integers of one byte are the most frequent ones, and come first.
@@ -796,12 +796,13 @@ impl<'de> Decoder<'de> {
     #[inline]
     fn take_slice(&mut self) -> Result<&'de [u8], DecodeError> {
         let len = self.take_len()?;
-        self.input().take_bytes(len).map_err(refused)
+        self.input().take_bytes(len).map_err(read_error)
     }
 
     #[inline]
     fn take_str(&mut self) -> Result<&'de str, DecodeError> {
-        std::str::from_utf8(self.take_slice()?).map_err(|inner| refused(Refusal::Utf8 { inner }))
+        std::str::from_utf8(self.take_slice()?)
+            .map_err(|inner| read_error(ReadError::Utf8 { inner }))
     }
 
     /// Runs `read` one level deeper. An error ends the whole decoding, so the level is left only
@@ -908,7 +909,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
             0 => visitor.visit_none(),
             1 => self.wrapped(|inner| visitor.visit_some(inner)),
             other => Err(DecodeError::custom(format_args!(
-                "{other} is neither 0 nor 1, as an option begins"
+                "{other} is neither 0 nor 1, the first byte of an option"
             ))),
         }
     }
@@ -1203,20 +1204,22 @@ fn not_self_describing() -> DecodeError {
 }
 
 #[cold]
-fn refused(refusal: Refusal) -> DecodeError {
-    match refusal {
-        Refusal::UnexpectedEnd { additional } => DecodeError::new(DecodeErrorKind::UnexpectedEnd {
-            missing: additional,
-        }),
-        Refusal::Utf8 { inner } => {
-            DecodeError::custom(format_args!("a text is not utf-8: {inner}"))
+fn read_error(error: ReadError) -> DecodeError {
+    match error {
+        ReadError::UnexpectedEnd { additional } => {
+            DecodeError::new(DecodeErrorKind::UnexpectedEnd {
+                missing: additional,
+            })
         }
-        Refusal::InvalidBooleanValue(byte) => {
-            DecodeError::custom(format_args!("{byte} is neither 0 nor 1, as a bool is"))
+        ReadError::Utf8 { inner } => {
+            DecodeError::custom(format_args!("a string is not utf-8: {inner}"))
         }
-        Refusal::InvalidCharEncoding(_) => DecodeError::custom("a character is not utf-8"),
-        Refusal::InvalidIntegerType { expected, found } => DecodeError::custom(format_args!(
-            "an integer of the type {found:?} stands in place of one of {expected:?}"
+        ReadError::InvalidBooleanValue(byte) => DecodeError::custom(format_args!(
+            "{byte} is neither 0 nor 1, the bytes of a bool"
+        )),
+        ReadError::InvalidCharEncoding(_) => DecodeError::custom("a character is not utf-8"),
+        ReadError::InvalidIntegerType { expected, found } => DecodeError::custom(format_args!(
+            "an integer of the type {found:?} was sent instead of {expected:?}"
         )),
         other => DecodeError::custom(other),
     }
@@ -1244,7 +1247,7 @@ mod tests {
         Bincode::decode(input, &DecodeLimits::new())
     }
 
-    fn refusal<'de, T: Deserialize<'de> + Debug>(input: &'de [u8]) -> DecodeErrorKind {
+    fn error_kind<'de, T: Deserialize<'de> + Debug>(input: &'de [u8]) -> DecodeErrorKind {
         decode::<T>(input).unwrap_err().kind().clone()
     }
 
@@ -1399,11 +1402,11 @@ mod tests {
     #[test]
     fn what_follows_the_value_is_refused() {
         assert_eq!(
-            refusal::<u8>(&[1, 2, 3]),
+            error_kind::<u8>(&[1, 2, 3]),
             DecodeErrorKind::TrailingBytes { left: 2 }
         );
         assert_eq!(
-            refusal::<()>(&[0]),
+            error_kind::<()>(&[0]),
             DecodeErrorKind::TrailingBytes { left: 1 }
         );
     }
@@ -1411,11 +1414,11 @@ mod tests {
     #[test]
     fn a_message_that_ends_too_early_says_how_many_bytes_are_missing() {
         assert_eq!(
-            refusal::<f64>(&[1, 2, 3]),
+            error_kind::<f64>(&[1, 2, 3]),
             DecodeErrorKind::UnexpectedEnd { missing: 5 }
         );
         assert_eq!(
-            refusal::<u8>(&[]),
+            error_kind::<u8>(&[]),
             DecodeErrorKind::UnexpectedEnd { missing: 1 }
         );
     }
@@ -1441,13 +1444,13 @@ mod tests {
                 claims(claimed),
                 DecodeErrorKind::TooLong { claimed, left: 8 },
             );
-            assert_eq!(refusal::<String>(&input), too_long);
-            assert_eq!(refusal::<Vec<u8>>(&input), too_long);
-            assert_eq!(refusal::<Vec<u64>>(&input), too_long);
-            assert_eq!(refusal::<Vec<String>>(&input), too_long);
-            assert_eq!(refusal::<BTreeMap<u8, u8>>(&input), too_long);
-            assert_eq!(refusal::<Payload>(&input), too_long);
-            assert_eq!(refusal::<Vec<()>>(&input), too_long);
+            assert_eq!(error_kind::<String>(&input), too_long);
+            assert_eq!(error_kind::<Vec<u8>>(&input), too_long);
+            assert_eq!(error_kind::<Vec<u64>>(&input), too_long);
+            assert_eq!(error_kind::<Vec<String>>(&input), too_long);
+            assert_eq!(error_kind::<BTreeMap<u8, u8>>(&input), too_long);
+            assert_eq!(error_kind::<Payload>(&input), too_long);
+            assert_eq!(error_kind::<Vec<()>>(&input), too_long);
         }
     }
 
@@ -1455,21 +1458,21 @@ mod tests {
     fn elements_that_take_no_bytes_are_refused_on_both_sides() {
         // Three elements are claimed and three bytes follow, so the length alone is possible.
         let input = [3, 0, 0, 0];
-        assert_eq!(refusal::<Vec<()>>(&input), DecodeErrorKind::EmptyElement);
+        assert_eq!(error_kind::<Vec<()>>(&input), DecodeErrorKind::EmptyElement);
         assert_eq!(
-            refusal::<Vec<UnitStruct>>(&input),
+            error_kind::<Vec<UnitStruct>>(&input),
             DecodeErrorKind::EmptyElement
         );
         assert_eq!(
-            refusal::<HashSet<()>>(&input),
+            error_kind::<HashSet<()>>(&input),
             DecodeErrorKind::EmptyElement
         );
         assert_eq!(
-            refusal::<BTreeMap<(), ()>>(&input),
+            error_kind::<BTreeMap<(), ()>>(&input),
             DecodeErrorKind::EmptyElement
         );
         assert_eq!(
-            refusal::<Vec<Vec<((), [u8; 0])>>>(&[1, 1, 0]),
+            error_kind::<Vec<Vec<((), [u8; 0])>>>(&[1, 1, 0]),
             DecodeErrorKind::EmptyElement
         );
         // If only the key or only the value takes no bytes, the entry takes some.
@@ -1526,12 +1529,12 @@ mod tests {
         on_a_small_stack(|| {
             let too_deep = DecodeErrorKind::TooDeep { limit: 128 };
             let ones = vec![1; 1_000_000];
-            assert_eq!(refusal::<Tree>(&ones), too_deep);
-            assert_eq!(refusal::<List>(&ones), too_deep);
-            assert_eq!(refusal::<Nested>(&ones), too_deep);
-            assert_eq!(refusal::<Maps>(&ones), too_deep);
-            assert_eq!(refusal::<Chain>(&ones), too_deep);
-            assert_eq!(refusal::<Vec<Vec<Chain>>>(&ones), too_deep);
+            assert_eq!(error_kind::<Tree>(&ones), too_deep);
+            assert_eq!(error_kind::<List>(&ones), too_deep);
+            assert_eq!(error_kind::<Nested>(&ones), too_deep);
+            assert_eq!(error_kind::<Maps>(&ones), too_deep);
+            assert_eq!(error_kind::<Chain>(&ones), too_deep);
+            assert_eq!(error_kind::<Vec<Vec<Chain>>>(&ones), too_deep);
             let text = decode::<Tree>(&ones).unwrap_err().to_string();
             assert_eq!(
                 text,
@@ -1550,17 +1553,17 @@ mod tests {
             };
             assert!(decode::<Tree>(&levels(128)).is_ok());
             assert_eq!(
-                refusal::<Tree>(&levels(129)),
+                error_kind::<Tree>(&levels(129)),
                 DecodeErrorKind::TooDeep { limit: 128 }
             );
             assert!(decode::<List>(&levels(128)).is_ok());
             assert_eq!(
-                refusal::<List>(&levels(129)),
+                error_kind::<List>(&levels(129)),
                 DecodeErrorKind::TooDeep { limit: 128 }
             );
             assert!(decode::<Nested>(&levels(128)).is_ok());
             assert_eq!(
-                refusal::<Nested>(&levels(129)),
+                error_kind::<Nested>(&levels(129)),
                 DecodeErrorKind::TooDeep { limit: 128 }
             );
             let limits = DecodeLimits::new().max_depth(3);
@@ -1585,7 +1588,7 @@ mod tests {
             let mut level = vec![0; 1024];
             level.push(1);
             let input = level.repeat(1000);
-            let kind = refusal::<Large>(&input);
+            let kind = error_kind::<Large>(&input);
             assert!(
                 matches!(
                     kind,
@@ -1601,24 +1604,21 @@ mod tests {
         let text = |error: DecodeError| error.to_string();
         assert_eq!(
             text(decode::<bool>(&[2]).unwrap_err()),
-            "2 is neither 0 nor 1, as a bool is"
+            "2 is neither 0 nor 1, the bytes of a bool"
         );
         assert_eq!(
             text(decode::<Option<u8>>(&[7]).unwrap_err()),
-            "7 is neither 0 nor 1, as an option begins"
+            "7 is neither 0 nor 1, the first byte of an option"
         );
         assert_eq!(
             text(decode::<char>(&[0xff]).unwrap_err()),
             "a character is not utf-8"
         );
         assert!(
-            text(decode::<String>(&[1, 0xff]).unwrap_err()).starts_with("a text is not utf-8: ")
+            text(decode::<String>(&[1, 0xff]).unwrap_err()).starts_with("a string is not utf-8: ")
         );
         let wide = text(decode::<u16>(&[252, 0, 0, 1, 0]).unwrap_err());
-        assert_eq!(
-            wide,
-            "an integer of the type U32 stands in place of one of U16"
-        );
+        assert_eq!(wide, "an integer of the type U32 was sent instead of U16");
         let variant = text(decode::<Tree>(&[9]).unwrap_err());
         assert!(variant.contains("integer `9`"), "{variant}");
     }
@@ -1636,7 +1636,7 @@ mod tests {
             rest: BTreeMap<String, u8>,
         }
         assert!(
-            matches!(refusal::<Untagged>(&[1]), DecodeErrorKind::NotSelfDescribing(text) if text.contains("json"))
+            matches!(error_kind::<Untagged>(&[1]), DecodeErrorKind::NotSelfDescribing(text) if text.contains("json"))
         );
         let error = Bincode::encode(
             &Flat {

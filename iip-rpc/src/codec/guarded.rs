@@ -36,7 +36,7 @@ pub(super) struct Format {
     /// `true` if every value describes itself, and so takes at least one byte.
     pub(super) describes_itself: bool,
     /// Converts the text of an error of the format.
-    pub(super) refused: fn(String) -> DecodeErrorKind,
+    pub(super) error_kind: fn(String) -> DecodeErrorKind,
 }
 
 impl Guard {
@@ -69,7 +69,7 @@ impl Guard {
     #[cold]
     fn kept<E: Error>(&self, error: E) -> DecodeError {
         let kept = self.failed.take();
-        kept.unwrap_or_else(|| DecodeError::new((self.format.refused)(error.to_string())))
+        kept.unwrap_or_else(|| DecodeError::new((self.format.error_kind)(error.to_string())))
     }
 
     /// Keeps the original error, and returns one of the format in its place.

@@ -52,7 +52,7 @@ fn reader<'de>(
     // recursive type can consist of.
     let format = Format {
         describes_itself: true,
-        refused,
+        error_kind,
     };
     let guard = Guard::new(format, input, limits);
     Ok((guard, serde_json::Deserializer::from_slice(input)))
@@ -61,7 +61,7 @@ fn reader<'de>(
 /// Checks that nothing is left of the input.
 fn finish(mut json: Reader<'_>) -> Result<(), DecodeError> {
     json.end()
-        .map_err(|error| DecodeError::new(refused(error.to_string())))
+        .map_err(|error| DecodeError::new(error_kind(error.to_string())))
 }
 
 /// The format of JSON: serde_json counts levels by their brackets when it reads.
@@ -77,7 +77,7 @@ impl checked::Format for Brackets {
 }
 
 #[cold]
-fn refused(text: String) -> DecodeErrorKind {
+fn error_kind(text: String) -> DecodeErrorKind {
     // serde_json rejects the 128th level and has no error kind for it.
     if text.starts_with("recursion limit exceeded") {
         return DecodeErrorKind::TooDeep { limit: MAX_LEVELS };

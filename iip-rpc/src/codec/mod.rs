@@ -442,7 +442,7 @@ pub enum EncodeErrorKind {
     UnknownLength,
     /// A field is left out, and the receiver would take the next one for it.
     #[error(
-        "the field `{field}` is left out, and bincode and postcard tell fields apart by their \
+        "the field `{field}` is left out, and bincode and postcard identify fields by their \
          position; remove `serde(skip_serializing_if)` or choose json or msgpack"
     )]
     SkippedField {
@@ -466,13 +466,15 @@ pub enum EncodeErrorKind {
     },
     /// A floating-point number is NaN or infinite.
     #[error(
-        "NaN and infinities have no form in json; send an option or a text, or choose another codec"
+        "NaN and infinities have no form in json; send an option or a string, or choose another \
+         codec"
     )]
     NotFinite,
     /// The elements of a sequence take no bytes at all. A receiver must reject them: a few bytes
     /// could claim any number.
     #[error(
-        "a sequence of {elements} elements that take no bytes cannot be sent in bincode and postcard; send their number"
+        "a sequence of {elements} elements that take no bytes cannot be sent in bincode and \
+         postcard; send their number"
     )]
     EmptyElements {
         /// Number of elements.
@@ -532,8 +534,8 @@ pub enum DecodeErrorKind {
     UnsupportedCompression(CompressionId),
     /// The ratio of the encoding to its compressed form exceeds the limit.
     #[error(
-        "a value of {size} bytes in {compressed} compressed ones is over the limit of {limit} for \
-         each (max_compression_ratio)"
+        "a value of {size} bytes in {compressed} compressed bytes is over the ratio of {limit} \
+         (max_compression_ratio)"
     )]
     TooCompressed {
         /// Its size in bytes, as announced.
@@ -643,7 +645,7 @@ impl DecodeError {
             }
             _ => Code::Internal,
         };
-        Status::new(code, format!("the answer cannot be read: {self}"))
+        Status::new(code, format!("the reply cannot be read: {self}"))
             .with_told_source(self.clone())
     }
 }

@@ -45,7 +45,7 @@ impl Codec for Msgpack {
         limits.check_size(input)?;
         let format = Format {
             describes_itself: true,
-            refused,
+            error_kind,
         };
         let mut msgpack = Deserializer::from_read_ref(input);
         // The guard counts levels, because it also knows those that are not arrays or maps.
@@ -106,7 +106,7 @@ fn trailing(input: &[u8]) -> DecodeError {
 
 /// Converts an error of the crate, which has only a text after it has passed through serde.
 #[cold]
-fn refused(text: String) -> DecodeErrorKind {
+fn error_kind(text: String) -> DecodeErrorKind {
     DecodeErrorKind::Value(if text.starts_with("IO error while reading") {
         "the message ends too early".to_owned()
     } else {

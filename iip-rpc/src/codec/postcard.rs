@@ -43,7 +43,7 @@ impl Codec for Postcard {
         limits.check_size(input)?;
         let format = Format {
             describes_itself: false,
-            refused,
+            error_kind,
         };
         let mut postcard = Deserializer::from_bytes(input);
         let value = Guard::new(format, input, limits).read(seed, &mut postcard)?;
@@ -92,7 +92,7 @@ impl Flavor for Output<'_> {
 
 /// Converts an error of the crate, which has only a text after it has passed through serde.
 #[cold]
-fn refused(text: String) -> DecodeErrorKind {
+fn error_kind(text: String) -> DecodeErrorKind {
     let is = |error: Error| text == error.to_string();
     if is(Error::WontImplement) {
         return DecodeErrorKind::NotSelfDescribing(

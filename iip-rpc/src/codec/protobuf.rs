@@ -315,7 +315,7 @@ struct Encoder<'o, 'a> {
 
 type Never = Impossible<(), EncodeError>;
 
-macro_rules! refuse {
+macro_rules! reject {
     ($($name:ident ($($argument:ty),*) -> $result:ty;)*) => { $(
         fn $name(self $(, _: $argument)*) -> Result<$result, EncodeError> {
             Err(EncodeError::custom(ONLY_MESSAGES))
@@ -363,7 +363,7 @@ impl<'o, 'a> Serializer for Encoder<'o, 'a> {
         Ok(OneArgument(self.output))
     }
 
-    refuse! {
+    reject! {
         serialize_bool(bool) -> ();
         serialize_i8(i8) -> ();
         serialize_i16(i16) -> ();

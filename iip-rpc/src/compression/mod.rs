@@ -165,7 +165,7 @@ impl CompressionId {
         match self {
             Self::ZSTD => "enable the feature `compress-zstd` of iip-rpc",
             Self::LZ4 => "enable the feature `compress-lz4` of iip-rpc",
-            _ => "no version of iip-rpc that is known here has it",
+            _ => "this version of iip-rpc does not know it",
         }
     }
 }

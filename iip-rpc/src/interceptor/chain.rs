@@ -216,7 +216,7 @@ impl<C: Send + 'static> InterceptorChain<C> {
     pub(crate) async fn enter(&mut self) -> Result<C, Status> {
         poll_fn(|cx| {
             if let Poll::Ready(reply) = self.interceptors.as_mut().poll(cx) {
-                return Poll::Ready(Err(answered(reply)));
+                return Poll::Ready(Err(status_of(reply)));
             }
             self.end.poll_call(cx).map(Ok)
         })
@@ -243,7 +243,7 @@ impl<C: Send + 'static> InterceptorChain<C> {
     /// Returns the status with which an interceptor ends a running call.
     pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let reply = self.interceptors.as_mut().poll(cx);
-        reply.map(|reply| answered(reply).with_execution(Execution::MayHaveExecuted))
+        reply.map(|reply| status_of(reply).with_execution(Execution::MayHaveExecuted))
     }
 
     /// Sets the outcome of the ended call; the interceptors see it when they are polled with
@@ -272,12 +272,12 @@ impl<C: Send + 'static> InterceptorChain<C> {
 }
 
 /// Returns the status of interceptors that did not wait for the call.
-fn answered(reply: Completion) -> Status {
+fn status_of(reply: Completion) -> Status {
     match reply.outcome {
         Outcome::Status(status) => status,
         // A completion comes only from a call that has ended: this one was kept from another call.
         Outcome::Ok | Outcome::Error(_) => {
-            Status::internal("an interceptor gave back the reply of another call")
+            Status::internal("an interceptor returned the reply of another call")
         }
     }
 }

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 /// The initial limit, and the maximum.
 pub(super) const FIRST: u32 = 20;
-const MOST: f64 = 10_000.0;
+const MAX_LIMIT: f64 = 10_000.0;
 
 /// Calls that begin while at most this many run (themselves included) count as running alone. Also
 /// the minimum limit.
@@ -66,7 +66,7 @@ pub(super) struct Gradient {
     window: Sum,
     window_began: Instant,
     /// Maximum number of calls that ran at a time within the window.
-    most: u32,
+    max_running: u32,
 }
 
 #[derive(Debug, Default)]
@@ -97,7 +97,7 @@ impl Gradient {
             alone: Sum::default(),
             window: Sum::default(),
             window_began: now,
-            most: 0,
+            max_running: 0,
         }
     }
 
@@ -125,7 +125,7 @@ impl Gradient {
             return;
         }
         self.window.add(seconds);
-        self.most = self.most.max(beside);
+        self.max_running = self.max_running.max(beside);
         let over = now.saturating_duration_since(self.window_began) >= WINDOW;
         if over && self.window.calls >= WINDOW_CALLS {
             self.on_window();
@@ -147,13 +147,13 @@ impl Gradient {
     fn begin_window(&mut self, now: Instant) {
         self.window = Sum::default();
         self.window_began = now;
-        self.most = 0;
+        self.max_running = 0;
     }
 
     fn on_window(&mut self) {
         self.floor_age += 1;
         // A limit that is not reached needs no change: the change would be a guess.
-        if f64::from(self.most) < self.limit / 2.0 {
+        if f64::from(self.max_running) < self.limit / 2.0 {
             return;
         }
         let Some(floor) = self.floor.filter(|_| self.floor_age < FLOOR_WINDOWS) else {
@@ -165,7 +165,7 @@ impl Gradient {
         let average = self.window.take_average();
         let gradient = (TOLERANCE * floor / average).clamp(0.5, 1.0);
         // The square root lets the limit grow.
-        self.limit = (self.limit * gradient + self.limit.sqrt()).clamp(ALONE.into(), MOST);
+        self.limit = (self.limit * gradient + self.limit.sqrt()).clamp(ALONE.into(), MAX_LIMIT);
     }
 }
 
@@ -190,7 +190,7 @@ mod tests {
     #[derive(Debug, Default)]
     struct Outcome {
         in_time: f64,
-        refused: f64,
+        rejected: f64,
         p99: f64,
     }
 
@@ -252,14 +252,14 @@ mod tests {
                     let nanos = |seconds: f64| (seconds * 1e9) as u64;
                     running.push(Reverse((nanos(given + work), nanos(time), beside)));
                 } else if counts {
-                    outcome.refused += 1.0;
+                    outcome.rejected += 1.0;
                 }
             }
             took.sort_by(f64::total_cmp);
             let possible = self.cores / self.work * seconds / 2.0;
             outcome.in_time =
                 took.iter().filter(|&&took| took <= DEADLINE).count() as f64 / possible;
-            outcome.refused /= come;
+            outcome.rejected /= come;
             outcome.p99 = took[took.len() * 99 / 100];
             outcome
         }
@@ -283,7 +283,7 @@ mod tests {
             let mut gradient = Gradient::new(Instant::now());
             let outcome = Service::new(cores, load).run(Some(&mut gradient), 20.0);
             assert!(
-                outcome.refused < 0.02,
+                outcome.rejected < 0.02,
                 "{cores} cores at {load}: {outcome:?}"
             );
         }
@@ -340,7 +340,7 @@ mod tests {
                     _ => gradient.on_abandoned(now, took, gradient.limit()),
                 }
                 let limit = gradient.limit();
-                assert!((ALONE..=MOST as u32).contains(&limit), "{gradient:?}");
+                assert!((ALONE..=MAX_LIMIT as u32).contains(&limit), "{gradient:?}");
             }
         }
     }

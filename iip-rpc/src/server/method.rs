@@ -89,7 +89,7 @@ impl Method {
             self.deadlines
                 .of_call(head.remaining, request.waited(), request.received_at())?;
         if self.kind != Kind::Raw
-            && let Some(status) = descriptor.refusal(head.codec)
+            && let Some(status) = descriptor.unsupported_codec(head.codec)
         {
             return Err(status);
         }

@@ -59,7 +59,7 @@ where
             // For a one-way call no caller reads a status, but an error is logged.
             let is_typed = envelope::is_envelope(request.body()) && !request.is_one_way();
             let error = match oneshot(service, request).await {
-                Ok(answer) => return Ok(answer.into()),
+                Ok(reply) => return Ok(reply.into()),
                 Err(error) => error.into(),
             };
             let status = match error.downcast::<HandlerError>() {

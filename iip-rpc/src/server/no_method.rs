@@ -44,12 +44,12 @@ impl Handler for NoMethod {
     }
 
     fn call(&self, request: Request) -> HandlerFuture {
-        let answer = if envelope::is_envelope(request.body()) {
+        let reply = if envelope::is_envelope(request.body()) {
             status_reply(&self.status(request.path()), false)
         } else {
             // Source: recording unknown_path.
             r#"{"code":102,"message":"handle error"}"#.into()
         };
-        Box::pin(async move { Ok(answer.into()) })
+        Box::pin(async move { Ok(reply.into()) })
     }
 }

@@ -27,8 +27,8 @@ use crate::status::MethodError;
 /// A service that a [`Server`](crate::Server) can serve. `#[service]` implements it for the server
 /// type it generates, such as `GreeterServer`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no service",
-    note = "wrap the implementation in the server type that `#[service]` made, as in \
+    message = "`{Self}` is not a service",
+    note = "wrap the implementation in the server type that `#[service]` generates, as in \
         `GreeterServer::new(..)`"
 )]
 pub trait Service {

@@ -178,7 +178,7 @@ impl ReplyForm<'_> {
 pub(super) fn reply_too_large(size: usize, limits: &DecodeLimits) -> Status {
     let limit = limits.message_bytes();
     Status::resource_exhausted(format!(
-        "an answer of {size} bytes exceeds the server's limit of {limit} bytes (option \
+        "a reply of {size} bytes exceeds the server's limit of {limit} bytes (option \
          max_message_bytes)"
     ))
 }

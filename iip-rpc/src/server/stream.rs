@@ -38,7 +38,7 @@ use crate::streaming::messages::{self, MessageReader, RecordError, TooLarge};
 use crate::streaming::writer::{Ended, MessageWriter, Outgoing};
 use crate::subscription::{BEGINS, Numbered, Position, RESUME, Sending, Subscription};
 
-/// The result of a handler of a call with streams: created by [`StreamCall::answer`] and
+/// The result of a handler of a call with streams: created by [`StreamCall::reply`] and
 /// [`StreamCall::send_all`].
 #[derive(Debug)]
 #[must_use]
@@ -105,7 +105,7 @@ impl StreamCall {
     }
 
     /// Replies with one value.
-    pub fn answer<T, E>(self, result: Result<T, E>) -> StreamReply
+    pub fn reply<T, E>(self, result: Result<T, E>) -> StreamReply
     where
         T: Serialize + 'static,
         E: MethodError,
@@ -139,13 +139,13 @@ impl StreamCall {
         match ended {
             Ended::Complete => self.end::<I>(Ok(())),
             Ended::Failed(error) => self.end::<I>(Err(error)),
-            Ended::Refused(status) => StreamReply::failed(status),
+            Ended::Rejected(status) => StreamReply::failed(status),
             Ended::Unread(error) => {
                 StreamReply::failed(Status::resource_exhausted(error.to_string()))
             }
             // The caller has gone away, so the reply is not read.
             Ended::Over => {
-                StreamReply::failed(Status::cancelled("the caller went away during the answer"))
+                StreamReply::failed(Status::cancelled("the caller went away during the reply"))
             }
         }
     }
@@ -298,7 +298,7 @@ fn record_status(error: RecordError) -> Status {
             .request_status()
             .with_execution(Execution::MayHaveExecuted),
         RecordError::Stalled(limit) => Status::deadline_exceeded(format!(
-            "no bytes of an unfinished message came for {limit:?} (options progress_timeout and \
+            "no bytes of an unfinished message arrived for {limit:?} (options progress_timeout and \
              max_buffered_bytes of the server)"
         )),
         RecordError::Truncated => Status::invalid_argument("the stream ended within a message"),

@@ -48,16 +48,16 @@ enum Passed<I> {
 }
 
 impl<I> Passage<I> {
-    /// Passes on the items of the stream in `answer`, or returns the error in it.
+    /// Passes on the items of the stream in `reply`, or returns the error in it.
     ///
     /// # Errors
     ///
-    /// The error in `answer`.
-    pub async fn pass<S, E>(self, answer: Result<S, E>) -> Result<(), E>
+    /// The error in `reply`.
+    pub async fn pass<S, E>(self, reply: Result<S, E>) -> Result<(), E>
     where
         S: Stream<Item = I>,
     {
-        let mut stream = pin!(answer?);
+        let mut stream = pin!(reply?);
         self.put(Passed::Begun);
         poll_fn(|cx| {
             // The reader that takes the item polls again.

@@ -47,11 +47,11 @@ pub(crate) fn write<E>(
         }
     };
     let size = out.len() - start - LENGTH + tail.len();
-    let most = limits.map_or(usize::MAX, DecodeLimits::body_bytes);
+    let max_bytes = limits.map_or(usize::MAX, DecodeLimits::body_bytes);
     let length = u32::try_from(size)
         .ok()
         .filter(|&length| length <= MAX_LENGTH);
-    let Some(length) = length.filter(|_| size <= most) else {
+    let Some(length) = length.filter(|_| size <= max_bytes) else {
         out.truncate(start);
         let limit = limits.map_or(usize::MAX, DecodeLimits::message_bytes);
         let limit = limit.min(usize::try_from(MAX_LENGTH).unwrap_or(usize::MAX));
@@ -259,8 +259,8 @@ impl MessageReader {
     }
 
     /// Client: returns the reply that follows the stream.
-    pub(crate) fn answer(&mut self) -> Option<Result<Bytes, CallError>> {
-        self.recv.answer()
+    pub(crate) fn reply(&mut self) -> Option<Result<Bytes, CallError>> {
+        self.recv.reply()
     }
 }
 

@@ -222,7 +222,7 @@ pub struct SendError<T>(
 
 impl<T> fmt::Display for SendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nobody reads the stream any more")
+        f.write_str("the stream is no longer read")
     }
 }
 

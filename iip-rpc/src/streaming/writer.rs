@@ -32,7 +32,7 @@ pub(crate) enum Ended<E> {
     /// The stream failed.
     Failed(E),
     /// A message could not be sent.
-    Refused(Status),
+    Rejected(Status),
     /// The peer does not read them.
     Unread(StreamError),
     /// The call has ended, and the messages are not needed.
@@ -167,7 +167,7 @@ impl<E> MessageWriter<E> {
                 Poll::Ready(Some(Ok(()))) => match tail {
                     Ok(tail) if tail.is_empty() => {}
                     Ok(tail) => return tail,
-                    Err(status) => self.ended = Some(Ended::Refused(status)),
+                    Err(status) => self.ended = Some(Ended::Rejected(status)),
                 },
                 Poll::Ready(Some(Err(error))) => self.ended = Some(Ended::Failed(error)),
                 Poll::Ready(None) => self.ended = Some(Ended::Complete),

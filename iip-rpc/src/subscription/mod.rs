@@ -295,7 +295,9 @@ impl fmt::Display for Position {
 
 /// Error of a text that is not a [`Position`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no position of a subscription: two hexadecimal numbers with a point between them")]
+#[error(
+    "not a position of a subscription, which is two hexadecimal numbers with a point between them"
+)]
 pub struct PositionError;
 
 impl FromStr for Position {

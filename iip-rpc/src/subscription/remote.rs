@@ -177,8 +177,8 @@ impl<T> Remote<T> {
             attempts: 0,
             accepted: None,
         });
-        let most = FIRST_PAUSE.saturating_mul(1 << lost.attempts.min(16));
-        let pause = most.min(MAX_PAUSE).mul_f64(fastrand::f64());
+        let limit = FIRST_PAUSE.saturating_mul(1 << lost.attempts.min(16));
+        let pause = limit.min(MAX_PAUSE).mul_f64(fastrand::f64());
         lost.attempts += 1;
         let since = lost.at;
         if now + pause >= self.until(since) {
@@ -188,8 +188,8 @@ impl<T> Remote<T> {
                 .is_some_and(|deadline| now + pause >= deadline)
             {
                 let text = format!(
-                    "the time of the subscription is over (option timeout); it was cut off before: \
-                     {}",
+                    "the deadline of the subscription has passed (option timeout); it had been \
+                     cut off: {}",
                     status.message()
                 );
                 return Err(Status::deadline_exceeded(text));

@@ -162,7 +162,7 @@ pub struct TryPublishError<T>(
 
 impl<T> fmt::Display for TryPublishError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a subscriber of the topic has to be waited for")
+        f.write_str("the buffer of a subscriber is full (option buffer of the topic)")
     }
 }
 
@@ -576,7 +576,7 @@ impl<T> Sending<T> {
                 Some(Ok(Item::Value(sequence, value))) => Some(Ok((sequence, Arc::new(value)))),
                 // A subscriber that subscribes again gets the new position.
                 Some(Ok(Item::Begins(_))) => Some(Err(Status::unavailable(
-                    "the topic begins anew behind this server",
+                    "the topic behind this server has restarted",
                 ))),
                 Some(Err(status)) => Some(Err(status)),
                 None => None,

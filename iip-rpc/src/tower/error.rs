@@ -45,11 +45,9 @@ pub(super) fn status_of_ref(error: &(dyn Error + 'static)) -> Status {
 fn known(error: &(dyn Error + 'static)) -> Option<Status> {
     let text = error.to_string();
     if text == "request timed out" || error.is::<tokio::time::error::Elapsed>() {
-        Some(Status::deadline_exceeded(
-            "the time of a tower layer is over",
-        ))
+        Some(Status::deadline_exceeded("a tower layer timed out"))
     } else if text == "service overloaded" {
-        let text = "a tower layer has too many calls already";
+        let text = "a tower layer is at capacity";
         Some(overload::overloaded(text.to_owned()))
     } else {
         None

@@ -247,7 +247,7 @@ pub(crate) async fn oneshot<S: Service<R>, R>(
     request: R,
 ) -> Result<S::Response, S::Error> {
     poll_fn(|cx| service.poll_ready(cx)).await?;
-    let answer = service.call(request);
+    let reply = service.call(request);
     drop(service);
-    answer.await
+    reply.await
 }

@@ -101,24 +101,24 @@ impl Client {
             return first.await;
         };
         let delay = self.settings.hedging.delay(method, hedge);
-        let answer = match delay {
+        let reply = match delay {
             Some(delay) => {
-                self.first_answer(method, first, delay, times, attempts, start)
+                self.first_reply(method, first, delay, times, attempts, start)
                     .await
             }
             None => first.await,
         };
-        let learns = matches!(hedge, Hedge::Percentile(_)) && answer.is_ok();
-        if learns && failure(method, &answer).is_none() {
+        let learns = matches!(hedge, Hedge::Percentile(_)) && reply.is_ok();
+        if learns && failure(method, &reply).is_none() {
             // If the second attempt won, the first took at least as long as this, so the percentile
             // stays correct.
             let took = now().saturating_duration_since(times.connected);
             self.settings.hedging.record(method, took);
         }
-        answer
+        reply
     }
 
-    async fn first_answer(
+    async fn first_reply(
         &self,
         method: &'static MethodDescriptor,
         mut first: Call,
@@ -127,25 +127,25 @@ impl Client {
         attempts: &mut Attempts,
         start: &mut Start<'_>,
     ) -> Result<Bytes, CallError> {
-        if let Ok(answer) = tokio::time::timeout(delay, &mut first).await {
-            return answer;
+        if let Ok(reply) = tokio::time::timeout(delay, &mut first).await {
+            return reply;
         }
         let Some(mut second) = self.second(times, start).await else {
             return first.await;
         };
-        let (answer, other) = tokio::select! {
+        let (reply, other) = tokio::select! {
             biased;
-            answer = &mut first => (answer, second),
-            answer = &mut second => (answer, first),
+            reply = &mut first => (reply, second),
+            reply = &mut second => (reply, first),
         };
-        let Some(status) = failure(method, &answer) else {
-            return answer;
+        let Some(status) = failure(method, &reply) else {
+            return reply;
         };
         self.note_pushback(&status);
         if !self.may_turn_out_well(method, &status) {
             // The other attempt may have run.
             attempts.may_have_run();
-            return answer;
+            return reply;
         }
         if status.execution() == Execution::MayHaveExecuted {
             attempts.may_have_run();
@@ -193,19 +193,19 @@ impl Client {
 }
 
 /// Returns the status in a reply, if it is one.
-fn failure(method: &MethodDescriptor, answer: &Result<Bytes, CallError>) -> Option<Status> {
-    let answer = match answer {
-        Ok(answer) => answer,
+fn failure(method: &MethodDescriptor, reply: &Result<Bytes, CallError>) -> Option<Status> {
+    let reply = match reply {
+        Ok(reply) => reply,
         Err(error) => return Some(call_status(error, Some(method))),
     };
-    if !method.is_raw() && envelope::is_envelope(answer) {
-        let (head, body) = ReplyHead::read(answer.clone()).ok()?;
+    if !method.is_raw() && envelope::is_envelope(reply) {
+        let (head, body) = ReplyHead::read(reply.clone()).ok()?;
         return match head.outcome {
             Outcome::Status => envelope::read_status(body, head.metadata).ok(),
             Outcome::Value | Outcome::Error => None,
         };
     }
-    let error = PlainError::read(answer)?;
+    let error = PlainError::read(reply)?;
     let is_status = error.error.is_none() && (!method.is_raw() || error.is_in_band());
     is_status.then(|| error.into_status())
 }
@@ -248,7 +248,7 @@ mod tests {
         let mut reply = bytes::BytesMut::new();
         let status = Status::unavailable("busy").with_no_retry();
         envelope::write_status_reply(crate::codec::CodecId::JSON, &status, None, &mut reply);
-        let found = |method, answer: &Bytes| failure(method, &Ok(answer.clone()));
+        let found = |method, reply: &Bytes| failure(method, &Ok(reply.clone()));
         let reply = reply.freeze();
         assert_eq!(found(METHOD, &reply), Some(status));
         let plain = Bytes::from_static(br#"{"code":14,"message":"busy"}"#);
