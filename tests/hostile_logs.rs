@@ -296,7 +296,7 @@ fn the_words_of_a_refusal_are_for_the_caller_and_not_logged() {
                     outcome = soon("the refusal", call) => outcome.expect_err("there is no channel"),
                     () = refusing => unreachable!("it does not end"),
                 };
-                let CallErrorKind::ChannelRefused { message, .. } = error.kind() else {
+                let CallErrorKind::ChannelRejected { message, .. } = error.kind() else {
                     panic!("told something else: {error:?}")
                 };
                 assert!(

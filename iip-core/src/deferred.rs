@@ -235,7 +235,7 @@ mod tests {
             drop(channel);
             drop(lease.await.expect("a channel"));
             wakers.are_dropped().await;
-            // One call is answered, and one ends with the connection.
+            // One call is replied, and one ends with the connection.
             let mut call = connection.call("/echo", "x", soon());
             wakers.poll_twice(Pin::new(&mut call));
             assert_eq!(call.await.expect("a reply"), "x");

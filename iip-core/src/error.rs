@@ -62,7 +62,7 @@ pub enum ProtocolError {
     /// A reply does not belong to the oldest unanswered request of its channel, for example after a
     /// superfluous reply.
     #[error(
-        "a reply to {answered:?} came on channel {channel}, whose oldest pending request is \
+        "a reply to {replied:?} came on channel {channel}, whose oldest pending request is \
          {sent:?}"
     )]
     WrongPath {
@@ -71,7 +71,7 @@ pub enum ProtocolError {
         /// The beginning of the path that was sent.
         sent: String,
         /// The beginning of the path that the reply carried.
-        answered: String,
+        replied: String,
     },
     /// The peer has more unfinished requests at a time than the limit allows.
     #[error("more than {limit} channels in use at a time (option max_channels)")]
@@ -302,7 +302,7 @@ pub enum CallErrorKind {
         "the server rejected a new channel: {} (code {code})",
         Printable(message)
     )]
-    ChannelRefused {
+    ChannelRejected {
         /// The in-band code, 106 from an IIP server at its limit.
         code: i64,
         /// The message of the server.

@@ -22,7 +22,7 @@ pub enum RejectReason {
         /// The limit of all peers together.
         limit: usize,
     },
-    /// The server is at capacity for calls of this kind, see [`Places`].
+    /// The server is at capacity for calls of this kind, see [`Places`](crate::Places).
     #[error("server runs {limit} calls of this kind already (option {option})")]
     NoPlace {
         /// The option to change.

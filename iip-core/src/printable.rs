@@ -72,7 +72,7 @@ mod tests {
         ] {
             assert_eq!(Printable(text).to_string(), shown);
         }
-        let rejected = crate::CallErrorKind::ChannelRefused {
+        let rejected = crate::CallErrorKind::ChannelRejected {
             code: 106,
             message: "no\x1b[2J\nERROR forged".to_owned(),
         };

@@ -174,7 +174,7 @@ impl Dispatcher {
                     received_at,
                 };
                 self.run_call(cx, shared, incoming, now)
-                    .map(|answer| (channel, answer))
+                    .map(|reply| (channel, reply))
             }
             ServerEvent::RequestBegun { channel, path } => {
                 let route = self.route(&path);
@@ -190,7 +190,7 @@ impl Dispatcher {
                     received_at: now,
                 };
                 self.run_call(cx, shared, incoming, now)
-                    .map(|answer| (channel, answer))
+                    .map(|reply| (channel, reply))
             }
             ServerEvent::StreamBegun {
                 channel,
@@ -205,7 +205,7 @@ impl Dispatcher {
                     received_at: now,
                 };
                 self.run_call(cx, shared, incoming, now)
-                    .map(|answer| (channel, answer))
+                    .map(|reply| (channel, reply))
             }
             ServerEvent::Stream { channel, frame } => {
                 shared.lock().on_stream_frame(channel, frame, wakers);
@@ -241,14 +241,14 @@ impl Dispatcher {
                 if is_one_way(channel) {
                     on_lost(shared, &path, &reason);
                 }
-                let answer = match self.route(&path) {
+                let reply = match self.route(&path) {
                     Some(route) => {
                         let tag = route.handler.tag(&Bytes::new());
                         route.handler.reject(&reason, tag)
                     }
                     None => control::handler_failure(&reason.to_string()).into(),
                 };
-                Some((channel, answer))
+                Some((channel, reply))
             }
             ServerEvent::Cancelled { channel } => {
                 shared.lock().on_cancelled(channel);
@@ -369,7 +369,7 @@ impl Dispatcher {
             Ok(Ok(result)) => {
                 on_failed(shared, &route.path, &result, one_way);
                 // For a handler with streams, the entry in the table prevents a second reply.
-                answer(result).filter(|_| !streams || shared.lock().leave(channel, serial))
+                reply_of(result).filter(|_| !streams || shared.lock().leave(channel, serial))
             }
             Ok(Err(future)) => {
                 let running = Running::new(serial, policy, cancel);
@@ -414,7 +414,7 @@ fn spawn(
         counted,
         bytes,
     } = waiting;
-    let answer_to = Arc::clone(shared);
+    let connection = Arc::clone(shared);
     let (serial, policy) = (running.serial, running.policy);
     // The entry must exist before the task can end. A handler that streams has its own entry
     // already, and may have replied.
@@ -433,14 +433,14 @@ fn spawn(
     let task = tokio::spawn(async move {
         let result = run.await;
         if let Ok(result) = &result {
-            on_failed(&answer_to, &path, result, is_one_way(channel));
+            on_failed(&connection, &path, result, is_one_way(channel));
         }
         let body = match result {
-            Ok(result) => answer(result),
-            Err(panic) => Some(on_panic(&answer_to, &*handler, &path, panic, tag)),
+            Ok(result) => reply_of(result),
+            Err(panic) => Some(on_panic(&connection, &*handler, &path, panic, tag)),
         };
         if let Some(body) = body {
-            send_answer(&answer_to, channel, serial, body, &*handler, tag);
+            send_reply(&connection, channel, serial, body, &*handler, tag);
         }
     });
     let task = task.abort_handle();
@@ -456,7 +456,7 @@ fn spawn(
 
 /// Sends the reply of a handler that had to wait, or the reason why it was dropped: the replies of
 /// all running calls could take many times the memory allowed for a caller that does not read.
-fn send_answer(
+fn send_reply(
     shared: &Shared,
     channel: ChannelId,
     serial: u64,
@@ -467,7 +467,7 @@ fn send_answer(
     let reason = shared.command(|state| {
         let reason = state.reason_to_drop(body.len());
         if reason.is_none() {
-            state.answer(channel, serial, &mut body);
+            state.end_with(channel, serial, &mut body);
         }
         reason
     });
@@ -478,7 +478,7 @@ fn send_answer(
             dispose(panic);
             control::NO_RESPONSE.into()
         });
-        shared.command(|state| state.answer(channel, serial, &mut body));
+        shared.command(|state| state.end_with(channel, serial, &mut body));
     }
 }
 
@@ -509,7 +509,7 @@ impl Future for HandlerTask {
 }
 
 /// Returns the bytes of a reply; `None` if it was or will be sent in parts.
-fn answer(result: Result<Response, HandlerError>) -> Option<Body> {
+fn reply_of(result: Result<Response, HandlerError>) -> Option<Body> {
     match result {
         Ok(Response(ResponseKind::Whole(body))) => Some(control::or_no_response(body)),
         Ok(Response(ResponseKind::Streamed)) => None,

@@ -431,7 +431,7 @@ impl Script {
                 };
                 let error = outcome.expect_err("the channel was refused");
                 match error.kind() {
-                    CallErrorKind::ChannelRefused {
+                    CallErrorKind::ChannelRejected {
                         code: told,
                         message,
                     } => {

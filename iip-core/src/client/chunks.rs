@@ -61,7 +61,7 @@ impl ReplyParts {
     }
 }
 
-/// A channel leased to one caller: requests sent on it are answered in order.
+/// A channel leased to one caller: requests sent on it are replied in order.
 ///
 /// The server handles one of them at a time. Dropping the channel returns it to the pool of the
 /// connection once every reply has arrived.

@@ -390,7 +390,7 @@ impl Client {
         Ok((connection, clock::now()))
     }
 
-    /// Closes all connections once their calls are answered, at the latest after `limit`. Later
+    /// Closes all connections once their calls are replied, at the latest after `limit`. Later
     /// calls fail.
     ///
     /// Dropping the last clone does the same without waiting.

@@ -182,7 +182,7 @@ impl Pool {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Lets all connections end once their calls are answered, and returns them.
+    /// Lets all connections end once their calls are replied, and returns them.
     pub(super) fn drain(&self) -> Vec<Connection> {
         let mut connections = Vec::new();
         for slot in &self.slots {

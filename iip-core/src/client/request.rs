@@ -97,7 +97,7 @@ impl Future for Request<'_> {
                 RequestState::Started { call, deadline } => {
                     let unbegun = call.failure().is_some();
                     let error = match ready!(Pin::new(&mut *call).poll(cx)) {
-                        Ok(answer) => return Poll::Ready(Ok(answer)),
+                        Ok(reply) => return Poll::Ready(Ok(reply)),
                         Err(error) => error,
                     };
                     let mut times = CallTimes {

@@ -31,7 +31,7 @@ pub struct CallTimes {
 }
 
 /// Runs `start` with the context of the task that awaits this, in its next poll; see
-/// [`Connection::start_encoded`].
+/// [`Connection::start_encoded`](crate::Connection::start_encoded).
 pub async fn with_context<T>(start: impl FnOnce(&Context<'_>) -> T) -> T {
     let mut start = Some(start);
     std::future::poll_fn(|cx| match start.take() {

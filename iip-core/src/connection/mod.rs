@@ -95,7 +95,7 @@ impl Connection {
     /// piece that follows it, see [`Body::split`].
     ///
     /// The call must be awaited next, by the task of `cx`; see
-    /// [`with_context`](crate::with_context).
+    /// [`with_context`].
     ///
     /// # Errors
     ///

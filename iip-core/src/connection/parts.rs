@@ -154,7 +154,7 @@ impl ReplyStream {
         let mut last = control::or_no_response(last);
         if self
             .shared
-            .command(|state| state.answer(self.channel, self.serial, &mut last))
+            .command(|state| state.end_with(self.channel, self.serial, &mut last))
         {
             Ok(())
         } else {

@@ -19,7 +19,7 @@ impl State {
     }
 
     /// Ends a call that had to wait, once: later replies to it are dropped.
-    pub(crate) fn answer(&mut self, channel: ChannelId, serial: u64, body: &mut Body) -> bool {
+    pub(crate) fn end_with(&mut self, channel: ChannelId, serial: u64, body: &mut Body) -> bool {
         self.leave(channel, serial) && self.reply(channel, body)
     }
 
@@ -119,8 +119,8 @@ impl State {
             running.cancel(&mut self.proto.deferred);
         }
         // The caller does not read it, but the order of the channel requires a reply.
-        let mut answer = control::handler_failure("cancelled").into();
-        self.proto.reply(channel, &mut answer, true);
+        let mut reply = control::handler_failure("cancelled").into();
+        self.proto.reply(channel, &mut reply, true);
     }
 
     /// Ends the calls of a connection that is gone: their handlers are aborted, notified, or left

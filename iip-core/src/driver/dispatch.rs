@@ -64,10 +64,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let state = &mut *guard;
         let in_flight = state.calls.in_flight();
         let most = (in_flight / 2).clamp(1, MAX_WAKEUPS);
-        let mut answered = 0;
+        let mut replied = 0;
         shared.expire(state, now, &mut self.wakers);
         for _ in 0..MAX_FRAMES {
-            if answered >= most || self.wakers.len() >= MAX_WAKEUPS || self.close_queued {
+            if replied >= most || self.wakers.len() >= MAX_WAKEUPS || self.close_queued {
                 break;
             }
             let Some(mut reply) = self.decoder.next_reply()? else {
@@ -79,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             };
             if let Some((call, body)) = state.proto.take_whole_reply(&mut reply) {
                 let channel = reply.channel;
-                answered += 1;
+                replied += 1;
                 state.calls.complete(call, body, &mut self.wakers);
                 state
                     .calls
@@ -88,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             state.proto.handle_reply(reply)?;
             while let Some(event) = state.proto.poll_client_event() {
-                answered += usize::from(matches!(event, ClientEvent::Reply { .. }));
+                replied += usize::from(matches!(event, ClientEvent::Reply { .. }));
                 on_client_event(state, &shared, event, now, &mut self.wakers);
             }
         }
@@ -170,11 +170,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 && let Some(dispatcher) = &mut self.dispatcher
                 && let Some(event) = self.events.pop_front()
             {
-                if let Some((channel, answer)) =
+                if let Some((channel, reply)) =
                     dispatcher.on_event(cx, &self.shared, event, now, &mut self.wakers)
                 {
-                    bytes += answer.len();
-                    self.answers.push((channel, answer));
+                    bytes += reply.len();
+                    self.replies.push((channel, reply));
                 }
                 handled += 1;
                 if handled % HANDLERS_PER_LOOK == 0 {
@@ -182,8 +182,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             }
             let mut state = self.shared.lock();
-            for (channel, answer) in &mut self.answers {
-                state.reply(*channel, answer);
+            for (channel, reply) in &mut self.replies {
+                state.reply(*channel, reply);
             }
             has_room = state.proto.has_room();
             if self.events.is_empty() {
@@ -191,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             drop(state);
             // These replies were copied; the originals are dropped without the lock.
-            self.answers.clear();
+            self.replies.clear();
         }
     }
 }

@@ -82,7 +82,7 @@ pub(crate) struct Driver<S> {
     /// the previous ones have run.
     more: bool,
     events: VecDeque<ServerEvent>,
-    answers: Vec<(ChannelId, Body)>,
+    replies: Vec<(ChannelId, Body)>,
     /// Number of reply bytes above which the replies are queued before further handlers run.
     most_unsent: usize,
     wakers: Vec<Waker>,
@@ -163,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             batch: VecDeque::new(),
             more: false,
             events: VecDeque::new(),
-            answers: Vec::new(),
+            replies: Vec::new(),
             most_unsent: limits.unsent_bytes(),
             wakers: Vec::new(),
             timer: None,

@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.decoder.release_when_empty();
         self.batch = VecDeque::new();
         self.events = VecDeque::new();
-        self.answers = Vec::new();
+        self.replies = Vec::new();
         self.wakers = Vec::new();
     }
 

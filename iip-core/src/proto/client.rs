@@ -99,7 +99,7 @@ impl Connection {
         }
         if status == FrameStatus::ReplyOnly {
             channel.sent.pop();
-            if is_open && !Self::begins_answer(&mut body) {
+            if is_open && !Self::begins_reply(&mut body) {
                 return Err(ProtocolError::BadStream(id));
             }
             if is_open {
@@ -175,11 +175,11 @@ impl Connection {
         else {
             return false;
         };
-        let is_answer = Self::begins_answer(body);
-        if is_answer {
+        let is_reply = Self::begins_reply(body);
+        if is_reply {
             assembly.incoming = Incoming::Collect;
         }
-        !is_answer
+        !is_reply
     }
 
     fn on_reply_part(
@@ -345,7 +345,7 @@ impl Connection {
                     Exchange::NewChannel => self
                         .client
                         .events
-                        .push_back(ClientEvent::ChannelRefused { code, message }),
+                        .push_back(ClientEvent::ChannelRejected { code, message }),
                     // One-way calls are sent as ordinary calls in that case.
                     Exchange::NewOneWayChannel => {}
                     _ => {
@@ -398,7 +398,7 @@ impl Connection {
     ) -> Result<Option<Instant>, ConnectionError> {
         let heard_at = self.timers.last_read();
         let waits = wait || self.has_sent_one_way_since(heard_at);
-        if !waits || !self.peer_answers_pings {
+        if !waits || !self.peer_replies_to_pings {
             self.client.pinged_at = None;
             return Ok(None);
         }
@@ -555,7 +555,7 @@ impl Connection {
 
     /// Returns `true` if the peer replies to every call it started before it sends status 8, as a
     /// server that uses this library does.
-    pub(crate) fn peer_answers_before_end(&self) -> bool {
+    pub(crate) fn peer_replies_before_end(&self) -> bool {
         self.peer_knows_hello
     }
 }
@@ -582,6 +582,6 @@ fn check_reply_path(id: ChannelId, sent: &[u8], path: &[u8]) -> Result<(), Proto
     Err(ProtocolError::WrongPath {
         channel: id,
         sent: text(sent),
-        answered: text(path),
+        replied: text(path),
     })
 }

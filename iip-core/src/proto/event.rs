@@ -27,7 +27,7 @@ pub(crate) enum ClientEvent {
     /// A channel for calls was granted.
     ChannelOpened(ChannelId),
     /// The server rejected a request for a channel.
-    ChannelRefused { code: i64, message: String },
+    ChannelRejected { code: i64, message: String },
     /// The server takes no further calls on this connection.
     GoingAway,
     /// The server's hello as JSON; `None` if the server does not know the hello.

@@ -617,7 +617,7 @@ impl Model {
                     assert!(!self.channels.contains(&id), "channel {id} twice");
                     self.channels.push(id);
                 }
-                ClientEvent::ChannelRefused { code, .. } => assert_eq!(code, 106),
+                ClientEvent::ChannelRejected { code, .. } => assert_eq!(code, 106),
                 ClientEvent::PeerHello(hello) => assert!(hello.is_some()),
                 ClientEvent::ReplyPart { call, body } => {
                     let token = call.slot();

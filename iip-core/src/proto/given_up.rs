@@ -38,7 +38,7 @@ impl Connection {
             && let Some(request) = channel.waiting.pop_front()
         {
             self.buffered -= request.cost();
-            self.answer_cancelled(id, &request.path);
+            self.reply_cancelled(id, &request.path);
             return true;
         }
         false
@@ -60,10 +60,10 @@ impl Connection {
 
     /// Replies to a cancelled call. The reply is discarded, but the order of the channel requires
     /// it.
-    pub(super) fn answer_cancelled(&mut self, id: ChannelId, path: &Bytes) {
+    pub(super) fn reply_cancelled(&mut self, id: ChannelId, path: &Bytes) {
         let path = RequestPath::read(path);
-        let answer = control::handler_failure("cancelled");
-        self.send(id, path.safe_label(), answer, true, true);
+        let reply = control::handler_failure("cancelled");
+        self.send(id, path.safe_label(), reply, true, true);
     }
 
     /// Gives up messages whose next frame does not arrive: their callers get an error, and the rest

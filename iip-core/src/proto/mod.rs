@@ -106,7 +106,7 @@ pub(crate) struct Connection {
     peer_stream_window: Option<usize>,
     /// Maximum number of channels with a call on them that the peer accepts.
     peer_channels: usize,
-    peer_answers_pings: bool,
+    peer_replies_to_pings: bool,
     /// The peer wants to be notified that this side is going away.
     peer_wants_notice: bool,
     /// The state of one-way calls.
@@ -142,7 +142,7 @@ impl Connection {
             peer_knows_hello: false,
             peer_stream_window: None,
             peer_channels: usize::MAX,
-            peer_answers_pings: false,
+            peer_replies_to_pings: false,
             peer_wants_notice: false,
             one_way: OneWay::default(),
             window_growth: 0,
@@ -502,7 +502,7 @@ impl Connection {
             .map_or(MAX_FRAME_BYTES, |bytes| bytes.min(MAX_FRAME_BYTES));
         self.peer_stream_window = hello.stream_window;
         self.peer_channels = hello.channels.unwrap_or(usize::MAX);
-        self.peer_answers_pings = hello.ping;
+        self.peer_replies_to_pings = hello.ping;
         self.peer_wants_notice = hello.notice;
         self.one_way.peer_takes_it = hello.one_way;
         self.outbox.set_chunk(self.limits.chunk(), max_frame);

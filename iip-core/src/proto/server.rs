@@ -155,7 +155,7 @@ impl Connection {
             self.server.streamed -= usize::from(channel.on_arrived());
             match assembly.incoming {
                 Incoming::Collect => self.on_request(id, &assembly.path, assembly.data.freeze()),
-                Incoming::Skip(Skip::Cancelled) => self.answer_cancelled(id, &assembly.path),
+                Incoming::Skip(Skip::Cancelled) => self.reply_cancelled(id, &assembly.path),
                 Incoming::Skip(Skip::TooLarge) => {
                     self.on_too_large(id, &assembly.path, assembly.size);
                 }
@@ -278,7 +278,7 @@ impl Connection {
     #[inline]
     fn show(&mut self, id: ChannelId, body: Bytes, received_at: Instant) -> bool {
         if self.server.last_path.kind != PathKind::Handlers {
-            self.answer_here(id, &body);
+            self.reply_here(id, &body);
             return false;
         }
         let path = self.open(id);
@@ -329,21 +329,21 @@ impl Connection {
     }
 
     /// Replies to a request that is not for the layer above.
-    fn answer_here(&mut self, id: ChannelId, body: &[u8]) {
+    fn reply_here(&mut self, id: ChannelId, body: &[u8]) {
         let path = Arc::clone(&self.server.last_path);
-        let answer = match path.kind {
+        let reply = match path.kind {
             PathKind::Reserved => {
                 self.server.control_rate.count(self.timers.last_moved());
-                self.answer_reserved(&path.label, body)
+                self.reserved_reply(&path.label, body)
             }
             // A Go server closes the connection or sends a forged frame (defects D18, D19). This
             // one replies with a label that can be encoded.
             _ => Bytes::from_static(control::NO_HANDLER),
         };
-        self.send(id, path.safe_label(), answer, true, true);
+        self.send(id, path.safe_label(), reply, true, true);
     }
 
-    fn answer_reserved(&mut self, label: &[u8], body: &[u8]) -> Bytes {
+    fn reserved_reply(&mut self, label: &[u8], body: &[u8]) -> Bytes {
         if label == control::NEW_CHANNEL.as_bytes() {
             // S3: a grant is a number, not an allocation; only channels with state are limited.
             if self.channels_in_use() > self.limits.channels() || self.server.granted == MAX_GRANTED

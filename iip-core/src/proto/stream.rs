@@ -165,7 +165,7 @@ impl Connection {
 
     /// Client: removes the mark of a frame that begins the reply to a stream. Returns `true` if the
     /// frame begins the reply.
-    pub(super) fn begins_answer(body: &mut Bytes) -> bool {
+    pub(super) fn begins_reply(body: &mut Bytes) -> bool {
         if body.first() == Some(&ANSWER) {
             body.advance(1);
             return true;

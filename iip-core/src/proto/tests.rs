@@ -91,7 +91,7 @@ fn client_line(event: ClientEvent) -> String {
         }
         ClientEvent::Swallowed { channel } => format!("{channel} swallowed"),
         ClientEvent::ChannelOpened(id) => format!("{id} opened"),
-        ClientEvent::ChannelRefused { code, message } => format!("refused {code} {message}"),
+        ClientEvent::ChannelRejected { code, message } => format!("refused {code} {message}"),
         ClientEvent::GoingAway => "going away".to_owned(),
         ClientEvent::PeerHello(hello) => format!("hello {}", hello.is_some()),
     }
@@ -676,7 +676,7 @@ fn an_answer_too_many_ends_the_connection_before_the_next_call_takes_it() {
                 ProtocolError::WrongPath {
                     channel: ChannelId(1),
                     sent: "/yours".to_owned(),
-                    answered: "/mine".to_owned(),
+                    replied: "/mine".to_owned(),
                 }
             );
             assert_eq!(client.events(), ["call 1 y"]);
@@ -1309,13 +1309,13 @@ fn a_peer_without_hello_gets_whole_messages_and_no_control_stream() {
     assert_eq!(client.written(), ["1 /a 0 5000 bytes"]);
     client.machine.abandon(ChannelId::ZERO, CallId::of(1));
     assert_eq!(client.written(), [""; 0]);
-    assert!(!client.machine.peer_answers_before_end());
+    assert!(!client.machine.peer_replies_before_end());
 }
 
 #[test]
 fn a_client_with_hello_opens_the_control_stream_and_cancels_by_it() {
     let mut pair = Pair::acquainted(&Limits::default(), 1, 1);
-    assert!(pair.client.machine.peer_answers_before_end());
+    assert!(pair.client.machine.peer_replies_before_end());
     assert_eq!(pair.client.machine.control, Some(ChannelId(1)));
     call(&mut pair.client, 2, "/slow", "x", 7);
     pair.run();

@@ -130,7 +130,7 @@ impl Server {
     /// running calls get `limit` to end; the remaining ones are ended by force. Always returns, at
     /// the latest about a second after `limit`.
     ///
-    /// Requests that arrive in the meantime are rejected. Each connection whose calls are answered
+    /// Requests that arrive in the meantime are rejected. Each connection whose calls are replied
     /// is ended with status 8. If there are more than a few connections, they are notified at
     /// random times, a thousand per second, within at most a tenth of `limit`, so that their
     /// clients do not all move at once; until a connection is notified, its calls are served.
@@ -530,14 +530,14 @@ mod tests {
         let others = connections
             .iter()
             .filter(|connection| connection.ended().is_none());
-        let mut answers = 0;
+        let mut replies = 0;
         for other in others {
             let call = other.call("/echo", "x", clock::after(begun, Duration::from_secs(60)));
             // The connection may have been notified since; such a call is not executed.
             match call.await {
                 Ok(answer) => {
                     assert_eq!(answer, "x");
-                    answers += 1;
+                    replies += 1;
                 }
                 Err(error) => assert_ne!(
                     error.execution(),
@@ -546,7 +546,7 @@ mod tests {
                 ),
             }
         }
-        assert!(answers > 0, "those that were not told are served");
+        assert!(replies > 0, "those that were not told are served");
         let mut took = Vec::new();
         for end in ends {
             took.push(end.await.expect("the end"));

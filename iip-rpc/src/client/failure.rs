@@ -77,7 +77,7 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
         CallErrorKind::QueueFull { .. }
         | CallErrorKind::MessageTooLarge { .. }
         | CallErrorKind::BufferFull { .. }
-        | CallErrorKind::ChannelRefused { .. } => Code::ResourceExhausted,
+        | CallErrorKind::ChannelRejected { .. } => Code::ResourceExhausted,
         CallErrorKind::EmptyBody | CallErrorKind::InvalidPath(_) | CallErrorKind::Config(_) => {
             Code::InvalidArgument
         }

@@ -179,7 +179,7 @@ impl CallTable {
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) {
-        let promised = matches!(error, ConnectionError::Ended) && proto.peer_answers_before_end();
+        let promised = matches!(error, ConnectionError::Ended) && proto.peer_replies_before_end();
         let execution = |(call, slot): (CallId, &Slot)| match slot.state {
             SlotState::Sent if !proto.was_sent(slot.channel, call) => (call, Execution::NotSent),
             SlotState::Sent if promised => (call, Execution::NotExecuted),

@@ -107,7 +107,7 @@ impl CallTable {
         self.in_flight
     }
 
-    /// Returns `true` if the server has answered the first request for a channel.
+    /// Returns `true` if the server has replied the first request for a channel.
     pub(crate) fn is_ready(&self) -> bool {
         self.opened > 0 || self.refused
     }
@@ -148,8 +148,8 @@ impl CallTable {
                 self.on_channel_opened(proto, channel, now, wakers);
                 proto.deferred.notify_ready();
             }
-            ClientEvent::ChannelRefused { code, message } => {
-                self.on_channel_refused(code, &message, wakers);
+            ClientEvent::ChannelRejected { code, message } => {
+                self.on_channel_rejected(code, &message, wakers);
                 proto.deferred.notify_ready();
             }
             ClientEvent::GoingAway => return Some(Notice::GoingAway),

@@ -185,14 +185,19 @@ impl CallTable {
         self.release(proto, channel, now, wakers);
     }
 
-    pub(crate) fn on_channel_refused(&mut self, code: i64, message: &str, wakers: &mut Vec<Waker>) {
+    pub(crate) fn on_channel_rejected(
+        &mut self,
+        code: i64,
+        message: &str,
+        wakers: &mut Vec<Waker>,
+    ) {
         self.opening = self.opening.saturating_sub(1);
         self.refused = true;
         // From now on the limit of the server applies on this side.
         self.max_channels = self.opened.max(1);
         if self.opened + self.opening == 0 {
             while let Some((call, _)) = self.next_waiting() {
-                let kind = CallErrorKind::ChannelRefused {
+                let kind = CallErrorKind::ChannelRejected {
                     code,
                     message: message.to_owned(),
                 };

@@ -108,7 +108,7 @@ pub(crate) struct Model {
     requests: VecDeque<(ChannelId, Bytes)>,
     /// Number of calls that were started, which also tells their bodies apart.
     started: usize,
-    was_refused: bool,
+    was_rejected: bool,
 }
 
 impl Model {
@@ -127,7 +127,7 @@ impl Model {
             opened: Vec::new(),
             requests: VecDeque::new(),
             started: 0,
-            was_refused: false,
+            was_rejected: false,
         };
         if hello {
             model.client.machine.say_hello();
@@ -304,7 +304,7 @@ impl Model {
                 ClientEvent::ChannelOpened(id) if self.opened.len() < machine.peer_channels() => {
                     self.opened.push(*id);
                 }
-                ClientEvent::ChannelRefused { .. } => self.was_refused = true,
+                ClientEvent::ChannelRejected { .. } => self.was_rejected = true,
                 _ => {}
             }
             let wakers = &mut Vec::new();
@@ -343,7 +343,7 @@ impl Model {
                 CallErrorKind::MessageTooLarge { .. } => {
                     assert_eq!(error.execution(), Execution::MayHaveExecuted);
                 }
-                CallErrorKind::ChannelRefused { .. } => assert!(self.was_refused),
+                CallErrorKind::ChannelRejected { .. } => assert!(self.was_rejected),
                 kind => panic!("a call fails: {kind}"),
             },
         }
