@@ -1609,7 +1609,7 @@ fn a_message_whose_next_frame_does_not_come_is_given_up_alone() {
     assert!(server.written().is_empty(), "too early");
     server.machine.handle_timeout(at, Partial::Nothing).unwrap();
     let answers = server.written();
-    assert_eq!(answers, ["5 /a 0 123 bytes"]);
+    assert_eq!(answers, ["5 /a 0 126 bytes"]);
     // What still comes of it is skipped, and the channel is as good as new.
     server.read(&frame(2, "", 0, b"y"));
     server.read(&frame(3, "", 0, b"z"));
