@@ -126,17 +126,20 @@ pub enum RequestMode {
     Stream,
 }
 
-/// The policy for a running call whose caller has gone: it gave up, its time ran out, or it lost
-/// its connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// Behavior of a running handler when its caller goes away: the caller dropped the call, the
+/// deadline has passed, or the connection was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum OnCancel {
-    /// The handler's future is dropped at its current `await`.
+    /// The handler's future is dropped at its next await. The default, and right for every handler
+    /// that may stop at any await.
     #[default]
     Abort,
-    /// The handler continues and is notified through [`Request::cancelled`].
+    /// The handler continues and can see that the caller no longer waits, through
+    /// [`Request::cancelled`], or in the context of a typed call; it decides itself when to stop.
     Token,
-    /// The handler runs to its end.
+    /// The handler runs to completion as if nothing had happened, and its reply is discarded. For
+    /// work that must not be left half done.
     RunToEnd,
 }
 

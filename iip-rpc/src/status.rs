@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use iip_core::Printable;
+pub use iip_core::{Execution, Phases};
 use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeTuple};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -180,116 +180,6 @@ impl TryFrom<u8> for Code {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is no status code: they go from 0 to 16")]
 pub struct UnknownCode(u8);
-
-/// Indication whether a call that failed may have run the method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Execution {
-    /// No byte of the request left this process.
-    NotSent,
-    /// The server rejected the call before the method ran.
-    NotExecuted,
-    /// The method may have run: not at all, in part, or to completion.
-    MayHaveExecuted,
-}
-
-impl Execution {
-    /// Returns `true` if the call can be retried without running the method twice.
-    #[must_use]
-    pub const fn is_safe_to_repeat(self) -> bool {
-        matches!(self, Self::NotSent | Self::NotExecuted)
-    }
-}
-
-/// Displays `not sent`, `not executed` or `may have executed`.
-impl fmt::Display for Execution {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::NotSent => "not sent",
-            Self::NotExecuted => "not executed",
-            Self::MayHaveExecuted => "may have executed",
-        })
-    }
-}
-
-/// Time that a call spent in each phase. A phase that the call did not reach is zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Phases {
-    /// Time until a connection was available: resolving the name, connecting, TLS.
-    pub connect: Duration,
-    /// Time until a channel of the connection was free.
-    pub wait_for_channel: Duration,
-    /// Time until the request was handed to the network.
-    pub write: Duration,
-    /// Time from then until the reply arrived, or until the caller stopped waiting for it.
-    pub answer: Duration,
-    /// The part of `answer` in which the request waited on the server, if the server reported it.
-    pub server_queue: Option<Duration>,
-    /// The part of `answer` in which the handler ran, if the server reported it.
-    pub server_handler: Option<Duration>,
-}
-
-impl Phases {
-    /// The total time, from the start of the call to its end.
-    #[must_use]
-    pub fn total(&self) -> Duration {
-        self.connect
-            .saturating_add(self.wait_for_channel)
-            .saturating_add(self.write)
-            .saturating_add(self.answer)
-    }
-}
-
-/// Displays `500 ms: connect 1.2 ms, answer 499 ms of which queue 3 µs, handler 498 ms`.
-impl fmt::Display for Phases {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", Short(self.total()))?;
-        let parts = [
-            ("connect", self.connect),
-            ("wait for channel", self.wait_for_channel),
-            ("write", self.write),
-            ("answer", self.answer),
-        ];
-        let mut before = ": ";
-        for (name, time) in parts.iter().filter(|(_, time)| !time.is_zero()) {
-            write!(f, "{before}{name} {}", Short(*time))?;
-            before = ", ";
-        }
-        let server = [
-            ("queue", self.server_queue),
-            ("handler", self.server_handler),
-        ];
-        before = " of which ";
-        for (name, time) in server {
-            if let Some(time) = time {
-                write!(f, "{before}{name} {}", Short(time))?;
-                before = ", ";
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A duration formatted with three digits.
-struct Short(Duration);
-
-impl fmt::Display for Short {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanos = self.0.as_nanos();
-        let (unit, name) = match nanos {
-            0..1_000 => return write!(f, "{nanos} ns"),
-            1_000..1_000_000 => (1_000, "µs"),
-            1_000_000..1_000_000_000 => (1_000_000, "ms"),
-            _ => (1_000_000_000, "s"),
-        };
-        let (whole, tenth) = (nanos / unit, nanos % unit * 10 / unit);
-        if whole < 100 && tenth > 0 {
-            write!(f, "{whole}.{tenth} {name}")
-        } else {
-            write!(f, "{whole} {name}")
-        }
-    }
-}
 
 /// Failure of a call, on both sides of the connection.
 ///
@@ -739,6 +629,8 @@ impl MethodError for Status {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn full() -> Status {
@@ -812,14 +704,12 @@ mod tests {
 
     #[test]
     fn a_status_of_a_call_prints_where_the_time_went() {
-        let phases = Phases {
-            connect: Duration::from_micros(1_234),
-            write: Duration::from_nanos(900),
-            answer: Duration::from_millis(498),
-            server_queue: Some(Duration::from_micros(12)),
-            server_handler: Some(Duration::from_secs(1)),
-            ..Phases::default()
-        };
+        let mut phases = Phases::default();
+        phases.connect = Duration::from_micros(1_234);
+        phases.write = Duration::from_nanos(900);
+        phases.answer = Duration::from_millis(498);
+        phases.server_queue = Some(Duration::from_micros(12));
+        phases.server_handler = Some(Duration::from_secs(1));
         let status = Status::deadline_exceeded("no answer within 500 ms").with_phases(phases);
         assert_eq!(
             status.to_string(),

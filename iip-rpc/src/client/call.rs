@@ -8,6 +8,7 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use iip_core::__rpc::{after, now};
 use iip_core::{Body, Call, CallTimes, Connection};
 
 use super::Client;
@@ -16,7 +17,7 @@ use super::failure::{bad_answer, call_status, not_sent, phases, plain_failure, r
 use super::stream::DynMessages;
 use crate::codec::CodecId;
 use crate::compression::{CompressionId, Compressor, Encoding, decompress_in_place};
-use crate::context::{CallContext, after, now};
+use crate::context::CallContext;
 use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
 use crate::hello::RpcPeer;
 use crate::interceptor::{ClientCall, Layers};

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_core::Stream;
+use iip_core::__rpc::{after, now};
 use iip_core::{CallTimes, SendStream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,7 +25,7 @@ use crate::__private::BoxFuture;
 use crate::arguments::Arguments;
 use crate::codec::{CodecId, decode_value};
 use crate::compression::Encoding;
-use crate::context::{CallContext, after, now};
+use crate::context::CallContext;
 use crate::envelope::{self, ReplyHead};
 use crate::interceptor::{ClientCall, Layers, Outcome};
 use crate::metadata::Metadata;

@@ -49,12 +49,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use iip_core::__rpc::now;
 use iip_core::Peer;
 
 pub use self::chain::Next;
 pub(crate) use self::chain::{InterceptorChain, Layer, Layers};
 use crate::__private::BoxFuture;
-use crate::context::{CallContext, now};
+use crate::context::CallContext;
 use crate::metadata::Metadata;
 use crate::method::MethodDescriptor;
 use crate::server::{Methods, Service};

@@ -33,13 +33,14 @@ mod spans;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use iip_core::__rpc::now;
+
 #[cfg(feature = "metrics")]
 pub use self::facade::MetricsFacade;
 #[cfg(feature = "tracing")]
 pub(crate) use self::spans::in_span;
 #[cfg(feature = "tracing")]
 pub use self::spans::{TraceContext, TracingInterceptor};
-use crate::context::now;
 use crate::interceptor::{
     ClientCall, ClientInterceptor, Completion, Next, ServerCall, ServerInterceptor,
 };

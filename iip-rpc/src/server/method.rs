@@ -218,12 +218,8 @@ impl Handler for MethodHandler {
         method.body.new_call(call)
     }
 
-    fn on_cancel(&self) -> iip_core::OnCancel {
-        match self.0.descriptor.cancel_policy() {
-            OnCancel::Abort => iip_core::OnCancel::Abort,
-            OnCancel::Token => iip_core::OnCancel::Token,
-            OnCancel::RunToEnd => iip_core::OnCancel::RunToEnd,
-        }
+    fn on_cancel(&self) -> OnCancel {
+        self.0.descriptor.cancel_policy()
     }
 
     fn request_mode(&self) -> RequestMode {

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use iip_core::__rpc::{after, now};
 use tokio::sync::Notify;
 
 use super::{Item, Numbered, Position, Remote, Subscription};
-use crate::context::{after, now};
 use crate::status::Status;
 
 /// The action when the buffer of a subscriber is full and one more value is published.
