@@ -107,6 +107,7 @@ mod streaming;
 mod subscription;
 #[cfg(feature = "tower")]
 pub mod tower;
+mod varint;
 
 #[doc(hidden)]
 pub mod __private;

@@ -387,6 +387,15 @@ impl fmt::Display for MethodDescriptor {
     }
 }
 
+impl Status {
+    /// Prefixes the message with the name of `method`.
+    #[must_use]
+    pub(crate) fn in_method(self, method: &MethodDescriptor) -> Self {
+        let text = format!("{method}: {}", self.message());
+        self.reworded(text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,6 @@ use serde::ser::{SerializeMap, SerializeTuple};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::metadata::{Metadata, MetadataError};
-use crate::method::MethodDescriptor;
 use crate::payload::Payload;
 
 /// Kind of a failure: the seventeen codes of gRPC, with the same numbers.
@@ -339,13 +338,6 @@ impl Status {
     /// Replaces the message.
     pub(crate) fn reworded(mut self, message: String) -> Self {
         self.0.message = message.into();
-        self
-    }
-
-    /// Prefixes the message with the name of `method`.
-    #[must_use]
-    pub(crate) fn in_method(mut self, method: &MethodDescriptor) -> Self {
-        self.0.message = format!("{method}: {}", self.0.message).into();
         self
     }
 

@@ -11,7 +11,7 @@ use super::names::Names;
 use super::no_method::NoMethod;
 use super::{Methods, Server, Service};
 use crate::codec::DecodeLimits;
-use crate::compression::{self, Compression};
+use crate::compression::Compression;
 use crate::health::{Health, WatchLimits};
 use crate::hello::announcement;
 use crate::interceptor::{self, Layers, ServerCall, ServerInterceptor};
@@ -54,7 +54,7 @@ impl ServerBuilder {
             core: iip_core::Server::builder(),
             limits: TypedLimits::default(),
             compression: None,
-            max_compression_ratio: compression::MAX_RATIO,
+            max_compression_ratio: DecodeLimits::MAX_COMPRESSION_RATIO,
             policy: ServerPolicy::new(),
             admission: Admission::default(),
             services: Vec::new(),

@@ -328,7 +328,8 @@ impl Call {
     /// The status for arguments that could not be read.
     #[cold]
     fn bad_arguments(&self, error: &DecodeError) -> Status {
-        error.status_of_request(self.method.descriptor, "arguments", self.codec)
+        let status = error.status_of_request("arguments", self.codec);
+        status.in_method(self.method.descriptor)
     }
 
     /// Returns the data of a method bound to raw bytes.

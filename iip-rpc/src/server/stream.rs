@@ -285,7 +285,10 @@ impl<T: DeserializeOwned + 'static> Stream for Input<T> {
 #[cold]
 fn bad_message(method: Option<&MethodDescriptor>, codec: CodecId, error: &DecodeError) -> Status {
     let status = match method {
-        Some(method) => error.status_of_request(method, "message of the stream", codec),
+        Some(method) => {
+            let status = error.status_of_request("message of the stream", codec);
+            status.in_method(method)
+        }
         None => error.request_status(),
     };
     status.with_execution(Execution::MayHaveExecuted)
