@@ -77,6 +77,7 @@
 //! | `tower` | no | `tower`: layers and services of tower on both sides |
 
 pub mod arguments;
+mod boxed;
 mod budget;
 mod checked;
 mod client;

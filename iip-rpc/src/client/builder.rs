@@ -12,7 +12,7 @@ use crate::budget::{Bucket, RetryBudget};
 use crate::codec::{CodecId, DecodeLimits};
 use crate::compression::Compression;
 use crate::hello::announcement;
-use crate::interceptor::{self, ClientCall, ClientInterceptor, Layers};
+use crate::interceptor::{ClientCall, ClientInterceptor, Layers};
 use crate::limits::TypedLimits;
 use crate::policy::{MethodPolicy, Policies, RetryPolicy, no_time};
 use crate::retry;
@@ -109,7 +109,7 @@ impl ClientBuilder {
     /// outermost. See [`interceptor`](mod@crate::interceptor); for some calls only, use
     /// [`Client::with_interceptor`].
     pub fn interceptor(mut self, interceptor: impl ClientInterceptor) -> Self {
-        self.interceptors.push(interceptor::at_client(interceptor));
+        self.interceptors.push(interceptor);
         self
     }
 

@@ -14,7 +14,6 @@ use iip_core::{Body, Call, CallTimes, Connection};
 use super::Client;
 use super::body::{CallBody, Failure, ReplyPart};
 use super::failure::{bad_answer, call_status, not_sent, phases, plain_failure, request_too_large};
-use super::stream::DynMessages;
 use crate::codec::CodecId;
 use crate::compression::{CompressionId, Compressor, Encoding, decompress_in_place};
 use crate::context::CallContext;
@@ -26,6 +25,7 @@ use crate::method::{Format, MethodDescriptor};
 use crate::policy::RetryPolicy;
 use crate::retry::{self, Attempts, Rules, TransparentRetries};
 use crate::status::Status;
+use crate::streaming::writer::DynMessages;
 
 /// The kind of a call.
 pub(super) enum Kind<'a> {

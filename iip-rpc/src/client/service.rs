@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::Client;
 use super::failure::{call_status, phases};
-use crate::__private::BoxFuture;
+use crate::boxed::BoxFuture;
 use crate::context::CallContext;
 use crate::envelope::PlainError;
 use crate::status::Status;

@@ -14,7 +14,7 @@ use crate::codec::DecodeLimits;
 use crate::compression::Compression;
 use crate::health::{Health, WatchLimits};
 use crate::hello::announcement;
-use crate::interceptor::{self, Layers, ServerCall, ServerInterceptor};
+use crate::interceptor::{Layers, ServerCall, ServerInterceptor};
 use crate::limits::TypedLimits;
 use crate::method::Concurrency;
 use crate::overload::Admission;
@@ -79,7 +79,7 @@ impl ServerBuilder {
     /// [`Intercepted`](crate::interceptor::Intercepted). Calls to handlers of
     /// [`route`](Self::route) are not intercepted.
     pub fn interceptor(mut self, interceptor: impl ServerInterceptor) -> Self {
-        self.interceptors.push(interceptor::at_server(interceptor));
+        self.interceptors.push(interceptor);
         self
     }
 

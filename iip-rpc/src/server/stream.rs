@@ -16,10 +16,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::intercept;
-use super::method::{Call, Kind, Method, MethodBody, RequestForm};
+use super::method::{Call, CallStreams, Kind, Method, MethodBody, RequestForm};
 use super::reply::{Reply, ReplyForm, reject_status, timing};
-use crate::__private::BoxFuture;
 use crate::arguments::FromArguments;
+use crate::boxed::BoxFuture;
 #[cfg(feature = "codec-prost")]
 use crate::codec::Proto;
 use crate::codec::{
@@ -310,12 +310,6 @@ fn record_status(error: RecordError) -> Status {
              (option max_message_bytes)"
         )),
     }
-}
-
-/// The two directions of a call's stream, until the handler starts.
-pub(super) struct CallStreams {
-    input: MessageReader,
-    send: SendStream,
 }
 
 /// Reads the beginning of a call with streams, and runs it.

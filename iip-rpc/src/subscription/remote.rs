@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 use tokio::time::Sleep;
 
 use super::{Item, Position};
-use crate::__private::BoxFuture;
+use crate::boxed::BoxFuture;
 use crate::status::{Code, Execution, Status};
 use crate::streaming::Streaming;
 
