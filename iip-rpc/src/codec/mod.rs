@@ -17,6 +17,12 @@
 mod bincode;
 mod checked;
 mod error;
+#[cfg(any(
+    feature = "codec-postcard",
+    feature = "codec-msgpack",
+    feature = "codec-prost"
+))]
+mod gathering;
 mod guarded;
 mod id;
 mod json;
@@ -24,6 +30,7 @@ mod limits;
 #[cfg(feature = "codec-msgpack")]
 mod msgpack;
 #[cfg(any(
+    feature = "codec-bincode",
     feature = "codec-postcard",
     feature = "codec-msgpack",
     feature = "codec-prost"

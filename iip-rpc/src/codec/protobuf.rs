@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Error as _, SeqAccess, Visitor};
 use serde::ser::{Error as _, Impossible, SerializeTuple};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, forward_to_deserialize_any};
 
-use super::output::Output;
+use super::gathering::{Gathering, write_by};
 use super::stack::{MAX_STACK_BYTES, stack_position};
 use super::{
     Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind,
@@ -38,16 +38,7 @@ impl Codec for Protobuf {
     const ID: CodecId = CodecId::PROTOBUF;
     const BYTES_ARE_SEQUENCES: bool = false;
 
-    fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
-        encode(value, Output::whole(out)).map(drop)
-    }
-
-    fn encode_split<T: Serialize + ?Sized>(
-        value: &T,
-        out: &mut BytesMut,
-    ) -> Result<Option<Bytes>, EncodeError> {
-        encode(value, Output::split(out))
-    }
+    write_by!(write);
 
     fn decode_seed<'de, S: DeserializeSeed<'de>>(
         seed: S,
@@ -59,15 +50,15 @@ impl Codec for Protobuf {
     }
 }
 
-fn encode<T: Serialize + ?Sized>(
+fn write<'a, T: Serialize + ?Sized>(
     value: &T,
-    mut output: Output<'_>,
-) -> Result<Option<Bytes>, EncodeError> {
+    mut output: Gathering<'a>,
+) -> Result<Gathering<'a>, EncodeError> {
     value.serialize(Encoder {
         output: &mut output,
         inside: false,
     })?;
-    Ok(output.finish())
+    Ok(output)
 }
 
 /// A protobuf message as an argument, as a result, or anywhere inside one: any type with
@@ -308,7 +299,7 @@ impl Buf for Input<'_> {
 
 /// Writes one [`Proto`], alone or as the only argument.
 struct Encoder<'o, 'a> {
-    output: &'o mut Output<'a>,
+    output: &'o mut Gathering<'a>,
     /// Set within the `Proto`: its bytes are next.
     inside: bool,
 }
@@ -405,7 +396,7 @@ impl<'o, 'a> Serializer for Encoder<'o, 'a> {
 }
 
 /// The tuple of the arguments, which has one element.
-struct OneArgument<'o, 'a>(&'o mut Output<'a>);
+struct OneArgument<'o, 'a>(&'o mut Gathering<'a>);
 
 impl SerializeTuple for OneArgument<'_, '_> {
     type Ok = ();
