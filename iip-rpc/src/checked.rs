@@ -12,8 +12,9 @@ use crate::subscription::Subscription;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not `{T}`, for which it was taken by its name",
     label = "has the name of a type of iip-rpc",
-    note = "`#[service]` takes `CallContext`, `Streaming<T>` and `Subscription<T>` for those of iip-rpc; give a type of your own another name by \
-            `use .. as ..`, or a path that begins with `crate`, `self` or `super`"
+    note = "`#[service]` takes `CallContext`, `Streaming<T>` and `Subscription<T>` for those of \
+        iip-rpc; give a type of your own another name by `use .. as ..`, or a path that begins \
+        with `crate`, `self` or `super`"
 )]
 pub trait Same<T> {
     /// The value itself.
@@ -87,10 +88,11 @@ impl<T, E> MethodOutput for Result<T, E> {
 #[diagnostic::on_unimplemented(
     message = "a `{T}` cannot travel inside a message",
     label = "a `{T}`, which is no value",
-    note = "a method takes a stream as its last argument, `items: Streaming<T>`, and answers with one as `Result<impl Stream<Item = Result<T, \
-            Status>>, Status>` or `Result<Subscription<T>, Status>`; its context is its first parameter, `ctx: &CallContext`",
-    note = "write these names themselves: `#[service]` does not see through aliases, imports under another name, and paths that begin with \
-            `crate`, `self` or `super`"
+    note = "a method takes a stream as its last argument, `items: Streaming<T>`, and answers with \
+        one as `Result<impl Stream<Item = Result<T, Status>>, Status>` or \
+        `Result<Subscription<T>, Status>`; its context is its first parameter, `ctx: &CallContext`",
+    note = "write these names themselves: `#[service]` does not see through aliases, imports under \
+        another name, and paths that begin with `crate`, `self` or `super`"
 )]
 pub trait Holds<T> {}
 

@@ -252,7 +252,10 @@ impl CallContext {
     ///         for number in 0.. {
     ///             tokio::select! {
     ///                 _ = second.tick() => {}
-    ///                 () = &mut shutting_down => return sender.fail(Status::unavailable("the server restarts")).await,
+    ///                 () = &mut shutting_down => {
+    ///                     let status = Status::unavailable("the server restarts");
+    ///                     return sender.fail(status).await;
+    ///                 }
     ///             }
     ///             if sender.send(number).await.is_err() {
     ///                 return;

@@ -80,9 +80,10 @@ pub enum Format {
 /// use std::time::Duration;
 /// use iip_rpc::method::MethodDescriptor;
 ///
-/// const HELLO: &MethodDescriptor = &MethodDescriptor::new("Greeter", "hello", "/greeter/hello", &["name"])
-///     .timeout(Duration::from_millis(500))
-///     .idempotent();
+/// const HELLO: &MethodDescriptor =
+///     &MethodDescriptor::new("Greeter", "hello", "/greeter/hello", &["name"])
+///         .timeout(Duration::from_millis(500))
+///         .idempotent();
 ///
 /// assert_eq!(HELLO.to_string(), "Greeter.hello");
 /// ```

@@ -437,8 +437,8 @@ impl ServerPolicy {
                 format!("its time was over after it had waited {waited:?} on the server")
             }
             (false, _) => format!(
-                "{left:?} were left when its turn came, and the server runs no call with less than {:?} (option min_timeout of \
-                 its policy)",
+                "{left:?} were left when its turn came, and the server runs no call with less \
+                 than {:?} (option min_timeout of its policy)",
                 self.min
             ),
         };
@@ -453,8 +453,8 @@ impl Deadline {
         Status::deadline_exceeded(if self.by_caller {
             "the handler was stopped at the caller's deadline"
         } else {
-            "the handler was stopped after the time that the server gives it (options max_timeout and default_timeout of its \
-             policy, or timeout of the method)"
+            "the handler was stopped after the time that the server gives it (options max_timeout \
+             and default_timeout of its policy, or timeout of the method)"
         })
     }
 }

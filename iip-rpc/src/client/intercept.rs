@@ -69,8 +69,8 @@ impl Client {
             Ok(call) => call.map_err(not_sent)?,
             Err(_) => {
                 let text = format!(
-                    "{method}: an interceptor did not let the call through in time (option timeout of the client, of its \
-                     CallOptions, or of the method)"
+                    "{method}: an interceptor did not let the call through in time (option \
+                     timeout of the client, of its CallOptions, or of the method)"
                 );
                 return Err(not_sent(Status::deadline_exceeded(text)));
             }

@@ -58,7 +58,8 @@ pub enum EncodeErrorKind {
     /// The elements of a sequence take no bytes at all. A receiver must reject them: a few bytes
     /// could claim any number.
     #[error(
-        "a sequence of {elements} elements that take no bytes cannot be sent in bincode and postcard; send their number"
+        "a sequence of {elements} elements that take no bytes cannot be sent in bincode and \
+         postcard; send their number"
     )]
     EmptyElements {
         /// Number of elements.

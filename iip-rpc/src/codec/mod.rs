@@ -191,7 +191,11 @@ pub fn encode_value_split<T: Serialize + ?Sized>(
     value: &T,
     out: &mut BytesMut,
 ) -> Result<Option<Bytes>, EncodeError> {
-    with_codec!(codec, C => C::encode_split(value, out), other => Err(EncodeError::unsupported(other)))
+    with_codec!(
+        codec,
+        C => C::encode_split(value, out),
+        other => Err(EncodeError::unsupported(other))
+    )
 }
 
 /// Decodes a value that is all of `body`, with the codec that has the id `codec`. Large payloads in

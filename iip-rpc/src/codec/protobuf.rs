@@ -144,7 +144,8 @@ fn is_too_deep<M: Message + Default>(bytes: &[u8]) -> bool {
     }
     // Fields that look like messages may be texts or bytes, which only the type can distinguish.
     possible_depth(bytes, MAX_DEPTH)
-        && matches!(decode::<M>(bytes), Err(error) if matches!(error.kind(), DecodeErrorKind::TooDeep { .. }))
+        && decode::<M>(bytes)
+            .is_err_and(|error| matches!(error.kind(), DecodeErrorKind::TooDeep { .. }))
 }
 
 /// Returns `true` if `bytes` may contain messages nested through `levels` levels: looks into every
@@ -447,8 +448,8 @@ impl<'de> Deserializer<'de> for OneMessage<'de> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct seq
-        tuple_struct map struct enum identifier ignored_any
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct seq tuple_struct map struct enum identifier ignored_any
     }
 }
 

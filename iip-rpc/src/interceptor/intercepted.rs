@@ -15,7 +15,11 @@ use crate::server::{Methods, Service};
 /// struct Closed;
 ///
 /// impl ServerInterceptor for Closed {
-///     async fn intercept(&self, _: ServerCall, _: Next<ServerCall>) -> Result<Completion, Status> {
+///     async fn intercept(
+///         &self,
+///         _: ServerCall,
+///         _: Next<ServerCall>,
+///     ) -> Result<Completion, Status> {
 ///         Err(Status::permission_denied("not here"))
 ///     }
 /// }

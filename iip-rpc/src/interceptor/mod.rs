@@ -12,7 +12,11 @@
 //! struct Log;
 //!
 //! impl ServerInterceptor for Log {
-//!     async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Completion, Status> {
+//!     async fn intercept(
+//!         &self,
+//!         call: ServerCall,
+//!         next: Next<ServerCall>,
+//!     ) -> Result<Completion, Status> {
 //!         let (method, start) = (call.method(), Instant::now());
 //!         let reply = next.run(call).await;
 //!         println!("{method}: {} in {:?}", reply.outcome(), start.elapsed());

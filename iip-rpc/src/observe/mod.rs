@@ -17,7 +17,13 @@
 //! struct Print;
 //!
 //! impl Recorder for Print {
-//!     fn call_ended(&self, _: Side, method: &'static MethodDescriptor, code: Code, took: Duration) {
+//!     fn call_ended(
+//!         &self,
+//!         _: Side,
+//!         method: &'static MethodDescriptor,
+//!         code: Code,
+//!         took: Duration,
+//!     ) {
 //!         println!("{method}: {code} after {took:?}");
 //!     }
 //! }

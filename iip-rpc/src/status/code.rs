@@ -167,3 +167,26 @@ impl TryFrom<u8> for Code {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is no status code: they go from 0 to 16")]
 pub struct UnknownCode(u8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_codes_have_the_numbers_and_names_of_grpc() {
+        assert_eq!(Code::ALL.len(), 17);
+        for (number, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(code.as_u8()), number);
+            assert_eq!(Code::from_u8(code.as_u8()), Some(code));
+            assert_eq!(
+                code.name().to_lowercase().replace('_', " "),
+                code.to_string()
+            );
+        }
+        assert_eq!(Code::from_u8(17), None);
+        assert_eq!(
+            Code::try_from(17).unwrap_err().to_string(),
+            "17 is no status code: they go from 0 to 16"
+        );
+    }
+}

@@ -511,8 +511,8 @@ impl<T> Subscriber<T> {
         if queue.ended {
             let (buffer, policy) = (queue.buffer, queue.policy);
             return Poll::Ready(Some(Err(Status::resource_exhausted(format!(
-                "the subscriber was too slow: {buffer} values waited for it (options buffer and slow_consumer of the topic, \
-                 which is {policy:?})"
+                "the subscriber was too slow: {buffer} values waited for it (options buffer and \
+                 slow_consumer of the topic, which is {policy:?})"
             )))));
         }
         if closed {

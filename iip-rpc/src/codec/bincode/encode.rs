@@ -384,7 +384,11 @@ macro_rules! each_part {
             type Error = EncodeError;
 
             #[inline]
-            fn $name<T: Serialize + ?Sized>(&mut self, $(_: $key,)? value: &T) -> Result<(), EncodeError> {
+            fn $name<T: Serialize + ?Sized>(
+                &mut self,
+                $(_: $key,)?
+                value: &T,
+            ) -> Result<(), EncodeError> {
                 value.serialize(&mut **self)
             }
 
