@@ -1,15 +1,18 @@
-//! The only clock of this crate: that of the runtime, so that tests can pause it.
+//! The only clock of these crates: that of the runtime, so that tests can pause it.
 
 use std::time::{Duration, Instant};
 
+/// Returns the time of the runtime's clock.
 #[inline]
-pub(crate) fn now() -> Instant {
+#[must_use]
+pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
 /// Returns the time `timeout` after `start`, or a year after it if the clock cannot represent that.
 #[inline]
-pub(crate) fn after(start: Instant, timeout: Duration) -> Instant {
+#[must_use]
+pub fn after(start: Instant, timeout: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 86_400);
     start
         .checked_add(timeout)

@@ -174,21 +174,31 @@ impl From<ProtocolError> for ConnectionError {
     }
 }
 
-/// Indicates whether a failed call may have run on the server.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// Indication whether a failed call may have run on the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(clippy::exhaustive_enums, reason = "these are all the cases there are")]
 pub enum Execution {
     /// No complete request left this process: safe to retry.
     NotSent,
-    /// The server reported that it did not start the call: safe to retry.
+    /// The server rejected the call before its handler ran: safe to retry.
     NotExecuted,
-    /// The request was sent and its outcome is unknown: only an idempotent call is safe to retry.
+    /// The request was sent and its outcome is unknown: the handler may have run, not at all, in
+    /// part, or to completion. Only an idempotent call is safe to retry.
     MayHaveExecuted,
 }
 
+impl Execution {
+    /// Returns `true` if the call can be retried without running the handler twice.
+    #[must_use]
+    pub const fn is_safe_to_repeat(self) -> bool {
+        matches!(self, Self::NotSent | Self::NotExecuted)
+    }
+}
+
+/// Displays `not sent`, `not executed` or `may have executed`.
 impl fmt::Display for Execution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::NotSent => "not sent",
             Self::NotExecuted => "not executed",
             Self::MayHaveExecuted => "may have executed",
@@ -196,45 +206,88 @@ impl fmt::Display for Execution {
     }
 }
 
-/// The time that a call spent in each phase, as measured by the client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// Time that a call spent in each phase, as measured by the client. A phase that the call did not
+/// reach is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Phases {
-    /// Time spent waiting for a connection: resolving, connecting, TLS.
+    /// Time until a connection was available: resolving the name, connecting, TLS.
     pub connect: Duration,
-    /// Time spent waiting for a free channel.
+    /// Time until a channel of the connection was free.
     pub wait_for_channel: Duration,
-    /// Time spent waiting for the request's bytes to leave this process.
+    /// Time until the request was handed to the network.
     pub write: Duration,
-    /// Time spent waiting for the reply.
-    pub answer: Duration,
+    /// Time from then until the reply arrived, or until the caller stopped waiting for it.
+    pub reply: Duration,
+    // The frames of this crate carry no times: the envelope of a typed reply does, and iip-rpc
+    // fills them in. They are here so that the phases of a call are one type in both crates.
+    /// The part of `reply` in which the request waited on the server, if the server reported it:
+    /// only servers of typed calls do.
+    pub server_queue: Option<Duration>,
+    /// The part of `reply` in which the handler ran, if the server reported it: only servers of
+    /// typed calls do.
+    pub server_handler: Option<Duration>,
 }
 
 impl Phases {
-    /// Returns the sum of all phases.
+    /// Returns the total time, from the start of the call to its end.
     #[must_use]
     pub fn total(&self) -> Duration {
-        self.connect + self.wait_for_channel + self.write + self.answer
+        self.connect
+            .saturating_add(self.wait_for_channel)
+            .saturating_add(self.write)
+            .saturating_add(self.reply)
     }
 }
 
+/// Displays `500 ms: connect 1.2 ms, reply 499 ms of which queue 3 µs, handler 498 ms`.
 impl fmt::Display for Phases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.total())?;
-        let phases = [
-            ("connecting", self.connect),
-            ("waiting for a channel", self.wait_for_channel),
-            ("writing", self.write),
-            ("waiting for the reply", self.answer),
+        write!(f, "{}", Short(self.total()))?;
+        let parts = [
+            ("connect", self.connect),
+            ("wait for channel", self.wait_for_channel),
+            ("write", self.write),
+            ("reply", self.reply),
         ];
-        let mut separator = ": ";
-        for (name, time) in phases {
-            if !time.is_zero() {
-                write!(f, "{separator}{name} {time:?}")?;
-                separator = ", ";
+        let mut before = ": ";
+        for (name, time) in parts.iter().filter(|(_, time)| !time.is_zero()) {
+            write!(f, "{before}{name} {}", Short(*time))?;
+            before = ", ";
+        }
+        let server = [
+            ("queue", self.server_queue),
+            ("handler", self.server_handler),
+        ];
+        before = " of which ";
+        for (name, time) in server {
+            if let Some(time) = time {
+                write!(f, "{before}{name} {}", Short(time))?;
+                before = ", ";
             }
         }
         Ok(())
+    }
+}
+
+/// A duration formatted with three digits.
+struct Short(Duration);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = self.0.as_nanos();
+        let (unit, name) = match nanos {
+            0..1_000 => return write!(f, "{nanos} ns"),
+            1_000..1_000_000 => (1_000, "µs"),
+            1_000_000..1_000_000_000 => (1_000_000, "ms"),
+            _ => (1_000_000_000, "s"),
+        };
+        let (whole, tenth) = (nanos / unit, nanos % unit * 10 / unit);
+        if whole < 100 && tenth > 0 {
+            write!(f, "{whole}.{tenth} {name}")
+        } else {
+            write!(f, "{whole} {name}")
+        }
     }
 }
 

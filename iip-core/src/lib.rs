@@ -100,6 +100,12 @@ pub use self::totals::Places;
 /// The levels of the `tracing` crate.
 pub use tracing::Level;
 
+/// What `iip-rpc` alone needs; no part of the public API.
+#[doc(hidden)]
+pub mod __rpc {
+    pub use crate::clock::{after, now};
+}
+
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use self::proto::fuzz::machine as __fuzz_machine;

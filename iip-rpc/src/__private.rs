@@ -18,6 +18,7 @@ pub use async_trait::async_trait;
 pub use bytes::Bytes;
 pub use iip_core::transport::ToEndpoint;
 
+pub use crate::boxed::BoxFuture;
 pub use crate::checked::{Holds, Message, MethodOutput, Other, Same, known};
 pub use crate::codec::CodecId;
 #[cfg(feature = "codec-prost")]
@@ -30,9 +31,6 @@ pub use crate::{
     CallContext, CallOptions, Client, Concurrency, Hedge, MethodDescriptor, MethodError, Methods,
     OnCancel, Priority, Service, Status, Streaming, Subscription,
 };
-
-/// A future of any type.
-pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The stream that a method of the `dyn`-compatible twin of a service replies with.
 pub type BoxStream<'a, T> = std::pin::Pin<Box<dyn futures_core::Stream<Item = T> + Send + 'a>>;

@@ -153,7 +153,8 @@ macro_rules! tuples {
                         if let Some(text) = mismatch(method, $count) {
                             return Err(EncodeError::custom(text));
                         }
-                        encode_value_split(codec, &Named { values: self, names: method.args() }, out)
+                        let named = Named { values: self, names: method.args() };
+                        encode_value_split(codec, &named, out)
                     }
                     _ => encode_value_split(codec, self, out),
                 }
@@ -179,22 +180,33 @@ macro_rules! tuples {
                 body: &Bytes,
                 limits: &DecodeLimits,
             ) -> Result<Self, DecodeError> {
+                let reading = &Reading::default();
                 payload::while_reading(body, || match codec {
                     #[cfg(feature = "codec-bincode")]
-                    CodecId::BINCODE => positional::<Self, Bincode>(method, body, limits, &Reading::default()),
+                    CodecId::BINCODE => {
+                        positional::<Self, Bincode>(method, body, limits, reading)
+                    }
                     #[cfg(feature = "codec-postcard")]
-                    CodecId::POSTCARD => positional::<Self, Postcard>(method, body, limits, &Reading::default()),
-                    CodecId::JSON => json::<Self>($count, method, body, limits, &Reading::default()),
+                    CodecId::POSTCARD => {
+                        positional::<Self, Postcard>(method, body, limits, reading)
+                    }
+                    CodecId::JSON => json::<Self>($count, method, body, limits, reading),
                     #[cfg(feature = "codec-msgpack")]
-                    CodecId::MSGPACK => by_name::<Self, Msgpack>($count, method, body, limits, &Reading::default()),
+                    CodecId::MSGPACK => {
+                        by_name::<Self, Msgpack>($count, method, body, limits, reading)
+                    }
                     #[cfg(feature = "codec-prost")]
-                    CodecId::PROTOBUF => positional::<Self, Protobuf>(method, body, limits, &Reading::default()),
+                    CodecId::PROTOBUF => {
+                        positional::<Self, Protobuf>(method, body, limits, reading)
+                    }
                     other => Err(DecodeError::new(DecodeErrorKind::Unsupported(other))),
                 })
             }
         }
 
-        impl<'de, $($type: Deserialize<'de> + 'static,)* C: Codec> Visitor<'de> for Positional<'_, ($($type,)*), C> {
+        impl<'de, $($type: Deserialize<'de> + 'static,)* C: Codec> Visitor<'de>
+            for Positional<'_, ($($type,)*), C>
+        {
             type Value = ($($type,)*);
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -203,7 +215,10 @@ macro_rules! tuples {
 
             #[inline]
             #[allow(unused_mut, unused_variables, reason = "there may be no argument")]
-            fn visit_seq<Seq: SeqAccess<'de>>(self, mut seq: Seq) -> Result<Self::Value, Seq::Error> {
+            fn visit_seq<Seq: SeqAccess<'de>>(
+                self,
+                mut seq: Seq,
+            ) -> Result<Self::Value, Seq::Error> {
                 $(
                     self.reading.begin($index);
                     let Some($value) = seq.next_element_seed(Owned::<$type, C>::new())? else {
@@ -222,12 +237,17 @@ macro_rules! tuples {
             type Value = ($($type,)*);
 
             #[inline]
-            fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+            fn deserialize<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<Self::Value, D::Error> {
                 deserializer.deserialize_tuple($count, self)
             }
         }
 
-        impl<'de, $($type: Deserialize<'de> + 'static,)* C: Codec> Visitor<'de> for ByName<'_, ($($type,)*), C> {
+        impl<'de, $($type: Deserialize<'de> + 'static,)* C: Codec> Visitor<'de>
+            for ByName<'_, ($($type,)*), C>
+        {
             type Value = ($($type,)*);
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -235,7 +255,10 @@ macro_rules! tuples {
             }
 
             #[allow(unused_variables, reason = "there may be no argument")]
-            fn visit_map<Map: MapAccess<'de>>(self, mut map: Map) -> Result<Self::Value, Map::Error> {
+            fn visit_map<Map: MapAccess<'de>>(
+                self,
+                mut map: Map,
+            ) -> Result<Self::Value, Map::Error> {
                 $( let mut $value: Option<$type> = None; )*
                 while let Some(index) = map.next_key_seed(Key { names: self.names })? {
                     match index {
@@ -263,7 +286,8 @@ macro_rules! tuples {
 
             /// `null` counts as an object without keys.
             fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
-                self.visit_map(serde::de::value::MapDeserializer::<_, E>::new(std::iter::empty::<(&str, &str)>()))
+                let nothing = std::iter::empty::<(&str, &str)>();
+                self.visit_map(serde::de::value::MapDeserializer::<_, E>::new(nothing))
             }
         }
 
@@ -272,7 +296,10 @@ macro_rules! tuples {
         {
             type Value = ($($type,)*);
 
-            fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+            fn deserialize<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<Self::Value, D::Error> {
                 deserializer.deserialize_any(self)
             }
         }
@@ -547,8 +574,8 @@ impl<'de, E: serde::de::Error> Deserializer<'de> for Missing<E> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
     }
 }
 
@@ -565,7 +592,8 @@ tuples! {
     9 (T0 v0 0 T1 v1 1 T2 v2 2 T3 v3 3 T4 v4 4 T5 v5 5 T6 v6 6 T7 v7 7 T8 v8 8)
     10 (T0 v0 0 T1 v1 1 T2 v2 2 T3 v3 3 T4 v4 4 T5 v5 5 T6 v6 6 T7 v7 7 T8 v8 8 T9 v9 9)
     11 (T0 v0 0 T1 v1 1 T2 v2 2 T3 v3 3 T4 v4 4 T5 v5 5 T6 v6 6 T7 v7 7 T8 v8 8 T9 v9 9 T10 v10 10)
-    12 (T0 v0 0 T1 v1 1 T2 v2 2 T3 v3 3 T4 v4 4 T5 v5 5 T6 v6 6 T7 v7 7 T8 v8 8 T9 v9 9 T10 v10 10 T11 v11 11)
+    12 (T0 v0 0 T1 v1 1 T2 v2 2 T3 v3 3 T4 v4 4 T5 v5 5 T6 v6 6 T7 v7 7 T8 v8 8 T9 v9 9 T10 v10 10
+        T11 v11 11)
 }
 
 #[cfg(test)]

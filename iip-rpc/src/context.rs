@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use iip_core::__rpc::{after, now};
 use iip_core::{CancelToken, Peer};
 
 use crate::extensions::Extensions;
@@ -251,7 +252,10 @@ impl CallContext {
     ///         for number in 0.. {
     ///             tokio::select! {
     ///                 _ = second.tick() => {}
-    ///                 () = &mut shutting_down => return sender.fail(Status::unavailable("the server restarts")).await,
+    ///                 () = &mut shutting_down => {
+    ///                     let status = Status::unavailable("the server restarts");
+    ///                     return sender.fail(status).await;
+    ///                 }
     ///             }
     ///             if sender.send(number).await.is_err() {
     ///                 return;
@@ -324,18 +328,4 @@ impl fmt::Debug for CallContext {
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()
     }
-}
-
-/// The instant `timeout` after `start`, or one year after it if the clock cannot represent that.
-pub(crate) fn after(start: Instant, timeout: Duration) -> Instant {
-    const YEAR: Duration = Duration::from_secs(365 * 86_400);
-    start
-        .checked_add(timeout)
-        .or_else(|| start.checked_add(YEAR))
-        .unwrap_or(start)
-}
-
-/// The runtime's clock, so that tests can stop it.
-pub(crate) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -12,8 +12,8 @@ use iip_core::Places;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::__private::BoxFuture;
 use crate::Stream;
+use crate::boxed::BoxFuture;
 use crate::client::Client;
 use crate::context::CallContext;
 use crate::hello::RpcPeer;

@@ -77,6 +77,7 @@
 //! | `tower` | no | `tower`: layers and services of tower on both sides |
 
 pub mod arguments;
+mod boxed;
 mod budget;
 mod checked;
 mod client;
@@ -107,6 +108,7 @@ mod streaming;
 mod subscription;
 #[cfg(feature = "tower")]
 pub mod tower;
+mod varint;
 
 #[doc(hidden)]
 pub mod __private;

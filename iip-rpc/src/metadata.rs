@@ -252,8 +252,8 @@ pub enum MetadataError {
     },
     /// The entries together are larger than [`Metadata::MAX_BYTES`].
     #[error(
-        "metadata of {size} bytes (32 of them for each entry) is over its limit of {limit} bytes; send large values as \
-         arguments",
+        "metadata of {size} bytes (32 of them for each entry) is over its limit of {limit} bytes; \
+         send large values as arguments",
         limit = Metadata::MAX_BYTES
     )]
     TooLarge {

@@ -3,27 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+pub use iip_core::OnCancel;
 use iip_core::path::StaticPath;
 
 use crate::codec::CodecId;
 use crate::status::{Execution, Status};
-
-/// Behavior of a running handler when its caller goes away: the caller dropped the call, the
-/// deadline has passed, or the connection was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum OnCancel {
-    /// The handler's future is dropped at its next await. The default, and right for every handler
-    /// that may stop at any await.
-    #[default]
-    Abort,
-    /// The handler continues and can see in its call context that the caller no longer waits; it
-    /// decides itself when to stop.
-    Token,
-    /// The handler runs to completion as if nothing had happened, and its reply is discarded. For
-    /// work that must not be left half done.
-    RunToEnd,
-}
 
 /// Time after which a second attempt is made of a call of an idempotent method that has no reply
 /// yet; the first reply counts, and the other attempt is cancelled.
@@ -96,9 +80,10 @@ pub enum Format {
 /// use std::time::Duration;
 /// use iip_rpc::method::MethodDescriptor;
 ///
-/// const HELLO: &MethodDescriptor = &MethodDescriptor::new("Greeter", "hello", "/greeter/hello", &["name"])
-///     .timeout(Duration::from_millis(500))
-///     .idempotent();
+/// const HELLO: &MethodDescriptor =
+///     &MethodDescriptor::new("Greeter", "hello", "/greeter/hello", &["name"])
+///         .timeout(Duration::from_millis(500))
+///         .idempotent();
 ///
 /// assert_eq!(HELLO.to_string(), "Greeter.hello");
 /// ```
@@ -400,6 +385,15 @@ impl MethodDescriptor {
 impl fmt::Display for MethodDescriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.service, self.name)
+    }
+}
+
+impl Status {
+    /// Prefixes the message with the name of `method`.
+    #[must_use]
+    pub(crate) fn in_method(self, method: &MethodDescriptor) -> Self {
+        let text = format!("{method}: {}", self.message());
+        self.reworded(text)
     }
 }
 

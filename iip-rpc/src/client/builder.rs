@@ -10,9 +10,9 @@ use super::failure::{config_status, not_sent};
 use super::hedge::Hedging;
 use crate::budget::{Bucket, RetryBudget};
 use crate::codec::{CodecId, DecodeLimits};
-use crate::compression::{self, Compression};
+use crate::compression::Compression;
 use crate::hello::announcement;
-use crate::interceptor::{self, ClientCall, ClientInterceptor, Layers};
+use crate::interceptor::{ClientCall, ClientInterceptor, Layers};
 use crate::limits::TypedLimits;
 use crate::policy::{MethodPolicy, Policies, RetryPolicy, no_time};
 use crate::retry;
@@ -44,7 +44,7 @@ impl ClientBuilder {
             limits: TypedLimits::default(),
             codec: CodecId::DEFAULT,
             compression: None,
-            max_compression_ratio: compression::MAX_RATIO,
+            max_compression_ratio: DecodeLimits::MAX_COMPRESSION_RATIO,
             timeout: Duration::from_secs(10),
             wait_for_ready: false,
             max_transparent_retries: retry::MAX_TRANSPARENT_RETRIES,
@@ -109,7 +109,7 @@ impl ClientBuilder {
     /// outermost. See [`interceptor`](mod@crate::interceptor); for some calls only, use
     /// [`Client::with_interceptor`].
     pub fn interceptor(mut self, interceptor: impl ClientInterceptor) -> Self {
-        self.interceptors.push(interceptor::at_client(interceptor));
+        self.interceptors.push(interceptor);
         self
     }
 

@@ -8,15 +8,15 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use iip_core::__rpc::{after, now};
 use iip_core::{Body, Call, CallTimes, Connection};
 
 use super::Client;
 use super::body::{CallBody, Failure, ReplyPart};
 use super::failure::{bad_reply, call_status, not_sent, phases, plain_failure, request_too_large};
-use super::stream::DynMessages;
 use crate::codec::CodecId;
 use crate::compression::{CompressionId, Compressor, Encoding, decompress_in_place};
-use crate::context::{CallContext, after, now};
+use crate::context::CallContext;
 use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
 use crate::hello::RpcPeer;
 use crate::interceptor::{ClientCall, Layers};
@@ -25,6 +25,7 @@ use crate::method::{Format, MethodDescriptor};
 use crate::policy::RetryPolicy;
 use crate::retry::{self, Attempts, Rules, TransparentRetries};
 use crate::status::Status;
+use crate::streaming::writer::DynMessages;
 
 /// The kind of a call.
 pub(super) enum Kind<'a> {

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
+use iip_core::__rpc::now;
 use iip_core::{CallError, CallErrorKind, ConfigError};
 
-use crate::context::now;
 use crate::envelope::{PlainError, ServerTiming};
 use crate::limits::ENVELOPE_BYTES;
 use crate::method::MethodDescriptor;
@@ -12,12 +12,11 @@ use crate::status::{Code, Execution, Phases, Status};
 
 /// The phases of a call to which the server replied with a failure.
 pub(super) fn phases(started: Instant, timing: Option<ServerTiming>) -> Phases {
-    Phases {
-        reply: now().saturating_duration_since(started),
-        server_queue: timing.map(|timing| timing.queue),
-        server_handler: timing.map(|timing| timing.handler),
-        ..Phases::default()
-    }
+    let mut phases = Phases::default();
+    phases.reply = now().saturating_duration_since(started);
+    phases.server_queue = timing.map(|timing| timing.queue);
+    phases.server_handler = timing.map(|timing| timing.handler);
+    phases
 }
 
 /// Adds the method and the phases to `status`, which describes a malformed reply of `method`.
@@ -109,19 +108,8 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
         text.push_str(&cause.to_string());
         source = cause.source();
     }
-    let phases = error.phases();
     Status::new(code, text)
-        .with_execution(match error.execution() {
-            iip_core::Execution::NotSent => Execution::NotSent,
-            iip_core::Execution::NotExecuted => Execution::NotExecuted,
-            iip_core::Execution::MayHaveExecuted => Execution::MayHaveExecuted,
-        })
-        .with_phases(Phases {
-            connect: phases.connect,
-            wait_for_channel: phases.wait_for_channel,
-            write: phases.write,
-            reply: phases.answer,
-            ..Phases::default()
-        })
+        .with_execution(error.execution())
+        .with_phases(error.phases())
         .with_told_source(error.clone())
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::body::{CallBody, Failure, outcome};
 use super::call::Kind;
 use super::failure::not_sent;
-use super::stream::Times;
+use super::times::Times;
 use super::{CallOptions, Client};
 use crate::context::CallContext;
 use crate::interceptor::{ClientCall, InterceptorChain, Layers, Outcome};

@@ -12,7 +12,9 @@ mod options;
 #[cfg(feature = "tower")]
 mod service;
 mod stream;
+mod streamed;
 mod subscribe;
+mod times;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +32,7 @@ pub use self::options::{CallOptions, ReplyMetadata};
 pub use self::service::{ClientService, RawRequest};
 use crate::arguments::Arguments;
 use crate::context::CallContext;
-use crate::interceptor::{self, ClientCall, ClientInterceptor, Layers};
+use crate::interceptor::{ClientCall, ClientInterceptor, Layers};
 use crate::method::MethodDescriptor;
 use crate::raw::RawBody;
 use crate::status::{MethodError, Status};
@@ -93,13 +95,11 @@ impl Client {
     }
 
     /// Returns the same client with one more interceptor, after the existing ones, for the calls
-    /// made through it. See [`interceptor`].
+    /// made through it. See [`interceptor`](mod@crate::interceptor).
     #[must_use]
     pub fn with_interceptor(&self, interceptor: impl ClientInterceptor) -> Self {
         let mut client = self.clone();
-        client
-            .interceptors
-            .push(interceptor::at_client(interceptor));
+        client.interceptors.push(interceptor);
         client
     }
 

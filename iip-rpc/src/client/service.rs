@@ -5,12 +5,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use iip_core::__rpc::now;
 use tower_service::Service;
 
 use super::Client;
 use super::failure::{call_status, phases};
-use crate::__private::BoxFuture;
-use crate::context::{CallContext, now};
+use crate::boxed::BoxFuture;
+use crate::context::CallContext;
 use crate::envelope::PlainError;
 use crate::status::Status;
 

@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 
 use super::body::{CallBody, Failure, StreamBody};
 use super::failure::not_sent;
-use super::stream::{StreamedCall, Times};
+use super::streamed::StreamedCall;
+use super::times::Times;
 use super::{Client, ReplyMetadata};
 use crate::arguments::Arguments;
 use crate::arguments::recorded::{RecordedArgs, RecordingArgs};

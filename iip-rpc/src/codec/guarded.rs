@@ -148,7 +148,11 @@ macro_rules! values {
 /// Deserializes values that take no bytes themselves, as far as the guard can know.
 macro_rules! frames {
     ($($name:ident ($($argument:ident: $type:ty),*))*) => { $(
-        fn $name<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, DecodeError> {
+        fn $name<V: Visitor<'de>>(
+            self,
+            $($argument: $type,)*
+            visitor: V,
+        ) -> Result<V::Value, DecodeError> {
             let watch = Watch { of_type: true, ..Watch::new(visitor, self.guard) };
             match self.inner.$name($($argument,)* watch) {
                 Ok(value) => Ok(value),

@@ -9,8 +9,8 @@ use serde::de::{DeserializeSeed, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::checked::{self, Check};
+use super::gathering::{Gathering, write_by};
 use super::guarded::{Format, Guard};
-use super::output::Output;
 use super::{Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError};
 
 /// MessagePack: self-describing like JSON, but in fewer bytes. Structs are maps with the names of
@@ -26,16 +26,7 @@ impl Codec for Msgpack {
     const ID: CodecId = CodecId::MSGPACK;
     const BYTES_ARE_SEQUENCES: bool = false;
 
-    fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
-        encode(value, Output::whole(out)).map(drop)
-    }
-
-    fn encode_split<T: Serialize + ?Sized>(
-        value: &T,
-        out: &mut BytesMut,
-    ) -> Result<Option<Bytes>, EncodeError> {
-        encode(value, Output::split(out))
-    }
+    write_by!(write);
 
     fn decode_seed<'de, S: DeserializeSeed<'de>>(
         seed: S,
@@ -59,13 +50,13 @@ impl Codec for Msgpack {
     }
 }
 
-fn encode<T: Serialize + ?Sized>(
+fn write<'a, T: Serialize + ?Sized>(
     value: &T,
-    output: Output<'_>,
-) -> Result<Option<Bytes>, EncodeError> {
+    output: Gathering<'a>,
+) -> Result<Gathering<'a>, EncodeError> {
     let mut msgpack = Serializer::new(output).with_struct_map();
     Check::of(Named).write(value, &mut msgpack)?;
-    Ok(msgpack.into_inner().finish())
+    Ok(msgpack.into_inner())
 }
 
 /// A format in which the fields of structs have names.
@@ -73,7 +64,7 @@ struct Named;
 
 impl checked::Format for Named {}
 
-impl Write for Output<'_> {
+impl Write for Gathering<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.push(bytes);

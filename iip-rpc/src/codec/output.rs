@@ -1,83 +1,78 @@
-//! Output of the codecs that are implemented by other crates.
-//!
-//! The encoder of bincode has a separate output, which implements that crate's writer.
+//! Output of the binary codecs.
 
 use bytes::{Bytes, BytesMut};
 
 use crate::payload;
-
-/// Size, in bytes, below which writes are gathered first: formats write a byte or two at a time,
-/// and a growable buffer takes several times as long for each as an array.
-const GATHERED_BYTES: usize = 128;
 
 /// The output of a codec: encoded bytes are appended to `head`, except for a large payload that
 /// nothing follows yet.
 pub(super) struct Output<'a> {
     head: &'a mut BytesMut,
     tail: Option<Bytes>,
-    /// The bytes after those of `head` and `tail`, up to `filled`.
-    gathered: [u8; GATHERED_BYTES],
-    filled: usize,
     split: bool,
 }
 
 impl<'a> Output<'a> {
-    /// Creates an output that appends everything to `head`.
-    pub(super) fn whole(head: &'a mut BytesMut) -> Self {
+    /// Creates an output that appends everything to `head`, or keeps a large payload at the very
+    /// end separate if `split` is set.
+    #[inline]
+    pub(super) fn new(head: &'a mut BytesMut, split: bool) -> Self {
         Self {
             head,
             tail: None,
-            gathered: [0; GATHERED_BYTES],
-            filled: 0,
-            split: false,
-        }
-    }
-
-    /// Creates an output that keeps a large payload at the very end separate.
-    pub(super) fn split(head: &'a mut BytesMut) -> Self {
-        Self {
-            split: true,
-            ..Self::whole(head)
+            split,
         }
     }
 
     /// Finishes the output and returns the payload that was kept separate.
-    pub(super) fn finish(mut self) -> Option<Bytes> {
-        if self.filled > 0 {
-            self.flush();
-        }
+    #[inline]
+    pub(super) fn finish(self) -> Option<Bytes> {
         self.tail
+    }
+
+    /// The number of bytes that were written, and those of `head` before them.
+    #[cfg(feature = "codec-bincode")]
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.head.len() + self.tail.as_ref().map_or(0, Bytes::len)
     }
 
     #[inline]
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        let end = self.filled + bytes.len();
-        match self.gathered.get_mut(self.filled..end) {
-            Some(place) => {
-                place.copy_from_slice(bytes);
-                self.filled = end;
-            }
-            None => self.push_large(bytes),
-        }
+        self.whole().extend_from_slice(bytes);
     }
 
-    fn push_large(&mut self, bytes: &[u8]) {
-        self.flush();
+    /// Returns the payload whose bytes these are, if it can be [kept](Self::keep) separate.
+    #[inline]
+    pub(super) fn payload(&self, bytes: &[u8]) -> Option<Bytes> {
         if self.split {
-            self.tail = payload::take_offered(bytes);
-        }
-        if self.tail.is_none() {
-            self.head.extend_from_slice(bytes);
+            payload::take_offered(bytes)
+        } else {
+            None
         }
     }
 
-    /// Appends the gathered bytes. A payload that they follow has to be copied after all.
-    fn flush(&mut self) {
+    /// Appends a payload, which is copied only if something follows it.
+    #[inline]
+    pub(super) fn keep(&mut self, payload: Bytes) {
+        self.whole();
+        self.tail = Some(payload);
+    }
+
+    /// Returns the buffer with everything that was written.
+    #[inline]
+    pub(super) fn whole(&mut self) -> &mut BytesMut {
+        if self.tail.is_some() {
+            self.join();
+        }
+        self.head
+    }
+
+    /// Appends the payload, which has to be copied after all because something follows it.
+    #[cold]
+    fn join(&mut self) {
         if let Some(tail) = self.tail.take() {
             self.head.extend_from_slice(&tail);
         }
-        let gathered = self.gathered.get(..self.filled).unwrap_or_default();
-        self.head.extend_from_slice(gathered);
-        self.filled = 0;
     }
 }

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeSeed;
 
 use super::checked::{self, Check};
+use super::gathering::{Gathering, write_by};
 use super::guarded::{Format, Guard};
-use super::output::Output;
 use super::{Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError};
 
 /// postcard 1: as small as bincode, with a format that is specified by its authors and common on
@@ -24,16 +24,7 @@ impl Codec for Postcard {
     const ID: CodecId = CodecId::POSTCARD;
     const BYTES_ARE_SEQUENCES: bool = true;
 
-    fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
-        encode(value, Output::whole(out)).map(drop)
-    }
-
-    fn encode_split<T: Serialize + ?Sized>(
-        value: &T,
-        out: &mut BytesMut,
-    ) -> Result<Option<Bytes>, EncodeError> {
-        encode(value, Output::split(out))
-    }
+    write_by!(write);
 
     fn decode_seed<'de, S: DeserializeSeed<'de>>(
         seed: S,
@@ -54,13 +45,13 @@ impl Codec for Postcard {
     }
 }
 
-fn encode<T: Serialize + ?Sized>(
+fn write<'a, T: Serialize + ?Sized>(
     value: &T,
-    output: Output<'_>,
-) -> Result<Option<Bytes>, EncodeError> {
+    output: Gathering<'a>,
+) -> Result<Gathering<'a>, EncodeError> {
     let mut postcard = Serializer { output };
     Check::of(Positions).write(value, &mut postcard)?;
-    Ok(postcard.output.finish())
+    Ok(postcard.output)
 }
 
 /// A format in which fields have only positions.
@@ -70,7 +61,7 @@ impl checked::Format for Positions {
     const POSITIONAL: bool = true;
 }
 
-impl Flavor for Output<'_> {
+impl Flavor for Gathering<'_> {
     type Output = ();
 
     #[inline]

@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Error as _, SeqAccess, Visitor};
 use serde::ser::{Error as _, Impossible, SerializeTuple};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, forward_to_deserialize_any};
 
-use super::output::Output;
+use super::gathering::{Gathering, write_by};
 use super::stack::{MAX_STACK_BYTES, stack_position};
 use super::{
     Codec, CodecId, DecodeError, DecodeErrorKind, DecodeLimits, EncodeError, EncodeErrorKind,
@@ -38,16 +38,7 @@ impl Codec for Protobuf {
     const ID: CodecId = CodecId::PROTOBUF;
     const BYTES_ARE_SEQUENCES: bool = false;
 
-    fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
-        encode(value, Output::whole(out)).map(drop)
-    }
-
-    fn encode_split<T: Serialize + ?Sized>(
-        value: &T,
-        out: &mut BytesMut,
-    ) -> Result<Option<Bytes>, EncodeError> {
-        encode(value, Output::split(out))
-    }
+    write_by!(write);
 
     fn decode_seed<'de, S: DeserializeSeed<'de>>(
         seed: S,
@@ -59,15 +50,15 @@ impl Codec for Protobuf {
     }
 }
 
-fn encode<T: Serialize + ?Sized>(
+fn write<'a, T: Serialize + ?Sized>(
     value: &T,
-    mut output: Output<'_>,
-) -> Result<Option<Bytes>, EncodeError> {
+    mut output: Gathering<'a>,
+) -> Result<Gathering<'a>, EncodeError> {
     value.serialize(Encoder {
         output: &mut output,
         inside: false,
     })?;
-    Ok(output.finish())
+    Ok(output)
 }
 
 /// A protobuf message as an argument, as a result, or anywhere inside one: any type with
@@ -153,7 +144,8 @@ fn is_too_deep<M: Message + Default>(bytes: &[u8]) -> bool {
     }
     // Fields that look like messages may be texts or bytes, which only the type can distinguish.
     possible_depth(bytes, MAX_DEPTH)
-        && matches!(decode::<M>(bytes), Err(error) if matches!(error.kind(), DecodeErrorKind::TooDeep { .. }))
+        && decode::<M>(bytes)
+            .is_err_and(|error| matches!(error.kind(), DecodeErrorKind::TooDeep { .. }))
 }
 
 /// Returns `true` if `bytes` may contain messages nested through `levels` levels: looks into every
@@ -308,7 +300,7 @@ impl Buf for Input<'_> {
 
 /// Writes one [`Proto`], alone or as the only argument.
 struct Encoder<'o, 'a> {
-    output: &'o mut Output<'a>,
+    output: &'o mut Gathering<'a>,
     /// Set within the `Proto`: its bytes are next.
     inside: bool,
 }
@@ -405,7 +397,7 @@ impl<'o, 'a> Serializer for Encoder<'o, 'a> {
 }
 
 /// The tuple of the arguments, which has one element.
-struct OneArgument<'o, 'a>(&'o mut Output<'a>);
+struct OneArgument<'o, 'a>(&'o mut Gathering<'a>);
 
 impl SerializeTuple for OneArgument<'_, '_> {
     type Ok = ();
@@ -456,8 +448,8 @@ impl<'de> Deserializer<'de> for OneMessage<'de> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct seq
-        tuple_struct map struct enum identifier ignored_any
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct seq tuple_struct map struct enum identifier ignored_any
     }
 }
 

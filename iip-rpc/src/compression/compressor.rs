@@ -4,13 +4,10 @@ use std::num::NonZeroU32;
 
 use bytes::{Bytes, BytesMut};
 
+use super::scratch::{self, KEPT_BYTES};
 use super::{Compression, CompressionId};
 use crate::codec::CodecId;
-use crate::envelope::{varint_len, write_varint};
-
-/// Maximum memory, in bytes, that a thread keeps for compression, and maximum size of a message for
-/// which it is kept.
-pub(super) const KEPT_BYTES: usize = 256 * 1024;
+use crate::varint;
 
 /// The encoding of the values of one call.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +71,7 @@ impl Compressor {
             let Some(packed) = written.and_then(|len| space.get(..len)) else {
                 return false;
             };
-            let grows = packed.len() + varint_len(size as u64) >= size;
+            let grows = packed.len() + varint::len(size as u64) >= size;
             let ratio = usize::try_from(self.max_ratio.get()).unwrap_or(usize::MAX);
             if grows || size > packed.len().saturating_mul(ratio) {
                 return false;
@@ -84,7 +81,7 @@ impl Compressor {
                 *out = BytesMut::from(out.get(..from).unwrap_or_default());
             }
             out.truncate(from);
-            write_varint(size as u64, out);
+            varint::write(size as u64, out);
             out.extend_from_slice(packed);
             true
         })
@@ -111,26 +108,5 @@ impl Compressor {
                 None
             }
         }
-    }
-}
-
-/// A buffer for compressed bytes, whose length is not known before they are written.
-mod scratch {
-    use std::cell::Cell;
-
-    thread_local! {
-        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    }
-
-    pub(super) fn with<R>(len: usize, work: impl FnOnce(&mut [u8]) -> R) -> R {
-        let mut space = SCRATCH.take();
-        if space.len() < len {
-            space = vec![0; len];
-        }
-        let result = work(&mut space);
-        if space.len() <= super::KEPT_BYTES {
-            SCRATCH.set(space);
-        }
-        result
     }
 }

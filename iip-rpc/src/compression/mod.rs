@@ -5,23 +5,19 @@
 //! the bytes, `docs/guide/compression.md` when it pays.
 
 mod compressor;
+pub(crate) mod id;
 #[cfg(feature = "compress-lz4")]
 mod lz4;
+mod scratch;
 #[cfg(feature = "compress-zstd")]
 mod zstd;
-
-use std::fmt;
 
 use bytes::Bytes;
 
 pub(crate) use self::compressor::{Compressor, Encoding};
+pub use self::id::CompressionId;
 use crate::codec::{CodecId, DecodeError, DecodeErrorKind, DecodeLimits};
-use crate::envelope::read_varint;
-
-/// Default maximum ratio of a received message to its compressed form; see
-/// [`DecodeLimits::max_compression_ratio`]. Records of programs, JSON and logs stay far below it;
-/// lz4 cannot exceed 255.
-pub(crate) const MAX_RATIO: u32 = 1000;
+use crate::varint;
 
 /// Default size, in bytes, up to which compression is not worth the time. Measured: see
 /// `docs/guide/compression.md`.
@@ -113,75 +109,6 @@ impl Compression {
     }
 }
 
-/// The number that identifies the compression of the following bytes, in an envelope or in the
-/// length of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CompressionId(u8);
-
-impl CompressionId {
-    /// No compression.
-    pub const NONE: Self = Self(0);
-    /// One frame of zstd; with the feature `compress-zstd`.
-    pub const ZSTD: Self = Self(1);
-    /// One block of lz4; with the feature `compress-lz4`.
-    pub const LZ4: Self = Self(2);
-
-    /// `true` if this build supports any compression.
-    pub(crate) const ANY: bool = cfg!(any(feature = "compress-zstd", feature = "compress-lz4"));
-
-    /// Returns the id with this number, of which only the two lowest bits are used.
-    #[must_use]
-    pub const fn new(number: u8) -> Self {
-        Self(number & 3)
-    }
-
-    /// Returns the number on the wire, from 0 to 3.
-    #[must_use]
-    pub const fn as_u8(self) -> u8 {
-        self.0
-    }
-
-    /// Returns `true` if the data is compressed.
-    #[must_use]
-    pub const fn is_some(self) -> bool {
-        self.0 != 0
-    }
-
-    /// Returns `true` if this build can compress and decompress with this algorithm.
-    #[must_use]
-    pub const fn is_supported(self) -> bool {
-        (matches!(self, Self::ZSTD) && cfg!(feature = "compress-zstd"))
-            || (matches!(self, Self::LZ4) && cfg!(feature = "compress-lz4"))
-    }
-
-    /// Returns the algorithms of this build.
-    pub(crate) fn supported() -> impl Iterator<Item = Self> {
-        let all = [Self::ZSTD, Self::LZ4];
-        all.into_iter().filter(|id| id.is_supported())
-    }
-
-    /// Returns the advice for a build that does not have the algorithm.
-    pub(crate) fn remedy(self) -> &'static str {
-        match self {
-            Self::ZSTD => "enable the feature `compress-zstd` of iip-rpc",
-            Self::LZ4 => "enable the feature `compress-lz4` of iip-rpc",
-            _ => "this version of iip-rpc does not know it",
-        }
-    }
-}
-
-/// Writes the name, such as `zstd`, or `compression 3` if there is none.
-impl fmt::Display for CompressionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::NONE => f.pad("no compression"),
-            Self::ZSTD => f.pad("zstd"),
-            Self::LZ4 => f.pad("lz4"),
-            Self(number) => write!(f, "compression {number}"),
-        }
-    }
-}
-
 /// Returns the decompressed `body`, in newly allocated memory; a body that is not compressed is
 /// returned as it is.
 ///
@@ -265,7 +192,7 @@ fn read_size(
             id,
         )));
     }
-    let size = read_varint(body, "the length of a compressed body")
+    let size = varint::read(body, "the length of a compressed body")
         .map_err(|error| garbage(error.to_string()))?;
     let size = match usize::try_from(size) {
         Ok(size) if size <= limits.body_bytes() => size,

@@ -6,7 +6,7 @@ use zstd_safe::{
     CCtx, CParameter, DCtx, compress_bound, find_frame_compressed_size, get_error_name,
 };
 
-use super::compressor::KEPT_BYTES;
+use super::scratch::KEPT_BYTES;
 
 /// Maximum size, in bytes, of a context that is kept: high levels take many times the memory of the
 /// low ones.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use super::{Completion, Outcome};
-use crate::__private::BoxFuture;
+use crate::boxed::BoxFuture;
 use crate::metadata::Metadata;
 use crate::status::{Execution, Status};
 
@@ -41,8 +41,8 @@ impl<C> Layers<C> {
     }
 
     /// Adds `layer` as the innermost interceptor.
-    pub(crate) fn push(&mut self, layer: Arc<dyn Layer<C>>) {
-        Arc::make_mut(self.0.get_or_insert_default()).push(layer);
+    pub(crate) fn push(&mut self, layer: impl Layer<C> + 'static) {
+        Arc::make_mut(self.0.get_or_insert_default()).push(Arc::new(layer));
     }
 
     fn at(&self, place: usize) -> Option<&Arc<dyn Layer<C>>> {

@@ -12,7 +12,11 @@
 //! struct Log;
 //!
 //! impl ServerInterceptor for Log {
-//!     async fn intercept(&self, call: ServerCall, next: Next<ServerCall>) -> Result<Completion, Status> {
+//!     async fn intercept(
+//!         &self,
+//!         call: ServerCall,
+//!         next: Next<ServerCall>,
+//!     ) -> Result<Completion, Status> {
 //!         let (method, start) = (call.method(), Instant::now());
 //!         let reply = next.run(call).await;
 //!         println!("{method}: {} in {:?}", reply.outcome(), start.elapsed());
@@ -42,6 +46,7 @@
 //! outcome.
 
 mod chain;
+mod intercepted;
 
 use std::any::Any;
 use std::fmt;
@@ -49,15 +54,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use iip_core::__rpc::now;
 use iip_core::Peer;
 
 pub use self::chain::Next;
 pub(crate) use self::chain::{InterceptorChain, Layer, Layers};
-use crate::__private::BoxFuture;
-use crate::context::{CallContext, now};
+pub use self::intercepted::Intercepted;
+use crate::boxed::BoxFuture;
+use crate::context::CallContext;
 use crate::metadata::Metadata;
 use crate::method::MethodDescriptor;
-use crate::server::{Methods, Service};
 use crate::status::{Code, MethodError, Status};
 
 /// Sees the calls of a server or of one service, see the [module](self).
@@ -326,90 +332,26 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// A service with an additional interceptor, which runs after those of the server.
-///
-/// ```
-/// # use iip_rpc::interceptor::{Completion, Intercepted, Next, ServerCall, ServerInterceptor};
-/// # use iip_rpc::{Server, Status, service};
-/// # #[service]
-/// # pub trait Admin { async fn stop(&self) -> Result<(), Status>; }
-/// # struct Here;
-/// # impl Admin for Here { async fn stop(&self) -> Result<(), Status> { Ok(()) } }
-/// struct Closed;
-///
-/// impl ServerInterceptor for Closed {
-///     async fn intercept(&self, _: ServerCall, _: Next<ServerCall>) -> Result<Completion, Status> {
-///         Err(Status::permission_denied("not here"))
-///     }
-/// }
-///
-/// let server = Server::builder().service(Intercepted::new(AdminServer::new(Here), Closed));
-/// ```
-///
-/// To add several, wrap again: the outermost one sees a call first.
-#[derive(Debug)]
-pub struct Intercepted<S, I> {
-    service: S,
-    interceptor: I,
-}
+/// Implements [`Layer`] for the interceptors of a side.
+macro_rules! layers {
+    ($($interceptor:ident $call:ident)*) => { $(
+        impl<I: $interceptor> Layer<$call> for I {
+            fn intercept(
+                self: Arc<Self>,
+                call: $call,
+                next: Next<$call>,
+            ) -> BoxFuture<'static, Result<Completion, Status>> {
+                Box::pin(async move { $interceptor::intercept(&*self, call, next).await })
+            }
 
-impl<S, I> Intercepted<S, I> {
-    /// Creates a service whose calls pass through `interceptor`.
-    #[must_use]
-    pub fn new(service: S, interceptor: I) -> Self {
-        Self {
-            service,
-            interceptor,
+            fn is_idle(&self, metadata: &Metadata) -> bool {
+                $interceptor::is_idle(self, metadata)
+            }
         }
-    }
+    )* };
 }
 
-impl<S: Service, I: ServerInterceptor> Service for Intercepted<S, I> {
-    fn register(self, methods: &mut Methods) {
-        methods.within(at_server(self.interceptor), |methods| {
-            self.service.register(methods);
-        });
-    }
-}
-
-/// Returns a server's interceptor as an object.
-pub(crate) fn at_server(interceptor: impl ServerInterceptor) -> Arc<dyn Layer<ServerCall>> {
-    Arc::new(AtServer(interceptor))
-}
-
-/// Returns a client's interceptor as an object.
-pub(crate) fn at_client(interceptor: impl ClientInterceptor) -> Arc<dyn Layer<ClientCall>> {
-    Arc::new(AtClient(interceptor))
-}
-
-struct AtServer<I>(I);
-
-impl<I: ServerInterceptor> Layer<ServerCall> for AtServer<I> {
-    fn intercept(
-        self: Arc<Self>,
-        call: ServerCall,
-        next: Next<ServerCall>,
-    ) -> BoxFuture<'static, Result<Completion, Status>> {
-        Box::pin(async move { self.0.intercept(call, next).await })
-    }
-
-    fn is_idle(&self, metadata: &Metadata) -> bool {
-        self.0.is_idle(metadata)
-    }
-}
-
-struct AtClient<I>(I);
-
-impl<I: ClientInterceptor> Layer<ClientCall> for AtClient<I> {
-    fn intercept(
-        self: Arc<Self>,
-        call: ClientCall,
-        next: Next<ClientCall>,
-    ) -> BoxFuture<'static, Result<Completion, Status>> {
-        Box::pin(async move { self.0.intercept(call, next).await })
-    }
-
-    fn is_idle(&self, metadata: &Metadata) -> bool {
-        self.0.is_idle(metadata)
-    }
+layers! {
+    ServerInterceptor ServerCall
+    ClientInterceptor ClientCall
 }

@@ -17,7 +17,13 @@
 //! struct Print;
 //!
 //! impl Recorder for Print {
-//!     fn call_ended(&self, _: Side, method: &'static MethodDescriptor, code: Code, took: Duration) {
+//!     fn call_ended(
+//!         &self,
+//!         _: Side,
+//!         method: &'static MethodDescriptor,
+//!         code: Code,
+//!         took: Duration,
+//!     ) {
 //!         println!("{method}: {code} after {took:?}");
 //!     }
 //! }
@@ -33,13 +39,14 @@ mod spans;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use iip_core::__rpc::now;
+
 #[cfg(feature = "metrics")]
 pub use self::facade::MetricsFacade;
 #[cfg(feature = "tracing")]
 pub(crate) use self::spans::in_span;
 #[cfg(feature = "tracing")]
 pub use self::spans::{TraceContext, TracingInterceptor};
-use crate::context::now;
 use crate::interceptor::{
     ClientCall, ClientInterceptor, Completion, Next, ServerCall, ServerInterceptor,
 };

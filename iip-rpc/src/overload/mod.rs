@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use iip_core::__rpc::now;
+
 use self::gradient::Gradient;
 use crate::compression::Compression;
-use crate::context::now;
 use crate::method::{Concurrency, MethodDescriptor, Priority};
 use crate::policy::{MethodPolicy, Policies};
 use crate::status::{Execution, Status};

@@ -11,10 +11,10 @@ use super::names::Names;
 use super::no_method::NoMethod;
 use super::{Methods, Server, Service};
 use crate::codec::DecodeLimits;
-use crate::compression::{self, Compression};
+use crate::compression::Compression;
 use crate::health::{Health, WatchLimits};
 use crate::hello::announcement;
-use crate::interceptor::{self, Layers, ServerCall, ServerInterceptor};
+use crate::interceptor::{Layers, ServerCall, ServerInterceptor};
 use crate::limits::TypedLimits;
 use crate::method::Concurrency;
 use crate::overload::Admission;
@@ -54,7 +54,7 @@ impl ServerBuilder {
             core: iip_core::Server::builder(),
             limits: TypedLimits::default(),
             compression: None,
-            max_compression_ratio: compression::MAX_RATIO,
+            max_compression_ratio: DecodeLimits::MAX_COMPRESSION_RATIO,
             policy: ServerPolicy::new(),
             admission: Admission::default(),
             services: Vec::new(),
@@ -79,7 +79,7 @@ impl ServerBuilder {
     /// [`Intercepted`](crate::interceptor::Intercepted). Calls to handlers of
     /// [`route`](Self::route) are not intercepted.
     pub fn interceptor(mut self, interceptor: impl ServerInterceptor) -> Self {
-        self.interceptors.push(interceptor::at_server(interceptor));
+        self.interceptors.push(interceptor);
         self
     }
 

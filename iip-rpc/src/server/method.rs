@@ -1,28 +1,21 @@
 //! One call of a method, whatever the types of the method are.
 //!
-//! [`MethodHandler`] receives the request, [`Call`] runs the handler within its deadline. Both are
-//! compiled once: what depends on the types of a method is behind [`NewCall`] and [`TypedCall`], and
-//! written in a [`MethodBody`].
+//! [`Call`] runs the handler within its deadline. It is compiled once: what depends on the types of
+//! a method is behind [`NewCall`] and [`TypedCall`], and written in a [`MethodBody`].
 
-use std::future::{Future, ready};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use iip_core::{
-    Body, Handler, HandlerError, HandlerFuture, Places, RejectReason, Request, RequestMode,
-    Response, RunningCall,
-};
+use iip_core::{HandlerError, Places, Request, Response, RunningCall, SendStream};
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::reply::{
-    Reply, ReplyForm, encoding, is_plain, reject, reject_status, rejected, status_reply, timing,
-};
-use super::stream::CallStreams;
-use super::{Methods, failures, intercept, stream};
+use super::failures;
+use super::reply::{Reply, ReplyForm, encoding, is_plain, reject_status, status_reply, timing};
 use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeError, DecodeLimits};
 use crate::compression::{Compression, CompressionId, decompress_in_place, decompressed_size};
@@ -33,6 +26,7 @@ use crate::method::{MethodDescriptor, OnCancel};
 use crate::overload::{Gate, Permit};
 use crate::policy::{Deadline, Deadlines};
 use crate::status::{MethodError, Status};
+use crate::streaming::messages::MessageReader;
 
 /// The kind of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +57,12 @@ pub(super) struct Method {
     pub(super) descriptor: &'static MethodDescriptor,
     pub(super) interceptors: Layers<ServerCall>,
     pub(super) limits: DecodeLimits,
-    compression: Option<Compression>,
-    deadlines: Deadlines,
+    pub(super) compression: Option<Compression>,
+    pub(super) deadlines: Deadlines,
     /// The gate that calls have to pass; most methods have no limit.
-    gate: Option<Arc<Gate>>,
-    places: Option<Arc<Places>>,
-    kind: Kind,
+    pub(super) gate: Option<Arc<Gate>>,
+    pub(super) places: Option<Arc<Places>>,
+    pub(super) kind: Kind,
     pub(super) body: Box<dyn NewCall>,
 }
 
@@ -161,104 +155,6 @@ impl RequestForm {
     }
 }
 
-/// A registered method, as a handler of the core server.
-pub(super) struct MethodHandler(Arc<Method>);
-
-impl MethodHandler {
-    pub(super) fn new(
-        methods: &mut Methods,
-        descriptor: &'static MethodDescriptor,
-        kind: Kind,
-        body: Box<dyn NewCall>,
-    ) -> Self {
-        let admission = &mut methods.admission;
-        let compression = admission.compression(descriptor);
-        Self(Arc::new(Method {
-            descriptor,
-            interceptors: methods.interceptors.clone(),
-            limits: methods.limits,
-            compression: compression.unwrap_or(methods.compression),
-            deadlines: Deadlines::new(methods.policy, admission.timeout(descriptor)),
-            gate: admission.gate(descriptor),
-            places: methods.places.clone(),
-            kind,
-            body,
-        }))
-    }
-}
-
-impl Handler for MethodHandler {
-    fn call(&self, mut request: Request) -> HandlerFuture {
-        let method = &self.0;
-        let permit = match method.gate.as_ref().map(Gate::enter).transpose() {
-            Ok(permit) => permit,
-            // The arguments of such a call are not read.
-            Err(full) => {
-                let plain = is_plain(request.body());
-                let body = rejected(&full.status(), plain, method.kind == Kind::Raw);
-                return Box::pin(ready(Ok(body.into())));
-            }
-        };
-        if method.kind == Kind::Stream {
-            return Box::pin(stream::run(Arc::clone(method), request, permit));
-        }
-        let form = RequestForm::of(&request);
-        let message = request.take_body();
-        let mut call = match method.call(request, message) {
-            Ok(call) => call,
-            Err(status) => {
-                permit.into_iter().for_each(Permit::end);
-                return Box::pin(ready(method.failed(status, form)));
-            }
-        };
-        call.permit = permit;
-        if method.interceptors.active(call.ctx.metadata()).is_some() {
-            return Box::pin(intercept::run(Arc::clone(method), call, form));
-        }
-        method.body.new_call(call)
-    }
-
-    fn on_cancel(&self) -> iip_core::OnCancel {
-        match self.0.descriptor.cancel_policy() {
-            OnCancel::Abort => iip_core::OnCancel::Abort,
-            OnCancel::Token => iip_core::OnCancel::Token,
-            OnCancel::RunToEnd => iip_core::OnCancel::RunToEnd,
-        }
-    }
-
-    fn request_mode(&self) -> RequestMode {
-        match self.0.kind {
-            Kind::Stream => RequestMode::Stream,
-            Kind::Unary | Kind::Raw => RequestMode::Whole,
-        }
-    }
-
-    /// A method with streams runs once its arguments have arrived.
-    fn starts_late(&self) -> bool {
-        self.0.kind == Kind::Stream
-    }
-
-    fn places(&self) -> Option<&Arc<Places>> {
-        self.0.places.as_ref()
-    }
-
-    fn reject(&self, reason: &RejectReason, plain: bool) -> Body {
-        reject(reason, plain, self.0.kind == Kind::Raw)
-    }
-
-    /// Returns `true` if the caller sent plain JSON.
-    fn tag(&self, body: &Bytes) -> bool {
-        is_plain(body)
-    }
-
-    fn on_panic(&self, plain: bool) -> Body {
-        if self.0.kind == Kind::Raw {
-            return r#"{"code":101,"message":"handle no response"}"#.into();
-        }
-        status_reply(&Status::internal("the handler panicked"), plain)
-    }
-}
-
 /// A call whose head was read, with everything that does not depend on the types of its method.
 pub(super) struct Call {
     method: Arc<Method>,
@@ -282,6 +178,12 @@ pub(super) struct Call {
     /// `true` if the call is polled by a task of its own. The first poll of most calls is in the
     /// task of their connection.
     pub(super) has_task: bool,
+}
+
+/// The two directions of a call's stream, until the handler starts.
+pub(super) struct CallStreams {
+    pub(super) input: MessageReader,
+    pub(super) send: SendStream,
 }
 
 impl Call {
@@ -332,7 +234,8 @@ impl Call {
     /// The status for arguments that could not be read.
     #[cold]
     fn bad_arguments(&self, error: &DecodeError) -> Status {
-        error.status_of_request(self.method.descriptor, "arguments", self.codec)
+        let status = error.status_of_request("arguments", self.codec);
+        status.in_method(self.method.descriptor)
     }
 
     /// Returns the data of a method bound to raw bytes.

@@ -1,10 +1,11 @@
 //! The typed server: from a message to the arguments, and from the result to a reply.
 //!
-//! To follow one call, begin at [`MethodHandler::call`](method::MethodHandler).
+//! To follow one call, begin at [`MethodHandler::call`](handler::MethodHandler).
 
 mod builder;
 mod closest;
 mod failures;
+mod handler;
 mod intercept;
 mod method;
 #[cfg(feature = "tower")]

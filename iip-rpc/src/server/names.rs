@@ -41,8 +41,9 @@ fn taken_twice(name: &str, type_name: &str, other: &str) -> String {
         return format!("option service: {type_name}, named {name:?}, is registered twice");
     }
     format!(
-        "option service: {other} and {type_name} are both named {name:?}; write #[service(name = \"..\")] on one of the traits, with \
-         path = \"..\" if it is to keep its path"
+        "option service: {other} and {type_name} are both named {name:?}; write \
+         #[service(name = \"..\")] on one of the traits, with path = \"..\" if it is to \
+         keep its path"
     )
 }
 
@@ -54,8 +55,9 @@ impl Methods {
             let path = method.path();
             let other = methods.insert(path, method)?;
             Some(format!(
-                "option service: {other} and {method} both have the path {path:?}; write #[service(path = \"..\")] on one \
-                 of the traits or #[rpc(path = \"..\")] on one of the methods"
+                "option service: {other} and {method} both have the path {path:?}; write \
+                 #[service(path = \"..\")] on one of the traits or #[rpc(path = \"..\")] on one of \
+                 the methods"
             ))
         })
     }

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use iip_core::{Handler, Places};
 use serde::Serialize;
 
-use super::method::{Kind, MethodBody, MethodHandler, NewCall};
+use super::handler::MethodHandler;
+use super::method::{Kind, Method, MethodBody, NewCall};
 use super::raw::RawMethod;
 use super::stream::{StreamCall, StreamMethod, StreamReply};
 use super::unary::UnaryMethod;
@@ -17,10 +18,10 @@ use crate::arguments::FromArguments;
 use crate::codec::DecodeLimits;
 use crate::compression::Compression;
 use crate::context::CallContext;
-use crate::interceptor::{Layer, Layers, ServerCall};
+use crate::interceptor::{Layers, ServerCall, ServerInterceptor};
 use crate::method::MethodDescriptor;
 use crate::overload::Admission;
-use crate::policy::ServerPolicy;
+use crate::policy::{Deadlines, ServerPolicy};
 use crate::raw::RawBody;
 use crate::status::MethodError;
 
@@ -128,7 +129,7 @@ impl Methods {
     /// Registers methods with one more interceptor.
     pub(crate) fn within(
         &mut self,
-        interceptor: Arc<dyn Layer<ServerCall>>,
+        interceptor: impl ServerInterceptor,
         register: impl FnOnce(&mut Self),
     ) {
         let outer = self.interceptors.clone();
@@ -157,7 +158,19 @@ impl Methods {
         if self.services.last() != Some(&descriptor.service()) {
             self.services.push(descriptor.service());
         }
-        let handler = MethodHandler::new(self, descriptor, kind, body);
+        let admission = &mut self.admission;
+        let compression = admission.compression(descriptor);
+        let handler = MethodHandler::new(Method {
+            descriptor,
+            interceptors: self.interceptors.clone(),
+            limits: self.limits,
+            compression: compression.unwrap_or(self.compression),
+            deadlines: Deadlines::new(self.policy, admission.timeout(descriptor)),
+            gate: admission.gate(descriptor),
+            places: self.places.clone(),
+            kind,
+            body,
+        });
         self.handlers.push((descriptor, Arc::new(handler)));
     }
 }

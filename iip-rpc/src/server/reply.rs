@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use iip_core::__rpc::now;
 use iip_core::{Body, Peer, RejectReason};
 
 use super::failures;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
 use crate::compression::{Compression, Encoding};
-use crate::context::{CallContext, now};
+use crate::context::CallContext;
 use crate::envelope::{self, ReplyHead, ServerTiming};
 use crate::hello::RpcPeer;
 use crate::interceptor::Outcome;

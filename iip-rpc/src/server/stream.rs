@@ -16,10 +16,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::intercept;
-use super::method::{Call, Kind, Method, MethodBody, RequestForm};
+use super::method::{Call, CallStreams, Kind, Method, MethodBody, RequestForm};
 use super::reply::{Reply, ReplyForm, reject_status, timing};
-use crate::__private::BoxFuture;
 use crate::arguments::FromArguments;
+use crate::boxed::BoxFuture;
 #[cfg(feature = "codec-prost")]
 use crate::codec::Proto;
 use crate::codec::{
@@ -285,7 +285,10 @@ impl<T: DeserializeOwned + 'static> Stream for Input<T> {
 #[cold]
 fn bad_message(method: Option<&MethodDescriptor>, codec: CodecId, error: &DecodeError) -> Status {
     let status = match method {
-        Some(method) => error.status_of_request(method, "message of the stream", codec),
+        Some(method) => {
+            let status = error.status_of_request("message of the stream", codec);
+            status.in_method(method)
+        }
         None => error.request_status(),
     };
     status.with_execution(Execution::MayHaveExecuted)
@@ -307,12 +310,6 @@ fn record_status(error: RecordError) -> Status {
              (option max_message_bytes)"
         )),
     }
-}
-
-/// The two directions of a call's stream, until the handler starts.
-pub(super) struct CallStreams {
-    input: MessageReader,
-    send: SendStream,
 }
 
 /// Reads the beginning of a call with streams, and runs it.

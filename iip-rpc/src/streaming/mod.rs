@@ -39,7 +39,10 @@ use crate::status::Status;
 /// struct Here;
 ///
 /// impl Numbers for Here {
-///     async fn count(&self, last: u32) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
+///     async fn count(
+///         &self,
+///         last: u32,
+///     ) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
 ///         Ok(Streaming::iter(1..=last))
 ///     }
 ///

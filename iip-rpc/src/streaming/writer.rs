@@ -54,6 +54,9 @@ pub(crate) trait Messages<E> {
     ) -> Poll<Option<Result<(), E>>>;
 }
 
+/// The messages to send with a call.
+pub(crate) type DynMessages<'a> = dyn Messages<Status> + Send + 'a;
+
 /// A stream whose messages are sent.
 pub(crate) struct Outgoing<S>(pub(crate) S);
 

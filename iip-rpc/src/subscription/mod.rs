@@ -59,7 +59,8 @@ pub(crate) const BEGINS: &str = "iip-begins";
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let topic = Topic::new();
-/// let server = Server::builder().service(PricesServer::new(Market(topic.clone()))).bind("127.0.0.1:0").await?;
+/// let prices = PricesServer::new(Market(topic.clone()));
+/// let server = Server::builder().service(prices).bind("127.0.0.1:0").await?;
 ///
 /// let prices = PricesClient::new(Client::connect(server.target()).await?);
 /// let mut updates = prices.watch().await?;

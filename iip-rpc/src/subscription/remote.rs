@@ -8,12 +8,12 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
+use iip_core::__rpc::{after, now};
 use serde::{Serialize, Serializer};
 use tokio::time::Sleep;
 
 use super::{Item, Position};
-use crate::__private::BoxFuture;
-use crate::context::{after, now};
+use crate::boxed::BoxFuture;
 use crate::status::{Code, Execution, Status};
 use crate::streaming::Streaming;
 

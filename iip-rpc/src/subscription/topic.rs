@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use iip_core::__rpc::{after, now};
 use tokio::sync::Notify;
 
 use super::{Item, Numbered, Position, Remote, Subscription};
-use crate::context::{after, now};
 use crate::status::Status;
 
 /// The action when the buffer of a subscriber is full and one more value is published.
@@ -511,8 +511,8 @@ impl<T> Subscriber<T> {
         if queue.ended {
             let (buffer, policy) = (queue.buffer, queue.policy);
             return Poll::Ready(Some(Err(Status::resource_exhausted(format!(
-                "the subscriber was too slow: {buffer} values waited for it (options buffer and slow_consumer of the topic, \
-                 which is {policy:?})"
+                "the subscriber was too slow: {buffer} values waited for it (options buffer and \
+                 slow_consumer of the topic, which is {policy:?})"
             )))));
         }
         if closed {

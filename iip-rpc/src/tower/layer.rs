@@ -8,10 +8,10 @@ use tower_service::Service;
 
 use super::error::{failed, status_of_ref};
 use super::{BoxError, Request};
-use crate::__private::BoxFuture;
+use crate::boxed::BoxFuture;
 use crate::interceptor::{
     ClientCall, ClientInterceptor, Completion, InterceptorChain, Layers, Outcome, ServerCall,
-    ServerInterceptor, at_client, at_server,
+    ServerInterceptor,
 };
 
 /// An interceptor as a tower layer, for a stack that is given to
@@ -28,7 +28,7 @@ impl InterceptorLayer<ServerCall> {
     #[must_use]
     pub fn server(interceptor: impl ServerInterceptor) -> Self {
         let mut layers = Layers::default();
-        layers.push(at_server(interceptor));
+        layers.push(interceptor);
         Self(layers)
     }
 }
@@ -38,7 +38,7 @@ impl InterceptorLayer<ClientCall> {
     #[must_use]
     pub fn client(interceptor: impl ClientInterceptor) -> Self {
         let mut layers = Layers::default();
-        layers.push(at_client(interceptor));
+        layers.push(interceptor);
         Self(layers)
     }
 }

@@ -61,7 +61,7 @@ use tower_service::Service;
 pub(crate) use self::error::Errors;
 pub use self::error::{BoxError, status_of};
 pub use self::layer::{Intercept, InterceptorLayer};
-use crate::__private::BoxFuture;
+use crate::boxed::BoxFuture;
 pub use crate::client::{ClientService, RawRequest};
 use crate::interceptor::{
     ClientCall, ClientInterceptor, Completion, Next, Outcome, ServerCall, ServerInterceptor,

@@ -111,7 +111,7 @@ impl CallTable {
         };
         match execution {
             Execution::NotSent => phases.write = now.saturating_duration_since(sent),
-            _ => phases.answer = now.saturating_duration_since(sent),
+            _ => phases.reply = now.saturating_duration_since(sent),
         }
         slot.state = SlotState::Done(Err(CallError::new(kind, execution, phases)));
         wakers.extend(slot.waker.take());

@@ -9,13 +9,13 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use iip_core::__rpc::{after, now};
 use iip_core::{Call, CallError, CallTimes};
 
 use self::latency::Latencies;
 use super::Client;
 use super::call::Attempt;
 use super::failure::call_status;
-use crate::context::{after, now};
 use crate::envelope::{self, Outcome, PlainError, ReplyHead};
 use crate::method::{Hedge, MethodDescriptor};
 use crate::pushback::Pushback;
