@@ -54,7 +54,7 @@ pub(crate) fn body(description: &str) -> Vec<u8> {
             let (from, to) = (number(from), number(to));
             assert!(
                 to <= len,
-                "{description}: the slice ends behind the sequence"
+                "{description}: the slice ends after the sequence"
             );
             lin_slice(seed, from, to)
         }
