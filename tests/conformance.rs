@@ -366,7 +366,8 @@ fn a_direction_cut_into_single_bytes_gives_the_same_frames() {
     });
 }
 
-/// The positions at which to cut: everywhere, except deep inside large bodies and paths, where pieces are 64 KiB.
+/// The positions at which to cut: everywhere, except deep inside large bodies and paths, where
+/// pieces are 64 KiB.
 fn single_byte_cuts(name: &str, bytes: &[u8]) -> Vec<usize> {
     const EDGE: usize = 1000;
     let mut cuts = Vec::new();

@@ -13,7 +13,7 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-use crate::common::calls::{expect, serve_with};
+use crate::common::calls::{expect, serve_with, use_permit};
 use crate::common::{passes, started, within};
 
 /// A delay that does not expire in a test that passes.
@@ -83,11 +83,7 @@ impl Pythia {
     }
 
     async fn pass(&self) -> Result<(), Status> {
-        let permit = self.gate.acquire().await;
-        permit
-            .map_err(|error| Status::internal(error.to_string()))?
-            .forget();
-        Ok(())
+        use_permit(&self.gate).await
     }
 }
 

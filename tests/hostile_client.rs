@@ -820,7 +820,7 @@ async fn an_invalid_reply_to_hello_means_a_plain_peer() {
         &long,
     ];
     for reply in replies {
-        let what = &reply[..answer.len().min(40)];
+        let what = &reply[..reply.len().min(40)];
         let (listener, addr) = listener().await;
         let config = ClientConfig::new().hello(serde_json::json!({}));
         let call = tokio::spawn(async move {

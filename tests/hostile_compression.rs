@@ -14,6 +14,7 @@ use iip_rpc::{Client, Code, Execution, Metadata, Server, Status, Stream, Streami
 
 use crate::common::alone::alone;
 use crate::common::calls::{expect, lazy, serve_until_request, status_in};
+use crate::common::compressed::{claimed, lz4, zstd};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::{MIB, assert_grown_less, resident_bytes, within};
@@ -57,31 +58,6 @@ impl Texts for Here {
     async fn texts(&self) -> Result<impl Stream<Item = Result<String, Status>>, Status> {
         Ok(Streaming::iter([]))
     }
-}
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value > 0x7f {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
-}
-
-/// The bytes of a peer that claims that its compressed bytes become `size`.
-fn claimed(size: u64, compressed: &[u8]) -> Vec<u8> {
-    [&varint(size), compressed].concat()
-}
-
-fn zstd(plain: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
-    zstd_safe::compress(&mut out, plain, 3).unwrap();
-    out
-}
-
-fn lz4(plain: &[u8]) -> Vec<u8> {
-    lz4_flex::block::compress(plain)
 }
 
 /// A zstd frame of this many blocks of 128 KiB, each in four bytes.

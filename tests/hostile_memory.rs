@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::common::alone::alone;
+use crate::common::compressed::{claimed, zstd};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::victim::{Victim as RawVictim, honest, soon};
@@ -175,16 +176,6 @@ fn arguments(compression: u8, body: &[u8]) -> Vec<u8> {
     RequestHead::write(CodecId::BINCODE, None, &Metadata::new(), &mut out);
     out[1] |= compression << 6;
     [&out, body].concat()
-}
-
-fn varint(mut value: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value > 0x7f {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
 }
 
 /// A payload in bincode: its length, then its bytes.
@@ -363,14 +354,13 @@ fn what_is_decompressed_stays_within_the_formula() {
                 .wrapping_add(1);
             *byte = (number >> 56) as u8;
         }
-        let mut packed = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
-        zstd_safe::compress(&mut packed, &plain[..], 3).unwrap();
+        let packed = zstd(&plain);
         assert!(
             (16 * 1024..20 * 1024).contains(&packed.len()),
             "{}",
             packed.len()
         );
-        let body = [varint(plain.len()), packed].concat();
+        let body = claimed(plain.len() as u64, &packed);
         drop(plain);
         let before = resident_bytes();
         for channel in 1..=CALLS {

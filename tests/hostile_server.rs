@@ -243,7 +243,8 @@ fn a_declared_length_reserves_no_memory() {
             peers.push(peer);
         }
         target.serves_others().await;
-        // 50 connections with one read buffer of 64 KiB each; the declared bodies together are 800 MiB.
+        // 50 connections with one read buffer of 64 KiB each; the declared bodies together are 800
+        // MiB.
         assert_grown_less(before, 12 * MIB);
     });
 }

@@ -5,12 +5,25 @@ use bytes::Bytes;
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::{Outcome, ReplyHead, read_status};
 use iip_rpc::{
-    CallContext, Client, ClientBuilder, Code, Execution, Server, ServerBuilder, Service, Status,
+    CallContext, Client, ClientBuilder, Code, Execution, MethodError, Server, ServerBuilder,
+    Service, Status,
 };
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use super::frame::RawFrame;
 use super::peer::{Peer, listener};
+
+/// The error of a method that may fail for a reason of the application.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+pub(crate) enum ShopError {
+    #[error("sold out")]
+    SoldOut,
+    #[error(transparent)]
+    #[status]
+    Rpc(Status),
+}
 
 /// A server with this service on a port that the system chose, and a client of it.
 pub(crate) async fn serve(service: impl Service + Send + 'static) -> (Server, Client) {
@@ -102,4 +115,13 @@ pub(crate) fn status_in(reply: Bytes) -> Status {
     let (head, body) = ReplyHead::read(reply).expect("a reply in the envelope");
     assert_eq!(head.outcome, Outcome::Status);
     read_status(body, head.metadata).expect("a status")
+}
+
+/// Waits until the test adds a permit to `gate`, and uses it up.
+pub(crate) async fn use_permit(gate: &Semaphore) -> Result<(), Status> {
+    let permit = gate.acquire().await;
+    permit
+        .map_err(|error| Status::internal(error.to_string()))?
+        .forget();
+    Ok(())
 }

@@ -10,6 +10,7 @@
 pub(crate) mod alone;
 pub(crate) mod authority;
 pub(crate) mod calls;
+pub(crate) mod compressed;
 pub(crate) mod frame;
 pub(crate) mod generate;
 pub(crate) mod logs;
@@ -33,7 +34,8 @@ pub(crate) const MIB: usize = 1 << 20;
 /// misbehaves: shorter than any default timeout, and longer than a busy machine takes.
 pub(crate) const SERVED: Duration = Duration::from_secs(5);
 
-/// Runs `future` to its end and fails the test, naming `what`, when that takes longer than [`GUARD`].
+/// Runs `future` to its end and fails the test, naming `what`, when that takes longer than
+/// [`GUARD`].
 #[track_caller]
 pub(crate) fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
     let caller = std::panic::Location::caller();
@@ -159,7 +161,8 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
 pub(crate) fn cpu_time() -> Duration {
     let stat =
         std::fs::read_to_string("/proc/self/stat").expect("/proc/self/stat is readable on linux");
-    // The second field is the name in parentheses and may contain blanks; the numbers start after it.
+    // The second field is the name in parentheses and may contain blanks; the numbers start after
+    // it.
     let numbers = stat.rsplit(')').next().expect("the name is in parentheses");
     let ticks: u64 = numbers
         .split_whitespace()

@@ -25,8 +25,8 @@ pub(crate) enum Seen {
     },
 }
 
-/// One end of a connection whose other end is under test. It reads all the time, as a well-behaved peer does; an
-/// attack that must not read uses a bare [`TcpStream`].
+/// One end of a connection whose other end is under test. It reads all the time, as a well-behaved
+/// peer does; an attack that must not read uses a bare [`TcpStream`].
 #[derive(Debug)]
 pub(crate) struct Peer {
     writer: Option<OwnedWriteHalf>,

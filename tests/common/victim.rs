@@ -19,7 +19,8 @@ pub(crate) struct Victim {
 }
 
 impl Victim {
-    /// A client and the raw stream of its first connection, on which it has asked for its first channel.
+    /// A client and the raw stream of its first connection, on which it has asked for its first
+    /// channel.
     pub(crate) async fn connect(config: ClientConfig) -> (Self, TcpStream) {
         Self::connect_to(listener().await, config).await
     }

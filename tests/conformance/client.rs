@@ -13,8 +13,8 @@ use crate::common::transcript::{Direction, Transcript, What};
 use crate::common::victim::{Pending, Victim, soon};
 use crate::common::{GUARD, generate, within};
 
-/// A step of a script that differs from its recording. Channels and calls are counted from 1, in the order in which
-/// the script opens and makes them.
+/// A step of a script that differs from its recording. Channels and calls are counted from 1, in
+/// the order in which the script opens and makes them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     /// Our client asks for a channel and is granted the next number.

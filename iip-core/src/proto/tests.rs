@@ -739,7 +739,7 @@ fn an_answer_to_an_exchange_of_the_protocol_names_it() {
 }
 
 #[test]
-fn an_unsolicited_reply_ends_the_connection() {
+fn an_answer_nobody_asked_for_ends_the_connection() {
     let mut client = client_with_channels(1, Limits::default());
     call(&mut client, 1, "/a", "x", 1);
     client.read(&frame(5, "/a", 1, b"y"));
