@@ -140,14 +140,14 @@ async fn a_client_that_waits_for_the_server_also_waits_when_it_connects() {
     let late = |attempts| Late(AtomicUsize::new(attempts), connector.clone());
     let at_once = Client::builder().connect_with(late(1)).await.unwrap_err();
     assert_eq!(at_once.code(), Code::Unavailable);
-    let patient = Client::builder().wait_for_ready(true);
-    greets(patient.connect_with(late(3)).await.unwrap()).await;
+    let waiting = Client::builder().wait_for_ready(true);
+    greets(waiting.connect_with(late(3)).await.unwrap()).await;
     // Connecting takes at most the timeout of a call.
-    let hasty = Client::builder()
+    let limited = Client::builder()
         .wait_for_ready(true)
         .timeout(Duration::from_secs(5));
     let begun = tokio::time::Instant::now();
-    let status = hasty.connect_with(late(usize::MAX)).await.unwrap_err();
+    let status = limited.connect_with(late(usize::MAX)).await.unwrap_err();
     assert_eq!(status.execution(), iip_rpc::Execution::NotSent);
     let took = begun.elapsed();
     assert!(

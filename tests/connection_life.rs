@@ -79,15 +79,15 @@ fn worker() -> (WorkServer<Worker>, Arc<Semaphore>) {
 }
 
 /// A client with a short keepalive interval.
-fn impatient() -> iip_rpc::ClientBuilder {
+fn short_keepalive() -> iip_rpc::ClientBuilder {
     let limits = Limits::default()
         .keepalive_interval(SHORT)
         .keepalive_timeout(SHORT);
     Client::builder().limits(limits)
 }
 
-/// Replies to the hello, the channel requests and the other control requests of a client of ours;
-/// pings get `ping`.
+/// Replies to the hello and to two channel requests of a client of ours; the hello announces
+/// pings.
 async fn greet(server: &mut Peer) {
     let mut granted = 0;
     while granted < 2 {
@@ -111,7 +111,7 @@ async fn greet(server: &mut Peer) {
 
 #[tokio::test]
 async fn a_server_that_falls_silent_fails_its_calls_within_seconds_with_the_reason() {
-    let (listener, client) = lazy(impatient()).await;
+    let (listener, client) = lazy(short_keepalive()).await;
     let work = WorkClient::new(client);
     let call = tokio::spawn(async move { work.hang(&CallContext::new()).await });
     let mut server = Peer::over(accepted(&listener).await);
@@ -127,7 +127,7 @@ async fn a_server_that_falls_silent_fails_its_calls_within_seconds_with_the_reas
 
 #[tokio::test]
 async fn further_calls_do_not_keep_a_silent_server_alive() {
-    let (listener, client) = lazy(impatient()).await;
+    let (listener, client) = lazy(short_keepalive()).await;
     let work = WorkClient::new(client);
     let first = tokio::spawn({
         let work = work.clone();
@@ -191,7 +191,7 @@ async fn a_server_at_capacity_that_does_not_read_is_not_taken_for_dead() {
     // Two calls run at a time; while a third waits, nothing is read, pings included.
     let limits = Limits::default().max_calls(2).keepalive_interval(SHORT);
     let server = Server::builder().limits(limits);
-    let (_server, client) = serve_with(service, server, impatient().timeout(LONG)).await;
+    let (_server, client) = serve_with(service, server, short_keepalive().timeout(LONG)).await;
     let work = WorkClient::new(client);
     let calls: Vec<_> = (0..5)
         .map(|_| {
@@ -210,7 +210,7 @@ async fn a_server_at_capacity_that_does_not_read_is_not_taken_for_dead() {
 #[tokio::test]
 async fn a_server_that_replies_to_pings_is_waited_for() {
     let (service, gate) = worker();
-    let client = impatient().timeout(LONG);
+    let client = short_keepalive().timeout(LONG);
     let (_server, client) = serve_with(service, Server::builder(), client).await;
     let work = WorkClient::new(client);
     // Many times the time after which a silent server counts as dead.
@@ -222,7 +222,7 @@ async fn a_server_that_replies_to_pings_is_waited_for() {
 
 #[tokio::test]
 async fn a_client_without_calls_sends_no_pings() {
-    let (listener, client) = lazy(impatient()).await;
+    let (listener, client) = lazy(short_keepalive()).await;
     let raw = client.raw().clone();
     let connecting = tokio::spawn(async move { raw.request("/x", "x").await });
     let mut server = Peer::over(accepted(&listener).await);

@@ -47,8 +47,8 @@ async fn a_connection_runs_few_handlers_before_other_tasks_have_a_turn() {
         async { Ok::<_, HandlerError>(Response::from("done")) }
     });
     let (_server, addr) = bound(Server::builder().route("/work", work)).await;
-    let (watched, most) = (Arc::clone(&ran), Arc::new(AtomicUsize::new(0)));
-    let highest = Arc::clone(&most);
+    let (watched, max_in_a_row) = (Arc::clone(&ran), Arc::new(AtomicUsize::new(0)));
+    let highest = Arc::clone(&max_in_a_row);
     let watcher = tokio::spawn(async move {
         let mut before = 0;
         loop {
@@ -76,8 +76,8 @@ async fn a_connection_runs_few_handlers_before_other_tasks_have_a_turn() {
         peer.frame().await;
     }
     watcher.abort();
-    let most = most.load(Ordering::SeqCst);
-    assert!(most <= 32, "{most} handlers ran in a row");
+    let max_in_a_row = max_in_a_row.load(Ordering::SeqCst);
+    assert!(max_in_a_row <= 32, "{max_in_a_row} handlers ran in a row");
 }
 
 #[tokio::test]
@@ -208,19 +208,19 @@ async fn a_connection_leaves_capacity_for_handlers_of_others() {
         .route("/hold", hold)
         .route("/wait", wait);
     let (_server, addr) = bound(config).await;
-    let greedy = Client::connect(addr.to_string()).await.unwrap();
-    let modest = Client::connect(addr.to_string()).await.unwrap();
-    assert_eq!(modest.request("/wait", "x").await.unwrap(), "done");
+    let full = Client::connect(addr.to_string()).await.unwrap();
+    let other = Client::connect(addr.to_string()).await.unwrap();
+    assert_eq!(other.request("/wait", "x").await.unwrap(), "done");
     let mut calls = Vec::new();
     for _ in 0..40 {
-        calls.push(started(greedy.request("/hold", "x")).await);
+        calls.push(started(full.request("/hold", "x")).await);
     }
-    let rejected = within("a call too many", greedy.request("/hold", "x"))
+    let rejected = within("a call too many", full.request("/hold", "x"))
         .await
         .unwrap();
     let text = String::from_utf8_lossy(&rejected).into_owned();
     assert!(text.contains("most of the 20 calls"), "{text}");
-    let reply = within("a call of another", modest.request("/wait", "x")).await;
+    let reply = within("a call of another", other.request("/wait", "x")).await;
     assert_eq!(reply.unwrap(), "done");
 }
 

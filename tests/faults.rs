@@ -291,13 +291,13 @@ async fn a_server_killed_under_load_fails_no_idempotent_call_and_reports_which_o
 // ---- the link between ----
 
 /// A proxy to a server that the test can silently cut, or make slow.
-struct Way {
+struct Proxy {
     addr: SocketAddr,
     cuts: watch::Sender<u32>,
     carrying: JoinHandle<()>,
 }
 
-impl Way {
+impl Proxy {
     /// A proxy to `target` that delays every piece of bytes by `delay`.
     async fn to(target: &str, delay: Duration) -> Self {
         let (listener, addr) = listener().await;
@@ -316,7 +316,7 @@ impl Way {
     }
 }
 
-impl Drop for Way {
+impl Drop for Proxy {
     fn drop(&mut self) {
         self.carrying.abort();
     }
@@ -371,15 +371,15 @@ async fn carry(
 #[tokio::test]
 async fn calls_over_a_silently_cut_connection_fail_when_the_keepalive_times_out() {
     let (server, mut events) = serve().await;
-    let way = Way::to(server.target(), Duration::ZERO).await;
-    let work = client_of(&way.addr.to_string(), watchful()).await;
+    let proxy = Proxy::to(server.target(), Duration::ZERO).await;
+    let work = client_of(&proxy.addr.to_string(), watchful()).await;
     let call = hanging(&work);
     assert_eq!(within("the call", events.recv()).await, Some("hanging"));
     let mut numbers = work.numbers().await.expect("the stream begins");
     assert_eq!(within("a number", numbers.next()).await, Some(Ok(7)));
 
     let begun = Instant::now();
-    way.cut();
+    proxy.cut();
     let status = failure(call).await;
     let took = begun.elapsed();
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
@@ -399,12 +399,12 @@ async fn calls_over_a_silently_cut_connection_fail_when_the_keepalive_times_out(
 #[tokio::test]
 async fn a_call_over_a_cut_connection_ends_at_its_deadline_on_both_sides() {
     let (server, mut events) = serve().await;
-    let way = Way::to(server.target(), Duration::ZERO).await;
-    let work = client_of(&way.addr.to_string(), Client::builder()).await;
+    let proxy = Proxy::to(server.target(), Duration::ZERO).await;
+    let work = client_of(&proxy.addr.to_string(), Client::builder()).await;
     let begun = Instant::now();
     let call = hanging(&work.with_options(CallOptions::new().timeout(SHORT)));
     assert_eq!(within("the call", events.recv()).await, Some("hanging"));
-    way.cut();
+    proxy.cut();
 
     let status = failure(call).await;
     let took = begun.elapsed();
@@ -418,12 +418,12 @@ async fn a_call_over_a_cut_connection_ends_at_its_deadline_on_both_sides() {
 
 #[tokio::test]
 async fn an_idempotent_call_survives_a_cut_connection() {
-    let (server, _told) = serve().await;
-    let way = Way::to(server.target(), Duration::ZERO).await;
-    let work = client_of(&way.addr.to_string(), watchful()).await;
+    let (server, _events) = serve().await;
+    let proxy = Proxy::to(server.target(), Duration::ZERO).await;
+    let work = client_of(&proxy.addr.to_string(), watchful()).await;
     assert_eq!(within("a reply", work.look(1)).await, Ok(1));
     let begun = Instant::now();
-    way.cut();
+    proxy.cut();
     assert_eq!(within("a reply", work.look(2)).await, Ok(2));
     let took = begun.elapsed();
     assert!(took >= SHORT && took < 2 * SHORT + SERVED, "{took:?}");
@@ -431,11 +431,11 @@ async fn an_idempotent_call_survives_a_cut_connection() {
 
 #[tokio::test]
 async fn a_slow_link_is_not_taken_for_a_dead_server() {
-    let (server, _told) = serve().await;
-    let way = Way::to(server.target(), SHORT / 6).await;
-    let work = client_of(&way.addr.to_string(), watchful()).await;
-    let patient = CallOptions::new().timeout(6 * SHORT);
-    let status = failure(hanging(&work.with_options(patient))).await;
+    let (server, _events) = serve().await;
+    let proxy = Proxy::to(server.target(), SHORT / 6).await;
+    let work = client_of(&proxy.addr.to_string(), watchful()).await;
+    let options = CallOptions::new().timeout(6 * SHORT);
+    let status = failure(hanging(&work.with_options(options))).await;
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
     assert_eq!(within("the same connection", work.echo(1)).await, Ok(1));
 }
@@ -465,12 +465,12 @@ async fn a_handshake_that_never_ends_fails_at_the_connect_timeout_and_nothing_wa
 #[tokio::test]
 async fn a_slow_handshake_is_waited_for() {
     let authority = Authority::new("a");
-    let (tell, _told) = unbounded_channel();
+    let (tell, _events) = unbounded_channel();
     let server = Server::builder().tls(authority.server());
     let server = server.service(WorkServer::new(Worker(tell)));
     let server = server.bind("127.0.0.1:0").await.expect("a free port");
-    let way = Way::to(server.target(), Duration::from_millis(100)).await;
-    let target = format!("localhost:{}", way.addr.port());
+    let proxy = Proxy::to(server.target(), Duration::from_millis(100)).await;
+    let target = format!("localhost:{}", proxy.addr.port());
     let work = client_of(&target, Client::builder().tls(authority.client())).await;
     assert_eq!(within("a reply", work.echo(1)).await, Ok(1));
 }
@@ -481,7 +481,7 @@ async fn certificates_swapped_under_load_fail_no_call() {
     let authority = Authority::new("a");
     let tls = authority.server();
     let reloader = tls.reloader();
-    let (tell, _told) = unbounded_channel();
+    let (tell, _events) = unbounded_channel();
     // Connections are replaced all the time, so that handshakes overlap the swaps.
     let server = Server::builder()
         .tls(tls)
@@ -639,7 +639,7 @@ async fn a_link_that_goes_down_fails_calls_when_the_keepalive_times_out_and_serv
     assert!(begun.elapsed() < attempt + SERVED, "{:?}", begun.elapsed());
 
     link.set("up").expect("it was down");
-    let patient = CallOptions::new().wait_for_ready(true);
-    let work = work.with_options(patient);
+    let options = CallOptions::new().wait_for_ready(true);
+    let work = work.with_options(options);
     assert_eq!(within("a reply", work.echo(2)).await, Ok(2));
 }

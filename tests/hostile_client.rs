@@ -312,8 +312,8 @@ async fn a_call_whose_grant_never_comes_fails_at_its_own_deadline_unsent() {
     }
     // The connection is unchanged: the late grant is used for the call that still waits and for no
     // other.
-    let patient = CallOptions::new().timeout(GUARD);
-    let late = victim.client.request_with("/echo", "late", patient);
+    let options = CallOptions::new().timeout(GUARD);
+    let late = victim.client.request_with("/echo", "late", options);
     let call = started(late).await;
     peer.send_frame(&RawFrame::grant(2)).await;
     loop {
@@ -694,11 +694,11 @@ fn an_unread_streamed_reply_is_bounded_or_ended() {
             peer.send(&more).await;
         }
         // Another call is served meanwhile: the slow caller does not delay it.
-        let call = victim.calls("/echo", "neighbour");
+        let call = victim.calls("/echo", "other");
         honest(&mut peer, 1, 1).await;
         assert_eq!(
-            soon("the neighbour", call).await.expect("a reply"),
-            "neighbour"
+            soon("the other call", call).await.expect("a reply"),
+            "other"
         );
         assert_grown_less(before, 16 * MIB);
         // The parts received by then may be read, and then comes an error, not the end of the

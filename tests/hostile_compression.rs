@@ -82,7 +82,7 @@ fn lz4_bomb(bytes: usize) -> Vec<u8> {
 
 /// Allowance for one message on each of the two threads, whose allocators may keep it; a bomb would
 /// be a thousand messages.
-const MOST: usize = 2 * 16 * MIB + 12 * MIB;
+const ALLOWANCE: usize = 2 * 16 * MIB + 12 * MIB;
 
 /// The size that fits into the window of a stream at once.
 const STREAMED: usize = 60_000;
@@ -370,7 +370,7 @@ fn bombs_take_no_more_memory_than_one_message() {
             }
         }
         // A message of 16 MiB, and the bombs themselves on both sides.
-        assert_grown_less(before, MOST);
+        assert_grown_less(before, ALLOWANCE);
         target.serves().await;
     });
 }
@@ -410,7 +410,7 @@ fn bombs_of_a_server_take_no_more_memory_than_one_message() {
                 let (reply, ()) = tokio::join!(within("an end", texts.text()), script);
                 reply.unwrap_err();
             }
-            assert_grown_less(before, MOST);
+            assert_grown_less(before, ALLOWANCE);
         },
     );
 }

@@ -228,12 +228,12 @@ fn handshakes_that_fail_are_not_quoted() {
         }
         // A certificate that the server does not trust.
         let issued = Authority::new("b").issue("\x1b[31mred");
-        let stranger = authority.client().identity_pem(issued.chain, issued.key);
-        let config = ClientConfig::new().tls(stranger.expect("a usable identity"));
+        let untrusted = authority.client().identity_pem(issued.chain, issued.key);
+        let config = ClientConfig::new().tls(untrusted.expect("a usable identity"));
         let connecting = config.connect(format!("localhost:{}", addr.port()));
         within("the rejection", connecting)
             .await
-            .expect_err("a stranger is rejected");
+            .expect_err("an untrusted client is rejected");
         let connections = attacks.len() + 1;
         logs.until("a line for each connection", |lines| {
             let failed = |line: &&Line| line.get("message") == Some("tls handshake failed");

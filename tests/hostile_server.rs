@@ -48,7 +48,7 @@ struct Running(watch::Sender<Count>);
 #[derive(Default)]
 struct Count {
     now: usize,
-    most: usize,
+    max: usize,
     started: usize,
 }
 
@@ -57,13 +57,13 @@ impl Running {
         self.0.send_modify(|count| {
             count.started += 1;
             count.now += 1;
-            count.most = count.most.max(count.now);
+            count.max = count.max.max(count.now);
         });
         Leave(self.clone())
     }
 
-    fn most(&self) -> usize {
-        self.0.borrow().most
+    fn max(&self) -> usize {
+        self.0.borrow().max
     }
 
     fn started(&self) -> usize {
@@ -72,10 +72,10 @@ impl Running {
 
     #[track_caller]
     fn assert_at_most(&self, limit: usize) {
-        let most = self.most();
+        let max = self.max();
         assert!(
-            most <= limit,
-            "{most} handlers ran at a time, allowed are {limit}"
+            max <= limit,
+            "{max} handlers ran at a time, allowed are {limit}"
         );
     }
 }
@@ -731,11 +731,7 @@ async fn a_slow_channel_delays_only_itself() {
             "in the order of the requests"
         );
     }
-    assert_eq!(
-        target.running.most(),
-        1,
-        "one handler at a time per channel"
-    );
+    assert_eq!(target.running.max(), 1, "one handler at a time per channel");
     target.serves_others().await;
 }
 
@@ -1122,7 +1118,10 @@ async fn a_head_that_comes_byte_by_byte_is_waited_for_no_longer_than_the_limit()
             );
             break;
         }
-        assert!(sent < 1000, "ten seconds of dripping were waited for");
+        assert!(
+            sent < 1000,
+            "a slow sender was waited for during ten seconds"
+        );
     }
     target.serves_others().await;
 }
@@ -1491,8 +1490,8 @@ async fn a_flood_of_control_requests_is_served_at_the_limited_rate() {
     for seen in 1..=PER_SECOND * SECONDS {
         peer.frame().await;
         // The server's second may have begun up to a second earlier.
-        let most = PER_SECOND * (begun.elapsed().as_secs() as usize + 2);
-        assert!(seen <= most, "{seen} replies after {:?}", begun.elapsed());
+        let limit = PER_SECOND * (begun.elapsed().as_secs() as usize + 2);
+        assert!(seen <= limit, "{seen} replies after {:?}", begun.elapsed());
         if seen.is_multiple_of(PER_SECOND) {
             target.serves_others().await;
         }

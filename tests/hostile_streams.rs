@@ -75,7 +75,7 @@ struct Target {
     _server: Server,
     /// Number of handlers of `/stall` that run, and the highest number so far.
     stalled: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
+    max_stalled: Arc<AtomicUsize>,
     /// The outcomes of the streams of `/count`.
     ends: watch::Receiver<Vec<Result<usize, StreamError>>>,
 }
@@ -90,9 +90,9 @@ impl Drop for Leave {
 
 impl Target {
     async fn start(limits: Limits) -> Self {
-        let (stalled, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (stalled, max_stalled) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (end, ends) = watch::channel(Vec::new());
-        let (counter, highest) = (Arc::clone(&stalled), Arc::clone(&most));
+        let (counter, highest) = (Arc::clone(&stalled), Arc::clone(&max_stalled));
         let stall = move |mut request: Request| {
             let now = counter.fetch_add(1, Ordering::SeqCst) + 1;
             highest.fetch_max(now, Ordering::SeqCst);
@@ -142,7 +142,7 @@ impl Target {
             addr,
             _server: server,
             stalled,
-            most,
+            max_stalled,
             ends,
         }
     }
@@ -239,7 +239,7 @@ async fn both(mut request: Request) -> Result<Response, HandlerError> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_exceeds_its_credit_loses_only_its_own_connection() {
     let target = Target::start(Limits::default().stream_window(PART)).await;
-    let mut bystander = target.peer(1).await;
+    let mut other = target.peer(1).await;
     for parts in [
         // The window is full; then comes one byte more.
         &[PART - 1, 1, 1][..],
@@ -269,7 +269,7 @@ async fn a_client_that_exceeds_its_credit_loses_only_its_own_connection() {
         peer.closed_in_silence().await;
         target.runs(0).await;
     }
-    let reply = bystander.call("/echo", 1, "still here").await;
+    let reply = other.call("/echo", 1, "still here").await;
     assert_eq!(reply.body, b"still here");
     target.serves_others().await;
 }
@@ -461,7 +461,7 @@ async fn streams_beyond_the_call_limit_are_rejected_and_the_others_go_on() {
         // The client ends its part.
         peer.send_frame(&last(reply.channel, OVER)).await;
     }
-    assert_eq!(target.most.load(Ordering::SeqCst), 10);
+    assert_eq!(target.max_stalled.load(Ordering::SeqCst), 10);
     let reply = peer.call("/echo", 51, "a call").await;
     assert_eq!(reply.body, b"a call");
     // Capacity that becomes free is used again.
@@ -498,7 +498,7 @@ fn streams_that_are_begun_and_given_up_at_once_leave_nothing_behind() {
         }
         target.runs(0).await;
         // Aborted streams may still be ending while the next ones begin.
-        assert!(target.most.load(Ordering::SeqCst) <= 200);
+        assert!(target.max_stalled.load(Ordering::SeqCst) <= 200);
         target.serves_others().await;
         work_is_done().await;
         assert_grown_less(before, 12 * MIB);
