@@ -1,4 +1,5 @@
-//! Addresses in every form, listeners of every kind, and clients that connect now, later or as soon as somebody is there.
+//! Addresses in every form, listeners of every kind, and clients that connect now, later or as soon
+//! as a server is ready.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -18,7 +19,7 @@ use crate::common::within;
 #[service]
 trait Greeter {
     async fn hello(&self, name: String) -> Result<String, Status>;
-    /// A method named like a function of its client.
+    /// A method with the name of a function of its client.
     async fn connect(&self, to: u32) -> Result<u32, Status>;
 }
 
@@ -62,7 +63,7 @@ async fn an_address_is_a_text_a_socket_address_or_an_endpoint() {
 }
 
 #[tokio::test]
-async fn the_client_of_a_service_connects_by_itself_also_beside_a_method_of_that_name() {
+async fn a_typed_client_connects_by_itself_even_if_its_service_has_a_method_of_that_name() {
     let server = polite().bind("127.0.0.1:0").await.unwrap();
     let greeter = GreeterClient::connect(server.target()).await.unwrap();
     assert_eq!(greeter.hello("you".into()).await.unwrap(), "hello, you");
@@ -112,7 +113,7 @@ async fn an_abstract_unix_socket_has_no_file() {
     assert!(polite().bind("unix:@").await.is_err());
 }
 
-/// A server that is not there for so many attempts.
+/// A server that is unavailable for a number of attempts.
 #[derive(Debug)]
 struct Late(AtomicUsize, MemoryConnector);
 
@@ -139,14 +140,14 @@ async fn a_client_that_waits_for_the_server_also_waits_when_it_connects() {
     let late = |attempts| Late(AtomicUsize::new(attempts), connector.clone());
     let at_once = Client::builder().connect_with(late(1)).await.unwrap_err();
     assert_eq!(at_once.code(), Code::Unavailable);
-    let patient = Client::builder().wait_for_ready(true);
-    greets(patient.connect_with(late(3)).await.unwrap()).await;
-    // As long as a call may take.
-    let hasty = Client::builder()
+    let waiting = Client::builder().wait_for_ready(true);
+    greets(waiting.connect_with(late(3)).await.unwrap()).await;
+    // Connecting takes at most the timeout of a call.
+    let limited = Client::builder()
         .wait_for_ready(true)
         .timeout(Duration::from_secs(5));
     let begun = tokio::time::Instant::now();
-    let status = hasty.connect_with(late(usize::MAX)).await.unwrap_err();
+    let status = limited.connect_with(late(usize::MAX)).await.unwrap_err();
     assert_eq!(status.execution(), iip_rpc::Execution::NotSent);
     let took = begun.elapsed();
     assert!(
@@ -156,7 +157,7 @@ async fn a_client_that_waits_for_the_server_also_waits_when_it_connects() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_comes_back_in_an_error_that_a_handler_can_pass_on() {
+async fn an_unsent_message_comes_back_in_an_error_that_a_handler_can_pass_on() {
     let (sender, stream) = Streaming::<u32, Status>::channel(1);
     drop(stream);
     let send = async || -> Result<(), Status> {
@@ -179,7 +180,7 @@ async fn what_cannot_be_sent_comes_back_in_an_error_that_a_handler_can_pass_on()
     assert!(publish().unwrap_err().to_string().contains("option buffer"));
 }
 
-/// What a program prints that shows an error with its causes, such as one with `anyhow`.
+/// The lines that a program prints for an error and its causes, for example with `anyhow`.
 fn chain(error: &dyn Error) -> Vec<String> {
     std::iter::successors(Some(error), |&error| error.source())
         .map(ToString::to_string)
@@ -187,7 +188,7 @@ fn chain(error: &dyn Error) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_error_that_is_printed_with_its_causes_says_nothing_twice() {
+async fn an_error_that_is_printed_with_its_causes_repeats_no_text() {
     let server = polite().bind("127.0.0.1:0").await.unwrap();
     let addr = server.local_addr().unwrap();
     within("the end", server.shutdown(Duration::ZERO)).await;
@@ -212,7 +213,7 @@ async fn an_error_that_is_printed_with_its_causes_says_nothing_twice() {
             );
         }
     }
-    // Programs find it all the same.
+    // Programs find the cause through `cause()` although it is not a source.
     let cause = refused.cause().unwrap();
     assert!(cause.is::<iip_core::CallError>());
     assert!(refused.to_string().contains("refused"), "{refused}");

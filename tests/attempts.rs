@@ -1,4 +1,5 @@
-//! What a call that failed says of itself when it was made more than once, or was accepted by something that is no acceptance.
+//! The execution that a failed call reports when it was attempted twice, or when its first record
+//! does not accept it.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -10,12 +11,12 @@ use iip_rpc::{Client, Code, Execution, MethodError, Status, Stream, Streaming, s
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use crate::common::calls::{answer_until_request, expect, lazy};
+use crate::common::calls::{expect, lazy, serve_until_request};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::within;
 
-/// A server of streams and protobuf, and one like the Go one.
+/// The hello of a server with streams and protobuf, and the error that the Go server sends instead.
 const OURS: &str = r#"{"iip":1,"stream_window":65536,"rpc":{"envelope":0,"codecs":[1,3,5]}}"#;
 const GO: &str = r#"{"code":102,"message":"handle error"}"#;
 
@@ -26,7 +27,7 @@ trait Messages {
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
-enum Refusal {
+enum Rejection {
     #[error("there are no numbers")]
     Empty,
     #[error(transparent)]
@@ -37,27 +38,28 @@ enum Refusal {
 #[service]
 trait Numbers {
     #[rpc(idempotent)]
-    async fn count(&self) -> Result<impl Stream<Item = Result<u64, Status>>, Refusal>;
-    async fn sum(&self, numbers: Streaming<u64>) -> Result<u64, Refusal>;
+    async fn count(&self) -> Result<impl Stream<Item = Result<u64, Status>>, Rejection>;
+    async fn sum(&self, numbers: Streaming<u64>) -> Result<u64, Rejection>;
     async fn double(
         &self,
         numbers: Streaming<u64>,
-    ) -> Result<impl Stream<Item = Result<u64, Status>>, Refusal>;
+    ) -> Result<impl Stream<Item = Result<u64, Status>>, Rejection>;
 }
 
-/// Takes the first attempt and dies; the second attempt finds a server that cannot be sent such a call.
-async fn in_doubt_then_refused(listener: TcpListener, path: &str) {
+/// Takes the first attempt and closes; the second attempt finds a server that supports no such
+/// call.
+async fn in_doubt_then_not_sent(listener: TcpListener, path: &str) {
     let mut first = Peer::over(accepted(&listener).await);
-    answer_until_request(&mut first, Some(OURS), path).await;
+    serve_until_request(&mut first, Some(OURS), path).await;
     first.reset().await;
     let mut second = Peer::over(accepted(&listener).await);
-    answer_until_request(&mut second, Some(GO), "nothing").await;
+    serve_until_request(&mut second, Some(GO), "nothing").await;
 }
 
 #[tokio::test]
 async fn a_call_whose_first_attempt_may_have_run_is_in_doubt_though_the_second_was_not_sent() {
     let (listener, client) = lazy(Client::builder()).await;
-    let server = tokio::spawn(in_doubt_then_refused(listener, "/messages/ask"));
+    let server = tokio::spawn(in_doubt_then_not_sent(listener, "/messages/ask"));
     let messages = MessagesClient::new(client);
     let status = within("the call", messages.ask(&7)).await.unwrap_err();
     expect(&status, Code::Unimplemented, Execution::MayHaveExecuted);
@@ -67,10 +69,10 @@ async fn a_call_whose_first_attempt_may_have_run_is_in_doubt_though_the_second_w
 #[tokio::test]
 async fn a_stream_whose_first_attempt_may_have_run_is_in_doubt_though_the_second_was_not_sent() {
     let (listener, client) = lazy(Client::builder()).await;
-    let server = tokio::spawn(in_doubt_then_refused(listener, "/numbers/count"));
+    let server = tokio::spawn(in_doubt_then_not_sent(listener, "/numbers/count"));
     let numbers = NumbersClient::new(client);
     let failure = within("the call", numbers.count()).await.err().unwrap();
-    let Refusal::Status(status) = failure else {
+    let Rejection::Status(status) = failure else {
         panic!("it has not run: {failure:?}");
     };
     expect(&status, Code::Unimplemented, Execution::MayHaveExecuted);
@@ -96,7 +98,7 @@ fn own_error() -> Vec<u8> {
     let mut message = BytesMut::new();
     let metadata = Metadata::new();
     ReplyHead::write(CodecId::JSON, Outcome::Error, None, &metadata, &mut message);
-    message.put_slice(&serde_json::to_vec(&Refusal::Empty).unwrap());
+    message.put_slice(&serde_json::to_vec(&Rejection::Empty).unwrap());
     message.to_vec()
 }
 
@@ -104,12 +106,12 @@ fn own_error() -> Vec<u8> {
 async fn accepted_with<T>(
     path: &str,
     message: &[u8],
-    call: impl AsyncFnOnce(NumbersClient) -> Result<T, Refusal>,
-) -> Refusal {
+    call: impl AsyncFnOnce(NumbersClient) -> Result<T, Rejection>,
+) -> Rejection {
     let (listener, client) = lazy(Client::builder()).await;
     let serve = async {
         let mut peer = Peer::over(accepted(&listener).await);
-        let request = answer_until_request(&mut peer, Some(OURS), path).await;
+        let request = serve_until_request(&mut peer, Some(OURS), path).await;
         peer.send_frame(&RawFrame::new(4, path, request.channel, record(message)))
             .await;
         peer
@@ -123,7 +125,7 @@ async fn accepted_with<T>(
 }
 
 /// The failures of all methods with streams whose first record is `message`.
-async fn failures(message: &[u8]) -> [Refusal; 3] {
+async fn failures(message: &[u8]) -> [Rejection; 3] {
     let endless = || Streaming::new(silence());
     [
         accepted_with("/numbers/count", message, async |numbers| {
@@ -141,7 +143,7 @@ async fn failures(message: &[u8]) -> [Refusal; 3] {
     ]
 }
 
-/// A stream that never says anything.
+/// A stream that never yields an item.
 fn silence() -> impl Stream<Item = Result<u64, Status>> + Send + 'static {
     struct Pending;
 
@@ -160,20 +162,20 @@ fn silence() -> impl Stream<Item = Result<u64, Status>> + Send + 'static {
 }
 
 #[tokio::test]
-async fn a_record_that_says_that_the_call_failed_accepts_nothing() {
+async fn a_first_record_with_a_failure_does_not_accept_the_call() {
     let status = Status::not_found("no numbers here");
     for failure in failures(&failed(&status)).await {
-        let Refusal::Status(status) = failure else {
+        let Rejection::Status(status) = failure else {
             panic!("{failure:?}");
         };
         expect(&status, Code::NotFound, Execution::MayHaveExecuted);
         assert!(status.message().contains("no numbers here"), "{status}");
     }
     for failure in failures(&own_error()).await {
-        assert_eq!(failure, Refusal::Empty);
+        assert_eq!(failure, Rejection::Empty);
     }
     for failure in failures(b"\xBF nonsense").await {
-        let Refusal::Status(status) = failure else {
+        let Rejection::Status(status) = failure else {
             panic!("{failure:?}");
         };
         expect(&status, Code::Internal, Execution::MayHaveExecuted);

@@ -1,4 +1,4 @@
-//! Cancellation: a caller that drops its call is heard by the handler, and nothing else is touched.
+//! Cancellation: the handler of a dropped call is notified, and no other call is affected.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -38,7 +38,7 @@ trait Work {
 enum Happened {
     Entered,
     Dropped,
-    Told,
+    Notified,
     Ended,
     Echo(u32),
 }
@@ -59,7 +59,7 @@ impl Drop for Guard<'_> {
 
 impl Shop {
     fn say(&self, happened: Happened) {
-        // A test that looks no more has dropped the receiver.
+        // The receiver is gone when the test has ended.
         let _ = self.happened.send(happened);
     }
 
@@ -82,8 +82,8 @@ impl Work for Shop {
         assert!(!ctx.is_cancelled());
         ctx.cancelled().await;
         assert!(ctx.is_cancelled());
-        self.say(Happened::Told);
-        // It may still take its time.
+        self.say(Happened::Notified);
+        // The handler may still run for a while.
         self.gate.notified().await;
         self.say(Happened::Ended);
         Ok(())
@@ -137,7 +137,7 @@ impl Fixture {
         Self::configured(None, Server::builder(), Client::builder()).await
     }
 
-    /// Its client has a single channel.
+    /// A fixture whose client has a single channel.
     async fn narrow() -> Self {
         let client = Client::builder().limits(Limits::default().max_channels(1));
         Self::configured(None, Server::builder(), client).await
@@ -162,7 +162,7 @@ impl Fixture {
         }
     }
 
-    /// Lets the two sides get to know each other: what they agree on after connecting is done when this returns.
+    /// Makes a few calls, after which the client and the server have finished all negotiation.
     async fn warm(self) -> Self {
         for _ in 0..10 {
             within("a first call", self.work.port(&CallContext::new()))
@@ -177,7 +177,7 @@ impl Fixture {
         next.expect("the server lives")
     }
 
-    /// What happens next must happen within moments.
+    /// Returns the next event, which must happen within moments.
     async fn soon(&mut self) -> Happened {
         let began = Instant::now();
         let next = self.next().await;
@@ -185,7 +185,7 @@ impl Fixture {
         next
     }
 
-    /// Ten calls one after the other, all under way at once, are answered in order.
+    /// Makes ten calls, all under way at once, and checks that they get their replies in order.
     async fn serves_in_order(&mut self) {
         let mut calls = Vec::new();
         for number in 0..10 {
@@ -193,8 +193,8 @@ impl Fixture {
             calls.push(started(async move { work.echo(number).await }).await);
         }
         for (number, call) in (0..10).zip(calls) {
-            let answer = within("an answer", call.finish()).await;
-            assert_eq!(answer.unwrap(), number);
+            let reply = within("a reply", call.finish()).await;
+            assert_eq!(reply.unwrap(), number);
         }
         for number in 0..10 {
             assert_eq!(self.next().await, Happened::Echo(number));
@@ -203,7 +203,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_dropped_call_drops_its_handler_and_the_channel_serves_on() {
+async fn a_dropped_call_drops_its_handler_and_the_channel_stays_in_use() {
     let mut fixture = Fixture::narrow().await;
     let ctx = CallContext::new();
     let before = fixture.work.port(&ctx).await.unwrap();
@@ -219,36 +219,36 @@ async fn a_dropped_call_drops_its_handler_and_the_channel_serves_on() {
 }
 
 #[tokio::test]
-async fn a_handler_with_a_token_is_told_and_the_channel_waits_for_its_end() {
+async fn a_handler_with_a_token_is_notified_and_the_channel_waits_for_its_end() {
     let mut fixture = Fixture::narrow().await;
     let work = fixture.work.clone();
     let call = started(async move { work.token().await }).await;
     assert_eq!(fixture.next().await, Happened::Entered);
     drop(call);
-    assert_eq!(fixture.soon().await, Happened::Told);
-    // The only channel is still his: the next call comes behind.
+    assert_eq!(fixture.soon().await, Happened::Notified);
+    // The call still owns the only channel: the next call waits for it.
     let work = fixture.work.clone();
-    let behind = started(async move { work.echo(77).await }).await;
+    let next = started(async move { work.echo(77).await }).await;
     fixture.gate.notify_one();
     assert_eq!(fixture.next().await, Happened::Ended);
-    assert_eq!(within("the next answer", behind.finish()).await, Ok(77));
+    assert_eq!(within("the next reply", next.finish()).await, Ok(77));
     assert_eq!(fixture.next().await, Happened::Echo(77));
     fixture.serves_in_order().await;
 }
 
 #[tokio::test]
-async fn a_handler_that_runs_to_its_end_is_left_alone() {
+async fn a_handler_with_on_cancel_run_is_not_dropped() {
     let mut fixture = Fixture::narrow().await;
     let work = fixture.work.clone();
     let call = started(async move { work.run().await }).await;
     assert_eq!(fixture.next().await, Happened::Entered);
     drop(call);
     let work = fixture.work.clone();
-    let behind = started(async move { work.echo(78).await }).await;
+    let next = started(async move { work.echo(78).await }).await;
     fixture.gate.notify_one();
     assert_eq!(fixture.next().await, Happened::Ended);
     assert_eq!(fixture.next().await, Happened::Dropped);
-    assert_eq!(within("the next answer", behind.finish()).await, Ok(78));
+    assert_eq!(within("the next reply", next.finish()).await, Ok(78));
     assert_eq!(fixture.next().await, Happened::Echo(78));
     fixture.serves_in_order().await;
 }
@@ -296,7 +296,7 @@ async fn one_cancelled_call_among_many_ends_alone() {
     drop(calls.swap_remove(4));
     assert_eq!(fixture.soon().await, Happened::Dropped);
     fixture.serves_in_order().await;
-    // Behind ten answers on the same connection no second handler has ended.
+    // After ten replies on the same connection no second handler has ended.
     assert!(fixture.happened.try_recv().is_err());
     drop(calls);
     for _ in 0..9 {
@@ -314,29 +314,29 @@ async fn a_call_cancelled_in_the_queue_never_reaches_the_server() {
     drop(queued);
     drop(first);
     assert_eq!(fixture.soon().await, Happened::Dropped);
-    // Only these ten calls arrive.
+    // Only these ten calls reach the server.
     fixture.serves_in_order().await;
 }
 
 #[tokio::test]
-async fn a_call_cancelled_right_after_connecting_is_heard() {
+async fn the_cancellation_of_a_call_right_after_connecting_arrives() {
     let fixture = Fixture::narrow().await;
     drop(started(fixture.work.clone().abort_owned()).await);
-    let answer = within("the next answer", fixture.work.echo(9)).await;
-    assert_eq!(answer.unwrap(), 9);
+    let reply = within("the next reply", fixture.work.echo(9)).await;
+    assert_eq!(reply.unwrap(), 9);
 }
 
 #[tokio::test]
-async fn a_call_cancelled_before_it_is_written_holds_up_nothing() {
+async fn a_call_cancelled_before_it_is_written_delays_no_other_call() {
     let mut fixture = Fixture::narrow().await.warm().await;
     for _ in 0..100 {
         drop(started(fixture.work.clone().abort_owned()).await);
     }
     let work = fixture.work.clone();
-    let answer = within("the next answer", work.echo(9)).await;
-    assert_eq!(answer.unwrap(), 9);
+    let reply = within("the next reply", work.echo(9)).await;
+    assert_eq!(reply.unwrap(), 9);
     fixture.client.close(LONG).await;
-    // Whatever was entered was left.
+    // Every handler that was entered was dropped.
     let (mut entered, mut dropped) = (0, 0);
     while let Ok(happened) = fixture.happened.try_recv() {
         match happened {
@@ -350,18 +350,18 @@ async fn a_call_cancelled_before_it_is_written_holds_up_nothing() {
 }
 
 #[tokio::test]
-async fn a_large_call_cancelled_on_its_way_holds_up_nothing() {
+async fn a_large_call_cancelled_while_it_is_sent_delays_no_other_call() {
     let fixture = Fixture::narrow().await.warm().await;
     let data = Bytes::from(vec![7; 8 * 1024 * 1024]);
     let work = fixture.work.clone();
-    // Its cancellation is smaller than it is, and may overtake it.
+    // The cancellation is smaller than the call, and may overtake it.
     drop(started(async move { work.upload(data).await }).await);
-    let answer = within("the next answer", fixture.work.echo(9)).await;
-    assert_eq!(answer.unwrap(), 9);
+    let reply = within("the next reply", fixture.work.echo(9)).await;
+    assert_eq!(reply.unwrap(), 9);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_calls_cancelled_at_any_moment_hold_up_nothing() {
+async fn large_calls_cancelled_at_any_moment_delay_no_other_call() {
     let fixture = Fixture::narrow().await.warm().await;
     let data = Bytes::from(vec![7; 4 * 1024 * 1024]);
     for round in 0..20_u64 {
@@ -371,13 +371,13 @@ async fn large_calls_cancelled_at_any_moment_hold_up_nothing() {
             tokio::task::yield_now().await;
         }
         call.abort();
-        let answer = within("the next answer", fixture.work.echo(9)).await;
-        assert_eq!(answer.unwrap(), 9);
+        let reply = within("the next reply", fixture.work.echo(9)).await;
+        assert_eq!(reply.unwrap(), 9);
     }
 }
 
 #[tokio::test]
-async fn a_connection_with_all_the_calls_it_may_have_still_hears_cancellations() {
+async fn a_connection_at_capacity_still_receives_cancellations() {
     let server = Server::builder().limits(Limits::default().max_calls(2));
     let client = Client::builder().limits(Limits::default().max_channels(2));
     let mut fixture = Fixture::configured(None, server, client).await;
@@ -392,7 +392,7 @@ async fn a_connection_with_all_the_calls_it_may_have_still_hears_cancellations()
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_ends_its_handlers() {
+async fn a_client_that_closes_ends_its_handlers() {
     let mut fixture = Fixture::start().await;
     let calls = tokio::spawn({
         let work = fixture.work.clone();
@@ -400,14 +400,14 @@ async fn a_client_that_goes_away_ends_its_handlers() {
     });
     assert_eq!(fixture.next().await, Happened::Entered);
     assert_eq!(fixture.next().await, Happened::Entered);
-    // Without time the connection is closed on its calls.
+    // Without a grace period the connection is closed while its calls run.
     within("the close", fixture.client.close(Duration::ZERO)).await;
-    let (aborted, told) = within("the end of the calls", calls).await.unwrap();
+    let (aborted, notified) = within("the end of the calls", calls).await.unwrap();
     assert_eq!(aborted.unwrap_err().code(), iip_rpc::Code::Unavailable);
-    assert_eq!(told.unwrap_err().code(), iip_rpc::Code::Unavailable);
+    assert_eq!(notified.unwrap_err().code(), iip_rpc::Code::Unavailable);
     let mut seen = [fixture.soon().await, fixture.soon().await];
-    seen.sort_by_key(|happened| *happened == Happened::Told);
-    assert_eq!(seen, [Happened::Dropped, Happened::Told]);
+    seen.sort_by_key(|happened| *happened == Happened::Notified);
+    assert_eq!(seen, [Happened::Dropped, Happened::Notified]);
     fixture.gate.notify_one();
     assert_eq!(fixture.soon().await, Happened::Ended);
 }
@@ -426,7 +426,7 @@ async fn a_connection_that_breaks_ends_its_handlers() {
 }
 
 #[tokio::test]
-async fn a_call_out_of_time_is_cancelled_like_a_dropped_one() {
+async fn a_call_past_its_deadline_is_cancelled_like_a_dropped_one() {
     let mut fixture = Fixture::narrow().await;
     let time = Duration::from_secs(5);
     let options = CallOptions::new().timeout(time);
@@ -443,7 +443,7 @@ async fn a_call_out_of_time_is_cancelled_like_a_dropped_one() {
 }
 
 impl WorkClient {
-    /// The call with its client inside, so that it can be kept.
+    /// The call as a future that owns its client, so that it can be stored.
     async fn abort_owned(self) -> Result<(), Status> {
         self.abort().await
     }

@@ -1,5 +1,5 @@
-//! Services that choose their codec, over real sockets: what travels, and what happens where the other side does not know
-//! the codec.
+//! Services that choose their codec, over real sockets: the bytes on the wire, and the behaviour
+//! when the peer does not support the codec.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -17,7 +17,7 @@ use iip_rpc::{
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::common::calls::{answer_until_request, expect, lazy, serve, serve_with, status_in};
+use crate::common::calls::{expect, lazy, serve, serve_until_request, serve_with, status_in};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::within;
@@ -46,14 +46,14 @@ fn note() -> Note {
     }
 }
 
-/// The same service in each codec of serde types, and a test of each.
+/// The same service in each codec for serde types, and a test of each.
 macro_rules! services {
     ($($name:ident $service:ident $client:ident $server:ident $codec:literal;)*) => { $(
         #[service(path = "/notes", codec = $codec)]
         trait $service {
             async fn echo(&self, note: &Note, times: u8) -> Result<Vec<Note>, NoteError>;
             async fn put(&self, ctx: &CallContext, key: Option<String>) -> Result<(), NoteError>;
-            /// Gives the notes back, and an error behind them.
+            /// Returns the notes, and then an error.
             async fn mirror(
                 &self,
                 notes: Streaming<Note>,
@@ -142,7 +142,7 @@ services! {
     a_service_in_json_works InJson InJsonClient InJsonServer "json";
 }
 
-/// A service that leaves the choice to the client.
+/// A service that leaves the codec to the client.
 #[service]
 trait Free {
     async fn add(&self, left: u32, right: u32) -> Result<u32, Status>;
@@ -188,7 +188,7 @@ trait Search {
 }
 
 impl Search for Desk {
-    /// Three times, one of them empty, and then it fails.
+    /// Sends three messages, one of them empty, and then an error.
     async fn repeat(
         &self,
         query: Query,
@@ -305,7 +305,7 @@ async fn next<S: Stream>(mut stream: Pin<&mut S>) -> Option<S::Item> {
     within("the next message", next).await
 }
 
-/// All kinds of streams, through whatever implements the trait.
+/// Calls methods with streams of every kind through an implementation of the trait.
 async fn all_streams(search: &impl Search) {
     let mut repeated = pin!(search.repeat(query("a")).await.unwrap());
     for expected in [query("a"), Query::default(), query("a")] {
@@ -317,8 +317,8 @@ async fn all_streams(search: &impl Search) {
     for expected in [Some(Ok(query("short"))), None] {
         assert_eq!(next(repeated.as_mut()).await, expected);
     }
-    let refused = search.repeat(query("long")).await;
-    assert_eq!(refused.err(), Some(NoteError::TooLong(3)));
+    let rejected = search.repeat(query("long")).await;
+    assert_eq!(rejected.err(), Some(NoteError::TooLong(3)));
 
     let many: Vec<_> = (0..100).map(|number| query(&number.to_string())).collect();
     let hits = search.gather(Streaming::iter(many.clone())).await;
@@ -327,13 +327,13 @@ async fn all_streams(search: &impl Search) {
     assert_eq!(hits.unwrap_err(), NoteError::TooLong(0));
 
     let (sender, queries) = Streaming::channel(1);
-    let mut answers = pin!(search.until(query("b"), queries).await.unwrap());
+    let mut replies = pin!(search.until(query("b"), queries).await.unwrap());
     for text in ["a", "b"] {
         sender.send(query(text)).await.unwrap();
-        let hits = next(answers.as_mut()).await.unwrap().unwrap();
+        let hits = next(replies.as_mut()).await.unwrap().unwrap();
         assert_eq!(hits.queries, [query(text)]);
     }
-    assert!(next(answers.as_mut()).await.is_none());
+    assert!(next(replies.as_mut()).await.is_none());
 }
 
 #[tokio::test]
@@ -356,7 +356,7 @@ async fn a_protobuf_service_is_called_through_its_trait_object_too() {
     }
 }
 
-/// A request in the envelope, made by hand.
+/// A request in the envelope, encoded by the test.
 fn request(codec: CodecId, arguments: &[u8]) -> Bytes {
     let mut message = BytesMut::new();
     RequestHead::write(codec, None, &Metadata::new(), &mut message);
@@ -365,20 +365,20 @@ fn request(codec: CodecId, arguments: &[u8]) -> Bytes {
 }
 
 #[tokio::test]
-async fn an_error_of_a_protobuf_method_travels_as_json_and_says_so() {
+async fn an_error_of_a_protobuf_method_is_sent_and_labelled_as_json() {
     let (_server, client) = serve(SearchServer::new(Desk)).await;
     let bytes = query("long").encode_to_vec();
     let call = client
         .raw()
         .request("/search/find", request(CodecId::PROTOBUF, &bytes));
-    let (head, body) = ReplyHead::read(within("an answer", call).await.unwrap()).unwrap();
+    let (head, body) = ReplyHead::read(within("a reply", call).await.unwrap()).unwrap();
     assert_eq!((head.codec, head.outcome), (CodecId::JSON, Outcome::Error));
     assert_eq!(body, r#"{"TooLong":3}"#);
     let bytes = query("a").encode_to_vec();
     let call = client
         .raw()
         .request("/search/find", request(CodecId::PROTOBUF, &bytes));
-    let (head, body) = ReplyHead::read(within("an answer", call).await.unwrap()).unwrap();
+    let (head, body) = ReplyHead::read(within("a reply", call).await.unwrap()).unwrap();
     assert_eq!(
         (head.codec, head.outcome),
         (CodecId::PROTOBUF, Outcome::Value)
@@ -388,28 +388,28 @@ async fn an_error_of_a_protobuf_method_travels_as_json_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_protobuf_method_refuses_every_other_form_and_says_why() {
+async fn a_protobuf_method_rejects_every_other_codec_with_a_reason() {
     let (_server, client) = serve(SearchServer::new(Desk)).await;
     for codec in [CodecId::BINCODE, CodecId::JSON, CodecId::MSGPACK] {
         let call = client
             .raw()
             .request("/search/find", request(codec, b"\x00"));
-        let status = status_in(within("an answer", call).await.unwrap());
+        let status = status_in(within("a reply", call).await.unwrap());
         expect(&status, Code::Unimplemented, Execution::NotExecuted);
         let text = status.message();
         assert!(text.contains("Search.find takes protobuf"), "{text}");
         assert!(text.contains(&codec.to_string()), "{text}");
     }
     let call = client.raw().request("/search/find", r#"{"text":"a"}"#);
-    let answer = within("an answer", call).await.unwrap();
-    let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
-    assert_eq!(answer["code"], 12);
-    let text = answer["message"].as_str().unwrap();
+    let reply = within("a reply", call).await.unwrap();
+    let reply: serde_json::Value = serde_json::from_slice(&reply).unwrap();
+    assert_eq!(reply["code"], 12);
+    let text = reply["message"].as_str().unwrap();
     assert!(text.contains("have no form in json"), "{text}");
 }
 
 #[tokio::test]
-async fn a_stream_to_a_protobuf_method_in_another_codec_is_refused_and_not_executed() {
+async fn a_stream_to_a_protobuf_method_in_another_codec_is_rejected_and_not_executed() {
     let (_server, client) = serve(SearchServer::new(Desk)).await;
     let head = request(CodecId::BINCODE, b"\x00");
     let mut record = BytesMut::new();
@@ -425,23 +425,23 @@ async fn a_stream_to_a_protobuf_method_in_another_codec_is_refused_and_not_execu
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_message_are_refused_and_not_executed() {
+async fn bytes_that_are_not_a_message_are_rejected_and_not_executed() {
     let (_server, client) = serve(SearchServer::new(Desk)).await;
     let call = client
         .raw()
         .request("/search/find", request(CodecId::PROTOBUF, b"\x0a\xff"));
-    let status = status_in(within("an answer", call).await.unwrap());
+    let status = status_in(within("a reply", call).await.unwrap());
     expect(&status, Code::InvalidArgument, Execution::NotExecuted);
     assert!(status.message().contains("argument `query`"), "{status}");
 }
 
 #[tokio::test]
-async fn protobuf_to_a_method_of_serde_types_is_refused_and_not_executed() {
+async fn protobuf_to_a_method_of_serde_types_is_rejected_and_not_executed() {
     let (_server, client) = serve(FreeServer::new(Desk)).await;
     let call = client
         .raw()
         .request("/free/add", request(CodecId::PROTOBUF, b"\x08\x01"));
-    let status = status_in(within("an answer", call).await.unwrap());
+    let status = status_in(within("a reply", call).await.unwrap());
     expect(&status, Code::InvalidArgument, Execution::NotExecuted);
 }
 
@@ -463,14 +463,14 @@ async fn both_sides_announce_every_codec_of_the_build() {
 
     let (server, _client) = serve(FreeServer::new(Desk)).await;
     let mut peer = Peer::connect(server.local_addr().unwrap()).await;
-    let answer = peer.call("/sys/hello", 0, r#"{"iip":1}"#).await;
-    for side in [hello, answer] {
+    let reply = peer.call("/sys/hello", 0, r#"{"iip":1}"#).await;
+    for side in [hello, reply] {
         let said: serde_json::Value = serde_json::from_slice(&side.body).unwrap();
         assert_eq!(said["rpc"]["codecs"], serde_json::json!([1, 2, 3, 4, 5]));
     }
 }
 
-/// What a server says that knows these codecs.
+/// The hello of a server that supports these codecs.
 fn hello(codecs: &[u8]) -> String {
     let rpc = serde_json::json!({ "envelope": 0, "codecs": codecs });
     let hello = serde_json::json!({
@@ -485,7 +485,7 @@ fn codec_of(request: &RawFrame) -> CodecId {
     RequestHead::read(body).unwrap().0.codec
 }
 
-/// What a client sends first to a server that says this.
+/// The first request of a client to a server that sends this hello.
 async fn first_request<F>(
     client: ClientBuilder,
     hello: &str,
@@ -499,13 +499,13 @@ where
     let (listener, client) = lazy(client).await;
     let call = tokio::spawn(call(client));
     let mut peer = Peer::over(accepted(&listener).await);
-    let request = answer_until_request(&mut peer, Some(hello), path).await;
+    let request = serve_until_request(&mut peer, Some(hello), path).await;
     call.abort();
     request
 }
 
 #[tokio::test]
-async fn the_codec_of_the_service_comes_before_that_of_the_client() {
+async fn the_codec_of_the_service_overrides_that_of_the_client() {
     let all = hello(&[1, 2, 3, 4, 5]);
     let client = || Client::builder().codec(CodecId::BINCODE);
     let add = |client| async move { FreeClient::new(client).add(1, 2).await };
@@ -546,14 +546,14 @@ async fn a_server_without_protobuf_is_not_called_at_all() {
         let call = tokio::spawn(async move {
             let search = SearchClient::new(client);
             let first = search.find(&query("a")).await.unwrap_err();
-            // The connection goes on.
+            // The connection stays usable.
             let _ = search.raw(Bytes::from_static(b"x")).await;
             first
         });
         let mut peer = Peer::over(accepted(&listener).await);
-        answer_until_request(&mut peer, Some(&hello), "/search/raw").await;
+        serve_until_request(&mut peer, Some(&hello), "/search/raw").await;
         drop(peer);
-        let NoteError::Rpc(status) = within("the refusal", call).await.unwrap() else {
+        let NoteError::Rpc(status) = within("the rejection", call).await.unwrap() else {
             panic!("no status");
         };
         expect(&status, Code::Unimplemented, Execution::NotSent);
@@ -566,7 +566,7 @@ async fn a_server_without_protobuf_is_not_called_at_all() {
 }
 
 #[tokio::test]
-async fn protobuf_as_the_codec_of_a_client_is_refused_for_serde_types_before_anything_is_sent() {
+async fn protobuf_as_the_codec_of_a_client_is_rejected_for_serde_types_before_anything_is_sent() {
     let client = Client::builder().codec(CodecId::PROTOBUF);
     let server = iip_rpc::Server::builder();
     let (_server, client) = serve_with(FreeServer::new(Desk), server, client).await;

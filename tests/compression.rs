@@ -1,4 +1,5 @@
-//! Compressed messages over real sockets: who gets them, what is compressed, and that it comes out as it went in.
+//! Compressed messages over real sockets: the peers that get them, the messages that are
+//! compressed, and that they arrive unchanged.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -15,7 +16,7 @@ use iip_rpc::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::common::calls::{answer_until_request, expect, lazy, serve_with};
+use crate::common::calls::{expect, lazy, serve_until_request, serve_with};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::{Random, within};
@@ -108,18 +109,18 @@ impl Texts for Here {
 
 const BOTH: [Compression; 2] = [Compression::zstd(), Compression::lz4()];
 
-/// A text that becomes much smaller.
+/// A text that compresses well.
 fn long() -> String {
     (0..2000).map(|line| format!("line {line}\n")).collect()
 }
 
-/// Bytes that do not become smaller.
+/// Bytes that do not compress.
 fn noise(len: usize) -> Vec<u8> {
     let mut random = Random::new(7);
     (0..len).map(|_| random.below(256) as u8).collect()
 }
 
-/// What either side says that can read these algorithms, up to that ratio.
+/// The hello of a side that reads these algorithms, up to that ratio.
 fn hello(algorithms: &[u8], max_ratio: u64) -> String {
     let compression = serde_json::json!({ "algorithms": algorithms, "max_ratio": max_ratio });
     let rpc = serde_json::json!({ "envelope": 0, "codecs": [1, 3], "compression": compression });
@@ -130,10 +131,10 @@ fn hello(algorithms: &[u8], max_ratio: u64) -> String {
     hello.to_string()
 }
 
-/// What a side says that knows nothing of compression.
+/// The hello of a side that does not support compression.
 const SILENT: &str = r#"{"code":0,"iip":1,"control":0,"max_frame":16777216,"stream_window":1048576,"rpc":{"envelope":0,"codecs":[1,3]}}"#;
 
-/// The first request of a client to a server that says `hello`.
+/// The first request of a client to a server that sends `hello`.
 async fn request_to<F>(
     hello: &str,
     client: ClientBuilder,
@@ -146,12 +147,12 @@ where
     let (listener, client) = lazy(client.timeout(Duration::from_secs(60))).await;
     let call = tokio::spawn(call(TextsClient::new(client)));
     let mut peer = Peer::over(accepted(&listener).await);
-    let request = answer_until_request(&mut peer, Some(hello), path).await;
+    let request = serve_until_request(&mut peer, Some(hello), path).await;
     call.abort();
     request.body.into()
 }
 
-/// How the arguments of a request are compressed, and what they decompress to.
+/// The compression of a request's arguments, and the decompressed arguments.
 fn arguments(request: &Bytes) -> (CompressionId, Bytes) {
     let (head, body) = RequestHead::read(request.clone()).unwrap();
     let limits = DecodeLimits::new().max_compression_ratio(u32::MAX);
@@ -159,13 +160,8 @@ fn arguments(request: &Bytes) -> (CompressionId, Bytes) {
     (head.compression, plain)
 }
 
-/// What a server answers a client that says `hello`, or nothing.
-async fn answer_of(
-    hello: Option<&str>,
-    server: ServerBuilder,
-    path: &str,
-    request: &[u8],
-) -> Bytes {
+/// The reply of a server to a client that sends `hello`, or no hello.
+async fn reply_to(hello: Option<&str>, server: ServerBuilder, path: &str, request: &[u8]) -> Bytes {
     let server = server.service(TextsServer::new(Here));
     let server = server.bind("127.0.0.1:0").await.unwrap();
     let mut peer = Peer::connect(server.local_addr().unwrap()).await;
@@ -187,14 +183,14 @@ fn request(name: &str, value: &str) -> Vec<u8> {
     request.to_vec()
 }
 
-fn reply(answer: &Bytes) -> (ReplyHead, Bytes) {
-    let (head, body) = ReplyHead::read(answer.clone()).unwrap();
+fn read_reply(reply: &Bytes) -> (ReplyHead, Bytes) {
+    let (head, body) = ReplyHead::read(reply.clone()).unwrap();
     let plain = decompress(head.compression, body, &DecodeLimits::new()).unwrap();
     (head, plain)
 }
 
 #[tokio::test]
-async fn everything_comes_out_as_it_went_in() {
+async fn compressed_messages_arrive_unchanged() {
     for compression in BOTH {
         for codec in [CodecId::BINCODE, CodecId::JSON, CodecId::MSGPACK] {
             for above in [0, 100] {
@@ -251,14 +247,14 @@ async fn the_sides_need_not_agree_on_an_algorithm() {
 }
 
 #[tokio::test]
-async fn both_sides_say_what_they_read() {
+async fn both_sides_announce_the_algorithms_they_read() {
     let client = Client::builder().max_compression_ratio(77);
     let (listener, client) = lazy(client).await;
     let call = tokio::spawn(async move { TextsClient::new(client).echo("x".into()).await });
     let mut peer = Peer::over(accepted(&listener).await);
     let of_client = peer.frame().await;
     call.abort();
-    let of_server = answer_of_hello(Server::builder().max_compression_ratio(78)).await;
+    let of_server = reply_to_hello(Server::builder().max_compression_ratio(78)).await;
     for (hello, max_ratio) in [(of_client, 77), (of_server, 78)] {
         let said: serde_json::Value = serde_json::from_slice(&hello.body).unwrap();
         let expected = serde_json::json!({ "algorithms": [1, 2], "max_ratio": max_ratio });
@@ -266,14 +262,14 @@ async fn both_sides_say_what_they_read() {
     }
 }
 
-async fn answer_of_hello(server: ServerBuilder) -> RawFrame {
+async fn reply_to_hello(server: ServerBuilder) -> RawFrame {
     let server = server.bind("127.0.0.1:0").await.unwrap();
     let mut peer = Peer::connect(server.local_addr().unwrap()).await;
     peer.call("/sys/hello", 0, r#"{"iip":1}"#).await
 }
 
 #[tokio::test]
-async fn arguments_go_compressed_to_a_server_that_reads_it() {
+async fn arguments_are_compressed_for_a_server_that_reads_the_algorithm() {
     for compression in BOTH {
         let client = Client::builder().compression(compression);
         let echo = |texts: TextsClient| async move { texts.echo(long()).await };
@@ -287,7 +283,7 @@ async fn arguments_go_compressed_to_a_server_that_reads_it() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_read_it_gets_what_it_always_got() {
+async fn a_server_that_reads_no_algorithm_gets_plain_arguments() {
     let echo = |texts: TextsClient| async move { texts.echo(long()).await };
     let without = request_to(SILENT, Client::builder(), "/texts/echo", echo).await;
     let cut = |request: &Bytes| {
@@ -323,17 +319,17 @@ async fn raw_and_json_methods_are_never_compressed() {
     assert_eq!(request, serde_json::json!({ "text": long() }).to_string());
 
     let server = || Server::builder().compression(Compression::zstd());
-    let answer = answer_of(Some(&all), server(), "/texts/raw", long().as_bytes()).await;
-    assert_eq!(answer, long());
+    let reply = reply_to(Some(&all), server(), "/texts/raw", long().as_bytes()).await;
+    assert_eq!(reply, long());
     let plain = serde_json::json!({ "text": long() }).to_string();
     for path in ["/texts/json", "/texts/echo"] {
-        let answer = answer_of(Some(&all), server(), path, plain.as_bytes()).await;
-        assert_eq!(answer, serde_json::json!(long()).to_string());
+        let reply = reply_to(Some(&all), server(), path, plain.as_bytes()).await;
+        assert_eq!(reply, serde_json::json!(long()).to_string());
     }
 }
 
 #[tokio::test]
-async fn a_server_compresses_for_clients_that_read_it_and_for_nobody_else() {
+async fn a_server_compresses_only_for_clients_that_read_the_algorithm() {
     let json = serde_json::json!(long()).to_string();
     let (one, two) = (hello(&[1], 1000), hello(&[2], 1000));
     let (zstd, lz4, none) = (CompressionId::ZSTD, CompressionId::LZ4, CompressionId::NONE);
@@ -348,8 +344,8 @@ async fn a_server_compresses_for_clients_that_read_it_and_for_nobody_else() {
     for (compression, hello, expected) in cases {
         let server = Server::builder().compression(compression);
         let request = request("text", &long());
-        let answer = answer_of(hello, server, "/texts/echo", &request).await;
-        let (head, plain) = reply(&answer);
+        let reply = reply_to(hello, server, "/texts/echo", &request).await;
+        let (head, plain) = read_reply(&reply);
         let what = format!("{compression:?} to {hello:?}");
         assert_eq!(
             (head.codec, head.compression),
@@ -357,11 +353,11 @@ async fn a_server_compresses_for_clients_that_read_it_and_for_nobody_else() {
             "{what}"
         );
         assert_eq!(plain, json, "{what}");
-        assert_eq!(answer.len() < json.len() / 2, expected != none, "{what}");
+        assert_eq!(reply.len() < json.len() / 2, expected != none, "{what}");
     }
 }
 
-/// Lets every call pass.
+/// An interceptor that lets every call pass.
 struct Open;
 
 impl ServerInterceptor for Open {
@@ -380,8 +376,8 @@ async fn calls_with_interceptors_and_one_way_calls_are_compressed_too() {
         .compression(Compression::zstd())
         .interceptor(Open);
     let request = request("text", &long());
-    let answer = answer_of(Some(&hello(&[1], 1000)), server, "/texts/echo", &request).await;
-    let (head, plain) = reply(&answer);
+    let reply = reply_to(Some(&hello(&[1], 1000)), server, "/texts/echo", &request).await;
+    let (head, plain) = read_reply(&reply);
     assert_eq!(head.compression, CompressionId::ZSTD);
     assert_eq!(plain, serde_json::json!(long()).to_string());
 
@@ -395,26 +391,26 @@ async fn calls_with_interceptors_and_one_way_calls_are_compressed_too() {
 async fn errors_of_methods_are_compressed_and_statuses_never() {
     let all = hello(&[1, 2], 1000);
     let server = || Server::builder().compression(Compression::lz4().above(0));
-    let answer = answer_of(
+    let reply = reply_to(
         Some(&all),
         server(),
         "/texts/fail",
         &request("text", &long()),
     )
     .await;
-    let (head, plain) = reply(&answer);
+    let (head, plain) = read_reply(&reply);
     let expected = (Outcome::Error, CompressionId::LZ4);
     assert_eq!((head.outcome, head.compression), expected);
     assert_eq!(plain, serde_json::json!({ "Bad": long() }).to_string());
-    let answer = answer_of(Some(&all), server(), "/texts/fail", &request("text", "")).await;
-    let (head, _) = reply(&answer);
+    let reply = reply_to(Some(&all), server(), "/texts/fail", &request("text", "")).await;
+    let (head, _) = read_reply(&reply);
     let expected = (Outcome::Status, CompressionId::NONE);
     assert_eq!((head.outcome, head.compression), expected);
-    assert!(answer.len() > long().len());
+    assert!(reply.len() > long().len());
 }
 
 #[tokio::test]
-async fn only_what_is_larger_than_the_threshold_is_compressed() {
+async fn only_messages_above_the_threshold_are_compressed() {
     // In bincode a text of 249 bytes takes 250.
     for (len, expected) in [(249, CompressionId::NONE), (250, CompressionId::LZ4)] {
         let client = Client::builder().compression(Compression::lz4().above(250));
@@ -433,7 +429,7 @@ async fn only_what_is_larger_than_the_threshold_is_compressed() {
 }
 
 #[tokio::test]
-async fn what_does_not_become_smaller_goes_as_it_is() {
+async fn a_message_that_does_not_become_smaller_is_sent_plain() {
     for compression in BOTH {
         let send = async |payload: Vec<u8>, ratio| {
             let client = Client::builder().compression(compression.above(0));
@@ -446,7 +442,7 @@ async fn what_does_not_become_smaller_goes_as_it_is() {
         let (id, plain) = send(noise(50_000), 1000).await;
         assert_eq!(id, CompressionId::NONE);
         assert!(plain.ends_with(&noise(50_000)));
-        // Nor what becomes smaller than its reader would believe.
+        // Nor is a message compressed that shrinks by more than the reader's largest ratio.
         assert_eq!(
             send(vec![0; 50_000], 1000).await.0 == CompressionId::NONE,
             compression == Compression::zstd()
@@ -457,7 +453,7 @@ async fn what_does_not_become_smaller_goes_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_call_and_a_method_may_say_otherwise_than_the_client() {
+async fn a_call_and_a_method_override_the_client() {
     let all = hello(&[1, 2], 1000);
     let (zstd, lz4) = (Compression::zstd(), Compression::lz4());
     let cases = [
@@ -491,7 +487,7 @@ async fn a_call_and_a_method_may_say_otherwise_than_the_client() {
 }
 
 #[tokio::test]
-async fn a_method_may_say_otherwise_than_the_server() {
+async fn a_method_overrides_the_server() {
     let all = hello(&[1, 2], 1000);
     let server = Server::builder()
         .compression(Compression::zstd())
@@ -511,13 +507,13 @@ async fn a_method_may_say_otherwise_than_the_server() {
     ] {
         let request = RawFrame::request(path, channel, request("text", &long()));
         peer.send_frame(&request).await;
-        let answer = peer.frame().await.body.into();
-        assert_eq!(reply(&answer).0.compression, expected, "{path}");
+        let reply = peer.frame().await.body.into();
+        assert_eq!(read_reply(&reply).0.compression, expected, "{path}");
     }
 }
 
 #[tokio::test]
-async fn messages_of_streams_go_compressed_each_on_its_own() {
+async fn messages_of_streams_are_compressed_one_by_one() {
     let all = hello(&[1, 2], 1000);
     let server = Server::builder().compression(Compression::zstd());
     let server = server.service(TextsServer::new(Here));
@@ -561,14 +557,14 @@ async fn messages_of_streams_go_compressed_each_on_its_own() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_too_large_however_small_it_becomes() {
+async fn the_message_limit_counts_bytes_before_compression() {
     let server = Server::builder()
         .compression(Compression::zstd())
         .max_message_bytes(10_000);
     let client = Client::builder().compression(Compression::zstd());
     let (_server, client) = serve_with(TextsServer::new(Here), server, client).await;
     let texts = TextsClient::new(client);
-    // To the server: it refuses by what is announced.
+    // The server rejects by the announced size.
     let Err(TextError::Rpc(status)) = texts.echo("ab".repeat(5_100)).await else {
         panic!("no status");
     };
@@ -580,7 +576,7 @@ async fn what_is_too_large_is_too_large_however_small_it_becomes() {
     let status = status.unwrap_err();
     expect(&status, Code::ResourceExhausted, Execution::MayHaveExecuted);
     assert!(status.message().contains("max_message_bytes"), "{status}");
-    // By the server.
+    // The server's limit.
     let status = texts
         .upload("ab".repeat(4_990), Streaming::iter(["ab".repeat(4_990)]))
         .await;
@@ -589,7 +585,7 @@ async fn what_is_too_large_is_too_large_however_small_it_becomes() {
         Code::ResourceExhausted,
         Execution::MayHaveExecuted,
     );
-    // By the client.
+    // The client's limit.
     let client = Client::builder()
         .compression(Compression::zstd())
         .max_message_bytes(10_000);

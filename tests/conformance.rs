@@ -1,8 +1,9 @@
 //! The recorded traffic of the Go reference, replayed against this implementation.
 //!
-//! Every file of `tests/transcripts` is decoded and encoded again, its client's side is played against our server, and
-//! its server's side is played by a scripted server against our client. [`table`] says for each file how, and where
-//! the reference is wrong, what is right instead and why.
+//! Every file of `tests/transcripts` is decoded and encoded again, its client's side is played
+//! against our server, and its server's side is played by a scripted server against our client.
+//! [`table`] says for each file how this is done and, where the reference is wrong, what is correct
+//! and why.
 
 mod client;
 mod go_server;
@@ -55,7 +56,8 @@ fn generated_bytes_are_the_recorded_ones() {
             let Some((frame, body)) = &recorded.digests else {
                 continue;
             };
-            // The digest of the whole frame covers its body; equal bodies in several frames are looked at once.
+            // The digest of the whole frame covers its body; bodies that are equal in several
+            // frames are checked once.
             if checked.insert(body.clone().unwrap_or_else(|| frame.clone())) {
                 assert_eq!(&sha256(&recorded.bytes), frame, "{name}: {recorded:?}");
             }
@@ -110,7 +112,7 @@ fn the_recordings_own_decoding_agrees_with_the_independent_one() {
     }
 }
 
-/// The recordings cut long paths in their middle and escape bytes that are no text.
+/// The recordings cut long paths in the middle and escape bytes that are not text.
 fn path_is_shown_as(path: &[u8], shown: &str) -> bool {
     match shown.split_once("...(") {
         Some((start, len)) => {
@@ -123,13 +125,15 @@ fn path_is_shown_as(path: &[u8], shown: &str) -> bool {
     }
 }
 
-/// What our decoder must make of one direction's bytes: these frames, and then this error, if any.
+/// The expected result of decoding one direction's bytes: these frames, and then this error, if
+/// any.
 struct Expected {
     frames: Vec<Frame>,
     error: Option<ProtocolError>,
 }
 
-/// Judges recorded bytes by the text of the protocol alone: sections 1 and 2, and the limits of DESIGN 7.
+/// Judges recorded bytes by the text of the protocol alone: sections 1 and 2, and the limits of
+/// DESIGN 7.
 fn expected(transcript: &Transcript, connection: usize, direction: Direction) -> Expected {
     let mut frames = Vec::new();
     let error = transcript
@@ -142,7 +146,7 @@ fn expected(transcript: &Transcript, connection: usize, direction: Direction) ->
                     Ok(frame) => {
                         let ends = frame.status == FrameStatus::Close;
                         frames.push(frame);
-                        // Behind status 8 nothing is read any more.
+                        // After status 8 nothing is read any more.
                         ends.then_some(None)
                     }
                     Err(error) => Some(Some(error)),
@@ -180,7 +184,7 @@ fn judged(raw: &RawFrame, direction: Direction) -> Result<Frame, ProtocolError> 
     })
 }
 
-/// The files that end in the middle of a frame, by what of it must already be refused.
+/// The files that end in the middle of a frame, by the part of it that must already be rejected.
 fn judged_cut(bytes: &[u8], frames: &mut Vec<Frame>) -> Option<Option<ProtocolError>> {
     let (&status, rest) = bytes.split_first()?;
     if status == 8 {
@@ -214,7 +218,8 @@ fn close_frame() -> Frame {
     }
 }
 
-/// Feeds `pieces` one after the other and compares every frame, and the error, with what is expected.
+/// Feeds `pieces` one after the other and compares every frame, and the error, with the expected
+/// ones.
 fn decodes_to<'a>(
     name: &str,
     direction: Direction,
@@ -245,7 +250,7 @@ fn decodes_to<'a>(
                     if closes {
                         if let Ok(Some(again)) = decoder.next_frame() {
                             return Err(format!(
-                                "{name} {direction:?}: behind status 8 came {again:?}"
+                                "{name} {direction:?}: after status 8 came {again:?}"
                             ));
                         }
                         return end(name, direction, frames.next(), None, expected);
@@ -354,13 +359,15 @@ fn a_direction_fed_as_a_whole_gives_its_frames() {
 #[test]
 fn a_direction_cut_into_single_bytes_gives_the_same_frames() {
     each_direction(|transcript, bytes, direction, expected| {
-        // In a body of megabytes the bytes behind the first and before the last thousand are all alike to a decoder.
+        // In a body of megabytes, a decoder treats all bytes between the first and the last
+        // thousand alike.
         let cuts = single_byte_cuts(&transcript.name, bytes);
         decodes_to(&transcript.name, direction, pieces(bytes, cuts), expected)
     });
 }
 
-/// The positions at which to cut: everywhere, except deep inside large bodies and paths, where pieces are 64 KiB.
+/// The positions at which to cut: everywhere, except deep inside large bodies and paths, where
+/// pieces are 64 KiB.
 fn single_byte_cuts(name: &str, bytes: &[u8]) -> Vec<usize> {
     const EDGE: usize = 1000;
     let mut cuts = Vec::new();
@@ -388,7 +395,8 @@ fn a_direction_cut_at_random_points_gives_the_same_frames() {
             let mut cuts = Vec::new();
             let mut at = 0;
             while at < bytes.len() {
-                // Mostly a few bytes, sometimes many, and never so few that megabytes take long.
+                // Mostly a few bytes, sometimes many, and on average enough that megabytes do not
+                // take long.
                 let longest = [3, 30, 300, 5000][random.below(4)].max(bytes.len() / 500);
                 at += 1 + random.below(longest);
                 cuts.push(at.min(bytes.len()));
@@ -399,7 +407,7 @@ fn a_direction_cut_at_random_points_gives_the_same_frames() {
     }
 }
 
-/// `bytes` cut at `cuts`, which are in order.
+/// The pieces of `bytes`, cut at `cuts`, which are in order.
 fn pieces(bytes: &[u8], cuts: Vec<usize>) -> impl Iterator<Item = &[u8]> {
     let mut from = 0;
     cuts.into_iter().chain([bytes.len()]).map(move |to| {
@@ -410,7 +418,7 @@ fn pieces(bytes: &[u8], cuts: Vec<usize>) -> impl Iterator<Item = &[u8]> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn our_server_gives_every_recorded_client_its_answers() {
+async fn our_server_gives_every_recorded_client_its_replies() {
     each_file(|file| async move {
         let transcript = Arc::new(Transcript::load(file.name));
         server::plays(transcript, file.server).await;

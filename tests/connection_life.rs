@@ -1,4 +1,4 @@
-//! The life of a connection: signs of life, moving to another connection, growing old.
+//! The life of a connection: keepalive, moving calls to another connection, and the maximum age.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -23,7 +23,7 @@ use crate::common::peer::{Peer, Seen, accepted};
 use crate::common::{GUARD, SERVED, passes_for_all, started, within};
 
 const SHORT: Duration = Duration::from_secs(1);
-/// A time limit that never runs out.
+/// A timeout that does not expire during a test.
 const LONG: Duration = Duration::from_secs(600);
 
 #[service]
@@ -78,20 +78,21 @@ fn worker() -> (WorkServer<Worker>, Arc<Semaphore>) {
     (WorkServer::new(Worker(Arc::clone(&gate))), gate)
 }
 
-/// A client that asks early and often.
-fn impatient() -> iip_rpc::ClientBuilder {
+/// A client with a short keepalive interval.
+fn short_keepalive() -> iip_rpc::ClientBuilder {
     let limits = Limits::default()
         .keepalive_interval(SHORT)
         .keepalive_timeout(SHORT);
     Client::builder().limits(limits)
 }
 
-/// Answers hello and the channels of a client of ours, and what else it is asked by `ping`.
+/// Replies to the hello and to two channel requests of a client of ours; the hello announces
+/// pings.
 async fn greet(server: &mut Peer) {
     let mut granted = 0;
     while granted < 2 {
         let frame = server.frame().await;
-        let answer = match frame.path_text().as_str() {
+        let reply = match frame.path_text().as_str() {
             "/sys/hello" => {
                 r#"{"iip":1,"code":0,"control":1,"ping":1,"rpc":{"envelope":0,"codecs":[1,3]}}"#
                     .to_owned()
@@ -103,20 +104,20 @@ async fn greet(server: &mut Peer) {
             other => panic!("{other} was not expected yet"),
         };
         server
-            .send_frame(&RawFrame::new(5, &frame.path, 0, answer.as_bytes()))
+            .send_frame(&RawFrame::new(5, &frame.path, 0, reply.as_bytes()))
             .await;
     }
 }
 
 #[tokio::test]
 async fn a_server_that_falls_silent_fails_its_calls_within_seconds_with_the_reason() {
-    let (listener, client) = lazy(impatient()).await;
+    let (listener, client) = lazy(short_keepalive()).await;
     let work = WorkClient::new(client);
     let call = tokio::spawn(async move { work.hang(&CallContext::new()).await });
     let mut server = Peer::over(accepted(&listener).await);
     greet(&mut server).await;
     let begun = Instant::now();
-    // It reads everything, and says nothing more.
+    // The server reads everything, and sends nothing more.
     let status = within("the failure", call).await.unwrap().unwrap_err();
     let took = begun.elapsed();
     assert!(took < 2 * SHORT + SERVED, "{took:?}");
@@ -125,8 +126,8 @@ async fn a_server_that_falls_silent_fails_its_calls_within_seconds_with_the_reas
 }
 
 #[tokio::test]
-async fn calls_that_go_on_being_made_do_not_keep_a_silent_server_alive() {
-    let (listener, client) = lazy(impatient()).await;
+async fn further_calls_do_not_keep_a_silent_server_alive() {
+    let (listener, client) = lazy(short_keepalive()).await;
     let work = WorkClient::new(client);
     let first = tokio::spawn({
         let work = work.clone();
@@ -147,13 +148,13 @@ async fn calls_that_go_on_being_made_do_not_keep_a_silent_server_alive() {
 }
 
 #[tokio::test]
-async fn a_silent_server_is_noticed_also_by_a_client_that_waits_for_nothing() {
+async fn a_silent_server_is_noticed_even_by_a_client_that_waits_for_no_reply() {
     let limits = Limits::default()
         .keepalive_interval(SHORT)
         .keepalive_timeout(SHORT);
     let (listener, client) = lazy(Client::builder().limits(limits)).await;
     let raw = client.raw().clone();
-    // Ordinary calls, until there is a channel for others.
+    // Ordinary calls, until a channel for other calls exists.
     let sending = tokio::spawn(async move {
         while raw.send("/x", "x").await.is_ok() {
             tokio::time::sleep(SHORT / 20).await;
@@ -161,10 +162,10 @@ async fn a_silent_server_is_noticed_also_by_a_client_that_waits_for_nothing() {
     });
     let mut server = Peer::over(accepted(&listener).await);
     let mut granted = 0;
-    // It says nothing more from the moment it hears of that channel.
+    // The server sends nothing from the moment it learns of that channel.
     loop {
         let frame = server.frame().await;
-        let answer = match frame.path_text().as_str() {
+        let reply = match frame.path_text().as_str() {
             "/sys/hello" => r#"{"iip":1,"code":0,"control":1,"ping":1,"one_way":1}"#.to_owned(),
             "/sys/new_channel" => {
                 granted += 1;
@@ -174,8 +175,8 @@ async fn a_silent_server_is_noticed_also_by_a_client_that_waits_for_nothing() {
             _ if frame.body.first() == Some(&3) => break,
             _ => continue,
         };
-        let answer = RawFrame::answer(&frame.path, frame.channel, answer);
-        server.send_frame(&answer).await;
+        let reply = RawFrame::reply(&frame.path, frame.channel, reply);
+        server.send_frame(&reply).await;
     }
     sending.abort();
     client.raw().send("/x", "x").await.unwrap();
@@ -185,12 +186,12 @@ async fn a_silent_server_is_noticed_also_by_a_client_that_waits_for_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_read_because_it_is_busy_shows_that_it_lives() {
+async fn a_server_at_capacity_that_does_not_read_is_not_taken_for_dead() {
     let (service, gate) = worker();
-    // Two calls run at a time; while a third waits, nothing is read, no ping either.
+    // Two calls run at a time; while a third waits, nothing is read, pings included.
     let limits = Limits::default().max_calls(2).keepalive_interval(SHORT);
     let server = Server::builder().limits(limits);
-    let (_server, client) = serve_with(service, server, impatient().timeout(LONG)).await;
+    let (_server, client) = serve_with(service, server, short_keepalive().timeout(LONG)).await;
     let work = WorkClient::new(client);
     let calls: Vec<_> = (0..5)
         .map(|_| {
@@ -198,50 +199,47 @@ async fn a_server_that_does_not_read_because_it_is_busy_shows_that_it_lives() {
             tokio::spawn(async move { work.hang(&CallContext::new()).await })
         })
         .collect();
-    // Many times as long as a silent server would have.
+    // Many times the time after which a silent server counts as dead.
     passes_for_all(10 * SHORT, SHORT).await;
     gate.add_permits(5);
     for call in calls {
-        within("the answer", call).await.unwrap().unwrap();
+        within("the reply", call).await.unwrap().unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_server_that_answers_pings_is_waited_for() {
+async fn a_server_that_replies_to_pings_is_waited_for() {
     let (service, gate) = worker();
-    let client = impatient().timeout(LONG);
+    let client = short_keepalive().timeout(LONG);
     let (_server, client) = serve_with(service, Server::builder(), client).await;
     let work = WorkClient::new(client);
-    // Many times as long as a silent server would have.
+    // Many times the time after which a silent server counts as dead.
     let slow = started(work.slow(10_000)).await;
     passes_for_all(10 * SHORT, SHORT).await;
-    assert_eq!(within("the answer", slow.finish()).await, Ok(10_000));
+    assert_eq!(within("the reply", slow.finish()).await, Ok(10_000));
     gate.close();
 }
 
 #[tokio::test]
-async fn a_client_without_calls_asks_nothing() {
-    let (listener, client) = lazy(impatient()).await;
+async fn a_client_without_calls_sends_no_pings() {
+    let (listener, client) = lazy(short_keepalive()).await;
     let raw = client.raw().clone();
     let connecting = tokio::spawn(async move { raw.request("/x", "x").await });
     let mut server = Peer::over(accepted(&listener).await);
     greet(&mut server).await;
-    let mut answered = false;
-    // The call, the control stream; then nothing, for several intervals.
+    let mut replied = false;
+    // The call and the control stream; then nothing, for several intervals.
     while let Some(Seen::Frame(frame)) = server.frame_within(4 * SHORT).await {
         assert_ne!(frame.path_text(), "/sys/ping", "nothing is in flight");
         if frame.path_text() == "/x" {
-            answered = true;
+            replied = true;
             server
                 .send_frame(&RawFrame::new(5, "/x", frame.channel, b"y"))
                 .await;
         }
     }
-    assert!(answered);
-    assert_eq!(
-        within("the answer", connecting).await.unwrap().unwrap(),
-        "y"
-    );
+    assert!(replied);
+    assert_eq!(within("the reply", connecting).await.unwrap().unwrap(), "y");
 }
 
 #[tokio::test]
@@ -266,14 +264,14 @@ async fn while_a_server_drains_further_calls_go_elsewhere_and_running_ones_finis
     };
     let mut stream = work.numbers().await.unwrap();
     gate.add_permits(2);
-    // One of them for the stream, one for the call, whichever comes first.
+    // One of them is for the stream and one for the call, in either order.
     let old = Arc::new(old);
     let draining = {
         let old = Arc::clone(&old);
         tokio::spawn(async move { old.shutdown(GUARD).await })
     };
     let new = loop {
-        // The old server lets go of the port when it drains.
+        // The old server releases the port when it drains.
         match Server::builder()
             .service(WorkServer::new(Worker(Arc::new(Semaphore::new(0)))))
             .bind(addr.to_string())
@@ -311,7 +309,7 @@ async fn a_connection_that_has_grown_old_is_replaced_without_a_failure() {
     let begun = Instant::now();
     while ports.len() < 4 {
         ports.insert(work.port(&CallContext::new()).await.unwrap());
-        // A call across the end of a connection.
+        // A call that runs while its connection is replaced.
         assert_eq!(work.slow(20).await, Ok(20));
         assert!(begun.elapsed() < GUARD);
     }
@@ -331,7 +329,8 @@ async fn a_call_that_outlives_its_old_connection_ends_with_the_grace() {
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
 }
 
-/// The way to a server that grants a channel, and once it floods sends one answer without an end and reads nothing.
+/// A connector to a server that grants a channel and, when it floods, sends one endless reply and
+/// reads nothing.
 #[derive(Debug, Default)]
 struct Flood {
     floods: Arc<AtomicBool>,
@@ -409,7 +408,7 @@ async fn a_peer_that_reads_nothing_is_given_up_however_much_it_sends() {
     let connection = client.ready_connection().unwrap();
     floods.store(true, Ordering::SeqCst);
     let call = within("the failure", client.request("/", "x")).await;
-    assert!(call.is_err(), "an answer without an end is too large");
+    assert!(call.is_err(), "a reply without an end is too large");
     let error = within("the end", connection.closed()).await;
     assert!(error.to_string().contains("progress_timeout"), "{error}");
 }

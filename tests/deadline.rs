@@ -1,4 +1,5 @@
-//! Time limits: one budget from the call to the answer, sent along, kept by the server, inherited by nested calls.
+//! Deadlines: one budget from the call to the reply, sent with the request, enforced by the server,
+//! and inherited by nested calls.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -15,31 +16,31 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, mpsc};
 
-use crate::common::calls::{answer_until_request, current, expect, lazy, port, serve, status_in};
+use crate::common::calls::{current, expect, lazy, port, serve, serve_until_request, status_in};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::{passes, started, within};
 
-/// A time limit that runs out during the test.
+/// A timeout that expires during the test.
 const SHORT: Duration = Duration::from_secs(5);
-/// A time limit that never runs out.
+/// A timeout that does not expire during a test.
 const LONG: Duration = Duration::from_secs(600);
 
 #[service]
 trait Work {
-    /// The time left, in microseconds.
+    /// Returns the remaining time, in microseconds.
     async fn remaining(&self) -> Result<Option<u64>, Status>;
     #[rpc(timeout = "250ms")]
     async fn short_by_itself(&self) -> Result<Option<u64>, Status>;
     async fn hang(&self) -> Result<(), Status>;
     #[rpc(on_cancel = "token")]
-    async fn hang_until_told(&self) -> Result<(), Status>;
+    async fn hang_until_notified(&self) -> Result<(), Status>;
     #[rpc(on_cancel = "run")]
     async fn run_to_end(&self) -> Result<(), Status>;
-    /// Asks the next server how much time is left.
+    /// Asks the next server for the remaining time.
     async fn ask_next(&self, timeout_ms: u64) -> Result<Option<u64>, Status>;
     async fn ask_next_with(&self, ctx: &CallContext) -> Result<Option<u64>, Status>;
-    /// Waits until the time is over, then calls the next server.
+    /// Waits for the deadline, then calls the next server.
     #[rpc(on_cancel = "token")]
     async fn ask_next_too_late(&self) -> Result<(), Status>;
     async fn quick(&self) -> Result<u16, Status>;
@@ -49,7 +50,7 @@ trait Work {
 enum Happened {
     Entered(&'static str),
     Dropped(&'static str),
-    Told,
+    Notified,
     Ended,
     Nested(Code, Execution),
 }
@@ -61,7 +62,7 @@ struct Shop {
     calls: Arc<AtomicUsize>,
 }
 
-/// Says when it is dropped.
+/// Sends an event when it is dropped.
 struct Guard<'a>(&'a Shop, &'static str);
 
 impl Drop for Guard<'_> {
@@ -72,7 +73,7 @@ impl Drop for Guard<'_> {
 
 impl Shop {
     fn say(&self, happened: Happened) {
-        // A test that looks no more has dropped the receiver.
+        // The receiver is gone when the test has ended.
         let _ = self.happened.send(happened);
     }
 
@@ -104,12 +105,12 @@ impl Work for Shop {
         std::future::pending().await
     }
 
-    async fn hang_until_told(&self) -> Result<(), Status> {
-        self.say(Happened::Entered("told"));
+    async fn hang_until_notified(&self) -> Result<(), Status> {
+        self.say(Happened::Entered("notified"));
         let ctx = current()?;
         ctx.cancelled().await;
         assert!(ctx.is_cancelled());
-        self.say(Happened::Told);
+        self.say(Happened::Notified);
         Ok(())
     }
 
@@ -142,7 +143,7 @@ impl Work for Shop {
     }
 }
 
-/// A server, a client of it, and what happens there.
+/// A server, a client of it, and the events of its handlers.
 struct Fixture {
     server: Server,
     client: Client,
@@ -178,13 +179,13 @@ impl Fixture {
         self.work.with_options(CallOptions::new().timeout(timeout))
     }
 
-    /// Another client, with a single channel.
+    /// Returns another client, with a single channel.
     async fn narrow(&self) -> WorkClient {
         let client = Client::builder().limits(Limits::default().max_channels(1));
         WorkClient::new(client.connect(self.server.target()).await.unwrap())
     }
 
-    /// The outcome of a call whose time is over when its handler has begun, which says this.
+    /// Returns the status of a call whose deadline passes after its handler has sent this event.
     async fn out_of_time<T>(
         &mut self,
         entered: &'static str,
@@ -203,7 +204,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn the_time_that_is_left_reaches_the_handler() {
+async fn the_remaining_time_reaches_the_handler() {
     let fixture = Fixture::start(None).await;
     let left = fixture.within(LONG).remaining().await.unwrap().unwrap();
     let left = Duration::from_micros(left);
@@ -211,7 +212,7 @@ async fn the_time_that_is_left_reaches_the_handler() {
 }
 
 #[tokio::test]
-async fn a_call_without_a_limit_of_its_own_has_that_of_the_client() {
+async fn a_call_without_a_timeout_has_that_of_the_client() {
     let fixture = Fixture::start(None).await;
     let left = Duration::from_micros(fixture.work.remaining().await.unwrap().unwrap());
     assert!(
@@ -228,7 +229,7 @@ async fn a_call_without_a_limit_of_its_own_has_that_of_the_client() {
 }
 
 #[tokio::test]
-async fn the_limit_of_a_method_stands_between_those_of_the_client_and_of_the_call() {
+async fn the_timeout_of_a_method_overrides_that_of_the_client_and_yields_to_that_of_the_call() {
     let fixture = Fixture::start(None).await;
     let left = fixture.work.short_by_itself().await.unwrap().unwrap();
     assert!(left <= 250_000, "{left}");
@@ -237,13 +238,13 @@ async fn the_limit_of_a_method_stands_between_those_of_the_client_and_of_the_cal
 }
 
 #[tokio::test]
-async fn the_remaining_time_is_sent_and_never_a_clock() {
+async fn the_remaining_time_is_sent_and_never_a_time_of_day() {
     let (listener, client) = lazy(Client::builder()).await;
     let work = WorkClient::new(client).with_options(CallOptions::new().timeout(LONG));
     let call = tokio::spawn(async move { work.remaining().await });
     let mut peer = Peer::over(accepted(&listener).await);
     let begun = Instant::now();
-    let request = answer_until_request(&mut peer, Some(TYPED_HELLO), "/work/remaining").await;
+    let request = serve_until_request(&mut peer, Some(TYPED_HELLO), "/work/remaining").await;
     let (head, args) = RequestHead::read(request.body.into()).unwrap();
     let remaining = head.remaining.unwrap();
     assert!(remaining <= LONG, "{remaining:?}");
@@ -259,7 +260,7 @@ const TYPED_HELLO: &str =
     r#"{"code":0,"iip":1,"control":0,"max_frame":16777216,"rpc":{"envelope":0,"codecs":[1,3]}}"#;
 
 #[tokio::test]
-async fn a_call_that_runs_out_of_time_says_where_the_time_went_and_what_to_change() {
+async fn a_call_that_exceeds_its_deadline_reports_its_phases_and_what_to_change() {
     let mut fixture = Fixture::start(None).await;
     let short = fixture.within(SHORT);
     let status = fixture.out_of_time("hang", short.hang()).await.unwrap_err();
@@ -279,7 +280,7 @@ async fn a_call_that_runs_out_of_time_says_where_the_time_went_and_what_to_chang
 }
 
 #[tokio::test]
-async fn the_handler_of_a_call_out_of_time_is_stopped_and_the_connection_lives() {
+async fn the_handler_of_a_call_past_its_deadline_is_stopped_and_the_connection_lives() {
     let mut fixture = Fixture::start(None).await;
     let before = fixture.work.quick().await.unwrap();
     let short = fixture.within(SHORT);
@@ -290,7 +291,7 @@ async fn the_handler_of_a_call_out_of_time_is_stopped_and_the_connection_lives()
     assert_eq!(before, after, "the connection was replaced");
 }
 
-/// A request in the envelope, made by hand.
+/// A request in the envelope, encoded by the test.
 fn request(remaining: Option<Duration>) -> Bytes {
     let mut message = BytesMut::new();
     RequestHead::write(CodecId::BINCODE, remaining, &Metadata::new(), &mut message);
@@ -300,23 +301,23 @@ fn request(remaining: Option<Duration>) -> Bytes {
 #[tokio::test]
 async fn the_server_keeps_the_deadline_also_when_the_client_does_not() {
     let mut fixture = Fixture::start(None).await;
-    // The raw client waits much longer than the time it claims to have.
+    // The raw client waits much longer than the timeout that it sends.
     let client = fixture.client.clone();
     let call = started(client.raw().request("/work/hang", request(Some(SHORT)))).await;
     assert_eq!(fixture.next().await, Happened::Entered("hang"));
     passes(SHORT).await;
-    let answer = within("the server's answer", call.finish()).await.unwrap();
-    let status = status_in(answer);
+    let reply = within("the server's reply", call.finish()).await.unwrap();
+    let status = status_in(reply);
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
     assert_eq!(fixture.next().await, Happened::Dropped("hang"));
 }
 
 #[tokio::test]
-async fn a_call_that_arrives_without_time_is_not_executed() {
+async fn a_call_that_arrives_after_its_deadline_is_not_executed() {
     let fixture = Fixture::start(None).await;
     let call = request(Some(Duration::ZERO));
-    let answer = fixture.client.raw().request("/work/remaining", call);
-    let status = status_in(within("the answer", answer).await.unwrap());
+    let reply = fixture.client.raw().request("/work/remaining", call);
+    let status = status_in(within("the reply", reply).await.unwrap());
     expect(&status, Code::DeadlineExceeded, Execution::NotExecuted);
     assert_eq!(fixture.calls.load(Ordering::SeqCst), 0);
 }
@@ -324,11 +325,11 @@ async fn a_call_that_arrives_without_time_is_not_executed() {
 #[tokio::test]
 async fn a_call_without_a_deadline_has_none() {
     let fixture = Fixture::start(None).await;
-    let answer = fixture
+    let reply = fixture
         .client
         .raw()
         .request("/work/remaining", request(None));
-    let (head, body) = ReplyHead::read(within("the answer", answer).await.unwrap()).unwrap();
+    let (head, body) = ReplyHead::read(within("the reply", reply).await.unwrap()).unwrap();
     assert_eq!(head.outcome, Outcome::Value);
     assert_eq!(body[..], [0], "none");
 }
@@ -336,7 +337,7 @@ async fn a_call_without_a_deadline_has_none() {
 #[tokio::test]
 async fn a_call_that_has_expired_is_not_sent() {
     let fixture = Fixture::start(None).await;
-    let status = within("the refusal", fixture.within(Duration::ZERO).remaining())
+    let status = within("the rejection", fixture.within(Duration::ZERO).remaining())
         .await
         .unwrap_err();
     expect(&status, Code::DeadlineExceeded, Execution::NotSent);
@@ -345,7 +346,7 @@ async fn a_call_that_has_expired_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_nested_call_inherits_what_is_left() {
+async fn a_nested_call_inherits_the_remaining_time() {
     let next = Fixture::start(None).await;
     let fixture = Fixture::start(Some(&next)).await;
     let long = LONG.as_millis() as u64;
@@ -366,7 +367,7 @@ async fn a_nested_call_inherits_what_is_left() {
 }
 
 #[tokio::test]
-async fn a_nested_call_whose_time_is_over_is_not_sent() {
+async fn a_nested_call_past_its_deadline_is_not_sent() {
     let next = Fixture::start(None).await;
     let mut fixture = Fixture::start(Some(&next)).await;
     let status = within("the time-out", fixture.within(SHORT).ask_next_too_late()).await;
@@ -379,16 +380,18 @@ async fn a_nested_call_whose_time_is_over_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_handler_with_a_token_is_told_at_the_deadline_and_decides_itself() {
+async fn a_handler_with_a_token_is_notified_at_the_deadline_and_decides_itself() {
     let mut fixture = Fixture::start(None).await;
     let short = fixture.within(SHORT);
-    let status = fixture.out_of_time("told", short.hang_until_told()).await;
+    let status = fixture
+        .out_of_time("notified", short.hang_until_notified())
+        .await;
     assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
-    assert_eq!(fixture.next().await, Happened::Told);
+    assert_eq!(fixture.next().await, Happened::Notified);
 }
 
 #[tokio::test]
-async fn a_handler_that_runs_to_its_end_outlives_the_deadline() {
+async fn a_handler_with_on_cancel_run_outlives_the_deadline() {
     let mut fixture = Fixture::start(None).await;
     let short = fixture.within(SHORT);
     let status = fixture.out_of_time("run", short.run_to_end()).await;
@@ -423,7 +426,7 @@ async fn time_in_the_queue_counts_and_the_call_was_not_sent() {
 async fn time_for_connecting_counts_and_the_call_was_not_sent() {
     let (listener, client) = lazy(Client::builder().connect_timeout(LONG)).await;
     let work = WorkClient::new(client).with_options(CallOptions::new().timeout(SHORT));
-    // The server accepts and says nothing.
+    // The server accepts and sends nothing.
     let call = started(work.quick()).await;
     let _silent = accepted(&listener).await;
     passes(SHORT).await;
@@ -435,7 +438,7 @@ async fn time_for_connecting_counts_and_the_call_was_not_sent() {
 }
 
 #[tokio::test]
-async fn a_call_that_had_to_connect_first_says_how_long_that_took() {
+async fn a_call_that_had_to_connect_first_reports_how_long_that_took() {
     let (listener, client) = lazy(Client::builder().connect_timeout(LONG)).await;
     let work = WorkClient::new(client);
     let timeout = 3 * SHORT;
@@ -444,11 +447,11 @@ async fn a_call_that_had_to_connect_first_says_how_long_that_took() {
     let mut peer = Peer::over(accepted(&listener).await);
     let hello = peer.frame().await;
     assert_eq!(hello.path_text(), "/sys/hello");
-    // Part of the call's time passes before the connection is there.
+    // Part of the call's time passes before the connection is established.
     passes(SHORT).await;
-    peer.send_frame(&RawFrame::answer("/sys/hello", 0, TYPED_HELLO))
+    peer.send_frame(&RawFrame::reply("/sys/hello", 0, TYPED_HELLO))
         .await;
-    answer_until_request(&mut peer, None, "/work/quick").await;
+    serve_until_request(&mut peer, None, "/work/quick").await;
     passes(2 * SHORT).await;
     let status = within("the time-out", call).await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
@@ -458,7 +461,7 @@ async fn a_call_that_had_to_connect_first_says_how_long_that_took() {
 }
 
 #[tokio::test]
-async fn a_late_answer_is_discarded_and_the_next_call_gets_its_own() {
+async fn a_late_reply_is_discarded_and_the_next_call_gets_its_own() {
     let mut fixture = Fixture::start(None).await;
     let work = fixture.narrow().await;
     let short = work.with_options(CallOptions::new().timeout(SHORT));
@@ -466,6 +469,6 @@ async fn a_late_answer_is_discarded_and_the_next_call_gets_its_own() {
     assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
     let next = started(work.remaining()).await;
     fixture.gate.notify_one();
-    let left = within("the next answer", next.finish()).await.unwrap();
-    assert!(left.unwrap() > 0, "its own answer, not the late one");
+    let left = within("the next reply", next.finish()).await.unwrap();
+    assert!(left.unwrap() > 0, "its own reply, not the late one");
 }

@@ -1,6 +1,7 @@
-//! The dependencies of the workspace, with all features, have licences that `deny.toml` allows, and come from the registry; those
-//! of the libraries have their reason in `docs/dependencies.md`.
-//! `cargo deny check` looks at the same for all platforms, and at advisories, for which it needs a network.
+//! Licences, sources and reasons of the workspace's dependencies, with all features: their licences
+//! are those that `deny.toml` allows, they come from the registry, and those of the libraries have
+//! their reason in `docs/dependencies.md`. `cargo deny check` checks the same for all platforms,
+//! and the advisories, for which it needs a network.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use crate::root;
 
-/// What `deny.toml` allows.
+/// The licences that `deny.toml` allows.
 fn allowed() -> BTreeSet<String> {
     let text = fs::read_to_string(root().join("deny.toml")).expect("the rules");
     let (_, list) = text.split_once("\nallow = [").expect("a list of licences");
@@ -22,9 +23,10 @@ fn allowed() -> BTreeSet<String> {
         .collect()
 }
 
-/// An SPDX expression: alternatives of demands, where parentheses are no deeper than one.
+/// Parses an SPDX expression: alternatives of conjunctions, with parentheses at most one level
+/// deep.
 fn may_be_used(expression: &str, allowed: &BTreeSet<String>) -> bool {
-    // `(A OR B) AND C`: each of the demands, of which one is a list of alternatives.
+    // `(A OR B) AND C`: every operand is required, and one of them is a list of alternatives.
     if let Some((group, rest)) = expression
         .strip_prefix('(')
         .and_then(|rest| rest.split_once(") AND "))
@@ -49,7 +51,8 @@ fn output(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// All packages that are built here, with what their manifests say. Those of other platforms may not have been downloaded.
+/// All packages that are built here, with their manifests. Those of other platforms may not have
+/// been downloaded.
 fn packages() -> Vec<Value> {
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let version = output(&rustc, &["-vV"]);
@@ -78,14 +81,18 @@ fn licences_are_understood() {
         "(X OR ISC) AND MIT",
     ];
     assert!(used.iter().all(|licence| may_be_used(licence, &allowed)));
-    let refused = [
+    let rejected = [
         "GPL-3.0",
         "MIT AND X",
         "(X OR Y) AND MIT",
         "(MIT OR Y) AND X",
         "",
     ];
-    assert!(!refused.iter().any(|licence| may_be_used(licence, &allowed)));
+    assert!(
+        !rejected
+            .iter()
+            .any(|licence| may_be_used(licence, &allowed))
+    );
 }
 
 #[test]
@@ -136,7 +143,7 @@ fn every_dependency_of_a_library_has_a_reason_and_every_reason_a_dependency() {
         let rows = lines.map_while(|line| line.strip_prefix('|'));
         let rows = rows.filter_map(|row| row.strip_prefix(' '));
         let cells = rows.filter_map(|row| row.split(" | ").next());
-        // Behind a name may stand its version and its feature, in parentheses.
+        // After a name there may be its version and its feature, in parentheses.
         let named = cells.flat_map(|cell| cell.split(" (").next().unwrap_or_default().split(", "));
         let named = named.filter_map(|name| name.split(' ').next());
         let named: BTreeSet<&str> = named.filter(|&name| name != "crate").collect();

@@ -1,4 +1,5 @@
-//! Calls that fail: what arrives at the caller, whether the call may have run, and that the connection lives on.
+//! Calls that fail: the error at the caller, whether the call may have run, and that the connection
+//! stays usable.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -30,8 +31,8 @@ enum TransferError {
 trait Bank {
     async fn transfer(&self, to: String, amount: u64) -> Result<u64, TransferError>;
     async fn explain(&self) -> Result<(), Status>;
-    async fn refuse(&self) -> Result<(), Status>;
-    /// How the last transfer failed, as a value.
+    async fn reject(&self) -> Result<(), Status>;
+    /// The failure of the last transfer, as a value.
     async fn last_failure(&self) -> Result<Status, Status>;
     /// Fails after `ms`.
     async fn think(&self, ms: u64) -> Result<(), Status>;
@@ -41,7 +42,7 @@ trait Bank {
     async fn raw_panic(&self, body: Bytes) -> Result<Bytes, Status>;
     #[rpc(raw)]
     async fn raw_failure(&self, body: Bytes) -> Result<Bytes, Status>;
-    /// Which connection this call came over.
+    /// Returns the port of the caller's connection.
     async fn port(&self, ctx: &CallContext) -> Result<u16, Status>;
 }
 
@@ -70,7 +71,7 @@ impl Bank for Vault {
         Err(details())
     }
 
-    async fn refuse(&self) -> Result<(), Status> {
+    async fn reject(&self) -> Result<(), Status> {
         Err(Status::unavailable("not now").with_execution(Execution::NotExecuted))
     }
 
@@ -79,7 +80,7 @@ impl Bank for Vault {
     }
 
     async fn think(&self, ms: u64) -> Result<(), Status> {
-        // How long a handler takes is what is measured.
+        // The test measures the time that a handler takes.
         tokio::time::sleep(Duration::from_millis(ms)).await;
         Err(Status::aborted("thought better of it"))
     }
@@ -106,29 +107,29 @@ impl Bank for Vault {
     }
 }
 
-/// The same paths with other arguments: a client of another version.
+/// The same paths with other arguments, like those of a client of another version.
 #[service(path = "/bank")]
 trait OtherBank {
     async fn transfer(&self, to: u8) -> Result<u64, Status>;
     async fn missing(&self, to: u8) -> Result<u64, TransferError>;
-    /// Its server answers `()`.
+    /// A method whose server replies with `()`.
     #[rpc(name = "port")]
     async fn port_as_text(&self) -> Result<Vec<String>, Status>;
 }
 
-/// Calls another server and hands on what goes wrong there.
+/// Calls another server and returns the failure of that call.
 #[service]
 trait Broker {
     async fn unknown(&self) -> Result<u64, Status>;
     async fn unreachable(&self) -> Result<(), Status>;
-    async fn refused(&self) -> Result<u64, TransferError>;
-    /// Fails as the last transfer did, and counts how often it was asked.
+    async fn rejected(&self) -> Result<u64, TransferError>;
+    /// Fails like the last transfer, and counts its calls.
     async fn last_failure(&self) -> Result<(), Status>;
 }
 
 struct Agent {
     bank: OtherBankClient,
-    nobody: BankClient,
+    unreachable: BankClient,
     asked: AtomicUsize,
 }
 
@@ -138,16 +139,16 @@ impl Broker for Agent {
     }
 
     async fn unreachable(&self) -> Result<(), Status> {
-        self.nobody.explain().await
+        self.unreachable.explain().await
     }
 
-    async fn refused(&self) -> Result<u64, TransferError> {
+    async fn rejected(&self) -> Result<u64, TransferError> {
         self.bank.missing(1).await
     }
 
     async fn last_failure(&self) -> Result<(), Status> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        Err(self.nobody.last_failure().await?)
+        Err(self.unreachable.last_failure().await?)
     }
 }
 
@@ -160,7 +161,7 @@ fn rpc_status(error: TransferError) -> Status {
     }
 }
 
-/// Runs `fail` and demands that the connection is the same before and after it.
+/// Runs `fail` and checks that the connection is the same before and after it.
 async fn on_a_connection_that_lives<T>(client: &Client, fail: impl Future<Output = T>) -> T {
     let bank = BankClient::new(client.clone());
     let ctx = CallContext::new();
@@ -214,7 +215,7 @@ async fn a_status_arrives_with_its_details_and_metadata() {
 }
 
 #[tokio::test]
-async fn a_status_of_a_handler_that_took_its_time_says_where_it_went() {
+async fn a_status_reports_the_time_that_its_handler_took() {
     let (_server, client) = serve(BankServer::new(Vault)).await;
     let status = BankClient::new(client).think(30).await.unwrap_err();
     expect(&status, Code::Aborted, Execution::MayHaveExecuted);
@@ -263,7 +264,7 @@ async fn a_missing_argument_is_named() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_fit_is_internal_and_may_have_executed() {
+async fn a_reply_that_does_not_fit_is_internal_and_may_have_executed() {
     let (_server, client) = serve(BankServer::new(Vault)).await;
     let other = OtherBankClient::new(client.clone());
     let status = on_a_connection_that_lives(&client, other.port_as_text()).await;
@@ -276,7 +277,7 @@ async fn an_answer_that_does_not_fit_is_internal_and_may_have_executed() {
 }
 
 #[tokio::test]
-async fn a_panic_is_internal_and_tells_nobody_its_text() {
+async fn a_panic_is_internal_and_its_text_is_not_sent() {
     let (_server, client) = serve(BankServer::new(Vault)).await;
     let bank = BankClient::new(client.clone());
     let status = on_a_connection_that_lives(&client, bank.panic_at_once())
@@ -288,7 +289,7 @@ async fn a_panic_is_internal_and_tells_nobody_its_text() {
 }
 
 #[tokio::test]
-async fn a_panic_behind_an_await_is_internal_too() {
+async fn a_panic_after_an_await_is_internal_too() {
     let (_server, client) = serve(BankServer::new(Vault)).await;
     let bank = BankClient::new(client.clone());
     let error = on_a_connection_that_lives(&client, bank.panic_later())
@@ -314,26 +315,24 @@ async fn a_panic_or_failure_of_a_raw_method_becomes_a_status_at_the_caller() {
 }
 
 #[tokio::test]
-async fn the_failure_of_a_nested_call_says_that_the_outer_one_may_have_run() {
+async fn the_failure_of_a_nested_call_reports_that_the_outer_one_may_have_run() {
     let (_bank_server, bank) = serve(BankServer::new(Vault)).await;
-    let nobody = Client::builder().connect_lazy("127.0.0.1:1").unwrap();
+    let unreachable = Client::builder().connect_lazy("127.0.0.1:1").unwrap();
     let agent = Agent {
         bank: OtherBankClient::new(bank),
-        nobody: BankClient::new(nobody),
+        unreachable: BankClient::new(unreachable),
         asked: AtomicUsize::new(0),
     };
     let (_server, client) = serve(BrokerServer::new(agent)).await;
     let broker = BrokerClient::new(client);
-    // Inside: not executed, by the bank's decoder.
-    let status = within("the answer", broker.unknown()).await.unwrap_err();
+    // The inner call was not executed, by the bank's decoder.
+    let status = within("the reply", broker.unknown()).await.unwrap_err();
     expect(&status, Code::InvalidArgument, Execution::MayHaveExecuted);
-    // Inside: not sent, for want of a server.
-    let status = within("the answer", broker.unreachable())
-        .await
-        .unwrap_err();
+    // The inner call was not sent, because there was no server.
+    let status = within("the reply", broker.unreachable()).await.unwrap_err();
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
-    // Inside a typed error.
-    let error = within("the answer", broker.refused()).await.unwrap_err();
+    // The same inside a typed error.
+    let error = within("the reply", broker.rejected()).await.unwrap_err();
     let status = rpc_status(error);
     expect(&status, Code::Unimplemented, Execution::MayHaveExecuted);
 }
@@ -343,13 +342,13 @@ async fn a_status_that_came_in_a_value_does_not_say_that_the_handler_did_not_run
     let (_bank_server, bank) = serve(BankServer::new(Vault)).await;
     let agent = Agent {
         bank: OtherBankClient::new(bank.clone()),
-        nobody: BankClient::new(bank),
+        unreachable: BankClient::new(bank),
         asked: AtomicUsize::new(0),
     };
     let agent = Arc::new(agent);
     let (_server, client) = serve(BrokerServer::from_arc(Arc::clone(&agent))).await;
     let broker = BrokerClient::new(client);
-    let status = within("the answer", broker.last_failure())
+    let status = within("the reply", broker.last_failure())
         .await
         .unwrap_err();
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
@@ -363,28 +362,28 @@ async fn a_status_that_came_in_a_value_does_not_say_that_the_handler_did_not_run
 #[tokio::test]
 async fn a_failure_keeps_its_source_in_this_process() {
     let client = Client::builder().connect_lazy("127.0.0.1:1").unwrap();
-    let status = within("the refusal", BankClient::new(client).explain())
+    let status = within("the rejection", BankClient::new(client).explain())
         .await
         .unwrap_err();
     expect(&status, Code::Unavailable, Execution::NotSent);
     let cause = status.cause().unwrap();
     assert!(cause.is::<iip_core::CallError>());
-    // The message tells it: whoever prints the chain would print it twice.
+    // The message contains it: a program that prints the chain would print it twice.
     assert!(std::error::Error::source(&status).is_none());
     assert!(status.message().contains("127.0.0.1:1"), "{status}");
     assert!(status.message().contains("Bank.explain"), "{status}");
     assert!(status.phases().is_some());
 }
 
-/// Sends `message` as it is to a method that takes nothing, and reads the status that comes back.
+/// Sends `message` unchanged to a method without arguments, and reads the status that comes back.
 async fn status_of(client: &Client, message: impl Into<Bytes>) -> Status {
     let message = message.into();
-    let answer = within("an answer", client.raw().request("/bank/explain", message)).await;
-    status_in(answer.unwrap())
+    let reply = within("a reply", client.raw().request("/bank/explain", message)).await;
+    status_in(reply.unwrap())
 }
 
 #[tokio::test]
-async fn an_envelope_that_is_not_understood_is_refused_in_words() {
+async fn an_envelope_that_is_not_understood_is_rejected_with_a_reason() {
     let (_server, client) = serve(BankServer::new(Vault)).await;
     for (what, message) in [
         ("another version", vec![0x90, 1]),
@@ -401,11 +400,11 @@ async fn an_envelope_that_is_not_understood_is_refused_in_words() {
         assert!(!status.message().is_empty(), "{what}");
     }
     for (what, message) in [
-        ("nothing behind the first byte", vec![0x80]),
+        ("nothing after the first byte", vec![0x80]),
         ("a cut varint", vec![0x81, 1, 0xFF]),
         ("a varint that is too long", vec![0x81, 1, 0x80, 0]),
         ("metadata without entries", vec![0x82, 1]),
-        ("bytes behind the arguments", vec![0x80, 1, 0]),
+        ("bytes after the arguments", vec![0x80, 1, 0]),
     ] {
         let status = status_of(&client, message).await;
         assert_eq!(
@@ -414,26 +413,26 @@ async fn an_envelope_that_is_not_understood_is_refused_in_words() {
             "{what}: {status:?}"
         );
     }
-    // The same connection still serves.
+    // The same connection is still used.
     let status = BankClient::new(client).explain().await.unwrap_err();
     assert_eq!(status, details());
 }
 
 #[tokio::test]
-async fn a_request_in_the_envelope_made_by_hand_is_answered() {
+async fn a_request_in_an_envelope_made_by_hand_gets_a_reply() {
     let (_server, client) = serve(BankServer::new(Vault)).await;
     let mut message = BytesMut::new();
     RequestHead::write(CodecId::JSON, None, &Metadata::new(), &mut message);
     message.put_slice(br#"{"amount":1,"to":"bob"}"#);
-    let answer = client.raw().request("/bank/transfer", message.freeze());
-    let (head, body) = ReplyHead::read(answer.await.unwrap()).unwrap();
+    let reply = client.raw().request("/bank/transfer", message.freeze());
+    let (head, body) = ReplyHead::read(reply.await.unwrap()).unwrap();
     assert_eq!((head.codec, head.outcome), (CodecId::JSON, Outcome::Value));
     assert_eq!(body, "99");
 }
 
 #[tokio::test]
-async fn a_handler_that_refuses_before_it_changes_anything_can_say_so() {
+async fn a_handler_that_rejects_before_it_changes_anything_can_report_that() {
     let (_server, client) = serve(BankServer::new(Vault)).await;
-    let status = BankClient::new(client).refuse().await.unwrap_err();
+    let status = BankClient::new(client).reject().await.unwrap_err();
     expect(&status, Code::Unavailable, Execution::NotExecuted);
 }

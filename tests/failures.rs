@@ -1,5 +1,5 @@
-//! What becomes of handlers that fail or panic: their callers are told what they may know, whoever runs the server the rest, and
-//! neither can fill the log.
+//! Handlers that fail or panic: callers get the public part of the error, the log gets the rest,
+//! and neither can fill the log.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -18,7 +18,7 @@ use crate::common::within;
 #[derive(Debug, thiserror::Error, Serialize, Deserialize, MethodError)]
 enum Own {
     #[error("an answer of its own")]
-    Answer,
+    Reply,
     #[error(transparent)]
     #[status]
     Rpc(Status),
@@ -42,7 +42,7 @@ trait Work {
     async fn notify(&self) -> Result<(), Status>;
 }
 
-/// Panics when it is dropped, and so does what it panics with, for some rounds.
+/// A payload that panics when it is dropped, with another one of its kind, for a number of rounds.
 struct Burning(u32);
 
 impl Drop for Burning {
@@ -68,7 +68,7 @@ impl Work for Shop {
         match name.as_str() {
             "boxed" => Err::<String, Box<dyn std::error::Error + Send + Sync>>("disk full".into())
                 .or_internal(),
-            "told" => disk_full().or_status(Code::Unavailable, "the store is away"),
+            "public" => disk_full().or_status(Code::Unavailable, "the store is away"),
             _ => Ok(disk_full().or_internal()?),
         }
     }
@@ -78,7 +78,7 @@ impl Work for Shop {
     }
 
     async fn own(&self) -> Result<(), Own> {
-        Err(Own::Answer)
+        Err(Own::Reply)
     }
 
     async fn burn(&self, later: bool) -> Result<(), Status> {
@@ -89,7 +89,7 @@ impl Work for Shop {
     }
 
     async fn smoulder(&self) -> Result<(), Status> {
-        // Lives as long as the future of the handler.
+        // A value that lives as long as the future of the handler.
         let _burning = Burning(2);
         tokio::task::yield_now().await;
         Ok(())
@@ -133,7 +133,7 @@ async fn served(builder: ServerBuilder) -> (Server, WorkClient) {
     (server, work)
 }
 
-/// The lines about failed handlers.
+/// The log lines about failed handlers.
 fn failures(lines: &[Line]) -> Vec<(Level, String, String)> {
     let lines = lines
         .iter()
@@ -147,25 +147,28 @@ fn failures(lines: &[Line]) -> Vec<(Level, String, String)> {
 }
 
 #[test]
-fn a_failure_is_logged_with_its_cause_which_its_caller_is_not_told() {
+fn a_failure_is_logged_with_its_cause_which_is_not_sent_to_the_caller() {
     alone(
-        "a_failure_is_logged_with_its_cause_which_its_caller_is_not_told",
+        "a_failure_is_logged_with_its_cause_which_is_not_sent_to_the_caller",
         || async {
             let logs = Logs::captured();
             let (_server, work) = served(Server::builder()).await;
             logs.take();
-            let told = async |status: Result<String, Status>| {
+            let message_of = async |status: Result<String, Status>| {
                 let status = status.unwrap_err();
                 assert!(!format!("{status:#?}").contains("disk"), "{status:#?}");
                 status.message().to_owned()
             };
-            assert_eq!(told(work.read("x".into()).await).await, "internal error");
             assert_eq!(
-                told(work.read("boxed".into()).await).await,
+                message_of(work.read("x".into()).await).await,
                 "internal error"
             );
             assert_eq!(
-                told(work.read("told".into()).await).await,
+                message_of(work.read("boxed".into()).await).await,
+                "internal error"
+            );
+            assert_eq!(
+                message_of(work.read("public".into()).await).await,
                 "the store is away"
             );
             let raw = work.raw(vec![1]).await.unwrap_err();
@@ -193,7 +196,7 @@ fn a_failure_is_logged_with_its_cause_which_its_caller_is_not_told() {
                 ]
             );
 
-            // Answers of the application are no news.
+            // Errors that a method returns by its type are not logged.
             work.find().await.unwrap_err();
             work.own().await.unwrap_err();
             let levels: Vec<_> = failures(&logs.take())
@@ -205,7 +208,7 @@ fn a_failure_is_logged_with_its_cause_which_its_caller_is_not_told() {
             work.hello().await.unwrap();
             assert_eq!(failures(&logs.take()), []);
             work.notify().await.unwrap();
-            // It may go as a call like any other, whose answer is skipped.
+            // A one-way call may be sent as an ordinary call whose reply is skipped.
             logs.until("the one-way call", |lines| {
                 let mut fields = lines.iter().flat_map(|line| &line.fields);
                 fields.any(|(_, text)| text.ends_with("disk full"))
@@ -216,9 +219,9 @@ fn a_failure_is_logged_with_its_cause_which_its_caller_is_not_told() {
 }
 
 #[test]
-fn a_peer_that_connects_anew_costs_no_more_lines_than_one_that_stays() {
+fn a_peer_that_reconnects_causes_no_more_lines_than_one_that_stays() {
     alone(
-        "a_peer_that_connects_anew_costs_no_more_lines_than_one_that_stays",
+        "a_peer_that_reconnects_causes_no_more_lines_than_one_that_stays",
         || async {
             const LINES: usize = 10;
             let logs = Logs::captured();
@@ -246,9 +249,9 @@ fn a_peer_that_connects_anew_costs_no_more_lines_than_one_that_stays() {
 }
 
 #[test]
-fn whoever_runs_a_server_sets_the_level_of_its_failures() {
+fn the_level_of_logged_failures_is_an_option_of_the_server() {
     alone(
-        "whoever_runs_a_server_sets_the_level_of_its_failures",
+        "the_level_of_logged_failures_is_an_option_of_the_server",
         || async {
             let logs = Logs::captured();
             for level in [None, Some(Level::ERROR), Some(Level::TRACE)] {
@@ -265,23 +268,24 @@ fn whoever_runs_a_server_sets_the_level_of_its_failures() {
 }
 
 #[tokio::test]
-async fn a_panic_whose_payload_panics_costs_its_own_call_and_no_other() {
+async fn a_panic_whose_payload_panics_fails_its_own_call_and_no_other() {
     let (_server, work) = served(Server::builder()).await;
     let waiting = tokio::spawn({
         let work = work.clone();
         async move { work.wait().await }
     });
     for later in [false, true] {
-        let status = within("the answer", work.burn(later)).await.unwrap_err();
+        let status = within("the reply", work.burn(later)).await.unwrap_err();
         assert_eq!(status.code(), Code::Internal, "{status}");
         assert_eq!(status.message(), "the handler panicked");
     }
-    let burning = within("the answer", work.burning()).await;
+    let burning = within("the reply", work.burning()).await;
     assert_eq!(burning.map(drop).unwrap_err().code(), Code::Internal);
-    // What is dropped with the future, once it has ended.
-    let status = within("the answer", work.smoulder()).await.unwrap_err();
+    // A value dropped with the future after it has ended.
+    let status = within("the reply", work.smoulder()).await.unwrap_err();
     assert_eq!(status.code(), Code::Internal, "{status}");
-    // And of one that is given up while it runs: the next call finds it running, the one after it aborted.
+    // A value of a call that is dropped while it runs: the next call finds it running, the one
+    // after it aborted.
     let smoulders = tokio::spawn({
         let work = work.clone();
         async move { work.smoulder_on().await }

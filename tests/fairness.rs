@@ -1,4 +1,5 @@
-//! What one connection, or one peer, takes of a server, and what it leaves for others.
+//! Fair shares: the capacity of a server that one connection or one peer can use, and what it
+//! leaves for others.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -16,7 +17,7 @@ use crate::common::frame::RawFrame;
 use crate::common::peer::Peer;
 use crate::common::{bound, eventually, started, within};
 
-/// Counts itself out when it is dropped.
+/// Decrements a counter when it is dropped.
 struct Inside(Arc<AtomicUsize>);
 
 impl Inside {
@@ -46,15 +47,16 @@ async fn a_connection_runs_few_handlers_before_other_tasks_have_a_turn() {
         async { Ok::<_, HandlerError>(Response::from("done")) }
     });
     let (_server, addr) = bound(Server::builder().route("/work", work)).await;
-    let (watched, most) = (Arc::clone(&ran), Arc::new(AtomicUsize::new(0)));
-    let highest = Arc::clone(&most);
+    let (watched, max_in_a_row) = (Arc::clone(&ran), Arc::new(AtomicUsize::new(0)));
+    let highest = Arc::clone(&max_in_a_row);
     let watcher = tokio::spawn(async move {
         let mut before = 0;
         loop {
             let now = watched.load(Ordering::SeqCst);
             highest.fetch_max(now - before, Ordering::SeqCst);
             before = now;
-            // Behind the tasks that are ready, and before the next look at sockets.
+            // The task runs after the tasks that are ready, and before the next poll of the
+            // sockets.
             let mut has_yielded = false;
             std::future::poll_fn(|cx| {
                 cx.waker().wake_by_ref();
@@ -67,19 +69,19 @@ async fn a_connection_runs_few_handlers_before_other_tasks_have_a_turn() {
         }
     });
     let mut peer = Peer::connect(addr).await;
-    // One channel: each answer makes the next request ready.
+    // With one channel, each reply makes the next request ready.
     let calls = RawFrame::request("/work", 0, "x").encode().repeat(CALLS);
     peer.send(&calls).await;
     for _ in 0..CALLS {
         peer.frame().await;
     }
     watcher.abort();
-    let most = most.load(Ordering::SeqCst);
-    assert!(most <= 32, "{most} handlers ran in a row");
+    let max_in_a_row = max_in_a_row.load(Ordering::SeqCst);
+    assert!(max_in_a_row <= 32, "{max_in_a_row} handlers ran in a row");
 }
 
 #[tokio::test]
-async fn with_more_calls_waiting_than_may_run_the_connection_is_read_and_their_callers_may_leave() {
+async fn at_capacity_the_connection_is_read_and_waiting_calls_can_be_cancelled() {
     let inside = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&inside);
     let hold = handler_fn(move |_: Request| {
@@ -106,13 +108,13 @@ async fn with_more_calls_waiting_than_may_run_the_connection_is_read_and_their_c
     })
     .await;
     drop(calls);
-    let answer = within("a call behind them", client.request("/ping", "x")).await;
-    assert_eq!(answer.unwrap(), "pong");
+    let reply = within("a call after them", client.request("/ping", "x")).await;
+    assert_eq!(reply.unwrap(), "pong");
     eventually("their end", || inside.load(Ordering::SeqCst) == 0).await;
 }
 
 #[tokio::test]
-async fn handlers_that_run_on_without_their_callers_do_not_take_the_places_of_the_connection() {
+async fn handlers_that_outlive_their_calls_do_not_count_against_the_connection() {
     for policy in [OnCancel::RunToEnd, OnCancel::Token] {
         let inside = Arc::new(AtomicUsize::new(0));
         let (count, go) = (Arc::clone(&inside), Arc::new(Notify::new()));
@@ -122,11 +124,11 @@ async fn handlers_that_run_on_without_their_callers_do_not_take_the_places_of_th
             async move {
                 let _inside = inside;
                 go.notified().await;
-                Ok::<_, HandlerError>(Response::from("nobody reads this"))
+                Ok::<_, HandlerError>(Response::from("unread"))
             }
         });
         let ping = handler_fn(async |_: Request| {
-            // It has to wait, so that it needs a place.
+            // The handler has to wait, so that it is counted as running.
             tokio::task::yield_now().await;
             Ok::<_, HandlerError>(Response::from("pong"))
         });
@@ -142,10 +144,10 @@ async fn handlers_that_run_on_without_their_callers_do_not_take_the_places_of_th
             let call = started(client.request("/hold", "x")).await;
             eventually("the handler", || inside.load(Ordering::SeqCst) == left).await;
             drop(call);
-            let answer = within("a call beside them", client.request("/ping", "x")).await;
-            assert_eq!(answer.unwrap(), "pong");
+            let reply = within("a call during them", client.request("/ping", "x")).await;
+            assert_eq!(reply.unwrap(), "pong");
         }
-        // They have not been forgotten: a shutdown gives them their time.
+        // The server has not forgotten them: a shutdown waits for them.
         let shutdown = started(server.shutdown(Duration::from_secs(3600))).await;
         go.notify_waiters();
         within("the shutdown", shutdown.finish()).await;
@@ -180,7 +182,7 @@ async fn calls_that_are_cancelled_while_they_wait_for_a_handler_never_run() {
     }
     drop(waiting);
     let last = started(client.request("/hold", "x")).await;
-    // What is sent behind the cancellations has arrived when it is answered.
+    // A request sent after the cancellations gets its reply after the server has read them.
     within("a ping", client.request("/sys/none", "x"))
         .await
         .unwrap();
@@ -193,7 +195,7 @@ async fn calls_that_are_cancelled_while_they_wait_for_a_handler_never_run() {
 }
 
 #[tokio::test]
-async fn a_connection_leaves_places_for_handlers_of_others() {
+async fn a_connection_leaves_capacity_for_handlers_of_others() {
     let hold = handler_fn(async |_: Request| {
         std::future::pending::<Result<Response, HandlerError>>().await
     });
@@ -206,23 +208,20 @@ async fn a_connection_leaves_places_for_handlers_of_others() {
         .route("/hold", hold)
         .route("/wait", wait);
     let (_server, addr) = bound(config).await;
-    let greedy = Client::connect(addr.to_string()).await.unwrap();
-    let modest = Client::connect(addr.to_string()).await.unwrap();
-    assert_eq!(modest.request("/wait", "x").await.unwrap(), "done");
+    let full = Client::connect(addr.to_string()).await.unwrap();
+    let other = Client::connect(addr.to_string()).await.unwrap();
+    assert_eq!(other.request("/wait", "x").await.unwrap(), "done");
     let mut calls = Vec::new();
     for _ in 0..40 {
-        calls.push(started(greedy.request("/hold", "x")).await);
+        calls.push(started(full.request("/hold", "x")).await);
     }
-    let refused = within("a call too many", greedy.request("/hold", "x"))
+    let rejected = within("a call too many", full.request("/hold", "x"))
         .await
         .unwrap();
-    let text = String::from_utf8_lossy(&refused).into_owned();
-    assert!(
-        text.contains("more than its share of the 20 calls"),
-        "{text}"
-    );
-    let answer = within("a call of another", modest.request("/wait", "x")).await;
-    assert_eq!(answer.unwrap(), "done");
+    let text = String::from_utf8_lossy(&rejected).into_owned();
+    assert!(text.contains("more than its share of the 20 calls"), "{text}");
+    let reply = within("a call of another", other.request("/wait", "x")).await;
+    assert_eq!(reply.unwrap(), "done");
 }
 
 #[tokio::test]
@@ -239,8 +238,8 @@ async fn a_raw_stream_counts_from_its_beginning() {
     let client = client.connect(addr.to_string()).await.unwrap();
     let _first = client.open_stream("/hold", "x").await.unwrap();
     let (_send, mut second) = client.open_stream("/hold", "x").await.unwrap();
-    assert!(within("the answer", second.next()).await.is_none());
-    let answer = second.reply().unwrap().unwrap();
-    let text = String::from_utf8_lossy(&answer).into_owned();
+    assert!(within("the reply", second.next()).await.is_none());
+    let reply = second.reply().unwrap().unwrap();
+    let text = String::from_utf8_lossy(&reply).into_owned();
     assert!(text.contains("max_running_calls"), "{text}");
 }

@@ -1,5 +1,6 @@
-//! What a caller gets when a machine, a process or the way between them fails: which code, whether the call may have run,
-//! where its time went, and how soon. Over real sockets, with processes of their own where one has to die.
+//! Failures of a machine, a process or the link between them: the code, whether the call may have
+//! run, where its time went, and how soon the call fails. Over real sockets, with separate
+//! processes where one has to be killed.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -24,34 +25,34 @@ use crate::common::calls::{expect, port};
 use crate::common::peer::{accepted, listener};
 use crate::common::{SERVED, eventually, within};
 
-/// The settings of signs of life in these tests: a server that is silent for twice as long is dead.
+/// The keepalive settings in these tests: a server that is silent for twice the interval is dead.
 const SHORT: Duration = Duration::from_secs(1);
 
 #[service]
 trait Work {
     async fn echo(&self, number: u64) -> Result<u64, Status>;
 
-    /// Takes a moment, so that calls are under way whenever something fails.
+    /// Takes a moment, so that calls are under way whenever a failure occurs.
     #[rpc(idempotent)]
     async fn look(&self, number: u64) -> Result<u64, Status>;
 
     async fn hang(&self) -> Result<(), Status>;
 
-    /// One number, and then silence.
+    /// Sends one number, and then nothing.
     async fn numbers(&self) -> Result<impl Stream<Item = Result<u64, Status>>, Status>;
 
-    /// The caller's port, which tells one connection from another.
+    /// Returns the port of the caller's connection, which identifies it.
     async fn port(&self, ctx: &CallContext) -> Result<u16, Status>;
 }
 
-/// Says when a call begins to hang and when its handler is dropped.
+/// Reports when a call begins to hang and when its handler is dropped.
 struct Worker(UnboundedSender<&'static str>);
 
 struct Hanging<'a>(&'a Worker);
 
 impl Drop for Hanging<'_> {
     fn drop(&mut self) {
-        // The test may have heard enough.
+        // The receiver is gone when the test has ended.
         let _ = self.0.0.send("dropped");
     }
 }
@@ -87,13 +88,13 @@ impl Work for Worker {
 }
 
 async fn serve() -> (Server, UnboundedReceiver<&'static str>) {
-    let (tell, told) = unbounded_channel();
+    let (tell, events) = unbounded_channel();
     let server = Server::builder().service(WorkServer::new(Worker(tell)));
     let server = server.bind("127.0.0.1:0").await.expect("a free port");
-    (server, told)
+    (server, events)
 }
 
-/// A client that asks early whether its server lives.
+/// A client with a short keepalive interval.
 fn watchful() -> ClientBuilder {
     let limits = Limits::default()
         .keepalive_interval(SHORT)
@@ -120,9 +121,9 @@ fn phases(status: &Status) -> Phases {
     *status.phases().expect("the call was measured")
 }
 
-/// The connection was there and the request had left: all the time went into waiting for the answer.
+/// Checks that the request was sent and that the time was spent waiting for the reply.
 #[track_caller]
-fn waited_for_the_answer(status: &Status, at_least: Duration) {
+fn waited_for_the_reply(status: &Status, at_least: Duration) {
     let phases = phases(status);
     assert!(phases.connect.is_zero(), "{phases}");
     assert!(phases.reply >= at_least, "{phases}");
@@ -133,7 +134,7 @@ fn waited_for_the_answer(status: &Status, at_least: Duration) {
 
 const CHILD: &str = "IIP_TEST_SERVES_AT";
 
-/// A server in a process of its own: this binary, asked for the ignored test below.
+/// A server in a separate process: this binary, running only the ignored test below.
 struct Process {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -146,14 +147,14 @@ impl Process {
         Self::start_by(Command::new(binary), target).await
     }
 
-    /// `command` ends with the path of this binary.
+    /// Starts `command`, which ends with the path of this binary.
     async fn start_by(mut command: Command, target: &str) -> Self {
         let mut child = command
             .arg(name_in_binary("a_process_that_serves"))
             .args(["--exact", "--ignored"])
             .args(["--nocapture", "--test-threads=1"])
             .env(CHILD, target)
-            // It ends when this end is closed, also by the death of this process.
+            // It ends when this end of the pipe is closed, also by the death of this process.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -171,7 +172,7 @@ impl Process {
         process
     }
 
-    /// Waits for a line that begins like this, and gives its rest.
+    /// Waits for a line with this prefix, and returns its rest.
     async fn says(&mut self, begins: &str) -> String {
         let line = async {
             loop {
@@ -185,7 +186,7 @@ impl Process {
         within(begins, line).await
     }
 
-    /// By SIGKILL: it has no chance to say goodbye.
+    /// SIGKILL gives it no chance to send a going-away notice.
     async fn kill(&mut self) {
         self.child.kill().await.expect("it can be killed");
     }
@@ -199,12 +200,12 @@ fn a_process_that_serves() {
     };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let (tell, mut told) = unbounded_channel();
+        let (tell, mut events) = unbounded_channel();
         let server = Server::builder().service(WorkServer::new(Worker(tell)));
         let server = server.bind(target).await.expect("the address is free");
         println!("\nserves at {}", server.target());
         tokio::spawn(async move {
-            while let Some(event) = told.recv().await {
+            while let Some(event) = events.recv().await {
                 println!("{event}");
             }
         });
@@ -228,9 +229,9 @@ async fn a_server_that_is_killed_fails_its_calls_at_once() {
     let status = failure(call).await;
     assert!(begun.elapsed() < SERVED, "{:?}", begun.elapsed());
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
-    waited_for_the_answer(&status, Duration::ZERO);
+    waited_for_the_reply(&status, Duration::ZERO);
 
-    // A stream that was cut is not one that ends.
+    // A stream that was cut does not look like one that ended.
     let last = within("the end of the stream", numbers.next()).await;
     let status = last.expect("not the end").expect_err("not a number");
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
@@ -242,15 +243,15 @@ async fn a_server_that_is_killed_fails_its_calls_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_killed_under_load_fails_no_call_that_may_run_twice_and_says_which_others_may_have_run()
- {
+async fn a_server_killed_under_load_fails_no_idempotent_call_and_reports_which_others_may_have_run()
+{
     const CALLERS: usize = 8;
     const KILLS: u64 = 2;
     let mut process = Process::start("127.0.0.1:0").await;
     let target = process.target.clone();
     let work = client_of(&target, Client::builder().wait_for_ready(true)).await;
     let over = Arc::new(AtomicBool::new(false));
-    let (progress, mut answers) = watch::channel(0_u64);
+    let (progress, mut replies) = watch::channel(0_u64);
     let in_doubt = Arc::new(AtomicU64::new(0));
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
@@ -261,18 +262,19 @@ async fn a_server_killed_under_load_fails_no_call_that_may_run_twice_and_says_wh
                     if caller % 2 == 0 {
                         assert_eq!(work.look(7).await, Ok(7), "it may be made again");
                     } else if let Err(status) = work.echo(7).await {
-                        // What did not run was made again, so only this is left to be told.
+                        // Calls that did not run were retried transparently, so only this status
+                        // remains.
                         expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
                         in_doubt.fetch_add(1, Ordering::Relaxed);
                     }
-                    progress.send_modify(|answers| *answers += 1);
+                    progress.send_modify(|replies| *replies += 1);
                 }
             })
         })
         .collect();
     for kill in 1..=KILLS + 1 {
-        let some = answers.wait_for(|&answers| answers >= 300 * kill);
-        assert!(within("calls are answered", some).await.is_ok());
+        let some = replies.wait_for(|&replies| replies >= 300 * kill);
+        assert!(within("calls get their replies", some).await.is_ok());
         if kill <= KILLS {
             process.kill().await;
             process = Process::start(&target).await;
@@ -282,21 +284,21 @@ async fn a_server_killed_under_load_fails_no_call_that_may_run_twice_and_says_wh
     for caller in callers {
         within("the caller", caller).await.expect("no call fails");
     }
-    // One for each call that was under way.
+    // At most one for each call that was under way.
     assert!(in_doubt.load(Ordering::Relaxed) <= KILLS * CALLERS as u64 / 2);
 }
 
-// ---- the way between ----
+// ---- the link between ----
 
-/// A way to a server that the test can cut without a word, or make slow.
-struct Way {
+/// A proxy to a server that the test can silently cut, or make slow.
+struct Proxy {
     addr: SocketAddr,
     cuts: watch::Sender<u32>,
     carrying: JoinHandle<()>,
 }
 
-impl Way {
-    /// To `target`; every piece of bytes takes `delay`.
+impl Proxy {
+    /// A proxy to `target` that delays every piece of bytes by `delay`.
     async fn to(target: &str, delay: Duration) -> Self {
         let (listener, addr) = listener().await;
         let (cuts, cut) = watch::channel(0);
@@ -308,13 +310,13 @@ impl Way {
         }
     }
 
-    /// From now on the connections that exist carry nothing, and neither side is told. Further ones do.
+    /// Silently stops all existing connections; later ones work.
     fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 }
 
-impl Drop for Way {
+impl Drop for Proxy {
     fn drop(&mut self) {
         self.carrying.abort();
     }
@@ -367,21 +369,21 @@ async fn carry(
 }
 
 #[tokio::test]
-async fn calls_over_a_connection_cut_without_a_word_fail_when_no_sign_of_life_comes() {
-    let (server, mut told) = serve().await;
-    let way = Way::to(server.target(), Duration::ZERO).await;
-    let work = client_of(&way.addr.to_string(), watchful()).await;
+async fn calls_over_a_silently_cut_connection_fail_when_the_keepalive_times_out() {
+    let (server, mut events) = serve().await;
+    let proxy = Proxy::to(server.target(), Duration::ZERO).await;
+    let work = client_of(&proxy.addr.to_string(), watchful()).await;
     let call = hanging(&work);
-    assert_eq!(within("the call", told.recv()).await, Some("hanging"));
+    assert_eq!(within("the call", events.recv()).await, Some("hanging"));
     let mut numbers = work.numbers().await.expect("the stream begins");
     assert_eq!(within("a number", numbers.next()).await, Some(Ok(7)));
 
     let begun = Instant::now();
-    way.cut();
+    proxy.cut();
     let status = failure(call).await;
     let took = begun.elapsed();
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
-    waited_for_the_answer(&status, SHORT);
+    waited_for_the_reply(&status, SHORT);
     assert!(
         status.message().contains("keepalive_timeout"),
         "the option is named: {status}"
@@ -395,45 +397,45 @@ async fn calls_over_a_connection_cut_without_a_word_fail_when_no_sign_of_life_co
 }
 
 #[tokio::test]
-async fn a_call_over_a_cut_connection_has_no_more_than_its_time_on_either_side() {
-    let (server, mut told) = serve().await;
-    let way = Way::to(server.target(), Duration::ZERO).await;
-    let work = client_of(&way.addr.to_string(), Client::builder()).await;
+async fn a_call_over_a_cut_connection_ends_at_its_deadline_on_both_sides() {
+    let (server, mut events) = serve().await;
+    let proxy = Proxy::to(server.target(), Duration::ZERO).await;
+    let work = client_of(&proxy.addr.to_string(), Client::builder()).await;
     let begun = Instant::now();
     let call = hanging(&work.with_options(CallOptions::new().timeout(SHORT)));
-    assert_eq!(within("the call", told.recv()).await, Some("hanging"));
-    way.cut();
+    assert_eq!(within("the call", events.recv()).await, Some("hanging"));
+    proxy.cut();
 
     let status = failure(call).await;
     let took = begun.elapsed();
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
-    waited_for_the_answer(&status, SHORT / 2);
+    waited_for_the_reply(&status, SHORT / 2);
     assert!(took >= SHORT && took < SHORT + SERVED, "{took:?}");
-    // No word of it can reach the server, which has the deadline itself.
-    assert_eq!(within("the handler", told.recv()).await, Some("dropped"));
+    // The cancellation cannot reach the server, which enforces the deadline itself.
+    assert_eq!(within("the handler", events.recv()).await, Some("dropped"));
     assert!(begun.elapsed() < SHORT + SERVED, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
-async fn a_call_that_may_run_twice_survives_a_cut_connection() {
-    let (server, _told) = serve().await;
-    let way = Way::to(server.target(), Duration::ZERO).await;
-    let work = client_of(&way.addr.to_string(), watchful()).await;
-    assert_eq!(within("an answer", work.look(1)).await, Ok(1));
+async fn an_idempotent_call_survives_a_cut_connection() {
+    let (server, _events) = serve().await;
+    let proxy = Proxy::to(server.target(), Duration::ZERO).await;
+    let work = client_of(&proxy.addr.to_string(), watchful()).await;
+    assert_eq!(within("a reply", work.look(1)).await, Ok(1));
     let begun = Instant::now();
-    way.cut();
-    assert_eq!(within("an answer", work.look(2)).await, Ok(2));
+    proxy.cut();
+    assert_eq!(within("a reply", work.look(2)).await, Ok(2));
     let took = begun.elapsed();
     assert!(took >= SHORT && took < 2 * SHORT + SERVED, "{took:?}");
 }
 
 #[tokio::test]
-async fn a_slow_way_is_not_taken_for_a_dead_server() {
-    let (server, _told) = serve().await;
-    let way = Way::to(server.target(), SHORT / 6).await;
-    let work = client_of(&way.addr.to_string(), watchful()).await;
-    let patient = CallOptions::new().timeout(6 * SHORT);
-    let status = failure(hanging(&work.with_options(patient))).await;
+async fn a_slow_link_is_not_taken_for_a_dead_server() {
+    let (server, _events) = serve().await;
+    let proxy = Proxy::to(server.target(), SHORT / 6).await;
+    let work = client_of(&proxy.addr.to_string(), watchful()).await;
+    let options = CallOptions::new().timeout(6 * SHORT);
+    let status = failure(hanging(&work.with_options(options))).await;
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
     assert_eq!(within("the same connection", work.echo(1)).await, Ok(1));
 }
@@ -441,7 +443,7 @@ async fn a_slow_way_is_not_taken_for_a_dead_server() {
 // ---- TLS ----
 
 #[tokio::test]
-async fn a_handshake_that_never_ends_costs_the_time_to_connect_and_nothing_was_sent() {
+async fn a_handshake_that_never_ends_fails_at_the_connect_timeout_and_nothing_was_sent() {
     let (listener, addr) = listener().await;
     let tls = Authority::new("a").client();
     let client = Client::builder().tls(tls).connect_timeout(SHORT);
@@ -449,7 +451,7 @@ async fn a_handshake_that_never_ends_costs_the_time_to_connect_and_nothing_was_s
     let work = WorkClient::new(client.connect_lazy(target).expect("an address"));
     let begun = Instant::now();
     let call = tokio::spawn(async move { work.echo(1).await });
-    // Taken and never answered.
+    // Connections are accepted and get no byte.
     let _silent = accepted(&listener).await;
     let status = failure(call).await;
     let took = begun.elapsed();
@@ -463,14 +465,14 @@ async fn a_handshake_that_never_ends_costs_the_time_to_connect_and_nothing_was_s
 #[tokio::test]
 async fn a_slow_handshake_is_waited_for() {
     let authority = Authority::new("a");
-    let (tell, _told) = unbounded_channel();
+    let (tell, _events) = unbounded_channel();
     let server = Server::builder().tls(authority.server());
     let server = server.service(WorkServer::new(Worker(tell)));
     let server = server.bind("127.0.0.1:0").await.expect("a free port");
-    let way = Way::to(server.target(), Duration::from_millis(100)).await;
-    let target = format!("localhost:{}", way.addr.port());
+    let proxy = Proxy::to(server.target(), Duration::from_millis(100)).await;
+    let target = format!("localhost:{}", proxy.addr.port());
     let work = client_of(&target, Client::builder().tls(authority.client())).await;
-    assert_eq!(within("an answer", work.echo(1)).await, Ok(1));
+    assert_eq!(within("a reply", work.echo(1)).await, Ok(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -479,8 +481,8 @@ async fn certificates_swapped_under_load_fail_no_call() {
     let authority = Authority::new("a");
     let tls = authority.server();
     let reloader = tls.reloader();
-    let (tell, _told) = unbounded_channel();
-    // Connections are replaced all the time, so that handshakes meet the swaps.
+    let (tell, _events) = unbounded_channel();
+    // Connections are replaced all the time, so that handshakes overlap the swaps.
     let server = Server::builder()
         .tls(tls)
         .max_connection_age(Duration::from_millis(50))
@@ -526,12 +528,12 @@ async fn certificates_swapped_under_load_fail_no_call() {
 
 // ---- a link that goes down ----
 
-/// A network of its own with one link to this one. It needs `ip` and the right to use it.
+/// A network namespace with one link to this one. It needs `ip` and the permission to use it.
 struct Link {
     space: String,
     here: String,
     there: String,
-    /// The addresses of the two ends.
+    /// Returns the addresses of the two ends.
     ends: [String; 2],
 }
 
@@ -554,7 +556,7 @@ impl Link {
             space: format!("iip-test-{id}"),
             here: format!("iip{id}a"),
             there: format!("iip{id}b"),
-            // From the network for tests of this kind (RFC 2544), another for each process.
+            // An address of the range for such tests (RFC 2544), a different one for each process.
             ends: [1, 2].map(|end| format!("198.18.{}.{}", id / 64 % 250, id % 64 * 4 + end)),
         };
         let Self {
@@ -574,7 +576,7 @@ impl Link {
         Ok(link)
     }
 
-    /// At the far end: here nothing is to be noticed but silence.
+    /// The link goes down at the far end: at this end only silence is noticeable.
     fn set(&self, state: &str) -> Result<(), String> {
         ip(&format!(
             "-n {} link set {} {state}",
@@ -582,7 +584,7 @@ impl Link {
         ))
     }
 
-    /// The system takes a moment to notice that both ends are up, and loses what is sent before.
+    /// The system takes a moment to notice that both ends are up, and loses earlier packets.
     async fn carries(&self) {
         let state = format!("/sys/class/net/{}/operstate", self.here);
         let is_up = || std::fs::read_to_string(&state).is_ok_and(|state| state.trim() == "up");
@@ -601,14 +603,14 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // The link goes with the network; what was never made cannot be deleted.
+        // The link is deleted with the network; deleting a network that was never created fails.
         let _ = ip(&format!("netns del {}", self.space));
         let _ = ip(&format!("link del {}", self.here));
     }
 }
 
 #[tokio::test]
-async fn a_link_that_goes_down_fails_calls_when_no_sign_of_life_comes_and_serves_when_it_is_up_again()
+async fn a_link_that_goes_down_fails_calls_when_the_keepalive_times_out_and_serves_when_it_is_up_again()
  {
     let link = match Link::new() {
         Ok(link) => link,
@@ -628,7 +630,7 @@ async fn a_link_that_goes_down_fails_calls_when_no_sign_of_life_comes_and_serves
     let status = failure(call).await;
     let took = begun.elapsed();
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
-    waited_for_the_answer(&status, SHORT);
+    waited_for_the_reply(&status, SHORT);
     assert!(took < 2 * SHORT + SERVED, "{took:?}");
 
     let begun = Instant::now();
@@ -637,7 +639,7 @@ async fn a_link_that_goes_down_fails_calls_when_no_sign_of_life_comes_and_serves
     assert!(begun.elapsed() < attempt + SERVED, "{:?}", begun.elapsed());
 
     link.set("up").expect("it was down");
-    let patient = CallOptions::new().wait_for_ready(true);
-    let work = work.with_options(patient);
-    assert_eq!(within("an answer", work.echo(2)).await, Ok(2));
+    let options = CallOptions::new().wait_for_ready(true);
+    let work = work.with_options(options);
+    assert_eq!(within("a reply", work.echo(2)).await, Ok(2));
 }

@@ -1,4 +1,4 @@
-//! `docs/features.md` names the tests that show each feature: they exist, and nothing is claimed without one.
+//! The tests that `docs/features.md` names exist, and every claim in it has one.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::root;
 
-/// The rows of the tables: the cells of each, and its line.
+/// Returns the rows of the tables: the cells of each, and its line.
 fn rows(text: &str) -> Vec<(usize, Vec<&str>)> {
     let lines = text.lines().enumerate();
     lines
@@ -19,7 +19,7 @@ fn rows(text: &str) -> Vec<(usize, Vec<&str>)> {
         .collect()
 }
 
-/// What stands in backticks and looks like `file.rs::function`.
+/// Returns the texts in backticks of the form `file.rs::function`.
 fn named_tests(cell: &str) -> impl Iterator<Item = (&str, &str)> {
     cell.split('`')
         .skip(1)
@@ -27,7 +27,7 @@ fn named_tests(cell: &str) -> impl Iterator<Item = (&str, &str)> {
         .filter_map(|code| code.split_once("::"))
 }
 
-/// Is there a function of this name with a test attribute right before it?
+/// Returns `true` if there is a function of this name with a test attribute right before it.
 fn has_test(source: &str, name: &str) -> bool {
     let head = format!("fn {name}(");
     let lines: Vec<&str> = source.lines().map(str::trim_start).collect();
@@ -79,7 +79,7 @@ fn every_row_is_complete_and_claims_nothing_without_a_proof() {
         };
         let claims = here.starts_with("yes") || here.starts_with("part");
         let denies = here.starts_with("no") || here.starts_with("planned");
-        // A test, a page with measurements, or the admission that there is none.
+        // The last cell names a test, or a page with measurements, or says that there is none.
         let proven = named_tests(proof).next().is_some() || proof.contains("](");
         let admitted = *proof == "no test yet";
         let fits = (claims && (proven || admitted)) || (denies && proof.is_empty());
@@ -91,7 +91,7 @@ fn every_row_is_complete_and_claims_nothing_without_a_proof() {
 }
 
 #[test]
-fn a_test_is_told_from_other_functions() {
+fn tests_are_distinguished_from_other_functions() {
     let source = "#[test]\n#[ignore]\nfn one() {}\n\nfn two() {}\n#[tokio::test(start_paused = true)]\nasync fn three() {}";
     assert!(has_test(source, "one") && has_test(source, "three"));
     assert!(!has_test(source, "two") && !has_test(source, "on"));

@@ -1,4 +1,4 @@
-//! The health of a server and its services, asked and watched over real sockets.
+//! The health of a server and its services, requested and watched over real sockets.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -39,7 +39,7 @@ async fn serve_health(server: ServerBuilder, health: &Health) -> (Server, Health
 }
 
 #[tokio::test]
-async fn a_server_and_its_services_are_serving_until_something_else_is_said() {
+async fn a_server_and_its_services_are_serving_until_set_otherwise() {
     let health = Health::new();
     let (_server, asked) = serve_health(Server::builder(), &health).await;
     assert_eq!(asked.check("").await.unwrap(), HealthState::Serving);
@@ -61,40 +61,40 @@ async fn what_was_set_before_the_server_started_holds() {
 }
 
 #[tokio::test]
-async fn who_watches_a_service_is_told_every_change() {
+async fn a_watcher_of_a_service_gets_every_change() {
     let health = Health::new();
     let (_server, asked) = serve_health(Server::builder(), &health).await;
     let mut shop = asked.watch("Shop").await.unwrap();
     let mut later = asked.watch("Later").await.unwrap();
     assert_eq!(shop.next().await, Some(Ok(HealthState::Serving)));
     assert_eq!(later.next().await, Some(Ok(HealthState::Unknown)));
-    // What concerns others, or changes nothing, is not told.
+    // Updates of other services, or without a change, are not sent.
     health.set("", HealthState::NotServing);
     health.set("Shop", HealthState::Serving);
     health.set("Shop", HealthState::NotServing);
-    let told = within("the change", shop.next()).await;
-    assert_eq!(told, Some(Ok(HealthState::NotServing)));
+    let change = within("the change", shop.next()).await;
+    assert_eq!(change, Some(Ok(HealthState::NotServing)));
     health.set("Later", HealthState::Serving);
-    let told = within("the change", later.next()).await;
-    assert_eq!(told, Some(Ok(HealthState::Serving)));
+    let change = within("the change", later.next()).await;
+    assert_eq!(change, Some(Ok(HealthState::Serving)));
 }
 
 #[tokio::test]
-async fn a_server_that_shuts_down_is_not_serving_first_and_does_not_wait_for_who_watches() {
+async fn a_server_that_shuts_down_is_not_serving_first_and_does_not_wait_for_watchers() {
     let health = Health::new();
     let (server, asked) = serve_health(Server::builder(), &health).await;
     let mut shop = asked.watch("Shop").await.unwrap();
     assert_eq!(shop.next().await, Some(Ok(HealthState::Serving)));
     let shutdown = tokio::spawn(async move { server.shutdown(Duration::from_secs(3600)).await });
-    let told = within("the change", shop.next()).await;
-    assert_eq!(told, Some(Ok(HealthState::NotServing)));
+    let change = within("the change", shop.next()).await;
+    assert_eq!(change, Some(Ok(HealthState::NotServing)));
     assert_eq!(within("the end", shop.next()).await, None);
     within("the shutdown", shutdown).await.unwrap();
     health.set("Shop", HealthState::Serving);
     assert_eq!(health.state("Shop"), Some(HealthState::NotServing));
 }
 
-/// Lets in nobody.
+/// An interceptor that rejects every call.
 struct Closed;
 
 impl ServerInterceptor for Closed {
@@ -104,7 +104,7 @@ impl ServerInterceptor for Closed {
 }
 
 #[tokio::test]
-async fn limits_and_interceptors_do_not_concern_health() {
+async fn limits_and_interceptors_do_not_apply_to_health() {
     let health = Health::new();
     let (service, mut runs) = corner();
     let server = Server::builder()
@@ -125,14 +125,14 @@ async fn limits_and_interceptors_do_not_concern_health() {
 }
 
 #[tokio::test]
-async fn a_server_that_tells_nothing_of_its_health_says_so() {
+async fn a_server_without_the_health_service_reports_unimplemented() {
     let (_server, client) = serve(corner().0).await;
     let status = HealthClient::new(client).check("").await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
 }
 
 #[tokio::test]
-async fn plain_json_is_answered_with_plain_json() {
+async fn plain_json_gets_a_reply_in_plain_json() {
     let (_server, client) = serve_with(
         corner().0,
         Server::builder().health(&Health::new()),
@@ -146,7 +146,7 @@ async fn plain_json_is_answered_with_plain_json() {
 }
 
 #[tokio::test]
-async fn watches_do_not_take_the_places_of_calls_and_have_limits_of_their_own() {
+async fn watches_do_not_count_as_calls_and_have_their_own_limits() {
     let (service, mut runs) = corner();
     let server = Server::builder()
         .health(&Health::new())
@@ -156,8 +156,8 @@ async fn watches_do_not_take_the_places_of_calls_and_have_limits_of_their_own() 
     let (server, client) = serve_with(service, server, Client::builder()).await;
     let asked = HealthClient::new(client.clone());
     let other = HealthClient::new(Client::connect(server.target()).await.unwrap());
-    let refused = async |asked: &HealthClient, option: &str| {
-        let watch = within("a refusal", asked.watch("")).await;
+    let rejected = async |asked: &HealthClient, option: &str| {
+        let watch = within("a rejection", asked.watch("")).await;
         let status = match watch {
             Ok(mut watch) => watch.next().await.unwrap().unwrap_err(),
             Err(status) => status,
@@ -177,12 +177,12 @@ async fn watches_do_not_take_the_places_of_calls_and_have_limits_of_their_own() 
     for _ in 0..3 {
         watches.push(begun(&asked).await);
     }
-    refused(&asked, "(option max_health_watches_per_connection)").await;
+    rejected(&asked, "(option max_health_watches_per_connection)").await;
     for _ in 0..2 {
         watches.push(begun(&other).await);
     }
-    refused(&other, "(option max_health_watches)").await;
-    // As many calls run as may beside them, and the server can still be asked.
+    rejected(&other, "(option max_health_watches)").await;
+    // The call limit is reached, and the health service still replies.
     let shop = ShopClient::new(client);
     for _ in 0..2 {
         let shop = shop.clone();
@@ -194,7 +194,7 @@ async fn watches_do_not_take_the_places_of_calls_and_have_limits_of_their_own() 
         Code::ResourceExhausted
     );
     assert_eq!(asked.check("").await.unwrap(), HealthState::Serving);
-    // A place that is left is taken again.
+    // Capacity that becomes free is used again.
     watches.swap_remove(0);
     let again = async {
         loop {

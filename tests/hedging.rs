@@ -1,4 +1,4 @@
-//! Hedged calls: when a second attempt is made and when not, which answer counts, and what becomes of the other one.
+//! Hedged calls: when a second attempt is made, which reply counts, and how the other attempt ends.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -13,15 +13,15 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-use crate::common::calls::{expect, serve_with};
+use crate::common::calls::{expect, serve_with, use_permit};
 use crate::common::{passes, started, within};
 
-/// Nothing waits so long in a test that passes.
+/// A delay that does not expire in a test that passes.
 const LONG: Duration = Duration::from_secs(600);
 
 #[service]
 trait Oracle {
-    /// Answers with the number of the run.
+    /// Replies with the number of the run.
     #[rpc(idempotent, hedge = "20ms")]
     async fn ask(&self) -> Result<u32, Status>;
     #[rpc(idempotent, hedge = "20ms")]
@@ -33,22 +33,22 @@ trait Oracle {
     async fn ask_once(&self) -> Result<u32, Status>;
 }
 
-/// What a run does.
+/// The behaviour of a run.
 #[derive(Clone)]
 enum Act {
-    Answer,
+    Reply,
     /// Waits for ever.
     Hang,
-    /// Waits until it is let go, then answers.
+    /// Waits for its release, then replies.
     Wait,
     Fail(Status),
-    /// Waits until it is let go, then fails.
+    /// Waits for its release, then fails.
     FailLater(Status),
 }
 
 #[derive(Clone)]
 struct Pythia {
-    /// What the runs do, by their number; those behind the end answer.
+    /// The behaviour of the runs, by their number; later runs reply at once.
     acts: Arc<Mutex<Vec<Act>>>,
     runs: Arc<AtomicU32>,
     entered: Arc<Notify>,
@@ -56,7 +56,7 @@ struct Pythia {
     gate: Arc<Semaphore>,
 }
 
-/// Tells when a handler is dropped that has not ended.
+/// Sends an event when a handler is dropped before its end.
 struct Guard<'a>(Option<&'a Notify>);
 
 impl Drop for Guard<'_> {
@@ -71,8 +71,8 @@ impl Pythia {
         let act = self.acts.lock().unwrap().get(run as usize).cloned();
         let mut guard = Guard(Some(&self.dropped));
         self.entered.notify_one();
-        let outcome = match act.unwrap_or(Act::Answer) {
-            Act::Answer => Ok(run + 1),
+        let outcome = match act.unwrap_or(Act::Reply) {
+            Act::Reply => Ok(run + 1),
             Act::Fail(status) => Err(status),
             Act::Hang => std::future::pending().await,
             Act::Wait => self.pass().await.map(|()| run + 1),
@@ -83,11 +83,7 @@ impl Pythia {
     }
 
     async fn pass(&self) -> Result<(), Status> {
-        let permit = self.gate.acquire().await;
-        permit
-            .map_err(|error| Status::internal(error.to_string()))?
-            .forget();
-        Ok(())
+        use_permit(&self.gate).await
     }
 }
 
@@ -146,10 +142,10 @@ impl Fixture {
     }
 
     async fn ask(&self) -> Result<u32, Status> {
-        within("the answer", self.oracle.ask()).await
+        within("the reply", self.oracle.ask()).await
     }
 
-    /// Waits until so many runs have begun.
+    /// Waits until this number of runs has begun.
     async fn begun(&self, runs: u32) {
         within("the run", async {
             while self.runs() < runs {
@@ -161,7 +157,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_call_without_an_answer_is_made_again_and_the_one_that_lost_is_cancelled() {
+async fn a_call_without_a_reply_is_hedged_and_the_attempt_that_lost_is_cancelled() {
     let fixture = Fixture::start([Act::Hang]).await;
     let begun = Instant::now();
     assert_eq!(fixture.ask().await, Ok(2));
@@ -171,11 +167,11 @@ async fn a_call_without_an_answer_is_made_again_and_the_one_that_lost_is_cancell
 }
 
 #[tokio::test]
-async fn the_first_answer_counts_also_when_it_is_that_of_the_first_attempt() {
+async fn the_first_reply_counts_even_if_it_is_that_of_the_first_attempt() {
     let fixture = Fixture::start([Act::Wait, Act::Hang]).await;
     let call = started(fixture.oracle.ask());
     let (call, ()) = tokio::join!(
-        async { within("the answer", call.await.finish()).await },
+        async { within("the reply", call.await.finish()).await },
         async {
             fixture.begun(2).await;
             fixture.pythia.gate.add_permits(1);
@@ -186,8 +182,8 @@ async fn the_first_answer_counts_also_when_it_is_that_of_the_first_attempt() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_answered_in_time_is_made_once() {
-    // A delay that no busy machine takes for an answer.
+async fn a_call_with_a_reply_in_time_is_made_once() {
+    // A delay that is longer than a reply takes on a busy machine.
     let policy = MethodPolicy::new().hedge(Hedge::After(Duration::from_secs(8)));
     let client = Client::builder()
         .method_policy("/oracle/ask", policy)
@@ -207,10 +203,10 @@ async fn a_method_that_must_not_run_twice_is_never_hedged() {
     let fixture = Fixture::with([Act::Wait], client).await;
     let call = started(fixture.oracle.ask_once()).await;
     fixture.begun(1).await;
-    // The time itself is the stimulus: twenty times the delay.
+    // The delay itself is the stimulus: twenty times the configured one.
     tokio::time::sleep(Duration::from_millis(20)).await;
     fixture.pythia.gate.add_permits(1);
-    assert_eq!(within("the answer", call.finish()).await, Ok(1));
+    assert_eq!(within("the reply", call.finish()).await, Ok(1));
     assert_eq!(fixture.runs(), 1);
 }
 
@@ -219,21 +215,21 @@ async fn a_policy_of_the_client_can_forbid_hedging() {
     let client = Client::builder().method_policy("/oracle/ask", MethodPolicy::new().hedge(None));
     let fixture = Fixture::with([Act::Wait], client).await;
     let call = started(fixture.oracle.ask()).await;
-    // The time itself is the stimulus: four times the delay.
+    // The delay itself is the stimulus: four times the configured one.
     tokio::time::sleep(Duration::from_millis(80)).await;
     fixture.pythia.gate.add_permits(1);
-    assert_eq!(within("the answer", call.finish()).await, Ok(1));
+    assert_eq!(within("the reply", call.finish()).await, Ok(1));
     assert_eq!(fixture.runs(), 1);
 }
 
 #[tokio::test]
-async fn a_failure_that_is_worth_a_retry_leaves_the_other_attempt_its_chance() {
+async fn a_retryable_failure_lets_the_other_attempt_continue() {
     let failing = Act::Fail(Status::unavailable("not today"));
     let fixture = Fixture::start([Act::Wait, failing]).await;
     let call = started(fixture.oracle.ask()).await;
-    let (call, ()) = tokio::join!(within("the answer", call.finish()), async {
+    let (call, ()) = tokio::join!(within("the reply", call.finish()), async {
         fixture.begun(2).await;
-        // Answered behind the failure of the second, on the same connection.
+        // The reply comes after the failure of the second attempt, on the same connection.
         assert_eq!(fixture.oracle.ask_once().await, Ok(3));
         fixture.pythia.gate.add_permits(1);
     });
@@ -241,33 +237,33 @@ async fn a_failure_that_is_worth_a_retry_leaves_the_other_attempt_its_chance() {
 }
 
 #[tokio::test]
-async fn a_failure_that_is_final_ends_the_call_and_says_that_the_other_attempt_may_have_run() {
-    let refused = Status::invalid_argument("a question").with_execution(Execution::NotExecuted);
-    let fixture = Fixture::start([Act::Hang, Act::Fail(refused)]).await;
+async fn a_final_failure_ends_the_call_and_reports_that_the_other_attempt_may_have_run() {
+    let rejected = Status::invalid_argument("a question").with_execution(Execution::NotExecuted);
+    let fixture = Fixture::start([Act::Hang, Act::Fail(rejected)]).await;
     let status = fixture.ask().await.unwrap_err();
     expect(&status, Code::InvalidArgument, Execution::MayHaveExecuted);
     within("the end of the first", fixture.pythia.dropped.notified()).await;
 }
 
 #[tokio::test]
-async fn second_attempts_are_paid_from_the_budget_of_retries() {
+async fn second_attempts_count_against_the_retry_budget() {
     let budget = RetryBudget::new().max_tokens(1).token_ratio(0.0);
     let client = Client::builder().retry_budget(budget);
-    let fixture = Fixture::with([Act::Hang, Act::Answer, Act::Wait], client).await;
+    let fixture = Fixture::with([Act::Hang, Act::Reply, Act::Wait], client).await;
     assert_eq!(fixture.ask().await, Ok(2));
     let call = started(fixture.oracle.ask()).await;
     fixture.begun(3).await;
-    // The time itself is the stimulus: four times the delay.
+    // The delay itself is the stimulus: four times the configured one.
     tokio::time::sleep(Duration::from_millis(80)).await;
     fixture.pythia.gate.add_permits(1);
-    assert_eq!(within("the answer", call.finish()).await, Ok(3));
+    assert_eq!(within("the reply", call.finish()).await, Ok(3));
     assert_eq!(fixture.runs(), 3, "no fourth");
 }
 
 #[tokio::test]
 async fn a_server_that_pushes_back_is_not_hedged() {
     let busy = Status::unavailable("busy").with_retry_after(LONG / 10);
-    // A delay in which the server answers, also on a busy machine.
+    // A delay within which the server replies, also on a busy machine.
     let delay = Duration::from_secs(5);
     let policy = MethodPolicy::new().hedge(Hedge::After(delay));
     let client = Client::builder()
@@ -279,7 +275,7 @@ async fn a_server_that_pushes_back_is_not_hedged() {
     fixture.begun(2).await;
     passes(2 * delay).await;
     fixture.pythia.gate.add_permits(1);
-    assert_eq!(within("the answer", call.finish()).await, Ok(2));
+    assert_eq!(within("the reply", call.finish()).await, Ok(2));
     assert_eq!(fixture.runs(), 2, "no third");
 }
 
@@ -289,7 +285,7 @@ async fn hedged_calls_are_retried_when_both_attempts_have_failed() {
     let acts = [Act::FailLater(lost()), Act::Fail(lost())];
     let fixture = Fixture::with(acts, Client::builder()).await;
     let call = started(fixture.oracle.ask()).await;
-    let (call, ()) = tokio::join!(within("the answer", call.finish()), async {
+    let (call, ()) = tokio::join!(within("the reply", call.finish()), async {
         fixture.begun(2).await;
         fixture.pythia.gate.add_permits(1);
     });
@@ -300,37 +296,37 @@ async fn hedged_calls_are_retried_when_both_attempts_have_failed() {
 async fn raw_methods_are_hedged_and_large_arguments_are_not() {
     let fixture = Fixture::start([Act::Hang]).await;
     let call = fixture.oracle.ask_raw(Bytes::from_static(b"why"));
-    assert_eq!(within("the answer", call).await.unwrap(), "why");
+    assert_eq!(within("the reply", call).await.unwrap(), "why");
     assert_eq!(fixture.runs(), 2);
     let fixture = Fixture::start([Act::Wait]).await;
     let question = Bytes::from(vec![b'?'; 70_000]);
     let call = started(fixture.oracle.ask_at_length(question)).await;
     fixture.begun(1).await;
-    // The time itself is the stimulus: four times the delay.
+    // The delay itself is the stimulus: four times the configured one.
     tokio::time::sleep(Duration::from_millis(80)).await;
     fixture.pythia.gate.add_permits(1);
-    assert_eq!(within("the answer", call.finish()).await, Ok(1));
+    assert_eq!(within("the reply", call.finish()).await, Ok(1));
 }
 
 #[tokio::test]
 async fn a_percentile_is_learned_from_the_calls_before() {
-    let mut acts = vec![Act::Answer; 40];
+    let mut acts = vec![Act::Reply; 40];
     acts.push(Act::Hang);
     let fixture = Fixture::start(acts).await;
     for run in 1..=40 {
-        let answer = within("the answer", fixture.oracle.ask_often()).await;
-        // A call among them that took longer than most before it was hedged.
-        assert!(answer.is_ok(), "{run}: {answer:?}");
+        let reply = within("the reply", fixture.oracle.ask_often()).await;
+        // One of these calls takes longer than the percentile and is hedged.
+        assert!(reply.is_ok(), "{run}: {reply:?}");
     }
     while fixture.runs() < 40 {
-        within("the answer", fixture.oracle.ask_often())
+        within("the reply", fixture.oracle.ask_often())
             .await
             .unwrap();
     }
-    // One of these meets the run that hangs, and does not hang.
+    // One of these calls meets the run that hangs, and is hedged.
     for _ in 0..2 {
-        let answer = within("the answer", fixture.oracle.ask_often()).await;
-        assert!(answer.unwrap() > 40);
+        let reply = within("the reply", fixture.oracle.ask_often()).await;
+        assert!(reply.unwrap() > 40);
     }
     within(
         "the end of the one that hung",

@@ -1,5 +1,6 @@
-//! A client at the port of something else, and something else at the port of a server: the error, or the log, says what it seems to
-//! be and what to change.
+//! A client that connects to another protocol's server, and another protocol's client that connects
+//! to our server: the error, or the log line, names the protocol that it seems to be and what to
+//! change.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -12,7 +13,8 @@ use crate::common::alone::alone;
 use crate::common::logs::Logs;
 use crate::common::within;
 
-/// What servers of other protocols say to whoever connects, or answers what they do not understand.
+/// Bytes that servers of other protocols send first, or as a reply to a request they do not
+/// understand.
 const SERVERS: [(&str, &[u8]); 6] = [
     (
         "HTTP/1",
@@ -28,7 +30,7 @@ const SERVERS: [(&str, &[u8]); 6] = [
     ("MySQL", b"J\0\0\0\n8.0.36\0\x08\0\0\0abcdefgh\0"),
 ];
 
-/// What clients of other protocols begin with.
+/// First bytes of clients of other protocols.
 const CLIENTS: [(&str, &[u8]); 6] = [
     ("HTTP/1", b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"),
     (
@@ -45,17 +47,17 @@ const CLIENTS: [(&str, &[u8]); 6] = [
 ];
 
 #[tokio::test]
-async fn a_client_at_the_port_of_another_protocol_says_which_and_what_to_change() {
+async fn a_client_at_the_port_of_another_protocol_reports_which_and_what_to_change() {
     for (protocol, first) in SERVERS {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            // Some bytes first, others once they have seen what they do not understand.
+            // Some servers send first, others after a request that they do not understand.
             let mut asked = [0; 1];
             stream.read_exact(&mut asked).await.unwrap();
             stream.write_all(first).await.unwrap();
-            // Until the client has gone.
+            // Until the client has closed.
             let _ = stream.read_to_end(&mut Vec::new()).await;
         });
         let status = within("the failure", Client::connect(addr))
@@ -81,8 +83,8 @@ async fn a_client_at_the_port_of_another_protocol_says_which_and_what_to_change(
 }
 
 #[test]
-fn a_server_logs_what_seems_to_knock_at_its_port() {
-    alone("a_server_logs_what_seems_to_knock_at_its_port", || async {
+fn a_server_logs_which_protocol_seems_to_connect() {
+    alone("a_server_logs_which_protocol_seems_to_connect", || async {
         let logs = Logs::captured();
         let server = Server::builder().bind("127.0.0.1:0").await.unwrap();
         for (protocol, first) in CLIENTS {
@@ -90,7 +92,7 @@ fn a_server_logs_what_seems_to_knock_at_its_port() {
                 .await
                 .unwrap();
             stream.write_all(first).await.unwrap();
-            // One that waits for an answer gets none.
+            // A client that waits for a greeting gets none.
             stream.shutdown().await.unwrap();
             let _ = within("the end", stream.read_to_end(&mut Vec::new())).await;
             logs.until("the line", |lines| {
@@ -102,7 +104,7 @@ fn a_server_logs_what_seems_to_knock_at_its_port() {
             })
             .await;
         }
-        // A peer that is broken is no stranger.
+        // A broken peer is not reported as another protocol.
         logs.take();
         let mut stream = TcpStream::connect(server.local_addr().unwrap())
             .await

@@ -1,5 +1,6 @@
-//! A hostile server against our client, over real sockets: whatever it sends or leaves out, callers are told soon, no
-//! answer reaches the wrong caller, memory stays bounded, and the same client is served by the next connection.
+//! A hostile server against our client, over real sockets: whatever it sends or omits, callers get
+//! an error soon, no reply reaches the wrong caller, memory stays bounded, and the next connection
+//! serves the same client.
 
 use std::time::{Duration, Instant};
 
@@ -16,24 +17,25 @@ use crate::common::{
     GUARD, MIB, SERVED, assert_grown_less, passes, resident_bytes, started, within,
 };
 
-/// A time limit that is over soon, so that no test waits long for it.
+/// A timeout that expires soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(200);
 
-/// A time limit that a busy machine does not reach by itself.
+/// A timeout that does not expire on a busy machine.
 const TIME: Duration = Duration::from_secs(5);
 
-/// The call must fail soon, because its connection is gone.
+/// Checks that the call fails soon because its connection was lost.
 async fn lost<T>(what: &str, pending: Pending<T>) -> CallError {
     match soon(what, pending).await {
         Err(error) if matches!(error.kind(), CallErrorKind::ConnectionLost(_)) => error,
-        Err(error) => panic!("{what}: the connection was lost, but the caller was told: {error}"),
-        Ok(_) => panic!("{what}: an answer, although the connection was lost"),
+        Err(error) => panic!("{what}: the connection was lost, but the caller got: {error}"),
+        Ok(_) => panic!("{what}: a reply, although the connection was lost"),
     }
 }
 
 // ---- bytes that end the connection
 
-/// Sends `bytes` when one call is under way on channel 1: the client must close, and say so to everyone.
+/// Sends `bytes` while one call is under way on channel 1: the client must close, and every call
+/// must fail.
 async fn ends_the_connection(what: &str, bytes: &[u8]) {
     let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
     let call = tokio::spawn(channel.request("/echo", "x"));
@@ -66,7 +68,7 @@ async fn a_length_that_no_frame_may_have_ends_the_connection_before_any_body_com
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_path_that_does_not_end_is_refused_at_byte_2050() {
+async fn a_path_that_does_not_end_is_rejected_at_byte_2050() {
     ends_the_connection(
         "2049 bytes of path",
         &[&[5], "p".repeat(2049).as_bytes()].concat(),
@@ -75,16 +77,15 @@ async fn a_path_that_does_not_end_is_refused_at_byte_2050() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_speaks_something_else_is_refused_at_its_first_byte() {
-    // TLS alert, HTTP, SSH, and whatever else is no status.
+async fn a_server_that_speaks_another_protocol_is_rejected_at_its_first_byte() {
+    // TLS alert, HTTP, SSH, and other bytes that are not a status.
     for first in [0x15, b'H', b'S', 9, 0x80, 0xff] {
         ends_the_connection(&format!("first byte {first}"), &[first]).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_on_a_channel_that_was_never_granted_ends_the_connection_before_its_length_comes()
-{
+async fn a_reply_on_a_channel_that_was_never_granted_ends_the_connection_before_its_length_comes() {
     for channel in [2, 77, 1 << 31, u32::MAX] {
         let head = RawFrame::head(5, "/echo", channel, 1);
         ends_the_connection(&format!("channel {channel}"), &head[..head.len() - 4]).await;
@@ -92,18 +93,18 @@ async fn an_answer_on_a_channel_that_was_never_granted_ends_the_connection_befor
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_too_many_is_given_to_nobody() {
+async fn an_extra_reply_goes_to_no_caller() {
     for sends_twice in [
-        RawFrame::answer("/mine", 1, "a secret").encode(),
+        RawFrame::reply("/mine", 1, "a secret").encode(),
         RawFrame::new(4, "/mine", 1, "a secret").encode(),
     ] {
         let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
         let mine = tokio::spawn(channel.request("/mine", "x"));
         assert_eq!(peer.frame().await, RawFrame::request("/mine", 1, "x"));
-        peer.send_frame(&RawFrame::answer("/mine", 1, "a secret"))
+        peer.send_frame(&RawFrame::reply("/mine", 1, "a secret"))
             .await;
-        assert_eq!(soon("my call", mine).await.expect("an answer"), "a secret");
-        // The next call is under way before the answer too many comes.
+        assert_eq!(soon("my call", mine).await.expect("a reply"), "a secret");
+        // The next call is under way before the extra reply comes.
         let yours = tokio::spawn(channel.request("/yours?x=1", "y"));
         assert_eq!(peer.frame().await, RawFrame::request("/yours?x=1", 1, "y"));
         peer.send(&sends_twice).await;
@@ -118,27 +119,28 @@ async fn an_answer_too_many_is_given_to_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_nobody_asked_for_ends_the_connection() {
-    let answer = RawFrame::answer("/echo", 1, "x").encode();
+async fn an_unsolicited_reply_ends_the_connection() {
+    let reply = RawFrame::reply("/echo", 1, "x").encode();
     let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
-    peer.send(&answer).await;
+    peer.send(&reply).await;
     assert!(peer.closed().await.is_empty());
     lost(
-        "after the answer",
+        "after the reply",
         tokio::spawn(channel.request("/echo", "x")),
     )
     .await;
     victim.is_served_by_a_new_connection().await;
-    // The same on channel 0, where only grants are due.
+    // The same on channel 0, where only grants are expected.
     ends_the_connection(
-        "an answer on channel 0",
-        &RawFrame::answer("/x", 0, "unsolicited").encode(),
+        "a reply on channel 0",
+        &RawFrame::reply("/x", 0, "unsolicited").encode(),
     )
     .await;
-    ends_the_connection("a grant nobody asked for", &RawFrame::grant(2).encode()).await;
+    ends_the_connection("an unsolicited grant", &RawFrame::grant(2).encode()).await;
 }
 
-/// What brings the channel's answers into each state, and which statuses are legal there, with enough calls under way.
+/// The frames that bring the channel's replies into each state, and the statuses that are legal
+/// there, with enough calls under way.
 const STATES: [(&str, &[u8], &[u8]); 5] = [
     ("nothing received", &[], &[4, 5]),
     ("4", &[4], &[6, 7]),
@@ -168,7 +170,7 @@ async fn every_illegal_transition_ends_the_connection_and_every_legal_one_does_n
                     .await;
             }
             if legal.contains(&status) {
-                // Alive: channel 0 still grants.
+                // The connection is alive: channel 0 still grants.
                 victim.granted_channel(&mut peer, 2).await;
                 continue;
             }
@@ -194,7 +196,7 @@ async fn every_illegal_transition_ends_the_connection_and_every_legal_one_does_n
 // ---- grants
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_grant_that_makes_no_sense_fails_those_who_wait_at_once() {
+async fn an_invalid_grant_fails_the_waiting_calls_at_once() {
     let deep = "[".repeat(200_000);
     let long = format!(
         "{{\"code\":0,\"channel_id\":1,\"x\":\"{}\"",
@@ -219,23 +221,23 @@ async fn a_grant_that_makes_no_sense_fails_those_who_wait_at_once() {
     ];
     for grant in grants {
         let what = &grant[..grant.len().min(60)];
-        let answer = RawFrame::answer("/sys/new_channel", 0, grant);
+        let reply = RawFrame::reply("/sys/new_channel", 0, grant);
         let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
         let asked = victim.asks_for_channel();
         let called = started(victim.client.request("/echo", "x")).await;
-        peer.answers_new_channel(&answer).await;
+        peer.replies_to_new_channel(&reply).await;
         let error = soon(what, asked).await.expect_err(what);
         assert_eq!(error.execution(), Execution::NotSent, "{what}: {error}");
         drop(called);
         peer.closed().await;
         victim.is_served_by_a_new_connection().await;
 
-        // The same for a later channel: everyone on the connection is told.
+        // The same for a later channel: every call on the connection fails.
         let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
         let call = tokio::spawn(channel.request("/echo", "x"));
         assert_eq!(peer.frame().await, RawFrame::request("/echo", 1, "x"));
         let asked = victim.asks_for_channel();
-        peer.answers_new_channel(&answer).await;
+        peer.replies_to_new_channel(&reply).await;
         lost(what, asked).await;
         lost(what, call).await;
         peer.closed().await;
@@ -263,31 +265,31 @@ async fn granted_ids_may_be_anything_else() {
         let channel = victim.granted_channel(&mut peer, id).await;
         let call = tokio::spawn(channel.request("/echo", "x"));
         assert_eq!(peer.frame().await, RawFrame::request("/echo", id, "x"));
-        peer.send_frame(&RawFrame::answer("/echo", id, "x")).await;
-        assert_eq!(soon("a call", call).await.expect("an answer"), "x");
-        // Kept, or the pool would hand it out again.
+        peer.send_frame(&RawFrame::reply("/echo", id, "x")).await;
+        assert_eq!(soon("a call", call).await.expect("a reply"), "x");
+        // The channel is kept, or the pool would hand it out again.
         std::mem::forget(channel);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refused_channels_leave_the_ones_there_are_in_use() {
+async fn rejected_channels_leave_the_existing_ones_in_use() {
     let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
     let calls: Vec<_> = (0..20)
         .map(|n: u32| victim.calls("/echo", n.to_string()))
         .collect();
     peer.grants(1).await;
-    let mut answered = 0;
-    while answered < 20 {
+    let mut replied = 0;
+    while replied < 20 {
         let frame = peer.frame().await;
         if frame.path == b"/sys/new_channel" {
-            let refusal = r#"{"code":106,"message":"channel create limited"}"#;
-            peer.send_frame(&RawFrame::answer("/sys/new_channel", 0, refusal))
+            let rejection = r#"{"code":106,"message":"channel create limited"}"#;
+            peer.send_frame(&RawFrame::reply("/sys/new_channel", 0, rejection))
                 .await;
         } else {
-            peer.send_frame(&RawFrame::answer(&frame.path, frame.channel, &frame.body))
+            peer.send_frame(&RawFrame::reply(&frame.path, frame.channel, &frame.body))
                 .await;
-            answered += 1;
+            replied += 1;
         }
     }
     for (n, call) in calls.into_iter().enumerate() {
@@ -299,7 +301,7 @@ async fn refused_channels_leave_the_ones_there_are_in_use() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_grant_that_never_comes_costs_a_caller_its_own_time_and_nothing_is_sent() {
+async fn a_call_whose_grant_never_comes_fails_at_its_own_deadline_unsent() {
     let config = ClientConfig::new().call_timeout(SHORT);
     let (victim, mut peer, _channel) = Victim::with_channel(config).await;
     let calls: Vec<_> = (0..50).map(|_| victim.calls("/echo", "x")).collect();
@@ -308,9 +310,10 @@ async fn a_grant_that_never_comes_costs_a_caller_its_own_time_and_nothing_is_sen
         assert!(error.is_timeout(), "{error}");
         assert_eq!(error.execution(), Execution::NotSent, "{error}");
     }
-    // The connection is as it was: the late grant is used, for the call that still waits and for no other.
-    let patient = CallOptions::new().timeout(GUARD);
-    let late = victim.client.request_with("/echo", "late", patient);
+    // The connection is unchanged: the late grant is used for the call that still waits and for no
+    // other.
+    let options = CallOptions::new().timeout(GUARD);
+    let late = victim.client.request_with("/echo", "late", options);
     let call = started(late).await;
     peer.send_frame(&RawFrame::grant(2)).await;
     loop {
@@ -324,9 +327,9 @@ async fn a_grant_that_never_comes_costs_a_caller_its_own_time_and_nothing_is_sen
             break;
         }
     }
-    peer.send_frame(&RawFrame::answer("/echo", 2, "late")).await;
-    let answer = within("the call", call.finish()).await;
-    assert_eq!(answer.expect("an answer"), "late");
+    peer.send_frame(&RawFrame::reply("/echo", 2, "late")).await;
+    let reply = within("the call", call.finish()).await;
+    assert_eq!(reply.expect("a reply"), "late");
 }
 
 #[tokio::test]
@@ -348,20 +351,20 @@ async fn a_first_grant_that_never_comes_fails_the_connecting_in_time() {
     victim.is_served_by_a_new_connection().await;
 }
 
-// ---- answers that come late, never, or in pieces
+// ---- replies that come late, never, or in pieces
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_to_callers_who_have_gone_are_swallowed_and_the_next_caller_gets_its_own() {
+async fn replies_to_dropped_calls_are_discarded_and_the_next_caller_gets_its_own() {
     let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
     for n in 0..500 {
-        let gone = channel.request("/echo", format!("gone {n}"));
+        let dropped = channel.request("/echo", format!("gone {n}"));
         let stays = tokio::spawn(channel.request("/echo", format!("stays {n}")));
         let first = peer.frame().await;
-        drop(gone);
+        drop(dropped);
         let second = peer.frame().await;
-        // Every shape of answer: whole, in parts, and one part before the caller went.
+        // Every form of reply: whole, in parts, and one part before the call was dropped.
         if n % 2 == 0 {
-            peer.send_frame(&RawFrame::answer("/echo", 1, &first.body))
+            peer.send_frame(&RawFrame::reply("/echo", 1, &first.body))
                 .await;
         } else {
             peer.send_frame(&RawFrame::new(4, "/echo", 1, &first.body))
@@ -369,39 +372,39 @@ async fn answers_to_callers_who_have_gone_are_swallowed_and_the_next_caller_gets
             peer.send_frame(&RawFrame::new(6, "/echo", 1, "more")).await;
             peer.send_frame(&RawFrame::new(7, "/echo", 1, "end")).await;
         }
-        peer.send_frame(&RawFrame::answer("/echo", 1, &second.body))
+        peer.send_frame(&RawFrame::reply("/echo", 1, &second.body))
             .await;
         assert_eq!(
-            soon("a call", stays).await.expect("its own answer"),
+            soon("a call", stays).await.expect("its own reply"),
             format!("stays {n}")
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_caller_who_goes_in_the_middle_of_its_answer_leaves_the_order_intact() {
+async fn a_call_dropped_in_the_middle_of_its_reply_leaves_the_order_intact() {
     let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
-    let gone = channel.request("/a", "x");
+    let dropped = channel.request("/a", "x");
     let stays = tokio::spawn(channel.request("/b", "x"));
     peer.frame().await;
     peer.frame().await;
     peer.send_frame(&RawFrame::new(4, "/a", 1, "first part of a"))
         .await;
-    // A second connection's worth of proof that the part was taken: the reply on another channel.
-    drop(gone);
+    // The reply on another channel proves that the part was read.
+    drop(dropped);
     peer.send_frame(&RawFrame::new(6, "/a", 1, "second part of a"))
         .await;
     peer.send_frame(&RawFrame::new(7, "/a", 1, "last part of a"))
         .await;
-    peer.send_frame(&RawFrame::answer("/b", 1, "b")).await;
+    peer.send_frame(&RawFrame::reply("/b", 1, "b")).await;
     assert_eq!(
-        soon("the other call", stays).await.expect("its own answer"),
+        soon("the other call", stays).await.expect("its own reply"),
         "b"
     );
 }
 
 #[tokio::test]
-async fn a_call_that_is_never_answered_times_out_and_takes_nobody_with_it() {
+async fn a_call_without_a_reply_times_out_alone() {
     let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
     let client = victim.client.clone();
     let never = tokio::spawn(async move {
@@ -420,43 +423,41 @@ async fn a_call_that_is_never_answered_times_out_and_takes_nobody_with_it() {
         "the channel of the unanswered call is not used"
     );
     passes(TIME).await;
-    let error = soon("the call", never).await.expect_err("no answer");
+    let error = soon("the call", never).await.expect_err("no reply");
     assert!(error.is_timeout(), "{error}");
     assert_eq!(error.execution(), Execution::MayHaveExecuted, "{error}");
-    peer.send_frame(&RawFrame::answer("/echo", 2, "other"))
-        .await;
+    peer.send_frame(&RawFrame::reply("/echo", 2, "other")).await;
     assert_eq!(
-        soon("the other call", other).await.expect("an answer"),
+        soon("the other call", other).await.expect("a reply"),
         "other"
     );
-    // The answer that comes after all is swallowed, and then the channel is good again.
-    peer.send_frame(&RawFrame::answer("/never", 1, "late"))
-        .await;
+    // The late reply is discarded, and then the channel is usable again.
+    peer.send_frame(&RawFrame::reply("/never", 1, "late")).await;
     let [one, two] = [victim.calls("/echo", "one"), victim.calls("/echo", "two")];
     honest(&mut peer, 2, 2).await;
-    assert_eq!(soon("one", one).await.expect("an answer"), "one");
-    assert_eq!(soon("two", two).await.expect("an answer"), "two");
+    assert_eq!(soon("one", one).await.expect("a reply"), "one");
+    assert_eq!(soon("two", two).await.expect("a reply"), "two");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_drips_is_taken() {
+async fn a_reply_that_comes_byte_by_byte_is_accepted() {
     let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
     let call = tokio::spawn(channel.request("/drip", "x"));
     peer.frame().await;
-    let mut answer = RawFrame::new(4, "/drip", 1, "byte ").encode();
-    answer.extend(RawFrame::new(6, "", 1, "by ").encode());
-    answer.extend(RawFrame::new(7, "/other", 1, "byte").encode());
-    for byte in answer {
+    let mut reply = RawFrame::new(4, "/drip", 1, "byte ").encode();
+    reply.extend(RawFrame::new(6, "", 1, "by ").encode());
+    reply.extend(RawFrame::new(7, "/other", 1, "byte").encode());
+    for byte in reply {
         peer.send(&[byte]).await;
     }
     assert_eq!(
-        soon("the call", call).await.expect("an answer"),
+        soon("the call", call).await.expect("a reply"),
         "byte by byte"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_an_answer_and_then_silence_fails_everyone_after_the_time_limit() {
+async fn half_a_reply_and_then_silence_fails_every_call_after_the_timeout() {
     let limits = Limits::default()
         .progress_timeout(SHORT)
         .frame_head_timeout(SHORT);
@@ -486,13 +487,13 @@ async fn half_an_answer_and_then_silence_fails_everyone_after_the_time_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_goes_tells_a_hundred_callers_at_once() {
+async fn a_server_that_closes_fails_a_hundred_calls_at_once() {
     let half = [RawFrame::head(5, "/echo", 1, 10), b"half".to_vec()].concat();
     let cases: [(&str, &[u8], bool); 6] = [
         ("FIN", &[], false),
         ("RST", &[], true),
-        ("half an answer and FIN", &half, false),
-        ("half an answer and RST", &half, true),
+        ("half a reply and FIN", &half, false),
+        ("half a reply and RST", &half, true),
         ("status 8 in one byte", &[8], false),
         (
             "status 8 in a frame",
@@ -509,7 +510,7 @@ async fn a_server_that_goes_tells_a_hundred_callers_at_once() {
             peer.frame().await;
         }
         peer.send(bytes).await;
-        let gone = Instant::now();
+        let dropped = Instant::now();
         match reset {
             true => peer.reset().await,
             false => peer.finish_sending(),
@@ -518,16 +519,16 @@ async fn a_server_that_goes_tells_a_hundred_callers_at_once() {
             lost(what, call).await;
         }
         assert!(
-            gone.elapsed() < SERVED,
-            "{what}: the last was told after {:?}",
-            gone.elapsed()
+            dropped.elapsed() < SERVED,
+            "{what}: the last failed after {:?}",
+            dropped.elapsed()
         );
         victim.is_served_by_a_new_connection().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_call_makes_few_connections_to_a_server_that_hangs_up_at_once() {
+async fn one_call_makes_few_connections_to_a_server_that_closes_at_once() {
     let (listener, addr) = listener().await;
     let accepts = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = accepts.clone();
@@ -541,7 +542,7 @@ async fn one_call_makes_few_connections_to_a_server_that_hangs_up_at_once() {
     let client = config.connect_lazy(addr.to_string()).expect("an address");
     let error = within("a call", client.request("/echo", "x"))
         .await
-        .expect_err("nobody answers");
+        .expect_err("no server replies");
     assert_ne!(
         error.execution(),
         Execution::MayHaveExecuted,
@@ -553,7 +554,7 @@ async fn one_call_makes_few_connections_to_a_server_that_hangs_up_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_floods_does_not_hold_up_the_timeouts_of_others() {
+async fn a_server_that_floods_does_not_delay_the_timeouts_of_others() {
     const ALLOWED: Duration = Duration::from_secs(2);
     let (victim, stream) = Victim::connect(ClientConfig::new()).await;
     let mut peer = Peer::over(stream);
@@ -567,7 +568,7 @@ async fn a_server_that_floods_does_not_hold_up_the_timeouts_of_others() {
     assert_eq!(peer.frame().await, RawFrame::request("/endless", 1, "x"));
     let never = tokio::spawn(never_channel.request("/never", "x"));
     assert_eq!(peer.frame().await, RawFrame::request("/never", 2, "x"));
-    // A third call with a timeout of its own.
+    // A third call with its own timeout.
     drop(never);
     let client = victim.client.clone();
     let timed = tokio::spawn(async move {
@@ -586,7 +587,7 @@ async fn a_server_that_floods_does_not_hold_up_the_timeouts_of_others() {
     });
     let flooding = tokio::spawn(async move {
         peer.send_frame(&RawFrame::new(4, "/endless", 1, "x")).await;
-        // As many frames per write as make the client the slower side.
+        // Enough frames per write that the client is the slower side.
         let more = RawFrame::new(6, "/", 1, "x").encode().repeat(50_000);
         for _ in 0..1000 {
             peer.send(&more).await;
@@ -595,12 +596,12 @@ async fn a_server_that_floods_does_not_hold_up_the_timeouts_of_others() {
     let error = within("the call with a timeout", timed)
         .await
         .expect("no panic")
-        .expect_err("no answer");
+        .expect_err("no reply");
     assert!(error.is_timeout(), "{error}");
-    // When the flood happens to pause is not its business.
+    // The test does not depend on when the flood pauses.
     assert!(
         error.phases().total() < ALLOWED + SERVED,
-        "told late: {error}"
+        "failed late: {error}"
     );
     flooding.abort();
     taking.abort();
@@ -619,13 +620,13 @@ fn a_declared_length_reserves_no_memory() {
                 [channel.request("/echo", "x"), channel.request("/big", "x")].map(tokio::spawn);
             peer.frame().await;
             peer.frame().await;
-            // The first answer's arrival shows that the second one's head has been read with it.
-            let mut bytes = RawFrame::answer("/echo", 1, "x").encode();
+            // When the first reply arrives, the head of the second one has been read with it.
+            let mut bytes = RawFrame::reply("/echo", 1, "x").encode();
             bytes.extend(RawFrame::head(5, "/big", 1, 16 << 20));
             bytes.push(b'y');
             peer.send(&bytes).await;
             let [first, second] = calls;
-            soon("the first answer", first).await.expect("an answer");
+            soon("the first reply", first).await.expect("a reply");
             held.push((victim, peer, channel, second));
         }
         assert_grown_less(before, 16 * MIB);
@@ -633,9 +634,9 @@ fn a_declared_length_reserves_no_memory() {
 }
 
 #[test]
-fn an_answer_without_end_fails_its_call_at_the_message_limit_and_nobody_else() {
+fn an_endless_reply_fails_only_its_own_call_at_the_message_limit() {
     alone(
-        "an_answer_without_end_fails_its_call_at_the_message_limit_and_nobody_else",
+        "an_endless_reply_fails_only_its_own_call_at_the_message_limit",
         || async {
             let config = ClientConfig::new().limits(Limits::default().max_message_bytes(MIB));
             let (victim, mut peer, channel) = Victim::with_channel(config).await;
@@ -663,70 +664,64 @@ fn an_answer_without_end_fails_its_call_at_the_message_limit_and_nobody_else() {
             assert_grown_less(before, 8 * MIB);
             peer.send_frame(&RawFrame::new(7, "/endless", 1, "end"))
                 .await;
-            // The same connection, the same channel.
+            // The same connection and the same channel serve the next call.
             let call = tokio::spawn(channel.request("/echo", "after"));
             assert_eq!(peer.frame().await, RawFrame::request("/echo", 1, "after"));
-            peer.send_frame(&RawFrame::answer("/echo", 1, "after"))
-                .await;
-            assert_eq!(
-                soon("the next call", call).await.expect("an answer"),
-                "after"
-            );
+            peer.send_frame(&RawFrame::reply("/echo", 1, "after")).await;
+            assert_eq!(soon("the next call", call).await.expect("a reply"), "after");
             drop(victim);
         },
     );
 }
 
 #[test]
-fn a_streamed_answer_that_nobody_takes_is_bounded_or_ended() {
-    alone(
-        "a_streamed_answer_that_nobody_takes_is_bounded_or_ended",
-        || async {
-            let config = ClientConfig::new().limits(Limits::default().max_message_bytes(4 * MIB));
-            let (victim, mut peer) = Victim::with_peer(config).await;
-            peer.grants(1).await;
-            let mut parts = within("the stream", victim.client.stream("/endless", "x"))
-                .await
-                .expect("connected");
-            assert_eq!(peer.frame().await, RawFrame::request("/endless", 1, "x"));
-            let before = resident_bytes();
-            let body = vec![b'b'; 64 * 1024];
-            peer.send_frame(&RawFrame::new(4, "/endless", 1, &body))
-                .await;
-            let more = RawFrame::new(6, "/endless", 1, &body).encode();
-            // 100 MiB, and the caller takes nothing.
-            for _ in 0..1600 {
-                peer.send(&more).await;
+fn an_unread_streamed_reply_is_bounded_or_ended() {
+    alone("an_unread_streamed_reply_is_bounded_or_ended", || async {
+        let config = ClientConfig::new().limits(Limits::default().max_message_bytes(4 * MIB));
+        let (victim, mut peer) = Victim::with_peer(config).await;
+        peer.grants(1).await;
+        let mut parts = within("the stream", victim.client.stream("/endless", "x"))
+            .await
+            .expect("connected");
+        assert_eq!(peer.frame().await, RawFrame::request("/endless", 1, "x"));
+        let before = resident_bytes();
+        let body = vec![b'b'; 64 * 1024];
+        peer.send_frame(&RawFrame::new(4, "/endless", 1, &body))
+            .await;
+        let more = RawFrame::new(6, "/endless", 1, &body).encode();
+        // 100 MiB, and the caller reads nothing.
+        for _ in 0..1600 {
+            peer.send(&more).await;
+        }
+        // Another call is served meanwhile: the slow caller does not delay it.
+        let call = victim.calls("/echo", "other");
+        honest(&mut peer, 1, 1).await;
+        assert_eq!(
+            soon("the other call", call).await.expect("a reply"),
+            "other"
+        );
+        assert_grown_less(before, 16 * MIB);
+        // The parts received by then may be read, and then comes an error, not the end of the
+        // reply.
+        let mut taken = 0;
+        let error = loop {
+            match within("a part", parts.next()).await {
+                Some(Ok(part)) => taken += part.len(),
+                Some(Err(error)) => break error,
+                None => panic!("a reply without end ended after {taken} bytes"),
             }
-            // Another call is served meanwhile: its neighbour's slowness is not its own.
-            let call = victim.calls("/echo", "neighbour");
-            honest(&mut peer, 1, 1).await;
-            assert_eq!(
-                soon("the neighbour", call).await.expect("an answer"),
-                "neighbour"
-            );
-            assert_grown_less(before, 16 * MIB);
-            // What was taken by then may be read, and then comes an error, not the end of the answer.
-            let mut taken = 0;
-            let error = loop {
-                match within("a part", parts.next()).await {
-                    Some(Ok(part)) => taken += part.len(),
-                    Some(Err(error)) => break error,
-                    None => panic!("an answer without end ended after {taken} bytes"),
-                }
-            };
-            assert!(
-                matches!(error.kind(), CallErrorKind::MessageTooLarge { .. }),
-                "{error}"
-            );
-        },
-    );
+        };
+        assert!(
+            matches!(error.kind(), CallErrorKind::MessageTooLarge { .. }),
+            "{error}"
+        );
+    });
 }
 
 #[test]
-fn an_answer_of_single_byte_frames_costs_what_it_weighs() {
+fn a_reply_of_single_byte_frames_is_counted_with_its_overhead() {
     alone(
-        "an_answer_of_single_byte_frames_costs_what_it_weighs",
+        "a_reply_of_single_byte_frames_is_counted_with_its_overhead",
         || async {
             const FRAMES: usize = 200_000;
             let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
@@ -739,18 +734,18 @@ fn an_answer_of_single_byte_frames_costs_what_it_weighs() {
                 peer.send(&thousand).await;
             }
             peer.send_frame(&RawFrame::new(7, "/", 1, "x")).await;
-            let answer = within("the answer", call)
+            let reply = within("the reply", call)
                 .await
                 .expect("no panic")
-                .expect("a legal answer");
-            assert_eq!(answer.len(), FRAMES + 2);
+                .expect("a legal reply");
+            assert_eq!(reply.len(), FRAMES + 2);
             assert_grown_less(before, 8 * MIB);
         },
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_does_not_read_fails_its_callers_after_the_time_limit() {
+async fn a_server_that_does_not_read_fails_its_callers_after_the_timeout() {
     let config = ClientConfig::new().limits(Limits::default().progress_timeout(SHORT));
     let (victim, mut stream) = Victim::connect_to(narrow_listener(4096), config).await;
     let mut asked = RawFrame::new_channel().encode();
@@ -758,7 +753,7 @@ async fn a_server_that_does_not_read_fails_its_callers_after_the_time_limit() {
         .await
         .expect("it comes");
     sent(&mut stream, &RawFrame::grant(1).encode()).await;
-    // More than the buffers of the kernel take in both directions together.
+    // More than the buffers of the kernel hold in both directions together.
     let body = Bytes::from(lin(1, 16 * MIB));
     let calls: Vec<_> = (0..4)
         .map(|_| victim.calls("/echo", body.clone()))
@@ -776,45 +771,45 @@ async fn a_server_that_does_not_read_fails_its_callers_after_the_time_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_calls_than_may_wait_are_refused_at_once_and_not_sent() {
+async fn calls_beyond_the_queue_limit_are_rejected_at_once_and_not_sent() {
     let config = ClientConfig::new().max_channels(1).max_queued_calls(10);
     let (victim, mut peer, channel) = Victim::with_channel(config).await;
-    // The only channel is taken.
+    // The only channel is in use.
     let mut waiting = Vec::new();
     for _ in 0..10 {
         waiting.push(started(victim.client.request("/echo", "waits")).await);
     }
-    let refused = within("the call beyond", victim.client.request("/echo", "x")).await;
-    let error = refused.expect_err("the queue is full");
+    let rejected = within("the call beyond", victim.client.request("/echo", "x")).await;
+    let error = rejected.expect_err("the queue is full");
     assert!(
         matches!(error.kind(), CallErrorKind::QueueFull { limit: 10 }),
         "{error}"
     );
     assert_eq!(error.execution(), Execution::NotSent);
-    // A caller who goes makes room.
+    // A dropped call frees its entry in the queue.
     waiting.pop();
     let call = started(victim.client.request("/echo", "instead")).await;
     waiting.push(call);
     drop(channel);
-    let answering = tokio::spawn(async move {
+    let replying = tokio::spawn(async move {
         honest(&mut peer, 1, 10).await;
         peer
     });
     for (n, waiting) in waiting.into_iter().enumerate() {
         let expected = if n == 9 { "instead" } else { "waits" };
-        let answer = within("a call", waiting.finish()).await;
-        assert_eq!(answer.expect("an answer"), expected);
+        let reply = within("a call", waiting.finish()).await;
+        assert_eq!(reply.expect("a reply"), expected);
     }
-    within("the server", answering).await.expect("no panic");
+    within("the server", replying).await.expect("no panic");
 }
 
 // ---- hello
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_to_hello_that_makes_no_sense_means_a_plain_peer() {
+async fn an_invalid_reply_to_hello_means_a_plain_peer() {
     let deep = "[".repeat(200_000);
     let long = format!("{{\"iip\":1,\"x\":\"{}\"}}", "x".repeat(MIB));
-    let answers = [
+    let replies = [
         r#"{"code":102,"message":"handle error"}"#,
         "not json",
         "{}",
@@ -824,8 +819,8 @@ async fn an_answer_to_hello_that_makes_no_sense_means_a_plain_peer() {
         &deep,
         &long,
     ];
-    for answer in answers {
-        let what = &answer[..answer.len().min(40)];
+    for reply in replies {
+        let what = &reply[..reply.len().min(40)];
         let (listener, addr) = listener().await;
         let config = ClientConfig::new().hello(serde_json::json!({}));
         let call = tokio::spawn(async move {
@@ -834,7 +829,7 @@ async fn an_answer_to_hello_that_makes_no_sense_means_a_plain_peer() {
         });
         let mut peer = Peer::over(accepted(&listener).await);
         assert_eq!(peer.frame().await.path, b"/sys/hello", "{what}");
-        peer.send_frame(&RawFrame::answer("/sys/hello", 0, answer))
+        peer.send_frame(&RawFrame::reply("/sys/hello", 0, reply))
             .await;
         honest(&mut peer, 0, 1).await;
         assert_eq!(
@@ -846,7 +841,7 @@ async fn an_answer_to_hello_that_makes_no_sense_means_a_plain_peer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hello_that_is_never_answered_fails_the_connecting_in_time() {
+async fn a_hello_without_a_reply_fails_the_connecting_in_time() {
     let (listener, addr) = listener().await;
     let config = ClientConfig::new()
         .hello(serde_json::json!({}))
@@ -856,18 +851,18 @@ async fn a_hello_that_is_never_answered_fails_the_connecting_in_time() {
     assert_eq!(peer.frame().await.path, b"/sys/hello");
     let error = soon("connecting", connecting)
         .await
-        .expect_err("no answer to hello");
+        .expect_err("no reply to hello");
     assert_eq!(error.execution(), Execution::NotSent);
     assert!(
         matches!(error.kind(), CallErrorKind::Connect { .. }),
         "{error}"
     );
-    // The attempt that was given up leaves no connection behind.
+    // The attempt that was given up leaves no connection open.
     peer.closed().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_client_closes_although_the_server_answers_nothing() {
+async fn the_client_closes_although_the_server_sends_no_replies() {
     let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
     let call = tokio::spawn(channel.request("/never", "x"));
     peer.frame().await;
@@ -881,7 +876,7 @@ async fn the_client_closes_although_the_server_answers_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_with_abandoned_calls_closes_without_waiting_for_their_answers() {
+async fn a_client_with_abandoned_calls_closes_without_waiting_for_their_replies() {
     let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
     let call = channel.request("/never", "x");
     peer.frame().await;
@@ -889,7 +884,7 @@ async fn a_client_with_abandoned_calls_closes_without_waiting_for_their_answers(
     drop(channel);
     tokio::time::timeout(SERVED, victim.client.close(GUARD))
         .await
-        .expect("nobody waits for anything");
+        .expect("no call waits");
     peer.closed().await;
 }
 
@@ -900,7 +895,7 @@ fn a_flood_at_a_client_that_asked_for_nothing_is_not_read() {
         || async {
             let (victim, mut stream) = Victim::connect(ClientConfig::new()).await;
             let before = resident_bytes();
-            let frame = RawFrame::answer("/x", 1, vec![b'x'; 60 * 1024]).encode();
+            let frame = RawFrame::reply("/x", 1, vec![b'x'; 60 * 1024]).encode();
             match flood(&mut stream, &frame, 2000, SERVED).await {
                 Flooded::Closed { sent, .. } => {
                     assert!(sent < 500, "{sent} frames of 60 KiB were taken")

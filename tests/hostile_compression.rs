@@ -1,5 +1,6 @@
-//! Hostile peers that compress, over real sockets: a client against our server, and a server against our client. Whatever the
-//! bytes claim or hold, that call alone fails, by name of the option, memory stays bounded, and the connection lives on.
+//! Hostile peers that compress, over real sockets: a client against our server, and a server
+//! against our client. Whatever the bytes claim or contain, only that call fails, the error names
+//! the option, memory stays bounded, and the connection stays usable.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -12,7 +13,8 @@ use iip_rpc::envelope::RequestHead;
 use iip_rpc::{Client, Code, Execution, Metadata, Server, Status, Stream, Streaming, service};
 
 use crate::common::alone::alone;
-use crate::common::calls::{answer_until_request, expect, lazy, status_in};
+use crate::common::calls::{expect, lazy, serve_until_request, status_in};
+use crate::common::compressed::{claimed, lz4, zstd};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::{MIB, assert_grown_less, resident_bytes, within};
@@ -23,7 +25,7 @@ const LZ4: u8 = 2;
 #[service]
 trait Texts {
     async fn len(&self, text: String) -> Result<u64, Status>;
-    /// The length of all texts, or how the stream failed.
+    /// Returns the length of all texts, or how the stream failed.
     async fn upload(&self, texts: Streaming<String>) -> Result<u64, Status>;
     async fn text(&self) -> Result<String, Status>;
     async fn texts(&self) -> Result<impl Stream<Item = Result<String, Status>>, Status>;
@@ -31,7 +33,7 @@ trait Texts {
 
 #[derive(Clone, Default)]
 struct Here {
-    /// Handlers that ran.
+    /// Number of handlers that ran.
     ran: Arc<AtomicUsize>,
 }
 
@@ -58,32 +60,7 @@ impl Texts for Here {
     }
 }
 
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value > 0x7f {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
-}
-
-/// What a peer sends that says its compressed bytes become `size`.
-fn claimed(size: u64, compressed: &[u8]) -> Vec<u8> {
-    [&varint(size), compressed].concat()
-}
-
-fn zstd(plain: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
-    zstd_safe::compress(&mut out, plain, 3).unwrap();
-    out
-}
-
-fn lz4(plain: &[u8]) -> Vec<u8> {
-    lz4_flex::block::compress(plain)
-}
-
-/// A frame of zstd with as many blocks of 128 KiB, four bytes each.
+/// A zstd frame of this many blocks of 128 KiB, each in four bytes.
 fn zstd_bomb(blocks: usize) -> Vec<u8> {
     // No content size, a window of 1 MiB.
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 10 << 3];
@@ -95,7 +72,7 @@ fn zstd_bomb(blocks: usize) -> Vec<u8> {
     frame
 }
 
-/// A block of lz4 with one repetition of 255 bytes for each byte.
+/// An lz4 block with one repetition of 255 bytes for each byte.
 fn lz4_bomb(bytes: usize) -> Vec<u8> {
     let mut block = vec![0x1f, b'x', 1, 0];
     block.resize(bytes, 0xff);
@@ -103,16 +80,17 @@ fn lz4_bomb(bytes: usize) -> Vec<u8> {
     block
 }
 
-/// A message for each of the two threads, whose allocators may keep it; a bomb would be a thousand.
-const MOST: usize = 2 * 16 * MIB + 12 * MIB;
+/// Allowance for one message on each of the two threads, whose allocators may keep it; a bomb would
+/// be a thousand messages.
+const ALLOWANCE: usize = 2 * 16 * MIB + 12 * MIB;
 
-/// What fits into the window of a stream at once.
+/// The size that fits into the window of a stream at once.
 const STREAMED: usize = 60_000;
 
-/// Each attack: the compression, what comes, and the code and a part of the text that it fails with.
+/// Each attack: the compression, the bytes, and the code and a part of the text of the failure.
 fn attacks() -> Vec<(u8, Vec<u8>, Code, &'static str)> {
     use Code::{InvalidArgument as Invalid, ResourceExhausted as Exhausted, Unimplemented};
-    // A text as bincode has it: 251 and 2 bytes of length, then 10000 bytes.
+    // A text in bincode: 251 and 2 bytes of length, then 10000 bytes.
     let text = [&[0xfb, 0x10, 0x27], &b"abcdefghij".repeat(1000)[..]].concat();
     let size = text.len() as u64;
     let gib = 1 << 30;
@@ -151,7 +129,7 @@ fn attacks() -> Vec<(u8, Vec<u8>, Code, &'static str)> {
         ]);
     }
     let frame = zstd(&text);
-    // Two frames, one behind which something follows, and one that is skipped.
+    // Two frames, one with bytes after its end, and a skippable one.
     let twice = [zstd(&text[..5000]), zstd(&text[5000..])].concat();
     let skipped = [
         &[0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4],
@@ -164,7 +142,7 @@ fn attacks() -> Vec<(u8, Vec<u8>, Code, &'static str)> {
     attacks
 }
 
-/// What a side says that reads both.
+/// The hello of a side that reads both algorithms.
 const HELLO: &str = r#"{"code":0,"iip":1,"control":0,"max_frame":16777216,"stream_window":1048576,"rpc":{"envelope":0,"codecs":[1,3],"compression":{"algorithms":[1,2],"max_ratio":1000}}}"#;
 
 struct Target {
@@ -196,7 +174,7 @@ impl Target {
         self.peer.frame().await.body.into()
     }
 
-    /// Sends `records` behind the first one.
+    /// Sends `records` after the first one.
     async fn upload(&mut self, records: &[u8]) -> Bytes {
         let first = [&[0xF8, 0, 0, 0, 2, 0x80, 1], records].concat();
         let (first, rest) = first.split_at(first.len().min(50_000));
@@ -208,26 +186,26 @@ impl Target {
         }
         let last = RawFrame::new(2, "", self.channel, [0xFB]);
         self.peer.send_frame(&last).await;
-        let mut answer = Vec::new();
+        let mut reply = Vec::new();
         loop {
             let frame = self.peer.frame().await;
             let mark = *frame.body.first().unwrap();
-            if mark == 0xFE || !answer.is_empty() {
-                let marked = usize::from(answer.is_empty());
-                answer.extend_from_slice(&frame.body[marked..]);
+            if mark == 0xFE || !reply.is_empty() {
+                let marked = usize::from(reply.is_empty());
+                reply.extend_from_slice(&frame.body[marked..]);
             }
             if frame.status == 7 {
                 let over = RawFrame::new(3, "", self.channel, [0xFD]);
                 self.peer.send_frame(&over).await;
-                return answer.into();
+                return reply.into();
             }
         }
     }
 
-    /// An ordinary call is answered.
+    /// Checks that an ordinary call gets its reply.
     async fn serves(&mut self) {
-        let answer = self.call(&[0x80, 1, 3, b'a', b'b', b'c']).await;
-        assert_eq!(answer, [0x80, 1, 3][..]);
+        let reply = self.call(&[0x80, 1, 3, b'a', b'b', b'c']).await;
+        assert_eq!(reply, [0x80, 1, 3][..]);
     }
 }
 
@@ -251,7 +229,7 @@ fn fails(status: &Status, code: Code, execution: Execution, text: &str) {
 }
 
 #[tokio::test]
-async fn a_request_that_is_a_lie_is_not_run_and_the_connection_lives_on() {
+async fn a_falsely_compressed_request_is_not_run_and_the_connection_lives_on() {
     let mut target = Target::start().await;
     for (id, body, code, text) in attacks() {
         let status = status_in(target.call(&request(id, &body)).await);
@@ -262,7 +240,7 @@ async fn a_request_that_is_a_lie_is_not_run_and_the_connection_lives_on() {
 }
 
 #[tokio::test]
-async fn a_message_of_a_stream_that_is_a_lie_fails_its_call_alone() {
+async fn a_falsely_compressed_message_of_a_stream_fails_its_call_alone() {
     let mut target = Target::start().await;
     for (id, body, code, text) in attacks() {
         let records = [record(0, b"\x03abc"), record(id, &body), record(0, b"\x00")].concat();
@@ -277,14 +255,14 @@ async fn a_status_is_never_compressed() {
     let (listener, client) = lazy(Client::builder()).await;
     let call = tokio::spawn(async move { TextsClient::new(client).text().await });
     let mut peer = Peer::over(accepted(&listener).await);
-    let frame = answer_until_request(&mut peer, Some(HELLO), "/texts/text").await;
-    let answer = [
+    let frame = serve_until_request(&mut peer, Some(HELLO), "/texts/text").await;
+    let reply = [
         &[0x88, 1 | ZSTD << 6],
         &claimed(4, &zstd(&[5, 0, 0, 0]))[..],
     ]
     .concat();
-    let answer = RawFrame::answer(&frame.path, frame.channel, answer);
-    peer.send_frame(&answer).await;
+    let reply = RawFrame::reply(&frame.path, frame.channel, reply);
+    peer.send_frame(&reply).await;
     let status = within("the end of the call", call)
         .await
         .unwrap()
@@ -293,7 +271,7 @@ async fn a_status_is_never_compressed() {
     fails(&status, Code::Internal, Execution::MayHaveExecuted, text);
 }
 
-/// The code with which a client fails that cannot read an answer.
+/// The code of a client's error for a reply that it cannot decode.
 fn at_client(code: Code) -> Code {
     match code {
         Code::ResourceExhausted => code,
@@ -301,7 +279,7 @@ fn at_client(code: Code) -> Code {
     }
 }
 
-/// A client that calls again and again, and its server.
+/// A client that makes calls again and again, and its server.
 async fn victim() -> (Peer, TextsClient, RawFrame) {
     let (listener, client) = lazy(Client::builder()).await;
     let texts = TextsClient::new(client);
@@ -310,27 +288,27 @@ async fn victim() -> (Peer, TextsClient, RawFrame) {
         async move { texts.text().await }
     });
     let mut peer = Peer::over(accepted(&listener).await);
-    let frame = answer_until_request(&mut peer, Some(HELLO), "/texts/text").await;
-    let answer = RawFrame::answer(&frame.path, frame.channel, [0x80, 1, 0]);
-    peer.send_frame(&answer).await;
+    let frame = serve_until_request(&mut peer, Some(HELLO), "/texts/text").await;
+    let reply = RawFrame::reply(&frame.path, frame.channel, [0x80, 1, 0]);
+    peer.send_frame(&reply).await;
     assert_eq!(first.await.unwrap(), Ok(String::new()));
     (peer, texts, frame)
 }
 
 #[tokio::test]
-async fn an_answer_that_is_a_lie_fails_its_call_alone() {
+async fn a_falsely_compressed_reply_fails_its_call_alone() {
     let (mut peer, texts, first) = victim().await;
     for (id, body, code, text) in attacks() {
         let body = [&[0x80, 1 | id << 6], &body[..]].concat();
         let script = async {
             let frame = peer.frame().await;
             assert_eq!(frame.channel, first.channel);
-            let answer = RawFrame::answer(&frame.path, frame.channel, body);
-            peer.send_frame(&answer).await;
+            let reply = RawFrame::reply(&frame.path, frame.channel, body);
+            peer.send_frame(&reply).await;
         };
-        let (answer, ()) = tokio::join!(within("an end", texts.text()), script);
+        let (reply, ()) = tokio::join!(within("an end", texts.text()), script);
         fails(
-            &answer.unwrap_err(),
+            &reply.unwrap_err(),
             at_client(code),
             Execution::MayHaveExecuted,
             text,
@@ -339,7 +317,7 @@ async fn an_answer_that_is_a_lie_fails_its_call_alone() {
 }
 
 #[tokio::test]
-async fn a_message_of_an_answer_that_is_a_lie_ends_its_stream() {
+async fn a_falsely_compressed_message_of_a_reply_ends_its_stream() {
     let (mut peer, texts, _) = victim().await;
     for (id, body, code, text) in attacks() {
         let records = [
@@ -363,10 +341,10 @@ async fn a_message_of_an_answer_that_is_a_lie_ends_its_stream() {
         };
         let (status, ()) = tokio::join!(within("an end", stream), script);
         fails(&status, at_client(code), Execution::MayHaveExecuted, text);
-        // The call was cancelled; its channel is free once it is answered.
+        // The call was cancelled; its channel is free once its reply has come.
         while peer.frame().await.status != 3 {}
-        let answer = RawFrame::new(7, "/texts/texts", 1, [0xFE, 0x80, 1]);
-        peer.send_frame(&answer).await;
+        let reply = RawFrame::new(7, "/texts/texts", 1, [0xFE, 0x80, 1]);
+        peer.send_frame(&reply).await;
     }
 }
 
@@ -381,7 +359,7 @@ fn bombs_take_no_more_memory_than_one_message() {
         let before = resident_bytes();
         for round in 0..40 {
             for (id, bomb) in [(ZSTD, &zstd), (LZ4, &lz4)] {
-                // A length that is refused, one that is too small, and the largest there is.
+                // A length that is rejected, one that is too small, and the largest possible.
                 for size in [1 << 30, 1 << 10, 16 << 20] {
                     let body = claimed(size, bomb);
                     status_in(target.call(&request(id, &body)).await);
@@ -391,15 +369,15 @@ fn bombs_take_no_more_memory_than_one_message() {
                 }
             }
         }
-        // A message of 16 MiB, and what the bombs themselves take on both sides.
-        assert_grown_less(before, MOST);
+        // A message of 16 MiB, and the bombs themselves on both sides.
+        assert_grown_less(before, ALLOWANCE);
         target.serves().await;
     });
 }
 
 #[test]
-fn a_length_that_is_a_lie_takes_no_memory() {
-    alone("a_length_that_is_a_lie_takes_no_memory", || async {
+fn a_false_length_takes_no_memory() {
+    alone("a_false_length_takes_no_memory", || async {
         let mut target = Target::start().await;
         target.serves().await;
         let before = resident_bytes();
@@ -409,7 +387,7 @@ fn a_length_that_is_a_lie_takes_no_memory() {
                 status_in(target.call(&request(id, &body)).await);
             }
         }
-        // What lz4 could make of so many bytes.
+        // The largest size that this many bytes of lz4 can become.
         assert_grown_less(before, 8 * MIB);
     });
 }
@@ -426,13 +404,13 @@ fn bombs_of_a_server_take_no_more_memory_than_one_message() {
                 let body = [&[0x80, 1 | id << 6], &claimed(16 << 20, bomb)[..]].concat();
                 let script = async {
                     let frame = peer.frame().await;
-                    let answer = RawFrame::answer(&frame.path, frame.channel, body);
-                    peer.send_frame(&answer).await;
+                    let reply = RawFrame::reply(&frame.path, frame.channel, body);
+                    peer.send_frame(&reply).await;
                 };
-                let (answer, ()) = tokio::join!(within("an end", texts.text()), script);
-                answer.unwrap_err();
+                let (reply, ()) = tokio::join!(within("an end", texts.text()), script);
+                reply.unwrap_err();
             }
-            assert_grown_less(before, MOST);
+            assert_grown_less(before, ALLOWANCE);
         },
     );
 }

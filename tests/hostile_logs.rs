@@ -1,5 +1,6 @@
-//! Attacks on whoever reads the logs: bytes of a peer that move the cursor, forge lines or fill the disk. All that is
-//! logged, at every level and on both sides, is looked at before a formatter could make it harmless.
+//! Attacks on the readers of logs: bytes of a peer that move the cursor, forge lines or fill the
+//! disk. All log records, at every level and on both sides, are checked before a formatter could
+//! escape them.
 
 use iip_core::{CallErrorKind, ClientConfig, HandlerError, Request, Response, Server, handler_fn};
 use iip_rpc::{Status, service};
@@ -16,16 +17,16 @@ use crate::common::peer::{Peer, accepted, drained, stream_to};
 use crate::common::victim::{Victim, soon};
 use crate::common::{bound, within};
 
-/// How many bytes of a path may be shown.
+/// Maximum number of bytes of a path that are logged.
 const SHOWN: usize = 128;
-/// The longest a field may be: that many bytes, each escaped as `\x1b`, in quotes.
+/// Maximum length of a field: that number of bytes, each escaped as `\x1b`, in quotes.
 const LONGEST: usize = SHOWN * 4 + 3;
-/// How many lines a connection may cost, whatever it does.
+/// Maximum number of log lines per connection, whatever the peer does.
 const HANDFUL: usize = 4;
 
-/// Colours, the title of the window, another line, a line that overwrites its beginning, a bell, and the same in the
-/// escapes of paths and as a control character beyond ASCII.
-const EVIL: [&str; 9] = [
+/// Colours, the title of the window, another line, a line that overwrites its beginning, a bell,
+/// and the same as percent escapes and as a control character beyond ASCII.
+const HOSTILE: [&str; 9] = [
     "\x1b[31mred",
     "\x1b]0;title\x07",
     "x\nERROR forged",
@@ -37,13 +38,13 @@ const EVIL: [&str; 9] = [
     "%c2%9b31mred",
 ];
 
-/// Paths that hold this in every place, and one that is no text.
+/// Paths that contain this in every position, and one that is not text.
 fn evil_paths() -> Vec<Vec<u8>> {
     let mut paths = vec![b"/\x9b31mred".to_vec()];
-    for evil in EVIL {
-        paths.push(format!("/{evil}").into());
-        paths.push(format!("/x?{evil}=1").into());
-        paths.push(format!("//{evil}/x").into());
+    for hostile in HOSTILE {
+        paths.push(format!("/{hostile}").into());
+        paths.push(format!("/x?{hostile}=1").into());
+        paths.push(format!("//{hostile}/x").into());
     }
     paths
 }
@@ -56,9 +57,10 @@ fn long_paths() -> [Vec<u8>; 3] {
     })
 }
 
-/// What breaks the protocol, with evil bytes where they may be looked at: no frame at all, a path without end, and for
-/// each path a frame without a body, with one that is too large, on no channel, from the wrong side, out of order, and
-/// cut. The statuses: of a whole message, of one of the other side, and of the last frame of several.
+/// Bytes that break the protocol, with hostile bytes where they may be logged: no frame at all, an
+/// endless path, and for each path a frame without a body, with a body that is too large, on no
+/// channel, from the wrong side, out of order, and cut. The statuses: of a whole message, of one of
+/// the other side, and of the last frame of several.
 fn violations([whole, wrong, last]: [u8; 3]) -> Vec<Vec<u8>> {
     let mut violations = vec![
         b"\x1b[31mred".to_vec(),
@@ -77,7 +79,7 @@ fn violations([whole, wrong, last]: [u8; 3]) -> Vec<Vec<u8>> {
     violations
 }
 
-/// Nothing in these lines acts on a terminal, starts a line of its own or is long.
+/// Checks that nothing in these lines acts on a terminal, starts another line or is long.
 #[track_caller]
 fn harmless(lines: &[Line]) {
     for line in lines {
@@ -91,7 +93,7 @@ fn harmless(lines: &[Line]) {
     }
 }
 
-/// The same, and that this many connections have cost no more than their share.
+/// The same, and that this number of connections has caused at most its share of lines.
 #[track_caller]
 fn harmless_and_few(lines: &[Line], connections: usize) {
     harmless(lines);
@@ -107,20 +109,20 @@ fn harmless_and_few(lines: &[Line], connections: usize) {
 fn what_is_logged_raw_is_seen_raw() {
     let logs = Logs::default();
     tracing::subscriber::with_default(logs.clone(), || {
-        tracing::trace!(shown = %EVIL[0], text = EVIL[1], debugged = ?EVIL[2], "{}", EVIL[3]);
+        tracing::trace!(shown = %HOSTILE[0], text = HOSTILE[1], debugged = ?HOSTILE[2], "{}", HOSTILE[3]);
     });
     let lines = logs.take();
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0].level, Level::TRACE);
-    assert_eq!(lines[0].get("shown"), Some(EVIL[0]));
-    assert_eq!(lines[0].get("text"), Some(EVIL[1]));
+    assert_eq!(lines[0].get("shown"), Some(HOSTILE[0]));
+    assert_eq!(lines[0].get("text"), Some(HOSTILE[1]));
     assert_eq!(lines[0].get("debugged"), Some(r#""x\nERROR forged""#));
-    assert_eq!(lines[0].get("message"), Some(EVIL[3]));
+    assert_eq!(lines[0].get("message"), Some(HOSTILE[3]));
 }
 
 // ---- a hostile client
 
-/// Panics how the body says.
+/// Panics in the way that the body names.
 async fn panics(request: Request) -> Result<Response, HandlerError> {
     match &request.body()[..] {
         b"later" => tokio::task::yield_now().await,
@@ -147,18 +149,18 @@ fn a_handler_that_panics_has_its_path_logged_escaped_and_cut() {
                 let mut peer = Peer::connect(addr).await;
                 peer.open_channels(1).await;
                 peer.send_frame(&RawFrame::request(&path, 1, body)).await;
-                let answer = peer.frame().await.body_text();
+                let reply = peer.frame().await.body_text();
                 peer.finish_sending();
                 peer.closed_in_silence().await;
                 let lines = logs.take();
                 harmless_and_few(&lines, 1);
-                // Only text has a handler.
-                let panicked = answer.contains("101");
-                assert_eq!(panicked, std::str::from_utf8(&path).is_ok(), "{answer}");
-                let told: Vec<_> = lines.iter().filter_map(|line| line.get("path")).collect();
-                assert_eq!(told.len(), usize::from(panicked), "{}", brief(&path));
+                // Only text paths have a handler.
+                let panicked = reply.contains("101");
+                assert_eq!(panicked, std::str::from_utf8(&path).is_ok(), "{reply}");
+                let logged: Vec<_> = lines.iter().filter_map(|line| line.get("path")).collect();
+                assert_eq!(logged.len(), usize::from(panicked), "{}", brief(&path));
                 if path.starts_with(b"/\x1b[31m") {
-                    assert!(told[0].contains(r"/\x1b[31m"), "{}", told[0]);
+                    assert!(logged[0].contains(r"/\x1b[31m"), "{}", logged[0]);
                 }
             }
         },
@@ -166,9 +168,9 @@ fn a_handler_that_panics_has_its_path_logged_escaped_and_cut() {
 }
 
 #[test]
-fn a_thousand_paths_that_nobody_serves_cost_a_handful_of_lines() {
+fn a_thousand_unknown_paths_cause_a_handful_of_lines() {
     alone(
-        "a_thousand_paths_that_nobody_serves_cost_a_handful_of_lines",
+        "a_thousand_unknown_paths_cause_a_handful_of_lines",
         || async {
             const REQUESTS: usize = 1_000;
             let logs = Logs::captured();
@@ -210,13 +212,13 @@ fn handshakes_that_fail_are_not_quoted() {
         let logs = Logs::captured();
         let authority = Authority::new("a");
         let (_server, addr) = bound(Server::builder().tls(authority.closed_server())).await;
-        let mut attacks: Vec<Vec<u8>> = EVIL.map(Into::into).into();
-        for evil in EVIL {
-            attacks.push(RawFrame::request(evil, 0, evil).encode());
+        let mut attacks: Vec<Vec<u8>> = HOSTILE.map(Into::into).into();
+        for hostile in HOSTILE {
+            attacks.push(RawFrame::request(hostile, 0, hostile).encode());
             // A handshake record, and an alert.
-            let len = evil.len() as u8;
-            attacks.push([&[0x16, 3, 3, 0, len], evil.as_bytes()].concat());
-            attacks.push([&[0x15, 3, 3, 0, len], evil.as_bytes()].concat());
+            let len = hostile.len() as u8;
+            attacks.push([&[0x16, 3, 3, 0, len], hostile.as_bytes()].concat());
+            attacks.push([&[0x15, 3, 3, 0, len], hostile.as_bytes()].concat());
         }
         for attack in &attacks {
             let mut stream = stream_to(addr).await;
@@ -224,14 +226,14 @@ fn handshakes_that_fail_are_not_quoted() {
             let _ = stream.shutdown().await;
             drained(&mut stream).await;
         }
-        // A certificate that nobody here vouches for.
+        // A certificate that the server does not trust.
         let issued = Authority::new("b").issue("\x1b[31mred");
-        let stranger = authority.client().identity_pem(issued.chain, issued.key);
-        let config = ClientConfig::new().tls(stranger.expect("a usable identity"));
+        let untrusted = authority.client().identity_pem(issued.chain, issued.key);
+        let config = ClientConfig::new().tls(untrusted.expect("a usable identity"));
         let connecting = config.connect(format!("localhost:{}", addr.port()));
-        within("the refusal", connecting)
+        within("the rejection", connecting)
             .await
-            .expect_err("a stranger is refused");
+            .expect_err("an untrusted client is rejected");
         let connections = attacks.len() + 1;
         logs.until("a line for each connection", |lines| {
             let failed = |line: &&Line| line.get("message") == Some("tls handshake failed");
@@ -243,9 +245,9 @@ fn handshakes_that_fail_are_not_quoted() {
 }
 
 #[test]
-fn a_thousand_panics_of_one_connection_cost_a_hundred_lines() {
+fn a_thousand_panics_of_one_connection_cause_a_hundred_lines() {
     alone(
-        "a_thousand_panics_of_one_connection_cost_a_hundred_lines",
+        "a_thousand_panics_of_one_connection_cause_a_hundred_lines",
         || async {
             let logs = Logs::captured();
             let (_server, addr) = bound(Server::builder().fallback(handler_fn(panics))).await;
@@ -269,38 +271,38 @@ fn a_thousand_panics_of_one_connection_cost_a_hundred_lines() {
 
 // ---- a hostile server
 
-/// The same and a long one, as words of a server.
-fn evil_words() -> impl Iterator<Item = String> {
-    let words = EVIL.map(str::to_owned).into_iter();
+/// The same and a long one, as texts of a server.
+fn hostile_words() -> impl Iterator<Item = String> {
+    let words = HOSTILE.map(str::to_owned).into_iter();
     words.chain(["p".repeat(2_000)])
 }
 
 #[test]
-fn the_words_of_a_refusal_are_for_the_caller_and_not_logged() {
+fn the_text_of_a_rejection_reaches_the_caller_and_is_not_logged() {
     alone(
-        "the_words_of_a_refusal_are_for_the_caller_and_not_logged",
+        "the_text_of_a_rejection_reaches_the_caller_and_is_not_logged",
         || async {
             let logs = Logs::captured();
-            for evil in evil_words() {
-                let refusal = json!({"code": 106, "message": evil}).to_string();
-                let refusal = RawFrame::answer("/sys/new_channel", 0, &refusal);
+            for hostile in hostile_words() {
+                let rejection = json!({"code": 106, "message": hostile}).to_string();
+                let rejection = RawFrame::reply("/sys/new_channel", 0, &rejection);
                 let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
                 let call = victim.calls("/echo", "x");
-                // Whoever comes after a refusal may ask again.
-                let refusing = async {
+                // A call after a rejection may ask for a channel again.
+                let rejecting = async {
                     loop {
-                        peer.answers_new_channel(&refusal).await
+                        peer.replies_to_new_channel(&rejection).await
                     }
                 };
                 let error = tokio::select! {
-                    outcome = soon("the refusal", call) => outcome.expect_err("there is no channel"),
-                    () = refusing => unreachable!("it does not end"),
+                    outcome = soon("the rejection", call) => outcome.expect_err("there is no channel"),
+                    () = rejecting => unreachable!("it does not end"),
                 };
                 let CallErrorKind::ChannelRejected { message, .. } = error.kind() else {
-                    panic!("told something else: {error:?}")
+                    panic!("another error: {error:?}")
                 };
                 assert!(
-                    !message.is_empty() && evil.starts_with(message),
+                    !message.is_empty() && hostile.starts_with(message),
                     "{error:?}"
                 );
                 drop(victim);
@@ -312,21 +314,21 @@ fn the_words_of_a_refusal_are_for_the_caller_and_not_logged() {
 }
 
 #[test]
-fn grants_that_make_no_sense_are_not_quoted() {
-    alone("grants_that_make_no_sense_are_not_quoted", || async {
+fn invalid_grants_are_not_quoted() {
+    alone("invalid_grants_are_not_quoted", || async {
         let logs = Logs::captured();
-        for evil in evil_words() {
-            for grant in [evil.clone(), json!({"code": evil}).to_string()] {
-                let answer = RawFrame::answer("/sys/new_channel", 0, grant);
+        for hostile in hostile_words() {
+            for grant in [hostile.clone(), json!({"code": hostile}).to_string()] {
+                let reply = RawFrame::reply("/sys/new_channel", 0, grant);
                 // A first channel, and a later one.
                 let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
                 let call = victim.calls("/echo", "x");
-                peer.answers_new_channel(&answer).await;
+                peer.replies_to_new_channel(&reply).await;
                 soon("the call", call).await.expect_err("no channel");
                 peer.closed().await;
                 let (victim, mut peer, _one) = Victim::with_channel(ClientConfig::new()).await;
                 let call = victim.calls("/echo", "x");
-                peer.answers_new_channel(&answer).await;
+                peer.replies_to_new_channel(&reply).await;
                 soon("the call", call).await.expect_err("no channel");
                 peer.closed().await;
                 harmless_and_few(&logs.take(), 2);
@@ -336,17 +338,17 @@ fn grants_that_make_no_sense_are_not_quoted() {
 }
 
 #[test]
-fn answers_with_evil_labels_cost_a_handful_of_lines() {
+fn replies_with_hostile_paths_cause_a_handful_of_lines() {
     alone(
-        "answers_with_evil_labels_cost_a_handful_of_lines",
+        "replies_with_hostile_paths_cause_a_handful_of_lines",
         || async {
             let logs = Logs::captured();
             for path in evil_paths().into_iter().chain(long_paths()) {
                 let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
                 let call = tokio::spawn(channel.request("/echo", "x"));
                 peer.frame().await;
-                // It names no request that was made.
-                peer.send_frame(&RawFrame::answer(&path, 1, "x")).await;
+                // The reply names a path that was never requested.
+                peer.send_frame(&RawFrame::reply(&path, 1, "x")).await;
                 let error = soon("the end", call).await.expect_err("it is lost");
                 let text = format!("{error:?}");
                 assert!(!text.contains(char::is_control), "{text:?}");
@@ -373,7 +375,7 @@ fn what_a_server_sends_against_the_protocol_is_not_quoted() {
                 peer.frame().await;
                 peer.send(attack).await;
                 peer.finish_sending();
-                soon("the call", call).await.expect_err("no answer");
+                soon("the call", call).await.expect_err("no reply");
                 peer.closed_in_silence().await;
                 harmless_and_few(&logs.take(), 1);
             }
@@ -388,14 +390,18 @@ trait Echo {
 }
 
 #[test]
-fn an_evil_answer_to_hello_and_evil_failures_are_not_logged_raw() {
+fn a_hostile_reply_to_hello_and_hostile_failures_are_not_logged_raw() {
     alone(
-        "an_evil_answer_to_hello_and_evil_failures_are_not_logged_raw",
+        "a_hostile_reply_to_hello_and_hostile_failures_are_not_logged_raw",
         || async {
             let logs = Logs::captured();
-            for evil in evil_words() {
-                let failure = json!({"code": 102, "message": evil}).to_string();
-                for hello in [&evil, &failure, &json!({"iip": 1, &evil: evil}).to_string()] {
+            for hostile in hostile_words() {
+                let failure = json!({"code": 102, "message": hostile}).to_string();
+                for hello in [
+                    &hostile,
+                    &failure,
+                    &json!({"iip": 1, &hostile: hostile}).to_string(),
+                ] {
                     let (listener, client) = lazy(iip_rpc::Client::builder()).await;
                     let echo = EchoClient::new(client);
                     let call = tokio::spawn(async move { echo.echo(b"x").await });
@@ -407,8 +413,8 @@ fn an_evil_answer_to_hello_and_evil_failures_are_not_logged_raw() {
                             b"/sys/new_channel" => json!({"code": 0, "channel_id": 1}).to_string(),
                             _ => failure.clone(),
                         };
-                        let answer = RawFrame::answer(&frame.path, frame.channel, body);
-                        peer.send_frame(&answer).await;
+                        let reply = RawFrame::reply(&frame.path, frame.channel, body);
+                        peer.send_frame(&reply).await;
                         if frame.path == b"/echo" {
                             break;
                         }
@@ -424,25 +430,25 @@ fn an_evil_answer_to_hello_and_evil_failures_are_not_logged_raw() {
 }
 
 #[test]
-fn a_certificate_with_an_evil_name_is_refused_without_quoting_it() {
+fn a_certificate_with_a_hostile_name_is_rejected_without_quoting_it() {
     alone(
-        "a_certificate_with_an_evil_name_is_refused_without_quoting_it",
+        "a_certificate_with_a_hostile_name_is_rejected_without_quoting_it",
         || async {
             let logs = Logs::captured();
             let authority = Authority::new("a");
             let clients = [authority.client(), Authority::new("b").client()];
-            for evil in EVIL.into_iter().filter(|evil| evil.is_ascii()) {
-                let tls = authority.server_called(evil);
+            for hostile in HOSTILE.into_iter().filter(|hostile| hostile.is_ascii()) {
+                let tls = authority.server_called(hostile);
                 let (_server, addr) = bound(Server::builder().tls(tls)).await;
                 for client in clients.clone() {
                     let target = format!("localhost:{}", addr.port());
                     let connecting = ClientConfig::new().tls(client).connect(target);
-                    let error = within("the refusal", connecting)
+                    let error = within("the rejection", connecting)
                         .await
                         .expect_err("this is not localhost");
                     assert!(matches!(error.kind(), CallErrorKind::Connect { .. }));
                 }
-                // The client's line, and the server's, whose certificate was refused.
+                // The client's line, and the line of the server, whose certificate was rejected.
                 logs.until("two lines for each connection", |lines| lines.len() >= 4)
                     .await;
                 harmless_and_few(&logs.take(), 2);

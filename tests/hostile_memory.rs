@@ -1,5 +1,5 @@
-//! Peers that make the other side hold memory, over real sockets. Each attack runs in a process of its own, and what that
-//! process holds at its worst moment stays within the formula of `docs/guide/limits.md`, and a tenth more.
+//! Peers that make the other side hold memory, over real sockets. Each attack runs in a separate
+//! process, whose peak memory stays within the formula of `docs/guide/limits.md`, plus a tenth.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -20,57 +20,59 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::common::alone::alone;
+use crate::common::compressed::{claimed, zstd};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::victim::{Victim as RawVictim, honest, soon};
 use crate::common::{MIB, assert_grown_less, eventually, grown_since, resident_bytes, within};
 
-/// What the calls of a connection may hold, in each direction.
+/// Maximum number of bytes that the calls of a connection may hold, in each direction.
 const BUDGET: usize = 64 * MIB;
 
-/// One message beyond it, and the frame that is being read.
+/// One message beyond the maximum, and the frame that is being read.
 const MESSAGES: usize = 2 * 16 * MIB;
 
-/// What a call takes beside its data: a task, a channel, entries in tables.
+/// Memory of a call without its data: a task, a channel, entries in tables.
 const PER_CALL: usize = 4 * 1024;
 
-/// What a stream may have received and not read: its window, and a frame beyond it.
+/// Maximum number of unread bytes of a stream: its window, and a frame beyond it.
 const PER_STREAM: usize = 2 * 64 * 1024;
 
-/// What the process takes for its first connection, and what its allocator keeps of copies that are gone.
+/// Memory that the process takes for its first connection, and freed copies that its allocator
+/// keeps.
 const BASE: usize = 12 * MIB;
 
-/// Arguments are counted once in the form in which they came and once decompressed, but decoding makes a copy of one message
-/// on each of the two threads.
+/// Arguments are counted once in the form in which they were received and once decompressed, but
+/// decoding copies one message on each of the two threads.
 const DECODING: usize = 2 * 16 * MIB;
 
-/// In one direction.
+/// The limit in one direction.
 fn formula(calls: usize, streams: usize) -> usize {
     (BUDGET + MESSAGES + DECODING + BASE + calls * PER_CALL + streams * PER_STREAM) * 11 / 10
 }
 
 #[service]
 trait Victim {
-    /// Answers 1 MiB, but not at once.
+    /// Replies with 1 MiB, after a delay.
     async fn large(&self) -> Result<Payload, Status>;
-    /// Never ends.
+    /// Never returns.
     async fn hold(&self, data: Payload) -> Result<(), Status>;
     async fn take(&self, chunks: Streaming<Payload>) -> Result<(), Status>;
-    /// Messages of 1 MiB.
+    /// Sends messages of 1 MiB.
     async fn give(&self) -> Result<impl Stream<Item = Result<Payload, Status>>, Status>;
     async fn ping(&self) -> Result<(), Status>;
 }
 
-/// Answers that were made.
-static ANSWERS: AtomicUsize = AtomicUsize::new(0);
+/// Number of replies that were made.
+static REPLIES: AtomicUsize = AtomicUsize::new(0);
 
 struct Here;
 
 impl Victim for Here {
     async fn large(&self) -> Result<Payload, Status> {
-        // All of them answer when all have begun.
+        // All of them reply when all have begun.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        ANSWERS.fetch_add(1, Ordering::SeqCst);
+        REPLIES.fetch_add(1, Ordering::SeqCst);
         Ok(Payload::from(vec![7; MIB]))
     }
 
@@ -123,7 +125,7 @@ impl Target {
         }
     }
 
-    /// A connection that has said hello and asked for `channels`, and reads nothing of what follows.
+    /// A connection that has sent its hello and asked for `channels`, and reads nothing after that.
     async fn attacker(&self, channels: u32) -> TcpStream {
         let mut stream = TcpStream::connect(self.addr).await.unwrap();
         let hello = br#"{"iip":1,"control":1,"stream_window":65536,"rpc":{"codecs":[1]}}"#;
@@ -147,12 +149,13 @@ impl Target {
 
     async fn serves_others(&self) {
         let client = Client::connect(self.server.target()).await.unwrap();
-        within("a call beside the attack", VictimClient::new(client).ping())
+        within("a call during the attack", VictimClient::new(client).ping())
             .await
             .unwrap();
     }
 
-    /// As [`held_at_most`](Self::held_at_most), where the attack is known to fill what it may.
+    /// Like [`held_at_most`](Self::held_at_most), but for attacks that are known to fill their
+    /// limit.
     #[track_caller]
     fn filled_at_most(&self, limit: usize) {
         let held = grown_since(self.before);
@@ -167,7 +170,7 @@ impl Target {
     }
 }
 
-/// What a typed call sends: the head of the envelope, then the arguments.
+/// The body of a typed call: the head of the envelope, then the arguments.
 fn arguments(compression: u8, body: &[u8]) -> Vec<u8> {
     let mut out = BytesMut::new();
     RequestHead::write(CodecId::BINCODE, None, &Metadata::new(), &mut out);
@@ -175,17 +178,7 @@ fn arguments(compression: u8, body: &[u8]) -> Vec<u8> {
     [&out, body].concat()
 }
 
-fn varint(mut value: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value > 0x7f {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
-}
-
-/// A payload in bincode: its length, then itself.
+/// A payload in bincode: its length, then its bytes.
 fn payload(len: usize) -> Vec<u8> {
     let mut bytes = vec![252];
     bytes.extend(u32::try_from(len).unwrap().to_le_bytes());
@@ -193,7 +186,7 @@ fn payload(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Sends as much as is taken until nothing moves for a second.
+/// Sends as much as the peer reads, until nothing moves for a second.
 async fn push(stream: &mut TcpStream, bytes: &[u8]) -> bool {
     let mut sent = 0;
     while sent < bytes.len() {
@@ -220,26 +213,23 @@ async fn settled(before: usize) {
 }
 
 #[test]
-fn answers_that_nobody_reads_stay_within_the_formula() {
-    alone(
-        "answers_that_nobody_reads_stay_within_the_formula",
-        || async {
-            const CALLS: u32 = 1000;
-            let target = Target::start().await;
-            let mut stream = target.attacker(CALLS).await;
-            for channel in 1..=CALLS {
-                let call = RawFrame::request("/victim/large", channel, arguments(0, b""));
-                assert!(push(&mut stream, &call.encode()).await);
-            }
-            eventually("the answers", || {
-                ANSWERS.load(Ordering::SeqCst) == CALLS as usize
-            })
-            .await;
-            settled(target.before).await;
-            target.filled_at_most(formula(CALLS as usize, 0));
-            target.serves_others().await;
-        },
-    );
+fn unread_replies_stay_within_the_formula() {
+    alone("unread_replies_stay_within_the_formula", || async {
+        const CALLS: u32 = 1000;
+        let target = Target::start().await;
+        let mut stream = target.attacker(CALLS).await;
+        for channel in 1..=CALLS {
+            let call = RawFrame::request("/victim/large", channel, arguments(0, b""));
+            assert!(push(&mut stream, &call.encode()).await);
+        }
+        eventually("the replies", || {
+            REPLIES.load(Ordering::SeqCst) == CALLS as usize
+        })
+        .await;
+        settled(target.before).await;
+        target.filled_at_most(formula(CALLS as usize, 0));
+        target.serves_others().await;
+    });
 }
 
 #[test]
@@ -298,7 +288,7 @@ fn messages_that_are_never_complete_stay_within_the_formula_and_fail() {
             let first = RawFrame::new(0, "/victim/take", channel, first).encode();
             assert!(push(&mut stream, &first).await);
         }
-        // Sends as fast as it is allowed to, and a little less than a message on each.
+        // The client sends as fast as flow control allows, and each message is slightly too short.
         let (mut reader, mut writer) = stream.into_split();
         let (grants, mut granted) = tokio::sync::mpsc::unbounded_channel();
         let reading = tokio::spawn(async move {
@@ -320,23 +310,23 @@ fn messages_that_are_never_complete_stay_within_the_formula_and_fail() {
             }
         });
         let mut left = vec![15 * MIB; STREAMS as usize + 1];
-        let mut room = vec![60 * 1024_usize; STREAMS as usize + 1];
+        let mut credit = vec![60 * 1024_usize; STREAMS as usize + 1];
         loop {
             for channel in 1..=STREAMS {
-                let (left, room) = (&mut left[channel as usize], &mut room[channel as usize]);
-                while *left > 0 && *room > 0 {
-                    let size = (*left).min(*room).min(60 * 1024);
+                let (left, credit) = (&mut left[channel as usize], &mut credit[channel as usize]);
+                while *left > 0 && *credit > 0 {
+                    let size = (*left).min(*credit).min(60 * 1024);
                     let part = [&[0xF8], &vec![7; size][..]].concat();
                     let part = RawFrame::new(2, "", channel, part).encode();
                     within("sending what was granted", writer.write_all(&part))
                         .await
                         .unwrap();
                     *left -= size;
-                    *room -= size;
+                    *credit -= size;
                 }
             }
             match tokio::time::timeout(Duration::from_secs(3), granted.recv()).await {
-                Ok(Some((channel, bytes))) => room[channel as usize] += bytes,
+                Ok(Some((channel, bytes))) => credit[channel as usize] += bytes,
                 Ok(None) | Err(_) => break,
             }
         }
@@ -356,7 +346,7 @@ fn what_is_decompressed_stays_within_the_formula() {
         let target = Target::start().await;
         let mut stream = target.attacker(CALLS).await;
         let mut plain = payload(15 * MIB);
-        // As small as the ratio allows.
+        // The smallest size that the ratio allows.
         let mut number = 1_u64;
         for byte in &mut plain[100..17 * 1024] {
             number = number
@@ -364,14 +354,13 @@ fn what_is_decompressed_stays_within_the_formula() {
                 .wrapping_add(1);
             *byte = (number >> 56) as u8;
         }
-        let mut packed = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
-        zstd_safe::compress(&mut packed, &plain[..], 3).unwrap();
+        let packed = zstd(&plain);
         assert!(
             (16 * 1024..20 * 1024).contains(&packed.len()),
             "{}",
             packed.len()
         );
-        let body = [varint(plain.len()), packed].concat();
+        let body = claimed(plain.len() as u64, &packed);
         drop(plain);
         let before = resident_bytes();
         for channel in 1..=CALLS {
@@ -387,8 +376,8 @@ fn what_is_decompressed_stays_within_the_formula() {
 }
 
 #[test]
-fn messages_of_streams_that_nobody_reads_stay_within_the_formula() {
-    let name = "messages_of_streams_that_nobody_reads_stay_within_the_formula";
+fn unread_messages_of_streams_stay_within_the_formula() {
+    let name = "unread_messages_of_streams_stay_within_the_formula";
     alone(name, || async {
         const STREAMS: u32 = 400;
         let target = Target::start().await;
@@ -406,7 +395,7 @@ fn messages_of_streams_that_nobody_reads_stay_within_the_formula() {
     });
 }
 
-/// Opens streams that send the head of a record, and nothing of it.
+/// Opens streams that send the head of a record, and nothing of its message.
 async fn begin_streams(stream: &mut TcpStream, path: &str, streams: u32) {
     for channel in 1..=streams {
         let first = [0xF8, 0, 0, 1, 0];
@@ -416,29 +405,29 @@ async fn begin_streams(stream: &mut TcpStream, path: &str, streams: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watches_of_health_that_never_begin_take_no_places_of_others() {
+async fn watches_of_health_that_never_begin_use_no_capacity_of_others() {
     const STREAMS: u32 = 50;
     let server = Server::builder().health(&Health::new());
     let target = Target::with(server.max_health_watches(4)).await;
     let mut stream = target.attacker(STREAMS).await;
     begin_streams(&mut stream, "/sys/health/watch", STREAMS).await;
-    // The same connection is served behind them, so they have been seen.
+    // The same connection serves a later request, so the streams have been read.
     let ping = RawFrame::request("/sys/ping", 0, b"{}").encode();
     assert!(push(&mut stream, &ping).await);
-    let mut answer = [0; 1];
-    within("the answer", stream.read_exact(&mut answer))
+    let mut reply = [0; 1];
+    within("the reply", stream.read_exact(&mut reply))
         .await
         .unwrap();
     let client = Client::connect(target.server.target()).await.unwrap();
     let asked = HealthClient::new(client);
-    let mut watch = within("a watch beside them", asked.watch(""))
+    let mut watch = within("a watch during them", asked.watch(""))
         .await
         .unwrap();
     assert_eq!(watch.next().await, Some(Ok(HealthState::Serving)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_that_never_begin_take_no_places_of_handlers_and_are_given_up() {
+async fn streams_that_never_begin_use_no_capacity_of_handlers_and_are_given_up() {
     const STREAMS: u32 = 50;
     let limits = Limits::default().progress_timeout(Duration::from_secs(2));
     let target = Target::with(Server::builder().max_running_calls(4).limits(limits)).await;
@@ -446,28 +435,28 @@ async fn streams_that_never_begin_take_no_places_of_handlers_and_are_given_up() 
     begin_streams(&mut stream, "/victim/take", STREAMS).await;
     let client = Client::connect(target.server.target()).await.unwrap();
     let victim = VictimClient::new(client);
-    // It has to wait, so it takes a place.
-    within("a call beside them", victim.large()).await.unwrap();
+    // The handler has to wait, so it counts as running.
+    within("a call during them", victim.large()).await.unwrap();
     let mut seen = Vec::new();
-    let mut told = 0;
-    while told < STREAMS {
-        let read = within("their answers", stream.read_buf(&mut seen))
+    let mut rejected = 0;
+    while rejected < STREAMS {
+        let read = within("their replies", stream.read_buf(&mut seen))
             .await
             .unwrap();
         assert_ne!(read, 0, "the connection lives on");
         let mut taken = 0;
         while let Some((frame, len)) = RawFrame::decode(&seen[taken..]) {
             taken += len;
-            told += u32::from(frame.body_text().contains("progress_timeout"));
+            rejected += u32::from(frame.body_text().contains("progress_timeout"));
         }
         seen.drain(..taken);
     }
 }
 
 #[test]
-fn a_hello_of_any_form_costs_little_more_than_its_bytes() {
+fn a_hello_of_any_form_takes_little_more_memory_than_its_bytes() {
     alone(
-        "a_hello_of_any_form_costs_little_more_than_its_bytes",
+        "a_hello_of_any_form_takes_little_more_memory_than_its_bytes",
         || async {
             const CONNECTIONS: usize = 200;
             let target = Target::start().await;
@@ -479,8 +468,8 @@ fn a_hello_of_any_form_costs_little_more_than_its_bytes() {
                 let mut stream = TcpStream::connect(target.addr).await.unwrap();
                 let hello = RawFrame::request("/sys/hello", 0, &body).encode();
                 assert!(push(&mut stream, &hello).await);
-                let mut answer = [0; 16];
-                within("its answer", stream.read_exact(&mut answer))
+                let mut reply = [0; 16];
+                within("its reply", stream.read_exact(&mut reply))
                     .await
                     .unwrap();
                 streams.push(stream);
@@ -492,8 +481,8 @@ fn a_hello_of_any_form_costs_little_more_than_its_bytes() {
 }
 
 #[test]
-fn cancellations_without_end_cost_no_memory() {
-    alone("cancellations_without_end_cost_no_memory", || async {
+fn endless_cancellations_take_no_memory() {
+    alone("endless_cancellations_take_no_memory", || async {
         let target = Target::start().await;
         let mut stream = target.attacker(2).await;
         let hold = RawFrame::request("/victim/hold", 1, arguments(0, &payload(100)));
@@ -506,7 +495,7 @@ fn cancellations_without_end_cost_no_memory() {
                 break;
             }
         }
-        // And in one frame.
+        // The same in one frame.
         let cancels = [1, 4, 0, 0, 0, 1].repeat(2 * MIB);
         let _ = push(&mut stream, &RawFrame::new(2, "", 2, cancels).encode()).await;
         settled(target.before).await;
@@ -515,11 +504,11 @@ fn cancellations_without_end_cost_no_memory() {
     });
 }
 
-/// A client of a hostile server, and what it holds beyond what it did before.
+/// A client of a hostile server, and its memory growth.
 async fn client_of(attack: impl AsyncFnOnce(&mut Peer)) -> usize {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    // A call that succeeds brings everything up that a first call needs.
+    // A successful call allocates everything that a first call needs.
     let echo = handler_fn(async |request: iip_core::Request| {
         Ok::<_, HandlerError>(Response::from(request.into_body()))
     });
@@ -548,17 +537,17 @@ async fn client_of(attack: impl AsyncFnOnce(&mut Peer)) -> usize {
 }
 
 #[test]
-fn an_answer_to_a_request_for_a_channel_costs_no_more_than_its_bytes() {
-    let name = "an_answer_to_a_request_for_a_channel_costs_no_more_than_its_bytes";
+fn a_reply_to_a_request_for_a_channel_takes_no_more_memory_than_its_bytes() {
+    let name = "a_reply_to_a_request_for_a_channel_takes_no_more_memory_than_its_bytes";
     alone(name, || async {
         let grant = format!(
             "{{\"code\":0,\"channel_id\":1,\"more\":[{}[]]}}",
             "[],".repeat(5 * MIB)
         );
-        let answer = Bytes::from(RawFrame::new(5, "/sys/new_channel", 0, &grant).encode());
+        let reply = Bytes::from(RawFrame::new(5, "/sys/new_channel", 0, &grant).encode());
         drop(grant);
         let held = client_of(async |peer: &mut Peer| {
-            peer.send(&answer).await;
+            peer.send(&reply).await;
             peer.closed().await;
         })
         .await;
@@ -567,10 +556,10 @@ fn an_answer_to_a_request_for_a_channel_costs_no_more_than_its_bytes() {
 }
 
 #[test]
-fn goodbyes_without_end_cost_no_memory() {
-    alone("goodbyes_without_end_cost_no_memory", || async {
-        let goodbyes = RawFrame::new(4, "/sys/control", 1, [2, 0].repeat(8 * MIB - 100));
-        let goodbyes = Bytes::from(goodbyes.encode());
+fn endless_going_away_notices_take_no_memory() {
+    alone("endless_going_away_notices_take_no_memory", || async {
+        let notices = RawFrame::new(4, "/sys/control", 1, [2, 0].repeat(8 * MIB - 100));
+        let notices = Bytes::from(notices.encode());
         let held = client_of(async |peer: &mut Peer| {
             let hello = br#"{"code":0,"iip":1,"control":1}"#;
             peer.send_frame(&RawFrame::new(5, "/sys/hello", 0, hello))
@@ -585,7 +574,7 @@ fn goodbyes_without_end_cost_no_memory() {
                     peer.send_frame(&grant).await;
                 }
                 if frame.path == b"/sys/control" {
-                    let mut first = goodbyes.to_vec();
+                    let mut first = notices.to_vec();
                     let id = frame.channel.to_be_bytes();
                     first[14..18].copy_from_slice(&id);
                     peer.send(&first).await;
@@ -599,8 +588,9 @@ fn goodbyes_without_end_cost_no_memory() {
     });
 }
 
-/// Sixty answers of 8 MiB come a MiB at a time in turns. What the calls ended with, and what the client held.
-async fn answers_in_turns(streamed: bool) -> (Vec<Result<usize, CallError>>, usize) {
+/// Sends sixty replies of 8 MiB, one MiB at a time in turns. Returns the outcomes of the calls, and
+/// the memory that the client held.
+async fn replies_in_turns(streamed: bool) -> (Vec<Result<usize, CallError>>, usize) {
     const CALLS: u32 = 60;
     let (victim, mut peer) = RawVictim::with_peer(ClientConfig::new()).await;
     peer.grants(1).await;
@@ -642,19 +632,18 @@ async fn answers_in_turns(streamed: bool) -> (Vec<Result<usize, CallError>>, usi
     }
     let echo = victim.calls("/echo", "behind them");
     honest(&mut peer, granted, 1).await;
-    soon("a call behind them", echo).await.unwrap();
+    soon("a call after them", echo).await.unwrap();
     let held = grown_since(before);
     arrived.send(true).unwrap();
     (within("the calls", calls.join_all()).await, held)
 }
 
 #[test]
-fn answers_that_are_not_complete_or_not_taken_stay_within_the_formula_and_fail_beyond_it() {
-    let name =
-        "answers_that_are_not_complete_or_not_taken_stay_within_the_formula_and_fail_beyond_it";
+fn replies_that_are_incomplete_or_unread_stay_within_the_formula_and_fail_beyond_it() {
+    let name = "replies_that_are_incomplete_or_unread_stay_within_the_formula_and_fail_beyond_it";
     alone(name, || async {
         for streamed in [false, true] {
-            let (outcomes, held) = answers_in_turns(streamed).await;
+            let (outcomes, held) = replies_in_turns(streamed).await;
             eprintln!("{} of {} MiB", held / MIB, formula(60, 0) / MIB);
             assert!(held < formula(60, 0), "{} MiB", held / MIB);
             let mut whole = 0;
@@ -673,7 +662,7 @@ fn answers_that_are_not_complete_or_not_taken_stay_within_the_formula_and_fail_b
                     }
                 }
             }
-            // Parts that nobody takes keep their room, so that of those answers none is whole.
+            // Unread parts stay counted, so that none of those replies is complete.
             let expected = if streamed { 0..=8 } else { 4..=10 };
             assert!(expected.contains(&whole), "{whole} were whole");
         }

@@ -1,6 +1,6 @@
-//! A hostile peer against our server, over real sockets: every defence is attacked, and after each attack a fresh
-//! connection must be served in time. Where memory or work is the target, it is measured in a process of
-//! its own.
+//! A hostile peer against our server, over real sockets: every defence is attacked, and after each
+//! attack a fresh connection must be served in time. Attacks on memory or CPU time are measured in
+//! a separate process.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::common::{
     resident_bytes, within, work_is_done,
 };
 
-/// A time limit that is over soon, so that no test waits long for it.
+/// A timeout that expires soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(200);
 
-/// A time limit that a busy machine does not reach by itself.
+/// A timeout that does not expire on a busy machine.
 const TIME: Duration = Duration::from_secs(5);
 const UNKNOWN_PATH: &str = r#"{"code":102,"message":"handle error"}"#;
 
@@ -42,13 +42,13 @@ struct Target {
     running: Arc<Running>,
 }
 
-/// Handlers that have started and not ended, whatever became of their callers.
+/// Number of handlers that have started and not ended, including those whose callers have gone.
 struct Running(watch::Sender<Count>);
 
 #[derive(Default)]
 struct Count {
     now: usize,
-    most: usize,
+    max: usize,
     started: usize,
 }
 
@@ -57,13 +57,13 @@ impl Running {
         self.0.send_modify(|count| {
             count.started += 1;
             count.now += 1;
-            count.most = count.most.max(count.now);
+            count.max = count.max.max(count.now);
         });
         Leave(self.clone())
     }
 
-    fn most(&self) -> usize {
-        self.0.borrow().most
+    fn max(&self) -> usize {
+        self.0.borrow().max
     }
 
     fn started(&self) -> usize {
@@ -72,10 +72,10 @@ impl Running {
 
     #[track_caller]
     fn assert_at_most(&self, limit: usize) {
-        let most = self.most();
+        let max = self.max();
         assert!(
-            most <= limit,
-            "{most} handlers ran at a time, allowed are {limit}"
+            max <= limit,
+            "{max} handlers ran at a time, allowed are {limit}"
         );
     }
 }
@@ -126,7 +126,7 @@ impl Target {
         }
     }
 
-    /// The proof after every attack: a new connection gets a channel and an answer, soon.
+    /// The check after every attack: a new connection gets a channel and a reply, soon.
     async fn serves_others(&self) {
         tokio::time::timeout(SERVED, self.serves_another())
             .await
@@ -136,8 +136,8 @@ impl Target {
     async fn serves_another(&self) {
         let mut peer = Peer::connect(self.addr).await;
         let channel = peer.open_channel().await;
-        let answer = peer.call("/echo", channel, "are you there").await;
-        assert_eq!(answer, RawFrame::answer("/echo", channel, "are you there"));
+        let reply = peer.call("/echo", channel, "are you there").await;
+        assert_eq!(reply, RawFrame::reply("/echo", channel, "are you there"));
     }
 
     /// A connection with channel 1 granted.
@@ -147,27 +147,27 @@ impl Target {
         peer
     }
 
-    /// The same without anybody reading on our side, and with little room in the kernel for what is not read.
+    /// The same with no reader on our side, and with small kernel buffers for unread bytes.
     async fn mute_stream(&self) -> TcpStream {
         let mut stream = narrow_stream_to(self.addr, 4096).await;
         first_channel(&mut stream).await;
         stream
     }
 
-    /// The same with a kernel that takes what it likes.
+    /// The same with the kernel's default buffers.
     async fn stream(&self) -> TcpStream {
         let mut stream = stream_to(self.addr).await;
         first_channel(&mut stream).await;
         stream
     }
 
-    /// Has a handler wait for a permit, the only one that runs, on channel 1 of `peer`.
+    /// Starts a handler that waits for a permit, the only one that runs, on channel 1 of `peer`.
     async fn hold(&self, peer: &mut Peer) {
         peer.send_frame(&RawFrame::request("/hold", 1, "h")).await;
         self.running_is("the handler runs", |now| now == 1).await;
     }
 
-    /// Waits until as many handlers run as `enough` wants.
+    /// Waits until the number of running handlers satisfies `enough`.
     async fn running_is(&self, what: &str, enough: impl Fn(usize) -> bool) {
         let mut count = self.running.0.subscribe();
         let enough = count.wait_for(|count| enough(count.now));
@@ -196,7 +196,7 @@ async fn panics(_: Request) -> Result<Response, HandlerError> {
     panic!("this handler always panics")
 }
 
-/// How many parameters the request has.
+/// Replies with the number of parameters of the request.
 async fn count(request: Request) -> Result<Response, HandlerError> {
     Ok(Response::from(request.query().iter().count().to_string()))
 }
@@ -233,7 +233,8 @@ fn a_declared_length_reserves_no_memory() {
         let mut peers = Vec::new();
         for _ in 0..50 {
             let mut peer = target.peer().await;
-            // The answer to the first request shows that the second one's head has been read with it.
+            // The reply to the first request shows that the second one's head has been read with
+            // it.
             let mut bytes = RawFrame::request("/echo", 1, "x").encode();
             bytes.extend(RawFrame::head(1, "/echo", 1, 16 << 20));
             bytes.push(b'y');
@@ -242,7 +243,8 @@ fn a_declared_length_reserves_no_memory() {
             peers.push(peer);
         }
         target.serves_others().await;
-        // 50 connections with one read buffer of 64 KiB each; the declared bodies together are 800 MiB.
+        // 50 connections with one read buffer of 64 KiB each; the declared bodies together are 800
+        // MiB.
         assert_grown_less(before, 12 * MIB);
     });
 }
@@ -276,7 +278,7 @@ fn aborted_uploads_leave_no_memory_behind() {
 // ---- paths
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_path_that_does_not_end_is_refused_at_byte_2050() {
+async fn a_path_that_does_not_end_is_rejected_at_byte_2050() {
     let target = Target::start(Limits::default()).await;
     // 2048 bytes of path: the NUL may still come.
     let mut peer = target.peer().await;
@@ -284,8 +286,8 @@ async fn a_path_that_does_not_end_is_refused_at_byte_2050() {
     peer.send(&[&[1], path.as_bytes()].concat()).await;
     peer.send(&RawFrame::request("", 1, "in time").encode()[1..])
         .await;
-    assert_eq!(peer.frame().await, RawFrame::answer("/echo", 1, "in time"));
-    // One more: it has not.
+    assert_eq!(peer.frame().await, RawFrame::reply("/echo", 1, "in time"));
+    // One more byte without it is an error.
     peer.send(&[&[1], path.as_bytes(), b"p"].concat()).await;
     peer.closed_in_silence().await;
     target.serves_others().await;
@@ -297,7 +299,7 @@ async fn a_path_without_end_is_not_read() {
     let mut stream = target.stream().await;
     stream.write_all(&[1]).await.expect("a first byte");
     match flood(&mut stream, &vec![b'p'; 64 * 1024], 1000, SERVED).await {
-        // What was sent is what fits into the buffers of the kernel.
+        // The number of sent bytes is what fits into the buffers of the kernel.
         Flooded::Closed { sent, .. } => assert!(sent < 300, "{sent} pieces of 64 KiB were taken"),
         other => panic!("not closed: {other:?}"),
     }
@@ -305,9 +307,9 @@ async fn a_path_without_end_is_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frame_hidden_in_an_escaped_path_is_not_injected_into_the_answers() {
+async fn a_frame_hidden_in_an_escaped_path_is_not_injected_into_the_replies() {
     let target = Target::start(Limits::default()).await;
-    let forged = RawFrame::answer("/y", 1, "FORGED").encode();
+    let forged = RawFrame::reply("/y", 1, "FORGED").encode();
     let escaped: String = forged.iter().map(|byte| format!("%{byte:02x}")).collect();
     for path in [
         format!("/x%00{escaped}"),
@@ -316,15 +318,15 @@ async fn a_frame_hidden_in_an_escaped_path_is_not_injected_into_the_answers() {
         format!("/x?%00{escaped}"),
     ] {
         let mut peer = target.peer().await;
-        let answer = peer.call(&path, 1, "evil").await;
+        let reply = peer.call(&path, 1, "evil").await;
         assert_eq!(
-            (answer.status, answer.channel, answer.body_text()),
+            (reply.status, reply.channel, reply.body_text()),
             (5, 1, UNKNOWN_PATH.to_owned()),
             "{path}"
         );
         assert_eq!(
             peer.call("/echo", 1, "victim").await,
-            RawFrame::answer("/echo", 1, "victim"),
+            RawFrame::reply("/echo", 1, "victim"),
             "{path}"
         );
     }
@@ -339,14 +341,14 @@ async fn a_path_with_a_thousand_parameters_is_an_ordinary_request() {
     for _ in 0..200 {
         assert_eq!(
             peer.call(&path, 1, "x").await,
-            RawFrame::answer("/count", 1, "1020")
+            RawFrame::reply("/count", 1, "1020")
         );
     }
     target.serves_others().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_comes_byte_by_byte_is_answered() {
+async fn a_request_that_comes_byte_by_byte_gets_a_reply() {
     let target = Target::start(Limits::default()).await;
     let mut stream = target.stream().await;
     stream.set_nodelay(true).expect("a TCP option");
@@ -359,17 +361,17 @@ async fn a_request_that_comes_byte_by_byte_is_answered() {
     let mut peer = Peer::over(stream);
     assert_eq!(
         peer.frame().await,
-        RawFrame::answer("/echo", 1, "byte by byte")
+        RawFrame::reply("/echo", 1, "byte by byte")
     );
     target.serves_others().await;
 }
 
-// ---- what is not IIP
+// ---- other protocols
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_speaks_something_else_is_refused_at_its_first_byte() {
+async fn a_peer_that_speaks_another_protocol_is_rejected_at_its_first_byte() {
     let target = Target::start(Limits::default()).await;
-    // TLS, HTTP, SSH, and whatever else is no status.
+    // TLS, HTTP, SSH, and other bytes that are not a status.
     for first in [0x16, b'G', b'P', b'S', 9, 10, 0x7f, 0x80, 0xff] {
         let mut peer = Peer::connect(target.addr).await;
         peer.send(&[first]).await;
@@ -380,7 +382,7 @@ async fn a_peer_that_speaks_something_else_is_refused_at_its_first_byte() {
 
 // ---- illegal transitions
 
-/// What brings a fresh channel into each state, and which statuses are legal there.
+/// The frames that bring a fresh channel into each state, and the statuses that are legal there.
 const STATES: [(&str, &[u8], &[u8]); 5] = [
     ("nothing received", &[], &[0, 1]),
     ("0", &[0], &[2, 3]),
@@ -409,18 +411,18 @@ async fn every_illegal_transition_ends_the_connection_and_every_legal_one_does_n
                 for _ in 0..due {
                     assert_eq!(peer.frame().await.status, 5, "{case}");
                 }
-                // Alive: channel 0 answers.
+                // The connection is alive: channel 0 replies.
                 assert_eq!(
                     peer.call("/echo", 0, "alive").await,
-                    RawFrame::answer("/echo", 0, "alive"),
+                    RawFrame::reply("/echo", 0, "alive"),
                     "{case}"
                 );
             } else {
-                let answers = peer.closed().await;
-                assert_eq!(answers.len(), due, "{case}: {answers:?}");
+                let replies = peer.closed().await;
+                assert_eq!(replies.len(), due, "{case}: {replies:?}");
                 assert!(
-                    answers.iter().all(|answer| answer.path == b"/echo"),
-                    "{case}: {answers:?}"
+                    replies.iter().all(|reply| reply.path == b"/echo"),
+                    "{case}: {replies:?}"
                 );
             }
         }
@@ -443,7 +445,7 @@ async fn a_violation_ends_the_work_of_its_connection_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_kept_of_a_frame_that_is_refused() {
+async fn nothing_is_kept_of_a_rejected_frame() {
     let target = Target::start(Limits::default()).await;
     // A first frame that is too large must not leave its channel in the middle of a request.
     for _ in 0..100 {
@@ -470,7 +472,7 @@ async fn a_channel_that_was_never_granted_ends_the_connection_before_the_length_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_channel_is_refused_in_band_while_too_many_are_in_use() {
+async fn a_new_channel_is_rejected_in_band_while_too_many_are_in_use() {
     let target = Target::start(Limits::default().max_channels(4)).await;
     let mut peer = Peer::connect(target.addr).await;
     peer.open_channels(5).await;
@@ -479,9 +481,9 @@ async fn a_new_channel_is_refused_in_band_while_too_many_are_in_use() {
             .await;
     }
     target.running_is("five handlers run", |now| now == 5).await;
-    let refused = peer.call("/sys/new_channel", 0, "{}").await;
+    let rejected = peer.call("/sys/new_channel", 0, "{}").await;
     assert_eq!(
-        refused.body_text(),
+        rejected.body_text(),
         r#"{"code":106,"message":"channel create limited"}"#
     );
     target.serves_others().await;
@@ -489,7 +491,11 @@ async fn a_new_channel_is_refused_in_band_while_too_many_are_in_use() {
     for _ in 0..5 {
         assert_eq!(peer.frame().await.body, b"h");
     }
-    assert_eq!(peer.open_channel().await, 6, "a refusal uses up no number");
+    assert_eq!(
+        peer.open_channel().await,
+        6,
+        "a rejection uses up no number"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -543,7 +549,7 @@ fn fifty_thousand_channels_at_rest_cost_no_memory_and_no_work() {
     );
 }
 
-/// Reads that many frames and keeps none of them.
+/// Reads that number of frames and keeps none of them.
 async fn frames_come(reader: &mut (impl tokio::io::AsyncRead + Unpin), mut count: usize) {
     let mut held = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
@@ -556,15 +562,15 @@ async fn frames_come(reader: &mut (impl tokio::io::AsyncRead + Unpin), mut count
         let (frames, left) = RawFrame::decode_all(&held);
         count = count
             .checked_sub(frames.len())
-            .expect("no frame that nobody asked for");
+            .expect("no unsolicited frame");
         held.drain(..held.len() - left);
     }
 }
 
-/// This process is idle now: in half a second it must use next to nothing.
+/// This process is idle now: in half a second it must use almost no CPU time.
 async fn uses_no_cpu() {
     let before = cpu_time();
-    // Here the time itself is what is measured.
+    // The elapsed time itself is the measure.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let used = cpu_time() - before;
     assert!(
@@ -578,7 +584,7 @@ async fn deleting_and_opening_channels_does_not_escape_the_limit_on_running_call
     const LIMIT: usize = 8;
     let target = Target::start(Limits::default().max_calls(LIMIT)).await;
     let mut stream = target.stream().await;
-    // The rapid reset of HTTP/2 in the words of this protocol: open, ask, delete, again.
+    // The rapid reset of HTTP/2 in this protocol: open, ask, delete, again.
     for round in 0..200_u32 {
         let mut bytes = RawFrame::request("/hold", round + 1, "h").encode();
         bytes.extend(RawFrame::request("/sys/delete_channel", round + 1, "{}").encode());
@@ -598,12 +604,13 @@ async fn deleting_and_opening_channels_does_not_escape_the_limit_on_running_call
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_is_reset_while_it_is_held_back_takes_its_handlers_with_it() {
+async fn a_connection_that_is_reset_while_it_is_held_back_ends_its_handlers() {
     const LIMIT: usize = 8;
     let target = Target::start(Limits::default().max_calls(LIMIT)).await;
     let mut peer = Peer::connect(target.addr).await;
     peer.open_channels(100).await;
-    // At the limit the server stops working on this connection; it must not stop watching it.
+    // At the limit the server stops reading requests of this connection; it must still notice its
+    // end.
     for channel in 1..=100 {
         peer.send_frame(&RawFrame::request("/hold", channel, "h"))
             .await;
@@ -642,14 +649,14 @@ async fn a_batch_of_requests_starts_no_more_handlers_than_allowed() {
         assert_eq!(
             peer.frame().await.body,
             b"h",
-            "every request is answered in the end"
+            "every request gets a reply in the end"
         );
     }
     target.running.assert_at_most(LIMIT);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_is_reset_takes_its_handlers_with_it() {
+async fn a_connection_that_is_reset_ends_its_handlers() {
     let target = Target::start(Limits::default()).await;
     for _ in 0..300 {
         let mut stream = target.stream().await;
@@ -689,52 +696,48 @@ async fn handlers_that_outlive_their_connections_are_counted_until_they_end() {
 }
 
 impl Target {
-    /// At the limit a request is refused, at once and in band; that is being served, too.
+    /// At the limit a request is rejected, at once and in band; that counts as served, too.
     async fn serves_others_at_its_limit(&self) {
         let serve = async {
             let mut peer = self.peer().await;
-            let answer = peer.call("/echo", 1, "are you there").await;
-            assert_eq!((answer.status, &answer.path[..]), (5, &b"/echo"[..]));
+            let reply = peer.call("/echo", 1, "are you there").await;
+            assert_eq!((reply.status, &reply.path[..]), (5, &b"/echo"[..]));
         };
         tokio::time::timeout(SERVED, serve)
             .await
-            .expect("a fresh connection is answered in time");
+            .expect("a fresh connection gets a reply in time");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_channel_holds_up_nobody_but_itself() {
+async fn a_slow_channel_delays_only_itself() {
     let target = Target::start(Limits::default()).await;
     let mut peer = target.peer().await;
     assert_eq!(peer.open_channel().await, 2);
-    // Go stops reading the whole connection behind the 102nd.
+    // The Go server stops reading the whole connection after the 102nd.
     for n in 0..500 {
         peer.send_frame(&RawFrame::request("/hold", 1, n.to_string()))
             .await;
     }
     assert_eq!(
         peer.call("/echo", 2, "past them").await,
-        RawFrame::answer("/echo", 2, "past them")
+        RawFrame::reply("/echo", 2, "past them")
     );
     target.go.add_permits(500);
     for n in 0..500 {
         assert_eq!(
             peer.frame().await,
-            RawFrame::answer("/hold", 1, n.to_string()),
+            RawFrame::reply("/hold", 1, n.to_string()),
             "in the order of the requests"
         );
     }
-    assert_eq!(
-        target.running.most(),
-        1,
-        "one handler at a time per channel"
-    );
+    assert_eq!(target.running.max(), 1, "one handler at a time per channel");
     target.serves_others().await;
 }
 
 // ---- the control stream
 
-/// Says hello and opens the control stream on channel 1.
+/// Sends the hello and opens the control stream on channel 1.
 async fn controlling(peer: &mut Peer, first: &[u8]) {
     let hello = peer.call("/sys/hello", 0, r#"{"iip":1,"control":1}"#).await;
     assert_eq!((hello.status, &hello.path[..]), (5, &b"/sys/hello"[..]));
@@ -742,13 +745,13 @@ async fn controlling(peer: &mut Peer, first: &[u8]) {
         .await;
 }
 
-/// "The caller of the call on this channel has gone."
+/// The notice "the caller of the call on this channel has gone".
 fn cancel(channel: u32) -> Vec<u8> {
     [&[1, 4], &channel.to_be_bytes()[..]].concat()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn control_messages_that_make_no_sense_harm_nobody() {
+async fn invalid_control_messages_do_no_harm() {
     let target = Target::start(Limits::default()).await;
     let mut random = crate::common::Random::new(7);
     let mut parts: Vec<Vec<u8>> = vec![
@@ -779,7 +782,7 @@ async fn control_messages_that_make_no_sense_harm_nobody() {
             .await;
         assert_eq!(
             peer.call("/echo", 2, "alive").await,
-            RawFrame::answer("/echo", 2, "alive"),
+            RawFrame::reply("/echo", 2, "alive"),
             "after {part:?}"
         );
     }
@@ -798,7 +801,8 @@ async fn cancelling_calls_does_not_escape_the_limits_on_running_calls() {
     let mut peer = Peer::connect(target.addr).await;
     peer.open_channels(200).await;
     controlling(&mut peer, &[0, 0]).await;
-    // The rapid reset of HTTP/2 as this protocol has it; half of the handlers do not stop when they are told.
+    // The rapid reset of HTTP/2 with this protocol's cancellations; half of the handlers do not
+    // stop when they are notified.
     for channel in 2..=200 {
         let path = if channel % 2 == 0 {
             "/hold"
@@ -813,10 +817,10 @@ async fn cancelling_calls_does_not_escape_the_limits_on_running_calls() {
     target.serves_others_at_its_limit().await;
     target.running.assert_at_most(LIMIT);
     target.go.add_permits(1000);
-    // Every request has its answer in the end, or the order of its channel would be lost.
+    // Every request gets its reply in the end, or the order of its channel would be lost.
     for _ in 2..=200 {
-        let answer = peer.frame().await;
-        assert_eq!(answer.status, 5, "{answer:?}");
+        let reply = peer.frame().await;
+        assert_eq!(reply.status, 5, "{reply:?}");
     }
     target.running_is("the handlers end", |now| now == 0).await;
     target.serves_others().await;
@@ -825,9 +829,9 @@ async fn cancelling_calls_does_not_escape_the_limits_on_running_calls() {
 // ---- endless and unfinished requests
 
 #[test]
-fn a_request_without_end_costs_no_more_than_the_message_limit_and_is_refused_once() {
+fn an_endless_request_takes_no_more_than_the_message_limit_and_is_rejected_once() {
     alone(
-        "a_request_without_end_costs_no_more_than_the_message_limit_and_is_refused_once",
+        "an_endless_request_takes_no_more_than_the_message_limit_and_is_rejected_once",
         || async {
             let target = Target::start(Limits::default().max_message_bytes(MIB)).await;
             target.serves_others().await;
@@ -840,15 +844,15 @@ fn a_request_without_end_costs_no_more_than_the_message_limit_and_is_refused_onc
             let flooded = flood(&mut stream, &more, 1600, SERVED).await;
             assert!(
                 matches!(flooded, Flooded::Taken),
-                "100 MiB are skipped, not refused: {flooded:?}"
+                "100 MiB are skipped, not rejected: {flooded:?}"
             );
             assert_grown_less(before, 8 * MIB);
             let mut peer = Peer::over(stream);
             peer.send_frame(&RawFrame::new(3, "/len", 1, "end")).await;
-            let answer = peer.frame().await;
+            let reply = peer.frame().await;
             assert!(
-                answer.body_text().contains("max_message_bytes"),
-                "the answer names the option: {answer:?}"
+                reply.body_text().contains("max_message_bytes"),
+                "the reply names the option: {reply:?}"
             );
             assert_eq!(
                 peer.call("/len", 1, "abc").await.body,
@@ -861,9 +865,9 @@ fn a_request_without_end_costs_no_more_than_the_message_limit_and_is_refused_onc
 }
 
 #[test]
-fn a_request_of_single_byte_frames_costs_what_it_weighs() {
+fn a_request_of_single_byte_frames_is_counted_with_its_overhead() {
     alone(
-        "a_request_of_single_byte_frames_costs_what_it_weighs",
+        "a_request_of_single_byte_frames_is_counted_with_its_overhead",
         || async {
             const FRAMES: usize = 200_000;
             let target = Target::start(Limits::default()).await;
@@ -916,9 +920,9 @@ fn unfinished_requests_share_one_budget_and_its_breach_ends_the_connection() {
 }
 
 #[test]
-fn requests_that_wait_their_turn_are_counted_with_all_they_cost() {
+fn waiting_requests_are_counted_with_their_overhead() {
     alone(
-        "requests_that_wait_their_turn_are_counted_with_all_they_cost",
+        "waiting_requests_are_counted_with_their_overhead",
         || async {
             let target = Target::start(Limits::default().max_buffered_bytes(MIB)).await;
             target.serves_others().await;
@@ -927,7 +931,7 @@ fn requests_that_wait_their_turn_are_counted_with_all_they_cost() {
             sent(&mut stream, &held).await;
             target.running_is("the handler runs", |now| now == 1).await;
             let before = resident_bytes();
-            // Two bytes each that count as data; what is kept of each costs many times that.
+            // Two bytes each that count as data, and an overhead of many times that for each.
             let thousand = RawFrame::request("/", 1, "x").encode().repeat(1000);
             let flooded = flood(&mut stream, &thousand, 600, SERVED).await;
             assert!(
@@ -956,31 +960,31 @@ fn small_requests_that_wait_do_not_pin_the_buffers_they_came_in() {
             assert_eq!(peer.open_channel().await, 2);
             target.hold(&mut peer).await;
             let before = resident_bytes();
-            // Each waits in the company of 60 KiB that are dealt with at once.
+            // Each is sent with 60 KiB that are handled at once.
             let mut round = RawFrame::request("/echo", 1, "wait").encode();
             round.extend(RawFrame::request("/len", 2, vec![b'b'; 60 * 1024]).encode());
             for _ in 0..ROUNDS {
                 peer.send(&round).await;
-                assert_eq!(peer.frame().await, RawFrame::answer("/len", 2, "61440"));
+                assert_eq!(peer.frame().await, RawFrame::reply("/len", 2, "61440"));
             }
             assert_grown_less(before, 12 * MIB);
             target.go.add_permits(1);
-            assert_eq!(peer.frame().await, RawFrame::answer("/hold", 1, "h"));
+            assert_eq!(peer.frame().await, RawFrame::reply("/hold", 1, "h"));
             for _ in 0..ROUNDS {
-                assert_eq!(peer.frame().await, RawFrame::answer("/echo", 1, "wait"));
+                assert_eq!(peer.frame().await, RawFrame::reply("/echo", 1, "wait"));
             }
             target.serves_others().await;
         },
     );
 }
 
-// ---- answers that nobody reads
+// ---- unread replies
 
 #[test]
-fn unread_answers_to_bad_paths_are_held_back_and_then_the_connection_is_closed() {
+fn unread_replies_to_bad_paths_are_held_back_and_then_the_connection_is_closed() {
     alone(
-        "unread_answers_to_bad_paths_are_held_back_and_then_the_connection_is_closed",
-        || answers_nobody_reads(RawFrame::request("/no/such/path", 1, "x")),
+        "unread_replies_to_bad_paths_are_held_back_and_then_the_connection_is_closed",
+        || unread_replies(RawFrame::request("/no/such/path", 1, "x")),
     );
 }
 
@@ -988,29 +992,30 @@ fn unread_answers_to_bad_paths_are_held_back_and_then_the_connection_is_closed()
 fn unread_grants_are_held_back_and_then_the_connection_is_closed() {
     alone(
         "unread_grants_are_held_back_and_then_the_connection_is_closed",
-        || answers_nobody_reads(RawFrame::new_channel()),
+        || unread_replies(RawFrame::new_channel()),
     );
 }
 
 #[test]
-fn unread_large_answers_are_held_back_and_then_the_connection_is_closed() {
+fn unread_large_replies_are_held_back_and_then_the_connection_is_closed() {
     alone(
-        "unread_large_answers_are_held_back_and_then_the_connection_is_closed",
-        || answers_nobody_reads(RawFrame::request("/big?n=100000", 1, "x")),
+        "unread_large_replies_are_held_back_and_then_the_connection_is_closed",
+        || unread_replies(RawFrame::request("/big?n=100000", 1, "x")),
     );
 }
 
 /// Sends `request` for ever and reads nothing.
-async fn answers_nobody_reads(request: RawFrame) {
-    // What bounds the answers here is not how many may be asked for in a second.
+async fn unread_replies(request: RawFrame) {
+    // The limit on requests per second must not be what bounds the replies here.
     let limits = Limits::default().max_control_requests(u32::MAX);
     let target = Target::start(limits.progress_timeout(SHORT)).await;
     target.serves_others().await;
     let mut stream = target.mute_stream().await;
     let before = resident_bytes();
-    // More than the buffers of the kernel take in both directions together.
+    // More than the buffers of the kernel hold in both directions together.
     let flooded = flood(&mut stream, &request.encode().repeat(100), 10_000, SERVED).await;
-    // The default bound is 1 MiB of unsent answers, and one answer more; the rest is the flood's own.
+    // The default limit is 1 MiB of unsent replies, and one reply more; the rest are the bytes of
+    // the flood.
     assert!(
         grown_since(before) < 12 * MIB,
         "grown by {} KiB, {flooded:?}",
@@ -1021,7 +1026,7 @@ async fn answers_nobody_reads(request: RawFrame) {
         "all was taken although nothing was read"
     );
     target.serves_others().await;
-    // The server has given up: what is left is what the kernel held, and an end.
+    // The server has given up: what remains is what the kernel held, and an end.
     let left = drained(&mut stream).await;
     assert!(left < 16 * MIB, "{left} bytes came after the end");
     target.serves_others().await;
@@ -1038,10 +1043,10 @@ async fn a_reader_that_is_slow_but_moves_gets_everything() {
     let head = RawFrame::head(5, "/big", 1, u32::try_from(SIZE).expect("16 MiB"));
     let mut left = head.len() + SIZE;
     let mut buffer = vec![0; 256 * 1024];
-    // Slowness is the attack here: in all several times the progress timeout.
+    // The slowness is the attack: in total several times the progress timeout.
     while left > 0 {
         passes_for_all(TIME / 4, TIME).await;
-        let n = within("more of the answer", stream.read(&mut buffer))
+        let n = within("more of the reply", stream.read(&mut buffer))
             .await
             .expect("the connection lives");
         assert!(n > 0, "the server closed {left} bytes before the end");
@@ -1068,7 +1073,7 @@ async fn a_sender_that_keeps_the_buffer_full_is_served_as_long_as_it_moves() {
         }
         writer
     });
-    // Slowness is what fills the buffer: in all several times the progress timeout.
+    // The slowness fills the buffer: in total several times the progress timeout.
     for _ in 0..CALLS {
         passes_for_all(TIME / 4, TIME).await;
         target.go.add_permits(1);
@@ -1088,7 +1093,7 @@ async fn half_a_head_is_waited_for_no_longer_than_the_limit() {
     for len in 1..head.len() {
         let mut peer = target.peer().await;
         peer.send(&head[..len]).await;
-        // All at once, or this would take long.
+        // All at once, to keep the test short.
         tokio::spawn(async move { peer.closed_in_silence().await });
     }
     let mut peer = target.peer().await;
@@ -1098,7 +1103,7 @@ async fn half_a_head_is_waited_for_no_longer_than_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_head_that_drips_is_waited_for_no_longer_than_one_that_does_not() {
+async fn a_head_that_comes_byte_by_byte_is_waited_for_no_longer_than_the_limit() {
     let target = Target::start(Limits::default().frame_head_timeout(SHORT)).await;
     let mut peer = target.peer().await;
     peer.send(&[1]).await;
@@ -1113,7 +1118,10 @@ async fn a_head_that_drips_is_waited_for_no_longer_than_one_that_does_not() {
             );
             break;
         }
-        assert!(sent < 1000, "ten seconds of dripping were waited for");
+        assert!(
+            sent < 1000,
+            "a slow sender was waited for during ten seconds"
+        );
     }
     target.serves_others().await;
 }
@@ -1134,15 +1142,15 @@ async fn the_next_frame_of_a_request_is_waited_for_no_longer_than_the_limit() {
     let mut peer = target.peer().await;
     peer.send_frame(&RawFrame::new(0, "/echo", 1, "the first of two"))
         .await;
-    let answer = peer.frame().await;
-    let text = String::from_utf8_lossy(&answer.body);
+    let reply = peer.frame().await;
+    let text = String::from_utf8_lossy(&reply.body);
     assert!(text.contains("progress_timeout"), "{text}");
-    // That call alone has failed.
+    // Only that call has failed.
     peer.send_frame(&RawFrame::new(3, "", 1, "the second"))
         .await;
     assert_eq!(
         peer.call("/echo", 1, "again").await,
-        RawFrame::answer("/echo", 1, "again")
+        RawFrame::reply("/echo", 1, "again")
     );
     target.serves_others().await;
 }
@@ -1156,7 +1164,7 @@ async fn a_body_that_moves_is_waited_for_longer_than_the_limit() {
         passes_for_all(TIME / 4, TIME).await;
         peer.send(b"b").await;
     }
-    assert_eq!(peer.frame().await, RawFrame::answer("/len", 1, "30"));
+    assert_eq!(peer.frame().await, RawFrame::reply("/len", 1, "30"));
     target.serves_others().await;
 }
 
@@ -1167,12 +1175,12 @@ async fn a_silent_connection_is_closed_and_one_with_a_call_under_way_is_not() {
     target.hold(&mut busy).await;
     let mut silent = target.peer().await;
     passes_for_all(2 * TIME, TIME).await;
-    // In good manners: a status 8 may come before the end.
+    // A status 8 may come before the end.
     let last = silent.closed().await;
     assert!(last.iter().all(|frame| frame.status == 8), "{last:?}");
-    // The busy one has been silent for longer.
+    // The connection with the call has been silent for longer.
     target.go.add_permits(1);
-    assert_eq!(busy.frame().await, RawFrame::answer("/hold", 1, "h"));
+    assert_eq!(busy.frame().await, RawFrame::reply("/hold", 1, "h"));
     target.serves_others().await;
 }
 
@@ -1197,7 +1205,7 @@ async fn a_connection_cut_in_the_middle_of_a_request_is_closed_at_once() {
     peer.send_frame(&RawFrame::new(0, "/hold", 1, "the first of two"))
         .await;
     peer.finish_sending();
-    // Not after progress_timeout: the rest can never come.
+    // The end does not wait for progress_timeout: the rest can never come.
     tokio::time::timeout(SERVED, peer.closed_in_silence())
         .await
         .expect("closed at once");
@@ -1208,7 +1216,7 @@ async fn a_connection_cut_in_the_middle_of_a_request_is_closed_at_once() {
 // ---- floods
 
 impl Target {
-    /// Makes as many connections as are allowed, and shows that `more` are refused.
+    /// Makes the allowed number of connections, and shows that `more` are rejected.
     async fn allows_no_more_than(&self, limit: usize, more: usize) -> Vec<Peer> {
         let mut allowed = Vec::new();
         for _ in 0..limit {
@@ -1231,7 +1239,7 @@ async fn are_still_served(peers: &mut [Peer]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_connections_than_allowed_are_refused_and_later_ones_served() {
+async fn more_connections_than_allowed_are_rejected_and_later_ones_served() {
     const LIMIT: usize = 8;
     let target = Target::configured(|config| config.max_connections(LIMIT)).await;
     let mut allowed = target.allows_no_more_than(LIMIT, 50).await;
@@ -1239,7 +1247,7 @@ async fn more_connections_than_allowed_are_refused_and_later_ones_served() {
     for mut peer in allowed {
         peer.reset().await;
     }
-    // The server notices the ends one by one.
+    // The server notices the closed connections one by one.
     within("a connection is served again", async {
         loop {
             let mut peer = Peer::connect(target.addr).await;
@@ -1259,7 +1267,7 @@ async fn one_address_cannot_take_the_connections_of_others() {
     const LIMIT: usize = 4;
     let target = Target::configured(|config| config.max_connections_per_peer(LIMIT)).await;
     let mut allowed = target.allows_no_more_than(LIMIT, 20).await;
-    // All of 127.0.0.0/8 is this machine.
+    // All addresses of 127.0.0.0/8 belong to this machine.
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket
         .bind(SocketAddr::from(([127, 0, 0, 2], 0)))
@@ -1271,7 +1279,8 @@ async fn one_address_cannot_take_the_connections_of_others() {
     are_still_served(&mut allowed).await;
 }
 
-/// Connects again and again from an address of this machine, and says nothing. What is refused or closed is replaced.
+/// Connects again and again from an address of this machine, and sends nothing. Rejected and closed
+/// connections are replaced.
 fn keeps_connecting(
     addr: SocketAddr,
     from: [u8; 4],
@@ -1297,7 +1306,8 @@ fn keeps_connecting(
 }
 
 impl Target {
-    /// A call of a new connection is answered, and none waits for as long as silent connections would keep their places.
+    /// Checks that a call of a new connection gets a reply, and sooner than silent connections time
+    /// out.
     async fn serves_others_under_attack(&self) {
         let begun = Instant::now();
         loop {
@@ -1309,39 +1319,45 @@ impl Target {
             if serve.await {
                 return;
             }
-            // It came while those before it had had no time to say something.
-            assert!(begun.elapsed() < Duration::from_secs(5), "nobody is served");
+            // It came while the earlier ones had not yet had time to send anything.
+            assert!(
+                begun.elapsed() < Duration::from_secs(5),
+                "no connection is served"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_connections_make_room_for_others() {
+async fn silent_connections_are_closed_for_new_ones() {
     const LIMIT: usize = 50;
     for from in [[127, 0, 0, 1], [127, 0, 0, 2]] {
         let target = Target::configured(|config| config.max_connections(LIMIT)).await;
         let mut before = target.peer().await;
         let attack = keeps_connecting(target.addr, from, Duration::from_millis(25));
-        eventually("there is no place", || {
+        eventually("the limit is reached", || {
             target.server.connections() >= LIMIT - LIMIT / 16
         })
         .await;
         for _ in 0..10 {
             target.serves_others_under_attack().await;
         }
-        // Whoever has said something keeps its place.
+        // A connection that has sent something is kept.
         are_still_served(std::slice::from_mut(&mut before)).await;
         attack.abort();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_connections_of_an_address_make_room_for_others_of_it() {
+async fn silent_connections_of_an_address_are_closed_for_new_ones_of_it() {
     const LIMIT: usize = 20;
     let target = Target::configured(|config| config.max_connections_per_peer(LIMIT)).await;
     let attack = keeps_connecting(target.addr, [127, 0, 0, 1], Duration::from_millis(100));
-    eventually("there is no place", || target.server.connections() >= LIMIT).await;
+    eventually("the limit is reached", || {
+        target.server.connections() >= LIMIT
+    })
+    .await;
     for _ in 0..3 {
         target.serves_others_under_attack().await;
     }
@@ -1349,7 +1365,7 @@ async fn silent_connections_of_an_address_make_room_for_others_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_address_leaves_places_to_others_by_default() {
+async fn one_address_leaves_connections_to_others_by_default() {
     const LIMIT: usize = 32;
     let target = Target::configured(|config| config.max_connections(LIMIT)).await;
     let mut allowed = target.allows_no_more_than(LIMIT - 2, 4).await;
@@ -1365,16 +1381,18 @@ fn running_out_of_file_descriptors_does_not_end_the_accepting() {
             let target = Target::start(Limits::default()).await;
             target.serves_others().await;
             let mut held = Vec::new();
-            // Both ends are in this process: it runs out after some 25 of them, first here and then in the server.
-            let refused = loop {
+            // Both ends are in this process: its descriptors run out after some 25 connections,
+            // first here and then in the server.
+            let rejected = loop {
                 match TcpStream::connect(target.addr).await {
                     Ok(stream) => held.push(stream),
                     Err(error) => break error,
                 }
                 assert!(held.len() < 100, "the limit on descriptors does not hold");
             };
-            assert_eq!(refused.raw_os_error(), Some(24), "EMFILE, but: {refused}");
-            // One descriptor for a connection that the server cannot accept: its accepting meets the error, too.
+            assert_eq!(rejected.raw_os_error(), Some(24), "EMFILE, but: {rejected}");
+            // One descriptor for a connection that the server cannot accept, so that accepting
+            // meets the error, too.
             held.pop();
             let waiting = TcpStream::connect(target.addr).await;
             tokio::task::yield_now().await;
@@ -1395,14 +1413,14 @@ async fn connections_that_are_reset_at_once_do_not_end_the_accepting() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn handlers_that_panic_answer_and_disturb_nobody() {
+async fn handlers_that_panic_send_a_reply_and_affect_no_other_call() {
     let target = Target::start(Limits::default()).await;
     let mut peer = target.peer().await;
     for _ in 0..20 {
-        let answer = peer.call("/panic", 1, "x").await;
+        let reply = peer.call("/panic", 1, "x").await;
         assert_eq!(
-            answer,
-            RawFrame::answer(
+            reply,
+            RawFrame::reply(
                 "/panic",
                 1,
                 r#"{"code":101,"message":"handle no response"}"#
@@ -1420,8 +1438,9 @@ async fn a_flood_of_small_frames_leaves_time_for_other_connections() {
     let target = Target::start(Limits::default()).await;
     let (mut reader, mut writer) = target.stream().await.into_split();
     let served = AtomicUsize::new(0);
-    let (tell, mut told) = watch::channel(None);
-    // The flood goes on until enough others were served beside it: how long that takes depends on what else the machine does.
+    let (tell, mut seen) = watch::channel(None);
+    // The flood goes on until enough other calls were served: how long that takes depends on the
+    // load of the machine.
     let flooding = async {
         let thousand = RawFrame::request("/echo", 1, "x").encode().repeat(1000);
         let mut frames = 0;
@@ -1430,35 +1449,35 @@ async fn a_flood_of_small_frames_leaves_time_for_other_connections() {
             frames += 1000;
         }
         tell.send_replace(Some(
-            frames * RawFrame::answer("/echo", 1, "x").encode().len(),
+            frames * RawFrame::reply("/echo", 1, "x").encode().len(),
         ));
     };
-    let answers = async {
+    let replies = async {
         let (mut come, mut buffer) = (0, vec![0; 64 * 1024]);
-        while *told.borrow() != Some(come) {
+        while *seen.borrow() != Some(come) {
             tokio::select! {
                 read = reader.read(&mut buffer) => match read.expect("the connection lives") {
                     0 => panic!("the server closed"),
                     length => come += length,
                 },
-                Ok(()) = told.changed() => {}
+                Ok(()) = seen.changed() => {}
             }
         }
     };
     let others = async {
         while served.load(Ordering::Relaxed) < OTHERS {
-            within("another's answer", target.serves_another()).await;
+            within("another's reply", target.serves_another()).await;
             served.fetch_add(1, Ordering::Relaxed);
         }
     };
-    within("the answers", async {
-        tokio::join!(flooding, answers, others)
+    within("the replies", async {
+        tokio::join!(flooding, replies, others)
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_the_protocols_own_requests_is_answered_at_the_limited_rate() {
+async fn a_flood_of_control_requests_is_served_at_the_limited_rate() {
     const PER_SECOND: usize = 200;
     const SECONDS: usize = 3;
     let target = Target::start(Limits::default().max_control_requests(PER_SECOND as u32)).await;
@@ -1470,9 +1489,9 @@ async fn a_flood_of_the_protocols_own_requests_is_answered_at_the_limited_rate()
         .await;
     for seen in 1..=PER_SECOND * SECONDS {
         peer.frame().await;
-        // The server's second may have begun up to a second before.
-        let most = PER_SECOND * (begun.elapsed().as_secs() as usize + 2);
-        assert!(seen <= most, "{seen} answers after {:?}", begun.elapsed());
+        // The server's second may have begun up to a second earlier.
+        let limit = PER_SECOND * (begun.elapsed().as_secs() as usize + 2);
+        assert!(seen <= limit, "{seen} replies after {:?}", begun.elapsed());
         if seen.is_multiple_of(PER_SECOND) {
             target.serves_others().await;
         }

@@ -1,5 +1,6 @@
-//! Hostile peers in calls with streams, over real sockets: a client against our server, and a server against our client.
-//! After each attack others are served. Where memory is the target, it is measured in a process of its own.
+//! Hostile peers in calls with streams, over real sockets: a client against our server, and a
+//! server against our client. After each attack other calls are served. Attacks on memory are
+//! measured in a separate process.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -34,19 +35,19 @@ const BLOCKED: u8 = 0xFA;
 const LAST: u8 = 0xFB;
 const CANCEL: u8 = 0xFC;
 const OVER: u8 = 0xFD;
-const ANSWER: u8 = 0xFE;
+const REPLY: u8 = 0xFE;
 
-/// The most in one frame.
+/// Maximum number of bytes in one frame.
 const PART: usize = 64 * 1024;
 
-/// A time limit that is over soon, so that no test waits long for it.
+/// A timeout that expires soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(200);
 
 fn marked(mark: u8, data: impl AsRef<[u8]>) -> Vec<u8> {
     [&[mark], data.as_ref()].concat()
 }
 
-/// How a client begins a stream of `window` bytes.
+/// The first bytes of a client's stream with `window` bytes.
 fn hello(window: usize) -> RawFrame {
     let body = format!("{{\"iip\":1,\"stream_window\":{window}}}");
     RawFrame::request("/sys/hello", 0, body)
@@ -72,10 +73,10 @@ fn grant(bytes: u32) -> Vec<u8> {
 struct Target {
     addr: SocketAddr,
     _server: Server,
-    /// Handlers of `/stall` that run, and the most that ever did.
+    /// Number of handlers of `/stall` that run, and the highest number so far.
     stalled: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
-    /// How the streams of `/count` ended.
+    max_stalled: Arc<AtomicUsize>,
+    /// The outcomes of the streams of `/count`.
     ends: watch::Receiver<Vec<Result<usize, StreamError>>>,
 }
 
@@ -89,9 +90,9 @@ impl Drop for Leave {
 
 impl Target {
     async fn start(limits: Limits) -> Self {
-        let (stalled, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (stalled, max_stalled) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (end, ends) = watch::channel(Vec::new());
-        let (counter, highest) = (Arc::clone(&stalled), Arc::clone(&most));
+        let (counter, highest) = (Arc::clone(&stalled), Arc::clone(&max_stalled));
         let stall = move |mut request: Request| {
             let now = counter.fetch_add(1, Ordering::SeqCst) + 1;
             highest.fetch_max(now, Ordering::SeqCst);
@@ -141,12 +142,12 @@ impl Target {
             addr,
             _server: server,
             stalled,
-            most,
+            max_stalled,
             ends,
         }
     }
 
-    /// A peer that knows streams, with so many channels.
+    /// A peer that supports streams, with this number of channels.
     async fn peer(&self, channels: u32) -> Peer {
         let mut peer = Peer::connect(self.addr).await;
         peer.send_frame(&hello(PART)).await;
@@ -159,7 +160,7 @@ impl Target {
         peer
     }
 
-    /// The same without anybody reading on our side, and with little room in the kernel for what is not read.
+    /// The same with no reader on our side, and with small kernel buffers for unread bytes.
     async fn mute_stream(&self, channels: u32) -> TcpStream {
         let mut stream = narrow_stream_to(self.addr, 4096).await;
         sent(&mut stream, &hello(PART).encode()).await;
@@ -168,16 +169,16 @@ impl Target {
         stream
     }
 
-    /// The proof after every attack: a new connection is served soon, with calls and with streams.
+    /// The check after every attack: a new connection is served soon, with calls and with streams.
     async fn serves_others(&self) {
         let serve = async {
             let mut peer = self.peer(1).await;
-            let answer = peer.call("/echo", 1, "are you there").await;
-            assert_eq!(answer, RawFrame::answer("/echo", 1, "are you there"));
+            let reply = peer.call("/echo", 1, "are you there").await;
+            assert_eq!(reply, RawFrame::reply("/echo", 1, "are you there"));
             peer.send_frame(&first("/count", 1, "four")).await;
             peer.send_frame(&more(1, [LAST])).await;
-            let answer = peer.frame().await;
-            assert_eq!(answer.body, marked(ANSWER, "4"));
+            let reply = peer.frame().await;
+            assert_eq!(reply.body, marked(REPLY, "4"));
         };
         tokio::time::timeout(SERVED, serve)
             .await
@@ -195,7 +196,7 @@ async fn echo(request: Request) -> Result<Response, HandlerError> {
     Ok(Response::from(request.into_body()))
 }
 
-/// Handlers that send, of all servers of this process, and how many have ever begun.
+/// Handlers that send, of all servers of this process, and the number that have ever begun.
 static SENDING: AtomicUsize = AtomicUsize::new(0);
 static BEGUN: AtomicUsize = AtomicUsize::new(0);
 
@@ -215,7 +216,7 @@ impl Drop for Sending {
     }
 }
 
-/// Sends for as long as somebody takes it.
+/// Sends until the peer stops reading.
 async fn generate(mut request: Request) -> Result<Response, HandlerError> {
     let _sending = Sending::begin();
     let (mut send, _recv) = request.stream().unwrap();
@@ -236,15 +237,15 @@ async fn both(mut request: Request) -> Result<Response, HandlerError> {
 // ---- a client against our server
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_ignores_what_it_was_granted_loses_its_connection_and_nobody_elses() {
+async fn a_client_that_exceeds_its_credit_loses_only_its_own_connection() {
     let target = Target::start(Limits::default().stream_window(PART)).await;
-    let mut bystander = target.peer(1).await;
+    let mut other = target.peer(1).await;
     for parts in [
-        // The window is full; then one byte more.
+        // The window is full; then comes one byte more.
         &[PART - 1, 1, 1][..],
-        // The last part goes beyond it, as it may; then one byte more.
+        // The last part exceeds the window, which is allowed; then comes one byte more.
         &[PART - 1, PART, 1],
-        // More than goes in one frame, whatever the room.
+        // More than fits into one frame, whatever the window.
         &[1, PART + 1],
         &[PART + 1],
     ] {
@@ -268,24 +269,24 @@ async fn a_client_that_ignores_what_it_was_granted_loses_its_connection_and_nobo
         peer.closed_in_silence().await;
         target.runs(0).await;
     }
-    let answer = bystander.call("/echo", 1, "still here").await;
-    assert_eq!(answer.body, b"still here");
+    let reply = other.call("/echo", 1, "still here").await;
+    assert_eq!(reply.body, b"still here");
     target.serves_others().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_that_mean_nothing_in_a_stream_end_the_connection_and_the_handler_sees_a_cut() {
+async fn invalid_frames_in_a_stream_end_the_connection_and_the_handler_sees_a_cut() {
     let target = Target::start(Limits::default()).await;
     let mut ends = target.ends.clone();
     let frames = [
         more(1, "no mark"),
         more(1, [0xFF]),
-        more(1, [ANSWER]),
+        more(1, [REPLY]),
         more(1, [CANCEL]),
         more(1, [GRANT, 1]),
         last(1, DATA),
         last(1, LAST),
-        last(1, ANSWER),
+        last(1, REPLY),
     ];
     for (turn, frame) in frames.iter().enumerate() {
         let mut peer = target.peer(1).await;
@@ -299,9 +300,9 @@ async fn frames_that_mean_nothing_in_a_stream_end_the_connection_and_the_handler
 }
 
 #[test]
-fn grants_without_end_neither_overflow_nor_fill_memory() {
+fn endless_window_updates_neither_overflow_nor_fill_memory() {
     alone(
-        "grants_without_end_neither_overflow_nor_fill_memory",
+        "endless_window_updates_neither_overflow_nor_fill_memory",
         || async {
             let target = Target::start(Limits::default()).await;
             target.serves_others().await;
@@ -309,7 +310,7 @@ fn grants_without_end_neither_overflow_nor_fill_memory() {
             for path in ["/generate", "/both"] {
                 let mut stream = target.mute_stream(1).await;
                 sent(&mut stream, &first(path, 1, "x").encode()).await;
-                // All of it is taken, and nothing of what it allows is read.
+                // All window updates are read, and nothing that they allow is read.
                 let grants = more(1, grant(u32::MAX)).encode().repeat(1000);
                 let flooded = flood(&mut stream, &grants, 100, SERVED).await;
                 assert!(matches!(flooded, Flooded::Taken), "{flooded:?}");
@@ -323,8 +324,8 @@ fn grants_without_end_neither_overflow_nor_fill_memory() {
 }
 
 #[test]
-fn a_client_that_grants_nothing_again_and_again_is_not_answered_each_time() {
-    let name = "a_client_that_grants_nothing_again_and_again_is_not_answered_each_time";
+fn a_client_that_repeats_window_updates_of_zero_does_not_get_a_frame_for_each() {
+    let name = "a_client_that_repeats_window_updates_of_zero_does_not_get_a_frame_for_each";
     alone(name, || async {
         let target = Target::start(Limits::default()).await;
         target.serves_others().await;
@@ -334,7 +335,7 @@ fn a_client_that_grants_nothing_again_and_again_is_not_answered_each_time() {
         for bytes in [0, 1] {
             let grants = more(1, grant(bytes)).encode().repeat(1000);
             let flooded = flood(&mut stream, &grants, 50, SERVED).await;
-            // To say each time that this is too little would fill what may wait, and then some.
+            // Reporting each time that the credit is too small would exceed the send buffer.
             assert!(matches!(flooded, Flooded::Taken), "{flooded:?}");
         }
         target.serves_others().await;
@@ -358,7 +359,7 @@ fn single_bytes_cost_a_stalled_reader_little_more_than_they_hold() {
             peer.send(&bytes).await;
         }
         target.runs(20).await;
-        // They are taken all the same when they come where somebody reads, on the same connection.
+        // The same frames are accepted from a connection that reads.
         target.serves_others().await;
         work_is_done().await;
         // Twenty windows of 64 KiB.
@@ -376,19 +377,19 @@ async fn a_flood_of_single_bytes_and_of_nothing_is_read_to_its_end() {
     bytes.extend(more(1, [BLOCKED]).encode().repeat(10_000));
     bytes.extend(more(1, [LAST]).encode());
     peer.send(&bytes).await;
-    let answer = loop {
+    let reply = loop {
         let frame = peer.frame().await;
         if frame.body[0] != GRANT {
             break frame;
         }
     };
-    assert_eq!(answer.body, marked(ANSWER, "60001"));
+    assert_eq!(reply.body, marked(REPLY, "60001"));
     target.serves_others().await;
 }
 
 #[test]
-fn a_thousand_stalled_readers_hold_their_windows_and_nobody_else() {
-    let name = "a_thousand_stalled_readers_hold_their_windows_and_nobody_else";
+fn a_thousand_stalled_readers_hold_their_windows_and_delay_no_other_call() {
+    let name = "a_thousand_stalled_readers_hold_their_windows_and_delay_no_other_call";
     alone(name, || async {
         const STREAMS: u32 = 1000;
         let window = 16 * 1024;
@@ -403,10 +404,10 @@ fn a_thousand_stalled_readers_hold_their_windows_and_nobody_else() {
         }
         target.runs(STREAMS as usize).await;
         // Others on the same connection are served as well.
-        let answer = peer.call("/echo", STREAMS + 1, "and I").await;
-        assert_eq!(answer.body, b"and I");
+        let reply = peer.call("/echo", STREAMS + 1, "and I").await;
+        assert_eq!(reply.body, b"and I");
         target.serves_others().await;
-        // What the documentation says: the window and one frame, for each of them.
+        // The documented amount: the window and one frame, for each of them.
         let formula = STREAMS as usize * (window + PART);
         assert_grown_less(before, formula + 24 * MIB);
         drop(peer);
@@ -428,7 +429,7 @@ fn what_a_stalled_reader_holds_does_not_pin_what_others_have_read() {
         }
         target.runs(STALLED as usize).await;
         let before = resident_bytes();
-        // Each kibibyte comes in one read with much that is answered at once.
+        // Each kibibyte comes in one read with many bytes that are handled at once.
         let filler = RawFrame::request("/echo", STALLED + 1, vec![1; 300_000]);
         for _ in 0..60 {
             for channel in 1..=STALLED {
@@ -440,32 +441,32 @@ fn what_a_stalled_reader_holds_does_not_pin_what_others_have_read() {
             }
         }
         target.serves_others().await;
-        // A mebibyte waits. Pinned, its buffers would be a quarter of a gibibyte.
+        // A mebibyte waits. If it pinned its buffers, they would be a quarter of a gibibyte.
         assert_grown_less(before, 48 * MIB);
     });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_streams_than_calls_may_run_are_refused_and_the_others_go_on() {
+async fn streams_beyond_the_call_limit_are_rejected_and_the_others_go_on() {
     let target = Target::start(Limits::default().max_calls(10)).await;
     let mut peer = target.peer(51).await;
     for channel in 1..=50 {
         peer.send_frame(&first("/stall", channel, "x")).await;
     }
     for _ in 0..40 {
-        let answer = peer.frame().await;
-        assert_eq!(answer.status, 5);
-        let text = answer.body_text();
+        let reply = peer.frame().await;
+        assert_eq!(reply.status, 5);
+        let text = reply.body_text();
         assert!(text.contains("max_calls"), "{text}");
-        // Its client says that it has it.
-        peer.send_frame(&last(answer.channel, OVER)).await;
+        // The client ends its part.
+        peer.send_frame(&last(reply.channel, OVER)).await;
     }
-    assert_eq!(target.most.load(Ordering::SeqCst), 10);
-    let answer = peer.call("/echo", 51, "a call").await;
-    assert_eq!(answer.body, b"a call");
-    // A place that comes free is taken again.
+    assert_eq!(target.max_stalled.load(Ordering::SeqCst), 10);
+    let reply = peer.call("/echo", 51, "a call").await;
+    assert_eq!(reply.body, b"a call");
+    // Capacity that becomes free is used again.
     peer.send_frame(&last(1, CANCEL)).await;
-    assert_eq!(peer.frame().await.channel, 1, "answered, for the order");
+    assert_eq!(peer.frame().await.channel, 1, "a reply, for the order");
     target.runs(9).await;
     peer.send_frame(&first("/stall", 50, "x")).await;
     target.runs(10).await;
@@ -496,8 +497,8 @@ fn streams_that_are_begun_and_given_up_at_once_leave_nothing_behind() {
             }
         }
         target.runs(0).await;
-        // Those that were aborted may still be on their way out while the next begin.
-        assert!(target.most.load(Ordering::SeqCst) <= 200);
+        // Aborted streams may still be ending while the next ones begin.
+        assert!(target.max_stalled.load(Ordering::SeqCst) <= 200);
         target.serves_others().await;
         work_is_done().await;
         assert_grown_less(before, 12 * MIB);
@@ -524,10 +525,10 @@ fn a_client_that_never_reads_holds_a_bounded_amount_and_is_given_up() {
             sent(&mut stream, &bytes).await;
         }
         eventually("they send", || BEGUN.load(Ordering::SeqCst) > 0).await;
-        // Keeps one busy that reads as well.
+        // A stream that also reads keeps one handler busy.
         let byte = more(1, [DATA, 7]).encode().repeat(1000);
         flood(&mut stream, &byte, 50, SERVED).await;
-        // Of the end itself somebody who does not read sees nothing.
+        // A peer that does not read does not see the end itself.
         let nobody_sends = || SENDING.load(Ordering::SeqCst) == 0;
         eventually("the connection is given up", nobody_sends).await;
         target.serves_others().await;
@@ -538,7 +539,7 @@ fn a_client_that_never_reads_holds_a_bounded_amount_and_is_given_up() {
 
 // ---- a server against our client
 
-/// A client that says hello to a server that the test moves, and is told that streams are known.
+/// A client that sends its hello to a server that the test plays, which supports streams.
 async fn victim(limits: Limits) -> (Victim, Peer) {
     let config = ClientConfig::new()
         .hello(serde_json::json!({}))
@@ -548,11 +549,11 @@ async fn victim(limits: Limits) -> (Victim, Peer) {
     (victim, peer)
 }
 
-/// Answers the hello, and grants channel `id`.
+/// Replies to the hello, and grants channel `id`.
 async fn greets(peer: &mut Peer, id: u32) {
     assert_eq!(peer.frame().await.path, b"/sys/hello");
     let body = format!("{{\"iip\":1,\"code\":0,\"stream_window\":{PART}}}");
-    peer.send_frame(&RawFrame::answer("/sys/hello", 0, body))
+    peer.send_frame(&RawFrame::reply("/sys/hello", 0, body))
         .await;
     peer.grants(id).await;
 }
@@ -575,17 +576,18 @@ fn reply(status: u8, body: impl AsRef<[u8]>) -> RawFrame {
     RawFrame::new(status, "/s", 1, body)
 }
 
-/// The proof after every attack: the next call goes over a new connection and is answered, and a stream as well.
+/// The check after every attack: the next call and the next stream use a new connection and get
+/// their replies.
 async fn is_served_by_a_new_connection(victim: &Victim) {
     let client = victim.client.clone();
     let call = tokio::spawn(async move {
-        // The connection may be found out to be lost by this call.
+        // This call may be the one that notices the lost connection.
         loop {
             match client.open_stream("/s", "x").await {
                 Ok((_send, mut recv)) => {
                     while let Some(Ok(_)) = recv.next().await {}
-                    if let Some(Ok(answer)) = recv.reply() {
-                        return answer;
+                    if let Some(Ok(reply)) = recv.reply() {
+                        return reply;
                     }
                 }
                 Err(error) => assert!(
@@ -600,7 +602,7 @@ async fn is_served_by_a_new_connection(victim: &Victim) {
         let mut peer = Peer::over(accepted(&victim.listener).await);
         greets(&mut peer, 1).await;
         assert_eq!(peer.frame().await, first("/s", 1, "x"));
-        peer.send_frame(&reply(5, marked(ANSWER, "here"))).await;
+        peer.send_frame(&reply(5, marked(REPLY, "here"))).await;
         assert_eq!(call.await.unwrap(), "here");
     };
     tokio::time::timeout(SERVED, serve)
@@ -640,7 +642,7 @@ async fn a_server_that_breaks_the_rules_of_a_stream_loses_its_connection() {
             peer.send_frame(&reply(*status, body)).await;
         }
         assert!(peer.closed().await.is_empty(), "{frames:?}");
-        // What came before the offence is there.
+        // The messages before the violation have arrived.
         read_all(&mut recv).await;
         let error = recv.reply().unwrap().unwrap_err();
         let lost = matches!(error.kind(), CallErrorKind::ConnectionLost(_));
@@ -653,11 +655,11 @@ async fn a_server_that_breaks_the_rules_of_a_stream_loses_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_never_answers_holds_up_its_call_for_the_time_it_has() {
+async fn a_server_that_never_replies_delays_its_call_until_its_deadline() {
     let limits = Limits::default();
     let (victim, mut peer, mut send, mut recv) = streaming(limits).await;
     let waits = started(send.send(vec![0; MIB])).await;
-    assert!(matches!(waits, Started::Running(_)), "there is no room");
+    assert!(matches!(waits, Started::Running(_)), "there is no credit");
     recv.set_deadline(Instant::now() + SHORT);
     assert_eq!(read_all(&mut recv).await, 0);
     let error = recv.reply().unwrap().unwrap_err();
@@ -667,7 +669,7 @@ async fn a_server_that_never_answers_holds_up_its_call_for_the_time_it_has() {
         within("its end", waits.finish()).await,
         Err(StreamError::Over)
     );
-    // Its channel waits for the late answer; the next call takes another.
+    // Its channel waits for the late reply; the next call takes another.
     let call = victim.calls("/echo", "on another");
     let mut frame = peer.frame().await;
     while frame.channel == 1 {
@@ -677,19 +679,19 @@ async fn a_server_that_never_answers_holds_up_its_call_for_the_time_it_has() {
     peer.send_frame(&RawFrame::grant(2)).await;
     let asked = peer.frame().await;
     assert_eq!(asked, RawFrame::request("/echo", 2, "on another"));
-    peer.send_frame(&RawFrame::answer("/echo", 2, "answered"))
+    peer.send_frame(&RawFrame::reply("/echo", 2, "answered"))
         .await;
     assert_eq!(soon("a call", call).await.unwrap(), "answered");
 }
 
 #[test]
-fn an_endless_answer_fails_its_call_at_the_limit_and_fills_no_memory() {
-    let name = "an_endless_answer_fails_its_call_at_the_limit_and_fills_no_memory";
+fn an_endless_reply_fails_its_call_at_the_limit_and_fills_no_memory() {
+    let name = "an_endless_reply_fails_its_call_at_the_limit_and_fills_no_memory";
     alone(name, || async {
         let limits = Limits::default().max_message_bytes(MIB);
         let (_victim, mut peer, mut send, mut recv) = streaming(limits).await;
         let before = resident_bytes();
-        peer.send_frame(&reply(4, marked(ANSWER, "endless"))).await;
+        peer.send_frame(&reply(4, marked(REPLY, "endless"))).await;
         let part = reply(6, vec![b'x'; 512 * 1024]).encode();
         for _ in 0..200 {
             peer.send(&part).await;
@@ -703,7 +705,7 @@ fn an_endless_answer_fails_its_call_at_the_limit_and_fills_no_memory() {
             Err(StreamError::Over)
         );
         assert_grown_less(before, 16 * MIB);
-        // It ends after all, and the channel serves again.
+        // The reply ends after all, and the channel is usable again.
         peer.send_frame(&reply(7, "at last")).await;
         assert_eq!(peer.frame().await.body, [OVER]);
         drop((send, recv));
@@ -711,7 +713,8 @@ fn an_endless_answer_fails_its_call_at_the_limit_and_fills_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn grants_for_a_stream_that_has_finished_are_nothing_and_for_one_that_is_over_an_offence() {
+async fn window_updates_for_a_finished_direction_are_ignored_and_for_an_ended_stream_are_a_violation()
+ {
     let (victim, mut peer, mut send, mut recv) = streaming(Limits::default()).await;
     send.finish();
     assert_eq!(peer.frame().await, more(1, [LAST]));
@@ -720,7 +723,7 @@ async fn grants_for_a_stream_that_has_finished_are_nothing_and_for_one_that_is_o
         peer.send_frame(&reply(6, grant(u32::MAX))).await;
         peer.send_frame(&reply(6, grant(0))).await;
     }
-    peer.send_frame(&reply(7, marked(ANSWER, "done"))).await;
+    peer.send_frame(&reply(7, marked(REPLY, "done"))).await;
     assert_eq!(read_all(&mut recv).await, 0);
     assert_eq!(recv.reply().unwrap().unwrap(), "done");
     assert_eq!(peer.frame().await, last(1, OVER));
@@ -730,16 +733,16 @@ async fn grants_for_a_stream_that_has_finished_are_nothing_and_for_one_that_is_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_read_after_the_answer_grants_nothing_to_the_next_stream_on_the_channel() {
+async fn reading_after_the_reply_gives_no_credit_to_the_next_stream_on_the_channel() {
     let limits = Limits::default().stream_window(PART);
     let (victim, mut peer, _send, mut recv) = streaming(limits).await;
     peer.send_frame(&reply(4, marked(DATA, vec![7; PART - 1])))
         .await;
     peer.send_frame(&reply(6, marked(DATA, vec![7; PART])))
         .await;
-    peer.send_frame(&reply(7, marked(ANSWER, "done"))).await;
+    peer.send_frame(&reply(7, marked(REPLY, "done"))).await;
     assert_eq!(peer.frame().await, last(1, OVER));
-    // The next has begun there, and so has its answer.
+    // The next call has begun there, and its reply has begun.
     let (mut send, mut next) = begun(&victim, &mut peer).await;
     peer.send_frame(&reply(4, [DATA, b'n'])).await;
     assert_eq!(
@@ -750,7 +753,7 @@ async fn what_is_read_after_the_answer_grants_nothing_to_the_next_stream_on_the_
     assert_eq!(recv.reply().unwrap().unwrap(), "done");
     send.finish();
     assert_eq!(peer.frame().await, more(1, [LAST]), "no grant");
-    // It has the room of one window and not of three.
+    // It has the credit of one window and not of three.
     peer.send_frame(&reply(6, marked(DATA, vec![7; PART])))
         .await;
     peer.send_frame(&reply(6, marked(DATA, [7; 1]))).await;
@@ -758,14 +761,15 @@ async fn what_is_read_after_the_answer_grants_nothing_to_the_next_stream_on_the_
     is_served_by_a_new_connection(&victim).await;
 }
 
-/// Our client with a stream, and the raw end of its server, whose kernel takes little that is not read.
+/// Our client with a stream, and the raw end of its server, whose kernel buffers little unread
+/// data.
 async fn mute_streaming() -> (Victim, TcpStream, SendStream, RecvStream) {
     let config = ClientConfig::new().hello(serde_json::json!({}));
     let (victim, mut stream) = Victim::connect_to(narrow_listener(4096), config).await;
     let hello = format!("{{\"iip\":1,\"code\":0,\"stream_window\":{PART}}}");
     sent(
         &mut stream,
-        &RawFrame::answer("/sys/hello", 0, hello).encode(),
+        &RawFrame::reply("/sys/hello", 0, hello).encode(),
     )
     .await;
     sent(&mut stream, &RawFrame::grant(1).encode()).await;
@@ -775,8 +779,8 @@ async fn mute_streaming() -> (Victim, TcpStream, SendStream, RecvStream) {
 }
 
 #[test]
-fn a_server_that_grants_nothing_or_everything_and_never_reads_fills_no_memory() {
-    let name = "a_server_that_grants_nothing_or_everything_and_never_reads_fills_no_memory";
+fn a_server_that_gives_no_credit_or_all_credit_and_never_reads_fills_no_memory() {
+    let name = "a_server_that_gives_no_credit_or_all_credit_and_never_reads_fills_no_memory";
     alone(name, || async {
         for bytes in [0, 1, u32::MAX] {
             let (victim, mut stream, mut send, recv) = mute_streaming().await;
@@ -793,7 +797,7 @@ fn a_server_that_grants_nothing_or_everything_and_never_reads_fills_no_memory() 
             assert_grown_less(before, 8 * MIB);
             assert!(!sending.is_finished());
             drop(recv);
-            within("the writer is told", sending).await.unwrap();
+            within("the writer fails", sending).await.unwrap();
             let _ = stream.shutdown().await;
             drop(stream);
             is_served_by_a_new_connection(&victim).await;
@@ -802,7 +806,7 @@ fn a_server_that_grants_nothing_or_everything_and_never_reads_fills_no_memory() 
 }
 
 #[test]
-fn a_writer_that_waits_for_room_is_told_when_the_runtime_of_its_connection_goes() {
+fn a_writer_that_waits_for_credit_fails_when_the_runtime_of_its_connection_ends() {
     let runtime = || {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(1).enable_all().build().unwrap()
@@ -812,7 +816,7 @@ fn a_writer_that_waits_for_room_is_told_when_the_runtime_of_its_connection_goes(
     connections.block_on(async {
         sent(&mut stream, &reply(4, grant(u32::MAX)).encode()).await;
     });
-    let (tell, told) = watch::channel(false);
+    let (tell, seen) = watch::channel(false);
     let writing = writers.spawn(async move {
         let part = Bytes::from(vec![7; 16 * MIB]);
         loop {
@@ -823,9 +827,9 @@ fn a_writer_that_waits_for_room_is_told_when_the_runtime_of_its_connection_goes(
             }
         }
     });
-    let mut told = told;
+    let mut seen = seen;
     writers.block_on(async {
-        within("it sends", told.wait_for(|told| *told))
+        within("it sends", seen.wait_for(|seen| *seen))
             .await
             .unwrap();
     });

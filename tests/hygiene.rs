@@ -1,6 +1,6 @@
-//! What `#[service]` and `#[derive(MethodError)]` emit compiles wherever their users stand: without a prelude, beside types
-//! that are named like those of the standard library, under another name of the crate, inside macros and functions, and under
-//! the lints that a careful crate turns on.
+//! Code emitted by `#[service]` and `#[derive(MethodError)]` compiles wherever it is used: without
+//! a prelude, with types that are named like those of the standard library, under another name of
+//! the crate, inside macros and functions, and under strict lints.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 #![deny(
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use iip_rpc::{CallContext, CallOptions, Client, Code, MethodError, Server, Service, Status};
 
-/// A client for a server of its own that offers this service.
+/// A client of a separate server of this service.
 async fn connected(service: impl Service + Send + 'static) -> Client {
     let server = Server::builder()
         .service(service)
@@ -44,7 +44,7 @@ pub mod bare {
     // `Box` for async-trait, which makes trait objects and expects it to be in the prelude.
     use ::std::{borrow::Cow, boxed::Box, format, string::String, vec::Vec};
 
-    /// Arguments of every kind, and names that generated code could want for itself.
+    /// Arguments of every kind, and names that generated code could use itself.
     #[::iip_rpc::service]
     pub trait Plain {
         /// No argument.
@@ -111,7 +111,7 @@ pub mod bare {
         async fn absent(&self, missing: Missing) -> Result<Missing, Missing>;
     }
 
-    /// With a codec of its own.
+    /// With its own codec.
     #[::iip_rpc::service(codec = "postcard")]
     pub trait Packed {
         /// Adds.
@@ -286,7 +286,7 @@ pub mod bare {
         Rpc(#[from] Status),
     }
 
-    /// Whether there is a status in an error.
+    /// Returns `true` if there is a status in an error.
     pub fn has_status<E: ::iip_rpc::MethodError>(error: &E) -> ::core::primitive::bool {
         Option::is_some(&error.as_status())
     }
@@ -360,8 +360,8 @@ fn the_status_in_an_error_is_found() {
 }
 
 pub mod hostile_names {
-    //! Items with the names of everything that generated code uses, but for `Box`: async-trait, which makes trait objects,
-    //! takes whatever is called so.
+    //! Items with the names of everything that generated code uses, except `Box`: async-trait,
+    //! which makes trait objects, uses whatever has that name.
     #![allow(dead_code, missing_docs, missing_debug_implementations)]
 
     pub struct Arc;
@@ -443,7 +443,7 @@ async fn types_named_like_those_of_the_standard_library_are_the_users() {
 }
 
 pub mod a_box_of_its_own {
-    //! Without trait objects, `Box` is the user's too.
+    //! Without trait objects, `Box` may be the user's too.
     #![allow(dead_code, missing_docs, missing_debug_implementations)]
 
     pub mod diagnostic {}
@@ -469,7 +469,7 @@ async fn a_service_without_trait_objects_leaves_box_to_the_user() {
 }
 
 pub mod names_of_the_runtime {
-    //! Types of the user's with the names of types that `#[service]` knows.
+    //! Types of the user with the names of types that `#[service]` knows.
     #![allow(missing_docs, unused_qualifications)]
 
     use iip_rpc::{Status, service};
@@ -484,7 +484,7 @@ pub mod names_of_the_runtime {
     pub struct Path(pub String);
 
     pub mod generic {
-        //! With parameters, as those of the runtime.
+        //! With type parameters, like those of the runtime.
         use serde::{Deserialize, Serialize};
 
         #[derive(Debug, Serialize, Deserialize)]
@@ -557,7 +557,7 @@ async fn types_named_like_those_of_the_runtime_are_the_users() {
 }
 
 pub mod renamed {
-    //! iip-rpc under a name of the user's own.
+    //! iip-rpc under a name that the user chose.
     #![allow(missing_docs)]
 
     pub mod vendored {
@@ -605,7 +605,7 @@ async fn the_crate_is_found_under_another_name() {
 }
 
 pub mod from_a_macro {
-    //! Services whose parts come from different places.
+    //! Services whose parts come from different sources.
     use super::{CallContext, Status};
 
     macro_rules! services {
@@ -613,7 +613,7 @@ pub mod from_a_macro {
             /// From a macro.
             #[::iip_rpc::service(dyn)]
             $vis trait $name {
-                /// With a name from outside and one from here.
+                /// With a name from outside and a local one.
                 async fn call(&self, $argument: $type, inside: u8) -> $($result)::+ $(<$($of),+>)?;
             }
         )*};
@@ -665,7 +665,7 @@ mod outer {
     use super::CallOptions;
 
     pub(crate) mod inner {
-        //! Visibility below the crate's.
+        //! Visibility lower than the crate's.
         #[iip_rpc::service(dyn)]
         pub(in crate::outer) trait Hidden {
             async fn hello(&self) -> iip_rpc::Result<()>;
@@ -729,9 +729,9 @@ async fn a_service_is_written_inside_a_function() {
 }
 
 pub mod switched_off {
-    //! What is not built, and what should no longer be used.
+    //! Items that are not built, and deprecated ones.
 
-    /// Not built, and neither is anything made from it.
+    /// Not built, like everything generated from it.
     #[iip_rpc::service(dyn)]
     #[cfg(any())]
     pub trait Absent {

@@ -12,26 +12,15 @@ use iip_rpc::interceptor::{
     ServerInterceptor,
 };
 use iip_rpc::{
-    CallContext, CallOptions, Client, Code, Execution, MethodError, Server, Status, Stream,
-    Streaming, service,
+    CallContext, CallOptions, Client, Code, Execution, Server, Status, Stream, Streaming, service,
 };
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
-use crate::common::calls::{current, expect, serve, serve_with};
+use crate::common::calls::{ShopError, current, expect, serve, serve_with};
 use crate::common::{passes, started, within};
 
 /// A time limit that a busy machine does not reach by itself.
 const TIME: Duration = Duration::from_secs(5);
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
-enum ShopError {
-    #[error("sold out")]
-    SoldOut,
-    #[error(transparent)]
-    #[status]
-    Rpc(Status),
-}
 
 #[service]
 trait Shop {

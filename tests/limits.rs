@@ -12,7 +12,7 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-use crate::common::calls::{port, serve_with};
+use crate::common::calls::{port, serve_with, use_permit};
 use crate::common::{MIB, started, within};
 
 /// No deadline ends a call in these tests.
@@ -57,10 +57,7 @@ impl Store for Shelf {
 
     async fn queue(&self, number: u32) -> Result<u32, Status> {
         self.order.lock().unwrap().push(number);
-        let permit = self.gate.acquire().await;
-        permit
-            .map_err(|error| Status::internal(error.to_string()))?
-            .forget();
+        use_permit(&self.gate).await?;
         Ok(number)
     }
 

@@ -150,7 +150,7 @@ async fn it_costs_one_frame_and_no_answer() {
     loop {
         let frame = peer.frame().await;
         let answer = match frame.path_text().as_str() {
-            "/sys/hello" => RawFrame::answer("/sys/hello", 0, hello),
+            "/sys/hello" => RawFrame::reply("/sys/hello", 0, hello),
             "/sys/new_channel" => {
                 granted += 1;
                 RawFrame::grant(granted)
@@ -160,10 +160,10 @@ async fn it_costs_one_frame_and_no_answer() {
                 continue;
             }
             "/events/note" if Some(frame.channel) == one_way => continue,
-            "/events/note" => RawFrame::answer("/events/note", frame.channel, [0x80, 1]),
+            "/events/note" => RawFrame::reply("/events/note", frame.channel, [0x80, 1]),
             "/events/seen" => {
                 let seen = if one_way.is_some() { 7 } else { 0 };
-                RawFrame::answer("/events/seen", frame.channel, [0x80, 1, seen])
+                RawFrame::reply("/events/seen", frame.channel, [0x80, 1, seen])
             }
             _ if frame.status == 2 => {
                 // As docs/wire.md has it.
@@ -374,7 +374,7 @@ async fn to_a_server_that_knows_none_it_is_a_call_whose_answer_is_skipped() {
         let frame = peer.frame().await;
         match frame.path_text().as_str() {
             "/sys/hello" => {
-                peer.send_frame(&RawFrame::answer("/sys/hello", 0, not_understood))
+                peer.send_frame(&RawFrame::reply("/sys/hello", 0, not_understood))
                     .await
             }
             "/sys/new_channel" => {
@@ -393,10 +393,10 @@ async fn to_a_server_that_knows_none_it_is_a_call_whose_answer_is_skipped() {
         [r#"{"number":1,"text":"a"}"#, r#"{"number":2,"text":"b"}"#]
     );
     for note in &notes {
-        peer.send_frame(&RawFrame::answer(&note.path, note.channel, "null"))
+        peer.send_frame(&RawFrame::reply(&note.path, note.channel, "null"))
             .await;
     }
-    peer.send_frame(&RawFrame::answer(&seen.path, seen.channel, "9"))
+    peer.send_frame(&RawFrame::reply(&seen.path, seen.channel, "9"))
         .await;
     assert_eq!(within("the call", calling).await.unwrap(), 9);
 }

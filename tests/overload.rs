@@ -15,7 +15,7 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-use crate::common::calls::{expect, port, serve_with, status_in};
+use crate::common::calls::{expect, port, serve_with, status_in, use_permit};
 use crate::common::{Started, started, within};
 
 const LONG: Duration = Duration::from_secs(600);
@@ -72,10 +72,7 @@ impl Cook {
         let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
         let _leaving = Leaving(&self.left);
         self.entered.notify_one();
-        let permit = self.gate.acquire().await;
-        permit
-            .map_err(|error| Status::internal(error.to_string()))?
-            .forget();
+        use_permit(&self.gate).await?;
         Ok(run)
     }
 }

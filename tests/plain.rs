@@ -316,14 +316,11 @@ async fn a_raw_method_takes_and_gives_bytes_as_they_are() {
     // The query of a path is no part of its name.
     let request = RawFrame::request("/echo?x=1", peer.channel, "q").encode();
     peer.stream.write_all(&request).await.unwrap();
-    let mut answer = vec![0; RawFrame::answer("/echo", 1, "q").encode().len()];
+    let mut answer = vec![0; RawFrame::reply("/echo", 1, "q").encode().len()];
     within("an answer", peer.stream.read_exact(&mut answer))
         .await
         .unwrap();
-    assert_eq!(
-        answer,
-        RawFrame::answer("/echo", peer.channel, "q").encode()
-    );
+    assert_eq!(answer, RawFrame::reply("/echo", peer.channel, "q").encode());
 }
 
 #[tokio::test]
@@ -401,7 +398,7 @@ impl GoLike {
                         granted += 1;
                         RawFrame::grant(granted)
                     }
-                    path if path.starts_with("/sys/") => RawFrame::answer(
+                    path if path.starts_with("/sys/") => RawFrame::reply(
                         path,
                         frame.channel,
                         r#"{"code":102,"message":"handle error"}"#,
@@ -409,7 +406,7 @@ impl GoLike {
                     path => {
                         assert!((1..=granted).contains(&frame.channel), "{frame:?}");
                         let answer =
-                            RawFrame::answer(path, frame.channel, script(path, &frame.body));
+                            RawFrame::reply(path, frame.channel, script(path, &frame.body));
                         let _ = requests.send(frame);
                         answer
                     }

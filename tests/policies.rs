@@ -12,28 +12,18 @@ use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::RequestHead;
 use iip_rpc::{
     CallContext, CallOptions, Client, ClientBuilder, Code, Concurrency, Execution, Hedge, Limits,
-    Metadata, MethodError, MethodPolicy, Priority, Pushback, RetryBudget, RetryPolicy, Server,
-    ServerBuilder, ServerPolicy, Status, service,
+    Metadata, MethodPolicy, Priority, Pushback, RetryBudget, RetryPolicy, Server, ServerBuilder,
+    ServerPolicy, Status, service,
 };
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::common::calls::{expect, serve_with, status_in};
+use crate::common::calls::{ShopError, expect, serve_with, status_in, use_permit};
 use crate::common::{all_run, passes, started, within};
 
 /// A time limit that runs out during the test.
 const SHORT: Duration = Duration::from_secs(3);
 /// A time limit that never runs out.
 const LONG: Duration = Duration::from_secs(600);
-
-#[derive(Debug, PartialEq, thiserror::Error, Serialize, Deserialize, MethodError)]
-enum OwnError {
-    #[error("sold out")]
-    SoldOut,
-    #[error(transparent)]
-    #[status]
-    Rpc(Status),
-}
 
 #[service]
 trait Shop {
@@ -43,7 +33,7 @@ trait Shop {
     /// The same, and must not run twice.
     async fn buy(&self, failures: u32) -> Result<u32, Status>;
     #[rpc(idempotent)]
-    async fn fail_by_itself(&self) -> Result<u32, OwnError>;
+    async fn fail_by_itself(&self) -> Result<u32, ShopError>;
     /// Runs until it is let go.
     #[rpc(idempotent)]
     async fn hang(&self) -> Result<u32, Status>;
@@ -87,10 +77,7 @@ impl Counter {
     async fn pass(&self) -> Result<u32, Status> {
         let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
         self.entered.notify_one();
-        let permit = self.gate.acquire().await;
-        permit
-            .map_err(|error| Status::internal(error.to_string()))?
-            .forget();
+        use_permit(&self.gate).await?;
         Ok(run)
     }
 }
@@ -104,9 +91,9 @@ impl Shop for Counter {
         self.run(failures)
     }
 
-    async fn fail_by_itself(&self) -> Result<u32, OwnError> {
+    async fn fail_by_itself(&self) -> Result<u32, ShopError> {
         self.runs.fetch_add(1, Ordering::SeqCst);
-        Err(OwnError::SoldOut)
+        Err(ShopError::SoldOut)
     }
 
     async fn hang(&self) -> Result<u32, Status> {
@@ -233,7 +220,7 @@ async fn other_codes_and_errors_of_the_method_are_final() {
     assert_eq!(fixture.look(1).await.unwrap_err().code(), Code::Internal);
     assert_eq!(fixture.runs(), 1);
     let error = within("the answer", fixture.shop.fail_by_itself()).await;
-    assert_eq!(error, Err(OwnError::SoldOut));
+    assert_eq!(error, Err(ShopError::SoldOut));
     assert_eq!(fixture.runs(), 2);
 }
 

@@ -193,7 +193,7 @@ async fn a_caller_that_gives_up_leaves_the_attempt_to_the_others() {
     go.open(1).await;
     let frame = go.peer.frame().await;
     go.peer
-        .send_frame(&RawFrame::answer("/work/number", frame.channel, "7"))
+        .send_frame(&RawFrame::reply("/work/number", frame.channel, "7"))
         .await;
     assert_eq!(within("the answer", second).await.unwrap(), Ok(7));
 }
@@ -220,7 +220,7 @@ impl GoLike {
             let answer = match frame.path_text().as_str() {
                 "/sys/hello" => {
                     hello = true;
-                    RawFrame::answer("/sys/hello", 0, r#"{"code":102,"message":"handle error"}"#)
+                    RawFrame::reply("/sys/hello", 0, r#"{"code":102,"message":"handle error"}"#)
                 }
                 "/sys/new_channel" => {
                     self.granted += 1;
@@ -325,7 +325,7 @@ async fn the_next_call_after_a_loss_makes_a_new_connection() {
     let frame = go.peer.frame().await;
     assert_eq!(frame.path_text(), "/work/number");
     go.peer
-        .send_frame(&RawFrame::answer("/work/number", frame.channel, "7"))
+        .send_frame(&RawFrame::reply("/work/number", frame.channel, "7"))
         .await;
     assert_eq!(within("the answer", next).await.unwrap(), Ok(7));
 }

@@ -207,7 +207,7 @@ async fn dies_on_request(listener: TcpListener) {
                 }
                 _ if frame.body == b"die" => break,
                 _ => {
-                    let echo = RawFrame::answer(&frame.path, frame.channel, &frame.body);
+                    let echo = RawFrame::reply(&frame.path, frame.channel, &frame.body);
                     peer.send_frame(&echo).await;
                 }
             }
@@ -485,7 +485,7 @@ async fn a_retired_connection_keeps_the_calls_it_has_and_ends_with_the_last() {
     honest(&mut new, 0, 1).await;
     assert_eq!(within("the answer", next).await.unwrap().unwrap(), "y");
     // The old one still serves the call that it has.
-    old.send_frame(&RawFrame::answer("/living", living_frame.channel, "z"))
+    old.send_frame(&RawFrame::reply("/living", living_frame.channel, "z"))
         .await;
     assert_eq!(within("the answer", living).await.unwrap().unwrap(), "z");
     let last = old.closed().await;

@@ -151,7 +151,7 @@ async fn against_our_client<T>(call: &str, path: &str, run: impl AsyncFnOnce(Cli
                 match frame.path_text().as_str() {
                     "/sys/hello" => {
                         server
-                            .send_frame(&RawFrame::answer("/sys/hello", 0, HELLO))
+                            .send_frame(&RawFrame::reply("/sys/hello", 0, HELLO))
                             .await;
                     }
                     "/sys/new_channel" => {

@@ -13,7 +13,7 @@ use iip_rpc::{
     Subscription, Topic, TopicBuilder, TryPublishError, Update, service,
 };
 
-use crate::common::calls::{answer_until_request, expect, lazy, serve, serve_with};
+use crate::common::calls::{expect, lazy, serve, serve_until_request, serve_with};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::{MIB, SERVED, eventually, within};
@@ -582,7 +582,7 @@ async fn from_a_server_that_sends(records: &[&[u8]]) -> Result<Vec<Update<u64>>,
     });
     let mut peer = Peer::over(accepted(&listener).await);
     let hello = r#"{"iip":1,"stream_window":65536,"rpc":{"envelope":0,"codecs":[1,3]}}"#;
-    let request = answer_until_request(&mut peer, Some(hello), "/news/numbers").await;
+    let request = serve_until_request(&mut peer, Some(hello), "/news/numbers").await;
     let mut data = vec![0xF8];
     for record in records {
         data.extend(u32::try_from(record.len()).unwrap().to_be_bytes());

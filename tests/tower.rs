@@ -21,28 +21,18 @@ use iip_rpc::tower::{
     ServiceHandler,
 };
 use iip_rpc::{
-    CallOptions, Client, ClientBuilder, Code, Execution, MethodError, RetryPolicy, Server,
-    ServerBuilder, Status, Stream, Streaming, service,
+    CallOptions, Client, ClientBuilder, Code, Execution, RetryPolicy, Server, ServerBuilder,
+    Status, Stream, Streaming, service,
 };
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
 use tower::load_shed::error::Overloaded;
 use tower::timeout::error::Elapsed;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tracing::Instrument;
 
-use crate::common::calls::{expect, serve, serve_with};
+use crate::common::calls::{ShopError, expect, serve, serve_with};
 use crate::common::logs::Logs;
 use crate::common::{GUARD, eventually, passes, started, within};
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
-enum ShopError {
-    #[error("sold out")]
-    SoldOut,
-    #[error(transparent)]
-    #[status]
-    Rpc(Status),
-}
 
 #[service]
 trait Shop {

@@ -88,6 +88,35 @@ fn clerk() -> Clerk {
     Clerk(vec!["a".into(), "b".into()])
 }
 
+/// The methods of a decorator that it passes on to the service in its first field.
+macro_rules! forwards_to_the_inner_service {
+    () => {
+        async fn lent(
+            &self,
+            ctx: &CallContext,
+            text: &str,
+            cow: Cow<'_, str>,
+            path: &Path,
+        ) -> Result<String, Status> {
+            self.0.lent(ctx, text, cow, path).await
+        }
+        async fn sum(&self, start: u32, numbers: Streaming<u32>) -> Result<u32, Status> {
+            self.0.sum(start, numbers).await
+        }
+        async fn words(&self) -> Result<impl Stream<Item = Result<String, Status>>, Status> {
+            self.0.words().await
+        }
+        async fn letters(
+            &self,
+            ctx: &CallContext,
+            text: &str,
+            end: Cow<'_, str>,
+        ) -> Result<impl Stream<Item = Result<char, Status>>, Status> {
+            self.0.letters(ctx, text, end).await
+        }
+    };
+}
+
 /// A decorator of any service, and of an object.
 struct Loud<T: ?Sized>(Arc<T>);
 
@@ -95,29 +124,7 @@ impl<T: Desk + ?Sized> Desk for Loud<T> {
     async fn hello(&self, name: String) -> Result<String, Status> {
         self.0.hello(name.to_uppercase()).await
     }
-    async fn lent(
-        &self,
-        ctx: &CallContext,
-        text: &str,
-        cow: Cow<'_, str>,
-        path: &Path,
-    ) -> Result<String, Status> {
-        self.0.lent(ctx, text, cow, path).await
-    }
-    async fn sum(&self, start: u32, numbers: Streaming<u32>) -> Result<u32, Status> {
-        self.0.sum(start, numbers).await
-    }
-    async fn words(&self) -> Result<impl Stream<Item = Result<String, Status>>, Status> {
-        self.0.words().await
-    }
-    async fn letters(
-        &self,
-        ctx: &CallContext,
-        text: &str,
-        end: Cow<'_, str>,
-    ) -> Result<impl Stream<Item = Result<char, Status>>, Status> {
-        self.0.letters(ctx, text, end).await
-    }
+    forwards_to_the_inner_service!();
 }
 
 /// A decorator of an object in a box.
@@ -127,29 +134,7 @@ impl Desk for Boxed {
     async fn hello(&self, name: String) -> Result<String, Status> {
         self.0.hello(name).await
     }
-    async fn lent(
-        &self,
-        ctx: &CallContext,
-        text: &str,
-        cow: Cow<'_, str>,
-        path: &Path,
-    ) -> Result<String, Status> {
-        self.0.lent(ctx, text, cow, path).await
-    }
-    async fn sum(&self, start: u32, numbers: Streaming<u32>) -> Result<u32, Status> {
-        self.0.sum(start, numbers).await
-    }
-    async fn words(&self) -> Result<impl Stream<Item = Result<String, Status>>, Status> {
-        self.0.words().await
-    }
-    async fn letters(
-        &self,
-        ctx: &CallContext,
-        text: &str,
-        end: Cow<'_, str>,
-    ) -> Result<impl Stream<Item = Result<char, Status>>, Status> {
-        self.0.letters(ctx, text, end).await
-    }
+    forwards_to_the_inner_service!();
 }
 
 async fn all<T>(stream: impl Stream<Item = Result<T, Status>>) -> (Vec<T>, Option<Status>) {

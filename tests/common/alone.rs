@@ -1,5 +1,6 @@
-//! Tests that measure the whole process (memory, CPU time, file descriptors) run in one of their own: the test starts
-//! its own binary again, asking for itself only, so that no other test's work is in the figures.
+//! Tests that measure the whole process (memory, CPU time, file descriptors) in a separate process:
+//! the test starts its own binary again with itself as the only test, so that the measurements
+//! contain no other test's work.
 
 use std::future::Future;
 use std::panic::Location;
@@ -10,7 +11,8 @@ use super::GUARD;
 
 const CHILD: &str = "IIP_TEST_ALONE";
 
-/// Runs `body` in a process in which nothing else happens. `test` is the name of the calling test function.
+/// Runs `body` in a process that runs nothing else. `test` is the name of the calling test
+/// function.
 #[track_caller]
 pub(crate) fn alone<F>(test: &str, body: impl FnOnce() -> F)
 where
@@ -52,7 +54,7 @@ where
     let output = command
         .args([&name, "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, "1")
-        // One arena: what the allocator keeps for threads that come and go is not what these tests measure.
+        // With one arena, memory that the allocator keeps for short-lived threads is not measured.
         .env("MALLOC_ARENA_MAX", "1")
         .output()
         .expect("the test binary starts again");
@@ -60,7 +62,7 @@ where
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
-        "in a process of its own:\n{said}\n{complained}"
+        "in a separate process:\n{said}\n{complained}"
     );
     assert!(
         said.contains("1 passed"),
@@ -68,7 +70,7 @@ where
     );
 }
 
-/// How this binary names the test function `test` of the calling file, which is a module of it.
+/// The name of the test function `test` of the calling file, which is a module of this binary.
 #[track_caller]
 pub(crate) fn name_in_binary(test: &str) -> String {
     let file = Path::new(Location::caller().file());

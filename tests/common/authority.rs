@@ -1,4 +1,4 @@
-//! Certificates of the tests' own making.
+//! Certificates that the tests issue.
 
 use iip_core::tls::{ClientTls, ServerTls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -8,7 +8,7 @@ pub(crate) struct Authority {
     pub(crate) issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// What an authority issues, as PEM, and the certificate as DER.
+/// A certificate and key of an authority as PEM, and the certificate as DER.
 pub(crate) struct Issued {
     pub(crate) chain: String,
     pub(crate) key: String,
@@ -46,7 +46,7 @@ impl Authority {
         ServerTls::from_pem(issued.chain, issued.key).expect("a usable certificate")
     }
 
-    /// A server that lets in only those this authority knows.
+    /// A server that accepts only clients with a certificate of this authority.
     pub(crate) fn closed_server(&self) -> ServerTls {
         self.server()
             .client_roots_pem(self.issuer.pem())
@@ -60,7 +60,7 @@ impl Authority {
             .expect("usable roots")
     }
 
-    /// Trusts this authority, and shows a certificate that `other` issued.
+    /// Trusts this authority, and presents a certificate that `other` issued.
     pub(crate) fn client_known_to(&self, other: &Self) -> ClientTls {
         let issued = other.issue("client");
         self.client()

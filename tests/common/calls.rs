@@ -1,17 +1,31 @@
-//! Set-up of the tests of typed calls: a server with its client, what a handler asks of its call, what came of it.
+//! Set-up of the tests of typed calls: a server with its client, a handler's view of its call, and
+//! the outcome.
 
 use bytes::Bytes;
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::{Outcome, ReplyHead, read_status};
 use iip_rpc::{
-    CallContext, Client, ClientBuilder, Code, Execution, Server, ServerBuilder, Service, Status,
+    CallContext, Client, ClientBuilder, Code, Execution, MethodError, Server, ServerBuilder,
+    Service, Status,
 };
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use super::frame::RawFrame;
 use super::peer::{Peer, listener};
 
-/// A server with this service on a port of its own, and a client of it.
+/// The error of a method that may fail for a reason of the application.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+pub(crate) enum ShopError {
+    #[error("sold out")]
+    SoldOut,
+    #[error(transparent)]
+    #[status]
+    Rpc(Status),
+}
+
+/// A server with this service on a port that the system chose, and a client of it.
 pub(crate) async fn serve(service: impl Service + Send + 'static) -> (Server, Client) {
     serve_with(service, Server::builder(), Client::builder()).await
 }
@@ -40,7 +54,7 @@ pub(crate) async fn serve_with(
     (server, client)
 }
 
-/// A client whose server is moved by the test. It connects with its first call.
+/// A client whose server is played by the test. It connects with its first call.
 pub(crate) async fn lazy(client: ClientBuilder) -> (TcpListener, Client) {
     let (listener, addr) = listener().await;
     let client = client
@@ -49,8 +63,8 @@ pub(crate) async fn lazy(client: ClientBuilder) -> (TcpListener, Client) {
     (listener, client)
 }
 
-/// Answers hello and channel requests until a request for `path` comes.
-pub(crate) async fn answer_until_request(
+/// Replies to the hello and to channel requests until a request for `path` comes.
+pub(crate) async fn serve_until_request(
     peer: &mut Peer,
     hello: Option<&str>,
     path: &str,
@@ -60,7 +74,7 @@ pub(crate) async fn answer_until_request(
         let frame = peer.frame().await;
         let reply = match frame.path_text().as_str() {
             "/sys/hello" => match hello {
-                Some(hello) => RawFrame::answer(&frame.path, frame.channel, hello),
+                Some(hello) => RawFrame::reply(&frame.path, frame.channel, hello),
                 None => continue,
             },
             "/sys/new_channel" => {
@@ -74,12 +88,12 @@ pub(crate) async fn answer_until_request(
     }
 }
 
-/// The context that a handler finds in its task.
+/// The context of the call that the current task handles.
 pub(crate) fn current() -> Result<CallContext, Status> {
     CallContext::current().ok_or_else(|| Status::internal("no context"))
 }
 
-/// The caller's port, which tells one connection from another.
+/// The port of the caller's connection, which identifies it.
 pub(crate) fn port(ctx: &CallContext) -> Result<u16, Status> {
     let addr = ctx.peer().and_then(|peer| peer.addr());
     addr.map(|addr| addr.port())
@@ -95,10 +109,19 @@ pub(crate) fn expect(status: &Status, code: Code, execution: Execution) {
     );
 }
 
-/// The status that an answer in the envelope holds.
+/// The status in a reply in the envelope.
 #[track_caller]
-pub(crate) fn status_in(answer: Bytes) -> Status {
-    let (head, body) = ReplyHead::read(answer).expect("an answer in the envelope");
+pub(crate) fn status_in(reply: Bytes) -> Status {
+    let (head, body) = ReplyHead::read(reply).expect("a reply in the envelope");
     assert_eq!(head.outcome, Outcome::Status);
     read_status(body, head.metadata).expect("a status")
+}
+
+/// Waits until the test adds a permit to `gate`, and uses it up.
+pub(crate) async fn use_permit(gate: &Semaphore) -> Result<(), Status> {
+    let permit = gate.acquire().await;
+    permit
+        .map_err(|error| Status::internal(error.to_string()))?
+        .forget();
+    Ok(())
 }

@@ -1,5 +1,5 @@
-//! Frames as the protocol's text describes them, written down a second time, so that the tests do not trust the
-//! encoder and decoder they test.
+//! Frames according to the protocol's text, implemented a second time, so that the tests do not
+//! rely on the encoder and decoder under test.
 
 /// One frame: status, path, NUL, channel, length, body.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -30,26 +30,26 @@ impl RawFrame {
         Self::new(1, path, channel, body)
     }
 
-    /// An answer of one frame.
-    pub(crate) fn answer(path: impl AsRef<[u8]>, channel: u32, body: impl AsRef<[u8]>) -> Self {
+    /// A reply of one frame.
+    pub(crate) fn reply(path: impl AsRef<[u8]>, channel: u32, body: impl AsRef<[u8]>) -> Self {
         Self::new(5, path, channel, body)
     }
 
-    /// What a client sends to get another channel.
+    /// The request of a client for another channel.
     pub(crate) fn new_channel() -> Self {
         Self::request("/sys/new_channel", 0, "{}")
     }
 
-    /// How the Go server grants channel `id`.
+    /// The Go server's grant of channel `id`.
     pub(crate) fn grant(id: u32) -> Self {
-        Self::answer(
+        Self::reply(
             "/sys/new_channel",
             0,
             format!("{{\"code\":0,\"channel_id\":{id}}}"),
         )
     }
 
-    /// Everything in front of the body, claiming a body of `len` bytes.
+    /// The bytes before the body, claiming a body of `len` bytes.
     pub(crate) fn head(status: u8, path: impl AsRef<[u8]>, channel: u32, len: u32) -> Vec<u8> {
         let mut bytes = vec![status];
         bytes.extend_from_slice(path.as_ref());
@@ -66,7 +66,8 @@ impl RawFrame {
         bytes
     }
 
-    /// The first frame in `bytes` and its length, or nothing when `bytes` ends before it does.
+    /// The first frame in `bytes` and its length, or nothing when `bytes` ends before the frame
+    /// does.
     pub(crate) fn decode(bytes: &[u8]) -> Option<(Self, usize)> {
         let nul = 1 + bytes.get(1..)?.iter().position(|&byte| byte == 0)?;
         let head = bytes.get(nul + 1..nul + 9)?;
@@ -80,7 +81,7 @@ impl RawFrame {
         ))
     }
 
-    /// All frames in `bytes`, and how many bytes are left behind the last one.
+    /// All frames in `bytes`, and the number of bytes after the last one.
     pub(crate) fn decode_all(mut bytes: &[u8]) -> (Vec<Self>, usize) {
         let mut frames = Vec::new();
         while let Some((frame, len)) = Self::decode(bytes) {
@@ -113,7 +114,7 @@ impl std::fmt::Debug for RawFrame {
     }
 }
 
-/// The first bytes of `bytes`, escaped, and how many there are when that is not all.
+/// The first bytes of `bytes`, escaped, and the total length when that is not all.
 pub(crate) fn brief(bytes: &[u8]) -> String {
     const SHOWN: usize = 100;
     if bytes.len() <= SHOWN {

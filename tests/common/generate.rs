@@ -7,8 +7,8 @@ pub(crate) fn lin(seed: u8, len: usize) -> Vec<u8> {
 
 /// Bytes `from..to` of the same sequence.
 pub(crate) fn lin_slice(seed: u8, from: usize, to: usize) -> Vec<u8> {
-    // Within a block of 256 bytes the value only counts up, so a block is a slice of 0..=255 twice over; copying
-    // slices is what keeps 16 MiB bodies cheap in an unoptimised test build.
+    // Within a block of 256 bytes the value only counts up, so a block is a slice of 0..=255 twice
+    // over; copying slices is what keeps 16 MiB bodies cheap in an unoptimised test build.
     let count: Vec<u8> = (0..512).map(|i: u32| (i % 256) as u8).collect();
     let mut bytes = Vec::with_capacity(to - from);
     let mut at = from;
@@ -21,7 +21,8 @@ pub(crate) fn lin_slice(seed: u8, from: usize, to: usize) -> Vec<u8> {
     bytes
 }
 
-/// The bytes of a body description: `lin:SEED:LEN`, `lin:SEED:LEN[a..b]` or `hex:XX+` in front of either.
+/// The bytes of a body description: `lin:SEED:LEN`, `lin:SEED:LEN[a..b]` or `hex:XX+` in front of
+/// either.
 pub(crate) fn body(description: &str) -> Vec<u8> {
     if let Some(rest) = description.strip_prefix("hex:") {
         let (digits, rest) = rest
@@ -54,7 +55,7 @@ pub(crate) fn body(description: &str) -> Vec<u8> {
             let (from, to) = (number(from), number(to));
             assert!(
                 to <= len,
-                "{description}: the slice ends behind the sequence"
+                "{description}: the slice ends after the sequence"
             );
             lin_slice(seed, from, to)
         }

@@ -1,4 +1,5 @@
-//! What the code under test logs, each field as it is handed over: a formatter that escapes would hide what is not.
+//! Log records of the code under test, each field as it was recorded: a formatter that escapes
+//! would hide unescaped bytes.
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ impl Line {
     }
 }
 
-/// Escaped, so that a failed test does not do what it complains about.
+/// Escaped, so that printing a failed test is harmless.
 impl Debug for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.level)?;
@@ -37,24 +38,24 @@ impl Debug for Line {
     }
 }
 
-/// Everything that this process logs.
+/// All log records of this process.
 #[derive(Clone, Default)]
 pub(crate) struct Logs(Arc<watch::Sender<Vec<Line>>>);
 
 impl Logs {
-    /// Captures from here on, at every level and in every thread. Once in a process.
+    /// Captures from now on, at every level and in every thread. May be called once in a process.
     pub(crate) fn captured() -> Self {
         let logs = Self::default();
         tracing::subscriber::set_global_default(logs.clone()).expect("the first of this process");
         logs
     }
 
-    /// What came since the last call.
+    /// The records since the last call.
     pub(crate) fn take(&self) -> Vec<Line> {
         self.0.send_replace(Vec::new())
     }
 
-    /// Waits until what came since then is enough.
+    /// Waits until the records since the last call are enough.
     pub(crate) async fn until(&self, what: &str, enough: impl Fn(&[Line]) -> bool) {
         let mut lines = self.0.subscribe();
         let enough = lines.wait_for(|lines| enough(lines));

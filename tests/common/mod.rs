@@ -1,6 +1,6 @@
-//! Helpers of the integration tests: recorded transcripts, frames read and written independently of the code under
-//! test, raw peers on real sockets, servers and clients under test, what is logged, and tests that need a process of
-//! their own.
+//! Helpers of the integration tests: recorded transcripts, frames read and written independently of
+//! the code under test, raw peers on real sockets, servers and clients under test, captured logs,
+//! and tests that need a separate process.
 
 #![allow(
     dead_code,
@@ -10,6 +10,7 @@
 pub(crate) mod alone;
 pub(crate) mod authority;
 pub(crate) mod calls;
+pub(crate) mod compressed;
 pub(crate) mod frame;
 pub(crate) mod generate;
 pub(crate) mod logs;
@@ -23,17 +24,18 @@ use std::time::Duration;
 
 use iip_core::{Server, ServerConfig};
 
-/// How long anything may take before a test gives up. No test waits this long when it passes: it only turns a hang
-/// into a failure, so it is generous enough for a busy machine.
+/// Time after which a test gives up waiting. No test that passes waits for it: it only turns a hang
+/// into a failure, so it is long enough for a busy machine.
 pub(crate) const GUARD: Duration = Duration::from_secs(60);
 
 pub(crate) const MIB: usize = 1 << 20;
 
-/// How soon a fresh connection must be served while, or right after, another one misbehaves: sooner than any default time
-/// limit is over, and later than a busy machine takes.
+/// Time within which a fresh connection must be served while, or right after, another one
+/// misbehaves: shorter than any default timeout, and longer than a busy machine takes.
 pub(crate) const SERVED: Duration = Duration::from_secs(5);
 
-/// Runs `future` to its end and fails the test, naming `what`, when that takes longer than [`GUARD`].
+/// Runs `future` to its end and fails the test, naming `what`, when that takes longer than
+/// [`GUARD`].
 #[track_caller]
 pub(crate) fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
     let caller = std::panic::Location::caller();
@@ -46,16 +48,17 @@ pub(crate) fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F
     }
 }
 
-/// Lets `time` pass at once on the runtime's clock, which all time limits go by. What is to happen before is waited for first:
-/// then a busy machine cannot be late, and no test waits for a limit. Only in a runtime of one thread.
+/// Advances the runtime's clock, which all timeouts use, by `time` at once. The test first waits
+/// for everything that has to happen before: then a busy machine cannot be late, and no test waits
+/// for a timeout. Requires a runtime of one thread.
 pub(crate) async fn passes(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
     tokio::time::resume();
 }
 
-/// The same in small steps, between which everything else runs: each a quarter of `limit`, which therefore is over only for
-/// whoever does nothing in several of them.
+/// Like [`passes`], but in small steps between which everything else runs: each is a quarter of
+/// `limit`, which therefore expires only for a side that is inactive for several steps.
 pub(crate) async fn passes_for_all(time: Duration, limit: Duration) {
     let step = limit / 4;
     let mut left = time;
@@ -66,15 +69,15 @@ pub(crate) async fn passes_for_all(time: Duration, limit: Duration) {
     }
 }
 
-/// Lets every task of this thread run until it has to wait, and what they send over loopback arrive.
+/// Lets every task of this thread run until it has to wait, and its bytes arrive over loopback.
 pub(crate) async fn all_run() {
     for _ in 0..1000 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Polls `future` once, so that what it does first (here: putting a call into the queue of its connection) has
-/// happened before the next line, and gives it back to be awaited later.
+/// Polls `future` once, so that its first step (here: putting a call into the queue of its
+/// connection) has happened before the next line, and returns it to be awaited later.
 pub(crate) async fn started<F: Future>(future: F) -> Started<F> {
     let mut future = Box::pin(future);
     let first = std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await;
@@ -100,7 +103,7 @@ impl<F: Future> Started<F> {
     }
 }
 
-/// A raw server on a port of its own, and where that is.
+/// A raw server on a port that the system chose, and its address.
 pub(crate) async fn bound(config: ServerConfig) -> (Server, SocketAddr) {
     let server = config
         .bind("127.0.0.1:0")
@@ -110,17 +113,17 @@ pub(crate) async fn bound(config: ServerConfig) -> (Server, SocketAddr) {
     (server, addr)
 }
 
-/// Bytes of memory this process holds.
+/// Number of bytes of memory this process holds.
 pub(crate) fn resident_bytes() -> usize {
     status_bytes("VmRSS:")
 }
 
-/// How much more memory than `before` this process has held at its worst moment.
+/// Number of bytes by which the peak memory of this process exceeds `before`.
 pub(crate) fn grown_since(before: usize) -> usize {
     status_bytes("VmHWM:").saturating_sub(before)
 }
 
-/// Demands that this process has at no moment held `limit` bytes more than `before`.
+/// Checks that the peak memory of this process has not exceeded `before` by `limit` bytes.
 #[track_caller]
 pub(crate) fn assert_grown_less(before: usize, limit: usize) {
     let grown = grown_since(before);
@@ -143,8 +146,8 @@ fn status_bytes(field: &str) -> usize {
     kib * 1024
 }
 
-/// Lets everything else run until `condition` holds. Only for what no event tells: memory that is given back, or
-/// connections that a server has noticed.
+/// Lets everything else run until `condition` holds. Only for conditions without an event: memory
+/// that is given back, or connections that a server has noticed.
 pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     within(what, async {
         while !condition() {
@@ -158,7 +161,8 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
 pub(crate) fn cpu_time() -> Duration {
     let stat =
         std::fs::read_to_string("/proc/self/stat").expect("/proc/self/stat is readable on linux");
-    // The second field is the name in parentheses and may hold blanks; the numbers start behind it.
+    // The second field is the name in parentheses and may contain blanks; the numbers start after
+    // it.
     let numbers = stat.rsplit(')').next().expect("the name is in parentheses");
     let ticks: u64 = numbers
         .split_whitespace()
@@ -169,12 +173,12 @@ pub(crate) fn cpu_time() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// Waits until this process has nothing more to do: only then does its memory show what a flood has cost.
+/// Waits until this process is idle: only then does its memory show the cost of a flood.
 pub(crate) async fn work_is_done() {
     within("the end of all work", async {
         loop {
             let before = cpu_time();
-            // The time itself is the measure: what of it is spent working.
+            // The elapsed time itself is the measure: the part of it that is CPU time.
             tokio::time::sleep(Duration::from_millis(50)).await;
             if cpu_time() == before {
                 break;

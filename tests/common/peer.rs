@@ -14,19 +14,19 @@ use tokio::task::JoinHandle;
 use super::frame::RawFrame;
 use super::within;
 
-/// What a peer's reading end saw.
+/// An event of a peer's reading end.
 #[derive(Debug)]
 pub(crate) enum Seen {
     Frame(RawFrame),
-    /// The other side closed; `left` bytes of an unfinished frame came before that.
+    /// The other side closed after `left` bytes of an unfinished frame.
     Closed {
         reset: bool,
         left: usize,
     },
 }
 
-/// One end of a connection whose other end is under test. It reads all the time, as a well-behaved peer does; an
-/// attack that must not read uses a bare [`TcpStream`].
+/// One end of a connection whose other end is under test. It reads all the time, as a well-behaved
+/// peer does; an attack that must not read uses a bare [`TcpStream`].
 #[derive(Debug)]
 pub(crate) struct Peer {
     writer: Option<OwnedWriteHalf>,
@@ -47,7 +47,7 @@ impl Peer {
         let reading = tokio::spawn(async move {
             let mut buffer = Vec::new();
             loop {
-                // Nothing to do when the test is over and has dropped its end.
+                // The receiver is gone when the test has ended.
                 let mut taken = 0;
                 while let Some((frame, len)) = RawFrame::decode(&buffer[taken..]) {
                     taken += len;
@@ -73,8 +73,8 @@ impl Peer {
         }
     }
 
-    /// Sends bytes as they are. An error is of no interest here: the other side may close in the middle of them, and
-    /// what the test asserts is what comes back.
+    /// Sends bytes unchanged. An error is ignored: the other side may close in the middle of them,
+    /// and the test checks what comes back.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         if let Some(writer) = &mut self.writer {
             let _ = within("sending bytes", writer.write_all(bytes)).await;
@@ -85,7 +85,7 @@ impl Peer {
         self.send(&frame.encode()).await;
     }
 
-    /// What comes next: a frame or the end.
+    /// The next event: a frame or the end.
     pub(crate) async fn next(&mut self) -> Seen {
         within("a frame or the end of the connection", self.seen.recv())
             .await
@@ -117,7 +117,7 @@ impl Peer {
             .flatten()
     }
 
-    /// Waits for the other side to close and gives back the frames that came before.
+    /// Waits for the other side to close and returns the earlier frames.
     pub(crate) async fn closed(&mut self) -> Vec<RawFrame> {
         let mut frames = Vec::new();
         loop {
@@ -147,13 +147,13 @@ impl Peer {
         }
     }
 
-    /// Asks for a channel on channel 0 and gives back the granted id.
+    /// Asks for a channel on channel 0 and returns the granted id.
     pub(crate) async fn open_channel(&mut self) -> u32 {
         self.send_frame(&RawFrame::new_channel()).await;
         granted(&self.frame().await)
     }
 
-    /// Asks for `count` channels on a fresh connection, which has none yet.
+    /// Asks for `count` channels on a fresh connection that has none yet.
     pub(crate) async fn open_channels(&mut self, count: u32) {
         for expected in 1..=count {
             assert_eq!(self.open_channel().await, expected);
@@ -162,21 +162,21 @@ impl Peer {
 
     /// Waits until the other side asks for a channel, and grants it `id`.
     pub(crate) async fn grants(&mut self, id: u32) {
-        self.answers_new_channel(&RawFrame::grant(id)).await;
+        self.replies_to_new_channel(&RawFrame::grant(id)).await;
     }
 
-    /// Waits until the other side asks for a channel, and answers that with `answer`.
+    /// Waits until the other side asks for a channel, and sends `reply`.
     #[track_caller]
-    pub(crate) fn answers_new_channel(&mut self, answer: &RawFrame) -> impl Future<Output = ()> {
+    pub(crate) fn replies_to_new_channel(&mut self, reply: &RawFrame) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         async move {
             let asked = self.frame().await;
             assert_eq!(asked, RawFrame::new_channel(), "{caller}");
-            self.send_frame(answer).await;
+            self.send_frame(reply).await;
         }
     }
 
-    /// Sends a request and gives back the next frame.
+    /// Sends a request and returns the next frame.
     pub(crate) async fn call(&mut self, path: &str, channel: u32, body: &str) -> RawFrame {
         self.send_frame(&RawFrame::request(path, channel, body))
             .await;
@@ -197,7 +197,7 @@ impl Peer {
         }
     }
 
-    /// Says that nothing more will be sent (FIN) and goes on reading.
+    /// Ends the sending direction (FIN) and goes on reading.
     pub(crate) fn finish_sending(&mut self) {
         // Dropping the half shuts the direction down.
         self.writer = None;
@@ -222,7 +222,8 @@ pub(crate) async fn stream_to(addr: SocketAddr) -> TcpStream {
     stream.expect("the server listens")
 }
 
-/// A connection whose kernel buffers about `bytes` of what is not read, so that the sender feels it when we stop.
+/// A connection whose kernel buffers about `bytes` of unread data, so that the sender notices soon
+/// when the test stops reading.
 pub(crate) async fn narrow_stream_to(addr: SocketAddr, bytes: u32) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket
@@ -232,7 +233,7 @@ pub(crate) async fn narrow_stream_to(addr: SocketAddr, bytes: u32) -> TcpStream 
     stream.expect("the server listens")
 }
 
-/// Sends `bytes`, all of which must be taken.
+/// Sends `bytes` and checks that all of them are accepted.
 #[track_caller]
 pub(crate) fn sent<'a>(
     stream: &'a mut (impl AsyncWrite + Unpin),
@@ -247,18 +248,18 @@ pub(crate) fn sent<'a>(
     }
 }
 
-/// Has channel 1 granted on a fresh connection that nobody reads yet.
+/// Gets channel 1 on a fresh connection without a reader task.
 pub(crate) async fn first_channel(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let grant = RawFrame::grant(1).encode();
-    let mut answer = vec![0; grant.len()];
+    let mut reply = vec![0; grant.len()];
     within("a grant", async {
         stream.write_all(&RawFrame::new_channel().encode()).await?;
         stream.flush().await?;
-        stream.read_exact(&mut answer).await
+        stream.read_exact(&mut reply).await
     })
     .await
     .expect("the server grants a channel");
-    assert_eq!(answer, grant);
+    assert_eq!(reply, grant);
 }
 
 /// Closes with RST instead of FIN.
@@ -269,7 +270,7 @@ pub(crate) fn reset(stream: TcpStream) {
     drop(stream);
 }
 
-/// Reads to the end, throwing everything away, and tells how many bytes came.
+/// Reads to the end, discards everything, and returns the number of bytes.
 pub(crate) async fn drained(stream: &mut TcpStream) -> usize {
     let mut total = 0;
     let mut buffer = vec![0; 64 * 1024];
@@ -281,7 +282,8 @@ pub(crate) async fn drained(stream: &mut TcpStream) -> usize {
     }
 }
 
-/// Writes `bytes` again and again until the other side has taken all `times`, stops taking for `patience`, or closes.
+/// Writes `bytes` again and again until the other side has read them `times` times, stops reading
+/// for `patience`, or closes.
 pub(crate) async fn flood(
     stream: &mut TcpStream,
     bytes: &[u8],
@@ -298,14 +300,14 @@ pub(crate) async fn flood(
     Flooded::Taken
 }
 
-/// How a flood ended.
+/// The outcome of a flood.
 #[derive(Debug)]
 pub(crate) enum Flooded {
-    /// Everything was taken.
+    /// Everything was sent.
     Taken,
-    /// The other side stopped reading after that many repetitions.
+    /// The other side stopped reading after that number of repetitions.
     HeldBack { sent: usize },
-    /// The other side closed after that many repetitions.
+    /// The other side closed after that number of repetitions.
     Closed { sent: usize, error: io::Error },
 }
 
@@ -320,7 +322,7 @@ pub(crate) async fn listener() -> (TcpListener, SocketAddr) {
     (listener, addr)
 }
 
-/// The same, for connections whose kernel buffers about `bytes` of what is not read.
+/// The same, for connections whose kernel buffers about `bytes` of unread data.
 pub(crate) fn narrow_listener(bytes: u32) -> (TcpListener, SocketAddr) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::frame::RawFrame;
 use super::generate;
 
-/// Who sent the bytes of a step.
+/// The sender of the bytes of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     ClientToServer,
@@ -50,7 +50,7 @@ pub(crate) enum What {
         first: bool,
         reset: bool,
     },
-    /// Remarks of the recorder that are no step of either side.
+    /// Remarks of the recorder that are not steps of either side.
     Remark,
 }
 
@@ -58,7 +58,7 @@ pub(crate) enum What {
 pub(crate) struct Recorded {
     pub(crate) bytes: Vec<u8>,
     pub(crate) frame: RawFrame,
-    /// The digests the recording gives when it describes the bytes instead of holding them: frame, and body.
+    /// The digests that a recording contains instead of the bytes: of the frame, and of the body.
     pub(crate) digests: Option<(String, Option<String>)>,
 }
 
@@ -138,7 +138,7 @@ impl Transcript {
         bytes
     }
 
-    /// How many connections the recording has.
+    /// The number of connections in the recording.
     pub(crate) fn connections(&self) -> usize {
         self.steps
             .iter()

@@ -1,4 +1,4 @@
-//! Our raw client, connected to a server that is moved by the test, frame by frame.
+//! Our raw client, connected to a server that the test plays, frame by frame.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -19,7 +19,8 @@ pub(crate) struct Victim {
 }
 
 impl Victim {
-    /// A client and the raw stream of its first connection, on which it has asked for its first channel.
+    /// A client and the raw stream of its first connection, on which it has asked for its first
+    /// channel.
     pub(crate) async fn connect(config: ClientConfig) -> (Self, TcpStream) {
         Self::connect_to(listener().await, config).await
     }
@@ -29,7 +30,7 @@ impl Victim {
         config: ClientConfig,
     ) -> (Self, TcpStream) {
         let client = config.connect_lazy(addr.to_string()).expect("an address");
-        // Connecting has succeeded when the first channel is granted or refused, which is for the test to do.
+        // Connecting succeeds or fails when the test grants or rejects the first channel.
         let first = client.clone();
         tokio::spawn(async move { first.connection(Instant::now() + GUARD).await });
         let stream = accepted(&listener).await;
@@ -42,14 +43,14 @@ impl Victim {
         (victim, Peer::over(stream))
     }
 
-    /// The same, with one channel leased to the caller.
+    /// The same, with one channel held by the caller.
     pub(crate) async fn with_channel(config: ClientConfig) -> (Self, Peer, Channel) {
         let (victim, mut peer) = Self::with_peer(config).await;
         let channel = victim.granted_channel(&mut peer, 1).await;
         (victim, peer, channel)
     }
 
-    /// Asks for a channel and is granted `id`.
+    /// Asks for a channel and gets `id`.
     pub(crate) async fn granted_channel(&self, peer: &mut Peer, id: u32) -> Channel {
         let asked = self.asks_for_channel();
         peer.grants(id).await;
@@ -58,7 +59,7 @@ impl Victim {
         channel
     }
 
-    /// On the wire that is seen only when there is none to be had already.
+    /// The request is on the wire only when no free channel is left.
     pub(crate) fn asks_for_channel(&self) -> Pending<Channel> {
         let client = self.client.clone();
         tokio::spawn(async move { client.open_channel().await })
@@ -70,12 +71,12 @@ impl Victim {
         tokio::spawn(async move { client.request(path, body).await })
     }
 
-    /// The proof after every attack: the next call goes over a new connection and is answered, soon.
+    /// The check after every attack: the next call uses a new connection and gets its reply, soon.
     pub(crate) async fn is_served_by_a_new_connection(&self) {
         self.echoes_over_a_new_connection("are you there").await;
     }
 
-    /// The same with a body of the test's choice.
+    /// The same with a body that the test chooses.
     pub(crate) async fn echoes_over_a_new_connection(&self, body: &'static str) {
         let call = tokio::spawn(patiently(self.client.clone(), body));
         let serve = async {
@@ -89,12 +90,13 @@ impl Victim {
     }
 }
 
-/// Calls until it works: right behind a failed attempt to connect calls fail at once, not sent, until a short pause is
-/// over. No event tells its end: only a call makes the client connect again.
+/// Makes calls until one succeeds: right after a failed attempt to connect, calls fail at once,
+/// unsent, until a short pause is over. No event reports its end: only a call makes the client
+/// connect again.
 async fn patiently(client: Client, body: &'static str) -> Bytes {
     loop {
         match client.request("/echo", body).await {
-            Ok(answer) => return answer,
+            Ok(reply) => return reply,
             Err(error) => assert!(
                 matches!(error.kind(), CallErrorKind::Connect { .. }),
                 "{error}"
@@ -104,7 +106,7 @@ async fn patiently(client: Client, body: &'static str) -> Bytes {
     }
 }
 
-/// Grants channels from the one behind `granted` on, and echoes, until `calls` calls are answered.
+/// Grants channels after `granted`, and echoes, until `calls` calls have their replies.
 pub(crate) async fn honest(peer: &mut Peer, mut granted: u32, mut calls: usize) {
     while calls > 0 {
         let frame = peer.frame().await;
@@ -112,7 +114,7 @@ pub(crate) async fn honest(peer: &mut Peer, mut granted: u32, mut calls: usize) 
             granted += 1;
             peer.send_frame(&RawFrame::grant(granted)).await;
         } else {
-            peer.send_frame(&RawFrame::answer(&frame.path, frame.channel, &frame.body))
+            peer.send_frame(&RawFrame::reply(&frame.path, frame.channel, &frame.body))
                 .await;
             calls -= 1;
         }
@@ -122,7 +124,7 @@ pub(crate) async fn honest(peer: &mut Peer, mut granted: u32, mut calls: usize) 
 /// The outcome of a call that has been made, or of asking for a channel.
 pub(crate) type Pending<T> = JoinHandle<Result<T, CallError>>;
 
-/// The outcome of a call, which must be there long before the ten seconds of a call's default timeout.
+/// The outcome of a call, which must be known long before a call's default timeout of ten seconds.
 pub(crate) async fn soon<T>(what: &str, pending: Pending<T>) -> Result<T, CallError> {
     match tokio::time::timeout(SERVED, pending).await {
         Ok(outcome) => outcome.expect("no panic"),

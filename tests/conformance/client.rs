@@ -13,51 +13,52 @@ use crate::common::transcript::{Direction, Transcript, What};
 use crate::common::victim::{Pending, Victim, soon};
 use crate::common::{GUARD, generate, within};
 
-/// A step of a script that differs from its recording. Channels and calls are counted from 1, in the order in which
-/// the script opens and makes them.
+/// A step of a script that differs from its recording. Channels and calls are counted from 1, in
+/// the order in which the script opens and makes them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     /// Our client asks for a channel and is granted the next number.
     Open,
-    /// Our client asks for a channel and is answered with this body.
+    /// Our client asks for a channel and gets this body as the reply.
     OpenGranted(&'static str),
-    /// What became of that: a channel, an error, the refusal with this code.
+    /// The outcome of that: a channel, an error, or the rejection with this code.
     OpenWorks,
     OpenFails,
-    OpenRefused(i64),
+    OpenRejected(i64),
     /// A call on a channel: path and body.
     Call(usize, &'static str, &'static str),
-    /// A call on whatever channel our client takes from its pool, seen by the server.
+    /// A call on a channel that our client takes from its pool, seen by the server.
     PoolCall(&'static str, &'static str),
-    /// The server has read the request of this call, and it is what was asked for.
+    /// The server has read the request of this call, and it is the expected one.
     Seen(usize),
-    /// The server sends an answer on a channel: path and body.
+    /// The server sends a reply on a channel: path and body.
     Send(u32, &'static str, &'static str),
-    /// The server answers this call on the channel it came on.
-    AnswerTo(usize, &'static str),
+    /// The server sends the reply to this call on the channel of the call.
+    ReplyTo(usize, &'static str),
     /// The server sends these bytes.
     Bytes(&'static [u8]),
-    /// This call gets this answer.
+    /// This call gets this reply.
     Gets(usize, &'static str),
-    /// This call has nothing yet, although everything the server sent was taken.
+    /// This call has nothing yet, although our client has read everything the server sent.
     GetsNothing(usize),
-    /// The caller of this call goes away.
+    /// The caller of this call drops it.
     GiveUp(usize),
-    /// The owner of this channel goes away.
+    /// The owner of this channel drops it.
     DropChannel(usize),
-    /// This call fails at once, because the connection is gone.
+    /// This call fails at once, because the connection was lost.
     Lost(usize),
-    /// Our client closes the connection without being asked to, and makes a new one for the next call.
+    /// Our client closes the connection by itself, and makes a new one for the next call.
     ClosesByItself,
-    /// A call on a channel with a path that our client refuses to send.
-    RefusesPath(usize, &'static str),
+    /// A call on a channel with a path that our client rejects.
+    RejectsPath(usize, &'static str),
     /// The same with a path of this length.
-    RefusesLongPath(usize, usize),
-    /// A call on a channel with a body of this length that our client refuses to send.
+    RejectsLongPath(usize, usize),
+    /// A call on a channel with a body of this length that our client rejects.
     TooLarge(usize, usize),
 }
 
-/// Plays the server's side of `transcript`, or the steps given instead, and fails unless our client does its part.
+/// Plays the server's side of `transcript`, or the steps given instead, and fails unless our client
+/// behaves as expected.
 pub(crate) async fn plays(transcript: Arc<Transcript>, how: OnClient) {
     match how {
         OnClient::Mirrors => mirrors(&transcript, Leaves::Nothing, Ends::AsRecorded).await,
@@ -69,14 +70,14 @@ pub(crate) async fn plays(transcript: Arc<Transcript>, how: OnClient) {
     }
 }
 
-/// Which client frames of the recording are left out.
+/// The client frames of the recording that are left out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Leaves {
     Nothing,
     WhatOursCannotSend,
 }
 
-/// How a connection ends that the recorded client closed.
+/// The end of a connection that the recorded client closed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ends {
     AsRecorded,
@@ -95,13 +96,14 @@ impl Link {
         Self { victim, peer }
     }
 
-    /// The lost connection is replaced: the next call gets its answer from a server that behaves.
+    /// Checks that the lost connection is replaced: the next call gets its reply from a
+    /// well-behaved server.
     async fn serves_over_a_new_connection(&self) {
         self.victim.echoes_over_a_new_connection("after").await;
     }
 }
 
-/// The caller is told soon that there is no connection any more, or that there never was a good one.
+/// Checks that the caller soon learns that the connection was lost or never became ready.
 async fn lost<T>(what: &str, pending: Pending<T>) {
     match soon(what, pending).await {
         Err(error) => assert!(
@@ -109,9 +111,9 @@ async fn lost<T>(what: &str, pending: Pending<T>) {
                 error.kind(),
                 CallErrorKind::ConnectionLost(_) | CallErrorKind::Connect { .. }
             ),
-            "{what}: the connection was lost, but the caller was told: {error}"
+            "{what}: the connection was lost, but the caller got: {error}"
         ),
-        Ok(_) => panic!("{what}: an answer although the connection was lost"),
+        Ok(_) => panic!("{what}: a reply although the connection was lost"),
     }
 }
 
@@ -120,10 +122,11 @@ struct Mirror<'a> {
     name: &'a str,
     link: Link,
     opening: VecDeque<Pending<Channel>>,
-    /// The channels in the order of their grants. The Go client counted them by itself, so the n-th of them is its n.
+    /// The channels in the order of their grants. The Go client counted them by itself, so the n-th
+    /// of them is its number n.
     channels: Vec<Channel>,
     calls: BTreeMap<u32, VecDeque<Pending<Bytes>>>,
-    /// What came of an answer in several frames.
+    /// The outcome of a reply in several frames.
     partial: BTreeMap<u32, Vec<u8>>,
 }
 
@@ -190,7 +193,8 @@ impl<'a> Mirror<'a> {
         }
     }
 
-    /// Can our client be made to send this? Whole requests with a path that is text, on a channel it was granted.
+    /// Returns `true` if our client can send this: whole requests with a path that is text, on a
+    /// channel it was granted.
     fn can_send(&self, frame: &RawFrame) -> bool {
         let RawFrame {
             status,
@@ -206,7 +210,7 @@ impl<'a> Mirror<'a> {
         *status == 1 && sane && (opens || granted) && path != b"/sys/delete_channel"
     }
 
-    /// Does anyone wait for this answer?
+    /// Returns `true` if a call waits for this reply.
     fn awaits(&self, frame: &RawFrame) -> bool {
         match frame.channel {
             0 => !self.opening.is_empty(),
@@ -217,7 +221,7 @@ impl<'a> Mirror<'a> {
         }
     }
 
-    /// The id our client uses for what the Go client called channel `counted`: the granted one.
+    /// The id that our client uses for the Go client's channel `counted`: the granted one.
     fn granted_id(&self, counted: u32) -> u32 {
         match counted
             .checked_sub(1)
@@ -228,7 +232,7 @@ impl<'a> Mirror<'a> {
         }
     }
 
-    /// Our client makes the call that led to this frame, and sends the very same bytes.
+    /// Makes the call of our client that led to this frame; the client sends the same bytes.
     async fn sends(&mut self, recorded: &RawFrame) {
         if recorded.path == b"/sys/new_channel" && recorded.channel == 0 {
             let opening = self.link.victim.asks_for_channel();
@@ -254,7 +258,7 @@ impl<'a> Mirror<'a> {
         );
     }
 
-    /// The server answers; once the answer is complete, its caller has it.
+    /// Sends the server's reply; once the reply is complete, its caller has it.
     async fn receives(&mut self, recorded: &RawFrame) {
         let counted = recorded.channel;
         let frame = RawFrame {
@@ -274,7 +278,8 @@ impl<'a> Mirror<'a> {
             self.channels.push(channel);
             return;
         }
-        // An answer that breaks the protocol completes nothing; what it does is seen at the connection's end.
+        // A reply that breaks the protocol completes nothing; its effect is seen at the
+        // connection's end.
         match recorded.status {
             4 | 6 => self
                 .partial
@@ -288,13 +293,13 @@ impl<'a> Mirror<'a> {
                 if let Some(call) = self.calls.get_mut(&counted).and_then(VecDeque::pop_front)
                     && legal
                 {
-                    let answer = soon(name, call)
+                    let reply = soon(name, call)
                         .await
                         .unwrap_or_else(|error| panic!("{name}: {error}"));
                     assert!(
-                        answer == whole,
+                        reply == whole,
                         "{name}: {} is not {}",
-                        brief(&answer),
+                        brief(&reply),
                         brief(&whole)
                     );
                 }
@@ -303,7 +308,7 @@ impl<'a> Mirror<'a> {
         }
     }
 
-    /// The application is done, perhaps with calls it no longer waits for. Nothing but a status 8 may follow.
+    /// The application ends, perhaps with dropped calls. Only a status 8 may follow.
     async fn closed_by_caller(mut self) {
         for call in self.calls.values().flatten() {
             call.abort();
@@ -321,28 +326,29 @@ impl<'a> Mirror<'a> {
         );
     }
 
-    /// The server is gone: everyone who waits is told at once, and the next call reconnects.
+    /// The server closes: every waiting call fails at once, and the next call reconnects.
     async fn closed_by_server(mut self, reset: bool) {
         if reset {
             self.link.peer.reset().await;
         } else {
             self.link.peer.finish_sending();
         }
-        self.everyone_is_told().await;
+        self.every_call_fails().await;
     }
 
-    /// The server sent something illegal: our client closes, which the server sees, and the rest is the same.
+    /// The server sent something illegal: our client closes, which the server sees, and the rest is
+    /// the same.
     async fn closed_by_our_client(mut self) {
         let last = self.link.peer.closed().await;
         assert!(
             last.is_empty(),
-            "{}: a violation is answered by closing, not by {last:?}",
+            "{}: a violation leads to closing, not by {last:?}",
             self.name
         );
-        self.everyone_is_told().await;
+        self.every_call_fails().await;
     }
 
-    async fn everyone_is_told(self) {
+    async fn every_call_fails(self) {
         for opening in self.opening {
             lost(self.name, opening).await;
         }
@@ -364,7 +370,7 @@ impl<'a> Mirror<'a> {
 struct Script {
     link: Link,
     last_grant: u32,
-    last_answer: Option<RawFrame>,
+    last_reply: Option<RawFrame>,
     opening: Option<Pending<Channel>>,
     channels: Vec<Option<Channel>>,
     calls: Vec<Made>,
@@ -383,7 +389,7 @@ impl Script {
         Self {
             link: Link::connect().await,
             last_grant: 0,
-            last_answer: None,
+            last_reply: None,
             opening: None,
             channels: Vec::new(),
             calls: Vec::new(),
@@ -392,7 +398,7 @@ impl Script {
 
     async fn run(mut self, steps: &[Step]) {
         for &step in steps {
-            // The step is the context of whatever fails in it.
+            // The step is part of the message of every failure in it.
             let before = format!("{step:?}");
             self.step(step, &before).await;
         }
@@ -407,7 +413,7 @@ impl Script {
                 self.take_channel(what).await;
             }
             Step::OpenGranted(body) => {
-                self.ask_for_channel(&RawFrame::answer("/sys/new_channel", 0, body))
+                self.ask_for_channel(&RawFrame::reply("/sys/new_channel", 0, body))
                     .await
             }
             Step::OpenWorks => self.take_channel(what).await,
@@ -418,26 +424,23 @@ impl Script {
                     "there is no channel to be had"
                 );
             }
-            Step::OpenRefused(code) => {
+            Step::OpenRejected(code) => {
                 let mut opening = self.opening.take().expect("asked for before");
-                // Whoever comes after a refusal may ask again.
+                // A call after a rejection may ask for a channel again.
                 let outcome = loop {
                     tokio::select! {
                         outcome = &mut opening => break outcome.expect("no panic"),
                         asked = self.link.peer.frame() => assert_eq!(asked, RawFrame::new_channel()),
                     }
-                    let refusal = self.last_answer.as_ref().expect("it was refused before");
-                    self.link.peer.send_frame(refusal).await;
+                    let rejection = self.last_reply.as_ref().expect("it was rejected before");
+                    self.link.peer.send_frame(rejection).await;
                 };
-                let error = outcome.expect_err("the channel was refused");
+                let error = outcome.expect_err("the channel was rejected");
                 match error.kind() {
-                    CallErrorKind::ChannelRejected {
-                        code: told,
-                        message,
-                    } => {
-                        assert_eq!((*told, message.as_str()), (code, "channel create limited"));
+                    CallErrorKind::ChannelRejected { code: got, message } => {
+                        assert_eq!((*got, message.as_str()), (code, "channel create limited"));
                     }
-                    other => panic!("told {other:?}"),
+                    other => panic!("got {other:?}"),
                 }
                 assert_eq!(error.execution(), Execution::NotSent);
             }
@@ -465,28 +468,28 @@ impl Script {
             Step::Send(channel, path, body) => {
                 self.link
                     .peer
-                    .send_frame(&RawFrame::answer(path, channel, body))
+                    .send_frame(&RawFrame::reply(path, channel, body))
                     .await;
             }
-            Step::AnswerTo(call, body) => {
+            Step::ReplyTo(call, body) => {
                 let Made { channel, path, .. } = &self.calls[call - 1];
                 self.link
                     .peer
-                    .send_frame(&RawFrame::answer(path, *channel, body))
+                    .send_frame(&RawFrame::reply(path, *channel, body))
                     .await;
             }
             Step::Bytes(bytes) => self.link.peer.send(bytes).await,
             Step::Gets(call, body) => {
-                let answer = soon(what, self.pending(call))
+                let reply = soon(what, self.pending(call))
                     .await
                     .unwrap_or_else(|error| panic!("{what}: {error}"));
-                assert_eq!(answer, body, "{what}");
+                assert_eq!(reply, body, "{what}");
             }
             Step::GetsNothing(call) => {
                 let pending = self.calls[call - 1].pending.as_ref().expect("still wanted");
                 assert!(
                     !pending.is_finished(),
-                    "{what}: an answer that is not its own, or an error"
+                    "{what}: a reply that is not its own, or an error"
                 );
             }
             Step::GiveUp(call) => {
@@ -504,14 +507,14 @@ impl Script {
                 assert!(last.is_empty(), "{what}: not without {last:?}");
                 self.link.serves_over_a_new_connection().await;
             }
-            Step::RefusesPath(channel, path) => self.refuses_path(channel, path).await,
-            Step::RefusesLongPath(channel, len) => {
+            Step::RejectsPath(channel, path) => self.rejects_path(channel, path).await,
+            Step::RejectsLongPath(channel, len) => {
                 let path = format!("/echo?{}", "a".repeat(len - "/echo?".len()));
-                self.refuses_path(channel, &path).await;
+                self.rejects_path(channel, &path).await;
             }
             Step::TooLarge(channel, len) => {
                 let body = generate::lin(1, len);
-                let error = self.refused(channel, "/echo", body.into()).await;
+                let error = self.rejected(channel, "/echo", body.into()).await;
                 assert!(
                     matches!(error.kind(), CallErrorKind::MessageTooLarge { size, .. } if *size == len),
                     "{error}"
@@ -520,11 +523,11 @@ impl Script {
         }
     }
 
-    /// Our client asks for a channel, the server answers with `answer`.
-    async fn ask_for_channel(&mut self, answer: &RawFrame) {
+    /// Our client asks for a channel, and the server sends `reply`.
+    async fn ask_for_channel(&mut self, reply: &RawFrame) {
         self.opening = Some(self.link.victim.asks_for_channel());
-        self.link.peer.answers_new_channel(answer).await;
-        self.last_answer = Some(answer.clone());
+        self.link.peer.replies_to_new_channel(reply).await;
+        self.last_reply = Some(reply.clone());
     }
 
     async fn take_channel(&mut self, what: &str) {
@@ -569,16 +572,16 @@ impl Script {
             .expect("a call has one outcome")
     }
 
-    async fn refuses_path(&self, channel: usize, path: &str) {
-        let error = self.refused(channel, path, Bytes::from_static(b"x")).await;
+    async fn rejects_path(&self, channel: usize, path: &str) {
+        let error = self.rejected(channel, path, Bytes::from_static(b"x")).await;
         assert!(
             matches!(error.kind(), CallErrorKind::InvalidPath(_)),
             "{error}"
         );
     }
 
-    /// The error of a call that must not reach the wire. That it did not is seen by the frame that comes next.
-    async fn refused(&self, channel: usize, path: &str, body: Bytes) -> CallError {
+    /// The error of a call that must not be sent. The next frame shows that it was not.
+    async fn rejected(&self, channel: usize, path: &str, body: Bytes) -> CallError {
         let call = tokio::spawn(self.channel(channel).request(path, body));
         let error = soon(path, call).await.expect_err("this cannot be sent");
         assert_eq!(error.execution(), Execution::NotSent, "{error}");

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::common::generate::{lin, lin_slice};
 use crate::common::transcript::sha256;
 
-/// A server like the recorded ones, on a port of its own.
+/// A server like the recorded ones, on a port that the system chose.
 pub(crate) struct GoServer {
     pub(crate) addr: SocketAddr,
     pub(crate) slow: Gates,
@@ -48,8 +48,8 @@ impl GoServer {
     }
 }
 
-/// Holds every call of `/slow` until the recording says that it was answered, whatever the milliseconds were: so the
-/// order of events is the recorded one on any machine.
+/// Holds every call of `/slow` until the recording contains its reply, whatever the milliseconds
+/// were: so the order of events is the recorded one on any machine.
 #[derive(Clone, Default)]
 pub(crate) struct Gates {
     state: Arc<(Mutex<Open>, Notify)>,
@@ -62,7 +62,7 @@ struct Open {
 }
 
 impl Gates {
-    /// Lets the call with this body go.
+    /// Releases the call with this body.
     pub(crate) fn open(&self, body: &[u8]) {
         self.state
             .0
@@ -73,7 +73,7 @@ impl Gates {
         self.state.1.notify_waiters();
     }
 
-    /// Lets every call go, now and later.
+    /// Releases every call, now and later.
     pub(crate) fn open_all(&self) {
         self.state.0.lock().expect("no panic while locked").all = true;
         self.state.1.notify_waiters();
@@ -151,10 +151,10 @@ async fn panics(_: Request) -> Result<Response, HandlerError> {
     panic!("this handler panics, as the recorded one did")
 }
 
-/// `{"params":{..},"path":".."}` with names in order, as Go's maps are written.
+/// `{"params":{..},"path":".."}` with sorted names, like Go's maps.
 async fn params(request: Request) -> Result<Response, HandlerError> {
-    let answer = json!({ "params": parameters(&request), "path": request.path() });
-    Ok(Response::from(answer.to_string()))
+    let reply = json!({ "params": parameters(&request), "path": request.path() });
+    Ok(Response::from(reply.to_string()))
 }
 
 fn parameters(request: &Request) -> BTreeMap<String, Vec<String>> {
@@ -176,8 +176,8 @@ async fn header(request: Request) -> Result<Response, HandlerError> {
     let header: Value = serde_json::from_slice(&base64url(&encoded))
         .map_err(|_| HandlerError::new("bad header"))?;
     let body = String::from_utf8_lossy(request.body()).into_owned();
-    let answer = json!({ "body": body, "header": header, "params": parameters(&request) });
-    Ok(Response::from(answer.to_string()))
+    let reply = json!({ "body": body, "header": header, "params": parameters(&request) });
+    Ok(Response::from(reply.to_string()))
 }
 
 /// URL-safe base64 with padding.
@@ -227,7 +227,8 @@ async fn chunked(mut request: Request) -> Result<Response, HandlerError> {
     Ok(Response::streamed())
 }
 
-/// The Go handler answered every unfinished frame; this one is called once, with everything.
+/// The Go handler replied to every unfinished frame; this one is called once, with the whole
+/// message.
 async fn progress(request: Request) -> Result<Response, HandlerError> {
     Ok(Response::from(format!(
         "{{\"done\":true,\"len\":{}}}",
@@ -235,7 +236,7 @@ async fn progress(request: Request) -> Result<Response, HandlerError> {
     )))
 }
 
-/// 25000 bytes of `lin:21`, 10236 at a time behind the end mark.
+/// 25000 bytes of `lin:21`, 10236 at a time after the end mark.
 async fn download(request: Request) -> Result<Response, HandlerError> {
     let asked: Value =
         serde_json::from_slice(request.body()).map_err(|_| HandlerError::new("bad request"))?;
@@ -247,9 +248,9 @@ async fn download(request: Request) -> Result<Response, HandlerError> {
         .and_then(|from| usize::try_from(from).ok());
     let from = from.ok_or_else(|| HandlerError::new("bad request"))?;
     let to = 25_000.min(from + 10_236);
-    let mut answer = u32::from(from == to).to_be_bytes().to_vec();
-    answer.extend(lin_slice(21, from, to));
-    Ok(Response::from(answer))
+    let mut reply = u32::from(from == to).to_be_bytes().to_vec();
+    reply.extend(lin_slice(21, from, to));
+    Ok(Response::from(reply))
 }
 
 /// Length of the JSON, JSON, bytes of the file.

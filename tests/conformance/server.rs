@@ -7,12 +7,13 @@ use std::time::Duration;
 use iip_core::Limits;
 
 use super::go_server::GoServer;
-use super::table::{Answer, End, OnServer};
+use super::table::{End, OnServer, Reply};
 use crate::common::frame::RawFrame;
 use crate::common::peer::Peer;
 use crate::common::transcript::{Direction, Transcript, What};
 
-/// What arrives on one channel of one connection, in order. Between channels there is no order.
+/// The frames that arrive on one channel of one connection, in order. Between channels there is no
+/// order.
 type PerChannel = BTreeMap<(usize, u32), Vec<RawFrame>>;
 
 pub(crate) const UNKNOWN_PATH: &str = r#"{"code":102,"message":"handle error"}"#;
@@ -32,19 +33,21 @@ pub(crate) async fn plays(transcript: Arc<Transcript>, how: OnServer) {
             let expected = deduced(&transcript);
             instead(&transcript, expected, End::LivesOn, Limits::default()).await;
         }
-        OnServer::Instead { answers, end, .. } => {
-            // Only where the end is a time limit's: elsewhere it must come by itself, long before the default limits.
+        OnServer::Instead { replies, end, .. } => {
+            // Only for connections that a timeout ends: others must end by themselves, long before
+            // the default timeouts.
             let limits = match end {
                 End::Closes => Limits::default().progress_timeout(Duration::from_millis(200)),
-                End::LivesOn | End::AnswersThenCloses => Limits::default(),
+                End::LivesOn | End::RepliesThenCloses => Limits::default(),
             };
-            instead(&transcript, listed(answers), end, limits).await;
+            instead(&transcript, listed(replies), end, limits).await;
         }
-        OnServer::MergedAnswers(_) => merged(&transcript).await,
+        OnServer::MergedReplies(_) => merged(&transcript).await,
     }
 }
 
-/// Every recorded answer must come, byte for byte, before the client's next step, and nothing else.
+/// Checks that every recorded reply, and nothing else, comes byte for byte before the client's next
+/// step.
 async fn as_recorded(transcript: &Transcript, server: GoServer) {
     let expected = recorded(transcript);
     let mut play = Play::new(transcript, server);
@@ -65,7 +68,8 @@ async fn as_recorded(transcript: &Transcript, server: GoServer) {
                 play.wait_for(connection, frame.channel, *due).await;
             }
             What::ClientClosed { first: true } => {
-                // From here on the recorded client did not listen; ours does, so nothing that is due may be held back.
+                // From here on the recorded client did not read; ours does, so every due reply must
+                // come.
                 play.peer(connection).finish_sending();
                 play.collect_to_the_end(connection).await;
             }
@@ -76,7 +80,7 @@ async fn as_recorded(transcript: &Transcript, server: GoServer) {
     play.finish(&expected).await;
 }
 
-/// The same steps of the client; the answers and the end are not the recorded ones.
+/// The same steps of the client; the replies and the end are not the recorded ones.
 async fn instead(transcript: &Transcript, mut expected: PerChannel, end: End, limits: Limits) {
     let mut play = Play::new(transcript, GoServer::with_limits(limits).await);
     for step in &transcript.steps {
@@ -86,13 +90,14 @@ async fn instead(transcript: &Transcript, mut expected: PerChannel, end: End, li
                 play.send(step.connection, &recorded.bytes).await
             }
             What::Cut(Direction::ClientToServer, bytes) => play.send(step.connection, bytes).await,
-            What::ClientClosed { first: true } if end == End::AnswersThenCloses => {
+            What::ClientClosed { first: true } if end == End::RepliesThenCloses => {
                 play.peer(step.connection).finish_sending();
             }
             _ => {}
         }
     }
-    // The slow handlers of the recording that the reference forgot end only now: after the FIN, after the status 8.
+    // The slow handlers of the recording that the reference forgot end only now: after the FIN and
+    // the status 8.
     play.server.slow.open_all();
     for connection in 0..transcript.connections() {
         match end {
@@ -102,19 +107,19 @@ async fn instead(transcript: &Transcript, mut expected: PerChannel, end: End, li
                 expected
                     .entry((connection, 0))
                     .or_default()
-                    .push(RawFrame::answer("/echo", 0, "still alive"));
+                    .push(RawFrame::reply("/echo", 0, "still alive"));
                 let due = expected[&(connection, 0)].len();
                 play.wait_for(connection, 0, due).await;
                 play.peer(connection).finish_sending();
             }
-            End::AnswersThenCloses | End::Closes => {}
+            End::RepliesThenCloses | End::Closes => {}
         }
         play.collect_to_the_end(connection).await;
     }
     play.finish(&expected).await;
 }
 
-/// Answers that take several frames: what counts is the legal order of statuses, and the data as a whole.
+/// Replies of several frames: checked are the legal order of statuses, and the data as a whole.
 async fn merged(transcript: &Transcript) {
     let mut play = Play::new(transcript, GoServer::start().await);
     for step in &transcript.steps {
@@ -132,7 +137,7 @@ async fn merged(transcript: &Transcript) {
         let frames = play
             .received
             .remove(&(connection, 1))
-            .expect("answers on channel 1");
+            .expect("replies on channel 1");
         let statuses: Vec<u8> = frames.iter().map(|frame| frame.status).collect();
         let (first, rest) = statuses.split_first().expect("at least one frame");
         let (last, between) = rest
@@ -155,7 +160,8 @@ async fn merged(transcript: &Transcript) {
     play.finish(&PerChannel::new()).await;
 }
 
-/// The recorded answers. A scripted server wrote the fields of a grant in another order than Go servers do.
+/// The recorded replies. A scripted server wrote the fields of a grant in another order than Go
+/// servers do.
 fn recorded(transcript: &Transcript) -> PerChannel {
     let mut expected = PerChannel::new();
     for connection in 0..transcript.connections() {
@@ -173,26 +179,26 @@ fn recorded(transcript: &Transcript) -> PerChannel {
     expected
 }
 
-/// The answers of a table entry.
-fn listed(answers: Vec<Answer>) -> PerChannel {
+/// The replies of a table entry.
+fn listed(replies: Vec<Reply>) -> PerChannel {
     let mut expected = PerChannel::new();
-    for Answer {
+    for Reply {
         connection,
         channel,
         path,
         body,
-    } in answers
+    } in replies
     {
         expected
             .entry((connection, channel))
             .or_default()
-            .push(RawFrame::answer(path, channel, body));
+            .push(RawFrame::reply(path, channel, body));
     }
     expected
 }
 
-/// What our server answers where the recorded answers came from a script or are the statistics': a number per grant,
-/// the body of an echo, and code 102 for any path it does not have.
+/// The replies of our server where the recorded ones came from a script or are statistics: a number
+/// per grant, the body of an echo, and code 102 for any unknown path.
 fn deduced(transcript: &Transcript) -> PerChannel {
     let mut expected = PerChannel::new();
     for connection in 0..transcript.connections() {
@@ -205,24 +211,24 @@ fn deduced(transcript: &Transcript) -> PerChannel {
                 ..
             } = &recorded.frame;
             let label = path.split(|&byte| byte == b'?').next().unwrap_or_default();
-            let answer = match label {
+            let reply = match label {
                 b"/sys/new_channel" => {
                     granted += 1;
                     RawFrame::grant(granted)
                 }
-                b"/echo" | b"/echo_benchmark" => RawFrame::answer(label, *channel, body),
-                _ => RawFrame::answer(label, *channel, UNKNOWN_PATH),
+                b"/echo" | b"/echo_benchmark" => RawFrame::reply(label, *channel, body),
+                _ => RawFrame::reply(label, *channel, UNKNOWN_PATH),
             };
             expected
                 .entry((connection, *channel))
                 .or_default()
-                .push(answer);
+                .push(reply);
         }
     }
     expected
 }
 
-/// The connections of one recording to one server of its own.
+/// The connections of one recording to a separate server.
 struct Play<'a> {
     transcript: &'a Transcript,
     server: GoServer,
@@ -255,10 +261,10 @@ impl<'a> Play<'a> {
         self.peer(connection).send(bytes).await;
     }
 
-    /// The recording shows the answer of a slow handler: ours may answer now.
-    fn let_go(&self, answer: &RawFrame) {
-        if answer.path == b"/slow" {
-            self.server.slow.open(&answer.body);
+    /// Releases the handler when the recording shows the reply of a slow one.
+    fn let_go(&self, reply: &RawFrame) {
+        if reply.path == b"/slow" {
+            self.server.slow.open(&reply.body);
         }
     }
 
@@ -290,7 +296,7 @@ impl<'a> Play<'a> {
 
     async fn finish(mut self, expected: &PerChannel) {
         for connection in self.peers.keys().copied().collect::<Vec<_>>() {
-            // Already at its end in most recordings; one was cut while both sides were busy.
+            // Most recordings are at their end here; one was cut while both sides were busy.
             self.peer(connection).finish_sending();
             self.collect_to_the_end(connection).await;
         }

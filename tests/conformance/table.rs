@@ -1,4 +1,5 @@
-//! What is done with each recording, on either side, and why where the recording is not simply repeated.
+//! The treatment of each recording, on either side, and the reason where the recording is not
+//! simply repeated.
 
 use super::client::Step;
 use super::server::UNKNOWN_PATH;
@@ -10,34 +11,35 @@ pub(crate) struct File {
     pub(crate) client: OnClient,
 }
 
-/// What our server does when the recorded client's bytes come in.
+/// The behaviour of our server when it gets the recorded client's bytes.
 pub(crate) enum OnServer {
-    /// The recorded answers and closes, byte for byte.
+    /// The recorded replies and closes, byte for byte.
     AsRecorded,
     /// The same, with `max_connections(1)` as on the recorded server.
     AsRecordedWithOneConnection,
-    /// The recorded answers are not a Go server's, or belong to paths that this server does not have: every grant is
-    /// the next number, an echo gives its body back, any other path gets code 102; each request one answer.
+    /// The recorded replies are not a Go server's, or belong to paths that this server does not
+    /// have: every grant is the next number, an echo returns its body, any other path gets code
+    /// 102; each request gets one reply.
     Deduced(&'static str),
-    /// These answers, and this end.
+    /// These replies, and this end.
     Instead {
         why: &'static str,
-        answers: Vec<Answer>,
+        replies: Vec<Reply>,
         end: End,
     },
-    /// One answer in several frames where the reference sends none.
-    MergedAnswers(&'static str),
+    /// One reply in several frames where the reference sends none.
+    MergedReplies(&'static str),
 }
 
-/// An answer of one frame, status 5.
-pub(crate) struct Answer {
+/// A reply of one frame, status 5.
+pub(crate) struct Reply {
     pub(crate) connection: usize,
     pub(crate) channel: u32,
     pub(crate) path: String,
     pub(crate) body: String,
 }
 
-/// What becomes of the connection after the recorded client's last step.
+/// The state of the connection after the recorded client's last step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// It serves a further request.
@@ -45,18 +47,20 @@ pub(crate) enum End {
     /// The server closes by itself.
     Closes,
     /// The client has ended its direction; the server sends what is due, and closes.
-    AnswersThenCloses,
+    RepliesThenCloses,
 }
 
-/// What our client does when the recorded server's bytes come in.
+/// The behaviour of our client when it gets the recorded server's bytes.
 pub(crate) enum OnClient {
-    /// It makes the recorded calls: its frames are the recorded ones, on the ids that were granted, and each call gets
-    /// its recorded answer, or fails at once when the connection ends before that.
+    /// It makes the recorded calls: its frames are the recorded ones, on the ids that were granted,
+    /// and each call gets its recorded reply, or fails at once when the connection ends before
+    /// that.
     Mirrors,
-    /// The same without the client frames that ours cannot be made to send.
+    /// The same without the client frames that our client cannot send.
     MirrorsWithout(&'static str),
-    /// It closes the connection after the recorded bytes, tells every caller at once, and serves the next call over a
-    /// new connection. (The Go client closes too, but its callers wait for their timeouts.)
+    /// It closes the connection after the recorded bytes, fails every call at once, and serves the
+    /// next call over a new connection. (The Go client closes too, but its callers wait for their
+    /// timeouts.)
     Closes(&'static str),
     /// These steps instead of the recorded ones.
     Instead(&'static str, Vec<Step>),
@@ -66,7 +70,7 @@ impl OnServer {
     pub(crate) fn reason(&self) -> Option<&'static str> {
         match self {
             Self::AsRecorded | Self::AsRecordedWithOneConnection => None,
-            Self::Deduced(why) | Self::MergedAnswers(why) | Self::Instead { why, .. } => Some(why),
+            Self::Deduced(why) | Self::MergedReplies(why) | Self::Instead { why, .. } => Some(why),
         }
     }
 }
@@ -80,15 +84,15 @@ impl OnClient {
     }
 }
 
-impl Answer {
-    /// On another connection than the first.
+impl Reply {
+    /// On a connection other than the first.
     fn of(self, connection: usize) -> Self {
         Self { connection, ..self }
     }
 }
 
-fn on(channel: u32, path: &str, body: &str) -> Answer {
-    Answer {
+fn on(channel: u32, path: &str, body: &str) -> Reply {
+    Reply {
         connection: 0,
         channel,
         path: path.to_owned(),
@@ -96,7 +100,7 @@ fn on(channel: u32, path: &str, body: &str) -> Answer {
     }
 }
 
-fn grant(id: u32) -> Answer {
+fn grant(id: u32) -> Reply {
     on(
         0,
         "/sys/new_channel",
@@ -104,14 +108,14 @@ fn grant(id: u32) -> Answer {
     )
 }
 
-fn deleted(channel: u32) -> Answer {
+fn deleted(channel: u32) -> Reply {
     on(channel, "/sys/delete_channel", r#"{"code":0}"#)
 }
 
-fn instead<const N: usize>(why: &'static str, answers: [Answer; N], end: End) -> OnServer {
+fn instead<const N: usize>(why: &'static str, replies: [Reply; N], end: End) -> OnServer {
     OnServer::Instead {
         why,
-        answers: answers.into(),
+        replies: replies.into(),
         end,
     }
 }
@@ -124,22 +128,22 @@ const STATISTICS: &str =
 const PATH_LIMIT: &str =
     "longer than any Go sender's path: closed at byte 2050, without reading on (DEFENCES 2)";
 const FORGED: &str =
-    "D18: a decoded NUL must not reach the answer's path; answered 102 under a label that is safe";
+    "D18: a decoded NUL must not reach the reply's path; code 102 under a label that is safe";
 const ON_FIN: &str = "D22: on FIN the server finishes what it was asked, sends it, and closes";
 const DELETION: &str =
-    "S1, S5: a deletion is answered behind earlier answers, and the id stays usable";
+    "S1, S5: a deletion gets its reply after earlier replies, and the id stays usable";
 const COUNTS: &str =
-    "S1, S2, S5: deletions are answered, ids stay usable, and a grant is always a new number";
+    "S1, S2, S5: deletions get replies, ids stay usable, and a grant is always a new number";
 const ONE_ANSWER: &str =
-    "D2, D3: one answer per request, when it is complete, labelled with its first frame's path";
+    "D2, D3: one reply per request, when it is complete, labelled with its first frame's path";
 const ADAPTER: &str =
     "D32, D22: the gateway is not part of this version; on FIN the server sends what is due";
 
 const ILLEGAL: &str =
     "our client cannot be made to send the frame that this is about; the rest is played";
-const TOLD: &str =
-    "as the Go client it closes, but D11: callers are told at once and the next call reconnects";
-const NAMES: &str = "an answer names its request: one that names another is one too many, and would be taken by the next call";
+const FAILS: &str =
+    "as the Go client it closes, but D11: calls fail at once and the next call reconnects";
+const NAMES: &str = "a reply names its request: one that names another is extra, and would be taken by the next call";
 const NEVER_DELETES: &str =
     "C3: our client never sends delete_channel, so those frames are left out";
 const WHOLE: &str = "a plain peer gets every request as one frame: its handlers run once per frame";
@@ -147,9 +151,9 @@ const WHOLE: &str = "a plain peer gets every request as one frame: its handlers 
 /// All files, in the order of their names.
 #[rustfmt::skip]
 pub(crate) fn files() -> Vec<File> {
-    use OnServer::{AsRecorded, AsRecordedWithOneConnection, Deduced, MergedAnswers};
+    use OnServer::{AsRecorded, AsRecordedWithOneConnection, Deduced, MergedReplies};
     use OnClient::{Closes, Instead, Mirrors, MirrorsWithout};
-    use End::{AnswersThenCloses, LivesOn};
+    use End::{RepliesThenCloses, LivesOn};
     use Step::*;
 
     fn file(name: &'static str, server: OnServer, client: OnClient) -> File {
@@ -163,13 +167,13 @@ pub(crate) fn files() -> Vec<File> {
         file("bad_c2s_1_then_3", AsRecorded, MirrorsWithout(ILLEGAL)),
         file("bad_c2s_3_then_2", AsRecorded, MirrorsWithout(ILLEGAL)),
         file("bad_c2s_empty_path",
-            instead("an empty label cannot be sent; answered 102 under a label that can, and nobody else suffers",
+            instead("an empty label cannot be sent; code 102 under a label that can, and no other call is affected",
                 [grant(1), on(1, "/", UNKNOWN_PATH)], LivesOn),
             MirrorsWithout(ILLEGAL)),
         file("bad_c2s_first_frame_2", AsRecorded, MirrorsWithout(ILLEGAL)),
         file("bad_c2s_first_frame_3", AsRecorded, MirrorsWithout(ILLEGAL)),
         file("bad_c2s_http_text",
-            instead("G is no status: a peer that speaks something else is told at its first byte (DEFENCES 6)",
+            instead("G is not a status: a peer that speaks another protocol is rejected at its first byte (DEFENCES 6)",
                 [grant(1)], End::Closes),
             MirrorsWithout(ILLEGAL)),
         file("bad_c2s_http_text_then_zeros", AsRecorded, MirrorsWithout(ILLEGAL)),
@@ -192,13 +196,13 @@ pub(crate) fn files() -> Vec<File> {
         file("bad_c2s_path_double_slash", AsRecorded, Mirrors),
         file("bad_c2s_path_escaped_nul",
             instead(FORGED, [grant(1), on(1, "/", UNKNOWN_PATH), on(1, "/echo", "next")], LivesOn),
-            Instead("the recorded answer is corrupt from the decoded NUL on, so a client can only give the connection up",
+            Instead("the recorded reply is corrupt from the decoded NUL on, so a client can only give the connection up",
                 vec![Open, Call(1, "/echo", "abc"), Seen(1), Bytes(b"\x05/a\0b\0\0\0\0\x01\0\0\0\x25"), ClosesByItself,
                     Lost(1)])),
         file("bad_c2s_path_invalid_utf8", AsRecorded, MirrorsWithout(ILLEGAL)),
         file("bad_c2s_path_no_slash", AsRecorded, Mirrors),
         file("bad_c2s_path_parses_to_empty",
-            instead("an empty label cannot be sent; answered 102 under a label that can, and nobody else suffers",
+            instead("an empty label cannot be sent; code 102 under a label that can, and no other call is affected",
                 [grant(1), on(1, "/", UNKNOWN_PATH)], LivesOn),
             Mirrors),
         file("bad_c2s_path_without_nul", AsRecorded, MirrorsWithout(ILLEGAL)),
@@ -214,7 +218,7 @@ pub(crate) fn files() -> Vec<File> {
         file("bad_c2s_unknown_channel_header_only", AsRecorded, MirrorsWithout(ILLEGAL)),
         file("bad_c2s_zero_length", AsRecorded, MirrorsWithout(ILLEGAL)),
 
-        file("bad_s2c_client_status_1", Deduced(FAKE), Closes(TOLD)),
+        file("bad_s2c_client_status_1", Deduced(FAKE), Closes(FAILS)),
         file("bad_s2c_delete_path", Deduced(FAKE),
             Instead(NAMES,
                 vec![Open, Open, Call(1, "/deletepath", "x"), Seen(1), Send(1, "/sys/delete_channel", "x"), ClosesByItself, Lost(1)])),
@@ -222,11 +226,11 @@ pub(crate) fn files() -> Vec<File> {
         file("bad_s2c_empty_path", Deduced(FAKE),
             Instead(NAMES,
                 vec![Open, Open, Call(1, "/emptypath", "x"), Seen(1), Send(1, "", "x"), ClosesByItself, Lost(1)])),
-        file("bad_s2c_first_6", Deduced(FAKE), Closes(TOLD)),
-        file("bad_s2c_half_then_close", Deduced(FAKE), Closes(TOLD)),
+        file("bad_s2c_first_6", Deduced(FAKE), Closes(FAILS)),
+        file("bad_s2c_half_then_close", Deduced(FAKE), Closes(FAILS)),
         file("bad_s2c_never", Deduced(FAKE),
-            Instead("a caller that gave up keeps its place in the channel's order, and other channels are untouched; an answer \
-                     that skips the place has lost the order",
+            Instead("a caller that gave up keeps its position in the channel's order, and other channels are untouched; a reply \
+                     that skips the position has lost the order",
                 vec![Open, Open, Call(1, "/never", "x"), Seen(1), GiveUp(1),
                     Call(1, "/echo", "same channel afterwards"), Seen(2),
                     Call(2, "/echo", "other channel afterwards"), Seen(3),
@@ -235,22 +239,22 @@ pub(crate) fn files() -> Vec<File> {
         file("bad_s2c_other_path", Deduced(FAKE),
             Instead(NAMES,
                 vec![Open, Open, Call(1, "/otherpath", "x"), Seen(1), Send(1, "/somewhere/else", "x"), ClosesByItself, Lost(1)])),
-        file("bad_s2c_oversize", Deduced(FAKE), Closes(TOLD)),
-        file("bad_s2c_reset", Deduced(FAKE), Closes(TOLD)),
-        file("bad_s2c_seq_4_4", Deduced(FAKE), Closes(TOLD)),
-        file("bad_s2c_seq_4_5", Deduced(FAKE), Closes(TOLD)),
-        file("bad_s2c_seq_5_7", Deduced(FAKE), Closes(TOLD)),
-        file("bad_s2c_status_9", Deduced(FAKE), Closes(TOLD)),
-        file("bad_s2c_unknown_channel", Deduced(FAKE), Closes(TOLD)),
+        file("bad_s2c_oversize", Deduced(FAKE), Closes(FAILS)),
+        file("bad_s2c_reset", Deduced(FAKE), Closes(FAILS)),
+        file("bad_s2c_seq_4_4", Deduced(FAKE), Closes(FAILS)),
+        file("bad_s2c_seq_4_5", Deduced(FAKE), Closes(FAILS)),
+        file("bad_s2c_seq_5_7", Deduced(FAKE), Closes(FAILS)),
+        file("bad_s2c_status_9", Deduced(FAKE), Closes(FAILS)),
+        file("bad_s2c_unknown_channel", Deduced(FAKE), Closes(FAILS)),
         file("bad_s2c_unsolicited", Deduced(FAKE),
-            Instead("an answer nobody asked for leaves the pairing of answers in doubt: section 17 says to close",
+            Instead("an unsolicited reply leaves the pairing of replies in doubt: section 17 says to close",
                 vec![Open, Open, Call(1, "/extra", "x"), Seen(1), Send(1, "/extra", "x"), Gets(1, "x"),
                     Send(1, "/extra", "unsolicited"), ClosesByItself])),
         file("bad_s2c_unsolicited_channel_0", Deduced(FAKE),
-            Instead("an answer nobody asked for leaves the pairing of answers in doubt: section 17 says to close",
+            Instead("an unsolicited reply leaves the pairing of replies in doubt: section 17 says to close",
                 vec![Open, Open, Call(1, "/extra0", "x"), Seen(1), Send(0, "/x", "unsolicited"), ClosesByItself,
                     Lost(1)])),
-        file("bad_s2c_zero_length", Deduced(FAKE), Closes(TOLD)),
+        file("bad_s2c_zero_length", Deduced(FAKE), Closes(FAILS)),
 
         file("channel_limit_not_enforced", AsRecorded, Mirrors),
         file("chunked_request_023_echo",
@@ -263,7 +267,7 @@ pub(crate) fn files() -> Vec<File> {
             Instead(WHOLE, vec![Open, Call(1, "/echo_benchmark", "first,second,third"), Seen(1),
                 Send(1, "/echo_benchmark", "first,second,third"), Gets(1, "first,second,third")])),
         file("chunked_request_17mib", AsRecorded,
-            Instead("over 16 MiB a request needs several frames, which a plain peer is not sent: refused, nothing sent",
+            Instead("over 16 MiB a request needs several frames, which a plain peer is not sent: rejected, nothing sent",
                 vec![Open, TooLarge(1, (17 << 20) as usize), Call(1, "/digest", "less"), Seen(1),
                     Send(1, "/digest", "answer"), Gets(1, "answer")])),
         file("chunked_request_interleaved", AsRecorded,
@@ -284,8 +288,8 @@ pub(crate) fn files() -> Vec<File> {
         file("chunked_response_47", AsRecorded, Mirrors),
         file("close_channel_with_pending",
             instead(ON_FIN, [grant(1), grant(2), on(1, "/slow", "pending on 1"), on(2, "/slow", "innocent request on 2")],
-                AnswersThenCloses),
-            Instead("D6, C4: the answer for a channel that was given up is swallowed, the other channel gets its own",
+                RepliesThenCloses),
+            Instead("D6, C4: the reply for a channel that was given up is discarded, the other channel gets its own",
                 vec![Open, Open, Call(1, "/slow?ms=300", "pending on 1"), Call(2, "/slow?ms=600", "innocent request on 2"),
                     Seen(1), Seen(2), GiveUp(1), DropChannel(1), Send(1, "/slow", "pending on 1"),
                     Send(2, "/slow", "innocent request on 2"), Gets(2, "innocent request on 2")])),
@@ -300,7 +304,7 @@ pub(crate) fn files() -> Vec<File> {
             Instead("C2: our client did not delete channel 1, so a second grant of it means that the server lost count",
                 vec![Open, Open, OpenGranted(r#"{"code":0,"channel_id":1}"#), ClosesByItself])),
         file("delete_channel_zero",
-            instead("S2, S6: channel 0 is kept, its deletion answered, and no grant is 0",
+            instead("S2, S6: channel 0 is kept, its deletion gets a reply, and no grant is 0",
                 [grant(1), deleted(0), on(1, "/sys/new_channel", r#"{"code":0,"channel_id":2}"#),
                     on(1, "/echo", "channel 1 lives"), grant(3)], LivesOn),
             Instead("our client neither deletes channel 0 nor opens channels elsewhere; a grant without an id is useless",
@@ -320,7 +324,7 @@ pub(crate) fn files() -> Vec<File> {
         file("file_download_missing",
             OnServer::Instead {
                 why: "D20, D35: a handler's error says what the handler chose to say, here without the file's name",
-                answers: std::iter::once(grant(1))
+                replies: std::iter::once(grant(1))
                     .chain((0..11).map(|_| on(1, "/download_file", r#"{"code":-1,"message":"handler fail:no such file"}"#)))
                     .collect(),
                 end: LivesOn,
@@ -329,55 +333,55 @@ pub(crate) fn files() -> Vec<File> {
         file("file_upload", AsRecorded, Mirrors),
         file("go_client_ignores_granted_id", Deduced(FAKE), Mirrors),
         file("half_close_loses_answer",
-            instead(ON_FIN, [grant(1), on(1, "/slow", "pending")], AnswersThenCloses),
+            instead(ON_FIN, [grant(1), on(1, "/slow", "pending")], RepliesThenCloses),
             Mirrors),
         file("handler_error", AsRecorded, Mirrors),
         file("handler_panic", AsRecorded, Mirrors),
         file("http_adapter", AsRecorded, Mirrors),
         file("http_adapter_big_header",
             instead(ADAPTER, [grant(1), on(1, "/echo", "warm up"), on(1, "/slow", "innocent"),
-                grant(1).of(1), on(1, "/echo", "after").of(1)], AnswersThenCloses),
+                grant(1).of(1), on(1, "/echo", "after").of(1)], RepliesThenCloses),
             Mirrors),
         file("http_adapter_response_splitting",
             instead(FORGED, [grant(1), on(1, "/slow", "slow one"), on(1, "/", UNKNOWN_PATH), on(1, "/echo", "victim data")],
-                AnswersThenCloses),
-            Instead("the attack is a path with %00 that our client refuses to send; its neighbours get their own answers",
-                vec![Open, Call(1, "/slow?ms=400", "slow one"), RefusesPath(1, "/x%00%00%00%00%01"),
+                RepliesThenCloses),
+            Instead("the attack is a path with %00 that our client rejects; the other calls get their own replies",
+                vec![Open, Call(1, "/slow?ms=400", "slow one"), RejectsPath(1, "/x%00%00%00%00%01"),
                     Call(1, "/echo", "victim data"), Seen(1), Seen(2), Send(1, "/slow", "slow one"),
                     Send(1, "/echo", "victim data"), Gets(1, "slow one"), Gets(2, "victim data")])),
         file("http_adapter_timeout",
             instead(ADAPTER, [grant(1), on(1, "/slow", "x"), grant(1).of(1), on(1, "/echo", "after").of(1)],
-                AnswersThenCloses),
+                RepliesThenCloses),
             Mirrors),
         file("iq_tool", AsRecorded, Mirrors),
         file("late_response", AsRecorded,
-            Instead("the caller's timeout is the test's own; the late answer is swallowed, the next is not affected",
+            Instead("the caller's timeout is the test's own; the late reply is discarded, the next is not affected",
                 vec![Open, Call(1, "/slow?ms=300", "late"), Seen(1), GiveUp(1), Call(1, "/echo", "next"), Seen(2),
                     Send(1, "/slow", "late"), Send(1, "/echo", "next"), Gets(2, "next")])),
         file("lb_client", AsRecorded, Mirrors),
         file("lb_timeout_kills_others",
             instead(ON_FIN, [grant(1), on(1, "/echo", "warm"), on(1, "/slow", "victim"), on(1, "/echo", "impatient")],
-                AnswersThenCloses),
-            Instead("D31a: a caller that gives up takes nobody with it",
+                RepliesThenCloses),
+            Instead("D31a: a caller that gives up affects no other call",
                 vec![Open, Call(1, "/echo", "warm"), Seen(1), Send(1, "/echo", "warm"), Gets(1, "warm"),
                     Call(1, "/slow?ms=900", "victim"), Call(1, "/echo", "impatient"), Seen(2), Seen(3), GiveUp(3),
                     Send(1, "/slow", "victim"), Send(1, "/echo", "impatient"), Gets(2, "victim")])),
         file("lost_response_poisons_channel", Deduced(FAKE),
-            Instead("D8: the caller whose answer never comes keeps its channel, so the others' answers stay their own",
-                vec![PoolCall("/never", "unanswered"), GiveUp(1), PoolCall("/echo", "r1"), AnswerTo(2, "r1"),
+            Instead("D8: the caller whose reply never comes keeps its channel, so the others' replies stay their own",
+                vec![PoolCall("/never", "unanswered"), GiveUp(1), PoolCall("/echo", "r1"), ReplyTo(2, "r1"),
                     Gets(2, "r1"), PoolCall("/echo", "overlapping 0"), PoolCall("/echo", "overlapping 1"),
-                    PoolCall("/echo", "overlapping 2"), AnswerTo(4, "overlapping 1"), AnswerTo(5, "overlapping 2"),
-                    AnswerTo(3, "overlapping 0"), Gets(3, "overlapping 0"), Gets(4, "overlapping 1"),
+                    PoolCall("/echo", "overlapping 2"), ReplyTo(4, "overlapping 1"), ReplyTo(5, "overlapping 2"),
+                    ReplyTo(3, "overlapping 0"), Gets(3, "overlapping 0"), Gets(4, "overlapping 1"),
                     Gets(5, "overlapping 2")])),
         file("new_channel_chunked",
-            instead("D2: one request is one channel and one answer, however many frames it takes", [grant(1)], LivesOn),
-            Instead("our client asks for a channel with one frame, and a grant nobody asked for means a lost count",
+            instead("D2: one request is one channel and one reply, however many frames it takes", [grant(1)], LivesOn),
+            Instead("our client asks for a channel with one frame, and an unsolicited grant means a lost count",
                 vec![Open, Bytes(b"\x05/sys/new_channel\0\0\0\0\0\0\0\0\x19{\"code\":0,\"channel_id\":2}"),
                     ClosesByItself])),
         file("new_channel_extra_fields", Deduced(FAKE), Mirrors),
         file("new_channel_refused", Deduced(FAKE),
-            Instead("the recorded client ends after the refusal; ours reports it with code and text and can go on",
-                vec![OpenGranted(r#"{"code":106,"message":"channel create limited"}"#), OpenRefused(106)])),
+            Instead("the recorded client ends after the rejection; ours reports it with code and text and can go on",
+                vec![OpenGranted(r#"{"code":106,"message":"channel create limited"}"#), OpenRejected(106)])),
         file("new_channel_without_id", Deduced(FAKE),
             Instead("a grant without an id is malformed; the caller must not wait for a channel that cannot come",
                 vec![OpenGranted(r#"{"code":0}"#), OpenFails])),
@@ -386,36 +390,36 @@ pub(crate) fn files() -> Vec<File> {
         file("path_2048", AsRecorded, Mirrors),
         file("path_2049", AsRecorded,
             Instead("a path that cannot be sent is the caller's error alone: the connection goes on",
-                vec![Open, RefusesLongPath(1, 2049), Call(1, "/echo", "after"), Seen(1), Send(1, "/echo", "after"),
+                vec![Open, RejectsLongPath(1, 2049), Call(1, "/echo", "after"), Seen(1), Send(1, "/echo", "after"),
                     Gets(1, "after")])),
         file("path_nul_response_splitting",
             instead(FORGED, [grant(1), on(1, "/slow", "first"), on(1, "/", UNKNOWN_PATH), on(1, "/echo", "victim data")],
-                AnswersThenCloses),
-            Instead("the attack is a path with %00 that our client refuses to send; its neighbours get their own answers",
-                vec![Open, Call(1, "/slow?ms=150", "first"), RefusesPath(1, "/x%00%00%00%00%01"),
+                RepliesThenCloses),
+            Instead("the attack is a path with %00 that our client rejects; the other calls get their own replies",
+                vec![Open, Call(1, "/slow?ms=150", "first"), RejectsPath(1, "/x%00%00%00%00%01"),
                     Call(1, "/echo", "victim data"), Seen(1), Seen(2), Send(1, "/slow", "first"),
                     Send(1, "/echo", "victim data"), Gets(1, "first"), Gets(2, "victim data")])),
         file("pipelined_one_channel", AsRecorded, Mirrors),
         file("pool_three_connections", AsRecorded, Mirrors),
         file("query_params", AsRecorded, Mirrors),
         file("request_over_16mib", AsRecorded,
-            Instead("D1: refused with the reason, nothing is sent, and the connection goes on",
+            Instead("D1: rejected with the reason, nothing is sent, and the connection goes on",
                 vec![Open, TooLarge(1, (16 << 20) + 1), Call(1, "/echo", "after"), Seen(1), Send(1, "/echo", "after"),
                     Gets(1, "after")])),
-        file("response_over_16mib", MergedAnswers("D1: an answer over 16 MiB is sent as statuses 4, 6, .., 7"), Mirrors),
+        file("response_over_16mib", MergedReplies("D1: a reply over 16 MiB is sent as statuses 4, 6, .., 7"), Mirrors),
         file("reuse_id_wrong_answer", AsRecorded,
-            Instead("D7, C2: our client never re-uses an id by itself, so an old answer cannot reach a new caller",
+            Instead("D7, C2: our client never re-uses an id by itself, so an old reply cannot reach a new caller",
                 vec![Open, Call(1, "/slow?ms=300", "OLD"), Seen(1), GiveUp(1), DropChannel(1), Open,
                     Call(2, "/slow?ms=10", "NEW"), Seen(2), Send(1, "/slow", "OLD"), Call(2, "/echo", "NEWER"), Seen(3),
                     Send(2, "/slow", "NEW"), Send(2, "/echo", "NEWER"), Gets(2, "NEW"), Gets(3, "NEWER")])),
-        file("server_closes_with_pending", Deduced(FAKE), Closes(TOLD)),
+        file("server_closes_with_pending", Deduced(FAKE), Closes(FAILS)),
         file("status8_after_request",
-            instead("D22: status 8 ends the requests, not the answers that are due", [grant(1), on(1, "/slow", "pending")],
-                AnswersThenCloses),
-            MirrorsWithout("status 8 is the last thing our client sends; a server that answers nothing after it is allowed")),
+            instead("D22: status 8 ends the requests, not the replies that are due", [grant(1), on(1, "/slow", "pending")],
+                RepliesThenCloses),
+            MirrorsWithout("status 8 is the last thing our client sends; a server that sends no reply after it is allowed")),
         file("status8_from_client", AsRecorded, MirrorsWithout(ILLEGAL)),
-        file("status8_from_server", Deduced(FAKE), Closes(TOLD)),
-        file("status8_from_server_one_byte", Deduced(FAKE), Closes(TOLD)),
+        file("status8_from_server", Deduced(FAKE), Closes(FAILS)),
+        file("status8_from_server_one_byte", Deduced(FAKE), Closes(FAILS)),
         file("status8_one_byte", AsRecorded, MirrorsWithout(ILLEGAL)),
         file("sys_connection_statis", Deduced(STATISTICS), Mirrors),
         file("sys_path_count", Deduced(STATISTICS), Mirrors),
