@@ -107,12 +107,12 @@ async fn by_hand(
     let mut head = vec![0; 1 + path.len() + 1 + 4];
     stream.read_exact(&mut head).await?;
     let length = stream.read_u32().await?;
-    let mut answer = String::new();
+    let mut reply = String::new();
     stream
         .take(length.into())
-        .read_to_string(&mut answer)
+        .read_to_string(&mut reply)
         .await?;
-    Ok(answer)
+    Ok(reply)
 }
 
 #[tokio::main]

@@ -55,11 +55,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // On a channel of its own, requests are answered in their order; none waits for the answer to the one before.
     let channel = client.open_channel().await?;
-    let answers: Vec<_> = (1..=5)
+    let replies: Vec<_> = (1..=5)
         .map(|n| channel.request("/echo", format!("request {n}")))
         .collect();
-    for answer in answers {
-        println!("{}", text(&answer.await?));
+    for reply in replies {
+        println!("{}", text(&reply.await?));
     }
 
     let mut parts = client.stream("/countdown", "go").await?;

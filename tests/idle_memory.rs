@@ -78,8 +78,8 @@ async fn holds_less(before: usize, limit: usize) {
 }
 
 #[test]
-fn idle_streams_of_answers_keep_nothing_of_their_largest_message() {
-    let name = "idle_streams_of_answers_keep_nothing_of_their_largest_message";
+fn idle_streams_from_the_server_keep_nothing_of_their_largest_message() {
+    let name = "idle_streams_from_the_server_keep_nothing_of_their_largest_message";
     alone(name, || async {
         let (_server, client) = serve(TableServer::new(Rows::default())).await;
         let table = TableClient::new(client);
@@ -97,8 +97,8 @@ fn idle_streams_of_answers_keep_nothing_of_their_largest_message() {
 }
 
 #[test]
-fn idle_streams_of_requests_keep_nothing_of_their_largest_message() {
-    let name = "idle_streams_of_requests_keep_nothing_of_their_largest_message";
+fn idle_streams_to_the_server_keep_nothing_of_their_largest_message() {
+    let name = "idle_streams_to_the_server_keep_nothing_of_their_largest_message";
     alone(name, || async {
         let (_server, client) = serve(TableServer::new(Rows::default())).await;
         let table = TableClient::new(client);
@@ -117,8 +117,8 @@ fn idle_streams_of_requests_keep_nothing_of_their_largest_message() {
 }
 
 #[test]
-fn connections_with_idle_streams_give_their_buffers_back() {
-    let name = "connections_with_idle_streams_give_their_buffers_back";
+fn connections_with_idle_streams_free_their_buffers() {
+    let name = "connections_with_idle_streams_free_their_buffers";
     alone(name, || async {
         const CONNECTIONS: usize = 150;
         let server = Server::builder()

@@ -204,7 +204,7 @@ impl ClientInterceptor for Watch {
 }
 
 async fn next(seen: &mut mpsc::UnboundedReceiver<String>) -> String {
-    within("an interceptor's word", seen.recv()).await.unwrap()
+    within("an event of an interceptor", seen.recv()).await.unwrap()
 }
 
 fn all(seen: &mut mpsc::UnboundedReceiver<String>) -> Vec<String> {
@@ -273,7 +273,7 @@ async fn both_sides_see_how_calls_end() {
 }
 
 #[tokio::test]
-async fn of_a_stream_the_outcome_is_that_of_its_end() {
+async fn the_outcome_of_a_stream_is_the_outcome_of_its_end() {
     let (_server, shop, mut server_saw, mut client_saw) = watched().await;
     let mut list = shop.list(50).await.unwrap();
     assert_eq!(list.next().await.unwrap().unwrap(), 0);
@@ -327,7 +327,7 @@ async fn streams_to_the_server_and_both_ways_are_seen_as_well() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_given_up_drops_the_futures_of_its_interceptors() {
+async fn a_call_that_is_dropped_drops_the_futures_of_its_interceptors() {
     let (_server, shop, mut server_saw, mut client_saw) = watched().await;
     let stuck = tokio::spawn({
         let shop = shop.clone();
@@ -353,13 +353,13 @@ async fn a_call_that_is_given_up_drops_the_futures_of_its_interceptors() {
 }
 
 #[tokio::test]
-async fn interceptors_see_that_the_time_of_a_call_is_over() {
+async fn interceptors_see_that_the_deadline_of_a_call_has_passed() {
     let (_server, shop, mut server_saw, mut client_saw) = watched().await;
     let shop = shop.with_options(CallOptions::new().timeout(TIME));
     let call = started(shop.stuck()).await;
     assert_eq!(next(&mut server_saw).await, "server: Shop.stuck");
     passes(TIME).await;
-    let status = within("the time-out", call.finish()).await.unwrap_err();
+    let status = within("the timeout", call.finish()).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(all(&mut client_saw)[1].contains("DeadlineExceeded"));
     // The caller's word that it has gone may be there before the server's own clock.
@@ -371,7 +371,7 @@ async fn interceptors_see_that_the_time_of_a_call_is_over() {
 }
 
 #[tokio::test]
-async fn the_first_interceptor_is_outermost_and_those_of_a_service_are_behind_the_servers() {
+async fn the_first_interceptor_is_outermost_and_those_of_a_service_run_inside_the_servers() {
     let (watch, mut saw) = Watch::new("server 1");
     let service = Intercepted::new(
         Intercepted::new(ShopServer::new(Corner::default()), watch.named("service 2")),
@@ -472,7 +472,7 @@ impl ClientInterceptor for Say {
 }
 
 #[tokio::test]
-async fn a_refused_call_is_not_executed_and_an_identity_reaches_the_handler() {
+async fn a_rejected_call_is_not_executed_and_an_identity_reaches_the_handler() {
     let corner = Corner::default();
     let runs = Arc::clone(&corner.runs);
     let server = Server::builder().interceptor(Doorman);
@@ -564,7 +564,7 @@ impl ServerInterceptor for Answer {
 }
 
 #[tokio::test]
-async fn whether_a_refused_call_has_run_is_not_the_interceptors_to_say() {
+async fn an_interceptor_cannot_change_whether_a_rejected_call_has_run() {
     let (_server, client) = serve(ShopServer::new(Corner::default())).await;
     let before = ShopClient::new(client.with_interceptor(Answer { after: false }));
     expect(
@@ -717,7 +717,7 @@ async fn an_interceptor_may_wait_in_another_task() {
     .await;
     let shop = ShopClient::new(client);
     assert_eq!(
-        within("the answer", shop.buy("cake")).await.unwrap(),
+        within("the reply", shop.buy("cake")).await.unwrap(),
         "one cake"
     );
     assert_eq!(*outcomes.lock().unwrap(), [Outcome::Ok]);

@@ -102,19 +102,19 @@ async fn both(health: &Health) -> (Server, Client) {
 }
 
 #[tokio::test]
-async fn names_of_the_settings_stand_in_paths_and_descriptors() {
+async fn names_of_the_settings_are_used_in_paths_and_descriptors() {
     let (_server, client) = both(&Health::new()).await;
     let first = v1::UsersClient::new(client.clone());
-    let answer = v1::Users::get(&first).await.unwrap();
-    assert_eq!(answer, "Users.get at /users/get");
+    let reply = v1::Users::get(&first).await.unwrap();
+    assert_eq!(reply, "Users.get at /users/get");
     let second = v2::UsersClient::new(client);
-    let answer = v2::Users::get(&second).await.unwrap();
-    assert_eq!(answer, "shop.v2.Users.get at /shop.v2.Users/get");
-    let answer = v2::Users::find_all(&second).await.unwrap();
-    assert_eq!(answer, "shop.v2.Users.findAll at /shop.v2.Users/findAll");
-    let answer = v2::Users::some(&second).await.unwrap();
+    let reply = v2::Users::get(&second).await.unwrap();
+    assert_eq!(reply, "shop.v2.Users.get at /shop.v2.Users/get");
+    let reply = v2::Users::find_all(&second).await.unwrap();
+    assert_eq!(reply, "shop.v2.Users.findAll at /shop.v2.Users/findAll");
+    let reply = v2::Users::some(&second).await.unwrap();
     assert_eq!(
-        answer,
+        reply,
         "shop.v2.Users.find_some at /shop.v2.Users/find_some"
     );
 }
@@ -149,7 +149,7 @@ async fn refusal(
 }
 
 #[tokio::test]
-async fn two_services_of_one_name_are_refused_by_both_of_their_types() {
+async fn two_services_of_one_name_are_rejected_with_both_of_their_types() {
     let error = refusal(v1::UsersServer::new(Mine), v3::UsersServer::new(Mine)).await;
     for part in [
         "v1::UsersServer<",
@@ -174,7 +174,7 @@ async fn two_services_of_one_name_are_refused_by_both_of_their_types() {
 }
 
 #[tokio::test]
-async fn two_methods_of_one_path_are_refused_by_both_of_their_names() {
+async fn two_methods_of_one_path_are_rejected_with_both_of_their_names() {
     let error = refusal(v1::UsersServer::new(Mine), v4::UsersServer::new(Mine)).await;
     for part in [
         "Users.get",

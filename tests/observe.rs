@@ -94,7 +94,7 @@ impl Recorder for Figures {
 }
 
 #[tokio::test]
-async fn a_recorder_is_told_of_every_call_also_of_those_given_up() {
+async fn a_recorder_is_notified_of_every_call_including_dropped_ones() {
     let (at_server, at_client) = (Figures::default(), Figures::default());
     let corner = Corner::default();
     let runs = Arc::clone(&corner.stuck);
@@ -390,7 +390,7 @@ async fn one_trace() {
 }
 
 #[tokio::test]
-async fn a_recorder_that_comes_later_is_told_of_the_calls_that_begin_then() {
+async fn a_recorder_that_is_installed_later_is_notified_of_the_calls_that_begin_then() {
     let (_server, client) = serve_with(
         ShopServer::new(Corner::default()),
         Server::builder().interceptor(MetricsInterceptor::new(MetricsFacade::new())),
@@ -449,7 +449,7 @@ impl metrics::Recorder for Plain {
 }
 
 #[tokio::test]
-async fn a_recorder_without_a_size_is_told_all_the_same() {
+async fn a_recorder_without_a_size_is_notified_too() {
     // Where a leaked one lies.
     let recorder: &Plain = Box::leak(Box::new(Plain));
     let _guard = metrics::set_default_local_recorder(recorder);
@@ -468,9 +468,9 @@ async fn a_recorder_without_a_size_is_told_all_the_same() {
 
 /// In a process of its own: whether somebody listens is asked of all threads.
 #[test]
-fn where_nobody_listens_a_trace_is_carried_on_and_none_begins() {
+fn without_a_subscriber_a_trace_is_continued_and_none_begins() {
     alone(
-        "where_nobody_listens_a_trace_is_carried_on_and_none_begins",
+        "without_a_subscriber_a_trace_is_continued_and_none_begins",
         carry_a_trace,
     );
 }

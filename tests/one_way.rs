@@ -120,7 +120,7 @@ async fn warm(client: &EventsClient, desk: &mut Desk) {
 }
 
 #[tokio::test]
-async fn a_call_that_nobody_waits_for_reaches_its_handler() {
+async fn a_one_way_call_reaches_its_handler() {
     let (service, mut desk) = book();
     let (_server, client) = serve(service).await;
     let events = EventsClient::new(client);
@@ -132,7 +132,7 @@ async fn a_call_that_nobody_waits_for_reaches_its_handler() {
 }
 
 #[tokio::test]
-async fn it_costs_one_frame_and_no_answer() {
+async fn it_costs_one_frame_and_no_reply() {
     let (listener, client) = lazy(Client::builder()).await;
     let events = EventsClient::new(client);
     let calling = tokio::spawn(async move {
@@ -149,7 +149,7 @@ async fn it_costs_one_frame_and_no_answer() {
     // Until the channel is there, they are ordinary calls.
     loop {
         let frame = peer.frame().await;
-        let answer = match frame.path_text().as_str() {
+        let reply = match frame.path_text().as_str() {
             "/sys/hello" => RawFrame::answer("/sys/hello", 0, hello),
             "/sys/new_channel" => {
                 granted += 1;
@@ -173,14 +173,14 @@ async fn it_costs_one_frame_and_no_answer() {
             }
             other => panic!("a request for {other}"),
         };
-        peer.send_frame(&answer).await;
-        if answer.body == [0x80, 1, 7] {
+        peer.send_frame(&reply).await;
+        if reply.body == [0x80, 1, 7] {
             break;
         }
     }
     let events = within("the first calls", calling).await.unwrap();
     for number in 1..4 {
-        within("a call without an answer", events.note(number, "x"))
+        within("a one-way call", events.note(number, "x"))
             .await
             .unwrap();
     }
@@ -193,12 +193,12 @@ async fn it_costs_one_frame_and_no_answer() {
 
 /// Reads what the server sends until the answer to a request comes, and demands that nothing else does.
 async fn only_answer(peer: &mut Peer, path: &str, channel: u32, body: &str) -> String {
-    let answer = peer.call(path, channel, body).await;
+    let reply = peer.call(path, channel, body).await;
     assert_eq!(
-        (answer.path_text(), answer.channel),
+        (reply.path_text(), reply.channel),
         (path.to_owned(), channel)
     );
-    answer.body_text()
+    reply.body_text()
 }
 
 /// A connection to a server whose channel 3 is for calls without answers.
@@ -215,7 +215,7 @@ async fn announced(server: &Server) -> Peer {
 }
 
 #[tokio::test]
-async fn on_the_channel_for_it_nothing_is_answered_whatever_is_sent() {
+async fn on_its_channel_the_server_sends_no_reply_whatever_is_sent() {
     let (service, mut desk) = book();
     let (server, _client) = serve(service).await;
     let mut peer = announced(&server).await;
@@ -243,7 +243,7 @@ async fn on_the_channel_for_it_nothing_is_answered_whatever_is_sent() {
 }
 
 #[tokio::test]
-async fn a_slow_one_holds_up_no_other() {
+async fn a_slow_one_delays_no_other() {
     let (service, mut desk) = book();
     let (_server, client) = serve(service).await;
     let events = EventsClient::new(client);
@@ -259,7 +259,7 @@ async fn a_slow_one_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn more_than_may_run_at_a_time_are_all_run() {
+async fn calls_over_the_capacity_are_all_run() {
     let (service, mut desk) = book();
     let limits = Limits::default().max_calls(3);
     let (_server, client) =
@@ -291,7 +291,7 @@ async fn it_runs_to_its_end_also_when_its_client_has_gone() {
 
 /// A client could else leave behind as many handlers as it likes of methods that count on their callers.
 #[tokio::test]
-async fn a_method_that_ends_with_its_caller_does_so_also_on_the_channel_without_answers() {
+async fn a_method_that_ends_with_its_caller_does_so_also_on_the_one_way_channel() {
     let (entered, mut begun) = mpsc::unbounded_channel();
     let polled = handler_fn(move |_: Request| {
         let entered = entered.clone();
@@ -358,7 +358,7 @@ async fn a_server_that_shuts_down_runs_what_has_arrived() {
 }
 
 #[tokio::test]
-async fn to_a_server_that_knows_none_it_is_a_call_whose_answer_is_skipped() {
+async fn to_a_server_without_one_way_calls_it_is_a_call_whose_reply_is_skipped() {
     let (listener, client) = lazy(Client::builder()).await;
     let events = EventsClient::new(client);
     let calling = tokio::spawn(async move {
@@ -407,14 +407,14 @@ async fn a_plain_caller_may_wait_for_it() {
     let (server, _client) = serve(service).await;
     let mut peer = Peer::connect(server.local_addr().unwrap()).await;
     let channel = peer.open_channel().await;
-    let answer = only_answer(
+    let reply = only_answer(
         &mut peer,
         "/events/note",
         channel,
         r#"{"number":4,"text":""}"#,
     )
     .await;
-    assert_eq!(answer, "null");
+    assert_eq!(reply, "null");
     assert_eq!(next(&mut desk.notes).await, 4);
 }
 
@@ -430,7 +430,7 @@ async fn it_works_in_json_too() {
 }
 
 #[tokio::test]
-async fn without_a_server_it_says_that_it_was_not_sent() {
+async fn without_a_server_it_fails_and_was_not_sent() {
     let (listener, client) = lazy(Client::builder()).await;
     drop(listener);
     let error = EventsClient::new(client).note(1, "").await.unwrap_err();
@@ -439,7 +439,7 @@ async fn without_a_server_it_says_that_it_was_not_sent() {
 }
 
 #[tokio::test]
-async fn one_that_is_too_large_is_refused_where_it_is_made() {
+async fn one_that_is_too_large_is_rejected_by_the_client() {
     let (service, _desk) = book();
     let (_server, client) = serve_with(
         service,
@@ -596,7 +596,7 @@ fn a_server_that_does_not_read_makes_its_senders_wait() {
 }
 
 #[tokio::test]
-async fn a_client_cannot_name_the_channels_that_the_server_keeps_for_itself() {
+async fn a_client_cannot_use_the_channels_that_the_server_reserves() {
     let (service, mut desk) = book();
     let (server, _client) = serve(service).await;
     for channel in [4, 0x8000_0000, 0x8000_0001, u32::MAX] {
@@ -616,7 +616,7 @@ async fn a_client_cannot_name_the_channels_that_the_server_keeps_for_itself() {
 }
 
 #[tokio::test]
-async fn channels_that_are_not_there_or_in_use_are_not_taken_for_it() {
+async fn channels_that_do_not_exist_or_are_in_use_cannot_become_one_way() {
     let (service, mut desk) = book();
     let (server, _client) = serve(service).await;
     let mut peer = announced(&server).await;
@@ -630,8 +630,8 @@ async fn channels_that_are_not_there_or_in_use_are_not_taken_for_it() {
             .await;
     }
     desk.gate.add_permits(1);
-    let answer = peer.frame().await;
-    assert_eq!((answer.channel, answer.body_text()), (1, "null".to_owned()));
+    let reply = peer.frame().await;
+    assert_eq!((reply.channel, reply.body_text()), (1, "null".to_owned()));
     assert_eq!(
         peer.call("/sys/ping", 0, "{}").await.body_text(),
         r#"{"code":0}"#
@@ -672,7 +672,7 @@ async fn a_raw_request_may_be_sent_without_waiting_too() {
 }
 
 #[tokio::test]
-async fn a_call_waits_for_room_on_the_connection_that_it_goes_to() {
+async fn a_call_waits_for_capacity_of_its_own_connection() {
     let (service, mut desk) = book();
     let limits = Limits::default().max_calls(2);
     let server = Server::builder().limits(limits);

@@ -97,11 +97,11 @@ async fn echoes(client: &Client) {
             tokio::task::yield_now().await;
         }
     };
-    within("an answer", calls).await;
+    within("a reply", calls).await;
 }
 
 #[test]
-fn an_attempt_that_goes_with_its_runtime_is_made_again_on_the_next_one() {
+fn an_attempt_that_ends_with_its_runtime_is_repeated_on_the_next_one() {
     let (_servers, _server, target) = echo_server();
     let config = ClientConfig::new().connect_timeout(LONG).call_timeout(LONG);
     let client = config
@@ -127,7 +127,7 @@ fn an_attempt_that_goes_with_its_runtime_is_made_again_on_the_next_one() {
 }
 
 #[test]
-fn a_caller_on_another_runtime_takes_an_attempt_over_that_was_broken_off() {
+fn a_caller_on_another_runtime_takes_over_an_aborted_attempt() {
     let (_servers, _server, target) = echo_server();
     let config = ClientConfig::new().connect_timeout(LONG).call_timeout(LONG);
     let plan = Plan::new(&target, &[Attempt::Hang]);
@@ -141,12 +141,12 @@ fn a_caller_on_another_runtime_takes_an_attempt_over_that_was_broken_off() {
     }
     let call = second.spawn(async move { client.request("/echo", "y").await });
     drop(first);
-    let answer = second.block_on(within("the answer", call)).unwrap();
-    assert_eq!(answer.unwrap(), "y");
+    let reply = second.block_on(within("the reply", call)).unwrap();
+    assert_eq!(reply.unwrap(), "y");
 }
 
 #[test]
-fn a_connector_that_panics_fails_the_calls_that_wait_and_is_asked_again() {
+fn a_connector_that_panics_fails_the_calls_that_wait_and_is_called_again() {
     let (_servers, _server, target) = echo_server();
     let client = ClientConfig::new()
         .call_timeout(LONG)
@@ -221,14 +221,14 @@ async fn survives_a_thousand_losses(client: Client) {
         assert_eq!(lost.execution(), Execution::MayHaveExecuted, "{lost}");
         // The very next thing that its caller does.
         match client.request("/a", "live").await {
-            Ok(answer) => assert_eq!(answer, "live"),
+            Ok(reply) => assert_eq!(reply, "live"),
             Err(error) => panic!("round {round}: {error:?}"),
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_call_right_behind_a_loss_goes_to_a_new_connection() {
+async fn the_call_right_after_a_loss_uses_a_new_connection() {
     let (listener, addr) = listener().await;
     let server = tokio::spawn(dies_on_request(listener));
     let client = ClientConfig::new().call_timeout(LONG);
@@ -243,7 +243,7 @@ async fn the_call_right_behind_a_loss_goes_to_a_new_connection() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_channel_of_a_connection_that_is_lost_goes_to_the_next_one() {
+async fn calls_that_wait_for_a_channel_of_a_lost_connection_use_the_next_one() {
     let (listener, addr) = listener().await;
     let config = ClientConfig::new().max_channels(1).call_timeout(LONG);
     let client = config.connect_lazy(addr.to_string()).unwrap();
@@ -272,7 +272,7 @@ async fn what_waits_for_a_channel_of_a_connection_that_is_lost_goes_to_the_next_
     let mut peer = Peer::over(accepted(&listener).await);
     honest(&mut peer, 0, 3).await;
     for (body, call) in queued {
-        assert_eq!(within("an answer", call).await.unwrap().unwrap(), body);
+        assert_eq!(within("a reply", call).await.unwrap().unwrap(), body);
     }
     within("the sending", one_way).await.unwrap().unwrap();
     within("the channel", lease).await.unwrap().unwrap();
@@ -314,7 +314,7 @@ async fn a_call_does_not_follow_dying_connections_for_ever() {
 }
 
 #[tokio::test]
-async fn the_calls_of_a_connection_that_cannot_be_made_go_to_the_next_living_one() {
+async fn the_calls_of_a_connection_that_cannot_be_made_use_the_next_live_one() {
     let (listener, addr) = listener().await;
     let server = tokio::spawn(async move {
         let mut peer = Peer::over(accepted(&listener).await);
@@ -329,8 +329,8 @@ async fn the_calls_of_a_connection_that_cannot_be_made_go_to_the_next_living_one
         .connect_lazy_with(Plan::new(&addr.to_string(), &attempts))
         .unwrap();
     for _ in 0..100 {
-        let answer = within("an answer", client.request("/echo", "x")).await;
-        assert_eq!(answer.unwrap(), "x");
+        let reply = within("a reply", client.request("/echo", "x")).await;
+        assert_eq!(reply.unwrap(), "x");
     }
     within("the server", server).await.unwrap();
 }
@@ -403,13 +403,13 @@ async fn hang(client: &Client, calls: usize) {
         let options = iip_core::CallOptions::new().timeout(Duration::from_millis(300));
         hanging.spawn(async move { client.request_with("/hang", "x", options).await });
     }
-    while let Some(outcome) = within("the time-outs", hanging.join_next()).await {
+    while let Some(outcome) = within("the timeouts", hanging.join_next()).await {
         outcome.unwrap().unwrap_err();
     }
 }
 
 #[tokio::test]
-async fn a_method_that_hangs_takes_no_others_with_it() {
+async fn a_method_that_hangs_does_not_block_others() {
     for connections in [1, 2] {
         for hello in [false, true] {
             let (_server, target) = hanging_server().await;
@@ -423,15 +423,15 @@ async fn a_method_that_hangs_takes_no_others_with_it() {
             for _ in 0..2 * connections {
                 // Half a second until the connection counts as stalled.
                 let call = client.request("/echo", "are you there");
-                let answer = within("an answer", call).await;
-                assert_eq!(answer.unwrap(), "are you there");
+                let reply = within("a reply", call).await;
+                assert_eq!(reply.unwrap(), "are you there");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn callers_whose_time_is_shorter_than_the_look_at_the_channels_are_helped_too() {
+async fn a_stalled_connection_is_replaced_for_calls_with_short_timeouts_too() {
     let (_server, target) = hanging_server().await;
     let config = ClientConfig::new().max_channels(16);
     let client = config.connect(&target).await.unwrap();
@@ -440,7 +440,7 @@ async fn callers_whose_time_is_shorter_than_the_look_at_the_channels_are_helped_
         loop {
             let options = iip_core::CallOptions::new().timeout(Duration::from_millis(100));
             match client.request_with("/echo", "x", options).await {
-                Ok(answer) => return answer,
+                Ok(reply) => return reply,
                 // On a busy machine it may be sent and run out of its time.
                 Err(error) => {
                     let waited = error.is_timeout() || error.execution() == Execution::NotSent;
@@ -449,7 +449,7 @@ async fn callers_whose_time_is_shorter_than_the_look_at_the_channels_are_helped_
             }
         }
     };
-    assert_eq!(within("an answer", calls).await, "x");
+    assert_eq!(within("a reply", calls).await, "x");
 }
 
 #[tokio::test]
@@ -483,11 +483,11 @@ async fn a_retired_connection_keeps_the_calls_it_has_and_ends_with_the_last() {
     let next = tokio::spawn(async move { next.request("/echo", "y").await });
     let mut new = Peer::over(accepted(&listener).await);
     honest(&mut new, 0, 1).await;
-    assert_eq!(within("the answer", next).await.unwrap().unwrap(), "y");
+    assert_eq!(within("the reply", next).await.unwrap().unwrap(), "y");
     // The old one still serves the call that it has.
     old.send_frame(&RawFrame::answer("/living", living_frame.channel, "z"))
         .await;
-    assert_eq!(within("the answer", living).await.unwrap().unwrap(), "z");
+    assert_eq!(within("the reply", living).await.unwrap().unwrap(), "z");
     let last = old.closed().await;
     assert_eq!(last.len(), 1, "a goodbye: {last:?}");
 }
@@ -508,7 +508,7 @@ impl Connector for Counted {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_never_answers_gets_new_connections_at_growing_intervals() {
+async fn a_server_that_never_replies_gets_new_connections_at_growing_intervals() {
     // In memory: a clock that is stopped does not wait for sockets.
     let (_server, memory) = hanging().in_memory().unwrap();
     let connector = Counted(memory, Arc::default());

@@ -154,7 +154,7 @@ async fn a_server_serves_until_its_signal_and_then_shuts_down() {
 }
 
 #[tokio::test]
-async fn whoever_serves_until_a_signal_returns_when_the_server_was_shut_down_from_elsewhere() {
+async fn serving_until_a_signal_returns_when_the_server_is_shut_down_elsewhere() {
     let (server, _, _work) = served().await;
     let serving = tokio::spawn({
         let server = Arc::clone(&server);
@@ -220,7 +220,7 @@ async fn futures_now<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_told_of_the_shutdown_ends_in_order_before_its_limit() {
+async fn a_stream_that_is_notified_of_the_shutdown_ends_in_order_before_its_limit() {
     let (server, _, work) = served().await;
     let mut ticks = work.ticks(&CallContext::new()).await.unwrap();
     assert_eq!(within("a tick", ticks.next()).await, Some(Ok(1)));
@@ -230,7 +230,7 @@ async fn a_stream_that_is_told_of_the_shutdown_ends_in_order_before_its_limit() 
 }
 
 #[tokio::test]
-async fn a_stream_that_a_shutdown_cuts_by_force_says_so_every_time() {
+async fn a_stream_that_a_shutdown_ends_by_force_fails_every_time() {
     for round in 0..50 {
         let (server, _, work) = served().await;
         let mut news = work.news().await.unwrap();
@@ -248,7 +248,7 @@ async fn a_stream_that_a_shutdown_cuts_by_force_says_so_every_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_directions_that_wait_for_each_other_say_so() {
+async fn a_deadlock_of_both_directions_is_named_in_the_error() {
     let (_server, connector) = Server::builder()
         .service(WorkServer::new(Shop::default()))
         .in_memory()

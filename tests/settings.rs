@@ -299,17 +299,17 @@ async fn hold(settings: Vec<Setting>) {
 }
 
 #[tokio::test]
-async fn every_limit_of_a_connection_works_at_its_ends_or_is_refused_by_name() {
+async fn every_limit_of_a_connection_works_at_its_ends_or_is_rejected_by_name() {
     hold(of_limits()).await;
 }
 
 #[tokio::test]
-async fn every_setting_of_a_server_works_at_its_ends_or_is_refused_by_name() {
+async fn every_setting_of_a_server_works_at_its_ends_or_is_rejected_by_name() {
     hold(of_server()).await;
 }
 
 #[tokio::test]
-async fn every_setting_of_a_client_works_at_its_ends_or_is_refused_by_name() {
+async fn every_setting_of_a_client_works_at_its_ends_or_is_rejected_by_name() {
     hold(of_client()).await;
 }
 
@@ -334,7 +334,7 @@ async fn an_endless_age_is_an_age_that_is_never_reached() {
 }
 
 #[tokio::test]
-async fn settings_of_tls_work_at_their_ends_or_are_refused_by_name() {
+async fn settings_of_tls_work_at_their_ends_or_are_rejected_by_name() {
     let authority = Authority::new("an authority");
     let tls = |at: Option<At>, ours: Option<At>| -> (ServerTls, ClientTls) {
         let server = authority.server_called("127.0.0.1");
@@ -372,7 +372,7 @@ async fn settings_of_tls_work_at_their_ends_or_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn the_time_of_a_single_call_is_anything_from_none_to_endless() {
+async fn the_timeout_of_a_call_may_be_anything_from_zero_to_endless() {
     let server = Server::builder().service(WorkServer::new(Shop));
     let server = server.bind("127.0.0.1:0").await.unwrap();
     let work = WorkClient::connect(server.target()).await.unwrap();
@@ -392,7 +392,7 @@ async fn the_time_of_a_single_call_is_anything_from_none_to_endless() {
 }
 
 #[tokio::test]
-async fn raw_clients_and_servers_refuse_what_cannot_work() {
+async fn raw_clients_and_servers_reject_settings_that_cannot_work() {
     let config = iip_core::ClientConfig::new().call_timeout(Duration::ZERO);
     let error = config.connect_lazy("127.0.0.1:1").unwrap_err();
     assert_eq!(error.option(), "call_timeout");
@@ -429,7 +429,7 @@ impl News for Desk {
 }
 
 #[tokio::test]
-async fn topics_and_channels_of_any_size_bring_their_values() {
+async fn topics_and_channels_of_any_size_deliver_their_values() {
     for at in At::ALL {
         let waits = SlowConsumer::Wait(at.time());
         for builder in [

@@ -292,7 +292,7 @@ async fn all<T, E: std::fmt::Debug>(mut stream: Streaming<T, E>) -> Vec<T> {
 }
 
 #[tokio::test]
-async fn a_stream_of_answers_comes_in_order_and_ends() {
+async fn a_stream_from_the_server_comes_in_order_and_ends() {
     let Fixture { feed, .. } = fixture().await;
     for count in [0, 1, 2, 10_000] {
         let stream = feed.watch("rust".into(), count).await.unwrap();
@@ -341,7 +341,7 @@ async fn a_call_can_fail_before_its_stream_begins_and_after() {
 }
 
 #[tokio::test]
-async fn a_message_that_does_not_fit_says_whose_it_is_and_where_the_time_went() {
+async fn a_message_that_cannot_be_decoded_is_reported_with_its_method_and_phases() {
     /// The same path with other answers: a client of another version.
     #[service(path = "/feed")]
     trait OtherFeed {
@@ -426,7 +426,7 @@ async fn a_message_over_the_limit_ends_its_stream_and_names_the_option() {
 }
 
 #[tokio::test]
-async fn a_stream_of_requests_is_read_to_its_end() {
+async fn a_stream_to_the_server_is_read_to_its_end() {
     let Fixture { feed, .. } = fixture().await;
     assert_eq!(feed.sum(5, Streaming::iter(1..=3)).await.unwrap(), 11);
     assert_eq!(feed.sum(5, Streaming::iter([])).await.unwrap(), 5);
@@ -437,14 +437,14 @@ async fn a_stream_of_requests_is_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_method_may_answer_before_it_has_read_all() {
+async fn a_method_may_reply_before_it_has_read_all() {
     let Fixture { feed, .. } = fixture().await;
     assert_eq!(feed.first(Streaming::iter(7..)).await.unwrap(), Some(7));
     assert_eq!(feed.first(Streaming::iter(8..)).await.unwrap(), Some(8));
 }
 
 #[tokio::test]
-async fn an_upload_that_fails_is_no_upload_that_ends() {
+async fn an_upload_that_fails_does_not_look_complete() {
     let fixture = fixture().await;
     let (sender, numbers) = Streaming::channel(4);
     sender.send(1).await.unwrap();
@@ -503,7 +503,7 @@ async fn both_directions_go_on_at_the_same_time() {
     let mut doubled = feed.double(2, numbers).await.unwrap();
     for number in 0..100 {
         sender.send(number).await.unwrap();
-        let double = within("the answer", doubled.next()).await;
+        let double = within("the reply", doubled.next()).await;
         assert_eq!(double.unwrap().unwrap(), 2 * number);
     }
     sender.finish();
@@ -578,7 +578,7 @@ async fn every_codec_streams() {
 }
 
 #[tokio::test]
-async fn metadata_goes_before_the_messages_and_behind_them() {
+async fn metadata_is_sent_before_the_messages_and_after_them() {
     let Fixture { feed, .. } = fixture().await;
     let place = ReplyMetadata::new();
     let options = CallOptions::new()
@@ -664,7 +664,7 @@ async fn a_panic_ends_its_stream_only() {
 }
 
 #[tokio::test]
-async fn a_stalled_reader_holds_up_nobody_else() {
+async fn a_stalled_reader_blocks_no_other_call() {
     let fixture = fixture().await;
     let mut stalled = Vec::new();
     for _ in 0..50 {
@@ -710,17 +710,17 @@ async fn streams_wait_for_a_channel_as_other_calls_do() {
 }
 
 #[tokio::test]
-async fn one_message_to_a_method_with_streams_is_refused_in_words() {
+async fn one_message_to_a_method_with_streams_is_rejected_with_a_reason() {
     let Fixture {
         feed: _, _server, ..
     } = fixture().await;
     let client = Client::connect(_server.target()).await.unwrap();
-    let answer = client
+    let reply = client
         .raw()
         .request("/feed/watch", r#"{"topic":"x","count":1}"#)
         .await
         .unwrap();
-    let text = String::from_utf8(answer.to_vec()).unwrap();
+    let text = String::from_utf8(reply.to_vec()).unwrap();
     assert!(
         text.contains("\"code\":12") && text.contains("streams"),
         "{text}"

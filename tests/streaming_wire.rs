@@ -117,17 +117,17 @@ fn strip_timing(body: &mut Vec<u8>) {
 }
 
 #[tokio::test]
-async fn our_server_answers_a_stream_of_requests_as_written_down() {
+async fn our_server_replies_to_a_stream_of_requests_as_documented() {
     against_our_server("sum", "/numbers/sum").await;
 }
 
 #[tokio::test]
-async fn our_server_answers_with_a_stream_as_written_down() {
+async fn our_server_replies_with_a_stream_as_documented() {
     against_our_server("count", "/numbers/count").await;
 }
 
 #[tokio::test]
-async fn our_server_reads_and_sends_streams_of_protobuf_messages_as_written_down() {
+async fn our_server_reads_and_sends_streams_of_protobuf_messages_as_documented() {
     against_our_server("total", "/totals/total").await;
     against_our_server("upto", "/totals/upto").await;
 }
@@ -173,7 +173,7 @@ async fn against_our_client<T>(call: &str, path: &str, run: impl AsyncFnOnce(Cli
 }
 
 #[tokio::test]
-async fn our_client_sends_a_stream_of_requests_as_written_down() {
+async fn our_client_sends_a_stream_of_requests_as_documented() {
     let sum = against_our_client("sum", "/numbers/sum", async |client| {
         let numbers = NumbersClient::new(client);
         numbers.sum(5, Streaming::iter([1, 2, 300])).await
@@ -182,7 +182,7 @@ async fn our_client_sends_a_stream_of_requests_as_written_down() {
 }
 
 #[tokio::test]
-async fn our_client_reads_a_stream_of_answers_as_written_down() {
+async fn our_client_reads_a_stream_of_replies_as_documented() {
     let counted = against_our_client("count", "/numbers/count", async |client| {
         let numbers = NumbersClient::new(client);
         let mut stream = numbers.count(2).await.unwrap();
@@ -196,7 +196,7 @@ async fn our_client_reads_a_stream_of_answers_as_written_down() {
 }
 
 #[tokio::test]
-async fn our_client_sends_and_reads_streams_of_protobuf_messages_as_written_down() {
+async fn our_client_sends_and_reads_streams_of_protobuf_messages_as_documented() {
     let total = against_our_client("total", "/totals/total", async |client| {
         let totals = TotalsClient::new(client);
         totals.total(Streaming::iter([1, 0, 300])).await

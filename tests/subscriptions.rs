@@ -131,7 +131,7 @@ async fn one_may_begin_with_what_was_published_before() {
 }
 
 #[tokio::test]
-async fn it_ends_with_its_topic_and_the_topic_forgets_those_who_go() {
+async fn it_ends_with_its_topic_and_the_topic_forgets_subscribers_that_left() {
     let (desk, server, news) = news().await;
     let gone = news.numbers().await.unwrap();
     drop(gone);
@@ -147,14 +147,14 @@ async fn it_ends_with_its_topic_and_the_topic_forgets_those_who_go() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_the_answer_of_the_method() {
+async fn a_rejected_subscription_has_the_status_of_the_method() {
     let (_desk, _server, news) = news().await;
     let status = news.texts("").await.unwrap_err();
     expect(&status, Code::NotFound, Execution::MayHaveExecuted);
 }
 
 #[tokio::test]
-async fn after_a_restart_it_goes_on_behind_what_it_has_seen() {
+async fn after_a_restart_it_continues_after_the_last_value() {
     let (desk, mut server, news) = news().await;
     let target = server.target().to_owned();
     let mut numbers = news.numbers().await.unwrap();
@@ -186,7 +186,7 @@ async fn values_that_came_before_the_first_was_read_are_not_lost_with_the_connec
 }
 
 #[tokio::test]
-async fn what_the_history_has_not_is_a_gap() {
+async fn values_missing_from_the_history_are_a_gap() {
     let desk = Desk {
         numbers: Topic::<u64>::builder().history(3).build(),
         ..Desk::default()
@@ -225,7 +225,7 @@ async fn a_topic_that_begins_anew_is_a_gap_of_unknown_length() {
 }
 
 #[tokio::test]
-async fn a_server_that_shuts_down_lets_its_subscribers_go_at_once_with_all_that_was_published() {
+async fn a_server_that_shuts_down_ends_subscriptions_at_once_after_all_published_values() {
     let (desk, server, news) = news().await;
     let target = server.target().to_owned();
     let mut numbers = news.numbers().await.unwrap();
@@ -251,7 +251,7 @@ async fn a_server_that_shuts_down_lets_its_subscribers_go_at_once_with_all_that_
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_come_back_is_told_in_time() {
+async fn a_server_that_does_not_come_back_is_reported_in_time() {
     let (_desk, server, news) = news().await;
     let subscribed = news.numbers().await.unwrap();
     let mut numbers = subscribed.resume_within(Duration::from_millis(300));
@@ -264,7 +264,7 @@ async fn a_server_that_does_not_come_back_is_told_in_time() {
 }
 
 #[tokio::test]
-async fn a_method_that_refuses_to_go_on_ends_it() {
+async fn a_method_that_rejects_a_resumption_ends_it() {
     let (desk, server, news) = news().await;
     let target = server.target().to_owned();
     let mut texts = news.texts("x").await.unwrap();
@@ -297,7 +297,7 @@ async fn a_method_that_refuses_to_go_on_ends_it() {
 }
 
 #[tokio::test]
-async fn another_process_can_go_on_behind_a_position() {
+async fn another_process_can_continue_after_a_position() {
     let (desk, server, news) = news().await;
     let mut numbers = news.numbers().await.unwrap();
     publish(&desk.numbers, 1..=9).await;
@@ -334,7 +334,7 @@ fn slow(policy: SlowConsumer) -> (Topic<u64>, Subscription<u64>) {
 }
 
 #[tokio::test]
-async fn of_a_subscriber_that_is_too_slow_the_oldest_values_are_dropped() {
+async fn the_oldest_values_of_a_slow_subscriber_are_dropped() {
     let (topic, mut numbers) = slow(SlowConsumer::DropOldest);
     publish(&topic, 1..=10).await;
     assert_eq!(missed(&next(&mut numbers).await), Some(7));
@@ -344,7 +344,7 @@ async fn of_a_subscriber_that_is_too_slow_the_oldest_values_are_dropped() {
 }
 
 #[tokio::test]
-async fn of_a_subscriber_that_is_too_slow_the_newest_values_are_dropped_if_the_topic_says_so() {
+async fn the_newest_values_of_a_slow_subscriber_are_dropped_if_its_topic_is_set_so() {
     let (topic, mut numbers) = slow(SlowConsumer::DropNewest);
     publish(&topic, 1..=10).await;
     for number in 1..=2 {
@@ -355,7 +355,7 @@ async fn of_a_subscriber_that_is_too_slow_the_newest_values_are_dropped_if_the_t
 }
 
 #[tokio::test]
-async fn a_subscriber_that_is_too_slow_ends_if_the_topic_says_so() {
+async fn a_slow_subscription_ends_if_its_topic_is_set_so() {
     let (topic, mut numbers) = slow(SlowConsumer::End);
     publish(&topic, 1..=4).await;
     let status = failure(&mut numbers).await;
@@ -364,7 +364,7 @@ async fn a_subscriber_that_is_too_slow_ends_if_the_topic_says_so() {
 }
 
 #[tokio::test]
-async fn whoever_publishes_waits_for_a_slow_subscriber_if_the_topic_says_so() {
+async fn a_publisher_waits_for_a_slow_subscriber_if_the_topic_is_set_so() {
     let (topic, mut numbers) = slow(SlowConsumer::Wait(Duration::from_secs(600)));
     publish(&topic, 1..=3).await;
     assert_eq!(topic.try_publish(40), Err(TryPublishError(40)));
@@ -378,7 +378,7 @@ async fn whoever_publishes_waits_for_a_slow_subscriber_if_the_topic_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_subscriber_is_waited_for_no_longer_than_was_said() {
+async fn a_slow_subscriber_is_waited_for_no_longer_than_the_limit() {
     let (topic, mut numbers) = slow(SlowConsumer::Wait(Duration::from_secs(5)));
     let mut other = topic.subscribe().slow_consumer(SlowConsumer::DropOldest);
     publish(&topic, 1..=3).await;
@@ -431,7 +431,7 @@ fn a_waker_may_use_the_topic() {
 }
 
 #[tokio::test]
-async fn of_values_that_are_dropped_before_the_topic_closes_the_subscriber_learns() {
+async fn a_subscriber_is_notified_of_values_dropped_before_the_topic_closes() {
     for policy in [SlowConsumer::DropOldest, SlowConsumer::DropNewest] {
         let (topic, mut numbers) = slow(policy);
         publish(&topic, 1..=10).await;
@@ -466,7 +466,7 @@ async fn values_of_the_history_do_not_make_a_subscriber_slow() {
 }
 
 #[tokio::test]
-async fn a_subscriber_that_gets_more_room_lets_its_publisher_go_on() {
+async fn a_publisher_continues_when_its_subscriber_has_capacity_again() {
     let (topic, numbers) = slow(SlowConsumer::Wait(Duration::from_secs(600)));
     publish(&topic, 1..=3).await;
     let waiting = topic.clone();
@@ -478,7 +478,7 @@ async fn a_subscriber_that_gets_more_room_lets_its_publisher_go_on() {
 
 /// Large values, so that little is on its way while the reader stands still.
 #[tokio::test]
-async fn a_client_that_does_not_read_has_a_gap_and_not_all_memory() {
+async fn a_client_that_does_not_read_gets_a_gap_and_uses_bounded_memory() {
     let desk = Desk {
         texts: Topic::<String>::builder().buffer(4).history(4).build(),
         ..Desk::default()
@@ -522,7 +522,7 @@ impl News for Relay {
 }
 
 #[tokio::test]
-async fn a_server_can_hand_on_the_subscription_of_another() {
+async fn a_server_can_forward_the_subscription_of_another() {
     let (desk, server, source) = news().await;
     let target = server.target().to_owned();
     let (_relay, client) = serve(NewsServer::new(Relay(source))).await;
@@ -550,7 +550,7 @@ async fn it_works_in_json() {
 }
 
 #[tokio::test]
-async fn a_position_that_is_none_is_refused() {
+async fn an_invalid_position_is_rejected() {
     let (_desk, server, _news) = news().await;
     for bad in [&b"x"[..], b"1.2.3", b"\xff", b""] {
         let mut metadata = Metadata::new();
@@ -590,8 +590,8 @@ async fn from_a_server_that_sends(records: &[&[u8]]) -> Result<Vec<Update<u64>>,
     }
     peer.send_frame(&RawFrame::new(4, "/news/numbers", request.channel, &data))
         .await;
-    let answer = [0xFE, 0x80, 1];
-    peer.send_frame(&RawFrame::new(7, "", request.channel, answer))
+    let reply = [0xFE, 0x80, 1];
+    peer.send_frame(&RawFrame::new(7, "", request.channel, reply))
         .await;
     within("the client", reading).await.unwrap()
 }
@@ -617,7 +617,7 @@ async fn the_bytes_are_those_of_the_document() {
 }
 
 #[tokio::test]
-async fn a_server_that_counts_backwards_or_does_not_say_where_it_begins_is_not_believed() {
+async fn a_server_that_counts_backwards_or_does_not_send_its_begin_ends_the_subscription() {
     let accepted = begins("a.4");
     for records in [
         vec![&accepted[..], &[5, 50], &[5, 50]],
@@ -633,7 +633,7 @@ async fn a_server_that_counts_backwards_or_does_not_say_where_it_begins_is_not_b
 }
 
 #[test]
-fn a_topic_says_what_it_is() {
+fn a_topic_shows_its_last_number_for_debugging() {
     let topic: Topic<u8> = TopicBuilder::default().build();
     assert!(format!("{topic:?}").contains("last: 0"));
 }

@@ -119,9 +119,9 @@ impl Target {
         else {
             return false;
         };
-        within("an answer", client.request("/echo", "hello"))
+        within("a reply", client.request("/echo", "hello"))
             .await
-            .is_ok_and(|answer| &answer[..] == b"hello")
+            .is_ok_and(|reply| &reply[..] == b"hello")
     }
 }
 
@@ -209,24 +209,24 @@ async fn many_calls_at_a_time_with_large_and_small_bodies_arrive_intact() {
                     n,
                     [1, 200, 16_384, 16_385, 100_000, 1 << 20][usize::from(n) % 6],
                 );
-                let answer = client
+                let reply = client
                     .request("/echo", Bytes::from(body.clone()))
                     .await
-                    .expect("an answer");
-                assert!(answer == body, "call {n}: another body came back");
+                    .expect("a reply");
+                assert!(reply == body, "call {n}: another body came back");
             })
         })
         .collect();
     for call in calls {
-        within("an answer", call)
+        within("a reply", call)
             .await
-            .expect("the answer is the request");
+            .expect("the reply is the request");
     }
     target.server.shutdown(SERVED).await;
 }
 
 #[tokio::test]
-async fn what_a_stream_holds_back_is_flushed_to_the_end() {
+async fn bytes_that_a_stream_buffers_are_flushed_to_the_end() {
     let echo = |request: Request| async move {
         Ok::<_, HandlerError>(Response::from(request.into_body()))
     };
@@ -240,8 +240,8 @@ async fn what_a_stream_holds_back_is_flushed_to_the_end() {
         .expect("a connection");
     // The stream takes all of it at once, and what is below it an eighth.
     let body = Bytes::from(lin(5, 500_000));
-    let answer = within("an answer", client.request("/echo", body.clone())).await;
-    assert!(answer.expect("an answer") == body, "another body came back");
+    let reply = within("a reply", client.request("/echo", body.clone())).await;
+    assert!(reply.expect("a reply") == body, "another body came back");
 }
 
 #[tokio::test]
@@ -263,9 +263,9 @@ async fn with_client_certificates_both_sides_know_each_other() {
         .identity_pem(&issued.chain, &issued.key)
         .expect("a usable identity");
     let client = target.client(identity).await;
-    let seen = within("an answer", client.request("/certificate", "who am i"))
+    let seen = within("a reply", client.request("/certificate", "who am i"))
         .await
-        .expect("an answer");
+        .expect("a reply");
     assert_eq!(seen, issued.der);
     let deadline = tokio::time::Instant::now() + SERVED;
     let connection = client
@@ -285,18 +285,18 @@ async fn a_client_without_a_certificate_is_served_where_it_is_optional() {
     )
     .await;
     let client = target.client(authority.client()).await;
-    let answer = within("an answer", client.request("/certificate", "x"))
+    let reply = within("a reply", client.request("/certificate", "x"))
         .await
-        .expect("an answer");
+        .expect("a reply");
     assert_eq!(
-        answer,
+        reply,
         r#"{"code":-1,"message":"handler fail:no certificate"}"#
     );
     // A wrong one is refused all the same.
     let tls = authority.client_known_to(&Authority::new("b"));
     let refused = tls.connect(stream_to(target.addr).await, Some("localhost"));
     if let Ok((mut io, _)) = within("the handshake", refused).await {
-        let read = within("the refusal", io.read_to_end(&mut Vec::new())).await;
+        let read = within("the rejection", io.read_to_end(&mut Vec::new())).await;
         read.expect_err("the server ends the connection with an alert");
     }
 }
@@ -325,9 +325,9 @@ async fn tls_over_memory_and_unix_sockets_needs_a_name() {
         .await
         .expect("a connection");
     assert_eq!(
-        within("an answer", client.request("/echo", "hello"))
+        within("a reply", client.request("/echo", "hello"))
             .await
-            .expect("an answer"),
+            .expect("a reply"),
         "hello"
     );
 }
@@ -379,7 +379,7 @@ async fn a_client_without_the_right_certificate_reaches_no_handler() {
                 .write_all(&RawFrame::request("/echo", 0, "let me in").encode())
                 .await;
             let _ = io.flush().await;
-            let read = within("the refusal", io.read_to_end(&mut Vec::new())).await;
+            let read = within("the rejection", io.read_to_end(&mut Vec::new())).await;
             read.expect_err("the server ends the connection with an alert");
         }
     }
@@ -388,7 +388,7 @@ async fn a_client_without_the_right_certificate_reaches_no_handler() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_refused_after_the_handshake_says_why_and_does_not_hammer_the_server() {
+async fn a_client_that_is_rejected_after_the_handshake_reports_the_cause_and_does_not_flood_the_server() {
     let authority = Authority::new("a");
     let target = Target::start(authority.closed_server()).await;
     let connections = Arc::new(AtomicUsize::new(0));
@@ -418,10 +418,10 @@ async fn a_tls_port_never_falls_back_to_plain() {
     let target = Target::start(authority.server()).await;
     let mut stream = stream_to(target.addr).await;
     sent(&mut stream, &RawFrame::new_channel().encode()).await;
-    let mut answer = Vec::new();
+    let mut reply = Vec::new();
     // The server may say goodbye with a TLS alert (record type 21), or reset.
-    let _ = within("the end", stream.read_to_end(&mut answer)).await;
-    assert!(answer.is_empty() || answer[0] == 21, "{answer:?}");
+    let _ = within("the end", stream.read_to_end(&mut reply)).await;
+    assert!(reply.is_empty() || reply[0] == 21, "{reply:?}");
 
     let error = within("a plain client", ClientConfig::new().connect(target.name())).await;
     let error = format!("{:?}", error.expect_err("a plain client is refused"));
@@ -475,7 +475,7 @@ async fn client_hello(tls: ClientTls) -> Vec<u8> {
     let mut hello = vec![0; 5];
     within("the head of a record", far.read_exact(&mut hello))
         .await
-        .expect("the client begins");
+        .expect("the hello of the client");
     let len = u16::from_be_bytes([hello[3], hello[4]]);
     hello.resize(5 + usize::from(len), 0);
     within("the record", far.read_exact(&mut hello[5..]))
@@ -486,7 +486,7 @@ async fn client_hello(tls: ClientTls) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn more_silent_peers_than_there_are_handshakes_hold_up_nobody() {
+async fn more_silent_peers_than_the_limit_of_handshakes_delay_no_client() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server().max_handshakes(2)).await;
     let attack = silent_peers(target.addr, 20, Vec::new()).await;
@@ -504,7 +504,7 @@ async fn more_silent_peers_than_there_are_handshakes_hold_up_nobody() {
 }
 
 #[tokio::test]
-async fn peers_that_begin_a_handshake_and_fall_silent_make_room_for_others() {
+async fn peers_that_stop_during_a_handshake_give_way_to_others() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server().max_handshakes(40)).await;
     let hello = client_hello(authority.client()).await;
@@ -522,7 +522,7 @@ async fn peers_that_begin_a_handshake_and_fall_silent_make_room_for_others() {
 }
 
 #[tokio::test]
-async fn silent_peers_are_given_up_after_the_handshake_timeout() {
+async fn silent_peers_are_closed_after_the_handshake_timeout() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server().handshake_timeout(SHORT)).await;
     let mut silent = stream_to(target.addr).await;
@@ -531,7 +531,7 @@ async fn silent_peers_are_given_up_after_the_handshake_timeout() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_drips_is_waited_for_no_longer_than_one_that_does_not() {
+async fn a_slow_handshake_has_the_same_timeout_as_a_silent_one() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server().handshake_timeout(TIME)).await;
     let (mut reader, mut writer) = stream_to(target.addr).await.into_split();
@@ -557,7 +557,7 @@ async fn a_handshake_that_drips_is_waited_for_no_longer_than_one_that_does_not()
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_the_handshake_is_given_up() {
+async fn a_handshake_that_the_server_does_not_continue_times_out() {
     let (listener, addr) = listener().await;
     let tls = Authority::new("a").client().handshake_timeout(SHORT);
     let connecting =
@@ -603,9 +603,9 @@ async fn garbage_instead_of_a_handshake_ends_that_connection_only() {
         drained(&mut stream).await;
     }
     assert_eq!(
-        within("an answer", client.request("/echo", "still here"))
+        within("a reply", client.request("/echo", "still here"))
             .await
-            .expect("an answer"),
+            .expect("a reply"),
         "still here"
     );
     eventually("the attackers are gone", || {
@@ -678,7 +678,7 @@ async fn tampered(tamper: impl FnMut(usize, &mut Vec<u8>) -> bool) -> CallError 
 }
 
 #[tokio::test]
-async fn an_answer_cut_in_the_middle_is_an_error_and_not_a_short_answer() {
+async fn a_reply_cut_in_the_middle_is_an_error_and_not_a_short_reply() {
     // A plain FIN, which anybody on the way can send.
     let error = tampered(|offset, _| offset < 100_000).await;
     let CallErrorKind::ConnectionLost(lost) = error.kind() else {
@@ -692,7 +692,7 @@ async fn an_answer_cut_in_the_middle_is_an_error_and_not_a_short_answer() {
 }
 
 #[tokio::test]
-async fn a_flipped_bit_is_an_error_and_not_another_answer() {
+async fn a_flipped_bit_is_an_error_and_not_another_reply() {
     let error = tampered(|offset, piece| {
         if offset > 100_000 {
             piece[0] ^= 1;
@@ -707,7 +707,7 @@ async fn a_flipped_bit_is_an_error_and_not_another_answer() {
 }
 
 #[tokio::test]
-async fn a_connection_cut_between_two_frames_is_told_from_one_that_was_closed() {
+async fn a_connection_cut_between_two_frames_is_distinguished_from_a_closed_one() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server()).await;
     let middle = Middle::new().await;
@@ -748,7 +748,7 @@ async fn a_connection_cut_between_two_frames_is_told_from_one_that_was_closed() 
 // ---- ending and changing
 
 #[tokio::test]
-async fn a_connector_of_ones_own_is_wrapped_in_tls_like_any_other() {
+async fn a_custom_connector_is_wrapped_in_tls_like_any_other() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server()).await;
     let connections = Arc::new(AtomicUsize::new(0));
@@ -759,16 +759,16 @@ async fn a_connector_of_ones_own_is_wrapped_in_tls_like_any_other() {
         .await
         .expect("a connection");
     assert_eq!(
-        within("an answer", client.request("/echo", "hello"))
+        within("a reply", client.request("/echo", "hello"))
             .await
-            .expect("an answer"),
+            .expect("a reply"),
         "hello"
     );
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
-async fn the_server_says_goodbye_with_close_notify() {
+async fn the_server_ends_a_connection_with_close_notify() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server()).await;
     let stream = TcpStream::connect(target.addr)
@@ -819,9 +819,9 @@ async fn a_renewed_server_certificate_is_used_without_restart() {
     let reloader = tls.reloader();
     let target = Target::start(tls).await;
     let before = target.client(old.client()).await;
-    within("an answer", before.request("/echo", "before"))
+    within("a reply", before.request("/echo", "before"))
         .await
-        .expect("an answer");
+        .expect("a reply");
     assert!(!target.answers(new.client()).await);
 
     let renewed = new.issue("localhost");
@@ -842,8 +842,8 @@ async fn a_renewed_server_certificate_is_used_without_restart() {
         .expect("a usable certificate");
     assert!(target.answers(new.client()).await);
     assert!(!target.answers(old.client()).await);
-    let answer = within("an answer", before.request("/echo", "after")).await;
-    assert_eq!(answer.expect("the old connection goes on"), "after");
+    let reply = within("a reply", before.request("/echo", "after")).await;
+    assert_eq!(reply.expect("the old connection goes on"), "after");
 }
 
 #[tokio::test]
@@ -858,9 +858,9 @@ async fn a_renewed_client_identity_is_used_by_the_next_connection() {
     let reloader = tls.reloader();
     let client = target.client(tls.clone()).await;
     let shown = || async {
-        within("an answer", client.request("/certificate", "x"))
+        within("a reply", client.request("/certificate", "x"))
             .await
-            .expect("an answer")
+            .expect("a reply")
     };
     assert_eq!(shown().await, old.der);
     reloader
@@ -869,15 +869,15 @@ async fn a_renewed_client_identity_is_used_by_the_next_connection() {
     assert_eq!(shown().await, old.der, "the same connection");
     let again = target.client(tls).await;
     assert_eq!(
-        within("an answer", again.request("/certificate", "x"))
+        within("a reply", again.request("/certificate", "x"))
             .await
-            .expect("an answer"),
+            .expect("a reply"),
         new.der
     );
 }
 
 #[tokio::test]
-async fn every_error_says_in_its_chain_what_went_wrong() {
+async fn every_error_has_its_cause_in_its_chain() {
     let target = Target::start(Authority::new("theirs").server()).await;
     let error = target.refused(Authority::new("ours").client()).await;
     let mut chain = vec![error.to_string()];

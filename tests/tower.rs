@@ -331,7 +331,7 @@ async fn a_timeout_layer_ends_a_call_that_takes_too_long_on_either_side() {
 }
 
 #[tokio::test]
-async fn a_concurrency_limit_layer_holds_for_all_calls_and_clients_together() {
+async fn a_concurrency_limit_layer_applies_to_all_calls_and_clients_together() {
     let corner = Corner::default();
     let limit = LayerInterceptor::new(tower::limit::ConcurrencyLimitLayer::new(2));
     let limited = Intercepted::new(ShopServer::new(corner.clone()), limit);
@@ -354,12 +354,12 @@ async fn a_concurrency_limit_layer_holds_for_all_calls_and_clients_together() {
         assert!(corner.running.load(Ordering::SeqCst) <= 2);
     }
     for call in calls {
-        within("the answer", call.finish()).await.unwrap();
+        within("the reply", call.finish()).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_layer_that_sheds_load_refuses_calls_that_then_have_not_run() {
+async fn a_layer_that_sheds_load_rejects_calls_that_then_have_not_run() {
     let shed = || {
         let stack = ServiceBuilder::new().load_shed().concurrency_limit(1);
         LayerInterceptor::new(stack)
@@ -386,7 +386,7 @@ async fn a_layer_that_sheds_load_refuses_calls_that_then_have_not_run() {
     assert_eq!(shop_client.buy("cake").await.unwrap(), "one cake");
     let list = shop_client.list(u32::MAX).await.unwrap();
     drop(list);
-    within("room for a call", async {
+    within("capacity for a call", async {
         while let Err(error) = shop_client.buy("cake").await {
             assert_eq!(rpc(error).code(), Code::ResourceExhausted);
         }
@@ -439,7 +439,7 @@ fn say(
 }
 
 #[tokio::test]
-async fn errors_of_layers_become_statuses_and_only_what_is_a_status_is_told() {
+async fn errors_of_layers_become_statuses_and_only_a_status_reaches_the_caller() {
     let server =
         Server::builder().interceptor(LayerInterceptor::new(tower::filter::FilterLayer::new(who)));
     let (_server, client) = shop(&Corner::default(), server, once()).await;
@@ -524,7 +524,7 @@ impl ClientInterceptor for Watch {
 }
 
 #[tokio::test]
-async fn an_interceptor_stands_between_layers() {
+async fn an_interceptor_works_between_layers() {
     let (watch, corner) = (Watch::default(), Corner::default());
     let stack = ServiceBuilder::new()
         .concurrency_limit(1)
@@ -587,16 +587,16 @@ impl tower::retry::Policy<RawRequest, Bytes, BoxError> for Again {
 }
 
 #[tokio::test]
-async fn a_client_is_a_service_for_stacks_that_time_and_repeat_its_calls() {
+async fn a_client_is_a_service_for_stacks_that_time_out_and_retry_its_calls() {
     let calls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&calls);
     let unsure = handler_fn(move |request: RawCall| {
         let call = count.fetch_add(1, Ordering::SeqCst);
-        let answer = match call {
+        let reply = match call {
             0 | 1 => Err(HandlerError::new("not yet")),
             _ => Ok(Response::from(request.into_body())),
         };
-        ready(answer)
+        ready(reply)
     });
     let entered = Arc::new(Notify::new());
     let tell = Arc::clone(&entered);
@@ -614,8 +614,8 @@ async fn a_client_is_a_service_for_stacks_that_time_and_repeat_its_calls() {
         .timeout(GUARD)
         .service(ClientService::new(client.clone()));
     let request = RawRequest::new("/unsure", "hello");
-    let answer = service.ready().await.unwrap().call(request.clone()).await;
-    assert_eq!(answer.unwrap(), "hello");
+    let reply = service.ready().await.unwrap().call(request.clone()).await;
+    assert_eq!(reply.unwrap(), "hello");
     assert_eq!(calls.load(Ordering::SeqCst), 3);
 
     let plain = ClientService::new(client.clone());
@@ -633,7 +633,7 @@ async fn a_client_is_a_service_for_stacks_that_time_and_repeat_its_calls() {
 }
 
 #[tokio::test]
-async fn a_service_answers_a_path_and_its_failures_have_the_form_of_the_caller() {
+async fn a_service_serves_a_path_and_its_failures_have_the_form_of_the_caller() {
     let asked = Arc::new(Notify::new());
     let tell = Arc::clone(&asked);
     let service = tower::service_fn(move |request: RawCall| {
@@ -681,11 +681,11 @@ async fn a_service_answers_a_path_and_its_failures_have_the_form_of_the_caller()
     // The call that has gone makes room.
     drop(waits);
     let room = async { while call("hello").await.is_err() {} };
-    within("room for a call", room).await;
+    within("capacity for a call", room).await;
 }
 
 #[tokio::test]
-async fn a_stack_before_another_server_passes_typed_calls_on_and_tells_its_callers_what_it_met() {
+async fn a_stack_in_front_of_a_server_forwards_typed_calls_and_their_failures() {
     let corner = Corner::default();
     let (behind, client) = shop(&corner, Server::builder(), once()).await;
     let before = ServiceBuilder::new()

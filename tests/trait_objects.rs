@@ -265,11 +265,11 @@ struct Office {
 
 impl Front for Office {
     async fn ask(&self, name: String) -> Result<String, Status> {
-        let mut answer = self.first.hello(name).await?;
+        let mut reply = self.first.hello(name).await?;
         for desk in &self.others {
-            answer = desk.hello(answer).await?;
+            reply = desk.hello(reply).await?;
         }
-        Ok(answer)
+        Ok(reply)
     }
     async fn spell(&self) -> Result<impl Stream<Item = Result<char, Status>>, Status> {
         drop(self.first.words().await?);
@@ -298,8 +298,8 @@ async fn a_handler_holds_objects_that_are_remote_or_not() {
     };
     let (_server, client) = serve(FrontServer::new(Arc::new(office))).await;
     let front = FrontClient::new(client);
-    let answer = front.ask("ann".into()).await.unwrap();
-    assert_eq!(answer, "hello, HELLO, HELLO, ANN");
+    let reply = front.ask("ann".into()).await.unwrap();
+    assert_eq!(reply, "hello, HELLO, HELLO, ANN");
     let (letters, end) = all(front.spell().await.unwrap()).await;
     assert_eq!((letters, end), (vec!['o', 'k'], None));
 }
@@ -361,7 +361,7 @@ impl Clock for Endless {
 }
 
 #[tokio::test]
-async fn the_stream_of_an_object_yields_what_is_asked_for_and_goes_with_its_reader() {
+async fn the_stream_of_an_object_yields_only_what_is_polled_and_is_dropped_with_its_reader() {
     let held = Arc::new(());
     let clock: Box<dyn DynClock> = Box::new(Endless(Arc::clone(&held)));
     let ctx = CallContext::new();

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_of_asking_agree_about_this_process() {
+    fn both_ways_to_measure_agree_about_this_process() {
         let own = own().expect("getrusage works");
         let of = of(std::process::id()).expect("proc is mounted");
         assert!(

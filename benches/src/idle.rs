@@ -74,8 +74,8 @@ async fn call_at_once<C: EchoClient>(
         let client = client.clone();
         let body = bodies.body(call, 0);
         tasks.spawn(async move {
-            let answer = client.echo(body.clone()).await?;
-            if answer != body {
+            let reply = client.echo(body.clone()).await?;
+            if reply != body {
                 return Err("an answer differs from its request".into());
             }
             Ok::<_, BoxError>(())

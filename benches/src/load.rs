@@ -50,8 +50,8 @@ pub async fn beside_large<C: EchoClient>(
     let large = tokio::spawn(async move {
         let mut calls = 0;
         while Instant::now() < window.end {
-            let answer = large.echo(bodies.body(0, calls)).await?;
-            assert_eq!(answer.len(), LARGE);
+            let reply = large.echo(bodies.body(0, calls)).await?;
+            assert_eq!(reply.len(), LARGE);
             calls += 1;
         }
         Ok::<_, C::Error>(calls)
@@ -79,10 +79,10 @@ async fn caller<C: EchoClient>(
     let mut start = Instant::now();
     for turn in 0.. {
         let body = bodies.body(task, turn);
-        let answer = client.echo(body.clone()).await;
+        let reply = client.echo(body.clone()).await;
         // The end of one call is the start of the next: one look at the clock for each, and the checking counts too.
         let now = Instant::now();
-        if answer.is_ok_and(|answer| answer == body) {
+        if reply.is_ok_and(|reply| reply == body) {
             if window.contains(now) {
                 recorder.record(now - start);
             }

@@ -160,15 +160,15 @@ async fn to_and_fro<C: EchoClient>(
 ) -> Result<(), BoxError> {
     let bodies = Bodies::new(payload);
     let (sender, receiver) = mpsc::channel(1);
-    let mut answers = client.to_and_fro(receiver).await?;
+    let mut replies = client.to_and_fro(receiver).await?;
     let mut recorder = measured.recorder();
     for turn in 0.. {
         let body = bodies.body(task, turn);
         let start = Instant::now();
         sender.send(body.clone()).await?;
-        let answer = answers.next().await.ok_or("the stream ended")??;
+        let reply = replies.next().await.ok_or("the stream ended")??;
         let now = Instant::now();
-        if answer != body {
+        if reply != body {
             return Err("another message came back".into());
         }
         if window.contains(now) {

@@ -112,8 +112,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("error: {error}");
     }
 
-    let answer = client.raw().request("/routes/find", "{}").await?;
-    println!("{}", String::from_utf8_lossy(&answer));
+    let reply = client.raw().request("/routes/find", "{}").await?;
+    println!("{}", String::from_utf8_lossy(&reply));
     server.shutdown(Duration::from_secs(1)).await;
     Ok(())
 }

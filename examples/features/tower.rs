@@ -120,8 +120,8 @@ async fn main() -> Result<(), BoxError> {
     let count = ServiceBuilder::new()
         .timeout(Duration::from_secs(1))
         .service(ClientService::new(client));
-    let answer = count.oneshot(RawRequest::new("/count", "hello")).await?;
-    println!("{}", String::from_utf8_lossy(&answer));
+    let reply = count.oneshot(RawRequest::new("/count", "hello")).await?;
+    println!("{}", String::from_utf8_lossy(&reply));
 
     server.shutdown(Duration::from_secs(1)).await;
     Ok(())

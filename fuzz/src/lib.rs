@@ -149,9 +149,9 @@ fn status(body: Bytes, head: &ReplyHead) {
 /// Reads the bytes as a type that the first byte chooses, and what was read as what it writes.
 pub fn codec(codec: CodecId, data: &[u8]) {
     static WORKER: OnceLock<Worker> = OnceLock::new();
-    let (jobs, answers) = WORKER.get_or_init(|| {
+    let (jobs, replies) = WORKER.get_or_init(|| {
         let (jobs, inbox) = sync_channel::<(CodecId, Vec<u8>)>(1);
-        let (outbox, answers) = sync_channel(1);
+        let (outbox, replies) = sync_channel(1);
         thread::Builder::new()
             .stack_size(STACK_BYTES)
             .spawn(move || {
@@ -163,11 +163,11 @@ pub fn codec(codec: CodecId, data: &[u8]) {
                 }
             })
             .expect("a thread can be started");
-        (jobs, Mutex::new(answers))
+        (jobs, Mutex::new(replies))
     });
     jobs.send((codec, data.to_vec())).expect("it is there");
-    let answers = answers.lock().expect("nobody panicked with it");
-    answers.recv().expect("it answers");
+    let replies = replies.lock().expect("nobody panicked with it");
+    replies.recv().expect("it answers");
 }
 
 /// Where the bytes go, and where it says that it is done with them.

@@ -26,7 +26,7 @@ fn out_dir(name: &str) -> PathBuf {
 
 /// `UPDATE_SNAPSHOTS=1 cargo test -p iip-build` writes what is generated now.
 #[test]
-fn what_is_generated_is_what_is_checked_in() {
+fn the_generated_text_is_the_checked_in_text() {
     let out = out_dir("snapshots");
     let mut config = Config::new();
     config.include_file("mod.rs");

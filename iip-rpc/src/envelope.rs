@@ -776,7 +776,7 @@ mod tests {
     }
 
     #[test]
-    fn only_bytes_that_begin_no_text_are_envelopes() {
+    fn only_bytes_that_cannot_begin_a_text_are_envelopes() {
         for byte in 0..=u8::MAX {
             assert_eq!(is_envelope(&[byte]), (0x80..=0xbf).contains(&byte));
             assert!(!is_envelope(&[byte]) || std::str::from_utf8(&[byte, b'a']).is_err());
@@ -910,7 +910,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_over_its_limit_is_refused_before_it_is_copied() {
+    fn metadata_over_its_limit_is_rejected_before_it_is_copied() {
         // A count of 2^63 entries, all of them empty, is stopped by the limit, which counts 32
         // bytes for each.
         let mut message = vec![0x82, 1];
@@ -924,7 +924,7 @@ mod tests {
     }
 
     #[test]
-    fn every_malformed_answer_has_its_own_error() {
+    fn every_malformed_reply_has_its_own_error() {
         use EnvelopeError as E;
         assert_eq!(read_reply(&[0x8c, 1]).unwrap_err(), E::UnknownOutcome);
         assert_eq!(
@@ -1073,12 +1073,12 @@ mod tests {
             ReplyHead::write(CodecId::new(codec), outcome, timing, &metadata, &mut out);
             out[1] |= compression << 6;
             out.extend_from_slice(&body);
-            let answer = ReplyHead::read(out.freeze());
+            let reply = ReplyHead::read(out.freeze());
             if outcome == Outcome::Status && compression != 0 {
-                prop_assert_eq!(answer, Err(EnvelopeError::CompressedStatus));
+                prop_assert_eq!(reply, Err(EnvelopeError::CompressedStatus));
                 return Ok(());
             }
-            let (head, rest) = answer.unwrap();
+            let (head, rest) = reply.unwrap();
             prop_assert_eq!(head, ReplyHead {
                 codec: CodecId::new(codec),
                 compression: CompressionId::new(compression),
@@ -1113,7 +1113,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_refused_or_have_exactly_one_form(
+        fn any_bytes_are_rejected_or_have_exactly_one_form(
             first in 0x80u8..=0x8f,
             rest in proptest::collection::vec(prop_oneof![0u8..4, Just(b'a'), any::<u8>()], 0..60),
         ) {

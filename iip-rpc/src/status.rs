@@ -796,7 +796,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_a_peer_moves_no_cursor_and_ends_no_line() {
+    fn control_characters_in_the_text_of_a_peer_are_escaped() {
         let text = "gone\x1b[2J\r\nERROR forged\u{202e}";
         let status = Status::not_found(text);
         assert_eq!(status.message(), text);

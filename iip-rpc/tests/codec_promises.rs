@@ -255,7 +255,7 @@ macro_rules! promises {
         }
 
         #[test]
-        fn what_follows_the_value_is_refused_and_counted() {
+        fn bytes_after_the_value_are_rejected_and_counted() {
             for value in [&b""[..], b"a", &[7; 500]] {
                 let value = Payload::from(value.to_vec());
                 let mut bytes = encode::<$Codec>(&value);
@@ -296,14 +296,14 @@ macro_rules! promises {
         }
 
         #[test]
-        fn levels_beside_each_other_do_not_add_up() {
+        fn levels_next_to_each_other_do_not_add_up() {
             let wide: Vec<Vec<Vec<Option<u8>>>> = vec![vec![vec![Some(1); 3]; 40]; 40];
             let bytes = encode::<$Codec>(&wide);
             assert_eq!(decode::<$Codec, Vec<Vec<Vec<Option<u8>>>>>(&bytes).unwrap(), wide);
         }
 
         #[test]
-        fn a_hundred_thousand_levels_are_refused_on_a_small_stack() {
+        fn a_hundred_thousand_levels_are_rejected_on_a_small_stack() {
             fn deep<T: DeserializeOwned + Debug>(levels: usize, one: &[u8], several: &[u8]) {
                 let mut input = several[..several.len() - one.len()].repeat(levels);
                 input.extend(one);
@@ -331,7 +331,7 @@ macro_rules! promises {
         }
 
         #[test]
-        fn levels_of_a_large_type_are_refused_before_the_stack_is_used_up() {
+        fn levels_of_a_large_type_are_rejected_before_the_stack_is_used_up() {
             on_a_small_stack(|| {
                 let level = |next| Large { numbers: [[0; 32]; 32], next };
                 let one = encode::<$Codec>(&level(None));
@@ -349,7 +349,7 @@ macro_rules! promises {
         }
 
         #[test]
-        fn large_payloads_become_parts_of_the_message_and_leave_from_where_they_lie() {
+        fn large_payloads_become_parts_of_the_message_and_are_sent_without_a_copy() {
             #[derive(Debug, PartialEq, Serialize, Deserialize)]
             struct File {
                 name: String,
@@ -426,7 +426,7 @@ mod only_postcard {
     }
 
     #[test]
-    fn a_length_beyond_the_end_is_refused_at_once() {
+    fn a_length_beyond_the_end_is_rejected_at_once() {
         for claimed in [10, 300, 1 << 16, 1 << 31, 1 << 34, 1 << 40, u64::MAX] {
             let input = claims(claimed);
             decode::<Postcard, String>(&input).unwrap_err();
@@ -446,7 +446,7 @@ mod only_postcard {
     }
 
     #[test]
-    fn elements_that_take_no_bytes_are_refused() {
+    fn elements_that_take_no_bytes_are_rejected() {
         let empty = DecodeErrorKind::EmptyElement;
         let input = [3, 0, 0, 0];
         assert_eq!(refusal::<Postcard, Vec<()>>(&input), empty);
@@ -465,7 +465,7 @@ mod only_postcard {
     }
 
     #[test]
-    fn types_that_describe_themselves_are_refused_with_advice() {
+    fn types_that_need_a_self_describing_codec_are_rejected_with_advice() {
         #[derive(Debug, Deserialize)]
         #[serde(untagged)]
         enum Untagged {
@@ -480,7 +480,7 @@ mod only_postcard {
     }
 
     #[test]
-    fn values_that_are_none_are_refused() {
+    fn invalid_values_are_rejected() {
         for input in [&[2][..], &[0x80], &[]] {
             decode::<Postcard, bool>(input).unwrap_err();
             decode::<Postcard, Option<bool>>(input).unwrap_err();
@@ -514,7 +514,7 @@ mod only_msgpack {
     }
 
     #[test]
-    fn a_length_beyond_the_end_is_refused_at_once() {
+    fn a_length_beyond_the_end_is_rejected_at_once() {
         for input in bombs() {
             decode::<Msgpack, String>(&input).unwrap_err();
             decode::<Msgpack, Vec<u8>>(&input).unwrap_err();
@@ -533,7 +533,7 @@ mod only_msgpack {
     }
 
     #[test]
-    fn elements_that_are_nothing_take_a_byte_each() {
+    fn elements_without_data_take_a_byte_each() {
         let bytes = encode::<Msgpack>(&vec![(); 3]);
         assert_eq!(bytes, [0x93, 0xc0, 0xc0, 0xc0]);
         assert_eq!(decode::<Msgpack, Vec<()>>(&bytes).unwrap(), [(); 3]);
@@ -542,7 +542,7 @@ mod only_msgpack {
     }
 
     #[test]
-    fn what_nobody_wants_is_skipped_within_the_depth_limit() {
+    fn unknown_values_are_skipped_within_the_depth_limit() {
         on_a_small_stack(|| {
             let deep = |levels: usize| {
                 let mut input = encode::<Msgpack>("unknown");
@@ -587,7 +587,7 @@ mod only_msgpack {
     }
 
     #[test]
-    fn types_that_describe_themselves_come_back() {
+    fn types_that_need_a_self_describing_codec_come_back() {
         #[derive(Debug, PartialEq, Serialize, Deserialize)]
         #[serde(untagged)]
         enum Untagged {

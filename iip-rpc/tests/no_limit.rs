@@ -40,7 +40,7 @@ impl Lock for Locks {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_without_a_limit_waits_for_days_wherever_that_was_said() {
+async fn a_call_without_a_limit_waits_for_days_wherever_that_was_set() {
     let (begun, free) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let locks = Locks {
         begun: Arc::clone(&begun),

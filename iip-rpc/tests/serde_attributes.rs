@@ -245,7 +245,7 @@ fn a_skipped_field_has_its_default_and_the_others_arrive() {
 }
 
 #[test]
-fn a_field_that_is_left_out_is_refused_where_fields_are_told_apart_by_position() {
+fn a_field_that_is_left_out_is_rejected_where_fields_are_identified_by_position() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Order {
         #[serde(default, skip_serializing_if = "is_zero")]
@@ -333,7 +333,7 @@ fn a_field_that_is_left_out_is_refused_where_fields_are_told_apart_by_position()
 }
 
 #[test]
-fn what_is_flat_or_untagged_needs_values_that_describe_themselves() {
+fn flattened_and_untagged_values_need_a_self_describing_codec() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Flat {
         id: u8,
@@ -395,7 +395,7 @@ fn what_is_flat_or_untagged_needs_values_that_describe_themselves() {
 }
 
 #[test]
-fn a_tag_needs_values_that_describe_themselves() {
+fn a_tag_needs_a_self_describing_codec() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(tag = "kind")]
     enum Internal {

@@ -172,7 +172,7 @@ fn all_codecs_refuse_from_the_same_depth<T: Nest>() {
 }
 
 #[test]
-fn writers_and_readers_refuse_the_same_depths() {
+fn writers_and_readers_reject_the_same_depths() {
     // The crates behind the codecs know no limit when they write.
     let builder = std::thread::Builder::new().stack_size(64 << 20);
     let test = || {
@@ -191,7 +191,7 @@ fn writers_and_readers_refuse_the_same_depths() {
 }
 
 #[test]
-fn a_value_of_any_depth_is_refused_within_a_small_stack() {
+fn a_value_of_any_depth_is_rejected_within_a_small_stack() {
     fn refuses<T: Nest>() {
         let deep = nested::<T>(100_000);
         assert!(matches!(
@@ -226,7 +226,7 @@ fn a_value_of_any_depth_is_refused_within_a_small_stack() {
 }
 
 #[test]
-fn elements_that_take_no_bytes_are_refused_where_they_would_be_refused() {
+fn elements_that_take_no_bytes_are_rejected_by_the_writer_as_by_the_reader() {
     #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
     struct Nothing;
 
@@ -259,7 +259,7 @@ fn elements_that_take_no_bytes_are_refused_where_they_would_be_refused() {
 }
 
 #[test]
-fn numbers_that_json_has_not_are_refused_before_they_become_null() {
+fn numbers_that_json_cannot_express_are_rejected_before_they_become_null() {
     for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let not_finite = EncodeErrorKind::NotFinite;
         assert_eq!(refusal::<Json>(&number), not_finite);
@@ -305,7 +305,7 @@ proptest! {
 }
 
 #[test]
-fn a_wrong_number_of_parts_is_refused_where_it_is_written_before_them() {
+fn a_wrong_number_of_parts_is_rejected_where_the_number_is_written_first() {
     /// Says that it has two parts.
     struct Liar(u8);
 
@@ -353,7 +353,7 @@ fn a_wrong_number_of_parts_is_refused_where_it_is_written_before_them() {
 }
 
 #[test]
-fn the_words_of_a_type_that_refuses_to_be_written_arrive_whole() {
+fn the_error_text_of_a_type_that_cannot_be_written_arrives_whole() {
     #[derive(Serialize)]
     struct Fails(#[serde(serialize_with = "fail")] u8);
     fn fail<S: Serializer>(_: &u8, _: S) -> Result<S::Ok, S::Error> {

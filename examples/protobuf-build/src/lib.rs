@@ -117,21 +117,21 @@ impl Fleet for Depot {
         &self,
         mut requests: Streaming<Note>,
     ) -> Result<impl Stream<Item = Result<Note, Status>>, Status> {
-        let (sender, answers) = Streaming::channel(1);
+        let (sender, replies) = Streaming::channel(1);
         tokio::spawn(async move {
             while let Some(note) = requests.next().await {
-                let answer = match note {
+                let reply = match note {
                     Ok(note) => format!("you said: {}", note.text),
                     Err(status) => return sender.fail(status).await,
                 };
-                if sender.send(Note { text: answer }).await.is_err() {
+                if sender.send(Note { text: reply }).await.is_err() {
                     return;
                 }
             }
             // tonic ends a stream where its sender is dropped; this says that nothing is missing.
             sender.finish();
         });
-        Ok(answers)
+        Ok(replies)
     }
 
     async fn acquire(&self, (): ()) -> Result<VehicleId, Status> {

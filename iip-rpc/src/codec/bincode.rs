@@ -1397,7 +1397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_value_is_refused() {
+    fn bytes_after_the_value_are_rejected() {
         assert_eq!(
             refusal::<u8>(&[1, 2, 3]),
             DecodeErrorKind::TrailingBytes { left: 2 }
@@ -1421,7 +1421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_beyond_the_end_is_refused_at_once() {
+    fn a_length_beyond_the_end_is_rejected_at_once() {
         let claims = |len: u64| {
             let mut input = encode(&len);
             input.extend([1; 8]);
@@ -1452,7 +1452,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_that_take_no_bytes_are_refused_on_both_sides() {
+    fn elements_that_take_no_bytes_are_rejected_on_both_sides() {
         // Three elements are claimed and three bytes follow, so the length alone is possible.
         let input = [3, 0, 0, 0];
         assert_eq!(refusal::<Vec<()>>(&input), DecodeErrorKind::EmptyElement);
@@ -1522,7 +1522,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_levels_are_refused_on_a_small_stack() {
+    fn a_million_levels_are_rejected_on_a_small_stack() {
         on_a_small_stack(|| {
             let too_deep = DecodeErrorKind::TooDeep { limit: 128 };
             let ones = vec![1; 1_000_000];
@@ -1571,7 +1571,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_beside_each_other_do_not_add_up() {
+    fn levels_next_to_each_other_do_not_add_up() {
         let wide: Vec<Vec<Vec<Option<u8>>>> = vec![vec![vec![Some(1); 3]; 40]; 40];
         assert_eq!(
             decode::<Vec<Vec<Vec<Option<u8>>>>>(&encode(&wide)).unwrap(),
@@ -1580,7 +1580,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_of_a_large_type_are_refused_before_the_stack_is_used_up() {
+    fn levels_of_a_large_type_are_rejected_before_the_stack_is_used_up() {
         on_a_small_stack(|| {
             let mut level = vec![0; 1024];
             level.push(1);
@@ -1597,7 +1597,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_none_are_refused_in_words() {
+    fn invalid_values_are_rejected_with_a_reason() {
         let text = |error: DecodeError| error.to_string();
         assert_eq!(
             text(decode::<bool>(&[2]).unwrap_err()),
@@ -1624,7 +1624,7 @@ mod tests {
     }
 
     #[test]
-    fn types_that_describe_themselves_are_refused_with_advice() {
+    fn types_that_need_a_self_describing_codec_are_rejected_with_advice() {
         #[derive(Debug, Serialize, Deserialize)]
         #[serde(untagged)]
         enum Untagged {
@@ -1649,7 +1649,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_of_bytes_take_the_fast_way_whatever_holds_them() {
+    fn sequences_of_bytes_take_the_fast_path_whatever_contains_them() {
         let bytes: Vec<u8> = (0..=255).cycle().take(1000).collect();
         let expected = ::bincode::serde::encode_to_vec(&bytes, standard()).unwrap();
         assert_eq!(encode(&bytes), expected);
@@ -1693,7 +1693,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_something_follows_is_copied_into_its_place() {
+    fn a_payload_before_other_values_is_copied_into_the_message() {
         let large = || Payload::from(vec![3; SPLIT_FROM_BYTES]);
         for value in [(large(), 7u8, vec![large()]), (large(), 1, vec![])] {
             let mut out = BytesMut::new();
@@ -1713,7 +1713,7 @@ mod tests {
     }
 
     #[test]
-    fn large_payloads_become_parts_of_the_message_wherever_they_lie() {
+    fn large_payloads_become_parts_of_the_message_wherever_they_are() {
         #[derive(Debug, PartialEq, Serialize, Deserialize)]
         struct File {
             name: String,

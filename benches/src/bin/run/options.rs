@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cell_is_shown_with_the_unit_people_use() {
+    fn a_cell_is_shown_with_the_usual_unit() {
         for (text, shown) in [
             ("16x64", "16 B x 64"),
             ("1024x1", "1 KiB x 1"),

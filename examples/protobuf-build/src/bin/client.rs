@@ -45,14 +45,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Both at a time.
     let (sender, notes) = Streaming::channel(1);
-    let mut answers = fleet.talk(notes).await?;
+    let mut replies = fleet.talk(notes).await?;
     for text in ["hello", "goodbye"] {
         let note = Note { text: text.into() };
         if sender.send(note).await.is_err() {
             break;
         }
-        if let Some(answer) = answers.next().await {
-            println!("{}", answer?.text);
+        if let Some(reply) = replies.next().await {
+            println!("{}", reply?.text);
         }
     }
     sender.finish();

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn nobody_is_not_greeted() {
+    async fn an_empty_name_is_not_greeted() {
         let status = Polite.hello(String::new()).await.unwrap_err();
         assert_eq!(status.code(), iip_rpc::Code::InvalidArgument);
     }
