@@ -1,4 +1,5 @@
-//! Interceptors of both sides: what they see, what they change, and that they can answer by themselves.
+//! Interceptors of both sides: the calls they see, the changes they make, and calls that they end
+//! themselves.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -21,7 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::common::calls::{current, expect, serve, serve_with};
 use crate::common::{passes, started, within};
 
-/// A time limit that a busy machine does not reach by itself.
+/// A timeout that a busy machine does not reach by itself.
 const TIME: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
@@ -52,12 +53,12 @@ trait Shop {
 
 #[derive(Default)]
 struct Corner {
-    /// How many handlers ran.
+    /// Number of handlers that ran.
     runs: Arc<AtomicUsize>,
     stuck: Arc<Notify>,
 }
 
-/// Who calls, as an interceptor found out.
+/// The caller, as identified by an interceptor.
 struct Name(String);
 
 impl Shop for Corner {
@@ -128,8 +129,8 @@ impl Shop for Corner {
     }
 }
 
-/// Tells what it sees, on both sides: "name: Method" when a call comes, "name: Method = outcome" when it has ended, and
-/// "name: Method dropped" when it is given up.
+/// Reports the calls of both sides: "name: Method" when a call comes, "name: Method = outcome" when
+/// it has ended, and "name: Method dropped" when it is dropped.
 #[derive(Clone)]
 struct Watch(&'static str, mpsc::UnboundedSender<String>);
 
@@ -362,7 +363,7 @@ async fn interceptors_see_that_the_deadline_of_a_call_has_passed() {
     let status = within("the timeout", call.finish()).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(all(&mut client_saw)[1].contains("DeadlineExceeded"));
-    // The caller's word that it has gone may be there before the server's own clock.
+    // The cancellation by the caller may arrive before the server's own clock ends the call.
     let end = next(&mut server_saw).await;
     assert!(
         end.contains("DeadlineExceeded") || end.ends_with("dropped"),
@@ -426,7 +427,7 @@ async fn an_interceptor_of_a_service_or_of_a_clone_sees_no_other_calls() {
     assert_eq!(all(&mut saw).len(), 2);
 }
 
-/// Lets in who says a name, and hands it on.
+/// Admits callers that send a name, and passes it to the handler.
 struct Doorman;
 
 impl ServerInterceptor for Doorman {
@@ -437,7 +438,7 @@ impl ServerInterceptor for Doorman {
     ) -> Result<Completion, Status> {
         assert!(call.peer().and_then(|peer| peer.addr()).is_some());
         assert!(call.deadline().is_some());
-        // Calls that it makes have the time of the call.
+        // Calls that it makes have the deadline of the call.
         assert_eq!(
             CallContext::current().and_then(|ctx| ctx.deadline()),
             call.deadline()
@@ -455,7 +456,7 @@ impl ServerInterceptor for Doorman {
     }
 }
 
-/// Says a name.
+/// Sends a name.
 struct Say(&'static str);
 
 impl ClientInterceptor for Say {
@@ -532,7 +533,7 @@ async fn an_interceptor_adds_to_the_metadata_of_the_callers_options_and_context(
     assert_eq!(who.as_deref(), Some("bob"));
 }
 
-/// Answers itself, before or after the call.
+/// Ends calls itself, before or after the handler.
 struct Answer {
     after: bool,
 }
@@ -606,7 +607,7 @@ async fn an_interceptor_cannot_change_whether_a_rejected_call_has_run() {
     );
 }
 
-/// Never lets a call through, and tells that it was asked.
+/// Never passes a call on, and reports that it was called.
 struct Asleep(Arc<Notify>);
 
 impl ServerInterceptor for Asleep {
@@ -661,7 +662,7 @@ async fn an_interceptor_that_hangs_is_stopped_at_the_deadline() {
     expect(&status, Code::DeadlineExceeded, Execution::NotSent);
 }
 
-/// Gives up what is behind it as soon as `now` says so.
+/// Drops the rest of the chain as soon as it is notified by `now`.
 struct Impatient(Arc<Notify>);
 
 impl ServerInterceptor for Impatient {
@@ -690,7 +691,7 @@ async fn an_interceptor_can_end_a_handler_that_runs() {
     assert_eq!(shop.buy("cake").await.unwrap(), "one cake");
 }
 
-/// Runs what is behind it in a task of its own.
+/// Runs the rest of the chain in another task.
 struct Elsewhere(Arc<Mutex<Vec<Outcome>>>);
 
 impl ServerInterceptor for Elsewhere {

@@ -1,4 +1,5 @@
-//! Limits of typed calls: each names itself, fails one call only, and the connection lives on.
+//! Limits of typed calls: the error names the limit, only one call fails, and the connection stays
+//! open.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -102,7 +103,8 @@ impl Fixture {
         }
     }
 
-    /// Runs `fail` and demands that the connection is the same before and after it, and idle channels serve.
+    /// Runs `fail` and asserts that the connection is the same before and after it and still serves
+    /// calls.
     async fn on_a_connection_that_lives<T>(&self, fail: impl Future<Output = T>) -> T {
         let ctx = CallContext::new();
         let before = within("a call before", self.store.port(&ctx)).await;

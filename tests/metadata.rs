@@ -1,4 +1,4 @@
-//! Metadata beside calls and answers, in both directions, within its limit.
+//! Metadata of requests and replies, in both directions, within its limit.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -24,10 +24,10 @@ enum OwnError {
 
 #[service]
 trait Headers {
-    /// All entries that came along.
+    /// Returns all entries of the request.
     async fn received(&self) -> Result<Vec<(String, Vec<u8>)>, Status>;
     async fn received_by(&self, ctx: &CallContext) -> Result<Vec<(String, Vec<u8>)>, Status>;
-    /// Answers with metadata.
+    /// Sends metadata with the reply.
     async fn answer(&self, ctx: &CallContext, key: &str, value: &[u8]) -> Result<String, Status>;
     async fn fail(&self, ctx: &CallContext) -> Result<(), OwnError>;
     async fn fail_with_status(&self, ctx: &CallContext) -> Result<(), Status>;
@@ -259,7 +259,7 @@ async fn options_and_context_together_over_the_limit_are_rejected_and_not_sent()
     assert!(status.message().contains("16384"), "{status}");
 }
 
-/// Appends a number as the wire has it.
+/// Appends a number in the encoding of the wire.
 fn put_varint(out: &mut BytesMut, mut number: usize) {
     while number >= 0x80 {
         out.put_u8(number as u8 | 0x80);

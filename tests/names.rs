@@ -1,4 +1,4 @@
-//! The names of services and methods: on the wire, and wherever a server tells its services apart.
+//! The names of services and methods: on the wire, and as keys of the services of a server.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -48,7 +48,7 @@ mod v4 {
     }
 }
 
-/// Answers with what was called.
+/// Replies with the name and path of the method that was called.
 struct Mine;
 
 fn called() -> Result<String, Status> {
@@ -137,7 +137,7 @@ async fn services_of_traits_with_one_name_have_a_health_each() {
     assert_eq!(unknown.code(), Code::NotFound);
 }
 
-/// Why a server with these services cannot be bound.
+/// Returns the error of binding a server with these services.
 async fn refusal(
     first: impl Service + Send + 'static,
     second: impl Service + Send + 'static,

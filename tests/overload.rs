@@ -1,4 +1,5 @@
-//! A server with too much to do: what it lets in, how it refuses the rest, and what its clients make of that.
+//! An overloaded server: the calls it admits, the rejections of the others, and the retries of its
+//! clients.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -22,14 +23,14 @@ const LONG: Duration = Duration::from_secs(600);
 
 #[service]
 trait Kitchen {
-    /// Runs until it is let go.
+    /// Runs until the test releases it.
     #[rpc(max_concurrency = 2)]
     async fn cook(&self) -> Result<u32, Status>;
     async fn wash(&self, dish: String) -> Result<u32, Status>;
     #[rpc(raw)]
     async fn peel(&self, body: Bytes) -> Result<Bytes, Status>;
     async fn port(&self, ctx: &CallContext) -> Result<u16, Status>;
-    /// Shares four stoves with the others that run.
+    /// Shares four stoves with the other running calls.
     async fn fry(&self) -> Result<(), Status>;
 }
 
@@ -58,7 +59,7 @@ impl Default for Cook {
     }
 }
 
-/// Tells when it is dropped.
+/// Notifies the test when it is dropped.
 struct Leaving<'a>(&'a Notify);
 
 impl Drop for Leaving<'_> {
@@ -134,7 +135,7 @@ impl Fixture {
         }
     }
 
-    /// Makes a call and waits until it runs.
+    /// Starts a call and waits until its handler runs.
     async fn running<F: Future>(&self, call: F) -> Started<F> {
         let call = started(call).await;
         within("the handler", self.cook.entered.notified()).await;
@@ -181,7 +182,7 @@ async fn a_rejected_call_is_retried_when_there_is_capacity() {
     let first = fixture.running(fixture.kitchen.cook()).await;
     let second = fixture.running(fixture.kitchen.cook()).await;
     let third = started(fixture.kitchen.cook()).await;
-    // Behind it on the wire: when it is answered, the third has been refused.
+    // It follows the third on the wire: when its reply is there, the third has been rejected.
     fixture.kitchen.port(&CallContext::new()).await.unwrap();
     assert_eq!(fixture.cook.runs.load(Ordering::SeqCst), 2);
     fixture.cook.gate.add_permits(3);
@@ -256,7 +257,7 @@ async fn a_server_at_capacity_still_replies_to_requests_of_the_protocol() {
     let server = Server::builder().max_concurrency(Concurrency::AtMost(1));
     let fixture = Fixture::start(server).await;
     let _first = fixture.running(fixture.kitchen.wash("pan".into())).await;
-    // Connecting takes a hello and a channel, both of which the server has to answer.
+    // Connecting takes a hello and a channel; the server must reply to both.
     let other = Client::builder().retry(RetryPolicy::none());
     let other = within("the connection", other.connect(fixture.server.target())).await;
     let status = KitchenClient::new(other.unwrap()).wash("pot".into()).await;
@@ -321,7 +322,7 @@ async fn a_server_that_finds_its_limit_keeps_calls_from_piling_up() {
                         Ok(()) => _ = answered.fetch_add(1, Ordering::Relaxed),
                         Err(status) => {
                             assert_refused(&status, "option max_concurrency of the server");
-                            // Comes again too soon: this is the overload.
+                            // The caller retries too soon: this is the overload.
                             tokio::time::sleep(Duration::from_millis(1)).await;
                         }
                     }

@@ -1,5 +1,5 @@
-//! Plain mode, in both directions: typed services called with bytes made by hand, and a server like the Go one called
-//! by the typed client.
+//! Plain mode, in both directions: typed services called with handwritten bytes, and a server like
+//! the Go one called by the typed client.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -130,7 +130,7 @@ async fn shop() -> Server {
         .unwrap()
 }
 
-/// A client that is nothing but a socket.
+/// A client that is only a socket.
 struct ByHand {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -277,11 +277,11 @@ async fn plain_arguments_that_do_not_fit_are_rejected_with_code_3_and_the_name()
         let message = got["message"].as_str().unwrap();
         assert!(message.contains(names), "{path} {body}: {text}");
     }
-    // Bytes that are no text.
+    // Bytes that are not a text.
     let reply = peer.call("/shop/square", [0xFF, 0xFE]).await;
     let got: Value = serde_json::from_slice(&reply).unwrap();
     assert_eq!(got["code"], 3);
-    // The connection lives.
+    // The connection stays open.
     assert_eq!(peer.text("/shop/square", "3").await, "9");
 }
 
@@ -299,7 +299,7 @@ async fn an_unknown_path_gets_what_a_go_server_sends() {
 async fn a_raw_method_takes_and_gives_bytes_as_they_are() {
     let server = shop().await;
     let mut peer = ByHand::connect(server.local_addr().unwrap()).await;
-    // Also those that look like an envelope or like nothing at all.
+    // This includes bytes that look like an envelope and empty ones.
     for body in [
         &b"text"[..],
         b"{\"a\":1",
@@ -313,7 +313,7 @@ async fn a_raw_method_takes_and_gives_bytes_as_they_are() {
         peer.text("/fail", "x").await,
         r#"{"code":-1,"message":"handler fail:boom"}"#
     );
-    // The query of a path is no part of its name.
+    // The query of a path is not part of its name.
     let request = RawFrame::request("/echo?x=1", peer.channel, "q").encode();
     peer.stream.write_all(&request).await.unwrap();
     let mut reply = vec![0; RawFrame::answer("/echo", 1, "q").encode().len()];
@@ -358,11 +358,11 @@ async fn a_raw_call_without_data_is_rejected_and_not_sent() {
     );
 }
 
-/// A server that speaks IIP as the Go one does and knows nothing of hello or envelopes. Whatever a path is asked, the
-/// script answers.
+/// A server that speaks IIP like the Go one, without hello and envelopes. The script replies to
+/// every request.
 struct GoLike {
     addr: SocketAddr,
-    /// Path, and data, of every request that is not the protocol's own.
+    /// Path and data of every request that does not belong to the protocol.
     requests: mpsc::UnboundedReceiver<RawFrame>,
     _task: tokio::task::JoinHandle<()>,
 }
@@ -394,7 +394,7 @@ impl GoLike {
         loop {
             while let Some((frame, len)) = RawFrame::decode(&buffer) {
                 buffer.drain(..len);
-                // Such a server calls its handler once for each frame: a request must be one.
+                // Such a server calls its handler once per frame: a request must be one frame.
                 assert_eq!(frame.status, 1, "{frame:?}");
                 let reply = match frame.path_text().as_str() {
                     "/sys/new_channel" => {
@@ -449,7 +449,7 @@ async fn a_typed_call_to_a_go_server_is_plain_json() {
         .into_bytes()
     })
     .await;
-    // Metadata has no place in a plain call; a deadline is kept on this side.
+    // A plain call carries no metadata; its deadline is kept on this side.
     let options = CallOptions::new().metadata("x-user", "ann").unwrap();
     let shop = ShopClient::new(go.client().await).with_options(options);
     assert_eq!(within("a reply", shop.add(40, 2)).await, Ok(42));
@@ -578,7 +578,7 @@ async fn a_request_to_a_go_server_is_always_one_frame() {
     assert_eq!(go.request().await.1.len(), data.len());
 }
 
-/// What a shell's `printf` makes of its argument: `\ooo` is a byte in octal.
+/// Returns the output of a shell's `printf` for this argument: `\ooo` is a byte in octal.
 fn printed(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();

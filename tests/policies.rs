@@ -1,4 +1,5 @@
-//! Policies of methods: where they are read, what is made again and what is not, and how much time a server gives.
+//! Policies of methods: where they are read, which calls are retried, and the time limits of a
+//! server.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -21,9 +22,9 @@ use tokio::sync::{Notify, Semaphore};
 use crate::common::calls::{expect, serve_with, status_in};
 use crate::common::{all_run, passes, started, within};
 
-/// A time limit that runs out during the test.
+/// A timeout that passes during the test.
 const SHORT: Duration = Duration::from_secs(3);
-/// A time limit that never runs out.
+/// A timeout that does not pass during the test.
 const LONG: Duration = Duration::from_secs(600);
 
 #[derive(Debug, PartialEq, thiserror::Error, Serialize, Deserialize, MethodError)]
@@ -37,18 +38,18 @@ enum OwnError {
 
 #[service]
 trait Shop {
-    /// Fails as often as it is told, as the fixture says.
+    /// Fails `failures` times with the status of the fixture.
     #[rpc(idempotent)]
     async fn look(&self, failures: u32, load: Bytes) -> Result<u32, Status>;
     /// The same, and must not run twice.
     async fn buy(&self, failures: u32) -> Result<u32, Status>;
     #[rpc(idempotent)]
     async fn fail_by_itself(&self) -> Result<u32, OwnError>;
-    /// Runs until it is let go.
+    /// Runs until the test releases it.
     #[rpc(idempotent)]
     async fn hang(&self) -> Result<u32, Status>;
     async fn hang_once(&self) -> Result<u32, Status>;
-    /// The time left, in microseconds.
+    /// Returns the remaining time in microseconds.
     async fn remaining(&self) -> Result<Option<u64>, Status>;
     #[rpc(timeout = "3s")]
     async fn hang_shortly(&self) -> Result<(), Status>;
@@ -64,7 +65,7 @@ trait Shop {
     async fn policies(&self, ctx: &CallContext) -> Result<String, Status>;
 }
 
-/// What the shop's failures look like.
+/// The status of the failures of the shop.
 type Failing = fn() -> Status;
 
 struct Counter {
@@ -190,7 +191,7 @@ impl Fixture {
         within("the reply", self.shop.buy(failures)).await
     }
 
-    /// The answer to a call whose handler has begun when its time, [`SHORT`], is over.
+    /// Returns the reply to a call whose timeout, [`SHORT`], passes after its handler has begun.
     async fn stopped(&self, path: &str, body: impl Into<Body>) -> Bytes {
         let call = started(self.client.raw().request(path, body)).await;
         within("the handler", self.entered.notified()).await;
@@ -273,7 +274,7 @@ async fn a_policy_for_one_method_prevails_over_its_attributes_and_over_the_clien
     passes(SHORT).await;
     let status = within("the timeout", call.finish()).await;
     assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
-    // The call itself still has the last word.
+    // The options of the call still prevail.
     let patient = CallOptions::new().timeout(LONG);
     let patient = fixture.shop.with_options(patient);
     let call = started(patient.hang_once()).await;
@@ -297,7 +298,7 @@ async fn the_options_of_a_call_prevail_on_its_attempts() {
     assert!(none.look(u32::MAX, Bytes::new()).await.is_err());
     assert_eq!(fixture.runs(), 9);
 
-    // What has not run is another matter.
+    // A call that has not run is retried nevertheless.
     let not_run = || unavailable().with_execution(Execution::NotExecuted);
     let fixture = Fixture::start(not_run).await;
     let repeats = CallOptions::new().retry(RetryPolicy::none());
@@ -375,7 +376,7 @@ async fn a_retry_after_the_deadline_is_not_waited_for() {
     assert_eq!(status.code(), Code::Unavailable);
 }
 
-/// Ends the server by force while a call runs, and starts another one in its place.
+/// Ends the server by force while a call runs, and starts another one on its address.
 async fn replaced(fixture: &Fixture) -> Server {
     within("the call", fixture.entered.notified()).await;
     let target = fixture.server.target().to_owned();
@@ -440,7 +441,7 @@ fn bounded() -> ServerBuilder {
     )
 }
 
-/// A request in the envelope, made by hand.
+/// Returns a handwritten request in the envelope.
 fn request(remaining: Option<Duration>) -> Bytes {
     let mut message = BytesMut::new();
     RequestHead::write(CodecId::BINCODE, remaining, &Metadata::new(), &mut message);
@@ -499,14 +500,14 @@ async fn a_call_that_has_waited_too_long_on_the_server_is_not_run() {
     let limits = Limits::default().max_calls(1);
     let client = Client::builder().timeout(LONG);
     let fixture = Fixture::with(unavailable, Server::builder().limits(limits), client).await;
-    // A server that is full opens no channels: there are three before.
+    // A server at capacity opens no channels: three are opened before.
     let shop = &fixture.shop;
     let opened = tokio::join!(shop.remaining(), shop.remaining(), shop.remaining());
     assert!(opened.0.is_ok() && opened.1.is_ok() && opened.2.is_ok());
     let before = fixture.runs();
     let first = started(fixture.shop.hang_once()).await;
     within("the first call", fixture.entered.notified()).await;
-    // The raw client waits longer than the time it claims to have.
+    // The raw client waits longer than the timeout in its envelope.
     let raw = fixture.client.raw();
     let second = started(raw.request("/shop/remaining", request(Some(SHORT)))).await;
     let third = started(raw.request("/shop/remaining", request(Some(LONG)))).await;

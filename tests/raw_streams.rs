@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::common::generate::lin;
 use crate::common::{MIB, Started, bound, eventually, started, within};
 
-/// Sends back what it reads, and answers with how much that was.
+/// Sends back what it reads, and replies with the number of bytes.
 async fn echo(mut request: Request) -> Result<Response, HandlerError> {
     let Some((mut send, mut recv)) = request.stream() else {
         return Ok("whole".into());
@@ -33,7 +33,7 @@ async fn echo(mut request: Request) -> Result<Response, HandlerError> {
     Ok(count.to_string().into())
 }
 
-/// Reads all and sends nothing.
+/// Reads the whole stream and sends nothing.
 async fn count(mut request: Request) -> Result<Response, HandlerError> {
     let (_send, mut recv) = request.stream().unwrap();
     let mut count = 0;
@@ -59,7 +59,7 @@ async fn generate(mut request: Request) -> Result<Response, HandlerError> {
     Ok("that was all".into())
 }
 
-/// A client that says hello: without it the two do not learn that both know streams.
+/// Returns a client that sends a hello: without it the sides do not know that both support streams.
 fn talkative() -> ClientConfig {
     ClientConfig::new().hello(serde_json::json!({}))
 }
@@ -149,7 +149,7 @@ async fn more_than_any_window_passes_in_both_directions_at_once() {
     let sending = {
         let all = Bytes::from(all.clone());
         tokio::spawn(async move {
-            // In one piece: it is cut and held back as the peer reads.
+            // One large message: it is split and blocked by flow control.
             send.send(all).await.unwrap();
             send.finish();
         })
@@ -164,7 +164,7 @@ async fn more_than_any_window_passes_in_both_directions_at_once() {
 async fn a_beginning_larger_than_a_frame_and_a_window_arrives_whole() {
     for limits in [
         Limits::default(),
-        // Frames of a kibibyte, windows not much larger.
+        // Frames of a kibibyte, and windows that are a little larger.
         Limits::default()
             .chunk_bytes(1024)
             .stream_window(1024)
@@ -195,7 +195,7 @@ async fn a_stalled_reader_blocks_its_writer_and_no_other_call() {
         .await
         .unwrap()
         .unwrap();
-    // Others go on, on the same connection.
+    // Other calls on the same connection continue.
     for _ in 0..100 {
         assert_eq!(client.request("/whole", "x").await.unwrap(), "x");
     }
@@ -228,7 +228,7 @@ async fn a_stalled_reader_holds_its_window_and_one_frame() {
         .await
         .unwrap();
     let (_send, mut recv) = client.open_stream("/", "go").await.unwrap();
-    // Nobody reads. What was granted is used up, and no more is sent.
+    // The handler does not read. The credit is used up, and no more is sent.
     eventually("the window is full", || {
         sent.load(Ordering::SeqCst) >= 100_000
     })
@@ -418,7 +418,7 @@ async fn a_writer_learns_that_its_reader_was_dropped() {
     let client = config.connect(addr.to_string()).await.unwrap();
     let (send, recv) = client.open_stream("/hang", "go").await.unwrap();
     let first = waiting_writer(send).await;
-    // And one that still waits for its channel.
+    // The same for a call that still waits for its channel.
     let (send, queued) = client.open_stream("/hang", "go").await.unwrap();
     let second = waiting_writer(send).await;
     for (reader, writer) in [(queued, second), (recv, first)] {
@@ -428,7 +428,7 @@ async fn a_writer_learns_that_its_reader_was_dropped() {
     }
 }
 
-/// A task that sends more than is taken, and waits already.
+/// Starts a task that sends more than the window, and waits until it is blocked.
 async fn waiting_writer(mut send: SendStream) -> JoinHandle<Result<(), StreamError>> {
     let (tell, mut told) = watch::channel(false);
     let writer = tokio::spawn(async move {
@@ -457,7 +457,7 @@ async fn a_handler_that_runs_on_learns_that_its_caller_has_gone_and_keeps_what_h
                 let first = recv.next().await.unwrap().unwrap();
                 assert_eq!(first, "go");
                 told.send_modify(|told| told.push("begun".to_owned()));
-                // It waits for room at first, then is told.
+                // It is blocked at first, then notified.
                 let sent = send.send(vec![0; 10 * MIB]).await;
                 told.send_modify(|told| told.push(format!("{sent:?}")));
                 held.notified().await;
@@ -525,7 +525,7 @@ async fn a_stream_that_is_dropped_before_its_end_is_cut_for_its_reader_and_ends_
     let (send, mut recv) = client.open_stream("/listen", "half of").await.unwrap();
     let begun = heard.wait_for(|part| part.is_some());
     within("the beginning", begun).await.unwrap();
-    // One call has the channel, another waits for it.
+    // One call uses the channel, another waits for it.
     let (waiting, mut unsent) = client.open_stream("/listen", "x").await.unwrap();
     drop(waiting);
     drop(send);
@@ -541,7 +541,7 @@ async fn a_stream_that_is_dropped_before_its_end_is_cut_for_its_reader_and_ends_
     let cut = heard.wait_for(|part| *part == Some(Err(StreamError::Cut)));
     within("the cut", cut).await.unwrap();
 
-    // The channel serves again.
+    // The channel can be used again.
     let (mut send, mut recv) = client.open_stream("/listen", "all").await.unwrap();
     send.finish();
     drop(send);
@@ -568,19 +568,19 @@ async fn an_end_that_is_announced_early_follows_all_messages() {
     let Fixture { client, _server } = fixture(limits).await;
     let open = || client.open_stream("/count", vec![1; MIB]);
     let (mut send, mut recv) = open().await.unwrap();
-    // This one waits for its channel, and for everything else.
+    // This one waits for its channel and for credit.
     let (mut next, mut second) = open().await.unwrap();
     next.finish();
     let ready = std::future::poll_fn(|cx| send.poll_ready(cx));
     within("the beginning is taken", ready).await.unwrap();
-    // Nobody waits for what is given last.
+    // No task waits until the last message is sent.
     drop(started(send.send(vec![2; 3 * MIB])).await);
     send.finish();
     for (recv, total) in [(&mut recv, 4 * MIB), (&mut second, MIB)] {
         assert_eq!(read_all(recv).await, b"");
         assert_eq!(reply(recv), total.to_string());
     }
-    // Of a call that is over it does not matter.
+    // It has no effect on a call that is over.
     let (mut send, recv) = open().await.unwrap();
     drop(recv);
     send.finish();
@@ -627,7 +627,7 @@ async fn a_stream_continues_while_a_long_message_is_transferred() {
         () = pings => {}
         reply = within("the long reply", long.finish()) => assert_eq!(reply.unwrap().len(), 64 * MIB),
     }
-    // Each waits for what the kernel holds of the long one, and for no more.
+    // Each waits only for the part of the long message that is in the kernel.
     assert!(turns > 4, "{turns} turns");
 }
 

@@ -1,4 +1,5 @@
-//! Connections that are lost or cannot be made: who is told, how soon, and how a client finds its server again.
+//! Connections that are lost or cannot be made: which calls fail, how soon, and how a client
+//! reconnects.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -38,7 +39,7 @@ impl Work for Shop {
 }
 
 async fn serve(target: impl AsRef<str>, number: u32) -> Server {
-    // The port of a server that was just shut down may take a moment to be free.
+    // The port of a server that was just shut down may be in use for a moment.
     let bind = async {
         loop {
             let server = Server::builder().service(WorkServer::new(Shop(number)));
@@ -62,12 +63,12 @@ async fn client(target: impl AsRef<str>) -> WorkClient {
     WorkClient::new(client.unwrap())
 }
 
-/// An address on which nobody listens.
+/// Returns an address without a listener.
 async fn nowhere() -> SocketAddr {
     listener().await.1
 }
 
-/// Calls until there is an answer. Failures meanwhile must leave no doubt that the call did not run.
+/// Calls until there is a reply. Failures before it must say that the call did not run.
 async fn number_at_last(work: &WorkClient) -> u32 {
     let calls = async {
         loop {
@@ -136,7 +137,7 @@ async fn a_call_without_a_server_fails_within_its_timeout_whatever_the_pauses() 
     let addr = nowhere().await;
     let lazy = Client::builder().connect_lazy(addr.to_string()).unwrap();
     let work = WorkClient::new(lazy).with_options(CallOptions::new().timeout(SHORT));
-    // Each failure makes the pause before the next attempt longer; no call waits for it.
+    // Each failure lengthens the pause before the next attempt; no call waits for it.
     for _ in 0..50 {
         let began = Instant::now();
         let status = within("the rejection", work.number()).await.unwrap_err();
@@ -198,7 +199,7 @@ async fn a_caller_that_leaves_does_not_end_the_attempt_of_the_others() {
     assert_eq!(within("the reply", second).await.unwrap(), Ok(7));
 }
 
-/// A server like the Go one, moved by the test.
+/// A server like the Go one, controlled by the test.
 struct GoLike {
     peer: Peer,
     granted: u32,
@@ -212,7 +213,7 @@ impl GoLike {
         }
     }
 
-    /// Answers the hello and grants channels, `channels` in all.
+    /// Replies to the hello and grants `channels` channels.
     async fn open(&mut self, channels: u32) {
         let mut hello = false;
         while !hello || self.granted < channels {
@@ -232,7 +233,7 @@ impl GoLike {
         }
     }
 
-    /// Takes `calls` requests and answers none.
+    /// Takes `calls` requests and sends no reply.
     async fn take(&mut self, calls: usize) {
         let mut taken = 0;
         while taken < calls {
@@ -340,7 +341,7 @@ async fn a_server_that_closes_while_a_call_connects_fails_that_call_before_it_is
     expect(&status, Code::Unavailable, Execution::NotSent);
 }
 
-/// Remembers every number it was called with.
+/// Keeps every number it was called with.
 #[service]
 trait Ledger {
     async fn book(&self, number: u32) -> Result<(), Status>;
@@ -359,7 +360,7 @@ impl Ledger for Book {
 async fn a_call_that_is_reported_as_not_executed_never_ran() {
     const CALLS: u32 = 2_000;
     let booked = Arc::new(Mutex::new(HashSet::new()));
-    // The server ends connections just when the next call comes, again and again.
+    // The server repeatedly ends connections just when the next call comes.
     let idle = Duration::from_millis(1);
     let server = Server::builder()
         .limits(Limits::default().idle_timeout(idle))
@@ -385,7 +386,7 @@ async fn a_call_that_is_reported_as_not_executed_never_ran() {
             ),
             Err(_) => in_doubt += 1,
         }
-        // The pause is the stimulus: the next call comes about when the idle time is over.
+        // The pause is the stimulus: the next call comes when the idle time is about to pass.
         let pause = idle + Duration::from_micros(u64::from(number % 40) * 10);
         tokio::time::sleep(pause).await;
     }
@@ -421,7 +422,8 @@ async fn one_lost_connection_of_several_is_replaced_alone() {
 
 #[tokio::test]
 async fn calls_without_a_reply_during_a_restart_were_not_executed() {
-    // Calls come all the time; those that the old server did not answer were not executed, and it says so.
+    // Calls come all the time; those without a reply of the old server were not executed, and their
+    // errors report that.
     let server = serve("127.0.0.1:0", 1).await;
     let target = server.target().to_owned();
     let work = client(&target).await;

@@ -1,4 +1,4 @@
-//! Calls that have not run are made again within their time; the caller does not notice.
+//! Transparent retries: calls that have not run are repeated before their deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::common::{SERVED, started, within};
 
 #[service]
 trait Counter {
-    /// Counts a call that has run.
+    /// Counts the calls that have run.
     async fn count(&self, load: Vec<u8>) -> Result<u64, Status>;
 }
 
@@ -21,7 +21,7 @@ struct Counts(Arc<AtomicU64>);
 
 impl Counter for Counts {
     async fn count(&self, load: Vec<u8>) -> Result<u64, Status> {
-        // So that calls are under way whenever the server goes.
+        // Calls must be running whenever the server ends.
         tokio::task::yield_now().await;
         drop(load);
         Ok(self.0.fetch_add(1, Ordering::Relaxed) + 1)
@@ -33,7 +33,7 @@ async fn serve(counts: &Counts, target: &str) -> Server {
     builder.bind(target).await.expect("the address is free")
 }
 
-/// An address where nobody listens.
+/// Returns an address without a listener.
 async fn nobody() -> String {
     let server = serve(&Counts::default(), "127.0.0.1:0").await;
     let target = server.target().to_owned();

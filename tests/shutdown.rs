@@ -1,4 +1,5 @@
-//! The end of a server: it takes nothing new, lets running calls end, forces what is left, and always returns in time.
+//! Shutdown of a server: it takes no new calls, lets running calls end, aborts the rest, and always
+//! returns in time.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -20,7 +21,8 @@ use crate::common::{SERVED, started, within};
 const LONG: Duration = Duration::from_secs(600);
 /// A limit that is reached during the test.
 const SHORT: Duration = Duration::from_millis(50);
-/// What a shutdown may take beyond its limit: the second it gives the operating system, and a busy machine.
+/// Maximum time of a shutdown beyond its limit: a second for the operating system, and a busy
+/// machine.
 const FORCED: Duration = Duration::from_secs(8);
 
 #[service]
@@ -53,7 +55,7 @@ enum Happened {
 struct Shop {
     happened: mpsc::UnboundedSender<Happened>,
     gate: Arc<Notify>,
-    /// Ends a handler that holds its thread.
+    /// Ends a handler that blocks its thread.
     free: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -61,7 +63,7 @@ struct Guard<'a>(&'a Shop);
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        // A test that looks no more has dropped the receiver.
+        // The test may have dropped the receiver.
         let _ = self.0.happened.send(Happened::Dropped);
     }
 }
@@ -239,7 +241,7 @@ async fn many_running_calls_of_many_clients_all_end_with_their_replies() {
 #[tokio::test]
 async fn calls_that_come_while_the_server_drains_are_rejected_and_not_executed() {
     let mut fixture = Fixture::start().await;
-    // It looks like a Go client: nobody tells it to go elsewhere.
+    // It looks like a Go client: it gets no notice that the server is going away.
     let plain = iip_core::Client::connect(fixture.server.target())
         .await
         .unwrap();
@@ -367,7 +369,7 @@ async fn a_handler_that_blocks_its_thread_does_not_delay_the_shutdown() {
     fixture
         .free
         .store(true, std::sync::atomic::Ordering::Relaxed);
-    // Whether its answer still got out is a matter of chance; the caller does not wait for ever.
+    // Chance decides whether its reply was still sent; the caller does not wait for ever.
     let _either = within("the caller's outcome", call).await.unwrap();
 }
 
@@ -399,7 +401,7 @@ async fn a_peer_that_reads_nothing_does_not_delay_the_shutdown() {
         bytes.extend(RawFrame::request("/work/large", 1, "{}").encode());
     }
     within("sending", stream.write_all(&bytes)).await.unwrap();
-    // The answers are under way when the first byte can be read.
+    // The server is sending replies when the first byte can be read.
     within("the first bytes", stream.readable()).await.unwrap();
     let shutdown = fixture.shutting_down(SHORT).await;
     let took = within("the shutdown", shutdown).await.unwrap();
@@ -444,7 +446,7 @@ async fn the_port_is_free_when_the_shutdown_has_returned() {
         within("the shutdown", fixture.server.shutdown(LONG)).await;
         let again = Server::builder().bind(&target).await;
         let _server = again.unwrap_or_else(|error| panic!("{target}: {error}"));
-        // Also when nobody was connected.
+        // The same without connections.
         let server = Server::builder().bind("127.0.0.1:0").await.unwrap();
         within("the shutdown", server.shutdown(LONG)).await;
         let again = Server::builder().bind(server.target()).await;

@@ -37,13 +37,13 @@ struct Event {
 
 #[service]
 trait Feed {
-    /// Answers with a stream.
+    /// Replies with a stream.
     async fn watch(
         &self,
         topic: String,
         count: u32,
     ) -> Result<impl Stream<Item = Result<Event, FeedError>>, FeedError>;
-    /// Borrows what it answers with from the service.
+    /// Returns a stream that borrows from the service.
     async fn words(&self) -> Result<impl Stream<Item = Result<String, Status>>, Status>;
     async fn forever(&self) -> Result<impl Stream<Item = Result<u64, Status>>, Status>;
     async fn blobs(
@@ -70,7 +70,7 @@ trait Feed {
 #[derive(Default)]
 struct Station {
     words: Vec<String>,
-    /// How many `forever`s are running.
+    /// Number of running `forever` streams.
     running: Arc<AtomicUsize>,
     ended: Arc<Notify>,
     cut: Arc<AtomicBool>,
@@ -97,7 +97,7 @@ impl Drop for Forever {
     }
 }
 
-/// A stream that lends.
+/// A stream that borrows its items.
 struct Words<'a>(std::slice::Iter<'a, String>);
 
 impl Stream for Words<'_> {
@@ -222,7 +222,7 @@ impl Feed for Station {
     }
 }
 
-/// Waits before every number, and panics after the last.
+/// A stream that waits before every number, and panics after the last.
 struct Paced {
     next: u32,
     last: u32,
@@ -247,7 +247,7 @@ impl Stream for Paced {
     }
 }
 
-/// An iterator of results as a stream.
+/// Turns an iterator of results into a stream.
 struct Iter<I>(I);
 
 impl<I: Iterator + Unpin> Stream for Iter<I> {
@@ -305,7 +305,7 @@ async fn a_stream_from_the_server_comes_in_order_and_ends() {
                 .all(|(event, number)| event.number == number)
         );
     }
-    // The connection, and its channels, serve other calls as before.
+    // The connection and its channels serve other calls as before.
     assert_eq!(feed.unary("still here").await.unwrap(), "still here");
 }
 
@@ -342,7 +342,7 @@ async fn a_call_can_fail_before_its_stream_begins_and_after() {
 
 #[tokio::test]
 async fn a_message_that_cannot_be_decoded_is_reported_with_its_method_and_phases() {
-    /// The same path with other answers: a client of another version.
+    /// The same path with another type of messages: a client of another version.
     #[service(path = "/feed")]
     trait OtherFeed {
         async fn words(&self) -> Result<impl Stream<Item = Result<bool, Status>>, Status>;
@@ -466,7 +466,7 @@ async fn a_sender_that_is_dropped_before_it_has_finished_cuts_its_stream() {
             tokio::spawn(async move {
                 let other = sender.clone();
                 let _ = sender.send(1).await;
-                // One of two is not enough.
+                // One of two messages is not enough.
                 sender.finish();
                 panic!("dropped {other:?}");
             });
@@ -602,7 +602,7 @@ async fn metadata_is_sent_before_the_messages_and_after_them() {
     assert_eq!(place.get().text("x-late"), Some("2"));
 }
 
-/// A time limit that a busy machine does not reach by itself.
+/// A timeout that a busy machine does not reach by itself.
 const TIME: Duration = Duration::from_secs(5);
 
 #[tokio::test]
@@ -680,7 +680,7 @@ async fn a_stalled_reader_blocks_no_other_call() {
     }
     let events = all(fixture.feed.watch("on".into(), 10_000).await.unwrap()).await;
     assert_eq!(events.len(), 10_000);
-    // Nothing was lost of the others.
+    // The other streams lost no messages.
     for mut stream in stalled {
         for number in 2..100 {
             assert_eq!(stream.next().await.unwrap().unwrap(), number);

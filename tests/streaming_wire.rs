@@ -1,4 +1,4 @@
-//! The bytes of calls with streams: what `docs/wire.md` writes down is what our client sends and what our server answers.
+//! The bytes of calls with streams: our client and our server send those of `docs/wire.md`.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -47,7 +47,7 @@ impl Numbers for Here {
     }
 }
 
-/// The frames of one call in the document: the name's end is the status.
+/// Returns the frames of one call in the document: a name ends with the status.
 fn frames(call: &str) -> Vec<(bool, u8, Vec<u8>)> {
     let document = include_str!("../docs/wire.md");
     let block = document.split("```frames\n").nth(1).unwrap();
@@ -90,20 +90,20 @@ async fn against_our_server(call: &str, path: &str) {
         }
         let mut frame = client.frame().await;
         if status == 7 {
-            // How long the handler took is known to nobody beforehand.
+            // The time of the handler differs in every run.
             strip_timing(&mut frame.body);
         }
         assert_eq!((frame.status, &frame.body), (status, &bytes), "{call}");
         assert_eq!(frame.channel, channel);
     }
-    // The channel serves again.
+    // The channel can be used again.
     client
         .send_frame(&RawFrame::request("/sys/ping", channel, "{}"))
         .await;
     assert_eq!(client.frame().await.body_text(), r#"{"code":0}"#);
 }
 
-/// Takes the times out of an answer behind a stream: two numbers of seven bits a byte.
+/// Removes the times from the reply at the end of a stream: two numbers of seven bits a byte.
 fn strip_timing(body: &mut Vec<u8>) {
     assert_eq!(
         body[1] & 1,
@@ -155,7 +155,7 @@ async fn against_our_client<T>(call: &str, path: &str, run: impl AsyncFnOnce(Cli
                             .await;
                     }
                     "/sys/new_channel" => {
-                        // The first is for calls, the second for the control stream.
+                        // The first channel is for calls, the second for the control stream.
                         granted += 1;
                         server.send_frame(&RawFrame::grant(granted)).await;
                     }

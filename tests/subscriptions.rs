@@ -1,4 +1,5 @@
-//! Subscriptions: numbered values that go on where they were cut off, gaps that are said, and subscribers that are too slow.
+//! Subscriptions: numbered values that continue after a lost connection, gaps that are reported,
+//! and slow subscribers.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -48,14 +49,14 @@ impl News for Desk {
     }
 }
 
-/// A server's desk, the server, and its client.
+/// Returns the desk of a server, the server, and its client.
 async fn news() -> (Desk, Server, NewsClient) {
     let desk = Desk::default();
     let (server, client) = serve(NewsServer::new(desk.clone())).await;
     (desk, server, NewsClient::new(client))
 }
 
-/// The same on the port of a server that has ended.
+/// Starts the same on the port of a server that has ended.
 async fn again(desk: &Desk, target: &str) -> Server {
     loop {
         let server = Server::builder().service(NewsServer::new(desk.clone()));
@@ -84,7 +85,7 @@ fn value(sequence: u64) -> Update<u64> {
     Update::Value { sequence, value }
 }
 
-/// How many values a gap says are missing.
+/// Returns the number of values missing in a gap.
 #[track_caller]
 fn missed<T: std::fmt::Debug>(update: &Update<T>) -> Option<u64> {
     match update {
@@ -219,7 +220,7 @@ async fn a_topic_that_begins_anew_is_a_gap_of_unknown_length() {
     publish(&other.numbers, 1..=2).await;
     let _server = again(&other, &target).await;
     assert_eq!(missed(&next(&mut numbers).await), None);
-    // All that the new one has is new to whoever saw another.
+    // All values of the new topic are new to a subscriber of another one.
     assert_eq!(next(&mut numbers).await, value(1));
     assert_eq!(next(&mut numbers).await, value(2));
 }
@@ -235,7 +236,7 @@ async fn a_server_that_shuts_down_ends_subscriptions_at_once_after_all_published
         for number in 1..=500 {
             assert_eq!(next(&mut numbers).await, value(number));
         }
-        // Nothing follows until there is another server.
+        // No values follow until there is another server.
         numbers
     });
     let () = ended;
@@ -280,7 +281,7 @@ async fn a_method_that_rejects_a_resumption_ends_it() {
             Err(Status::unimplemented("closed"))
         }
         async fn texts(&self, prefix: &str) -> Result<Subscription<String>, Status> {
-            // The arguments are those of the first call.
+            // The new call has the arguments of the first.
             Err(Status::permission_denied(format!("no {prefix} for you")))
         }
     }
@@ -323,7 +324,7 @@ async fn another_process_can_continue_after_a_position() {
     );
 }
 
-/// A topic of this process with room for three values, and its subscriber.
+/// Returns a topic of this process with a buffer of three values, and its subscriber.
 fn slow(policy: SlowConsumer) -> (Topic<u64>, Subscription<u64>) {
     let topic = Topic::<u64>::builder()
         .buffer(3)
@@ -385,7 +386,7 @@ async fn a_slow_subscriber_is_waited_for_no_longer_than_the_limit() {
     let began = tokio::time::Instant::now();
     assert_eq!(topic.publish(40).await, 4);
     assert_eq!(began.elapsed().as_secs(), 5);
-    // From then on nobody waits for it.
+    // From then on no publisher waits for it.
     assert_eq!(topic.publish(50).await, 5);
     assert_eq!(began.elapsed().as_secs(), 5);
     assert_eq!(failure(&mut numbers).await.code(), Code::ResourceExhausted);
@@ -404,7 +405,7 @@ async fn a_subscriber_who_leaves_is_not_waited_for() {
     within("the publisher", publisher).await.unwrap();
 }
 
-/// A waker that looks at the topic.
+/// A waker that uses the topic.
 struct Looks(Topic<u64>);
 
 impl std::task::Wake for Looks {
@@ -476,7 +477,7 @@ async fn a_publisher_continues_when_its_subscriber_has_capacity_again() {
     within("the publisher", publisher).await.unwrap();
 }
 
-/// Large values, so that little is on its way while the reader stands still.
+/// The values are large, so that few are in transit while the reader is stalled.
 #[tokio::test]
 async fn a_client_that_does_not_read_gets_a_gap_and_uses_bounded_memory() {
     let desk = Desk {
@@ -506,7 +507,7 @@ async fn a_client_that_does_not_read_gets_a_gap_and_uses_bounded_memory() {
     assert!(missing > COUNT / 2, "{missing} of {COUNT} are missing");
 }
 
-/// A service that hands on what another server publishes.
+/// A service that forwards the values of another server.
 struct Relay(NewsClient);
 
 impl News for Relay {
@@ -566,7 +567,7 @@ async fn an_invalid_position_is_rejected() {
     }
 }
 
-/// Plays a server that sends these records behind the one that accepts the call.
+/// Plays a server that sends these records after the one that accepts the call.
 async fn from_a_server_that_sends(records: &[&[u8]]) -> Result<Vec<Update<u64>>, Status> {
     let (listener, client) = lazy(Client::builder()).await;
     let reading = tokio::spawn(async move {
@@ -596,7 +597,7 @@ async fn from_a_server_that_sends(records: &[&[u8]]) -> Result<Vec<Update<u64>>,
     within("the client", reading).await.unwrap()
 }
 
-/// Accepted with `iip-begins: KEY`, in bincode.
+/// Returns the record that accepts a call with `iip-begins: KEY`, in bincode.
 fn begins(position: &str) -> Vec<u8> {
     let mut record = vec![0x82, 1, 1, 10];
     record.extend(b"iip-begins");

@@ -1,4 +1,5 @@
-//! TLS end to end, over real sockets: who is trusted, what strangers and attackers get, what may change while it runs.
+//! TLS end to end, over real sockets: trust, rejected peers, attacks, and certificates that are
+//! renewed.
 
 use std::error::Error;
 use std::io;
@@ -26,17 +27,17 @@ use crate::common::generate::lin;
 use crate::common::peer::{Peer, accepted, drained, first_channel, listener, sent, stream_to};
 use crate::common::{GUARD, SERVED, bound, eventually, within};
 
-/// A time limit that is over soon, so that no test waits long for it.
+/// A timeout that passes soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// A time limit that a handshake on a busy machine does not reach.
+/// A timeout that a handshake on a busy machine does not reach.
 const TIME: Duration = Duration::from_secs(2);
 
-/// A server with TLS on a port of its own.
+/// A server with TLS.
 struct Target {
     server: Server,
     addr: SocketAddr,
-    /// Calls that reached a handler.
+    /// Number of calls that reached a handler.
     calls: Arc<AtomicUsize>,
 }
 
@@ -77,7 +78,7 @@ impl Target {
         }
     }
 
-    /// By name, because that is what the certificates are for.
+    /// Returns the target by name, because the certificates contain names.
     fn name(&self) -> String {
         name_of(self.addr)
     }
@@ -106,7 +107,7 @@ impl Target {
         connecting.expect_err("the handshake should fail")
     }
 
-    /// Whether a client with these settings gets an answer, on a connection of its own.
+    /// Returns `true` if a client with these settings gets a reply on a new connection.
     async fn answers(&self, tls: ClientTls) -> bool {
         let Ok(client) = within(
             "connecting",
@@ -129,7 +130,7 @@ fn name_of(addr: SocketAddr) -> String {
     format!("localhost:{}", addr.port())
 }
 
-/// Keeps what is written until it is flushed, as TLS does when the socket is full.
+/// A stream that buffers written bytes until it is flushed, as TLS does when the socket is full.
 #[derive(Debug)]
 struct Buffering(MemoryConnector);
 
@@ -150,7 +151,7 @@ impl Connector for Buffering {
     }
 }
 
-/// Counts how often it connects.
+/// A connector that counts its connections.
 #[derive(Debug)]
 struct Counting {
     endpoint: Endpoint,
@@ -182,7 +183,7 @@ impl Connector for Counting {
     }
 }
 
-/// The TLS error at the bottom of a call that could not connect.
+/// Returns the TLS error in the chain of a call that could not connect.
 fn reason(error: &CallError) -> TlsError {
     let CallErrorKind::Connect { source, .. } = error.kind() else {
         panic!("connected: {error}")
@@ -194,7 +195,7 @@ fn reason(error: &CallError) -> TlsError {
         .clone()
 }
 
-// ---- what works
+// ---- connections that work
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_calls_at_a_time_with_large_and_small_bodies_arrive_intact() {
@@ -238,7 +239,7 @@ async fn bytes_that_a_stream_buffers_are_flushed_to_the_end() {
     let client = within("connecting", connecting)
         .await
         .expect("a connection");
-    // The stream takes all of it at once, and what is below it an eighth.
+    // The stream takes the whole body at once, and the stream below it an eighth.
     let body = Bytes::from(lin(5, 500_000));
     let reply = within("a reply", client.request("/echo", body.clone())).await;
     assert!(reply.expect("a reply") == body, "another body came back");
@@ -292,7 +293,7 @@ async fn a_client_without_a_certificate_is_served_where_it_is_optional() {
         reply,
         r#"{"code":-1,"message":"handler fail:no certificate"}"#
     );
-    // A wrong one is refused all the same.
+    // A wrong certificate is rejected nevertheless.
     let tls = authority.client_known_to(&Authority::new("b"));
     let refused = tls.connect(stream_to(target.addr).await, Some("localhost"));
     if let Ok((mut io, _)) = within("the handshake", refused).await {
@@ -332,7 +333,7 @@ async fn tls_over_memory_and_unix_sockets_needs_a_name() {
     );
 }
 
-// ---- who is refused
+// ---- rejected peers
 
 #[tokio::test]
 async fn a_server_that_is_not_trusted_gets_no_request() {
@@ -357,7 +358,7 @@ async fn a_server_that_is_not_trusted_gets_no_request() {
         assert_eq!(error.execution(), Execution::NotSent, "{why}");
     }
     assert_eq!(target.calls.load(Ordering::SeqCst), 0);
-    // The one way around it is called dangerous.
+    // The only setting without verification is named dangerous.
     assert!(
         target
             .answers(DangerousClientTls::accept_any_certificate())
@@ -371,7 +372,8 @@ async fn a_client_without_the_right_certificate_reaches_no_handler() {
     let target = Target::start(ours.closed_server()).await;
     for tls in [ours.client(), ours.client_known_to(&theirs)] {
         let stream = stream_to(target.addr).await;
-        // Under TLS 1.3 the client learns after its own part of the handshake that it was refused.
+        // Under TLS 1.3 the client is notified of the rejection after its own part of the
+        // handshake.
         if let Ok((mut io, _)) =
             within("the handshake", tls.connect(stream, Some("localhost"))).await
         {
@@ -419,7 +421,7 @@ async fn a_tls_port_never_falls_back_to_plain() {
     let mut stream = stream_to(target.addr).await;
     sent(&mut stream, &RawFrame::new_channel().encode()).await;
     let mut reply = Vec::new();
-    // The server may say goodbye with a TLS alert (record type 21), or reset.
+    // The server may close with a TLS alert (record type 21), or reset.
     let _ = within("the end", stream.read_to_end(&mut reply)).await;
     assert!(reply.is_empty() || reply[0] == 21, "{reply:?}");
 
@@ -444,10 +446,10 @@ async fn a_plain_port_closes_at_the_first_byte_of_tls() {
     Peer::connect(target.addr).await.open_channel().await;
 }
 
-// ---- who attacks
+// ---- attacks
 
-/// Opens connections to `addr` from 127.0.0.1, at first and then one every few milliseconds, sends `says` on each, and keeps them
-/// open without another word.
+/// Opens connections to `addr` from 127.0.0.1, at first and then one every few milliseconds, sends
+/// `says` on each, and keeps them open without sending more.
 async fn silent_peers(addr: SocketAddr, at_first: usize, says: Vec<u8>) -> JoinHandle<()> {
     let mut held = Vec::new();
     for _ in 0..at_first {
@@ -468,7 +470,7 @@ async fn silent_peers(addr: SocketAddr, at_first: usize, says: Vec<u8>) -> JoinH
     })
 }
 
-/// The first message of a client.
+/// Returns the first message of a client.
 async fn client_hello(tls: ClientTls) -> Vec<u8> {
     let (near, mut far) = tokio::io::duplex(16 * 1024);
     let connecting = tokio::spawn(async move { tls.connect(near, Some("localhost")).await });
@@ -493,7 +495,7 @@ async fn more_silent_peers_than_the_limit_of_handshakes_delay_no_client() {
     for _ in 0..5 {
         let started = Instant::now();
         assert!(target.answers(authority.client()).await);
-        // Their handshakes would be given up after ten seconds.
+        // Their handshakes would time out after ten seconds.
         assert!(
             started.elapsed() < Duration::from_secs(5),
             "{:?}",
@@ -537,7 +539,7 @@ async fn a_slow_handshake_has_the_same_timeout_as_a_silent_one() {
     let (mut reader, mut writer) = stream_to(target.addr).await.into_split();
     let started = Instant::now();
     let dripping = tokio::spawn(async move {
-        // The head of a handshake record of 512 bytes, then its body.
+        // Sends the head of a handshake record of 512 bytes, then its body.
         for byte in [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc]
             .into_iter()
             .chain(std::iter::repeat(3))
@@ -545,7 +547,7 @@ async fn a_slow_handshake_has_the_same_timeout_as_a_silent_one() {
             if writer.write_all(&[byte]).await.is_err() {
                 return;
             }
-            // Slowness is the attack here.
+            // The pauses are the attack.
             tokio::time::sleep(TIME / 20).await;
         }
     });
@@ -593,7 +595,7 @@ async fn garbage_instead_of_a_handshake_ends_that_connection_only() {
         record(1, 4, &[1, 0, 0, 0]),
         record(1, 4, &[2, 0, 0, 0]),
         record(1, 0xffff, &[1; 64]),
-        // A hello of 16 MiB, announced.
+        // The announcement of a hello of 16 MiB.
         record(3, 4, &[1, 0xff, 0xff, 0xff]),
         record(9, 0, &[]),
     ] {
@@ -614,7 +616,7 @@ async fn garbage_instead_of_a_handshake_ends_that_connection_only() {
     .await;
 }
 
-/// Passes bytes on between a client and a server, and does something to those that come from the server.
+/// Forwards bytes between a client and a server, and tampers with those of the server.
 struct Middle {
     listener: TcpListener,
     addr: SocketAddr,
@@ -626,13 +628,14 @@ impl Middle {
         Self { listener, addr }
     }
 
-    /// Carries one connection until `tamper`, which sees each piece from the server and its offset, says to stop.
+    /// Forwards one connection until `tamper`, which gets each piece from the server and its
+    /// offset, returns the end.
     async fn carry(&self, server: SocketAddr, mut tamper: impl FnMut(usize, &mut Vec<u8>) -> bool) {
         let (mut from_client, mut to_client) = accepted(&self.listener).await.into_split();
         let (mut from_server, mut to_server) = stream_to(server).await.into_split();
         let forth = async {
             let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
-            // Only what comes back decides when it is over.
+            // Only the bytes of the server decide when it ends.
             std::future::pending::<()>().await;
         };
         let back = async {
@@ -655,7 +658,7 @@ impl Middle {
     }
 }
 
-/// Asks for 1 MiB through a middle that tampers with what lies behind the first 100,000 bytes.
+/// Requests 1 MiB through a middle that tampers with the bytes after the first 100,000.
 async fn tampered(tamper: impl FnMut(usize, &mut Vec<u8>) -> bool) -> CallError {
     let authority = Authority::new("a");
     let target = Target::start(authority.server()).await;
@@ -679,7 +682,7 @@ async fn tampered(tamper: impl FnMut(usize, &mut Vec<u8>) -> bool) -> CallError 
 
 #[tokio::test]
 async fn a_reply_cut_in_the_middle_is_an_error_and_not_a_short_reply() {
-    // A plain FIN, which anybody on the way can send.
+    // A plain FIN, which any node on the path can send.
     let error = tampered(|offset, _| offset < 100_000).await;
     let CallErrorKind::ConnectionLost(lost) = error.kind() else {
         panic!("{error}")
@@ -745,7 +748,7 @@ async fn a_connection_cut_between_two_frames_is_distinguished_from_a_closed_one(
     );
 }
 
-// ---- ending and changing
+// ---- ends and renewed certificates
 
 #[tokio::test]
 async fn a_custom_connector_is_wrapped_in_tls_like_any_other() {

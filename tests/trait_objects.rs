@@ -1,4 +1,4 @@
-//! Services as trait objects: every way to hold one, wherever a future has to be `Send`.
+//! Services as trait objects: every way to hold one, also where a future must be `Send`.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -35,7 +35,7 @@ trait Desk {
 
 struct Clerk(Vec<String>);
 
-/// Borrows what it yields from the service, or from an argument.
+/// Yields items that borrow from the service, or from an argument.
 struct Lending<I>(I);
 
 impl<I: Iterator + Unpin> Stream for Lending<I> {
@@ -164,7 +164,7 @@ async fn all<T>(stream: impl Stream<Item = Result<T, Status>>) -> (Vec<T>, Optio
     (items, None)
 }
 
-/// Every method, through whatever is a service.
+/// Calls every method of any service.
 async fn check(desk: impl Desk) {
     assert_eq!(
         desk.hello("ann".into()).await.unwrap().to_lowercase(),
@@ -315,7 +315,7 @@ trait Clock {
 
 struct Stopped;
 
-/// The twin is a trait of async-trait, and can be implemented as one.
+/// The object-safe trait is a trait of async-trait, and can be implemented as one.
 #[async_trait::async_trait]
 impl DynClock for Stopped {
     async fn dyn_ticks(
@@ -341,7 +341,7 @@ async fn an_implementation_of_the_twin_by_async_trait_is_served() {
     assert_eq!(all(ticks).await, (vec![1], None));
 }
 
-/// Ends only when it is dropped.
+/// A stream that ends only when it is dropped.
 struct Endless(Arc<()>);
 
 impl Clock for Endless {

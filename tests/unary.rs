@@ -1,4 +1,4 @@
-//! Typed calls that succeed, over real sockets: what a trait can say, and where its server can be.
+//! Typed calls that succeed, over real sockets: all forms of methods, and all kinds of targets.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -187,7 +187,7 @@ impl Counter for Sum {
     }
 }
 
-/// Tells what a handler can know of the call.
+/// Returns what a handler can know about the call.
 #[service]
 trait Circumstances {
     async fn by_parameter(&self, ctx: &CallContext, key: String) -> Result<Seen, Status>;
@@ -252,7 +252,7 @@ trait Meeting {
     async fn meet(&self, number: u32) -> Result<u32, Status>;
 }
 
-/// Answers nobody before all have come.
+/// Replies only when all calls have come.
 struct Crowd(Barrier);
 
 impl Meeting for Crowd {
@@ -266,7 +266,7 @@ fn all_bytes(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i ^ (i >> 8)) as u8).collect()
 }
 
-/// Uses every method of [`Mirror`] through `client`.
+/// Calls every method of [`Mirror`] through `client`.
 async fn everything_works(client: Client) {
     let mirror = EverythingClient::new(client);
     mirror.nothing().await.unwrap();
@@ -599,7 +599,7 @@ async fn calls_spread_over_several_connections() {
     assert_eq!(seen.len(), 3);
 }
 
-/// Holds its thread, but only after it has let others run.
+/// Blocks its thread after it has yielded once.
 #[service]
 trait Hog {
     async fn compute(&self) -> Result<(), Status>;

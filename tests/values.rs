@@ -1,5 +1,5 @@
-//! Values that a codec cannot carry, types that differ between the two sides, plain answers that look like errors, and
-//! values of just the largest size.
+//! Values that a codec cannot carry, types that differ between the two sides, plain replies that
+//! look like errors, and values of the maximum size.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -52,7 +52,7 @@ fn list(levels: usize) -> List {
     })
 }
 
-/// In the codec of the client.
+/// Methods in the codec of the client.
 #[service]
 trait Shop {
     async fn take(&self, order: Order) -> Result<u8, Status>;
@@ -192,7 +192,7 @@ async fn an_argument_with_a_field_left_out_is_not_sent() {
             &["Shop.take", name, "`discount`", "json or msgpack"],
         );
         assert_eq!(counted.runs(), 0);
-        // The connection and the scratch memory are as good as before.
+        // The connection and the scratch memory still work.
         let order = Order {
             discount: 5,
             ..without_discount()
@@ -241,7 +241,7 @@ async fn values_nested_too_deep_are_rejected_by_the_writer() {
         CodecId::JSON,
     ] {
         let (_server, counted, shop) = shop(codec).await;
-        // The object of the arguments is a level, where there is one.
+        // The object of the arguments is a level in codecs that have one.
         assert_eq!(shop.count(list(126)).await, Ok(126), "{codec}");
         assert_eq!(shop.make(127).await.unwrap(), list(127), "{codec}");
         let runs = counted.runs();
@@ -282,7 +282,7 @@ async fn elements_without_bytes_are_rejected_by_the_writer() {
     }
 }
 
-/// The same paths with other types, as a client and a server of different ages have them.
+/// The same paths with other types, as in a client and a server of different versions.
 mod older {
     use super::*;
 
@@ -351,7 +351,7 @@ async fn types_that_differ_are_reported_with_method_codec_and_a_hint() {
     }
 }
 
-/// As [`Counted`], with orders of which no field is left out.
+/// Like [`Counted`], but with orders without a missing field.
 struct Full;
 
 impl Shop for Full {
@@ -424,7 +424,7 @@ struct Notice {
     message: String,
 }
 
-/// In any order of its fields, and with a third one that errors have.
+/// The fields of an error in another order, and with the third field of errors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Report {
     message: String,
@@ -519,7 +519,8 @@ async fn a_plain_value_that_looks_like_an_error_arrives_as_a_value() {
             }
         }
     }
-    // What a caller in another language sees: the same JSON, with a space before it only where it would be an error.
+    // A caller in another language gets the same JSON, after a space only where it would be an
+    // error.
     let by_hand = async |path: &'static str, body: &'static str| {
         let reply = client.raw().request(path, body).await.unwrap();
         String::from_utf8(reply.to_vec()).unwrap()
@@ -580,7 +581,7 @@ async fn a_missing_method_is_reported_with_its_path_and_the_closest_one() {
         status.message(),
         r#"no method is registered under "/shop/something_else""#
     );
-    // In plain JSON the server says what a Go server says, and the client what that means.
+    // In plain JSON the server sends the error of a Go server, and the client explains it.
     let status = typos.contry().await.unwrap_err();
     expect(&status, Code::Unimplemented, Execution::NotExecuted);
     assert_eq!(
@@ -601,7 +602,7 @@ fn limited(codec: CodecId, bytes: Option<usize>) -> ClientBuilder {
 
 #[tokio::test]
 async fn bytes_of_just_the_largest_size_can_be_sent_and_more_cannot() {
-    // The default, and one that was set.
+    // The default limit, and one that was set.
     for (set, limit) in [(None, 16 * MIB), (Some(MIB + 1), MIB + 1)] {
         let server = match set {
             Some(bytes) => Server::builder().max_message_bytes(bytes),
@@ -673,7 +674,7 @@ trait Evil {
     async fn typed(&self, which: u8) -> Result<u8, Status>;
 }
 
-/// Calls that answer with each of `count` answers, in every form.
+/// Calls for each of `count` replies, in every form.
 async fn each_in_every_form(evil: &EvilClient, count: u8) {
     for which in 0..count {
         let _ = within("a reply", evil.json(which)).await.unwrap_err();
@@ -682,7 +683,8 @@ async fn each_in_every_form(evil: &EvilClient, count: u8) {
     }
 }
 
-/// Of a peer's bytes no tree is made, which would take 32 bytes and more for each of two million elements.
+/// The bytes of a peer are not decoded into a tree, which would take at least 32 bytes for each of
+/// two million elements.
 #[test]
 fn a_large_plain_reply_costs_no_more_than_a_few_times_its_size() {
     alone(
@@ -711,7 +713,7 @@ fn a_large_plain_reply_costs_no_more_than_a_few_times_its_size() {
             let handler = move || {
                 let evil = Arc::clone(&evil);
                 handler_fn(move |request: Request| {
-                    // The only digit is the argument.
+                    // The only digit of the request is the argument.
                     let digit = request.body().iter().find(|byte| byte.is_ascii_digit());
                     let which = digit.map_or(0, |digit| usize::from(digit - b'0'));
                     let reply = evil[which].clone();

@@ -1,4 +1,4 @@
-//! What a build script says of files and settings that cannot be used, and where.
+//! Errors of a build script about files and settings that cannot be used, with their positions.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use iip_build::prost_types::{FileDescriptorProto, FileDescriptorSet};
 use iip_build::{Builder, Error, configure, prost_build};
 
-/// A folder of `.proto` files of its own.
+/// A temporary folder of `.proto` files.
 struct Files(PathBuf);
 
 impl Files {
@@ -30,7 +30,7 @@ impl Files {
             .compile_protos(&[self.0.join(proto)], &[&self.0])
     }
 
-    /// The text of the error, in which the folder is `DIR`.
+    /// Returns the text of the error, in which the folder is `DIR`.
     fn error(&self, builder: Builder, proto: &str) -> String {
         let error = self.compile(builder, proto).unwrap_err();
         let text = error.to_string();

@@ -1,4 +1,5 @@
-//! What every codec of serde types promises, tried with the same values and attacks; and what only one of them does.
+//! The guarantees of every codec of serde types, tested with the same values and attacks, and those
+//! of single codecs.
 
 #![cfg(all(
     feature = "codec-bincode",
@@ -36,7 +37,7 @@ fn refusal<'de, C: Codec, T: Deserialize<'de> + Debug>(input: &'de [u8]) -> Deco
     decode::<C, T>(input).unwrap_err().kind().clone()
 }
 
-/// As small as the stack of a thread of the tokio runtime.
+/// The stack size of a thread of the tokio runtime.
 fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
     let builder = std::thread::Builder::new().stack_size(2 << 20);
     builder.spawn(test).unwrap().join().unwrap();
@@ -56,7 +57,8 @@ struct UnitStruct;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 struct Id(u64);
 
-/// One of everything that serde knows, but for an option in an option: it is lost where `None` is nothing of its own.
+/// A value of every kind of serde, except an option in an option: it is lost where `None` has no
+/// encoding of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Zoo {
     unsigned: (u8, u16, u32, u64, u128),
@@ -189,7 +191,7 @@ fn list(levels: usize) -> List {
     })
 }
 
-/// Asserts that nobody is told of more elements than the message has bytes.
+/// Asserts that no visitor gets a size hint of more elements than the message has bytes.
 #[derive(Debug)]
 struct Trusting;
 
@@ -215,7 +217,7 @@ impl<'de> Deserialize<'de> for Trusting {
     }
 }
 
-/// What all codecs keep.
+/// The guarantees of all codecs.
 macro_rules! promises {
     ($($name:ident $Codec:ty;)*) => { $( mod $name {
         use super::*;
@@ -336,7 +338,7 @@ macro_rules! promises {
                 let level = |next| Large { numbers: [[0; 32]; 32], next };
                 let one = encode::<$Codec>(&level(None));
                 let two = encode::<$Codec>(&level(Some(Box::new(level(None)))));
-                // What stands before the inner level.
+                // The bytes before the inner level.
                 let head = two.len() - one.len();
                 let mut input = two[..head].repeat(1000);
                 input.extend(one);
@@ -373,7 +375,7 @@ macro_rules! promises {
             assert!(message.as_ptr_range().contains(&read.content.as_ptr()));
             assert!(!message.as_ptr_range().contains(&read.small.as_ptr()));
 
-            // Something follows, so it is copied into its place.
+            // Another value follows, so the payload is copied into the message.
             let values = vec![Payload::from(content.clone()), Payload::from(content), Payload::new()];
             out = BytesMut::new();
             let tail = encode_value_split(<$Codec>::ID, &values, &mut out).unwrap();
@@ -418,7 +420,7 @@ mod only_postcard {
         }
     }
 
-    /// The number, as postcard has lengths.
+    /// The number in the encoding of lengths of postcard.
     fn claims(claimed: u64) -> Vec<u8> {
         let mut input = encode::<Postcard>(&claimed);
         input.extend([1; 8]);
@@ -454,7 +456,7 @@ mod only_postcard {
         assert_eq!(refusal::<Postcard, HashSet<()>>(&input), empty);
         assert_eq!(refusal::<Postcard, BTreeMap<(), ()>>(&input), empty);
         assert_eq!(refusal::<Postcard, Vec<((), [u8; 0])>>(&[1]), empty);
-        // Where only the key or only the value takes none, the entry takes some.
+        // If only the key or only the value takes no bytes, the entry takes some.
         let map = decode::<Postcard, BTreeMap<u8, ()>>(&[2, 5, 6]);
         assert_eq!(map.unwrap().len(), 2);
         assert_eq!(decode::<Postcard, Vec<()>>(&[0]).unwrap(), []);
@@ -505,7 +507,7 @@ mod only_msgpack {
         }
     }
 
-    /// All the ways to claim four billion.
+    /// All the ways to claim four billion elements.
     fn bombs() -> impl Iterator<Item = Vec<u8>> {
         let kinds = [0xc6, 0xc9, 0xdb, 0xdd, 0xdf];
         kinds

@@ -204,7 +204,7 @@ fn a_message_over_the_size_limit_is_rejected_by_name() {
     assert!(error.to_string().contains("max_message_bytes"), "{error}");
 }
 
-/// As small as the stack of a thread of the tokio runtime.
+/// The stack size of a thread of the tokio runtime.
 fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
     let builder = std::thread::Builder::new().stack_size(2 << 20);
     builder.spawn(test).unwrap().join().unwrap();
@@ -240,7 +240,7 @@ fn more_than_100_levels_are_rejected_by_the_writer() {
     on_a_small_stack(|| {
         let chain = |levels: usize| {
             let leaf = Node {
-                // Looks like messages inside each other, which a text is not.
+                // Looks like nested messages, although it is a text.
                 name: "\n\u{2}\n\u{0}".repeat(100),
                 ..Node::default()
             };
@@ -262,7 +262,7 @@ fn more_than_100_levels_are_rejected_by_the_writer() {
     });
 }
 
-/// A message of which each level takes much stack.
+/// A message whose levels each take much stack.
 #[derive(Debug, Default)]
 struct Wide(Option<Box<Self>>);
 

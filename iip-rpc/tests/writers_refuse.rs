@@ -1,4 +1,4 @@
-//! What a reader refuses, the writer refuses first, in every codec of serde types.
+//! Values that a reader rejects are first rejected by the writer, in every codec of serde types.
 
 #![cfg(all(
     feature = "codec-bincode",
@@ -30,13 +30,13 @@ fn refusal<C: Codec>(value: &(impl Serialize + ?Sized)) -> EncodeErrorKind {
     encode::<C>(value).unwrap_err().kind().clone()
 }
 
-/// As small as the stack of a thread of the tokio runtime.
+/// The stack size of a thread of the tokio runtime.
 fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
     let builder = std::thread::Builder::new().stack_size(2 << 20);
     builder.spawn(test).unwrap().join().unwrap();
 }
 
-/// A type that can lie inside itself.
+/// A type that can contain itself.
 trait Nest: Serialize + DeserializeOwned {
     fn leaf() -> Self;
     fn around(self) -> Self;
@@ -95,7 +95,7 @@ enum Bytes {
     Inner(Vec<Self>),
 }
 
-/// Nothing but options and newtypes.
+/// A type of options and newtypes only.
 #[derive(Serialize, Deserialize)]
 struct Wrapper(Option<Box<Self>>);
 
@@ -115,7 +115,7 @@ fn nested<T: Nest>(levels: usize) -> T {
     (0..levels).fold(T::leaf(), |inner, _| inner.around())
 }
 
-/// Both sides refuse from the same depth on. `unchecked` writes whatever the depth.
+/// Asserts that both sides reject from the same depth on. `unchecked` writes at any depth.
 fn both_sides_refuse_from_the_same_depth<C: Codec, T: Nest>(unchecked: fn(&T) -> Vec<u8>) {
     let limits = DecodeLimits::new();
     let reads = |value: &T| match C::decode::<T>(&unchecked(value), &limits) {
@@ -173,7 +173,7 @@ fn all_codecs_refuse_from_the_same_depth<T: Nest>() {
 
 #[test]
 fn writers_and_readers_reject_the_same_depths() {
-    // The crates behind the codecs know no limit when they write.
+    // The crates of the codecs have no limit when they write.
     let builder = std::thread::Builder::new().stack_size(64 << 20);
     let test = || {
         all_codecs_refuse_from_the_same_depth::<Sequence>();
@@ -210,7 +210,7 @@ fn a_value_of_any_depth_is_rejected_within_a_small_stack() {
             refusal::<Msgpack>(&deep),
             EncodeErrorKind::TooDeep { limit: 128 }
         ));
-        // To drop it would take the stack that encoding it does not.
+        // Dropping it would need the stack that encoding it does not need.
         std::mem::forget(deep);
     }
     on_a_small_stack(|| {
@@ -237,7 +237,7 @@ fn elements_that_take_no_bytes_are_rejected_by_the_writer_as_by_the_reader() {
         assert_eq!(refusal::<C>(&BTreeSet::from([()])), empty(1));
         assert_eq!(refusal::<C>(&BTreeMap::from([((), Nothing)])), empty(1));
         assert_eq!(refusal::<C>(&(1u8, vec![((), [(); 4])])), empty(1));
-        // Nothing is claimed, or each takes a byte, or the type knows their number.
+        // There are no elements, or each takes a byte, or the type fixes their number.
         encode::<C>(&Vec::<()>::new()).unwrap();
         encode::<C>(&vec![Some(())]).unwrap();
         encode::<C>(&BTreeMap::from([(1u8, ())])).unwrap();
@@ -306,7 +306,7 @@ proptest! {
 
 #[test]
 fn a_wrong_number_of_parts_is_rejected_where_the_number_is_written_first() {
-    /// Says that it has two parts.
+    /// Claims to have two parts.
     struct Liar(u8);
 
     impl Serialize for Liar {

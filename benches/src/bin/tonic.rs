@@ -1,5 +1,5 @@
-//! gRPC by tonic. What `protoc` and tonic-build would generate for its methods stands here by hand, so that building the
-//! benchmark needs neither.
+//! gRPC by tonic. The code that `protoc` and tonic-build would generate for its methods is written
+//! by hand, so that building the benchmark needs neither.
 
 use std::convert::Infallible;
 use std::future::Future;

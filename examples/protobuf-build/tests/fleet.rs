@@ -1,4 +1,5 @@
-//! The service that the build script has made, over real sockets: all kinds of calls in one process, and the two programs.
+//! The service that the build script has made, over real sockets: all kinds of calls in one
+//! process, and the two programs.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 

@@ -1262,7 +1262,7 @@ mod tests {
     #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
     struct Id(u64);
 
-    /// A value of every kind that serde knows.
+    /// A value of every kind of serde.
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     struct Zoo {
         unsigned: (u8, u16, u32, u64, u128),

@@ -1,4 +1,4 @@
-//! Serves `Greeter` until ctrl-c or SIGTERM, and then until the running calls are answered.
+//! Serves `Greeter` until ctrl-c or SIGTERM, and then until the running calls have ended.
 //!
 //! Run: `cargo run -p greeter-server [ADDRESS]`
 //! Prints: where it listens, and that it has ended.
