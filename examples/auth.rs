@@ -1,7 +1,8 @@
-//! Who may call what: a token that the client adds to every call, checked by the server before anything of a call runs.
+//! Authorization: a token that the client adds to every call, checked by the server before the
+//! handler runs.
 //!
 //! Run: `cargo run --example auth`
-//! Prints: what a customer and an administrator may do, and what nobody may do without a token.
+//! Prints: what a customer and an administrator may do, and what is rejected without a token.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,13 +12,13 @@ use iip_rpc::interceptor::{
 };
 use iip_rpc::{CallContext, Client, Server, Status, service};
 
-/// Each method says who may call it.
+/// Each method has a role that its callers need.
 #[service]
 pub trait Shop {
     /// Everybody.
     async fn articles(&self) -> Result<Vec<String>, Status>;
 
-    /// Whoever is known.
+    /// Callers with a valid token.
     #[rpc(auth = "customer")]
     async fn buy(&self, article: &str) -> Result<String, Status>;
 
@@ -26,13 +27,13 @@ pub trait Shop {
     async fn close(&self) -> Result<(), Status>;
 }
 
-/// Who calls, as the server found out. Handlers find it in their call.
+/// The caller, as identified by the server. Handlers find it in their context.
 struct Identity {
     name: &'static str,
     roles: &'static [&'static str],
 }
 
-/// Checks the token of every call against what its method asks for.
+/// Checks the token of every call against the role of its method.
 struct Doorman {
     tokens: HashMap<&'static str, Identity>,
 }

@@ -1,28 +1,29 @@
-//! One deadline for a call and all calls made on its behalf, and what a handler notices when its caller goes away.
+//! One deadline for a call and all calls made on its behalf, and handlers whose caller goes away.
 //!
 //! Run: `cargo run --example deadline`
-//! Prints: how much time reached the second server, that the call ended by it, then for each `on_cancel` policy what
-//! became of the handler after its caller had dropped the call.
+//! Prints: how much time reached the second server, that the call ended by it, then for each
+//! `on_cancel` policy what became of the handler after its caller had dropped the call.
 
 use std::time::Duration;
 
 use iip_rpc::{CallContext, CallOptions, Client, Server, Status, service};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-/// What the user talks to.
+/// The service of the user.
 #[service]
 pub trait Front {
-    /// Asks the back.
+    /// Calls the back.
     async fn ask(&self) -> Result<(), Status>;
 }
 
-/// What the front talks to.
+/// The service of the front.
 #[service]
 pub trait Back {
-    /// Takes longer than anyone waits. Without its caller it is dropped where it stands: the default, `"abort"`.
+    /// Takes longer than its caller waits. Without its caller it is dropped at its current await
+    /// point: the default, `"abort"`.
     async fn search(&self) -> Result<(), Status>;
 
-    /// The same, but is told, and decides itself when to stop.
+    /// The same, but it is notified, and decides itself when to stop.
     #[rpc(on_cancel = "token")]
     async fn search_tidily(&self, ctx: &CallContext) -> Result<(), Status>;
 
@@ -37,7 +38,7 @@ struct FrontDesk {
 
 impl Front for FrontDesk {
     async fn ask(&self) -> Result<(), Status> {
-        // No word of time here: the call inherits what is left of the caller's.
+        // No timeout here: the call inherits the deadline of the caller.
         self.back.search().await
     }
 }
@@ -48,7 +49,7 @@ struct BackOffice {
 
 impl BackOffice {
     fn tell(&self, event: impl Into<String>) {
-        // Nobody listens any more: nothing to do about it.
+        // The caller may have gone.
         let _ = self.events.send(event.into());
     }
 }
@@ -100,7 +101,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let desk = Server::builder().service(desk).bind("127.0.0.1:0").await?;
     let front = FrontClient::new(Client::connect(desk.target()).await?);
 
-    // 200 ms from here to the answer, for both calls together.
+    // 200 ms from here to the reply, for both calls together.
     let hasty = front.with_options(CallOptions::new().timeout(Duration::from_millis(200)));
     let Err(status) = hasty.ask().await else {
         return Err("the search ended".into());
@@ -109,7 +110,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("ask: {}, {}", status.code(), status.execution());
     println!("{}", next().await);
 
-    // Dropping the future is all it takes to cancel a call; `select!` drops the branch that lost.
+    // Dropping the future cancels a call; `select!` drops the branch that lost.
     tokio::select! {
         _ = back.search() => {}
         started = next() => println!("{started}"),

@@ -1,9 +1,10 @@
-//! A service written in Go, with its paths as they are: first called through a typed trait, then replaced by an
-//! implementation of that trait. And the other way round: a typed method that is called with plain JSON.
+//! A service written in Go, with its paths as they are: first called through a typed trait, then
+//! replaced by an implementation of that trait. And the other way round: a typed method that is
+//! called with plain JSON.
 //!
 //! Run: `cargo run --example go_style`
-//! Prints: the same three answers from the old service and from the new one, then the frames that a client in any
-//! language can send and receive.
+//! Prints: the same three replies from the old service and from the new one, then the frames that a
+//! client in any language can send and receive.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What `/user/find` answers.
+/// The reply of `/user/find`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct User {
     id: u64,
@@ -58,7 +59,7 @@ impl Users for InRust {
     }
 }
 
-/// Stands in for the Go server, so that the example needs nothing else: it knows paths, bytes and JSON.
+/// Replaces the Go server, so that the example needs nothing else: it knows paths, bytes and JSON.
 async fn old_service() -> std::io::Result<iip_core::Server> {
     let echo = |request: Request| async { Ok(Response::from(request.into_body())) };
     let find = |request: Request| async move {
@@ -73,7 +74,7 @@ async fn old_service() -> std::io::Result<iip_core::Server> {
     routes.bind("127.0.0.1:0").await
 }
 
-/// The caller does not see which of the two it talks to.
+/// The caller does not see which of the two it calls.
 async fn use_it(users: &impl Users) -> Result<(), Status> {
     println!(
         "  echo: {:?}",
@@ -103,16 +104,16 @@ async fn by_hand(
     let mut stream = TcpStream::connect(target).await?;
     stream.write_all(&frame).await?;
 
-    // The answer has the same head: status 5 and the same path.
+    // The reply has the same head: status 5 and the same path.
     let mut head = vec![0; 1 + path.len() + 1 + 4];
     stream.read_exact(&mut head).await?;
     let length = stream.read_u32().await?;
-    let mut answer = String::new();
+    let mut reply = String::new();
     stream
         .take(length.into())
-        .read_to_string(&mut answer)
+        .read_to_string(&mut reply)
         .await?;
-    Ok(answer)
+    Ok(reply)
 }
 
 #[tokio::main]
@@ -129,7 +130,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("the new service:");
     use_it(&UsersClient::new(Client::connect(new.target()).await?)).await?;
 
-    // Existing clients go on as before, and reach the typed methods as well: what looks like JSON is answered in JSON.
+    // Existing clients continue as before, and can call the typed methods as well: requests in JSON
+    // get replies in JSON.
     println!("by hand:");
     println!(
         "  {}",

@@ -1,16 +1,17 @@
-//! How to test a service and the code that uses it: in memory, and without any connection.
+//! Tests of a service and of the code that uses it: in memory, and without any connection.
 //!
 //! Run: `cargo run --example in_memory`
-//! Prints: the total of a basket, from the implementation itself and from a server in memory, and a failure from a stub.
+//! Prints: the total of a basket, from the implementation itself and from a server in memory, and a
+//! failure from a stub.
 
 use std::time::Duration;
 
 use iip_rpc::{Client, Code, Server, Status, service};
 
-/// Knows prices.
+/// A price list.
 #[service]
 pub trait Prices {
-    /// The price of one piece.
+    /// Returns the price of one piece.
     async fn price(&self, article: String) -> Result<u64, Status>;
 }
 
@@ -26,7 +27,7 @@ impl Prices for PriceList {
     }
 }
 
-/// The code to test. It takes the trait, not the client: whatever implements it will do.
+/// The code to test. It takes the trait, not the client, so it works with any implementation.
 async fn total(prices: &impl Prices, articles: &[&str]) -> Result<u64, Status> {
     let mut total = 0;
     for &article in articles {
@@ -39,7 +40,7 @@ async fn total(prices: &impl Prices, articles: &[&str]) -> Result<u64, Status> {
     Ok(total)
 }
 
-/// A stub for the cases that are hard to bring about otherwise.
+/// A stub for cases that are hard to cause otherwise.
 struct Down;
 
 impl Prices for Down {

@@ -1,10 +1,11 @@
 //! A server for peers in other languages to test against: plain IIP, default limits.
 //!
-//! Run: `cargo run --example interop_server -- --listen 127.0.0.1:0`, or with TLS
-//! `cargo run --features tls --example interop_server -- --listen 127.0.0.1:0 --tls-cert FILE --tls-key FILE`
-//! Prints: the address it listens on, in one line. Ends on ctrl-c, when the calls under way are answered.
+//! Run: `cargo run --example interop_server -- --listen 127.0.0.1:0`, or with TLS `cargo run
+//! --features tls --example interop_server -- --listen 127.0.0.1:0 --tls-cert FILE --tls-key FILE`
+//! Prints: the address it listens on, in one line. Ends on ctrl-c, when the running calls have
+//! ended.
 //!
-//! | path | answer |
+//! | path | reply |
 //! |---|---|
 //! | `/echo`, `/echo_benchmark` | the body |
 //! | `/slow?ms=N` | the body, after N ms |
@@ -76,7 +77,7 @@ fn sha256(body: &Bytes) -> String {
         .collect()
 }
 
-/// Makes an answer that takes long to compute, without holding up the connection's other calls.
+/// Computes a reply that takes long, without blocking the other calls of the connection.
 async fn computed<T>(compute: impl FnOnce() -> T + Send + 'static) -> Answer
 where
     T: Into<iip_core::Body> + Send + 'static,

@@ -1,7 +1,8 @@
-//! Data beside the arguments, in both directions: for what every call carries, such as request ids and tokens.
+//! Metadata in both directions: data of every call, such as request ids and tokens.
 //!
 //! Run: `cargo run --example metadata`
-//! Prints: what the handlers saw of the request's metadata, and what the caller saw of the answer's.
+//! Prints: the metadata of the request in the handlers, and the metadata of the reply at the
+//! caller.
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use iip_rpc::{CallContext, CallOptions, Client, Metadata, ReplyMetadata, Server,
 /// Two ways to the metadata of a call.
 #[service]
 pub trait Orders {
-    /// The context is there without being a parameter.
+    /// The context is available without being a parameter.
     async fn count(&self) -> Result<u64, Status>;
 
-    /// The context is a parameter. It does not travel: each side has its own.
+    /// The context is a parameter. It is not sent: each side has its own.
     async fn cancel(&self, ctx: &CallContext, order: u64) -> Result<(), Status>;
 }
 
@@ -49,7 +50,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     let client = Client::connect(server.target()).await?;
 
-    // For all calls through this client: what to send, and where the answer's metadata is kept.
+    // For all calls through this client: the metadata to send, and where the metadata of the reply
+    // is kept.
     let reply = ReplyMetadata::new();
     let options = CallOptions::new()
         .metadata("request-id", "4711")?
@@ -61,7 +63,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         reply.get().text("served-by")
     );
 
-    // For one call: a context that is handed to the method. The client's own metadata goes along.
+    // For one call: a context that is passed to the method. The metadata of the client is sent too.
     let mut metadata = Metadata::new();
     metadata.insert_text("token", "secret")?;
     orders

@@ -1,4 +1,5 @@
-//! What operators see and do: health that is watched, figures of every call, and a shutdown that waits for running calls.
+//! Operation of a server: health that is watched, metrics of every call, and a shutdown that waits
+//! for running calls.
 //!
 //! ```text
 //! Reports is SERVING
@@ -21,11 +22,11 @@ use tokio::sync::Notify;
 /// Makes reports.
 #[service]
 pub trait Reports {
-    /// Takes its time.
+    /// Takes long.
     async fn make(&self, chapters: u32) -> Result<u32, Status>;
 }
 
-/// Tells when a report has been begun, so that the shutdown below comes in its middle.
+/// Notified when a report has begun, so that the shutdown below comes while it runs.
 struct Press {
     begun: Arc<Notify>,
 }
@@ -38,7 +39,7 @@ impl Reports for Press {
     }
 }
 
-/// Figures in a way of one's own; `MetricsFacade` hands them to the `metrics` crate.
+/// A custom recorder of metrics; `MetricsFacade` passes them to the `metrics` crate.
 struct Print;
 
 impl Recorder for Print {
@@ -70,7 +71,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let last = tokio::spawn(async move { reports.make(4).await });
     begun.notified().await;
-    // Health turns first; the running call has ten seconds to end, and needs a fifth of one.
+    // Health changes first; the running call has ten seconds to end, and needs a fifth of one.
     let ending = tokio::spawn(async move { server.shutdown(Duration::from_secs(10)).await });
     show(states.next().await);
     println!("the last report: {} pages", last.await??);

@@ -1,8 +1,8 @@
-//! IIP without types, as iip-core gives it: paths and bytes.
+//! IIP without types, with iip-core: paths and bytes.
 //!
 //! Run: `cargo run --example raw_echo`
-//! Prints: an echo, an answer made from query parameters, the in-band error for an unknown path, answers to pipelined
-//! requests in their order, and the parts of an answer as they arrive.
+//! Prints: an echo, a reply made from query parameters, the in-band error for an unknown path,
+//! replies to pipelined requests in their order, and the chunks of a reply as they arrive.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ async fn echo(request: Request) -> Result<Response, HandlerError> {
     Ok(request.into_body().into())
 }
 
-/// `/repeat?times=3`: the body, so many times.
+/// `/repeat?times=3`: the body, three times.
 async fn repeat(request: Request) -> Result<Response, HandlerError> {
     let times = request.query_param("times").ok_or("times is missing")?;
     let times = times
@@ -24,7 +24,7 @@ async fn repeat(request: Request) -> Result<Response, HandlerError> {
     Ok(request.body().repeat(times).into())
 }
 
-/// Answers in parts, and never holds more than one of them.
+/// Replies in chunks, and never holds more than one of them.
 async fn countdown(mut request: Request) -> Result<Response, HandlerError> {
     let mut reply = request.reply().ok_or("not a streaming handler")?;
     for number in ["three", "two", "one"] {
@@ -49,17 +49,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     println!("{}", text(&client.request("/echo", "hello").await?));
     println!("{}", text(&client.request("/repeat?times=3", "ho ").await?));
-    // Errors of handlers and of the server are data, too: nothing in IIP tells them apart.
+    // Errors of handlers and of the server are data, too: IIP does not distinguish them.
     println!("{}", text(&client.request("/repeat?times=x", "ho ").await?));
     println!("{}", text(&client.request("/unknown", "hello").await?));
 
-    // On a channel of its own, requests are answered in their order; none waits for the answer to the one before.
+    // On one channel, replies come in the order of the requests; no request waits for the reply to
+    // the one before.
     let channel = client.open_channel().await?;
-    let answers: Vec<_> = (1..=5)
+    let replies: Vec<_> = (1..=5)
         .map(|n| channel.request("/echo", format!("request {n}")))
         .collect();
-    for answer in answers {
-        println!("{}", text(&answer.await?));
+    for reply in replies {
+        println!("{}", text(&reply.await?));
     }
 
     let mut parts = client.stream("/countdown", "go").await?;

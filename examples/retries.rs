@@ -1,9 +1,10 @@
-//! Calls that are made again: by a retry, by a hedge, and not at all when the server pushes back.
+//! Retries and hedges, and the pushback of a server that prevents them.
 //!
 //! Run: `cargo run --example retries`
-//! Prints: that an idempotent call got through on its third attempt and another method's did not get a second one; that a call
-//! which hung was answered by its second attempt; how long the client waited when the server told it to; that it did not come
-//! back when the server said no; and that a call which a full server refused was made again by itself.
+//! Prints: that an idempotent call succeeded at its third attempt and another method's had no
+//! second one; that the second attempt of a call that hung succeeded; how long the client waited
+//! for the pause of the server; that it did not retry when the server forbade it; and that a call
+//! which a server at capacity rejected was retried by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,29 +12,30 @@ use std::time::{Duration, Instant};
 
 use iip_rpc::{Client, RetryBudget, RetryPolicy, Server, Status, service};
 
-/// A service that has its troubles. Every method answers with the number of its attempt.
+/// A service with failures. Every method returns the number of its attempt.
 #[service]
 pub trait Weather {
-    /// Fails twice. To look twice does no harm: such a call is made again though it may have run.
+    /// Fails twice. Looking twice does no harm: the call is retried although it may have run.
     #[rpc(idempotent)]
     async fn look(&self) -> Result<u32, Status>;
 
-    /// Fails once, and is not made again: nobody knows whether it has run.
+    /// Fails once, and is not retried: it may have run.
     async fn report(&self) -> Result<u32, Status>;
 
-    /// Hangs at first. Without an answer after 30 ms it is made a second time; the first answer counts.
+    /// Hangs at first. Without a reply after 30 ms a second attempt is made; the first reply
+    /// counts.
     #[rpc(idempotent, hedge = "30ms")]
     async fn forecast(&self) -> Result<u32, Status>;
 
-    /// Asks its caller to come again later.
+    /// Asks its caller to retry later.
     #[rpc(idempotent)]
     async fn satellite(&self) -> Result<u32, Status>;
 
-    /// Asks its caller not to come again.
+    /// Asks its caller not to retry.
     #[rpc(idempotent)]
     async fn radar(&self) -> Result<u32, Status>;
 
-    /// One at a time: further calls are refused before they run.
+    /// Runs one call at a time: further calls are rejected before they run.
     #[rpc(max_concurrency = 1)]
     async fn balloon(&self) -> Result<u32, Status>;
 }
@@ -98,7 +100,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bind("127.0.0.1:0")
         .await?;
 
-    // These are the defaults: they need not be written down.
+    // These are the defaults and could be left out.
     let client = Client::builder()
         .retry(RetryPolicy::new().max_attempts(3))
         .retry_budget(RetryBudget::new().token_ratio(0.1).max_tokens(100))
@@ -127,7 +129,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let attempts = station.attempts[4].load(Ordering::SeqCst);
     println!("radar: {}, attempts: {attempts}", status.message());
 
-    // One of these is refused: it has not run, and comes again when the server says.
+    // One of these is rejected: it has not run, and is retried when the server says.
     let (one, other) = tokio::join!(weather.balloon(), weather.balloon());
     println!("balloon: {} flights", one?.max(other?));
 

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use iip_rpc::{Client, Server, Status, Stream, Streaming, service};
 
-/// What a weather station knows.
+/// A weather station.
 #[service]
 pub trait Weather {
-    /// The temperatures of the next hours.
+    /// Returns the temperatures of the next hours.
     async fn forecast(&self, hours: u32)
     -> Result<impl Stream<Item = Result<i32, Status>>, Status>;
 
-    /// Takes measurements; answers with their average.
+    /// Takes measurements; returns their average.
     async fn average(&self, measured: Streaming<i32>) -> Result<f64, Status>;
 
-    /// Answers every measurement with how much it differs from the one before.
+    /// Returns for every measurement its difference from the one before.
     async fn changes(
         &self,
         measured: Streaming<i32>,
@@ -40,7 +40,7 @@ impl Weather for Station {
     async fn average(&self, mut measured: Streaming<i32>) -> Result<f64, Status> {
         let (mut sum, mut count) = (0.0, 0);
         while let Some(degrees) = measured.next().await {
-            // A caller that goes away in the middle is an error here, not the end.
+            // A caller that goes away in the middle causes an error here, not the end.
             sum += f64::from(degrees?);
             count += 1;
         }
@@ -68,7 +68,7 @@ impl Weather for Station {
                     .await
                     .is_err()
                 {
-                    // Nobody reads any more.
+                    // The caller no longer reads.
                     return;
                 }
                 last = Some(degrees);
@@ -98,7 +98,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (sender, measured) = Streaming::channel(16);
     let mut changes = weather.changes(measured).await?;
     for degrees in [12, 14, 11] {
-        // The stream goes on while we decide what to send next.
+        // The stream continues while we decide what to send next.
         if sender.send(degrees).await.is_err() {
             break;
         }

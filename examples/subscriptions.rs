@@ -1,4 +1,4 @@
-//! One-way calls that publish, and subscriptions that go on when the server is restarted.
+//! One-way calls that publish, and subscriptions that continue after a restart of the server.
 //!
 //! ```text
 //! 1: rain
@@ -16,11 +16,11 @@ use iip_rpc::{Client, Server, Status, Subscription, Topic, Update, service};
 /// Reports of the weather.
 #[service]
 pub trait Weather {
-    /// Nobody waits until a report has been published.
+    /// Publishes a report; the caller does not wait for it.
     #[rpc(oneway)]
     async fn report(&self, text: String) -> Result<(), Status>;
 
-    /// All reports from now on.
+    /// Returns all reports from now on.
     async fn reports(&self) -> Result<Subscription<String>, Status>;
 }
 
@@ -57,7 +57,7 @@ async fn show(reports: &mut Subscription<String>) -> Result<(), Status> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Two reports are kept for those who come back.
+    // Two reports are kept for subscribers that come back.
     let topic = Topic::<String>::builder().history(2).build();
     let server = start(&topic, "127.0.0.1:0").await?;
     let target = server.target().to_owned();

@@ -1,15 +1,16 @@
-//! Errors of your own over the wire, and what to do about the failures that are not yours.
+//! Custom error types over the wire, and the handling of all other failures.
 //!
 //! Run: `cargo run --example typed_errors`
-//! Prints: a withdrawal, two errors of the bank with their data, one refusal as a `Status`, and one call that could not
-//! be sent any more; for each failure, whether it is safe to repeat the call.
+//! Prints: a withdrawal, two errors of the bank with their data, one rejection as a `Status`, and
+//! one call that could not be sent any more; for each failure, whether it is safe to repeat the
+//! call.
 
 use std::time::Duration;
 
 use iip_rpc::{Client, MethodError, Server, Status, service};
 use serde::{Deserialize, Serialize};
 
-/// What can go wrong at the bank. The caller gets the same value that the handler returned.
+/// The errors of the bank. The caller gets the same value that the handler returned.
 #[derive(Debug, thiserror::Error, Serialize, Deserialize, MethodError)]
 pub enum BankError {
     /// There is no such account.
@@ -18,16 +19,16 @@ pub enum BankError {
     /// The account holds too little.
     #[error("{missing} short")]
     Short {
-        /// By how much.
+        /// The missing amount.
         missing: u64,
     },
-    /// Everything that is not the bank's own: no connection, no time left, a refusal, a panic.
+    /// All other failures: no connection, no time left, a rejection, a panic.
     #[error(transparent)]
     #[status]
     Rpc(Status),
 }
 
-/// Keeps money.
+/// A bank.
 #[service]
 pub trait Bank {
     /// Takes `amount` out of `account`, and returns what is left.
@@ -49,7 +50,7 @@ impl Bank for SmallBank {
     }
 }
 
-/// A function that knows nothing of the bank fails with a `Status`; `?` makes it a `BankError`.
+/// A function without knowledge of the bank fails with a `Status`; `?` makes it a `BankError`.
 fn check_office_hours(amount: u64) -> Result<(), Status> {
     if amount > 1000 {
         return Err(Status::unavailable("large amounts from 9 to 5 only"));

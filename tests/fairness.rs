@@ -219,7 +219,10 @@ async fn a_connection_leaves_capacity_for_handlers_of_others() {
         .await
         .unwrap();
     let text = String::from_utf8_lossy(&rejected).into_owned();
-    assert!(text.contains("more than its share of the 20 calls"), "{text}");
+    assert!(
+        text.contains("more than its share of the 20 calls"),
+        "{text}"
+    );
     let reply = within("a call of another", other.request("/wait", "x")).await;
     assert_eq!(reply.unwrap(), "done");
 }

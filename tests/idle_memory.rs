@@ -1,4 +1,4 @@
-//! What streams and connections hold that have been busy and rest now, although calls are open on them.
+//! Memory of streams and connections that were busy and are idle now, with open calls.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -16,12 +16,12 @@ const LARGE: usize = 8 * MIB;
 
 #[service]
 trait Table {
-    /// A snapshot of so many bytes first, then changes, which are rare.
+    /// Sends a snapshot of `size` bytes first, then rare changes.
     async fn watch(
         &self,
         bytes: u64,
     ) -> Result<impl Stream<Item = Result<Vec<u8>, Status>>, Status>;
-    /// Takes rows, and says of each that it has come.
+    /// Takes rows, and confirms each of them.
     async fn fill(
         &self,
         rows: Streaming<Vec<u8>>,
@@ -72,14 +72,14 @@ async fn holds_less(before: usize, limit: usize) {
             return;
         }
         assert!(begun.elapsed() < GUARD, "{} KiB are held", grown / 1024);
-        // Memory is given back after a second of rest.
+        // Memory is freed after an idle second.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
 #[test]
-fn idle_streams_of_answers_keep_nothing_of_their_largest_message() {
-    let name = "idle_streams_of_answers_keep_nothing_of_their_largest_message";
+fn idle_streams_from_the_server_keep_nothing_of_their_largest_message() {
+    let name = "idle_streams_from_the_server_keep_nothing_of_their_largest_message";
     alone(name, || async {
         let (_server, client) = serve(TableServer::new(Rows::default())).await;
         let table = TableClient::new(client);
@@ -97,8 +97,8 @@ fn idle_streams_of_answers_keep_nothing_of_their_largest_message() {
 }
 
 #[test]
-fn idle_streams_of_requests_keep_nothing_of_their_largest_message() {
-    let name = "idle_streams_of_requests_keep_nothing_of_their_largest_message";
+fn idle_streams_to_the_server_keep_nothing_of_their_largest_message() {
+    let name = "idle_streams_to_the_server_keep_nothing_of_their_largest_message";
     alone(name, || async {
         let (_server, client) = serve(TableServer::new(Rows::default())).await;
         let table = TableClient::new(client);
@@ -117,8 +117,8 @@ fn idle_streams_of_requests_keep_nothing_of_their_largest_message() {
 }
 
 #[test]
-fn connections_with_idle_streams_give_their_buffers_back() {
-    let name = "connections_with_idle_streams_give_their_buffers_back";
+fn connections_with_idle_streams_free_their_buffers() {
+    let name = "connections_with_idle_streams_free_their_buffers";
     alone(name, || async {
         const CONNECTIONS: usize = 150;
         let server = Server::builder()
@@ -134,7 +134,7 @@ fn connections_with_idle_streams_give_their_buffers_back() {
             open.push((table, watch));
         }
         let before = resident_bytes();
-        // All of them are busy together, with bodies for which their buffers grow.
+        // All of them are busy at the same time, with bodies for which their buffers grow.
         let (busy, mut done) = mpsc::channel::<()>(1);
         for (table, _) in &open {
             let (table, busy) = (table.clone(), busy.clone());

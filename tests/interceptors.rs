@@ -1,4 +1,5 @@
-//! Interceptors of both sides: what they see, what they change, and that they can answer by themselves.
+//! Interceptors of both sides: the calls they see, the changes they make, and calls that they end
+//! themselves.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -19,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::common::calls::{ShopError, current, expect, serve, serve_with};
 use crate::common::{passes, started, within};
 
-/// A time limit that a busy machine does not reach by itself.
+/// A timeout that a busy machine does not reach by itself.
 const TIME: Duration = Duration::from_secs(5);
 
 #[service]
@@ -41,12 +42,12 @@ trait Shop {
 
 #[derive(Default)]
 struct Corner {
-    /// How many handlers ran.
+    /// Number of handlers that ran.
     runs: Arc<AtomicUsize>,
     stuck: Arc<Notify>,
 }
 
-/// Who calls, as an interceptor found out.
+/// The caller, as identified by an interceptor.
 struct Name(String);
 
 impl Shop for Corner {
@@ -117,8 +118,8 @@ impl Shop for Corner {
     }
 }
 
-/// Tells what it sees, on both sides: "name: Method" when a call comes, "name: Method = outcome" when it has ended, and
-/// "name: Method dropped" when it is given up.
+/// Reports the calls of both sides: "name: Method" when a call comes, "name: Method = outcome" when
+/// it has ended, and "name: Method dropped" when it is dropped.
 #[derive(Clone)]
 struct Watch(&'static str, mpsc::UnboundedSender<String>);
 
@@ -193,7 +194,9 @@ impl ClientInterceptor for Watch {
 }
 
 async fn next(seen: &mut mpsc::UnboundedReceiver<String>) -> String {
-    within("an interceptor's word", seen.recv()).await.unwrap()
+    within("an event of an interceptor", seen.recv())
+        .await
+        .unwrap()
 }
 
 fn all(seen: &mut mpsc::UnboundedReceiver<String>) -> Vec<String> {
@@ -262,7 +265,7 @@ async fn both_sides_see_how_calls_end() {
 }
 
 #[tokio::test]
-async fn of_a_stream_the_outcome_is_that_of_its_end() {
+async fn the_outcome_of_a_stream_is_the_outcome_of_its_end() {
     let (_server, shop, mut server_saw, mut client_saw) = watched().await;
     let mut list = shop.list(50).await.unwrap();
     assert_eq!(list.next().await.unwrap().unwrap(), 0);
@@ -316,7 +319,7 @@ async fn streams_to_the_server_and_both_ways_are_seen_as_well() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_given_up_drops_the_futures_of_its_interceptors() {
+async fn a_call_that_is_dropped_drops_the_futures_of_its_interceptors() {
     let (_server, shop, mut server_saw, mut client_saw) = watched().await;
     let stuck = tokio::spawn({
         let shop = shop.clone();
@@ -342,16 +345,16 @@ async fn a_call_that_is_given_up_drops_the_futures_of_its_interceptors() {
 }
 
 #[tokio::test]
-async fn interceptors_see_that_the_time_of_a_call_is_over() {
+async fn interceptors_see_that_the_deadline_of_a_call_has_passed() {
     let (_server, shop, mut server_saw, mut client_saw) = watched().await;
     let shop = shop.with_options(CallOptions::new().timeout(TIME));
     let call = started(shop.stuck()).await;
     assert_eq!(next(&mut server_saw).await, "server: Shop.stuck");
     passes(TIME).await;
-    let status = within("the time-out", call.finish()).await.unwrap_err();
+    let status = within("the timeout", call.finish()).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(all(&mut client_saw)[1].contains("DeadlineExceeded"));
-    // The caller's word that it has gone may be there before the server's own clock.
+    // The cancellation by the caller may arrive before the server's own clock ends the call.
     let end = next(&mut server_saw).await;
     assert!(
         end.contains("DeadlineExceeded") || end.ends_with("dropped"),
@@ -360,7 +363,7 @@ async fn interceptors_see_that_the_time_of_a_call_is_over() {
 }
 
 #[tokio::test]
-async fn the_first_interceptor_is_outermost_and_those_of_a_service_are_behind_the_servers() {
+async fn the_first_interceptor_is_outermost_and_those_of_a_service_run_inside_the_servers() {
     let (watch, mut saw) = Watch::new("server 1");
     let service = Intercepted::new(
         Intercepted::new(ShopServer::new(Corner::default()), watch.named("service 2")),
@@ -415,7 +418,7 @@ async fn an_interceptor_of_a_service_or_of_a_clone_sees_no_other_calls() {
     assert_eq!(all(&mut saw).len(), 2);
 }
 
-/// Lets in who says a name, and hands it on.
+/// Admits callers that send a name, and passes it to the handler.
 struct Doorman;
 
 impl ServerInterceptor for Doorman {
@@ -426,7 +429,7 @@ impl ServerInterceptor for Doorman {
     ) -> Result<Completion, Status> {
         assert!(call.peer().and_then(|peer| peer.addr()).is_some());
         assert!(call.deadline().is_some());
-        // Calls that it makes have the time of the call.
+        // Calls that it makes have the deadline of the call.
         assert_eq!(
             CallContext::current().and_then(|ctx| ctx.deadline()),
             call.deadline()
@@ -444,7 +447,7 @@ impl ServerInterceptor for Doorman {
     }
 }
 
-/// Says a name.
+/// Sends a name.
 struct Say(&'static str);
 
 impl ClientInterceptor for Say {
@@ -461,7 +464,7 @@ impl ClientInterceptor for Say {
 }
 
 #[tokio::test]
-async fn a_refused_call_is_not_executed_and_an_identity_reaches_the_handler() {
+async fn a_rejected_call_is_not_executed_and_an_identity_reaches_the_handler() {
     let corner = Corner::default();
     let runs = Arc::clone(&corner.runs);
     let server = Server::builder().interceptor(Doorman);
@@ -521,7 +524,7 @@ async fn an_interceptor_adds_to_the_metadata_of_the_callers_options_and_context(
     assert_eq!(who.as_deref(), Some("bob"));
 }
 
-/// Answers itself, before or after the call.
+/// Ends calls itself, before or after the handler.
 struct Answer {
     after: bool,
 }
@@ -553,7 +556,7 @@ impl ServerInterceptor for Answer {
 }
 
 #[tokio::test]
-async fn whether_a_refused_call_has_run_is_not_the_interceptors_to_say() {
+async fn an_interceptor_cannot_change_whether_a_rejected_call_has_run() {
     let (_server, client) = serve(ShopServer::new(Corner::default())).await;
     let before = ShopClient::new(client.with_interceptor(Answer { after: false }));
     expect(
@@ -595,7 +598,7 @@ async fn whether_a_refused_call_has_run_is_not_the_interceptors_to_say() {
     );
 }
 
-/// Never lets a call through, and tells that it was asked.
+/// Never passes a call on, and reports that it was called.
 struct Asleep(Arc<Notify>);
 
 impl ServerInterceptor for Asleep {
@@ -650,7 +653,7 @@ async fn an_interceptor_that_hangs_is_stopped_at_the_deadline() {
     expect(&status, Code::DeadlineExceeded, Execution::NotSent);
 }
 
-/// Gives up what is behind it as soon as `now` says so.
+/// Drops the rest of the chain as soon as it is notified by `now`.
 struct Impatient(Arc<Notify>);
 
 impl ServerInterceptor for Impatient {
@@ -679,7 +682,7 @@ async fn an_interceptor_can_end_a_handler_that_runs() {
     assert_eq!(shop.buy("cake").await.unwrap(), "one cake");
 }
 
-/// Runs what is behind it in a task of its own.
+/// Runs the rest of the chain in another task.
 struct Elsewhere(Arc<Mutex<Vec<Outcome>>>);
 
 impl ServerInterceptor for Elsewhere {
@@ -706,7 +709,7 @@ async fn an_interceptor_may_wait_in_another_task() {
     .await;
     let shop = ShopClient::new(client);
     assert_eq!(
-        within("the answer", shop.buy("cake")).await.unwrap(),
+        within("the reply", shop.buy("cake")).await.unwrap(),
         "one cake"
     );
     assert_eq!(*outcomes.lock().unwrap(), [Outcome::Ok]);

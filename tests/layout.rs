@@ -1,9 +1,10 @@
-//! Cargo finds the files of `tests/` and `examples/features/` by lists, so a file that is in none would silently not run.
+//! Comparison of `tests/` and `examples/features/` with the lists of their files: a file that is in
+//! no list would silently not run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The Rust files right in this folder.
+/// Returns the Rust files directly in this folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder of this repository");
     let paths = entries.map(|entry| entry.expect("an entry of it").path());
@@ -14,7 +15,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The files of `folder` that its manifest does not name, neither there nor as a module of a file that it names.
+/// Returns the files of `folder` that neither its manifest nor a file named there lists.
 fn unnamed(folder: &Path) -> Vec<String> {
     let manifest = fs::read_to_string(folder.join("Cargo.toml")).expect("a manifest");
     let is_target = |file: &PathBuf| {

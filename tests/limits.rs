@@ -1,4 +1,5 @@
-//! Limits of typed calls: each names itself, fails one call only, and the connection lives on.
+//! Limits of typed calls: the error names the limit, only one call fails, and the connection stays
+//! open.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -99,7 +100,8 @@ impl Fixture {
         }
     }
 
-    /// Runs `fail` and demands that the connection is the same before and after it, and idle channels serve.
+    /// Runs `fail` and asserts that the connection is the same before and after it and still serves
+    /// calls.
     async fn on_a_connection_that_lives<T>(&self, fail: impl Future<Output = T>) -> T {
         let ctx = CallContext::new();
         let before = within("a call before", self.store.port(&ctx)).await;
@@ -168,7 +170,7 @@ async fn a_request_over_the_limit_of_the_server_is_not_executed() {
 }
 
 #[tokio::test]
-async fn limits_that_say_nothing_of_messages_leave_their_size_as_it_was_set() {
+async fn limits_without_a_message_size_leave_it_as_it_was_set() {
     const SMALL: usize = 100_000;
     let few = || Limits::default().max_channels(7);
     let server = Server::builder().max_message_bytes(SMALL).limits(few());
@@ -185,7 +187,7 @@ async fn limits_that_say_nothing_of_messages_leave_their_size_as_it_was_set() {
 }
 
 #[tokio::test]
-async fn an_answer_over_the_limit_of_the_server_names_it() {
+async fn a_reply_over_the_limit_of_the_server_names_it() {
     let server = Server::builder().max_message_bytes(LIMIT);
     let client = Client::builder().max_message_bytes(100 * LIMIT);
     let fixture = Fixture::start(server, client).await;
@@ -195,7 +197,7 @@ async fn an_answer_over_the_limit_of_the_server_names_it() {
 }
 
 #[tokio::test]
-async fn an_answer_over_the_limit_of_the_client_names_it() {
+async fn a_reply_over_the_limit_of_the_client_names_it() {
     let server = Server::builder().max_message_bytes(100 * LIMIT);
     let client = Client::builder().max_message_bytes(LIMIT);
     let fixture = Fixture::start(server, client).await;
@@ -213,7 +215,7 @@ async fn an_answer_over_the_limit_of_the_client_names_it() {
 }
 
 #[tokio::test]
-async fn small_messages_over_a_small_limit_are_refused_in_the_same_way() {
+async fn small_messages_over_a_small_limit_are_rejected_in_the_same_way() {
     let server = Server::builder().max_message_bytes(150);
     let fixture = Fixture::start(server, Client::builder()).await;
     let call = fixture.store.put(vec![7; 200].into());
@@ -241,7 +243,7 @@ async fn more_calls_than_channels_wait_and_finish_in_order() {
     }
     fixture.gate.add_permits(CALLS as usize);
     for (number, call) in (0..CALLS).zip(calls) {
-        assert_eq!(within("an answer", call.finish()).await, Ok(number));
+        assert_eq!(within("a reply", call.finish()).await, Ok(number));
     }
     let order = fixture.order.lock().unwrap();
     assert!(order.iter().copied().eq(0..CALLS), "{order:?}");
@@ -258,12 +260,12 @@ async fn many_more_calls_than_channels_all_finish() {
         let store = fixture.store.clone();
         calls.spawn(async move { assert_eq!(store.queue(number).await, Ok(number)) });
     }
-    within("all answers", calls.join_all()).await;
+    within("all replies", calls.join_all()).await;
     assert_eq!(fixture.order.lock().unwrap().len(), CALLS as usize);
 }
 
 #[tokio::test]
-async fn a_client_that_wants_more_channels_than_the_server_has_makes_do_with_them() {
+async fn a_client_that_wants_more_channels_than_the_server_has_uses_those() {
     const CALLS: u32 = 20;
     let server = Server::builder().limits(Limits::default().max_channels(4));
     let fixture = Fixture::start(server, Client::builder()).await;
@@ -274,12 +276,12 @@ async fn a_client_that_wants_more_channels_than_the_server_has_makes_do_with_the
     }
     fixture.gate.add_permits(CALLS as usize);
     for (number, call) in (0..CALLS).zip(calls) {
-        assert_eq!(within("an answer", call.finish()).await, Ok(number));
+        assert_eq!(within("a reply", call.finish()).await, Ok(number));
     }
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_at_once_and_names_its_option() {
+async fn a_full_queue_rejects_at_once_and_names_its_option() {
     let client = Client::builder()
         .limits(Limits::default().max_channels(1))
         .max_queued_calls(2);
@@ -289,7 +291,7 @@ async fn a_full_queue_refuses_at_once_and_names_its_option() {
         let store = fixture.store.clone();
         calls.push(started(async move { store.queue(number).await }).await);
     }
-    let status = within("the refusal", fixture.store.queue(3))
+    let status = within("the rejection", fixture.store.queue(3))
         .await
         .unwrap_err();
     assert_eq!(
@@ -300,13 +302,13 @@ async fn a_full_queue_refuses_at_once_and_names_its_option() {
     assert!(status.message().contains('2'), "{status}");
     fixture.gate.add_permits(10);
     for (number, call) in (0..3).zip(calls) {
-        assert_eq!(within("an answer", call.finish()).await, Ok(number));
+        assert_eq!(within("a reply", call.finish()).await, Ok(number));
     }
     assert_eq!(within("a call after", fixture.store.queue(4)).await, Ok(4));
 }
 
 #[tokio::test]
-async fn callers_that_left_the_queue_make_room_in_it() {
+async fn callers_that_left_the_queue_no_longer_count() {
     let client = Client::builder()
         .limits(Limits::default().max_channels(1))
         .max_queued_calls(2);
@@ -320,19 +322,19 @@ async fn callers_that_left_the_queue_make_room_in_it() {
     let store = fixture.store.clone();
     let last = started(async move { store.queue(20).await }).await;
     fixture.gate.add_permits(2);
-    assert_eq!(within("an answer", first.finish()).await, Ok(0));
-    assert_eq!(within("an answer", last.finish()).await, Ok(20));
+    assert_eq!(within("a reply", first.finish()).await, Ok(0));
+    assert_eq!(within("a reply", last.finish()).await, Ok(20));
     assert_eq!(*fixture.order.lock().unwrap(), [0, 20]);
 }
 
 #[tokio::test]
-async fn a_server_with_all_the_calls_it_may_run_refuses_more_and_names_the_option() {
+async fn a_server_at_capacity_rejects_calls_and_names_the_option() {
     let server = Server::builder().max_running_calls(1);
     let fixture = Fixture::start(server, Client::builder()).await;
     let store = fixture.store.clone();
     let running = tokio::spawn(async move { store.hang().await });
     within("the handler", fixture.entered.notified()).await;
-    let status = within("the refusal", fixture.store.put("x".into()))
+    let status = within("the rejection", fixture.store.put("x".into()))
         .await
         .unwrap_err();
     assert_eq!(
@@ -346,15 +348,15 @@ async fn a_server_with_all_the_calls_it_may_run_refuses_more_and_names_the_optio
             tokio::task::yield_now().await;
         }
     };
-    within("a call that is taken again", retry).await;
+    within("a call that is accepted again", retry).await;
 }
 
 #[tokio::test]
-async fn a_connection_over_the_limit_is_refused_unsent() {
+async fn a_connection_over_the_limit_is_rejected_and_its_call_not_sent() {
     let server = Server::builder().max_connections(1);
     let fixture = Fixture::start(server, Client::builder()).await;
     let second = Client::connect(fixture.server.target());
-    let status = within("the refusal", second).await.unwrap_err();
+    let status = within("the rejection", second).await.unwrap_err();
     assert_eq!(
         (status.code(), status.execution()),
         (Code::Unavailable, Execution::NotSent)
@@ -364,7 +366,7 @@ async fn a_connection_over_the_limit_is_refused_unsent() {
 }
 
 #[tokio::test]
-async fn a_connection_with_all_its_calls_serves_the_next_as_soon_as_one_ends() {
+async fn a_connection_at_capacity_serves_the_next_call_as_soon_as_one_ends() {
     let server = Server::builder().limits(Limits::default().max_calls(2));
     let fixture = Fixture::start(server, Client::builder()).await;
     let mut calls = Vec::new();
@@ -374,7 +376,7 @@ async fn a_connection_with_all_its_calls_serves_the_next_as_soon_as_one_ends() {
     }
     for (number, call) in (0..6).zip(calls) {
         fixture.gate.add_permits(1);
-        assert_eq!(within("an answer", call.finish()).await, Ok(number));
+        assert_eq!(within("a reply", call.finish()).await, Ok(number));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Metadata beside calls and answers, in both directions, within its limit.
+//! Metadata of requests and replies, in both directions, within its limit.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -24,10 +24,10 @@ enum OwnError {
 
 #[service]
 trait Headers {
-    /// All entries that came along.
+    /// Returns all entries of the request.
     async fn received(&self) -> Result<Vec<(String, Vec<u8>)>, Status>;
     async fn received_by(&self, ctx: &CallContext) -> Result<Vec<(String, Vec<u8>)>, Status>;
-    /// Answers with metadata.
+    /// Sends metadata with the reply.
     async fn answer(&self, ctx: &CallContext, key: &str, value: &[u8]) -> Result<String, Status>;
     async fn fail(&self, ctx: &CallContext) -> Result<(), OwnError>;
     async fn fail_with_status(&self, ctx: &CallContext) -> Result<(), Status>;
@@ -107,7 +107,7 @@ fn entry(key: &str, value: impl AsRef<[u8]>) -> (String, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn what_the_caller_sends_beside_the_arguments_reaches_the_handler_in_order() {
+async fn metadata_of_the_caller_reaches_the_handler_in_order() {
     let (_server, headers) = desk().await;
     assert_eq!(headers.received().await.unwrap(), []);
     let options = CallOptions::new()
@@ -134,7 +134,7 @@ async fn what_the_caller_sends_beside_the_arguments_reaches_the_handler_in_order
 }
 
 #[tokio::test]
-async fn the_metadata_of_a_context_stands_behind_that_of_the_options() {
+async fn the_metadata_of_a_context_follows_that_of_the_options() {
     let (_server, headers) = desk().await;
     let mut metadata = Metadata::new();
     metadata.append("x-two", "1").unwrap();
@@ -153,7 +153,7 @@ async fn the_metadata_of_a_context_stands_behind_that_of_the_options() {
 }
 
 #[tokio::test]
-async fn what_a_handler_sends_with_its_answer_reaches_the_caller() {
+async fn metadata_of_a_reply_reaches_the_caller() {
     let (_server, headers) = desk().await;
     let reply = ReplyMetadata::new();
     let headers = headers.with_options(CallOptions::new().reply_metadata(&reply));
@@ -189,7 +189,7 @@ async fn metadata_comes_with_a_typed_error() {
 }
 
 #[tokio::test]
-async fn metadata_comes_with_a_status_beside_its_own() {
+async fn metadata_of_a_reply_comes_with_a_status_that_has_its_own() {
     let (_server, headers) = desk().await;
     let reply = ReplyMetadata::new();
     let headers = headers.with_options(CallOptions::new().reply_metadata(&reply));
@@ -201,7 +201,7 @@ async fn metadata_comes_with_a_status_beside_its_own() {
 }
 
 #[tokio::test]
-async fn metadata_of_a_call_being_handled_does_not_go_further_by_itself() {
+async fn metadata_of_a_call_is_not_passed_on_to_nested_calls_by_default() {
     let (_far_server, far) = desk().await;
     let (_server, client) = serve(HeadersServer::new(Desk { next: Some(far) })).await;
     let options = CallOptions::new().metadata("x-token", "secret").unwrap();
@@ -212,7 +212,7 @@ async fn metadata_of_a_call_being_handled_does_not_go_further_by_itself() {
 }
 
 #[test]
-fn metadata_over_the_limit_is_refused_where_it_is_added() {
+fn metadata_over_the_limit_is_rejected_where_it_is_added() {
     let error = CallOptions::new()
         .metadata("x-large", vec![0; Metadata::MAX_BYTES])
         .unwrap_err();
@@ -236,15 +236,15 @@ async fn the_largest_metadata_travels_in_both_directions() {
     let seen = headers.received().await.unwrap();
     assert!(seen == [entry("x", vec![7; fits])]);
     let ctx = CallContext::new();
-    let answer = headers.answer(&ctx, "x", &vec![8; fits]).await;
-    assert_eq!(answer.unwrap(), "done");
+    let text = headers.answer(&ctx, "x", &vec![8; fits]).await;
+    assert_eq!(text.unwrap(), "done");
     assert!(reply.get().get("x").unwrap()[..] == vec![8; fits]);
-    let answer = headers.answer(&ctx, "x", &vec![8; fits + 1]).await.unwrap();
-    assert!(answer.contains("16384"), "{answer}");
+    let text = headers.answer(&ctx, "x", &vec![8; fits + 1]).await.unwrap();
+    assert!(text.contains("16384"), "{text}");
 }
 
 #[tokio::test]
-async fn options_and_context_together_over_the_limit_are_refused_unsent() {
+async fn options_and_context_together_over_the_limit_are_rejected_and_not_sent() {
     let (_server, headers) = desk().await;
     let mut metadata = Metadata::new();
     metadata.insert("x-a", vec![0; 9_000]).unwrap();
@@ -259,7 +259,7 @@ async fn options_and_context_together_over_the_limit_are_refused_unsent() {
     assert!(status.message().contains("16384"), "{status}");
 }
 
-/// Appends a number as the wire has it.
+/// Appends a number in the encoding of the wire.
 fn put_varint(out: &mut BytesMut, mut number: usize) {
     while number >= 0x80 {
         out.put_u8(number as u8 | 0x80);
@@ -269,7 +269,7 @@ fn put_varint(out: &mut BytesMut, mut number: usize) {
 }
 
 #[tokio::test]
-async fn a_peer_that_sends_more_than_the_limit_is_refused_and_not_executed() {
+async fn a_peer_that_sends_more_than_the_limit_is_rejected_and_not_executed() {
     let (_server, client) = serve(HeadersServer::new(Desk { next: None })).await;
     for (what, entries) in [
         ("two large values", vec![("x-a", 9_000), ("x-b", 9_000)]),
@@ -286,8 +286,8 @@ async fn a_peer_that_sends_more_than_the_limit_is_refused_and_not_executed() {
             message.put_bytes(0, value);
         }
         let call = client.raw().request("/headers/received", message.freeze());
-        let answer = within("an answer", call).await.unwrap();
-        let (head, body) = ReplyHead::read(answer).unwrap();
+        let reply = within("a reply", call).await.unwrap();
+        let (head, body) = ReplyHead::read(reply).unwrap();
         assert_eq!(head.outcome, Outcome::Status, "{what}");
         let status = read_status(body, head.metadata).unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The names of services and methods: on the wire, and wherever a server tells its services apart.
+//! The names of services and methods: on the wire, and as keys of the services of a server.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -48,7 +48,7 @@ mod v4 {
     }
 }
 
-/// Answers with what was called.
+/// Replies with the name and path of the method that was called.
 struct Mine;
 
 fn called() -> Result<String, Status> {
@@ -102,21 +102,18 @@ async fn both(health: &Health) -> (Server, Client) {
 }
 
 #[tokio::test]
-async fn names_of_the_settings_stand_in_paths_and_descriptors() {
+async fn names_of_the_settings_are_used_in_paths_and_descriptors() {
     let (_server, client) = both(&Health::new()).await;
     let first = v1::UsersClient::new(client.clone());
-    let answer = v1::Users::get(&first).await.unwrap();
-    assert_eq!(answer, "Users.get at /users/get");
+    let reply = v1::Users::get(&first).await.unwrap();
+    assert_eq!(reply, "Users.get at /users/get");
     let second = v2::UsersClient::new(client);
-    let answer = v2::Users::get(&second).await.unwrap();
-    assert_eq!(answer, "shop.v2.Users.get at /shop.v2.Users/get");
-    let answer = v2::Users::find_all(&second).await.unwrap();
-    assert_eq!(answer, "shop.v2.Users.findAll at /shop.v2.Users/findAll");
-    let answer = v2::Users::some(&second).await.unwrap();
-    assert_eq!(
-        answer,
-        "shop.v2.Users.find_some at /shop.v2.Users/find_some"
-    );
+    let reply = v2::Users::get(&second).await.unwrap();
+    assert_eq!(reply, "shop.v2.Users.get at /shop.v2.Users/get");
+    let reply = v2::Users::find_all(&second).await.unwrap();
+    assert_eq!(reply, "shop.v2.Users.findAll at /shop.v2.Users/findAll");
+    let reply = v2::Users::some(&second).await.unwrap();
+    assert_eq!(reply, "shop.v2.Users.find_some at /shop.v2.Users/find_some");
 }
 
 #[tokio::test]
@@ -137,7 +134,7 @@ async fn services_of_traits_with_one_name_have_a_health_each() {
     assert_eq!(unknown.code(), Code::NotFound);
 }
 
-/// Why a server with these services cannot be bound.
+/// Returns the error of binding a server with these services.
 async fn refusal(
     first: impl Service + Send + 'static,
     second: impl Service + Send + 'static,
@@ -149,7 +146,7 @@ async fn refusal(
 }
 
 #[tokio::test]
-async fn two_services_of_one_name_are_refused_by_both_of_their_types() {
+async fn two_services_of_one_name_are_rejected_with_both_of_their_types() {
     let error = refusal(v1::UsersServer::new(Mine), v3::UsersServer::new(Mine)).await;
     for part in [
         "v1::UsersServer<",
@@ -174,7 +171,7 @@ async fn two_services_of_one_name_are_refused_by_both_of_their_types() {
 }
 
 #[tokio::test]
-async fn two_methods_of_one_path_are_refused_by_both_of_their_names() {
+async fn two_methods_of_one_path_are_rejected_with_both_of_their_names() {
     let error = refusal(v1::UsersServer::new(Mine), v4::UsersServer::new(Mine)).await;
     for part in [
         "Users.get",

@@ -1,4 +1,4 @@
-//! What operators see of calls: figures and spans, from both sides of real calls.
+//! Metrics and spans of both sides of real calls.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -27,7 +27,7 @@ trait Shop {
     async fn buy(&self, article: &str) -> Result<(), Status>;
     async fn stuck(&self) -> Result<(), Status>;
     async fn list(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
-    /// Calls `buy` of the shop behind it.
+    /// Calls `buy` of another shop.
     async fn order(&self) -> Result<Option<String>, Status>;
 }
 
@@ -94,7 +94,7 @@ impl Recorder for Figures {
 }
 
 #[tokio::test]
-async fn a_recorder_is_told_of_every_call_also_of_those_given_up() {
+async fn a_recorder_is_notified_of_every_call_including_dropped_ones() {
     let (at_server, at_client) = (Figures::default(), Figures::default());
     let corner = Corner::default();
     let runs = Arc::clone(&corner.stuck);
@@ -148,7 +148,7 @@ async fn a_recorder_is_told_of_every_call_also_of_those_given_up() {
     );
 }
 
-/// What was said to the facade: name and labels, and the number or how often.
+/// The values that the facade got: name and labels, with the value or the number of calls.
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<BTreeMap<String, f64>>>);
 
@@ -310,7 +310,8 @@ impl Subscriber for Trace {
     }
 }
 
-/// In a process of its own: what another thread logs while the subscriber comes could be forgotten for good.
+/// Runs in a separate process: `tracing` could cache "no subscriber" for a callsite that another
+/// thread uses while the subscriber is set.
 #[test]
 fn the_spans_of_a_call_and_of_those_inside_its_handler_are_one_trace() {
     let name = "the_spans_of_a_call_and_of_those_inside_its_handler_are_one_trace";
@@ -375,7 +376,7 @@ async fn one_trace() {
             ["client", "Shop/buy", "OK", ""],
             ["server", "Shop/buy", "OK", ""],
             ["client", "Shop/buy", "NOT_FOUND", "ERROR"],
-            // What a caller asks for in vain is no fault of the server.
+            // A request that cannot be served is not an error of the server.
             ["server", "Shop/buy", "NOT_FOUND", ""],
         ]
     );
@@ -385,12 +386,12 @@ async fn one_trace() {
     let ids: std::collections::BTreeSet<_> =
         kept.spans.iter().map(|span| &span["span_id"]).collect();
     assert_eq!(ids.len(), kept.spans.len(), "every span has its own id");
-    // What handlers log is in the span of their call.
+    // The events of handlers are in the span of their call.
     assert_eq!(kept.events, [Some(3), Some(5), Some(9)]);
 }
 
 #[tokio::test]
-async fn a_recorder_that_comes_later_is_told_of_the_calls_that_begin_then() {
+async fn a_recorder_that_is_installed_later_is_notified_of_the_calls_that_begin_then() {
     let (_server, client) = serve_with(
         ShopServer::new(Corner::default()),
         Server::builder().interceptor(MetricsInterceptor::new(MetricsFacade::new())),
@@ -404,7 +405,7 @@ async fn a_recorder_that_comes_later_is_told_of_the_calls_that_begin_then() {
         calls.map(|(_, count)| *count).collect::<Vec<_>>()
     };
     for round in 1..4 {
-        // Nobody listens: not to the first call, which finds that out, nor to those that know it.
+        // Without a recorder: the first call, which finds that out, and those after it.
         for _ in 0..3 {
             shop.buy("cake").await.unwrap();
         }
@@ -449,8 +450,8 @@ impl metrics::Recorder for Plain {
 }
 
 #[tokio::test]
-async fn a_recorder_without_a_size_is_told_all_the_same() {
-    // Where a leaked one lies.
+async fn a_recorder_without_a_size_is_notified_too() {
+    // The address of a leaked one.
     let recorder: &Plain = Box::leak(Box::new(Plain));
     let _guard = metrics::set_default_local_recorder(recorder);
     let (_server, client) = serve_with(
@@ -466,11 +467,11 @@ async fn a_recorder_without_a_size_is_told_all_the_same() {
     assert_eq!(SEEN.get(), 3);
 }
 
-/// In a process of its own: whether somebody listens is asked of all threads.
+/// Runs in a separate process: the check for a subscriber covers all threads.
 #[test]
-fn where_nobody_listens_a_trace_is_carried_on_and_none_begins() {
+fn without_a_subscriber_a_trace_is_continued_and_none_begins() {
     alone(
-        "where_nobody_listens_a_trace_is_carried_on_and_none_begins",
+        "without_a_subscriber_a_trace_is_continued_and_none_begins",
         carry_a_trace,
     );
 }

@@ -1,4 +1,4 @@
-//! Calls that nobody waits for: they cost one frame, are run to their end, and are lost silently nowhere.
+//! One-way calls: they cost one frame, run to their end, and are never lost silently.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -27,7 +27,7 @@ use crate::common::{MIB, assert_grown_less, resident_bytes, within};
 trait Events {
     #[rpc(oneway)]
     async fn note(&self, number: u32, text: &str) -> Result<(), Status>;
-    /// Waits until it is let go on.
+    /// Waits until the test releases it.
     #[rpc(oneway)]
     async fn wait(&self, number: u32) -> Result<(), Status>;
     #[rpc(oneway)]
@@ -100,7 +100,7 @@ async fn next(numbers: &mut mpsc::UnboundedReceiver<u32>) -> u32 {
     within("a call", numbers.recv()).await.unwrap()
 }
 
-/// The numbers of as many calls as were made, sorted.
+/// Returns the numbers of all calls, sorted.
 async fn all(numbers: &mut mpsc::UnboundedReceiver<u32>, count: u32) -> Vec<u32> {
     let mut all = Vec::new();
     for _ in 0..count {
@@ -110,7 +110,7 @@ async fn all(numbers: &mut mpsc::UnboundedReceiver<u32>, count: u32) -> Vec<u32>
     all
 }
 
-/// The channel for such calls is asked for by the first of them and serves those that come when it is there.
+/// The first one-way call requests the channel; calls use it once it is granted.
 async fn warm(client: &EventsClient, desk: &mut Desk) {
     for number in 0..3 {
         client.note(number, "warm").await.unwrap();
@@ -120,7 +120,7 @@ async fn warm(client: &EventsClient, desk: &mut Desk) {
 }
 
 #[tokio::test]
-async fn a_call_that_nobody_waits_for_reaches_its_handler() {
+async fn a_one_way_call_reaches_its_handler() {
     let (service, mut desk) = book();
     let (_server, client) = serve(service).await;
     let events = EventsClient::new(client);
@@ -132,7 +132,7 @@ async fn a_call_that_nobody_waits_for_reaches_its_handler() {
 }
 
 #[tokio::test]
-async fn it_costs_one_frame_and_no_answer() {
+async fn it_costs_one_frame_and_no_reply() {
     let (listener, client) = lazy(Client::builder()).await;
     let events = EventsClient::new(client);
     let calling = tokio::spawn(async move {
@@ -146,10 +146,10 @@ async fn it_costs_one_frame_and_no_answer() {
     let mut peer = Peer::over(accepted(&listener).await);
     let hello = r#"{"iip":1,"control":1,"one_way":1,"rpc":{"envelope":0,"codecs":[1,3]}}"#;
     let (mut granted, mut one_way) = (0, None);
-    // Until the channel is there, they are ordinary calls.
+    // Until the channel is granted, they are ordinary calls.
     loop {
         let frame = peer.frame().await;
-        let answer = match frame.path_text().as_str() {
+        let reply = match frame.path_text().as_str() {
             "/sys/hello" => RawFrame::reply("/sys/hello", 0, hello),
             "/sys/new_channel" => {
                 granted += 1;
@@ -166,21 +166,21 @@ async fn it_costs_one_frame_and_no_answer() {
                 RawFrame::reply("/events/seen", frame.channel, [0x80, 1, seen])
             }
             _ if frame.status == 2 => {
-                // As docs/wire.md has it.
+                // The bytes are those of docs/wire.md.
                 assert_eq!(frame.body, [3, 4, 0, 0, 0, u8::try_from(granted).unwrap()]);
                 one_way = Some(granted);
                 continue;
             }
             other => panic!("a request for {other}"),
         };
-        peer.send_frame(&answer).await;
-        if answer.body == [0x80, 1, 7] {
+        peer.send_frame(&reply).await;
+        if reply.body == [0x80, 1, 7] {
             break;
         }
     }
     let events = within("the first calls", calling).await.unwrap();
     for number in 1..4 {
-        within("a call without an answer", events.note(number, "x"))
+        within("a one-way call", events.note(number, "x"))
             .await
             .unwrap();
     }
@@ -191,17 +191,18 @@ async fn it_costs_one_frame_and_no_answer() {
     }
 }
 
-/// Reads what the server sends until the answer to a request comes, and demands that nothing else does.
+/// Reads the frames of the server up to the reply to a request, and asserts that no other reply
+/// comes.
 async fn only_answer(peer: &mut Peer, path: &str, channel: u32, body: &str) -> String {
-    let answer = peer.call(path, channel, body).await;
+    let reply = peer.call(path, channel, body).await;
     assert_eq!(
-        (answer.path_text(), answer.channel),
+        (reply.path_text(), reply.channel),
         (path.to_owned(), channel)
     );
-    answer.body_text()
+    reply.body_text()
 }
 
-/// A connection to a server whose channel 3 is for calls without answers.
+/// Connects to a server whose channel 3 is for one-way calls.
 async fn announced(server: &Server) -> Peer {
     let mut peer = Peer::connect(server.local_addr().unwrap()).await;
     let hello = peer
@@ -215,7 +216,7 @@ async fn announced(server: &Server) -> Peer {
 }
 
 #[tokio::test]
-async fn on_the_channel_for_it_nothing_is_answered_whatever_is_sent() {
+async fn on_its_channel_the_server_sends_no_reply_whatever_is_sent() {
     let (service, mut desk) = book();
     let (server, _client) = serve(service).await;
     let mut peer = announced(&server).await;
@@ -243,7 +244,7 @@ async fn on_the_channel_for_it_nothing_is_answered_whatever_is_sent() {
 }
 
 #[tokio::test]
-async fn a_slow_one_holds_up_no_other() {
+async fn a_slow_one_delays_no_other() {
     let (service, mut desk) = book();
     let (_server, client) = serve(service).await;
     let events = EventsClient::new(client);
@@ -259,7 +260,7 @@ async fn a_slow_one_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn more_than_may_run_at_a_time_are_all_run() {
+async fn calls_over_the_capacity_are_all_run() {
     let (service, mut desk) = book();
     let limits = Limits::default().max_calls(3);
     let (_server, client) =
@@ -278,7 +279,7 @@ async fn it_runs_to_its_end_also_when_its_client_has_gone() {
     let (service, mut desk) = book();
     let (_server, client) = serve(service).await;
     let events = EventsClient::new(client.clone());
-    // One as an ordinary call, one on the channel for such calls.
+    // One is an ordinary call, the other uses the one-way channel.
     events.wait(10).await.unwrap();
     assert_eq!(next(&mut desk.entered).await, 10);
     warm(&events, &mut desk).await;
@@ -289,9 +290,10 @@ async fn it_runs_to_its_end_also_when_its_client_has_gone() {
     assert_eq!(all(&mut desk.notes, 2).await, [10, 11]);
 }
 
-/// A client could else leave behind as many handlers as it likes of methods that count on their callers.
+/// Otherwise a client could leave any number of handlers running that should end with their
+/// callers.
 #[tokio::test]
-async fn a_method_that_ends_with_its_caller_does_so_also_on_the_channel_without_answers() {
+async fn a_method_that_ends_with_its_caller_does_so_also_on_the_one_way_channel() {
     let (entered, mut begun) = mpsc::unbounded_channel();
     let polled = handler_fn(move |_: Request| {
         let entered = entered.clone();
@@ -346,7 +348,7 @@ async fn a_server_that_shuts_down_runs_what_has_arrived() {
     let server = Arc::new(server);
     let draining = Arc::clone(&server);
     let draining = tokio::spawn(async move { draining.shutdown(Duration::from_secs(20)).await });
-    // An ordinary call tells when the server refuses.
+    // An ordinary call shows when the server rejects calls.
     let channel = peer.open_channel().await;
     while only_answer(&mut peer, "/events/seen", channel, "null").await == "0" {}
     let request = RawFrame::request("/events/note", 3, r#"{"number":5,"text":""}"#);
@@ -358,7 +360,7 @@ async fn a_server_that_shuts_down_runs_what_has_arrived() {
 }
 
 #[tokio::test]
-async fn to_a_server_that_knows_none_it_is_a_call_whose_answer_is_skipped() {
+async fn to_a_server_without_one_way_calls_it_is_a_call_whose_reply_is_skipped() {
     let (listener, client) = lazy(Client::builder()).await;
     let events = EventsClient::new(client);
     let calling = tokio::spawn(async move {
@@ -386,7 +388,7 @@ async fn to_a_server_that_knows_none_it_is_a_call_whose_answer_is_skipped() {
             other => panic!("a request for {other}"),
         }
     };
-    // The callers went on without an answer, on channels of their own.
+    // The callers continued without a reply, on separate channels.
     let texts: Vec<String> = notes.iter().map(RawFrame::body_text).collect();
     assert_eq!(
         texts,
@@ -407,14 +409,14 @@ async fn a_plain_caller_may_wait_for_it() {
     let (server, _client) = serve(service).await;
     let mut peer = Peer::connect(server.local_addr().unwrap()).await;
     let channel = peer.open_channel().await;
-    let answer = only_answer(
+    let reply = only_answer(
         &mut peer,
         "/events/note",
         channel,
         r#"{"number":4,"text":""}"#,
     )
     .await;
-    assert_eq!(answer, "null");
+    assert_eq!(reply, "null");
     assert_eq!(next(&mut desk.notes).await, 4);
 }
 
@@ -430,7 +432,7 @@ async fn it_works_in_json_too() {
 }
 
 #[tokio::test]
-async fn without_a_server_it_says_that_it_was_not_sent() {
+async fn without_a_server_it_fails_and_was_not_sent() {
     let (listener, client) = lazy(Client::builder()).await;
     drop(listener);
     let error = EventsClient::new(client).note(1, "").await.unwrap_err();
@@ -439,7 +441,7 @@ async fn without_a_server_it_says_that_it_was_not_sent() {
 }
 
 #[tokio::test]
-async fn one_that_is_too_large_is_refused_where_it_is_made() {
+async fn one_that_is_too_large_is_rejected_by_the_client() {
     let (service, _desk) = book();
     let (_server, client) = serve_with(
         service,
@@ -550,7 +552,7 @@ fn a_server_that_does_not_read_makes_its_senders_wait() {
         "a_server_that_does_not_read_makes_its_senders_wait",
         || async {
             let (service, mut desk) = book();
-            // While these two run, what comes waits, and beyond its limit nothing is read.
+            // While these two run, further calls wait, and the server stops reading at its limit.
             let limits = Limits::default().max_calls(2).max_buffered_bytes(MIB);
             let (_server, client) =
                 serve_with(service, Server::builder().limits(limits), Client::builder()).await;
@@ -569,7 +571,7 @@ fn a_server_that_does_not_read_makes_its_senders_wait() {
                 }
                 Ok::<_, Status>(())
             });
-            // One with little time of its own fails without having been sent.
+            // One with a short timeout fails without having been sent.
             let impatient =
                 events.with_options(CallOptions::new().timeout(Duration::from_millis(200)));
             let error = loop {
@@ -579,7 +581,7 @@ fn a_server_that_does_not_read_makes_its_senders_wait() {
                 }
             };
             expect(&error, Code::DeadlineExceeded, Execution::NotSent);
-            // Who gives up waiting for room leaves nothing behind.
+            // A caller that stops waiting for capacity leaves no call in the queue.
             let woken = Arc::new(Woken);
             let mut call = Box::pin(impatient.keep(Bytes::from(vec![0; 10_000])));
             let waker = Waker::from(Arc::clone(&woken));
@@ -587,7 +589,7 @@ fn a_server_that_does_not_read_makes_its_senders_wait() {
             assert!(first.is_pending());
             drop((call, waker));
             assert_eq!(Arc::strong_count(&woken), 1);
-            // What waits in the sockets of both sides counts as well.
+            // Calls in the socket buffers of both sides count as well.
             assert_grown_less(before, 16 * MIB);
             desk.gate.add_permits(2);
             within("the flood", flood).await.unwrap().unwrap();
@@ -596,7 +598,7 @@ fn a_server_that_does_not_read_makes_its_senders_wait() {
 }
 
 #[tokio::test]
-async fn a_client_cannot_name_the_channels_that_the_server_keeps_for_itself() {
+async fn a_client_cannot_use_the_channels_that_the_server_reserves() {
     let (service, mut desk) = book();
     let (server, _client) = serve(service).await;
     for channel in [4, 0x8000_0000, 0x8000_0001, u32::MAX] {
@@ -608,7 +610,7 @@ async fn a_client_cannot_name_the_channels_that_the_server_keeps_for_itself() {
             .await;
         peer.closed_in_silence().await;
     }
-    // A stream has an answer.
+    // A stream has a reply.
     let mut peer = announced(&server).await;
     peer.send_frame(&RawFrame::new(0, "/events/seen", 3, [0xF8, 0]))
         .await;
@@ -616,7 +618,7 @@ async fn a_client_cannot_name_the_channels_that_the_server_keeps_for_itself() {
 }
 
 #[tokio::test]
-async fn channels_that_are_not_there_or_in_use_are_not_taken_for_it() {
+async fn channels_that_do_not_exist_or_are_in_use_cannot_become_one_way() {
     let (service, mut desk) = book();
     let (server, _client) = serve(service).await;
     let mut peer = announced(&server).await;
@@ -630,13 +632,13 @@ async fn channels_that_are_not_there_or_in_use_are_not_taken_for_it() {
             .await;
     }
     desk.gate.add_permits(1);
-    let answer = peer.frame().await;
-    assert_eq!((answer.channel, answer.body_text()), (1, "null".to_owned()));
+    let reply = peer.frame().await;
+    assert_eq!((reply.channel, reply.body_text()), (1, "null".to_owned()));
     assert_eq!(
         peer.call("/sys/ping", 0, "{}").await.body_text(),
         r#"{"code":0}"#
     );
-    // The channel that was announced is still the one.
+    // The channel that was announced is still in use.
     peer.send_frame(&RawFrame::request(
         "/events/note",
         3,
@@ -658,7 +660,7 @@ async fn a_raw_request_may_be_sent_without_waiting_too() {
     let server = server.bind("127.0.0.1:0").await.unwrap();
     let client = iip_core::ClientConfig::new().hello(serde_json::json!({}));
     let client = client.connect(server.target()).await.unwrap();
-    // The first finds no channel for it yet.
+    // The first request finds no one-way channel yet.
     for round in 0.. {
         client.send("/take", format!("{round}")).await.unwrap();
         let (is_one_way, body) = within("the request", seen.recv()).await.unwrap();
@@ -672,19 +674,20 @@ async fn a_raw_request_may_be_sent_without_waiting_too() {
 }
 
 #[tokio::test]
-async fn a_call_waits_for_room_on_the_connection_that_it_goes_to() {
+async fn a_call_waits_for_capacity_of_its_own_connection() {
     let (service, mut desk) = book();
     let limits = Limits::default().max_calls(2);
     let server = Server::builder().limits(limits);
     let (_server, client) = serve_with(service, server, Client::builder().connections(2)).await;
     let events = EventsClient::new(client);
-    // Calls take the connections in turns: these one-way ones all get the first, the others the second.
+    // Calls alternate between the connections: the one-way calls all use the first, the others the
+    // second.
     warm(&events, &mut desk).await;
     for number in 0..3 {
         events.wait(number).await.unwrap();
         events.seen().await.unwrap();
     }
-    // It is not read any more, while the second is.
+    // The server no longer reads the first, but it reads the second.
     let impatient = events.with_options(CallOptions::new().timeout(Duration::from_millis(200)));
     let mut sent = 0;
     let error = loop {

@@ -1,4 +1,5 @@
-//! A server with too much to do: what it lets in, how it refuses the rest, and what its clients make of that.
+//! An overloaded server: the calls it admits, the rejections of the others, and the retries of its
+//! clients.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -22,14 +23,14 @@ const LONG: Duration = Duration::from_secs(600);
 
 #[service]
 trait Kitchen {
-    /// Runs until it is let go.
+    /// Runs until the test releases it.
     #[rpc(max_concurrency = 2)]
     async fn cook(&self) -> Result<u32, Status>;
     async fn wash(&self, dish: String) -> Result<u32, Status>;
     #[rpc(raw)]
     async fn peel(&self, body: Bytes) -> Result<Bytes, Status>;
     async fn port(&self, ctx: &CallContext) -> Result<u16, Status>;
-    /// Shares four stoves with the others that run.
+    /// Shares four stoves with the other running calls.
     async fn fry(&self) -> Result<(), Status>;
 }
 
@@ -58,7 +59,7 @@ impl Default for Cook {
     }
 }
 
-/// Tells when it is dropped.
+/// Notifies the test when it is dropped.
 struct Leaving<'a>(&'a Notify);
 
 impl Drop for Leaving<'_> {
@@ -131,7 +132,7 @@ impl Fixture {
         }
     }
 
-    /// Makes a call and waits until it runs.
+    /// Starts a call and waits until its handler runs.
     async fn running<F: Future>(&self, call: F) -> Started<F> {
         let call = started(call).await;
         within("the handler", self.cook.entered.notified()).await;
@@ -148,47 +149,47 @@ fn assert_refused(status: &Status, option: &str) {
 }
 
 #[tokio::test]
-async fn a_method_runs_as_many_calls_as_its_attribute_says_and_refuses_the_next() {
+async fn a_method_rejects_calls_over_the_limit_of_its_attribute() {
     let fixture = Fixture::start(Server::builder()).await;
     let before = fixture.kitchen.port(&CallContext::new()).await.unwrap();
     let first = fixture.running(fixture.kitchen.cook()).await;
     let second = fixture.running(fixture.kitchen.cook()).await;
-    let status = within("the refusal", fixture.kitchen.cook()).await;
+    let status = within("the rejection", fixture.kitchen.cook()).await;
     assert_refused(&status.unwrap_err(), "option max_concurrency of the method");
     fixture.cook.gate.add_permits(1);
-    let answers = within("an answer", async {
+    let replies = within("a reply", async {
         tokio::join!(first.finish(), async {
             fixture.cook.left.notified().await;
             fixture.cook.gate.add_permits(1);
             second.finish().await
         })
     });
-    let answers = answers.await;
-    assert!(answers.0.is_ok() && answers.1.is_ok());
+    let replies = replies.await;
+    assert!(replies.0.is_ok() && replies.1.is_ok());
     let third = fixture.running(fixture.kitchen.cook()).await;
     fixture.cook.gate.add_permits(1);
-    assert_eq!(within("the answer", third.finish()).await, Ok(3));
+    assert_eq!(within("the reply", third.finish()).await, Ok(3));
     let after = fixture.kitchen.port(&CallContext::new()).await.unwrap();
     assert_eq!(before, after, "the connection was replaced");
 }
 
 #[tokio::test]
-async fn a_call_that_was_refused_is_made_again_when_there_is_room() {
+async fn a_rejected_call_is_retried_when_there_is_capacity() {
     let fixture = Fixture::with(Server::builder(), Client::builder()).await;
     let first = fixture.running(fixture.kitchen.cook()).await;
     let second = fixture.running(fixture.kitchen.cook()).await;
     let third = started(fixture.kitchen.cook()).await;
-    // Behind it on the wire: when it is answered, the third has been refused.
+    // It follows the third on the wire: when its reply is there, the third has been rejected.
     fixture.kitchen.port(&CallContext::new()).await.unwrap();
     assert_eq!(fixture.cook.runs.load(Ordering::SeqCst), 2);
     fixture.cook.gate.add_permits(3);
     for call in [first, second, third] {
-        assert!(within("the answer", call.finish()).await.is_ok());
+        assert!(within("the reply", call.finish()).await.is_ok());
     }
 }
 
 #[tokio::test]
-async fn the_place_of_a_call_that_is_given_up_is_free_again() {
+async fn a_call_that_is_dropped_no_longer_counts() {
     let fixture = Fixture::start(Server::builder()).await;
     let first = fixture.running(fixture.kitchen.cook()).await;
     let second = fixture.running(fixture.kitchen.cook()).await;
@@ -196,12 +197,12 @@ async fn the_place_of_a_call_that_is_given_up_is_free_again() {
     within("the end of the handler", fixture.cook.left.notified()).await;
     let third = fixture.running(fixture.kitchen.cook()).await;
     fixture.cook.gate.add_permits(2);
-    assert!(within("the answer", second.finish()).await.is_ok());
-    assert!(within("the answer", third.finish()).await.is_ok());
+    assert!(within("the reply", second.finish()).await.is_ok());
+    assert!(within("the reply", third.finish()).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_refused_call_is_not_decoded() {
+async fn a_rejected_call_is_not_decoded() {
     let server = Server::builder().max_concurrency(Concurrency::AtMost(1));
     let fixture = Fixture::start(server).await;
     let mut broken = BytesMut::new();
@@ -212,11 +213,11 @@ async fn a_refused_call_is_not_decoded() {
         .client
         .raw()
         .request("/kitchen/wash", broken.clone());
-    let status = status_in(within("the answer", call).await.unwrap());
+    let status = status_in(within("the reply", call).await.unwrap());
     assert_eq!(status.code(), Code::InvalidArgument);
     let _first = fixture.running(fixture.kitchen.wash("pan".into())).await;
     let call = fixture.client.raw().request("/kitchen/wash", broken);
-    let status = status_in(within("the answer", call).await.unwrap());
+    let status = status_in(within("the reply", call).await.unwrap());
     assert_refused(&status, "option max_concurrency of the server");
 }
 
@@ -225,19 +226,19 @@ async fn the_methods_of_a_service_share_its_limit() {
     let server = Server::builder().service_max_concurrency("Kitchen", Concurrency::AtMost(1));
     let fixture = Fixture::start(server).await;
     let _first = fixture.running(fixture.kitchen.wash("pot".into())).await;
-    let status = within("the refusal", fixture.kitchen.cook()).await;
+    let status = within("the rejection", fixture.kitchen.cook()).await;
     assert_refused(&status.unwrap_err(), "option service_max_concurrency");
 }
 
 #[tokio::test]
-async fn callers_without_an_envelope_are_refused_in_their_own_form() {
+async fn callers_without_an_envelope_are_rejected_in_their_own_form() {
     let server = Server::builder().max_concurrency(Concurrency::AtMost(1));
     let fixture = Fixture::start(server).await;
     let _first = fixture.running(fixture.kitchen.wash("pan".into())).await;
     let raw = fixture.client.raw();
     let text = async |path: &str, body: &'static str| {
-        let answer = within("the refusal", raw.request(path, body)).await;
-        String::from_utf8(answer.unwrap().to_vec()).unwrap()
+        let reply = within("the rejection", raw.request(path, body)).await;
+        String::from_utf8(reply.unwrap().to_vec()).unwrap()
     };
     let plain = text("/kitchen/wash", r#""plate""#).await;
     assert!(
@@ -249,11 +250,11 @@ async fn callers_without_an_envelope_are_refused_in_their_own_form() {
 }
 
 #[tokio::test]
-async fn a_full_server_still_answers_what_belongs_to_the_protocol() {
+async fn a_server_at_capacity_still_replies_to_requests_of_the_protocol() {
     let server = Server::builder().max_concurrency(Concurrency::AtMost(1));
     let fixture = Fixture::start(server).await;
     let _first = fixture.running(fixture.kitchen.wash("pan".into())).await;
-    // Connecting takes a hello and a channel, both of which the server has to answer.
+    // Connecting takes a hello and a channel; the server must reply to both.
     let other = Client::builder().retry(RetryPolicy::none());
     let other = within("the connection", other.connect(fixture.server.target())).await;
     let status = KitchenClient::new(other.unwrap()).wash("pot".into()).await;
@@ -261,10 +262,10 @@ async fn a_full_server_still_answers_what_belongs_to_the_protocol() {
 }
 
 #[tokio::test]
-async fn the_limit_of_running_calls_says_when_to_come_again_too() {
+async fn a_rejection_by_the_limit_of_running_calls_says_when_to_retry_too() {
     let fixture = Fixture::start(Server::builder().max_running_calls(1)).await;
     let _first = fixture.running(fixture.kitchen.wash("pan".into())).await;
-    let status = within("the refusal", fixture.kitchen.wash("pot".into())).await;
+    let status = within("the rejection", fixture.kitchen.wash("pot".into())).await;
     assert_refused(&status.unwrap_err(), "option max_running_calls");
 }
 
@@ -278,16 +279,16 @@ async fn a_policy_of_the_server_lifts_the_limit_of_a_method() {
         fixture.running(fixture.kitchen.cook()).await,
         fixture.running(fixture.kitchen.cook()).await,
     ];
-    let status = within("the refusal", fixture.kitchen.cook()).await;
+    let status = within("the rejection", fixture.kitchen.cook()).await;
     assert_refused(&status.unwrap_err(), "runs 3 calls");
     fixture.cook.gate.add_permits(3);
     for call in calls {
-        assert!(within("the answer", call.finish()).await.is_ok());
+        assert!(within("the reply", call.finish()).await.is_ok());
     }
 }
 
 #[tokio::test]
-async fn options_for_what_is_not_served_fail_when_the_server_starts() {
+async fn options_for_unknown_names_fail_when_the_server_starts() {
     let service = || KitchenServer::new(Cook::default());
     let wrong = [
         Server::builder().method_policy("/kitchen/cok", MethodPolicy::new()),
@@ -318,7 +319,7 @@ async fn a_server_that_finds_its_limit_keeps_calls_from_piling_up() {
                         Ok(()) => _ = answered.fetch_add(1, Ordering::Relaxed),
                         Err(status) => {
                             assert_refused(&status, "option max_concurrency of the server");
-                            // Comes again too soon: this is the overload.
+                            // The caller retries too soon: this is the overload.
                             tokio::time::sleep(Duration::from_millis(1)).await;
                         }
                     }

@@ -1,5 +1,5 @@
-//! Plain mode, in both directions: typed services called with bytes made by hand, and a server like the Go one called
-//! by the typed client.
+//! Plain mode, in both directions: typed services called with handwritten bytes, and a server like
+//! the Go one called by the typed client.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -130,7 +130,7 @@ async fn shop() -> Server {
         .unwrap()
 }
 
-/// A client that is nothing but a socket.
+/// A client that is only a socket.
 struct ByHand {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -165,7 +165,7 @@ impl ByHand {
                 );
                 return frame.body;
             }
-            let read = within("an answer", self.stream.read_buf(&mut self.buffer)).await;
+            let read = within("a reply", self.stream.read_buf(&mut self.buffer)).await;
             assert_ne!(read.unwrap(), 0, "the server closed");
         }
     }
@@ -176,10 +176,10 @@ impl ByHand {
 }
 
 #[tokio::test]
-async fn plain_json_is_answered_in_plain_json() {
+async fn plain_json_requests_get_plain_json_replies() {
     let server = shop().await;
     let mut peer = ByHand::connect(server.local_addr().unwrap()).await;
-    for (path, body, answer) in [
+    for (path, body, reply) in [
         ("/shop/add", r#"{"a":2,"b":-5}"#, "-3"),
         ("/shop/add", r#" { "b" : 1 , "a" : 1 } "#, "2"),
         // One argument: by name, or the bare value.
@@ -212,7 +212,7 @@ async fn plain_json_is_answered_in_plain_json() {
             r#"{"name":"tea","price":4}"#,
         ),
     ] {
-        assert_eq!(peer.text(path, body).await, answer, "{path} {body}");
+        assert_eq!(peer.text(path, body).await, reply, "{path} {body}");
     }
 }
 
@@ -220,7 +220,7 @@ async fn plain_json_is_answered_in_plain_json() {
 async fn failures_of_plain_calls_are_plain_json_with_code_and_message() {
     let server = shop().await;
     let mut peer = ByHand::connect(server.local_addr().unwrap()).await;
-    for (path, body, answer) in [
+    for (path, body, reply) in [
         (
             "/shop/buy",
             r#"{"name":"milk"}"#,
@@ -249,12 +249,12 @@ async fn failures_of_plain_calls_are_plain_json_with_code_and_message() {
     ] {
         let text = peer.text(path, body).await;
         let got: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(got, answer, "{path} {body}");
+        assert_eq!(got, reply, "{path} {body}");
     }
 }
 
 #[tokio::test]
-async fn plain_arguments_that_do_not_fit_are_refused_with_code_3_and_the_name() {
+async fn plain_arguments_that_do_not_fit_are_rejected_with_code_3_and_the_name() {
     let server = shop().await;
     let mut peer = ByHand::connect(server.local_addr().unwrap()).await;
     for (path, body, names) in [
@@ -277,11 +277,11 @@ async fn plain_arguments_that_do_not_fit_are_refused_with_code_3_and_the_name() 
         let message = got["message"].as_str().unwrap();
         assert!(message.contains(names), "{path} {body}: {text}");
     }
-    // Bytes that are no text.
-    let answer = peer.call("/shop/square", [0xFF, 0xFE]).await;
-    let got: Value = serde_json::from_slice(&answer).unwrap();
+    // Bytes that are not a text.
+    let reply = peer.call("/shop/square", [0xFF, 0xFE]).await;
+    let got: Value = serde_json::from_slice(&reply).unwrap();
     assert_eq!(got["code"], 3);
-    // The connection lives.
+    // The connection stays open.
     assert_eq!(peer.text("/shop/square", "3").await, "9");
 }
 
@@ -299,7 +299,7 @@ async fn an_unknown_path_gets_what_a_go_server_sends() {
 async fn a_raw_method_takes_and_gives_bytes_as_they_are() {
     let server = shop().await;
     let mut peer = ByHand::connect(server.local_addr().unwrap()).await;
-    // Also those that look like an envelope or like nothing at all.
+    // This includes bytes that look like an envelope and empty ones.
     for body in [
         &b"text"[..],
         b"{\"a\":1",
@@ -313,14 +313,14 @@ async fn a_raw_method_takes_and_gives_bytes_as_they_are() {
         peer.text("/fail", "x").await,
         r#"{"code":-1,"message":"handler fail:boom"}"#
     );
-    // The query of a path is no part of its name.
+    // The query of a path is not part of its name.
     let request = RawFrame::request("/echo?x=1", peer.channel, "q").encode();
     peer.stream.write_all(&request).await.unwrap();
-    let mut answer = vec![0; RawFrame::reply("/echo", 1, "q").encode().len()];
-    within("an answer", peer.stream.read_exact(&mut answer))
+    let mut reply = vec![0; RawFrame::reply("/echo", 1, "q").encode().len()];
+    within("a reply", peer.stream.read_exact(&mut reply))
         .await
         .unwrap();
-    assert_eq!(answer, RawFrame::reply("/echo", peer.channel, "q").encode());
+    assert_eq!(reply, RawFrame::reply("/echo", peer.channel, "q").encode());
 }
 
 #[tokio::test]
@@ -345,7 +345,7 @@ async fn raw_and_json_methods_work_between_typed_peers() {
 }
 
 #[tokio::test]
-async fn a_raw_call_without_data_is_refused_unsent() {
+async fn a_raw_call_without_data_is_rejected_and_not_sent() {
     let server = shop().await;
     let shop = ShopClient::new(Client::connect(server.target()).await.unwrap());
     let status = shop.echo(Bytes::new()).await.unwrap_err();
@@ -355,11 +355,11 @@ async fn a_raw_call_without_data_is_refused_unsent() {
     );
 }
 
-/// A server that speaks IIP as the Go one does and knows nothing of hello or envelopes. Whatever a path is asked, the
-/// script answers.
+/// A server that speaks IIP like the Go one, without hello and envelopes. The script replies to
+/// every request.
 struct GoLike {
     addr: SocketAddr,
-    /// Path, and data, of every request that is not the protocol's own.
+    /// Path and data of every request that does not belong to the protocol.
     requests: mpsc::UnboundedReceiver<RawFrame>,
     _task: tokio::task::JoinHandle<()>,
 }
@@ -391,9 +391,9 @@ impl GoLike {
         loop {
             while let Some((frame, len)) = RawFrame::decode(&buffer) {
                 buffer.drain(..len);
-                // Such a server calls its handler once for each frame: a request must be one.
+                // Such a server calls its handler once per frame: a request must be one frame.
                 assert_eq!(frame.status, 1, "{frame:?}");
-                let answer = match frame.path_text().as_str() {
+                let reply = match frame.path_text().as_str() {
                     "/sys/new_channel" => {
                         granted += 1;
                         RawFrame::grant(granted)
@@ -405,13 +405,12 @@ impl GoLike {
                     ),
                     path => {
                         assert!((1..=granted).contains(&frame.channel), "{frame:?}");
-                        let answer =
-                            RawFrame::reply(path, frame.channel, script(path, &frame.body));
+                        let reply = RawFrame::reply(path, frame.channel, script(path, &frame.body));
                         let _ = requests.send(frame);
-                        answer
+                        reply
                     }
                 };
-                if stream.write_all(&answer.encode()).await.is_err() {
+                if stream.write_all(&reply.encode()).await.is_err() {
                     return;
                 }
             }
@@ -446,10 +445,10 @@ async fn a_typed_call_to_a_go_server_is_plain_json() {
         .into_bytes()
     })
     .await;
-    // Metadata has no place in a plain call; a deadline is kept on this side.
+    // A plain call carries no metadata; its deadline is kept on this side.
     let options = CallOptions::new().metadata("x-user", "ann").unwrap();
     let shop = ShopClient::new(go.client().await).with_options(options);
-    assert_eq!(within("an answer", shop.add(40, 2)).await, Ok(42));
+    assert_eq!(within("a reply", shop.add(40, 2)).await, Ok(42));
     let (path, body) = go.request().await;
     assert_eq!(path, "/shop/add");
     let body: Value = serde_json::from_slice(&body).unwrap();
@@ -458,12 +457,9 @@ async fn a_typed_call_to_a_go_server_is_plain_json() {
         name: "a".into(),
         price: None,
     };
-    assert_eq!(
-        within("an answer", shop.label(item.clone())).await,
-        Ok(item)
-    );
+    assert_eq!(within("a reply", shop.label(item.clone())).await, Ok(item));
     go.request().await;
-    assert_eq!(within("an answer", shop.nothing()).await, Ok(()));
+    assert_eq!(within("a reply", shop.nothing()).await, Ok(()));
     let (path, body) = go.request().await;
     assert_eq!((path.as_str(), &body[..]), ("/shop/nothing", &b"{}"[..]));
 }
@@ -478,16 +474,16 @@ async fn raw_and_json_methods_call_a_go_server_on_its_own_paths() {
     .await;
     let shop = ShopClient::new(go.client().await);
     let data = Bytes::from_static(&[0x80, 0, 255]);
-    let echo = within("an answer", shop.echo(data.clone())).await;
+    let echo = within("a reply", shop.echo(data.clone())).await;
     assert_eq!(echo.unwrap(), data);
     assert_eq!(go.request().await, ("/echo".to_owned(), data.to_vec()));
-    let price = within("an answer", shop.price("tea", 2)).await.unwrap();
+    let price = within("a reply", shop.price("tea", 2)).await.unwrap();
     assert_eq!(price.price, Some(9));
     let (path, body) = go.request().await;
     assert_eq!(path, "/v1/price");
     let body: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(body, json!({"name": "tea", "count": 2}));
-    let failure = within("an answer", shop.fail(vec![1])).await.unwrap_err();
+    let failure = within("a reply", shop.fail(vec![1])).await.unwrap_err();
     assert_eq!(
         (failure.code(), failure.execution(), failure.message()),
         (
@@ -511,23 +507,23 @@ async fn the_in_band_errors_of_a_go_server_become_statuses() {
     })
     .await;
     let shop = ShopClient::new(go.client().await);
-    let status = within("an answer", shop.add(1, 2)).await.unwrap_err();
+    let status = within("a reply", shop.add(1, 2)).await.unwrap_err();
     assert_eq!(
         (status.code(), status.execution()),
         (Code::Unimplemented, Execution::NotExecuted)
     );
-    let status = within("an answer", shop.nothing()).await.unwrap_err();
+    let status = within("a reply", shop.nothing()).await.unwrap_err();
     assert_eq!(
         (status.code(), status.execution()),
         (Code::Internal, Execution::MayHaveExecuted)
     );
-    let status = within("an answer", shop.square(1)).await.unwrap_err();
+    let status = within("a reply", shop.square(1)).await.unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
         (Code::Unknown, "handler fail:boom")
     );
     assert_eq!(
-        within("an answer", shop.buy("x".into())).await,
+        within("a reply", shop.buy("x".into())).await,
         Err(ShopError::SoldOut {
             until: "may".into()
         })
@@ -535,10 +531,10 @@ async fn the_in_band_errors_of_a_go_server_become_statuses() {
 }
 
 #[tokio::test]
-async fn an_answer_of_a_go_server_that_does_not_fit_is_internal() {
+async fn a_reply_of_a_go_server_that_cannot_be_decoded_is_internal() {
     let go = GoLike::start(|_, _| b"\"no number\"".to_vec()).await;
     let shop = ShopClient::new(go.client().await);
-    let status = within("an answer", shop.square(1)).await.unwrap_err();
+    let status = within("a reply", shop.square(1)).await.unwrap_err();
     assert_eq!(
         (status.code(), status.execution()),
         (Code::Internal, Execution::MayHaveExecuted)
@@ -561,21 +557,21 @@ async fn many_calls_to_a_go_server_share_its_channels() {
         let shop = shop.clone();
         calls.spawn(async move { assert_eq!(shop.square(number).await, Ok(number * number)) });
     }
-    within("all answers", calls.join_all()).await;
+    within("all replies", calls.join_all()).await;
 }
 
 #[tokio::test]
-async fn a_request_to_a_go_server_is_never_cut() {
+async fn a_request_to_a_go_server_is_always_one_frame() {
     // The script asserts that every request is one frame.
     let mut go = GoLike::start(|_, body| body.len().to_string().into_bytes()).await;
     let shop = ShopClient::new(go.client().await);
     let data = Bytes::from(vec![b'1'; 5 * 1024 * 1024]);
-    let answer = within("an answer", shop.echo(data.clone())).await.unwrap();
-    assert_eq!(answer, data.len().to_string());
+    let reply = within("a reply", shop.echo(data.clone())).await.unwrap();
+    assert_eq!(reply, data.len().to_string());
     assert_eq!(go.request().await.1.len(), data.len());
 }
 
-/// What a shell's `printf` makes of its argument: `\ooo` is a byte in octal.
+/// Returns the output of a shell's `printf` for this argument: `\ooo` is a byte in octal.
 fn printed(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -594,7 +590,7 @@ fn printed(text: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_line_of_the_guide_for_a_shell_is_a_call_and_is_answered() {
+async fn the_shell_command_of_the_guide_makes_a_call_and_gets_a_reply() {
     mod readme {
         use iip_rpc::{Status, service};
 
@@ -624,9 +620,9 @@ async fn the_line_of_the_guide_for_a_shell_is_a_call_and_is_answered() {
     let mut socket = socket.unwrap();
     socket.write_all(&printed(text)).await.unwrap();
     socket.shutdown().await.unwrap();
-    let mut answer = Vec::new();
-    let reading = socket.read_to_end(&mut answer);
-    within("the answer, and the end", reading).await.unwrap();
+    let mut reply = Vec::new();
+    let reading = socket.read_to_end(&mut reply);
+    within("the reply and the end", reading).await.unwrap();
     let expected = b"\x05/greeter/hello\0\0\0\0\0\0\0\0\x0e\"hello, world\"";
-    assert_eq!(answer, expected, "{}", answer.escape_ascii());
+    assert_eq!(reply, expected, "{}", reply.escape_ascii());
 }

@@ -1,4 +1,5 @@
-//! Policies of methods: where they are read, what is made again and what is not, and how much time a server gives.
+//! Policies of methods: where they are read, which calls are retried, and the time limits of a
+//! server.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -20,25 +21,25 @@ use tokio::sync::{Notify, Semaphore};
 use crate::common::calls::{ShopError, expect, serve_with, status_in, use_permit};
 use crate::common::{all_run, passes, started, within};
 
-/// A time limit that runs out during the test.
+/// A timeout that passes during the test.
 const SHORT: Duration = Duration::from_secs(3);
-/// A time limit that never runs out.
+/// A timeout that does not pass during the test.
 const LONG: Duration = Duration::from_secs(600);
 
 #[service]
 trait Shop {
-    /// Fails as often as it is told, as the fixture says.
+    /// Fails `failures` times with the status of the fixture.
     #[rpc(idempotent)]
     async fn look(&self, failures: u32, load: Bytes) -> Result<u32, Status>;
     /// The same, and must not run twice.
     async fn buy(&self, failures: u32) -> Result<u32, Status>;
     #[rpc(idempotent)]
     async fn fail_by_itself(&self) -> Result<u32, ShopError>;
-    /// Runs until it is let go.
+    /// Runs until the test releases it.
     #[rpc(idempotent)]
     async fn hang(&self) -> Result<u32, Status>;
     async fn hang_once(&self) -> Result<u32, Status>;
-    /// The time left, in microseconds.
+    /// Returns the remaining time in microseconds.
     async fn remaining(&self) -> Result<Option<u64>, Status>;
     #[rpc(timeout = "3s")]
     async fn hang_shortly(&self) -> Result<(), Status>;
@@ -54,7 +55,7 @@ trait Shop {
     async fn policies(&self, ctx: &CallContext) -> Result<String, Status>;
 }
 
-/// What the shop's failures look like.
+/// The status of the failures of the shop.
 type Failing = fn() -> Status;
 
 struct Counter {
@@ -170,19 +171,19 @@ impl Fixture {
     }
 
     async fn look(&self, failures: u32) -> Result<u32, Status> {
-        within("the answer", self.shop.look(failures, Bytes::new())).await
+        within("the reply", self.shop.look(failures, Bytes::new())).await
     }
 
     async fn buy(&self, failures: u32) -> Result<u32, Status> {
-        within("the answer", self.shop.buy(failures)).await
+        within("the reply", self.shop.buy(failures)).await
     }
 
-    /// The answer to a call whose handler has begun when its time, [`SHORT`], is over.
+    /// Returns the reply to a call whose timeout, [`SHORT`], passes after its handler has begun.
     async fn stopped(&self, path: &str, body: impl Into<Body>) -> Bytes {
         let call = started(self.client.raw().request(path, body)).await;
         within("the handler", self.entered.notified()).await;
         passes(SHORT).await;
-        within("the answer", call.finish()).await.unwrap()
+        within("the reply", call.finish()).await.unwrap()
     }
 }
 
@@ -193,12 +194,12 @@ fn unavailable() -> Status {
 #[tokio::test]
 async fn a_handler_reads_the_policies_of_its_method() {
     let fixture = Fixture::start(unavailable).await;
-    let answer = fixture.shop.policies(&CallContext::new()).await;
-    assert_eq!(answer.unwrap(), "clerk");
+    let reply = fixture.shop.policies(&CallContext::new()).await;
+    assert_eq!(reply.unwrap(), "clerk");
 }
 
 #[tokio::test]
-async fn a_call_that_may_have_run_is_made_again_if_its_method_is_idempotent() {
+async fn a_call_that_may_have_run_is_retried_if_its_method_is_idempotent() {
     let fixture = Fixture::start(unavailable).await;
     assert_eq!(fixture.look(2).await, Ok(3));
     let status = fixture.look(u32::MAX).await.unwrap_err();
@@ -207,7 +208,7 @@ async fn a_call_that_may_have_run_is_made_again_if_its_method_is_idempotent() {
 }
 
 #[tokio::test]
-async fn a_call_that_may_have_run_is_not_made_again_if_its_method_must_not_run_twice() {
+async fn a_call_that_may_have_run_is_not_retried_if_its_method_must_not_run_twice() {
     let fixture = Fixture::start(unavailable).await;
     let status = fixture.buy(1).await.unwrap_err();
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
@@ -219,7 +220,7 @@ async fn other_codes_and_errors_of_the_method_are_final() {
     let fixture = Fixture::start(|| Status::internal("broken")).await;
     assert_eq!(fixture.look(1).await.unwrap_err().code(), Code::Internal);
     assert_eq!(fixture.runs(), 1);
-    let error = within("the answer", fixture.shop.fail_by_itself()).await;
+    let error = within("the reply", fixture.shop.fail_by_itself()).await;
     assert_eq!(error, Err(ShopError::SoldOut));
     assert_eq!(fixture.runs(), 2);
 }
@@ -258,18 +259,18 @@ async fn a_policy_for_one_method_prevails_over_its_attributes_and_over_the_clien
     let call = started(fixture.shop.hang_once()).await;
     within("the handler", fixture.entered.notified()).await;
     passes(SHORT).await;
-    let status = within("the time-out", call.finish()).await;
+    let status = within("the timeout", call.finish()).await;
     assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
-    // The call itself still has the last word.
+    // The options of the call still prevail.
     let patient = CallOptions::new().timeout(LONG);
     let patient = fixture.shop.with_options(patient);
     let call = started(patient.hang_once()).await;
     fixture.gate.add_permits(2);
-    assert!(within("the answer", call.finish()).await.is_ok());
+    assert!(within("the reply", call.finish()).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_call_has_the_last_word_on_how_often_it_is_made() {
+async fn the_options_of_a_call_prevail_on_its_attempts() {
     let fixture = Fixture::start(unavailable).await;
     let attempts = |attempts| {
         let policy = RetryPolicy::new().max_attempts(attempts);
@@ -284,7 +285,7 @@ async fn a_call_has_the_last_word_on_how_often_it_is_made() {
     assert!(none.look(u32::MAX, Bytes::new()).await.is_err());
     assert_eq!(fixture.runs(), 9);
 
-    // What has not run is another matter.
+    // A call that has not run is retried nevertheless.
     let not_run = || unavailable().with_execution(Execution::NotExecuted);
     let fixture = Fixture::start(not_run).await;
     let repeats = CallOptions::new().retry(RetryPolicy::none());
@@ -301,7 +302,7 @@ async fn a_call_has_the_last_word_on_how_often_it_is_made() {
 async fn arguments_that_are_too_large_to_keep_are_not_sent_again() {
     let fixture = Fixture::start(unavailable).await;
     let load = Bytes::from(vec![7; 70_000]);
-    let status = within("the answer", fixture.shop.look(1, load)).await;
+    let status = within("the reply", fixture.shop.look(1, load)).await;
     assert_eq!(status.unwrap_err().code(), Code::Unavailable);
     assert_eq!(fixture.runs(), 1);
 }
@@ -318,7 +319,7 @@ async fn retries_end_with_the_budget_of_the_client() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_when_is_asked_again_then() {
+async fn a_call_is_retried_when_the_server_said() {
     const PAUSE: Duration = Duration::from_millis(60);
     let failing = || Status::resource_exhausted("busy").with_retry_after(PAUSE);
     let fixture = Fixture::start(failing).await;
@@ -331,7 +332,7 @@ async fn a_server_that_says_when_is_asked_again_then() {
 }
 
 #[tokio::test]
-async fn a_call_that_did_not_run_comes_again_when_the_server_says() {
+async fn a_call_that_did_not_run_is_retried_when_the_server_said() {
     let failing = || {
         Status::resource_exhausted("busy")
             .with_execution(Execution::NotExecuted)
@@ -346,7 +347,7 @@ async fn a_call_that_did_not_run_comes_again_when_the_server_says() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_no_is_not_asked_again() {
+async fn a_call_is_not_retried_if_the_server_forbids_it() {
     let fixture = Fixture::start(|| unavailable().with_no_retry()).await;
     let status = fixture.look(1).await.unwrap_err();
     assert_eq!(status.pushback(), Some(Pushback::Never));
@@ -354,7 +355,7 @@ async fn a_server_that_says_no_is_not_asked_again() {
 }
 
 #[tokio::test]
-async fn a_retry_that_would_come_too_late_is_not_waited_for() {
+async fn a_retry_after_the_deadline_is_not_waited_for() {
     let failing = || unavailable().with_retry_after(LONG);
     let client = Client::builder().timeout(LONG / 2);
     let fixture = Fixture::with(failing, Server::builder(), client).await;
@@ -362,7 +363,7 @@ async fn a_retry_that_would_come_too_late_is_not_waited_for() {
     assert_eq!(status.code(), Code::Unavailable);
 }
 
-/// Ends the server by force while a call runs, and starts another one in its place.
+/// Ends the server by force while a call runs, and starts another one on its address.
 async fn replaced(fixture: &Fixture) -> Server {
     within("the call", fixture.entered.notified()).await;
     let target = fixture.server.target().to_owned();
@@ -378,7 +379,7 @@ async fn replaced(fixture: &Fixture) -> Server {
 }
 
 #[tokio::test]
-async fn a_call_that_is_lost_with_its_server_is_made_again_if_it_may_run_twice() {
+async fn a_call_that_is_lost_with_its_server_is_retried_if_it_may_run_twice() {
     let client = Client::builder().wait_for_ready(true);
     let fixture = Fixture::with(unavailable, Server::builder(), client).await;
     let (call, server) = tokio::join!(within("the call", fixture.shop.hang()), replaced(&fixture));
@@ -427,7 +428,7 @@ fn bounded() -> ServerBuilder {
     )
 }
 
-/// A request in the envelope, made by hand.
+/// Returns a handwritten request in the envelope.
 fn request(remaining: Option<Duration>) -> Bytes {
     let mut message = BytesMut::new();
     RequestHead::write(CodecId::BINCODE, remaining, &Metadata::new(), &mut message);
@@ -435,7 +436,7 @@ fn request(remaining: Option<Duration>) -> Bytes {
 }
 
 #[tokio::test]
-async fn a_deadline_that_is_too_far_is_brought_nearer() {
+async fn a_deadline_over_the_limit_is_shortened() {
     let client = Client::builder().timeout(LONG);
     let fixture = Fixture::with(unavailable, bounded(), client).await;
     let left = fixture.shop.remaining().await.unwrap().unwrap();
@@ -443,11 +444,11 @@ async fn a_deadline_that_is_too_far_is_brought_nearer() {
 }
 
 #[tokio::test]
-async fn a_call_with_too_little_time_is_refused_before_it_runs() {
+async fn a_call_with_too_little_time_is_rejected_before_it_runs() {
     let fixture = Fixture::with(unavailable, bounded(), Client::builder()).await;
     let hasty = CallOptions::new().timeout(Duration::from_secs(9));
     let call = fixture.shop.with_options(hasty);
-    let status = within("the refusal", call.remaining()).await.unwrap_err();
+    let status = within("the rejection", call.remaining()).await.unwrap_err();
     expect(&status, Code::DeadlineExceeded, Execution::NotExecuted);
     assert!(status.message().contains("option min_timeout"), "{status}");
     assert_eq!(fixture.runs(), 0);
@@ -459,11 +460,11 @@ async fn a_call_without_a_deadline_has_the_servers_default() {
     let status = status_in(fixture.stopped("/shop/hang", request(None)).await);
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
     assert!(status.message().contains("default_timeout"), "{status}");
-    let answer = fixture.stopped("/shop/hang", "{}").await;
-    let text = String::from_utf8(answer.to_vec()).unwrap();
+    let reply = fixture.stopped("/shop/hang", "{}").await;
+    let text = String::from_utf8(reply.to_vec()).unwrap();
     assert!(text.starts_with(r#"{"code":4,"#), "{text}");
-    let answer = fixture.stopped("/shop/hang_raw", "x").await;
-    let text = String::from_utf8(answer.to_vec()).unwrap();
+    let reply = fixture.stopped("/shop/hang_raw", "x").await;
+    let text = String::from_utf8(reply.to_vec()).unwrap();
     assert!(
         text.contains("handler fail:the handler was stopped"),
         "{text}"
@@ -486,28 +487,26 @@ async fn a_call_that_has_waited_too_long_on_the_server_is_not_run() {
     let limits = Limits::default().max_calls(1);
     let client = Client::builder().timeout(LONG);
     let fixture = Fixture::with(unavailable, Server::builder().limits(limits), client).await;
-    // A server that is full opens no channels: there are three before.
+    // A server at capacity opens no channels: three are opened before.
     let shop = &fixture.shop;
     let opened = tokio::join!(shop.remaining(), shop.remaining(), shop.remaining());
     assert!(opened.0.is_ok() && opened.1.is_ok() && opened.2.is_ok());
     let before = fixture.runs();
     let first = started(fixture.shop.hang_once()).await;
     within("the first call", fixture.entered.notified()).await;
-    // The raw client waits longer than the time it claims to have.
+    // The raw client waits longer than the timeout in its envelope.
     let raw = fixture.client.raw();
     let second = started(raw.request("/shop/remaining", request(Some(SHORT)))).await;
     let third = started(raw.request("/shop/remaining", request(Some(LONG)))).await;
     all_run().await;
     passes(2 * SHORT).await;
     fixture.gate.add_permits(1);
-    assert!(within("the first answer", first.finish()).await.is_ok());
-    let answer = within("the second answer", second.finish()).await.unwrap();
-    let status = status_in(answer);
+    assert!(within("the first reply", first.finish()).await.is_ok());
+    let reply = within("the second reply", second.finish()).await.unwrap();
+    let status = status_in(reply);
     expect(&status, Code::DeadlineExceeded, Execution::NotExecuted);
-    assert!(
-        status.message().contains("deadline passed after it waited"),
-        "{status}"
-    );
-    within("the third answer", third.finish()).await.unwrap();
+    let text = "deadline passed after it waited";
+    assert!(status.message().contains(text), "{status}");
+    within("the third reply", third.finish()).await.unwrap();
     assert_eq!(fixture.runs() - before, 2, "the first and the third");
 }

@@ -1,4 +1,5 @@
-//! `docs/protocol.md` defines the rules and defects that comments cite, and names recordings that exist.
+//! Check that `docs/protocol.md` defines the rules and defects that comments cite, and names
+//! recordings that exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,20 +7,20 @@ use std::path::{Path, PathBuf};
 
 use crate::root;
 
-/// The first cells of the tables: the numbers that are defined.
+/// Returns the first cells of the tables: the numbers that are defined.
 fn defined(document: &str) -> BTreeSet<&str> {
     let rows = document.lines().filter_map(|line| line.strip_prefix("| "));
     let numbers = rows.filter_map(|row| row.split(' ').next());
     numbers.filter(|cell| is_number(cell)).collect()
 }
 
-/// A letter for the kind, and one or two digits.
+/// Returns `true` for a letter, the kind, with one or two digits.
 fn is_number(word: &str) -> bool {
     let digits = word.strip_prefix(['S', 'C', 'D']).unwrap_or_default();
     (1..=2).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The numbers in the comments of a source, and in its strings if those explain something too.
+/// Returns the numbers in the comments of a source and, with `strings`, in its strings.
 fn cited(source: &str, strings: bool) -> BTreeSet<&str> {
     let mut found = BTreeSet::new();
     for line in source.lines() {

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::common::generate::lin;
 use crate::common::{MIB, Started, bound, eventually, started, within};
 
-/// Sends back what it reads, and answers with how much that was.
+/// Sends back what it reads, and replies with the number of bytes.
 async fn echo(mut request: Request) -> Result<Response, HandlerError> {
     let Some((mut send, mut recv)) = request.stream() else {
         return Ok("whole".into());
@@ -33,7 +33,7 @@ async fn echo(mut request: Request) -> Result<Response, HandlerError> {
     Ok(count.to_string().into())
 }
 
-/// Reads all and sends nothing.
+/// Reads the whole stream and sends nothing.
 async fn count(mut request: Request) -> Result<Response, HandlerError> {
     let (_send, mut recv) = request.stream().unwrap();
     let mut count = 0;
@@ -59,7 +59,7 @@ async fn generate(mut request: Request) -> Result<Response, HandlerError> {
     Ok("that was all".into())
 }
 
-/// A client that says hello: without it the two do not learn that both know streams.
+/// Returns a client that sends a hello: without it the sides do not know that both support streams.
 fn talkative() -> ClientConfig {
     ClientConfig::new().hello(serde_json::json!({}))
 }
@@ -107,26 +107,26 @@ async fn read_all(recv: &mut RecvStream) -> Vec<u8> {
     all
 }
 
-fn answer(recv: &mut RecvStream) -> String {
-    let answer = recv.reply().expect("the stream has ended");
-    String::from_utf8(answer.unwrap().to_vec()).unwrap()
+fn reply(recv: &mut RecvStream) -> String {
+    let reply = recv.reply().expect("the stream has ended");
+    String::from_utf8(reply.unwrap().to_vec()).unwrap()
 }
 
 #[tokio::test]
-async fn bytes_come_back_in_order_and_the_answer_behind_them() {
+async fn bytes_come_back_in_order_and_the_reply_after_them() {
     let Fixture { client, _server } = fixture(Limits::default()).await;
     let (mut send, mut recv) = client.open_stream("/echo", "first, ").await.unwrap();
     send.send("second, ").await.unwrap();
     send.send("third").await.unwrap();
     send.finish();
     assert_eq!(read_all(&mut recv).await, b"first, second, third");
-    assert_eq!(answer(&mut recv), "20");
+    assert_eq!(reply(&mut recv), "20");
     assert!(recv.reply().is_none(), "only once");
     assert!(recv.next().await.is_none());
 }
 
 #[tokio::test]
-async fn each_side_may_speak_before_the_other_has_ended() {
+async fn each_side_may_send_before_the_other_has_ended() {
     let Fixture { client, _server } = fixture(Limits::default()).await;
     let (mut send, mut recv) = client.open_stream("/echo", "0").await.unwrap();
     assert_eq!(recv.next().await.unwrap().unwrap(), "0");
@@ -149,14 +149,14 @@ async fn more_than_any_window_passes_in_both_directions_at_once() {
     let sending = {
         let all = Bytes::from(all.clone());
         tokio::spawn(async move {
-            // In one piece: it is cut and held back as the peer reads.
+            // One large message: it is split and blocked by flow control.
             send.send(all).await.unwrap();
             send.finish();
         })
     };
     let back = read_all(&mut recv).await;
     assert!(back[..3] == lin(0, 3) && back[3..] == all[..]);
-    assert_eq!(answer(&mut recv), (SIZE + 3).to_string());
+    assert_eq!(reply(&mut recv), (SIZE + 3).to_string());
     sending.await.unwrap();
 }
 
@@ -164,7 +164,7 @@ async fn more_than_any_window_passes_in_both_directions_at_once() {
 async fn a_beginning_larger_than_a_frame_and_a_window_arrives_whole() {
     for limits in [
         Limits::default(),
-        // Frames of a kibibyte, windows not much larger.
+        // Frames of a kibibyte, and windows that are a little larger.
         Limits::default()
             .chunk_bytes(1024)
             .stream_window(1024)
@@ -179,12 +179,12 @@ async fn a_beginning_larger_than_a_frame_and_a_window_arrives_whole() {
         };
         let ((), back) = tokio::join!(sending, read_all(&mut recv));
         assert!(back[..all.len()] == all && &back[all.len()..] == b"!");
-        assert_eq!(answer(&mut recv), "300001");
+        assert_eq!(reply(&mut recv), "300001");
     }
 }
 
 #[tokio::test]
-async fn a_reader_that_stands_still_holds_up_its_writer_and_nobody_else() {
+async fn a_stalled_reader_blocks_its_writer_and_no_other_call() {
     let limits = Limits::default().stream_window(64 * 1024);
     let Fixture { client, _server } = fixture(limits).await;
     let (_send, mut recv) = client
@@ -195,17 +195,17 @@ async fn a_reader_that_stands_still_holds_up_its_writer_and_nobody_else() {
         .await
         .unwrap()
         .unwrap();
-    // Others go on, on the same connection.
+    // Other calls on the same connection continue.
     for _ in 0..100 {
         assert_eq!(client.request("/whole", "x").await.unwrap(), "x");
     }
     let rest = read_all(&mut recv).await;
     assert_eq!(first.len() + rest.len(), 10_000_000);
-    assert_eq!(answer(&mut recv), "that was all");
+    assert_eq!(reply(&mut recv), "that was all");
 }
 
 #[tokio::test]
-async fn what_a_stalled_reader_holds_is_its_window_and_one_frame() {
+async fn a_stalled_reader_holds_its_window_and_one_frame() {
     let sent = Arc::new(AtomicUsize::new(0));
     let counts = Arc::clone(&sent);
     let handler = move |mut request: Request| {
@@ -228,7 +228,7 @@ async fn what_a_stalled_reader_holds_is_its_window_and_one_frame() {
         .await
         .unwrap();
     let (_send, mut recv) = client.open_stream("/", "go").await.unwrap();
-    // Nobody reads. What was granted is used up, and no more is sent.
+    // The handler does not read. The credit is used up, and no more is sent.
     eventually("the window is full", || {
         sent.load(Ordering::SeqCst) >= 100_000
     })
@@ -247,7 +247,7 @@ async fn what_a_stalled_reader_holds_is_its_window_and_one_frame() {
 }
 
 #[tokio::test]
-async fn dropping_the_reader_cancels_the_call_and_its_channel_serves_again() {
+async fn dropping_the_reader_cancels_the_call_and_its_channel_is_used_again() {
     let gone = Arc::new(Notify::new());
     let cut = Arc::new(AtomicBool::new(false));
     let (tell, was_cut) = (Arc::clone(&gone), Arc::clone(&cut));
@@ -278,12 +278,12 @@ async fn dropping_the_reader_cancels_the_call_and_its_channel_serves_again() {
         .unwrap();
     let (_send, recv) = client.open_stream("/wait", "go").await.unwrap();
     drop(recv);
-    within("the handler hears of it", gone.notified()).await;
+    within("the handler is notified", gone.notified()).await;
     for _ in 0..3 {
         let (mut send, mut recv) = client.open_stream("/echo", "again").await.unwrap();
         send.finish();
         assert_eq!(read_all(&mut recv).await, b"again");
-        assert_eq!(answer(&mut recv), "5");
+        assert_eq!(reply(&mut recv), "5");
     }
 }
 
@@ -318,7 +318,7 @@ async fn a_handler_that_is_aborted_frees_its_channel() {
 }
 
 #[tokio::test]
-async fn a_stream_has_the_time_it_is_given() {
+async fn a_stream_ends_at_its_timeout() {
     let Fixture { client, _server } = fixture(Limits::default()).await;
     let (mut send, mut recv) = client.open_stream("/echo", "x").await.unwrap();
     assert_eq!(recv.next().await.unwrap().unwrap(), "x");
@@ -333,7 +333,7 @@ async fn a_stream_has_the_time_it_is_given() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_end_of_the_request_ends_the_call() {
+async fn a_reply_before_the_end_of_the_request_ends_the_call() {
     let handler = |mut request: Request| async move {
         let (_send, mut recv) = request.stream().unwrap();
         let first = recv.next().await.unwrap().unwrap();
@@ -350,25 +350,22 @@ async fn an_answer_before_the_end_of_the_request_ends_the_call() {
         let sending = async { while send.send(vec![1; 10_000]).await.is_ok() {} };
         let ((), rest) = tokio::join!(sending, read_all(&mut recv));
         assert_eq!(rest, b"");
-        assert_eq!(answer(&mut recv), "enough");
+        assert_eq!(reply(&mut recv), "enough");
     }
 }
 
 #[tokio::test]
-async fn a_method_without_streams_refuses_one() {
+async fn a_method_without_streams_rejects_one() {
     let Fixture { client, _server } = fixture(Limits::default()).await;
     let (_send, mut recv) = client.open_stream("/whole", "x").await.unwrap();
     assert!(within("the end", recv.next()).await.is_none());
     assert_eq!(
-        answer(&mut recv),
+        reply(&mut recv),
         r#"{"code":-1,"message":"handler fail:this method takes no stream"}"#
     );
     let (_send, mut recv) = client.open_stream("/nothing", "x").await.unwrap();
     assert!(within("the end", recv.next()).await.is_none());
-    assert_eq!(
-        answer(&mut recv),
-        r#"{"code":102,"message":"handle error"}"#
-    );
+    assert_eq!(reply(&mut recv), r#"{"code":102,"message":"handle error"}"#);
     assert_eq!(client.request("/echo", "x").await.unwrap(), "whole");
 }
 
@@ -418,17 +415,17 @@ async fn a_writer_learns_that_its_reader_was_dropped() {
     let client = config.connect(addr.to_string()).await.unwrap();
     let (send, recv) = client.open_stream("/hang", "go").await.unwrap();
     let first = waiting_writer(send).await;
-    // And one that still waits for its channel.
+    // The same for a call that still waits for its channel.
     let (send, queued) = client.open_stream("/hang", "go").await.unwrap();
     let second = waiting_writer(send).await;
     for (reader, writer) in [(queued, second), (recv, first)] {
         drop(reader);
-        let told = within("the writer is told", writer).await;
+        let told = within("the writer is notified", writer).await;
         assert_eq!(told.unwrap(), Err(StreamError::Over));
     }
 }
 
-/// A task that sends more than is taken, and waits already.
+/// Starts a task that sends more than the window, and waits until it is blocked.
 async fn waiting_writer(mut send: SendStream) -> JoinHandle<Result<(), StreamError>> {
     let (tell, mut told) = watch::channel(false);
     let writer = tokio::spawn(async move {
@@ -457,7 +454,7 @@ async fn a_handler_that_runs_on_learns_that_its_caller_has_gone_and_keeps_what_h
                 let first = recv.next().await.unwrap().unwrap();
                 assert_eq!(first, "go");
                 told.send_modify(|told| told.push("begun".to_owned()));
-                // It waits for room at first, then is told.
+                // It is blocked at first, then notified.
                 let sent = send.send(vec![0; 10 * MIB]).await;
                 told.send_modify(|told| told.push(format!("{sent:?}")));
                 held.notified().await;
@@ -485,12 +482,15 @@ async fn a_handler_that_runs_on_learns_that_its_caller_has_gone_and_keeps_what_h
                 send.finish();
             }
             drop(recv);
-            within("the writer is told", tells.wait_for(|told| told.len() == 2))
-                .await
-                .unwrap();
+            within(
+                "the writer is notified",
+                tells.wait_for(|told| told.len() == 2),
+            )
+            .await
+            .unwrap();
             go.notify_one();
             let ended = tells.wait_for(|told| told.last().is_some_and(|last| last == "end"));
-            let seen = within("the reader is told", ended).await.unwrap()[1..].to_vec();
+            let seen = within("the reader is notified", ended).await.unwrap()[1..].to_vec();
             let last = if finishes {
                 vec!["end"]
             } else {
@@ -525,7 +525,7 @@ async fn a_stream_that_is_dropped_before_its_end_is_cut_for_its_reader_and_ends_
     let (send, mut recv) = client.open_stream("/listen", "half of").await.unwrap();
     let begun = heard.wait_for(|part| part.is_some());
     within("the beginning", begun).await.unwrap();
-    // One call has the channel, another waits for it.
+    // One call uses the channel, another waits for it.
     let (waiting, mut unsent) = client.open_stream("/listen", "x").await.unwrap();
     drop(waiting);
     drop(send);
@@ -541,46 +541,46 @@ async fn a_stream_that_is_dropped_before_its_end_is_cut_for_its_reader_and_ends_
     let cut = heard.wait_for(|part| *part == Some(Err(StreamError::Cut)));
     within("the cut", cut).await.unwrap();
 
-    // The channel serves again.
+    // The channel can be used again.
     let (mut send, mut recv) = client.open_stream("/listen", "all").await.unwrap();
     send.finish();
     drop(send);
     assert!(within("the end", recv.next()).await.is_none());
-    assert_eq!(answer(&mut recv), "an end");
+    assert_eq!(reply(&mut recv), "an end");
     server.shutdown(Duration::ZERO).await;
 }
 
 #[tokio::test]
-async fn nothing_can_be_sent_behind_the_end() {
+async fn nothing_can_be_sent_after_the_end() {
     let Fixture { client, _server } = fixture(Limits::default()).await;
     let (mut send, mut recv) = client.open_stream("/count", "four").await.unwrap();
     send.finish();
     send.finish();
     assert_eq!(send.send("more").await, Err(StreamError::Finished));
     assert_eq!(read_all(&mut recv).await, b"");
-    assert_eq!(answer(&mut recv), "4");
+    assert_eq!(reply(&mut recv), "4");
     assert_eq!(client.request("/whole", "x").await.unwrap(), "x");
 }
 
 #[tokio::test]
-async fn an_end_that_is_told_early_stands_behind_all_that_was_given() {
+async fn an_end_that_is_announced_early_follows_all_messages() {
     let limits = Limits::default().max_channels(1);
     let Fixture { client, _server } = fixture(limits).await;
     let open = || client.open_stream("/count", vec![1; MIB]);
     let (mut send, mut recv) = open().await.unwrap();
-    // This one waits for its channel, and for everything else.
+    // This one waits for its channel and for credit.
     let (mut next, mut second) = open().await.unwrap();
     next.finish();
     let ready = std::future::poll_fn(|cx| send.poll_ready(cx));
     within("the beginning is taken", ready).await.unwrap();
-    // Nobody waits for what is given last.
+    // No task waits until the last message is sent.
     drop(started(send.send(vec![2; 3 * MIB])).await);
     send.finish();
     for (recv, total) in [(&mut recv, 4 * MIB), (&mut second, MIB)] {
         assert_eq!(read_all(recv).await, b"");
-        assert_eq!(answer(recv), total.to_string());
+        assert_eq!(reply(recv), total.to_string());
     }
-    // Of a call that is over it does not matter.
+    // It has no effect on a call that is over.
     let (mut send, recv) = open().await.unwrap();
     drop(recv);
     send.finish();
@@ -599,18 +599,18 @@ async fn a_long_request_may_begin_with_any_byte() {
 }
 
 #[tokio::test]
-async fn the_bytes_of_a_stream_are_no_message() {
+async fn the_size_limit_of_messages_does_not_apply_to_the_bytes_of_a_stream() {
     let limits = Limits::default().max_message_bytes(1000);
     let Fixture { client, _server } = fixture(limits).await;
     let (mut send, mut recv) = client.open_stream("/count", vec![0; 5000]).await.unwrap();
     send.send(vec![0; 200_000]).await.unwrap();
     send.finish();
     assert_eq!(read_all(&mut recv).await, b"");
-    assert_eq!(answer(&mut recv), "205000");
+    assert_eq!(reply(&mut recv), "205000");
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_while_a_long_message_is_on_its_way() {
+async fn a_stream_continues_while_a_long_message_is_transferred() {
     let Fixture { client, _server } = fixture(Limits::default()).await;
     let (mut send, mut recv) = client.open_stream("/echo", "0").await.unwrap();
     assert_eq!(recv.next().await.unwrap().unwrap(), "0");
@@ -625,14 +625,14 @@ async fn a_stream_goes_on_while_a_long_message_is_on_its_way() {
     };
     tokio::select! {
         () = pings => {}
-        answer = within("the long answer", long.finish()) => assert_eq!(answer.unwrap().len(), 64 * MIB),
+        reply = within("the long reply", long.finish()) => assert_eq!(reply.unwrap().len(), 64 * MIB),
     }
-    // Each waits for what the kernel holds of the long one, and for no more.
+    // Each waits only for the part of the long message that is in the kernel.
     assert!(turns > 4, "{turns} turns");
 }
 
 #[tokio::test]
-async fn a_handler_that_has_answered_in_parts_and_works_on_leaves_its_channel_to_others() {
+async fn a_handler_that_has_replied_in_chunks_and_keeps_running_frees_its_channel() {
     let worked = Arc::new(Notify::new());
     let works = Arc::clone(&worked);
     let early = move |mut request: Request| {
@@ -655,10 +655,10 @@ async fn a_handler_that_has_answered_in_parts_and_works_on_leaves_its_channel_to
     let config = talkative().limits(Limits::default().max_channels(1));
     let client = config.connect(addr.to_string()).await.unwrap();
     for _ in 0..3 {
-        let first = within("an answer", client.request("/early", "x")).await;
+        let first = within("a reply", client.request("/early", "x")).await;
         assert_eq!(first.unwrap(), "answered");
         within("the rest of its work", worked.notified()).await;
-        let second = within("an answer", client.request("/late", "y")).await;
+        let second = within("a reply", client.request("/late", "y")).await;
         assert_eq!(second.unwrap(), "y");
     }
 }

@@ -1,4 +1,5 @@
-//! Connections that are lost or cannot be made: who is told, how soon, and how a client finds its server again.
+//! Connections that are lost or cannot be made: which calls fail, how soon, and how a client
+//! reconnects.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -38,7 +39,7 @@ impl Work for Shop {
 }
 
 async fn serve(target: impl AsRef<str>, number: u32) -> Server {
-    // The port of a server that was just shut down may take a moment to be free.
+    // The port of a server that was just shut down may be in use for a moment.
     let bind = async {
         loop {
             let server = Server::builder().service(WorkServer::new(Shop(number)));
@@ -62,12 +63,12 @@ async fn client(target: impl AsRef<str>) -> WorkClient {
     WorkClient::new(client.unwrap())
 }
 
-/// An address on which nobody listens.
+/// Returns an address without a listener.
 async fn nowhere() -> SocketAddr {
     listener().await.1
 }
 
-/// Calls until there is an answer. Failures meanwhile must leave no doubt that the call did not run.
+/// Calls until there is a reply. Failures before it must say that the call did not run.
 async fn number_at_last(work: &WorkClient) -> u32 {
     let calls = async {
         loop {
@@ -81,7 +82,7 @@ async fn number_at_last(work: &WorkClient) -> u32 {
             }
         }
     };
-    within("an answer", calls).await
+    within("a reply", calls).await
 }
 
 #[tokio::test]
@@ -107,7 +108,7 @@ async fn a_client_finds_its_server_again_after_calls_failed_meanwhile() {
     let mut refused = 0;
     while refused < 3 {
         let began = Instant::now();
-        let status = within("the refusal", work.number()).await.unwrap_err();
+        let status = within("the rejection", work.number()).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         assert!(status.execution().is_safe_to_repeat(), "{status:?}");
         assert!(began.elapsed() < SERVED);
@@ -132,14 +133,14 @@ async fn a_client_over_a_unix_socket_finds_its_server_again() {
 }
 
 #[tokio::test]
-async fn a_call_to_nowhere_fails_within_its_time_whatever_the_pauses() {
+async fn a_call_without_a_server_fails_within_its_timeout_whatever_the_pauses() {
     let addr = nowhere().await;
     let lazy = Client::builder().connect_lazy(addr.to_string()).unwrap();
     let work = WorkClient::new(lazy).with_options(CallOptions::new().timeout(SHORT));
-    // Each failure makes the pause before the next attempt longer; no call waits for it.
+    // Each failure lengthens the pause before the next attempt; no call waits for it.
     for _ in 0..50 {
         let began = Instant::now();
-        let status = within("the refusal", work.number()).await.unwrap_err();
+        let status = within("the rejection", work.number()).await.unwrap_err();
         assert!(began.elapsed() < SHORT + SERVED, "{:?}", began.elapsed());
         assert!(
             matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
@@ -156,32 +157,32 @@ async fn a_call_to_nowhere_fails_within_its_time_whatever_the_pauses() {
 }
 
 #[tokio::test]
-async fn a_server_that_accepts_and_says_nothing_costs_no_more_than_the_time_of_the_call() {
+async fn a_server_that_accepts_and_sends_nothing_costs_no_more_than_the_timeout_of_the_call() {
     let (listener, client) = lazy(Client::builder()).await;
     let work = WorkClient::new(client).with_options(CallOptions::new().timeout(SHORT));
     let began = Instant::now();
     let call = started(work.number()).await;
     let _silent = accepted(&listener).await;
-    let status = within("the time-out", call.finish()).await.unwrap_err();
+    let status = within("the timeout", call.finish()).await.unwrap_err();
     assert!(began.elapsed() < SHORT + SERVED);
     expect(&status, Code::DeadlineExceeded, Execution::NotSent);
 }
 
 #[tokio::test]
-async fn an_attempt_to_connect_has_a_limit_of_its_own_that_is_named() {
+async fn an_attempt_to_connect_has_its_own_limit_that_is_named() {
     let (listener, addr) = listener().await;
     let connect = Client::builder()
         .connect_timeout(SHORT)
         .connect(addr.to_string());
     let connect = started(connect).await;
     let _silent = accepted(&listener).await;
-    let status = within("the refusal", connect.finish()).await.unwrap_err();
+    let status = within("the rejection", connect.finish()).await.unwrap_err();
     expect(&status, Code::Unavailable, Execution::NotSent);
     assert!(status.message().contains("connect_timeout"), "{status}");
 }
 
 #[tokio::test]
-async fn a_caller_that_gives_up_leaves_the_attempt_to_the_others() {
+async fn a_caller_that_leaves_does_not_end_the_attempt_of_the_others() {
     let (listener, client) = lazy(Client::builder().timeout(LONG)).await;
     let work = WorkClient::new(client);
     let first = work.clone();
@@ -195,10 +196,10 @@ async fn a_caller_that_gives_up_leaves_the_attempt_to_the_others() {
     go.peer
         .send_frame(&RawFrame::reply("/work/number", frame.channel, "7"))
         .await;
-    assert_eq!(within("the answer", second).await.unwrap(), Ok(7));
+    assert_eq!(within("the reply", second).await.unwrap(), Ok(7));
 }
 
-/// A server like the Go one, moved by the test.
+/// A server like the Go one, controlled by the test.
 struct GoLike {
     peer: Peer,
     granted: u32,
@@ -212,12 +213,12 @@ impl GoLike {
         }
     }
 
-    /// Answers the hello and grants channels, `channels` in all.
+    /// Replies to the hello and grants `channels` channels.
     async fn open(&mut self, channels: u32) {
         let mut hello = false;
         while !hello || self.granted < channels {
             let frame = self.peer.frame().await;
-            let answer = match frame.path_text().as_str() {
+            let reply = match frame.path_text().as_str() {
                 "/sys/hello" => {
                     hello = true;
                     RawFrame::reply("/sys/hello", 0, r#"{"code":102,"message":"handle error"}"#)
@@ -228,11 +229,11 @@ impl GoLike {
                 }
                 other => panic!("a request for {other}"),
             };
-            self.peer.send_frame(&answer).await;
+            self.peer.send_frame(&reply).await;
         }
     }
 
-    /// Takes `calls` requests and answers none.
+    /// Takes `calls` requests and sends no reply.
     async fn take(&mut self, calls: usize) {
         let mut taken = 0;
         while taken < calls {
@@ -257,7 +258,7 @@ enum Loss {
 }
 
 #[tokio::test]
-async fn a_lost_connection_tells_all_its_callers_at_once_with_one_reason() {
+async fn a_lost_connection_fails_all_its_calls_at_once_with_one_reason() {
     const SENT: usize = 20;
     const QUEUED: usize = 30;
     for loss in [Loss::Fin, Loss::Reset, Loss::Goodbye, Loss::Nonsense] {
@@ -327,20 +328,20 @@ async fn the_next_call_after_a_loss_makes_a_new_connection() {
     go.peer
         .send_frame(&RawFrame::reply("/work/number", frame.channel, "7"))
         .await;
-    assert_eq!(within("the answer", next).await.unwrap(), Ok(7));
+    assert_eq!(within("the reply", next).await.unwrap(), Ok(7));
 }
 
 #[tokio::test]
-async fn a_server_that_closes_while_a_call_connects_fails_that_call_unsent() {
+async fn a_server_that_closes_while_a_call_connects_fails_that_call_before_it_is_sent() {
     let (listener, client) = lazy(Client::builder()).await;
     let work = WorkClient::new(client);
     let call = started(work.number()).await;
     drop(accepted(&listener).await);
-    let status = within("the refusal", call.finish()).await.unwrap_err();
+    let status = within("the rejection", call.finish()).await.unwrap_err();
     expect(&status, Code::Unavailable, Execution::NotSent);
 }
 
-/// Remembers every number it was called with.
+/// Keeps every number it was called with.
 #[service]
 trait Ledger {
     async fn book(&self, number: u32) -> Result<(), Status>;
@@ -356,10 +357,10 @@ impl Ledger for Book {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_is_said_not_to_have_run_never_did() {
+async fn a_call_that_is_reported_as_not_executed_never_ran() {
     const CALLS: u32 = 2_000;
     let booked = Arc::new(Mutex::new(HashSet::new()));
-    // The server ends connections just when the next call comes, again and again.
+    // The server repeatedly ends connections just when the next call comes.
     let idle = Duration::from_millis(1);
     let server = Server::builder()
         .limits(Limits::default().idle_timeout(idle))
@@ -385,7 +386,7 @@ async fn a_call_that_is_said_not_to_have_run_never_did() {
             ),
             Err(_) => in_doubt += 1,
         }
-        // The pause is the stimulus: the next call comes about when the idle time is over.
+        // The pause is the stimulus: the next call comes when the idle time is about to pass.
         let pause = idle + Duration::from_micros(u64::from(number % 40) * 10);
         tokio::time::sleep(pause).await;
     }
@@ -408,7 +409,7 @@ async fn one_lost_connection_of_several_is_replaced_alone() {
     let hanging = work.clone();
     let hanging = tokio::spawn(async move { hanging.hang().await });
     for _ in 0..4 {
-        assert_eq!(within("an answer", work.number()).await, Ok(3));
+        assert_eq!(within("a reply", work.number()).await, Ok(3));
     }
     within("the shutdown", server.shutdown(Duration::ZERO)).await;
     within("the error", hanging).await.unwrap().unwrap_err();
@@ -420,8 +421,9 @@ async fn one_lost_connection_of_several_is_replaced_alone() {
 }
 
 #[tokio::test]
-async fn calls_during_a_restart_never_run_into_doubt_when_none_was_under_way() {
-    // Calls come all the time; those that the old server did not answer were not executed, and it says so.
+async fn calls_without_a_reply_during_a_restart_were_not_executed() {
+    // Calls come all the time; those without a reply of the old server were not executed, and their
+    // errors report that.
     let server = serve("127.0.0.1:0", 1).await;
     let target = server.target().to_owned();
     let work = client(&target).await;

@@ -1,5 +1,5 @@
-//! Connections that are replaced: attempts that are broken off, connections that die under their callers, lanes that cannot be
-//! made, and servers that leave calls unanswered.
+//! Connections that are replaced: aborted attempts, connections that are lost during calls,
+//! connections that cannot be made, and servers that do not reply.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -35,7 +35,7 @@ async fn echo(request: Request) -> Result<Response, HandlerError> {
     Ok(Response::from(request.into_body()))
 }
 
-/// A server that echoes, on a runtime of its own.
+/// Starts a server that echoes, on a separate runtime.
 fn echo_server() -> (Runtime, Server, String) {
     let servers = runtime();
     let config = Server::builder().route("/echo", handler_fn(echo));
@@ -43,7 +43,7 @@ fn echo_server() -> (Runtime, Server, String) {
     (servers, server, addr.to_string())
 }
 
-/// What an attempt to connect does.
+/// The behavior of an attempt to connect.
 #[derive(Clone, Copy, Debug)]
 enum Attempt {
     Hang,
@@ -52,7 +52,7 @@ enum Attempt {
     Connect,
 }
 
-/// A connector that does something else each time, and connects at last.
+/// A connector that follows a list of attempts, and connects after them.
 #[derive(Debug)]
 struct Plan {
     target: String,
@@ -89,7 +89,7 @@ impl Connector for Plan {
     }
 }
 
-/// Calls until it works: behind a failed attempt there is a short pause. No event tells its end.
+/// Calls until it works: a short pause follows a failed attempt, and no event marks its end.
 async fn echoes(client: &Client) {
     let calls = async {
         while let Err(error) = client.request("/echo", "x").await {
@@ -97,11 +97,11 @@ async fn echoes(client: &Client) {
             tokio::task::yield_now().await;
         }
     };
-    within("an answer", calls).await;
+    within("a reply", calls).await;
 }
 
 #[test]
-fn an_attempt_that_goes_with_its_runtime_is_made_again_on_the_next_one() {
+fn an_attempt_that_ends_with_its_runtime_is_repeated_on_the_next_one() {
     let (_servers, _server, target) = echo_server();
     let config = ClientConfig::new().connect_timeout(LONG).call_timeout(LONG);
     let client = config
@@ -111,7 +111,7 @@ fn an_attempt_that_goes_with_its_runtime_is_made_again_on_the_next_one() {
         let first = runtime();
         let call = client.clone();
         let call = first.spawn(async move { call.request("/echo", "x").await });
-        // It has begun to connect when the second caller waits with it.
+        // The attempt has begun when the second caller waits for it.
         first.block_on(async {
             let mut waits = std::pin::pin!(client.request("/echo", "y"));
             std::future::poll_fn(|cx| {
@@ -127,7 +127,7 @@ fn an_attempt_that_goes_with_its_runtime_is_made_again_on_the_next_one() {
 }
 
 #[test]
-fn a_caller_on_another_runtime_takes_an_attempt_over_that_was_broken_off() {
+fn a_caller_on_another_runtime_takes_over_an_aborted_attempt() {
     let (_servers, _server, target) = echo_server();
     let config = ClientConfig::new().connect_timeout(LONG).call_timeout(LONG);
     let plan = Plan::new(&target, &[Attempt::Hang]);
@@ -141,12 +141,12 @@ fn a_caller_on_another_runtime_takes_an_attempt_over_that_was_broken_off() {
     }
     let call = second.spawn(async move { client.request("/echo", "y").await });
     drop(first);
-    let answer = second.block_on(within("the answer", call)).unwrap();
-    assert_eq!(answer.unwrap(), "y");
+    let reply = second.block_on(within("the reply", call)).unwrap();
+    assert_eq!(reply.unwrap(), "y");
 }
 
 #[test]
-fn a_connector_that_panics_fails_the_calls_that_wait_and_is_asked_again() {
+fn a_connector_that_panics_fails_the_calls_that_wait_and_is_called_again() {
     let (_servers, _server, target) = echo_server();
     let client = ClientConfig::new()
         .call_timeout(LONG)
@@ -182,15 +182,15 @@ fn a_call_outside_a_runtime_fails_at_once_and_the_next_one_inside_works() {
     }
     let inside = runtime();
     inside.block_on(echoes(&client));
-    // The connection goes with its runtime.
+    // The connection ends with its runtime.
     drop(inside);
     let error = outside(&client);
     assert!(matches!(error.kind(), CallErrorKind::NoRuntime), "{error}");
     runtime().block_on(echoes(&client));
 }
 
-/// Takes connections one after the other. Each grants channels and closes once it has read a request with the body "die"; all
-/// others are echoed.
+/// Accepts connections one after the other. Each grants channels and closes once it has read a
+/// request with the body "die"; all others are echoed.
 async fn dies_on_request(listener: TcpListener) {
     loop {
         let mut peer = Peer::over(accepted(&listener).await);
@@ -219,22 +219,22 @@ async fn survives_a_thousand_losses(client: Client) {
     for round in 0..1000 {
         let lost = client.request("/a", "die").await.unwrap_err();
         assert_eq!(lost.execution(), Execution::MayHaveExecuted, "{lost}");
-        // The very next thing that its caller does.
+        // The next action of the caller is another call.
         match client.request("/a", "live").await {
-            Ok(answer) => assert_eq!(answer, "live"),
+            Ok(reply) => assert_eq!(reply, "live"),
             Err(error) => panic!("round {round}: {error:?}"),
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_call_right_behind_a_loss_goes_to_a_new_connection() {
+async fn the_call_right_after_a_loss_uses_a_new_connection() {
     let (listener, addr) = listener().await;
     let server = tokio::spawn(dies_on_request(listener));
     let client = ClientConfig::new().call_timeout(LONG);
     let client = client.connect_lazy(addr.to_string()).unwrap();
     let rounds = tokio::spawn(survives_a_thousand_losses(client));
-    // A thousand connections take their time on a busy machine.
+    // A thousand connections take long on a busy machine.
     tokio::time::timeout(6 * GUARD, rounds)
         .await
         .unwrap()
@@ -243,7 +243,7 @@ async fn the_call_right_behind_a_loss_goes_to_a_new_connection() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_channel_of_a_connection_that_is_lost_goes_to_the_next_one() {
+async fn calls_that_wait_for_a_channel_of_a_lost_connection_use_the_next_one() {
     let (listener, addr) = listener().await;
     let config = ClientConfig::new().max_channels(1).call_timeout(LONG);
     let client = config.connect_lazy(addr.to_string()).unwrap();
@@ -256,7 +256,7 @@ async fn what_waits_for_a_channel_of_a_connection_that_is_lost_goes_to_the_next_
     peer.grants(1).await;
     assert_eq!(peer.frame().await.body, b"sent");
     let mut queued = Vec::new();
-    // Both are kept: one that is copied where it waits, and one that is taken along.
+    // Both are kept: a call that is copied while it waits, and one that is moved.
     for size in [10, 20_000] {
         let body = Bytes::from(vec![b'q'; size]);
         queued.push((body.clone(), call(body)));
@@ -272,13 +272,13 @@ async fn what_waits_for_a_channel_of_a_connection_that_is_lost_goes_to_the_next_
     let mut peer = Peer::over(accepted(&listener).await);
     honest(&mut peer, 0, 3).await;
     for (body, call) in queued {
-        assert_eq!(within("an answer", call).await.unwrap().unwrap(), body);
+        assert_eq!(within("a reply", call).await.unwrap().unwrap(), body);
     }
     within("the sending", one_way).await.unwrap().unwrap();
     within("the channel", lease).await.unwrap().unwrap();
 }
 
-/// Makes connections that grant a channel and die with the first bytes of a request.
+/// Makes connections that grant a channel and end at the first bytes of a request.
 #[derive(Debug, Default)]
 struct Dying(Arc<AtomicUsize>);
 
@@ -314,14 +314,14 @@ async fn a_call_does_not_follow_dying_connections_for_ever() {
 }
 
 #[tokio::test]
-async fn the_calls_of_a_connection_that_cannot_be_made_go_to_the_next_living_one() {
+async fn the_calls_of_a_connection_that_cannot_be_made_use_the_next_live_one() {
     let (listener, addr) = listener().await;
     let server = tokio::spawn(async move {
         let mut peer = Peer::over(accepted(&listener).await);
         honest(&mut peer, 0, 100).await;
         peer
     });
-    // The first attempt makes a connection; all that the other lane makes fail.
+    // The first attempt makes a connection; all attempts for the second one fail.
     let mut attempts = vec![Attempt::Fail; 1000];
     attempts[0] = Attempt::Connect;
     let client = ClientConfig::new().connections(2).call_timeout(LONG);
@@ -329,8 +329,8 @@ async fn the_calls_of_a_connection_that_cannot_be_made_go_to_the_next_living_one
         .connect_lazy_with(Plan::new(&addr.to_string(), &attempts))
         .unwrap();
     for _ in 0..100 {
-        let answer = within("an answer", client.request("/echo", "x")).await;
-        assert_eq!(answer.unwrap(), "x");
+        let reply = within("a reply", client.request("/echo", "x")).await;
+        assert_eq!(reply.unwrap(), "x");
     }
     within("the server", server).await.unwrap();
 }
@@ -366,12 +366,12 @@ async fn calls_return_to_a_connection_that_was_lost_once_it_can_be_made_again() 
         echoes(&client).await;
     }
     let (again, mut peers) = within("two connections", serving).await.unwrap();
-    // Both connections die; one attempt fails, the next ones connect.
+    // Both connections end; one attempt fails, the next ones connect.
     peers.shutdown().await;
     let serving = tokio::spawn(serve(again));
     let at_last = async {
         while !serving.is_finished() {
-            // Calls that were sent as the connections died are in doubt.
+            // Calls that were sent when the connections ended may have run.
             let _ = client.request("/echo", "x").await;
             tokio::task::yield_now().await;
         }
@@ -382,7 +382,7 @@ async fn calls_return_to_a_connection_that_was_lost_once_it_can_be_made_again() 
     }
 }
 
-/// A server with a method that hangs for ever, whatever becomes of its caller.
+/// A server with a method that never returns, even when its caller has gone.
 fn hanging() -> ServerConfig {
     let hang = handler_fn(|_: Request| std::future::pending()).on_cancel(OnCancel::RunToEnd);
     Server::builder()
@@ -395,7 +395,7 @@ async fn hanging_server() -> (Server, String) {
     (server, addr.to_string())
 }
 
-/// Makes so many calls that hang, and waits until their time is over.
+/// Makes `calls` calls that hang, and waits until their timeouts have passed.
 async fn hang(client: &Client, calls: usize) {
     let mut hanging = JoinSet::new();
     for _ in 0..calls {
@@ -403,13 +403,13 @@ async fn hang(client: &Client, calls: usize) {
         let options = iip_core::CallOptions::new().timeout(Duration::from_millis(300));
         hanging.spawn(async move { client.request_with("/hang", "x", options).await });
     }
-    while let Some(outcome) = within("the time-outs", hanging.join_next()).await {
+    while let Some(outcome) = within("the timeouts", hanging.join_next()).await {
         outcome.unwrap().unwrap_err();
     }
 }
 
 #[tokio::test]
-async fn a_method_that_hangs_takes_no_others_with_it() {
+async fn a_method_that_hangs_does_not_block_others() {
     for connections in [1, 2] {
         for hello in [false, true] {
             let (_server, target) = hanging_server().await;
@@ -421,17 +421,17 @@ async fn a_method_that_hangs_takes_no_others_with_it() {
             let client = config.connect(&target).await.unwrap();
             hang(&client, 1100 * connections).await;
             for _ in 0..2 * connections {
-                // Half a second until the connection counts as stalled.
+                // The connection counts as stalled after half a second.
                 let call = client.request("/echo", "are you there");
-                let answer = within("an answer", call).await;
-                assert_eq!(answer.unwrap(), "are you there");
+                let reply = within("a reply", call).await;
+                assert_eq!(reply.unwrap(), "are you there");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn callers_whose_time_is_shorter_than_the_look_at_the_channels_are_helped_too() {
+async fn a_stalled_connection_is_replaced_for_calls_with_short_timeouts_too() {
     let (_server, target) = hanging_server().await;
     let config = ClientConfig::new().max_channels(16);
     let client = config.connect(&target).await.unwrap();
@@ -440,8 +440,8 @@ async fn callers_whose_time_is_shorter_than_the_look_at_the_channels_are_helped_
         loop {
             let options = iip_core::CallOptions::new().timeout(Duration::from_millis(100));
             match client.request_with("/echo", "x", options).await {
-                Ok(answer) => return answer,
-                // On a busy machine it may be sent and run out of its time.
+                Ok(reply) => return reply,
+                // On a busy machine it may be sent and time out.
                 Err(error) => {
                     let waited = error.is_timeout() || error.execution() == Execution::NotSent;
                     assert!(waited, "{error}");
@@ -449,7 +449,7 @@ async fn callers_whose_time_is_shorter_than_the_look_at_the_channels_are_helped_
             }
         }
     };
-    assert_eq!(within("an answer", calls).await, "x");
+    assert_eq!(within("a reply", calls).await, "x");
 }
 
 #[tokio::test]
@@ -483,11 +483,11 @@ async fn a_retired_connection_keeps_the_calls_it_has_and_ends_with_the_last() {
     let next = tokio::spawn(async move { next.request("/echo", "y").await });
     let mut new = Peer::over(accepted(&listener).await);
     honest(&mut new, 0, 1).await;
-    assert_eq!(within("the answer", next).await.unwrap().unwrap(), "y");
+    assert_eq!(within("the reply", next).await.unwrap().unwrap(), "y");
     // The old one still serves the call that it has.
     old.send_frame(&RawFrame::reply("/living", living_frame.channel, "z"))
         .await;
-    assert_eq!(within("the answer", living).await.unwrap().unwrap(), "z");
+    assert_eq!(within("the reply", living).await.unwrap().unwrap(), "z");
     let last = old.closed().await;
     assert_eq!(last.len(), 1, "a goodbye: {last:?}");
 }
@@ -508,8 +508,8 @@ impl Connector for Counted {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_never_answers_gets_new_connections_at_growing_intervals() {
-    // In memory: a clock that is stopped does not wait for sockets.
+async fn a_server_that_never_replies_gets_new_connections_at_growing_intervals() {
+    // In memory, because a paused clock does not wait for sockets.
     let (_server, memory) = hanging().in_memory().unwrap();
     let connector = Counted(memory, Arc::default());
     let made = Arc::clone(&connector.1);
@@ -517,7 +517,7 @@ async fn a_server_that_never_answers_gets_new_connections_at_growing_intervals()
     let client = config.connect_lazy_with(connector).unwrap();
     let began = tokio::time::Instant::now();
     let mut calls = JoinSet::new();
-    // Two minutes in which every call hangs.
+    // Every call hangs for two minutes.
     while began.elapsed() < Duration::from_secs(120) {
         let client = client.clone();
         let options = iip_core::CallOptions::new().timeout(Duration::from_millis(100));

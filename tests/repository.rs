@@ -1,4 +1,4 @@
-//! What the files of the repository promise of each other: documents, manifests and tests.
+//! Consistency of the files of the repository: documents, manifests and tests.
 
 use std::path::Path;
 

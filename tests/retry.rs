@@ -1,4 +1,4 @@
-//! Calls that have not run are made again within their time; the caller does not notice.
+//! Transparent retries: calls that have not run are repeated before their deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::common::{SERVED, started, within};
 
 #[service]
 trait Counter {
-    /// Counts a call that has run.
+    /// Counts the calls that have run.
     async fn count(&self, load: Vec<u8>) -> Result<u64, Status>;
 }
 
@@ -21,7 +21,7 @@ struct Counts(Arc<AtomicU64>);
 
 impl Counter for Counts {
     async fn count(&self, load: Vec<u8>) -> Result<u64, Status> {
-        // So that calls are under way whenever the server goes.
+        // Calls must be running whenever the server ends.
         tokio::task::yield_now().await;
         drop(load);
         Ok(self.0.fetch_add(1, Ordering::Relaxed) + 1)
@@ -33,7 +33,7 @@ async fn serve(counts: &Counts, target: &str) -> Server {
     builder.bind(target).await.expect("the address is free")
 }
 
-/// An address where nobody listens.
+/// Returns an address without a listener.
 async fn nobody() -> String {
     let server = serve(&Counts::default(), "127.0.0.1:0").await;
     let target = server.target().to_owned();
@@ -49,8 +49,8 @@ async fn a_server_restarted_under_load_fails_no_call_and_runs_none_twice() {
     let mut server = serve(&counts, "127.0.0.1:0").await;
     let target = server.target().to_owned();
     let client = Client::builder().wait_for_ready(true);
-    let client = client.connect(&target).await.expect("it listens");
-    let (progress, mut answers) = watch::channel(0);
+    let client = client.connect(&target).await.expect("the server listens");
+    let (progress, mut replies) = watch::channel(0);
     let over = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
@@ -59,45 +59,45 @@ async fn a_server_restarted_under_load_fails_no_call_and_runs_none_twice() {
             tokio::spawn(async move {
                 while !over.load(Ordering::Relaxed) {
                     counter.count(vec![7; 100]).await.expect("no call fails");
-                    progress.send_modify(|answers| *answers += 1);
+                    progress.send_modify(|replies| *replies += 1);
                 }
             })
         })
         .collect();
     for round in 1..=RESTARTS {
         let some = async {
-            answers
-                .wait_for(|&answers| answers >= 300 * round)
+            replies
+                .wait_for(|&replies| replies >= 300 * round)
                 .await
                 .is_ok()
         };
-        assert!(within("calls are answered", some).await);
+        assert!(within("replies to the calls", some).await);
         server.shutdown(Duration::from_secs(5)).await;
         server = serve(&counts, &target).await;
     }
     let last = async {
-        answers
-            .wait_for(|&answers| answers >= 300 * (RESTARTS + 1))
+        replies
+            .wait_for(|&replies| replies >= 300 * (RESTARTS + 1))
             .await
             .is_ok()
     };
-    assert!(within("calls are answered", last).await);
+    assert!(within("replies to the calls", last).await);
     over.store(true, Ordering::Relaxed);
     for caller in callers {
         within("the caller", caller).await.expect("no call fails");
     }
-    let answered = *answers.borrow();
+    let answered = *replies.borrow();
     assert_eq!(counts.0.load(Ordering::Relaxed), answered, "each ran once");
 }
 
 #[tokio::test]
-async fn a_call_that_waits_for_the_server_is_answered_once_it_is_there() {
+async fn a_call_that_waits_for_the_server_gets_its_reply_once_it_listens() {
     let target = nobody().await;
     let client = Client::builder().wait_for_ready(true);
-    let counter = CounterClient::new(client.connect_lazy(&target).expect("a fine address"));
+    let counter = CounterClient::new(client.connect_lazy(&target).expect("a valid address"));
     let call = started(counter.count(Vec::new())).await;
     let _server = serve(&Counts::default(), &target).await;
-    assert_eq!(within("the answer", call.finish()).await, Ok(1));
+    assert_eq!(within("the reply", call.finish()).await, Ok(1));
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_call_that_waits_for_the_server_waits_no_longer_than_its_deadline() {
     let target = nobody().await;
     let client = Client::builder()
         .connect_lazy(&target)
-        .expect("a fine address");
+        .expect("a valid address");
     let patient = CallOptions::new()
         .wait_for_ready(true)
         .timeout(Duration::from_millis(300));
@@ -127,7 +127,7 @@ async fn a_call_that_does_not_wait_fails_at_once() {
     let client = Client::builder()
         .timeout(Duration::from_secs(3600))
         .connect_lazy(nobody().await)
-        .expect("a fine address");
+        .expect("a valid address");
     let counter = CounterClient::new(client);
     let status = within("the call", counter.count(Vec::new()))
         .await
@@ -140,7 +140,7 @@ async fn a_call_that_does_not_wait_fails_at_once() {
 async fn a_call_after_the_server_has_gone_fails_and_was_not_sent() {
     let server = serve(&Counts::default(), "127.0.0.1:0").await;
     let client = Client::builder().connect(server.target()).await;
-    let stays = CounterClient::new(client.expect("it listens"));
+    let stays = CounterClient::new(client.expect("the server listens"));
     assert_eq!(stays.count(Vec::new()).await, Ok(1));
     server.shutdown(Duration::ZERO).await;
     let status = within("the call", stays.count(Vec::new()))

@@ -1,4 +1,4 @@
-//! How a program that is only a server waits for its end, and how its handlers hear of it.
+//! Serving until a signal, and handlers that are notified of the shutdown.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -21,15 +21,15 @@ const LONG: Duration = Duration::from_secs(600);
 trait Work {
     async fn quick(&self) -> Result<(), Status>;
     async fn stuck(&self) -> Result<(), Status>;
-    /// Whether the server was shutting down before and after the wait for it.
+    /// Returns whether the server was shutting down before and after the wait for it.
     async fn told(&self, ctx: &CallContext) -> Result<(bool, bool), Status>;
     async fn ticks(
         &self,
         ctx: &CallContext,
     ) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
-    /// Never any.
+    /// Never sends a message.
     async fn news(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
-    /// Reads the name of the caller before it answers.
+    /// Reads the name of the caller before it replies.
     async fn chat(
         &self,
         lines: Streaming<String>,
@@ -109,7 +109,7 @@ impl Work for Shop {
     }
 }
 
-/// A server, who is told when a handler waits, and a client.
+/// Returns a server, a notification for each handler that waits, and a client.
 async fn served() -> (Arc<Server>, Arc<Notify>, WorkClient) {
     let shop = Shop::default();
     let entered = Arc::clone(&shop.entered);
@@ -119,7 +119,7 @@ async fn served() -> (Arc<Server>, Arc<Notify>, WorkClient) {
     (Arc::new(server), entered, WorkClient::new(client))
 }
 
-/// Asks this process to end, as a terminal or a service manager does.
+/// Sends this process the signal of a terminal or a service manager.
 #[cfg(unix)]
 fn signal(name: &str) {
     let pid = std::process::id().to_string();
@@ -154,7 +154,7 @@ async fn a_server_serves_until_its_signal_and_then_shuts_down() {
 }
 
 #[tokio::test]
-async fn whoever_serves_until_a_signal_returns_when_the_server_was_shut_down_from_elsewhere() {
+async fn serving_until_a_signal_returns_when_the_server_is_shut_down_elsewhere() {
     let (server, _, _work) = served().await;
     let serving = tokio::spawn({
         let server = Arc::clone(&server);
@@ -197,7 +197,7 @@ fn a_second_signal_ends_what_still_runs() {
         tokio::pin!(serving);
         assert!(futures_now(&mut serving).await.is_none());
         signal("INT");
-        // It has seen the first when the handlers have.
+        // It has received the first signal when the handlers have.
         tokio::select! {
             ended = &mut serving => panic!("a call runs, and yet it has ended: {ended:?}"),
             told = told => assert_eq!(told.unwrap(), Ok((false, true))),
@@ -220,7 +220,7 @@ async fn futures_now<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_told_of_the_shutdown_ends_in_order_before_its_limit() {
+async fn a_stream_that_is_notified_of_the_shutdown_ends_in_order_before_its_limit() {
     let (server, _, work) = served().await;
     let mut ticks = work.ticks(&CallContext::new()).await.unwrap();
     assert_eq!(within("a tick", ticks.next()).await, Some(Ok(1)));
@@ -230,7 +230,7 @@ async fn a_stream_that_is_told_of_the_shutdown_ends_in_order_before_its_limit() 
 }
 
 #[tokio::test]
-async fn a_stream_that_a_shutdown_cuts_by_force_says_so_every_time() {
+async fn a_stream_that_a_shutdown_ends_by_force_fails_every_time() {
     for round in 0..50 {
         let (server, _, work) = served().await;
         let mut news = work.news().await.unwrap();
@@ -248,7 +248,7 @@ async fn a_stream_that_a_shutdown_cuts_by_force_says_so_every_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_directions_that_wait_for_each_other_say_so() {
+async fn a_deadlock_of_both_directions_is_named_in_the_error() {
     let (_server, connector) = Server::builder()
         .service(WorkServer::new(Shop::default()))
         .in_memory()
@@ -264,13 +264,13 @@ async fn both_directions_that_wait_for_each_other_say_so() {
     );
     drop(sender);
 
-    // What is sent before the call is there when the handler asks for it.
+    // Messages that were sent before the call are available to the handler.
     let (sender, sent) = Streaming::channel(1);
     sender.send("ann".to_owned()).await.unwrap();
     let mut said = work.chat(sent).await.unwrap();
     assert_eq!(said.next().await, Some(Ok("hello, ann".to_owned())));
 
-    // A handler that waits for nothing of the caller's says nothing of it.
+    // A handler that does not wait for messages of the caller gets the plain error.
     let sent = Streaming::iter(Vec::<String>::new());
     let status = work.never(sent).await.map(drop).unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);

@@ -1,5 +1,5 @@
-//! Every setting that is a time, a size or a number, at zero, at one and at the most that its type holds. With each of them a
-//! server serves and a client calls, or what cannot work is refused by its name.
+//! Every setting that is a time, a size or a number, at zero, at one and at the maximum of its
+//! type. With each of them calls work, or the setting is rejected by name.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -56,7 +56,7 @@ impl Work for Shop {
     }
 }
 
-/// Zero, one, and the most.
+/// Zero, one, and the maximum of the type.
 #[derive(Clone, Copy, Debug)]
 enum At {
     Zero,
@@ -88,15 +88,15 @@ impl At {
     }
 }
 
-/// What comes of a value.
+/// The expected outcome for a value.
 #[derive(Clone, Copy, Debug)]
 enum Then {
     Works,
-    /// Nothing is made with it; the error names it.
+    /// Building fails; the error names the setting.
     Refused,
     /// Calls fail with this in their text.
     Fails(&'static str),
-    /// Calls work, or fail so: that is a matter of nanoseconds.
+    /// Calls work, or fail with this text: nanoseconds decide.
     May(&'static str),
 }
 
@@ -110,7 +110,7 @@ struct Setting {
     then: [Then; 3],
 }
 
-/// Of the limits of a connection, on both sides.
+/// The limits of a connection, on both sides.
 macro_rules! limits {
     ($($name:ident($of:ident) $then:expr;)*) => {
         vec![$(Setting {
@@ -144,11 +144,11 @@ macro_rules! client {
     };
 }
 
-/// A time that ends something has to be one in which something can be done.
+/// A timeout must be long enough for an operation.
 const LASTS: [Then; 3] = [Refused, Refused, Works];
-/// None is useless.
+/// Zero is useless.
 const SOME: [Then; 3] = [Refused, Works, Works];
-/// Zero counts as one, or as the least that works, or means none.
+/// Zero counts as one, or as the minimum that works, or means none.
 const ANY: [Then; 3] = [Works, Works, Works];
 
 fn of_limits() -> Vec<Setting> {
@@ -211,7 +211,7 @@ fn of_server() -> Vec<Setting> {
     }
 }
 
-/// Only calls that wait are made again.
+/// Only calls that wait are retried.
 fn retry(at: At, set: fn(RetryPolicy, Duration) -> RetryPolicy) -> RetryPolicy {
     set(RetryPolicy::new(), at.time())
 }
@@ -243,7 +243,7 @@ fn of_client() -> Vec<Setting> {
     }
 }
 
-/// Makes both and calls, each method more than once.
+/// Builds both sides and calls each method more than once.
 async fn try_out((server, client): Both) -> Result<(), Status> {
     let server = server.service(WorkServer::new(Shop)).bind("127.0.0.1:0");
     let server = server
@@ -252,7 +252,7 @@ async fn try_out((server, client): Both) -> Result<(), Status> {
     let client = client.connect(server.target()).await?;
     let work = WorkClient::new(client.clone());
     for _ in 0..3 {
-        // Longer than what is let through beside the limit on messages.
+        // Longer than the allowance beyond the limit of messages.
         let name = "ann".repeat(20);
         assert_eq!(work.hello(name.clone()).await?, format!("hello, {name}"));
         work.later().await?;
@@ -274,7 +274,7 @@ async fn hold(settings: Vec<Setting>) {
         for at in At::ALL {
             let then = at.of(then);
             let both = set((Server::builder(), Client::builder()), at);
-            // A panic of one names it.
+            // A panic is reported with the name of the setting.
             let tried = tokio::spawn(try_out(both));
             let came = within(name, tried).await;
             let right = match (&came, then) {
@@ -299,17 +299,17 @@ async fn hold(settings: Vec<Setting>) {
 }
 
 #[tokio::test]
-async fn every_limit_of_a_connection_works_at_its_ends_or_is_refused_by_name() {
+async fn every_limit_of_a_connection_works_at_its_ends_or_is_rejected_by_name() {
     hold(of_limits()).await;
 }
 
 #[tokio::test]
-async fn every_setting_of_a_server_works_at_its_ends_or_is_refused_by_name() {
+async fn every_setting_of_a_server_works_at_its_ends_or_is_rejected_by_name() {
     hold(of_server()).await;
 }
 
 #[tokio::test]
-async fn every_setting_of_a_client_works_at_its_ends_or_is_refused_by_name() {
+async fn every_setting_of_a_client_works_at_its_ends_or_is_rejected_by_name() {
     hold(of_client()).await;
 }
 
@@ -325,7 +325,7 @@ async fn an_endless_age_is_an_age_that_is_never_reached() {
             .max_connection_grace(age)
             .service(WorkServer::new(Shop));
         let server = server.bind("127.0.0.1:0").await.unwrap();
-        // Whether it was drawn longer or shorter by chance.
+        // The random part of the age can lengthen or shorten it.
         for _ in 0..40 {
             let work = WorkClient::connect(server.target()).await.unwrap();
             work.later().await.unwrap();
@@ -334,7 +334,7 @@ async fn an_endless_age_is_an_age_that_is_never_reached() {
 }
 
 #[tokio::test]
-async fn settings_of_tls_work_at_their_ends_or_are_refused_by_name() {
+async fn settings_of_tls_work_at_their_ends_or_are_rejected_by_name() {
     let authority = Authority::new("an authority");
     let tls = |at: Option<At>, ours: Option<At>| -> (ServerTls, ClientTls) {
         let server = authority.server_called("127.0.0.1");
@@ -372,7 +372,7 @@ async fn settings_of_tls_work_at_their_ends_or_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn the_time_of_a_single_call_is_anything_from_none_to_endless() {
+async fn the_timeout_of_a_call_may_be_anything_from_zero_to_endless() {
     let server = Server::builder().service(WorkServer::new(Shop));
     let server = server.bind("127.0.0.1:0").await.unwrap();
     let work = WorkClient::connect(server.target()).await.unwrap();
@@ -392,7 +392,7 @@ async fn the_time_of_a_single_call_is_anything_from_none_to_endless() {
 }
 
 #[tokio::test]
-async fn raw_clients_and_servers_refuse_what_cannot_work() {
+async fn raw_clients_and_servers_reject_settings_that_cannot_work() {
     let config = iip_core::ClientConfig::new().call_timeout(Duration::ZERO);
     let error = config.connect_lazy("127.0.0.1:1").unwrap_err();
     assert_eq!(error.option(), "call_timeout");
@@ -429,7 +429,7 @@ impl News for Desk {
 }
 
 #[tokio::test]
-async fn topics_and_channels_of_any_size_bring_their_values() {
+async fn topics_and_channels_of_any_size_deliver_their_values() {
     for at in At::ALL {
         let waits = SlowConsumer::Wait(at.time());
         for builder in [

@@ -1,4 +1,5 @@
-//! The end of a server: it takes nothing new, lets running calls end, forces what is left, and always returns in time.
+//! Shutdown of a server: it takes no new calls, lets running calls end, aborts the rest, and always
+//! returns in time.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -20,7 +21,8 @@ use crate::common::{SERVED, started, within};
 const LONG: Duration = Duration::from_secs(600);
 /// A limit that is reached during the test.
 const SHORT: Duration = Duration::from_millis(50);
-/// What a shutdown may take beyond its limit: the second it gives the operating system, and a busy machine.
+/// Maximum time of a shutdown beyond its limit: a second for the operating system, and a busy
+/// machine.
 const FORCED: Duration = Duration::from_secs(8);
 
 #[service]
@@ -53,7 +55,7 @@ enum Happened {
 struct Shop {
     happened: mpsc::UnboundedSender<Happened>,
     gate: Arc<Notify>,
-    /// Ends a handler that holds its thread.
+    /// Ends a handler that blocks its thread.
     free: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -61,7 +63,7 @@ struct Guard<'a>(&'a Shop);
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        // A test that looks no more has dropped the receiver.
+        // The test may have dropped the receiver.
         let _ = self.0.happened.send(Happened::Dropped);
     }
 }
@@ -188,7 +190,7 @@ async fn a_server_that_nobody_connected_to_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_waits_for_the_end_is_told_whatever_the_threads_do() {
+async fn callers_that_wait_for_the_end_are_notified_whatever_the_threads_do() {
     for _ in 0..200 {
         let server = Arc::new(Server::builder().bind("127.0.0.1:0").await.unwrap());
         let waiting = Arc::clone(&server);
@@ -207,14 +209,14 @@ async fn a_running_call_ends_within_the_limit_and_then_the_server_does() {
     assert_eq!(fixture.next().await, Happened::Entered);
     let shutdown = fixture.shutting_down(LONG).await;
     fixture.gate.notify_one();
-    let answer = within("the answer", call).await.unwrap();
-    assert_eq!(answer.unwrap(), "finished");
+    let reply = within("the reply", call).await.unwrap();
+    assert_eq!(reply.unwrap(), "finished");
     let took = within("the shutdown", shutdown).await.unwrap();
     assert!(took < LONG);
 }
 
 #[tokio::test]
-async fn many_running_calls_of_many_clients_all_end_with_their_answers() {
+async fn many_running_calls_of_many_clients_all_end_with_their_replies() {
     const CALLS: usize = 100;
     let mut fixture = Fixture::start().await;
     let mut calls = tokio::task::JoinSet::new();
@@ -230,16 +232,16 @@ async fn many_running_calls_of_many_clients_all_end_with_their_answers() {
     }
     let shutdown = fixture.shutting_down(LONG).await;
     fixture.gate.notify_waiters();
-    for answer in within("all answers", calls.join_all()).await {
-        assert_eq!(answer.unwrap(), "finished");
+    for reply in within("all replies", calls.join_all()).await {
+        assert_eq!(reply.unwrap(), "finished");
     }
     within("the shutdown", shutdown).await.unwrap();
 }
 
 #[tokio::test]
-async fn calls_that_come_while_the_server_drains_are_refused_and_not_executed() {
+async fn calls_that_come_while_the_server_drains_are_rejected_and_not_executed() {
     let mut fixture = Fixture::start().await;
-    // It looks like a Go client: nobody tells it to go elsewhere.
+    // It looks like a Go client: it gets no notice that the server is going away.
     let plain = iip_core::Client::connect(fixture.server.target())
         .await
         .unwrap();
@@ -252,17 +254,17 @@ async fn calls_that_come_while_the_server_drains_are_refused_and_not_executed() 
     let call = tokio::spawn(async move { work.gated().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     let shutdown = fixture.shutting_down(LONG).await;
-    let answer = within("the refusal", plain.request("/work/quick", "{}")).await;
-    let answer = String::from_utf8(answer.unwrap().to_vec()).unwrap();
+    let reply = within("the rejection", plain.request("/work/quick", "{}")).await;
+    let reply = String::from_utf8(reply.unwrap().to_vec()).unwrap();
     assert!(
-        answer.contains("\"code\":14") && answer.contains("shutting down"),
-        "{answer}"
+        reply.contains("\"code\":14") && reply.contains("shutting down"),
+        "{reply}"
     );
     for status in [
-        within("the refusal", fixture.work.quick())
+        within("the rejection", fixture.work.quick())
             .await
             .unwrap_err(),
-        within("the refusal", fixture.work.stuck())
+        within("the rejection", fixture.work.stuck())
             .await
             .unwrap_err(),
     ] {
@@ -271,10 +273,10 @@ async fn calls_that_come_while_the_server_drains_are_refused_and_not_executed() 
     }
     fixture.gate.notify_waiters();
     assert_eq!(
-        within("the answer", call).await.unwrap().unwrap(),
+        within("the reply", call).await.unwrap().unwrap(),
         "finished"
     );
-    within("the answer", held).await.unwrap().unwrap();
+    within("the reply", held).await.unwrap().unwrap();
     within("the shutdown", shutdown).await.unwrap();
     for _ in 0..2 {
         assert_eq!(fixture.next().await, Happened::Dropped);
@@ -290,31 +292,33 @@ async fn a_call_of_an_unknown_method_while_the_server_drains_is_not_executed_eit
     assert_eq!(fixture.next().await, Happened::Entered);
     let shutdown = fixture.shutting_down(LONG).await;
     let missing = MissingClient::new(fixture.client.clone());
-    let status = within("the refusal", missing.missing()).await.unwrap_err();
+    let status = within("the rejection", missing.missing())
+        .await
+        .unwrap_err();
     assert_ne!(status.execution(), Execution::MayHaveExecuted, "{status:?}");
     fixture.gate.notify_one();
-    within("the answer", call).await.unwrap().unwrap();
+    within("the reply", call).await.unwrap().unwrap();
     within("the shutdown", shutdown).await.unwrap();
 }
 
 #[tokio::test]
-async fn nobody_can_connect_any_more_while_the_server_drains() {
+async fn no_client_can_connect_while_the_server_drains() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
     let call = tokio::spawn(async move { work.gated().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     let shutdown = fixture.shutting_down(LONG).await;
-    let status = within("the refusal", Client::connect(fixture.server.target()))
+    let status = within("the rejection", Client::connect(fixture.server.target()))
         .await
         .unwrap_err();
     expect(&status, Code::Unavailable, Execution::NotSent);
     fixture.gate.notify_one();
-    within("the answer", call).await.unwrap().unwrap();
+    within("the reply", call).await.unwrap().unwrap();
     within("the shutdown", shutdown).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_stuck_handler_is_ended_by_force_and_its_caller_told() {
+async fn a_stuck_handler_is_ended_by_force_and_its_caller_notified() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
     let call = tokio::spawn(async move { work.stuck().await });
@@ -332,7 +336,7 @@ async fn a_stuck_handler_is_ended_by_force_and_its_caller_told() {
 }
 
 #[tokio::test]
-async fn handlers_that_no_force_ends_hold_up_nothing() {
+async fn handlers_that_cannot_be_aborted_do_not_delay_the_shutdown() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
     let calls =
@@ -356,7 +360,7 @@ async fn handlers_that_no_force_ends_hold_up_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_handler_that_holds_its_thread_holds_up_nothing() {
+async fn a_handler_that_blocks_its_thread_does_not_delay_the_shutdown() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
     let call = tokio::spawn(async move { work.busy().await });
@@ -367,7 +371,7 @@ async fn a_handler_that_holds_its_thread_holds_up_nothing() {
     fixture
         .free
         .store(true, std::sync::atomic::Ordering::Relaxed);
-    // Whether its answer still got out is a matter of chance; the caller does not wait for ever.
+    // Chance decides whether its reply was still sent; the caller does not wait for ever.
     let _either = within("the caller's outcome", call).await.unwrap();
 }
 
@@ -391,7 +395,7 @@ async fn a_shutdown_without_time_ends_everything_at_once() {
 }
 
 #[tokio::test]
-async fn a_peer_that_reads_nothing_holds_up_nothing() {
+async fn a_peer_that_reads_nothing_does_not_delay_the_shutdown() {
     let fixture = Fixture::start().await;
     let mut stream = narrow_stream_to(fixture.addr, 4096).await;
     let mut bytes = RawFrame::new_channel().encode();
@@ -399,7 +403,7 @@ async fn a_peer_that_reads_nothing_holds_up_nothing() {
         bytes.extend(RawFrame::request("/work/large", 1, "{}").encode());
     }
     within("sending", stream.write_all(&bytes)).await.unwrap();
-    // The answers are under way when the first byte can be read.
+    // The server is sending replies when the first byte can be read.
     within("the first bytes", stream.readable()).await.unwrap();
     let shutdown = fixture.shutting_down(SHORT).await;
     let took = within("the shutdown", shutdown).await.unwrap();
@@ -422,7 +426,7 @@ async fn a_peer_in_the_middle_of_a_request_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn an_idle_peer_is_told_that_the_connection_ends() {
+async fn an_idle_peer_is_notified_that_the_connection_ends() {
     let fixture = Fixture::start().await;
     let mut peer = Peer::over(stream_to(fixture.addr).await);
     peer.open_channel().await;
@@ -444,7 +448,7 @@ async fn the_port_is_free_when_the_shutdown_has_returned() {
         within("the shutdown", fixture.server.shutdown(LONG)).await;
         let again = Server::builder().bind(&target).await;
         let _server = again.unwrap_or_else(|error| panic!("{target}: {error}"));
-        // Also when nobody was connected.
+        // The same without connections.
         let server = Server::builder().bind("127.0.0.1:0").await.unwrap();
         within("the shutdown", server.shutdown(LONG)).await;
         let again = Server::builder().bind(server.target()).await;
@@ -479,9 +483,9 @@ async fn a_server_that_is_dropped_runs_on() {
     } = Fixture::start().await;
     let target = server.target().to_owned();
     drop(server);
-    within("an answer", work.quick()).await.unwrap();
+    within("a reply", work.quick()).await.unwrap();
     let other = Client::connect(target).await.unwrap();
-    within("an answer", WorkClient::new(other).quick())
+    within("a reply", WorkClient::new(other).quick())
         .await
         .unwrap();
     drop(client);
@@ -497,11 +501,11 @@ async fn a_client_that_is_closed_lets_its_calls_end_and_makes_no_more() {
     let close = started(async move { client.close(LONG).await }).await;
     fixture.gate.notify_one();
     assert_eq!(
-        within("the answer", call).await.unwrap().unwrap(),
+        within("the reply", call).await.unwrap().unwrap(),
         "finished"
     );
     within("the close", close.finish()).await;
-    let status = within("the refusal", fixture.work.quick())
+    let status = within("the rejection", fixture.work.quick())
         .await
         .unwrap_err();
     expect(&status, Code::Cancelled, Execution::NotSent);

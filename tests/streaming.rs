@@ -37,13 +37,13 @@ struct Event {
 
 #[service]
 trait Feed {
-    /// Answers with a stream.
+    /// Replies with a stream.
     async fn watch(
         &self,
         topic: String,
         count: u32,
     ) -> Result<impl Stream<Item = Result<Event, FeedError>>, FeedError>;
-    /// Borrows what it answers with from the service.
+    /// Returns a stream that borrows from the service.
     async fn words(&self) -> Result<impl Stream<Item = Result<String, Status>>, Status>;
     async fn forever(&self) -> Result<impl Stream<Item = Result<u64, Status>>, Status>;
     async fn blobs(
@@ -70,7 +70,7 @@ trait Feed {
 #[derive(Default)]
 struct Station {
     words: Vec<String>,
-    /// How many `forever`s are running.
+    /// Number of running `forever` streams.
     running: Arc<AtomicUsize>,
     ended: Arc<Notify>,
     cut: Arc<AtomicBool>,
@@ -97,7 +97,7 @@ impl Drop for Forever {
     }
 }
 
-/// A stream that lends.
+/// A stream that borrows its items.
 struct Words<'a>(std::slice::Iter<'a, String>);
 
 impl Stream for Words<'_> {
@@ -222,7 +222,7 @@ impl Feed for Station {
     }
 }
 
-/// Waits before every number, and panics after the last.
+/// A stream that waits before every number, and panics after the last.
 struct Paced {
     next: u32,
     last: u32,
@@ -247,7 +247,7 @@ impl Stream for Paced {
     }
 }
 
-/// An iterator of results as a stream.
+/// Turns an iterator of results into a stream.
 struct Iter<I>(I);
 
 impl<I: Iterator + Unpin> Stream for Iter<I> {
@@ -292,7 +292,7 @@ async fn all<T, E: std::fmt::Debug>(mut stream: Streaming<T, E>) -> Vec<T> {
 }
 
 #[tokio::test]
-async fn a_stream_of_answers_comes_in_order_and_ends() {
+async fn a_stream_from_the_server_comes_in_order_and_ends() {
     let Fixture { feed, .. } = fixture().await;
     for count in [0, 1, 2, 10_000] {
         let stream = feed.watch("rust".into(), count).await.unwrap();
@@ -305,7 +305,7 @@ async fn a_stream_of_answers_comes_in_order_and_ends() {
                 .all(|(event, number)| event.number == number)
         );
     }
-    // The connection, and its channels, serve other calls as before.
+    // The connection and its channels serve other calls as before.
     assert_eq!(feed.unary("still here").await.unwrap(), "still here");
 }
 
@@ -341,8 +341,8 @@ async fn a_call_can_fail_before_its_stream_begins_and_after() {
 }
 
 #[tokio::test]
-async fn a_message_that_does_not_fit_says_whose_it_is_and_where_the_time_went() {
-    /// The same path with other answers: a client of another version.
+async fn a_message_that_cannot_be_decoded_is_reported_with_its_method_and_phases() {
+    /// The same path with another type of messages: a client of another version.
     #[service(path = "/feed")]
     trait OtherFeed {
         async fn words(&self) -> Result<impl Stream<Item = Result<bool, Status>>, Status>;
@@ -426,7 +426,7 @@ async fn a_message_over_the_limit_ends_its_stream_and_names_the_option() {
 }
 
 #[tokio::test]
-async fn a_stream_of_requests_is_read_to_its_end() {
+async fn a_stream_to_the_server_is_read_to_its_end() {
     let Fixture { feed, .. } = fixture().await;
     assert_eq!(feed.sum(5, Streaming::iter(1..=3)).await.unwrap(), 11);
     assert_eq!(feed.sum(5, Streaming::iter([])).await.unwrap(), 5);
@@ -437,14 +437,14 @@ async fn a_stream_of_requests_is_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_method_may_answer_before_it_has_read_all() {
+async fn a_method_may_reply_before_it_has_read_all() {
     let Fixture { feed, .. } = fixture().await;
     assert_eq!(feed.first(Streaming::iter(7..)).await.unwrap(), Some(7));
     assert_eq!(feed.first(Streaming::iter(8..)).await.unwrap(), Some(8));
 }
 
 #[tokio::test]
-async fn an_upload_that_fails_is_no_upload_that_ends() {
+async fn an_upload_that_fails_does_not_look_complete() {
     let fixture = fixture().await;
     let (sender, numbers) = Streaming::channel(4);
     sender.send(1).await.unwrap();
@@ -466,7 +466,7 @@ async fn a_sender_that_is_dropped_before_it_has_finished_cuts_its_stream() {
             tokio::spawn(async move {
                 let other = sender.clone();
                 let _ = sender.send(1).await;
-                // One of two is not enough.
+                // One of two messages is not enough.
                 sender.finish();
                 panic!("dropped {other:?}");
             });
@@ -503,7 +503,7 @@ async fn both_directions_go_on_at_the_same_time() {
     let mut doubled = feed.double(2, numbers).await.unwrap();
     for number in 0..100 {
         sender.send(number).await.unwrap();
-        let double = within("the answer", doubled.next()).await;
+        let double = within("the reply", doubled.next()).await;
         assert_eq!(double.unwrap().unwrap(), 2 * number);
     }
     sender.finish();
@@ -578,7 +578,7 @@ async fn every_codec_streams() {
 }
 
 #[tokio::test]
-async fn metadata_goes_before_the_messages_and_behind_them() {
+async fn metadata_is_sent_before_the_messages_and_after_them() {
     let Fixture { feed, .. } = fixture().await;
     let place = ReplyMetadata::new();
     let options = CallOptions::new()
@@ -602,7 +602,7 @@ async fn metadata_goes_before_the_messages_and_behind_them() {
     assert_eq!(place.get().text("x-late"), Some("2"));
 }
 
-/// A time limit that a busy machine does not reach by itself.
+/// A timeout that a busy machine does not reach by itself.
 const TIME: Duration = Duration::from_secs(5);
 
 #[tokio::test]
@@ -664,7 +664,7 @@ async fn a_panic_ends_its_stream_only() {
 }
 
 #[tokio::test]
-async fn a_stalled_reader_holds_up_nobody_else() {
+async fn a_stalled_reader_blocks_no_other_call() {
     let fixture = fixture().await;
     let mut stalled = Vec::new();
     for _ in 0..50 {
@@ -680,7 +680,7 @@ async fn a_stalled_reader_holds_up_nobody_else() {
     }
     let events = all(fixture.feed.watch("on".into(), 10_000).await.unwrap()).await;
     assert_eq!(events.len(), 10_000);
-    // Nothing was lost of the others.
+    // The other streams lost no messages.
     for mut stream in stalled {
         for number in 2..100 {
             assert_eq!(stream.next().await.unwrap().unwrap(), number);
@@ -710,17 +710,17 @@ async fn streams_wait_for_a_channel_as_other_calls_do() {
 }
 
 #[tokio::test]
-async fn one_message_to_a_method_with_streams_is_refused_in_words() {
+async fn one_message_to_a_method_with_streams_is_rejected_with_a_reason() {
     let Fixture {
         feed: _, _server, ..
     } = fixture().await;
     let client = Client::connect(_server.target()).await.unwrap();
-    let answer = client
+    let reply = client
         .raw()
         .request("/feed/watch", r#"{"topic":"x","count":1}"#)
         .await
         .unwrap();
-    let text = String::from_utf8(answer.to_vec()).unwrap();
+    let text = String::from_utf8(reply.to_vec()).unwrap();
     assert!(
         text.contains("\"code\":12") && text.contains("streams"),
         "{text}"

@@ -1,4 +1,4 @@
-//! The bytes of calls with streams: what `docs/wire.md` writes down is what our client sends and what our server answers.
+//! The bytes of calls with streams: our client and our server send those of `docs/wire.md`.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -47,7 +47,7 @@ impl Numbers for Here {
     }
 }
 
-/// The frames of one call in the document: the name's end is the status.
+/// Returns the frames of one call in the document: a name ends with the status.
 fn frames(call: &str) -> Vec<(bool, u8, Vec<u8>)> {
     let document = include_str!("../docs/wire.md");
     let block = document.split("```frames\n").nth(1).unwrap();
@@ -90,20 +90,20 @@ async fn against_our_server(call: &str, path: &str) {
         }
         let mut frame = client.frame().await;
         if status == 7 {
-            // How long the handler took is known to nobody beforehand.
+            // The time of the handler differs in every run.
             strip_timing(&mut frame.body);
         }
         assert_eq!((frame.status, &frame.body), (status, &bytes), "{call}");
         assert_eq!(frame.channel, channel);
     }
-    // The channel serves again.
+    // The channel can be used again.
     client
         .send_frame(&RawFrame::request("/sys/ping", channel, "{}"))
         .await;
     assert_eq!(client.frame().await.body_text(), r#"{"code":0}"#);
 }
 
-/// Takes the times out of an answer behind a stream: two numbers of seven bits a byte.
+/// Removes the times from the reply at the end of a stream: two numbers of seven bits a byte.
 fn strip_timing(body: &mut Vec<u8>) {
     assert_eq!(
         body[1] & 1,
@@ -117,17 +117,17 @@ fn strip_timing(body: &mut Vec<u8>) {
 }
 
 #[tokio::test]
-async fn our_server_answers_a_stream_of_requests_as_written_down() {
+async fn our_server_replies_to_a_stream_of_requests_as_documented() {
     against_our_server("sum", "/numbers/sum").await;
 }
 
 #[tokio::test]
-async fn our_server_answers_with_a_stream_as_written_down() {
+async fn our_server_replies_with_a_stream_as_documented() {
     against_our_server("count", "/numbers/count").await;
 }
 
 #[tokio::test]
-async fn our_server_reads_and_sends_streams_of_protobuf_messages_as_written_down() {
+async fn our_server_reads_and_sends_streams_of_protobuf_messages_as_documented() {
     against_our_server("total", "/totals/total").await;
     against_our_server("upto", "/totals/upto").await;
 }
@@ -155,7 +155,7 @@ async fn against_our_client<T>(call: &str, path: &str, run: impl AsyncFnOnce(Cli
                             .await;
                     }
                     "/sys/new_channel" => {
-                        // The first is for calls, the second for the control stream.
+                        // The first channel is for calls, the second for the control stream.
                         granted += 1;
                         server.send_frame(&RawFrame::grant(granted)).await;
                     }
@@ -173,7 +173,7 @@ async fn against_our_client<T>(call: &str, path: &str, run: impl AsyncFnOnce(Cli
 }
 
 #[tokio::test]
-async fn our_client_sends_a_stream_of_requests_as_written_down() {
+async fn our_client_sends_a_stream_of_requests_as_documented() {
     let sum = against_our_client("sum", "/numbers/sum", async |client| {
         let numbers = NumbersClient::new(client);
         numbers.sum(5, Streaming::iter([1, 2, 300])).await
@@ -182,7 +182,7 @@ async fn our_client_sends_a_stream_of_requests_as_written_down() {
 }
 
 #[tokio::test]
-async fn our_client_reads_a_stream_of_answers_as_written_down() {
+async fn our_client_reads_a_stream_of_replies_as_documented() {
     let counted = against_our_client("count", "/numbers/count", async |client| {
         let numbers = NumbersClient::new(client);
         let mut stream = numbers.count(2).await.unwrap();
@@ -196,7 +196,7 @@ async fn our_client_reads_a_stream_of_answers_as_written_down() {
 }
 
 #[tokio::test]
-async fn our_client_sends_and_reads_streams_of_protobuf_messages_as_written_down() {
+async fn our_client_sends_and_reads_streams_of_protobuf_messages_as_documented() {
     let total = against_our_client("total", "/totals/total", async |client| {
         let totals = TotalsClient::new(client);
         totals.total(Streaming::iter([1, 0, 300])).await

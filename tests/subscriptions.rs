@@ -1,4 +1,5 @@
-//! Subscriptions: numbered values that go on where they were cut off, gaps that are said, and subscribers that are too slow.
+//! Subscriptions: numbered values that continue after a lost connection, gaps that are reported,
+//! and slow subscribers.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -48,14 +49,14 @@ impl News for Desk {
     }
 }
 
-/// A server's desk, the server, and its client.
+/// Returns the desk of a server, the server, and its client.
 async fn news() -> (Desk, Server, NewsClient) {
     let desk = Desk::default();
     let (server, client) = serve(NewsServer::new(desk.clone())).await;
     (desk, server, NewsClient::new(client))
 }
 
-/// The same on the port of a server that has ended.
+/// Starts the same on the port of a server that has ended.
 async fn again(desk: &Desk, target: &str) -> Server {
     loop {
         let server = Server::builder().service(NewsServer::new(desk.clone()));
@@ -84,7 +85,7 @@ fn value(sequence: u64) -> Update<u64> {
     Update::Value { sequence, value }
 }
 
-/// How many values a gap says are missing.
+/// Returns the number of values missing in a gap.
 #[track_caller]
 fn missed<T: std::fmt::Debug>(update: &Update<T>) -> Option<u64> {
     match update {
@@ -131,7 +132,7 @@ async fn one_may_begin_with_what_was_published_before() {
 }
 
 #[tokio::test]
-async fn it_ends_with_its_topic_and_the_topic_forgets_those_who_go() {
+async fn it_ends_with_its_topic_and_the_topic_forgets_subscribers_that_left() {
     let (desk, server, news) = news().await;
     let gone = news.numbers().await.unwrap();
     drop(gone);
@@ -147,14 +148,14 @@ async fn it_ends_with_its_topic_and_the_topic_forgets_those_who_go() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_the_answer_of_the_method() {
+async fn a_rejected_subscription_has_the_status_of_the_method() {
     let (_desk, _server, news) = news().await;
     let status = news.texts("").await.unwrap_err();
     expect(&status, Code::NotFound, Execution::MayHaveExecuted);
 }
 
 #[tokio::test]
-async fn after_a_restart_it_goes_on_behind_what_it_has_seen() {
+async fn after_a_restart_it_continues_after_the_last_value() {
     let (desk, mut server, news) = news().await;
     let target = server.target().to_owned();
     let mut numbers = news.numbers().await.unwrap();
@@ -186,7 +187,7 @@ async fn values_that_came_before_the_first_was_read_are_not_lost_with_the_connec
 }
 
 #[tokio::test]
-async fn what_the_history_has_not_is_a_gap() {
+async fn values_missing_from_the_history_are_a_gap() {
     let desk = Desk {
         numbers: Topic::<u64>::builder().history(3).build(),
         ..Desk::default()
@@ -219,13 +220,13 @@ async fn a_topic_that_begins_anew_is_a_gap_of_unknown_length() {
     publish(&other.numbers, 1..=2).await;
     let _server = again(&other, &target).await;
     assert_eq!(missed(&next(&mut numbers).await), None);
-    // All that the new one has is new to whoever saw another.
+    // All values of the new topic are new to a subscriber of another one.
     assert_eq!(next(&mut numbers).await, value(1));
     assert_eq!(next(&mut numbers).await, value(2));
 }
 
 #[tokio::test]
-async fn a_server_that_shuts_down_lets_its_subscribers_go_at_once_with_all_that_was_published() {
+async fn a_server_that_shuts_down_ends_subscriptions_at_once_after_all_published_values() {
     let (desk, server, news) = news().await;
     let target = server.target().to_owned();
     let mut numbers = news.numbers().await.unwrap();
@@ -235,7 +236,7 @@ async fn a_server_that_shuts_down_lets_its_subscribers_go_at_once_with_all_that_
         for number in 1..=500 {
             assert_eq!(next(&mut numbers).await, value(number));
         }
-        // Nothing follows until there is another server.
+        // No values follow until there is another server.
         numbers
     });
     let () = ended;
@@ -251,7 +252,7 @@ async fn a_server_that_shuts_down_lets_its_subscribers_go_at_once_with_all_that_
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_come_back_is_told_in_time() {
+async fn a_server_that_does_not_come_back_is_reported_in_time() {
     let (_desk, server, news) = news().await;
     let subscribed = news.numbers().await.unwrap();
     let mut numbers = subscribed.resume_within(Duration::from_millis(300));
@@ -264,7 +265,7 @@ async fn a_server_that_does_not_come_back_is_told_in_time() {
 }
 
 #[tokio::test]
-async fn a_method_that_refuses_to_go_on_ends_it() {
+async fn a_method_that_rejects_a_resumption_ends_it() {
     let (desk, server, news) = news().await;
     let target = server.target().to_owned();
     let mut texts = news.texts("x").await.unwrap();
@@ -280,7 +281,7 @@ async fn a_method_that_refuses_to_go_on_ends_it() {
             Err(Status::unimplemented("closed"))
         }
         async fn texts(&self, prefix: &str) -> Result<Subscription<String>, Status> {
-            // The arguments are those of the first call.
+            // The new call has the arguments of the first.
             Err(Status::permission_denied(format!("no {prefix} for you")))
         }
     }
@@ -297,7 +298,7 @@ async fn a_method_that_refuses_to_go_on_ends_it() {
 }
 
 #[tokio::test]
-async fn another_process_can_go_on_behind_a_position() {
+async fn another_process_can_continue_after_a_position() {
     let (desk, server, news) = news().await;
     let mut numbers = news.numbers().await.unwrap();
     publish(&desk.numbers, 1..=9).await;
@@ -323,7 +324,7 @@ async fn another_process_can_go_on_behind_a_position() {
     );
 }
 
-/// A topic of this process with room for three values, and its subscriber.
+/// Returns a topic of this process with a buffer of three values, and its subscriber.
 fn slow(policy: SlowConsumer) -> (Topic<u64>, Subscription<u64>) {
     let topic = Topic::<u64>::builder()
         .buffer(3)
@@ -334,7 +335,7 @@ fn slow(policy: SlowConsumer) -> (Topic<u64>, Subscription<u64>) {
 }
 
 #[tokio::test]
-async fn of_a_subscriber_that_is_too_slow_the_oldest_values_are_dropped() {
+async fn the_oldest_values_of_a_slow_subscriber_are_dropped() {
     let (topic, mut numbers) = slow(SlowConsumer::DropOldest);
     publish(&topic, 1..=10).await;
     assert_eq!(missed(&next(&mut numbers).await), Some(7));
@@ -344,7 +345,7 @@ async fn of_a_subscriber_that_is_too_slow_the_oldest_values_are_dropped() {
 }
 
 #[tokio::test]
-async fn of_a_subscriber_that_is_too_slow_the_newest_values_are_dropped_if_the_topic_says_so() {
+async fn the_newest_values_of_a_slow_subscriber_are_dropped_if_its_topic_is_set_so() {
     let (topic, mut numbers) = slow(SlowConsumer::DropNewest);
     publish(&topic, 1..=10).await;
     for number in 1..=2 {
@@ -355,7 +356,7 @@ async fn of_a_subscriber_that_is_too_slow_the_newest_values_are_dropped_if_the_t
 }
 
 #[tokio::test]
-async fn a_subscriber_that_is_too_slow_ends_if_the_topic_says_so() {
+async fn a_slow_subscription_ends_if_its_topic_is_set_so() {
     let (topic, mut numbers) = slow(SlowConsumer::End);
     publish(&topic, 1..=4).await;
     let status = failure(&mut numbers).await;
@@ -364,7 +365,7 @@ async fn a_subscriber_that_is_too_slow_ends_if_the_topic_says_so() {
 }
 
 #[tokio::test]
-async fn whoever_publishes_waits_for_a_slow_subscriber_if_the_topic_says_so() {
+async fn a_publisher_waits_for_a_slow_subscriber_if_the_topic_is_set_so() {
     let (topic, mut numbers) = slow(SlowConsumer::Wait(Duration::from_secs(600)));
     publish(&topic, 1..=3).await;
     assert_eq!(topic.try_publish(40), Err(TryPublishError(40)));
@@ -378,14 +379,14 @@ async fn whoever_publishes_waits_for_a_slow_subscriber_if_the_topic_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_subscriber_is_waited_for_no_longer_than_was_said() {
+async fn a_slow_subscriber_is_waited_for_no_longer_than_the_limit() {
     let (topic, mut numbers) = slow(SlowConsumer::Wait(Duration::from_secs(5)));
     let mut other = topic.subscribe().slow_consumer(SlowConsumer::DropOldest);
     publish(&topic, 1..=3).await;
     let began = tokio::time::Instant::now();
     assert_eq!(topic.publish(40).await, 4);
     assert_eq!(began.elapsed().as_secs(), 5);
-    // From then on nobody waits for it.
+    // From then on no publisher waits for it.
     assert_eq!(topic.publish(50).await, 5);
     assert_eq!(began.elapsed().as_secs(), 5);
     assert_eq!(failure(&mut numbers).await.code(), Code::ResourceExhausted);
@@ -404,7 +405,7 @@ async fn a_subscriber_who_leaves_is_not_waited_for() {
     within("the publisher", publisher).await.unwrap();
 }
 
-/// A waker that looks at the topic.
+/// A waker that uses the topic.
 struct Looks(Topic<u64>);
 
 impl std::task::Wake for Looks {
@@ -431,7 +432,7 @@ fn a_waker_may_use_the_topic() {
 }
 
 #[tokio::test]
-async fn of_values_that_are_dropped_before_the_topic_closes_the_subscriber_learns() {
+async fn a_subscriber_is_notified_of_values_dropped_before_the_topic_closes() {
     for policy in [SlowConsumer::DropOldest, SlowConsumer::DropNewest] {
         let (topic, mut numbers) = slow(policy);
         publish(&topic, 1..=10).await;
@@ -466,7 +467,7 @@ async fn values_of_the_history_do_not_make_a_subscriber_slow() {
 }
 
 #[tokio::test]
-async fn a_subscriber_that_gets_more_room_lets_its_publisher_go_on() {
+async fn a_publisher_continues_when_its_subscriber_has_capacity_again() {
     let (topic, numbers) = slow(SlowConsumer::Wait(Duration::from_secs(600)));
     publish(&topic, 1..=3).await;
     let waiting = topic.clone();
@@ -476,9 +477,9 @@ async fn a_subscriber_that_gets_more_room_lets_its_publisher_go_on() {
     within("the publisher", publisher).await.unwrap();
 }
 
-/// Large values, so that little is on its way while the reader stands still.
+/// The values are large, so that few are in transit while the reader is stalled.
 #[tokio::test]
-async fn a_client_that_does_not_read_has_a_gap_and_not_all_memory() {
+async fn a_client_that_does_not_read_gets_a_gap_and_uses_bounded_memory() {
     let desk = Desk {
         texts: Topic::<String>::builder().buffer(4).history(4).build(),
         ..Desk::default()
@@ -506,7 +507,7 @@ async fn a_client_that_does_not_read_has_a_gap_and_not_all_memory() {
     assert!(missing > COUNT / 2, "{missing} of {COUNT} are missing");
 }
 
-/// A service that hands on what another server publishes.
+/// A service that forwards the values of another server.
 struct Relay(NewsClient);
 
 impl News for Relay {
@@ -522,7 +523,7 @@ impl News for Relay {
 }
 
 #[tokio::test]
-async fn a_server_can_hand_on_the_subscription_of_another() {
+async fn a_server_can_forward_the_subscription_of_another() {
     let (desk, server, source) = news().await;
     let target = server.target().to_owned();
     let (_relay, client) = serve(NewsServer::new(Relay(source))).await;
@@ -550,7 +551,7 @@ async fn it_works_in_json() {
 }
 
 #[tokio::test]
-async fn a_position_that_is_none_is_refused() {
+async fn an_invalid_position_is_rejected() {
     let (_desk, server, _news) = news().await;
     for bad in [&b"x"[..], b"1.2.3", b"\xff", b""] {
         let mut metadata = Metadata::new();
@@ -566,7 +567,7 @@ async fn a_position_that_is_none_is_refused() {
     }
 }
 
-/// Plays a server that sends these records behind the one that accepts the call.
+/// Plays a server that sends these records after the one that accepts the call.
 async fn from_a_server_that_sends(records: &[&[u8]]) -> Result<Vec<Update<u64>>, Status> {
     let (listener, client) = lazy(Client::builder()).await;
     let reading = tokio::spawn(async move {
@@ -590,13 +591,13 @@ async fn from_a_server_that_sends(records: &[&[u8]]) -> Result<Vec<Update<u64>>,
     }
     peer.send_frame(&RawFrame::new(4, "/news/numbers", request.channel, &data))
         .await;
-    let answer = [0xFE, 0x80, 1];
-    peer.send_frame(&RawFrame::new(7, "", request.channel, answer))
+    let reply = [0xFE, 0x80, 1];
+    peer.send_frame(&RawFrame::new(7, "", request.channel, reply))
         .await;
     within("the client", reading).await.unwrap()
 }
 
-/// Accepted with `iip-begins: KEY`, in bincode.
+/// Returns the record that accepts a call with `iip-begins: KEY`, in bincode.
 fn begins(position: &str) -> Vec<u8> {
     let mut record = vec![0x82, 1, 1, 10];
     record.extend(b"iip-begins");
@@ -617,7 +618,7 @@ async fn the_bytes_are_those_of_the_document() {
 }
 
 #[tokio::test]
-async fn a_server_that_counts_backwards_or_does_not_say_where_it_begins_is_not_believed() {
+async fn a_server_that_counts_backwards_or_does_not_send_its_begin_ends_the_subscription() {
     let accepted = begins("a.4");
     for records in [
         vec![&accepted[..], &[5, 50], &[5, 50]],
@@ -633,7 +634,7 @@ async fn a_server_that_counts_backwards_or_does_not_say_where_it_begins_is_not_b
 }
 
 #[test]
-fn a_topic_says_what_it_is() {
+fn a_topic_shows_its_last_number_for_debugging() {
     let topic: Topic<u8> = TopicBuilder::default().build();
     assert!(format!("{topic:?}").contains("last: 0"));
 }

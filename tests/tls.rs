@@ -1,4 +1,5 @@
-//! TLS end to end, over real sockets: who is trusted, what strangers and attackers get, what may change while it runs.
+//! TLS end to end, over real sockets: trust, rejected peers, attacks, and certificates that are
+//! renewed.
 
 use std::error::Error;
 use std::io;
@@ -26,17 +27,17 @@ use crate::common::generate::lin;
 use crate::common::peer::{Peer, accepted, drained, first_channel, listener, sent, stream_to};
 use crate::common::{GUARD, SERVED, bound, eventually, within};
 
-/// A time limit that is over soon, so that no test waits long for it.
+/// A timeout that passes soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// A time limit that a handshake on a busy machine does not reach.
+/// A timeout that a handshake on a busy machine does not reach.
 const TIME: Duration = Duration::from_secs(2);
 
-/// A server with TLS on a port of its own.
+/// A server with TLS.
 struct Target {
     server: Server,
     addr: SocketAddr,
-    /// Calls that reached a handler.
+    /// Number of calls that reached a handler.
     calls: Arc<AtomicUsize>,
 }
 
@@ -77,7 +78,7 @@ impl Target {
         }
     }
 
-    /// By name, because that is what the certificates are for.
+    /// Returns the target by name, because the certificates contain names.
     fn name(&self) -> String {
         name_of(self.addr)
     }
@@ -106,7 +107,7 @@ impl Target {
         connecting.expect_err("the handshake should fail")
     }
 
-    /// Whether a client with these settings gets an answer, on a connection of its own.
+    /// Returns `true` if a client with these settings gets a reply on a new connection.
     async fn answers(&self, tls: ClientTls) -> bool {
         let Ok(client) = within(
             "connecting",
@@ -119,9 +120,9 @@ impl Target {
         else {
             return false;
         };
-        within("an answer", client.request("/echo", "hello"))
+        within("a reply", client.request("/echo", "hello"))
             .await
-            .is_ok_and(|answer| &answer[..] == b"hello")
+            .is_ok_and(|reply| &reply[..] == b"hello")
     }
 }
 
@@ -129,7 +130,7 @@ fn name_of(addr: SocketAddr) -> String {
     format!("localhost:{}", addr.port())
 }
 
-/// Keeps what is written until it is flushed, as TLS does when the socket is full.
+/// A stream that buffers written bytes until it is flushed, as TLS does when the socket is full.
 #[derive(Debug)]
 struct Buffering(MemoryConnector);
 
@@ -150,7 +151,7 @@ impl Connector for Buffering {
     }
 }
 
-/// Counts how often it connects.
+/// A connector that counts its connections.
 #[derive(Debug)]
 struct Counting {
     endpoint: Endpoint,
@@ -182,7 +183,7 @@ impl Connector for Counting {
     }
 }
 
-/// The TLS error at the bottom of a call that could not connect.
+/// Returns the TLS error in the chain of a call that could not connect.
 fn reason(error: &CallError) -> TlsError {
     let CallErrorKind::Connect { source, .. } = error.kind() else {
         panic!("connected: {error}")
@@ -194,7 +195,7 @@ fn reason(error: &CallError) -> TlsError {
         .clone()
 }
 
-// ---- what works
+// ---- connections that work
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_calls_at_a_time_with_large_and_small_bodies_arrive_intact() {
@@ -209,24 +210,24 @@ async fn many_calls_at_a_time_with_large_and_small_bodies_arrive_intact() {
                     n,
                     [1, 200, 16_384, 16_385, 100_000, 1 << 20][usize::from(n) % 6],
                 );
-                let answer = client
+                let reply = client
                     .request("/echo", Bytes::from(body.clone()))
                     .await
-                    .expect("an answer");
-                assert!(answer == body, "call {n}: another body came back");
+                    .expect("a reply");
+                assert!(reply == body, "call {n}: another body came back");
             })
         })
         .collect();
     for call in calls {
-        within("an answer", call)
+        within("a reply", call)
             .await
-            .expect("the answer is the request");
+            .expect("the reply is the request");
     }
     target.server.shutdown(SERVED).await;
 }
 
 #[tokio::test]
-async fn what_a_stream_holds_back_is_flushed_to_the_end() {
+async fn bytes_that_a_stream_buffers_are_flushed_to_the_end() {
     let echo = |request: Request| async move {
         Ok::<_, HandlerError>(Response::from(request.into_body()))
     };
@@ -238,10 +239,10 @@ async fn what_a_stream_holds_back_is_flushed_to_the_end() {
     let client = within("connecting", connecting)
         .await
         .expect("a connection");
-    // The stream takes all of it at once, and what is below it an eighth.
+    // The stream takes the whole body at once, and the stream below it an eighth.
     let body = Bytes::from(lin(5, 500_000));
-    let answer = within("an answer", client.request("/echo", body.clone())).await;
-    assert!(answer.expect("an answer") == body, "another body came back");
+    let reply = within("a reply", client.request("/echo", body.clone())).await;
+    assert!(reply.expect("a reply") == body, "another body came back");
 }
 
 #[tokio::test]
@@ -263,9 +264,9 @@ async fn with_client_certificates_both_sides_know_each_other() {
         .identity_pem(&issued.chain, &issued.key)
         .expect("a usable identity");
     let client = target.client(identity).await;
-    let seen = within("an answer", client.request("/certificate", "who am i"))
+    let seen = within("a reply", client.request("/certificate", "who am i"))
         .await
-        .expect("an answer");
+        .expect("a reply");
     assert_eq!(seen, issued.der);
     let deadline = tokio::time::Instant::now() + SERVED;
     let connection = client
@@ -285,18 +286,18 @@ async fn a_client_without_a_certificate_is_served_where_it_is_optional() {
     )
     .await;
     let client = target.client(authority.client()).await;
-    let answer = within("an answer", client.request("/certificate", "x"))
+    let reply = within("a reply", client.request("/certificate", "x"))
         .await
-        .expect("an answer");
+        .expect("a reply");
     assert_eq!(
-        answer,
+        reply,
         r#"{"code":-1,"message":"handler fail:no certificate"}"#
     );
-    // A wrong one is refused all the same.
+    // A wrong certificate is rejected nevertheless.
     let tls = authority.client_known_to(&Authority::new("b"));
     let refused = tls.connect(stream_to(target.addr).await, Some("localhost"));
     if let Ok((mut io, _)) = within("the handshake", refused).await {
-        let read = within("the refusal", io.read_to_end(&mut Vec::new())).await;
+        let read = within("the rejection", io.read_to_end(&mut Vec::new())).await;
         read.expect_err("the server ends the connection with an alert");
     }
 }
@@ -325,14 +326,14 @@ async fn tls_over_memory_and_unix_sockets_needs_a_name() {
         .await
         .expect("a connection");
     assert_eq!(
-        within("an answer", client.request("/echo", "hello"))
+        within("a reply", client.request("/echo", "hello"))
             .await
-            .expect("an answer"),
+            .expect("a reply"),
         "hello"
     );
 }
 
-// ---- who is refused
+// ---- rejected peers
 
 #[tokio::test]
 async fn a_server_that_is_not_trusted_gets_no_request() {
@@ -357,7 +358,7 @@ async fn a_server_that_is_not_trusted_gets_no_request() {
         assert_eq!(error.execution(), Execution::NotSent, "{why}");
     }
     assert_eq!(target.calls.load(Ordering::SeqCst), 0);
-    // The one way around it is called dangerous.
+    // The only setting without verification is named dangerous.
     assert!(
         target
             .answers(DangerousClientTls::accept_any_certificate())
@@ -371,7 +372,8 @@ async fn a_client_without_the_right_certificate_reaches_no_handler() {
     let target = Target::start(ours.closed_server()).await;
     for tls in [ours.client(), ours.client_known_to(&theirs)] {
         let stream = stream_to(target.addr).await;
-        // Under TLS 1.3 the client learns after its own part of the handshake that it was refused.
+        // Under TLS 1.3 the client is notified of the rejection after its own part of the
+        // handshake.
         if let Ok((mut io, _)) =
             within("the handshake", tls.connect(stream, Some("localhost"))).await
         {
@@ -379,7 +381,7 @@ async fn a_client_without_the_right_certificate_reaches_no_handler() {
                 .write_all(&RawFrame::request("/echo", 0, "let me in").encode())
                 .await;
             let _ = io.flush().await;
-            let read = within("the refusal", io.read_to_end(&mut Vec::new())).await;
+            let read = within("the rejection", io.read_to_end(&mut Vec::new())).await;
             read.expect_err("the server ends the connection with an alert");
         }
     }
@@ -388,7 +390,8 @@ async fn a_client_without_the_right_certificate_reaches_no_handler() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_refused_after_the_handshake_says_why_and_does_not_hammer_the_server() {
+async fn a_client_that_is_rejected_after_the_handshake_reports_the_cause_and_does_not_flood_the_server()
+ {
     let authority = Authority::new("a");
     let target = Target::start(authority.closed_server()).await;
     let connections = Arc::new(AtomicUsize::new(0));
@@ -418,10 +421,10 @@ async fn a_tls_port_never_falls_back_to_plain() {
     let target = Target::start(authority.server()).await;
     let mut stream = stream_to(target.addr).await;
     sent(&mut stream, &RawFrame::new_channel().encode()).await;
-    let mut answer = Vec::new();
-    // The server may say goodbye with a TLS alert (record type 21), or reset.
-    let _ = within("the end", stream.read_to_end(&mut answer)).await;
-    assert!(answer.is_empty() || answer[0] == 21, "{answer:?}");
+    let mut reply = Vec::new();
+    // The server may close with a TLS alert (record type 21), or reset.
+    let _ = within("the end", stream.read_to_end(&mut reply)).await;
+    assert!(reply.is_empty() || reply[0] == 21, "{reply:?}");
 
     let error = within("a plain client", ClientConfig::new().connect(target.name())).await;
     let error = format!("{:?}", error.expect_err("a plain client is refused"));
@@ -444,10 +447,10 @@ async fn a_plain_port_closes_at_the_first_byte_of_tls() {
     Peer::connect(target.addr).await.open_channel().await;
 }
 
-// ---- who attacks
+// ---- attacks
 
-/// Opens connections to `addr` from 127.0.0.1, at first and then one every few milliseconds, sends `says` on each, and keeps them
-/// open without another word.
+/// Opens connections to `addr` from 127.0.0.1, at first and then one every few milliseconds, sends
+/// `says` on each, and keeps them open without sending more.
 async fn silent_peers(addr: SocketAddr, at_first: usize, says: Vec<u8>) -> JoinHandle<()> {
     let mut held = Vec::new();
     for _ in 0..at_first {
@@ -468,14 +471,14 @@ async fn silent_peers(addr: SocketAddr, at_first: usize, says: Vec<u8>) -> JoinH
     })
 }
 
-/// The first message of a client.
+/// Returns the first message of a client.
 async fn client_hello(tls: ClientTls) -> Vec<u8> {
     let (near, mut far) = tokio::io::duplex(16 * 1024);
     let connecting = tokio::spawn(async move { tls.connect(near, Some("localhost")).await });
     let mut hello = vec![0; 5];
     within("the head of a record", far.read_exact(&mut hello))
         .await
-        .expect("the client begins");
+        .expect("the hello of the client");
     let len = u16::from_be_bytes([hello[3], hello[4]]);
     hello.resize(5 + usize::from(len), 0);
     within("the record", far.read_exact(&mut hello[5..]))
@@ -486,14 +489,14 @@ async fn client_hello(tls: ClientTls) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn more_silent_peers_than_there_are_handshakes_hold_up_nobody() {
+async fn more_silent_peers_than_the_limit_of_handshakes_delay_no_client() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server().max_handshakes(2)).await;
     let attack = silent_peers(target.addr, 20, Vec::new()).await;
     for _ in 0..5 {
         let started = Instant::now();
         assert!(target.answers(authority.client()).await);
-        // Their handshakes would be given up after ten seconds.
+        // Their handshakes would time out after ten seconds.
         assert!(
             started.elapsed() < Duration::from_secs(5),
             "{:?}",
@@ -504,7 +507,7 @@ async fn more_silent_peers_than_there_are_handshakes_hold_up_nobody() {
 }
 
 #[tokio::test]
-async fn peers_that_begin_a_handshake_and_fall_silent_make_room_for_others() {
+async fn peers_that_stop_during_a_handshake_give_way_to_others() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server().max_handshakes(40)).await;
     let hello = client_hello(authority.client()).await;
@@ -522,7 +525,7 @@ async fn peers_that_begin_a_handshake_and_fall_silent_make_room_for_others() {
 }
 
 #[tokio::test]
-async fn silent_peers_are_given_up_after_the_handshake_timeout() {
+async fn silent_peers_are_closed_after_the_handshake_timeout() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server().handshake_timeout(SHORT)).await;
     let mut silent = stream_to(target.addr).await;
@@ -531,13 +534,13 @@ async fn silent_peers_are_given_up_after_the_handshake_timeout() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_drips_is_waited_for_no_longer_than_one_that_does_not() {
+async fn a_slow_handshake_has_the_same_timeout_as_a_silent_one() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server().handshake_timeout(TIME)).await;
     let (mut reader, mut writer) = stream_to(target.addr).await.into_split();
     let started = Instant::now();
     let dripping = tokio::spawn(async move {
-        // The head of a handshake record of 512 bytes, then its body.
+        // Sends the head of a handshake record of 512 bytes, then its body.
         for byte in [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc]
             .into_iter()
             .chain(std::iter::repeat(3))
@@ -545,7 +548,7 @@ async fn a_handshake_that_drips_is_waited_for_no_longer_than_one_that_does_not()
             if writer.write_all(&[byte]).await.is_err() {
                 return;
             }
-            // Slowness is the attack here.
+            // The pauses are the attack.
             tokio::time::sleep(TIME / 20).await;
         }
     });
@@ -557,7 +560,7 @@ async fn a_handshake_that_drips_is_waited_for_no_longer_than_one_that_does_not()
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_the_handshake_is_given_up() {
+async fn a_handshake_that_the_server_does_not_continue_times_out() {
     let (listener, addr) = listener().await;
     let tls = Authority::new("a").client().handshake_timeout(SHORT);
     let connecting =
@@ -593,7 +596,7 @@ async fn garbage_instead_of_a_handshake_ends_that_connection_only() {
         record(1, 4, &[1, 0, 0, 0]),
         record(1, 4, &[2, 0, 0, 0]),
         record(1, 0xffff, &[1; 64]),
-        // A hello of 16 MiB, announced.
+        // The announcement of a hello of 16 MiB.
         record(3, 4, &[1, 0xff, 0xff, 0xff]),
         record(9, 0, &[]),
     ] {
@@ -603,9 +606,9 @@ async fn garbage_instead_of_a_handshake_ends_that_connection_only() {
         drained(&mut stream).await;
     }
     assert_eq!(
-        within("an answer", client.request("/echo", "still here"))
+        within("a reply", client.request("/echo", "still here"))
             .await
-            .expect("an answer"),
+            .expect("a reply"),
         "still here"
     );
     eventually("the attackers are gone", || {
@@ -614,7 +617,7 @@ async fn garbage_instead_of_a_handshake_ends_that_connection_only() {
     .await;
 }
 
-/// Passes bytes on between a client and a server, and does something to those that come from the server.
+/// Forwards bytes between a client and a server, and tampers with those of the server.
 struct Middle {
     listener: TcpListener,
     addr: SocketAddr,
@@ -626,13 +629,14 @@ impl Middle {
         Self { listener, addr }
     }
 
-    /// Carries one connection until `tamper`, which sees each piece from the server and its offset, says to stop.
+    /// Forwards one connection until `tamper`, which gets each piece from the server and its
+    /// offset, returns the end.
     async fn carry(&self, server: SocketAddr, mut tamper: impl FnMut(usize, &mut Vec<u8>) -> bool) {
         let (mut from_client, mut to_client) = accepted(&self.listener).await.into_split();
         let (mut from_server, mut to_server) = stream_to(server).await.into_split();
         let forth = async {
             let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
-            // Only what comes back decides when it is over.
+            // Only the bytes of the server decide when it ends.
             std::future::pending::<()>().await;
         };
         let back = async {
@@ -655,7 +659,7 @@ impl Middle {
     }
 }
 
-/// Asks for 1 MiB through a middle that tampers with what lies behind the first 100,000 bytes.
+/// Requests 1 MiB through a middle that tampers with the bytes after the first 100,000.
 async fn tampered(tamper: impl FnMut(usize, &mut Vec<u8>) -> bool) -> CallError {
     let authority = Authority::new("a");
     let target = Target::start(authority.server()).await;
@@ -678,8 +682,8 @@ async fn tampered(tamper: impl FnMut(usize, &mut Vec<u8>) -> bool) -> CallError 
 }
 
 #[tokio::test]
-async fn an_answer_cut_in_the_middle_is_an_error_and_not_a_short_answer() {
-    // A plain FIN, which anybody on the way can send.
+async fn a_reply_cut_in_the_middle_is_an_error_and_not_a_short_reply() {
+    // A plain FIN, which any node on the path can send.
     let error = tampered(|offset, _| offset < 100_000).await;
     let CallErrorKind::ConnectionLost(lost) = error.kind() else {
         panic!("{error}")
@@ -692,7 +696,7 @@ async fn an_answer_cut_in_the_middle_is_an_error_and_not_a_short_answer() {
 }
 
 #[tokio::test]
-async fn a_flipped_bit_is_an_error_and_not_another_answer() {
+async fn a_flipped_bit_is_an_error_and_not_another_reply() {
     let error = tampered(|offset, piece| {
         if offset > 100_000 {
             piece[0] ^= 1;
@@ -707,7 +711,7 @@ async fn a_flipped_bit_is_an_error_and_not_another_answer() {
 }
 
 #[tokio::test]
-async fn a_connection_cut_between_two_frames_is_told_from_one_that_was_closed() {
+async fn a_connection_cut_between_two_frames_is_distinguished_from_a_closed_one() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server()).await;
     let middle = Middle::new().await;
@@ -745,10 +749,10 @@ async fn a_connection_cut_between_two_frames_is_told_from_one_that_was_closed() 
     );
 }
 
-// ---- ending and changing
+// ---- ends and renewed certificates
 
 #[tokio::test]
-async fn a_connector_of_ones_own_is_wrapped_in_tls_like_any_other() {
+async fn a_custom_connector_is_wrapped_in_tls_like_any_other() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server()).await;
     let connections = Arc::new(AtomicUsize::new(0));
@@ -759,16 +763,16 @@ async fn a_connector_of_ones_own_is_wrapped_in_tls_like_any_other() {
         .await
         .expect("a connection");
     assert_eq!(
-        within("an answer", client.request("/echo", "hello"))
+        within("a reply", client.request("/echo", "hello"))
             .await
-            .expect("an answer"),
+            .expect("a reply"),
         "hello"
     );
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
-async fn the_server_says_goodbye_with_close_notify() {
+async fn the_server_ends_a_connection_with_close_notify() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server()).await;
     let stream = TcpStream::connect(target.addr)
@@ -819,9 +823,9 @@ async fn a_renewed_server_certificate_is_used_without_restart() {
     let reloader = tls.reloader();
     let target = Target::start(tls).await;
     let before = target.client(old.client()).await;
-    within("an answer", before.request("/echo", "before"))
+    within("a reply", before.request("/echo", "before"))
         .await
-        .expect("an answer");
+        .expect("a reply");
     assert!(!target.answers(new.client()).await);
 
     let renewed = new.issue("localhost");
@@ -842,8 +846,8 @@ async fn a_renewed_server_certificate_is_used_without_restart() {
         .expect("a usable certificate");
     assert!(target.answers(new.client()).await);
     assert!(!target.answers(old.client()).await);
-    let answer = within("an answer", before.request("/echo", "after")).await;
-    assert_eq!(answer.expect("the old connection goes on"), "after");
+    let reply = within("a reply", before.request("/echo", "after")).await;
+    assert_eq!(reply.expect("the old connection goes on"), "after");
 }
 
 #[tokio::test]
@@ -858,9 +862,9 @@ async fn a_renewed_client_identity_is_used_by_the_next_connection() {
     let reloader = tls.reloader();
     let client = target.client(tls.clone()).await;
     let shown = || async {
-        within("an answer", client.request("/certificate", "x"))
+        within("a reply", client.request("/certificate", "x"))
             .await
-            .expect("an answer")
+            .expect("a reply")
     };
     assert_eq!(shown().await, old.der);
     reloader
@@ -869,15 +873,15 @@ async fn a_renewed_client_identity_is_used_by_the_next_connection() {
     assert_eq!(shown().await, old.der, "the same connection");
     let again = target.client(tls).await;
     assert_eq!(
-        within("an answer", again.request("/certificate", "x"))
+        within("a reply", again.request("/certificate", "x"))
             .await
-            .expect("an answer"),
+            .expect("a reply"),
         new.der
     );
 }
 
 #[tokio::test]
-async fn every_error_says_in_its_chain_what_went_wrong() {
+async fn every_error_has_its_cause_in_its_chain() {
     let target = Target::start(Authority::new("theirs").server()).await;
     let error = target.refused(Authority::new("ours").client()).await;
     let mut chain = vec![error.to_string()];

@@ -1,5 +1,5 @@
-//! Layers and services of tower on both sides: real layers around calls, interceptors as layers, clients as services, services as
-//! handlers.
+//! Layers and services of tower on both sides: real layers around calls, interceptors as layers,
+//! clients as services, services as handlers.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -37,7 +37,7 @@ use crate::common::{GUARD, eventually, passes, started, within};
 #[service]
 trait Shop {
     async fn buy(&self, article: &str) -> Result<String, ShopError>;
-    /// Runs until the test lets it go.
+    /// Runs until the test releases it.
     async fn hold(&self) -> Result<(), Status>;
     async fn list(&self, count: u32) -> Result<impl Stream<Item = Result<u32, Status>>, Status>;
     async fn sum(&self, numbers: Streaming<u32>) -> Result<u32, Status>;
@@ -60,9 +60,9 @@ impl Door for Open {
 
 #[derive(Clone)]
 struct Corner {
-    /// Handlers of `hold` that have begun.
+    /// Number of handlers of `hold` that have begun.
     begun: Arc<AtomicUsize>,
-    /// Handlers of `hold` that run.
+    /// Number of handlers of `hold` that run.
     running: Arc<AtomicUsize>,
     go: Arc<Semaphore>,
 }
@@ -77,7 +77,7 @@ impl Default for Corner {
     }
 }
 
-/// One less when it is dropped.
+/// A guard that decrements the number when it is dropped.
 struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {
@@ -140,10 +140,11 @@ impl Shop for Corner {
     }
 }
 
-/// What calls that never end are given; the others of a test take less, also on a busy machine.
+/// Timeout of calls that never end; other calls take less, also on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
 
-/// The outcome of a call of `hold` whose time, [`SOON`], is over when its handler has begun.
+/// Returns the outcome of a call of `hold` whose timeout, [`SOON`], passes after its handler has
+/// begun.
 async fn out_of_time<T>(corner: &Corner, call: impl Future<Output = T>) -> T {
     let begun = corner.begun();
     let (outcome, ()) = tokio::join!(within("the end of the call", call), async {
@@ -153,7 +154,7 @@ async fn out_of_time<T>(corner: &Corner, call: impl Future<Output = T>) -> T {
     outcome
 }
 
-/// A client that makes no call again by itself.
+/// Returns a client without retries.
 fn once() -> ClientBuilder {
     Client::builder().retry(RetryPolicy::none())
 }
@@ -169,7 +170,8 @@ fn rpc(error: ShopError) -> Status {
     }
 }
 
-/// A span for each call and a line for its end, as tracing layers write them: for any request that has a name.
+/// A span for each call and a line for its end, as tracing layers write them: for any request that
+/// has a name.
 #[derive(Clone)]
 struct TraceLayer;
 
@@ -228,7 +230,7 @@ where
     }
 }
 
-/// What the trace layers have written.
+/// Returns the lines of the trace layers.
 fn traced(logs: &Logs) -> Vec<String> {
     let lines = logs.take();
     let texts = lines.iter().filter_map(|line| {
@@ -299,7 +301,7 @@ async fn a_timeout_layer_ends_a_call_that_takes_too_long_on_either_side() {
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
     assert!(status.message().contains("tower"), "{status}");
     assert_eq!(corner.running.load(Ordering::SeqCst), 0);
-    // Of a stream it is the time of the whole.
+    // For a stream, the timeout covers the whole stream.
     let mut list = call.list(u32::MAX).await.unwrap();
     passes(SOON).await;
     let end = loop {
@@ -321,7 +323,7 @@ async fn a_timeout_layer_ends_a_call_that_takes_too_long_on_either_side() {
 }
 
 #[tokio::test]
-async fn a_concurrency_limit_layer_holds_for_all_calls_and_clients_together() {
+async fn a_concurrency_limit_layer_applies_to_all_calls_and_clients_together() {
     let corner = Corner::default();
     let limit = LayerInterceptor::new(tower::limit::ConcurrencyLimitLayer::new(2));
     let limited = Intercepted::new(ShopServer::new(corner.clone()), limit);
@@ -335,7 +337,7 @@ async fn a_concurrency_limit_layer_holds_for_all_calls_and_clients_together() {
         calls.push(started(shop.hold()).await);
     }
     corner.until_begun(2).await;
-    // Answered behind the calls before it.
+    // Its reply follows those of the calls before it.
     door.knock().await.unwrap();
     assert_eq!(corner.begun(), 2);
     for ended in 1..=4 {
@@ -344,12 +346,12 @@ async fn a_concurrency_limit_layer_holds_for_all_calls_and_clients_together() {
         assert!(corner.running.load(Ordering::SeqCst) <= 2);
     }
     for call in calls {
-        within("the answer", call.finish()).await.unwrap();
+        within("the reply", call.finish()).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_layer_that_sheds_load_refuses_calls_that_then_have_not_run() {
+async fn a_layer_that_sheds_load_rejects_calls_that_then_have_not_run() {
     let shed = || {
         let stack = ServiceBuilder::new().load_shed().concurrency_limit(1);
         LayerInterceptor::new(stack)
@@ -366,7 +368,7 @@ async fn a_layer_that_sheds_load_refuses_calls_that_then_have_not_run() {
     first.finish().await.unwrap();
     assert_eq!(shop_client.buy("cake").await.unwrap(), "one cake");
 
-    // A stream takes its place until it has ended.
+    // A stream counts as a running call until it has ended.
     let mut list = shop_client.list(100).await.unwrap();
     let status = rpc(shop_client.buy("cake").await.unwrap_err());
     expect(&status, Code::ResourceExhausted, Execution::NotExecuted);
@@ -376,7 +378,7 @@ async fn a_layer_that_sheds_load_refuses_calls_that_then_have_not_run() {
     assert_eq!(shop_client.buy("cake").await.unwrap(), "one cake");
     let list = shop_client.list(u32::MAX).await.unwrap();
     drop(list);
-    within("room for a call", async {
+    within("capacity for a call", async {
         while let Err(error) = shop_client.buy("cake").await {
             assert_eq!(rpc(error).code(), Code::ResourceExhausted);
         }
@@ -408,7 +410,7 @@ async fn a_call_that_waits_for_a_layer_fails_at_its_deadline_and_was_not_sent() 
     expect(&status, Code::DeadlineExceeded, Execution::NotSent);
 }
 
-/// Lets in who says a name.
+/// A layer that admits callers that send a name.
 fn who(call: Request<ServerCall>) -> Result<Request<ServerCall>, BoxError> {
     match call.call().metadata().text("name") {
         Some("eve") => Err(Status::permission_denied("not eve").into()),
@@ -417,7 +419,7 @@ fn who(call: Request<ServerCall>) -> Result<Request<ServerCall>, BoxError> {
     }
 }
 
-/// Says a name: a layer that changes what is sent.
+/// A layer that adds a name to the request.
 fn say(
     name: &'static str,
 ) -> impl Fn(Request<ClientCall>) -> Request<ClientCall> + Clone + Send + Sync {
@@ -429,7 +431,7 @@ fn say(
 }
 
 #[tokio::test]
-async fn errors_of_layers_become_statuses_and_only_what_is_a_status_is_told() {
+async fn errors_of_layers_become_statuses_and_only_a_status_reaches_the_caller() {
     let server =
         Server::builder().interceptor(LayerInterceptor::new(tower::filter::FilterLayer::new(who)));
     let (_server, client) = shop(&Corner::default(), server, once()).await;
@@ -470,7 +472,7 @@ async fn the_error_of_a_method_passes_through_layers_that_wrap_it() {
     expect(&status, Code::DataLoss, Execution::MayHaveExecuted);
 }
 
-/// Writes down what it sees.
+/// Records the calls that it sees.
 #[derive(Clone, Default)]
 struct Watch(Arc<std::sync::Mutex<Vec<String>>>);
 
@@ -514,7 +516,7 @@ impl ClientInterceptor for Watch {
 }
 
 #[tokio::test]
-async fn an_interceptor_stands_between_layers() {
+async fn an_interceptor_works_between_layers() {
     let (watch, corner) = (Watch::default(), Corner::default());
     let stack = ServiceBuilder::new()
         .concurrency_limit(1)
@@ -539,7 +541,7 @@ async fn an_interceptor_stands_between_layers() {
     assert_eq!(watch.seen(), ["in", "OK", "in", "UNKNOWN"]);
     assert_eq!(of_client.seen(), ["OK", "UNKNOWN"]);
 
-    // What the layer behind it does, it sees; the layers before it are passed by the same error.
+    // It sees the effect of the layer inside it; the same error passes the layers outside it.
     let status = out_of_time(&corner, shop.hold()).await.unwrap_err();
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
     assert_eq!(watch.seen(), ["in", "DEADLINE_EXCEEDED"]);
@@ -552,7 +554,7 @@ async fn an_interceptor_stands_between_layers() {
     assert_eq!(of_client.seen(), ["OK"]);
 }
 
-/// Makes a failed call again, twice at most.
+/// Retries a failed call, twice at most.
 #[derive(Clone)]
 struct Again(usize);
 
@@ -577,16 +579,16 @@ impl tower::retry::Policy<RawRequest, Bytes, BoxError> for Again {
 }
 
 #[tokio::test]
-async fn a_client_is_a_service_for_stacks_that_time_and_repeat_its_calls() {
+async fn a_client_is_a_service_for_stacks_that_time_out_and_retry_its_calls() {
     let calls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&calls);
     let unsure = handler_fn(move |request: RawCall| {
         let call = count.fetch_add(1, Ordering::SeqCst);
-        let answer = match call {
+        let reply = match call {
             0 | 1 => Err(HandlerError::new("not yet")),
             _ => Ok(Response::from(request.into_body())),
         };
-        ready(answer)
+        ready(reply)
     });
     let entered = Arc::new(Notify::new());
     let tell = Arc::clone(&entered);
@@ -604,8 +606,8 @@ async fn a_client_is_a_service_for_stacks_that_time_and_repeat_its_calls() {
         .timeout(GUARD)
         .service(ClientService::new(client.clone()));
     let request = RawRequest::new("/unsure", "hello");
-    let answer = service.ready().await.unwrap().call(request.clone()).await;
-    assert_eq!(answer.unwrap(), "hello");
+    let reply = service.ready().await.unwrap().call(request.clone()).await;
+    assert_eq!(reply.unwrap(), "hello");
     assert_eq!(calls.load(Ordering::SeqCst), 3);
 
     let plain = ClientService::new(client.clone());
@@ -623,7 +625,7 @@ async fn a_client_is_a_service_for_stacks_that_time_and_repeat_its_calls() {
 }
 
 #[tokio::test]
-async fn a_service_answers_a_path_and_its_failures_have_the_form_of_the_caller() {
+async fn a_service_serves_a_path_and_its_failures_have_the_form_of_the_caller() {
     let asked = Arc::new(Notify::new());
     let tell = Arc::clone(&asked);
     let service = tower::service_fn(move |request: RawCall| {
@@ -668,14 +670,14 @@ async fn a_service_answers_a_path_and_its_failures_have_the_form_of_the_caller()
     within("the service", asked.notified()).await;
     let text = failed(call("hello").await.unwrap_err());
     assert!(text.contains("at capacity"), "{text}");
-    // The call that has gone makes room.
+    // The dropped call no longer counts.
     drop(waits);
     let room = async { while call("hello").await.is_err() {} };
-    within("room for a call", room).await;
+    within("capacity for a call", room).await;
 }
 
 #[tokio::test]
-async fn a_stack_before_another_server_passes_typed_calls_on_and_tells_its_callers_what_it_met() {
+async fn a_stack_in_front_of_a_server_forwards_typed_calls_and_their_failures() {
     let corner = Corner::default();
     let (behind, client) = shop(&corner, Server::builder(), once()).await;
     let before = ServiceBuilder::new()
@@ -698,7 +700,7 @@ async fn a_stack_before_another_server_passes_typed_calls_on_and_tells_its_calle
     let status = out_of_time(&corner, shop.hold()).await.unwrap_err();
     expect(&status, Code::DeadlineExceeded, Execution::MayHaveExecuted);
     assert_eq!(status.message(), "the shop is slow");
-    // What the call behind has met says nothing of the one in front.
+    // The failure of the forwarded call says nothing about the execution of the first one.
     behind.shutdown(Duration::ZERO).await;
     let status = rpc(shop.buy("cake").await.unwrap_err());
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);

@@ -1,4 +1,4 @@
-//! Services as trait objects: every way to hold one, wherever a future has to be `Send`.
+//! Services as trait objects: every way to hold one, also where a future must be `Send`.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -35,7 +35,7 @@ trait Desk {
 
 struct Clerk(Vec<String>);
 
-/// Borrows what it yields from the service, or from an argument.
+/// Yields items that borrow from the service, or from an argument.
 struct Lending<I>(I);
 
 impl<I: Iterator + Unpin> Stream for Lending<I> {
@@ -149,7 +149,7 @@ async fn all<T>(stream: impl Stream<Item = Result<T, Status>>) -> (Vec<T>, Optio
     (items, None)
 }
 
-/// Every method, through whatever is a service.
+/// Calls every method of any service.
 async fn check(desk: impl Desk) {
     assert_eq!(
         desk.hello("ann".into()).await.unwrap().to_lowercase(),
@@ -250,11 +250,11 @@ struct Office {
 
 impl Front for Office {
     async fn ask(&self, name: String) -> Result<String, Status> {
-        let mut answer = self.first.hello(name).await?;
+        let mut reply = self.first.hello(name).await?;
         for desk in &self.others {
-            answer = desk.hello(answer).await?;
+            reply = desk.hello(reply).await?;
         }
-        Ok(answer)
+        Ok(reply)
     }
     async fn spell(&self) -> Result<impl Stream<Item = Result<char, Status>>, Status> {
         drop(self.first.words().await?);
@@ -283,8 +283,8 @@ async fn a_handler_holds_objects_that_are_remote_or_not() {
     };
     let (_server, client) = serve(FrontServer::new(Arc::new(office))).await;
     let front = FrontClient::new(client);
-    let answer = front.ask("ann".into()).await.unwrap();
-    assert_eq!(answer, "hello, HELLO, HELLO, ANN");
+    let reply = front.ask("ann".into()).await.unwrap();
+    assert_eq!(reply, "hello, HELLO, HELLO, ANN");
     let (letters, end) = all(front.spell().await.unwrap()).await;
     assert_eq!((letters, end), (vec!['o', 'k'], None));
 }
@@ -300,7 +300,7 @@ trait Clock {
 
 struct Stopped;
 
-/// The twin is a trait of async-trait, and can be implemented as one.
+/// The object-safe trait is a trait of async-trait, and can be implemented as one.
 #[async_trait::async_trait]
 impl DynClock for Stopped {
     async fn dyn_ticks(
@@ -326,7 +326,7 @@ async fn an_implementation_of_the_twin_by_async_trait_is_served() {
     assert_eq!(all(ticks).await, (vec![1], None));
 }
 
-/// Ends only when it is dropped.
+/// A stream that ends only when it is dropped.
 struct Endless(Arc<()>);
 
 impl Clock for Endless {
@@ -346,7 +346,7 @@ impl Clock for Endless {
 }
 
 #[tokio::test]
-async fn the_stream_of_an_object_yields_what_is_asked_for_and_goes_with_its_reader() {
+async fn the_stream_of_an_object_yields_only_what_is_polled_and_is_dropped_with_its_reader() {
     let held = Arc::new(());
     let clock: Box<dyn DynClock> = Box::new(Endless(Arc::clone(&held)));
     let ctx = CallContext::new();

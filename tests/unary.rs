@@ -1,4 +1,4 @@
-//! Typed calls that succeed, over real sockets: what a trait can say, and where its server can be.
+//! Typed calls that succeed, over real sockets: all forms of methods, and all kinds of targets.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -187,7 +187,7 @@ impl Counter for Sum {
     }
 }
 
-/// Tells what a handler can know of the call.
+/// Returns what a handler can know about the call.
 #[service]
 trait Circumstances {
     async fn by_parameter(&self, ctx: &CallContext, key: String) -> Result<Seen, Status>;
@@ -252,7 +252,7 @@ trait Meeting {
     async fn meet(&self, number: u32) -> Result<u32, Status>;
 }
 
-/// Answers nobody before all have come.
+/// Replies only when all calls have come.
 struct Crowd(Barrier);
 
 impl Meeting for Crowd {
@@ -266,7 +266,7 @@ fn all_bytes(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i ^ (i >> 8)) as u8).collect()
 }
 
-/// Uses every method of [`Mirror`] through `client`.
+/// Calls every method of [`Mirror`] through `client`.
 async fn everything_works(client: Client) {
     let mirror = EverythingClient::new(client);
     mirror.nothing().await.unwrap();
@@ -306,7 +306,7 @@ async fn everything_works(client: Client) {
 }
 
 #[tokio::test]
-async fn a_typed_call_is_answered_over_tcp() {
+async fn a_typed_call_works_over_tcp() {
     let (server, client) = serve(GreeterServer::new(Polite)).await;
     assert_eq!(
         server.local_addr().unwrap().to_string(),
@@ -362,7 +362,7 @@ async fn the_same_calls_work_in_memory() {
 }
 
 #[tokio::test]
-async fn an_unknown_codec_is_refused_before_anything_is_sent() {
+async fn an_unknown_codec_is_rejected_before_anything_is_sent() {
     let (server, _client) = serve(GreeterServer::new(Polite)).await;
     let error = Client::builder()
         .codec(CodecId::new(77))
@@ -391,7 +391,7 @@ async fn several_services_share_one_port_and_one_connection() {
 }
 
 #[tokio::test]
-async fn one_service_twice_is_refused_at_bind() {
+async fn one_service_twice_is_rejected_at_bind() {
     let twice = Server::builder()
         .service(GreeterServer::new(Polite))
         .service(GreeterServer::new(Polite))
@@ -404,7 +404,7 @@ async fn one_service_twice_is_refused_at_bind() {
 }
 
 #[tokio::test]
-async fn a_raw_route_on_the_path_of_a_method_is_refused_at_bind() {
+async fn a_raw_route_on_the_path_of_a_method_is_rejected_at_bind() {
     let handler = iip_core::handler_fn(|request: iip_core::Request| async move {
         Ok::<_, iip_core::HandlerError>(request.into_body().into())
     });
@@ -460,7 +460,7 @@ async fn code_that_takes_the_trait_works_with_and_without_a_server() {
 }
 
 #[tokio::test]
-async fn a_handler_finds_the_circumstances_of_its_call() {
+async fn a_handler_finds_the_context_of_its_call() {
     let (_server, client) = serve(CircumstancesServer::new(Witness)).await;
     let options = CallOptions::new().metadata("x-user", "ann").unwrap();
     let witness = CircumstancesClient::new(client).with_options(options);
@@ -487,7 +487,7 @@ async fn a_handler_finds_the_circumstances_of_its_call() {
 }
 
 #[tokio::test]
-async fn the_context_follows_into_a_task_only_when_it_is_handed_on() {
+async fn the_context_reaches_a_task_only_when_it_is_passed_on() {
     let (_server, client) = serve(CircumstancesServer::new(Witness)).await;
     let witness = CircumstancesClient::new(client);
     assert!(!witness.in_spawned_task(false).await.unwrap());
@@ -546,10 +546,10 @@ async fn a_thousand_calls_wait_for_each_other_on_one_connection() {
         let meeting = meeting.clone();
         calls.spawn(async move { (number, meeting.meet(number).await) });
     }
-    let answers = within("all answers", calls.join_all()).await;
-    assert_eq!(answers.len(), CALLS as usize);
-    for (number, answer) in answers {
-        assert_eq!(answer.unwrap(), number);
+    let replies = within("all replies", calls.join_all()).await;
+    assert_eq!(replies.len(), CALLS as usize);
+    for (number, reply) in replies {
+        assert_eq!(reply.unwrap(), number);
     }
 }
 
@@ -567,7 +567,7 @@ async fn messages_just_below_the_limit_pass_in_both_directions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn small_calls_are_answered_while_large_ones_travel() {
+async fn small_calls_finish_while_large_ones_are_transferred() {
     let (_server, client) = serve(EverythingServer::new(Mirror)).await;
     let mirror = EverythingClient::new(client);
     let data = Bytes::from(all_bytes(8 * 1024 * 1024));
@@ -583,7 +583,7 @@ async fn small_calls_are_answered_while_large_ones_travel() {
             }
         });
     }
-    within("all answers", calls.join_all()).await;
+    within("all replies", calls.join_all()).await;
 }
 
 #[tokio::test]
@@ -599,7 +599,7 @@ async fn calls_spread_over_several_connections() {
     assert_eq!(seen.len(), 3);
 }
 
-/// Holds its thread, but only after it has let others run.
+/// Blocks its thread after it has yielded once.
 #[service]
 trait Hog {
     async fn compute(&self) -> Result<(), Status>;
@@ -627,7 +627,7 @@ impl Hog for Pig {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_handler_that_had_to_wait_computes_beside_its_connection() {
+async fn a_handler_that_had_to_wait_does_not_block_its_connection() {
     let (entered, free) = (Arc::default(), Arc::new(AtomicBool::new(false)));
     let pig = Pig {
         entered: Arc::clone(&entered),

@@ -1,5 +1,5 @@
-//! Values that a codec cannot carry, types that differ between the two sides, plain answers that look like errors, and
-//! values of just the largest size.
+//! Values that a codec cannot carry, types that differ between the two sides, plain replies that
+//! look like errors, and values of the maximum size.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -52,7 +52,7 @@ fn list(levels: usize) -> List {
     })
 }
 
-/// In the codec of the client.
+/// Methods in the codec of the client.
 #[service]
 trait Shop {
     async fn take(&self, order: Order) -> Result<u8, Status>;
@@ -179,7 +179,7 @@ fn says(status: &Status, parts: &[&str]) {
 }
 
 #[tokio::test]
-async fn an_argument_of_which_a_field_is_left_out_is_not_sent() {
+async fn an_argument_with_a_field_left_out_is_not_sent() {
     for (codec, name) in [
         (CodecId::BINCODE, "bincode"),
         (CodecId::POSTCARD, "postcard"),
@@ -192,7 +192,7 @@ async fn an_argument_of_which_a_field_is_left_out_is_not_sent() {
             &["Shop.take", name, "`discount`", "json or msgpack"],
         );
         assert_eq!(counted.runs(), 0);
-        // The connection and the scratch memory are as good as before.
+        // The connection and the scratch memory still work.
         let order = Order {
             discount: 5,
             ..without_discount()
@@ -218,7 +218,7 @@ async fn an_argument_of_which_a_field_is_left_out_is_not_sent() {
 }
 
 #[tokio::test]
-async fn numbers_that_json_has_not_are_refused_where_they_are_written() {
+async fn numbers_that_json_cannot_express_are_rejected_by_the_writer() {
     let (_server, counted, shop) = shop(CodecId::JSON).await;
     let status = shop.ratio(f64::NAN, 1.0).await.unwrap_err();
     expect(&status, Code::InvalidArgument, Execution::NotSent);
@@ -233,7 +233,7 @@ async fn numbers_that_json_has_not_are_refused_where_they_are_written() {
 }
 
 #[tokio::test]
-async fn what_is_nested_too_deep_is_refused_where_it_is_written() {
+async fn values_nested_too_deep_are_rejected_by_the_writer() {
     for codec in [
         CodecId::BINCODE,
         CodecId::POSTCARD,
@@ -241,7 +241,7 @@ async fn what_is_nested_too_deep_is_refused_where_it_is_written() {
         CodecId::JSON,
     ] {
         let (_server, counted, shop) = shop(codec).await;
-        // The object of the arguments is a level, where there is one.
+        // The object of the arguments is a level in codecs that have one.
         assert_eq!(shop.count(list(126)).await, Ok(126), "{codec}");
         assert_eq!(shop.make(127).await.unwrap(), list(127), "{codec}");
         let runs = counted.runs();
@@ -261,7 +261,7 @@ async fn what_is_nested_too_deep_is_refused_where_it_is_written() {
 }
 
 #[tokio::test]
-async fn elements_without_bytes_are_refused_where_they_are_written() {
+async fn elements_without_bytes_are_rejected_by_the_writer() {
     for codec in [CodecId::BINCODE, CodecId::POSTCARD] {
         let (_server, _, shop) = shop(codec).await;
         let status = shop.ticks(2).await.unwrap_err();
@@ -282,7 +282,7 @@ async fn elements_without_bytes_are_refused_where_they_are_written() {
     }
 }
 
-/// The same paths with other types, as a client and a server of different ages have them.
+/// The same paths with other types, as in a client and a server of different versions.
 mod older {
     use super::*;
 
@@ -298,7 +298,7 @@ mod older {
 const MAY_DIFFER: &str = "the types of client and server may differ";
 
 #[tokio::test]
-async fn types_that_differ_are_told_by_method_codec_and_a_hint() {
+async fn types_that_differ_are_reported_with_method_codec_and_a_hint() {
     use older::{OldShop as _, OldShopClient};
     for (codec, name) in [
         (CodecId::BINCODE, "bincode"),
@@ -351,7 +351,7 @@ async fn types_that_differ_are_told_by_method_codec_and_a_hint() {
     }
 }
 
-/// As [`Counted`], with orders of which no field is left out.
+/// Like [`Counted`], but with orders without a missing field.
 struct Full;
 
 impl Shop for Full {
@@ -424,7 +424,7 @@ struct Notice {
     message: String,
 }
 
-/// In any order of its fields, and with a third one that errors have.
+/// The fields of an error in another order, and with the third field of errors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Report {
     message: String,
@@ -519,10 +519,11 @@ async fn a_plain_value_that_looks_like_an_error_arrives_as_a_value() {
             }
         }
     }
-    // What a caller in another language sees: the same JSON, with a space before it only where it would be an error.
+    // A caller in another language gets the same JSON, after a space only where it would be an
+    // error.
     let by_hand = async |path: &'static str, body: &'static str| {
-        let answer = client.raw().request(path, body).await.unwrap();
-        String::from_utf8(answer.to_vec()).unwrap()
+        let reply = client.raw().request(path, body).await.unwrap();
+        String::from_utf8(reply.to_vec()).unwrap()
     };
     assert_eq!(
         by_hand("/plain/country", r#"{"code":5}"#).await,
@@ -544,11 +545,11 @@ async fn a_plain_failure_arrives_as_a_failure_with_or_without_a_text() {
             assert_eq!(status, Status::new(Code::from_u8(code).unwrap(), text));
         }
     }
-    let answer = client
+    let reply = client
         .raw()
         .request("/plain/fail", r#"{"code":5,"message":""}"#)
         .await;
-    assert_eq!(answer.unwrap(), r#"{"code":5,"message":""}"#);
+    assert_eq!(reply.unwrap(), r#"{"code":5,"message":""}"#);
     assert_eq!(plain.own().await, Err(PlainFailure::Nothing(())));
     let status = plain.not_finite().await.unwrap_err();
     expect(&status, Code::Internal, Execution::MayHaveExecuted);
@@ -556,7 +557,7 @@ async fn a_plain_failure_arrives_as_a_failure_with_or_without_a_text() {
 }
 
 #[tokio::test]
-async fn a_method_that_is_not_there_is_told_by_its_path_and_the_closest_one() {
+async fn a_missing_method_is_reported_with_its_path_and_the_closest_one() {
     #[service(path = "/shop")]
     trait Typos {
         async fn coumt(&self) -> Result<u64, Status>;
@@ -580,15 +581,15 @@ async fn a_method_that_is_not_there_is_told_by_its_path_and_the_closest_one() {
         status.message(),
         r#"no method is registered under "/shop/something_else""#
     );
-    // In plain JSON the server says what a Go server says, and the client what that means.
+    // In plain JSON the server sends the error of a Go server, and the client explains it.
     let status = typos.contry().await.unwrap_err();
     expect(&status, Code::Unimplemented, Execution::NotExecuted);
     assert_eq!(
         status.message(),
         r#"Typos.contry: no method is registered under "/plain/contry" (code 102: handle error)"#
     );
-    let answer = client.raw().request("/plain/contry", "{}").await.unwrap();
-    assert_eq!(answer, r#"{"code":102,"message":"handle error"}"#);
+    let reply = client.raw().request("/plain/contry", "{}").await.unwrap();
+    assert_eq!(reply, r#"{"code":102,"message":"handle error"}"#);
 }
 
 fn limited(codec: CodecId, bytes: Option<usize>) -> ClientBuilder {
@@ -601,7 +602,7 @@ fn limited(codec: CodecId, bytes: Option<usize>) -> ClientBuilder {
 
 #[tokio::test]
 async fn bytes_of_just_the_largest_size_can_be_sent_and_more_cannot() {
-    // The default, and one that was set.
+    // The default limit, and one that was set.
     for (set, limit) in [(None, 16 * MIB), (Some(MIB + 1), MIB + 1)] {
         let server = match set {
             Some(bytes) => Server::builder().max_message_bytes(bytes),
@@ -673,20 +674,21 @@ trait Evil {
     async fn typed(&self, which: u8) -> Result<u8, Status>;
 }
 
-/// Calls that answer with each of `count` answers, in every form.
+/// Calls for each of `count` replies, in every form.
 async fn each_in_every_form(evil: &EvilClient, count: u8) {
     for which in 0..count {
-        let _ = within("an answer", evil.json(which)).await.unwrap_err();
-        let _ = within("an answer", evil.typed(which)).await.unwrap_err();
-        let _ = within("an answer", evil.raw(which.to_string().into())).await;
+        let _ = within("a reply", evil.json(which)).await.unwrap_err();
+        let _ = within("a reply", evil.typed(which)).await.unwrap_err();
+        let _ = within("a reply", evil.raw(which.to_string().into())).await;
     }
 }
 
-/// Of a peer's bytes no tree is made, which would take 32 bytes and more for each of two million elements.
+/// The bytes of a peer are not decoded into a tree, which would take at least 32 bytes for each of
+/// two million elements.
 #[test]
-fn a_large_plain_answer_costs_no_more_than_a_few_times_its_size() {
+fn a_large_plain_reply_costs_no_more_than_a_few_times_its_size() {
     alone(
-        "a_large_plain_answer_costs_no_more_than_a_few_times_its_size",
+        "a_large_plain_reply_costs_no_more_than_a_few_times_its_size",
         || async {
             fn answers() -> Vec<Bytes> {
                 let values = "0,".repeat(2 * MIB);
@@ -706,16 +708,16 @@ fn a_large_plain_answer_costs_no_more_than_a_few_times_its_size() {
                 .map(Bytes::from)
                 .into()
             }
-            let answers = Arc::new(answers());
-            let evil = Arc::clone(&answers);
+            let replies = Arc::new(answers());
+            let evil = Arc::clone(&replies);
             let handler = move || {
                 let evil = Arc::clone(&evil);
                 handler_fn(move |request: Request| {
-                    // The only digit is the argument.
+                    // The only digit of the request is the argument.
                     let digit = request.body().iter().find(|byte| byte.is_ascii_digit());
                     let which = digit.map_or(0, |digit| usize::from(digit - b'0'));
-                    let answer = evil[which].clone();
-                    async move { Ok::<_, HandlerError>(Response::from(answer)) }
+                    let reply = evil[which].clone();
+                    async move { Ok::<_, HandlerError>(Response::from(reply)) }
                 })
             };
             let server = iip_core::Server::builder()
@@ -724,7 +726,7 @@ fn a_large_plain_answer_costs_no_more_than_a_few_times_its_size() {
                 .route("/evil/typed", handler());
             let (server, _addr) = crate::common::bound(server).await;
             let evil = EvilClient::new(Client::connect(server.target()).await.unwrap());
-            let count = answers.len() as u8;
+            let count = replies.len() as u8;
             let before = resident_bytes();
             each_in_every_form(&evil, count).await;
             assert_grown_less(before, 48 * MIB);

@@ -1,15 +1,15 @@
-//! The tests of all other packages with all features, run by `cargo test` in the root: what is written behind `cargo test` is
-//! passed on, as in `cargo test deadline` and `cargo test -- --test-threads=1`.
+//! The tests of all other packages with all features, run by `cargo test` in the root. Its
+//! arguments are passed on, as in `cargo test deadline` and `cargo test -- --test-threads=1`.
 //!
-//! Those packages are no default members because cargo unites the features of all packages that it selects: the first example
-//! would be built with all features too.
+//! Those packages are not default members because cargo unites the features of all packages that it
+//! selects: the first example would be built with all features too.
 
 use std::env;
 use std::process::{Command, ExitCode};
 
 use iip_rpc::compression::CompressionId;
 
-/// What is tested with all features.
+/// The packages that are tested with all features.
 const PACKAGES: [&str; 9] = [
     "iip-core",
     "iip-rpc",
@@ -23,7 +23,8 @@ const PACKAGES: [&str; 9] = [
 ];
 
 fn main() -> ExitCode {
-    // Features of other packages are seen here only when those were selected too, as by `cargo test --workspace`.
+    // The features of other packages are visible here only if those were selected too, as by `cargo
+    // test --workspace`.
     if CompressionId::ZSTD.is_supported() {
         return ExitCode::SUCCESS;
     }

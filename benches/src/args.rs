@@ -5,24 +5,24 @@ use std::time::Duration;
 
 use crate::BoxError;
 
-/// What a peer was asked to be.
+/// The role of a peer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// `server ADDR`
     Server {
-        /// Where to listen; port 0 takes any free port.
+        /// The address to listen on; port 0 takes any free port.
         addr: SocketAddr,
     },
     /// `client ADDR ..`
     Client {
-        /// The server to load.
+        /// The address of the server.
         addr: SocketAddr,
-        /// What load to put on it.
+        /// The load for the server.
         options: ClientOptions,
     },
 }
 
-/// What a client does to its server, and for how long.
+/// The load of a client, and its duration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClientOptions {
     /// `--mode`: the kind of load.
@@ -31,36 +31,36 @@ pub struct ClientOptions {
     pub payload: usize,
     /// `--inflight`: tasks that each keep one call in flight.
     pub inflight: usize,
-    /// `--secs`: how long to measure.
+    /// `--secs`: duration of the measurement.
     pub secs: Duration,
-    /// `--warm`: how long to run before measuring.
+    /// `--warm`: duration of the load before the measurement.
     pub warm: Duration,
     /// `--server-pid`: the process whose processor time and memory count as the server's.
     pub server_pid: Option<u32>,
-    /// `--connections`: how many rest at the server in [`Mode::Idle`].
+    /// `--connections`: number of idle connections in [`Mode::Idle`].
     pub connections: usize,
-    /// `--channels`: calls that were made at a time on each of them.
+    /// `--channels`: calls that were made at the same time on each of them.
     pub channels: usize,
 }
 
 /// The kind of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Whole body there, whole body back.
+    /// A request with a whole body, and a reply with it.
     Unary,
     /// Streams of messages from the server, as fast as they come.
     Download,
     /// Streams of messages to the server, as fast as it takes them.
     Upload,
-    /// Streams in which each message is answered before the next is sent.
+    /// Streams in which each message comes back before the next is sent.
     PingPong,
-    /// Calls as in [`Mode::Unary`], on a connection on which streams move as much as they can.
+    /// Calls like those of [`Mode::Unary`], on a connection with streams at full speed.
     Beside,
-    /// The same beside calls with bodies of 15 MiB.
+    /// The same on a connection with calls with bodies of 15 MiB.
     BesideLarge,
-    /// Streams from the server, of which one is not read every other while.
+    /// Streams from the server, one of which is not read in every second interval.
     Stalled,
-    /// Connections that have made their calls and rest.
+    /// Connections that have made their calls and are idle.
     Idle,
 }
 
@@ -140,7 +140,7 @@ fn client_options(mut args: impl Iterator<Item = String>) -> Result<ClientOption
 /// A number of seconds, fractions allowed.
 ///
 /// # Errors
-/// When it is not a number, or no length of time.
+/// An error if it is not a number, or not a duration.
 pub fn seconds(value: &str) -> Result<Duration, BoxError> {
     Ok(Duration::try_from_secs_f64(value.parse()?)?)
 }

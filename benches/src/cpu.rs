@@ -8,18 +8,18 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::BoxError;
 
-/// What this process has used so far.
+/// Returns the processor time that this process has used so far.
 ///
 /// # Errors
-/// When the system refuses to say.
+/// An error of the system call.
 pub fn own() -> Result<Duration, BoxError> {
     usage(UsageWho::RUSAGE_SELF)
 }
 
-/// What the children of this process that have ended used in all.
+/// Returns the processor time of all ended children of this process.
 ///
 /// # Errors
-/// When the system refuses to say.
+/// An error of the system call.
 pub fn ended_children() -> Result<Duration, BoxError> {
     usage(UsageWho::RUSAGE_CHILDREN)
 }
@@ -30,20 +30,22 @@ fn usage(who: UsageWho) -> Result<Duration, BoxError> {
     Ok(Duration::from_micros(u64::try_from(micros)?))
 }
 
-/// What process `pid` has used so far, in steps of one clock tick (10 ms as a rule).
+/// Returns the processor time that process `pid` has used so far, in steps of one clock tick
+/// (usually 10 ms).
 ///
 /// # Errors
-/// When there is no such process.
+/// An error if there is no such process.
 pub fn of(pid: u32) -> Result<Duration, BoxError> {
     let path = format!("/proc/{pid}/stat");
     let stat = std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
     duration(ticks(&stat).ok_or_else(|| format!("{path}: not understood"))?)
 }
 
-/// What all processes of this machine have used so far on all cores, and what the host of a virtual machine took from it.
+/// Returns the processor time of all processes of this machine on all cores so far, with the time
+/// that the host of a virtual machine took.
 ///
 /// # Errors
-/// When the system refuses to say.
+/// An error of the system call.
 pub fn machine() -> Result<Duration, BoxError> {
     let stat = std::fs::read_to_string("/proc/stat").map_err(|e| format!("/proc/stat: {e}"))?;
     duration(busy_ticks(&stat).ok_or("/proc/stat: not understood")?)
@@ -70,7 +72,7 @@ fn busy_ticks(stat: &str) -> Option<u64> {
 
 /// The sum of fields 14 and 15 (user and system ticks) of a line of `/proc/PID/stat`.
 fn ticks(stat: &str) -> Option<u64> {
-    // Field 2 is the program's name in brackets and may itself contain blanks and brackets.
+    // Field 2 is the program's name in brackets and may contain blanks and brackets.
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_ascii_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
@@ -99,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_of_asking_agree_about_this_process() {
+    fn both_ways_to_measure_agree_about_this_process() {
         let own = own().expect("getrusage works");
         let of = of(std::process::id()).expect("proc is mounted");
         assert!(

@@ -1,4 +1,4 @@
-//! Connections that have made their calls and rest: what they cost the server in memory.
+//! Memory of a server for connections that have made their calls and are idle.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,14 +10,15 @@ use crate::load::Bodies;
 use crate::report::IdleReport;
 use crate::{BoxError, EchoClient, Peer, memory};
 
-/// Opens connections one after the other, lets each make its calls, and looks at the server's memory once all rest.
+/// Opens connections one after the other, lets each make its calls, and reads the server's memory
+/// once all are idle.
 ///
-/// Run it on a runtime of one thread: there, all tasks of a connection start their calls before the task that writes them
-/// comes to run, so the calls overlap and each has a channel of its own.
+/// Run it on a runtime of one thread: there, all tasks of a connection start their calls before the
+/// task that writes them runs, so the calls overlap and each has its own channel.
 ///
 /// # Errors
-/// When a connection or a call fails, when the server holds fewer connections than were opened, and when its memory cannot
-/// be read.
+/// An error if a connection or a call fails, if the server has fewer connections than were opened,
+/// or if its memory cannot be read.
 pub async fn measure<P: Peer>(
     addr: SocketAddr,
     options: &ClientOptions,
@@ -74,8 +75,8 @@ async fn call_at_once<C: EchoClient>(
         let client = client.clone();
         let body = bodies.body(call, 0);
         tasks.spawn(async move {
-            let answer = client.echo(body.clone()).await?;
-            if answer != body {
+            let reply = client.echo(body.clone()).await?;
+            if reply != body {
                 return Err("a reply differs from its request".into());
             }
             Ok::<_, BoxError>(())
@@ -87,12 +88,13 @@ async fn call_at_once<C: EchoClient>(
     Ok(())
 }
 
-/// How often the server's memory is looked at, how long it must stay the same, and when that is no longer waited for.
+/// Interval at which the server's memory is read, the time it must stay the same, and the maximum
+/// wait for that.
 const EVERY: Duration = Duration::from_millis(100);
 const STEADY: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The server's resident memory in KiB, once it stays within 1 % of what it was.
+/// Returns the server's resident memory in KiB once it has stayed within 1 %.
 async fn settled(pid: u32) -> Result<u64, BoxError> {
     let start = Instant::now();
     let mut since = start;

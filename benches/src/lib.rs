@@ -1,11 +1,11 @@
-//! What every peer of the benchmark shares, so that a peer is one small file: implement [`EchoClient`] and [`Peer`], and let
-//! `main` be [`main`]`::<MyPeer>()`.
+//! The code that all peers of the benchmark share, so that a peer is one small file: implement
+//! [`EchoClient`] and [`Peer`], and let `main` be [`main`]`::<MyPeer>()`.
 //!
 //! - [`args`]: the command line of a peer
-//! - [`load`]: K tasks calling one after the other, and the clock that judges them
+//! - [`load`]: K tasks that make one call after the other, and their times
 //! - [`streams`]: the same for streams of messages
-//! - [`stalled`]: what the others of many streams lose when one is not read
-//! - [`idle`]: connections that rest, and the memory they take
+//! - [`stalled`]: the rate of many streams while one of them is not read
+//! - [`idle`]: idle connections, and the memory they take
 //! - [`cpu`]: processor time of this process and of another
 //! - [`memory`]: what a process holds in memory and in open files
 //! - [`report`]: the one line of JSON that a client prints
@@ -39,19 +39,19 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// One connection to an echo server that many tasks share by cloning this handle.
 pub trait EchoClient: Clone + Send + Sync + 'static {
-    /// Why a call failed.
+    /// The error of a failed call.
     type Error: Error + Send + Sync + 'static;
 
-    /// Sends `body` and returns what came back.
+    /// Sends `body` and returns the reply.
     fn echo(&self, body: Bytes) -> impl Future<Output = Result<Bytes, Self::Error>> + Send;
 
-    /// An endless stream of bodies of `len` bytes from the server.
+    /// Returns an endless stream of bodies of `len` bytes from the server.
     fn download(&self, len: usize) -> impl Future<Output = Result<Messages, BoxError>> + Send {
         let _ = len;
         async { Err(NO_STREAMS.into()) }
     }
 
-    /// Sends all `messages`; the server says how many came.
+    /// Sends all `messages`; the server replies with their number.
     fn upload(
         &self,
         messages: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
@@ -60,7 +60,7 @@ pub trait EchoClient: Clone + Send + Sync + 'static {
         async { Err(NO_STREAMS.into()) }
     }
 
-    /// Sends what is put into the channel; the server sends each message back.
+    /// Sends the messages of the channel; the server sends each of them back.
     fn to_and_fro(
         &self,
         messages: mpsc::Receiver<Bytes>,
@@ -72,12 +72,13 @@ pub trait EchoClient: Clone + Send + Sync + 'static {
 
 const NO_STREAMS: &str = "this peer has no streams";
 
-/// A library under test: how it serves the echo and how it connects to it.
+/// A library under test: its server of the echo and its client.
 pub trait Peer {
     /// The client side.
     type Client: EchoClient;
 
-    /// Serves the echo on `addr` until the process is killed, after saying by [`announce`] where it listens.
+    /// Serves the echo on `addr` until the process is killed, after printing its address with
+    /// [`announce`].
     fn serve(addr: SocketAddr) -> impl Future<Output = Result<(), BoxError>> + Send;
 
     /// Opens one connection to the server on `addr`.
@@ -87,7 +88,7 @@ pub trait Peer {
 /// Prints the address a server listens on, as the first line of its output.
 ///
 /// # Errors
-/// When standard output is closed.
+/// An error if standard output is closed.
 pub fn announce(addr: SocketAddr) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{addr}")?;
@@ -108,7 +109,7 @@ pub fn main<P: Peer>() -> ExitCode {
 fn run<P: Peer>() -> Result<(), BoxError> {
     let command = args::parse(std::env::args().skip(1))?;
     memory::raise_file_limit()?;
-    // Both sides of every peer get the same runtime, whatever they are written for.
+    // Both sides of every peer get the same runtime.
     let mut runtime = Builder::new_multi_thread();
     runtime.worker_threads(2);
     match command {

@@ -1,4 +1,4 @@
-//! The load: K tasks that each call, wait for the answer, check it and call again.
+//! The unary load: K tasks that each call, wait for the reply, check it and call again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::{BoxError, EchoClient, cpu};
 /// Runs the unary load that `options` describes over one client.
 ///
 /// # Errors
-/// When processor time cannot be read. A failed call is no such error: it is counted.
+/// An error if processor time cannot be read. A failed call is counted instead.
 pub async fn unary<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
     let bodies = Bodies::new(options.payload);
     let window = Window::of(options);
@@ -37,10 +37,10 @@ pub async fn unary<C: EchoClient>(client: C, options: &ClientOptions) -> Result<
     Ok(measured.report(options, &cpu))
 }
 
-/// Calls as [`unary`], while another call at a time takes 15 MiB there and back.
+/// Calls like [`unary`], while one other call at a time sends 15 MiB and gets them back.
 ///
 /// # Errors
-/// As [`unary`], and when one of the large calls fails.
+/// Those of [`unary`], and an error if one of the large calls fails.
 pub async fn beside_large<C: EchoClient>(
     client: C,
     options: &ClientOptions,
@@ -50,8 +50,8 @@ pub async fn beside_large<C: EchoClient>(
     let large = tokio::spawn(async move {
         let mut calls = 0;
         while Instant::now() < window.end {
-            let answer = large.echo(bodies.body(0, calls)).await?;
-            assert_eq!(answer.len(), LARGE);
+            let reply = large.echo(bodies.body(0, calls)).await?;
+            assert_eq!(reply.len(), LARGE);
             calls += 1;
         }
         Ok::<_, C::Error>(calls)
@@ -62,10 +62,11 @@ pub async fn beside_large<C: EchoClient>(
     Ok(report)
 }
 
-/// How long after the end a call may still come back before it counts as lost.
+/// Time after the end after which a call without a reply counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A task gives up after this many failures: the connection is gone, and to go on would only burn time.
+/// Number of failures after which a task ends: the connection is lost, and further calls would only
+/// take time.
 const FAILURES_PER_TASK: u32 = 100;
 
 async fn caller<C: EchoClient>(
@@ -79,10 +80,11 @@ async fn caller<C: EchoClient>(
     let mut start = Instant::now();
     for turn in 0.. {
         let body = bodies.body(task, turn);
-        let answer = client.echo(body.clone()).await;
-        // The end of one call is the start of the next: one look at the clock for each, and the checking counts too.
+        let reply = client.echo(body.clone()).await;
+        // The end of one call is the start of the next: one look at the clock for each, and the
+        // checking counts too.
         let now = Instant::now();
-        if answer.is_ok_and(|answer| answer == body) {
+        if reply.is_ok_and(|reply| reply == body) {
             if window.contains(now) {
                 recorder.record(now - start);
             }
@@ -97,7 +99,7 @@ async fn caller<C: EchoClient>(
     }
 }
 
-/// When the load is measured.
+/// The interval in which the load is measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     begin: Instant,
@@ -111,7 +113,7 @@ impl Window {
         Self { begin, end }
     }
 
-    /// Waits until it is over, and says what processor time it took.
+    /// Waits until it is over, and returns the processor time that it took.
     pub(crate) async fn cpu(self, options: &ClientOptions) -> Result<CpuTimes, BoxError> {
         tokio::time::sleep_until(self.begin.into()).await;
         let before = CpuTimes::now(options.server_pid)?;
@@ -124,8 +126,8 @@ impl Window {
     }
 }
 
-/// Bodies whose contents differ from call to call, without a copy: windows into one stretch of noise. An answer that
-/// belongs to another call, or to an earlier one, is therefore found out.
+/// Bodies whose contents differ from call to call, without a copy: slices of one block of noise. A
+/// reply that belongs to another call is therefore detected.
 #[derive(Debug, Clone)]
 pub(crate) struct Bodies {
     noise: Bytes,
@@ -133,7 +135,7 @@ pub(crate) struct Bodies {
 }
 
 impl Bodies {
-    /// How many different bodies there are; odd, so that tasks and turns mix.
+    /// Number of different bodies; odd, so that tasks use different bodies.
     const OFFSETS: usize = 4093;
 
     pub(crate) fn new(len: usize) -> Self {
@@ -167,7 +169,7 @@ impl MetricsInterceptor {
         Recorder::new(Arc::clone(&self.0))
     }
 
-    /// So many messages passed, of which nobody timed the single ones.
+    /// Adds `count` messages whose single times were not measured.
     pub(crate) fn count(&self, messages: u64) {
         self.tally().untimed += messages;
     }
@@ -211,7 +213,8 @@ impl Tally {
     }
 }
 
-/// One task's share of the results; it gathers some before it takes the lock, so that measuring costs little.
+/// One task's part of the results; it collects some before it takes the lock, so that measuring
+/// costs little.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     tally: Arc<Mutex<Tally>>,

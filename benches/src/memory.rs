@@ -1,13 +1,14 @@
-//! What a process holds in memory and in open files.
+//! Memory and open files of a process.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::BoxError;
 
-/// Resident memory of process `pid` in KiB, counted page by page: the figure in `status` is out by up to some hundred KiB.
+/// Returns the resident memory of process `pid` in KiB, counted page by page: the number in
+/// `status` is off by up to some hundred KiB.
 ///
 /// # Errors
-/// When there is no such process, or it belongs to another user.
+/// An error if there is no such process, or if it belongs to another user.
 pub fn resident_kib(pid: u32) -> Result<u64, BoxError> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let rollup = std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
@@ -19,29 +20,29 @@ fn rss(rollup: &str) -> Option<u64> {
     value.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// How many files and sockets process `pid` has open.
+/// Returns the number of open files and sockets of process `pid`.
 ///
 /// # Errors
-/// When there is no such process, or it belongs to another user.
+/// An error if there is no such process, or if it belongs to another user.
 pub fn open_files(pid: u32) -> Result<usize, BoxError> {
     let path = format!("/proc/{pid}/fd");
     let files = std::fs::read_dir(&path).map_err(|e| format!("{path}: {e}"))?;
     Ok(files.count())
 }
 
-/// Lets this process open as many files as it may allow itself.
+/// Raises the limit of open files of this process to its maximum.
 ///
 /// # Errors
-/// When the system refuses.
+/// An error of the system call.
 pub fn raise_file_limit() -> Result<(), BoxError> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
-/// Whether this process, and a server with the same limit, can open `connections` sockets.
+/// Checks that this process, and a server with the same limit, can open `connections` sockets.
 ///
 /// # Errors
-/// Says how to raise the limit.
+/// The error says how to raise the limit.
 pub fn check_file_limit(connections: usize) -> Result<(), BoxError> {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let needed = connections as u64 + OTHER_FILES;
@@ -54,7 +55,7 @@ pub fn check_file_limit(connections: usize) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Room for what a runtime and the terminal have open.
+/// Number of files that a runtime and the terminal have open.
 const OTHER_FILES: u64 = 64;
 
 #[cfg(test)]
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_connections_say_what_to_do() {
+    fn the_error_of_too_many_connections_says_what_to_do() {
         let error = check_file_limit(usize::MAX / 2).expect_err("nobody may open so many");
         assert!(error.to_string().contains("ulimit"), "{error}");
         check_file_limit(1).expect("one is fine");

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What one run of calls measured.
+/// The results of one run of calls.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Calls answered rightly per second.
+    /// Number of calls with the right reply per second.
     pub calls_s: f64,
     /// Half of the calls took no longer than this, in microseconds.
     pub p50: f64,
@@ -17,27 +17,27 @@ pub struct Report {
     pub cli_cpu: f64,
     /// Processor time of the server, in microseconds per call; absent without `--server-pid`.
     pub srv_cpu: Option<f64>,
-    /// Calls that failed, came back changed or never came back, from the first to the last.
+    /// Number of calls that failed or had a wrong reply or none, over the whole run.
     pub errors: u64,
-    /// What other streams keep of their rate while one stalls.
+    /// The part of their rate that other streams keep while one stalls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<f64>,
 }
 
-/// What a server's memory grew by for connections that rest.
+/// The growth of a server's memory for idle connections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IdleReport {
-    /// How many there were.
+    /// Number of connections.
     pub connections: usize,
-    /// Calls that had been made at a time on each.
+    /// Number of calls that were made at the same time on each.
     pub channels: usize,
     /// Resident memory of the server before the first connection.
     pub rss_before_kib: u64,
     /// Resident memory of the server once it had settled.
     pub rss_after_kib: u64,
-    /// The growth, shared out to the connections.
+    /// The growth per connection.
     pub bytes_per_connection: f64,
-    /// The growth, shared out to all channels; absent where a connection has one.
+    /// The growth per channel; absent if a connection has only one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_channel: Option<f64>,
 }

@@ -1,4 +1,5 @@
-//! Many streams from the server, of which one is read, and not read, in turns: what the others keep of their rate.
+//! The load of stalled streams: many streams from the server, one of which is read and not read in
+//! turns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,16 +14,17 @@ use crate::load::{MetricsInterceptor, Window};
 use crate::report::Report;
 use crate::{BoxError, EchoClient};
 
-/// While one stream stalls, and while none does; so many times each.
+/// Number of intervals with a stalled stream, and without.
 const TURNS: u32 = 10;
 
 /// Messages between two counts.
 const EVERY: u64 = 32;
 
-/// Runs `options.inflight` streams. The report counts the messages of all but the one that stalls.
+/// Runs `options.inflight` streams. The report counts the messages of all except the one that
+/// stalls.
 ///
 /// # Errors
-/// When a stream fails or ends, or the peer has none, or processor time cannot be read.
+/// An error if a stream fails or ends, if the peer has none, or if processor time cannot be read.
 pub async fn run<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
     let window = Window::of(options);
     let measured = MetricsInterceptor::new()?;
@@ -43,7 +45,7 @@ pub async fn run<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Re
         tokio::time::sleep(options.warm).await;
         let mut kept = Vec::new();
         for turn in 0..TURNS {
-            // Each is first as often as the other.
+            // Both are first equally often.
             let first = turn % 2 == 0;
             let mut rates = [0.0; 2];
             for stalled in [first, !first] {
@@ -68,7 +70,8 @@ pub async fn run<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Re
     Ok(report)
 }
 
-/// Messages per second in the last three quarters of `time`; what lies on the way goes by in the first.
+/// Returns the messages per second in the last three quarters of `time`; messages in transit arrive
+/// in the first.
 async fn rate(count: &AtomicU64, time: Duration) -> f64 {
     tokio::time::sleep(time / 4).await;
     let (before, start) = (count.load(Ordering::Relaxed), Instant::now());
@@ -76,7 +79,7 @@ async fn rate(count: &AtomicU64, time: Duration) -> f64 {
     (count.load(Ordering::Relaxed) - before) as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Reads a stream, except while it is to stall.
+/// Reads a stream, except while it must stall.
 async fn read<C: EchoClient>(
     client: C,
     payload: usize,

@@ -1,4 +1,5 @@
-//! The load of streams: messages from the server, to the server, or to and fro, one stream per task.
+//! The load of streams: messages from the server, to the server, or to and fro, one stream per
+//! task.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,10 +17,10 @@ use crate::load::{Bodies, CpuTimes, MetricsInterceptor, Window};
 use crate::report::Report;
 use crate::{BoxError, EchoClient};
 
-/// A stream of bodies, as a peer gives and takes it.
+/// A stream of bodies.
 pub type Messages<E = BoxError> = Pin<Box<dyn Stream<Item = Result<Bytes, E>> + Send>>;
 
-/// An endless stream of bodies of `len` bytes: what a server sends.
+/// Returns an endless stream of bodies of `len` bytes for a server to send.
 pub fn endless(len: usize) -> impl Stream<Item = Bytes> + Send + Unpin {
     let bodies = Bodies::new(len);
     let mut turn = 0;
@@ -32,7 +33,7 @@ pub fn endless(len: usize) -> impl Stream<Item = Bytes> + Send + Unpin {
 /// Runs the load that `options` describes over one client.
 ///
 /// # Errors
-/// When a stream fails, or its peer has none, or processor time cannot be read.
+/// An error if a stream fails, if its peer has none, or if processor time cannot be read.
 pub async fn run<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
     let window = Window::of(options);
     let measured = MetricsInterceptor::new()?;
@@ -52,10 +53,11 @@ pub async fn run<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Re
     Ok(measured.report(options, &cpu))
 }
 
-/// Calls as with the unary load, while one stream brings messages of a mebibyte as fast as they come, and another takes them.
+/// Runs the unary load while one stream receives messages of a mebibyte at full speed, and another
+/// sends them.
 ///
 /// # Errors
-/// As [`run`].
+/// Those of [`run`].
 pub async fn beside<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
     const MIB: usize = 1 << 20;
     let window = Window::of(options);
@@ -83,7 +85,7 @@ async fn download<C: EchoClient>(
             return Err("a message of another length".into());
         }
         turn += 1;
-        // A look at the clock costs as much as a small message.
+        // Reading the clock costs as much as a small message.
         if turn.is_multiple_of(every(payload)) {
             let now = Instant::now();
             if window.contains(now) {
@@ -120,12 +122,12 @@ async fn upload<C: EchoClient>(
     Ok(())
 }
 
-/// After how many messages to look at the clock.
+/// Number of messages between two readings of the clock.
 fn every(payload: usize) -> u64 {
     if payload < 64 * 1024 { 32 } else { 1 }
 }
 
-/// Bodies until the window's end, counted as they are taken.
+/// Returns bodies until the end of the window, counted when they are sent.
 struct Source {
     messages: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
     turn: u64,
@@ -160,15 +162,15 @@ async fn to_and_fro<C: EchoClient>(
 ) -> Result<(), BoxError> {
     let bodies = Bodies::new(payload);
     let (sender, receiver) = mpsc::channel(1);
-    let mut answers = client.to_and_fro(receiver).await?;
+    let mut replies = client.to_and_fro(receiver).await?;
     let mut recorder = measured.recorder();
     for turn in 0.. {
         let body = bodies.body(task, turn);
         let start = Instant::now();
         sender.send(body.clone()).await?;
-        let answer = answers.next().await.ok_or("the stream ended")??;
+        let reply = replies.next().await.ok_or("the stream ended")??;
         let now = Instant::now();
-        if answer != body {
+        if reply != body {
             return Err("another message came back".into());
         }
         if window.contains(now) {
@@ -181,7 +183,7 @@ async fn to_and_fro<C: EchoClient>(
     Ok(())
 }
 
-/// The receiving end of a channel as a stream.
+/// Turns the receiving end of a channel into a stream.
 pub fn of(mut receiver: mpsc::Receiver<Bytes>) -> impl Stream<Item = Bytes> + Send {
     futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx))
 }

@@ -1,8 +1,9 @@
-//! Compressed answers and requests: what they save on the network, and what they cost in time.
+//! Compressed requests and replies: the bytes that they save, and the time that they cost.
 //!
 //! Run: `cargo run --release -p iip-examples --example compression`
-//! Prints: a table of the bytes that cross the network for one call, and the time that a call takes on one thread which is
-//! client and server, for records of several sizes in bincode and in JSON; then that noise is sent as it is.
+//! Prints: a table of the bytes that cross the network for one call, and the time that a call takes
+//! on one thread which is client and server, for records of several sizes in bincode and in JSON;
+//! then that noise is sent as it is.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use iip_rpc::{CallOptions, Client, Compression, Server, ServerBuilder, Status, s
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What programs send to each other: names, numbers, few different words.
+/// Typical data: names, numbers, few different words.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Order {
     id: u64,
@@ -22,12 +23,12 @@ pub struct Order {
     items: Vec<(u32, u16)>,
 }
 
-/// A shop that only looks at orders.
+/// A shop that only reads orders.
 #[service]
 pub trait Orders {
-    /// Gives the orders back.
+    /// Returns the orders.
     async fn echo(&self, orders: Vec<Order>) -> Result<Vec<Order>, Status>;
-    /// Gives the bytes back.
+    /// Returns the bytes.
     async fn noise(&self, bytes: Vec<u8>) -> Result<Vec<u8>, Status>;
 }
 
@@ -43,7 +44,7 @@ impl Orders for Shop {
     }
 }
 
-/// Numbers that are not random, but look so.
+/// Returns numbers that look random.
 fn noise(seed: u64) -> impl Iterator<Item = u64> {
     std::iter::successors(Some(seed | 1), |&last| {
         let mut next = last;
@@ -81,7 +82,7 @@ fn server(compression: Option<Compression>) -> ServerBuilder {
     server.compression(compression)
 }
 
-/// The bytes that one call sends and gets, with those of the connection's beginning left out.
+/// Returns the bytes that one call sends and receives, without those of connecting.
 async fn bytes_of(
     codec: CodecId,
     compression: Option<Compression>,
@@ -112,7 +113,7 @@ async fn bytes_of(
     Ok(bytes[1] - bytes[0])
 }
 
-/// The time of one call, the shortest of several series.
+/// Returns the time of one call, the shortest of several series.
 async fn time_of(
     codec: CodecId,
     compression: Option<Compression>,
@@ -123,7 +124,7 @@ async fn time_of(
     let client = builder.connect(server.target()).await?;
     let shop = OrdersClient::new(client);
     let calls = (4000 / orders.len()).clamp(2, 200) as u32;
-    // Without optimization the figures say nothing, and take long.
+    // Without optimization the numbers are meaningless, and the run takes long.
     let series = if cfg!(debug_assertions) { 1 } else { 10 };
     let mut best = Duration::MAX;
     for _ in 0..series {
@@ -159,7 +160,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
 
-    // What does not become smaller is sent as it is; so is what is small, and what is said not to be compressed.
+    // Values that do not become smaller are sent uncompressed, as are small ones and those with
+    // compression turned off.
     let server = server(zstd(1)).bind("127.0.0.1:0").await?;
     let client = Client::builder().compression(zstd(1));
     let shop = OrdersClient::new(client.connect(server.target()).await?);

@@ -1,14 +1,17 @@
-//! A service of protobuf messages: prost types in the trait, without serde, protoc and a build script.
+//! A service of protobuf messages: prost types in the trait, without serde, protoc and a build
+//! script.
 //!
 //! Run: `cargo run -p iip-examples --example protobuf`
-//! Prints: a route, an error of the service's own, and why the same method cannot be called in plain JSON.
+//! Prints: a route, an error of the service's own, and why the same method cannot be called in
+//! plain JSON.
 
 use std::time::Duration;
 
 use iip_rpc::{Client, MethodError, Server, Status, service};
 use serde::{Deserialize, Serialize};
 
-/// `message Point { double lat = 1; double lon = 2; }`, written by hand or by `prost-build` from a `.proto` file.
+/// `message Point { double lat = 1; double lon = 2; }`, written by hand or by `prost-build` from a
+/// `.proto` file.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Point {
     /// Degrees north.
@@ -22,13 +25,13 @@ pub struct Point {
 /// `message RouteRequest { Point from = 1; Point to = 2; repeated string avoid = 3; }`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RouteRequest {
-    /// Where it begins.
+    /// The start of the route.
     #[prost(message, optional, tag = "1")]
     pub from: Option<Point>,
-    /// Where it ends.
+    /// The end of the route.
     #[prost(message, optional, tag = "2")]
     pub to: Option<Point>,
-    /// What it shall not cross.
+    /// Areas that the route must avoid.
     #[prost(string, repeated, tag = "3")]
     pub avoid: Vec<String>,
 }
@@ -41,22 +44,23 @@ pub struct Route {
     pub points: Vec<Point>,
 }
 
-/// What can go wrong. Errors are serde types in every codec; with protobuf they travel as JSON.
+/// The errors of the service. Errors are serde types in every codec; with protobuf they are sent as
+/// JSON.
 #[derive(Debug, thiserror::Error, Serialize, Deserialize, MethodError)]
 pub enum RouteError {
-    /// A field that must be there is not.
+    /// A required field is missing.
     #[error("{0} is missing")]
     Missing(String),
-    /// Everything that is not the service's own.
+    /// All other failures.
     #[error(transparent)]
     #[status]
     Rpc(Status),
 }
 
-/// Finds ways.
+/// Finds routes.
 #[service(codec = "protobuf")]
 pub trait Routes {
-    /// The way from one point to another.
+    /// Returns the route from one point to another.
     async fn find(&self, request: &RouteRequest) -> Result<Route, RouteError>;
 }
 
@@ -112,8 +116,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("error: {error}");
     }
 
-    let answer = client.raw().request("/routes/find", "{}").await?;
-    println!("{}", String::from_utf8_lossy(&answer));
+    let reply = client.raw().request("/routes/find", "{}").await?;
+    println!("{}", String::from_utf8_lossy(&reply));
     server.shutdown(Duration::from_secs(1)).await;
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! TLS, certificates on both sides, who the caller is, and a server certificate that is renewed while the server runs.
+//! TLS with certificates on both sides, the identity of the caller, and a server certificate that
+//! is renewed while the server runs.
 //!
 //! Run: `cargo run -p iip-examples --example tls`
-//! Prints: what the server makes of a client with a certificate, that it does not let in one without, and that new
-//! connections see the renewed certificate while the old one goes on.
+//! Prints: the name of a client with a certificate, that one without is rejected, and that new
+//! connections see the renewed certificate while the old one continues.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,21 +12,22 @@ use iip_rpc::tls::{ClientTls, ServerTls};
 use iip_rpc::{CallContext, Client, Server, Status, service};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-/// Knows its callers.
+/// A service that knows its callers.
 #[service]
 pub trait Door {
-    /// Who am I?
+    /// Returns the name of the caller.
     async fn who(&self, ctx: &CallContext) -> Result<String, Status>;
 }
 
 struct Porter {
-    /// The certificates of those who may come in (DER), and their names.
+    /// The certificates of known callers (DER), and their names.
     guests: HashMap<Vec<u8>, String>,
 }
 
 impl Door for Porter {
     async fn who(&self, ctx: &CallContext) -> Result<String, Status> {
-        // The caller's own certificate comes first. TLS has verified it: it is from our authority and valid now.
+        // The caller's own certificate comes first. TLS has verified it: it is from our authority
+        // and valid now.
         let certificate = ctx.peer().and_then(|peer| peer.certificates().first());
         let guest = certificate.and_then(|certificate| self.guests.get(certificate));
         guest
@@ -34,7 +36,7 @@ impl Door for Porter {
     }
 }
 
-/// A certificate with its key, as an authority issues it; in real life these are files.
+/// Issues a certificate with its key; in production these are files.
 struct Issued {
     chain: String,
     key: String,
@@ -57,7 +59,7 @@ fn issue(authority: &CertifiedIssuer<'_, KeyPair>, name: &str) -> Result<Issued,
     })
 }
 
-/// The certificate that the server showed on the client's connection.
+/// Returns the certificate of the server on the client's connection.
 async fn shown_to(client: &Client) -> Result<Option<Vec<u8>>, Box<dyn std::error::Error>> {
     let connection = client
         .raw()
@@ -75,8 +77,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         issue(&authority, "ann")?,
     );
 
-    // `client_roots_pem` makes it mutual TLS: nobody gets in without a certificate from this authority.
-    // With certificates in files: `ServerTls::from_files(..)?.client_roots_file(..)?.watch_files()?`.
+    // `client_roots_pem` makes it mutual TLS: clients need a certificate of this authority. With
+    // certificates in files: `ServerTls::from_files(..)?.client_roots_file(..)?.watch_files()?`.
     let server_tls =
         ServerTls::from_pem(&first.chain, &first.key)?.client_roots_pem(authority.pem())?;
     let reloader = server_tls.reloader();
@@ -89,7 +91,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bind("127.0.0.1:0")
         .await?;
 
-    // Whom the client trusts. Without roots of its own: those of the platform.
+    // The authorities that the client trusts; by default those of the platform.
     let anonymous = ClientTls::new().roots_pem(authority.pem())?;
     let known = anonymous.clone().identity_pem(&ann.chain, &ann.key)?;
 

@@ -1,8 +1,9 @@
-//! Layers of tower around calls: a limit, a time and a log for the calls of a server, the same kind of stack at a client, and a
-//! client as a tower service.
+//! Layers of tower around calls: a limit, a timeout and a log for the calls of a server, the same
+//! kind of stack at a client, and a client as a tower service.
 //!
 //! Run: `cargo run -p iip-examples --example tower`
-//! Prints: what the log layer sees, a call that is refused for want of room, one that takes too long, and a raw answer.
+//! Prints: what the log layer sees, a call that is rejected at capacity, one that takes too long,
+//! and a raw reply.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,12 +17,12 @@ use iip_rpc::tower::{
 use iip_rpc::{Client, RetryPolicy, Server, Status, service};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-/// Reports that take their time.
+/// Reports that take long.
 #[service]
 pub trait Reports {
     /// A short one.
     async fn monthly(&self, month: u32) -> Result<String, Status>;
-    /// One that is never done.
+    /// A report that is never finished.
     async fn yearly(&self, year: u32) -> Result<String, Status>;
 }
 
@@ -110,7 +111,7 @@ async fn main() -> Result<(), BoxError> {
         println!("{status}");
     }
 
-    // The first call takes all the room there is, until its time is over.
+    // The first call uses the whole capacity until it times out.
     let (slow, refused) = tokio::join!(reports.yearly(2024), reports.monthly(6));
     for failed in [slow, refused] {
         println!("{}", failed.expect_err("one is too slow, one too many"));
@@ -120,8 +121,8 @@ async fn main() -> Result<(), BoxError> {
     let count = ServiceBuilder::new()
         .timeout(Duration::from_secs(1))
         .service(ClientService::new(client));
-    let answer = count.oneshot(RawRequest::new("/count", "hello")).await?;
-    println!("{}", String::from_utf8_lossy(&answer));
+    let reply = count.oneshot(RawRequest::new("/count", "hello")).await?;
+    println!("{}", String::from_utf8_lossy(&reply));
 
     server.shutdown(Duration::from_secs(1)).await;
     Ok(())

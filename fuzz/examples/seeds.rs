@@ -1,6 +1,8 @@
-//! Writes what the fuzzers begin with: the recorded frames of `tests/transcripts`, and values of the zoo.
+//! Writes the seeds of the fuzzers: the recorded frames of `tests/transcripts`, and values of the
+//! zoo.
 //!
-//! Run `cargo run --example seeds` in this folder. It fills `corpus/<target>`, which is not committed.
+//! Run `cargo run --example seeds` in this folder. It fills `corpus/<target>`, which is not
+//! committed.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -14,7 +16,7 @@ use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead, ServerTiming, write_sta
 use iip_rpc::{Code, Metadata, Status};
 use serde_json::Value;
 
-/// Larger recordings have nothing to teach that smaller ones have not.
+/// Maximum size of a recording; larger ones cover nothing more.
 const MAX_SEED_BYTES: usize = 8 * 1024;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -48,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    // Operations on a pair: open, call, write, read, answer, and so on around.
+    // Operations on a pair: open, call, write, read, reply, and again.
     for how in [0, 1] {
         let turn = [
             0x00, 0x01, 1, 0, 5, 0x06, 0x87, 4, 0, 0x05, 0, 6, 0x85, 0, 3, 0x86, 0x07, 9, 9, 0x81,
@@ -73,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The bytes that went in one direction, one entry per connection.
+/// Returns the bytes of one direction, one entry per connection.
 fn directions(transcript: &Value, direction: &str) -> Vec<Vec<u8>> {
     let mut connections: Vec<Vec<u8>> = Vec::new();
     for step in transcript["steps"].as_array().into_iter().flatten() {
@@ -131,7 +133,7 @@ fn envelopes() -> Result<BTreeSet<Vec<u8>>, Box<dyn Error>> {
             seeds.insert(out.to_vec());
         }
     }
-    // The compressed requests and answers of docs/wire.md: 300 times an x.
+    // The compressed requests and replies of docs/wire.md: 300 times an x.
     let zstd = "8041af0228b52ffd602f005d000020fb2c01780100282a2002";
     let lz4 = "8081af024ffb2c01780100ff1360787878787878";
     seeds.extend([zstd, lz4].map(|hex| unhex(hex).collect()));

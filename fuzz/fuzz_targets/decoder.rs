@@ -1,4 +1,4 @@
-//! Frames from any bytes, in any cuts.
+//! Frames from any bytes, split anywhere.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Heads of requests and answers from any bytes.
+//! Heads of requests and replies from any bytes.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their bytes, and the types that the codecs are tried with.
+//! The functions of the fuzz targets, and the types that the codecs are tested with.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -19,10 +19,11 @@ use prost::Message;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The stack of the threads of tokio, which is what a server decodes on.
+/// The stack size of the threads of tokio, on which a server decodes.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
 
-/// Any cuts of the same bytes give the same frames, and these are the bytes again.
+/// Checks that the same bytes, split anywhere, give the same frames, and that these encode to the
+/// bytes.
 pub fn decoder(data: &[u8]) {
     let &[how, ref data @ ..] = data else { return };
     let side = if how & 1 == 0 {
@@ -37,7 +38,7 @@ pub fn decoder(data: &[u8]) {
     };
     let (frames, error) = decode(side, &limits, data, data.len().max(1));
     let (in_pieces, error_in_pieces) = decode(side, &limits, data, usize::from(how >> 2) + 1);
-    // Bytes behind status 8 do not count, and depend on the cuts.
+    // Bytes after status 8 do not count, and depend on the splits.
     let end = |frames: &[iip_core::Frame]| {
         let closes = |frame: &iip_core::Frame| frame.status == FrameStatus::Close;
         frames
@@ -85,7 +86,7 @@ fn decode(
     (frames, None)
 }
 
-/// What is read of an envelope is written as the same bytes.
+/// Checks that an envelope that was read is written as the same bytes.
 pub fn envelope(data: &[u8]) {
     let message = Bytes::copy_from_slice(data);
     let mut written = BytesMut::new();
@@ -120,7 +121,7 @@ pub fn envelope(data: &[u8]) {
     }
 }
 
-/// Never more comes out than is announced, and than the limits allow.
+/// Checks that a decompressed body is not larger than announced and than the limits allow.
 fn decompressed(compression: CompressionId, body: Bytes) {
     let (most, ratio) = (1 << 20, 1000);
     let limits = DecodeLimits::new()
@@ -146,12 +147,12 @@ fn status(body: Bytes, head: &ReplyHead) {
     assert_eq!(again.details(), status.details());
 }
 
-/// Reads the bytes as a type that the first byte chooses, and what was read as what it writes.
+/// Reads the bytes as a type that the first byte selects, writes the value, and reads it again.
 pub fn codec(codec: CodecId, data: &[u8]) {
     static WORKER: OnceLock<Worker> = OnceLock::new();
-    let (jobs, answers) = WORKER.get_or_init(|| {
+    let (jobs, replies) = WORKER.get_or_init(|| {
         let (jobs, inbox) = sync_channel::<(CodecId, Vec<u8>)>(1);
-        let (outbox, answers) = sync_channel(1);
+        let (outbox, replies) = sync_channel(1);
         thread::Builder::new()
             .stack_size(STACK_BYTES)
             .spawn(move || {
@@ -163,14 +164,14 @@ pub fn codec(codec: CodecId, data: &[u8]) {
                 }
             })
             .expect("a thread can be started");
-        (jobs, Mutex::new(answers))
+        (jobs, Mutex::new(replies))
     });
     jobs.send((codec, data.to_vec())).expect("it is there");
-    let answers = answers.lock().expect("nobody panicked with it");
-    answers.recv().expect("it answers");
+    let replies = replies.lock().expect("nobody panicked with it");
+    replies.recv().expect("it answers");
 }
 
-/// Where the bytes go, and where it says that it is done with them.
+/// The sender of jobs, and the receiver of their completions.
 type Worker = (SyncSender<(CodecId, Vec<u8>)>, Mutex<Receiver<()>>);
 
 fn try_codec(codec: CodecId, data: &[u8]) {
@@ -199,7 +200,7 @@ fn try_codec(codec: CodecId, data: &[u8]) {
     }
 }
 
-/// How many types there are.
+/// Number of types.
 pub const KINDS: u8 = 12;
 
 fn round_trip<T: Serialize + DeserializeOwned + 'static>(codec: CodecId, body: &Bytes) {
@@ -210,11 +211,12 @@ fn round_trip<T: Serialize + DeserializeOwned + 'static>(codec: CodecId, body: &
     let mut once = BytesMut::new();
     match encode_value(codec, &value, &mut once) {
         Ok(()) => {}
-        // A form that can be read and not written, such as a `NaN` or elements without bytes, is none of ours.
+        // A value that can be read and not written, such as a `NaN` or elements without bytes, is
+        // skipped.
         Err(_) => return,
     }
     let once = once.freeze();
-    // Numbers may be longer now than they were, and the text of a whole message has a limit.
+    // Numbers may be longer than they were, and the text of a whole message has a limit.
     let Ok(again) = decode_value::<T>(codec, &once, &limits) else {
         assert_eq!(codec, CodecId::JSON, "what was written cannot be read");
         return;
@@ -294,7 +296,7 @@ pub struct Messages {
     pub fixed: Vec<u32>,
 }
 
-/// Messages, encoded, to begin with.
+/// Returns encoded messages as seeds.
 fn message_seeds() -> Vec<Vec<u8>> {
     let leaf = Messages {
         text: "text \u{1F600}".into(),
@@ -324,7 +326,7 @@ fn message_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// A value of each kind, encoded, to begin with.
+/// Returns an encoded value of each kind as seeds.
 #[must_use]
 pub fn codec_seeds(codec: CodecId) -> Vec<Vec<u8>> {
     if codec == CodecId::PROTOBUF {

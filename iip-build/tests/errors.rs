@@ -1,4 +1,4 @@
-//! What a build script says of files and settings that cannot be used, and where.
+//! Errors of a build script about files and settings that cannot be used, with their positions.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use iip_build::prost_types::{FileDescriptorProto, FileDescriptorSet};
 use iip_build::{Builder, Error, configure, prost_build};
 
-/// A folder of `.proto` files of its own.
+/// A temporary folder of `.proto` files.
 struct Files(PathBuf);
 
 impl Files {
@@ -30,7 +30,7 @@ impl Files {
             .compile_protos(&[self.0.join(proto)], &[&self.0])
     }
 
-    /// The text of the error, in which the folder is `DIR`.
+    /// Returns the text of the error, in which the folder is `DIR`.
     fn error(&self, builder: Builder, proto: &str) -> String {
         let error = self.compile(builder, proto).unwrap_err();
         let text = error.to_string();
@@ -68,7 +68,7 @@ fn a_mistake_has_its_file_line_and_column() {
 }
 
 #[test]
-fn a_name_that_stands_twice_is_shown_at_both_places() {
+fn a_name_that_is_used_twice_is_reported_at_both_places() {
     assert_eq!(
         error_of(
             "twice",
@@ -101,7 +101,7 @@ fn a_mistake_in_an_import_is_reported_there() {
 }
 
 #[test]
-fn an_import_that_is_missing_says_where_it_was_looked_for() {
+fn a_missing_import_is_reported_with_the_searched_paths() {
     assert_eq!(
         error_of(
             "missing_import",
@@ -132,7 +132,7 @@ fn a_file_that_is_missing_or_elsewhere_is_named() {
 }
 
 #[test]
-fn a_trait_that_would_have_the_name_of_a_message_is_refused_and_can_be_renamed() {
+fn a_trait_that_would_have_the_name_of_a_message_is_rejected_and_can_be_renamed() {
     let proto = "syntax = \"proto3\";\npackage p;\nmessage Kv {}\nmessage StoreServer {}\n\nservice KV { rpc Get(Kv) returns (Kv); }\nservice Store {}\n";
     let files = Files::new("clash", &[("a.proto", proto)]);
     assert_eq!(
@@ -152,7 +152,7 @@ fn a_trait_that_would_have_the_name_of_a_message_is_refused_and_can_be_renamed()
 }
 
 #[test]
-fn methods_that_would_have_one_name_are_refused() {
+fn methods_that_would_have_one_name_are_rejected() {
     let proto = "syntax = \"proto3\";\nmessage A {}\nservice S {\n  rpc GetIt(A) returns (A);\n  rpc Get_it(A) returns (A);\n}\n";
     assert_eq!(
         error_of("methods", proto),
@@ -162,7 +162,7 @@ fn methods_that_would_have_one_name_are_refused() {
 }
 
 #[test]
-fn a_setting_for_nothing_or_with_a_mistake_is_refused() {
+fn a_setting_for_nothing_or_with_a_mistake_is_rejected() {
     let proto =
         "syntax = \"proto3\";\npackage p;\nmessage A {}\nservice S { rpc Get(A) returns (A); }\n";
     let files = Files::new("settings", &[("a.proto", proto)]);
@@ -199,7 +199,7 @@ fn a_setting_for_nothing_or_with_a_mistake_is_refused() {
 }
 
 #[test]
-fn descriptors_from_elsewhere_are_taken_but_for_editions() {
+fn descriptors_from_elsewhere_are_accepted_except_editions() {
     let out = Files::new("descriptors", &[]).0.join("out");
     let file = |syntax: &str| FileDescriptorSet {
         file: vec![FileDescriptorProto {

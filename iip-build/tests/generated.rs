@@ -1,4 +1,4 @@
-//! The generated text, against what is checked in, which is compiled and called here.
+//! Comparison of the generated text with the checked-in text, which is compiled and called here.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -17,16 +17,16 @@ use snapshots::test::names::v1::{self as names, HttpGateway as _};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
 
-/// A folder of its own for each test.
+/// Returns a separate folder for each test.
 fn out_dir(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&path);
     path
 }
 
-/// `UPDATE_SNAPSHOTS=1 cargo test -p iip-build` writes what is generated now.
+/// `UPDATE_SNAPSHOTS=1 cargo test -p iip-build` writes the text that is generated now.
 #[test]
-fn what_is_generated_is_what_is_checked_in() {
+fn the_generated_text_is_the_checked_in_text() {
     let out = out_dir("snapshots");
     let mut config = Config::new();
     config.include_file("mod.rs");

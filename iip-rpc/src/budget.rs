@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_is_full_at_first_and_empty_after_as_many_retries() {
+    fn a_bucket_is_full_at_first_and_empty_after_max_tokens_retries() {
         let bucket = Bucket::new(RetryBudget::new());
         assert_eq!(withdrawals(&bucket), 100);
         let none = Bucket::new(RetryBudget::new().max_tokens(0));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_that_is_no_number_is_none() {
+    fn a_ratio_that_is_not_a_number_counts_as_zero() {
         let bucket = Bucket::new(RetryBudget::new().token_ratio(f64::NAN).max_tokens(1));
         withdrawals(&bucket);
         bucket.deposit();

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_for_typed_messages_outlives_limits_that_say_nothing_of_messages() {
+    fn the_default_for_typed_messages_is_kept_by_limits_without_a_message_size() {
         assert_eq!(TypedLimits::default().message_bytes(), MAX_MESSAGE_BYTES);
         let limits = TypedLimits::default().with(Limits::default().max_channels(7));
         assert_eq!(limits.message_bytes(), MAX_MESSAGE_BYTES);
@@ -67,13 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_size_there_is_can_be_set() {
+    fn the_maximum_size_can_be_set() {
         let limits = TypedLimits::default().max_message_bytes(usize::MAX);
         assert_eq!(limits.of_connection().message_bytes(), usize::MAX);
     }
 
     #[test]
-    fn what_was_set_holds_in_whatever_order() {
+    fn settings_apply_in_any_order() {
         let channels = || Limits::default().max_channels(7);
         for limits in [
             TypedLimits::default()

@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_outside_the_alphabet_are_refused() {
+    fn keys_outside_the_alphabet_are_rejected() {
         for key in ["", "Upper", "sp ace", "ümlaut", "a:b", "a\nb", "a\0"] {
             let error = Metadata::new().insert_text(key, "v").unwrap_err();
             assert!(matches!(error, MetadataError::InvalidKey { .. }), "{key:?}");
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_total_is_limited_and_a_refused_entry_changes_nothing() {
+    fn the_total_is_limited_and_a_rejected_entry_changes_nothing() {
         let mut metadata = Metadata::new();
         metadata.insert("k", vec![0; 16 * 1024 - 33]).unwrap();
         let before = metadata.clone();

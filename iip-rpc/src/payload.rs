@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn by_value_leaves_no_trace() {
+    fn by_value_does_not_change_the_encoding() {
         let value = (String::from("a"), 5);
         assert_eq!(
             serde_json::to_string(&ByValue(value.clone())).unwrap(),

@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_set_stays_as_the_attributes_say() {
+    fn settings_that_are_absent_are_those_of_the_attributes() {
         for policies in [Policies::default(), policies(MethodPolicy::new())] {
             assert_eq!(policies.timeout(METHOD), Some(MS));
             assert!(!policies.is_idempotent(METHOD));
@@ -562,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_cannot_make_it_is_refused_and_what_it_waited_counts() {
+    fn a_call_with_too_little_time_left_is_rejected_and_its_wait_counts() {
         let rejection = |policy, sent, waited| {
             let deadlines = Deadlines::new(policy, None);
             let status = deadlines

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_says_what_was_put_into_it() {
+    fn a_status_has_the_pushback_that_was_set() {
         let status = Status::unavailable("busy");
         assert_eq!(status.pushback(), None);
         let later = status.with_retry_after(Duration::from_micros(1_200));

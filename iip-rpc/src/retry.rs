@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_has_not_run_is_made_again_at_once_and_then_after_growing_pauses() {
+    fn a_call_that_has_not_run_is_retried_at_once_and_then_after_growing_pauses() {
         let budget = bucket(0);
         let pauses = pauses(&rules(false, &budget), &rejected());
         assert_eq!(pauses.len(), 5, "no more than five, and none is paid for");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_may_have_run_is_not_made_again_unless_its_method_is_idempotent() {
+    fn a_call_that_may_have_run_is_not_retried_unless_its_method_is_idempotent() {
         assert_eq!(lost().execution(), Execution::MayHaveExecuted);
         let budget = bucket(10);
         assert_eq!(pauses(&rules(false, &budget), &lost()), []);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_was_refused_for_another_reason_is_not_made_again() {
+    fn a_call_that_was_rejected_for_another_reason_is_not_retried() {
         let budget = bucket(10);
         for status in [
             Status::resource_exhausted("too many calls"),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_says_when_is_asked_again_then_and_not_sooner() {
+    fn a_call_is_retried_when_the_server_said_and_not_sooner() {
         let budget = bucket(10);
         let busy = Status::resource_exhausted("busy").with_retry_after(300 * MS);
         let not_run = busy.clone().with_execution(Execution::NotExecuted);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_says_no_is_not_asked_again() {
+    fn a_call_is_not_retried_if_the_server_forbids_it() {
         let budget = bucket(10);
         for status in [rejected(), lost()] {
             assert_eq!(pauses(&rules(true, &budget), &status.with_no_retry()), []);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_with_a_pause_is_paid_for_though_the_call_has_not_run() {
+    fn a_rejection_with_a_pause_uses_the_budget_though_the_call_has_not_run() {
         let budget = bucket(1);
         let status = rejected().with_retry_after(MS);
         assert_eq!(pauses(&rules(false, &budget), &status).len(), 1);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_end_with_the_budget_and_one_that_comes_too_late_is_not_paid_for() {
+    fn retries_end_with_the_budget_and_one_that_comes_too_late_uses_none() {
         let budget = bucket(1);
         let (now, rules) = (Instant::now(), rules(true, &budget));
         let late = lost().with_retry_after(SECOND);

@@ -1,4 +1,5 @@
-//! What every codec of serde types promises, tried with the same values and attacks; and what only one of them does.
+//! The guarantees of every codec of serde types, tested with the same values and attacks, and those
+//! of single codecs.
 
 #![cfg(all(
     feature = "codec-bincode",
@@ -36,7 +37,7 @@ fn refusal<'de, C: Codec, T: Deserialize<'de> + Debug>(input: &'de [u8]) -> Deco
     decode::<C, T>(input).unwrap_err().kind().clone()
 }
 
-/// As small as the stack of a thread of the tokio runtime.
+/// The stack size of a thread of the tokio runtime.
 fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
     let builder = std::thread::Builder::new().stack_size(2 << 20);
     builder.spawn(test).unwrap().join().unwrap();
@@ -56,7 +57,8 @@ struct UnitStruct;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 struct Id(u64);
 
-/// One of everything that serde knows, but for an option in an option: it is lost where `None` is nothing of its own.
+/// A value of every kind of serde, except an option in an option: it is lost where `None` has no
+/// encoding of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Zoo {
     unsigned: (u8, u16, u32, u64, u128),
@@ -189,7 +191,7 @@ fn list(levels: usize) -> List {
     })
 }
 
-/// Asserts that nobody is told of more elements than the message has bytes.
+/// Asserts that no visitor gets a size hint of more elements than the message has bytes.
 #[derive(Debug)]
 struct Trusting;
 
@@ -215,7 +217,7 @@ impl<'de> Deserialize<'de> for Trusting {
     }
 }
 
-/// What all codecs keep.
+/// The guarantees of all codecs.
 macro_rules! promises {
     ($($name:ident $Codec:ty;)*) => { $( mod $name {
         use super::*;
@@ -255,7 +257,7 @@ macro_rules! promises {
         }
 
         #[test]
-        fn what_follows_the_value_is_refused_and_counted() {
+        fn bytes_after_the_value_are_rejected_and_counted() {
             for value in [&b""[..], b"a", &[7; 500]] {
                 let value = Payload::from(value.to_vec());
                 let mut bytes = encode::<$Codec>(&value);
@@ -296,14 +298,14 @@ macro_rules! promises {
         }
 
         #[test]
-        fn levels_beside_each_other_do_not_add_up() {
+        fn levels_next_to_each_other_do_not_add_up() {
             let wide: Vec<Vec<Vec<Option<u8>>>> = vec![vec![vec![Some(1); 3]; 40]; 40];
             let bytes = encode::<$Codec>(&wide);
             assert_eq!(decode::<$Codec, Vec<Vec<Vec<Option<u8>>>>>(&bytes).unwrap(), wide);
         }
 
         #[test]
-        fn a_hundred_thousand_levels_are_refused_on_a_small_stack() {
+        fn a_hundred_thousand_levels_are_rejected_on_a_small_stack() {
             fn deep<T: DeserializeOwned + Debug>(levels: usize, one: &[u8], several: &[u8]) {
                 let mut input = several[..several.len() - one.len()].repeat(levels);
                 input.extend(one);
@@ -331,12 +333,12 @@ macro_rules! promises {
         }
 
         #[test]
-        fn levels_of_a_large_type_are_refused_before_the_stack_is_used_up() {
+        fn levels_of_a_large_type_are_rejected_before_the_stack_is_used_up() {
             on_a_small_stack(|| {
                 let level = |next| Large { numbers: [[0; 32]; 32], next };
                 let one = encode::<$Codec>(&level(None));
                 let two = encode::<$Codec>(&level(Some(Box::new(level(None)))));
-                // What stands before the inner level.
+                // The bytes before the inner level.
                 let head = two.len() - one.len();
                 let mut input = two[..head].repeat(1000);
                 input.extend(one);
@@ -349,7 +351,7 @@ macro_rules! promises {
         }
 
         #[test]
-        fn large_payloads_become_parts_of_the_message_and_leave_from_where_they_lie() {
+        fn large_payloads_become_parts_of_the_message_and_are_sent_without_a_copy() {
             #[derive(Debug, PartialEq, Serialize, Deserialize)]
             struct File {
                 name: String,
@@ -373,7 +375,7 @@ macro_rules! promises {
             assert!(message.as_ptr_range().contains(&read.content.as_ptr()));
             assert!(!message.as_ptr_range().contains(&read.small.as_ptr()));
 
-            // Something follows, so it is copied into its place.
+            // Another value follows, so the payload is copied into the message.
             let values = vec![Payload::from(content.clone()), Payload::from(content), Payload::new()];
             out = BytesMut::new();
             let tail = encode_value_split(<$Codec>::ID, &values, &mut out).unwrap();
@@ -418,7 +420,7 @@ mod only_postcard {
         }
     }
 
-    /// The number, as postcard has lengths.
+    /// The number in the encoding of lengths of postcard.
     fn claims(claimed: u64) -> Vec<u8> {
         let mut input = encode::<Postcard>(&claimed);
         input.extend([1; 8]);
@@ -426,7 +428,7 @@ mod only_postcard {
     }
 
     #[test]
-    fn a_length_beyond_the_end_is_refused_at_once() {
+    fn a_length_beyond_the_end_is_rejected_at_once() {
         for claimed in [10, 300, 1 << 16, 1 << 31, 1 << 34, 1 << 40, u64::MAX] {
             let input = claims(claimed);
             decode::<Postcard, String>(&input).unwrap_err();
@@ -446,7 +448,7 @@ mod only_postcard {
     }
 
     #[test]
-    fn elements_that_take_no_bytes_are_refused() {
+    fn elements_that_take_no_bytes_are_rejected() {
         let empty = DecodeErrorKind::EmptyElement;
         let input = [3, 0, 0, 0];
         assert_eq!(refusal::<Postcard, Vec<()>>(&input), empty);
@@ -454,7 +456,7 @@ mod only_postcard {
         assert_eq!(refusal::<Postcard, HashSet<()>>(&input), empty);
         assert_eq!(refusal::<Postcard, BTreeMap<(), ()>>(&input), empty);
         assert_eq!(refusal::<Postcard, Vec<((), [u8; 0])>>(&[1]), empty);
-        // Where only the key or only the value takes none, the entry takes some.
+        // If only the key or only the value takes no bytes, the entry takes some.
         let map = decode::<Postcard, BTreeMap<u8, ()>>(&[2, 5, 6]);
         assert_eq!(map.unwrap().len(), 2);
         assert_eq!(decode::<Postcard, Vec<()>>(&[0]).unwrap(), []);
@@ -465,7 +467,7 @@ mod only_postcard {
     }
 
     #[test]
-    fn types_that_describe_themselves_are_refused_with_advice() {
+    fn types_that_need_a_self_describing_codec_are_rejected_with_advice() {
         #[derive(Debug, Deserialize)]
         #[serde(untagged)]
         enum Untagged {
@@ -480,7 +482,7 @@ mod only_postcard {
     }
 
     #[test]
-    fn values_that_are_none_are_refused() {
+    fn invalid_values_are_rejected() {
         for input in [&[2][..], &[0x80], &[]] {
             decode::<Postcard, bool>(input).unwrap_err();
             decode::<Postcard, Option<bool>>(input).unwrap_err();
@@ -505,7 +507,7 @@ mod only_msgpack {
         }
     }
 
-    /// All the ways to claim four billion.
+    /// All the ways to claim four billion elements.
     fn bombs() -> impl Iterator<Item = Vec<u8>> {
         let kinds = [0xc6, 0xc9, 0xdb, 0xdd, 0xdf];
         kinds
@@ -514,7 +516,7 @@ mod only_msgpack {
     }
 
     #[test]
-    fn a_length_beyond_the_end_is_refused_at_once() {
+    fn a_length_beyond_the_end_is_rejected_at_once() {
         for input in bombs() {
             decode::<Msgpack, String>(&input).unwrap_err();
             decode::<Msgpack, Vec<u8>>(&input).unwrap_err();
@@ -533,7 +535,7 @@ mod only_msgpack {
     }
 
     #[test]
-    fn elements_that_are_nothing_take_a_byte_each() {
+    fn elements_without_data_take_a_byte_each() {
         let bytes = encode::<Msgpack>(&vec![(); 3]);
         assert_eq!(bytes, [0x93, 0xc0, 0xc0, 0xc0]);
         assert_eq!(decode::<Msgpack, Vec<()>>(&bytes).unwrap(), [(); 3]);
@@ -542,7 +544,7 @@ mod only_msgpack {
     }
 
     #[test]
-    fn what_nobody_wants_is_skipped_within_the_depth_limit() {
+    fn unknown_values_are_skipped_within_the_depth_limit() {
         on_a_small_stack(|| {
             let deep = |levels: usize| {
                 let mut input = encode::<Msgpack>("unknown");
@@ -587,7 +589,7 @@ mod only_msgpack {
     }
 
     #[test]
-    fn types_that_describe_themselves_come_back() {
+    fn types_that_need_a_self_describing_codec_come_back() {
         #[derive(Debug, PartialEq, Serialize, Deserialize)]
         #[serde(untagged)]
         enum Untagged {

@@ -1,4 +1,4 @@
-//! Calls that wait as long as it takes, in a time that passes at once.
+//! Calls without a time limit, under a clock that the test advances.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -13,10 +13,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[service]
 trait Lock {
-    /// Waits until the lock is free; how much time the call had left.
+    /// Waits until the lock is free; returns the time that the call had left.
     async fn acquire(&self, ctx: &CallContext) -> Result<Option<Duration>, Status>;
 
-    /// The same, as the attribute of a method says it.
+    /// The same, set by the attribute of the method.
     #[rpc(timeout = "8760h")]
     async fn acquire_at_leisure(&self, ctx: &CallContext) -> Result<Option<Duration>, Status>;
 }
@@ -40,7 +40,7 @@ impl Lock for Locks {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_without_a_limit_waits_for_days_wherever_that_was_said() {
+async fn a_call_without_a_limit_waits_for_days_wherever_that_was_set() {
     let (begun, free) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let locks = Locks {
         begun: Arc::clone(&begun),

@@ -150,7 +150,7 @@ fn the_argument_is_the_whole_body() {
 }
 
 #[test]
-fn everything_else_is_refused_with_advice() {
+fn everything_else_is_rejected_with_advice() {
     #[track_caller]
     fn refused(value: impl serde::Serialize) {
         let error = encode(&value).unwrap_err();
@@ -176,7 +176,7 @@ fn everything_else_is_refused_with_advice() {
 }
 
 #[test]
-fn a_length_beyond_the_end_is_refused_at_once() {
+fn a_length_beyond_the_end_is_rejected_at_once() {
     for tag in 1u8..=8 {
         for length in [&[10][..], &[0xff, 0xff, 0xff, 0xff, 0x0f], &[0xff; 9]] {
             let input = [&[tag << 3 | 2][..], length, &[1; 3]].concat();
@@ -198,13 +198,13 @@ fn errors_name_the_argument_and_the_field() {
 }
 
 #[test]
-fn a_message_over_the_size_limit_is_refused_by_name() {
+fn a_message_over_the_size_limit_is_rejected_by_name() {
     let limits = DecodeLimits::new().max_message_bytes(4);
     let error = Protobuf::decode::<Proto<String>>(b"\x0a\x03abc", &limits).unwrap_err();
     assert!(error.to_string().contains("max_message_bytes"), "{error}");
 }
 
-/// As small as the stack of a thread of the tokio runtime.
+/// The stack size of a thread of the tokio runtime.
 fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
     let builder = std::thread::Builder::new().stack_size(2 << 20);
     builder.spawn(test).unwrap().join().unwrap();
@@ -222,7 +222,7 @@ fn nested(levels: usize) -> Vec<u8> {
 }
 
 #[test]
-fn more_than_100_levels_are_refused() {
+fn more_than_100_levels_are_rejected() {
     on_a_small_stack(|| {
         decode::<Node>(&nested(100)).unwrap();
         for levels in [101, 5000] {
@@ -236,11 +236,11 @@ fn more_than_100_levels_are_refused() {
 }
 
 #[test]
-fn more_than_100_levels_are_refused_where_they_are_written() {
+fn more_than_100_levels_are_rejected_by_the_writer() {
     on_a_small_stack(|| {
         let chain = |levels: usize| {
             let leaf = Node {
-                // Looks like messages inside each other, which a text is not.
+                // Looks like nested messages, although it is a text.
                 name: "\n\u{2}\n\u{0}".repeat(100),
                 ..Node::default()
             };
@@ -262,7 +262,7 @@ fn more_than_100_levels_are_refused_where_they_are_written() {
     });
 }
 
-/// A message of which each level takes much stack.
+/// A message whose levels each take much stack.
 #[derive(Debug, Default)]
 struct Wide(Option<Box<Self>>);
 
@@ -291,7 +291,7 @@ impl Message for Wide {
 }
 
 #[test]
-fn levels_of_a_large_type_are_refused_before_the_stack_is_used_up() {
+fn levels_of_a_large_type_are_rejected_before_the_stack_is_used_up() {
     on_a_small_stack(|| {
         decode::<Wide>(&nested(5)).unwrap();
         let error = decode::<Wide>(&nested(100)).unwrap_err();
@@ -300,7 +300,7 @@ fn levels_of_a_large_type_are_refused_before_the_stack_is_used_up() {
 }
 
 #[test]
-fn a_large_message_is_not_copied_behind_the_head() {
+fn a_large_message_is_not_copied_after_the_head() {
     let node = Node {
         data: vec![1; SPLIT_FROM_BYTES].into(),
         ..Node::default()

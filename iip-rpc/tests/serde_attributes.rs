@@ -1,4 +1,4 @@
-//! Every attribute of serde in every codec: a value arrives as it was sent, or one side refuses it.
+//! Every attribute of serde in every codec: a value arrives as it was sent, or one side rejects it.
 
 #![cfg(all(
     feature = "codec-bincode",
@@ -16,21 +16,22 @@ use iip_rpc::codec::{Bincode, Codec, DecodeLimits, EncodeErrorKind, Json, Msgpac
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What becomes of a value.
+/// The outcome for a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// It arrives.
     Carried,
     /// It is not sent.
     RefusedByWriter,
-    /// It is sent, and refused where it arrives.
+    /// It is sent, and the receiver rejects it.
     RefusedByReader,
     /// Another one arrives.
     Changed,
 }
 use Fate::{Carried, Changed, RefusedByReader, RefusedByWriter};
 
-/// Sends `value` between other values, so that a field too few or too many takes bytes from its neighbours.
+/// Sends `value` between other values, so that a missing or extra field changes the values next to
+/// it.
 fn fate<C: Codec, T>(value: &T, arrives: &T) -> Fate
 where
     T: Serialize + DeserializeOwned + PartialEq,
@@ -74,9 +75,10 @@ where
 }
 
 const EVERYWHERE: [Fate; 4] = [Carried; 4];
-/// Where values describe themselves; elsewhere the writer refuses.
+/// Arrives in self-describing codecs; in others the writer rejects it.
 const DESCRIBED_OR_NOT_SENT: [Fate; 4] = [RefusedByWriter, RefusedByWriter, Carried, Carried];
-/// Where values describe themselves; elsewhere the reader refuses, as the writer sees nothing unusual.
+/// Arrives in self-describing codecs; in others the reader rejects it, because the writer cannot
+/// notice it.
 const DESCRIBED_OR_NOT_READ: [Fate; 4] = [RefusedByReader, RefusedByReader, Carried, Carried];
 
 fn is_zero(number: &u8) -> bool {
@@ -231,7 +233,7 @@ fn a_skipped_field_has_its_default_and_the_others_arrive() {
     assert_eq!(fates(&sent, &arrives), EVERYWHERE);
     assert_eq!(fates(&Tuple(9, 1, 2), &Tuple(0, 1, 2)), EVERYWHERE);
 
-    // The last variant: nothing is numbered behind it.
+    // The last variant: no variant after it changes its number.
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     enum LastIsSkipped {
         A,
@@ -245,7 +247,7 @@ fn a_skipped_field_has_its_default_and_the_others_arrive() {
 }
 
 #[test]
-fn a_field_that_is_left_out_is_refused_where_fields_are_told_apart_by_position() {
+fn a_field_that_is_left_out_is_rejected_where_fields_are_identified_by_position() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Order {
         #[serde(default, skip_serializing_if = "is_zero")]
@@ -333,7 +335,7 @@ fn a_field_that_is_left_out_is_refused_where_fields_are_told_apart_by_position()
 }
 
 #[test]
-fn what_is_flat_or_untagged_needs_values_that_describe_themselves() {
+fn flattened_and_untagged_values_need_a_self_describing_codec() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Flat {
         id: u8,
@@ -395,7 +397,7 @@ fn what_is_flat_or_untagged_needs_values_that_describe_themselves() {
 }
 
 #[test]
-fn a_tag_needs_values_that_describe_themselves() {
+fn a_tag_needs_a_self_describing_codec() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(tag = "kind")]
     enum Internal {
@@ -534,7 +536,8 @@ fn a_borrowed_value_arrives() {
     try_one::<Msgpack>();
 }
 
-/// Serde shows neither side that the two halves of such a type differ. The documentation of the codecs names these cases.
+/// Serde does not show to either side that the two halves of such a type differ. The documentation
+/// of the codecs names these cases.
 #[test]
 fn types_that_read_other_fields_than_they_write_are_documented_as_unusable() {
     #[track_caller]

@@ -1,4 +1,4 @@
-//! The bytes of `docs/wire.md`: every line of its golden vectors is written and read here, and nothing else is.
+//! The bytes of `docs/wire.md`: exactly the lines of its golden vectors are written and read here.
 
 #![cfg(feature = "codec-bincode")]
 #![allow(clippy::unwrap_used, reason = "helpers of a test")]
@@ -28,12 +28,12 @@ const PUT: &MethodDescriptor =
     &MethodDescriptor::new("Store", "put", "/store/put", &["key", "ttl"]);
 const PING: &MethodDescriptor = &MethodDescriptor::new("Store", "ping", "/store/ping", &[]);
 
-/// The vectors of the document that were not looked at yet.
+/// The vectors of the document that were not compared yet.
 struct Golden(BTreeMap<String, Vec<u8>>);
 
 impl Golden {
-    /// Reads the lines `name = bytes` between the fences that begin with ```` ```golden ````. Bytes are pairs of
-    /// hexadecimal digits and texts in double quotes.
+    /// Reads the lines `name = bytes` between the fences that begin with ```` ```golden ````. Bytes
+    /// are pairs of hexadecimal digits and texts in double quotes.
     fn read() -> Self {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/wire.md");
         let document =
@@ -52,7 +52,7 @@ impl Golden {
         Self(vectors)
     }
 
-    /// Asserts that `written` is the vector, and takes it from the list.
+    /// Asserts that `written` is the vector, and removes it from the list.
     #[track_caller]
     fn is(&mut self, name: &str, written: &[u8]) {
         let expected = self.0.remove(name).unwrap_or_else(|| {
@@ -173,7 +173,7 @@ fn parse(text: &str) -> Vec<u8> {
     let mut rest = text.trim();
     while !rest.is_empty() {
         if let Some(quoted) = rest.strip_prefix('"') {
-            // A text ends with the quote that a space or the end follows, so that JSON needs no escapes here.
+            // A text ends at a quote before a space or the end, so that JSON needs no escapes here.
             let end = quoted.find("\" ").unwrap_or(quoted.len() - 1);
             bytes.extend(&quoted.as_bytes()[..end]);
             rest = quoted[end + 1..].trim_start();
@@ -362,7 +362,7 @@ fn replies(golden: &mut Golden) {
     );
 }
 
-/// Compressed bodies are only read: another version of an algorithm may find other bytes for the same.
+/// Compressed bodies are only read: another version of an algorithm may produce other bytes.
 fn compressed(golden: &mut Golden) {
     let text = "x".repeat(300);
     for (algorithm, id) in [("zstd", CompressionId::ZSTD), ("lz4", CompressionId::LZ4)] {
@@ -604,7 +604,7 @@ fn protobuf(golden: &mut Golden) {
         value,
         Proto(()),
     );
-    // The error says itself in which codec it is.
+    // The codec of the error is a field of it.
     let error = (Outcome::Error, None, &none);
     let too_long = GreetError::TooLong(64);
     golden.reply("protobuf-reply-error", CodecId::JSON, error, too_long);

@@ -1,4 +1,4 @@
-//! What a reader refuses, the writer refuses first, in every codec of serde types.
+//! Values that a reader rejects are first rejected by the writer, in every codec of serde types.
 
 #![cfg(all(
     feature = "codec-bincode",
@@ -30,13 +30,13 @@ fn refusal<C: Codec>(value: &(impl Serialize + ?Sized)) -> EncodeErrorKind {
     encode::<C>(value).unwrap_err().kind().clone()
 }
 
-/// As small as the stack of a thread of the tokio runtime.
+/// The stack size of a thread of the tokio runtime.
 fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
     let builder = std::thread::Builder::new().stack_size(2 << 20);
     builder.spawn(test).unwrap().join().unwrap();
 }
 
-/// A type that can lie inside itself.
+/// A type that can contain itself.
 trait Nest: Serialize + DeserializeOwned {
     fn leaf() -> Self;
     fn around(self) -> Self;
@@ -95,7 +95,7 @@ enum Bytes {
     Inner(Vec<Self>),
 }
 
-/// Nothing but options and newtypes.
+/// A type of options and newtypes only.
 #[derive(Serialize, Deserialize)]
 struct Wrapper(Option<Box<Self>>);
 
@@ -115,7 +115,7 @@ fn nested<T: Nest>(levels: usize) -> T {
     (0..levels).fold(T::leaf(), |inner, _| inner.around())
 }
 
-/// Both sides refuse from the same depth on. `unchecked` writes whatever the depth.
+/// Asserts that both sides reject from the same depth on. `unchecked` writes at any depth.
 fn both_sides_refuse_from_the_same_depth<C: Codec, T: Nest>(unchecked: fn(&T) -> Vec<u8>) {
     let limits = DecodeLimits::new();
     let reads = |value: &T| match C::decode::<T>(&unchecked(value), &limits) {
@@ -172,8 +172,8 @@ fn all_codecs_refuse_from_the_same_depth<T: Nest>() {
 }
 
 #[test]
-fn writers_and_readers_refuse_the_same_depths() {
-    // The crates behind the codecs know no limit when they write.
+fn writers_and_readers_reject_the_same_depths() {
+    // The crates of the codecs have no limit when they write.
     let builder = std::thread::Builder::new().stack_size(64 << 20);
     let test = || {
         all_codecs_refuse_from_the_same_depth::<Sequence>();
@@ -191,7 +191,7 @@ fn writers_and_readers_refuse_the_same_depths() {
 }
 
 #[test]
-fn a_value_of_any_depth_is_refused_within_a_small_stack() {
+fn a_value_of_any_depth_is_rejected_within_a_small_stack() {
     fn refuses<T: Nest>() {
         let deep = nested::<T>(100_000);
         assert!(matches!(
@@ -210,7 +210,7 @@ fn a_value_of_any_depth_is_refused_within_a_small_stack() {
             refusal::<Msgpack>(&deep),
             EncodeErrorKind::TooDeep { limit: 128 }
         ));
-        // To drop it would take the stack that encoding it does not.
+        // Dropping it would need the stack that encoding it does not need.
         std::mem::forget(deep);
     }
     on_a_small_stack(|| {
@@ -226,7 +226,7 @@ fn a_value_of_any_depth_is_refused_within_a_small_stack() {
 }
 
 #[test]
-fn elements_that_take_no_bytes_are_refused_where_they_would_be_refused() {
+fn elements_that_take_no_bytes_are_rejected_by_the_writer_as_by_the_reader() {
     #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
     struct Nothing;
 
@@ -237,7 +237,7 @@ fn elements_that_take_no_bytes_are_refused_where_they_would_be_refused() {
         assert_eq!(refusal::<C>(&BTreeSet::from([()])), empty(1));
         assert_eq!(refusal::<C>(&BTreeMap::from([((), Nothing)])), empty(1));
         assert_eq!(refusal::<C>(&(1u8, vec![((), [(); 4])])), empty(1));
-        // Nothing is claimed, or each takes a byte, or the type knows their number.
+        // There are no elements, or each takes a byte, or the type fixes their number.
         encode::<C>(&Vec::<()>::new()).unwrap();
         encode::<C>(&vec![Some(())]).unwrap();
         encode::<C>(&BTreeMap::from([(1u8, ())])).unwrap();
@@ -259,7 +259,7 @@ fn elements_that_take_no_bytes_are_refused_where_they_would_be_refused() {
 }
 
 #[test]
-fn numbers_that_json_has_not_are_refused_before_they_become_null() {
+fn numbers_that_json_cannot_express_are_rejected_before_they_become_null() {
     for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let not_finite = EncodeErrorKind::NotFinite;
         assert_eq!(refusal::<Json>(&number), not_finite);
@@ -305,8 +305,8 @@ proptest! {
 }
 
 #[test]
-fn a_wrong_number_of_parts_is_refused_where_it_is_written_before_them() {
-    /// Says that it has two parts.
+fn a_wrong_number_of_parts_is_rejected_where_the_number_is_written_first() {
+    /// Claims to have two parts.
     struct Liar(u8);
 
     impl Serialize for Liar {
@@ -353,7 +353,7 @@ fn a_wrong_number_of_parts_is_refused_where_it_is_written_before_them() {
 }
 
 #[test]
-fn the_words_of_a_type_that_refuses_to_be_written_arrive_whole() {
+fn the_error_text_of_a_type_that_cannot_be_written_arrives_whole() {
     #[derive(Serialize)]
     struct Fails(#[serde(serialize_with = "fail")] u8);
     fn fail<S: Serializer>(_: &u8, _: S) -> Result<S::Ok, S::Error> {

@@ -1,5 +1,6 @@
-//! Generates client and server as `tonic_prost_build::compile_protos("hello.proto")` would, from a description that is built
-//! here instead of read by `protoc`: measuring needs no `protoc`, and its running time does not count.
+//! Generates client and server like `tonic_prost_build::compile_protos("hello.proto")`, from a
+//! description that is built here instead of read by `protoc`: so measuring does not need `protoc`,
+//! and its running time does not count.
 //!
 //! ```proto
 //! syntax = "proto3";

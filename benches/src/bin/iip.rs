@@ -65,7 +65,7 @@ impl IipEcho for Mirror {
     }
 }
 
-/// Do both sides have a span and figures for each call, without anybody who takes them?
+/// Returns `true` if both sides have a span and metrics for each call, without a consumer.
 fn is_observed() -> bool {
     std::env::var_os("IIP_OBSERVED").is_some()
 }

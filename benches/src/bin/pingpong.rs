@@ -1,4 +1,5 @@
-//! One call at a time, each whole, into a buffer that is used again: what a connection without multiplexing can do.
+//! One whole call at a time, with one reused buffer: the bound for a connection without
+//! multiplexing.
 
 use std::io;
 use std::net::SocketAddr;

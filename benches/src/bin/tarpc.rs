@@ -1,4 +1,5 @@
-//! tarpc over TCP with bincode. The body is a `Bytes`, which serde carries as one run of bytes, as `serde_bytes` would.
+//! tarpc over TCP with bincode. The body is a `Bytes`, which serde carries as one run of bytes, as
+//! `serde_bytes` would.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! gRPC by tonic. What `protoc` and tonic-build would generate for its methods stands here by hand, so that building the
-//! benchmark needs neither.
+//! gRPC by tonic. The code that `protoc` and tonic-build would generate for its methods is written
+//! by hand, so that building the benchmark needs neither.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -93,10 +93,10 @@ impl EchoClient for Client {
         let mut grpc = self.ready().await?;
         let codec = ProstCodec::<EchoMessage, EchoMessage>::default();
         let path = PathAndQuery::from_static(PATH);
-        let answer = grpc
+        let reply = grpc
             .unary(Request::new(EchoMessage { body }), path, codec)
             .await?;
-        Ok(answer.into_inner().body)
+        Ok(reply.into_inner().body)
     }
 
     async fn download(&self, len: usize) -> Result<Messages, BoxError> {
@@ -104,10 +104,10 @@ impl EchoClient for Client {
         let codec = ProstCodec::<Number, EchoMessage>::default();
         let path = PathAndQuery::from_static(DOWNLOAD);
         let number = len as u64;
-        let answer = grpc
+        let reply = grpc
             .server_streaming(Request::new(Number { number }), path, codec)
             .await?;
-        Ok(bodies(answer.into_inner()))
+        Ok(bodies(reply.into_inner()))
     }
 
     async fn upload(
@@ -118,10 +118,10 @@ impl EchoClient for Client {
         let codec = ProstCodec::<EchoMessage, Number>::default();
         let path = PathAndQuery::from_static(UPLOAD);
         let messages = messages.map(|body| EchoMessage { body });
-        let answer = grpc
+        let reply = grpc
             .client_streaming(Request::new(messages), path, codec)
             .await?;
-        Ok(answer.into_inner().number)
+        Ok(reply.into_inner().number)
     }
 
     async fn to_and_fro(&self, messages: mpsc::Receiver<Bytes>) -> Result<Messages, BoxError> {
@@ -129,8 +129,8 @@ impl EchoClient for Client {
         let codec = ProstCodec::<EchoMessage, EchoMessage>::default();
         let path = PathAndQuery::from_static(TO_AND_FRO);
         let messages = streams::of(messages).map(|body| EchoMessage { body });
-        let answer = grpc.streaming(Request::new(messages), path, codec).await?;
-        Ok(bodies(answer.into_inner()))
+        let reply = grpc.streaming(Request::new(messages), path, codec).await?;
+        Ok(bodies(reply.into_inner()))
     }
 }
 

@@ -1,4 +1,5 @@
-//! A service from `.proto` files: `proto/` has the files, `build.rs` compiles them, and this is the server's side of it.
+//! A service from `.proto` files: `proto/` has the files, `build.rs` compiles them, and this is the
+//! server.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +31,7 @@ pub mod geo {
 use fleet::v1::{Fleet, Note, ReportRequest, ReportSummary, VehicleId};
 use geo::v1::Position;
 
-/// How many positions a follower may be behind.
+/// Maximum number of positions that a follower may lag.
 const BEHIND: usize = 16;
 
 /// A fleet in memory.
@@ -47,7 +48,7 @@ struct Inner {
 }
 
 impl Depot {
-    /// A fleet with these vehicles, all of which are free.
+    /// Returns a fleet of these vehicles, all of which are free.
     #[must_use]
     pub fn new(vehicles: &[u64]) -> Self {
         Self(Arc::new(Inner {
@@ -75,7 +76,7 @@ impl Fleet for Depot {
         let (sender, positions) = Streaming::channel(1);
         tokio::spawn(async move {
             let mut next = last;
-            // Whoever followed has gone: then this task ends.
+            // The follower has gone: then this task ends.
             while sender.send(next).await.is_ok() {
                 next = loop {
                     match reports.recv().await {
@@ -106,7 +107,7 @@ impl Fleet for Depot {
                 ));
             };
             lock(&self.0.last).insert(vehicle.number, position);
-            // It is no mistake that nobody follows.
+            // It is not an error that there is no follower.
             let _ = self.0.reports.send((vehicle.number, position));
             positions += 1;
         }
@@ -117,21 +118,21 @@ impl Fleet for Depot {
         &self,
         mut requests: Streaming<Note>,
     ) -> Result<impl Stream<Item = Result<Note, Status>>, Status> {
-        let (sender, answers) = Streaming::channel(1);
+        let (sender, replies) = Streaming::channel(1);
         tokio::spawn(async move {
             while let Some(note) = requests.next().await {
-                let answer = match note {
+                let reply = match note {
                     Ok(note) => format!("you said: {}", note.text),
                     Err(status) => return sender.fail(status).await,
                 };
-                if sender.send(Note { text: answer }).await.is_err() {
+                if sender.send(Note { text: reply }).await.is_err() {
                     return;
                 }
             }
-            // tonic ends a stream where its sender is dropped; this says that nothing is missing.
+            // tonic ends a stream when its sender is dropped; this marks the stream as complete.
             sender.finish();
         });
-        Ok(answers)
+        Ok(replies)
     }
 
     async fn acquire(&self, (): ()) -> Result<VehicleId, Status> {

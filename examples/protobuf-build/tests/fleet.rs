@@ -1,4 +1,5 @@
-//! The service that the build script has made, over real sockets: all kinds of calls in one process, and the two programs.
+//! The service that the build script has made, over real sockets: all kinds of calls in one
+//! process, and the two programs.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -36,7 +37,7 @@ fn report(latitude: f64) -> ReportRequest {
 }
 
 #[tokio::test]
-async fn a_call_of_each_kind_is_answered() -> Result<(), Status> {
+async fn each_kind_of_call_works() -> Result<(), Status> {
     let (_server, fleet) = start().await;
     let status = fleet.locate(FIRST).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
@@ -54,20 +55,20 @@ async fn a_call_of_each_kind_is_answered() -> Result<(), Status> {
     assert_eq!(positions.next().await.unwrap()?.latitude, 3.0);
 
     let (sender, notes) = Streaming::channel(1);
-    let mut answers = fleet.talk(notes).await?;
+    let mut replies = fleet.talk(notes).await?;
     for text in ["a", "b"] {
         let note = Note { text: text.into() };
         assert!(sender.send(note).await.is_ok());
-        let answer = answers.next().await.unwrap()?;
-        assert_eq!(answer.text, format!("you said: {text}"));
+        let reply = replies.next().await.unwrap()?;
+        assert_eq!(reply.text, format!("you said: {text}"));
     }
     sender.finish();
-    assert!(answers.next().await.is_none());
+    assert!(replies.next().await.is_none());
     Ok(())
 }
 
 #[tokio::test]
-async fn a_method_with_a_time_of_its_own_waits_longer_than_its_client() -> Result<(), Status> {
+async fn a_method_with_its_own_timeout_waits_longer_than_its_client() -> Result<(), Status> {
     const SHORT: Duration = Duration::from_millis(1);
     let (server, fleet) = start().await;
     let client = Client::builder().timeout(SHORT);
@@ -96,7 +97,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn the_two_programs_speak_to_each_other() {
+fn the_two_programs_work_together() {
     let server = Command::new(env!("CARGO_BIN_EXE_server"))
         .arg("127.0.0.1:0")
         .stdout(Stdio::piped())

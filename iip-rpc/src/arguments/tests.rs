@@ -45,7 +45,7 @@ fn arguments_come_back_in_every_codec() {
 }
 
 #[test]
-fn binary_arguments_lie_one_behind_the_other() {
+fn binary_arguments_follow_one_another() {
     if CodecId::DEFAULT == CodecId::BINCODE {
         assert_eq!(
             encode(TWO, CodecId::BINCODE, &("a", 300u32)),
@@ -113,7 +113,7 @@ fn one_argument_that_is_an_object_may_come_bare_too() {
 }
 
 #[test]
-fn wrong_arguments_are_refused_by_name() {
+fn wrong_arguments_are_rejected_by_name() {
     let table = [
         (
             r#"{"key":"a","ttl":300}"#,
@@ -153,7 +153,7 @@ fn wrong_arguments_are_refused_by_name() {
 }
 
 #[test]
-fn a_wrong_name_for_the_only_argument_is_refused_by_name() {
+fn a_wrong_name_for_the_only_argument_is_rejected_by_name() {
     let table = [
         (
             r#"{"nmae":"ann"}"#,
@@ -184,7 +184,7 @@ fn a_wrong_name_for_the_only_argument_is_refused_by_name() {
 }
 
 #[test]
-fn an_object_that_was_taken_for_the_only_argument_is_refused_with_the_reason() {
+fn an_object_that_was_taken_for_the_only_argument_is_rejected_with_the_reason() {
     #[derive(Debug, PartialEq, Deserialize)]
     struct Person {
         age: u8,
@@ -216,7 +216,7 @@ fn an_object_that_was_taken_for_the_only_argument_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_wrong_binary_argument_is_refused_by_name() {
+fn a_wrong_binary_argument_is_rejected_by_name() {
     let body = encode(TWO, CodecId::DEFAULT, &("a", "bb"));
     let error =
         <(String, bool)>::decode(TWO, CodecId::DEFAULT, &body, &DecodeLimits::new()).unwrap_err();
@@ -247,7 +247,7 @@ fn a_descriptor_with_too_few_names_is_reported() {
 }
 
 #[test]
-fn codecs_that_take_no_arguments_are_refused() {
+fn codecs_that_take_no_arguments_are_rejected() {
     let error = (1,)
         .encode(ONE, CodecId::RAW, &mut BytesMut::new())
         .unwrap_err();

@@ -108,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_value_is_refused() {
+    fn bytes_after_the_value_are_rejected() {
         assert_eq!(decode::<u8>(b" 1 \n").unwrap(), 1);
         let error = decode::<u8>(b"1 2").unwrap_err();
         assert_eq!(error.to_string(), "trailing characters at line 1 column 3");
     }
 
     #[test]
-    fn deep_nesting_is_refused_and_named() {
+    fn deep_nesting_is_rejected_and_named() {
         let deep = "[".repeat(1_000_000);
         let error = decode::<serde_json::Value>(deep.as_bytes()).unwrap_err();
         assert_eq!(error.kind(), &DecodeErrorKind::TooDeep { limit: 127 });
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_whose_keys_are_no_texts_cannot_be_encoded() {
+    fn a_map_whose_keys_are_not_strings_cannot_be_encoded() {
         let error = Json::encode(&BTreeMap::from([((1, 2), 3)]), &mut BytesMut::new()).unwrap_err();
         assert_eq!(error.to_string(), "key must be a string");
     }

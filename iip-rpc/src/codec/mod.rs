@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_codec_that_is_not_there_is_named() {
+    fn a_missing_codec_is_named() {
         let mut out = BytesMut::new();
         let error = encode_value(CodecId::RAW, &1u8, &mut out).unwrap_err();
         assert_eq!(
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compression_that_is_not_there_is_named() {
+    fn a_missing_compression_is_named() {
         let limits = DecodeLimits::new();
         let body = Bytes::from_static(&[1, 1]);
         let error = compression::decompress(CompressionId::new(3), body, &limits).unwrap_err();
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_over_the_size_limit_is_refused_by_name() {
+    fn a_value_over_the_size_limit_is_rejected_by_name() {
         let limits = DecodeLimits::new().max_message_bytes(3);
         for codec in CodecId::supported() {
             let error =
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_has_sent_is_shown_escaped() {
+    fn bytes_of_a_peer_are_shown_escaped() {
         #[derive(Debug, Deserialize)]
         enum Known {}
         let body = Bytes::from_static(br#""\u001b[31mred\n""#);

@@ -584,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn only_bytes_that_begin_no_text_are_envelopes() {
+    fn only_bytes_that_cannot_begin_a_text_are_envelopes() {
         for byte in 0..=u8::MAX {
             assert_eq!(is_envelope(&[byte]), (0x80..=0xbf).contains(&byte));
             assert!(!is_envelope(&[byte]) || std::str::from_utf8(&[byte, b'a']).is_err());
@@ -718,7 +718,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_over_its_limit_is_refused_before_it_is_copied() {
+    fn metadata_over_its_limit_is_rejected_before_it_is_copied() {
         // A count of 2^63 entries, all of them empty, is stopped by the limit, which counts 32
         // bytes for each.
         let mut message = vec![0x82, 1];
@@ -732,7 +732,7 @@ mod tests {
     }
 
     #[test]
-    fn every_malformed_answer_has_its_own_error() {
+    fn every_malformed_reply_has_its_own_error() {
         use EnvelopeError as E;
         assert_eq!(read_reply(&[0x8c, 1]).unwrap_err(), E::UnknownOutcome);
         assert_eq!(
@@ -921,7 +921,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_refused_or_have_exactly_one_form(
+        fn any_bytes_are_rejected_or_have_exactly_one_form(
             first in 0x80u8..=0x8f,
             rest in proptest::collection::vec(prop_oneof![0u8..4, Just(b'a'), any::<u8>()], 0..60),
         ) {

@@ -289,7 +289,7 @@ mod tests {
     const TEXT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn a_context_is_read_and_written_as_w3c_has_it() {
+    fn a_context_is_read_and_written_as_w3c_defines_it() {
         let context = TraceContext::parse(TEXT).unwrap();
         assert_eq!(
             context.trace_id(),
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_context_is_ignored() {
+    fn an_invalid_context_is_ignored() {
         let zero_trace = TEXT.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32));
         let zero_span = TEXT.replace("00f067aa0ba902b7", &"0".repeat(16));
         let cases = [

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn at_twice_the_load_answers_come_in_time_and_the_cores_stay_busy() {
+    fn at_twice_the_load_replies_come_in_time_and_the_cores_stay_busy() {
         for cores in [2.0, 16.0] {
             let without = Service::new(cores, 2.0).run(None, 20.0);
             assert!(without.in_time < 0.6, "{without:?}");
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_overload_hardly_a_call_is_refused() {
+    fn without_an_overload_hardly_any_call_is_rejected() {
         for (cores, load) in [(2.0, 0.5), (16.0, 0.5), (16.0, 0.7)] {
             let mut gradient = Gradient::new(Instant::now());
             let outcome = Service::new(cores, load).run(Some(&mut gradient), 20.0);
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_take_no_time_are_let_in_and_do_not_lower_the_limit() {
+    fn calls_that_take_no_time_are_admitted_and_do_not_lower_the_limit() {
         let mut now = Instant::now();
         let mut gradient = Gradient::new(now);
         for call in 0..100_000_u32 {
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_nobody_reaches_stays_as_it_is() {
+    fn a_limit_that_is_not_reached_stays_as_it_is() {
         let mut now = Instant::now();
         let mut gradient = Gradient::new(now);
         for _ in 0..1000 {
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_are_given_up_late_lower_the_limit_and_early_ones_do_not() {
+    fn calls_that_are_dropped_late_lower_the_limit_and_early_ones_do_not() {
         let limit_after = |took| {
             let mut now = Instant::now();
             let mut gradient = Gradient::new(now);

@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_calls_run_as_may_and_a_place_that_is_left_is_taken_again() {
+    fn calls_run_up_to_the_limit_and_one_that_ends_admits_another() {
         let gate = Admission::default().gate(BYE).unwrap();
         let mut permits = fill(&gate);
         assert_eq!(permits.len(), 2);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_of_a_service_share_its_limit_and_a_refused_call_holds_nothing() {
+    fn methods_of_a_service_share_its_limit_and_a_rejected_call_holds_nothing() {
         let mut admission = Admission::default();
         admission.set_service("Greeter", Concurrency::AtMost(3));
         admission.set_server(Concurrency::AtMost(1000));
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_low_priority_give_way_first_but_not_among_themselves() {
+    fn calls_of_low_priority_are_rejected_first_but_not_by_their_own_limit() {
         let mut admission = Admission::default();
         admission.set_service("Greeter", Concurrency::AtMost(8));
         let (low, hello) = (admission.gate(LOW).unwrap(), admission.gate(HELLO).unwrap());
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn options_for_what_is_not_served_are_a_problem() {
+    fn options_for_unknown_names_are_a_problem() {
         let mut admission = Admission::default();
         admission.set_method("/greeter/helo", MethodPolicy::new());
         admission.gate(HELLO);

@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn of_another_topic_nobody_knows_what_is_missing() {
+    fn the_gap_to_another_topic_has_an_unknown_length() {
         let mut order = SequenceTracker::default();
         order.begin(at(1, 7));
         order.begin(at(2, 0));
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stands_before_a_gap_until_that_was_given() {
+    fn its_position_is_before_a_gap_until_the_gap_was_yielded() {
         let mut order = SequenceTracker::<u64> {
             position: Some(at(1, 5)),
             ..SequenceTracker::default()

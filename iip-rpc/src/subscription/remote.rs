@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_is_accepted_and_lost_again_each_time_is_given_up() {
+    async fn one_that_is_accepted_and_lost_again_each_time_ends() {
         let again = || -> BoxFuture<'static, _> { Box::pin(ready(Ok(values(vec![Err(lost())])))) };
         let (status, lasted, attempts) = end(None, again).await;
         assert_eq!(status.code(), Code::Unavailable);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_hangs_is_given_up_in_time() {
+    async fn a_call_that_hangs_is_ended_in_time() {
         let (status, lasted, attempts) = end(None, || Box::pin(pending())).await;
         assert_eq!(status.code(), Code::Unavailable);
         assert!(status.message().contains("resume_within"), "{status}");
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_tried_once_the_time_of_the_call_is_over() {
+    async fn no_attempt_is_made_after_the_deadline_of_the_call() {
         let time = Duration::from_secs(5);
         for hangs in [true, false] {
             let again = move || -> BoxFuture<'static, _> {
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_value_gives_it_time_anew() {
+    async fn each_value_restarts_its_time() {
         let count = AtomicU32::new(0);
         let again = move || -> BoxFuture<'static, _> {
             let sequence = count.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,6 @@
-//! The limit: the fastest multiplexed echo we know to write on tokio. It has frames with an id and nothing else: no paths, no
-//! deadlines, no checks beyond the bounds of a frame. What a library costs on top of it is what the library adds.
+//! The fastest multiplexed echo on tokio that we know how to write. It has frames with an id and
+//! nothing else: no paths, no deadlines, no checks beyond the bounds of a frame. What a library
+//! costs on top of it is what the library adds.
 
 mod wire;
 
@@ -45,7 +46,7 @@ impl Peer for Limit {
     }
 }
 
-/// One task a connection: whatever one read brings is answered with one write.
+/// One task per connection: all requests of one read get their replies in one write.
 async fn serve_connection(mut io: TcpStream) -> io::Result<()> {
     let mut inbox = Inbox::default();
     let mut outbox = Outbox::default();
@@ -76,7 +77,7 @@ impl EchoClient for Client {
     }
 }
 
-/// What callers and the driver share.
+/// The state that callers and the driver share.
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
@@ -87,7 +88,7 @@ struct State {
     outbox: Outbox,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// The driver, when it sleeps and does not know of new requests.
+    /// The waker of the driver, while it sleeps and was not notified of new requests.
     driver: Option<Waker>,
     closed: bool,
 }
@@ -137,7 +138,7 @@ impl State {
     }
 }
 
-/// One call. The benchmark never drops one half-way, so there is no clean-up for that.
+/// Makes one call. The benchmark never drops a running call, so there is no clean-up for that.
 struct Call<'a> {
     shared: &'a Shared,
     state: CallState,
@@ -223,8 +224,9 @@ impl Driver {
         loop {
             let writable = self.poll_write(cx)?.is_ready();
             if self.hand_out()? {
-                // Behind the callers just woken: their next requests leave in one write, and the bodies they have read are
-                // gone when memory for the next ones is needed.
+                // The driver runs after the callers that were just woken: their next requests leave
+                // in one write, and the bodies they have read are dropped when memory for the next
+                // ones is needed.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -255,7 +257,8 @@ impl Driver {
         }
     }
 
-    /// Wakes callers whose answers have been read; true when it pays to let them run before going on.
+    /// Wakes callers whose replies have been read; returns `true` if they should run before the
+    /// driver continues.
     fn hand_out(&mut self) -> io::Result<bool> {
         let Some((id, body)) = self.inbox.next()? else {
             return Ok(false);
@@ -276,7 +279,8 @@ impl Driver {
     }
 }
 
-/// Callers woken at a time are half of those in flight, so that the server works on one half while the client works on the
-/// other and neither goes to sleep; and no more than this. A worker's queue of tokio holds 256 tasks: what is pushed beyond
-/// goes to a queue shared by all workers, from which the unlucky ones come back milliseconds later.
+/// Maximum number of callers woken at a time: half of those in flight, so that the server works on
+/// one half while the client works on the other and neither goes to sleep; and at most this. A
+/// worker's queue of tokio holds 256 tasks: further ones go to a queue shared by all workers, from
+/// which some come back milliseconds later.
 const MOST_WOKEN: usize = 64;

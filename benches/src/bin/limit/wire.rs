@@ -11,24 +11,25 @@ use tokio_util::io::poll_read_buf;
 
 const HEAD: usize = 8;
 
-/// From here on a body is never copied: it goes to the kernel from where it lies and stays where it was received. With 4 KiB
-/// instead, bodies of 2 KiB cost a fifth more processor time.
+/// Size from which a body is never copied: it is sent from its own buffer and stays where it was
+/// received. With 4 KiB instead, bodies of 2 KiB cost a fifth more processor time.
 const LARGE: usize = 1024;
 
-/// Room for one read. With 64 KiB, bodies of 4 KiB to 14 KiB reach a quarter less; far more no longer fits the cache.
+/// Buffer size for one read. With 64 KiB, bodies of 4 KiB to 14 KiB reach a quarter less; a much
+/// larger buffer does not fit the cache.
 const READ: usize = 256 * 1024;
 
-/// A peer that announces more than this is broken.
+/// Maximum body size; a peer that announces more is broken.
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
-/// Frames on their way to the kernel.
+/// Frames that wait to be written.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     /// Heads and small bodies.
     copied: Vec<u8>,
     /// Large bodies, each with the position in `copied` before which it belongs.
     large: Vec<(usize, Bytes)>,
-    /// How much of `copied`, and of `large` in whole bodies, has been written.
+    /// The written part of `copied`, and the number of whole bodies of `large` that were written.
     copied_done: usize,
     large_done: usize,
 }
@@ -50,7 +51,7 @@ impl Outbox {
         self.copied.is_empty()
     }
 
-    /// Writes until everything is out or the kernel takes no more.
+    /// Writes until everything is written or the kernel takes no more.
     pub(crate) fn poll_flush(
         &mut self,
         io: &mut TcpStream,
@@ -104,7 +105,7 @@ impl Outbox {
                 return;
             }
             written -= body.len();
-            // Gives the memory back now, not with the last body of the batch.
+            // Frees the memory now, not with the last body of the batch.
             *body = Bytes::new();
             self.large_done += 1;
         }
@@ -118,16 +119,16 @@ impl Outbox {
     }
 }
 
-/// Pieces in one write; the kernel takes up to 1,024.
+/// Maximum number of buffers in one write; the kernel takes up to 1,024.
 const SLICES: usize = 64;
 
-/// Bytes from the kernel, cut into frames.
+/// Bytes from the kernel, split into frames.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     buffer: BytesMut,
-    /// The whole memory of which `buffer` is what is left.
+    /// The whole memory of which `buffer` is the rest.
     size: usize,
-    /// Whether bodies handed out lie in that memory.
+    /// `true` if returned bodies are in that memory.
     lends: bool,
 }
 
@@ -139,10 +140,12 @@ impl Inbox {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if self.buffer.is_empty() && self.lends {
-            // Once the bodies are dropped the same memory serves again from its start, and is still in the cache.
+            // Once the bodies are dropped, the same memory is used again from its start, and is
+            // still in the cache.
             self.lends = !self.buffer.try_reclaim(self.size);
         }
-        // A body that has begun gets room to its end, so that the rest of it is received where it will stay.
+        // A body that has begun gets space to its end, so that its rest is received where it will
+        // stay.
         let wanted = match self.head() {
             Some((_, len)) => (HEAD + len).saturating_sub(self.buffer.len()).max(READ / 4),
             None => READ / 4,
@@ -155,7 +158,7 @@ impl Inbox {
         poll_read_buf(Pin::new(io), cx, &mut self.buffer)
     }
 
-    /// The next whole frame.
+    /// Returns the next whole frame.
     pub(crate) fn next(&mut self) -> io::Result<Option<(u32, Bytes)>> {
         let Some((id, len)) = self.head() else {
             return Ok(None);
@@ -180,7 +183,8 @@ impl Inbox {
         }
     }
 
-    /// Whether bodies handed out lie in memory that the next read could use again once they are gone.
+    /// Returns `true` if returned bodies are in memory that the next read could use again once they
+    /// are dropped.
     pub(crate) fn lends(&self) -> bool {
         self.lends
     }

@@ -1,4 +1,4 @@
-//! Connections at rest, peer by peer, and what they cost as Markdown.
+//! Idle connections, peer by peer, and their memory as Markdown.
 
 use std::fmt::Write as _;
 

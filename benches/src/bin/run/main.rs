@@ -1,7 +1,8 @@
-//! Lets the peers take turns and prints what they did as Markdown.
+//! Runs the peers in turns and prints the results as Markdown.
 //!
-//! Every run is a fresh server process and a fresh client process. All peers run once in each round and each cell, in an order
-//! that rotates from round to round; ratios are taken within a round, and the table shows their median.
+//! Every run is a fresh server process and a fresh client process. All peers run once in each round
+//! and each cell, in an order that rotates from round to round; ratios are taken within a round,
+//! and the table shows their median.
 
 mod idle;
 mod options;
@@ -62,7 +63,7 @@ fn calls(options: &Options) -> Result<String, BoxError> {
     Ok(table::markdown(options, &samples))
 }
 
-/// Writes what there is after each round, so that little is lost when someone stops a long series.
+/// Writes the results after each round, so that little is lost if a long series is stopped.
 fn save(options: &Options, samples: &[impl Serialize]) -> Result<(), BoxError> {
     if let Some(path) = &options.out {
         let file = std::fs::File::create(path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -73,7 +74,7 @@ fn save(options: &Options, samples: &[impl Serialize]) -> Result<(), BoxError> {
 
 /// The peers in the order of this round: each is first as often as the others.
 fn turns(options: &Options, at_once: usize, round: usize) -> Vec<&str> {
-    // A ping-pong has nothing to say about several calls at once.
+    // `pingpong` cannot run several calls at once.
     let able = |peer: &&str| *peer != "pingpong" || at_once == 1;
     let mut peers: Vec<&str> = options
         .peers
@@ -88,7 +89,8 @@ fn turns(options: &Options, at_once: usize, round: usize) -> Vec<&str> {
     peers
 }
 
-/// Runs a peer, again if something else kept the machine busy, and keeps the quietest of the runs.
+/// Runs a peer, repeats the run if other processes kept the machine busy, and returns the quietest
+/// run.
 fn sample(
     options: &Options,
     round: usize,

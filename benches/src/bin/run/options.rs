@@ -8,7 +8,7 @@ use std::time::Duration;
 use iip_benches::{BoxError, args};
 use serde::Serialize;
 
-/// What to run.
+/// The runs to make.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) mode: Mode,
@@ -19,14 +19,14 @@ pub(crate) struct Options {
     pub(crate) layouts: Vec<Layout>,
     pub(crate) secs: Duration,
     pub(crate) warm: Duration,
-    /// Runs that are repeated because something else was busy, for each run.
+    /// Maximum number of repetitions of a run during which other processes were busy.
     pub(crate) retries: usize,
-    /// How long a run waits for a quiet machine before it starts anyway.
+    /// Maximum time that a run waits for a quiet machine before it starts anyway.
     pub(crate) patience: Duration,
     pub(crate) out: Option<PathBuf>,
 }
 
-/// What kind of load the clients put on their servers.
+/// The kind of load of the clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Calls, one after the other, many at a time: `cells`.
@@ -39,7 +39,7 @@ pub(crate) enum Mode {
     PingPong,
     /// Calls beside streams that move as much as they can.
     Beside,
-    /// The same beside calls with bodies of 15 MiB.
+    /// The same on a connection with calls with bodies of 15 MiB.
     BesideLarge,
     /// Streams from the server, of which one is not read every other while: `cells`.
     Stalled,
@@ -54,14 +54,14 @@ pub(crate) struct Cell {
     pub(crate) inflight: usize,
 }
 
-/// Connections that rest and the calls each has made at a time, written `50x1000`.
+/// Idle connections and the calls each has made at the same time, written `50x1000`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Idle {
     pub(crate) connections: usize,
     pub(crate) channels: usize,
 }
 
-/// Which cores the processes are bound to.
+/// The cores that the processes are bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Layout {
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cell_is_shown_with_the_unit_people_use() {
+    fn a_cell_is_shown_with_the_usual_unit() {
         for (text, shown) in [
             ("16x64", "16 B x 64"),
             ("1024x1", "1 KiB x 1"),

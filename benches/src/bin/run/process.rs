@@ -1,4 +1,4 @@
-//! One run: a server process, a client process, and an eye on what else the machine does.
+//! One run: a server process, a client process, and the load of other processes.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -12,12 +12,12 @@ use serde::de::DeserializeOwned;
 
 use crate::options::{Cell, Idle, Layout, Options};
 
-/// What a run measured.
+/// The results of a run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Outcome {
     #[serde(flatten)]
     pub(crate) report: Report,
-    /// The share of all cores that went to neither server nor client, nor was idle.
+    /// The share of all cores that was not idle and was not used by server or client.
     pub(crate) others: f64,
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn run(
     Ok(Outcome { report, others })
 }
 
-/// Waits until the machine is quiet, but no longer than `patience`.
+/// Waits until the machine is quiet, at most for `patience`.
 fn wait_for_quiet(patience: Duration) -> Result<(), BoxError> {
     let end = Instant::now() + patience;
     while Instant::now() < end {
@@ -59,7 +59,8 @@ fn measure(options: &Options, layout: Layout, cell: Cell, peer: &str) -> Result<
     report(client)
 }
 
-/// What connections at rest cost. Nothing is timed, so it does not matter what else the machine does.
+/// Measures the memory of idle connections. No time is measured, so the load of other processes
+/// does not matter.
 pub(crate) fn idle(layout: Layout, cell: Idle, peer: &str) -> Result<IdleReport, BoxError> {
     let server = Server::start(peer, layout)?;
     let mut client = client(&server, layout, peer)?;
@@ -90,7 +91,7 @@ fn report<T: DeserializeOwned>(mut client: Command) -> Result<T, BoxError> {
 /// The share of the machine that other processes may use during a run.
 pub(crate) const MAX_OTHERS: f64 = 0.1;
 
-/// A server that ends with this value.
+/// A server process that is ended when this value is dropped.
 struct Server {
     child: Child,
     addr: String,
@@ -139,7 +140,7 @@ fn on_core(core: &str, peer: &str) -> Result<Command, BoxError> {
     Ok(command)
 }
 
-/// How busy the machine has been, and how much of that was ours.
+/// Processor time of the machine, and the part of it that this process and its children used.
 struct Busy {
     at: Instant,
     cores: usize,

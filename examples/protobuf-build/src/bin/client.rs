@@ -1,8 +1,9 @@
-//! The client. It calls every method once; the address of the server is its argument, `127.0.0.1:7300` by default.
-//! Prints: where vehicle 1 is, what the server answered, which vehicle was free
+//! The client. It calls every method once; the address of the server is its argument,
+//! `127.0.0.1:7300` by default.
+//! Prints: where vehicle 1 is, the replies of the server, which vehicle was free
 
 use iip_example_protobuf_build::fleet::v1::{
-    // The trait: its methods are those of the client too.
+    // The trait has the methods of the client.
     Fleet,
     FleetClient,
     Note,
@@ -32,11 +33,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     println!("{} positions were reported", summary.positions);
 
-    // One request, one answer.
+    // One request, one reply.
     let position = fleet.locate(vehicle).await?;
     println!("vehicle 1 is at {} north", position.latitude);
 
-    // A stream of answers, which ends here because it is dropped.
+    // A stream of replies, which ends here because it is dropped.
     let mut positions = fleet.follow(vehicle).await?;
     if let Some(position) = positions.next().await {
         println!("vehicle 1 is followed from {} north", position?.latitude);
@@ -45,14 +46,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Both at a time.
     let (sender, notes) = Streaming::channel(1);
-    let mut answers = fleet.talk(notes).await?;
+    let mut replies = fleet.talk(notes).await?;
     for text in ["hello", "goodbye"] {
         let note = Note { text: text.into() };
         if sender.send(note).await.is_err() {
             break;
         }
-        if let Some(answer) = answers.next().await {
-            println!("{}", answer?.text);
+        if let Some(reply) = replies.next().await {
+            println!("{}", reply?.text);
         }
     }
     sender.finish();

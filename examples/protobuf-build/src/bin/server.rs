@@ -1,5 +1,5 @@
-//! The server. It prints its address and runs until ctrl-c; the address to listen on is its argument, `127.0.0.1:7300` by
-//! default.
+//! The server. It prints its address and runs until ctrl-c; the address to listen on is its
+//! argument, `127.0.0.1:7300` by default.
 
 use std::time::Duration;
 

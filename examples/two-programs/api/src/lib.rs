@@ -1,4 +1,4 @@
-//! What the server and its clients share: the trait.
+//! The trait that the server and its clients share.
 
 use iip_rpc::{Status, service};
 

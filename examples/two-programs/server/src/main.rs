@@ -1,4 +1,4 @@
-//! Serves `Greeter` until ctrl-c or SIGTERM, and then until the running calls are answered.
+//! Serves `Greeter` until ctrl-c or SIGTERM, and then until the running calls have ended.
 //!
 //! Run: `cargo run -p greeter-server [ADDRESS]`
 //! Prints: where it listens, and that it has ended.
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn nobody_is_not_greeted() {
+    async fn an_empty_name_is_not_greeted() {
         let status = Polite.hello(String::new()).await.unwrap_err();
         assert_eq!(status.code(), iip_rpc::Code::InvalidArgument);
     }

@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_before_enough_calls_were_seen() {
+    fn no_percentile_is_known_before_enough_calls_were_seen() {
         let mut latencies = Latencies::default();
         for _ in 0..ENOUGH - 1 {
             latencies.add(ms(1));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentile_is_the_time_of_the_call_at_that_place() {
+    fn a_percentile_is_the_time_of_the_call_at_that_rank() {
         let mut latencies = Latencies::default();
         // The values are not sorted.
         (0..200).for_each(|call| latencies.add(ms(call * 73 % 200)));

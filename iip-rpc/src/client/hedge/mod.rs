@@ -219,7 +219,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_delay_is_what_was_said_or_what_was_seen() {
+    fn a_delay_is_the_one_that_was_set_or_measured() {
         let hedging = Hedging::default();
         assert_eq!(hedging.delay(METHOD, Hedge::After(MS)), Some(MS));
         assert_eq!(hedging.delay(METHOD, Hedge::Percentile(50)), None);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_pushes_back_stops_hedging_for_as_long_as_it_says() {
+    fn a_server_that_pushes_back_stops_hedging_for_the_time_that_it_sends() {
         let (hedging, now) = (Hedging::default(), Instant::now());
         assert!(!hedging.is_held(now));
         hedging.hold(Pushback::After(5 * MS), now);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_found_in_every_form_of_an_answer() {
+    fn a_failure_is_found_in_every_form_of_a_reply() {
         let mut reply = bytes::BytesMut::new();
         let status = Status::unavailable("busy").with_no_retry();
         envelope::write_status_reply(crate::codec::CodecId::JSON, &status, None, &mut reply);
