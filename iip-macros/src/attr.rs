@@ -12,6 +12,7 @@ use syn::{
 };
 
 use crate::case::Case;
+use crate::duration;
 use crate::errors::Errors;
 use crate::policy::{Concurrency, Hedge, Priority};
 
@@ -175,7 +176,7 @@ impl MethodSettings {
             "json" => self.json = setting.flag(errors),
             "oneway" => self.oneway = setting.flag(errors),
             "timeout" => {
-                self.timeout = setting.string("\"500ms\"", errors).and_then(|text| duration(&text, errors));
+                self.timeout = setting.string("\"500ms\"", errors).and_then(|text| duration::parse(&text, errors));
             }
             "idempotent" => self.idempotent = setting.flag(errors).is_some(),
             "on_cancel" => {
@@ -434,42 +435,6 @@ fn is_requirement(text: &LitStr, errors: &mut Errors) -> bool {
         );
     }
     said
-}
-
-/// Parses a duration such as `"500ms"`: a whole number and a unit.
-pub(crate) fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
-    const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-    let value = text.value();
-    let digits = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = value.split_at(digits);
-    let micros_per_unit: Option<u64> = match unit {
-        "us" => Some(1),
-        "ms" => Some(1_000),
-        "s" => Some(1_000_000),
-        "m" => Some(60_000_000),
-        "h" => Some(3_600_000_000),
-        _ => None,
-    };
-    let number = number.parse::<u64>().ok();
-    let (Some(number), Some(micros_per_unit)) = (number, micros_per_unit) else {
-        errors.at(
-            text,
-            "write a whole number and a unit of `us`, `ms`, `s`, `m` or `h`: \"500ms\"",
-        );
-        return None;
-    };
-    let duration = number
-        .checked_mul(micros_per_unit)
-        .map(Duration::from_micros);
-    match duration {
-        Some(Duration::ZERO) => errors.at(
-            text,
-            "a time of zero is none: write a longer one, such as \"500ms\"",
-        ),
-        Some(duration) if duration <= LONGEST => return Some(duration),
-        _ => errors.at(text, "write a time of at most a year"),
-    }
-    None
 }
 
 fn codec(text: &LitStr, errors: &mut Errors) -> Option<Codec> {

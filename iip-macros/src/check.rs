@@ -4,21 +4,19 @@
 use proc_macro2::Span;
 use quote::ToTokens;
 use syn::{
-    FnArg, GenericParam, Generics, ItemTrait, Lifetime, Pat, PatIdent, PatType, Path, PathSegment,
-    Receiver, ReceiverKind, ReturnType, Safety, Signature, Token, TraitItem, TraitItemFn, Type,
-    TypeImplTrait, TypeParam, TypeParamBound, TypeReference, TypeTraitObject, WherePredicate,
-    ext::IdentExt,
-    parse_quote,
-    punctuated::Punctuated,
-    visit_mut::{self, VisitMut},
+    FnArg, GenericParam, Generics, ItemTrait, Pat, PatIdent, PatType, Receiver, ReceiverKind,
+    ReturnType, Safety, Signature, TraitItem, TraitItemFn, Type, TypeParam, TypeParamBound,
+    WherePredicate, ext::IdentExt,
 };
 
 use crate::{
     attr,
     errors::Errors,
-    model::{
-        Kind, MethodDef, ServiceDef, first_argument, is_context, is_context_reference, is_named,
-        is_streaming, is_subscription, last_segment, peel, streamed_item, type_arguments,
+    model::{Kind, MethodDef, ServiceDef, is_implied},
+    types::{
+        NestedTypes, boxed_stream, display_type, first_argument, is_context, is_context_reference,
+        is_named, is_stream, is_streaming, is_subscription, last_segment, owned, peel, reference,
+        shown_argument, streamed, type_arguments,
     },
 };
 
@@ -70,27 +68,6 @@ pub(crate) fn service(def: &ServiceDef<'_>, errors: &mut Errors) {
             },
         );
     }
-}
-
-/// Returns `true` if every service has this supertrait anyway.
-pub(crate) fn is_implied(bound: &TypeParamBound) -> bool {
-    match bound {
-        TypeParamBound::Trait(bound) => {
-            let last = bound.path.segments.last();
-            last.is_some_and(|last| last.ident == "Send" || last.ident == "Sync")
-        }
-        _ => false,
-    }
-}
-
-/// Returns `true` if a method has types that its caller chooses, which `signature` and
-/// `argument_type` reject.
-pub(crate) fn is_generic(sig: &Signature) -> bool {
-    let opaque = sig.inputs.iter().any(|arg| match arg {
-        FnArg::Typed(arg) => !NestedTypes::of(&arg.ty).opaque.is_empty(),
-        FnArg::Receiver(_) => false,
-    });
-    opaque || sig.generics.type_params().next().is_some()
 }
 
 fn definition(item: &ItemTrait, errors: &mut Errors) {
@@ -812,142 +789,7 @@ fn returned_stream(sig: &Signature) -> Option<&Type> {
     matches!(peel(ty), Type::ImplTrait(opaque) if is_stream(opaque)).then_some(ty.as_ref())
 }
 
-fn is_stream(opaque: &TypeImplTrait) -> bool {
-    opaque.bounds.iter().any(|bound| {
-        matches!(bound, TypeParamBound::Trait(bound) if bound.path.segments.last().is_some_and(|last| last.ident == "Stream"))
-    })
-}
-
-fn reference(ty: &Type) -> Option<&TypeReference> {
-    match peel(ty) {
-        Type::Reference(reference) => Some(reference),
-        _ => None,
-    }
-}
-
-/// Returns the item of the stream in a type, if the type is a stream by its name or a box of one.
-fn boxed_stream(ty: &Type) -> Option<Type> {
-    if is_streaming(ty) {
-        let mut arguments = type_arguments(ty).into_iter();
-        let message = arguments.next();
-        let error = arguments.next().unwrap_or_else(|| parse_quote!(Status));
-        return Some(parse_quote!(Result<#message, #error>));
-    }
-    if is_named(ty, "BoxStream") {
-        return first_argument(ty);
-    }
-    let objects = NestedTypes::of(ty).objects;
-    objects.iter().find_map(|object| streamed(&object.bounds))
-}
-
-/// Returns the `Item` of a bound `Stream<Item = ..>`.
-fn streamed(bounds: &Punctuated<TypeParamBound, Token![+]>) -> Option<Type> {
-    let opaque: Type = parse_quote!(Result<impl #bounds>);
-    streamed_item(&opaque)
-}
-
 /// Returns the position of the return type.
 fn after_parentheses(sig: &Signature) -> Span {
     sig.paren_token.span.close()
-}
-
-/// Returns the type that owns the value of a reference to `ty`.
-fn owned(ty: &Type) -> String {
-    match peel(ty) {
-        Type::Path(path) if path.path.is_ident("str") => "String".to_owned(),
-        Type::Slice(slice) => format!("Vec<{}>", display_type(&slice.elem)),
-        ty => display_type(ty),
-    }
-}
-
-/// Formats the first type argument of a type as in source code.
-fn shown_argument(ty: &Type) -> String {
-    first_argument(ty)
-        .as_ref()
-        .map_or_else(String::new, display_type)
-}
-
-/// Formats a type as in source code.
-fn display_type(ty: &Type) -> String {
-    let tight = [
-        (" < ", "<"),
-        (" >", ">"),
-        (" :: ", "::"),
-        (":: ", "::"),
-        (" ,", ","),
-        ("& ", "&"),
-        (" ;", ";"),
-    ];
-    tight
-        .into_iter()
-        .fold(ty.to_token_stream().to_string(), |text, (from, to)| {
-            text.replace(from, to)
-        })
-}
-
-/// The parts of a type that is sent which it must not contain.
-#[derive(Default)]
-pub(crate) struct NestedTypes {
-    pub(crate) references: Vec<TypeReference>,
-    pub(crate) opaque: Vec<TypeImplTrait>,
-    pub(crate) this: Vec<Path>,
-    /// `Streaming<T>` and `Subscription<T>`.
-    streams: Vec<Type>,
-    objects: Vec<TypeTraitObject>,
-    lifetimes: Vec<Lifetime>,
-    /// The lifetimes of `Cow`s, which are decoded as owned.
-    lent: Vec<Lifetime>,
-}
-
-impl NestedTypes {
-    pub(crate) fn of(ty: &Type) -> Self {
-        let mut inside = Self::default();
-        inside.visit_type_mut(&mut ty.clone());
-        inside
-    }
-}
-
-impl VisitMut for NestedTypes {
-    fn visit_type_reference_mut(&mut self, reference: &mut TypeReference) {
-        self.references.push(reference.clone());
-    }
-
-    fn visit_type_impl_trait_mut(&mut self, opaque: &mut TypeImplTrait) {
-        self.opaque.push(opaque.clone());
-    }
-
-    fn visit_type_trait_object_mut(&mut self, object: &mut TypeTraitObject) {
-        self.objects.push(object.clone());
-    }
-
-    fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
-        self.lifetimes.push(lifetime.clone());
-    }
-
-    fn visit_type_mut(&mut self, ty: &mut Type) {
-        if is_streaming(ty) || is_subscription(ty) {
-            self.streams.push(ty.clone());
-        }
-        visit_mut::visit_type_mut(self, ty);
-    }
-
-    fn visit_path_segment_mut(&mut self, segment: &mut PathSegment) {
-        let before = self.lifetimes.len();
-        visit_mut::visit_path_segment_mut(self, segment);
-        if segment.ident == "Cow" && self.lifetimes.len() > before {
-            self.lent.push(self.lifetimes.remove(before));
-        }
-    }
-
-    fn visit_path_mut(&mut self, path: &mut Path) {
-        if path
-            .segments
-            .first()
-            .is_some_and(|first| first.ident == "Self")
-        {
-            self.this.push(path.clone());
-        } else {
-            visit_mut::visit_path_mut(self, path);
-        }
-    }
 }

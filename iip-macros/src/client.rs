@@ -1,12 +1,11 @@
 //! The client: a struct that implements the trait, each method by one call of the runtime.
 
-use std::time::Duration;
-
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 
 use crate::{
     attr::{MethodSettings, OnCancel},
+    duration,
     model::{Arg, Decoded, Kind, MethodDef, ServiceDef, reported_at},
 };
 
@@ -147,7 +146,7 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     });
     let idempotent = method.settings.idempotent.then(|| quote!(.idempotent()));
     let timeout = method.settings.timeout.map(|timeout| {
-        let timeout = duration(timeout);
+        let timeout = duration::tokens(timeout);
         quote!(.timeout(#timeout))
     });
     let one_way = method.settings.oneway.as_ref().map(|_| quote!(.one_way()));
@@ -188,20 +187,6 @@ fn policies(settings: &MethodSettings) -> TokenStream {
     });
     let auth = settings.auth.as_ref().map(|text| quote!(.auth(#text)));
     quote!(#hedge #priority #max_concurrency #auth)
-}
-
-/// Generates a duration in the largest unit that is exact, for readers of expanded code.
-pub(crate) fn duration(duration: Duration) -> TokenStream {
-    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    if micros.is_multiple_of(1_000_000) {
-        let seconds = micros / 1_000_000;
-        quote!(__rpc::Duration::from_secs(#seconds))
-    } else if micros.is_multiple_of(1_000) {
-        let millis = micros / 1_000;
-        quote!(__rpc::Duration::from_millis(#millis))
-    } else {
-        quote!(__rpc::Duration::from_micros(#micros))
-    }
 }
 
 /// ```text

@@ -8,11 +8,10 @@ use syn::{
 };
 
 use crate::{
-    attr,
-    check::{NestedTypes, is_implied},
-    client, dyn_twin, forward, hygienic_block,
-    model::{ServiceDef, first_argument_mut, streamed_item},
+    attr, client, dyn_twin, forward,
+    model::{ServiceDef, is_implied},
     server, service_trait,
+    types::{NestedTypes, first_argument_mut, streamed_item},
 };
 
 /// Generates the trait, a client whose methods compile but never return, and a server without
@@ -38,11 +37,11 @@ pub(crate) fn expand(mut def: ServiceDef<'_>) -> TokenStream {
         let alone = def.supertraits().all(is_implied);
         let stubs = stubs.as_ref().filter(|_| alone);
         let object = stubs.map(|stubs| dyn_twin::object_impl(&def, stubs));
-        let block = hygienic_block(&def, quote!(#blanket #object));
+        let block = def.hygienic_block(quote!(#blanket #object));
         quote!(#item #block)
     });
     let block = quote!(#own_impls #service_impl #server_impls #pointer_impls);
-    let block = hygienic_block(&def, block);
+    let block = def.hygienic_block(block);
     quote!(#trait_ #item #server #block #twin)
 }
 

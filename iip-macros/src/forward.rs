@@ -4,10 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Generics, parse_quote};
 
-use crate::{
-    check::is_implied,
-    model::{MethodDef, ServiceDef},
-};
+use crate::model::{MethodDef, ServiceDef, is_implied};
 
 /// Generates the service for an `Arc` of an implementation, and with `dyn` for a `Box` and a
 /// reference too, with these methods.

@@ -1,8 +1,8 @@
 //! `#[service]` and `#[derive(MethodError)]`, the macros of iip-rpc. Use them through that crate,
 //! which re-exports them.
 //!
-//! Structure: `attr` and `model` parse the user's trait, `check` reports every mistake in it at
-//! once, and `service_trait`, `client`, `server`, `forward` and `dyn_twin` generate the code, which
+//! Structure: `attr` and `model` parse the user's trait, with what `types` knows about types.
+//! `check` reports every mistake in it at once, and `service_trait`, `client`, `server`, `forward` and `dyn_twin` generate the code, which
 //! only calls the runtime. With mistakes, `fallback` generates enough for the rest of the program
 //! to compile.
 
@@ -12,6 +12,7 @@ mod attr;
 mod case;
 mod check;
 mod client;
+mod duration;
 mod dyn_twin;
 mod errors;
 mod fallback;
@@ -24,6 +25,7 @@ mod server;
 mod service_trait;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
@@ -235,12 +237,12 @@ fn expand_service(args: TokenStream, item: TokenStream) -> TokenStream {
     let server_impls = server::impls(&def);
     let pointer_impls = forward::pointer_impls(&def, &forward::pointer_methods(&def));
     let impls = quote!(#client_impls #service_impl #server_impls #pointer_impls);
-    let impls = hygienic_block(&def, impls);
+    let impls = def.hygienic_block(impls);
     let twin = def.settings.dyn_twin.as_ref().map(|_| {
         let item = dyn_twin::item(&def);
         let blanket = dyn_twin::blanket_impl(&def);
         let object = dyn_twin::object_impl(&def, &dyn_twin::object_methods(&def));
-        let impls = hygienic_block(&def, quote!(#blanket #object));
+        let impls = def.hygienic_block(quote!(#blanket #object));
         quote!(#item #impls)
     });
     quote!(#trait_ #client #server #impls #twin)
@@ -259,18 +261,6 @@ pub fn __guide_page(path: proc_macro::TokenStream) -> proc_macro::TokenStream {
     match page {
         Ok(page) => quote!(#page).into(),
         Err(error) => error.into_compile_error().into(),
-    }
-}
-
-/// Places `impls` in a block where `__rpc` names the runtime and no name of the user's is shadowed.
-fn hygienic_block(def: &ServiceDef<'_>, impls: TokenStream) -> TokenStream {
-    let (private, cfgs) = (def.private(), def.cfgs());
-    quote! {
-        #(#cfgs)*
-        const _: () = {
-            use #private as __rpc;
-            #impls
-        };
     }
 }
 

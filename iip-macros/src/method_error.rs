@@ -10,7 +10,8 @@ use syn::{
 use crate::{
     attr::{Setting, settings},
     errors::Errors,
-    model::{is_named, reported_at},
+    model::reported_at,
+    types::is_named,
 };
 
 const MARK: &str = "#[status] Rpc(Status)";

@@ -291,6 +291,7 @@ fn texts_of_mistakes_start_small_and_end_without_a_stop() {
     let sources = [
         include_str!("attr.rs"),
         include_str!("check.rs"),
+        include_str!("duration.rs"),
         include_str!("lib.rs"),
         include_str!("method_error.rs"),
         include_str!("policy.rs"),
