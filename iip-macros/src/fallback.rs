@@ -3,13 +3,11 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{
-    FnArg, Ident, ItemTrait, Pat, PatIdent, ReturnType, Token, TraitItem, TraitItemFn, parse_quote,
-};
+use syn::{FnArg, Ident, ItemTrait, ReturnType, Token, TraitItem, TraitItemFn, parse_quote};
 
 use crate::{
     attr, client, dyn_twin, forward,
-    model::{ServiceDef, is_implied},
+    model::{ServiceDef, is_implied, is_plain_name},
     server, service_trait,
     types::{NestedTypes, first_argument_mut, streamed_item},
 };
@@ -66,7 +64,7 @@ fn acceptable(item: &ItemTrait) -> ItemTrait {
         }
         method.sig.constness = None;
         if let ReturnType::Type(_, ty) = &method.sig.output
-            && !NestedTypes::of(ty).this.is_empty()
+            && !NestedTypes::of(ty).own.is_empty()
         {
             method
                 .sig
@@ -80,15 +78,7 @@ fn acceptable(item: &ItemTrait) -> ItemTrait {
                 FnArg::Receiver(receiver) => receiver.mutability = None,
                 FnArg::Typed(arg) => {
                     arg.attrs.clear();
-                    if !matches!(
-                        arg.pat.as_ref(),
-                        Pat::Ident(PatIdent {
-                            by_ref: None,
-                            mutability: None,
-                            subpat: None,
-                            ..
-                        })
-                    ) {
+                    if !is_plain_name(&arg.pat) {
                         *arg.pat = parse_quote!(_);
                     }
                 }

@@ -4,8 +4,8 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
-    Attribute, FnArg, GenericParam, Generics, Ident, ItemTrait, Pat, Path, ReturnType, TraitItem,
-    TraitItemFn, Type, TypeParamBound, WherePredicate, ext::IdentExt, parse_quote,
+    Attribute, FnArg, GenericParam, Generics, Ident, ItemTrait, Pat, PatIdent, Path, ReturnType,
+    TraitItem, TraitItemFn, Type, TypeParamBound, WherePredicate, ext::IdentExt, parse_quote,
     spanned::Spanned, visit_mut::VisitMut,
 };
 
@@ -346,7 +346,7 @@ impl<'a> MethodDef<'a> {
     }
 
     /// Returns the type of the value in `Result<value, error>`.
-    pub(crate) fn answered(&self) -> Option<Type> {
+    pub(crate) fn reply(&self) -> Option<Type> {
         first_argument(&self.output())
     }
 
@@ -470,6 +470,19 @@ pub(crate) fn is_implied(bound: &TypeParamBound) -> bool {
         }
         _ => false,
     }
+}
+
+/// Returns `true` if a pattern is a name and nothing else.
+pub(crate) fn is_plain_name(pattern: &Pat) -> bool {
+    matches!(
+        pattern,
+        Pat::Ident(PatIdent {
+            by_ref: None,
+            mutability: None,
+            subpat: None,
+            ..
+        })
+    )
 }
 
 /// Returns a span for generated code that is reported at `span`, but still marked as generated, so

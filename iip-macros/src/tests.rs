@@ -290,7 +290,10 @@ fn every_mistake_is_reported_and_the_rest_is_emitted() {
 fn texts_of_mistakes_start_small_and_end_without_a_stop() {
     let sources = [
         include_str!("attr.rs"),
-        include_str!("check.rs"),
+        include_str!("check/arguments.rs"),
+        include_str!("check/mod.rs"),
+        include_str!("check/replies.rs"),
+        include_str!("check/settings.rs"),
         include_str!("duration.rs"),
         include_str!("lib.rs"),
         include_str!("method_error.rs"),

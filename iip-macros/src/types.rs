@@ -20,7 +20,8 @@ pub(crate) fn peel(ty: &Type) -> &Type {
 
 /// Returns `true` if this is `&CallContext`.
 pub(crate) fn is_context_reference(ty: &Type) -> bool {
-    matches!(peel(ty), Type::Reference(reference) if reference.mutability.is_none() && is_context(&reference.elem))
+    reference(ty)
+        .is_some_and(|reference| reference.mutability.is_none() && is_context(&reference.elem))
 }
 
 /// Returns `true` if this is the `CallContext` of the runtime, see [`is_named`].
@@ -64,6 +65,11 @@ pub(crate) fn last_segment(ty: &Type) -> Option<&Ident> {
         Type::Path(path) => path.path.segments.last().map(|segment| &segment.ident),
         _ => None,
     }
+}
+
+/// Returns `true` if the last name of a path type ends in `Result`, as that of an alias does too.
+pub(crate) fn is_called_result(ty: &Type) -> bool {
+    last_segment(ty).is_some_and(|last| last.to_string().ends_with("Result"))
 }
 
 /// Returns the type arguments of the last name of a path: `T` and `E` of `Result<T, E>`.
@@ -136,7 +142,11 @@ pub(crate) fn streamed_item(output: &Type) -> Option<Type> {
 /// Returns `true` if this is an `impl Stream`.
 pub(crate) fn is_stream(opaque: &TypeImplTrait) -> bool {
     opaque.bounds.iter().any(|bound| {
-        matches!(bound, TypeParamBound::Trait(bound) if bound.path.segments.last().is_some_and(|last| last.ident == "Stream"))
+        let TypeParamBound::Trait(bound) = bound else {
+            return false;
+        };
+        let last = bound.path.segments.last();
+        last.is_some_and(|last| last.ident == "Stream")
     })
 }
 
@@ -208,7 +218,8 @@ pub(crate) fn display_type(ty: &Type) -> String {
 pub(crate) struct NestedTypes {
     pub(crate) references: Vec<TypeReference>,
     pub(crate) opaque: Vec<TypeImplTrait>,
-    pub(crate) this: Vec<Path>,
+    /// Paths that begin with `Self`.
+    pub(crate) own: Vec<Path>,
     /// `Streaming<T>` and `Subscription<T>`.
     pub(crate) streams: Vec<Type>,
     pub(crate) objects: Vec<TypeTraitObject>,
@@ -263,7 +274,7 @@ impl VisitMut for NestedTypes {
             .first()
             .is_some_and(|first| first.ident == "Self")
         {
-            self.this.push(path.clone());
+            self.own.push(path.clone());
         } else {
             visit_mut::visit_path_mut(self, path);
         }
