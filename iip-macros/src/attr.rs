@@ -111,9 +111,8 @@ impl ServiceSettings {
             }
             match setting.key.to_string().as_str() {
                 "path" => {
-                    all.path = setting
-                        .string("\"/greeter\"", errors)
-                        .filter(|path| is_service_path(path, errors))
+                    let path = setting.string("\"/greeter\"", errors);
+                    all.path = path.filter(|path| is_service_path(path, errors));
                 }
                 "name" => {
                     let name = setting.string("\"shop.v1.Greeter\"", errors);
@@ -126,9 +125,8 @@ impl ServiceSettings {
                 "crate" => all.krate = setting.path(errors),
                 "dyn" => all.dyn_twin = setting.flag(errors),
                 "codec" => {
-                    all.codec = setting
-                        .string("\"postcard\"", errors)
-                        .and_then(|text| codec(&text, errors))
+                    let text = setting.string("\"postcard\"", errors);
+                    all.codec = text.and_then(|text| codec(&text, errors));
                 }
                 other => errors.at(
                     &setting.key,
@@ -170,13 +168,20 @@ impl MethodSettings {
 
     fn set(&mut self, setting: &Setting, errors: &mut Errors) {
         match setting.key.to_string().as_str() {
-            "path" => self.path = setting.string("\"/echo\"", errors).filter(|path| is_path(path, errors)),
-            "name" => self.name = setting.string("\"hello\"", errors).filter(|name| is_name(name, errors)),
+            "path" => {
+                let path = setting.string("\"/echo\"", errors);
+                self.path = path.filter(|path| is_path(path, errors));
+            }
+            "name" => {
+                let name = setting.string("\"hello\"", errors);
+                self.name = name.filter(|name| is_name(name, errors));
+            }
             "raw" => self.raw = setting.flag(errors),
             "json" => self.json = setting.flag(errors),
             "oneway" => self.oneway = setting.flag(errors),
             "timeout" => {
-                self.timeout = setting.string("\"500ms\"", errors).and_then(|text| duration::parse(&text, errors));
+                let text = setting.string("\"500ms\"", errors);
+                self.timeout = text.and_then(|text| duration::parse(&text, errors));
             }
             "idempotent" => self.idempotent = setting.flag(errors).is_some(),
             "on_cancel" => {
@@ -188,16 +193,22 @@ impl MethodSettings {
                 self.hedge = text.and_then(|text| Some((Hedge::parse(&text, errors)?, text)));
             }
             "priority" => {
-                self.priority = setting.string("\"low\"", errors).and_then(|text| Priority::parse(&text, errors));
+                let text = setting.string("\"low\"", errors);
+                self.priority = text.and_then(|text| Priority::parse(&text, errors));
             }
             "max_concurrency" => {
-                self.max_concurrency = setting.literal("100", errors).and_then(|value| Concurrency::parse(&value, errors));
+                let value = setting.literal("100", errors);
+                self.max_concurrency = value.and_then(|value| Concurrency::parse(&value, errors));
             }
-            "auth" => self.auth = setting.string("\"admin\"", errors).filter(|text| is_requirement(text, errors)),
+            "auth" => {
+                let text = setting.string("\"admin\"", errors);
+                self.auth = text.filter(|text| is_requirement(text, errors));
+            }
             other => errors.at(
                 &setting.key,
                 format!(
-                    "unknown setting `{other}`: `#[rpc(..)]` takes `path`, `name`, `raw`, `json`, `oneway`, `timeout`, \
+                    "unknown setting `{other}`: `#[rpc(..)]` takes `path`, `name`, `raw`, `json`, \
+                     `oneway`, `timeout`, \
                      `idempotent`, `on_cancel`, `hedge`, `priority`, `max_concurrency` and `auth`"
                 ),
             ),
@@ -314,24 +325,23 @@ impl Setting {
     }
 
     fn flag(&self, errors: &mut Errors) -> Option<Ident> {
-        if let Some(value) = &self.value {
-            let key = &self.key;
+        let key = &self.key;
+        if self.value.is_some() {
             errors.at(
-                value_or(key, value),
+                self.place(),
                 format!("`{key}` takes no value: write `{key}`"),
             );
             return None;
         }
-        Some(self.key.clone())
+        Some(key.clone())
     }
 
     fn string(&self, example: &str, errors: &mut Errors) -> Option<LitStr> {
-        let value = self.value.clone().unwrap_or_default();
-        let string = syn::parse2::<LitStr>(value.clone()).ok();
+        let string = syn::parse2(self.value()).ok();
         if string.is_none() {
             let key = &self.key;
             errors.at(
-                value_or(key, &value),
+                self.place(),
                 format!("`{key}` takes a string: write `{key} = {example}`"),
             );
         }
@@ -339,12 +349,11 @@ impl Setting {
     }
 
     fn literal(&self, example: &str, errors: &mut Errors) -> Option<Lit> {
-        let value = self.value.clone().unwrap_or_default();
-        let literal = syn::parse2::<Lit>(value.clone()).ok();
+        let literal = syn::parse2(self.value()).ok();
         if literal.is_none() {
             let key = &self.key;
             errors.at(
-                value_or(key, &value),
+                self.place(),
                 format!("`{key}` takes a value: write `{key} = {example}`"),
             );
         }
@@ -353,29 +362,32 @@ impl Setting {
 
     /// Parses a path, either plain or in quotes as serde writes it.
     pub(crate) fn path(&self, errors: &mut Errors) -> Option<Path> {
-        let value = self.value.clone().unwrap_or_default();
-        let quoted = syn::parse2::<LitStr>(value.clone())
+        let quoted = syn::parse2::<LitStr>(self.value())
             .and_then(|text| text.parse_with(Path::parse_mod_style));
         let path = quoted
-            .or_else(|_| Path::parse_mod_style.parse2(value.clone()))
+            .or_else(|_| Path::parse_mod_style.parse2(self.value()))
             .ok();
         if path.is_none() {
             let key = &self.key;
             errors.at(
-                value_or(key, &value),
+                self.place(),
                 format!("`{key}` takes a path: write `{key} = ::iip_rpc`"),
             );
         }
         path
     }
-}
 
-/// Returns the tokens for an error: the value, or the key if there is no value.
-fn value_or(key: &Ident, value: &TokenStream) -> TokenStream {
-    if value.is_empty() {
-        TokenTree::from(key.clone()).into()
-    } else {
-        value.clone()
+    /// Returns the value; no tokens if there is none.
+    fn value(&self) -> TokenStream {
+        self.value.clone().unwrap_or_default()
+    }
+
+    /// Returns the tokens for an error: the value, or the key if there is no value.
+    fn place(&self) -> TokenStream {
+        match &self.value {
+            Some(value) if !value.is_empty() => value.clone(),
+            _ => TokenTree::from(self.key.clone()).into(),
+        }
     }
 }
 
@@ -427,14 +439,14 @@ fn is_name(name: &LitStr, errors: &mut Errors) -> bool {
 }
 
 fn is_requirement(text: &LitStr, errors: &mut Errors) -> bool {
-    let said = !text.value().trim().is_empty();
-    if !said {
+    let given = !text.value().trim().is_empty();
+    if !given {
         errors.at(
             text,
             "write what a caller must be or have, or remove `auth`: \"admin\"",
         );
     }
-    said
+    given
 }
 
 fn codec(text: &LitStr, errors: &mut Errors) -> Option<Codec> {

@@ -53,25 +53,29 @@ pub(crate) fn in_lifetime(generics: &Generics) -> Generics {
 }
 
 /// ```text
-/// Output: async fn hello(&self, name: &str) -> Result<String, Status> { <T as Greeter>::hello(self, name).await }
+/// Output: async fn hello(&self, name: &str) -> Result<String, Status> {
+///             <T as Greeter>::hello(self, name).await
+///         }
 /// ```
-pub(crate) fn forward(method: &MethodDef<'_>, answer: TokenStream) -> TokenStream {
+pub(crate) fn forward(method: &MethodDef<'_>, reply: TokenStream) -> TokenStream {
     let cfgs = method.cfgs();
     let (ident, output) = (method.ident(), method.output());
     let parameters = method.parameters();
     quote! {
         #(#cfgs)*
         async fn #ident(&self, #(#parameters),*) -> #output {
-            #answer
+            #reply
         }
     }
 }
 
+/// Generates a call of `callee` with the arguments of the method.
 pub(crate) fn call(method: &MethodDef<'_>, callee: TokenStream) -> TokenStream {
     let names = method.parameter_names();
     quote!(#callee(self #(, #names)*))
 }
 
+/// Generates the path of the method of the implementation.
 pub(crate) fn service_method(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     let (service, implementation, called) = (&def.item.ident, &def.implementation, method.ident());
     let (_, arguments, _) = def.item.generics.split_for_impl();

@@ -1,10 +1,10 @@
 //! `#[service]` and `#[derive(MethodError)]`, the macros of iip-rpc. Use them through that crate,
 //! which re-exports them.
 //!
-//! Structure: `attr` and `model` parse the user's trait, with what `types` knows about types.
-//! `check` reports every mistake in it at once, and `service_trait`, `client`, `server`, `forward` and `dyn_twin` generate the code, which
-//! only calls the runtime. With mistakes, `fallback` generates enough for the rest of the program
-//! to compile.
+//! Structure: `attr` and `model` parse the user's trait, and `types` the types in it. `check`
+//! reports every mistake at once. `service_trait`, `client`, `server`, `forward` and `dyn_twin`
+//! generate the code, which only calls the runtime. With mistakes, `fallback` generates enough for
+//! the rest of the program to compile.
 
 #![forbid(unsafe_code)]
 
@@ -34,7 +34,7 @@ use syn::{DeriveInput, Item, ItemTrait, spanned::Spanned};
 use crate::{attr::ServiceSettings, errors::Errors, model::ServiceDef};
 
 const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
-                           `trait Greeter { async fn hello(&self, name: String) -> Result<String, Status>; }`";
+     `trait Greeter { async fn hello(&self, name: String) -> Result<String, Status>; }`";
 
 /// Generates a client and a server from a trait.
 ///
@@ -113,9 +113,11 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// `Streaming<T>` as its last argument. The first error of a stream ends it.
 ///
 /// ```ignore
-/// async fn watch(&self, topic: String) -> Result<impl Stream<Item = Result<Event, Status>>, Status>;
+/// async fn watch(&self, topic: String)
+///     -> Result<impl Stream<Item = Result<Event, Status>>, Status>;
 /// async fn upload(&self, name: String, chunks: Streaming<Bytes>) -> Result<u64, Status>;
-/// async fn chat(&self, lines: Streaming<String>) -> Result<impl Stream<Item = Result<String, Status>>, Status>;
+/// async fn chat(&self, lines: Streaming<String>)
+///     -> Result<impl Stream<Item = Result<String, Status>>, Status>;
 /// ```
 ///
 /// An implementation may return any stream, including one that borrows from `self`; a client
@@ -174,7 +176,8 @@ const NOT_A_TRAIT: &str = "`#[service]` stands on a trait: write \
 /// object allocates a box.
 ///
 /// ```ignore
-/// let greeters: Vec<Arc<dyn DynGreeter>> = vec![Arc::new(Mine), Arc::new(GreeterClient::new(client))];
+/// let greeters: Vec<Arc<dyn DynGreeter>> =
+///     vec![Arc::new(Mine), Arc::new(GreeterClient::new(client))];
 /// greeters[0].hello("world".into()).await?;
 /// ```
 ///

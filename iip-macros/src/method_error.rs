@@ -19,7 +19,9 @@ const MARK: &str = "#[status] Rpc(Status)";
 /// ```text
 /// Input:  enum GreetError { EmptyName, #[status] Rpc(Status) }
 /// Output: impl MethodError for GreetError { fn as_status(&self) -> Option<&Status> { .. } }
-///         impl From<Status> for GreetError { fn from(status: Status) -> Self { Self::Rpc(status) } }
+///         impl From<Status> for GreetError {
+///             fn from(status: Status) -> Self { Self::Rpc(status) }
+///         }
 /// ```
 pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
     let mut errors = Errors::default();

@@ -409,13 +409,14 @@ impl<'a> Arg<'a> {
     /// Returns the body of a raw call as the server passes it on: the type that the method takes,
     /// converted from `Bytes`.
     pub(crate) fn made_from_body(&self) -> TokenStream {
+        let at = reported_at(self.ty.span());
         let ident = self.ident;
         match &self.decoded {
             Decoded::Value(_) => {
-                quote_spanned!(reported_at(self.ty.span())=> __rpc::From::from(#ident))
+                quote_spanned!(at=> __rpc::From::from(#ident))
             }
             Decoded::Reference(ty) | Decoded::Owned(ty) => {
-                quote_spanned!(reported_at(self.ty.span())=> &<#ty as __rpc::From<__rpc::Bytes>>::from(#ident))
+                quote_spanned!(at=> &<#ty as __rpc::From<__rpc::Bytes>>::from(#ident))
             }
             Decoded::Str | Decoded::Slice(_) => quote!(&#ident),
         }

@@ -16,7 +16,8 @@ use crate::{
 /// ```text
 /// Input:  pub trait Greeter { async fn hello(&self, name: String) -> Result<String, Status>; }
 /// Output: pub trait Greeter: Send + Sync {
-///             fn hello(&self, name: String) -> impl Future<Output = Result<String, Status>> + Send;
+///             fn hello(&self, name: String)
+///                 -> impl Future<Output = Result<String, Status>> + Send;
 ///         }
 /// ```
 ///

@@ -19,8 +19,8 @@ pub(super) fn attributes(method: &MethodDef<'_>, errors: &mut Errors) {
         {
             errors.at(
                 attr,
-                "write `#[rpc(..)]` without a condition, or two methods with one `#[cfg(..)]` each: \
-                 a method is the same in every build",
+                "write `#[rpc(..)]` without a condition, or two methods with one `#[cfg(..)]` \
+                 each: a method is the same in every build",
             );
         }
     }
