@@ -145,24 +145,13 @@ impl MethodSettings {
     /// Parses every `#[rpc(..)]` among `attrs`; several count as one.
     pub(crate) fn parse(attrs: &[Attribute], errors: &mut Errors) -> Self {
         const EXAMPLE: &str = "#[rpc(timeout = \"500ms\")]";
+        let attrs = attrs.iter().filter(|attr| is_rpc(attr));
+        let bare =
+            format!("write settings in parentheses, as in `{EXAMPLE}`, or remove the attribute");
         let mut all = Self::default();
-        let mut seen = Vec::new();
-        for attr in attrs.iter().filter(|attr| is_rpc(attr)) {
-            let Meta::List(list) = &attr.meta else {
-                errors.at(
-                    attr,
-                    format!(
-                        "write settings in parentheses, as in `{EXAMPLE}`, or remove the attribute"
-                    ),
-                );
-                continue;
-            };
-            for setting in settings(list.tokens.clone(), EXAMPLE, errors) {
-                if !setting.is_repeated(&mut seen, errors) {
-                    all.set(&setting, errors);
-                }
-            }
-        }
+        each_setting(attrs, EXAMPLE, &bare, errors, |setting, errors| {
+            all.set(setting, errors);
+        });
         all
     }
 
@@ -257,8 +246,31 @@ pub(crate) fn conditional(attr: &Attribute) -> Vec<Meta> {
         .unwrap_or_default()
 }
 
+/// Passes each setting in these attributes to `set`, except for one that is repeated. An attribute
+/// without parentheses is reported with the message `bare`.
+pub(crate) fn each_setting<'a>(
+    attrs: impl Iterator<Item = &'a Attribute>,
+    example: &str,
+    bare: &str,
+    errors: &mut Errors,
+    mut set: impl FnMut(&Setting, &mut Errors),
+) {
+    let mut seen = Vec::new();
+    for attr in attrs {
+        let Meta::List(list) = &attr.meta else {
+            errors.at(attr, bare);
+            continue;
+        };
+        for setting in settings(list.tokens.clone(), example, errors) {
+            if !setting.is_repeated(&mut seen, errors) {
+                set(&setting, errors);
+            }
+        }
+    }
+}
+
 /// Parses settings `key` and `key = value` between commas; anything else is reported and skipped.
-pub(crate) fn settings(tokens: TokenStream, example: &str, errors: &mut Errors) -> Vec<Setting> {
+fn settings(tokens: TokenStream, example: &str, errors: &mut Errors) -> Vec<Setting> {
     let mut found = Vec::new();
     for entry in split_at_commas(tokens) {
         match Setting::parse.parse2(entry.clone()) {
@@ -311,7 +323,8 @@ impl Parse for Setting {
 }
 
 impl Setting {
-    pub(crate) fn is_repeated(&self, seen: &mut Vec<Ident>, errors: &mut Errors) -> bool {
+    /// Reports a setting that was seen before, and returns `true` if it was.
+    fn is_repeated(&self, seen: &mut Vec<Ident>, errors: &mut Errors) -> bool {
         let repeated = seen.contains(&self.key);
         if repeated {
             errors.at(
@@ -324,6 +337,7 @@ impl Setting {
         repeated
     }
 
+    /// Returns the key of a setting without a value.
     fn flag(&self, errors: &mut Errors) -> Option<Ident> {
         let key = &self.key;
         if self.value.is_some() {

@@ -42,14 +42,12 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
     let types = def.phantom().map(|_| quote!(types: __rpc::PhantomData,));
     let codec = codec_is_there(def);
     let descriptors = def.methods.iter().map(|method| descriptor(def, method));
-    let title = client.to_string();
     let new_doc = format!(" A client that calls the methods of [`{service}`] through `client`.");
     let connect_doc = " Connects to `target`, such as `127.0.0.1:7070`, for this client alone. \
         Services of one server can share a connection: see `new`.";
     let options_doc = " The same client with other options, such as a timeout or metadata, for the \
         calls made through it.";
-    // `Clone` and `Debug` are written out because derived ones would require `K: Clone` although
-    // the client contains no `K`.
+    let clone_and_debug = clone_and_debug(def);
     quote! {
         #codec
 
@@ -76,6 +74,17 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
             }
         }
 
+        #clone_and_debug
+    }
+}
+
+/// Generates `Clone` and `Debug`. Derived ones would require `K: Clone` although the client does
+/// not contain a `K`.
+fn clone_and_debug(def: &ServiceDef<'_>) -> TokenStream {
+    let (client, allows, generics) = (&def.client, def.allows(), def.generics());
+    let (impl_generics, arguments, conditions) = generics.split_for_impl();
+    let title = client.to_string();
+    quote! {
         #(#allows)*
         impl #impl_generics __rpc::Clone for #client #arguments #conditions {
             fn clone(&self) -> Self {

@@ -30,8 +30,8 @@ pub(crate) fn pointer_impls(def: &ServiceDef<'_>, methods: &TokenStream) -> Opti
     let shared = pointer_impl(&generics, quote!(__rpc::Arc<#implementation>));
     let others = def.settings.dyn_twin.as_ref().map(|_| {
         let boxed = pointer_impl(&generics, quote!(__rpc::Box<#implementation>));
-        let lent = pointer_impl(&in_lifetime(&generics), quote!(&'__lent #implementation));
-        quote!(#boxed #lent)
+        let reference = pointer_impl(&in_lifetime(&generics), quote!(&'__lent #implementation));
+        quote!(#boxed #reference)
     });
     Some(quote!(#shared #others))
 }

@@ -210,7 +210,8 @@ pub fn service(
 /// ```
 ///
 /// This implements `MethodError` and `From<Status>`, the latter unless the field has thiserror's
-/// `#[from]`, which also implements it. A struct with one field, the status, needs no mark.
+/// `#[from]`, which also implements it. A struct with one field, the status, needs no
+/// `#[status]`.
 /// `#[status(crate = ::my_crate::iip_rpc)]` on the whole type sets the path of iip-rpc, for crates
 /// that re-export or rename it.
 #[proc_macro_derive(MethodError, attributes(status))]

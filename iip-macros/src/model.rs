@@ -261,12 +261,8 @@ impl<'a> MethodDef<'a> {
         errors: &mut Errors,
     ) -> Self {
         let settings = MethodSettings::parse(&syntax.attrs, errors);
-        let ident = syntax.sig.ident.unraw();
-        let name = match (&settings.name, service.rename_all) {
-            (Some(name), _) => name.value(),
-            (None, Some(case)) => case.apply(&ident.to_string()),
-            (None, None) => ident.to_string(),
-        };
+        let ident = syntax.sig.ident.unraw().to_string();
+        let name = wire_name(&ident, &settings, service);
         let path = settings
             .path
             .as_ref()
@@ -281,14 +277,11 @@ impl<'a> MethodDef<'a> {
             .is_some_and(|arg| is_streaming(arg.ty))
             .then(|| args.pop())
             .flatten();
-        let replies = match &syntax.sig.output {
-            ReturnType::Type(_, ty) => streamed_item(ty),
-            ReturnType::Default => None,
+        let (replies, reply) = match &syntax.sig.output {
+            ReturnType::Type(_, ty) => (streamed_item(ty), first_argument(ty)),
+            ReturnType::Default => (None, None),
         };
-        let subscribes = match &syntax.sig.output {
-            ReturnType::Type(_, ty) => first_argument(ty).is_some_and(|ty| is_subscription(&ty)),
-            ReturnType::Default => false,
-        };
+        let subscribes = reply.is_some_and(|ty| is_subscription(&ty));
         let has_streams = requests.is_some() || replies.is_some();
         let codec = service.codec.filter(|_| settings.raw.is_none());
         Self {
@@ -302,7 +295,7 @@ impl<'a> MethodDef<'a> {
             requests,
             subscribes,
             replies,
-            constant: Ident::new(&ident.to_string().to_uppercase(), Span::call_site()),
+            constant: Ident::new(&ident.to_uppercase(), Span::call_site()),
             syntax,
             settings,
             name,
@@ -490,6 +483,15 @@ pub(crate) fn is_plain_name(pattern: &Pat) -> bool {
 /// that lints ignore it.
 pub(crate) fn reported_at(span: Span) -> Span {
     Span::call_site().located_at(span)
+}
+
+/// Returns the name of a method on the wire.
+fn wire_name(ident: &str, settings: &MethodSettings, service: &ServiceSettings) -> String {
+    match (&settings.name, service.rename_all) {
+        (Some(name), _) => name.value(),
+        (None, Some(case)) => case.apply(ident),
+        (None, None) => ident.to_owned(),
+    }
 }
 
 fn cfgs(attrs: &[Attribute]) -> impl Iterator<Item = &Attribute> + Clone {

@@ -213,7 +213,7 @@ pub(crate) fn display_type(ty: &Type) -> String {
         })
 }
 
-/// The parts of a type that is sent which it must not contain.
+/// Parts of a type that a type on the wire must not contain.
 #[derive(Default)]
 pub(crate) struct NestedTypes {
     pub(crate) references: Vec<TypeReference>,
@@ -225,7 +225,7 @@ pub(crate) struct NestedTypes {
     pub(crate) objects: Vec<TypeTraitObject>,
     pub(crate) lifetimes: Vec<Lifetime>,
     /// The lifetimes of `Cow`s, which are decoded as owned.
-    pub(crate) lent: Vec<Lifetime>,
+    pub(crate) in_cows: Vec<Lifetime>,
 }
 
 impl NestedTypes {
@@ -264,7 +264,7 @@ impl VisitMut for NestedTypes {
         let before = self.lifetimes.len();
         visit_mut::visit_path_segment_mut(self, segment);
         if segment.ident == "Cow" && self.lifetimes.len() > before {
-            self.lent.push(self.lifetimes.remove(before));
+            self.in_cows.push(self.lifetimes.remove(before));
         }
     }
 
@@ -286,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_type_of_the_users_own_is_told_from_one_of_the_runtime_by_its_path_and_shape() {
+    fn a_type_of_the_user_and_one_of_the_runtime_differ_in_path_or_shape() {
         let ours: [Type; 6] = [
             parse_quote!(Streaming<u8>),
             parse_quote!(iip_rpc::Streaming<u8>),

@@ -90,14 +90,14 @@ fn message_argument(method: &MethodDef<'_>, typed: &[&PatType], errors: &mut Err
              fields",
         );
     }
-    if let Some(lent) = reference(&first.ty)
-        && (is_named(&lent.elem, "str") || matches!(peel(&lent.elem), Type::Slice(_)))
+    if let Some(borrow) = reference(&first.ty)
+        && (is_named(&borrow.elem, "str") || matches!(peel(&borrow.elem), Type::Slice(_)))
     {
         errors.at(
             &first.ty,
             format!(
                 "write `&{}`: a protobuf method takes a message",
-                owned(&lent.elem)
+                owned(&borrow.elem)
             ),
         );
     }
@@ -144,8 +144,8 @@ fn argument(arg: &PatType, first: bool, errors: &mut Errors) {
 
 fn argument_type(ty: &Type, errors: &mut Errors) {
     let ty = peel(ty);
-    let lent = reference(ty);
-    let value = lent.map_or(ty, |reference| &reference.elem);
+    let borrow = reference(ty);
+    let value = borrow.map_or(ty, |reference| &reference.elem);
     if is_context(value) {
         errors.at(
             ty,
@@ -153,28 +153,28 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
         );
         return;
     }
-    if let Some(lent) = lent {
-        argument_reference(lent, errors);
+    if let Some(borrow) = borrow {
+        argument_reference(borrow, errors);
     }
     let message = first_argument(value).filter(|_| is_streaming(value));
     inside_argument(message.as_ref().unwrap_or(value), errors);
 }
 
 /// Checks a reference that is a whole argument.
-fn argument_reference(lent: &TypeReference, errors: &mut Errors) {
-    let value = lent.elem.as_ref();
-    if lent.mutability.is_some() {
+fn argument_reference(borrow: &TypeReference, errors: &mut Errors) {
+    let value = borrow.elem.as_ref();
+    if borrow.mutability.is_some() {
         errors.at(
-            lent,
+            borrow,
             format!(
                 "write `&{}` or `{}`: the other side works on a copy of its own",
                 display_type(value),
                 owned(value)
             ),
         );
-    } else if lent.lifetime.is_some() {
+    } else if borrow.lifetime.is_some() {
         errors.at(
-            lent,
+            borrow,
             format!(
                 "write `&{}`: an argument is lent for as long as the call takes",
                 display_type(value)
@@ -183,7 +183,7 @@ fn argument_reference(lent: &TypeReference, errors: &mut Errors) {
     }
     if is_streaming(value) {
         errors.at(
-            lent,
+            borrow,
             format!(
                 "write `{}`: a stream is read by one, to its end",
                 display_type(value)

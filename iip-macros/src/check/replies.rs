@@ -1,7 +1,7 @@
 //! The rules for what a method returns.
 
 use proc_macro2::Span;
-use syn::{ReturnType, Signature, Type};
+use syn::{Lifetime, ReturnType, Signature, Type};
 
 use crate::{
     errors::Errors,
@@ -140,7 +140,8 @@ pub(super) fn decoded(ty: &Type, errors: &mut Errors) -> NestedTypes {
              the network",
         );
     }
-    for lifetime in inside.lent.iter().filter(|lent| lent.ident != "static") {
+    let short_lived = |lifetime: &&Lifetime| lifetime.ident != "static";
+    for lifetime in inside.in_cows.iter().filter(short_lived) {
         errors.at(
             lifetime,
             "write `'static`: the answer is decoded from the network",
