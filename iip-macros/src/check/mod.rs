@@ -151,7 +151,7 @@ fn only_methods(item: &TraitItem, errors: &mut Errors) {
 /// Checks everything about a method except for its arguments and its result.
 fn signature(method: &TraitItemFn, errors: &mut Errors) {
     let sig = &method.sig;
-    // `replies::result` rejects a stream without `async` and `Result`.
+    // `replies::result` rejects a method that returns nothing but a stream.
     if sig.asyncness.is_none() && replies::returned_stream(sig).is_none() {
         errors.at(
             sig.fn_token,
