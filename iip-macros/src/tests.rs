@@ -84,7 +84,8 @@ fn the_policies_of_a_method_are_in_its_descriptor() {
         quote!(),
         quote! {
             trait Greeter {
-                #[rpc(idempotent, hedge = "20ms", priority = "low", max_concurrency = 8, auth = "admin")]
+                #[rpc(idempotent, hedge = "20ms", priority = "low")]
+                #[rpc(max_concurrency = 8, auth = "admin")]
                 async fn hello(&self) -> Result<(), Status>;
                 #[rpc(idempotent, hedge = "p95", max_concurrency = "auto")]
                 async fn bye(&self) -> Result<(), Status>;
