@@ -12,6 +12,7 @@ use syn::{
 };
 
 use crate::case::Case;
+use crate::duration;
 use crate::errors::Errors;
 use crate::policy::{Concurrency, Hedge, Priority};
 
@@ -110,9 +111,8 @@ impl ServiceSettings {
             }
             match setting.key.to_string().as_str() {
                 "path" => {
-                    all.path = setting
-                        .string("\"/greeter\"", errors)
-                        .filter(|path| is_service_path(path, errors))
+                    let path = setting.string("\"/greeter\"", errors);
+                    all.path = path.filter(|path| is_service_path(path, errors));
                 }
                 "name" => {
                     let name = setting.string("\"shop.v1.Greeter\"", errors);
@@ -125,9 +125,8 @@ impl ServiceSettings {
                 "crate" => all.krate = setting.path(errors),
                 "dyn" => all.dyn_twin = setting.flag(errors),
                 "codec" => {
-                    all.codec = setting
-                        .string("\"postcard\"", errors)
-                        .and_then(|text| codec(&text, errors))
+                    let text = setting.string("\"postcard\"", errors);
+                    all.codec = text.and_then(|text| codec(&text, errors));
                 }
                 other => errors.at(
                     &setting.key,
@@ -146,36 +145,32 @@ impl MethodSettings {
     /// Parses every `#[rpc(..)]` among `attrs`; several count as one.
     pub(crate) fn parse(attrs: &[Attribute], errors: &mut Errors) -> Self {
         const EXAMPLE: &str = "#[rpc(timeout = \"500ms\")]";
+        let attrs = attrs.iter().filter(|attr| is_rpc(attr));
+        let bare =
+            format!("write settings in parentheses, as in `{EXAMPLE}`, or remove the attribute");
         let mut all = Self::default();
-        let mut seen = Vec::new();
-        for attr in attrs.iter().filter(|attr| is_rpc(attr)) {
-            let Meta::List(list) = &attr.meta else {
-                errors.at(
-                    attr,
-                    format!(
-                        "write settings in parentheses, as in `{EXAMPLE}`, or remove the attribute"
-                    ),
-                );
-                continue;
-            };
-            for setting in settings(list.tokens.clone(), EXAMPLE, errors) {
-                if !setting.is_repeated(&mut seen, errors) {
-                    all.set(&setting, errors);
-                }
-            }
-        }
+        each_setting(attrs, EXAMPLE, &bare, errors, |setting, errors| {
+            all.set(setting, errors);
+        });
         all
     }
 
     fn set(&mut self, setting: &Setting, errors: &mut Errors) {
         match setting.key.to_string().as_str() {
-            "path" => self.path = setting.string("\"/echo\"", errors).filter(|path| is_path(path, errors)),
-            "name" => self.name = setting.string("\"hello\"", errors).filter(|name| is_name(name, errors)),
+            "path" => {
+                let path = setting.string("\"/echo\"", errors);
+                self.path = path.filter(|path| is_path(path, errors));
+            }
+            "name" => {
+                let name = setting.string("\"hello\"", errors);
+                self.name = name.filter(|name| is_name(name, errors));
+            }
             "raw" => self.raw = setting.flag(errors),
             "json" => self.json = setting.flag(errors),
             "oneway" => self.oneway = setting.flag(errors),
             "timeout" => {
-                self.timeout = setting.string("\"500ms\"", errors).and_then(|text| duration(&text, errors));
+                let text = setting.string("\"500ms\"", errors);
+                self.timeout = text.and_then(|text| duration::parse(&text, errors));
             }
             "idempotent" => self.idempotent = setting.flag(errors).is_some(),
             "on_cancel" => {
@@ -187,16 +182,22 @@ impl MethodSettings {
                 self.hedge = text.and_then(|text| Some((Hedge::parse(&text, errors)?, text)));
             }
             "priority" => {
-                self.priority = setting.string("\"low\"", errors).and_then(|text| Priority::parse(&text, errors));
+                let text = setting.string("\"low\"", errors);
+                self.priority = text.and_then(|text| Priority::parse(&text, errors));
             }
             "max_concurrency" => {
-                self.max_concurrency = setting.literal("100", errors).and_then(|value| Concurrency::parse(&value, errors));
+                let value = setting.literal("100", errors);
+                self.max_concurrency = value.and_then(|value| Concurrency::parse(&value, errors));
             }
-            "auth" => self.auth = setting.string("\"admin\"", errors).filter(|text| is_requirement(text, errors)),
+            "auth" => {
+                let text = setting.string("\"admin\"", errors);
+                self.auth = text.filter(|text| is_requirement(text, errors));
+            }
             other => errors.at(
                 &setting.key,
                 format!(
-                    "unknown setting `{other}`: `#[rpc(..)]` takes `path`, `name`, `raw`, `json`, `oneway`, `timeout`, \
+                    "unknown setting `{other}`: `#[rpc(..)]` takes `path`, `name`, `raw`, `json`, \
+                     `oneway`, `timeout`, \
                      `idempotent`, `on_cancel`, `hedge`, `priority`, `max_concurrency` and `auth`"
                 ),
             ),
@@ -245,8 +246,31 @@ pub(crate) fn conditional(attr: &Attribute) -> Vec<Meta> {
         .unwrap_or_default()
 }
 
+/// Passes each setting in these attributes to `set`, except for one that is repeated. An attribute
+/// without parentheses is reported with the message `bare`.
+pub(crate) fn each_setting<'a>(
+    attrs: impl Iterator<Item = &'a Attribute>,
+    example: &str,
+    bare: &str,
+    errors: &mut Errors,
+    mut set: impl FnMut(&Setting, &mut Errors),
+) {
+    let mut seen = Vec::new();
+    for attr in attrs {
+        let Meta::List(list) = &attr.meta else {
+            errors.at(attr, bare);
+            continue;
+        };
+        for setting in settings(list.tokens.clone(), example, errors) {
+            if !setting.is_repeated(&mut seen, errors) {
+                set(&setting, errors);
+            }
+        }
+    }
+}
+
 /// Parses settings `key` and `key = value` between commas; anything else is reported and skipped.
-pub(crate) fn settings(tokens: TokenStream, example: &str, errors: &mut Errors) -> Vec<Setting> {
+fn settings(tokens: TokenStream, example: &str, errors: &mut Errors) -> Vec<Setting> {
     let mut found = Vec::new();
     for entry in split_at_commas(tokens) {
         match Setting::parse.parse2(entry.clone()) {
@@ -299,7 +323,8 @@ impl Parse for Setting {
 }
 
 impl Setting {
-    pub(crate) fn is_repeated(&self, seen: &mut Vec<Ident>, errors: &mut Errors) -> bool {
+    /// Reports a setting that was seen before, and returns `true` if it was.
+    fn is_repeated(&self, seen: &mut Vec<Ident>, errors: &mut Errors) -> bool {
         let repeated = seen.contains(&self.key);
         if repeated {
             errors.at(
@@ -312,25 +337,25 @@ impl Setting {
         repeated
     }
 
+    /// Returns the key of a setting without a value.
     fn flag(&self, errors: &mut Errors) -> Option<Ident> {
-        if let Some(value) = &self.value {
-            let key = &self.key;
+        let key = &self.key;
+        if self.value.is_some() {
             errors.at(
-                value_or(key, value),
+                self.place(),
                 format!("`{key}` takes no value: write `{key}`"),
             );
             return None;
         }
-        Some(self.key.clone())
+        Some(key.clone())
     }
 
     fn string(&self, example: &str, errors: &mut Errors) -> Option<LitStr> {
-        let value = self.value.clone().unwrap_or_default();
-        let string = syn::parse2::<LitStr>(value.clone()).ok();
+        let string = syn::parse2(self.value()).ok();
         if string.is_none() {
             let key = &self.key;
             errors.at(
-                value_or(key, &value),
+                self.place(),
                 format!("`{key}` takes a string: write `{key} = {example}`"),
             );
         }
@@ -338,12 +363,11 @@ impl Setting {
     }
 
     fn literal(&self, example: &str, errors: &mut Errors) -> Option<Lit> {
-        let value = self.value.clone().unwrap_or_default();
-        let literal = syn::parse2::<Lit>(value.clone()).ok();
+        let literal = syn::parse2(self.value()).ok();
         if literal.is_none() {
             let key = &self.key;
             errors.at(
-                value_or(key, &value),
+                self.place(),
                 format!("`{key}` takes a value: write `{key} = {example}`"),
             );
         }
@@ -352,29 +376,32 @@ impl Setting {
 
     /// Parses a path, either plain or in quotes as serde writes it.
     pub(crate) fn path(&self, errors: &mut Errors) -> Option<Path> {
-        let value = self.value.clone().unwrap_or_default();
-        let quoted = syn::parse2::<LitStr>(value.clone())
+        let quoted = syn::parse2::<LitStr>(self.value())
             .and_then(|text| text.parse_with(Path::parse_mod_style));
         let path = quoted
-            .or_else(|_| Path::parse_mod_style.parse2(value.clone()))
+            .or_else(|_| Path::parse_mod_style.parse2(self.value()))
             .ok();
         if path.is_none() {
             let key = &self.key;
             errors.at(
-                value_or(key, &value),
+                self.place(),
                 format!("`{key}` takes a path: write `{key} = ::iip_rpc`"),
             );
         }
         path
     }
-}
 
-/// Returns the tokens for an error: the value, or the key if there is no value.
-fn value_or(key: &Ident, value: &TokenStream) -> TokenStream {
-    if value.is_empty() {
-        TokenTree::from(key.clone()).into()
-    } else {
-        value.clone()
+    /// Returns the value; no tokens if there is none.
+    fn value(&self) -> TokenStream {
+        self.value.clone().unwrap_or_default()
+    }
+
+    /// Returns the tokens for an error: the value, or the key if there is no value.
+    fn place(&self) -> TokenStream {
+        match &self.value {
+            Some(value) if !value.is_empty() => value.clone(),
+            _ => TokenTree::from(self.key.clone()).into(),
+        }
     }
 }
 
@@ -426,50 +453,14 @@ fn is_name(name: &LitStr, errors: &mut Errors) -> bool {
 }
 
 fn is_requirement(text: &LitStr, errors: &mut Errors) -> bool {
-    let said = !text.value().trim().is_empty();
-    if !said {
+    let given = !text.value().trim().is_empty();
+    if !given {
         errors.at(
             text,
             "write the requirement on the caller, such as \"admin\", or remove `auth`",
         );
     }
-    said
-}
-
-/// Parses a duration such as `"500ms"`: a whole number and a unit.
-pub(crate) fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
-    const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-    let value = text.value();
-    let digits = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = value.split_at(digits);
-    let micros_per_unit: Option<u64> = match unit {
-        "us" => Some(1),
-        "ms" => Some(1_000),
-        "s" => Some(1_000_000),
-        "m" => Some(60_000_000),
-        "h" => Some(3_600_000_000),
-        _ => None,
-    };
-    let number = number.parse::<u64>().ok();
-    let (Some(number), Some(micros_per_unit)) = (number, micros_per_unit) else {
-        errors.at(
-            text,
-            "write a whole number and a unit of `us`, `ms`, `s`, `m` or `h`: \"500ms\"",
-        );
-        return None;
-    };
-    let duration = number
-        .checked_mul(micros_per_unit)
-        .map(Duration::from_micros);
-    match duration {
-        Some(Duration::ZERO) => errors.at(
-            text,
-            "a time of zero is not allowed: write a longer one, such as \"500ms\"",
-        ),
-        Some(duration) if duration <= LONGEST => return Some(duration),
-        _ => errors.at(text, "write a time of at most a year"),
-    }
-    None
+    given
 }
 
 fn codec(text: &LitStr, errors: &mut Errors) -> Option<Codec> {

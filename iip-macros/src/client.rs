@@ -1,12 +1,11 @@
 //! The client: a struct that implements the trait, each method by one call of the runtime.
 
-use std::time::Duration;
-
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 
 use crate::{
     attr::{MethodSettings, OnCancel},
+    duration,
     model::{Arg, Decoded, Kind, MethodDef, ServiceDef, reported_at},
 };
 
@@ -43,14 +42,12 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
     let types = def.phantom().map(|_| quote!(types: __rpc::PhantomData,));
     let codec = codec_is_there(def);
     let descriptors = def.methods.iter().map(|method| descriptor(def, method));
-    let title = client.to_string();
     let new_doc = format!(" A client that calls the methods of [`{service}`] through `client`.");
     let connect_doc = " Connects to `target`, such as `127.0.0.1:7070`, for this client alone. \
         Services of one server can share a connection: see `new`.";
     let options_doc = " The same client with other options, such as a timeout or metadata, for the \
         calls made through it.";
-    // `Clone` and `Debug` are written out because derived ones would require `K: Clone` although
-    // the client contains no `K`.
+    let clone_and_debug = clone_and_debug(def);
     quote! {
         #codec
 
@@ -64,7 +61,9 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
             }
 
             #[doc = #connect_doc]
-            #vis async fn connect(target: impl __rpc::ToEndpoint) -> ::core::result::Result<Self, __rpc::Status> {
+            #vis async fn connect(
+                target: impl __rpc::ToEndpoint
+            ) -> ::core::result::Result<Self, __rpc::Status> {
                 __rpc::Client::connect(target).await.map(Self::new)
             }
 
@@ -75,6 +74,17 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
             }
         }
 
+        #clone_and_debug
+    }
+}
+
+/// Generates `Clone` and `Debug`. Derived ones would require `K: Clone` although the client does
+/// not contain a `K`.
+fn clone_and_debug(def: &ServiceDef<'_>) -> TokenStream {
+    let (client, allows, generics) = (&def.client, def.allows(), def.generics());
+    let (impl_generics, arguments, conditions) = generics.split_for_impl();
+    let title = client.to_string();
+    quote! {
         #(#allows)*
         impl #impl_generics __rpc::Clone for #client #arguments #conditions {
             fn clone(&self) -> Self {
@@ -111,7 +121,10 @@ pub(crate) fn methods(def: &ServiceDef<'_>) -> TokenStream {
 }
 
 /// ```text
-/// Output: const _: () = assert!(CodecId::POSTCARD.is_supported(), "the codec of this service needs the feature ..");
+/// Output: const _: () = assert!(
+///             CodecId::POSTCARD.is_supported(),
+///             "the codec of this service needs the feature ..",
+///         );
 /// ```
 ///
 /// The features of the runtime are only known when the generated code is compiled.
@@ -129,7 +142,8 @@ fn codec_is_there(def: &ServiceDef<'_>) -> Option<TokenStream> {
 }
 
 /// ```text
-/// Output: const HELLO: &'static MethodDescriptor = &MethodDescriptor::new("Greeter", "hello", "/greeter/hello", &["name"]);
+/// Output: const HELLO: &'static MethodDescriptor =
+///             &MethodDescriptor::new("Greeter", "hello", "/greeter/hello", &["name"]);
 /// ```
 fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     let cfgs = method.cfgs();
@@ -147,7 +161,7 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     });
     let idempotent = method.settings.idempotent.then(|| quote!(.idempotent()));
     let timeout = method.settings.timeout.map(|timeout| {
-        let timeout = duration(timeout);
+        let timeout = duration::tokens(timeout);
         quote!(.timeout(#timeout))
     });
     let one_way = method.settings.oneway.as_ref().map(|_| quote!(.one_way()));
@@ -167,7 +181,8 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     quote! {
         #(#cfgs)*
         const #constant: &'static __rpc::MethodDescriptor =
-            &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*]) #raw #json #codec #timeout #idempotent #on_cancel #one_way
+            &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*])
+                #raw #json #codec #timeout #idempotent #on_cancel #one_way
                 #policies #requests #replies;
     }
 }
@@ -190,20 +205,6 @@ fn policies(settings: &MethodSettings) -> TokenStream {
     quote!(#hedge #priority #max_concurrency #auth)
 }
 
-/// Generates a duration in the largest unit that is exact, for readers of expanded code.
-pub(crate) fn duration(duration: Duration) -> TokenStream {
-    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    if micros.is_multiple_of(1_000_000) {
-        let seconds = micros / 1_000_000;
-        quote!(__rpc::Duration::from_secs(#seconds))
-    } else if micros.is_multiple_of(1_000) {
-        let millis = micros / 1_000;
-        quote!(__rpc::Duration::from_millis(#millis))
-    } else {
-        quote!(__rpc::Duration::from_micros(#micros))
-    }
-}
-
 /// ```text
 /// Output: async fn hello(&self, name: String) -> Result<String, Status> {
 ///             self.client.unary(Self::HELLO, None, (name,)).await
@@ -215,66 +216,11 @@ pub(crate) fn duration(duration: Duration) -> TokenStream {
 /// contains several of them.
 fn method(method: &MethodDef<'_>) -> TokenStream {
     let cfgs = method.cfgs();
-    let (ident, constant, output) = (method.ident(), &method.constant, method.client_output());
+    let (ident, output) = (method.ident(), method.client_output());
     let parameters = method.parameters();
-    let context = match &method.context {
-        Some(context) => {
-            let context = context.sent();
-            quote!(__rpc::Some(__rpc::known(#context)))
-        }
-        None => quote!(__rpc::None),
-    };
-    let sent = method.args.iter().map(|arg| {
-        let ident = arg.sent();
-        match &arg.decoded {
-            Decoded::Value(_) if method.is_protobuf => {
-                quote_spanned!(ident.span()=> __rpc::ProtoRef(&#ident))
-            }
-            _ if method.is_protobuf => quote_spanned!(ident.span()=> __rpc::ProtoRef(#ident)),
-            // Serde does not reveal the type that it serializes. Marked here, the data can be sent
-            // without a copy.
-            Decoded::Value(ty) if method.kind != Kind::Raw && is_bytes(ty) => {
-                quote_spanned!(ident.span()=> __rpc::ByValue(#ident))
-            }
-            _ => ident.into_token_stream(),
-        }
-    });
-    // With a stream there may be no argument: then the message before the stream is empty.
-    let empty =
-        (method.is_protobuf && method.args.is_empty()).then(|| quote!(__rpc::ProtoRef(&())));
-    let sent = sent.chain(empty);
-    // Missing traits of the result are reported at the result in the user's code, and those of an
-    // argument at its type.
-    let (at, constant) = (method.output_span(), quote!(Self::#constant));
-    let taken_out = method.is_protobuf.then(|| match method.replies {
-        None => quote!(.map(__rpc::Proto::into_inner)),
-        Some(_) => quote!(.map(__rpc::proto_messages)),
-    });
-    let call = match method.kind {
-        Kind::Unary if method.settings.oneway.is_some() => {
-            quote_spanned!(at=> .one_way(#constant, #context, (#(#sent,)*)).await)
-        }
-        Kind::Unary => {
-            quote_spanned!(at=> .unary(#constant, #context, (#(#sent,)*)).await #taken_out)
-        }
-        Kind::Raw => quote_spanned!(at=> .unary_raw(#constant, #context, #(#sent),*).await),
-        Kind::Subscription => {
-            quote_spanned!(at=> .subscribe(#constant, #context, (#(#sent,)*)).await)
-        }
-        Kind::Stream => {
-            let call = match (&method.requests, &method.replies) {
-                (None, _) => quote!(server_stream),
-                (Some(_), None) => quote!(client_stream),
-                (Some(_), Some(_)) => quote!(bidi_stream),
-            };
-            let requests = method.requests.as_ref().map(Arg::sent);
-            let requests = requests.map(|requests| match method.is_protobuf {
-                false => quote!(, __rpc::known(#requests)),
-                true => quote_spanned!(requests.span()=> , __rpc::protos(__rpc::known(#requests))),
-            });
-            quote_spanned!(at=> .#call(#constant, #context, (#(#sent,)*) #requests).await #taken_out)
-        }
-    };
+    let call = runtime_call(method);
+    // Missing traits of the result are reported at the result in the user's code.
+    let at = method.output_span();
     let receiver = method.syntax.sig.receiver();
     let this = receiver.map(|receiver| Ident::new("self", receiver.self_token.span.located_at(at)));
     let body = if method.kind == Kind::Subscription {
@@ -293,6 +239,85 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
         #(#cfgs)*
         #refines
         async fn #ident(#receiver, #(#parameters),*) -> #output #body
+    }
+}
+
+/// ```text
+/// Output: .unary(Self::HELLO, None, (name,)).await
+/// ```
+fn runtime_call(method: &MethodDef<'_>) -> TokenStream {
+    let at = method.output_span();
+    let (constant, context, sent) = (&method.constant, context(method), sent_arguments(method));
+    let constant = quote!(Self::#constant);
+    let passed = match method.kind {
+        Kind::Raw => quote_spanned!(at=> #constant, #context, #(#sent),*),
+        _ => quote_spanned!(at=> #constant, #context, (#(#sent,)*)),
+    };
+    let taken_out = method.is_protobuf.then(|| match method.replies {
+        None => quote!(.map(__rpc::Proto::into_inner)),
+        Some(_) => quote!(.map(__rpc::proto_messages)),
+    });
+    match method.kind {
+        Kind::Unary if method.settings.oneway.is_some() => {
+            quote_spanned!(at=> .one_way(#passed).await)
+        }
+        Kind::Unary => quote_spanned!(at=> .unary(#passed).await #taken_out),
+        Kind::Raw => quote_spanned!(at=> .unary_raw(#passed).await),
+        Kind::Subscription => quote_spanned!(at=> .subscribe(#passed).await),
+        Kind::Stream => {
+            let called = match (&method.requests, &method.replies) {
+                (None, _) => quote!(server_stream),
+                (Some(_), None) => quote!(client_stream),
+                (Some(_), Some(_)) => quote!(bidi_stream),
+            };
+            let requests = method.requests.as_ref();
+            let requests = requests.map(|requests| sent_requests(method, requests));
+            quote_spanned!(at=> .#called(#passed #requests).await #taken_out)
+        }
+    }
+}
+
+/// Generates the context that is passed to the runtime.
+fn context(method: &MethodDef<'_>) -> TokenStream {
+    match &method.context {
+        Some(context) => {
+            let context = context.sent();
+            quote!(__rpc::Some(__rpc::known(#context)))
+        }
+        None => quote!(__rpc::None),
+    }
+}
+
+/// Generates the arguments that are encoded, without the stream. Missing traits of an argument are
+/// reported at its type.
+fn sent_arguments(method: &MethodDef<'_>) -> Vec<TokenStream> {
+    let sent = method.args.iter().map(|arg| {
+        let ident = arg.sent();
+        match &arg.decoded {
+            Decoded::Value(_) if method.is_protobuf => {
+                quote_spanned!(ident.span()=> __rpc::ProtoRef(&#ident))
+            }
+            _ if method.is_protobuf => quote_spanned!(ident.span()=> __rpc::ProtoRef(#ident)),
+            // Serde does not reveal the type that it serializes. Marked here, the data can be sent
+            // without a copy.
+            Decoded::Value(ty) if method.kind != Kind::Raw && is_bytes(ty) => {
+                quote_spanned!(ident.span()=> __rpc::ByValue(#ident))
+            }
+            _ => ident.into_token_stream(),
+        }
+    });
+    // With a stream there may be no argument: then the message before the stream is empty.
+    let is_empty = method.is_protobuf && method.args.is_empty();
+    let empty = is_empty.then(|| quote!(__rpc::ProtoRef(&())));
+    sent.chain(empty).collect()
+}
+
+/// Generates the stream of requests, after the other arguments.
+fn sent_requests(method: &MethodDef<'_>, requests: &Arg<'_>) -> TokenStream {
+    let requests = requests.sent();
+    match method.is_protobuf {
+        false => quote!(, __rpc::known(#requests)),
+        true => quote_spanned!(requests.span()=> , __rpc::protos(__rpc::known(#requests))),
     }
 }
 

@@ -25,8 +25,9 @@ pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
     });
     let name = &item.ident;
     let doc = format!(
-        " [`{name}`] as a trait object, for example in an `Arc<dyn {twin}>`: every `{name}` is one, and such an object, or an \
-         `Arc` or `Box` of it or a reference to it, is a [`{name}`] again."
+        " [`{name}`] as a trait object, for example in an `Arc<dyn {twin}>`: every `{name}` is \
+         one, and such an object, or an `Arc` or `Box` of it or a reference to it, is a \
+         [`{name}`] again."
     );
     quote! {
         #(#attrs)*
@@ -88,13 +89,13 @@ pub(crate) fn object_methods(def: &ServiceDef<'_>) -> TokenStream {
     let method = |method: &MethodDef<'_>| {
         let called = twin_ident(method);
         let call = call(method, quote!(#twin::#called));
-        let body = match &method.replies {
+        let reply = match &method.replies {
             None => quote!(#call.await),
             Some(_) => {
                 quote!(__rpc::held(async move |stream| stream.pass(#call.await).await).await)
             }
         };
-        forward(method, body)
+        forward(method, reply)
     };
     def.methods.iter().map(method).collect()
 }

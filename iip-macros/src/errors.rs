@@ -1,3 +1,5 @@
+//! The list of mistakes in the user's code.
+
 use std::fmt::Display;
 
 use proc_macro2::{Span, TokenStream};

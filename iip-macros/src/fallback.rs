@@ -3,16 +3,13 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{
-    FnArg, Ident, ItemTrait, Pat, PatIdent, ReturnType, Token, TraitItem, TraitItemFn, parse_quote,
-};
+use syn::{FnArg, Ident, ItemTrait, ReturnType, Token, TraitItem, TraitItemFn, parse_quote};
 
 use crate::{
-    attr,
-    check::{NestedTypes, is_implied},
-    client, dyn_twin, forward, hygienic_block,
-    model::{ServiceDef, first_argument_mut, streamed_item},
+    attr, client, dyn_twin, forward,
+    model::{ServiceDef, is_implied, is_plain_name},
     server, service_trait,
+    types::{NestedTypes, first_argument_mut, streamed_item},
 };
 
 /// Generates the trait, a client whose methods compile but never return, and a server without
@@ -38,11 +35,11 @@ pub(crate) fn expand(mut def: ServiceDef<'_>) -> TokenStream {
         let alone = def.supertraits().all(is_implied);
         let stubs = stubs.as_ref().filter(|_| alone);
         let object = stubs.map(|stubs| dyn_twin::object_impl(&def, stubs));
-        let block = hygienic_block(&def, quote!(#blanket #object));
+        let block = def.hygienic_block(quote!(#blanket #object));
         quote!(#item #block)
     });
     let block = quote!(#own_impls #service_impl #server_impls #pointer_impls);
-    let block = hygienic_block(&def, block);
+    let block = def.hygienic_block(block);
     quote!(#trait_ #item #server #block #twin)
 }
 
@@ -67,7 +64,7 @@ fn acceptable(item: &ItemTrait) -> ItemTrait {
         }
         method.sig.constness = None;
         if let ReturnType::Type(_, ty) = &method.sig.output
-            && !NestedTypes::of(ty).this.is_empty()
+            && !NestedTypes::of(ty).own.is_empty()
         {
             method
                 .sig
@@ -81,15 +78,7 @@ fn acceptable(item: &ItemTrait) -> ItemTrait {
                 FnArg::Receiver(receiver) => receiver.mutability = None,
                 FnArg::Typed(arg) => {
                     arg.attrs.clear();
-                    if !matches!(
-                        arg.pat.as_ref(),
-                        Pat::Ident(PatIdent {
-                            by_ref: None,
-                            mutability: None,
-                            subpat: None,
-                            ..
-                        })
-                    ) {
+                    if !is_plain_name(&arg.pat) {
                         *arg.pat = parse_quote!(_);
                     }
                 }

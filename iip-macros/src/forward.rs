@@ -4,10 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Generics, parse_quote};
 
-use crate::{
-    check::is_implied,
-    model::{MethodDef, ServiceDef},
-};
+use crate::model::{MethodDef, ServiceDef, is_implied};
 
 /// Generates the service for an `Arc` of an implementation, and with `dyn` for a `Box` and a
 /// reference too, with these methods.
@@ -33,8 +30,8 @@ pub(crate) fn pointer_impls(def: &ServiceDef<'_>, methods: &TokenStream) -> Opti
     let shared = pointer_impl(&generics, quote!(__rpc::Arc<#implementation>));
     let others = def.settings.dyn_twin.as_ref().map(|_| {
         let boxed = pointer_impl(&generics, quote!(__rpc::Box<#implementation>));
-        let lent = pointer_impl(&in_lifetime(&generics), quote!(&'__lent #implementation));
-        quote!(#boxed #lent)
+        let reference = pointer_impl(&in_lifetime(&generics), quote!(&'__lent #implementation));
+        quote!(#boxed #reference)
     });
     Some(quote!(#shared #others))
 }
@@ -56,25 +53,29 @@ pub(crate) fn in_lifetime(generics: &Generics) -> Generics {
 }
 
 /// ```text
-/// Output: async fn hello(&self, name: &str) -> Result<String, Status> { <T as Greeter>::hello(self, name).await }
+/// Output: async fn hello(&self, name: &str) -> Result<String, Status> {
+///             <T as Greeter>::hello(self, name).await
+///         }
 /// ```
-pub(crate) fn forward(method: &MethodDef<'_>, body: TokenStream) -> TokenStream {
+pub(crate) fn forward(method: &MethodDef<'_>, reply: TokenStream) -> TokenStream {
     let cfgs = method.cfgs();
     let (ident, output) = (method.ident(), method.output());
     let parameters = method.parameters();
     quote! {
         #(#cfgs)*
         async fn #ident(&self, #(#parameters),*) -> #output {
-            #body
+            #reply
         }
     }
 }
 
+/// Generates a call of `callee` with the arguments of the method.
 pub(crate) fn call(method: &MethodDef<'_>, callee: TokenStream) -> TokenStream {
     let names = method.parameter_names();
     quote!(#callee(self #(, #names)*))
 }
 
+/// Generates the path of the method of the implementation.
 pub(crate) fn service_method(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     let (service, implementation, called) = (&def.item.ident, &def.implementation, method.ident());
     let (_, arguments, _) = def.item.generics.split_for_impl();

@@ -1,10 +1,10 @@
 //! `#[service]` and `#[derive(MethodError)]`, the macros of iip-rpc. Use them through that crate,
 //! which re-exports them.
 //!
-//! Structure: `attr` and `model` parse the user's trait, `check` reports every mistake in it at
-//! once, and `service_trait`, `client`, `server`, `forward` and `dyn_twin` generate the code, which
-//! only calls the runtime. With mistakes, `fallback` generates enough for the rest of the program
-//! to compile.
+//! Structure: `attr` and `model` parse the user's trait, and `types` the types in it. `check`
+//! reports every mistake at once. `service_trait`, `client`, `server`, `forward` and `dyn_twin`
+//! generate the code, which only calls the runtime. With mistakes, `fallback` generates enough for
+//! the rest of the program to compile.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ mod attr;
 mod case;
 mod check;
 mod client;
+mod duration;
 mod dyn_twin;
 mod errors;
 mod fallback;
@@ -24,6 +25,7 @@ mod server;
 mod service_trait;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
@@ -111,9 +113,11 @@ const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter
 /// `Streaming<T>` as its last argument. The first error of a stream ends it.
 ///
 /// ```ignore
-/// async fn watch(&self, topic: String) -> Result<impl Stream<Item = Result<Event, Status>>, Status>;
+/// async fn watch(&self, topic: String)
+///     -> Result<impl Stream<Item = Result<Event, Status>>, Status>;
 /// async fn upload(&self, name: String, chunks: Streaming<Bytes>) -> Result<u64, Status>;
-/// async fn chat(&self, lines: Streaming<String>) -> Result<impl Stream<Item = Result<String, Status>>, Status>;
+/// async fn chat(&self, lines: Streaming<String>)
+///     -> Result<impl Stream<Item = Result<String, Status>>, Status>;
 /// ```
 ///
 /// An implementation may return any stream, including one that borrows from `self`; a client
@@ -172,7 +176,8 @@ const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter
 /// object allocates a box.
 ///
 /// ```ignore
-/// let greeters: Vec<Arc<dyn DynGreeter>> = vec![Arc::new(Mine), Arc::new(GreeterClient::new(client))];
+/// let greeters: Vec<Arc<dyn DynGreeter>> =
+///     vec![Arc::new(Mine), Arc::new(GreeterClient::new(client))];
 /// greeters[0].hello("world".into()).await?;
 /// ```
 ///
@@ -205,7 +210,8 @@ pub fn service(
 /// ```
 ///
 /// This implements `MethodError` and `From<Status>`, the latter unless the field has thiserror's
-/// `#[from]`, which also implements it. A struct with one field, the status, needs no mark.
+/// `#[from]`, which also implements it. A struct with one field, the status, needs no
+/// `#[status]`.
 /// `#[status(crate = ::my_crate::iip_rpc)]` on the whole type sets the path of iip-rpc, for crates
 /// that re-export or rename it.
 #[proc_macro_derive(MethodError, attributes(status))]
@@ -235,12 +241,12 @@ fn expand_service(args: TokenStream, item: TokenStream) -> TokenStream {
     let server_impls = server::impls(&def);
     let pointer_impls = forward::pointer_impls(&def, &forward::pointer_methods(&def));
     let impls = quote!(#client_impls #service_impl #server_impls #pointer_impls);
-    let impls = hygienic_block(&def, impls);
+    let impls = def.hygienic_block(impls);
     let twin = def.settings.dyn_twin.as_ref().map(|_| {
         let item = dyn_twin::item(&def);
         let blanket = dyn_twin::blanket_impl(&def);
         let object = dyn_twin::object_impl(&def, &dyn_twin::object_methods(&def));
-        let impls = hygienic_block(&def, quote!(#blanket #object));
+        let impls = def.hygienic_block(quote!(#blanket #object));
         quote!(#item #impls)
     });
     quote!(#trait_ #client #server #impls #twin)
@@ -259,18 +265,6 @@ pub fn __guide_page(path: proc_macro::TokenStream) -> proc_macro::TokenStream {
     match page {
         Ok(page) => quote!(#page).into(),
         Err(error) => error.into_compile_error().into(),
-    }
-}
-
-/// Places `impls` in a block where `__rpc` names the runtime and no name of the user's is shadowed.
-fn hygienic_block(def: &ServiceDef<'_>, impls: TokenStream) -> TokenStream {
-    let (private, cfgs) = (def.private(), def.cfgs());
-    quote! {
-        #(#cfgs)*
-        const _: () = {
-            use #private as __rpc;
-            #impls
-        };
     }
 }
 

@@ -7,23 +7,22 @@ use syn::{
     parse_quote, spanned::Spanned,
 };
 
-use crate::{
-    attr::{Setting, settings},
-    errors::Errors,
-    model::{is_named, reported_at},
-};
+use crate::{attr::each_setting, errors::Errors, model::reported_at, types::is_named};
 
+/// An example of the variant that holds the status, for messages.
 const MARK: &str = "#[status] Rpc(Status)";
 
 /// ```text
 /// Input:  enum GreetError { EmptyName, #[status] Rpc(Status) }
 /// Output: impl MethodError for GreetError { fn as_status(&self) -> Option<&Status> { .. } }
-///         impl From<Status> for GreetError { fn from(status: Status) -> Self { Self::Rpc(status) } }
+///         impl From<Status> for GreetError {
+///             fn from(status: Status) -> Self { Self::Rpc(status) }
+///         }
 /// ```
 pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
     let mut errors = Errors::default();
     let krate = krate(&input.attrs, &mut errors);
-    let carrier = match &input.data {
+    let holder = match &input.data {
         Data::Enum(data) => in_enum(input, data, &mut errors),
         Data::Struct(data) => in_struct(input, data, &mut errors),
         Data::Union(data) => {
@@ -33,7 +32,7 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
     };
     // With mistakes, the impls are still generated if possible, for the methods that return this
     // error.
-    let impls = carrier.map(|carrier| impls(input, &krate, &carrier));
+    let impls = holder.map(|holder| impls(input, &krate, &holder));
     let errors = errors.into_tokens();
     quote!(#errors #impls)
 }
@@ -53,27 +52,27 @@ fn in_enum<'a>(
     data: &'a DataEnum,
     errors: &mut Errors,
 ) -> Option<StatusVariant<'a>> {
-    let mut marked = data.variants.iter().filter(|variant| {
+    let mut holders = data.variants.iter().filter(|variant| {
         let fields = variant.fields.iter().flat_map(|field| &field.attrs);
-        let mut marks = variant
+        let mut found = variant
             .attrs
             .iter()
             .chain(fields)
-            .filter(|attr| is_mark(attr))
+            .filter(|attr| is_status(attr))
             .peekable();
-        let any = marks.peek().is_some();
-        marks.for_each(|mark| without_settings(mark, errors));
+        let any = found.peek().is_some();
+        found.for_each(|attr| without_settings(attr, errors));
         any
     });
-    let Some(variant) = marked.next() else {
-        drop(marked);
+    let Some(variant) = holders.next() else {
+        drop(holders);
         errors.at(
             &input.ident,
             format!("add a variant for failures that are not the method's own: `{MARK}`"),
         );
         return None;
     };
-    let others: Vec<_> = marked.collect();
+    let others: Vec<_> = holders.collect();
     for other in others {
         errors.at(
             other,
@@ -100,13 +99,13 @@ fn in_struct<'a>(
     data: &'a DataStruct,
     errors: &mut Errors,
 ) -> Option<StatusVariant<'a>> {
-    let carrier = only_field(&data.fields).map(|(member, field)| StatusVariant {
+    let holder = only_field(&data.fields).map(|(member, field)| StatusVariant {
         variant: None,
         alone: true,
         field,
         member,
     });
-    if carrier.is_none() {
+    if holder.is_none() {
         errors.at(
             &input.ident,
             format!(
@@ -115,7 +114,7 @@ fn in_struct<'a>(
             ),
         );
     }
-    carrier
+    holder
 }
 
 fn only_field(fields: &Fields) -> Option<(Member, &Field)> {
@@ -123,16 +122,16 @@ fn only_field(fields: &Fields) -> Option<(Member, &Field)> {
     all.next().filter(|_| all.next().is_none())
 }
 
-fn impls(input: &DeriveInput, krate: &Path, carrier: &StatusVariant<'_>) -> TokenStream {
+fn impls(input: &DeriveInput, krate: &Path, holder: &StatusVariant<'_>) -> TokenStream {
     let ident = &input.ident;
     let (generics, arguments, conditions) = input.generics.split_for_impl();
     let private = quote!(#krate::__private);
-    let (member, ty) = (&carrier.member, &carrier.field.ty);
-    let place = match carrier.variant {
+    let (member, ty) = (&holder.member, &holder.field.ty);
+    let place = match holder.variant {
         Some(variant) => quote!(Self::#variant),
         None => quote!(Self),
     };
-    let others = (!carrier.alone).then(|| quote!(_ => #private::None,));
+    let others = (!holder.alone).then(|| quote!(_ => #private::None,));
     // If the field is not a `Status`, the error is reported at its type.
     let found = quote_spanned!(reported_at(ty.span())=> #private::Some(status));
     let is_boxed = ["Box", "Arc"].iter().any(|name| is_named(ty, name));
@@ -140,7 +139,7 @@ fn impls(input: &DeriveInput, krate: &Path, carrier: &StatusVariant<'_>) -> Toke
         true => quote!(#private::From::from(status)),
         false => quote_spanned!(reported_at(ty.span())=> status),
     };
-    let has_from = carrier
+    let has_from = holder
         .field
         .attrs
         .iter()
@@ -169,7 +168,8 @@ fn impls(input: &DeriveInput, krate: &Path, carrier: &StatusVariant<'_>) -> Toke
     }
 }
 
-fn is_mark(attr: &Attribute) -> bool {
+/// Returns `true` if this is `#[status]`, with or without settings.
+fn is_status(attr: &Attribute) -> bool {
     attr.path().is_ident("status")
 }
 
@@ -182,30 +182,19 @@ fn without_settings(attr: &Attribute, errors: &mut Errors) {
 /// Parses `#[status(crate = ::renamed)]` on the whole type.
 fn krate(attrs: &[Attribute], errors: &mut Errors) -> Path {
     const EXAMPLE: &str = "#[status(crate = ::iip_rpc)]";
+    let attrs = attrs.iter().filter(|attr| is_status(attr));
+    let bare = format!("move `#[status]` to the variant that holds the status: `{MARK}`");
     let mut krate = None;
-    let mut seen = Vec::new();
-    for attr in attrs.iter().filter(|attr| is_mark(attr)) {
-        let Meta::List(list) = &attr.meta else {
+    each_setting(attrs, EXAMPLE, &bare, errors, |setting, errors| {
+        let key = &setting.key;
+        if key == "crate" {
+            krate = setting.path(errors);
+        } else {
             errors.at(
-                attr,
-                format!("move `#[status]` to the variant that holds the status: `{MARK}`"),
+                key,
+                format!("unknown setting `{key}`: the whole type takes `{EXAMPLE}`"),
             );
-            continue;
-        };
-        for setting in settings(list.tokens.clone(), EXAMPLE, errors) {
-            let Setting { key, .. } = &setting;
-            if setting.is_repeated(&mut seen, errors) {
-                continue;
-            }
-            if key == "crate" {
-                krate = setting.path(errors);
-            } else {
-                errors.at(
-                    key,
-                    format!("unknown setting `{key}`: the whole type takes `{EXAMPLE}`"),
-                );
-            }
         }
-    }
+    });
     krate.unwrap_or_else(|| parse_quote!(::iip_rpc))
 }

@@ -1,18 +1,22 @@
 //! The model of a service, read from its trait. Reading never fails: anything invalid is left out
 //! here and reported by [`check`](crate::check), which looks at the same syntax.
 
-use proc_macro2::Span;
+use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
-    Attribute, FnArg, GenericArgument, GenericParam, Generics, Ident, ItemTrait, Pat, Path,
-    PathArguments, ReturnType, TraitItem, TraitItemFn, Type, TypeParamBound, WherePredicate,
-    ext::IdentExt, parse_quote, spanned::Spanned, visit_mut::VisitMut,
+    Attribute, FnArg, GenericParam, Generics, Ident, ItemTrait, Pat, PatIdent, Path, ReturnType,
+    TraitItem, TraitItemFn, Type, TypeParamBound, WherePredicate, ext::IdentExt, parse_quote,
+    spanned::Spanned, visit_mut::VisitMut,
 };
 
 use crate::{
     attr::{self, CodecName, MethodSettings, ServiceSettings},
     case::snake_case,
     errors::Errors,
+    types::{
+        first_argument, first_argument_mut, is_context_reference, is_named, is_streaming,
+        is_subscription, peel, streamed_item,
+    },
 };
 
 /// A service: the trait with `#[service]`, and everything that is derived from it once.
@@ -134,6 +138,19 @@ impl<'a> ServiceDef<'a> {
         parse_quote!(#krate::__private)
     }
 
+    /// Places `impls` in a block where `__rpc` names the runtime and no name of the user's is
+    /// shadowed.
+    pub(crate) fn hygienic_block(&self, impls: TokenStream) -> TokenStream {
+        let (private, cfgs) = (self.private(), self.cfgs());
+        quote! {
+            #(#cfgs)*
+            const _: () = {
+                use #private as __rpc;
+                #impls
+            };
+        }
+    }
+
     /// Returns the trait's attributes that are copied to every generated item.
     pub(crate) fn item_attrs(&self) -> impl Iterator<Item = &'a Attribute> + Clone {
         self.item
@@ -244,12 +261,8 @@ impl<'a> MethodDef<'a> {
         errors: &mut Errors,
     ) -> Self {
         let settings = MethodSettings::parse(&syntax.attrs, errors);
-        let ident = syntax.sig.ident.unraw();
-        let name = match (&settings.name, service.rename_all) {
-            (Some(name), _) => name.value(),
-            (None, Some(case)) => case.apply(&ident.to_string()),
-            (None, None) => ident.to_string(),
-        };
+        let ident = syntax.sig.ident.unraw().to_string();
+        let name = wire_name(&ident, &settings, service);
         let path = settings
             .path
             .as_ref()
@@ -264,14 +277,11 @@ impl<'a> MethodDef<'a> {
             .is_some_and(|arg| is_streaming(arg.ty))
             .then(|| args.pop())
             .flatten();
-        let replies = match &syntax.sig.output {
-            ReturnType::Type(_, ty) => streamed_item(ty),
-            ReturnType::Default => None,
+        let (replies, reply) = match &syntax.sig.output {
+            ReturnType::Type(_, ty) => (streamed_item(ty), first_argument(ty)),
+            ReturnType::Default => (None, None),
         };
-        let subscribes = match &syntax.sig.output {
-            ReturnType::Type(_, ty) => first_argument(ty).is_some_and(|ty| is_subscription(&ty)),
-            ReturnType::Default => false,
-        };
+        let subscribes = reply.is_some_and(|ty| is_subscription(&ty));
         let has_streams = requests.is_some() || replies.is_some();
         let codec = service.codec.filter(|_| settings.raw.is_none());
         Self {
@@ -285,7 +295,7 @@ impl<'a> MethodDef<'a> {
             requests,
             subscribes,
             replies,
-            constant: Ident::new(&ident.to_string().to_uppercase(), Span::call_site()),
+            constant: Ident::new(&ident.to_uppercase(), Span::call_site()),
             syntax,
             settings,
             name,
@@ -329,7 +339,7 @@ impl<'a> MethodDef<'a> {
     }
 
     /// Returns the type of the value in `Result<value, error>`.
-    pub(crate) fn reply_type(&self) -> Option<Type> {
+    pub(crate) fn reply(&self) -> Option<Type> {
         first_argument(&self.output())
     }
 
@@ -348,7 +358,7 @@ impl<'a> MethodDef<'a> {
     }
 
     /// Returns the parameters after `&self` as written: `ctx: &CallContext, name: String`.
-    pub(crate) fn parameters(&self) -> impl Iterator<Item = proc_macro2::TokenStream> {
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = TokenStream> {
         self.all_args().map(|arg| {
             let (ident, ty) = (arg.ident, arg.ty);
             quote!(#ident: #ty)
@@ -391,21 +401,22 @@ impl<'a> Arg<'a> {
 
     /// Returns the body of a raw call as the server passes it on: the type that the method takes,
     /// converted from `Bytes`.
-    pub(crate) fn made_from_body(&self) -> proc_macro2::TokenStream {
+    pub(crate) fn made_from_body(&self) -> TokenStream {
+        let at = reported_at(self.ty.span());
         let ident = self.ident;
         match &self.decoded {
             Decoded::Value(_) => {
-                quote_spanned!(reported_at(self.ty.span())=> __rpc::From::from(#ident))
+                quote_spanned!(at=> __rpc::From::from(#ident))
             }
             Decoded::Reference(ty) | Decoded::Owned(ty) => {
-                quote_spanned!(reported_at(self.ty.span())=> &<#ty as __rpc::From<__rpc::Bytes>>::from(#ident))
+                quote_spanned!(at=> &<#ty as __rpc::From<__rpc::Bytes>>::from(#ident))
             }
             Decoded::Str | Decoded::Slice(_) => quote!(&#ident),
         }
     }
 
     /// Returns the argument as the server passes it on.
-    pub(crate) fn call_argument(&self) -> proc_macro2::TokenStream {
+    pub(crate) fn call_argument(&self) -> TokenStream {
         let ident = self.ident;
         match self.decoded {
             Decoded::Value(_) => quote!(#ident),
@@ -433,7 +444,7 @@ impl Decoded {
     }
 
     /// Returns the type to decode, in code where `__rpc` names the runtime.
-    pub(crate) fn tokens(&self) -> proc_macro2::TokenStream {
+    pub(crate) fn tokens(&self) -> TokenStream {
         match self {
             Self::Value(ty) | Self::Reference(ty) => ty.to_token_stream(),
             Self::Str => quote!(__rpc::String),
@@ -444,139 +455,47 @@ impl Decoded {
     }
 }
 
+/// Returns `true` if every service has this supertrait anyway.
+pub(crate) fn is_implied(bound: &TypeParamBound) -> bool {
+    match bound {
+        TypeParamBound::Trait(bound) => {
+            let last = bound.path.segments.last();
+            last.is_some_and(|last| last.ident == "Send" || last.ident == "Sync")
+        }
+        _ => false,
+    }
+}
+
+/// Returns `true` if a pattern is a name and nothing else.
+pub(crate) fn is_plain_name(pattern: &Pat) -> bool {
+    matches!(
+        pattern,
+        Pat::Ident(PatIdent {
+            by_ref: None,
+            mutability: None,
+            subpat: None,
+            ..
+        })
+    )
+}
+
 /// Returns a span for generated code that is reported at `span`, but still marked as generated, so
 /// that lints ignore it.
 pub(crate) fn reported_at(span: Span) -> Span {
     Span::call_site().located_at(span)
 }
 
+/// Returns the name of a method on the wire.
+fn wire_name(ident: &str, settings: &MethodSettings, service: &ServiceSettings) -> String {
+    match (&settings.name, service.rename_all) {
+        (Some(name), _) => name.value(),
+        (None, Some(case)) => case.apply(ident),
+        (None, None) => ident.to_owned(),
+    }
+}
+
 fn cfgs(attrs: &[Attribute]) -> impl Iterator<Item = &Attribute> + Clone {
     attrs.iter().filter(|attr| attr::is_cfg(attr))
-}
-
-/// Removes the parentheses, visible or not, around a type: macros by example wrap types in
-/// invisible ones.
-pub(crate) fn peel(ty: &Type) -> &Type {
-    match ty {
-        Type::Group(group) => peel(&group.elem),
-        Type::Paren(paren) => peel(&paren.elem),
-        ty => ty,
-    }
-}
-
-/// Returns `true` if this is `&CallContext`.
-pub(crate) fn is_context_reference(ty: &Type) -> bool {
-    matches!(peel(ty), Type::Reference(reference) if reference.mutability.is_none() && is_context(&reference.elem))
-}
-
-/// Returns `true` if this is the `CallContext` of the runtime, see [`is_named`].
-pub(crate) fn is_context(ty: &Type) -> bool {
-    is_named(ty, "CallContext") && first_argument(ty).is_none()
-}
-
-/// Returns `true` if this is the `Streaming<T>` of the runtime, see [`is_named`].
-pub(crate) fn is_streaming(ty: &Type) -> bool {
-    is_named(ty, "Streaming") && first_argument(ty).is_some()
-}
-
-/// Returns `true` if this is the `Subscription<T>` of the runtime, see [`is_named`].
-pub(crate) fn is_subscription(ty: &Type) -> bool {
-    is_named(ty, "Subscription") && first_argument(ty).is_some()
-}
-
-/// Returns `true` if the last segment of a path type is `name`, and the path does not show that the
-/// type is the user's own, by `crate`, `self` or `super` at its beginning.
-///
-/// The meaning of a name is unknown here. Generated code checks that it is the expected type, and
-/// the runtime's types cannot be used if they were not recognized; both error messages explain how
-/// to write it (`checked.rs` in iip-rpc).
-pub(crate) fn is_named(ty: &Type, name: &str) -> bool {
-    let Type::Path(path) = peel(ty) else {
-        return false;
-    };
-    let segments = &path.path.segments;
-    let own = segments.len() > 1
-        && segments.first().is_some_and(|first| {
-            ["crate", "self", "super"]
-                .iter()
-                .any(|own| first.ident == own)
-        });
-    !own && segments.last().is_some_and(|last| last.ident == name)
-}
-
-/// Returns the last name of a path type: `Result` of `std::io::Result<()>`.
-pub(crate) fn last_segment(ty: &Type) -> Option<&Ident> {
-    match peel(ty) {
-        Type::Path(path) => path.path.segments.last().map(|segment| &segment.ident),
-        _ => None,
-    }
-}
-
-/// Returns the type arguments of the last name of a path: `T` and `E` of `Result<T, E>`.
-pub(crate) fn type_arguments(ty: &Type) -> Vec<Type> {
-    let Type::Path(path) = peel(ty) else {
-        return Vec::new();
-    };
-    let last = path.path.segments.last();
-    let Some(PathArguments::AngleBracketed(arguments)) = last.map(|last| &last.arguments) else {
-        return Vec::new();
-    };
-    let types = arguments.args.iter().filter_map(|argument| match argument {
-        GenericArgument::Type(ty) => Some(ty.clone()),
-        _ => None,
-    });
-    types.collect()
-}
-
-/// Returns the first of them.
-pub(crate) fn first_argument(ty: &Type) -> Option<Type> {
-    type_arguments(ty).into_iter().next()
-}
-
-/// Returns the first of them, for replacement.
-pub(crate) fn first_argument_mut(ty: &mut Type) -> Option<&mut Type> {
-    let path = match ty {
-        Type::Group(group) => return first_argument_mut(&mut group.elem),
-        Type::Paren(paren) => return first_argument_mut(&mut paren.elem),
-        Type::Path(path) => path,
-        _ => return None,
-    };
-    let PathArguments::AngleBracketed(arguments) = &mut path.path.segments.last_mut()?.arguments
-    else {
-        return None;
-    };
-    arguments
-        .args
-        .iter_mut()
-        .find_map(|argument| match argument {
-            GenericArgument::Type(ty) => Some(ty),
-            _ => None,
-        })
-}
-
-/// Returns the `Item` of the `impl Stream` in `Result<impl Stream<Item = ..>, E>`.
-pub(crate) fn streamed_item(output: &Type) -> Option<Type> {
-    let mut output = output.clone();
-    let Type::ImplTrait(opaque) = peel(first_argument_mut(&mut output)?) else {
-        return None;
-    };
-    opaque.bounds.iter().find_map(|bound| {
-        let TypeParamBound::Trait(bound) = bound else {
-            return None;
-        };
-        let last = bound.path.segments.last()?;
-        let PathArguments::AngleBracketed(arguments) = &last.arguments else {
-            return None;
-        };
-        arguments
-            .args
-            .iter()
-            .filter(|_| last.ident == "Stream")
-            .find_map(|argument| match argument {
-                GenericArgument::AssocType(item) if item.ident == "Item" => Some(item.ty.clone()),
-                _ => None,
-            })
-    })
 }
 
 fn is_about_self(predicate: &WherePredicate) -> bool {
@@ -655,32 +574,5 @@ mod tests {
             "< std :: path :: Path as __rpc :: ToOwned > :: Owned"
         );
         assert_eq!(decoded(parse_quote!(&self::Path)), "self :: Path");
-    }
-
-    #[test]
-    fn a_type_of_the_users_own_is_told_from_one_of_the_runtime_by_its_path_and_shape() {
-        let ours: [Type; 6] = [
-            parse_quote!(Streaming<u8>),
-            parse_quote!(iip_rpc::Streaming<u8>),
-            parse_quote!(::iip_rpc::Streaming<u8, E>),
-            parse_quote!(rpc::Streaming<u8>),
-            parse_quote!((Streaming<u8>)),
-            parse_quote!(iip_rpc::Streaming<self::Item>),
-        ];
-        let theirs: [Type; 6] = [
-            parse_quote!(Streaming),
-            parse_quote!(self::Streaming<u8>),
-            parse_quote!(crate::media::Streaming<u8>),
-            parse_quote!(super::super::Streaming<u8>),
-            parse_quote!(media::Streaming),
-            parse_quote!(Option<Streaming<u8>>),
-        ];
-        assert!(ours.iter().all(is_streaming));
-        assert!(!theirs.iter().any(is_streaming));
-        assert!(is_subscription(&parse_quote!(Subscription<u8>)));
-        assert!(!is_subscription(&parse_quote!(Subscription)));
-        assert!(is_context_reference(&parse_quote!(&iip_rpc::CallContext)));
-        assert!(!is_context_reference(&parse_quote!(&self::CallContext)));
-        assert!(!is_context_reference(&parse_quote!(&CallContext<u8>)));
     }
 }

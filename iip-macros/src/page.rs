@@ -16,11 +16,11 @@ fn rewritten(page: &str) -> String {
     let mut out = String::with_capacity(page.len());
     let mut rest = page;
     while let Some(at) = rest.find("](") {
-        let (before, behind) = (&rest[..at], &rest[at + 2..]);
-        let (Some(open), Some(end)) = (before.rfind('['), behind.find(')')) else {
+        let (before, after) = (&rest[..at], &rest[at + 2..]);
+        let (Some(open), Some(end)) = (before.rfind('['), after.find(')')) else {
             break;
         };
-        let (text, target) = (&before[open + 1..], &behind[..end]);
+        let (text, target) = (&before[open + 1..], &after[..end]);
         out.push_str(&before[..open]);
         let (file, anchor) = match target.split_once('#') {
             Some((file, anchor)) => (file, format!("#{anchor}")),
@@ -35,7 +35,7 @@ fn rewritten(page: &str) -> String {
             }
             _ => out += &format!("{text} (`{}` in the repository)", in_repository(file)),
         }
-        rest = &behind[end + 1..];
+        rest = &after[end + 1..];
     }
     out.push_str(rest);
     out

@@ -7,7 +7,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Lit, LitStr};
 
-use crate::{attr, client, errors::Errors};
+use crate::{duration, errors::Errors};
 
 /// The value of `hedge = ".."`; the runtime has an enum of the same name.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,7 +36,7 @@ impl Hedge {
     pub(crate) fn parse(text: &LitStr, errors: &mut Errors) -> Option<Self> {
         let value = text.value();
         let Some(percentile) = value.strip_prefix('p') else {
-            return attr::duration(text, errors).map(Self::After);
+            return duration::parse(text, errors).map(Self::After);
         };
         match percentile.parse() {
             Ok(percentile @ 1..=99) => Some(Self::Percentile(percentile)),
@@ -53,7 +53,7 @@ impl Hedge {
     pub(crate) fn tokens(self) -> TokenStream {
         match self {
             Self::After(delay) => {
-                let delay = client::duration(delay);
+                let delay = duration::tokens(delay);
                 quote!(__rpc::Hedge::After(#delay))
             }
             Self::Percentile(percentile) => quote!(__rpc::Hedge::Percentile(#percentile)),

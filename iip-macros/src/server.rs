@@ -5,7 +5,7 @@ use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{GenericParam, parse_quote, spanned::Spanned};
 
-use crate::model::{Kind, MethodDef, ServiceDef, reported_at};
+use crate::model::{Arg, Kind, MethodDef, ServiceDef, reported_at};
 
 /// Generates the struct. It is placed in the user's module, next to the trait.
 pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
@@ -91,130 +91,161 @@ pub(crate) fn impls(def: &ServiceDef<'_>) -> TokenStream {
 }
 
 /// ```text
-/// Output: into.unary(GreeterClient::HELLO, &self.service, |service, _: &CallContext, (name,): (String,)| {
-///             async move { <T as Greeter>::hello(&service, name).await }
-///         });
+/// Output: into.unary(GreeterClient::HELLO, &self.service,
+///             |service, _: &CallContext, (name,): (String,)| {
+///                 async move { <T as Greeter>::hello(&service, name).await }
+///             });
 /// ```
 fn registration(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     let cfgs = method.cfgs();
-    let (client, trait_, implementation) = (&def.client, &def.item.ident, &def.implementation);
+    let (client, constant) = (&def.client, &method.constant);
     let generics = def.generics();
     let (_, arguments, _) = generics.split_for_impl();
     let turbofish = arguments.as_turbofish();
-    let (ident, constant) = (method.ident(), &method.constant);
-    // These names cannot be shadowed by an argument.
-    let service = Ident::new("service", Span::mixed_site());
-    let context = Ident::new("ctx", Span::mixed_site());
-    let (bound_context, kept_context, context) = match &method.context {
-        Some(arg) => {
-            let at = reported_at(arg.ty.span());
-            let known = quote_spanned!(at=> __rpc::known(&#context));
-            let kept = quote!(let #context = __rpc::Clone::clone(#context););
-            (quote!(#context), Some(kept), Some(quote!(#known,)))
-        }
-        None => (quote!(_), None, None),
+    let (register, handler) = match method.kind {
+        Kind::Unary => ("unary", unary_handler(def, method)),
+        Kind::Stream | Kind::Subscription => ("stream", stream_handler(def, method)),
+        Kind::Raw => ("unary_raw", raw_handler(def, method)),
     };
-    let call_argument = method.args.iter().map(|arg| arg.call_argument());
-    let descriptor = quote!(#client #turbofish::#constant);
     let span = reported_at(method.output_span());
-    // The expression for the returned value, converted to a `Result` if its type is not called
-    // that.
-    let run = |call_argument: TokenStream| {
-        if method.returns_alias() {
-            quote_spanned! {span=>
-                __rpc::MethodOutput::into_result(<#implementation as #trait_ #arguments>::#ident(&#service, #context #call_argument).await)
-            }
-        } else {
-            quote!(<#implementation as #trait_ #arguments>::#ident(&#service, #context #call_argument).await)
-        }
-    };
+    let register = Ident::new(register, span);
+    let descriptor = quote!(#client #turbofish::#constant);
+    quote_spanned! {span=>
+        #(#cfgs)*
+        into.#register(#descriptor, &self.service, #handler);
+    }
+}
+
+fn unary_handler(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
+    let arguments = method.args.iter().map(Arg::call_argument);
+    let reply = invocation(def, method, quote!(#(#arguments),*));
+    let encoded = encoded_reply(method);
+    handler(method, decoded_arguments(method), quote!(#reply #encoded))
+}
+
+fn raw_handler(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     let names = method.args.iter().map(|arg| arg.ident);
-    let types = method.args.iter().map(|arg| arg.decoded.tokens());
-    let (bound, put_in) = if !method.is_protobuf {
-        (quote!((#(#names,)*): (#(#types,)*)), None)
-    } else if method.args.is_empty() {
-        // The argument is the empty message before a stream.
-        (
-            quote!(_: (__rpc::Proto<()>,)),
-            Some(quote!(.map(__rpc::Proto))),
-        )
-    } else {
-        let bound = quote!((#(__rpc::Proto(#names),)*): (#(__rpc::Proto<#types>,)*));
-        (bound, Some(quote!(.map(__rpc::Proto))))
+    let bodies = method.args.iter().map(Arg::made_from_body);
+    let reply = invocation(def, method, quote!(#(#bodies),*));
+    handler(method, quote!(#(#names: __rpc::Bytes),*), reply)
+}
+
+fn stream_handler(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
+    let call = hidden("call");
+    let (bound_call, input) = match &method.requests {
+        Some(requests) => {
+            let (call, input) = request_stream(method, requests, call.clone());
+            (quote!(mut #call), Some(input))
+        }
+        None => (quote!(#call), None),
     };
-    match method.kind {
-        Kind::Unary => {
-            let reply = run(quote!(#(#call_argument),*));
-            let call = quote! {
-                |#service, #bound_context: &__rpc::CallContext, #bound| {
-                    #kept_context
-                    async move { #reply #put_in }
-                }
-            };
-            quote_spanned! {span=>
-                #(#cfgs)*
-                into.unary(#descriptor, &self.service, #call);
-            }
+    let arguments = method.args.iter().map(Arg::call_argument).chain(input);
+    let result = invocation(def, method, quote!(#(#arguments),*));
+    let encoded = encoded_reply(method);
+    let reply = match &method.replies {
+        None if method.kind == Kind::Subscription => {
+            let span = reported_at(method.output_span());
+            quote_spanned!(span=> send_subscription(__rpc::known(result)).await)
         }
-        Kind::Stream | Kind::Subscription => {
-            let call = Ident::new("call", Span::mixed_site());
-            let (bound_call, input) = match &method.requests {
-                Some(requests) => {
-                    // If the type is not that of the runtime, the error is reported at the type.
-                    let at = requests.ty.span();
-                    let mut call = call.clone();
-                    call.set_span(call.span().located_at(at));
-                    let input = match method.is_protobuf {
-                        true => {
-                            quote_spanned!(reported_at(at)=> __rpc::proto_messages(#call.input()))
-                        }
-                        false => quote_spanned!(reported_at(at)=> #call.input()),
-                    };
-                    let known = quote_spanned!(reported_at(at)=> __rpc::known(#input));
-                    (quote!(mut #call), Some(known))
-                }
-                None => (quote!(#call), None),
-            };
-            let call_argument = call_argument.chain(input);
-            let reply = match &method.replies {
-                None if method.kind == Kind::Subscription => {
-                    quote_spanned!(span=> send_subscription(__rpc::known(result)).await)
-                }
-                Some(_) if method.is_protobuf => {
-                    quote!(send_all(result.map(__rpc::proto_stream)).await)
-                }
-                Some(_) => quote!(send_all(result).await),
-                None => quote!(reply(result #put_in)),
-            };
-            let result = run(quote!(#(#call_argument),*));
-            let call = quote! {
-                |#service, #bound_context: &__rpc::CallContext, #bound, #bound_call| {
-                    #kept_context
-                    async move {
-                        let result = #result;
-                        #call.#reply
-                    }
-                }
-            };
-            quote_spanned! {span=>
-                #(#cfgs)*
-                into.stream(#descriptor, &self.service, #call);
-            }
+        Some(_) if method.is_protobuf => {
+            quote!(send_all(result.map(__rpc::proto_stream)).await)
         }
-        Kind::Raw => {
-            let names = method.args.iter().map(|arg| arg.ident);
-            let bodies = method.args.iter().map(|arg| arg.made_from_body());
-            let reply = run(quote!(#(#bodies),*));
-            let call = quote! {
-                |#service, #bound_context: &__rpc::CallContext, #(#names: __rpc::Bytes),*| {
-                    #kept_context
-                    async move { #reply }
-                }
-            };
-            quote_spanned! {span=>
-                #(#cfgs)*
-                into.unary_raw(#descriptor, &self.service, #call);
-            }
+        Some(_) => quote!(send_all(result).await),
+        None => quote!(reply(result #encoded)),
+    };
+    let arguments = decoded_arguments(method);
+    handler(
+        method,
+        quote!(#arguments, #bound_call),
+        quote! {
+            let result = #result;
+            #call.#reply
+        },
+    )
+}
+
+/// Returns the name of the call and the stream of its requests, both reported at the type of the
+/// argument if that is not the type of the runtime.
+fn request_stream(
+    method: &MethodDef<'_>,
+    requests: &Arg<'_>,
+    mut call: Ident,
+) -> (Ident, TokenStream) {
+    let at = requests.ty.span();
+    call.set_span(call.span().located_at(at));
+    let at = reported_at(at);
+    let input = match method.is_protobuf {
+        true => quote_spanned!(at=> __rpc::proto_messages(#call.input())),
+        false => quote_spanned!(at=> #call.input()),
+    };
+    let known = quote_spanned!(at=> __rpc::known(#input));
+    (call, known)
+}
+
+/// Generates the closure that runs a call, with the `parameters` after its context.
+fn handler(method: &MethodDef<'_>, parameters: TokenStream, body: TokenStream) -> TokenStream {
+    let (service, context) = (hidden("service"), hidden("ctx"));
+    let (bound, kept) = match &method.context {
+        Some(_) => {
+            let kept = quote!(let #context = __rpc::Clone::clone(#context););
+            (quote!(#context), Some(kept))
+        }
+        None => (quote!(_), None),
+    };
+    quote! {
+        |#service, #bound: &__rpc::CallContext, #parameters| {
+            #kept
+            async move { #body }
         }
     }
+}
+
+/// Generates the call of the implementation, converted to a `Result` if the return type is not
+/// called that.
+fn invocation(def: &ServiceDef<'_>, method: &MethodDef<'_>, passed: TokenStream) -> TokenStream {
+    let (trait_, implementation) = (&def.item.ident, &def.implementation);
+    let generics = def.generics();
+    let (_, arguments, _) = generics.split_for_impl();
+    let (ident, service) = (method.ident(), hidden("service"));
+    let context = method.context.as_ref().map(|arg| {
+        let context = hidden("ctx");
+        let known = quote_spanned!(reported_at(arg.ty.span())=> __rpc::known(&#context));
+        quote!(#known,)
+    });
+    let returns_alias = method.returns_alias();
+    let span = match returns_alias {
+        true => reported_at(method.output_span()),
+        false => Span::call_site(),
+    };
+    let result = quote_spanned! {span=>
+        <#implementation as #trait_ #arguments>::#ident(&#service, #context #passed).await
+    };
+    match returns_alias {
+        true => quote_spanned!(span=> __rpc::MethodOutput::into_result(#result)),
+        false => result,
+    }
+}
+
+/// Generates the pattern and the type of the arguments that the runtime decodes.
+fn decoded_arguments(method: &MethodDef<'_>) -> TokenStream {
+    let names = method.args.iter().map(|arg| arg.ident);
+    let types = method.args.iter().map(|arg| arg.decoded.tokens());
+    if !method.is_protobuf {
+        quote!((#(#names,)*): (#(#types,)*))
+    } else if method.args.is_empty() {
+        // The argument is the empty message before a stream.
+        quote!(_: (__rpc::Proto<()>,))
+    } else {
+        quote!((#(__rpc::Proto(#names),)*): (#(__rpc::Proto<#types>,)*))
+    }
+}
+
+/// Generates the conversion of a result to what the runtime encodes.
+fn encoded_reply(method: &MethodDef<'_>) -> Option<TokenStream> {
+    method.is_protobuf.then(|| quote!(.map(__rpc::Proto)))
+}
+
+/// Returns a name that an argument of the same name does not shadow.
+fn hidden(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
 }

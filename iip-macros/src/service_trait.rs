@@ -3,16 +3,21 @@
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote_spanned};
 use syn::{
-    ItemTrait, ReturnType, TraitItem, TraitItemFn, TypeImplTrait, TypeParamBound, parse_quote,
-    parse_quote_spanned, spanned::Spanned, visit_mut::VisitMut,
+    FnArg, ItemTrait, ReturnType, Signature, TraitItem, TraitItemFn, TypeImplTrait, TypeParamBound,
+    parse_quote, parse_quote_spanned, spanned::Spanned, visit_mut::VisitMut,
 };
 
-use crate::{attr, check, model::reported_at};
+use crate::{
+    attr,
+    model::{is_implied, reported_at},
+    types::NestedTypes,
+};
 
 /// ```text
 /// Input:  pub trait Greeter { async fn hello(&self, name: String) -> Result<String, Status>; }
 /// Output: pub trait Greeter: Send + Sync {
-///             fn hello(&self, name: String) -> impl Future<Output = Result<String, Status>> + Send;
+///             fn hello(&self, name: String)
+///                 -> impl Future<Output = Result<String, Status>> + Send;
 ///         }
 /// ```
 ///
@@ -28,7 +33,7 @@ pub(crate) fn expand(item: &ItemTrait, has_twin: bool) -> TokenStream {
     item.supertraits = item
         .supertraits
         .into_iter()
-        .filter(|bound| !check::is_implied(bound))
+        .filter(|bound| !is_implied(bound))
         .collect();
     item.supertraits.extend(supertraits());
     item.colon_token.get_or_insert_default();
@@ -83,9 +88,18 @@ pub(crate) fn expand_method(method: &mut TraitItemFn) {
     let span = reported_at(method.sig.output.span());
     // Types that callers choose are already reported as a mistake, which should not be reported a
     // second time as missing `Send`.
-    let send =
-        (!check::is_generic(&method.sig)).then(|| quote_spanned!(span=> + ::core::marker::Send));
+    let send = (!is_generic(&method.sig)).then(|| quote_spanned!(span=> + ::core::marker::Send));
     method.sig.output = parse_quote_spanned! {span=>
         -> impl ::core::future::Future<Output = #output> #send
     };
+}
+
+/// Returns `true` if a method has types that its caller chooses, which `check`
+/// rejects.
+fn is_generic(sig: &Signature) -> bool {
+    let opaque = sig.inputs.iter().any(|arg| match arg {
+        FnArg::Typed(arg) => !NestedTypes::of(&arg.ty).opaque.is_empty(),
+        FnArg::Receiver(_) => false,
+    });
+    opaque || sig.generics.type_params().next().is_some()
 }

@@ -1,4 +1,4 @@
-//! The expansion as a whole, as one would read it.
+//! The expansion as a whole.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -37,7 +37,7 @@ fn mistakes(tokens: TokenStream) -> Vec<String> {
 }
 
 #[test]
-fn a_service_expands_to_what_one_would_write_by_hand() {
+fn a_service_expands_to_the_code_that_a_programmer_would_write() {
     let actual = expanded(
         quote!(),
         quote! {
@@ -63,7 +63,7 @@ fn a_service_has_at_most_95_lines() {
     assert!(lines <= 95, "{lines} lines");
 }
 
-/// Beside its declaration in the trait, which is the user's.
+/// The declaration in the trait does not count: the user wrote it.
 #[test]
 fn a_unary_method_has_at_most_20_lines() {
     let declaration = |count| {
@@ -79,12 +79,13 @@ fn a_unary_method_has_at_most_20_lines() {
 }
 
 #[test]
-fn the_policies_of_a_method_stand_in_its_descriptor() {
+fn the_policies_of_a_method_are_in_its_descriptor() {
     let text = expanded(
         quote!(),
         quote! {
             trait Greeter {
-                #[rpc(idempotent, hedge = "20ms", priority = "low", max_concurrency = 8, auth = "admin")]
+                #[rpc(idempotent, hedge = "20ms", priority = "low")]
+                #[rpc(max_concurrency = 8, auth = "admin")]
                 async fn hello(&self) -> Result<(), Status>;
                 #[rpc(idempotent, hedge = "p95", max_concurrency = "auto")]
                 async fn bye(&self) -> Result<(), Status>;
@@ -120,7 +121,7 @@ fn no_path_of_the_default_crate_is_left_where_another_is_given() {
 }
 
 #[test]
-fn a_condition_on_a_method_stands_on_everything_made_from_it() {
+fn a_condition_on_a_method_is_copied_to_everything_generated_from_it() {
     let text = expanded(
         quote!(dyn),
         quote! {
@@ -287,15 +288,19 @@ fn every_mistake_is_reported_and_the_rest_is_emitted() {
 }
 
 #[test]
-fn texts_of_mistakes_start_small_and_end_without_a_stop() {
+fn messages_start_in_lower_case_and_end_without_a_full_stop() {
     let sources = [
         include_str!("attr.rs"),
-        include_str!("check.rs"),
+        include_str!("check/arguments.rs"),
+        include_str!("check/mod.rs"),
+        include_str!("check/replies.rs"),
+        include_str!("check/settings.rs"),
+        include_str!("duration.rs"),
         include_str!("lib.rs"),
         include_str!("method_error.rs"),
         include_str!("policy.rs"),
     ];
-    // Every text that is handed to `Errors::at` in a literal: the second argument, on this line or
+    // Every text that is passed to `Errors::at` in a literal: the second argument, on this line or
     // on the next.
     let mut seen = 0;
     for text in sources
@@ -313,7 +318,7 @@ fn texts_of_mistakes_start_small_and_end_without_a_stop() {
 }
 
 #[test]
-fn what_is_no_trait_is_emitted_as_it_is() {
+fn an_item_that_is_not_a_trait_is_emitted_unchanged() {
     for item in [
         quote!(
             struct Greeter;
