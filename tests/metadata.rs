@@ -163,7 +163,7 @@ async fn metadata_of_a_reply_reaches_the_caller() {
     headers.received().await.unwrap();
     assert!(
         reply.get().is_empty(),
-        "that of the answer that came last: none"
+        "the last reply has no metadata"
     );
 }
 

@@ -320,10 +320,7 @@ async fn a_raw_method_takes_and_gives_bytes_as_they_are() {
     within("a reply", peer.stream.read_exact(&mut reply))
         .await
         .unwrap();
-    assert_eq!(
-        reply,
-        RawFrame::answer("/echo", peer.channel, "q").encode()
-    );
+    assert_eq!(reply, RawFrame::answer("/echo", peer.channel, "q").encode());
 }
 
 #[tokio::test]
@@ -461,10 +458,7 @@ async fn a_typed_call_to_a_go_server_is_plain_json() {
         name: "a".into(),
         price: None,
     };
-    assert_eq!(
-        within("a reply", shop.label(item.clone())).await,
-        Ok(item)
-    );
+    assert_eq!(within("a reply", shop.label(item.clone())).await, Ok(item));
     go.request().await;
     assert_eq!(within("a reply", shop.nothing()).await, Ok(()));
     let (path, body) = go.request().await;

@@ -281,7 +281,7 @@ async fn calls_that_come_while_the_server_drains_are_rejected_and_not_executed()
     for _ in 0..2 {
         assert_eq!(fixture.next().await, Happened::Dropped);
     }
-    assert!(fixture.happened.try_recv().is_err(), "no refused call ran");
+    assert!(fixture.happened.try_recv().is_err(), "no rejected call ran");
 }
 
 #[tokio::test]
@@ -292,7 +292,9 @@ async fn a_call_of_an_unknown_method_while_the_server_drains_is_not_executed_eit
     assert_eq!(fixture.next().await, Happened::Entered);
     let shutdown = fixture.shutting_down(LONG).await;
     let missing = MissingClient::new(fixture.client.clone());
-    let status = within("the rejection", missing.missing()).await.unwrap_err();
+    let status = within("the rejection", missing.missing())
+        .await
+        .unwrap_err();
     assert_ne!(status.execution(), Execution::MayHaveExecuted, "{status:?}");
     fixture.gate.notify_one();
     within("the reply", call).await.unwrap().unwrap();
