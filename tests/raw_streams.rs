@@ -433,7 +433,10 @@ async fn waiting_writer(mut send: SendStream) -> JoinHandle<Result<(), StreamErr
     let (tell, mut notified) = watch::channel(false);
     let writer = tokio::spawn(async move {
         let sending = started(send.send(vec![0; 10 * MIB])).await;
-        assert!(matches!(sending, Started::Running(_)), "the peer does not read");
+        assert!(
+            matches!(sending, Started::Running(_)),
+            "the peer does not read"
+        );
         tell.send_replace(true);
         sending.finish().await
     });
