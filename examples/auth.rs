@@ -113,9 +113,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
 
     let client = Client::connect(server.target()).await?;
-    let nobody = ShopClient::new(client.clone());
-    println!("for everybody: {:?}", nobody.articles().await?);
-    if let Err(status) = nobody.buy("cake").await {
+    let anonymous = ShopClient::new(client.clone());
+    println!("for everybody: {:?}", anonymous.articles().await?);
+    if let Err(status) = anonymous.buy("cake").await {
         println!("without token: {status}");
     }
 

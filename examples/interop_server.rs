@@ -53,9 +53,9 @@ async fn panic(_request: Request) -> Answer {
 async fn big(request: Request) -> Answer {
     let n = number(&request, "n")?.ok_or("n is missing")?;
     let seed = number(&request, "seed")?.unwrap_or(0);
-    let most = Limits::default().message_bytes() as u64;
-    if n > most {
-        return Err(format!("n={n} exceeds the limit of {most} bytes").into());
+    let limit = Limits::default().message_bytes() as u64;
+    if n > limit {
+        return Err(format!("n={n} exceeds the limit of {limit} bytes").into());
     }
     computed(move || {
         (0..n)

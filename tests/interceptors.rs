@@ -292,8 +292,8 @@ async fn the_outcome_of_a_stream_is_the_outcome_of_its_end() {
     assert_eq!(all(&mut client_saw)[1], format!("client: {sold_out}"));
     assert_eq!(all(&mut server_saw)[1], format!("server: {sold_out}"));
 
-    let refused = shop.list(101).await.err().unwrap();
-    assert_eq!(refused.code(), Code::OutOfRange);
+    let rejected = shop.list(101).await.err().unwrap();
+    assert_eq!(rejected.code(), Code::OutOfRange);
     assert!(all(&mut client_saw)[1].contains("OutOfRange"));
     assert!(all(&mut server_saw)[1].contains("OutOfRange"));
 }
@@ -471,7 +471,7 @@ async fn a_rejected_call_is_not_executed_and_an_identity_reaches_the_handler() {
     let (_server, client) = serve_with(ShopServer::new(corner), server, Client::builder()).await;
     let unknown = ShopClient::new(client.clone());
     let Err(ShopError::Rpc(status)) = unknown.buy("cake").await else {
-        panic!("not refused");
+        panic!("not rejected");
     };
     expect(&status, Code::Unauthenticated, Execution::NotExecuted);
     assert_eq!(runs.load(Ordering::SeqCst), 0);

@@ -161,10 +161,7 @@ async fn metadata_of_a_reply_reaches_the_caller() {
     headers.answer(&ctx, "x-cost", &[1, 0]).await.unwrap();
     assert_eq!(reply.get().get("x-cost").unwrap()[..], [1, 0]);
     headers.received().await.unwrap();
-    assert!(
-        reply.get().is_empty(),
-        "that of the answer that came last: none"
-    );
+    assert!(reply.get().is_empty(), "the last reply has no metadata");
 }
 
 #[tokio::test]

@@ -135,7 +135,7 @@ async fn services_of_traits_with_one_name_have_a_health_each() {
 }
 
 /// Returns the error of binding a server with these services.
-async fn refusal(
+async fn bind_error(
     first: impl Service + Send + 'static,
     second: impl Service + Send + 'static,
 ) -> String {
@@ -147,7 +147,7 @@ async fn refusal(
 
 #[tokio::test]
 async fn two_services_of_one_name_are_rejected_with_both_of_their_types() {
-    let error = refusal(v1::UsersServer::new(Mine), v3::UsersServer::new(Mine)).await;
+    let error = bind_error(v1::UsersServer::new(Mine), v3::UsersServer::new(Mine)).await;
     for part in [
         "v1::UsersServer<",
         "v3::UsersServer<",
@@ -157,7 +157,7 @@ async fn two_services_of_one_name_are_rejected_with_both_of_their_types() {
     ] {
         assert!(error.contains(part), "{part} in {error}");
     }
-    let twice = refusal(v1::UsersServer::new(Mine), v1::UsersServer::new(Mine)).await;
+    let twice = bind_error(v1::UsersServer::new(Mine), v1::UsersServer::new(Mine)).await;
     assert!(
         twice.contains("named \"Users\", is registered twice"),
         "{twice}"
@@ -172,7 +172,7 @@ async fn two_services_of_one_name_are_rejected_with_both_of_their_types() {
 
 #[tokio::test]
 async fn two_methods_of_one_path_are_rejected_with_both_of_their_names() {
-    let error = refusal(v1::UsersServer::new(Mine), v4::UsersServer::new(Mine)).await;
+    let error = bind_error(v1::UsersServer::new(Mine), v4::UsersServer::new(Mine)).await;
     for part in [
         "Users.get",
         "shop.v4.Users.get",
@@ -204,7 +204,7 @@ impl Generic<String> for Mine {
 async fn a_generic_service_is_served_once_at_a_server() {
     let bytes: GenericServer<Mine, u8> = GenericServer::new(Mine);
     let texts: GenericServer<Mine, String> = GenericServer::new(Mine);
-    let error = refusal(bytes, texts).await;
+    let error = bind_error(bytes, texts).await;
     assert!(error.contains("GenericServer<"), "{error}");
     assert!(error.contains("u8"), "{error}");
 }

@@ -219,7 +219,7 @@ impl metrics::Recorder for Sink {
 #[tokio::test]
 async fn the_facade_gets_the_names_of_opentelemetry() {
     let sink = Sink::default();
-    // Of this thread, which runs both sides.
+    // It is local to this thread, which runs both sides.
     let _guard = metrics::set_default_local_recorder(&sink);
     let (_server, client) = serve_with(
         ShopServer::new(Corner::default()),
@@ -328,7 +328,7 @@ fn the_spans_of_a_call_and_of_those_inside_its_handler_are_one_trace() {
 
 async fn one_trace() {
     let trace = Trace::default();
-    // Of this thread, which runs all sides.
+    // It is local to this thread, which runs all sides.
     let _guard = tracing::subscriber::set_default(trace.clone());
     let traced = |corner| {
         serve_with(

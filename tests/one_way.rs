@@ -193,7 +193,7 @@ async fn it_costs_one_frame_and_no_reply() {
 
 /// Reads the frames of the server up to the reply to a request, and asserts that no other reply
 /// comes.
-async fn only_answer(peer: &mut Peer, path: &str, channel: u32, body: &str) -> String {
+async fn only_reply(peer: &mut Peer, path: &str, channel: u32, body: &str) -> String {
     let reply = peer.call(path, channel, body).await;
     assert_eq!(
         (reply.path_text(), reply.channel),
@@ -240,7 +240,7 @@ async fn on_its_channel_the_server_sends_no_reply_whatever_is_sent() {
         peer.send_frame(request).await;
     }
     assert_eq!(all(&mut desk.notes, 3).await, [1, 2, 3]);
-    assert_eq!(only_answer(&mut peer, "/events/seen", 1, "null").await, "3");
+    assert_eq!(only_reply(&mut peer, "/events/seen", 1, "null").await, "3");
 }
 
 #[tokio::test]
@@ -350,7 +350,7 @@ async fn a_server_that_shuts_down_runs_what_has_arrived() {
     let draining = tokio::spawn(async move { draining.shutdown(Duration::from_secs(20)).await });
     // An ordinary call shows when the server rejects calls.
     let channel = peer.open_channel().await;
-    while only_answer(&mut peer, "/events/seen", channel, "null").await == "0" {}
+    while only_reply(&mut peer, "/events/seen", channel, "null").await == "0" {}
     let request = RawFrame::request("/events/note", 3, r#"{"number":5,"text":""}"#);
     peer.send_frame(&request).await;
     assert_eq!(next(&mut desk.notes).await, 5);
@@ -409,7 +409,7 @@ async fn a_plain_caller_may_wait_for_it() {
     let (server, _client) = serve(service).await;
     let mut peer = Peer::connect(server.local_addr().unwrap()).await;
     let channel = peer.open_channel().await;
-    let reply = only_answer(
+    let reply = only_reply(
         &mut peer,
         "/events/note",
         channel,

@@ -16,7 +16,8 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-use crate::common::calls::{expect, port, serve_with, status_in, use_permit};
+use crate::common::calls::{expect, port, serve_with, status_in};
+use crate::common::recorder::Recorder;
 use crate::common::{Started, started, within};
 
 const LONG: Duration = Duration::from_secs(600);
@@ -36,25 +37,21 @@ trait Kitchen {
 
 #[derive(Clone)]
 struct Cook {
-    entered: Arc<Notify>,
+    recorder: Recorder,
     left: Arc<Notify>,
-    gate: Arc<Semaphore>,
-    runs: Arc<AtomicU32>,
     stoves: Arc<Semaphore>,
     frying: Arc<AtomicU32>,
-    most: Arc<AtomicU32>,
+    maximum: Arc<AtomicU32>,
 }
 
 impl Default for Cook {
     fn default() -> Self {
         Self {
-            entered: Arc::default(),
+            recorder: Recorder::default(),
             left: Arc::default(),
-            gate: Arc::new(Semaphore::new(0)),
-            runs: Arc::default(),
             stoves: Arc::new(Semaphore::new(4)),
             frying: Arc::default(),
-            most: Arc::default(),
+            maximum: Arc::default(),
         }
     }
 }
@@ -70,11 +67,8 @@ impl Drop for Leaving<'_> {
 
 impl Cook {
     async fn pass(&self) -> Result<u32, Status> {
-        let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
         let _leaving = Leaving(&self.left);
-        self.entered.notify_one();
-        use_permit(&self.gate).await?;
-        Ok(run)
+        self.recorder.pass().await
     }
 }
 
@@ -98,7 +92,7 @@ impl Kitchen for Cook {
 
     async fn fry(&self) -> Result<(), Status> {
         let frying = self.frying.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(frying, Ordering::SeqCst);
+        self.maximum.fetch_max(frying, Ordering::SeqCst);
         let stove = self.stoves.acquire().await;
         tokio::time::sleep(Duration::from_millis(2)).await;
         drop(stove);
@@ -135,13 +129,13 @@ impl Fixture {
     /// Starts a call and waits until its handler runs.
     async fn running<F: Future>(&self, call: F) -> Started<F> {
         let call = started(call).await;
-        within("the handler", self.cook.entered.notified()).await;
+        within("the handler", self.cook.recorder.entered.notified()).await;
         call
     }
 }
 
 #[track_caller]
-fn assert_refused(status: &Status, option: &str) {
+fn assert_rejected(status: &Status, option: &str) {
     expect(status, Code::ResourceExhausted, Execution::NotExecuted);
     assert!(status.message().contains(option), "{status}");
     let again = Some(Pushback::After(Duration::from_millis(100)));
@@ -155,19 +149,19 @@ async fn a_method_rejects_calls_over_the_limit_of_its_attribute() {
     let first = fixture.running(fixture.kitchen.cook()).await;
     let second = fixture.running(fixture.kitchen.cook()).await;
     let status = within("the rejection", fixture.kitchen.cook()).await;
-    assert_refused(&status.unwrap_err(), "option max_concurrency of the method");
-    fixture.cook.gate.add_permits(1);
+    assert_rejected(&status.unwrap_err(), "option max_concurrency of the method");
+    fixture.cook.recorder.gate.add_permits(1);
     let replies = within("a reply", async {
         tokio::join!(first.finish(), async {
             fixture.cook.left.notified().await;
-            fixture.cook.gate.add_permits(1);
+            fixture.cook.recorder.gate.add_permits(1);
             second.finish().await
         })
     });
     let replies = replies.await;
     assert!(replies.0.is_ok() && replies.1.is_ok());
     let third = fixture.running(fixture.kitchen.cook()).await;
-    fixture.cook.gate.add_permits(1);
+    fixture.cook.recorder.gate.add_permits(1);
     assert_eq!(within("the reply", third.finish()).await, Ok(3));
     let after = fixture.kitchen.port(&CallContext::new()).await.unwrap();
     assert_eq!(before, after, "the connection was replaced");
@@ -181,8 +175,8 @@ async fn a_rejected_call_is_retried_when_there_is_capacity() {
     let third = started(fixture.kitchen.cook()).await;
     // It follows the third on the wire: when its reply is there, the third has been rejected.
     fixture.kitchen.port(&CallContext::new()).await.unwrap();
-    assert_eq!(fixture.cook.runs.load(Ordering::SeqCst), 2);
-    fixture.cook.gate.add_permits(3);
+    assert_eq!(fixture.cook.recorder.runs(), 2);
+    fixture.cook.recorder.gate.add_permits(3);
     for call in [first, second, third] {
         assert!(within("the reply", call.finish()).await.is_ok());
     }
@@ -196,7 +190,7 @@ async fn a_call_that_is_dropped_no_longer_counts() {
     drop(first);
     within("the end of the handler", fixture.cook.left.notified()).await;
     let third = fixture.running(fixture.kitchen.cook()).await;
-    fixture.cook.gate.add_permits(2);
+    fixture.cook.recorder.gate.add_permits(2);
     assert!(within("the reply", second.finish()).await.is_ok());
     assert!(within("the reply", third.finish()).await.is_ok());
 }
@@ -218,7 +212,7 @@ async fn a_rejected_call_is_not_decoded() {
     let _first = fixture.running(fixture.kitchen.wash("pan".into())).await;
     let call = fixture.client.raw().request("/kitchen/wash", broken);
     let status = status_in(within("the reply", call).await.unwrap());
-    assert_refused(&status, "option max_concurrency of the server");
+    assert_rejected(&status, "option max_concurrency of the server");
 }
 
 #[tokio::test]
@@ -227,7 +221,7 @@ async fn the_methods_of_a_service_share_its_limit() {
     let fixture = Fixture::start(server).await;
     let _first = fixture.running(fixture.kitchen.wash("pot".into())).await;
     let status = within("the rejection", fixture.kitchen.cook()).await;
-    assert_refused(&status.unwrap_err(), "option service_max_concurrency");
+    assert_rejected(&status.unwrap_err(), "option service_max_concurrency");
 }
 
 #[tokio::test]
@@ -258,7 +252,7 @@ async fn a_server_at_capacity_still_replies_to_requests_of_the_protocol() {
     let other = Client::builder().retry(RetryPolicy::none());
     let other = within("the connection", other.connect(fixture.server.target())).await;
     let status = KitchenClient::new(other.unwrap()).wash("pot".into()).await;
-    assert_refused(&status.unwrap_err(), "option max_concurrency of the server");
+    assert_rejected(&status.unwrap_err(), "option max_concurrency of the server");
 }
 
 #[tokio::test]
@@ -266,7 +260,7 @@ async fn a_rejection_by_the_limit_of_running_calls_says_when_to_retry_too() {
     let fixture = Fixture::start(Server::builder().max_running_calls(1)).await;
     let _first = fixture.running(fixture.kitchen.wash("pan".into())).await;
     let status = within("the rejection", fixture.kitchen.wash("pot".into())).await;
-    assert_refused(&status.unwrap_err(), "option max_running_calls");
+    assert_rejected(&status.unwrap_err(), "option max_running_calls");
 }
 
 #[tokio::test]
@@ -280,8 +274,8 @@ async fn a_policy_of_the_server_lifts_the_limit_of_a_method() {
         fixture.running(fixture.kitchen.cook()).await,
     ];
     let status = within("the rejection", fixture.kitchen.cook()).await;
-    assert_refused(&status.unwrap_err(), "runs 3 calls");
-    fixture.cook.gate.add_permits(3);
+    assert_rejected(&status.unwrap_err(), "runs 3 calls");
+    fixture.cook.recorder.gate.add_permits(3);
     for call in calls {
         assert!(within("the reply", call.finish()).await.is_ok());
     }
@@ -309,16 +303,16 @@ async fn a_server_that_finds_its_limit_keeps_calls_from_piling_up() {
     const CALLERS: u32 = 200;
     let server = Server::builder().max_concurrency(Concurrency::Auto);
     let fixture = Fixture::start(server).await;
-    let answered = Arc::new(AtomicU32::new(0));
+    let finished = Arc::new(AtomicU32::new(0));
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
-            let (kitchen, answered) = (fixture.kitchen.clone(), Arc::clone(&answered));
+            let (kitchen, finished) = (fixture.kitchen.clone(), Arc::clone(&finished));
             tokio::spawn(async move {
-                while answered.load(Ordering::Relaxed) < 500 {
+                while finished.load(Ordering::Relaxed) < 500 {
                     match kitchen.fry().await {
-                        Ok(()) => _ = answered.fetch_add(1, Ordering::Relaxed),
+                        Ok(()) => _ = finished.fetch_add(1, Ordering::Relaxed),
                         Err(status) => {
-                            assert_refused(&status, "option max_concurrency of the server");
+                            assert_rejected(&status, "option max_concurrency of the server");
                             // The caller retries too soon: this is the overload.
                             tokio::time::sleep(Duration::from_millis(1)).await;
                         }
@@ -330,7 +324,7 @@ async fn a_server_that_finds_its_limit_keeps_calls_from_piling_up() {
     for caller in callers {
         within("the caller", caller).await.unwrap();
     }
-    let most = fixture.cook.most.load(Ordering::SeqCst);
-    assert!(most <= CALLERS / 3, "{most} at a time");
+    let maximum = fixture.cook.maximum.load(Ordering::SeqCst);
+    assert!(maximum <= CALLERS / 3, "{maximum} at a time");
     assert_eq!(fixture.cook.frying.load(Ordering::SeqCst), 0);
 }

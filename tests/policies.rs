@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -16,9 +15,10 @@ use iip_rpc::{
     Metadata, MethodPolicy, Priority, Pushback, RetryBudget, RetryPolicy, Server, ServerBuilder,
     ServerPolicy, Status, service,
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
-use crate::common::calls::{ShopError, expect, serve_with, status_in, use_permit};
+use crate::common::calls::{ShopError, expect, serve_with, status_in};
+use crate::common::recorder::Recorder;
 use crate::common::{all_run, passes, started, within};
 
 /// A timeout that passes during the test.
@@ -59,27 +59,18 @@ trait Shop {
 type Failing = fn() -> Status;
 
 struct Counter {
-    runs: Arc<AtomicU32>,
+    recorder: Recorder,
     failing: Failing,
-    entered: Arc<Notify>,
-    gate: Arc<Semaphore>,
 }
 
 impl Counter {
     fn run(&self, failures: u32) -> Result<u32, Status> {
-        let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
+        let run = self.recorder.run();
         if run <= failures {
             Err((self.failing)())
         } else {
             Ok(run)
         }
-    }
-
-    async fn pass(&self) -> Result<u32, Status> {
-        let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
-        self.entered.notify_one();
-        use_permit(&self.gate).await?;
-        Ok(run)
     }
 }
 
@@ -93,31 +84,31 @@ impl Shop for Counter {
     }
 
     async fn fail_by_itself(&self) -> Result<u32, ShopError> {
-        self.runs.fetch_add(1, Ordering::SeqCst);
+        self.recorder.run();
         Err(ShopError::SoldOut)
     }
 
     async fn hang(&self) -> Result<u32, Status> {
-        self.pass().await
+        self.recorder.pass().await
     }
 
     async fn hang_once(&self) -> Result<u32, Status> {
-        self.pass().await
+        self.recorder.pass().await
     }
 
     async fn remaining(&self) -> Result<Option<u64>, Status> {
-        self.runs.fetch_add(1, Ordering::SeqCst);
+        self.recorder.run();
         let remaining = CallContext::current().and_then(|ctx| ctx.remaining());
         Ok(remaining.map(|remaining| remaining.as_micros() as u64))
     }
 
     async fn hang_shortly(&self) -> Result<(), Status> {
-        self.entered.notify_one();
+        self.recorder.entered.notify_one();
         std::future::pending().await
     }
 
     async fn hang_raw(&self, _body: Bytes) -> Result<Bytes, Status> {
-        self.entered.notify_one();
+        self.recorder.entered.notify_one();
         std::future::pending().await
     }
 
@@ -135,9 +126,7 @@ struct Fixture {
     server: Server,
     client: Client,
     shop: ShopClient,
-    runs: Arc<AtomicU32>,
-    entered: Arc<Notify>,
-    gate: Arc<Semaphore>,
+    recorder: Recorder,
 }
 
 impl Fixture {
@@ -146,28 +135,23 @@ impl Fixture {
     }
 
     async fn with(failing: Failing, server: ServerBuilder, client: ClientBuilder) -> Self {
+        let recorder = Recorder::default();
         let counter = Counter {
-            runs: Arc::default(),
+            recorder: recorder.clone(),
             failing,
-            entered: Arc::default(),
-            gate: Arc::new(Semaphore::new(0)),
         };
-        let (runs, entered) = (Arc::clone(&counter.runs), Arc::clone(&counter.entered));
-        let gate = Arc::clone(&counter.gate);
         let (server, client) = serve_with(ShopServer::new(counter), server, client).await;
         let shop = ShopClient::new(client.clone());
         Self {
             server,
             client,
             shop,
-            runs,
-            entered,
-            gate,
+            recorder,
         }
     }
 
     fn runs(&self) -> u32 {
-        self.runs.load(Ordering::SeqCst)
+        self.recorder.runs()
     }
 
     async fn look(&self, failures: u32) -> Result<u32, Status> {
@@ -181,7 +165,7 @@ impl Fixture {
     /// Returns the reply to a call whose timeout, [`SHORT`], passes after its handler has begun.
     async fn stopped(&self, path: &str, body: impl Into<Body>) -> Bytes {
         let call = started(self.client.raw().request(path, body)).await;
-        within("the handler", self.entered.notified()).await;
+        within("the handler", self.recorder.entered.notified()).await;
         passes(SHORT).await;
         within("the reply", call.finish()).await.unwrap()
     }
@@ -257,7 +241,7 @@ async fn a_policy_for_one_method_prevails_over_its_attributes_and_over_the_clien
     assert!(fixture.look(3).await.is_err());
     assert_eq!(fixture.runs(), 3);
     let call = started(fixture.shop.hang_once()).await;
-    within("the handler", fixture.entered.notified()).await;
+    within("the handler", fixture.recorder.entered.notified()).await;
     passes(SHORT).await;
     let status = within("the timeout", call.finish()).await;
     assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
@@ -265,7 +249,7 @@ async fn a_policy_for_one_method_prevails_over_its_attributes_and_over_the_clien
     let patient = CallOptions::new().timeout(LONG);
     let patient = fixture.shop.with_options(patient);
     let call = started(patient.hang_once()).await;
-    fixture.gate.add_permits(2);
+    fixture.recorder.gate.add_permits(2);
     assert!(within("the reply", call.finish()).await.is_ok());
 }
 
@@ -365,14 +349,16 @@ async fn a_retry_after_the_deadline_is_not_waited_for() {
 
 /// Ends the server by force while a call runs, and starts another one on its address.
 async fn replaced(fixture: &Fixture) -> Server {
-    within("the call", fixture.entered.notified()).await;
+    within("the call", fixture.recorder.entered.notified()).await;
     let target = fixture.server.target().to_owned();
     within("the end", fixture.server.shutdown(Duration::ZERO)).await;
     let next = Counter {
-        runs: Arc::clone(&fixture.runs),
+        recorder: Recorder {
+            runs: Arc::clone(&fixture.recorder.runs),
+            entered: Arc::default(),
+            gate: Arc::new(Semaphore::new(100)),
+        },
         failing: unavailable,
-        entered: Arc::default(),
-        gate: Arc::new(Semaphore::new(100)),
     };
     let server = Server::builder().service(ShopServer::new(next));
     server.bind(target).await.unwrap()
@@ -408,7 +394,7 @@ async fn a_call_that_is_lost_with_its_server_fails_if_it_must_not_run_twice() {
 async fn a_retry_that_finds_no_server_does_not_hide_that_the_call_may_have_run() {
     let fixture = Fixture::start(unavailable).await;
     let end = async {
-        within("the call", fixture.entered.notified()).await;
+        within("the call", fixture.recorder.entered.notified()).await;
         fixture.server.shutdown(Duration::ZERO).await;
     };
     let (call, ()) = tokio::join!(within("the call", fixture.shop.hang()), end);
@@ -493,14 +479,14 @@ async fn a_call_that_has_waited_too_long_on_the_server_is_not_run() {
     assert!(opened.0.is_ok() && opened.1.is_ok() && opened.2.is_ok());
     let before = fixture.runs();
     let first = started(fixture.shop.hang_once()).await;
-    within("the first call", fixture.entered.notified()).await;
+    within("the first call", fixture.recorder.entered.notified()).await;
     // The raw client waits longer than the timeout in its envelope.
     let raw = fixture.client.raw();
     let second = started(raw.request("/shop/remaining", request(Some(SHORT)))).await;
     let third = started(raw.request("/shop/remaining", request(Some(LONG)))).await;
     all_run().await;
     passes(2 * SHORT).await;
-    fixture.gate.add_permits(1);
+    fixture.recorder.gate.add_permits(1);
     assert!(within("the first reply", first.finish()).await.is_ok());
     let reply = within("the second reply", second.finish()).await.unwrap();
     let status = status_in(reply);

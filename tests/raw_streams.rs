@@ -236,14 +236,17 @@ async fn a_stalled_reader_holds_its_window_and_one_frame() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    let most = sent.load(Ordering::SeqCst);
-    assert!(most <= 101_000, "{most} bytes for a window of 100,000");
+    let maximum = sent.load(Ordering::SeqCst);
+    assert!(
+        maximum <= 101_000,
+        "{maximum} bytes for a window of 100,000"
+    );
     let mut taken = 0;
     while taken < 50_000 {
         let part = within("the next bytes", recv.next()).await;
         taken += part.unwrap().unwrap().len();
     }
-    eventually("it goes on", || sent.load(Ordering::SeqCst) > most).await;
+    eventually("it goes on", || sent.load(Ordering::SeqCst) > maximum).await;
 }
 
 #[tokio::test]
@@ -420,21 +423,24 @@ async fn a_writer_learns_that_its_reader_was_dropped() {
     let second = waiting_writer(send).await;
     for (reader, writer) in [(queued, second), (recv, first)] {
         drop(reader);
-        let told = within("the writer is notified", writer).await;
-        assert_eq!(told.unwrap(), Err(StreamError::Over));
+        let notified = within("the writer is notified", writer).await;
+        assert_eq!(notified.unwrap(), Err(StreamError::Over));
     }
 }
 
 /// Starts a task that sends more than the window, and waits until it is blocked.
 async fn waiting_writer(mut send: SendStream) -> JoinHandle<Result<(), StreamError>> {
-    let (tell, mut told) = watch::channel(false);
+    let (tell, mut notified) = watch::channel(false);
     let writer = tokio::spawn(async move {
         let sending = started(send.send(vec![0; 10 * MIB])).await;
-        assert!(matches!(sending, Started::Running(_)), "nobody reads");
+        assert!(
+            matches!(sending, Started::Running(_)),
+            "the peer does not read"
+        );
         tell.send_replace(true);
         sending.finish().await
     });
-    within("it waits", told.wait_for(|told| *told))
+    within("it waits", notified.wait_for(|notified| *notified))
         .await
         .unwrap();
     writer
@@ -443,25 +449,25 @@ async fn waiting_writer(mut send: SendStream) -> JoinHandle<Result<(), StreamErr
 #[tokio::test]
 async fn a_handler_that_runs_on_learns_that_its_caller_has_gone_and_keeps_what_has_arrived() {
     for policy in [OnCancel::Token, OnCancel::RunToEnd] {
-        let told = watch::Sender::new(Vec::new());
-        let (log, mut tells) = (told.clone(), told.subscribe());
+        let notified = watch::Sender::new(Vec::new());
+        let (log, mut tells) = (notified.clone(), notified.subscribe());
         let go = Arc::new(Notify::new());
         let held = Arc::clone(&go);
         let handler = move |mut request: Request| {
-            let (told, held) = (told.clone(), Arc::clone(&held));
+            let (notified, held) = (notified.clone(), Arc::clone(&held));
             async move {
                 let (mut send, mut recv) = request.stream().unwrap();
                 let first = recv.next().await.unwrap().unwrap();
                 assert_eq!(first, "go");
-                told.send_modify(|told| told.push("begun".to_owned()));
+                notified.send_modify(|notified| notified.push("begun".to_owned()));
                 // It is blocked at first, then notified.
                 let sent = send.send(vec![0; 10 * MIB]).await;
-                told.send_modify(|told| told.push(format!("{sent:?}")));
+                notified.send_modify(|notified| notified.push(format!("{sent:?}")));
                 held.notified().await;
                 while let Some(part) = recv.next().await {
-                    told.send_modify(|told| told.push(format!("{part:?}")));
+                    notified.send_modify(|notified| notified.push(format!("{part:?}")));
                 }
-                told.send_modify(|told| told.push("end".to_owned()));
+                notified.send_modify(|notified| notified.push("end".to_owned()));
                 Ok::<_, HandlerError>(Response::from("for nobody"))
             }
         };
@@ -474,7 +480,7 @@ async fn a_handler_that_runs_on_learns_that_its_caller_has_gone_and_keeps_what_h
         for finishes in [false, true] {
             log.send_modify(Vec::clear);
             let (mut send, recv) = client.open_stream("/", "go").await.unwrap();
-            within("it runs", tells.wait_for(|told| !told.is_empty()))
+            within("it runs", tells.wait_for(|notified| !notified.is_empty()))
                 .await
                 .unwrap();
             send.send("rest").await.unwrap();
@@ -484,12 +490,13 @@ async fn a_handler_that_runs_on_learns_that_its_caller_has_gone_and_keeps_what_h
             drop(recv);
             within(
                 "the writer is notified",
-                tells.wait_for(|told| told.len() == 2),
+                tells.wait_for(|notified| notified.len() == 2),
             )
             .await
             .unwrap();
             go.notify_one();
-            let ended = tells.wait_for(|told| told.last().is_some_and(|last| last == "end"));
+            let ended =
+                tells.wait_for(|notified| notified.last().is_some_and(|last| last == "end"));
             let seen = within("the reader is notified", ended).await.unwrap()[1..].to_vec();
             let last = if finishes {
                 vec!["end"]
@@ -504,13 +511,13 @@ async fn a_handler_that_runs_on_learns_that_its_caller_has_gone_and_keeps_what_h
 
 #[tokio::test]
 async fn a_stream_that_is_dropped_before_its_end_is_cut_for_its_reader_and_ends_the_call() {
-    let (told, mut heard) = watch::channel(None);
+    let (notified, mut heard) = watch::channel(None);
     let listen = handler_fn(move |mut request: Request| {
-        let told = told.clone();
+        let notified = notified.clone();
         async move {
             let (_send, mut recv) = request.stream().unwrap();
             while let Some(part) = recv.next().await {
-                told.send_replace(Some(part));
+                notified.send_replace(Some(part));
             }
             Ok::<_, HandlerError>("an end".into())
         }

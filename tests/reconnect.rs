@@ -105,14 +105,14 @@ async fn a_client_finds_its_server_again_after_calls_failed_meanwhile() {
     let work = client(&target).await;
     assert_eq!(work.number().await, Ok(1));
     within("the shutdown", server.shutdown(LONG)).await;
-    let mut refused = 0;
-    while refused < 3 {
+    let mut failed = 0;
+    while failed < 3 {
         let began = Instant::now();
         let status = within("the rejection", work.number()).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         assert!(status.execution().is_safe_to_repeat(), "{status:?}");
         assert!(began.elapsed() < SERVED);
-        refused += usize::from(status.execution() == Execution::NotSent);
+        failed += usize::from(status.execution() == Execution::NotSent);
     }
     let _server = serve(&target, 2).await;
     assert_eq!(number_at_last(&work).await, 2);
@@ -373,11 +373,11 @@ async fn a_call_that_is_reported_as_not_executed_never_ran() {
         .connect_lazy(server.target())
         .unwrap();
     let ledger = LedgerClient::new(lazy);
-    let (mut answered, mut in_doubt) = (0, 0);
+    let (mut finished, mut in_doubt) = (0, 0);
     for number in 0..CALLS {
         match within("an outcome", ledger.book(number)).await {
             Ok(()) => {
-                answered += 1;
+                finished += 1;
                 assert!(booked.lock().unwrap().contains(&number));
             }
             Err(status) if status.execution().is_safe_to_repeat() => assert!(
@@ -391,8 +391,8 @@ async fn a_call_that_is_reported_as_not_executed_never_ran() {
         tokio::time::sleep(pause).await;
     }
     assert!(
-        answered > in_doubt,
-        "{answered} answered, {in_doubt} in doubt"
+        finished > in_doubt,
+        "{finished} answered, {in_doubt} in doubt"
     );
 }
 

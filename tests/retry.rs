@@ -34,7 +34,7 @@ async fn serve(counts: &Counts, target: &str) -> Server {
 }
 
 /// Returns an address without a listener.
-async fn nobody() -> String {
+async fn unused_address() -> String {
     let server = serve(&Counts::default(), "127.0.0.1:0").await;
     let target = server.target().to_owned();
     server.shutdown(Duration::ZERO).await;
@@ -86,13 +86,13 @@ async fn a_server_restarted_under_load_fails_no_call_and_runs_none_twice() {
     for caller in callers {
         within("the caller", caller).await.expect("no call fails");
     }
-    let answered = *replies.borrow();
-    assert_eq!(counts.0.load(Ordering::Relaxed), answered, "each ran once");
+    let finished = *replies.borrow();
+    assert_eq!(counts.0.load(Ordering::Relaxed), finished, "each ran once");
 }
 
 #[tokio::test]
 async fn a_call_that_waits_for_the_server_gets_its_reply_once_it_listens() {
-    let target = nobody().await;
+    let target = unused_address().await;
     let client = Client::builder().wait_for_ready(true);
     let counter = CounterClient::new(client.connect_lazy(&target).expect("a valid address"));
     let call = started(counter.count(Vec::new())).await;
@@ -102,7 +102,7 @@ async fn a_call_that_waits_for_the_server_gets_its_reply_once_it_listens() {
 
 #[tokio::test]
 async fn a_call_that_waits_for_the_server_waits_no_longer_than_its_deadline() {
-    let target = nobody().await;
+    let target = unused_address().await;
     let client = Client::builder()
         .connect_lazy(&target)
         .expect("a valid address");
@@ -126,7 +126,7 @@ async fn a_call_that_waits_for_the_server_waits_no_longer_than_its_deadline() {
 async fn a_call_that_does_not_wait_fails_at_once() {
     let client = Client::builder()
         .timeout(Duration::from_secs(3600))
-        .connect_lazy(nobody().await)
+        .connect_lazy(unused_address().await)
         .expect("a valid address");
     let counter = CounterClient::new(client);
     let status = within("the call", counter.count(Vec::new()))

@@ -19,7 +19,7 @@ use crate::common::within;
 trait Work {
     #[rpc(idempotent)]
     async fn hello(&self, name: String) -> Result<String, Status>;
-    /// Has to wait for something.
+    /// A method that waits.
     async fn later(&self) -> Result<(), Status>;
     async fn double(
         &self,

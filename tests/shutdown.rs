@@ -281,7 +281,7 @@ async fn calls_that_come_while_the_server_drains_are_rejected_and_not_executed()
     for _ in 0..2 {
         assert_eq!(fixture.next().await, Happened::Dropped);
     }
-    assert!(fixture.happened.try_recv().is_err(), "no refused call ran");
+    assert!(fixture.happened.try_recv().is_err(), "no rejected call ran");
 }
 
 #[tokio::test]

@@ -108,7 +108,7 @@ fn strip_timing(body: &mut Vec<u8>) {
     assert_eq!(
         body[1] & 1,
         1,
-        "an answer behind a stream says how long it took"
+        "the reply at the end of a stream has its times"
     );
     body[1] &= !1;
     for _ in 0..2 {

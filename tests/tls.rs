@@ -95,7 +95,7 @@ impl Target {
         .expect("the server is trusted")
     }
 
-    async fn refused(&self, tls: ClientTls) -> CallError {
+    async fn rejected(&self, tls: ClientTls) -> CallError {
         let connecting = within(
             "connecting",
             ClientConfig::new()
@@ -108,7 +108,7 @@ impl Target {
     }
 
     /// Returns `true` if a client with these settings gets a reply on a new connection.
-    async fn answers(&self, tls: ClientTls) -> bool {
+    async fn gets_reply(&self, tls: ClientTls) -> bool {
         let Ok(client) = within(
             "connecting",
             ClientConfig::new()
@@ -295,8 +295,8 @@ async fn a_client_without_a_certificate_is_served_where_it_is_optional() {
     );
     // A wrong certificate is rejected nevertheless.
     let tls = authority.client_known_to(&Authority::new("b"));
-    let refused = tls.connect(stream_to(target.addr).await, Some("localhost"));
-    if let Ok((mut io, _)) = within("the handshake", refused).await {
+    let rejected = tls.connect(stream_to(target.addr).await, Some("localhost"));
+    if let Ok((mut io, _)) = within("the handshake", rejected).await {
         let read = within("the rejection", io.read_to_end(&mut Vec::new())).await;
         read.expect_err("the server ends the connection with an alert");
     }
@@ -347,7 +347,7 @@ async fn a_server_that_is_not_trusted_gets_no_request() {
         ),
         (ClientTls::new(), "the platform's roots"),
     ] {
-        let error = target.refused(tls).await;
+        let error = target.rejected(tls).await;
         assert!(
             matches!(
                 reason(&error),
@@ -361,7 +361,7 @@ async fn a_server_that_is_not_trusted_gets_no_request() {
     // The only setting without verification is named dangerous.
     assert!(
         target
-            .answers(DangerousClientTls::accept_any_certificate())
+            .gets_reply(DangerousClientTls::accept_any_certificate())
             .await
     );
 }
@@ -386,7 +386,7 @@ async fn a_client_without_the_right_certificate_reaches_no_handler() {
         }
     }
     assert_eq!(target.calls.load(Ordering::SeqCst), 0);
-    assert!(target.answers(ours.client_known_to(&ours)).await);
+    assert!(target.gets_reply(ours.client_known_to(&ours)).await);
 }
 
 #[tokio::test]
@@ -427,19 +427,19 @@ async fn a_tls_port_never_falls_back_to_plain() {
     assert!(reply.is_empty() || reply[0] == 21, "{reply:?}");
 
     let error = within("a plain client", ClientConfig::new().connect(target.name())).await;
-    let error = format!("{:?}", error.expect_err("a plain client is refused"));
+    let error = format!("{:?}", error.expect_err("a plain client is rejected"));
     assert!(
         error.contains("TLS") && error.contains("option tls"),
         "{error}"
     );
-    assert!(target.answers(authority.client()).await);
+    assert!(target.gets_reply(authority.client()).await);
 }
 
 #[tokio::test]
 async fn a_plain_port_closes_at_the_first_byte_of_tls() {
     let target = Target::configured(None, Limits::default()).await;
     let started = Instant::now();
-    let error = target.refused(Authority::new("a").client()).await;
+    let error = target.rejected(Authority::new("a").client()).await;
     assert!(started.elapsed() < SERVED);
     assert_eq!(error.execution(), Execution::NotSent);
     assert!(matches!(reason(&error), TlsError::Closed), "{error:?}");
@@ -495,7 +495,7 @@ async fn more_silent_peers_than_the_limit_of_handshakes_delay_no_client() {
     let attack = silent_peers(target.addr, 20, Vec::new()).await;
     for _ in 0..5 {
         let started = Instant::now();
-        assert!(target.answers(authority.client()).await);
+        assert!(target.gets_reply(authority.client()).await);
         // Their handshakes would time out after ten seconds.
         assert!(
             started.elapsed() < Duration::from_secs(5),
@@ -514,7 +514,7 @@ async fn peers_that_stop_during_a_handshake_give_way_to_others() {
     let attack = silent_peers(target.addr, 60, hello).await;
     for _ in 0..3 {
         let started = Instant::now();
-        assert!(target.answers(authority.client()).await);
+        assert!(target.gets_reply(authority.client()).await);
         assert!(
             started.elapsed() < Duration::from_secs(5),
             "{:?}",
@@ -556,7 +556,7 @@ async fn a_slow_handshake_has_the_same_timeout_as_a_silent_one() {
     let took = started.elapsed();
     assert!(took >= TIME && took < TIME + SERVED, "{took:?}");
     dripping.abort();
-    assert!(target.answers(authority.client()).await);
+    assert!(target.gets_reply(authority.client()).await);
 }
 
 #[tokio::test]
@@ -826,7 +826,7 @@ async fn a_renewed_server_certificate_is_used_without_restart() {
     within("a reply", before.request("/echo", "before"))
         .await
         .expect("a reply");
-    assert!(!target.answers(new.client()).await);
+    assert!(!target.gets_reply(new.client()).await);
 
     let renewed = new.issue("localhost");
     let spoilt = reloader
@@ -837,15 +837,15 @@ async fn a_renewed_server_certificate_is_used_without_restart() {
         "{spoilt}"
     );
     assert!(
-        target.answers(old.client()).await,
+        target.gets_reply(old.client()).await,
         "a bad reload changes nothing"
     );
 
     reloader
         .reload_pem(&renewed.chain, &renewed.key)
         .expect("a usable certificate");
-    assert!(target.answers(new.client()).await);
-    assert!(!target.answers(old.client()).await);
+    assert!(target.gets_reply(new.client()).await);
+    assert!(!target.gets_reply(old.client()).await);
     let reply = within("a reply", before.request("/echo", "after")).await;
     assert_eq!(reply.expect("the old connection goes on"), "after");
 }
@@ -883,7 +883,7 @@ async fn a_renewed_client_identity_is_used_by_the_next_connection() {
 #[tokio::test]
 async fn every_error_has_its_cause_in_its_chain() {
     let target = Target::start(Authority::new("theirs").server()).await;
-    let error = target.refused(Authority::new("ours").client()).await;
+    let error = target.rejected(Authority::new("ours").client()).await;
     let mut chain = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(error) = cause {

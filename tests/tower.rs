@@ -243,7 +243,7 @@ fn traced(logs: &Logs) -> Vec<String> {
 #[tokio::test]
 async fn a_stack_of_timeout_concurrency_limit_and_trace_sees_calls_of_every_kind_on_both_sides() {
     let logs = Logs::default();
-    // Of this thread, which runs both sides.
+    // It is local to this thread, which runs both sides.
     let _guard = tracing::subscriber::set_default(logs.clone());
     let stack = || {
         ServiceBuilder::new()
@@ -525,8 +525,8 @@ async fn an_interceptor_works_between_layers() {
     let server = Server::builder().interceptor(LayerInterceptor::new(stack));
     let (_server, client) = shop(&corner, server, once()).await;
 
-    let nobody = ShopClient::new(client.clone());
-    let status = rpc(nobody.buy("cake").await.unwrap_err());
+    let anonymous = ShopClient::new(client.clone());
+    let status = rpc(anonymous.buy("cake").await.unwrap_err());
     expect(&status, Code::Unauthenticated, Execution::NotExecuted);
     assert_eq!(watch.seen(), [""; 0]);
 
@@ -672,8 +672,8 @@ async fn a_service_serves_a_path_and_its_failures_have_the_form_of_the_caller() 
     assert!(text.contains("at capacity"), "{text}");
     // The dropped call no longer counts.
     drop(waits);
-    let room = async { while call("hello").await.is_err() {} };
-    within("capacity for a call", room).await;
+    let capacity = async { while call("hello").await.is_err() {} };
+    within("capacity for a call", capacity).await;
 }
 
 #[tokio::test]

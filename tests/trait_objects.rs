@@ -168,8 +168,8 @@ async fn check(desk: impl Desk) {
     assert_eq!(letters, ['x', 'y', 'z']);
     let end = end.unwrap();
     assert_eq!((end.code(), end.message()), (Code::Aborted, "over"));
-    let refused = desk.letters(&ctx, "", "".into()).await.err().unwrap();
-    assert_eq!(refused.code(), Code::InvalidArgument);
+    let rejected = desk.letters(&ctx, "", "".into()).await.err().unwrap();
+    assert_eq!(rejected.code(), Code::InvalidArgument);
 }
 
 #[tokio::test]

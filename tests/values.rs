@@ -690,7 +690,7 @@ fn a_large_plain_reply_costs_no_more_than_a_few_times_its_size() {
     alone(
         "a_large_plain_reply_costs_no_more_than_a_few_times_its_size",
         || async {
-            fn answers() -> Vec<Bytes> {
+            fn replies() -> Vec<Bytes> {
                 let values = "0,".repeat(2 * MIB);
                 let fields: String = (0..300_000).map(|at| format!("\"{at}\":[],")).collect();
                 [
@@ -708,7 +708,7 @@ fn a_large_plain_reply_costs_no_more_than_a_few_times_its_size() {
                 .map(Bytes::from)
                 .into()
             }
-            let replies = Arc::new(answers());
+            let replies = Arc::new(replies());
             let evil = Arc::clone(&replies);
             let handler = move || {
                 let evil = Arc::clone(&evil);

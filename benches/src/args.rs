@@ -1,6 +1,8 @@
 //! The command line of a peer.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::BoxError;
@@ -64,6 +66,39 @@ pub enum Mode {
     Idle,
 }
 
+impl FromStr for Mode {
+    type Err = BoxError;
+
+    fn from_str(s: &str) -> Result<Self, BoxError> {
+        match s {
+            "unary" => Ok(Self::Unary),
+            "download" => Ok(Self::Download),
+            "upload" => Ok(Self::Upload),
+            "ping-pong" => Ok(Self::PingPong),
+            "beside" => Ok(Self::Beside),
+            "beside-large" => Ok(Self::BesideLarge),
+            "stalled" => Ok(Self::Stalled),
+            "idle" => Ok(Self::Idle),
+            _ => Err("the modes are: unary, download, upload, ping-pong, beside, beside-large, stalled, idle".into()),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unary => "unary",
+            Self::Download => "download",
+            Self::Upload => "upload",
+            Self::PingPong => "ping-pong",
+            Self::Beside => "beside",
+            Self::BesideLarge => "beside-large",
+            Self::Stalled => "stalled",
+            Self::Idle => "idle",
+        })
+    }
+}
+
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
@@ -108,22 +143,9 @@ fn client_options(mut args: impl Iterator<Item = String>) -> Result<ClientOption
     let mut options = ClientOptions::default();
     while let Some(name) = args.next() {
         let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
-        let wrong = |e: &dyn std::fmt::Display| format!("{name} {value:?}: {e}");
+        let wrong = |e: &dyn fmt::Display| format!("{name} {value:?}: {e}");
         match name.as_str() {
-            "--mode" if value == "unary" => options.mode = Mode::Unary,
-            "--mode" if value == "download" => options.mode = Mode::Download,
-            "--mode" if value == "upload" => options.mode = Mode::Upload,
-            "--mode" if value == "ping-pong" => options.mode = Mode::PingPong,
-            "--mode" if value == "beside" => options.mode = Mode::Beside,
-            "--mode" if value == "beside-large" => options.mode = Mode::BesideLarge,
-            "--mode" if value == "stalled" => options.mode = Mode::Stalled,
-            "--mode" if value == "idle" => options.mode = Mode::Idle,
-            "--mode" => {
-                return Err(format!(
-                    "unknown mode {value:?}; the modes are: unary, download, upload, ping-pong, beside, beside-large, stalled, idle"
-                )
-                .into());
-            }
+            "--mode" => options.mode = value.parse().map_err(|e| wrong(&e))?,
             "--payload" => options.payload = value.parse().map_err(|e| wrong(&e))?,
             "--inflight" => options.inflight = value.parse().map_err(|e| wrong(&e))?,
             "--secs" => options.secs = seconds(&value).map_err(|e| wrong(&e))?,

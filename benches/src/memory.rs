@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_error_of_too_many_connections_says_what_to_do() {
-        let error = check_file_limit(usize::MAX / 2).expect_err("nobody may open so many");
+        let error = check_file_limit(usize::MAX / 2).expect_err("more than any limit");
         assert!(error.to_string().contains("ulimit"), "{error}");
         check_file_limit(1).expect("one is fine");
     }

@@ -33,7 +33,7 @@ fn decode<'de, C: Codec, T: Deserialize<'de>>(input: &'de [u8]) -> Result<T, Dec
 }
 
 #[track_caller]
-fn refusal<'de, C: Codec, T: Deserialize<'de> + Debug>(input: &'de [u8]) -> DecodeErrorKind {
+fn rejection<'de, C: Codec, T: Deserialize<'de> + Debug>(input: &'de [u8]) -> DecodeErrorKind {
     decode::<C, T>(input).unwrap_err().kind().clone()
 }
 
@@ -264,7 +264,7 @@ macro_rules! promises {
                 assert_eq!(decode::<$Codec, Payload>(&bytes).unwrap(), value);
                 bytes.extend([0xc1, 0, 1]);
                 let trailing = DecodeErrorKind::TrailingBytes { left: 3 };
-                assert_eq!(refusal::<$Codec, Payload>(&bytes), trailing);
+                assert_eq!(rejection::<$Codec, Payload>(&bytes), trailing);
             }
         }
 
@@ -309,7 +309,7 @@ macro_rules! promises {
             fn deep<T: DeserializeOwned + Debug>(levels: usize, one: &[u8], several: &[u8]) {
                 let mut input = several[..several.len() - one.len()].repeat(levels);
                 input.extend(one);
-                let kind = refusal::<$Codec, T>(&input);
+                let kind = rejection::<$Codec, T>(&input);
                 assert!(matches!(kind, DecodeErrorKind::TooDeep { limit: 128 }), "{kind:?}");
             }
             on_a_small_stack(|| {
@@ -342,7 +342,7 @@ macro_rules! promises {
                 let head = two.len() - one.len();
                 let mut input = two[..head].repeat(1000);
                 input.extend(one);
-                let kind = refusal::<$Codec, Large>(&input);
+                let kind = rejection::<$Codec, Large>(&input);
                 assert!(
                     matches!(kind, DecodeErrorKind::TooDeep { .. } | DecodeErrorKind::TooMuchStack { .. }),
                     "{kind:?}"
@@ -439,7 +439,7 @@ mod only_postcard {
             decode::<Postcard, Payload>(&input).unwrap_err();
             decode::<Postcard, Trusting>(&input).unwrap_err();
             assert_eq!(
-                refusal::<Postcard, Vec<()>>(&input),
+                rejection::<Postcard, Vec<()>>(&input),
                 DecodeErrorKind::EmptyElement
             );
         }
@@ -451,11 +451,11 @@ mod only_postcard {
     fn elements_that_take_no_bytes_are_rejected() {
         let empty = DecodeErrorKind::EmptyElement;
         let input = [3, 0, 0, 0];
-        assert_eq!(refusal::<Postcard, Vec<()>>(&input), empty);
-        assert_eq!(refusal::<Postcard, Vec<UnitStruct>>(&input), empty);
-        assert_eq!(refusal::<Postcard, HashSet<()>>(&input), empty);
-        assert_eq!(refusal::<Postcard, BTreeMap<(), ()>>(&input), empty);
-        assert_eq!(refusal::<Postcard, Vec<((), [u8; 0])>>(&[1]), empty);
+        assert_eq!(rejection::<Postcard, Vec<()>>(&input), empty);
+        assert_eq!(rejection::<Postcard, Vec<UnitStruct>>(&input), empty);
+        assert_eq!(rejection::<Postcard, HashSet<()>>(&input), empty);
+        assert_eq!(rejection::<Postcard, BTreeMap<(), ()>>(&input), empty);
+        assert_eq!(rejection::<Postcard, Vec<((), [u8; 0])>>(&[1]), empty);
         // If only the key or only the value takes no bytes, the entry takes some.
         let map = decode::<Postcard, BTreeMap<u8, ()>>(&[2, 5, 6]);
         assert_eq!(map.unwrap().len(), 2);
@@ -474,7 +474,7 @@ mod only_postcard {
             #[expect(dead_code, reason = "never read")]
             A(u8),
         }
-        let kind = refusal::<Postcard, Untagged>(&[1]);
+        let kind = rejection::<Postcard, Untagged>(&[1]);
         assert!(
             matches!(kind, DecodeErrorKind::NotSelfDescribing(text) if text.contains("msgpack")),
             "{kind:?}"
@@ -554,9 +554,9 @@ mod only_msgpack {
                 input
             };
             decode::<Msgpack, List>(&deep(127)).unwrap();
-            let kind = refusal::<Msgpack, List>(&deep(128));
+            let kind = rejection::<Msgpack, List>(&deep(128));
             assert_eq!(kind, DecodeErrorKind::TooDeep { limit: 128 });
-            refusal::<Msgpack, List>(&deep(1_000_000));
+            rejection::<Msgpack, List>(&deep(1_000_000));
         });
     }
 

@@ -152,18 +152,18 @@ fn the_argument_is_the_whole_body() {
 #[test]
 fn everything_else_is_rejected_with_advice() {
     #[track_caller]
-    fn refused(value: impl serde::Serialize) {
+    fn rejected(value: impl serde::Serialize) {
         let error = encode(&value).unwrap_err();
         assert!(error.to_string().contains("`Proto`"), "{error}");
     }
-    refused(1u8);
-    refused("text");
-    refused(Bytes::from_static(b"bytes"));
-    refused((Proto(1u32), Proto(2u32)));
-    refused(());
-    refused(Some(Proto(1u32)));
-    refused(vec![Proto(1u32)]);
-    refused(((Proto(1u32),), 2));
+    rejected(1u8);
+    rejected("text");
+    rejected(Bytes::from_static(b"bytes"));
+    rejected((Proto(1u32), Proto(2u32)));
+    rejected(());
+    rejected(Some(Proto(1u32)));
+    rejected(vec![Proto(1u32)]);
+    rejected(((Proto(1u32),), 2));
     let error = Protobuf::decode::<u8>(b"\x08\x01", &DecodeLimits::new()).unwrap_err();
     assert!(error.to_string().contains("`Proto`"), "{error}");
     let error = <(Proto<u32>, Proto<u32>)>::decode(

@@ -26,7 +26,7 @@ fn encode<C: Codec>(value: &(impl Serialize + ?Sized)) -> Result<BytesMut, Encod
 }
 
 #[track_caller]
-fn refusal<C: Codec>(value: &(impl Serialize + ?Sized)) -> EncodeErrorKind {
+fn rejection<C: Codec>(value: &(impl Serialize + ?Sized)) -> EncodeErrorKind {
     encode::<C>(value).unwrap_err().kind().clone()
 }
 
@@ -192,36 +192,36 @@ fn writers_and_readers_reject_the_same_depths() {
 
 #[test]
 fn a_value_of_any_depth_is_rejected_within_a_small_stack() {
-    fn refuses<T: Nest>() {
+    fn rejects<T: Nest>() {
         let deep = nested::<T>(100_000);
         assert!(matches!(
-            refusal::<Bincode>(&deep),
+            rejection::<Bincode>(&deep),
             EncodeErrorKind::TooDeep { limit: 128 }
         ));
         assert!(matches!(
-            refusal::<Postcard>(&deep),
+            rejection::<Postcard>(&deep),
             EncodeErrorKind::TooDeep { limit: 128 }
         ));
         assert!(matches!(
-            refusal::<Json>(&deep),
+            rejection::<Json>(&deep),
             EncodeErrorKind::TooDeep { limit: 127 }
         ));
         assert!(matches!(
-            refusal::<Msgpack>(&deep),
+            rejection::<Msgpack>(&deep),
             EncodeErrorKind::TooDeep { limit: 128 }
         ));
         // Dropping it would need the stack that encoding it does not need.
         std::mem::forget(deep);
     }
     on_a_small_stack(|| {
-        refuses::<Sequence>();
-        refuses::<Map>();
-        refuses::<Struct>();
-        refuses::<Tuple>();
-        refuses::<Newtype>();
-        refuses::<TupleVariant>();
-        refuses::<StructVariant>();
-        refuses::<Wrapper>();
+        rejects::<Sequence>();
+        rejects::<Map>();
+        rejects::<Struct>();
+        rejects::<Tuple>();
+        rejects::<Newtype>();
+        rejects::<TupleVariant>();
+        rejects::<StructVariant>();
+        rejects::<Wrapper>();
     });
 }
 
@@ -230,21 +230,21 @@ fn elements_that_take_no_bytes_are_rejected_by_the_writer_as_by_the_reader() {
     #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
     struct Nothing;
 
-    fn refuses<C: Codec>() {
+    fn rejects<C: Codec>() {
         let empty = |elements| EncodeErrorKind::EmptyElements { elements };
-        assert_eq!(refusal::<C>(&vec![(); 3]), empty(3));
-        assert_eq!(refusal::<C>(&[Nothing, Nothing][..]), empty(2));
-        assert_eq!(refusal::<C>(&BTreeSet::from([()])), empty(1));
-        assert_eq!(refusal::<C>(&BTreeMap::from([((), Nothing)])), empty(1));
-        assert_eq!(refusal::<C>(&(1u8, vec![((), [(); 4])])), empty(1));
+        assert_eq!(rejection::<C>(&vec![(); 3]), empty(3));
+        assert_eq!(rejection::<C>(&[Nothing, Nothing][..]), empty(2));
+        assert_eq!(rejection::<C>(&BTreeSet::from([()])), empty(1));
+        assert_eq!(rejection::<C>(&BTreeMap::from([((), Nothing)])), empty(1));
+        assert_eq!(rejection::<C>(&(1u8, vec![((), [(); 4])])), empty(1));
         // There are no elements, or each takes a byte, or the type fixes their number.
         encode::<C>(&Vec::<()>::new()).unwrap();
         encode::<C>(&vec![Some(())]).unwrap();
         encode::<C>(&BTreeMap::from([(1u8, ())])).unwrap();
         encode::<C>(&[(); 3]).unwrap();
     }
-    refuses::<Bincode>();
-    refuses::<Postcard>();
+    rejects::<Bincode>();
+    rejects::<Postcard>();
     let text = encode::<Postcard>(&vec![(); 3]).unwrap_err().to_string();
     assert_eq!(
         text,
@@ -262,11 +262,11 @@ fn elements_that_take_no_bytes_are_rejected_by_the_writer_as_by_the_reader() {
 fn numbers_that_json_cannot_express_are_rejected_before_they_become_null() {
     for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let not_finite = EncodeErrorKind::NotFinite;
-        assert_eq!(refusal::<Json>(&number), not_finite);
-        assert_eq!(refusal::<Json>(&(number as f32)), not_finite);
-        assert_eq!(refusal::<Json>(&Some(number)), not_finite);
+        assert_eq!(rejection::<Json>(&number), not_finite);
+        assert_eq!(rejection::<Json>(&(number as f32)), not_finite);
+        assert_eq!(rejection::<Json>(&Some(number)), not_finite);
         assert_eq!(
-            refusal::<Json>(&BTreeMap::from([("a", vec![1.0, number])])),
+            rejection::<Json>(&BTreeMap::from([("a", vec![1.0, number])])),
             not_finite
         );
         let bits = number.to_bits();
@@ -333,20 +333,20 @@ fn a_wrong_number_of_parts_is_rejected_where_the_number_is_written_first() {
         }
     }
 
-    fn refuses<C: Codec>(written: usize) {
+    fn rejects<C: Codec>(written: usize) {
         let kind = EncodeErrorKind::WrongLength {
             announced: 2,
             written,
         };
-        assert_eq!(refusal::<C>(&LyingMap(written as u8)), kind);
+        assert_eq!(rejection::<C>(&LyingMap(written as u8)), kind);
         if written > 1 {
-            assert_eq!(refusal::<C>(&Liar(written as u8)), kind);
+            assert_eq!(rejection::<C>(&Liar(written as u8)), kind);
         }
     }
     for written in [1, 3] {
-        refuses::<Bincode>(written);
-        refuses::<Postcard>(written);
-        refuses::<Msgpack>(written);
+        rejects::<Bincode>(written);
+        rejects::<Postcard>(written);
+        rejects::<Msgpack>(written);
     }
     assert_eq!(&encode::<Json>(&Liar(3)).unwrap()[..], b"[0,1,2]");
     assert_eq!(&encode::<Bincode>(&Liar(2)).unwrap()[..], [2, 0, 1]);

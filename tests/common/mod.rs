@@ -15,6 +15,7 @@ pub(crate) mod frame;
 pub(crate) mod generate;
 pub(crate) mod logs;
 pub(crate) mod peer;
+pub(crate) mod recorder;
 pub(crate) mod transcript;
 pub(crate) mod victim;
 

@@ -264,9 +264,9 @@ impl Driver {
             return Ok(false);
         };
         let mut state = self.shared.lock();
-        let most = (state.in_flight() / 2).clamp(1, MOST_WOKEN);
+        let limit = (state.in_flight() / 2).clamp(1, MOST_WOKEN);
         self.woken.extend(state.finish(id, body));
-        while self.woken.len() < most
+        while self.woken.len() < limit
             && let Some((id, body)) = self.inbox.next()?
         {
             self.woken.extend(state.finish(id, body));

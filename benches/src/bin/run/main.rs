@@ -12,9 +12,10 @@ mod table;
 use std::process::ExitCode;
 
 use iip_benches::BoxError;
+use iip_benches::args::Mode;
 use serde::Serialize;
 
-use crate::options::{Cell, Layout, Mode, Options};
+use crate::options::{Cell, Layout, Options};
 use crate::process::{MAX_OTHERS, Outcome};
 
 fn main() -> ExitCode {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use iip_benches::{BoxError, args};
+use iip_benches::BoxError;
+use iip_benches::args::{self, Mode};
 use serde::Serialize;
 
 /// The runs to make.
@@ -24,27 +25,6 @@ pub(crate) struct Options {
     /// Maximum time that a run waits for a quiet machine before it starts anyway.
     pub(crate) patience: Duration,
     pub(crate) out: Option<PathBuf>,
-}
-
-/// The kind of load of the clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// Calls, one after the other, many at a time: `cells`.
-    Unary,
-    /// Streams of messages, many at a time: `cells`, of bytes and streams.
-    Download,
-    /// The same from the client to the server.
-    Upload,
-    /// The same to and fro, each message answered before the next.
-    PingPong,
-    /// Calls beside streams that move as much as they can.
-    Beside,
-    /// The same on a connection with calls with bodies of 15 MiB.
-    BesideLarge,
-    /// Streams from the server, of which one is not read every other while: `cells`.
-    Stalled,
-    /// Connections that rest: `idle`.
-    Idle,
 }
 
 /// Bytes in each body and calls in flight, written `16x64`.
@@ -81,39 +61,6 @@ impl Layout {
             Self::Pinned => "1",
             Self::Same => "0",
         }
-    }
-}
-
-impl FromStr for Mode {
-    type Err = BoxError;
-
-    fn from_str(s: &str) -> Result<Self, BoxError> {
-        match s {
-            "unary" => Ok(Self::Unary),
-            "download" => Ok(Self::Download),
-            "upload" => Ok(Self::Upload),
-            "ping-pong" => Ok(Self::PingPong),
-            "beside" => Ok(Self::Beside),
-            "beside-large" => Ok(Self::BesideLarge),
-            "stalled" => Ok(Self::Stalled),
-            "idle" => Ok(Self::Idle),
-            _ => Err("the modes are: unary, download, upload, ping-pong, beside, beside-large, stalled, idle".into()),
-        }
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unary => "unary",
-            Self::Download => "download",
-            Self::Upload => "upload",
-            Self::PingPong => "ping-pong",
-            Self::Beside => "beside",
-            Self::BesideLarge => "beside-large",
-            Self::Stalled => "stalled",
-            Self::Idle => "idle",
-        })
     }
 }
 
