@@ -8,7 +8,8 @@ use super::output::Output;
 /// and a growable buffer takes several times as long for each as an array.
 const GATHERED_BYTES: usize = 128;
 
-/// An [`Output`] that gathers small writes.
+/// An [`Output`] that gathers small writes, until it is [finished](Self::finish).
+#[must_use]
 pub(super) struct Gathering<'a> {
     output: Output<'a>,
     /// The bytes after those of `output`, up to `filled`.
@@ -67,7 +68,8 @@ impl<'a> Gathering<'a> {
 macro_rules! write_by {
     ($write:path) => {
         fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
-            $write(value, Gathering::new(out, false)).map(drop)
+            $write(value, Gathering::new(out, false))?.finish();
+            Ok(())
         }
 
         fn encode_split<T: Serialize + ?Sized>(
