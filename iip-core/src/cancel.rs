@@ -13,7 +13,8 @@ pub enum OnCancel {
     /// The handler's future is dropped at its current `await`.
     #[default]
     Abort,
-    /// The handler continues and is notified through [`Request::cancelled`](crate::Request::cancelled).
+    /// The handler continues and is notified through
+    /// [`Request::cancelled`](crate::Request::cancelled).
     Token,
     /// The handler runs to its end.
     RunToEnd,

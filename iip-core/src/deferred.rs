@@ -65,7 +65,7 @@ impl Deferred {
         self.0.push(Work::NotifyReady);
     }
 
-    /// Does the work, without the lock.
+    /// Runs the work, without the lock.
     pub(crate) fn run(self, ready: &Notify) {
         for work in self.0 {
             match work {

@@ -43,7 +43,10 @@ const KNOWN: [Foreign; 12] = [
         at_server: "clients of HTTP/2 and gRPC cannot call an IIP server; check the address that \
             the peer connects to",
         // A SETTINGS frame on stream 0. Source: RFC 9113, 3.4 and 6.5.
-        is_server: |bytes| matches!(bytes, [0, _, _, 4, 0 | 1, rest @ ..] if rest.iter().take(4).all(|&byte| byte == 0)),
+        is_server: |bytes| match bytes {
+            [0, _, _, 4, 0 | 1, rest @ ..] => rest.iter().take(4).all(|&byte| byte == 0),
+            _ => false,
+        },
         is_client: |bytes| bytes.starts_with(b"PRI * HTTP/2"),
     },
     Foreign {

@@ -368,7 +368,9 @@ impl fmt::Debug for Request {
 /// ```
 /// use iip_core::{HandlerError, Request, Response, handler_fn};
 ///
-/// let echo = handler_fn(|request: Request| async move { Ok::<_, HandlerError>(Response::from(request.into_body())) });
+/// let echo = handler_fn(|request: Request| async move {
+///     Ok::<_, HandlerError>(Response::from(request.into_body()))
+/// });
 /// # let _ = echo;
 /// ```
 pub fn handler_fn<F, Fut>(call: F) -> HandlerFn<F>

@@ -95,7 +95,8 @@ impl HandlerError {
         }
     }
 
-    /// Marks a failure that is in the log already, through [`Peer::log_failure`](crate::Peer::log_failure).
+    /// Marks a failure that is in the log already, through
+    /// [`Peer::log_failure`](crate::Peer::log_failure).
     #[must_use]
     pub fn already_logged(mut self) -> Self {
         self.logged = true;

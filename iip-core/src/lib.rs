@@ -10,7 +10,9 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let echo = handler_fn(|request: Request| async move { Ok::<_, HandlerError>(Response::from(request.into_body())) });
+//! let echo = handler_fn(|request: Request| async move {
+//!     Ok::<_, HandlerError>(Response::from(request.into_body()))
+//! });
 //! let server = Server::builder().route("/echo", echo).bind("127.0.0.1:0").await?;
 //!
 //! let client = Client::connect(server.target()).await?;
@@ -100,7 +102,7 @@ pub use self::totals::Places;
 /// The levels of the `tracing` crate.
 pub use tracing::Level;
 
-/// What `iip-rpc` alone needs; no part of the public API.
+/// Items that only `iip-rpc` needs. They are not part of the public API.
 #[doc(hidden)]
 pub mod __rpc {
     pub use crate::clock::{after, now};

@@ -19,7 +19,8 @@ const MAX_CONNECTIONS: usize = 65_536;
 /// ```no_run
 /// use std::time::Duration;
 /// # async fn run() -> Result<(), iip_core::CallError> {
-/// let client = iip_core::ClientConfig::new().call_timeout(Duration::from_secs(2)).connect("127.0.0.1:9000").await?;
+/// let config = iip_core::ClientConfig::new().call_timeout(Duration::from_secs(2));
+/// let client = config.connect("127.0.0.1:9000").await?;
 /// let answer = client.request("/echo", "hello").await?;
 /// # let _ = answer;
 /// # Ok(())

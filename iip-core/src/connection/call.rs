@@ -41,7 +41,8 @@ pub async fn with_context<T>(start: impl FnOnce(&Context<'_>) -> T) -> T {
     .await
 }
 
-/// A call under way, see [`Connection::call`](crate::Connection::call). Dropping it cancels the call.
+/// A call under way, see [`Connection::call`](crate::Connection::call). Dropping it cancels the
+/// call.
 pub struct Call {
     shared: Arc<Shared>,
     /// The slot of the call, until the outcome was taken.

@@ -194,7 +194,7 @@ pub(crate) struct Locked<'a> {
     unlocked: Unlocked<'a>,
 }
 
-/// Does the deferred work on drop.
+/// Guard that runs the deferred work on drop.
 struct Unlocked<'a> {
     shared: &'a Shared,
     has_work: bool,

@@ -1,4 +1,4 @@
-//! What the machine tells the layer above.
+//! Events: the notices of the machine to the layer above.
 
 use std::sync::Arc;
 use std::time::Instant;

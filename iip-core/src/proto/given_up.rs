@@ -1,5 +1,5 @@
-//! Requests that a server does not wait for any longer: their callers have gone, or their next frame
-//! does not arrive. Pure.
+//! Requests that a server no longer waits for: their callers have gone, or their next frame does
+//! not arrive. Pure.
 
 use std::time::Instant;
 

@@ -232,8 +232,9 @@ impl ServerConfig {
         self
     }
 
-    /// Listens on `host:port`, `unix:/path`, `unix:@name` or a [`SocketAddr`](std::net::SocketAddr), and starts the
-    /// server; with port 0 the system chooses the port, see [`Server::local_addr`].
+    /// Listens on `host:port`, `unix:/path`, `unix:@name` or a
+    /// [`SocketAddr`](std::net::SocketAddr), and starts the server; with port 0 the system chooses
+    /// the port, see [`Server::local_addr`].
     ///
     /// # Errors
     ///

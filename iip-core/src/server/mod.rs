@@ -58,7 +58,9 @@ const FORCE_TIME: Duration = Duration::from_secs(1);
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let echo = handler_fn(|request: Request| async move { Ok::<_, HandlerError>(Response::from(request.into_body())) });
+/// let echo = handler_fn(|request: Request| async move {
+///     Ok::<_, HandlerError>(Response::from(request.into_body()))
+/// });
 /// let server = Server::builder().route("/echo", echo).bind("127.0.0.1:0").await?;
 /// let client = Client::connect(server.target()).await?;
 /// assert_eq!(&client.request("/echo", "hello").await?[..], b"hello");

@@ -8,7 +8,9 @@
 //! use iip_core::tls::{ClientTls, ServerTls};
 //!
 //! // A server that demands a client certificate, and notices when its own is renewed.
-//! let server = ServerTls::from_files("server.pem", "server.key")?.client_roots_file("clients-ca.pem")?.watch_files()?;
+//! let server = ServerTls::from_files("server.pem", "server.key")?
+//!     .client_roots_file("clients-ca.pem")?
+//!     .watch_files()?;
 //! // A client that trusts one authority and shows a certificate.
 //! let client = ClientTls::new().roots_file("ca.pem")?.identity_files("client.pem", "client.key")?;
 //! # Ok::<(), iip_core::tls::TlsError>(())

@@ -124,8 +124,8 @@ impl CallTable {
         self.next_deadline
     }
 
-    /// Applies an event of the connection to the calls. Returns what it means beyond them. The events
-    /// of a frame must be applied before the next frame is handled.
+    /// Applies an event of the connection to the calls. Returns what it means beyond them. The
+    /// events of a frame must be applied before the next frame is handled.
     pub(crate) fn handle_event(
         &mut self,
         proto: &mut proto::Connection,
@@ -266,7 +266,8 @@ impl CallTable {
         self.slots.get_mut(call)?.flow.as_deref_mut()
     }
 
-    /// Handles a frame of a call's stream. Returns the same value as [`StreamState::on_stream_frame`].
+    /// Handles a frame of a call's stream. Returns the same value as
+    /// [`StreamState::on_stream_frame`].
     pub(crate) fn on_stream_frame(
         &mut self,
         proto: &mut proto::Connection,
