@@ -48,6 +48,8 @@ use crate::status::{MethodError, Status};
 /// [`RetryPolicy`](crate::RetryPolicy) if its method is idempotent. Arguments of more than 64 KiB are not kept for retries. A call
 /// fails by its deadline, with a [`Status`] that contains the error, the time spent in each phase,
 /// and whether the call may have run.
+///
+/// [`RetryPolicy`]: crate::RetryPolicy
 #[derive(Clone, Debug)]
 pub struct Client {
     core: iip_core::Client,

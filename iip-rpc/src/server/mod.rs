@@ -69,6 +69,10 @@ impl Server {
     /// [`OnCancel::RunToEnd`](crate::OnCancel::RunToEnd) and
     /// [`OnCancel::Token`](crate::OnCancel::Token) may continue after that.
     ///
+    /// [`CallContext::shutting_down`]: crate::CallContext::shutting_down
+    /// [`OnCancel::RunToEnd`]: crate::OnCancel::RunToEnd
+    /// [`OnCancel::Token`]: crate::OnCancel::Token
+    ///
     /// Calls that arrive meanwhile are rejected as UNAVAILABLE, not executed.
     ///
     /// # Cancel safety

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// * [`FailedPrecondition`](Self::FailedPrecondition): do not retry before the state of the system
 ///   has been changed.
 ///
-/// [`Status::execution`] says whether a call can be retried without harm.
+/// [`Status::execution`](super::Status::execution) says whether a call can be retried without harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
 #[repr(u8)]

@@ -300,7 +300,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         len: usize,
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        self.nested(|decoder| decoder.fields(len, visitor))
+        self.deserialize_tuple(len, visitor)
     }
 
     #[inline]
@@ -310,7 +310,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        self.nested(|decoder| decoder.fields(fields.len(), visitor))
+        self.deserialize_tuple(fields.len(), visitor)
     }
 
     #[inline]

@@ -272,9 +272,8 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
     }
 
     #[inline]
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self, EncodeError> {
-        self.enter()?;
-        Ok(self)
+    fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<Self, EncodeError> {
+        self.serialize_tuple(len)
     }
 
     #[inline]
@@ -296,22 +295,19 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
     }
 
     #[inline]
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, EncodeError> {
-        self.enter()?;
-        Ok(self)
+    fn serialize_struct(self, _: &'static str, len: usize) -> Result<Self, EncodeError> {
+        self.serialize_tuple(len)
     }
 
     #[inline]
     fn serialize_struct_variant(
         self,
-        _: &'static str,
+        name: &'static str,
         index: u32,
-        _: &'static str,
-        _: usize,
+        variant: &'static str,
+        len: usize,
     ) -> Result<Self, EncodeError> {
-        self.enter()?;
-        self.put_unsigned(index.into())?;
-        Ok(self)
+        self.serialize_tuple_variant(name, index, variant, len)
     }
 
     #[inline]
