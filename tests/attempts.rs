@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use crate::common::calls::{expect, lazy, serve_until_request};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
-use crate::common::within;
+use crate::common::{spawn, within};
 
 /// The hello of a server with streams and protobuf, and the error that the Go server sends instead.
 const OURS: &str = r#"{"iip":1,"stream_window":65536,"rpc":{"envelope":0,"codecs":[1,3,5]}}"#;
@@ -59,7 +59,7 @@ async fn in_doubt_then_not_sent(listener: TcpListener, path: &str) {
 #[tokio::test]
 async fn a_call_whose_first_attempt_may_have_run_is_in_doubt_though_the_second_was_not_sent() {
     let (listener, client) = lazy(Client::builder()).await;
-    let server = tokio::spawn(in_doubt_then_not_sent(listener, "/messages/ask"));
+    let server = spawn(in_doubt_then_not_sent(listener, "/messages/ask"));
     let messages = MessagesClient::new(client);
     let status = within("the call", messages.ask(&7)).await.unwrap_err();
     expect(&status, Code::Unimplemented, Execution::MayHaveExecuted);
@@ -69,7 +69,7 @@ async fn a_call_whose_first_attempt_may_have_run_is_in_doubt_though_the_second_w
 #[tokio::test]
 async fn a_stream_whose_first_attempt_may_have_run_is_in_doubt_though_the_second_was_not_sent() {
     let (listener, client) = lazy(Client::builder()).await;
-    let server = tokio::spawn(in_doubt_then_not_sent(listener, "/numbers/count"));
+    let server = spawn(in_doubt_then_not_sent(listener, "/numbers/count"));
     let numbers = NumbersClient::new(client);
     let failure = within("the call", numbers.count()).await.err().unwrap();
     let Rejection::Status(status) = failure else {

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::common::calls::{current, port, serve_with};
 use crate::common::frame::RawFrame;
 use crate::common::peer::Peer;
-use crate::common::{SERVED, passes, started, within};
+use crate::common::{SERVED, passes, spawn, started, within};
 
 /// No deadline ends a call in these tests.
 const LONG: Duration = Duration::from_secs(600);
@@ -279,7 +279,7 @@ async fn cancellation_passes_through_a_nested_call() {
 async fn an_aborted_task_cancels_the_call_it_waits_for() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
-    let task = tokio::spawn(async move { work.abort().await });
+    let task = spawn(async move { work.abort().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     task.abort();
     assert_eq!(fixture.soon().await, Happened::Dropped);
@@ -366,7 +366,7 @@ async fn large_calls_cancelled_at_any_moment_delay_no_other_call() {
     let data = Bytes::from(vec![7; 4 * 1024 * 1024]);
     for round in 0..20_u64 {
         let (work, data) = (fixture.work.clone(), data.clone());
-        let call = tokio::spawn(async move { work.upload(data).await });
+        let call = spawn(async move { work.upload(data).await });
         for _ in 0..round * 10 {
             tokio::task::yield_now().await;
         }
@@ -394,7 +394,7 @@ async fn a_connection_at_capacity_still_receives_cancellations() {
 #[tokio::test]
 async fn a_client_that_closes_ends_its_handlers() {
     let mut fixture = Fixture::start().await;
-    let calls = tokio::spawn({
+    let calls = spawn({
         let work = fixture.work.clone();
         async move { tokio::join!(work.abort(), work.token()) }
     });
@@ -431,7 +431,7 @@ async fn a_call_past_its_deadline_is_cancelled_like_a_dropped_one() {
     let time = Duration::from_secs(5);
     let options = CallOptions::new().timeout(time);
     let short = fixture.work.with_options(options);
-    let call = tokio::spawn(async move { short.run().await });
+    let call = spawn(async move { short.run().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     passes(time).await;
     let status = within("the time-out", call).await.unwrap().unwrap_err();

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::common::calls::{expect, lazy, serve, serve_until_request, serve_with, status_in};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
-use crate::common::within;
+use crate::common::{spawn, within};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Note {
@@ -86,7 +86,7 @@ macro_rules! services {
                 mut notes: Streaming<Note>,
             ) -> Result<impl Stream<Item = Result<Note, NoteError>>, NoteError> {
                 let (sender, mirrored) = Streaming::channel(1);
-                tokio::spawn(async move {
+                spawn(async move {
                     while let Some(Ok(note)) = notes.next().await {
                         if sender.send(note).await.is_err() {
                             return;
@@ -224,7 +224,7 @@ impl Search for Desk {
         mut queries: Streaming<Query>,
     ) -> Result<impl Stream<Item = Result<Hits, NoteError>>, Status> {
         let (sender, stream) = Streaming::channel(1);
-        tokio::spawn(async move {
+        spawn(async move {
             while let Some(Ok(query)) = queries.next().await {
                 let is_last = query == last;
                 let queries = vec![query];
@@ -455,7 +455,7 @@ async fn callers_may_use_another_codec_than_the_service() {
 #[tokio::test]
 async fn both_sides_announce_every_codec_of_the_build() {
     let (listener, client) = lazy(Client::builder()).await;
-    let call = tokio::spawn(async move { FreeClient::new(client).add(1, 2).await });
+    let call = spawn(async move { FreeClient::new(client).add(1, 2).await });
     let mut peer = Peer::over(accepted(&listener).await);
     let hello = peer.frame().await;
     assert_eq!(hello.path_text(), "/sys/hello");
@@ -497,7 +497,7 @@ where
     F::Output: Send + 'static,
 {
     let (listener, client) = lazy(client).await;
-    let call = tokio::spawn(call(client));
+    let call = spawn(call(client));
     let mut peer = Peer::over(accepted(&listener).await);
     let request = serve_until_request(&mut peer, Some(hello), path).await;
     call.abort();
@@ -543,7 +543,7 @@ async fn a_server_without_protobuf_is_not_called_at_all() {
         r#"{"code":102,"message":"handle error"}"#.into(),
     ] {
         let (listener, client) = lazy(Client::builder()).await;
-        let call = tokio::spawn(async move {
+        let call = spawn(async move {
             let search = SearchClient::new(client);
             let first = search.find(&query("a")).await.unwrap_err();
             // The connection stays usable.

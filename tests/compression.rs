@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::common::calls::{expect, lazy, serve_until_request, serve_with};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
-use crate::common::{Random, within};
+use crate::common::{Random, spawn, within};
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum TextError {
@@ -145,7 +145,7 @@ where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
     let (listener, client) = lazy(client.timeout(Duration::from_secs(60))).await;
-    let call = tokio::spawn(call(TextsClient::new(client)));
+    let call = spawn(call(TextsClient::new(client)));
     let mut peer = Peer::over(accepted(&listener).await);
     let request = serve_until_request(&mut peer, Some(hello), path).await;
     call.abort();
@@ -250,7 +250,7 @@ async fn the_sides_need_not_agree_on_an_algorithm() {
 async fn both_sides_announce_the_algorithms_they_read() {
     let client = Client::builder().max_compression_ratio(77);
     let (listener, client) = lazy(client).await;
-    let call = tokio::spawn(async move { TextsClient::new(client).echo("x".into()).await });
+    let call = spawn(async move { TextsClient::new(client).echo("x".into()).await });
     let mut peer = Peer::over(accepted(&listener).await);
     let of_client = peer.frame().await;
     call.abort();

@@ -20,7 +20,7 @@ use iip_core::{Limits, ProtocolError};
 
 use crate::common::frame::RawFrame;
 use crate::common::transcript::{Direction, Transcript, What, names, sha256};
-use crate::common::{Random, within};
+use crate::common::{Random, spawn, within};
 
 #[test]
 fn every_file_of_the_folder_is_in_the_table_once() {
@@ -446,7 +446,7 @@ where
         let name = file.name;
         let playing = play(file);
         let turn = turn.clone();
-        let task = tokio::spawn(async move {
+        let task = spawn(async move {
             let _turn = turn.acquire().await.expect("the semaphore is not closed");
             within(name, playing).await;
         });

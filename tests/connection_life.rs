@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use crate::common::calls::{expect, lazy, port, serve_with};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, Seen, accepted};
-use crate::common::{GUARD, SERVED, passes_for_all, started, within};
+use crate::common::{GUARD, SERVED, passes_for_all, spawn, started, within};
 
 const SHORT: Duration = Duration::from_secs(1);
 /// A timeout that does not expire during a test.
@@ -57,7 +57,7 @@ impl Work for Worker {
     async fn numbers(&self) -> Result<impl Stream<Item = Result<u16, Status>>, Status> {
         let gate = Arc::clone(&self.0);
         let (sender, numbers) = Streaming::channel(1);
-        tokio::spawn(async move {
+        spawn(async move {
             for number in 0.. {
                 let Ok(permit) = gate.acquire().await else {
                     sender.finish();
@@ -113,7 +113,7 @@ async fn greet(server: &mut Peer) {
 async fn a_server_that_falls_silent_fails_its_calls_within_seconds_with_the_reason() {
     let (listener, client) = lazy(short_keepalive()).await;
     let work = WorkClient::new(client);
-    let call = tokio::spawn(async move { work.hang(&CallContext::new()).await });
+    let call = spawn(async move { work.hang(&CallContext::new()).await });
     let mut server = Peer::over(accepted(&listener).await);
     greet(&mut server).await;
     let begun = Instant::now();
@@ -129,13 +129,13 @@ async fn a_server_that_falls_silent_fails_its_calls_within_seconds_with_the_reas
 async fn further_calls_do_not_keep_a_silent_server_alive() {
     let (listener, client) = lazy(short_keepalive()).await;
     let work = WorkClient::new(client);
-    let first = tokio::spawn({
+    let first = spawn({
         let work = work.clone();
         async move { work.hang(&CallContext::new()).await }
     });
     let mut server = Peer::over(accepted(&listener).await);
     greet(&mut server).await;
-    let further = tokio::spawn(async move {
+    let further = spawn(async move {
         loop {
             let ctx = CallContext::new();
             let call = work.hang(&ctx);
@@ -155,7 +155,7 @@ async fn a_silent_server_is_noticed_even_by_a_client_that_waits_for_no_reply() {
     let (listener, client) = lazy(Client::builder().limits(limits)).await;
     let raw = client.raw().clone();
     // Ordinary calls, until a channel for other calls exists.
-    let sending = tokio::spawn(async move {
+    let sending = spawn(async move {
         while raw.send("/x", "x").await.is_ok() {
             tokio::time::sleep(SHORT / 20).await;
         }
@@ -196,7 +196,7 @@ async fn a_server_at_capacity_that_does_not_read_is_not_taken_for_dead() {
     let calls: Vec<_> = (0..5)
         .map(|_| {
             let work = work.clone();
-            tokio::spawn(async move { work.hang(&CallContext::new()).await })
+            spawn(async move { work.hang(&CallContext::new()).await })
         })
         .collect();
     // Many times the time after which a silent server counts as dead.
@@ -224,7 +224,7 @@ async fn a_server_that_replies_to_pings_is_waited_for() {
 async fn a_client_without_calls_sends_no_pings() {
     let (listener, client) = lazy(short_keepalive()).await;
     let raw = client.raw().clone();
-    let connecting = tokio::spawn(async move { raw.request("/x", "x").await });
+    let connecting = spawn(async move { raw.request("/x", "x").await });
     let mut server = Peer::over(accepted(&listener).await);
     greet(&mut server).await;
     let mut replied = false;
@@ -260,7 +260,7 @@ async fn while_a_server_drains_further_calls_go_elsewhere_and_running_ones_finis
     let before = work.port(&CallContext::new()).await.unwrap();
     let running = {
         let work = work.clone();
-        tokio::spawn(async move { work.hang(&CallContext::new()).await })
+        spawn(async move { work.hang(&CallContext::new()).await })
     };
     let mut stream = work.numbers().await.unwrap();
     gate.add_permits(2);
@@ -268,7 +268,7 @@ async fn while_a_server_drains_further_calls_go_elsewhere_and_running_ones_finis
     let old = Arc::new(old);
     let draining = {
         let old = Arc::clone(&old);
-        tokio::spawn(async move { old.shutdown(GUARD).await })
+        spawn(async move { old.shutdown(GUARD).await })
     };
     let new = loop {
         // The old server releases the port when it drains.

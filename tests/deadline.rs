@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::common::calls::{current, expect, lazy, port, serve, serve_until_request, status_in};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
-use crate::common::{passes, started, within};
+use crate::common::{passes, spawn, started, within};
 
 /// A timeout that expires during the test.
 const SHORT: Duration = Duration::from_secs(5);
@@ -241,7 +241,7 @@ async fn the_timeout_of_a_method_overrides_that_of_the_client_and_yields_to_that
 async fn the_remaining_time_is_sent_and_never_a_time_of_day() {
     let (listener, client) = lazy(Client::builder()).await;
     let work = WorkClient::new(client).with_options(CallOptions::new().timeout(LONG));
-    let call = tokio::spawn(async move { work.remaining().await });
+    let call = spawn(async move { work.remaining().await });
     let mut peer = Peer::over(accepted(&listener).await);
     let begun = Instant::now();
     let request = serve_until_request(&mut peer, Some(TYPED_HELLO), "/work/remaining").await;
@@ -405,7 +405,7 @@ async fn time_in_the_queue_counts_and_the_call_was_not_sent() {
     let mut fixture = Fixture::start(None).await;
     let work = fixture.narrow().await;
     let long = work.with_options(CallOptions::new().timeout(LONG));
-    let first = tokio::spawn(async move { long.hang().await });
+    let first = spawn(async move { long.hang().await });
     assert_eq!(fixture.next().await, Happened::Entered("hang"));
     let short = work.with_options(CallOptions::new().timeout(SHORT));
     let call = started(short.remaining()).await;
@@ -443,7 +443,7 @@ async fn a_call_that_had_to_connect_first_reports_how_long_that_took() {
     let work = WorkClient::new(client);
     let timeout = 3 * SHORT;
     let work = work.with_options(CallOptions::new().timeout(timeout));
-    let call = tokio::spawn(async move { work.quick().await });
+    let call = spawn(async move { work.quick().await });
     let mut peer = Peer::over(accepted(&listener).await);
     let hello = peer.frame().await;
     assert_eq!(hello.path_text(), "/sys/hello");

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::common::alone::alone;
 use crate::common::logs::{Line, Logs};
-use crate::common::within;
+use crate::common::{spawn, within};
 
 #[derive(Debug, thiserror::Error, Serialize, Deserialize, MethodError)]
 enum Own {
@@ -109,7 +109,7 @@ impl Work for Shop {
 
     async fn failing(&self) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
         let (sender, stream) = Streaming::channel(1);
-        tokio::spawn(async move { sender.fail(Status::internal_from("tape torn")).await });
+        spawn(async move { sender.fail(Status::internal_from("tape torn")).await });
         Ok(stream)
     }
 
@@ -270,7 +270,7 @@ fn the_level_of_logged_failures_is_an_option_of_the_server() {
 #[tokio::test]
 async fn a_panic_whose_payload_panics_fails_its_own_call_and_no_other() {
     let (_server, work) = served(Server::builder()).await;
-    let waiting = tokio::spawn({
+    let waiting = spawn({
         let work = work.clone();
         async move { work.wait().await }
     });
@@ -286,7 +286,7 @@ async fn a_panic_whose_payload_panics_fails_its_own_call_and_no_other() {
     assert_eq!(status.code(), Code::Internal, "{status}");
     // A value of a call that is dropped while it runs: the next call finds it running, the one
     // after it aborted.
-    let smoulders = tokio::spawn({
+    let smoulders = spawn({
         let work = work.clone();
         async move { work.smoulder_on().await }
     });

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::common::frame::RawFrame;
 use crate::common::peer::Peer;
-use crate::common::{bound, eventually, started, within};
+use crate::common::{bound, eventually, spawn, started, within};
 
 /// Decrements a counter when it is dropped.
 struct Inside(Arc<AtomicUsize>);
@@ -49,7 +49,7 @@ async fn a_connection_runs_few_handlers_before_other_tasks_have_a_turn() {
     let (_server, addr) = bound(Server::builder().route("/work", work)).await;
     let (watched, max_in_a_row) = (Arc::clone(&ran), Arc::new(AtomicUsize::new(0)));
     let highest = Arc::clone(&max_in_a_row);
-    let watcher = tokio::spawn(async move {
+    let watcher = spawn(async move {
         let mut before = 0;
         loop {
             let now = watched.load(Ordering::SeqCst);

@@ -23,7 +23,7 @@ use crate::common::alone::name_in_binary;
 use crate::common::authority::Authority;
 use crate::common::calls::{expect, port};
 use crate::common::peer::{accepted, listener};
-use crate::common::{SERVED, eventually, within};
+use crate::common::{SERVED, eventually, spawn, within};
 
 /// The keepalive settings in these tests: a server that is silent for twice the interval is dead.
 const SHORT: Duration = Duration::from_secs(1);
@@ -75,7 +75,7 @@ impl Work for Worker {
 
     async fn numbers(&self) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
         let (sender, numbers) = Streaming::channel(1);
-        tokio::spawn(async move {
+        spawn(async move {
             let _ = sender.send(7).await;
             std::future::pending::<()>().await;
         });
@@ -108,7 +108,7 @@ async fn client_of(target: &str, client: ClientBuilder) -> WorkClient {
 
 fn hanging(work: &WorkClient) -> JoinHandle<Result<(), Status>> {
     let work = work.clone();
-    tokio::spawn(async move { work.hang().await })
+    spawn(async move { work.hang().await })
 }
 
 async fn failure<T: std::fmt::Debug>(call: JoinHandle<Result<T, Status>>) -> Status {
@@ -204,7 +204,7 @@ fn a_process_that_serves() {
         let server = Server::builder().service(WorkServer::new(Worker(tell)));
         let server = server.bind(target).await.expect("the address is free");
         println!("\nserves at {}", server.target());
-        tokio::spawn(async move {
+        spawn(async move {
             while let Some(event) = events.recv().await {
                 println!("{event}");
             }
@@ -257,7 +257,7 @@ async fn a_server_killed_under_load_fails_no_idempotent_call_and_reports_which_o
         .map(|caller| {
             let (work, over, progress) = (work.clone(), Arc::clone(&over), progress.clone());
             let in_doubt = Arc::clone(&in_doubt);
-            tokio::spawn(async move {
+            spawn(async move {
                 while !over.load(Ordering::Relaxed) {
                     if caller % 2 == 0 {
                         assert_eq!(work.look(7).await, Ok(7), "it may be made again");
@@ -302,7 +302,7 @@ impl Proxy {
     async fn to(target: &str, delay: Duration) -> Self {
         let (listener, addr) = listener().await;
         let (cuts, cut) = watch::channel(0);
-        let carrying = tokio::spawn(carry_all(listener, target.to_owned(), cut, delay));
+        let carrying = spawn(carry_all(listener, target.to_owned(), cut, delay));
         Self {
             addr,
             cuts,
@@ -334,7 +334,7 @@ async fn carry_all(
         let _ = there.set_nodelay(true);
         let mut cut = cut.clone();
         cut.mark_unchanged();
-        tokio::spawn(async move {
+        spawn(async move {
             let (mut here_out, mut there_out) = (here.into_split(), there.into_split());
             let both = async {
                 tokio::join!(
@@ -450,7 +450,7 @@ async fn a_handshake_that_never_ends_fails_at_the_connect_timeout_and_nothing_wa
     let target = format!("localhost:{}", addr.port());
     let work = WorkClient::new(client.connect_lazy(target).expect("an address"));
     let begun = Instant::now();
-    let call = tokio::spawn(async move { work.echo(1).await });
+    let call = spawn(async move { work.echo(1).await });
     // Connections are accepted and get no byte.
     let _silent = accepted(&listener).await;
     let status = failure(call).await;
@@ -498,7 +498,7 @@ async fn certificates_swapped_under_load_fail_no_call() {
     let callers: Vec<_> = (0..4)
         .map(|_| {
             let (work, over, progress) = (work.clone(), Arc::clone(&over), progress.clone());
-            tokio::spawn(async move {
+            spawn(async move {
                 while !over.load(Ordering::Relaxed) {
                     let port = work.port(&CallContext::new()).await.expect("no call fails");
                     progress.send_if_modified(|ports| ports.insert(port));

@@ -12,7 +12,7 @@ use iip_rpc::{
 use tokio::sync::mpsc;
 
 use crate::common::calls::{serve, serve_with};
-use crate::common::within;
+use crate::common::{spawn, within};
 
 #[service]
 trait Shop {
@@ -85,7 +85,7 @@ async fn a_server_that_shuts_down_is_not_serving_first_and_does_not_wait_for_wat
     let (server, asked) = serve_health(Server::builder(), &health).await;
     let mut shop = asked.watch("Shop").await.unwrap();
     assert_eq!(shop.next().await, Some(Ok(HealthState::Serving)));
-    let shutdown = tokio::spawn(async move { server.shutdown(Duration::from_secs(3600)).await });
+    let shutdown = spawn(async move { server.shutdown(Duration::from_secs(3600)).await });
     let change = within("the change", shop.next()).await;
     assert_eq!(change, Some(Ok(HealthState::NotServing)));
     assert_eq!(within("the end", shop.next()).await, None);
@@ -112,7 +112,7 @@ async fn limits_and_interceptors_do_not_apply_to_health() {
         .max_concurrency(Concurrency::AtMost(1));
     let (_server, client) = serve_with(service, server, Client::builder()).await;
     let shop = ShopClient::new(client.clone());
-    let stuck = tokio::spawn(async move { shop.stuck().await });
+    let stuck = spawn(async move { shop.stuck().await });
     within("the call", runs.recv()).await.unwrap();
     let asked = HealthClient::new(client);
     assert_eq!(asked.check("").await.unwrap(), HealthState::Serving);
@@ -186,7 +186,7 @@ async fn watches_do_not_count_as_calls_and_have_their_own_limits() {
     let shop = ShopClient::new(client);
     for _ in 0..2 {
         let shop = shop.clone();
-        tokio::spawn(async move { shop.stuck().await });
+        spawn(async move { shop.stuck().await });
         within("the call runs", runs.recv()).await;
     }
     assert_eq!(

@@ -11,7 +11,7 @@ use tracing::Level;
 
 use crate::common::alone::alone;
 use crate::common::logs::Logs;
-use crate::common::within;
+use crate::common::{spawn, within};
 
 /// Bytes that servers of other protocols send first, or as a reply to a request they do not
 /// understand.
@@ -51,7 +51,7 @@ async fn a_client_at_the_port_of_another_protocol_reports_which_and_what_to_chan
     for (protocol, first) in SERVERS {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let server = tokio::spawn(async move {
+        let server = spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             // Some servers send first, others after a request that they do not understand.
             let mut asked = [0; 1];

@@ -14,7 +14,7 @@ use crate::common::generate::lin;
 use crate::common::peer::{Flooded, Peer, accepted, flood, listener, narrow_listener, sent};
 use crate::common::victim::{Pending, Victim, honest, soon};
 use crate::common::{
-    GUARD, MIB, SERVED, assert_grown_less, passes, resident_bytes, started, within,
+    GUARD, MIB, SERVED, assert_grown_less, passes, resident_bytes, spawn, started, within,
 };
 
 /// A timeout that expires soon, so that no test waits long for it.
@@ -38,7 +38,7 @@ async fn lost<T>(what: &str, pending: Pending<T>) -> CallError {
 /// must fail.
 async fn ends_the_connection(what: &str, bytes: &[u8]) {
     let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
-    let call = tokio::spawn(channel.request("/echo", "x"));
+    let call = spawn(channel.request("/echo", "x"));
     assert_eq!(
         peer.frame().await,
         RawFrame::request("/echo", 1, "x"),
@@ -52,7 +52,7 @@ async fn ends_the_connection(what: &str, bytes: &[u8]) {
     );
     let error = lost(what, call).await;
     assert_eq!(error.execution(), Execution::MayHaveExecuted, "{what}");
-    lost(what, tokio::spawn(channel.request("/echo", "later"))).await;
+    lost(what, spawn(channel.request("/echo", "later"))).await;
     victim.is_served_by_a_new_connection().await;
 }
 
@@ -99,13 +99,13 @@ async fn an_extra_reply_goes_to_no_caller() {
         RawFrame::new(4, "/mine", 1, "a secret").encode(),
     ] {
         let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
-        let mine = tokio::spawn(channel.request("/mine", "x"));
+        let mine = spawn(channel.request("/mine", "x"));
         assert_eq!(peer.frame().await, RawFrame::request("/mine", 1, "x"));
         peer.send_frame(&RawFrame::reply("/mine", 1, "a secret"))
             .await;
         assert_eq!(soon("my call", mine).await.expect("a reply"), "a secret");
         // The next call is under way before the extra reply comes.
-        let yours = tokio::spawn(channel.request("/yours?x=1", "y"));
+        let yours = spawn(channel.request("/yours?x=1", "y"));
         assert_eq!(peer.frame().await, RawFrame::request("/yours?x=1", 1, "y"));
         peer.send(&sends_twice).await;
         let error = lost("your call", yours).await;
@@ -124,11 +124,7 @@ async fn an_unsolicited_reply_ends_the_connection() {
     let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
     peer.send(&reply).await;
     assert!(peer.closed().await.is_empty());
-    lost(
-        "after the reply",
-        tokio::spawn(channel.request("/echo", "x")),
-    )
-    .await;
+    lost("after the reply", spawn(channel.request("/echo", "x"))).await;
     victim.is_served_by_a_new_connection().await;
     // The same on channel 0, where only grants are expected.
     ends_the_connection(
@@ -156,7 +152,7 @@ async fn every_illegal_transition_ends_the_connection_and_every_legal_one_does_n
             let what = format!("status {status} after {state}");
             let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
             let calls: Vec<_> = (0..3)
-                .map(|_| tokio::spawn(channel.request("/echo", "x")))
+                .map(|_| spawn(channel.request("/echo", "x")))
                 .collect();
             for _ in 0..3 {
                 assert_eq!(
@@ -234,7 +230,7 @@ async fn an_invalid_grant_fails_the_waiting_calls_at_once() {
 
         // The same for a later channel: every call on the connection fails.
         let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
-        let call = tokio::spawn(channel.request("/echo", "x"));
+        let call = spawn(channel.request("/echo", "x"));
         assert_eq!(peer.frame().await, RawFrame::request("/echo", 1, "x"));
         let asked = victim.asks_for_channel();
         peer.replies_to_new_channel(&reply).await;
@@ -248,7 +244,7 @@ async fn an_invalid_grant_fails_the_waiting_calls_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_grant_of_a_channel_in_use_ends_the_connection() {
     let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
-    let call = tokio::spawn(channel.request("/echo", "mine"));
+    let call = spawn(channel.request("/echo", "mine"));
     assert_eq!(peer.frame().await.body, b"mine");
     let asked = victim.asks_for_channel();
     peer.grants(1).await;
@@ -263,7 +259,7 @@ async fn granted_ids_may_be_anything_else() {
     let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
     for id in [u32::MAX, 1, 1 << 31, 4096, 4095, 70_000] {
         let channel = victim.granted_channel(&mut peer, id).await;
-        let call = tokio::spawn(channel.request("/echo", "x"));
+        let call = spawn(channel.request("/echo", "x"));
         assert_eq!(peer.frame().await, RawFrame::request("/echo", id, "x"));
         peer.send_frame(&RawFrame::reply("/echo", id, "x")).await;
         assert_eq!(soon("a call", call).await.expect("a reply"), "x");
@@ -358,7 +354,7 @@ async fn replies_to_dropped_calls_are_discarded_and_the_next_caller_gets_its_own
     let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
     for n in 0..500 {
         let dropped = channel.request("/echo", format!("gone {n}"));
-        let stays = tokio::spawn(channel.request("/echo", format!("stays {n}")));
+        let stays = spawn(channel.request("/echo", format!("stays {n}")));
         let first = peer.frame().await;
         drop(dropped);
         let second = peer.frame().await;
@@ -385,7 +381,7 @@ async fn replies_to_dropped_calls_are_discarded_and_the_next_caller_gets_its_own
 async fn a_call_dropped_in_the_middle_of_its_reply_leaves_the_order_intact() {
     let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
     let dropped = channel.request("/a", "x");
-    let stays = tokio::spawn(channel.request("/b", "x"));
+    let stays = spawn(channel.request("/b", "x"));
     peer.frame().await;
     peer.frame().await;
     peer.send_frame(&RawFrame::new(4, "/a", 1, "first part of a"))
@@ -407,7 +403,7 @@ async fn a_call_dropped_in_the_middle_of_its_reply_leaves_the_order_intact() {
 async fn a_call_without_a_reply_times_out_alone() {
     let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
     let client = victim.client.clone();
-    let never = tokio::spawn(async move {
+    let never = spawn(async move {
         client
             .request_with("/never", "x", CallOptions::new().timeout(TIME))
             .await
@@ -442,7 +438,7 @@ async fn a_call_without_a_reply_times_out_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reply_that_comes_byte_by_byte_is_accepted() {
     let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
-    let call = tokio::spawn(channel.request("/drip", "x"));
+    let call = spawn(channel.request("/drip", "x"));
     peer.frame().await;
     let mut reply = RawFrame::new(4, "/drip", 1, "byte ").encode();
     reply.extend(RawFrame::new(6, "", 1, "by ").encode());
@@ -472,7 +468,7 @@ async fn half_a_reply_and_then_silence_fails_every_call_after_the_timeout() {
         let config = ClientConfig::new().limits(limits.clone());
         let (victim, mut peer, channel) = Victim::with_channel(config).await;
         let calls: Vec<_> = (0..10)
-            .map(|_| tokio::spawn(channel.request("/echo", "x")))
+            .map(|_| spawn(channel.request("/echo", "x")))
             .collect();
         for _ in 0..10 {
             peer.frame().await;
@@ -504,7 +500,7 @@ async fn a_server_that_closes_fails_a_hundred_calls_at_once() {
     for (what, bytes, reset) in cases {
         let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
         let calls: Vec<_> = (0..100)
-            .map(|_| tokio::spawn(channel.request("/echo", "x")))
+            .map(|_| spawn(channel.request("/echo", "x")))
             .collect();
         for _ in 0..100 {
             peer.frame().await;
@@ -532,7 +528,7 @@ async fn one_call_makes_few_connections_to_a_server_that_closes_at_once() {
     let (listener, addr) = listener().await;
     let accepts = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = accepts.clone();
-    let hanging_up = tokio::spawn(async move {
+    let hanging_up = spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             drop(stream);
@@ -566,26 +562,26 @@ async fn a_server_that_floods_does_not_delay_the_timeouts_of_others() {
         .await
         .expect("connected");
     assert_eq!(peer.frame().await, RawFrame::request("/endless", 1, "x"));
-    let never = tokio::spawn(never_channel.request("/never", "x"));
+    let never = spawn(never_channel.request("/never", "x"));
     assert_eq!(peer.frame().await, RawFrame::request("/never", 2, "x"));
     // A third call with its own timeout.
     drop(never);
     let client = victim.client.clone();
-    let timed = tokio::spawn(async move {
+    let timed = spawn(async move {
         client
             .request_with("/timed", "x", CallOptions::new().timeout(ALLOWED))
             .await
     });
     peer.grants(3).await;
     assert_eq!(peer.frame().await.path, b"/timed");
-    let taking = tokio::spawn(async move {
+    let taking = spawn(async move {
         let mut taken = 0;
         while let Some(Ok(part)) = parts.next().await {
             taken += part.len();
         }
         taken
     });
-    let flooding = tokio::spawn(async move {
+    let flooding = spawn(async move {
         peer.send_frame(&RawFrame::new(4, "/endless", 1, "x")).await;
         // Enough frames per write that the client is the slower side.
         let more = RawFrame::new(6, "/", 1, "x").encode().repeat(50_000);
@@ -640,7 +636,7 @@ fn an_endless_reply_fails_only_its_own_call_at_the_message_limit() {
         || async {
             let config = ClientConfig::new().limits(Limits::default().max_message_bytes(MIB));
             let (victim, mut peer, channel) = Victim::with_channel(config).await;
-            let call = tokio::spawn(channel.request("/endless", "x"));
+            let call = spawn(channel.request("/endless", "x"));
             peer.frame().await;
             let before = resident_bytes();
             let body = vec![b'b'; 64 * 1024];
@@ -665,7 +661,7 @@ fn an_endless_reply_fails_only_its_own_call_at_the_message_limit() {
             peer.send_frame(&RawFrame::new(7, "/endless", 1, "end"))
                 .await;
             // The same connection and the same channel serve the next call.
-            let call = tokio::spawn(channel.request("/echo", "after"));
+            let call = spawn(channel.request("/echo", "after"));
             assert_eq!(peer.frame().await, RawFrame::request("/echo", 1, "after"));
             peer.send_frame(&RawFrame::reply("/echo", 1, "after")).await;
             assert_eq!(soon("the next call", call).await.expect("a reply"), "after");
@@ -725,7 +721,7 @@ fn a_reply_of_single_byte_frames_is_counted_with_its_overhead() {
         || async {
             const FRAMES: usize = 200_000;
             let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
-            let call = tokio::spawn(channel.request("/bytes", "x"));
+            let call = spawn(channel.request("/bytes", "x"));
             peer.frame().await;
             let before = resident_bytes();
             peer.send_frame(&RawFrame::new(4, "/bytes", 1, "x")).await;
@@ -791,7 +787,7 @@ async fn calls_beyond_the_queue_limit_are_rejected_at_once_and_not_sent() {
     let call = started(victim.client.request("/echo", "instead")).await;
     waiting.push(call);
     drop(channel);
-    let replying = tokio::spawn(async move {
+    let replying = spawn(async move {
         honest(&mut peer, 1, 10).await;
         peer
     });
@@ -823,7 +819,7 @@ async fn an_invalid_reply_to_hello_means_a_plain_peer() {
         let what = &reply[..reply.len().min(40)];
         let (listener, addr) = listener().await;
         let config = ClientConfig::new().hello(serde_json::json!({}));
-        let call = tokio::spawn(async move {
+        let call = spawn(async move {
             let client = config.connect(addr.to_string()).await?;
             client.request("/echo", "x").await
         });
@@ -846,7 +842,7 @@ async fn a_hello_without_a_reply_fails_the_connecting_in_time() {
     let config = ClientConfig::new()
         .hello(serde_json::json!({}))
         .connect_timeout(SHORT);
-    let connecting = tokio::spawn(config.connect(addr.to_string()));
+    let connecting = spawn(config.connect(addr.to_string()));
     let mut peer = Peer::over(accepted(&listener).await);
     assert_eq!(peer.frame().await.path, b"/sys/hello");
     let error = soon("connecting", connecting)
@@ -864,7 +860,7 @@ async fn a_hello_without_a_reply_fails_the_connecting_in_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_client_closes_although_the_server_sends_no_replies() {
     let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
-    let call = tokio::spawn(channel.request("/never", "x"));
+    let call = spawn(channel.request("/never", "x"));
     peer.frame().await;
     within("closing", victim.client.close(SHORT)).await;
     lost("the call", call).await;

@@ -17,7 +17,7 @@ use crate::common::calls::{expect, lazy, serve_until_request, status_in};
 use crate::common::compressed::{claimed, lz4, zstd};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
-use crate::common::{MIB, assert_grown_less, resident_bytes, within};
+use crate::common::{MIB, assert_grown_less, resident_bytes, spawn, within};
 
 const ZSTD: u8 = 1;
 const LZ4: u8 = 2;
@@ -253,7 +253,7 @@ async fn a_falsely_compressed_message_of_a_stream_fails_its_call_alone() {
 #[tokio::test]
 async fn a_status_is_never_compressed() {
     let (listener, client) = lazy(Client::builder()).await;
-    let call = tokio::spawn(async move { TextsClient::new(client).text().await });
+    let call = spawn(async move { TextsClient::new(client).text().await });
     let mut peer = Peer::over(accepted(&listener).await);
     let frame = serve_until_request(&mut peer, Some(HELLO), "/texts/text").await;
     let reply = [
@@ -283,7 +283,7 @@ fn at_client(code: Code) -> Code {
 async fn victim() -> (Peer, TextsClient, RawFrame) {
     let (listener, client) = lazy(Client::builder()).await;
     let texts = TextsClient::new(client);
-    let first = tokio::spawn({
+    let first = spawn({
         let texts = texts.clone();
         async move { texts.text().await }
     });

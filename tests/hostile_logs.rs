@@ -15,7 +15,7 @@ use crate::common::frame::{RawFrame, brief};
 use crate::common::logs::{Line, Logs};
 use crate::common::peer::{Peer, accepted, drained, stream_to};
 use crate::common::victim::{Victim, soon};
-use crate::common::{bound, within};
+use crate::common::{bound, spawn, within};
 
 /// Maximum number of bytes of a path that are logged.
 const SHOWN: usize = 128;
@@ -345,7 +345,7 @@ fn replies_with_hostile_paths_cause_a_handful_of_lines() {
             let logs = Logs::captured();
             for path in evil_paths().into_iter().chain(long_paths()) {
                 let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
-                let call = tokio::spawn(channel.request("/echo", "x"));
+                let call = spawn(channel.request("/echo", "x"));
                 peer.frame().await;
                 // The reply names a path that was never requested.
                 peer.send_frame(&RawFrame::reply(&path, 1, "x")).await;
@@ -371,7 +371,7 @@ fn what_a_server_sends_against_the_protocol_is_not_quoted() {
             let attacks = violations([5, 1, 7]);
             for attack in &attacks {
                 let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
-                let call = tokio::spawn(channel.request("/echo", "x"));
+                let call = spawn(channel.request("/echo", "x"));
                 peer.frame().await;
                 peer.send(attack).await;
                 peer.finish_sending();
@@ -404,7 +404,7 @@ fn a_hostile_reply_to_hello_and_hostile_failures_are_not_logged_raw() {
                 ] {
                     let (listener, client) = lazy(iip_rpc::Client::builder()).await;
                     let echo = EchoClient::new(client);
-                    let call = tokio::spawn(async move { echo.echo(b"x").await });
+                    let call = spawn(async move { echo.echo(b"x").await });
                     let mut peer = Peer::over(accepted(&listener).await);
                     loop {
                         let frame = peer.frame().await;

@@ -24,7 +24,9 @@ use crate::common::compressed::{claimed, zstd};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::victim::{Victim as RawVictim, honest, soon};
-use crate::common::{MIB, assert_grown_less, eventually, grown_since, resident_bytes, within};
+use crate::common::{
+    MIB, assert_grown_less, eventually, grown_since, resident_bytes, spawn, within,
+};
 
 /// Maximum number of bytes that the calls of a connection may hold, in each direction.
 const BUDGET: usize = 64 * MIB;
@@ -291,7 +293,7 @@ fn messages_that_are_never_complete_stay_within_the_formula_and_fail() {
         // The client sends as fast as flow control allows, and each message is slightly too short.
         let (mut reader, mut writer) = stream.into_split();
         let (grants, mut granted) = tokio::sync::mpsc::unbounded_channel();
-        let reading = tokio::spawn(async move {
+        let reading = spawn(async move {
             let mut buffer = Vec::new();
             while reader
                 .read_buf(&mut buffer)
@@ -518,7 +520,7 @@ async fn client_of(attack: impl AsyncFnOnce(&mut Peer)) -> usize {
     within("a first call", client.request("/echo", "x"))
         .await
         .unwrap();
-    let client = tokio::spawn(async move {
+    let client = spawn(async move {
         let limits = Limits::default();
         let config = ClientConfig::new().limits(limits);
         let config = config.hello(serde_json::json!({}));

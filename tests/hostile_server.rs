@@ -23,7 +23,7 @@ use crate::common::peer::{
 };
 use crate::common::{
     MIB, SERVED, assert_grown_less, bound, cpu_time, eventually, grown_since, passes_for_all,
-    resident_bytes, within, work_is_done,
+    resident_bytes, spawn, within, work_is_done,
 };
 
 /// A timeout that expires soon, so that no test waits long for it.
@@ -522,7 +522,7 @@ fn fifty_thousand_channels_at_rest_cost_no_memory_and_no_work() {
             let before = resident_bytes();
             let stream = stream_to(target.addr).await;
             let (mut reader, mut writer) = stream.into_split();
-            let asking = tokio::spawn(async move {
+            let asking = spawn(async move {
                 let request = RawFrame::new_channel().encode().repeat(1000);
                 for _ in 0..CHANNELS / 1000 {
                     sent(&mut writer, &request).await;
@@ -533,7 +533,7 @@ fn fifty_thousand_channels_at_rest_cost_no_memory_and_no_work() {
             let mut writer = within("asking for channels", asking)
                 .await
                 .expect("no panic");
-            let using = tokio::spawn(async move {
+            let using = spawn(async move {
                 for channel in 1..=CHANNELS {
                     let request = RawFrame::request("/echo", channel, "used").encode();
                     sent(&mut writer, &request).await;
@@ -1067,7 +1067,7 @@ async fn a_sender_that_keeps_the_buffer_full_is_served_as_long_as_it_moves() {
     .await;
     let (mut reader, mut writer) = target.stream().await.into_split();
     let request = RawFrame::request("/hold", 1, vec![b'x'; 16 * 1024]).encode();
-    let sending = tokio::spawn(async move {
+    let sending = spawn(async move {
         for _ in 0..CALLS {
             writer.write_all(&request).await.expect("it is read");
         }
@@ -1094,7 +1094,7 @@ async fn half_a_head_is_waited_for_no_longer_than_the_limit() {
         let mut peer = target.peer().await;
         peer.send(&head[..len]).await;
         // All at once, to keep the test short.
-        tokio::spawn(async move { peer.closed_in_silence().await });
+        spawn(async move { peer.closed_in_silence().await });
     }
     let mut peer = target.peer().await;
     peer.send(&head[..4]).await;
@@ -1286,7 +1286,7 @@ fn keeps_connecting(
     from: [u8; 4],
     every: Duration,
 ) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(async move {
+    spawn(async move {
         let mut tick = tokio::time::interval(every);
         let mut held = std::collections::VecDeque::new();
         loop {

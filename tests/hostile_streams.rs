@@ -25,8 +25,8 @@ use crate::common::peer::{
 };
 use crate::common::victim::{Victim, soon};
 use crate::common::{
-    MIB, SERVED, Started, assert_grown_less, bound, eventually, resident_bytes, started, within,
-    work_is_done,
+    MIB, SERVED, Started, assert_grown_less, bound, eventually, resident_bytes, spawn, started,
+    within, work_is_done,
 };
 
 const DATA: u8 = 0xF8;
@@ -580,7 +580,7 @@ fn reply(status: u8, body: impl AsRef<[u8]>) -> RawFrame {
 /// their replies.
 async fn is_served_by_a_new_connection(victim: &Victim) {
     let client = victim.client.clone();
-    let call = tokio::spawn(async move {
+    let call = spawn(async move {
         // This call may be the one that notices the lost connection.
         loop {
             match client.open_stream("/s", "x").await {
@@ -785,7 +785,7 @@ fn a_server_that_gives_no_credit_or_all_credit_and_never_reads_fills_no_memory()
         for bytes in [0, 1, u32::MAX] {
             let (victim, mut stream, mut send, recv) = mute_streaming().await;
             let before = resident_bytes();
-            let sending = tokio::spawn(async move {
+            let sending = spawn(async move {
                 let part = Bytes::from(vec![7; MIB]);
                 while send.send(part.clone()).await.is_ok() {}
             });

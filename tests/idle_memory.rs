@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::common::alone::alone;
 use crate::common::calls::serve;
-use crate::common::{GUARD, MIB, resident_bytes, within};
+use crate::common::{GUARD, MIB, resident_bytes, spawn, within};
 
 const LARGE: usize = 8 * MIB;
 
@@ -50,7 +50,7 @@ impl Table for Rows {
         mut rows: Streaming<Vec<u8>>,
     ) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
         let (sender, stream) = Streaming::channel(1);
-        tokio::spawn(async move {
+        spawn(async move {
             while let Some(Ok(row)) = rows.next().await {
                 let _ = sender.send(row.len() as u64).await;
             }
@@ -138,7 +138,7 @@ fn connections_with_idle_streams_free_their_buffers() {
         let (busy, mut done) = mpsc::channel::<()>(1);
         for (table, _) in &open {
             let (table, busy) = (table.clone(), busy.clone());
-            tokio::spawn(async move {
+            spawn(async move {
                 let row = Bytes::from(vec![1; 15_000]);
                 for _ in 0..40 {
                     assert_eq!(table.echo(row.clone()).await.unwrap(), row);

@@ -18,7 +18,7 @@ use iip_rpc::{
 use tokio::sync::{Notify, mpsc};
 
 use crate::common::calls::{ShopError, current, expect, serve, serve_with};
-use crate::common::{passes, started, within};
+use crate::common::{passes, spawn, started, within};
 
 /// A timeout that a busy machine does not reach by itself.
 const TIME: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ impl Shop for Corner {
             return Err(Status::out_of_range("too many"));
         }
         let (sender, stream) = Streaming::channel(1);
-        tokio::spawn(async move {
+        spawn(async move {
             for number in 0..count {
                 if sender.send(number).await.is_err() {
                     return;
@@ -104,7 +104,7 @@ impl Shop for Corner {
         mut numbers: Streaming<u32>,
     ) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
         let (sender, stream) = Streaming::channel(1);
-        tokio::spawn(async move {
+        spawn(async move {
             while let Some(Ok(number)) = numbers.next().await {
                 let _ = sender.send(number * 2).await;
             }
@@ -321,7 +321,7 @@ async fn streams_to_the_server_and_both_ways_are_seen_as_well() {
 #[tokio::test]
 async fn a_call_that_is_dropped_drops_the_futures_of_its_interceptors() {
     let (_server, shop, mut server_saw, mut client_saw) = watched().await;
-    let stuck = tokio::spawn({
+    let stuck = spawn({
         let shop = shop.clone();
         async move { shop.stuck().await }
     });
@@ -691,7 +691,7 @@ impl ServerInterceptor for Elsewhere {
         call: ServerCall,
         next: Next<ServerCall>,
     ) -> Result<Completion, Status> {
-        let reply = tokio::spawn(next.run(call)).await.unwrap();
+        let reply = spawn(next.run(call)).await.unwrap();
         self.0.lock().unwrap().push(reply.outcome().clone());
         Ok(reply)
     }

@@ -14,7 +14,7 @@ use iip_rpc::{
 use tokio::sync::{Notify, Semaphore};
 
 use crate::common::calls::{port, serve_with, use_permit};
-use crate::common::{MIB, started, within};
+use crate::common::{MIB, spawn, started, within};
 
 /// No deadline ends a call in these tests.
 const LONG: Duration = Duration::from_secs(600);
@@ -332,7 +332,7 @@ async fn a_server_at_capacity_rejects_calls_and_names_the_option() {
     let server = Server::builder().max_running_calls(1);
     let fixture = Fixture::start(server, Client::builder()).await;
     let store = fixture.store.clone();
-    let running = tokio::spawn(async move { store.hang().await });
+    let running = spawn(async move { store.hang().await });
     within("the handler", fixture.entered.notified()).await;
     let status = within("the rejection", fixture.store.put("x".into()))
         .await

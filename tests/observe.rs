@@ -20,7 +20,7 @@ use tracing::{Event, Subscriber};
 
 use crate::common::alone::alone;
 use crate::common::calls::{current, serve_with};
-use crate::common::within;
+use crate::common::{spawn, within};
 
 #[service]
 trait Shop {
@@ -125,7 +125,7 @@ async fn a_recorder_is_notified_of_every_call_including_dropped_ones() {
         });
         lines.concat()
     };
-    let stuck = tokio::spawn({
+    let stuck = spawn({
         let shop = shop.clone();
         async move { shop.stuck().await }
     });

@@ -21,7 +21,7 @@ use crate::common::calls::{expect, lazy, serve, serve_json, serve_with};
 use crate::common::frame::RawFrame;
 use crate::common::logs::Logs;
 use crate::common::peer::{Peer, accepted};
-use crate::common::{MIB, assert_grown_less, resident_bytes, within};
+use crate::common::{MIB, assert_grown_less, resident_bytes, spawn, within};
 
 #[service]
 trait Events {
@@ -135,7 +135,7 @@ async fn a_one_way_call_reaches_its_handler() {
 async fn it_costs_one_frame_and_no_reply() {
     let (listener, client) = lazy(Client::builder()).await;
     let events = EventsClient::new(client);
-    let calling = tokio::spawn(async move {
+    let calling = spawn(async move {
         loop {
             events.note(0, "").await.unwrap();
             if events.seen().await.unwrap() == 7 {
@@ -347,7 +347,7 @@ async fn a_server_that_shuts_down_runs_what_has_arrived() {
     assert_eq!(next(&mut desk.entered).await, 0);
     let server = Arc::new(server);
     let draining = Arc::clone(&server);
-    let draining = tokio::spawn(async move { draining.shutdown(Duration::from_secs(20)).await });
+    let draining = spawn(async move { draining.shutdown(Duration::from_secs(20)).await });
     // An ordinary call shows when the server rejects calls.
     let channel = peer.open_channel().await;
     while only_reply(&mut peer, "/events/seen", channel, "null").await == "0" {}
@@ -363,7 +363,7 @@ async fn a_server_that_shuts_down_runs_what_has_arrived() {
 async fn to_a_server_without_one_way_calls_it_is_a_call_whose_reply_is_skipped() {
     let (listener, client) = lazy(Client::builder()).await;
     let events = EventsClient::new(client);
-    let calling = tokio::spawn(async move {
+    let calling = spawn(async move {
         events.note(1, "a").await.unwrap();
         events.note(2, "b").await.unwrap();
         events.seen().await.unwrap()
@@ -564,7 +564,7 @@ fn a_server_that_does_not_read_makes_its_senders_wait() {
             all(&mut desk.entered, 2).await;
             let before = resident_bytes();
             let flood = events.clone();
-            let flood = tokio::spawn(async move {
+            let flood = spawn(async move {
                 let bytes = Bytes::from(vec![0; 10_000]);
                 for _ in 0..10_000 {
                     flood.keep(bytes.clone()).await?;

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::common::calls::{expect, port, serve_with, status_in};
 use crate::common::recorder::Recorder;
-use crate::common::{Started, started, within};
+use crate::common::{Started, spawn, started, within};
 
 const LONG: Duration = Duration::from_secs(600);
 
@@ -307,7 +307,7 @@ async fn a_server_that_finds_its_limit_keeps_calls_from_piling_up() {
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
             let (kitchen, finished) = (fixture.kitchen.clone(), Arc::clone(&finished));
-            tokio::spawn(async move {
+            spawn(async move {
                 while finished.load(Ordering::Relaxed) < 500 {
                     match kitchen.fry().await {
                         Ok(()) => _ = finished.fetch_add(1, Ordering::Relaxed),

@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::common::frame::RawFrame;
-use crate::common::within;
+use crate::common::{spawn, within};
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum ShopError {
@@ -369,10 +369,10 @@ impl GoLike {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, requests) = mpsc::unbounded_channel();
-        let task = tokio::spawn(async move {
+        let task = spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(Self::speak(stream, script, sender.clone()));
+                spawn(Self::speak(stream, script, sender.clone()));
             }
         });
         Self {

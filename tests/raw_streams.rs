@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::common::generate::lin;
-use crate::common::{MIB, Started, bound, eventually, started, within};
+use crate::common::{MIB, Started, bound, eventually, spawn, started, within};
 
 /// Sends back what it reads, and replies with the number of bytes.
 async fn echo(mut request: Request) -> Result<Response, HandlerError> {
@@ -148,7 +148,7 @@ async fn more_than_any_window_passes_in_both_directions_at_once() {
     let all = lin(1, SIZE);
     let sending = {
         let all = Bytes::from(all.clone());
-        tokio::spawn(async move {
+        spawn(async move {
             // One large message: it is split and blocked by flow control.
             send.send(all).await.unwrap();
             send.finish();
@@ -431,7 +431,7 @@ async fn a_writer_learns_that_its_reader_was_dropped() {
 /// Starts a task that sends more than the window, and waits until it is blocked.
 async fn waiting_writer(mut send: SendStream) -> JoinHandle<Result<(), StreamError>> {
     let (tell, mut notified) = watch::channel(false);
-    let writer = tokio::spawn(async move {
+    let writer = spawn(async move {
         let sending = started(send.send(vec![0; 10 * MIB])).await;
         assert!(
             matches!(sending, Started::Running(_)),

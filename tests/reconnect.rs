@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use crate::common::calls::{expect, lazy};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted, listener};
-use crate::common::{SERVED, started, within};
+use crate::common::{SERVED, spawn, started, within};
 
 /// No deadline ends a call with it.
 const LONG: Duration = Duration::from_secs(600);
@@ -188,7 +188,7 @@ async fn a_caller_that_leaves_does_not_end_the_attempt_of_the_others() {
     let first = work.clone();
     let first = started(async move { first.number().await }).await;
     let second = work.clone();
-    let second = tokio::spawn(async move { second.number().await });
+    let second = spawn(async move { second.number().await });
     let mut go = GoLike::accept(&listener).await;
     drop(first);
     go.open(1).await;
@@ -268,7 +268,7 @@ async fn a_lost_connection_fails_all_its_calls_at_once_with_one_reason() {
             .max_transparent_retries(0)
             .limits(Limits::default().max_channels(SENT))
             .connect(addr.to_string());
-        let connect = tokio::spawn(connect);
+        let connect = spawn(connect);
         let mut go = GoLike::accept(&listener).await;
         go.open(1).await;
         let work = WorkClient::new(within("connecting", connect).await.unwrap().unwrap());
@@ -311,16 +311,16 @@ async fn a_lost_connection_fails_all_its_calls_at_once_with_one_reason() {
 async fn the_next_call_after_a_loss_makes_a_new_connection() {
     let (listener, addr) = listener().await;
     let connect = Client::builder().timeout(LONG).connect(addr.to_string());
-    let connect = tokio::spawn(connect);
+    let connect = spawn(connect);
     let mut go = GoLike::accept(&listener).await;
     go.open(1).await;
     let work = WorkClient::new(within("connecting", connect).await.unwrap().unwrap());
     let lost = work.clone();
-    let lost = tokio::spawn(async move { lost.number().await });
+    let lost = spawn(async move { lost.number().await });
     go.take(1).await;
     go.peer.reset().await;
     within("the error", lost).await.unwrap().unwrap_err();
-    let next = tokio::spawn(async move { work.number().await });
+    let next = spawn(async move { work.number().await });
     let mut go = GoLike::accept(&listener).await;
     go.open(1).await;
     let frame = go.peer.frame().await;
@@ -407,7 +407,7 @@ async fn one_lost_connection_of_several_is_replaced_alone() {
         .unwrap();
     let work = WorkClient::new(client.clone());
     let hanging = work.clone();
-    let hanging = tokio::spawn(async move { hanging.hang().await });
+    let hanging = spawn(async move { hanging.hang().await });
     for _ in 0..4 {
         assert_eq!(within("a reply", work.number()).await, Ok(3));
     }
@@ -427,7 +427,7 @@ async fn calls_without_a_reply_during_a_restart_were_not_executed() {
     let server = serve("127.0.0.1:0", 1).await;
     let target = server.target().to_owned();
     let work = client(&target).await;
-    let calls = tokio::spawn({
+    let calls = spawn({
         let work = work.clone();
         async move {
             let mut last = 0;

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted, listener};
 use crate::common::victim::honest;
-use crate::common::{GUARD, bound, within};
+use crate::common::{GUARD, bound, spawn, within};
 
 /// No deadline ends a call with it.
 const LONG: Duration = Duration::from_secs(600);
@@ -230,10 +230,10 @@ async fn survives_a_thousand_losses(client: Client) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_call_right_after_a_loss_uses_a_new_connection() {
     let (listener, addr) = listener().await;
-    let server = tokio::spawn(dies_on_request(listener));
+    let server = spawn(dies_on_request(listener));
     let client = ClientConfig::new().call_timeout(LONG);
     let client = client.connect_lazy(addr.to_string()).unwrap();
-    let rounds = tokio::spawn(survives_a_thousand_losses(client));
+    let rounds = spawn(survives_a_thousand_losses(client));
     // A thousand connections take long on a busy machine.
     tokio::time::timeout(6 * GUARD, rounds)
         .await
@@ -249,7 +249,7 @@ async fn calls_that_wait_for_a_channel_of_a_lost_connection_use_the_next_one() {
     let client = config.connect_lazy(addr.to_string()).unwrap();
     let call = |body: Bytes| {
         let client = client.clone();
-        tokio::spawn(async move { client.request("/echo", body).await })
+        spawn(async move { client.request("/echo", body).await })
     };
     let sent = call(Bytes::from_static(b"sent"));
     let mut peer = Peer::over(accepted(&listener).await);
@@ -262,9 +262,9 @@ async fn calls_that_wait_for_a_channel_of_a_lost_connection_use_the_next_one() {
         queued.push((body.clone(), call(body)));
     }
     let one_way = client.clone();
-    let one_way = tokio::spawn(async move { one_way.send("/echo", "one way").await });
+    let one_way = spawn(async move { one_way.send("/echo", "one way").await });
     let lease = client.clone();
-    let lease = tokio::spawn(async move { lease.open_channel().await });
+    let lease = spawn(async move { lease.open_channel().await });
     tokio::task::yield_now().await;
     drop(peer);
     let error = within("the loss", sent).await.unwrap().unwrap_err();
@@ -286,7 +286,7 @@ impl Connector for Dying {
     fn connect(&self) -> ConnectFuture<'_> {
         self.0.fetch_add(1, Ordering::Relaxed);
         let (near, mut far) = tokio::io::duplex(64);
-        tokio::spawn(async move {
+        spawn(async move {
             let asked = RawFrame::new(1, "/sys/new_channel", 0, "{}").encode().len();
             far.read_exact(&mut vec![0; asked]).await?;
             far.write_all(&RawFrame::grant(1).encode()).await?;
@@ -316,7 +316,7 @@ async fn a_call_does_not_follow_dying_connections_for_ever() {
 #[tokio::test]
 async fn the_calls_of_a_connection_that_cannot_be_made_use_the_next_live_one() {
     let (listener, addr) = listener().await;
-    let server = tokio::spawn(async move {
+    let server = spawn(async move {
         let mut peer = Peer::over(accepted(&listener).await);
         honest(&mut peer, 0, 100).await;
         peer
@@ -361,14 +361,14 @@ async fn calls_return_to_a_connection_that_was_lost_once_it_can_be_made_again() 
         }
         (listener, peers)
     };
-    let serving = tokio::spawn(serve(first));
+    let serving = spawn(serve(first));
     while made.load(Ordering::Relaxed) < 2 {
         echoes(&client).await;
     }
     let (again, mut peers) = within("two connections", serving).await.unwrap();
     // Both connections end; one attempt fails, the next ones connect.
     peers.shutdown().await;
-    let serving = tokio::spawn(serve(again));
+    let serving = spawn(serve(again));
     let at_last = async {
         while !serving.is_finished() {
             // Calls that were sent when the connections ended may have run.
@@ -458,7 +458,7 @@ async fn a_retired_connection_keeps_the_calls_it_has_and_ends_with_the_last() {
     let config = ClientConfig::new().max_channels(4).call_timeout(LONG);
     let client = config.connect_lazy(addr.to_string()).unwrap();
     let living = client.clone();
-    let living = tokio::spawn(async move { living.request("/living", "x").await });
+    let living = spawn(async move { living.request("/living", "x").await });
     let mut old = Peer::over(accepted(&listener).await);
     old.grants(1).await;
     let living_frame = old.frame().await;
@@ -480,7 +480,7 @@ async fn a_retired_connection_keeps_the_calls_it_has_and_ends_with_the_last() {
     }
     hanging.shutdown().await;
     let next = client.clone();
-    let next = tokio::spawn(async move { next.request("/echo", "y").await });
+    let next = spawn(async move { next.request("/echo", "y").await });
     let mut new = Peer::over(accepted(&listener).await);
     honest(&mut new, 0, 1).await;
     assert_eq!(within("the reply", next).await.unwrap().unwrap(), "y");

@@ -8,7 +8,7 @@ use iip_rpc::status::{Code, Execution};
 use iip_rpc::{CallOptions, Client, Server, Status, service};
 use tokio::sync::watch;
 
-use crate::common::{SERVED, started, within};
+use crate::common::{SERVED, spawn, started, within};
 
 #[service]
 trait Counter {
@@ -56,7 +56,7 @@ async fn a_server_restarted_under_load_fails_no_call_and_runs_none_twice() {
         .map(|_| {
             let counter = CounterClient::new(client.clone());
             let (progress, over) = (progress.clone(), Arc::clone(&over));
-            tokio::spawn(async move {
+            spawn(async move {
                 while !over.load(Ordering::Relaxed) {
                     counter.count(vec![7; 100]).await.expect("no call fails");
                     progress.send_modify(|replies| *replies += 1);

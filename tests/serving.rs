@@ -12,7 +12,7 @@ use iip_rpc::{CallContext, Client, Code, Server, Status, Stream, Streaming, serv
 use tokio::sync::Notify;
 
 use crate::common::alone::alone;
-use crate::common::within;
+use crate::common::{spawn, within};
 
 /// A limit that is never reached.
 const LONG: Duration = Duration::from_secs(600);
@@ -79,7 +79,7 @@ impl Work for Shop {
     ) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
         let (sender, ticks) = Streaming::channel(1);
         let shutting_down = ctx.shutting_down();
-        tokio::spawn(async move {
+        spawn(async move {
             let _ = sender.send(1).await;
             shutting_down.await;
             let _ = sender.send(2).await;
@@ -131,7 +131,7 @@ fn signal(name: &str) {
 async fn a_server_serves_until_its_signal_and_then_shuts_down() {
     let (server, entered, work) = served().await;
     let (signal, signalled) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn({
+    let serving = spawn({
         let server = Arc::clone(&server);
         async move {
             let signalled = async { drop(signalled.await) };
@@ -141,7 +141,7 @@ async fn a_server_serves_until_its_signal_and_then_shuts_down() {
     within("a call before the signal", work.quick())
         .await
         .unwrap();
-    let told = tokio::spawn({
+    let told = spawn({
         let work = work.clone();
         async move { work.told(&CallContext::new()).await }
     });
@@ -156,7 +156,7 @@ async fn a_server_serves_until_its_signal_and_then_shuts_down() {
 #[tokio::test]
 async fn serving_until_a_signal_returns_when_the_server_is_shut_down_elsewhere() {
     let (server, _, _work) = served().await;
-    let serving = tokio::spawn({
+    let serving = spawn({
         let server = Arc::clone(&server);
         async move { server.serve_until(std::future::pending(), LONG).await }
     });
@@ -169,7 +169,7 @@ async fn serving_until_a_signal_returns_when_the_server_is_shut_down_elsewhere()
 fn sigterm_shuts_a_server_down_in_order() {
     alone("sigterm_shuts_a_server_down_in_order", || async {
         let (server, entered, work) = served().await;
-        let told = tokio::spawn(async move { work.told(&CallContext::new()).await });
+        let told = spawn(async move { work.told(&CallContext::new()).await });
         within("the handler", entered.notified()).await;
         let serving = server.shutdown_on_signal(LONG);
         tokio::pin!(serving);
@@ -186,12 +186,12 @@ fn sigterm_shuts_a_server_down_in_order() {
 fn a_second_signal_ends_what_still_runs() {
     alone("a_second_signal_ends_what_still_runs", || async {
         let (server, entered, work) = served().await;
-        let stuck = tokio::spawn({
+        let stuck = spawn({
             let work = work.clone();
             async move { work.stuck().await }
         });
         within("the handler", entered.notified()).await;
-        let told = tokio::spawn(async move { work.told(&CallContext::new()).await });
+        let told = spawn(async move { work.told(&CallContext::new()).await });
         within("the other handler", entered.notified()).await;
         let serving = server.shutdown_on_signal(LONG);
         tokio::pin!(serving);

@@ -13,7 +13,7 @@ use iip_rpc::{
 };
 
 use crate::common::authority::Authority;
-use crate::common::within;
+use crate::common::{spawn, within};
 
 #[service]
 trait Work {
@@ -44,7 +44,7 @@ impl Work for Shop {
         mut numbers: Streaming<u32>,
     ) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
         let (sender, doubled) = Streaming::channel(1);
-        tokio::spawn(async move {
+        spawn(async move {
             while let Some(Ok(number)) = numbers.next().await {
                 if sender.send(number * 2).await.is_err() {
                     return;
@@ -275,7 +275,7 @@ async fn hold(settings: Vec<Setting>) {
             let then = at.of(then);
             let both = set((Server::builder(), Client::builder()), at);
             // A panic is reported with the name of the setting.
-            let tried = tokio::spawn(try_out(both));
+            let tried = spawn(try_out(both));
             let came = within(name, tried).await;
             let right = match (&came, then) {
                 (Ok(Ok(())), Works | May(_)) => true,
@@ -452,7 +452,7 @@ async fn topics_and_channels_of_any_size_deliver_their_values() {
             }
         }
         let (sender, mut stream) = Streaming::<u32, Status>::channel(at.size());
-        let sending = tokio::spawn(async move { sender.send(1).await.map(|()| sender.finish()) });
+        let sending = spawn(async move { sender.send(1).await.map(|()| sender.finish()) });
         assert_eq!(stream.next().await, Some(Ok(1)));
         assert_eq!(stream.next().await, None);
         sending.await.unwrap().unwrap();

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::common::calls::{expect, serve_with};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, narrow_stream_to, stream_to};
-use crate::common::{SERVED, started, within};
+use crate::common::{SERVED, spawn, started, within};
 
 /// A limit that is never reached.
 const LONG: Duration = Duration::from_secs(600);
@@ -163,7 +163,7 @@ impl Fixture {
         let server = Arc::clone(&self.server);
         let began = Instant::now();
         let shutdown = started(async move { server.shutdown(limit).await }).await;
-        tokio::spawn(async move {
+        spawn(async move {
             shutdown.finish().await;
             began.elapsed()
         })
@@ -194,7 +194,7 @@ async fn callers_that_wait_for_the_end_are_notified_whatever_the_threads_do() {
     for _ in 0..200 {
         let server = Arc::new(Server::builder().bind("127.0.0.1:0").await.unwrap());
         let waiting = Arc::clone(&server);
-        let waiting = tokio::spawn(async move { waiting.stopped().await });
+        let waiting = spawn(async move { waiting.stopped().await });
         tokio::task::yield_now().await;
         within("the shutdown", server.shutdown(LONG)).await;
         within("the end", waiting).await.unwrap();
@@ -205,7 +205,7 @@ async fn callers_that_wait_for_the_end_are_notified_whatever_the_threads_do() {
 async fn a_running_call_ends_within_the_limit_and_then_the_server_does() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
-    let call = tokio::spawn(async move { work.gated().await });
+    let call = spawn(async move { work.gated().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     let shutdown = fixture.shutting_down(LONG).await;
     fixture.gate.notify_one();
@@ -247,11 +247,11 @@ async fn calls_that_come_while_the_server_drains_are_rejected_and_not_executed()
         .unwrap();
     let held = {
         let plain = plain.clone();
-        tokio::spawn(async move { plain.request("/work/gated", "{}").await })
+        spawn(async move { plain.request("/work/gated", "{}").await })
     };
     assert_eq!(fixture.next().await, Happened::Entered);
     let work = fixture.work.clone();
-    let call = tokio::spawn(async move { work.gated().await });
+    let call = spawn(async move { work.gated().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     let shutdown = fixture.shutting_down(LONG).await;
     let reply = within("the rejection", plain.request("/work/quick", "{}")).await;
@@ -288,7 +288,7 @@ async fn calls_that_come_while_the_server_drains_are_rejected_and_not_executed()
 async fn a_call_of_an_unknown_method_while_the_server_drains_is_not_executed_either() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
-    let call = tokio::spawn(async move { work.gated().await });
+    let call = spawn(async move { work.gated().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     let shutdown = fixture.shutting_down(LONG).await;
     let missing = MissingClient::new(fixture.client.clone());
@@ -305,7 +305,7 @@ async fn a_call_of_an_unknown_method_while_the_server_drains_is_not_executed_eit
 async fn no_client_can_connect_while_the_server_drains() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
-    let call = tokio::spawn(async move { work.gated().await });
+    let call = spawn(async move { work.gated().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     let shutdown = fixture.shutting_down(LONG).await;
     let status = within("the rejection", Client::connect(fixture.server.target()))
@@ -321,7 +321,7 @@ async fn no_client_can_connect_while_the_server_drains() {
 async fn a_stuck_handler_is_ended_by_force_and_its_caller_notified() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
-    let call = tokio::spawn(async move { work.stuck().await });
+    let call = spawn(async move { work.stuck().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     let shutdown = fixture.shutting_down(SHORT).await;
     let took = within("the shutdown", shutdown).await.unwrap();
@@ -339,8 +339,7 @@ async fn a_stuck_handler_is_ended_by_force_and_its_caller_notified() {
 async fn handlers_that_cannot_be_aborted_do_not_delay_the_shutdown() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
-    let calls =
-        tokio::spawn(async move { tokio::join!(work.stuck_for_good(), work.stuck_though_told()) });
+    let calls = spawn(async move { tokio::join!(work.stuck_for_good(), work.stuck_though_told()) });
     assert_eq!(fixture.next().await, Happened::Entered);
     assert_eq!(fixture.next().await, Happened::Entered);
     let shutdown = fixture.shutting_down(SHORT).await;
@@ -363,7 +362,7 @@ async fn handlers_that_cannot_be_aborted_do_not_delay_the_shutdown() {
 async fn a_handler_that_blocks_its_thread_does_not_delay_the_shutdown() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
-    let call = tokio::spawn(async move { work.busy().await });
+    let call = spawn(async move { work.busy().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     let shutdown = fixture.shutting_down(SHORT).await;
     let took = within("the shutdown", shutdown).await.unwrap();
@@ -379,7 +378,7 @@ async fn a_handler_that_blocks_its_thread_does_not_delay_the_shutdown() {
 async fn a_shutdown_without_time_ends_everything_at_once() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
-    let call = tokio::spawn(async move { work.stuck().await });
+    let call = spawn(async move { work.stuck().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     let shutdown = fixture.shutting_down(Duration::ZERO).await;
     let took = within("the shutdown", shutdown).await.unwrap();
@@ -460,7 +459,7 @@ async fn the_port_is_free_when_the_shutdown_has_returned() {
 async fn several_shutdowns_at_a_time_all_return() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
-    let call = tokio::spawn(async move { work.stuck().await });
+    let call = spawn(async move { work.stuck().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     let patient = fixture.shutting_down(LONG).await;
     let impatient = fixture.shutting_down(SHORT).await;
@@ -495,7 +494,7 @@ async fn a_server_that_is_dropped_runs_on() {
 async fn a_client_that_is_closed_lets_its_calls_end_and_makes_no_more() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
-    let call = tokio::spawn(async move { work.gated().await });
+    let call = spawn(async move { work.gated().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     let client = fixture.client.clone();
     let close = started(async move { client.close(LONG).await }).await;
@@ -516,7 +515,7 @@ async fn a_client_that_is_closed_lets_its_calls_end_and_makes_no_more() {
 async fn a_client_closed_without_time_ends_its_calls() {
     let mut fixture = Fixture::start().await;
     let work = fixture.work.clone();
-    let call = tokio::spawn(async move { work.stuck().await });
+    let call = spawn(async move { work.stuck().await });
     assert_eq!(fixture.next().await, Happened::Entered);
     let began = Instant::now();
     within("the close", fixture.client.close(Duration::ZERO)).await;

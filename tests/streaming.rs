@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::common::calls::{serve, serve_with};
-use crate::common::{passes, within};
+use crate::common::{passes, spawn, within};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum FeedError {
@@ -179,7 +179,7 @@ impl Feed for Station {
         mut numbers: Streaming<u64>,
     ) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
         let (sender, doubled) = Streaming::channel(1);
-        tokio::spawn(async move {
+        spawn(async move {
             while let Some(number) = numbers.next().await {
                 let Ok(number) = number else { return };
                 if sender.send(number * by).await.is_err() {
@@ -323,7 +323,7 @@ async fn a_client_s_stream_borrows_nothing() {
         drop(_server);
         feed.watch("rust".into(), 5).await.unwrap()
     };
-    let events = tokio::spawn(all(stream)).await.unwrap();
+    let events = spawn(all(stream)).await.unwrap();
     assert_eq!(events.len(), 5);
 }
 
@@ -463,7 +463,7 @@ async fn a_sender_that_is_dropped_before_it_has_finished_cuts_its_stream() {
     impl Half for Here {
         async fn one(&self) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
             let (sender, numbers) = Streaming::channel(1);
-            tokio::spawn(async move {
+            spawn(async move {
                 let other = sender.clone();
                 let _ = sender.send(1).await;
                 // One of two messages is not enough.
@@ -548,7 +548,7 @@ async fn a_handler_sees_a_cut_upload_as_cancelled() {
     let (_server, client) = serve(SinkServer::new(Here(Arc::clone(&station)))).await;
     let sink = SinkClient::new(client);
     let (sender, numbers) = Streaming::channel(1);
-    let call = tokio::spawn(async move { sink.sum(1, numbers).await });
+    let call = spawn(async move { sink.sum(1, numbers).await });
     for number in 0..100 {
         sender.send(number).await.unwrap();
     }
@@ -700,10 +700,9 @@ async fn streams_wait_for_a_channel_as_other_calls_do() {
     let feed = FeedClient::new(client);
     let first = feed.watch("a".into(), 10).await.unwrap();
     let second = feed.clone();
-    let second =
-        tokio::spawn(async move { all(second.watch("b".into(), 10).await.unwrap()).await });
+    let second = spawn(async move { all(second.watch("b".into(), 10).await.unwrap()).await });
     let third = feed.clone();
-    let third = tokio::spawn(async move { third.sum(0, Streaming::iter([1, 2])).await });
+    let third = spawn(async move { third.sum(0, Streaming::iter([1, 2])).await });
     assert_eq!(all(first).await.len(), 10);
     assert_eq!(within("its turn", second).await.unwrap().len(), 10);
     assert_eq!(within("its turn", third).await.unwrap().unwrap(), 3);

@@ -17,7 +17,7 @@ use iip_rpc::{
 use crate::common::calls::{expect, lazy, serve, serve_until_request, serve_with};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
-use crate::common::{MIB, SERVED, eventually, within};
+use crate::common::{MIB, SERVED, eventually, spawn, within};
 
 #[service]
 trait News {
@@ -370,7 +370,7 @@ async fn a_publisher_waits_for_a_slow_subscriber_if_the_topic_is_set_so() {
     publish(&topic, 1..=3).await;
     assert_eq!(topic.try_publish(40), Err(TryPublishError(40)));
     let waiting = topic.clone();
-    let publisher = tokio::spawn(async move { publish(&waiting, 4..=1000).await });
+    let publisher = spawn(async move { publish(&waiting, 4..=1000).await });
     for number in 1..=1000 {
         assert_eq!(next(&mut numbers).await, value(number));
     }
@@ -399,7 +399,7 @@ async fn a_subscriber_who_leaves_is_not_waited_for() {
     let (topic, numbers) = slow(SlowConsumer::Wait(Duration::from_secs(600)));
     publish(&topic, 1..=3).await;
     let waiting = topic.clone();
-    let publisher = tokio::spawn(async move { publish(&waiting, [4]).await });
+    let publisher = spawn(async move { publish(&waiting, [4]).await });
     tokio::task::yield_now().await;
     drop(numbers);
     within("the publisher", publisher).await.unwrap();
@@ -471,7 +471,7 @@ async fn a_publisher_continues_when_its_subscriber_has_capacity_again() {
     let (topic, numbers) = slow(SlowConsumer::Wait(Duration::from_secs(600)));
     publish(&topic, 1..=3).await;
     let waiting = topic.clone();
-    let publisher = tokio::spawn(async move { publish(&waiting, [4]).await });
+    let publisher = spawn(async move { publish(&waiting, [4]).await });
     tokio::task::yield_now().await;
     let _numbers = numbers.buffer(4);
     within("the publisher", publisher).await.unwrap();
@@ -570,7 +570,7 @@ async fn an_invalid_position_is_rejected() {
 /// Plays a server that sends these records after the one that accepts the call.
 async fn from_a_server_that_sends(records: &[&[u8]]) -> Result<Vec<Update<u64>>, Status> {
     let (listener, client) = lazy(Client::builder()).await;
-    let reading = tokio::spawn(async move {
+    let reading = spawn(async move {
         let mut numbers = NewsClient::new(client)
             .numbers()
             .await?

@@ -25,7 +25,7 @@ use crate::common::authority::Authority;
 use crate::common::frame::RawFrame;
 use crate::common::generate::lin;
 use crate::common::peer::{Peer, accepted, drained, first_channel, listener, sent, stream_to};
-use crate::common::{GUARD, SERVED, bound, eventually, within};
+use crate::common::{GUARD, SERVED, bound, eventually, spawn, within};
 
 /// A timeout that passes soon, so that no test waits long for it.
 const SHORT: Duration = Duration::from_millis(300);
@@ -205,7 +205,7 @@ async fn many_calls_at_a_time_with_large_and_small_bodies_arrive_intact() {
     let calls: Vec<_> = (0..64)
         .map(|n: u8| {
             let client = client.clone();
-            tokio::spawn(async move {
+            spawn(async move {
                 let body = lin(
                     n,
                     [1, 200, 16_384, 16_385, 100_000, 1 << 20][usize::from(n) % 6],
@@ -458,7 +458,7 @@ async fn silent_peers(addr: SocketAddr, at_first: usize, says: Vec<u8>) -> JoinH
         sent(&mut stream, &says).await;
         held.push(stream);
     }
-    tokio::spawn(async move {
+    spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         loop {
             tick.tick().await;
@@ -474,7 +474,7 @@ async fn silent_peers(addr: SocketAddr, at_first: usize, says: Vec<u8>) -> JoinH
 /// Returns the first message of a client.
 async fn client_hello(tls: ClientTls) -> Vec<u8> {
     let (near, mut far) = tokio::io::duplex(16 * 1024);
-    let connecting = tokio::spawn(async move { tls.connect(near, Some("localhost")).await });
+    let connecting = spawn(async move { tls.connect(near, Some("localhost")).await });
     let mut hello = vec![0; 5];
     within("the head of a record", far.read_exact(&mut hello))
         .await
@@ -539,7 +539,7 @@ async fn a_slow_handshake_has_the_same_timeout_as_a_silent_one() {
     let target = Target::start(authority.server().handshake_timeout(TIME)).await;
     let (mut reader, mut writer) = stream_to(target.addr).await.into_split();
     let started = Instant::now();
-    let dripping = tokio::spawn(async move {
+    let dripping = spawn(async move {
         // Sends the head of a handshake record of 512 bytes, then its body.
         for byte in [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc]
             .into_iter()
@@ -564,7 +564,7 @@ async fn a_handshake_that_the_server_does_not_continue_times_out() {
     let (listener, addr) = listener().await;
     let tls = Authority::new("a").client().handshake_timeout(SHORT);
     let connecting =
-        tokio::spawn(async move { ClientConfig::new().tls(tls).connect(name_of(addr)).await });
+        spawn(async move { ClientConfig::new().tls(tls).connect(name_of(addr)).await });
     let _silent = accepted(&listener).await;
     let error = within("giving up", connecting)
         .await

@@ -32,7 +32,7 @@ use tracing::Instrument;
 
 use crate::common::calls::{ShopError, expect, serve, serve_with};
 use crate::common::logs::Logs;
-use crate::common::{GUARD, eventually, passes, started, within};
+use crate::common::{GUARD, eventually, passes, spawn, started, within};
 
 #[service]
 trait Shop {
@@ -116,7 +116,7 @@ impl Shop for Corner {
 
     async fn list(&self, count: u32) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
         let (sender, stream) = Streaming::channel(1);
-        tokio::spawn(async move {
+        spawn(async move {
             for number in 0..count {
                 if sender.send(number).await.is_err() {
                     return;

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use iip_rpc::{CallContext, Client, Code, Server, Status, Stream, Streaming, service};
 
 use crate::common::calls::serve;
+use crate::common::spawn;
 
 #[service(dyn)]
 trait Desk {
@@ -195,17 +196,17 @@ async fn an_object_is_called_in_a_task_however_it_is_held() {
     let leaked: &'static dyn DynDesk = Box::leak(Box::new(clerk()));
     let in_arc = Arc::clone(&shared);
     let tasks = [
-        tokio::spawn(async move { in_arc.hello("arc".into()).await }),
-        tokio::spawn(async move { boxed.hello("box".into()).await }),
-        tokio::spawn(async move { leaked.hello("static".into()).await }),
-        tokio::spawn({
+        spawn(async move { in_arc.hello("arc".into()).await }),
+        spawn(async move { boxed.hello("box".into()).await }),
+        spawn(async move { leaked.hello("static".into()).await }),
+        spawn({
             let shared = Arc::clone(&shared);
             async move {
                 let lent: &dyn DynDesk = &*shared;
                 lent.hello("lent".into()).await
             }
         }),
-        tokio::spawn({
+        spawn({
             let shared = Arc::clone(&shared);
             async move {
                 let name = String::from("args");
@@ -216,7 +217,7 @@ async fn an_object_is_called_in_a_task_however_it_is_held() {
                     .await
             }
         }),
-        tokio::spawn({
+        spawn({
             let shared = Arc::clone(&shared);
             async move {
                 let ctx = CallContext::new();
@@ -231,9 +232,9 @@ async fn an_object_is_called_in_a_task_however_it_is_held() {
         greeted.push(task.await.unwrap().unwrap().split_off("hello, ".len()));
     }
     assert_eq!(greeted, ["arc", "box", "static", "lent", "args", "2"]);
-    tokio::spawn(check(shared)).await.unwrap();
-    tokio::spawn(check(leaked)).await.unwrap();
-    tokio::spawn(check(Boxed(Box::new(clerk())))).await.unwrap();
+    spawn(check(shared)).await.unwrap();
+    spawn(check(leaked)).await.unwrap();
+    spawn(check(Boxed(Box::new(clerk())))).await.unwrap();
 }
 
 #[service]
@@ -260,7 +261,7 @@ impl Front for Office {
         drop(self.first.words().await?);
         let (sender, letters) = Streaming::channel(1);
         let desk = Arc::clone(&self.first);
-        tokio::spawn(async move {
+        spawn(async move {
             let ctx = CallContext::new();
             let letters = desk.letters(&ctx, "ok", "".into()).await;
             for letter in all(letters.unwrap()).await.0 {

@@ -18,7 +18,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use crate::common::calls::{current, port, serve, serve_json, serve_with};
-use crate::common::within;
+use crate::common::{spawn, within};
 
 #[service]
 trait Greeter {
@@ -239,9 +239,9 @@ impl Circumstances for Witness {
         let ctx = current()?;
         let look = async { CallContext::current().is_some() };
         let seen = if scoped {
-            tokio::spawn(ctx.scope(look)).await
+            spawn(ctx.scope(look)).await
         } else {
-            tokio::spawn(look).await
+            spawn(look).await
         };
         seen.map_err(|error| Status::internal(error.to_string()))
     }
@@ -636,7 +636,7 @@ async fn a_handler_that_had_to_wait_does_not_block_its_connection() {
     let (_server, client) = serve(HogServer::new(pig)).await;
     let hog = HogClient::new(client);
     let computing = hog.clone();
-    let computing = tokio::spawn(async move { computing.compute().await });
+    let computing = spawn(async move { computing.compute().await });
     within("the handler", entered.notified()).await;
     let quick = tokio::time::timeout(crate::common::SERVED, hog.quick()).await;
     free.store(true, Ordering::Relaxed);

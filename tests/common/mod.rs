@@ -21,9 +21,11 @@ pub(crate) mod victim;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use iip_core::{Server, ServerConfig};
+use tokio::task::JoinHandle;
 
 /// Time after which a test gives up waiting. No test that passes waits for it: it only turns a hang
 /// into a failure, so it is long enough for a busy machine.
@@ -47,6 +49,17 @@ pub(crate) fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F
             Err(_) => panic!("{caller}: {what} did not happen within {GUARD:?}"),
         }
     }
+}
+
+/// Spawns a task. The future is boxed, so that the code of a task is compiled once for all tests
+/// and not once for each of them: the tests take less time to build.
+#[track_caller]
+pub(crate) fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let future: Pin<Box<dyn Future<Output = F::Output> + Send>> = Box::pin(future);
+    tokio::spawn(future)
 }
 
 /// Advances the runtime's clock, which all timeouts use, by `time` at once. The test first waits
@@ -91,7 +104,7 @@ pub(crate) async fn started<F: Future>(future: F) -> Started<F> {
 /// A future that has been polled once, see [`started`].
 pub(crate) enum Started<F: Future> {
     Done(F::Output),
-    Running(std::pin::Pin<Box<F>>),
+    Running(Pin<Box<F>>),
 }
 
 impl<F: Future> Started<F> {

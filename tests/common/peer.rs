@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::frame::RawFrame;
+use super::spawn;
 use super::within;
 
 /// An event of a peer's reading end.
@@ -44,7 +45,7 @@ impl Peer {
         let (mut reader, writer) = stream.into_split();
         // The queue is bounded by what the test's own script makes the other side send.
         let (sender, seen) = mpsc::unbounded_channel();
-        let reading = tokio::spawn(async move {
+        let reading = spawn(async move {
             let mut buffer = Vec::new();
             loop {
                 // The receiver is gone when the test has ended.

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::frame::RawFrame;
 use super::peer::{Peer, accepted, listener};
+use super::spawn;
 use super::{GUARD, SERVED};
 
 /// Our client, connected to a server that may misbehave.
@@ -32,7 +33,7 @@ impl Victim {
         let client = config.connect_lazy(addr.to_string()).expect("an address");
         // Connecting succeeds or fails when the test grants or rejects the first channel.
         let first = client.clone();
-        tokio::spawn(async move { first.connection(Instant::now() + GUARD).await });
+        spawn(async move { first.connection(Instant::now() + GUARD).await });
         let stream = accepted(&listener).await;
         (Self { listener, client }, stream)
     }
@@ -62,13 +63,13 @@ impl Victim {
     /// The request is on the wire only when no free channel is left.
     pub(crate) fn asks_for_channel(&self) -> Pending<Channel> {
         let client = self.client.clone();
-        tokio::spawn(async move { client.open_channel().await })
+        spawn(async move { client.open_channel().await })
     }
 
     /// A call through the pool.
     pub(crate) fn calls(&self, path: &'static str, body: impl Into<Bytes>) -> Pending<Bytes> {
         let (client, body) = (self.client.clone(), body.into());
-        tokio::spawn(async move { client.request(path, body).await })
+        spawn(async move { client.request(path, body).await })
     }
 
     /// The check after every attack: the next call uses a new connection and gets its reply, soon.
@@ -78,7 +79,7 @@ impl Victim {
 
     /// The same with a body that the test chooses.
     pub(crate) async fn echoes_over_a_new_connection(&self, body: &'static str) {
-        let call = tokio::spawn(patiently(self.client.clone(), body));
+        let call = spawn(patiently(self.client.clone(), body));
         let serve = async {
             let mut peer = Peer::over(accepted(&self.listener).await);
             honest(&mut peer, 0, 1).await;

@@ -11,7 +11,7 @@ use crate::common::frame::{RawFrame, brief};
 use crate::common::peer::{Peer, granted};
 use crate::common::transcript::{Direction, Transcript, What};
 use crate::common::victim::{Pending, Victim, soon};
-use crate::common::{GUARD, generate, within};
+use crate::common::{GUARD, generate, spawn, within};
 
 /// A step of a script that differs from its recording. Channels and calls are counted from 1, in
 /// the order in which the script opens and makes them.
@@ -244,7 +244,7 @@ impl<'a> Mirror<'a> {
             self.calls
                 .entry(recorded.channel)
                 .or_default()
-                .push_back(tokio::spawn(call));
+                .push_back(spawn(call));
         }
         let expected = RawFrame {
             channel: self.granted_id(recorded.channel),
@@ -358,7 +358,7 @@ impl<'a> Mirror<'a> {
         if let Some(channel) = self.channels.first() {
             lost(
                 self.name,
-                tokio::spawn(channel.request("/echo", "on the lost connection")),
+                spawn(channel.request("/echo", "on the lost connection")),
             )
             .await;
         }
@@ -445,7 +445,7 @@ impl Script {
                 assert_eq!(error.execution(), Execution::NotSent);
             }
             Step::Call(channel, path, body) => {
-                let call = tokio::spawn(self.channel(channel).request(path, body));
+                let call = spawn(self.channel(channel).request(path, body));
                 let channel = self.channel(channel).id().0;
                 self.calls.push(Made {
                     pending: Some(call),
@@ -582,7 +582,7 @@ impl Script {
 
     /// The error of a call that must not be sent. The next frame shows that it was not.
     async fn rejected(&self, channel: usize, path: &str, body: Bytes) -> CallError {
-        let call = tokio::spawn(self.channel(channel).request(path, body));
+        let call = spawn(self.channel(channel).request(path, body));
         let error = soon(path, call).await.expect_err("this cannot be sent");
         assert_eq!(error.execution(), Execution::NotSent, "{error}");
         error

@@ -1,7 +1,7 @@
 //! The future of a call that was started on a connection.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -32,13 +32,13 @@ pub struct CallTimes {
 
 /// Runs `start` with the context of the task that awaits this, in its next poll; see
 /// [`Connection::start_encoded`](crate::Connection::start_encoded).
-pub async fn with_context<T>(start: impl FnOnce(&Context<'_>) -> T) -> T {
+pub fn with_context<T>(start: impl FnOnce(&Context<'_>) -> T) -> impl Future<Output = T> {
     let mut start = Some(start);
-    std::future::poll_fn(|cx| match start.take() {
+    // Not an `async fn`, whose future would have room for `start` twice.
+    poll_fn(move |cx| match start.take() {
         Some(start) => Poll::Ready(start(cx)),
         None => Poll::Pending,
     })
-    .await
 }
 
 /// A call under way, see [`Connection::call`](crate::Connection::call). Dropping it cancels the

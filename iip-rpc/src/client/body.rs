@@ -37,14 +37,6 @@ fn missing() -> Status {
     Status::internal("the reply of the call was not kept")
 }
 
-/// The error for the caller of a call that failed.
-fn into_error<E: MethodError>(failure: Failure, own: Option<E>) -> E {
-    match (failure, own) {
-        (Failure::Own, Some(error)) => error,
-        (failure, _) => failure.into_status().into(),
-    }
-}
-
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         Self::Status(status)
@@ -106,14 +98,47 @@ pub(super) fn outcome(body: &dyn CallBody, result: &Result<(), Failure>) -> Outc
     }
 }
 
-/// The body of a call with a typed reply.
-pub(super) struct TypedBody<A, T, E> {
+/// The value of a final reply.
+pub(super) trait ReplyValue: Sized + Send {
+    fn read(codec: CodecId, data: &Bytes, limits: &DecodeLimits) -> Result<Self, DecodeError>;
+}
+
+/// The result of a method.
+pub(super) struct Value<T>(T);
+
+impl<T: DeserializeOwned + Send + 'static> ReplyValue for Value<T> {
+    fn read(codec: CodecId, data: &Bytes, limits: &DecodeLimits) -> Result<Self, DecodeError> {
+        decode_value(codec, data, limits).map(Self)
+    }
+}
+
+/// The value of the final reply after a stream: none.
+pub(super) struct EndOfStream;
+
+impl ReplyValue for EndOfStream {
+    fn read(codec: CodecId, data: &Bytes, limits: &DecodeLimits) -> Result<Self, DecodeError> {
+        #[cfg(feature = "codec-prost")]
+        if codec == CodecId::PROTOBUF {
+            return decode_value::<Proto<()>>(codec, data, limits).map(|_| Self);
+        }
+        decode_value(codec, data, limits).map(|()| Self)
+    }
+}
+
+/// The arguments of a call, and its value or the method's own error.
+pub(super) struct Body<A, V, E> {
     args: Option<A>,
-    value: Option<T>,
+    value: Option<V>,
     error: Option<E>,
 }
 
-impl<A, T, E: MethodError> TypedBody<A, T, E> {
+/// The body of a call with a typed reply.
+pub(super) type TypedBody<A, T, E> = Body<A, Value<T>, E>;
+
+/// The body of a call whose reply is a stream.
+pub(super) type StreamBody<A, E> = Body<A, EndOfStream, E>;
+
+impl<A, V, E: MethodError> Body<A, V, E> {
     pub(super) fn new(args: A) -> Self {
         Self {
             args: Some(args),
@@ -122,22 +147,32 @@ impl<A, T, E: MethodError> TypedBody<A, T, E> {
         }
     }
 
-    /// The result for the caller.
-    pub(super) fn into_result(self, outcome: Result<(), Failure>) -> Result<T, E> {
-        match outcome {
-            Ok(()) => match self.value {
-                Some(value) => Ok(value),
-                None => Err(missing().into()),
-            },
-            Err(failure) => Err(into_error(failure, self.error)),
+    /// The error for the caller of a call that failed.
+    pub(super) fn into_error(self, failure: Failure) -> E {
+        match (failure, self.error) {
+            (Failure::Own, Some(error)) => error,
+            (failure, _) => failure.into_status().into(),
         }
     }
 }
 
-impl<A, T, E> CallBody for TypedBody<A, T, E>
+impl<A, T, E: MethodError> TypedBody<A, T, E> {
+    /// The result for the caller.
+    pub(super) fn into_result(self, outcome: Result<(), Failure>) -> Result<T, E> {
+        match outcome {
+            Ok(()) => match self.value {
+                Some(Value(value)) => Ok(value),
+                None => Err(missing().into()),
+            },
+            Err(failure) => Err(self.into_error(failure)),
+        }
+    }
+}
+
+impl<A, V, E> CallBody for Body<A, V, E>
 where
     A: Arguments + Send,
-    T: DeserializeOwned + Send + 'static,
+    V: ReplyValue,
     E: MethodError,
 {
     fn encode(
@@ -164,7 +199,7 @@ where
         limits: &DecodeLimits,
     ) -> Result<(), DecodeError> {
         match part {
-            ReplyPart::Value => self.value = Some(decode_value(codec, data, limits)?),
+            ReplyPart::Value => self.value = Some(V::read(codec, data, limits)?),
             _ => self.error = Some(read_error(part, codec, data, limits)?),
         }
         Ok(())
@@ -183,71 +218,6 @@ fn read_error<E: MethodError>(
 ) -> Result<E, DecodeError> {
     if part == ReplyPart::PlainError {
         return envelope::read_plain_error(data, limits);
-    }
-    decode_value(codec, data, limits)
-}
-
-/// The body of a call whose reply is a stream: its final reply has no value.
-pub(super) struct StreamBody<A, E> {
-    args: Option<A>,
-    error: Option<E>,
-}
-
-impl<A, E: MethodError> StreamBody<A, E> {
-    pub(super) fn new(args: A) -> Self {
-        Self {
-            args: Some(args),
-            error: None,
-        }
-    }
-
-    /// The error for the caller.
-    pub(super) fn into_error(self, failure: Failure) -> E {
-        into_error(failure, self.error)
-    }
-}
-
-impl<A: Arguments + Send, E: MethodError> CallBody for StreamBody<A, E> {
-    fn encode(
-        &self,
-        method: &MethodDescriptor,
-        codec: CodecId,
-        out: &mut BytesMut,
-    ) -> Result<Option<Bytes>, EncodeError> {
-        match &self.args {
-            Some(args) => args.encode_split(method, codec, out),
-            None => Ok(None),
-        }
-    }
-
-    fn release(&mut self) {
-        self.args = None;
-    }
-
-    fn read(
-        &mut self,
-        part: ReplyPart,
-        codec: CodecId,
-        data: &Bytes,
-        limits: &DecodeLimits,
-    ) -> Result<(), DecodeError> {
-        match part {
-            ReplyPart::Value => read_end(codec, data, limits)?,
-            _ => self.error = Some(read_error(part, codec, data, limits)?),
-        }
-        Ok(())
-    }
-
-    fn error(&self) -> Option<Outcome> {
-        self.error.as_ref().map(Outcome::of_error)
-    }
-}
-
-/// Reads the value of the final reply after a stream: none.
-fn read_end(codec: CodecId, data: &Bytes, limits: &DecodeLimits) -> Result<(), DecodeError> {
-    #[cfg(feature = "codec-prost")]
-    if codec == CodecId::PROTOBUF {
-        return decode_value::<Proto<()>>(codec, data, limits).map(Proto::into_inner);
     }
     decode_value(codec, data, limits)
 }

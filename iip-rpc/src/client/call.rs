@@ -27,19 +27,56 @@ use crate::retry::{self, Attempts, Rules, TransparentRetries};
 use crate::status::Status;
 use crate::streaming::writer::DynMessages;
 
+/// A call to make: its method, its arguments, and the place of its result.
+pub(super) struct CallSpec<'a> {
+    pub(super) method: &'static MethodDescriptor,
+    pub(super) ctx: Option<&'a CallContext>,
+    pub(super) body: &'a mut dyn CallBody,
+    /// `true` while the arguments are kept for another attempt.
+    pub(super) is_kept: bool,
+}
+
+impl<'a> CallSpec<'a> {
+    pub(super) fn new(
+        method: &'static MethodDescriptor,
+        ctx: Option<&'a CallContext>,
+        body: &'a mut dyn CallBody,
+    ) -> Self {
+        Self {
+            method,
+            ctx,
+            body,
+            is_kept: true,
+        }
+    }
+
+    /// The same call in another context.
+    pub(super) fn in_context<'b>(&'b mut self, ctx: &'b CallContext) -> CallSpec<'b> {
+        CallSpec::new(self.method, Some(ctx), self.body)
+    }
+
+    /// Drops the arguments if they are not kept for another attempt.
+    pub(super) fn release(&mut self) {
+        if !self.is_kept {
+            self.body.release();
+        }
+    }
+}
+
 /// The kind of a call.
 pub(super) enum Kind<'a> {
-    Single(Single),
+    Single(Single<'a>),
     /// With a stream of messages to the server.
     Upload(&'a mut DynMessages<'a>),
 }
 
 /// The kind of a call with a single request.
-pub(super) enum Single {
+#[derive(Clone, Copy)]
+pub(super) enum Single<'a> {
     Unary,
     OneWay,
     /// With this data, which is passed through unchanged.
-    Raw(Body),
+    Raw(&'a Body),
 }
 
 /// The parameters of one attempt of a call.
@@ -67,41 +104,24 @@ impl Client {
         }
     }
 
-    /// Makes a call, through the interceptors that are not idle.
-    pub(super) async fn run(
-        &self,
-        method: &'static MethodDescriptor,
-        ctx: Option<&CallContext>,
-        kind: Kind<'_>,
-        body: &mut dyn CallBody,
-    ) -> Result<(), Failure> {
-        match self.awake_interceptors(ctx) {
-            None => self.attempts(method, ctx, kind, body).await,
-            Some(interceptors) => {
-                // Boxed, because most calls have no interceptors, and their futures stay small.
-                Box::pin(self.intercepted(interceptors, method, ctx, kind, body)).await
-            }
+    /// Makes a call: through the interceptors that are not idle, and with retries if necessary.
+    pub(super) async fn run(&self, spec: &mut CallSpec<'_>, kind: Kind<'_>) -> Result<(), Failure> {
+        if let Some(interceptors) = self.awake_interceptors(spec.ctx) {
+            // Boxed, because most calls have no interceptors, and their futures stay small. The
+            // client that comes back here has none.
+            return Box::pin(self.intercepted(interceptors, spec, kind)).await;
         }
-    }
-
-    /// Makes a call, with retries if necessary.
-    pub(super) async fn attempts(
-        &self,
-        method: &'static MethodDescriptor,
-        ctx: Option<&CallContext>,
-        kind: Kind<'_>,
-        body: &mut dyn CallBody,
-    ) -> Result<(), Failure> {
         let kind = match kind {
             Kind::Single(kind) => kind,
             // Boxed, because the futures of other calls stay small.
             Kind::Upload(messages) => {
-                return Box::pin(self.upload(method, ctx, body, messages)).await;
+                return Box::pin(self.upload(spec, messages)).await;
             }
         };
+        let method = spec.method;
         self.settings.budget.deposit();
         let mut attempts = Attempts::default();
-        let (mut times, mut remaining) = self.times(method, ctx);
+        let (mut times, mut remaining) = self.times(method, spec.ctx);
         // The only exit for a call that fails: the outcome accounts for what earlier attempts may
         // have done, whatever the last failure was.
         let failed = loop {
@@ -134,32 +154,29 @@ impl Client {
                 times: &times,
                 remaining,
             };
-            let started =
-                iip_core::with_context(|cx| self.start(cx, method, ctx, &kind, body, attempt))
-                    .await;
-            let (call, kept) = match started {
-                Ok(started) => started,
+            let started = iip_core::with_context(|cx| self.start(cx, spec, kind, attempt)).await;
+            let call = match started {
+                Ok(call) => call,
                 Err(status) => break status,
             };
             let status = {
-                let reply = if kept && self.hedges(method) {
+                let reply = if spec.is_kept && self.hedges(method) {
                     // Boxed for the same reason.
-                    let mut start = |cx: &Context<'_>, attempt: Attempt<'_>| {
-                        self.start(cx, method, ctx, &kind, body, attempt)
-                    };
-                    Box::pin(self.hedged(method, call, &times, &mut attempts, &mut start)).await
+                    Box::pin(self.hedged(spec, kind, call, &times, &mut attempts)).await
                 } else {
                     call.await
                 };
                 match reply {
-                    Ok(reply) => match self.read(method, &kind, reply, times.started, body) {
+                    Ok(reply) => match self.read(spec, kind, reply, times.started) {
                         Err(Failure::Status(status)) => status,
                         done => return done,
                     },
                     Err(error) => call_status(&error, Some(method)),
                 }
             };
-            let pause = kept.then(|| self.pause(method, &mut attempts, &status, times.deadline));
+            let pause = spec
+                .is_kept
+                .then(|| self.pause(method, &mut attempts, &status, times.deadline));
             let Some(pause) = pause.flatten() else {
                 break status;
             };
@@ -172,72 +189,60 @@ impl Client {
         Err(attempts.outcome(failed).into())
     }
 
-    /// Starts an attempt of a call. The flag is `true` if the arguments are kept for another one.
-    fn start(
+    /// Starts an attempt of a call.
+    pub(super) fn start(
         &self,
         cx: &Context<'_>,
-        method: &'static MethodDescriptor,
-        ctx: Option<&CallContext>,
-        kind: &Single,
-        body: &mut dyn CallBody,
+        spec: &mut CallSpec<'_>,
+        kind: Single<'_>,
         attempt: Attempt<'_>,
-    ) -> Result<(Call, bool), Status> {
+    ) -> Result<Call, Status> {
         let Attempt {
             connection,
             times,
             remaining,
         } = attempt;
-        let path = method.static_path();
+        let path = spec.method.static_path();
         let remaining = match kind {
             Single::Raw(data) => {
-                self.check_request_size(method, data.len())?;
-                let call = connection.start_body(cx, path, times, data.clone());
-                return Ok((call, true));
+                self.check_request_size(spec.method, data.len())?;
+                return Ok(connection.start_body(cx, path, times, Body::clone(data)));
             }
             Single::OneWay => None,
             Single::Unary => Some(remaining),
         };
-        let encoding = self.encoding(method, &connection)?;
-        let mut kept = true;
-        let encode = |out: &mut BytesMut| {
-            let tail;
-            (tail, kept) = self.encode(method, ctx, body, encoding, remaining, out)?;
-            Ok::<_, Status>(tail)
-        };
+        let encoding = self.encoding(spec.method, &connection)?;
+        let mut encode = |out: &mut BytesMut| self.encode(spec, encoding, remaining, out);
         let call = if matches!(kind, Single::OneWay) {
+            let encode: &mut dyn FnMut(&mut BytesMut) -> _ = &mut encode;
             connection.start_one_way(path, times, encode)?
         } else {
             connection.start_encoded(cx, path, times, encode)?
         };
-        if !kept {
-            body.release();
-        }
-        Ok((call, kept))
+        spec.release();
+        Ok(call)
     }
 
     /// Reads the reply to a call.
+    #[inline]
     fn read(
         &self,
-        method: &MethodDescriptor,
-        kind: &Single,
+        spec: &mut CallSpec<'_>,
+        kind: Single<'_>,
         reply: Bytes,
         started: Instant,
-        body: &mut dyn CallBody,
     ) -> Result<(), Failure> {
+        let CallSpec { method, body, .. } = spec;
         match kind {
-            Single::Unary => self.decode(method, reply, started, body),
+            Single::Unary => self.decode(method, reply, started, *body),
             Single::OneWay => Ok(()),
             Single::Raw(_) => {
                 if let Some(error) = PlainError::read(&reply).filter(PlainError::is_in_band) {
                     return Err(plain_failure(method, error, started).into());
                 }
-                body.read(
-                    ReplyPart::Value,
-                    CodecId::RAW,
-                    &reply,
-                    &self.settings.limits,
-                )
-                .map_err(|error| bad_reply(method, started, None, error.reply_status()).into())
+                let (part, limits) = (ReplyPart::Value, &self.settings.limits);
+                body.read(part, CodecId::RAW, &reply, limits)
+                    .map_err(|error| bad_reply(method, started, None, error.reply_status()).into())
             }
         }
     }
@@ -401,21 +406,20 @@ impl Client {
         (times, budget)
     }
 
-    /// Writes a request to `out`; the returned bytes follow after it. The flag is `true` if the
-    /// arguments are kept for another attempt.
+    /// Writes a request to `out`; the returned bytes follow after it. Decides whether the arguments
+    /// are kept for another attempt.
     #[inline]
     pub(super) fn encode(
         &self,
-        method: &MethodDescriptor,
-        ctx: Option<&CallContext>,
-        body: &dyn CallBody,
+        spec: &mut CallSpec<'_>,
         encoding: Option<Encoding>,
         remaining: Option<Duration>,
         out: &mut BytesMut,
-    ) -> Result<(Bytes, bool), Status> {
+    ) -> Result<Bytes, Status> {
+        let method = spec.method;
         let start = out.len();
         if let Some(Encoding { codec, .. }) = encoding {
-            match ctx.and_then(CallContext::outgoing_metadata) {
+            match spec.ctx.and_then(CallContext::outgoing_metadata) {
                 None => {
                     RequestHead::write(codec, remaining, &self.options.metadata, out);
                 }
@@ -429,17 +433,16 @@ impl Client {
         }
         let begin = out.len();
         let codec = encoding.map_or(CodecId::JSON, |encoding| encoding.codec);
-        match body.encode(method, codec, out) {
+        match spec.body.encode(method, codec, out) {
             Ok(tail) => {
                 let tail = tail.unwrap_or_default();
                 let size = out.len() - begin + tail.len();
                 self.check_request_size(method, size)?;
-                let kept = out.len() - start + tail.len() <= retry::KEPT_BYTES;
+                spec.is_kept = out.len() - start + tail.len() <= retry::KEPT_BYTES;
                 let packer = encoding
                     .as_ref()
                     .and_then(|encoding| encoding.packer.as_ref());
-                let tail = envelope::pack_body(packer, out, start, begin, tail);
-                Ok((tail, kept))
+                Ok(envelope::pack_body(packer, out, start, begin, tail))
             }
             Err(error) => Err(not_sent(Status::invalid_argument(format!(
                 "{method}: cannot encode the arguments in {codec}: {error}"

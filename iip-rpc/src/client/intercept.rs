@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::body::{CallBody, Failure, outcome};
-use super::call::Kind;
+use super::body::{Failure, outcome};
+use super::call::{CallSpec, Kind};
 use super::failure::not_sent;
 use super::times::Times;
 use super::{CallOptions, Client};
@@ -18,15 +18,14 @@ use crate::method::MethodDescriptor;
 use crate::status::Status;
 
 impl Client {
-    /// Like [`attempts`](Self::attempts), through interceptors.
+    /// Like [`run`](Self::run), through interceptors.
     pub(super) async fn intercepted(
         &self,
         interceptors: &Layers<ClientCall>,
-        method: &'static MethodDescriptor,
-        ctx: Option<&CallContext>,
+        spec: &mut CallSpec<'_>,
         kind: Kind<'_>,
-        body: &mut dyn CallBody,
     ) -> Result<(), Failure> {
+        let (method, ctx) = (spec.method, spec.ctx);
         let (until, deadline) = if matches!(kind, Kind::Upload(_)) {
             let times = Times::new(self, method, ctx);
             (times.start.deadline, times.whole)
@@ -37,9 +36,9 @@ impl Client {
         let entering = self.enter(interceptors, method, ctx, until, deadline);
         let (mut intercepted, client, ctx) = entering.await?;
         let result = intercepted
-            .run(client.attempts(method, Some(&ctx), kind, body))
+            .run(client.run(&mut spec.in_context(&ctx), kind))
             .await?;
-        match intercepted.leave(outcome(body, &result)).await {
+        match intercepted.leave(outcome(spec.body, &result)).await {
             Some(status) => Err(status.into()),
             None => result,
         }

@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use self::body::{RawReply, TypedBody};
 pub use self::builder::ClientBuilder;
 use self::builder::Settings;
-use self::call::{Kind, Single};
+use self::call::{CallSpec, Kind, Single};
 pub use self::options::{CallOptions, ReplyMetadata};
 #[cfg(feature = "tower")]
 pub use self::service::{ClientService, RawRequest};
@@ -142,9 +142,8 @@ impl Client {
         E: MethodError,
     {
         let mut body = TypedBody::new(args);
-        let outcome = self
-            .run(method, ctx, Kind::Single(Single::Unary), &mut body)
-            .await;
+        let mut spec = CallSpec::new(method, ctx, &mut body);
+        let outcome = self.run(&mut spec, Kind::Single(Single::Unary)).await;
         body.into_result(outcome)
     }
 
@@ -173,10 +172,8 @@ impl Client {
         E: MethodError,
     {
         let mut body = TypedBody::<A, (), E>::new(args);
-        match self
-            .run(method, ctx, Kind::Single(Single::OneWay), &mut body)
-            .await
-        {
+        let mut spec = CallSpec::new(method, ctx, &mut body);
+        match self.run(&mut spec, Kind::Single(Single::OneWay)).await {
             Ok(()) => Ok(()),
             failed => body.into_result(failed),
         }
@@ -205,9 +202,11 @@ impl Client {
         T: From<Bytes> + Send,
         E: MethodError,
     {
-        let kind = Kind::Single(Single::Raw(body.into_body()));
+        let body = body.into_body();
+        let kind = Kind::Single(Single::Raw(&body));
         let mut reply = RawReply::default();
-        match self.run(method, ctx, kind, &mut reply).await {
+        let mut spec = CallSpec::new(method, ctx, &mut reply);
+        match self.run(&mut spec, kind).await {
             Ok(()) => Ok(reply.into_bytes().into()),
             Err(failure) => Err(failure.into_status().into()),
         }

@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Client;
-use super::body::{CallBody, Failure, StreamBody, TypedBody, outcome};
-use super::call::Kind;
+use super::body::{Failure, StreamBody, TypedBody, outcome};
+use super::call::{CallSpec, Kind};
 use super::failure::not_sent;
 use super::streamed::{Next, Sending, StreamedCall, on_sent, unexpected};
 use super::times::Times;
@@ -32,8 +32,6 @@ struct Begun {
     call: StreamedCall,
     send: SendStream,
     encoding: Encoding,
-    /// `true` if the arguments are kept for another attempt.
-    kept: bool,
 }
 
 impl Client {
@@ -63,7 +61,8 @@ impl Client {
         E: MethodError,
     {
         let mut body = StreamBody::new(args);
-        match self.open(method, ctx, &mut body, None).await {
+        let mut spec = CallSpec::new(method, ctx, &mut body);
+        match self.open(&mut spec, None).await {
             Ok(call) => Ok(call.into_stream()),
             Err(failure) => Err(body.into_error(failure)),
         }
@@ -100,7 +99,8 @@ impl Client {
         let mut body = TypedBody::new(args);
         let mut messages = Outgoing(messages);
         let kind = Kind::Upload(&mut messages);
-        let outcome = self.run(method, ctx, kind, &mut body).await;
+        let mut spec = CallSpec::new(method, ctx, &mut body);
+        let outcome = self.run(&mut spec, kind).await;
         body.into_result(outcome)
     }
 
@@ -135,7 +135,8 @@ impl Client {
     {
         let mut body = StreamBody::new(args);
         let messages: Box<DynMessages<'static>> = Box::new(Outgoing(messages));
-        match self.open(method, ctx, &mut body, Some(messages)).await {
+        let mut spec = CallSpec::new(method, ctx, &mut body);
+        match self.open(&mut spec, Some(messages)).await {
             Ok(call) => Ok(call.into_stream()),
             Err(failure) => Err(body.into_error(failure)),
         }
@@ -145,33 +146,31 @@ impl Client {
     /// once the method has accepted the call.
     pub(super) async fn open(
         &self,
-        method: &'static MethodDescriptor,
-        ctx: Option<&CallContext>,
-        body: &mut dyn CallBody,
+        spec: &mut CallSpec<'_>,
         messages: Option<Box<DynMessages<'static>>>,
     ) -> Result<StreamedCall, Failure> {
-        match self.awake_interceptors(ctx) {
+        match self.awake_interceptors(spec.ctx) {
             Some(interceptors) => {
                 // Boxed, because most calls have no interceptors, and their futures stay small.
-                let open = self.open_intercepted(interceptors, method, ctx, body, messages);
+                let open = self.open_intercepted(interceptors, spec, messages);
                 Box::pin(open).await
             }
-            None => self.open_now(method, ctx, body, messages).await,
+            None => self.open_now(spec, messages).await,
         }
     }
 
     async fn open_intercepted(
         &self,
         interceptors: &Layers<ClientCall>,
-        method: &'static MethodDescriptor,
-        ctx: Option<&CallContext>,
-        body: &mut dyn CallBody,
+        spec: &mut CallSpec<'_>,
         messages: Option<Box<DynMessages<'static>>>,
     ) -> Result<StreamedCall, Failure> {
+        let (method, ctx) = (spec.method, spec.ctx);
         let times = Times::new(self, method, ctx);
         let entering = self.enter(interceptors, method, ctx, times.start.deadline, times.whole);
         let (mut intercepted, client, ctx) = entering.await?;
-        let opening = client.open_now(method, Some(&ctx), body, messages);
+        let mut admitted = spec.in_context(&ctx);
+        let opening = client.open_now(&mut admitted, messages);
         let failure = match intercepted.run(opening).await? {
             Ok(mut call) => {
                 call.intercepted = Some(intercepted);
@@ -180,7 +179,7 @@ impl Client {
             Err(failure) => failure,
         };
         let failed = Err(failure);
-        match intercepted.leave(outcome(body, &failed)).await {
+        match intercepted.leave(outcome(spec.body, &failed)).await {
             Some(status) => Err(status.into()),
             None => failed.and_then(|()| Err(unexpected().into())),
         }
@@ -188,17 +187,15 @@ impl Client {
 
     async fn open_now(
         &self,
-        method: &'static MethodDescriptor,
-        ctx: Option<&CallContext>,
-        body: &mut dyn CallBody,
+        spec: &mut CallSpec<'_>,
         messages: Option<Box<DynMessages<'static>>>,
     ) -> Result<StreamedCall, Failure> {
         let Some(messages) = messages else {
-            return self.open_with_retries(method, ctx, body).await;
+            return self.open_with_retries(spec).await;
         };
-        let (mut call, writer, times) = self.begin_upload(method, ctx, body).await?;
+        let (mut call, writer, times) = self.begin_upload(spec).await?;
         let sending = Sending::spawn(writer, messages);
-        match call.accepted(body).await {
+        match call.accepted(spec.body).await {
             Ok(()) => {
                 call.has_until(times.whole);
                 call.sending = Some(sending);
@@ -210,32 +207,22 @@ impl Client {
     }
 
     /// Opens a call that sends nothing but its arguments, with retries if necessary.
-    async fn open_with_retries(
-        &self,
-        method: &'static MethodDescriptor,
-        ctx: Option<&CallContext>,
-        body: &mut dyn CallBody,
-    ) -> Result<StreamedCall, Failure> {
+    async fn open_with_retries(&self, spec: &mut CallSpec<'_>) -> Result<StreamedCall, Failure> {
         let mut attempts = Attempts::default();
         self.settings.budget.deposit();
-        let mut times = Times::new(self, method, ctx);
+        let mut times = Times::new(self, spec.method, spec.ctx);
         // The only exit for a call that fails: the outcome accounts for what earlier attempts may
         // have done, whatever the last failure was.
         let failed = loop {
-            let begun = self
-                .begin(method, ctx, body, &mut times, &mut attempts)
-                .await;
+            let begun = self.begin(spec, &mut times, &mut attempts).await;
             let Begun {
-                mut call,
-                mut send,
-                kept,
-                ..
+                mut call, mut send, ..
             } = match begun {
                 Ok(begun) => begun,
                 Err(status) => break status,
             };
             send.finish();
-            let status = match call.accepted(body).await {
+            let status = match call.accepted(spec.body).await {
                 Ok(()) => {
                     call.has_until(times.whole);
                     return Ok(call);
@@ -244,7 +231,9 @@ impl Client {
                 Err(own) => return Err(own),
             };
             let deadline = times.start.deadline;
-            let pause = kept.then(|| self.pause(method, &mut attempts, &status, deadline));
+            let pause = spec
+                .is_kept
+                .then(|| self.pause(spec.method, &mut attempts, &status, deadline));
             let Some(pause) = pause.flatten() else {
                 break status;
             };
@@ -256,12 +245,10 @@ impl Client {
     /// Makes a call that sends `messages` and has a single reply.
     pub(super) async fn upload(
         &self,
-        method: &'static MethodDescriptor,
-        ctx: Option<&CallContext>,
-        body: &mut dyn CallBody,
+        spec: &mut CallSpec<'_>,
         messages: &mut DynMessages<'_>,
     ) -> Result<(), Failure> {
-        let (mut call, writer, times) = self.begin_upload(method, ctx, body).await?;
+        let (mut call, writer, times) = self.begin_upload(spec).await?;
         let mut writer = Some(writer);
         let mut is_accepted = false;
         let reply = poll_fn(|cx| {
@@ -276,7 +263,7 @@ impl Client {
             loop {
                 match ready!(call.poll_next(cx)) {
                     Next::Message(record) if !is_accepted => {
-                        if let Err(failure) = call.accept(record, body) {
+                        if let Err(failure) = call.accept(record, spec.body) {
                             return Poll::Ready(Err(failure));
                         }
                         is_accepted = true;
@@ -291,22 +278,18 @@ impl Client {
             }
         });
         let reply = reply.await?;
-        self.decode(method, reply, call.started, body)
+        self.decode(spec.method, reply, call.started, spec.body)
     }
 
     /// Starts a call that sends messages. It is not retried: messages are not kept once sent.
     async fn begin_upload(
         &self,
-        method: &'static MethodDescriptor,
-        ctx: Option<&CallContext>,
-        body: &mut dyn CallBody,
+        spec: &mut CallSpec<'_>,
     ) -> Result<(StreamedCall, MessageWriter<Status>, Times), Status> {
         self.settings.budget.deposit();
-        let mut times = Times::new(self, method, ctx);
+        let mut times = Times::new(self, spec.method, spec.ctx);
         let mut attempts = Attempts::default();
-        let begun = self
-            .begin(method, ctx, body, &mut times, &mut attempts)
-            .await?;
+        let begun = self.begin(spec, &mut times, &mut attempts).await?;
         let writer = MessageWriter::new(begun.send, begun.encoding, self.settings.limits);
         Ok((begun.call, writer, times))
     }
@@ -314,12 +297,11 @@ impl Client {
     /// Starts a call with streams on a connection.
     async fn begin(
         &self,
-        method: &'static MethodDescriptor,
-        ctx: Option<&CallContext>,
-        body: &mut dyn CallBody,
+        spec: &mut CallSpec<'_>,
         times: &mut Times,
         attempts: &mut Attempts,
     ) -> Result<Begun, Status> {
+        let method = spec.method;
         let connection = match self.core.ready_connection() {
             Some(connection) => connection,
             None => {
@@ -335,12 +317,9 @@ impl Client {
             return Err(not_sent(Status::unimplemented(text)));
         };
         let remaining = times.remaining();
-        let mut kept = true;
         let (send, recv) = connection.start_stream(method.static_path(), &times.start, |out| {
             let written = messages::write::<Status>(out, None, None, |out| {
-                let tail;
-                (tail, kept) = self.encode(method, ctx, body, Some(encoding), remaining, out)?;
-                Ok(tail)
+                self.encode(spec, Some(encoding), remaining, out)
             })?;
             let tail = written.map_err(|TooLarge { size, limit }| {
                 let text = format!(
@@ -351,9 +330,7 @@ impl Client {
             })?;
             Ok::<_, Status>(tail)
         })?;
-        if !kept {
-            body.release();
-        }
+        spec.release();
         let records = MessageReader::new(recv, self.settings.limits);
         let started = times.start.started;
         let call = StreamedCall::new(self, method, records, encoding.codec, started);
@@ -361,7 +338,6 @@ impl Client {
             call,
             send,
             encoding,
-            kept,
         })
     }
 }

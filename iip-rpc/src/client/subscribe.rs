@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::body::{CallBody, Failure, StreamBody};
+use super::body::{Failure, StreamBody};
+use super::call::CallSpec;
 use super::failure::not_sent;
 use super::streamed::StreamedCall;
 use super::times::Times;
@@ -46,7 +47,8 @@ impl Client {
         let ctx = ctx.cloned().unwrap_or_default().with_deadline(deadline);
         let (kept, after) = (RecordedArgs::default(), self.options.resume);
         let mut body = StreamBody::<_, E>::new(RecordingArgs::new(args, &kept));
-        let first = self.values(method, &ctx, &mut body, after).await;
+        let mut spec = CallSpec::new(method, Some(&ctx), &mut body);
+        let first = self.values(&mut spec, after).await;
         let first = match first {
             Ok((call, begins)) => (call.into_stream(), begins),
             Err(failure) => return Err(body.into_error(failure)),
@@ -56,7 +58,8 @@ impl Client {
             let (client, ctx, args) = (client.clone(), ctx.clone(), kept.clone());
             Box::pin(async move {
                 let mut body = StreamBody::<_, E>::new(args);
-                match client.values(method, &ctx, &mut body, Some(after)).await {
+                let mut spec = CallSpec::new(method, Some(&ctx), &mut body);
+                match client.values(&mut spec, Some(after)).await {
                     Ok((call, begins)) => Ok((call.into_stream(), begins)),
                     Err(failure) => Err(own_status(&body.into_error(failure))),
                 }
@@ -72,9 +75,7 @@ impl Client {
     /// begin.
     async fn values(
         &self,
-        method: &'static MethodDescriptor,
-        ctx: &CallContext,
-        body: &mut dyn CallBody,
+        spec: &mut CallSpec<'_>,
         after: Option<Position>,
     ) -> Result<(StreamedCall, Position), Failure> {
         let place = ReplyMetadata::new();
@@ -88,7 +89,7 @@ impl Client {
             options: Arc::new(options),
             ..self.clone()
         };
-        let call = client.open(method, Some(ctx), body, None).await?;
+        let call = client.open(spec, None).await?;
         let metadata = place.get();
         let begins = metadata.text(BEGINS).map(str::parse);
         if let Some(asked) = asked {
@@ -98,8 +99,8 @@ impl Client {
             Some(Ok(begins)) => Ok((call, begins)),
             _ => {
                 let text = format!(
-                    "{method}: the server did not send the position at which the subscription \
-                     begins"
+                    "{}: the server did not send the position at which the subscription begins",
+                    spec.method
                 );
                 Err(Status::internal(text).into())
             }

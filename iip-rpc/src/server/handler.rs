@@ -8,7 +8,7 @@ use iip_core::{
     Body, Handler, HandlerFuture, OnCancel, Places, RejectReason, Request, RequestMode,
 };
 
-use super::method::{Kind, Method, RequestForm};
+use super::method::{CallExtras, Kind, Method, RequestForm};
 use super::reply::{is_plain, reject, rejected, status_reply};
 use super::{intercept, stream};
 use crate::overload::{Gate, Permit};
@@ -40,22 +40,22 @@ impl Handler for MethodHandler {
         }
         let form = RequestForm::of(&request);
         let message = request.take_body();
-        let mut call = match method.call(request, message) {
-            Ok(call) => call,
+        let head = match method.head(&request, message) {
+            Ok(head) => head,
             Err(status) => {
                 permit.into_iter().for_each(Permit::end);
                 return Box::pin(ready(method.failed(status, form)));
             }
         };
-        call.permit = permit;
-        if method
-            .interceptors
-            .active(call.context().metadata())
-            .is_some()
-        {
-            return Box::pin(intercept::run(Arc::clone(method), call, form));
+        if method.interceptors.active(head.ctx.metadata()).is_some() {
+            let call = intercept::run(Arc::clone(method), request, head, permit, form);
+            return Box::pin(call);
         }
-        method.body.new_call(call)
+        let extras = CallExtras {
+            permit: permit.map(Box::new),
+            ..CallExtras::default()
+        };
+        method.body.new_call(method, request, head, extras)
     }
 
     fn on_cancel(&self) -> OnCancel {

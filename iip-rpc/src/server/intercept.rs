@@ -4,9 +4,9 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use iip_core::{HandlerError, Response};
+use iip_core::{HandlerError, Request, Response};
 
-use super::method::{Call, Method, RequestForm, TypedCall};
+use super::method::{CallExtras, CallHead, Method, RequestForm, TypedCall};
 use super::reply::Reply;
 use crate::interceptor::{InterceptorChain, ServerCall};
 use crate::method::OnCancel;
@@ -17,12 +17,16 @@ use crate::status::{Execution, Status};
 /// Runs a call with interceptors.
 pub(super) async fn run(
     method: Arc<Method>,
-    mut call: Call,
+    request: Request,
+    head: CallHead,
+    permit: Option<Permit>,
     form: RequestForm,
 ) -> Result<Response, HandlerError> {
-    let permit = call.permit.take();
-    call.has_task = true;
-    let reply = reply(&method, call).await;
+    let extras = CallExtras {
+        has_task: true,
+        ..CallExtras::default()
+    };
+    let reply = reply(&method, request, head, extras).await;
     permit.into_iter().for_each(Permit::end);
     match reply {
         Ok(reply) => method.respond(reply, form),
@@ -31,10 +35,14 @@ pub(super) async fn run(
 }
 
 /// Passes a call through those interceptors of its method that are not idle, and runs it.
-pub(super) async fn reply(method: &Arc<Method>, call: Call) -> Result<Reply, Status> {
-    let ctx = call.context().clone();
-    let deadline = call.deadline();
-    let call = method.body.new_call(call);
+pub(super) async fn reply(
+    method: &Arc<Method>,
+    request: Request,
+    head: CallHead,
+    extras: CallExtras,
+) -> Result<Reply, Status> {
+    let (ctx, deadline) = (head.ctx.clone(), head.deadline);
+    let call = method.body.new_call(method, request, head, extras);
     let Some(interceptors) = method.interceptors.active(ctx.metadata()) else {
         return Ok(finish(call).await);
     };

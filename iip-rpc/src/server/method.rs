@@ -68,7 +68,8 @@ pub(super) struct Method {
 
 impl Method {
     /// Reads the head of a request. Returns a status for a call that must not run.
-    pub(super) fn call(self: &Arc<Self>, request: Request, message: Bytes) -> Result<Call, Status> {
+    #[inline]
+    pub(super) fn head(&self, request: &Request, message: Bytes) -> Result<CallHead, Status> {
         let descriptor = self.descriptor;
         let plain = self.kind == Kind::Unary && is_plain(&message);
         let (head, arguments) = if self.kind == Kind::Raw {
@@ -89,22 +90,13 @@ impl Method {
         }
         let cancel = (descriptor.cancel_policy() == OnCancel::Token).then(|| request.cancelled());
         let peer = Arc::clone(request.peer());
-        let ctx = CallContext::of_call(descriptor, head.metadata, deadline.at, peer, cancel);
-        Ok(Call {
-            method: Arc::clone(self),
-            ctx,
+        Ok(CallHead {
+            ctx: CallContext::of_call(descriptor, head.metadata, deadline.at, peer, cancel),
             arguments,
             codec: head.codec,
             compression: head.compression,
             plain,
             deadline,
-            request,
-            streams: None,
-            held: None,
-            permit: None,
-            timer: None,
-            started: false,
-            has_task: false,
         })
     }
 
@@ -122,6 +114,7 @@ impl Method {
         }
     }
 
+    #[inline]
     pub(super) fn respond(
         &self,
         reply: Reply,
@@ -155,10 +148,9 @@ impl RequestForm {
     }
 }
 
-/// A call whose head was read, with everything that does not depend on the types of its method.
-pub(super) struct Call {
-    method: Arc<Method>,
-    ctx: CallContext,
+/// The head of a call, and its arguments.
+pub(super) struct CallHead {
+    pub(super) ctx: CallContext,
     /// The encoded arguments, until they are decoded.
     arguments: Bytes,
     codec: CodecId,
@@ -166,18 +158,30 @@ pub(super) struct Call {
     compression: CompressionId,
     /// `true` if the caller speaks plain JSON.
     plain: bool,
-    deadline: Deadline,
+    pub(super) deadline: Deadline,
+}
+
+/// A call whose head was read, with everything that does not depend on the types of its method.
+pub(super) struct Call {
+    method: Arc<Method>,
     request: Request,
-    pub(super) streams: Option<Box<CallStreams>>,
-    /// Counts the memory of decompressed arguments.
-    held: Option<RunningCall>,
-    pub(super) permit: Option<Permit>,
-    /// Ends the call at its deadline. Most calls end at once and need none.
-    timer: Option<Pin<Box<Sleep>>>,
+    head: CallHead,
+    extras: CallExtras,
     started: bool,
+}
+
+/// The parts of a call that most calls do not have.
+#[derive(Default)]
+pub(super) struct CallExtras {
     /// `true` if the call is polled by a task of its own. The first poll of most calls is in the
     /// task of their connection.
     pub(super) has_task: bool,
+    pub(super) permit: Option<Box<Permit>>,
+    pub(super) streams: Option<Box<CallStreams>>,
+    /// Counts the memory of decompressed arguments.
+    pub(super) held: Option<Box<RunningCall>>,
+    /// Ends the call at its deadline. Most calls end at once and need none.
+    pub(super) timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// The two directions of a call's stream, until the handler starts.
@@ -188,19 +192,20 @@ pub(super) struct CallStreams {
 
 impl Call {
     pub(super) fn context(&self) -> &CallContext {
-        &self.ctx
+        &self.head.ctx
     }
 
     pub(super) fn limits(&self) -> &DecodeLimits {
         &self.method.limits
     }
 
-    pub(super) fn deadline(&self) -> Deadline {
-        self.deadline
-    }
-
     pub(super) fn received(&self) -> (Instant, Duration) {
         (self.request.received_at(), self.request.waited())
+    }
+
+    /// Takes the streams of the call, once.
+    pub(super) fn take_streams(&mut self) -> Option<CallStreams> {
+        self.extras.streams.take().map(|streams| *streams)
     }
 
     /// Returns `true` if the caller does not read the reply.
@@ -211,22 +216,27 @@ impl Call {
     /// Decodes the arguments.
     pub(super) fn decode<A: FromArguments>(&mut self) -> Result<A, Status> {
         let body = self.decompress()?;
-        A::decode(self.method.descriptor, self.codec, &body, self.limits())
-            .map_err(|error| self.bad_arguments(&error))
+        A::decode(
+            self.method.descriptor,
+            self.head.codec,
+            &body,
+            self.limits(),
+        )
+        .map_err(|error| self.bad_arguments(&error))
     }
 
     /// Returns the encoded arguments. If they were compressed, the memory of their content counts
     /// as held by the call.
     fn decompress(&mut self) -> Result<Bytes, Status> {
-        let mut body = std::mem::take(&mut self.arguments);
-        if CompressionId::ANY && self.compression != CompressionId::NONE {
+        let mut body = std::mem::take(&mut self.head.arguments);
+        if CompressionId::ANY && self.head.compression != CompressionId::NONE {
             let limits = &self.method.limits;
             let bad = |error| self.bad_arguments(&error);
-            let size = decompressed_size(self.codec, self.compression, &body, limits);
+            let size = decompressed_size(self.head.codec, self.head.compression, &body, limits);
             let held = self.request.hold(size.map_err(bad)?);
             let held = held.map_err(|full| reject_status(&full))?;
-            decompress_in_place(self.compression, &mut body, limits).map_err(bad)?;
-            self.held = Some(held);
+            decompress_in_place(self.head.compression, &mut body, limits).map_err(bad)?;
+            self.extras.held = Some(Box::new(held));
         }
         Ok(body)
     }
@@ -234,31 +244,36 @@ impl Call {
     /// The status for arguments that could not be read.
     #[cold]
     fn bad_arguments(&self, error: &DecodeError) -> Status {
-        let status = error.status_of_request("arguments", self.codec);
+        let status = error.status_of_request("arguments", self.head.codec);
         status.in_method(self.method.descriptor)
     }
 
     /// Returns the data of a method bound to raw bytes.
     pub(super) fn raw_body(&mut self) -> Result<Bytes, Status> {
-        let body = std::mem::take(&mut self.arguments);
+        let body = std::mem::take(&mut self.head.arguments);
         let checked = self.limits().check_size(&body);
         checked.map_err(|error| error.request_status())?;
         Ok(body)
     }
 
     pub(super) fn encoding(&self) -> crate::compression::Encoding {
-        let peer = self.ctx.peer().filter(|_| !self.plain);
-        encoding(self.codec, self.method.compression, peer, self.limits())
+        let peer = self.head.ctx.peer().filter(|_| !self.head.plain);
+        encoding(
+            self.head.codec,
+            self.method.compression,
+            peer,
+            self.limits(),
+        )
     }
 
     pub(super) fn reply_form(&self) -> ReplyForm<'_> {
         let (received, waited) = self.received();
         ReplyForm {
-            ctx: &self.ctx,
+            ctx: &self.head.ctx,
             encoding: self.encoding(),
-            plain: self.plain,
+            plain: self.head.plain,
             // A call that had to wait, or whose interceptors may have.
-            timing: self.has_task.then(|| timing(received, waited)),
+            timing: self.extras.has_task.then(|| timing(received, waited)),
             limits: self.limits(),
         }
     }
@@ -274,13 +289,15 @@ impl Call {
     }
 
     fn drop_handler(&self, drop: &mut dyn FnMut()) {
-        self.ctx.enter(drop);
+        self.head.ctx.enter(drop);
     }
 
     fn respond(&mut self, reply: Reply) -> Result<Response, HandlerError> {
-        self.permit.take().into_iter().for_each(Permit::end);
+        if let Some(permit) = self.extras.permit.take() {
+            permit.end();
+        }
         let form = RequestForm {
-            plain: self.plain,
+            plain: self.head.plain,
             one_way: self.is_one_way(),
         };
         self.method.respond(reply, form)
@@ -294,40 +311,59 @@ impl Call {
                 return Poll::Ready(Reply::failed(status));
             }
         }
-        if let Poll::Ready(reply) = self.ctx.enter(|| typed.poll(self, cx)) {
+        if let Poll::Ready(reply) = self.head.ctx.enter(|| typed.poll(self, cx)) {
             return Poll::Ready(reply);
         }
-        let Some(at) = self.deadline.at else {
-            self.has_task = true;
+        let Some(at) = self.head.deadline.at else {
+            self.extras.has_task = true;
             return Poll::Pending;
         };
         if self.method.descriptor.cancel_policy() != OnCancel::Abort {
-            self.has_task = true;
+            self.extras.has_task = true;
             return Poll::Pending;
         }
         // The next poll is in a task of its own, so the timer begins then.
-        if !std::mem::replace(&mut self.has_task, true) {
+        if !std::mem::replace(&mut self.extras.has_task, true) {
             return Poll::Pending;
         }
         let timer = self
+            .extras
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
         // A handler that uses up the budget of its task must not outlive its deadline.
         let mut timer = std::pin::pin!(tokio::task::unconstrained(timer.as_mut()));
         ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Reply::failed(self.deadline.over()))
+        Poll::Ready(Reply::failed(self.head.deadline.over()))
     }
 }
 
 /// Creates the calls of a method.
 pub(super) trait NewCall: Send + Sync {
-    fn new_call(&self, call: Call) -> Pin<Box<dyn TypedCall>>;
+    fn new_call(
+        &self,
+        method: &Arc<Method>,
+        request: Request,
+        head: CallHead,
+        extras: CallExtras,
+    ) -> Pin<Box<dyn TypedCall>>;
 }
 
 impl<B: MethodBody> NewCall for B {
-    fn new_call(&self, call: Call) -> Pin<Box<dyn TypedCall>> {
+    fn new_call(
+        &self,
+        method: &Arc<Method>,
+        request: Request,
+        head: CallHead,
+        extras: CallExtras,
+    ) -> Pin<Box<dyn TypedCall>> {
         Box::pin(BodyCall {
-            call,
+            call: Call {
+                method: Arc::clone(method),
+                request,
+                head,
+                extras,
+                started: false,
+            },
             body: Some(self.clone()),
             future: None,
         })

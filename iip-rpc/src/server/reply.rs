@@ -63,22 +63,36 @@ pub(super) struct ReplyForm<'a> {
 impl ReplyForm<'_> {
     /// Creates the reply with a value, which `write` encodes.
     pub(super) fn value(&self, write: &mut Write<'_>) -> Reply {
-        let Encoding { codec, packer } = self.encoding;
+        let encoded = self.encode(envelope::Outcome::Value, self.encoding.codec, write);
+        self.reply(Outcome::Ok, encoded)
+    }
+
+    /// Encodes a value, or an error of the method.
+    fn encode(
+        &self,
+        outcome: envelope::Outcome,
+        codec: CodecId,
+        write: &mut Write<'_>,
+    ) -> Result<Body, Status> {
         let metadata = self.ctx.take_reply_metadata();
-        let encoded = Body::encode(|out| {
+        let is_value = outcome == envelope::Outcome::Value;
+        Body::encode(|out| {
             if !self.plain {
-                let value = envelope::Outcome::Value;
-                ReplyHead::write(codec, value, self.timing, &metadata, out);
+                ReplyHead::write(codec, outcome, self.timing, &metadata, out);
             }
             let body = out.len();
             let tail = write(codec, out);
-            let tail = self.fitting(tail, "result", codec, out.len() - body)?;
+            let what = if is_value { "result" } else { "error" };
+            let tail = self.fitting(tail, what, codec, out.len() - body)?;
             if self.plain {
-                envelope::set_apart_from_errors(out, body);
+                if is_value {
+                    envelope::set_apart_from_errors(out, body);
+                }
+                return Ok(tail);
             }
-            Ok(envelope::pack_body(packer.as_ref(), out, 0, body, tail))
-        });
-        self.reply(Outcome::Ok, encoded)
+            let packer = self.encoding.packer.as_ref();
+            Ok(envelope::pack_body(packer, out, 0, body, tail))
+        })
     }
 
     /// Creates the reply with the error of a method.
@@ -87,13 +101,17 @@ impl ReplyForm<'_> {
         failures::log(self.ctx, status, error);
         match status {
             Some(status) if !self.plain => self.status(status),
-            _ => self.own_error(Outcome::of_error(error), &mut |codec, out| {
-                if self.plain {
-                    envelope::write_plain_error(error, out);
-                    return Ok(None);
-                }
-                encode_value_split(codec, error, out)
-            }),
+            _ => {
+                let codec = self.encoding.codec.of_errors();
+                let encoded = self.encode(envelope::Outcome::Error, codec, &mut |codec, out| {
+                    if self.plain {
+                        envelope::write_plain_error(error, out);
+                        return Ok(None);
+                    }
+                    encode_value_split(codec, error, out)
+                });
+                self.reply(Outcome::of_error(error), encoded)
+            }
         }
     }
 
@@ -118,26 +136,7 @@ impl ReplyForm<'_> {
         self.reply(outcome, encoded)
     }
 
-    fn own_error(&self, outcome: Outcome, write: &mut Write<'_>) -> Reply {
-        let Encoding { codec, packer } = self.encoding;
-        let codec = codec.of_errors();
-        let metadata = self.ctx.take_reply_metadata();
-        let encoded = Body::encode(|out| {
-            if !self.plain {
-                let error = envelope::Outcome::Error;
-                ReplyHead::write(codec, error, self.timing, &metadata, out);
-            }
-            let body = out.len();
-            let tail = write(codec, out);
-            let tail = self.fitting(tail, "error", codec, out.len() - body)?;
-            if self.plain {
-                return Ok(tail);
-            }
-            Ok(envelope::pack_body(packer.as_ref(), out, 0, body, tail))
-        });
-        self.reply(outcome, encoded)
-    }
-
+    #[inline]
     fn reply(&self, outcome: Outcome, encoded: Result<Body, Status>) -> Reply {
         match encoded {
             Ok(body) => Reply {

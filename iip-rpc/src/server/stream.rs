@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::intercept;
-use super::method::{Call, CallStreams, Kind, Method, MethodBody, RequestForm};
+use super::method::{Call, CallExtras, CallStreams, Kind, Method, MethodBody, RequestForm};
 use super::reply::{Reply, ReplyForm, reject_status, timing};
 use crate::arguments::FromArguments;
 use crate::boxed::BoxFuture;
@@ -66,8 +66,7 @@ impl StreamCall {
     /// Takes the streams of a call. If the method has no stream of replies, the call is accepted
     /// here; otherwise the method decides when it is.
     fn of(call: &mut Call, cx: &Context<'_>) -> Result<Self, Status> {
-        let Some(CallStreams { input, mut send }) = call.streams.take().map(|streams| *streams)
-        else {
+        let Some(CallStreams { input, mut send }) = call.take_streams() else {
             return Err(Status::internal(
                 "the streams of the call were taken already",
             ));
@@ -349,10 +348,13 @@ async fn begin(
         None => return Err(not_executed(Status::invalid_argument("an empty stream"))),
     };
     let _running = request.start().map_err(|full| reject_status(&full))?;
-    let mut call = method.call(request, first)?;
-    call.has_task = true;
-    call.streams = Some(Box::new(CallStreams { input, send }));
-    intercept::reply(method, call).await
+    let head = method.head(&request, first)?;
+    let extras = CallExtras {
+        has_task: true,
+        streams: Some(Box::new(CallStreams { input, send })),
+        ..CallExtras::default()
+    };
+    intercept::reply(method, request, head, extras).await
 }
 
 /// A method with streams.

@@ -14,7 +14,7 @@ use iip_core::{Call, CallError, CallTimes};
 
 use self::latency::Latencies;
 use super::Client;
-use super::call::Attempt;
+use super::call::{Attempt, CallSpec, Single};
 use super::failure::call_status;
 use crate::envelope::{self, Outcome, PlainError, ReplyHead};
 use crate::method::{Hedge, MethodDescriptor};
@@ -77,9 +77,6 @@ impl Hedging {
     }
 }
 
-/// Function that starts a call on a connection.
-type Start<'a> = dyn FnMut(&Context<'_>, Attempt<'_>) -> Result<(Call, bool), Status> + Send + 'a;
-
 impl Client {
     /// Returns `true` if calls of this method are hedged.
     #[inline]
@@ -91,19 +88,20 @@ impl Client {
     /// not arrive in time.
     pub(super) async fn hedged(
         &self,
-        method: &'static MethodDescriptor,
+        spec: &mut CallSpec<'_>,
+        kind: Single<'_>,
         first: Call,
         times: &CallTimes,
         attempts: &mut Attempts,
-        start: &mut Start<'_>,
     ) -> Result<Bytes, CallError> {
+        let method = spec.method;
         let Some(hedge) = self.settings.policies.hedge(method) else {
             return first.await;
         };
         let delay = self.settings.hedging.delay(method, hedge);
         let reply = match delay {
             Some(delay) => {
-                self.first_reply(method, first, delay, times, attempts, start)
+                self.first_reply(spec, kind, first, delay, times, attempts)
                     .await
             }
             None => first.await,
@@ -120,17 +118,17 @@ impl Client {
 
     async fn first_reply(
         &self,
-        method: &'static MethodDescriptor,
+        spec: &mut CallSpec<'_>,
+        kind: Single<'_>,
         mut first: Call,
         delay: Duration,
         times: &CallTimes,
         attempts: &mut Attempts,
-        start: &mut Start<'_>,
     ) -> Result<Bytes, CallError> {
         if let Ok(reply) = tokio::time::timeout(delay, &mut first).await {
             return reply;
         }
-        let Some(mut second) = self.second(times, start).await else {
+        let Some(mut second) = self.second(spec, kind, times).await else {
             return first.await;
         };
         let (reply, other) = tokio::select! {
@@ -138,6 +136,7 @@ impl Client {
             reply = &mut first => (reply, second),
             reply = &mut second => (reply, first),
         };
+        let method = spec.method;
         let Some(status) = failure(method, &reply) else {
             return reply;
         };
@@ -155,7 +154,12 @@ impl Client {
 
     /// Starts the second attempt, if there is a connection for it and both the server and the
     /// budget allow it.
-    async fn second(&self, times: &CallTimes, start: &mut Start<'_>) -> Option<Call> {
+    async fn second(
+        &self,
+        spec: &mut CallSpec<'_>,
+        kind: Single<'_>,
+        times: &CallTimes,
+    ) -> Option<Call> {
         let now = now();
         let settings = &self.settings;
         if settings.hedging.is_held(now) {
@@ -174,9 +178,9 @@ impl Client {
             times: &times,
             remaining: times.deadline.saturating_duration_since(now),
         };
-        let started = iip_core::with_context(|cx| start(cx, attempt)).await;
+        let start = |cx: &Context<'_>| self.start(cx, spec, kind, attempt);
         // Arguments that were encoded once can be encoded again.
-        started.ok().map(|(call, _)| call)
+        iip_core::with_context(start).await.ok()
     }
 
     /// Returns `true` if the other attempt is worth waiting for after this failure.
