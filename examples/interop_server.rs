@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use iip_core::{HandlerError, Limits, Request, Response, Server, ServerConfig, handler_fn};
+use iip_core::{HandlerError, Limits, Request, Response, Server, ServerBuilder, handler_fn};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -53,7 +53,7 @@ async fn panic(_request: Request) -> Answer {
 async fn big(request: Request) -> Answer {
     let n = number(&request, "n")?.ok_or("n is missing")?;
     let seed = number(&request, "seed")?.unwrap_or(0);
-    let limit = Limits::default().message_bytes() as u64;
+    let limit = Limits::default().get_max_message_bytes() as u64;
     if n > limit {
         return Err(format!("n={n} exceeds the limit of {limit} bytes").into());
     }
@@ -126,15 +126,19 @@ impl Options {
 
 #[cfg(feature = "tls")]
 fn with_tls(
-    config: ServerConfig,
+    config: ServerBuilder,
     cert: &str,
     key: &str,
-) -> Result<ServerConfig, Box<dyn std::error::Error>> {
+) -> Result<ServerBuilder, Box<dyn std::error::Error>> {
     Ok(config.tls(iip_core::tls::ServerTls::from_files(cert, key)?))
 }
 
 #[cfg(not(feature = "tls"))]
-fn with_tls(_: ServerConfig, _: &str, _: &str) -> Result<ServerConfig, Box<dyn std::error::Error>> {
+fn with_tls(
+    _: ServerBuilder,
+    _: &str,
+    _: &str,
+) -> Result<ServerBuilder, Box<dyn std::error::Error>> {
     Err("built without TLS: run it with `cargo run --features tls --example interop_server`".into())
 }
 

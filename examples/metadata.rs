@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use iip_rpc::{CallContext, CallOptions, Client, Metadata, ReplyMetadata, Server, Status, service};
+use iip_rpc::{CallContext, CallOptions, Client, ReplyMetadata, Server, Status, service};
 
 /// Two ways to the metadata of a call.
 #[service]
@@ -63,11 +63,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         reply.get().text("served-by")
     );
 
-    // For one call: a context that is passed to the method. The metadata of the client is sent too.
-    let mut metadata = Metadata::new();
-    metadata.insert_text("token", "secret")?;
+    // For one call: more options, in addition to those of the client.
+    let with_token = CallOptions::new().metadata("token", "secret")?;
     orders
-        .cancel(&CallContext::new().with_metadata(metadata), 2)
+        .with_options(with_token)
+        .cancel(&CallContext::new(), 2)
         .await?;
 
     if let Err(status) = orders.cancel(&CallContext::new(), 2).await {

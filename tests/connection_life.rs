@@ -401,7 +401,7 @@ async fn a_peer_that_reads_nothing_is_given_up_however_much_it_sends() {
     let limits = Limits::default()
         .progress_timeout(SHORT)
         .max_message_bytes(1000);
-    let client = iip_core::ClientConfig::new().limits(limits);
+    let client = iip_core::Client::builder().limits(limits);
     let client = within("connecting", client.connect_with(flood))
         .await
         .unwrap();

@@ -3,7 +3,7 @@
 //! their reason in `docs/dependencies.md`. `cargo deny check` checks the same for all platforms,
 //! and the advisories, for which it needs a network.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 
@@ -126,33 +126,52 @@ fn every_dependency_comes_from_one_registry() {
     );
 }
 
-#[test]
-fn every_dependency_of_a_library_has_a_reason_and_every_reason_a_dependency() {
+/// The dependencies of a library that are not for its tests only.
+pub(crate) fn used_by(library: &str) -> BTreeSet<String> {
+    let packages = packages();
+    let package = packages.iter().find(|package| package["name"] == library);
+    let dependencies = package.and_then(|package| package["dependencies"].as_array());
+    let used = dependencies.expect("dependencies").iter();
+    let used = used.filter(|used| used["kind"].is_null());
+    let names = used.filter_map(|used| used["name"].as_str());
+    names
+        .filter(|used| !used.starts_with("iip-"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The crates that the document names for a library, each with its public part.
+pub(crate) fn reasons(library: &str) -> BTreeMap<String, String> {
     let document = root().join("docs/dependencies.md");
     let document = fs::read_to_string(document).expect("the reasons");
-    for package in packages() {
-        let name = package["name"].as_str().unwrap_or_default();
-        if !["iip-core", "iip-rpc", "iip-build"].contains(&name) {
-            continue;
-        }
-        let heading = format!("\n## {name}\n");
-        let (_, section) = document.split_once(&heading).expect("a section");
-        let section = section.split("\n## ").next().unwrap_or_default();
-        // The first table.
-        let lines = section.lines().skip_while(|line| !line.starts_with('|'));
-        let rows = lines.map_while(|line| line.strip_prefix('|'));
-        let rows = rows.filter_map(|row| row.strip_prefix(' '));
-        let cells = rows.filter_map(|row| row.split(" | ").next());
+    let heading = format!("\n## {library}\n");
+    let (_, section) = document.split_once(&heading).expect("a section");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    // The first table.
+    let lines = section.lines().skip_while(|line| !line.starts_with('|'));
+    let rows = lines.map_while(|line| line.strip_prefix('|')).skip(2);
+    let mut reasons = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<&str> = row
+            .trim_end_matches('|')
+            .split(" | ")
+            .map(str::trim)
+            .collect();
         // After a name there may be its version and its feature, in parentheses.
-        let named = cells.flat_map(|cell| cell.split(" (").next().unwrap_or_default().split(", "));
-        let named = named.filter_map(|name| name.split(' ').next());
-        let named: BTreeSet<&str> = named.filter(|&name| name != "crate").collect();
-        let Value::Array(dependencies) = &package["dependencies"] else {
-            panic!("{name} has no dependencies");
-        };
-        let used = dependencies.iter().filter(|used| used["kind"].is_null());
-        let used = used.filter_map(|used| used["name"].as_str());
-        let used: BTreeSet<&str> = used.filter(|used| !used.starts_with("iip-")).collect();
-        assert_eq!(named, used, "{name}");
+        let names = cells.first().and_then(|cell| cell.split(" (").next());
+        let public = cells.get(2).copied().unwrap_or_default();
+        for name in names.unwrap_or_default().split(", ") {
+            let name = name.split(' ').next().unwrap_or_default();
+            reasons.insert(name.to_owned(), public.to_owned());
+        }
+    }
+    reasons
+}
+
+#[test]
+fn every_dependency_of_a_library_has_a_reason_and_every_reason_a_dependency() {
+    for library in ["iip-core", "iip-rpc", "iip-build"] {
+        let named: BTreeSet<String> = reasons(library).into_keys().collect();
+        assert_eq!(named, used_by(library), "{library}");
     }
 }

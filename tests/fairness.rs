@@ -97,7 +97,7 @@ async fn at_capacity_the_connection_is_read_and_waiting_calls_can_be_cancelled()
         .route("/hold", hold)
         .route("/ping", ping);
     let (_server, addr) = bound(config).await;
-    let client = iip_core::ClientConfig::new().hello(serde_json::json!({}));
+    let client = Client::builder().hello(serde_json::json!({}));
     let client = client.connect(addr.to_string()).await.unwrap();
     let mut calls = Vec::new();
     for _ in 0..10 {
@@ -137,7 +137,7 @@ async fn handlers_that_outlive_their_calls_do_not_count_against_the_connection()
             .route("/hold", hold.on_cancel(policy))
             .route("/ping", ping);
         let (server, addr) = bound(config).await;
-        let client = iip_core::ClientConfig::new().hello(serde_json::json!({}));
+        let client = Client::builder().hello(serde_json::json!({}));
         let client = client.limits(Limits::default().max_channels(4));
         let client = client.connect(addr.to_string()).await.unwrap();
         for left in 1..=20 {
@@ -172,7 +172,7 @@ async fn calls_that_are_cancelled_while_they_wait_for_a_handler_never_run() {
         .limits(Limits::default().max_calls(1))
         .route("/hold", hold);
     let (_server, addr) = bound(config).await;
-    let client = iip_core::ClientConfig::new().hello(serde_json::json!({}));
+    let client = Client::builder().hello(serde_json::json!({}));
     let client = client.connect(addr.to_string()).await.unwrap();
     let first = started(client.request("/hold", "x")).await;
     eventually("the first", || ran.load(Ordering::SeqCst) == 1).await;
@@ -237,7 +237,7 @@ async fn a_raw_stream_counts_from_its_beginning() {
         .max_running_calls(1)
         .route("/hold", hold.request_mode(RequestMode::Stream));
     let (_server, addr) = bound(config).await;
-    let client = iip_core::ClientConfig::new().hello(serde_json::json!({}));
+    let client = Client::builder().hello(serde_json::json!({}));
     let client = client.connect(addr.to_string()).await.unwrap();
     let _first = client.open_stream("/hold", "x").await.unwrap();
     let (_send, mut second) = client.open_stream("/hold", "x").await.unwrap();

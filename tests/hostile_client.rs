@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use iip_core::{CallError, CallErrorKind, CallOptions, ClientConfig, Execution, Limits};
+use iip_core::{CallError, CallErrorKind, CallOptions, Client, Execution, Limits};
 use tokio::io::AsyncReadExt;
 
 use crate::common::alone::alone;
@@ -37,7 +37,7 @@ async fn lost<T>(what: &str, pending: Pending<T>) -> CallError {
 /// Sends `bytes` while one call is under way on channel 1: the client must close, and every call
 /// must fail.
 async fn ends_the_connection(what: &str, bytes: &[u8]) {
-    let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let (victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
     let call = spawn(channel.request("/echo", "x"));
     assert_eq!(
         peer.frame().await,
@@ -98,7 +98,7 @@ async fn an_extra_reply_goes_to_no_caller() {
         RawFrame::reply("/mine", 1, "a secret").encode(),
         RawFrame::new(4, "/mine", 1, "a secret").encode(),
     ] {
-        let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+        let (victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
         let mine = spawn(channel.request("/mine", "x"));
         assert_eq!(peer.frame().await, RawFrame::request("/mine", 1, "x"));
         peer.send_frame(&RawFrame::reply("/mine", 1, "a secret"))
@@ -121,7 +121,7 @@ async fn an_extra_reply_goes_to_no_caller() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unsolicited_reply_ends_the_connection() {
     let reply = RawFrame::reply("/echo", 1, "x").encode();
-    let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let (victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
     peer.send(&reply).await;
     assert!(peer.closed().await.is_empty());
     lost("after the reply", spawn(channel.request("/echo", "x"))).await;
@@ -150,7 +150,7 @@ async fn every_illegal_transition_ends_the_connection_and_every_legal_one_does_n
     for (state, before, legal) in STATES {
         for status in (0..=7).chain([9, 10, 127, 255]) {
             let what = format!("status {status} after {state}");
-            let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+            let (victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
             let calls: Vec<_> = (0..3)
                 .map(|_| spawn(channel.request("/echo", "x")))
                 .collect();
@@ -218,7 +218,7 @@ async fn an_invalid_grant_fails_the_waiting_calls_at_once() {
     for grant in grants {
         let what = &grant[..grant.len().min(60)];
         let reply = RawFrame::reply("/sys/new_channel", 0, grant);
-        let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
+        let (victim, mut peer) = Victim::with_peer(Client::builder()).await;
         let asked = victim.asks_for_channel();
         let called = started(victim.client.request("/echo", "x")).await;
         peer.replies_to_new_channel(&reply).await;
@@ -229,7 +229,7 @@ async fn an_invalid_grant_fails_the_waiting_calls_at_once() {
         victim.is_served_by_a_new_connection().await;
 
         // The same for a later channel: every call on the connection fails.
-        let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+        let (victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
         let call = spawn(channel.request("/echo", "x"));
         assert_eq!(peer.frame().await, RawFrame::request("/echo", 1, "x"));
         let asked = victim.asks_for_channel();
@@ -243,7 +243,7 @@ async fn an_invalid_grant_fails_the_waiting_calls_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_grant_of_a_channel_in_use_ends_the_connection() {
-    let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let (victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
     let call = spawn(channel.request("/echo", "mine"));
     assert_eq!(peer.frame().await.body, b"mine");
     let asked = victim.asks_for_channel();
@@ -256,7 +256,7 @@ async fn a_second_grant_of_a_channel_in_use_ends_the_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn granted_ids_may_be_anything_else() {
-    let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
+    let (victim, mut peer) = Victim::with_peer(Client::builder()).await;
     for id in [u32::MAX, 1, 1 << 31, 4096, 4095, 70_000] {
         let channel = victim.granted_channel(&mut peer, id).await;
         let call = spawn(channel.request("/echo", "x"));
@@ -270,7 +270,7 @@ async fn granted_ids_may_be_anything_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rejected_channels_leave_the_existing_ones_in_use() {
-    let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
+    let (victim, mut peer) = Victim::with_peer(Client::builder()).await;
     let calls: Vec<_> = (0..20)
         .map(|n: u32| victim.calls("/echo", n.to_string()))
         .collect();
@@ -298,7 +298,7 @@ async fn rejected_channels_leave_the_existing_ones_in_use() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_whose_grant_never_comes_fails_at_its_own_deadline_unsent() {
-    let config = ClientConfig::new().call_timeout(SHORT);
+    let config = Client::builder().timeout(SHORT);
     let (victim, mut peer, _channel) = Victim::with_channel(config).await;
     let calls: Vec<_> = (0..50).map(|_| victim.calls("/echo", "x")).collect();
     for call in calls {
@@ -330,7 +330,7 @@ async fn a_call_whose_grant_never_comes_fails_at_its_own_deadline_unsent() {
 
 #[tokio::test]
 async fn a_first_grant_that_never_comes_fails_the_connecting_in_time() {
-    let config = ClientConfig::new().connect_timeout(TIME);
+    let config = Client::builder().connect_timeout(TIME);
     let (victim, mut peer) = Victim::with_peer(config).await;
     let calls: Vec<_> = (0..50).map(|_| victim.calls("/echo", "x")).collect();
     assert_eq!(peer.frame().await, RawFrame::new_channel());
@@ -351,7 +351,7 @@ async fn a_first_grant_that_never_comes_fails_the_connecting_in_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replies_to_dropped_calls_are_discarded_and_the_next_caller_gets_its_own() {
-    let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let (_victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
     for n in 0..500 {
         let dropped = channel.request("/echo", format!("gone {n}"));
         let stays = spawn(channel.request("/echo", format!("stays {n}")));
@@ -379,7 +379,7 @@ async fn replies_to_dropped_calls_are_discarded_and_the_next_caller_gets_its_own
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_dropped_in_the_middle_of_its_reply_leaves_the_order_intact() {
-    let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let (_victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
     let dropped = channel.request("/a", "x");
     let stays = spawn(channel.request("/b", "x"));
     peer.frame().await;
@@ -401,7 +401,7 @@ async fn a_call_dropped_in_the_middle_of_its_reply_leaves_the_order_intact() {
 
 #[tokio::test]
 async fn a_call_without_a_reply_times_out_alone() {
-    let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
+    let (victim, mut peer) = Victim::with_peer(Client::builder()).await;
     let client = victim.client.clone();
     let never = spawn(async move {
         client
@@ -437,7 +437,7 @@ async fn a_call_without_a_reply_times_out_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reply_that_comes_byte_by_byte_is_accepted() {
-    let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let (_victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
     let call = spawn(channel.request("/drip", "x"));
     peer.frame().await;
     let mut reply = RawFrame::new(4, "/drip", 1, "byte ").encode();
@@ -465,7 +465,7 @@ async fn half_a_reply_and_then_silence_fails_every_call_after_the_timeout() {
         ("half a head", head),
         ("half a message", part),
     ] {
-        let config = ClientConfig::new().limits(limits.clone());
+        let config = Client::builder().limits(limits.clone());
         let (victim, mut peer, channel) = Victim::with_channel(config).await;
         let calls: Vec<_> = (0..10)
             .map(|_| spawn(channel.request("/echo", "x")))
@@ -498,7 +498,7 @@ async fn a_server_that_closes_fails_a_hundred_calls_at_once() {
         ),
     ];
     for (what, bytes, reset) in cases {
-        let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+        let (victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
         let calls: Vec<_> = (0..100)
             .map(|_| spawn(channel.request("/echo", "x")))
             .collect();
@@ -534,7 +534,7 @@ async fn one_call_makes_few_connections_to_a_server_that_closes_at_once() {
             drop(stream);
         }
     });
-    let config = ClientConfig::new().call_timeout(Duration::from_millis(500));
+    let config = Client::builder().timeout(Duration::from_millis(500));
     let client = config.connect_lazy(addr.to_string()).expect("an address");
     let error = within("a call", client.request("/echo", "x"))
         .await
@@ -552,7 +552,7 @@ async fn one_call_makes_few_connections_to_a_server_that_closes_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_floods_does_not_delay_the_timeouts_of_others() {
     const ALLOWED: Duration = Duration::from_secs(2);
-    let (victim, stream) = Victim::connect(ClientConfig::new()).await;
+    let (victim, stream) = Victim::connect(Client::builder()).await;
     let mut peer = Peer::over(stream);
     let stream_channel = victim.granted_channel(&mut peer, 1).await;
     let never_channel = victim.granted_channel(&mut peer, 2).await;
@@ -611,7 +611,7 @@ fn a_declared_length_reserves_no_memory() {
         let mut held = Vec::new();
         let before = resident_bytes();
         for _ in 0..50 {
-            let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+            let (victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
             let calls =
                 [channel.request("/echo", "x"), channel.request("/big", "x")].map(tokio::spawn);
             peer.frame().await;
@@ -634,7 +634,7 @@ fn an_endless_reply_fails_only_its_own_call_at_the_message_limit() {
     alone(
         "an_endless_reply_fails_only_its_own_call_at_the_message_limit",
         || async {
-            let config = ClientConfig::new().limits(Limits::default().max_message_bytes(MIB));
+            let config = Client::builder().limits(Limits::default().max_message_bytes(MIB));
             let (victim, mut peer, channel) = Victim::with_channel(config).await;
             let call = spawn(channel.request("/endless", "x"));
             peer.frame().await;
@@ -673,7 +673,7 @@ fn an_endless_reply_fails_only_its_own_call_at_the_message_limit() {
 #[test]
 fn an_unread_streamed_reply_is_bounded_or_ended() {
     alone("an_unread_streamed_reply_is_bounded_or_ended", || async {
-        let config = ClientConfig::new().limits(Limits::default().max_message_bytes(4 * MIB));
+        let config = Client::builder().limits(Limits::default().max_message_bytes(4 * MIB));
         let (victim, mut peer) = Victim::with_peer(config).await;
         peer.grants(1).await;
         let mut parts = within("the stream", victim.client.stream("/endless", "x"))
@@ -720,7 +720,7 @@ fn a_reply_of_single_byte_frames_is_counted_with_its_overhead() {
         "a_reply_of_single_byte_frames_is_counted_with_its_overhead",
         || async {
             const FRAMES: usize = 200_000;
-            let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+            let (_victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
             let call = spawn(channel.request("/bytes", "x"));
             peer.frame().await;
             let before = resident_bytes();
@@ -742,7 +742,7 @@ fn a_reply_of_single_byte_frames_is_counted_with_its_overhead() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_does_not_read_fails_its_callers_after_the_timeout() {
-    let config = ClientConfig::new().limits(Limits::default().progress_timeout(SHORT));
+    let config = Client::builder().limits(Limits::default().progress_timeout(SHORT));
     let (victim, mut stream) = Victim::connect_to(narrow_listener(4096), config).await;
     let mut asked = RawFrame::new_channel().encode();
     within("the request for a channel", stream.read_exact(&mut asked))
@@ -768,7 +768,7 @@ async fn a_server_that_does_not_read_fails_its_callers_after_the_timeout() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_beyond_the_queue_limit_are_rejected_at_once_and_not_sent() {
-    let config = ClientConfig::new().max_channels(1).max_queued_calls(10);
+    let config = Client::builder().max_channels(1).max_queued_calls(10);
     let (victim, mut peer, channel) = Victim::with_channel(config).await;
     // The only channel is in use.
     let mut waiting = Vec::new();
@@ -818,7 +818,7 @@ async fn an_invalid_reply_to_hello_means_a_plain_peer() {
     for reply in replies {
         let what = &reply[..reply.len().min(40)];
         let (listener, addr) = listener().await;
-        let config = ClientConfig::new().hello(serde_json::json!({}));
+        let config = Client::builder().hello(serde_json::json!({}));
         let call = spawn(async move {
             let client = config.connect(addr.to_string()).await?;
             client.request("/echo", "x").await
@@ -839,7 +839,7 @@ async fn an_invalid_reply_to_hello_means_a_plain_peer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hello_without_a_reply_fails_the_connecting_in_time() {
     let (listener, addr) = listener().await;
-    let config = ClientConfig::new()
+    let config = Client::builder()
         .hello(serde_json::json!({}))
         .connect_timeout(SHORT);
     let connecting = spawn(config.connect(addr.to_string()));
@@ -859,7 +859,7 @@ async fn a_hello_without_a_reply_fails_the_connecting_in_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_client_closes_although_the_server_sends_no_replies() {
-    let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let (victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
     let call = spawn(channel.request("/never", "x"));
     peer.frame().await;
     within("closing", victim.client.close(SHORT)).await;
@@ -873,7 +873,7 @@ async fn the_client_closes_although_the_server_sends_no_replies() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_with_abandoned_calls_closes_without_waiting_for_their_replies() {
-    let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+    let (victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
     let call = channel.request("/never", "x");
     peer.frame().await;
     drop(call);
@@ -889,7 +889,7 @@ fn a_flood_at_a_client_that_asked_for_nothing_is_not_read() {
     alone(
         "a_flood_at_a_client_that_asked_for_nothing_is_not_read",
         || async {
-            let (victim, mut stream) = Victim::connect(ClientConfig::new()).await;
+            let (victim, mut stream) = Victim::connect(Client::builder()).await;
             let before = resident_bytes();
             let frame = RawFrame::reply("/x", 1, vec![b'x'; 60 * 1024]).encode();
             match flood(&mut stream, &frame, 2000, SERVED).await {

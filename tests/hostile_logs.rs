@@ -2,7 +2,7 @@
 //! disk. All log records, at every level and on both sides, are checked before a formatter could
 //! escape them.
 
-use iip_core::{CallErrorKind, ClientConfig, HandlerError, Request, Response, Server, handler_fn};
+use iip_core::{CallErrorKind, Client, HandlerError, Request, Response, Server, handler_fn};
 use iip_rpc::{Status, service};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -229,7 +229,7 @@ fn handshakes_that_fail_are_not_quoted() {
         // A certificate that the server does not trust.
         let issued = Authority::new("b").issue("\x1b[31mred");
         let untrusted = authority.client().identity_pem(issued.chain, issued.key);
-        let config = ClientConfig::new().tls(untrusted.expect("a usable identity"));
+        let config = Client::builder().tls(untrusted.expect("a usable identity"));
         let connecting = config.connect(format!("localhost:{}", addr.port()));
         within("the rejection", connecting)
             .await
@@ -286,7 +286,7 @@ fn the_text_of_a_rejection_reaches_the_caller_and_is_not_logged() {
             for hostile in hostile_words() {
                 let rejection = json!({"code": 106, "message": hostile}).to_string();
                 let rejection = RawFrame::reply("/sys/new_channel", 0, &rejection);
-                let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
+                let (victim, mut peer) = Victim::with_peer(Client::builder()).await;
                 let call = victim.calls("/echo", "x");
                 // A call after a rejection may ask for a channel again.
                 let rejecting = async {
@@ -321,12 +321,12 @@ fn invalid_grants_are_not_quoted() {
             for grant in [hostile.clone(), json!({"code": hostile}).to_string()] {
                 let reply = RawFrame::reply("/sys/new_channel", 0, grant);
                 // A first channel, and a later one.
-                let (victim, mut peer) = Victim::with_peer(ClientConfig::new()).await;
+                let (victim, mut peer) = Victim::with_peer(Client::builder()).await;
                 let call = victim.calls("/echo", "x");
                 peer.replies_to_new_channel(&reply).await;
                 soon("the call", call).await.expect_err("no channel");
                 peer.closed().await;
-                let (victim, mut peer, _one) = Victim::with_channel(ClientConfig::new()).await;
+                let (victim, mut peer, _one) = Victim::with_channel(Client::builder()).await;
                 let call = victim.calls("/echo", "x");
                 peer.replies_to_new_channel(&reply).await;
                 soon("the call", call).await.expect_err("no channel");
@@ -344,7 +344,7 @@ fn replies_with_hostile_paths_cause_a_handful_of_lines() {
         || async {
             let logs = Logs::captured();
             for path in evil_paths().into_iter().chain(long_paths()) {
-                let (victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+                let (victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
                 let call = spawn(channel.request("/echo", "x"));
                 peer.frame().await;
                 // The reply names a path that was never requested.
@@ -370,7 +370,7 @@ fn what_a_server_sends_against_the_protocol_is_not_quoted() {
             let logs = Logs::captured();
             let attacks = violations([5, 1, 7]);
             for attack in &attacks {
-                let (_victim, mut peer, channel) = Victim::with_channel(ClientConfig::new()).await;
+                let (_victim, mut peer, channel) = Victim::with_channel(Client::builder()).await;
                 let call = spawn(channel.request("/echo", "x"));
                 peer.frame().await;
                 peer.send(attack).await;
@@ -442,7 +442,7 @@ fn a_certificate_with_a_hostile_name_is_rejected_without_quoting_it() {
                 let (_server, addr) = bound(Server::builder().tls(tls)).await;
                 for client in clients.clone() {
                     let target = format!("localhost:{}", addr.port());
-                    let connecting = ClientConfig::new().tls(client).connect(target);
+                    let connecting = Client::builder().tls(client).connect(target);
                     let error = within("the rejection", connecting)
                         .await
                         .expect_err("this is not localhost");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use iip_core::{CallError, CallErrorKind, ClientConfig, HandlerError, Response, handler_fn};
+use iip_core::{CallError, CallErrorKind, HandlerError, Response, handler_fn};
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::RequestHead;
 use iip_rpc::{
@@ -522,7 +522,7 @@ async fn client_of(attack: impl AsyncFnOnce(&mut Peer)) -> usize {
         .unwrap();
     let client = spawn(async move {
         let limits = Limits::default();
-        let config = ClientConfig::new().limits(limits);
+        let config = iip_core::Client::builder().limits(limits);
         let config = config.hello(serde_json::json!({}));
         if let Ok(client) = config.connect(addr.to_string()).await
             && let Some(connection) = client.ready_connection()
@@ -594,7 +594,7 @@ fn endless_going_away_notices_take_no_memory() {
 /// the memory that the client held.
 async fn replies_in_turns(streamed: bool) -> (Vec<Result<usize, CallError>>, usize) {
     const CALLS: u32 = 60;
-    let (victim, mut peer) = RawVictim::with_peer(ClientConfig::new()).await;
+    let (victim, mut peer) = RawVictim::with_peer(iip_core::Client::builder()).await;
     peer.grants(1).await;
     let before = resident_bytes();
     let (arrived, all_arrived) = tokio::sync::watch::channel(false);

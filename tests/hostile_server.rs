@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iip_core::{
-    HandlerError, Limits, OnCancel, Request, Response, Server, ServerConfig, handler_fn,
+    HandlerError, Limits, OnCancel, Request, Response, Server, ServerBuilder, handler_fn,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -93,7 +93,7 @@ impl Target {
         Self::configured(|config| config.limits(limits)).await
     }
 
-    async fn configured(configure: impl FnOnce(ServerConfig) -> ServerConfig) -> Self {
+    async fn configured(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
         let go = Arc::new(Semaphore::new(0));
         let running = Arc::new(Running(watch::Sender::default()));
         let (hold_go, hold_running) = (go.clone(), running.clone());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iip_core::{
-    CallErrorKind, ClientConfig, Execution, HandlerError, Limits, RecvStream, Request, RequestMode,
+    CallErrorKind, Client, Execution, HandlerError, Limits, RecvStream, Request, RequestMode,
     Response, SendStream, Server, StreamError, handler_fn,
 };
 use tokio::io::AsyncWriteExt;
@@ -541,7 +541,7 @@ fn a_client_that_never_reads_holds_a_bounded_amount_and_is_given_up() {
 
 /// A client that sends its hello to a server that the test plays, which supports streams.
 async fn victim(limits: Limits) -> (Victim, Peer) {
-    let config = ClientConfig::new()
+    let config = Client::builder()
         .hello(serde_json::json!({}))
         .limits(limits);
     let (victim, mut peer) = Victim::with_peer(config).await;
@@ -764,7 +764,7 @@ async fn reading_after_the_reply_gives_no_credit_to_the_next_stream_on_the_chann
 /// Our client with a stream, and the raw end of its server, whose kernel buffers little unread
 /// data.
 async fn mute_streaming() -> (Victim, TcpStream, SendStream, RecvStream) {
-    let config = ClientConfig::new().hello(serde_json::json!({}));
+    let config = Client::builder().hello(serde_json::json!({}));
     let (victim, mut stream) = Victim::connect_to(narrow_listener(4096), config).await;
     let hello = format!("{{\"iip\":1,\"code\":0,\"stream_window\":{PART}}}");
     sent(

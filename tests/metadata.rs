@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+use std::time::Duration;
+
 use bytes::{BufMut, BytesMut};
 use iip_rpc::envelope::{Outcome, ReplyHead, read_status};
 use iip_rpc::{
@@ -11,7 +13,7 @@ use iip_rpc::{
 use serde::{Deserialize, Serialize};
 
 use crate::common::calls::{current, serve, serve_json};
-use crate::common::within;
+use crate::common::{GUARD, within};
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
 enum OwnError {
@@ -134,16 +136,69 @@ async fn metadata_of_the_caller_reaches_the_handler_in_order() {
 }
 
 #[tokio::test]
-async fn the_metadata_of_a_context_follows_that_of_the_options() {
+async fn options_are_added_to_those_of_the_client_they_are_given_to() {
+    let (_server, headers) = desk().await;
+    let reply = ReplyMetadata::new();
+    let first = CallOptions::new()
+        .timeout(Duration::ZERO)
+        .reply_metadata(&reply)
+        .metadata("x-one", "1")
+        .and_then(|options| options.metadata("x-two", "2"))
+        .unwrap();
+    let second = CallOptions::new()
+        .timeout(GUARD)
+        .metadata("x-one", "other")
+        .unwrap();
+    let headers = headers.with_options(first).with_options(second);
+    assert_eq!(
+        headers.received().await.unwrap(),
+        [entry("x-two", "2"), entry("x-one", "other")]
+    );
+    headers
+        .answer(&CallContext::new(), "x-cost", &[1])
+        .await
+        .unwrap();
+    assert_eq!(reply.get().get("x-cost").unwrap()[..], [1]);
+    let hasty = headers.with_options(CallOptions::new().timeout(Duration::ZERO));
+    let status = hasty.received().await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn a_call_fails_if_the_metadata_of_its_options_does_not_fit_together() {
+    let (_server, headers) = desk().await;
+    let half = |key| {
+        let value = vec![0; Metadata::MAX_BYTES / 2];
+        CallOptions::new().metadata(key, value).unwrap()
+    };
+    let full = headers
+        .with_options(half("x-one"))
+        .with_options(half("x-two"))
+        .with_options(CallOptions::new());
+    let status = full.received().await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.execution()),
+        (Code::InvalidArgument, Execution::NotSent)
+    );
+    assert!(status.message().contains("16384"), "{status}");
+    let replaced = headers
+        .with_options(half("x-one"))
+        .with_options(half("x-one"));
+    assert_eq!(replaced.received().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn several_values_of_a_key_are_sent_in_their_order_after_the_others() {
     let (_server, headers) = desk().await;
     let mut metadata = Metadata::new();
     metadata.append("x-two", "1").unwrap();
     metadata.append("x-two", "2").unwrap();
-    let ctx = CallContext::new().with_metadata(metadata);
-    let options = CallOptions::new().metadata("x-one", "0").unwrap();
-    let seen = headers.with_options(options).received_by(&ctx).await;
+    let options = CallOptions::new()
+        .metadata("x-one", "0")
+        .and_then(|options| options.append_metadata(&metadata))
+        .unwrap();
     assert_eq!(
-        seen.unwrap(),
+        headers.with_options(options).received().await.unwrap(),
         [
             entry("x-one", "0"),
             entry("x-two", "1"),
@@ -238,22 +293,6 @@ async fn the_largest_metadata_travels_in_both_directions() {
     assert!(reply.get().get("x").unwrap()[..] == vec![8; fits]);
     let text = headers.answer(&ctx, "x", &vec![8; fits + 1]).await.unwrap();
     assert!(text.contains("16384"), "{text}");
-}
-
-#[tokio::test]
-async fn options_and_context_together_over_the_limit_are_rejected_and_not_sent() {
-    let (_server, headers) = desk().await;
-    let mut metadata = Metadata::new();
-    metadata.insert("x-a", vec![0; 9_000]).unwrap();
-    let ctx = CallContext::new().with_metadata(metadata);
-    let options = CallOptions::new().metadata("x-b", vec![0; 9_000]).unwrap();
-    let status = headers.with_options(options).received_by(&ctx).await;
-    let status = status.unwrap_err();
-    assert_eq!(
-        (status.code(), status.execution()),
-        (Code::InvalidArgument, Execution::NotSent)
-    );
-    assert!(status.message().contains("16384"), "{status}");
 }
 
 /// Appends a number in the encoding of the wire.

@@ -658,7 +658,7 @@ async fn a_raw_request_may_be_sent_without_waiting_too() {
     });
     let server = iip_core::Server::builder().route("/take", handler);
     let server = server.bind("127.0.0.1:0").await.unwrap();
-    let client = iip_core::ClientConfig::new().hello(serde_json::json!({}));
+    let client = iip_core::Client::builder().hello(serde_json::json!({}));
     let client = client.connect(server.target()).await.unwrap();
     // The first request finds no one-way channel yet.
     for round in 0.. {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use iip_core::{
-    CallErrorKind, Client, ClientConfig, Execution, HandlerError, Limits, OnCancel, RecvStream,
+    CallErrorKind, Client, ClientBuilder, Execution, HandlerError, Limits, OnCancel, RecvStream,
     Request, RequestMode, Response, SendStream, Server, StreamError, handler_fn,
 };
 use tokio::sync::{Notify, watch};
@@ -60,8 +60,8 @@ async fn generate(mut request: Request) -> Result<Response, HandlerError> {
 }
 
 /// Returns a client that sends a hello: without it the sides do not know that both support streams.
-fn talkative() -> ClientConfig {
-    ClientConfig::new().hello(serde_json::json!({}))
+fn talkative() -> ClientBuilder {
+    Client::builder().hello(serde_json::json!({}))
 }
 
 struct Fixture {

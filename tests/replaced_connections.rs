@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use iip_core::transport::{ConnectFuture, Connected, Connector, MemoryConnector};
 use iip_core::{
-    CallError, CallErrorKind, Client, ClientConfig, Execution, HandlerError, OnCancel, Request,
-    Response, Server, ServerConfig, handler_fn,
+    CallError, CallErrorKind, Client, Execution, HandlerError, OnCancel, Request, Response, Server,
+    ServerBuilder, handler_fn,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -103,7 +103,7 @@ async fn echoes(client: &Client) {
 #[test]
 fn an_attempt_that_ends_with_its_runtime_is_repeated_on_the_next_one() {
     let (_servers, _server, target) = echo_server();
-    let config = ClientConfig::new().connect_timeout(LONG).call_timeout(LONG);
+    let config = Client::builder().connect_timeout(LONG).timeout(LONG);
     let client = config
         .connect_lazy_with(Plan::new(&target, &[Attempt::Hang, Attempt::Hang]))
         .unwrap();
@@ -129,7 +129,7 @@ fn an_attempt_that_ends_with_its_runtime_is_repeated_on_the_next_one() {
 #[test]
 fn a_caller_on_another_runtime_takes_over_an_aborted_attempt() {
     let (_servers, _server, target) = echo_server();
-    let config = ClientConfig::new().connect_timeout(LONG).call_timeout(LONG);
+    let config = Client::builder().connect_timeout(LONG).timeout(LONG);
     let plan = Plan::new(&target, &[Attempt::Hang]);
     let made = Arc::clone(&plan.made);
     let client = config.connect_lazy_with(plan).unwrap();
@@ -148,8 +148,8 @@ fn a_caller_on_another_runtime_takes_over_an_aborted_attempt() {
 #[test]
 fn a_connector_that_panics_fails_the_calls_that_wait_and_is_called_again() {
     let (_servers, _server, target) = echo_server();
-    let client = ClientConfig::new()
-        .call_timeout(LONG)
+    let client = Client::builder()
+        .timeout(LONG)
         .connect_lazy_with(Plan::new(&target, &[Attempt::Panic]))
         .unwrap();
     runtime().block_on(async {
@@ -165,7 +165,7 @@ fn a_connector_that_panics_fails_the_calls_that_wait_and_is_called_again() {
 #[test]
 fn a_call_outside_a_runtime_fails_at_once_and_the_next_one_inside_works() {
     let (_servers, _server, target) = echo_server();
-    let client = ClientConfig::new().connect_lazy(&target).unwrap();
+    let client = Client::builder().connect_lazy(&target).unwrap();
     let outside = |client: &Client| -> CallError {
         let mut call = std::pin::pin!(client.request("/echo", "x"));
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
@@ -231,7 +231,7 @@ async fn survives_a_thousand_losses(client: Client) {
 async fn the_call_right_after_a_loss_uses_a_new_connection() {
     let (listener, addr) = listener().await;
     let server = spawn(dies_on_request(listener));
-    let client = ClientConfig::new().call_timeout(LONG);
+    let client = Client::builder().timeout(LONG);
     let client = client.connect_lazy(addr.to_string()).unwrap();
     let rounds = spawn(survives_a_thousand_losses(client));
     // A thousand connections take long on a busy machine.
@@ -245,7 +245,7 @@ async fn the_call_right_after_a_loss_uses_a_new_connection() {
 #[tokio::test]
 async fn calls_that_wait_for_a_channel_of_a_lost_connection_use_the_next_one() {
     let (listener, addr) = listener().await;
-    let config = ClientConfig::new().max_channels(1).call_timeout(LONG);
+    let config = Client::builder().max_channels(1).timeout(LONG);
     let client = config.connect_lazy(addr.to_string()).unwrap();
     let call = |body: Bytes| {
         let client = client.clone();
@@ -304,7 +304,7 @@ impl Connector for Dying {
 async fn a_call_does_not_follow_dying_connections_for_ever() {
     let connector = Dying::default();
     let made = Arc::clone(&connector.0);
-    let config = ClientConfig::new().call_timeout(LONG);
+    let config = Client::builder().timeout(LONG);
     let client = config.connect_lazy_with(connector).unwrap();
     let call = client.request("/echo", vec![b'x'; 1000]);
     let error = within("the failure", call).await.unwrap_err();
@@ -324,7 +324,7 @@ async fn the_calls_of_a_connection_that_cannot_be_made_use_the_next_live_one() {
     // The first attempt makes a connection; all attempts for the second one fail.
     let mut attempts = vec![Attempt::Fail; 1000];
     attempts[0] = Attempt::Connect;
-    let client = ClientConfig::new().connections(2).call_timeout(LONG);
+    let client = Client::builder().connections(2).timeout(LONG);
     let client = client
         .connect_lazy_with(Plan::new(&addr.to_string(), &attempts))
         .unwrap();
@@ -346,7 +346,7 @@ async fn calls_return_to_a_connection_that_was_lost_once_it_can_be_made_again() 
     ];
     let plan = Plan::new(&addr.to_string(), &attempts);
     let made = Arc::clone(&plan.made);
-    let client = ClientConfig::new().connections(2).call_timeout(LONG);
+    let client = Client::builder().connections(2).timeout(LONG);
     let client = client.connect_lazy_with(plan).unwrap();
     let serve = |listener: TcpListener| async move {
         let mut peers = JoinSet::new();
@@ -383,7 +383,7 @@ async fn calls_return_to_a_connection_that_was_lost_once_it_can_be_made_again() 
 }
 
 /// A server with a method that never returns, even when its caller has gone.
-fn hanging() -> ServerConfig {
+fn hanging() -> ServerBuilder {
     let hang = handler_fn(|_: Request| std::future::pending()).on_cancel(OnCancel::RunToEnd);
     Server::builder()
         .route("/echo", handler_fn(echo))
@@ -413,8 +413,8 @@ async fn a_method_that_hangs_does_not_block_others() {
     for connections in [1, 2] {
         for hello in [false, true] {
             let (_server, target) = hanging_server().await;
-            let mut config = ClientConfig::new().connections(connections);
-            config = config.call_timeout(LONG);
+            let mut config = Client::builder().connections(connections);
+            config = config.timeout(LONG);
             if hello {
                 config = config.hello(serde_json::json!({}));
             }
@@ -433,7 +433,7 @@ async fn a_method_that_hangs_does_not_block_others() {
 #[tokio::test]
 async fn a_stalled_connection_is_replaced_for_calls_with_short_timeouts_too() {
     let (_server, target) = hanging_server().await;
-    let config = ClientConfig::new().max_channels(16);
+    let config = Client::builder().max_channels(16);
     let client = config.connect(&target).await.unwrap();
     hang(&client, 16).await;
     let calls = async {
@@ -455,7 +455,7 @@ async fn a_stalled_connection_is_replaced_for_calls_with_short_timeouts_too() {
 #[tokio::test]
 async fn a_retired_connection_keeps_the_calls_it_has_and_ends_with_the_last() {
     let (listener, addr) = listener().await;
-    let config = ClientConfig::new().max_channels(4).call_timeout(LONG);
+    let config = Client::builder().max_channels(4).timeout(LONG);
     let client = config.connect_lazy(addr.to_string()).unwrap();
     let living = client.clone();
     let living = spawn(async move { living.request("/living", "x").await });
@@ -513,7 +513,7 @@ async fn a_server_that_never_replies_gets_new_connections_at_growing_intervals()
     let (_server, memory) = hanging().in_memory().unwrap();
     let connector = Counted(memory, Arc::default());
     let made = Arc::clone(&connector.1);
-    let config = ClientConfig::new().max_channels(2);
+    let config = Client::builder().max_channels(2);
     let client = config.connect_lazy_with(connector).unwrap();
     let began = tokio::time::Instant::now();
     let mut calls = JoinSet::new();

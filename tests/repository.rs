@@ -6,6 +6,7 @@ mod dependencies;
 mod features;
 mod layout;
 mod protocol_rules;
+mod public_dependencies;
 
 /// The folder of the workspace.
 fn root() -> &'static Path {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use iip_core::CallErrorKind;
 use iip_rpc::tls::{ClientTls, ServerTls};
 use iip_rpc::{
     CallContext, CallOptions, Client, ClientBuilder, Compression, Concurrency, Execution, Hedge,
@@ -393,9 +394,14 @@ async fn the_timeout_of_a_call_may_be_anything_from_zero_to_endless() {
 
 #[tokio::test]
 async fn raw_clients_and_servers_reject_settings_that_cannot_work() {
-    let config = iip_core::ClientConfig::new().call_timeout(Duration::ZERO);
+    let config = iip_core::Client::builder().timeout(Duration::ZERO);
     let error = config.connect_lazy("127.0.0.1:1").unwrap_err();
-    assert_eq!(error.option(), "call_timeout");
+    assert_eq!(error.execution(), Execution::NotSent);
+    assert!(error.to_string().contains("option timeout"), "{error}");
+    let CallErrorKind::Config(error) = error.kind() else {
+        panic!("{error}");
+    };
+    assert_eq!(error.option(), "timeout");
     for at in [At::Zero, At::One] {
         let server = iip_core::Server::builder().max_connection_age(at.time());
         let error = server.in_memory().unwrap_err();
@@ -404,7 +410,7 @@ async fn raw_clients_and_servers_reject_settings_that_cannot_work() {
             "{error}"
         );
     }
-    let error = iip_core::ClientConfig::new()
+    let error = iip_core::Client::builder()
         .max_channels(0)
         .connect_lazy("127.0.0.1:1");
     assert!(error.is_ok(), "0 counts as 1");

@@ -14,8 +14,8 @@ use iip_core::transport::{
     ConnectFuture, Connected, Connector, Endpoint, IoStream, MemoryConnector,
 };
 use iip_core::{
-    CallError, CallErrorKind, Client, ClientConfig, ConnectionError, Execution, HandlerError,
-    Limits, Request, Response, Server, handler_fn,
+    CallError, CallErrorKind, Client, ConnectionError, Execution, HandlerError, Limits, Request,
+    Response, Server, handler_fn,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
@@ -86,7 +86,7 @@ impl Target {
     async fn client(&self, tls: ClientTls) -> Client {
         within(
             "connecting",
-            ClientConfig::new()
+            Client::builder()
                 .tls(tls)
                 .connect_timeout(GUARD)
                 .connect(self.name()),
@@ -98,7 +98,7 @@ impl Target {
     async fn rejected(&self, tls: ClientTls) -> CallError {
         let connecting = within(
             "connecting",
-            ClientConfig::new()
+            Client::builder()
                 .tls(tls)
                 .connect_timeout(GUARD)
                 .connect(self.name()),
@@ -111,7 +111,7 @@ impl Target {
     async fn gets_reply(&self, tls: ClientTls) -> bool {
         let Ok(client) = within(
             "connecting",
-            ClientConfig::new()
+            Client::builder()
                 .tls(tls)
                 .connect_timeout(GUARD)
                 .connect(self.name()),
@@ -235,7 +235,7 @@ async fn bytes_that_a_stream_buffers_are_flushed_to_the_end() {
         .route("/echo", handler_fn(echo))
         .in_memory()
         .expect("a server");
-    let connecting = ClientConfig::new().connect_with(Buffering(connector));
+    let connecting = Client::builder().connect_with(Buffering(connector));
     let client = within("connecting", connecting)
         .await
         .expect("a connection");
@@ -313,14 +313,14 @@ async fn tls_over_memory_and_unix_sockets_needs_a_name() {
         .tls(authority.server())
         .in_memory()
         .expect("a server");
-    let config = ClientConfig::new().tls(authority.client());
+    let config = Client::builder().tls(authority.client());
     let error = config
         .connect_with(connector.clone())
         .await
         .expect_err("no name");
     assert!(matches!(reason(&error), TlsError::NoServerName));
     let named = authority.client().server_name("localhost").expect("a name");
-    let client = ClientConfig::new()
+    let client = Client::builder()
         .tls(named)
         .connect_with(connector)
         .await
@@ -396,9 +396,9 @@ async fn a_client_that_is_rejected_after_the_handshake_reports_the_cause_and_doe
     let target = Target::start(authority.closed_server()).await;
     let connections = Arc::new(AtomicUsize::new(0));
     let connector = Counting::new(&target, &connections);
-    let config = ClientConfig::new()
+    let config = Client::builder()
         .tls(authority.client())
-        .call_timeout(Duration::from_secs(1));
+        .timeout(Duration::from_secs(1));
     let calling = async {
         config
             .connect_with(connector)
@@ -426,7 +426,7 @@ async fn a_tls_port_never_falls_back_to_plain() {
     let _ = within("the end", stream.read_to_end(&mut reply)).await;
     assert!(reply.is_empty() || reply[0] == 21, "{reply:?}");
 
-    let error = within("a plain client", ClientConfig::new().connect(target.name())).await;
+    let error = within("a plain client", Client::builder().connect(target.name())).await;
     let error = format!("{:?}", error.expect_err("a plain client is rejected"));
     assert!(
         error.contains("TLS") && error.contains("option tls"),
@@ -563,8 +563,7 @@ async fn a_slow_handshake_has_the_same_timeout_as_a_silent_one() {
 async fn a_handshake_that_the_server_does_not_continue_times_out() {
     let (listener, addr) = listener().await;
     let tls = Authority::new("a").client().handshake_timeout(SHORT);
-    let connecting =
-        spawn(async move { ClientConfig::new().tls(tls).connect(name_of(addr)).await });
+    let connecting = spawn(async move { Client::builder().tls(tls).connect(name_of(addr)).await });
     let _silent = accepted(&listener).await;
     let error = within("giving up", connecting)
         .await
@@ -666,7 +665,7 @@ async fn tampered(tamper: impl FnMut(usize, &mut Vec<u8>) -> bool) -> CallError 
     let middle = Middle::new().await;
     let name = name_of(middle.addr);
     let calling = async {
-        let client = ClientConfig::new()
+        let client = Client::builder()
             .tls(authority.client())
             .connect(name)
             .await
@@ -718,7 +717,7 @@ async fn a_connection_cut_between_two_frames_is_distinguished_from_a_closed_one(
     let name = name_of(middle.addr);
     let (cut, cutting) = tokio::sync::oneshot::channel::<()>();
     let calling = async {
-        let client = ClientConfig::new()
+        let client = Client::builder()
             .tls(authority.client())
             .connect(name)
             .await
@@ -757,7 +756,7 @@ async fn a_custom_connector_is_wrapped_in_tls_like_any_other() {
     let target = Target::start(authority.server()).await;
     let connections = Arc::new(AtomicUsize::new(0));
     let connector = Counting::new(&target, &connections);
-    let client = ClientConfig::new()
+    let client = Client::builder()
         .tls(authority.client())
         .connect_with(connector)
         .await

@@ -499,14 +499,20 @@ async fn the_context_reaches_a_task_only_when_it_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_call_with_a_context_of_the_caller_sends_its_metadata() {
+async fn metadata_of_a_context_is_that_of_the_call_being_handled_and_is_not_sent() {
     let (_server, client) = serve(CircumstancesServer::new(Witness)).await;
     let mut metadata = iip_rpc::Metadata::new();
     metadata.insert_text("x-user", "bob").unwrap();
     let ctx = CallContext::new().with_metadata(metadata);
+    let handled = Witness.by_parameter(&ctx, "x-user".into()).await.unwrap();
+    assert_eq!(handled.value.as_deref(), Some("bob"));
     let witness = CircumstancesClient::new(client);
     let seen = witness.by_parameter(&ctx, "x-user".into()).await.unwrap();
-    assert_eq!(seen.value.as_deref(), Some("bob"));
+    assert_eq!(seen.value, None);
+    let options = CallOptions::new().metadata("x-user", "ann").unwrap();
+    let witness = witness.with_options(options);
+    let seen = witness.by_parameter(&ctx, "x-user".into()).await.unwrap();
+    assert_eq!(seen.value.as_deref(), Some("ann"));
 }
 
 #[test]

@@ -57,8 +57,8 @@ pub fn decoder(data: &[u8]) {
     assert_eq!(error, error_in_pieces);
     let mut again = BytesMut::new();
     for frame in &frames {
-        assert!(!frame.body.is_empty() && frame.body.len() <= limits.frame_bytes());
-        assert!(frame.path.len() <= limits.path_bytes() && !frame.path.contains(&0));
+        assert!(!frame.body.is_empty() && frame.body.len() <= limits.get_max_frame_bytes());
+        assert!(frame.path.len() <= limits.get_max_path_bytes() && !frame.path.contains(&0));
         assert_ne!(frame.status.sender(), Some(side));
         frame.encode(&mut again);
     }

@@ -1,8 +1,8 @@
-//! Services and messages from `.proto` files, for [`iip-rpc`]: a build script generates a trait
-//! with `#[service]` for every `service`, and prost's types for every `message` and `enum`.
+//! Code generation from `.proto` files for [`iip-rpc`], in a build script: a trait with
+//! `#[service]` for every `service`, and prost types for every `message` and `enum`.
 //!
-//! Nothing has to be installed: the files are parsed by [`protox`](https://docs.rs/protox), a
-//! `.proto` compiler in Rust, not by `protoc`.
+//! `protoc` is not needed: [`protox`](https://docs.rs/protox), a `.proto` compiler in Rust, parses
+//! the files.
 //!
 //! # Example
 //!
@@ -64,7 +64,7 @@
 //!
 //! | in the `.proto` file | in Rust |
 //! |---|---|
-//! | `service Kv` | `trait Kv` with `#[service(codec = "protobuf")]`, and by that `KvClient` and `KvServer` |
+//! | `service Kv` | `trait Kv` with `#[service(codec = "protobuf")]`, which generates `KvClient` and `KvServer` |
 //! | `rpc GetRange(A) returns (B)` | `async fn get_range(&self, request: A) -> Result<B, Status>` |
 //! | `returns (stream B)` | `-> Result<impl Stream<Item = Result<B, Status>>, Status>` |
 //! | `(stream A)` | `requests: Streaming<A>` |
@@ -73,18 +73,19 @@
 //! | `deprecated = true` | `#[deprecated]` |
 //! | comments | documentation |
 //!
-//! A method whose name is a keyword is a raw identifier (`r#type`). If its name is that of a method
-//! that every client has (`New`, `Clone`), it gets an underscore (`new_`) and keeps its name on the
-//! wire.
+//! If the name of a method is a keyword, the method is a raw identifier (`r#type`). If it is the
+//! name of a method that every client has (`New`, `Clone`), the Rust method gets an underscore
+//! (`new_`) and keeps its name on the wire.
 //!
-//! Messages and enums are those of [`prost-build`](prost_build), whose
-//! [`Config`](prost_build::Config) can be [passed in](Builder::compile_with_config). There is one
-//! file for each package: `kv.v1.rs` in `OUT_DIR`, and `_.rs` for files without a package.
+//! [`prost-build`](prost_build) generates the messages and enums; its
+//! [`Config`](prost_build::Config) can be [passed in](Builder::compile_with_config). `OUT_DIR` gets
+//! one file for each package, such as `kv.v1.rs`, and `_.rs` for files without a package.
 //!
 //! # Limits
 //!
-//! `syntax = "proto2"` and `"proto3"` are supported; editions are not. A [`FileDescriptorSet`] that
-//! `protoc` or `buf` has created is accepted by [`Builder::compile_fds_with_config`].
+//! `syntax = "proto2"` and `"proto3"` are supported; editions are not.
+//! [`Builder::compile_fds_with_config`] accepts a [`FileDescriptorSet`] that `protoc` or `buf` has
+//! created.
 //!
 //! [`iip-rpc`]: https://docs.rs/iip-rpc
 //! [`FileDescriptorSet`]: prost_types::FileDescriptorSet

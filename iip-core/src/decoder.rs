@@ -100,8 +100,8 @@ impl Decoder {
     pub fn new(side: Side, limits: &Limits) -> Self {
         Self {
             side,
-            max_path: limits.path_bytes(),
-            max_body: limits.frame_bytes(),
+            max_path: limits.get_max_path_bytes(),
+            max_body: limits.get_max_frame_bytes(),
             buf: BytesMut::new(),
             small: BytesMut::new(),
             searched: 1,

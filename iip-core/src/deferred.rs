@@ -93,8 +93,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Call, Client, ClientConfig, Connection, HandlerError, Limits, ReplyStream, Request,
-        RequestMode, Response, Server, ServerConfig, handler_fn,
+        Call, Client, ClientBuilder, Connection, HandlerError, Limits, ReplyStream, Request,
+        RequestMode, Response, Server, ServerBuilder, handler_fn,
     };
 
     /// Runs `work` on its own thread, and fails if it does not end: a lock that is awaited by its
@@ -186,7 +186,10 @@ mod tests {
         handler_fn(|_: Request| std::future::pending::<Result<Response, HandlerError>>())
     }
 
-    async fn connected(server: ServerConfig, client: ClientConfig) -> (Server, Client, Connection) {
+    async fn connected(
+        server: ServerBuilder,
+        client: ClientBuilder,
+    ) -> (Server, Client, Connection) {
         let echo = handler_fn(|request: Request| async move {
             Ok::<_, HandlerError>(Response::from(request.into_body()))
         });
@@ -213,7 +216,7 @@ mod tests {
     fn wakers_of_calls_may_come_back_to_the_connection() {
         ends(|| async {
             let (_server, client, connection) =
-                connected(Server::builder(), ClientConfig::new().max_channels(1)).await;
+                connected(Server::builder(), Client::builder().max_channels(1)).await;
             let mut wakers = Wakers::new(&connection);
             // One call is given up while it runs, the other while it waits for the only channel.
             let mut running = connection.call("/never", "x", soon());
@@ -251,7 +254,7 @@ mod tests {
     fn wakers_of_streams_may_come_back_to_the_connection() {
         ends(|| async {
             let (_server, client, connection) =
-                connected(Server::builder(), ClientConfig::new()).await;
+                connected(Server::builder(), Client::builder()).await;
             let mut wakers = Wakers::new(&connection);
             for cuts in [true, false] {
                 let opened = client.open_stream("/stream", "x").await;
@@ -326,7 +329,7 @@ mod tests {
                 .route("/later", later.request_mode(RequestMode::Parts));
             let limits = Limits::default().chunk_bytes(1024);
             let (_server, client, connection) =
-                connected(server, ClientConfig::new().limits(limits)).await;
+                connected(server, Client::builder().limits(limits)).await;
             for path in ["/body", "/later"] {
                 let reply = client.request(path, "x").await.expect("a reply");
                 assert!(reply.starts_with(b"a body"), "{reply:?}");
@@ -360,7 +363,7 @@ mod tests {
     fn owners_of_bodies_may_make_calls_when_they_are_dropped() {
         ends(|| async {
             let (_server, client, connection) =
-                connected(Server::builder(), ClientConfig::new().max_channels(2)).await;
+                connected(Server::builder(), Client::builder().max_channels(2)).await;
             // The three sizes are copied, copied from a queue, and moved.
             let body = |size| Bytes::from_owner(Calls(connection.clone(), size));
             for size in [10, 1200, 4000] {

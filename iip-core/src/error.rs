@@ -314,7 +314,7 @@ pub enum CallErrorKind {
     #[error("the connection was lost")]
     ConnectionLost(#[source] ConnectionError),
     /// The deadline of the call has passed.
-    #[error("no reply in time (option timeout of the call, or call_timeout of the client)")]
+    #[error("no reply in time (option timeout of the call or of the client)")]
     Timeout,
     /// The number of calls that wait for a channel has reached the limit.
     #[error("{limit} calls wait for a channel already (option max_queued_calls)")]

@@ -309,7 +309,7 @@ impl Request {
         let serial = running.serial;
         let mut state = shared.lock();
         let credit = state.proto.peer_stream_window().unwrap_or(0);
-        let window = state.proto.limits().window();
+        let window = state.proto.limits().get_stream_window();
         running.flow = Some(Box::new(StreamState::new(window, credit, clock::now())));
         state.running.insert(channel, running);
         drop(state);

@@ -77,7 +77,7 @@ pub enum RejectReason {
 /// `{"code":-1,"message":"handler fail:TEXT"}`.
 ///
 /// Only the text given here is sent to the peer. Source of the format: recording `handler_error`.
-/// The server logs it, see [`ServerConfig::log_failures`](crate::ServerConfig::log_failures).
+/// The server logs it, see [`ServerBuilder::log_failures`](crate::ServerBuilder::log_failures).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{text}")]
 pub struct HandlerError {

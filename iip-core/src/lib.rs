@@ -1,8 +1,12 @@
 //! IIP: many concurrent calls over one TCP connection, with an overhead of ten bytes per frame.
 //!
 //! This crate implements the protocol: frames, channels, connections, a raw client and a raw
-//! server. It works on paths and bytes; typed calls are in `iip-rpc`. It is compatible with the Go
-//! implementation byte for byte, in both directions.
+//! server. It works on paths and bytes; typed calls, metadata, status codes and interceptors are in
+//! `iip-rpc`. It is compatible with the Go implementation byte for byte, in both directions.
+//!
+//! A channel is one of the independent sequences of messages on a connection, and carries one call
+//! at a time. A channel of gRPC corresponds to a [`Client`], which makes, pools and replaces
+//! connections to one server.
 //!
 //! ```
 //! use std::time::Duration;
@@ -28,16 +32,16 @@
 //! | task | items |
 //! |---|---|
 //! | call: one request and its reply, requests in order, one-way requests | [`Client::request`], [`Client::open_channel`], [`Client::send`] |
-//! | receive a reply in parts, open a stream in each direction | [`Client::stream`], [`Client::open_stream`] |
-//! | timeouts, several connections, lazy connecting | [`ClientConfig`], [`CallOptions`] |
-//! | serve paths, limits, shutdown | [`Server`], [`ServerConfig`] |
-//! | handle requests: whole, in parts, with streams | [`handler_fn`], [`Handler`], [`RequestMode`], [`Request`], [`Response`] |
-//! | policy for a handler whose caller has gone | [`OnCancel`], [`CancelToken`] |
-//! | information about the peer | [`Peer`] |
+//! | receive a reply in parts, open a stream in each direction, with flow control | [`Client::stream`], [`Client::open_stream`] |
+//! | timeouts, several connections, connecting on the first call | [`ClientBuilder`], [`CallOptions`] |
+//! | serve paths, limits, graceful shutdown | [`Server`], [`ServerBuilder`] |
+//! | handle requests: whole, in parts, as streams | [`handler_fn`], [`Handler`], [`RequestMode`], [`Request`], [`Response`] |
+//! | cancellation: the policy for a handler whose caller has gone | [`OnCancel`], [`CancelToken`] |
+//! | the address, certificates and hello of the peer | [`Peer`] |
 //! | the cause of an error, and whether a call may have run | [`CallError`], [`CallErrorKind`], [`Execution`], [`ConnectionError`] |
-//! | limits of memory, sizes and times | [`Limits`] |
+//! | limits of memory, sizes and times, keepalive | [`Limits`] |
 //! | addresses, Unix sockets, in-memory transport, custom byte streams | [`transport`] |
-//! | TLS | `tls`, with the feature of that name |
+//! | TLS, mutual TLS | `tls`, with the feature of that name |
 //! | frames and paths as bytes, without a connection | [`decoder`], [`frame`], [`path`] |
 //!
 //! The internal structure is described in `docs/architecture.md` of the repository.
@@ -48,6 +52,14 @@
 //! |---|---|---|
 //! | `signal` | no | `Server::shutdown_on_signal`: ctrl-c and SIGTERM |
 //! | `tls` | no | TLS by rustls on both sides, with the ring provider |
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests have clocks and seeds of their own"
+    )
+)]
 
 mod body;
 mod cancel;
@@ -68,6 +80,7 @@ pub mod path;
 mod pending;
 mod printable;
 mod proto;
+mod random;
 mod scratch;
 mod serve;
 mod server;
@@ -79,10 +92,10 @@ pub mod transport;
 
 pub use self::body::Body;
 pub use self::cancel::{CancelToken, OnCancel};
-pub use self::client::{CallOptions, Channel, Client, ClientConfig, ReplyParts};
+pub use self::client::{CallOptions, Channel, Client, ClientBuilder, ReplyParts};
 pub use self::connection::{
-    Call, CallTimes, Connection, Peer, RecvStream, ReplyStream, RequestParts, RunningCall,
-    SendStream, StreamError, with_context,
+    Call, Connection, Peer, RecvStream, ReplyStream, RequestParts, RunningCall, SendStream,
+    StreamError,
 };
 pub use self::error::{
     CallError, CallErrorKind, ConfigError, ConnectionError, Execution, Phases, ProtocolError,
@@ -94,7 +107,7 @@ pub use self::handler::{
 pub use self::handler_error::{HandlerError, RejectReason};
 pub use self::limits::Limits;
 pub use self::printable::Printable;
-pub use self::server::{Server, ServerConfig};
+pub use self::server::{Server, ServerBuilder};
 #[cfg(feature = "signal")]
 pub use self::shutdown::ShutdownSignal;
 pub use self::totals::Places;
@@ -102,10 +115,37 @@ pub use self::totals::Places;
 /// The levels of the `tracing` crate.
 pub use tracing::Level;
 
+/// What tasks and threads share, or pass on, stays so.
+const _: () = {
+    const fn shared<T: Send + Sync + 'static>() {}
+    const fn sent<T: Send + 'static>() {}
+    shared::<Client>();
+    shared::<ClientBuilder>();
+    shared::<Server>();
+    shared::<Connection>();
+    shared::<Peer>();
+    shared::<CancelToken>();
+    shared::<CallError>();
+    shared::<ConnectionError>();
+    shared::<HandlerError>();
+    sent::<ServerBuilder>();
+    sent::<Call>();
+    sent::<Channel>();
+    sent::<Request>();
+    sent::<RequestParts>();
+    sent::<Response>();
+    sent::<ReplyParts>();
+    sent::<ReplyStream>();
+    sent::<SendStream>();
+    sent::<RecvStream>();
+};
+
 /// Items that only `iip-rpc` needs. They are not part of the public API.
 #[doc(hidden)]
 pub mod __rpc {
     pub use crate::clock::{after, now};
+    pub use crate::connection::{CallTimes, with_context};
+    pub use crate::random::{random_fraction, random_id, random_wide_id, seed_random};
 }
 
 #[cfg(fuzzing)]

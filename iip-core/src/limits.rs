@@ -32,7 +32,7 @@ const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 /// use iip_core::Limits;
 ///
 /// let limits = Limits::default().max_message_bytes(1 << 20).idle_timeout(Duration::from_secs(60));
-/// assert_eq!(limits.message_bytes(), 1 << 20);
+/// assert_eq!(limits.get_max_message_bytes(), 1 << 20);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -273,88 +273,108 @@ impl Limits {
             .try_for_each(|(option, time)| ConfigError::check_time(option, time))
     }
 
-    /// Returns the limit set by [`max_path_bytes`](Self::max_path_bytes).
+    /// Returns the value of [`max_path_bytes`](Self::max_path_bytes).
     #[must_use]
-    pub fn path_bytes(&self) -> usize {
+    pub fn get_max_path_bytes(&self) -> usize {
         self.path_bytes
     }
 
-    /// Returns the limit set by [`max_frame_bytes`](Self::max_frame_bytes).
+    /// Returns the value of [`max_frame_bytes`](Self::max_frame_bytes).
     #[must_use]
-    pub fn frame_bytes(&self) -> usize {
+    pub fn get_max_frame_bytes(&self) -> usize {
         self.frame_bytes
     }
 
-    /// Returns the limit set by [`max_message_bytes`](Self::max_message_bytes).
+    /// Returns the value of [`max_message_bytes`](Self::max_message_bytes).
     #[must_use]
     #[inline]
-    pub fn message_bytes(&self) -> usize {
+    pub fn get_max_message_bytes(&self) -> usize {
         self.message_bytes.unwrap_or(MAX_MESSAGE_BYTES)
+    }
+
+    /// Returns the value of [`max_buffered_bytes`](Self::max_buffered_bytes).
+    #[must_use]
+    pub fn get_max_buffered_bytes(&self) -> usize {
+        self.buffered_bytes
+    }
+
+    /// Returns the value of [`max_unsent_bytes`](Self::max_unsent_bytes).
+    #[must_use]
+    pub fn get_max_unsent_bytes(&self) -> usize {
+        self.unsent_bytes
+    }
+
+    /// Returns the value of [`stream_window`](Self::stream_window).
+    #[must_use]
+    pub fn get_stream_window(&self) -> usize {
+        self.stream_window
+    }
+
+    /// Returns the value of [`max_stream_window`](Self::max_stream_window).
+    #[must_use]
+    pub fn get_max_stream_window(&self) -> usize {
+        self.max_stream_window
+    }
+
+    /// Returns the value of [`chunk_bytes`](Self::chunk_bytes).
+    #[must_use]
+    pub fn get_chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    /// Returns the value of [`max_channels`](Self::max_channels).
+    #[must_use]
+    pub fn get_max_channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Returns the value of [`max_calls`](Self::max_calls).
+    #[must_use]
+    pub fn get_max_calls(&self) -> usize {
+        self.calls
+    }
+
+    /// Returns the value of [`max_control_requests`](Self::max_control_requests).
+    #[must_use]
+    pub fn get_max_control_requests(&self) -> u32 {
+        self.control_requests
+    }
+
+    /// Returns the value of [`frame_head_timeout`](Self::frame_head_timeout).
+    #[must_use]
+    pub fn get_frame_head_timeout(&self) -> Duration {
+        self.frame_head
+    }
+
+    /// Returns the value of [`progress_timeout`](Self::progress_timeout).
+    #[must_use]
+    pub fn get_progress_timeout(&self) -> Duration {
+        self.progress
+    }
+
+    /// Returns the value of [`idle_timeout`](Self::idle_timeout).
+    #[must_use]
+    pub fn get_idle_timeout(&self) -> Duration {
+        self.idle
+    }
+
+    /// Returns the value of [`keepalive_interval`](Self::keepalive_interval).
+    #[must_use]
+    pub fn get_keepalive_interval(&self) -> Duration {
+        self.keepalive_interval
+    }
+
+    /// Returns the value of [`keepalive_timeout`](Self::keepalive_timeout).
+    #[must_use]
+    pub fn get_keepalive_timeout(&self) -> Duration {
+        self.keepalive_timeout
     }
 
     /// Returns the value that [`max_message_bytes`](Self::max_message_bytes) was set to, if it was
     /// set: for a higher layer with its own default.
+    #[doc(hidden)]
     #[must_use]
     pub fn own_message_bytes(&self) -> Option<usize> {
         self.message_bytes
-    }
-
-    /// Returns the limit set by [`max_buffered_bytes`](Self::max_buffered_bytes).
-    #[must_use]
-    pub fn buffered_bytes(&self) -> usize {
-        self.buffered_bytes
-    }
-
-    /// Returns the limit set by [`max_unsent_bytes`](Self::max_unsent_bytes).
-    #[must_use]
-    pub fn unsent_bytes(&self) -> usize {
-        self.unsent_bytes
-    }
-
-    pub(crate) fn window(&self) -> usize {
-        self.stream_window
-    }
-
-    pub(crate) fn max_window(&self) -> usize {
-        self.max_stream_window
-    }
-
-    pub(crate) fn chunk(&self) -> usize {
-        self.chunk_bytes
-    }
-
-    /// Returns the limit set by [`max_channels`](Self::max_channels).
-    #[must_use]
-    pub fn channels(&self) -> usize {
-        self.channels
-    }
-
-    /// Returns the limit set by [`max_calls`](Self::max_calls).
-    #[must_use]
-    pub fn calls(&self) -> usize {
-        self.calls
-    }
-
-    /// Returns the limit set by [`max_control_requests`](Self::max_control_requests).
-    #[must_use]
-    pub fn control_requests(&self) -> u32 {
-        self.control_requests
-    }
-
-    pub(crate) fn frame_head(&self) -> Duration {
-        self.frame_head
-    }
-
-    pub(crate) fn progress(&self) -> Duration {
-        self.progress
-    }
-
-    /// The keepalive interval and the keepalive timeout.
-    pub(crate) fn keepalive(&self) -> (Duration, Duration) {
-        (self.keepalive_interval, self.keepalive_timeout)
-    }
-
-    pub(crate) fn idle(&self) -> Duration {
-        self.idle
     }
 }

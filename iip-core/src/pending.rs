@@ -1,7 +1,7 @@
 //! Peers that occupy a scarce place and have not done their part yet, and the choice of the one
 //! that is evicted for a new peer. Pure: time is an argument.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// A group of peers whose connections are counted together: those of an IPv4 address, or of an IPv6
 /// network of 64 bits, which is the smallest network assigned to a site.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub(crate) struct Network(Option<IpAddr>);
 
 impl Network {
@@ -37,7 +37,7 @@ impl Network {
 pub(crate) struct Pending<T> {
     peers: BTreeMap<u64, Peer<T>>,
     /// Number of these peers in each network.
-    counts: HashMap<Network, usize>,
+    counts: BTreeMap<Network, usize>,
     next: u64,
 }
 
@@ -52,7 +52,7 @@ impl<T> Pending<T> {
     pub(crate) fn new() -> Self {
         Self {
             peers: BTreeMap::new(),
-            counts: HashMap::new(),
+            counts: BTreeMap::new(),
             next: 0,
         }
     }

@@ -236,7 +236,7 @@ impl Dispatcher {
                 path,
                 size,
             } => {
-                let limit = shared.lock().proto.limits().message_bytes();
+                let limit = shared.lock().proto.limits().get_max_message_bytes();
                 let reason = RejectReason::TooLarge { size, limit };
                 if is_one_way(channel) {
                     on_lost(shared, &path, &reason);
@@ -309,7 +309,7 @@ impl Dispatcher {
                 Some(RejectReason::NoStream)
             }
             Kind::Stream { is_busy: true } => {
-                let limit = shared.lock().proto.limits().calls();
+                let limit = shared.lock().proto.limits().get_max_calls();
                 Some(RejectReason::ConnectionBusy { limit })
             }
             _ => None,

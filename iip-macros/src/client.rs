@@ -45,7 +45,7 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
     let new_doc = format!(" A client that calls the methods of [`{service}`] through `client`.");
     let connect_doc = " Connects to `target`, such as `127.0.0.1:7070`, for this client alone. \
         Services of one server can share a connection: see `new`.";
-    let options_doc = " The same client with other options, such as a timeout or metadata, for the \
+    let options_doc = " The same client with more options, such as a timeout or metadata, for the \
         calls made through it.";
     let clone_and_debug = clone_and_debug(def);
     quote! {

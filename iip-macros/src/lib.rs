@@ -1,10 +1,10 @@
 //! `#[service]` and `#[derive(MethodError)]`, the macros of iip-rpc. Use them through that crate,
 //! which re-exports them.
 //!
-//! Structure: `attr` and `model` parse the user's trait, and `types` the types in it. `check`
-//! reports every mistake at once. `service_trait`, `client`, `server`, `forward` and `dyn_twin`
-//! generate the code, which only calls the runtime. With mistakes, `fallback` generates enough for
-//! the rest of the program to compile.
+//! Structure: `attr` and `model` parse the user's trait, and `types` parses the types in it.
+//! `check` reports all mistakes together. `service_trait`, `client`, `server`, `forward` and
+//! `dyn_twin` generate the code, which only calls the runtime. If the trait has mistakes,
+//! `fallback` generates enough for the rest of the program to compile.
 
 #![forbid(unsafe_code)]
 
@@ -52,8 +52,8 @@ const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter
 ///
 /// In addition to the trait, which is implemented with `async fn`s as written, this generates
 ///
-/// * `GreeterClient`: created by `GreeterClient::new(client)`, implements `Greeter`, each method
-///   being a call. `with_options` returns one whose calls have other options.
+/// * `GreeterClient`: created by `GreeterClient::new(client)`, implements `Greeter`; each method
+///   makes a call. `with_options` returns a client whose calls have more options.
 /// * `GreeterServer<T>`: created by `GreeterServer::new(implementation)` or `from_arc`, to pass to
 ///   a server.
 /// * the service for an `Arc` of an implementation, unless the trait has supertraits of its own.
@@ -64,10 +64,10 @@ const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter
 ///
 /// # The trait
 ///
-/// The trait may have type and constant parameters and `where` clauses, which must contain all
-/// bounds that a value on the wire needs
-/// (`K: Serialize + DeserializeOwned + Send + Sync + 'static`); any visibility; `#[cfg(..)]`,
-/// `#[deprecated]` and documentation. Its settings:
+/// The trait may have any visibility, type and constant parameters, `where` clauses, `#[cfg(..)]`,
+/// `#[deprecated]` and documentation. The bounds of a type parameter must include all that a value
+/// on the wire needs: `K: Serialize + DeserializeOwned + Send + Sync + 'static`. The settings of a
+/// service are:
 ///
 /// | setting | default | |
 /// |---|---|---|
@@ -96,13 +96,13 @@ const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter
 /// | `oneway` | the caller waits for no reply, so the result is `Result<(), E>`; the method runs to its end |
 /// | `raw` | bodies are the unchanged bytes of the one argument and of the result, without envelope |
 /// | `json` | bodies are plain JSON, without envelope |
-/// | `timeout = "500ms"` | maximum duration of a call whose caller sets none; units `us`, `ms`, `s`, `m`, `h` |
+/// | `timeout = "500ms"` | timeout of a call whose caller sets none; units `us`, `ms`, `s`, `m`, `h` |
 /// | `idempotent` | running twice has the same effect as running once, so a call that may have run is retried |
 /// | `on_cancel = "abort"` | when the caller goes away, `"abort"` (the default) drops the handler, `"token"` notifies it, `"run"` lets it end |
-/// | `hedge = "20ms"` | a call of an idempotent method without a reply is sent a second time after this delay, or `"p95"`: once it has taken longer than 95 of 100 calls before |
+/// | `hedge = "20ms"` | hedging, for idempotent methods: the delay after which a second attempt starts if there is no reply; `"p95"`: once the first attempt has taken longer than 95 of 100 earlier calls |
 /// | `max_concurrency = 100` | maximum number of concurrent calls of a server, or `"auto"`: the server determines it; further calls are rejected |
 /// | `priority = "low"` | order in which an overloaded server rejects calls: `"low"`, then `"normal"` (the default), then `"high"` |
-/// | `auth = "admin"` | the requirement on a caller, for the program's own checks to read; nothing enforces it by itself |
+/// | `auth = "admin"` | a label for the program's own authorization checks, such as an interceptor; nothing else enforces it |
 ///
 /// `timeout`, `idempotent`, `hedge`, `max_concurrency` and `priority` can be changed at run time,
 /// by a `MethodPolicy` of the client or the server.
@@ -137,12 +137,12 @@ const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter
 ///
 /// # Types recognized by name
 ///
-/// A macro sees names and not types. `CallContext`, `Streaming<T>` and `Subscription<T>` are those
-/// of iip-rpc, by their names alone or with a path. A type of another shape (`Subscription` without
-/// parameters), and one whose path begins with `crate`, `self` or `super`, is the program's own.
-/// The compiler reports an error if one is mistaken for the other: another name for the program's
-/// type (`use billing::Subscription as Plan`) always helps, as does the plain name for one of
-/// iip-rpc.
+/// A macro sees names, not types. It treats `CallContext`, `Streaming<T>` and `Subscription<T>` as
+/// the types of iip-rpc, with or without a path. It treats a type with other parameters
+/// (`Subscription` without parameters), or with a path that begins with `crate`, `self` or `super`,
+/// as the program's own. If it mistakes one for the other, the compiler reports an error. Then give
+/// the program's type another name (`use billing::Subscription as Plan`), and write a type of
+/// iip-rpc by its plain name.
 ///
 /// # Codecs
 ///
@@ -158,8 +158,9 @@ const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter
 /// or `skip_serializing_if`, and types that read any value, such as `serde_json::Value`, need
 /// `"msgpack"` or `"json"`.
 ///
-/// The setting overrides the codec of the client. A server that does not know the codec is called
-/// in JSON. Regardless of the setting, callers may use any other of these and plain JSON.
+/// The setting overrides the codec of the client. If the server does not support the codec, the
+/// client uses JSON. Regardless of the setting, callers may use any other of these codecs, and
+/// plain JSON.
 ///
 /// In a protobuf service each method takes exactly one message, `request: Request` or
 /// `request: &Request`, and returns `Result<Response, E>`; `E` is as in any other method. The items
@@ -169,11 +170,11 @@ const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter
 ///
 /// # Trait objects
 ///
-/// Methods that return futures make a trait that is not `dyn`-compatible. `#[service(dyn)]`
-/// generates a twin that is: every `Greeter` is a `DynGreeter`, and `dyn DynGreeter` is a `Greeter`
-/// again, as are references, `Arc`s and `Box`es of it and of any other `Greeter`. Their futures are
-/// `Send` too, so that objects can be called in spawned tasks and in handlers. Each call through an
-/// object allocates a box.
+/// A trait with `async fn`s is not `dyn`-compatible. `#[service(dyn)]` generates a second trait
+/// that is: every `Greeter` implements `DynGreeter`, and `dyn DynGreeter` implements `Greeter` in
+/// turn. So do references, `Arc`s and `Box`es of it and of any other `Greeter`. Their futures are
+/// `Send` too, so that trait objects can be called in spawned tasks and in handlers. Each call
+/// through a trait object allocates a box.
 ///
 /// ```ignore
 /// let greeters: Vec<Arc<dyn DynGreeter>> =
@@ -181,10 +182,10 @@ const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter
 /// greeters[0].hello("world".into()).await?;
 /// ```
 ///
-/// Implementations implement `Greeter` by plain `async fn`s; `#[async_trait]` does not work for it.
-/// The twin is a trait of [async-trait](https://docs.rs/async-trait), with methods named
-/// `dyn_hello`, which `#[async_trait]` implements as well. `Box` must be the standard library's in
-/// the scope of a service with `dyn`.
+/// Implement `Greeter` with plain `async fn`s; `#[async_trait]` does not work for it. `DynGreeter`
+/// is a trait of [async-trait](https://docs.rs/async-trait), with methods named `dyn_hello`, so
+/// `#[async_trait] impl DynGreeter for Mine` compiles as well. In the scope of a service with
+/// `dyn`, `Box` must be the one of the standard library.
 #[proc_macro_attribute]
 pub fn service(
     args: proc_macro::TokenStream,

@@ -1,4 +1,4 @@
-//! Context of a call beyond its arguments, on both sides.
+//! Context of the call that a handler serves, beyond its arguments.
 
 use std::any::Any;
 use std::fmt;
@@ -18,12 +18,14 @@ tokio::task_local! {
     static CURRENT: CallContext;
 }
 
-/// Context of a call: metadata, deadline, and, in a handler, the caller.
+/// Context of the call that a handler serves: the caller and its metadata, the deadline, and the
+/// metadata of the reply.
 ///
 /// A handler gets it from [`CallContext::current`], or as the method's first parameter
-/// `ctx: &CallContext`, which is not sent. Calls made inside the handler inherit the deadline
-/// automatically. A caller creates one with [`new`](Self::new) for a method that takes it. Cheap to
-/// clone.
+/// `ctx: &CallContext`, which is not sent. Calls made inside the handler, and those to which it
+/// passes its context, inherit the deadline and nothing else. A caller that serves no call passes a
+/// [new](Self::new) context; what it sends and how it calls is set by
+/// [`CallOptions`](crate::CallOptions). Cheap to clone.
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,8 +46,6 @@ struct Inner {
     deadline: Option<Instant>,
     peer: Option<Arc<Peer>>,
     cancel: Option<CancelToken>,
-    /// `true` if the metadata is for calls made with this context, not received from a caller.
-    outgoing: bool,
     reply_metadata: Mutex<Metadata>,
     extensions: Mutex<Extensions>,
 }
@@ -57,7 +57,7 @@ impl Default for CallContext {
 }
 
 impl CallContext {
-    /// Creates a context without metadata and deadline, to make a call with.
+    /// Creates the context of a caller that serves no call: it has no deadline.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -81,7 +81,6 @@ impl CallContext {
                 deadline,
                 peer,
                 cancel,
-                outgoing: false,
                 reply_metadata: Mutex::default(),
                 extensions: Mutex::default(),
             }),
@@ -125,13 +124,11 @@ impl CallContext {
         self.change(|inner| inner.deadline = Some(deadline))
     }
 
-    /// Replaces the metadata.
+    /// Replaces the metadata that the caller sent, to test a handler with it. It is not sent with
+    /// calls made in this context: see [`CallOptions::metadata`](crate::CallOptions::metadata).
     #[must_use]
     pub fn with_metadata(self, metadata: Metadata) -> Self {
-        self.change(|inner| {
-            inner.metadata = metadata;
-            inner.outgoing = true;
-        })
+        self.change(|inner| inner.metadata = metadata)
     }
 
     /// Replaces the deadline, whatever it was before.
@@ -147,7 +144,6 @@ impl CallContext {
             deadline: old.deadline,
             peer: old.peer.clone(),
             cancel: old.cancel.clone(),
-            outgoing: old.outgoing,
             reply_metadata: Mutex::default(),
             extensions: Mutex::new(lock(&old.extensions).clone()),
         };
@@ -167,13 +163,6 @@ impl CallContext {
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.inner.metadata
-    }
-
-    /// The metadata to send with calls made with this context, not the metadata received from a
-    /// caller.
-    pub(crate) fn outgoing_metadata(&self) -> Option<&Metadata> {
-        let set = self.inner.outgoing && !self.inner.metadata.is_empty();
-        set.then_some(&self.inner.metadata)
     }
 
     /// The point in time at which the caller stops waiting; `None` if the call has no deadline.

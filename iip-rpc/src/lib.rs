@@ -29,35 +29,38 @@
 //! # }
 //! ```
 //!
-//! The client implements the same trait, so code that takes `impl Greeter` runs with or without a
-//! server.
+//! The client implements the same trait, so code that takes `impl Greeter` works with a client,
+//! with a mock, and with the implementation itself.
 //!
-//! The module `guide` of this documentation has a page for each topic, with programs to copy.
+//! The module `guide` of this documentation has a page for each topic, with complete programs, and
+//! one on migrating from gRPC.
 //!
 //! # Overview
 //!
 //! | task | items |
 //! |---|---|
-//! | call: timeouts, metadata, several connections | [`Client`], [`ClientBuilder`], [`CallOptions`] |
-//! | serve: several services, limits, shutdown | [`Server`], [`ServerBuilder`] |
-//! | retry and hedge calls, as their methods allow | [`RetryPolicy`], [`RetryBudget`], [`Hedge`], [`MethodPolicy`] |
-//! | bound a server's load and the time of its calls | [`Concurrency`], [`Priority`], [`ServerPolicy`] |
-//! | report whether a server can be called | [`Health`], [`HealthClient`] |
-//! | tell clients when to retry | [`Status::with_retry_after`], [`Status::with_no_retry`] |
-//! | observe every call, reject some: authorization, logs | [`interceptor`] |
-//! | layers of tower, services of tower | `tower`, with the feature of that name |
+//! | call: timeouts, metadata, wait-for-ready, several connections | [`Client`], [`ClientBuilder`], [`CallOptions`] |
+//! | serve: several services, limits, graceful shutdown | [`Server`], [`ServerBuilder`] |
+//! | retry policy, retry budget, hedging | [`RetryPolicy`], [`RetryBudget`], [`Hedge`], [`MethodPolicy`] |
+//! | concurrency limits, load shedding, limits on deadlines | [`Concurrency`], [`Priority`], [`ServerPolicy`] |
+//! | sizes, memory, flow-control windows, keepalive | [`Limits`] |
+//! | health checking | [`Health`], [`HealthClient`] |
+//! | server pushback: when to retry | [`Status::with_retry_after`], [`Status::with_no_retry`] |
+//! | interceptors: authorization, logs, rejecting calls | [`interceptor`] |
+//! | layers and services of tower | `tower`, with the feature of that name |
+//! | TLS, mutual TLS | `tls`, with the feature of that name |
 //! | metrics per method, spans, trace context | [`observe`] |
-//! | caller, deadline and metadata of a call | [`CallContext`] |
-//! | fail: codes, your own error types, execution state | [`Status`], [`MethodError`], [`Execution`] |
+//! | caller, deadline, metadata and cancellation of a call | [`CallContext`] |
+//! | errors: status codes, your own error types, whether the call may have run | [`Status`], [`MethodError`], [`Execution`] |
 //! | use `?` on errors of other crates in handlers | [`ResultExt`] |
 //! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
-//! | send and receive many messages in one call | [`Streaming`], [`Stream`] |
-//! | send without waiting for a reply | `#[rpc(oneway)]`, see [`service`](macro@service) |
-//! | values for all subscribers, also after a lost connection | [`Topic`], [`Subscription`] |
+//! | streams: many messages in one call, in either direction | [`Streaming`], [`Stream`] |
+//! | one-way calls, without a reply | `#[rpc(oneway)]`, see [`service`](macro@service) |
+//! | subscriptions, which resume after a lost connection | [`Topic`], [`Subscription`] |
 //! | another codec | `#[service(codec = "..")]`, [`ClientBuilder::codec`], [`codec`] |
-//! | fewer bytes on the network | [`Compression`], [`ClientBuilder::compression`], [`ServerBuilder::compression`] |
+//! | compression | [`Compression`], [`ClientBuilder::compression`], [`ServerBuilder::compression`] |
 //! | large data without copies | [`Payload`], or `bytes::Bytes` |
-//! | bytes on the wire | `docs/wire.md` in the repository, [`envelope`], [`codec`] |
+//! | wire format | `docs/wire.md` in the repository, [`envelope`], [`codec`] |
 //!
 //! # Features
 //!
@@ -69,12 +72,20 @@
 //! | `codec-postcard` | no | the codec postcard |
 //! | `codec-msgpack` | no | the codec MessagePack |
 //! | `codec-prost` | no | services whose methods take and return protobuf messages, `Proto` |
-//! | `compress-zstd` | no | [`Compression::zstd`](Compression), and reading what peers have compressed with it |
-//! | `compress-lz4` | no | [`Compression::lz4`](Compression), the same for lz4 |
-//! | `tls` | no | TLS by rustls, `tls` |
+//! | `compress-zstd` | no | [`Compression::zstd`](Compression), and decompression of zstd |
+//! | `compress-lz4` | no | [`Compression::lz4`](Compression), and decompression of lz4 |
+//! | `tls` | no | `tls`: TLS by rustls |
 //! | `metrics` | no | `observe::MetricsFacade`: metrics through the `metrics` crate |
 //! | `tracing` | no | `observe::TracingInterceptor`: a span per call and W3C trace context |
 //! | `tower` | no | `tower`: layers and services of tower on both sides |
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests have clocks and seeds of their own"
+    )
+)]
 
 pub mod arguments;
 mod boxed;
@@ -152,13 +163,39 @@ pub use futures_core::Stream;
 #[cfg(feature = "tls")]
 pub use iip_core::tls;
 
-pub use iip_core::{ConfigError, Limits};
+pub use iip_core::{ConfigError, Limits, Peer};
+
+/// The layer below: raw calls, handlers, and the errors of connections.
+#[doc(no_inline)]
+pub use iip_core;
 
 /// The levels of the `tracing` crate, through which the library logs.
 pub use iip_core::Level;
 
 #[cfg(feature = "macros")]
 pub use iip_macros::{MethodError, service};
+
+/// What tasks and threads share, or pass on, stays so.
+const _: () = {
+    const fn shared<T: Send + Sync + 'static>() {}
+    const fn sent<T: Send + 'static>() {}
+    shared::<Client>();
+    shared::<CallContext>();
+    shared::<CallOptions>();
+    shared::<Health>();
+    shared::<HealthClient>();
+    shared::<Metadata>();
+    shared::<ReplyMetadata>();
+    shared::<RetryBudget>();
+    shared::<Server>();
+    shared::<Status>();
+    shared::<Topic<u8>>();
+    sent::<ClientBuilder>();
+    sent::<ServerBuilder>();
+    sent::<Streaming<u8>>();
+    sent::<StreamSender<u8>>();
+    sent::<Subscription<u8>>();
+};
 
 /// Return type of methods; the error is a [`Status`] unless the method has its own error type.
 pub type Result<T, E = Status> = std::result::Result<T, E>;

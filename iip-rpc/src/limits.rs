@@ -59,9 +59,9 @@ mod tests {
         let limits = TypedLimits::default().with(Limits::default().max_channels(7));
         assert_eq!(limits.message_bytes(), MAX_MESSAGE_BYTES);
         let connection = limits.of_connection();
-        assert_eq!(connection.channels(), 7);
+        assert_eq!(connection.get_max_channels(), 7);
         assert_eq!(
-            connection.message_bytes(),
+            connection.get_max_message_bytes(),
             MAX_MESSAGE_BYTES + ENVELOPE_BYTES
         );
     }
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn the_maximum_size_can_be_set() {
         let limits = TypedLimits::default().max_message_bytes(usize::MAX);
-        assert_eq!(limits.of_connection().message_bytes(), usize::MAX);
+        assert_eq!(limits.of_connection().get_max_message_bytes(), usize::MAX);
     }
 
     #[test]
@@ -89,7 +89,7 @@ mod tests {
                 .with(channels().max_message_bytes(1000)),
         ] {
             assert_eq!(limits.message_bytes(), 1000);
-            assert_eq!(limits.of_connection().channels(), 7);
+            assert_eq!(limits.of_connection().get_max_channels(), 7);
         }
     }
 }

@@ -150,6 +150,21 @@ impl Metadata {
         Ok(())
     }
 
+    /// Adds all entries of `other`; its keys replace those of the same name.
+    ///
+    /// # Errors
+    ///
+    /// Like [`append_all`](Self::append_all).
+    pub(crate) fn replace_all(&mut self, other: &Self) -> Result<(), MetadataError> {
+        let mut merged = self.clone();
+        for (key, _) in other.iter() {
+            merged.remove(key);
+        }
+        merged.append_all(other)?;
+        *self = merged;
+        Ok(())
+    }
+
     /// All entries in their order; a key with several values occurs several times.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Bytes)> {
         self.entries.iter().map(|(key, value)| {

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use iip_core::__rpc::random_fraction;
+
 use crate::budget::Bucket;
 use crate::policy::RetryPolicy;
 use crate::pushback::Pushback;
@@ -88,7 +90,9 @@ impl Attempts {
         if !may_retry {
             return None;
         }
-        let jitter = policy.backoff(self.retries.into()).mul_f64(fastrand::f64());
+        let jitter = policy
+            .backoff(self.retries.into())
+            .mul_f64(random_fraction());
         let pause = after.saturating_add(jitter);
         // The budget comes last, so that only retries that are made take a token.
         if pause >= deadline.saturating_duration_since(now) || !rules.budget.withdraw() {
@@ -134,7 +138,7 @@ impl TransparentRetries {
                 .min(MAX_PAUSE),
         };
         self.count += 1;
-        let pause = limit.mul_f64(fastrand::f64());
+        let pause = limit.mul_f64(random_fraction());
         (pause < deadline.saturating_duration_since(now)).then_some(pause)
     }
 }

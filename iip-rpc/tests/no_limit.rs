@@ -1,6 +1,10 @@
 //! Calls without a time limit, under a clock that the test advances.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the test reads the clock that it advances"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

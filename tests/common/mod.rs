@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
-use iip_core::{Server, ServerConfig};
+use iip_core::{Server, ServerBuilder};
 use tokio::task::JoinHandle;
 
 /// Time after which a test gives up waiting. No test that passes waits for it: it only turns a hang
@@ -118,7 +118,7 @@ impl<F: Future> Started<F> {
 }
 
 /// A raw server on a port that the system chose, and its address.
-pub(crate) async fn bound(config: ServerConfig) -> (Server, SocketAddr) {
+pub(crate) async fn bound(config: ServerBuilder) -> (Server, SocketAddr) {
     let server = config
         .bind("127.0.0.1:0")
         .await

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use iip_core::{CallError, CallErrorKind, Channel, Client, ClientConfig};
+use iip_core::{CallError, CallErrorKind, Channel, Client, ClientBuilder};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -22,13 +22,13 @@ pub(crate) struct Victim {
 impl Victim {
     /// A client and the raw stream of its first connection, on which it has asked for its first
     /// channel.
-    pub(crate) async fn connect(config: ClientConfig) -> (Self, TcpStream) {
+    pub(crate) async fn connect(config: ClientBuilder) -> (Self, TcpStream) {
         Self::connect_to(listener().await, config).await
     }
 
     pub(crate) async fn connect_to(
         (listener, addr): (TcpListener, SocketAddr),
-        config: ClientConfig,
+        config: ClientBuilder,
     ) -> (Self, TcpStream) {
         let client = config.connect_lazy(addr.to_string()).expect("an address");
         // Connecting succeeds or fails when the test grants or rejects the first channel.
@@ -39,13 +39,13 @@ impl Victim {
     }
 
     /// The same, with a peer that reads frames.
-    pub(crate) async fn with_peer(config: ClientConfig) -> (Self, Peer) {
+    pub(crate) async fn with_peer(config: ClientBuilder) -> (Self, Peer) {
         let (victim, stream) = Self::connect(config).await;
         (victim, Peer::over(stream))
     }
 
     /// The same, with one channel held by the caller.
-    pub(crate) async fn with_channel(config: ClientConfig) -> (Self, Peer, Channel) {
+    pub(crate) async fn with_channel(config: ClientBuilder) -> (Self, Peer, Channel) {
         let (victim, mut peer) = Self::with_peer(config).await;
         let channel = victim.granted_channel(&mut peer, 1).await;
         (victim, peer, channel)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use iip_core::{CallError, CallErrorKind, Channel, ClientConfig, Execution};
+use iip_core::{CallError, CallErrorKind, Channel, Client, Execution};
 
 use super::table::OnClient;
 use crate::common::frame::{RawFrame, brief};
@@ -92,7 +92,7 @@ struct Link {
 
 impl Link {
     async fn connect() -> Self {
-        let (victim, peer) = Victim::with_peer(ClientConfig::new().connections(1)).await;
+        let (victim, peer) = Victim::with_peer(Client::builder().connections(1)).await;
         Self { victim, peer }
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use iip_core::{
-    HandlerError, Limits, Request, RequestMode, Response, Server, ServerConfig, handler_fn,
+    HandlerError, Limits, Request, RequestMode, Response, Server, ServerBuilder, handler_fn,
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -29,7 +29,7 @@ impl GoServer {
         Self::configured(|config| config.limits(limits)).await
     }
 
-    pub(crate) async fn configured(configure: impl FnOnce(ServerConfig) -> ServerConfig) -> Self {
+    pub(crate) async fn configured(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
         let slow = Gates::default();
         let config = configure(routes(Server::builder(), slow.clone()));
         let server = config
@@ -95,7 +95,7 @@ impl Gates {
     }
 }
 
-fn routes(config: ServerConfig, slow: Gates) -> ServerConfig {
+fn routes(config: ServerBuilder, slow: Gates) -> ServerBuilder {
     config
         .route("/echo", handler_fn(echo))
         .route("/echo_benchmark", handler_fn(echo))

@@ -1,8 +1,8 @@
 //! A client of one address: the calls and their connections, which are made when needed and
 //! replaced when lost.
 
+mod builder;
 mod chunks;
-mod config;
 mod pool;
 mod request;
 
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::Value;
 
+pub use self::builder::{CallOptions, ClientBuilder};
 pub use self::chunks::{Channel, ReplyParts};
-pub use self::config::{CallOptions, ClientConfig};
 use self::pool::Pool;
 use self::request::{Kept, Request};
 use crate::body::Body;
@@ -70,7 +70,7 @@ impl Moves {
 /// not sent, or that the server reports as not run, are retried on another connection before their
 /// deadline, unless the server broke the protocol. Failed attempts to connect are followed by a
 /// pause with full jitter, during which calls fail at once with the last reason, unless another
-/// [connection](ClientConfig::connections) is alive.
+/// [connection](ClientBuilder::connections) is alive.
 ///
 /// A connection is made in the Tokio runtime of the call that needs it, and runs in that runtime.
 /// It ends with the runtime, and the next call makes another connection in its own. A call that
@@ -95,13 +95,13 @@ pub struct Client {
 }
 
 struct Inner {
-    config: ClientConfig,
+    config: ClientBuilder,
     connector: Arc<dyn Connector>,
     pool: Pool,
 }
 
 impl Client {
-    fn new(config: ClientConfig, connector: impl Connector) -> Self {
+    fn new(config: ClientBuilder, connector: impl Connector) -> Self {
         let inner = Inner {
             pool: Pool::new(config.connections),
             config,
@@ -112,23 +112,23 @@ impl Client {
         }
     }
 
-    /// Connects with the default configuration, see [`ClientConfig`].
+    /// Creates a builder with the default configuration.
+    #[must_use]
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// Connects with the default configuration, see [`ClientBuilder`].
     ///
     /// # Errors
     ///
-    /// See [`ClientConfig::connect`].
+    /// See [`ClientBuilder::connect`].
     ///
     /// # Cancel safety
     ///
     /// Dropping the future cancels the attempt.
     pub async fn connect(target: impl ToEndpoint) -> Result<Self, CallError> {
-        ClientConfig::new().connect(target).await
-    }
-
-    /// Returns the configuration of the client.
-    #[must_use]
-    pub fn config(&self) -> &ClientConfig {
-        &self.inner.config
+        Self::builder().connect(target).await
     }
 
     async fn first_connection(&self) -> Result<(), CallError> {
@@ -142,7 +142,7 @@ impl Client {
         self.connection(deadline).await.map(drop)
     }
 
-    /// Calls `path` with `body` within the client's `call_timeout`.
+    /// Calls `path` with `body` within the client's [`timeout`](ClientBuilder::timeout).
     ///
     /// # Errors
     ///
@@ -180,8 +180,9 @@ impl Client {
     }
 
     /// Sends `body` to `path` as a one-way request, without waiting for a reply. The future is
-    /// ready once the request is queued for writing, within the client's `call_timeout`. The caller
-    /// does not learn whether the request arrives, nor its outcome.
+    /// ready once the request is queued for writing, within the client's
+    /// [`timeout`](ClientBuilder::timeout). The caller does not learn whether the request arrives,
+    /// nor its outcome.
     ///
     /// For servers of this crate, one-way requests are sent on a channel without replies, and they
     /// run concurrently. If the client goes away while one runs, the policy of its handler applies
@@ -232,7 +233,7 @@ impl Client {
     #[inline]
     pub(crate) fn times(&self, timeout: Option<Duration>) -> CallTimes {
         let started = clock::now();
-        let timeout = timeout.unwrap_or(self.inner.config.call_timeout);
+        let timeout = timeout.unwrap_or(self.inner.config.timeout);
         CallTimes {
             started,
             connected: started,
@@ -271,14 +272,14 @@ impl Client {
 
     /// Calls `path` with a stream of bytes in each direction, where `first` is the beginning of the
     /// outgoing one. Only servers that understand such calls support them, which a Go server does
-    /// not; therefore the client must send a [hello](ClientConfig::hello).
+    /// not; therefore the client must send a [hello](ClientBuilder::hello).
     ///
     /// The duration of the call is not limited once there is a connection;
     /// [`RecvStream::set_deadline`] limits it.
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    /// let config = iip_core::ClientConfig::new().hello(serde_json::json!({}));
+    /// let config = iip_core::Client::builder().hello(serde_json::json!({}));
     /// let client = config.connect("127.0.0.1:9000").await?;
     /// let (mut send, mut recv) = client.open_stream("/count", "how many bytes ").await?;
     /// send.send("are these?").await?;
@@ -333,7 +334,7 @@ impl Client {
     /// Dropping the future returns the channel to the pool.
     pub async fn open_channel(&self) -> Result<Channel, CallError> {
         let (mut times, mut moves) = (self.times(None), Moves::default());
-        let timeout = self.inner.config.call_timeout;
+        let timeout = self.inner.config.timeout;
         loop {
             let connection = self.connection_for(&mut times).await?;
             let lease = connection.lease(clock::now(), times.deadline);
@@ -381,6 +382,7 @@ impl Client {
     /// # Cancel safety
     ///
     /// See [`connection`](Self::connection).
+    #[doc(hidden)]
     pub async fn wait_for_connection(
         &self,
         started: Instant,
@@ -491,7 +493,7 @@ impl Inner {
         let announce = config.hello.clone().unwrap_or(Value::Null);
         let mut proto =
             proto::Connection::new(Side::Client, config.limits.clone(), announce, clock::now());
-        let mut calls = CallTable::new(config.limits.channels(), config.max_queued_calls);
+        let mut calls = CallTable::new(config.limits.get_max_channels(), config.max_queued_calls);
         calls.may_retire(retirement, clock::now());
         if config.hello.is_some() {
             proto.say_hello();

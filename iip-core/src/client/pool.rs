@@ -13,6 +13,7 @@ use crate::clock;
 use crate::connection::{Closing, Connection, Shared};
 use crate::error::{CallError, CallErrorKind, Execution, Phases};
 use crate::proto::calls::Retirement;
+use crate::random;
 
 /// The maximum pause after the first failed attempt to connect. The maximum doubles with each
 /// further failure.
@@ -413,7 +414,7 @@ impl Drop for PendingConnection {
                 let limit = FIRST_BACKOFF
                     .saturating_mul(1 << state.failures.min(16))
                     .min(MAX_BACKOFF);
-                let pause = limit.mul_f64(fastrand::f64());
+                let pause = limit.mul_f64(random::random_fraction());
                 let causes = std::iter::successors(std::error::Error::source(&error), |cause| {
                     cause.source()
                 });

@@ -100,6 +100,7 @@ impl Connection {
     /// # Errors
     ///
     /// Returns the error of `encode`.
+    #[doc(hidden)]
     #[inline]
     pub fn start_encoded<E>(
         self,
@@ -116,6 +117,7 @@ impl Connection {
     }
 
     /// Like [`start_encoded`](Self::start_encoded), but with data that is already encoded.
+    #[doc(hidden)]
     #[must_use]
     pub fn start_body(
         self,
@@ -178,6 +180,7 @@ impl Connection {
     /// # Errors
     ///
     /// Returns the error of `encode`.
+    #[doc(hidden)]
     pub fn start_one_way<E>(
         self,
         path: StaticPath,
@@ -207,6 +210,7 @@ impl Connection {
     }
 
     /// Returns `true` if one more one-way request may be queued for writing.
+    #[doc(hidden)]
     #[must_use]
     pub fn has_room_for_one_way(&self) -> bool {
         self.shared.lock().proto.has_one_way_room()
@@ -221,6 +225,7 @@ impl Connection {
     /// # Cancel safety
     ///
     /// Can be dropped and called again.
+    #[doc(hidden)]
     pub async fn room_for_one_way(&self, deadline: Instant) -> Result<(), CallError> {
         if self.has_room_for_one_way() {
             return Ok(());
@@ -250,6 +255,7 @@ impl Connection {
     /// # Errors
     ///
     /// Returns the error of `encode`. Other errors are returned by [`RecvStream::reply`].
+    #[doc(hidden)]
     pub fn start_stream<E>(
         self,
         path: StaticPath,

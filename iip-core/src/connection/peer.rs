@@ -70,6 +70,7 @@ impl Peer {
     /// Returns a value that a higher layer has derived from this peer, made by `init` on the first
     /// call; on a client, that is after the hello exchange. There is room for only one type of
     /// value: another type gets `None`.
+    #[doc(hidden)]
     pub fn extension<T: Any + Send + Sync>(&self, init: impl FnOnce(&Self) -> T) -> Option<&T> {
         self.extension
             .get_or_init(|| Box::new(init(self)))
@@ -100,8 +101,8 @@ impl Peer {
 
     /// Logs the failure of a handler that replied to a call of this peer to `path`, with its
     /// causes, within the limits of
-    /// [`ServerConfig::log_failures`](crate::ServerConfig::log_failures) and
-    /// [`max_log_lines`](crate::ServerConfig::max_log_lines). It is for higher layers, whose
+    /// [`ServerBuilder::log_failures`](crate::ServerBuilder::log_failures) and
+    /// [`max_log_lines`](crate::ServerBuilder::max_log_lines). It is for higher layers, whose
     /// handlers reply even when they fail. A failure that is not the server's fault has level
     /// DEBUG. On a client, nothing is logged.
     pub fn log_failure(&self, path: &str, failure: &dyn Error, is_fault: bool) {

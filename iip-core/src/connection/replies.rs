@@ -64,7 +64,7 @@ impl State {
     /// dropped without the lock.
     #[inline]
     pub(crate) fn reply(&mut self, channel: ChannelId, body: &mut Body) -> bool {
-        let limit = self.proto.limits().message_bytes();
+        let limit = self.proto.limits().get_max_message_bytes();
         if body.len() > limit {
             let size = body.len();
             let text = format!(
@@ -126,7 +126,10 @@ impl State {
     /// Ends the calls of a connection that is gone: their handlers are aborted, notified, or left
     /// to end.
     pub(crate) fn cancel_all(&mut self) {
-        for (channel, mut running) in std::mem::take(&mut self.running) {
+        let mut running: Vec<_> = std::mem::take(&mut self.running).into_iter().collect();
+        // In the order of the channels, so that a run with the same input ends the same way.
+        running.sort_unstable_by_key(|&(channel, _)| channel);
+        for (channel, mut running) in running {
             self.let_go(&mut running, Some(channel));
             running.cancel(&mut self.proto.deferred);
         }

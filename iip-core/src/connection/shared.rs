@@ -137,11 +137,17 @@ impl State {
         if !self.proto.is_unread() {
             return None;
         }
-        let limit = self.proto.limits().progress();
-        let running = self.running.values_mut();
-        running
-            .filter_map(|running| running.flow.as_deref_mut())
-            .filter_map(|flow| flow.check_unread(now, limit, wakers))
+        let limit = self.proto.limits().get_progress_timeout();
+        let mut streams: Vec<_> = self
+            .running
+            .iter_mut()
+            .filter_map(|(channel, running)| Some((channel, running.flow.as_deref_mut()?)))
+            .collect();
+        // The order decides in which order tasks are woken.
+        streams.sort_unstable_by_key(|&(channel, _)| channel);
+        streams
+            .into_iter()
+            .filter_map(|(_, flow)| flow.check_unread(now, limit, wakers))
             .min()
     }
 

@@ -310,7 +310,12 @@ impl RecvStream {
     /// begun: [`progress_timeout`](crate::Limits::progress_timeout).
     #[must_use]
     pub fn progress_timeout(&self) -> Duration {
-        self.link.shared.lock().proto.limits().progress()
+        self.link
+            .shared
+            .lock()
+            .proto
+            .limits()
+            .get_progress_timeout()
     }
 
     /// Returns the next bytes; `None` once the peer has ended its stream.

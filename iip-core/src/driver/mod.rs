@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             more: false,
             events: VecDeque::new(),
             replies: Vec::new(),
-            most_unsent: limits.unsent_bytes(),
+            most_unsent: limits.get_max_unsent_bytes(),
             wakers: Vec::new(),
             timer: None,
             written: 0,
@@ -179,7 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             yielded_to_batch: false,
             yielded_to_readers: false,
             write_stalled_since: None,
-            progress: limits.progress(),
+            progress: limits.get_progress_timeout(),
             close_queued: false,
             tells_end: false,
             read_closed: false,
@@ -561,8 +561,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             }
             // TLS sends its close notification here; a peer that does not read must not block this
             // task.
-            let limit = tokio::time::Instant::now() + Duration::from_secs(1);
-            this.timer = Some(Box::pin(tokio::time::sleep_until(limit)));
+            let timer = tokio::time::sleep(Duration::from_secs(1));
+            this.timer = Some(Box::pin(timer));
         }
         if Pin::new(&mut this.socket).poll_shutdown(cx).is_ready()
             && (!(this.close_queued || this.tells_end) || this.poll_discard_input(cx).is_ready())

@@ -40,7 +40,8 @@ impl Connection {
     /// data.
     #[inline]
     pub(crate) fn take_whole_reply(&mut self, reply: &mut ReplyRef<'_>) -> Option<(CallId, Bytes)> {
-        if reply.status != FrameStatus::ReplyOnly || reply.body.len() > self.limits.message_bytes()
+        if reply.status != FrameStatus::ReplyOnly
+            || reply.body.len() > self.limits.get_max_message_bytes()
         {
             return None;
         }
@@ -106,9 +107,12 @@ impl Connection {
                 self.end_stream_request(id, false);
             }
             let limit = match exchange {
-                Exchange::Call(_) => self.limits.message_bytes(),
+                Exchange::Call(_) => self.limits.get_max_message_bytes(),
                 // The limit only applies to the callers' messages.
-                _ => self.limits.message_bytes().max(control::MAX_BODY_BYTES),
+                _ => self
+                    .limits
+                    .get_max_message_bytes()
+                    .max(control::MAX_BODY_BYTES),
             };
             let size = body.len();
             let fits = if size > limit {
@@ -122,7 +126,9 @@ impl Connection {
             let incoming = match (exchange, mode) {
                 (Exchange::Abandoned, _) => Incoming::Skip(Skip::Unwanted),
                 (_, Mode::Parts) => Incoming::Parts,
-                (_, Mode::Stream) => Incoming::Stream(IncomingStream::new(self.limits.window())),
+                (_, Mode::Stream) => {
+                    Incoming::Stream(IncomingStream::new(self.limits.get_stream_window()))
+                }
                 (_, Mode::Whole | Mode::OneWay) => Incoming::Collect,
             };
             channel.assembly = Some(Box::new(Assembly::new(incoming, Bytes::new())));
@@ -217,7 +223,7 @@ impl Connection {
             .as_ref()
             .map_or_else(|| self.is_too_large(id), |assembly| assembly.is_too_large());
         if too_large && !was_too_large {
-            let limit = self.limits.message_bytes();
+            let limit = self.limits.get_max_message_bytes();
             let size = limit + 1;
             self.fail_front(id, exchange, CallErrorKind::MessageTooLarge { size, limit });
         }
@@ -402,7 +408,8 @@ impl Connection {
             self.client.pinged_at = None;
             return Ok(None);
         }
-        let (interval, timeout) = self.limits.keepalive();
+        let interval = self.limits.get_keepalive_interval();
+        let timeout = self.limits.get_keepalive_timeout();
         if let Some(pinged_at) = self
             .client
             .pinged_at
@@ -438,7 +445,7 @@ impl Connection {
     /// Returns the largest request that this peer accepts. A Go server runs its handler once per
     /// frame, so it gets whole messages.
     pub(crate) fn max_request_bytes(&self) -> usize {
-        let message = self.limits.message_bytes();
+        let message = self.limits.get_max_message_bytes();
         if self.peer_knows_hello {
             message
         } else {

@@ -266,9 +266,9 @@ impl Hello {
             "ping": 1,
             "notice": 1,
             "one_way": 1,
-            "max_frame": limits.frame_bytes(),
-            "stream_window": limits.window(),
-            "channels": limits.channels(),
+            "max_frame": limits.get_max_frame_bytes(),
+            "stream_window": limits.get_stream_window(),
+            "channels": limits.get_max_channels(),
         });
         if let (Some(fields), Some(more)) = (hello.as_object_mut(), announce.as_object()) {
             if reply {

@@ -72,7 +72,7 @@ impl Connection {
         if self.server.stalled_at.is_none_or(|at| at > now) {
             return;
         }
-        let limit = self.limits.progress();
+        let limit = self.limits.get_progress_timeout();
         if std::mem::take(&mut self.server.was_held_back) {
             // The peer may have sent more that was not read.
             self.server.stalled_at = now.checked_add(limit);
@@ -114,7 +114,7 @@ impl Connection {
             return;
         };
         let path = RequestPath::read(&assembly.path);
-        let limit = self.limits.progress();
+        let limit = self.limits.get_progress_timeout();
         let text = format!(
             "no bytes of an unfinished request arrived for {limit:?} (option progress_timeout of \
              the server)"

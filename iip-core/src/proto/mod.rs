@@ -136,7 +136,7 @@ impl Connection {
             buffered: 0,
             held: 0,
             unsent: 0,
-            allowance: limits.buffered_bytes(),
+            allowance: limits.get_max_buffered_bytes(),
             overdraft: None,
             withheld: VecDeque::new(),
             peer_knows_hello: false,
@@ -202,7 +202,7 @@ impl Connection {
     /// grow by `more` bytes beyond the budget. A message always fits if nothing else is counted.
     pub(crate) fn buffer_full(&self, own: usize, more: usize) -> Option<CallErrorKind> {
         let others = self.buffered + self.held - own;
-        let limit = self.limits.buffered_bytes();
+        let limit = self.limits.get_max_buffered_bytes();
         let fits = others == 0 || others + own + more <= limit;
         (!fits).then_some(CallErrorKind::BufferFull { limit })
     }
@@ -219,7 +219,7 @@ impl Connection {
 
     /// Returns `true` if the allowance is less than the connection's own limit.
     pub(crate) fn is_confined(&self) -> bool {
-        self.allowance < self.limits.buffered_bytes()
+        self.allowance < self.limits.get_max_buffered_bytes()
     }
 
     /// Returns `true` if nothing is being received, replied to or written.
@@ -241,7 +241,7 @@ impl Connection {
     /// Server: returns `true` if the server is at capacity. Handlers whose request is still
     /// arriving do not count.
     fn is_busy(&self) -> bool {
-        self.server.open_calls - self.server.streamed >= self.limits.calls()
+        self.server.open_calls - self.server.streamed >= self.limits.get_max_calls()
     }
 
     /// Returns `true` if a message has begun and not ended. A stream does not count: nothing is
@@ -270,7 +270,7 @@ impl Connection {
     /// for replies, so that other calls do not wait long for streams. Long messages are sent in
     /// turns with streams.
     pub(crate) fn stream_room(&self) -> usize {
-        let most = STREAM_ROOM_BYTES.min(self.limits.unsent_bytes());
+        let most = STREAM_ROOM_BYTES.min(self.limits.get_max_unsent_bytes());
         most.saturating_sub(self.outbox.in_between())
     }
 
@@ -283,7 +283,7 @@ impl Connection {
 
     /// Returns `true` if further replies may be sent without exceeding `max_unsent_bytes`.
     pub(crate) fn has_room(&self) -> bool {
-        self.outbox.has_room(self.limits.unsent_bytes())
+        self.outbox.has_room(self.limits.get_max_unsent_bytes())
     }
 
     // ---- from the network and the clock
@@ -407,7 +407,7 @@ impl Connection {
     /// Sets the number of bytes that other connections leave to this one.
     #[inline]
     pub(crate) fn set_allowance(&mut self, bytes: usize) {
-        self.allowance = bytes.min(self.limits.buffered_bytes());
+        self.allowance = bytes.min(self.limits.get_max_buffered_bytes());
     }
 
     /// Counts `bytes` more that the layers above hold of what the peer sent.
@@ -446,7 +446,7 @@ impl Connection {
     /// Adds a frame's data to the message being received on `channel`. Returns `Some` when the
     /// message is complete.
     fn receive(&mut self, id: ChannelId, body: &[u8], ends: bool) -> Option<Box<Assembly>> {
-        let limit = self.limits.message_bytes();
+        let limit = self.limits.get_max_message_bytes();
         let channel = self.channels.get_mut(id)?;
         let assembly = channel.assembly.as_mut()?;
         assembly.size = assembly.size.saturating_add(body.len());
@@ -505,7 +505,8 @@ impl Connection {
         self.peer_replies_to_pings = hello.ping;
         self.peer_wants_notice = hello.notice;
         self.one_way.peer_takes_it = hello.one_way;
-        self.outbox.set_chunk(self.limits.chunk(), max_frame);
+        self.outbox
+            .set_chunk(self.limits.get_chunk_bytes(), max_frame);
     }
 }
 

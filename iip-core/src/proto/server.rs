@@ -56,8 +56,8 @@ impl ServerSide {
             last_path: Arc::default(),
             open_calls: 0,
             streamed: 0,
-            forget_at: limits.channels().min(FORGET_AT_LEAST),
-            control_rate: Rate::new(limits.control_requests(), now),
+            forget_at: limits.get_max_channels().min(FORGET_AT_LEAST),
+            control_rate: Rate::new(limits.get_max_control_requests(), now),
             stalled_at: None,
             was_held_back: false,
             sent_going_away: false,
@@ -83,7 +83,7 @@ impl Connection {
             self.forget_channels();
         }
         if status == FrameStatus::RequestOnly {
-            if body.len() > self.limits.message_bytes() && !is_own(path, &body) {
+            if body.len() > self.limits.get_max_message_bytes() && !is_own(path, &body) {
                 self.on_too_large(id, path, body.len());
             } else {
                 self.on_request(id, path, body);
@@ -107,9 +107,9 @@ impl Connection {
             // begins.
             let is_control = self.control.is_none() && path == control::CONTROL.as_bytes();
             let is_new = self.channels.get(id).is_none() && !is_control && !self.is_silent(id);
-            if is_new && self.channels_in_use() >= self.limits.channels() {
+            if is_new && self.channels_in_use() >= self.limits.get_max_channels() {
                 return Err(ProtocolError::TooManyChannels {
-                    limit: self.limits.channels(),
+                    limit: self.limits.get_max_channels(),
                 });
             }
             if self.peer_stream_window.is_some() && stream::begins_stream(&body) {
@@ -121,7 +121,10 @@ impl Connection {
             let assembly = Assembly::new(Incoming::Collect, Bytes::copy_from_slice(path));
             self.channels.get_or_insert(id).assembly = Some(Box::new(assembly));
             if self.server.stalled_at.is_none() {
-                self.server.stalled_at = self.timers.batch().checked_add(self.limits.progress());
+                self.server.stalled_at = self
+                    .timers
+                    .batch()
+                    .checked_add(self.limits.get_progress_timeout());
             }
             self.receive(id, &body, false);
             return self.begin_request(id);
@@ -172,7 +175,7 @@ impl Connection {
     #[cold]
     fn forget_channels(&mut self) {
         self.channels.retain(|channel| !channel.is_at_rest());
-        let least = self.limits.channels().min(FORGET_AT_LEAST);
+        let least = self.limits.get_max_channels().min(FORGET_AT_LEAST);
         self.server.forget_at = self.channels.len().saturating_mul(2).max(least);
     }
 
@@ -213,7 +216,7 @@ impl Connection {
         path.kind != PathKind::Handlers
             || (path.is_own_service()
                 && self.server.open_calls - self.server.streamed
-                    < self.limits.calls() + SPARE_CALLS)
+                    < self.limits.get_max_calls() + SPARE_CALLS)
     }
 
     /// Handles a request that exceeds the limit and was skipped: it fails in its turn.
@@ -346,7 +349,8 @@ impl Connection {
     fn reserved_reply(&mut self, label: &[u8], body: &[u8]) -> Bytes {
         if label == control::NEW_CHANNEL.as_bytes() {
             // S3: a grant is a number, not an allocation; only channels with state are limited.
-            if self.channels_in_use() > self.limits.channels() || self.server.granted == MAX_GRANTED
+            if self.channels_in_use() > self.limits.get_max_channels()
+                || self.server.granted == MAX_GRANTED
             {
                 return Bytes::from_static(control::CHANNEL_LIMIT);
             }
@@ -420,7 +424,7 @@ impl Connection {
     /// again.
     pub(crate) fn send_keepalive(&mut self, now: Instant) -> Option<Instant> {
         let control = self.control?;
-        let (interval, _) = self.limits.keepalive();
+        let interval = self.limits.get_keepalive_interval();
         // Output that waits to be written shows by itself that this side is alive.
         if self.wants_read() || !self.peer_wants_notice || !self.outbox.is_empty() {
             return None;
@@ -449,7 +453,7 @@ impl Connection {
         let Some(assembly) = &mut channel.assembly else {
             return false;
         };
-        let busy = self.server.open_calls >= self.limits.calls();
+        let busy = self.server.open_calls >= self.limits.get_max_calls();
         if busy || channel.open.is_some() || assembly.incoming != Incoming::Collect {
             return false;
         }
@@ -481,7 +485,7 @@ impl Connection {
         let begins = !std::mem::replace(&mut open.replying, true);
         let label = &open.path.label;
         if ends && open.is_stream() {
-            let mut marked = body.marked(stream::ANSWER);
+            let mut marked = body.marked(stream::REPLY);
             self.outbox.push(id, label, &mut marked, begins, ends);
             body.unmark(marked);
         } else if !is_silent {
@@ -553,7 +557,7 @@ impl Connection {
             } = request;
             self.read_path(&path);
             let shown = if body.is_empty() {
-                self.show_too_large(id, self.limits.message_bytes())
+                self.show_too_large(id, self.limits.get_max_message_bytes())
             } else {
                 self.show(id, body, received_at)
             };
@@ -566,7 +570,7 @@ impl Connection {
     /// Returns the number of channels with a call or a message. Forgets those at rest if there are
     /// many.
     fn channels_in_use(&mut self) -> usize {
-        if self.channels.len() >= self.limits.channels() {
+        if self.channels.len() >= self.limits.get_max_channels() {
             self.channels.retain(|channel| !channel.is_at_rest());
         }
         // One-way calls have limits of their own.

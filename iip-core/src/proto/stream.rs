@@ -41,7 +41,7 @@ const OVER: u8 = 0xFD;
 const PART_BYTES: usize = 64 * 1024;
 
 /// Server: the rest of this frame, and all that follow, are the reply.
-pub(super) const ANSWER: u8 = 0xFE;
+pub(super) const REPLY: u8 = 0xFE;
 
 /// Returns `true` if this is the data of a frame of a stream.
 #[inline]
@@ -75,8 +75,8 @@ impl Connection {
         body: Bytes,
     ) -> Result<(), ProtocolError> {
         let path = RequestPath::read(path);
-        let is_busy = self.server.open_calls >= self.limits.calls();
-        let window = self.limits.window();
+        let is_busy = self.server.open_calls >= self.limits.get_max_calls();
+        let window = self.limits.get_stream_window();
         let channel = self.channels.get_or_insert(id);
         if !path.is_for_handlers() || !channel.is_next() {
             return Err(ProtocolError::BadStream(id));
@@ -166,7 +166,7 @@ impl Connection {
     /// Client: removes the mark of a frame that begins the reply to a stream. Returns `true` if the
     /// frame begins the reply.
     pub(super) fn begins_reply(body: &mut Bytes) -> bool {
-        if body.first() == Some(&ANSWER) {
+        if body.first() == Some(&REPLY) {
             body.advance(1);
             return true;
         }
@@ -238,7 +238,7 @@ impl Connection {
     }
 
     /// Notifies the peer that this side is blocked: it has more to send than its credit.
-    pub(crate) fn say_starved(&mut self, id: ChannelId) {
+    pub(crate) fn send_blocked(&mut self, id: ChannelId) {
         self.push_stream(id, &mut Bytes::from_static(&[BLOCKED]).into());
     }
 

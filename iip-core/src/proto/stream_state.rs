@@ -270,9 +270,11 @@ impl StreamState {
     /// Doubles the window within the limits. Returns its growth.
     fn grow(&mut self, proto: &mut proto::Connection) -> usize {
         let limits = proto.limits();
-        let most = limits.max_window().max(self.window);
+        let most = limits.get_max_stream_window().max(self.window);
         let more = self.window.min(most - self.window);
-        let left = limits.buffered_bytes().saturating_sub(proto.window_growth);
+        let left = limits
+            .get_max_buffered_bytes()
+            .saturating_sub(proto.window_growth);
         let more = more.min(left);
         self.window += more;
         proto.window_growth += more;
@@ -317,7 +319,7 @@ impl StreamState {
             return true;
         }
         if !std::mem::replace(&mut self.sent_blocked, true) {
-            proto.say_starved(channel);
+            proto.send_blocked(channel);
         }
         false
     }

@@ -210,17 +210,23 @@ impl Timers {
     /// Returns the start and the duration of each limit that applies, in the order of [`NAMES`].
     #[inline]
     fn limits(&self, limits: &Limits, waits: Waits) -> [(Option<Instant>, Duration); 5] {
-        let progress = limits.progress();
+        let progress = limits.get_progress_timeout();
         let write = self.output_since.filter(|_| waits.write);
         [
-            (self.head_since.filter(|_| waits.head), limits.frame_head()),
+            (
+                self.head_since.filter(|_| waits.head),
+                limits.get_frame_head_timeout(),
+            ),
             (waits.body.then_some(self.last_read), progress),
             (write.map(|since| since.max(self.last_write)), progress),
             (
                 self.over_budget_since.filter(|_| waits.over_budget),
                 progress,
             ),
-            (waits.idle.then(|| self.last_moved()), limits.idle()),
+            (
+                waits.idle.then(|| self.last_moved()),
+                limits.get_idle_timeout(),
+            ),
         ]
     }
 

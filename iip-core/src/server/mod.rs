@@ -1,7 +1,7 @@
 //! The server: listens, accepts within its limits, creates a driver for every connection, and shuts
 //! down gracefully.
 
-mod config;
+mod builder;
 mod table;
 
 use std::future::Future;
@@ -16,8 +16,8 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use self::config::OnShutdown;
-pub use self::config::ServerConfig;
+use self::builder::OnShutdown;
+pub use self::builder::ServerBuilder;
 use self::table::{Entry, Table};
 use crate::clock;
 use crate::connection::{Closing, Peer, Shared};
@@ -28,6 +28,7 @@ use crate::logs::Logs;
 use crate::pending::Network;
 use crate::proto;
 use crate::proto::calls::CallTable;
+use crate::random;
 use crate::serve::{Dispatcher, Routes};
 #[cfg(feature = "signal")]
 use crate::shutdown::ShutdownSignal;
@@ -104,8 +105,8 @@ struct Inner {
 impl Server {
     /// Returns the default configuration of a server.
     #[must_use]
-    pub fn builder() -> ServerConfig {
-        ServerConfig::default()
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
     }
 
     /// Returns the address the server listens on, with the port chosen by the system; `None` on
@@ -268,7 +269,7 @@ impl Inner {
     fn drain_within(&self, spread: Duration) {
         let now = clock::now();
         for shared in self.all_shared() {
-            let at = now + spread.mul_f64(fastrand::f64());
+            let at = now + spread.mul_f64(random::random_fraction());
             shared.command(|state| state.drain_at = Some(at));
         }
     }
@@ -387,7 +388,7 @@ impl Inner {
     /// closed at the latest.
     fn ends(&self) -> Option<(Instant, Instant)> {
         // Connections that were made together should not end together.
-        let age = self.max_connection_age?.as_secs_f64() * (0.9 + 0.2 * fastrand::f64());
+        let age = self.max_connection_age?.as_secs_f64() * (0.9 + 0.2 * random::random_fraction());
         let age = Duration::try_from_secs_f64(age).unwrap_or(Duration::MAX);
         let drain_at = clock::after(clock::now(), age);
         Some((drain_at, clock::after(drain_at, self.max_connection_grace)))
@@ -504,7 +505,7 @@ mod tests {
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
             // With a hello the client learns which calls were not executed.
-            let client = crate::ClientConfig::new().hello(serde_json::json!({}));
+            let client = crate::Client::builder().hello(serde_json::json!({}));
             let client = client.connect_with(connector.clone());
             clients.push(client.await.expect("a client"));
         }
@@ -616,7 +617,7 @@ mod tests {
     async fn a_connection_that_is_forced_to_end_before_it_could_drain_says_goodbye_if_nothing_runs()
     {
         let (server, connector) = Server::builder().in_memory().expect("a server");
-        let client = crate::ClientConfig::new().connect_with(connector).await;
+        let client = crate::Client::builder().connect_with(connector).await;
         let client = client.expect("a client");
         let connection = client.ready_connection().expect("a connection");
         server.inner.close_all(Closing::Force);

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use iip_core::Limits;
 use iip_core::transport::{Connector, ToEndpoint};
-use iip_core::{ClientConfig, Limits};
 
 use super::Client;
-use super::failure::{config_status, not_sent};
+use super::failure::{call_status, not_sent};
 use super::hedge::Hedging;
 use crate::budget::{Bucket, RetryBudget};
 use crate::codec::{CodecId, DecodeLimits};
@@ -23,7 +23,7 @@ use crate::status::Status;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ClientBuilder {
-    core: ClientConfig,
+    core: iip_core::ClientBuilder,
     limits: TypedLimits,
     codec: CodecId,
     compression: Option<Compression>,
@@ -40,7 +40,7 @@ pub struct ClientBuilder {
 impl ClientBuilder {
     pub(super) fn new() -> Self {
         Self {
-            core: ClientConfig::new(),
+            core: iip_core::Client::builder(),
             limits: TypedLimits::default(),
             codec: CodecId::DEFAULT,
             compression: None,
@@ -210,7 +210,8 @@ impl ClientBuilder {
     /// The address is invalid, or an option cannot work.
     pub fn connect_lazy(self, target: impl ToEndpoint) -> Result<Client, Status> {
         let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
-        let core = self.core().connect_lazy(target).map_err(config_status)?;
+        let core = self.core().connect_lazy(target);
+        let core = core.map_err(|error| call_status(&error, None))?;
         Ok(Client::over(core, settings, interceptors))
     }
 
@@ -237,17 +238,15 @@ impl ClientBuilder {
     /// An option cannot work.
     pub fn connect_lazy_with(self, connector: impl Connector) -> Result<Client, Status> {
         let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
-        let core = self
-            .core()
-            .connect_lazy_with(connector)
-            .map_err(config_status)?;
+        let core = self.core().connect_lazy_with(connector);
+        let core = core.map_err(|error| call_status(&error, None))?;
         Ok(Client::over(core, settings, interceptors))
     }
 
-    fn core(self) -> ClientConfig {
+    fn core(self) -> iip_core::ClientBuilder {
         self.core
             .limits(self.limits.of_connection())
-            .call_timeout(self.timeout)
+            .timeout(self.timeout)
             .hello(announcement(self.max_compression_ratio))
     }
 

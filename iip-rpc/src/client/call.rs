@@ -8,8 +8,8 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use iip_core::__rpc::{after, now};
-use iip_core::{Body, Call, CallTimes, Connection};
+use iip_core::__rpc::{CallTimes, after, now, with_context};
+use iip_core::{Body, Call, Connection};
 
 use super::Client;
 use super::body::{CallBody, Failure, ReplyPart};
@@ -90,23 +90,13 @@ pub(super) struct Attempt<'a> {
 impl Client {
     /// The interceptors, if at least one of them does not ignore the call.
     #[inline]
-    pub(super) fn awake_interceptors(
-        &self,
-        ctx: Option<&CallContext>,
-    ) -> Option<&Layers<ClientCall>> {
-        let own = ctx.and_then(CallContext::outgoing_metadata);
-        match own {
-            None => self.interceptors.active(&self.options.metadata),
-            Some(own) => self
-                .interceptors
-                .active(own)
-                .or_else(|| self.interceptors.active(&self.options.metadata)),
-        }
+    pub(super) fn awake_interceptors(&self) -> Option<&Layers<ClientCall>> {
+        self.interceptors.active(&self.options.metadata)
     }
 
     /// Makes a call: through the interceptors that are not idle, and with retries if necessary.
     pub(super) async fn run(&self, spec: &mut CallSpec<'_>, kind: Kind<'_>) -> Result<(), Failure> {
-        if let Some(interceptors) = self.awake_interceptors(spec.ctx) {
+        if let Some(interceptors) = self.awake_interceptors() {
             // Boxed, because most calls have no interceptors, and their futures stay small. The
             // client that comes back here has none.
             return Box::pin(self.intercepted(interceptors, spec, kind)).await;
@@ -154,7 +144,7 @@ impl Client {
                 times: &times,
                 remaining,
             };
-            let started = iip_core::with_context(|cx| self.start(cx, spec, kind, attempt)).await;
+            let started = with_context(|cx| self.start(cx, spec, kind, attempt)).await;
             let call = match started {
                 Ok(call) => call,
                 Err(status) => break status,
@@ -348,6 +338,9 @@ impl Client {
         method: &MethodDescriptor,
         connection: &Connection,
     ) -> Result<Option<Encoding>, Status> {
+        if let Some(error) = &self.options.invalid {
+            return Err(not_sent(error.clone().into()));
+        }
         let Format::Envelope = method.format() else {
             return Ok(None);
         };
@@ -419,17 +412,7 @@ impl Client {
         let method = spec.method;
         let start = out.len();
         if let Some(Encoding { codec, .. }) = encoding {
-            match spec.ctx.and_then(CallContext::outgoing_metadata) {
-                None => {
-                    RequestHead::write(codec, remaining, &self.options.metadata, out);
-                }
-                Some(own) => {
-                    let mut all = self.options.metadata.clone();
-                    all.append_all(own)
-                        .map_err(|error| not_sent(error.into()))?;
-                    RequestHead::write(codec, remaining, &all, out);
-                }
-            }
+            RequestHead::write(codec, remaining, &self.options.metadata, out);
         }
         let begin = out.len();
         let codec = encoding.map_or(CodecId::JSON, |encoding| encoding.codec);

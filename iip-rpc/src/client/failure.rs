@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use iip_core::__rpc::now;
-use iip_core::{CallError, CallErrorKind, ConfigError};
+use iip_core::{CallError, CallErrorKind};
 
 use crate::envelope::{PlainError, ServerTiming};
 use crate::limits::ENVELOPE_BYTES;
@@ -63,10 +63,6 @@ pub(super) fn request_too_large(method: &MethodDescriptor, size: usize, limit: u
 
 pub(super) fn not_sent(status: Status) -> Status {
     status.with_execution(Execution::NotSent)
-}
-
-pub(super) fn config_status(error: ConfigError) -> Status {
-    not_sent(Status::invalid_argument(error.to_string())).with_told_source(error)
 }
 
 /// Converts a failure below the typed layer to a status.

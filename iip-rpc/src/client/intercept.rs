@@ -13,7 +13,6 @@ use super::times::Times;
 use super::{CallOptions, Client};
 use crate::context::CallContext;
 use crate::interceptor::{ClientCall, InterceptorChain, Layers, Outcome};
-use crate::metadata::Metadata;
 use crate::method::MethodDescriptor;
 use crate::status::Status;
 
@@ -45,8 +44,8 @@ impl Client {
     }
 
     /// Passes a call through its interceptors, within the time it has until it has to be accepted.
-    /// Returns what the call is then made with: the same client without interceptors, and the
-    /// context that they have left.
+    /// Returns what the call is then made with: the same client without interceptors, whose metadata
+    /// is what they have left to send, and the context.
     pub(super) async fn enter(
         &self,
         interceptors: &Layers<ClientCall>,
@@ -55,12 +54,7 @@ impl Client {
         until: Instant,
         deadline: Option<Instant>,
     ) -> Result<(InterceptedCall, Self, CallContext), Status> {
-        let mut metadata = self.options.metadata.clone();
-        if let Some(own) = ctx.and_then(CallContext::outgoing_metadata) {
-            metadata
-                .append_all(own)
-                .map_err(|error| not_sent(error.into()))?;
-        }
+        let metadata = self.options.metadata.clone();
         let ctx = ctx.cloned().unwrap_or_default().with_deadline(deadline);
         let call = ClientCall::new(method, metadata, ctx);
         let mut chain = InterceptorChain::new(interceptors, call, |futures| futures);
@@ -74,20 +68,17 @@ impl Client {
                 return Err(not_sent(Status::deadline_exceeded(text)));
             }
         };
+        let (metadata, ctx) = call.into_parts();
         let client = Self {
             core: self.core.clone(),
             settings: Arc::clone(&self.settings),
             options: Arc::new(CallOptions {
-                metadata: Metadata::new(),
+                metadata,
                 ..CallOptions::clone(&self.options)
             }),
             interceptors: Layers::default(),
         };
-        Ok((
-            InterceptedCall { chain, deadline },
-            client,
-            call.into_context(),
-        ))
+        Ok((InterceptedCall { chain, deadline }, client, ctx))
     }
 }
 

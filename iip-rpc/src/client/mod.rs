@@ -87,11 +87,13 @@ impl Client {
         }
     }
 
-    /// Returns the same client with other options for the calls made through it.
+    /// Returns the same client with options for the calls made through it. Options of this client
+    /// that `options` does not set stay as they are; metadata is added, and replaces values of the
+    /// same key. If all metadata together exceeds 16 KiB, the calls fail.
     #[must_use]
     pub fn with_options(&self, options: CallOptions) -> Self {
         Self {
-            options: Arc::new(options),
+            options: Arc::new(self.options.merge(options)),
             ..self.clone()
         }
     }

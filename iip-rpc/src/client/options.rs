@@ -23,12 +23,33 @@ pub struct CallOptions {
     pub(super) metadata: Metadata,
     pub(super) reply_metadata: Option<ReplyMetadata>,
     pub(super) resume: Option<Position>,
+    /// Metadata that did not fit when options were merged: the calls fail.
+    pub(super) invalid: Option<MetadataError>,
 }
 
 impl CallOptions {
     /// Creates options that change nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Returns these options with those that are set in `other`, which take precedence.
+    pub(super) fn merge(&self, other: Self) -> Self {
+        let mut metadata = self.metadata.clone();
+        let merged = metadata.replace_all(&other.metadata);
+        Self {
+            timeout: other.timeout.or(self.timeout),
+            wait_for_ready: other.wait_for_ready.or(self.wait_for_ready),
+            max_transparent_retries: other
+                .max_transparent_retries
+                .or(self.max_transparent_retries),
+            retry: other.retry.or(self.retry),
+            compression: other.compression.or(self.compression),
+            metadata,
+            reply_metadata: other.reply_metadata.or_else(|| self.reply_metadata.clone()),
+            resume: other.resume.or(self.resume),
+            invalid: merged.err().or_else(|| self.invalid.clone()),
+        }
     }
 
     /// Sets the timeout of each call: for connecting, waiting, and the reply. It replaces the
@@ -76,7 +97,8 @@ impl CallOptions {
         self
     }
 
-    /// Adds metadata to send with the arguments of each call.
+    /// Sets a value of the metadata to send with the arguments of each call, in place of those that
+    /// `key` has.
     ///
     /// # Errors
     ///
@@ -84,6 +106,16 @@ impl CallOptions {
     /// would exceed 16 KiB.
     pub fn metadata(mut self, key: &str, value: impl Into<Bytes>) -> Result<Self, MetadataError> {
         self.metadata.insert(key, value)?;
+        Ok(self)
+    }
+
+    /// Adds all entries of `metadata`, after those that are set already.
+    ///
+    /// # Errors
+    ///
+    /// All metadata together would exceed 16 KiB.
+    pub fn append_metadata(mut self, metadata: &Metadata) -> Result<Self, MetadataError> {
+        self.metadata.append_all(metadata)?;
         Ok(self)
     }
 

@@ -149,7 +149,7 @@ impl Client {
         spec: &mut CallSpec<'_>,
         messages: Option<Box<DynMessages<'static>>>,
     ) -> Result<StreamedCall, Failure> {
-        match self.awake_interceptors(spec.ctx) {
+        match self.awake_interceptors() {
             Some(interceptors) => {
                 // Boxed, because most calls have no interceptors, and their futures stay small.
                 let open = self.open_intercepted(interceptors, spec, messages);

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use iip_core::__rpc::{after, now};
-use iip_core::CallTimes;
+use iip_core::__rpc::{CallTimes, after, now};
 
 use super::Client;
 use crate::context::CallContext;

@@ -201,8 +201,7 @@ impl ClientCall {
         self.method
     }
 
-    /// Returns the metadata to send: from the client's options, from the context the call is made
-    /// with, and from earlier interceptors.
+    /// Returns the metadata to send: from the client's options, and from earlier interceptors.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
@@ -241,8 +240,9 @@ impl ClientCall {
         self.ctx.insert_extension(value)
     }
 
-    pub(crate) fn into_context(self) -> CallContext {
-        self.ctx.with_metadata(self.metadata)
+    /// Returns the metadata to send, and the context to make the call in.
+    pub(crate) fn into_parts(self) -> (Metadata, CallContext) {
+        (self.metadata, self.ctx)
     }
 }
 

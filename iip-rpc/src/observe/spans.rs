@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 
+use iip_core::__rpc::{random_id, random_wide_id};
 use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Span};
@@ -37,8 +38,8 @@ impl TraceContext {
     /// Creates a new trace, marked as recorded.
     fn new() -> Self {
         Self {
-            trace: fastrand::u128(1..),
-            span: fastrand::u64(1..),
+            trace: random_wide_id(),
+            span: random_id(),
             flags: 1,
         }
     }
@@ -46,7 +47,7 @@ impl TraceContext {
     /// Returns a new span of the same trace.
     fn child(self) -> Self {
         Self {
-            span: fastrand::u64(1..),
+            span: random_id(),
             ..self
         }
     }

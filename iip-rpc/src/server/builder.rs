@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use iip_core::transport::{Listener, MemoryConnector, ToEndpoint};
-use iip_core::{Handler, Level, Limits, ServerConfig};
+use iip_core::{Handler, Level, Limits};
 
 use super::names::Names;
 use super::no_method::NoMethod;
@@ -24,7 +24,7 @@ use crate::policy::{MethodPolicy, ServerPolicy};
 #[derive(Debug)]
 #[must_use]
 pub struct ServerBuilder {
-    core: ServerConfig,
+    core: iip_core::ServerBuilder,
     limits: TypedLimits,
     compression: Option<Compression>,
     max_compression_ratio: u32,
@@ -313,7 +313,7 @@ impl ServerBuilder {
     }
 
     /// Builds the configuration of the underlying server.
-    fn core(self) -> io::Result<ServerConfig> {
+    fn core(self) -> io::Result<iip_core::ServerBuilder> {
         let limits = DecodeLimits::of_calls(self.limits.message_bytes())
             .max_compression_ratio(self.max_compression_ratio);
         let mut methods = Methods {

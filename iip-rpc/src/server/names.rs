@@ -1,6 +1,6 @@
 //! Names and paths that must be unique within a server.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::Methods;
 use crate::method::MethodDescriptor;
@@ -8,7 +8,7 @@ use crate::method::MethodDescriptor;
 /// The names of the services of a server, each with its type.
 #[derive(Default)]
 pub(super) struct Names {
-    types: HashMap<&'static str, &'static str>,
+    types: BTreeMap<&'static str, &'static str>,
     taken_twice: Option<String>,
 }
 

@@ -7,8 +7,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use iip_core::__rpc::now;
 use iip_core::{Body, CallError, RecvStream, StreamError};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use crate::codec::{DecodeError, DecodeLimits};
 use crate::compression::{CompressionId, Compressor, decompress_in_place};
@@ -163,8 +164,8 @@ impl MessageReader {
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<RecordError> {
         if std::mem::take(&mut self.grew) {
             // A time that the clock cannot represent means that there is no timeout.
-            let at = Instant::now().checked_add(self.recv.progress_timeout());
-            match (&mut self.stall, at) {
+            let at = now().checked_add(self.recv.progress_timeout());
+            match (&mut self.stall, at.map(Into::into)) {
                 (Some(stall), Some(at)) => stall.as_mut().reset(at),
                 (stall, at) => *stall = at.map(|at| Box::pin(tokio::time::sleep_until(at))),
             }

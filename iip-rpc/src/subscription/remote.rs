@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
-use iip_core::__rpc::{after, now};
+use iip_core::__rpc::{after, now, random_fraction};
 use serde::{Serialize, Serializer};
 use tokio::time::Sleep;
 
@@ -178,7 +178,7 @@ impl<T> Remote<T> {
             accepted: None,
         });
         let limit = FIRST_PAUSE.saturating_mul(1 << lost.attempts.min(16));
-        let pause = limit.min(MAX_PAUSE).mul_f64(fastrand::f64());
+        let pause = limit.min(MAX_PAUSE).mul_f64(random_fraction());
         lost.attempts += 1;
         let since = lost.at;
         if now + pause >= self.until(since) {

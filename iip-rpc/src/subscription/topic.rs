@@ -1,13 +1,13 @@
 //! The publishing side: values, the subscribers that wait for them, and the handling of subscribers
 //! that are too slow.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use iip_core::__rpc::{after, now};
+use iip_core::__rpc::{after, now, random_id};
 use tokio::sync::Notify;
 
 use super::{Item, Numbered, Position, Remote, Subscription};
@@ -220,13 +220,13 @@ impl TopicBuilder {
             last: 0,
             history: VecDeque::new(),
             most_history: self.history,
-            queues: HashMap::new(),
+            queues: BTreeMap::new(),
             ids: 0,
             closed: false,
             left: Left::default(),
         };
         Topic(Arc::new(Publisher(Arc::new(Shared {
-            id: fastrand::u64(..),
+            id: random_id(),
             buffer: self.buffer,
             policy: self.policy,
             room: Notify::new(),
@@ -282,7 +282,7 @@ struct State<T> {
     /// The values up to and including it.
     history: VecDeque<Arc<T>>,
     most_history: usize,
-    queues: HashMap<u64, Queue<T>>,
+    queues: BTreeMap<u64, Queue<T>>,
     ids: u64,
     closed: bool,
     left: Left<T>,

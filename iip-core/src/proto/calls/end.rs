@@ -49,7 +49,7 @@ impl CallTable {
         };
         let parts = slot.parts.get_or_insert_default();
         let (held, more) = (parts.bytes(), body.len());
-        let (size, limit) = (held + more, proto.limits().message_bytes());
+        let (size, limit) = (held + more, proto.limits().get_max_message_bytes());
         let kind = if size > limit {
             CallErrorKind::MessageTooLarge { size, limit }
         } else if let Some(kind) = proto.buffer_full(held, more) {

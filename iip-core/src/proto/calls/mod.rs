@@ -244,7 +244,7 @@ impl CallTable {
     /// Makes the call a stream whose first `sent` bytes are its beginning.
     fn add_flow(&mut self, proto: &proto::Connection, call: CallId, sent: usize, now: Instant) {
         let credit = proto.peer_stream_window().unwrap_or(0);
-        let mut flow = StreamState::new(proto.limits().window(), credit, now);
+        let mut flow = StreamState::new(proto.limits().get_stream_window(), credit, now);
         flow.on_sent(sent);
         if let Some(slot) = self.slots.get_mut(call) {
             slot.flow = Some(Box::new(flow));

@@ -19,7 +19,7 @@ const BLOCKED: u8 = 0xFA;
 const LAST: u8 = 0xFB;
 const CANCEL: u8 = 0xFC;
 const OVER: u8 = 0xFD;
-const ANSWER: u8 = 0xFE;
+const REPLY: u8 = 0xFE;
 
 fn small_window() -> Limits {
     Limits::default()
@@ -123,7 +123,7 @@ fn a_server_refuses_what_has_no_meaning_in_a_stream() {
         &[(2, &[0xF7])],
         &[(2, &[0xFF])],
         // The server's own mark, and those of a last frame.
-        &[(2, &[ANSWER, 1])],
+        &[(2, &[REPLY, 1])],
         &[(2, &[CANCEL])],
         &[(2, &[OVER])],
         // What is no end, in a last frame.
@@ -133,7 +133,7 @@ fn a_server_refuses_what_has_no_meaning_in_a_stream() {
         &[(3, &[LAST])],
         &[(3, &[WINDOW_UPDATE, 0, 0, 0, 1])],
         &[(3, &[BLOCKED])],
-        &[(3, &[ANSWER])],
+        &[(3, &[REPLY])],
         &[(3, &[0xFF])],
         // Room of a strange length, and hunger with something behind it.
         &[(2, &[WINDOW_UPDATE])],
@@ -330,7 +330,7 @@ fn of_a_peer_that_announced_no_streams_any_data_is_just_data() {
         LAST,
         CANCEL,
         OVER,
-        ANSWER,
+        REPLY,
         0xFF,
     ] {
         let mut server = server_with_channels(1, Limits::default());
@@ -351,7 +351,7 @@ fn of_a_peer_that_announced_no_streams_any_data_is_just_data() {
         &[BLOCKED],
         &[LAST, 1],
         &[CANCEL],
-        &[ANSWER, 1],
+        &[REPLY, 1],
         &[0xFF, 1],
     ] {
         let mut server = server();
@@ -506,9 +506,9 @@ fn a_client_refuses_what_has_no_meaning_in_a_stream() {
 #[test]
 fn the_answer_stands_behind_the_stream_in_one_frame_or_in_several() {
     let answers: [Said<'_>; 6] = [
-        &[(7, &[ANSWER, b'o', b'k'])],
-        &[(6, &[ANSWER, b'o']), (7, b"k")],
-        &[(6, &[ANSWER]), (6, b"o"), (7, b"k")],
+        &[(7, &[REPLY, b'o', b'k'])],
+        &[(6, &[REPLY, b'o']), (7, b"k")],
+        &[(6, &[REPLY]), (6, b"o"), (7, b"k")],
         // Whoever refuses need not know that it was a stream.
         &[(7, b"ok")],
         &[(6, b"o"), (7, b"k")],
@@ -516,7 +516,7 @@ fn the_answer_stands_behind_the_stream_in_one_frame_or_in_several() {
         &[
             (6, &[LAST]),
             (6, &[WINDOW_UPDATE, 0, 0, 0, 1]),
-            (7, &[ANSWER, b'o', b'k']),
+            (7, &[REPLY, b'o', b'k']),
         ],
     ];
     for said in answers {
@@ -530,11 +530,11 @@ fn the_answer_stands_behind_the_stream_in_one_frame_or_in_several() {
         assert!(!client.machine.awaits_reply(ChannelId(1)));
         // Nothing more is due.
         assert_eq!(
-            client.refusal(&frame(5, "/s", 1, &[ANSWER, 1])),
+            client.refusal(&frame(5, "/s", 1, &[REPLY, 1])),
             ProtocolError::Unsolicited(ChannelId(1))
         );
     }
-    for (status, body) in [(5, &[ANSWER, b'o', b'k'][..]), (5, b"ok")] {
+    for (status, body) in [(5, &[REPLY, b'o', b'k'][..]), (5, b"ok")] {
         let mut client = client_with_stream();
         says(&mut client, &[(status, body)]).unwrap();
         assert_eq!(client.events(), ["call 7 ok"]);
@@ -547,7 +547,7 @@ fn marks_within_an_answer_are_data_and_so_are_those_of_other_calls() {
     let mut client = client_with_stream();
     says(
         &mut client,
-        &[(4, &[ANSWER, DATA]), (6, &[CANCEL]), (7, &[0xFF])],
+        &[(4, &[REPLY, DATA]), (6, &[CANCEL]), (7, &[0xFF])],
     )
     .unwrap();
     let Some(ClientEvent::Reply { result, .. }) = client.machine.poll_client_event() else {
@@ -580,7 +580,7 @@ fn an_answer_that_is_too_large_fails_the_call_and_leaves_the_channel_free() {
         open_stream(&mut client, 1, 7);
         client.written();
         client.events();
-        let body = marked(ANSWER, "eleven bytes");
+        let body = marked(REPLY, "eleven bytes");
         if in_frames {
             // Neither what came of the stream nor the mark counts.
             says(
@@ -601,7 +601,7 @@ fn an_answer_that_is_too_large_fails_the_call_and_leaves_the_channel_free() {
         assert_eq!(client.machine.buffered, 0);
         // The limit itself fits, mark and all.
         open_stream(&mut client, 1, 8);
-        says(&mut client, &[(5, &marked(ANSWER, "ten bytes."))]).unwrap();
+        says(&mut client, &[(5, &marked(REPLY, "ten bytes."))]).unwrap();
         assert_eq!(client.events(), ["call 8 ten bytes."]);
     }
 }
@@ -610,15 +610,15 @@ fn an_answer_that_is_too_large_fails_the_call_and_leaves_the_channel_free() {
 fn whatever_crosses_a_cancellation_is_swallowed() {
     let full = marked(DATA, vec![0; WINDOW]);
     let crossing: [Said<'_>; 6] = [
-        &[(5, &[ANSWER, 1])],
+        &[(5, &[REPLY, 1])],
         &[(5, b"refused")],
         &[
             (4, &[DATA, 1]),
             (6, &[WINDOW_UPDATE, 0, 0, 0, 1]),
-            (7, &[ANSWER, 1]),
+            (7, &[REPLY, 1]),
         ],
-        &[(4, &full), (6, &full), (7, &[ANSWER, 1])],
-        &[(4, &[ANSWER, 1]), (7, &[0xFF])],
+        &[(4, &full), (6, &full), (7, &[REPLY, 1])],
+        &[(4, &[REPLY, 1]), (7, &[0xFF])],
         &[(4, &[0xFF]), (7, &[DATA])],
     ];
     for said in crossing {
@@ -841,7 +841,7 @@ fn a_window_that_is_emptied_at_once_does_not_grow_beyond_what_any_way_needs() {
 #[test]
 fn one_long_answer_does_not_keep_others_from_being_asked_for() {
     let limits = small_window().chunk_bytes(64 * 1024);
-    let most = limits.unsent_bytes();
+    let most = limits.get_max_unsent_bytes();
     let mut server = server_with(limits);
     for channel in 1..=3 {
         server.read(&frame(1, "/a", channel, b"x"));

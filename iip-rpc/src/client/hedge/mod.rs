@@ -9,8 +9,8 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use iip_core::__rpc::{after, now};
-use iip_core::{Call, CallError, CallTimes};
+use iip_core::__rpc::{CallTimes, after, now, with_context};
+use iip_core::{Call, CallError};
 
 use self::latency::Latencies;
 use super::Client;
@@ -180,7 +180,7 @@ impl Client {
         };
         let start = |cx: &Context<'_>| self.start(cx, spec, kind, attempt);
         // Arguments that were encoded once can be encoded again.
-        iip_core::with_context(start).await.ok()
+        with_context(start).await.ok()
     }
 
     /// Returns `true` if the other attempt is worth waiting for after this failure.

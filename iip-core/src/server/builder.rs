@@ -28,7 +28,7 @@ use crate::transport::{Listener, MemoryConnector, ToEndpoint, memory};
 const SHARES: usize = 16;
 
 /// The configuration of a [`Server`]: its handlers and options. Created by [`Server::builder`].
-pub struct ServerConfig {
+pub struct ServerBuilder {
     handlers: HashMap<Box<[u8]>, Arc<dyn Handler>>,
     fallback: Option<Arc<dyn Handler>>,
     problem: Option<ConfigError>,
@@ -56,7 +56,7 @@ impl fmt::Debug for OnShutdown {
     }
 }
 
-impl Default for ServerConfig {
+impl Default for ServerBuilder {
     fn default() -> Self {
         Self {
             handlers: HashMap::new(),
@@ -78,7 +78,7 @@ impl Default for ServerConfig {
     }
 }
 
-impl ServerConfig {
+impl ServerBuilder {
     /// Registers a handler for `path`, which is matched as a whole after decoding and without its
     /// query.
     ///
@@ -341,9 +341,9 @@ impl ServerConfig {
     }
 }
 
-impl fmt::Debug for ServerConfig {
+impl fmt::Debug for ServerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerConfig")
+        f.debug_struct("ServerBuilder")
             .field("routes", &self.handlers.len())
             .field("limits", &self.limits)
             .finish_non_exhaustive()

@@ -14,12 +14,12 @@ use crate::transport::{Connector, ToEndpoint};
 /// The maximum number of connections of one client.
 const MAX_CONNECTIONS: usize = 65_536;
 
-/// The configuration of a [`Client`]. The default of every setting suits most programs.
+/// The configuration of a [`Client`], see [`Client::builder`]. The default of every setting suits most programs.
 ///
 /// ```no_run
 /// use std::time::Duration;
 /// # async fn run() -> Result<(), iip_core::CallError> {
-/// let config = iip_core::ClientConfig::new().call_timeout(Duration::from_secs(2));
+/// let config = iip_core::Client::builder().timeout(Duration::from_secs(2));
 /// let client = config.connect("127.0.0.1:9000").await?;
 /// let answer = client.request("/echo", "hello").await?;
 /// # let _ = answer;
@@ -27,24 +27,24 @@ const MAX_CONNECTIONS: usize = 65_536;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct ClientConfig {
+pub struct ClientBuilder {
     pub(super) connections: usize,
     pub(super) max_queued_calls: usize,
     pub(super) connect_timeout: Duration,
-    pub(super) call_timeout: Duration,
+    pub(super) timeout: Duration,
     pub(super) limits: Limits,
     pub(super) hello: Option<Value>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<ClientTls>,
 }
 
-impl Default for ClientConfig {
+impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             connections: 1,
             max_queued_calls: 16 * 1024,
             connect_timeout: Duration::from_secs(3),
-            call_timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(10),
             limits: Limits::default(),
             hello: None,
             #[cfg(feature = "tls")]
@@ -53,13 +53,7 @@ impl Default for ClientConfig {
     }
 }
 
-impl ClientConfig {
-    /// Returns the default configuration.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
+impl ClientBuilder {
     /// Sets the number of connections that calls are spread over, in turns. Default: 1; 0 and more
     /// than 65,536 are rejected.
     #[must_use]
@@ -97,8 +91,8 @@ impl ClientConfig {
     /// Sets the timeout of calls that do not set their own, connecting and waiting included.
     /// Default: 10 s; [`Duration::MAX`]: no limit. Zero is rejected.
     #[must_use]
-    pub fn call_timeout(mut self, timeout: Duration) -> Self {
-        self.call_timeout = timeout;
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
@@ -129,12 +123,6 @@ impl ClientConfig {
         self
     }
 
-    /// Returns the timeout of calls that do not set their own.
-    #[must_use]
-    pub fn default_call_timeout(&self) -> Duration {
-        self.call_timeout
-    }
-
     /// Connects to `host:port`, `tcp://host:port`, `unix:/path`, `unix:@name` or a
     /// [`SocketAddr`](std::net::SocketAddr).
     ///
@@ -147,9 +135,7 @@ impl ClientConfig {
     ///
     /// Dropping the future cancels the attempt.
     pub async fn connect(self, target: impl ToEndpoint) -> Result<Client, CallError> {
-        let client = self
-            .connect_lazy(target)
-            .map_err(|error| CallError::not_sent(CallErrorKind::Config(error)))?;
+        let client = self.connect_lazy(target)?;
         client.first_connection().await?;
         Ok(client)
     }
@@ -158,11 +144,11 @@ impl ClientConfig {
     ///
     /// # Errors
     ///
-    /// Fails if the address is invalid, or an option cannot work.
-    pub fn connect_lazy(self, target: impl ToEndpoint) -> Result<Client, ConfigError> {
+    /// Fails with [`CallErrorKind::Config`] if the address is invalid, or an option cannot work.
+    pub fn connect_lazy(self, target: impl ToEndpoint) -> Result<Client, CallError> {
         let endpoint = target
             .to_endpoint()
-            .map_err(|error| ConfigError::new("target", error.to_string()))?;
+            .map_err(|error| config_error(ConfigError::new("target", error.to_string())))?;
         self.connect_lazy_with(endpoint)
     }
 
@@ -176,9 +162,7 @@ impl ClientConfig {
     ///
     /// Dropping the future cancels the attempt.
     pub async fn connect_with(self, connector: impl Connector) -> Result<Client, CallError> {
-        let client = self
-            .connect_lazy_with(connector)
-            .map_err(|error| CallError::not_sent(CallErrorKind::Config(error)))?;
+        let client = self.connect_lazy_with(connector)?;
         client.first_connection().await?;
         Ok(client)
     }
@@ -187,22 +171,31 @@ impl ClientConfig {
     ///
     /// # Errors
     ///
-    /// Fails if an option cannot work.
-    pub fn connect_lazy_with(self, connector: impl Connector) -> Result<Client, ConfigError> {
+    /// Fails with [`CallErrorKind::Config`] if an option cannot work.
+    pub fn connect_lazy_with(self, connector: impl Connector) -> Result<Client, CallError> {
+        self.check().map_err(config_error)?;
+        Ok(Client::new(self, connector))
+    }
+
+    /// Rejects a configuration that cannot work.
+    fn check(&self) -> Result<(), ConfigError> {
         ConfigError::check_count("connections", self.connections, 1..=MAX_CONNECTIONS)?;
         ConfigError::check_count("max_queued_calls", self.max_queued_calls, 1..=usize::MAX)?;
         ConfigError::check_time("connect_timeout", self.connect_timeout)?;
-        if self.call_timeout.is_zero() {
+        if self.timeout.is_zero() {
             let reason = "calls would time out at once; `Duration::MAX` means no limit";
-            return Err(ConfigError::new("call_timeout", reason));
+            return Err(ConfigError::new("timeout", reason));
         }
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             ConfigError::check_time("handshake_timeout", tls.handshake_limit())?;
         }
-        self.limits.check()?;
-        Ok(Client::new(self, connector))
+        self.limits.check()
     }
+}
+
+fn config_error(error: ConfigError) -> CallError {
+    CallError::not_sent(CallErrorKind::Config(error))
 }
 
 /// The options of one call.
