@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use syn::visit::{self, Visit};
+use syn::visit_mut::{self, VisitMut};
 use syn::{
-    Attribute, Field, File, ImplItemFn, Item, ItemImpl, ItemMod, ItemUse, Meta, Signature, Type,
-    UseTree, Visibility,
+    Attribute, Field, File, ImplItemFn, Item, ItemImpl, ItemMod, ItemUse, Meta, Type, UseTree,
+    Visibility,
 };
 
 use crate::dependencies::{reasons, used_by};
@@ -74,30 +74,32 @@ impl Public<'_> {
         match item {
             Item::Use(item) if is_public(&item.vis, &item.attrs) => self.re_export(&item.tree),
             Item::Fn(item) if is_public(&item.vis, &item.attrs) => {
-                self.visit_signature(&item.sig);
+                self.visit_signature_mut(&mut item.sig.clone());
             }
             Item::Struct(item) if is_public(&item.vis, &item.attrs) => {
-                self.visit_generics(&item.generics);
+                self.visit_generics_mut(&mut item.generics.clone());
                 item.fields.iter().for_each(|field| self.field(field));
             }
             Item::Enum(item) if is_public(&item.vis, &item.attrs) => {
-                self.visit_generics(&item.generics);
+                self.visit_generics_mut(&mut item.generics.clone());
                 item.variants
                     .iter()
                     .flat_map(|variant| &variant.fields)
-                    .for_each(|field| self.visit_type(&field.ty));
+                    .for_each(|field| self.visit_type_mut(&mut field.ty.clone()));
             }
             Item::Trait(item) if is_public(&item.vis, &item.attrs) => {
                 item.supertraits
                     .iter()
-                    .for_each(|bound| self.visit_type_param_bound(bound));
+                    .for_each(|bound| self.visit_type_param_bound_mut(&mut bound.clone()));
                 item.items.iter().for_each(|item| {
                     if let syn::TraitItem::Fn(method) = item {
-                        self.visit_signature(&method.sig);
+                        self.visit_signature_mut(&mut method.sig.clone());
                     }
                 });
             }
-            Item::Type(item) if is_public(&item.vis, &item.attrs) => self.visit_type(&item.ty),
+            Item::Type(item) if is_public(&item.vis, &item.attrs) => {
+                self.visit_type_mut(&mut item.ty.clone())
+            }
             Item::Impl(item) if !is_hidden(&item.attrs) => self.implementation(item),
             Item::Mod(ItemMod {
                 content: Some((_, items)),
@@ -110,7 +112,7 @@ impl Public<'_> {
 
     fn field(&mut self, field: &Field) {
         if is_public(&field.vis, &field.attrs) {
-            self.visit_type(&field.ty);
+            self.visit_type_mut(&mut field.ty.clone());
         }
     }
 
@@ -119,8 +121,8 @@ impl Public<'_> {
             return;
         }
         if let Some((path, _)) = &item.trait_ {
-            self.visit_generics(&item.generics);
-            self.visit_path(path);
+            self.visit_generics_mut(&mut item.generics.clone());
+            self.visit_path_mut(&mut path.clone());
             return;
         }
         for item in &item.items {
@@ -129,18 +131,14 @@ impl Public<'_> {
             }) = item
                 && is_public(vis, attrs)
             {
-                self.visit_signature(sig);
+                self.visit_signature_mut(&mut sig.clone());
             }
         }
     }
 }
 
-impl<'ast> Visit<'ast> for Public<'_> {
-    fn visit_signature(&mut self, signature: &'ast Signature) {
-        visit::visit_signature(self, signature);
-    }
-
-    fn visit_path(&mut self, path: &'ast syn::Path) {
+impl VisitMut for Public<'_> {
+    fn visit_path_mut(&mut self, path: &mut syn::Path) {
         if let Some(first) = path.segments.first() {
             let first = first.ident.to_string();
             if let Some(from) = self.imported.get(&first) {
@@ -149,7 +147,7 @@ impl<'ast> Visit<'ast> for Public<'_> {
                 self.found.insert(first);
             }
         }
-        visit::visit_path(self, path);
+        visit_mut::visit_path_mut(self, path);
     }
 }
 

@@ -109,8 +109,8 @@ impl CallContext {
     }
 
     /// Like [`scope`](Self::scope), for code that does not wait.
-    pub(crate) fn enter<R>(&self, run: impl FnOnce() -> R) -> R {
-        CURRENT.sync_scope(self.clone(), run)
+    pub(crate) fn enter<R>(self, run: impl FnOnce() -> R) -> R {
+        CURRENT.sync_scope(self, run)
     }
 
     /// Sets the deadline to `timeout` from now, if that is earlier than the current one.

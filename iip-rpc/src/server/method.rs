@@ -167,7 +167,6 @@ pub(super) struct Call {
     request: Request,
     head: CallHead,
     extras: CallExtras,
-    started: bool,
 }
 
 /// The parts of a call that most calls do not have.
@@ -289,7 +288,7 @@ impl Call {
     }
 
     fn drop_handler(&self, drop: &mut dyn FnMut()) {
-        self.head.ctx.enter(drop);
+        self.head.ctx.clone().enter(drop);
     }
 
     fn respond(&mut self, reply: Reply) -> Result<Response, HandlerError> {
@@ -305,13 +304,8 @@ impl Call {
 
     /// Runs the handler within the deadline, if the policy lets the deadline end it.
     fn poll(&mut self, typed: &mut dyn TypedHandler, cx: &mut Context<'_>) -> Poll<Reply> {
-        if !self.started {
-            self.started = true;
-            if let Err(status) = typed.start(self, cx) {
-                return Poll::Ready(Reply::failed(status));
-            }
-        }
-        if let Poll::Ready(reply) = self.head.ctx.enter(|| typed.poll(self, cx)) {
+        let ctx = self.head.ctx.clone();
+        if let Poll::Ready(reply) = ctx.enter(|| typed.poll(self, cx)) {
             return Poll::Ready(reply);
         }
         let Some(at) = self.head.deadline.at else {
@@ -362,7 +356,6 @@ impl<B: MethodBody> NewCall for B {
                 request,
                 head,
                 extras,
-                started: false,
             },
             body: Some(self.clone()),
             future: None,
@@ -377,11 +370,9 @@ pub(super) trait TypedCall: Future<Output = Result<Response, HandlerError>> + Se
 
 /// The handler of a call.
 trait TypedHandler {
-    /// Decodes the arguments and calls the user's method.
-    fn start(&mut self, call: &mut Call, cx: &Context<'_>) -> Result<(), Status>;
-
-    /// Polls the user's method, and encodes its output.
-    fn poll(&mut self, call: &Call, cx: &mut Context<'_>) -> Poll<Reply>;
+    /// Polls the user's method, and encodes its output. The first poll decodes the arguments and
+    /// calls the method.
+    fn poll(&mut self, call: &mut Call, cx: &mut Context<'_>) -> Poll<Reply>;
 }
 
 pin_project! {
@@ -432,14 +423,13 @@ struct BodyHandler<'a, B: MethodBody> {
 }
 
 impl<B: MethodBody> TypedHandler for BodyHandler<'_, B> {
-    fn start(&mut self, call: &mut Call, cx: &Context<'_>) -> Result<(), Status> {
+    fn poll(&mut self, call: &mut Call, cx: &mut Context<'_>) -> Poll<Reply> {
         if let Some(body) = self.body.take() {
-            self.future.set(Some(body.start(call, cx)?));
+            match body.start(call, cx) {
+                Ok(future) => self.future.set(Some(future)),
+                Err(status) => return Poll::Ready(Reply::failed(status)),
+            }
         }
-        Ok(())
-    }
-
-    fn poll(&mut self, call: &Call, cx: &mut Context<'_>) -> Poll<Reply> {
         let Some(future) = self.future.as_mut().as_pin_mut() else {
             return Poll::Pending;
         };
