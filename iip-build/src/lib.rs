@@ -75,13 +75,13 @@
 //!
 //! If the name of a method is a keyword, the method is a raw identifier (`r#type`). If it is the
 //! name of a method that every client has (`New`, `Clone`), the Rust method gets an underscore
-//! (`new_`) and keeps its name on the wire.
+//! (`new_`); its name on the wire is unchanged.
 //!
 //! [`prost-build`](prost_build) generates the messages and enums; its
 //! [`Config`](prost_build::Config) can be [passed in](Builder::compile_with_config). `OUT_DIR` gets
 //! one file for each package, such as `kv.v1.rs`, and `_.rs` for files without a package.
 //!
-//! # Limits
+//! # Limitations
 //!
 //! `syntax = "proto2"` and `"proto3"` are supported; editions are not.
 //! [`Builder::compile_fds_with_config`] accepts a [`FileDescriptorSet`] that `protoc` or `buf` has

@@ -1,7 +1,7 @@
 //! Decoding of bytes into frames, within the limits. Pure.
 //!
-//! The decoder owns the receive buffer: the driver reads directly into it, and bodies are returned
-//! as slices of it, without a copy unless they are small.
+//! The decoder owns the receive buffer. The driver reads directly into it. Large bodies are
+//! returned as slices of the buffer; small ones are copied.
 
 use bytes::{Buf, Bytes, BytesMut};
 

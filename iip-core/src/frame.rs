@@ -1,4 +1,4 @@
-//! The unit on the wire: its layout, its nine statuses, its constants. Pure.
+//! Frames, the units on the wire: their layout, the nine statuses, and the constants. Pure.
 //!
 //! ```text
 //! offset  size  field

@@ -5,7 +5,7 @@
 //! `iip-rpc`. It is compatible with the Go implementation byte for byte, in both directions.
 //!
 //! A channel is one of the independent sequences of messages on a connection, and carries one call
-//! at a time. A channel of gRPC corresponds to a [`Client`], which makes, pools and replaces
+//! at a time. A channel of gRPC corresponds to a [`Client`], which makes, pools and replaces the
 //! connections to one server.
 //!
 //! ```
@@ -20,8 +20,8 @@
 //! let server = Server::builder().route("/echo", echo).bind("127.0.0.1:0").await?;
 //!
 //! let client = Client::connect(server.target()).await?;
-//! let answer = client.request("/echo", "hello").await?;
-//! assert_eq!(&answer[..], b"hello");
+//! let reply = client.request("/echo", "hello").await?;
+//! assert_eq!(&reply[..], b"hello");
 //! server.shutdown(Duration::from_secs(1)).await;
 //! # Ok(())
 //! # }
@@ -31,11 +31,11 @@
 //!
 //! | task | items |
 //! |---|---|
-//! | call: one request and its reply, requests in order, one-way requests | [`Client::request`], [`Client::open_channel`], [`Client::send`] |
-//! | receive a reply in parts, open a stream in each direction, with flow control | [`Client::stream`], [`Client::open_stream`] |
+//! | make calls: one request and its reply, pipelined requests on one channel, one-way calls | [`Client::request`], [`Client::open_channel`], [`Client::send`] |
+//! | receive a reply in chunks, open a stream in each direction, with flow control | [`Client::stream`], [`Client::open_stream`] |
 //! | timeouts, several connections, connecting on the first call | [`ClientBuilder`], [`CallOptions`] |
 //! | serve paths, limits, graceful shutdown | [`Server`], [`ServerBuilder`] |
-//! | handle requests: whole, in parts, as streams | [`handler_fn`], [`Handler`], [`RequestMode`], [`Request`], [`Response`] |
+//! | handle requests: whole, in chunks, as streams | [`handler_fn`], [`Handler`], [`RequestMode`], [`Request`], [`Response`] |
 //! | cancellation: the policy for a handler whose caller has gone | [`OnCancel`], [`CancelToken`] |
 //! | the address, certificates and hello of the peer | [`Peer`] |
 //! | the cause of an error, and whether a call may have run | [`CallError`], [`CallErrorKind`], [`Execution`], [`ConnectionError`] |
@@ -115,7 +115,7 @@ pub use self::totals::Places;
 /// The levels of the `tracing` crate.
 pub use tracing::Level;
 
-/// What tasks and threads share, or pass on, stays so.
+/// Checks that tasks can share these types, or pass them on.
 const _: () = {
     const fn shared<T: Send + Sync + 'static>() {}
     const fn sent<T: Send + 'static>() {}

@@ -86,8 +86,8 @@ const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter
 /// attributes they may have, see below. A whole argument may be a reference (`&str`, `&[T]`, `&T`):
 /// the client encodes it in place, and the server passes a reference to the decoded value. Nothing
 /// inside an argument or a result can borrow, except for a `Cow<'_, T>` in an argument. A first
-/// parameter `ctx: &CallContext` is not sent: a caller passes its own, a handler gets that of the
-/// call. The settings of a method are in `#[rpc(..)]`:
+/// parameter `ctx: &CallContext` is not sent: a caller passes a context that it creates, and a
+/// handler gets the context of the call. The settings of a method are in `#[rpc(..)]`:
 ///
 /// | setting | |
 /// |---|---|
@@ -97,10 +97,10 @@ const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter
 /// | `raw` | bodies are the unchanged bytes of the one argument and of the result, without envelope |
 /// | `json` | bodies are plain JSON, without envelope |
 /// | `timeout = "500ms"` | timeout of a call whose caller sets none; units `us`, `ms`, `s`, `m`, `h` |
-/// | `idempotent` | running twice has the same effect as running once, so a call that may have run is retried |
+/// | `idempotent` | running the method twice has the same effect as running once, so a call that may have run is retried |
 /// | `on_cancel = "abort"` | when the caller goes away, `"abort"` (the default) drops the handler, `"token"` notifies it, `"run"` lets it end |
 /// | `hedge = "20ms"` | hedging, for idempotent methods: the delay after which a second attempt starts if there is no reply; `"p95"`: once the first attempt has taken longer than 95 of 100 earlier calls |
-/// | `max_concurrency = 100` | maximum number of concurrent calls of a server, or `"auto"`: the server determines it; further calls are rejected |
+/// | `max_concurrency = 100` | maximum number of concurrent calls of the method on a server, or `"auto"`: the server determines it; further calls are rejected |
 /// | `priority = "low"` | order in which an overloaded server rejects calls: `"low"`, then `"normal"` (the default), then `"high"` |
 /// | `auth = "admin"` | a label for the program's own authorization checks, such as an interceptor; nothing else enforces it |
 ///
@@ -137,8 +137,8 @@ const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter
 ///
 /// # Types recognized by name
 ///
-/// A macro sees names, not types. It treats `CallContext`, `Streaming<T>` and `Subscription<T>` as
-/// the types of iip-rpc, with or without a path. It treats a type with other parameters
+/// The macro sees names, not types: it treats `CallContext`, `Streaming<T>` and `Subscription<T>`
+/// as the types of iip-rpc, with or without a path. It treats a type with other parameters
 /// (`Subscription` without parameters), or with a path that begins with `crate`, `self` or `super`,
 /// as the program's own. If it mistakes one for the other, the compiler reports an error. Then give
 /// the program's type another name (`use billing::Subscription as Plan`), and write a type of
@@ -148,7 +148,7 @@ const NOT_A_TRAIT: &str = "`#[service]` belongs on a trait: write `trait Greeter
 ///
 /// | `codec = ..` | feature of iip-rpc | |
 /// |---|---|---|
-/// | `"bincode"` | `codec-bincode`, on by default | small and fast, both sides have the same types |
+/// | `"bincode"` | `codec-bincode`, on by default | small and fast; both sides need the same types |
 /// | `"postcard"` | `codec-postcard` | like bincode, in a format with other implementations |
 /// | `"msgpack"` | `codec-msgpack` | self-describing: fields may be added, any serde type works |
 /// | `"json"` | | like msgpack, and readable |
@@ -194,7 +194,7 @@ pub fn service(
     expand_service(args.into(), item.into()).into()
 }
 
-/// Derives the traits that make a type an error of methods.
+/// Derives the traits that a type needs to be the error type of methods.
 ///
 /// Calls also fail for reasons that are not the method's own: a deadline, a lost connection, a
 /// panic. Such a failure is a `Status`, and the variant with `#[status]` holds it.

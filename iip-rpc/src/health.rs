@@ -64,11 +64,11 @@ pub enum HealthState {
 /// health.set("Orders", HealthState::NotServing);
 /// let server = Server::builder().health(&health).bind("127.0.0.1:0").await?;
 ///
-/// let asked = HealthClient::new(Client::connect(server.target()).await?);
-/// assert_eq!(asked.check("").await?, HealthState::Serving);
-/// assert_eq!(asked.check("Orders").await?, HealthState::NotServing);
+/// let health_client = HealthClient::new(Client::connect(server.target()).await?);
+/// assert_eq!(health_client.check("").await?, HealthState::Serving);
+/// assert_eq!(health_client.check("Orders").await?, HealthState::NotServing);
 /// health.set("Orders", HealthState::Serving);
-/// assert_eq!(asked.check("Orders").await?, HealthState::Serving);
+/// assert_eq!(health_client.check("Orders").await?, HealthState::Serving);
 /// server.shutdown(Duration::from_secs(1)).await;
 /// assert_eq!(health.state(""), Some(HealthState::NotServing));
 /// # Ok(())

@@ -33,31 +33,32 @@
 //! with a mock, and with the implementation itself.
 //!
 //! The module `guide` of this documentation has a page for each topic, with complete programs, and
-//! one on migrating from gRPC.
+//! a page on migrating from gRPC. Load balancing over several addresses, service discovery and
+//! server reflection are not available.
 //!
 //! # Overview
 //!
 //! | task | items |
 //! |---|---|
-//! | call: timeouts, metadata, wait-for-ready, several connections | [`Client`], [`ClientBuilder`], [`CallOptions`] |
-//! | serve: several services, limits, graceful shutdown | [`Server`], [`ServerBuilder`] |
+//! | make calls: timeouts, metadata, wait-for-ready, several connections | [`Client`], [`ClientBuilder`], [`CallOptions`] |
+//! | serve calls: several services, limits, graceful shutdown | [`Server`], [`ServerBuilder`] |
 //! | retry policy, retry budget, hedging | [`RetryPolicy`], [`RetryBudget`], [`Hedge`], [`MethodPolicy`] |
 //! | concurrency limits, load shedding, limits on deadlines | [`Concurrency`], [`Priority`], [`ServerPolicy`] |
-//! | sizes, memory, flow-control windows, keepalive | [`Limits`] |
+//! | maximum message size, memory, flow-control windows, keepalive | [`Limits`] |
 //! | health checking | [`Health`], [`HealthClient`] |
 //! | server pushback: when to retry | [`Status::with_retry_after`], [`Status::with_no_retry`] |
-//! | interceptors: authorization, logs, rejecting calls | [`interceptor`] |
+//! | interceptors: authentication, authorization, logs, rejecting calls | [`interceptor`] |
 //! | layers and services of tower | `tower`, with the feature of that name |
 //! | TLS, mutual TLS | `tls`, with the feature of that name |
 //! | metrics per method, spans, trace context | [`observe`] |
 //! | caller, deadline, metadata and cancellation of a call | [`CallContext`] |
-//! | errors: status codes, your own error types, whether the call may have run | [`Status`], [`MethodError`], [`Execution`] |
+//! | errors: status codes, error details, your own error types, whether the call may have run | [`Status`], [`MethodError`], [`Execution`] |
 //! | use `?` on errors of other crates in handlers | [`ResultExt`] |
 //! | call or replace a Go service | `#[rpc(path = "..", raw)]` and `json`, see [`service`](macro@service) |
-//! | streams: many messages in one call, in either direction | [`Streaming`], [`Stream`] |
+//! | server, client and bidirectional streaming: many messages in one call | [`Streaming`], [`Stream`] |
 //! | one-way calls, without a reply | `#[rpc(oneway)]`, see [`service`](macro@service) |
 //! | subscriptions, which resume after a lost connection | [`Topic`], [`Subscription`] |
-//! | another codec | `#[service(codec = "..")]`, [`ClientBuilder::codec`], [`codec`] |
+//! | choose another codec | `#[service(codec = "..")]`, [`ClientBuilder::codec`], [`codec`] |
 //! | compression | [`Compression`], [`ClientBuilder::compression`], [`ServerBuilder::compression`] |
 //! | large data without copies | [`Payload`], or `bytes::Bytes` |
 //! | wire format | `docs/wire.md` in the repository, [`envelope`], [`codec`] |
@@ -175,7 +176,7 @@ pub use iip_core::Level;
 #[cfg(feature = "macros")]
 pub use iip_macros::{MethodError, service};
 
-/// What tasks and threads share, or pass on, stays so.
+/// Checks that tasks can share these types, or pass them on.
 const _: () = {
     const fn shared<T: Send + Sync + 'static>() {}
     const fn sent<T: Send + 'static>() {}

@@ -1,10 +1,9 @@
 //! Bytes as arguments and results, without copying them.
 //!
-//! Serde passes to a type only a borrowed slice of the message it is read from, and to a format
-//! only a borrowed slice of the value it writes; both sides then have to copy. While a message is
-//! read, this module keeps the message itself in a thread-local, so that a [`Payload`] can share
-//! its memory; while a value is written, it keeps the payload, so that the encoder can pass it on
-//! without copying.
+//! serde gives a type only a borrowed slice of the message that is decoded, and gives a format only
+//! a borrowed slice of the value that is encoded, so both would have to copy. This module therefore
+//! keeps the message in a thread-local while it is decoded, so that a [`Payload`] can share its
+//! memory, and keeps the payload while it is encoded, so that the encoder can pass it on.
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;

@@ -1,17 +1,17 @@
 //! TLS for both sides, by rustls with the ring provider (feature `tls`).
 //!
-//! IIP frames are sent inside TLS unchanged: no ALPN, no upgrade of a plain connection, and a TLS
-//! port never falls back to plain. TLS 1.3 and 1.2 only, no early data. Verification is on and
-//! needs no setting; the only way to turn it off is [`DangerousClientTls`].
+//! IIP frames are sent inside TLS unchanged. There is no ALPN, no upgrade of a plaintext
+//! connection, and no fallback from TLS to plaintext. TLS 1.3 and 1.2 are supported, without early
+//! data. Certificates are verified by default; only [`DangerousClientTls`] turns this off.
 //!
 //! ```no_run
 //! use iip_core::tls::{ClientTls, ServerTls};
 //!
-//! // A server that demands a client certificate, and notices when its own is renewed.
+//! // A server that requires client certificates, and reloads its own when the files change.
 //! let server = ServerTls::from_files("server.pem", "server.key")?
 //!     .client_roots_file("clients-ca.pem")?
 //!     .watch_files()?;
-//! // A client that trusts one authority and shows a certificate.
+//! // A client that trusts one certificate authority and presents a certificate.
 //! let client = ClientTls::new().roots_file("ca.pem")?.identity_files("client.pem", "client.key")?;
 //! # Ok::<(), iip_core::tls::TlsError>(())
 //! ```

@@ -1,5 +1,5 @@
-//! Arguments of a call: a tuple in Rust, positions in bincode and postcard, names in JSON and
-//! MessagePack.
+//! Arguments of a call: a tuple in Rust, which is encoded by position in bincode and postcard, and
+//! by name in JSON and MessagePack.
 
 pub(crate) mod recorded;
 

@@ -1,14 +1,14 @@
-//! Codecs, which convert values to bytes and back: their ids on the wire, and the checks in both
-//! directions.
+//! Codecs, which convert values to bytes and back: their ids on the wire, and their checks when
+//! they encode and decode.
 //!
 //! | types with | `Bincode`, `Postcard` | `Json`, `Msgpack` |
 //! |---|---|---|
-//! | `serde(rename, alias, default, skip, transparent, with, from, into, remote, other)` | carried | carried |
-//! | `serde(skip_serializing_if)` | rejected by the writer if a field is left out | carried |
-//! | `serde(flatten)` | rejected by the writer | carried |
-//! | `serde(untagged, tag)`, `serde_json::Value` | rejected by the reader | carried |
-//! | NaN, infinities | carried | rejected by the writer in JSON |
-//! | elements without bytes, such as `Vec<()>` | rejected by the writer | carried |
+//! | `serde(rename, alias, default, skip, transparent, with, from, into, remote, other)` | supported | supported |
+//! | `serde(skip_serializing_if)` | rejected by the sender if a field is left out | supported |
+//! | `serde(flatten)` | rejected by the sender | supported |
+//! | `serde(untagged, tag)`, `serde_json::Value` | rejected by the receiver | supported |
+//! | NaN, infinities | supported | rejected by the sender in JSON |
+//! | elements without bytes, such as `Vec<()>` | rejected by the sender | supported |
 //!
 //! The documentation of `Bincode` names the attributes that must not be used with a codec without
 //! field names.

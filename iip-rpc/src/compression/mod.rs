@@ -1,8 +1,8 @@
 //! Compression of messages.
 //!
-//! Only the body of an envelope and the messages of a stream are compressed, each separately, and
-//! never for a peer that has not announced that it reads the algorithm. `docs/wire.md` describes
-//! the bytes, `docs/guide/compression.md` when it pays.
+//! The body of an envelope and each message of a stream are compressed separately, and only if the
+//! peer has announced that it can read the algorithm. Nothing else is compressed. `docs/wire.md`
+//! describes the bytes, and `docs/guide/compression.md` when compression saves time.
 
 mod compressor;
 pub(crate) mod id;

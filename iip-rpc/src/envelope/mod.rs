@@ -1,9 +1,9 @@
-//! Contents of the `data` of an IIP request or reply. No other file knows this format;
-//! `docs/wire.md` specifies it.
+//! Envelope of a typed call: the format of the `data` of an IIP request or reply. No other file
+//! knows this format; `docs/wire.md` specifies it.
 //!
-//! A message begins with a byte from `0x80` to `0xBF`, which begins neither JSON nor any other
-//! UTF-8 text: two bits of version and four flags. Messages that begin otherwise are plain JSON in
-//! both directions.
+//! An envelope begins with a byte from `0x80` to `0xBF`, which contains two bits of version and
+//! four flags. Neither JSON nor any other UTF-8 text begins with such a byte. A message that begins
+//! with another byte is plain JSON, in both directions.
 
 mod plain;
 

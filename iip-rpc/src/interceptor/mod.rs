@@ -1,8 +1,8 @@
-//! Code that sees every call before it is made or run, and its outcome.
+//! Interceptors: code that sees every call before it is sent or run, and its outcome.
 //!
-//! An interceptor gets the call and the rest of the chain, [`Next`]. It lets the call through with
-//! [`Next::run`], which completes when the call has ended (for a stream, after its last message);
-//! or it replies by itself with a [`Status`], and the rest of the chain does not run.
+//! An interceptor gets the call and the rest of the chain, [`Next`]. It passes the call on with
+//! [`Next::run`], which completes when the call has ended (for a stream, after its last message).
+//! To reject the call, it returns a [`Status`] instead; then the rest of the chain does not run.
 //!
 //! ```
 //! use std::time::Instant;
@@ -35,15 +35,14 @@
 //!
 //! # Cancel safety
 //!
-//! When a call is cancelled, the futures of its interceptors are dropped at the point where they
-//! wait: at a client together with the call's future or stream; at a server when the caller has
-//! gone, unless the method's `on_cancel` says otherwise, and when the handler panics. Cleanup that
-//! has to happen in any case belongs in a value with a `Drop`.
+//! When a call is cancelled, the futures of its interceptors are dropped at their current `await`:
+//! at a client together with the call's future or stream; at a server when the caller has gone,
+//! unless the method's `on_cancel` says otherwise, and when the handler panics. Put cleanup that
+//! has to happen in any case into the `Drop` implementation of a value.
 //!
-//! The deadline of a call applies to its interceptors as well: before the call is let through, they
-//! are stopped at its deadline, and it fails with DEADLINE_EXCEEDED. An interceptor that is still
-//! busy after the call has ended, when its deadline passes, is dropped, and the call keeps its
-//! outcome.
+//! The deadline of a call also applies to its interceptors. If it passes before an interceptor has
+//! passed the call on, the call fails with DEADLINE_EXCEEDED. If it passes after the call has
+//! ended, an interceptor that still runs is dropped, and the call keeps its outcome.
 
 mod chain;
 mod intercepted;

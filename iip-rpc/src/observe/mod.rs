@@ -1,9 +1,9 @@
-//! Observability of calls for operators: metrics per method, and spans. All of it is built from
-//! interceptors, on both sides.
+//! Observability: metrics per method, and a span per call. Both are interceptors, for clients and
+//! servers.
 //!
 //! | you want | add |
 //! |---|---|
-//! | metrics, in your own way | [`MetricsInterceptor`] with a [`Recorder`] of yours |
+//! | metrics recorded by your own code | [`MetricsInterceptor`] with your own [`Recorder`] |
 //! | metrics through the `metrics` crate | `MetricsInterceptor::new(MetricsFacade::new())` (feature `metrics`) |
 //! | spans of the `tracing` crate, with W3C trace context | `TracingInterceptor::new()` (feature `tracing`) |
 //!

@@ -1,5 +1,5 @@
-//! Outcome of a call that failed: the error, the time spent in each phase, and whether the method
-//! ran.
+//! Status of a call that failed: the status code, the message, the time spent in each phase, and
+//! whether the call may have run.
 
 mod code;
 mod method_error;

@@ -1,11 +1,11 @@
 //! Support for the layers and services of `tower`, on both sides.
 //!
-//! | you have | and want | use |
+//! | you have | you want | use |
 //! |---|---|---|
-//! | a tower layer, or a stack of them | it to see the calls of a server, a service or a client | [`LayerInterceptor`], which is an interceptor |
-//! | an [interceptor](crate::interceptor) | it in such a stack, between layers | [`InterceptorLayer`] |
-//! | a [`Client`](crate::Client) | a tower service of raw bytes: for balancers, retries, stacks of your own | [`ClientService`] |
-//! | a tower service | it to handle a path of a server | [`ServiceHandler`] |
+//! | a layer, or a stack of layers | to run it on the calls of a server, a service or a client | [`LayerInterceptor`], which is an interceptor |
+//! | an [interceptor](crate::interceptor) | to put it between the layers of such a stack | [`InterceptorLayer`] |
+//! | a [`Client`](crate::Client) | to use it as a service of raw bytes in a balancer, a retry layer or a stack of your own | [`ClientService`] |
+//! | a service | to serve a path with it | [`ServiceHandler`] |
 //!
 //! ```
 //! use std::time::Duration;
@@ -22,17 +22,18 @@
 //!
 //! # What layers see
 //!
-//! Layers wrap a service of [`Request`]s, each a call with the rest of the chain. It returns a
-//! [`Completion`] when the call has succeeded and [`CallFailed`] when it has failed. A call with
-//! streams ends with its last message: a timeout applies to the whole stream, and a concurrency
-//! limit counts the call until then. Arguments, results and messages are not visible.
+//! Layers wrap a service that takes [`Request`]s. A request is a call with the rest of the chain.
+//! The service returns a [`Completion`] when the call has succeeded, and [`CallFailed`] when it has
+//! failed. A call with streams ends with its last message: a timeout applies to the whole stream,
+//! and a concurrency limit counts the call until then. Arguments, results and messages are not
+//! visible to layers.
 //!
 //! The service is created once, by [`LayerInterceptor::new`], and cloned for each call; state that
 //! its clones share (the permits of a concurrency limit, the queue of a buffer) is shared by all
 //! calls. A call proceeds when its clone is ready, and waits for that at most until its deadline.
 //!
-//! A request can go through once, so it is not `Clone`: a layer that retries calls, such as
-//! `tower::retry`, has to wrap a [`ClientService`], and clients retry typed calls [by
+//! A request can be sent only once, so it is not `Clone`. A layer that retries calls, such as
+//! `tower::retry`, therefore has to wrap a [`ClientService`]. Clients retry typed calls [by
 //! themselves](crate::RetryPolicy).
 //!
 //! A layer that is not `Clone`, such as a rate limit, needs a buffer in front of it, as usual in
@@ -41,11 +42,10 @@
 //!
 //! # Errors of layers
 //!
-//! [`status_of`] converts them to statuses; [`LayerInterceptor::map_error`] replaces it with
-//! another function. A layer can also fail with a [`Status`]. Whether the call may have been
-//! executed follows from when the layer failed, and the layer cannot set it: before the call was
-//! let through, the caller sees that it was not executed (at a client: not sent), and after that it
-//! may have been.
+//! [`status_of`] converts the errors of layers to statuses; [`LayerInterceptor::map_error`] sets
+//! another conversion. A layer can also fail with a [`Status`]. A layer cannot set the execution
+//! state: a call that fails before the layers have passed it on was not executed (at a client: not
+//! sent), and a call that fails later may have been executed.
 
 mod error;
 mod layer;
