@@ -116,7 +116,7 @@ impl Channel {
     }
 
     /// Sends a request after the previous ones; several may be under way. The timeout is the
-    /// client's [`timeout`](ClientBuilder::timeout).
+    /// client's [`timeout`](crate::ClientBuilder::timeout).
     ///
     /// The request is queued when this function is called, not when the future is polled.
     ///
