@@ -180,6 +180,8 @@ impl Paths {
     #[inline]
     fn pop(&mut self, len: u16) {
         self.start += usize::from(len);
+        // The common case: the only call of the channel has its reply, and the next one reuses the
+        // buffer.
         if self.start == self.bytes.len() && self.bytes.capacity() <= KEPT_PATH_BYTES {
             self.start = 0;
             self.bytes.clear();
@@ -194,6 +196,8 @@ impl Paths {
         if self.start == self.bytes.len() {
             *self = Self::default();
         } else if self.start > self.bytes.len() / 2 {
+            // Fewer bytes are moved than were used up, so the cost of a path is constant on
+            // average.
             self.bytes.drain(..self.start);
             self.start = 0;
         }
@@ -204,6 +208,8 @@ impl Paths {
 #[derive(Debug, Default)]
 pub(crate) struct SentCalls {
     oldest: Option<SentCall>,
+    /// The calls after it. There are such calls on channel 0, and on a leased channel, whose owner
+    /// decides how many.
     #[expect(
         clippy::box_collection,
         reason = "a word for the channels that never need it"
@@ -214,10 +220,11 @@ pub(crate) struct SentCalls {
 }
 
 impl SentCalls {
-    /// Adds a call of `path`, of which at most [`MAX_PATH_BYTES`](crate::frame::MAX_PATH_BYTES) are
-    /// kept.
+    /// Adds a call of `path`, which has at most [`MAX_PATH_BYTES`](crate::frame::MAX_PATH_BYTES).
+    /// It is empty for a request of the protocol itself.
     #[inline]
     pub(crate) fn push(&mut self, mut call: SentCall, path: &[u8]) {
+        // The paths of the protocol itself are constants, see `Exchange::path`.
         if !path.is_empty() {
             call.path_bytes = self.paths.get_or_insert_default().push(path);
         }
@@ -230,6 +237,7 @@ impl SentCalls {
 
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<SentCall> {
+        // `others` is empty while there is no oldest call, so nothing is lost by the return below.
         let next = self.others.as_mut().and_then(|others| others.pop_front());
         let call = std::mem::replace(&mut self.oldest, next)?;
         if let Some(paths) = &mut self.paths {
@@ -461,6 +469,8 @@ impl ChannelTable {
             Some(key) => key,
             None => {
                 let key = self.channels.insert(Channel::default());
+                // The index has at most `DENSE` entries, and other ids cost one entry each, so a
+                // peer gains nothing by using high ids.
                 let index = id.0 as usize;
                 if index < DENSE {
                     if self.dense.len() <= index {
@@ -479,6 +489,7 @@ impl ChannelTable {
 
     /// Forgets a channel. Only channels with sparse ids are removed.
     pub(crate) fn remove(&mut self, id: ChannelId) {
+        // A dense id has no entry here; it is forgotten with the other channels at rest.
         if let Some(key) = self.sparse.remove(&id.0) {
             self.channels.try_remove(key as usize);
             self.one_way -= usize::from(is_one_way(id));
@@ -488,6 +499,7 @@ impl ChannelTable {
     /// Forgets all channels for which `keep` returns `false`.
     pub(crate) fn retain(&mut self, keep: impl Fn(&Channel) -> bool) {
         let channels = &mut self.channels;
+        // `NONE` is no key of the slab, so ids without a channel are passed over.
         for key in &mut self.dense {
             if channels
                 .get(*key as usize)
@@ -506,6 +518,7 @@ impl ChannelTable {
             }
             kept
         });
+        // An idle connection should not keep the memory of its busiest time.
         if channels.is_empty() {
             *self = Self::default();
         }

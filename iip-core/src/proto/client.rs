@@ -40,6 +40,8 @@ impl Connection {
     /// data.
     #[inline]
     pub(crate) fn take_whole_reply(&mut self, reply: &mut ReplyRef<'_>) -> Option<(CallId, Bytes)> {
+        // Every other reply, and every mistake of the server, is left to `handle_reply`, which
+        // makes all checks.
         if reply.status != FrameStatus::ReplyOnly
             || reply.body.len() > self.limits.get_max_message_bytes()
         {
@@ -92,6 +94,7 @@ impl Connection {
             return Err(ProtocolError::Unsolicited(id));
         };
         if status.begins() {
+            // Only the first frame is checked: further frames of a reply may have any path.
             let sent = exchange.path().map(str::as_bytes);
             check_reply_path(id, sent.unwrap_or_else(|| channel.sent.oldest_path()), path)?;
         }
@@ -100,9 +103,13 @@ impl Connection {
         }
         if status == FrameStatus::ReplyOnly {
             channel.sent.pop();
+            // A stream may be replied to in one frame, with the mark of a reply or without a mark.
+            // Any other mark would make it a frame of the stream, which cannot be the last one.
             if is_open && !Self::begins_reply(&mut body) {
                 return Err(ProtocolError::BadStream(id));
             }
+            // The request is ended here, because the event below frees the channel: the last frame
+            // of this request must precede the next request.
             if is_open {
                 self.end_stream_request(id, false);
             }
@@ -124,6 +131,7 @@ impl Connection {
         }
         if status.begins() {
             let incoming = match (exchange, mode) {
+                // Rule C4: the channel is free when this reply has ended; its data is skipped.
                 (Exchange::Abandoned, _) => Incoming::Skip(Skip::Unwanted),
                 (_, Mode::Parts) => Incoming::Parts,
                 (_, Mode::Stream) => {
@@ -151,6 +159,7 @@ impl Connection {
         status: FrameStatus,
         mut body: Bytes,
     ) -> Result<(), ProtocolError> {
+        // The request is still open, so its reply cannot be complete.
         if status.ends() {
             return Err(ProtocolError::Unsolicited(id));
         }
@@ -224,12 +233,15 @@ impl Connection {
             .map_or_else(|| self.is_too_large(id), |assembly| assembly.is_too_large());
         if too_large && !was_too_large {
             let limit = self.limits.get_max_message_bytes();
+            // The reply may go on; all that is known of its size is that it exceeds the limit.
             let size = limit + 1;
             self.fail_front(id, exchange, CallErrorKind::MessageTooLarge { size, limit });
         }
         let Some(assembly) = complete else {
             return Ok(());
         };
+        // The entry counts from here on, and not `exchange`: the call may have been abandoned
+        // above, and has then got its error already.
         let Some(call) = self
             .channels
             .get_mut(id)
@@ -240,6 +252,7 @@ impl Connection {
         if call.is_open {
             self.end_stream_request(id, false);
         }
+        // The last part completes the reply; the parts before it were events of their own.
         let body = if assembly.incoming == Incoming::Parts {
             body
         } else {
@@ -259,6 +272,7 @@ impl Connection {
     fn exceeded_budget(&self, id: ChannelId, bytes: usize) -> Option<CallErrorKind> {
         let assembly = self.channels.get(id)?.assembly.as_ref()?;
         match assembly.incoming {
+            // Parts are counted when they are taken over by their call, and other data is not kept.
             Incoming::Collect => self.buffer_full(assembly.data.len(), bytes),
             _ => None,
         }
@@ -336,6 +350,7 @@ impl Connection {
                 match exchange {
                     Exchange::NewControlChannel => {
                         self.control = Some(id);
+                        // The first frame opens the stream, and cancellations may only follow it.
                         self.push_sent(id, Exchange::Control, Mode::Whole);
                         let first = ControlMessage::nothing();
                         self.send(id, control::CONTROL.as_bytes(), first, true, false);
@@ -355,6 +370,7 @@ impl Connection {
                     // One-way calls are sent as ordinary calls in that case.
                     Exchange::NewOneWayChannel => {}
                     _ => {
+                        // Without a control stream the server is not notified of cancelled calls.
                         self.client.control_is_coming = false;
                         self.client.cancel_later = Vec::new();
                     }
@@ -365,6 +381,7 @@ impl Connection {
     }
 
     fn push_sent(&mut self, id: ChannelId, exchange: Exchange, mode: Mode) {
+        // No caller needs to know when a request of the protocol itself was written.
         let call = SentCall::new(exchange, 0, mode);
         self.channels.get_or_insert(id).sent.push(call, &[]);
     }
@@ -403,6 +420,7 @@ impl Connection {
         wait: bool,
     ) -> Result<Option<Instant>, ConnectionError> {
         let heard_at = self.timers.last_read();
+        // A connection without calls may be silent for any time.
         let waits = wait || self.has_sent_one_way_since(heard_at);
         if !waits || !self.peer_replies_to_pings {
             self.client.pinged_at = None;
@@ -410,11 +428,14 @@ impl Connection {
         }
         let interval = self.limits.get_keepalive_interval();
         let timeout = self.limits.get_keepalive_timeout();
+        // Whatever is read after the ping shows that the server is alive, not only the reply to the
+        // ping.
         if let Some(pinged_at) = self
             .client
             .pinged_at
             .filter(|&pinged_at| heard_at < pinged_at)
         {
+            // A time that the clock cannot represent is never reached.
             let dead_at = pinged_at.checked_add(timeout);
             if dead_at.is_some_and(|dead_at| dead_at <= now) {
                 return Err(ConnectionError::Timeout {
@@ -426,6 +447,7 @@ impl Connection {
             return Ok(dead_at);
         }
         self.client.pinged_at = None;
+        // The silence begins with the request, and not when the connection became idle before it.
         let ping_at = self.timers.unheard_since().checked_add(interval);
         if ping_at.is_none_or(|ping_at| ping_at > now) {
             return Ok(ping_at);
@@ -463,12 +485,15 @@ impl Connection {
         call: CallId,
         mode: Mode,
     ) {
+        // The request of a stream stays open until the reply has arrived.
         let is_whole = mode != Mode::Stream;
         let end = self
             .outbox
             .push(id, path, data, true, is_whole)
             .unwrap_or(0);
         let exchange = match mode {
+            // There is no channel for one-way calls, at least not yet, so the server replies, and
+            // nobody waits for that.
             Mode::OneWay => Exchange::Abandoned,
             _ => Exchange::Call(call),
         };
@@ -492,15 +517,19 @@ impl Connection {
         sent.exchange = Exchange::Abandoned;
         let was_open = std::mem::take(&mut sent.is_open);
         drop(calls);
+        // The last frame of the request cancels the call, so no control message is needed. The
+        // channel is free after the reply.
         if was_open {
             Self::skip_incoming(&mut self.buffered, channel, Skip::Unwanted);
             self.end_stream_request(id, true);
             return false;
         }
+        // No frame of the request was sent, so there will be no reply.
         if alone && self.outbox.withdraw(id, &mut self.deferred) {
             channel.sent.pop();
             return true;
         }
+        // The reply that is arriving, if there is one, belongs to the oldest call.
         if index == 0 {
             Self::skip_incoming(&mut self.buffered, channel, Skip::Unwanted);
         }
@@ -529,6 +558,7 @@ impl Connection {
     fn cancel_now(&mut self) {
         for id in std::mem::take(&mut self.client.cancel_later) {
             let sent = self.channels.get(id).map(|channel| &channel.sent);
+            // The reply may have arrived in the meantime, and the channel may have another call.
             let still = sent.is_some_and(|sent| {
                 let oldest = sent.oldest().map(|call| call.exchange);
                 sent.len() == 1 && oldest == Some(Exchange::Abandoned)
@@ -550,6 +580,7 @@ impl Connection {
             let mut sent = channel.sent.iter();
             sent.find(|sent| sent.exchange == Exchange::Call(call))
         });
+        // A long request has no position: some of its frames may have been written.
         sent.is_none_or(|sent| sent.end == 0 || self.has_written(sent.end))
     }
 
@@ -568,8 +599,8 @@ impl Connection {
 }
 
 /// Checks that the first frame of a reply has the path of its request. Otherwise replies would be
-/// assigned to the wrong requests after a surplus one. A server may repeat the path field as it
-/// came, or its label.
+/// assigned to the wrong requests after a surplus one, or after one that a Go server has dropped
+/// (defect D8). A server may repeat the path field as it came, or its label.
 fn check_reply_path(id: ChannelId, sent: &[u8], path: &[u8]) -> Result<(), ProtocolError> {
     if path == sent {
         return Ok(());

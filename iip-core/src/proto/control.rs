@@ -232,6 +232,7 @@ pub(crate) fn parse_grant(body: &[u8]) -> Option<Result<ChannelId, (i64, String)
         return Some(Err((code, message.chars().take(256).collect())));
     }
     let id = fields.channel_id.number::<u32>()?;
+    // Rule S2: an id in a grant is never 0.
     (id != 0).then_some(Ok(ChannelId(id)))
 }
 
@@ -290,6 +291,8 @@ impl Hello {
             ping: fields.ping.is_one(),
             notice: fields.notice.is_one(),
             one_way: fields.one_way.is_one(),
+            // A value that makes no sense is treated as missing: the peer then gets no streams, has
+            // no limit of channels, or gets frames of the usual size.
             stream_window: fields.stream_window.number().filter(|&bytes| bytes > 0),
             channels: fields.channels.number().filter(|&channels| channels > 0),
             max_frame: fields.max_frame.number().filter(|&bytes| bytes >= 1024),
@@ -338,6 +341,7 @@ impl ControlMessage {
     pub(crate) fn next(part: &mut Bytes) -> Option<Self> {
         while part.len() >= 2 {
             let (kind, len) = (part.get_u8(), usize::from(part.get_u8()));
+            // A message is within one frame, so the rest does not follow in the next one.
             if part.len() < len {
                 part.clear();
                 return None;

@@ -19,6 +19,8 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(id) else {
             return false;
         };
+        // The message names only a channel. The call in flight is the open one, or else the one
+        // that waits, or else the one that is arriving.
         if channel.open.is_some() {
             return self.cancel_open(id);
         }
@@ -33,6 +35,7 @@ impl Connection {
                 }
             };
         }
+        // With several requests, it is unknown which one is meant.
         if channel.waiting.len() == 1
             && channel.assembly.is_none()
             && let Some(request) = channel.waiting.pop_front()
@@ -99,10 +102,13 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(id) else {
             return;
         };
+        // The handler has the request, so the layer above replies.
         if channel.is_arriving() {
             self.cancel_open(id);
             return;
         }
+        // If earlier requests of the channel have no reply yet, this one gets its reply when it
+        // ends, after theirs.
         let is_next = channel.is_next();
         let why = if is_next {
             Skip::Replied

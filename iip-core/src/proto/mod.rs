@@ -100,7 +100,8 @@ pub(crate) struct Connection {
     /// The one stream that is granted more although the allowance is used up, so that its message
     /// can end.
     overdraft: Option<ChannelId>,
-    /// Streams whose readers have taken data for which no credit was granted yet.
+    /// Streams whose readers have taken data for which no credit was granted yet. A stream is added
+    /// once until it is taken out; the entry of one that has ended grants nothing.
     withheld: VecDeque<ChannelId>,
     peer_knows_hello: bool,
     peer_stream_window: Option<usize>,
@@ -169,7 +170,8 @@ impl Connection {
         match self.side {
             Side::Client => true,
             // With all handlers busy, requests wait within the budget, so that the cancellations,
-            // pings and window updates that follow them are seen.
+            // pings and window updates that follow them are seen. Without room for replies nothing is
+            // read: a peer that does not read its replies cannot request more of them.
             Side::Server => {
                 self.server.control_rate.has_room() && !self.is_over_budget() && self.has_room()
             }
@@ -201,8 +203,12 @@ impl Connection {
     /// Client: returns the error for a message of which `own` bytes are counted and which would
     /// grow by `more` bytes beyond the budget. A message always fits if nothing else is counted.
     pub(crate) fn buffer_full(&self, own: usize, more: usize) -> Option<CallErrorKind> {
+        // `own` is a part of the sum and cannot exceed it: the data of a reply that is collected
+        // counts as buffered, and parts of a reply that were not taken count as held.
         let others = self.buffered + self.held - own;
         let limit = self.limits.get_max_buffered_bytes();
+        // Otherwise no reply could be received that is larger than the budget but not than
+        // `max_message_bytes`.
         let fits = others == 0 || others + own + more <= limit;
         (!fits).then_some(CallErrorKind::BufferFull { limit })
     }
@@ -241,6 +247,7 @@ impl Connection {
     /// Server: returns `true` if the server is at capacity. Handlers whose request is still
     /// arriving do not count.
     fn is_busy(&self) -> bool {
+        // The calls whose requests are arriving are a part of the open ones.
         self.server.open_calls - self.server.streamed >= self.limits.get_max_calls()
     }
 
@@ -293,6 +300,7 @@ impl Connection {
     pub(crate) fn check_head(&self, head: FrameHead) -> Result<(), ProtocolError> {
         let FrameHead { status, channel } = head;
         let receiving = match self.side {
+            // Rule S1: every id up to the number of grants is valid, whether it has state or not.
             Side::Server if channel.0 > self.server.granted => {
                 return Err(ProtocolError::UnknownChannel(channel));
             }
@@ -300,13 +308,15 @@ impl Connection {
                 .channels
                 .get(channel)
                 .is_some_and(|channel| channel.assembly.is_some()),
+            // A client never forgets a channel that was granted, so a missing one was not.
             Side::Client => match self.channels.get(channel) {
                 Some(state) => state.assembly.is_some(),
                 None => return Err(ProtocolError::UnknownChannel(channel)),
             },
         };
-        // Go: protocol.go, the two transition tables; transcripts bad_c2s_0_then_0, bad_s2c_seq_4_4
-        // and their kin.
+        // A frame begins a message exactly if none is being received on its channel. Source: the
+        // two transition tables in protocol.go; transcripts bad_c2s_0_then_0, bad_s2c_seq_4_4 and
+        // their kin.
         if status.begins() == receiving {
             return Err(ProtocolError::StatusOrder { channel, status });
         }
@@ -329,6 +339,8 @@ impl Connection {
         now: Instant,
         partial: Partial,
     ) -> Result<(), ConnectionError> {
+        // `wants_read` has no clock: it sees only the tokens that were added here, and those that
+        // are added when a request is counted.
         self.server.control_rate.refill(now);
         self.drop_stalled(now);
         self.timers.check(now, &self.limits, self.waits(partial))
@@ -352,11 +364,14 @@ impl Connection {
     fn waits(&self, partial: Partial) -> timers::Waits {
         // A server gives up only the message, see `drop_stalled`.
         let collecting = self.side == Side::Client && self.buffered > 0;
+        // While this side does not read, the peer is not to blame that no bytes arrive.
         let reading = self.wants_read();
         timers::Waits {
             head: reading && partial == Partial::Head,
             body: reading && (partial == Partial::Body || collecting),
             write: !self.outbox.is_empty(),
+            // Held bytes do not count here: most of them are arguments of handlers, which may run
+            // for any time.
             over_budget: self.is_full(),
             idle: self.side == Side::Server && self.is_at_rest() && partial == Partial::Nothing,
         }
@@ -449,10 +464,13 @@ impl Connection {
         let limit = self.limits.get_max_message_bytes();
         let channel = self.channels.get_mut(id)?;
         let assembly = channel.assembly.as_mut()?;
+        // The size of a message that is skipped has no limit.
         assembly.size = assembly.size.saturating_add(body.len());
         assembly.grown_at = Some(self.timers.batch());
         if assembly.incoming == Incoming::Collect {
             if assembly.size > limit {
+                // The message stays in its place, because its reply is due when it ends; only its
+                // data is not kept.
                 self.buffered -= assembly.data.len();
                 assembly.data = BytesMut::new();
                 assembly.incoming = Incoming::Skip(Skip::TooLarge);
@@ -464,6 +482,8 @@ impl Connection {
         if !ends {
             return None;
         }
+        // From here on the data counts where it goes: a request that waits by its cost, and the
+        // arguments of a handler that waits as held.
         let assembly = channel.assembly.take()?;
         self.buffered -= assembly.data.len();
         Some(assembly)
@@ -487,6 +507,8 @@ impl Connection {
         begins: bool,
         ends: bool,
     ) -> Option<u64> {
+        // All replies that no handler makes, such as errors, pass here, so that a one-way request
+        // gets none of them.
         if self.is_silent(channel) {
             return None;
         }

@@ -32,6 +32,7 @@ impl Connection {
     /// is granted, and with a server that does not support it, such a call is sent as an ordinary
     /// one whose reply is discarded.
     pub(crate) fn one_way_channel(&mut self) -> Option<ChannelId> {
+        // The channel is named on the control stream, so it is of no use before that exists.
         let is_needed = self.one_way.peer_takes_it && !self.one_way.asked;
         if is_needed && self.control.is_some() {
             self.one_way.asked = true;
@@ -52,6 +53,7 @@ impl Connection {
     /// Client: announces the channel to the server after it was granted.
     pub(super) fn on_one_way_channel(&mut self, id: ChannelId) {
         let Some(control) = self.control else { return };
+        // This is queued before the first request on the channel, so the server learns of it first.
         let body = ControlMessage::OneWay(id).encode();
         self.send(control, control::CONTROL.as_bytes(), body, false, false);
         self.one_way.channel = Some(id);
@@ -66,6 +68,7 @@ impl Connection {
         now: Instant,
     ) {
         self.one_way.sent_at = Some(now);
+        // The request is not recorded as sent, because no reply will come.
         self.outbox.push(id, path, data, true, true);
     }
 
@@ -80,6 +83,7 @@ impl Connection {
     /// Server: sets the channel for one-way calls that the client named. A later message replaces
     /// it.
     pub(super) fn on_one_way(&mut self, id: ChannelId) {
+        // A call that is in flight on the channel expects a reply.
         let is_free = self
             .channels
             .get(id)
@@ -100,6 +104,7 @@ impl Connection {
     }
 
     fn next_one_way(&mut self) -> ChannelId {
+        // This ends, because far fewer than 2^31 channels can be in the table.
         loop {
             self.one_way.count = self.one_way.count.wrapping_add(1);
             let id = ChannelId(self.one_way.count | (MAX_GRANTED + 1));

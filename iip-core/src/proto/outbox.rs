@@ -32,13 +32,19 @@ struct LongSend {
     messages: VecDeque<(Bytes, Message)>,
 }
 
+/// The output of a connection that was not handed to the driver yet. It takes whatever is pushed,
+/// and its users bound it: a server runs no handlers without [room](Self::has_room), streams and
+/// one-way calls wait for it, and a client sends one request per channel, except for leased ones.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     side: Side,
+    /// Small frames, one after the other. It follows the segments.
     tail: BytesMut,
     /// There have been batches of more than a few small messages.
     busy: bool,
+    /// Complete pieces of the output: full parts of the gathering buffer, and bodies.
     segments: VecDeque<Bytes>,
+    /// Long messages by channel; the front one sends the next chunk.
     long: VecDeque<LongSend>,
     long_bytes: usize,
     /// Chunks of long messages that were queued and not written: end position and length of each.
@@ -96,6 +102,7 @@ impl Outbox {
         begins: bool,
         ends: bool,
     ) -> Option<u64> {
+        // A short message waits behind a long one of its channel, or frames of the two would mix.
         if data.len() > self.whole || (!self.long.is_empty() && self.is_behind(channel)) {
             let body = data.take();
             let message = Message { body, begins, ends };
@@ -137,6 +144,7 @@ impl Outbox {
             self.tail.extend_from_slice(tail);
             return;
         }
+        // One of the pieces is larger, so at most one of them is copied.
         self.make_room(FRAME_OVERHEAD + path.len() + D::COPIED_BYTES);
         encode_head(&mut self.tail, status, path, channel, len);
         for index in 0..2 {
@@ -145,6 +153,7 @@ impl Outbox {
             if piece.len() <= D::COPIED_BYTES {
                 self.tail.extend_from_slice(piece);
             } else {
+                // What was gathered comes before the piece.
                 if !self.tail.is_empty() {
                     self.segments.push_back(self.tail.split().freeze());
                 }
@@ -157,6 +166,7 @@ impl Outbox {
     #[inline]
     fn make_room(&mut self, bytes: usize) {
         if self.tail.capacity() - self.tail.len() < bytes {
+            // The buffer has frames and is full: there are more of them than one or two.
             self.busy |= !self.tail.is_empty();
             let room = if self.busy {
                 TAIL_BYTES
@@ -169,6 +179,8 @@ impl Outbox {
 
     /// Removes the one message of a channel if nothing of it was sent. Returns `true` if it did.
     pub(crate) fn withdraw(&mut self, channel: ChannelId, deferred: &mut Deferred) -> bool {
+        // `begins` is cleared with the first chunk. The rest of an earlier message, or its last
+        // frame, has it cleared as well, so nothing is withdrawn from behind it.
         let unsent = |send: &LongSend| send.messages.iter().all(|(_, message)| message.begins);
         let index = self
             .long
@@ -203,6 +215,7 @@ impl Outbox {
             let Some((path, message)) = send.messages.front_mut() else {
                 continue;
             };
+            // Only the first chunk of a whole message can be taken for the beginning of a stream.
             let is_cut = message.begins && message.ends && message.body.len() > self.chunk;
             let most = if is_cut && stream::looks_like_stream(&message.body) {
                 1
@@ -224,10 +237,12 @@ impl Outbox {
             let bytes = self.queued - before;
             self.chunks.push_back((self.queued, bytes));
             self.chunk_bytes += bytes;
+            // The channel goes to the end of the queue, so that long messages take turns.
             if !send.messages.is_empty() {
                 self.long.push_back(send);
             }
         }
+        // Nothing may follow status 8, so it waits for the last chunk.
         if self.closing && self.long.is_empty() {
             self.closing = false;
             self.tail.extend_from_slice(&CLOSE_FRAME);
@@ -283,7 +298,8 @@ impl Outbox {
 
     /// Returns the number of bytes waiting to be written that are not chunks of long messages.
     pub(crate) fn in_between(&self) -> usize {
-        // A part of the first chunk may already be written.
+        // A part of the first chunk may already be written. It is still counted in `chunk_bytes`,
+        // so it is added here, and the difference cannot be negative.
         let first = self.chunks.front();
         let begun = first.map_or(0, |(end, len)| self.written.saturating_sub(end - len));
         let between = self.unwritten() + begun - self.chunk_bytes;

@@ -36,6 +36,8 @@ impl Parts {
         if self.queue.len() < APART || part.len() >= SMALL_BYTES {
             self.close_joined();
             self.queue.push_back(part);
+            // Parts after a shared one are counted although they may not be shared: copying them,
+            // too, is simpler than finding them.
             if self.shared_parts > 0 || is_shared {
                 self.shared_parts += 1;
             }
@@ -63,6 +65,8 @@ impl Parts {
         }
         let part = self.queue.pop_front()?;
         self.bytes -= part.len();
+        // The counted parts are the last ones, so the part that was taken is one of them only if
+        // all are.
         self.shared_parts = self.shared_parts.min(self.queue.len());
         if self.queue.is_empty() && self.queue.capacity() > KEPT_PARTS {
             self.queue = VecDeque::new();

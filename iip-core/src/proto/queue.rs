@@ -56,6 +56,7 @@ impl Kind {
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
+    /// Path and data of the small calls, in the order of the entries.
     buffer: BytesMut,
     /// Number of calls that were queued so far.
     queued: u64,
@@ -134,9 +135,12 @@ impl Queue {
     /// Removes the entries of callers that have gone, if there are many; `waiting` is the number of
     /// the others.
     pub(crate) fn sweep(&mut self, waiting: usize, is_waiting: impl Fn(CallId) -> bool) {
+        // This is called after each call that is queued, so there are at most `SWEEP_AT` entries,
+        // or twice as many as calls may wait.
         if self.entries.len() < SWEEP_AT.max(2 * waiting) {
             return;
         }
+        // The data of removed entries lies between that of others, so the rest is copied.
         let mut old = std::mem::take(&mut self.buffer);
         self.entries.retain(|entry| {
             let data = old.split_to(entry.kind.buffered());
@@ -151,12 +155,14 @@ impl Queue {
     /// Abandons the call of a caller that has gone: a large body is returned at once, and the entry
     /// is removed later.
     pub(crate) fn abandon(&mut self, position: u64) -> Option<Body> {
+        // The entries are in the order of their positions, also after some were removed.
         let entry = self
             .entries
             .binary_search_by_key(&position, |entry| entry.position);
         if let Some(entry) = entry.ok().and_then(|at| self.entries.get_mut(at))
             && matches!(entry.kind, Kind::Other(_))
         {
+            // The entry of a caller that has gone is skipped, so its content does not matter.
             let none = Kind::Small {
                 path: 0,
                 body: 0,
@@ -178,6 +184,7 @@ impl Queue {
         }
     }
 
+    /// Removes all entries. Positions are not used again.
     pub(crate) fn clear(&mut self) {
         *self = Self {
             queued: self.queued,

@@ -81,6 +81,7 @@ fn split_path(raw: &Bytes) -> (Bytes, Bytes) {
     (label, raw.slice_ref(parsed.query))
 }
 
+// The control stream is not among them: `begin_request` recognizes it when it begins.
 fn is_reserved(label: &[u8]) -> bool {
     label.starts_with(b"/sys/")
         && [

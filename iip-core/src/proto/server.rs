@@ -22,10 +22,13 @@ use crate::limits::Limits;
 /// The state that only a server has.
 #[derive(Debug)]
 pub(super) struct ServerSide {
+    /// The events of the frames that were handled last; the driver dispatches them before it reads
+    /// further frames.
     pub(super) events: VecDeque<ServerEvent>,
     /// Number of channels granted. Every id up to it stays valid, even if it was deleted (rule S1).
     pub(super) granted: u32,
-    /// Channels whose next request waits because `max_calls` handlers run.
+    /// Channels whose next request waits because `max_calls` handlers run. Each is in it at most
+    /// once.
     pub(super) call_queue: VecDeque<ChannelId>,
     /// The path field that was read last.
     last_path: Arc<RequestPath>,
@@ -120,6 +123,8 @@ impl Connection {
             }
             let assembly = Assembly::new(Incoming::Collect, Bytes::copy_from_slice(path));
             self.channels.get_or_insert(id).assembly = Some(Box::new(assembly));
+            // Messages that began before stall before this one, so a time that is set stays the
+            // earliest.
             if self.server.stalled_at.is_none() {
                 self.server.stalled_at = self
                     .timers
@@ -136,6 +141,8 @@ impl Connection {
             .and_then(|c| c.assembly.as_ref())
             .map(|assembly| assembly.incoming);
         if let Some(Incoming::Stream(_)) = incoming {
+            // The frame is handled first: the end of the request cancels the call only while the
+            // request is open.
             self.on_stream_frame(id, StreamKey::Channel(id), body, ends)?;
             if ends && let Some(channel) = self.channels.get_mut(id) {
                 channel.assembly = None;
@@ -154,6 +161,8 @@ impl Connection {
             _ => {}
         }
         if let Some(assembly) = complete {
+            // If this request waits behind an open one, that one has arrived before, and nothing
+            // changes here.
             let channel = self.channels.get_or_insert(id);
             self.server.streamed -= usize::from(channel.on_arrived());
             match assembly.incoming {
@@ -175,6 +184,7 @@ impl Connection {
     #[cold]
     fn forget_channels(&mut self) {
         self.channels.retain(|channel| !channel.is_at_rest());
+        // The threshold is twice what is left, so that the cost of a frame is constant on average.
         let least = self.limits.get_max_channels().min(FORGET_AT_LEAST);
         self.server.forget_at = self.channels.len().saturating_mul(2).max(least);
     }
@@ -223,11 +233,13 @@ impl Connection {
     fn on_too_large(&mut self, id: ChannelId, path: &Bytes, size: usize) {
         let id = self.channel_of_request(id);
         let channel = self.channels.get_or_insert(id);
+        // Such a request needs no handler, so it does not wait while the server is at capacity.
         if channel.is_next() {
             self.read_path(path);
             self.show_too_large(id, size);
         } else {
-            // An empty body marks the request as too large.
+            // An empty body marks the request as too large: the protocol forbids requests without
+            // data.
             self.wait(id, path, Bytes::new());
         }
     }
@@ -238,6 +250,8 @@ impl Connection {
             body: detach(body),
             received_at: self.timers.batch(),
         };
+        // The path and small bodies were copied, so the request costs what is counted here, and not
+        // the buffer that it was read into.
         self.buffered += request.cost();
         self.channels.get_or_insert(id).waiting.push_back(request);
     }
@@ -245,6 +259,7 @@ impl Connection {
     /// Handles the beginning of a request of several frames. If its turn is now, the layer above
     /// may have its chunks.
     fn begin_request(&mut self, id: ChannelId) -> Result<(), ProtocolError> {
+        // A one-way request gets a channel of its own when it is complete, and is shown as a whole.
         if self.is_silent(id) {
             return Ok(());
         }
@@ -263,6 +278,7 @@ impl Connection {
             self.control = Some(id);
             let first = std::mem::take(&mut assembly.data).freeze();
             assembly.incoming = Incoming::Control;
+            // `receive` has counted the first frame as a part of a message.
             self.buffered -= first.len();
             return self.on_control(first);
         }
@@ -325,6 +341,7 @@ impl Connection {
     /// decoder returns the same buffer.
     #[inline]
     fn read_path(&mut self, raw: &Bytes) {
+        // The last path keeps its buffer alive, so the same address means the same bytes.
         let last = &self.server.last_path.raw;
         if last.as_ptr() != raw.as_ptr() || last.len() != raw.len() {
             self.server.last_path = Arc::new(RequestPath::read(raw));
@@ -348,7 +365,9 @@ impl Connection {
 
     fn reserved_reply(&mut self, label: &[u8], body: &[u8]) -> Bytes {
         if label == control::NEW_CHANNEL.as_bytes() {
-            // S3: a grant is a number, not an allocation; only channels with state are limited.
+            // S3: a grant is a number, not an allocation; only channels with state are limited. S1
+            // and S2: the number only counts up. The ids above `MAX_GRANTED` belong to one-way
+            // calls.
             if self.channels_in_use() > self.limits.get_max_channels()
                 || self.server.granted == MAX_GRANTED
             {
@@ -439,6 +458,7 @@ impl Connection {
 
     /// Sends on the reply side of the control stream, which never ends.
     fn send_control(&mut self, control: ChannelId, body: Bytes) {
+        // The reply to the request of the control stream begins with the first message.
         let begins = !std::mem::replace(&mut self.server.control_has_begun, true);
         let path = control::CONTROL.as_bytes();
         self.send(control, path, body, begins, false);
@@ -453,11 +473,14 @@ impl Connection {
         let Some(assembly) = &mut channel.assembly else {
             return false;
         };
+        // Unlike in `is_busy`, calls whose requests are arriving count, or a peer could start any
+        // number of handlers with requests that it does not end.
         let busy = self.server.open_calls >= self.limits.get_max_calls();
         if busy || channel.open.is_some() || assembly.incoming != Incoming::Collect {
             return false;
         }
         assembly.incoming = Incoming::Parts;
+        // From here on its chunks count with the queue of the handler, from which they are taken.
         let first = std::mem::take(&mut assembly.data).freeze();
         self.buffered -= first.len();
         let path = Arc::new(RequestPath::read(&assembly.path));
@@ -485,8 +508,10 @@ impl Connection {
         let begins = !std::mem::replace(&mut open.replying, true);
         let label = &open.path.label;
         if ends && open.is_stream() {
+            // The client distinguishes the reply from the data of the stream by its mark.
             let mut marked = body.marked(stream::REPLY);
             self.outbox.push(id, label, &mut marked, begins, ends);
+            // If the data was copied, the caller keeps the original and drops it without the lock.
             body.unmark(marked);
         } else if !is_silent {
             self.outbox.push(id, label, body, begins, ends);
@@ -502,11 +527,14 @@ impl Connection {
             // The reply was sent before the request was complete, so the rest is not needed.
             Self::skip_incoming(&mut self.buffered, channel, Skip::Replied);
         }
+        // A one-way call has its channel to itself. On any other one the next request follows.
         if is_silent {
             self.channels.remove(id);
         } else if channel.has_next() {
             self.show_next(id);
         }
+        // One reply makes room for one handler. It takes more than one turn if a channel has no
+        // request any more, because it was cancelled, or one that is replied to here.
         while !self.server.call_queue.is_empty() && !self.is_busy() {
             self.show_queued();
         }
@@ -528,6 +556,8 @@ impl Connection {
     /// to at once.
     fn show_next(&mut self, id: ChannelId) {
         while let Some(channel) = self.channels.get_mut(id) {
+            // A cancelled request leaves its channel in the queue, and a health check may have
+            // taken its turn.
             if channel.open.is_some() {
                 return;
             }
@@ -570,6 +600,7 @@ impl Connection {
     /// Returns the number of channels with a call or a message. Forgets those at rest if there are
     /// many.
     fn channels_in_use(&mut self) -> usize {
+        // Channels at rest are in the table only because they were not forgotten yet.
         if self.channels.len() >= self.limits.get_max_channels() {
             self.channels.retain(|channel| !channel.is_at_rest());
         }

@@ -86,6 +86,7 @@ impl<T: Default> Slots<T> {
         if let Some(slot) = self.slots.get_mut(id.slot as usize)
             && slot.generation == id.generation
         {
+            // An old id would be mistaken for a new one only after 2^32 calls of its slot.
             slot.generation = slot.generation.wrapping_add(1);
             self.free.push(id.slot);
         }
@@ -116,12 +117,14 @@ impl<T: Default> Slots<T> {
 
     /// Releases the memory of the free slots after the last one in use.
     pub(crate) fn shrink(&mut self) {
+        // Slots are addressed by their index, so only those at the end can be removed.
         self.free.sort_unstable();
         while let Some(&last) = self.free.last()
             && last as usize + 1 == self.slots.len()
             && let Some(slot) = self.slots.pop()
         {
             self.free.pop();
+            // A free slot has a higher generation than every id that was issued for it.
             self.generation = self.generation.max(slot.generation);
         }
         self.slots.shrink_to_fit();

@@ -75,9 +75,13 @@ impl Connection {
         body: Bytes,
     ) -> Result<(), ProtocolError> {
         let path = RequestPath::read(path);
+        // A stream cannot wait: its frames would have to be kept. So it is opened in any case,
+        // counted like every open call, and rejected by the layer above.
         let is_busy = self.server.open_calls >= self.limits.get_max_calls();
         let window = self.limits.get_stream_window();
         let channel = self.channels.get_or_insert(id);
+        // Clients of this library begin streams on free channels only, and never on paths of the
+        // protocol itself.
         if !path.is_for_handlers() || !channel.is_next() {
             return Err(ProtocolError::BadStream(id));
         }
@@ -104,6 +108,7 @@ impl Connection {
         ends: bool,
     ) -> Result<(), ProtocolError> {
         let bad = Err(ProtocolError::BadStream(id));
+        // The decoder rejects frames without data, so there is a mark.
         let mark = body.get_u8();
         let frame = match mark {
             DATA | LAST if !ends => {
@@ -123,6 +128,7 @@ impl Connection {
                 if mark == DATA {
                     return Ok(());
                 }
+                // `LAST` may carry data, and is then two events.
                 StreamFrame::End
             }
             WINDOW_UPDATE if !ends && body.len() == 4 => StreamFrame::WindowUpdate(body.get_u32()),
@@ -179,6 +185,7 @@ impl Connection {
     /// Returns `true` if the peer may be granted more of a message that is not complete: either
     /// there is room, or this stream is the one that may exceed the allowance.
     pub(crate) fn may_grant(&mut self, channel: ChannelId) -> bool {
+        // If no stream got more, streams with incomplete messages would wait for each other.
         !self.is_over_budget() || *self.overdraft.get_or_insert(channel) == channel
     }
 
@@ -189,6 +196,8 @@ impl Connection {
 
     /// Removes and returns the next stream that waits for room, if it may be granted more.
     pub(crate) fn next_withheld(&mut self) -> Option<ChannelId> {
+        // Over budget, one stream is returned as long as none has the overdraft, which it then
+        // takes unless it has ended.
         if self.withheld.is_empty() || (self.is_over_budget() && self.overdraft.is_some()) {
             return None;
         }
@@ -213,6 +222,7 @@ impl Connection {
 
     /// Returns the maximum number of bytes in one frame of a stream.
     pub(crate) fn stream_part_bytes(&self) -> usize {
+        // The mark takes one byte of the frame.
         PART_BYTES.min(self.outbox.chunk() - 1)
     }
 
@@ -230,6 +240,8 @@ impl Connection {
         let Some(stream) = self.incoming_stream(id).filter(|stream| !stream.ended) else {
             return;
         };
+        // Only bytes that were taken and the growth of the window are granted, so the sum stays far
+        // below the limit of the type.
         stream.allowed += i64::from(bytes);
         let mut body = BytesMut::with_capacity(5);
         body.put_u8(WINDOW_UPDATE);
@@ -248,6 +260,8 @@ impl Connection {
         self.send(id, b"", Bytes::from_static(body), false, true);
     }
 
+    /// Sends a frame of a stream. The frames of a client have no path, because only that of the
+    /// first frame counts.
     fn push_stream(&mut self, id: ChannelId, body: &mut Body) {
         match self.side {
             Side::Client => {

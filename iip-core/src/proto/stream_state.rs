@@ -95,6 +95,7 @@ impl StreamState {
     pub(crate) fn on_stream_frame(&mut self, heard: StreamFrame, wakers: &mut Vec<Waker>) -> bool {
         match heard {
             StreamFrame::Data(part) => {
+                // A peer cannot send more than its credit, so the window bounds the parts.
                 wakers.extend(self.reader.take());
                 return self.parts.push(part);
             }
@@ -147,6 +148,7 @@ impl StreamState {
         clock: fn() -> Instant,
     ) -> Option<Bytes> {
         let part = self.parts.pop()?;
+        // A peer that sends no further bytes needs no credit.
         let Some(channel) = channel.filter(|_| !self.ended && !self.cut) else {
             return Some(part);
         };
@@ -160,9 +162,12 @@ impl StreamState {
     /// Returns `true` if a window update may be sent. An incomplete message waits while those of
     /// the connection take too much memory; one of them continues.
     fn may_grant(&mut self, proto: &mut proto::Connection, channel: ChannelId) -> bool {
+        // A reader without an incomplete message is bounded by its window. More data of an
+        // incomplete message would only add to what is held.
         if self.held == 0 || proto.may_grant(channel) {
             return true;
         }
+        // The queue of the connection has each stream at most once.
         if !std::mem::replace(&mut self.withheld, true) {
             proto.withhold(channel);
         }
@@ -204,6 +209,7 @@ impl StreamState {
     /// Counts the data that has arrived as held, because the caller has gone and the handler still
     /// reads.
     pub(crate) fn hold_arrived(&mut self, proto: &mut proto::Connection) {
+        // It was bounded by the window so far, and the window has gone with the caller.
         let bytes = self.held + self.parts.bytes();
         self.set_held(proto, None, bytes);
     }
@@ -217,6 +223,7 @@ impl StreamState {
         clock: fn() -> Instant,
     ) {
         let bytes = if bytes < LARGE_BYTES { 0 } else { bytes };
+        // The time counts from the last change: a message that moves is being read.
         if bytes != self.unsent {
             proto.set_unsent(std::mem::replace(&mut self.unsent, bytes), bytes);
             self.unsent_since = clock();
@@ -257,6 +264,7 @@ impl StreamState {
         let waited = read_idle.saturating_sub(self.read_idle);
         let quick = span < QUICK;
         if self.peer_blocked && waited > span / 4 && !(quick && self.window >= ENOUGH_BYTES) {
+            // The growth is granted together with what was taken.
             self.taken += self.grow(proto);
         } else if self.peer_blocked && waited < span / 16 || quick && self.window > ENOUGH_BYTES {
             // Data that waits in transit to a busy reader has no benefit, and delays other calls.
@@ -270,8 +278,11 @@ impl StreamState {
     /// Doubles the window within the limits. Returns its growth.
     fn grow(&mut self, proto: &mut proto::Connection) -> usize {
         let limits = proto.limits();
+        // The first window may already be larger than the maximum, so the difference below is not
+        // negative.
         let most = limits.get_max_stream_window().max(self.window);
         let more = self.window.min(most - self.window);
+        // All windows of the connection together grow by at most `max_buffered_bytes`.
         let left = limits
             .get_max_buffered_bytes()
             .saturating_sub(proto.window_growth);
@@ -283,6 +294,7 @@ impl StreamState {
 
     /// Shrinks a window that has grown. Returns the difference, which is not more than was taken.
     fn shrink(&mut self, proto: &mut proto::Connection) -> usize {
+        // A window update is due when half of the window was taken, so an eighth is always there.
         let less = (self.window / 8).min(self.window - self.first_window);
         self.window -= less;
         proto.window_growth -= less;
@@ -304,6 +316,7 @@ impl StreamState {
 
     /// Returns the resources of the connection that the stream has used.
     pub(crate) fn release(&self, proto: &mut proto::Connection, channel: Option<ChannelId>) {
+        // A window never becomes smaller than the first one.
         proto.window_growth -= self.window - self.first_window;
         proto.release(self.held);
         proto.set_unsent(self.unsent, 0);
@@ -332,6 +345,8 @@ impl StreamState {
                 self.ending = Some(rest);
                 return;
             }
+            // Only the credit limits this: no task waits for room in the output on behalf of a
+            // stream that was finished.
             let mut part = rest.split_to(proto.stream_part_bytes().min(rest.len()));
             self.on_sent(part.len());
             self.set_unsent(proto, rest.len(), clock::now);
@@ -343,6 +358,7 @@ impl StreamState {
 
     /// Records that a part was sent.
     pub(crate) fn on_sent(&mut self, bytes: usize) {
+        // If the credit is used up again, the peer is notified again.
         self.sent_blocked = false;
         self.credit -= i64::try_from(bytes).unwrap_or(i64::MAX);
     }

@@ -78,6 +78,7 @@ impl Rate {
 
     /// Adds the tokens of the time that has passed.
     pub(super) fn refill(&mut self, now: Instant) {
+        // `filled_at` may be up to a nanosecond ahead, because `time_of` rounds up.
         let nanos = now.saturating_duration_since(self.filled_at).as_nanos();
         let tokens = nanos.saturating_mul(self.most.into()) / NANOS;
         let missing = i64::from(self.most).saturating_sub(self.left);
@@ -89,6 +90,7 @@ impl Rate {
             }
             _ => {
                 self.left = self.most.into();
+                // The bucket is full, and the time beyond that adds nothing.
                 self.filled_at = self.filled_at.max(now);
             }
         }
@@ -173,6 +175,9 @@ impl Timers {
         }
         match in_head {
             false => self.head_since = None,
+            // A head that began in this read counts from now on. One that was there before keeps
+            // its time, so that a peer cannot extend the limit by sending single bytes (defect
+            // D15).
             true if frames || self.head_since.is_none() => self.head_since = Some(now),
             true => {}
         }
@@ -189,6 +194,8 @@ impl Timers {
     }
 
     pub(super) fn on_write(&mut self, now: Instant) {
+        // Later writes do not move it: a peer that never replies must be found out although more is
+        // sent to it.
         if self.unheard_since <= self.last_read {
             self.unheard_since = now;
         }
@@ -211,6 +218,7 @@ impl Timers {
     #[inline]
     fn limits(&self, limits: &Limits, waits: Waits) -> [(Option<Instant>, Duration); 5] {
         let progress = limits.get_progress_timeout();
+        // Each write that the peer accepts is progress, so the limit applies to the pause since.
         let write = self.output_since.filter(|_| waits.write);
         [
             (

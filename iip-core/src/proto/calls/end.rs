@@ -50,6 +50,8 @@ impl CallTable {
         let parts = slot.parts.get_or_insert_default();
         let (held, more) = (parts.bytes(), body.len());
         let (size, limit) = (held + more, proto.limits().get_max_message_bytes());
+        // Parts that were taken count no more, so this limits a reply that is not read, and not its
+        // length.
         let kind = if size > limit {
             CallErrorKind::MessageTooLarge { size, limit }
         } else if let Some(kind) = proto.buffer_full(held, more) {
@@ -69,6 +71,7 @@ impl CallTable {
     /// Completes a call. All calls that succeed end here.
     #[inline]
     pub(crate) fn complete(&mut self, call: CallId, body: Bytes, wakers: &mut Vec<Waker>) {
+        // A call that has failed before, for example at its deadline, keeps its error.
         if let Some(slot) = self.slots.get_mut(call)
             && matches!(slot.state, SlotState::Sent)
         {
@@ -104,6 +107,7 @@ impl CallTable {
             _ => return,
         }
         self.in_flight -= 1;
+        // A call that was never sent has waited until now.
         let sent = slot.sent_at.unwrap_or(now);
         let mut phases = Phases {
             wait_for_channel: sent.saturating_duration_since(slot.started.unwrap_or(sent)),
@@ -132,6 +136,7 @@ impl CallTable {
         if self.next_deadline.is_none_or(|next| next > now) {
             return false;
         }
+        // The check may schedule the next one, so it comes after `next_deadline` was set.
         self.expire_now(proto, now, wakers);
         self.check_stall(now, wakers)
     }
@@ -157,6 +162,7 @@ impl CallTable {
         // deadline has passed.
         expired.sort_by_key(|&(_, sent, _)| sent);
         for (call, sent, channel) in expired {
+            // A long request of which nothing was sent is taken back, and has certainly not run.
             let withdrawn = sent && proto.abandon(channel, call);
             let sent = sent && !withdrawn;
             if withdrawn {
@@ -179,6 +185,8 @@ impl CallTable {
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) {
+        // A server of this library sends status 8 after the reply to the last call that it has
+        // started, so calls without a reply have not run (compare defect D22).
         let promised = matches!(error, ConnectionError::Ended) && proto.peer_replies_before_end();
         let execution = |(call, slot): (CallId, &Slot)| match slot.state {
             SlotState::Sent if !proto.was_sent(slot.channel, call) => (call, Execution::NotSent),
@@ -191,6 +199,7 @@ impl CallTable {
             let kind = CallErrorKind::ConnectionLost(error.clone());
             self.fail(call, kind, execution, now, wakers);
         }
+        // Only entries of calls that have ended are left.
         self.queue.clear();
         self.stall = super::Stall::default();
     }
@@ -213,6 +222,7 @@ impl CallTable {
                     self.release_now(proto, channel);
                 }
             }
+            // The caller has gone before it took the channel.
             SlotState::Leased => self.return_lease(proto, channel),
             SlotState::Free | SlotState::Done(_) | SlotState::Taken => {}
         }
@@ -225,6 +235,7 @@ impl CallTable {
             return SlotState::Free;
         };
         let state = std::mem::take(&mut slot.state);
+        // The drop of a waker may run code of the caller, so it waits until the lock is released.
         if let waker @ Some(_) = slot.waker.take() {
             proto.deferred.drop_waker(waker);
         }
@@ -248,6 +259,7 @@ impl CallTable {
         };
         let execution = match channel {
             Some(channel) => {
+                // A stream is never taken back, so its channel is not free yet.
                 proto.abandon(channel, call);
                 Execution::MayHaveExecuted
             }

@@ -64,15 +64,20 @@ pub(crate) struct CallTable {
     queue: Queue,
     /// Number of calls in the queue whose callers have not gone.
     waiting: usize,
+    /// Channels without a call. It is empty while calls wait.
     free: Vec<ChannelId>,
     /// Channels outside the pool: leased to an owner, or left by an owner while replies are
     /// outstanding.
     leased: Vec<Lease>,
+    /// Number of channels in use or free; they are never returned to the server (rule C3).
     opened: usize,
+    /// Number of requests for a channel that have no reply yet.
     opening: usize,
+    /// The server has rejected a request for a channel.
     refused: bool,
     max_channels: usize,
     max_queued: usize,
+    /// Number of calls that wait or were sent, and of leases that wait.
     in_flight: usize,
     /// No call expires before this time, and no check for free channels is due.
     next_deadline: Option<Instant>,
@@ -205,11 +210,13 @@ impl CallTable {
                 limit,
             }));
         }
+        // Nothing may fail once a channel was taken, or the channel would be lost.
         check_time(start.now, start.deadline)?;
         let one_way = match start.mode {
             Mode::OneWay => proto.one_way_channel(),
             _ => None,
         };
+        // While calls wait no channel is free, so a new call does not overtake them.
         let channel = one_way.or(start.on).or_else(|| self.free.pop());
         if channel.is_none() {
             self.check_queue(proto, start.now)?;
@@ -243,6 +250,7 @@ impl CallTable {
 
     /// Makes the call a stream whose first `sent` bytes are its beginning.
     fn add_flow(&mut self, proto: &proto::Connection, call: CallId, sent: usize, now: Instant) {
+        // The caller has checked that the peer supports streams.
         let credit = proto.peer_stream_window().unwrap_or(0);
         let mut flow = StreamState::new(proto.limits().get_stream_window(), credit, now);
         flow.on_sent(sent);
@@ -281,10 +289,14 @@ impl CallTable {
         let Some(flow) = &mut slot.flow else {
             return false;
         };
+        // At a client, the reader of a stream waits with the waker of the call, because it also
+        // waits for the reply.
         if matches!(heard, StreamFrame::Data(_)) {
             wakers.extend(slot.waker.take());
         }
         let shares_buffer = flow.on_stream_frame(heard, wakers);
+        // A window update may let the last data of a finished stream continue. Once the call has
+        // ended, its channel may have another call.
         if matches!(slot.state, SlotState::Sent) {
             flow.send_ending(proto, slot.channel);
         }
@@ -309,6 +321,8 @@ impl CallTable {
             self.next_deadline = Some(deadline);
         }
         let (call, slot) = self.slots.take();
+        // `on_queued` and `lease` change this state. Parts and stream of the slot's earlier call
+        // were removed when the slot was released.
         slot.state = SlotState::Sent;
         slot.waker = waker.cloned();
         slot.deadline = Some(deadline);
@@ -336,6 +350,7 @@ impl CallTable {
     ) {
         let slot = self.slots.get_mut(call);
         if let Some(flow) = slot.and_then(|slot| slot.flow.as_mut()) {
+            // The caller may have finished its stream before the call had a channel.
             flow.send_ending(proto, channel);
             wakers.extend(flow.writer.take());
         }

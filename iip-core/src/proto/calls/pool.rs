@@ -64,6 +64,7 @@ impl CallTable {
         now: Instant,
     ) -> Result<(), CallError> {
         let sent = self.in_flight - self.waiting;
+        // This also counts leased channels; `retire_stalled` counts exactly.
         let abandoned = self.opened.saturating_sub(self.free.len() + sent);
         if abandoned >= MANY_ABANDONED
             && !proto.tells_cancels()
@@ -99,6 +100,8 @@ impl CallTable {
         let slots = &self.slots;
         self.queue
             .sweep(self.waiting, |call| is_waiting(slots, call));
+        // Each call that waits requests at most one channel. Rule C1: any number of requests may be
+        // under way.
         let limit = self.max_channels.min(proto.peer_channels());
         if self.opening < self.waiting && self.opened + self.opening < limit {
             self.opening += 1;
@@ -139,6 +142,7 @@ impl CallTable {
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) {
+        // A channel has become free, so the connection has not stalled.
         self.stall.check_at = None;
         match self.next_waiting() {
             None => self.free.push(channel),
@@ -152,6 +156,8 @@ impl CallTable {
                         mode,
                     } => {
                         self.on_sent(call, channel, now);
+                        // A small body is a part of the queue's own buffer. A large one belongs to
+                        // the caller, and its drop may run code of the caller.
                         let is_large = Queue::is_large(&path, &body);
                         proto.start_call(channel, &path, &mut body, call, mode);
                         if is_large {
@@ -195,6 +201,7 @@ impl CallTable {
         self.refused = true;
         // From now on the limit of the server applies on this side.
         self.max_channels = self.opened.max(1);
+        // With no channel, and none requested, the calls would wait until their deadlines.
         if self.opened + self.opening == 0 {
             while let Some((call, _)) = self.next_waiting() {
                 let kind = CallErrorKind::ChannelRejected {
@@ -221,6 +228,7 @@ impl CallTable {
             .iter()
             .position(|lease| lease.channel == channel)
         {
+            // A leased channel may have several calls in flight; it is free after the last reply.
             if !self.leased[index].returning || proto.awaits_reply(channel) {
                 return;
             }

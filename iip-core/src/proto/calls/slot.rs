@@ -58,6 +58,7 @@ impl Slot {
 
     /// Takes the next bytes of the call's stream.
     pub(crate) fn take_stream(&mut self, proto: &mut proto::Connection) -> Option<Bytes> {
+        // Once the call has ended, no window update may be sent: the channel may have another call.
         let alive = matches!(self.state, SlotState::Sent).then_some(self.channel);
         self.flow.as_mut()?.take_part(proto, alive, clock::now)
     }

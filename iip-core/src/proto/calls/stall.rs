@@ -77,8 +77,10 @@ impl CallTable {
                 }
                 return true;
             }
+            // The connection has not stalled, or may not be retired yet: it is checked again.
             self.watch_channels(now);
         }
+        // `expire_now` has set the time to that of the next deadline, without the check.
         if let Some(at) = self.stall.check_at {
             self.next_deadline = Some(self.next_deadline.map_or(at, |next| next.min(at)));
         }
@@ -93,6 +95,8 @@ impl CallTable {
         if *at > now || 2 * abandoned <= channels {
             return None;
         }
+        // A retired connection lives until its calls have ended. Without a place for one more, this
+        // connection continues.
         let place = Arc::clone(places).try_acquire_owned().ok()?;
         let error = ConnectionError::Stalled {
             abandoned,
@@ -110,6 +114,7 @@ impl CallTable {
 
     /// Returns the number of channels that wait for a reply without a caller.
     fn abandoned_channels(&self) -> usize {
+        // A channel is wanted if it is leased, or a caller waits for a reply on it.
         let leased = self.leased.iter().filter(|lease| !lease.returning);
         let mut wanted: HashSet<ChannelId> = leased.map(|lease| lease.channel).collect();
         let slots = self.slots.iter().map(|(_, slot)| slot);
