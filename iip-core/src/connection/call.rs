@@ -69,6 +69,7 @@ impl Call {
             Err(error) => (None, Some(error)),
         };
         Self {
+            // A call that failed at once has no slot, and thus no waker.
             registered: registered && id.is_some(),
             shared,
             id,
@@ -105,9 +106,11 @@ impl Call {
         let found = state
             .calls
             .poll_slot(&mut state.proto, id, cx.waker(), take);
+        // The deferred work, such as the drop of a waker, is done here, without the lock.
         drop(guard);
         match found {
             Some((value, last)) => {
+                // The slot was released with the last value.
                 if last {
                     self.id = None;
                 }
@@ -139,6 +142,7 @@ impl Call {
             let error = error.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed));
             return Poll::Ready(Err(Err(self.explain(error))));
         };
+        // Taking data may have queued a window update, which the driver must write.
         let found = self.shared.stream_command(|state| {
             let take =
                 |proto: &mut proto::Connection, slot: &mut Slot| match slot.take_stream(proto) {
@@ -164,6 +168,8 @@ impl Future for Call {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // This is the poll in which the call was started, with the waker of this task. If the reply
+        // has arrived since, that waker was woken, and the next poll finds the reply.
         if std::mem::take(&mut self.registered) {
             return Poll::Pending;
         }
@@ -179,6 +185,7 @@ impl Future for Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        // The slot is released, and a call that is still under way is cancelled.
         if let Some(id) = self.id {
             self.shared
                 .command(|state| state.calls.abandon(&mut state.proto, id));

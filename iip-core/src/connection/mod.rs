@@ -42,6 +42,7 @@ struct WaitToWrite<'a> {
 
 impl Drop for WaitToWrite<'_> {
     fn drop(&mut self) {
+        // The lock is released at the end of this statement, before the waker is dropped.
         let waker = self.shared.lock().stop_waiting(self.place);
         drop(waker);
     }
@@ -156,6 +157,7 @@ impl Connection {
         data: &mut impl Data,
         waker: Option<&Waker>,
     ) -> Call {
+        // Both checks need no lock. IIP forbids messages without data.
         let id = match path {
             Err(kind) => Err(CallError::not_sent(kind)),
             Ok(_) if data.len() == 0 => Err(CallError::not_sent(CallErrorKind::EmptyBody)),
@@ -163,6 +165,7 @@ impl Connection {
                 state.check_alive()?;
                 let (calls, proto) = (&mut state.calls, &mut state.proto);
                 let started = calls.start(proto, path, start, data, waker);
+                // A call that finds no place in the queue may have retired the connection.
                 started.inspect_err(|_| self.shared.note_retired(state))
             }),
         };
@@ -236,6 +239,7 @@ impl Connection {
         };
         let has_room = std::future::poll_fn(|cx| {
             self.shared.command(|state| {
+                // The call that follows gets the error of a connection that has ended.
                 if state.ended.is_some() || state.proto.has_one_way_room() {
                     return Poll::Ready(());
                 }
@@ -288,6 +292,8 @@ impl Connection {
                 if state.proto.peer_stream_window().is_none() {
                     return Err(CallError::not_sent(CallErrorKind::NoStreams));
                 }
+                // The first frame has one part of the data at most; the rest waits for credit like
+                // later data.
                 let at = rest.len().min(state.proto.stream_part_bytes());
                 first = rest.split_to(at);
                 marked = first.marked(DATA);

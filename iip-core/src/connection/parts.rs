@@ -51,9 +51,12 @@ impl RequestParts {
     }
 
     fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, HandlerError>>> {
+        // The driver is woken in any case: with the part, the connection may have room to read
+        // again.
         self.shared.command(|state| {
             let cut = || Poll::Ready(Some(Err(HandlerError::new("the request was cut off"))));
             let lost = state.ended.is_some();
+            // The parts that have arrived are still returned after the caller has gone.
             let cancelled = !state.is_running(self.channel, self.serial);
             let (running, orphans) = (&mut state.running, &mut state.orphans);
             let running = running_mut(running, orphans, self.channel, self.serial);
@@ -128,6 +131,7 @@ impl ReplyStream {
                     state.wait_to_write(&mut self.waiter, cx.waker());
                     return Poll::Pending;
                 }
+                // A clone is sent, so that the part itself is dropped without the lock.
                 state
                     .proto
                     .reply(self.channel, &mut part.clone().into(), false);
@@ -150,6 +154,7 @@ impl ReplyStream {
         if last.is_empty() && self.begun {
             return Err(HandlerError::new("the last chunk of a reply needs data"));
         }
+        // From here on a drop must not close the connection: the call ends now, or has ended.
         self.finished = true;
         let mut last = control::or_no_response(last);
         if self
@@ -170,8 +175,12 @@ impl Drop for ReplyStream {
         }
         let begun = self.begun;
         let cuts = self.shared.command(|state| {
+            // A call that was cancelled, or whose handler has replied otherwise, has its complete
+            // reply.
             let cuts = begun && state.is_running(self.channel, self.serial);
             if cuts {
+                // The protocol has no way to cut a reply off: only the end of the connection shows
+                // it.
                 state.closing = Some(Closing::Force);
             }
             cuts

@@ -20,6 +20,7 @@ impl State {
 
     /// Ends a call that had to wait, once: later replies to it are dropped.
     pub(crate) fn end_with(&mut self, channel: ChannelId, serial: u64, body: &mut Body) -> bool {
+        // The serial distinguishes this call from the next one of its channel.
         self.leave(channel, serial) && self.reply(channel, body)
     }
 
@@ -37,6 +38,7 @@ impl State {
         if self.is_running(channel, serial) {
             return self.forget(channel).is_some();
         }
+        // The caller had gone, and its call got the reply "cancelled" then.
         if let Some(mut orphan) = self.orphans.remove(&serial) {
             self.let_go(&mut orphan, None);
         }
@@ -65,6 +67,7 @@ impl State {
     #[inline]
     pub(crate) fn reply(&mut self, channel: ChannelId, body: &mut Body) -> bool {
         let limit = self.proto.limits().get_max_message_bytes();
+        // The caller gets an error instead, because the order of the channel requires a reply.
         if body.len() > limit {
             let size = body.len();
             let text = format!(
@@ -89,6 +92,7 @@ impl State {
             if flow.on_stream_frame(heard, wakers) {
                 self.sharing_streams.push(StreamKey::Channel(channel));
             }
+            // A window update may let the last data continue that waits for credit.
             flow.send_ending(&mut self.proto, channel);
         }
     }
@@ -107,9 +111,12 @@ impl State {
         }
         let reads_on = running.flow.is_some() || running.parts.is_some();
         if reads_on && running.policy != OnCancel::Abort {
+            // The channel gets its next call, so the handler is found by its serial from now on.
             if let Some(mut running) = self.running.remove(&channel) {
                 running.tell(&mut self.proto.deferred);
                 if let Some(flow) = &mut running.flow {
+                    // Nothing more arrives, so another stream may have the overdraft. The data that
+                    // waits is counted until the handler ends.
                     self.proto.end_overdraft(channel);
                     flow.hold_arrived(&mut self.proto);
                 }

@@ -14,8 +14,10 @@ use crate::proto::stream_state::StreamState;
 /// The state of a handler that had to wait.
 #[derive(Debug)]
 pub(crate) struct Running {
+    /// Distinguishes the handler from earlier and later ones of its channel.
     pub(crate) serial: u64,
     pub(crate) policy: OnCancel,
+    /// The task of the handler; `None` until it has one.
     pub(crate) task: Option<AbortHandle>,
     pub(crate) cancel: Option<CancelToken>,
     /// The parts of the request, for a handler that takes parts.
@@ -82,6 +84,7 @@ pub(crate) fn running_mut<'a>(
 ) -> Option<&'a mut Running> {
     match running.get_mut(&channel) {
         Some(running) if running.serial == serial => Some(running),
+        // The common case costs no second search.
         _ if orphans.is_empty() => None,
         _ => orphans.get_mut(&serial),
     }

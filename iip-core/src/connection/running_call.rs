@@ -20,6 +20,8 @@ impl RunningCall {
     /// Creates the guard of a call that holds `bytes` of its connection's budget.
     pub(crate) fn new(shared: Arc<Shared>, counted: Counted, bytes: usize) -> Self {
         match (&counted, &shared.share) {
+            // The limits were checked before. Checking and counting are two steps, so handlers that
+            // start at the same time may exceed a limit by a few.
             (Counted::Now, Some(share)) => share.enter(),
             (Counted::Apart(places), _) => {
                 places.taken.fetch_add(1, Ordering::Relaxed);
@@ -37,6 +39,7 @@ impl RunningCall {
 impl Drop for RunningCall {
     fn drop(&mut self) {
         if self.bytes > 0 {
+            // The driver is woken, because the connection may have room to read again.
             let wakers = self.shared.command(|state| {
                 state.proto.release(self.bytes);
                 match (&state.ended, &self.shared.share) {

@@ -60,6 +60,7 @@ impl State {
     /// Wakes `waker` when there may be room to send more. A task has one place in the queue,
     /// however often it calls this.
     pub(crate) fn wait_to_write(&mut self, place: &mut WriteWaiter, waker: &Waker) {
+        // A task may be polled for other reasons while it waits, and keeps its place.
         if let Some(known) = self.waiter_mut(*place) {
             let is_known = known.as_ref().is_some_and(|known| known.will_wake(waker));
             if !is_known {
@@ -69,6 +70,8 @@ impl State {
             return;
         }
         self.write_waiters.push_back(Some(waker.clone()));
+        // Places are numbered from 1 over the life of the connection, so the place of a task that
+        // was served finds nothing, and 0 is no place.
         place.0 = self.served_waiters + self.write_waiters.len() as u64;
     }
 
@@ -80,6 +83,8 @@ impl State {
     /// Removes a task that has given up from the queue. Returns its waker, to be dropped without
     /// the lock.
     pub(super) fn stop_waiting(&mut self, place: WriteWaiter) -> Option<Waker> {
+        // The other places must not move, so the place is emptied, and removed when it is the first
+        // or the last one.
         let waker = self.waiter_mut(place)?.take();
         while matches!(self.write_waiters.front(), Some(None)) {
             self.write_waiters.pop_front();
@@ -95,6 +100,7 @@ impl State {
     /// once nothing waits to be written. Each will send some ten kilobytes; waking a thousand tasks
     /// when there is room for ten would cost more than their streams.
     pub(crate) fn wake_writers(&mut self) {
+        // Tasks that are left out are woken after a later write, or when the connection ends.
         let most = if self.proto.has_output() {
             self.proto.stream_room() / STREAM_SHARE_BYTES
         } else {
@@ -138,6 +144,7 @@ impl State {
             return None;
         }
         let limit = self.proto.limits().get_progress_timeout();
+        // A client has no handlers, and never gives up a stream for this reason.
         let mut streams: Vec<_> = self
             .running
             .iter_mut()
@@ -209,6 +216,8 @@ struct Unlocked<'a> {
 impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
+        // The lock is still held here. The work is done by the drop of `unlocked`, which comes
+        // after that of the guard.
         let state = &*self.state;
         self.unlocked.has_work = !(state.proto.deferred.is_empty() && state.calls.left.is_empty());
     }
@@ -247,7 +256,9 @@ pub(crate) struct Shared {
     pub(crate) share: Option<Share>,
     /// Notified when the first channel was granted or rejected, or the connection ended.
     pub(crate) ready: Notify,
+    /// Notified when the connection has ended.
     pub(crate) done: Notify,
+    /// The connection takes calls. This is read without the lock for every call.
     alive: AtomicBool,
     /// Client: the connection was retired because its channels did not become free.
     stalled: AtomicBool,
@@ -313,10 +324,12 @@ impl Shared {
 
     #[cold]
     fn do_deferred(&self) {
+        // Another thread may have taken the work since the lock was released; then nothing is left.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let deferred = std::mem::take(&mut state.proto.deferred);
         let left = std::mem::take(&mut state.calls.left);
         drop(state);
+        // Bodies of callers: their drop may run code of the callers.
         drop(left);
         deferred.run(&self.ready);
     }
@@ -326,6 +339,8 @@ impl Shared {
     pub(crate) fn command<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
+        // The driver stores its waker only after it has looked for work under this lock. If there
+        // is none, the driver is awake, and looks again before it sleeps.
         let driver = state.driver.take();
         drop(state);
         if let Some(driver) = driver {
@@ -340,6 +355,8 @@ impl Shared {
     pub(crate) fn stream_command<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
+        // Taking data from a stream mostly causes no window update, and then leaves the driver
+        // asleep.
         let driver = if state.proto.has_output() {
             state.driver.take()
         } else {
@@ -362,11 +379,13 @@ impl Shared {
     /// Marks the connection as ended. By the time its users are notified it gets no more calls:
     /// `wakers` must be woken after the lock is released.
     pub(crate) fn end(&self, state: &mut State, error: &ConnectionError, wakers: &mut Vec<Waker>) {
+        // First of all, so that a caller that is notified below does not get this connection again.
         self.alive.store(false, Ordering::Release);
         state.ended = Some(error.clone());
         state
             .calls
             .fail_all(&state.proto, error, clock::now(), wakers);
+        // No handler of this connection can reply any more.
         state.cancel_all();
         state.leave_room(wakers);
     }
@@ -391,6 +410,7 @@ impl Shared {
         if state.calls.is_retired() {
             self.stalled.store(true, Ordering::Release);
             self.alive.store(false, Ordering::Release);
+            // A connection that was closed by force stays so.
             state.closing = state.closing.max(Some(Closing::Drain));
         }
     }
@@ -413,9 +433,11 @@ impl Shared {
         self.command(|state| state.closing = state.closing.max(Some(how)));
     }
 
-    /// Waits until the driver has released the socket.
+    /// Waits until the connection has ended, and returns the reason. The socket may still be shut
+    /// down after that.
     pub(crate) async fn closed(&self) -> ConnectionError {
         loop {
+            // Registered before the state is looked at, so that an end in between is not missed.
             let done = self.done.notified();
             let mut done = std::pin::pin!(done);
             done.as_mut().enable();

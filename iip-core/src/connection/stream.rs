@@ -75,6 +75,8 @@ impl StreamHandle {
     ) -> Option<T> {
         let (flow, channel) = match self.place {
             StreamOwner::Call(call) => state.calls.flow(call?)?,
+            // Once the caller has gone, the handler may still read what has arrived, but its
+            // channel may have another call.
             StreamOwner::Handler { channel, serial } => {
                 let alive = state.is_running(channel, serial);
                 let (running, orphans) = (&mut state.running, &mut state.orphans);
@@ -136,6 +138,7 @@ impl SendStream {
             if !state.proto.is_unread() {
                 return Poll::Ready(Ok(()));
             }
+            // The task waits in two places, because the call may end before there is room.
             let over = link.on(state, |proto, flow, _| {
                 proto.deferred.keep_waker(&mut flow.writer, cx.waker());
                 flow.cut
@@ -155,6 +158,7 @@ impl SendStream {
         let mut spent = Spent::default();
         link.shared.stream_command(|state| {
             let sent = send_rest(link, rest, waiter, &mut spent, state, cx);
+            // Small pieces are not counted, which saves a second search for the stream.
             if *is_counted || rest.len() >= LARGE_BYTES {
                 let left = rest.len();
                 *is_counted = left > 0;
@@ -222,9 +226,11 @@ impl SendStream {
         if !std::mem::replace(&mut self.ended, true) {
             // Dropped without the lock if the call has ended.
             let mut rest = Some(std::mem::take(&mut self.rest));
+            // From now on the stream counts the rest, while it sends it.
             self.is_counted = false;
             self.link.with(|proto, flow, channel| {
                 flow.ending = rest.take();
+                // A call that still waits for a channel does this when it is sent.
                 if let Some(channel) = channel {
                     flow.send_ending(proto, channel);
                 }
@@ -242,6 +248,7 @@ impl SendStream {
 
 impl Drop for SendStream {
     fn drop(&mut self) {
+        // The handler must not take the data so far for all of the stream.
         if let StreamOwner::Call(Some(call)) = self.link.place
             && !self.ended
         {
@@ -291,6 +298,7 @@ impl RecvStream {
             None => self.poll_request(cx),
             Some(_) => self.poll_reply(cx).map(|part| part.map(Ok)),
         };
+        // Nothing follows an error, and the call of a client must not be polled after its outcome.
         self.ended = matches!(next, Poll::Ready(None | Some(Err(_))));
         next
     }
@@ -299,6 +307,8 @@ impl RecvStream {
     /// complete. They count against [`max_buffered_bytes`](crate::Limits::max_buffered_bytes):
     /// beyond it the peer gets no more credit, except for one stream of the connection at a time.
     pub fn hold(&mut self, bytes: usize) {
+        // This may leave room for streams whose credit was withheld. Granting it is the work of the
+        // driver, which is woken although nothing waits to be written.
         self.link.shared.command(|state| {
             self.link.on(state, |proto, flow, channel| {
                 flow.set_held(proto, channel, bytes);
@@ -370,6 +380,7 @@ impl RecvStream {
                 }
             }
         });
+        // Without the state of the stream, the call or the connection has ended.
         next.unwrap_or(Poll::Ready(Some(Err(StreamError::Cut))))
     }
 
@@ -426,6 +437,8 @@ fn ends(
     };
     let send = SendStream {
         link: link.clone(),
+        // A new stream without a rest has sent nothing that was small, so it waits while large
+        // pieces are not read.
         sends_small: rest.len() < LARGE_BYTES && !rest.is_empty(),
         is_counted: false,
         rest,
@@ -450,6 +463,7 @@ fn send_rest(
     state: &mut State,
     cx: &Context<'_>,
 ) -> Poll<Result<(), StreamError>> {
+    // One part at a time, because each uses up credit and room.
     while !rest.is_empty() {
         let sent = link.on(state, |proto, flow, channel| {
             if flow.cut {
@@ -458,6 +472,8 @@ fn send_rest(
             if flow.unread {
                 return Err(StreamError::Unread);
             }
+            // Without a channel the call still waits for one, and its task is woken when it is
+            // sent.
             let Some(channel) = channel.filter(|&channel| flow.has_credit(proto, channel)) else {
                 proto.deferred.keep_waker(&mut flow.writer, cx.waker());
                 return Ok(None);
@@ -467,6 +483,7 @@ fn send_rest(
                 let mut part = rest.split_to(proto.stream_part_bytes().min(rest.len()));
                 flow.on_sent(part.len());
                 proto.send_stream(channel, &mut part, false);
+                // What is left of a part that was copied is dropped without the lock.
                 spent.add(part);
             } else {
                 // The call may end before there is room.
