@@ -160,6 +160,8 @@ impl Decoder {
         let missing = self
             .head
             .map_or(0, |(_, _, total)| total.saturating_sub(self.buf.len()));
+        // At most as much as has arrived of the frame, so that a peer that announces a large body
+        // makes this side allocate no more than twice what it has sent, or the usual room.
         missing.min(self.buf.len()).max(self.room() / 2)
     }
 
@@ -199,9 +201,11 @@ impl Decoder {
     /// Like [`next_frame`](Self::next_frame), but the path is borrowed.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<FrameRef<'_>>, ProtocolError> {
+        // Status 8 has no further fields, and is returned after the frames before it.
         let Some((head, path_len, total)) = self.complete()? else {
             return Ok(std::mem::take(&mut self.closed).then(close_frame));
         };
+        // A path that repeats is the same buffer, by which the state machine recognizes it.
         let path = &self.buf[1..=path_len];
         if self.last_path != path {
             self.last_path = Bytes::copy_from_slice(path);
@@ -290,6 +294,7 @@ impl Decoder {
             return Ok(false);
         };
         let Some(fixed) = self.buf.get(nul + 1..nul + 9) else {
+            // The next search begins at the NUL and finds it at once.
             self.searched = nul;
             // Go checks the channel before the length has arrived: recording
             // bad_c2s_unknown_channel_header_only.
@@ -318,11 +323,13 @@ impl Decoder {
     /// Returns the position of the NUL that ends the path at the front of the buffer.
     #[inline]
     fn find_nul(&mut self) -> Result<Option<usize>, ProtocolError> {
-        // Frames of a connection mostly repeat the previous path.
+        // Frames of a connection mostly repeat the previous path. It has no NUL in it, so the one
+        // after it is the first. A client leaves this path empty.
         let repeated = self.last_path.len() + 1;
         if self.buf.get(repeated) == Some(&0) && self.buf[1..repeated] == self.last_path {
             return Ok(Some(repeated));
         }
+        // The longest path, with the status before it and the NUL after it.
         let window = &self.buf[..self.buf.len().min(self.max_path + 2)];
         let unseen = self.searched.min(window.len());
         match memchr::memchr(0, &window[unseen..]) {

@@ -40,6 +40,7 @@ impl Deferred {
 
     /// Stores the waker in `place`.
     pub(crate) fn keep_waker(&mut self, place: &mut Option<Waker>, waker: &Waker) {
+        // A task that is polled again mostly has the same waker, and the clone is saved.
         if !place.as_ref().is_some_and(|known| known.will_wake(waker)) {
             let before = place.replace(waker.clone());
             self.drop_waker(before);

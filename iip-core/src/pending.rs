@@ -93,6 +93,8 @@ impl<T> Pending<T> {
         // Takes time proportional to the number of networks, which is at most the number of places.
         let largest = self.counts.iter().max_by_key(|&(_, count)| *count);
         let number = match largest {
+            // With the new peer, its network has one more than now. Only a larger one gives way at
+            // once.
             Some((&network, &count)) if count > own + 1 => self.oldest_of(network)?.0,
             _ => {
                 self.peers
@@ -115,6 +117,7 @@ impl<T> Pending<T> {
     }
 
     fn oldest_of(&self, network: Network) -> Option<(&u64, &Peer<T>)> {
+        // The numbers count up, so the first one is the oldest.
         let mut peers = self.peers.iter();
         peers.find(|(_, peer)| peer.network == network)
     }

@@ -41,6 +41,7 @@ pub(crate) struct Routes {
 impl Routes {
     fn find(&self, path: &Arc<RequestPath>) -> Option<Route> {
         let fallback = || {
+            // Handlers get the path as text; the paths of routes are text already.
             let is_text = std::str::from_utf8(&path.label).is_ok();
             self.fallback.as_ref().filter(|_| is_text)
         };
@@ -142,6 +143,7 @@ impl Dispatcher {
     /// Returns the route of a path. Requests of a connection mostly repeat the previous path.
     #[inline]
     fn route(&mut self, path: &Arc<RequestPath>) -> Option<&Route> {
+        // The last route keeps its path alive, so the same address means the same path.
         let known = |last: &Route| Arc::ptr_eq(&last.path, path);
         if !self.last.as_ref().is_some_and(known) {
             self.last = Some(self.routes.find(path)?);
@@ -179,6 +181,7 @@ impl Dispatcher {
             ServerEvent::RequestBegun { channel, path } => {
                 let route = self.route(&path);
                 let in_parts = route.is_some_and(|route| route.request_mode == RequestMode::Parts);
+                // Otherwise the request is an event of its own when it is complete.
                 if !in_parts || !shared.lock().proto.stream_request(channel) {
                     return None;
                 }
@@ -217,6 +220,7 @@ impl Dispatcher {
                 ends,
             } => {
                 shared.command(|state| {
+                    // A handler that has ended, or whose caller has gone, takes no further parts.
                     let Some(queue) = state
                         .running
                         .get_mut(&channel)
@@ -243,6 +247,7 @@ impl Dispatcher {
                 }
                 let reply = match self.route(&path) {
                     Some(route) => {
+                        // The data was not kept, so the tag is that of a request without data.
                         let tag = route.handler.tag(&Bytes::new());
                         route.handler.reject(&reason, tag)
                     }
@@ -298,6 +303,7 @@ impl Dispatcher {
         let (policy, request_mode) = (*policy, *request_mode);
         let tag = handler.tag(&incoming.body);
         let waiting = shared.share.as_ref().map_or(0, Share::running);
+        // A handler with places of its own is limited by them alone, but not run during a shutdown.
         let reason = match &route.places {
             None => reason,
             Some(places) => reason
@@ -358,6 +364,7 @@ impl Dispatcher {
             }
             _ => false,
         };
+        // The request and the future are dropped with a panic, so nobody sees them half changed.
         let first = catch_unwind(AssertUnwindSafe(|| {
             let mut future = handler.call(request);
             match future.as_mut().poll(cx) {
@@ -372,6 +379,7 @@ impl Dispatcher {
                 reply_of(result).filter(|_| !streams || shared.lock().leave(channel, serial))
             }
             Ok(Err(future)) => {
+                // A handler with parts or a stream has its entry already, and this one is not used.
                 let running = Running::new(serial, policy, cancel);
                 let waiting = SuspendedHandler {
                     handler: Arc::clone(handler),
@@ -379,6 +387,8 @@ impl Dispatcher {
                     tag,
                     future,
                     counted,
+                    // Small requests are not counted: their number is limited by that of the
+                    // handlers.
                     bytes: if size < SHARE_MIN_BYTES {
                         0
                     } else {
@@ -423,6 +433,7 @@ fn spawn(
     if !streams {
         state.running.insert(channel, running);
     }
+    // The guard below releases these bytes.
     state.proto.hold(bytes);
     drop(state);
     let run = HandlerTask {
@@ -447,6 +458,7 @@ fn spawn(
     let mut state = shared.lock();
     let running = state.running.get_mut(&channel);
     match running.filter(|running| running.serial == serial) {
+        // From now on a cancellation can abort the task.
         Some(running) => running.task = Some(task),
         // The call was cancelled, or has ended, in the meantime.
         None if policy == OnCancel::Abort && !is_over => task.abort(),
@@ -574,10 +586,12 @@ impl Future for CatchPanic {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let polled = catch_unwind(AssertUnwindSafe(|| {
+            // It has ended before, and is not polled again.
             let Some(future) = &mut self.0 else {
                 return Poll::Pending;
             };
             let result = ready!(future.as_mut().poll(cx));
+            // Dropped here, so that a panic of its drop is caught as well.
             self.0 = None;
             Poll::Ready(result)
         }));

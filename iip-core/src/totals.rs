@@ -68,6 +68,7 @@ impl Totals {
     /// Waits until there is no running handler that had to wait.
     pub(crate) async fn idle(&self) {
         loop {
+            // Registered before the number is read, so that an end in between is not missed.
             let mut idle = std::pin::pin!(self.idle.notified());
             idle.as_mut().enable();
             if self.running.load(Ordering::Acquire) == 0 {
@@ -113,6 +114,7 @@ impl Share {
     #[inline]
     pub(crate) fn reject_reason(&self) -> Option<RejectReason> {
         let running = self.totals.running.load(Ordering::Relaxed);
+        // More than half of the limit is left then, so nobody can have several times what is left.
         if running < self.totals.max_running / 2 {
             return None;
         }
@@ -127,6 +129,7 @@ impl Share {
             return Some(RejectReason::Overloaded { limit });
         }
         let share = left.saturating_mul(SHARE_OF_REST);
+        // A connection that is alone need not leave anything to others.
         let others = self.totals.connections.load(Ordering::Relaxed) > 1;
         let is_greedy = others && self.running() >= share;
         let address_is_greedy = self.address.as_ref().is_some_and(|(_, running)| {
@@ -136,6 +139,7 @@ impl Share {
     }
 
     pub(crate) fn enter(&self) {
+        // The numbers are only compared with limits, and guard no other data.
         self.totals.running.fetch_add(1, Ordering::Relaxed);
         self.running.fetch_add(1, Ordering::Relaxed);
         if let Some((_, running)) = &self.address {
@@ -148,6 +152,7 @@ impl Share {
             running.fetch_sub(1, Ordering::Relaxed);
         }
         self.running.fetch_sub(1, Ordering::Relaxed);
+        // Whoever sees zero in `idle` also sees what the handlers did before.
         if self.totals.running.fetch_sub(1, Ordering::Release) == 1 {
             self.totals.idle.notify_waiters();
         }
@@ -161,6 +166,7 @@ impl Share {
             .totals
             .max_bytes
             .saturating_sub(self.totals.bytes.load(Ordering::Relaxed));
+        // Every connection may hold this much, or none could continue once the total is used up.
         left.max(FREE_BYTES)
     }
 
@@ -169,6 +175,7 @@ impl Share {
     /// Returns the wakers of the drivers that may continue, to be woken without any lock.
     #[inline]
     pub(crate) fn tell(&self, told: &mut usize, now: usize) -> Vec<Waker> {
+        // Rounded down, so the total may be too low by one step for each connection.
         let now = now - now % FREE_BYTES;
         if now == *told {
             return Vec::new();
@@ -184,6 +191,8 @@ impl Share {
         }
         self.totals.bytes.fetch_sub(before - now, Ordering::Relaxed);
         let mut table = self.totals.lock();
+        // The number tells a driver whether its waker is still in the list. Each driver is in it
+        // once.
         table.wakes += u64::from(!table.waiting.is_empty());
         std::mem::take(&mut table.waiting)
     }
@@ -203,7 +212,8 @@ impl Drop for Share {
         self.totals.connections.fetch_sub(1, Ordering::Relaxed);
         if let Some((address, running)) = self.address.take() {
             let mut table = self.totals.lock();
-            // The two references are this one and that of the table.
+            // The two references are this one and that of the table. Others are only made under
+            // this lock.
             if Arc::strong_count(&running) == 2 {
                 table.addresses.remove(&address);
             }

@@ -18,6 +18,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Updates the timers after a read, once its frames have been processed.
     fn note_read(&mut self, state: &mut State, now: Instant) {
         if std::mem::take(&mut self.has_read) {
+            // With more frames in the decoder, it is unknown how far the last one is.
             let in_head = self.decoder.partial() == Partial::Head && !self.more;
             let timers = state.proto.timers();
             let soon = now < timers.last_read() + RELEASE_AFTER;
@@ -44,6 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         let woke = self.wake_all();
         let others = outcome?;
+        // The yield after these frames is also the one before the next write.
         self.yielded_to_batch = woke && others;
         Ok(self.yielded_to_batch)
     }
@@ -65,6 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let in_flight = state.calls.in_flight();
         let most = (in_flight / 2).clamp(1, MAX_WAKEUPS);
         let mut replied = 0;
+        // A channel that becomes free below must not be given to a call whose deadline has passed.
         shared.expire(state, now, &mut self.wakers);
         for _ in 0..MAX_FRAMES {
             if replied >= most || self.wakers.len() >= MAX_WAKEUPS || self.close_queued {

@@ -225,6 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         (_, Some(error)) => error,
                         (error, None) => error,
                     };
+                    // After the notice that it goes away, a server may just close the connection.
                     let left = is_silent(&error) && self.shared.lock().leaving;
                     return Poll::Ready(if left {
                         ConnectionError::WentAway
@@ -292,6 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Ok(self.after_frames(false, reads));
             }
         }
+        // Everything that had arrived was read.
         if let Some(error) = self.write_error.take() {
             return Err(error);
         }
@@ -341,13 +343,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let reading = self.decoder.len();
             let reading = if reading > FREE_BYTES { reading } else { 0 };
             let held = state.proto.memory() + reading;
+            // These are drivers of other connections. They are woken without the lock, at the
+            // latest in `park`.
             self.wakers.append(&mut share.tell(&mut state.told, held));
             let allowance = share.allowance().saturating_sub(reading);
             state.proto.set_allowance(allowance);
         }
         state.grant_withheld();
         if self.batch.is_empty() {
+            // This task is awake. A task that adds work from here on wakes nobody, which loses
+            // nothing: `park` looks for work under the same lock hold in which it stores the waker.
             state.driver = None;
+            // Tasks get one turn before each write. A further one would delay the output without
+            // limit under load.
             if !self.yielded_to_batch && state.proto.has_output() && should_batch(state) {
                 self.yielded_to_batch = true;
                 return Ok(None);
@@ -400,6 +408,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 socket.poll_write_vectored(cx, &slices[..count])
             };
             let written = match attempt {
+                // The slices are not empty, so a write of nothing would be repeated for ever.
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(result) => result?,
                 Poll::Pending => break,
@@ -415,7 +424,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.batch.pop_front();
             }
         }
-        // The end of a TLS stream may still be in its buffer.
+        // What was written last may still be in the buffer of a TLS stream.
         let wrote = self.written > before;
         self.released &= !wrote;
         if wrote || self.batch.is_empty() {
@@ -505,7 +514,8 @@ impl<S> Driver<S> {
         }
     }
 
-    /// Notifies all waiting tasks that the connection has ended, and of the reason.
+    /// Notifies all waiting tasks that the connection has ended, and of the reason (defect D11).
+    /// Only the first call has an effect on them.
     fn end(&mut self, error: &ConnectionError) {
         let shared = Arc::clone(&self.shared);
         let peer = shared.peer.addr();
@@ -522,6 +532,8 @@ impl<S> Driver<S> {
             // get.
             on_written(state, std::mem::take(&mut self.written), clock::now());
             shared.end(state, error, &mut self.wakers);
+            // Handlers that continue keep what they hold; the rest is left to other connections
+            // now, because this task will not report again.
             if let Some(share) = &shared.share {
                 state.proto.discard();
                 let held = state.proto.memory();
@@ -529,6 +541,7 @@ impl<S> Driver<S> {
             }
         }
         drop(guard);
+        // The woken tasks find the connection ended, and may use its lock at once.
         self.wakers.drain(..).for_each(Waker::wake);
         self.batch = VecDeque::new();
         shared.on_ended();
@@ -550,6 +563,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             }
             this.end(&error);
             this.shutting_down = true;
+            // After an error the socket is closed at once, when this task drops it.
             if !matches!(
                 error,
                 ConnectionError::ClosedLocally
@@ -564,6 +578,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             let timer = tokio::time::sleep(Duration::from_secs(1));
             this.timer = Some(Box::pin(timer));
         }
+        // A failed shutdown is ignored: the connection has ended anyway.
         if Pin::new(&mut this.socket).poll_shutdown(cx).is_ready()
             && (!(this.close_queued || this.tells_end) || this.poll_discard_input(cx).is_ready())
         {

@@ -23,12 +23,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let now = clock::now();
         let partial = self.decoder.partial();
         let shared = Arc::clone(&self.shared);
+        // The lock is held from here until the waker is stored. Work that another task adds is
+        // either seen below, or the task finds the waker.
         let mut guard = shared.lock();
         let state = &mut *guard;
         if self.written > 0 {
             on_written(state, std::mem::take(&mut self.written), now);
         }
+        // This may free channels and add output, so it comes before the look for work.
         shared.expire(state, now, &mut self.wakers);
+        // The socket was read until it had nothing more.
         if polled_read {
             state.proto.timers().on_read_idle(now);
         }
@@ -123,6 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         {
             share.wait(&mut self.asked, cx.waker());
         }
+        // From here on a task that adds work wakes this one.
         state.driver = Some(cx.waker().clone());
         drop(guard);
         Ok(if self.poll_timer(cx, wake_at, now) {
@@ -153,6 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(super) fn check_age(&self, state: &mut State, now: Instant) -> Option<Instant> {
         let (old_at, end_at) = self.ends.unzip();
         if end_at.is_some_and(|at| now >= at) {
+            // The next turn ends the connection.
             state.closing = Some(Closing::Force);
             return None;
         }
@@ -179,6 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     // The timer is already set to wake this task.
                     return false;
                 }
+                // It would fire too late, or has fired and would not wake this task again.
                 timer.as_mut().reset(wake_at.into());
                 timer
             }
