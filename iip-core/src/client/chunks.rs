@@ -92,6 +92,7 @@ impl Channel {
     ) -> Result<Self, CallError> {
         let id = std::future::poll_fn(|cx| {
             call.poll_slot(cx, |_, slot| match slot.leased() {
+                // The slot is released, and the lease is not: it ends with the returned value.
                 Some(channel) => Some((Ok(channel), true)),
                 None => slot.take_outcome().map(|outcome| (Err(outcome), true)),
             })

@@ -132,6 +132,8 @@ impl Client {
     }
 
     async fn first_connection(&self) -> Result<(), CallError> {
+        // The attempt has a limit of its own, whose error is more informative, so this one is
+        // longer.
         let deadline = clock::after(
             clock::now(),
             self.inner
@@ -401,6 +403,7 @@ impl Client {
     ///
     /// If the future is dropped, the connections still end.
     pub async fn close(&self, limit: Duration) {
+        // The pool is closed first, or an attempt that ends now could add a connection.
         self.inner.pool.close();
         let connections = self.inner.pool.drain();
         let all = async {
@@ -495,6 +498,8 @@ impl Inner {
             proto::Connection::new(Side::Client, config.limits.clone(), announce, clock::now());
         let mut calls = CallTable::new(config.limits.get_max_channels(), config.max_queued_calls);
         calls.may_retire(retirement, clock::now());
+        // The hello comes first on channel 0: when the first channel is granted, the server's hello
+        // is known.
         if config.hello.is_some() {
             proto.say_hello();
         }
@@ -562,6 +567,8 @@ enum NoReplyHint {
 /// handshake.
 async fn wait_until_ready(connection: &Connection) -> Result<(), ConnectionError> {
     loop {
+        // Registered before the state is looked at, so that a notification in between is not
+        // missed.
         let ready = connection.shared.ready.notified();
         let mut ready = std::pin::pin!(ready);
         ready.as_mut().enable();

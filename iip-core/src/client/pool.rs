@@ -118,6 +118,8 @@ impl ConnectionSlotState {
                 true if recovered => 1,
                 true => self.retirements.saturating_add(1),
             };
+            // Weak, because a connection lives as long as its driver and its calls, and not as its
+            // client.
             self.replaced.retain(|other| other.strong_count() > 0);
             self.replaced.push(Arc::downgrade(&connection.shared));
         }
@@ -129,6 +131,7 @@ impl ConnectionSlotState {
         match self.retirements {
             0 => Duration::ZERO,
             count => FIRST_RETIREMENT
+                // The bound keeps the shift within its type; the maximum is reached long before.
                 .saturating_mul(1 << (count - 1).min(16))
                 .min(MAX_BACKOFF),
         }
@@ -189,6 +192,7 @@ impl Pool {
         for slot in &self.slots {
             let mut state = slot.lock();
             state.replace();
+            // The connection that was up is one of them now.
             let replaced = std::mem::take(&mut state.replaced);
             drop(state);
             for shared in replaced.iter().filter_map(Weak::upgrade) {
@@ -245,6 +249,7 @@ impl Inner {
         let turn = self.pool.turn();
         let mut awaited: Option<Awaited> = None;
         loop {
+            // Enabled before the slots are looked at, so that a change in between is not missed.
             let changed = self.pool.changed.notified();
             let mut changed = std::pin::pin!(changed);
             changed.as_mut().enable();
@@ -260,6 +265,8 @@ impl Inner {
             }
             match self.attempt_from(&runtime, turn) {
                 Ok(next) => {
+                    // A later look at the same attempt does not know whether this caller has
+                    // started it.
                     let same = awaited.is_some_and(|awaited| {
                         (awaited.slot, awaited.attempt) == (next.slot, next.attempt)
                     });
@@ -303,6 +310,7 @@ impl Inner {
     fn attempt_from(self: &Arc<Self>, runtime: &Handle, turn: usize) -> Result<Awaited, CallError> {
         let mut last = None;
         for (index, slot) in self.pool.from(turn) {
+            // Between the two locks the attempt may have ended; its slot then pauses or is up.
             let own = self.attempt(runtime, index);
             let state = slot.lock();
             match &state.phase {
@@ -327,6 +335,8 @@ impl Inner {
         let Some(slot) = self.pool.slots.get(index) else {
             return false;
         };
+        // The slot is marked under its lock, so that one caller starts the attempt. The task is
+        // spawned without it, because the drop of the attempt takes it.
         let (stalled, retirement) = {
             let mut state = slot.lock();
             if !state.wants_attempt() {
@@ -401,6 +411,8 @@ impl Drop for PendingConnection {
         let mut state = slot.lock();
         match outcome {
             None => state.phase = Phase::Down,
+            // A closed pool is marked before its slots are drained, so this connection is either
+            // seen here or found there.
             Some(Ok(connection)) if pool.is_closed() => {
                 connection.shared.close(Closing::Force);
                 state.phase = Phase::Down;
@@ -414,6 +426,8 @@ impl Drop for PendingConnection {
                 let limit = FIRST_BACKOFF
                     .saturating_mul(1 << state.failures.min(16))
                     .min(MAX_BACKOFF);
+                // Full jitter: clients that lost their connections together do not connect together
+                // again.
                 let pause = limit.mul_f64(random::random_fraction());
                 let causes = std::iter::successors(std::error::Error::source(&error), |cause| {
                     cause.source()
@@ -425,6 +439,7 @@ impl Drop for PendingConnection {
                 state.phase = Phase::Pausing { until, error };
             }
         }
+        // The waiting callers look at the slot at once.
         drop(state);
         pool.changed.notify_waiters();
     }

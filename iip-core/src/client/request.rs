@@ -95,6 +95,7 @@ impl Future for Request<'_> {
                     this.start(cx, connection, &times);
                 }
                 RequestState::Started { call, deadline } => {
+                    // The poll takes this error away.
                     let unbegun = call.failure().is_some();
                     let error = match ready!(Pin::new(&mut *call).poll(cx)) {
                         Ok(reply) => return Poll::Ready(Ok(reply)),
@@ -159,6 +160,7 @@ impl Data for Kept<'_> {
         if self.is_large {
             self.body.take_piece(index)
         } else {
+            // A clone shares the memory, so nothing is copied.
             self.body.clone().take_piece(index)
         }
     }

@@ -152,6 +152,7 @@ impl Server {
         let spread = inner.spread(limit);
         if !spread.is_zero() {
             inner.drain_within(spread);
+            // Either the time is over or all connections have ended; the next phase is the same.
             let _ = tokio::time::timeout(spread, inner.all_ended()).await;
         }
         let limit = limit.saturating_sub(spread);
@@ -165,6 +166,8 @@ impl Server {
         if tokio::time::timeout(limit, ended).await.is_ok() {
             return;
         }
+        // The connections end by themselves, and tell their peers why. Tasks that have not ended
+        // within a second are aborted.
         inner.close_all(Closing::Force);
         if tokio::time::timeout(FORCE_TIME, inner.all_ended())
             .await
@@ -292,12 +295,14 @@ impl Inner {
         let table = self.lock();
         let tasks = table.connections.iter().filter(|(_, entry)| which(entry));
         let tasks: Vec<_> = tasks.filter_map(|(_, entry)| entry.task.clone()).collect();
+        // Aborting may drop a task here, whose guard takes the lock of the table.
         drop(table);
         tasks.iter().for_each(AbortHandle::abort);
     }
 
     async fn all_ended(&self) {
         loop {
+            // Registered before the table is looked at, so that a change in between is not missed.
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
             let ended = {
@@ -315,6 +320,7 @@ impl Inner {
     fn admit(self: &Arc<Self>, network: Network) -> Result<ConnectionGuard, &'static str> {
         let (max, max_per_peer) = (self.max_connections, self.max_connections_per_peer);
         let admitted = self.lock().admit(network, max, max_per_peer, clock::now());
+        // The lock is released, which the guard of the evicted task may need.
         let (key, evicted) = admitted?;
         if let Some(task) = evicted {
             tracing::debug!("a silent connection was closed in favor of a new one");
@@ -369,6 +375,7 @@ impl Inner {
         let peer = Arc::new(peer.of_server(self.leaving.subscribe(), Arc::clone(&self.logs)));
         let share = Share::new(&self.totals, connected.addr.map(|addr| addr.ip()));
         let shared = Shared::new(proto, CallTable::new(0, 0), peer, Some(share));
+        // From now on a shutdown finds this connection in the table.
         if let Some(entry) = self.lock().connections.get_mut(guard.key) {
             entry.shared = Some(Arc::clone(&shared));
         }
@@ -422,6 +429,8 @@ async fn accept_loop(mut accepting: Accepting) {
                         let key = guard.key;
                         let task =
                             tokio::spawn(Arc::clone(inner).run(connected, guard)).abort_handle();
+                        // The task may have ended already. No other connection can have its key,
+                        // because only this loop admits any.
                         if let Some(entry) = inner.lock().connections.get_mut(key) {
                             entry.task = Some(task);
                         }
@@ -455,6 +464,7 @@ struct AcceptEnd(Arc<Inner>);
 
 impl Drop for AcceptEnd {
     fn drop(&mut self) {
+        // The flag comes before the notification: whoever is woken looks at it.
         self.0.lock().accepting = false;
         self.0.changed.notify_waiters();
         if !*self.0.leaving.borrow() {

@@ -62,6 +62,7 @@ impl Table {
     /// Evicts a connection: it no longer counts, and its task must be aborted.
     pub(super) fn evict(&mut self, key: usize) -> Option<AbortHandle> {
         let entry = self.connections.get_mut(key)?;
+        // The entry stays in the table until its task has ended.
         (entry.silent, entry.evicted) = (None, true);
         let (network, task) = (entry.network, entry.task.clone());
         self.evicted += 1;
@@ -79,9 +80,12 @@ impl Table {
         now: Instant,
     ) -> Result<(usize, Option<AbortHandle>), &'static str> {
         let count = self.peers.get(&network).copied().unwrap_or(0);
+        // Connections over Unix sockets and in memory have no address, and no limit per peer.
         let is_crowded = network.is_known() && count >= max_per_peer;
         let is_full = self.connections.len() - self.evicted >= max;
         let evicted = if is_crowded || is_full {
+            // Evicted connections keep their memory until their tasks have ended, which is soon
+            // unless the runtime is overloaded.
             let may_evict = self.evicted < MAX_EVICTED;
             let silent = &mut self.silent;
             let (silent, option) = if is_crowded {

@@ -216,6 +216,7 @@ impl ClientTls {
         )
         .await?;
         let certificates = match self.trust {
+            // No certificate was verified, so none is shown as the identity of the peer.
             Trust::Anything => Vec::new(),
             Trust::Platform | Trust::Roots(_) => to_der(stream.get_ref().1.peer_certificates()),
         };
@@ -225,6 +226,7 @@ impl ClientTls {
     fn roots(mut self, input: &Input, pem: &[u8]) -> Result<Self, TlsError> {
         let known = match &self.trust {
             Trust::Roots(roots) => (**roots).clone(),
+            // Given roots replace those of the platform, and turn verification on again.
             Trust::Platform | Trust::Anything => RootCertStore::empty(),
         };
         self.trust = Trust::Roots(Arc::new(add_roots(known, input, pem)?));

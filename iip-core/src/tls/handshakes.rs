@@ -53,6 +53,8 @@ impl Handshakes {
     /// Waits for a permit.
     pub(super) async fn enter(self: &Arc<Self>, network: Network) -> Permit {
         loop {
+            // Registered before the attempt, so that a permit that becomes free in between is not
+            // missed.
             let mut left = pin!(self.left.notified());
             left.as_mut().enable();
             if let Some(permit) = self.try_enter(network) {
@@ -102,6 +104,7 @@ impl Permit {
         let mut handshake = pin!(handshake);
         poll_fn(|cx| {
             let outcome = handshake.as_mut().poll(cx);
+            // A handshake that can end does so even if it was told to make room.
             if outcome.is_ready() {
                 return outcome;
             }
@@ -129,6 +132,7 @@ impl Drop for Permit {
         let mut state = self.handshakes.lock();
         let waits = self.waits.take();
         let number = waits.as_ref().map(|(number, _)| *number);
+        // Under the lock, so that a handshake either is evicted or returns its permit.
         let told = number.map(|number| state.pending.remove(number));
         if let Some(None) = told {
             // Another handshake has the permit.

@@ -68,6 +68,7 @@ impl<C> Built<C> {
         let latest = self.latest.load();
         let (identity, config) = latest.as_deref()?;
         let now = cell.current.load();
+        // The stored pair keeps its identity alive, so an equal address means the same identity.
         (identity.as_ref().map(Arc::as_ptr) == now.as_ref().map(Arc::as_ptr))
             .then(|| Arc::clone(config))
     }

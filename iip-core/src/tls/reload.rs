@@ -179,6 +179,7 @@ impl IdentityCell {
             option: files.option,
         })?;
         let content = files.read()?;
+        // An unusable file is an error of this call; only later changes are logged.
         self.current.store(Some(content.parse()?));
         let watch = Watch {
             cell: Arc::downgrade(self),
@@ -222,6 +223,7 @@ impl Watch {
     async fn run(mut self, interval: Duration) {
         loop {
             tokio::time::sleep(interval).await;
+            // Reading files may block.
             let looked = tokio::task::spawn_blocking(move || {
                 let outcome = self.look();
                 (self, outcome)
@@ -263,6 +265,7 @@ impl Watch {
         if content.digest == self.seen {
             return Ok(None);
         }
+        // Recorded before it is parsed, so that files that stay unusable are not parsed again.
         self.seen = content.digest;
         content.parse().map(Some)
     }

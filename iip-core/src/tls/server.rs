@@ -264,6 +264,7 @@ impl ServerTls {
             // A new configuration is built for each identity, so that sessions of the old
             // certificate are not resumed, and every client verifies the new one.
             let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
+            // Early data can be replayed by an attacker, and calls may not be repeatable.
             config.max_early_data_size = 0;
             if self.client_roots.is_some() {
                 // The client's certificate is not verified again when a session is resumed, and it
