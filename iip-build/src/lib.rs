@@ -52,7 +52,10 @@
 //!
 //! impl Kv for Store {
 //!     async fn get(&self, request: GetRequest) -> Result<GetReply, Status> { .. }
-//!     async fn watch(&self, request: WatchRequest) -> Result<impl Stream<Item = Result<Event, Status>>, Status> { .. }
+//!     async fn watch(
+//!         &self,
+//!         request: WatchRequest,
+//!     ) -> Result<impl Stream<Item = Result<Event, Status>>, Status> { .. }
 //! }
 //!
 //! let server = Server::builder().service(KvServer::new(Store)).bind("127.0.0.1:7000").await?;

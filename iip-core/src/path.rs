@@ -817,7 +817,8 @@ mod tests {
     fn reference() -> impl Strategy<Value = Vec<u8>> {
         vec(
             prop_oneof![
-                6 => proptest::sample::select(b"/:?#%&=;+@[]*.ah2519zZ \x01\x7f\xff\0".to_vec()).prop_map(|byte| vec![byte]),
+                6 => proptest::sample::select(b"/:?#%&=;+@[]*.ah2519zZ \x01\x7f\xff\0".to_vec())
+                    .prop_map(|byte| vec![byte]),
                 1 => Just(b"%25".to_vec()),
                 1 => Just(b"http://".to_vec()),
                 1 => any::<u8>().prop_map(|byte| vec![byte]),
@@ -844,12 +845,17 @@ mod tests {
 
         #[test]
         fn the_short_way_gives_what_the_long_way_gives(raw in reference()) {
-            let long = parse_reference(&raw).unwrap_or(ParsedPath { label: Cow::Borrowed(&raw), query: &[] });
+            let long = parse_reference(&raw).unwrap_or(ParsedPath {
+                label: Cow::Borrowed(&raw),
+                query: &[],
+            });
             prop_assert_eq!(label_and_query(&raw), long);
         }
 
         #[test]
-        fn an_encoded_label_is_read_back(bytes in prop_oneof![vec(any::<u8>(), 0..40), reference()]) {
+        fn an_encoded_label_is_read_back(
+            bytes in prop_oneof![vec(any::<u8>(), 0..40), reference()],
+        ) {
             let encoded = encode_path(&bytes);
             let parsed = label_and_query(encoded.as_bytes());
             prop_assert_eq!(&parsed.label[..], &bytes[..], "{}", encoded);
@@ -857,9 +863,13 @@ mod tests {
         }
 
         #[test]
-        fn encoded_parameters_are_read_back(pairs in vec((vec(any::<u8>(), 0..8), vec(any::<u8>(), 0..8)), 0..6)) {
-            let raw: Vec<_> =
-                pairs.iter().map(|(key, value)| format!("{}={}", encode_query(key), encode_query(value))).collect();
+        fn encoded_parameters_are_read_back(
+            pairs in vec((vec(any::<u8>(), 0..8), vec(any::<u8>(), 0..8)), 0..6),
+        ) {
+            let raw: Vec<_> = pairs
+                .iter()
+                .map(|(key, value)| format!("{}={}", encode_query(key), encode_query(value)))
+                .collect();
             let raw = format!("/p?{}", raw.join("&"));
             let parsed = label_and_query(raw.as_bytes());
             let read: Vec<_> = Query::new(parsed.query)

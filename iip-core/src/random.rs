@@ -1,8 +1,8 @@
-//! Every random choice of these crates: the jitter of pauses and ages, and the identifiers of traces
-//! and topics.
+//! Every random choice of these crates: the jitter of pauses and ages, and the identifiers of
+//! traces and topics.
 //!
-//! The generator belongs to the thread. A thread that [seeds](seed_random) it makes the same choices in
-//! every run. Nothing here is suited for secrets.
+//! The generator belongs to the thread. A thread that [seeds](seed_random) it makes the same
+//! choices in every run. Nothing here is suited for secrets.
 
 #![expect(clippy::disallowed_methods, reason = "the rule points here")]
 

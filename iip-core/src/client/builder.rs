@@ -14,7 +14,8 @@ use crate::transport::{Connector, ToEndpoint};
 /// The maximum number of connections of one client.
 const MAX_CONNECTIONS: usize = 65_536;
 
-/// The configuration of a [`Client`], see [`Client::builder`]. The default of every setting suits most programs.
+/// The configuration of a [`Client`], see [`Client::builder`]. The default of every setting suits
+/// most programs.
 ///
 /// ```no_run
 /// use std::time::Duration;

@@ -170,8 +170,8 @@ impl Connection {
         match self.side {
             Side::Client => true,
             // With all handlers busy, requests wait within the budget, so that the cancellations,
-            // pings and window updates that follow them are seen. Without room for replies nothing is
-            // read: a peer that does not read its replies cannot request more of them.
+            // pings and window updates that follow them are seen. Without room for replies nothing
+            // is read: a peer that does not read its replies cannot request more of them.
             Side::Server => {
                 self.server.control_rate.has_room() && !self.is_over_budget() && self.has_room()
             }

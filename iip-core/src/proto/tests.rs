@@ -1934,7 +1934,8 @@ fn call_step() -> impl Strategy<Value = CallStep> {
         1 => millis().prop_map(|millis| CallStep::Lease { millis }),
         2 => any::<u8>().prop_map(|call| CallStep::Abandon { call }),
         1 => any::<u8>().prop_map(|lease| CallStep::ReturnLease { lease }),
-        4 => (any::<u8>(), any::<u8>()).prop_map(|(request, size)| CallStep::Answer { request, size }),
+        4 => (any::<u8>(), any::<u8>())
+            .prop_map(|(request, size)| CallStep::Answer { request, size }),
         2 => (0..60_u8).prop_map(|millis| CallStep::Wait { millis }),
         8 => (side(), prop_oneof![1..60_u16, 1000..9000_u16])
             .prop_map(|(side, bytes)| CallStep::Move { side, bytes }),

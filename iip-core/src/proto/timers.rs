@@ -356,7 +356,12 @@ mod tests {
             }
             let next = rate.next().expect("nothing may happen now");
             let token = SECOND / most + Duration::from_nanos(1);
-            prop_assert!(next <= begun + SECOND.mul_f64(f64::from(beyond) / f64::from(most)) + REFILL + token * 2);
+            prop_assert!(
+                next <= begun
+                    + SECOND.mul_f64(f64::from(beyond) / f64::from(most))
+                    + REFILL
+                    + token * 2
+            );
             prop_assert!(next > now.min(next - token));
             rate.refill(next);
             prop_assert!(rate.has_room(), "the time that was named is enough");

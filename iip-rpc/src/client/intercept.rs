@@ -44,8 +44,8 @@ impl Client {
     }
 
     /// Passes a call through its interceptors, within the time it has until it has to be accepted.
-    /// Returns what the call is then made with: the same client without interceptors, whose metadata
-    /// is what they have left to send, and the context.
+    /// Returns what the call is then made with: the same client without interceptors, whose
+    /// metadata is what they have left to send, and the context.
     pub(super) async fn enter(
         &self,
         interceptors: &Layers<ClientCall>,

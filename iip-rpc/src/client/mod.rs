@@ -45,9 +45,9 @@ use crate::status::{MethodError, Status};
 /// Lost connections are replaced when the next call is made. A typed call that was not sent or not
 /// executed, because its connection was lost or the server is going away, is retried within its
 /// deadline, up to five times. A call that may have run is retried according to its
-/// [`RetryPolicy`](crate::RetryPolicy) if its method is idempotent. Arguments of more than 64 KiB are not kept for retries. A call
-/// fails by its deadline, with a [`Status`] that contains the error, the time spent in each phase,
-/// and whether the call may have run.
+/// [`RetryPolicy`] if its method is idempotent. Arguments of more than 64 KiB are not kept for
+/// retries. A call fails by its deadline, with a [`Status`] that contains the error, the time spent
+/// in each phase, and whether the call may have run.
 ///
 /// [`RetryPolicy`]: crate::RetryPolicy
 #[derive(Clone, Debug)]

@@ -905,7 +905,11 @@ mod tests {
             details in proptest::collection::vec(any::<u8>(), 0..50),
             metadata in some_metadata(),
         ) {
-            let execution = if rejected { Execution::NotExecuted } else { Execution::MayHaveExecuted };
+            let execution = if rejected {
+                Execution::NotExecuted
+            } else {
+                Execution::MayHaveExecuted
+            };
             let status = Status::new(Code::from_u8(code).unwrap(), message)
                 .with_details(details)
                 .with_metadata(metadata)

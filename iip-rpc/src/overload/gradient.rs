@@ -325,7 +325,11 @@ mod tests {
         #[test]
         fn whatever_calls_take_the_limit_stays_within_its_bounds(
             calls in proptest::collection::vec(
-                (0_u64..300, proptest::sample::select(vec![0, 1, 999, 5_000_000, u64::MAX]), 0..3_u32),
+                (
+                    0_u64..300,
+                    proptest::sample::select(vec![0, 1, 999, 5_000_000, u64::MAX]),
+                    0..3_u32,
+                ),
                 0..2000,
             ),
         ) {

@@ -63,10 +63,9 @@ impl Server {
 
     /// Shuts down the server: sets its [`Health`](crate::Health) to not serving, ends its
     /// subscriptions so that their clients go elsewhere, notifies handlers that wait for it
-    /// ([`CallContext::shutting_down`](crate::CallContext::shutting_down)), takes no new connections
-    /// and calls, and gives the running calls `limit` to end before it aborts them. Always returns,
-    /// at the latest about a second after `limit`; handlers with
-    /// [`OnCancel::RunToEnd`](crate::OnCancel::RunToEnd) and
+    /// ([`CallContext::shutting_down`]), takes no new connections and calls, and gives the running
+    /// calls `limit` to end before it aborts them. Always returns, at the latest about a second
+    /// after `limit`; handlers with [`OnCancel::RunToEnd`](crate::OnCancel::RunToEnd) and
     /// [`OnCancel::Token`](crate::OnCancel::Token) may continue after that.
     ///
     /// [`CallContext::shutting_down`]: crate::CallContext::shutting_down

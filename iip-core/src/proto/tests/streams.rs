@@ -938,7 +938,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(side, stream, parts)| Step::Take { side, stream, parts }),
         1 => any::<u8>().prop_map(|stream| Step::Finish { stream }),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(stream, size)| Step::Answer { stream, size }),
-        1 => (any::<u8>(), any::<bool>()).prop_map(|(stream, aborts)| Step::Cancel { stream, aborts }),
+        1 => (any::<u8>(), any::<bool>())
+            .prop_map(|(stream, aborts)| Step::Cancel { stream, aborts }),
         5 => side().prop_map(|side| Step::Write { side }),
         8 => (side(), prop_oneof![1..40_u16, 1000..20_000_u16])
             .prop_map(|(side, bytes)| Step::Read { side, bytes }),

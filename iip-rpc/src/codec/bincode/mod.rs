@@ -185,23 +185,39 @@ mod tests {
             let ours = encode(&outer);
             prop_assert_eq!(&ours, &::bincode::serde::encode_to_vec(&outer, standard()).unwrap());
             prop_assert_eq!(&decode::<Zoo>(&ours).unwrap(), &outer);
-            let (theirs, _) = ::bincode::serde::borrow_decode_from_slice::<Zoo, _>(&ours, standard()).unwrap();
+            let (theirs, _) =
+                ::bincode::serde::borrow_decode_from_slice::<Zoo, _>(&ours, standard()).unwrap();
             prop_assert_eq!(theirs, outer);
         }
 
         #[test]
-        fn integers_of_every_size_are_those_of_the_crate(bits in 0u32..=64, value: u64, signed: i64) {
+        fn integers_of_every_size_are_those_of_the_crate(
+            bits in 0u32..=64,
+            value: u64,
+            signed: i64,
+        ) {
             // Covers small and large numbers.
             let value = value.checked_shr(64 - bits).unwrap_or(0);
             let signed = signed.checked_shr(64 - bits).unwrap_or(0);
-            let all = (value, value as u32, value as u16, signed, signed as i32, signed as i16, value as u8, signed as i8);
+            let all = (
+                value,
+                value as u32,
+                value as u16,
+                signed,
+                signed as i32,
+                signed as i16,
+                value as u8,
+                signed as i8,
+            );
             let ours = encode(&all);
             prop_assert_eq!(&ours, &::bincode::serde::encode_to_vec(all, standard()).unwrap());
             prop_assert_eq!(decode::<(u64, u32, u16, i64, i32, i16, u8, i8)>(&ours).unwrap(), all);
         }
 
         #[test]
-        fn any_bytes_are_a_value_or_an_error_and_never_a_panic(input in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn any_bytes_are_a_value_or_an_error_and_never_a_panic(
+            input in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
             if let Ok(value) = decode::<Zoo>(&input) {
                 prop_assert_eq!(decode::<Zoo>(&encode(&value)).unwrap(), value);
             }
