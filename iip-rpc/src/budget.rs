@@ -97,6 +97,7 @@ impl Bucket {
     /// Returns `true` if a call may be retried, and then takes the token for the retry.
     pub(crate) fn withdraw(&self) -> bool {
         let taken = |tokens: u64| tokens.checked_sub(TOKEN);
+        // A part of a token is not enough, and stays.
         self.tokens
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
             .is_ok()

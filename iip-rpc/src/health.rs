@@ -132,6 +132,7 @@ impl Health {
 
     fn change(&self, change: impl FnOnce(&mut States) -> bool) {
         self.0
+            // Watchers are woken only by a change. A server that has shut down stays so.
             .send_if_modified(|states| !states.is_down && change(states));
     }
 
@@ -280,6 +281,7 @@ impl Stream for Watching {
                 let state = states.services.get(&this.service).copied();
                 (state.unwrap_or_default(), states.is_down)
             };
+            // After a shutdown the states do not change again, so the stream ends with this one.
             if !is_down {
                 this.next = Next::Wait(Box::pin(async move {
                     receiver.changed().await.ok()?;

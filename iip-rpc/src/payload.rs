@@ -298,6 +298,7 @@ pub(crate) fn while_reading<R>(message: &Bytes, read: impl FnOnce() -> R) -> R {
     if message.len() < SHARE_FROM_BYTES {
         return read();
     }
+    // Restored on drop, because a message may be read within another one, and a type may panic.
     let _restore = Restore(MESSAGE.replace(message.clone()));
     read()
 }
@@ -315,6 +316,7 @@ pub(crate) fn share(bytes: &[u8]) -> Bytes {
 }
 
 fn part_of(whole: &Bytes, part: &[u8]) -> Option<Bytes> {
+    // Both are alive, so a range within that of the message is a part of it.
     let (outer, inner) = (whole.as_ptr_range(), part.as_ptr_range());
     (outer.start <= inner.start && inner.end <= outer.end).then(|| whole.slice_ref(part))
 }
@@ -356,6 +358,7 @@ pub(crate) fn take_offered(bytes: &[u8]) -> Option<Bytes> {
         return None;
     }
     let offered = OFFERED.take();
+    // The offer keeps its bytes alive, so the same range means the same bytes.
     (offered.as_ptr_range() == bytes.as_ptr_range()).then_some(offered)
 }
 

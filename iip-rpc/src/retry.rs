@@ -19,8 +19,8 @@ pub(crate) const MAX_TRANSPARENT_RETRIES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// Maximum size on the wire of arguments that are kept while the call is running, so that it can be
-/// retried.
+/// Maximum size of a request, before compression, whose arguments are kept while the call is
+/// running, so that it can be retried.
 pub(crate) const KEPT_BYTES: usize = 64 * 1024;
 
 /// Rules that decide whether a failed call is retried.
@@ -73,6 +73,8 @@ impl Attempts {
         deadline: Instant,
     ) -> Option<Duration> {
         let pushback = status.pushback();
+        // Such a retry adds no load and takes no token. One that a server has asked to delay does
+        // add load, so the rules below apply to it.
         if pushback.is_none() && TransparentRetries::covers(status) {
             return self
                 .repeats
@@ -99,6 +101,8 @@ impl Attempts {
             return None;
         }
         self.retries = self.retries.saturating_add(1);
+        // Only attempts that are followed by another one are recorded: the last one has its own
+        // mark.
         self.may_have_run |= !status.execution().is_safe_to_repeat();
         Some(pause)
     }
@@ -131,9 +135,11 @@ impl TransparentRetries {
         if !Self::covers(status) || self.count >= max {
             return None;
         }
+        // Full jitter: the calls of a lost connection are not all made again at the same moment.
         let limit = match self.count {
             0 => Duration::ZERO,
             count => FIRST_PAUSE
+                // The bound keeps the shift within its type; the maximum is reached long before.
                 .saturating_mul(1 << (count - 1).min(16))
                 .min(MAX_PAUSE),
         };

@@ -340,6 +340,7 @@ fn by_name<'r, 'de, T, C: Codec>(
 where
     ByName<'r, T, C>: DeserializeSeed<'de, Value = T>,
 {
+    // A descriptor that was written by hand may not fit the arguments.
     if let Some(text) = mismatch(method, count) {
         return Err(DecodeError::custom(text));
     }
@@ -366,6 +367,8 @@ where
 {
     let names = method.args();
     let by_name = || by_name::<T, Json>(count, method, body, limits, reading);
+    // A bare value is possible only for exactly one argument. An object whose only key is its name
+    // is read by name, as `docs/wire.md` specifies.
     if count != 1
         || names.len() != 1
         || names
@@ -382,6 +385,7 @@ where
         // An object for a type that is not an object: the caller used names, and one of them is
         // wrong.
         Err(error) if error.to_string().starts_with("invalid type: map") => {
+            // The failed attempt has left the index of the argument.
             reading.0.set(None);
             by_name()
         }

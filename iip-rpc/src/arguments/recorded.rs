@@ -23,6 +23,7 @@ impl Arguments for RecordedArgs {
         out: &mut BytesMut,
     ) -> Result<Option<Bytes>, EncodeError> {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            // The values are gone, so the bytes cannot be encoded in another codec.
             Some((sent_in, bytes)) if *sent_in == codec => {
                 out.extend_from_slice(bytes);
                 Ok(None)
@@ -60,6 +61,7 @@ impl<A: Arguments> Arguments for RecordingArgs<A> {
         out: &mut BytesMut,
     ) -> Result<Option<Bytes>, EncodeError> {
         let begin = out.len();
+        // Not split: the bytes are copied here in any case.
         self.args.encode(method, codec, out)?;
         let sent = Bytes::copy_from_slice(&out[begin..]);
         *self.kept.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((codec, sent));

@@ -109,6 +109,7 @@ impl Client {
             }
         };
         let method = spec.method;
+        // Once per call and not per attempt, or retries would pay for further retries.
         self.settings.budget.deposit();
         let mut attempts = Attempts::default();
         let (mut times, mut remaining) = self.times(method, spec.ctx);
@@ -136,6 +137,7 @@ impl Client {
                 }
                 times.connected = now();
             }
+            // An earlier attempt may have left its metadata.
             if let Some(place) = &self.options.reply_metadata {
                 place.set(Metadata::new());
             }
@@ -144,6 +146,8 @@ impl Client {
                 times: &times,
                 remaining,
             };
+            // The attempt starts in the poll that awaits it next, whose waker it stores: this saves
+            // taking the lock of the connection once more.
             let started = with_context(|cx| self.start(cx, spec, kind, attempt)).await;
             let call = match started {
                 Ok(call) => call,
@@ -164,6 +168,7 @@ impl Client {
                     Err(error) => call_status(&error, Some(method)),
                 }
             };
+            // Without its arguments the call cannot be made again.
             let pause = spec
                 .is_kept
                 .then(|| self.pause(method, &mut attempts, &status, times.deadline));
@@ -198,6 +203,7 @@ impl Client {
                 self.check_request_size(spec.method, data.len())?;
                 return Ok(connection.start_body(cx, path, times, Body::clone(data)));
             }
+            // Nobody waits for the outcome, so there is no time by which it has to be there.
             Single::OneWay => None,
             Single::Unary => Some(remaining),
         };
@@ -346,6 +352,7 @@ impl Client {
         };
         let wanted = method.service_codec().unwrap_or(self.settings.codec);
         let peer = connection.peer().extension(RpcPeer::read);
+        // A server that has announced no codec, such as a Go server, gets plain JSON.
         let codec = peer.and_then(|peer| peer.codec(wanted));
         match method.unsupported_codec(codec.unwrap_or(CodecId::JSON)) {
             Some(status) => Err(not_sent(status)),
@@ -384,9 +391,11 @@ impl Client {
             .timeout
             .or_else(|| self.settings.policies.timeout(method))
             .unwrap_or(self.settings.timeout);
+        // A timeout beyond the range of the clock gives a deadline a year from now.
         let deadline = after(started, own);
         let given = ctx.and_then(CallContext::deadline);
         let inherited = CallContext::current_deadline().into_iter().chain(given);
+        // The budget of a call that inherits no deadline is its timeout as it was set.
         let (deadline, budget) = match inherited.min().filter(|&inherited| inherited < deadline) {
             Some(deadline) => (deadline, deadline.saturating_duration_since(started)),
             None => (deadline, own),
@@ -421,6 +430,7 @@ impl Client {
                 let tail = tail.unwrap_or_default();
                 let size = out.len() - begin + tail.len();
                 self.check_request_size(method, size)?;
+                // The size counts before compression, because the arguments are kept as values.
                 spec.is_kept = out.len() - start + tail.len() <= retry::KEPT_BYTES;
                 let packer = encoding
                     .as_ref()
@@ -466,6 +476,7 @@ impl Client {
         let (head, mut data) =
             ReplyHead::read(reply).map_err(|error| bad(error.reply_status(), None))?;
         if let Some(place) = &self.options.reply_metadata {
+            // The metadata is there for a failed call as well.
             place.set(head.metadata.clone());
         }
         decompress_in_place(head.compression, &mut data, limits)

@@ -98,6 +98,7 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
         Some(method) => format!("{method}: {what}"),
         None => what,
     };
+    // A status that is sent on, or displayed without its sources, should still name the cause.
     let mut source = std::error::Error::source(error.kind());
     while let Some(cause) = source {
         text.push_str(": ");

@@ -25,6 +25,8 @@ impl Client {
         kind: Kind<'_>,
     ) -> Result<(), Failure> {
         let (method, ctx) = (spec.method, spec.ctx);
+        // A call with a stream has two times: one by which it must be accepted, and that of the
+        // whole call, if it has one.
         let (until, deadline) = if matches!(kind, Kind::Upload(_)) {
             let times = Times::new(self, method, ctx);
             (times.start.deadline, times.whole)
@@ -57,6 +59,8 @@ impl Client {
         let metadata = self.options.metadata.clone();
         let ctx = ctx.cloned().unwrap_or_default().with_deadline(deadline);
         let call = ClientCall::new(method, metadata, ctx);
+        // The interceptors of a client need no context around them: they get that of the call by
+        // value.
         let mut chain = InterceptorChain::new(interceptors, call, |futures| futures);
         let call = match tokio::time::timeout_at(until.into(), chain.enter()).await {
             Ok(call) => call.map_err(not_sent)?,

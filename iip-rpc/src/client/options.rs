@@ -48,6 +48,7 @@ impl CallOptions {
             metadata,
             reply_metadata: other.reply_metadata.or_else(|| self.reply_metadata.clone()),
             resume: other.resume.or(self.resume),
+            // Reported by the call: the setters of options return no errors.
             invalid: merged.err().or_else(|| self.invalid.clone()),
         }
     }

@@ -178,6 +178,7 @@ impl Client {
             }
             Err(failure) => failure,
         };
+        // The type is that of calls which may succeed; this one has failed.
         let failed = Err(failure);
         match intercepted.leave(outcome(spec.body, &failed)).await {
             Some(status) => Err(status.into()),
@@ -194,6 +195,8 @@ impl Client {
             return self.open_with_retries(spec).await;
         };
         let (mut call, writer, times) = self.begin_upload(spec).await?;
+        // A task of its own, because the method may accept the call only after some messages, and
+        // the caller may not read until it has sent all of its own.
         let sending = Sending::spawn(writer, messages);
         match call.accepted(spec.body).await {
             Ok(()) => {
@@ -221,6 +224,8 @@ impl Client {
                 Ok(begun) => begun,
                 Err(status) => break status,
             };
+            // The arguments are all that is sent; what does not fit into the credit follows by
+            // itself.
             send.finish();
             let status = match call.accepted(spec.body).await {
                 Ok(()) => {
@@ -252,12 +257,16 @@ impl Client {
         let mut writer = Some(writer);
         let mut is_accepted = false;
         let reply = poll_fn(|cx| {
+            // Both directions progress in the task of the caller, so the messages may borrow from
+            // it.
             if let Some(sending) = &mut writer
                 && let Poll::Ready(ended) = sending.poll(cx, messages)
             {
                 if let Some(status) = on_sent(sending, ended) {
                     return Poll::Ready(Err(Failure::Status(status)));
                 }
+                // A writer that has finished, or whose call has ended, can be dropped without an
+                // effect.
                 writer = None;
             }
             loop {

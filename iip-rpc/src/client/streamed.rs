@@ -86,6 +86,7 @@ impl StreamedCall {
         {
             return Poll::Ready(Next::Aborted(status));
         }
+        // The failure of the stream to send is the reason for the end that it causes.
         if let Some(sending) = &mut self.sending
             && let Poll::Ready(status) = sending.poll_failure(cx)
         {
@@ -124,6 +125,8 @@ impl StreamedCall {
 
     /// Reads the record that accepts the call. Any other outcome is the failure of the call.
     pub(super) fn accept(&self, record: Bytes, body: &mut dyn CallBody) -> Result<(), Failure> {
+        // The record is kept for the case that it is not the acceptance but the outcome of the
+        // call.
         let head = ReplyHead::read(record.clone());
         let (head, _) = head.map_err(|error| self.bad_reply(error.reply_status()))?;
         if head.outcome != envelope::Outcome::Value {
@@ -220,6 +223,7 @@ impl Sending {
                 "the stream to send failed: {error}"
             ))),
         };
+        // The writer is dropped with the task: if it did not finish its stream, the call ends.
         self.0 = None;
         failure.map_or(Poll::Pending, Poll::Ready)
     }
@@ -255,6 +259,7 @@ impl StreamState {
         if let Self::Flowing(mut call) = before
             && let Some(intercepted) = call.intercepted.take()
         {
+            // The outcome is only made if somebody sees it.
             *self = Self::Leaving(Box::pin(intercepted.leave(outcome())));
         }
     }
@@ -298,6 +303,7 @@ impl<T: DeserializeOwned + 'static, E: MethodError> Stream for ReplyStream<T, E>
         if let StreamState::Flowing(call) = &mut this.state {
             match ready!(Self::poll_message(call, cx)) {
                 Ok(message) => return Poll::Ready(Some(Ok(message))),
+                // The interceptors have ended already, so they do not see this outcome.
                 Err((error, true)) => {
                     this.state = StreamState::Over;
                     this.error = error;

@@ -53,6 +53,7 @@ impl Client {
             Ok((call, begins)) => (call.into_stream(), begins),
             Err(failure) => return Err(body.into_error(failure)),
         };
+        // The first call has recorded its arguments; the later ones send the same bytes.
         let client = self.clone();
         let again: Resubscribe<T> = Box::new(move |after| {
             let (client, ctx, args) = (client.clone(), ctx.clone(), kept.clone());
@@ -78,6 +79,7 @@ impl Client {
         spec: &mut CallSpec<'_>,
         after: Option<Position>,
     ) -> Result<(StreamedCall, Position), Failure> {
+        // The position is in the metadata of the reply, which the caller may want as well.
         let place = ReplyMetadata::new();
         let mut options = self.options.as_ref().clone();
         let asked = options.reply_metadata.replace(place.clone());

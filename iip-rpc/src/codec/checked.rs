@@ -276,6 +276,8 @@ impl<'c, S: Serializer, F: Format> Serializer for Checked<'c, S, F> {
             (lower, Some(upper)) if lower == upper => Some(upper),
             _ => None,
         };
+        // Scalars take bytes and have no levels, so one check for the sequence is enough, and the
+        // format writes it in its own loop.
         if len.is_some() && is_scalar::<I::Item, F>() {
             let Self { inner, check } = self;
             check.enter(1)?;
@@ -482,6 +484,7 @@ impl<P, F: Format> Parts<'_, P, F> {
             written,
             ..
         } = self;
+        // The number was written before the parts, and a reader relies on it.
         if F::COUNTED
             && let Some(announced) = announced
             && announced != written

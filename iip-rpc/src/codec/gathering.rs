@@ -46,6 +46,7 @@ impl<'a> Gathering<'a> {
     }
 
     fn push_large(&mut self, bytes: &[u8]) {
+        // The order of the bytes must be kept.
         self.flush();
         match self.output.payload(bytes) {
             Some(payload) => self.output.keep(payload),

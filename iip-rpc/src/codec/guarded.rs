@@ -83,11 +83,13 @@ impl Guard {
 
     #[cold]
     fn keep_error<E: Error>(&self, error: DecodeError) -> E {
+        // The text is never seen, because `kept` returns the original error.
         self.failed.replace(Some(error));
         E::custom("")
     }
 
     fn take(&self) {
+        // Only equality of two values of the counter matters.
         self.taken.set(self.taken.get().wrapping_add(1));
     }
 
@@ -122,6 +124,7 @@ impl Guard {
 
     /// Limits the claimed size of a collection to the number of bytes of the message.
     fn hint(&self, claimed: Option<usize>) -> Option<usize> {
+        // Types may allocate by this number before they have read anything.
         claimed.map(|elements| elements.min(self.message_bytes))
     }
 }
@@ -395,6 +398,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Entries<'_, A> {
         seed: S,
     ) -> Result<Option<S::Value>, DecodeError> {
         let (guard, taken) = (self.guard, Some(self.guard.taken.get()));
+        // The entry before this key took no bytes. Its value was read after its key, so it is
+        // checked here and not there.
         if self.none_empty && self.taken_at_key == taken {
             return Err(DecodeError::new(DecodeErrorKind::EmptyElement));
         }

@@ -66,6 +66,7 @@ impl Compressor {
             let written = match (head, tail) {
                 (head, []) => self.compress(head, space),
                 ([], tail) => self.compress(tail, space),
+                // Rare: a large payload after other arguments.
                 (head, tail) => self.compress(&[head, tail].concat(), space),
             };
             let Some(packed) = written.and_then(|len| space.get(..len)) else {
@@ -73,6 +74,7 @@ impl Compressor {
             };
             let grows = packed.len() + varint::len(size as u64) >= size;
             let ratio = usize::try_from(self.max_ratio.get()).unwrap_or(usize::MAX);
+            // The reader rejects a message above its ratio, so such a message is sent as it is.
             if grows || size > packed.len().saturating_mul(ratio) {
                 return false;
             }

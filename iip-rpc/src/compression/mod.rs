@@ -172,6 +172,7 @@ fn decompress_some(
         _ => Err("not supported".to_owned()),
     };
     match bytes {
+        // The memory was counted by the announced length, so another length is an error.
         Ok(bytes) if bytes.len() == size => Ok(bytes.into()),
         Ok(bytes) => Err(garbage(format!(
             "{size} bytes are announced and {} come out",
@@ -201,6 +202,7 @@ fn read_size(
             return Err(DecodeError::new(DecodeErrorKind::TooLarge { size, limit }));
         }
     };
+    // A few bytes could otherwise announce the largest message, and make this side allocate it.
     if size > body.len().saturating_mul(limits.compression_ratio()) {
         return Err(DecodeError::new(DecodeErrorKind::TooCompressed {
             size,

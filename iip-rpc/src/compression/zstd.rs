@@ -43,6 +43,7 @@ pub(super) fn compress(input: &[u8], level: i32, out: &mut [u8]) -> Option<usize
 /// step: regardless of the window that the frame requests, memory is allocated only for the output.
 pub(super) fn decompress(input: &[u8], size: usize) -> Result<Vec<u8>, String> {
     let text = |code| get_error_name(code).to_owned();
+    // The library would decompress several frames one after the other, but a message is one.
     let frame = find_frame_compressed_size(input).map_err(text)?;
     if frame != input.len() {
         let left = input.len().saturating_sub(frame);

@@ -103,6 +103,8 @@ impl RequestHead {
     #[inline]
     pub fn read(mut message: Bytes) -> Result<(Self, Bytes), EnvelopeError> {
         let (flags, codec, compression) = read_first(&mut message)?;
+        // The meaning of the bytes that follow depends on the flags, so an unknown one cannot be
+        // skipped.
         if flags & !REQUEST_FLAGS != 0 {
             return Err(EnvelopeError::UnknownFlags {
                 flags: flags & !REQUEST_FLAGS,
@@ -252,6 +254,7 @@ pub(crate) fn pack_body(
         return tail;
     };
     let (compression, tail) = packer.pack(out, body, tail);
+    // The codec byte was written before it was known whether the body becomes smaller.
     if let Some(codec) = out.get_mut(start + 1) {
         *codec |= compression.as_u8() << COMPRESSION_SHIFT;
     }
@@ -526,6 +529,7 @@ fn read_byte(message: &mut Bytes, part: &'static str) -> Result<u8, EnvelopeErro
 }
 
 fn read_sized(message: &mut Bytes, part: &'static str) -> Result<Bytes, EnvelopeError> {
+    // The claimed length is compared before anything is allocated or cut.
     let claimed = varint::read(message, part)?;
     let left = message.len();
     match usize::try_from(claimed) {
@@ -547,6 +551,8 @@ fn read_metadata(message: &mut Bytes) -> Result<Metadata, EnvelopeError> {
     // kept do not keep the receive buffer.
     let mut rest = message.clone();
     let mut size = 0usize;
+    // The number comes from the peer. Each entry adds to the size, so the loop ends at the limit at
+    // the latest.
     for _ in 0..count {
         let key = read_sized(&mut rest, "a metadata key")?.len();
         let value = read_sized(&mut rest, "a metadata value")?.len();
@@ -558,6 +564,7 @@ fn read_metadata(message: &mut Bytes) -> Result<Metadata, EnvelopeError> {
             return Err(MetadataError::TooLarge { size }.into());
         }
     }
+    // Both are ends of the same message, so the difference is the length of the entries.
     let extent = message.len() - rest.len();
     let mut block = Bytes::copy_from_slice(&message.split_to(extent));
     let mut metadata = Metadata::new();

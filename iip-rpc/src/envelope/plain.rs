@@ -101,6 +101,7 @@ pub(crate) fn read_plain_error<E: DeserializeOwned>(
 pub(crate) fn set_apart_from_errors(out: &mut BytesMut, start: usize) {
     let value = out.get(start..).unwrap_or_default();
     if PlainError::read(value).is_some() {
+        // The space changes nothing for a reader of JSON, and an error begins with its brace.
         let value = out.split_off(start);
         out.put_u8(b' ');
         out.extend_from_slice(&value);

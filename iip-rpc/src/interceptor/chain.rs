@@ -94,6 +94,8 @@ impl<C: Send + 'static> Next<C> {
                     place: self.place + 1,
                     ..self
                 };
+                // Each interceptor is awaited within the future of the one before, so that dropping
+                // the outermost one drops all.
                 let reply = layer.intercept(call, next).await;
                 reply.unwrap_or_else(|status| Completion::of(Outcome::Status(status), false))
             }
@@ -143,6 +145,8 @@ impl<C> End<C> {
         of: impl FnOnce(&mut Handoff<C>) -> (&mut Option<T>, &mut Option<Waker>),
     ) -> Poll<T> {
         let mut state = self.lock();
+        // The waker is stored under the lock under which the other side leaves its value and takes
+        // the waker, so no wake-up is lost.
         let (value, waker) = of(&mut state);
         if let Some(value) = value.take() {
             return Poll::Ready(value);
@@ -215,6 +219,8 @@ impl<C: Send + 'static> InterceptorChain<C> {
     /// The status that an interceptor returned instead.
     pub(crate) async fn enter(&mut self) -> Result<C, Status> {
         poll_fn(|cx| {
+            // The interceptors come first: the innermost one hands the call over in this poll, and
+            // the call is found below without another wake-up.
             if let Poll::Ready(reply) = self.interceptors.as_mut().poll(cx) {
                 return Poll::Ready(Err(status_of(reply)));
             }
@@ -232,6 +238,8 @@ impl<C: Send + 'static> InterceptorChain<C> {
     pub(crate) async fn run<F: Future>(&mut self, call: F) -> Result<F::Output, Status> {
         let mut call = pin!(call);
         poll_fn(|cx| {
+            // Interceptors that end before the call has an outcome do not wait for it: they end the
+            // call.
             if let Poll::Ready(status) = self.poll_ended(cx) {
                 return Poll::Ready(Err(status));
             }
@@ -243,6 +251,7 @@ impl<C: Send + 'static> InterceptorChain<C> {
     /// Returns the status with which an interceptor ends a running call.
     pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let reply = self.interceptors.as_mut().poll(cx);
+        // The call was let through before, so it may have been made.
         reply.map(|reply| status_of(reply).with_execution(Execution::MayHaveExecuted))
     }
 
@@ -257,6 +266,7 @@ impl<C: Send + 'static> InterceptorChain<C> {
     pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Option<Status>> {
         let reply = ready!(self.interceptors.as_mut().poll(cx));
         Poll::Ready(match reply.outcome {
+            // A status that was passed on is that of the call itself, which the caller has already.
             Outcome::Status(status) if !reply.passed => {
                 Some(status.with_execution(Execution::MayHaveExecuted))
             }

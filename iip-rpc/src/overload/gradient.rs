@@ -114,6 +114,7 @@ impl Gradient {
             self.alone.add(seconds);
             if self.alone.calls >= FLOOR_CALLS {
                 self.floor = Some(self.alone.take_average());
+                // The floor is that of this moment, and the limit that was saved applies again.
                 self.floor_age = 0;
                 if let Some(limit) = self.saved.take() {
                     self.limit = limit;
@@ -121,6 +122,7 @@ impl Gradient {
                 }
             }
         }
+        // While calls are measured alone, the durations say nothing about the limit.
         if self.saved.is_some() {
             return;
         }
@@ -139,6 +141,8 @@ impl Gradient {
         let due = self
             .floor
             .is_some_and(|floor| took.as_secs_f64() > floor * TOLERANCE);
+        // A call alone that was cancelled does not tell how long it would have taken, and must not
+        // become a part of the floor.
         if due && beside > ALONE {
             self.on_end(now, took, beside);
         }
@@ -156,6 +160,7 @@ impl Gradient {
         if f64::from(self.max_running) < self.limit / 2.0 {
             return;
         }
+        // Without a floor that is recent, the limit is lowered until enough calls have run alone.
         let Some(floor) = self.floor.filter(|_| self.floor_age < FLOOR_WINDOWS) else {
             self.saved = Some(self.limit);
             self.limit = ALONE.into();

@@ -88,7 +88,10 @@ impl Limiter {
     fn limit_for(&self, priority: Priority) -> u32 {
         let limit = self.limit.load(Ordering::Relaxed);
         match priority {
+            // Low priority leaves a quarter of a shared limit to other calls. The calls of one
+            // method all have the same priority.
             Priority::Low if !matches!(self.scope, Scope::Method(_)) => (limit - limit / 4).max(1),
+            // An adaptive limit is an estimate, which does not reject calls of high priority.
             Priority::High if self.gradient.is_some() => u32::MAX,
             _ => limit,
         }
@@ -98,6 +101,8 @@ impl Limiter {
     fn enter(&self, priority: Priority) -> Result<u32, Full> {
         let limit = self.limit_for(priority);
         let more = |running| (running < limit).then_some(running + 1);
+        // Comparing and counting are one step, so calls that enter at the same time do not exceed
+        // the limit.
         self.running
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .map(|running| running + 1)
@@ -166,6 +171,7 @@ impl Gate {
             match limiter.enter(self.priority) {
                 Ok(running) => *beside = running,
                 Err(full) => {
+                    // The call does not run, so the limits that it has passed do not count it.
                     self.limiters[..index]
                         .iter()
                         .for_each(|passed| passed.leave());
@@ -247,6 +253,7 @@ impl Admission {
     /// Returns the limits that calls of a method have to pass; `None` if no limit applies to them.
     pub(crate) fn gate(&mut self, method: &'static MethodDescriptor) -> Option<Arc<Gate>> {
         self.paths.push(method.path());
+        // Health checks must be replied to by a server at capacity.
         if method.path().starts_with("/sys/") {
             return None;
         }

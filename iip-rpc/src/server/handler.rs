@@ -38,6 +38,7 @@ impl Handler for MethodHandler {
         if method.kind == Kind::Stream {
             return Box::pin(stream::run(Arc::clone(method), request, permit));
         }
+        // The form is needed for an error, after the data has been taken.
         let form = RequestForm::of(&request);
         let message = request.take_body();
         let head = match method.head(&request, message) {

@@ -43,12 +43,14 @@ pub(super) async fn reply(
 ) -> Result<Reply, Status> {
     let (ctx, deadline) = (head.ctx.clone(), head.deadline);
     let call = method.body.new_call(method, request, head, extras);
+    // Calls with streams come here whether they have interceptors or not.
     let Some(interceptors) = method.interceptors.active(ctx.metadata()) else {
         return Ok(finish(call).await);
     };
     let policy = method.descriptor.cancel_policy();
     let not_executed = |status: Status| status.with_execution(Execution::NotExecuted);
     let server_call = ServerCall::new(method.descriptor, ctx.clone());
+    // The interceptors see the context of the call, like the handler.
     let around = |futures| ctx.clone().scope(futures);
     let mut chain = InterceptorChain::new(interceptors, server_call, around);
     let entered = until(deadline, policy, chain.enter()).await;

@@ -71,6 +71,7 @@ impl Method {
     #[inline]
     pub(super) fn head(&self, request: &Request, message: Bytes) -> Result<CallHead, Status> {
         let descriptor = self.descriptor;
+        // Methods with streams have no plain form, and raw methods take every form as it is.
         let plain = self.kind == Kind::Unary && is_plain(&message);
         let (head, arguments) = if self.kind == Kind::Raw {
             (RequestHead::without(CodecId::RAW), message)
@@ -80,6 +81,7 @@ impl Method {
             RequestHead::read(message)
                 .map_err(|error| error.request_status().in_method(descriptor))?
         };
+        // A call without time left ends here, before its arguments are looked at.
         let deadline =
             self.deadlines
                 .of_call(head.remaining, request.waited(), request.received_at())?;
@@ -227,11 +229,13 @@ impl Call {
     /// Returns the encoded arguments. If they were compressed, the memory of their content counts
     /// as held by the call.
     fn decompress(&mut self) -> Result<Bytes, Status> {
+        // Taken, so that the call does not keep the encoded arguments while the method runs.
         let mut body = std::mem::take(&mut self.head.arguments);
         if CompressionId::ANY && self.head.compression != CompressionId::NONE {
             let limits = &self.method.limits;
             let bad = |error| self.bad_arguments(&error);
             let size = decompressed_size(self.head.codec, self.head.compression, &body, limits);
+            // The memory is counted before it is allocated.
             let held = self.request.hold(size.map_err(bad)?);
             let held = held.map_err(|full| reject_status(&full))?;
             decompress_in_place(self.head.compression, &mut body, limits).map_err(bad)?;
@@ -256,6 +260,7 @@ impl Call {
     }
 
     pub(super) fn encoding(&self) -> crate::compression::Encoding {
+        // Plain JSON has no place for the mark of a compression.
         let peer = self.head.ctx.peer().filter(|_| !self.head.plain);
         encoding(
             self.head.codec,
@@ -292,6 +297,7 @@ impl Call {
     }
 
     fn respond(&mut self, reply: Reply) -> Result<Response, HandlerError> {
+        // The place is free before the reply is written.
         if let Some(permit) = self.extras.permit.take() {
             permit.end();
         }
@@ -304,6 +310,7 @@ impl Call {
 
     /// Runs the handler within the deadline, if the policy lets the deadline end it.
     fn poll(&mut self, typed: &mut dyn TypedHandler, cx: &mut Context<'_>) -> Poll<Reply> {
+        // Cloned, because the handler gets the call and its context at the same time.
         let ctx = self.head.ctx.clone();
         if let Poll::Ready(reply) = ctx.enter(|| typed.poll(self, cx)) {
             return Poll::Ready(reply);
@@ -430,10 +437,12 @@ impl<B: MethodBody> TypedHandler for BodyHandler<'_, B> {
                 Err(status) => return Poll::Ready(Reply::failed(status)),
             }
         }
+        // The handler has ended, and is not polled again.
         let Some(future) = self.future.as_mut().as_pin_mut() else {
             return Poll::Pending;
         };
         let output = ready!(future.poll(cx));
+        // Dropped before its output is encoded, and in the context of the call.
         self.future.set(None);
         Poll::Ready(B::reply(output, call))
     }

@@ -132,6 +132,7 @@ impl Methods {
         interceptor: impl ServerInterceptor,
         register: impl FnOnce(&mut Self),
     ) {
+        // The interceptor applies only to the methods that are registered within.
         let outer = self.interceptors.clone();
         self.interceptors.push(interceptor);
         register(self);

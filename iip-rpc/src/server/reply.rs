@@ -74,6 +74,7 @@ impl ReplyForm<'_> {
         codec: CodecId,
         write: &mut Write<'_>,
     ) -> Result<Body, Status> {
+        // Taken once: if the value cannot be encoded, the status in its place goes without it.
         let metadata = self.ctx.take_reply_metadata();
         let is_value = outcome == envelope::Outcome::Value;
         Body::encode(|out| {

@@ -73,6 +73,7 @@ impl StreamCall {
         };
         let encoding = call.encoding();
         let ctx = call.context().clone();
+        // A method without a stream of replies has no later time at which it could accept the call.
         if !ctx.method().is_some_and(MethodDescriptor::has_replies) {
             let mut accepted = BytesMut::new();
             write_accepted(encoding.codec, &Metadata::new(), &mut accepted);
@@ -227,6 +228,7 @@ impl<T> Stream for UntilShutdown<T> {
         let this = &mut *self;
         let shutting_down = this.shutting_down.as_mut();
         if shutting_down.is_some_and(|begun| begun.as_mut().poll(cx).is_ready()) {
+            // A future that has completed must not be polled again.
             this.shutting_down = None;
             this.values.stop();
         }
@@ -262,6 +264,7 @@ impl<T: DeserializeOwned + 'static> Stream for Input<T> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<T, Status>>> {
         let this = &mut *self;
+        // Nothing follows the end or an error.
         let Some(records) = &mut this.records else {
             return Poll::Ready(None);
         };
@@ -318,6 +321,7 @@ pub(super) async fn run(
     permit: Option<Permit>,
 ) -> Result<Response, HandlerError> {
     let form = RequestForm::of(&request);
+    // A request that is not a stream comes here as well.
     let reply = match request.stream() {
         Some((send, recv)) => begin(&method, request, send, recv).await,
         None => Err(no_stream(method.descriptor)),
@@ -347,6 +351,8 @@ async fn begin(
         Some(first) => first.map_err(|error| not_executed(record_status(error)))?,
         None => return Err(not_executed(Status::invalid_argument("an empty stream"))),
     };
+    // The arguments have arrived, and the call counts as running until its reply is there. Before
+    // this, a caller could occupy places without sending anything.
     let _running = request.start().map_err(|full| reject_status(&full))?;
     let head = method.head(&request, first)?;
     let extras = CallExtras {

@@ -74,6 +74,7 @@ impl<I> Passage<I> {
     }
 
     fn put(&self, passed: Passed<I>) {
+        // No waker is needed: whoever takes the item polls the future that puts it.
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(passed);
     }
 

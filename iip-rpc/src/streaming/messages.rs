@@ -35,6 +35,7 @@ pub(crate) fn write<E>(
     encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
 ) -> Result<Result<Bytes, TooLarge>, E> {
     let start = out.len();
+    // The place of the length, which is known once the message was written.
     out.put_u32(0);
     let (compression, tail) = match encode(out) {
         Ok(tail) => match packer {
@@ -149,6 +150,7 @@ impl MessageReader {
                 }
                 return self.poll_stall(cx).map(|error| Some(Err(error)));
             };
+            // Any bytes are progress: the timer is set anew when there are no more of them.
             self.grew = true;
             self.part = match next {
                 Some(Ok(part)) => part,
@@ -173,12 +175,14 @@ impl MessageReader {
         let Some(stall) = &mut self.stall else {
             return Poll::Pending;
         };
+        // The timer was set after the bytes that arrived last.
         ready!(stall.as_mut().poll(cx));
         Poll::Ready(RecordError::Stalled(self.recv.progress_timeout()))
     }
 
     /// Reports the size of an unfinished record to the connection, in steps.
     fn tell_held(&mut self, held: usize) {
+        // Each report takes the lock of the connection, and small records need none.
         let held = held - held % HELD_STEP;
         if held != self.held {
             self.held = held;
@@ -198,6 +202,8 @@ impl MessageReader {
                 let message = self.part.split_to(length);
                 return self.decompressed(compression, message);
             }
+            // At most about twice what has arrived: the length that the peer sends allocates
+            // nothing.
             self.partial
                 .reserve(LENGTH + length.min(self.part.len() * 2));
         }
@@ -210,6 +216,7 @@ impl MessageReader {
         let Some(head) = self.partial.first_chunk::<LENGTH>() else {
             return Ok(None);
         };
+        // The length is checked before more of the record is collected.
         let (length, compression) = self.check(*head)?;
         let whole = LENGTH + length;
         self.take(whole);

@@ -257,6 +257,8 @@ impl<T, E> Clone for StreamSender<T, E> {
 impl<T, E> Drop for StreamSender<T, E> {
     fn drop(&mut self) {
         if !self.finished {
+            // This comes before the drop of the channel's sender, so a reader that finds no sender
+            // left sees it.
             self.cut.store(true, Ordering::Release);
         }
     }

@@ -132,12 +132,15 @@ impl<E> MessageWriter<E> {
                     return Poll::Pending;
                 }
             }
+            // What was gathered before the end is sent first. The stream was ready, so the last
+            // piece was taken.
             if self.ended.is_some() && self.batch.is_empty() {
                 return Poll::Ready(self.ended.take().unwrap_or(Ended::Over));
             }
             let tail = self.fill(cx, messages);
             self.batch_room = self.batch_room.max(self.batch.capacity());
             if self.batch.is_empty() {
+                // `fill` has left the waker with the messages.
                 if self.ended.is_none() {
                     self.release();
                     return Poll::Pending;
@@ -149,6 +152,7 @@ impl<E> MessageWriter<E> {
                 return Poll::Ready(Ended::Over);
             }
         }
+        // The limit is reached, and neither the stream nor the messages will wake this task.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -169,6 +173,7 @@ impl<E> MessageWriter<E> {
             match messages.poll_add(cx, &mut add) {
                 Poll::Ready(Some(Ok(()))) => match tail {
                     Ok(tail) if tail.is_empty() => {}
+                    // A large payload ends the piece, because nothing can follow it in the buffer.
                     Ok(tail) => return tail,
                     Err(status) => self.ended = Some(Ended::Rejected(status)),
                 },

@@ -361,6 +361,7 @@ impl<T> SequenceTracker<T> {
     fn add(&mut self, sequence: u64, value: T) -> Result<(), Status> {
         let seen = self.seen();
         let position = self.position.get_or_insert_default();
+        // The numbers come from the peer and may be anything, so every difference is checked.
         let Some(missed) = sequence.checked_sub(position.after.saturating_add(1)) else {
             let seen = position.after;
             return Err(Status::internal(format!(
@@ -373,12 +374,15 @@ impl<T> SequenceTracker<T> {
             let missed = before.map(|before| before.saturating_add(missed));
             self.gap = Some((Gap { missed }, seen));
         }
+        // The checked subtraction above has shown that this is not negative. The value itself
+        // counts as seen when it is handed out.
         position.after = sequence - 1;
         self.value = Some((sequence, value));
         Ok(())
     }
 
     fn next(&mut self) -> Option<Update<T>> {
+        // A gap comes before the value that follows it.
         if let Some((gap, _)) = self.gap.take() {
             return Some(Update::Gap(gap));
         }

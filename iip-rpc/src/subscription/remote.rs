@@ -121,6 +121,8 @@ impl<T> Remote<T> {
                         return Poll::Ready(Some(Ok(Item::Value(sequence, value))));
                     }
                     Some(Err(status)) => {
+                        // UNAVAILABLE means that the connection or the server was lost. Every other
+                        // status ends the subscription.
                         if status.code() != Code::Unavailable {
                             return Poll::Ready(Some(Err(status)));
                         }
@@ -145,6 +147,8 @@ impl<T> Remote<T> {
                     match result {
                         Ok((values, begins)) => {
                             self.state = State::Flowing(values);
+                            // The position may be another one than was asked for, if values are
+                            // missing or the topic has restarted.
                             self.position = begins;
                             if let Some(lost) = &mut self.lost {
                                 lost.accepted = Some(now());
@@ -169,6 +173,8 @@ impl<T> Remote<T> {
     fn pause(&mut self, status: Status) -> Result<(), Status> {
         let now = now();
         let accepted = self.lost.as_mut().and_then(|lost| lost.accepted.take());
+        // A call that has lasted counts as resumed even if no value came. One that is accepted and
+        // lost at once does not, or the attempts would never end.
         if accepted.is_some_and(|accepted| now - accepted >= MAX_PAUSE) {
             self.lost = None;
         }

@@ -67,6 +67,7 @@ impl<T> Topic<T> {
         let shared = &self.0.0;
         let mut value = Some(value);
         loop {
+            // Registered before the attempt, so that room that appears in between is not missed.
             let room = shared.room.notified();
             let mut room = std::pin::pin!(room);
             room.as_mut().enable();
@@ -241,6 +242,7 @@ struct Publisher<T>(Arc<Shared<T>>);
 impl<T> Drop for Publisher<T> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
+        // Values that wait are still delivered: `closed` counts only for an empty queue.
         state.closed = true;
         let wakers = state.queues.values_mut();
         let wakers: Vec<_> = wakers.filter_map(|queue| queue.waker.take()).collect();
@@ -383,6 +385,7 @@ impl<T> State<T> {
             if queue.ended || !queue.is_full() {
                 continue;
             }
+            // The time counts from the first publisher that waits, and not anew for each.
             let end = after(*queue.full_since.get_or_insert(now), limit);
             if end <= now {
                 queue.end(&mut self.left);
@@ -398,6 +401,7 @@ impl<T> State<T> {
         if let Some(until) = self.wait_until(now) {
             return Err(until);
         }
+        // The value is only taken once it is published: until then its publisher keeps it.
         let Some(value) = value.take().map(Arc::new) else {
             return Ok(self.last);
         };
@@ -414,6 +418,7 @@ impl<T> State<T> {
 
     /// Gives a subscriber the values after `after` that are still in the history.
     fn rewind(&mut self, queue: &mut Queue<T>, after: u64) {
+        // The history ends with the last value, and numbers begin at 1, so this is at least 1.
         let first = self.last - self.history.len() as u64 + 1;
         let values = (first..).zip(self.history.iter().cloned());
         let values = values.filter(|(sequence, _)| *sequence > after).collect();
@@ -438,6 +443,7 @@ pub(crate) struct Subscriber<T> {
 impl<T> Subscriber<T> {
     fn change(&self, change: impl FnOnce(&mut State<T>, &mut Queue<T>)) {
         self.shared.change(|state| {
+            // Taken out for a moment, so that it and the rest of the state can be changed together.
             if let Some(mut queue) = state.queues.remove(&self.id) {
                 change(state, &mut queue);
                 // A publisher that waits for it checks again.
@@ -500,6 +506,7 @@ impl<T> Subscriber<T> {
             return Poll::Ready(None);
         };
         if let Some(next) = queue.pop() {
+            // A subscriber that rewinds later begins after the values that it has taken.
             queue.begins = next.0;
             let was_waited_for = queue.full_since.take().is_some();
             drop(state);
@@ -528,6 +535,7 @@ impl<T> Subscriber<T> {
         let next = std::task::ready!(self.poll_shared(cx));
         Poll::Ready(next.map(|next| {
             next.map(|(sequence, value)| {
+                // The last of the subscribers gets the value itself, unless the history has it.
                 let value = Arc::try_unwrap(value).unwrap_or_else(|value| (self.own)(&value));
                 Item::Value(sequence, value)
             })

@@ -45,6 +45,7 @@ impl Latencies {
             Some((found, time)) if found == percentile && self.age < REFRESH => Some(time),
             _ => {
                 let place = self.calls.len() * usize::from(percentile.clamp(1, 99)) / 100;
+                // Copied, because the order of arrival decides which latency is replaced next.
                 let mut calls = self.calls.clone();
                 let (_, &mut micros, _) = calls.select_nth_unstable(place);
                 let time = Duration::from_micros(micros.into());

@@ -69,6 +69,7 @@ impl Hedging {
             Pushback::Never => now + HOLD,
         };
         let mut state = self.lock();
+        // A shorter time does not end a longer one, and `None` is less than any time.
         state.held_until = state.held_until.max(Some(until));
     }
 
@@ -128,15 +129,18 @@ impl Client {
         if let Ok(reply) = tokio::time::timeout(delay, &mut first).await {
             return reply;
         }
+        // Without a second attempt the first one goes on, as if it were not hedged.
         let Some(mut second) = self.second(spec, kind, times).await else {
             return first.await;
         };
+        // If both have a reply, the first attempt counts.
         let (reply, other) = tokio::select! {
             biased;
             reply = &mut first => (reply, second),
             reply = &mut second => (reply, first),
         };
         let method = spec.method;
+        // The other attempt is dropped, which cancels it.
         let Some(status) = failure(method, &reply) else {
             return reply;
         };
@@ -166,6 +170,7 @@ impl Client {
             return None;
         }
         let connection = self.core.ready_connection()?;
+        // Last, so that only attempts that are made take a token.
         if !settings.budget.withdraw() {
             return None;
         }

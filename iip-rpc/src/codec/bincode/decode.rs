@@ -416,9 +416,12 @@ impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
             let byte: U8Deserializer<DecodeError> = byte.into_deserializer();
             return seed.deserialize(byte).map(Some);
         }
+        // Bytes that were read here have not been taken from the decoder yet.
         self.decoder.input().0 = self.rest;
         let value = seed.deserialize(&mut *self.decoder)?;
         let rest = self.decoder.input().0;
+        // The number of elements is only claimed: a billion elements without bytes would take time
+        // or memory for nothing that was sent.
         if rest.len() == self.rest.len() {
             return Err(DecodeError::new(DecodeErrorKind::EmptyElement));
         }
@@ -449,6 +452,7 @@ impl<'de> MapAccess<'de> for Entries<'_, 'de> {
         seed: S,
     ) -> Result<Option<S::Value>, DecodeError> {
         let bytes_left = self.decoder.left();
+        // The entry before took no bytes, see `Elements`.
         if bytes_left == self.bytes_at_key {
             return Err(DecodeError::new(DecodeErrorKind::EmptyElement));
         }

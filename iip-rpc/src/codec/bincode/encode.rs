@@ -353,10 +353,13 @@ impl Encoder<'_> {
             return Err(too_deep());
         }
         self.put_unsigned(len as u64)?;
+        // This joins a payload that was kept separate, because bytes follow it.
         let head = self.output().whole();
         let start = head.len();
         head.resize(start + len, 0);
         let room = head.get_mut(start..).unwrap_or_default();
+        // A flag instead of a return in the loop, which the compiler could not turn into a copy
+        // then.
         let mut has_no_byte = false;
         for (byte, value) in room.iter_mut().zip(values) {
             match value.serialize(OneByte) {
