@@ -151,6 +151,7 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
     let args = method.args.iter().map(|arg| &arg.name);
     let raw = (method.kind == Kind::Raw).then(|| quote!(.raw()));
     let json = method.settings.json.as_ref().map(|_| quote!(.json()));
+    // Methods that are bound to raw bytes or to JSON do not use the codec of the service.
     let codec = def
         .settings
         .codec

@@ -119,6 +119,7 @@ fn stub(mut method: TraitItemFn) -> Option<TokenStream> {
         None => quote!(::core::unreachable!()),
     };
     service_trait::expand_method(&mut method);
+    // The body uses no argument, and names that begin with an underscore cause no warning.
     for (index, arg) in method.sig.inputs.iter_mut().enumerate() {
         if let FnArg::Typed(arg) = arg {
             let name = quote::format_ident!("_{index}");

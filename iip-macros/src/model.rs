@@ -219,6 +219,7 @@ impl<'a> ServiceDef<'a> {
         let (implementation, ident) = (&self.implementation, &self.item.ident);
         let (_, arguments, _) = self.item.generics.split_for_impl();
         let mut generics = self.generics();
+        // Lifetimes come first among parameters, so the new type follows them.
         let lifetimes = generics.lifetimes().count();
         generics.params.insert(
             lifetimes,

@@ -16,6 +16,7 @@ pub(crate) fn item(def: &ServiceDef<'_>) -> TokenStream {
         &def.implementation,
     );
     let attrs = def.item_attrs();
+    // Lifetimes come first among the parameters of a type.
     let (lifetimes, params): (Vec<_>, Vec<_>) = def
         .struct_params()
         .into_iter()
@@ -187,6 +188,7 @@ fn handler(method: &MethodDef<'_>, parameters: TokenStream, body: TokenStream) -
     let (service, context) = (hidden("service"), hidden("ctx"));
     let (bound, kept) = match &method.context {
         Some(_) => {
+            // The future outlives the borrow of the context, so it gets a clone.
             let kept = quote!(let #context = __rpc::Clone::clone(#context););
             (quote!(#context), Some(kept))
         }

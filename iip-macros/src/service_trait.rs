@@ -30,6 +30,7 @@ pub(crate) fn expand(item: &ItemTrait, has_twin: bool) -> TokenStream {
     if !has_twin {
         hint_at_twin(&mut item);
     }
+    // Bounds that every service has are written once, even if the user wrote them too.
     item.supertraits = item
         .supertraits
         .into_iter()
