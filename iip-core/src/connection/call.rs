@@ -97,6 +97,7 @@ impl Call {
         take: impl FnOnce(&mut proto::Connection, &mut Slot) -> Option<(T, bool)>,
     ) -> Poll<Result<T, CallError>> {
         let Some(id) = self.id else {
+            // A future that is polled after its end gets an error instead of a panic.
             let error = self.failed.take();
             let error = error.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed));
             return Poll::Ready(Err(self.explain(error)));

@@ -302,6 +302,7 @@ impl Connection {
                 started.inspect_err(|_| self.shared.note_retired(state))
             }),
         };
+        // A call that could not start has both halves as well, and its error in the receiving one.
         let shared = Arc::clone(&self.shared);
         let call = Call::new(self.shared, id, times, false);
         stream::of_call(&shared, call, rest)

@@ -68,6 +68,8 @@ impl RequestParts {
                     state.proto.unbuffer(part.len());
                     Poll::Ready(Some(Ok(part)))
                 }
+                // A request that has arrived completely was not cut, even if the caller has gone
+                // since.
                 None if queue.ended => Poll::Ready(None),
                 None if lost || cancelled => cut(),
                 None => {
@@ -127,6 +129,8 @@ impl ReplyStream {
                 if !state.is_running(self.channel, self.serial) {
                     return Poll::Ready(Err(HandlerError::new("the caller has gone")));
                 }
+                // If the caller goes meanwhile, the write of the reply that ends the call wakes
+                // this task.
                 if !state.proto.has_room() {
                     state.wait_to_write(&mut self.waiter, cx.waker());
                     return Poll::Pending;

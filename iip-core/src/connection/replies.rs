@@ -53,6 +53,7 @@ impl State {
 
     /// Returns the resources of the connection that a call has used.
     fn let_go(&mut self, running: &mut Running, channel: Option<ChannelId>) {
+        // What the handler has not taken is not taken any more.
         if let Some(queue) = &running.parts {
             self.proto.unbuffer(queue.parts.bytes());
         }
@@ -133,6 +134,7 @@ impl State {
     /// Ends the calls of a connection that is gone: their handlers are aborted, notified, or left
     /// to end.
     pub(crate) fn cancel_all(&mut self) {
+        // The table is empty from here on, so that later replies find no call.
         let mut running: Vec<_> = std::mem::take(&mut self.running).into_iter().collect();
         // In the order of the channels, so that a run with the same input ends the same way.
         running.sort_unstable_by_key(|&(channel, _)| channel);

@@ -41,6 +41,8 @@ impl Running {
     /// Applies the handler's policy for a caller that has gone.
     pub(super) fn cancel(self, deferred: &mut Deferred) {
         self.tell(deferred);
+        // A handler that runs to its end is neither notified nor aborted. One without a task is
+        // aborted by `spawn`, which finds that its entry is gone.
         if let Some(task) = self.task
             && self.policy == OnCancel::Abort
         {

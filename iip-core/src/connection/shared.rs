@@ -115,6 +115,7 @@ impl State {
     /// Copies the parts that readers left after their turn, so that they do not keep the whole
     /// buffer that they were read into.
     pub(crate) fn copy_out_shared(&mut self) {
+        // A stream whose call has ended is not found, and its data is gone.
         for key in self.sharing_streams.drain(..) {
             if let Some(flow) = flow_of(&mut self.calls, &mut self.running, key) {
                 flow.detach();
@@ -424,6 +425,7 @@ impl Shared {
     /// Client: retires the connection because the server is going away. Further calls use another
     /// connection; this one ends with its last call.
     pub(crate) fn retire(&self, state: &mut State) {
+        // The pool replaces the connection at the next call; the calls that it has may end.
         self.alive.store(false, Ordering::Release);
         state.leaving = true;
         state.closing = state.closing.max(Some(Closing::Drain));
