@@ -119,8 +119,10 @@ impl Client {
     /// # Cancel safety
     ///
     /// Closing continues when the future is dropped.
-    pub async fn close(&self, limit: Duration) {
-        self.core.close(limit).await;
+    pub fn close(&self, limit: Duration) -> impl Future<Output = ()> + Send {
+        async move {
+            self.core.close(limit).await;
+        }
     }
 
     /// Calls a method; generated clients use it.
@@ -132,21 +134,23 @@ impl Client {
     /// # Cancel safety
     ///
     /// Dropping the future cancels the call; the server is notified.
-    pub async fn unary<A, T, E>(
+    pub fn unary<A, T, E>(
         &self,
         method: &'static MethodDescriptor,
         ctx: Option<&CallContext>,
         args: A,
-    ) -> Result<T, E>
+    ) -> impl Future<Output = Result<T, E>> + Send
     where
         A: Arguments + Send,
         T: DeserializeOwned + Send + 'static,
         E: MethodError,
     {
-        let mut body = TypedBody::new(args);
-        let mut spec = CallSpec::new(method, ctx, &mut body);
-        let outcome = self.run(&mut spec, Kind::Single(Single::Unary)).await;
-        body.into_result(outcome)
+        async move {
+            let mut body = TypedBody::new(args);
+            let mut spec = CallSpec::new(method, ctx, &mut body);
+            let outcome = self.run(&mut spec, Kind::Single(Single::Unary)).await;
+            body.into_result(outcome)
+        }
     }
 
     /// Calls a one-way method; generated clients use it.
@@ -163,21 +167,23 @@ impl Client {
     /// # Cancel safety
     ///
     /// If the future is dropped before it completes, the call was not sent.
-    pub async fn one_way<A, E>(
+    pub fn one_way<A, E>(
         &self,
         method: &'static MethodDescriptor,
         ctx: Option<&CallContext>,
         args: A,
-    ) -> Result<(), E>
+    ) -> impl Future<Output = Result<(), E>> + Send
     where
         A: Arguments + Send,
         E: MethodError,
     {
-        let mut body = TypedBody::<A, (), E>::new(args);
-        let mut spec = CallSpec::new(method, ctx, &mut body);
-        match self.run(&mut spec, Kind::Single(Single::OneWay)).await {
-            Ok(()) => Ok(()),
-            failed => body.into_result(failed),
+        async move {
+            let mut body = TypedBody::<A, (), E>::new(args);
+            let mut spec = CallSpec::new(method, ctx, &mut body);
+            match self.run(&mut spec, Kind::Single(Single::OneWay)).await {
+                Ok(()) => Ok(()),
+                failed => body.into_result(failed),
+            }
         }
     }
 
@@ -193,24 +199,26 @@ impl Client {
     /// # Cancel safety
     ///
     /// Like [`unary`](Self::unary).
-    pub async fn unary_raw<B, T, E>(
+    pub fn unary_raw<B, T, E>(
         &self,
         method: &'static MethodDescriptor,
         ctx: Option<&CallContext>,
         body: B,
-    ) -> Result<T, E>
+    ) -> impl Future<Output = Result<T, E>> + Send
     where
         B: RawBody + Send,
         T: From<Bytes> + Send,
         E: MethodError,
     {
-        let body = body.into_body();
-        let kind = Kind::Single(Single::Raw(&body));
-        let mut reply = RawReply::default();
-        let mut spec = CallSpec::new(method, ctx, &mut reply);
-        match self.run(&mut spec, kind).await {
-            Ok(()) => Ok(reply.into_bytes().into()),
-            Err(failure) => Err(failure.into_status().into()),
+        async move {
+            let body = body.into_body();
+            let kind = Kind::Single(Single::Raw(&body));
+            let mut reply = RawReply::default();
+            let mut spec = CallSpec::new(method, ctx, &mut reply);
+            match self.run(&mut spec, kind).await {
+                Ok(()) => Ok(reply.into_bytes().into()),
+                Err(failure) => Err(failure.into_status().into()),
+            }
         }
     }
 }

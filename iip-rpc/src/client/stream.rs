@@ -48,23 +48,25 @@ impl Client {
     /// # Cancel safety
     ///
     /// Dropping the future, or the stream, cancels the call; the server is notified.
-    pub async fn server_stream<A, T, I, E>(
+    pub fn server_stream<A, T, I, E>(
         &self,
         method: &'static MethodDescriptor,
         ctx: Option<&CallContext>,
         args: A,
-    ) -> Result<Streaming<T, I>, E>
+    ) -> impl Future<Output = Result<Streaming<T, I>, E>> + Send
     where
         A: Arguments + Send,
         T: DeserializeOwned + Send + 'static,
         I: MethodError,
         E: MethodError,
     {
-        let mut body = StreamBody::new(args);
-        let mut spec = CallSpec::new(method, ctx, &mut body);
-        match self.open(&mut spec, None).await {
-            Ok(call) => Ok(call.into_stream()),
-            Err(failure) => Err(body.into_error(failure)),
+        async move {
+            let mut body = StreamBody::new(args);
+            let mut spec = CallSpec::new(method, ctx, &mut body);
+            match self.open(&mut spec, None).await {
+                Ok(call) => Ok(call.into_stream()),
+                Err(failure) => Err(body.into_error(failure)),
+            }
         }
     }
 
@@ -83,25 +85,27 @@ impl Client {
     /// # Cancel safety
     ///
     /// Dropping the future cancels the call; the server is notified.
-    pub async fn client_stream<A, U, T, E>(
+    pub fn client_stream<A, U, T, E>(
         &self,
         method: &'static MethodDescriptor,
         ctx: Option<&CallContext>,
         args: A,
         messages: Streaming<U>,
-    ) -> Result<T, E>
+    ) -> impl Future<Output = Result<T, E>> + Send
     where
         A: Arguments + Send,
         U: Serialize + Send + 'static,
         T: DeserializeOwned + Send + 'static,
         E: MethodError,
     {
-        let mut body = TypedBody::new(args);
-        let mut messages = Outgoing(messages);
-        let kind = Kind::Upload(&mut messages);
-        let mut spec = CallSpec::new(method, ctx, &mut body);
-        let outcome = self.run(&mut spec, kind).await;
-        body.into_result(outcome)
+        async move {
+            let mut body = TypedBody::new(args);
+            let mut messages = Outgoing(messages);
+            let kind = Kind::Upload(&mut messages);
+            let mut spec = CallSpec::new(method, ctx, &mut body);
+            let outcome = self.run(&mut spec, kind).await;
+            body.into_result(outcome)
+        }
     }
 
     /// Calls a method that takes a stream and replies with one; generated clients use it.
@@ -119,13 +123,13 @@ impl Client {
     /// # Cancel safety
     ///
     /// Dropping the future, or the stream, cancels the call; the server is notified.
-    pub async fn bidi_stream<A, U, T, I, E>(
+    pub fn bidi_stream<A, U, T, I, E>(
         &self,
         method: &'static MethodDescriptor,
         ctx: Option<&CallContext>,
         args: A,
         messages: Streaming<U>,
-    ) -> Result<Streaming<T, I>, E>
+    ) -> impl Future<Output = Result<Streaming<T, I>, E>> + Send
     where
         A: Arguments + Send,
         U: Serialize + Send + 'static,
@@ -133,12 +137,14 @@ impl Client {
         I: MethodError,
         E: MethodError,
     {
-        let mut body = StreamBody::new(args);
-        let messages: Box<DynMessages<'static>> = Box::new(Outgoing(messages));
-        let mut spec = CallSpec::new(method, ctx, &mut body);
-        match self.open(&mut spec, Some(messages)).await {
-            Ok(call) => Ok(call.into_stream()),
-            Err(failure) => Err(body.into_error(failure)),
+        async move {
+            let mut body = StreamBody::new(args);
+            let messages: Box<DynMessages<'static>> = Box::new(Outgoing(messages));
+            let mut spec = CallSpec::new(method, ctx, &mut body);
+            match self.open(&mut spec, Some(messages)).await {
+                Ok(call) => Ok(call.into_stream()),
+                Err(failure) => Err(body.into_error(failure)),
+            }
         }
     }
 

@@ -32,44 +32,46 @@ impl Client {
     /// # Cancel safety
     ///
     /// Dropping the future, or the subscription, cancels the call; the server is notified.
-    pub async fn subscribe<A, T, E>(
+    pub fn subscribe<A, T, E>(
         &self,
         method: &'static MethodDescriptor,
         ctx: Option<&CallContext>,
         args: A,
-    ) -> Result<Subscription<T>, E>
+    ) -> impl Future<Output = Result<Subscription<T>, E>> + Send
     where
         A: Arguments + Send,
         T: DeserializeOwned + Send + 'static,
         E: MethodError,
     {
-        let deadline = Times::new(self, method, ctx).whole;
-        let ctx = ctx.cloned().unwrap_or_default().with_deadline(deadline);
-        let (kept, after) = (RecordedArgs::default(), self.options.resume);
-        let mut body = StreamBody::<_, E>::new(RecordingArgs::new(args, &kept));
-        let mut spec = CallSpec::new(method, Some(&ctx), &mut body);
-        let first = self.values(&mut spec, after).await;
-        let first = match first {
-            Ok((call, begins)) => (call.into_stream(), begins),
-            Err(failure) => return Err(body.into_error(failure)),
-        };
-        // The first call has recorded its arguments; the later ones send the same bytes.
-        let client = self.clone();
-        let again: Resubscribe<T> = Box::new(move |after| {
-            let (client, ctx, args) = (client.clone(), ctx.clone(), kept.clone());
-            Box::pin(async move {
-                let mut body = StreamBody::<_, E>::new(args);
-                let mut spec = CallSpec::new(method, Some(&ctx), &mut body);
-                match client.values(&mut spec, Some(after)).await {
-                    Ok((call, begins)) => Ok((call.into_stream(), begins)),
-                    Err(failure) => Err(own_status(&body.into_error(failure))),
-                }
-            })
-        });
-        Ok(Subscription::there(
-            Remote::new(again, first, deadline),
-            after,
-        ))
+        async move {
+            let deadline = Times::new(self, method, ctx).whole;
+            let ctx = ctx.cloned().unwrap_or_default().with_deadline(deadline);
+            let (kept, after) = (RecordedArgs::default(), self.options.resume);
+            let mut body = StreamBody::<_, E>::new(RecordingArgs::new(args, &kept));
+            let mut spec = CallSpec::new(method, Some(&ctx), &mut body);
+            let first = self.values(&mut spec, after).await;
+            let first = match first {
+                Ok((call, begins)) => (call.into_stream(), begins),
+                Err(failure) => return Err(body.into_error(failure)),
+            };
+            // The first call has recorded its arguments; the later ones send the same bytes.
+            let client = self.clone();
+            let again: Resubscribe<T> = Box::new(move |after| {
+                let (client, ctx, args) = (client.clone(), ctx.clone(), kept.clone());
+                Box::pin(async move {
+                    let mut body = StreamBody::<_, E>::new(args);
+                    let mut spec = CallSpec::new(method, Some(&ctx), &mut body);
+                    match client.values(&mut spec, Some(after)).await {
+                        Ok((call, begins)) => Ok((call.into_stream(), begins)),
+                        Err(failure) => Err(own_status(&body.into_error(failure))),
+                    }
+                })
+            });
+            Ok(Subscription::there(
+                Remote::new(again, first, deadline),
+                after,
+            ))
+        }
     }
 
     /// Makes one of the calls of a subscription. Returns it with the position where its values
