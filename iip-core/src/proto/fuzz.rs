@@ -5,6 +5,8 @@ pub(super) mod calls;
 pub(super) mod streams;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::iter::Copied;
+use std::slice::Iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -173,6 +175,76 @@ impl End {
     }
 }
 
+/// A client and a server, and the bytes between them.
+#[derive(Debug)]
+struct Pair {
+    now: Instant,
+    client: End,
+    server: End,
+    to_server: BytesMut,
+    to_client: BytesMut,
+}
+
+impl Pair {
+    fn new(client: Limits, server: Limits) -> Self {
+        let now = Instant::now();
+        Self {
+            now,
+            client: End::new(Side::Client, client, now),
+            server: End::new(Side::Server, server, now),
+            to_server: BytesMut::new(),
+            to_client: BytesMut::new(),
+        }
+    }
+
+    /// A side writes what is ready; `false` if there is nothing.
+    fn write(&mut self, side: Side) -> bool {
+        let (from, wire) = match side {
+            Side::Client => (&mut self.client, &mut self.to_server),
+            Side::Server => (&mut self.server, &mut self.to_client),
+        };
+        let bytes = from.write(self.now);
+        wire.extend_from_slice(&bytes);
+        !bytes.is_empty()
+    }
+
+    /// A side, and the bytes that it has not read.
+    fn reader(&mut self, side: Side) -> (&mut End, &mut BytesMut) {
+        match side {
+            Side::Client => (&mut self.client, &mut self.to_client),
+            Side::Server => (&mut self.server, &mut self.to_server),
+        }
+    }
+
+    /// A side reads at most so many bytes; `false` if it reads none.
+    fn read(&mut self, side: Side, bytes: usize) -> bool {
+        let now = self.now;
+        let (to, wire) = self.reader(side);
+        if !to.machine.wants_read() || wire.is_empty() || bytes == 0 {
+            return false;
+        }
+        let bytes = wire.split_to(bytes.min(wire.len()));
+        to.feed(now, &bytes)
+            .expect("the other side keeps to the protocol");
+        true
+    }
+
+    /// Sees that nothing is left of the calls on these channels.
+    fn check_at_rest(&self, channels: &[ChannelId]) {
+        let (client, server) = (&self.client.machine, &self.server.machine);
+        assert_eq!((client.buffered, server.buffered), (0, 0), "buffered bytes");
+        assert_eq!(server.open_calls(), 0, "open calls");
+        assert!(client.is_at_rest() && server.is_at_rest() && server.wants_read());
+        // Only the control stream stays open.
+        let kept = usize::from(client.control.is_some());
+        assert_eq!(self.server.channels_in_use(), kept, "channels in use");
+        for &id in channels {
+            assert!(!client.awaits_reply(id), "channel {id} awaits a reply");
+        }
+        assert_eq!(client.poll_timeout(Partial::Nothing), None);
+    }
+}
+
 /// What the application and the network do to a pair of machines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Operation {
@@ -289,11 +361,7 @@ impl ModelCall {
 /// channel.
 #[derive(Debug)]
 pub(super) struct Model {
-    now: Instant,
-    client: End,
-    server: End,
-    to_server: BytesMut,
-    to_client: BytesMut,
+    pair: Pair,
     /// The channels the client may use.
     channels: Vec<ChannelId>,
     /// Channels that were asked for.
@@ -310,17 +378,11 @@ pub(super) struct Model {
 impl Model {
     /// `hello`: do the two get to know each other, so that long messages are cut?
     pub(super) fn new(hello: bool) -> Self {
-        let now = Instant::now();
         let mut model = Self {
-            now,
-            client: End::new(
-                Side::Client,
+            pair: Pair::new(
                 small_limits().max_buffered_bytes(CLIENT_BUDGET),
-                now,
+                small_limits(),
             ),
-            server: End::new(Side::Server, small_limits(), now),
-            to_server: BytesMut::new(),
-            to_client: BytesMut::new(),
             channels: vec![ChannelId::ZERO],
             asked_for: 0,
             calls: BTreeMap::new(),
@@ -330,7 +392,7 @@ impl Model {
             one_way_shown: VecDeque::new(),
         };
         if hello {
-            model.client.machine.say_hello();
+            model.pair.client.machine.say_hello();
         }
         model
     }
@@ -346,7 +408,7 @@ impl Model {
     }
 
     fn check_accounting(&self) {
-        for end in [&self.client, &self.server] {
+        for end in [&self.pair.client, &self.pair.server] {
             // Grants are few, for there are few channels.
             let channels = (0..=32).map(ChannelId);
             end.check_accounting(channels.chain(end.machine.one_way_channels()));
@@ -354,12 +416,12 @@ impl Model {
     }
 
     fn apply(&mut self, operation: Operation) {
-        self.now += Duration::from_millis(1);
+        self.pair.now += Duration::from_millis(1);
         match operation {
             // A client keeps to the limit of its server.
             Operation::OpenChannel if self.asked_for < 6 => {
                 self.asked_for += 1;
-                self.client.machine.open_channel();
+                self.pair.client.machine.open_channel();
             }
             Operation::OpenChannel => {}
             Operation::Call {
@@ -373,7 +435,7 @@ impl Model {
                 let begun = |call: &ModelCall| call.stage == Stage::Begun(false);
                 if let Some((id, call)) = pick(&mut self.calls, channel, begun) {
                     // Not if too much has been gathered already.
-                    if self.server.machine.stream_request(id) {
+                    if self.pair.server.machine.stream_request(id) {
                         call.stage = Stage::Begun(true);
                     }
                     self.server_events();
@@ -390,7 +452,7 @@ impl Model {
             }
             Operation::OneWay { path, size } => self.one_way(path, size),
             Operation::Write { side } => {
-                self.write(side);
+                self.pair.write(side);
             }
             Operation::Read { side, bytes } => {
                 self.read(side, usize::from(bytes));
@@ -405,7 +467,8 @@ impl Model {
         self.tokens += 1;
         let token = self.tokens;
         let body = pattern(token, size);
-        self.client
+        self.pair
+            .client
             .start_call(id, PATHS[path].0.as_bytes(), body.clone(), token, streamed);
         self.calls.entry(id).or_default().push_back(ModelCall {
             token,
@@ -422,7 +485,7 @@ impl Model {
     }
 
     fn one_way(&mut self, path: u8, size: u8) {
-        let Some(id) = self.client.machine.one_way_channel() else {
+        let Some(id) = self.pair.client.machine.one_way_channel() else {
             return;
         };
         let path = usize::from(path) % PATHS.len();
@@ -431,9 +494,10 @@ impl Model {
         let body = pattern(self.tokens, size);
         let (raw, label, _) = PATHS[path];
         let mut data = Body::from(body.clone());
-        self.client
+        self.pair
+            .client
             .machine
-            .send_one_way(id, raw.as_bytes(), &mut data, self.now);
+            .send_one_way(id, raw.as_bytes(), &mut data, self.pair.now);
         // What the machine answers by itself is answered with nothing.
         if !label.is_empty() {
             self.one_way.push((path, body));
@@ -467,7 +531,10 @@ impl Model {
         let Some(id) = self.one_way_shown.pop_front() else {
             return false;
         };
-        assert!(self.server.reply(id, pattern(1, 100), true), "it was open");
+        assert!(
+            self.pair.server.reply(id, pattern(1, 100), true),
+            "it was open"
+        );
         self.server_events();
         true
     }
@@ -484,7 +551,7 @@ impl Model {
             return;
         }
         let (id, token) = wanted[usize::from(call) % wanted.len()];
-        let withdrawn = self.client.machine.abandon(id, CallId::of(token));
+        let withdrawn = self.pair.client.machine.abandon(id, CallId::of(token));
         let calls = self.calls.get_mut(&id).expect("it was found just now");
         if withdrawn {
             // Nothing of it was sent: it was the only call of its channel, and nobody will hear of
@@ -510,7 +577,7 @@ impl Model {
     ) {
         self.answers += 1;
         let part = pattern(self.answers, SIZES[usize::from(size) % SIZES.len()]);
-        let knows_hello = self.server.machine.peer_knows_hello;
+        let knows_hello = self.pair.server.machine.peer_knows_hello;
         let Some((id, call)) = pick(&mut self.calls, channel, wanted) else {
             return;
         };
@@ -520,33 +587,16 @@ impl Model {
             call.stage = Stage::Answered;
         }
         assert!(
-            self.server.reply(id, part, ends),
+            self.pair.server.reply(id, part, ends),
             "channel {id} has no open request"
         );
         self.server_events();
     }
 
-    fn write(&mut self, side: Side) -> bool {
-        let (from, wire) = match side {
-            Side::Client => (&mut self.client, &mut self.to_server),
-            Side::Server => (&mut self.server, &mut self.to_client),
-        };
-        let bytes = from.write(self.now);
-        wire.extend_from_slice(&bytes);
-        !bytes.is_empty()
-    }
-
     fn read(&mut self, side: Side, bytes: usize) -> bool {
-        let (to, wire) = match side {
-            Side::Client => (&mut self.client, &mut self.to_client),
-            Side::Server => (&mut self.server, &mut self.to_server),
-        };
-        if !to.machine.wants_read() || wire.is_empty() || bytes == 0 {
+        if !self.pair.read(side, bytes) {
             return false;
         }
-        let bytes = wire.split_to(bytes.min(wire.len()));
-        to.feed(self.now, &bytes)
-            .expect("the other side keeps to the protocol");
         match side {
             Side::Client => self.client_events(),
             Side::Server => self.server_events(),
@@ -555,7 +605,7 @@ impl Model {
     }
 
     fn server_events(&mut self) {
-        while let Some(event) = self.server.machine.poll_server_event() {
+        while let Some(event) = self.pair.server.machine.poll_server_event() {
             let (id, path) = match &event {
                 ServerEvent::Request { channel, path, .. }
                 | ServerEvent::RequestBegun { channel, path }
@@ -611,7 +661,7 @@ impl Model {
     }
 
     fn client_events(&mut self) {
-        while let Some(event) = self.client.machine.poll_client_event() {
+        while let Some(event) = self.pair.client.machine.poll_client_event() {
             match event {
                 ClientEvent::ChannelOpened(id) => {
                     assert!(!self.channels.contains(&id), "channel {id} twice");
@@ -674,7 +724,7 @@ impl Model {
         loop {
             let mut moved = false;
             for side in [Side::Client, Side::Server] {
-                moved |= self.write(side);
+                moved |= self.pair.write(side);
             }
             for side in [Side::Server, Side::Client] {
                 moved |= self.read(side, usize::MAX);
@@ -694,17 +744,7 @@ impl Model {
         assert_eq!(left, 0, "calls never end: {:?}", self.calls);
         assert_eq!(self.one_way, [], "sent and not shown");
         self.check_accounting();
-        let (client, server) = (&self.client.machine, &self.server.machine);
-        assert_eq!((client.buffered, server.buffered), (0, 0), "buffered bytes");
-        assert_eq!(server.open_calls(), 0, "open calls");
-        assert!(client.is_at_rest() && server.is_at_rest() && server.wants_read());
-        // Only the control stream stays open.
-        let kept = usize::from(client.control.is_some());
-        assert_eq!(self.server.channels_in_use(), kept, "channels in use");
-        for &id in &self.channels {
-            assert!(!client.awaits_reply(id), "channel {id} awaits a reply");
-        }
-        assert_eq!(client.poll_timeout(Partial::Nothing), None);
+        self.pair.check_at_rest(&self.channels);
     }
 }
 
@@ -1020,26 +1060,18 @@ pub fn machine(data: &[u8]) {
     match who % 5 {
         0 => hostile_client(how, data),
         1 => hostile_server(how, data),
-        4 => {
-            let mut data = data.iter().copied();
-            let steps: Vec<CallStep> = std::iter::from_fn(|| CallStep::read(&mut data))
-                .take(200)
-                .collect();
-            calls::Model::run(how & 1 == 1, &steps);
-        }
-        2 => {
-            let mut data = data.iter().copied();
-            let steps: Vec<Step> = std::iter::from_fn(|| Step::read(&mut data))
-                .take(200)
-                .collect();
-            streams::Model::run(&steps);
-        }
-        _ => {
-            let mut data = data.iter().copied();
-            let operations: Vec<Operation> = std::iter::from_fn(|| Operation::read(&mut data))
-                .take(100)
-                .collect();
-            Model::run(how & 1 == 1, &operations);
-        }
+        2 => streams::Model::run(&steps(data, 200, Step::read)),
+        4 => calls::Model::run(how & 1 == 1, &steps(data, 200, CallStep::read)),
+        _ => Model::run(how & 1 == 1, &steps(data, 100, Operation::read)),
     }
+}
+
+/// Reads the steps of a run from a fuzzer's bytes, at most so many.
+fn steps<'d, T>(
+    data: &'d [u8],
+    most: usize,
+    read: impl Fn(&mut Copied<Iter<'d, u8>>) -> Option<T>,
+) -> Vec<T> {
+    let mut data = data.iter().copied();
+    std::iter::from_fn(|| read(&mut data)).take(most).collect()
 }

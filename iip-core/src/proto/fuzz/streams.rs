@@ -4,11 +4,10 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::{CHUNK_BYTES, End, MESSAGE_BYTES, pattern, small_limits};
+use super::{CHUNK_BYTES, End, MESSAGE_BYTES, Pair, pattern, small_limits};
 use crate::body::Body;
-use crate::decoder::Partial;
 use crate::error::CallErrorKind;
 use crate::frame::{ChannelId, Side};
 use crate::limits::Limits;
@@ -230,11 +229,7 @@ impl Stream {
 /// Both sides, the bytes between them, and the streams.
 #[derive(Debug)]
 pub(in crate::proto) struct Model {
-    now: Instant,
-    client: End,
-    server: End,
-    to_server: BytesMut,
-    to_client: BytesMut,
+    pair: Pair,
     free: Vec<ChannelId>,
     streams: Vec<Stream>,
     /// Ordinary calls under way, and their data.
@@ -261,21 +256,16 @@ impl Model {
     }
 
     fn new() -> Self {
-        let now = Instant::now();
         let mut model = Self {
-            now,
-            client: End::new(Side::Client, limits(), now),
-            server: End::new(Side::Server, limits(), now),
-            to_server: BytesMut::new(),
-            to_client: BytesMut::new(),
+            pair: Pair::new(limits(), limits()),
             free: Vec::new(),
             streams: Vec::new(),
             calls: BTreeMap::new(),
             tokens: 0,
         };
-        model.client.machine.say_hello();
+        model.pair.client.machine.say_hello();
         for _ in 0..4 {
-            model.client.machine.open_channel();
+            model.pair.client.machine.open_channel();
         }
         model.settle();
         assert_eq!(model.free.len(), 4);
@@ -283,8 +273,8 @@ impl Model {
     }
 
     fn apply(&mut self, step: Step) {
-        self.now += Duration::from_millis(1);
-        NOW.set(Some(self.now));
+        self.pair.now += Duration::from_millis(1);
+        NOW.set(Some(self.pair.now));
         match step {
             Step::Open { channel, size } => self.open(channel, size),
             Step::Call { channel, size } => self.call(channel, size),
@@ -326,9 +316,13 @@ impl Model {
                     let stream = &mut self.streams[index];
                     stream.aborts = aborts;
                     stream.swallowed = true;
-                    stream.client.flow.release(&mut self.client.machine, None);
+                    stream
+                        .client
+                        .flow
+                        .release(&mut self.pair.client.machine, None);
                     assert!(
                         !self
+                            .pair
                             .client
                             .machine
                             .abandon(stream.id, CallId::of(stream.token))
@@ -362,12 +356,12 @@ impl Model {
         };
         self.tokens += 1;
         let token = self.tokens;
-        let most = self.client.machine.stream_part_bytes();
+        let most = self.pair.client.machine.stream_part_bytes();
         let size = SIZES[usize::from(size) % SIZES.len()].min(most);
         let stream = Stream {
             token,
             id,
-            client: Half::new(size, self.now),
+            client: Half::new(size, self.pair.now),
             handler: None,
             handler_sent: 0,
             finished: false,
@@ -379,7 +373,8 @@ impl Model {
         };
         let mut first = Body::from(pattern(stream.seeds().0, size));
         let mut first = first.marked(DATA);
-        self.client
+        self.pair
+            .client
             .machine
             .start_call(id, b"/s", &mut first, CallId::of(token), Mode::Stream);
         self.streams.push(stream);
@@ -394,7 +389,8 @@ impl Model {
         let mut body = pattern(self.tokens, size);
         // As the mark of a stream, those beside it, or neither.
         body[0] = DATA - 1 + channel % 8;
-        self.client
+        self.pair
+            .client
             .start_call(id, b"/p", body.clone(), self.tokens, false);
         self.calls.insert(self.tokens, (id, body));
     }
@@ -403,10 +399,12 @@ impl Model {
         let stream = &mut self.streams[index];
         let (to_server, to_client) = stream.seeds();
         if stream.is_alive() {
-            stream.client.send(&mut self.client, stream.id, to_server);
+            stream
+                .client
+                .send(&mut self.pair.client, stream.id, to_server);
         }
         if let Some(handler) = &mut stream.handler {
-            handler.send(&mut self.server, stream.id, to_client);
+            handler.send(&mut self.pair.server, stream.id, to_client);
         }
     }
 
@@ -417,11 +415,11 @@ impl Model {
         match (side, &mut stream.handler) {
             (Side::Client, _) if stream.swallowed => false,
             (Side::Client, _) => {
-                let (client, end) = (&mut stream.client, &mut self.client);
+                let (client, end) = (&mut stream.client, &mut self.pair.client);
                 client.take(end, stream.id, to_client, alive)
             }
             (Side::Server, Some(handler)) => {
-                handler.take(&mut self.server, stream.id, to_server, true)
+                handler.take(&mut self.pair.server, stream.id, to_server, true)
             }
             (Side::Server, None) => false,
         }
@@ -432,7 +430,7 @@ impl Model {
         // What was given must be gone.
         if stream.client.sent == stream.client.given {
             stream.finished = true;
-            let machine = &mut self.client.machine;
+            let machine = &mut self.pair.client.machine;
             machine.send_stream(stream.id, &mut Body::default(), true);
         }
     }
@@ -442,49 +440,41 @@ impl Model {
         let Some(handler) = stream.handler.take() else {
             return;
         };
-        handler.flow.release(&mut self.server.machine, None);
+        handler.flow.release(&mut self.pair.server.machine, None);
         stream.handler_sent = handler.sent;
         let answer = pattern(stream.token, size);
-        assert!(self.server.reply(stream.id, answer.clone(), true));
+        assert!(self.pair.server.reply(stream.id, answer.clone(), true));
         stream.answer = Some(answer);
         self.server_events();
     }
 
     fn write(&mut self, side: Side) -> bool {
-        let (from, wire) = match side {
-            Side::Client => (&mut self.client, &mut self.to_server),
-            Side::Server => (&mut self.server, &mut self.to_client),
-        };
-        let bytes = from.write(self.now);
-        wire.extend_from_slice(&bytes);
-        for index in 0..self.streams.len() {
-            self.send(index);
-        }
-        !bytes.is_empty()
+        let written = self.pair.write(side);
+        self.send_all();
+        written
     }
 
     fn read(&mut self, side: Side, bytes: usize) -> bool {
-        let (to, wire) = match side {
-            Side::Client => (&mut self.client, &mut self.to_client),
-            Side::Server => (&mut self.server, &mut self.to_server),
-        };
+        let now = self.pair.now;
+        let (to, wire) = self.pair.reader(side);
         if wire.is_empty() {
-            to.machine.timers().on_read_idle(self.now);
+            to.machine.timers().on_read_idle(now);
         }
-        if !to.machine.wants_read() || wire.is_empty() || bytes == 0 {
+        if !self.pair.read(side, bytes) {
             return false;
         }
-        let bytes = wire.split_to(bytes.min(wire.len()));
-        to.feed(self.now, &bytes)
-            .expect("the other side keeps to the protocol");
         match side {
             Side::Client => self.client_events(),
             Side::Server => self.server_events(),
         }
+        self.send_all();
+        true
+    }
+
+    fn send_all(&mut self) {
         for index in 0..self.streams.len() {
             self.send(index);
         }
-        true
     }
 
     /// The stream whose turn it is on a channel: there is one at a time.
@@ -495,13 +485,13 @@ impl Model {
     }
 
     fn server_events(&mut self) {
-        while let Some(event) = self.server.machine.poll_server_event() {
+        while let Some(event) = self.pair.server.machine.poll_server_event() {
             match event {
                 ServerEvent::StreamBegun {
                     channel, is_busy, ..
                 } => {
                     let index = self.on_channel(channel).expect("it was opened");
-                    self.streams[index].handler = Some(Half::new(0, self.now));
+                    self.streams[index].handler = Some(Half::new(0, self.pair.now));
                     if is_busy {
                         self.answer(index, 1);
                     }
@@ -533,7 +523,7 @@ impl Model {
                     }
                 }
                 ServerEvent::Request { channel, body, .. } => {
-                    assert!(self.server.reply(channel, body, true));
+                    assert!(self.pair.server.reply(channel, body, true));
                 }
                 ServerEvent::RequestBegun { .. } | ServerEvent::PeerHello(_) => {}
                 event => panic!("{event:?} is not expected at the server"),
@@ -542,7 +532,7 @@ impl Model {
     }
 
     fn client_events(&mut self) {
-        while let Some(event) = self.client.machine.poll_client_event() {
+        while let Some(event) = self.pair.client.machine.poll_client_event() {
             match event {
                 ClientEvent::ChannelOpened(id) => self.free.push(id),
                 ClientEvent::PeerHello(hello) => assert!(hello.is_some()),
@@ -605,14 +595,14 @@ impl Model {
                 assert!(answer.len() > MESSAGE_BYTES);
                 stream.swallowed = true;
                 let flow = &stream.client.flow;
-                flow.release(&mut self.client.machine, None);
+                flow.release(&mut self.pair.client.machine, None);
             }
             Err(error) => panic!("stream {token} fails: {error}"),
         }
     }
 
     fn check(&self) {
-        for end in [&self.client, &self.server] {
+        for end in [&self.pair.client, &self.pair.server] {
             end.check_accounting((0..=8).map(ChannelId));
         }
         for stream in &self.streams {
@@ -673,30 +663,19 @@ impl Model {
         let left: Vec<usize> = self.calls.keys().copied().collect();
         assert!(left.is_empty(), "calls never end: {left:?}");
         self.check();
-        let (client, server) = (&self.client.machine, &self.server.machine);
+        let (client, server) = (&self.pair.client.machine, &self.pair.server.machine);
         assert_eq!(
             (client.window_growth, server.window_growth),
             (0, 0),
             "windows"
         );
-        assert_eq!((client.buffered, server.buffered), (0, 0), "buffered bytes");
-        assert_eq!(
-            (server.open_calls(), server.server.streamed),
-            (0, 0),
-            "open calls"
-        );
-        assert!(client.is_at_rest() && server.is_at_rest() && server.wants_read());
-        let kept = usize::from(client.control.is_some());
-        assert_eq!(self.server.channels_in_use(), kept, "channels in use");
-        for &id in &self.free {
-            assert!(!client.awaits_reply(id), "channel {id} awaits a reply");
-        }
-        assert_eq!(client.poll_timeout(Partial::Nothing), None);
+        assert_eq!(server.server.streamed, 0, "open calls");
+        self.pair.check_at_rest(&self.free);
     }
 
     /// Gives up the streams whose callers have taken the answer and all before it.
     fn forget(&mut self) {
-        let machine = &mut self.client.machine;
+        let machine = &mut self.pair.client.machine;
         self.streams.retain(|stream| {
             let is_over = stream.outcome && stream.client.taken == stream.client.heard;
             if is_over {
