@@ -165,6 +165,20 @@ pub(crate) struct Encoded<'a> {
     pub(crate) tail: Bytes,
 }
 
+impl Encoded<'_> {
+    /// Runs `work` with the data that `encode` writes into the buffer of the thread.
+    #[inline]
+    pub(crate) fn with<T, E>(
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+        work: impl FnOnce(&mut Encoded<'_>) -> T,
+    ) -> Result<T, E> {
+        scratch::with(|head| {
+            let tail = encode(head)?;
+            Ok(work(&mut Encoded { head, tail }))
+        })
+    }
+}
+
 impl Data for Encoded<'_> {
     // A larger limit than usual, because a piece that is not copied takes the buffer with it.
     const COPIED_BYTES: usize = 4096;

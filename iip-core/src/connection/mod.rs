@@ -31,7 +31,6 @@ use crate::path::{StaticPath, check_path};
 use crate::proto::Mode;
 use crate::proto::calls::Start;
 use crate::proto::stream::DATA;
-use crate::scratch;
 
 /// Leaves the queue for room on drop. Streams are few, and stay in it; the number of callers of
 /// one-way calls is not bounded.
@@ -110,10 +109,8 @@ impl Connection {
         times: &CallTimes,
         encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
     ) -> Result<Call, E> {
-        scratch::with(|head| {
-            let tail = encode(head)?;
-            let mut data = Encoded { head, tail };
-            Ok(self.start_now(cx, Ok(path.as_str()), &mut data, times))
+        Encoded::with(encode, |data| {
+            self.start_now(cx, Ok(path.as_str()), data, times)
         })
     }
 
@@ -190,10 +187,8 @@ impl Connection {
         times: &CallTimes,
         encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
     ) -> Result<Call, E> {
-        scratch::with(|head| {
-            let tail = encode(head)?;
-            let mut data = Encoded { head, tail };
-            Ok(self.start_one_way_with(Ok(path.as_str()), times, &mut data))
+        Encoded::with(encode, |data| {
+            self.start_one_way_with(Ok(path.as_str()), times, data)
         })
     }
 

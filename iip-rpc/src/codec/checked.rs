@@ -15,7 +15,7 @@ use serde::ser::{
 };
 use serde::{Serialize, Serializer};
 
-use super::{EncodeError, EncodeErrorKind, MAX_DEPTH, MAX_WRAPPERS};
+use super::{EncodeError, EncodeErrorKind, MAX_DEPTH, MAX_WRAPPERS, exact_len};
 
 /// Properties of a format that determine what its readers reject.
 pub(super) trait Format {
@@ -272,10 +272,7 @@ impl<'c, S: Serializer, F: Format> Serializer for Checked<'c, S, F> {
         I::Item: Serialize,
     {
         let values = values.into_iter();
-        let len = match values.size_hint() {
-            (lower, Some(upper)) if lower == upper => Some(upper),
-            _ => None,
-        };
+        let len = exact_len(&values);
         // Scalars take bytes and have no levels, so one check for the sequence is enough, and the
         // format writes it in its own loop.
         if len.is_some() && is_scalar::<I::Item, F>() {

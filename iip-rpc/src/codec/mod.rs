@@ -238,6 +238,15 @@ impl<'de, T: Deserialize<'de> + 'static, C: Codec> DeserializeSeed<'de> for Owne
     }
 }
 
+/// The number of `items`, if it is known.
+#[inline]
+fn exact_len(items: &impl Iterator) -> Option<usize> {
+    match items.size_hint() {
+        (lower, Some(upper)) if lower == upper => Some(upper),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

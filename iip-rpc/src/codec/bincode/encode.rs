@@ -14,7 +14,7 @@ use serde::ser::{
 use serde::{Serialize, Serializer};
 
 use crate::codec::output::Output;
-use crate::codec::{EncodeError, EncodeErrorKind, MAX_DEPTH, MAX_WRAPPERS};
+use crate::codec::{EncodeError, EncodeErrorKind, MAX_DEPTH, MAX_WRAPPERS, exact_len};
 
 impl Writer for Output<'_> {
     #[inline]
@@ -317,10 +317,7 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
         I::Item: Serialize,
     {
         let values = values.into_iter();
-        let len = match values.size_hint() {
-            (lower, Some(upper)) if lower == upper => Some(upper),
-            _ => None,
-        };
+        let len = exact_len(&values);
         // `Vec<u8>` and `&[u8]` are written here, and would take ten times as long byte by byte.
         // The name only selects the fast path; a value that is not a byte is still reported.
         if let Some(len) = len
