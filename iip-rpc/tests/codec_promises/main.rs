@@ -80,7 +80,7 @@ struct Zoo {
 }
 
 fn leaf() -> impl Strategy<Value = Shape> {
-    let real = any::<i32>().prop_map(|x| x as f32);
+    let real = any::<f32>().prop_filter("a nan equals nothing", |x| !x.is_nan());
     prop_oneof![
         Just(Shape::Unit),
         any::<(i16, char)>().prop_map(|(a, b)| Shape::Tuple(a, b)),
@@ -407,6 +407,8 @@ promises! {
     postcard Postcard;
     msgpack Msgpack;
 }
+
+mod only_bincode;
 
 mod only_postcard {
     use super::*;
