@@ -28,6 +28,7 @@ use std::process::ExitCode;
 
 use bytes::Bytes;
 use futures_util::stream::Stream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 
@@ -93,6 +94,20 @@ pub fn announce(addr: SocketAddr) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{addr}")?;
     out.flush()
+}
+
+/// Announces `addr`, and passes each connection to it to `serve`, which starts a task for it.
+///
+/// # Errors
+/// An error if no connection can be accepted.
+pub async fn listen(addr: SocketAddr, serve: impl Fn(TcpStream)) -> Result<(), BoxError> {
+    let listener = TcpListener::bind(addr).await?;
+    announce(listener.local_addr()?)?;
+    loop {
+        let (io, _) = listener.accept().await?;
+        io.set_nodelay(true)?;
+        serve(io);
+    }
 }
 
 /// The `main` of a peer: `server ADDR`, or `client ADDR` and its options.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use iip_benches::{BoxError, EchoClient, Peer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 fn main() -> ExitCode {
@@ -22,26 +22,24 @@ impl Peer for PingPong {
     type Client = Client;
 
     async fn serve(addr: SocketAddr) -> Result<(), BoxError> {
-        let listener = TcpListener::bind(addr).await?;
-        iip_benches::announce(listener.local_addr()?)?;
-        loop {
-            let (io, _) = listener.accept().await?;
-            let mut connection = Connection::new(io)?;
-            tokio::spawn(async move {
-                while let Ok(body) = connection.receive().await {
-                    connection.send(&body).await?;
-                }
-                io::Result::Ok(())
-            });
-        }
+        let serve = |io| drop(tokio::spawn(serve_connection(Connection::new(io))));
+        iip_benches::listen(addr, serve).await
     }
 
     async fn connect(addr: SocketAddr) -> Result<Client, BoxError> {
-        let connection = Connection::new(TcpStream::connect(addr).await?)?;
+        let io = TcpStream::connect(addr).await?;
+        io.set_nodelay(true)?;
         Ok(Client {
-            connection: Arc::new(Mutex::new(connection)),
+            connection: Arc::new(Mutex::new(Connection::new(io))),
         })
     }
+}
+
+async fn serve_connection(mut connection: Connection) -> io::Result<()> {
+    while let Ok(body) = connection.receive().await {
+        connection.send(&body).await?;
+    }
+    Ok(())
 }
 
 #[derive(Clone)]
@@ -66,10 +64,9 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(io: TcpStream) -> io::Result<Self> {
-        io.set_nodelay(true)?;
+    fn new(io: TcpStream) -> Self {
         let buffer = BytesMut::new();
-        Ok(Self { io, buffer })
+        Self { io, buffer }
     }
 
     async fn send(&mut self, body: &[u8]) -> io::Result<()> {

@@ -14,7 +14,7 @@ use tarpc::server::{BaseChannel, Channel as _};
 use tarpc::tokio_serde::formats::Bincode;
 use tarpc::tokio_util::codec::LengthDelimitedCodec;
 use tarpc::tokio_util::codec::length_delimited::Builder;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 const MAX_FRAME: usize = 64 * 1024 * 1024;
 
@@ -42,18 +42,15 @@ impl Peer for Tarpc {
     type Client = Client;
 
     async fn serve(addr: SocketAddr) -> Result<(), BoxError> {
-        let listener = TcpListener::bind(addr).await?;
-        iip_benches::announce(listener.local_addr()?)?;
-        loop {
-            let (io, _) = listener.accept().await?;
-            io.set_nodelay(true)?;
+        iip_benches::listen(addr, |io| {
             let transport =
                 tarpc::serde_transport::new(framing().new_framed(io), Bincode::default());
             let calls = BaseChannel::with_defaults(transport).execute(Server.serve());
             tokio::spawn(calls.for_each(async |call| {
                 tokio::spawn(call);
             }));
-        }
+        })
+        .await
     }
 
     async fn connect(addr: SocketAddr) -> Result<Client, BoxError> {

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use iip_benches::{BoxError, EchoClient, Peer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::wire::{Inbox, Outbox};
 
@@ -28,13 +28,8 @@ impl Peer for Limit {
     type Client = Client;
 
     async fn serve(addr: SocketAddr) -> Result<(), BoxError> {
-        let listener = TcpListener::bind(addr).await?;
-        iip_benches::announce(listener.local_addr()?)?;
-        loop {
-            let (io, _) = listener.accept().await?;
-            io.set_nodelay(true)?;
-            tokio::spawn(serve_connection(io));
-        }
+        let serve = |io| drop(tokio::spawn(serve_connection(io)));
+        iip_benches::listen(addr, serve).await
     }
 
     async fn connect(addr: SocketAddr) -> Result<Client, BoxError> {

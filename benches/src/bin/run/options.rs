@@ -100,13 +100,8 @@ impl FromStr for Cell {
     type Err = BoxError;
 
     fn from_str(s: &str) -> Result<Self, BoxError> {
-        let (payload, inflight) = s
-            .split_once('x')
-            .ok_or("a cell looks like 16x64: bytes x calls in flight")?;
-        Ok(Self {
-            payload: payload.parse()?,
-            inflight: inflight.parse()?,
-        })
+        let (payload, inflight) = pair(s, "a cell looks like 16x64: bytes x calls in flight")?;
+        Ok(Self { payload, inflight })
     }
 }
 
@@ -125,14 +120,19 @@ impl FromStr for Idle {
     type Err = BoxError;
 
     fn from_str(s: &str) -> Result<Self, BoxError> {
-        let (connections, channels) = s
-            .split_once('x')
-            .ok_or("an idle cell looks like 50x1000: connections x channels")?;
+        let looks = "an idle cell looks like 50x1000: connections x channels";
+        let (connections, channels) = pair(s, looks)?;
         Ok(Self {
-            connections: connections.parse()?,
-            channels: channels.parse()?,
+            connections,
+            channels,
         })
     }
+}
+
+/// The numbers around the `x` of a cell; `looks` is the error if there is none.
+fn pair(cell: &str, looks: &'static str) -> Result<(usize, usize), BoxError> {
+    let (one, other) = cell.split_once('x').ok_or(looks)?;
+    Ok((one.parse()?, other.parse()?))
 }
 
 const USAGE: &str = "usage: run [--rounds 5] [--peers limit,tonic,..] [--cells 16x64,..] [--layout pinned|same|pinned,same] \
