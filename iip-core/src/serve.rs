@@ -626,13 +626,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
-    use crate::Limits;
-    use crate::clock;
-    use crate::connection::Peer;
-    use crate::frame::Side;
     use crate::handler::handler_fn;
-    use crate::proto;
-    use crate::proto::calls::CallTable;
     use crate::totals::Totals;
 
     /// Records, when it is dropped, the number of handlers that its connection counts.
@@ -648,15 +642,8 @@ mod tests {
     #[tokio::test]
     async fn a_handler_whose_task_is_aborted_before_it_runs_is_counted_until_it_is_dropped() {
         const NEVER: usize = usize::MAX;
-        let proto = proto::Connection::new(
-            Side::Server,
-            Limits::default(),
-            serde_json::Value::Null,
-            clock::now(),
-        );
-        let peer = Arc::new(Peer::new(None, Vec::new()));
         let share = Share::new(&Totals::new(1, 0), None);
-        let shared = Shared::new(proto, CallTable::new(0, 0), peer, Some(share));
+        let shared = Shared::of_server(Some(share));
         let seen = Arc::new(AtomicUsize::new(NEVER));
         let held = CountedAtDrop(Arc::clone(&shared), Arc::clone(&seen));
         let waiting = SuspendedHandler {

@@ -1,6 +1,6 @@
 //! The bytes of `docs/wire.md`: exactly the lines of its golden vectors are written and read here.
 
-#![cfg(feature = "codec-bincode")]
+#![cfg(all(feature = "codec-bincode", feature = "macros"))]
 #![allow(clippy::unwrap_used, reason = "helpers of a test")]
 
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use iip_rpc::MethodError;
 use iip_rpc::arguments::{Arguments, FromArguments};
 use iip_rpc::codec::{Bincode, Codec, CodecId, DecodeLimits, Json, decode_value, encode_value};
 use iip_rpc::compression::{CompressionId, decompress};
@@ -18,7 +19,7 @@ use iip_rpc::envelope::{
 use iip_rpc::metadata::Metadata;
 use iip_rpc::method::MethodDescriptor;
 use iip_rpc::payload::Payload;
-use iip_rpc::status::{Execution, MethodError, Status};
+use iip_rpc::status::{Execution, Status};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +105,17 @@ impl Golden {
     #[track_caller]
     fn json<T: Serialize + DeserializeOwned + PartialEq + Debug>(&mut self, name: &str, value: T) {
         self.value_in::<Json, T>(name, value);
+    }
+
+    /// Requests with one argument, with two, and with none.
+    fn requests_in(&mut self, codec: CodecId, name: &str) {
+        let none = Metadata::new();
+        let head = (codec, None, &none);
+        let one = ("world".to_owned(),);
+        self.request(&format!("{name}-request"), HELLO, head, one);
+        let two = ("k".to_owned(), Some(300u32));
+        self.request(&format!("{name}-request-two-arguments"), PUT, head, two);
+        self.request(&format!("{name}-request-no-arguments"), PING, head, ());
     }
 
     /// A request, both ways.
@@ -215,23 +227,15 @@ enum Shape {
     Struct { side: u32 },
 }
 
-#[derive(Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, thiserror::Error, Serialize, Deserialize, MethodError)]
 enum GreetError {
     #[error("name is empty")]
     EmptyName,
     #[error("name is longer than {0} bytes")]
     TooLong(u32),
     #[error(transparent)]
+    #[status]
     Rpc(#[from] Status),
-}
-
-impl MethodError for GreetError {
-    fn as_status(&self) -> Option<&Status> {
-        match self {
-            Self::Rpc(status) => Some(status),
-            _ => None,
-        }
-    }
 }
 
 #[test]
@@ -506,11 +510,7 @@ fn postcard(golden: &mut Golden) {
     use iip_rpc::codec::Postcard;
 
     let none = Metadata::new();
-    let head = (CodecId::POSTCARD, None, &none);
-    golden.request("postcard-request", HELLO, head, ("world".to_owned(),));
-    let two = ("k".to_owned(), Some(300u32));
-    golden.request("postcard-request-two-arguments", PUT, head, two);
-    golden.request("postcard-request-no-arguments", PING, head, ());
+    golden.requests_in(CodecId::POSTCARD, "postcard");
     let error = (Outcome::Error, None, &none);
     let too_long = GreetError::TooLong(300);
     golden.reply("postcard-reply-error", CodecId::POSTCARD, error, too_long);
@@ -543,11 +543,7 @@ fn msgpack(golden: &mut Golden) {
     use iip_rpc::codec::Msgpack;
 
     let none = Metadata::new();
-    let head = (CodecId::MSGPACK, None, &none);
-    golden.request("msgpack-request", HELLO, head, ("world".to_owned(),));
-    let two = ("k".to_owned(), Some(300u32));
-    golden.request("msgpack-request-two-arguments", PUT, head, two);
-    golden.request("msgpack-request-no-arguments", PING, head, ());
+    golden.requests_in(CodecId::MSGPACK, "msgpack");
     let value = (Outcome::Value, None, &none);
     golden.reply("msgpack-reply-nothing", CodecId::MSGPACK, value, ());
     let error = (Outcome::Error, None, &none);

@@ -348,10 +348,6 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
-    use crate::frame::Side;
-    use crate::limits::Limits;
-    use crate::proto;
-    use crate::proto::calls::CallTable;
 
     #[derive(Default)]
     struct Counts(AtomicUsize);
@@ -364,14 +360,7 @@ mod tests {
 
     #[test]
     fn whoever_asks_for_room_again_and_again_has_one_place_and_is_woken_once() {
-        let proto = proto::Connection::new(
-            Side::Server,
-            Limits::default(),
-            serde_json::Value::Null,
-            Instant::now(),
-        );
-        let peer = Arc::new(Peer::new(None, Vec::new()));
-        let shared = Shared::new(proto, CallTable::new(1, 1), peer, None);
+        let shared = Shared::of_server(None);
         let mut state = shared.lock();
         let counts: [Arc<Counts>; 2] = Default::default();
         let mut places = [WriteWaiter::default(); 2];

@@ -277,6 +277,19 @@ impl Drop for Shared {
 }
 
 impl Shared {
+    /// A connection of a server, without a socket.
+    #[cfg(test)]
+    pub(crate) fn of_server(share: Option<Share>) -> Arc<Self> {
+        let proto = proto::Connection::new(
+            crate::frame::Side::Server,
+            crate::limits::Limits::default(),
+            serde_json::Value::Null,
+            clock::now(),
+        );
+        let peer = Arc::new(Peer::new(None, Vec::new()));
+        Self::new(proto, CallTable::new(0, 0), peer, share)
+    }
+
     /// `share` is set for a connection of a server.
     pub(crate) fn new(
         proto: proto::Connection,

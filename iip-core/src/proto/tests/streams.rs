@@ -99,6 +99,14 @@ fn says(end: &mut End, frames: Said<'_>) -> Result<(), ConnectionError> {
     })
 }
 
+#[track_caller]
+fn refuses_the_last(mut end: End, said: Said<'_>) {
+    let (last, before) = said.split_last().unwrap();
+    assert!(says(&mut end, before).is_ok(), "{said:?}");
+    let result = says(&mut end, &[*last]);
+    assert!(is_bad_stream(&result), "{said:?}: {result:?}");
+}
+
 fn is_bad_stream(result: &Result<(), ConnectionError>) -> bool {
     matches!(
         result,
@@ -161,11 +169,7 @@ fn a_server_refuses_what_has_no_meaning_in_a_stream() {
         ],
     ];
     for said in refused {
-        let mut server = server_with_stream("x");
-        let (last, before) = said.split_last().unwrap();
-        assert!(says(&mut server, before).is_ok(), "{said:?}");
-        let result = says(&mut server, &[*last]);
-        assert!(is_bad_stream(&result), "{said:?}: {result:?}");
+        refuses_the_last(server_with_stream("x"), said);
     }
 }
 
@@ -495,11 +499,7 @@ fn a_client_refuses_what_has_no_meaning_in_a_stream() {
         &[(4, &long)],
     ];
     for said in refused {
-        let mut client = client_with_stream();
-        let (last, before) = said.split_last().unwrap();
-        assert!(says(&mut client, before).is_ok(), "{said:?}");
-        let result = says(&mut client, &[*last]);
-        assert!(is_bad_stream(&result), "{said:?}: {result:?}");
+        refuses_the_last(client_with_stream(), said);
     }
 }
 
