@@ -83,47 +83,46 @@ impl Target {
         name_of(self.addr)
     }
 
+    async fn connect(&self, tls: ClientTls) -> Result<Client, CallError> {
+        let config = Client::builder().tls(tls).connect_timeout(GUARD);
+        within("connecting", config.connect(self.name())).await
+    }
+
     async fn client(&self, tls: ClientTls) -> Client {
-        within(
-            "connecting",
-            Client::builder()
-                .tls(tls)
-                .connect_timeout(GUARD)
-                .connect(self.name()),
-        )
-        .await
-        .expect("the server is trusted")
+        let connected = self.connect(tls).await;
+        connected.expect("the server is trusted")
     }
 
     async fn rejected(&self, tls: ClientTls) -> CallError {
-        let connecting = within(
-            "connecting",
-            Client::builder()
-                .tls(tls)
-                .connect_timeout(GUARD)
-                .connect(self.name()),
-        )
-        .await;
-        connecting.expect_err("the handshake should fail")
+        let connected = self.connect(tls).await;
+        connected.expect_err("the handshake should fail")
     }
 
     /// Returns `true` if a client with these settings gets a reply on a new connection.
     async fn gets_reply(&self, tls: ClientTls) -> bool {
-        let Ok(client) = within(
-            "connecting",
-            Client::builder()
-                .tls(tls)
-                .connect_timeout(GUARD)
-                .connect(self.name()),
-        )
-        .await
-        else {
+        let Ok(client) = self.connect(tls).await else {
             return false;
         };
         within("a reply", client.request("/echo", "hello"))
             .await
             .is_ok_and(|reply| &reply[..] == b"hello")
     }
+
+    /// Asserts that so many clients get replies, each sooner than the handshakes of silent peers
+    /// time out, which is after ten seconds.
+    async fn serves_in_time(&self, authority: &Authority, clients: usize) {
+        for _ in 0..clients {
+            let started = Instant::now();
+            assert!(self.gets_reply(authority.client()).await);
+            let took = started.elapsed();
+            assert!(took < Duration::from_secs(5), "{took:?}");
+        }
+    }
+}
+
+async fn echoes(client: &Client) {
+    let reply = within("a reply", client.request("/echo", "hello")).await;
+    assert_eq!(reply.expect("a reply"), "hello");
 }
 
 fn name_of(addr: SocketAddr) -> String {
@@ -325,12 +324,7 @@ async fn tls_over_memory_and_unix_sockets_needs_a_name() {
         .connect_with(connector)
         .await
         .expect("a connection");
-    assert_eq!(
-        within("a reply", client.request("/echo", "hello"))
-            .await
-            .expect("a reply"),
-        "hello"
-    );
+    echoes(&client).await;
 }
 
 // ---- rejected peers
@@ -493,16 +487,7 @@ async fn more_silent_peers_than_the_limit_of_handshakes_delay_no_client() {
     let authority = Authority::new("a");
     let target = Target::start(authority.server().max_handshakes(2)).await;
     let attack = silent_peers(target.addr, 20, Vec::new()).await;
-    for _ in 0..5 {
-        let started = Instant::now();
-        assert!(target.gets_reply(authority.client()).await);
-        // Their handshakes would time out after ten seconds.
-        assert!(
-            started.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            started.elapsed()
-        );
-    }
+    target.serves_in_time(&authority, 5).await;
     attack.abort();
 }
 
@@ -512,15 +497,7 @@ async fn peers_that_stop_during_a_handshake_give_way_to_others() {
     let target = Target::start(authority.server().max_handshakes(40)).await;
     let hello = client_hello(authority.client()).await;
     let attack = silent_peers(target.addr, 60, hello).await;
-    for _ in 0..3 {
-        let started = Instant::now();
-        assert!(target.gets_reply(authority.client()).await);
-        assert!(
-            started.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            started.elapsed()
-        );
-    }
+    target.serves_in_time(&authority, 3).await;
     attack.abort();
 }
 
@@ -628,6 +605,15 @@ impl Middle {
         Self { listener, addr }
     }
 
+    /// A client that is connected through it.
+    async fn client(&self, authority: &Authority) -> Client {
+        Client::builder()
+            .tls(authority.client())
+            .connect(name_of(self.addr))
+            .await
+            .expect("a connection")
+    }
+
     /// Forwards one connection until `tamper`, which gets each piece from the server and its
     /// offset, returns the end.
     async fn carry(&self, server: SocketAddr, mut tamper: impl FnMut(usize, &mut Vec<u8>) -> bool) {
@@ -663,13 +649,8 @@ async fn tampered(tamper: impl FnMut(usize, &mut Vec<u8>) -> bool) -> CallError 
     let authority = Authority::new("a");
     let target = Target::start(authority.server()).await;
     let middle = Middle::new().await;
-    let name = name_of(middle.addr);
     let calling = async {
-        let client = Client::builder()
-            .tls(authority.client())
-            .connect(name)
-            .await
-            .expect("a connection");
+        let client = middle.client(&authority).await;
         client
             .request("/big", "please")
             .await
@@ -714,14 +695,9 @@ async fn a_connection_cut_between_two_frames_is_distinguished_from_a_closed_one(
     let authority = Authority::new("a");
     let target = Target::start(authority.server()).await;
     let middle = Middle::new().await;
-    let name = name_of(middle.addr);
     let (cut, cutting) = tokio::sync::oneshot::channel::<()>();
     let calling = async {
-        let client = Client::builder()
-            .tls(authority.client())
-            .connect(name)
-            .await
-            .expect("a connection");
+        let client = middle.client(&authority).await;
         let deadline = tokio::time::Instant::now() + SERVED;
         let connection = client
             .connection(deadline.into())
@@ -761,12 +737,7 @@ async fn a_custom_connector_is_wrapped_in_tls_like_any_other() {
         .connect_with(connector)
         .await
         .expect("a connection");
-    assert_eq!(
-        within("a reply", client.request("/echo", "hello"))
-            .await
-            .expect("a reply"),
-        "hello"
-    );
+    echoes(&client).await;
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
