@@ -10,7 +10,8 @@ use iip_rpc::observe::{
     MetricsFacade, MetricsInterceptor, Recorder, Side, TraceContext, TracingInterceptor,
 };
 use iip_rpc::{
-    CallOptions, Client, Code, MethodDescriptor, Server, Status, Stream, Streaming, service,
+    CallOptions, Client, ClientBuilder, Code, MethodDescriptor, Server, Status, Stream, Streaming,
+    service,
 };
 use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Unit};
 use tokio::sync::Notify;
@@ -216,18 +217,23 @@ impl metrics::Recorder for Sink {
     }
 }
 
+fn facade() -> MetricsInterceptor<MetricsFacade> {
+    MetricsInterceptor::new(MetricsFacade::new())
+}
+
+/// A shop whose server reports to the facade.
+async fn measured(client: ClientBuilder) -> (Server, ShopClient) {
+    let server = Server::builder().interceptor(facade());
+    let (server, client) = serve_with(ShopServer::new(Corner::default()), server, client).await;
+    (server, ShopClient::new(client))
+}
+
 #[tokio::test]
 async fn the_facade_gets_the_names_of_opentelemetry() {
     let sink = Sink::default();
     // It is local to this thread, which runs both sides.
     let _guard = metrics::set_default_local_recorder(&sink);
-    let (_server, client) = serve_with(
-        ShopServer::new(Corner::default()),
-        Server::builder().interceptor(MetricsInterceptor::new(MetricsFacade::new())),
-        Client::builder().interceptor(MetricsInterceptor::new(MetricsFacade::new())),
-    )
-    .await;
-    let shop = ShopClient::new(client);
+    let (_server, shop) = measured(Client::builder().interceptor(facade())).await;
     shop.buy("cake").await.unwrap();
     shop.buy("cake").await.unwrap();
     shop.buy("bread").await.unwrap_err();
@@ -326,10 +332,8 @@ fn the_spans_of_a_call_and_of_those_inside_its_handler_are_one_trace() {
     });
 }
 
-async fn one_trace() {
-    let trace = Trace::default();
-    // It is local to this thread, which runs all sides.
-    let _guard = tracing::subscriber::set_default(trace.clone());
+/// A shop and its supplier, with spans on all sides.
+async fn traced() -> ([Server; 2], ShopClient) {
     let traced = |corner| {
         serve_with(
             ShopServer::new(corner),
@@ -337,13 +341,20 @@ async fn one_trace() {
             Client::builder().interceptor(TracingInterceptor::new()),
         )
     };
-    let (_supplier, client) = traced(Corner::default()).await;
+    let (supplier, client) = traced(Corner::default()).await;
     let corner = Corner {
         supplier: Some(ShopClient::new(client)),
         ..Corner::default()
     };
-    let (_server, client) = traced(corner).await;
-    let shop = ShopClient::new(client);
+    let (server, client) = traced(corner).await;
+    ([supplier, server], ShopClient::new(client))
+}
+
+async fn one_trace() {
+    let trace = Trace::default();
+    // It is local to this thread, which runs all sides.
+    let _guard = tracing::subscriber::set_default(trace.clone());
+    let (_servers, shop) = traced().await;
 
     let id = shop.order().await.unwrap().unwrap();
     shop.buy("bread").await.unwrap_err();
@@ -392,13 +403,7 @@ async fn one_trace() {
 
 #[tokio::test]
 async fn a_recorder_that_is_installed_later_is_notified_of_the_calls_that_begin_then() {
-    let (_server, client) = serve_with(
-        ShopServer::new(Corner::default()),
-        Server::builder().interceptor(MetricsInterceptor::new(MetricsFacade::new())),
-        Client::builder().interceptor(MetricsInterceptor::new(MetricsFacade::new())),
-    )
-    .await;
-    let shop = ShopClient::new(client);
+    let (_server, shop) = measured(Client::builder().interceptor(facade())).await;
     let counted = |sink: &Sink| {
         let sink = sink.0.lock().unwrap();
         let calls = sink.iter().filter(|(key, _)| key.contains(".calls "));
@@ -454,13 +459,7 @@ async fn a_recorder_without_a_size_is_notified_too() {
     // The address of a leaked one.
     let recorder: &Plain = Box::leak(Box::new(Plain));
     let _guard = metrics::set_default_local_recorder(recorder);
-    let (_server, client) = serve_with(
-        ShopServer::new(Corner::default()),
-        Server::builder().interceptor(MetricsInterceptor::new(MetricsFacade::new())),
-        Client::builder(),
-    )
-    .await;
-    let shop = ShopClient::new(client);
+    let (_server, shop) = measured(Client::builder()).await;
     for _ in 0..3 {
         shop.buy("cake").await.unwrap();
     }
@@ -477,20 +476,7 @@ fn without_a_subscriber_a_trace_is_continued_and_none_begins() {
 }
 
 async fn carry_a_trace() {
-    let traced = |corner| {
-        serve_with(
-            ShopServer::new(corner),
-            Server::builder().interceptor(TracingInterceptor::new()),
-            Client::builder().interceptor(TracingInterceptor::new()),
-        )
-    };
-    let (_supplier, client) = traced(Corner::default()).await;
-    let corner = Corner {
-        supplier: Some(ShopClient::new(client)),
-        ..Corner::default()
-    };
-    let (_server, client) = traced(corner).await;
-    let shop = ShopClient::new(client);
+    let (_servers, shop) = traced().await;
     assert_eq!(shop.order().await.unwrap(), None);
     let outer = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let options = CallOptions::new().metadata("traceparent", outer).unwrap();
