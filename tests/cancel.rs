@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::common::calls::{current, port, serve_with};
 use crate::common::frame::RawFrame;
 use crate::common::peer::Peer;
-use crate::common::{SERVED, passes, spawn, started, within};
+use crate::common::{SERVED, Started, passes, spawn, started, within};
 
 /// No deadline ends a call in these tests.
 const LONG: Duration = Duration::from_secs(600);
@@ -185,12 +185,27 @@ impl Fixture {
         next
     }
 
+    /// Drops a call whose handler runs.
+    async fn cancel<F: Future>(&mut self, call: impl FnOnce(WorkClient) -> F) {
+        let call = started(call(self.work.clone())).await;
+        assert_eq!(self.next().await, Happened::Entered);
+        drop(call);
+    }
+
+    /// Starts a call that is replied to at once.
+    async fn echo(
+        &self,
+        number: u32,
+    ) -> Started<impl Future<Output = Result<u32, Status>> + use<>> {
+        let work = self.work.clone();
+        started(async move { work.echo(number).await }).await
+    }
+
     /// Makes ten calls, all under way at once, and checks that they get their replies in order.
     async fn serves_in_order(&mut self) {
         let mut calls = Vec::new();
         for number in 0..10 {
-            let work = self.work.clone();
-            calls.push(started(async move { work.echo(number).await }).await);
+            calls.push(self.echo(number).await);
         }
         for (number, call) in (0..10).zip(calls) {
             let reply = within("a reply", call.finish()).await;
@@ -207,9 +222,7 @@ async fn a_dropped_call_drops_its_handler_and_the_channel_stays_in_use() {
     let mut fixture = Fixture::narrow().await;
     let ctx = CallContext::new();
     let before = fixture.work.port(&ctx).await.unwrap();
-    let call = started(fixture.work.clone().abort_owned()).await;
-    assert_eq!(fixture.next().await, Happened::Entered);
-    drop(call);
+    fixture.cancel(WorkClient::abort_owned).await;
     assert_eq!(fixture.soon().await, Happened::Dropped);
     fixture.serves_in_order().await;
     let after = within("a call after", fixture.work.port(&ctx))
@@ -221,14 +234,12 @@ async fn a_dropped_call_drops_its_handler_and_the_channel_stays_in_use() {
 #[tokio::test]
 async fn a_handler_with_a_token_is_notified_and_the_channel_waits_for_its_end() {
     let mut fixture = Fixture::narrow().await;
-    let work = fixture.work.clone();
-    let call = started(async move { work.token().await }).await;
-    assert_eq!(fixture.next().await, Happened::Entered);
-    drop(call);
+    fixture
+        .cancel(|work| async move { work.token().await })
+        .await;
     assert_eq!(fixture.soon().await, Happened::Notified);
     // The call still owns the only channel: the next call waits for it.
-    let work = fixture.work.clone();
-    let next = started(async move { work.echo(77).await }).await;
+    let next = fixture.echo(77).await;
     fixture.gate.notify_one();
     assert_eq!(fixture.next().await, Happened::Ended);
     assert_eq!(within("the next reply", next.finish()).await, Ok(77));
@@ -239,12 +250,8 @@ async fn a_handler_with_a_token_is_notified_and_the_channel_waits_for_its_end() 
 #[tokio::test]
 async fn a_handler_with_on_cancel_run_is_not_dropped() {
     let mut fixture = Fixture::narrow().await;
-    let work = fixture.work.clone();
-    let call = started(async move { work.run().await }).await;
-    assert_eq!(fixture.next().await, Happened::Entered);
-    drop(call);
-    let work = fixture.work.clone();
-    let next = started(async move { work.echo(78).await }).await;
+    fixture.cancel(|work| async move { work.run().await }).await;
+    let next = fixture.echo(78).await;
     fixture.gate.notify_one();
     assert_eq!(fixture.next().await, Happened::Ended);
     assert_eq!(fixture.next().await, Happened::Dropped);
@@ -256,10 +263,9 @@ async fn a_handler_with_on_cancel_run_is_not_dropped() {
 #[tokio::test]
 async fn a_dropped_raw_call_drops_its_handler() {
     let mut fixture = Fixture::start().await;
-    let work = fixture.work.clone();
-    let call = started(async move { work.raw("x".into()).await }).await;
-    assert_eq!(fixture.next().await, Happened::Entered);
-    drop(call);
+    fixture
+        .cancel(|work| async move { work.raw("x".into()).await })
+        .await;
     assert_eq!(fixture.soon().await, Happened::Dropped);
     fixture.serves_in_order().await;
 }
@@ -309,8 +315,7 @@ async fn a_call_cancelled_in_the_queue_never_reaches_the_server() {
     let mut fixture = Fixture::narrow().await;
     let first = started(fixture.work.clone().abort_owned()).await;
     assert_eq!(fixture.next().await, Happened::Entered);
-    let work = fixture.work.clone();
-    let queued = started(async move { work.echo(1_000).await }).await;
+    let queued = fixture.echo(1_000).await;
     drop(queued);
     drop(first);
     assert_eq!(fixture.soon().await, Happened::Dropped);

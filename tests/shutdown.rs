@@ -11,6 +11,7 @@ use bytes::Bytes;
 use iip_rpc::{Client, Code, Execution, Limits, Server, ServerBuilder, Status, service};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 
 use crate::common::calls::{expect, serve_with};
 use crate::common::frame::RawFrame;
@@ -158,8 +159,34 @@ impl Fixture {
         next.expect("a handler lives")
     }
 
+    /// Starts a call, and waits until its handler runs.
+    async fn running<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &mut self,
+        call: impl FnOnce(WorkClient) -> F,
+    ) -> JoinHandle<T> {
+        let call = spawn(call(self.work.clone()));
+        assert_eq!(self.next().await, Happened::Entered);
+        call
+    }
+
+    async fn gated(&mut self) -> JoinHandle<Result<String, Status>> {
+        self.running(|work| async move { work.gated().await }).await
+    }
+
+    async fn stuck(&mut self) -> JoinHandle<Result<(), Status>> {
+        self.running(|work| async move { work.stuck().await }).await
+    }
+
+    /// Shuts down, and returns how long it took: no call may delay it much beyond its limit.
+    async fn forced(&self, limit: Duration) -> Duration {
+        let shutdown = self.shutting_down(limit).await;
+        let took = within("the shutdown", shutdown).await.unwrap();
+        assert!(took < FORCED, "{took:?}");
+        took
+    }
+
     /// Begins the shutdown; the first phase is over when this returns.
-    async fn shutting_down(&self, limit: Duration) -> tokio::task::JoinHandle<Duration> {
+    async fn shutting_down(&self, limit: Duration) -> JoinHandle<Duration> {
         let server = Arc::clone(&self.server);
         let began = Instant::now();
         let shutdown = started(async move { server.shutdown(limit).await }).await;
@@ -204,9 +231,7 @@ async fn callers_that_wait_for_the_end_are_notified_whatever_the_threads_do() {
 #[tokio::test]
 async fn a_running_call_ends_within_the_limit_and_then_the_server_does() {
     let mut fixture = Fixture::start().await;
-    let work = fixture.work.clone();
-    let call = spawn(async move { work.gated().await });
-    assert_eq!(fixture.next().await, Happened::Entered);
+    let call = fixture.gated().await;
     let shutdown = fixture.shutting_down(LONG).await;
     fixture.gate.notify_one();
     let reply = within("the reply", call).await.unwrap();
@@ -250,9 +275,7 @@ async fn calls_that_come_while_the_server_drains_are_rejected_and_not_executed()
         spawn(async move { plain.request("/work/gated", "{}").await })
     };
     assert_eq!(fixture.next().await, Happened::Entered);
-    let work = fixture.work.clone();
-    let call = spawn(async move { work.gated().await });
-    assert_eq!(fixture.next().await, Happened::Entered);
+    let call = fixture.gated().await;
     let shutdown = fixture.shutting_down(LONG).await;
     let reply = within("the rejection", plain.request("/work/quick", "{}")).await;
     let reply = String::from_utf8(reply.unwrap().to_vec()).unwrap();
@@ -287,9 +310,7 @@ async fn calls_that_come_while_the_server_drains_are_rejected_and_not_executed()
 #[tokio::test]
 async fn a_call_of_an_unknown_method_while_the_server_drains_is_not_executed_either() {
     let mut fixture = Fixture::start().await;
-    let work = fixture.work.clone();
-    let call = spawn(async move { work.gated().await });
-    assert_eq!(fixture.next().await, Happened::Entered);
+    let call = fixture.gated().await;
     let shutdown = fixture.shutting_down(LONG).await;
     let missing = MissingClient::new(fixture.client.clone());
     let status = within("the rejection", missing.missing())
@@ -304,9 +325,7 @@ async fn a_call_of_an_unknown_method_while_the_server_drains_is_not_executed_eit
 #[tokio::test]
 async fn no_client_can_connect_while_the_server_drains() {
     let mut fixture = Fixture::start().await;
-    let work = fixture.work.clone();
-    let call = spawn(async move { work.gated().await });
-    assert_eq!(fixture.next().await, Happened::Entered);
+    let call = fixture.gated().await;
     let shutdown = fixture.shutting_down(LONG).await;
     let status = within("the rejection", Client::connect(fixture.server.target()))
         .await
@@ -320,12 +339,9 @@ async fn no_client_can_connect_while_the_server_drains() {
 #[tokio::test]
 async fn a_stuck_handler_is_ended_by_force_and_its_caller_notified() {
     let mut fixture = Fixture::start().await;
-    let work = fixture.work.clone();
-    let call = spawn(async move { work.stuck().await });
-    assert_eq!(fixture.next().await, Happened::Entered);
-    let shutdown = fixture.shutting_down(SHORT).await;
-    let took = within("the shutdown", shutdown).await.unwrap();
-    assert!(took >= SHORT && took < FORCED, "{took:?}");
+    let call = fixture.stuck().await;
+    let took = fixture.forced(SHORT).await;
+    assert!(took >= SHORT, "{took:?}");
     let status = within("the caller's error", call).await.unwrap();
     let status = status.unwrap_err();
     expect(&status, Code::Unavailable, Execution::MayHaveExecuted);
@@ -342,9 +358,7 @@ async fn handlers_that_cannot_be_aborted_do_not_delay_the_shutdown() {
     let calls = spawn(async move { tokio::join!(work.stuck_for_good(), work.stuck_though_told()) });
     assert_eq!(fixture.next().await, Happened::Entered);
     assert_eq!(fixture.next().await, Happened::Entered);
-    let shutdown = fixture.shutting_down(SHORT).await;
-    let took = within("the shutdown", shutdown).await.unwrap();
-    assert!(took < FORCED, "{took:?}");
+    fixture.forced(SHORT).await;
     let (one, other) = within("the callers' errors", calls).await.unwrap();
     expect(
         &one.unwrap_err(),
@@ -361,12 +375,10 @@ async fn handlers_that_cannot_be_aborted_do_not_delay_the_shutdown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_handler_that_blocks_its_thread_does_not_delay_the_shutdown() {
     let mut fixture = Fixture::start().await;
-    let work = fixture.work.clone();
-    let call = spawn(async move { work.busy().await });
-    assert_eq!(fixture.next().await, Happened::Entered);
-    let shutdown = fixture.shutting_down(SHORT).await;
-    let took = within("the shutdown", shutdown).await.unwrap();
-    assert!(took < FORCED, "{took:?}");
+    let call = fixture
+        .running(|work| async move { work.busy().await })
+        .await;
+    fixture.forced(SHORT).await;
     fixture
         .free
         .store(true, std::sync::atomic::Ordering::Relaxed);
@@ -377,12 +389,8 @@ async fn a_handler_that_blocks_its_thread_does_not_delay_the_shutdown() {
 #[tokio::test]
 async fn a_shutdown_without_time_ends_everything_at_once() {
     let mut fixture = Fixture::start().await;
-    let work = fixture.work.clone();
-    let call = spawn(async move { work.stuck().await });
-    assert_eq!(fixture.next().await, Happened::Entered);
-    let shutdown = fixture.shutting_down(Duration::ZERO).await;
-    let took = within("the shutdown", shutdown).await.unwrap();
-    assert!(took < FORCED, "{took:?}");
+    let call = fixture.stuck().await;
+    fixture.forced(Duration::ZERO).await;
     assert_eq!(
         within("the caller's error", call)
             .await
@@ -404,9 +412,7 @@ async fn a_peer_that_reads_nothing_does_not_delay_the_shutdown() {
     within("sending", stream.write_all(&bytes)).await.unwrap();
     // The server is sending replies when the first byte can be read.
     within("the first bytes", stream.readable()).await.unwrap();
-    let shutdown = fixture.shutting_down(SHORT).await;
-    let took = within("the shutdown", shutdown).await.unwrap();
-    assert!(took < FORCED, "{took:?}");
+    fixture.forced(SHORT).await;
 }
 
 #[tokio::test]
@@ -417,9 +423,7 @@ async fn a_peer_in_the_middle_of_a_request_is_not_waited_for() {
     let request = RawFrame::request("/work/raw", channel, "0123456789").encode();
     peer.send(&request[..request.len() - 5]).await;
     let mut silent = Peer::over(stream_to(fixture.addr).await);
-    let shutdown = fixture.shutting_down(SHORT).await;
-    let took = within("the shutdown", shutdown).await.unwrap();
-    assert!(took < FORCED, "{took:?}");
+    fixture.forced(SHORT).await;
     peer.closed().await;
     silent.closed().await;
 }
@@ -458,9 +462,7 @@ async fn the_port_is_free_when_the_shutdown_has_returned() {
 #[tokio::test]
 async fn several_shutdowns_at_a_time_all_return() {
     let mut fixture = Fixture::start().await;
-    let work = fixture.work.clone();
-    let call = spawn(async move { work.stuck().await });
-    assert_eq!(fixture.next().await, Happened::Entered);
+    let call = fixture.stuck().await;
     let patient = fixture.shutting_down(LONG).await;
     let impatient = fixture.shutting_down(SHORT).await;
     within("the impatient shutdown", impatient).await.unwrap();
@@ -493,9 +495,7 @@ async fn a_server_that_is_dropped_runs_on() {
 #[tokio::test]
 async fn a_client_that_is_closed_lets_its_calls_end_and_makes_no_more() {
     let mut fixture = Fixture::start().await;
-    let work = fixture.work.clone();
-    let call = spawn(async move { work.gated().await });
-    assert_eq!(fixture.next().await, Happened::Entered);
+    let call = fixture.gated().await;
     let client = fixture.client.clone();
     let close = started(async move { client.close(LONG).await }).await;
     fixture.gate.notify_one();
@@ -514,9 +514,7 @@ async fn a_client_that_is_closed_lets_its_calls_end_and_makes_no_more() {
 #[tokio::test]
 async fn a_client_closed_without_time_ends_its_calls() {
     let mut fixture = Fixture::start().await;
-    let work = fixture.work.clone();
-    let call = spawn(async move { work.stuck().await });
-    assert_eq!(fixture.next().await, Happened::Entered);
+    let call = fixture.stuck().await;
     let began = Instant::now();
     within("the close", fixture.client.close(Duration::ZERO)).await;
     let status = within("the caller's error", call).await.unwrap();
