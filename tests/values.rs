@@ -390,15 +390,15 @@ impl Shop for Full {
     }
 
     async fn echo(&self, data: Vec<u8>) -> Result<Vec<u8>, Status> {
-        Ok(data)
+        Counted::default().echo(data).await
     }
 
     async fn payload(&self, data: Payload) -> Result<Payload, Status> {
-        Ok(data)
+        Counted::default().payload(data).await
     }
 
     async fn raw(&self, data: Bytes) -> Result<Bytes, Status> {
-        Ok(data)
+        Counted::default().raw(data).await
     }
 
     async fn upload(&self, chunks: Streaming<Payload>) -> Result<u64, Status> {
