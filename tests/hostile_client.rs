@@ -402,12 +402,7 @@ async fn a_call_dropped_in_the_middle_of_its_reply_leaves_the_order_intact() {
 #[tokio::test]
 async fn a_call_without_a_reply_times_out_alone() {
     let (victim, mut peer) = Victim::with_peer(Client::builder()).await;
-    let client = victim.client.clone();
-    let never = spawn(async move {
-        client
-            .request_with("/never", "x", CallOptions::new().timeout(TIME))
-            .await
-    });
+    let never = victim.calls_within("/never", TIME);
     peer.grants(1).await;
     assert_eq!(peer.frame().await.path, b"/never");
     let other = victim.calls("/echo", "other");
@@ -566,12 +561,7 @@ async fn a_server_that_floods_does_not_delay_the_timeouts_of_others() {
     assert_eq!(peer.frame().await, RawFrame::request("/never", 2, "x"));
     // A third call with its own timeout.
     drop(never);
-    let client = victim.client.clone();
-    let timed = spawn(async move {
-        client
-            .request_with("/timed", "x", CallOptions::new().timeout(ALLOWED))
-            .await
-    });
+    let timed = victim.calls_within("/timed", ALLOWED);
     peer.grants(3).await;
     assert_eq!(peer.frame().await.path, b"/timed");
     let taking = spawn(async move {

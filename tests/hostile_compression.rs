@@ -7,14 +7,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::{Bytes, BytesMut};
-use iip_rpc::codec::CodecId;
-use iip_rpc::envelope::RequestHead;
-use iip_rpc::{Client, Code, Execution, Metadata, Server, Status, Stream, Streaming, service};
+use bytes::Bytes;
+use iip_rpc::{Client, Code, Execution, Server, Status, Stream, Streaming, service};
 
 use crate::common::alone::alone;
 use crate::common::calls::{expect, lazy, serve_until_request, status_in};
-use crate::common::compressed::{claimed, lz4, zstd};
+use crate::common::compressed::{claimed, lz4, request, zstd};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::{MIB, assert_grown_less, resident_bytes, spawn, within};
@@ -207,14 +205,6 @@ impl Target {
         let reply = self.call(&[0x80, 1, 3, b'a', b'b', b'c']).await;
         assert_eq!(reply, [0x80, 1, 3][..]);
     }
-}
-
-fn request(id: u8, body: &[u8]) -> Vec<u8> {
-    let mut request = BytesMut::new();
-    RequestHead::write(CodecId::BINCODE, None, &Metadata::new(), &mut request);
-    request[1] |= id << 6;
-    request.extend_from_slice(body);
-    request.to_vec()
 }
 
 fn record(id: u8, body: &[u8]) -> Vec<u8> {

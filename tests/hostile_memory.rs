@@ -7,20 +7,19 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use iip_core::{CallError, CallErrorKind, HandlerError, Response, handler_fn};
-use iip_rpc::codec::CodecId;
-use iip_rpc::envelope::RequestHead;
 use iip_rpc::{
-    Client, Health, HealthClient, HealthState, Limits, Metadata, Payload, Server, ServerBuilder,
-    Status, Stream, Streaming, service,
+    Client, Health, HealthClient, HealthState, Limits, Payload, Server, ServerBuilder, Status,
+    Stream, Streaming, service,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::common::alone::alone;
-use crate::common::compressed::{claimed, zstd};
+use crate::common::calls::record;
+use crate::common::compressed::{claimed, request, zstd};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::victim::{Victim as RawVictim, honest, soon};
@@ -172,14 +171,6 @@ impl Target {
     }
 }
 
-/// The body of a typed call: the head of the envelope, then the arguments.
-fn arguments(compression: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = BytesMut::new();
-    RequestHead::write(CodecId::BINCODE, None, &Metadata::new(), &mut out);
-    out[1] |= compression << 6;
-    [&out, body].concat()
-}
-
 /// A payload in bincode: its length, then its bytes.
 fn payload(len: usize) -> Vec<u8> {
     let mut bytes = vec![252];
@@ -221,7 +212,7 @@ fn unread_replies_stay_within_the_formula() {
         let target = Target::start().await;
         let mut stream = target.attacker(CALLS).await;
         for channel in 1..=CALLS {
-            let call = RawFrame::request("/victim/large", channel, arguments(0, b""));
+            let call = RawFrame::request("/victim/large", channel, request(0, b""));
             assert!(push(&mut stream, &call.encode()).await);
         }
         eventually("the replies", || {
@@ -243,7 +234,7 @@ fn arguments_that_handlers_hold_stay_within_the_formula() {
             let target = Target::start().await;
             let mut stream = target.attacker(CALLS).await;
             for channel in 1..=CALLS {
-                let body = arguments(0, &payload(15 * MIB));
+                let body = request(0, &payload(15 * MIB));
                 let call = RawFrame::request("/victim/hold", channel, body).encode();
                 if !push(&mut stream, &call).await {
                     break;
@@ -265,7 +256,7 @@ fn small_arguments_that_handlers_hold_do_not_keep_what_was_read_with_them() {
         let mut stream = target.attacker(CALLS + 1).await;
         let filler = RawFrame::request("/victim/none", CALLS + 1, vec![b'{'; 60 * 1024]).encode();
         for channel in 1..=CALLS {
-            let body = arguments(0, &payload(1100));
+            let body = request(0, &payload(1100));
             let call = RawFrame::request("/victim/hold", channel, body).encode();
             let _ = push(&mut stream, &[call, filler.clone()].concat()).await;
         }
@@ -282,11 +273,10 @@ fn messages_that_are_never_complete_stay_within_the_formula_and_fail() {
         const STREAMS: u32 = 60;
         let target = Target::start().await;
         let mut stream = target.attacker(STREAMS).await;
-        let head = arguments(0, b"");
-        let head = [&u32::try_from(head.len()).unwrap().to_be_bytes(), &head[..]].concat();
-        let record = u32::try_from(15 * MIB + 100).unwrap().to_be_bytes();
+        let head = record(&request(0, b""));
+        let message = u32::try_from(15 * MIB + 100).unwrap().to_be_bytes();
         for channel in 1..=STREAMS {
-            let first = [&[0xF8], &head[..], &record[..]].concat();
+            let first = [&[0xF8], &head[..], &message[..]].concat();
             let first = RawFrame::new(0, "/victim/take", channel, first).encode();
             assert!(push(&mut stream, &first).await);
         }
@@ -366,7 +356,7 @@ fn what_is_decompressed_stays_within_the_formula() {
         drop(plain);
         let before = resident_bytes();
         for channel in 1..=CALLS {
-            let call = RawFrame::request("/victim/hold", channel, arguments(1, &body)).encode();
+            let call = RawFrame::request("/victim/hold", channel, request(1, &body)).encode();
             if !push(&mut stream, &call).await {
                 break;
             }
@@ -384,8 +374,7 @@ fn unread_messages_of_streams_stay_within_the_formula() {
         const STREAMS: u32 = 400;
         let target = Target::start().await;
         let mut stream = target.attacker(STREAMS).await;
-        let head = arguments(0, b"");
-        let head = [&u32::try_from(head.len()).unwrap().to_be_bytes(), &head[..]].concat();
+        let head = record(&request(0, b""));
         for channel in 1..=STREAMS {
             let first = [&[0xF8], &head[..]].concat();
             let first = RawFrame::new(0, "/victim/give", channel, first).encode();
@@ -487,7 +476,7 @@ fn endless_cancellations_take_no_memory() {
     alone("endless_cancellations_take_no_memory", || async {
         let target = Target::start().await;
         let mut stream = target.attacker(2).await;
-        let hold = RawFrame::request("/victim/hold", 1, arguments(0, &payload(100)));
+        let hold = RawFrame::request("/victim/hold", 1, request(0, &payload(100)));
         let control = RawFrame::new(0, "/sys/control", 2, [0, 0]);
         assert!(push(&mut stream, &[hold.encode(), control.encode()].concat()).await);
         let cancels = [1, 4, 0, 0, 0, 1].repeat(10_000);

@@ -126,6 +126,13 @@ impl Target {
         }
     }
 
+    /// A target that has served others, and the memory of the process after that.
+    async fn measured(limits: Limits) -> (Self, usize) {
+        let target = Self::start(limits).await;
+        target.serves_others().await;
+        (target, resident_bytes())
+    }
+
     /// The check after every attack: a new connection gets a channel and a reply, soon.
     async fn serves_others(&self) {
         tokio::time::timeout(SERVED, self.serves_another())
@@ -136,8 +143,7 @@ impl Target {
     async fn serves_another(&self) {
         let mut peer = Peer::connect(self.addr).await;
         let channel = peer.open_channel().await;
-        let reply = peer.call("/echo", channel, "are you there").await;
-        assert_eq!(reply, RawFrame::reply("/echo", channel, "are you there"));
+        peer.echoes(channel, "are you there").await;
     }
 
     /// A connection with channel 1 granted.
@@ -227,9 +233,7 @@ async fn a_frame_over_the_configured_limit_ends_the_connection_and_one_within_it
 #[test]
 fn a_declared_length_reserves_no_memory() {
     alone("a_declared_length_reserves_no_memory", || async {
-        let target = Target::start(Limits::default()).await;
-        target.serves_others().await;
-        let before = resident_bytes();
+        let (target, before) = Target::measured(Limits::default()).await;
         let mut peers = Vec::new();
         for _ in 0..50 {
             let mut peer = target.peer().await;
@@ -517,9 +521,7 @@ fn fifty_thousand_channels_at_rest_cost_no_memory_and_no_work() {
         "fifty_thousand_channels_at_rest_cost_no_memory_and_no_work",
         || async {
             const CHANNELS: u32 = 50_000;
-            let target = Target::start(Limits::default()).await;
-            target.serves_others().await;
-            let before = resident_bytes();
+            let (target, before) = Target::measured(Limits::default()).await;
             let stream = stream_to(target.addr).await;
             let (mut reader, mut writer) = stream.into_split();
             let asking = spawn(async move {
@@ -719,10 +721,7 @@ async fn a_slow_channel_delays_only_itself() {
         peer.send_frame(&RawFrame::request("/hold", 1, n.to_string()))
             .await;
     }
-    assert_eq!(
-        peer.call("/echo", 2, "past them").await,
-        RawFrame::reply("/echo", 2, "past them")
-    );
+    peer.echoes(2, "past them").await;
     target.go.add_permits(500);
     for n in 0..500 {
         assert_eq!(
@@ -833,9 +832,7 @@ fn an_endless_request_takes_no_more_than_the_message_limit_and_is_rejected_once(
     alone(
         "an_endless_request_takes_no_more_than_the_message_limit_and_is_rejected_once",
         || async {
-            let target = Target::start(Limits::default().max_message_bytes(MIB)).await;
-            target.serves_others().await;
-            let before = resident_bytes();
+            let (target, before) = Target::measured(Limits::default().max_message_bytes(MIB)).await;
             let mut stream = target.stream().await;
             let body = vec![b'b'; 64 * 1024];
             let first = RawFrame::new(0, "/len", 1, &body).encode();
@@ -870,9 +867,7 @@ fn a_request_of_single_byte_frames_is_counted_with_its_overhead() {
         "a_request_of_single_byte_frames_is_counted_with_its_overhead",
         || async {
             const FRAMES: usize = 200_000;
-            let target = Target::start(Limits::default()).await;
-            target.serves_others().await;
-            let before = resident_bytes();
+            let (target, before) = Target::measured(Limits::default()).await;
             let mut stream = target.stream().await;
             let first = RawFrame::new(0, "/", 1, "x").encode();
             sent(&mut stream, &first).await;
@@ -1148,10 +1143,7 @@ async fn the_next_frame_of_a_request_is_waited_for_no_longer_than_the_limit() {
     // Only that call has failed.
     peer.send_frame(&RawFrame::new(3, "", 1, "the second"))
         .await;
-    assert_eq!(
-        peer.call("/echo", 1, "again").await,
-        RawFrame::reply("/echo", 1, "again")
-    );
+    peer.echoes(1, "again").await;
     target.serves_others().await;
 }
 

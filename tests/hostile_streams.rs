@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iip_core::{
-    CallErrorKind, Client, Execution, HandlerError, Limits, RecvStream, Request, RequestMode,
+    CallErrorKind, Client, Execution, HandlerError, Limits, OnCancel, RecvStream, Request,
     Response, SendStream, Server, StreamError, handler_fn,
 };
 use tokio::io::AsyncWriteExt;
@@ -26,7 +26,7 @@ use crate::common::peer::{
 use crate::common::victim::{Victim, soon};
 use crate::common::{
     MIB, SERVED, Started, assert_grown_less, bound, eventually, resident_bytes, spawn, started,
-    within, work_is_done,
+    stream_fn, within, work_is_done,
 };
 
 const DATA: u8 = 0xF8;
@@ -122,21 +122,10 @@ impl Target {
         let config = Server::builder()
             .limits(limits)
             .route("/echo", handler_fn(echo))
-            .route(
-                "/stall",
-                handler_fn(stall).request_mode(RequestMode::Stream),
-            )
-            .route(
-                "/count",
-                handler_fn(count)
-                    .request_mode(RequestMode::Stream)
-                    .on_cancel(iip_core::OnCancel::RunToEnd),
-            )
-            .route(
-                "/generate",
-                handler_fn(generate).request_mode(RequestMode::Stream),
-            )
-            .route("/both", handler_fn(both).request_mode(RequestMode::Stream));
+            .route("/stall", stream_fn(stall))
+            .route("/count", stream_fn(count).on_cancel(OnCancel::RunToEnd))
+            .route("/generate", stream_fn(generate))
+            .route("/both", stream_fn(both));
         let (server, addr) = bound(config).await;
         Self {
             addr,
@@ -145,6 +134,13 @@ impl Target {
             max_stalled,
             ends,
         }
+    }
+
+    /// A target that has served others, and the memory of the process after that.
+    async fn measured(limits: Limits) -> (Self, usize) {
+        let target = Self::start(limits).await;
+        target.serves_others().await;
+        (target, resident_bytes())
     }
 
     /// A peer that supports streams, with this number of channels.
@@ -173,8 +169,7 @@ impl Target {
     async fn serves_others(&self) {
         let serve = async {
             let mut peer = self.peer(1).await;
-            let reply = peer.call("/echo", 1, "are you there").await;
-            assert_eq!(reply, RawFrame::reply("/echo", 1, "are you there"));
+            peer.echoes(1, "are you there").await;
             peer.send_frame(&first("/count", 1, "four")).await;
             peer.send_frame(&more(1, [LAST])).await;
             let reply = peer.frame().await;
@@ -304,9 +299,7 @@ fn endless_window_updates_neither_overflow_nor_fill_memory() {
     alone(
         "endless_window_updates_neither_overflow_nor_fill_memory",
         || async {
-            let target = Target::start(Limits::default()).await;
-            target.serves_others().await;
-            let before = resident_bytes();
+            let (target, before) = Target::measured(Limits::default()).await;
             for path in ["/generate", "/both"] {
                 let mut stream = target.mute_stream(1).await;
                 sent(&mut stream, &first(path, 1, "x").encode()).await;
@@ -327,9 +320,7 @@ fn endless_window_updates_neither_overflow_nor_fill_memory() {
 fn a_client_that_repeats_window_updates_of_zero_does_not_get_a_frame_for_each() {
     let name = "a_client_that_repeats_window_updates_of_zero_does_not_get_a_frame_for_each";
     alone(name, || async {
-        let target = Target::start(Limits::default()).await;
-        target.serves_others().await;
-        let before = resident_bytes();
+        let (target, before) = Target::measured(Limits::default()).await;
         let mut stream = target.mute_stream(1).await;
         sent(&mut stream, &first("/both", 1, "x").encode()).await;
         for bytes in [0, 1] {
@@ -348,9 +339,7 @@ fn a_client_that_repeats_window_updates_of_zero_does_not_get_a_frame_for_each() 
 fn single_bytes_cost_a_stalled_reader_little_more_than_they_hold() {
     let name = "single_bytes_cost_a_stalled_reader_little_more_than_they_hold";
     alone(name, || async {
-        let target = Target::start(Limits::default()).await;
-        target.serves_others().await;
-        let before = resident_bytes();
+        let (target, before) = Target::measured(Limits::default()).await;
         let mut peer = target.peer(20).await;
         for channel in 1..=20 {
             let mut bytes = first("/stall", channel, "x").encode();
@@ -393,9 +382,7 @@ fn a_thousand_stalled_readers_hold_their_windows_and_delay_no_other_call() {
     alone(name, || async {
         const STREAMS: u32 = 1000;
         let window = 16 * 1024;
-        let target = Target::start(Limits::default().stream_window(window)).await;
-        target.serves_others().await;
-        let before = resident_bytes();
+        let (target, before) = Target::measured(Limits::default().stream_window(window)).await;
         let mut peer = target.peer(STREAMS + 1).await;
         for channel in 1..=STREAMS {
             let mut bytes = first("/stall", channel, vec![7; window - 1]).encode();
@@ -481,9 +468,7 @@ fn streams_that_are_begun_and_given_up_at_once_leave_nothing_behind() {
         let limits = Limits::default()
             .max_calls(20)
             .max_control_requests(u32::MAX);
-        let target = Target::start(limits).await;
-        target.serves_others().await;
-        let before = resident_bytes();
+        let (target, before) = Target::measured(limits).await;
         let mut peer = target.peer(CHANNELS).await;
         for _ in 0..200 {
             let mut bytes = Vec::new();
@@ -510,9 +495,7 @@ fn a_client_that_never_reads_holds_a_bounded_amount_and_is_given_up() {
     let name = "a_client_that_never_reads_holds_a_bounded_amount_and_is_given_up";
     alone(name, || async {
         const CHANNELS: u32 = 200;
-        let target = Target::start(Limits::default().progress_timeout(SHORT)).await;
-        target.serves_others().await;
-        let before = resident_bytes();
+        let (target, before) = Target::measured(Limits::default().progress_timeout(SHORT)).await;
         let mut stream = target.mute_stream(CHANNELS).await;
         for channel in 1..=CHANNELS {
             let path = if channel % 2 == 0 {

@@ -9,13 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use iip_core::{
     CallErrorKind, Client, ClientBuilder, Execution, HandlerError, Limits, OnCancel, RecvStream,
-    Request, RequestMode, Response, SendStream, Server, StreamError, handler_fn,
+    Request, RequestMode, Response, SendStream, Server, ServerBuilder, StreamError, handler_fn,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::common::generate::lin;
-use crate::common::{MIB, Started, bound, eventually, spawn, started, within};
+use crate::common::{MIB, Started, bound, eventually, spawn, started, stream_fn, within};
 
 /// Sends back what it reads, and replies with the number of bytes.
 async fn echo(mut request: Request) -> Result<Response, HandlerError> {
@@ -72,31 +72,32 @@ struct Fixture {
 async fn fixture(limits: Limits) -> Fixture {
     let config = Server::builder()
         .limits(limits.clone())
-        .route("/echo", handler_fn(echo).request_mode(RequestMode::Stream))
-        .route(
-            "/count",
-            handler_fn(count).request_mode(RequestMode::Stream),
-        )
-        .route(
-            "/generate",
-            handler_fn(generate).request_mode(RequestMode::Stream),
-        )
+        .route("/echo", stream_fn(echo))
+        .route("/count", stream_fn(count))
+        .route("/generate", stream_fn(generate))
         .route(
             "/whole",
             handler_fn(|request: Request| async move {
                 Ok::<_, HandlerError>(Response::from(request.into_body()))
             }),
         );
-    let (server, addr) = bound(config).await;
-    let client = talkative()
-        .limits(limits)
-        .connect(addr.to_string())
-        .await
-        .unwrap();
+    served(config, limits).await
+}
+
+/// A server, and a client with these limits.
+async fn served(server: ServerBuilder, limits: Limits) -> Fixture {
+    let (server, addr) = bound(server).await;
+    let client = talkative().limits(limits).connect(addr.to_string());
     Fixture {
         _server: server,
-        client,
+        client: client.await.unwrap(),
     }
+}
+
+/// A handler that takes a stream and never replies.
+async fn hang(mut request: Request) -> Result<Response, HandlerError> {
+    let _streams = request.stream().unwrap();
+    std::future::pending().await
 }
 
 async fn read_all(recv: &mut RecvStream) -> Vec<u8> {
@@ -218,15 +219,9 @@ async fn a_stalled_reader_holds_its_window_and_one_frame() {
             Ok::<_, HandlerError>(Response::from("over"))
         }
     };
-    let config =
-        Server::builder().route("/", handler_fn(handler).request_mode(RequestMode::Stream));
-    let (_server, addr) = bound(config).await;
+    let server = Server::builder().route("/", stream_fn(handler));
     let limits = Limits::default().stream_window(100_000);
-    let client = talkative()
-        .limits(limits)
-        .connect(addr.to_string())
-        .await
-        .unwrap();
+    let Fixture { client, _server } = served(server, limits).await;
     let (_send, mut recv) = client.open_stream("/", "go").await.unwrap();
     // The handler does not read. The credit is used up, and no more is sent.
     eventually("the window is full", || {
@@ -266,19 +261,10 @@ async fn dropping_the_reader_cancels_the_call_and_its_channel_is_used_again() {
             Ok::<_, HandlerError>(Response::from("too late"))
         }
     };
-    let handler = handler_fn(handler)
-        .request_mode(RequestMode::Stream)
-        .on_cancel(OnCancel::Token);
-    let config = Server::builder()
-        .route("/wait", handler)
-        .route("/echo", handler_fn(echo).request_mode(RequestMode::Stream));
-    let (_server, addr) = bound(config).await;
-    let limits = Limits::default().max_channels(1);
-    let client = talkative()
-        .limits(limits)
-        .connect(addr.to_string())
-        .await
-        .unwrap();
+    let server = Server::builder()
+        .route("/wait", stream_fn(handler).on_cancel(OnCancel::Token))
+        .route("/echo", stream_fn(echo));
+    let Fixture { client, _server } = served(server, Limits::default().max_channels(1)).await;
     let (_send, recv) = client.open_stream("/wait", "go").await.unwrap();
     drop(recv);
     within("the handler is notified", gone.notified()).await;
@@ -299,20 +285,15 @@ async fn a_handler_that_is_aborted_frees_its_channel() {
         }
     }
     let (left, mut leaves) = watch::channel(false);
-    let handler = move |mut request: Request| {
+    let handler = move |request: Request| {
         let guard = Leaves(left.clone());
         async move {
             let _guard = guard;
-            let _streams = request.stream().unwrap();
-            std::future::pending::<Result<Response, HandlerError>>().await
+            hang(request).await
         }
     };
-    let config = Server::builder().route(
-        "/hang",
-        handler_fn(handler).request_mode(RequestMode::Stream),
-    );
-    let (_server, addr) = bound(config).await;
-    let client = talkative().connect(addr.to_string()).await.unwrap();
+    let server = Server::builder().route("/hang", stream_fn(handler));
+    let Fixture { client, _server } = served(server, Limits::default()).await;
     let (_send, recv) = client.open_stream("/hang", "go").await.unwrap();
     drop(recv);
     within("the handler was dropped", leaves.wait_for(|left| *left))
@@ -342,12 +323,8 @@ async fn a_reply_before_the_end_of_the_request_ends_the_call() {
         let first = recv.next().await.unwrap().unwrap();
         Ok::<_, HandlerError>(Response::from(first))
     };
-    let config = Server::builder().route(
-        "/first",
-        handler_fn(handler).request_mode(RequestMode::Stream),
-    );
-    let (_server, addr) = bound(config).await;
-    let client = talkative().connect(addr.to_string()).await.unwrap();
+    let server = Server::builder().route("/first", stream_fn(handler));
+    let Fixture { client, _server } = served(server, Limits::default()).await;
     for _ in 0..10 {
         let (mut send, mut recv) = client.open_stream("/first", "enough").await.unwrap();
         let sending = async { while send.send(vec![1; 10_000]).await.is_ok() {} };
@@ -387,11 +364,9 @@ async fn a_handler_whose_caller_vanishes_sees_a_cut_stream() {
             Ok::<_, HandlerError>(Response::from("over"))
         }
     };
-    let handler = handler_fn(handler)
-        .request_mode(RequestMode::Stream)
-        .on_cancel(OnCancel::RunToEnd);
-    let (_server, addr) = bound(Server::builder().route("/", handler)).await;
-    let client = talkative().connect(addr.to_string()).await.unwrap();
+    let handler = stream_fn(handler).on_cancel(OnCancel::RunToEnd);
+    let server = Server::builder().route("/", handler);
+    let Fixture { client, _server } = served(server, Limits::default()).await;
     let (send, recv): (SendStream, RecvStream) = client.open_stream("/", "go").await.unwrap();
     client.close(Duration::ZERO).await;
     let seen = within("its end", ended.wait_for(Option::is_some))
@@ -404,18 +379,8 @@ async fn a_handler_whose_caller_vanishes_sees_a_cut_stream() {
 
 #[tokio::test]
 async fn a_writer_learns_that_its_reader_was_dropped() {
-    let handler = |mut request: Request| async move {
-        let _streams = request.stream().unwrap();
-        std::future::pending::<Result<Response, HandlerError>>().await
-    };
-    let config = Server::builder().route(
-        "/hang",
-        handler_fn(handler).request_mode(RequestMode::Stream),
-    );
-    let (_server, addr) = bound(config).await;
-    let limits = Limits::default().max_channels(1);
-    let config = talkative().limits(limits);
-    let client = config.connect(addr.to_string()).await.unwrap();
+    let server = Server::builder().route("/hang", stream_fn(hang));
+    let Fixture { client, _server } = served(server, Limits::default().max_channels(1)).await;
     let (send, recv) = client.open_stream("/hang", "go").await.unwrap();
     let first = waiting_writer(send).await;
     // The same for a call that still waits for its channel.
@@ -471,12 +436,8 @@ async fn a_handler_that_runs_on_learns_that_its_caller_has_gone_and_keeps_what_h
                 Ok::<_, HandlerError>(Response::from("for nobody"))
             }
         };
-        let handler = handler_fn(handler)
-            .request_mode(RequestMode::Stream)
-            .on_cancel(policy);
-        let (_server, addr) = bound(Server::builder().route("/", handler)).await;
-        let config = talkative().limits(Limits::default().max_channels(1));
-        let client = config.connect(addr.to_string()).await.unwrap();
+        let server = Server::builder().route("/", stream_fn(handler).on_cancel(policy));
+        let Fixture { client, _server } = served(server, Limits::default().max_channels(1)).await;
         for finishes in [false, true] {
             log.send_modify(Vec::clear);
             let (mut send, recv) = client.open_stream("/", "go").await.unwrap();
@@ -512,7 +473,7 @@ async fn a_handler_that_runs_on_learns_that_its_caller_has_gone_and_keeps_what_h
 #[tokio::test]
 async fn a_stream_that_is_dropped_before_its_end_is_cut_for_its_reader_and_ends_the_call() {
     let (notified, mut heard) = watch::channel(None);
-    let listen = handler_fn(move |mut request: Request| {
+    let listen = stream_fn(move |mut request: Request| {
         let notified = notified.clone();
         async move {
             let (_send, mut recv) = request.stream().unwrap();
@@ -522,9 +483,7 @@ async fn a_stream_that_is_dropped_before_its_end_is_cut_for_its_reader_and_ends_
             Ok::<_, HandlerError>("an end".into())
         }
     });
-    let listen = listen
-        .request_mode(RequestMode::Stream)
-        .on_cancel(OnCancel::RunToEnd);
+    let listen = listen.on_cancel(OnCancel::RunToEnd);
     let (server, addr) = bound(Server::builder().route("/listen", listen)).await;
     let client = talkative().max_channels(1);
     let client = client.connect(addr.to_string()).await.unwrap();

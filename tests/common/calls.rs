@@ -1,12 +1,15 @@
 //! Set-up of the tests of typed calls: a server with its client, a handler's view of its call, and
 //! the outcome.
 
-use bytes::Bytes;
+use std::ops::{AddAssign, Mul};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
 use iip_rpc::codec::CodecId;
-use iip_rpc::envelope::{Outcome, ReplyHead, read_status};
+use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead, read_status};
 use iip_rpc::{
-    CallContext, Client, ClientBuilder, Code, Execution, MethodError, Server, ServerBuilder,
-    Service, Status,
+    CallContext, Client, ClientBuilder, Code, Execution, Metadata, MethodError, Server,
+    ServerBuilder, Service, Status, Streaming,
 };
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -14,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::frame::RawFrame;
 use super::peer::{Peer, listener};
+use super::spawn;
 
 /// The error of a method that may fail for a reason of the application.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
@@ -109,6 +113,24 @@ pub(crate) fn expect(status: &Status, code: Code, execution: Execution) {
     );
 }
 
+/// A request in the envelope, encoded by the test.
+pub(crate) fn request(
+    codec: CodecId,
+    remaining: Option<Duration>,
+    arguments: impl AsRef<[u8]>,
+) -> Bytes {
+    let mut message = BytesMut::new();
+    RequestHead::write(codec, remaining, &Metadata::new(), &mut message);
+    message.extend_from_slice(arguments.as_ref());
+    message.freeze()
+}
+
+/// A message of a stream: its length, then its bytes.
+pub(crate) fn record(message: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(message.len()).expect("a message of a test is not long");
+    [&len.to_be_bytes(), message].concat()
+}
+
 /// The status in a reply in the envelope.
 #[track_caller]
 pub(crate) fn status_in(reply: Bytes) -> Status {
@@ -124,4 +146,30 @@ pub(crate) async fn use_permit(gate: &Semaphore) -> Result<(), Status> {
         .map_err(|error| Status::internal(error.to_string()))?
         .forget();
     Ok(())
+}
+
+/// Adds the numbers of a stream to `sum`.
+pub(crate) async fn sum<N: AddAssign>(mut sum: N, mut numbers: Streaming<N>) -> Result<N, Status> {
+    while let Some(number) = numbers.next().await {
+        sum += number?;
+    }
+    Ok(sum)
+}
+
+/// The numbers of a stream, multiplied while they come.
+pub(crate) fn times<N>(mut numbers: Streaming<N>, by: N) -> Streaming<N>
+where
+    N: Mul<Output = N> + Copy + Send + 'static,
+{
+    let (sender, products) = Streaming::channel(1);
+    spawn(async move {
+        while let Some(number) = numbers.next().await {
+            let Ok(number) = number else { return };
+            if sender.send(number * by).await.is_err() {
+                return;
+            }
+        }
+        sender.finish();
+    });
+    products
 }

@@ -1,5 +1,9 @@
 //! Compressed messages, written independently of the code under test.
 
+use iip_rpc::codec::CodecId;
+
+use super::calls;
+
 /// A number as a variable-length integer: seven bits a byte, the lowest first.
 pub(crate) fn varint(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -26,4 +30,11 @@ pub(crate) fn zstd(plain: &[u8]) -> Vec<u8> {
 /// The bytes in an lz4 block.
 pub(crate) fn lz4(plain: &[u8]) -> Vec<u8> {
     lz4_flex::block::compress(plain)
+}
+
+/// A request in the envelope whose arguments are compressed in the way that has this id.
+pub(crate) fn request(id: u8, body: &[u8]) -> Vec<u8> {
+    let mut request = Vec::from(calls::request(CodecId::BINCODE, None, body));
+    request[1] |= id << 6;
+    request
 }

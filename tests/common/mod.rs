@@ -24,7 +24,9 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
-use iip_core::{Server, ServerBuilder};
+use iip_core::{
+    HandlerError, HandlerFn, Request, RequestMode, Response, Server, ServerBuilder, handler_fn,
+};
 use tokio::task::JoinHandle;
 
 /// Time after which a test gives up waiting. No test that passes waits for it: it only turns a hang
@@ -125,6 +127,15 @@ pub(crate) async fn bound(config: ServerBuilder) -> (Server, SocketAddr) {
         .expect("loopback has a free port");
     let addr = server.local_addr().expect("a TCP server has an address");
     (server, addr)
+}
+
+/// A raw handler of calls with streams.
+pub(crate) fn stream_fn<F, R>(handler: F) -> HandlerFn<F>
+where
+    F: Fn(Request) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<Response, HandlerError>> + Send + 'static,
+{
+    handler_fn(handler).request_mode(RequestMode::Stream)
 }
 
 /// Number of bytes of memory this process holds.

@@ -184,6 +184,16 @@ impl Peer {
         self.frame().await
     }
 
+    /// Asserts that `/echo` replies.
+    #[track_caller]
+    pub(crate) fn echoes(&mut self, channel: u32, body: &str) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let reply = self.call("/echo", channel, body).await;
+            assert_eq!(reply, RawFrame::reply("/echo", channel, body), "{caller}");
+        }
+    }
+
     /// Closes with RST.
     pub(crate) async fn reset(&mut self) {
         self.reading.abort();

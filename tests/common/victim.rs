@@ -1,10 +1,10 @@
 //! Our raw client, connected to a server that the test plays, frame by frame.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use iip_core::{CallError, CallErrorKind, Channel, Client, ClientBuilder};
+use iip_core::{CallError, CallErrorKind, CallOptions, Channel, Client, ClientBuilder};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -70,6 +70,12 @@ impl Victim {
     pub(crate) fn calls(&self, path: &'static str, body: impl Into<Bytes>) -> Pending<Bytes> {
         let (client, body) = (self.client.clone(), body.into());
         spawn(async move { client.request(path, body).await })
+    }
+
+    /// The same with a timeout.
+    pub(crate) fn calls_within(&self, path: &'static str, timeout: Duration) -> Pending<Bytes> {
+        let (client, options) = (self.client.clone(), CallOptions::new().timeout(timeout));
+        spawn(async move { client.request_with(path, "x", options).await })
     }
 
     /// The check after every attack: the next call uses a new connection and gets its reply, soon.
