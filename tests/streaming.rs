@@ -9,13 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use iip_rpc::codec::CodecId;
 use iip_rpc::{
-    CallContext, CallOptions, Client, Code, Execution, Limits, MethodError, MethodPolicy,
-    ReplyMetadata, Server, Status, Stream, Streaming, service,
+    CallContext, CallOptions, Client, ClientBuilder, Code, Execution, Limits, MethodError,
+    MethodPolicy, ReplyMetadata, Server, ServerBuilder, Status, Stream, Streaming, service,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::common::calls::{serve, serve_with};
+use crate::common::calls::{serve, serve_with, times};
 use crate::common::{passes, spawn, within};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
@@ -176,19 +176,9 @@ impl Feed for Station {
     async fn double(
         &self,
         by: u64,
-        mut numbers: Streaming<u64>,
+        numbers: Streaming<u64>,
     ) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
-        let (sender, doubled) = Streaming::channel(1);
-        spawn(async move {
-            while let Some(number) = numbers.next().await {
-                let Ok(number) = number else { return };
-                if sender.send(number * by).await.is_err() {
-                    return;
-                }
-            }
-            sender.finish();
-        });
-        Ok(doubled)
+        Ok(times(numbers, by))
     }
 
     async fn context(
@@ -269,12 +259,16 @@ struct Fixture {
 }
 
 async fn fixture() -> Fixture {
+    fixture_with(Server::builder(), Client::builder()).await
+}
+
+async fn fixture_with(server: ServerBuilder, client: ClientBuilder) -> Fixture {
     let station = Station {
         words: vec!["one".to_owned(), "two".to_owned()],
         ..Station::default()
     };
     let (running, ended) = (Arc::clone(&station.running), Arc::clone(&station.ended));
-    let (server, client) = serve(FeedServer::new(station)).await;
+    let (server, client) = serve_with(FeedServer::new(station), server, client).await;
     Fixture {
         _server: server,
         feed: FeedClient::new(client),
@@ -289,6 +283,17 @@ async fn all<T, E: std::fmt::Debug>(mut stream: Streaming<T, E>) -> Vec<T> {
         items.push(item.unwrap());
     }
     items
+}
+
+/// The error that ends a stream, and the number of messages before it.
+async fn failure<T>(mut stream: Streaming<T>) -> (Status, u32) {
+    let mut messages = 0;
+    loop {
+        match within("the next", stream.next()).await.unwrap() {
+            Ok(_) => messages += 1,
+            Err(status) => return (status, messages),
+        }
+    }
 }
 
 #[tokio::test]
@@ -400,9 +405,7 @@ async fn arguments_larger_than_a_frame_arrive_before_the_stream() {
 #[tokio::test]
 async fn a_message_over_the_limit_ends_its_stream_and_names_the_option() {
     let server = Server::builder().max_message_bytes(100_000);
-    let client = Client::builder();
-    let (_server, client) = serve_with(FeedServer::new(Station::default()), server, client).await;
-    let feed = FeedClient::new(client);
+    let Fixture { feed, .. } = fixture_with(server, Client::builder()).await;
     let mut stream = feed.blobs(vec![10, 200_000, 10]).await.unwrap();
     assert_eq!(stream.next().await.unwrap().unwrap().len(), 10);
     let status = stream.next().await.unwrap().unwrap_err();
@@ -410,13 +413,7 @@ async fn a_message_over_the_limit_ends_its_stream_and_names_the_option() {
     assert!(status.message().contains("max_message_bytes"), "{status}");
     assert!(stream.next().await.is_none());
     let client = Client::builder().max_message_bytes(100_000);
-    let (_server, client) = serve_with(
-        FeedServer::new(Station::default()),
-        Server::builder(),
-        client,
-    )
-    .await;
-    let feed = FeedClient::new(client);
+    let Fixture { feed, .. } = fixture_with(Server::builder(), client).await;
     let mut stream = feed.blobs(vec![10, 200_000, 10]).await.unwrap();
     assert_eq!(stream.next().await.unwrap().unwrap().len(), 10);
     let status = stream.next().await.unwrap().unwrap_err();
@@ -561,13 +558,7 @@ async fn a_handler_sees_a_cut_upload_as_cancelled() {
 async fn every_codec_streams() {
     for codec in [CodecId::BINCODE, CodecId::JSON] {
         let client = Client::builder().codec(codec);
-        let (_server, client) = serve_with(
-            FeedServer::new(Station::default()),
-            Server::builder(),
-            client,
-        )
-        .await;
-        let feed = FeedClient::new(client);
+        let Fixture { feed, .. } = fixture_with(Server::builder(), client).await;
         let events = all(feed.watch("json".into(), 100).await.unwrap()).await;
         assert_eq!(events[99].text, "json");
         let all = all(feed.double(3, Streaming::iter(0..100)).await.unwrap()).await;
@@ -610,14 +601,9 @@ async fn a_timeout_that_is_set_holds_for_the_whole_stream() {
     let fixture = fixture().await;
     let options = CallOptions::new().timeout(TIME);
     let feed = fixture.feed.with_options(options);
-    let mut stream = feed.forever().await.unwrap();
+    let stream = feed.forever().await.unwrap();
     passes(TIME).await;
-    let status = loop {
-        match within("the next", stream.next()).await.unwrap() {
-            Ok(_) => {}
-            Err(status) => break status,
-        }
-    };
+    let (status, _) = failure(stream).await;
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(status.execution(), Execution::MayHaveExecuted);
     within("the handler's end", fixture.ended.notified()).await;
@@ -627,19 +613,12 @@ async fn a_timeout_that_is_set_holds_for_the_whole_stream() {
 async fn a_timeout_of_the_client_s_policy_holds_for_the_whole_stream_too() {
     let policy = MethodPolicy::new().timeout(TIME);
     let client = Client::builder().method_policy("/feed/forever", policy);
-    let station = Station::default();
-    let ended = Arc::clone(&station.ended);
-    let (_server, client) = serve_with(FeedServer::new(station), Server::builder(), client).await;
-    let mut stream = FeedClient::new(client).forever().await.unwrap();
+    let fixture = fixture_with(Server::builder(), client).await;
+    let stream = fixture.feed.forever().await.unwrap();
     passes(TIME).await;
-    let status = loop {
-        match within("the next", stream.next()).await.unwrap() {
-            Ok(_) => {}
-            Err(status) => break status,
-        }
-    };
+    let (status, _) = failure(stream).await;
     assert_eq!(status.code(), Code::DeadlineExceeded);
-    within("the handler's end", ended.notified()).await;
+    within("the handler's end", fixture.ended.notified()).await;
 }
 
 #[tokio::test]
@@ -647,14 +626,7 @@ async fn a_panic_ends_its_stream_only() {
     let Fixture { feed, .. } = fixture().await;
     let status = feed.panics(0).await.unwrap_err();
     assert_eq!(status.code(), Code::Internal);
-    let mut stream = feed.panics(3).await.unwrap();
-    let mut seen = 0;
-    let status = loop {
-        match within("the next", stream.next()).await.unwrap() {
-            Ok(_) => seen += 1,
-            Err(status) => break status,
-        }
-    };
+    let (status, seen) = failure(feed.panics(3).await.unwrap()).await;
     assert_eq!(status.code(), Code::Internal);
     assert!(
         seen <= 3 && !status.message().contains("secret"),
@@ -691,13 +663,7 @@ async fn a_stalled_reader_blocks_no_other_call() {
 #[tokio::test]
 async fn streams_wait_for_a_channel_as_other_calls_do() {
     let client = Client::builder().limits(Limits::default().max_channels(1));
-    let (_server, client) = serve_with(
-        FeedServer::new(Station::default()),
-        Server::builder(),
-        client,
-    )
-    .await;
-    let feed = FeedClient::new(client);
+    let Fixture { feed, .. } = fixture_with(Server::builder(), client).await;
     let first = feed.watch("a".into(), 10).await.unwrap();
     let second = feed.clone();
     let second = spawn(async move { all(second.watch("b".into(), 10).await.unwrap()).await });
@@ -748,12 +714,7 @@ async fn a_server_that_goes_away_ends_its_streams() {
     let mut stream = fixture.feed.forever().await.unwrap();
     stream.next().await.unwrap().unwrap();
     fixture._server.shutdown(Duration::ZERO).await;
-    let status = loop {
-        match within("the end", stream.next()).await.unwrap() {
-            Ok(_) => {}
-            Err(status) => break status,
-        }
-    };
+    let (status, _) = failure(stream).await;
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.execution(), Execution::MayHaveExecuted);
 }
