@@ -13,8 +13,8 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-use crate::common::calls::{port, serve_with, use_permit};
-use crate::common::{MIB, spawn, started, within};
+use crate::common::calls::{expect, port, serve_with, use_permit};
+use crate::common::{MIB, Started, spawn, started, within};
 
 /// No deadline ends a call in these tests.
 const LONG: Duration = Duration::from_secs(600);
@@ -115,15 +115,37 @@ impl Fixture {
         assert_eq!(self.store.put(vec![1; 10].into()).await, Ok(10));
         outcome
     }
+
+    /// Starts so many calls of `queue`, in this order.
+    async fn queued(
+        &self,
+        calls: u32,
+    ) -> Vec<Started<impl Future<Output = Result<u32, Status>> + use<>>> {
+        let mut queued = Vec::new();
+        for number in 0..calls {
+            let store = self.store.clone();
+            queued.push(started(async move { store.queue(number).await }).await);
+        }
+        queued
+    }
+
+    /// Starts so many calls of `queue`, and lets them run: each gets its reply.
+    async fn queue_finishes(&self, calls: u32) {
+        let queued = self.queued(calls).await;
+        self.gate.add_permits(calls as usize);
+        reply_in_order(queued).await;
+    }
+}
+
+async fn reply_in_order(calls: Vec<Started<impl Future<Output = Result<u32, Status>>>>) {
+    for (number, call) in (0..).zip(calls) {
+        assert_eq!(within("a reply", call.finish()).await, Ok(number));
+    }
 }
 
 #[track_caller]
 fn expect_too_large(status: &Status, execution: Execution, size: usize, limit: usize) {
-    assert_eq!(
-        (status.code(), status.execution()),
-        (Code::ResourceExhausted, execution),
-        "{status:?}"
-    );
+    expect(status, Code::ResourceExhausted, execution);
     let text = status.message();
     assert!(text.contains("max_message_bytes"), "{text}");
     assert!(text.contains(&limit.to_string()), "{text}");
@@ -236,15 +258,7 @@ async fn more_calls_than_channels_wait_and_finish_in_order() {
     const CALLS: u32 = 50;
     let client = Client::builder().limits(Limits::default().max_channels(1));
     let fixture = Fixture::start(Server::builder(), client).await;
-    let mut calls = Vec::new();
-    for number in 0..CALLS {
-        let store = fixture.store.clone();
-        calls.push(started(async move { store.queue(number).await }).await);
-    }
-    fixture.gate.add_permits(CALLS as usize);
-    for (number, call) in (0..CALLS).zip(calls) {
-        assert_eq!(within("a reply", call.finish()).await, Ok(number));
-    }
+    fixture.queue_finishes(CALLS).await;
     let order = fixture.order.lock().unwrap();
     assert!(order.iter().copied().eq(0..CALLS), "{order:?}");
 }
@@ -269,15 +283,7 @@ async fn a_client_that_wants_more_channels_than_the_server_has_uses_those() {
     const CALLS: u32 = 20;
     let server = Server::builder().limits(Limits::default().max_channels(4));
     let fixture = Fixture::start(server, Client::builder()).await;
-    let mut calls = Vec::new();
-    for number in 0..CALLS {
-        let store = fixture.store.clone();
-        calls.push(started(async move { store.queue(number).await }).await);
-    }
-    fixture.gate.add_permits(CALLS as usize);
-    for (number, call) in (0..CALLS).zip(calls) {
-        assert_eq!(within("a reply", call.finish()).await, Ok(number));
-    }
+    fixture.queue_finishes(CALLS).await;
 }
 
 #[tokio::test]
@@ -286,24 +292,15 @@ async fn a_full_queue_rejects_at_once_and_names_its_option() {
         .limits(Limits::default().max_channels(1))
         .max_queued_calls(2);
     let fixture = Fixture::start(Server::builder(), client).await;
-    let mut calls = Vec::new();
-    for number in 0..3 {
-        let store = fixture.store.clone();
-        calls.push(started(async move { store.queue(number).await }).await);
-    }
+    let calls = fixture.queued(3).await;
     let status = within("the rejection", fixture.store.queue(3))
         .await
         .unwrap_err();
-    assert_eq!(
-        (status.code(), status.execution()),
-        (Code::ResourceExhausted, Execution::NotSent)
-    );
+    expect(&status, Code::ResourceExhausted, Execution::NotSent);
     assert!(status.message().contains("max_queued_calls"), "{status}");
     assert!(status.message().contains('2'), "{status}");
     fixture.gate.add_permits(10);
-    for (number, call) in (0..3).zip(calls) {
-        assert_eq!(within("a reply", call.finish()).await, Ok(number));
-    }
+    reply_in_order(calls).await;
     assert_eq!(within("a call after", fixture.store.queue(4)).await, Ok(4));
 }
 
@@ -337,10 +334,7 @@ async fn a_server_at_capacity_rejects_calls_and_names_the_option() {
     let status = within("the rejection", fixture.store.put("x".into()))
         .await
         .unwrap_err();
-    assert_eq!(
-        (status.code(), status.execution()),
-        (Code::ResourceExhausted, Execution::NotExecuted)
-    );
+    expect(&status, Code::ResourceExhausted, Execution::NotExecuted);
     assert!(status.message().contains("max_running_calls"), "{status}");
     running.abort();
     let retry = async {
@@ -357,10 +351,7 @@ async fn a_connection_over_the_limit_is_rejected_and_its_call_not_sent() {
     let fixture = Fixture::start(server, Client::builder()).await;
     let second = Client::connect(fixture.server.target());
     let status = within("the rejection", second).await.unwrap_err();
-    assert_eq!(
-        (status.code(), status.execution()),
-        (Code::Unavailable, Execution::NotSent)
-    );
+    expect(&status, Code::Unavailable, Execution::NotSent);
     assert!(status.message().contains("max_connections"), "{status}");
     assert_eq!(fixture.store.put("x".into()).await, Ok(1));
 }
@@ -387,26 +378,15 @@ async fn an_option_that_cannot_work_is_named() {
         (Client::builder().max_queued_calls(0), "max_queued_calls"),
     ] {
         let status = client.connect_lazy("127.0.0.1:1").unwrap_err();
-        assert_eq!(
-            (status.code(), status.execution()),
-            (Code::InvalidArgument, Execution::NotSent)
-        );
+        expect(&status, Code::InvalidArgument, Execution::NotSent);
         assert!(status.message().contains(option), "{status}");
         let client = match option {
             "connections" => Client::builder().connections(0),
             _ => Client::builder().max_queued_calls(0),
         };
         let status = client.connect("127.0.0.1:1").await.unwrap_err();
-        assert_eq!(
-            (status.code(), status.execution()),
-            (Code::InvalidArgument, Execution::NotSent),
-            "{status}"
-        );
+        expect(&status, Code::InvalidArgument, Execution::NotSent);
     }
     let status = Client::connect("no address at all").await.unwrap_err();
-    assert_eq!(
-        (status.code(), status.execution()),
-        (Code::InvalidArgument, Execution::NotSent),
-        "{status}"
-    );
+    expect(&status, Code::InvalidArgument, Execution::NotSent);
 }
