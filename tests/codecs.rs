@@ -7,17 +7,19 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead};
 use iip_rpc::{
-    CallContext, CallOptions, Client, ClientBuilder, Code, Execution, Metadata, MethodError,
-    Payload, ReplyMetadata, Status, Stream, Streaming, service,
+    CallContext, CallOptions, Client, ClientBuilder, Code, Execution, MethodError, Payload,
+    ReplyMetadata, Status, Stream, Streaming, service,
 };
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::common::calls::{expect, lazy, serve, serve_until_request, serve_with, status_in};
+use crate::common::calls::{
+    expect, lazy, record, request, serve, serve_until_request, serve_with, status_in,
+};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::{spawn, within};
@@ -356,28 +358,20 @@ async fn a_protobuf_service_is_called_through_its_trait_object_too() {
     }
 }
 
-/// A request in the envelope, encoded by the test.
-fn request(codec: CodecId, arguments: &[u8]) -> Bytes {
-    let mut message = BytesMut::new();
-    RequestHead::write(codec, None, &Metadata::new(), &mut message);
-    message.extend_from_slice(arguments);
-    message.freeze()
-}
-
 #[tokio::test]
 async fn an_error_of_a_protobuf_method_is_sent_and_labelled_as_json() {
     let (_server, client) = serve(SearchServer::new(Desk)).await;
     let bytes = query("long").encode_to_vec();
     let call = client
         .raw()
-        .request("/search/find", request(CodecId::PROTOBUF, &bytes));
+        .request("/search/find", request(CodecId::PROTOBUF, None, &bytes));
     let (head, body) = ReplyHead::read(within("a reply", call).await.unwrap()).unwrap();
     assert_eq!((head.codec, head.outcome), (CodecId::JSON, Outcome::Error));
     assert_eq!(body, r#"{"TooLong":3}"#);
     let bytes = query("a").encode_to_vec();
     let call = client
         .raw()
-        .request("/search/find", request(CodecId::PROTOBUF, &bytes));
+        .request("/search/find", request(CodecId::PROTOBUF, None, &bytes));
     let (head, body) = ReplyHead::read(within("a reply", call).await.unwrap()).unwrap();
     assert_eq!(
         (head.codec, head.outcome),
@@ -393,7 +387,7 @@ async fn a_protobuf_method_rejects_every_other_codec_with_a_reason() {
     for codec in [CodecId::BINCODE, CodecId::JSON, CodecId::MSGPACK] {
         let call = client
             .raw()
-            .request("/search/find", request(codec, b"\x00"));
+            .request("/search/find", request(codec, None, b"\x00"));
         let status = status_in(within("a reply", call).await.unwrap());
         expect(&status, Code::Unimplemented, Execution::NotExecuted);
         let text = status.message();
@@ -411,11 +405,8 @@ async fn a_protobuf_method_rejects_every_other_codec_with_a_reason() {
 #[tokio::test]
 async fn a_stream_to_a_protobuf_method_in_another_codec_is_rejected_and_not_executed() {
     let (_server, client) = serve(SearchServer::new(Desk)).await;
-    let head = request(CodecId::BINCODE, b"\x00");
-    let mut record = BytesMut::new();
-    record.extend_from_slice(&u32::try_from(head.len()).unwrap().to_be_bytes());
-    record.extend_from_slice(&head);
-    let call = client.raw().open_stream("/search/repeat", record.freeze());
+    let head = request(CodecId::BINCODE, None, b"\x00");
+    let call = client.raw().open_stream("/search/repeat", record(&head));
     let (_send, mut recv) = within("the call", call).await.unwrap();
     assert!(within("the end", recv.next()).await.is_none());
     let status = status_in(recv.reply().unwrap().unwrap());
@@ -424,25 +415,26 @@ async fn a_stream_to_a_protobuf_method_in_another_codec_is_rejected_and_not_exec
     assert!(text.contains("Search.repeat takes protobuf"), "{text}");
 }
 
+/// The status of a call whose arguments are no message of its method.
+async fn rejected(client: &Client, path: &str, arguments: &[u8]) -> Status {
+    let request = request(CodecId::PROTOBUF, None, arguments);
+    let call = client.raw().request(path, request);
+    let status = status_in(within("a reply", call).await.unwrap());
+    expect(&status, Code::InvalidArgument, Execution::NotExecuted);
+    status
+}
+
 #[tokio::test]
 async fn bytes_that_are_not_a_message_are_rejected_and_not_executed() {
     let (_server, client) = serve(SearchServer::new(Desk)).await;
-    let call = client
-        .raw()
-        .request("/search/find", request(CodecId::PROTOBUF, b"\x0a\xff"));
-    let status = status_in(within("a reply", call).await.unwrap());
-    expect(&status, Code::InvalidArgument, Execution::NotExecuted);
+    let status = rejected(&client, "/search/find", b"\x0a\xff").await;
     assert!(status.message().contains("argument `query`"), "{status}");
 }
 
 #[tokio::test]
 async fn protobuf_to_a_method_of_serde_types_is_rejected_and_not_executed() {
     let (_server, client) = serve(FreeServer::new(Desk)).await;
-    let call = client
-        .raw()
-        .request("/free/add", request(CodecId::PROTOBUF, b"\x08\x01"));
-    let status = status_in(within("a reply", call).await.unwrap());
-    expect(&status, Code::InvalidArgument, Execution::NotExecuted);
+    rejected(&client, "/free/add", b"\x08\x01").await;
 }
 
 #[tokio::test]

@@ -5,18 +5,18 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use iip_rpc::codec::{CodecId, DecodeLimits, decode_value};
 use iip_rpc::compression::{CompressionId, decompress};
 use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead};
 use iip_rpc::interceptor::{Completion, Next, ServerCall, ServerInterceptor};
 use iip_rpc::{
-    CallOptions, Client, ClientBuilder, Code, Compression, Execution, Metadata, MethodError,
-    MethodPolicy, Payload, Server, ServerBuilder, Status, Stream, Streaming, service,
+    CallOptions, Client, ClientBuilder, Code, Compression, Execution, MethodError, MethodPolicy,
+    Payload, Server, ServerBuilder, Status, Stream, Streaming, service,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::common::calls::{expect, lazy, serve_until_request, serve_with};
+use crate::common::calls::{self, expect, lazy, serve_until_request, serve_with};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::{Random, spawn, within};
@@ -175,12 +175,9 @@ async fn reply_to(hello: Option<&str>, server: ServerBuilder, path: &str, reques
 }
 
 /// A request in JSON with one argument, not compressed.
-fn request(name: &str, value: &str) -> Vec<u8> {
-    let mut request = BytesMut::new();
-    RequestHead::write(CodecId::JSON, None, &Metadata::new(), &mut request);
+fn request(name: &str, value: &str) -> Bytes {
     let arguments = serde_json::json!({ name: value });
-    request.extend_from_slice(arguments.to_string().as_bytes());
-    request.to_vec()
+    calls::request(CodecId::JSON, None, arguments.to_string())
 }
 
 fn read_reply(reply: &Bytes) -> (ReplyHead, Bytes) {
@@ -522,11 +519,9 @@ async fn messages_of_streams_are_compressed_one_by_one() {
         let mut peer = Peer::connect(server.local_addr().unwrap()).await;
         peer.call("/sys/hello", 0, hello).await;
         let channel = peer.open_channel().await;
-        let mut begin = BytesMut::new();
-        RequestHead::write(CodecId::JSON, None, &Metadata::new(), &mut begin);
         let arguments = serde_json::json!({ "text": long(), "times": 3 });
-        begin.extend_from_slice(arguments.to_string().as_bytes());
-        let begin = [&[0xF8], &(begin.len() as u32).to_be_bytes()[..], &begin].concat();
+        let begin = calls::request(CodecId::JSON, None, arguments.to_string());
+        let begin = [&[0xF8], &calls::record(&begin)[..]].concat();
         peer.send_frame(&RawFrame::new(0, "/texts/download", channel, begin))
             .await;
         peer.send_frame(&RawFrame::new(2, "", channel, [0xFB]))

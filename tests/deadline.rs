@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead};
-use iip_rpc::{
-    CallContext, CallOptions, Client, Code, Execution, Limits, Metadata, Server, Status, service,
-};
+use iip_rpc::{CallContext, CallOptions, Client, Code, Execution, Limits, Server, Status, service};
 use tokio::sync::{Notify, mpsc};
 
-use crate::common::calls::{current, expect, lazy, port, serve, serve_until_request, status_in};
+use crate::common::calls::{
+    self, current, expect, lazy, port, serve, serve_until_request, status_in,
+};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::{passes, spawn, started, within};
@@ -291,11 +291,9 @@ async fn the_handler_of_a_call_past_its_deadline_is_stopped_and_the_connection_l
     assert_eq!(before, after, "the connection was replaced");
 }
 
-/// A request in the envelope, encoded by the test.
+/// A request without arguments.
 fn request(remaining: Option<Duration>) -> Bytes {
-    let mut message = BytesMut::new();
-    RequestHead::write(CodecId::BINCODE, remaining, &Metadata::new(), &mut message);
-    message.freeze()
+    calls::request(CodecId::BINCODE, remaining, b"")
 }
 
 #[tokio::test]

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use iip_rpc::codec::CodecId;
-use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead};
+use iip_rpc::envelope::{Outcome, ReplyHead};
 use iip_rpc::{CallContext, Client, Code, Execution, Metadata, MethodError, Status, service};
 use serde::{Deserialize, Serialize};
 
-use crate::common::calls::{expect, port, serve, serve_json, status_in};
+use crate::common::calls::{expect, port, request, serve, serve_json, status_in};
 use crate::common::within;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
@@ -421,10 +421,8 @@ async fn an_envelope_that_is_not_understood_is_rejected_with_a_reason() {
 #[tokio::test]
 async fn a_request_in_an_envelope_made_by_hand_gets_a_reply() {
     let (_server, client) = serve(BankServer::new(Vault)).await;
-    let mut message = BytesMut::new();
-    RequestHead::write(CodecId::JSON, None, &Metadata::new(), &mut message);
-    message.put_slice(br#"{"amount":1,"to":"bob"}"#);
-    let reply = client.raw().request("/bank/transfer", message.freeze());
+    let message = request(CodecId::JSON, None, br#"{"amount":1,"to":"bob"}"#);
+    let reply = client.raw().request("/bank/transfer", message);
     let (head, body) = ReplyHead::read(reply.await.unwrap()).unwrap();
     assert_eq!((head.codec, head.outcome), (CodecId::JSON, Outcome::Value));
     assert_eq!(body, "99");

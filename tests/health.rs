@@ -11,7 +11,7 @@ use iip_rpc::{
 };
 use tokio::sync::mpsc;
 
-use crate::common::calls::{serve, serve_with};
+use crate::common::calls::{expect, serve, serve_with};
 use crate::common::{spawn, within};
 
 #[service]
@@ -162,10 +162,7 @@ async fn watches_do_not_count_as_calls_and_have_their_own_limits() {
             Ok(mut watch) => watch.next().await.unwrap().unwrap_err(),
             Err(status) => status,
         };
-        assert_eq!(
-            (status.code(), status.execution()),
-            (Code::ResourceExhausted, Execution::NotExecuted)
-        );
+        expect(&status, Code::ResourceExhausted, Execution::NotExecuted);
         assert!(status.message().contains(option), "{status}");
     };
     let begun = async |asked: &HealthClient| {

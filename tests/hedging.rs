@@ -14,7 +14,7 @@ use iip_rpc::{
 use tokio::sync::{Notify, Semaphore};
 
 use crate::common::calls::{expect, serve_with, use_permit};
-use crate::common::{passes, started, within};
+use crate::common::{Started, passes, started, within};
 
 /// A delay that does not expire in a test that passes.
 const LONG: Duration = Duration::from_secs(600);
@@ -120,6 +120,15 @@ impl Fixture {
         Self::with(acts, Client::builder().retry(RetryPolicy::none())).await
     }
 
+    /// Lets the run that waits end, and returns the outcome of its call.
+    async fn passes(
+        &self,
+        call: Started<impl Future<Output = Result<u32, Status>>>,
+    ) -> Result<u32, Status> {
+        self.pythia.gate.add_permits(1);
+        within("the reply", call.finish()).await
+    }
+
     async fn with(acts: impl IntoIterator<Item = Act>, client: ClientBuilder) -> Self {
         let pythia = Pythia {
             acts: Arc::new(Mutex::new(acts.into_iter().collect())),
@@ -205,8 +214,7 @@ async fn a_method_that_must_not_run_twice_is_never_hedged() {
     fixture.begun(1).await;
     // The delay itself is the stimulus: twenty times the configured one.
     tokio::time::sleep(Duration::from_millis(20)).await;
-    fixture.pythia.gate.add_permits(1);
-    assert_eq!(within("the reply", call.finish()).await, Ok(1));
+    assert_eq!(fixture.passes(call).await, Ok(1));
     assert_eq!(fixture.runs(), 1);
 }
 
@@ -217,8 +225,7 @@ async fn a_policy_of_the_client_can_forbid_hedging() {
     let call = started(fixture.oracle.ask()).await;
     // The delay itself is the stimulus: four times the configured one.
     tokio::time::sleep(Duration::from_millis(80)).await;
-    fixture.pythia.gate.add_permits(1);
-    assert_eq!(within("the reply", call.finish()).await, Ok(1));
+    assert_eq!(fixture.passes(call).await, Ok(1));
     assert_eq!(fixture.runs(), 1);
 }
 
@@ -255,8 +262,7 @@ async fn second_attempts_count_against_the_retry_budget() {
     fixture.begun(3).await;
     // The delay itself is the stimulus: four times the configured one.
     tokio::time::sleep(Duration::from_millis(80)).await;
-    fixture.pythia.gate.add_permits(1);
-    assert_eq!(within("the reply", call.finish()).await, Ok(3));
+    assert_eq!(fixture.passes(call).await, Ok(3));
     assert_eq!(fixture.runs(), 3, "no fourth");
 }
 
@@ -274,8 +280,7 @@ async fn a_server_that_pushes_back_is_not_hedged() {
     let call = started(fixture.oracle.ask()).await;
     fixture.begun(2).await;
     passes(2 * delay).await;
-    fixture.pythia.gate.add_permits(1);
-    assert_eq!(within("the reply", call.finish()).await, Ok(2));
+    assert_eq!(fixture.passes(call).await, Ok(2));
     assert_eq!(fixture.runs(), 2, "no third");
 }
 
@@ -304,8 +309,7 @@ async fn raw_methods_are_hedged_and_large_arguments_are_not() {
     fixture.begun(1).await;
     // The delay itself is the stimulus: four times the configured one.
     tokio::time::sleep(Duration::from_millis(80)).await;
-    fixture.pythia.gate.add_permits(1);
-    assert_eq!(within("the reply", call.finish()).await, Ok(1));
+    assert_eq!(fixture.passes(call).await, Ok(1));
 }
 
 #[tokio::test]

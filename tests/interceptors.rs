@@ -17,7 +17,7 @@ use iip_rpc::{
 };
 use tokio::sync::{Notify, mpsc};
 
-use crate::common::calls::{ShopError, current, expect, serve, serve_with};
+use crate::common::calls::{ShopError, current, expect, serve, serve_with, sum, times};
 use crate::common::{passes, spawn, started, within};
 
 /// A timeout that a busy machine does not reach by itself.
@@ -91,26 +91,15 @@ impl Shop for Corner {
         Ok(stream)
     }
 
-    async fn sum(&self, mut numbers: Streaming<u32>) -> Result<u32, Status> {
-        let mut sum = 0;
-        while let Some(number) = numbers.next().await {
-            sum += number?;
-        }
-        Ok(sum)
+    async fn sum(&self, numbers: Streaming<u32>) -> Result<u32, Status> {
+        sum(0, numbers).await
     }
 
     async fn double(
         &self,
-        mut numbers: Streaming<u32>,
+        numbers: Streaming<u32>,
     ) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
-        let (sender, stream) = Streaming::channel(1);
-        spawn(async move {
-            while let Some(Ok(number)) = numbers.next().await {
-                let _ = sender.send(number * 2).await;
-            }
-            sender.finish();
-        });
-        Ok(stream)
+        Ok(times(numbers, 2))
     }
 
     async fn echo(&self, body: Bytes) -> Result<Bytes, Status> {

@@ -7,16 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use iip_rpc::codec::CodecId;
-use iip_rpc::envelope::RequestHead;
 use iip_rpc::{
-    CallContext, Client, ClientBuilder, Code, Concurrency, Execution, Metadata, MethodPolicy,
-    Pushback, RetryPolicy, Server, ServerBuilder, Status, service,
+    CallContext, Client, ClientBuilder, Code, Concurrency, Execution, MethodPolicy, Pushback,
+    RetryPolicy, Server, ServerBuilder, Status, service,
 };
 use tokio::sync::{Notify, Semaphore};
 
-use crate::common::calls::{expect, port, serve_with, status_in};
+use crate::common::calls::{expect, port, request, serve_with, status_in};
 use crate::common::recorder::Recorder;
 use crate::common::{Started, spawn, started, within};
 
@@ -199,10 +198,7 @@ async fn a_call_that_is_dropped_no_longer_counts() {
 async fn a_rejected_call_is_not_decoded() {
     let server = Server::builder().max_concurrency(Concurrency::AtMost(1));
     let fixture = Fixture::start(server).await;
-    let mut broken = BytesMut::new();
-    RequestHead::write(CodecId::BINCODE, Some(LONG), &Metadata::new(), &mut broken);
-    broken.extend_from_slice(b"\xff no arguments");
-    let broken = broken.freeze();
+    let broken = request(CodecId::BINCODE, Some(LONG), b"\xff no arguments");
     let call = fixture
         .client
         .raw()

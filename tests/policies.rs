@@ -6,18 +6,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use iip_core::Body;
 use iip_rpc::codec::CodecId;
-use iip_rpc::envelope::RequestHead;
 use iip_rpc::{
     CallContext, CallOptions, Client, ClientBuilder, Code, Concurrency, Execution, Hedge, Limits,
-    Metadata, MethodPolicy, Priority, Pushback, RetryBudget, RetryPolicy, Server, ServerBuilder,
+    MethodPolicy, Priority, Pushback, RetryBudget, RetryPolicy, Server, ServerBuilder,
     ServerPolicy, Status, service,
 };
 use tokio::sync::Semaphore;
 
-use crate::common::calls::{ShopError, expect, serve_with, status_in};
+use crate::common::calls::{self, ShopError, expect, serve_with, status_in};
 use crate::common::recorder::Recorder;
 use crate::common::{all_run, passes, started, within};
 
@@ -414,11 +413,9 @@ fn bounded() -> ServerBuilder {
     )
 }
 
-/// Returns a handwritten request in the envelope.
+/// A request without arguments.
 fn request(remaining: Option<Duration>) -> Bytes {
-    let mut message = BytesMut::new();
-    RequestHead::write(CodecId::BINCODE, remaining, &Metadata::new(), &mut message);
-    message.freeze()
+    calls::request(CodecId::BINCODE, remaining, b"")
 }
 
 #[tokio::test]

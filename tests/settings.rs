@@ -14,6 +14,7 @@ use iip_rpc::{
 };
 
 use crate::common::authority::Authority;
+use crate::common::calls::{sum, times};
 use crate::common::{spawn, within};
 
 #[service]
@@ -42,18 +43,9 @@ impl Work for Shop {
 
     async fn double(
         &self,
-        mut numbers: Streaming<u32>,
+        numbers: Streaming<u32>,
     ) -> Result<impl Stream<Item = Result<u32, Status>>, Status> {
-        let (sender, doubled) = Streaming::channel(1);
-        spawn(async move {
-            while let Some(Ok(number)) = numbers.next().await {
-                if sender.send(number * 2).await.is_err() {
-                    return;
-                }
-            }
-            sender.finish();
-        });
-        Ok(doubled)
+        Ok(times(numbers, 2))
     }
 }
 
@@ -257,12 +249,8 @@ async fn try_out((server, client): Both) -> Result<(), Status> {
         let name = "ann".repeat(20);
         assert_eq!(work.hello(name.clone()).await?, format!("hello, {name}"));
         work.later().await?;
-        let mut doubled = work.double(Streaming::iter([1, 2, 3])).await?;
-        let mut sum = 0;
-        while let Some(number) = doubled.next().await {
-            sum += number?;
-        }
-        assert_eq!(sum, 12);
+        let doubled = work.double(Streaming::iter([1, 2, 3])).await?;
+        assert_eq!(sum(0, doubled).await?, 12);
     }
     client.close(Duration::from_secs(60)).await;
     server.shutdown(Duration::from_secs(60)).await;

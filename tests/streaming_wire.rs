@@ -4,7 +4,7 @@
 
 use iip_rpc::{Client, Server, Status, Stream, Streaming, service};
 
-use crate::common::calls::lazy;
+use crate::common::calls::{lazy, sum};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::within;
@@ -34,12 +34,8 @@ impl Totals for Here {
 }
 
 impl Numbers for Here {
-    async fn sum(&self, start: u64, mut numbers: Streaming<u64>) -> Result<u64, Status> {
-        let mut sum = start;
-        while let Some(number) = numbers.next().await {
-            sum += number?;
-        }
-        Ok(sum)
+    async fn sum(&self, start: u64, numbers: Streaming<u64>) -> Result<u64, Status> {
+        sum(start, numbers).await
     }
 
     async fn count(&self, last: u64) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {

@@ -14,7 +14,9 @@ use iip_rpc::{
     Subscription, Topic, TopicBuilder, TryPublishError, Update, service,
 };
 
-use crate::common::calls::{expect, lazy, serve, serve_until_request, serve_with};
+use tokio::task::JoinHandle;
+
+use crate::common::calls::{expect, lazy, record, serve, serve_until_request, serve_with};
 use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::{MIB, SERVED, eventually, spawn, within};
@@ -394,13 +396,18 @@ async fn a_slow_subscriber_is_waited_for_no_longer_than_the_limit() {
     assert_eq!(next(&mut other).await, value(3));
 }
 
-#[tokio::test]
-async fn a_subscriber_who_leaves_is_not_waited_for() {
+/// A publisher that waits for a slow subscriber.
+async fn waited_for() -> (JoinHandle<()>, Subscription<u64>) {
     let (topic, numbers) = slow(SlowConsumer::Wait(Duration::from_secs(600)));
     publish(&topic, 1..=3).await;
-    let waiting = topic.clone();
-    let publisher = spawn(async move { publish(&waiting, [4]).await });
+    let publisher = spawn(async move { publish(&topic, [4]).await });
     tokio::task::yield_now().await;
+    (publisher, numbers)
+}
+
+#[tokio::test]
+async fn a_subscriber_who_leaves_is_not_waited_for() {
+    let (publisher, numbers) = waited_for().await;
     drop(numbers);
     within("the publisher", publisher).await.unwrap();
 }
@@ -468,11 +475,7 @@ async fn values_of_the_history_do_not_make_a_subscriber_slow() {
 
 #[tokio::test]
 async fn a_publisher_continues_when_its_subscriber_has_capacity_again() {
-    let (topic, numbers) = slow(SlowConsumer::Wait(Duration::from_secs(600)));
-    publish(&topic, 1..=3).await;
-    let waiting = topic.clone();
-    let publisher = spawn(async move { publish(&waiting, [4]).await });
-    tokio::task::yield_now().await;
+    let (publisher, numbers) = waited_for().await;
     let _numbers = numbers.buffer(4);
     within("the publisher", publisher).await.unwrap();
 }
@@ -585,9 +588,8 @@ async fn from_a_server_that_sends(records: &[&[u8]]) -> Result<Vec<Update<u64>>,
     let hello = r#"{"iip":1,"stream_window":65536,"rpc":{"envelope":0,"codecs":[1,3]}}"#;
     let request = serve_until_request(&mut peer, Some(hello), "/news/numbers").await;
     let mut data = vec![0xF8];
-    for record in records {
-        data.extend(u32::try_from(record.len()).unwrap().to_be_bytes());
-        data.extend_from_slice(record);
+    for message in records {
+        data.extend(record(message));
     }
     peer.send_frame(&RawFrame::new(4, "/news/numbers", request.channel, &data))
         .await;

@@ -30,7 +30,7 @@ use tower::timeout::error::Elapsed;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tracing::Instrument;
 
-use crate::common::calls::{ShopError, expect, serve, serve_with};
+use crate::common::calls::{ShopError, expect, serve, serve_with, sum};
 use crate::common::logs::Logs;
 use crate::common::{GUARD, eventually, passes, spawn, started, within};
 
@@ -127,12 +127,8 @@ impl Shop for Corner {
         Ok(stream)
     }
 
-    async fn sum(&self, mut numbers: Streaming<u32>) -> Result<u32, Status> {
-        let mut sum = 0;
-        while let Some(number) = numbers.next().await {
-            sum += number?;
-        }
-        Ok(sum)
+    async fn sum(&self, numbers: Streaming<u32>) -> Result<u32, Status> {
+        sum(0, numbers).await
     }
 
     async fn echo(&self, body: Bytes) -> Result<Bytes, Status> {

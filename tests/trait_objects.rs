@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use iip_rpc::{CallContext, Client, Code, Server, Status, Stream, Streaming, service};
 
-use crate::common::calls::serve;
+use crate::common::calls::{serve, sum};
 use crate::common::spawn;
 
 #[service(dyn)]
@@ -61,12 +61,8 @@ impl Desk for Clerk {
     ) -> Result<String, Status> {
         Ok(format!("{text}{cow}{}", path.display()))
     }
-    async fn sum(&self, start: u32, mut numbers: Streaming<u32>) -> Result<u32, Status> {
-        let mut sum = start;
-        while let Some(number) = numbers.next().await {
-            sum += number?;
-        }
-        Ok(sum)
+    async fn sum(&self, start: u32, numbers: Streaming<u32>) -> Result<u32, Status> {
+        sum(start, numbers).await
     }
     async fn words(&self) -> Result<impl Stream<Item = Result<String, Status>>, Status> {
         Ok(Lending(self.0.iter().cloned().map(Ok)))
