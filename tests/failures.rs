@@ -3,8 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use iip_core::{HandlerError, Request, Response, handler_fn};
 use iip_rpc::{
     Client, Code, Level, MethodError, ResultExt, Server, ServerBuilder, Status, Stream, Streaming,
     service,
@@ -297,4 +300,45 @@ async fn a_panic_whose_payload_panics_fails_its_own_call_and_no_other() {
     assert_eq!(work.hello().await.unwrap(), "hello");
     assert!(!waiting.is_finished(), "the connection lives");
     waiting.abort();
+}
+
+/// A handler that panics in its first poll, or in the second one, and again when it is dropped.
+struct PanicsTwice {
+    waits: bool,
+}
+
+impl Future for PanicsTwice {
+    type Output = Result<Response, HandlerError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(std::mem::take(&mut self.waits), "polled");
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for PanicsTwice {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_again_while_it_is_dropped_fails_its_own_call_and_no_other() {
+    let twice = handler_fn(|request: Request| PanicsTwice {
+        waits: request.body() == "later",
+    });
+    let server = iip_core::Server::builder().route("/twice", twice).route(
+        "/echo",
+        handler_fn(async |request: Request| Ok(request.body().clone().into())),
+    );
+    let server = server.bind("127.0.0.1:0").await.unwrap();
+    let client = iip_core::Client::connect(server.target()).await.unwrap();
+    for body in ["now", "later"] {
+        let reply = within("the reply", client.request("/twice", body)).await;
+        let reply = String::from_utf8(reply.unwrap().to_vec()).unwrap();
+        assert!(reply.contains(r#""code":101"#), "{reply}");
+    }
+    let echo = within("the reply", client.request("/echo", "x")).await;
+    assert_eq!(echo.unwrap(), "x");
 }

@@ -365,20 +365,18 @@ impl Dispatcher {
             _ => false,
         };
         // The request and the future are dropped with a panic, so nobody sees them half changed.
-        let first = catch_unwind(AssertUnwindSafe(|| {
-            let mut future = handler.call(request);
-            match future.as_mut().poll(cx) {
-                Poll::Ready(result) => Ok(result),
-                Poll::Pending => Err(future),
-            }
-        }));
+        let mut future = CatchPanic(None);
+        let first = future.poll_with(|future| {
+            let future = future.insert(handler.call(request));
+            future.as_mut().poll(cx)
+        });
         match first {
-            Ok(Ok(result)) => {
+            Poll::Ready(Ok(result)) => {
                 on_failed(shared, &route.path, &result, one_way);
                 // For a handler with streams, the entry in the table prevents a second reply.
                 reply_of(result).filter(|_| !streams || shared.lock().leave(channel, serial))
             }
-            Ok(Err(future)) => {
+            Poll::Pending => {
                 // A handler with parts or a stream has its entry already, and this one is not used.
                 let running = Running::new(serial, policy, cancel);
                 let waiting = SuspendedHandler {
@@ -398,7 +396,7 @@ impl Dispatcher {
                 spawn(shared, channel, running, waiting, streams);
                 None
             }
-            Err(panic) => {
+            Poll::Ready(Err(panic)) => {
                 if streams {
                     shared.lock().forget(channel);
                 }
@@ -437,7 +435,7 @@ fn spawn(
     state.proto.hold(bytes);
     drop(state);
     let run = HandlerTask {
-        future: CatchPanic(Some(future)),
+        future,
         _running: RunningCall::new(Arc::clone(shared), counted, bytes),
     };
     // This must not run under the lock: a runtime that is shutting down drops the handler here.
@@ -499,7 +497,7 @@ struct SuspendedHandler {
     handler: Arc<dyn Handler>,
     path: Arc<RequestPath>,
     tag: bool,
-    future: HandlerFuture,
+    future: CatchPanic,
     counted: Counted,
     /// Number of bytes of the request that the handler holds.
     bytes: usize,
@@ -578,37 +576,50 @@ fn dispose(panic: Box<dyn Any + Send>) {
     }
 }
 
-/// Converts a panic of a future into its output, including one while the future is dropped.
+/// A handler's future, whose panics are its output, including one while it is dropped.
+///
+/// It owns the future while it is polled, so a panic does not drop the future at once: a second
+/// panic during that would abort the process.
 struct CatchPanic(Option<HandlerFuture>);
 
-impl Future for CatchPanic {
-    type Output = Result<Result<Response, HandlerError>, Box<dyn Any + Send>>;
+type Caught = Result<Result<Response, HandlerError>, Box<dyn Any + Send>>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = catch_unwind(AssertUnwindSafe(|| {
+impl Future for CatchPanic {
+    type Output = Caught;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Caught> {
+        self.poll_with(|future| match future {
+            Some(future) => future.as_mut().poll(cx),
             // It has ended before, and is not polled again.
-            let Some(future) = &mut self.0 else {
-                return Poll::Pending;
-            };
-            let result = ready!(future.as_mut().poll(cx));
-            // Dropped here, so that a panic of its drop is caught as well.
-            self.0 = None;
-            Poll::Ready(result)
-        }));
-        let result = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(result)) => Ok(result),
-            Err(panic) => Err(panic),
-        };
-        self.discard();
-        Poll::Ready(result)
+            None => Poll::Pending,
+        })
     }
 }
 
 impl CatchPanic {
+    #[inline]
+    fn poll_with(
+        &mut self,
+        poll: impl FnOnce(&mut Option<HandlerFuture>) -> Poll<Result<Response, HandlerError>>,
+    ) -> Poll<Caught> {
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let result = ready!(poll(&mut self.0));
+            // Dropped here, so that a panic of its drop is caught as well.
+            self.0 = None;
+            Poll::Ready(result)
+        }));
+        match polled {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => {
+                self.discard();
+                Poll::Ready(Err(panic))
+            }
+        }
+    }
+
     /// Drops the remains of a handler that has panicked, or is given up.
     fn discard(&mut self) {
-        let future = self.0.take();
+        let Some(future) = self.0.take() else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(future))) {
             dispose(panic);
         }
@@ -652,10 +663,10 @@ mod tests {
             })),
             path: Arc::default(),
             tag: false,
-            future: Box::pin(async move {
+            future: CatchPanic(Some(Box::pin(async move {
                 let _held = held;
                 std::future::pending().await
-            }),
+            }))),
             counted: Counted::Now,
             bytes: 0,
         };

@@ -701,8 +701,9 @@ impl Model {
                         }
                         Err(CallErrorKind::BufferFull { limit }) => {
                             assert_eq!(limit, CLIENT_BUDGET);
+                            // What has arrived is no larger than a message. What the server has
+                            // sent since may be.
                             assert!(!call.single && !call.streamed, "it is not gathered");
-                            assert!(call.answer.len() <= MESSAGE_BYTES, "it is too large");
                             call.swallowed = true;
                         }
                         Err(error) => panic!("call {token} fails: {error}"),

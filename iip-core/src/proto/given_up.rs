@@ -16,6 +16,11 @@ impl Connection {
     /// Cancels the one call on a channel, whose caller has gone. Returns `true` if there is a call,
     /// and it was not cancelled before.
     pub(super) fn on_cancel(&mut self, id: ChannelId) -> bool {
+        // The channels of one-way calls have no name at the peer: their callers do not wait. A
+        // channel that such a call has left would stay in the queue, where no limit counts it.
+        if id.0 > self.server.granted {
+            return false;
+        }
         let Some(channel) = self.channels.get_mut(id) else {
             return false;
         };
@@ -25,10 +30,14 @@ impl Connection {
             return self.cancel_open(id);
         }
         if channel.waiting.is_empty() {
-            // The rest of the request is skipped; it gets its reply when it ends.
+            // The rest of the request is skipped; it gets its reply when it ends. The control
+            // stream is not a call.
             let incoming = channel.assembly.as_ref().map(|assembly| assembly.incoming);
             return match incoming {
-                None | Some(Incoming::Skip(Skip::Cancelled | Skip::Replied)) => false,
+                None
+                | Some(Incoming::Control | Incoming::Skip(Skip::Cancelled | Skip::Replied)) => {
+                    false
+                }
                 Some(_) => {
                     Self::skip_incoming(&mut self.buffered, channel, Skip::Cancelled);
                     true

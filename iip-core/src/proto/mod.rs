@@ -197,7 +197,9 @@ impl Connection {
 
     /// Returns `true` if the layers above may hold `bytes` more.
     pub(crate) fn fits(&self, bytes: usize) -> bool {
-        self.buffered + self.held + bytes <= self.allowance
+        // The number comes from handlers, and may be any.
+        let all = bytes.checked_add(self.buffered + self.held);
+        all.is_some_and(|all| all <= self.allowance)
     }
 
     /// Client: returns the error for a message of which `own` bytes are counted and which would

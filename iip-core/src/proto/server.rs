@@ -527,11 +527,16 @@ impl Connection {
             // The reply was sent before the request was complete, so the rest is not needed.
             Self::skip_incoming(&mut self.buffered, channel, Skip::Replied);
         }
-        // A one-way call has its channel to itself. On any other one the next request follows.
+        // A one-way call has its channel to itself. On any other one the next request follows,
+        // after those of other channels that have waited for longer.
         if is_silent {
             self.channels.remove(id);
         } else if channel.has_next() {
-            self.show_next(id);
+            if self.server.call_queue.is_empty() {
+                self.show_next(id);
+            } else {
+                self.enqueue(id);
+            }
         }
         // One reply makes room for one handler. It takes more than one turn if a channel has no
         // request any more, because it was cancelled, or one that is replied to here.

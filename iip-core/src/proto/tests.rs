@@ -8,6 +8,8 @@ use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::channel::MAX_GRANTED;
+use super::control::ControlMessage;
 use super::fuzz::calls::CallStep;
 use super::fuzz::{self, End, Model, Operation, pattern, small_limits};
 use super::{ClientEvent, Connection, ServerEvent, StreamFrame};
@@ -1351,6 +1353,72 @@ fn a_cancel_for_a_channel_without_a_call_is_nothing() {
     assert_eq!(server.machine.buffered, 0);
     server.read(&frame(3, "", 1, &[0, 0]));
     assert_eq!(server.channels_in_use(), 0, "the stream has ended");
+}
+
+#[test]
+fn the_control_stream_cannot_be_cancelled() {
+    let mut server = server_with_channels(2, Limits::default());
+    server.read(&frame(0, "/sys/control", 1, &[1, 4, 0, 0, 0, 1]));
+    server.read(&frame(1, "/a", 2, b"x"));
+    server.read(&frame(2, "", 1, &[1, 4, 0, 0, 0, 2]));
+    assert_eq!(server.events(), ["2 /a x", "2 cancelled"]);
+}
+
+#[test]
+fn one_way_calls_that_wait_cannot_be_cancelled_and_leave_nothing_in_the_queue() {
+    let mut server = server_with_channels(3, Limits::default().max_calls(1));
+    server.read(&frame(1, "/sys/hello", 0, br#"{"iip":1,"control":1}"#));
+    let one_way = ControlMessage::OneWay(ChannelId(2)).encode();
+    server.read(&frame(0, "/sys/control", 1, &one_way));
+    server.read(&frame(1, "/busy", 3, b"x"));
+    for count in 1..=100 {
+        server.read(&frame(1, "/a", 2, b"x"));
+        let cancel = ControlMessage::Cancel(ChannelId(MAX_GRANTED + 1 + count)).encode();
+        server.read(&frame(2, "", 1, &cancel));
+    }
+    assert_eq!(server.machine.server.call_queue.len(), 100);
+    assert!(server.machine.buffered > 100, "the requests are counted");
+    server.answer(3, "y");
+    for count in 1..=100 {
+        server.answer(MAX_GRANTED + 1 + count, "");
+    }
+    assert_eq!(
+        server.events().len(),
+        102,
+        "the hello, and each of the calls"
+    );
+    assert_eq!(server.machine.buffered, 0);
+    assert_eq!(server.channels_in_use(), 1, "the control stream");
+    assert!(server.machine.server.call_queue.is_empty());
+}
+
+#[test]
+fn a_channel_with_many_requests_does_not_delay_those_of_other_channels() {
+    let mut server = server_with_channels(3, Limits::default().max_calls(1));
+    for body in [b"1", b"2", b"3"] {
+        server.read(&frame(1, "/many", 1, body));
+    }
+    server.read(&frame(1, "/one", 2, b"x"));
+    server.read(&frame(1, "/one", 3, b"y"));
+    assert_eq!(server.events(), ["1 /many 1"]);
+    for (channel, next) in [
+        (1, "2 /one x"),
+        (2, "3 /one y"),
+        (3, "1 /many 2"),
+        (1, "1 /many 3"),
+    ] {
+        server.answer(channel, "A");
+        assert_eq!(server.events(), [next]);
+    }
+}
+
+#[test]
+fn no_handler_can_hold_more_bytes_than_there_are() {
+    let mut server = server_with_channels(1, Limits::default().max_buffered_bytes(100));
+    assert!(server.machine.fits(100));
+    assert!(!server.machine.fits(101));
+    server.machine.hold(50);
+    assert!(!server.machine.fits(usize::MAX), "the sum is not a number");
 }
 
 #[test]
