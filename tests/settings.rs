@@ -12,6 +12,7 @@ use iip_rpc::{
     Limits, MethodPolicy, RetryBudget, RetryPolicy, Server, ServerBuilder, ServerPolicy,
     SlowConsumer, Status, Stream, Streaming, Subscription, Topic, TopicBuilder, Update, service,
 };
+use serde_json::json;
 
 use crate::common::authority::Authority;
 use crate::common::calls::{sum, times};
@@ -397,6 +398,15 @@ async fn raw_clients_and_servers_reject_settings_that_cannot_work() {
             error.to_string().contains("option max_connection_age"),
             "{error}"
         );
+    }
+    // A hello is an object, and so are the fields that are added to it.
+    for announce in [json!(null), json!("fields"), json!([1]), json!(1)] {
+        let server = iip_core::Server::builder().announce(announce.clone());
+        let error = server.in_memory().unwrap_err();
+        assert!(error.to_string().contains("option announce"), "{error}");
+        let client = iip_core::Client::builder().hello(announce);
+        let error = client.connect_lazy("127.0.0.1:1").unwrap_err();
+        assert!(error.to_string().contains("option hello"), "{error}");
     }
     let error = iip_core::Client::builder()
         .max_channels(0)

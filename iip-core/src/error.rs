@@ -7,6 +7,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::frame::{ChannelId, FrameStatus};
 use crate::printable::Printable;
 
@@ -513,6 +515,14 @@ impl ConfigError {
             (min, max) => format!("{count} is not between {min} and {max}"),
         };
         Err(Self::new(option, reason))
+    }
+
+    /// Checks the fields that are added to a hello.
+    pub(crate) fn check_fields(option: &'static str, fields: &Value) -> Result<(), Self> {
+        if fields.is_object() {
+            return Ok(());
+        }
+        Err(Self::new(option, format!("{fields} is not a JSON object")))
     }
 
     /// Returns the option to change.

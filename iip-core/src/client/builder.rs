@@ -105,7 +105,8 @@ impl ClientBuilder {
     }
 
     /// Sends a hello to each server right after connecting, which asks for its capabilities and
-    /// announces the fields of `announce`, an object.
+    /// announces the fields of `announce`, an object. Fields of the protocol itself, such as
+    /// `stream_window`, are not replaced. A value that is not an object is rejected.
     ///
     /// Default: no hello; to the server the client looks like any Go client. A Go server replies to
     /// a hello with an in-band error, and the connection continues as plain IIP. With a hello,
@@ -190,6 +191,9 @@ impl ClientBuilder {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             ConfigError::check_time("handshake_timeout", tls.handshake_limit())?;
+        }
+        if let Some(announce) = &self.hello {
+            ConfigError::check_fields("hello", announce)?;
         }
         self.limits.check()
     }

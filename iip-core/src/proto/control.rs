@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::body::Body;
 use crate::error::ProtocolError;
@@ -259,25 +259,25 @@ pub(crate) struct Hello {
 
 impl Hello {
     /// Encodes the hello of this side. `announce` is an object of the layers above whose fields are
-    /// added.
+    /// added; the builders reject any other value.
     pub(crate) fn body(announce: &Value, limits: &Limits, reply: bool) -> Bytes {
-        let mut hello = json!({
-            "iip": 1,
-            "control": 1,
-            "ping": 1,
-            "notice": 1,
-            "one_way": 1,
-            "max_frame": limits.get_max_frame_bytes(),
-            "stream_window": limits.get_stream_window(),
-            "channels": limits.get_max_channels(),
-        });
-        if let (Some(fields), Some(more)) = (hello.as_object_mut(), announce.as_object()) {
-            if reply {
-                fields.insert("code".into(), 0.into());
-            }
-            fields.extend(more.clone());
-        }
-        Bytes::from(hello.to_string())
+        let mut hello = announce.as_object().cloned().unwrap_or_default();
+        // These describe what this side does, so the layers above cannot replace them.
+        let fields = [
+            ("iip", 1),
+            ("control", 1),
+            ("ping", 1),
+            ("notice", 1),
+            ("one_way", 1),
+            ("max_frame", limits.get_max_frame_bytes()),
+            ("stream_window", limits.get_stream_window()),
+            ("channels", limits.get_max_channels()),
+        ];
+        // The code distinguishes a reply from that of a Go server, which is an error.
+        let code = reply.then_some(("code", 0));
+        let fields = fields.into_iter().chain(code);
+        hello.extend(fields.map(|(name, number)| (name.to_owned(), number.into())));
+        Bytes::from(Value::Object(hello).to_string())
     }
 
     /// Parses a hello. Returns `None` if the peer does not know it: a Go server replies with the

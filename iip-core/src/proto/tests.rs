@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::channel::MAX_GRANTED;
-use super::control::ControlMessage;
+use super::control::{ControlMessage, Hello};
 use super::fuzz::calls::CallStep;
 use super::fuzz::{self, End, Model, Operation, pattern, small_limits};
 use super::{ClientEvent, Connection, ServerEvent, StreamFrame};
@@ -1312,6 +1312,26 @@ fn a_peer_without_hello_gets_whole_messages_and_no_control_stream() {
     client.machine.abandon(ChannelId::ZERO, CallId::of(1));
     assert_eq!(client.written(), [""; 0]);
     assert!(!client.machine.peer_replies_before_end());
+}
+
+#[test]
+fn a_hello_has_the_fields_of_the_protocol_whatever_the_layers_above_announce() {
+    let ours = serde_json::json!({ "iip": 0, "code": 7, "channels": 1, "rpc": {} });
+    for announce in [serde_json::Value::Null, ours] {
+        for reply in [false, true] {
+            let body = Hello::body(&announce, &Limits::default(), reply);
+            let hello = Hello::parse(&body).expect("a hello");
+            assert!(hello.control && hello.ping && hello.notice && hello.one_way);
+            let most = Limits::default().get_max_channels();
+            assert_eq!(hello.channels, Some(most));
+            let fields: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            // The code distinguishes the reply from the error of a Go server.
+            if reply {
+                assert_eq!(fields["code"], 0, "{fields}");
+            }
+            assert_eq!(fields.get("rpc"), announce.get("rpc"));
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 
 use super::table::Table;
@@ -63,7 +63,7 @@ impl Default for ServerBuilder {
             fallback: None,
             problem: None,
             limits: Limits::default(),
-            announce: Value::Null,
+            announce: Value::Object(Map::new()),
             max_connections: 10_000,
             max_connections_per_peer: None,
             max_running_calls: 65_536,
@@ -120,7 +120,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets the fields of the reply to a client's hello, an object.
+    /// Adds the fields of `announce`, an object, to the reply to a client's hello. Fields of the
+    /// protocol itself, such as `channels`, are not replaced. A value that is not an object is
+    /// rejected.
     #[must_use]
     pub fn announce(mut self, announce: Value) -> Self {
         self.announce = announce;
@@ -290,6 +292,7 @@ impl ServerBuilder {
         if let Some(tls) = &self.tls {
             ConfigError::check_time("handshake_timeout", tls.handshake_limit())?;
         }
+        ConfigError::check_fields("announce", &self.announce)?;
         self.limits.check()
     }
 
