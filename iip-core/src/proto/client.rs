@@ -27,7 +27,7 @@ pub(super) struct ClientSide {
     pub(super) events: VecDeque<ClientEvent>,
     /// The channel of the control stream was requested.
     control_is_coming: bool,
-    /// Channels of calls that were abandoned before the control stream existed.
+    /// Channels of calls that were abandoned before the control stream existed, each once.
     pub(super) cancel_later: Vec<ChannelId>,
     /// Time at which the ping was sent whose reply is due.
     pinged_at: Option<Instant>,
@@ -549,7 +549,11 @@ impl Connection {
                 let body = ControlMessage::Cancel(id).encode();
                 self.send(control, control::CONTROL.as_bytes(), body, false, false);
             }
-            None if self.client.control_is_coming => self.client.cancel_later.push(id),
+            // Calls may follow one another on a channel until the control stream exists, so their
+            // number has no limit, and each channel is kept once.
+            None if self.client.control_is_coming && !self.client.cancel_later.contains(&id) => {
+                self.client.cancel_later.push(id);
+            }
             None => {}
         }
     }

@@ -1351,6 +1351,39 @@ fn a_client_with_hello_opens_the_control_stream_and_cancels_by_it() {
     pair.assert_rests();
 }
 
+/// A client whose server has a control stream and has not granted its channel yet.
+fn client_that_waits_for_control() -> End {
+    let mut client = client_with_channels(3, Limits::default());
+    client.machine.say_hello();
+    client.read(&frame(5, "/sys/hello", 0, br#"{"iip":1,"control":1}"#));
+    assert_eq!(client.events(), ["hello true"]);
+    client.written();
+    client
+}
+
+#[test]
+fn a_server_that_withholds_the_control_stream_makes_its_client_keep_each_channel_once() {
+    let mut client = client_that_waits_for_control();
+    for token in 0..100 {
+        for id in [1, 2] {
+            call(&mut client, id, "/a", "x", token);
+            client.written();
+            client.machine.abandon(ChannelId(id), CallId::of(token));
+            client.read(&frame(5, "/a", id, b"y"));
+            assert_eq!(client.events(), [format!("{id} swallowed")]);
+        }
+    }
+    assert_eq!(client.machine.client.cancel_later.len(), 2);
+    call(&mut client, 2, "/a", "x", 100);
+    client.machine.abandon(ChannelId(2), CallId::of(100));
+    client.written();
+    let grant = br#"{"code":0,"channel_id":4}"#;
+    client.read(&frame(5, "/sys/new_channel", 0, grant));
+    // The one call that still waits for its reply is cancelled, and only once.
+    let cancel = "2 /sys/control 4 \u{1}\u{4}\0\0\0\u{2}";
+    assert_eq!(client.written(), ["0 /sys/control 4 \0\0", cancel]);
+}
+
 #[test]
 fn a_cancel_for_a_channel_without_a_call_is_nothing() {
     let mut server = server_with_channels(2, Limits::default());
