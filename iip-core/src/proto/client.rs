@@ -562,11 +562,12 @@ impl Connection {
     fn cancel_now(&mut self) {
         for id in std::mem::take(&mut self.client.cancel_later) {
             let sent = self.channels.get(id).map(|channel| &channel.sent);
-            // The reply may have arrived in the meantime, and the channel may have another call.
-            let still = sent.is_some_and(|sent| {
-                let oldest = sent.oldest().map(|call| call.exchange);
-                sent.len() == 1 && oldest == Some(Exchange::Abandoned)
-            });
+            // The reply may have arrived in the meantime, and the channel may have another call,
+            // also one without a caller from the beginning.
+            let is_abandoned =
+                |call: &SentCall| call.exchange == Exchange::Abandoned && call.mode != Mode::OneWay;
+            let still =
+                sent.is_some_and(|sent| sent.len() == 1 && sent.oldest().is_some_and(is_abandoned));
             if still {
                 self.cancel(id);
             }

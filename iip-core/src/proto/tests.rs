@@ -1385,6 +1385,23 @@ fn a_server_that_withholds_the_control_stream_makes_its_client_keep_each_channel
 }
 
 #[test]
+fn a_one_way_call_on_the_channel_of_a_cancelled_call_is_not_cancelled() {
+    let mut client = client_that_waits_for_control();
+    call(&mut client, 1, "/a", "x", 0);
+    client.machine.abandon(ChannelId(1), CallId::of(0));
+    client.read(&frame(5, "/a", 1, b"y"));
+    // Without a channel for one-way calls this is an ordinary call whose reply nobody waits for.
+    let (id, token) = (ChannelId(1), CallId::of(1));
+    let mut body = Body::from("x");
+    let machine = &mut client.machine;
+    machine.start_call(id, b"/b", &mut body, token, super::Mode::OneWay);
+    client.written();
+    let grant = br#"{"code":0,"channel_id":4}"#;
+    client.read(&frame(5, "/sys/new_channel", 0, grant));
+    assert_eq!(client.written(), ["0 /sys/control 4 \0\0"]);
+}
+
+#[test]
 fn a_cancel_for_a_channel_without_a_call_is_nothing() {
     let mut server = server_with_channels(2, Limits::default());
     server
