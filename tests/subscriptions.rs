@@ -4,15 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use iip_rpc::codec::CodecId;
 use iip_rpc::{
-    CallOptions, Client, Code, Execution, Metadata, Position, Server, SlowConsumer, Status,
-    Subscription, Topic, TopicBuilder, TryPublishError, Update, service,
+    CallContext, CallOptions, Client, Code, Execution, Metadata, Position, Server, SlowConsumer,
+    Status, Subscription, Topic, TopicBuilder, TryPublishError, Update, service,
 };
+use tokio::sync::Notify;
 
 use tokio::task::JoinHandle;
 
@@ -251,6 +252,72 @@ async fn a_server_that_shuts_down_ends_subscriptions_at_once_after_all_published
     let _server = again(&desk, &target).await;
     publish(&desk.numbers, [501]).await;
     assert_eq!(next(&mut numbers).await, value(501));
+}
+
+/// A service whose method returns its subscription once the server shuts down.
+#[service]
+trait Late {
+    async fn numbers(&self, ctx: &CallContext) -> Result<Subscription<u64>, Status>;
+}
+
+struct AtShutdown {
+    begun: Notify,
+    subscription: Mutex<Option<Subscription<u64>>>,
+}
+
+impl Late for AtShutdown {
+    async fn numbers(&self, ctx: &CallContext) -> Result<Subscription<u64>, Status> {
+        self.begun.notify_one();
+        ctx.shutting_down().await;
+        Ok(self.subscription.lock().unwrap().take().unwrap())
+    }
+}
+
+/// Returns the values that a client gets of a subscription whose server shuts down, and how they
+/// end.
+async fn at_shutdown(subscription: Subscription<u64>) -> (Vec<Update<u64>>, Option<Code>) {
+    let late = Arc::new(AtShutdown {
+        begun: Notify::new(),
+        subscription: Mutex::new(Some(subscription)),
+    });
+    let (server, client) = serve(LateServer::new(Arc::clone(&late))).await;
+    let late_client = LateClient::new(client);
+    let shutdown = async {
+        late.begun.notified().await;
+        server.shutdown(Duration::from_secs(15)).await;
+    };
+    let ctx = CallContext::new();
+    let both = async { tokio::join!(late_client.numbers(&ctx), shutdown) };
+    let (numbers, ()) = within("the shutdown", both).await;
+    let mut numbers = numbers.unwrap().resume_within(Duration::ZERO);
+    let mut updates = Vec::new();
+    loop {
+        match within("the end", numbers.next()).await {
+            Some(Ok(update)) => updates.push(update),
+            Some(Err(status)) => return (updates, Some(status.code())),
+            None => return (updates, None),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_that_has_ended_before_a_shutdown_keeps_its_end() {
+    let topic = Topic::new();
+    let running = topic.subscribe();
+    let mut read = topic.subscribe();
+    let waiting = topic.subscribe();
+    let slow = topic.subscribe().buffer(1);
+    let slow = slow.slow_consumer(SlowConsumer::End);
+    publish(&topic, 1..=2).await;
+    let two = vec![value(1), value(2)];
+    let cut = Some(Code::Unavailable);
+    assert_eq!(at_shutdown(running).await, (two.clone(), cut));
+    let exhausted = Some(Code::ResourceExhausted);
+    assert_eq!(at_shutdown(slow).await, (Vec::new(), exhausted));
+    drop(topic);
+    assert_eq!(at_shutdown(waiting).await, (two, None));
+    while read.next().await.is_some() {}
+    assert_eq!(at_shutdown(read).await, (Vec::new(), None));
 }
 
 #[tokio::test]

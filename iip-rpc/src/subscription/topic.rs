@@ -351,6 +351,19 @@ impl<T> Queue<T> {
         left.wakers.extend(self.waker.take());
     }
 
+    /// Returns the outcome after the values that wait, if the subscription has ended; `closed` if
+    /// its topic is.
+    fn outcome(&self, closed: bool) -> Option<Result<(), Status>> {
+        if self.ended {
+            let (buffer, policy) = (self.buffer, self.policy);
+            return Some(Err(Status::resource_exhausted(format!(
+                "the subscriber was too slow: {buffer} values waited for it (options buffer and \
+                 slow_consumer of the topic, which is {policy:?})"
+            ))));
+        }
+        closed.then_some(Ok(()))
+    }
+
     fn add(&mut self, sequence: u64, value: &Arc<T>, left: &mut Left<T>) {
         if self.ended {
             return;
@@ -489,11 +502,16 @@ impl<T> Subscriber<T> {
         }
     }
 
-    /// Unsubscribes, and returns the values that still wait.
-    fn leave(&self) -> VecDeque<Shareable<T>> {
-        let queue = self.shared.lock().queues.remove(&self.id);
+    /// Unsubscribes. Returns the values that still wait, and the outcome after them if the
+    /// subscription had ended.
+    fn leave(&self) -> (VecDeque<Shareable<T>>, Option<Result<(), Status>>) {
+        let mut state = self.shared.lock();
+        let closed = state.closed;
+        let queue = state.queues.remove(&self.id);
+        drop(state);
         self.shared.room.notify_waiters();
-        queue.map(|queue| queue.values).unwrap_or_default()
+        let outcome = queue.as_ref().and_then(|queue| queue.outcome(closed));
+        (queue.map(|queue| queue.values).unwrap_or_default(), outcome)
     }
 
     /// Returns the next value, shared.
@@ -515,15 +533,8 @@ impl<T> Subscriber<T> {
             }
             return Poll::Ready(Some(Ok(next)));
         }
-        if queue.ended {
-            let (buffer, policy) = (queue.buffer, queue.policy);
-            return Poll::Ready(Some(Err(Status::resource_exhausted(format!(
-                "the subscriber was too slow: {buffer} values waited for it (options buffer and \
-                 slow_consumer of the topic, which is {policy:?})"
-            )))));
-        }
-        if closed {
-            return Poll::Ready(None);
+        if let Some(outcome) = queue.outcome(closed) {
+            return Poll::Ready(outcome.err().map(Err));
         }
         let before = queue.waker.replace(waker);
         drop(state);
@@ -552,21 +563,25 @@ impl<T> Drop for Subscriber<T> {
 /// The values that a server sends to one subscriber.
 pub(crate) enum Sending<T> {
     Here(Subscriber<T>),
-    /// The values that were left when the server began to shut down.
-    Rest(VecDeque<Shareable<T>>),
+    /// The values that were left when the server began to shut down, and the outcome after them.
+    Rest(VecDeque<Shareable<T>>, Result<(), Status>),
     /// A subscription to a topic of another server, whose values are forwarded.
     There(Box<Remote<T>>),
     Over,
 }
 
 impl<T> Sending<T> {
-    /// Stops because the server shuts down: waiting values are sent, later ones are not.
+    /// Stops because the server shuts down: waiting values are sent, later ones are not. A
+    /// subscription that has ended keeps its outcome, or its subscriber would try to resume it.
     pub(crate) fn stop(&mut self) {
-        if let Self::Here(subscriber) = self {
-            *self = Self::Rest(subscriber.leave());
-        } else if !matches!(self, Self::Rest(_)) {
-            *self = Self::Rest(VecDeque::new());
-        }
+        let (values, outcome) = match self {
+            Self::Here(subscriber) => subscriber.leave(),
+            Self::There(_) => (VecDeque::new(), None),
+            Self::Rest(..) | Self::Over => return,
+        };
+        let outcome =
+            outcome.unwrap_or_else(|| Err(Status::unavailable("server is shutting down")));
+        *self = Self::Rest(values, outcome);
     }
 
     pub(crate) fn poll_next(
@@ -575,11 +590,10 @@ impl<T> Sending<T> {
     ) -> Poll<Option<Result<Numbered<T>, Status>>> {
         let next = match self {
             Self::Here(subscriber) => std::task::ready!(subscriber.poll_shared(cx)),
-            Self::Rest(values) => Some(
-                values
-                    .pop_front()
-                    .ok_or_else(|| Status::unavailable("server is shutting down")),
-            ),
+            Self::Rest(values, outcome) => match values.pop_front() {
+                Some(value) => Some(Ok(value)),
+                None => std::mem::replace(outcome, Ok(())).err().map(Err),
+            },
             Self::There(remote) => match std::task::ready!(remote.poll_item(cx)) {
                 Some(Ok(Item::Value(sequence, value))) => Some(Ok((sequence, Arc::new(value)))),
                 // A subscriber that subscribes again gets the new position.
