@@ -197,13 +197,17 @@ impl Share {
         std::mem::take(&mut table.waiting)
     }
 
-    /// Wakes `waker` when others hold less. `asked` records that it is waiting already.
-    pub(crate) fn wait(&self, asked: &mut Option<u64>, waker: &Waker) {
+    /// Wakes `waker` when others hold less. `asked` records that it is waiting already. Returns
+    /// `true` if it was not: others may hold less since the [`allowance`](Self::allowance) was
+    /// read, which must then be read again.
+    pub(crate) fn wait(&self, asked: &mut Option<u64>, waker: &Waker) -> bool {
         let mut table = self.totals.lock();
-        if *asked != Some(table.wakes) {
+        let is_new = *asked != Some(table.wakes);
+        if is_new {
             *asked = Some(table.wakes);
             table.waiting.push(waker.clone());
         }
+        is_new
     }
 }
 
@@ -338,13 +342,13 @@ mod tests {
         assert!(one.tell(&mut told, 5 << 20).is_empty());
         assert_eq!(other.allowance(), FREE_BYTES);
         let mut asked = None;
-        other.wait(&mut asked, Waker::noop());
-        other.wait(&mut asked, Waker::noop());
+        assert!(other.wait(&mut asked, Waker::noop()));
+        assert!(!other.wait(&mut asked, Waker::noop()));
         assert_eq!(totals.lock().waiting.len(), 1);
         assert_eq!(one.tell(&mut told, 0).len(), 1);
         assert_eq!(totals.lock().waiting.len(), 0);
         assert_eq!(other.allowance(), 1 << 20);
-        other.wait(&mut asked, Waker::noop());
+        assert!(other.wait(&mut asked, Waker::noop()));
         assert_eq!(totals.lock().waiting.len(), 1);
     }
 }

@@ -383,6 +383,18 @@ impl Shared {
         result
     }
 
+    /// Server: reports the bytes that the connection holds, `reading` of which are not known to the
+    /// machine, and takes over what the other connections leave to it. `wakers` receives those of
+    /// other connections, to be woken without the lock.
+    pub(crate) fn share_memory(&self, state: &mut State, reading: usize, wakers: &mut Vec<Waker>) {
+        if let Some(share) = &self.share {
+            let held = state.proto.memory() + reading;
+            wakers.append(&mut share.tell(&mut state.told, held));
+            let allowance = share.allowance().saturating_sub(reading);
+            state.proto.set_allowance(allowance);
+        }
+    }
+
     /// Returns `true` if the connection takes calls. Reads a flag without the lock; a call that
     /// starts just before the end is still notified.
     #[inline]

@@ -338,17 +338,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.written > 0 {
             on_written(state, std::mem::take(&mut self.written), clock::now());
         }
-        if let Some(share) = &self.shared.share {
-            // Data read beyond the usual amount belongs to a frame of that size.
-            let reading = self.decoder.len();
-            let reading = if reading > FREE_BYTES { reading } else { 0 };
-            let held = state.proto.memory() + reading;
-            // These are drivers of other connections. They are woken without the lock, at the
-            // latest in `park`.
-            self.wakers.append(&mut share.tell(&mut state.told, held));
-            let allowance = share.allowance().saturating_sub(reading);
-            state.proto.set_allowance(allowance);
-        }
+        self.shared
+            .share_memory(state, self.reading(), &mut self.wakers);
         state.grant_withheld();
         if self.batch.is_empty() {
             // This task is awake. A task that adds work from here on wakes nobody, which loses
@@ -504,6 +495,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 }
 
 impl<S> Driver<S> {
+    /// Returns the number of bytes of a large frame that have arrived. Data read beyond the usual
+    /// amount belongs to a frame of that size.
+    fn reading(&self) -> usize {
+        let reading = self.decoder.len();
+        if reading > FREE_BYTES { reading } else { 0 }
+    }
+
     /// Replaces the error if the first bytes of the peer look like another protocol, which is more
     /// informative.
     #[cold]

@@ -32,6 +32,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         // This may free channels and add output, so it comes before the look for work.
         shared.expire(state, now, &mut self.wakers);
+        // Other tasks may have given up memory since this turn checked, and then found no waker.
+        shared.share_memory(state, self.reading(), &mut self.wakers);
         // The socket was read until it had nothing more.
         if polled_read {
             state.proto.timers().on_read_idle(now);
@@ -124,8 +126,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if let Some(share) = &self.shared.share
             && state.proto.is_confined()
             && (state.proto.is_over_budget() || state.proto.is_unread())
+            && share.wait(&mut self.asked, cx.waker())
         {
-            share.wait(&mut self.asked, cx.waker());
+            // The other connections do not hold this lock: what they gave up before the waker was
+            // registered is found by another look.
+            return Ok(Turn::Again);
         }
         // From here on a task that adds work wakes this one.
         state.driver = Some(cx.waker().clone());
@@ -202,5 +207,116 @@ fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::io;
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Poll, Wake};
+
+    use tokio::io::ReadBuf;
+
+    use super::*;
+    use crate::connection::Shared;
+    use crate::proto::calls::CallTable;
+    use crate::serve::{Dispatcher, Routes};
+    use crate::totals::{FREE_BYTES, Share, Totals};
+    use crate::{Limits, Peer, Side, proto};
+
+    const TOTAL_BYTES: usize = 1 << 20;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Woken {
+        fn take(&self) -> bool {
+            self.0.swap(false, Ordering::SeqCst)
+        }
+    }
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// A socket whose peer is silent. What it is given runs when it is read.
+    struct Silent<F>(F);
+
+    impl<F: FnMut() + Unpin> AsyncRead for Silent<F> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            (self.0)();
+            Poll::Pending
+        }
+    }
+
+    impl<F: Unpin> AsyncWrite for Silent<F> {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Returns a connection of a server whose other connections hold everything, and their share.
+    fn confined() -> (Arc<Shared>, Share, usize) {
+        let totals = Totals::new(1, TOTAL_BYTES);
+        let others = Share::new(&totals, None);
+        let mut told = 0;
+        assert!(others.tell(&mut told, TOTAL_BYTES).is_empty());
+        let none = serde_json::Value::Null;
+        let proto = proto::Connection::new(Side::Server, Limits::default(), none, clock::now());
+        let peer = Arc::new(Peer::new(None, Vec::new()));
+        let share = Share::new(&totals, None);
+        let shared = Shared::new(proto, CallTable::new(0, 0), peer, Some(share));
+        (shared, others, told)
+    }
+
+    fn driver_of<F>(shared: &Arc<Shared>, on_read: F) -> Driver<Silent<F>>
+    where
+        F: FnMut() + Unpin,
+    {
+        let routes = Routes {
+            handlers: HashMap::new(),
+            fallback: None,
+            shutting_down: AtomicBool::new(false),
+        };
+        let dispatcher = Dispatcher::new(Arc::new(routes));
+        let shared = Arc::clone(shared);
+        Driver::new(Silent(on_read), Side::Server, shared, Some(dispatcher))
+    }
+
+    #[tokio::test]
+    async fn memory_that_others_give_up_while_a_driver_prepares_to_sleep_is_seen() {
+        let (shared, others, mut told) = confined();
+        shared.lock().proto.hold(2 * FREE_BYTES);
+        // By then the driver knows what the others leave to it, and does not wait for more yet.
+        let mut driver = driver_of(&shared, move || {
+            let wakers = others.tell(&mut told, 0);
+            wakers.into_iter().for_each(Waker::wake);
+        });
+        let woken = Arc::<Woken>::default();
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        assert!(Pin::new(&mut driver).poll(&mut cx).is_pending());
+        assert!(shared.lock().proto.wants_read() || woken.take());
     }
 }
