@@ -124,7 +124,7 @@ impl State {
     }
 
     /// Grants streams the credit that was withheld while there was no room for their messages.
-    pub(crate) fn grant_withheld(&mut self) {
+    fn grant_withheld(&mut self) {
         while let Some(channel) = self.proto.next_withheld() {
             let key = self.proto.stream_on(channel);
             let flow = key.and_then(|key| flow_of(&mut self.calls, &mut self.running, key));
@@ -385,7 +385,8 @@ impl Shared {
 
     /// Server: reports the bytes that the connection holds, `reading` of which are not known to the
     /// machine, and takes over what the other connections leave to it. `wakers` receives those of
-    /// other connections, to be woken without the lock.
+    /// other connections, to be woken without the lock. Both sides: uses the room that there is
+    /// now, for withheld credit.
     pub(crate) fn share_memory(&self, state: &mut State, reading: usize, wakers: &mut Vec<Waker>) {
         if let Some(share) = &self.share {
             let held = state.proto.memory() + reading;
@@ -393,6 +394,7 @@ impl Shared {
             let allowance = share.allowance().saturating_sub(reading);
             state.proto.set_allowance(allowance);
         }
+        state.grant_withheld();
     }
 
     /// Returns `true` if the connection takes calls. Reads a flag without the lock; a call that

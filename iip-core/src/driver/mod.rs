@@ -340,7 +340,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         self.shared
             .share_memory(state, self.reading(), &mut self.wakers);
-        state.grant_withheld();
         if self.batch.is_empty() {
             // This task is awake. A task that adds work from here on wakes nobody, which loses
             // nothing: `park` looks for work under the same lock hold in which it stores the waker.

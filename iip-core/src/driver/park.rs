@@ -222,6 +222,7 @@ mod tests {
 
     use super::*;
     use crate::connection::Shared;
+    use crate::frame::ChannelId;
     use crate::proto::calls::CallTable;
     use crate::serve::{Dispatcher, Routes};
     use crate::totals::{FREE_BYTES, Share, Totals};
@@ -318,5 +319,25 @@ mod tests {
         let mut cx = Context::from_waker(&waker);
         assert!(Pin::new(&mut driver).poll(&mut cx).is_pending());
         assert!(shared.lock().proto.wants_read() || woken.take());
+    }
+
+    #[tokio::test]
+    async fn credit_is_granted_for_memory_that_is_given_up_while_a_driver_prepares_to_sleep() {
+        let (shared, _others, _told) = confined();
+        let mut state = shared.lock();
+        state.proto.hold(2 * FREE_BYTES);
+        state.proto.set_allowance(FREE_BYTES);
+        assert!(state.proto.may_grant(ChannelId(1)), "one stream goes on");
+        state.proto.withhold(ChannelId(2));
+        drop(state);
+        let (reader, mut held) = (Arc::clone(&shared), 2 * FREE_BYTES);
+        let mut driver = driver_of(&shared, move || {
+            let given_up = std::mem::take(&mut held);
+            reader.command(|state| state.proto.release(given_up));
+        });
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut driver).poll(&mut cx).is_pending());
+        let left = shared.lock().proto.next_withheld();
+        assert_eq!(left, None, "it may be granted more");
     }
 }
