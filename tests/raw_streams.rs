@@ -15,7 +15,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::common::generate::lin;
-use crate::common::{MIB, Started, bound, eventually, spawn, started, stream_fn, within};
+use crate::common::{
+    MIB, Started, all_run, bound, eventually, spawn, started, stream_fn, within,
+};
 
 /// Sends back what it reads, and replies with the number of bytes.
 async fn echo(mut request: Request) -> Result<Response, HandlerError> {
@@ -409,6 +411,98 @@ async fn waiting_writer(mut send: SendStream) -> JoinHandle<Result<(), StreamErr
         .await
         .unwrap();
     writer
+}
+
+/// Waits until a new piece may be begun, and sends a small one. `tell` is notified once it waits.
+async fn second_sender(mut send: SendStream, tell: Arc<Notify>) -> Result<(), StreamError> {
+    let ready = started(std::future::poll_fn(|cx| send.poll_ready(cx))).await;
+    let waits = matches!(ready, Started::Running(_));
+    assert!(waits, "the piece of the other stream takes everything");
+    tell.notify_one();
+    ready.finish().await?;
+    send.send("x").await
+}
+
+/// Limits that one piece of [`MIB`] exceeds. No ping makes a side write.
+fn one_piece() -> Limits {
+    Limits::default()
+        .max_buffered_bytes(MIB / 2)
+        .keepalive_interval(Duration::MAX)
+}
+
+#[tokio::test]
+async fn a_handler_that_gives_up_a_large_piece_leaves_its_room_to_other_streams() {
+    let [waits, gives_up] = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+    let (tell, leave) = (Arc::clone(&waits), Arc::clone(&gives_up));
+    let large = move |mut request: Request| {
+        let (tell, leave) = (Arc::clone(&tell), Arc::clone(&leave));
+        async move {
+            let (mut send, _recv) = request.stream().unwrap();
+            // The caller does not read, so only the window is sent.
+            let sending = started(send.send(vec![0; MIB])).await;
+            assert!(matches!(sending, Started::Running(_)));
+            tell.notify_one();
+            leave.notified().await;
+            drop(sending);
+            drop(send);
+            std::future::pending::<Result<Response, HandlerError>>().await
+        }
+    };
+    let tell = Arc::clone(&waits);
+    let second = move |mut request: Request| {
+        let tell = Arc::clone(&tell);
+        async move {
+            let (send, _recv) = request.stream().unwrap();
+            second_sender(send, tell).await.unwrap();
+            Ok::<_, HandlerError>("sent".into())
+        }
+    };
+    let config = Server::builder()
+        .limits(one_piece())
+        .route(
+            "/large",
+            handler_fn(large).request_mode(RequestMode::Stream),
+        )
+        .route(
+            "/second",
+            handler_fn(second).request_mode(RequestMode::Stream),
+        );
+    let (_server, addr) = bound(config).await;
+    let client = talkative().limits(one_piece());
+    let client = client.connect(addr.to_string()).await.unwrap();
+    let _large = client.open_stream("/large", "go").await.unwrap();
+    within("its piece waits", waits.notified()).await;
+    let (_send, mut recv) = client.open_stream("/second", "go").await.unwrap();
+    within("the second one waits", waits.notified()).await;
+    gives_up.notify_one();
+    assert_eq!(read_all(&mut recv).await, b"x");
+    assert_eq!(reply(&mut recv), "sent");
+}
+
+#[tokio::test]
+async fn a_call_that_ends_leaves_the_room_of_its_piece_to_other_streams_of_the_client() {
+    let ignore = handler_fn(|mut request: Request| async move {
+        let _stream = request.stream();
+        std::future::pending::<Result<Response, HandlerError>>().await
+    });
+    let config = Server::builder().route("/ignore", ignore.request_mode(RequestMode::Stream));
+    let (_server, addr) = bound(config).await;
+    let client = talkative().limits(one_piece());
+    let client = client.connect(addr.to_string()).await.unwrap();
+    let (mut large, mut recv) = client.open_stream("/ignore", "go").await.unwrap();
+    let sending = started(large.send(vec![0; MIB])).await;
+    assert!(matches!(sending, Started::Running(_)));
+    drop(sending);
+    let (send, _recv) = client.open_stream("/ignore", "go").await.unwrap();
+    let waits = Arc::new(Notify::new());
+    let second = spawn(second_sender(send, Arc::clone(&waits)));
+    within("the second one waits", waits.notified()).await;
+    drop(large);
+    // The server is notified; the piece is counted until the caller has its outcome.
+    all_run().await;
+    assert!(within("the end", recv.next()).await.is_none());
+    let sent = within("the second one is sent", second).await;
+    assert_eq!(sent.unwrap(), Ok(()));
 }
 
 #[tokio::test]

@@ -359,6 +359,24 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_gives_up_what_its_stream_holds_wakes_the_driver() {
+        let shared = Shared::of_server(None);
+        let count = Arc::<Counts>::default();
+        let mut state = shared.lock();
+        state.proto.hold(10);
+        state.proto.set_unsent(0, 10);
+        state.driver = Some(Waker::from(Arc::clone(&count)));
+        drop(state);
+        shared.stream_command(|_| ());
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        shared.stream_command(|state| state.proto.release(10));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        shared.lock().driver = Some(Waker::from(Arc::clone(&count)));
+        shared.stream_command(|state| state.proto.set_unsent(10, 0));
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
     fn whoever_asks_for_room_again_and_again_has_one_place_and_is_woken_once() {
         let shared = Shared::of_server(None);
         let mut state = shared.lock();

@@ -96,7 +96,7 @@ impl State {
         waker
     }
 
-    /// Wakes waiting tasks after bytes were written: as many as there is room for, and all of them
+    /// Wakes waiting tasks because there may be room: as many as there is room for, and all of them
     /// once nothing waits to be written. Each will send some ten kilobytes; waking a thousand tasks
     /// when there is room for ten would cost more than their streams.
     pub(crate) fn wake_writers(&mut self) {
@@ -364,14 +364,15 @@ impl Shared {
     }
 
     /// Like [`command`](Self::command), but wakes the driver only if there is something to write
-    /// afterwards.
+    /// afterwards, or if calls hold less.
     #[inline]
     pub(crate) fn stream_command<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
+        let before = state.proto.memory();
         let result = change(&mut state);
         // Taking data from a stream mostly causes no window update, and then leaves the driver
-        // asleep.
-        let driver = if state.proto.has_output() {
+        // asleep. What a call gives up leaves room to others, which the driver notifies.
+        let driver = if state.proto.has_output() || state.proto.memory() < before {
             state.driver.take()
         } else {
             None
@@ -386,7 +387,7 @@ impl Shared {
     /// Server: reports the bytes that the connection holds, `reading` of which are not known to the
     /// machine, and takes over what the other connections leave to it. `wakers` receives those of
     /// other connections, to be woken without the lock. Both sides: uses the room that there is
-    /// now, for withheld credit.
+    /// now, for withheld credit and for senders that no write would wake.
     pub(crate) fn share_memory(&self, state: &mut State, reading: usize, wakers: &mut Vec<Waker>) {
         if let Some(share) = &self.share {
             let held = state.proto.memory() + reading;
@@ -395,6 +396,12 @@ impl Shared {
             state.proto.set_allowance(allowance);
         }
         state.grant_withheld();
+        // Senders also wait for pieces of other streams, which may be given up, and for other
+        // connections.
+        let waits = !state.write_waiters.is_empty();
+        if waits && !state.proto.has_output() && !state.proto.is_unread() {
+            state.wake_writers();
+        }
     }
 
     /// Returns `true` if the connection takes calls. Reads a flag without the lock; a call that

@@ -221,7 +221,7 @@ mod tests {
     use tokio::io::ReadBuf;
 
     use super::*;
-    use crate::connection::Shared;
+    use crate::connection::{Shared, WriteWaiter};
     use crate::frame::ChannelId;
     use crate::proto::calls::CallTable;
     use crate::serve::{Dispatcher, Routes};
@@ -339,5 +339,27 @@ mod tests {
         assert!(Pin::new(&mut driver).poll(&mut cx).is_pending());
         let left = shared.lock().proto.next_withheld();
         assert_eq!(left, None, "it may be granted more");
+    }
+
+    #[tokio::test]
+    async fn a_sender_continues_when_other_connections_give_up_memory() {
+        let (shared, others, mut told) = confined();
+        let (sender, woken) = (Arc::<Woken>::default(), Arc::<Woken>::default());
+        // The last piece of another stream waits for credit, and nothing waits to be written.
+        let mut state = shared.lock();
+        state.proto.set_unsent(0, 2 * FREE_BYTES);
+        let waker = Waker::from(Arc::clone(&sender));
+        state.wait_to_write(&mut WriteWaiter::default(), &waker);
+        drop(state);
+        let mut driver = driver_of(&shared, || {});
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        assert!(Pin::new(&mut driver).poll(&mut cx).is_pending());
+        assert!(!sender.take() && !woken.take());
+        let wakers = others.tell(&mut told, 0);
+        wakers.into_iter().for_each(Waker::wake);
+        assert!(woken.take());
+        assert!(Pin::new(&mut driver).poll(&mut cx).is_pending());
+        assert!(sender.take());
     }
 }
