@@ -15,9 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::common::generate::lin;
-use crate::common::{
-    MIB, Started, all_run, bound, eventually, spawn, started, stream_fn, within,
-};
+use crate::common::{MIB, Started, all_run, bound, eventually, spawn, started, stream_fn, within};
 
 /// Sends back what it reads, and replies with the number of bytes.
 async fn echo(mut request: Request) -> Result<Response, HandlerError> {
