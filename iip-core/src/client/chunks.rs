@@ -143,8 +143,10 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        self.connection
-            .shared
-            .command(|state| state.calls.return_lease(&mut state.proto, self.id));
+        self.connection.shared.command(|state| {
+            state
+                .calls
+                .return_lease(&mut state.proto, self.id, clock::now())
+        });
     }
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::shared::Shared;
+use crate::clock;
 use crate::error::{CallError, CallErrorKind, Phases};
 use crate::proto;
 use crate::proto::calls::Slot;
@@ -145,11 +146,12 @@ impl Call {
         };
         // Taking data may have queued a window update, which the driver must write.
         let found = self.shared.stream_command(|state| {
-            let take =
-                |proto: &mut proto::Connection, slot: &mut Slot| match slot.take_stream(proto) {
-                    Some(part) => Some((Ok(part), false)),
-                    None => slot.take_outcome().map(|outcome| (Err(outcome), true)),
-                };
+            let take = |proto: &mut proto::Connection, slot: &mut Slot| match slot
+                .take_stream(proto, clock::now)
+            {
+                Some(part) => Some((Ok(part), false)),
+                None => slot.take_outcome().map(|outcome| (Err(outcome), true)),
+            };
             let calls = &mut state.calls;
             calls.poll_slot(&mut state.proto, id, cx.waker(), take)
         });
@@ -189,7 +191,7 @@ impl Drop for Call {
         // The slot is released, and a call that is still under way is cancelled.
         if let Some(id) = self.id {
             self.shared
-                .command(|state| state.calls.abandon(&mut state.proto, id));
+                .command(|state| state.calls.abandon(&mut state.proto, id, clock::now));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use iip_core::__rpc::now;
-use iip_core::{Body, CallError, RecvStream, StreamError};
+use iip_core::{Body, CallError, RecvStream};
 use tokio::time::Sleep;
 
 use crate::codec::{DecodeError, DecodeLimits};
@@ -154,7 +154,7 @@ impl MessageReader {
             self.grew = true;
             self.part = match next {
                 Some(Ok(part)) => part,
-                Some(Err(StreamError::Cut | _)) => return Poll::Ready(Some(Err(RecordError::Cut))),
+                Some(Err(_)) => return Poll::Ready(Some(Err(RecordError::Cut))),
                 None if self.partial.is_empty() => return Poll::Ready(None),
                 None => return Poll::Ready(Some(Err(RecordError::Truncated))),
             };

@@ -204,8 +204,14 @@ impl CallTable {
         self.stall = super::Stall::default();
     }
 
-    /// Ends a call whose caller has gone.
-    pub(crate) fn abandon(&mut self, proto: &mut proto::Connection, call: CallId) {
+    /// Ends a call whose caller has gone. Asks for the time only if the call is under way, because
+    /// every call comes here when its caller has its outcome.
+    pub(crate) fn abandon(
+        &mut self,
+        proto: &mut proto::Connection,
+        call: CallId,
+        now: impl FnOnce() -> Instant,
+    ) {
         let Some(slot) = self.slots.get_mut(call) else {
             return;
         };
@@ -219,11 +225,11 @@ impl CallTable {
             SlotState::Sent => {
                 self.in_flight -= 1;
                 if proto.abandon(channel, call) {
-                    self.release_now(proto, channel);
+                    self.release_now(proto, channel, now());
                 }
             }
             // The caller has gone before it took the channel.
-            SlotState::Leased => self.return_lease(proto, channel),
+            SlotState::Leased => self.return_lease(proto, channel, now()),
             SlotState::Free | SlotState::Done(_) | SlotState::Taken => {}
         }
     }

@@ -154,7 +154,7 @@ impl CallTable {
                 proto.deferred.notify_ready();
             }
             ClientEvent::ChannelRejected { code, message } => {
-                self.on_channel_rejected(code, &message, wakers);
+                self.on_channel_rejected(code, &message, now, wakers);
                 proto.deferred.notify_ready();
             }
             ClientEvent::GoingAway => return Some(Notice::GoingAway),
@@ -540,7 +540,7 @@ mod tests {
     fn a_connection_is_retired_when_nobody_wants_the_answers_that_it_waits_for() {
         let now = Instant::now();
         let (mut proto, mut calls, [sent, queued]) = busy(now, Duration::ZERO, 1);
-        calls.abandon(&mut proto, sent);
+        calls.abandon(&mut proto, sent, || now);
         let at = now + STALLED_AFTER;
         let before = at - Duration::from_millis(1);
         assert!(!is_retired_at(&mut proto, &mut calls, before));
@@ -579,14 +579,14 @@ mod tests {
         let now = Instant::now();
         let age = 3 * STALLED_AFTER;
         let (mut proto, mut calls, [sent, _]) = busy(now, age, 1);
-        calls.abandon(&mut proto, sent);
+        calls.abandon(&mut proto, sent, || now);
         for turn in 1..=3 {
             let at = now + turn * STALLED_AFTER;
             let retired = is_retired_at(&mut proto, &mut calls, at);
             assert_eq!(retired, turn == 3, "{turn}");
         }
         let (mut proto, mut calls, [sent, _]) = busy(now, age, 0);
-        calls.abandon(&mut proto, sent);
+        calls.abandon(&mut proto, sent, || now);
         assert!(!is_retired_at(&mut proto, &mut calls, now + 2 * age));
     }
 }

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use super::slot::{Slot, SlotState};
 use super::stall::MANY_ABANDONED;
 use super::{CallTable, check_time};
-use crate::clock;
 use crate::error::{CallError, CallErrorKind, Execution};
 use crate::frame::ChannelId;
 use crate::proto::queue::{Queue, QueueEntry};
@@ -195,6 +194,7 @@ impl CallTable {
         &mut self,
         code: i64,
         message: &str,
+        now: Instant,
         wakers: &mut Vec<Waker>,
     ) {
         self.opening = self.opening.saturating_sub(1);
@@ -208,9 +208,8 @@ impl CallTable {
                     code,
                     message: message.to_owned(),
                 };
-                self.fail(call, kind, Execution::NotSent, clock::now(), wakers);
+                self.fail(call, kind, Execution::NotSent, now, wakers);
             }
-            self.max_channels = 1;
         }
     }
 
@@ -238,20 +237,30 @@ impl CallTable {
     }
 
     /// Returns a leased channel whose owner has gone.
-    pub(crate) fn return_lease(&mut self, proto: &mut proto::Connection, channel: ChannelId) {
+    pub(crate) fn return_lease(
+        &mut self,
+        proto: &mut proto::Connection,
+        channel: ChannelId,
+        now: Instant,
+    ) {
         if let Some(lease) = self
             .leased
             .iter_mut()
             .find(|lease| lease.channel == channel)
         {
             lease.returning = true;
-            self.release_now(proto, channel);
+            self.release_now(proto, channel, now);
         }
     }
 
-    pub(super) fn release_now(&mut self, proto: &mut proto::Connection, channel: ChannelId) {
+    pub(super) fn release_now(
+        &mut self,
+        proto: &mut proto::Connection,
+        channel: ChannelId,
+        now: Instant,
+    ) {
         let mut wakers = Vec::new();
-        self.on_channel_idle(proto, channel, clock::now(), &mut wakers);
+        self.on_channel_idle(proto, channel, now, &mut wakers);
         proto.deferred.wake(wakers);
     }
 }

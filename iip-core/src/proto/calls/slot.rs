@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::clock;
 use crate::error::CallError;
 use crate::frame::ChannelId;
 use crate::proto;
@@ -57,10 +56,14 @@ impl Slot {
     }
 
     /// Takes the next bytes of the call's stream.
-    pub(crate) fn take_stream(&mut self, proto: &mut proto::Connection) -> Option<Bytes> {
+    pub(crate) fn take_stream(
+        &mut self,
+        proto: &mut proto::Connection,
+        clock: fn() -> Instant,
+    ) -> Option<Bytes> {
         // Once the call has ended, no window update may be sent: the channel may have another call.
         let alive = matches!(self.state, SlotState::Sent).then_some(self.channel);
-        self.flow.as_mut()?.take_part(proto, alive, clock::now)
+        self.flow.as_mut()?.take_part(proto, alive, clock)
     }
 
     /// Takes the next part of a reply that is taken in parts.

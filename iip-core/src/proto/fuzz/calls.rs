@@ -174,14 +174,17 @@ impl Model {
                 if !self.callers.is_empty() {
                     let index = usize::from(call) % self.callers.len();
                     let caller = self.callers.swap_remove(index);
-                    self.calls.abandon(&mut self.client.machine, caller.id);
+                    let now = self.now;
+                    self.calls
+                        .abandon(&mut self.client.machine, caller.id, || now);
                 }
             }
             CallStep::ReturnLease { lease } => {
                 if !self.leases.is_empty() {
                     let index = usize::from(lease) % self.leases.len();
                     let channel = self.leases.swap_remove(index);
-                    self.calls.return_lease(&mut self.client.machine, channel);
+                    self.calls
+                        .return_lease(&mut self.client.machine, channel, self.now);
                 }
             }
             CallStep::Answer { request, size } => self.answer(request, size),
@@ -356,7 +359,8 @@ impl Model {
     /// Lets everything end: all requests are answered, and callers take their outcomes.
     fn settle(&mut self) {
         while let Some(channel) = self.leases.pop() {
-            self.calls.return_lease(&mut self.client.machine, channel);
+            self.calls
+                .return_lease(&mut self.client.machine, channel, self.now);
         }
         loop {
             let before = (self.client.machine.has_output(), self.callers.len());
@@ -367,7 +371,8 @@ impl Model {
             self.transfer(Side::Server, usize::MAX);
             self.take_outcomes();
             while let Some(channel) = self.leases.pop() {
-                self.calls.return_lease(&mut self.client.machine, channel);
+                self.calls
+                    .return_lease(&mut self.client.machine, channel, self.now);
             }
             self.check();
             let moves = self.client.machine.has_output() || self.server.machine.has_output();
