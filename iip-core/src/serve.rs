@@ -92,6 +92,51 @@ struct Route {
     places: Option<Arc<Places>>,
 }
 
+impl Route {
+    /// Returns the reason to reject a call of this kind, if there is one. `reason` is that of the
+    /// server for any call.
+    #[inline]
+    fn reject_reason(
+        &self,
+        shared: &Shared,
+        kind: Kind,
+        reason: Option<RejectReason>,
+    ) -> Option<RejectReason> {
+        // A handler with places of its own is limited by them alone, but not run during a shutdown.
+        let reason = match &self.places {
+            None => reason,
+            Some(places) => reason
+                .filter(|reason| *reason == RejectReason::ShuttingDown)
+                .or_else(|| places.reject_reason()),
+        };
+        reason.or_else(|| match kind {
+            Kind::Stream { .. } if self.request_mode != RequestMode::Stream => {
+                Some(RejectReason::NoStream)
+            }
+            Kind::Stream { is_busy: true } => {
+                let limit = shared.lock().proto.limits().get_max_calls();
+                Some(RejectReason::ConnectionBusy { limit })
+            }
+            _ => None,
+        })
+    }
+
+    /// Returns the way a call counts among the running ones, and the way it counts once its handler
+    /// has started, if that is later.
+    #[inline]
+    fn counted(&self, kind: Kind) -> (Counted, Option<Counted>) {
+        let counted = match &self.places {
+            Some(places) => Counted::Apart(Arc::clone(places)),
+            None => Counted::Now,
+        };
+        if matches!(kind, Kind::Stream { .. }) && self.handler.starts_late() {
+            (Counted::Late, Some(counted))
+        } else {
+            (counted, None)
+        }
+    }
+}
+
 /// A request that is being dispatched to its handler.
 struct IncomingCall {
     channel: ChannelId,
@@ -294,32 +339,10 @@ impl Dispatcher {
             }
             return Some(control::NO_HANDLER.into());
         };
-        let Route {
-            handler,
-            policy,
-            request_mode,
-            ..
-        } = route;
-        let (policy, request_mode) = (*policy, *request_mode);
+        let (handler, policy, request_mode) = (&route.handler, route.policy, route.request_mode);
         let tag = handler.tag(&incoming.body);
         let waiting = shared.share.as_ref().map_or(0, Share::running);
-        // A handler with places of its own is limited by them alone, but not run during a shutdown.
-        let reason = match &route.places {
-            None => reason,
-            Some(places) => reason
-                .filter(|reason| *reason == RejectReason::ShuttingDown)
-                .or_else(|| places.reject_reason()),
-        };
-        let reason = reason.or_else(|| match incoming.kind {
-            Kind::Stream { .. } if request_mode != RequestMode::Stream => {
-                Some(RejectReason::NoStream)
-            }
-            Kind::Stream { is_busy: true } => {
-                let limit = shared.lock().proto.limits().get_max_calls();
-                Some(RejectReason::ConnectionBusy { limit })
-            }
-            _ => None,
-        });
+        let reason = route.reject_reason(shared, incoming.kind, reason);
         if let Some(reason) = reason {
             if one_way {
                 on_lost(shared, &incoming.path, &reason);
@@ -332,16 +355,7 @@ impl Dispatcher {
         if size >= SHARE_MIN_BYTES && waiting >= FEW_WAITING {
             body = detach(body);
         }
-        let is_stream = matches!(incoming.kind, Kind::Stream { .. });
-        let counted = match &route.places {
-            Some(places) => Counted::Apart(Arc::clone(places)),
-            None => Counted::Now,
-        };
-        let (counted, counts_at_start) = if is_stream && handler.starts_late() {
-            (Counted::Late, Some(counted))
-        } else {
-            (counted, None)
-        };
+        let (counted, counts_at_start) = route.counted(incoming.kind);
         let mut request = Request {
             path: incoming.path,
             body,
