@@ -2061,6 +2061,40 @@ fn one_way_calls_that_wait_do_not_count_as_channels() {
     assert_eq!(events[1], "2 /large begun");
 }
 
+/// Operations after which everything that was sent has arrived.
+fn exchanges() -> Vec<Operation> {
+    let both = [Side::Client, Side::Server].map(|side| {
+        let to = if side == Side::Client {
+            Side::Server
+        } else {
+            Side::Client
+        };
+        let (write, bytes) = (Operation::Write { side }, u16::MAX);
+        [write, Operation::Read { side: to, bytes }]
+    });
+    both.concat().repeat(3)
+}
+
+#[test]
+fn the_model_knows_calls_that_are_cancelled_while_they_wait_for_a_handler() {
+    let calls = (1..5).map(|channel| Operation::Call {
+        channel,
+        path: 0,
+        size: 1,
+        streamed: false,
+    });
+    let steps = [
+        exchanges(),
+        vec![Operation::OpenChannel; 6],
+        exchanges(),
+        calls.collect(),
+        exchanges(),
+        vec![Operation::Abandon { call: 3 }],
+        exchanges(),
+    ];
+    Model::run(true, &steps.concat());
+}
+
 fn call_step() -> impl Strategy<Value = CallStep> {
     let side = || prop_oneof![Just(Side::Client), Just(Side::Server)];
     let millis = || prop_oneof![0..4_u8, 50..255_u8];
