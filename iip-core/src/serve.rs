@@ -378,7 +378,6 @@ impl Dispatcher {
             }
             _ => false,
         };
-        // The request and the future are dropped with a panic, so nobody sees them half changed.
         let mut future = CatchPanic(None);
         let first = future.poll_with(|future| {
             let future = future.insert(handler.call(request));
@@ -616,6 +615,7 @@ impl CatchPanic {
         &mut self,
         poll: impl FnOnce(&mut Option<HandlerFuture>) -> Poll<Result<Response, HandlerError>>,
     ) -> Poll<Caught> {
+        // After a panic the future is only dropped, so nobody sees it half changed.
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let result = ready!(poll(&mut self.0));
             // Dropped here, so that a panic of its drop is caught as well.

@@ -316,13 +316,7 @@ mod tests {
     #[test]
     fn a_connection_that_is_gone_holds_nothing_of_the_servers_bytes() {
         let totals = Totals::new(1, 1 << 20);
-        let limits = crate::Limits::default();
-        let (none, now) = (serde_json::Value::Null, crate::clock::now());
-        let proto = crate::proto::Connection::new(crate::Side::Server, limits, none, now);
-        let peer = Arc::new(crate::Peer::new(None, Vec::new()));
-        let calls = crate::proto::calls::CallTable::new(0, 0);
-        let share = Some(Share::new(&totals, None));
-        let shared = crate::connection::Shared::new(proto, calls, peer, share);
+        let shared = crate::connection::Shared::of_server(Some(Share::new(&totals, None)));
         let share = shared.share.as_ref().expect("a server's");
         assert!(share.tell(&mut shared.lock().told, 500_000).is_empty());
         assert!(share.allowance() < 600_000);

@@ -223,10 +223,9 @@ mod tests {
     use super::*;
     use crate::connection::{Shared, WriteWaiter};
     use crate::frame::ChannelId;
-    use crate::proto::calls::CallTable;
+    use crate::frame::Side;
     use crate::serve::{Dispatcher, Routes};
     use crate::totals::{FREE_BYTES, Share, Totals};
-    use crate::{Limits, Peer, Side, proto};
 
     const TOTAL_BYTES: usize = 1 << 20;
 
@@ -283,12 +282,8 @@ mod tests {
         let others = Share::new(&totals, None);
         let mut told = 0;
         assert!(others.tell(&mut told, TOTAL_BYTES).is_empty());
-        let none = serde_json::Value::Null;
-        let proto = proto::Connection::new(Side::Server, Limits::default(), none, clock::now());
-        let peer = Arc::new(Peer::new(None, Vec::new()));
         let share = Share::new(&totals, None);
-        let shared = Shared::new(proto, CallTable::new(0, 0), peer, Some(share));
-        (shared, others, told)
+        (Shared::of_server(Some(share)), others, told)
     }
 
     fn driver_of<F>(shared: &Arc<Shared>, on_read: F) -> Driver<Silent<F>>

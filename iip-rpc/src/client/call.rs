@@ -169,10 +169,8 @@ impl Client {
                 }
             };
             // Without its arguments the call cannot be made again.
-            let pause = spec
-                .is_kept
-                .then(|| self.pause(method, &mut attempts, &status, times.deadline));
-            let Some(pause) = pause.flatten() else {
+            let pause = self.retry_pause(spec, &mut attempts, &status, times.deadline);
+            let Some(pause) = pause else {
                 break status;
             };
             if !pause.is_zero() {
@@ -243,9 +241,25 @@ impl Client {
         }
     }
 
+    /// Like [`pause`](Self::pause), for a call that was sent: it is retried only if its arguments
+    /// are kept.
+    #[cold]
+    pub(super) fn retry_pause(
+        &self,
+        spec: &CallSpec<'_>,
+        attempts: &mut Attempts,
+        status: &Status,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        if !spec.is_kept {
+            return None;
+        }
+        self.pause(spec.method, attempts, status, deadline)
+    }
+
     /// Returns the pause before a failed call is retried; `None` if it is not.
     #[cold]
-    pub(super) fn pause(
+    fn pause(
         &self,
         method: &MethodDescriptor,
         attempts: &mut Attempts,

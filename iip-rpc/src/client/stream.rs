@@ -242,10 +242,8 @@ impl Client {
                 Err(own) => return Err(own),
             };
             let deadline = times.start.deadline;
-            let pause = spec
-                .is_kept
-                .then(|| self.pause(spec.method, &mut attempts, &status, deadline));
-            let Some(pause) = pause.flatten() else {
+            let pause = self.retry_pause(spec, &mut attempts, &status, deadline);
+            let Some(pause) = pause else {
                 break status;
             };
             times.pause(pause).await;
