@@ -22,17 +22,28 @@ const ENCODE_BYTES: usize = 16 * 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Body {
     head: Bytes,
-    tail: Bytes,
+    // Boxed, because few bodies have one, and a body is moved several times on its way. Never
+    // empty.
+    tail: Option<Box<Bytes>>,
 }
 
 impl Body {
     /// Creates a body of `head` followed by `tail`.
     #[must_use]
     pub fn split(head: impl Into<Bytes>, tail: impl Into<Bytes>) -> Self {
+        let tail = tail.into();
         Self {
             head: head.into(),
-            tail: tail.into(),
+            tail: (!tail.is_empty()).then(|| Box::new(tail)),
         }
+    }
+
+    fn tail(&self) -> &[u8] {
+        self.tail.as_ref().map_or(&[], |tail| tail)
+    }
+
+    fn take_tail(&mut self) -> Bytes {
+        self.tail.take().map(|tail| *tail).unwrap_or_default()
     }
 
     /// Creates a body of the data that `encode` writes into a buffer, followed by the piece that it
@@ -64,7 +75,7 @@ impl Body {
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.head.len() + self.tail.len()
+        self.head.len() + self.tail().len()
     }
 
     /// Returns `true` if the body has no data.
@@ -74,12 +85,13 @@ impl Body {
     }
 
     pub(crate) fn first(&self) -> Option<u8> {
-        self.head.first().or_else(|| self.tail.first()).copied()
+        self.head.first().or_else(|| self.tail().first()).copied()
     }
 
     /// Returns the body with one byte put before it. Data that had to be copied stays in `self`.
     pub(crate) fn marked(&mut self, byte: u8) -> Self {
-        let (head, tail) = (&self.head, std::mem::take(&mut self.tail));
+        let tail = self.take_tail();
+        let head = &self.head;
         if tail.is_empty() && head.len() > Self::COPIED_BYTES {
             return Self::split(
                 Bytes::copy_from_slice(&[byte]),
@@ -103,13 +115,16 @@ impl Body {
             return self.head.split_to(at).into();
         }
         let head = std::mem::take(&mut self.head);
-        let tail = self.tail.split_to((at - head.len()).min(self.tail.len()));
-        Self { head, tail }
+        let mut rest = self.take_tail();
+        let tail = rest.split_to((at - head.len()).min(rest.len()));
+        *self = Self::split(Bytes::new(), rest);
+        Self::split(head, tail)
     }
 
     #[cfg(test)]
     pub(crate) fn into_pieces(self) -> [Bytes; 2] {
-        [self.head, self.tail]
+        let Self { head, tail } = self;
+        [head, tail.map(|tail| *tail).unwrap_or_default()]
     }
 }
 
@@ -140,7 +155,7 @@ impl Data for Body {
 
     #[inline]
     fn pieces(&self) -> [&[u8]; 2] {
-        [&self.head, &self.tail]
+        [&self.head, self.tail()]
     }
 
     #[inline]
@@ -149,12 +164,11 @@ impl Data for Body {
     }
 
     fn take_piece(&mut self, index: usize) -> Bytes {
-        let piece = if index == 0 {
-            &mut self.head
+        if index == 0 {
+            std::mem::take(&mut self.head)
         } else {
-            &mut self.tail
-        };
-        std::mem::take(piece)
+            self.take_tail()
+        }
     }
 }
 
@@ -211,10 +225,7 @@ impl Data for Encoded<'_> {
 impl From<Bytes> for Body {
     #[inline]
     fn from(head: Bytes) -> Self {
-        Self {
-            head,
-            tail: Bytes::new(),
-        }
+        Self { head, tail: None }
     }
 }
 

@@ -17,11 +17,15 @@ thread_local! {
 /// User code may run in `work`, and may call this function again: it then gets another buffer.
 #[inline]
 pub(crate) fn with<T>(work: impl FnOnce(&mut BytesMut) -> T) -> T {
-    let mut buffer = SCRATCH.with(RefCell::take);
-    buffer.clear();
-    let result = work(&mut buffer);
-    if buffer.capacity() <= KEPT_BYTES {
-        SCRATCH.with(|scratch| drop(scratch.replace(buffer)));
-    }
-    result
+    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+        Ok(mut buffer) => {
+            buffer.clear();
+            let result = work(&mut buffer);
+            if buffer.capacity() > KEPT_BYTES {
+                *buffer = BytesMut::new();
+            }
+            result
+        }
+        Err(_) => work(&mut BytesMut::new()),
+    })
 }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -46,8 +46,15 @@ struct Inner {
     deadline: Option<Instant>,
     peer: Option<Arc<Peer>>,
     cancel: Option<CancelToken>,
-    reply_metadata: Mutex<Metadata>,
-    extensions: Mutex<Extensions>,
+    // Created when it is needed, because most calls add nothing.
+    additions: OnceLock<Box<Mutex<Additions>>>,
+}
+
+/// What a handler or an interceptor has added to a call.
+#[derive(Default)]
+struct Additions {
+    reply_metadata: Metadata,
+    extensions: Extensions,
 }
 
 impl Default for CallContext {
@@ -81,8 +88,7 @@ impl CallContext {
                 deadline,
                 peer,
                 cancel,
-                reply_metadata: Mutex::default(),
-                extensions: Mutex::default(),
+                additions: OnceLock::new(),
             }),
         }
     }
@@ -138,14 +144,20 @@ impl CallContext {
 
     fn change(self, change: impl FnOnce(&mut Inner)) -> Self {
         let old = &self.inner;
+        let additions = old.additions.get().map(|additions| {
+            let extensions = lock(additions).extensions.clone();
+            Box::new(Mutex::new(Additions {
+                reply_metadata: Metadata::new(),
+                extensions,
+            }))
+        });
         let mut inner = Inner {
             method: old.method,
             metadata: old.metadata.clone(),
             deadline: old.deadline,
             peer: old.peer.clone(),
             cancel: old.cancel.clone(),
-            reply_metadata: Mutex::default(),
-            extensions: Mutex::new(lock(&old.extensions).clone()),
+            additions: additions.map_or_else(OnceLock::new, OnceLock::from),
         };
         change(&mut inner);
         Self {
@@ -282,14 +294,14 @@ impl CallContext {
         key: &str,
         value: impl Into<Bytes>,
     ) -> Result<(), MetadataError> {
-        lock(&self.inner.reply_metadata).insert(key, value)
+        self.additions().reply_metadata.insert(key, value)
     }
 
     /// The value of this type in this context; in a handler, put there by an interceptor of the
     /// server.
     #[must_use]
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        lock(&self.inner.extensions).get()
+        lock(self.inner.additions.get()?).extensions.get()
     }
 
     /// Stores `value` in this context, keyed by its type; it is not sent to the other side. Clones
@@ -297,11 +309,19 @@ impl CallContext {
     ///
     /// The client's interceptors see it if the context is used to make calls.
     pub fn insert_extension<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
-        lock(&self.inner.extensions).insert(value)
+        self.additions().extensions.insert(value)
     }
 
+    #[inline]
     pub(crate) fn take_reply_metadata(&self) -> Metadata {
-        std::mem::take(&mut *lock(&self.inner.reply_metadata))
+        match self.inner.additions.get() {
+            Some(additions) => std::mem::take(&mut lock(additions).reply_metadata),
+            None => Metadata::new(),
+        }
+    }
+
+    fn additions(&self) -> MutexGuard<'_, Additions> {
+        lock(self.inner.additions.get_or_init(Box::default))
     }
 }
 

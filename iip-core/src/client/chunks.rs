@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::body::Body;
 use crate::clock;
-use crate::connection::{Call, Connection};
+use crate::connection::{Call, CallTimes, Connection};
 use crate::error::{CallError, CallErrorKind};
 use crate::frame::ChannelId;
 use crate::path::check_path;
@@ -130,14 +130,14 @@ impl Channel {
     /// Dropping the future discards the reply; the order of the other replies does not change.
     pub fn request(&self, path: &str, body: impl Into<Body>) -> Call {
         let now = clock::now();
+        let times = CallTimes::new(now, clock::after(now, self.timeout));
         let start = Start {
-            now,
-            deadline: clock::after(now, self.timeout),
             on: Some(self.id),
-            mode: Mode::Whole,
+            ..Start::new(Mode::Whole, now, times.deadline)
         };
-        let (connection, path) = (self.connection.clone(), check_path(path));
-        connection.start(path, &start, now, &mut body.into(), None)
+        let mut call = Call::new(self.connection.clone(), &times);
+        call.start(check_path(path), &start, &mut body.into(), None);
+        call
     }
 }
 

@@ -21,7 +21,9 @@ use self::pool::Pool;
 use self::request::{Kept, Request};
 use crate::body::Body;
 use crate::clock;
-use crate::connection::{CallTimes, Closing, Connection, Peer, RecvStream, SendStream, Shared};
+use crate::connection::{
+    Call, CallTimes, Closing, Connection, Peer, RecvStream, SendStream, Shared,
+};
 use crate::driver::Driver;
 use crate::error::{CallError, CallErrorKind, ConnectionError, Execution};
 use crate::frame::Side;
@@ -205,8 +207,9 @@ impl Client {
         loop {
             let connection = self.connection_for(&mut times).await?;
             connection.room_for_one_way(times.deadline).await?;
-            let path = check_path(path);
-            let sent = connection.start_one_way_with(path, &times, &mut Kept::new(&mut body));
+            let mut sent = Call::new(connection, &times);
+            let start = Start::new(Mode::OneWay, times.connected, times.deadline);
+            sent.start(check_path(path), &start, &mut Kept::new(&mut body), None);
             let unbegun = sent.failure().is_some();
             match sent.await {
                 // An empty body means that it was too large to be kept for a retry.
@@ -236,11 +239,7 @@ impl Client {
     pub(crate) fn times(&self, timeout: Option<Duration>) -> CallTimes {
         let started = clock::now();
         let timeout = timeout.unwrap_or(self.inner.config.timeout);
-        CallTimes {
-            started,
-            connected: started,
-            deadline: clock::after(started, timeout),
-        }
+        CallTimes::new(started, clock::after(started, timeout))
     }
 
     /// Calls `path` and receives the reply in parts, as its frames arrive.
@@ -256,13 +255,9 @@ impl Client {
         let (mut body, mut times, mut moves) = (body.into(), self.times(None), Moves::default());
         loop {
             let connection = self.connection_for(&mut times).await?;
-            let start = Start {
-                now: times.connected,
-                deadline: times.deadline,
-                on: None,
-                mode: Mode::Parts,
-            };
-            let call = connection.start(check_path(path), &start, times.started, &mut body, None);
+            let mut call = Call::new(connection, &times);
+            let start = Start::new(Mode::Parts, times.connected, times.deadline);
+            call.start(check_path(path), &start, &mut body, None);
             if !call
                 .failure()
                 .is_some_and(|error| moves.goes_on(error, true, &mut times))

@@ -59,9 +59,9 @@ impl<'a> Request<'a> {
     }
 
     fn start(&mut self, cx: &Context<'_>, connection: Connection, times: &CallTimes) {
-        let path = check_path(self.path);
-        let call = connection.start_now(cx, path, &mut Kept::new(&mut self.body), times);
-        let deadline = times.deadline;
+        let (path, deadline) = (check_path(self.path), times.deadline);
+        let mut call = Call::new(connection, times);
+        call.start_now(cx, path, &mut Kept::new(&mut self.body), deadline);
         self.state = RequestState::Started { call, deadline };
     }
 

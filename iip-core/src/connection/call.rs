@@ -4,16 +4,20 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::shared::Shared;
+use super::{Connection, Peer};
+use crate::body::{Body, Data, Encoded};
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, Phases};
+use crate::path::StaticPath;
 use crate::proto;
-use crate::proto::calls::Slot;
+use crate::proto::Mode;
+use crate::proto::calls::{Slot, Start};
 use crate::proto::slots::CallId;
 
 /// The times of one call.
@@ -31,8 +35,21 @@ pub struct CallTimes {
     pub deadline: Instant,
 }
 
+impl CallTimes {
+    /// The times of a call that begins now and has its connection.
+    #[inline]
+    #[must_use]
+    pub fn new(now: Instant, deadline: Instant) -> Self {
+        Self {
+            started: now,
+            connected: now,
+            deadline,
+        }
+    }
+}
+
 /// Runs `start` with the context of the task that awaits this, in its next poll; see
-/// [`Connection::start_encoded`](crate::Connection::start_encoded).
+/// [`Call::start_encoded`].
 pub fn with_context<T>(start: impl FnOnce(&Context<'_>) -> T) -> impl Future<Output = T> {
     let mut start = Some(start);
     // Not an `async fn`, whose future would have room for `start` twice.
@@ -42,8 +59,7 @@ pub fn with_context<T>(start: impl FnOnce(&Context<'_>) -> T) -> impl Future<Out
     })
 }
 
-/// A call under way, see [`Connection::call`](crate::Connection::call). Dropping it cancels the
-/// call.
+/// A call under way, see [`Connection::call`]. Dropping it cancels the call.
 pub struct Call {
     shared: Arc<Shared>,
     /// The slot of the call, until the outcome was taken.
@@ -58,26 +74,140 @@ pub struct Call {
 }
 
 impl Call {
+    /// Creates a call that must be started before it is awaited. It is started in its place, so that
+    /// it is not moved through the functions that start it.
+    #[doc(hidden)]
     #[inline]
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        id: Result<CallId, CallError>,
-        times: &CallTimes,
-        registered: bool,
-    ) -> Self {
-        let (id, failed) = match id {
-            Ok(id) => (Some(id), None),
-            Err(error) => (None, Some(error)),
-        };
+    #[must_use]
+    pub fn new(connection: Connection, times: &CallTimes) -> Self {
         Self {
-            // A call that failed at once has no slot, and thus no waker.
-            registered: registered && id.is_some(),
-            shared,
-            id,
-            failed,
+            shared: connection.shared,
+            id: None,
+            failed: None,
             started: times.started,
             connected: times.connected,
+            registered: false,
         }
+    }
+
+    /// Creates a call that was started, or failed to start.
+    #[inline]
+    pub(super) fn started(
+        connection: Connection,
+        times: &CallTimes,
+        id: Result<CallId, CallError>,
+    ) -> Self {
+        let mut call = Self::new(connection, times);
+        call.set_started(id);
+        call
+    }
+
+    #[inline]
+    fn set_started(&mut self, id: Result<CallId, CallError>) {
+        match id {
+            Ok(id) => self.id = Some(id),
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    /// The peer of the connection.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.shared.peer
+    }
+
+    /// Starts the call with data that `encode` writes into a buffer, from which small data is
+    /// copied directly to the frames that wait to be written; `encode` returns the piece that
+    /// follows it, see [`Body::split`].
+    ///
+    /// The call must be awaited next, by the task of `cx`; see [`with_context`].
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `encode`.
+    #[doc(hidden)]
+    #[inline]
+    pub fn start_encoded<E>(
+        &mut self,
+        cx: &Context<'_>,
+        path: StaticPath,
+        deadline: Instant,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+    ) -> Result<(), E> {
+        Encoded::with(encode, |data| {
+            self.start_now(cx, Ok(path.as_str()), data, deadline);
+        })
+    }
+
+    /// Like [`start_encoded`](Self::start_encoded), but with data that is already encoded.
+    #[doc(hidden)]
+    pub fn start_body(
+        &mut self,
+        cx: &Context<'_>,
+        path: StaticPath,
+        deadline: Instant,
+        body: impl Into<Body>,
+    ) {
+        self.start_now(cx, Ok(path.as_str()), &mut body.into(), deadline);
+    }
+
+    /// Starts the call as a one-way request, see [`Client::send`](crate::Client::send): it ends
+    /// when it is queued for writing. Wait for
+    /// [room](crate::Connection::room_for_one_way) first.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `encode`.
+    #[doc(hidden)]
+    pub fn start_one_way<E>(
+        &mut self,
+        path: StaticPath,
+        deadline: Instant,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+    ) -> Result<(), E> {
+        Encoded::with(encode, |data| {
+            let start = Start::new(Mode::OneWay, self.connected, deadline);
+            self.start(Ok(path.as_str()), &start, data, None);
+        })
+    }
+
+    /// Starts the call in this very poll, with its waker: it must be awaited next.
+    #[inline]
+    pub(crate) fn start_now(
+        &mut self,
+        cx: &Context<'_>,
+        path: Result<&str, CallErrorKind>,
+        data: &mut impl Data,
+        deadline: Instant,
+    ) {
+        let start = Start::new(Mode::Whole, self.connected, deadline);
+        self.start(path, &start, data, Some(cx.waker()));
+        // A call that failed at once has no slot, and thus no waker.
+        self.registered = self.id.is_some();
+    }
+
+    #[inline]
+    pub(crate) fn start(
+        &mut self,
+        path: Result<&str, CallErrorKind>,
+        start: &Start,
+        data: &mut impl Data,
+        waker: Option<&Waker>,
+    ) {
+        // Both checks need no lock. IIP forbids messages without data.
+        let id = match path {
+            Err(kind) => Err(CallError::not_sent(kind)),
+            Ok(_) if data.len() == 0 => Err(CallError::not_sent(CallErrorKind::EmptyBody)),
+            Ok(path) => self.shared.command(|state| {
+                state.check_alive()?;
+                let (calls, proto) = (&mut state.calls, &mut state.proto);
+                let started = calls.start(proto, path, start, data, waker);
+                // A call that finds no place in the queue may have retired the connection.
+                started.inspect_err(|_| self.shared.note_retired(state))
+            }),
+        };
+        self.set_started(id);
     }
 
     #[cold]

@@ -12,7 +12,7 @@ mod stream;
 
 use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -24,7 +24,7 @@ pub use self::running_call::RunningCall;
 pub(crate) use self::shared::{Closing, Shared, State, WriteWaiter};
 pub(crate) use self::stream::of_handler;
 pub use self::stream::{RecvStream, SendStream, StreamError};
-use crate::body::{Body, Data, Encoded};
+use crate::body::Body;
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError};
 use crate::path::{StaticPath, check_path};
@@ -79,132 +79,11 @@ impl Connection {
     #[inline]
     pub fn call(&self, path: &str, body: impl Into<Body>, deadline: Instant) -> Call {
         let now = clock::now();
-        let start = Start {
-            now,
-            deadline,
-            on: None,
-            mode: Mode::Whole,
-        };
-        let path = check_path(path);
-        self.clone()
-            .start(path, &start, now, &mut body.into(), None)
-    }
-
-    /// Like [`call`](Self::call), but with data that `encode` writes into a buffer, from which
-    /// small data is copied directly to the frames that wait to be written; `encode` returns the
-    /// piece that follows it, see [`Body::split`].
-    ///
-    /// The call must be awaited next, by the task of `cx`; see
-    /// [`with_context`].
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of `encode`.
-    #[doc(hidden)]
-    #[inline]
-    pub fn start_encoded<E>(
-        self,
-        cx: &Context<'_>,
-        path: StaticPath,
-        times: &CallTimes,
-        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
-    ) -> Result<Call, E> {
-        Encoded::with(encode, |data| {
-            self.start_now(cx, Ok(path.as_str()), data, times)
-        })
-    }
-
-    /// Like [`start_encoded`](Self::start_encoded), but with data that is already encoded.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn start_body(
-        self,
-        cx: &Context<'_>,
-        path: StaticPath,
-        times: &CallTimes,
-        body: impl Into<Body>,
-    ) -> Call {
-        self.start_now(cx, Ok(path.as_str()), &mut body.into(), times)
-    }
-
-    /// Starts a call in this very poll, with its waker: the call must be awaited next.
-    #[inline]
-    pub(crate) fn start_now(
-        self,
-        cx: &Context<'_>,
-        path: Result<&str, CallErrorKind>,
-        data: &mut impl Data,
-        times: &CallTimes,
-    ) -> Call {
-        let start = Start {
-            now: times.connected,
-            deadline: times.deadline,
-            on: None,
-            mode: Mode::Whole,
-        };
-        self.start(path, &start, times.started, data, Some(cx.waker()))
-    }
-
-    #[inline]
-    pub(crate) fn start(
-        self,
-        path: Result<&str, CallErrorKind>,
-        start: &Start,
-        started: Instant,
-        data: &mut impl Data,
-        waker: Option<&Waker>,
-    ) -> Call {
-        // Both checks need no lock. IIP forbids messages without data.
-        let id = match path {
-            Err(kind) => Err(CallError::not_sent(kind)),
-            Ok(_) if data.len() == 0 => Err(CallError::not_sent(CallErrorKind::EmptyBody)),
-            Ok(path) => self.shared.command(|state| {
-                state.check_alive()?;
-                let (calls, proto) = (&mut state.calls, &mut state.proto);
-                let started = calls.start(proto, path, start, data, waker);
-                // A call that finds no place in the queue may have retired the connection.
-                started.inspect_err(|_| self.shared.note_retired(state))
-            }),
-        };
-        let times = CallTimes {
-            started,
-            connected: start.now,
-            deadline: start.deadline,
-        };
-        Call::new(self.shared, id, &times, waker.is_some())
-    }
-
-    /// Starts a one-way request, see [`Client::send`](crate::Client::send): the call ends when it
-    /// is queued for writing. Wait for [room](Self::room_for_one_way) first.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of `encode`.
-    #[doc(hidden)]
-    pub fn start_one_way<E>(
-        self,
-        path: StaticPath,
-        times: &CallTimes,
-        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
-    ) -> Result<Call, E> {
-        Encoded::with(encode, |data| {
-            self.start_one_way_with(Ok(path.as_str()), times, data)
-        })
-    }
-
-    pub(crate) fn start_one_way_with(
-        self,
-        path: Result<&str, CallErrorKind>,
-        times: &CallTimes,
-        data: &mut impl Data,
-    ) -> Call {
-        let start = Start {
-            now: times.connected,
-            deadline: times.deadline,
-            on: None,
-            mode: Mode::OneWay,
-        };
-        self.start(path, &start, times.started, data, None)
+        let times = CallTimes::new(now, deadline);
+        let mut call = Call::new(self.clone(), &times);
+        let start = Start::new(Mode::Whole, now, deadline);
+        call.start(check_path(path), &start, &mut body.into(), None);
+        call
     }
 
     /// Returns `true` if one more one-way request may be queued for writing.
@@ -271,12 +150,7 @@ impl Connection {
         times: &CallTimes,
         mut rest: Body,
     ) -> (SendStream, RecvStream) {
-        let start = Start {
-            now: times.connected,
-            deadline: times.deadline,
-            on: None,
-            mode: Mode::Stream,
-        };
+        let start = Start::new(Mode::Stream, times.connected, times.deadline);
         // The rest of the first part is dropped without the lock.
         let (mut first, mut marked) = (Body::default(), Body::default());
         let id = match path {
@@ -299,7 +173,7 @@ impl Connection {
         };
         // A call that could not start has both halves as well, and its error in the receiving one.
         let shared = Arc::clone(&self.shared);
-        let call = Call::new(self.shared, id, times, false);
+        let call = Call::started(self, times, id);
         stream::of_call(&shared, call, rest)
     }
 
@@ -310,12 +184,8 @@ impl Connection {
             let lease = state.calls.start_lease(&mut state.proto, now, deadline);
             lease.inspect_err(|_| self.shared.note_retired(state))
         });
-        let times = CallTimes {
-            started: now,
-            connected: now,
-            deadline,
-        };
-        Call::new(Arc::clone(&self.shared), id, &times, false)
+        let times = CallTimes::new(now, deadline);
+        Call::started(self.clone(), &times, id)
     }
 
     /// Returns the reason why the connection ended, or `None` while it is alive.
@@ -345,7 +215,7 @@ impl fmt::Debug for Connection {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
+    use std::task::{Wake, Waker};
 
     use super::*;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use iip_core::__rpc::{CallTimes, after, now, with_context};
-use iip_core::{Body, Call, Connection};
+use iip_core::{Body, Call, Connection, Peer};
 
 use super::Client;
 use super::body::{CallBody, Failure, ReplyPart};
@@ -79,12 +79,11 @@ pub(super) enum Single<'a> {
     Raw(&'a Body),
 }
 
-/// The parameters of one attempt of a call.
-pub(super) struct Attempt<'a> {
-    pub(super) connection: Connection,
-    pub(super) times: &'a CallTimes,
-    /// Time that the call has left.
+/// The time that one attempt of a call has.
+#[derive(Clone, Copy)]
+pub(super) struct Budget {
     pub(super) remaining: Duration,
+    pub(super) deadline: Instant,
 }
 
 impl Client {
@@ -141,18 +140,17 @@ impl Client {
             if let Some(place) = &self.options.reply_metadata {
                 place.set(Metadata::new());
             }
-            let attempt = Attempt {
-                connection,
-                times: &times,
+            let budget = Budget {
                 remaining,
+                deadline: times.deadline,
             };
+            let mut call = Call::new(connection, &times);
             // The attempt starts in the poll that awaits it next, whose waker it stores: this saves
             // taking the lock of the connection once more.
-            let started = with_context(|cx| self.start(cx, spec, kind, attempt)).await;
-            let call = match started {
-                Ok(call) => call,
-                Err(status) => break status,
-            };
+            let started = with_context(|cx| self.start(cx, spec, kind, budget, &mut call)).await;
+            if let Err(status) = started {
+                break status;
+            }
             let status = {
                 let reply = if spec.is_kept && self.hedges(method) {
                     // Boxed for the same reason.
@@ -188,33 +186,34 @@ impl Client {
         cx: &Context<'_>,
         spec: &mut CallSpec<'_>,
         kind: Single<'_>,
-        attempt: Attempt<'_>,
-    ) -> Result<Call, Status> {
-        let Attempt {
-            connection,
-            times,
+        budget: Budget,
+        call: &mut Call,
+    ) -> Result<(), Status> {
+        let Budget {
             remaining,
-        } = attempt;
+            deadline,
+        } = budget;
         let path = spec.method.static_path();
         let remaining = match kind {
             Single::Raw(data) => {
                 self.check_request_size(spec.method, data.len())?;
-                return Ok(connection.start_body(cx, path, times, Body::clone(data)));
+                call.start_body(cx, path, deadline, Body::clone(data));
+                return Ok(());
             }
             // Nobody waits for the outcome, so there is no time by which it has to be there.
             Single::OneWay => None,
             Single::Unary => Some(remaining),
         };
-        let encoding = self.encoding(spec.method, &connection)?;
+        let encoding = self.encoding(spec.method, call.peer())?;
         let mut encode = |out: &mut BytesMut| self.encode(spec, encoding, remaining, out);
-        let call = if matches!(kind, Single::OneWay) {
+        if matches!(kind, Single::OneWay) {
             let encode: &mut dyn FnMut(&mut BytesMut) -> _ = &mut encode;
-            connection.start_one_way(path, times, encode)?
+            call.start_one_way(path, deadline, encode)?;
         } else {
-            connection.start_encoded(cx, path, times, encode)?
-        };
+            call.start_encoded(cx, path, deadline, encode)?;
+        }
         spec.release();
-        Ok(call)
+        Ok(())
     }
 
     /// Reads the reply to a call.
@@ -307,11 +306,7 @@ impl Client {
         } else {
             Duration::MAX
         };
-        let mut times = CallTimes {
-            started,
-            connected: started,
-            deadline: after(started, limit),
-        };
+        let mut times = CallTimes::new(started, after(started, limit));
         let mut attempts = Attempts::default();
         let connecting = self.wait_for_connection(None, &mut times, &mut attempts);
         connecting.await.map(drop)
@@ -352,11 +347,11 @@ impl Client {
         }
     }
 
-    /// The encoding of the values of a method on a connection; `None` without envelope.
+    /// The encoding of the values of a method for a server; `None` without envelope.
     pub(super) fn encoding(
         &self,
         method: &MethodDescriptor,
-        connection: &Connection,
+        peer: &Peer,
     ) -> Result<Option<Encoding>, Status> {
         if let Some(error) = &self.options.invalid {
             return Err(not_sent(error.clone().into()));
@@ -365,7 +360,7 @@ impl Client {
             return Ok(None);
         };
         let wanted = method.service_codec().unwrap_or(self.settings.codec);
-        let peer = connection.peer().extension(RpcPeer::read);
+        let peer = peer.extension(RpcPeer::read);
         // A server that has announced no codec, such as a Go server, gets plain JSON.
         let codec = peer.and_then(|peer| peer.codec(wanted));
         match method.unsupported_codec(codec.unwrap_or(CodecId::JSON)) {
@@ -414,11 +409,7 @@ impl Client {
             Some(deadline) => (deadline, deadline.saturating_duration_since(started)),
             None => (deadline, own),
         };
-        let times = CallTimes {
-            started,
-            connected: started,
-            deadline,
-        };
+        let times = CallTimes::new(started, deadline);
         (times, budget)
     }
 

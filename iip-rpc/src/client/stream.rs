@@ -325,7 +325,7 @@ impl Client {
         if let Some(place) = &self.options.reply_metadata {
             place.set(Metadata::new());
         }
-        let Some(encoding) = self.encoding(method, &connection)? else {
+        let Some(encoding) = self.encoding(method, connection.peer())? else {
             let text = format!("{method} has streams, which its server does not support");
             return Err(not_sent(Status::unimplemented(text)));
         };

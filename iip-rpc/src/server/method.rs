@@ -357,16 +357,21 @@ impl<B: MethodBody> NewCall for B {
         head: CallHead,
         extras: CallExtras,
     ) -> Pin<Box<dyn TypedCall>> {
-        Box::pin(BodyCall {
-            call: Call {
-                method: Arc::clone(method),
-                request,
-                head,
-                extras,
+        // Allocated first, so that the call is built in its place and not moved there.
+        let call = Box::write(
+            Box::new_uninit(),
+            BodyCall {
+                call: Call {
+                    method: Arc::clone(method),
+                    request,
+                    head,
+                    extras,
+                },
+                body: Some(self.clone()),
+                future: None,
             },
-            body: Some(self.clone()),
-            future: None,
-        })
+        );
+        Box::into_pin(call)
     }
 }
 

@@ -57,6 +57,19 @@ pub(crate) struct Start {
     pub(crate) mode: Mode,
 }
 
+impl Start {
+    /// A call on any channel.
+    #[inline]
+    pub(crate) fn new(mode: Mode, now: Instant, deadline: Instant) -> Self {
+        Self {
+            now,
+            deadline,
+            on: None,
+            mode,
+        }
+    }
+}
+
 /// The calls of one client connection, and its channels.
 #[derive(Debug)]
 pub(crate) struct CallTable {

@@ -14,7 +14,7 @@ use iip_core::{Call, CallError};
 
 use self::latency::Latencies;
 use super::Client;
-use super::call::{Attempt, CallSpec, Single};
+use super::call::{Budget, CallSpec, Single};
 use super::failure::call_status;
 use crate::envelope::{self, Outcome, PlainError, ReplyHead};
 use crate::method::{Hedge, MethodDescriptor};
@@ -178,14 +178,15 @@ impl Client {
             connected: now,
             ..*times
         };
-        let attempt = Attempt {
-            connection,
-            times: &times,
+        let budget = Budget {
             remaining: times.deadline.saturating_duration_since(now),
+            deadline: times.deadline,
         };
-        let start = |cx: &Context<'_>| self.start(cx, spec, kind, attempt);
+        let mut call = Call::new(connection, &times);
+        let start = |cx: &Context<'_>| self.start(cx, spec, kind, budget, &mut call);
         // Arguments that were encoded once can be encoded again.
-        with_context(start).await.ok()
+        with_context(start).await.ok()?;
+        Some(call)
     }
 
     /// Returns `true` if the other attempt is worth waiting for after this failure.
