@@ -1,5 +1,6 @@
 //! Configuration of a client.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -33,8 +34,8 @@ pub struct ClientBuilder {
     pub(super) max_queued_calls: usize,
     pub(super) connect_timeout: Duration,
     pub(super) timeout: Duration,
-    pub(super) limits: Limits,
-    pub(super) hello: Option<Value>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) hello: Option<Arc<Value>>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<ClientTls>,
 }
@@ -46,7 +47,7 @@ impl Default for ClientBuilder {
             max_queued_calls: 16 * 1024,
             connect_timeout: Duration::from_secs(3),
             timeout: Duration::from_secs(10),
-            limits: Limits::default(),
+            limits: Arc::default(),
             hello: None,
             #[cfg(feature = "tls")]
             tls: None,
@@ -69,7 +70,7 @@ impl ClientBuilder {
     /// Short for [`Limits::max_channels`].
     #[must_use]
     pub fn max_channels(mut self, channels: usize) -> Self {
-        self.limits = self.limits.max_channels(channels);
+        self.limits = Arc::new(Limits::clone(&self.limits).max_channels(channels));
         self
     }
 
@@ -100,7 +101,7 @@ impl ClientBuilder {
     /// Sets the limits of each connection.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.limits = Arc::new(limits);
         self
     }
 
@@ -113,7 +114,7 @@ impl ClientBuilder {
     /// servers are notified of cancelled calls, and large messages are sent in chunks.
     #[must_use]
     pub fn hello(mut self, announce: Value) -> Self {
-        self.hello = Some(announce);
+        self.hello = Some(Arc::new(announce));
         self
     }
 

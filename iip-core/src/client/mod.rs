@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use serde_json::Value;
 
 pub use self::builder::{CallOptions, ClientBuilder};
 pub use self::chunks::{Channel, ReplyParts};
@@ -488,9 +487,13 @@ impl Inner {
     /// Starts IIP on a byte stream.
     fn start(&self, connected: Connected, retirement: Retirement) -> Connection {
         let config = &self.config;
-        let announce = config.hello.clone().unwrap_or(Value::Null);
-        let mut proto =
-            proto::Connection::new(Side::Client, config.limits.clone(), announce, clock::now());
+        let announce = config.hello.clone().unwrap_or_default();
+        let mut proto = proto::Connection::new(
+            Side::Client,
+            Arc::clone(&config.limits),
+            announce,
+            clock::now(),
+        );
         let mut calls = CallTable::new(config.limits.get_max_channels(), config.max_queued_calls);
         calls.may_retire(retirement, clock::now());
         // The hello comes first on channel 0: when the first channel is granted, the server's hello

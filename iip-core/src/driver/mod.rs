@@ -154,17 +154,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         shared: Arc<Shared>,
         dispatcher: Option<Dispatcher>,
     ) -> Self {
-        let limits = shared.lock().proto.limits().clone();
+        let state = shared.lock();
+        let limits = state.proto.limits();
+        let decoder = Decoder::new(side, limits);
+        let most_unsent = limits.get_max_unsent_bytes();
+        let progress = limits.get_progress_timeout();
+        drop(state);
         Self {
             socket,
-            decoder: Decoder::new(side, &limits),
+            decoder,
             shared,
             dispatcher,
             batch: VecDeque::new(),
             more: false,
             events: VecDeque::new(),
             replies: Vec::new(),
-            most_unsent: limits.get_max_unsent_bytes(),
+            most_unsent,
             wakers: Vec::new(),
             timer: None,
             written: 0,
@@ -179,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             yielded_to_batch: false,
             yielded_to_readers: false,
             write_stalled_since: None,
-            progress: limits.get_progress_timeout(),
+            progress,
             close_queued: false,
             tells_end: false,
             read_closed: false,

@@ -31,6 +31,7 @@ mod timers;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -80,8 +81,9 @@ pub(crate) struct Connection {
     side: Side,
     client: ClientSide,
     server: ServerSide,
-    limits: Limits,
-    announce: Value,
+    // Both are shared by all connections of a client or server.
+    limits: Arc<Limits>,
+    announce: Arc<Value>,
     channels: ChannelTable,
     outbox: Outbox,
     timers: Timers,
@@ -119,7 +121,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(side: Side, limits: Limits, announce: Value, now: Instant) -> Self {
+    pub(crate) fn new(
+        side: Side,
+        limits: impl Into<Arc<Limits>>,
+        announce: impl Into<Arc<Value>>,
+        now: Instant,
+    ) -> Self {
+        let limits = limits.into();
         let mut channels = ChannelTable::default();
         if side == Side::Client {
             channels.get_or_insert(ChannelId::ZERO);
@@ -149,7 +157,7 @@ impl Connection {
             window_growth: 0,
             deferred: Deferred::default(),
             limits,
-            announce,
+            announce: announce.into(),
         }
     }
 

@@ -315,8 +315,8 @@ impl ServerBuilder {
         let inner = Arc::new(Inner {
             routes,
             totals: Totals::new(self.max_running_calls, self.max_total_bytes),
-            limits: self.limits,
-            announce: self.announce,
+            limits: Arc::new(self.limits),
+            announce: Arc::new(self.announce),
             max_connections: self.max_connections,
             max_connection_age: self.max_connection_age.filter(|&age| age < Duration::MAX),
             max_connection_grace: self.max_connection_grace,

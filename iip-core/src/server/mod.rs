@@ -83,8 +83,8 @@ pub struct Server {
 struct Inner {
     routes: Arc<Routes>,
     totals: Arc<Totals>,
-    limits: Limits,
-    announce: Value,
+    limits: Arc<Limits>,
+    announce: Arc<Value>,
     max_connections: usize,
     max_connection_age: Option<Duration>,
     max_connection_grace: Duration,
@@ -367,8 +367,8 @@ impl Inner {
         };
         let proto = proto::Connection::new(
             Side::Server,
-            self.limits.clone(),
-            self.announce.clone(),
+            Arc::clone(&self.limits),
+            Arc::clone(&self.announce),
             clock::now(),
         );
         let peer = Peer::new(connected.addr, connected.certificates);

@@ -72,10 +72,10 @@ impl CallTable {
             let kind = CallErrorKind::ConnectionLost(error);
             return Err(CallError::not_sent(kind));
         }
-        if let Some((error, _)) = &self.stall.retired {
-            return Err(CallError::not_sent(CallErrorKind::ConnectionLost(
-                error.clone(),
-            )));
+        if let Some(retired) = &self.stall.retired {
+            let (error, _) = &**retired;
+            let kind = CallErrorKind::ConnectionLost(error.clone());
+            return Err(CallError::not_sent(kind));
         }
         if self.waiting >= self.max_queued {
             let limit = self.max_queued;

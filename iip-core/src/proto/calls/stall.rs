@@ -39,8 +39,8 @@ pub(super) struct Stall {
     /// Time from which the connection may be retired, and the counter of retired connections;
     /// `None` for a server.
     pub(super) may_retire: Option<(Instant, Arc<Semaphore>)>,
-    /// The reason why the connection was retired, if it was.
-    pub(super) retired: Option<(ConnectionError, OwnedSemaphorePermit)>,
+    /// The reason why the connection was retired, if it was. Boxed, because few are.
+    pub(super) retired: Option<Box<(ConnectionError, OwnedSemaphorePermit)>>,
 }
 
 impl CallTable {
@@ -102,7 +102,7 @@ impl CallTable {
             abandoned,
             channels,
         };
-        self.stall.retired = Some((error.clone(), place));
+        self.stall.retired = Some(Box::new((error.clone(), place)));
         self.stall.may_retire = None;
         Some(error)
     }
