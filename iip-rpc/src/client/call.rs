@@ -79,13 +79,6 @@ pub(super) enum Single<'a> {
     Raw(&'a Body),
 }
 
-/// The time that one attempt of a call has.
-#[derive(Clone, Copy)]
-pub(super) struct Budget {
-    pub(super) remaining: Duration,
-    pub(super) deadline: Instant,
-}
-
 impl Client {
     /// The interceptors, if at least one of them does not ignore the call.
     #[inline]
@@ -140,15 +133,13 @@ impl Client {
             if let Some(place) = &self.options.reply_metadata {
                 place.set(Metadata::new());
             }
-            let budget = Budget {
-                remaining,
-                deadline: times.deadline,
-            };
             let mut call = Call::new(connection, &times);
             // The attempt starts in the poll that awaits it next, whose waker it stores: this saves
             // taking the lock of the connection once more.
-            let started = with_context(|cx| self.start(cx, spec, kind, budget, &mut call)).await;
-            if let Err(status) = started {
+            let start = |cx: &Context<'_>| {
+                self.start(cx, spec, kind, (times.deadline, remaining), &mut call)
+            };
+            if let Err(status) = with_context(start).await {
                 break status;
             }
             let status = {
@@ -180,19 +171,15 @@ impl Client {
         Err(attempts.outcome(failed).into())
     }
 
-    /// Starts an attempt of a call.
+    /// Starts an attempt of a call, which ends at the deadline and has this time left.
     pub(super) fn start(
         &self,
         cx: &Context<'_>,
         spec: &mut CallSpec<'_>,
         kind: Single<'_>,
-        budget: Budget,
+        (deadline, remaining): (Instant, Duration),
         call: &mut Call,
     ) -> Result<(), Status> {
-        let Budget {
-            remaining,
-            deadline,
-        } = budget;
         let path = spec.method.static_path();
         let remaining = match kind {
             Single::Raw(data) => {

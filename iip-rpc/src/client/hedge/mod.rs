@@ -14,7 +14,7 @@ use iip_core::{Call, CallError};
 
 use self::latency::Latencies;
 use super::Client;
-use super::call::{Budget, CallSpec, Single};
+use super::call::{CallSpec, Single};
 use super::failure::call_status;
 use crate::envelope::{self, Outcome, PlainError, ReplyHead};
 use crate::method::{Hedge, MethodDescriptor};
@@ -178,12 +178,10 @@ impl Client {
             connected: now,
             ..*times
         };
-        let budget = Budget {
-            remaining: times.deadline.saturating_duration_since(now),
-            deadline: times.deadline,
-        };
+        let deadline = times.deadline;
+        let remaining = deadline.saturating_duration_since(now);
         let mut call = Call::new(connection, &times);
-        let start = |cx: &Context<'_>| self.start(cx, spec, kind, budget, &mut call);
+        let start = |cx: &Context<'_>| self.start(cx, spec, kind, (deadline, remaining), &mut call);
         // Arguments that were encoded once can be encoded again.
         with_context(start).await.ok()?;
         Some(call)
