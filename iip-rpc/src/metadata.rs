@@ -35,7 +35,14 @@ use crate::payload::Payload;
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
-    entries: Vec<(Bytes, Bytes)>,
+    // Boxed, because most calls have none, and each moves its metadata several times. `None` if
+    // there are no entries.
+    entries: Option<Box<Entries>>,
+}
+
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Entries {
+    list: Vec<(Bytes, Bytes)>,
     size: usize,
 }
 
@@ -50,10 +57,7 @@ impl Metadata {
     /// Creates empty metadata. Does not allocate.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            entries: Vec::new(),
-            size: 0,
-        }
+        Self { entries: None }
     }
 
     /// Sets `key` to one value, replacing all values it had.
@@ -73,13 +77,14 @@ impl Metadata {
             .values(key)
             .map(|old| entry_size(key.len(), old.len()))
             .sum();
-        let size = fits(self.size - freed, key.len(), value.len())?;
+        let size = fits(self.size_bytes() - freed, key.len(), value.len())?;
+        let entries = self.entries.get_or_insert_default();
         if freed > 0 {
-            self.entries.retain(|(known, _)| known != key.as_bytes());
+            entries.list.retain(|(known, _)| known != key.as_bytes());
         }
-        self.entries
-            .push((Bytes::copy_from_slice(key.as_bytes()), value));
-        self.size = size;
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        entries.list.push((key, value));
+        entries.size = size;
         Ok(())
     }
 
@@ -117,7 +122,7 @@ impl Metadata {
     /// All values of `key`, in the order in which they were added.
     pub fn values<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a Bytes> {
         let wanted = key.as_bytes();
-        self.entries
+        self.list()
             .iter()
             .filter(move |(known, _)| known == wanted)
             .map(|(_, value)| value)
@@ -125,14 +130,21 @@ impl Metadata {
 
     /// Removes `key` with all its values. Returns `true` if it was present.
     pub fn remove(&mut self, key: &str) -> bool {
-        let before = self.entries.len();
-        self.entries.retain(|(known, _)| known != key.as_bytes());
-        self.size = self
-            .entries
+        let Some(entries) = &mut self.entries else {
+            return false;
+        };
+        let before = entries.list.len();
+        entries.list.retain(|(known, _)| known != key.as_bytes());
+        let left = entries.list.len();
+        let sizes = entries
+            .list
             .iter()
-            .map(|(k, v)| entry_size(k.len(), v.len()))
-            .sum();
-        before != self.entries.len()
+            .map(|(k, v)| entry_size(k.len(), v.len()));
+        entries.size = sizes.sum();
+        if left == 0 {
+            self.entries = None;
+        }
+        before != left
     }
 
     /// Adds all entries of `other` after the existing ones.
@@ -141,12 +153,15 @@ impl Metadata {
     ///
     /// [`MetadataError::TooLarge`] if the two do not fit together; the metadata is then unchanged.
     pub fn append_all(&mut self, other: &Self) -> Result<(), MetadataError> {
-        let size = self.size + other.size;
+        let size = self.size_bytes() + other.size_bytes();
         if size > Self::MAX_BYTES {
             return Err(MetadataError::TooLarge { size });
         }
-        self.entries.extend_from_slice(&other.entries);
-        self.size = size;
+        if !other.is_empty() {
+            let entries = self.entries.get_or_insert_default();
+            entries.list.extend_from_slice(other.list());
+            entries.size = size;
+        }
         Ok(())
     }
 
@@ -167,7 +182,7 @@ impl Metadata {
 
     /// All entries in their order; a key with several values occurs several times.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Bytes)> {
-        self.entries.iter().map(|(key, value)| {
+        self.list().iter().map(|(key, value)| {
             // Keys were checked to be ASCII when they were added.
             (std::str::from_utf8(key).unwrap_or_default(), value)
         })
@@ -176,21 +191,25 @@ impl Metadata {
     /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.list().len()
     }
 
     /// Returns `true` if there are no entries.
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_none()
     }
 
     /// The total size that [`Metadata::MAX_BYTES`] limits: keys, values and
     /// [`Metadata::ENTRY_BYTES`] for each entry.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        self.size
+        self.entries.as_ref().map_or(0, |entries| entries.size)
+    }
+
+    fn list(&self) -> &[(Bytes, Bytes)] {
+        self.entries.as_ref().map_or(&[], |entries| &entries.list)
     }
 
     /// Adds an entry whose key shares memory with others, as received from the peer.
@@ -204,8 +223,10 @@ impl Metadata {
     }
 
     fn push(&mut self, key: Bytes, value: Bytes) -> Result<(), MetadataError> {
-        self.size = fits(self.size, key.len(), value.len())?;
-        self.entries.push((key, value));
+        let size = fits(self.size_bytes(), key.len(), value.len())?;
+        let entries = self.entries.get_or_insert_default();
+        entries.list.push((key, value));
+        entries.size = size;
         Ok(())
     }
 }
