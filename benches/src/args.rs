@@ -39,7 +39,8 @@ pub struct ClientOptions {
     pub warm: Duration,
     /// `--server-pid`: the process whose processor time and memory count as the server's.
     pub server_pid: Option<u32>,
-    /// `--connections`: number of idle connections in [`Mode::Idle`].
+    /// `--connections`: number of connections over which the calls of [`Mode::Unary`] are spread, or
+    /// that are idle in [`Mode::Idle`].
     pub connections: usize,
     /// `--channels`: calls that were made at the same time on each of them.
     pub channels: usize,
@@ -108,14 +109,14 @@ impl Default for ClientOptions {
             secs: Duration::from_secs(2),
             warm: Duration::from_millis(500),
             server_pid: None,
-            connections: 5_000,
+            connections: 1,
             channels: 1,
         }
     }
 }
 
 const USAGE: &str = "usage: server ADDR | client ADDR [--mode unary|download|upload|ping-pong|beside|beside-large|stalled] [--payload BYTES] [--inflight CALLS] [--secs S] \
-                     [--warm S] [--server-pid PID] | client ADDR --mode idle --server-pid PID [--connections N] \
+                     [--connections N] [--warm S] [--server-pid PID] | client ADDR --mode idle --server-pid PID [--connections N] \
                      [--channels M] [--payload BYTES]";
 
 /// Reads a command line without the program's name.

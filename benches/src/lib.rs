@@ -132,8 +132,7 @@ fn run<P: Peer>() -> Result<(), BoxError> {
         Command::Client { addr, options } => {
             let report = match options.mode {
                 Mode::Unary => start(runtime, async {
-                    let client = P::connect(addr).await?;
-                    let report = load::unary(client, &options).await?;
+                    let report = load::unary::<P>(addr, &options).await?;
                     Ok(serde_json::to_string(&report)?)
                 }),
                 Mode::Download | Mode::Upload | Mode::PingPong => start(runtime, async {

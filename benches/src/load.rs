@@ -1,5 +1,6 @@
 //! The unary load: K tasks that each call, wait for the reply, check it and call again.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,18 +10,40 @@ use tokio::task::JoinSet;
 
 use crate::args::ClientOptions;
 use crate::report::Report;
-use crate::{BoxError, EchoClient, cpu};
+use crate::{BoxError, EchoClient, Peer, cpu, memory};
 
-/// Runs the unary load that `options` describes over one client.
+/// Opens connections, and spreads the callers of the unary load over them.
 ///
 /// # Errors
-/// An error if processor time cannot be read. A failed call is counted instead.
-pub async fn unary<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
+/// An error if a connection fails, or if processor time or memory cannot be read. A failed call is
+/// counted instead.
+pub async fn unary<P: Peer>(addr: SocketAddr, options: &ClientOptions) -> Result<Report, BoxError> {
+    let connections = options.connections;
+    memory::check_file_limit(connections)?;
+    let resident = || options.server_pid.map(memory::resident_kib).transpose();
+    let before = resident()?;
+    let mut clients = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        clients.push(P::connect(addr).await?);
+    }
+    let mut report = callers(&clients, options).await?;
+    let grown = report.srv_kib.zip(before);
+    report.srv_connection_kib = grown
+        .filter(|_| connections > 1)
+        .map(|(after, before)| after.saturating_sub(before) as f64 / connections as f64);
+    Ok(report)
+}
+
+/// Runs the unary load that `options` describes over these clients.
+pub(crate) async fn callers<C: EchoClient>(
+    clients: &[C],
+    options: &ClientOptions,
+) -> Result<Report, BoxError> {
     let bodies = Bodies::new(options.payload);
     let window = Window::of(options);
-    let measured = MetricsInterceptor::new()?;
+    let measured = Meter::new()?;
     let mut tasks = JoinSet::new();
-    for task in 0..options.inflight {
+    for (task, client) in (0..options.inflight).zip(clients.iter().cycle()) {
         tasks.spawn(caller(
             client.clone(),
             bodies.clone(),
@@ -37,7 +60,7 @@ pub async fn unary<C: EchoClient>(client: C, options: &ClientOptions) -> Result<
     Ok(measured.report(options, &cpu))
 }
 
-/// Calls like [`unary`], while one other call at a time sends 15 MiB and gets them back.
+/// Calls like [`unary`] over one client, while one other call at a time sends 15 MiB and gets them back.
 ///
 /// # Errors
 /// Those of [`unary`], and an error if one of the large calls fails.
@@ -56,7 +79,7 @@ pub async fn beside_large<C: EchoClient>(
         }
         Ok::<_, C::Error>(calls)
     });
-    let report = unary(client, options).await?;
+    let report = callers(&[client], options).await?;
     let mib = (large.await?? * (LARGE >> 20)) as f64 / (options.warm + options.secs).as_secs_f64();
     eprintln!("beside it, {mib:.0} MiB/s of large calls each way");
     Ok(report)
@@ -158,9 +181,9 @@ impl Bodies {
 
 /// The results of all tasks. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct MetricsInterceptor(Arc<Mutex<Tally>>);
+pub(crate) struct Meter(Arc<Mutex<Tally>>);
 
-impl MetricsInterceptor {
+impl Meter {
     pub(crate) fn new() -> Result<Self, BoxError> {
         Ok(Self(Arc::new(Mutex::new(Tally::new()?))))
     }
@@ -190,6 +213,8 @@ impl MetricsInterceptor {
             cli_cpu: per_call(used.client, calls),
             srv_cpu: used.server.map(|server| per_call(server, calls)),
             errors: tally.errors,
+            srv_kib: used.server_kib,
+            srv_connection_kib: None,
             kept: None,
         }
     }
@@ -256,11 +281,12 @@ impl Drop for Recorder {
     }
 }
 
-/// Processor time of both sides.
+/// Processor time of both sides, and resident memory of the server.
 #[derive(Default)]
 pub(crate) struct CpuTimes {
     client: Duration,
     server: Option<Duration>,
+    server_kib: Option<u64>,
 }
 
 impl CpuTimes {
@@ -268,6 +294,7 @@ impl CpuTimes {
         Ok(Self {
             client: cpu::own()?,
             server: server_pid.map(cpu::of).transpose()?,
+            server_kib: server_pid.map(memory::resident_kib).transpose()?,
         })
     }
 
@@ -276,6 +303,7 @@ impl CpuTimes {
         Self {
             client: self.client.saturating_sub(earlier.client),
             server: server.map(|(now, then)| now.saturating_sub(then)),
+            server_kib: self.server_kib,
         }
     }
 }

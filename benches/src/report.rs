@@ -19,6 +19,13 @@ pub struct Report {
     pub srv_cpu: Option<f64>,
     /// Number of calls that failed or had a wrong reply or none, over the whole run.
     pub errors: u64,
+    /// Resident memory of the server at the end of the measurement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub srv_kib: Option<u64>,
+    /// Growth of the server's memory per connection since before the first one; absent with a
+    /// single connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub srv_connection_kib: Option<f64>,
     /// The part of their rate that other streams keep while one stalls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<f64>,

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::args::ClientOptions;
-use crate::load::{MetricsInterceptor, Window};
+use crate::load::{Meter, Window};
 use crate::report::Report;
 use crate::{BoxError, EchoClient};
 
@@ -27,7 +27,7 @@ const EVERY: u64 = 32;
 /// An error if a stream fails or ends, if the peer has none, or if processor time cannot be read.
 pub async fn run<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
     let window = Window::of(options);
-    let measured = MetricsInterceptor::new()?;
+    let measured = Meter::new()?;
     let count = Arc::new(AtomicU64::new(0));
     let (stall, is_stalled) = watch::channel(false);
     let mut tasks = JoinSet::new();

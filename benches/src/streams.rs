@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::args::{ClientOptions, Mode};
-use crate::load::{Bodies, CpuTimes, MetricsInterceptor, Window};
+use crate::load::{Bodies, CpuTimes, Meter, Window};
 use crate::report::Report;
 use crate::{BoxError, EchoClient};
 
@@ -36,7 +36,7 @@ pub fn endless(len: usize) -> impl Stream<Item = Bytes> + Send + Unpin {
 /// An error if a stream fails, if its peer has none, or if processor time cannot be read.
 pub async fn run<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
     let window = Window::of(options);
-    let measured = MetricsInterceptor::new()?;
+    let measured = Meter::new()?;
     let mut tasks = JoinSet::new();
     for task in 0..options.inflight {
         let (client, measured, payload) = (client.clone(), measured.clone(), options.payload);
@@ -61,10 +61,10 @@ pub async fn run<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Re
 pub async fn beside<C: EchoClient>(client: C, options: &ClientOptions) -> Result<Report, BoxError> {
     const MIB: usize = 1 << 20;
     let window = Window::of(options);
-    let moved = MetricsInterceptor::new()?;
+    let moved = Meter::new()?;
     let down = tokio::spawn(download(client.clone(), MIB, window, moved.clone()));
     let up = tokio::spawn(upload(client.clone(), MIB, window, moved.clone()));
-    let report = crate::load::unary(client, options).await?;
+    let report = crate::load::callers(&[client], options).await?;
     down.await??;
     up.await??;
     let mib = moved.report(options, &CpuTimes::default()).calls_s;
@@ -76,7 +76,7 @@ async fn download<C: EchoClient>(
     client: C,
     payload: usize,
     window: Window,
-    measured: MetricsInterceptor,
+    measured: Meter,
 ) -> Result<(), BoxError> {
     let mut messages = client.download(payload).await?;
     let (mut count, mut turn) = (0_u64, 0_u64);
@@ -103,7 +103,7 @@ async fn upload<C: EchoClient>(
     client: C,
     payload: usize,
     window: Window,
-    measured: MetricsInterceptor,
+    measured: Meter,
 ) -> Result<(), BoxError> {
     let taken = Arc::new(AtomicU64::new(0));
     let source = Source {
@@ -158,7 +158,7 @@ async fn to_and_fro<C: EchoClient>(
     payload: usize,
     task: usize,
     window: Window,
-    measured: MetricsInterceptor,
+    measured: Meter,
 ) -> Result<(), BoxError> {
     let bodies = Bodies::new(payload);
     let (sender, receiver) = mpsc::channel(1);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use iip_benches::streams::{self, Messages};
 use iip_benches::{BoxError, EchoClient, Peer};
-use iip_rpc::observe::{MetricsInterceptor, MetricsFacade, TracingInterceptor};
+use iip_rpc::observe::{MetricsFacade, MetricsInterceptor, TracingInterceptor};
 use iip_rpc::{Server, Status, Stream, Streaming, service};
 use tokio::sync::mpsc;
 

@@ -27,11 +27,13 @@ pub(crate) struct Options {
     pub(crate) out: Option<PathBuf>,
 }
 
-/// Bytes in each body and calls in flight, written `16x64`.
+/// Bytes in each body, calls in flight, and connections over which these are spread, written `16x64`
+/// for one connection or `16x64/8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Cell {
     pub(crate) payload: usize,
     pub(crate) inflight: usize,
+    pub(crate) connections: usize,
 }
 
 /// Idle connections and the calls each has made at the same time, written `50x1000`.
@@ -92,7 +94,11 @@ impl fmt::Display for Cell {
             kib if kib > 0 && kib % (1 << 10) == 0 => write!(f, "{} KiB", kib >> 10)?,
             bytes => write!(f, "{bytes} B")?,
         }
-        write!(f, " x {}", self.inflight)
+        write!(f, " x {}", self.inflight)?;
+        match self.connections {
+            1 => Ok(()),
+            connections => write!(f, " over {connections} connections"),
+        }
     }
 }
 
@@ -100,8 +106,14 @@ impl FromStr for Cell {
     type Err = BoxError;
 
     fn from_str(s: &str) -> Result<Self, BoxError> {
-        let (payload, inflight) = pair(s, "a cell looks like 16x64: bytes x calls in flight")?;
-        Ok(Self { payload, inflight })
+        let (calls, connections) = s.split_once('/').unwrap_or((s, "1"));
+        let looks = "a cell looks like 16x64 or 16x64/8: bytes x calls in flight / connections";
+        let (payload, inflight) = pair(calls, looks)?;
+        Ok(Self {
+            payload,
+            inflight,
+            connections: connections.parse()?,
+        })
     }
 }
 
@@ -203,6 +215,7 @@ mod tests {
             ("13600x64", "13600 B x 64"),
             ("1048576x1", "1 MiB x 1"),
             ("0x1", "0 B x 1"),
+            ("16x64/8", "16 B x 64 over 8 connections"),
         ] {
             let cell: Cell = text.parse().expect(text);
             assert_eq!(cell.to_string(), shown);

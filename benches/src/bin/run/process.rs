@@ -54,6 +54,7 @@ fn measure(options: &Options, layout: Layout, cell: Cell, peer: &str) -> Result<
         .args(["--mode", &options.mode.to_string()])
         .args(["--payload", &cell.payload.to_string()])
         .args(["--inflight", &cell.inflight.to_string()])
+        .args(["--connections", &cell.connections.to_string()])
         .args(["--secs", &options.secs.as_secs_f64().to_string()])
         .args(["--warm", &options.warm.as_secs_f64().to_string()]);
     report(client)

@@ -39,6 +39,19 @@ fn section(text: &mut String, options: &Options, samples: &[Sample], layout: Lay
     }
     for peer in &options.peers {
         let own = here.iter().filter(|s| s.peer == *peer);
+        let taken: Vec<f64> = own
+            .filter_map(|s| s.outcome.report.srv_connection_kib)
+            .collect();
+        if !taken.is_empty() {
+            let taken = median(taken);
+            let _ = writeln!(
+                text,
+                "\nA connection of {peer} takes {taken:.1} KiB of the server's memory."
+            );
+        }
+    }
+    for peer in &options.peers {
+        let own = here.iter().filter(|s| s.peer == *peer);
         let kept: Vec<f64> = own.filter_map(|s| s.outcome.report.kept).collect();
         if !kept.is_empty() {
             let kept = median(kept);
