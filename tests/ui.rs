@@ -120,7 +120,10 @@ fn independent(message: &str) -> String {
             _ => (None, line),
         };
         let mut text = text.to_owned();
-        if let Some(place) = text.strip_prefix("--> ").or(text.strip_prefix("::: ")) {
+        if let Some(place) = text
+            .strip_prefix("--> ")
+            .or_else(|| text.strip_prefix("::: "))
+        {
             let own = place.strip_prefix(FOLDER);
             elsewhere = own.is_none();
             let file = place.split(':').next().unwrap_or_default();
