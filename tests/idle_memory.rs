@@ -17,29 +17,23 @@ const LARGE: usize = 8 * MIB;
 #[service]
 trait Table {
     /// Sends a snapshot of `size` bytes first, then rare changes.
-    async fn watch(
-        &self,
-        bytes: u64,
-    ) -> Result<impl Stream<Item = Result<Vec<u8>, Status>>, Status>;
+    async fn watch(&self, bytes: u64) -> Result<impl Stream<Item = Result<Bytes, Status>>, Status>;
     /// Takes rows, and confirms each of them.
     async fn fill(
         &self,
-        rows: Streaming<Vec<u8>>,
+        rows: Streaming<Bytes>,
     ) -> Result<impl Stream<Item = Result<u64, Status>>, Status>;
     async fn echo(&self, row: Bytes) -> Result<Bytes, Status>;
 }
 
 /// Keeps the streams of its watchers open.
 #[derive(Default)]
-struct Rows(Mutex<Vec<StreamSender<Vec<u8>>>>);
+struct Rows(Mutex<Vec<StreamSender<Bytes>>>);
 
 impl Table for Rows {
-    async fn watch(
-        &self,
-        bytes: u64,
-    ) -> Result<impl Stream<Item = Result<Vec<u8>, Status>>, Status> {
+    async fn watch(&self, bytes: u64) -> Result<impl Stream<Item = Result<Bytes, Status>>, Status> {
         let (sender, stream) = Streaming::channel(1);
-        let snapshot = vec![1; usize::try_from(bytes).unwrap()];
+        let snapshot = Bytes::from(vec![1; usize::try_from(bytes).unwrap()]);
         let _ = sender.send(snapshot).await;
         self.0.lock().await.push(sender);
         Ok(stream)
@@ -47,7 +41,7 @@ impl Table for Rows {
 
     async fn fill(
         &self,
-        mut rows: Streaming<Vec<u8>>,
+        mut rows: Streaming<Bytes>,
     ) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
         let (sender, stream) = Streaming::channel(1);
         spawn(async move {
@@ -107,7 +101,7 @@ fn idle_streams_to_the_server_keep_nothing_of_their_largest_message() {
         for _ in 0..20 {
             let (sender, rows) = Streaming::channel(1);
             let mut lengths = table.fill(rows).await.unwrap();
-            sender.send(vec![1; LARGE]).await.unwrap();
+            sender.send(vec![1; LARGE].into()).await.unwrap();
             let length = within("the row", lengths.next()).await.unwrap();
             assert_eq!(length, Ok(LARGE as u64));
             fills.push((sender, lengths));

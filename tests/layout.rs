@@ -1,5 +1,5 @@
-//! Comparison of `tests/` and `examples/features/` with the lists of their files: a file that is in
-//! no list would silently not run.
+//! Comparison of the folders of tests and of `examples/features/` with the lists of their files: a
+//! file that is in no list would silently not run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,17 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Returns the files of `folder` that neither its manifest nor a file named there lists.
-fn unnamed(folder: &Path) -> Vec<String> {
-    let manifest = fs::read_to_string(folder.join("Cargo.toml")).expect("a manifest");
+/// Returns the files of the package's `folder` that neither its manifest nor a file named there
+/// lists.
+fn unnamed(package: &Path, folder: &str) -> Vec<String> {
+    let manifest = fs::read_to_string(package.join("Cargo.toml")).expect("a manifest");
+    let folder = package.join(folder);
     let is_target = |file: &PathBuf| {
-        let name = file.file_name().expect("a file has a name");
-        manifest.contains(&format!("path = \"{}\"", name.to_string_lossy()))
+        let path = file.strip_prefix(package).expect("a file of the package");
+        manifest.contains(&format!("path = \"{}\"", path.display()))
     };
     let (roots, rest): (Vec<PathBuf>, Vec<PathBuf>) =
-        files(folder).into_iter().partition(is_target);
+        files(&folder).into_iter().partition(is_target);
     let read = |root: &PathBuf| fs::read_to_string(root).expect("a file of this repository");
     let roots: Vec<String> = roots.iter().map(read).collect();
     rest.iter()
@@ -46,11 +48,17 @@ fn unnamed(folder: &Path) -> Vec<String> {
 fn every_file_of_tests_is_a_module_of_a_binary() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     // The test of the root's package, which runs these.
-    assert_eq!(unnamed(tests), ["workspace"]);
+    assert_eq!(unnamed(tests, ""), ["workspace"]);
+}
+
+#[test]
+fn every_file_of_the_tests_of_iip_rpc_is_a_module_of_their_binary() {
+    let iip_rpc = Path::new(env!("CARGO_MANIFEST_DIR")).join("../iip-rpc");
+    assert_eq!(unnamed(&iip_rpc, "tests"), [""; 0]);
 }
 
 #[test]
 fn every_example_of_the_features_is_in_the_manifest() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    assert_eq!(unnamed(&tests.join("../examples/features")), [""; 0]);
+    assert_eq!(unnamed(&tests.join("../examples/features"), ""), [""; 0]);
 }

@@ -396,7 +396,7 @@ async fn messages_of_every_size_arrive_whole() {
 #[tokio::test]
 async fn arguments_larger_than_a_frame_arrive_before_the_stream() {
     let Fixture { feed, .. } = fixture().await;
-    let sizes = vec![0; 200_000];
+    let sizes = vec![0; 100_000];
     let blobs = all(feed.blobs(sizes.clone()).await.unwrap()).await;
     assert_eq!(blobs.len(), sizes.len());
     assert!(blobs.iter().all(Bytes::is_empty));
