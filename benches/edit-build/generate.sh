@@ -6,7 +6,8 @@
 # and its result. EDIT is a number in the body of the first handler, FIELD the name of the first field of the first
 # arguments: what a developer edits. Files that would not change are left alone.
 #
-#   service.rs   types and service; with tonic what its build script generates
+#   types.rs     arguments and results; with tonic what its build script generates
+#   service.rs   the service; with tonic it is in types.rs
 #   handlers.rs  the implementation
 #   calls.rs     a call of each method
 #   main.rs      runs both sides and prints what the calls return
@@ -32,7 +33,13 @@ for_each_method() {
     done
 }
 
-# The types of a method with serde, and what prost derives as well.
+# Writes the types of all methods, with serde and what prost derives as well.
+write_types() {
+    write types.rs <<END
+use serde::{Deserialize, Serialize};
+$(for_each_method types)
+END
+}
 types() {
     cat <<END
 
@@ -74,10 +81,11 @@ arguments() {
 
 iip() {
     signature() { echo "    async fn method_$1(&self, args: Args$1) -> Result<Reply$1, Status>;"; }
+    write_types
     write service.rs <<END
 use iip_rpc::{Status, service};
-use serde::{Deserialize, Serialize};
-$(for_each_method types)
+
+use crate::types::*;
 
 #[service]
 pub trait Work {
@@ -97,6 +105,7 @@ END
 use iip_rpc::Status;
 
 use crate::service::*;
+use crate::types::*;
 
 pub struct Worker;
 
@@ -117,6 +126,7 @@ END
 use iip_rpc::Status;
 
 use crate::service::*;
+use crate::types::*;
 $(for_each_method call)
 END
     print() { echo "    println!(\"{}\", calls::method_$1(&client).await?);"; }
@@ -126,6 +136,7 @@ use iip_rpc::{Client, Server};
 mod calls;
 mod handlers;
 mod service;
+mod types;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -141,7 +152,7 @@ END
 }
 
 tonic() {
-    write service.rs <<<'tonic::include_proto!("work");'
+    write types.rs <<<'tonic::include_proto!("work");'
     handler() {
         cat <<END
 
@@ -155,8 +166,8 @@ END
     write handlers.rs <<END
 use tonic::{Request, Response, Status};
 
-use crate::service::work_server::Work;
-use crate::service::*;
+use crate::types::work_server::Work;
+use crate::types::*;
 
 pub struct Worker;
 
@@ -178,8 +189,8 @@ END
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::service::work_client::WorkClient;
-use crate::service::*;
+use crate::types::work_client::WorkClient;
+use crate::types::*;
 $(for_each_method call)
 END
     print() { echo "    println!(\"{}\", calls::method_$1(&mut client).await?);"; }
@@ -190,10 +201,10 @@ use tonic::transport::server::TcpIncoming;
 
 mod calls;
 mod handlers;
-mod service;
+mod types;
 
-use service::work_client::WorkClient;
-use service::work_server::WorkServer;
+use types::work_client::WorkClient;
+use types::work_server::WorkServer;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -210,9 +221,9 @@ END
 
 tarpc() {
     signature() { echo "    async fn method_$1(args: Args$1) -> Result<Reply$1, String>;"; }
+    write_types
     write service.rs <<END
-use serde::{Deserialize, Serialize};
-$(for_each_method types)
+use crate::types::*;
 
 #[tarpc::service]
 pub trait Work {
@@ -232,6 +243,7 @@ END
 use tarpc::context::Context;
 
 use crate::service::*;
+use crate::types::*;
 
 #[derive(Clone)]
 pub struct Worker;
@@ -255,6 +267,7 @@ use std::error::Error;
 use tarpc::context;
 
 use crate::service::*;
+use crate::types::*;
 $(for_each_method call)
 END
     print() { echo "    println!(\"{}\", calls::method_$1(&client).await?);"; }
@@ -267,6 +280,7 @@ use tarpc::tokio_serde::formats::Bincode;
 mod calls;
 mod handlers;
 mod service;
+mod types;
 
 use service::Work as _;
 
