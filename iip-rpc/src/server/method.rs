@@ -397,11 +397,10 @@ trait TypedHandler {
 pin_project! {
     // The future of the user's method, while it runs.
     //
-    // This is not an `Option`. Functions that name the type of the future are compiled again when
-    // the user edits the method, together with all others of their module that the user's crate
-    // compiles: those of `Option` for every type in it. For the same reason the code here calls no
-    // functions of `Option`, `Result` and `Pin` with that type, as far as those are not always
-    // inlined.
+    // Not an `Option`: after an edit of the method the compiler repeats its work on every function
+    // whose type names this future, together with the other functions of the same module that the
+    // user's crate instantiates. Those of `Option` and `Result` are many, so this file and the
+    // bodies of methods call none of them, nor `?`, with a type that contains the future.
     #[project = RunningProjection]
     enum Running<F> {
         No,

@@ -42,6 +42,7 @@ where
     type Future = Fut;
 
     fn start(self, call: &mut Call, _: &Context<'_>) -> Result<Fut, Status> {
+        // Without `?`: see `Running`.
         match call.raw_body() {
             Ok(body) => Ok((self.call)(self.service, call.context(), body)),
             Err(status) => Err(status),

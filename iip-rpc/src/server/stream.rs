@@ -375,6 +375,13 @@ impl<S, A, F: Clone> Clone for StreamMethod<S, A, F> {
     }
 }
 
+impl<S, A: FromArguments, F> StreamMethod<S, A, F> {
+    fn input(call: &mut Call, cx: &Context<'_>) -> Result<(A, StreamCall), Status> {
+        let args = call.decode()?;
+        Ok((args, StreamCall::of(call, cx)?))
+    }
+}
+
 impl<S, A, F, Fut> MethodBody for StreamMethod<S, A, F>
 where
     S: Send + Sync + 'static,
@@ -387,12 +394,8 @@ where
     type Future = Fut;
 
     fn start(self, call: &mut Call, cx: &Context<'_>) -> Result<Fut, Status> {
-        // As in `UnaryMethod`, without `?`.
-        let arguments = match call.decode() {
-            Ok(args) => StreamCall::of(call, cx).map(|streams| (args, streams)),
-            Err(status) => Err(status),
-        };
-        match arguments {
+        // Without `?`: see `Running`.
+        match Self::input(call, cx) {
             Ok((args, streams)) => Ok((self.call)(self.service, call.context(), args, streams)),
             Err(status) => Err(status),
         }

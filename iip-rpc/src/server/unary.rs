@@ -46,7 +46,7 @@ where
     type Future = Fut;
 
     fn start(self, call: &mut Call, _: &Context<'_>) -> Result<Fut, Status> {
-        // `?` would be a function that names the type of the future.
+        // Without `?`: see `Running`.
         match call.decode() {
             Ok(args) => Ok((self.call)(self.service, call.context(), args)),
             Err(status) => Err(status),
