@@ -3,6 +3,7 @@
 # medians. Usage: ./build-cost.sh [ROUNDS], 3 by default. Needs cargo and strip; no protoc.
 set -euo pipefail
 cd "$(dirname "$0")/build-cost"
+source ../medians.sh
 
 rounds=${1:-3}
 work=$(mktemp -d)
@@ -43,25 +44,6 @@ for ((round = 0; round < rounds; round++)); do
         measure "$name"
     done
 done
-
-# Medians of the columns of standard input, as cells of the table.
-medians() {
-    awk -v formats="$1" '
-        { for (i = 1; i <= NF; i++) values[i, NR] = $i }
-        END {
-            split(formats, format)
-            for (i = 1; i <= NF; i++) {
-                for (j = 1; j <= NR; j++)
-                    for (k = NR; k > j; k--)
-                        if (values[i, k] < values[i, k - 1]) {
-                            swap = values[i, k]; values[i, k] = values[i, k - 1]; values[i, k - 1] = swap
-                        }
-                middle = (values[i, int((NR + 1) / 2)] + values[i, int(NR / 2) + 1]) / 2
-                printf " " format[i] " |", middle
-            }
-            print ""
-        }'
-}
 
 echo "| median of $rounds rounds | clean release build, s | processor time, s | crates compiled | stripped binary, KiB |"
 echo "|---|---:|---:|---:|---:|"

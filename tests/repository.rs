@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+mod build_cost;
 mod dependencies;
 mod features;
 mod layout;

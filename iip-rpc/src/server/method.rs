@@ -292,8 +292,8 @@ impl Call {
         self.reply_form().error(error)
     }
 
-    fn drop_handler(&self, drop: &mut dyn FnMut()) {
-        self.head.ctx.clone().enter(drop);
+    fn drop_handler(&self, typed: &mut dyn TypedHandler) {
+        self.head.ctx.clone().enter(|| typed.drop_future());
     }
 
     fn respond(&mut self, reply: Reply) -> Result<Response, HandlerError> {
@@ -306,6 +306,15 @@ impl Call {
             one_way: self.is_one_way(),
         };
         self.method.respond(reply, form)
+    }
+
+    fn poll_response(
+        &mut self,
+        typed: &mut dyn TypedHandler,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response, HandlerError>> {
+        let reply = ready!(self.poll(typed, cx));
+        Poll::Ready(self.respond(reply))
     }
 
     /// Runs the handler within the deadline, if the policy lets the deadline end it.
@@ -368,7 +377,7 @@ impl<B: MethodBody> NewCall for B {
                     extras,
                 },
                 body: Some(self.clone()),
-                future: None,
+                future: Running::No,
             },
         );
         Box::into_pin(call)
@@ -385,6 +394,26 @@ trait TypedHandler {
     /// Polls the user's method, and encodes its output. The first poll decodes the arguments and
     /// calls the method.
     fn poll(&mut self, call: &mut Call, cx: &mut Context<'_>) -> Poll<Reply>;
+
+    /// Drops the future of the user's method.
+    fn drop_future(&mut self);
+}
+
+pin_project! {
+    // The future of the user's method, while it runs.
+    //
+    // Not an `Option`: after an edit of the method the compiler repeats its work on every function
+    // whose type names this future, together with the other functions of the same module that the
+    // user's crate instantiates. Those of `Option` and `Result` are many, so this file and the
+    // bodies of methods call none of them, nor `?`, with a type that contains the future.
+    #[project = RunningProjection]
+    enum Running<F> {
+        No,
+        Yes {
+            #[pin]
+            future: F,
+        },
+    }
 }
 
 pin_project! {
@@ -392,17 +421,17 @@ pin_project! {
         call: Call,
         // Until the handler starts.
         body: Option<B>,
-        // While the handler runs.
         #[pin]
-        future: Option<B::Future>,
+        future: Running<B::Future>,
     }
 
     impl<B: MethodBody> PinnedDrop for BodyCall<B> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             // A handler that is dropped sees its context, as when it runs.
-            if this.future.is_some() {
-                this.call.drop_handler(&mut || this.future.set(None));
+            if let RunningProjection::Yes { .. } = this.future.as_mut().project() {
+                let (body, future) = (this.body, this.future);
+                this.call.drop_handler(&mut BodyHandler::<B> { body, future });
             }
         }
     }
@@ -411,44 +440,47 @@ pin_project! {
 impl<B: MethodBody> TypedCall for BodyCall<B> {
     fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
         let this = self.project();
-        let mut handler = BodyHandler::<B> {
-            body: this.body,
-            future: this.future,
-        };
-        this.call.poll(&mut handler, cx)
+        let (body, future) = (this.body, this.future);
+        this.call.poll(&mut BodyHandler::<B> { body, future }, cx)
     }
 }
 
 impl<B: MethodBody> Future for BodyCall<B> {
     type Output = Result<Response, HandlerError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let reply = ready!(self.as_mut().poll_reply(cx));
-        Poll::Ready(self.project().call.respond(reply))
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let (body, future) = (this.body, this.future);
+        let mut handler = BodyHandler::<B> { body, future };
+        this.call.poll_response(&mut handler, cx)
     }
 }
 
 /// The part of a [`BodyCall`] that depends on types.
 struct BodyHandler<'a, B: MethodBody> {
     body: &'a mut Option<B>,
-    future: Pin<&'a mut Option<B::Future>>,
+    future: Pin<&'a mut Running<B::Future>>,
 }
 
 impl<B: MethodBody> TypedHandler for BodyHandler<'_, B> {
     fn poll(&mut self, call: &mut Call, cx: &mut Context<'_>) -> Poll<Reply> {
         if let Some(body) = self.body.take() {
             match body.start(call, cx) {
-                Ok(future) => self.future.set(Some(future)),
+                Ok(future) => self.future.set(Running::Yes { future }),
                 Err(status) => return Poll::Ready(Reply::failed(status)),
             }
         }
         // The handler has ended, and is not polled again.
-        let Some(future) = self.future.as_mut().as_pin_mut() else {
+        let RunningProjection::Yes { future } = self.future.as_mut().project() else {
             return Poll::Pending;
         };
         let output = ready!(future.poll(cx));
         // Dropped before its output is encoded, and in the context of the call.
-        self.future.set(None);
+        self.future.set(Running::No);
         Poll::Ready(B::reply(output, call))
+    }
+
+    fn drop_future(&mut self) {
+        self.future.set(Running::No);
     }
 }

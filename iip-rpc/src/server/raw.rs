@@ -42,8 +42,11 @@ where
     type Future = Fut;
 
     fn start(self, call: &mut Call, _: &Context<'_>) -> Result<Fut, Status> {
-        let body = call.raw_body()?;
-        Ok((self.call)(self.service, call.context(), body))
+        // Without `?`: see `Running`.
+        match call.raw_body() {
+            Ok(body) => Ok((self.call)(self.service, call.context(), body)),
+            Err(status) => Err(status),
+        }
     }
 
     fn reply(result: Result<T, E>, call: &Call) -> Reply {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use iip_core::__rpc::now;
 use iip_core::{Body, Peer, RejectReason};
+use serde::Serialize;
 
 use super::failures;
 use crate::codec::{CodecId, DecodeLimits, EncodeError, encode_value_split};
@@ -15,6 +16,7 @@ use crate::hello::RpcPeer;
 use crate::interceptor::Outcome;
 use crate::limits::ENVELOPE_BYTES;
 use crate::overload;
+use crate::payload::ByValue;
 use crate::status::{Execution, MethodError, Status};
 
 /// The reply of a method to one call.
@@ -45,10 +47,33 @@ impl Reply {
     }
 }
 
-/// Encodes a value or an error: appends it to the buffer except for a large payload at its end,
-/// which it may return instead.
-pub(super) type Write<'a> =
-    dyn FnMut(CodecId, &mut BytesMut) -> Result<Option<Bytes>, EncodeError> + 'a;
+/// A value or an error, without its type.
+pub(super) trait Encode {
+    /// Appends it to the buffer except for a large payload at its end, which it may return instead.
+    fn encode(&self, codec: CodecId, out: &mut BytesMut) -> Result<Option<Bytes>, EncodeError>;
+}
+
+impl<T: Serialize + 'static> Encode for ByValue<T> {
+    fn encode(&self, codec: CodecId, out: &mut BytesMut) -> Result<Option<Bytes>, EncodeError> {
+        encode_value_split(codec, self, out)
+    }
+}
+
+/// The error of a method, and whether the caller speaks plain JSON.
+struct OwnError<'a, E> {
+    error: &'a E,
+    plain: bool,
+}
+
+impl<E: MethodError> Encode for OwnError<'_, E> {
+    fn encode(&self, codec: CodecId, out: &mut BytesMut) -> Result<Option<Bytes>, EncodeError> {
+        if self.plain {
+            envelope::write_plain_error(self.error, out);
+            return Ok(None);
+        }
+        encode_value_split(codec, self.error, out)
+    }
+}
 
 /// The form of the reply to one call.
 pub(super) struct ReplyForm<'a> {
@@ -61,9 +86,9 @@ pub(super) struct ReplyForm<'a> {
 }
 
 impl ReplyForm<'_> {
-    /// Creates the reply with a value, which `write` encodes.
-    pub(super) fn value(&self, write: &mut Write<'_>) -> Reply {
-        let encoded = self.encode(envelope::Outcome::Value, self.encoding.codec, write);
+    /// Creates the reply with a value.
+    pub(super) fn value(&self, value: &dyn Encode) -> Reply {
+        let encoded = self.encode(envelope::Outcome::Value, self.encoding.codec, value);
         self.reply(Outcome::Ok, encoded)
     }
 
@@ -72,7 +97,7 @@ impl ReplyForm<'_> {
         &self,
         outcome: envelope::Outcome,
         codec: CodecId,
-        write: &mut Write<'_>,
+        content: &dyn Encode,
     ) -> Result<Body, Status> {
         // Taken once: if the value cannot be encoded, the status in its place goes without it.
         let metadata = self.ctx.take_reply_metadata();
@@ -82,7 +107,7 @@ impl ReplyForm<'_> {
                 ReplyHead::write(codec, outcome, self.timing, &metadata, out);
             }
             let body = out.len();
-            let tail = write(codec, out);
+            let tail = content.encode(codec, out);
             let what = if is_value { "result" } else { "error" };
             let tail = self.fitting(tail, what, codec, out.len() - body)?;
             if self.plain {
@@ -104,13 +129,9 @@ impl ReplyForm<'_> {
             Some(status) if !self.plain => self.status(status),
             _ => {
                 let codec = self.encoding.codec.of_errors();
-                let encoded = self.encode(envelope::Outcome::Error, codec, &mut |codec, out| {
-                    if self.plain {
-                        envelope::write_plain_error(error, out);
-                        return Ok(None);
-                    }
-                    encode_value_split(codec, error, out)
-                });
+                let plain = self.plain;
+                let content = OwnError { error, plain };
+                let encoded = self.encode(envelope::Outcome::Error, codec, &content);
                 self.reply(Outcome::of_error(error), encoded)
             }
         }

@@ -22,9 +22,7 @@ use crate::arguments::FromArguments;
 use crate::boxed::BoxFuture;
 #[cfg(feature = "codec-prost")]
 use crate::codec::Proto;
-use crate::codec::{
-    CodecId, DecodeError, DecodeLimits, EncodeError, decode_value, encode_value_split,
-};
+use crate::codec::{CodecId, DecodeError, DecodeLimits, EncodeError, decode_value};
 use crate::compression::Encoding;
 use crate::context::CallContext;
 use crate::envelope::{self, ReplyHead};
@@ -205,10 +203,7 @@ impl StreamCall {
             limits: &self.limits,
         };
         StreamReply(match result {
-            Ok(value) => {
-                let value = ByValue(value);
-                form.value(&mut |codec, out| encode_value_split(codec, &value, out))
-            }
+            Ok(value) => form.value(&ByValue(value)),
             Err(error) => form.error(&error),
         })
     }
@@ -380,6 +375,13 @@ impl<S, A, F: Clone> Clone for StreamMethod<S, A, F> {
     }
 }
 
+impl<S, A: FromArguments, F> StreamMethod<S, A, F> {
+    fn input(call: &mut Call, cx: &Context<'_>) -> Result<(A, StreamCall), Status> {
+        let args = call.decode()?;
+        Ok((args, StreamCall::of(call, cx)?))
+    }
+}
+
 impl<S, A, F, Fut> MethodBody for StreamMethod<S, A, F>
 where
     S: Send + Sync + 'static,
@@ -392,9 +394,11 @@ where
     type Future = Fut;
 
     fn start(self, call: &mut Call, cx: &Context<'_>) -> Result<Fut, Status> {
-        let args = call.decode()?;
-        let streams = StreamCall::of(call, cx)?;
-        Ok((self.call)(self.service, call.context(), args, streams))
+        // Without `?`: see `Running`.
+        match Self::input(call, cx) {
+            Ok((args, streams)) => Ok((self.call)(self.service, call.context(), args, streams)),
+            Err(status) => Err(status),
+        }
     }
 
     fn reply(reply: StreamReply, _: &Call) -> Reply {

@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::method::{Call, Kind, MethodBody};
 use super::reply::Reply;
 use crate::arguments::FromArguments;
-use crate::codec::encode_value_split;
 use crate::context::CallContext;
 use crate::payload::ByValue;
 use crate::status::{MethodError, Status};
@@ -47,19 +46,18 @@ where
     type Future = Fut;
 
     fn start(self, call: &mut Call, _: &Context<'_>) -> Result<Fut, Status> {
-        let args = call.decode()?;
-        Ok((self.call)(self.service, call.context(), args))
+        // Without `?`: see `Running`.
+        match call.decode() {
+            Ok(args) => Ok((self.call)(self.service, call.context(), args)),
+            Err(status) => Err(status),
+        }
     }
 
     fn reply(result: Result<T, E>, call: &Call) -> Reply {
         match result {
             // The caller does not read the reply.
             Ok(_) if call.is_one_way() => Reply::new(Body::default()),
-            Ok(value) => {
-                let value = ByValue(value);
-                let write = &mut |codec, out: &mut _| encode_value_split(codec, &value, out);
-                call.reply_form().value(write)
-            }
+            Ok(value) => call.reply_form().value(&ByValue(value)),
             Err(error) => call.reply_with_error(&error),
         }
     }
