@@ -37,18 +37,17 @@ fn section(text: &mut String, options: &Options, samples: &[Sample], layout: Lay
             text.push_str(&row(peer, &own, &here));
         }
     }
-    for peer in &options.peers {
+    let taken = options.peers.iter().filter_map(|peer| {
         let own = here.iter().filter(|s| s.peer == *peer);
         let taken: Vec<f64> = own
             .filter_map(|s| s.outcome.report.srv_connection_kib)
             .collect();
-        if !taken.is_empty() {
-            let taken = median(taken);
-            let _ = writeln!(
-                text,
-                "\nA connection of {peer} takes {taken:.1} KiB of the server's memory."
-            );
-        }
+        (!taken.is_empty()).then(|| format!("{peer} {:.1} KiB", median(taken)))
+    });
+    let taken: Vec<String> = taken.collect();
+    if !taken.is_empty() {
+        let taken = taken.join(", ");
+        let _ = writeln!(text, "\nMemory of the server per connection: {taken}.");
     }
     for peer in &options.peers {
         let own = here.iter().filter(|s| s.peer == *peer);
