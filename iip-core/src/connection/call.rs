@@ -74,8 +74,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Creates a call that must be started before it is awaited. It is started in its place, so that
-    /// it is not moved through the functions that start it.
+    /// Creates a call that must be started before it is awaited. It is started in its place, so
+    /// that it is not moved through the functions that start it.
     #[doc(hidden)]
     #[inline]
     #[must_use]
