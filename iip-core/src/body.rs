@@ -90,9 +90,8 @@ impl Body {
 
     /// Returns the body with one byte put before it. Data that had to be copied stays in `self`.
     pub(crate) fn marked(&mut self, byte: u8) -> Self {
-        let tail = self.take_tail();
-        let head = &self.head;
-        if tail.is_empty() && head.len() > Self::COPIED_BYTES {
+        let (head, tail) = (&self.head, self.tail.take());
+        if tail.is_none() && head.len() > Self::COPIED_BYTES {
             return Self::split(
                 Bytes::copy_from_slice(&[byte]),
                 std::mem::take(&mut self.head),
@@ -101,7 +100,10 @@ impl Body {
         let mut marked = BytesMut::with_capacity(1 + head.len());
         marked.extend_from_slice(&[byte]);
         marked.extend_from_slice(head);
-        Self::split(marked.freeze(), tail)
+        Self {
+            head: marked.freeze(),
+            tail,
+        }
     }
 
     /// Restores the data of [`marked`](Self::marked) that was not taken.
@@ -122,9 +124,9 @@ impl Body {
     }
 
     #[cfg(test)]
-    pub(crate) fn into_pieces(self) -> [Bytes; 2] {
-        let Self { head, tail } = self;
-        [head, tail.map(|tail| *tail).unwrap_or_default()]
+    pub(crate) fn into_pieces(mut self) -> [Bytes; 2] {
+        let tail = self.take_tail();
+        [self.head, tail]
     }
 }
 

@@ -294,6 +294,8 @@ impl CallContext {
         key: &str,
         value: impl Into<Bytes>,
     ) -> Result<(), MetadataError> {
+        // Converted before the lock is taken, because that is code of the caller.
+        let value = value.into();
         self.additions().reply_metadata.insert(key, value)
     }
 
