@@ -7,6 +7,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+#[path = "common/cargo.rs"]
+mod cargo;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -16,6 +19,8 @@ use std::sync::Mutex;
 use std::thread;
 
 use serde_json::Value;
+
+use crate::cargo::cargo_test;
 
 /// The toolchain whose words stand in `ui/mistakes/*.stderr`.
 const EXPECTED: &str = "rustc 1.95.";
@@ -42,19 +47,10 @@ fn rustc() -> Command {
 /// Cargo knows where they are. It is asked about the whole workspace with all features, as in
 /// `cargo test` in the root: then it has built them already.
 fn libraries() -> Vec<OsString> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["test", "--no-run", "--workspace", "--all-features"]);
-    cargo.args(["--test", "ui", "--message-format=json", "--quiet"]);
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    // What cargo says about this package makes it run the build script of ring again.
-    for (name, _) in std::env::vars() {
-        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-            cargo.env_remove(name);
-        }
-    }
-    let output = cargo.current_dir(root()).output().unwrap();
+    let mut cargo = cargo_test(root());
+    cargo.args(["--no-run", "--workspace", "--test", "ui"]);
+    cargo.args(["--message-format=json", "--quiet"]);
+    let output = cargo.output().unwrap();
     let complaints = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{complaints}");
     let mut found = BTreeMap::new();

@@ -4,10 +4,16 @@
 //! Those packages are not default members because cargo unites the features of all packages that it
 //! selects: the first example would be built with all features too.
 
+#[path = "common/cargo.rs"]
+mod cargo;
+
 use std::env;
-use std::process::{Command, ExitCode};
+use std::path::Path;
+use std::process::ExitCode;
 
 use iip_rpc::compression::CompressionId;
+
+use crate::cargo::cargo_test;
 
 /// The packages that are tested with all features.
 const PACKAGES: [&str; 8] = [
@@ -27,21 +33,9 @@ fn main() -> ExitCode {
     if CompressionId::ZSTD.is_supported() {
         return ExitCode::SUCCESS;
     }
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["test", "--all-features"]);
+    let mut cargo = cargo_test(Path::new(env!("CARGO_MANIFEST_DIR")));
     for package in PACKAGES {
         cargo.args(["-p", package]);
-    }
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    // What cargo says about this package would make it run the build script of ring again after a
-    // command without it.
-    for (name, _) in env::vars() {
-        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-            cargo.env_remove(name);
-        }
     }
     let status = cargo.arg("--").args(env::args_os().skip(1)).status();
     match status {
