@@ -358,7 +358,7 @@ impl Ledger for Book {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_is_reported_as_not_executed_never_ran() {
-    const CALLS: u32 = 2_000;
+    const CALLS: u32 = 1_000;
     let booked = Arc::new(Mutex::new(HashSet::new()));
     // The server repeatedly ends connections just when the next call comes.
     let idle = Duration::from_millis(1);
