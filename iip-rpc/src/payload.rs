@@ -208,7 +208,7 @@ pub struct ByValue<T>(pub T);
 impl<T: Serialize + 'static> Serialize for ByValue<T> {
     #[inline]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let _offer = (&self.0 as &dyn Any).downcast_ref().map(Offer::make);
+        let _offer = (&self.0 as &dyn Any).downcast_ref().and_then(Offer::make);
         self.0.serialize(serializer)
     }
 }
@@ -267,7 +267,9 @@ enum Read {
 
 impl Read {
     /// Converts the value to its type, under the name that its type has for the caller.
-    #[inline]
+    // Where it is inlined, both types are known and this is a move, which the compiler cannot tell
+    // when it decides about inlining.
+    #[inline(always)]
     fn into_type<T: 'static, E: serde::de::Error>(mut self) -> Result<T, E> {
         let value: &mut dyn Any = match &mut self {
             Self::Bytes(bytes) => bytes,
@@ -295,11 +297,10 @@ pub(crate) fn while_reading<R>(message: &Bytes, read: impl FnOnce() -> R) -> R {
             MESSAGE.with_borrow_mut(|current| std::mem::swap(current, &mut self.0));
         }
     }
-    if message.len() < SHARE_FROM_BYTES {
-        return read();
-    }
     // Restored on drop, because a message may be read within another one, and a type may panic.
-    let _restore = Restore(MESSAGE.replace(message.clone()));
+    let large = message.len() >= SHARE_FROM_BYTES;
+    let _restore = large.then(|| Restore(MESSAGE.replace(message.clone())));
+    // The only call of `read`, so that the compiler inlines it.
     read()
 }
 
@@ -307,12 +308,17 @@ pub(crate) fn while_reading<R>(message: &Bytes, read: impl FnOnce() -> R) -> R {
 /// of it or too small to share.
 #[inline]
 pub(crate) fn share(bytes: &[u8]) -> Bytes {
-    if bytes.len() >= SHARE_FROM_BYTES
-        && let Some(part) = MESSAGE.with_borrow(|message| part_of(message, bytes))
-    {
-        return part;
+    if bytes.len() < SHARE_FROM_BYTES {
+        return Bytes::copy_from_slice(bytes);
     }
-    Bytes::copy_from_slice(bytes)
+    share_large(bytes)
+}
+
+// Not inlined, so that `share` is small enough to be inlined into decoders.
+#[inline(never)]
+fn share_large(bytes: &[u8]) -> Bytes {
+    let part = MESSAGE.with_borrow(|message| part_of(message, bytes));
+    part.unwrap_or_else(|| Bytes::copy_from_slice(bytes))
 }
 
 fn part_of(whole: &Bytes, part: &[u8]) -> Option<Bytes> {
@@ -322,25 +328,26 @@ fn part_of(whole: &Bytes, part: &[u8]) -> Option<Bytes> {
 }
 
 /// Guard for the time in which [`take_offered`] finds the bytes it was made of.
-struct Offer(bool);
+struct Offer;
 
 impl Offer {
+    /// Offers `bytes` if they are large. Only the check is inlined.
     #[inline]
-    fn make(bytes: &Bytes) -> Self {
-        let large = bytes.len() >= SPLIT_FROM_BYTES;
-        if large {
-            OFFERED.set(bytes.clone());
-        }
-        Self(large)
+    fn make(bytes: &Bytes) -> Option<Self> {
+        (bytes.len() >= SPLIT_FROM_BYTES).then(|| Self::of_large(bytes))
+    }
+
+    #[inline(never)]
+    fn of_large(bytes: &Bytes) -> Self {
+        OFFERED.set(bytes.clone());
+        Self
     }
 }
 
 impl Drop for Offer {
-    #[inline]
+    #[inline(never)]
     fn drop(&mut self) {
-        if self.0 {
-            OFFERED.take();
-        }
+        OFFERED.take();
     }
 }
 
