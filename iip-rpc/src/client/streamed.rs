@@ -111,6 +111,25 @@ impl StreamedCall {
         self.client.decode(self.method, reply, self.started, body)
     }
 
+    /// Reads a message of the stream.
+    #[inline]
+    fn decode<T: DeserializeOwned + 'static>(&self, message: &Bytes) -> Result<T, Status> {
+        decode_value(self.codec, message, &self.client.settings.limits).map_err(|error| {
+            self.bad_reply(error.status_of_reply("message of the stream", self.codec))
+        })
+    }
+
+    /// Returns the error that the stream ends with, given its final reply: once per stream.
+    #[cold]
+    fn error<E: MethodError>(&self, reply: Result<Bytes, Status>) -> Option<E> {
+        let mut body = StreamBody::<(), E>::new(());
+        let ended = match reply {
+            Ok(reply) => self.end(reply, &mut body),
+            Err(status) => Err(status.into()),
+        };
+        ended.err().map(|failure| body.into_error(failure))
+    }
+
     /// Waits for the record that accepts the call.
     pub(super) async fn accepted(&mut self, body: &mut dyn CallBody) -> Result<(), Failure> {
         match poll_fn(|cx| self.poll_next(cx)).await {
@@ -265,55 +284,27 @@ impl StreamState {
     }
 }
 
-impl<T, E: MethodError> ReplyStream<T, E> {
-    /// Returns the next message, or the error that the stream ends with.
-    fn poll_message(
-        call: &mut StreamedCall,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<T, (Option<E>, bool)>>
-    where
-        T: DeserializeOwned + 'static,
-    {
-        let limits = call.client.settings.limits;
-        let mut body = StreamBody::<(), E>::new(());
-        let failure = match ready!(call.poll_next(cx)) {
-            Next::Message(message) => match decode_value(call.codec, &message, &limits) {
-                Ok(message) => return Poll::Ready(Ok(message)),
-                Err(error) => {
-                    let status = error.status_of_reply("message of the stream", call.codec);
-                    Some(call.bad_reply(status).into())
-                }
-            },
-            Next::Aborted(status) => return Poll::Ready(Err((Some(status.into()), true))),
-            Next::End(Ok(reply)) => call.end(reply, &mut body).err(),
-            Next::End(Err(status)) => Some(status.into()),
-        };
-        Poll::Ready(Err((
-            failure.map(|failure| body.into_error(failure)),
-            false,
-        )))
-    }
-}
-
 impl<T: DeserializeOwned + 'static, E: MethodError> Stream for ReplyStream<T, E> {
     type Item = Result<T, E>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<T, E>>> {
         let this = &mut *self;
         if let StreamState::Flowing(call) = &mut this.state {
-            match ready!(Self::poll_message(call, cx)) {
-                Ok(message) => return Poll::Ready(Some(Ok(message))),
-                // The interceptors have ended already, so they do not see this outcome.
-                Err((error, true)) => {
-                    this.state = StreamState::Over;
-                    this.error = error;
+            let error = match ready!(call.poll_next(cx)) {
+                Next::Message(message) => match call.decode(&message) {
+                    Ok(message) => return Poll::Ready(Some(Ok(message))),
+                    Err(status) => Some(status.into()),
+                },
+                Next::End(reply) => call.error(reply),
+                Next::Aborted(status) => {
+                    // The interceptors have ended already, so they do not see this outcome.
+                    call.intercepted = None;
+                    Some(status.into())
                 }
-                Err((error, false)) => {
-                    let outcome = || error.as_ref().map_or(Outcome::Ok, Outcome::of_error);
-                    this.state.end(outcome);
-                    this.error = error;
-                }
-            }
+            };
+            let outcome = || error.as_ref().map_or(Outcome::Ok, Outcome::of_error);
+            this.state.end(outcome);
+            this.error = error;
         }
         if let StreamState::Leaving(leaving) = &mut this.state {
             let status = ready!(leaving.as_mut().poll(cx));
