@@ -35,19 +35,36 @@ pub(crate) fn write<E>(
     encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
 ) -> Result<Result<Bytes, TooLarge>, E> {
     let start = out.len();
-    // The place of the length, which is known once the message was written.
-    out.put_u32(0);
-    let (compression, tail) = match encode(out) {
-        Ok(tail) => match packer {
-            Some(packer) => packer.pack(out, start + LENGTH, tail),
-            None => (CompressionId::NONE, tail),
-        },
+    begin(out);
+    match encode(out) {
+        Ok(mut tail) => Ok(end(out, start, limits, packer, &mut tail).map(|()| tail)),
         Err(error) => {
             // A part of the message may have been written.
             out.truncate(start);
-            return Err(error);
+            Err(error)
         }
-    };
+    }
+}
+
+/// Begins a record: its message has to be appended next, and [`end`] called.
+#[inline]
+pub(crate) fn begin(out: &mut BytesMut) {
+    // The place of the length, which is known once the message was written.
+    out.put_u32(0);
+}
+
+/// Ends the record that begins at `start`. `tail` is the rest of its message, see [`write`].
+pub(crate) fn end(
+    out: &mut BytesMut,
+    start: usize,
+    limits: Option<&DecodeLimits>,
+    packer: Option<&Compressor>,
+    tail: &mut Bytes,
+) -> Result<(), TooLarge> {
+    let mut compression = CompressionId::NONE;
+    if let Some(packer) = packer {
+        (compression, *tail) = packer.pack(out, start + LENGTH, std::mem::take(tail));
+    }
     let size = out.len() - start - LENGTH + tail.len();
     let max_bytes = limits.map_or(usize::MAX, DecodeLimits::body_bytes);
     let length = u32::try_from(size)
@@ -57,11 +74,11 @@ pub(crate) fn write<E>(
         out.truncate(start);
         let limit = limits.map_or(usize::MAX, DecodeLimits::message_bytes);
         let limit = limit.min(usize::try_from(MAX_LENGTH).unwrap_or(usize::MAX));
-        return Ok(Err(TooLarge { size, limit }));
+        return Err(TooLarge { size, limit });
     };
     let length = length | u32::from(compression.as_u8()) << COMPRESSION_SHIFT;
     out[start..start + LENGTH].copy_from_slice(&length.to_be_bytes());
-    Ok(Ok(tail))
+    Ok(())
 }
 
 /// Error of a message that exceeds the limit on its size.

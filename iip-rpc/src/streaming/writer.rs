@@ -39,20 +39,20 @@ pub(crate) enum Ended<E> {
     Over,
 }
 
-/// Encodes a message: appends it to the buffer except for a large payload at its end, which it may
-/// return instead.
-pub(crate) type Write<'a> =
-    dyn FnMut(CodecId, &mut BytesMut) -> Result<Option<Bytes>, EncodeError> + 'a;
-
 /// The messages of a stream, without their type.
 pub(crate) trait Messages<E> {
-    /// Passes the encoder of the next message to `add`; `None` after the last message.
+    /// Appends the next message to `out` as a record that is begun but not ended, except for a
+    /// large payload at its end, which may be returned instead; `None` after the last message.
     fn poll_add(
         &mut self,
         cx: &mut Context<'_>,
-        add: &mut dyn FnMut(&mut Write<'_>),
-    ) -> Poll<Option<Result<(), E>>>;
+        codec: CodecId,
+        out: &mut BytesMut,
+    ) -> Poll<Option<Result<Encoded, E>>>;
 }
+
+/// The rest of a message that was encoded.
+pub(crate) type Encoded = Result<Option<Bytes>, EncodeError>;
 
 /// The messages to send with a call.
 pub(crate) type DynMessages<'a> = dyn Messages<Status> + Send + 'a;
@@ -68,13 +68,13 @@ where
     fn poll_add(
         &mut self,
         cx: &mut Context<'_>,
-        add: &mut dyn FnMut(&mut Write<'_>),
-    ) -> Poll<Option<Result<(), E>>> {
+        codec: CodecId,
+        out: &mut BytesMut,
+    ) -> Poll<Option<Result<Encoded, E>>> {
         Poll::Ready(match ready!(Pin::new(&mut self.0).poll_next(cx)) {
             Some(Ok(message)) => {
-                let message = ByValue(message);
-                add(&mut |codec, out| encode_value_split(codec, &message, out));
-                Some(Ok(()))
+                messages::begin(out);
+                Some(Ok(encode_value_split(codec, &ByValue(message), out)))
             }
             Some(Err(error)) => Some(Err(error)),
             None => None,
@@ -168,10 +168,9 @@ impl<E> MessageWriter<E> {
     /// Gathers messages until none is ready or the batch is full.
     fn fill(&mut self, cx: &mut Context<'_>, messages: &mut dyn Messages<E>) -> Bytes {
         while self.ended.is_none() && self.batch.len() < BATCH_BYTES {
-            let mut tail = Ok(Bytes::new());
-            let mut add = |write: &mut Write<'_>| tail = self.add(write);
-            match messages.poll_add(cx, &mut add) {
-                Poll::Ready(Some(Ok(()))) => match tail {
+            let start = self.batch.len();
+            match messages.poll_add(cx, self.encoding.codec, &mut self.batch) {
+                Poll::Ready(Some(Ok(encoded))) => match self.end(start, encoded) {
                     Ok(tail) if tail.is_empty() => {}
                     // A large payload ends the piece, because nothing can follow it in the buffer.
                     Ok(tail) => return tail,
@@ -185,27 +184,31 @@ impl<E> MessageWriter<E> {
         Bytes::new()
     }
 
-    /// Appends a message to the batch, except for the returned bytes, which follow it.
-    fn add(&mut self, write: &mut Write<'_>) -> Result<Bytes, Status> {
-        let Encoding { codec, packer } = self.encoding;
-        let limits = Some(&self.limits);
-        let written = messages::write(&mut self.batch, limits, packer.as_ref(), |out| {
-            write(codec, out).map(Option::unwrap_or_default)
-        });
-        match written {
-            Ok(Ok(tail)) => Ok(tail),
-            Ok(Err(TooLarge { size, limit })) => Err(Status::resource_exhausted(format!(
-                "a message of {size} bytes in a stream exceeds the limit of {limit} bytes (option \
-                 max_message_bytes)"
-            ))),
-            Err(error) => Err(cannot_encode(codec, &error)),
-        }
+    /// Ends the record at `start` of the batch. The returned bytes follow it.
+    fn end(&mut self, start: usize, encoded: Encoded) -> Result<Bytes, Status> {
+        let tail = encoded.map_err(|error| {
+            // A part of the message may have been written.
+            self.batch.truncate(start);
+            cannot_encode(self.encoding.codec, &error)
+        })?;
+        let (limits, packer) = (Some(&self.limits), self.encoding.packer.as_ref());
+        let mut tail = tail.unwrap_or_default();
+        messages::end(&mut self.batch, start, limits, packer, &mut tail).map_err(too_large)?;
+        Ok(tail)
     }
 
     /// Signals the end of the messages to the peer.
     pub(crate) fn finish(&mut self) {
         self.send.finish();
     }
+}
+
+#[cold]
+fn too_large(TooLarge { size, limit }: TooLarge) -> Status {
+    Status::resource_exhausted(format!(
+        "a message of {size} bytes in a stream exceeds the limit of {limit} bytes (option \
+         max_message_bytes)"
+    ))
 }
 
 #[cold]
