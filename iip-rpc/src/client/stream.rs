@@ -331,7 +331,7 @@ impl Client {
         };
         let remaining = times.remaining();
         let (send, recv) = connection.start_stream(method.static_path(), &times.start, |out| {
-            let written = messages::write::<Status>(out, None, None, |out| {
+            let written = messages::write_envelope::<Status>(out, |out| {
                 self.encode(spec, Some(encoding), remaining, out)
             })?;
             let tail = written.map_err(|TooLarge { size, limit }| {

@@ -235,7 +235,7 @@ impl<T> Unpin for UntilShutdown<T> {}
 
 /// Writes the first record, which accepts the call and carries the metadata of the stream.
 fn write_accepted(codec: CodecId, metadata: &Metadata, out: &mut BytesMut) {
-    let written = messages::write::<EncodeError>(out, None, None, |out| {
+    let written = messages::write_envelope::<EncodeError>(out, |out| {
         ReplyHead::write(codec, envelope::Outcome::Value, None, metadata, out);
         Ok(Bytes::new())
     });

@@ -25,19 +25,16 @@ const HELD_STEP: usize = 64 * 1024;
 const COMPRESSION_SHIFT: u32 = 30;
 const MAX_LENGTH: u32 = (1 << COMPRESSION_SHIFT) - 1;
 
-/// Appends a record whose message `encode` writes. The bytes that `encode` returns are the rest of
-/// the message, and have to be sent after `out`. Compresses the message if there is a packer.
-/// Without limits the record is an envelope, whose parts have limits of their own.
-pub(crate) fn write<E>(
+/// Appends the record of an envelope, which `encode` writes. The bytes that `encode` returns are the
+/// rest of the envelope, and have to be sent after `out`.
+pub(crate) fn write_envelope<E>(
     out: &mut BytesMut,
-    limits: Option<&DecodeLimits>,
-    packer: Option<&Compressor>,
     encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
 ) -> Result<Result<Bytes, TooLarge>, E> {
     let start = out.len();
     begin(out);
     match encode(out) {
-        Ok(mut tail) => Ok(end(out, start, limits, packer, &mut tail).map(|()| tail)),
+        Ok(mut tail) => Ok(end(out, start, None, None, &mut tail).map(|()| tail)),
         Err(error) => {
             // A part of the message may have been written.
             out.truncate(start);
@@ -53,7 +50,9 @@ pub(crate) fn begin(out: &mut BytesMut) {
     out.put_u32(0);
 }
 
-/// Ends the record that begins at `start`. `tail` is the rest of its message, see [`write`].
+/// Ends the record that begins at `start`. `tail` is the rest of its message, and has to be sent
+/// after `out`. Compresses the message if there is a packer. Without limits the record is an
+/// envelope, whose parts have limits of their own.
 pub(crate) fn end(
     out: &mut BytesMut,
     start: usize,
