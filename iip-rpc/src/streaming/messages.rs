@@ -25,8 +25,8 @@ const HELD_STEP: usize = 64 * 1024;
 const COMPRESSION_SHIFT: u32 = 30;
 const MAX_LENGTH: u32 = (1 << COMPRESSION_SHIFT) - 1;
 
-/// Appends the record of an envelope, which `encode` writes. The bytes that `encode` returns are the
-/// rest of the envelope, and have to be sent after `out`.
+/// Appends the record of an envelope, which `encode` writes. The bytes that `encode` returns are
+/// the rest of the envelope, and have to be sent after `out`.
 pub(crate) fn write_envelope<E>(
     out: &mut BytesMut,
     encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
