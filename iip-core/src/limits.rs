@@ -370,6 +370,15 @@ impl Limits {
         self.keepalive_timeout
     }
 
+    /// Returns the shortest of all timeouts and intervals.
+    pub(crate) fn shortest_timeout(&self) -> Duration {
+        self.frame_head
+            .min(self.progress)
+            .min(self.idle)
+            .min(self.keepalive_interval)
+            .min(self.keepalive_timeout)
+    }
+
     /// Returns the value that [`max_message_bytes`](Self::max_message_bytes) was set to, if it was
     /// set: for a higher layer with its own default.
     #[doc(hidden)]

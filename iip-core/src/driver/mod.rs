@@ -114,6 +114,8 @@ pub(crate) struct Driver<S> {
     /// The time since which the socket has accepted nothing of the batch, as far as it was checked.
     write_stalled_since: Option<Instant>,
     progress: Duration,
+    /// The shortest of the time limits that may begin to run at any moment.
+    shortest_limit: Duration,
     /// Status 8 is queued; the connection ends once everything is written.
     close_queued: bool,
     /// The last frame gives the reason for the end: the peer gets a moment to read it.
@@ -145,6 +147,8 @@ struct Plan {
     has_room: bool,
     /// Requests wait for their handlers.
     has_events: bool,
+    /// Streams may have parts in the read buffer.
+    shares_buffer: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -159,6 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let decoder = Decoder::new(side, limits);
         let most_unsent = limits.get_max_unsent_bytes();
         let progress = limits.get_progress_timeout();
+        let shortest_limit = limits.shortest_timeout();
         drop(state);
         Self {
             socket,
@@ -185,6 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             yielded_to_readers: false,
             write_stalled_since: None,
             progress,
+            shortest_limit,
             close_queued: false,
             tells_end: false,
             read_closed: false,
@@ -282,7 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let may_read = wants_read || self.decoder.len() < READ_AHEAD_BYTES;
         let polls_read = may_read && !self.read_closed && !self.close_queued && *reads < MAX_READS;
-        if polls_read && self.decoder.is_used_up() && !self.yield_to_readers() {
+        if polls_read && self.decoder.is_used_up() && !self.yield_to_readers(plan.shares_buffer) {
             return Ok(Turn::Yield);
         }
         if polls_read {
@@ -308,15 +314,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Lets the readers of streams take the data they were woken for before another read buffer is
     /// allocated, so that the current one can be reused; data that they did not take is copied.
     /// Returns `false` if the readers should run first.
-    fn yield_to_readers(&mut self) -> bool {
-        let mut state = self.shared.lock();
-        let had_turn =
-            std::mem::take(&mut self.yielded_to_readers) || state.sharing_streams.is_empty();
-        if had_turn {
-            state.copy_out_shared();
+    fn yield_to_readers(&mut self, shares_buffer: bool) -> bool {
+        let had_turn = std::mem::take(&mut self.yielded_to_readers);
+        self.yielded_to_readers = shares_buffer && !had_turn;
+        if shares_buffer && had_turn {
+            self.shared.lock().copy_out_shared();
         }
-        self.yielded_to_readers = !had_turn;
-        had_turn
+        !self.yielded_to_readers
     }
 
     /// Checks the connection once for the whole turn, and takes the output to write. Returns `None`
@@ -365,6 +369,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             wants_read: state.proto.wants_read(),
             has_room: self.dispatcher.is_none() || state.proto.has_room(),
             has_events: state.proto.has_server_events() || !self.events.is_empty(),
+            shares_buffer: !state.sharing_streams.is_empty(),
         }))
     }
 

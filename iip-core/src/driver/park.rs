@@ -21,7 +21,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         polled_read: bool,
     ) -> Result<Turn, ConnectionError> {
         let now = clock::now();
-        let partial = self.decoder.partial();
         let shared = Arc::clone(&self.shared);
         // The lock is held from here until the waker is stored. Work that another task adds is
         // either seen below, or the task finds the waker.
@@ -40,34 +39,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let output = !self.batch.is_empty() || state.proto.has_output();
         state.proto.on_parked(now, output);
-        let wake_at = state.proto.poll_timeout(partial);
-        if wake_at.is_some_and(|at| at <= now)
-            && let Err(error) = state.proto.handle_timeout(now, partial)
-        {
-            // An idle connection is closed gracefully.
-            if !matches!(
-                error,
-                ConnectionError::Timeout {
-                    option: "idle_timeout",
-                    ..
-                }
-            ) || self.close_queued
-            {
-                return Err(error);
-            }
-            state.closing = state.closing.max(Some(Closing::Drain));
-        }
-        let alive_at = match self.dispatcher {
-            Some(_) => {
-                let life_at = state.proto.send_keepalive(now);
-                self.check_age(state, now).into_iter().chain(life_at).min()
-            }
-            None => {
-                let waits = state.calls.in_flight() > 0;
-                state.proto.keep_alive(now, waits)?
-            }
+        let is_covered = self.timer_covers_limits(state, now);
+        let mut wake_at = if is_covered {
+            None
+        } else {
+            self.check_limits(state, now)?
         };
-        let unread_at = state.check_unread(now, &mut self.wakers);
         let at_rest = state.proto.is_at_rest() && self.batch.is_empty() && !self.unflushed;
         match state.closing {
             // The next turn ends the connection.
@@ -105,23 +82,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.wakers.drain(..).for_each(Waker::wake);
             return Ok(Turn::Again);
         }
-        let mut wake_at = earliest(wake_at, state.calls.next_deadline());
-        wake_at = earliest(wake_at, unread_at);
-        wake_at = earliest(wake_at, alive_at);
-        let quiet = state.proto.is_quiet()
-            && self.batch.is_empty()
-            && self.events.is_empty()
-            && !self.unflushed;
-        if quiet && !self.released {
-            // Calls that last, such as streams with rare messages, keep the buffers of a connection
-            // no longer than an idle connection does.
-            let keeps = self.reads >= BUSY_READS || !at_rest || state.calls.in_flight() > 0;
-            let release_at = state.proto.timers().last_moved() + RELEASE_AFTER;
-            if keeps && now < release_at {
-                wake_at = earliest(wake_at, Some(release_at));
-            } else {
-                self.release_memory(state);
-            }
+        if !is_covered {
+            wake_at = earliest(wake_at, self.release_when_quiet(state, now, at_rest));
         }
         if let Some(share) = &self.shared.share
             && state.proto.is_confined()
@@ -135,11 +97,94 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // From here on a task that adds work wakes this one.
         state.driver = Some(cx.waker().clone());
         drop(guard);
-        Ok(if self.poll_timer(cx, wake_at, now) {
+        Ok(if !is_covered && self.poll_timer(cx, wake_at, now) {
             Turn::Again
         } else {
             Turn::Park
         })
+    }
+
+    /// Returns `true` if the timer fires before any time limit can be reached, so that none needs
+    /// to be checked now: the timer was set to fire before all that ran then, and it fires sooner
+    /// than the shortest one that may have begun since.
+    fn timer_covers_limits(&self, state: &State, now: Instant) -> bool {
+        let Some(timer) = &self.timer else {
+            return false;
+        };
+        let fires = timer.deadline().into_std();
+        // The timer of a busy connection is set anew every `RELEASE_AFTER`. Others release their
+        // buffers at once, which the check does.
+        self.reads >= BUSY_READS
+            && fires > now
+            && fires - now <= self.shortest_limit
+            && state.calls.next_deadline().is_none_or(|at| fires <= at)
+            && state.proto.has_only_limits_from_now()
+            && state.drain_at.is_none()
+    }
+
+    /// Checks all time limits. Returns the time at which the next one is reached.
+    fn check_limits(
+        &mut self,
+        state: &mut State,
+        now: Instant,
+    ) -> Result<Option<Instant>, ConnectionError> {
+        let partial = self.decoder.partial();
+        let limit_at = state.proto.poll_timeout(partial);
+        if limit_at.is_some_and(|at| at <= now)
+            && let Err(error) = state.proto.handle_timeout(now, partial)
+        {
+            // An idle connection is closed gracefully.
+            if !matches!(
+                error,
+                ConnectionError::Timeout {
+                    option: "idle_timeout",
+                    ..
+                }
+            ) || self.close_queued
+            {
+                return Err(error);
+            }
+            state.closing = state.closing.max(Some(Closing::Drain));
+        }
+        let alive_at = match self.dispatcher {
+            Some(_) => {
+                let life_at = state.proto.send_keepalive(now);
+                earliest(self.check_age(state, now), life_at)
+            }
+            None => {
+                let waits = state.calls.in_flight() > 0;
+                state.proto.keep_alive(now, waits)?
+            }
+        };
+        let unread_at = state.check_unread(now, &mut self.wakers);
+        let wake_at = earliest(limit_at, state.calls.next_deadline());
+        Ok(earliest(earliest(wake_at, unread_at), alive_at))
+    }
+
+    /// Releases the memory of a connection on which nothing has moved for a while. Returns the time
+    /// at which this must be called again.
+    fn release_when_quiet(
+        &mut self,
+        state: &mut State,
+        now: Instant,
+        at_rest: bool,
+    ) -> Option<Instant> {
+        let quiet = state.proto.is_quiet()
+            && self.batch.is_empty()
+            && self.events.is_empty()
+            && !self.unflushed;
+        if !quiet || self.released {
+            return None;
+        }
+        // Calls that last, such as streams with rare messages, keep the buffers of a connection no
+        // longer than an idle connection does.
+        let keeps = self.reads >= BUSY_READS || !at_rest || state.calls.in_flight() > 0;
+        let release_at = state.proto.timers().last_moved() + RELEASE_AFTER;
+        if keeps && now < release_at {
+            return Some(release_at);
+        }
+        self.release_memory(state);
+        None
     }
 
     /// Releases the memory that is needed only during work.

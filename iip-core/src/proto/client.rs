@@ -30,7 +30,7 @@ pub(super) struct ClientSide {
     /// Channels of calls that were abandoned before the control stream existed, each once.
     pub(super) cancel_later: Vec<ChannelId>,
     /// Time at which the ping was sent whose reply is due.
-    pinged_at: Option<Instant>,
+    pub(super) pinged_at: Option<Instant>,
     /// The server has sent a notice that it is going away.
     server_is_leaving: bool,
 }

@@ -364,6 +364,12 @@ impl Connection {
         self.server.was_held_back |= !self.wants_read();
     }
 
+    /// Returns `true` if each time limit that may begin to run now lasts as long as its option says:
+    /// nothing is held back, and no ping waits for its reply.
+    pub(crate) fn has_only_limits_from_now(&self) -> bool {
+        self.wants_read() && !self.is_unread() && self.client.pinged_at.is_none()
+    }
+
     /// Returns the latest time at which [`handle_timeout`](Self::handle_timeout) must be called.
     pub(crate) fn poll_timeout(&self, partial: Partial) -> Option<Instant> {
         let limit = self.timers.next(&self.limits, self.waits(partial));
