@@ -16,11 +16,12 @@ use iip_rpc::compression::CompressionId;
 use crate::cargo::cargo_test;
 
 /// The packages that are tested with all features.
-const PACKAGES: [&str; 8] = [
+const PACKAGES: [&str; 9] = [
     "iip-core",
     "iip-rpc",
     "iip-macros",
     "iip-build",
+    "iip-rules",
     "iip-tests",
     "iip-examples",
     "iip-example-protobuf-build",
