@@ -1,5 +1,5 @@
-//! Writes the seeds of the fuzzers: the recorded frames of `tests/transcripts`, and values of the
-//! zoo.
+//! Writes the seeds of the fuzzers: the recorded frames of `tests/transcripts`, values of the zoo,
+//! and the documents of `iip-rules/tests/vectors.json`.
 //!
 //! Run `cargo run --example seeds` in this folder. It fills `corpus/<target>`, which is not
 //! committed.
@@ -71,6 +71,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (target, codec) in codecs {
         write(target, iip_fuzz::codec_seeds(codec).into_iter().collect())?;
     }
+    let vectors = fs::read(here.join("../iip-rules/tests/vectors.json"))?;
+    write(
+        "rules",
+        iip_fuzz::rules_seeds(&serde_json::from_slice(&vectors)?),
+    )?;
     println!("{written} seeds in {}", here.join("corpus").display());
     Ok(())
 }

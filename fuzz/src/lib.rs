@@ -1,5 +1,7 @@
 //! The functions of the fuzz targets, and the types that the codecs are tested with.
 
+mod rules;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -18,6 +20,8 @@ use iip_rpc::{Payload, Proto};
 use prost::Message;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub use crate::rules::{rules, rules_seeds};
 
 /// The stack size of the threads of tokio, on which a server decodes.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
