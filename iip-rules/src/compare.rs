@@ -6,7 +6,6 @@ use std::collections::HashSet;
 
 use crate::context::{Machine, Scope};
 use crate::error::EvaluationErrorKind;
-use crate::evaluate::charge_text;
 use crate::tree::{Bounds, Condition, Literal, Operand, Test};
 use crate::value::Value;
 
@@ -36,22 +35,14 @@ impl Right<'_> {
     fn integer(&self, machine: &mut Machine) -> Result<Option<i64>, EvaluationErrorKind> {
         match self {
             Right::Literal(literal) => Ok(literal.integer),
-            Right::Value(value) => {
-                let value = machine.pick(value);
-                charge_text(value, machine)?;
-                Ok(value.as_integer())
-            }
+            Right::Value(value) => machine.integer(value),
         }
     }
 
     fn float(&self, machine: &mut Machine) -> Result<Option<f64>, EvaluationErrorKind> {
         match self {
             Right::Literal(literal) => Ok(literal.float),
-            Right::Value(value) => {
-                let value = machine.pick(value);
-                charge_text(value, machine)?;
-                Ok(value.as_float())
-            }
+            Right::Value(value) => machine.float(value),
         }
     }
 }

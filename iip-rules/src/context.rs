@@ -112,10 +112,7 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn text(&mut self, name: &str) -> Option<Arc<str>> {
         let value = self.get(name)?.clone();
-        match self.machine.pick(&value) {
-            Value::Text(text) => Some(text.clone()),
-            value => value.as_text().map(Arc::from),
-        }
+        self.machine.pick(&value).shared_text()
     }
 
     /// Returns the stored values with their names: registered variables first, then names that are
@@ -293,6 +290,28 @@ impl Machine {
         let text = self.pick(value).as_text();
         self.charge(text.as_ref().map_or(0, |text| text.len()))?;
         Ok(text)
+    }
+
+    /// Converts a value to an integer.
+    pub(crate) fn integer(&mut self, value: &Value) -> Result<Option<i64>, EvaluationErrorKind> {
+        Ok(self.pick_number(value)?.as_integer())
+    }
+
+    /// Converts a value to a float.
+    pub(crate) fn float(&mut self, value: &Value) -> Result<Option<f64>, EvaluationErrorKind> {
+        Ok(self.pick_number(value)?.as_float())
+    }
+
+    /// Chooses as [`Self::pick`] does, and counts the bytes of a text that is read as a number.
+    pub(crate) fn pick_number<'v>(
+        &mut self,
+        value: &'v Value,
+    ) -> Result<&'v Value, EvaluationErrorKind> {
+        let value = self.pick(value);
+        if let Value::Text(text) = value {
+            self.charge(text.len())?;
+        }
+        Ok(value)
     }
 }
 

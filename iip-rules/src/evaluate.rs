@@ -114,24 +114,12 @@ fn refused(operator: &'static str, operand: &Value) -> EvaluationErrorKind {
 
 /// Converts to an integer; a value without one counts as 0.
 fn integer(value: &Value, machine: &mut Machine) -> Result<i64, EvaluationErrorKind> {
-    let value = machine.pick(value);
-    charge_text(value, machine)?;
-    Ok(value.as_integer().unwrap_or(0))
+    Ok(machine.integer(value)?.unwrap_or(0))
 }
 
 /// Converts to a float; a value without one counts as 0.
 fn float(value: &Value, machine: &mut Machine) -> Result<f64, EvaluationErrorKind> {
-    let value = machine.pick(value);
-    charge_text(value, machine)?;
-    Ok(value.as_float().unwrap_or(0.0))
-}
-
-/// Counts the bytes of a text that is read as a number.
-pub(crate) fn charge_text(value: &Value, machine: &mut Machine) -> Result<(), EvaluationErrorKind> {
-    match value {
-        Value::Text(text) => machine.charge(text.len()),
-        _ => Ok(()),
-    }
+    Ok(machine.float(value)?.unwrap_or(0.0))
 }
 
 fn add(old: &Value, right: &Value, machine: &mut Machine) -> Result<Value, EvaluationErrorKind> {
@@ -216,14 +204,11 @@ pub(crate) fn cut_float(value: Option<f64>) -> i64 {
 
 /// Converts an operand of `%=`. Integers are exact; other values are converted to a float and cut.
 fn whole(value: &Value, machine: &mut Machine) -> Result<i128, EvaluationErrorKind> {
-    match machine.pick(value) {
-        Value::Integer(value) => Ok(i128::from(*value)),
-        Value::Unsigned(value) => Ok(i128::from(*value)),
-        other => {
-            charge_text(other, machine)?;
-            Ok(i128::from(cut_float(other.as_float())))
-        }
-    }
+    Ok(match machine.pick_number(value)? {
+        Value::Integer(value) => i128::from(*value),
+        Value::Unsigned(value) => i128::from(*value),
+        other => i128::from(cut_float(other.as_float())),
+    })
 }
 
 fn remainder(

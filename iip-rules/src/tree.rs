@@ -83,10 +83,7 @@ pub(crate) struct Literal {
 
 impl Literal {
     pub(crate) fn new(value: Value) -> Self {
-        let text = match &value {
-            Value::Text(text) => Some(text.clone()),
-            value => value.as_text().map(Arc::from),
-        };
+        let text = value.shared_text();
         Self {
             integer: value.as_integer(),
             float: value.as_float(),

@@ -70,6 +70,14 @@ impl Value {
         }
     }
 
+    /// The text form, which a text shares.
+    pub(crate) fn shared_text(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Text(text) => Some(text.clone()),
+            value => value.as_text().map(Arc::from),
+        }
+    }
+
     /// The integer form: see [`Self::as_text`] for lists.
     pub(crate) fn as_integer(&self) -> Option<i64> {
         match self {
