@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use iip_core::transport::{ConnectFuture, Connected, Connector, MemoryConnector};
 use iip_core::{
-    CallError, CallErrorKind, Client, Execution, HandlerError, OnCancel, Request, Response, Server,
-    ServerBuilder, handler_fn,
+    CallError, CallErrorKind, Client, Execution, HandlerError, Limits, OnCancel, Request, Response,
+    Server, ServerBuilder, handler_fn,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -529,4 +529,36 @@ async fn a_server_that_never_replies_gets_new_connections_at_growing_intervals()
         (5..=20).contains(&made),
         "{made} connections in two minutes"
     );
+}
+
+/// A connection is busy from its sixteenth call in a row, and looks at its limits more rarely then.
+#[tokio::test(start_paused = true)]
+async fn a_busy_connection_keeps_its_time_limits() {
+    const CALLS: usize = 50;
+    let (deadline, idle) = (Duration::from_millis(300), Duration::from_secs(20));
+    let late = Duration::from_millis(20);
+    // In memory, because a paused clock does not wait for sockets.
+    let config = hanging().limits(Limits::default().idle_timeout(idle));
+    let (server, memory) = config.in_memory().unwrap();
+    let client = Client::builder().connect_with(memory).await.unwrap();
+    let busy = async || {
+        for _ in 0..CALLS {
+            client.request("/echo", "x").await.unwrap();
+        }
+        assert_eq!(server.connections(), 1);
+        tokio::time::Instant::now()
+    };
+    let since = busy().await;
+    while server.connections() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let took = since.elapsed();
+    assert!((idle..idle + late).contains(&took), "{took:?}");
+
+    let since = busy().await;
+    let options = iip_core::CallOptions::new().timeout(deadline);
+    let error = client.request_with("/hang", "x", options).await;
+    assert!(error.is_err());
+    let took = since.elapsed();
+    assert!((deadline..deadline + late).contains(&took), "{took:?}");
 }
