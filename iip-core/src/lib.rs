@@ -61,6 +61,8 @@
     )
 )]
 
+#[doc(hidden)]
+pub mod balance;
 mod body;
 mod cancel;
 mod client;

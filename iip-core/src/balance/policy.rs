@@ -1,0 +1,108 @@
+//! The ways to pick a backend.
+
+use std::sync::Arc;
+
+use super::hash::{go_hash, go_hash_param, hash_key};
+
+/// A way to pick a backend. All policies pick among the usable backends of the lowest
+/// [priority](super::BackendInfo::priority), and none picks one with a weight of 0.
+///
+/// | policy | weight | zone | if the backend is excluded or not usable |
+/// |---|---|---|---|
+/// | `P2c` | yes | yes | the other of two; then the next from a random place |
+/// | `LeastPending` | yes | yes | the next best |
+/// | `RoundRobin` | no | yes | the next |
+/// | `Random`, `Weighted` | yes | yes | up to eight draws more; then the next |
+/// | `RingHash` | yes | no | jumps that depend on the key: always the same other backends |
+/// | `GoHashIp`, `GoHashParam` | yes | no | the next entries of the list; Go itself has no such case |
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub enum Policy {
+    /// The better of two random backends, by latency x (calls in flight + 1) / weight, with
+    /// penalties for failures.
+    #[default]
+    P2c,
+    /// The backend with the fewest calls in flight by weight; of equal ones, in turns. This is the
+    /// default of the Go client.
+    LeastPending,
+    /// Each backend in turn, from a random start. In slow start, a backend is left out of some
+    /// rounds.
+    RoundRobin,
+    /// A random backend, by weight.
+    Random,
+    /// Each backend in turn as often as its weight says, spread evenly.
+    Weighted,
+    /// The backend of the key's hash ([`hash_key`]), as long as it has at most
+    /// [1.25](super::BalanceOptions::ring_bound) times the mean of calls in flight. A call without
+    /// a key gets a random backend.
+    RingHash,
+    /// The backend of the hash of the caller's IP address, as in the Go client: the same entry for
+    /// the same list.
+    GoHashIp,
+    /// The backend of the hash of a query parameter, as in the Go client. An absent parameter is
+    /// an empty text.
+    GoHashParam {
+        /// The name of the parameter.
+        name: Arc<str>,
+    },
+}
+
+/// What a call has that can be hashed.
+#[derive(Clone, Copy, Default, Debug)]
+#[non_exhaustive]
+pub struct CallKey<'a> {
+    /// The key of the call, for [`Policy::RingHash`].
+    pub key: Option<&'a [u8]>,
+    /// The IP address on whose behalf the call is made, for [`Policy::GoHashIp`].
+    pub client_ip: &'a str,
+    /// The path with its query, for [`Policy::GoHashParam`].
+    pub path: &'a str,
+}
+
+impl<'a> CallKey<'a> {
+    /// Creates the key of a call of `path`.
+    #[must_use]
+    pub fn new(path: &'a str) -> Self {
+        Self {
+            path,
+            ..Self::default()
+        }
+    }
+
+    /// Sets the key.
+    #[must_use]
+    pub fn key(mut self, key: &'a [u8]) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Sets the IP address.
+    #[must_use]
+    pub fn client_ip(mut self, ip: &'a str) -> Self {
+        self.client_ip = ip;
+        self
+    }
+}
+
+impl Policy {
+    /// Returns the hash of a call for [`PickHint::hash`](super::PickHint); `None` if the policy
+    /// needs none.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, call: CallKey<'_>) -> Option<u64> {
+        match self {
+            Self::RingHash => call.key.map(hash_key),
+            Self::GoHashIp => Some(go_hash(call.client_ip.as_bytes()).into()),
+            Self::GoHashParam { name } => Some(go_hash_param(call.path, name).into()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_ring(&self) -> bool {
+        matches!(self, Self::RingHash)
+    }
+
+    pub(super) fn is_go_hash(&self) -> bool {
+        matches!(self, Self::GoHashIp | Self::GoHashParam { .. })
+    }
+}

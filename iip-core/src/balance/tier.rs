@@ -1,0 +1,318 @@
+//! A list of backends that are equally good to pick from, and the policies that pick from it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::backend::{Backend, BackendId};
+use super::hash::below;
+use super::policy::Policy;
+
+/// Latencies below this count as this, in nanoseconds: a backend that replies at once is not
+/// infinitely better than others.
+const MIN_LATENCY: f64 = 1000.0;
+/// The number of draws of a policy before the search goes on from the last one.
+const DRAWS: usize = 8;
+/// The scaled weight of the heaviest member of a [`Stride`].
+const MAX_STRIDE: u64 = 65_535;
+
+/// One pick: its source of random numbers, and whom it must not choose.
+pub(super) struct Draw<'a> {
+    pub(super) rng: fastrand::Rng,
+    pub(super) now: u64,
+    pub(super) median: f64,
+    pub(super) excluded: &'a [BackendId],
+    /// A number that all picks of a client share.
+    pub(super) turn: &'a AtomicU64,
+    /// The number that this pick has taken of it.
+    pub(super) taken: Option<u64>,
+}
+
+impl Draw<'_> {
+    #[inline]
+    pub(super) fn accepts<T>(&self, backend: &Backend<T>) -> bool {
+        self.excluded.is_empty() || !self.excluded.contains(&backend.id())
+    }
+
+    #[inline]
+    fn next_turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A backend to pick.
+#[derive(Debug)]
+pub(super) struct Member<T> {
+    pub(super) backend: Arc<Backend<T>>,
+    /// The position within the set.
+    pub(super) index: usize,
+    /// The weight, less what slow start takes of it.
+    pub(super) weight: f64,
+    /// The share of its weight that slow start leaves.
+    pub(super) warmth: f64,
+}
+
+impl<T> Clone for Member<T> {
+    fn clone(&self) -> Self {
+        Self {
+            backend: Arc::clone(&self.backend),
+            ..*self
+        }
+    }
+}
+
+impl<T> Member<T> {
+    /// Returns the expected cost of another call.
+    #[inline]
+    pub(super) fn score(&self, now: u64, median: f64) -> f64 {
+        let load = self.backend.load();
+        let latency = load.latency(now, median, &self.backend.shared().load);
+        latency.max(MIN_LATENCY) * self.pending()
+    }
+
+    /// Returns the calls in flight with another one, by weight.
+    #[inline]
+    fn pending(&self) -> f64 {
+        (f64::from(self.backend.load().in_flight()) + 1.0) / self.weight
+    }
+}
+
+/// Backends that are equally good to pick from.
+#[derive(Debug)]
+pub(super) struct Tier<T> {
+    pub(super) members: Vec<Member<T>>,
+    /// All weights are equal.
+    equal: bool,
+    order: Order,
+}
+
+/// What a policy computes in advance.
+#[derive(Debug)]
+enum Order {
+    Pairs,
+    LeastPending,
+    RoundRobin,
+    Cumulative(Vec<f64>),
+    Stride(Stride),
+}
+
+impl<T> Tier<T> {
+    pub(super) fn new(members: Vec<Member<T>>, policy: &Policy) -> Self {
+        let weights = || members.iter().map(|member| member.weight);
+        let first = weights().next().unwrap_or(1.0);
+        let equal = weights().all(|weight| weight.total_cmp(&first).is_eq());
+        let order = match policy {
+            Policy::P2c => Order::Pairs,
+            Policy::LeastPending => Order::LeastPending,
+            Policy::RoundRobin => Order::RoundRobin,
+            Policy::Random => {
+                let sums = weights().scan(0.0, |sum, weight| {
+                    *sum += weight;
+                    Some(*sum)
+                });
+                Order::Cumulative(sums.collect())
+            }
+            Policy::Weighted => Order::Stride(Stride::new(weights())),
+            // The picker hashes by itself.
+            Policy::RingHash | Policy::GoHashIp | Policy::GoHashParam { .. } => Order::Pairs,
+        };
+        Self {
+            members,
+            equal,
+            order,
+        }
+    }
+
+    /// Picks a member; `None` if none is acceptable.
+    #[inline]
+    pub(super) fn pick(&self, draw: &mut Draw<'_>) -> Option<&Member<T>> {
+        if let [only] = &self.members[..] {
+            return Some(only).filter(|only| draw.accepts(&only.backend));
+        }
+        let count = self.members.len();
+        if count == 0 {
+            return None;
+        }
+        match &self.order {
+            Order::Pairs => self.better_of_two(draw),
+            Order::LeastPending => self.least_pending(draw),
+            Order::RoundRobin => self.drawn(draw, |draw| remainder(draw.next_turn(), count)),
+            Order::Cumulative(sums) => self.drawn(draw, |draw| {
+                let sum = sums.last().copied().unwrap_or_default();
+                let point = draw.rng.f64() * sum;
+                sums.partition_point(|sum| *sum <= point)
+            }),
+            Order::Stride(stride) => self.drawn(draw, |draw| stride.next(draw.turn)),
+        }
+    }
+
+    /// Picks the one with the lower score of two random members.
+    #[inline]
+    fn better_of_two(&self, draw: &mut Draw<'_>) -> Option<&Member<T>> {
+        let count = self.members.len();
+        let random = draw.rng.u64(..);
+        // The two draws use different halves of the number.
+        let first = below(random, count);
+        let second = below(random << 32, count - 1);
+        let second = second + usize::from(second >= first);
+        let (left, right) = (self.members.get(first)?, self.members.get(second)?);
+        match (draw.accepts(&left.backend), draw.accepts(&right.backend)) {
+            (true, true) => {
+                let scores = (
+                    left.score(draw.now, draw.median),
+                    right.score(draw.now, draw.median),
+                );
+                match scores.0.total_cmp(&scores.1) {
+                    std::cmp::Ordering::Less => Some(left),
+                    std::cmp::Ordering::Greater => Some(right),
+                    // The draw of the first was the coin.
+                    std::cmp::Ordering::Equal => Some(left),
+                }
+            }
+            (true, false) => Some(left),
+            (false, true) => Some(right),
+            (false, false) => {
+                let start = below(draw.rng.u64(..), count);
+                self.search(draw, start)
+            }
+        }
+    }
+
+    /// Picks the member with the fewest calls in flight by weight; of equal ones, in turns.
+    #[inline]
+    fn least_pending(&self, draw: &mut Draw<'_>) -> Option<&Member<T>> {
+        // One turn for each pick, or picks that search twice would skip every second backend.
+        let turn = draw.taken.unwrap_or_else(|| draw.next_turn());
+        draw.taken = Some(turn);
+        let start = remainder(turn, self.members.len());
+        let (before, after) = self.members.split_at_checked(start)?;
+        let mut best: Option<(f64, &Member<T>)> = None;
+        for member in after.iter().chain(before) {
+            if !draw.accepts(&member.backend) {
+                continue;
+            }
+            // None can have fewer than none.
+            if self.equal && member.backend.load().in_flight() == 0 {
+                return Some(member);
+            }
+            let pending = member.pending();
+            if best.is_none_or(|(least, _)| pending < least) {
+                best = Some((pending, member));
+            }
+        }
+        best.map(|(_, member)| member)
+    }
+
+    /// Picks the first acceptable member of several draws; after them, the next one in the list. A
+    /// policy that ignores weights gives a member in slow start its share of the draws.
+    #[inline]
+    fn drawn(
+        &self,
+        draw: &mut Draw<'_>,
+        mut next: impl FnMut(&mut Draw<'_>) -> usize,
+    ) -> Option<&Member<T>> {
+        let thinned = matches!(self.order, Order::RoundRobin);
+        let mut index = 0;
+        for _ in 0..DRAWS {
+            index = next(draw);
+            let member = self.members.get(index)?;
+            let cold = thinned && member.warmth < 1.0 && draw.rng.f64() >= member.warmth;
+            if !cold && draw.accepts(&member.backend) {
+                return Some(member);
+            }
+        }
+        self.search(draw, index)
+    }
+
+    /// Returns the first acceptable member at `start` or behind it, or from the beginning.
+    fn search(&self, draw: &Draw<'_>, start: usize) -> Option<&Member<T>> {
+        let (before, after) = self.members.split_at_checked(start)?;
+        let mut all = after.iter().chain(before);
+        all.find(|member| draw.accepts(&member.backend))
+    }
+}
+
+/// Returns a number below `count` that follows `turn`.
+#[inline]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the result is below `count`"
+)]
+fn remainder(turn: u64, count: usize) -> usize {
+    (turn % count as u64) as usize
+}
+
+/// The static stride scheduler of grpc-go: member i of round r is taken if
+/// `(weight * r + i * offset) mod max >= max - weight`. It spreads each member evenly over the
+/// rounds, and all that picks share is one number.
+#[derive(Debug)]
+struct Stride {
+    /// The weights, scaled so that the heaviest has [`MAX_STRIDE`].
+    weights: Vec<u16>,
+}
+
+impl Stride {
+    fn new(weights: impl Iterator<Item = f64> + Clone) -> Self {
+        let max = weights.clone().fold(0.0, f64::max);
+        #[expect(clippy::cast_precision_loss, reason = "it is a small number")]
+        let scale = MAX_STRIDE as f64 / max;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is between 1 and 65,535"
+        )]
+        let weights = weights.map(|weight| (weight * scale).round().max(1.0) as u16);
+        Self {
+            weights: weights.collect(),
+        }
+    }
+
+    /// Returns the position of the next member. Ends within one round, because the heaviest member
+    /// is taken in each.
+    #[inline]
+    fn next(&self, turn: &AtomicU64) -> usize {
+        let count = self.weights.len();
+        loop {
+            let turn = turn.fetch_add(1, Ordering::Relaxed);
+            let (round, index) = (turn / count as u64, remainder(turn, count));
+            let Some(weight) = self.weights.get(index) else {
+                return 0;
+            };
+            let weight = u64::from(*weight);
+            let offset = index as u64 * (MAX_STRIDE / 2);
+            let place = (weight.wrapping_mul(round).wrapping_add(offset)) % MAX_STRIDE;
+            if place >= MAX_STRIDE - weight {
+                return index;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stride_is_exact_and_spread() {
+        let stride = Stride::new([5.0, 1.0, 4.0].into_iter());
+        let turn = AtomicU64::new(7_777);
+        let mut counts = [0_u32; 3];
+        for _ in 0..1000 {
+            let mut ten = [0_u32; 3];
+            for _ in 0..10 {
+                ten[stride.next(&turn)] += 1;
+            }
+            assert!(ten[0].abs_diff(5) <= 1, "{ten:?}");
+            for (sum, more) in counts.iter_mut().zip(ten) {
+                *sum += more;
+            }
+        }
+        for (count, weight) in counts.iter().zip([5000_u32, 1000, 4000]) {
+            assert!(count.abs_diff(weight) <= 10, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_remainder_follows_its_turn() {
+        assert_eq!((remainder(7, 3), remainder(u64::MAX, 1)), (1, 0));
+    }
+}
