@@ -414,12 +414,7 @@ impl<T> Balancer<T> {
                 continue;
             }
             let warmth = health.warmth(now, &self.settings);
-            let member = Member {
-                backend: Arc::clone(backend),
-                index,
-                weight: f64::from(info.weight.min(super::MAX_WEIGHT)) * warmth,
-                warmth,
-            };
+            let member = Member::new(backend, index, info.weight, warmth);
             match health.standing() {
                 Standing::Usable => groups.entry(info.priority).or_default().push(member),
                 Standing::LastResort => resort.push(member),

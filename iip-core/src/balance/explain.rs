@@ -60,12 +60,7 @@ impl<T> Balancer<T> {
         let all = self.set.iter().zip(&self.health).enumerate();
         all.map(|(index, ((backend, info), health))| {
             let warmth = health.warmth(now, &self.settings);
-            let member = Member {
-                backend: Arc::clone(backend),
-                index,
-                weight: f64::from(info.weight) * warmth,
-                warmth,
-            };
+            let member = Member::new(backend, index, info.weight, warmth);
             let drained = info.weight == 0;
             let mut reasons = reasons(health.state(), now, warmth);
             if drained {

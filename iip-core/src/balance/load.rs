@@ -14,9 +14,9 @@ const GONE: f64 = 14.0;
 /// The settings of [`Load`], in nanoseconds.
 #[derive(Debug)]
 pub(super) struct LoadSettings {
-    /// The time constant of latencies.
+    /// One divided by the time constant of latencies.
     pub(super) decay: f64,
-    /// The time constant of penalties.
+    /// One divided by the time constant of penalties.
     pub(super) penalty_decay: f64,
     pub(super) min_penalty: f64,
     pub(super) max_penalty: f64,
@@ -44,11 +44,10 @@ impl Decaying {
         f64::from_bits(self.value.load(Ordering::Relaxed))
     }
 
-    /// Returns the fraction that is left at `now` of what was there.
+    /// Returns the age at `now` in time constants.
     #[inline]
-    fn fraction(&self, now: u64, decay: f64) -> f64 {
-        let age = now.saturating_sub(self.at.load(Ordering::Relaxed));
-        fraction(age, decay)
+    fn age(&self, now: u64, decay: f64) -> f64 {
+        age(self.at.load(Ordering::Relaxed), now, decay)
     }
 
     fn set(&self, now: u64, value: f64) {
@@ -57,17 +56,15 @@ impl Decaying {
     }
 }
 
+/// Returns the age at `now` of what was set at `at`, in time constants.
 #[inline]
-fn fraction(age: u64, decay: f64) -> f64 {
+fn age(at: u64, now: u64, decay: f64) -> f64 {
     #[expect(
         clippy::cast_precision_loss,
         reason = "a millionth of an age does not matter"
     )]
-    let age = age as f64 / decay;
-    match age < NO_DECAY {
-        true => 1.0 - age,
-        false => (-age).exp(),
-    }
+    let age = now.saturating_sub(at) as f64;
+    age * decay
 }
 
 /// The load of one backend.
@@ -128,7 +125,11 @@ impl Load {
         )]
         let sample = nanos(elapsed).max(1) as f64;
         let before = self.latency.at.swap(now, Ordering::Relaxed);
-        let left = fraction(now.saturating_sub(before), settings.decay);
+        let age = age(before, now, settings.decay);
+        let left = match age < NO_DECAY {
+            true => 1.0 - age,
+            false => (-age).exp(),
+        };
         let mut seen = self.latency.value.load(Ordering::Relaxed);
         loop {
             let old = f64::from_bits(seen);
@@ -170,15 +171,11 @@ impl Load {
         if penalty == 0.0 {
             return 0.0;
         }
-        let age = now.saturating_sub(self.penalty.at.load(Ordering::Relaxed));
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a millionth of an age does not matter"
-        )]
-        if age as f64 > GONE * settings.penalty_decay {
-            return 0.0;
+        let age = self.penalty.age(now, settings.penalty_decay);
+        match age > GONE {
+            true => 0.0,
+            false => penalty * (-age).exp(),
         }
-        penalty * fraction(age, settings.penalty_decay)
     }
 
     /// Returns the latency at `now` in nanoseconds, penalties included. `median` is that of all
@@ -186,9 +183,13 @@ impl Load {
     #[inline]
     pub(super) fn latency(&self, now: u64, median: f64, settings: &LoadSettings) -> f64 {
         let value = self.latency.value();
-        let latency = match value == 0.0 {
-            true => median,
-            false => median + (value - median) * self.latency.fraction(now, settings.decay),
+        let age = self.latency.age(now, settings.decay);
+        let latency = if value == 0.0 {
+            median
+        } else if age < NO_DECAY {
+            value
+        } else {
+            median + (value - median) * (-age).exp()
         };
         latency.max(self.penalty_at(now, settings))
     }
@@ -214,8 +215,8 @@ mod tests {
 
     fn settings() -> LoadSettings {
         LoadSettings {
-            decay: 1e10,
-            penalty_decay: 1e9,
+            decay: 1e-10,
+            penalty_decay: 1e-9,
             min_penalty: 1e9,
             max_penalty: 3e10,
         }

@@ -292,8 +292,8 @@ impl BalanceOptions {
     pub(super) fn load_settings(&self) -> LoadSettings {
         let float = |time: Duration| time.as_secs_f64() * 1e9;
         LoadSettings {
-            decay: float(self.decay),
-            penalty_decay: float(self.penalty_decay),
+            decay: float(self.decay).recip(),
+            penalty_decay: float(self.penalty_decay).recip(),
             min_penalty: float(self.min_penalty),
             max_penalty: float(self.max_penalty),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::backend::{Backend, BackendId};
+use super::backend::{Backend, BackendId, MAX_WEIGHT};
 use super::hash::below;
 use super::policy::Policy;
 
@@ -47,6 +47,8 @@ pub(super) struct Member<T> {
     pub(super) index: usize,
     /// The weight, less what slow start takes of it.
     pub(super) weight: f64,
+    /// One divided by the weight: a product is cheaper.
+    inverse: f64,
     /// The share of its weight that slow start leaves.
     pub(super) warmth: f64,
 }
@@ -61,6 +63,18 @@ impl<T> Clone for Member<T> {
 }
 
 impl<T> Member<T> {
+    /// Creates a member of a weight of which slow start leaves the share `warmth`.
+    pub(super) fn new(backend: &Arc<Backend<T>>, index: usize, weight: u32, warmth: f64) -> Self {
+        let weight = f64::from(weight.min(MAX_WEIGHT)) * warmth;
+        Self {
+            backend: Arc::clone(backend),
+            index,
+            weight,
+            inverse: weight.recip(),
+            warmth,
+        }
+    }
+
     /// Returns the expected cost of another call.
     #[inline]
     pub(super) fn score(&self, now: u64, median: f64) -> f64 {
@@ -72,7 +86,7 @@ impl<T> Member<T> {
     /// Returns the calls in flight with another one, by weight.
     #[inline]
     fn pending(&self) -> f64 {
-        (f64::from(self.backend.load().in_flight()) + 1.0) / self.weight
+        (f64::from(self.backend.load().in_flight()) + 1.0) * self.inverse
     }
 }
 
@@ -185,21 +199,22 @@ impl<T> Tier<T> {
         draw.taken = Some(turn);
         let start = remainder(turn, self.members.len());
         let (before, after) = self.members.split_at_checked(start)?;
-        let mut best: Option<(f64, &Member<T>)> = None;
-        for member in after.iter().chain(before) {
-            if !draw.accepts(&member.backend) {
-                continue;
-            }
-            // None can have fewer than none.
-            if self.equal && member.backend.load().in_flight() == 0 {
-                return Some(member);
-            }
-            let pending = member.pending();
-            if best.is_none_or(|(least, _)| pending < least) {
-                best = Some((pending, member));
+        let mut best = None;
+        let mut least = f64::INFINITY;
+        for part in [after, before] {
+            for member in part {
+                let pending = member.pending();
+                if pending >= least || !draw.accepts(&member.backend) {
+                    continue;
+                }
+                (best, least) = (Some(member), pending);
+                // None can have fewer than none.
+                if self.equal && member.backend.load().in_flight() == 0 {
+                    return best;
+                }
             }
         }
-        best.map(|(_, member)| member)
+        best
     }
 
     /// Picks the first acceptable member of several draws; after them, the next one in the list. A
