@@ -2,9 +2,9 @@
 //! numbers are passed in.
 //!
 //! ```text
-//!   source ── snapshot ──▶ Balancer ── refresh ──▶ Picker ── pick ──▶ Backend ◀── started, finished
-//!                            ▲    (cold path)        (shared, lock-free)    │
-//!                            └────────────── Notice ────────────────────────┘
+//!   source ── snapshot ──▶ Balancer ── refresh ──▶ Picker ── pick ──▶ Backend ◀── started,
+//!                            ▲    (cold path)   (shared, lock-free)       │        finished
+//!                            └────────────────── Notice ──────────────────┘
 //! ```
 //!
 //! - A [`Target`] is the text that names one address, a list, or a source of addresses.

@@ -14,7 +14,7 @@ use super::hash::{go_hash, go_hash_param, hash_key};
 /// | `RoundRobin` | no | yes | the next |
 /// | `Random`, `Weighted` | yes | yes | up to eight draws more; then the next |
 /// | `RingHash` | yes | no | jumps that depend on the key: always the same other backends |
-/// | `GoHashIp`, `GoHashParam` | yes | no | the next entries of the list; Go itself has no such case |
+/// | `GoHashIp`, `GoHashParam` | yes | no | the next entries of the list; Go has no such case |
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub enum Policy {

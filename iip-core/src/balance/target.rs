@@ -21,7 +21,7 @@ const MAX_GO_WEIGHT: u32 = 100;
 /// |---|---|
 /// | `host:port`, `tcp://host:port`, `[::1]:port`, `unix:/path`, `unix:@name` | one [`Endpoint`] |
 /// | `static:host:port#3,unix:/path` | a list; weights from 0 (no new calls) to 65,535, default 1 |
-/// | `10.0.0.1:7000#3,10.0.0.2:7000#1` | the list of the Go client; weights from 1 to 100, required |
+/// | `10.0.0.1:7000#3,10.0.0.2:7000#1` | the list of the Go client; weights from 1 to 100 |
 /// | `dns://host.:port` | all addresses of a name; the final dot prevents search domains |
 /// | `file:///path` | a file with a list |
 /// | `etcd://host:2379,host2:2379/prefix` | the keys of etcd that begin with `/prefix` |
