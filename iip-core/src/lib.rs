@@ -70,6 +70,8 @@ mod clock;
 mod connection;
 pub mod decoder;
 mod deferred;
+#[doc(hidden)]
+pub mod discover;
 mod driver;
 mod error;
 mod foreign;

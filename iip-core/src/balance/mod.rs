@@ -36,6 +36,7 @@
 
 mod backend;
 mod balancer;
+mod entry;
 mod explain;
 mod hash;
 mod health;
