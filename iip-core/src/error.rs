@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::discover::DiscoverError;
 use crate::frame::{ChannelId, FrameStatus};
 use crate::printable::Printable;
+use crate::transport::Endpoint;
 
 /// A violation of the protocol or of a limit by the peer: the connection is closed without a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -293,6 +295,35 @@ impl fmt::Display for Short {
     }
 }
 
+/// A failed attempt of a call on one backend of a balanced client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct BackendAttempt {
+    /// The stable id of the backend.
+    pub id: Arc<str>,
+    /// Its address.
+    pub endpoint: Endpoint,
+    /// The error with its causes.
+    pub error: String,
+    /// Whether this attempt may have run.
+    pub execution: Execution,
+    /// The time that it spent in each phase.
+    pub phases: Phases,
+}
+
+/// Displays `orders-1 (10.0.0.1:7000): the connection was lost (may have executed; after 3 ms)`.
+impl fmt::Display for BackendAttempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.endpoint.to_string();
+        match *self.id == *address {
+            true => f.write_str(&address)?,
+            false => write!(f, "{} ({address})", Printable(&self.id))?,
+        }
+        let (error, execution) = (Printable(&self.error), self.execution);
+        write!(f, ": {error} ({execution}; after {})", self.phases)
+    }
+}
+
 /// The cause of a failed call.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -379,6 +410,22 @@ pub enum CallErrorKind {
     /// The client was closed.
     #[error("the client is closed")]
     Closed,
+    /// The source of addresses has returned no backend, or none with a weight above 0.
+    #[error("no backend of {target} is known")]
+    NoBackend {
+        /// The source.
+        target: String,
+        /// The last error of the source, if it has failed since.
+        #[source]
+        source: Option<DiscoverError>,
+    },
+    /// Backends return after an outage of all, and the call is one of those that are rejected to
+    /// spare them (option recovery of `BalanceOptions`).
+    #[error("backends recover from an outage: retry after {}", Short(*retry_after))]
+    Recovering {
+        /// The time after which the call should be retried.
+        retry_after: Duration,
+    },
 }
 
 /// The error of a failed call: its cause, whether it may have run, and the time spent in each
@@ -391,6 +438,7 @@ struct CallErrorInner {
     kind: CallErrorKind,
     execution: Execution,
     phases: Phases,
+    tried: Vec<BackendAttempt>,
 }
 
 impl CallError {
@@ -399,6 +447,7 @@ impl CallError {
             kind,
             execution,
             phases,
+            tried: Vec::new(),
         }))
     }
 
@@ -410,6 +459,18 @@ impl CallError {
     pub(crate) fn with_phases(mut self, phases: Phases) -> Self {
         self.0.phases = phases;
         self
+    }
+
+    pub(crate) fn with_tried(mut self, tried: Vec<BackendAttempt>) -> Self {
+        self.0.tried = tried;
+        self
+    }
+
+    /// Returns the attempts of the call on the backends of a balanced client, in order; the last 16
+    /// if there were more. Empty if the client has a single address.
+    #[must_use]
+    pub fn tried(&self) -> &[BackendAttempt] {
+        &self.0.tried
     }
 
     /// Returns the cause of the error.
@@ -460,7 +521,13 @@ impl fmt::Display for CallError {
             f,
             "{} ({}; after {})",
             self.0.kind, self.0.execution, self.0.phases
-        )
+        )?;
+        let mut before = "; backends tried: ";
+        for attempt in &self.0.tried {
+            write!(f, "{before}{attempt}")?;
+            before = ", ";
+        }
+        Ok(())
     }
 }
 

@@ -61,7 +61,6 @@
     )
 )]
 
-#[doc(hidden)]
 pub mod balance;
 mod body;
 mod cancel;
@@ -70,7 +69,6 @@ mod clock;
 mod connection;
 pub mod decoder;
 mod deferred;
-#[doc(hidden)]
 pub mod discover;
 mod driver;
 mod error;
@@ -96,13 +94,14 @@ pub mod transport;
 
 pub use self::body::Body;
 pub use self::cancel::{CancelToken, OnCancel};
-pub use self::client::{CallOptions, Channel, Client, ClientBuilder, ReplyParts};
+pub use self::client::{CallOptions, Channel, Client, ClientBuilder, Explanation, ReplyParts};
 pub use self::connection::{
     Call, Connection, Peer, RecvStream, ReplyStream, RequestParts, RunningCall, SendStream,
     StreamError,
 };
 pub use self::error::{
-    CallError, CallErrorKind, ConfigError, ConnectionError, Execution, Phases, ProtocolError,
+    BackendAttempt, CallError, CallErrorKind, ConfigError, ConnectionError, Execution, Phases,
+    ProtocolError,
 };
 pub use self::frame::{ChannelId, Frame, FrameStatus, Side};
 pub use self::handler::{
@@ -147,6 +146,7 @@ const _: () = {
 /// Items that only `iip-rpc` needs. They are not part of the public API.
 #[doc(hidden)]
 pub mod __rpc {
+    pub use crate::client::{CallTracker, PickArgs, Picked, Tried, outcome_of};
     pub use crate::clock::{after, now};
     pub use crate::connection::{CallTimes, with_context};
     pub use crate::random::{random_fraction, random_id, random_wide_id, seed_random};

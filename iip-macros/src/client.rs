@@ -62,7 +62,7 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
 
             #[doc = #connect_doc]
             #vis async fn connect(
-                target: impl __rpc::ToEndpoint
+                target: impl __rpc::ToTarget
             ) -> ::core::result::Result<Self, __rpc::Status> {
                 __rpc::Client::connect(target).await.map(Self::new)
             }

@@ -16,7 +16,7 @@ pub use std::vec::Vec;
 #[cfg(feature = "macros")]
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
-pub use iip_core::transport::ToEndpoint;
+pub use iip_core::balance::ToTarget;
 
 pub use crate::boxed::BoxFuture;
 pub use crate::checked::{Holds, Message, MethodOutput, Other, Same, known};

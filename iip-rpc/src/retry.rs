@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use iip_core::__rpc::random_fraction;
+use iip_core::__rpc::{Tried, random_fraction};
 
 use crate::budget::Bucket;
 use crate::policy::RetryPolicy;
@@ -40,6 +40,8 @@ pub(crate) struct Attempts {
     retries: u16,
     /// One of the attempts may have run.
     may_have_run: bool,
+    /// The backends of a balanced client that have failed.
+    pub(crate) tried: Tried,
 }
 
 impl Attempts {
@@ -55,7 +57,8 @@ impl Attempts {
 
     /// The status of the call as a whole after its last attempt: even if that one was not sent,
     /// earlier ones may have run.
-    pub(crate) fn outcome(&self, status: Status) -> Status {
+    pub(crate) fn outcome(mut self, status: Status) -> Status {
+        let status = status.with_tried(&self.tried.take());
         if self.may_have_run {
             status.with_execution(Execution::MayHaveExecuted)
         } else {

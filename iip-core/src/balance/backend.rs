@@ -26,6 +26,9 @@ pub struct BackendInfo {
     pub weight: u32,
     /// The zone, if known.
     pub zone: Option<Arc<str>>,
+    /// The name that the TLS certificate of the backend must contain. Default: the host of the
+    /// address.
+    pub host: Option<Arc<str>>,
     /// The group. Calls go to the lowest priority that has a usable backend. Default: 0.
     pub priority: u32,
     /// Further names and values of the source. They do not influence which backend is picked.
@@ -41,6 +44,7 @@ impl BackendInfo {
             endpoint,
             weight: 1,
             zone: None,
+            host: None,
             priority: 0,
             metadata: Arc::default(),
         }
@@ -64,6 +68,13 @@ impl BackendInfo {
     #[must_use]
     pub fn zone(mut self, zone: impl Into<Arc<str>>) -> Self {
         self.zone = Some(zone.into());
+        self
+    }
+
+    /// Sets the name that the TLS certificate must contain.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<Arc<str>>) -> Self {
+        self.host = Some(host.into());
         self
     }
 

@@ -99,7 +99,7 @@ impl<T> Balancer<T> {
         &mut self,
         snapshot: &[BackendInfo],
         now: Instant,
-        mut data: impl FnMut(&Arc<BackendInfo>) -> T,
+        mut data: impl FnMut(BackendId, &Arc<BackendInfo>) -> T,
     ) -> SetChange<T> {
         let now = self.shared.epoch.nanos(now);
         let chosen = self.choose(snapshot);
@@ -110,7 +110,7 @@ impl<T> Balancer<T> {
             Arc::new(Backend::new(
                 id,
                 Arc::clone(info),
-                data(info),
+                data(id, info),
                 Arc::clone(shared),
             ))
         };
@@ -152,6 +152,13 @@ impl<T> Balancer<T> {
             .into_iter()
             .filter_map(|index| active.get(index).copied())
             .collect()
+    }
+
+    /// Returns the backends that get no calls before they are connected.
+    pub fn unreachable(&self) -> impl Iterator<Item = &Arc<Backend<T>>> {
+        let all = self.set.iter().zip(&self.health);
+        all.filter(|(_, health)| health.standing() == Standing::Unreachable)
+            .map(|((backend, _), _)| backend)
     }
 
     fn hashing(&self) -> Hashing {
@@ -236,6 +243,7 @@ impl<T> Balancer<T> {
     /// Accounts for a new connection to a backend. One that was unreachable gets calls again, with
     /// slow start if others are warm. Returns `true` if a refresh is needed.
     pub fn connected(&mut self, id: BackendId, now: Instant) -> bool {
+        self.recovery.begin();
         self.update(id, now, |health, now, settings, warm, _| {
             health.connected(now, warm, settings)
         })

@@ -18,6 +18,8 @@ struct Entry {
     weight: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     zone: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
     #[serde(default, skip_serializing_if = "is_zero")]
     priority: u32,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -66,6 +68,9 @@ impl<'de> Deserialize<'de> for BackendInfo {
         if let Some(zone) = entry.zone {
             info = info.zone(zone);
         }
+        if let Some(host) = entry.host {
+            info = info.host(host);
+        }
         info.metadata = entry.metadata.into_iter().collect();
         Ok(info)
     }
@@ -80,6 +85,7 @@ impl Serialize for BackendInfo {
             address,
             weight: self.weight,
             zone: self.zone.as_deref().map(str::to_owned),
+            host: self.host.as_deref().map(str::to_owned),
             priority: self.priority,
             metadata: self.metadata.iter().cloned().collect(),
         };

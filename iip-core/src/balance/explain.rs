@@ -1,5 +1,6 @@
 //! What a pick would see, for people.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use super::health::State;
 use super::outcomes::Trigger;
 use super::picker::PickHint;
 use super::tier::Member;
+use crate::printable::Printable;
 use crate::transport::Endpoint;
 
 /// The state of a backend.
@@ -30,6 +32,20 @@ pub enum BackendState {
     Drained,
 }
 
+impl fmt::Display for BackendState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ready => "ready",
+            Self::SlowStart => "slow start",
+            Self::Ejected => "ejected",
+            Self::HalfOpen => "half open",
+            Self::Down => "down",
+            Self::GoingAway => "not connected",
+            Self::Drained => "drained",
+        })
+    }
+}
+
 /// What a pick would see of one backend.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
@@ -49,6 +65,28 @@ pub struct BackendExplanation {
     pub score: Option<f64>,
     /// Why the backend is preferred or avoided, in sentences.
     pub reasons: Vec<String>,
+}
+
+/// Displays `orders-1 (10.0.0.1:7000): ready, weight 1, 3 in flight, score 1.2 ms: reasons`.
+impl fmt::Display for BackendExplanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.endpoint.to_string();
+        match *self.id == *address {
+            true => f.write_str(&address)?,
+            false => write!(f, "{} ({address})", Printable(&self.id))?,
+        }
+        let (state, weight, in_flight) = (self.state, self.weight, self.in_flight);
+        write!(f, ": {state}, weight {weight:.3}, {in_flight} in flight")?;
+        if let Some(score) = self.score {
+            write!(f, ", score {:.3} ms", score / 1e6)?;
+        }
+        let mut before = ": ";
+        for reason in &self.reasons {
+            write!(f, "{before}{reason}")?;
+            before = "; ";
+        }
+        Ok(())
+    }
 }
 
 impl<T> Balancer<T> {

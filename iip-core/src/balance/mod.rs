@@ -22,7 +22,7 @@
 //! let now = Instant::now();
 //! let target: Target = "10.0.0.1:7000#3,10.0.0.2:7000#1".parse()?;
 //! let mut balancer = Balancer::new(BalanceOptions::new(), now, 7)?;
-//! let change = balancer.apply(&target.backends().unwrap_or_default(), now, |_| ());
+//! let change = balancer.apply(&target.backends().unwrap_or_default(), now, |_, _| ());
 //! assert_eq!(change.added.len(), 2);
 //! balancer.refresh(now);
 //!
@@ -63,4 +63,4 @@ pub use self::options::BalanceOptions;
 pub use self::picker::{PickError, PickHint, Picked, Picker};
 pub use self::policy::{CallKey, Policy};
 pub use self::set::{BackendSet, SetChange};
-pub use self::target::{Target, TargetError};
+pub use self::target::{Target, TargetError, ToTarget};

@@ -40,6 +40,7 @@ pub struct BalanceOptions {
     pub(super) connect_spread: Duration,
     pub(super) ring_size: usize,
     pub(super) ring_bound: f64,
+    pub(super) empty_grace: Duration,
 }
 
 impl Default for BalanceOptions {
@@ -69,6 +70,7 @@ impl Default for BalanceOptions {
             connect_spread: Duration::from_millis(500),
             ring_size: 4096,
             ring_bound: 1.25,
+            empty_grace: Duration::from_secs(60),
         }
     }
 }
@@ -123,7 +125,8 @@ impl BalanceOptions {
     }
 
     /// Sets the number that distinguishes this client from others with the same backends.
-    /// Default: 0, which is only right without [`subset`](Self::subset).
+    /// Default: 0, for a random one. A fixed number keeps the [`subset`](Self::subset) of a client
+    /// that is started again.
     #[must_use]
     pub fn client_id(mut self, id: u64) -> Self {
         self.client_id = id;
@@ -240,6 +243,29 @@ impl BalanceOptions {
     pub fn ring_bound(mut self, factor: f64) -> Self {
         self.ring_bound = factor;
         self
+    }
+
+    /// Sets the time for which a source must return no backends before the client believes it.
+    /// Until then, the client keeps the last ones. Default: 60 s.
+    #[must_use]
+    pub fn empty_grace(mut self, time: Duration) -> Self {
+        self.empty_grace = time;
+        self
+    }
+
+    pub(crate) fn get_empty_grace(&self) -> Duration {
+        self.empty_grace
+    }
+
+    pub(crate) fn get_policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Replaces a client id of 0 by a random one.
+    pub(crate) fn set_random_client_id(&mut self) {
+        if self.client_id == 0 {
+            self.client_id = crate::random::random_id();
+        }
     }
 
     /// Returns the time by which the connection to a new backend is delayed. `random` is a fraction

@@ -36,8 +36,8 @@ pub enum Policy {
     /// [1.25](super::BalanceOptions::ring_bound) times the mean of calls in flight. A call without
     /// a key gets a random backend.
     RingHash,
-    /// The backend of the hash of the caller's IP address, as in the Go client: the same entry for
-    /// the same list.
+    /// The backend of the hash of the IP address on whose behalf the call is made, as in the Go
+    /// client: the same entry for the same list. The address is the key of the call, as text.
     GoHashIp,
     /// The backend of the hash of a query parameter, as in the Go client. An absent parameter is
     /// an empty text.
@@ -51,10 +51,8 @@ pub enum Policy {
 #[derive(Clone, Copy, Default, Debug)]
 #[non_exhaustive]
 pub struct CallKey<'a> {
-    /// The key of the call, for [`Policy::RingHash`].
+    /// The key of the call, for [`Policy::RingHash`] and [`Policy::GoHashIp`].
     pub key: Option<&'a [u8]>,
-    /// The IP address on whose behalf the call is made, for [`Policy::GoHashIp`].
-    pub client_ip: &'a str,
     /// The path with its query, for [`Policy::GoHashParam`].
     pub path: &'a str,
 }
@@ -75,13 +73,6 @@ impl<'a> CallKey<'a> {
         self.key = Some(key);
         self
     }
-
-    /// Sets the IP address.
-    #[must_use]
-    pub fn client_ip(mut self, ip: &'a str) -> Self {
-        self.client_ip = ip;
-        self
-    }
 }
 
 impl Policy {
@@ -92,7 +83,7 @@ impl Policy {
     pub fn hash(&self, call: CallKey<'_>) -> Option<u64> {
         match self {
             Self::RingHash => call.key.map(hash_key),
-            Self::GoHashIp => Some(go_hash(call.client_ip.as_bytes()).into()),
+            Self::GoHashIp => Some(go_hash(call.key.unwrap_or_default()).into()),
             Self::GoHashParam { name } => Some(go_hash_param(call.path, name).into()),
             _ => None,
         }

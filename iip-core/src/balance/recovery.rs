@@ -16,6 +16,8 @@ pub(super) struct Recovery {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
+    /// No backend was connected yet, so that there was no outage.
+    Starting,
     /// Calls pass.
     Normal,
     /// No backend is usable. Calls pass, and meet the reason.
@@ -27,9 +29,16 @@ enum Phase {
 impl Recovery {
     pub(super) fn new(options: &BalanceOptions) -> Self {
         Self {
-            phase: Phase::Normal,
+            phase: Phase::Starting,
             time: nanos(options.recovery_time),
             share: options.recovery_share,
+        }
+    }
+
+    /// Records that a backend was connected: from now on, a time without any is an outage.
+    pub(super) fn begin(&mut self) {
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Normal;
         }
     }
 
@@ -39,6 +48,7 @@ impl Recovery {
         #[expect(clippy::cast_precision_loss, reason = "it is a number of backends")]
         let part = usable as f64 / (known as f64 * self.share).max(1.0);
         self.phase = match self.phase {
+            Phase::Starting => Phase::Starting,
             _ if known == 0 || self.time == 0 => Phase::Normal,
             _ if usable == 0 => Phase::Outage,
             Phase::Normal => Phase::Normal,

@@ -1,11 +1,14 @@
 //! The text that names what a client connects to: one address, a list, or a source of addresses.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::backend::{BackendInfo, MAX_WEIGHT};
-use crate::transport::{Endpoint, EndpointError};
+use crate::transport::{Endpoint, EndpointError, ToEndpoint};
 
 /// The forms of a target, for error messages.
 const ACCEPTED: &str = "`host:port`, `tcp://host:port`, `unix:/path`, `unix:@name`, \
@@ -158,6 +161,87 @@ impl FromStr for Target {
             position: fault.position,
             reason: fault.reason,
         })
+    }
+}
+
+/// A value that names what a client connects to: a text such as `"127.0.0.1:9000"` or
+/// `"dns://orders.:7000"`, a [`SocketAddr`](std::net::SocketAddr), an [`Endpoint`] or a [`Target`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a target",
+    note = "write a string such as \"127.0.0.1:9000\" or \"unix:/path\", or pass a `SocketAddr`"
+)]
+pub trait ToTarget {
+    /// Returns the target.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a text is not a target.
+    fn to_target(&self) -> Result<Target, TargetError>;
+}
+
+impl ToTarget for str {
+    fn to_target(&self) -> Result<Target, TargetError> {
+        self.parse()
+    }
+}
+
+impl ToTarget for String {
+    fn to_target(&self) -> Result<Target, TargetError> {
+        self.parse()
+    }
+}
+
+impl ToTarget for SocketAddr {
+    fn to_target(&self) -> Result<Target, TargetError> {
+        Ok(Target::Single((*self).into()))
+    }
+}
+
+/// A host and a port.
+impl ToTarget for (&str, u16) {
+    fn to_target(&self) -> Result<Target, TargetError> {
+        let endpoint = self.to_endpoint().map_err(|error| TargetError {
+            text: format!("{}:{}", self.0, self.1),
+            position: 0,
+            reason: error.to_string(),
+        })?;
+        Ok(Target::Single(endpoint))
+    }
+}
+
+impl ToTarget for Endpoint {
+    fn to_target(&self) -> Result<Target, TargetError> {
+        Ok(Target::Single(self.clone()))
+    }
+}
+
+impl ToTarget for Target {
+    fn to_target(&self) -> Result<Target, TargetError> {
+        Ok(self.clone())
+    }
+}
+
+impl<T: ToTarget + ?Sized> ToTarget for &T {
+    fn to_target(&self) -> Result<Target, TargetError> {
+        (**self).to_target()
+    }
+}
+
+impl<T: ToTarget + ?Sized> ToTarget for Box<T> {
+    fn to_target(&self) -> Result<Target, TargetError> {
+        (**self).to_target()
+    }
+}
+
+impl<T: ToTarget + ?Sized> ToTarget for Arc<T> {
+    fn to_target(&self) -> Result<Target, TargetError> {
+        (**self).to_target()
+    }
+}
+
+impl<T: ToTarget + ToOwned + ?Sized> ToTarget for Cow<'_, T> {
+    fn to_target(&self) -> Result<Target, TargetError> {
+        (**self).to_target()
     }
 }
 

@@ -6,11 +6,15 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Client;
+use super::balanced::Balanced;
+use super::subchannel::BackendConnector;
+use crate::balance::{BackendInfo, BalanceOptions, Policy, Target, ToTarget};
+use crate::discover::{Discover, source_of};
 use crate::error::{CallError, CallErrorKind, ConfigError};
 use crate::limits::Limits;
 #[cfg(feature = "tls")]
 use crate::tls::ClientTls;
-use crate::transport::{Connector, ToEndpoint};
+use crate::transport::Connector;
 
 /// The maximum number of connections of one client.
 const MAX_CONNECTIONS: usize = 65_536;
@@ -36,6 +40,7 @@ pub struct ClientBuilder {
     pub(super) timeout: Duration,
     pub(super) limits: Arc<Limits>,
     pub(super) hello: Option<Arc<Value>>,
+    pub(super) balance: BalanceOptions,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<ClientTls>,
 }
@@ -49,6 +54,7 @@ impl Default for ClientBuilder {
             timeout: Duration::from_secs(10),
             limits: Arc::default(),
             hello: None,
+            balance: BalanceOptions::new().policy(Policy::LeastPending),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -56,8 +62,8 @@ impl Default for ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Sets the number of connections that calls are spread over, in turns. Default: 1; 0 and more
-    /// than 65,536 are rejected.
+    /// Sets the number of connections that calls are spread over, in turns. With several backends,
+    /// each has this number at most. Default: 1; 0 and more than 65,536 are rejected.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
@@ -118,6 +124,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets how calls are spread over several backends. Default: those of [`BalanceOptions`], with
+    /// [`Policy::LeastPending`].
+    #[must_use]
+    pub fn balance(mut self, options: BalanceOptions) -> Self {
+        self.balance = options;
+        self
+    }
+
     /// Enables TLS. Default: no TLS. Needs the feature `tls`.
     #[cfg(feature = "tls")]
     #[must_use]
@@ -126,8 +140,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects to `host:port`, `tcp://host:port`, `unix:/path`, `unix:@name` or a
-    /// [`SocketAddr`](std::net::SocketAddr).
+    /// Connects to a server, such as `host:port` or a [`SocketAddr`](std::net::SocketAddr), or to
+    /// several, such as `static:10.0.0.1:7000,10.0.0.2:7000`; see [`Target`](crate::balance::Target)
+    /// for all forms.
     ///
     /// # Errors
     ///
@@ -137,7 +152,7 @@ impl ClientBuilder {
     /// # Cancel safety
     ///
     /// Dropping the future cancels the attempt.
-    pub async fn connect(self, target: impl ToEndpoint) -> Result<Client, CallError> {
+    pub async fn connect(self, target: impl ToTarget) -> Result<Client, CallError> {
         let client = self.connect_lazy(target)?;
         client.first_connection().await?;
         Ok(client)
@@ -148,11 +163,48 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// Fails with [`CallErrorKind::Config`] if the address is invalid, or an option cannot work.
-    pub fn connect_lazy(self, target: impl ToEndpoint) -> Result<Client, CallError> {
-        let endpoint = target
-            .to_endpoint()
+    pub fn connect_lazy(self, target: impl ToTarget) -> Result<Client, CallError> {
+        let target = target
+            .to_target()
             .map_err(|error| config_error(ConfigError::new("target", error.to_string())))?;
-        self.connect_lazy_with(endpoint)
+        match target {
+            Target::Single(endpoint) => self.connect_lazy_with(endpoint),
+            target => {
+                let source = source_of(&target).map_err(config_error)?;
+                self.discover_lazy(source)
+            }
+        }
+    }
+
+    /// Connects to the backends of a source, such as a registry. Waits until the first of them is
+    /// connected.
+    ///
+    /// # Errors
+    ///
+    /// Fails if an option cannot work, the source fails before its first snapshot, or no connection
+    /// could be made in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the attempt.
+    pub async fn discover(self, source: impl Discover) -> Result<Client, CallError> {
+        let client = self.discover_lazy(source)?;
+        client.first_connection().await?;
+        Ok(client)
+    }
+
+    /// Like [`discover`](Self::discover), but the first call begins to watch the source, and
+    /// connects.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`CallErrorKind::Config`] if an option cannot work.
+    pub fn discover_lazy(self, source: impl Discover) -> Result<Client, CallError> {
+        self.check().map_err(config_error)?;
+        let make_connector =
+            |info: &BackendInfo| -> Arc<dyn Connector> { Arc::new(BackendConnector::new(info)) };
+        let balanced = Balanced::new(Arc::new(self), Arc::new(source), Box::new(make_connector));
+        balanced.map(Client::balanced).map_err(config_error)
     }
 
     /// Connects through `connector`: any byte stream carries IIP.
@@ -177,7 +229,7 @@ impl ClientBuilder {
     /// Fails with [`CallErrorKind::Config`] if an option cannot work.
     pub fn connect_lazy_with(self, connector: impl Connector) -> Result<Client, CallError> {
         self.check().map_err(config_error)?;
-        Ok(Client::new(self, connector))
+        Ok(Client::single(self, connector))
     }
 
     /// Rejects a configuration that cannot work.
@@ -196,6 +248,7 @@ impl ClientBuilder {
         if let Some(announce) = &self.hello {
             ConfigError::check_fields("hello", announce)?;
         }
+        self.balance.check()?;
         self.limits.check()
     }
 }
@@ -208,6 +261,7 @@ fn config_error(error: ConfigError) -> CallError {
 #[derive(Clone, Debug, Default)]
 pub struct CallOptions {
     pub(super) timeout: Option<Duration>,
+    pub(super) key: Option<Arc<[u8]>>,
 }
 
 impl CallOptions {
@@ -223,6 +277,14 @@ impl CallOptions {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the key by which a policy such as [`Policy::RingHash`] chooses the backend: calls with
+    /// equal keys go to the same one. Other policies ignore it.
+    #[must_use]
+    pub fn hash_key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.key = Some(key.as_ref().into());
         self
     }
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::pick::{CallTracker, Picked, outcome_of};
+use crate::balance::Outcome;
 use crate::body::Body;
 use crate::clock;
 use crate::connection::{Call, CallTimes, Connection};
@@ -57,6 +59,10 @@ impl ReplyParts {
             Err(error) => (Err(error), true),
         };
         self.ended = last;
+        if last {
+            let outcome = part.as_ref().map_or_else(outcome_of, |_| Outcome::Untimed);
+            self.call.end_tracking(|| outcome);
+        }
         Some(part.map_err(|error| self.call.explain(error)))
     }
 }
@@ -81,12 +87,14 @@ pub struct Channel {
     connection: Connection,
     id: ChannelId,
     timeout: Duration,
+    /// The channel counts as one call of its backend.
+    _tracker: Option<CallTracker>,
 }
 
 impl Channel {
     /// Waits for the channel that `call` requests on this connection.
     pub(crate) async fn leased(
-        connection: Connection,
+        picked: Picked,
         mut call: Call,
         timeout: Duration,
     ) -> Result<Self, CallError> {
@@ -100,9 +108,10 @@ impl Channel {
         .await?;
         match id {
             Ok(id) => Ok(Self {
-                connection,
+                connection: picked.connection,
                 id,
                 timeout,
+                _tracker: picked.tracker,
             }),
             Err(result) => Err(result
                 .err()

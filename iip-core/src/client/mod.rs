@@ -1,42 +1,51 @@
-//! A client of one address: the calls and their connections, which are made when needed and
-//! replaced when lost.
+//! A client: its calls, the backends that they are sent to, and the connections, which are made when
+//! needed and replaced when lost.
 
+mod balanced;
 mod builder;
 mod chunks;
+mod explain;
+mod pick;
 mod pool;
 mod request;
+mod subchannel;
+mod watch;
 
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use self::balanced::Balanced;
 pub use self::builder::{CallOptions, ClientBuilder};
 pub use self::chunks::{Channel, ReplyParts};
-use self::pool::Pool;
+pub use self::explain::Explanation;
+pub use self::pick::{CallTracker, PickArgs, Picked, Tried, outcome_of};
 use self::request::{Kept, Request};
+use self::subchannel::Subchannel;
+use crate::balance::ToTarget;
 use crate::body::Body;
 use crate::clock;
-use crate::connection::{
-    Call, CallTimes, Closing, Connection, Peer, RecvStream, SendStream, Shared,
-};
-use crate::driver::Driver;
+use crate::connection::{Call, CallTimes, Closing, Connection, RecvStream, SendStream};
 use crate::error::{CallError, CallErrorKind, ConnectionError, Execution};
-use crate::frame::Side;
 use crate::path::check_path;
-use crate::proto::calls::{CallTable, Retirement, Start};
-use crate::proto::{self, Mode};
-use crate::transport::{Connected, Connector, ToEndpoint};
+use crate::proto::Mode;
+use crate::proto::calls::Start;
+use crate::transport::Connector;
 
 /// Maximum number of transparent retries of a raw call on other connections.
 const MAX_MOVES: u32 = 5;
 
-/// Number of transparent retries of a raw call on other connections.
+/// The attempts of a raw call so far.
 #[derive(Default)]
-pub(crate) struct Moves(u32);
+pub(crate) struct Moves {
+    /// Number of transparent retries on other connections.
+    count: u32,
+    /// The backends of a balanced client that it was sent to.
+    tried: Tried,
+}
 
 impl Moves {
     /// Returns `true` if a failed call is retried on another connection. This is the case if its
@@ -56,12 +65,30 @@ impl Moves {
             _ => false,
         };
         let has_not_run = error.execution() != Execution::MayHaveExecuted;
-        let goes_on = lost && has_not_run && self.0 < MAX_MOVES;
+        let goes_on = lost && has_not_run && self.count < MAX_MOVES;
         if goes_on {
-            self.0 += 1;
+            self.count += 1;
             times.connected = clock::now();
         }
         goes_on
+    }
+
+    /// Records the failure of an attempt.
+    #[cold]
+    pub(crate) fn failed(&mut self, error: CallError, call: &Call) -> CallError {
+        if let Some(tracker) = call.tracker() {
+            self.tried.add_error(tracker, &error);
+        }
+        error
+    }
+
+    /// Returns the error of the call as a whole.
+    #[cold]
+    pub(crate) fn outcome(&mut self, error: CallError) -> CallError {
+        let mut tried = self.tried.take();
+        // The last error may list attempts to connect.
+        tried.extend_from_slice(error.tried());
+        error.with_tried(tried)
     }
 }
 
@@ -92,24 +119,35 @@ impl Moves {
 /// ```
 #[derive(Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
+    backends: Backends,
 }
 
-struct Inner {
-    config: ClientBuilder,
-    connector: Arc<dyn Connector>,
-    pool: Pool,
+/// The backends of a client.
+#[derive(Clone)]
+enum Backends {
+    Single(Arc<Subchannel>),
+    Balanced(Arc<Balanced>),
 }
 
 impl Client {
-    fn new(config: ClientBuilder, connector: impl Connector) -> Self {
-        let inner = Inner {
-            pool: Pool::new(config.connections),
-            config,
-            connector: Arc::new(connector),
-        };
+    fn single(config: ClientBuilder, connector: impl Connector) -> Self {
+        let subchannel = Subchannel::new(Arc::new(config), Arc::new(connector), None);
         Self {
-            inner: Arc::new(inner),
+            backends: Backends::Single(Arc::new(subchannel)),
+        }
+    }
+
+    fn balanced(balanced: Arc<Balanced>) -> Self {
+        Self {
+            backends: Backends::Balanced(balanced),
+        }
+    }
+
+    #[inline]
+    fn config(&self) -> &ClientBuilder {
+        match &self.backends {
+            Backends::Single(subchannel) => &subchannel.config,
+            Backends::Balanced(balanced) => &balanced.config,
         }
     }
 
@@ -128,7 +166,7 @@ impl Client {
     /// # Cancel safety
     ///
     /// Dropping the future cancels the attempt.
-    pub async fn connect(target: impl ToEndpoint) -> Result<Self, CallError> {
+    pub async fn connect(target: impl ToTarget) -> Result<Self, CallError> {
         Self::builder().connect(target).await
     }
 
@@ -137,8 +175,7 @@ impl Client {
         // longer.
         let deadline = clock::after(
             clock::now(),
-            self.inner
-                .config
+            self.config()
                 .connect_timeout
                 .saturating_add(Duration::from_secs(1)),
         );
@@ -161,7 +198,7 @@ impl Client {
         path: &'a str,
         body: impl Into<Body>,
     ) -> impl Future<Output = Result<Bytes, CallError>> + Send {
-        Request::new(self, path, body.into(), None)
+        Request::new(self, path, body.into(), CallOptions::default())
     }
 
     /// Like [`request`](Self::request), but with options for this call.
@@ -179,7 +216,7 @@ impl Client {
         body: impl Into<Body>,
         options: CallOptions,
     ) -> impl Future<Output = Result<Bytes, CallError>> + Send {
-        Request::new(self, path, body.into(), options.timeout)
+        Request::new(self, path, body.into(), options)
     }
 
     /// Sends `body` to `path` as a one-way request, without waiting for a reply. The future is
@@ -204,40 +241,53 @@ impl Client {
     pub async fn send(&self, path: &str, body: impl Into<Body>) -> Result<(), CallError> {
         let (mut body, mut times, mut moves) = (body.into(), self.times(None), Moves::default());
         loop {
-            let connection = self.connection_for(&mut times).await?;
-            connection.room_for_one_way(times.deadline).await?;
-            let mut sent = Call::new(connection, &times);
+            let picked = self.pick_for(path, None, &moves, &mut times).await?;
+            picked.connection.room_for_one_way(times.deadline).await?;
+            let mut sent = Call::new(picked.connection, &times);
+            sent.track(picked.tracker);
             let start = Start::new(Mode::OneWay, times.connected, times.deadline);
             sent.start(check_path(path), &start, &mut Kept::new(&mut body), None);
             let unbegun = sent.failure().is_some();
-            match sent.await {
-                // An empty body means that it was too large to be kept for a retry.
-                Err(error) if !body.is_empty() && moves.goes_on(&error, unbegun, &mut times) => {}
-                sent => return sent.map(drop),
+            let Err(error) = (&mut sent).await else {
+                return Ok(());
+            };
+            let error = moves.failed(error, &sent);
+            // An empty body means that it was too large to be kept for a retry.
+            if body.is_empty() || !moves.goes_on(&error, unbegun, &mut times) {
+                return Err(moves.outcome(error));
             }
         }
     }
 
-    /// Returns a connection for a call that has needed one since `times.connected`, and sets that
+    /// Returns a connection for a raw call that has needed one since `times.connected`, and sets that
     /// to the time at which the connection is available.
-    pub(crate) async fn connection_for(
+    pub(crate) async fn pick_for(
         &self,
+        path: &str,
+        key: Option<&[u8]>,
+        moves: &Moves,
         times: &mut CallTimes,
-    ) -> Result<Connection, CallError> {
-        if let Some(connection) = self.ready_connection() {
-            return Ok(connection);
+    ) -> Result<Picked, CallError> {
+        let args = PickArgs {
+            path,
+            key,
+            tried: &moves.tried,
+            idempotent: false,
+        };
+        if let Some(picked) = self.pick(times.connected, || args) {
+            return Ok(picked);
         }
-        let waiting = self.wait_for_connection(times.connected, times.deadline);
-        let (connection, connected) = waiting.await?;
+        let waiting = self.wait_for_pick(args, times.connected, times.deadline);
+        let (picked, connected) = waiting.await?;
         times.connected = connected;
-        Ok(connection)
+        Ok(picked)
     }
 
     /// Returns the times of a call that begins now and has its connection.
     #[inline]
     pub(crate) fn times(&self, timeout: Option<Duration>) -> CallTimes {
         let started = clock::now();
-        let timeout = timeout.unwrap_or(self.inner.config.timeout);
+        let timeout = timeout.unwrap_or(self.config().timeout);
         CallTimes::new(started, clock::after(started, timeout))
     }
 
@@ -253,8 +303,9 @@ impl Client {
     pub async fn stream(&self, path: &str, body: impl Into<Body>) -> Result<ReplyParts, CallError> {
         let (mut body, mut times, mut moves) = (body.into(), self.times(None), Moves::default());
         loop {
-            let connection = self.connection_for(&mut times).await?;
-            let mut call = Call::new(connection, &times);
+            let picked = self.pick_for(path, None, &moves, &mut times).await?;
+            let mut call = Call::new(picked.connection, &times);
+            call.track(picked.tracker);
             let start = Start::new(Mode::Parts, times.connected, times.deadline);
             call.start(check_path(path), &start, &mut body, None);
             if !call
@@ -303,12 +354,14 @@ impl Client {
     ) -> Result<(SendStream, RecvStream), CallError> {
         let (first, mut times, mut moves) = (first.into(), self.times(None), Moves::default());
         loop {
-            let connection = self.connection_for(&mut times).await?;
+            let picked = self.pick_for(path, None, &moves, &mut times).await?;
             let endless = CallTimes {
                 deadline: clock::after(times.connected, Duration::MAX),
                 ..times
             };
-            let ends = connection.start_stream_with(check_path(path), &endless, first.clone());
+            let connection = picked.connection;
+            let mut ends = connection.start_stream_with(check_path(path), &endless, first.clone());
+            ends.1.track(picked.tracker);
             if !ends
                 .1
                 .failure()
@@ -330,12 +383,12 @@ impl Client {
     /// Dropping the future returns the channel to the pool.
     pub async fn open_channel(&self) -> Result<Channel, CallError> {
         let (mut times, mut moves) = (self.times(None), Moves::default());
-        let timeout = self.inner.config.timeout;
+        let timeout = self.config().timeout;
         loop {
-            let connection = self.connection_for(&mut times).await?;
-            let lease = connection.lease(clock::now(), times.deadline);
+            let picked = self.pick_for("", None, &moves, &mut times).await?;
+            let lease = picked.connection.lease(clock::now(), times.deadline);
             let unbegun = lease.failure().is_some();
-            match Channel::leased(connection, lease, timeout).await {
+            match Channel::leased(picked, lease, timeout).await {
                 Err(error) if moves.goes_on(&error, unbegun, &mut times) => {}
                 leased => return leased,
             }
@@ -352,24 +405,41 @@ impl Client {
     ///
     /// Dropping the future does not cancel the attempt: other calls may wait for it.
     pub async fn connection(&self, deadline: Instant) -> Result<Connection, CallError> {
-        match self.ready_connection() {
-            Some(connection) => Ok(connection),
-            None => Ok(self.wait_for_connection(clock::now(), deadline).await?.0),
+        let (args, now) = (PickArgs::of_no_call(), clock::now());
+        match self.pick(now, || args) {
+            Some(picked) => Ok(picked.connection),
+            None => Ok(self.wait_for_pick(args, now, deadline).await?.0.connection),
         }
     }
 
     /// Returns a live connection, if there is one.
-    #[inline]
     #[must_use]
     pub fn ready_connection(&self) -> Option<Connection> {
-        self.inner.ready_connection()
+        let picked = self.pick(clock::now(), PickArgs::of_no_call)?;
+        Some(picked.connection)
     }
 
-    /// Returns a live connection, made if needed until `deadline`, and the time at which it was
-    /// available. `started` is the current time.
+    /// Returns a live connection for a call at `now`, if there is one.
+    #[doc(hidden)]
+    #[inline]
+    #[must_use]
+    pub fn pick<'a>(&self, now: Instant, args: impl FnOnce() -> PickArgs<'a>) -> Option<Picked> {
+        match &self.backends {
+            Backends::Single(subchannel) => {
+                let connection = subchannel.ready_connection()?;
+                Some(Picked {
+                    connection,
+                    tracker: None,
+                })
+            }
+            Backends::Balanced(balanced) => balanced.pick(&args(), now),
+        }
+    }
+
+    /// Returns a live connection for a call, made if needed until `deadline`, and the time at which
+    /// it was available. `started` is the current time.
     ///
-    /// Try [`ready_connection`](Self::ready_connection) first: it costs neither an allocation nor a
-    /// reading of the clock.
+    /// Try [`pick`](Self::pick) first: it costs neither an allocation nor a reading of the clock.
     ///
     /// # Errors
     ///
@@ -379,13 +449,33 @@ impl Client {
     ///
     /// See [`connection`](Self::connection).
     #[doc(hidden)]
-    pub async fn wait_for_connection(
+    pub async fn wait_for_pick(
         &self,
+        args: PickArgs<'_>,
         started: Instant,
         deadline: Instant,
-    ) -> Result<(Connection, Instant), CallError> {
-        let connection = self.inner.make_connection(started, deadline).await?;
-        Ok((connection, clock::now()))
+    ) -> Result<(Picked, Instant), CallError> {
+        match &self.backends {
+            Backends::Single(subchannel) => {
+                let connection = subchannel.make_connection(started, deadline).await?;
+                let picked = Picked {
+                    connection,
+                    tracker: None,
+                };
+                Ok((picked, clock::now()))
+            }
+            Backends::Balanced(balanced) => balanced.wait(&args, started, deadline).await,
+        }
+    }
+
+    /// Returns what the client knows of its backends: their states, scores and reasons, and the
+    /// state of the source of addresses. Its text is for people.
+    #[must_use]
+    pub fn explain(&self) -> Explanation {
+        match &self.backends {
+            Backends::Single(subchannel) => Explanation::single(subchannel),
+            Backends::Balanced(balanced) => Explanation::balanced(balanced),
+        }
     }
 
     /// Closes all connections once their calls are replied, at the latest after `limit`. Later
@@ -397,9 +487,10 @@ impl Client {
     ///
     /// If the future is dropped, the connections still end.
     pub async fn close(&self, limit: Duration) {
-        // The pool is closed first, or an attempt that ends now could add a connection.
-        self.inner.pool.close();
-        let connections = self.inner.pool.drain();
+        let connections = match &self.backends {
+            Backends::Single(subchannel) => subchannel.close(),
+            Backends::Balanced(balanced) => balanced.close(),
+        };
         let all = async {
             for connection in &connections {
                 connection.closed().await;
@@ -418,167 +509,12 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let target = match &self.backends {
+            Backends::Single(subchannel) => subchannel.connector.describe(),
+            Backends::Balanced(balanced) => balanced.source.describe(),
+        };
         f.debug_struct("Client")
-            .field("target", &self.inner.connector.describe())
+            .field("target", &target)
             .finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    async fn connect(&self, retirement: Retirement) -> Result<Connection, CallError> {
-        let config = &self.config;
-        let target = || self.connector.describe();
-        let fail = |error: io::Error| {
-            CallError::not_sent(CallErrorKind::Connect {
-                target: target(),
-                source: Arc::new(error),
-            })
-        };
-        let attempt = async {
-            let connected = self.connector.connect().await?;
-            #[cfg(feature = "tls")]
-            let connected = match &config.tls {
-                Some(tls) => {
-                    let Connected { io, addr, .. } = connected;
-                    let (io, certificates) = tls.connect(io, self.connector.host()).await?;
-                    Connected {
-                        io,
-                        addr,
-                        certificates,
-                    }
-                }
-                None => connected,
-            };
-            // If the attempt is cancelled, its connection is closed as well.
-            let attempt = Unready(Some(self.start(connected, retirement)));
-            wait_until_ready(attempt.connection()?)
-                .await
-                .map_err(|error| self.explain(error))?;
-            attempt.succeed()
-        };
-        match tokio::time::timeout(config.connect_timeout, attempt).await {
-            Ok(result) => result.map_err(fail),
-            Err(_) => Err(fail(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!(
-                    "no connection within {:?} (option connect_timeout)",
-                    config.connect_timeout
-                ),
-            ))),
-        }
-    }
-
-    /// Explains the error of a connection that ended before the server had granted a channel.
-    fn explain(&self, error: ConnectionError) -> io::Error {
-        #[cfg(feature = "tls")]
-        let plain = self.config.tls.is_none();
-        #[cfg(not(feature = "tls"))]
-        let plain = true;
-        let hint = match &error {
-            ConnectionError::ClosedByPeer | ConnectionError::Io(_) if plain => {
-                NoReplyHint::OrTls(error)
-            }
-            ConnectionError::ClosedByPeer => NoReplyHint::Full(error),
-            _ => return io::Error::new(io::ErrorKind::ConnectionAborted, error),
-        };
-        io::Error::new(io::ErrorKind::ConnectionAborted, hint)
-    }
-
-    /// Starts IIP on a byte stream.
-    fn start(&self, connected: Connected, retirement: Retirement) -> Connection {
-        let config = &self.config;
-        let announce = config.hello.clone().unwrap_or_default();
-        let mut proto = proto::Connection::new(
-            Side::Client,
-            Arc::clone(&config.limits),
-            announce,
-            clock::now(),
-        );
-        let mut calls = CallTable::new(config.limits.get_max_channels(), config.max_queued_calls);
-        calls.may_retire(retirement, clock::now());
-        // The hello comes first on channel 0: when the first channel is granted, the server's hello
-        // is known.
-        if config.hello.is_some() {
-            proto.say_hello();
-        }
-        calls.open_first(&mut proto);
-        let peer = Arc::new(Peer::new(connected.addr, connected.certificates));
-        let shared = Shared::new(proto, calls, peer, None);
-        tokio::spawn(Driver::new(
-            connected.io,
-            Side::Client,
-            Arc::clone(&shared),
-            None,
-        ));
-        Connection { shared }
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.pool.drain();
-    }
-}
-
-/// A connection that is not ready yet; closed on drop unless it becomes ready.
-struct Unready(Option<Connection>);
-
-impl Unready {
-    fn connection(&self) -> io::Result<&Connection> {
-        self.0
-            .as_ref()
-            .ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
-
-    fn succeed(mut self) -> io::Result<Connection> {
-        self.0
-            .take()
-            .ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
-}
-
-impl Drop for Unready {
-    fn drop(&mut self) {
-        if let Some(connection) = &self.0 {
-            connection.shared.close(Closing::Force);
-        }
-    }
-}
-
-/// The server, or another service at its address, closed the connection without a reply.
-#[derive(Debug, thiserror::Error)]
-enum NoReplyHint {
-    #[error(
-        "the server closed the connection without a reply: it may be at its limit of connections \
-         (option max_connections), expect TLS (option tls of the client), or speak another protocol"
-    )]
-    OrTls(#[source] ConnectionError),
-    #[error(
-        "the server closed the connection without a reply: it may be at its limit of connections \
-         (option max_connections)"
-    )]
-    Full(#[source] ConnectionError),
-}
-
-/// Waits until the server has granted the first channel, or rejected it. An error before that
-/// counts as a failed attempt: a server that rejects a client certificate does so only after the
-/// handshake.
-async fn wait_until_ready(connection: &Connection) -> Result<(), ConnectionError> {
-    loop {
-        // Registered before the state is looked at, so that a notification in between is not
-        // missed.
-        let ready = connection.shared.ready.notified();
-        let mut ready = std::pin::pin!(ready);
-        ready.as_mut().enable();
-        {
-            let state = connection.shared.lock();
-            if let Some(error) = &state.ended {
-                return Err(error.clone());
-            }
-            if state.calls.is_ready() {
-                return Ok(());
-            }
-        }
-        ready.await;
     }
 }

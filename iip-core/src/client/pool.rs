@@ -1,4 +1,4 @@
-//! The connections of a client: made when needed, used in turns, replaced when lost.
+//! The connections of a subchannel: made when needed, used in turns, replaced when lost.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
-use super::Inner;
+use super::subchannel::Subchannel;
 use crate::clock;
 use crate::connection::{Closing, Connection, Shared};
 use crate::error::{CallError, CallErrorKind, Execution, Phases};
 use crate::proto::calls::Retirement;
+use crate::proto::control;
 use crate::random;
 
 /// The maximum pause after the first failed attempt to connect. The maximum doubles with each
@@ -29,11 +30,18 @@ const RECOVERED_AFTER: Duration = Duration::from_secs(60);
 /// Maximum number of retired connections of a client that still have calls.
 const MAX_RETIRED: usize = 16;
 
-/// All connections of a client.
+/// The path and the body of a ping. The reply does not matter: a Go server, which does not know the
+/// path, replies with an error.
+const PING: &str = control::PING;
+const PING_BODY: &str = "{}";
+
+/// All connections of a subchannel.
 pub(super) struct Pool {
     slots: Box<[ConnectionSlot]>,
     next: AtomicUsize,
     closed: AtomicBool,
+    /// A connection was attempted.
+    used: AtomicBool,
     /// Notified when a slot has changed.
     changed: Notify,
     retired: Arc<Semaphore>,
@@ -155,6 +163,7 @@ impl Pool {
                 .collect(),
             next: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            used: AtomicBool::new(false),
             changed: Notify::new(),
             retired: Arc::new(Semaphore::new(MAX_RETIRED)),
         }
@@ -181,6 +190,16 @@ impl Pool {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Returns `true` if a connection was ever attempted.
+    pub(super) fn was_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Returns `true` if a connection takes calls.
+    pub(super) fn is_connected(&self) -> bool {
+        self.slots.iter().any(|slot| slot.ready().is_some())
+    }
+
     /// Rejects further calls.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
@@ -205,7 +224,7 @@ impl Pool {
     }
 }
 
-impl Inner {
+impl Subchannel {
     /// Returns a live connection, if there is one.
     #[inline]
     pub(super) fn ready_connection(self: &Arc<Self>) -> Option<Connection> {
@@ -305,6 +324,32 @@ impl Inner {
         }
     }
 
+    /// Makes sure that an attempt to connect is under way, if there is no connection.
+    ///
+    /// # Errors
+    ///
+    /// Returns the last error if all slots pause after a failure.
+    pub(super) fn ensure_attempt(self: &Arc<Self>, runtime: &Handle) -> Result<(), CallError> {
+        if self.ready_connection().is_some() {
+            return Ok(());
+        }
+        self.attempt_from(runtime, self.pool.turn()).map(drop)
+    }
+
+    /// Returns `true` if the server replies to a ping within `limit`.
+    pub(super) async fn ping(self: &Arc<Self>, limit: Duration) -> bool {
+        let now = clock::now();
+        let deadline = clock::after(now, limit);
+        let connection = match self.ready_connection() {
+            Some(connection) => connection,
+            None => match self.make_connection(now, deadline).await {
+                Ok(connection) => connection,
+                Err(_) => return false,
+            },
+        };
+        connection.call(PING, PING_BODY, deadline).await.is_ok()
+    }
+
     /// Returns the attempt that is under way or starts now, on the first slot that does not pause
     /// after a failure; returns the last error if all of them pause.
     fn attempt_from(self: &Arc<Self>, runtime: &Handle, turn: usize) -> Result<Awaited, CallError> {
@@ -331,10 +376,14 @@ impl Inner {
 
     /// Starts an attempt to connect if the slot needs one. It runs in its own task, because the
     /// caller that waits for it may be cancelled.
-    fn attempt(self: &Arc<Self>, runtime: &Handle, index: usize) -> bool {
+    pub(super) fn attempt(self: &Arc<Self>, runtime: &Handle, index: usize) -> bool {
         let Some(slot) = self.pool.slots.get(index) else {
             return false;
         };
+        if self.pool.is_closed() {
+            return false;
+        }
+        self.pool.used.store(true, Ordering::Relaxed);
         // The slot is marked under its lock, so that one caller starts the attempt. The task is
         // spawned without it, because the drop of the attempt takes it.
         let (stalled, retirement) = {
@@ -353,13 +402,13 @@ impl Inner {
         };
         // A runtime that is shutting down drops the task at once, and with it the attempt.
         let mut attempt = PendingConnection {
-            inner: Arc::clone(self),
+            subchannel: Arc::clone(self),
             index,
             target: String::new(),
             outcome: None,
         };
         runtime.spawn(async move {
-            attempt.target = attempt.inner.connector.describe();
+            attempt.target = attempt.subchannel.connector.describe();
             if stalled {
                 tracing::warn!(
                     target = %attempt.target,
@@ -367,17 +416,25 @@ impl Inner {
                      abandoned calls"
                 );
             }
-            let outcome = attempt.inner.connect(retirement).await;
+            let outcome = attempt.subchannel.connect(retirement).await;
             attempt.end(outcome);
         });
         true
     }
 }
 
+/// How an attempt to connect has ended.
+enum Attempt {
+    Connected,
+    /// The next attempt follows after this pause.
+    Failed(Duration),
+    Cancelled,
+}
+
 /// An attempt to connect that is under way. When it ends, even by a panic or with its runtime, its
 /// slot is updated and the waiting callers are woken.
 struct PendingConnection {
-    inner: Arc<Inner>,
+    subchannel: Arc<Subchannel>,
     index: usize,
     target: String,
     outcome: Option<Result<Connection, CallError>>,
@@ -404,23 +461,28 @@ impl PendingConnection {
 impl Drop for PendingConnection {
     fn drop(&mut self) {
         let outcome = self.outcome();
-        let pool = &self.inner.pool;
+        let pool = &self.subchannel.pool;
         let Some(slot) = pool.slots.get(self.index) else {
             return;
         };
         let mut state = slot.lock();
-        match outcome {
-            None => state.phase = Phase::Down,
+        let attempt = match outcome {
+            None => {
+                state.phase = Phase::Down;
+                Attempt::Cancelled
+            }
             // A closed pool is marked before its slots are drained, so this connection is either
             // seen here or found there.
             Some(Ok(connection)) if pool.is_closed() => {
                 connection.shared.close(Closing::Force);
                 state.phase = Phase::Down;
+                Attempt::Cancelled
             }
             Some(Ok(connection)) => {
                 state.failures = 0;
                 let since = clock::now();
                 state.phase = Phase::Up { connection, since };
+                Attempt::Connected
             }
             Some(Err(error)) => {
                 let limit = FIRST_BACKOFF
@@ -437,10 +499,18 @@ impl Drop for PendingConnection {
                 state.failures = state.failures.saturating_add(1);
                 let until = clock::now() + pause;
                 state.phase = Phase::Pausing { until, error };
+                Attempt::Failed(pause)
             }
-        }
+        };
         // The waiting callers look at the slot at once.
         drop(state);
         pool.changed.notify_waiters();
+        if let Some(owner) = &self.subchannel.owner {
+            match attempt {
+                Attempt::Connected => owner.connected(),
+                Attempt::Failed(pause) => owner.refused(&self.subchannel, self.index, pause),
+                Attempt::Cancelled => owner.cancelled(),
+            }
+        }
     }
 }

@@ -3,20 +3,21 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Client, Moves};
+use super::pick::{PickArgs, Picked};
+use super::{CallOptions, Client, Moves};
 use crate::body::{Body, Data};
-use crate::connection::{Call, CallTimes, Connection};
+use crate::connection::{Call, CallTimes};
 use crate::error::CallError;
 use crate::path::check_path;
 
 /// The future that waits for a connection. Boxed, because calls rarely have to wait and their
 /// future stays small.
 type Connecting<'a> =
-    Pin<Box<dyn Future<Output = Result<(Connection, CallTimes), CallError>> + Send + 'a>>;
+    Pin<Box<dyn Future<Output = Result<(Picked, CallTimes, Moves), CallError>> + Send + 'a>>;
 
 /// Maximum size of a body that is kept while its call is under way, so that the call can be retried
 /// on another connection.
@@ -27,7 +28,7 @@ pub(crate) struct Request<'a> {
     client: &'a Client,
     path: &'a str,
     body: Body,
-    timeout: Option<Duration>,
+    options: CallOptions,
     moves: Moves,
     state: RequestState<'a>,
 }
@@ -42,36 +43,38 @@ enum RequestState<'a> {
 }
 
 impl<'a> Request<'a> {
-    pub(crate) fn new(
-        client: &'a Client,
-        path: &'a str,
-        body: Body,
-        timeout: Option<Duration>,
-    ) -> Self {
+    pub(crate) fn new(client: &'a Client, path: &'a str, body: Body, options: CallOptions) -> Self {
         Self {
             client,
             path,
             body,
-            timeout,
+            options,
             moves: Moves::default(),
             state: RequestState::New,
         }
     }
 
-    fn start(&mut self, cx: &Context<'_>, connection: Connection, times: &CallTimes) {
+    fn start(&mut self, cx: &Context<'_>, picked: Picked, times: &CallTimes) {
         let (path, deadline) = (check_path(self.path), times.deadline);
-        let mut call = Call::new(connection, times);
+        let mut call = Call::new(picked.connection, times);
+        call.track(picked.tracker);
         call.start_now(cx, path, &mut Kept::new(&mut self.body), deadline);
         self.state = RequestState::Started { call, deadline };
     }
 
     #[cold]
     fn connect(&mut self, times: CallTimes) {
-        let client = self.client;
+        let (client, path, key) = (self.client, self.path, self.options.key.clone());
+        let moves = std::mem::take(&mut self.moves);
         self.state = RequestState::Connecting(Box::pin(async move {
-            let mut times = times;
-            let connection = client.connection_for(&mut times).await?;
-            Ok((connection, times))
+            let (mut times, mut moves) = (times, moves);
+            match client
+                .pick_for(path, key.as_deref(), &moves, &mut times)
+                .await
+            {
+                Ok(picked) => Ok((picked, times, moves)),
+                Err(error) => Err(moves.outcome(error)),
+            }
         }));
     }
 }
@@ -84,22 +87,28 @@ impl Future for Request<'_> {
         loop {
             match &mut this.state {
                 RequestState::New => {
-                    let times = this.client.times(this.timeout);
-                    match this.client.ready_connection() {
-                        Some(connection) => this.start(cx, connection, &times),
+                    let times = this.client.times(this.options.timeout);
+                    let args = || PickArgs {
+                        path: this.path,
+                        key: this.options.key.as_deref(),
+                        ..PickArgs::of_no_call()
+                    };
+                    match this.client.pick(times.connected, args) {
+                        Some(picked) => this.start(cx, picked, &times),
                         None => this.connect(times),
                     }
                 }
                 RequestState::Connecting(connecting) => {
-                    let (connection, times) = ready!(connecting.as_mut().poll(cx))?;
-                    this.start(cx, connection, &times);
+                    let (picked, times, moves) = ready!(connecting.as_mut().poll(cx))?;
+                    this.moves = moves;
+                    this.start(cx, picked, &times);
                 }
                 RequestState::Started { call, deadline } => {
                     // The poll takes this error away.
                     let unbegun = call.failure().is_some();
                     let error = match ready!(Pin::new(&mut *call).poll(cx)) {
                         Ok(reply) => return Poll::Ready(Ok(reply)),
-                        Err(error) => error,
+                        Err(error) => this.moves.failed(error, call),
                     };
                     let mut times = CallTimes {
                         started: call.started,
@@ -109,7 +118,7 @@ impl Future for Request<'_> {
                     // An empty body means that it was too large to be kept for a retry.
                     let kept = !this.body.is_empty();
                     if !(kept && this.moves.goes_on(&error, unbegun, &mut times)) {
-                        return Poll::Ready(Err(error));
+                        return Poll::Ready(Err(this.moves.outcome(error)));
                     }
                     this.connect(times);
                 }

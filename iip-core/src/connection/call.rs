@@ -11,7 +11,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::shared::Shared;
 use super::{Connection, Peer};
+use crate::balance::Outcome;
 use crate::body::{Body, Data, Encoded};
+use crate::client::{CallTracker, outcome_of};
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, Phases};
 use crate::path::StaticPath;
@@ -71,6 +73,8 @@ pub struct Call {
     pub(crate) connected: Instant,
     /// The waker was registered when the call was started, in this very poll.
     registered: bool,
+    /// The account of the call with the backend of a balanced client.
+    tracker: Option<CallTracker>,
 }
 
 impl Call {
@@ -87,6 +91,32 @@ impl Call {
             started: times.started,
             connected: times.connected,
             registered: false,
+            tracker: None,
+        }
+    }
+
+    /// Accounts for the call with its backend.
+    #[inline]
+    pub(crate) fn track(&mut self, tracker: Option<CallTracker>) {
+        self.tracker = tracker;
+    }
+
+    /// Returns the time at which the call had its connection.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn connected(&self) -> Instant {
+        self.connected
+    }
+
+    pub(crate) fn tracker(&self) -> Option<&CallTracker> {
+        self.tracker.as_ref()
+    }
+
+    /// Records that the call has ended.
+    #[cold]
+    pub(crate) fn end_tracking(&mut self, outcome: impl FnOnce() -> Outcome) {
+        if let Some(tracker) = &mut self.tracker {
+            tracker.end(self.connected, outcome());
         }
     }
 
@@ -272,6 +302,7 @@ impl Call {
         let Some(id) = self.id else {
             let error = self.failed.take();
             let error = error.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed));
+            self.end_tracking(|| outcome_of(&error));
             return Poll::Ready(Err(Err(self.explain(error))));
         };
         // Taking data may have queued a window update, which the driver must write.
@@ -290,6 +321,11 @@ impl Call {
             Some((Ok(part), _)) => Poll::Ready(Ok(part)),
             Some((Err(outcome), _)) => {
                 self.id = None;
+                self.end_tracking(|| {
+                    outcome
+                        .as_ref()
+                        .map_or_else(outcome_of, |_| Outcome::Untimed)
+                });
                 Poll::Ready(Err(outcome.map_err(|error| self.explain(error))))
             }
         }
@@ -309,8 +345,16 @@ impl Future for Call {
         match self.poll_slot(cx, |_, slot| {
             slot.take_outcome().map(|outcome| (outcome, true))
         }) {
-            Poll::Ready(Ok(Ok(body))) => Poll::Ready(Ok(body)),
-            Poll::Ready(Ok(Err(error)) | Err(error)) => Poll::Ready(Err(self.explain(error))),
+            Poll::Ready(Ok(Ok(body))) => {
+                if self.tracker.is_some() {
+                    self.end_tracking(|| Outcome::Success);
+                }
+                Poll::Ready(Ok(body))
+            }
+            Poll::Ready(Ok(Err(error)) | Err(error)) => {
+                self.end_tracking(|| outcome_of(&error));
+                Poll::Ready(Err(self.explain(error)))
+            }
             Poll::Pending => Poll::Pending,
         }
     }

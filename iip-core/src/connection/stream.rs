@@ -12,6 +12,7 @@ use super::call::Call;
 use super::running::running_mut;
 use super::shared::{Shared, State, WriteWaiter};
 use crate::body::Body;
+use crate::client::CallTracker;
 use crate::clock;
 use crate::error::CallError;
 use crate::frame::ChannelId;
@@ -285,6 +286,13 @@ pub struct RecvStream {
 }
 
 impl RecvStream {
+    /// Accounts for the call with its backend.
+    pub(crate) fn track(&mut self, tracker: Option<CallTracker>) {
+        if let Some(call) = &mut self.call {
+            call.track(tracker);
+        }
+    }
+
     /// Polls for the next bytes, like [`next`](Self::next).
     ///
     /// # Errors

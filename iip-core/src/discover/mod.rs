@@ -136,3 +136,10 @@ pub trait Registration: Send + Sync + 'static {
     /// removed, because the registry does not answer, expires by itself.
     fn deregister(self: Box<Self>) -> BoxFuture<'static, Result<(), DiscoverError>>;
 }
+
+/// Returns the source of a target.
+pub(crate) fn source_of(
+    target: &crate::balance::Target,
+) -> Result<Arc<dyn Discover>, crate::error::ConfigError> {
+    todo!("{target}")
+}

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use iip_core::Limits;
-use iip_core::transport::{Connector, ToEndpoint};
+use iip_core::balance::{BalanceOptions, ToTarget};
+use iip_core::discover::Discover;
+use iip_core::transport::Connector;
 
 use super::Client;
 use super::failure::{call_status, not_sent};
@@ -40,7 +42,7 @@ pub struct ClientBuilder {
 impl ClientBuilder {
     pub(super) fn new() -> Self {
         Self {
-            core: iip_core::Client::builder(),
+            core: iip_core::Client::builder().balance(BalanceOptions::new()),
             limits: TypedLimits::default(),
             codec: CodecId::DEFAULT,
             compression: None,
@@ -120,10 +122,17 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the number of connections that calls are spread over. Default: 1; 0 and more than
-    /// 65,536 are rejected.
+    /// Sets the number of connections that calls are spread over. With several backends, each has
+    /// this number at most. Default: 1; 0 and more than 65,536 are rejected.
     pub fn connections(mut self, connections: usize) -> Self {
         self.core = self.core.connections(connections);
+        self
+    }
+
+    /// Sets how calls are spread over several backends. Default: those of [`BalanceOptions`]: the
+    /// better of two random backends by latency, calls in flight and failures.
+    pub fn balance(mut self, options: BalanceOptions) -> Self {
+        self.core = self.core.balance(options);
         self
     }
 
@@ -184,8 +193,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects to `host:port`, `tcp://host:port`, `unix:/path`, `unix:@name` or a
-    /// [`SocketAddr`](std::net::SocketAddr).
+    /// Connects to a server, such as `host:port` or a [`SocketAddr`](std::net::SocketAddr), or to
+    /// several, such as `static:10.0.0.1:7000,10.0.0.2:7000`; see
+    /// [`Target`](iip_core::balance::Target) for all forms.
     ///
     /// With [`wait_for_ready`](Self::wait_for_ready) it tries again until there is a connection,
     /// within the time of a call ([`timeout`](Self::timeout)).
@@ -197,7 +207,7 @@ impl ClientBuilder {
     /// # Cancel safety
     ///
     /// Dropping the future abandons the attempt.
-    pub async fn connect(self, target: impl ToEndpoint) -> Result<Client, Status> {
+    pub async fn connect(self, target: impl ToTarget) -> Result<Client, Status> {
         let client = self.connect_lazy(target)?;
         client.first_connection().await?;
         Ok(client)
@@ -208,9 +218,39 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// The address is invalid, or an option cannot work.
-    pub fn connect_lazy(self, target: impl ToEndpoint) -> Result<Client, Status> {
+    pub fn connect_lazy(self, target: impl ToTarget) -> Result<Client, Status> {
         let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
         let core = self.core().connect_lazy(target);
+        let core = core.map_err(|error| call_status(&error, None))?;
+        Ok(Client::over(core, settings, interceptors))
+    }
+
+    /// Connects to the backends of a source, such as a registry. Waits until the first of them is
+    /// connected.
+    ///
+    /// # Errors
+    ///
+    /// An option cannot work, the source fails before its first snapshot, or no connection could be
+    /// made in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the attempt.
+    pub async fn discover(self, source: impl Discover) -> Result<Client, Status> {
+        let client = self.discover_lazy(source)?;
+        client.first_connection().await?;
+        Ok(client)
+    }
+
+    /// Like [`discover`](Self::discover), but the first call begins to watch the source, and
+    /// connects.
+    ///
+    /// # Errors
+    ///
+    /// An option cannot work.
+    pub fn discover_lazy(self, source: impl Discover) -> Result<Client, Status> {
+        let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
+        let core = self.core().discover_lazy(source);
         let core = core.map_err(|error| call_status(&error, None))?;
         Ok(Client::over(core, settings, interceptors))
     }

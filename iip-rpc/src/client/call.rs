@@ -8,12 +8,15 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use iip_core::__rpc::{CallTimes, after, now, with_context};
-use iip_core::{Body, Call, Connection, Peer};
+use iip_core::__rpc::{CallTimes, PickArgs, Picked, after, now, with_context};
+use iip_core::balance::Outcome as BackendOutcome;
+use iip_core::{Body, Call, Peer};
 
 use super::Client;
 use super::body::{CallBody, Failure, ReplyPart};
-use super::failure::{bad_reply, call_status, not_sent, phases, plain_failure, request_too_large};
+use super::failure::{
+    bad_reply, call_status, not_sent, phases, plain_failure, request_too_large, track_failure,
+};
 use crate::codec::CodecId;
 use crate::compression::{CompressionId, Compressor, Encoding, decompress_in_place};
 use crate::context::CallContext;
@@ -79,6 +82,16 @@ pub(super) enum Single<'a> {
     Raw(&'a Body),
 }
 
+impl Single<'_> {
+    /// What the success of such a call says about its backend.
+    fn success(self) -> BackendOutcome {
+        match self {
+            Self::OneWay => BackendOutcome::Untimed,
+            Self::Unary | Self::Raw(_) => BackendOutcome::Success,
+        }
+    }
+}
+
 impl Client {
     /// The interceptors, if at least one of them does not ignore the call.
     #[inline]
@@ -108,20 +121,25 @@ impl Client {
         // The only exit for a call that fails: the outcome accounts for what earlier attempts may
         // have done, whatever the last failure was.
         let failed = loop {
-            let connection = match self.core.ready_connection() {
-                Some(connection) => connection,
+            let args = || self.pick_args(method, &attempts);
+            let picked = match self.core.pick(times.connected, args) {
+                Some(picked) => picked,
                 None => {
                     let connecting =
                         self.wait_for_connection(Some(method), &mut times, &mut attempts);
                     // Boxed, because few calls have to wait, and the future of a call stays small.
-                    let connection = match Box::pin(connecting).await {
-                        Ok(connection) => connection,
+                    let picked = match Box::pin(connecting).await {
+                        Ok(picked) => picked,
                         Err(status) => break status,
                     };
                     remaining = times.deadline.saturating_duration_since(times.connected);
-                    connection
+                    picked
                 }
             };
+            let Picked {
+                connection,
+                mut tracker,
+            } = picked;
             if method.is_one_way() && !connection.has_room_for_one_way() {
                 let room = Box::pin(connection.room_for_one_way(times.deadline)).await;
                 if let Err(error) = room {
@@ -145,16 +163,31 @@ impl Client {
             let status = {
                 let reply = if spec.is_kept && self.hedges(method) {
                     // Boxed for the same reason.
-                    Box::pin(self.hedged(spec, kind, call, &times, &mut attempts)).await
+                    Box::pin(self.hedged(spec, kind, call, &mut tracker, &times, &mut attempts))
+                        .await
                 } else {
                     call.await
                 };
                 match reply {
                     Ok(reply) => match self.read(spec, kind, reply, times.started) {
-                        Err(Failure::Status(status)) => status,
-                        done => return done,
+                        Err(Failure::Status(status)) => {
+                            let tracker = tracker.as_mut();
+                            track_failure(tracker, times.connected, &status, None, &mut attempts);
+                            status
+                        }
+                        done => {
+                            if let Some(tracker) = &mut tracker {
+                                tracker.end(times.connected, kind.success());
+                            }
+                            return done;
+                        }
                     },
-                    Err(error) => call_status(&error, Some(method)),
+                    Err(error) => {
+                        let status = call_status(&error, Some(method));
+                        let (tracker, connected) = (tracker.as_mut(), times.connected);
+                        track_failure(tracker, connected, &status, Some(&error), &mut attempts);
+                        status
+                    }
                 }
             };
             // Without its arguments the call cannot be made again.
@@ -169,6 +202,21 @@ impl Client {
             remaining = times.deadline.saturating_duration_since(times.connected);
         };
         Err(attempts.outcome(failed).into())
+    }
+
+    /// What the choice of a backend for a call depends on.
+    #[inline]
+    pub(super) fn pick_args<'a>(
+        &'a self,
+        method: &'static MethodDescriptor,
+        attempts: &'a Attempts,
+    ) -> PickArgs<'a> {
+        PickArgs {
+            path: method.path(),
+            key: self.options.hash_key.as_deref(),
+            tried: &attempts.tried,
+            idempotent: self.settings.policies.is_idempotent(method),
+        }
     }
 
     /// Starts an attempt of a call, which ends at the deadline and has this time left.
@@ -296,27 +344,37 @@ impl Client {
         let mut times = CallTimes::new(started, after(started, limit));
         let mut attempts = Attempts::default();
         let connecting = self.wait_for_connection(None, &mut times, &mut attempts);
-        connecting.await.map(drop)
+        match connecting.await {
+            Ok(_) => Ok(()),
+            Err(status) => Err(attempts.outcome(status)),
+        }
     }
 
     /// Makes a connection; retries until the deadline if the call waits for the server.
     pub(super) async fn wait_for_connection(
         &self,
-        method: Option<&MethodDescriptor>,
+        method: Option<&'static MethodDescriptor>,
         times: &mut CallTimes,
         attempts: &mut Attempts,
-    ) -> Result<Connection, Status> {
+    ) -> Result<Picked, Status> {
         let mut repeats = TransparentRetries::default();
         loop {
+            let args = match method {
+                Some(method) => self.pick_args(method, attempts),
+                None => PickArgs::of_no_call(),
+            };
             let connecting = self
                 .core
-                .wait_for_connection(times.connected, times.deadline);
+                .wait_for_pick(args, times.connected, times.deadline);
             let status = match connecting.await {
-                Ok((connection, now)) => {
+                Ok((picked, now)) => {
                     times.connected = now;
-                    return Ok(connection);
+                    return Ok(picked);
                 }
-                Err(error) => call_status(&error, method),
+                Err(error) => {
+                    attempts.tried.extend(error.tried());
+                    call_status(&error, method)
+                }
             };
             let pause = if self.waits_for_ready() {
                 repeats.next(u32::MAX, &status, now(), times.deadline)

@@ -1,14 +1,73 @@
 //! Conversion of failures below the typed layer to statuses.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use iip_core::__rpc::now;
+use iip_core::__rpc::{CallTracker, now, outcome_of};
+use iip_core::balance::Outcome;
 use iip_core::{CallError, CallErrorKind};
 
 use crate::envelope::{PlainError, ServerTiming};
 use crate::limits::ENVELOPE_BYTES;
 use crate::method::MethodDescriptor;
+use crate::pushback::Pushback;
+use crate::retry::Attempts;
 use crate::status::{Code, Execution, Phases, Status};
+
+/// Records that a call has failed with `status` after the backend had replied, or with `error`
+/// before.
+#[cold]
+pub(super) fn track_failure(
+    tracker: Option<&mut CallTracker>,
+    connected: Instant,
+    status: &Status,
+    error: Option<&CallError>,
+    attempts: &mut Attempts,
+) {
+    let Some(tracker) = tracker else {
+        return;
+    };
+    let outcome = match error {
+        Some(error) => outcome_of(error),
+        None => status_outcome(status, tracker),
+    };
+    tracker.end(connected, outcome);
+    add_tried(tracker, status, attempts);
+}
+
+/// Adds the backend to those that a call was sent to without success.
+pub(super) fn add_tried(tracker: &CallTracker, status: &Status, attempts: &mut Attempts) {
+    let phases = status.phases().copied().unwrap_or_default();
+    let text = format!("{}: {}", status.code(), status.message());
+    attempts
+        .tried
+        .add(tracker, text, status.execution(), phases);
+}
+
+/// Returns what a status in a reply says about the backend.
+pub(super) fn status_outcome(status: &Status, tracker: &CallTracker) -> Outcome {
+    match status.code() {
+        // A server that is shutting down rejects calls that cross its notice.
+        Code::Unavailable
+            if status.execution() == Execution::NotExecuted && !tracker.is_connected() =>
+        {
+            Outcome::Cancelled
+        }
+        Code::Unavailable
+        | Code::ResourceExhausted
+        | Code::Internal
+        | Code::Unknown
+        | Code::DataLoss
+        | Code::DeadlineExceeded => Outcome::Failure {
+            pushback: status.pushback().map(|pushback| match pushback {
+                Pushback::After(pause) => pause,
+                Pushback::Never => Duration::ZERO,
+            }),
+        },
+        Code::Cancelled => Outcome::Cancelled,
+        // The status blames the call.
+        _ => Outcome::Success,
+    }
+}
 
 /// The phases of a call to which the server replied with a failure.
 pub(super) fn phases(started: Instant, timing: Option<ServerTiming>) -> Phases {
@@ -105,7 +164,15 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
         text.push_str(&cause.to_string());
         source = cause.source();
     }
-    Status::new(code, text)
+    let pushback = match error.kind() {
+        CallErrorKind::Recovering { retry_after } => Some(*retry_after),
+        _ => None,
+    };
+    let mut status = Status::new(code, text);
+    if let Some(pause) = pushback {
+        status = status.with_retry_after(pause);
+    }
+    status
         .with_execution(error.execution())
         .with_phases(error.phases())
         .with_told_source(error.clone())

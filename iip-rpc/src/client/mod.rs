@@ -20,7 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use iip_core::transport::ToEndpoint;
+use iip_core::Explanation;
+use iip_core::balance::ToTarget;
 use serde::de::DeserializeOwned;
 
 use self::body::{RawReply, TypedBody};
@@ -64,8 +65,9 @@ impl Client {
         ClientBuilder::new()
     }
 
-    /// Connects with the defaults to `host:port`, `tcp://host:port`, `unix:/path`, `unix:@name` or
-    /// a [`SocketAddr`](std::net::SocketAddr).
+    /// Connects with the defaults to a server, such as `host:port` or a
+    /// [`SocketAddr`](std::net::SocketAddr), or to several, such as
+    /// `static:10.0.0.1:7000,10.0.0.2:7000`; see [`Target`](iip_core::balance::Target) for all forms.
     ///
     /// # Errors
     ///
@@ -74,8 +76,15 @@ impl Client {
     /// # Cancel safety
     ///
     /// Dropping the future abandons the attempt.
-    pub async fn connect(target: impl ToEndpoint) -> Result<Self, Status> {
+    pub async fn connect(target: impl ToTarget) -> Result<Self, Status> {
         Self::builder().connect(target).await
+    }
+
+    /// Returns what the client knows of its backends: their states, scores and reasons, and the
+    /// state of the source of addresses. Its text is for people.
+    #[must_use]
+    pub fn explain(&self) -> Explanation {
+        self.core.explain()
     }
 
     fn over(core: iip_core::Client, settings: Settings, interceptors: Layers<ClientCall>) -> Self {

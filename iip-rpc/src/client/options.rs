@@ -23,6 +23,7 @@ pub struct CallOptions {
     pub(super) metadata: Metadata,
     pub(super) reply_metadata: Option<ReplyMetadata>,
     pub(super) resume: Option<Position>,
+    pub(super) hash_key: Option<Arc<[u8]>>,
     /// Metadata that did not fit when options were merged: the calls fail.
     pub(super) invalid: Option<MetadataError>,
 }
@@ -48,6 +49,7 @@ impl CallOptions {
             metadata,
             reply_metadata: other.reply_metadata.or_else(|| self.reply_metadata.clone()),
             resume: other.resume.or(self.resume),
+            hash_key: other.hash_key.or_else(|| self.hash_key.clone()),
             // Reported by the call: the setters of options return no errors.
             invalid: merged.err().or_else(|| self.invalid.clone()),
         }
@@ -124,6 +126,14 @@ impl CallOptions {
     /// its first item reports what is missing in between.
     pub fn resume(mut self, after: Position) -> Self {
         self.resume = Some(after);
+        self
+    }
+
+    /// Sets the key by which a policy such as [`Policy::RingHash`](iip_core::balance::Policy)
+    /// chooses the backend of each call: calls with equal keys go to the same one. Other policies,
+    /// and clients with a single address, ignore it.
+    pub fn hash_key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.hash_key = Some(key.as_ref().into());
         self
     }
 

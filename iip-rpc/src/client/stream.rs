@@ -5,6 +5,7 @@
 use std::future::poll_fn;
 use std::task::{Poll, ready};
 
+use iip_core::__rpc::Picked;
 use iip_core::SendStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -238,7 +239,10 @@ impl Client {
                     call.has_until(times.whole);
                     return Ok(call);
                 }
-                Err(Failure::Status(status)) => status,
+                Err(Failure::Status(status)) => {
+                    call.tried(&status, &mut attempts);
+                    status
+                }
                 Err(own) => return Err(own),
             };
             let deadline = times.start.deadline;
@@ -291,7 +295,7 @@ impl Client {
             }
         });
         let reply = reply.await?;
-        self.decode(spec.method, reply, call.started, spec.body)
+        call.end(reply, spec.body)
     }
 
     /// Starts a call that sends messages. It is not retried: messages are not kept once sent.
@@ -315,13 +319,18 @@ impl Client {
         attempts: &mut Attempts,
     ) -> Result<Begun, Status> {
         let method = spec.method;
-        let connection = match self.core.ready_connection() {
-            Some(connection) => connection,
+        let args = || self.pick_args(method, attempts);
+        let picked = match self.core.pick(times.start.connected, args) {
+            Some(picked) => picked,
             None => {
                 self.wait_for_connection(Some(method), &mut times.start, attempts)
                     .await?
             }
         };
+        let Picked {
+            connection,
+            tracker,
+        } = picked;
         if let Some(place) = &self.options.reply_metadata {
             place.set(Metadata::new());
         }
@@ -345,8 +354,8 @@ impl Client {
         })?;
         spec.release();
         let records = MessageReader::new(recv, self.settings.limits);
-        let started = times.start.started;
-        let call = StreamedCall::new(self, method, records, encoding.codec, started);
+        let mut call = StreamedCall::new(self, method, records, encoding.codec, &times.start);
+        call.tracker = tracker;
         Ok(Begun {
             call,
             send,

@@ -8,19 +8,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use iip_core::__rpc::{after, now};
+use iip_core::__rpc::{CallTimes, CallTracker, after, now, outcome_of};
+use iip_core::balance::Outcome as BackendOutcome;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 
 use super::Client;
 use super::body::{CallBody, Failure, StreamBody};
-use super::failure::{bad_reply, call_status};
+use super::failure::{add_tried, bad_reply, call_status, status_outcome};
 use super::intercept::InterceptedCall;
 use crate::boxed::BoxFuture;
 use crate::codec::{CodecId, decode_value};
 use crate::envelope::{self, ReplyHead};
 use crate::interceptor::Outcome;
 use crate::method::MethodDescriptor;
+use crate::retry::Attempts;
 use crate::status::{MethodError, Status};
 use crate::streaming::Streaming;
 use crate::streaming::messages::{MessageReader, RecordError, TooLarge};
@@ -33,6 +35,9 @@ pub(super) struct StreamedCall {
     records: MessageReader,
     codec: CodecId,
     pub(super) started: Instant,
+    connected: Instant,
+    /// The account of the call with the backend of a balanced client.
+    pub(super) tracker: Option<CallTracker>,
     /// The task that sends, if one does.
     pub(super) sending: Option<Sending>,
     /// The interceptors, which wait for the end of the stream.
@@ -54,14 +59,16 @@ impl StreamedCall {
         method: &'static MethodDescriptor,
         records: MessageReader,
         codec: CodecId,
-        started: Instant,
+        times: &CallTimes,
     ) -> Self {
         Self {
             client: client.clone(),
             method,
             records,
             codec,
-            started,
+            started: times.started,
+            connected: times.connected,
+            tracker: None,
             sending: None,
             intercepted: None,
         }
@@ -101,14 +108,34 @@ impl StreamedCall {
 
     fn reply(&mut self) -> Result<Bytes, Status> {
         let reply = self.records.reply();
-        reply
-            .unwrap_or_else(|| Ok(Bytes::new()))
-            .map_err(|error| call_status(&error, Some(self.method)))
+        reply.unwrap_or_else(|| Ok(Bytes::new())).map_err(|error| {
+            if let Some(tracker) = &mut self.tracker {
+                tracker.end(self.connected, outcome_of(&error));
+            }
+            call_status(&error, Some(self.method))
+        })
     }
 
     /// Reads the final reply.
-    fn end(&self, reply: Bytes, body: &mut dyn CallBody) -> Result<(), Failure> {
-        self.client.decode(self.method, reply, self.started, body)
+    pub(super) fn end(&mut self, reply: Bytes, body: &mut dyn CallBody) -> Result<(), Failure> {
+        let result = self.client.decode(self.method, reply, self.started, body);
+        if let Some(tracker) = &mut self.tracker {
+            let outcome = match &result {
+                Err(Failure::Status(status)) => status_outcome(status, tracker),
+                // The duration of a stream says nothing about the backend.
+                _ => BackendOutcome::Untimed,
+            };
+            tracker.end(self.connected, outcome);
+        }
+        result
+    }
+
+    /// Records that the call was not accepted.
+    #[cold]
+    pub(super) fn tried(&self, status: &Status, attempts: &mut Attempts) {
+        if let Some(tracker) = &self.tracker {
+            add_tried(tracker, status, attempts);
+        }
     }
 
     /// Reads a message of the stream.
@@ -121,7 +148,7 @@ impl StreamedCall {
 
     /// Returns the error that the stream ends with, given its final reply: once per stream.
     #[cold]
-    fn error<E: MethodError>(&self, reply: Result<Bytes, Status>) -> Option<E> {
+    fn error<E: MethodError>(&mut self, reply: Result<Bytes, Status>) -> Option<E> {
         let mut body = StreamBody::<(), E>::new(());
         let ended = match reply {
             Ok(reply) => self.end(reply, &mut body),
@@ -143,7 +170,7 @@ impl StreamedCall {
     }
 
     /// Reads the record that accepts the call. Any other outcome is the failure of the call.
-    pub(super) fn accept(&self, record: Bytes, body: &mut dyn CallBody) -> Result<(), Failure> {
+    pub(super) fn accept(&mut self, record: Bytes, body: &mut dyn CallBody) -> Result<(), Failure> {
         // The record is kept for the case that it is not the acceptance but the outcome of the
         // call.
         let head = ReplyHead::read(record.clone());

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use iip_core::Printable;
+use iip_core::{BackendAttempt, Printable};
 pub use iip_core::{Execution, Phases};
 
 pub use self::code::{Code, UnknownCode};
@@ -174,6 +174,17 @@ impl Status {
     }
 
     /// Replaces the message.
+    /// Adds the backends that a call was sent to without success.
+    #[cold]
+    pub(crate) fn with_tried(self, tried: &[BackendAttempt]) -> Self {
+        if tried.is_empty() {
+            return self;
+        }
+        let tried: Vec<_> = tried.iter().map(ToString::to_string).collect();
+        let text = format!("{}; backends tried: {}", self.message(), tried.join(", "));
+        self.reworded(text)
+    }
+
     pub(crate) fn reworded(mut self, message: String) -> Self {
         self.0.message = message.into();
         self

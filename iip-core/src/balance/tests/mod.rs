@@ -50,7 +50,7 @@ fn apply(
     infos: &[BackendInfo],
     now: Instant,
 ) -> super::SetChange<usize> {
-    balancer.apply(infos, now, |info| info.id.parse().unwrap())
+    balancer.apply(infos, now, |_, info| info.id.parse().unwrap())
 }
 
 /// The numbers of the backends that `count` picks get.

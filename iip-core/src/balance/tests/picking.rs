@@ -126,12 +126,12 @@ fn hashes_lead_to_the_entries_of_the_go_client() {
     ] {
         let options = BalanceOptions::new().policy(policy.clone());
         let mut balancer = Balancer::new(options, now, 1).unwrap();
-        let _ = balancer.apply(&set, now, |_| ());
+        let _ = balancer.apply(&set, now, |_, _| ());
         balancer.refresh(now);
         for number in 0..50 {
             let text = format!("10.1.2.{number}");
             let path = format!("/x?user={text}");
-            let hash = policy.hash(CallKey::new(&path).client_ip(&text));
+            let hash = policy.hash(CallKey::new(&path).key(text.as_bytes()));
             let hint = PickHint::new().hash(hash);
             let picked = balancer.picker().pick(&hint, now, 5).unwrap().index;
             assert_eq!(picked, layout[go_hash(text.as_bytes()) as usize % 4]);

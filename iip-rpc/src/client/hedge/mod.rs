@@ -9,13 +9,13 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use iip_core::__rpc::{CallTimes, after, now, with_context};
+use iip_core::__rpc::{CallTimes, CallTracker, PickArgs, after, now, with_context};
 use iip_core::{Call, CallError};
 
 use self::latency::Latencies;
 use super::Client;
 use super::call::{CallSpec, Single};
-use super::failure::call_status;
+use super::failure::{call_status, track_failure};
 use crate::envelope::{self, Outcome, PlainError, ReplyHead};
 use crate::method::{Hedge, MethodDescriptor};
 use crate::pushback::Pushback;
@@ -92,6 +92,7 @@ impl Client {
         spec: &mut CallSpec<'_>,
         kind: Single<'_>,
         first: Call,
+        tracker: &mut Option<CallTracker>,
         times: &CallTimes,
         attempts: &mut Attempts,
     ) -> Result<Bytes, CallError> {
@@ -102,6 +103,7 @@ impl Client {
         let delay = self.settings.hedging.delay(method, hedge);
         let reply = match delay {
             Some(delay) => {
+                let first = (first, tracker);
                 self.first_reply(spec, kind, first, delay, times, attempts)
                     .await
             }
@@ -121,7 +123,7 @@ impl Client {
         &self,
         spec: &mut CallSpec<'_>,
         kind: Single<'_>,
-        mut first: Call,
+        (mut first, tracker): (Call, &mut Option<CallTracker>),
         delay: Duration,
         times: &CallTimes,
         attempts: &mut Attempts,
@@ -130,14 +132,19 @@ impl Client {
             return reply;
         }
         // Without a second attempt the first one goes on, as if it were not hedged.
-        let Some(mut second) = self.second(spec, kind, times).await else {
+        let second = self.second(spec, kind, tracker.as_ref(), times, attempts);
+        let Some((mut second, mut second_tracker)) = second.await else {
             return first.await;
         };
         // If both have a reply, the first attempt counts.
         let (reply, other) = tokio::select! {
             biased;
             reply = &mut first => (reply, second),
-            reply = &mut second => (reply, first),
+            reply = &mut second => {
+                // The account of the attempt that has replied is in the caller's place.
+                std::mem::swap(tracker, &mut second_tracker);
+                (reply, first)
+            }
         };
         let method = spec.method;
         // The other attempt is dropped, which cancels it.
@@ -153,6 +160,15 @@ impl Client {
         if status.execution() == Execution::MayHaveExecuted {
             attempts.may_have_run();
         }
+        let error = reply.as_ref().err();
+        track_failure(
+            tracker.as_mut(),
+            other.connected(),
+            &status,
+            error,
+            attempts,
+        );
+        *tracker = second_tracker;
         other.await
     }
 
@@ -162,14 +178,21 @@ impl Client {
         &self,
         spec: &mut CallSpec<'_>,
         kind: Single<'_>,
+        first: Option<&CallTracker>,
         times: &CallTimes,
-    ) -> Option<Call> {
+        attempts: &Attempts,
+    ) -> Option<(Call, Option<CallTracker>)> {
         let now = now();
         let settings = &self.settings;
         if settings.hedging.is_held(now) {
             return None;
         }
-        let connection = self.core.ready_connection()?;
+        let tried = attempts.tried.and(first);
+        let args = || PickArgs {
+            tried: &tried,
+            ..self.pick_args(spec.method, attempts)
+        };
+        let picked = self.core.pick(now, args)?;
         // Last, so that only attempts that are made take a token.
         if !settings.budget.withdraw() {
             return None;
@@ -180,11 +203,11 @@ impl Client {
         };
         let deadline = times.deadline;
         let remaining = deadline.saturating_duration_since(now);
-        let mut call = Call::new(connection, &times);
+        let mut call = Call::new(picked.connection, &times);
         let start = |cx: &Context<'_>| self.start(cx, spec, kind, (deadline, remaining), &mut call);
         // Arguments that were encoded once can be encoded again.
         with_context(start).await.ok()?;
-        Some(call)
+        Some((call, picked.tracker))
     }
 
     /// Returns `true` if the other attempt is worth waiting for after this failure.

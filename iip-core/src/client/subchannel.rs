@@ -1,0 +1,237 @@
+//! A subchannel: the connections of a client to one address, and how they are made.
+
+use std::io;
+use std::sync::Arc;
+
+use super::balanced::Owner;
+use super::builder::ClientBuilder;
+use super::pool::Pool;
+use crate::balance::BackendInfo;
+use crate::clock;
+use crate::connection::{Closing, Connection, Peer, Shared};
+use crate::driver::Driver;
+use crate::error::{CallError, CallErrorKind, ConnectionError};
+use crate::frame::Side;
+use crate::proto;
+use crate::proto::calls::{CallTable, Retirement};
+use crate::transport::{ConnectFuture, Connected, Connector, Endpoint};
+
+/// The connections of a client to one address.
+pub(super) struct Subchannel {
+    pub(super) config: Arc<ClientBuilder>,
+    pub(super) connector: Arc<dyn Connector>,
+    pub(super) pool: Pool,
+    /// The balanced client that it belongs to, which learns of its connections.
+    pub(super) owner: Option<Owner>,
+}
+
+impl Subchannel {
+    pub(super) fn new(
+        config: Arc<ClientBuilder>,
+        connector: Arc<dyn Connector>,
+        owner: Option<Owner>,
+    ) -> Self {
+        Self {
+            pool: Pool::new(config.connections),
+            config,
+            connector,
+            owner,
+        }
+    }
+
+    /// Rejects further calls. Returns the connections, which end with their calls.
+    pub(super) fn close(&self) -> Vec<Connection> {
+        // The pool is closed first, or an attempt that ends now could add a connection.
+        self.pool.close();
+        self.pool.drain()
+    }
+}
+
+impl Subchannel {
+    pub(super) async fn connect(&self, retirement: Retirement) -> Result<Connection, CallError> {
+        let config = &self.config;
+        let target = || self.connector.describe();
+        let fail = |error: io::Error| {
+            CallError::not_sent(CallErrorKind::Connect {
+                target: target(),
+                source: Arc::new(error),
+            })
+        };
+        let attempt = async {
+            let connected = self.connector.connect().await?;
+            #[cfg(feature = "tls")]
+            let connected = match &config.tls {
+                Some(tls) => {
+                    let Connected { io, addr, .. } = connected;
+                    let (io, certificates) = tls.connect(io, self.connector.host()).await?;
+                    Connected {
+                        io,
+                        addr,
+                        certificates,
+                    }
+                }
+                None => connected,
+            };
+            // If the attempt is cancelled, its connection is closed as well.
+            let attempt = Unready(Some(self.start(connected, retirement)));
+            wait_until_ready(attempt.connection()?)
+                .await
+                .map_err(|error| self.explain(error))?;
+            attempt.succeed()
+        };
+        match tokio::time::timeout(config.connect_timeout, attempt).await {
+            Ok(result) => result.map_err(fail),
+            Err(_) => Err(fail(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "no connection within {:?} (option connect_timeout)",
+                    config.connect_timeout
+                ),
+            ))),
+        }
+    }
+
+    /// Explains the error of a connection that ended before the server had granted a channel.
+    fn explain(&self, error: ConnectionError) -> io::Error {
+        #[cfg(feature = "tls")]
+        let plain = self.config.tls.is_none();
+        #[cfg(not(feature = "tls"))]
+        let plain = true;
+        let hint = match &error {
+            ConnectionError::ClosedByPeer | ConnectionError::Io(_) if plain => {
+                NoReplyHint::OrTls(error)
+            }
+            ConnectionError::ClosedByPeer => NoReplyHint::Full(error),
+            _ => return io::Error::new(io::ErrorKind::ConnectionAborted, error),
+        };
+        io::Error::new(io::ErrorKind::ConnectionAborted, hint)
+    }
+
+    /// Starts IIP on a byte stream.
+    fn start(&self, connected: Connected, retirement: Retirement) -> Connection {
+        let config = &self.config;
+        let announce = config.hello.clone().unwrap_or_default();
+        let mut proto = proto::Connection::new(
+            Side::Client,
+            Arc::clone(&config.limits),
+            announce,
+            clock::now(),
+        );
+        let mut calls = CallTable::new(config.limits.get_max_channels(), config.max_queued_calls);
+        calls.may_retire(retirement, clock::now());
+        // The hello comes first on channel 0: when the first channel is granted, the server's hello
+        // is known.
+        if config.hello.is_some() {
+            proto.say_hello();
+        }
+        calls.open_first(&mut proto);
+        let peer = Arc::new(Peer::new(connected.addr, connected.certificates));
+        let shared = Shared::new(proto, calls, peer, None);
+        tokio::spawn(Driver::new(
+            connected.io,
+            Side::Client,
+            Arc::clone(&shared),
+            None,
+        ));
+        Connection { shared }
+    }
+}
+
+impl Drop for Subchannel {
+    fn drop(&mut self) {
+        self.pool.drain();
+    }
+}
+
+/// Connects to a backend of a source.
+#[derive(Debug)]
+pub(super) struct BackendConnector {
+    endpoint: Endpoint,
+    host: Option<Arc<str>>,
+}
+
+impl BackendConnector {
+    pub(super) fn new(info: &BackendInfo) -> Self {
+        Self {
+            endpoint: info.endpoint.clone(),
+            host: info.host.clone(),
+        }
+    }
+}
+
+impl Connector for BackendConnector {
+    fn connect(&self) -> ConnectFuture<'_> {
+        self.endpoint.connect()
+    }
+
+    fn describe(&self) -> String {
+        self.endpoint.describe()
+    }
+
+    fn host(&self) -> Option<&str> {
+        self.host.as_deref().or_else(|| self.endpoint.host())
+    }
+}
+
+/// A connection that is not ready yet; closed on drop unless it becomes ready.
+struct Unready(Option<Connection>);
+
+impl Unready {
+    fn connection(&self) -> io::Result<&Connection> {
+        self.0
+            .as_ref()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn succeed(mut self) -> io::Result<Connection> {
+        self.0
+            .take()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Unready {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0 {
+            connection.shared.close(Closing::Force);
+        }
+    }
+}
+
+/// The server, or another service at its address, closed the connection without a reply.
+#[derive(Debug, thiserror::Error)]
+enum NoReplyHint {
+    #[error(
+        "the server closed the connection without a reply: it may be at its limit of connections \
+         (option max_connections), expect TLS (option tls of the client), or speak another protocol"
+    )]
+    OrTls(#[source] ConnectionError),
+    #[error(
+        "the server closed the connection without a reply: it may be at its limit of connections \
+         (option max_connections)"
+    )]
+    Full(#[source] ConnectionError),
+}
+
+/// Waits until the server has granted the first channel, or rejected it. An error before that
+/// counts as a failed attempt: a server that rejects a client certificate does so only after the
+/// handshake.
+async fn wait_until_ready(connection: &Connection) -> Result<(), ConnectionError> {
+    loop {
+        // Registered before the state is looked at, so that a notification in between is not
+        // missed.
+        let ready = connection.shared.ready.notified();
+        let mut ready = std::pin::pin!(ready);
+        ready.as_mut().enable();
+        {
+            let state = connection.shared.lock();
+            if let Some(error) = &state.ended {
+                return Err(error.clone());
+            }
+            if state.calls.is_ready() {
+                return Ok(());
+            }
+        }
+        ready.await;
+    }
+}
