@@ -4,6 +4,7 @@ mod common;
 
 mod addresses;
 mod attempts;
+mod balancing;
 mod cancel;
 mod codecs;
 mod compression;

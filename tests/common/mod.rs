@@ -16,6 +16,7 @@ pub(crate) mod generate;
 pub(crate) mod logs;
 pub(crate) mod peer;
 pub(crate) mod recorder;
+pub(crate) mod source;
 pub(crate) mod transcript;
 pub(crate) mod victim;
 

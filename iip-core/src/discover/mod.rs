@@ -7,8 +7,10 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use futures_core::Stream;
+use tokio::sync::mpsc;
 
 use crate::balance::BackendInfo;
 
@@ -51,6 +53,87 @@ impl<D: Discover + ?Sized> Discover for Arc<D> {
 
     fn describe(&self) -> String {
         (**self).describe()
+    }
+}
+
+/// Returns a sender of snapshots and the stream that [`Discover::watch`] returns, for a source that
+/// is a task:
+///
+/// ```
+/// use iip_core::balance::BackendInfo;
+/// use iip_core::discover::{self, Discover, Snapshot, SnapshotStream};
+///
+/// struct Registry;
+///
+/// impl Discover for Registry {
+///     fn watch(&self) -> SnapshotStream {
+///         let (sender, snapshots) = discover::channel();
+///         tokio::spawn(async move {
+///             // .. ask the registry, and whenever it has changed:
+///             let backend = BackendInfo::new("10.0.0.1:7000".parse().unwrap());
+///             while sender.send(Ok(Snapshot::new([backend.clone()]))).await.is_ok() {
+///                 // .. wait for the next change ..
+///                 # break;
+///             }
+///         });
+///         snapshots
+///     }
+///
+///     fn describe(&self) -> String {
+///         "my registry".to_owned()
+///     }
+/// }
+/// ```
+#[must_use]
+pub fn channel() -> (SnapshotSender, SnapshotStream) {
+    let (sender, receiver) = mpsc::channel(QUEUED_ITEMS);
+    (SnapshotSender(sender), Box::pin(Receiver(receiver)))
+}
+
+/// The number of items that wait for a client.
+const QUEUED_ITEMS: usize = 16;
+
+/// The sending half of [`channel`].
+#[derive(Clone, Debug)]
+pub struct SnapshotSender(mpsc::Sender<Result<Snapshot, DiscoverError>>);
+
+/// The error of a snapshot whose client is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the client that watches the source is gone")]
+#[non_exhaustive]
+pub struct ClientGone;
+
+impl SnapshotSender {
+    /// Sends an item, and waits while 16 items wait for the client.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the client is gone: the source should stop.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before it is ready, the item is not sent.
+    pub async fn send(&self, item: Result<Snapshot, DiscoverError>) -> Result<(), ClientGone> {
+        self.0.send(item).await.map_err(|_| ClientGone)
+    }
+
+    /// Waits until the client is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+}
+
+struct Receiver(mpsc::Receiver<Result<Snapshot, DiscoverError>>);
+
+impl Stream for Receiver {
+    type Item = Result<Snapshot, DiscoverError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx)
     }
 }
 
@@ -135,11 +218,4 @@ pub trait Registration: Send + Sync + 'static {
     /// Removes the entry, and waits until the registry has confirmed that. An entry that cannot be
     /// removed, because the registry does not answer, expires by itself.
     fn deregister(self: Box<Self>) -> BoxFuture<'static, Result<(), DiscoverError>>;
-}
-
-/// Returns the source of a target.
-pub(crate) fn source_of(
-    target: &crate::balance::Target,
-) -> Result<Arc<dyn Discover>, crate::error::ConfigError> {
-    todo!("{target}")
 }

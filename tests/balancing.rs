@@ -1,0 +1,515 @@
+//! Clients of several backends: which of them a call uses, and what happens when one is slow,
+//! fails, goes away or comes back.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use iip_core::balance::{BackendState, BalanceOptions, Policy};
+use iip_core::discover::{DiscoverError, Snapshot};
+use iip_rpc::{
+    CallOptions, Client, ClientBuilder, Code, Execution, RetryPolicy, Server, Status, Stream,
+    service,
+};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::common::source::{TestSource, snapshot};
+use crate::common::{passes, spawn, started, within};
+
+#[service]
+trait Who {
+    /// Returns the number of the backend.
+    async fn are_you(&self) -> Result<usize, Status>;
+    #[rpc(idempotent)]
+    async fn are_you_again(&self) -> Result<usize, Status>;
+    #[rpc(idempotent, hedge = "1ms")]
+    async fn are_you_hedged(&self) -> Result<usize, Status>;
+    async fn count(&self) -> Result<impl Stream<Item = Result<usize, Status>>, Status>;
+}
+
+/// What a backend does with its calls.
+#[derive(Clone, Default)]
+struct Backend {
+    number: usize,
+    calls: Arc<AtomicUsize>,
+    /// The code with which calls fail; 0: they succeed.
+    fails: Arc<AtomicU32>,
+    /// Calls wait for it, if there is one.
+    gate: Option<Arc<Semaphore>>,
+    entered: Arc<Notify>,
+}
+
+impl Backend {
+    async fn answer(&self) -> Result<usize, Status> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.entered.notify_one();
+        if let Some(gate) = &self.gate {
+            gate.acquire().await.unwrap().forget();
+        }
+        match self.fails.load(Ordering::Relaxed) {
+            0 => Ok(self.number),
+            _ => Err(Status::unavailable(format!(
+                "backend {} is ill",
+                self.number
+            ))),
+        }
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    async fn serve(&self) -> Server {
+        self.serve_on("127.0.0.1:0").await
+    }
+
+    async fn serve_on(&self, address: &str) -> Server {
+        let server = Server::builder().service(WhoServer::new(self.clone()));
+        server.bind(address).await.unwrap()
+    }
+}
+
+impl Who for Backend {
+    async fn are_you(&self) -> Result<usize, Status> {
+        self.answer().await
+    }
+
+    async fn are_you_again(&self) -> Result<usize, Status> {
+        self.answer().await
+    }
+
+    async fn are_you_hedged(&self) -> Result<usize, Status> {
+        self.answer().await
+    }
+
+    async fn count(&self) -> Result<impl Stream<Item = Result<usize, Status>>, Status> {
+        let number = self.answer().await?;
+        Ok(iip_rpc::Streaming::iter((0..3).map(move |_| number)))
+    }
+}
+
+/// Servers with the numbers 0 and up.
+async fn cluster(count: usize) -> (Vec<Backend>, Vec<Server>) {
+    let backends = (0..count).map(|number| Backend {
+        number,
+        ..Backend::default()
+    });
+    let backends: Vec<_> = backends.collect();
+    let mut servers = Vec::new();
+    for backend in &backends {
+        servers.push(backend.serve().await);
+    }
+    (backends, servers)
+}
+
+fn addresses(servers: &[Server]) -> Vec<String> {
+    servers
+        .iter()
+        .map(|server| server.target().to_string())
+        .collect()
+}
+
+async fn connected(source: &TestSource, builder: ClientBuilder) -> (Client, WhoClient) {
+    let client = within("the first connection", builder.discover(source.clone())).await;
+    let client = client.unwrap();
+    (client.clone(), WhoClient::new(client))
+}
+
+async fn client_of(source: &TestSource, builder: ClientBuilder) -> WhoClient {
+    connected(source, builder).await.1
+}
+
+/// Calls until every backend has replied.
+async fn warm_up(who: &WhoClient, backends: &[Backend]) {
+    let all = async {
+        while backends.iter().any(|backend| backend.calls() == 0) {
+            who.are_you().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    within("a call of every backend", all).await;
+}
+
+fn round_robin() -> ClientBuilder {
+    Client::builder().balance(BalanceOptions::new().policy(Policy::RoundRobin))
+}
+
+#[tokio::test]
+async fn calls_are_spread_over_all_backends() {
+    let (backends, servers) = cluster(3).await;
+    let source = TestSource::of(&addresses(&servers));
+    let who = client_of(&source, round_robin()).await;
+    warm_up(&who, &backends).await;
+    let mut counts = HashMap::<usize, usize>::new();
+    for _ in 0..300 {
+        *counts.entry(who.are_you().await.unwrap()).or_default() += 1;
+    }
+    // Slow start leaves a backend out of some rounds.
+    assert!(
+        counts.len() == 3 && counts.values().all(|count| *count > 3),
+        "{counts:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_static_list_is_a_target() {
+    let (backends, servers) = cluster(2).await;
+    let target = format!("static:{}#3,{}", servers[0].target(), servers[1].target());
+    let who = WhoClient::connect(target).await.unwrap();
+    warm_up(&who, &backends).await;
+}
+
+#[tokio::test]
+async fn a_call_that_fails_names_the_backends_that_it_tried() {
+    let (backends, servers) = cluster(2).await;
+    for backend in &backends {
+        backend.fails.store(1, Ordering::Relaxed);
+    }
+    let source = TestSource::of(&addresses(&servers));
+    let retry = RetryPolicy::new().max_attempts(2);
+    let who = client_of(&source, round_robin().retry(retry)).await;
+    // The second backend is connected once a call has looked for it.
+    let both = async {
+        loop {
+            let status = who.are_you_again().await.unwrap_err();
+            assert_eq!(status.code(), Code::Unavailable);
+            let text = status.message().to_owned();
+            assert!(text.contains("; backends tried: b"), "{text}");
+            if text.contains("b0 (127.0.0.1:") && text.contains("b1 (127.0.0.1:") {
+                return text;
+            }
+        }
+    };
+    let text = within("a retry on the other backend", both).await;
+    assert!(
+        text.contains("): UNAVAILABLE: backend 0 is ill (may have executed; after "),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_retry_goes_to_another_backend() {
+    let (backends, servers) = cluster(2).await;
+    let source = TestSource::of(&addresses(&servers));
+    let who = client_of(&source, round_robin()).await;
+    warm_up(&who, &backends).await;
+    backends[0].fails.store(1, Ordering::Relaxed);
+    for _ in 0..50 {
+        assert_eq!(who.are_you_again().await, Ok(1));
+    }
+    assert!(
+        backends[0].calls() < 20,
+        "it is ejected: {}",
+        backends[0].calls()
+    );
+}
+
+#[tokio::test]
+async fn a_hedge_goes_to_another_backend() {
+    let (mut backends, servers) = cluster(1).await;
+    let slow = Backend {
+        number: 1,
+        gate: Some(Arc::new(Semaphore::new(1))),
+        ..Backend::default()
+    };
+    let slow_server = slow.serve().await;
+    let source = TestSource::of(&[servers[0].target(), slow_server.target()]);
+    let who = client_of(&source, round_robin()).await;
+    backends.push(slow.clone());
+    warm_up(&who, &backends).await;
+    let before = slow.calls();
+    let all = async {
+        while slow.calls() < before + 3 {
+            assert_eq!(who.are_you_hedged().await, Ok(0));
+        }
+    };
+    within("hedges of calls on the slow backend", all).await;
+}
+
+#[tokio::test]
+async fn a_backend_that_shuts_down_fails_no_call() {
+    let (backends, mut servers) = cluster(3).await;
+    let source = TestSource::of(&addresses(&servers));
+    let who = client_of(&source, Client::builder()).await;
+    warm_up(&who, &backends).await;
+    let leaving = servers.remove(0);
+    let shutdown = spawn(async move { leaving.shutdown(Duration::from_secs(30)).await });
+    for _ in 0..500 {
+        who.are_you().await.unwrap();
+    }
+    within("the shutdown", shutdown).await.unwrap();
+    for _ in 0..100 {
+        assert_ne!(who.are_you().await, Ok(0));
+    }
+    within("a hint to the source", async {
+        while source.refreshed() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_backend_that_is_back_gets_calls_again() {
+    let (backends, mut servers) = cluster(2).await;
+    let source = TestSource::of(&addresses(&servers));
+    let who = client_of(&source, round_robin()).await;
+    warm_up(&who, &backends).await;
+    let address = servers[0].target().to_string();
+    servers.remove(0).shutdown(Duration::from_secs(30)).await;
+    assert_eq!(who.are_you().await, Ok(1));
+    let _again = backends[0].serve_on(&address).await;
+    let back = async {
+        while who.are_you().await.unwrap() != 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("a call of the backend that is back", back).await;
+}
+
+#[tokio::test]
+async fn a_removed_backend_gets_no_calls_and_finishes_those_that_run() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Backend {
+        gate: Some(Arc::clone(&gate)),
+        ..Backend::default()
+    };
+    let held_server = held.serve().await;
+    let (_, servers) = cluster(1).await;
+    let source = TestSource::of(&[held_server.target()]);
+    let who = client_of(&source, Client::builder()).await;
+    let running = started(who.are_you()).await;
+    within("the handler", held.entered.notified()).await;
+    source.send(Ok(snapshot(&[servers[0].target()])));
+    let moved = async {
+        loop {
+            let call = who.with_options(CallOptions::new().timeout(Duration::from_millis(50)));
+            if call.are_you().await.is_ok() {
+                return;
+            }
+            // Calls that were started before the change wait at the gate.
+            gate.add_permits(0);
+        }
+    };
+    within("the new backend", moved).await;
+    gate.add_permits(1000);
+    assert_eq!(within("the running call", running.finish()).await, Ok(0));
+}
+
+#[tokio::test]
+async fn an_error_before_the_first_snapshot_fails_the_calls_and_a_later_one_does_not() {
+    let (_, servers) = cluster(1).await;
+    let source = TestSource::default();
+    source.send(Err(DiscoverError::new("the registry is locked")));
+    let error = Client::builder()
+        .discover(source.clone())
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert_eq!(error.execution(), Execution::NotSent);
+    let text = "no backend of test source is known: the registry is locked";
+    assert_eq!(error.message(), text);
+
+    source.send(Ok(snapshot(&addresses(&servers))));
+    let (client, who) = connected(&source, Client::builder()).await;
+    source.send(Err(DiscoverError::new("the registry is gone")));
+    for _ in 0..10 {
+        who.are_you().await.unwrap();
+    }
+    let explained = async {
+        loop {
+            let text = client.explain().to_string();
+            if text.contains("discovery failed: the registry is gone") {
+                return text;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let text = within("the error in the explanation", explained).await;
+    assert!(
+        text.starts_with("test source, revision test, discovery failed"),
+        "{text}"
+    );
+    assert!(text.contains("\n  b0 (127.0.0.1:"), "{text}");
+}
+
+#[tokio::test]
+async fn a_source_without_a_snapshot_delays_calls_up_to_their_deadline() {
+    let source = TestSource::default();
+    let client = Client::builder().discover_lazy(source.clone()).unwrap();
+    let who = WhoClient::new(client);
+    let short = who.with_options(CallOptions::new().timeout(Duration::from_millis(20)));
+    let status = short.are_you().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(
+        status
+            .message()
+            .contains("no backend of test source is known"),
+        "{status}"
+    );
+    let waiting = started(who.are_you()).await;
+    let (_, servers) = cluster(1).await;
+    source.send(Ok(snapshot(&addresses(&servers))));
+    assert_eq!(within("the call", waiting.finish()).await, Ok(0));
+}
+
+#[tokio::test]
+async fn an_empty_snapshot_is_believed_after_a_grace() {
+    let (_, servers) = cluster(1).await;
+    let source = TestSource::of(&addresses(&servers));
+    let options = BalanceOptions::new().empty_grace(Duration::from_secs(60));
+    let who = client_of(&source, Client::builder().balance(options)).await;
+    source.send(Ok(Snapshot::new([])));
+    crate::common::all_run().await;
+    who.are_you().await.unwrap();
+    passes(Duration::from_secs(59)).await;
+    crate::common::all_run().await;
+    who.are_you().await.unwrap();
+    passes(Duration::from_secs(2)).await;
+    let gone = async {
+        loop {
+            match who.are_you().await {
+                Err(status) => return status,
+                Ok(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let status = within("the end of the grace", gone).await;
+    assert!(
+        status
+            .message()
+            .contains("no backend of test source is known"),
+        "{status}"
+    );
+    source.send(Ok(snapshot(&addresses(&servers))));
+    let back = async {
+        while who.are_you().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the backend again", back).await;
+}
+
+#[tokio::test]
+async fn a_key_leads_to_one_backend() {
+    let (backends, servers) = cluster(3).await;
+    let source = TestSource::of(&addresses(&servers));
+    let options = BalanceOptions::new().policy(Policy::RingHash);
+    let who = client_of(&source, Client::builder().balance(options)).await;
+    warm_up(&who, &backends).await;
+    let mut seen = HashMap::new();
+    for key in 0..30 {
+        let keyed = who.with_options(CallOptions::new().hash_key(format!("key-{key}")));
+        let first = keyed.are_you().await.unwrap();
+        for _ in 0..5 {
+            assert_eq!(keyed.are_you().await, Ok(first));
+        }
+        *seen.entry(first).or_insert(0) += 1;
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
+}
+
+#[tokio::test]
+async fn calls_in_flight_are_counted_for_every_kind_of_call() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Backend {
+        gate: Some(Arc::clone(&gate)),
+        ..Backend::default()
+    };
+    let server = held.serve().await;
+    let source = TestSource::of(&[server.target()]);
+    let (client, who) = connected(&source, Client::builder()).await;
+    let in_flight = || client.explain().backends[0].in_flight;
+    let unary = started(who.are_you()).await;
+    let stream = started(who.count()).await;
+    assert_eq!(in_flight(), 2);
+    drop(unary);
+    assert_eq!(in_flight(), 1);
+    gate.add_permits(10);
+    let mut stream = within("the stream", stream.finish()).await.unwrap();
+    assert_eq!(in_flight(), 1);
+    while let Some(number) = stream.next().await {
+        assert_eq!(number, Ok(0));
+    }
+    assert_eq!(in_flight(), 0);
+    assert_eq!(client.explain().backends[0].state, BackendState::Ready);
+}
+
+#[tokio::test]
+async fn all_backends_that_refuse_connections_are_named() {
+    let (_, servers) = cluster(2).await;
+    let addresses = addresses(&servers);
+    for server in servers {
+        server.shutdown(Duration::ZERO).await;
+    }
+    let source = TestSource::of(&addresses);
+    let error = Client::builder().discover(source).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.execution()),
+        (Code::Unavailable, Execution::NotSent)
+    );
+    for (number, address) in addresses.iter().enumerate() {
+        let named = format!("b{number} ({address}): cannot connect to {address}: ");
+        assert!(error.message().contains(&named), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn after_an_outage_of_all_backends_calls_succeed_again() {
+    let (backends, servers) = cluster(3).await;
+    let addresses = addresses(&servers);
+    let source = TestSource::of(&addresses);
+    let builder = Client::builder().wait_for_ready(true);
+    let who = client_of(&source, builder).await;
+    warm_up(&who, &backends).await;
+    for server in servers {
+        server.shutdown(Duration::ZERO).await;
+    }
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        let who = who.clone();
+        waiting.push(spawn(async move { who.are_you().await }));
+    }
+    crate::common::all_run().await;
+    let mut again = Vec::new();
+    for (backend, address) in backends.iter().zip(&addresses) {
+        again.push(backend.serve_on(address).await);
+    }
+    for call in waiting {
+        within("a call that waited", call).await.unwrap().unwrap();
+    }
+}
+
+#[test]
+fn a_client_outlives_the_runtime_that_watched_its_source() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).enable_all().build().unwrap()
+    };
+    let servers = runtime();
+    let (_backends, bound) = servers.block_on(cluster(2));
+    let (first, second) = (runtime(), runtime());
+    let source = TestSource::default();
+    let (client, who) = first.block_on(async {
+        source.send(Ok(snapshot(&addresses(&bound))));
+        connected(&source, Client::builder()).await
+    });
+    drop(first);
+    second.block_on(async {
+        for _ in 0..10 {
+            within("a call", who.are_you()).await.unwrap();
+        }
+        // The source is watched again.
+        source.send(Ok(snapshot(&addresses(&bound[..1]))));
+        let one = async {
+            while client.explain().backends.len() != 1 {
+                who.are_you().await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        within("the next snapshot", one).await;
+    });
+}
