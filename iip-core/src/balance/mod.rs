@@ -63,4 +63,5 @@ pub use self::options::BalanceOptions;
 pub use self::picker::{PickError, PickHint, Picked, Picker};
 pub use self::policy::{CallKey, Policy};
 pub use self::set::{BackendSet, SetChange};
+pub(crate) use self::target::{Fault, parse_line};
 pub use self::target::{Target, TargetError, ToTarget};

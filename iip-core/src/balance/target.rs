@@ -13,7 +13,7 @@ use crate::transport::{Endpoint, EndpointError, ToEndpoint};
 /// The forms of a target, for error messages.
 const ACCEPTED: &str = "`host:port`, `tcp://host:port`, `unix:/path`, `unix:@name`, \
     `static:host:port#weight,host:port`, `ip:port#weight,ip:port#weight`, `dns://host.:port`, \
-    `file:///path` and `etcd://host:port,host:port/prefix`";
+    `dns+srv://name.`, `file:///path` and `etcd://host:port,host:port/prefix`";
 
 /// The maximum weight in a list of the Go client.
 const MAX_GO_WEIGHT: u32 = 100;
@@ -26,6 +26,7 @@ const MAX_GO_WEIGHT: u32 = 100;
 /// | `static:host:port#3,unix:/path` | a list; weights from 0 (no new calls) to 65,535, default 1 |
 /// | `10.0.0.1:7000#3,10.0.0.2:7000#1` | the list of the Go client; weights from 1 to 100 |
 /// | `dns://host.:port` | all addresses of a name; the final dot prevents search domains |
+/// | `dns+srv://_service._tcp.name.` | the SRV records of a name, with feature `dns-srv` |
 /// | `file:///path` | a file with a list |
 /// | `etcd://host:2379,host2:2379/prefix` | the keys of etcd that begin with `/prefix` |
 ///
@@ -50,6 +51,11 @@ pub enum Target {
         host: String,
         /// The port of every address.
         port: u16,
+    },
+    /// The servers in the SRV records of a name.
+    DnsSrv {
+        /// The name, with its final dot if it has one.
+        name: String,
     },
     /// A file whose contents list the addresses.
     File(PathBuf),
@@ -86,13 +92,15 @@ impl TargetError {
     }
 }
 
-/// An entry of a list: an address and its weight.
+/// An address and its weight.
 type ParsedEntry = Result<(Endpoint, u32), Fault>;
 
 /// A fault within a text, with its position.
-struct Fault {
-    position: usize,
-    reason: String,
+#[derive(Debug)]
+pub(crate) struct Fault {
+    /// The index of a byte.
+    pub(crate) position: usize,
+    pub(crate) reason: String,
 }
 
 impl Fault {
@@ -137,6 +145,8 @@ impl Target {
         } else if let Some(rest) = text.strip_prefix("dns://") {
             let (host, port) = parse_host(rest, "dns://".len())?;
             return Ok(Self::Dns { host, port });
+        } else if let Some(name) = text.strip_prefix("dns+srv://") {
+            return parse_srv(name, "dns+srv://".len());
         } else if let Some(path) = text.strip_prefix("file://") {
             if !path.starts_with('/') {
                 let reason = "the path of a file must be absolute: write `file:///path`";
@@ -264,6 +274,7 @@ impl fmt::Display for Target {
                 Ok(())
             }
             Self::Dns { host, port } => write!(f, "dns://{}", HostPort(host, *port)),
+            Self::DnsSrv { name } => write!(f, "dns+srv://{name}"),
             Self::File(path) => write!(f, "file://{}", path.display()),
             Self::Etcd { members, prefix } => {
                 f.write_str("etcd://")?;
@@ -290,27 +301,42 @@ impl fmt::Display for HostPort<'_> {
     }
 }
 
-/// Parses the entries of a list that begins at `start`. Empty entries are skipped, as in Go.
+/// Parses the entries of a list that begins at `start`.
 fn parse_list(
     text: &str,
     start: usize,
     parse: fn(&str, usize) -> ParsedEntry,
 ) -> Result<Target, Fault> {
     let mut list = Vec::new();
-    let mut position = start;
-    for entry in text.get(start..).unwrap_or_default().split(',') {
-        let trimmed = entry.trim_start();
-        let begin = position + (entry.len() - trimmed.len());
-        let trimmed = trimmed.trim_end();
-        if !trimmed.is_empty() {
-            list.push(parse(trimmed, begin)?);
-        }
-        position += entry.len() + 1;
+    for (position, entry) in entries(text, start) {
+        list.push(parse(entry, position)?);
     }
     match list.is_empty() {
         true => Err(Fault::new(text.len(), "the list has no address")),
         false => Ok(Target::Static(list)),
     }
+}
+
+/// Parses a line of a file: entries as those of `static:`, each with its position.
+pub(crate) fn parse_line(line: &str) -> impl Iterator<Item = Result<(usize, BackendInfo), Fault>> {
+    entries(line, 0).map(|(position, entry)| {
+        let (endpoint, weight) = parse_entry(entry, position)?;
+        Ok((position, BackendInfo::new(endpoint).weight(weight)))
+    })
+}
+
+/// Returns the entries between commas, without spaces around them, and their positions. Empty
+/// entries are skipped, as in Go.
+fn entries(text: &str, start: usize) -> impl Iterator<Item = (usize, &str)> {
+    let mut position = start;
+    let list = text.get(start..).unwrap_or_default().split(',');
+    list.filter_map(move |entry| {
+        let trimmed = entry.trim_start();
+        let begin = position + (entry.len() - trimmed.len());
+        position += entry.len() + 1;
+        let trimmed = trimmed.trim_end();
+        (!trimmed.is_empty()).then_some((begin, trimmed))
+    })
 }
 
 /// Parses `address#weight` or `address`.
@@ -375,6 +401,34 @@ fn parse_host(text: &str, at: usize) -> Result<(String, u16), Fault> {
     match parse_endpoint(text, at)? {
         Endpoint::Tcp { host, port } => Ok((host, port)),
         _ => Err(Fault::new(at, "only a host and a port are expected")),
+    }
+}
+
+/// Parses the name of SRV records.
+fn parse_srv(name: &str, at: usize) -> Result<Target, Fault> {
+    let is_in_names = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if let Some(other) = name.find(|c| !is_in_names(c)) {
+        let reason = match name.get(other..) {
+            Some(rest) if rest.starts_with(':') => {
+                "the port is that of the SRV records: write the name only"
+            }
+            _ => "only a name such as `_service._tcp.host.` is expected",
+        };
+        return Err(Fault::new(at + other, reason));
+    }
+    let mut position = at;
+    for label in name.strip_suffix('.').unwrap_or(name).split('.') {
+        if !(1..=63).contains(&label.len()) {
+            let reason = "the parts between the dots of a name have 1 to 63 characters";
+            return Err(Fault::new(position, reason));
+        }
+        position += label.len() + 1;
+    }
+    match name.len() {
+        0..=254 => Ok(Target::DnsSrv {
+            name: name.to_owned(),
+        }),
+        _ => Err(Fault::new(at, "a name has at most 253 characters")),
     }
 }
 
@@ -456,6 +510,14 @@ mod tests {
         assert_eq!(fault("file://etc").0, 7);
         assert_eq!(fault("dns://host").0, 10);
         assert_eq!(fault("dns://host:1/path").0, 12);
+        assert_eq!(fault("dns+srv://").0, 10);
+        assert_eq!(fault("dns+srv://a..b").0, 12);
+        assert_eq!(fault("dns+srv://.").0, 10);
+        assert_eq!(fault("dns+srv://a.b:80").0, 13);
+        assert!(fault("dns+srv://a.b:80").1.contains("the port is that of"));
+        assert_eq!(fault("dns+srv://a/b").0, 11);
+        assert_eq!(fault(&format!("dns+srv://{}", "a".repeat(64))).0, 10);
+        assert_eq!(fault(&format!("dns+srv://{}", "a.".repeat(128))).0, 10);
         assert_eq!(fault("etcd://a:1").0, 10);
         assert_eq!(fault("etcd://a:1,b/prefix").0, 12);
         assert_eq!(fault("consul://a:1").0, 0);
@@ -468,6 +530,10 @@ mod tests {
             port: 80,
         };
         assert_eq!("dns://users.:80".parse(), Ok(dns));
+        let srv = Target::DnsSrv {
+            name: "_iip._tcp.users.".into(),
+        };
+        assert_eq!("dns+srv://_iip._tcp.users.".parse(), Ok(srv));
         assert_eq!(
             "file:///etc/a#b".parse(),
             Ok(Target::File("/etc/a#b".into()))
@@ -493,7 +559,7 @@ mod tests {
 
         #[test]
         fn any_text_is_a_target_or_a_fault_within_it(
-            text in "(static:|dns://|file://|etcd://|unix:|)[a-c:#,/0-9 \\[\\]+é]{0,24}",
+            text in "(static:|dns://|dns\\+srv://|file://|etcd://|unix:|)[a-c:#,/0-9 \\[\\]+é]{0,24}",
         ) {
             match text.parse::<Target>() {
                 Ok(target) => prop_assert_eq!(target.to_string().parse(), Ok(target)),

@@ -3,6 +3,14 @@
 //! A [`Discover`] delivers [`Snapshot`]s of the backends of a service; a client balances its calls
 //! over them. A [`Register`] is the other side: a server is listed while it can take calls.
 
+mod dns;
+mod file;
+mod list;
+mod look_ups;
+mod source;
+mod static_list;
+mod stream;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -11,6 +19,11 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use tokio::sync::mpsc;
+
+pub use self::dns::Dns;
+pub use self::file::FileSource;
+pub use self::source::source_of;
+pub use self::static_list::StaticList;
 
 use crate::balance::BackendInfo;
 
