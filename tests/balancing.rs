@@ -185,7 +185,7 @@ async fn a_call_that_fails_names_the_backends_that_it_tried() {
     };
     let text = within("a retry on the other backend", both).await;
     assert!(
-        text.contains("): UNAVAILABLE: backend 0 is ill (may have executed; after "),
+        text.contains("): unavailable: backend 0 is ill (may have executed; after "),
         "{text}"
     );
 }
