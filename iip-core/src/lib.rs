@@ -6,7 +6,7 @@
 //!
 //! A channel is one of the independent sequences of messages on a connection, and carries one call
 //! at a time. A channel of gRPC corresponds to a [`Client`], which makes, pools and replaces the
-//! connections to one server.
+//! connections to one server, or to several.
 //!
 //! ```
 //! use std::time::Duration;
@@ -41,6 +41,8 @@
 //! | the cause of an error, and whether a call may have run | [`CallError`], [`CallErrorKind`], [`Execution`], [`ConnectionError`] |
 //! | limits of memory, sizes and times, keepalive | [`Limits`] |
 //! | addresses, Unix sockets, in-memory transport, custom byte streams | [`transport`] |
+//! | several servers: policies, health, zones | [`balance`], [`ClientBuilder::balance`], [`Client::explain`] |
+//! | where the servers come from: a list, a file, DNS, a registry | [`discover`], [`ClientBuilder::discover`] |
 //! | TLS, mutual TLS | `tls`, with the feature of that name |
 //! | frames and paths as bytes, without a connection | [`decoder`], [`frame`], [`path`] |
 //!

@@ -155,6 +155,8 @@ pub use self::subscription::{
 
 /// Byte streams to connect over: network addresses, memory, or your own.
 pub use iip_core::transport;
+/// Clients of several servers: how calls are balanced, and where the servers come from.
+pub use iip_core::{balance, discover};
 
 /// Return type of a method that sends many messages:
 /// `Result<impl Stream<Item = Result<T, Status>>, Status>`.
@@ -164,7 +166,7 @@ pub use futures_core::Stream;
 #[cfg(feature = "tls")]
 pub use iip_core::tls;
 
-pub use iip_core::{ConfigError, Limits, Peer};
+pub use iip_core::{ConfigError, Explanation, Limits, Peer};
 
 /// The layer below: raw calls, handlers, and the errors of connections.
 #[doc(no_inline)]

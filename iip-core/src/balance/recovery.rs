@@ -86,6 +86,13 @@ mod tests {
     #[test]
     fn calls_are_throttled_after_a_total_outage_only() {
         let mut recovery = Recovery::new(&BalanceOptions::new());
+        recovery.update(0, 0, 8);
+        let start = recovery.update(0, 1, 8);
+        assert!(
+            start >= 1.0,
+            "there is no outage before the first connection"
+        );
+        recovery.begin();
         let mut admit = |second: u64, usable: usize| recovery.update(second * SECOND, usable, 8);
         assert!(admit(0, 1) >= 1.0, "there was no outage");
         assert!(admit(1, 0) >= 1.0, "calls meet the reason");
@@ -100,6 +107,7 @@ mod tests {
     #[test]
     fn an_empty_set_is_no_outage() {
         let mut recovery = Recovery::new(&BalanceOptions::new());
+        recovery.begin();
         recovery.update(0, 0, 0);
         assert!(recovery.update(0, 1, 4) >= 1.0);
         assert_eq!(recovery.next_change(), None);

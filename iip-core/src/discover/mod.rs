@@ -1,7 +1,16 @@
 //! Where the backends of a service come from, and how a server makes itself known there.
 //!
-//! A [`Discover`] delivers [`Snapshot`]s of the backends of a service; a client balances its calls
-//! over them. A [`Register`] is the other side: a server is listed while it can take calls.
+//! A [`Discover`] delivers [`Snapshot`]s of the backends of a service; a client
+//! [balances](crate::balance) its calls over them. A [`Register`] is the other side: a server is
+//! listed while it can take calls.
+//!
+//! A client that connects to a [`Target`](crate::balance::Target) such as `dns://orders.:7000` makes
+//! the source itself. A source of another kind is passed to
+//! [`ClientBuilder::discover`](crate::ClientBuilder::discover).
+//!
+//! If a source fails, the client keeps the last backends. It ignores a list without backends until
+//! the source has returned none for [a minute](crate::balance::BalanceOptions::empty_grace), because
+//! a registry that has lost its data must not stop all of its clients.
 
 mod dns;
 mod file;

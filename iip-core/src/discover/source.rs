@@ -33,7 +33,7 @@ pub fn source_of(target: &Target) -> Result<Arc<dyn Discover>, ConfigError> {
         Target::Etcd { .. } => {
             let reason = format!(
                 "the source of `{target}` is in the crate `iip-discovery-etcd`: create it there \
-                 and pass it to `ClientBuilder::connect_discover(source)`"
+                 and pass it to `ClientBuilder::discover(source)`"
             );
             Err(ConfigError::new("target", reason))
         }
@@ -64,7 +64,7 @@ mod tests {
     fn the_error_of_a_source_elsewhere_says_where_it_is() {
         let error = source("etcd://a:2379/iip/").err().unwrap();
         assert!(error.contains("`iip-discovery-etcd`"), "{error}");
-        assert!(error.contains("connect_discover(source)"), "{error}");
+        assert!(error.contains("ClientBuilder::discover(source)"), "{error}");
     }
 
     #[test]

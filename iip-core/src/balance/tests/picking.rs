@@ -318,6 +318,7 @@ fn after_an_outage_of_all_calls_are_throttled() {
         .iter()
         .map(|(backend, _)| backend.id())
         .collect();
+    balancer.connected(ids[0], now);
     for id in &ids {
         balancer.refused(*id, now);
     }
