@@ -345,6 +345,13 @@ impl<T> Balancer<T> {
     }
 
     fn build(&mut self, now: u64, admit: f64) -> Picker<T> {
+        let median = self.median();
+        if median > 0.0 {
+            let backends = self.set.iter().map(|(backend, _)| backend.load());
+            for load in backends.filter(|load| load.sampled().is_none()) {
+                load.seed(now, median);
+            }
+        }
         let (groups, others, trials) = self.sort(now);
         let usable = groups.len();
         let lists = groups.into_values().chain(others);
@@ -368,7 +375,7 @@ impl<T> Balancer<T> {
         let usable = u32::try_from(usable).unwrap_or(DRAINED - 2);
         Picker {
             made: now,
-            median: self.median(),
+            median,
             admit,
             zones: zones.collect(),
             trials,

@@ -151,6 +151,16 @@ impl Load {
         }
     }
 
+    /// Sets the latency of a backend without samples to the median of the others. Their latencies
+    /// may hold an old peak: by its first sample alone, it would take most of the calls.
+    pub(super) fn seed(&self, now: u64, median: f64) {
+        let (value, none) = (&self.latency.value, 0.0_f64.to_bits());
+        self.latency.at.store(now, Ordering::Relaxed);
+        // A sample that comes meanwhile is kept.
+        let _sampled =
+            value.compare_exchange(none, median.to_bits(), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// Adds a failure: its penalty is the longest of the elapsed time, the minimum, the pushback
     /// and twice what is left of the last one, up to the maximum.
     pub(super) fn penalize(&self, now: u64, penalty: Penalty, settings: &LoadSettings) {

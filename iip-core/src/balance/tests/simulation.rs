@@ -201,6 +201,26 @@ fn a_new_backend_reaches_its_share_without_exceeding_it() {
 }
 
 #[test]
+fn a_new_backend_is_not_preferred_because_of_an_old_peak_of_the_others() {
+    let options = BalanceOptions::new().slow_start(Duration::ZERO, 1.0);
+    let mut simulation = Simulation::new(options, &infos(3));
+    let slow = |_: usize, now: Duration, rng: &mut fastrand::Rng| {
+        let peak = now < Duration::from_secs(1);
+        let (time, outcome) = healthy(0, now, rng);
+        (if peak { time * 20 } else { time }, outcome)
+    };
+    simulation.run(Duration::from_secs(1), 1000.0, &slow);
+    let now = simulation.start + simulation.now;
+    let _ = apply(&mut simulation.balancer, &infos(4), now);
+    simulation.refresh();
+    simulation.run(Duration::from_secs(4), 4000.0, &slow);
+    for at in 1..5 {
+        let share = simulation.share(3, at, at + 1) / 0.25;
+        assert!((0.8..=1.2).contains(&share), "{share}");
+    }
+}
+
+#[test]
 fn one_failure_keeps_calls_away_for_seconds() {
     let mut simulation = Simulation::new(BalanceOptions::new(), &infos(3));
     let backend = Arc::clone(simulation.balancer.set().get(0).unwrap());
