@@ -52,6 +52,7 @@
 //!
 //! | feature | default | effect |
 //! |---|---|---|
+//! | `dns-srv` | no | `discover::DnsSrv`: backends from SRV records, with a resolver in Rust |
 //! | `signal` | no | `Server::shutdown_on_signal`: ctrl-c and SIGTERM |
 //! | `tls` | no | TLS by rustls on both sides, with the ring provider |
 

@@ -75,6 +75,7 @@
 //! | `codec-prost` | no | services whose methods take and return protobuf messages, `Proto` |
 //! | `compress-zstd` | no | [`Compression::zstd`](Compression), and decompression of zstd |
 //! | `compress-lz4` | no | [`Compression::lz4`](Compression), and decompression of lz4 |
+//! | `dns-srv` | no | targets such as `dns+srv://_service._tcp.host.`: backends from SRV records |
 //! | `tls` | no | `tls`: TLS by rustls |
 //! | `metrics` | no | `observe::MetricsFacade`: metrics through the `metrics` crate |
 //! | `tracing` | no | `observe::TracingInterceptor`: a span per call and W3C trace context |

@@ -79,9 +79,8 @@ impl Form {
         };
         // A line may begin with `[` in each of the forms: `[[backend]]`, `[{` and `[::1]:7000`.
         let within = first.strip_prefix('[').map(str::trim_start);
-        if first.starts_with('{') || within.is_some_and(|rest| rest.starts_with(['{', ']'])) {
-            Self::Json
-        } else if within == Some("") {
+        let is_json = |rest: &str| rest.is_empty() || rest.starts_with(['{', ']']);
+        if first.starts_with('{') || within.is_some_and(is_json) {
             Self::Json
         } else if within.is_some_and(|rest| rest.starts_with('['))
             || first.split_once('=').is_some_and(|(key, _)| is_key(key))
@@ -358,17 +357,22 @@ mod tests {
                 (1, 10),
                 "unknown field `backend`",
             ),
-            ("a.json", "{\"backends\":{}}", (1, 12), "expected `[..]`"),
+            (
+                "a.json",
+                "{\"backends\":{}}",
+                (1, 12),
+                "expected a sequence",
+            ),
             ("a.json", "{}", (1, 2), "missing field `backends`"),
             (
                 "a.json",
                 "{\"backends\":[],\"backends\":[]}",
-                (1, 28),
+                (1, 25),
                 "duplicate field",
             ),
             ("a.json", "[]\n[]", (2, 1), "trailing characters"),
             ("a.json", "7", (1, 1), "expected `[..]`"),
-            ("a.json", "", (1, 0), "EOF"),
+            ("a.json", "", (1, 1), "EOF"),
             ("a", "a:1\n b:2, é:x#1", (2, 9), "port `x`"),
             ("a", "a:1\nb:2#-1", (2, 5), "weight `-1`"),
             ("a", "\n \n", (1, 1), "write `[]`"),

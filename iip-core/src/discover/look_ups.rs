@@ -110,9 +110,10 @@ impl Watch {
                 None => self.attempt().await,
             };
             let pause = self.pause_after(result.as_ref().ok());
+            let earliest = clock::after(started, MIN_INTERVAL);
             self.wait = Some(Wait {
-                until: clock::after(clock::now(), pause),
-                earliest: clock::after(started, MIN_INTERVAL),
+                until: clock::after(clock::now(), pause).max(earliest),
+                earliest,
             });
             if let Some(item) = self.item(result) {
                 return (item, self);

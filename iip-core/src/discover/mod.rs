@@ -17,6 +17,8 @@ mod file;
 mod list;
 mod look_ups;
 mod source;
+#[cfg(feature = "dns-srv")]
+mod srv;
 mod static_list;
 mod stream;
 
@@ -32,6 +34,8 @@ use tokio::sync::mpsc;
 pub use self::dns::Dns;
 pub use self::file::FileSource;
 pub use self::source::source_of;
+#[cfg(feature = "dns-srv")]
+pub use self::srv::DnsSrv;
 pub use self::static_list::StaticList;
 
 use crate::balance::BackendInfo;
