@@ -321,6 +321,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_late_failure_is_not_another_error() {
+        let source = Dns::with_resolver("orders.".into(), 7000, |_, _| async {
+            tokio::time::sleep(Duration::from_millis(5_500)).await;
+            Err(io::Error::other("no server"))
+        });
+        let mut stream = source.watch();
+        assert!(error(&mut stream).await.contains("longer than 5s"));
+        nothing_for(600, &mut stream).await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_stream_outlives_its_source_and_intervals_have_limits() {
         let answers = answers(&["10.0.0.1:7000"]);
         let (source, times) = source(&answers);

@@ -106,7 +106,7 @@ impl Watch {
             };
             let started = clock::now();
             let result = match late {
-                Some(result) => result,
+                Some(answer) => Ok(answer),
                 None => self.attempt().await,
             };
             let pause = self.pause_after(result.as_ref().ok());
@@ -122,30 +122,34 @@ impl Watch {
     }
 
     /// Waits until the next look-up is due or wanted. Returns the answer of one that has exceeded
-    /// its time limit, if it arrives in the meantime.
-    async fn pause(&mut self, wait: Wait) -> Option<Result<Answer, DiscoverError>> {
+    /// its time limit, if it arrives in the meantime. Its failure has been counted.
+    async fn pause(&mut self, wait: Wait) -> Option<Answer> {
         let sleep_until = |time: Instant| tokio::time::sleep_until(time.into());
-        let running = &mut self.running;
-        let late = async {
-            match running {
-                Some(running) => running.await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            late = late => {
-                self.running = None;
-                return Some(late);
-            }
-            () = sleep_until(wait.until) => {}
-            // After a failure, the look-up follows soon anyway, and clients whose connections
-            // fail again and again must not load a server that has failed.
-            Ok(()) = self.refresh.changed(), if self.failures == 0 => {
-                sleep_until(wait.earliest).await;
+        loop {
+            let running = &mut self.running;
+            let late = async {
+                match running {
+                    Some(running) => running.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                late = late => {
+                    self.running = None;
+                    if let Ok(answer) = late {
+                        return Some(answer);
+                    }
+                }
+                () = sleep_until(wait.until) => return None,
+                // After a failure, the look-up follows soon anyway, and clients whose connections
+                // fail again and again must not load a server that has failed.
+                Ok(()) = self.refresh.changed(), if self.failures == 0 => {
+                    sleep_until(wait.earliest).await;
+                    return None;
+                }
             }
         }
-        None
     }
 
     async fn attempt(&mut self) -> Result<Answer, DiscoverError> {

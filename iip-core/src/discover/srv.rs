@@ -27,6 +27,9 @@ const TTL: std::ops::RangeInclusive<u32> = 1..=300;
 /// Time after which a request to a name server is repeated. A look-up has 5 s in all.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often a request is repeated.
+const REPEATS: usize = 1;
+
 /// Maximum number of requests for the addresses of targets at the same time.
 const PARALLEL: usize = 16;
 
@@ -121,6 +124,7 @@ fn resolver(servers: Option<&[SocketAddr]>) -> Result<TokioResolver, NetError> {
     let options = builder.options_mut();
     options.cache_size = 0;
     options.timeout = options.timeout.min(REQUEST_TIMEOUT);
+    options.attempts = options.attempts.min(REPEATS);
     builder.build()
 }
 
