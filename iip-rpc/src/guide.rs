@@ -28,6 +28,12 @@ pub mod retries {}
 #[doc = iip_macros::__guide_page!("guide/connections.md")]
 pub mod connections {}
 
+#[doc = iip_macros::__guide_page!("guide/balancing.md")]
+pub mod balancing {}
+
+#[doc = iip_macros::__guide_page!("guide/discovery.md")]
+pub mod discovery {}
+
 #[doc = iip_macros::__guide_page!("guide/interceptors.md")]
 pub mod interceptors {}
 

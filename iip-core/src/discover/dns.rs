@@ -77,9 +77,9 @@ impl Dns {
     }
 }
 
-/// Returns a backend for each address, sorted. An IPv4 address may come in the form of an IPv6
-/// address too.
-fn backends(mut found: Vec<SocketAddr>) -> Vec<BackendInfo> {
+/// Returns a backend for each address of `host`, sorted. An IPv4 address may come in the form of an
+/// IPv6 address too.
+fn backends(host: &str, mut found: Vec<SocketAddr>) -> Vec<BackendInfo> {
     for addr in &mut found {
         if addr.ip().to_canonical().is_ipv4() {
             *addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
@@ -87,8 +87,12 @@ fn backends(mut found: Vec<SocketAddr>) -> Vec<BackendInfo> {
     }
     found.sort_unstable();
     found.dedup();
-    let infos = found.into_iter().map(|addr| BackendInfo::new(addr.into()));
-    infos.collect()
+    // The certificates of all servers have the name that was asked for.
+    let host: Arc<str> = host.trim_end_matches('.').into();
+    let infos = found.into_iter();
+    infos
+        .map(|addr| BackendInfo::new(addr.into()).host(Arc::clone(&host)))
+        .collect()
 }
 
 impl Discover for Dns {
@@ -97,9 +101,9 @@ impl Discover for Dns {
         let resolve = Arc::clone(&self.resolve);
         watch_look_ups(&self.refresh, move || {
             let found = resolve(host.clone(), port);
-            let none = format!("`{host}` has no address");
+            let (host, none) = (host.clone(), format!("`{host}` has no address"));
             async move {
-                let backends = backends(found.await.map_err(DiscoverError::new)?);
+                let backends = backends(&host, found.await.map_err(DiscoverError::new)?);
                 match backends.is_empty() {
                     true => Err(DiscoverError::new(none)),
                     false => Ok(Answer { backends, pause }),
@@ -182,6 +186,13 @@ mod tests {
         let item = std::future::poll_fn(|cx| stream.as_mut().poll_next(cx));
         let item = tokio::time::timeout(Duration::from_secs(seconds), item).await;
         assert!(item.is_err(), "{item:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_must_have_the_name_that_was_asked_for() {
+        let (source, _) = source(&answers(&["10.0.0.1:7000"]));
+        let snapshot = next(&mut source.watch()).await.unwrap();
+        assert_eq!(snapshot.backends[0].host.as_deref(), Some("orders"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -192,7 +192,7 @@ async fn look_up(
     }
     let ttl = if ttl == u32::MAX { NO_TTL } else { ttl };
     Ok(Answer {
-        backends: backends(records, &addresses)?,
+        backends: backends(host_of(&name), records, &addresses)?,
         pause: pause(ttl),
     })
 }
@@ -253,6 +253,15 @@ fn pause(ttl: u32) -> Duration {
     Duration::from_secs(ttl.clamp(*TTL.start(), *TTL.end()).into())
 }
 
+/// Returns the name that the certificates of the servers must contain: the name that was asked for
+/// without its service and protocol. The targets do not count, because whoever can forge an answer
+/// of DNS could name a server of their own. Source: RFC 6125, 6.5.
+fn host_of(name: &str) -> Arc<str> {
+    let labels = name.trim_end_matches('.').split('.');
+    let labels: Vec<_> = labels.skip_while(|label| label.starts_with('_')).collect();
+    labels.join(".").into()
+}
+
 /// An SRV record.
 struct Record {
     target: Name,
@@ -264,6 +273,7 @@ struct Record {
 /// Returns a backend for each address of each target, sorted. An address that is there twice has
 /// the lower priority number.
 fn backends(
+    host: Arc<str>,
     records: Vec<Record>,
     addresses: &HashMap<Name, Vec<IpAddr>>,
 ) -> Result<Vec<BackendInfo>, DiscoverError> {
@@ -282,6 +292,7 @@ fn backends(
             };
             let info = BackendInfo::new(SocketAddr::new(*ip, record.port).into())
                 .id(id)
+                .host(Arc::clone(&host))
                 .priority(record.priority.into())
                 .weight(u32::from(record.weight).max(1));
             if backends.len() == MAX_BACKENDS {

@@ -323,3 +323,10 @@ fn the_number_of_servers_has_a_limit() {
         "{error}"
     );
 }
+
+#[test]
+fn a_certificate_must_have_the_name_without_service_and_protocol() {
+    for name in ["_iip._tcp.orders.shop.", "orders.shop.", "orders.shop"] {
+        assert_eq!(&*host_of(name), "orders.shop");
+    }
+}
