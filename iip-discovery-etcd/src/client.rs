@@ -275,14 +275,19 @@ impl Client {
         self.members.get(index).ok_or_else(none)
     }
 
-    /// Returns the text about a member that failed, or the failure if the next one cannot help.
-    fn continues(&self, index: usize, failure: Failure) -> Result<(usize, String), Failure> {
+    /// Returns the failure with its member, or an error if the next member cannot help.
+    fn continues(&self, index: usize, failure: Failure) -> Result<(usize, Failure), Failure> {
         match failure.try_next() {
-            true => {
-                let name = self.member(index).map_or("", |member| &member.name);
-                Ok((index, format!("{name}: {failure}")))
-            }
+            true => Ok((index, self.at(index, failure))),
             false => Err(failure.explain(self.user.as_ref().map(|user| &*user.name))),
+        }
+    }
+
+    /// Adds the name of the member to a failure.
+    pub(crate) fn at(&self, index: usize, failure: Failure) -> Failure {
+        match self.members.get(index) {
+            Some(member) => Failure::At(member.name.clone(), Box::new(failure)),
+            None => failure,
         }
     }
 
@@ -461,8 +466,7 @@ fn cancelled(reason: &str) -> Failure {
 }
 
 /// Returns the failure of all members, in their order, so that the text is the same each time.
-fn all(mut failures: Vec<(usize, String)>) -> Failure {
-    failures.sort_unstable();
-    let texts: Vec<String> = failures.into_iter().map(|(_, text)| text).collect();
-    Failure::All(texts.join("; "))
+fn all(mut failures: Vec<(usize, Failure)>) -> Failure {
+    failures.sort_unstable_by_key(|(index, _)| *index);
+    Failure::All(failures.into_iter().map(|(_, failure)| failure).collect())
 }

@@ -53,9 +53,12 @@ pub(crate) enum Failure {
     /// The watch has not delivered a change that etcd has.
     #[error("the watch has missed a change after revision {0}")]
     Stale(i64),
+    /// A failure at a member, by its name.
+    #[error("{0}: {1}")]
+    At(String, Box<Failure>),
     /// The failures of all members.
-    #[error("no member of etcd could answer: {0}")]
-    All(String),
+    #[error("etcd does not answer: {}", list(.0))]
+    All(Vec<Failure>),
 }
 
 impl Failure {
@@ -86,6 +89,24 @@ impl Failure {
         match self {
             Self::Rejected { code, .. } => matches!(*code, PERMISSION_DENIED | UNAUTHENTICATED),
             Self::WrongUser { .. } | Self::NoUser(_) => true,
+            Self::At(_, failure) => failure.is_denial(),
+            _ => false,
+        }
+    }
+
+    /// Returns `true` if a person learns nothing new from `other`. While members are down, their
+    /// failures vary from one attempt to the next.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        (self.is_down() && other.is_down()) || self.to_string() == other.to_string()
+    }
+
+    /// Returns `true` if no member could be reached, or was able to work.
+    fn is_down(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Silent(_) | Self::Lost(_) => true,
+            Self::Rejected { .. } => self.try_next(),
+            Self::At(_, failure) => failure.is_down(),
+            Self::All(failures) => failures.iter().all(Self::is_down),
             _ => false,
         }
     }
@@ -118,6 +139,11 @@ impl Failure {
 
 fn no_user(message: &str) -> bool {
     message.contains("user name is empty")
+}
+
+fn list(failures: &[Failure]) -> String {
+    let texts: Vec<String> = failures.iter().map(Failure::to_string).collect();
+    texts.join("; ")
 }
 
 /// Returns a duration as people write it.
@@ -167,5 +193,23 @@ mod tests {
         let text = empty.clone().explain(None).to_string();
         assert!(text.contains("set `EtcdBuilder::user`"), "{text}");
         assert!(matches!(empty.explain(Some("a")), Failure::Rejected { .. }));
+    }
+
+    #[test]
+    fn failures_of_members_that_are_down_are_alike() {
+        let at = |failure| Failure::At("a:1".to_owned(), Box::new(failure));
+        let refused = at(Failure::Unreachable("connection refused".to_owned()));
+        let silent = at(Failure::Silent(Duration::from_secs(1)));
+        let bad = at(Failure::Bad("HTTP status 404".to_owned()));
+        let both = Failure::All(vec![refused.clone(), silent.clone()]);
+        assert_eq!(
+            both.to_string(),
+            "etcd does not answer: a:1: connection refused; a:1: no answer within 1s"
+        );
+        assert!(both.is_like(&refused) && refused.is_like(&silent));
+        assert!(!Failure::All(vec![refused.clone(), bad.clone()]).is_like(&both));
+        assert!(!bad.is_like(&refused) && bad.is_like(&bad));
+        let denied = at(Failure::NoUser("etcdserver: user name is empty".to_owned()));
+        assert!(denied.is_denial() && !denied.is_like(&refused));
     }
 }

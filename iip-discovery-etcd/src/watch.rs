@@ -78,7 +78,7 @@ struct Watcher {
     /// The backends of the latest snapshot.
     sent: Option<Arc<[BackendInfo]>>,
     /// The error that was sent after the latest snapshot.
-    reported: Option<String>,
+    reported: Option<Failure>,
 }
 
 /// What a watch has delivered, for the check of whether it still does.
@@ -112,7 +112,7 @@ impl Watcher {
                 continue;
             }
             let pause = backoff.next(failure.is_denial(), fastrand::f64());
-            self.report(&failure).await;
+            self.report(failure).await;
             sleep(pause).await;
         }
     }
@@ -129,9 +129,9 @@ impl Watcher {
             self.sent = None;
             self.publish().await;
         }
-        let result = self.follow(&mut watch).await;
+        let Err(failure) = self.follow(&mut watch).await;
         self.client.avoid(watch.member);
-        result
+        Err(self.client.at(watch.member, failure))
     }
 
     async fn follow(&mut self, watch: &mut WatchStream) -> Result<Infallible, Failure> {
@@ -177,14 +177,18 @@ impl Watcher {
         let _ = self.items.send(Ok(snapshot)).await;
     }
 
-    /// Sends an error unless it is that of the previous attempt.
-    async fn report(&mut self, failure: &Failure) {
-        let text = failure.to_string();
-        if self.reported.as_ref() == Some(&text) {
+    /// Sends an error unless the previous attempt failed in the same way.
+    async fn report(&mut self, failure: Failure) {
+        if self
+            .reported
+            .as_ref()
+            .is_some_and(|reported| reported.is_like(&failure))
+        {
             return;
         }
-        self.reported = Some(text.clone());
-        let _ = self.items.send(Err(DiscoverError::new(text))).await;
+        let error = DiscoverError::new(failure.clone());
+        self.reported = Some(failure);
+        let _ = self.items.send(Err(error)).await;
     }
 }
 

@@ -20,7 +20,7 @@ const CREATED: &str = "{\"result\":{\"header\":{\"revision\":\"5\"},\"created\":
 
 fn range() -> Reply {
     let body = format!(r#"{{"header":{{"revision":"5"}},"kvs":[{PAIR}],"count":"1"}}"#);
-    Reply::Hold(whole("200 OK", &body))
+    Reply::Close(whole("200 OK", &body))
 }
 
 /// Watches a server that answers each range with `reply`, and returns the error.

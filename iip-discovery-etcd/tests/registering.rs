@@ -149,7 +149,7 @@ async fn a_registry_that_does_not_answer_is_an_error_with_its_members() {
         .unwrap();
     let text = error.to_string();
     assert!(
-        text.starts_with("no member of etcd could answer: ") && text.contains(&member),
+        text.starts_with("etcd does not answer: ") && text.contains(&member),
         "{text}"
     );
     let error = etcd.register(info("")).await.err().unwrap();

@@ -223,8 +223,6 @@ fn run(
     scheme: &str,
     port: u16,
     peer_port: u16,
-    /// The port while the first one is not used.
-    spare_port: u16,
     folder: &std::path::Path,
     arguments: &[String],
 ) -> Child {
