@@ -103,7 +103,6 @@ impl EtcdBuilder {
     /// A client certificate is sent if the configuration has one. Its common name is no user for
     /// the JSON gateway of etcd: set [`user`](Self::user) too if etcd requires one.
     #[cfg(feature = "tls")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls(mut self, tls: iip_core::tls::ClientTls) -> Self {
         self.tls = Some(tls);
         self

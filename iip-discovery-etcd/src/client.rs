@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -22,6 +22,10 @@ const MAX_SHORT_BODY: usize = 64 * 1024;
 const MAX_LINE: usize = 16 * 1024 * 1024;
 /// The number of keys that are requested at once.
 const PAGE: usize = 1000;
+
+/// The time for which a connection may wait for its next request. After a longer time, something
+/// between may have forgotten it without a notice.
+const MAX_IDLE: Duration = Duration::from_secs(15);
 
 /// The user of etcd.
 pub(crate) struct User {
@@ -46,10 +50,16 @@ pub(crate) struct Client {
     pub(crate) settings: Settings,
     /// The member that is tried first.
     preferred: AtomicUsize,
-    /// A connection that waits for the next request, and its member.
-    idle: Mutex<Option<(usize, Connection)>>,
+    /// A connection that waits for the next request.
+    idle: Mutex<Option<Idle>>,
     /// The latest token. Only one task at a time gets a new one.
     token: tokio::sync::Mutex<Option<Arc<str>>>,
+}
+
+struct Idle {
+    member: usize,
+    since: Instant,
+    connection: Connection,
 }
 
 /// The state of the keys below a prefix, as another request sees it.
@@ -262,6 +272,8 @@ impl Client {
     pub(crate) fn avoid(&self, member: usize) {
         let next = member.wrapping_add(1) % self.members.len().max(1);
         self.preferred.store(next, Ordering::Relaxed);
+        // What has broken the watch may have broken this one too.
+        self.idle().take();
     }
 
     fn order(&self, first: usize) -> impl Iterator<Item = usize> + use<> {
@@ -389,7 +401,11 @@ impl Client {
                 within(timeout, exchange(connection)).await?
             }
         };
-        *self.idle() = Some((index, connection));
+        *self.idle() = Some(Idle {
+            member: index,
+            since: Instant::now(),
+            connection,
+        });
         match path {
             "/v3/lease/keepalive" => read_message(&body),
             _ => read_answer(&body),
@@ -397,11 +413,13 @@ impl Client {
     }
 
     fn take_idle(&self, index: usize) -> Option<Connection> {
-        let (member, connection) = self.idle().take()?;
-        (member == index && connection.is_ready()).then_some(connection)
+        let idle = self.idle().take()?;
+        let usable =
+            idle.member == index && idle.since.elapsed() <= MAX_IDLE && idle.connection.is_ready();
+        usable.then_some(idle.connection)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Option<(usize, Connection)>> {
+    fn idle(&self) -> MutexGuard<'_, Option<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

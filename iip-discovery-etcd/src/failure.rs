@@ -55,10 +55,10 @@ pub(crate) enum Failure {
     Stale(i64),
     /// A failure at a member, by its name.
     #[error("{0}: {1}")]
-    At(String, Box<Failure>),
+    At(String, Box<Self>),
     /// The failures of all members.
     #[error("etcd does not answer: {}", list(.0))]
-    All(Vec<Failure>),
+    All(Vec<Self>),
 }
 
 impl Failure {

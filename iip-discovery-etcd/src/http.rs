@@ -41,6 +41,8 @@ impl Drop for AbortOnDrop {
 #[derive(Debug)]
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    /// What may be wrong if the member does not understand a request.
+    hint: &'static str,
     _task: AbortOnDrop,
 }
 
@@ -86,8 +88,17 @@ impl Dialer {
         });
         Ok(Connection {
             sender,
+            hint: self.hint(),
             _task: AbortOnDrop(task),
         })
+    }
+
+    fn hint(&self) -> &'static str {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return "";
+        }
+        "; if the port requires TLS, set `EtcdBuilder::tls`"
     }
 
     async fn open(&self, endpoint: &Endpoint) -> std::io::Result<IoStream> {
@@ -131,10 +142,19 @@ impl Connection {
             .map_err(|error| Failure::Bad(error.to_string()))?;
         self.sender.ready().await.map_err(|error| lost(&error))?;
         let sent = self.sender.send_request(request).await;
-        let response = sent.map_err(|error| lost(&error))?;
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) if error.is_incomplete_message() => {
+                let hint = self.hint;
+                return Err(Failure::Lost(format!(
+                    "it was closed without an answer{hint}"
+                )));
+            }
+            Err(error) => return Err(lost(&error)),
+        };
         match response.status() {
             StatusCode::OK => Ok(Body(response.into_body())),
-            _ => Err(read_failure(response, path).await),
+            _ => Err(read_failure(response, path, self.hint).await),
         }
     }
 }
@@ -175,7 +195,7 @@ impl Body {
     }
 }
 
-async fn read_failure(response: Response<Incoming>, path: &str) -> Failure {
+async fn read_failure(response: Response<Incoming>, path: &str, tls: &str) -> Failure {
     let status = response.status();
     let body = match Body(response.into_body()).read(MAX_ERROR).await {
         Ok(body) => body,
@@ -186,7 +206,7 @@ async fn read_failure(response: Response<Incoming>, path: &str) -> Failure {
     }
     let hint = match status {
         StatusCode::NOT_FOUND => "; etcd 3.4 or later is required, on its client port",
-        StatusCode::BAD_REQUEST => "; if the port requires TLS, set `EtcdBuilder::tls`",
+        StatusCode::BAD_REQUEST => tls,
         _ => "",
     };
     let body = printable(&body);

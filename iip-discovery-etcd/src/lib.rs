@@ -5,7 +5,7 @@
 //! from `.proto` files.
 //!
 //! - The key of a server is the prefix and the id of the server, such as `/services/orders/a`.
-//! - The value is the JSON of a [`BackendInfo`](iip_core::balance::BackendInfo), such as
+//! - The value is the JSON of a [`BackendInfo`], such as
 //!   `{"address":"10.0.0.1:7000","weight":3}`; or `ip:port#weight`, which Go programs write. The id
 //!   is the part of the key after the prefix, unless the JSON contains another.
 //! - A key whose value is neither is skipped, with a warning in the log.
@@ -99,7 +99,6 @@ impl Etcd {
     }
 
     /// Starts a configuration.
-    #[must_use]
     pub fn builder() -> EtcdBuilder {
         EtcdBuilder::new()
     }

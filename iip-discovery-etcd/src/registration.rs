@@ -176,7 +176,7 @@ impl Entry {
         self.call("/v3/kv/put", &body).await.map(drop)
     }
 
-    async fn revoke(&mut self) -> Result<(), Failure> {
+    async fn revoke(&self) -> Result<(), Failure> {
         if self.lease == 0 {
             return Ok(());
         }

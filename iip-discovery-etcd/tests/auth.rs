@@ -86,10 +86,6 @@ async fn a_user_with_a_password_finds_and_registers_servers() {
 
 #[tokio::test]
 async fn a_token_that_has_expired_is_renewed() {
-    let server = EtcdServer::spawn("http", &["--auth-token-ttl=1".to_owned()]);
-    server.ready().await;
-    server.add("a").await;
-    drop(server);
     let server = start().await;
     enable(&server).await;
     let etcd = builder(&[server.port])
@@ -187,13 +183,12 @@ mod tls {
     use iip_core::tls::ClientTls;
 
     use super::*;
+    use crate::common::etcd::new_folder;
 
     #[tokio::test]
     async fn etcd_is_reached_by_tls() {
         let issued = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-        let name = format!("iip-discovery-etcd-tls-{}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = new_folder();
         let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
         std::fs::write(&chain, issued.cert.pem()).unwrap();
         std::fs::write(&key, issued.signing_key.serialize_pem()).unwrap();

@@ -117,3 +117,44 @@ async fn a_short_stop_changes_nothing() {
     add_and_see(&server, &mut watching, "b", &["a", "b"]).await;
     assert!(watching.errors.is_empty(), "{:?}", watching.errors);
 }
+
+#[tokio::test]
+async fn any_member_of_a_cluster_may_stop_or_die() {
+    let mut servers = EtcdServer::start_cluster(3).await;
+    servers[0].add("a").await;
+    let ports: Vec<u16> = servers.iter().map(|server| server.port).collect();
+    let etcd = builder(&ports)
+        .status_interval(Duration::from_millis(200))
+        .stale_after(Duration::from_millis(200))
+        .request_timeout(Duration::from_secs(1))
+        .build()
+        .unwrap();
+    let mut watching = Watching::new(&etcd);
+    watching.until(&["a"]).await;
+    let registration = etcd.register(info("r")).await.unwrap();
+    let mut expected = vec!["a".to_owned(), "r".to_owned()];
+    // The watch is at one of them.
+    for stopped in 0..3 {
+        servers[stopped].signal("STOP");
+        let id = format!("b{stopped}");
+        servers[(stopped + 1) % 3].add_if_possible(&id).await;
+        expected.insert(stopped + 1, id);
+        let ids: Vec<&str> = expected.iter().map(String::as_str).collect();
+        watching.until(&ids).await;
+        servers[stopped].signal("CONT");
+        servers[stopped].ready().await;
+    }
+    for killed in 0..3 {
+        servers[killed].kill();
+        let id = format!("c{killed}");
+        servers[(killed + 1) % 3].add_if_possible(&id).await;
+        expected.insert(killed + 4, id);
+        let ids: Vec<&str> = expected.iter().map(String::as_str).collect();
+        watching.until(&ids).await;
+        servers[killed].restart().await;
+    }
+    registration.deregister().await.unwrap();
+    expected.pop();
+    let ids: Vec<&str> = expected.iter().map(String::as_str).collect();
+    watching.until(&ids).await;
+}

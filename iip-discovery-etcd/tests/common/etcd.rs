@@ -17,13 +17,20 @@ use super::{PREFIX, eventually};
 /// A server of etcd with its data in a temporary folder. It is killed when this is dropped.
 pub(crate) struct EtcdServer {
     pub(crate) port: u16,
-    peer_port: u16,
     /// The port while the first one is not used.
     spare_port: u16,
+    setup: Setup,
+    child: Child,
+}
+
+/// What stays the same when a server starts again.
+struct Setup {
+    scheme: &'static str,
+    peer_port: u16,
+    name: String,
+    cluster: String,
     folder: PathBuf,
     arguments: Vec<String>,
-    scheme: &'static str,
-    child: Child,
 }
 
 fn free_port() -> u16 {
@@ -42,33 +49,53 @@ impl EtcdServer {
         server
     }
 
+    /// Starts a cluster and waits until each of its members answers.
+    pub(crate) async fn start_cluster(count: usize) -> Vec<Self> {
+        let servers = Self::spawn_cluster(count, "http", &[]);
+        for server in &servers {
+            server.ready().await;
+        }
+        servers
+    }
+
     /// Starts a server whose clients connect by `scheme`.
     pub(crate) fn spawn(scheme: &'static str, arguments: &[String]) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("iip-discovery-etcd-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(&folder).unwrap();
+        Self::spawn_cluster(1, scheme, arguments).remove(0)
+    }
+
+    fn spawn_cluster(count: usize, scheme: &'static str, arguments: &[String]) -> Vec<Self> {
         // Another process may take a port before etcd does; then etcd ends, and others are tried.
         for _ in 0..5 {
-            let (port, peer_port) = (free_port(), free_port());
-            let child = run(scheme, port, peer_port, &folder, arguments);
-            let mut server = Self {
-                port,
-                peer_port,
-                spare_port: free_port(),
-                folder: folder.clone(),
-                arguments: arguments.to_vec(),
-                scheme,
-                child,
-            };
-            if server.listens() {
-                return server;
+            let peers: Vec<u16> = (0..count).map(|_| free_port()).collect();
+            let cluster: Vec<String> = peers
+                .iter()
+                .map(|port| format!("m{port}=http://127.0.0.1:{port}"))
+                .collect();
+            let mut servers: Vec<Self> = peers
+                .iter()
+                .map(|peer_port| {
+                    let setup = Setup {
+                        scheme,
+                        peer_port: *peer_port,
+                        name: format!("m{peer_port}"),
+                        cluster: cluster.join(","),
+                        folder: new_folder(),
+                        arguments: arguments.to_vec(),
+                    };
+                    let port = free_port();
+                    Self {
+                        child: setup.run(port),
+                        port,
+                        spare_port: free_port(),
+                        setup,
+                    }
+                })
+                .collect();
+            if servers.iter_mut().all(Self::listens) {
+                return servers;
             }
-            server.kill();
         }
-        let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
-        panic!("etcd does not start:\n{log}");
+        panic!("etcd does not start");
     }
 
     /// Waits until the port is open; returns `false` if the process has ended.
@@ -76,6 +103,8 @@ impl EtcdServer {
         let deadline = std::time::Instant::now() + super::GUARD;
         while std::time::Instant::now() < deadline {
             if self.child.try_wait().unwrap().is_some() {
+                let log = fs::read_to_string(self.setup.folder.join("log"));
+                eprintln!("etcd has ended:\n{}", log.unwrap_or_default());
                 return false;
             }
             if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
@@ -102,13 +131,7 @@ impl EtcdServer {
 
     /// Starts the server again on the same port, with its data.
     pub(crate) async fn restart(&mut self) {
-        self.child = run(
-            self.scheme,
-            self.port,
-            self.peer_port,
-            &self.folder,
-            &self.arguments,
-        );
+        self.child = self.setup.run(self.port);
         assert!(self.listens(), "etcd does not start again");
         self.ready().await;
     }
@@ -119,7 +142,7 @@ impl EtcdServer {
     }
 
     pub(crate) fn lose_data(&self) {
-        fs::remove_dir_all(self.folder.join("data")).unwrap();
+        fs::remove_dir_all(self.setup.folder.join("data")).unwrap();
     }
 
     /// Sends a signal such as `STOP`.
@@ -180,6 +203,16 @@ impl EtcdServer {
         self.put(id, "10.0.0.1:7000#1").await;
     }
 
+    /// Adds a server, as soon as the members that remain have a leader.
+    pub(crate) async fn add_if_possible(&self, id: &str) {
+        let body = json!({"key": key(id), "value": blob("10.0.0.1:7000#1")});
+        eventually("the server is added", || async {
+            let answer = self.post("/v3/kv/put", &body).await;
+            answer.is_some_and(|answer| answer["header"].is_object())
+        })
+        .await;
+    }
+
     pub(crate) async fn delete(&self, id: &str) {
         self.request("/v3/kv/deleterange", &json!({"key": key(id)}))
             .await;
@@ -206,7 +239,7 @@ impl EtcdServer {
 impl Drop for EtcdServer {
     fn drop(&mut self) {
         self.kill();
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = fs::remove_dir_all(&self.setup.folder);
     }
 }
 
@@ -219,47 +252,49 @@ pub(crate) fn blob(bytes: impl AsRef<[u8]>) -> String {
     BASE64_STANDARD.encode(bytes)
 }
 
-fn run(
-    scheme: &str,
-    port: u16,
-    peer_port: u16,
-    folder: &std::path::Path,
-    arguments: &[String],
-) -> Child {
-    let log = fs::File::create(folder.join("log")).unwrap();
-    let client = format!("{scheme}://127.0.0.1:{port}");
-    let peer = format!("http://127.0.0.1:{peer_port}");
-    let started = Command::new("etcd")
-        .arg("--data-dir")
-        .arg(folder.join("data"))
-        .args([
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-        ])
-        .args([
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-        ])
-        .args([
-            "--initial-cluster",
-            &format!("default={peer}"),
-            "--log-level",
-            "error",
-        ])
-        .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn();
-    started.unwrap_or_else(|error| {
-        panic!(
-            "these tests need the program `etcd`, version 3.4 or later, in PATH ({error}): \
-             apt-get install etcd-server"
-        )
-    })
+/// Creates a folder in that of temporary files.
+pub(crate) fn new_folder() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("iip-discovery-etcd-{}-{number}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+impl Setup {
+    fn run(&self, port: u16) -> Child {
+        let log = fs::File::create(self.folder.join("log")).unwrap();
+        let client = format!("{}://127.0.0.1:{port}", self.scheme);
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let started = Command::new("etcd")
+            .args(["--name", &self.name, "--initial-cluster", &self.cluster])
+            .arg("--data-dir")
+            .arg(self.folder.join("data"))
+            .args([
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
+            .args(["--log-level", "error"])
+            .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn();
+        started.unwrap_or_else(|error| {
+            panic!(
+                "these tests need the program `etcd`, version 3.4 or later, in PATH ({error}): \
+                 apt-get install etcd-server"
+            )
+        })
+    }
 }
