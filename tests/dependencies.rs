@@ -170,7 +170,13 @@ pub(crate) fn reasons(library: &str) -> BTreeMap<String, String> {
 
 #[test]
 fn every_dependency_of_a_library_has_a_reason_and_every_reason_a_dependency() {
-    for library in ["iip-core", "iip-rpc", "iip-build", "iip-rules"] {
+    for library in [
+        "iip-core",
+        "iip-rpc",
+        "iip-build",
+        "iip-rules",
+        "iip-discovery-etcd",
+    ] {
         let named: BTreeSet<String> = reasons(library).into_keys().collect();
         assert_eq!(named, used_by(library), "{library}");
     }

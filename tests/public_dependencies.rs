@@ -255,7 +255,13 @@ fn signatures_show_the_crates_of_their_types() {
 
 #[test]
 fn public_dependencies_are_those_that_the_reasons_name() {
-    for library in ["iip-core", "iip-rpc", "iip-build", "iip-rules"] {
+    for library in [
+        "iip-core",
+        "iip-rpc",
+        "iip-build",
+        "iip-rules",
+        "iip-discovery-etcd",
+    ] {
         let dependencies = used_by(library);
         let in_paths = |name: &String| name.replace('-', "_");
         let paths = dependencies.iter().map(in_paths).collect();

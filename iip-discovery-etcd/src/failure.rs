@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use iip_core::discover::DiscoverError;
+
 /// Status codes of gRPC that etcd uses.
 const DEADLINE_EXCEEDED: u32 = 4;
 const NOT_FOUND: u32 = 5;
@@ -139,6 +141,13 @@ impl Failure {
 
 fn no_user(message: &str) -> bool {
     message.contains("user name is empty")
+}
+
+impl From<Failure> for DiscoverError {
+    /// Keeps the text only, which is also what its `Debug` shows.
+    fn from(failure: Failure) -> Self {
+        Self::new(failure.to_string())
+    }
 }
 
 fn list(failures: &[Failure]) -> String {

@@ -9,11 +9,11 @@ use crate::answer::KeyValue;
 use crate::failure::{Failure, printable};
 use crate::value::read_backend;
 
-/// The maximum length of all keys and values below the prefix.
+/// The maximum of the memory that all keys below the prefix take.
 pub(crate) const MAX_TOTAL: usize = 64 * 1024 * 1024;
 
-/// What an entry takes besides its key and its value.
-const OVERHEAD: usize = 64;
+/// What an entry takes besides its key and its value, in memory and in snapshots.
+const OVERHEAD: usize = 512;
 
 /// A prefix of keys, which ends with a slash.
 #[derive(Clone, PartialEq, Eq, Debug)]

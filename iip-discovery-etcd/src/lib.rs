@@ -37,8 +37,9 @@
 //!
 //! # Limits
 //!
-//! The keys and values below the prefix may take 64 MiB together, one message of a watch 16 MiB,
-//! and one value 64 KiB. The common name of a client certificate is no user for the JSON gateway:
+//! The keys and values below the prefix may take 64 MiB together, where each key counts 512 bytes
+//! more than its length; that is about 100,000 servers. One message of a watch may take 16 MiB, and
+//! one value 64 KiB. The common name of a client certificate is no user for the JSON gateway:
 //! if etcd requires a user, set [`user`](EtcdBuilder::user).
 
 mod answer;

@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::http::within;
 use crate::keys::Prefix;
-use crate::value::write_backend;
+use crate::value::{read_backend, write_backend};
 
 /// A request to remove the entry, and where to answer it. If it is dropped, nobody waits.
 type Stop = oneshot::Sender<oneshot::Sender<Result<(), Failure>>>;
@@ -32,6 +32,13 @@ pub(crate) async fn register(
         ));
     }
     let value = write_backend(&info).map_err(DiscoverError::new)?;
+    // Otherwise every client would skip the entry.
+    if let Err(reason) = read_backend(info.id.as_bytes(), value.as_bytes()) {
+        return Err(DiscoverError::new(format!(
+            "the description of the server `{}` is not valid: {reason}",
+            info.id
+        )));
+    }
     let entry = Entry {
         key: prefix.key(&info.id),
         value,
@@ -44,7 +51,7 @@ pub(crate) async fn register(
     tokio::spawn(entry.run(ready, stopped));
     match listed.await {
         Ok(Ok(())) => Ok(Box::new(EtcdRegistration { stop })),
-        Ok(Err(failure)) => Err(DiscoverError::new(failure)),
+        Ok(Err(failure)) => Err(failure.into()),
         Err(_) => Err(DiscoverError::new("the runtime is shutting down")),
     }
 }
@@ -60,7 +67,7 @@ impl Registration for EtcdRegistration {
             // If the task has ended, so has the runtime, and the entry expires.
             let _ = self.stop.send(answer);
             match removed.await {
-                Ok(result) => result.map_err(DiscoverError::new),
+                Ok(result) => result.map_err(DiscoverError::from),
                 Err(_) => Err(DiscoverError::new("the runtime is shutting down")),
             }
         })

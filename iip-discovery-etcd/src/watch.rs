@@ -186,7 +186,7 @@ impl Watcher {
         {
             return;
         }
-        let error = DiscoverError::new(failure.clone());
+        let error = failure.clone().into();
         self.reported = Some(failure);
         let _ = self.items.send(Err(error)).await;
     }

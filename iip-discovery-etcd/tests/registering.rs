@@ -154,4 +154,11 @@ async fn a_registry_that_does_not_answer_is_an_error_with_its_members() {
     );
     let error = etcd.register(info("")).await.err().unwrap();
     assert!(error.to_string().contains("`BackendInfo::id`"), "{error}");
+    let mut heavy = info("a");
+    heavy.weight = 70_000;
+    let error = etcd.register(heavy).await.err().unwrap();
+    assert!(
+        error.to_string().contains("weight 70000 is more than"),
+        "{error}"
+    );
 }
