@@ -53,6 +53,7 @@
 //! | feature | default | effect |
 //! |---|---|---|
 //! | `dns-srv` | no | `discover::DnsSrv`: backends from SRV records, with a resolver in Rust |
+//! | `inherit` | no | `Listener::inherited`, `ServerBuilder::inherit_or_bind` and `Handover`: listening sockets that processes pass on, on Unix |
 //! | `signal` | no | `Server::shutdown_on_signal`: ctrl-c and SIGTERM |
 //! | `tls` | no | TLS by rustls on both sides, with the ring provider |
 
@@ -113,6 +114,8 @@ pub use self::handler::{
 pub use self::handler_error::{HandlerError, RejectReason};
 pub use self::limits::Limits;
 pub use self::printable::Printable;
+#[cfg(all(unix, feature = "inherit"))]
+pub use self::server::Handover;
 pub use self::server::{Server, ServerBuilder};
 #[cfg(feature = "signal")]
 pub use self::shutdown::ShutdownSignal;

@@ -76,6 +76,7 @@
 //! | `compress-zstd` | no | [`Compression::zstd`](Compression), and decompression of zstd |
 //! | `compress-lz4` | no | [`Compression::lz4`](Compression), and decompression of lz4 |
 //! | `dns-srv` | no | targets such as `dns+srv://_service._tcp.host.`: backends from SRV records |
+//! | `inherit` | no | `ServerBuilder::inherit_or_bind` and `Handover`: listening sockets that processes pass on, on Unix |
 //! | `tls` | no | `tls`: TLS by rustls |
 //! | `metrics` | no | `observe::MetricsFacade`: metrics through the `metrics` crate |
 //! | `tracing` | no | `observe::TracingInterceptor`: a span per call and W3C trace context |
@@ -166,6 +167,10 @@ pub use futures_core::Stream;
 /// TLS for both sides. Needs the feature `tls`.
 #[cfg(feature = "tls")]
 pub use iip_core::tls;
+
+/// The start of a successor process. Needs the feature `inherit`, on Unix.
+#[cfg(all(unix, feature = "inherit"))]
+pub use iip_core::Handover;
 
 pub use iip_core::{ConfigError, Explanation, Limits, Peer};
 

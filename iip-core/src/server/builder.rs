@@ -10,8 +10,12 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 
+use super::registration::{Entry, Registrations, advertised};
+use super::shutdown::LAME_DUCK;
 use super::table::Table;
 use super::{AcceptEnd, Accepting, Inner, Server, accept_loop};
+use crate::balance::BackendInfo;
+use crate::discover::Register;
 use crate::error::ConfigError;
 use crate::handler::Handler;
 use crate::limits::Limits;
@@ -21,7 +25,9 @@ use crate::serve::Routes;
 #[cfg(feature = "tls")]
 use crate::tls::{Handshakes, ServerTls};
 use crate::totals::Totals;
-use crate::transport::{Listener, MemoryConnector, ToEndpoint, memory};
+#[cfg(all(unix, feature = "inherit"))]
+use crate::transport::Passable;
+use crate::transport::{Listener, MemoryConnector, ProxyProtocol, ToEndpoint, memory};
 
 /// Divisor of `max_connections`: unless `max_connections_per_peer` is set, one peer leaves one of
 /// this many shares to others.
@@ -40,7 +46,11 @@ pub struct ServerBuilder {
     max_total_bytes: usize,
     max_connection_age: Option<Duration>,
     max_connection_grace: Duration,
+    proxy_protocol: Option<ProxyProtocol>,
+    reuse_port: bool,
     on_shutdown: OnShutdown,
+    registries: Vec<Entry>,
+    lame_duck: Option<Duration>,
     log: LogConfig,
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
@@ -70,7 +80,11 @@ impl Default for ServerBuilder {
             max_total_bytes: 1024 * 1024 * 1024,
             max_connection_age: None,
             max_connection_grace: Duration::from_secs(30),
+            proxy_protocol: None,
+            reuse_port: false,
             on_shutdown: OnShutdown::default(),
+            registries: Vec::new(),
+            lame_duck: None,
             log: LogConfig::default(),
             #[cfg(feature = "tls")]
             tls: None,
@@ -196,6 +210,69 @@ impl ServerBuilder {
         self
     }
 
+    /// Expects a header of the PROXY protocol from the listed proxies, before TLS. Default: from
+    /// nobody. The address in it is then that of the peer everywhere: [`Peer::addr`](crate::Peer),
+    /// the limits per address, and logs. A connection without an address in its header, such as a
+    /// check of the proxy itself, keeps that of the proxy.
+    ///
+    /// A listed peer whose connection does not begin with a header is disconnected and logged like
+    /// one of another protocol. The header may take
+    /// [`Limits::frame_head_timeout`](Limits::frame_head_timeout) and at most 4 KiB.
+    #[must_use]
+    pub fn proxy_protocol(mut self, proxies: ProxyProtocol) -> Self {
+        self.proxy_protocol = Some(proxies);
+        self
+    }
+
+    /// Lets several processes of one user listen on the same TCP port (`SO_REUSEPORT`), between
+    /// which the system distributes new connections. Default: `false`; fails on systems without it.
+    /// Only [`bind`](Self::bind) uses it.
+    ///
+    /// It is no means for restarts: each process has its own queue of connections that it has not
+    /// accepted yet, and when it ends, those in its queue are reset, although their clients are
+    /// connected. Pass the listening socket on instead (feature `inherit`): it has one queue. A
+    /// second server that is started by mistake is not noticed either.
+    #[must_use]
+    pub fn reuse_port(mut self, reuse: bool) -> Self {
+        self.reuse_port = reuse;
+        self
+    }
+
+    /// Lists the server in a registry while it runs. Default: in none; several registries, or
+    /// entries, are independent.
+    ///
+    /// `info` describes the server; `None` registers the address that it listens on. Port 0 in it
+    /// stands for the port of the server. If the server listens on every interface (`0.0.0.0`), the
+    /// address must be given, and [`bind`](Self::bind) fails without it.
+    ///
+    /// The server registers once it listens, in the background. If the registry cannot be reached,
+    /// the server still starts, logs a warning, and tries again with growing pauses of up to 30 s:
+    /// otherwise an outage of the registry would stop servers that clients already know from being
+    /// restarted. [`Server::registered`] waits for it. A [shutdown](Server::shutdown) begins with
+    /// the removal.
+    #[must_use]
+    pub fn register(
+        mut self,
+        registry: impl Register,
+        info: impl Into<Option<BackendInfo>>,
+    ) -> Self {
+        self.registries.push(Entry {
+            registry: Arc::new(registry),
+            info: info.into(),
+        });
+        self
+    }
+
+    /// Sets the time for which a server that is shut down still accepts and serves after it has
+    /// been removed from its registries, so that clients and load balancers can learn of it.
+    /// Default: 5 s with [`register`](Self::register), otherwise zero. At most half of the limit of
+    /// the [shutdown](Server::shutdown), less the time that the removal took.
+    #[must_use]
+    pub fn lame_duck(mut self, time: Duration) -> Self {
+        self.lame_duck = Some(time);
+        self
+    }
+
     /// Adds a function that runs once, as the first step of a shutdown: nothing is rejected yet. It
     /// should be quick and must not block. Default: none; several hooks run in the order in which
     /// they were added.
@@ -249,19 +326,51 @@ impl ServerBuilder {
         let endpoint = target
             .to_endpoint()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let listener = Listener::bind(&endpoint).await?;
+        let listener = Listener::bind_with(&endpoint, self.reuse_port).await?;
         self.serve(listener)
     }
 
     /// Starts the server on an existing listener: tokio's `TcpListener` or `UnixListener`, or any
-    /// [`Listener`]. Sockets of the standard library, such as those passed by a service manager,
-    /// are converted to tokio's with `from_std`.
+    /// [`Listener`]. Sockets of the standard library are converted to tokio's with `from_std`; for
+    /// those passed by a service manager see `listen_on_inherited`.
     ///
     /// # Errors
     ///
     /// Fails if the configuration cannot work.
     pub fn listen_on(self, listener: impl Into<Listener>) -> io::Result<Server> {
         self.serve(listener.into())
+    }
+
+    /// Starts the server on the listening socket of this name that a service manager, such as
+    /// systemd, or a predecessor has passed to this process:
+    /// [`Listener::inherited_named`](crate::transport::Listener::inherited_named). Needs the
+    /// feature `inherit`, on Unix.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no such socket, or the configuration cannot work.
+    #[cfg(all(unix, feature = "inherit"))]
+    pub fn listen_on_inherited(self, name: &str) -> io::Result<Server> {
+        self.serve(Listener::inherited_named(name)?)
+    }
+
+    /// Like [`listen_on_inherited`](Self::listen_on_inherited) if listening sockets were passed to
+    /// this process, else like [`bind`](Self::bind): for programs that are started by hand first,
+    /// and then by a predecessor (`Handover`). Needs the feature `inherit`, on Unix.
+    ///
+    /// # Errors
+    ///
+    /// Like both. If sockets were passed, but none with this name, it fails rather than to bind.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before it is ready, nothing listens.
+    #[cfg(all(unix, feature = "inherit"))]
+    pub async fn inherit_or_bind(self, name: &str, target: impl ToEndpoint) -> io::Result<Server> {
+        match Listener::has_inherited()? {
+            true => self.listen_on_inherited(name),
+            false => self.bind(target).await,
+        }
     }
 
     /// Starts the server in memory, for tests: clients connect through the second value.
@@ -306,12 +415,24 @@ impl ServerBuilder {
         if let Some(tls) = &self.tls {
             tls.check()?;
         }
+        let (local_addr, describe) = (listener.local_addr(), listener.describe());
+        let registries = self.registries.into_iter().map(|Entry { registry, info }| {
+            Ok((registry, advertised(info, local_addr, &describe)?))
+        });
+        let registries = registries
+            .collect::<Result<Vec<_>, ConfigError>>()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let default_lame_duck = match registries.is_empty() {
+            true => Duration::ZERO,
+            false => LAME_DUCK,
+        };
+        #[cfg(all(unix, feature = "inherit"))]
+        let socket = Mutex::new(Passable::of(&listener)?);
         let routes = Arc::new(Routes {
             handlers: self.handlers,
             fallback: self.fallback,
             shutting_down: AtomicBool::new(false),
         });
-        let (local_addr, describe) = (listener.local_addr(), listener.describe());
         let inner = Arc::new(Inner {
             routes,
             totals: Totals::new(self.max_running_calls, self.max_total_bytes),
@@ -327,7 +448,14 @@ impl ServerBuilder {
             handshakes: Handshakes::new(self.tls.as_ref().map_or(0, ServerTls::handshakes)),
             #[cfg(feature = "tls")]
             tls: self.tls,
+            proxy_protocol: self.proxy_protocol,
             on_shutdown: self.on_shutdown,
+            registrations: Registrations::start(registries),
+            lame_duck: self.lame_duck.unwrap_or(default_lame_duck),
+            is_unready: AtomicBool::new(false),
+            has_manager: AtomicBool::new(false),
+            #[cfg(all(unix, feature = "inherit"))]
+            socket,
             logs: Arc::new(Logs::new(self.log)),
             leaving: watch::Sender::new(false),
             table: Mutex::new(Table::new()),

@@ -2,13 +2,17 @@
 //! down gracefully.
 
 mod builder;
+#[cfg(all(unix, feature = "inherit"))]
+mod handover;
+mod registration;
+mod service_manager;
+mod shutdown;
 mod table;
 
 use std::future::Future;
-#[cfg(feature = "signal")]
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +22,10 @@ use tokio::task::AbortHandle;
 
 use self::builder::OnShutdown;
 pub use self::builder::ServerBuilder;
-use self::table::{Entry, Table};
+#[cfg(all(unix, feature = "inherit"))]
+pub use self::handover::Handover;
+use self::registration::Registrations;
+use self::table::Table;
 use crate::clock;
 use crate::connection::{Closing, Peer, Shared};
 use crate::driver::Driver;
@@ -35,17 +42,9 @@ use crate::shutdown::ShutdownSignal;
 #[cfg(feature = "tls")]
 use crate::tls::{Handshakes, ServerTls};
 use crate::totals::{Share, Totals};
-use crate::transport::{Connected, Listener};
-
-/// Number of connections from which a shutdown notifies them one after the other.
-const FEW_CONNECTIONS: u32 = 16;
-
-/// Average time between two notifications. At this rate, clients that connect elsewhere cause no
-/// harm.
-const TELL_TIME: Duration = Duration::from_millis(1);
-
-/// Time that the operating system gets after the timeout of a shutdown.
-const FORCE_TIME: Duration = Duration::from_secs(1);
+#[cfg(all(unix, feature = "inherit"))]
+use crate::transport::Passable;
+use crate::transport::{Connected, Listener, ProxyProtocol, read_header};
 
 /// A running server. Dropping it does not stop it; [`shutdown`](Self::shutdown) does.
 ///
@@ -94,9 +93,19 @@ struct Inner {
     #[cfg(feature = "tls")]
     handshakes: Arc<Handshakes>,
     table: Mutex<Table>,
+    proxy_protocol: Option<ProxyProtocol>,
     on_shutdown: OnShutdown,
+    registrations: Registrations,
+    lame_duck: Duration,
+    /// The first step of a shutdown was done.
+    is_unready: AtomicBool,
+    /// The service manager was notified that the server is ready.
+    has_manager: AtomicBool,
+    /// A duplicate of the listening socket, as long as the server listens.
+    #[cfg(all(unix, feature = "inherit"))]
+    socket: Mutex<Option<Passable>>,
     logs: Arc<Logs>,
-    /// Set once a shutdown has begun: connections that are accepted from then on are drained.
+    /// Set once the connections are drained: those that are accepted from then on are drained too.
     leaving: watch::Sender<bool>,
     /// Notified when a connection has ended.
     changed: Notify,
@@ -129,53 +138,31 @@ impl Server {
         self.inner.lock().connections.len()
     }
 
-    /// Shuts the server down, in three phases: new connections and calls are no longer taken; the
-    /// running calls get `limit` to end; the remaining ones are ended by force. Always returns, at
-    /// the latest about a second after `limit`.
-    ///
-    /// Requests that arrive in the meantime are rejected. Each connection whose calls are replied
-    /// is ended with status 8. If there are more than a few connections, they are notified at
-    /// random times, a thousand per second, within at most a tenth of `limit`, so that their
-    /// clients do not all move at once; until a connection is notified, its calls are served.
-    /// Further calls of this function return when the server has ended.
+    /// Waits until every registry of [`ServerBuilder::register`] lists the server. Returns at once
+    /// if there is none, and when a shutdown begins.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the server has stopped accepting and continues to drain; nothing
-    /// is ended by force.
-    pub async fn shutdown(&self, limit: Duration) {
-        let inner = &self.inner;
-        inner.leave();
-        self.accept.abort();
-        // Connections whose handshake is under way have no calls yet.
-        inner.abort(|entry| entry.shared.is_none());
-        let spread = inner.spread(limit);
-        if !spread.is_zero() {
-            inner.drain_within(spread);
-            // Either the time is over or all connections have ended; the next phase is the same.
-            let _ = tokio::time::timeout(spread, inner.all_ended()).await;
-        }
-        let limit = limit.saturating_sub(spread);
-        inner.routes.shutting_down.store(true, Ordering::Relaxed);
-        inner.close_all(Closing::Drain);
-        let ended = async {
-            inner.all_ended().await;
-            // Handlers whose callers have gone still run.
-            inner.totals.idle().await;
-        };
-        if tokio::time::timeout(limit, ended).await.is_ok() {
-            return;
-        }
-        // The connections end by themselves, and tell their peers why. Tasks that have not ended
-        // within a second are aborted.
-        inner.close_all(Closing::Force);
-        if tokio::time::timeout(FORCE_TIME, inner.all_ended())
-            .await
-            .is_ok()
-        {
-            return;
-        }
-        inner.abort(|_| true);
+    /// Can be dropped and called again.
+    pub async fn registered(&self) {
+        self.inner.registrations.all_listed().await;
+    }
+
+    /// Tells the service manager that the server is ready (`READY=1`), by systemd's protocol
+    /// (`Type=notify` in the service unit). From then on a shutdown begins with `STOPPING=1`.
+    /// Returns `false` if no manager waits for it: the environment variable `NOTIFY_SOCKET` is not
+    /// set, or the system is not Unix.
+    ///
+    /// A predecessor that started this process by a `Handover` waits for it too. A program with
+    /// several servers calls it once, on the last one that becomes ready.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the message cannot be sent. The server continues.
+    pub fn notify_ready(&self) -> io::Result<bool> {
+        let is_sent = service_manager::notify(service_manager::READY)?;
+        self.inner.has_manager.store(is_sent, Ordering::Relaxed);
+        Ok(is_sent)
     }
 
     /// Waits until the server has been shut down and its last connection has ended; never completes
@@ -251,36 +238,9 @@ impl Inner {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a shutdown.
-    fn leave(&self) {
-        if !self.leaving.send_replace(true) {
-            self.on_shutdown.0.iter().for_each(|hook| hook());
-        }
-    }
-
-    /// Returns the time over which the connections are notified of the shutdown, so that their
-    /// clients do not all connect to another server at the same moment.
-    fn spread(&self, limit: Duration) -> Duration {
-        match u32::try_from(self.lock().connections.len()) {
-            Ok(..FEW_CONNECTIONS) => Duration::ZERO,
-            Ok(count) => (TELL_TIME * count).min(limit / 10),
-            Err(_) => limit / 10,
-        }
-    }
-
-    /// Drains each connection at a random time within `spread`. Until then its calls are served.
-    fn drain_within(&self, spread: Duration) {
-        let now = clock::now();
-        for shared in self.all_shared() {
-            let at = now + spread.mul_f64(random::random_fraction());
-            shared.command(|state| state.drain_at = Some(at));
-        }
-    }
-
-    fn close_all(&self, how: Closing) {
-        for shared in self.all_shared() {
-            shared.close(how);
-        }
+    #[cfg(all(unix, feature = "inherit"))]
+    fn lock_socket(&self) -> MutexGuard<'_, Option<Passable>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn all_shared(&self) -> Vec<Arc<Shared>> {
@@ -289,15 +249,6 @@ impl Inner {
         entries
             .filter_map(|(_, entry)| entry.shared.clone())
             .collect()
-    }
-
-    fn abort(&self, which: impl Fn(&Entry) -> bool) {
-        let table = self.lock();
-        let tasks = table.connections.iter().filter(|(_, entry)| which(entry));
-        let tasks: Vec<_> = tasks.filter_map(|(_, entry)| entry.task.clone()).collect();
-        // Aborting may drop a task here, whose guard takes the lock of the table.
-        drop(table);
-        tasks.iter().for_each(AbortHandle::abort);
     }
 
     async fn all_ended(&self) {
@@ -317,8 +268,14 @@ impl Inner {
     }
 
     /// Reserves a place for one more connection, if the limits allow it.
-    fn admit(self: &Arc<Self>, network: Network) -> Result<ConnectionGuard, &'static str> {
-        let (max, max_per_peer) = (self.max_connections, self.max_connections_per_peer);
+    fn admit(self: &Arc<Self>, addr: Option<SocketAddr>) -> Result<ConnectionGuard, &'static str> {
+        let network = Network::of(addr.map(|addr| addr.ip()));
+        let max = self.max_connections;
+        let max_per_peer = match self.expects_header(addr) {
+            // The limit applies to the client, which the header names.
+            true => usize::MAX,
+            false => self.max_connections_per_peer,
+        };
         let admitted = self.lock().admit(network, max, max_per_peer, clock::now());
         // The lock is released, which the guard of the evicted task may need.
         let (key, evicted) = admitted?;
@@ -341,8 +298,61 @@ impl Inner {
         }
     }
 
+    fn expects_header(&self, addr: Option<SocketAddr>) -> bool {
+        let proxies = self.proxy_protocol.as_ref();
+        proxies.is_some_and(|proxies| proxies.expects_header(addr))
+    }
+
+    /// Reads the header of a proxy. The connection then counts as that of the client that the
+    /// header names. Returns `None` if it must be closed.
+    async fn behind_proxy(&self, mut connected: Connected, key: usize) -> Option<Connected> {
+        let limit = self.limits.get_frame_head_timeout();
+        let proxy = connected.addr;
+        match read_header(&mut connected.io, limit).await {
+            // A connection of the proxy itself keeps its address.
+            Ok(client) => connected.addr = client.or(proxy),
+            Err(error) if error.is_violation() => {
+                self.logs.stranger(proxy, &error);
+                return None;
+            }
+            // Proxies and load balancers connect, and send nothing, to check that a server listens.
+            Err(error) => {
+                tracing::debug!(?proxy, %error, "connection closed");
+                return None;
+            }
+        }
+        let network = Network::of(connected.addr.map(|addr| addr.ip()));
+        let max_per_peer = self.max_connections_per_peer;
+        let moved = self
+            .lock()
+            .move_to(key, network, max_per_peer, clock::now());
+        // The lock is released, which the guard of the evicted task may need.
+        match moved {
+            Ok(evicted) => {
+                if let Some(task) = evicted {
+                    tracing::debug!("a silent connection was closed in favor of a new one");
+                    task.abort();
+                }
+                Some(connected)
+            }
+            Err(option) => {
+                let addr = connected.addr;
+                tracing::debug!(?addr, ?proxy, option, "connection rejected: limit reached");
+                None
+            }
+        }
+    }
+
     /// Runs IIP on an accepted byte stream until it ends.
     async fn run(self: Arc<Self>, connected: Connected, guard: ConnectionGuard) {
+        let connected = match self.expects_header(connected.addr) {
+            // Boxed, as the handshake below.
+            true => match Box::pin(self.behind_proxy(connected, guard.key)).await {
+                Some(connected) => connected,
+                None => return,
+            },
+            false => connected,
+        };
         #[cfg(feature = "tls")]
         let connected = match &self.tls {
             Some(tls) => {
@@ -424,7 +434,7 @@ async fn accept_loop(mut accepting: Accepting) {
         match accepting.listener.accept().await {
             Ok(connected) => {
                 pause = Duration::from_millis(5);
-                match inner.admit(Network::of(connected.addr.map(|addr| addr.ip()))) {
+                match inner.admit(connected.addr) {
                     Ok(guard) => {
                         let key = guard.key;
                         let task =
@@ -464,6 +474,8 @@ struct AcceptEnd(Arc<Inner>);
 
 impl Drop for AcceptEnd {
     fn drop(&mut self) {
+        #[cfg(all(unix, feature = "inherit"))]
+        drop(self.0.lock_socket().take());
         // The flag comes before the notification: whoever is woken looks at it.
         self.0.lock().accepting = false;
         self.0.changed.notify_waiters();
@@ -567,7 +579,7 @@ mod tests {
         shutdown.await.expect("the shutdown");
         let (first, last) = (took.iter().min(), took.iter().max());
         let apart = first.zip(last).map(|(first, last)| *last - *first);
-        assert!(apart >= Some(TELL_TIME * 100), "{apart:?}");
+        assert!(apart >= Some(shutdown::TELL_TIME * 100), "{apart:?}");
     }
 
     #[tokio::test]
@@ -644,7 +656,7 @@ mod tests {
             addr: None,
             certificates: Vec::new(),
         };
-        let guard = server.inner.admit(Network::of(None)).expect("a place");
+        let guard = server.inner.admit(None).expect("a place");
         let task = Arc::clone(&server.inner).run(connected, guard);
         let driver = size_of::<Driver<IoStream>>();
         let task = size_of_val(&task);

@@ -43,11 +43,20 @@ impl Listener {
     ///
     /// Fails with the errors of the operating system, with the address in their text.
     pub async fn bind(endpoint: &Endpoint) -> io::Result<Self> {
+        Self::bind_with(endpoint, false).await
+    }
+
+    /// Like [`bind`](Self::bind); with `reuse_port`, other sockets may listen on the same TCP port.
+    pub(crate) async fn bind_with(endpoint: &Endpoint, reuse_port: bool) -> io::Result<Self> {
+        if reuse_port && !matches!(endpoint, Endpoint::Tcp { .. }) {
+            let reason = format!("reuse_port: {endpoint} is not a TCP port");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         let bound = match endpoint {
             Endpoint::Tcp { host, port } => {
                 let mut failure = None;
                 for addr in look_up(host, *port).await? {
-                    match listen_tcp(addr) {
+                    match listen_tcp(addr, reuse_port) {
                         Ok(listener) => return Ok(Self::Tcp(listener)),
                         Err(error) => failure = Some(error),
                     }
@@ -169,6 +178,9 @@ struct SocketFile {
     path: PathBuf,
     /// Device and inode, so that a file that another process put in its place is not removed.
     identity: (u64, u64),
+    /// The socket was passed on to another process, which still needs the file.
+    #[cfg(feature = "inherit")]
+    keep: std::sync::Arc<std::sync::atomic::AtomicBool>,
 }
 
 #[cfg(unix)]
@@ -184,6 +196,8 @@ impl UnixSocketListener {
         let file = file_identity(path).map(|identity| SocketFile {
             path: path.to_owned(),
             identity,
+            #[cfg(feature = "inherit")]
+            keep: std::sync::Arc::default(),
         });
         Ok(Self { listener, file })
     }
@@ -217,16 +231,80 @@ impl From<UnixListener> for UnixSocketListener {
 #[cfg(unix)]
 impl Drop for UnixSocketListener {
     fn drop(&mut self) {
-        if let Some(SocketFile { path, identity }) = &self.file
-            && file_identity(path) == Some(*identity)
+        if let Some(file) = &self.file
+            && !file.is_kept()
+            && file_identity(&file.path) == Some(file.identity)
         {
             // If the file cannot be removed, the next server finds it stale.
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(&file.path);
         }
     }
 }
 
-fn listen_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+#[cfg(unix)]
+impl SocketFile {
+    #[cfg(feature = "inherit")]
+    fn is_kept(&self) -> bool {
+        self.keep.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    #[cfg(not(feature = "inherit"))]
+    #[expect(clippy::unused_self, reason = "the other variant uses it")]
+    fn is_kept(&self) -> bool {
+        false
+    }
+}
+
+/// A duplicate of a listening socket, for another process.
+#[cfg(all(unix, feature = "inherit"))]
+#[derive(Debug)]
+pub(crate) struct Passable {
+    socket: std::os::fd::OwnedFd,
+    keep_file: Option<std::sync::Arc<std::sync::atomic::AtomicBool>>,
+}
+
+#[cfg(all(unix, feature = "inherit"))]
+impl Passable {
+    /// Duplicates the socket of a listener; `None` in memory.
+    pub(crate) fn of(listener: &Listener) -> io::Result<Option<Self>> {
+        use std::os::fd::AsFd;
+
+        let (socket, keep_file) = match listener {
+            Listener::Tcp(listener) => (listener.as_fd(), None),
+            Listener::Unix(listener) => {
+                let keep = listener.file.as_ref().map(|file| file.keep.clone());
+                (listener.listener.as_fd(), keep)
+            }
+            Listener::Memory(_) => return Ok(None),
+        };
+        Ok(Some(Self {
+            socket: socket.try_clone_to_owned()?,
+            keep_file,
+        }))
+    }
+
+    /// Duplicates it once more.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            keep_file: self.keep_file.clone(),
+        })
+    }
+
+    /// Keeps the file of a Unix socket when this process stops listening.
+    pub(crate) fn keep_file(&self) {
+        if let Some(keep) = &self.keep_file {
+            keep.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the socket.
+    pub(crate) fn socket(&self) -> &std::os::fd::OwnedFd {
+        &self.socket
+    }
+}
+
+fn listen_tcp(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = if addr.is_ipv4() {
         TcpSocket::new_v4()
     } else {
@@ -235,8 +313,34 @@ fn listen_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
     // On Windows this option would allow another process to take over a port in use.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
+    if reuse_port {
+        set_reuse_port(&socket)?;
+    }
     socket.bind(addr)?;
     socket.listen(BACKLOG)
+}
+
+/// Lets other sockets of this user listen on the same port.
+fn set_reuse_port(socket: &TcpSocket) -> io::Result<()> {
+    // The condition is that of tokio's function.
+    #[cfg(all(
+        unix,
+        not(target_os = "solaris"),
+        not(target_os = "illumos"),
+        not(target_os = "cygwin")
+    ))]
+    return socket.set_reuseport(true);
+    #[cfg(not(all(
+        unix,
+        not(target_os = "solaris"),
+        not(target_os = "illumos"),
+        not(target_os = "cygwin")
+    )))]
+    {
+        let _ = socket;
+        let reason = "reuse_port: this platform does not support SO_REUSEPORT";
+        Err(io::Error::new(io::ErrorKind::Unsupported, reason))
+    }
 }
 
 #[cfg(unix)]

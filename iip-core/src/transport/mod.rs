@@ -4,8 +4,11 @@
 //! memory, TLS over any of them, or a custom stream of a [`Connector`].
 
 mod endpoint;
+#[cfg(all(unix, feature = "inherit"))]
+mod inherited;
 mod listener;
 mod memory;
+mod proxy_protocol;
 #[cfg(test)]
 mod tests;
 
@@ -26,9 +29,13 @@ use tokio::net::UnixStream;
 
 pub use self::endpoint::{Endpoint, EndpointError, ToEndpoint};
 pub use self::listener::Listener;
+#[cfg(all(unix, feature = "inherit"))]
+pub(crate) use self::listener::Passable;
 #[cfg(unix)]
 pub use self::listener::UnixSocketListener;
 pub use self::memory::{MemoryConnector, MemoryListener, memory};
+pub use self::proxy_protocol::ProxyProtocol;
+pub(crate) use self::proxy_protocol::read_header;
 
 /// Maximum number of connections that the kernel, or a memory listener, queues for a server that
 /// has not accepted them yet.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use iip_core::transport::{Listener, MemoryConnector, ToEndpoint};
+use iip_core::balance::BackendInfo;
+use iip_core::transport::{Listener, MemoryConnector, ProxyProtocol, ToEndpoint};
 use iip_core::{Handler, Level, Limits};
 
 use super::names::Names;
@@ -172,6 +173,60 @@ impl ServerBuilder {
         self
     }
 
+    /// Expects a header of the PROXY protocol, version 2, from the listed proxies, before TLS.
+    /// Default: from nobody. The address in it is then that of the peer everywhere:
+    /// [`CallContext::peer`](crate::CallContext::peer), the limits per address, and logs. A
+    /// connection without an address in its header, such as a check of the proxy itself, keeps that
+    /// of the proxy.
+    ///
+    /// A listed peer whose connection does not begin with a header is disconnected and logged like
+    /// one of another protocol. The header may take
+    /// [`Limits::frame_head_timeout`](Limits::frame_head_timeout) and at most 4 KiB.
+    pub fn proxy_protocol(mut self, proxies: ProxyProtocol) -> Self {
+        self.core = self.core.proxy_protocol(proxies);
+        self
+    }
+
+    /// Lets several processes of one user listen on the same TCP port (`SO_REUSEPORT`). Default:
+    /// `false`; fails on systems without it. Only [`bind`](Self::bind) uses it.
+    ///
+    /// It is no means for restarts: the connections that a process has not accepted when it ends
+    /// are lost. Pass the listening socket on instead (feature `inherit`). A second server that is
+    /// started by mistake is not noticed either.
+    pub fn reuse_port(mut self, reuse: bool) -> Self {
+        self.core = self.core.reuse_port(reuse);
+        self
+    }
+
+    /// Lists the server in a registry while it runs. Default: in none; several registries, or
+    /// entries, are independent.
+    ///
+    /// `info` describes the server; `None` registers the address that it listens on. Port 0 in it
+    /// stands for the port of the server. If the server listens on every interface (`0.0.0.0`), the
+    /// address must be given, and [`bind`](Self::bind) fails without it.
+    ///
+    /// The server registers once it listens, in the background. If the registry cannot be reached,
+    /// the server starts nevertheless, logs a warning, and tries again with growing pauses of up to
+    /// 30 s; [`Server::registered`] waits for it. A [shutdown](Server::shutdown) begins with the
+    /// removal.
+    pub fn register(
+        mut self,
+        registry: impl iip_core::discover::Register,
+        info: impl Into<Option<BackendInfo>>,
+    ) -> Self {
+        self.core = self.core.register(registry, info);
+        self
+    }
+
+    /// Sets how long a server that is shut down still accepts and serves after it has been removed
+    /// from its registries, so that clients and load balancers can learn of it. Default: 5 s with
+    /// [`register`](Self::register), otherwise zero. At most half of the limit of the
+    /// [shutdown](Server::shutdown), less the time that the removal took.
+    pub fn lame_duck(mut self, time: Duration) -> Self {
+        self.core = self.core.lame_duck(time);
+        self
+    }
+
     /// Sets the maximum number of concurrent handlers that had to wait, on all connections.
     /// Default: 65,536; 0 is rejected. Further calls are rejected, not run. A connection, while
     /// there are others, and all connections of one IP address, while there are other addresses,
@@ -290,14 +345,45 @@ impl ServerBuilder {
     }
 
     /// Serves on an existing listener: tokio's `TcpListener` or `UnixListener`, or any
-    /// [`Listener`]. Sockets of the standard library, such as those that a service manager passes
-    /// on, become tokio's by `from_std`.
+    /// [`Listener`]. Sockets of the standard library become tokio's by `from_std`; for those that a
+    /// service manager passes on see `listen_on_inherited`.
     ///
     /// # Errors
     ///
     /// The configuration cannot work.
     pub fn listen_on(self, listener: impl Into<Listener>) -> io::Result<Server> {
         let core = self.core()?.listen_on(listener)?;
+        Ok(Server { core })
+    }
+
+    /// Serves on the listening socket of this name that a service manager, such as systemd, or a
+    /// predecessor has passed to this process; see
+    /// [`Listener::inherited_named`]. Needs the feature `inherit`, on Unix.
+    ///
+    /// # Errors
+    ///
+    /// There is no such socket, or the configuration cannot work.
+    #[cfg(all(unix, feature = "inherit"))]
+    pub fn listen_on_inherited(self, name: &str) -> io::Result<Server> {
+        let core = self.core()?.listen_on_inherited(name)?;
+        Ok(Server { core })
+    }
+
+    /// Like [`listen_on_inherited`](Self::listen_on_inherited) if listening sockets were passed to
+    /// this process, else like [`bind`](Self::bind): for programs that are started by hand first,
+    /// and then by a predecessor ([`Handover`](crate::Handover)). Needs the feature `inherit`, on
+    /// Unix.
+    ///
+    /// # Errors
+    ///
+    /// Like both. If sockets were passed, but none with this name, it does not bind.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before it is ready, nothing listens.
+    #[cfg(all(unix, feature = "inherit"))]
+    pub async fn inherit_or_bind(self, name: &str, target: impl ToEndpoint) -> io::Result<Server> {
+        let core = self.core()?.inherit_or_bind(name, target).await?;
         Ok(Server { core })
     }
 

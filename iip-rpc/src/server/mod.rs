@@ -19,7 +19,6 @@ mod stream;
 mod unary;
 
 use std::future::Future;
-#[cfg(feature = "signal")]
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -61,23 +60,65 @@ impl Server {
         self.core.target()
     }
 
-    /// Shuts down the server: sets its [`Health`](crate::Health) to not serving, ends its
-    /// subscriptions so that their clients go elsewhere, notifies handlers that wait for it
-    /// ([`CallContext::shutting_down`]), takes no new connections and calls, and gives the running
-    /// calls `limit` to end before it aborts them. Always returns, at the latest about a second
-    /// after `limit`; handlers with [`OnCancel::RunToEnd`](crate::OnCancel::RunToEnd) and
-    /// [`OnCancel::Token`](crate::OnCancel::Token) may continue after that.
-    ///
-    /// [`CallContext::shutting_down`]: crate::CallContext::shutting_down
-    /// [`OnCancel::RunToEnd`]: crate::OnCancel::RunToEnd
-    /// [`OnCancel::Token`]: crate::OnCancel::Token
-    ///
-    /// Calls that arrive meanwhile are rejected as UNAVAILABLE, not executed.
+    /// The underlying server of bytes, for what works on both, such as
+    /// `Handover::listener`.
+    #[must_use]
+    pub fn raw(&self) -> &iip_core::Server {
+        &self.core
+    }
+
+    /// Waits until every registry of [`ServerBuilder::register`] lists the server. Returns at once
+    /// if there is none, and when a shutdown begins.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the server has stopped accepting and continues to drain; nothing
-    /// is aborted.
+    /// Can be dropped and called again.
+    pub async fn registered(&self) {
+        self.core.registered().await;
+    }
+
+    /// Tells the service manager that the server is ready (`READY=1`), by systemd's protocol
+    /// (`Type=notify` in the service unit). From then on a shutdown begins with `STOPPING=1`.
+    /// Returns `false` if no manager waits for it: the environment variable `NOTIFY_SOCKET` is not
+    /// set, or the system is not Unix.
+    ///
+    /// A predecessor that started this process by a `Handover` waits for it too. A program with
+    /// several servers calls it once, on the last one that becomes ready.
+    ///
+    /// # Errors
+    ///
+    /// The message cannot be sent. The server continues.
+    pub fn notify_ready(&self) -> io::Result<bool> {
+        self.core.notify_ready()
+    }
+
+    /// Shuts down the server. Always returns, at the latest about a second after `limit`, which is
+    /// the time for all steps together:
+    ///
+    /// 1. Its [`Health`](crate::Health) is set to not serving.
+    /// 2. It is removed from the registries of [`ServerBuilder::register`], for at most 5 s.
+    /// 3. The lame duck period ([`ServerBuilder::lame_duck`]): it still accepts and serves, while
+    ///    clients and load balancers learn that it leaves. Together with step 2 it takes at most
+    ///    half of `limit`.
+    /// 4. It takes no new connections, and notifies each connection, so that clients make further
+    ///    calls elsewhere. Its subscriptions end, and handlers that wait for it are notified
+    ///    ([`CallContext::shutting_down`]). Calls that arrive nevertheless are rejected as
+    ///    UNAVAILABLE, not executed.
+    /// 5. The running calls may end, until `limit`.
+    /// 6. The rest is aborted; handlers with [`OnCancel::RunToEnd`](crate::OnCancel::RunToEnd) and
+    ///    [`OnCancel::Token`](crate::OnCancel::Token) may continue after that.
+    ///
+    /// Without registrations and `lame_duck`, steps 2 and 3 take no time. With a `limit` of zero,
+    /// only the first and the last steps are taken. A further call, while another runs, skips the
+    /// first two steps.
+    ///
+    /// [`CallContext::shutting_down`]: crate::CallContext::shutting_down
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped during the lame duck period, the server continues to serve, and
+    /// can be shut down by another call. Afterwards it has stopped accepting and continues to
+    /// drain; nothing is aborted.
     pub async fn shutdown(&self, limit: Duration) {
         self.core.shutdown(limit).await;
     }
