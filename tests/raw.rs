@@ -4,6 +4,7 @@ mod common;
 
 mod conformance;
 mod fairness;
+mod proxied;
 mod raw_streams;
 mod replaced_connections;
 mod tls;
