@@ -104,7 +104,7 @@ fn a_process_of_the_other_tests() {
         .enable_all()
         .build()
         .unwrap();
-    let done = runtime.block_on(tokio::time::timeout(GUARD * 3, play(&role)));
+    let done = runtime.block_on(async { tokio::time::timeout(GUARD * 3, play(&role)).await });
     runtime.shutdown_background();
     done.expect("the end of the test");
 }

@@ -181,7 +181,7 @@ async fn a_shutdown_ends_readiness_then_the_registration_and_serves_during_the_l
     assert_eq!(test.event().await, test.registered());
     let early = test.client().await.unwrap();
     let waiting = early.clone();
-    let waiting = spawn(async move { waiting.until_shutdown().await });
+    let waiting = spawn(async move { waiting.until_shutdown(&CallContext::new()).await });
 
     let shutdown = test.begin_shutdown(LONG);
     let not_ready = Some(HealthState::NotServing);
@@ -193,9 +193,9 @@ async fn a_shutdown_ends_readiness_then_the_registration_and_serves_during_the_l
     all_run().await;
 
     // Existing and new connections are served, and handlers are not asked to end.
-    assert!(!early.is_shutting_down().await.unwrap());
+    assert!(!early.is_shutting_down(&CallContext::new()).await.unwrap());
     let late = test.client().await.unwrap();
-    assert!(!late.is_shutting_down().await.unwrap());
+    assert!(!late.is_shutting_down(&CallContext::new()).await.unwrap());
     assert!(!waiting.is_finished() && !shutdown.is_finished());
 
     // The default.
@@ -235,7 +235,7 @@ async fn a_server_without_registration_has_a_lame_duck_period_only_if_it_is_set(
     let shutdown = spawn(async move { ending.shutdown(LONG).await });
     all_run().await;
     let client = WorkClient::new(Client::connect(server.target()).await.unwrap());
-    assert!(!client.is_shutting_down().await.unwrap());
+    assert!(!client.is_shutting_down(&CallContext::new()).await.unwrap());
     assert!(!shutdown.is_finished());
     passes(LONG / 4).await;
     within("the shutdown", shutdown).await.unwrap();
@@ -299,7 +299,7 @@ async fn a_server_whose_registry_is_down_serves_and_registers_later() {
         test.client()
             .await
             .unwrap()
-            .is_shutting_down()
+            .is_shutting_down(&CallContext::new())
             .await
             .is_ok()
     );
@@ -367,7 +367,7 @@ async fn two_servers_share_a_port_if_both_ask_for_it() {
     let second = server().reuse_port(true).bind(addr).await.unwrap();
     within("the shutdown", first.shutdown(LONG)).await;
     let client = WorkClient::new(Client::connect(addr).await.unwrap());
-    assert!(!client.is_shutting_down().await.unwrap());
+    assert!(!client.is_shutting_down(&CallContext::new()).await.unwrap());
     within("the shutdown", second.shutdown(LONG)).await;
 
     let error = server().reuse_port(true).bind("unix:/nowhere/x").await;
