@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod auth;
+mod calls;
 mod common;
 mod hostile;
 mod registering;
