@@ -311,7 +311,12 @@ impl<T> Balancer<T> {
         self.advance(now);
         let known = self.count(|_| true);
         let usable = self.count(|standing| standing == Standing::Usable);
-        let admit = self.recovery.update(now, usable, known);
+        // Connections that were closed because they were idle are no outage.
+        let is_out = self
+            .health
+            .iter()
+            .all(|health| health.state() != State::GoingAway);
+        let admit = self.recovery.update(now, usable, known, is_out);
         self.picker = Arc::new(self.build(now, admit));
         let changes = self
             .health

@@ -2,9 +2,9 @@
 //! healthy backend do not touch it.
 //!
 //! ```text
-//!                 connection refused                  connected
-//!      any state ────────────────────▶ Down ───────────────────────────┐
-//!      any state ──── drain notice ──▶ GoingAway ── connected ─────────┤
+//!                    connection refused               connected
+//!      Ready, SlowStart ─────────────────▶ Down ───────────────────────┐
+//!      Ready, SlowStart ─ drain notice ──▶ GoingAway ── connected ─────┤
 //!                                                                      ▼
 //!          ┌──────────────── the window is over ────────────────── SlowStart ◀─┐
 //!          ▼                                                           │       │
@@ -205,13 +205,19 @@ impl Health {
         true
     }
 
-    /// Marks the backend as unreachable. Returns `true` if the state has changed.
+    /// Marks the backend as unreachable. Returns `true` if the state has changed. An ejection goes
+    /// on: a lost connection does not shorten it.
     pub(super) fn leave(&mut self, now: u64, state: State, settings: &HealthSettings) -> bool {
-        if self.state == state {
-            return false;
+        let leaves = match self.standing() {
+            Standing::Usable => true,
+            Standing::LastResort => false,
+            // One that refuses connections is not connected either.
+            Standing::Unreachable => state == State::Down && self.state != State::Down,
+        };
+        if leaves {
+            self.enter(now, state, settings);
         }
-        self.enter(now, state, settings);
-        true
+        leaves
     }
 
     /// Accounts for a new connection. Returns `true` if the state has changed.
@@ -328,6 +334,26 @@ mod tests {
         let until = 30 * SECOND;
         let why = Trigger::Trial;
         assert_eq!(health.state(), State::Ejected { until, why });
+    }
+
+    #[test]
+    fn a_lost_connection_does_not_end_an_ejection() {
+        let mut health = Health::new(0, State::Ready);
+        health.eject(0, Trigger::InARow(5), 0.5, &settings());
+        for state in [State::GoingAway, State::Down] {
+            assert!(!health.leave(SECOND, state, &settings()));
+        }
+        assert!(!health.connected(2 * SECOND, true, &settings()));
+        assert_eq!(health.standing(), Standing::LastResort);
+    }
+
+    #[test]
+    fn a_backend_that_refuses_connections_stays_down_when_a_call_finds_no_connection() {
+        let mut health = Health::new(0, State::Ready);
+        assert!(health.leave(0, State::GoingAway, &settings()));
+        assert!(health.leave(0, State::Down, &settings()));
+        assert!(!health.leave(0, State::GoingAway, &settings()));
+        assert_eq!(health.state(), State::Down);
     }
 
     #[test]

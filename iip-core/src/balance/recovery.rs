@@ -42,15 +42,17 @@ impl Recovery {
         }
     }
 
-    /// Applies the number of usable backends of all `known` ones. Returns the probability with
-    /// which a call passes.
-    pub(super) fn update(&mut self, now: u64, usable: usize, known: usize) -> f64 {
+    /// Applies the number of usable backends of all `known` ones; `is_out` is `true` if those that
+    /// are not usable have refused connections or failed. Returns the probability with which a call
+    /// passes.
+    pub(super) fn update(&mut self, now: u64, usable: usize, known: usize, is_out: bool) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "it is a number of backends")]
         let part = usable as f64 / (known as f64 * self.share).max(1.0);
         self.phase = match self.phase {
             Phase::Starting => Phase::Starting,
             _ if known == 0 || self.time == 0 => Phase::Normal,
-            _ if usable == 0 => Phase::Outage,
+            _ if usable == 0 && is_out => Phase::Outage,
+            _ if usable == 0 => self.phase,
             Phase::Normal => Phase::Normal,
             _ if part >= 1.0 => Phase::Normal,
             Phase::Recovering {
@@ -86,14 +88,15 @@ mod tests {
     #[test]
     fn calls_are_throttled_after_a_total_outage_only() {
         let mut recovery = Recovery::new(&BalanceOptions::new());
-        recovery.update(0, 0, 8);
-        let start = recovery.update(0, 1, 8);
+        recovery.update(0, 0, 8, true);
+        let start = recovery.update(0, 1, 8, true);
         assert!(
             start >= 1.0,
             "there is no outage before the first connection"
         );
         recovery.begin();
-        let mut admit = |second: u64, usable: usize| recovery.update(second * SECOND, usable, 8);
+        let mut admit =
+            |second: u64, usable: usize| recovery.update(second * SECOND, usable, 8, true);
         assert!(admit(0, 1) >= 1.0, "there was no outage");
         assert!(admit(1, 0) >= 1.0, "calls meet the reason");
         assert!((admit(2, 1) - 0.25).abs() < 1e-9);
@@ -105,11 +108,19 @@ mod tests {
     }
 
     #[test]
+    fn backends_that_are_not_connected_are_no_outage() {
+        let mut recovery = Recovery::new(&BalanceOptions::new());
+        recovery.begin();
+        recovery.update(0, 0, 8, false);
+        assert!(recovery.update(0, 1, 8, false) >= 1.0);
+    }
+
+    #[test]
     fn an_empty_set_is_no_outage() {
         let mut recovery = Recovery::new(&BalanceOptions::new());
         recovery.begin();
-        recovery.update(0, 0, 0);
-        assert!(recovery.update(0, 1, 4) >= 1.0);
+        recovery.update(0, 0, 0, true);
+        assert!(recovery.update(0, 1, 4, true) >= 1.0);
         assert_eq!(recovery.next_change(), None);
     }
 }

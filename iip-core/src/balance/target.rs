@@ -28,7 +28,7 @@ const MAX_GO_WEIGHT: u32 = 100;
 /// | `dns://host.:port` | all addresses of a name; the final dot prevents search domains |
 /// | `dns+srv://_service._tcp.name.` | the SRV records of a name, with feature `dns-srv` |
 /// | `file:///path` | a file with a list |
-/// | `etcd://host:2379,host2:2379/prefix` | the keys of etcd that begin with `/prefix` |
+/// | `etcd://host:2379,host2:2379/prefix` | the keys of etcd below `/prefix` |
 ///
 /// ```
 /// use iip_core::balance::Target;
@@ -63,7 +63,7 @@ pub enum Target {
     Etcd {
         /// The members of the cluster, as host and port; never empty.
         members: Vec<(String, u16)>,
-        /// The prefix, with its slash.
+        /// The prefix, with its slash at the beginning. The keys of the backends are below it.
         prefix: String,
     },
 }

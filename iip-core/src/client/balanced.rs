@@ -99,13 +99,9 @@ impl Owner {
         let Some(balanced) = self.balanced.upgrade() else {
             return;
         };
-        balanced.update(|balancer, now| {
-            let first = balancer.refused(self.id, now);
-            if first {
-                balanced.source.refresh();
-            }
-            first
-        });
+        if balanced.update(|balancer, now| balancer.refused(self.id, now)) {
+            balanced.source.refresh();
+        }
         balanced.changed.notify_waiters();
         if let Ok(runtime) = Handle::try_current() {
             let subchannel = Arc::downgrade(subchannel);
@@ -180,7 +176,7 @@ impl Balanced {
         let hint = args.hint(self.config.balance.get_policy());
         let picked = picker.pick(&hint, now, random::random_id()).ok()?;
         if picked.stale {
-            self.work.notify_one();
+            self.wake_task();
         }
         let tracker = CallTracker::new(picked.backend, picked.trial);
         match picked.backend.data().ready_connection() {
@@ -190,6 +186,16 @@ impl Balanced {
             }),
             None => self.pick_other(&picker, &hint, picked.backend, now),
         }
+    }
+
+    /// Wakes the task, or starts it if it has ended with its runtime.
+    #[cold]
+    fn wake_task(self: &Arc<Self>) {
+        match Handle::try_current() {
+            Ok(runtime) if !self.is_closed() => self.ensure_task(&runtime),
+            _ => {}
+        }
+        self.work.notify_one();
     }
 
     /// Returns another backend than one that has no connection, and connects to that one.
@@ -256,17 +262,15 @@ impl Balanced {
 
     /// Records that a backend has no connection.
     fn disconnected(&self, backend: &ClientBackend) {
-        let mut was_used = false;
-        self.update(|balancer, now| {
+        let changed = self.update(|balancer, now| {
             let changed = balancer.going_away(backend.id(), now);
             // A connection that was made meanwhile has been recorded before this.
             if backend.data().ready_connection().is_some() {
                 balancer.connected(backend.id(), now);
             }
-            was_used = changed && backend.data().pool.was_used();
             changed
         });
-        if was_used {
+        if changed && backend.data().pool.was_used() {
             self.source.refresh();
         }
     }
@@ -375,11 +379,14 @@ impl Balanced {
         Found::Failed(CallError::not_sent(kind))
     }
 
-    /// Changes the state of backends; the task prepares the next picker if `change` says so.
-    fn update(&self, change: impl FnOnce(&mut Balancer<Arc<Subchannel>>, Instant) -> bool) {
-        if change(&mut self.lock().balancer, clock::now()) {
+    /// Changes the state of backends, and returns what `change` does: `true` if the task must
+    /// prepare the next picker.
+    fn update(&self, change: impl FnOnce(&mut Balancer<Arc<Subchannel>>, Instant) -> bool) -> bool {
+        let changed = change(&mut self.lock().balancer, clock::now());
+        if changed {
             self.work.notify_one();
         }
+        changed
     }
 
     /// Prepares the next picker. Returns the time at which it must be done again.
@@ -394,8 +401,8 @@ impl Balanced {
 
     /// Replaces the backends.
     pub(super) fn apply(self: &Arc<Self>, snapshot: &Snapshot) {
-        let mut state = self.lock();
-        let state = &mut *state;
+        let mut guard = self.lock();
+        let state = &mut *guard;
         let change = state
             .balancer
             .apply(&snapshot.backends, clock::now(), |id, info| {
@@ -413,6 +420,17 @@ impl Balanced {
             let weak = connections.map(|connection| Arc::downgrade(&connection.shared));
             state.leaving.extend(weak);
         }
+        state.discovery = Discovery {
+            revision: Some(snapshot.revision.clone()),
+            error: None,
+        };
+        // A client that was closed meanwhile has not seen these.
+        if self.is_closed() {
+            for (backend, _) in state.balancer.set().iter() {
+                backend.data().pool.close();
+            }
+        }
+        drop(guard);
         if !change.is_empty() {
             tracing::debug!(
                 source = %self.source.describe(),
@@ -423,16 +441,6 @@ impl Balanced {
                 changed = change.changed.len(),
                 "backends changed"
             );
-        }
-        state.discovery = Discovery {
-            revision: Some(snapshot.revision.clone()),
-            error: None,
-        };
-        // A client that was closed meanwhile has not seen these.
-        if self.is_closed() {
-            for (backend, _) in state.balancer.set().iter() {
-                backend.data().pool.close();
-            }
         }
     }
 
