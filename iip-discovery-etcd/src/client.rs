@@ -295,11 +295,12 @@ impl Client {
         }
     }
 
-    /// Adds the name of the member to a failure.
+    /// Adds the name of the member to a failure of it.
     pub(crate) fn at(&self, index: usize, failure: Failure) -> Failure {
-        match self.members.get(index) {
-            Some(member) => Failure::At(member.name.clone(), Box::new(failure)),
-            None => failure,
+        match (self.members.get(index), failure) {
+            // They have their names already.
+            (_, failure @ Failure::All(_)) | (None, failure) => failure,
+            (Some(member), failure) => Failure::At(member.name.clone(), Box::new(failure)),
         }
     }
 
