@@ -13,15 +13,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use iip_rpc::tls::ServerTls;
 use iip_rpc::transport::Listener;
-use iip_rpc::{Client, Handover, Server, Status, service};
+use iip_rpc::{Client, ClientBuilder, Handover, Server, Status, service};
 use tokio::sync::{OnceCell, mpsc};
 
 use crate::common::alone::name_in_binary;
+use crate::common::authority::Authority;
 use crate::common::{GUARD, spawn, within};
 
 /// What a process is to do.
 const ROLE: &str = "IIP_TEST_HANDOVER";
+
+/// The folder with the certificate and key of a successor that uses TLS.
+const TLS: &str = "IIP_TEST_HANDOVER_TLS";
 
 /// A limit that is not reached.
 const LONG: Duration = Duration::from_secs(60);
@@ -37,6 +42,7 @@ trait Work {
 
 struct Generation {
     server: OnceCell<Arc<Server>>,
+    tls: Option<PathBuf>,
     ends: mpsc::UnboundedSender<()>,
 }
 
@@ -50,7 +56,12 @@ impl Work for Arc<Generation> {
             .server
             .get()
             .ok_or_else(|| Status::unavailable("no server"))?;
-        let successor = Handover::new(this_binary("successor"))
+        let mut command = this_binary("successor");
+        command.stdout(Stdio::null());
+        if let Some(folder) = &self.tls {
+            command.env(TLS, folder);
+        }
+        let successor = Handover::new(command)
             .listener("iip", server.raw())
             .map_err(|error| Status::internal(error.to_string()))?;
         let pid = successor.start().await;
@@ -77,13 +88,22 @@ fn this_binary(role: &str) -> Command {
     command
 }
 
-async fn serve_generation(target: &str) -> (Arc<Server>, mpsc::UnboundedReceiver<()>) {
+async fn serve_generation(
+    target: &str,
+    tls: Option<PathBuf>,
+) -> (Arc<Server>, mpsc::UnboundedReceiver<()>) {
     let (ends, ended) = mpsc::unbounded_channel();
+    let mut server = Server::builder();
+    if let Some(folder) = &tls {
+        let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
+        server = server.tls(ServerTls::from_files(chain, key).unwrap());
+    }
     let generation = Arc::new(Generation {
         server: OnceCell::new(),
+        tls,
         ends,
     });
-    let server = Server::builder().service(WorkServer::new(Arc::clone(&generation)));
+    let server = server.service(WorkServer::new(Arc::clone(&generation)));
     let server = match target {
         "inherited" => server.listen_on_inherited("iip").unwrap(),
         target => server.inherit_or_bind("iip", target).await.unwrap(),
@@ -110,15 +130,16 @@ fn a_process_of_the_other_tests() {
 }
 
 async fn play(role: &str) {
+    let tls = std::env::var_os(TLS).map(PathBuf::from);
     match role {
         "successor" => {
-            let (server, mut ended) = serve_generation("inherited").await;
+            let (server, mut ended) = serve_generation("inherited", tls).await;
             assert!(server.notify_ready().unwrap());
             ended.recv().await;
             server.shutdown(LONG).await;
         }
         "activated" => {
-            let (server, mut ended) = serve_generation("inherited").await;
+            let (server, mut ended) = serve_generation("inherited", tls).await;
             assert!(!server.notify_ready().unwrap());
             assert!(Listener::inherited().is_err(), "it was taken");
             ended.recv().await;
@@ -163,10 +184,15 @@ fn printed(command: &mut Command) -> String {
 
 /// Makes calls until `stop`: some over one client, and some over a connection of their own each.
 /// Returns the processes that have replied, and the number of calls.
-async fn load(target: String, stop: Arc<AtomicBool>, calls: Arc<AtomicUsize>) -> BTreeSet<u32> {
-    let shared = WorkClient::new(Client::connect(&target[..]).await.unwrap());
+async fn load(
+    target: String,
+    config: ClientBuilder,
+    stop: Arc<AtomicBool>,
+    calls: Arc<AtomicUsize>,
+) -> BTreeSet<u32> {
+    let shared = WorkClient::new(config.clone().connect(&target[..]).await.unwrap());
     let tasks = (0..6).map(|task| {
-        let (shared, target) = (shared.clone(), target.clone());
+        let (shared, target, config) = (shared.clone(), target.clone(), config.clone());
         let (stop, calls) = (Arc::clone(&stop), Arc::clone(&calls));
         spawn(async move {
             let mut pids = BTreeSet::new();
@@ -174,11 +200,14 @@ async fn load(target: String, stop: Arc<AtomicBool>, calls: Arc<AtomicUsize>) ->
                 let pid = if task < 4 {
                     shared.pid().await
                 } else {
-                    let client = Client::builder().wait_for_ready(true);
-                    let client = client.connect(&target[..]).await.unwrap();
-                    let pid = WorkClient::new(client.clone()).pid().await;
-                    client.close(Duration::from_secs(1)).await;
-                    pid
+                    match config.clone().connect(&target[..]).await {
+                        Ok(client) => {
+                            let pid = WorkClient::new(client.clone()).pid().await;
+                            client.close(Duration::from_secs(1)).await;
+                            pid
+                        }
+                        Err(error) => Err(error),
+                    }
                 };
                 pids.insert(pid.unwrap_or_else(|error| panic!("task {task}: {error}")));
                 calls.fetch_add(1, Ordering::Relaxed);
@@ -205,15 +234,20 @@ async fn more(calls: &AtomicUsize, count: usize) {
     .await;
 }
 
-async fn successors_take_over(target: &str) {
+async fn successors_take_over(target: &str, config: ClientBuilder, tls: Option<PathBuf>) {
     const RESTARTS: usize = 5;
-    let (server, mut ended) = serve_generation(target).await;
+    let (server, mut ended) = serve_generation(target, tls).await;
     let target = server.target().to_owned();
     let (stop, calls) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
     );
-    let load = spawn(load(target.clone(), Arc::clone(&stop), Arc::clone(&calls)));
+    let load = spawn(load(
+        target.clone(),
+        config.clone(),
+        Arc::clone(&stop),
+        Arc::clone(&calls),
+    ));
     // The first generation is this process.
     let first = spawn(async move {
         ended.recv().await;
@@ -222,7 +256,7 @@ async fn successors_take_over(target: &str) {
     let mut pids = BTreeSet::from([std::process::id()]);
     let mut restart = async || {
         more(&calls, 100).await;
-        let client = Client::builder().timeout(GUARD).connect(&target[..]).await;
+        let client = config.clone().timeout(GUARD).connect(&target[..]).await;
         let client = WorkClient::new(client.unwrap());
         let pid = within("a successor", client.restart()).await.unwrap();
         assert!(pids.insert(pid));
@@ -239,26 +273,38 @@ async fn successors_take_over(target: &str) {
     stop.store(true, Ordering::Relaxed);
     let replied = within("the load", load).await.unwrap();
     assert_eq!(replied, pids);
-    let client = Client::connect(&target[..]).await.unwrap();
+    let client = config.connect(&target[..]).await.unwrap();
     WorkClient::new(client).stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_successors_take_over_a_port_under_load_and_no_call_fails() {
-    successors_take_over("127.0.0.1:0").await;
+    successors_take_over("127.0.0.1:0", Client::builder(), None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_successors_take_over_a_port_with_tls_under_load_and_no_call_fails() {
+    let authority = Authority::new("root");
+    let issued = authority.issue("localhost");
+    let folder = Folder::new("tls");
+    std::fs::write(folder.0.join("chain.pem"), issued.chain).unwrap();
+    std::fs::write(folder.0.join("key.pem"), issued.key).unwrap();
+    let config = Client::builder().tls(authority.client().server_name("localhost").unwrap());
+    successors_take_over("127.0.0.1:0", config, Some(folder.0.clone())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_successors_take_over_a_unix_socket_under_load_and_no_call_fails() {
     let folder = Folder::new("unix");
     let path = folder.0.join("socket");
-    successors_take_over(&format!("unix:{}", path.display())).await;
+    let target = format!("unix:{}", path.display());
+    successors_take_over(&target, Client::builder(), None).await;
     assert!(path.exists(), "the file was kept for the successors");
 }
 
 #[tokio::test]
 async fn a_successor_that_is_not_ready_is_killed_and_the_server_continues() {
-    let (server, _ended) = serve_generation("127.0.0.1:0").await;
+    let (server, _ended) = serve_generation("127.0.0.1:0", None).await;
     let folder = Folder::new("killed");
     let file = folder.0.join("pid");
     let mut command = Command::new("sh");
@@ -306,7 +352,7 @@ async fn a_successor_that_is_not_ready_is_killed_and_the_server_continues() {
 
 #[tokio::test]
 async fn a_dropped_handover_kills_its_successor() {
-    let (server, _ended) = serve_generation("127.0.0.1:0").await;
+    let (server, _ended) = serve_generation("127.0.0.1:0", None).await;
     let folder = Folder::new("dropped");
     let file = folder.0.join("pid");
     let mut command = Command::new("sh");
@@ -339,7 +385,7 @@ async fn a_dropped_handover_kills_its_successor() {
 
 #[tokio::test]
 async fn what_cannot_be_passed_on_is_rejected() {
-    let (server, _ended) = serve_generation("127.0.0.1:0").await;
+    let (server, _ended) = serve_generation("127.0.0.1:0", None).await;
     let handover = || Handover::new(Command::new("true"));
     for name in ["", "a:b", "a\nb", "\u{e4}"] {
         let error = handover().listener(name, server.raw()).unwrap_err();

@@ -7,6 +7,11 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+/// The page on rolling restarts, for the same reason.
+#[cfg(all(doctest, unix, feature = "inherit", feature = "signal"))]
+#[doc = include_str!("../../docs/rolling-restarts.md")]
+struct RollingRestarts;
+
 #[doc = iip_macros::__guide_page!("guide/services.md")]
 pub mod services {}
 

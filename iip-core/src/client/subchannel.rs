@@ -16,6 +16,10 @@ use crate::proto;
 use crate::proto::calls::{CallTable, Retirement};
 use crate::transport::{ConnectFuture, Connected, Connector, Endpoint};
 
+/// Maximum number of times that an attempt to connect begins anew because the server announced that
+/// it is going away before the connection was ready.
+const MAX_CONNECT_MOVES: u32 = 3;
+
 /// The connections of a client to one address.
 pub(super) struct Subchannel {
     pub(super) config: Arc<ClientBuilder>,
@@ -58,26 +62,23 @@ impl Subchannel {
             })
         };
         let attempt = async {
-            let connected = self.connector.connect().await?;
-            #[cfg(feature = "tls")]
-            let connected = match &config.tls {
-                Some(tls) => {
-                    let Connected { io, addr, .. } = connected;
-                    let (io, certificates) = tls.connect(io, self.connector.host()).await?;
-                    Connected {
-                        io,
-                        addr,
-                        certificates,
+            let mut moves = 0;
+            loop {
+                let connected = self.connect_stream().await?;
+                // If the attempt is cancelled, its connection is closed as well.
+                let attempt = Unready(Some(self.start(connected, retirement.clone())));
+                match wait_until_ready(attempt.connection()?).await {
+                    Ok(()) => return attempt.succeed(),
+                    // A server that begins to shut down has accepted this connection last. The next
+                    // one reaches its successor.
+                    Err(ConnectionError::Ended | ConnectionError::WentAway)
+                        if moves < MAX_CONNECT_MOVES =>
+                    {
+                        moves += 1;
                     }
+                    Err(error) => return Err(self.explain(error)),
                 }
-                None => connected,
-            };
-            // If the attempt is cancelled, its connection is closed as well.
-            let attempt = Unready(Some(self.start(connected, retirement)));
-            wait_until_ready(attempt.connection()?)
-                .await
-                .map_err(|error| self.explain(error))?;
-            attempt.succeed()
+            }
         };
         match tokio::time::timeout(config.connect_timeout, attempt).await {
             Ok(result) => result.map_err(fail),
@@ -89,6 +90,22 @@ impl Subchannel {
                 ),
             ))),
         }
+    }
+
+    /// Connects the byte stream.
+    async fn connect_stream(&self) -> io::Result<Connected> {
+        let connected = self.connector.connect().await?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.config.tls {
+            let Connected { io, addr, .. } = connected;
+            let (io, certificates) = tls.connect(io, self.connector.host()).await?;
+            return Ok(Connected {
+                io,
+                addr,
+                certificates,
+            });
+        }
+        Ok(connected)
     }
 
     /// Explains the error of a connection that ended before the server had granted a channel.

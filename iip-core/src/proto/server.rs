@@ -70,6 +70,11 @@ impl ServerSide {
 }
 
 impl Connection {
+    /// Returns `true` if the peer got a channel: it is ready to make calls.
+    pub(crate) fn has_granted(&self) -> bool {
+        self.server.granted > 0
+    }
+
     #[inline]
     pub(super) fn on_request_frame(&mut self, frame: FrameRef<'_>) -> Result<(), ProtocolError> {
         let FrameRef {

@@ -479,7 +479,7 @@ impl Drop for AcceptEnd {
         // The flag comes before the notification: whoever is woken looks at it.
         self.0.lock().accepting = false;
         self.0.changed.notify_waiters();
-        if !*self.0.leaving.borrow() {
+        if !self.0.is_unready.load(Ordering::Relaxed) {
             tracing::warn!(
                 "the server ends without a shutdown because its runtime ends: main returned, or \
                  did not wait for the server (Server::stopped)"

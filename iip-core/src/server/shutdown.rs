@@ -18,6 +18,12 @@ pub(super) const LAME_DUCK: Duration = Duration::from_secs(5);
 /// Maximum time for registries to confirm that the server was removed.
 const DEREGISTER_TIME: Duration = Duration::from_secs(5);
 
+/// Maximum time for which connections that were accepted last are set up before they are notified,
+/// and the pause between two checks of it. A client whose first connection ends before it is set up
+/// fails to connect.
+const SET_UP_TIME: Duration = Duration::from_secs(1);
+const SET_UP_PAUSE: Duration = Duration::from_millis(5);
+
 /// Number of connections from which a shutdown notifies them one after the other.
 const FEW_CONNECTIONS: u32 = 16;
 
@@ -41,7 +47,8 @@ impl Server {
     ///    step 2 it takes at most half of `limit`.
     /// 4. The server accepts no more connections, and notifies each connection: clients make
     ///    further calls elsewhere, and requests that arrive nevertheless are rejected, not
-    ///    executed.
+    ///    executed. Connections that were accepted in the last second may first be set up, for at
+    ///    most a tenth of the time that is left.
     /// 5. The running calls may end, until `limit`. Each connection whose calls are replied is
     ///    ended with status 8.
     /// 6. What is left is ended by force.
@@ -76,8 +83,11 @@ impl Server {
     /// Stops accepting, notifies the connections, and waits at most `limit` for their calls.
     async fn drain(&self, limit: Duration) {
         let inner = &self.inner;
-        inner.leaving.send_replace(true);
+        let begun = clock::now();
         self.accept.abort();
+        inner.set_up_last(SET_UP_TIME.min(limit / 10)).await;
+        let limit = limit.saturating_sub(clock::now().saturating_duration_since(begun));
+        inner.leaving.send_replace(true);
         // Connections whose handshake is under way have no calls yet.
         inner.abort(|entry| entry.shared.is_none());
         let spread = inner.spread(limit);
@@ -150,6 +160,47 @@ impl Inner {
             _ = leaving.wait_for(|&leaving| leaving) => {}
             () = tokio::time::sleep(time) => {}
         }
+    }
+
+    /// Waits until the listener has gone, and the connections that were accepted last are set up,
+    /// at most for `limit`.
+    async fn set_up_last(&self, limit: Duration) {
+        let mut leaving = self.leaving.subscribe();
+        let all = async {
+            loop {
+                // Registered before the table is looked at, as in `all_ended`.
+                let mut changed = std::pin::pin!(self.changed.notified());
+                changed.as_mut().enable();
+                if !self.is_setting_up() {
+                    return;
+                }
+                tokio::select! {
+                    biased;
+                    // Another call of `shutdown` has gone on.
+                    _ = leaving.wait_for(|&leaving| leaving) => return,
+                    () = changed => {}
+                    () = tokio::time::sleep(SET_UP_PAUSE) => {}
+                }
+            }
+        };
+        // What takes longer is ended with the others.
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+
+    fn is_setting_up(&self) -> bool {
+        let now = clock::now();
+        let table = self.lock();
+        if table.accepting {
+            return true;
+        }
+        let entries = table.connections.iter().map(|(_, entry)| entry);
+        let is_young = |entry: &&Entry| now.saturating_duration_since(entry.since) < SET_UP_TIME;
+        let young = entries.filter(is_young).map(|entry| entry.shared.clone());
+        let young: Vec<_> = young.collect();
+        drop(table);
+        let mut young = young.into_iter();
+        // Without shared state, the handshake is under way.
+        young.any(|shared| shared.is_none_or(|shared| !shared.lock().proto.has_granted()))
     }
 
     /// Returns the time over which the connections are notified of the shutdown, so that their

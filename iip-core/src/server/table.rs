@@ -32,6 +32,8 @@ pub(super) struct Entry {
     pub(super) shared: Option<Arc<Shared>>,
     pub(super) task: Option<AbortHandle>,
     pub(super) network: Network,
+    /// The time at which the connection was accepted.
+    pub(super) since: Instant,
     /// The number of the connection among the silent ones.
     pub(super) silent: Option<u64>,
     /// The connection was evicted to make room for another.
@@ -106,6 +108,7 @@ impl Table {
             shared: None,
             task: None,
             network,
+            since: now,
             silent: Some(self.silent.insert(network, now, key)),
             evicted: false,
         });

@@ -22,7 +22,7 @@ pub(super) const STALLED_AFTER: Duration = Duration::from_millis(500);
 
 /// The conditions under which a connection may be retired. It then takes no further calls, and ends
 /// with the calls it has.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Retirement {
     /// Minimum age of the connection.
     pub(crate) age: Duration,
