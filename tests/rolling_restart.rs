@@ -12,6 +12,8 @@ use iip_rpc::{CallContext, Client, Health, HealthState, Server, ServerBuilder, S
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::common::frame::RawFrame;
+use crate::common::peer::{Peer, accepted, listener};
 use crate::common::{all_run, passes, spawn, within};
 
 /// A limit that is never reached.
@@ -355,6 +357,35 @@ async fn a_server_on_every_interface_needs_an_address_to_register() {
     let id = endpoint.clone();
     assert_eq!(registered, Event::Registered { id, endpoint });
     within("the shutdown", server.shutdown(Duration::ZERO)).await;
+}
+
+#[tokio::test]
+async fn a_client_whose_new_connection_a_server_ends_as_it_shuts_down_connects_to_its_successor() {
+    let (listener, addr) = listener().await;
+    let connecting = spawn(Client::connect(addr));
+    // The server has accepted these connections last.
+    for _ in 0..3 {
+        let mut peer = Peer::over(accepted(&listener).await);
+        peer.frame().await;
+        peer.send(&[8, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await;
+    }
+    let mut peer = Peer::over(accepted(&listener).await);
+    while peer.frame().await.path != b"/sys/new_channel" {}
+    peer.send_frame(&RawFrame::grant(1)).await;
+    within("a connection", connecting).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_client_does_not_connect_for_ever_to_a_server_that_ends_each_connection() {
+    let (listener, addr) = listener().await;
+    let connecting = spawn(Client::connect(addr));
+    for _ in 0..4 {
+        let mut peer = Peer::over(accepted(&listener).await);
+        peer.frame().await;
+        peer.send(&[8, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await;
+    }
+    let error = within("the error", connecting).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("status 8"), "{error}");
 }
 
 #[cfg(unix)]

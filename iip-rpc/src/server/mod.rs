@@ -60,9 +60,7 @@ impl Server {
         self.core.target()
     }
 
-    /// The underlying server of bytes, for what works on both, such as
-    /// `Handover::listener`.
-    #[must_use]
+    /// The underlying server, for what takes one: `Handover::listener`.
     pub fn raw(&self) -> &iip_core::Server {
         &self.core
     }
