@@ -419,6 +419,18 @@ pub enum CallErrorKind {
         #[source]
         source: Option<DiscoverError>,
     },
+    /// The balancing policy `Choose` has chosen backends that are not known, or are drained.
+    #[error("no backend fits the call: {reason}")]
+    NoChosenBackend {
+        /// What was chosen, or why nothing was.
+        reason: String,
+    },
+    /// The balancing policy `Choose` has rejected the call.
+    #[error("the balancing policy rejected the call: {reason}")]
+    RejectedByPolicy {
+        /// The reason of the policy.
+        reason: String,
+    },
     /// Backends return after an outage of all, and the call is one of those that are rejected to
     /// spare them (option recovery of `BalanceOptions`).
     #[error("backends recover from an outage: retry after {}", Short(*retry_after))]

@@ -321,6 +321,13 @@ fn fits(size: usize, key: usize, value: usize) -> Result<usize, MetadataError> {
     Ok(size)
 }
 
+/// For policies that choose the backends of a call.
+impl iip_core::balance::CallMetadata for Metadata {
+    fn text(&self, name: &str) -> Option<&str> {
+        Self::text(self, name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,7 +31,8 @@ pub struct BackendInfo {
     pub host: Option<Arc<str>>,
     /// The group. Calls go to the lowest priority that has a usable backend. Default: 0.
     pub priority: u32,
-    /// Further names and values of the source. They do not influence which backend is picked.
+    /// Further names and values of the source. Only [`Choice::Group`](super::Choice::Group) uses
+    /// one: `group` is the name of a group; a backend with several is in all of these.
     pub metadata: Arc<[(String, String)]>,
 }
 
@@ -83,6 +84,20 @@ impl BackendInfo {
     pub fn priority(mut self, priority: u32) -> Self {
         self.priority = priority;
         self
+    }
+
+    /// Adds a name with its value to the metadata.
+    #[must_use]
+    pub fn metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let entries = self.metadata.iter().cloned();
+        self.metadata = entries.chain([(name.into(), value.into())]).collect();
+        self
+    }
+
+    /// Returns the names of the groups that the backend is in.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &str> {
+        let groups = self.metadata.iter().filter(|(name, _)| name == "group");
+        groups.map(|(_, group)| group.as_str())
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use super::backend::{Backend, BackendId, BackendInfo, Epoch, Shared};
+use super::chosen::Choices;
 use super::hash::subset;
 use super::health::{Health, HealthSettings, Standing, State};
 use super::options::BalanceOptions;
@@ -166,6 +167,9 @@ impl<T> Balancer<T> {
         if self.options.policy.is_ring() {
             let backends: Vec<_> = backends.collect();
             return Hashing::Ring(Arc::new(Ring::new(self.options.ring_size, &backends)));
+        }
+        if self.options.policy.chooser().is_some() {
+            return Hashing::Chosen;
         }
         if !self.options.policy.is_go_hash() {
             return Hashing::None;
@@ -371,14 +375,19 @@ impl<T> Balancer<T> {
         };
         let weights = best.iter().flat_map(|(_, members)| members);
         let weight = weights.map(|member| member.weight).sum();
-        let policy = &self.options.policy;
+        let policy = self.options.tier_policy();
         let zones = zones.into_iter().map(|(zone, share, members)| ZoneTier {
             zone,
             share,
             tier: Tier::new(members, policy),
         });
         let usable = u32::try_from(usable).unwrap_or(DRAINED - 2);
+        let choices = matches!(self.hashing, Hashing::Chosen).then(|| {
+            let levels = |ranked| levels(ranked, usable, policy);
+            Choices::new(self.options.fallback, &self.set, &ranked, levels)
+        });
         Picker {
+            choices: choices.map(Box::new),
             made: now,
             median,
             admit,

@@ -56,6 +56,8 @@
 
 mod backend;
 mod balancer;
+mod choose;
+mod chosen;
 mod entry;
 mod explain;
 mod hash;
@@ -79,6 +81,7 @@ pub use self::backend::{Backend, BackendId, Notice, Outcome};
 pub use self::backend::{BackendInfo, MAX_WEIGHT};
 #[doc(hidden)]
 pub use self::balancer::Balancer;
+pub use self::choose::{CallMetadata, CallView, Choice, Choose, Fallback};
 pub use self::explain::{BackendExplanation, BackendState};
 pub use self::hash::{go_hash, go_hash_param, hash_key};
 #[doc(hidden)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::nanos;
+use super::choose::Fallback;
 use super::health::HealthSettings;
 use super::load::LoadSettings;
 use super::outcomes::{BUCKETS, OutcomeSettings};
@@ -17,6 +18,8 @@ const RING_SIZES: std::ops::RangeInclusive<usize> = 1024..=65_536;
 #[derive(Clone, Debug)]
 pub struct BalanceOptions {
     pub(super) policy: Policy,
+    pub(super) base_policy: Policy,
+    pub(super) fallback: Fallback,
     pub(super) zone: Option<Arc<str>>,
     pub(super) zone_min_backends: usize,
     pub(super) zone_overflow: f64,
@@ -47,6 +50,8 @@ impl Default for BalanceOptions {
     fn default() -> Self {
         Self {
             policy: Policy::P2c,
+            base_policy: Policy::P2c,
+            fallback: Fallback::Fail,
             zone: None,
             zone_min_backends: 2,
             zone_overflow: 1.2,
@@ -86,6 +91,22 @@ impl BalanceOptions {
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// Sets how a backend is picked from those that [`Policy::Choose`] has chosen. Default:
+    /// [`Policy::P2c`]. A policy that hashes or chooses is rejected.
+    #[must_use]
+    pub fn base_policy(mut self, policy: Policy) -> Self {
+        self.base_policy = policy;
+        self
+    }
+
+    /// Sets what happens to a call if the backends that [`Policy::Choose`] has chosen are not known
+    /// or not usable. Default: [`Fallback::Fail`], as in the Go client.
+    #[must_use]
+    pub fn fallback(mut self, fallback: Fallback) -> Self {
+        self.fallback = fallback;
         self
     }
 
@@ -261,6 +282,14 @@ impl BalanceOptions {
         &self.policy
     }
 
+    /// Returns the policy by which tiers are picked from.
+    pub(super) fn tier_policy(&self) -> &Policy {
+        match &self.policy {
+            Policy::Choose(_) => &self.base_policy,
+            policy => policy,
+        }
+    }
+
     /// Replaces a client id of 0 by a random one.
     pub(crate) fn set_random_client_id(&mut self) {
         if self.client_id == 0 {
@@ -294,6 +323,14 @@ impl BalanceOptions {
         if !self.ring_size.is_power_of_two() {
             let reason = format!("{} is not a power of two", self.ring_size);
             return Err(ConfigError::new("ring_size", reason));
+        }
+        if !self.base_policy.is_base() {
+            let reason = format!(
+                "{:?} cannot pick from chosen backends: use P2c, LeastPending, RoundRobin, Random \
+                 or Weighted",
+                self.base_policy
+            );
+            return Err(ConfigError::new("base_policy", reason));
         }
         if self.window < Duration::from_millis(10) {
             let reason = format!("{:?} is too short: write at least 10ms", self.window);
@@ -376,6 +413,10 @@ mod tests {
         let wrong = [
             (BalanceOptions::new().subset(0), "subset"),
             (BalanceOptions::new().ring_size(3000), "ring_size"),
+            (
+                BalanceOptions::new().base_policy(Policy::RingHash),
+                "base_policy",
+            ),
             (BalanceOptions::new().ring_bound(1.1), "ring_bound"),
             (BalanceOptions::new().ring_bound(f64::NAN), "ring_bound"),
             (

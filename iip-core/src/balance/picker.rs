@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::backend::{Backend, BackendId, Epoch, Shared};
+use super::choose::Choice;
+use super::chosen::Choices;
 use super::hash::{below, mix};
 use super::options::BalanceOptions;
 use super::ring::Ring;
@@ -26,6 +28,9 @@ pub struct PickHint<'a> {
     /// The hash of the call ([`Policy::hash`](super::Policy::hash)). Without one, consistent
     /// hashing picks a random backend.
     pub hash: Option<u64>,
+    /// What the application has chosen ([`Policy::chooser`](super::Policy::chooser)). Without it,
+    /// [`Policy::Choose`](super::Policy::Choose) picks from all backends; other policies ignore it.
+    pub choice: Option<&'a Choice<'a>>,
     /// The backends that this call has been sent to already. They are picked again only if no
     /// other usable backend is left.
     pub excluded: &'a [BackendId],
@@ -47,6 +52,13 @@ impl<'a> PickHint<'a> {
     #[must_use]
     pub fn hash(mut self, hash: Option<u64>) -> Self {
         self.hash = hash;
+        self
+    }
+
+    /// Sets what the application has chosen.
+    #[must_use]
+    pub fn choice(mut self, choice: Option<&'a Choice<'a>>) -> Self {
+        self.choice = choice;
         self
     }
 
@@ -100,6 +112,13 @@ pub enum PickError {
         /// The time after which the call should be retried.
         pushback: Duration,
     },
+    /// No backend that the application has chosen is known, or all of them are drained; the
+    /// [choice](Choice) displays which.
+    #[error("the backends that were chosen for the call are not known or drained")]
+    NotFound,
+    /// The application has [rejected](Choice::Reject) the call.
+    #[error("the balancing policy rejected the call")]
+    Rejected,
 }
 
 /// The positions that hashes lead to.
@@ -109,6 +128,8 @@ pub(super) enum Hashing {
     Ring(Arc<Ring>),
     /// The list of the Go client, where a backend has as many entries as its weight.
     Go(Arc<[u32]>),
+    /// Not a hash: the application chooses.
+    Chosen,
 }
 
 /// What hashing needs to know of a backend.
@@ -156,6 +177,8 @@ pub struct Picker<T = ()> {
     pub(super) levels: [Vec<Tier<T>>; 3],
     pub(super) hashing: Hashing,
     pub(super) slots: Vec<Slot>,
+    /// What the application can choose.
+    pub(super) choices: Option<Box<Choices<T>>>,
     pub(super) ranks: Ranks,
     /// The sum of the weights of the best rank.
     pub(super) weight: f64,
@@ -185,6 +208,7 @@ impl<T> Picker<T> {
             levels: Default::default(),
             hashing: Hashing::None,
             slots: Vec::new(),
+            choices: None,
             ranks: Ranks::default(),
             weight: 0.0,
             bound: options.ring_bound,
@@ -204,7 +228,8 @@ impl<T> Picker<T> {
     ///
     /// # Errors
     ///
-    /// Fails if no backend is known, or the call is refused after an outage.
+    /// Fails if no backend is known, the call is refused after an outage, or what the application
+    /// has chosen is not known.
     #[inline]
     pub fn pick(
         &self,
@@ -227,7 +252,7 @@ impl<T> Picker<T> {
         let stale = now.saturating_sub(self.made) > FRESH;
         if hint.idempotent
             && !self.trials.is_empty()
-            && let Some((index, backend)) = self.trial(&draw)
+            && let Some((index, backend)) = self.trial(hint, &draw)
         {
             return Ok(Picked {
                 backend,
@@ -238,6 +263,7 @@ impl<T> Picker<T> {
         }
         let found = match self.hashing {
             Hashing::None => self.pick_tier(hint, &mut draw),
+            Hashing::Chosen => Some(self.pick_chosen(hint, &mut draw)?),
             _ => self.pick_hashed(hint, &mut draw),
         };
         let (index, backend) = found.ok_or(PickError::NoBackend)?;
@@ -260,14 +286,16 @@ impl<T> Picker<T> {
     }
 
     #[cold]
-    fn trial(&self, draw: &Draw<'_>) -> Option<(usize, &Arc<Backend<T>>)> {
+    fn trial(&self, hint: &PickHint<'_>, draw: &Draw<'_>) -> Option<(usize, &Arc<Backend<T>>)> {
         let mut trials = self.trials.iter();
-        let taken = trials.find(|(_, backend)| draw.accepts(backend) && backend.take_trial());
+        let taken = trials.find(|(index, backend)| {
+            draw.accepts(backend) && self.is_chosen(*index, hint) && backend.take_trial()
+        });
         taken.map(|(index, backend)| (*index, backend))
     }
 
     #[inline]
-    fn pick_tier<'h>(
+    pub(super) fn pick_tier<'h>(
         &self,
         hint: &PickHint<'h>,
         draw: &mut Draw<'h>,
@@ -278,23 +306,7 @@ impl<T> Picker<T> {
         {
             return Some((member.index, &member.backend));
         }
-        for level in &self.levels {
-            for tier in level {
-                if let Some(member) = tier.pick(draw) {
-                    return Some((member.index, &member.backend));
-                }
-            }
-            if !hint.excluded.is_empty() {
-                draw.excluded = &[];
-                for tier in level {
-                    if let Some(member) = tier.pick(draw) {
-                        return Some((member.index, &member.backend));
-                    }
-                }
-                draw.excluded = hint.excluded;
-            }
-        }
-        None
+        pick_levels(&self.levels, hint, draw)
     }
 
     fn zone_tier(&self, hint: &PickHint<'_>, draw: &mut Draw<'_>) -> Option<&Tier<T>> {
@@ -366,7 +378,7 @@ impl<T> Picker<T> {
             accepts(slot, backend).then_some((index, backend))
         };
         match &self.hashing {
-            Hashing::None => None,
+            Hashing::None | Hashing::Chosen => None,
             Hashing::Ring(ring) => {
                 // A jump of the key leads to the place of another key. Keys of one backend thus
                 // jump to different others, and one that is full does not fill the next.
@@ -388,6 +400,32 @@ impl<T> Picker<T> {
             }
         }
     }
+}
+
+/// Picks from the first level that has backends. Excluded ones come after the others of their level.
+#[inline]
+pub(super) fn pick_levels<'p, 'h, T>(
+    levels: &'p [Vec<Tier<T>>; 3],
+    hint: &PickHint<'h>,
+    draw: &mut Draw<'h>,
+) -> Option<(usize, &'p Arc<Backend<T>>)> {
+    for level in levels {
+        for tier in level {
+            if let Some(member) = tier.pick(draw) {
+                return Some((member.index, &member.backend));
+            }
+        }
+        if !hint.excluded.is_empty() {
+            draw.excluded = &[];
+            for tier in level {
+                if let Some(member) = tier.pick(draw) {
+                    return Some((member.index, &member.backend));
+                }
+            }
+            draw.excluded = hint.excluded;
+        }
+    }
+    None
 }
 
 /// Returns all numbers below `count`, beginning with `start`.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::choose::{CallView, Choice, Choose};
 use super::hash::{go_hash, go_hash_param, hash_key};
 
 /// A way to pick a backend. All policies pick among the usable backends of the lowest
@@ -15,6 +16,7 @@ use super::hash::{go_hash, go_hash_param, hash_key};
 /// | `Random`, `Weighted` | yes | yes | up to eight draws more; then the next |
 /// | `RingHash` | yes | no | jumps that depend on the key: always the same other backends |
 /// | `GoHashIp`, `GoHashParam` | yes | no | the next entries of the list; Go has no such case |
+/// | `Choose` | by the base policy | only for [`Choice::Any`] | what [`Fallback`](super::Fallback) says |
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub enum Policy {
@@ -45,6 +47,9 @@ pub enum Policy {
         /// The name of the parameter.
         name: Arc<str>,
     },
+    /// What the application chooses for each call: any backend, one, or those of a group.
+    /// Among several, the [base policy](super::BalanceOptions::base_policy) picks one.
+    Choose(Arc<dyn Choose>),
 }
 
 /// What a call has that can be hashed.
@@ -76,6 +81,39 @@ impl<'a> CallKey<'a> {
 }
 
 impl Policy {
+    /// Returns the policy of a closure that chooses the backends of each call.
+    ///
+    /// The names that it returns are constants, parts of the call, or owned; [`Choose`] can lend
+    /// others.
+    ///
+    /// ```
+    /// use iip_core::balance::{Choice, Policy};
+    ///
+    /// let policy = Policy::choose(|call| match call.metadata("tenant") {
+    ///     Some(tenant) => Choice::group(tenant),
+    ///     None if call.method().starts_with("/reports/") => Choice::group("batch"),
+    ///     None => Choice::Any,
+    /// });
+    /// assert_eq!(policy, policy.clone());
+    /// ```
+    #[must_use]
+    pub fn choose<F>(choose: F) -> Self
+    where
+        F: for<'a> Fn(&CallView<'a>) -> Choice<'a> + Send + Sync + 'static,
+    {
+        Self::Choose(Arc::new(choose))
+    }
+
+    /// Returns what chooses the backends of each call, if the application does.
+    #[inline]
+    #[must_use]
+    pub fn chooser(&self) -> Option<&dyn Choose> {
+        match self {
+            Self::Choose(chooser) => Some(&**chooser),
+            _ => None,
+        }
+    }
+
     /// Returns the hash of a call for [`PickHint::hash`](super::PickHint); `None` if the policy
     /// needs none.
     #[inline]
@@ -91,6 +129,11 @@ impl Policy {
 
     pub(super) fn is_ring(&self) -> bool {
         matches!(self, Self::RingHash)
+    }
+
+    /// Returns `true` if it can pick from the backends that were chosen.
+    pub(super) fn is_base(&self) -> bool {
+        self.chooser().is_none() && !self.is_ring() && !self.is_go_hash()
     }
 
     pub(super) fn is_go_hash(&self) -> bool {

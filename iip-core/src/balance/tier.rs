@@ -126,8 +126,11 @@ impl<T> Tier<T> {
                 Order::Cumulative(sums.collect())
             }
             Policy::Weighted => Order::Stride(Stride::new(weights())),
-            // The picker hashes by itself.
-            Policy::RingHash | Policy::GoHashIp | Policy::GoHashParam { .. } => Order::Pairs,
+            // The picker hashes by itself, and the tiers of chosen backends have the base policy.
+            Policy::RingHash
+            | Policy::GoHashIp
+            | Policy::GoHashParam { .. }
+            | Policy::Choose(_) => Order::Pairs,
         };
         Self {
             members,

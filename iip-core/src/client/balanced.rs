@@ -172,8 +172,9 @@ impl Balanced {
     /// Returns a backend with a connection for a call at `now`, if there is one.
     #[inline]
     pub(super) fn pick(self: &Arc<Self>, args: &PickArgs<'_>, now: Instant) -> Option<Picked> {
-        let picker = self.picker.load();
-        let hint = args.hint(self.config.balance.get_policy());
+        let (picker, policy) = (self.picker.load(), self.config.balance.get_policy());
+        let choice = args.choice(policy);
+        let hint = args.hint(policy).choice(choice.as_ref());
         let picked = picker.pick(&hint, now, random::random_id()).ok()?;
         if picked.stale {
             self.wake_task();
@@ -289,6 +290,10 @@ impl Balanced {
         };
         let runtime = Handle::try_current()
             .map_err(|_| fail(CallError::not_sent(CallErrorKind::NoRuntime)))?;
+        let policy = self.config.balance.get_policy();
+        // Once, although the backends are looked for after each change of them.
+        let choice = args.choice(policy);
+        let hint = args.hint(policy).choice(choice.as_ref());
         loop {
             // Enabled before the state is looked at, so that a change in between is not missed.
             let changed = self.changed.notified();
@@ -298,7 +303,7 @@ impl Balanced {
                 return Err(CallError::not_sent(CallErrorKind::Closed));
             }
             self.ensure_task(&runtime);
-            match self.find(&runtime, args) {
+            match self.find(&runtime, &hint) {
                 Found::Ready(picked) => return Ok((picked, clock::now())),
                 Found::Failed(error) => return Err(fail(error)),
                 Found::Connecting => {}
@@ -322,10 +327,9 @@ impl Balanced {
         }
     }
 
-    fn find(self: &Arc<Self>, runtime: &Handle, args: &PickArgs<'_>) -> Found {
+    fn find(self: &Arc<Self>, runtime: &Handle, hint: &PickHint<'_>) -> Found {
         let (picker, now) = (self.picker.load_full(), clock::now());
-        let hint = args.hint(self.config.balance.get_policy());
-        let first = match picker.pick(&hint, now, random::random_id()) {
+        let first = match picker.pick(hint, now, random::random_id()) {
             Ok(picked) => picked,
             Err(PickError::Recovering { pushback }) => {
                 let kind = CallErrorKind::Recovering {
@@ -334,6 +338,14 @@ impl Balanced {
                 return Found::Failed(CallError::not_sent(kind));
             }
             Err(PickError::NoBackend) => return self.no_backend(),
+            Err(error @ (PickError::NotFound | PickError::Rejected)) => {
+                let reason = hint.choice.map_or_else(String::new, ToString::to_string);
+                let kind = match error {
+                    PickError::Rejected => CallErrorKind::RejectedByPolicy { reason },
+                    _ => CallErrorKind::NoChosenBackend { reason },
+                };
+                return Found::Failed(CallError::not_sent(kind));
+            }
         };
         let tracker = CallTracker::new(first.backend, first.trial);
         if let Some(connection) = first.backend.data().ready_connection() {
@@ -344,7 +356,7 @@ impl Balanced {
         }
         drop(tracker);
         let mut missing = vec![first.backend];
-        if let Some(picked) = self.search(&picker, &hint, now, &mut missing) {
+        if let Some(picked) = self.search(&picker, hint, now, &mut missing) {
             return Found::Ready(picked);
         }
         let (mut tried, mut last, mut connecting) = (Tried::new(), None, false);

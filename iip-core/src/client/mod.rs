@@ -272,7 +272,7 @@ impl Client {
             path,
             key,
             tried: &moves.tried,
-            idempotent: false,
+            ..PickArgs::of_no_call()
         };
         if let Some(picked) = self.pick(times.connected, || args) {
             return Ok(picked);

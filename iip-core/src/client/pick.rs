@@ -5,22 +5,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::subchannel::Subchannel;
-use crate::balance::{Backend, BackendId, BackendInfo, CallKey, Notice, Outcome, PickHint, Policy};
+use crate::balance::{
+    Backend, BackendId, BackendInfo, CallKey, CallMetadata, CallView, Choice, Choose, Notice,
+    Outcome, PickHint, Policy,
+};
 use crate::clock;
 use crate::connection::Connection;
 use crate::error::{BackendAttempt, CallError, CallErrorKind, ConnectionError, Execution, Phases};
+use crate::random;
 
 /// The maximum number of attempts of one call that its error lists. Later ones replace the oldest.
 const MAX_LISTED: usize = 16;
 
 /// What the choice of a backend depends on, beside the state of all backends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 #[expect(clippy::exhaustive_structs, reason = "it is used by iip-rpc only")]
 pub struct PickArgs<'a> {
-    /// The path of the call, with its query.
+    /// The path of the call, with its query; empty if the connection is not for a certain call.
     pub path: &'a str,
     /// The key of the call for policies that hash.
     pub key: Option<&'a [u8]>,
+    /// The metadata of the call, for policies that choose. It is read only if they ask for it.
+    pub metadata: Option<&'a dyn CallMetadata>,
     /// The backends that the call has been sent to already.
     pub tried: &'a Tried,
     /// The call may be sent twice.
@@ -35,9 +41,25 @@ impl<'a> PickArgs<'a> {
         Self {
             path: "",
             key: None,
+            metadata: None,
             tried: &NOTHING_TRIED,
             idempotent: false,
         }
+    }
+
+    /// Asks the application for the backends of the call, if the policy says so.
+    #[inline]
+    pub(super) fn choice<'p>(&'p self, policy: &'p Policy) -> Option<Choice<'p>> {
+        policy.chooser().and_then(|chooser| self.choose(chooser))
+    }
+
+    #[inline(never)]
+    fn choose<'p>(&'p self, chooser: &'p dyn Choose) -> Option<Choice<'p>> {
+        let view = CallView::new(self.path)
+            .with_key(self.key)
+            .with_metadata(self.metadata)
+            .with_random(random::random_id());
+        (!self.path.is_empty()).then(|| chooser.choose(&view))
     }
 
     pub(super) fn hint(&self, policy: &Policy) -> PickHint<'a> {
@@ -47,6 +69,15 @@ impl<'a> PickArgs<'a> {
             .hash(policy.hash(key))
             .excluded(self.tried.ids())
             .idempotent(self.idempotent)
+    }
+}
+
+impl fmt::Debug for PickArgs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PickArgs")
+            .field("path", &self.path)
+            .field("tried", &self.tried)
+            .finish_non_exhaustive()
     }
 }
 

@@ -214,6 +214,7 @@ impl Client {
         PickArgs {
             path: method.path(),
             key: self.options.hash_key.as_deref(),
+            metadata: Some(&self.options.metadata),
             tried: &attempts.tried,
             idempotent: self.settings.policies.is_idempotent(method),
         }

@@ -136,7 +136,9 @@ pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) 
             Code::InvalidArgument
         }
         CallErrorKind::Closed | CallErrorKind::Unfinished => Code::Cancelled,
-        CallErrorKind::NoRuntime => Code::FailedPrecondition,
+        CallErrorKind::NoRuntime | CallErrorKind::RejectedByPolicy { .. } => {
+            Code::FailedPrecondition
+        }
         // A connection that is missing, or was lost, may come back.
         _ => Code::Unavailable,
     };

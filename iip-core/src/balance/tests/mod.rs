@@ -1,12 +1,13 @@
 //! Tests of the whole: properties of snapshots and picks, and simulations with virtual time.
 
+mod choosing;
 mod picking;
 mod simulation;
 mod snapshots;
 
 use std::time::{Duration, Instant};
 
-use super::{BackendInfo, BalanceOptions, Balancer, Outcome, PickHint, Policy};
+use super::{BackendInfo, BalanceOptions, Balancer, Choice, Outcome, PickHint, Policy};
 use crate::transport::Endpoint;
 
 /// Every policy.
@@ -20,6 +21,7 @@ fn policies() -> Vec<Policy> {
         Policy::RingHash,
         Policy::GoHashIp,
         Policy::GoHashParam { name: "k".into() },
+        Policy::choose(|_| Choice::Any),
     ]
 }
 
