@@ -11,6 +11,24 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// Returns the wall-clock time in the time zone of the system, which tests cannot pause.
+#[cfg(feature = "rules")]
+#[must_use]
+pub(crate) fn local_time() -> iip_rules::LocalTime {
+    use chrono::{Datelike, Timelike};
+
+    let now = chrono::Local::now();
+    let part = |part: u32| u8::try_from(part).unwrap_or_default();
+    iip_rules::LocalTime {
+        year: now.year(),
+        month: part(now.month()),
+        day: part(now.day()),
+        hour: part(now.hour()),
+        minute: part(now.minute()),
+        second: part(now.second()),
+    }
+}
+
 /// Returns the time `timeout` after `start`, or a year after it if the clock cannot represent that.
 #[inline]
 #[must_use]

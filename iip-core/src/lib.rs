@@ -54,6 +54,7 @@
 //! |---|---|---|
 //! | `dns-srv` | no | `discover::DnsSrv`: backends from SRV records, with a resolver in Rust |
 //! | `inherit` | no | `Listener::inherited`, `ServerBuilder::inherit_or_bind` and `Handover`: listening sockets that processes pass on, on Unix |
+//! | `rules` | no | `rules::Rules`: the JSON rules of the Go client choose the backends of calls |
 //! | `signal` | no | `Server::shutdown_on_signal`: ctrl-c and SIGTERM |
 //! | `tls` | no | TLS by rustls on both sides, with the ring provider |
 
@@ -87,6 +88,8 @@ mod pending;
 mod printable;
 mod proto;
 mod random;
+#[cfg(feature = "rules")]
+pub mod rules;
 mod scratch;
 mod serve;
 mod server;
