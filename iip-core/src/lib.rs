@@ -155,7 +155,7 @@ const _: () = {
 /// Items that only `iip-rpc` needs. They are not part of the public API.
 #[doc(hidden)]
 pub mod __rpc {
-    pub use crate::client::{CallTracker, PickArgs, Picked, Tried, outcome_of};
+    pub use crate::client::{CallTracker, NotPicked, PickArgs, Picked, Tried, outcome_of};
     pub use crate::clock::{after, now};
     pub use crate::connection::{CallTimes, with_context};
     pub use crate::random::{random_fraction, random_id, random_wide_id, seed_random};

@@ -14,11 +14,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::builder::ClientBuilder;
-use super::pick::{CallTracker, PickArgs, Picked, Tried, with_causes};
+use super::pick::{CallTracker, NotPicked, PickArgs, Picked, Tried, with_causes};
 use super::subchannel::Subchannel;
 use crate::balance::{
-    Backend, BackendExplanation, BackendId, BackendInfo, Balancer, Notice, PickError, PickHint,
-    Picker,
+    Backend, BackendExplanation, BackendId, BackendInfo, Balancer, Notice, PickHint, Picker,
 };
 use crate::clock;
 use crate::connection::{Closing, Connection, Shared};
@@ -171,21 +170,30 @@ impl Balanced {
 
     /// Returns a backend with a connection for a call at `now`, if there is one.
     #[inline]
-    pub(super) fn pick(self: &Arc<Self>, args: &PickArgs<'_>, now: Instant) -> Option<Picked> {
+    pub(super) fn pick(
+        self: &Arc<Self>,
+        args: &PickArgs<'_>,
+        now: Instant,
+    ) -> Result<Picked, NotPicked> {
         let (picker, policy) = (self.picker.load(), self.config.balance.get_policy());
         let choice = args.choice(policy);
         let hint = args.hint(policy).choice(choice.as_ref());
-        let picked = picker.pick(&hint, now, random::random_id()).ok()?;
+        let picked = picker
+            .pick(&hint, now, random::random_id())
+            .map_err(|error| NotPicked::new(error, hint.choice))?;
         if picked.stale {
             self.wake_task();
         }
         let tracker = CallTracker::new(picked.backend, picked.trial);
         match picked.backend.data().ready_connection() {
-            Some(connection) => Some(Picked {
+            Some(connection) => Ok(Picked {
                 connection,
                 tracker: Some(tracker),
             }),
-            None => self.pick_other(&picker, &hint, picked.backend, now),
+            None => {
+                let other = self.pick_other(&picker, &hint, picked.backend, now);
+                other.ok_or_else(NotPicked::default)
+            }
         }
     }
 
@@ -277,9 +285,11 @@ impl Balanced {
     }
 
     /// Returns a connection for a call that began at `started`, and the time at which it had it.
+    /// `not_picked` is the reason why it had none then.
     pub(super) async fn wait(
         self: &Arc<Self>,
         args: &PickArgs<'_>,
+        not_picked: NotPicked,
         started: Instant,
         deadline: Instant,
     ) -> Result<(Picked, Instant), CallError> {
@@ -290,6 +300,13 @@ impl Balanced {
         };
         let runtime = Handle::try_current()
             .map_err(|_| fail(CallError::not_sent(CallErrorKind::NoRuntime)))?;
+        if let Some(error) = not_picked.into_error()
+            && !self.is_closed()
+        {
+            // Without the task, the reason would stay.
+            self.ensure_task(&runtime);
+            return Err(fail(error));
+        }
         let policy = self.config.balance.get_policy();
         // Once, although the backends are looked for after each change of them.
         let choice = args.choice(policy);
@@ -331,20 +348,9 @@ impl Balanced {
         let (picker, now) = (self.picker.load_full(), clock::now());
         let first = match picker.pick(hint, now, random::random_id()) {
             Ok(picked) => picked,
-            Err(PickError::Recovering { pushback }) => {
-                let kind = CallErrorKind::Recovering {
-                    retry_after: pushback,
-                };
-                return Found::Failed(CallError::not_sent(kind));
-            }
-            Err(PickError::NoBackend) => return self.no_backend(),
-            Err(error @ (PickError::NotFound | PickError::Rejected)) => {
-                let reason = hint.choice.map_or_else(String::new, ToString::to_string);
-                let kind = match error {
-                    PickError::Rejected => CallErrorKind::RejectedByPolicy { reason },
-                    _ => CallErrorKind::NoChosenBackend { reason },
-                };
-                return Found::Failed(CallError::not_sent(kind));
+            Err(error) => {
+                let error = NotPicked::new(error, hint.choice).into_error();
+                return error.map_or_else(|| self.no_backend(), Found::Failed);
             }
         };
         let tracker = CallTracker::new(first.backend, first.trial);

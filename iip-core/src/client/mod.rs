@@ -22,7 +22,7 @@ use self::balanced::Balanced;
 pub use self::builder::{CallOptions, ClientBuilder};
 pub use self::chunks::{Channel, ReplyParts};
 pub use self::explain::Explanation;
-pub use self::pick::{CallTracker, PickArgs, Picked, Tried, outcome_of};
+pub use self::pick::{CallTracker, NotPicked, PickArgs, Picked, Tried, outcome_of};
 use self::request::{Kept, Request};
 use self::subchannel::Subchannel;
 use crate::balance::ToTarget;
@@ -274,10 +274,20 @@ impl Client {
             tried: &moves.tried,
             ..PickArgs::of_no_call()
         };
-        if let Some(picked) = self.pick(times.connected, || args) {
-            return Ok(picked);
+        match self.pick(times.connected, || args) {
+            Ok(picked) => Ok(picked),
+            Err(not_picked) => self.wait_for(args, not_picked, times).await,
         }
-        let waiting = self.wait_for_pick(args, times.connected, times.deadline);
+    }
+
+    /// Waits for a connection for a raw call, after a pick without success.
+    pub(crate) async fn wait_for(
+        &self,
+        args: PickArgs<'_>,
+        not_picked: NotPicked,
+        times: &mut CallTimes,
+    ) -> Result<Picked, CallError> {
+        let waiting = self.wait_for_pick(args, not_picked, times.connected, times.deadline);
         let (picked, connected) = waiting.await?;
         times.connected = connected;
         Ok(picked)
@@ -407,27 +417,38 @@ impl Client {
     pub async fn connection(&self, deadline: Instant) -> Result<Connection, CallError> {
         let (args, now) = (PickArgs::of_no_call(), clock::now());
         match self.pick(now, || args) {
-            Some(picked) => Ok(picked.connection),
-            None => Ok(self.wait_for_pick(args, now, deadline).await?.0.connection),
+            Ok(picked) => Ok(picked.connection),
+            Err(not_picked) => {
+                let waiting = self.wait_for_pick(args, not_picked, now, deadline);
+                Ok(waiting.await?.0.connection)
+            }
         }
     }
 
     /// Returns a live connection, if there is one.
     #[must_use]
     pub fn ready_connection(&self) -> Option<Connection> {
-        let picked = self.pick(clock::now(), PickArgs::of_no_call)?;
+        let picked = self.pick(clock::now(), PickArgs::of_no_call).ok()?;
         Some(picked.connection)
     }
 
     /// Returns a live connection for a call at `now`, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason for [`wait_for_pick`](Self::wait_for_pick).
     #[doc(hidden)]
     #[inline]
-    #[must_use]
-    pub fn pick<'a>(&self, now: Instant, args: impl FnOnce() -> PickArgs<'a>) -> Option<Picked> {
+    pub fn pick<'a>(
+        &self,
+        now: Instant,
+        args: impl FnOnce() -> PickArgs<'a>,
+    ) -> Result<Picked, NotPicked> {
         match &self.backends {
             Backends::Single(subchannel) => {
-                let connection = subchannel.ready_connection()?;
-                Some(Picked {
+                let ready = subchannel.ready_connection();
+                let connection = ready.ok_or_else(NotPicked::default)?;
+                Ok(Picked {
                     connection,
                     tracker: None,
                 })
@@ -440,6 +461,7 @@ impl Client {
     /// it was available. `started` is the current time.
     ///
     /// Try [`pick`](Self::pick) first: it costs neither an allocation nor a reading of the clock.
+    /// `not_picked` is its error; by default, the call looks for a backend anew.
     ///
     /// # Errors
     ///
@@ -452,6 +474,7 @@ impl Client {
     pub async fn wait_for_pick(
         &self,
         args: PickArgs<'_>,
+        not_picked: NotPicked,
         started: Instant,
         deadline: Instant,
     ) -> Result<(Picked, Instant), CallError> {
@@ -464,7 +487,9 @@ impl Client {
                 };
                 Ok((picked, clock::now()))
             }
-            Backends::Balanced(balanced) => balanced.wait(&args, started, deadline).await,
+            Backends::Balanced(balanced) => {
+                balanced.wait(&args, not_picked, started, deadline).await
+            }
         }
     }
 

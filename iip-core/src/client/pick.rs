@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::subchannel::Subchannel;
 use crate::balance::{
     Backend, BackendId, BackendInfo, CallKey, CallMetadata, CallView, Choice, Choose, Notice,
-    Outcome, PickHint, Policy,
+    Outcome, PickError, PickHint, Policy,
 };
 use crate::clock;
 use crate::connection::Connection;
@@ -89,6 +89,32 @@ pub struct Picked {
     pub connection: Connection,
     /// `None` if the client has a single address.
     pub tracker: Option<CallTracker>,
+}
+
+/// The reason why a call has no connection yet.
+#[derive(Default, Debug)]
+pub struct NotPicked(Option<CallError>);
+
+impl NotPicked {
+    /// Returns the reason of a pick that has failed for the call with this choice.
+    #[cold]
+    pub(super) fn new(error: PickError, choice: Option<&Choice<'_>>) -> Self {
+        let reason = || choice.map_or_else(|| error.to_string(), ToString::to_string);
+        let kind = match error {
+            PickError::NoBackend => return Self::default(),
+            PickError::Recovering { pushback } => CallErrorKind::Recovering {
+                retry_after: pushback,
+            },
+            PickError::NotFound => CallErrorKind::NoChosenBackend { reason: reason() },
+            PickError::Rejected => CallErrorKind::RejectedByPolicy { reason: reason() },
+        };
+        Self(Some(CallError::not_sent(kind)))
+    }
+
+    /// Returns the error of the call; `None` if it waits for a connection.
+    pub(super) fn into_error(self) -> Option<CallError> {
+        self.0
+    }
 }
 
 /// Accounts for one call with its backend: it is in flight until it has ended, or is dropped, which

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::pick::{PickArgs, Picked};
+use super::pick::{NotPicked, PickArgs, Picked};
 use super::{CallOptions, Client, Moves};
 use crate::body::{Body, Data};
 use crate::connection::{Call, CallTimes};
@@ -63,15 +63,18 @@ impl<'a> Request<'a> {
     }
 
     #[cold]
-    fn connect(&mut self, times: CallTimes) {
+    fn connect(&mut self, times: CallTimes, not_picked: NotPicked) {
         let (client, path, key) = (self.client, self.path, self.options.key.clone());
         let moves = std::mem::take(&mut self.moves);
         self.state = RequestState::Connecting(Box::pin(async move {
             let (mut times, mut moves) = (times, moves);
-            match client
-                .pick_for(path, key.as_deref(), &moves, &mut times)
-                .await
-            {
+            let args = PickArgs {
+                path,
+                key: key.as_deref(),
+                tried: &moves.tried,
+                ..PickArgs::of_no_call()
+            };
+            match client.wait_for(args, not_picked, &mut times).await {
                 Ok(picked) => Ok((picked, times, moves)),
                 Err(error) => Err(moves.outcome(error)),
             }
@@ -94,8 +97,8 @@ impl Future for Request<'_> {
                         ..PickArgs::of_no_call()
                     };
                     match this.client.pick(times.connected, args) {
-                        Some(picked) => this.start(cx, picked, &times),
-                        None => this.connect(times),
+                        Ok(picked) => this.start(cx, picked, &times),
+                        Err(not_picked) => this.connect(times, not_picked),
                     }
                 }
                 RequestState::Connecting(connecting) => {
@@ -120,7 +123,7 @@ impl Future for Request<'_> {
                     if !(kept && this.moves.goes_on(&error, unbegun, &mut times)) {
                         return Poll::Ready(Err(this.moves.outcome(error)));
                     }
-                    this.connect(times);
+                    this.connect(times, NotPicked::default());
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use iip_core::__rpc::{CallTimes, PickArgs, Picked, after, now, with_context};
+use iip_core::__rpc::{CallTimes, NotPicked, PickArgs, Picked, after, now, with_context};
 use iip_core::balance::Outcome as BackendOutcome;
 use iip_core::{Body, Call, Peer};
 
@@ -123,10 +123,14 @@ impl Client {
         let failed = loop {
             let args = || self.pick_args(method, &attempts);
             let picked = match self.core.pick(times.connected, args) {
-                Some(picked) => picked,
-                None => {
-                    let connecting =
-                        self.wait_for_connection(Some(method), &mut times, &mut attempts);
+                Ok(picked) => picked,
+                Err(not_picked) => {
+                    let connecting = self.wait_for_connection(
+                        Some(method),
+                        not_picked,
+                        &mut times,
+                        &mut attempts,
+                    );
                     // Boxed, because few calls have to wait, and the future of a call stays small.
                     let picked = match Box::pin(connecting).await {
                         Ok(picked) => picked,
@@ -344,17 +348,20 @@ impl Client {
         };
         let mut times = CallTimes::new(started, after(started, limit));
         let mut attempts = Attempts::default();
-        let connecting = self.wait_for_connection(None, &mut times, &mut attempts);
+        let not_picked = NotPicked::default();
+        let connecting = self.wait_for_connection(None, not_picked, &mut times, &mut attempts);
         match connecting.await {
             Ok(_) => Ok(()),
             Err(status) => Err(attempts.outcome(status)),
         }
     }
 
-    /// Makes a connection; retries until the deadline if the call waits for the server.
+    /// Makes a connection, after a pick without success; retries until the deadline if the call
+    /// waits for the server.
     pub(super) async fn wait_for_connection(
         &self,
         method: Option<&'static MethodDescriptor>,
+        mut not_picked: NotPicked,
         times: &mut CallTimes,
         attempts: &mut Attempts,
     ) -> Result<Picked, Status> {
@@ -364,9 +371,10 @@ impl Client {
                 Some(method) => self.pick_args(method, attempts),
                 None => PickArgs::of_no_call(),
             };
-            let connecting = self
-                .core
-                .wait_for_pick(args, times.connected, times.deadline);
+            let not_picked = std::mem::take(&mut not_picked);
+            let connecting =
+                self.core
+                    .wait_for_pick(args, not_picked, times.connected, times.deadline);
             let status = match connecting.await {
                 Ok((picked, now)) => {
                     times.connected = now;

@@ -321,9 +321,9 @@ impl Client {
         let method = spec.method;
         let args = || self.pick_args(method, attempts);
         let picked = match self.core.pick(times.start.connected, args) {
-            Some(picked) => picked,
-            None => {
-                self.wait_for_connection(Some(method), &mut times.start, attempts)
+            Ok(picked) => picked,
+            Err(not_picked) => {
+                self.wait_for_connection(Some(method), not_picked, &mut times.start, attempts)
                     .await?
             }
         };

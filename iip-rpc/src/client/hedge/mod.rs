@@ -192,7 +192,7 @@ impl Client {
             tried: &tried,
             ..self.pick_args(spec.method, attempts)
         };
-        let picked = self.core.pick(now, args)?;
+        let picked = self.core.pick(now, args).ok()?;
         // Last, so that only attempts that are made take a token.
         if !settings.budget.withdraw() {
             return None;
