@@ -3,13 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use iip_core::balance::{BackendState, BalanceOptions, Policy};
+use iip_core::balance::{BackendState, BalanceOptions, Choice, Policy};
 use iip_core::discover::{DiscoverError, Snapshot};
+use iip_core::rules::Rules;
 use iip_rpc::{
     CallOptions, Client, ClientBuilder, Code, Execution, RetryPolicy, Server, Status, Stream,
     service,
@@ -512,4 +513,114 @@ fn a_client_outlives_the_runtime_that_watched_its_source() {
         };
         within("the next snapshot", one).await;
     });
+}
+
+/// A snapshot of these servers, with the ids `b0` and up, of which these are in the group `large`.
+fn with_groups(servers: &[Server], large: &[usize]) -> Snapshot {
+    let all = snapshot(&addresses(servers)).backends;
+    let infos = all.iter().cloned().enumerate();
+    let infos = infos.map(|(index, info)| match large.contains(&index) {
+        true => info.metadata("group", "large"),
+        false => info,
+    });
+    Snapshot::new(infos.collect::<Vec<_>>())
+}
+
+fn chooses(policy: Policy) -> ClientBuilder {
+    Client::builder().balance(BalanceOptions::new().policy(policy))
+}
+
+fn of_tenant(who: &WhoClient, tenant: &'static str) -> WhoClient {
+    who.with_options(CallOptions::new().metadata("tenant", tenant).unwrap())
+}
+
+#[tokio::test]
+async fn a_closure_chooses_the_backends_of_a_call_by_its_metadata() {
+    let (_, servers) = cluster(3).await;
+    let source = TestSource::default();
+    source.send(Ok(with_groups(&servers, &[1, 2])));
+    let policy = Policy::choose(|call| match call.metadata("tenant") {
+        Some("acme") => Choice::group("large"),
+        Some("none") => Choice::reject("the contract has ended"),
+        Some(id) => Choice::backend(id),
+        None => Choice::Any,
+    });
+    let who = client_of(&source, chooses(policy)).await;
+    let (acme, one) = (of_tenant(&who, "acme"), of_tenant(&who, "b0"));
+    let mut seen = BTreeSet::new();
+    let all = async {
+        // The second connection of the group is made in the background.
+        while seen.len() < 2 {
+            seen.insert(acme.are_you().await.unwrap());
+            assert_eq!(one.are_you().await, Ok(0));
+            assert!(who.are_you_again().await.is_ok());
+        }
+    };
+    within("a call of both backends of the group", all).await;
+    assert_eq!(seen, [1, 2].into());
+    let missing = of_tenant(&who, "b9").are_you().await.unwrap_err();
+    assert_eq!(missing.code(), Code::Unavailable);
+    assert_eq!(missing.execution(), Execution::NotSent);
+    let reason = r#"no backend fits the call: no backend with the id "b9" takes calls"#;
+    assert!(missing.message().contains(reason), "{missing}");
+    let rejected = of_tenant(&who, "none").are_you().await.unwrap_err();
+    assert_eq!(rejected.code(), Code::FailedPrecondition);
+    assert_eq!(rejected.execution(), Execution::NotSent);
+    assert!(rejected.message().contains("the contract has ended"));
+}
+
+#[tokio::test]
+async fn rules_choose_the_backends_of_a_call_and_are_replaced_while_it_runs() {
+    let (_, servers) = cluster(3).await;
+    let source = TestSource::of(&addresses(&servers));
+    let text = r#"{"LB_TARGET": [
+        [["$LB_TARGET_SERVER", "=", "b0"]],
+        [["$metadata.tenant", "=", "acme"], ["$LB_TARGET_SERVER", "=", "b1"]],
+        [["$method", "*~", "/count"], ["$LB_TARGET_SERVER", "=", "b2"]]
+    ]}"#;
+    let rules = Arc::new(Rules::parse(text).unwrap());
+    let who = client_of(&source, chooses(Policy::Choose(rules.clone()))).await;
+    let acme = of_tenant(&who, "acme");
+    assert_eq!(who.are_you().await, Ok(0));
+    assert_eq!(acme.are_you().await, Ok(1));
+    let mut numbers = acme.count().await.unwrap();
+    assert_eq!(numbers.next().await.unwrap(), Ok(2));
+    let bad = rules.replace(r#"{"LB_TARGET": [[["$LB_TARGET_SERVER", "="]]]}"#);
+    assert!(bad.unwrap_err().to_string().starts_with("/LB_TARGET/0/0: "));
+    assert_eq!(acme.are_you().await, Ok(1));
+    let text = r#"{"LB_TARGET": [[["$LB_TARGET_SERVER", "=", "b2"]]]}"#;
+    rules.replace(text).unwrap();
+    assert_eq!(acme.are_you().await, Ok(2));
+}
+
+#[tokio::test]
+async fn a_choice_that_is_not_known_waits_for_ready_until_it_is() {
+    let (_, servers) = cluster(2).await;
+    let source = TestSource::of(&addresses(&servers[..1]));
+    let policy = Policy::choose(|_| Choice::backend("b1"));
+    let who = client_of(&source, chooses(policy).wait_for_ready(true)).await;
+    let waiting = started(who.are_you()).await;
+    source.send(Ok(snapshot(&addresses(&servers))));
+    assert_eq!(within("the call", waiting.finish()).await, Ok(1));
+}
+
+#[tokio::test]
+async fn a_call_that_is_rejected_at_random_is_not_asked_for_twice() {
+    let (_, servers) = cluster(1).await;
+    let source = TestSource::of(&addresses(&servers));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let policy = Policy::choose({
+        let asked = asked.clone();
+        move |_| match asked.fetch_add(1, Ordering::Relaxed) % 2 {
+            0 => Choice::reject("every second call"),
+            _ => Choice::Any,
+        }
+    });
+    let who = client_of(&source, chooses(policy)).await;
+    for _ in 0..10 {
+        let error = who.are_you().await.unwrap_err();
+        assert_eq!(error.code(), Code::FailedPrecondition);
+        assert_eq!(who.are_you().await, Ok(0));
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 20);
 }

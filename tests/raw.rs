@@ -7,4 +7,5 @@ mod fairness;
 mod proxied;
 mod raw_streams;
 mod replaced_connections;
+mod rules;
 mod tls;

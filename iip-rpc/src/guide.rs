@@ -39,6 +39,10 @@ pub mod balancing {}
 #[doc = iip_macros::__guide_page!("guide/discovery.md")]
 pub mod discovery {}
 
+#[cfg(feature = "rules")]
+#[doc = iip_macros::__guide_page!("guide/routing-rules.md")]
+pub mod routing_rules {}
+
 #[doc = iip_macros::__guide_page!("guide/interceptors.md")]
 pub mod interceptors {}
 

@@ -77,6 +77,7 @@
 //! | `compress-lz4` | no | [`Compression::lz4`](Compression), and decompression of lz4 |
 //! | `dns-srv` | no | targets such as `dns+srv://_service._tcp.host.`: backends from SRV records |
 //! | `inherit` | no | `ServerBuilder::inherit_or_bind` and `Handover`: listening sockets that processes pass on, on Unix |
+//! | `rules` | no | `iip_core::rules`: JSON rules choose the backends of calls |
 //! | `tls` | no | `tls`: TLS by rustls |
 //! | `metrics` | no | `observe::MetricsFacade`: metrics through the `metrics` crate |
 //! | `tracing` | no | `observe::TracingInterceptor`: a span per call and W3C trace context |
