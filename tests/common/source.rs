@@ -34,8 +34,8 @@ impl TestSource {
 
     pub(crate) fn send(&self, item: Item) {
         let mut state = self.state.lock().expect("no test panics with it");
-        for watcher in state.watchers.iter().cloned() {
-            let item = item.clone();
+        for watcher in &state.watchers {
+            let (watcher, item) = (watcher.clone(), item.clone());
             Handle::current().spawn(async move { watcher.send(item).await });
         }
         state.last = Some(item);

@@ -297,7 +297,7 @@ impl Client {
     #[inline]
     pub(crate) fn times(&self, timeout: Option<Duration>) -> CallTimes {
         let started = clock::now();
-        let timeout = timeout.unwrap_or(self.config().timeout);
+        let timeout = timeout.unwrap_or_else(|| self.config().timeout);
         CallTimes::new(started, clock::after(started, timeout))
     }
 

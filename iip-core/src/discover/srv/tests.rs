@@ -293,7 +293,12 @@ fn an_address_that_is_there_twice_has_the_lower_priority_number() {
     let v4: IpAddr = "10.0.0.1".parse().unwrap();
     let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
     let addresses = HashMap::from([(target("a."), vec![mapped, v4]), (target("b."), vec![v4])]);
-    let found = backends(vec![record("a.", 2), record("b.", 1)], &addresses).unwrap();
+    let found = backends(
+        "orders".into(),
+        vec![record("a.", 2), record("b.", 1)],
+        &addresses,
+    )
+    .unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!((&*found[0].id, found[0].priority), ("b:1", 1));
 }
@@ -312,12 +317,12 @@ fn the_number_of_servers_has_a_limit() {
         .collect();
     let addresses = HashMap::from([(target.clone(), ips)]);
     assert_eq!(
-        backends((0..100).map(record).collect(), &addresses)
+        backends("orders".into(), (0..100).map(record).collect(), &addresses)
             .unwrap()
             .len(),
         10_000
     );
-    let error = backends((0..101).map(record).collect(), &addresses).unwrap_err();
+    let error = backends("orders".into(), (0..101).map(record).collect(), &addresses).unwrap_err();
     assert!(
         error.to_string().contains("more than 10000 servers"),
         "{error}"
