@@ -1,73 +1,76 @@
-//! Two servers that are registered in etcd, and a watch that finds them.
+//! Two servers that are registered in etcd, and a client that finds them.
 //!
 //! Run: `etcd` in one terminal, and in another:
 //! `cargo run -p iip-discovery-etcd --example etcd [etcd://127.0.0.1:2379/services/example]`
-//! Prints: the servers in etcd after each change: none, one, two, one and none again.
+//! Prints: how many calls each server got while there was one, while there were two, and after the
+//! first had left; and what the client knows at the end.
 
-use std::future::poll_fn;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use iip_core::balance::{BackendInfo, Target};
-use iip_core::discover::{Discover, Register, SnapshotStream};
-use iip_core::{HandlerError, Request, Response, Server, handler_fn};
+use iip_core::{Client, HandlerError, Request, Response, Server, handler_fn};
 use iip_discovery_etcd::Etcd;
 
-async fn echo(request: Request) -> Result<Response, HandlerError> {
-    Ok(request.into_body().into())
+type BoxError = Box<dyn std::error::Error>;
+
+/// Starts a server that replies with its name and is listed under it.
+async fn start(etcd: &Etcd, name: &'static str) -> Result<Server, BoxError> {
+    let handler =
+        handler_fn(move |_: Request| async move { Ok::<_, HandlerError>(Response::from(name)) });
+    let server = Server::builder()
+        .route("/name", handler)
+        // Port 0 stands for the port of the server.
+        .register(
+            etcd.clone(),
+            BackendInfo::new("127.0.0.1:0".parse()?).id(name),
+        )
+        // For this example; the default gives clients 5 s to learn that the server leaves.
+        .lame_duck(Duration::from_millis(200))
+        .bind("127.0.0.1:0")
+        .await?;
+    server.registered().await;
+    Ok(server)
 }
 
-async fn start() -> Result<Server, Box<dyn std::error::Error>> {
-    let server = Server::builder().route("/echo", handler_fn(echo));
-    Ok(server.bind("127.0.0.1:0").await?)
-}
-
-/// Waits until `count` servers are listed, and prints every snapshot.
-async fn until(
-    count: usize,
-    snapshots: &mut SnapshotStream,
-) -> Result<(), Box<dyn std::error::Error>> {
-    while let Some(item) = poll_fn(|cx| snapshots.as_mut().poll_next(cx)).await {
-        // A client would keep what it knows. An example ends.
-        let snapshot = item?;
-        let servers: Vec<String> = snapshot
-            .backends
-            .iter()
-            .map(|info| {
-                format!(
-                    "{} at {} with weight {}",
-                    info.id, info.endpoint, info.weight
-                )
-            })
-            .collect();
-        println!("{} servers: {}", servers.len(), servers.join(", "));
-        if servers.len() == count {
-            break;
-        }
+/// Makes 100 calls, and prints who has replied.
+async fn call(client: &Client, title: &str) -> Result<(), BoxError> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..100 {
+        let name = client.request("/name", "?").await?;
+        *counts.entry(String::from_utf8(name.to_vec())?).or_insert(0) += 1;
     }
+    println!("{title}: {counts:?}");
     Ok(())
 }
 
+/// Waits until the client knows this number of servers.
+async fn known(client: &Client, count: usize) {
+    while client.explain().backends.len() != count {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), BoxError> {
     let argument = std::env::args().nth(1);
     let text = argument.unwrap_or_else(|| "etcd://127.0.0.1:2379/services/example".to_owned());
     let etcd = Etcd::from_target(&text.parse::<Target>()?)?;
 
-    let mut snapshots = etcd.watch();
-    until(0, &mut snapshots).await?;
+    let first = start(&etcd, "first").await?;
+    let client = Client::builder().discover(etcd.clone()).await?;
+    call(&client, "one server").await?;
 
-    let (first, second) = (start().await?, start().await?);
-    let info = BackendInfo::new(first.target().parse()?).id("first");
-    let first_entry = etcd.register(info).await?;
-    until(1, &mut snapshots).await?;
-    let info = BackendInfo::new(second.target().parse()?)
-        .id("second")
-        .weight(3);
-    let second_entry = etcd.register(info).await?;
-    until(2, &mut snapshots).await?;
+    let second = start(&etcd, "second").await?;
+    known(&client, 2).await;
+    call(&client, "two servers").await?;
 
-    // Servers leave the registry before they stop, so that no client calls them any more.
-    first_entry.deregister().await?;
-    until(1, &mut snapshots).await?;
-    second_entry.deregister().await?;
-    until(0, &mut snapshots).await
+    // It leaves the registry first, then it stops.
+    first.shutdown(Duration::from_secs(10)).await;
+    known(&client, 1).await;
+    call(&client, "the first has left").await?;
+
+    println!("{}", client.explain());
+    second.shutdown(Duration::from_secs(10)).await;
+    Ok(())
 }

@@ -7,11 +7,6 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-/// The page on rolling restarts, for the same reason.
-#[cfg(all(doctest, unix, feature = "inherit", feature = "signal"))]
-#[doc = include_str!("../../docs/rolling-restarts.md")]
-struct RollingRestarts;
-
 #[doc = iip_macros::__guide_page!("guide/services.md")]
 pub mod services {}
 
@@ -38,6 +33,10 @@ pub mod balancing {}
 
 #[doc = iip_macros::__guide_page!("guide/discovery.md")]
 pub mod discovery {}
+
+#[cfg(all(unix, feature = "inherit", feature = "signal"))]
+#[doc = iip_macros::__guide_page!("guide/rolling-restarts.md")]
+pub mod rolling_restarts {}
 
 #[cfg(feature = "rules")]
 #[doc = iip_macros::__guide_page!("guide/routing-rules.md")]
