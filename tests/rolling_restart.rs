@@ -370,8 +370,10 @@ async fn a_client_whose_new_connection_a_server_ends_as_it_shuts_down_connects_t
         peer.send(&[8, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await;
     }
     let mut peer = Peer::over(accepted(&listener).await);
-    while peer.frame().await.path != b"/sys/new_channel" {}
-    peer.send_frame(&RawFrame::grant(1)).await;
+    assert_eq!(peer.frame().await.path, b"/sys/hello");
+    peer.send_frame(&RawFrame::reply("/sys/hello", 0, "{}"))
+        .await;
+    peer.grants(1).await;
     within("a connection", connecting).await.unwrap().unwrap();
 }
 
