@@ -83,6 +83,17 @@ impl<T> Member<T> {
         latency.max(MIN_LATENCY) * self.pending()
     }
 
+    /// Returns what the costs of the member are multiplied by for this pick. In slow start, it is
+    /// compared by its whole weight in a part of the picks, so that it gets calls even if the others
+    /// are idle.
+    #[inline]
+    fn discount(&self, draw: &mut Draw<'_>) -> f64 {
+        match self.warmth < 1.0 && draw.rng.f64() < self.warmth {
+            true => self.warmth,
+            false => 1.0,
+        }
+    }
+
     /// Returns the calls in flight with another one, by weight.
     #[inline]
     fn pending(&self) -> f64 {
@@ -174,9 +185,10 @@ impl<T> Tier<T> {
         let (left, right) = (self.members.get(first)?, self.members.get(second)?);
         match (draw.accepts(&left.backend), draw.accepts(&right.backend)) {
             (true, true) => {
+                let discounts = (left.discount(draw), right.discount(draw));
                 let scores = (
-                    left.score(draw.now, draw.median),
-                    right.score(draw.now, draw.median),
+                    left.score(draw.now, draw.median) * discounts.0,
+                    right.score(draw.now, draw.median) * discounts.1,
                 );
                 match scores.0.total_cmp(&scores.1) {
                     std::cmp::Ordering::Less => Some(left),
@@ -206,7 +218,7 @@ impl<T> Tier<T> {
         let mut least = f64::INFINITY;
         for part in [after, before] {
             for member in part {
-                let pending = member.pending();
+                let pending = member.pending() * member.discount(draw);
                 if pending >= least || !draw.accepts(&member.backend) {
                     continue;
                 }
