@@ -386,7 +386,16 @@ fn parse_endpoint(address: &str, at: usize) -> Result<Endpoint, Fault> {
             EndpointError::BadPort { port, .. } => address.len() - port.len(),
             _ => 0,
         };
-        Fault::new(at + offset, error.to_string())
+        let reason = match error {
+            EndpointError::UnknownScheme { scheme, .. } => {
+                format!(
+                    "the scheme `{scheme}://` is not known; pass a source of your own to \
+                     `ClientBuilder::discover`"
+                )
+            }
+            error => error.to_string(),
+        };
+        Fault::new(at + offset, reason)
     })
 }
 
@@ -500,6 +509,11 @@ mod tests {
         assert_eq!(fault("a:1#3,b:2").0, 9);
         assert!(fault("a:1#3,b:2").1.contains("`b:2` has no weight"));
         assert_eq!(fault("a:1#3, b:2#101").0, 11);
+        assert!(
+            fault("consul://a:1")
+                .1
+                .starts_with("the scheme `consul://` is not known")
+        );
         assert_eq!(fault("a:1#0").0, 4);
         assert_eq!(fault("a:1#3,b#1").0, 7);
         assert_eq!(fault("static:a:x").0, 9);
