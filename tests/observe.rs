@@ -151,7 +151,7 @@ async fn a_recorder_is_notified_of_every_call_including_dropped_ones() {
 
 /// The values that the facade got: name and labels, with the value or the number of calls.
 #[derive(Clone, Default)]
-struct Sink(Arc<Mutex<BTreeMap<String, f64>>>);
+pub(crate) struct Sink(pub(crate) Arc<Mutex<BTreeMap<String, f64>>>);
 
 struct Place(Sink, String);
 
@@ -259,11 +259,11 @@ async fn the_facade_gets_the_names_of_opentelemetry() {
 
 /// Every span with its fields, and every event of the target "shop" with the span it is in.
 #[derive(Clone, Default)]
-struct Trace(Arc<Mutex<Kept>>);
+pub(crate) struct Trace(pub(crate) Arc<Mutex<Kept>>);
 
 #[derive(Default)]
-struct Kept {
-    spans: Vec<BTreeMap<String, String>>,
+pub(crate) struct Kept {
+    pub(crate) spans: Vec<BTreeMap<String, String>>,
     entered: Vec<usize>,
     events: Vec<Option<usize>>,
 }

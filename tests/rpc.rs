@@ -23,6 +23,7 @@ mod limits;
 mod metadata;
 mod names;
 mod observe;
+mod observed_backends;
 mod one_way;
 mod overload;
 mod plain;

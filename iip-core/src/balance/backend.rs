@@ -215,6 +215,11 @@ impl<T> Backend<T> {
         &self.info
     }
 
+    /// Returns the description for those that outlive the backend.
+    pub(crate) fn shared_info(&self) -> &Arc<BackendInfo> {
+        &self.info
+    }
+
     /// Returns what the owner keeps with the backend.
     #[inline]
     #[must_use]

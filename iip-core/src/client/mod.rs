@@ -432,6 +432,14 @@ impl Client {
         Some(picked.connection)
     }
 
+    /// Returns `true` if each call has a backend that is picked for it.
+    #[doc(hidden)]
+    #[inline]
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        matches!(self.backends, Backends::Balanced(_))
+    }
+
     /// Returns a live connection for a call at `now`, if there is one.
     ///
     /// # Errors

@@ -137,8 +137,8 @@ impl CallTracker {
 
     /// Returns the backend.
     #[must_use]
-    pub fn backend(&self) -> &BackendInfo {
-        self.backend.info()
+    pub fn backend(&self) -> &Arc<BackendInfo> {
+        self.backend.shared_info()
     }
 
     fn id(&self) -> BackendId {

@@ -144,6 +144,7 @@ impl Client {
                 connection,
                 mut tracker,
             } = picked;
+            self.options.called.set(tracker.as_ref());
             if method.is_one_way() && !connection.has_room_for_one_way() {
                 let room = Box::pin(connection.room_for_one_way(times.deadline)).await;
                 if let Err(error) = room {

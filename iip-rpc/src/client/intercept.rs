@@ -12,7 +12,7 @@ use super::failure::not_sent;
 use super::times::Times;
 use super::{CallOptions, Client};
 use crate::context::CallContext;
-use crate::interceptor::{ClientCall, InterceptorChain, Layers, Outcome};
+use crate::interceptor::{CalledBackend, ClientCall, InterceptorChain, Layers, Outcome};
 use crate::method::MethodDescriptor;
 use crate::status::Status;
 
@@ -58,7 +58,12 @@ impl Client {
     ) -> Result<(InterceptedCall, Self, CallContext), Status> {
         let metadata = self.options.metadata.clone();
         let ctx = ctx.cloned().unwrap_or_default().with_deadline(deadline);
-        let call = ClientCall::new(method, metadata, ctx);
+        let called = if self.core.is_balanced() {
+            CalledBackend::balanced()
+        } else {
+            CalledBackend::default()
+        };
+        let call = ClientCall::new(method, metadata, ctx, called.clone());
         // The interceptors of a client need no context around them: they get that of the call by
         // value.
         let mut chain = InterceptorChain::new(interceptors, call, |futures| futures);
@@ -78,6 +83,7 @@ impl Client {
             settings: Arc::clone(&self.settings),
             options: Arc::new(CallOptions {
                 metadata,
+                called,
                 ..CallOptions::clone(&self.options)
             }),
             interceptors: Layers::default(),

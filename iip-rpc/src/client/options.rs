@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::compression::Compression;
+use crate::interceptor::CalledBackend;
 use crate::metadata::{Metadata, MetadataError};
 use crate::policy::RetryPolicy;
 use crate::subscription::Position;
@@ -24,6 +25,8 @@ pub struct CallOptions {
     pub(super) reply_metadata: Option<ReplyMetadata>,
     pub(super) resume: Option<Position>,
     pub(super) hash_key: Option<Arc<[u8]>>,
+    /// Where interceptors see the backend of the call; empty for calls without interceptors.
+    pub(super) called: CalledBackend,
     /// Metadata that did not fit when options were merged: the calls fail.
     pub(super) invalid: Option<MetadataError>,
 }
@@ -50,6 +53,8 @@ impl CallOptions {
             reply_metadata: other.reply_metadata.or_else(|| self.reply_metadata.clone()),
             resume: other.resume.or(self.resume),
             hash_key: other.hash_key.or_else(|| self.hash_key.clone()),
+            // That of the call, which nothing else replaces.
+            called: self.called.clone(),
             // Reported by the call: the setters of options return no errors.
             invalid: merged.err().or_else(|| self.invalid.clone()),
         }

@@ -331,6 +331,7 @@ impl Client {
             connection,
             tracker,
         } = picked;
+        self.options.called.set(tracker.as_ref());
         if let Some(place) = &self.options.reply_metadata {
             place.set(Metadata::new());
         }

@@ -44,6 +44,7 @@
 //! passed the call on, the call fails with DEADLINE_EXCEEDED. If it passes after the call has
 //! ended, an interceptor that still runs is dropped, and the call keeps its outcome.
 
+mod called;
 mod chain;
 mod intercepted;
 
@@ -56,6 +57,7 @@ use std::time::{Duration, Instant};
 use iip_core::__rpc::now;
 use iip_core::Peer;
 
+pub use self::called::CalledBackend;
 pub use self::chain::Next;
 pub(crate) use self::chain::{InterceptorChain, Layer, Layers};
 pub use self::intercepted::Intercepted;
@@ -179,6 +181,7 @@ pub struct ClientCall {
     method: &'static MethodDescriptor,
     metadata: Metadata,
     ctx: CallContext,
+    called: CalledBackend,
 }
 
 impl ClientCall {
@@ -186,11 +189,13 @@ impl ClientCall {
         method: &'static MethodDescriptor,
         metadata: Metadata,
         ctx: CallContext,
+        called: CalledBackend,
     ) -> Self {
         Self {
             method,
             metadata,
             ctx,
+            called,
         }
     }
 
@@ -237,6 +242,12 @@ impl ClientCall {
     /// the value of this type that it replaces.
     pub fn insert_extension<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
         self.ctx.insert_extension(value)
+    }
+
+    /// Returns a handle that tells, once the call was passed on, which backend it was sent to.
+    #[must_use]
+    pub fn called(&self) -> CalledBackend {
+        self.called.clone()
     }
 
     /// Returns the metadata to send, and the context to make the call in.

@@ -1,27 +1,43 @@
 //! Metrics through the facade of the `metrics` crate.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use iip_core::balance::BackendInfo;
+use iip_core::transport::Endpoint;
 use metrics::{IntoF64, counter, gauge, histogram, with_recorder};
 
+use super::address::{SERVER_ADDRESS, SERVER_PORT, address_and_port};
 use super::{Recorder, SYSTEM, Side, otel_method};
 use crate::method::MethodDescriptor;
 use crate::status::Code;
+
+/// The maximum number of backends whose address is the value of a label.
+const MAX_LABELLED: usize = 1000;
+
+/// The address of all further backends.
+const OTHER: &str = "other";
 
 /// Sends metrics to the recorder that the program has installed with the `metrics` crate; without
 /// one they are discarded.
 ///
 /// | metric | kind | labels |
 /// |---|---|---|
-/// | `rpc.client.call.duration`, `rpc.server.call.duration` | histogram, seconds | `rpc.system.name`, `rpc.method`, `rpc.response.status_code` |
+/// | `rpc.client.call.duration`, `rpc.server.call.duration` | histogram, seconds | `rpc.system.name`, `rpc.method`, `rpc.response.status_code`; at a client that balances its calls also `server.address`, `server.port` |
 /// | `rpc.client.calls`, `rpc.server.calls` | counter | the same |
 /// | `rpc.client.active_calls`, `rpc.server.active_calls` | gauge | `rpc.system.name`, `rpc.method` |
 ///
 /// `rpc.system.name` is `iip`, `rpc.method` is `Service/method`, and the code is a name such as
-/// `NOT_FOUND`. Labels come only from the methods in the program and from 17 codes: no caller can
-/// add to them.
+/// `NOT_FOUND`. `server.address` and `server.port` are host and port of the backend of the last
+/// attempt, or of the one whose reply counts if the call was hedged; a Unix socket has its path and
+/// no port. Both are absent if no backend was found.
+///
+/// Labels come only from the methods in the program, from 17 codes, and from the first 1,000
+/// addresses of backends that a facade and its clones see; `server.address` is `other` for the
+/// calls of all further ones, without a port. No caller can add to them.
 ///
 /// While no recorder is installed, it adds no cost to calls; a recorder that is installed later
 /// gets the calls that begin from then on.
@@ -32,6 +48,7 @@ pub struct MetricsFacade {
     /// Address of the recorder that was current when a metric was discarded; 0 if that has not
     /// happened.
     nowhere: AtomicUsize,
+    labelled: Arc<Labelled>,
 }
 
 impl MetricsFacade {
@@ -42,10 +59,45 @@ impl MetricsFacade {
     }
 }
 
+/// The addresses of backends that are values of labels. A source of addresses could otherwise make
+/// the exporter keep metrics without limit.
+#[derive(Debug, Default)]
+struct Labelled(RwLock<HashSet<Endpoint>>);
+
+impl Labelled {
+    /// Adds the labels of a backend.
+    fn add_to(&self, labels: &mut Vec<(&'static str, String)>, endpoint: &Endpoint) {
+        if !self.admits(endpoint) {
+            labels.push((SERVER_ADDRESS, OTHER.to_owned()));
+            return;
+        }
+        let (address, port) = address_and_port(endpoint);
+        labels.push((SERVER_ADDRESS, address.into_owned()));
+        labels.extend(port.map(|port| (SERVER_PORT, port.to_string())));
+    }
+
+    /// Returns `true` if the address is, or becomes, one of those with labels of their own.
+    fn admits(&self, endpoint: &Endpoint) -> bool {
+        {
+            let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            if known.contains(endpoint) {
+                return true;
+            }
+            if known.len() >= MAX_LABELLED {
+                return false;
+            }
+        }
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        // Another call may have added it, or the last one, in between.
+        known.contains(endpoint) || (known.len() < MAX_LABELLED && known.insert(endpoint.clone()))
+    }
+}
+
 impl Clone for MetricsFacade {
     fn clone(&self) -> Self {
         Self {
             nowhere: self.nowhere.load(Ordering::Relaxed).into(),
+            labelled: Arc::clone(&self.labelled),
         }
     }
 }
@@ -84,15 +136,29 @@ impl Recorder for MetricsFacade {
         code: Code,
         took: Duration,
     ) {
+        self.call_ended_on(side, method, code, took, None);
+    }
+
+    fn call_ended_on(
+        &self,
+        side: Side,
+        method: &'static MethodDescriptor,
+        code: Code,
+        took: Duration,
+        backend: Option<&BackendInfo>,
+    ) {
         let (duration, calls) = match side {
             Side::Client => ("rpc.client.call.duration", "rpc.client.calls"),
             Side::Server => ("rpc.server.call.duration", "rpc.server.calls"),
         };
-        let labels = [
+        let mut labels = vec![
             ("rpc.system.name", SYSTEM.to_owned()),
             ("rpc.method", otel_method(method)),
             ("rpc.response.status_code", code.name().to_owned()),
         ];
+        if let Some(backend) = backend {
+            self.labelled.add_to(&mut labels, &backend.endpoint);
+        }
         let by_somebody = Cell::new(false);
         histogram!(duration, &labels).record(Noticed {
             took,
@@ -123,4 +189,33 @@ fn active(side: Side, method: &MethodDescriptor) -> metrics::Gauge {
         ("rpc.method", otel_method(method)),
     ];
     gauge!(name, &labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_so_many_backends_have_labels_of_their_own() {
+        let facade = MetricsFacade::new();
+        let labels = |facade: &MetricsFacade, port: usize| {
+            let mut labels = Vec::new();
+            let endpoint = format!("10.0.0.1:{port}").parse().unwrap();
+            facade.labelled.add_to(&mut labels, &endpoint);
+            labels
+        };
+        let own = |port: usize| {
+            vec![
+                ("server.address", "10.0.0.1".to_owned()),
+                ("server.port", port.to_string()),
+            ]
+        };
+        for port in 1..=MAX_LABELLED {
+            assert_eq!(labels(&facade, port), own(port));
+        }
+        let other = [("server.address", "other".to_owned())];
+        assert_eq!(labels(&facade, MAX_LABELLED + 1), other);
+        assert_eq!(labels(&facade.clone(), MAX_LABELLED + 2), other);
+        assert_eq!(labels(&facade, 1), own(1), "it was admitted before");
+    }
 }

@@ -31,6 +31,8 @@
 //! let server = Server::builder().interceptor(MetricsInterceptor::new(Print));
 //! ```
 
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+mod address;
 #[cfg(feature = "metrics")]
 mod facade;
 #[cfg(feature = "tracing")]
@@ -40,6 +42,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use iip_core::__rpc::now;
+use iip_core::balance::BackendInfo;
 
 #[cfg(feature = "metrics")]
 pub use self::facade::MetricsFacade;
@@ -48,7 +51,7 @@ pub(crate) use self::spans::in_span;
 #[cfg(feature = "tracing")]
 pub use self::spans::{TraceContext, TracingInterceptor};
 use crate::interceptor::{
-    ClientCall, ClientInterceptor, Completion, Next, ServerCall, ServerInterceptor,
+    CalledBackend, ClientCall, ClientInterceptor, Completion, Next, ServerCall, ServerInterceptor,
 };
 use crate::metadata::Metadata;
 use crate::method::MethodDescriptor;
@@ -88,6 +91,23 @@ pub trait Recorder: Send + Sync + 'static {
     /// [`Code::Cancelled`] for a call that was cancelled.
     fn call_ended(&self, side: Side, method: &'static MethodDescriptor, code: Code, took: Duration);
 
+    /// Called when a call has ended, with the backend it was sent to: that of the last attempt, or
+    /// of the one whose reply counts if the call was hedged. `None` at a server, at a client with a
+    /// single address, and if no backend was found.
+    ///
+    /// Calls [`call_ended`](Self::call_ended) by default; an implementation replaces that call.
+    fn call_ended_on(
+        &self,
+        side: Side,
+        method: &'static MethodDescriptor,
+        code: Code,
+        took: Duration,
+        backend: Option<&BackendInfo>,
+    ) {
+        let _ = backend;
+        self.call_ended(side, method, code, took);
+    }
+
     /// Returns `true` if the metrics are currently not used. Calls that begin in the meantime are
     /// not reported. Called before each call, so it should take no time. Default: `false`.
     fn is_idle(&self) -> bool {
@@ -109,12 +129,18 @@ impl<R: Recorder> MetricsInterceptor<R> {
         Self(recorder)
     }
 
-    fn begin(&self, side: Side, method: &'static MethodDescriptor) -> Running<'_, R> {
+    fn begin(
+        &self,
+        side: Side,
+        method: &'static MethodDescriptor,
+        called: CalledBackend,
+    ) -> Running<'_, R> {
         self.0.call_started(side, method);
         Running {
             recorder: &self.0,
             side,
             method,
+            called,
             started: now(),
             code: Code::Cancelled,
         }
@@ -127,7 +153,7 @@ impl<R: Recorder> ServerInterceptor for MetricsInterceptor<R> {
         call: ServerCall,
         next: Next<ServerCall>,
     ) -> Result<Completion, Status> {
-        let mut running = self.begin(Side::Server, call.method());
+        let mut running = self.begin(Side::Server, call.method(), CalledBackend::default());
         let reply = next.run(call).await;
         running.code = reply.outcome().code();
         Ok(reply)
@@ -144,7 +170,7 @@ impl<R: Recorder> ClientInterceptor for MetricsInterceptor<R> {
         call: ClientCall,
         next: Next<ClientCall>,
     ) -> Result<Completion, Status> {
-        let mut running = self.begin(Side::Client, call.method());
+        let mut running = self.begin(Side::Client, call.method(), call.called());
         let reply = next.run(call).await;
         running.code = reply.outcome().code();
         Ok(reply)
@@ -160,6 +186,7 @@ struct Running<'a, R: Recorder> {
     recorder: &'a R,
     side: Side,
     method: &'static MethodDescriptor,
+    called: CalledBackend,
     started: Instant,
     code: Code,
 }
@@ -167,8 +194,9 @@ struct Running<'a, R: Recorder> {
 impl<R: Recorder> Drop for Running<'_, R> {
     fn drop(&mut self) {
         let took = now().saturating_duration_since(self.started);
-        let (side, method) = (self.side, self.method);
-        self.recorder.call_ended(side, method, self.code, took);
+        let backend = self.called.get();
+        self.recorder
+            .call_ended_on(self.side, self.method, self.code, took, backend.as_deref());
     }
 }
 

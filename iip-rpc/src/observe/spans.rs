@@ -8,10 +8,12 @@ use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Span};
 
+use super::address::{SERVER_ADDRESS, SERVER_PORT, address_and_port};
 use super::{SYSTEM, otel_method};
 use crate::context::CallContext;
 use crate::interceptor::{
-    ClientCall, ClientInterceptor, Completion, Next, Outcome, ServerCall, ServerInterceptor,
+    CalledBackend, ClientCall, ClientInterceptor, Completion, Next, Outcome, ServerCall,
+    ServerInterceptor,
 };
 use crate::metadata::Metadata;
 use crate::method::MethodDescriptor;
@@ -126,7 +128,12 @@ impl fmt::Display for TraceContext {
 /// | `rpc.response.status_code` | set when the call has ended: `OK`, `NOT_FOUND`, ...; `CANCELLED` if it was cancelled |
 /// | `error.type` | the same, if the call failed |
 /// | `otel.status_code` | `ERROR` if the call failed, at a server only if that is the server's fault |
+/// | `server.address`, `server.port` | at a client that balances its calls: host and port of the backend, set when the call has ended; for a Unix socket, the path and no port |
+/// | `iip.backend.id` | at a client that balances its calls: the id of the backend, set when the call has ended |
 /// | `trace_id`, `span_id` | as in `traceparent` |
+///
+/// The backend is that of the last attempt, or of the one whose reply counts if the call was
+/// hedged. A client with a single address sets none.
 ///
 /// The trace is sent as W3C's `traceparent` in the metadata: a client continues the trace that is
 /// already in the metadata, or that of the call being handled, or begins one; a server continues
@@ -155,7 +162,7 @@ fn nobody_listens() -> bool {
 }
 
 macro_rules! span {
-    ($target:literal, $kind:literal, $method:expr, $context:expr) => {{
+    ($target:literal, $kind:literal, $method:expr, $context:expr $(, $later:literal)*) => {{
         let (method, context): (&MethodDescriptor, TraceContext) = ($method, $context);
         let name = otel_method(method);
         tracing::info_span!(
@@ -168,6 +175,7 @@ macro_rules! span {
             "rpc.method" = name.as_str(),
             "rpc.response.status_code" = Empty,
             "error.type" = Empty,
+            $($later = Empty,)*
             trace_id = format_args!("{:032x}", context.trace),
             span_id = format_args!("{:016x}", context.span),
         )
@@ -185,7 +193,8 @@ impl ServerInterceptor for TracingInterceptor {
         call.insert_extension(context);
         let span = span!("iip::server", "server", call.method(), context);
         call.insert_extension(HandlerSpan(span.clone()));
-        run(span, is_server_fault, next, call).await
+        let ending = Ending::new(span, is_server_fault, CalledBackend::default());
+        ending.run(next, call).await
     }
 
     fn is_idle(&self, metadata: &Metadata) -> bool {
@@ -207,8 +216,17 @@ impl ClientInterceptor for TracingInterceptor {
         let context = parent.map_or_else(TraceContext::new, TraceContext::child);
         let metadata = call.metadata_mut();
         metadata.insert_text(TRACEPARENT, &context.to_string())?;
-        let span = span!("iip::client", "client", call.method(), context);
-        run(span, |_| true, next, call).await
+        let span = span!(
+            "iip::client",
+            "client",
+            call.method(),
+            context,
+            "server.address",
+            "server.port",
+            "iip.backend.id"
+        );
+        let ending = Ending::new(span, |_| true, call.called());
+        ending.run(next, call).await
     }
 
     fn is_idle(&self, metadata: &Metadata) -> bool {
@@ -217,45 +235,61 @@ impl ClientInterceptor for TracingInterceptor {
     }
 }
 
-/// Runs the call, and records its outcome in its span.
-async fn run<C: Send + 'static>(
+/// Records the outcome of a call and its backend in its span, also when the call was cancelled.
+struct Ending {
     span: Span,
-    is_fault: fn(Code) -> bool,
-    next: Next<C>,
-    call: C,
-) -> Result<Completion, Status> {
-    let mut ending = Ending {
-        span: &span,
-        code: Code::Cancelled,
-        is_fault: is_fault(Code::Cancelled),
-    };
-    let reply = next.run(call).instrument(span.clone()).await;
-    let outcome = reply.outcome();
-    ending.code = outcome.code();
-    // A method's own error is a reply that the method foresaw: only the caller may treat it as a
-    // failure.
-    ending.is_fault = match outcome {
-        Outcome::Ok => false,
-        Outcome::Error(_) => is_fault(Code::InvalidArgument),
-        Outcome::Status(status) => is_fault(status.code()),
-    };
-    Ok(reply)
-}
-
-/// Records the outcome of a call in its span, also when the call was cancelled.
-struct Ending<'a> {
-    span: &'a Span,
+    called: CalledBackend,
     code: Code,
     is_fault: bool,
+    judge: fn(Code) -> bool,
 }
 
-impl Drop for Ending<'_> {
+impl Ending {
+    fn new(span: Span, judge: fn(Code) -> bool, called: CalledBackend) -> Self {
+        Self {
+            span,
+            called,
+            code: Code::Cancelled,
+            is_fault: judge(Code::Cancelled),
+            judge,
+        }
+    }
+
+    /// Runs the call in the span.
+    async fn run<C: Send + 'static>(
+        mut self,
+        next: Next<C>,
+        call: C,
+    ) -> Result<Completion, Status> {
+        let reply = next.run(call).instrument(self.span.clone()).await;
+        let outcome = reply.outcome();
+        self.code = outcome.code();
+        // A method's own error is a reply that the method foresaw: only the caller may treat it as
+        // a failure.
+        self.is_fault = match outcome {
+            Outcome::Ok => false,
+            Outcome::Error(_) => (self.judge)(Code::InvalidArgument),
+            Outcome::Status(status) => (self.judge)(status.code()),
+        };
+        Ok(reply)
+    }
+}
+
+impl Drop for Ending {
     fn drop(&mut self) {
-        let code = self.code.name();
-        self.span.record("rpc.response.status_code", code);
+        let (span, code) = (&self.span, self.code.name());
+        span.record("rpc.response.status_code", code);
         if self.is_fault {
-            self.span.record("error.type", code);
-            self.span.record("otel.status_code", "ERROR");
+            span.record("error.type", code);
+            span.record("otel.status_code", "ERROR");
+        }
+        if let Some(backend) = self.called.get() {
+            let (address, port) = address_and_port(&backend.endpoint);
+            span.record(SERVER_ADDRESS, &*address);
+            if let Some(port) = port {
+                span.record(SERVER_PORT, port);
+            }
+            span.record("iip.backend.id", &*backend.id);
         }
     }
 }

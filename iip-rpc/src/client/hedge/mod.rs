@@ -143,6 +143,7 @@ impl Client {
             reply = &mut second => {
                 // The account of the attempt that has replied is in the caller's place.
                 std::mem::swap(tracker, &mut second_tracker);
+                self.options.called.set(tracker.as_ref());
                 (reply, first)
             }
         };
@@ -169,6 +170,7 @@ impl Client {
             attempts,
         );
         *tracker = second_tracker;
+        self.options.called.set(tracker.as_ref());
         other.await
     }
 
