@@ -12,7 +12,8 @@ use iip_core::balance::{BackendInfo, BalanceOptions, Policy};
 use iip_rpc::interceptor::ClientInterceptor;
 use iip_rpc::observe::{MetricsFacade, MetricsInterceptor, Recorder, Side, TracingInterceptor};
 use iip_rpc::{
-    Client, Code, MethodDescriptor, Server, Status, Stream, Streaming, Subscription, Topic, service,
+    CallOptions, Client, Code, MethodDescriptor, Server, Status, Stream, Streaming, Subscription,
+    Topic, service,
 };
 use tokio::sync::mpsc;
 
@@ -107,17 +108,18 @@ impl Depots {
         }
     }
 
-    /// A client of both, each of which has replied.
-    async fn client(&self, interceptor: impl ClientInterceptor) -> DepotClient {
+    /// A client that takes turns, or uses the keys of calls; both backends have replied to it.
+    async fn client(&self, policy: Policy, interceptor: impl ClientInterceptor) -> DepotClient {
         let targets: Vec<_> = self.servers.iter().map(Server::target).collect();
-        let options = BalanceOptions::new().policy(Policy::RoundRobin);
+        let options = BalanceOptions::new().policy(policy);
         let client = Client::builder()
             .balance(options)
             .discover(TestSource::of(&targets))
             .await
             .unwrap();
         let depot = DepotClient::new(client.clone());
-        of_both(async || depot.fetch().await.unwrap()).await;
+        let mut keys = 0..;
+        of_both(async || keyed(&depot, keys.next()).fetch().await.unwrap()).await;
         DepotClient::new(client.with_interceptor(interceptor))
     }
 
@@ -136,6 +138,11 @@ impl Depots {
         };
         within("a call that the first backend fails", retried).await;
     }
+}
+
+/// The client with the key for its calls.
+fn keyed(depot: &DepotClient, key: Option<u32>) -> DepotClient {
+    depot.with_options(CallOptions::new().hash_key(format!("{key:?}")))
 }
 
 /// Makes calls until both backends have replied.
@@ -159,14 +166,17 @@ async fn listed(depot: &DepotClient) -> usize {
     last.unwrap()
 }
 
-/// How calls have ended, and the ids of their backends.
+/// How a call has ended, and the id of its backend.
+type End = (Code, Option<String>);
+
+/// The ends of calls.
 #[derive(Clone, Default)]
-struct Ends(Arc<Mutex<Vec<(Code, Option<String>)>>>);
+struct Ends(Arc<Mutex<Vec<End>>>);
 
 impl Ends {
     /// The only call since the last time.
     #[track_caller]
-    fn one(&self) -> (Code, Option<String>) {
+    fn one(&self) -> End {
         let mut ends = self.0.lock().unwrap();
         assert_eq!(ends.len(), 1, "{ends:?}");
         ends.remove(0)
@@ -193,7 +203,7 @@ impl Recorder for Ends {
 }
 
 /// The end of a call on this backend.
-fn end(code: Code, number: usize) -> (Code, Option<String>) {
+fn end(code: Code, number: usize) -> End {
     (code, Some(format!("b{number}")))
 }
 
@@ -201,7 +211,9 @@ fn end(code: Code, number: usize) -> (Code, Option<String>) {
 async fn a_recorder_gets_the_backend_of_calls_of_every_kind() {
     let mut depots = Depots::start().await;
     let ends = Ends::default();
-    let depot = depots.client(MetricsInterceptor::new(ends.clone())).await;
+    let depot = depots
+        .client(Policy::RoundRobin, MetricsInterceptor::new(ends.clone()))
+        .await;
     of_both(async || {
         let number = depot.fetch().await.unwrap();
         assert_eq!(ends.one(), end(Code::Ok, number));
@@ -236,7 +248,9 @@ async fn a_recorder_gets_the_backend_of_calls_of_every_kind() {
 async fn a_call_that_was_retried_counts_for_the_last_backend() {
     let depots = Depots::start().await;
     let ends = Ends::default();
-    let depot = depots.client(MetricsInterceptor::new(ends.clone())).await;
+    let depot = depots
+        .client(Policy::RoundRobin, MetricsInterceptor::new(ends.clone()))
+        .await;
     depots
         .with_a_retry(async || {
             assert_eq!(depot.fetch().await, Ok(1));
@@ -247,16 +261,25 @@ async fn a_call_that_was_retried_counts_for_the_last_backend() {
 
 #[tokio::test]
 async fn a_call_that_was_hedged_counts_for_the_backend_that_has_replied() {
-    let mut depots = Depots::start().await;
+    let depots = Depots::start().await;
     let ends = Ends::default();
-    let depot = depots.client(MetricsInterceptor::new(ends.clone())).await;
-    let hedged = async {
-        while depots.stuck.try_recv().is_err() {
-            assert_eq!(depot.hedged().await, Ok(0));
-            assert_eq!(ends.one(), end(Code::Ok, 0));
+    let recorder = MetricsInterceptor::new(ends.clone());
+    let depot = depots.client(Policy::RingHash, recorder).await;
+    // The first attempt of a call with this key is on the slow backend.
+    let mut keys = 0..;
+    let slow = async {
+        loop {
+            let depot = keyed(&depot, keys.next());
+            let number = depot.fetch().await.unwrap();
+            assert_eq!(ends.one(), end(Code::Ok, number));
+            if number == 1 {
+                return depot;
+            }
         }
     };
-    within("a hedge of a call on the slow backend", hedged).await;
+    let depot = within("a key of the slow backend", slow).await;
+    assert_eq!(depot.hedged().await, Ok(0));
+    assert_eq!(ends.one(), end(Code::Ok, 0));
 }
 
 #[tokio::test]
@@ -282,7 +305,7 @@ async fn the_facade_gets_the_address_of_the_backend() {
     let _guard = metrics::set_default_local_recorder(&sink);
     let depots = Depots::start().await;
     let facade = MetricsInterceptor::new(MetricsFacade::new());
-    let depot = depots.client(facade).await;
+    let depot = depots.client(Policy::RoundRobin, facade).await;
     let mut expected = BTreeMap::new();
     let mut count = |method: &str, number: usize| {
         let labels = format!("rpc.system.name=iip rpc.method=Depot/{method}");
@@ -328,7 +351,9 @@ async fn spans() {
     let trace = Trace::default();
     let _guard = tracing::subscriber::set_default(trace.clone());
     let depots = Depots::start().await;
-    let depot = depots.client(TracingInterceptor::new()).await;
+    let depot = depots
+        .client(Policy::RoundRobin, TracingInterceptor::new())
+        .await;
     let last = |number: usize| {
         let spans = &trace.0.lock().unwrap().spans;
         let span = spans.last().unwrap();
