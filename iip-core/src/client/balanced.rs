@@ -86,10 +86,26 @@ impl Owner {
     }
 
     /// An attempt to connect has succeeded.
-    pub(super) fn connected(&self) {
-        if let Some(balanced) = self.balanced.upgrade() {
-            balanced.update(|balancer, now| balancer.connected(self.id, now));
-            balanced.changed.notify_waiters();
+    pub(super) fn connected(&self, subchannel: &Arc<Subchannel>, connection: Connection) {
+        let Some(balanced) = self.balanced.upgrade() else {
+            return;
+        };
+        balanced.update(|balancer, now| balancer.connected(self.id, now));
+        balanced.changed.notify_waiters();
+        if let Ok(runtime) = Handle::try_current() {
+            let (balanced, subchannel) = (Arc::downgrade(&balanced), Arc::downgrade(subchannel));
+            drop(runtime.spawn(async move {
+                connection.closed().await;
+                drop(connection);
+                if let (Some(balanced), Some(subchannel)) =
+                    (balanced.upgrade(), subchannel.upgrade())
+                    && !balanced.is_closed()
+                    && !subchannel.pool.is_connected()
+                {
+                    // The server may be gone. If it is not, the next call connects again.
+                    balanced.source.refresh();
+                }
+            }));
         }
     }
 

@@ -425,7 +425,7 @@ impl Subchannel {
 
 /// How an attempt to connect has ended.
 enum Attempt {
-    Connected,
+    Connected(Connection),
     /// The next attempt follows after this pause.
     Failed(Duration),
     Cancelled,
@@ -481,8 +481,11 @@ impl Drop for PendingConnection {
             Some(Ok(connection)) => {
                 state.failures = 0;
                 let since = clock::now();
-                state.phase = Phase::Up { connection, since };
-                Attempt::Connected
+                state.phase = Phase::Up {
+                    connection: connection.clone(),
+                    since,
+                };
+                Attempt::Connected(connection)
             }
             Some(Err(error)) => {
                 let limit = FIRST_BACKOFF
@@ -507,7 +510,7 @@ impl Drop for PendingConnection {
         pool.changed.notify_waiters();
         if let Some(owner) = &self.subchannel.owner {
             match attempt {
-                Attempt::Connected => owner.connected(),
+                Attempt::Connected(connection) => owner.connected(&self.subchannel, connection),
                 Attempt::Failed(pause) => owner.refused(&self.subchannel, self.index, pause),
                 Attempt::Cancelled => owner.cancelled(),
             }

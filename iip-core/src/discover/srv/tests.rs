@@ -156,9 +156,11 @@ async fn each_record_is_a_backend_with_its_priority_and_weight() {
     let expected = [
         BackendInfo::new("10.0.0.1:7000".parse().unwrap())
             .id("a.orders:7000")
+            .host("orders")
             .weight(5),
         BackendInfo::new("10.0.0.2:7001".parse().unwrap())
             .id("b.orders:7001")
+            .host("orders")
             .priority(1)
             .weight(1),
     ];
