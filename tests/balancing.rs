@@ -627,3 +627,37 @@ async fn a_call_that_is_rejected_at_random_is_not_asked_for_twice() {
     }
     assert_eq!(asked.load(Ordering::Relaxed), 20);
 }
+
+#[test]
+fn a_source_is_watched_again_although_all_connections_are_alive() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).enable_all().build().unwrap()
+    };
+    let servers = runtime();
+    let (backends, bound) = servers.block_on(cluster(2));
+    let addresses = addresses(&bound);
+    let (first, second) = (runtime(), runtime());
+    let source = TestSource::of(&addresses[..1]);
+    let (client, who) = first.block_on(connected(&source, Client::builder()));
+    // The connection to the other backend is made by a call in another runtime.
+    first.block_on(async { source.send(Ok(snapshot(&addresses[1..]))) });
+    let other = async {
+        while backends[1].calls() == 0 {
+            let _lost_with_its_backend = who.are_you_again().await;
+            tokio::task::yield_now().await;
+        }
+    };
+    second.block_on(within("a call of the other backend", other));
+    drop(first);
+    second.block_on(async {
+        let again = async {
+            while client.explain().backends.len() != 2 {
+                source.send(Ok(snapshot(&addresses)));
+                who.are_you().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within("the next snapshot", again).await;
+    });
+}

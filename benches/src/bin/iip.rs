@@ -70,6 +70,14 @@ fn is_observed() -> bool {
     std::env::var_os("IIP_OBSERVED").is_some()
 }
 
+/// Returns the target of the client: a balanced client with one backend, or an address.
+fn target(addr: SocketAddr) -> String {
+    match std::env::var_os("IIP_BALANCED") {
+        Some(_) => format!("static:{addr}"),
+        None => addr.to_string(),
+    }
+}
+
 struct Iip;
 
 impl Peer for Iip {
@@ -98,7 +106,7 @@ impl Peer for Iip {
                 .interceptor(TracingInterceptor::new())
                 .interceptor(MetricsInterceptor::new(MetricsFacade::new()));
         }
-        let client = client.connect(addr.to_string()).await?;
+        let client = client.connect(target(addr)).await?;
         Ok(Client(IipEchoClient::new(client)))
     }
 }

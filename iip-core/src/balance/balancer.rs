@@ -294,10 +294,14 @@ impl<T> Balancer<T> {
 
     /// Returns `true` if a backend other than that at `position` is usable and not in slow start.
     fn is_warm(&self, position: Option<usize>) -> bool {
-        let mut all = self.set.iter().zip(&self.health).enumerate();
-        all.any(|(index, ((_, info), health))| {
-            Some(index) != position && info.weight > 0 && health.state() == State::Ready
-        })
+        (0..self.set.len()).any(|other| Some(other) != position && self.is_ready(other))
+    }
+
+    /// Returns `true` if the backend at `position` is usable and not in slow start.
+    fn is_ready(&self, position: usize) -> bool {
+        let info = self.set.info(position);
+        let health = self.health.get(position).map(Health::state);
+        health == Some(State::Ready) && info.is_some_and(|info| info.weight > 0)
     }
 
     /// Returns the backends whose ejection is over, and which need a ping.
@@ -338,18 +342,21 @@ impl<T> Balancer<T> {
     }
 
     fn advance(&mut self, now: u64) {
-        for position in 0..self.health.len() {
-            let warm = self.is_warm(Some(position));
+        let all = 0..self.health.len();
+        let mut ready = all.clone().filter(|other| self.is_ready(*other)).count();
+        for position in all {
+            let others = ready - usize::from(self.is_ready(position));
             let (Some(health), Some(backend)) =
                 (self.health.get_mut(position), self.set.get(position))
             else {
                 continue;
             };
             let before = health.standing();
-            health.advance(now, warm, &self.settings);
+            health.advance(now, others > 0, &self.settings);
             if before != Standing::Usable && health.standing() == Standing::Usable {
                 backend.forget();
             }
+            ready = others + usize::from(self.is_ready(position));
         }
     }
 

@@ -90,8 +90,8 @@ impl Owner {
         let Some(balanced) = self.balanced.upgrade() else {
             return;
         };
-        balanced.update(|balancer, now| balancer.connected(self.id, now));
-        balanced.changed.notify_waiters();
+        let changed = balanced.update(|balancer, now| balancer.connected(self.id, now));
+        balanced.notify_unless(changed);
         if let Ok(runtime) = Handle::try_current() {
             let (balanced, subchannel) = (Arc::downgrade(&balanced), Arc::downgrade(subchannel));
             drop(runtime.spawn(async move {
@@ -114,10 +114,11 @@ impl Owner {
         let Some(balanced) = self.balanced.upgrade() else {
             return;
         };
-        if balanced.update(|balancer, now| balancer.refused(self.id, now)) {
+        let first = balanced.update(|balancer, now| balancer.refused(self.id, now));
+        if first {
             balanced.source.refresh();
         }
-        balanced.changed.notify_waiters();
+        balanced.notify_unless(first);
         if let Ok(runtime) = Handle::try_current() {
             let subchannel = Arc::downgrade(subchannel);
             let retry = async move {
@@ -421,6 +422,15 @@ impl Balanced {
             self.work.notify_one();
         }
         changed
+    }
+
+    /// Wakes the calls that wait for a connection, unless the state of the backends has changed:
+    /// those calls must not look before there is a picker of the new state, which throttles them
+    /// after an outage. The task wakes them then.
+    fn notify_unless(&self, changed: bool) {
+        if !changed {
+            self.changed.notify_waiters();
+        }
     }
 
     /// Prepares the next picker. Returns the time at which it must be done again.
