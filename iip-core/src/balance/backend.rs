@@ -121,6 +121,15 @@ pub enum Outcome {
         /// The time for which the backend has asked not to be called, if it has.
         pushback: Option<Duration>,
     },
+    /// The backend is at its capacity: it has rejected the call without running it, and has asked
+    /// not to be called for this time.
+    ///
+    /// [`Policy::P2c`](super::Policy::P2c) avoids the backend, but does not eject it, because the
+    /// others would have to take all of its calls. For other policies it is a failure.
+    Rejected {
+        /// The time for which the backend has asked not to be called.
+        pushback: Duration,
+    },
     /// The caller or a hedge cancelled the call, or the backend sent a drain notice. It says
     /// nothing about the backend.
     Cancelled,
@@ -168,6 +177,8 @@ pub(super) struct Shared {
     pub(super) epoch: Epoch,
     pub(super) load: LoadSettings,
     pub(super) outcomes: OutcomeSettings,
+    /// A backend that rejects calls at its capacity is avoided by its load, and not ejected.
+    pub(super) spares_full: bool,
     /// The calls in flight of all backends, if the policy needs them.
     pub(super) total: Option<Arc<AtomicU64>>,
 }
@@ -241,9 +252,18 @@ impl<T> Backend<T> {
     }
 
     /// Accounts for a call that starts. Each needs one call of [`finished`](Self::finished).
+    /// Returns the number of calls in flight before it.
     #[inline]
-    pub fn started(&self) {
-        self.load.started();
+    pub fn started(&self) -> u32 {
+        self.load.started()
+    }
+
+    /// Accounts for a call that ends with success and need not be timed. Returns the number of
+    /// successes that are to be [observed](Self::observed) with this call; 0 for most calls.
+    #[inline]
+    pub fn finished_in_group(&self) -> u32 {
+        self.load.finished();
+        self.outcomes.group()
     }
 
     /// Accounts for a call that ends after `elapsed`; `trial` is that of its
@@ -261,7 +281,15 @@ impl<T> Backend<T> {
         match outcome {
             Outcome::Success => self.succeeded(now, Some(elapsed), 1),
             Outcome::Untimed => self.succeeded(now, None, 1),
-            Outcome::Failure { pushback } => {
+            Outcome::Rejected { pushback } if self.shared.spares_full => {
+                self.load.avoid(now, pushback, &self.shared.load);
+            }
+            Outcome::Failure { .. } | Outcome::Rejected { .. } => {
+                let pushback = match outcome {
+                    Outcome::Failure { pushback } => pushback,
+                    Outcome::Rejected { pushback } => Some(pushback),
+                    _ => None,
+                };
                 let penalty = Penalty { elapsed, pushback };
                 if self.failed(now, penalty) && !trial {
                     return Notice::Failing;
@@ -305,7 +333,7 @@ impl<T> Backend<T> {
             Outcome::Success | Outcome::Untimed => Notice::Trial(true),
             Outcome::Failure { .. } => Notice::Trial(false),
             // The next call is the trial.
-            Outcome::Cancelled => Notice::None,
+            Outcome::Cancelled | Outcome::Rejected { .. } => Notice::None,
         }
     }
 

@@ -58,6 +58,7 @@ impl<T> Balancer<T> {
             epoch: Epoch(now),
             load: options.load_settings(),
             outcomes: options.outcome_settings(),
+            spares_full: matches!(options.policy, Policy::P2c),
             total: bounded.then(Arc::default),
         });
         // Clients that start together do not all begin with the first backend.
@@ -153,6 +154,12 @@ impl<T> Balancer<T> {
             .into_iter()
             .filter_map(|index| active.get(index).copied())
             .collect()
+    }
+
+    /// Returns `true` if a backend is usable.
+    #[must_use]
+    pub fn has_usable(&self) -> bool {
+        self.count(|standing| standing == Standing::Usable) > 0
     }
 
     /// Returns the backends that get no calls before they are connected.
@@ -395,7 +402,7 @@ impl<T> Balancer<T> {
         });
         Picker {
             choices: choices.map(Box::new),
-            made: now,
+            stale_at: self.shared.epoch.instant(now.saturating_add(FRESH)),
             median,
             admit,
             zones: zones.collect(),

@@ -90,13 +90,13 @@ impl Load {
         }
     }
 
-    /// Accounts for a call that starts.
+    /// Accounts for a call that starts. Returns the number of calls in flight before it.
     #[inline]
-    pub fn started(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    pub fn started(&self) -> u32 {
         if let Some(total) = &self.total {
             total.fetch_add(1, Ordering::Relaxed);
         }
+        self.in_flight.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Accounts for a call that ends, without an outcome.
@@ -173,6 +173,18 @@ impl Load {
         let told = nanos(told) as f64;
         let value = told.max(2.0 * last).max(settings.min_penalty);
         self.penalty.set(now, value.min(settings.max_penalty));
+    }
+
+    /// Sets the penalty to `pushback`, unless it is higher.
+    pub(super) fn avoid(&self, now: u64, pushback: Duration, settings: &LoadSettings) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a millionth of a latency is enough"
+        )]
+        let told = (nanos(pushback) as f64).min(settings.max_penalty);
+        if told > self.penalty_at(now, settings) {
+            self.penalty.set(now, told);
+        }
     }
 
     #[inline]

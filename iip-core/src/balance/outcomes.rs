@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The number of parts of a window.
 pub(super) const BUCKETS: u64 = 10;
+/// The number of successes that are counted together.
+const GROUP: u32 = 8;
 
 /// The settings of [`Outcomes`].
 #[derive(Debug)]
@@ -51,6 +53,8 @@ impl Bucket {
 #[derive(Default, Debug)]
 pub(super) struct Outcomes {
     in_a_row: AtomicU32,
+    /// Successes that are not counted in a bucket yet.
+    waiting: AtomicU32,
     /// The bucket in which too many failures were reported last, plus 1.
     reported: AtomicU64,
     buckets: [AtomicU64; BUCKETS as usize],
@@ -60,17 +64,34 @@ impl Outcomes {
     /// Counts successes.
     #[inline]
     pub(super) fn succeeded(&self, now: u64, count: u32, settings: &OutcomeSettings) {
+        self.end_row();
+        self.count(now, count, 0, settings);
+    }
+
+    /// Records a success that is counted later. Returns the number of successes to count once they
+    /// are [`GROUP`], else 0.
+    #[inline]
+    pub(super) fn group(&self) -> u32 {
+        self.end_row();
+        match self.waiting.fetch_add(1, Ordering::Relaxed) + 1 >= GROUP {
+            true => self.waiting.swap(0, Ordering::Relaxed),
+            false => 0,
+        }
+    }
+
+    #[inline]
+    fn end_row(&self) {
         if self.in_a_row.load(Ordering::Relaxed) != 0 {
             self.in_a_row.store(0, Ordering::Relaxed);
         }
-        self.count(now, count, 0, settings);
     }
 
     /// Counts a failure. Returns `true` if there were too many: once a bucket, because what follows
     /// is expensive, and may be to no effect if too many other backends are ejected.
     pub(super) fn failed(&self, now: u64, settings: &OutcomeSettings) -> bool {
         self.in_a_row.fetch_add(1, Ordering::Relaxed);
-        self.count(now, 0, 1, settings);
+        let waiting = self.waiting.swap(0, Ordering::Relaxed);
+        self.count(now, waiting, 1, settings);
         let report = now / settings.bucket + 1;
         self.too_many(now, settings).is_some()
             && self.reported.swap(report, Ordering::Relaxed) != report
@@ -126,6 +147,7 @@ impl Outcomes {
 
     pub(super) fn forget(&self) {
         self.in_a_row.store(0, Ordering::Relaxed);
+        self.waiting.store(0, Ordering::Relaxed);
         self.reported.store(0, Ordering::Relaxed);
         for bucket in &self.buckets {
             bucket.store(0, Ordering::Relaxed);
@@ -178,6 +200,22 @@ mod tests {
         assert!(!outcomes.failed(0, &settings()), "reported once a second");
         assert!(outcomes.failed(SECOND, &settings()));
         assert_eq!(outcomes.too_many(0, &settings()), Some(Trigger::InARow(7)));
+    }
+
+    #[test]
+    fn successes_of_a_group_are_counted_with_its_last_one_or_with_a_failure() {
+        let outcomes = Outcomes::default();
+        outcomes.failed(0, &settings());
+        for _ in 1..GROUP {
+            assert_eq!(outcomes.group(), 0);
+        }
+        assert_eq!(outcomes.group(), GROUP);
+        for _ in 0..4 {
+            outcomes.group();
+            outcomes.failed(0, &settings());
+            assert_eq!(outcomes.too_many(0, &settings()), None);
+        }
+        assert_eq!(outcomes.window(0, &settings()), (4, 5));
     }
 
     #[test]

@@ -164,7 +164,8 @@ pub(super) struct Ranks {
 pub struct Picker<T = ()> {
     pub(super) set: Arc<BackendSet<T>>,
     pub(super) epoch: Epoch,
-    pub(super) made: u64,
+    /// The time from which on it should be refreshed while calls are made.
+    pub(super) stale_at: Instant,
     pub(super) median: f64,
     /// The probability with which a call passes.
     pub(super) admit: f64,
@@ -198,7 +199,7 @@ impl<T> Picker<T> {
         Self {
             set: Arc::clone(set),
             epoch: shared.epoch,
-            made: 0,
+            stale_at: shared.epoch.instant(FRESH),
             median: 0.0,
             admit: 1.0,
             pushback: options.recovery_time / 10,
@@ -237,6 +238,7 @@ impl<T> Picker<T> {
         now: Instant,
         random: u64,
     ) -> Result<Picked<'_, T>, PickError> {
+        let stale = now > self.stale_at;
         let now = self.epoch.nanos(now);
         let mut draw = Draw {
             rng: fastrand::Rng::with_seed(random),
@@ -249,7 +251,6 @@ impl<T> Picker<T> {
         if self.admit < 1.0 {
             self.admit(&mut draw)?;
         }
-        let stale = now.saturating_sub(self.made) > FRESH;
         if hint.idempotent
             && !self.trials.is_empty()
             && let Some((index, backend)) = self.trial(hint, &draw)

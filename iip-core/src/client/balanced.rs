@@ -90,9 +90,16 @@ impl Owner {
         let Some(balanced) = self.balanced.upgrade() else {
             return;
         };
-        let changed = balanced.update(|balancer, now| balancer.connected(self.id, now));
+        let mut is_first = false;
+        let changed = balanced.update(|balancer, now| {
+            is_first = !balancer.has_usable();
+            balancer.connected(self.id, now)
+        });
         balanced.notify_unless(changed);
         if let Ok(runtime) = Handle::try_current() {
+            if is_first {
+                balanced.end_pauses(&runtime);
+            }
             let (balanced, subchannel) = (Arc::downgrade(&balanced), Arc::downgrade(subchannel));
             drop(runtime.spawn(async move {
                 connection.closed().await;
@@ -201,7 +208,7 @@ impl Balanced {
         if picked.stale {
             self.wake_task();
         }
-        let tracker = CallTracker::new(picked.backend, picked.trial);
+        let tracker = CallTracker::new(&picked);
         match picked.backend.data().ready_connection() {
             Some(connection) => Ok(Picked {
                 connection,
@@ -268,7 +275,7 @@ impl Balanced {
                 ..*hint
             };
             let picked = picker.pick(&hint, now, random::random_id()).ok()?;
-            let tracker = CallTracker::new(picked.backend, picked.trial);
+            let tracker = CallTracker::new(&picked);
             if let Some(connection) = picked.backend.data().ready_connection() {
                 return Some(Picked {
                     connection,
@@ -370,7 +377,7 @@ impl Balanced {
                 return error.map_or_else(|| self.no_backend(), Found::Failed);
             }
         };
-        let tracker = CallTracker::new(first.backend, first.trial);
+        let tracker = CallTracker::new(&first);
         if let Some(connection) = first.backend.data().ready_connection() {
             return Found::Ready(Picked {
                 connection,
@@ -540,6 +547,18 @@ impl Balanced {
         let backends: Vec<_> = self.lock().balancer.unreachable().cloned().collect();
         for backend in &backends {
             connect_after(runtime, backend, Duration::ZERO);
+        }
+    }
+
+    /// Connects to all unreachable backends, although their last attempts have failed: after an
+    /// outage of all, the first one is back, and the others probably are.
+    fn end_pauses(&self, runtime: &Handle) {
+        let backends: Vec<_> = self.lock().balancer.unreachable().cloned().collect();
+        for backend in &backends {
+            let random = random::random_fraction();
+            let delay = self.config.balance.connect_delay(true, random);
+            backend.data().end_pause();
+            connect_after(runtime, backend, delay);
         }
     }
 

@@ -14,6 +14,9 @@ use crate::connection::Connection;
 use crate::error::{BackendAttempt, CallError, CallErrorKind, ConnectionError, Execution, Phases};
 use crate::random;
 
+/// The number of calls in flight from which on a backend is busy: its calls are not timed one by
+/// one, which costs as much as the rest of the account.
+const BUSY: u32 = 8;
 /// The maximum number of attempts of one call that its error lists. Later ones replace the oldest.
 const MAX_LISTED: usize = 16;
 
@@ -122,15 +125,19 @@ impl NotPicked {
 pub struct CallTracker {
     backend: Arc<Backend<Arc<Subchannel>>>,
     trial: bool,
+    /// A success is counted with others.
+    grouped: bool,
     ended: bool,
 }
 
 impl CallTracker {
-    pub(super) fn new(backend: &Arc<Backend<Arc<Subchannel>>>, trial: bool) -> Self {
-        backend.started();
+    #[inline]
+    pub(super) fn new(picked: &crate::balance::Picked<'_, Arc<Subchannel>>) -> Self {
+        let in_flight = picked.backend.started();
         Self {
-            backend: Arc::clone(backend),
-            trial,
+            backend: Arc::clone(picked.backend),
+            trial: picked.trial,
+            grouped: in_flight >= BUSY && !picked.trial,
             ended: false,
         }
     }
@@ -154,10 +161,23 @@ impl CallTracker {
 
     /// Records that the call, which had its connection at `connected`, has ended. Only the first
     /// outcome of a call counts.
+    #[inline]
     pub fn end(&mut self, connected: Instant, outcome: Outcome) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        if !self.grouped || outcome != Outcome::Success {
+            return self.end_timed(connected, outcome);
+        }
+        let count = self.backend.finished_in_group();
+        if count > 0 {
+            let now = clock::now();
+            let elapsed = now.saturating_duration_since(connected);
+            self.backend.observed(now, elapsed, count);
+        }
+    }
+
+    fn end_timed(&self, connected: Instant, outcome: Outcome) {
         let now = clock::now();
         let elapsed = now.saturating_duration_since(connected);
         let notice = self.backend.finished(now, elapsed, outcome, self.trial);

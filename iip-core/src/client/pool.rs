@@ -336,6 +336,15 @@ impl Subchannel {
         self.attempt_from(runtime, self.pool.turn()).map(drop)
     }
 
+    /// Ends the pauses after failed attempts: the next attempt may follow at once.
+    pub(super) fn end_pause(&self) {
+        for slot in &self.pool.slots {
+            if let Phase::Pausing { until, .. } = &mut slot.lock().phase {
+                *until = clock::now();
+            }
+        }
+    }
+
     /// Returns `true` if the server replies to a ping within `limit`.
     pub(super) async fn ping(self: &Arc<Self>, limit: Duration) -> bool {
         let now = clock::now();

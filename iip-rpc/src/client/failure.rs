@@ -45,25 +45,28 @@ pub(super) fn add_tried(tracker: &CallTracker, status: &Status, attempts: &mut A
 
 /// Returns what a status in a reply says about the backend.
 pub(super) fn status_outcome(status: &Status, tracker: &CallTracker) -> Outcome {
-    match status.code() {
+    let has_not_run = status.execution() == Execution::NotExecuted;
+    match (status.code(), status.pushback()) {
         // A server that is shutting down rejects calls that cross its notice.
-        Code::Unavailable
-            if status.execution() == Execution::NotExecuted && !tracker.is_connected() =>
-        {
-            Outcome::Cancelled
+        (Code::Unavailable, _) if has_not_run && !tracker.is_connected() => Outcome::Cancelled,
+        (Code::ResourceExhausted, Some(Pushback::After(pushback))) if has_not_run => {
+            Outcome::Rejected { pushback }
         }
-        Code::Unavailable
-        | Code::ResourceExhausted
-        | Code::Internal
-        | Code::Unknown
-        | Code::DataLoss
-        | Code::DeadlineExceeded => Outcome::Failure {
-            pushback: status.pushback().map(|pushback| match pushback {
+        (
+            Code::Unavailable
+            | Code::ResourceExhausted
+            | Code::Internal
+            | Code::Unknown
+            | Code::DataLoss
+            | Code::DeadlineExceeded,
+            pushback,
+        ) => Outcome::Failure {
+            pushback: pushback.map(|pushback| match pushback {
                 Pushback::After(pause) => pause,
                 Pushback::Never => Duration::ZERO,
             }),
         },
-        Code::Cancelled => Outcome::Cancelled,
+        (Code::Cancelled, _) => Outcome::Cancelled,
         // The status blames the call.
         _ => Outcome::Success,
     }

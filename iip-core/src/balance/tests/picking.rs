@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
-use super::super::{BackendState, CallKey, PickError, Target, go_hash};
+use std::sync::Arc;
+
+use super::super::{BackendState, CallKey, Notice, PickError, Target, go_hash};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -296,14 +298,14 @@ fn an_ejected_backend_is_tested_by_one_idempotent_call() {
     );
     let backend = balancer.set().get(0).unwrap().clone();
     let notice = backend.finished(later, SECOND, Outcome::Cancelled, true);
-    assert_eq!(notice, super::super::Notice::None);
+    assert_eq!(notice, Notice::None);
     assert_eq!(
         pick(PickHint::new().idempotent(true)),
         (0, true),
         "the next one"
     );
     let notice = backend.finished(later, SECOND, Outcome::Success, true);
-    assert_eq!(notice, super::super::Notice::Trial(true));
+    assert_eq!(notice, Notice::Trial(true));
     assert!(balancer.trial_ended(backend.id(), later, true));
     balancer.refresh(later);
     let state = balancer.explain(&PickHint::new(), later)[0].state;
@@ -456,7 +458,7 @@ proptest! {
                 2 => drop(balancer.connected(backend.id(), now)),
                 3 => drop(balancer.pinged(backend.id(), now, seconds % 2 == 0)),
                 4 => drop(balancer.trial_ended(backend.id(), now, seconds % 2 == 0)),
-                5 => backend.started(),
+                5 => drop(backend.started()),
                 _ => fail(&mut balancer, number % weights.len(), now),
             }
             balancer.refresh(now);
@@ -467,4 +469,51 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_backend_at_its_capacity_is_avoided_and_not_ejected() {
+    let reject = |policy: Policy| {
+        let options = BalanceOptions::new().policy(policy);
+        let (mut balancer, now) = balancer(options, &infos(3));
+        let backend = Arc::clone(balancer.set().get(0).unwrap());
+        let rejected = Outcome::Rejected {
+            pushback: Duration::from_millis(100),
+        };
+        for _ in 0..100 {
+            backend.started();
+            let notice = backend.finished(now, Duration::from_micros(50), rejected, false);
+            if notice == Notice::Failing {
+                balancer.failing(backend.id(), now);
+            }
+        }
+        for number in [1, 2] {
+            let other = balancer.set().get(number).unwrap();
+            other.observed(now, Duration::from_millis(1), 1);
+        }
+        balancer.refresh(now);
+        let picks = picks(&balancer, PickHint::new(), now, 1000);
+        let ejected = balancer.explain(&PickHint::new(), now)[0].state == BackendState::Ejected;
+        (share(&picks, 0), ejected)
+    };
+    assert_eq!(reject(Policy::P2c), (0.0, false));
+    assert_eq!(reject(Policy::LeastPending), (0.0, true));
+}
+
+#[test]
+fn ten_thousand_backends_that_are_down_do_not_take_the_square_of_their_number() {
+    let (mut balancer, now) = balancer(BalanceOptions::new(), &infos(10_000));
+    let ids: Vec<_> = balancer
+        .set()
+        .iter()
+        .map(|(backend, _)| backend.id())
+        .collect();
+    for id in &ids[1..] {
+        balancer.going_away(*id, now);
+    }
+    // One is ready, so that the others are not the first to return.
+    assert!(balancer.connected(ids[5000], now));
+    balancer.refresh(now);
+    let states = balancer.explain(&PickHint::new(), now);
+    assert_eq!(states[5000].state, BackendState::SlowStart);
 }
