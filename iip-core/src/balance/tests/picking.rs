@@ -499,21 +499,3 @@ fn a_backend_at_its_capacity_is_avoided_and_not_ejected() {
     assert_eq!(reject(Policy::P2c), (0.0, false));
     assert_eq!(reject(Policy::LeastPending), (0.0, true));
 }
-
-#[test]
-fn ten_thousand_backends_that_are_down_do_not_take_the_square_of_their_number() {
-    let (mut balancer, now) = balancer(BalanceOptions::new(), &infos(10_000));
-    let ids: Vec<_> = balancer
-        .set()
-        .iter()
-        .map(|(backend, _)| backend.id())
-        .collect();
-    for id in &ids[1..] {
-        balancer.going_away(*id, now);
-    }
-    // One is ready, so that the others are not the first to return.
-    assert!(balancer.connected(ids[5000], now));
-    balancer.refresh(now);
-    let states = balancer.explain(&PickHint::new(), now);
-    assert_eq!(states[5000].state, BackendState::SlowStart);
-}
