@@ -239,10 +239,10 @@ impl<T> Picker<T> {
         random: u64,
     ) -> Result<Picked<'_, T>, PickError> {
         let stale = now > self.stale_at;
-        let now = self.epoch.nanos(now);
         let mut draw = Draw {
             rng: fastrand::Rng::with_seed(random),
-            now,
+            at: now,
+            epoch: self.epoch,
             median: self.median,
             excluded: hint.excluded,
             turn: &self.turn,

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use super::backend::{Backend, BackendId, MAX_WEIGHT};
+use super::backend::{Backend, BackendId, Epoch, MAX_WEIGHT};
 use super::hash::below;
 use super::policy::Policy;
 
@@ -18,7 +19,8 @@ const MAX_STRIDE: u64 = 65_535;
 /// One pick: its source of random numbers, and whom it must not choose.
 pub(super) struct Draw<'a> {
     pub(super) rng: fastrand::Rng,
-    pub(super) now: u64,
+    pub(super) at: Instant,
+    pub(super) epoch: Epoch,
     pub(super) median: f64,
     pub(super) excluded: &'a [BackendId],
     /// A number that all picks of a client share.
@@ -186,9 +188,11 @@ impl<T> Tier<T> {
         match (draw.accepts(&left.backend), draw.accepts(&right.backend)) {
             (true, true) => {
                 let discounts = (left.discount(draw), right.discount(draw));
+                // Only here is the time needed as a number, which takes as long as the rest.
+                let now = draw.epoch.nanos(draw.at);
                 let scores = (
-                    left.score(draw.now, draw.median) * discounts.0,
-                    right.score(draw.now, draw.median) * discounts.1,
+                    left.score(now, draw.median) * discounts.0,
+                    right.score(now, draw.median) * discounts.1,
                 );
                 match scores.0.total_cmp(&scores.1) {
                     std::cmp::Ordering::Less => Some(left),

@@ -65,6 +65,7 @@ impl<'a> PickArgs<'a> {
         (!self.path.is_empty()).then(|| chooser.choose(&view))
     }
 
+    #[inline]
     pub(super) fn hint(&self, policy: &Policy) -> PickHint<'a> {
         let mut key = CallKey::new(self.path);
         key.key = self.key;
