@@ -175,7 +175,7 @@ impl FromStr for Target {
 }
 
 /// A value that names what a client connects to: a text such as `"127.0.0.1:9000"` or
-/// `"dns://orders.:7000"`, a [`SocketAddr`](std::net::SocketAddr), an [`Endpoint`] or a [`Target`].
+/// `"dns://orders.:7000"`, a [`SocketAddr`], an [`Endpoint`] or a [`Target`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a target",
     note = "write a string such as \"127.0.0.1:9000\" or \"unix:/path\", or pass a `SocketAddr`"

@@ -141,7 +141,7 @@ impl ClientBuilder {
     }
 
     /// Connects to a server, such as `host:port` or a [`SocketAddr`](std::net::SocketAddr), or to
-    /// several, such as `static:10.0.0.1:7000,10.0.0.2:7000`; see [`Target`](crate::balance::Target)
+    /// several, such as `static:10.0.0.1:7000,10.0.0.2:7000`; see [`Target`]
     /// for all forms.
     ///
     /// # Errors
