@@ -109,6 +109,8 @@ pub(super) struct Tier<T> {
     pub(super) members: Vec<Member<T>>,
     /// All weights are equal.
     equal: bool,
+    /// A member is in slow start.
+    has_cold: bool,
     order: Order,
 }
 
@@ -127,6 +129,7 @@ impl<T> Tier<T> {
         let weights = || members.iter().map(|member| member.weight);
         let first = weights().next().unwrap_or(1.0);
         let equal = weights().all(|weight| weight.total_cmp(&first).is_eq());
+        let has_cold = members.iter().any(|member| member.warmth < 1.0);
         let order = match policy {
             Policy::P2c => Order::Pairs,
             Policy::LeastPending => Order::LeastPending,
@@ -148,6 +151,7 @@ impl<T> Tier<T> {
         Self {
             members,
             equal,
+            has_cold,
             order,
         }
     }
@@ -187,7 +191,10 @@ impl<T> Tier<T> {
         let (left, right) = (self.members.get(first)?, self.members.get(second)?);
         match (draw.accepts(&left.backend), draw.accepts(&right.backend)) {
             (true, true) => {
-                let discounts = (left.discount(draw), right.discount(draw));
+                let discounts = match self.has_cold {
+                    true => (left.discount(draw), right.discount(draw)),
+                    false => (1.0, 1.0),
+                };
                 // Only here is the time needed as a number, which takes as long as the rest.
                 let now = draw.epoch.nanos(draw.at);
                 let scores = (
@@ -222,7 +229,10 @@ impl<T> Tier<T> {
         let mut least = f64::INFINITY;
         for part in [after, before] {
             for member in part {
-                let pending = member.pending() * member.discount(draw);
+                let pending = match self.has_cold {
+                    true => member.pending() * member.discount(draw),
+                    false => member.pending(),
+                };
                 if pending >= least || !draw.accepts(&member.backend) {
                     continue;
                 }
