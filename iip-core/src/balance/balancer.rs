@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use super::backend::{Backend, BackendId, BackendInfo, Epoch, Shared};
+use super::backend::{Backend, BackendId, BackendInfo, Shared};
 use super::chosen::Choices;
 use super::hash::subset;
 use super::health::{Health, HealthSettings, Standing, State};
@@ -16,6 +16,7 @@ use super::recovery::Recovery;
 use super::ring::Ring;
 use super::set::{BackendSet, SetChange};
 use super::tier::{Member, Tier};
+use super::time::Epoch;
 use super::zone::ZoneShares;
 use crate::error::ConfigError;
 

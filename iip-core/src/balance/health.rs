@@ -19,8 +19,8 @@
 
 use std::time::Duration;
 
-use super::backend::nanos;
 use super::outcomes::Trigger;
+use super::time::nanos;
 
 /// The settings of [`Health`], times in nanoseconds.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::backend::nanos;
+use super::time::nanos;
 
 /// Ages below this fraction of the time constant do not decay: the error is less than 0.1 %.
 const NO_DECAY: f64 = 1.0 / 1024.0;

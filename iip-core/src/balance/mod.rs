@@ -74,6 +74,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod tier;
+mod time;
 mod zone;
 
 #[doc(hidden)]

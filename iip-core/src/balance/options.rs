@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backend::nanos;
 use super::choose::Fallback;
 use super::health::HealthSettings;
 use super::load::LoadSettings;
 use super::outcomes::{BUCKETS, OutcomeSettings};
 use super::policy::Policy;
+use super::time::nanos;
 use crate::error::ConfigError;
 
 /// The sizes that the table of consistent hashing may have.

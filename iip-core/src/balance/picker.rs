@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::backend::{Backend, BackendId, Epoch, Shared};
+use super::backend::{Backend, BackendId, Shared};
 use super::choose::Choice;
 use super::chosen::Choices;
 use super::hash::{below, mix};
@@ -12,6 +12,7 @@ use super::options::BalanceOptions;
 use super::ring::Ring;
 use super::set::BackendSet;
 use super::tier::{Draw, Tier};
+use super::time::Epoch;
 
 /// The age from which on a picker should be refreshed while calls are made, in nanoseconds.
 pub(super) const FRESH: u64 = 1_000_000_000;

@@ -1,8 +1,8 @@
 //! The throttle after a time without any usable backend. The calls that have waited would
 //! overwhelm the first backends that return.
 
-use super::backend::nanos;
 use super::options::BalanceOptions;
+use super::time::nanos;
 
 /// The state of the throttle.
 #[derive(Debug)]

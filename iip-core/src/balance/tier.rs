@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::backend::{Backend, BackendId, Epoch, MAX_WEIGHT};
+use super::backend::{Backend, BackendId, MAX_WEIGHT};
 use super::hash::below;
 use super::policy::Policy;
+use super::time::Epoch;
 
 /// Latencies below this count as this, in nanoseconds: a backend that replies at once is not
 /// infinitely better than others.

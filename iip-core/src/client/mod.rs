@@ -1,5 +1,5 @@
-//! A client: its calls, the backends that they are sent to, and the connections, which are made when
-//! needed and replaced when lost.
+//! A client: its calls, the backends that they are sent to, and the connections, which are made
+//! when needed and replaced when lost.
 
 mod balanced;
 mod builder;
@@ -259,8 +259,8 @@ impl Client {
         }
     }
 
-    /// Returns a connection for a raw call that has needed one since `times.connected`, and sets that
-    /// to the time at which the connection is available.
+    /// Returns a connection for a raw call that has needed one since `times.connected`, and sets
+    /// that to the time at which the connection is available.
     pub(crate) async fn pick_for(
         &self,
         path: &str,
