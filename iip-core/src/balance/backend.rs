@@ -328,8 +328,4 @@ impl<T> Backend<T> {
         self.load.forget();
         self.outcomes.forget();
     }
-
-    pub(super) fn shared(&self) -> &Shared {
-        &self.shared
-    }
 }

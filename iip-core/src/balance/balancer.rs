@@ -118,8 +118,10 @@ impl<T> Balancer<T> {
             ))
         };
         let (set, positions, change) = self.set.replace(chosen.into_iter(), add);
-        let state = match self.is_warm(None) && self.settings.slow_start > 0 {
-            true => State::SlowStart { since: now },
+        let state = match self.is_warm(None, now) && self.settings.slow_start > 0 {
+            true => State::SlowStart {
+                until: now.saturating_add(self.settings.slow_start),
+            },
             false => State::Ready,
         };
         let moved = positions
@@ -287,7 +289,7 @@ impl<T> Balancer<T> {
         let Some(position) = self.set.position(id) else {
             return false;
         };
-        let (warm, random) = (self.is_warm(Some(position)), self.rng.f64());
+        let (warm, random) = (self.is_warm(Some(position), now), self.rng.f64());
         let (Some(health), Some(backend)) = (self.health.get_mut(position), self.set.get(position))
         else {
             return false;
@@ -300,16 +302,19 @@ impl<T> Balancer<T> {
         changed
     }
 
-    /// Returns `true` if a backend other than that at `position` is usable and not in slow start.
-    fn is_warm(&self, position: Option<usize>) -> bool {
-        (0..self.set.len()).any(|other| Some(other) != position && self.is_ready(other))
+    /// Returns `true` if a backend other than that at `position` is warm.
+    fn is_warm(&self, position: Option<usize>, now: u64) -> bool {
+        (0..self.set.len()).any(|other| Some(other) != position && self.is_warm_at(other, now))
     }
 
-    /// Returns `true` if the backend at `position` is usable and not in slow start.
-    fn is_ready(&self, position: usize) -> bool {
-        let info = self.set.info(position);
-        let health = self.health.get(position).map(Health::state);
-        health == Some(State::Ready) && info.is_some_and(|info| info.weight > 0)
+    /// Returns `true` if the backend at `position` is warm and gets calls.
+    fn is_warm_at(&self, position: usize, now: u64) -> bool {
+        let weight = self.set.info(position).map_or(0, |info| info.weight);
+        weight > 0
+            && self
+                .health
+                .get(position)
+                .is_some_and(|health| health.is_warm(now))
     }
 
     /// Returns the backends whose ejection is over, and which need a ping.
@@ -351,9 +356,12 @@ impl<T> Balancer<T> {
 
     fn advance(&mut self, now: u64) {
         let all = 0..self.health.len();
-        let mut ready = all.clone().filter(|other| self.is_ready(*other)).count();
+        let mut warm = all
+            .clone()
+            .filter(|other| self.is_warm_at(*other, now))
+            .count();
         for position in all {
-            let others = ready - usize::from(self.is_ready(position));
+            let others = warm - usize::from(self.is_warm_at(position, now));
             let (Some(health), Some(backend)) =
                 (self.health.get_mut(position), self.set.get(position))
             else {
@@ -364,7 +372,7 @@ impl<T> Balancer<T> {
             if before != Standing::Usable && health.standing() == Standing::Usable {
                 backend.forget();
             }
-            ready = others + usize::from(self.is_ready(position));
+            warm = others + usize::from(self.is_warm_at(position, now));
         }
     }
 
@@ -405,6 +413,7 @@ impl<T> Balancer<T> {
             choices: choices.map(Box::new),
             stale_at: self.shared.epoch.instant(now.saturating_add(FRESH)),
             median,
+            fresh_since: self.shared.load.fresh_since(now, FRESH),
             admit,
             zones: zones.collect(),
             trials,

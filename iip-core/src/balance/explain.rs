@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::balancer::Balancer;
-use super::health::State;
+use super::health::{Standing, State};
+use super::load::Load;
 use super::outcomes::Trigger;
 use super::picker::PickHint;
+use super::policy::Policy;
 use super::tier::Member;
 use crate::printable::Printable;
 use crate::transport::Endpoint;
@@ -61,7 +63,7 @@ pub struct BackendExplanation {
     /// The calls in flight.
     pub in_flight: u32,
     /// The expected cost of another call in nanoseconds: latency x (calls in flight + 1) / weight.
-    /// [`Policy::P2c`](super::Policy::P2c) prefers the lower one. `None` if the backend is drained.
+    /// [`Policy::P2c`] prefers the lower one. `None` if the backend is drained.
     pub score: Option<f64>,
     /// Why the backend is preferred or avoided, in sentences.
     pub reasons: Vec<String>,
@@ -95,6 +97,7 @@ impl<T> Balancer<T> {
     pub fn explain(&self, hint: &PickHint<'_>, now: Instant) -> Vec<BackendExplanation> {
         let now = self.shared.epoch.nanos(now);
         let median = self.picker.median;
+        let fastest = self.fastest();
         let all = self.set.iter().zip(&self.health).enumerate();
         all.map(|(index, ((backend, info), health))| {
             let warmth = health.warmth(now, &self.settings);
@@ -119,6 +122,16 @@ impl<T> Balancer<T> {
                     good + bad
                 ));
             }
+            if let Some(fastest) = fastest
+                && backend.load().is_slower(fastest, now, &self.shared.load)
+            {
+                let mean = |load: &Load| Duration::from_secs_f64(load.mean() / 1e9);
+                reasons.push(format!(
+                    "slow: a call takes {:.1?} on average, and {:.1?} at the fastest backend",
+                    mean(backend.load()),
+                    mean(fastest)
+                ));
+            }
             BackendExplanation {
                 id: Arc::clone(&info.id),
                 endpoint: info.endpoint.clone(),
@@ -129,11 +142,23 @@ impl<T> Balancer<T> {
                 },
                 weight: member.weight,
                 in_flight: backend.load().in_flight(),
-                score: (!drained).then(|| member.score(now, median)),
+                score: (!drained).then(|| member.score(now, median, &self.shared.load)),
                 reasons,
             }
         })
         .collect()
+    }
+
+    /// Returns the usable backend with the least mean latency, if the policy compares them.
+    fn fastest(&self) -> Option<&Load> {
+        if !matches!(self.options.tier_policy(), Policy::P2c) {
+            return None;
+        }
+        let all = self.set.iter().zip(&self.health);
+        let usable = all.filter(|(_, health)| health.standing() == Standing::Usable);
+        let loads = usable.map(|((backend, _), _)| backend.load());
+        let sampled = loads.filter(|load| load.mean() > 0.0);
+        sampled.min_by(|left, right| left.mean().total_cmp(&right.mean()))
     }
 }
 

@@ -15,7 +15,7 @@
 //!                                       ping, then one call ── success ────────┘
 //! ```
 //!
-//! Slow start is skipped if no other backend is warm.
+//! Slow start is skipped if no other backend is warm: if all others are new, or have just returned.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(super) struct HealthSettings {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum State {
     Ready,
-    SlowStart { since: u64 },
+    SlowStart { until: u64 },
     Ejected { until: u64, why: Trigger },
     HalfOpen { since: u64, pinged: bool },
     Down,
@@ -65,6 +65,9 @@ pub(super) struct Health {
     /// The part of the slow start that was over when the state changed, and the time of that: a
     /// backend that returns soon does not begin anew.
     warmed: (u64, u64),
+    /// The time from which on a ready backend is warm: one that has returned when no other was warm
+    /// has all its weight at once, but is not warm for that.
+    warm_from: u64,
 }
 
 impl Health {
@@ -74,7 +77,13 @@ impl Health {
             ejections: 0,
             healthy_since: now,
             warmed: (0, now),
+            warm_from: now,
         }
+    }
+
+    /// Returns `true` if the backend has all its calls, and has had them for a slow start.
+    pub(super) fn is_warm(&self, now: u64) -> bool {
+        self.state == State::Ready && now >= self.warm_from
     }
 
     pub(super) fn state(&self) -> State {
@@ -92,10 +101,10 @@ impl Health {
     /// Returns the share of its weight that the backend gets at `now`.
     pub(super) fn warmth(&self, now: u64, settings: &HealthSettings) -> f64 {
         match self.state {
-            State::SlowStart { since } => {
-                let age = Duration::from_nanos(now.saturating_sub(since));
+            State::SlowStart { until } => {
+                let left = Duration::from_nanos(until.saturating_sub(now));
                 let window = Duration::from_nanos(settings.slow_start.max(1));
-                let part = age.as_secs_f64() / window.as_secs_f64();
+                let part = 1.0 - left.as_secs_f64() / window.as_secs_f64();
                 part.clamp(settings.min_warmth, 1.0)
             }
             _ => 1.0,
@@ -129,9 +138,7 @@ impl Health {
             {
                 self.warm_up(now, warm, settings);
             }
-            State::SlowStart { since } if now.saturating_sub(since) >= settings.slow_start => {
-                self.state = State::Ready;
-            }
+            State::SlowStart { until } if now >= until => self.state = State::Ready,
             State::Ready | State::SlowStart { .. } => {
                 let windows = now.saturating_sub(self.healthy_since) / settings.window.max(1);
                 if windows > 0 {
@@ -155,9 +162,8 @@ impl Health {
                 since,
                 pinged: true,
             } => Some(since + nanos(settings.ejection)),
-            State::SlowStart { since } => {
-                let end = since.saturating_add(settings.slow_start);
-                Some(end.min(now.saturating_add(settings.slow_start / 10)))
+            State::SlowStart { until } => {
+                Some(until.min(now.saturating_add(settings.slow_start / 10)))
             }
             _ => None,
         }
@@ -234,19 +240,24 @@ impl Health {
     fn warm_up(&mut self, now: u64, warm: bool, settings: &HealthSettings) {
         let (part, at) = self.warmed;
         let part = part.saturating_sub(now.saturating_sub(at));
+        let until = now.saturating_add(settings.slow_start.saturating_sub(part));
         self.healthy_since = now;
-        self.state = match warm && part < settings.slow_start {
-            true => State::SlowStart {
-                since: now.saturating_sub(part),
-            },
-            false => State::Ready,
+        (self.state, self.warm_from) = match warm && until > now {
+            true => (State::SlowStart { until }, now),
+            false => (State::Ready, until),
         };
     }
 
     fn enter(&mut self, now: u64, state: State, settings: &HealthSettings) {
         match self.state {
-            State::Ready => self.warmed = (settings.slow_start, now),
-            State::SlowStart { since } => self.warmed = (now.saturating_sub(since), now),
+            State::Ready => {
+                let left = self.warm_from.saturating_sub(now);
+                self.warmed = (settings.slow_start.saturating_sub(left), now);
+            }
+            State::SlowStart { until } => {
+                let left = until.saturating_sub(now);
+                self.warmed = (settings.slow_start.saturating_sub(left), now);
+            }
             _ => {}
         }
         // What was ejected for failures begins anew however short the ejection was.
@@ -369,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_backend_that_flaps_does_not_begin_its_slow_start_anew() {
-        let mut health = Health::new(0, State::SlowStart { since: 0 });
+        let mut health = Health::new(0, State::SlowStart { until: 10 * SECOND });
         health.leave(8 * SECOND, State::Down, &settings());
         health.connected(9 * SECOND, true, &settings());
         assert!((health.warmth(9 * SECOND, &settings()) - 0.7).abs() < 1e-9);
@@ -384,5 +395,15 @@ mod tests {
         health.leave(0, State::Down, &settings());
         health.connected(60 * SECOND, false, &settings());
         assert_eq!(health.state(), State::Ready);
+        assert!(!health.is_warm(69 * SECOND), "others need no slow start");
+        assert!(health.is_warm(70 * SECOND));
+    }
+
+    #[test]
+    fn a_short_absence_right_after_the_start_needs_no_slow_start() {
+        let mut health = Health::new(0, State::Ready);
+        health.leave(0, State::GoingAway, &settings());
+        health.connected(SECOND / 10, true, &settings());
+        assert!(health.warmth(SECOND / 10, &settings()) > 0.98);
     }
 }

@@ -10,9 +10,20 @@ use super::time::nanos;
 const NO_DECAY: f64 = 1.0 / 1024.0;
 /// After this many time constants, less than one millionth of a penalty is left.
 const GONE: f64 = 14.0;
+/// The least weight of a sample in the mean latency. One peak of 100 times the mean leaves it at 2.5
+/// times.
+const MEAN_WEIGHT: f64 = 1.0 / 64.0;
+/// The weight of a sample after a pause, in the time constant of latencies: all of a fifth of it.
+/// The mean of a backend that gets few calls follows them within seconds.
+const MEAN_WEIGHT_AFTER_PAUSE: f64 = 5.0;
+/// A backend is slow if its mean latency is longer than that of another one by this factor and
+/// [`SLOW_SLACK`].
+const SLOW_FACTOR: f64 = 2.5;
+/// Differences below this, in nanoseconds, make no backend slow.
+const SLOW_SLACK: f64 = 500_000.0;
 
 /// The settings of [`Load`], in nanoseconds.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct LoadSettings {
     /// One divided by the time constant of latencies.
     pub(super) decay: f64,
@@ -20,6 +31,23 @@ pub(super) struct LoadSettings {
     pub(super) penalty_decay: f64,
     pub(super) min_penalty: f64,
     pub(super) max_penalty: f64,
+}
+
+impl LoadSettings {
+    /// Returns the time since which a sample must have come, so that its decay is less than a tenth
+    /// at `time` after `now`; the maximum if time constants are too short for that.
+    pub(super) fn fresh_since(&self, now: u64, time: u64) -> u64 {
+        let unseen = age(0, time, self.decay);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is a positive number of nanoseconds, and saturates"
+        )]
+        match unseen + NO_DECAY > 0.1 + 1e-3 {
+            true => u64::MAX,
+            false => now.saturating_sub((NO_DECAY / self.decay) as u64),
+        }
+    }
 }
 
 /// A failed call.
@@ -73,10 +101,17 @@ fn age(at: u64, now: u64, decay: f64) -> f64 {
 /// ([`BalanceOptions::decay`](super::BalanceOptions::decay)). Without samples it approaches the
 /// median of all backends, so an idle backend is neither preferred nor avoided. A failure adds a
 /// penalty, which the latency does not fall below until it has decayed.
+///
+/// The mean latency beside it is not moved by a single peak. It says which backends are
+/// slow.
+// All that a pick reads is in one line of the cache.
 #[derive(Default, Debug)]
+#[repr(align(64))]
 pub struct Load {
     in_flight: AtomicU32,
     latency: Decaying,
+    /// Nanoseconds, the bits of an `f64`; 0: there are no samples.
+    mean: AtomicU64,
     penalty: Decaying,
     /// The calls in flight of all backends, if the policy needs them.
     total: Option<Arc<AtomicU64>>,
@@ -126,6 +161,14 @@ impl Load {
         let sample = nanos(elapsed).max(1) as f64;
         let before = self.latency.at.swap(now, Ordering::Relaxed);
         let age = age(before, now, settings.decay);
+        let mean = self.mean();
+        let weight = (age * MEAN_WEIGHT_AFTER_PAUSE).clamp(MEAN_WEIGHT, 1.0);
+        let mean = match mean == 0.0 {
+            true => sample,
+            false => mean + (sample - mean) * weight,
+        };
+        // Of samples at the same moment, one may be lost: the mean stays one of many.
+        self.mean.store(mean.to_bits(), Ordering::Relaxed);
         let left = match age < NO_DECAY {
             true => 1.0 - age,
             false => (-age).exp(),
@@ -187,6 +230,38 @@ impl Load {
         }
     }
 
+    /// Returns the mean latency in nanoseconds; 0 without samples.
+    #[inline]
+    pub(super) fn mean(&self) -> f64 {
+        f64::from_bits(self.mean.load(Ordering::Relaxed))
+    }
+
+    /// Returns `true` if calls take much longer on average than those of `other`.
+    #[inline]
+    pub(super) fn seems_slower(&self, other: &Self) -> bool {
+        is_much_longer(self.mean(), other.mean())
+    }
+
+    /// Returns `true` if calls take so much longer than those of `other` that they are not worth
+    /// to be made here however many calls the other one has in flight.
+    ///
+    /// If the other one becomes slower by its calls, this ends. Without samples, it ends with the
+    /// time constant of latencies.
+    pub(super) fn is_slower(&self, other: &Self, now: u64, settings: &LoadSettings) -> bool {
+        let mean = other.mean();
+        // Nothing is known of the other one, or it does not take calls.
+        if mean == 0.0 || other.penalty_at(now, settings) > mean {
+            return false;
+        }
+        let own = mean + (self.mean() - mean) * (-self.latency.age(now, settings.decay)).exp();
+        // What does not reply to its calls is not fast. Replies come in groups, with gaps between.
+        let silent = other.latency.age(now, settings.decay) / settings.decay;
+        if other.in_flight() > 0 && silent > SLOW_FACTOR * own {
+            return false;
+        }
+        is_much_longer(own, mean)
+    }
+
     #[inline]
     fn penalty_at(&self, now: u64, settings: &LoadSettings) -> f64 {
         let penalty = self.penalty.value();
@@ -216,6 +291,14 @@ impl Load {
         latency.max(self.penalty_at(now, settings))
     }
 
+    /// Returns the latency if there was a sample at `since` or later, and no penalty.
+    #[inline]
+    pub(super) fn fresh_latency(&self, since: u64) -> Option<f64> {
+        let is_fresh = self.latency.at.load(Ordering::Relaxed) >= since;
+        let value = self.latency.value();
+        (is_fresh && value != 0.0 && self.penalty.value() == 0.0).then_some(value)
+    }
+
     /// Returns the latency without decay and penalties; `None` without samples.
     pub(super) fn sampled(&self) -> Option<f64> {
         Some(self.latency.value()).filter(|value| *value > 0.0)
@@ -224,8 +307,14 @@ impl Load {
     /// Forgets latency and penalties. Calls in flight stay.
     pub(super) fn forget(&self) {
         self.latency.set(0, 0.0);
+        self.mean.store(0.0_f64.to_bits(), Ordering::Relaxed);
         self.penalty.set(0, 0.0);
     }
+}
+
+#[inline]
+fn is_much_longer(latency: f64, other: f64) -> bool {
+    latency > SLOW_FACTOR * other + SLOW_SLACK
 }
 
 #[cfg(test)]
@@ -297,6 +386,59 @@ mod tests {
         assert!((after(&load, 0, MS) - 7e9).abs() < 1.0);
         load.forget();
         assert!((after(&load, 0, MS) - MS).abs() < 1.0);
+    }
+
+    #[test]
+    fn a_backend_is_slow_by_its_mean_and_not_by_one_peak() {
+        let (load, other) = (Load::default(), Load::default());
+        let mut now = 0;
+        let mut observe = |load: &Load, millis: u64| {
+            now += 1_000_000;
+            load.observe(now, Duration::from_millis(millis), &settings());
+            now
+        };
+        for _ in 0..100 {
+            observe(&load, 1);
+            observe(&other, 1);
+        }
+        let now = observe(&load, 80);
+        assert!(!load.is_slower(&other, now, &settings()));
+        for _ in 0..20 {
+            observe(&load, 10);
+        }
+        let now = observe(&other, 1);
+        assert!(load.is_slower(&other, now, &settings()));
+        assert!(!other.is_slower(&load, now, &settings()));
+        assert!(
+            !load.is_slower(&Load::default(), now, &settings()),
+            "nothing is known of the other one"
+        );
+        assert!(
+            !load.is_slower(&other, now + 20 * SECOND, &settings()),
+            "it decays"
+        );
+        other.started();
+        assert!(load.is_slower(&other, now, &settings()));
+        assert!(
+            !load.is_slower(&other, now + SECOND / 10, &settings()),
+            "the other one does not reply"
+        );
+        let penalty = Penalty {
+            elapsed: Duration::ZERO,
+            pushback: None,
+        };
+        other.penalize(now, penalty, &settings());
+        assert!(!load.is_slower(&other, now, &settings()));
+    }
+
+    #[test]
+    fn the_mean_of_a_backend_with_few_calls_follows_them() {
+        let load = Load::default();
+        load.observe(0, Duration::from_millis(10), &settings());
+        for step in 1..=4 {
+            load.observe(step * SECOND, Duration::from_millis(1), &settings());
+        }
+        assert!(load.mean() < 2.0 * MS, "{}", load.mean());
     }
 
     #[test]

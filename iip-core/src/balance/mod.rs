@@ -28,7 +28,7 @@
 //! | [slow start](BackendState::SlowStart) | a share that rises from a tenth, while others are warm | 10 s after it has joined or returned |
 //! | [ejected](BackendState::Ejected) after 5 failures in a row, or with less than half of at least 20 calls successful within 10 s | only if no other backend can take them | 10 s, then twice as long each time, up to 300 s |
 //! | [half open](BackendState::HalfOpen) | a ping, then one idempotent call | that call succeeds |
-//! | [down](BackendState::Down): it refuses connections | none | it is connected; attempts follow at growing intervals of up to 10 s |
+//! | [down](BackendState::Down): it refuses connections | none | it is connected; attempts follow at growing intervals of up to 10 s, or 2 s while calls wait for a connection |
 //! | [not connected](BackendState::GoingAway) yet, or it has sent a drain notice | none | it is connected |
 //! | [drained](BackendState::Drained): its weight is 0 | none | its weight changes |
 //!

@@ -278,6 +278,10 @@ impl BalanceOptions {
         self.empty_grace
     }
 
+    pub(crate) fn get_connect_spread(&self) -> Duration {
+        self.connect_spread
+    }
+
     pub(crate) fn get_policy(&self) -> &Policy {
         &self.policy
     }

@@ -8,6 +8,7 @@ use super::backend::{Backend, BackendId, Shared};
 use super::choose::Choice;
 use super::chosen::Choices;
 use super::hash::{below, mix};
+use super::load::LoadSettings;
 use super::options::BalanceOptions;
 use super::ring::Ring;
 use super::set::BackendSet;
@@ -168,6 +169,10 @@ pub struct Picker<T = ()> {
     /// The time from which on it should be refreshed while calls are made.
     pub(super) stale_at: Instant,
     pub(super) median: f64,
+    /// A copy: a pick reads it from here only.
+    pub(super) load: LoadSettings,
+    /// Latencies with a sample since then need no decay before the picker is stale.
+    pub(super) fresh_since: u64,
     /// The probability with which a call passes.
     pub(super) admit: f64,
     pub(super) pushback: Duration,
@@ -202,6 +207,8 @@ impl<T> Picker<T> {
             epoch: shared.epoch,
             stale_at: shared.epoch.instant(FRESH),
             median: 0.0,
+            load: shared.load,
+            fresh_since: u64::MAX,
             admit: 1.0,
             pushback: options.recovery_time / 10,
             zone: options.zone.clone(),
@@ -245,6 +252,8 @@ impl<T> Picker<T> {
             at: now,
             epoch: self.epoch,
             median: self.median,
+            load: &self.load,
+            fresh_since: if stale { u64::MAX } else { self.fresh_since },
             excluded: hint.excluded,
             turn: &self.turn,
             taken: None,

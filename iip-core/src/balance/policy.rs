@@ -21,7 +21,8 @@ use super::hash::{go_hash, go_hash_param, hash_key};
 #[non_exhaustive]
 pub enum Policy {
     /// The better of two random backends, by latency x (calls in flight + 1) / weight, with
-    /// penalties for failures.
+    /// penalties for failures. One whose mean latency is more than 2.5 times that of the other one
+    /// plus 0.5 ms gets only one in 256 of these calls, whatever is in flight.
     #[default]
     P2c,
     /// The backend with the fewest calls in flight by weight; of equal ones, in turns. This is the

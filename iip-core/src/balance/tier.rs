@@ -1,11 +1,13 @@
 //! A list of backends that are equally good to pick from, and the policies that pick from it.
 
+use std::hint::select_unpredictable;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::backend::{Backend, BackendId, MAX_WEIGHT};
 use super::hash::below;
+use super::load::LoadSettings;
 use super::policy::Policy;
 use super::time::Epoch;
 
@@ -14,6 +16,13 @@ use super::time::Epoch;
 const MIN_LATENCY: f64 = 1000.0;
 /// The number of draws of a policy before the search goes on from the last one.
 const DRAWS: usize = 8;
+/// The number of members that [`Policy::LeastPending`] compares together.
+const GROUP: usize = 4;
+/// The cost of the first call at the members of the least weight.
+const MAX_COST: u64 = 1 << 24;
+/// The part of the picks of a slow backend that are made nevertheless: they show whether it is slow
+/// still.
+const PROBES: f64 = 1.0 / 256.0;
 /// The scaled weight of the heaviest member of a [`Stride`].
 const MAX_STRIDE: u64 = 65_535;
 
@@ -23,6 +32,10 @@ pub(super) struct Draw<'a> {
     pub(super) at: Instant,
     pub(super) epoch: Epoch,
     pub(super) median: f64,
+    pub(super) load: &'a LoadSettings,
+    /// Latencies with a sample since then need no decay. Most picks thus do without the time as a
+    /// number, which takes a quarter of a pick.
+    pub(super) fresh_since: u64,
     pub(super) excluded: &'a [BackendId],
     /// A number that all picks of a client share.
     pub(super) turn: &'a AtomicU64,
@@ -34,6 +47,10 @@ impl Draw<'_> {
     #[inline]
     pub(super) fn accepts<T>(&self, backend: &Backend<T>) -> bool {
         self.excluded.is_empty() || !self.excluded.contains(&backend.id())
+    }
+
+    fn now(&self) -> u64 {
+        self.epoch.nanos(self.at)
     }
 
     #[inline]
@@ -52,6 +69,8 @@ pub(super) struct Member<T> {
     pub(super) weight: f64,
     /// One divided by the weight: a product is cheaper.
     inverse: f64,
+    /// The least weight of its tier divided by the weight, times [`MAX_COST`].
+    unit: u64,
     /// The share of its weight that slow start leaves.
     pub(super) warmth: f64,
 }
@@ -74,16 +93,23 @@ impl<T> Member<T> {
             index,
             weight,
             inverse: weight.recip(),
+            unit: MAX_COST,
             warmth,
         }
     }
 
     /// Returns the expected cost of another call.
     #[inline]
-    pub(super) fn score(&self, now: u64, median: f64) -> f64 {
-        let load = self.backend.load();
-        let latency = load.latency(now, median, &self.backend.shared().load);
+    pub(super) fn score(&self, now: u64, median: f64, settings: &LoadSettings) -> f64 {
+        let latency = self.backend.load().latency(now, median, settings);
         latency.max(MIN_LATENCY) * self.pending()
+    }
+
+    /// Returns the [score](Self::score) if its decay need not be computed.
+    #[inline]
+    fn fresh(&self, draw: &Draw<'_>) -> Option<f64> {
+        let latency = self.backend.load().fresh_latency(draw.fresh_since)?;
+        Some(latency.max(MIN_LATENCY) * self.pending())
     }
 
     /// Returns what the costs of the member are multiplied by for this pick. In slow start, it is
@@ -101,6 +127,13 @@ impl<T> Member<T> {
     #[inline]
     fn pending(&self) -> f64 {
         (f64::from(self.backend.load().in_flight()) + 1.0) * self.inverse
+    }
+
+    /// Returns the same as an integer, which takes half as long.
+    #[inline]
+    fn cost(&self) -> u64 {
+        // Less than 2^33 times 2^24.
+        (u64::from(self.backend.load().in_flight()) + 1).wrapping_mul(self.unit)
     }
 }
 
@@ -126,7 +159,19 @@ enum Order {
 }
 
 impl<T> Tier<T> {
-    pub(super) fn new(members: Vec<Member<T>>, policy: &Policy) -> Self {
+    pub(super) fn new(mut members: Vec<Member<T>>, policy: &Policy) -> Self {
+        let least = members.iter().map(|member| member.weight);
+        let least = least.fold(f64::INFINITY, f64::min);
+        for member in &mut members {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                clippy::cast_precision_loss,
+                reason = "it is between 0 and MAX_COST"
+            )]
+            let unit = (least * member.inverse * MAX_COST as f64).round() as u64;
+            member.unit = unit.clamp(1, MAX_COST);
+        }
         let weights = || members.iter().map(|member| member.weight);
         let first = weights().next().unwrap_or(1.0);
         let equal = weights().all(|weight| weight.total_cmp(&first).is_eq());
@@ -160,6 +205,13 @@ impl<T> Tier<T> {
     /// Picks a member; `None` if none is acceptable.
     #[inline]
     pub(super) fn pick(&self, draw: &mut Draw<'_>) -> Option<&Member<T>> {
+        match (&self.order, self.members.len()) {
+            (Order::Pairs, 2..) => self.better_of_two(draw),
+            _ => self.pick_in_order(draw),
+        }
+    }
+
+    fn pick_in_order(&self, draw: &mut Draw<'_>) -> Option<&Member<T>> {
         if let [only] = &self.members[..] {
             return Some(only).filter(|only| draw.accepts(&only.backend));
         }
@@ -180,7 +232,7 @@ impl<T> Tier<T> {
         }
     }
 
-    /// Picks the one with the lower score of two random members.
+    /// Picks the one with the lower score of two random members, unless it is slow.
     #[inline]
     fn better_of_two(&self, draw: &mut Draw<'_>) -> Option<&Member<T>> {
         let count = self.members.len();
@@ -190,32 +242,37 @@ impl<T> Tier<T> {
         let second = below(random << 32, count - 1);
         let second = second + usize::from(second >= first);
         let (left, right) = (self.members.get(first)?, self.members.get(second)?);
-        match (draw.accepts(&left.backend), draw.accepts(&right.backend)) {
-            (true, true) => {
-                let discounts = match self.has_cold {
-                    true => (left.discount(draw), right.discount(draw)),
-                    false => (1.0, 1.0),
-                };
-                // Only here is the time needed as a number, which takes as long as the rest.
-                let now = draw.epoch.nanos(draw.at);
-                let scores = (
-                    left.score(now, draw.median) * discounts.0,
-                    right.score(now, draw.median) * discounts.1,
-                );
-                match scores.0.total_cmp(&scores.1) {
-                    std::cmp::Ordering::Less => Some(left),
-                    std::cmp::Ordering::Greater => Some(right),
-                    // The draw of the first was the coin.
-                    std::cmp::Ordering::Equal => Some(left),
+        if !draw.excluded.is_empty() {
+            match (draw.accepts(&left.backend), draw.accepts(&right.backend)) {
+                (true, true) => {}
+                (true, false) => return Some(left),
+                (false, true) => return Some(right),
+                (false, false) => {
+                    let start = below(draw.rng.u64(..), count);
+                    return self.search(draw, start);
                 }
             }
-            (true, false) => Some(left),
-            (false, true) => Some(right),
-            (false, false) => {
-                let start = below(draw.rng.u64(..), count);
-                self.search(draw, start)
-            }
         }
+        let (mut left_score, mut right_score) = match (left.fresh(draw), right.fresh(draw)) {
+            (Some(left), Some(right)) => (left, right),
+            _ => exact_scores(left, right, draw),
+        };
+        if self.has_cold {
+            left_score *= left.discount(draw);
+            right_score *= right.discount(draw);
+        }
+        let (load, other) = (left.backend.load(), right.backend.load());
+        // If the scores are equal, the draw of the first was the coin.
+        let is_left = left_score <= right_score;
+        if load.seems_slower(other) | other.seems_slower(load) {
+            let (best, other) = if is_left {
+                (left, right)
+            } else {
+                (right, left)
+            };
+            return Some(faster(best, other, draw));
+        }
+        Some(select_unpredictable(is_left, left, right))
     }
 
     /// Picks the member with the fewest calls in flight by weight; of equal ones, in turns.
@@ -225,24 +282,48 @@ impl<T> Tier<T> {
         let turn = draw.taken.unwrap_or_else(|| draw.next_turn());
         draw.taken = Some(turn);
         let start = remainder(turn, self.members.len());
+        if self.members.len() >= 4 * GROUP && !self.has_cold && draw.excluded.is_empty() {
+            return self.fewest_of_many(start);
+        }
         let (before, after) = self.members.split_at_checked(start)?;
         let mut best = None;
         let mut least = f64::INFINITY;
+        for member in after.iter().chain(before) {
+            let mut pending = member.pending();
+            if self.has_cold {
+                pending *= member.discount(draw);
+            }
+            if pending >= least || !draw.accepts(&member.backend) {
+                continue;
+            }
+            (best, least) = (Some(member), pending);
+            // None can have fewer than none.
+            if self.equal && member.backend.load().in_flight() == 0 {
+                return best;
+            }
+        }
+        best
+    }
+
+    /// Picks the member with the fewest calls in flight by weight; of equal ones, the first at
+    /// `start` or behind it.
+    fn fewest_of_many(&self, start: usize) -> Option<&Member<T>> {
+        let (before, after) = self.members.split_at_checked(start)?;
+        let (mut best, mut least) = (None, u64::MAX);
         for part in [after, before] {
-            for member in part {
-                let pending = match self.has_cold {
-                    true => member.pending() * member.discount(draw),
-                    false => member.pending(),
-                };
-                if pending >= least || !draw.accepts(&member.backend) {
-                    continue;
-                }
-                (best, least) = (Some(member), pending);
-                // None can have fewer than none.
-                if self.equal && member.backend.load().in_flight() == 0 {
-                    return best;
+            let (groups, rest) = part.as_chunks::<GROUP>();
+            for group in groups {
+                let [a, b, c, d] = group.each_ref().map(Member::cost);
+                // Most groups have no better member, which takes one branch to see.
+                if a.min(b).min(c.min(d)) < least {
+                    (best, least) = fewer(group, best, least);
+                    // None can have fewer than none.
+                    if self.equal && least == MAX_COST {
+                        return best;
+                    }
                 }
             }
+            (best, least) = fewer(rest, best, least);
         }
         best
     }
@@ -276,14 +357,48 @@ impl<T> Tier<T> {
     }
 }
 
+#[inline(never)]
+fn exact_scores<T>(left: &Member<T>, right: &Member<T>, draw: &Draw<'_>) -> (f64, f64) {
+    let now = draw.now();
+    let score = |member: &Member<T>| member.score(now, draw.median, draw.load);
+    (score(left), score(right))
+}
+
+/// Returns `other` if `best` is slow, except for a few picks.
+#[cold]
+fn faster<'m, T>(best: &'m Member<T>, other: &'m Member<T>, draw: &mut Draw<'_>) -> &'m Member<T> {
+    let (load, fast) = (best.backend.load(), other.backend.load());
+    match load.is_slower(fast, draw.now(), draw.load) && draw.rng.f64() >= PROBES {
+        true => other,
+        false => best,
+    }
+}
+
+/// Returns the first member whose cost is the least and less than `least`, with that cost; else
+/// `best`.
+fn fewer<'m, T>(
+    members: &'m [Member<T>],
+    mut best: Option<&'m Member<T>>,
+    mut least: u64,
+) -> (Option<&'m Member<T>>, u64) {
+    for member in members {
+        let cost = member.cost();
+        if cost < least {
+            (best, least) = (Some(member), cost);
+        }
+    }
+    (best, least)
+}
+
 /// Returns a number below `count` that follows `turn`.
 #[inline]
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "the result is below `count`"
+    reason = "the lower bits of a turn are enough, and there are fewer backends"
 )]
 fn remainder(turn: u64, count: usize) -> usize {
-    (turn % count as u64) as usize
+    // Half as long as a division of 64 bits.
+    (turn as u32).checked_rem(count as u32).unwrap_or_default() as usize
 }
 
 /// The static stride scheduler of grpc-go: member i of round r is taken if
@@ -318,7 +433,9 @@ impl Stride {
         let count = self.weights.len();
         loop {
             let turn = turn.fetch_add(1, Ordering::Relaxed);
-            let (round, index) = (turn / count as u64, remainder(turn, count));
+            let (round, index) = (turn / count as u64, turn % count as u64);
+            #[expect(clippy::cast_possible_truncation, reason = "it is below `count`")]
+            let index = index as usize;
             let Some(weight) = self.weights.get(index) else {
                 return 0;
             };
@@ -359,5 +476,6 @@ mod tests {
     #[test]
     fn a_remainder_follows_its_turn() {
         assert_eq!((remainder(7, 3), remainder(u64::MAX, 1)), (1, 0));
+        assert_eq!(remainder(7, 0), 0);
     }
 }

@@ -14,20 +14,18 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::builder::ClientBuilder;
-use super::pick::{CallTracker, NotPicked, PickArgs, Picked, Tried, with_causes};
+use super::demand::Demand;
+use super::owner::Owner;
 use super::subchannel::Subchannel;
 use crate::balance::{
-    Backend, BackendExplanation, BackendId, BackendInfo, Balancer, Notice, PickHint, Picker,
+    Backend, BackendExplanation, BackendId, BackendInfo, Balancer, PickHint, Picker,
 };
 use crate::clock;
 use crate::connection::{Closing, Connection, Shared};
 use crate::discover::{Discover, DiscoverError, Snapshot};
-use crate::error::{CallError, CallErrorKind, ConfigError};
+use crate::error::ConfigError;
 use crate::random;
 use crate::transport::Connector;
-
-/// The maximum number of backends without a connection that one call tries to connect to at a time.
-const MAX_PARALLEL: usize = 8;
 
 pub(super) type ClientBackend = Arc<Backend<Arc<Subchannel>>>;
 /// Makes the connector of a backend.
@@ -38,19 +36,20 @@ pub(super) struct Balanced {
     pub(super) config: Arc<ClientBuilder>,
     pub(super) source: Arc<dyn Discover>,
     make_connector: Box<MakeConnector>,
-    picker: ArcSwap<Picker<Arc<Subchannel>>>,
+    pub(super) picker: ArcSwap<Picker<Arc<Subchannel>>>,
     state: Mutex<State>,
     /// Notified when calls that wait for a connection should look again.
-    changed: Notify,
+    pub(super) changed: Notify,
     /// Wakes the task.
     pub(super) work: Arc<Notify>,
     has_task: AtomicBool,
     closed: AtomicBool,
+    pub(super) demand: Demand,
 }
 
-struct State {
+pub(super) struct State {
     balancer: Balancer<Arc<Subchannel>>,
-    discovery: Discovery,
+    pub(super) discovery: Discovery,
     /// Backends that are being pinged.
     pinging: Vec<BackendId>,
     /// The connections of removed backends, which end with their calls.
@@ -64,97 +63,6 @@ pub(super) struct Discovery {
     pub(super) revision: Option<String>,
     /// The error since the last snapshot.
     pub(super) error: Option<DiscoverError>,
-}
-
-/// The way from a subchannel to its client.
-pub(super) struct Owner {
-    balanced: Weak<Balanced>,
-    id: BackendId,
-}
-
-impl Owner {
-    /// A call has told something about its backend.
-    pub(super) fn notice(&self, id: BackendId, notice: Notice) {
-        let Some(balanced) = self.balanced.upgrade() else {
-            return;
-        };
-        balanced.update(|balancer, now| match notice {
-            Notice::None => false,
-            Notice::Failing => balancer.failing(id, now),
-            Notice::Trial(success) => balancer.trial_ended(id, now, success),
-        });
-    }
-
-    /// An attempt to connect has succeeded.
-    pub(super) fn connected(&self, subchannel: &Arc<Subchannel>, connection: Connection) {
-        let Some(balanced) = self.balanced.upgrade() else {
-            return;
-        };
-        let mut is_first = false;
-        let changed = balanced.update(|balancer, now| {
-            is_first = !balancer.has_usable();
-            balancer.connected(self.id, now)
-        });
-        balanced.notify_unless(changed);
-        if let Ok(runtime) = Handle::try_current() {
-            if is_first {
-                balanced.end_pauses(&runtime);
-            }
-            let (balanced, subchannel) = (Arc::downgrade(&balanced), Arc::downgrade(subchannel));
-            drop(runtime.spawn(async move {
-                connection.closed().await;
-                drop(connection);
-                if let (Some(balanced), Some(subchannel)) =
-                    (balanced.upgrade(), subchannel.upgrade())
-                    && !balanced.is_closed()
-                    && !subchannel.pool.is_connected()
-                {
-                    // The server may be gone. If it is not, the next call connects again.
-                    balanced.source.refresh();
-                }
-            }));
-        }
-    }
-
-    /// An attempt to connect has failed, and is repeated after `pause`.
-    pub(super) fn refused(&self, subchannel: &Arc<Subchannel>, slot: usize, pause: Duration) {
-        let Some(balanced) = self.balanced.upgrade() else {
-            return;
-        };
-        let first = balanced.update(|balancer, now| balancer.refused(self.id, now));
-        if first {
-            balanced.source.refresh();
-        }
-        balanced.notify_unless(first);
-        if let Ok(runtime) = Handle::try_current() {
-            let subchannel = Arc::downgrade(subchannel);
-            let retry = async move {
-                tokio::time::sleep(pause).await;
-                if let (Some(subchannel), Ok(runtime)) =
-                    (subchannel.upgrade(), Handle::try_current())
-                {
-                    subchannel.attempt(&runtime, slot);
-                }
-            };
-            drop(runtime.spawn(retry));
-        }
-    }
-
-    /// An attempt to connect was cancelled with its runtime.
-    pub(super) fn cancelled(&self) {
-        if let Some(balanced) = self.balanced.upgrade() {
-            balanced.changed.notify_waiters();
-        }
-    }
-}
-
-/// What a call that needs a connection has found.
-enum Found {
-    Ready(Picked),
-    /// Attempts to connect are under way.
-    Connecting,
-    /// Nothing is under way: the call fails.
-    Failed(CallError),
 }
 
 impl Balanced {
@@ -181,10 +89,11 @@ impl Balanced {
             work: Arc::new(Notify::new()),
             has_task: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            demand: Demand::new(),
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -192,238 +101,12 @@ impl Balanced {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Returns a backend with a connection for a call at `now`, if there is one.
-    #[inline]
-    pub(super) fn pick(
-        self: &Arc<Self>,
-        args: &PickArgs<'_>,
-        now: Instant,
-    ) -> Result<Picked, NotPicked> {
-        let (picker, policy) = (self.picker.load(), self.config.balance.get_policy());
-        let choice = args.choice(policy);
-        let hint = args.hint(policy).choice(choice.as_ref());
-        let picked = picker
-            .pick(&hint, now, random::random_id())
-            .map_err(|error| NotPicked::new(error, hint.choice))?;
-        if picked.stale {
-            self.wake_task();
-        }
-        let tracker = CallTracker::new(&picked);
-        match picked.backend.data().ready_connection() {
-            Some(connection) => Ok(Picked {
-                connection,
-                tracker: Some(tracker),
-            }),
-            None => {
-                let other = self.pick_other(&picker, &hint, picked.backend, now);
-                other.ok_or_else(NotPicked::default)
-            }
-        }
-    }
-
-    /// Wakes the task, or starts it if it has ended with its runtime.
-    #[cold]
-    fn wake_task(self: &Arc<Self>) {
-        match Handle::try_current() {
-            Ok(runtime) if !self.is_closed() => self.ensure_task(&runtime),
-            _ => {}
-        }
-        self.work.notify_one();
-    }
-
-    /// Returns another backend than one that has no connection, and connects to that one.
-    #[cold]
-    fn pick_other(
-        self: &Arc<Self>,
-        picker: &Picker<Arc<Subchannel>>,
-        hint: &PickHint<'_>,
-        first: &ClientBackend,
-        now: Instant,
-    ) -> Option<Picked> {
-        let runtime = Handle::try_current().ok()?;
-        if self.is_closed() {
-            return None;
-        }
-        self.ensure_task(&runtime);
-        let mut missing = vec![first];
-        let found = self.search(picker, hint, now, &mut missing);
-        for backend in missing {
-            let spread = found.is_some() && !backend.data().pool.was_used();
-            self.disconnected(backend);
-            let delay = self
-                .config
-                .balance
-                .connect_delay(spread, random::random_fraction());
-            connect_after(&runtime, backend, delay);
-        }
-        found
-    }
-
-    /// Picks until there is a backend with a connection. Adds those without one to `missing`.
-    fn search<'a>(
-        &self,
-        picker: &'a Picker<Arc<Subchannel>>,
-        hint: &PickHint<'_>,
-        now: Instant,
-        missing: &mut Vec<&'a ClientBackend>,
-    ) -> Option<Picked> {
-        let mut excluded = hint.excluded.to_vec();
-        excluded.extend(missing.iter().map(|backend| backend.id()));
-        while missing.len() < MAX_PARALLEL {
-            let hint = PickHint {
-                excluded: &excluded,
-                ..*hint
-            };
-            let picked = picker.pick(&hint, now, random::random_id()).ok()?;
-            let tracker = CallTracker::new(&picked);
-            if let Some(connection) = picked.backend.data().ready_connection() {
-                return Some(Picked {
-                    connection,
-                    tracker: Some(tracker),
-                });
-            }
-            let id = picked.backend.id();
-            // All are excluded, so that one of them is picked again.
-            if missing.iter().any(|backend| backend.id() == id) {
-                return None;
-            }
-            missing.push(picked.backend);
-            excluded.push(id);
-        }
-        None
-    }
-
-    /// Records that a backend has no connection.
-    fn disconnected(&self, backend: &ClientBackend) {
-        let changed = self.update(|balancer, now| {
-            let changed = balancer.going_away(backend.id(), now);
-            // A connection that was made meanwhile has been recorded before this.
-            if backend.data().ready_connection().is_some() {
-                balancer.connected(backend.id(), now);
-            }
-            changed
-        });
-        if changed && backend.data().pool.was_used() {
-            self.source.refresh();
-        }
-    }
-
-    /// Returns a connection for a call that began at `started`, and the time at which it had it.
-    /// `not_picked` is the reason why it had none then.
-    pub(super) async fn wait(
-        self: &Arc<Self>,
-        args: &PickArgs<'_>,
-        not_picked: NotPicked,
-        started: Instant,
-        deadline: Instant,
-    ) -> Result<(Picked, Instant), CallError> {
-        let fail = |error: CallError| {
-            let mut phases = error.phases();
-            phases.connect = clock::now().saturating_duration_since(started);
-            error.with_phases(phases)
-        };
-        let runtime = Handle::try_current()
-            .map_err(|_| fail(CallError::not_sent(CallErrorKind::NoRuntime)))?;
-        if let Some(error) = not_picked.into_error()
-            && !self.is_closed()
-        {
-            // Without the task, the reason would stay.
-            self.ensure_task(&runtime);
-            return Err(fail(error));
-        }
-        let policy = self.config.balance.get_policy();
-        // Once, although the backends are looked for after each change of them.
-        let choice = args.choice(policy);
-        let hint = args.hint(policy).choice(choice.as_ref());
-        loop {
-            // Enabled before the state is looked at, so that a change in between is not missed.
-            let changed = self.changed.notified();
-            let mut changed = std::pin::pin!(changed);
-            changed.as_mut().enable();
-            if self.is_closed() {
-                return Err(CallError::not_sent(CallErrorKind::Closed));
-            }
-            self.ensure_task(&runtime);
-            match self.find(&runtime, &hint) {
-                Found::Ready(picked) => return Ok((picked, clock::now())),
-                Found::Failed(error) => return Err(fail(error)),
-                Found::Connecting => {}
-            }
-            let waited = tokio::time::timeout_at(deadline.into(), changed).await;
-            if waited.is_err() {
-                return Err(fail(CallError::not_sent(self.timeout())));
-            }
-        }
-    }
-
-    /// Returns why there was no connection in time.
-    fn timeout(&self) -> CallErrorKind {
-        let discovery = self.lock().discovery.clone();
-        match discovery.revision {
-            Some(_) => CallErrorKind::Timeout,
-            None => CallErrorKind::NoBackend {
-                target: self.source.describe(),
-                source: discovery.error,
-            },
-        }
-    }
-
-    fn find(self: &Arc<Self>, runtime: &Handle, hint: &PickHint<'_>) -> Found {
-        let (picker, now) = (self.picker.load_full(), clock::now());
-        let first = match picker.pick(hint, now, random::random_id()) {
-            Ok(picked) => picked,
-            Err(error) => {
-                let error = NotPicked::new(error, hint.choice).into_error();
-                return error.map_or_else(|| self.no_backend(), Found::Failed);
-            }
-        };
-        let tracker = CallTracker::new(&first);
-        if let Some(connection) = first.backend.data().ready_connection() {
-            return Found::Ready(Picked {
-                connection,
-                tracker: Some(tracker),
-            });
-        }
-        drop(tracker);
-        let mut missing = vec![first.backend];
-        if let Some(picked) = self.search(&picker, hint, now, &mut missing) {
-            return Found::Ready(picked);
-        }
-        let (mut tried, mut last, mut connecting) = (Tried::new(), None, false);
-        for backend in missing {
-            self.disconnected(backend);
-            match backend.data().ensure_attempt(runtime) {
-                Ok(()) => connecting = true,
-                Err(error) => {
-                    let text = with_causes(error.kind());
-                    tried.add_backend(backend, text, error.execution(), error.phases());
-                    last = Some(error);
-                }
-            }
-        }
-        match last {
-            Some(error) if !connecting => Found::Failed(error.with_tried(tried.take())),
-            _ => Found::Connecting,
-        }
-    }
-
-    #[cold]
-    fn no_backend(&self) -> Found {
-        let discovery = self.lock().discovery.clone();
-        if discovery.revision.is_none() && discovery.error.is_none() {
-            // The source has not told anything yet.
-            return Found::Connecting;
-        }
-        let kind = CallErrorKind::NoBackend {
-            target: self.source.describe(),
-            source: discovery.error,
-        };
-        Found::Failed(CallError::not_sent(kind))
-    }
-
     /// Changes the state of backends, and returns what `change` does: `true` if the task must
     /// prepare the next picker.
-    fn update(&self, change: impl FnOnce(&mut Balancer<Arc<Subchannel>>, Instant) -> bool) -> bool {
+    pub(super) fn update(
+        &self,
+        change: impl FnOnce(&mut Balancer<Arc<Subchannel>>, Instant) -> bool,
+    ) -> bool {
         let changed = change(&mut self.lock().balancer, clock::now());
         if changed {
             self.work.notify_one();
@@ -434,10 +117,15 @@ impl Balanced {
     /// Wakes the calls that wait for a connection, unless the state of the backends has changed:
     /// those calls must not look before there is a picker of the new state, which throttles them
     /// after an outage. The task wakes them then.
-    fn notify_unless(&self, changed: bool) {
+    pub(super) fn notify_unless(&self, changed: bool) {
         if !changed {
             self.changed.notify_waiters();
         }
+    }
+
+    /// Lets the calls that wait for a connection look again.
+    pub(super) fn wake_waiting_calls(&self) {
+        self.changed.notify_waiters();
     }
 
     /// Prepares the next picker. Returns the time at which it must be done again.
@@ -550,21 +238,20 @@ impl Balanced {
         }
     }
 
-    /// Connects to all unreachable backends, although their last attempts have failed: after an
-    /// outage of all, the first one is back, and the others probably are.
-    fn end_pauses(&self, runtime: &Handle) {
+    /// Connects to all unreachable backends within `spread`, although their last attempts have
+    /// failed.
+    pub(super) fn end_pauses(&self, runtime: &Handle, spread: Duration) {
         let backends: Vec<_> = self.lock().balancer.unreachable().cloned().collect();
         for backend in &backends {
-            let random = random::random_fraction();
-            let delay = self.config.balance.connect_delay(true, random);
-            backend.data().end_pause();
+            let delay = spread.mul_f64(random::random_fraction());
+            backend.data().end_pause(delay);
             connect_after(runtime, backend, delay);
         }
     }
 
     /// Starts the task unless it runs. It ends with its runtime, and the next call that needs it
     /// starts it in its own.
-    fn ensure_task(self: &Arc<Self>, runtime: &Handle) {
+    pub(super) fn ensure_task(self: &Arc<Self>, runtime: &Handle) {
         if !self.has_task.swap(true, Ordering::AcqRel) {
             let running = Running(Arc::downgrade(self));
             drop(runtime.spawn(super::watch::run(running, Arc::clone(&self.source))));
@@ -625,7 +312,7 @@ impl Drop for Running {
 }
 
 /// Connects to a backend after a delay.
-fn connect_after(runtime: &Handle, backend: &ClientBackend, delay: Duration) {
+pub(super) fn connect_after(runtime: &Handle, backend: &ClientBackend, delay: Duration) {
     if delay.is_zero() {
         // An error means that the last attempt has failed, and is repeated after its pause.
         let _pausing = backend.data().ensure_attempt(runtime);

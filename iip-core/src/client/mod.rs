@@ -4,7 +4,10 @@
 mod balanced;
 mod builder;
 mod chunks;
+mod demand;
 mod explain;
+mod find;
+mod owner;
 mod pick;
 mod pool;
 mod request;

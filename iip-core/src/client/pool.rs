@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
+use super::owner::Owner;
 use super::subchannel::Subchannel;
 use crate::clock;
 use crate::connection::{Closing, Connection, Shared};
@@ -21,6 +22,9 @@ use crate::random;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// The upper bound of all pauses.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// The upper bound of the pauses of a balanced client while calls wait for a connection: after an
+/// outage of all servers, they must not wait for the end of a long pause.
+pub(super) const MAX_BACKOFF_IN_DEMAND: Duration = Duration::from_secs(2);
 
 /// The minimum age at which a connection may be retired whose predecessor was retired. It doubles
 /// for each further one in a row, up to [`MAX_BACKOFF`].
@@ -336,11 +340,12 @@ impl Subchannel {
         self.attempt_from(runtime, self.pool.turn()).map(drop)
     }
 
-    /// Ends the pauses after failed attempts: the next attempt may follow at once.
-    pub(super) fn end_pause(&self) {
+    /// Ends the pauses after failed attempts, at the latest after `delay`.
+    pub(super) fn end_pause(&self, delay: Duration) {
+        let end = clock::after(clock::now(), delay);
         for slot in &self.pool.slots {
             if let Phase::Pausing { until, .. } = &mut slot.lock().phase {
-                *until = clock::now();
+                *until = end.min(*until);
             }
         }
     }
@@ -474,6 +479,11 @@ impl Drop for PendingConnection {
         let Some(slot) = pool.slots.get(self.index) else {
             return;
         };
+        let owner = self.subchannel.owner.as_ref();
+        let max_backoff = match owner.is_some_and(Owner::has_waiting_calls) {
+            true => MAX_BACKOFF_IN_DEMAND,
+            false => MAX_BACKOFF,
+        };
         let mut state = slot.lock();
         let attempt = match outcome {
             None => {
@@ -499,7 +509,7 @@ impl Drop for PendingConnection {
             Some(Err(error)) => {
                 let limit = FIRST_BACKOFF
                     .saturating_mul(1 << state.failures.min(16))
-                    .min(MAX_BACKOFF);
+                    .min(max_backoff);
                 // Full jitter: clients that lost their connections together do not connect together
                 // again.
                 let pause = limit.mul_f64(random::random_fraction());
@@ -517,7 +527,7 @@ impl Drop for PendingConnection {
         // The waiting callers look at the slot at once.
         drop(state);
         pool.changed.notify_waiters();
-        if let Some(owner) = &self.subchannel.owner {
+        if let Some(owner) = owner {
             match attempt {
                 Attempt::Connected(connection) => owner.connected(&self.subchannel, connection),
                 Attempt::Failed(pause) => owner.refused(&self.subchannel, self.index, pause),

@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use super::balanced::Owner;
 use super::builder::ClientBuilder;
+use super::owner::Owner;
 use super::pool::Pool;
 use crate::balance::BackendInfo;
 use crate::clock;

@@ -1,5 +1,6 @@
 //! Servers whose behaviour can be changed, the list of them, and callers.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -182,12 +183,18 @@ pub(crate) struct Seen {
     /// The times of calls that succeeded, in microseconds.
     pub(crate) times: Histogram<u64>,
     pub(crate) failed: u64,
+    /// The first error.
+    pub(crate) error: Option<String>,
 }
 
 impl Seen {
     fn new() -> Result<Self, BoxError> {
-        let (times, failed) = (Histogram::new_with_bounds(1, 60_000_000, 3)?, 0);
-        Ok(Self { times, failed })
+        let times = Histogram::new_with_bounds(1, 60_000_000, 3)?;
+        Ok(Self {
+            times,
+            failed: 0,
+            error: None,
+        })
     }
 
     /// Returns a quantile in milliseconds.
@@ -201,6 +208,7 @@ pub(crate) async fn load<C, F, E>(callers: usize, time: Duration, call: C) -> Re
 where
     C: Fn() -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<(), E>> + Send,
+    E: Display,
 {
     let end = Instant::now() + time;
     let mut tasks = JoinSet::new();
@@ -217,7 +225,10 @@ where
                         let micros = start.elapsed().as_micros() as u64;
                         seen.times.saturating_record(micros.max(1));
                     }
-                    Err(_) => seen.failed += 1,
+                    Err(error) => {
+                        seen.failed += 1;
+                        seen.error.get_or_insert_with(|| error.to_string());
+                    }
                 }
             }
         });
@@ -227,6 +238,7 @@ where
         let seen = seen?;
         all.times.add(&seen.times)?;
         all.failed += seen.failed;
+        all.error = all.error.or(seen.error);
     }
     Ok(all)
 }

@@ -103,7 +103,10 @@ async fn outage(options: &Options) -> Result<[f64; 5], BoxError> {
         }
         last = now;
     };
-    let failed = running.await??.failed;
+    let seen = running.await??;
+    if let Some(error) = &seen.error {
+        eprintln!("the first of {} failed calls: {error}", seen.failed);
+    }
     let peaks = nodes.iter().map(|node| node.peak.load(Ordering::Relaxed));
     let peak = peaks.max().unwrap_or_default();
     for server in servers {
@@ -113,7 +116,7 @@ async fn outage(options: &Options) -> Result<[f64; 5], BoxError> {
         first.unwrap_or(full).as_secs_f64(),
         full.as_secs_f64(),
         peak as f64,
-        failed as f64,
+        seen.failed as f64,
         100.0 * cpu,
     ])
 }

@@ -120,7 +120,9 @@ pub(crate) async fn slow(options: &Options) -> Result<(), BoxError> {
     println!("| callers | client | p50 | p99 | share of the slow server | calls/s |");
     println!("|---:|---|---:|---:|---:|---:|");
     for callers in [1, busy] {
-        let of = |policy| Balancing::Iip(BalanceOptions::new().policy(policy));
+        // A slow start of the servers that were connected last would change the shares.
+        let balance = BalanceOptions::new().slow_start(Duration::ZERO, 1.0);
+        let of = |policy| Balancing::Iip(balance.clone().policy(policy));
         let clients = [
             ("IIP, `P2c`", of(Policy::P2c)),
             ("IIP, `LeastPending`", of(Policy::LeastPending)),

@@ -83,30 +83,48 @@ impl Simulation {
         while self.now < end {
             self.now += Duration::from_secs_f64(-self.rng.f64().max(1e-9).ln() / rate);
             self.end_calls();
-            if self.next_refresh.is_some_and(|next| next <= self.now) {
-                self.refresh();
-            }
-            let random = self.rng.u64(..);
-            let hint = PickHint::new().idempotent(true).hash(Some(random));
-            let picker = self.balancer.picker().clone();
-            let picked = picker.pick(&hint, self.start + self.now, random).unwrap();
-            if picked.stale {
-                self.refresh();
-            }
-            let number = *picked.backend.data();
-            let (elapsed, outcome) = behaviour(number, self.now, &mut self.rng);
-            picked.backend.started();
-            let call = (Arc::clone(picked.backend), outcome, picked.trial);
-            self.running
-                .push(Reverse((self.now + elapsed, self.calls.len())));
-            self.calls.push(call);
-            let at = self.now;
-            self.ended.push(Ended {
-                at,
-                number,
-                elapsed,
-            });
+            self.call(behaviour);
         }
+    }
+
+    /// Keeps `callers` calls running, for `time`.
+    fn run_callers(&mut self, time: Duration, callers: usize, behaviour: Behaviour<'_>) {
+        let end = self.now + time;
+        while self.now < end {
+            while self.running.len() < callers {
+                self.call(behaviour);
+            }
+            if let Some(Reverse((next, _))) = self.running.peek() {
+                self.now = *next;
+            }
+            self.end_calls();
+        }
+    }
+
+    fn call(&mut self, behaviour: Behaviour<'_>) {
+        if self.next_refresh.is_some_and(|next| next <= self.now) {
+            self.refresh();
+        }
+        let random = self.rng.u64(..);
+        let hint = PickHint::new().idempotent(true).hash(Some(random));
+        let picker = self.balancer.picker().clone();
+        let picked = picker.pick(&hint, self.start + self.now, random).unwrap();
+        if picked.stale {
+            self.refresh();
+        }
+        let number = *picked.backend.data();
+        let (elapsed, outcome) = behaviour(number, self.now, &mut self.rng);
+        picked.backend.started();
+        let call = (Arc::clone(picked.backend), outcome, picked.trial);
+        self.running
+            .push(Reverse((self.now + elapsed, self.calls.len())));
+        self.calls.push(call);
+        let at = self.now;
+        self.ended.push(Ended {
+            at,
+            number,
+            elapsed,
+        });
     }
 
     /// The share of the calls between two times, in seconds, that a backend got.
@@ -169,6 +187,77 @@ fn a_slow_backend_does_not_determine_the_p99() {
     };
     let (p2c, turns) = (p99(Policy::P2c), p99(Policy::RoundRobin));
     assert!(p2c * 2 <= turns, "{p2c:?} {turns:?}");
+}
+
+/// The first of three backends takes ten times as long.
+fn first_is_slow(number: usize, _: Duration, rng: &mut fastrand::Rng) -> (Duration, Outcome) {
+    let factor = if number == 0 { 10 } else { 1 };
+    (millisecond(rng) * factor, Outcome::Success)
+}
+
+#[test]
+fn a_slow_backend_does_not_determine_the_p99_of_many_callers() {
+    let run = |policy: Policy, callers: usize| {
+        let options = BalanceOptions::new().policy(policy);
+        let mut simulation = Simulation::new(options, &infos(3));
+        simulation.run_callers(Duration::from_secs(3), callers, &first_is_slow);
+        (simulation.p99(), simulation.share(0, 1, 3))
+    };
+    for callers in [10, 50, 300] {
+        let (p2c, share) = run(Policy::P2c, callers);
+        let (turns, _) = run(Policy::RoundRobin, callers);
+        assert!(p2c * 2 <= turns, "{callers}: {p2c:?} {turns:?}");
+        assert!(share < 0.01, "{callers}: {share}");
+    }
+}
+
+#[test]
+fn a_backend_that_was_slow_gets_its_share_again() {
+    // With few calls in flight, latencies alone decide between two backends, so that shares vary.
+    for (rate, least) in [(300.0, 0.05), (5000.0, 0.15)] {
+        let mut simulation = Simulation::new(BalanceOptions::new(), &infos(3));
+        let recovers = |number: usize, now: Duration, rng: &mut fastrand::Rng| match now
+            < Duration::from_secs(5)
+        {
+            true => first_is_slow(number, now, rng),
+            false => healthy(number, now, rng),
+        };
+        simulation.run(Duration::from_secs(40), rate, &recovers);
+        let (slow, back) = (simulation.share(0, 2, 5), simulation.share(0, 30, 40));
+        assert!(slow < 0.01 && back > least, "{rate}: {slow} {back}");
+    }
+}
+
+#[test]
+fn a_slow_backend_takes_calls_when_the_fast_ones_are_saturated() {
+    // Each backend runs four calls at a time.
+    let ends: Vec<_> = (0..3)
+        .map(|_| std::cell::Cell::new([Duration::ZERO; 4]))
+        .collect();
+    let mut simulation = Simulation::new(BalanceOptions::new(), &infos(3));
+    simulation.run_callers(Duration::from_secs(4), 100, &|number, now, rng| {
+        let (mut places, factor) = (ends[number].get(), if number == 0 { 10 } else { 1 });
+        places.sort_unstable();
+        places[0] = places[0].max(now) + millisecond(rng) * factor;
+        ends[number].set(places);
+        (places[0] - now, Outcome::Success)
+    });
+    // Its part of the capacity is 1 of 21.
+    let share = simulation.share(0, 2, 4);
+    assert!((0.01..0.1).contains(&share), "{share}");
+}
+
+#[test]
+fn a_fast_backend_that_stops_replying_does_not_attract_calls() {
+    let mut simulation = Simulation::new(BalanceOptions::new(), &infos(2));
+    let stops = |number: usize, now: Duration, rng: &mut fastrand::Rng| {
+        if number == 1 && now > Duration::from_secs(1) {
+            return (Duration::from_secs(60), Outcome::Success);
+        }
+        first_is_slow(number, now, rng)
+    };
+    simulation.run(Duration::from_secs(3), 2000.0, &stops);
+    assert!(simulation.share(1, 2, 3) < 0.1);
 }
 
 #[test]
