@@ -175,6 +175,7 @@ fn every_dependency_of_a_library_has_a_reason_and_every_reason_a_dependency() {
         "iip-rpc",
         "iip-build",
         "iip-rules",
+        "iip-schema",
         "iip-discovery-etcd",
     ] {
         let named: BTreeSet<String> = reasons(library).into_keys().collect();

@@ -64,6 +64,12 @@ fn every_file_of_the_tests_of_iip_rules_is_a_module_of_their_binary() {
 }
 
 #[test]
+fn every_file_of_the_tests_of_iip_schema_is_a_module_of_their_binary() {
+    let iip_schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../iip-schema");
+    assert_eq!(unnamed(&iip_schema, "tests"), [""; 0]);
+}
+
+#[test]
 fn every_file_of_the_tests_of_iip_discovery_etcd_is_a_module_of_their_binary() {
     let etcd = Path::new(env!("CARGO_MANIFEST_DIR")).join("../iip-discovery-etcd");
     assert_eq!(unnamed(&etcd, "tests"), [""; 0]);

@@ -260,6 +260,7 @@ fn public_dependencies_are_those_that_the_reasons_name() {
         "iip-rpc",
         "iip-build",
         "iip-rules",
+        "iip-schema",
         "iip-discovery-etcd",
     ] {
         let dependencies = used_by(library);

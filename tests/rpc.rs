@@ -5,6 +5,7 @@ mod common;
 mod addresses;
 mod attempts;
 mod balancing;
+mod builds;
 mod cancel;
 mod codecs;
 mod compression;

@@ -16,12 +16,13 @@ use iip_rpc::compression::CompressionId;
 use crate::cargo::cargo_test;
 
 /// The packages that are tested with all features.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
     "iip-core",
     "iip-rpc",
     "iip-macros",
     "iip-build",
     "iip-rules",
+    "iip-schema",
     "iip-tests",
     "iip-examples",
     "iip-example-protobuf-build",

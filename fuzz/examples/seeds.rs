@@ -1,5 +1,5 @@
 //! Writes the seeds of the fuzzers: the recorded frames of `tests/transcripts`, values of the zoo,
-//! and the documents of `iip-rules/tests/vectors.json`.
+//! the documents of `iip-rules/tests/vectors.json`, and saved descriptions.
 //!
 //! Run `cargo run --example seeds` in this folder. It fills `corpus/<target>`, which is not
 //! committed.
@@ -71,6 +71,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (target, codec) in codecs {
         write(target, iip_fuzz::codec_seeds(codec).into_iter().collect())?;
     }
+    let orders = "../iip-schema/tests/file/orders.schema.json";
+    let orders = fs::read_to_string(here.join(orders))?;
+    write("schema", iip_fuzz::schema_seeds(&orders))?;
     let vectors = fs::read(here.join("../iip-rules/tests/vectors.json"))?;
     write(
         "rules",

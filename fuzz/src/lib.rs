@@ -1,6 +1,7 @@
 //! The functions of the fuzz targets, and the types that the codecs are tested with.
 
 mod rules;
+mod schema;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -22,6 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use crate::rules::{rules, rules_seeds};
+pub use crate::schema::{schema, schema_seeds};
 
 /// The stack size of the threads of tokio, on which a server decodes.
 const STACK_BYTES: usize = 2 * 1024 * 1024;

@@ -30,36 +30,71 @@ impl Case {
     ];
 
     pub(crate) fn parse(text: &LitStr, errors: &mut Errors) -> Option<Self> {
-        let value = text.value();
-        let found = Self::ALL.into_iter().find(|(name, _)| *name == value);
+        let found = Self::find(&text.value());
         if found.is_none() {
             let names = Self::ALL.map(|(name, _)| format!("{name:?}")).join(", ");
             errors.at(text, format!("write one of {names}"));
         }
+        found
+    }
+
+    /// The case that serde calls by this name.
+    pub(crate) fn find(name: &str) -> Option<Self> {
+        let found = Self::ALL.into_iter().find(|(known, _)| *known == name);
         found.map(|(_, case)| case)
     }
 
-    /// Converts the name of a method, which is in snake case, to this case.
+    /// Converts the name of a method or a field, which is in snake case, to this case, as serde
+    /// does.
     pub(crate) fn apply(self, name: &str) -> String {
         match self {
             Self::Lower | Self::Snake => name.to_owned(),
-            Self::Upper | Self::ScreamingSnake => name.to_uppercase(),
+            Self::Upper | Self::ScreamingSnake => name.to_ascii_uppercase(),
             Self::Pascal => name.split('_').map(capitalized).collect(),
-            Self::Camel => {
-                let mut words = name.split('_');
-                let first = words.next().unwrap_or_default().to_owned();
-                words.fold(first, |name, word| name + &capitalized(word))
-            }
+            Self::Camel => uncapitalized(&Self::Pascal.apply(name)),
             Self::Kebab => name.replace('_', "-"),
-            Self::ScreamingKebab => name.to_uppercase().replace('_', "-"),
+            Self::ScreamingKebab => name.to_ascii_uppercase().replace('_', "-"),
+        }
+    }
+
+    /// Converts the name of a variant, which is in Pascal case, to this case, as serde does.
+    pub(crate) fn apply_to_variant(self, name: &str) -> String {
+        match self {
+            Self::Pascal => name.to_owned(),
+            Self::Lower => name.to_ascii_lowercase(),
+            Self::Upper => name.to_ascii_uppercase(),
+            Self::Camel => uncapitalized(name),
+            // An underscore precedes each capital.
+            Self::Snake => {
+                let mut snake = String::new();
+                for c in name.chars() {
+                    if c.is_uppercase() && !snake.is_empty() {
+                        snake.push('_');
+                    }
+                    snake.push(c.to_ascii_lowercase());
+                }
+                snake
+            }
+            Self::ScreamingSnake => Self::Snake.apply_to_variant(name).to_ascii_uppercase(),
+            Self::Kebab => Self::Snake.apply_to_variant(name).replace('_', "-"),
+            Self::ScreamingKebab => {
+                let screaming = Self::ScreamingSnake.apply_to_variant(name);
+                screaming.replace('_', "-")
+            }
         }
     }
 }
 
 fn capitalized(word: &str) -> String {
     let mut chars = word.chars();
-    let first = chars.next().map(char::to_uppercase);
-    first.into_iter().flatten().chain(chars).collect()
+    let first = chars.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(chars).collect()
+}
+
+fn uncapitalized(word: &str) -> String {
+    let mut chars = word.chars();
+    let first = chars.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(chars).collect()
 }
 
 /// Converts `HTTPGateway` to `http_gateway`: an underscore precedes a capital that starts a word.

@@ -5,7 +5,7 @@ use quote::{ToTokens, quote, quote_spanned};
 
 use crate::{
     attr::{MethodSettings, OnCancel},
-    duration,
+    description, duration,
     model::{Arg, Decoded, Kind, MethodDef, ServiceDef, reported_at},
 };
 
@@ -47,9 +47,11 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
         Services of one server can share a connection: see `new`.";
     let options_doc = " The same client with more options, such as a timeout or metadata, for the \
         calls made through it.";
+    let (description, codec_fits) = (description::function(def), description::codec_fits(def));
     let clone_and_debug = clone_and_debug(def);
     quote! {
         #codec
+        #codec_fits
 
         #(#allows)*
         impl #impl_generics #client #arguments #conditions {
@@ -72,6 +74,8 @@ pub(crate) fn own_impls(def: &ServiceDef<'_>) -> TokenStream {
             #vis fn with_options(&self, options: __rpc::CallOptions) -> Self {
                 Self::new(self.client.with_options(options))
             }
+
+            #description
         }
 
         #clone_and_debug
@@ -184,7 +188,8 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
         const #constant: &'static __rpc::MethodDescriptor =
             &__rpc::MethodDescriptor::new(#service, #name, #path, &[#(#args),*])
                 #raw #json #codec #timeout #idempotent #on_cancel #one_way
-                #policies #requests #replies;
+                #policies #requests #replies
+                .described_by(Self::description);
     }
 }
 

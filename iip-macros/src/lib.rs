@@ -1,10 +1,11 @@
-//! `#[service]` and `#[derive(MethodError)]`, the macros of iip-rpc. Use them through that crate,
-//! which re-exports them.
+//! `#[service]`, `#[derive(MethodError)]` and `#[derive(Schema)]`, the macros of iip-rpc. Use them
+//! through that crate, which re-exports them.
 //!
 //! Structure: `attr` and `model` parse the user's trait, and `types` parses the types in it.
-//! `check` reports all mistakes together. `service_trait`, `client`, `server`, `forward` and
-//! `dyn_twin` generate the code, which only calls the runtime. If the trait has mistakes,
-//! `fallback` generates enough for the rest of the program to compile.
+//! `check` reports all mistakes together. `service_trait`, `client`, `description`, `server`,
+//! `forward` and `dyn_twin` generate the code, which only calls the runtime. If the trait has
+//! mistakes, `fallback` generates enough for the rest of the program to compile. `method_error` and
+//! `schema` are the derives.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +13,8 @@ mod attr;
 mod case;
 mod check;
 mod client;
+mod description;
+mod docs;
 mod duration;
 mod dyn_twin;
 mod errors;
@@ -21,6 +24,7 @@ mod method_error;
 mod model;
 mod page;
 mod policy;
+mod schema;
 mod server;
 mod service_trait;
 #[cfg(test)]
@@ -219,6 +223,87 @@ pub fn service(
 pub fn derive_method_error(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let input = syn::parse_macro_input!(input as DeriveInput);
     method_error::expand(&input).into()
+}
+
+/// Describes a type from its fields and the attributes of serde, for the description of a service.
+///
+/// With this, peers and tools know the names of fields and their types, their documentation, and
+/// whether two builds of a program understand each other. It is meant for types that derive serde's
+/// `Serialize` and `Deserialize`, and it reads their attributes. It does not change what is sent.
+///
+/// ```
+/// # use iip_macros::Schema;
+/// # mod as_text {
+/// #     use serde::{Deserialize, Deserializer, Serializer, de::Error};
+/// #     pub fn serialize<S: Serializer>(number: &u64, to: S) -> Result<S::Ok, S::Error> {
+/// #         to.collect_str(number)
+/// #     }
+/// #     pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<u64, D::Error> {
+/// #         String::deserialize(from)?.parse().map_err(D::Error::custom)
+/// #     }
+/// # }
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, Schema)]
+/// # #[schema(crate = "iip_schema")]
+/// pub struct Item {
+///     pub article: String,
+/// }
+///
+/// /// An order of a customer.
+/// #[derive(Serialize, Deserialize, Schema)]
+/// #[serde(rename_all = "camelCase")]
+/// # #[schema(crate = "iip_schema")]
+/// pub struct Order {
+///     /// The number on the invoice.
+///     pub order_number: u64,
+///     #[serde(default)]
+///     pub items: Vec<Item>,
+///     #[schema(secret)]
+///     pub card: String,
+///     #[serde(with = "as_text")]
+///     #[schema(as = "String")]
+///     pub total: u64,
+/// }
+/// # let mut registry = iip_schema::Registry::new();
+/// # let order = <Order as iip_schema::Schema>::describe(&mut registry);
+/// # assert!(registry.get(&order).is_some());
+/// ```
+///
+/// Fields may have any type. A type without `Schema` is described by how it is deserialized, or
+/// else by its name alone. A type argument of a generic type must implement `Schema`. Types that
+/// borrow are described for `'static`.
+///
+/// # Settings
+///
+/// | setting | on | |
+/// |---|---|---|
+/// | `secret` | a named field | tools do not show or record the value |
+/// | `as = "Type"` | a field, a variant or a type | the type that is written instead, which has `Schema` or is described as fields are; needed for serde's `with`, `serialize_with` and `deserialize_with`, without which the field is described by the name of its type alone |
+/// | `named_only` | a type | states that it is intended that the type needs a codec with names |
+/// | `crate = "iip_schema"` | a type | the path of iip-rpc or of iip-schema, for crates that re-export or rename it, or that depend on iip-schema alone |
+///
+/// # Attributes of serde
+///
+/// All are supported except for `remote`, which describes another type. With `into`, the type is
+/// described as the one that it is converted into. `from` and `try_from` alone change nothing, as
+/// the fields are what is written. With `transparent`, the type is described as its field.
+///
+/// # Codecs without names
+///
+/// bincode and postcard write no names, so these attributes prevent their use: `flatten`,
+/// `skip_serializing_if`, `untagged`, `tag`, `skip_serializing` or `skip_deserializing` of a field
+/// alone, and `skip` of a variant that others follow. The constant `NAMED_ONLY` names the first of
+/// them.
+///
+/// A service in such a codec finds them at compile time in its types, and in types nested in these:
+/// at any depth by value, and within at most two containers such as `Vec` and `Box`. It does not
+/// look into types that have no `Schema`, into types with `named_only`, and further down. What is
+/// not found at compile time is rejected when a value is sent or received.
+#[proc_macro_derive(Schema, attributes(schema, serde))]
+pub fn derive_schema(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    let input = syn::parse_macro_input!(input as DeriveInput);
+    schema::expand(&input).into()
 }
 
 fn expand_service(args: TokenStream, item: TokenStream) -> TokenStream {

@@ -58,14 +58,14 @@ fn a_service_expands_to_the_code_that_a_programmer_would_write() {
 }
 
 #[test]
-fn a_service_has_at_most_95_lines() {
+fn a_service_has_at_most_110_lines() {
     let lines = lines(service_with(1));
-    assert!(lines <= 95, "{lines} lines");
+    assert!(lines <= 110, "{lines} lines");
 }
 
 /// The declaration in the trait does not count: the user wrote it.
 #[test]
-fn a_unary_method_has_at_most_20_lines() {
+fn a_unary_method_has_at_most_35_lines() {
     let declaration = |count| {
         let item = syn::parse2(service_with(count)).unwrap();
         let trait_ = service_trait::expand(&item, false);
@@ -75,7 +75,7 @@ fn a_unary_method_has_at_most_20_lines() {
     };
     let all = lines(service_with(2)) - lines(service_with(1));
     let lines = all - (declaration(2) - declaration(1));
-    assert!(lines <= 20, "{lines} lines");
+    assert!(lines <= 35, "{lines} lines");
 }
 
 #[test]
@@ -133,10 +133,10 @@ fn a_condition_on_a_method_is_copied_to_everything_generated_from_it() {
             }
         },
     );
-    // Trait, descriptor, client, server; the twin, and the service for the twin, for references,
+    // Trait, check of the codec, descriptor, description, client, server; the twin, and the service for the twin, for references,
     // for `Arc` and for `Box`.
-    assert_eq!(text.matches("#[cfg(feature = \"x\")]").count(), 10);
-    assert_eq!(text.matches("#[cfg_attr(docsrs, cfg(docsrs))]").count(), 10);
+    assert_eq!(text.matches("#[cfg(feature = \"x\")]").count(), 12);
+    assert_eq!(text.matches("#[cfg_attr(docsrs, cfg(docsrs))]").count(), 12);
 }
 
 #[test]

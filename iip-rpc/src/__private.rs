@@ -17,6 +17,7 @@ pub use std::vec::Vec;
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
 pub use iip_core::balance::ToTarget;
+pub use iip_schema as schema;
 
 pub use crate::boxed::BoxFuture;
 pub use crate::checked::{Holds, Message, MethodOutput, Other, Same, known};
@@ -24,9 +25,15 @@ pub use crate::codec::CodecId;
 #[cfg(feature = "codec-prost")]
 pub use crate::codec::{Proto, ProtoRef};
 pub use crate::payload::ByValue;
+pub use crate::schema::describing::{
+    DescribedMethod, Describing, assert_codec_fits, error_type, protobuf_type, raw_type,
+};
 pub use crate::streaming::held::{Held, Passage, held};
 #[cfg(feature = "codec-prost")]
 pub use crate::streaming::proto::{proto_messages, proto_stream, protos};
+pub use crate::{
+    __assert_codec_fits as assert_codec_fits, __described as described, __type_fn as type_fn,
+};
 pub use crate::{
     CallContext, CallOptions, Client, Concurrency, Hedge, MethodDescriptor, MethodError, Methods,
     OnCancel, Priority, Service, Status, Streaming, Subscription,

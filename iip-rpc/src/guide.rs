@@ -42,6 +42,12 @@ pub mod rolling_restarts {}
 #[doc = iip_macros::__guide_page!("guide/routing-rules.md")]
 pub mod routing_rules {}
 
+#[doc = iip_macros::__guide_page!("guide/describing-a-service.md")]
+pub mod describing_a_service {}
+
+#[doc = iip_macros::__guide_page!("guide/changing-a-service.md")]
+pub mod changing_a_service {}
+
 #[doc = iip_macros::__guide_page!("guide/interceptors.md")]
 pub mod interceptors {}
 

@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 
 use crate::codec::CodecId;
 use crate::compression::{Compression, CompressionId, Compressor};
+use crate::schema::announced::Announced;
+use crate::schema::builds::PeerBuild;
 
-/// The contents of the hello of both sides.
-pub(crate) fn announcement(max_compression_ratio: u32) -> Value {
+/// The contents of the hello of both sides. Only a server announces the build of its services.
+pub(crate) fn announcement(max_compression_ratio: u32, build: Option<Announced>) -> Value {
     let codecs: Vec<u8> = CodecId::supported().map(CodecId::as_u8).collect();
     let mut rpc = json!({ "envelope": 0, "codecs": codecs });
     let algorithms: Vec<u8> = CompressionId::supported()
@@ -20,6 +22,9 @@ pub(crate) fn announcement(max_compression_ratio: u32) -> Value {
     if !algorithms.is_empty() {
         rpc["compression"] =
             json!({ "algorithms": algorithms, "max_ratio": max_compression_ratio });
+    }
+    if let Some(build) = build {
+        rpc["fp"] = Value::from(build.as_str());
     }
     json!({ "rpc": rpc })
 }
@@ -33,6 +38,8 @@ pub(crate) struct RpcPeer {
     compression: Vec<u8>,
     /// Maximum ratio of the size of a message to this peer to its compressed size.
     max_ratio: Option<NonZeroU32>,
+    /// What is known of its build, if it has announced one.
+    pub(crate) build: Option<Box<PeerBuild>>,
     /// Number of health states that it watches, if it is a client.
     pub(crate) watches: AtomicUsize,
 }
@@ -46,6 +53,7 @@ impl RpcPeer {
         let Announcement {
             codecs,
             compression,
+            fp,
         } = rpc.unwrap_or_default();
         let Compressions {
             algorithms,
@@ -57,6 +65,7 @@ impl RpcPeer {
             codecs,
             compression: algorithms,
             max_ratio: max_ratio.and_then(NonZeroU32::new),
+            build: Announced::read(&fp).map(|build| Box::new(PeerBuild::new(build))),
             watches: AtomicUsize::new(0),
         }
     }
@@ -64,9 +73,17 @@ impl RpcPeer {
     /// The codec to use: `wanted`, or JSON if the peer does not support it; `None` without
     /// envelope.
     pub(crate) fn codec(&self, wanted: CodecId) -> Option<CodecId> {
-        let known = self.codecs.contains(&wanted.as_u8());
-        self.envelope
-            .then_some(if known { wanted } else { CodecId::JSON })
+        let codec = if self.has(wanted) {
+            wanted
+        } else {
+            CodecId::JSON
+        };
+        self.envelope.then_some(codec)
+    }
+
+    /// Returns `true` if it supports the envelope and this codec.
+    pub(crate) fn has(&self, codec: CodecId) -> bool {
+        self.envelope && self.codecs.contains(&codec.as_u8())
     }
 
     /// The compressor for messages of up to `limit` bytes to this peer, if it supports the
@@ -90,6 +107,8 @@ struct Hello {
 struct Announcement {
     codecs: Vec<u8>,
     compression: Option<Compressions>,
+    /// The fingerprint of the services of a server.
+    fp: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -97,4 +116,16 @@ struct Announcement {
 struct Compressions {
     algorithms: Vec<u8>,
     max_ratio: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fingerprint_of_a_build_takes_sixteen_bytes_of_the_hello() {
+        let build = Announced::read("AZaz09-_").expect("a fingerprint");
+        let size = |build| announcement(100, build).to_string().len();
+        assert_eq!(size(Some(build)), size(None) + 16);
+    }
 }

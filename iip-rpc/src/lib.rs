@@ -117,6 +117,7 @@ mod pushback;
 mod raw;
 mod result_ext;
 mod retry;
+pub mod schema;
 mod server;
 pub mod status;
 mod streaming;
@@ -183,7 +184,10 @@ pub use iip_core;
 pub use iip_core::Level;
 
 #[cfg(feature = "macros")]
-pub use iip_macros::{MethodError, service};
+pub use iip_macros::{MethodError, Schema, service};
+
+/// Types that describe themselves, see [`derive(Schema)`](derive@Schema).
+pub use iip_schema::Schema;
 
 /// Checks that tasks can share these types, or pass them on.
 const _: () = {

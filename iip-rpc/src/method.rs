@@ -5,6 +5,7 @@ use std::time::Duration;
 
 pub use iip_core::OnCancel;
 use iip_core::path::StaticPath;
+use iip_schema::Description;
 
 use crate::codec::CodecId;
 use crate::status::{Execution, Status};
@@ -105,6 +106,25 @@ pub struct MethodDescriptor {
     priority: Priority,
     max_concurrency: Option<Concurrency>,
     auth: Option<&'static str>,
+    described: Described,
+}
+
+/// The description of the service. Two descriptors are equal whatever describes them.
+#[derive(Clone, Copy)]
+struct Described(Option<fn() -> Description>);
+
+impl PartialEq for Described {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Described {}
+
+impl fmt::Debug for Described {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "yes" } else { "no" })
+    }
 }
 
 impl MethodDescriptor {
@@ -141,6 +161,7 @@ impl MethodDescriptor {
             priority: Priority::Normal,
             max_concurrency: None,
             auth: None,
+            described: Described(None),
         }
     }
 
@@ -250,6 +271,21 @@ impl MethodDescriptor {
     pub const fn auth(mut self, requirement: &'static str) -> Self {
         self.auth = Some(requirement);
         self
+    }
+
+    /// Sets the function that describes the service of this method. Peers compare what it returns
+    /// with what the other side has, see [`schema`](crate::schema). Unset by default: then nothing
+    /// is compared.
+    #[must_use]
+    pub const fn described_by(mut self, description: fn() -> Description) -> Self {
+        self.described = Described(Some(description));
+        self
+    }
+
+    /// The function that describes the service of this method, if there is one.
+    #[inline]
+    pub(crate) const fn description_fn(&self) -> Option<fn() -> Description> {
+        self.described.0
     }
 
     /// The full name of the service: that of the trait, unless `#[service(name = "..")]` sets

@@ -18,6 +18,8 @@ use crate::interceptor::{ClientCall, ClientInterceptor, Layers};
 use crate::limits::TypedLimits;
 use crate::policy::{MethodPolicy, Policies, RetryPolicy, no_time};
 use crate::retry;
+use crate::schema::SchemaCheck;
+use crate::schema::builds::Builds;
 use crate::status::Status;
 
 /// Configuration of a [`Client`]. Created by [`Client::builder`]; every setting has a default that
@@ -36,6 +38,7 @@ pub struct ClientBuilder {
     retry: RetryPolicy,
     budget: RetryBudget,
     policies: Policies,
+    schema_check: SchemaCheck,
     interceptors: Layers<ClientCall>,
 }
 
@@ -53,6 +56,7 @@ impl ClientBuilder {
             retry: RetryPolicy::new(),
             budget: RetryBudget::new(),
             policies: Policies::default(),
+            schema_check: SchemaCheck::default(),
             interceptors: Layers::default(),
         }
     }
@@ -104,6 +108,13 @@ impl ClientBuilder {
     /// noticed: a client learns of a method by its first call.
     pub fn method_policy(mut self, path: &str, policy: MethodPolicy) -> Self {
         self.policies.set(path, policy);
+        self
+    }
+
+    /// Sets what happens with calls to a server whose build of their service differs from this one.
+    /// Default: [`SchemaCheck::Enforce`].
+    pub fn schema_check(mut self, check: SchemaCheck) -> Self {
+        self.schema_check = check;
         self
     }
 
@@ -287,7 +298,7 @@ impl ClientBuilder {
         self.core
             .limits(self.limits.of_connection())
             .timeout(self.timeout)
-            .hello(announcement(self.max_compression_ratio))
+            .hello(announcement(self.max_compression_ratio, None))
     }
 
     fn settings(&self) -> Result<Settings, Status> {
@@ -311,6 +322,8 @@ impl ClientBuilder {
             budget: Bucket::new(self.budget),
             policies: self.policies.clone(),
             hedging: Hedging::default(),
+            schema_check: self.schema_check,
+            builds: Builds::default(),
             limits,
         })
     }
@@ -327,5 +340,7 @@ pub(super) struct Settings {
     pub(super) budget: Bucket,
     pub(super) policies: Policies,
     pub(super) hedging: Hedging,
+    pub(super) schema_check: SchemaCheck,
+    pub(super) builds: Builds,
     pub(super) limits: DecodeLimits,
 }

@@ -152,6 +152,12 @@ impl Client {
                 }
                 times.connected = now();
             }
+            if self.must_check(method, connection.peer()) {
+                // Boxed, because it is done once for each build of a server.
+                Box::pin(self.check_method(method, &connection, times.deadline)).await;
+                times.connected = now();
+                remaining = times.deadline.saturating_duration_since(times.connected);
+            }
             // An earlier attempt may have left its metadata.
             if let Some(place) = &self.options.reply_metadata {
                 place.set(Metadata::new());
@@ -411,13 +417,14 @@ impl Client {
         if let Some(error) = &self.options.invalid {
             return Err(not_sent(error.clone().into()));
         }
+        let peer = peer.extension(RpcPeer::read);
         let Format::Envelope = method.format() else {
-            return Ok(None);
+            return self.agreed_codec(method, peer, None).map(|_| None);
         };
         let wanted = method.service_codec().unwrap_or(self.settings.codec);
-        let peer = peer.extension(RpcPeer::read);
         // A server that has announced no codec, such as a Go server, gets plain JSON.
         let codec = peer.and_then(|peer| peer.codec(wanted));
+        let codec = self.agreed_codec(method, peer, codec)?;
         match method.unsupported_codec(codec.unwrap_or(CodecId::JSON)) {
             Some(status) => Err(not_sent(status)),
             None => Ok(codec.map(|codec| Encoding {

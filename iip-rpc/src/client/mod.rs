@@ -5,9 +5,11 @@
 mod body;
 mod builder;
 mod call;
+mod compatibility;
 mod failure;
 mod hedge;
 mod intercept;
+mod json;
 mod options;
 #[cfg(feature = "tower")]
 mod service;

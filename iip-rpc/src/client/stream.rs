@@ -5,7 +5,7 @@
 use std::future::poll_fn;
 use std::task::{Poll, ready};
 
-use iip_core::__rpc::Picked;
+use iip_core::__rpc::{Picked, now};
 use iip_core::SendStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -332,6 +332,11 @@ impl Client {
             tracker,
         } = picked;
         self.options.called.set(tracker.as_ref());
+        if self.must_check(method, connection.peer()) {
+            let deadline = times.start.deadline;
+            Box::pin(self.check_method(method, &connection, deadline)).await;
+            times.start.connected = now();
+        }
         if let Some(place) = &self.options.reply_metadata {
             place.set(Metadata::new());
         }

@@ -184,7 +184,7 @@ impl DecodeError {
     }
 
     #[cold]
-    pub(super) fn unsupported(codec: CodecId) -> Self {
+    pub(crate) fn unsupported(codec: CodecId) -> Self {
         Self::new(DecodeErrorKind::Unsupported(codec))
     }
 

@@ -16,6 +16,7 @@
 #[cfg(feature = "codec-bincode")]
 mod bincode;
 mod checked;
+pub mod dynamic;
 mod error;
 #[cfg(any(
     feature = "codec-postcard",
@@ -164,6 +165,8 @@ macro_rules! with_codec {
         }
     };
 }
+
+pub(crate) use with_codec;
 
 /// Appends `value` to `out`, encoded with the codec that has the id `codec`.
 ///

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use iip_core::balance::BackendInfo;
@@ -13,6 +14,7 @@ use super::no_method::NoMethod;
 use super::{Methods, Server, Service};
 use crate::codec::DecodeLimits;
 use crate::compression::Compression;
+use crate::context::CallContext;
 use crate::health::{Health, WatchLimits};
 use crate::hello::announcement;
 use crate::interceptor::{Layers, ServerCall, ServerInterceptor};
@@ -20,6 +22,8 @@ use crate::limits::TypedLimits;
 use crate::method::Concurrency;
 use crate::overload::Admission;
 use crate::policy::{MethodPolicy, ServerPolicy};
+use crate::schema::served::{Access, Served};
+use crate::status::Status;
 
 /// Configuration of a [`Server`] and the services that it serves. Created by [`Server::builder`].
 #[derive(Debug)]
@@ -35,6 +39,7 @@ pub struct ServerBuilder {
     interceptors: Layers<ServerCall>,
     health: Option<Health>,
     watch_limits: WatchLimits,
+    access: Access,
 }
 
 /// A service to be registered once the limits are known.
@@ -62,6 +67,7 @@ impl ServerBuilder {
             interceptors: Layers::default(),
             health: None,
             watch_limits: WatchLimits::default(),
+            access: Access::default(),
         }
     }
 
@@ -242,6 +248,31 @@ impl ServerBuilder {
     /// others release bytes.
     pub fn max_total_buffered_bytes(mut self, bytes: usize) -> Self {
         self.core = self.core.max_total_buffered_bytes(bytes);
+        self
+    }
+
+    /// Sets whether the server describes its services to whoever asks: names, types and
+    /// documentation, on paths under `/sys/schema/`. Default: `true`. With `false` it announces no
+    /// fingerprint either, and clients do not compare their methods with its own, see
+    /// [`SchemaCheck`](crate::schema::SchemaCheck).
+    pub fn describe(mut self, describe: bool) -> Self {
+        self.access = if describe {
+            Access::Everyone
+        } else {
+            Access::Nobody
+        };
+        self
+    }
+
+    /// Describes the services of the server to those callers that `check` accepts: to peers with a
+    /// client certificate, for example. Default: to everyone. Others get the status that `check`
+    /// returns, and their calls are made without a comparison. The fingerprints of the services,
+    /// which tell nothing but whether two builds are equal, are for everyone.
+    pub fn describe_if(
+        mut self,
+        check: impl Fn(&CallContext) -> Result<(), Status> + Send + Sync + 'static,
+    ) -> Self {
+        self.access = Access::If(Arc::new(check));
         self
     }
 
@@ -430,6 +461,12 @@ impl ServerBuilder {
             methods.interceptors = Layers::default();
             health.register(&mut methods, self.watch_limits);
         }
+        let served = Served::new(&methods, self.access);
+        let build = served.as_ref().map(Served::announced);
+        if let Some(served) = served {
+            methods.interceptors = Layers::default();
+            served.register(&mut methods);
+        }
         let problem = methods.admission.problem();
         if let Some(problem) = problem.or_else(|| self.policy.problem()) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
@@ -437,7 +474,7 @@ impl ServerBuilder {
         let core = self
             .core
             .limits(self.limits.of_connection())
-            .announce(announcement(self.max_compression_ratio))
+            .announce(announcement(self.max_compression_ratio, build))
             .fallback(NoMethod::beside(&methods.handlers));
         let handlers = methods.handlers.into_iter();
         let core = handlers.fold(core, |core, (method, handler)| {

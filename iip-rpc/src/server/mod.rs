@@ -3,7 +3,6 @@
 //! To follow one call, begin at [`MethodHandler::call`](handler::MethodHandler).
 
 mod builder;
-mod closest;
 mod failures;
 mod handler;
 mod intercept;

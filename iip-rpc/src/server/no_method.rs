@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use iip_core::{Body, Handler, HandlerFuture, RejectReason, Request};
 
-use super::closest;
 use super::reply::{is_plain, reject, status_reply};
 use crate::envelope;
 use crate::method::MethodDescriptor;
@@ -27,7 +26,7 @@ impl NoMethod {
     #[cold]
     fn status(&self, path: &str) -> Status {
         let mut text = format!("no method is registered under {path:?}");
-        if let Some(closest) = closest::path(path, &self.paths) {
+        if let Some(closest) = iip_schema::__private::closest_path(path, &self.paths) {
             text.push_str(&format!("; the closest is {closest:?}"));
         }
         Status::unimplemented(text).with_execution(Execution::NotExecuted)

@@ -126,6 +126,11 @@ impl Methods {
         );
     }
 
+    /// The methods that were registered so far.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = &'static MethodDescriptor> {
+        self.handlers.iter().map(|(descriptor, _)| *descriptor)
+    }
+
     /// Registers methods with one more interceptor.
     pub(crate) fn within(
         &mut self,

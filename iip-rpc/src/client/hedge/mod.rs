@@ -195,6 +195,9 @@ impl Client {
             ..self.pick_args(spec.method, attempts)
         };
         let picked = self.core.pick(now, args).ok()?;
+        if self.must_check(spec.method, picked.connection.peer()) {
+            return None;
+        }
         // Last, so that only attempts that are made take a token.
         if !settings.budget.withdraw() {
             return None;

@@ -13,7 +13,7 @@ const MAX_PATH_BYTES: usize = 128;
 const MAX_PATHS: usize = 256;
 
 /// The path of `paths` that is closest to `unknown`, if any is close.
-pub(super) fn path<'a>(unknown: &str, paths: &[&'a str]) -> Option<&'a str> {
+pub fn path<'a>(unknown: &str, paths: &[&'a str]) -> Option<&'a str> {
     if unknown.len() > MAX_PATH_BYTES {
         return None;
     }

@@ -1,0 +1,192 @@
+//! How generated code describes a service.
+
+use std::any::{TypeId, type_name};
+
+use iip_schema::__private::assert_positional;
+use iip_schema::{Argument, Description, Format, Method, MethodKind, Registry, Type};
+
+use crate::codec::CodecId;
+use crate::method::{self, MethodDescriptor, Priority};
+use crate::status::Status;
+
+/// Describes a type, with the named types that it uses added to the registry.
+type TypeFn = fn(&mut Registry) -> Type;
+
+/// A description that is being made.
+#[derive(Debug)]
+pub struct Describing {
+    description: Description,
+    types: Registry,
+}
+
+/// A method to describe.
+#[derive(Debug)]
+pub struct DescribedMethod<'a> {
+    /// Its names and policies.
+    pub method: &'static MethodDescriptor,
+    /// Which sides send how many messages.
+    pub kind: MethodKind,
+    /// Its documentation.
+    pub doc: &'static str,
+    /// The note of its deprecation.
+    pub deprecated: Option<&'static str>,
+    /// The types of its arguments.
+    pub args: &'a [TypeFn],
+    /// The type of the messages from the client.
+    pub requests: Option<TypeFn>,
+    /// The type of the result, or of the messages from the server.
+    pub result: TypeFn,
+    /// The type of its own errors.
+    pub error: Option<TypeFn>,
+}
+
+impl Describing {
+    /// Begins with a service that has no methods.
+    #[must_use]
+    pub fn new(service: &str, doc: &str, deprecated: Option<&str>) -> Self {
+        let mut description = Description::new(service);
+        description.doc = doc.to_owned();
+        description.deprecated = deprecated.map(str::to_owned);
+        Self {
+            description,
+            types: Registry::new(),
+        }
+    }
+
+    /// Adds a method.
+    #[must_use]
+    pub fn method(mut self, described: DescribedMethod<'_>) -> Self {
+        let descriptor = described.method;
+        let types = &mut self.types;
+        let mut method = Method::new(descriptor.name(), descriptor.path());
+        method.kind = described.kind;
+        method.format = match descriptor.format() {
+            method::Format::Envelope => Format::Envelope,
+            method::Format::Json => Format::Json,
+            method::Format::Raw => Format::Raw,
+        };
+        method.codec = descriptor.service_codec().map(|codec| codec.to_string());
+        let names = descriptor.args().iter();
+        let args = names.zip(described.args);
+        method.args = args
+            .map(|(&name, describe)| Argument::new(name, describe(types)))
+            .collect();
+        method.requests = described.requests.map(|describe| describe(types));
+        method.result = (described.result)(types);
+        method.error = described.error.map(|describe| describe(types));
+        method.idempotent = descriptor.is_idempotent();
+        let timeout = descriptor.default_timeout();
+        method.timeout_ms =
+            timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        method.priority = match descriptor.call_priority() {
+            Priority::Low => Some("low".to_owned()),
+            Priority::Normal => None,
+            Priority::High => Some("high".to_owned()),
+        };
+        method.auth = descriptor.auth_requirement().map(str::to_owned);
+        method.doc = described.doc.to_owned();
+        method.deprecated = described.deprecated.map(str::to_owned);
+        self.description.methods.push(method);
+        self
+    }
+
+    /// The description.
+    #[must_use]
+    pub fn finish(self) -> Description {
+        let mut description = self.description;
+        let (types, names) = self.types.finish();
+        for method in &mut description.methods {
+            let args = method.args.iter_mut().map(|arg| &mut arg.ty);
+            let others = [&mut method.result].into_iter();
+            let optional = method.requests.iter_mut().chain(&mut method.error);
+            args.chain(others)
+                .chain(optional)
+                .for_each(|ty| names.apply(ty));
+        }
+        description.types = types;
+        description
+    }
+}
+
+/// Returns `describe` if `E` is an error of the method itself, and not a [`Status`].
+#[must_use]
+pub fn error_type<E: 'static>(describe: TypeFn) -> Option<TypeFn> {
+    (TypeId::of::<E>() != TypeId::of::<Status>()).then_some(describe)
+}
+
+/// Checks at compile time that the values of a type can travel in the codec of a service, or in the
+/// default codec, if there is a reason why they may not.
+///
+/// # Panics
+///
+/// The codec has no names of fields, and there is a reason why they are needed.
+pub const fn assert_codec_fits(codec: Option<CodecId>, reason: Option<&'static str>) {
+    let codec = match codec {
+        Some(codec) => codec,
+        None => CodecId::DEFAULT,
+    };
+    if matches!(codec, CodecId::BINCODE | CodecId::POSTCARD) {
+        assert_positional(reason);
+    }
+}
+
+/// The type of a raw message.
+#[must_use]
+pub fn raw_type(_: &mut Registry) -> Type {
+    Type::Bytes
+}
+
+/// The type of a protobuf message.
+#[must_use]
+pub fn protobuf_type<T>(_: &mut Registry) -> Type {
+    Type::opaque(type_name::<T>(), "it is a protobuf message")
+}
+
+/// A function that describes a type: from what it says itself, or by observing it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __type_fn {
+    ($ty:ty) => {
+        |types| {
+            #[allow(unused_imports)]
+            use $crate::__private::schema::__private::{
+                ByProbing as _, BySchema as _, Describe, Opaquely as _,
+            };
+            (&&&Describe::<$ty>::new()).describe(types)
+        }
+    };
+}
+
+/// A method to describe.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __described {
+    (
+        $method:expr, $kind:ident, $doc:expr, $deprecated:expr, [$($arg:expr),*],
+        $requests:expr, $result:expr, $error:ty
+    ) => {
+        $crate::__private::DescribedMethod {
+            method: $method,
+            kind: $crate::__private::schema::MethodKind::$kind,
+            doc: $doc,
+            deprecated: $deprecated,
+            args: &[$($arg),*],
+            requests: $requests,
+            result: $result,
+            error: $crate::__private::error_type::<$error>($crate::__type_fn!($error)),
+        }
+    };
+}
+
+/// Checks at compile time that values of types can travel in the codec of a service.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __assert_codec_fits {
+    ($codec:expr, $($ty:ty),*) => {
+        const _: () = {
+            #[allow(unused_imports)]
+            use $crate::__private::schema::__private::{Describe, NotDescribed as _};
+            $($crate::__private::assert_codec_fits($codec, Describe::<$ty>::IN_CONTAINERS);)*
+        };
+    };
+}

@@ -1,0 +1,129 @@
+//! Descriptions as text: saved in a repository, or received from a peer.
+//!
+//! A saved description is what programs that are in use were built with. A test that compares it
+//! with the description of today finds changes that those programs would not understand:
+//!
+//! ```
+//! use iip_schema::{Description, Method, file};
+//!
+//! // In a program, this is the description that `#[service]` generates,
+//! // and the saved text is `include_str!("../orders.schema.json")`.
+//! let mut orders = Description::new("Orders");
+//! orders.methods.push(Method::new("count", "/orders/count"));
+//! let saved = file::to_text([&orders]);
+//!
+//! file::assert_compatible(&orders, &saved);
+//! ```
+
+mod check;
+mod parse;
+mod pretty;
+
+use serde::{Deserialize, Serialize};
+
+use crate::description::Description;
+
+pub use self::check::{Check, Incompatible, assert_compatible, check_compatible};
+pub use self::parse::{DescriptionError, Limits, parse_description};
+
+/// The version of the form of saved files.
+const VERSION: u64 = 1;
+
+/// The largest file that is read, in bytes.
+const MAX_BYTES: usize = 16 << 20;
+
+/// What is saved.
+#[derive(Serialize, Deserialize)]
+struct File {
+    iip_schema: u64,
+    services: Vec<Description>,
+}
+
+/// Writes descriptions in their canonical form: JSON with services, methods and types sorted by
+/// name, two spaces for each level, and a line for whatever fits into 100 columns.
+///
+/// Equal descriptions have the same text, whatever the order of the trait. Documentation is left
+/// out, since it changes often and does not matter.
+#[must_use]
+pub fn to_text<'a>(services: impl IntoIterator<Item = &'a Description>) -> String {
+    let mut services: Vec<Description> = services.into_iter().map(saved).collect();
+    services.sort_by(|a, b| a.service.cmp(&b.service));
+    let iip_schema = VERSION;
+    pretty::print(&File {
+        iip_schema,
+        services,
+    })
+}
+
+/// A description without documentation, and with its methods in the order of their names.
+fn saved(description: &Description) -> Description {
+    let mut saved = description.clone();
+    saved.doc.clear();
+    saved
+        .methods
+        .iter_mut()
+        .for_each(|method| method.doc.clear());
+    saved
+        .methods
+        .sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+    saved.types = saved.types.without_docs();
+    saved
+}
+
+/// Reads what [`to_text`] has written, or somebody has edited.
+///
+/// # Errors
+///
+/// The text is not of this form, has another version, or is larger than 16 MiB.
+pub fn from_text(text: &str) -> Result<Vec<Description>, FileError> {
+    /// Of files of other versions only this is read.
+    #[derive(Deserialize)]
+    struct Version {
+        iip_schema: Option<u64>,
+    }
+
+    if text.len() > MAX_BYTES {
+        return Err(FileError::TooLarge { bytes: text.len() });
+    }
+    let version: Version = serde_json::from_str(text)?;
+    match version.iip_schema {
+        Some(VERSION) => {}
+        Some(found) => return Err(FileError::Version { found }),
+        None => return Err(FileError::NoVersion),
+    }
+    let file: File = serde_json::from_str(text)?;
+    for service in &file.services {
+        parse::check(service, &Limits::default())?;
+    }
+    Ok(file.services)
+}
+
+/// The reason why a saved file cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// It is not JSON of this form. The text names the line and the column.
+    #[error("the saved schema cannot be read: {0}")]
+    Json(#[from] serde_json::Error),
+    /// It does not say which version it has.
+    #[error("the saved schema has no key `iip_schema` with its version, which is {VERSION}")]
+    NoVersion,
+    /// It has a version that this build does not know.
+    #[error(
+        "the saved schema has version {found}, and this build reads version {VERSION}; use the \
+         version of iip-schema that wrote it, or a newer one"
+    )]
+    Version {
+        /// Its version.
+        found: u64,
+    },
+    /// It is larger than the limit.
+    #[error("the saved schema has {bytes} bytes, and the limit is {MAX_BYTES}")]
+    TooLarge {
+        /// Its size in bytes.
+        bytes: usize,
+    },
+    /// A description in it exceeds a limit.
+    #[error("the saved schema cannot be read: {0}")]
+    Description(#[from] DescriptionError),
+}
