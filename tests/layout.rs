@@ -76,6 +76,12 @@ fn every_file_of_the_tests_of_iip_discovery_etcd_is_a_module_of_their_binary() {
 }
 
 #[test]
+fn every_file_of_the_tests_of_iip_gateway_is_a_module_of_their_binary() {
+    let gateway = Path::new(env!("CARGO_MANIFEST_DIR")).join("../iip-gateway");
+    assert_eq!(unnamed(&gateway, "tests"), [""; 0]);
+}
+
+#[test]
 fn every_example_of_the_features_is_in_the_manifest() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     assert_eq!(unnamed(&tests.join("../examples/features"), ""), [""; 0]);

@@ -14,7 +14,7 @@ pub fn now() -> Instant {
 /// Returns the wall-clock time in the time zone of the system, which tests cannot pause.
 #[cfg(feature = "rules")]
 #[must_use]
-pub(crate) fn local_time() -> iip_rules::LocalTime {
+pub fn local_time() -> iip_rules::LocalTime {
     use chrono::{Datelike, Timelike};
 
     let now = chrono::Local::now();

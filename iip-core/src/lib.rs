@@ -152,10 +152,12 @@ const _: () = {
     sent::<RecvStream>();
 };
 
-/// Items that only `iip-rpc` needs. They are not part of the public API.
+/// Items that only other crates of this project need. They are not part of the public API.
 #[doc(hidden)]
 pub mod __rpc {
     pub use crate::client::{CallTracker, NotPicked, PickArgs, Picked, Tried, outcome_of};
+    #[cfg(feature = "rules")]
+    pub use crate::clock::local_time;
     pub use crate::clock::{after, now};
     pub use crate::connection::{CallTimes, with_context};
     pub use crate::random::{random_fraction, random_id, random_wide_id, seed_random};

@@ -1,8 +1,9 @@
 //! TLS for both sides, by rustls with the ring provider (feature `tls`).
 //!
-//! IIP frames are sent inside TLS unchanged. There is no ALPN, no upgrade of a plaintext
-//! connection, and no fallback from TLS to plaintext. TLS 1.3 and 1.2 are supported, without early
-//! data. Certificates are verified by default; only [`DangerousClientTls`] turns this off.
+//! IIP frames are sent inside TLS unchanged. IIP has no name for ALPN; there is no upgrade of a
+//! plaintext connection, and no fallback from TLS to plaintext. TLS 1.3 and 1.2 are supported,
+//! without early data. Certificates are verified by default; only [`DangerousClientTls`] turns this
+//! off.
 //!
 //! ```no_run
 //! use iip_core::tls::{ClientTls, ServerTls};

@@ -32,6 +32,7 @@ pub struct ServerTls {
     client_certificate: ClientCertificate,
     handshake_timeout: Duration,
     max_handshakes: usize,
+    alpn: Vec<Vec<u8>>,
     built: Arc<Built<ServerConfig>>,
 }
 
@@ -86,6 +87,7 @@ impl ServerTls {
             client_certificate: ClientCertificate::Required,
             handshake_timeout: HANDSHAKE_TIMEOUT,
             max_handshakes: MAX_HANDSHAKES,
+            alpn: Vec::new(),
             built: Arc::default(),
         }
     }
@@ -140,6 +142,14 @@ impl ServerTls {
     pub fn max_handshakes(mut self, count: usize) -> Self {
         self.max_handshakes = count.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self
+    }
+
+    /// Offers these protocols to clients that ask for one (ALPN), the preferred one first. Default:
+    /// none, as IIP has no name of its own. A client that asks only for others is rejected.
+    #[must_use]
+    pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
+        self.alpn = protocols.into_iter().map(Into::into).collect();
+        self.changed()
     }
 
     pub(crate) fn handshake_limit(&self) -> Duration {
@@ -266,6 +276,7 @@ impl ServerTls {
             let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
             // Early data can be replayed by an attacker, and calls may not be repeatable.
             config.max_early_data_size = 0;
+            config.alpn_protocols.clone_from(&self.alpn);
             if self.client_roots.is_some() {
                 // The client's certificate is not verified again when a session is resumed, and it
                 // may have expired since.

@@ -349,11 +349,14 @@ async fn peers_that_only_know_tls_1_2_are_served() {
 }
 
 #[test]
-fn early_data_and_alpn_are_off() {
+fn early_data_is_off_and_alpn_until_it_is_set() {
     let authority = Authority::new();
-    let server = authority.server("localhost").config().unwrap();
+    let tls = authority.server("localhost");
+    let server = tls.config().unwrap();
     assert_eq!(server.max_early_data_size, 0);
     assert!(server.alpn_protocols.is_empty());
+    let server = tls.alpn(["h2", "http/1.1"]).config().unwrap();
+    assert_eq!(server.alpn_protocols, [&b"h2"[..], b"http/1.1"]);
     let client = authority.client().config().unwrap();
     assert!(!client.enable_early_data);
     assert!(client.alpn_protocols.is_empty());

@@ -1,0 +1,235 @@
+//! Bodies: that of a reply, and the collection of that of a request within its limits.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use hyper::StatusCode;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::failure::Failure;
+use crate::io::RunningRequest;
+use crate::limits::Limits;
+
+/// The size of the parts in which a reply is passed on, so that HTTP/2 does not buffer all of it.
+const PART_BYTES: usize = 64 << 10;
+
+/// The size up to which the body of a request does not count in the total.
+const FREE_BYTES: usize = 64 << 10;
+
+/// The body of a reply.
+#[derive(Debug, Default)]
+pub(crate) struct ReplyBody {
+    rest: Bytes,
+    /// The request runs until its reply is sent.
+    running: Option<RunningRequest>,
+}
+
+impl ReplyBody {
+    pub(crate) fn new(bytes: Bytes) -> Self {
+        Self {
+            rest: bytes,
+            running: None,
+        }
+    }
+
+    /// Counts the request as running until this body has been passed on.
+    pub(crate) fn keep(&mut self, running: RunningRequest) {
+        self.running = Some(running);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rest.len()
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(running) = &mut self.running {
+            running.progress();
+        }
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(PART_BYTES);
+        let part = self.rest.split_to(length);
+        Poll::Ready(Some(Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(u64::try_from(self.rest.len()).unwrap_or(u64::MAX))
+    }
+}
+
+/// The bytes that all bodies take that are being received.
+#[derive(Debug, Default)]
+pub(crate) struct Buffered(AtomicUsize);
+
+/// The share of one body.
+#[derive(Debug)]
+struct Share {
+    of: Arc<Buffered>,
+    bytes: usize,
+}
+
+impl Share {
+    /// Takes more; returns `false` if that would exceed the limit.
+    fn grow(&mut self, bytes: usize, limit: usize) -> bool {
+        let before = self.of.0.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        before.saturating_add(bytes) <= limit
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Receives the body of a request.
+pub(crate) async fn collect(
+    mut body: Incoming,
+    limits: &Limits,
+    buffered: &Arc<Buffered>,
+) -> Result<Bytes, Failure> {
+    let max = limits.max_body_bytes;
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let announced = body.size_hint().lower();
+    if usize::try_from(announced).map_or(true, |announced| announced > max) {
+        return Err(too_large(max));
+    }
+    let mut progress = Progress::new(limits);
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    let mut share = Share {
+        of: Arc::clone(buffered),
+        bytes: 0,
+    };
+    while let Some(part) = progress.next(&mut body).await? {
+        let length = first.len() + rest.len() + part.len();
+        if length > max {
+            return Err(too_large(max));
+        }
+        if length > FREE_BYTES && !share.grow(part.len(), limits.max_buffered_bytes) {
+            return Err(Failure::refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "UNAVAILABLE",
+                "the gateway receives too many large bodies (option max_buffered_bytes)",
+            ));
+        }
+        if first.is_empty() && rest.is_empty() {
+            first = part;
+            continue;
+        }
+        if rest.is_empty() {
+            // The announced size is the word of the client: no more than 64 KiB are believed.
+            let announced = usize::try_from(announced).unwrap_or(0).min(FREE_BYTES);
+            rest.reserve(announced.max(length));
+            rest.extend_from_slice(&std::mem::take(&mut first));
+        }
+        rest.extend_from_slice(&part);
+    }
+    Ok(if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    })
+}
+
+fn too_large(max: usize) -> Failure {
+    Failure::refused(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "RESOURCE_EXHAUSTED",
+        format!("the body exceeds {max} bytes (option max_body_bytes)"),
+    )
+}
+
+/// Watches the rate at which a body arrives.
+struct Progress {
+    window: Duration,
+    /// The bytes that must arrive within each window.
+    min: usize,
+    arrived: usize,
+    until: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Progress {
+    fn new(limits: &Limits) -> Self {
+        let seconds = usize::try_from(limits.body_timeout.as_secs()).unwrap_or(usize::MAX);
+        Self {
+            window: limits.body_timeout,
+            min: limits.min_body_rate.saturating_mul(seconds.max(1)),
+            arrived: 0,
+            until: Instant::now() + limits.body_timeout,
+            timer: None,
+        }
+    }
+
+    async fn next(&mut self, body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+        loop {
+            let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending => self.check(cx).map(Err),
+                Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+            });
+            match frame.await? {
+                None => return Ok(None),
+                Some(Err(error)) => {
+                    let mut failure = Failure::bad_request("the body is malformed or incomplete");
+                    failure.cause = Some(error.to_string());
+                    return Err(failure);
+                }
+                Some(Ok(frame)) => {
+                    // Trailers are not passed on.
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
+                        self.arrived = self.arrived.saturating_add(data.len());
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        loop {
+            let until = self.until;
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(sleep_until(until)));
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if self.arrived < self.min {
+                return Poll::Ready(Failure::refused(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "DEADLINE_EXCEEDED",
+                    "the body arrives too slowly (options body_timeout and min_body_rate)",
+                ));
+            }
+            self.arrived = 0;
+            self.until = Instant::now() + self.window;
+            timer.as_mut().reset(self.until);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The command line of the program, its threads and its signals.
+
+mod options;
+mod workers;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use iip_core::ShutdownSignal;
+use iip_gateway::Gateway;
+use iip_gateway::config::ConfigFile;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::options::Command;
+use self::workers::Workers;
+
+/// Exit code for a mistake on the command line.
+const USAGE: u8 = 2;
+
+pub(crate) fn main() -> ExitCode {
+    let command = match options::parse(std::env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(reason) => {
+            complain(format_args!("{reason}\n\n{}", options::USAGE));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let outcome = match command {
+        Command::Help => print(options::USAGE),
+        Command::Version => print(concat!("iip-gateway ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Check(path) => check(&path),
+        Command::Serve(path) => serve(&path),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("{error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn complain(text: std::fmt::Arguments<'_>) {
+    // Nobody is left to tell if this fails.
+    let _ = write!(std::io::stderr(), "iip-gateway: {text}");
+}
+
+fn print(text: &str) -> Outcome {
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Loads a configuration and everything that it names.
+fn check(path: &Path) -> Outcome {
+    let config = ConfigFile::load(path)?;
+    let listeners = config.listeners()?;
+    config.builder()?.build()?;
+    for listener in listeners {
+        listener.options.check()?;
+    }
+    print(&format!("{}: no mistakes\n", path.display()))
+}
+
+fn serve(path: &Path) -> Outcome {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let config = ConfigFile::load(path)?;
+    let gateway = config.builder()?.build()?;
+    let listeners = config.listeners()?;
+    let limit = config.drain();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        // Before it listens, so that no signal ends the process from then on.
+        let mut ended = ShutdownSignal::new()?;
+        let mut reload = signal(SignalKind::hangup())?;
+        for listener in &listeners {
+            // It concerns the clones of all workers.
+            listener.options.clone().watch_files()?;
+        }
+        let workers = Workers::start(&gateway, &listeners, config.workers())?;
+        for address in workers.addresses() {
+            tracing::info!(%address, "the gateway listens");
+        }
+        let name = loop {
+            tokio::select! {
+                name = ended.recv() => break name,
+                _ = reload.recv() => reload_from(path, &gateway, &workers),
+            }
+        };
+        tracing::info!(
+            signal = name,
+            ?limit,
+            "the gateway ends when its requests have replies"
+        );
+        if !gateway.shutdown(limit).await {
+            tracing::warn!("requests were interrupted: they took longer than `drain`");
+        }
+        workers.join();
+        Ok(())
+    })
+}
+
+/// Replaces the configuration. If the file has a mistake, nothing changes.
+fn reload_from(path: &Path, gateway: &Gateway, workers: &Workers) {
+    let load = || -> Outcome {
+        let config = ConfigFile::load(path)?;
+        let builder = config.builder()?;
+        let listeners = config.listeners()?;
+        workers.check(&listeners, config.workers())?;
+        gateway.replace(builder)?;
+        Ok(())
+    };
+    match load() {
+        Ok(()) => tracing::info!("the configuration was reloaded"),
+        Err(error) => tracing::error!(%error, "the configuration was not reloaded"),
+    }
+}

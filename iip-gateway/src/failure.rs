@@ -1,0 +1,339 @@
+//! What a client gets instead of a reply: the table of statuses and `application/problem+json`.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode, Version};
+use iip_core::{CallError, CallErrorKind, Execution};
+use serde_json::{Value, json};
+
+use crate::body::ReplyBody;
+
+/// The statuses of replies that do not come from a handler.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum Statuses {
+    /// Those of HTTP, with a body of type `application/problem+json`.
+    #[default]
+    Http,
+    /// Those of Go's HTTP adapter, with an empty body: 501 if there is no route, 500 if a backend
+    /// has failed or timed out. Requests that Go's adapter would not have refused get the statuses
+    /// of HTTP.
+    Go,
+}
+
+/// Whether a handler has run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Executed {
+    No,
+    Maybe,
+    Yes,
+}
+
+/// A reply that does not come from a handler.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: StatusCode,
+    /// The name of the status code of gRPC.
+    pub(crate) code: &'static str,
+    pub(crate) detail: Cow<'static, str>,
+    pub(crate) executed: Executed,
+    pub(crate) retry_after: Option<Duration>,
+    /// The typed error of a method.
+    pub(crate) error: Option<Value>,
+    /// Nothing more is read from a connection of HTTP/1.
+    pub(crate) closes: bool,
+    /// The cause with internal addresses, which is not sent.
+    pub(crate) cause: Option<String>,
+    /// The status of Go's adapter.
+    pub(crate) go: Option<StatusCode>,
+}
+
+impl Failure {
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            executed: Executed::No,
+            retry_after: None,
+            error: None,
+            closes: false,
+            cause: None,
+            go: None,
+        }
+    }
+
+    /// Refuses a malformed request; its connection ends.
+    pub(crate) fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::refused(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", detail)
+    }
+
+    /// Refuses a request whose body may not have been read; its connection ends.
+    pub(crate) fn refused(
+        status: StatusCode,
+        code: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let mut failure = Self::new(status, code, detail);
+        failure.closes = true;
+        failure
+    }
+
+    pub(crate) fn no_route() -> Self {
+        let mut failure = Self::new(
+            StatusCode::NOT_FOUND,
+            "NOT_FOUND",
+            "no route of the gateway fits the request",
+        );
+        failure.go = Some(StatusCode::NOT_IMPLEMENTED);
+        failure
+    }
+
+    /// The failure of a call in the gateway or on the way to the backend.
+    pub(crate) fn of_call(error: &CallError) -> Self {
+        let (status, code, detail) = match error.kind() {
+            CallErrorKind::Timeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "DEADLINE_EXCEEDED",
+                "the backend did not reply in time",
+            ),
+            CallErrorKind::MessageTooLarge { .. } if error.execution() == Execution::NotSent => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "RESOURCE_EXHAUSTED",
+                "the body is larger than a message to a backend may be",
+            ),
+            CallErrorKind::MessageTooLarge { .. } => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "INTERNAL",
+                "the reply of the backend is too large",
+            ),
+            CallErrorKind::EmptyBody | CallErrorKind::InvalidPath(_) => (
+                StatusCode::BAD_REQUEST,
+                "INVALID_ARGUMENT",
+                "the request cannot be sent to a backend",
+            ),
+            CallErrorKind::RejectedByPolicy { .. } => (
+                StatusCode::BAD_REQUEST,
+                "FAILED_PRECONDITION",
+                "the balancing policy rejected the request",
+            ),
+            CallErrorKind::QueueFull { .. } | CallErrorKind::BufferFull { .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "UNAVAILABLE",
+                "the gateway has too many calls to the backend",
+            ),
+            CallErrorKind::ConnectionLost(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "UNAVAILABLE",
+                "the connection to the backend was lost",
+            ),
+            _ => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "UNAVAILABLE",
+                "no backend can be reached",
+            ),
+        };
+        let mut failure = Self::new(status, code, detail);
+        failure.executed = match error.execution() {
+            Execution::MayHaveExecuted => Executed::Maybe,
+            _ => Executed::No,
+        };
+        if let CallErrorKind::Recovering { retry_after } = error.kind() {
+            failure.retry_after = Some(*retry_after);
+        }
+        failure.cause = Some(format!("{error:?}"));
+        failure.go = Some(StatusCode::INTERNAL_SERVER_ERROR);
+        failure
+    }
+
+    /// The failure that a reply of a backend of this project contains: an in-band error of IIP, or
+    /// the status of a typed method in plain mode. Sources: wire.md, plain mode; recordings
+    /// `unknown_path`, `handler_error`.
+    pub(crate) fn of_reply(reply: &[u8]) -> Option<Self> {
+        // The most common replies are told apart without parsing.
+        if !reply.starts_with(b"{\"code\":") || reply.starts_with(b"{\"code\":0") {
+            return None;
+        }
+        let Ok(Value::Object(mut fields)) = serde_json::from_slice(reply) else {
+            return None;
+        };
+        let code = fields.remove("code")?.as_i64()?;
+        let message = match fields.remove("message") {
+            Some(Value::String(message)) => message,
+            Some(_) => return None,
+            None => String::new(),
+        };
+        let error = fields.remove("error");
+        let (status, name) = status_of(code)?;
+        if !fields.is_empty() {
+            return None;
+        }
+        let mut failure = Self::new(status, name, message);
+        failure.executed = match code {
+            102 | 105..=107 | 12 | 16 => Executed::No,
+            -1 | 101 => Executed::Yes,
+            _ if error.is_some() => Executed::Yes,
+            _ => Executed::Maybe,
+        };
+        failure.error = error;
+        Some(failure)
+    }
+
+    /// Returns `true` if a later attempt may succeed.
+    fn is_retryable(&self) -> bool {
+        matches!(self.status.as_u16(), 429 | 503)
+            || (self.status == 504 && self.executed == Executed::No)
+    }
+
+    pub(crate) fn into_response(self, statuses: Statuses, version: Version) -> Response<ReplyBody> {
+        let retry_after = self.retry_after.map(|time| {
+            let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+            HeaderValue::from(seconds.max(1))
+        });
+        let go = self.go.filter(|_| statuses == Statuses::Go);
+        let mut response = match go {
+            Some(status) => {
+                let mut response = Response::new(ReplyBody::default());
+                *response.status_mut() = status;
+                response
+            }
+            None => {
+                let mut response = Response::new(ReplyBody::new(Bytes::from(self.body())));
+                *response.status_mut() = self.status;
+                let problem = HeaderValue::from_static("application/problem+json");
+                response.headers_mut().insert(CONTENT_TYPE, problem);
+                response
+            }
+        };
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds);
+        }
+        if self.closes && version < Version::HTTP_2 {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        response
+    }
+
+    fn body(&self) -> String {
+        let executed = match self.executed {
+            Executed::No => "no",
+            Executed::Maybe => "maybe",
+            Executed::Yes => "yes",
+        };
+        let mut body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or(self.code),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "code": self.code,
+            "retryable": self.is_retryable(),
+            "executed": executed,
+        });
+        if let (Some(error), Some(fields)) = (&self.error, body.as_object_mut()) {
+            fields.insert("error".to_owned(), error.clone());
+        }
+        body.to_string()
+    }
+}
+
+/// The status of HTTP for a code of gRPC, or an in-band code of IIP, and the name of the code.
+fn status_of(code: i64) -> Option<(StatusCode, &'static str)> {
+    let (status, name) = match code {
+        1 => (499, "CANCELLED"),
+        2 => (500, "UNKNOWN"),
+        3 => (400, "INVALID_ARGUMENT"),
+        4 => (504, "DEADLINE_EXCEEDED"),
+        5 => (404, "NOT_FOUND"),
+        6 => (409, "ALREADY_EXISTS"),
+        7 => (403, "PERMISSION_DENIED"),
+        8 => (429, "RESOURCE_EXHAUSTED"),
+        9 => (400, "FAILED_PRECONDITION"),
+        10 => (409, "ABORTED"),
+        11 => (400, "OUT_OF_RANGE"),
+        12 => (501, "UNIMPLEMENTED"),
+        13 => (500, "INTERNAL"),
+        14 => (503, "UNAVAILABLE"),
+        15 => (500, "DATA_LOSS"),
+        16 => (401, "UNAUTHENTICATED"),
+        -1 | 100 | 101 | 104 => (500, "INTERNAL"),
+        102 | 105 => (404, "NOT_FOUND"),
+        103 => (504, "DEADLINE_EXCEEDED"),
+        106..=108 => (503, "UNAVAILABLE"),
+        _ => return None,
+    };
+    Some((StatusCode::from_u16(status).ok()?, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_in_replies_are_statuses() {
+        for (reply, status, code, executed) in [
+            (
+                r#"{"code":102,"message":"handle error"}"#,
+                404,
+                "NOT_FOUND",
+                Executed::No,
+            ),
+            (
+                r#"{"code":-1,"message":"handler fail:boom"}"#,
+                500,
+                "INTERNAL",
+                Executed::Yes,
+            ),
+            (
+                r#"{"code":101,"message":"handle no response"}"#,
+                500,
+                "INTERNAL",
+                Executed::Yes,
+            ),
+            (r#"{"code":106}"#, 503, "UNAVAILABLE", Executed::No),
+            (
+                r#"{"code":5,"message":"no user"}"#,
+                404,
+                "NOT_FOUND",
+                Executed::Maybe,
+            ),
+            (
+                r#"{"code":2,"message":"m","error":"Empty"}"#,
+                500,
+                "UNKNOWN",
+                Executed::Yes,
+            ),
+        ] {
+            let failure = Failure::of_reply(reply.as_bytes()).expect(reply);
+            let found = (failure.status.as_u16(), failure.code, failure.executed);
+            assert_eq!(found, (status, code, executed), "{reply}");
+        }
+    }
+
+    #[test]
+    fn other_replies_are_not_errors() {
+        for reply in [
+            "",
+            "{}",
+            r#"{"code":0,"message":"fine"}"#,
+            r#"{"code":5,"message":"m","more":1}"#,
+            r#"{"code":5,"message":7}"#,
+            r#"{"code":200,"message":"m"}"#,
+            r#"{"code":"5"}"#,
+            r#"{"code":5"#,
+        ] {
+            assert_eq!(Failure::of_reply(reply.as_bytes()), None, "{reply}");
+        }
+    }
+
+    #[test]
+    fn the_time_to_retry_is_rounded_up() {
+        let mut failure = Failure::no_route();
+        failure.retry_after = Some(Duration::from_millis(1_001));
+        let response = failure.into_response(Statuses::Http, Version::HTTP_11);
+        assert_eq!(response.headers()[RETRY_AFTER], "2");
+    }
+}

@@ -1,0 +1,403 @@
+//! The gateway: its configuration, which can be replaced while it serves, and its workers.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use iip_core::transport::{Endpoint, Listener};
+
+use crate::accept::{self, Places};
+use crate::access_log::AccessLog;
+use crate::body::Buffered;
+use crate::drain::{Drain, Drainer};
+use crate::failure::Statuses;
+use crate::group::{Backends, Group};
+use crate::limits::Limits;
+use crate::listen::ListenOptions;
+use crate::networks::IpNetwork;
+use crate::route::{Route, Router};
+
+/// The time that the access log has for its last lines when the gateway ends.
+const LOG_TIME: Duration = Duration::from_secs(1);
+
+/// The error of a gateway that cannot work as it is configured.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A limit cannot work.
+    #[error("option {option}: {reason}")]
+    Limit {
+        /// The option of [`Limits`].
+        option: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A group cannot work.
+    #[error("group `{group}`: {reason}")]
+    Group {
+        /// The name of the group.
+        group: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A route names a group that does not exist.
+    #[error("a route names the group `{group}`, which does not exist")]
+    UnknownGroup {
+        /// The name of the group.
+        group: String,
+    },
+}
+
+/// The configuration of a gateway before it is built.
+#[derive(Clone, Debug, Default)]
+pub struct GatewayBuilder {
+    groups: Vec<(Arc<str>, Group)>,
+    routes: Vec<Route>,
+    limits: Limits,
+    trusted: Vec<IpNetwork>,
+    adds_forwarded: bool,
+    statuses: Statuses,
+    access_log: Option<AccessLog>,
+}
+
+impl GatewayBuilder {
+    /// Adds a group of backends. Another one of the same name is replaced.
+    #[must_use]
+    pub fn group(mut self, name: impl Into<Arc<str>>, group: Group) -> Self {
+        let name = name.into();
+        self.groups.retain(|(other, _)| *other != name);
+        self.groups.push((name, group));
+        self
+    }
+
+    /// Adds a route. [`Route`] describes the order.
+    #[must_use]
+    pub fn route(mut self, route: Route) -> Self {
+        self.routes.push(route);
+        self
+    }
+
+    /// Sets the limits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Believes `X-Forwarded-*`, `X-Real-IP` and `Forwarded` of clients in this network. Default:
+    /// of none; these headers are then removed.
+    #[must_use]
+    pub fn trust(mut self, network: IpNetwork) -> Self {
+        self.trusted.push(network);
+        self
+    }
+
+    /// Sends `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` to backends. Default:
+    /// no, as Go's adapter does not.
+    #[must_use]
+    pub fn add_forwarded(mut self, adds: bool) -> Self {
+        self.adds_forwarded = adds;
+        self
+    }
+
+    /// Sets the statuses of replies that do not come from a backend. Default: [`Statuses::Http`].
+    #[must_use]
+    pub fn statuses(mut self, statuses: Statuses) -> Self {
+        self.statuses = statuses;
+        self
+    }
+
+    /// Writes a line for each request. Default: no log.
+    #[must_use]
+    pub fn access_log(mut self, log: AccessLog) -> Self {
+        self.access_log = Some(log);
+        self
+    }
+
+    /// Builds the gateway. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the first setting that cannot work.
+    pub fn build(self) -> Result<Gateway, BuildError> {
+        let config = Arc::new(self.checked()?);
+        Ok(Gateway {
+            shared: Arc::new(Shared {
+                current: ArcSwap::new(config),
+                workers: Mutex::default(),
+                places: Arc::default(),
+                buffered: Arc::default(),
+                drainer: Drainer::new(),
+            }),
+        })
+    }
+
+    /// Builds the gateway and serves an address in the current runtime, see [`Gateway::bind`].
+    /// Returns the address too.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the errors of [`build`](Self::build) and [`Gateway::bind`].
+    pub async fn bind(self, address: &str) -> io::Result<(Gateway, SocketAddr)> {
+        let gateway = self.build();
+        let gateway =
+            gateway.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let address = gateway.bind(address).await?;
+        Ok((gateway, address))
+    }
+
+    fn checked(self) -> Result<Config, BuildError> {
+        if let Err((option, reason)) = self.limits.check() {
+            return Err(BuildError::Limit { option, reason });
+        }
+        for (name, group) in &self.groups {
+            group.check().map_err(|error| BuildError::Group {
+                group: name.to_string(),
+                reason: error.kind().to_string(),
+            })?;
+        }
+        let exists = |name: &str| self.groups.iter().any(|(group, _)| **group == *name);
+        let mut named = self.routes.iter().filter_map(Route::names);
+        if let Some(unknown) = named.find(|name| !exists(name)) {
+            return Err(BuildError::UnknownGroup {
+                group: unknown.to_owned(),
+            });
+        }
+        Ok(Config {
+            router: Router::new(&self.routes),
+            groups: self.groups,
+            limits: self.limits,
+            trusted: self.trusted,
+            adds_forwarded: self.adds_forwarded,
+            statuses: self.statuses,
+            access_log: self.access_log,
+        })
+    }
+}
+
+/// The configuration of a gateway.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) router: Router,
+    groups: Vec<(Arc<str>, Group)>,
+    pub(crate) limits: Limits,
+    pub(crate) trusted: Vec<IpNetwork>,
+    pub(crate) adds_forwarded: bool,
+    pub(crate) statuses: Statuses,
+    pub(crate) access_log: Option<AccessLog>,
+}
+
+/// What a worker serves with at the moment.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) config: Arc<Config>,
+    backends: HashMap<Arc<str>, Arc<Backends>>,
+}
+
+impl Live {
+    /// Makes clients for a worker, or takes those of `before` that need no change.
+    fn new(config: &Arc<Config>, before: Option<&Self>) -> Result<Self, BuildError> {
+        let mut backends = HashMap::new();
+        for (name, group) in &config.groups {
+            let before = before.and_then(|before| before.backends.get(name));
+            let client = match before.filter(|before| before.group.connects_like(group)) {
+                Some(before) => before.client.clone(),
+                None => group.client().map_err(|error| BuildError::Group {
+                    group: name.to_string(),
+                    reason: error.kind().to_string(),
+                })?,
+            };
+            let made = Arc::new(Backends::new(group.clone(), client));
+            backends.insert(Arc::clone(name), made);
+        }
+        Ok(Self {
+            config: Arc::clone(config),
+            backends,
+        })
+    }
+
+    pub(crate) fn backends(&self, group: &str) -> Option<&Arc<Backends>> {
+        self.backends.get(group)
+    }
+}
+
+/// What serves in one runtime: it has its own clients, so that calls stay on one core.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    live: ArcSwap<Live>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) buffered: Arc<Buffered>,
+    pub(crate) drain: Drain,
+}
+
+impl Worker {
+    pub(crate) fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    current: ArcSwap<Config>,
+    /// Locked while a configuration is replaced or a worker added.
+    workers: Mutex<Vec<Weak<Worker>>>,
+    places: Arc<Places>,
+    buffered: Arc<Buffered>,
+    drainer: Drainer,
+}
+
+/// A gateway: it accepts HTTP/1.1 and HTTP/2 and calls IIP servers. Cheap to clone.
+///
+/// It serves until its runtimes shut down, even if all clones are dropped.
+///
+/// ```
+/// use iip_gateway::{Gateway, Group, Route};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let gateway = Gateway::builder()
+///     .group("users", Group::new("127.0.0.1:7000"))
+///     .route(Route::pattern("^/users/", "users")?)
+///     .build()?;
+/// let address = gateway.bind("127.0.0.1:0").await?;
+/// println!("http://{address}");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+impl Gateway {
+    /// Creates a builder with the default configuration: no groups, no routes.
+    #[must_use]
+    pub fn builder() -> GatewayBuilder {
+        GatewayBuilder::default()
+    }
+
+    /// Serves an address, such as `0.0.0.0:8080`, in the current runtime, without TLS. Returns the
+    /// address with the port that the system chose if it was 0.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the gateway cannot listen on the address.
+    pub async fn bind(&self, address: &str) -> io::Result<SocketAddr> {
+        let endpoint: Endpoint = address
+            .parse()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let listener = Listener::bind(&endpoint).await?;
+        let bound = listener.local_addr().ok_or_else(|| {
+            let reason = format!("{address} is not a TCP port: use `Gateway::serve`");
+            io::Error::new(io::ErrorKind::InvalidInput, reason)
+        })?;
+        self.serve(listener, ListenOptions::new())?;
+        Ok(bound)
+    }
+
+    /// Serves a listener in the current runtime. Each call makes a worker with its own connections
+    /// to the backends: a program with one runtime per core calls it once in each of them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a setting of a group cannot work, or TLS of the listener cannot.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    pub fn serve(&self, listener: impl Into<Listener>, options: ListenOptions) -> io::Result<()> {
+        self.serve_all([(listener.into(), options)])
+    }
+
+    /// Like [`serve`](Self::serve), for several listeners, which share the connections to the
+    /// backends.
+    ///
+    /// # Errors
+    ///
+    /// See [`serve`](Self::serve). Then none is served.
+    ///
+    /// # Panics
+    ///
+    /// See [`serve`](Self::serve).
+    pub fn serve_all(
+        &self,
+        listeners: impl IntoIterator<Item = (Listener, ListenOptions)>,
+    ) -> io::Result<()> {
+        let invalid = |error: BuildError| io::Error::new(io::ErrorKind::InvalidInput, error);
+        let listeners: Vec<_> = listeners.into_iter().collect();
+        for (_, options) in &listeners {
+            options.check()?;
+        }
+        let mut workers = self.workers();
+        let live = Live::new(&self.shared.current.load_full(), None).map_err(invalid)?;
+        let worker = Arc::new(Worker {
+            live: ArcSwap::from_pointee(live),
+            places: Arc::clone(&self.shared.places),
+            buffered: Arc::clone(&self.shared.buffered),
+            drain: self.shared.drainer.drain(),
+        });
+        workers.retain(|worker| worker.strong_count() > 0);
+        workers.push(Arc::downgrade(&worker));
+        drop(workers);
+        for (listener, options) in listeners {
+            let (options, worker) = (Arc::new(options), Arc::clone(&worker));
+            tokio::spawn(accept::run(listener, options, worker));
+        }
+        Ok(())
+    }
+
+    /// Replaces the configuration: groups, routes, limits and everything else of the builder.
+    /// Requests that begin afterwards use it, also on connections that exist. Groups that have not
+    /// changed keep their connections to backends; those that are no longer used are closed once
+    /// their calls are replied.
+    ///
+    /// Everything is built before anything is replaced.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the first setting that cannot work. The gateway continues as before.
+    pub fn replace(&self, builder: GatewayBuilder) -> Result<(), BuildError> {
+        let config = Arc::new(builder.checked()?);
+        let workers = self.workers();
+        let workers = workers.iter().filter_map(Weak::upgrade);
+        let made = workers.map(|worker| {
+            let live = Live::new(&config, Some(&worker.live()))?;
+            Ok((worker, live))
+        });
+        let made: Vec<(Arc<Worker>, Live)> = made.collect::<Result<_, BuildError>>()?;
+        for (worker, live) in made {
+            worker.live.store(Arc::new(live));
+        }
+        self.shared.current.store(config);
+        Ok(())
+    }
+
+    /// Returns the number of connections of clients.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.places.count()
+    }
+
+    /// Stops to accept connections, closes those without a request, and waits until the others have
+    /// their replies, at the latest for `limit`. Then the rest is closed. Returns `true` if all
+    /// requests had their replies.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the gateway still ends once all requests have their replies.
+    pub async fn shutdown(&self, limit: Duration) -> bool {
+        let ended = self.shared.drainer.drain_within(limit).await;
+        if let Some(log) = self.shared.current.load().access_log.clone() {
+            let _ = tokio::task::spawn_blocking(move || log.flush(LOG_TIME)).await;
+        }
+        ended
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Vec<Weak<Worker>>> {
+        let workers = self.shared.workers.lock();
+        workers.unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,286 @@
+//! Groups of backends, and the clients for them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use hyper::header::HeaderName;
+#[cfg(feature = "etcd")]
+use iip_core::balance::Target;
+use iip_core::balance::{BalanceOptions, Policy};
+#[cfg(feature = "tls")]
+use iip_core::tls::ClientTls;
+use iip_core::{CallError, Client, ClientBuilder, Limits};
+use serde_json::json;
+use tokio::time::Instant;
+
+/// The number of requests after which a group looks again at what its backends are.
+const LOOK_AGAIN: u32 = 1024;
+
+/// What the backends of a group understand.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum Dialect {
+    /// What each connection tells: servers of this project reply to a hello, Go servers do not.
+    #[default]
+    Auto,
+    /// Requests and replies are those of Go's HTTP adapter, without a hello.
+    Go,
+}
+
+/// What is hashed to choose a backend.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum HashKey {
+    Client,
+    Header(HeaderName),
+}
+
+type Configure = dyn Fn(ClientBuilder) -> Result<Client, CallError> + Send + Sync;
+
+/// A group of backends that serve the same paths.
+///
+/// Each worker of a gateway has its own connections to them: as many as the runtimes that it serves
+/// in. Defaults: one connection per backend, calls to the backend with the fewest calls in flight,
+/// 10 s.
+///
+/// ```
+/// use std::time::Duration;
+/// use iip_core::balance::Policy;
+/// use iip_gateway::Group;
+///
+/// Group::new("dns://users.:7000").policy(Policy::P2c).timeout(Duration::from_secs(2));
+/// ```
+#[derive(Clone)]
+pub struct Group {
+    target: String,
+    policy: Policy,
+    connections: usize,
+    timeout: Duration,
+    connect_timeout: Duration,
+    pub(crate) dialect: Dialect,
+    pub(crate) hash_key: Option<HashKey>,
+    #[cfg(feature = "tls")]
+    tls: Option<ClientTls>,
+    connect: Option<Arc<Configure>>,
+}
+
+impl Group {
+    /// Creates a group of the backends of a target, such as `10.0.0.1:7000`,
+    /// `static:10.0.0.1:7000,10.0.0.2:7000`, `file:///etc/iip/users.toml` or `dns://users.:7000`;
+    /// see [`Target`](iip_core::balance::Target) for all forms. With the feature `etcd` also
+    /// `etcd://10.0.0.1:2379/services/users`.
+    #[must_use]
+    pub fn new(target: impl Into<String>) -> Self {
+        Self {
+            target: target.into(),
+            policy: Policy::LeastPending,
+            connections: 1,
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(3),
+            dialect: Dialect::Auto,
+            hash_key: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+            connect: None,
+        }
+    }
+
+    /// Sets how a backend is picked for each request.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets the number of connections of each worker to each backend. Default: 1.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// Sets the timeout of a call, connecting included. Default: 10 s. Beyond it, a client gets
+    /// status 504. Receiving the body of the request does not count.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets the timeout of an attempt to connect. Default: 3 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets what the backends understand. Default: [`Dialect::Auto`]. A group has backends of one
+    /// kind only.
+    #[must_use]
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
+    /// Makes the address of the client the key of policies that hash, such as
+    /// [`Policy::RingHash`]. Default: requests have no key.
+    #[must_use]
+    pub fn hash_client(mut self) -> Self {
+        self.hash_key = Some(HashKey::Client);
+        self
+    }
+
+    /// Makes the value of a header the key of policies that hash. Requests without it have none. A
+    /// name that no header can have never occurs.
+    #[must_use]
+    pub fn hash_header(mut self, name: &str) -> Self {
+        self.hash_key = name.parse().ok().map(HashKey::Header);
+        self
+    }
+
+    /// Encrypts the connections to the backends.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Creates the clients of the group by a function, instead of from its target: for a source of
+    /// backends of the application, or options that are not here. It gets a builder with the
+    /// options of the group, and is called once for each worker; it should not connect yet
+    /// ([`ClientBuilder::discover_lazy`]).
+    #[must_use]
+    pub fn connect_by(
+        mut self,
+        connect: impl Fn(ClientBuilder) -> Result<Client, CallError> + Send + Sync + 'static,
+    ) -> Self {
+        self.connect = Some(Arc::new(connect));
+        self
+    }
+
+    /// Creates the client for a worker. It connects with its first call.
+    pub(crate) fn client(&self) -> Result<Client, CallError> {
+        // The gateway has its own limit for bodies, and a Go server may send 16 MiB.
+        let mut builder = Client::builder()
+            .connections(self.connections)
+            .timeout(self.timeout)
+            .connect_timeout(self.connect_timeout)
+            .limits(Limits::default())
+            .balance(BalanceOptions::new().policy(self.policy.clone()));
+        if self.dialect == Dialect::Auto {
+            builder = builder.hello(json!({}));
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            builder = builder.tls(tls.clone());
+        }
+        if let Some(connect) = &self.connect {
+            return connect(builder);
+        }
+        #[cfg(feature = "etcd")]
+        if let Ok(target @ Target::Etcd { .. }) = self.target.parse() {
+            let etcd = iip_discovery_etcd::Etcd::builder().target(&target).build();
+            return match etcd {
+                Ok(etcd) => builder.discover_lazy(etcd),
+                // The error of the target without its source says what is wrong with it.
+                Err(_) => builder.connect_lazy(target),
+            };
+        }
+        builder.connect_lazy(self.target.as_str())
+    }
+
+    /// Returns `true` if clients of the other group are as good as those of this one.
+    pub(crate) fn connects_like(&self, other: &Self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() || other.tls.is_some() {
+            return false;
+        }
+        let settings = |group: &Self| {
+            (
+                group.target.clone(),
+                group.connections,
+                group.timeout,
+                group.connect_timeout,
+                group.dialect,
+            )
+        };
+        let connect = match (&self.connect, &other.connect) {
+            (None, None) => true,
+            (Some(this), Some(other)) => Arc::ptr_eq(this, other),
+            _ => false,
+        };
+        connect && self.policy == other.policy && settings(self) == settings(other)
+    }
+
+    /// Returns the first option that cannot work.
+    pub(crate) fn check(&self) -> Result<(), CallError> {
+        self.client().map(drop)
+    }
+
+    /// Returns the timeout of calls.
+    pub(crate) fn call_timeout(&self) -> Duration {
+        self.timeout
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group")
+            .field("target", &self.target)
+            .field("policy", &self.policy)
+            .field("dialect", &self.dialect)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The backends of a group, for one worker.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    pub(crate) client: Client,
+    pub(crate) group: Group,
+    /// Number of requests left until the next look; the highest bit says that the backends reply to
+    /// hellos.
+    look: AtomicU32,
+}
+
+const IS_OURS: u32 = 1 << 31;
+
+impl Backends {
+    pub(crate) fn new(group: Group, client: Client) -> Self {
+        Self {
+            client,
+            group,
+            look: AtomicU32::new(0),
+        }
+    }
+
+    /// Returns `true` if the backends are servers of this project. Waits for a connection if it
+    /// is not known yet; without one, the answer does not matter.
+    pub(crate) async fn are_ours(&self) -> bool {
+        if self.group.dialect == Dialect::Go {
+            return false;
+        }
+        let look = self.look.load(Ordering::Relaxed);
+        if look & !IS_OURS > 0 {
+            self.look.store(look - 1, Ordering::Relaxed);
+            return look & IS_OURS > 0;
+        }
+        let connection = match self.client.ready_connection() {
+            Some(connection) => Some(connection),
+            None => {
+                let deadline = Instant::now() + self.group.connect_timeout;
+                self.client.connection(deadline.into_std()).await.ok()
+            }
+        };
+        let Some(connection) = connection else {
+            return false;
+        };
+        let is_ours = connection.peer().hello().is_some();
+        let flag = if is_ours { IS_OURS } else { 0 };
+        self.look.store(flag | LOOK_AGAIN, Ordering::Relaxed);
+        is_ours
+    }
+}

@@ -1,0 +1,76 @@
+//! A gateway from HTTP/1.1 and HTTP/2 to IIP servers, as a library and as the program
+//! `iip-gateway`.
+//!
+//! It does what Go's HTTP adapter does, byte for byte toward the backends: a request becomes a call
+//! of the same path, with the headers in the parameter `__http_hdr__`. Unlike the adapter, it
+//! refuses what is ambiguous, limits what clients may take, and reports failures by statuses of
+//! HTTP. `docs/gateway.md` in the repository describes it, and the configuration of the program.
+//!
+//! ```
+//! use iip_core::{HandlerError, Request, Response, Server, handler_fn};
+//! use iip_gateway::{Gateway, Group, Route};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let echo = handler_fn(|request: Request| async move {
+//!     Ok::<_, HandlerError>(Response::from(request.into_body()))
+//! });
+//! let server = Server::builder().route("/echo", echo).bind("127.0.0.1:0").await?;
+//!
+//! let gateway = Gateway::builder()
+//!     .group("echo", Group::new(server.target().to_string()))
+//!     .route(Route::all("echo"))
+//!     .build()?;
+//! let address = gateway.bind("127.0.0.1:0").await?;
+//! println!("curl -d hello http://{address}/echo");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | default | effect |
+//! |---|---|---|
+//! | `cli` | yes | the program `iip-gateway` |
+//! | `etcd` | no | targets such as `etcd://10.0.0.1:2379/services/users` |
+//! | `tls` | yes | TLS from clients, and to backends |
+
+// How a request passes:
+//
+//   accept ─▶ connection: first bytes (sniff), TLS, hyper on WatchedIo (io, scan)
+//                 └─▶ service: checks (request), route, handler of the target (proxy), failure
+//
+// A `Target` is the seam for other handlers than the proxy.
+
+mod accept;
+mod access_log;
+mod body;
+pub mod config;
+mod connection;
+mod drain;
+mod failure;
+mod gateway;
+mod group;
+#[cfg(feature = "tls")]
+mod handshake;
+mod header_map;
+mod io;
+mod limits;
+mod listen;
+mod networks;
+mod proxy;
+mod request;
+mod route;
+mod rules;
+mod scan;
+mod service;
+pub mod sniff;
+
+pub use self::access_log::{AccessLog, LogFormat};
+pub use self::failure::Statuses;
+pub use self::gateway::{BuildError, Gateway, GatewayBuilder};
+pub use self::group::{Dialect, Group};
+pub use self::limits::Limits;
+pub use self::listen::ListenOptions;
+pub use self::networks::{InvalidNetwork, IpNetwork};
+pub use self::route::{Route, RouteError, RouteRequest, Target};

@@ -1,0 +1,78 @@
+//! Options of a listener.
+
+use std::io;
+
+#[cfg(feature = "tls")]
+use iip_core::tls::ServerTls;
+
+/// Options of a listener, for [`Gateway::serve`](crate::Gateway::serve).
+#[derive(Clone, Debug, Default)]
+pub struct ListenOptions {
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<ServerTls>,
+    #[cfg(feature = "tls")]
+    pub(crate) also_plain: bool,
+}
+
+impl ListenOptions {
+    /// Creates options of a listener without TLS.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Accepts TLS with this certificate, and nothing else unless [`also_plain`](Self::also_plain)
+    /// is set. Clients choose HTTP/2 or HTTP/1.1 by ALPN.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls.alpn(["h2", "http/1.1"]));
+        self
+    }
+
+    /// Accepts HTTP without TLS on the same port too. Default: no.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn also_plain(mut self, also_plain: bool) -> Self {
+        self.also_plain = also_plain;
+        self
+    }
+
+    /// Reads the files of the certificate every 10 s, and uses them if they have changed. Without
+    /// TLS, nothing happens.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the certificate is not from files, if they have become unusable, or if this is not
+    /// called in a tokio runtime.
+    pub fn watch_files(self) -> io::Result<Self> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let watched = tls.clone().watch_files();
+            watched.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        }
+        Ok(self)
+    }
+
+    /// Returns `true` if the listener accepts HTTP without TLS.
+    pub(crate) fn accepts_plain(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_none() || self.also_plain;
+        #[cfg(not(feature = "tls"))]
+        true
+    }
+
+    /// Builds what the first connection would build, so that a mistake is found now.
+    ///
+    /// # Errors
+    ///
+    /// Fails if TLS cannot work as it is configured.
+    pub fn check(&self) -> io::Result<()> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let checked = tls.check();
+            checked.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        }
+        Ok(())
+    }
+}

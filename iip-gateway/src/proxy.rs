@@ -1,0 +1,191 @@
+//! The call of a backend with the path, headers and body of a request, as Go's HTTP adapter makes
+//! it.
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+use iip_core::CallOptions;
+
+use crate::body::{self, ReplyBody};
+use crate::failure::Failure;
+use crate::group::{Backends, HashKey};
+use crate::header_map::append_packed;
+use crate::request::{self, HEADERS_PARAMETER, METHOD_PARAMETER};
+use crate::service::{Exchange, Record};
+
+/// The maximum length of a path of IIP.
+const MAX_PATH_BYTES: usize = 2048;
+
+/// The body of a request without one: a request of IIP has at least one byte.
+const EMPTY_BODY: &[u8] = b"{}";
+
+/// The part of a reply that tells its type, as in Go's `net/http`.
+const SNIFFED_BYTES: usize = 512;
+
+/// Calls a backend.
+pub(crate) async fn call(
+    mut exchange: Exchange<'_>,
+    backends: &Backends,
+    record: &mut Option<Record>,
+) -> Result<Response<ReplyBody>, Failure> {
+    let (peer, config) = (exchange.peer, &exchange.live.config);
+    let client = peer.addr.map(|addr| addr.ip());
+    let parts = &mut exchange.parts;
+    let options = CallOptions::new().timeout(backends.group.call_timeout());
+    let options = match &backends.group.hash_key {
+        Some(HashKey::Client) => match client {
+            Some(client) => options.hash_key(client.to_canonical().to_string()),
+            None => options,
+        },
+        Some(HashKey::Header(name)) => match parts.headers.get(name) {
+            Some(value) => options.hash_key(value.as_bytes()),
+            None => options,
+        },
+        None => options,
+    };
+    request::remove_hop_by_hop(&mut parts.headers, peer.is_trusted);
+    if config.adds_forwarded {
+        request::add_forwarded(
+            &mut parts.headers,
+            client,
+            peer.is_tls,
+            &exchange.checked.host,
+        );
+    }
+    let are_ours = backends.are_ours().await;
+    let path = path_of(parts, are_ours)?;
+
+    let body = body::collect(exchange.body, &config.limits, &peer.worker.buffered).await?;
+    if let Some(record) = record {
+        record.received = body.len();
+    }
+    let body = if body.is_empty() {
+        Bytes::from_static(EMPTY_BODY)
+    } else {
+        body
+    };
+    let reply = backends.client.request_with(&path, body, options).await;
+    let reply = reply.map_err(|error| Failure::of_call(&error))?;
+    if are_ours && let Some(failure) = Failure::of_reply(&reply) {
+        return Err(failure);
+    }
+    Ok(response_of(reply))
+}
+
+/// Returns the path of IIP: the target as it was received, with the headers as a parameter. For
+/// backends of this project, also with the method.
+fn path_of(parts: &Parts, are_ours: bool) -> Result<String, Failure> {
+    let mut path = String::with_capacity(512);
+    path.push_str(parts.uri.path());
+    // Go's adapter sends `??` for targets that end in `?`, and the server then finds no headers.
+    match parts.uri.query() {
+        None | Some("") => path.push('?'),
+        Some(query) => {
+            path.push('?');
+            path.push_str(query);
+            path.push('&');
+        }
+    }
+    if are_ours {
+        path.push_str(METHOD_PARAMETER);
+        path.push('=');
+        path.push_str(parts.method.as_str());
+        path.push('&');
+    }
+    path.push_str(HEADERS_PARAMETER);
+    path.push('=');
+    let target = path.len();
+    if target + 4 > MAX_PATH_BYTES {
+        return Err(Failure::refused(
+            StatusCode::URI_TOO_LONG,
+            "INVALID_ARGUMENT",
+            "the target is too long: a path of IIP has at most 2048 bytes, headers included",
+        ));
+    }
+    append_packed(&parts.headers, |name| name != HOST, &mut path);
+    if path.len() > MAX_PATH_BYTES {
+        let headers = path.len() - target;
+        return Err(Failure::refused(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "INVALID_ARGUMENT",
+            format!(
+                "the headers take {headers} bytes as base64: with the target, a path of IIP has \
+                 at most {MAX_PATH_BYTES} bytes"
+            ),
+        ));
+    }
+    Ok(path)
+}
+
+fn response_of(reply: Bytes) -> Response<ReplyBody> {
+    const TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
+    let content_type = HeaderValue::from_static(type_of(&reply));
+    let mut response = Response::new(ReplyBody::new(reply));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Returns text or binary, as Go's `net/http` guesses. Other types are not guessed: a reply must
+/// not become HTML in a browser because a client could choose how it begins.
+fn type_of(reply: &[u8]) -> &'static str {
+    let first = reply.get(..SNIFFED_BYTES).unwrap_or(reply);
+    let is_binary = |byte: &u8| matches!(byte, 0..=8 | 0x0b | 0x0e..=0x1a | 0x1c..=0x1f);
+    if first.iter().any(is_binary) {
+        "application/octet-stream"
+    } else {
+        "text/plain; charset=utf-8"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::Request;
+
+    use super::*;
+
+    fn path(target: &str, headers: &[(&str, &str)], are_ours: bool) -> Result<String, u16> {
+        let mut request = Request::delete(target).header("host", "a");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let parts = request.body(()).unwrap().into_parts().0;
+        path_of(&parts, are_ours).map_err(|failure| failure.status.as_u16())
+    }
+
+    #[test]
+    fn the_headers_are_a_parameter() {
+        for (target, expected) in [
+            ("/a", "/a?__http_hdr__=e30="),
+            ("/a?", "/a?__http_hdr__=e30="),
+            ("/a?x=1&y=a%20b", "/a?x=1&y=a%20b&__http_hdr__=e30="),
+            ("/%61/../b", "/%61/../b?__http_hdr__=e30="),
+        ] {
+            assert_eq!(path(target, &[], false).unwrap(), expected);
+        }
+        assert_eq!(
+            path("/a", &[], true).unwrap(),
+            "/a?__http_method__=DELETE&__http_hdr__=e30="
+        );
+    }
+
+    #[test]
+    fn nothing_is_cut() {
+        let fits = format!("/{}", "a".repeat(2048 - 1 - "?__http_hdr__=e30=".len()));
+        assert_eq!(path(&fits, &[], false).unwrap().len(), 2048);
+        assert_eq!(path(&format!("{fits}a"), &[], false), Err(414));
+        assert_eq!(path(&fits, &[("a", "b")], false), Err(431));
+        assert_eq!(
+            path("/a", &[("cookie", &"c".repeat(2000))], false),
+            Err(431)
+        );
+    }
+
+    #[test]
+    fn types_are_text_or_binary() {
+        assert_eq!(type_of(b"<html>"), "text/plain; charset=utf-8");
+        assert_eq!(type_of(b"a\0"), "application/octet-stream");
+    }
+}

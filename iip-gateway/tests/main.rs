@@ -1,0 +1,17 @@
+//! Tests over real sockets: clients of HTTP on one side of a gateway, IIP servers on the other.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod adapter;
+mod backends;
+mod common;
+mod configuration;
+mod http2;
+mod lifecycle;
+mod limits;
+#[cfg(all(feature = "cli", unix))]
+mod program;
+mod smuggling;
+mod times;
+#[cfg(feature = "tls")]
+mod tls;

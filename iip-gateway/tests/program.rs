@@ -1,0 +1,150 @@
+//! The program: its options and signals.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::common::{Backend, ask, get};
+
+/// A folder for the files of one test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("iip-gateway-{}-{next}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_iip-gateway"))
+}
+
+/// The program while it serves. It ends with this value.
+struct Running {
+    child: Child,
+    log: BufReader<ChildStderr>,
+}
+
+impl Running {
+    fn start(config: &PathBuf) -> Self {
+        let mut child = program()
+            .arg(config)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Self { child, log }
+    }
+
+    /// Reads the log up to a line with this text.
+    fn line(&mut self, text: &str) -> String {
+        let mut line = String::new();
+        while self.log.read_line(&mut line).unwrap() > 0 {
+            if line.contains(text) {
+                return line;
+            }
+            line.clear();
+        }
+        panic!("the program has ended without `{text}`");
+    }
+
+    fn address(&mut self) -> SocketAddr {
+        let line = self.line("the gateway listens");
+        let (_, address) = line.trim_end().rsplit_once("address=").unwrap();
+        address.parse().unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &id])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn config(target: &str, more: &str) -> String {
+    format!(
+        "workers = 2\n{more}\n[[listen]]\naddress = \"127.0.0.1:0\"\n[groups.go]\n\
+         target = \"{target}\"\ndialect = \"go\"\n[[routes]]\ngroup = \"go\"\n"
+    )
+}
+
+#[test]
+fn check_reports_mistakes_and_does_not_serve() {
+    let dir = Dir::new();
+    let check = |name: &str, text: &str| -> Output {
+        let path = dir.write(name, text);
+        program().arg("--check").arg(path).output().unwrap()
+    };
+    let good = check("good.toml", &config("127.0.0.1:1", ""));
+    assert!(good.status.success(), "{good:?}");
+    let bad = check("bad.toml", &config("127.0.0.1:1", "wrong = 1"));
+    assert_eq!(bad.status.code(), Some(1));
+    let said = String::from_utf8(bad.stderr).unwrap();
+    assert!(
+        said.contains("bad.toml, line 2, column 1: unknown field `wrong`"),
+        "{said}"
+    );
+    assert_eq!(
+        program().arg("--nonsense").output().unwrap().status.code(),
+        Some(2)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_serves_reloads_and_drains() {
+    let (old, new) = (Backend::new().await, Backend::new().await);
+    let dir = Dir::new();
+    let path = dir.write("gateway.toml", &config(old.server.target(), ""));
+    let mut running = Running::start(&path);
+    let address = running.address();
+    assert_eq!(ask(address, get("/echo")).await.status, 200);
+    assert_eq!(old.seen().len(), 1);
+
+    dir.write("gateway.toml", "wrong = 1");
+    running.signal("HUP");
+    let line = running.line("was not reloaded");
+    assert!(line.contains("line 1, column 1"), "{line}");
+    assert_eq!(ask(address, get("/echo")).await.status, 200);
+    assert_eq!(old.seen().len(), 2);
+
+    dir.write("gateway.toml", &config(new.server.target(), ""));
+    running.signal("HUP");
+    running.line("the configuration was reloaded");
+    assert_eq!(ask(address, get("/echo")).await.status, 200);
+    assert_eq!((old.seen().len(), new.seen().len()), (2, 1));
+
+    running.signal("TERM");
+    running.line("the gateway ends");
+    let status = tokio::task::block_in_place(|| running.child.wait()).unwrap();
+    assert!(status.success());
+}
