@@ -2,6 +2,7 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::spanned::Spanned;
 
 use crate::{
     docs,
@@ -34,7 +35,7 @@ pub(crate) fn function(def: &ServiceDef<'_>) -> TokenStream {
 /// ```text
 /// Output: let describing = describing.method(
 ///             described!(Self::HELLO, Unary, "To one.", None, [type_fn!(String)], None,
-///                 type_fn!(String), Status),
+///                 type_fn!(String), error_type::<Status>(type_fn!(Status))),
 ///         );
 /// ```
 fn method(method: &MethodDef<'_>) -> TokenStream {
@@ -43,9 +44,14 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
     let (doc, deprecated) = (docs::doc(attrs), option(docs::deprecated(attrs)));
     let kind = kind(method);
     let args = method.args.iter().map(|arg| argument(method, arg));
-    let requests = option(requests(method).map(|item| described(method, item.to_token_stream())));
-    let result = described(method, result(method));
+    let requests = option(requests(method).map(|item| {
+        let at = item.span();
+        described(method, item.to_token_stream(), at)
+    }));
+    let result = described(method, result(method), method.output_span());
     let error = error(method);
+    let at = reported_at(method.output_span());
+    let error = quote_spanned!(at=> __rpc::error_type::<#error>(__rpc::type_fn!(#error)));
     quote! {
         #(#cfgs)*
         let describing = describing.method(__rpc::described!(
@@ -58,7 +64,8 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
 /// Output: assert_codec_fits!(None, String, String, Status);
 /// ```
 ///
-/// The types of a service with type parameters are not known where it is defined.
+/// The types of a service with type parameters are not known where it is defined. A result that is
+/// not called `Result` may be none, which is reported elsewhere.
 pub(crate) fn codec_fits(def: &ServiceDef<'_>) -> TokenStream {
     if !def.item.generics.params.is_empty() {
         return TokenStream::new();
@@ -68,7 +75,8 @@ pub(crate) fn codec_fits(def: &ServiceDef<'_>) -> TokenStream {
         quote!(__rpc::CodecId::#constant)
     }));
     let methods = def.methods.iter().filter(|method| {
-        method.kind != Kind::Raw && !method.is_protobuf && method.settings.json.is_none()
+        let has_codec = method.kind != Kind::Raw && method.settings.json.is_none();
+        has_codec && !method.is_protobuf && !method.returns_alias()
     });
     let checks = methods.map(|method| {
         let cfgs = method.cfgs();
@@ -97,7 +105,7 @@ fn kind(method: &MethodDef<'_>) -> TokenStream {
 }
 
 fn argument(method: &MethodDef<'_>, arg: &Arg<'_>) -> TokenStream {
-    described(method, arg.decoded.tokens())
+    described(method, arg.decoded.tokens(), arg.ty.span())
 }
 
 /// The type of the messages from the client.
@@ -109,7 +117,7 @@ fn requests(method: &MethodDef<'_>) -> Option<syn::Type> {
 /// The type of the method's errors.
 fn error(method: &MethodDef<'_>) -> TokenStream {
     let output = method.client_output();
-    quote!(<#output as __rpc::MethodOutput>::Error)
+    quote_spanned!(reported_at(method.output_span())=> <#output as __rpc::MethodOutput>::Error)
 }
 
 /// The type of the result, or of the messages of a stream.
@@ -123,17 +131,19 @@ fn result(method: &MethodDef<'_>) -> TokenStream {
         return item.to_token_stream();
     }
     let output = method.output();
-    quote!(<#output as __rpc::MethodOutput>::Value)
+    quote_spanned!(reported_at(method.output_span())=> <#output as __rpc::MethodOutput>::Value)
 }
 
-/// Generates a function that describes a type in a message of the method.
-fn described(method: &MethodDef<'_>, ty: TokenStream) -> TokenStream {
+/// Generates a function that describes a type in a message of the method. Mistakes in the type are
+/// reported at `at`.
+fn described(method: &MethodDef<'_>, ty: TokenStream, at: Span) -> TokenStream {
+    let at = reported_at(at);
     if method.kind == Kind::Raw {
         quote!(__rpc::raw_type)
     } else if method.is_protobuf {
-        quote!(__rpc::protobuf_type::<#ty>)
+        quote_spanned!(at=> __rpc::protobuf_type::<#ty>)
     } else {
-        quote!(__rpc::type_fn!(#ty))
+        quote_spanned!(at=> __rpc::type_fn!(#ty))
     }
 }
 

@@ -58,9 +58,9 @@ fn a_service_expands_to_the_code_that_a_programmer_would_write() {
 }
 
 #[test]
-fn a_service_has_at_most_110_lines() {
+fn a_service_has_at_most_115_lines() {
     let lines = lines(service_with(1));
-    assert!(lines <= 110, "{lines} lines");
+    assert!(lines <= 115, "{lines} lines");
 }
 
 /// The declaration in the trait does not count: the user wrote it.

@@ -163,7 +163,7 @@ macro_rules! __type_fn {
 macro_rules! __described {
     (
         $method:expr, $kind:ident, $doc:expr, $deprecated:expr, [$($arg:expr),*],
-        $requests:expr, $result:expr, $error:ty
+        $requests:expr, $result:expr, $error:expr
     ) => {
         $crate::__private::DescribedMethod {
             method: $method,
@@ -173,7 +173,7 @@ macro_rules! __described {
             args: &[$($arg),*],
             requests: $requests,
             result: $result,
-            error: $crate::__private::error_type::<$error>($crate::__type_fn!($error)),
+            error: $error,
         }
     };
 }
