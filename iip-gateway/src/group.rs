@@ -68,7 +68,7 @@ pub struct Group {
 impl Group {
     /// Creates a group of the backends of a target, such as `10.0.0.1:7000`,
     /// `static:10.0.0.1:7000,10.0.0.2:7000`, `file:///etc/iip/users.toml` or `dns://users.:7000`;
-    /// see [`Target`](iip_core::balance::Target) for all forms. With the feature `etcd` also
+    /// see [`Target`] for all forms. With the feature `etcd` also
     /// `etcd://10.0.0.1:2379/services/users`.
     #[must_use]
     pub fn new(target: impl Into<String>) -> Self {
