@@ -9,6 +9,14 @@ use iip_rpc::schema::file::{Limits, from_text, parse_description, to_text};
 use iip_rpc::schema::fingerprint::service_fingerprint;
 use iip_rpc::schema::openapi::OpenApi;
 
+/// The codecs of values that are described.
+const CODECS: [CodecId; 4] = [
+    CodecId::BINCODE,
+    CodecId::POSTCARD,
+    CodecId::JSON,
+    CodecId::MSGPACK,
+];
+
 /// Reads a description, as from a peer, and does with it all that a client or a tool does. What
 /// follows after the first NUL is read as arguments of its methods.
 pub fn schema(data: &[u8]) {
@@ -36,7 +44,7 @@ pub fn schema(data: &[u8]) {
     assert!(document.is_object());
     let limits = DecodeLimits::new();
     for method in &description.methods {
-        for codec in CodecId::supported() {
+        for codec in CODECS {
             let types = &description.types;
             let read = dynamic::decode_arguments(codec, method, types, body, &limits);
             if let Ok(value) = read {
