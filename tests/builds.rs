@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::next;
 use iip_core::balance::{BalanceOptions, Policy};
 use iip_rpc::schema::{Description, SchemaCheck, ServiceSummary};
 use iip_rpc::{
@@ -20,18 +19,6 @@ use self::new::Orders as _;
 use self::old::Orders as _;
 use crate::common::source::{TestSource, snapshot};
 use crate::common::{spawn, within};
-
-/// The next message of a stream.
-mod futures {
-    use std::future::poll_fn;
-    use std::pin::Pin;
-
-    use iip_rpc::Stream;
-
-    pub(super) async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
-        poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx)).await
-    }
-}
 
 /// The first build.
 mod old {
@@ -146,7 +133,7 @@ macro_rules! shop {
             async fn sum(&self, mut orders: Streaming<$build::Order>) -> Result<u64, Status> {
                 self.runs();
                 let mut sum = 0;
-                while let Some(order) = next(&mut orders).await {
+                while let Some(order) = orders.next().await {
                     sum += order?.id;
                 }
                 Ok(sum)
@@ -245,7 +232,7 @@ async fn streams_of_compatible_builds_change_their_codec_too() {
     let orders = old::OrdersClient::new(client.clone());
     let mut repeated = orders.repeat(old_order(2), 3).await.unwrap();
     for _ in 0..3 {
-        let order = within("a message", next(&mut repeated)).await.unwrap();
+        let order = within("a message", repeated.next()).await.unwrap();
         assert_eq!(order.unwrap(), old_order(2));
     }
     let sent = Streaming::iter((0..5).map(old_order));

@@ -73,3 +73,52 @@ impl<T, E> StreamItem for Result<T, E> {
 
 /// The client's stream for a method that replies with a stream of these items.
 pub type StreamOf<I> = Streaming<<I as StreamItem>::Message, <I as StreamItem>::Error>;
+
+/// A function that describes a type: from what it says itself, or by observing it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __type_fn {
+    ($ty:ty) => {
+        |types| {
+            #[allow(unused_imports)]
+            use $crate::__private::schema::__private::{
+                ByProbing as _, BySchema as _, Describe, Opaquely as _,
+            };
+            (&&&Describe::<$ty>::new()).describe(types)
+        }
+    };
+}
+
+/// A method to describe.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __described {
+    (
+        $method:expr, $kind:ident, $doc:expr, $deprecated:expr, [$($arg:expr),*],
+        $requests:expr, $result:expr, $error:expr
+    ) => {
+        $crate::__private::DescribedMethod {
+            method: $method,
+            kind: $crate::__private::schema::MethodKind::$kind,
+            doc: $doc,
+            deprecated: $deprecated,
+            args: &[$($arg),*],
+            requests: $requests,
+            result: $result,
+            error: $error,
+        }
+    };
+}
+
+/// Checks at compile time that values of types can travel in the codec of a service.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __assert_codec_fits {
+    ($codec:expr, $($ty:ty),*) => {
+        const _: () = {
+            #[allow(unused_imports)]
+            use $crate::__private::schema::__private::{Describe, NotDescribed as _};
+            $($crate::__private::assert_codec_fits($codec, Describe::<$ty>::IN_CONTAINERS);)*
+        };
+    };
+}

@@ -293,24 +293,7 @@ fn short_name(registry: &Registry, ty: &Type) -> String {
         let names: Vec<String> = ty.parts().map(|part| short_name(registry, part)).collect();
         names.join(", ")
     };
-    let plain = match ty {
-        Type::Bool => "bool",
-        Type::U8 => "u8",
-        Type::U16 => "u16",
-        Type::U32 => "u32",
-        Type::U64 => "u64",
-        Type::U128 => "u128",
-        Type::I8 => "i8",
-        Type::I16 => "i16",
-        Type::I32 => "i32",
-        Type::I64 => "i64",
-        Type::I128 => "i128",
-        Type::F32 => "f32",
-        Type::F64 => "f64",
-        Type::Char => "char",
-        Type::Text => "String",
-        Type::Bytes => "Bytes",
-        Type::Unit => "()",
+    let name = match ty {
         Type::Any => "Any",
         Type::Option(_) => return format!("Option<{}>", parts()),
         Type::Seq(_) => return format!("Vec<{}>", parts()),
@@ -320,8 +303,9 @@ fn short_name(registry: &Registry, ty: &Type) -> String {
         Type::ByFormat { readable, .. } => return short_name(registry, readable),
         Type::Named(name) => registry.short_name(ty).unwrap_or(name),
         Type::Opaque { name, .. } => last_segment(name),
+        plain => plain.plain_name().unwrap_or_default(),
     };
-    plain.to_owned()
+    name.to_owned()
 }
 
 /// `Order` of `shop::Order`; a path with arguments is kept.

@@ -58,31 +58,14 @@ impl fmt::Display for Shown<'_> {
             return f.write_str("..");
         };
         let part = |ty| Shown(ty, depth);
-        f.write_str(match self.0 {
-            Type::Bool => "bool",
-            Type::U8 => "u8",
-            Type::U16 => "u16",
-            Type::U32 => "u32",
-            Type::U64 => "u64",
-            Type::U128 => "u128",
-            Type::I8 => "i8",
-            Type::I16 => "i16",
-            Type::I32 => "i32",
-            Type::I64 => "i64",
-            Type::I128 => "i128",
-            Type::F32 => "f32",
-            Type::F64 => "f64",
-            Type::Char => "char",
-            Type::Text => "String",
-            Type::Bytes => "Bytes",
-            Type::Unit => "()",
-            Type::Any => "any value",
-            Type::Option(of) => return write!(f, "Option<{}>", part(of)),
-            Type::Seq(of) => return write!(f, "Vec<{}>", part(of)),
-            Type::Array(of, len) => return write!(f, "[{}; {len}]", part(of)),
-            Type::Map(key, value) => return write!(f, "Map<{}, {}>", part(key), part(value)),
-            Type::Named(name) | Type::Opaque { name, .. } => return Name(name).fmt(f),
-            Type::ByFormat { compact, .. } => return part(compact).fmt(f),
+        match self.0 {
+            Type::Any => f.write_str("any value"),
+            Type::Option(of) => write!(f, "Option<{}>", part(of)),
+            Type::Seq(of) => write!(f, "Vec<{}>", part(of)),
+            Type::Array(of, len) => write!(f, "[{}; {len}]", part(of)),
+            Type::Map(key, value) => write!(f, "Map<{}, {}>", part(key), part(value)),
+            Type::Named(name) | Type::Opaque { name, .. } => Name(name).fmt(f),
+            Type::ByFormat { compact, .. } => part(compact).fmt(f),
             Type::Tuple(of) => {
                 f.write_str("(")?;
                 for (at, ty) in of.iter().enumerate() {
@@ -93,8 +76,9 @@ impl fmt::Display for Shown<'_> {
                     let comma = if at == 0 { "" } else { ", " };
                     write!(f, "{comma}{}", part(ty))?;
                 }
-                return f.write_str(")");
+                f.write_str(")")
             }
-        })
+            plain => f.write_str(plain.plain_name().unwrap_or_default()),
+        }
     }
 }

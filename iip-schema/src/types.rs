@@ -117,6 +117,38 @@ impl Type {
         matches!(self, Self::Unit)
     }
 
+    /// The name in Rust of a type without parts.
+    pub(crate) fn plain_name(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Bool => "bool",
+            Self::U8 => "u8",
+            Self::U16 => "u16",
+            Self::U32 => "u32",
+            Self::U64 => "u64",
+            Self::U128 => "u128",
+            Self::I8 => "i8",
+            Self::I16 => "i16",
+            Self::I32 => "i32",
+            Self::I64 => "i64",
+            Self::I128 => "i128",
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+            Self::Char => "char",
+            Self::Text => "String",
+            Self::Bytes => "Bytes",
+            Self::Unit => "()",
+            Self::Option(_)
+            | Self::Seq(_)
+            | Self::Array(..)
+            | Self::Tuple(_)
+            | Self::Map(..)
+            | Self::Named(_)
+            | Self::ByFormat { .. }
+            | Self::Any
+            | Self::Opaque { .. } => return None,
+        })
+    }
+
     /// The number of bits of an integer, and whether it has a sign.
     #[must_use]
     pub fn integer(&self) -> Option<(u32, bool)> {

@@ -91,8 +91,9 @@ impl CallBody for JsonBody {
         Ok(None)
     }
 
-    // The arguments are a part of the reply's body, and go with it.
-    fn release(&mut self) {}
+    fn release(&mut self) {
+        self.args = Bytes::new();
+    }
 
     fn read(
         &mut self,

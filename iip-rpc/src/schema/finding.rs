@@ -68,17 +68,17 @@ impl Different {
             }
         }
         match best {
-            (Rank::Fails, codec) => Err(self.problem(path, first, codec)),
+            (Rank::Fails, codec) => Err(self.problem(path, codec)),
             (_, codec) => Ok(codec),
         }
     }
 
-    /// Why a method cannot be called: by the codec that comes nearest, which is the last resort.
-    fn problem(&self, path: &str, first: CodecId, last: CodecId) -> String {
+    /// Why a method cannot be called. JSON, which has names, has fewer reasons than `codec`.
+    fn problem(&self, path: &str, codec: CodecId) -> String {
         let reports = self.0.get(path);
-        // A codec with names has fewer reasons.
-        let named = reports.and_then(|reports| reports.report(CodecId::JSON));
-        let report = named.or_else(|| reports?.report(last).or_else(|| reports?.report(first)));
+        let report = [CodecId::JSON, codec]
+            .into_iter()
+            .find_map(|codec| reports?.report(codec));
         let worst = report.and_then(Report::worst);
         worst.map_or_else(String::new, ToString::to_string)
     }
