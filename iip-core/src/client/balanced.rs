@@ -48,7 +48,7 @@ pub(super) struct Balanced {
 }
 
 pub(super) struct State {
-    balancer: Balancer<Arc<Subchannel>>,
+    pub(super) balancer: Balancer<Arc<Subchannel>>,
     pub(super) discovery: Discovery,
     /// Backends that are being pinged.
     pinging: Vec<BackendId>,

@@ -210,7 +210,7 @@ impl Balanced {
             Ok(picked) => picked,
             Err(error) => {
                 let error = NotPicked::new(error, hint.choice).into_error();
-                return error.map_or_else(|| self.no_backend(), Found::Failed);
+                return error.map_or_else(|| self.no_backend(&picker), Found::Failed);
             }
         };
         let tracker = CallTracker::new(&first);
@@ -247,10 +247,14 @@ impl Balanced {
     }
 
     #[cold]
-    fn no_backend(&self) -> Found {
-        let discovery = self.lock().discovery.clone();
-        if discovery.revision.is_none() && discovery.error.is_none() {
-            // The source has not told anything yet.
+    fn no_backend(&self, picker: &Picker<Arc<Subchannel>>) -> Found {
+        let state = self.lock();
+        let discovery = state.discovery.clone();
+        let is_current = Arc::ptr_eq(picker.set(), state.balancer.set());
+        drop(state);
+        if !is_current || discovery.revision.is_none() && discovery.error.is_none() {
+            // The next picker has other backends, or the source has not returned any yet. Both
+            // wake this call.
             return Found::Connecting;
         }
         let kind = CallErrorKind::NoBackend {
@@ -258,5 +262,31 @@ impl Balanced {
             source: discovery.error,
         };
         Found::Failed(CallError::not_sent(kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Client;
+    use crate::balance::BackendInfo;
+    use crate::discover::{Snapshot, StaticList};
+    use crate::transport::Connector;
+
+    #[tokio::test]
+    async fn a_call_between_a_snapshot_and_its_picker_waits_for_the_picker() {
+        let never = |_: &BackendInfo| -> Arc<dyn Connector> { unreachable!("no call connects") };
+        let source = Arc::new(StaticList::new([]));
+        let config = Arc::new(Client::builder());
+        let balanced = Balanced::new(config, source, Box::new(never)).unwrap();
+        let find = || balanced.find(&Handle::current(), &PickHint::new());
+        assert!(matches!(find(), Found::Connecting));
+        let before = balanced.picker.load_full();
+
+        balanced.apply(&Snapshot::new([]));
+        assert!(matches!(find(), Found::Connecting));
+        balanced.refresh();
+        assert!(matches!(find(), Found::Failed(_)));
+        assert!(matches!(balanced.no_backend(&before), Found::Connecting));
     }
 }
