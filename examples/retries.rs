@@ -129,7 +129,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let attempts = station.attempts[4].load(Ordering::SeqCst);
     println!("radar: {}, attempts: {attempts}", status.message());
 
-    // One of these is rejected: it has not run, and is retried when the server says.
+    // One of these is rejected: it has not run, and is retried at the time that the server states.
     let (one, other) = tokio::join!(weather.balloon(), weather.balloon());
     println!("balloon: {} flights", one?.max(other?));
 

@@ -12,7 +12,7 @@
 use iip_rpc::{Client, Code, Server, Status, service};
 use serde::{Deserialize, Serialize};
 
-/// What the client was built with.
+/// The build of the client.
 mod old {
     use super::{Deserialize, Serialize, Status, service};
 
@@ -35,7 +35,7 @@ mod old {
     }
 }
 
-/// What the server was built with.
+/// The build of the server.
 mod new {
     use super::{Deserialize, Serialize, Status, service};
 

@@ -31,7 +31,7 @@ trait Who {
     async fn count(&self) -> Result<impl Stream<Item = Result<usize, Status>>, Status>;
 }
 
-/// What a backend does with its calls.
+/// The behaviour of a backend.
 #[derive(Clone, Default)]
 struct Backend {
     number: usize,

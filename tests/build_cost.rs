@@ -1,4 +1,4 @@
-//! What another method of a service costs to compile, in lines of LLVM IR: most of a call depends
+//! The cost of compiling another method of a service, in lines of LLVM IR: most of a call depends
 //! on no type of the method, and is compiled once.
 
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-/// What all programs contain beside the service.
+/// The source that all programs contain besides the service.
 const AROUND: &str = "
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -38,9 +38,9 @@ fn main() {
 struct Methods {
     arguments: &'static str,
     result: &'static str,
-    /// What the handler does.
+    /// The body of the handler.
     handled: &'static str,
-    /// What the caller passes.
+    /// The arguments of the caller.
     passed: &'static str,
 }
 

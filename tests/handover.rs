@@ -22,7 +22,7 @@ use crate::common::alone::name_in_binary;
 use crate::common::authority::Authority;
 use crate::common::{GUARD, spawn, within};
 
-/// What a process is to do.
+/// The variable with the role of a process.
 const ROLE: &str = "IIP_TEST_HANDOVER";
 
 /// The folder with the certificate and key of a successor that uses TLS.
@@ -113,7 +113,7 @@ async fn serve_generation(
     (server, ended)
 }
 
-/// Does what the variable asks for, in a process that a test has started.
+/// Plays the role that the variable names, in a process that a test has started.
 #[test]
 fn a_process_of_the_other_tests() {
     let Ok(role) = std::env::var(ROLE) else {
@@ -166,7 +166,7 @@ async fn play(role: &str) {
     }
 }
 
-/// What a process has printed.
+/// Returns the output of a process.
 fn printed(command: &mut Command) -> String {
     let Output {
         status,

@@ -166,7 +166,7 @@ async fn listed(depot: &DepotClient) -> usize {
     last.unwrap()
 }
 
-/// How a call has ended, and the id of its backend.
+/// The status code of a call, and the id of its backend.
 type End = (Code, Option<String>);
 
 /// The ends of calls.

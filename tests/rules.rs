@@ -12,8 +12,8 @@ use iip_core::balance::{
 use iip_core::rules::Rules;
 use serde_json::{Value as Json, json};
 
-/// How often a call is made. The probability of missing one of two random outcomes is negligible,
-/// and the seeds are always the same.
+/// The number of calls. The probability of missing one of two random outcomes is negligible, and
+/// the seeds are always the same.
 const CALLS: u64 = 40;
 
 fn vectors() -> Vec<Json> {

@@ -1,5 +1,5 @@
-//! What a mistake in a service looks like to its author: one file in `ui/mistakes` for each group
-//! of messages, compiled alone with the libraries that this test was built with.
+//! The messages of mistakes in a service: one file in `ui/mistakes` for each group of messages,
+//! compiled alone with the libraries that this test was built with.
 //!
 //! Messages of the compiler around ours change with its versions, so these are compared on one
 //! toolchain only, the one that `EXPECTED` names. After a change of the messages,
@@ -28,7 +28,7 @@ const EXPECTED: &str = "rustc 1.95.";
 /// The crates that the files use.
 const LIBRARIES: [&str; 4] = ["async_trait", "iip_rpc", "serde", "thiserror"];
 
-/// Where the files are.
+/// The folder of the files.
 const FOLDER: &str = "tests/ui/";
 
 /// The folder of the workspace, in which the compiler runs as cargo runs it: then it finds the
@@ -102,7 +102,7 @@ fn messages(file: &Path, libraries: &[OsString]) -> String {
 /// Leaves out of a message what changes without it: line numbers and folders of other files than
 /// the one with the mistake, and the number and order of all types that implement a trait.
 fn independent(message: &str) -> String {
-    /// How many types the compiler lists when it is not asked for all.
+    /// The number of types that the compiler lists when it is not asked for all.
     const TYPES: usize = 8;
     let arrow = message.lines().find_map(|line| line.find("--> "));
     // The column of line numbers is as wide as the largest number of the message.

@@ -42,7 +42,7 @@ pub fn raise_file_limit() -> Result<(), BoxError> {
 /// Checks that this process, and a server with the same limit, can open `connections` sockets.
 ///
 /// # Errors
-/// The error says how to raise the limit.
+/// The error explains how to raise the limit.
 pub fn check_file_limit(connections: usize) -> Result<(), BoxError> {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let needed = connections as u64 + OTHER_FILES;

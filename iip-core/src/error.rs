@@ -305,7 +305,7 @@ pub struct BackendAttempt {
     pub endpoint: Endpoint,
     /// The error with its causes.
     pub error: String,
-    /// Whether this attempt may have run.
+    /// Indicates whether this attempt may have run.
     pub execution: Execution,
     /// The time that it spent in each phase.
     pub phases: Phases,
@@ -422,7 +422,7 @@ pub enum CallErrorKind {
     /// The balancing policy `Choose` has chosen backends that are not known, or are drained.
     #[error("no backend fits the call: {reason}")]
     NoChosenBackend {
-        /// What was chosen, or why nothing was.
+        /// The choice, or the reason why nothing was chosen.
         reason: String,
     },
     /// The balancing policy `Choose` has rejected the call.

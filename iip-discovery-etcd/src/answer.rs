@@ -40,8 +40,8 @@ pub(crate) struct Answer {
     pub(crate) token: String,
 }
 
-/// The part of an answer that says where its other parts are: a message of a stream is in `result`,
-/// and an error has one of three forms, depending on the version of etcd.
+/// The outer part of an answer: a message of a stream is in `result`, and an error has one of three
+/// forms, depending on the version of etcd.
 #[derive(Deserialize)]
 struct Envelope {
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! Why a request to etcd failed, and what follows from it.
+//! The failures of requests to etcd, and their consequences.
 
 use std::time::Duration;
 
@@ -130,7 +130,7 @@ impl Failure {
             if message.contains("authentication is not enabled"))
     }
 
-    /// Replaces the text of etcd about a missing user by one that says what to do.
+    /// Replaces the text of etcd about a missing user by one with the remedy.
     pub(crate) fn explain(self, user: Option<&str>) -> Self {
         match (self, user) {
             (Self::Rejected { message, .. }, None) if no_user(&message) => Self::NoUser(message),

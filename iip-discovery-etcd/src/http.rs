@@ -41,7 +41,7 @@ impl Drop for AbortOnDrop {
 #[derive(Debug)]
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    /// What may be wrong if the member does not understand a request.
+    /// The likely mistake if the member does not understand a request.
     hint: &'static str,
     _task: AbortOnDrop,
 }
@@ -61,7 +61,7 @@ pub(crate) async fn within<T>(
     }
 }
 
-/// What connections need besides the member.
+/// The settings that all connections share.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     pub(crate) connect_timeout: Duration,

@@ -1,4 +1,4 @@
-//! What is known of the keys below a prefix.
+//! The keys below a prefix, as far as they are known.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::value::read_backend;
 /// The maximum of the memory that all keys below the prefix take.
 pub(crate) const MAX_TOTAL: usize = 64 * 1024 * 1024;
 
-/// What an entry takes besides its key and its value, in memory and in snapshots.
+/// The bytes that an entry takes besides its key and its value, in memory and in snapshots.
 const OVERHEAD: usize = 512;
 
 /// A prefix of keys, which ends with a slash.

@@ -81,7 +81,7 @@ struct Watcher {
     reported: Option<Failure>,
 }
 
-/// What a watch has delivered, for the check of whether it still does.
+/// The latest state that a watch has delivered. The check for a stalled watch compares it.
 #[derive(Default)]
 struct Progress {
     revision: AtomicI64,

@@ -50,11 +50,11 @@ pub struct AccessLog {
     dropped: Arc<AtomicU64>,
 }
 
-/// What the thread is told.
+/// A message to the thread.
 #[derive(Debug)]
 enum Item {
     Line(String),
-    /// To reply once all lines before are written.
+    /// A request to reply once all earlier lines are written.
     Flush(SyncSender<()>),
 }
 

@@ -1,4 +1,4 @@
-//! What a client gets instead of a reply: the table of statuses and `application/problem+json`.
+//! Replies that do not come from a handler: the table of statuses and `application/problem+json`.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub enum Statuses {
     Go,
 }
 
-/// Whether a handler has run.
+/// Indicates whether a handler has run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Executed {
     No,
@@ -153,7 +153,7 @@ impl Failure {
     /// the status of a typed method in plain mode. Sources: wire.md, plain mode; recordings
     /// `unknown_path`, `handler_error`.
     pub(crate) fn of_reply(reply: &[u8]) -> Option<Self> {
-        // The most common replies are told apart without parsing.
+        // The most common replies are recognized without parsing.
         if !reply.starts_with(b"{\"code\":") || reply.starts_with(b"{\"code\":0") {
             return None;
         }

@@ -18,18 +18,18 @@ use tokio::time::Instant;
 /// The number of requests after which a group looks again at what its backends are.
 const LOOK_AGAIN: u32 = 1024;
 
-/// What the backends of a group understand.
+/// The dialect that the backends of a group understand.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum Dialect {
-    /// What each connection tells: servers of this project reply to a hello, Go servers do not.
+    /// Detected for each connection: servers of this project reply to a hello, Go servers do not.
     #[default]
     Auto,
     /// Requests and replies are those of Go's HTTP adapter, without a hello.
     Go,
 }
 
-/// What is hashed to choose a backend.
+/// The value that is hashed to choose a backend.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum HashKey {
     Client,
@@ -184,7 +184,7 @@ impl Group {
             let etcd = iip_discovery_etcd::Etcd::builder().target(&target).build();
             return match etcd {
                 Ok(etcd) => builder.discover_lazy(etcd),
-                // The error of the target without its source says what is wrong with it.
+                // The error of the target without its source explains the mistake.
                 Err(_) => builder.connect_lazy(target),
             };
         }
@@ -241,7 +241,7 @@ impl fmt::Debug for Group {
 pub(crate) struct Backends {
     pub(crate) client: Client,
     pub(crate) group: Group,
-    /// Number of requests left until the next look; the highest bit says that the backends reply to
+    /// Number of requests left until the next look; the highest bit is set if the backends reply to
     /// hellos.
     look: AtomicU32,
 }

@@ -135,7 +135,7 @@ impl Drop for RunningRequest {
     }
 }
 
-/// What a connection waits for.
+/// The time limit that applies to a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Wait {
     Head,
@@ -144,7 +144,7 @@ enum Wait {
     Write,
 }
 
-/// What becomes of a connection because of the time.
+/// The action that a connection must take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
     /// It has been idle for long enough to release its buffers.
@@ -181,7 +181,7 @@ impl Watch {
         }
     }
 
-    /// Returns what the connection waits for, and until when.
+    /// Returns the time limit that expires next, with its time.
     fn wait(&self, state: &State) -> Option<(Wait, Instant)> {
         let write = state
             .write_since

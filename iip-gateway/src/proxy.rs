@@ -20,7 +20,7 @@ const MAX_PATH_BYTES: usize = 2048;
 /// The body of a request without one: a request of IIP has at least one byte.
 const EMPTY_BODY: &[u8] = b"{}";
 
-/// The part of a reply that tells its type, as in Go's `net/http`.
+/// The number of bytes of a reply that its type is detected from, as in Go's `net/http`.
 const SNIFFED_BYTES: usize = 512;
 
 /// Calls a backend.

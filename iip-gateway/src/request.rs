@@ -1,4 +1,4 @@
-//! The checks that every request must pass, and what routes and handlers need to know of it. Pure.
+//! The checks that every request must pass, and its parts for routes and handlers. Pure.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ pub(crate) const HEADERS_PARAMETER: &str = "__http_hdr__";
 /// The parameter that carries the method to backends of this project.
 pub(crate) const METHOD_PARAMETER: &str = "__http_method__";
 
-/// Headers that say who the client is, and are believed from trusted networks only.
+/// Headers that identify the client, and are accepted from trusted networks only.
 const FORWARDED_NAMES: [&str; 6] = [
     "x-forwarded-for",
     "x-forwarded-host",

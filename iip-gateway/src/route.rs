@@ -25,7 +25,7 @@ impl Target {
     }
 }
 
-/// What routes know of a request.
+/// The parts of a request that routes can read.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteRequest<'a> {
     pub(crate) method: &'a Method,

@@ -7,7 +7,7 @@
 
 use memchr::memchr;
 
-/// What is wrong with the head of a request.
+/// The fault in the head of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     BareLineFeed,
@@ -49,7 +49,7 @@ enum State {
     Ended,
 }
 
-/// What the head so far says of the body.
+/// The lengths of the body that the head has declared so far.
 #[derive(Default, Debug)]
 struct Lengths {
     content_lengths: usize,

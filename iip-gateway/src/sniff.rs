@@ -6,10 +6,10 @@
 /// The number of bytes that [`detect`] needs at most.
 pub const MAX_BYTES: usize = HTTP2_PREFACE.len();
 
-/// What a client of HTTP/2 sends first. Source: RFC 9113, 3.4.
+/// The first bytes that a client of HTTP/2 sends. Source: RFC 9113, 3.4.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A protocol, as its first bytes tell.
+/// A protocol, detected by its first bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Protocol {

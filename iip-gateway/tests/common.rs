@@ -1,4 +1,4 @@
-//! What the tests share: a backend, a gateway before it, and a client that sends bytes.
+//! The helpers that the tests share: a backend, a gateway before it, and a client that sends bytes.
 
 use std::future::Future;
 use std::net::SocketAddr;

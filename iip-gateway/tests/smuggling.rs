@@ -5,7 +5,7 @@ use crate::common::{Backend, Http, before, bound, get, serves};
 /// A request that a backend sees only if it was smuggled.
 const HIDDEN: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// What becomes of the bytes.
+/// The outcome of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     /// The status of the refusal, after which the connection ends.

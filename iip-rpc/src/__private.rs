@@ -74,7 +74,7 @@ impl<T, E> StreamItem for Result<T, E> {
 /// The client's stream for a method that replies with a stream of these items.
 pub type StreamOf<I> = Streaming<<I as StreamItem>::Message, <I as StreamItem>::Error>;
 
-/// A function that describes a type: from what it says itself, or by observing it.
+/// A function that describes a type: by its `Schema`, or by observing it.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __type_fn {

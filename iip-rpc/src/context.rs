@@ -50,7 +50,7 @@ struct Inner {
     additions: OnceLock<Box<Mutex<Additions>>>,
 }
 
-/// What a handler or an interceptor has added to a call.
+/// The additions of a handler or an interceptor to a call.
 #[derive(Default)]
 struct Additions {
     reply_metadata: Metadata,

@@ -38,7 +38,7 @@ pub(crate) struct RpcPeer {
     compression: Vec<u8>,
     /// Maximum ratio of the size of a message to this peer to its compressed size.
     max_ratio: Option<NonZeroU32>,
-    /// What is known of its build, if it has announced one.
+    /// Its build, if it has announced one.
     pub(crate) build: Option<Box<PeerBuild>>,
     /// Number of health states that it watches, if it is a client.
     pub(crate) watches: AtomicUsize,

@@ -138,7 +138,7 @@ impl Policies {
         self.0.values().find_map(MethodPolicy::problem)
     }
 
-    /// The first path that `known` does not know.
+    /// Returns the first path for which `known` returns `false`.
     pub(crate) fn unknown(&self, known: impl Fn(&str) -> bool) -> Option<&str> {
         self.0.keys().map(|path| &**path).find(|path| !known(path))
     }

@@ -136,7 +136,7 @@ impl fmt::Debug for Context<'_> {
     }
 }
 
-/// What rules read.
+/// The variables and objects that rules read.
 pub(crate) struct Scope<'a> {
     pub(crate) names: Arc<Names>,
     values: Vec<Option<Value>>,

@@ -45,7 +45,7 @@ pub(crate) struct Names {
     pub(crate) objects: Vec<Arc<str>>,
 }
 
-/// Where a name is read from.
+/// The place that a name is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     Slot(usize),

@@ -25,14 +25,14 @@ pub(crate) struct Condition {
 
 #[derive(Debug)]
 pub(crate) struct Assignment {
-    /// What the operator reads as the old value.
+    /// The expression that the operator reads as the old value.
     pub(crate) old: Expression,
     pub(crate) target: Target,
     pub(crate) operator: AssignmentOperator,
     pub(crate) right: Operand,
 }
 
-/// Where an assignment stores its result.
+/// The place where an assignment stores its result.
 #[derive(Debug)]
 pub(crate) enum Target {
     Slot(usize),
@@ -97,7 +97,7 @@ impl Literal {
 /// The two bounds of `between`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Where the comma is that separates them.
+    /// The position of the comma that separates them.
     pub(crate) comma: usize,
     pub(crate) integers: Option<(i64, i64)>,
     pub(crate) floats: Option<(f64, f64)>,

@@ -8,7 +8,7 @@ use iip_rules::{Context, Environment, LocalTime, Object, Query, RequestUri, Rule
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
-/// How many random documents are loaded and evaluated.
+/// The number of random documents that are loaded and evaluated.
 const DOCUMENTS: usize = 100_000;
 
 const VARIABLES: [&str; 8] = [

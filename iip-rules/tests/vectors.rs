@@ -21,11 +21,11 @@ const NOW: LocalTime = LocalTime {
     second: 0,
 };
 
-/// How often a random outcome is drawn. The probability of missing one of two is negligible, and
-/// the seeds are always the same.
+/// The number of draws of a random outcome. The probability of missing one of two is negligible,
+/// and the seeds are always the same.
 const DRAWS: u64 = 40;
 
-/// What happened, in the form of the file.
+/// The outcome, in the form of the file.
 type Outcome = Json;
 
 fn value(json: &Json) -> Value {

@@ -1,4 +1,4 @@
-//! What `#[derive(Schema)]` generates: tables of names and functions, which are read here.
+//! The output of `#[derive(Schema)]`: tables of names and functions, which are read here.
 //!
 //! A table takes the compiler less time than the code that builds a definition.
 
@@ -62,7 +62,7 @@ pub struct FieldTable {
     pub aliases: &'static [&'static str],
     /// The documentation.
     pub doc: &'static str,
-    /// What else there is to say, of the constants of this type.
+    /// Further properties: a combination of the constants of this type.
     pub marks: u8,
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{Type, Types};
 
-/// What a service offers: its methods, and the types that they take and return.
+/// The interface of a service: its methods, and the types that they take and return.
 ///
 /// Serialized, it is meant for formats with field names, such as JSON: fields with their default
 /// are left out, and fields that a later version adds are ignored.
@@ -57,10 +57,10 @@ pub struct Method {
     pub name: String,
     /// The IIP path of its calls.
     pub path: String,
-    /// Which sides send how many messages.
+    /// The number of messages that each side sends.
     #[serde(default, skip_serializing_if = "is_default")]
     pub kind: MethodKind,
-    /// How arguments and results are encoded in messages.
+    /// The encoding of arguments and results in messages.
     #[serde(default, skip_serializing_if = "is_default")]
     pub format: Format,
     /// The only codec of the method, such as `protobuf`; `None` if the client chooses.
@@ -144,7 +144,7 @@ impl Argument {
     }
 }
 
-/// Which sides of a call send how many messages.
+/// The kind of a method, by the number of messages that each side of a call sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -164,7 +164,7 @@ pub enum MethodKind {
     Subscription,
 }
 
-/// How arguments and results are encoded in messages.
+/// The encoding of arguments and results in messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

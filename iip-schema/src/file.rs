@@ -32,7 +32,7 @@ const VERSION: u64 = 1;
 /// The largest file that is read, in bytes.
 const MAX_BYTES: usize = 16 << 20;
 
-/// What is saved.
+/// The content of a saved file.
 #[derive(Serialize, Deserialize)]
 struct File {
     iip_schema: u64,
@@ -76,7 +76,7 @@ fn saved(description: &Description) -> Description {
 ///
 /// The text is not of this form, has another version, or is larger than 16 MiB.
 pub fn from_text(text: &str) -> Result<Vec<Description>, FileError> {
-    /// Of files of other versions only this is read.
+    /// The part of a file that is read in every version.
     #[derive(Deserialize)]
     struct Version {
         iip_schema: Option<u64>,
@@ -105,7 +105,7 @@ pub enum FileError {
     /// It is not JSON of this form. The text names the line and the column.
     #[error("the saved schema cannot be read: {0}")]
     Json(#[from] serde_json::Error),
-    /// It does not say which version it has.
+    /// It does not state its version.
     #[error("the saved schema has no key `iip_schema` with its version, which is {VERSION}")]
     NoVersion,
     /// It has a version that this build does not know.

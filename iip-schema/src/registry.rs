@@ -25,7 +25,7 @@ pub struct Registry {
 struct Entry {
     /// The name for readers, such as `Page<Order>`.
     name: String,
-    /// The Rust path, with which types of one name are told apart.
+    /// The Rust path, which distinguishes types of the same name.
     path: String,
     /// `None` while the type is being described.
     definition: Option<Definition>,

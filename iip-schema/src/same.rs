@@ -4,14 +4,14 @@ use std::collections::HashSet;
 
 use crate::types::{Enum, Field, Shape, Type, Types, VariantShape};
 
-/// Whether two types have the same form, as far as both are known: an opaque part agrees with
-/// everything, and a newtype is the type that it contains. Names of types, documentation, secrets, aliases, reasons
-/// of opaque types, the sources of definitions and `may_be_skipped` are not compared. An `Option`
-/// may be missing, with `default` or without.
+/// Compares the forms of two types, as far as both are known: an opaque part agrees with
+/// everything, and a newtype is the type that it contains. Names of types, documentation, secrets,
+/// aliases, reasons of opaque types, the sources of definitions and `may_be_skipped` are not
+/// compared. An `Option` may be missing, with `default` or without.
 ///
 /// # Errors
 ///
-/// The place of the first difference, and what is there on both sides.
+/// Returns the place of the first difference, with the forms of both sides.
 pub fn same_types(a: &Type, a_types: &Types, b: &Type, b_types: &Types) -> Result<(), String> {
     let mut comparison = Comparison {
         a: a_types,

@@ -8,7 +8,7 @@ use crate::types::Type;
 /// The longest name that is shown in full, in characters.
 const SHOWN: usize = 64;
 
-/// How deep a type is shown.
+/// Maximum number of levels that are shown of a type.
 const SHOWN_DEPTH: usize = 4;
 
 /// A name, shortened, without characters that move the cursor or change the direction of text.

@@ -48,8 +48,8 @@ pub enum Type {
     Option(Box<Self>),
     /// Any number of values of one type, such as `Vec<T>`.
     Seq(Box<Self>),
-    /// Values of one type in a number that the type tells, such as `[T; 32]`. serde writes it as a
-    /// tuple.
+    /// Values of one type in a number that the type determines, such as `[T; 32]`. serde writes it
+    /// as a tuple.
     Array(Box<Self>, u64),
     /// Values of several types.
     Tuple(Vec<Self>),
@@ -71,7 +71,7 @@ pub enum Type {
     Opaque {
         /// The Rust name.
         name: String,
-        /// Why no more is known.
+        /// The reason why no more is known.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         reason: String,
     },
@@ -271,7 +271,7 @@ fn without_docs(fields: &mut [Field]) {
 pub struct Definition {
     /// Its form.
     pub shape: Shape,
-    /// How it became known.
+    /// The source of the definition.
     #[serde(default, skip_serializing_if = "Source::is_derived")]
     pub source: Source,
     /// Its documentation; empty if it has none.
@@ -321,7 +321,7 @@ impl Definition {
     }
 }
 
-/// How a definition became known.
+/// The source of a definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -368,7 +368,7 @@ pub enum Shape {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Enum {
-    /// How the variant is told.
+    /// The representation of the variant in formats with names.
     #[serde(default, skip_serializing_if = "Tagging::is_external")]
     pub tagging: Tagging,
     /// The variants in order.
@@ -383,7 +383,7 @@ impl Enum {
     }
 }
 
-/// How the variant of an enum is told in formats with names. Only [`External`](Self::External)
+/// The representation of an enum's variant in formats with names. Only [`External`](Self::External)
 /// enums can be read from bincode and postcard.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,4 +1,4 @@
-//! What is around a gateway when it is measured: the same echo as a server of HTTP and of IIP, and a
+//! The peers of a gateway that is measured: the same echo as a server of HTTP and of IIP, and a
 //! client that keeps connections idle.
 //!
 //! `gateway_peer http ADDRESS`, `gateway_peer iip ADDRESS`, `gateway_peer idle ADDRESS COUNT PID`

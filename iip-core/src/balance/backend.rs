@@ -1,4 +1,4 @@
-//! The description of one backend, and what a client knows of it.
+//! The description of one backend, and its state in a client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -136,7 +136,7 @@ pub enum Outcome {
     Cancelled,
 }
 
-/// What the owner of a [`Balancer`](super::Balancer) must tell it after a call.
+/// The change that the owner of a [`Balancer`](super::Balancer) must report to it after a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Notice {
@@ -160,7 +160,7 @@ pub(super) struct Shared {
     pub(super) total: Option<Arc<AtomicU64>>,
 }
 
-/// What a client knows of one backend. Every function is lock-free and can be called by any task.
+/// The state of one backend in a client. Every method is lock-free and can be called by any task.
 ///
 /// `T` is what the owner of the [`Balancer`](super::Balancer) keeps with each backend, such as its
 /// connections.

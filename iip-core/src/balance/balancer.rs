@@ -429,7 +429,7 @@ impl<T> Balancer<T> {
         }
     }
 
-    /// Returns what hashing needs to know of each backend.
+    /// Returns the properties of each backend that hashing uses.
     fn slots(&self, ranked: &[(u32, Vec<Member<T>>)]) -> Vec<Slot> {
         if matches!(self.hashing, Hashing::None) {
             return Vec::new();

@@ -71,7 +71,7 @@ pub trait CallMetadata: Sync {
     fn text(&self, name: &str) -> Option<&str>;
 }
 
-/// What a [`Choose`] sees of a call. The arguments are not part of it.
+/// The parts of a call that a [`Choose`] can read. The arguments are not among them.
 #[derive(Clone, Copy)]
 pub struct CallView<'a> {
     path: &'a str,
@@ -220,7 +220,7 @@ impl fmt::Display for Choice<'_> {
     }
 }
 
-/// What happens to a call if the backend or the group that was chosen is not known, is drained, or
+/// The handling of a call if the backend or the group that was chosen is not known, is drained, or
 /// has no usable backend.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]

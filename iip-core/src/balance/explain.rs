@@ -1,4 +1,4 @@
-//! What a pick would see, for people.
+//! The state of backends as a pick sees it, for people.
 
 use std::fmt;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl fmt::Display for BackendState {
     }
 }
 
-/// What a pick would see of one backend.
+/// The state of one backend, as a pick sees it.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct BackendExplanation {
@@ -65,7 +65,7 @@ pub struct BackendExplanation {
     /// The expected cost of another call in nanoseconds: latency x (calls in flight + 1) / weight.
     /// [`Policy::P2c`] prefers the lower one. `None` if the backend is drained.
     pub score: Option<f64>,
-    /// Why the backend is preferred or avoided, in sentences.
+    /// The reasons why the backend is preferred or avoided, in sentences.
     pub reasons: Vec<String>,
 }
 

@@ -43,7 +43,7 @@ pub(super) enum State {
     GoingAway,
 }
 
-/// Whether a backend gets calls.
+/// The eligibility of a backend for calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Standing {
     /// It gets calls.

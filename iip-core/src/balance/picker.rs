@@ -23,14 +23,14 @@ const JUMPS: u64 = 32;
 /// The rank of a backend that gets no calls.
 pub(super) const DRAINED: u32 = u32::MAX;
 
-/// What the pick for one call depends on.
+/// The properties of a call that its pick depends on.
 #[derive(Clone, Copy, Default, Debug)]
 #[non_exhaustive]
 pub struct PickHint<'a> {
     /// The hash of the call ([`Policy::hash`](super::Policy::hash)). Without one, consistent
     /// hashing picks a random backend.
     pub hash: Option<u64>,
-    /// What the application has chosen ([`Policy::chooser`](super::Policy::chooser)). Without it,
+    /// The choice of the application ([`Policy::chooser`](super::Policy::chooser)). Without it,
     /// [`Policy::Choose`](super::Policy::Choose) picks from all backends; other policies ignore it.
     pub choice: Option<&'a Choice<'a>>,
     /// The backends that this call has been sent to already. They are picked again only if no
@@ -134,7 +134,7 @@ pub(super) enum Hashing {
     Chosen,
 }
 
-/// What hashing needs to know of a backend.
+/// The properties of a backend that hashing uses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     /// 0 and up: the order in which groups of backends are used.
@@ -184,7 +184,7 @@ pub struct Picker<T = ()> {
     pub(super) levels: [Vec<Tier<T>>; 3],
     pub(super) hashing: Hashing,
     pub(super) slots: Vec<Slot>,
-    /// What the application can choose.
+    /// The backends and groups that the application can choose from.
     pub(super) choices: Option<Box<Choices<T>>>,
     pub(super) ranks: Ranks,
     /// The sum of the weights of the best rank.

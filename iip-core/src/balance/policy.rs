@@ -48,12 +48,12 @@ pub enum Policy {
         /// The name of the parameter.
         name: Arc<str>,
     },
-    /// What the application chooses for each call: any backend, one, or those of a group.
-    /// Among several, the [base policy](super::BalanceOptions::base_policy) picks one.
+    /// The choice of the application for each call: any backend, one, or those of a group. Among
+    /// several, the [base policy](super::BalanceOptions::base_policy) picks one.
     Choose(Arc<dyn Choose>),
 }
 
-/// What a call has that can be hashed.
+/// The parts of a call that can be hashed.
 #[derive(Clone, Copy, Default, Debug)]
 #[non_exhaustive]
 pub struct CallKey<'a> {

@@ -28,7 +28,7 @@ impl<T> Clone for Entry<T> {
     }
 }
 
-/// What a snapshot has changed.
+/// The changes that a snapshot has made to the set of backends.
 #[derive(Debug)]
 #[must_use]
 pub struct SetChange<T = ()> {

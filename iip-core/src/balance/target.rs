@@ -18,7 +18,7 @@ const ACCEPTED: &str = "`host:port`, `tcp://host:port`, `unix:/path`, `unix:@nam
 /// The maximum weight in a list of the Go client.
 const MAX_GO_WEIGHT: u32 = 100;
 
-/// What a client connects to.
+/// The address, or the source of addresses, that a client connects to.
 ///
 /// | text | meaning |
 /// |---|---|

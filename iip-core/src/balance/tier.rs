@@ -148,7 +148,7 @@ pub(super) struct Tier<T> {
     order: Order,
 }
 
-/// What a policy computes in advance.
+/// The data that a policy computes in advance.
 #[derive(Debug)]
 enum Order {
     Pairs,

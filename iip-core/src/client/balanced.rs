@@ -56,7 +56,7 @@ pub(super) struct State {
     leaving: Vec<Weak<Shared>>,
 }
 
-/// What the source has told.
+/// The latest reports of the source.
 #[derive(Clone, Default)]
 pub(super) struct Discovery {
     /// The revision of the last snapshot; `None` before the first.

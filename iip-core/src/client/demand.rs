@@ -1,4 +1,4 @@
-//! Whether calls wait for a connection.
+//! Tracks whether calls wait for a connection.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

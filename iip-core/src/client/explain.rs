@@ -1,4 +1,4 @@
-//! What a client knows of its backends, for people and tools.
+//! The state of a client and its backends, for people and tools.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::balance::{BackendExplanation, BackendState};
 use crate::discover::DiscoverError;
 use crate::printable::Printable;
 
-/// What a client knows of its backends, see [`Client::explain`](crate::Client::explain).
+/// The state of a client and its backends, see [`Client::explain`](crate::Client::explain).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Explanation {

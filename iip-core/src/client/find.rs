@@ -1,4 +1,4 @@
-//! How a call of a balanced client gets its connection: from a picked backend, or by waiting until
+//! Finds the connection for a call of a balanced client: from a picked backend, or by waiting until
 //! one is connected.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::random;
 /// The maximum number of backends without a connection that one call tries to connect to at a time.
 const MAX_PARALLEL: usize = 8;
 
-/// What a call that needs a connection has found.
+/// The result of a search for the connection of a call.
 enum Found {
     Ready(Picked),
     /// Attempts to connect are under way.

@@ -1,4 +1,4 @@
-//! What a subchannel tells the balanced client that it belongs to.
+//! The reports of a subchannel to the balanced client that it belongs to.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// A call has told something about its backend.
+    /// A call has changed the state of its backend.
     pub(super) fn notice(&self, id: BackendId, notice: Notice) {
         let Some(balanced) = self.balanced.upgrade() else {
             return;

@@ -20,7 +20,7 @@ const BUSY: u32 = 8;
 /// The maximum number of attempts of one call that its error lists. Later ones replace the oldest.
 const MAX_LISTED: usize = 16;
 
-/// What the choice of a backend depends on, beside the state of all backends.
+/// The properties of a call that the choice of its backend depends on.
 #[derive(Clone, Copy)]
 #[expect(clippy::exhaustive_structs, reason = "it is used by iip-rpc only")]
 pub struct PickArgs<'a> {

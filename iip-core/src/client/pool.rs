@@ -437,7 +437,7 @@ impl Subchannel {
     }
 }
 
-/// How an attempt to connect has ended.
+/// The outcome of an attempt to connect.
 enum Attempt {
     Connected(Connection),
     /// The next attempt follows after this pause.

@@ -22,9 +22,9 @@ const INTERVAL: Duration = Duration::from_secs(30);
 /// longer than 5 s, is an error of the stream; the previous addresses stay. It is repeated after 1
 /// to 1.5 s, and then after ever longer pauses of at most 30 s.
 ///
-/// The resolver of the operating system does not tell a name that does not exist from a failure, so
-/// this source never sends an empty snapshot. It does not tell the TTL of the records either. Both
-/// are known to `DnsSrv` (feature `dns-srv`).
+/// The resolver of the operating system does not distinguish a name that does not exist from a
+/// failure, so this source never sends an empty snapshot. It does not report the TTL of the records
+/// either. `DnsSrv` (feature `dns-srv`) does both.
 ///
 /// ```no_run
 /// use std::time::Duration;

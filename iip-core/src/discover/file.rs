@@ -85,7 +85,7 @@ impl Discover for FileSource {
     }
 }
 
-/// What was found at a path.
+/// The result of reading a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Found {
     /// The digest of the contents.
@@ -98,7 +98,7 @@ enum Found {
 struct Watch {
     path: Arc<Path>,
     interval: Duration,
-    /// What the last item was about; `None` before the first one.
+    /// The result that the last item reported; `None` before the first one.
     seen: Option<Found>,
 }
 

@@ -16,7 +16,7 @@ use crate::transport::Endpoint;
 /// Maximum number of characters of a reason, which may quote the file.
 const REASON_CHARS: usize = 500;
 
-/// Where and why a text is not a list of backends.
+/// The reason why a text is not a list of backends, with its position.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ListError {
     /// The number of the line, from 1.

@@ -75,9 +75,9 @@ where
 /// The pause before a look-up.
 #[derive(Clone, Copy)]
 struct Wait {
-    /// When the look-up is due.
+    /// The time at which the look-up is due.
     until: Instant,
-    /// When it may start if it is wanted sooner.
+    /// The earliest time at which it may start if it is wanted sooner.
     earliest: Instant,
 }
 

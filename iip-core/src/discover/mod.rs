@@ -1,4 +1,4 @@
-//! Where the backends of a service come from, and how a server makes itself known there.
+//! Discovery of the backends of a service, and registration of servers.
 //!
 //! A [`Discover`] delivers [`Snapshot`]s of the backends of a service; a client
 //! [balances](crate::balance) its calls over them. A [`Register`] is the other side: a server is
@@ -194,7 +194,8 @@ impl Snapshot {
     }
 }
 
-/// Why a source cannot deliver the backends, or a registry cannot list a server.
+/// The error of a source that cannot deliver the backends, or of a registry that cannot list a
+/// server.
 #[derive(Clone)]
 pub struct DiscoverError(Arc<dyn std::error::Error + Send + Sync>);
 

@@ -1,4 +1,4 @@
-//! The servers in SRV records, by a resolver that tells TTLs and names that do not exist.
+//! The servers in SRV records, by a resolver that reports TTLs and names that do not exist.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -27,7 +27,7 @@ const TTL: std::ops::RangeInclusive<u32> = 1..=300;
 /// Time after which a request to a name server is repeated. A look-up has 5 s in all.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a request is repeated.
+/// Maximum number of times that a request is repeated.
 const REPEATS: usize = 1;
 
 /// Maximum number of requests for the addresses of targets at the same time.

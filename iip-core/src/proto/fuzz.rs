@@ -45,7 +45,7 @@ const PATHS: [(&str, &str, &str); 6] = [
     ("/a%00b", "", ""),
 ];
 
-/// What answers may take that the client has not completely.
+/// Maximum number of bytes of incomplete answers in the client.
 const CLIENT_BUDGET: usize = MESSAGE_BYTES / 3;
 
 /// Limits that a run of a few dozen operations can reach.
@@ -131,8 +131,8 @@ impl End {
         bytes
     }
 
-    /// How many channels of a server have a call or a message on them; those at rest may be known
-    /// or not.
+    /// Returns the number of channels of a server with a call or a message on them; those at rest
+    /// may be known or not.
     pub(super) fn channels_in_use(&self) -> usize {
         (0..=self.machine.server.granted)
             .filter_map(|id| self.machine.channels.get(ChannelId(id)))
@@ -245,7 +245,7 @@ impl Pair {
     }
 }
 
-/// What the application and the network do to a pair of machines.
+/// An action of the application or the network on a pair of machines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Operation {
     /// The client asks for a channel.
@@ -308,7 +308,7 @@ impl Operation {
     }
 }
 
-/// Where the server is with a call.
+/// The progress of the server with a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     /// Its handler does not know of it.
@@ -332,12 +332,12 @@ struct ModelCall {
     /// The caller has gone, or was told that the answer is too large: what comes is swallowed.
     swallowed: bool,
     stage: Stage,
-    /// What the server saw of a streamed request.
+    /// The part of a streamed request that the server has received.
     seen: Vec<u8>,
     answer: Vec<u8>,
     /// The answer left as one frame.
     single: bool,
-    /// What the client saw of a streamed answer.
+    /// The number of bytes of a streamed answer that the client has received.
     received: usize,
 }
 
@@ -371,7 +371,7 @@ pub(super) struct Model {
     answers: usize,
     /// Requests without answers, by path, that no handler has seen yet.
     one_way: Vec<(usize, Vec<u8>)>,
-    /// Where the handlers of the others are.
+    /// The channels of the others, whose handlers are running.
     one_way_shown: VecDeque<ChannelId>,
 }
 
@@ -817,10 +817,10 @@ pub(super) fn pattern(seed: usize, len: usize) -> Vec<u8> {
     out
 }
 
-/// What a hostile peer got for its bytes.
+/// The effects of the bytes of a hostile peer.
 #[derive(Debug, Default)]
 struct Ledger {
-    /// What it has sent.
+    /// The number of bytes that it has sent.
     bytes: usize,
     events: usize,
     /// Open calls whose handlers were told that their callers have gone.
@@ -1053,7 +1053,7 @@ fn pieces(cut: u8, data: &[u8]) -> impl Iterator<Item = &[u8]> {
     data.chunks(usize::from(cut >> 3).pow(2) + 1)
 }
 
-/// What the fuzz target `machine` runs. The first byte chooses who is tried, the second how.
+/// Runs the fuzz target `machine`. The first byte chooses the model, the second its variant.
 #[cfg_attr(
     not(fuzzing),
     expect(unreachable_pub, reason = "only the fuzzer comes from outside")

@@ -139,7 +139,7 @@ impl End {
         lines
     }
 
-    /// What is written, one line per frame: status, path, channel, data.
+    /// Returns the written frames, a line for each: status, path, channel, data.
     fn written(&mut self) -> Vec<String> {
         let reader = match self.machine.side {
             Side::Client => Side::Server,
@@ -1612,7 +1612,7 @@ fn a_call_knows_whether_it_has_left() {
 
 // ---- time
 
-/// When the machine wants to be asked, after `start`, and what it says then.
+/// Returns the time from `start` to the timeout of the machine, and the text of its error.
 fn deadline(
     machine: &mut Connection,
     start: Instant,

@@ -26,7 +26,7 @@ struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// What an authority issues, as PEM.
+/// A certificate that an authority has issued, with its key, as PEM.
 struct Issued {
     chain: String,
     key: String,

@@ -25,7 +25,7 @@ struct Inherited {
     names: Vec<Option<String>>,
 }
 
-/// Why no socket can be taken.
+/// The reason why no socket can be taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Problem {
     /// None were passed.

@@ -23,7 +23,7 @@ pub(crate) struct EtcdServer {
     child: Child,
 }
 
-/// What stays the same when a server starts again.
+/// The properties that a server keeps when it starts again.
 struct Setup {
     scheme: &'static str,
     peer_port: u16,

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What a request gets.
+/// The reply to a request.
 pub(crate) enum Reply {
     /// These bytes, then the connection is closed.
     Close(Vec<u8>),

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! The helpers that the tests share.
 
 pub(crate) mod etcd;
 pub(crate) mod fake;

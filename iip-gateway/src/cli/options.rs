@@ -16,7 +16,7 @@ Signals: SIGHUP reloads FILE; SIGTERM and SIGINT end the program once running
 requests have their replies.
 ";
 
-/// What the program is asked to do.
+/// The action that the arguments request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Help,

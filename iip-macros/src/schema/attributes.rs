@@ -70,8 +70,8 @@ impl Cases {
     }
 }
 
-/// What serde's attributes say. Those of types, variants and fields have no key in common that
-/// means different things, so this is one struct for all.
+/// The contents of serde's attributes. Those of types, variants and fields have no key in common
+/// that means different things, so this is one struct for all.
 #[derive(Default)]
 pub(super) struct Serde {
     pub(super) names: Names,
@@ -221,7 +221,7 @@ fn skip_value(meta: &ParseNestedMeta<'_>) -> syn::Result<()> {
     Ok(())
 }
 
-/// Where a `#[schema(..)]` is.
+/// The kind of item that a `#[schema(..)]` belongs to.
 #[derive(Clone, Copy)]
 pub(super) enum Place {
     Type,

@@ -8,13 +8,13 @@ use crate::errors::Errors;
 use crate::schema::attributes::{Cases, Named, Place, Serde, Settings, doc};
 use crate::schema::reasons;
 
-/// What the fields of a type say, in order.
+/// The descriptions of the fields of a type, in order.
 pub(super) struct Collected {
     /// The functions that describe the fields.
     pub(super) types: Vec<TokenStream>,
     /// The types in which there may be a reason for a codec with names.
     nested: Vec<TokenStream>,
-    /// Why the type itself needs a codec with names.
+    /// The reason why the type itself needs a codec with names.
     reason: Option<String>,
     /// The type or variant that the fields belong to, for reasons.
     owner: String,
@@ -39,7 +39,7 @@ impl Collected {
         }
     }
 
-    /// The constants that tell why the type needs a codec with names.
+    /// Returns the constants with the reasons why the type needs a codec with names.
     pub(super) fn reasons(&self, declared: bool) -> TokenStream {
         let own = self.reason.as_ref().map(|reason| {
             quote! {

@@ -84,7 +84,7 @@ fn with_bounds(generics: &Generics) -> Generics {
     generics
 }
 
-/// How a type is described.
+/// The description of a type.
 struct Described {
     /// The name for readers.
     name: String,

@@ -83,7 +83,7 @@ pub(super) enum Single<'a> {
 }
 
 impl Single<'_> {
-    /// What the success of such a call says about its backend.
+    /// Returns the outcome for the backend if such a call succeeds.
     fn success(self) -> BackendOutcome {
         match self {
             Self::OneWay => BackendOutcome::Untimed,
@@ -215,7 +215,7 @@ impl Client {
         Err(attempts.outcome(failed).into())
     }
 
-    /// What the choice of a backend for a call depends on.
+    /// Returns the arguments for the choice of a backend for a call.
     #[inline]
     pub(super) fn pick_args<'a>(
         &'a self,

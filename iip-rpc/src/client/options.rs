@@ -25,7 +25,7 @@ pub struct CallOptions {
     pub(super) reply_metadata: Option<ReplyMetadata>,
     pub(super) resume: Option<Position>,
     pub(super) hash_key: Option<Arc<[u8]>>,
-    /// Where interceptors see the backend of the call; empty for calls without interceptors.
+    /// The backend of the call, for interceptors; empty for calls without interceptors.
     pub(super) called: CalledBackend,
     /// Metadata that did not fit when options were merged: the calls fail.
     pub(super) invalid: Option<MetadataError>,

@@ -244,7 +244,8 @@ impl ClientCall {
         self.ctx.insert_extension(value)
     }
 
-    /// Returns a handle that tells, once the call was passed on, which backend it was sent to.
+    /// Returns a handle to the backend that the call is sent to, which is known once the call was
+    /// passed on.
     #[must_use]
     pub fn called(&self) -> CalledBackend {
         self.called.clone()

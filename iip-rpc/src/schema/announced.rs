@@ -12,13 +12,13 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 impl Announced {
     const CHARS: usize = 8;
 
-    /// Of one service.
+    /// Returns the fingerprint of one service.
     pub(crate) fn of_service(description: &Description) -> Self {
         Self::new(iip_schema::fingerprint::service_fingerprint(description))
     }
 
-    /// Of all services of a server. That of a single service is the service's own, so a client of
-    /// such a server has nothing to ask.
+    /// Returns the fingerprint of all services of a server. For a single service it is that of the
+    /// service, so a client of such a server has nothing to ask.
     pub(crate) fn of_services<'a>(services: impl IntoIterator<Item = &'a Description>) -> Self {
         let services = services
             .into_iter()

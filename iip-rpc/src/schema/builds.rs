@@ -1,8 +1,8 @@
-//! What a client knows of the builds of its servers.
+//! The builds of the servers of a client, with the findings about their services.
 //!
-//! A server announces a fingerprint of its services when it is connected to. If the client does not
-//! know it, its first call of a service asks the server, compares, and remembers what it found for
-//! all connections to servers of that build. While both sides agree, a call reads one word of its
+//! A server announces a fingerprint of its services when it is connected to. If it is new to the
+//! client, the first call of a service asks the server, compares, and keeps the finding for all
+//! connections to servers of that build. While both sides agree, a call reads one word of its
 //! connection more than it would without.
 
 use std::collections::VecDeque;
@@ -16,13 +16,13 @@ use tokio::sync::OnceCell;
 use super::announced::Announced;
 use super::finding::Finding;
 
-/// The function that describes a service, by which the service is told from others.
+/// The function that describes a service. It also identifies the service.
 pub(crate) type Describe = fn() -> Description;
 
 /// The number of builds that a client remembers.
 const MAX_BUILDS: usize = 16;
 
-/// What a client knows of the builds of its servers.
+/// The builds of the servers of a client, with the findings about their services.
 #[derive(Debug, Default)]
 pub(crate) struct Builds {
     /// The one that was met last is at the front.
@@ -47,7 +47,7 @@ impl Builds {
 /// A build of a server.
 struct Build {
     announced: Announced,
-    /// What was found for each service that the client has used.
+    /// The findings for the services that the client has used.
     services: Mutex<Vec<(usize, Arc<OnceCell<Finding>>)>>,
 }
 
@@ -79,7 +79,7 @@ impl fmt::Debug for Build {
     }
 }
 
-/// What a connection knows of the build of its server, which has announced a fingerprint.
+/// The build of the server of a connection, which has announced a fingerprint.
 #[derive(Debug)]
 pub(crate) struct PeerBuild {
     pub(crate) announced: Announced,
@@ -120,7 +120,7 @@ impl PeerBuild {
         self.build.get_or_init(|| builds.get(self.announced))
     }
 
-    /// What was found for a service, if that is known.
+    /// Returns the finding for a service; the cell is empty until it is known.
     pub(crate) fn finding(&self, describe: Describe, builds: &Builds) -> Arc<OnceCell<Finding>> {
         self.build(builds).service(describe)
     }

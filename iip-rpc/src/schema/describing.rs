@@ -1,4 +1,4 @@
-//! How generated code describes a service.
+//! The functions by which generated code describes a service.
 
 use std::any::{TypeId, type_name};
 
@@ -24,7 +24,7 @@ pub struct Describing {
 pub struct DescribedMethod<'a> {
     /// Its names and policies.
     pub method: &'static MethodDescriptor,
-    /// Which sides send how many messages.
+    /// The number of messages that each side sends.
     pub kind: MethodKind,
     /// Its documentation.
     pub doc: &'static str,

@@ -1,4 +1,4 @@
-//! What the comparison of a service with that of a server has found.
+//! Compares a service with that of a server.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::codec::CodecId;
 use crate::schema::SchemaCheck;
 use crate::status::Status;
 
-/// What was found for a service.
+/// The result of the comparison for one service.
 pub(crate) enum Finding {
     /// The methods are the same, or nothing can be found out: calls need no further look.
     Settled,
@@ -48,7 +48,7 @@ impl Different {
     ///
     /// # Errors
     ///
-    /// What differs, if no codec carries them.
+    /// Returns the worst difference if no codec carries them.
     pub(crate) fn codec(
         &self,
         path: &str,
@@ -73,7 +73,8 @@ impl Different {
         }
     }
 
-    /// Why a method cannot be called. JSON, which has names, has fewer reasons than `codec`.
+    /// Returns the reason why a method cannot be called. JSON, which has names, has fewer reasons
+    /// than `codec`.
     fn problem(&self, path: &str, codec: CodecId) -> String {
         let reports = self.0.get(path);
         let report = [CodecId::JSON, codec]
@@ -84,7 +85,7 @@ impl Different {
     }
 }
 
-/// How well a codec carries the values of a method. Later values are worse.
+/// The suitability of a codec for the values of a method. Later ranks are worse.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Fits,
@@ -145,7 +146,7 @@ fn log(service: &str, own: &Description, different: &Different, check: SchemaChe
     );
 }
 
-/// The finding for a service about which the server says nothing.
+/// Returns the finding for a service that the server does not describe.
 pub(crate) fn unchecked(service: &str, refused: &Status) -> Finding {
     tracing::warn!(
         service,
@@ -154,7 +155,7 @@ pub(crate) fn unchecked(service: &str, refused: &Status) -> Finding {
     Finding::Settled
 }
 
-/// How a codec encodes; `None` for those whose values are not described.
+/// Returns the encoding of a codec; `None` if its values are not described.
 fn encoding(codec: CodecId) -> Option<Encoding> {
     match codec {
         CodecId::BINCODE => Some(Encoding::Bincode),

@@ -17,7 +17,7 @@ pub use iip_schema::*;
 
 pub use self::served::ServiceSummary;
 
-/// What a client does about a server whose build of a service differs from its own.
+/// The policy of a client for servers whose build of a service differs from its own.
 ///
 /// A client compares a service before its first call of it to a server of a build that it has not
 /// met; the call waits for the comparison, within its deadline. Servers that announce no

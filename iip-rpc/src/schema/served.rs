@@ -49,7 +49,7 @@ pub struct ServiceSummary {
     pub paths: Vec<String>,
 }
 
-/// Who may read the descriptions of a server.
+/// The callers that may read the descriptions of a server.
 #[derive(Clone, Default)]
 pub(crate) enum Access {
     #[default]
@@ -101,7 +101,7 @@ impl Served {
         (!services.is_empty()).then_some(Self { services, access })
     }
 
-    /// What the hello says about all of them together.
+    /// Returns the fingerprint of all services, for the hello.
     pub(crate) fn announced(&self) -> Announced {
         Announced::of_services(self.services.iter().map(|(description, _)| description))
     }

@@ -132,7 +132,7 @@ impl Method {
     }
 }
 
-/// What the response to a request depends on, even if it cannot be read.
+/// The properties of a request that its response depends on, even if the request cannot be read.
 #[derive(Clone, Copy)]
 pub(super) struct RequestForm {
     /// `true` if the caller speaks plain JSON.

@@ -1,4 +1,4 @@
-//! What errors say.
+//! The texts of errors.
 
 use iip_rpc::codec::{Bincode, Json};
 use iip_schema::dynamic::{DynamicValue, Layout, MethodArguments, Options};

@@ -1,4 +1,4 @@
-//! What needs a codec with names, found at compile time.
+//! Types that need a codec with names, found at compile time.
 
 #![allow(dead_code, reason = "no value of these types is made")]
 

@@ -1,4 +1,4 @@
-//! Whether a value that serde has written in JSON has the form that a description states.
+//! Checks whether a value that serde has written in JSON has the form that a description states.
 
 use std::collections::BTreeSet;
 

@@ -388,7 +388,7 @@ fn names(variant: &Variant) -> impl Iterator<Item = &str> {
     std::iter::once(&*variant.name).chain(aliases)
 }
 
-/// What a reader does with variants that it does not know.
+/// The handling of variants that a reader does not know.
 #[derive(Clone, Copy)]
 struct Fallback<'a> {
     /// The variant as which they are read.

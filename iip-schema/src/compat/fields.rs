@@ -199,7 +199,7 @@ impl<'a> Judge<'a, '_> {
         self.differ(Rule::FieldRenamed, Verdict::Incompatible, "", "", &text);
     }
 
-    /// What is flattened into a struct and has no fields that are known.
+    /// Compares the flattened parts of a struct that have no known fields.
     fn rest(&mut self, written: &Members<'a>, read: &Members<'a>) {
         if written.is_partly_unknown || read.is_partly_unknown {
             let text = "a flattened field has a form whose fields are not known";

@@ -15,7 +15,7 @@ pub(super) const MAX_STEPS: usize = 100_000;
 /// The most levels that a place names.
 const MAX_PLACE: usize = 16;
 
-/// What the two sides are called in texts.
+/// The names of the two sides in texts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sides {
     client: &'static str,
@@ -28,7 +28,7 @@ impl Sides {
     }
 }
 
-/// Where a comparison begins.
+/// The starting point of a comparison.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Root<'a> {
     Value,
@@ -128,7 +128,7 @@ impl<'a, 's> Judge<'a, 's> {
         self.report
     }
 
-    /// What the side is called that writes.
+    /// Returns the name of the side that writes.
     pub(super) fn writer(&self) -> &'static str {
         match self.client_writes {
             true => self.sides.client,
@@ -136,7 +136,7 @@ impl<'a, 's> Judge<'a, 's> {
         }
     }
 
-    /// What the side is called that reads.
+    /// Returns the name of the side that reads.
     pub(super) fn reader(&self) -> &'static str {
         match self.client_writes {
             true => self.sides.server,
@@ -273,7 +273,7 @@ impl<'a, 's> Judge<'a, 's> {
         self.path.pop();
     }
 
-    /// Does something at a part of the current types.
+    /// Runs a function at a part of the current types.
     pub(super) fn at<T>(&mut self, step: Step<'a>, run: impl FnOnce(&mut Self) -> T) -> T {
         self.path.push(step);
         let result = run(self);

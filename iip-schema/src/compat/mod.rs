@@ -1,4 +1,4 @@
-//! Whether two builds understand each other.
+//! Checks whether two builds understand each other.
 //!
 //! A comparison takes what the writer and the reader of a value describe, and an [`Encoding`]. Of
 //! arguments and streams of requests the client is the writer, of everything else the server.
@@ -36,17 +36,17 @@ pub(crate) use self::judge::Sides;
 use self::judge::{Judge, MAX_STEPS, Root};
 pub use self::report::{Difference, Report, Rule, Verdict};
 
-/// How values are encoded.
+/// The encoding of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Encoding {
-    /// bincode in its standard configuration: fields are told by their places.
+    /// bincode in its standard configuration: fields are identified by their places.
     Bincode,
-    /// postcard: fields are told by their places.
+    /// postcard: fields are identified by their places.
     Postcard,
-    /// MessagePack with structs as maps: fields are told by their names.
+    /// MessagePack with structs as maps: fields are identified by their names.
     MessagePack,
-    /// JSON: fields are told by their names.
+    /// JSON: fields are identified by their names.
     Json,
 }
 
@@ -54,7 +54,7 @@ impl Encoding {
     /// Every encoding.
     pub const ALL: [Self; 4] = [Self::Bincode, Self::Postcard, Self::MessagePack, Self::Json];
 
-    /// Returns `true` if fields are told by their places.
+    /// Returns `true` if fields are identified by their places.
     #[must_use]
     pub const fn is_positional(self) -> bool {
         matches!(self, Self::Bincode | Self::Postcard)

@@ -5,7 +5,7 @@ use std::fmt;
 /// The most differences that a report holds.
 const MAX_DIFFERENCES: usize = 256;
 
-/// Whether what one side writes is read rightly by the other. Later values are worse.
+/// The verdict on values that one side writes and the other reads. Later verdicts are worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -17,7 +17,7 @@ pub enum Verdict {
     /// Some values are read as what was written, and others are rejected with an error. None is
     /// taken for another value.
     Warn,
-    /// It cannot be told: a type is opaque, or the descriptions are too large to compare.
+    /// No verdict is possible: a type is opaque, or the descriptions are too large to compare.
     Unknown,
     /// Values are rejected, or taken for other values.
     Incompatible,
@@ -73,7 +73,7 @@ pub enum Rule {
     VariantsReordered,
     /// The content of a variant has another form.
     VariantChanged,
-    /// The variant of an enum is told in another way: `tag`, `content` or `untagged`.
+    /// The variant of an enum has another representation: `tag`, `content` or `untagged`.
     EnumRepresentationChanged,
     /// A type of another form.
     TypeChanged,
@@ -121,11 +121,13 @@ pub struct Difference {
     pub place: String,
     /// The rule.
     pub rule: Rule,
-    /// What follows from it.
+    /// The consequence of the difference.
     pub verdict: Verdict,
-    /// What the client has there; empty if it has nothing. Of a comparison of types: the writer.
+    /// The item at this place in the client; empty if there is none. In a comparison of types: in
+    /// the writer.
     pub client: String,
-    /// What the server has there; empty if it has nothing. Of a comparison of types: the reader.
+    /// The item at this place in the server; empty if there is none. In a comparison of types: in
+    /// the reader.
     pub server: String,
     /// The difference in words, with its place. Names in it are escaped.
     pub text: String,

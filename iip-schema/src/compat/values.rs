@@ -114,7 +114,7 @@ impl<'a> Judge<'a, '_> {
         self.within(Step::Key, writer, reader);
     }
 
-    /// Two types of different forms, where fields are told by their places.
+    /// Two types of different forms, where fields are identified by their places.
     fn unlike_by_place(&mut self, forms: (Form<'a>, Form<'a>), writer: &'a Type, reader: &'a Type) {
         let postcard = self.encoding == Encoding::Postcard;
         let utf8 = "bytes that are not UTF-8 are rejected";
@@ -191,7 +191,7 @@ impl<'a> Judge<'a, '_> {
         }
     }
 
-    /// Two types of different forms, where fields are told by their names.
+    /// Two types of different forms, where fields are identified by their names.
     fn unlike_by_name(&mut self, forms: (Form<'a>, Form<'a>), writer: &'a Type, reader: &'a Type) {
         let json = self.encoding == Encoding::Json;
         if let (Form::Enum(_, of), _) | (_, Form::Enum(_, of)) = forms

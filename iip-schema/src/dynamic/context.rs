@@ -1,4 +1,4 @@
-//! What is common to all parts of one value while it is written or read.
+//! The state that all parts of one value share while it is written or read.
 
 use std::cell::Cell;
 
@@ -48,7 +48,7 @@ pub(super) enum Form<'t> {
 #[derive(Clone, Copy)]
 pub(super) struct Record<'t> {
     pub(super) name: &'t str,
-    /// What the fields are called: `field` or `argument`.
+    /// The word for a field in errors: `field` or `argument`.
     pub(super) what: &'static str,
     pub(super) fields: &'t [Field],
     pub(super) deny_unknown: bool,

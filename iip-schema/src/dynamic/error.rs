@@ -88,7 +88,7 @@ impl<'p> Path<'p> {
         self.within(2)
     }
 
-    /// What is flattened into this object, which takes even more stack.
+    /// A value that is flattened into this object, which takes even more stack.
     pub(super) fn flattened(&'p self) -> Result<Self, DynamicError> {
         self.within(8)
     }

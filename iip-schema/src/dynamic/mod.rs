@@ -88,7 +88,7 @@ const MAX_WRAPPERS: u16 = 256;
 /// Default of [`Options::max_values`].
 const MAX_VALUES: usize = 4 * 1024 * 1024;
 
-/// How a format identifies the fields of structs and the variants of enums.
+/// The means by which a format identifies the fields of structs and the variants of enums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layout {
     /// By names: JSON, and MessagePack with structs as maps.

@@ -5,7 +5,7 @@ use crate::compat::{Encoding, Report, Rule, Sides, Verdict, compare_as};
 use crate::description::Description;
 use crate::text::Name;
 
-/// How a description is compared with a saved one.
+/// Options of the comparison of a description with a saved one.
 ///
 /// Programs of the saved build must be able to call those of the new one, and the reverse, because
 /// both run side by side while a change is rolled out. Methods may be added, and none may be

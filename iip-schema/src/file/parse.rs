@@ -4,7 +4,7 @@ use crate::description::Description;
 use crate::text::Name;
 use crate::types::{Shape, Type, VariantShape};
 
-/// What a description may have at most. Without calls of the setters: 4 MiB, 10,000 types and
+/// Limits on the size of a description. Without calls of the setters: 4 MiB, 10,000 types and
 /// methods, 100,000 fields, variants and arguments, 500,000 types within types, and names of 1,024
 /// bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub enum DescriptionError {
     /// It has more of something than the limit allows.
     #[error("the description has {found} {what}, and the limit is {limit}")]
     TooMany {
-        /// What there are too many of.
+        /// The kind of the items that exceed the limit.
         what: &'static str,
         /// Their number, or as many as were counted.
         found: usize,

@@ -34,7 +34,7 @@ pub(super) enum Mode {
 #[derive(Default)]
 pub(super) struct Form {
     bytes: Vec<u8>,
-    /// Where a hash belongs, and of which type.
+    /// The position of each hash, and the place of its type.
     holes: Vec<(usize, usize)>,
 }
 

@@ -192,7 +192,7 @@ fn text(variant: &Variant) -> String {
     paragraphs([variant.doc.clone(), also_read_as(&variant.aliases)])
 }
 
-/// A list of what there is to say about the variants.
+/// A list of the notes on the variants.
 fn list(units: &[&Variant]) -> String {
     let lines = units.iter().filter_map(|unit| {
         let text = text(unit);

@@ -1,11 +1,11 @@
-//! Which HTTP requests call a method.
+//! The HTTP requests that call a method.
 
 use std::fmt::Write;
 
 use crate::description::{Description, Format, Method, MethodKind};
 use crate::types::{Definition, Shape, Type, Types};
 
-/// How many newtypes around a value are followed.
+/// Maximum number of newtypes around a value that are followed.
 const MAX_NEWTYPES: usize = 16;
 
 /// The length in bytes of the names of services and methods in HTTP paths.

@@ -8,7 +8,7 @@ use super::schema::{At, Schemas, TOO_LARGE, any};
 use super::{describe, object as members, paragraphs};
 use crate::types::{Field, Shape, Tagging, Type};
 
-/// What is known of an object while fields are merged into it.
+/// The schema of an object while fields are merged into it.
 #[derive(Debug, Default)]
 pub(super) struct Object {
     properties: Map<String, Value>,
@@ -184,7 +184,7 @@ impl<'a> Schemas<'a> {
     }
 }
 
-/// Whether the field is there in whatever is written or read.
+/// Returns `true` if the field is present in every value, written or read.
 fn is_required(field: &Field) -> bool {
     !field.is_optional() && !field.may_be_skipped && !field.read_only && !field.write_only
 }

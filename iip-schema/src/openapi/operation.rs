@@ -117,7 +117,7 @@ impl Writer<'_> {
         operation
     }
 
-    /// What `POST` and `GET` have in common.
+    /// Returns the parts that `POST` and `GET` have in common.
     fn operation(&self, id: &str) -> Value {
         let method = self.method;
         let mut parameters = vec![parameter("RequestTimeout"), parameter("TraceParent")];

@@ -1,4 +1,4 @@
-//! What is the same for all methods: failures and headers.
+//! The parts that all methods share: failures and headers.
 
 use serde_json::{Map, Value, json};
 

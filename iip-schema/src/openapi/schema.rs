@@ -10,14 +10,14 @@ use super::http::unwrapped;
 use super::{describe, object};
 use crate::types::{Definition, Enum, Shape, Tagging, Type, Types, VariantShape};
 
-/// How deep types may be nested within one schema. The text of a document stays within the 127
-/// levels that serde_json reads.
+/// Maximum depth of types within one schema. The text of a document stays within the 127 levels
+/// that serde_json reads.
 const MAX_DEPTH: usize = 32;
 
 /// The text in place of schemas that are left out.
 pub(super) const TOO_LARGE: &str = "Left out: the document has its maximum size.";
 
-/// What all schemas of a document have in common.
+/// The counters that all schemas of a document share.
 #[derive(Debug)]
 pub(super) struct Tally {
     nodes_left: Cell<usize>,
@@ -49,18 +49,18 @@ impl Tally {
         !self.is_full.get()
     }
 
-    /// Whether a node was left out.
+    /// Returns `true` if a node was left out.
     pub(super) fn is_full(&self) -> bool {
         self.is_full.get()
     }
 
-    /// Whether there are integers of 64 or 128 bits.
+    /// Returns `true` if there are integers of 64 or 128 bits.
     pub(super) fn has_wide_integers(&self) -> bool {
         self.has_wide_integers.get()
     }
 }
 
-/// Where in the schemas a type stands.
+/// The place of a type in the schemas.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct At<'a> {
     /// The named type whose values stand at the same place of a document as those of this type.
@@ -290,7 +290,7 @@ impl<'a> Schemas<'a> {
 /// JSON has no form for a key.
 struct NoKey;
 
-/// Whether all values of an enum are texts.
+/// Returns `true` if all values of an enum are texts.
 fn is_text(shape: &Enum) -> bool {
     let mut variants = shape.variants.iter();
     shape.tagging == Tagging::External

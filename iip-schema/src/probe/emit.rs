@@ -456,8 +456,8 @@ fn flat(node: &Node) -> String {
     reason
 }
 
-/// The name and the path of a type. A visitor may make a value of another type than the one that
-/// serde is told the name of.
+/// The name and the path of a type. A visitor may make a value of another type than the one whose
+/// name the `Deserialize` passes.
 fn names(node: &Node) -> (String, String) {
     let (serde, path) = (node.key.name, node.key.value);
     let short = short_name(path);

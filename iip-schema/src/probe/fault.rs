@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 
 use serde::de::{self, Expected, Unexpected};
 
-/// Why a read ended early.
+/// The reason why a read ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The tracer has seen enough.
@@ -82,12 +82,12 @@ impl Fault {
         cause.unwrap_or(Cause::Refused)
     }
 
-    /// Whether the tracer ended the read, not the type.
+    /// Returns `true` if the tracer ended the read, not the type.
     pub(super) fn is_own(self) -> bool {
         matches!(self.cause(), Cause::Stop | Cause::Limit)
     }
 
-    /// The names that a type knows, if it was given another one.
+    /// Returns the names that a type accepts, if it was given another one.
     pub(super) fn names(self) -> &'static [&'static str] {
         self.last(|last| last.names).unwrap_or_default()
     }
@@ -96,7 +96,7 @@ impl Fault {
         self.last(|last| last.text.clone()).unwrap_or_default()
     }
 
-    /// The cause, for the first who asks.
+    /// Returns the cause to the first caller, and marks the fault as handled.
     pub(super) fn handle(self) -> Option<Cause> {
         let cause = self.last(|last| {
             let handled = std::mem::replace(&mut last.handled, true);

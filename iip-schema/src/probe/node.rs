@@ -1,4 +1,4 @@
-//! What has been seen of a type.
+//! The types that reads have shown so far.
 
 use crate::types::Type;
 
@@ -10,12 +10,12 @@ pub(crate) struct Key {
     /// The type that the visitor makes.
     pub(crate) value: &'static str,
     pub(crate) size: usize,
-    /// The name and the names of fields or variants that serde was told.
+    /// The name and the names of fields or variants that the `Deserialize` passed.
     pub(crate) name: &'static str,
     pub(crate) names: &'static [&'static str],
 }
 
-/// What has been seen of the type of a place.
+/// The type of a place, as far as reads have shown it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) enum Seen {
     #[default]
@@ -105,7 +105,7 @@ pub(super) enum Kind {
     /// An internally tagged enum. The first slot has the name of the tag, the others those of the
     /// variants.
     Tagged,
-    /// A struct whose fields serde is not told.
+    /// A struct whose `Deserialize` passes no names of fields.
     Flat,
 }
 
@@ -125,9 +125,10 @@ pub(super) struct Node {
     pub(super) kind: Kind,
     /// Fields, or variants with their contents.
     pub(super) slots: Vec<Slot>,
-    /// How often it is being read at the moment.
+    /// The number of its reads that are under way.
     pub(super) open: usize,
-    /// Whether names that are not known are an error; of an enum, the opposite.
+    /// `true` if names that are not known are an error. If it is `false` for an enum, the last
+    /// variant takes them.
     pub(super) denies_unknown: Option<bool>,
     pub(super) defaults_known: bool,
     /// The values that a node of kind [`Kind::Any`] was given, and those it took: a bit for each.
@@ -174,19 +175,19 @@ pub(super) struct Slot {
     pub(super) seen: Seen,
     /// The Rust type that was asked for.
     pub(super) rust: &'static str,
-    /// Why a read of it failed last.
+    /// The reason why its latest read failed.
     pub(super) why: String,
-    /// How many values of it were refused after they were read.
+    /// The number of its values that were refused after they were read.
     pub(super) round: usize,
-    /// How often it is being read at the moment.
+    /// The number of its reads that are under way.
     pub(super) busy: usize,
     /// Nothing more can be found out.
     pub(super) abandoned: bool,
     pub(super) mark: Option<String>,
     pub(super) alias_of: Option<usize>,
-    /// Which of several names of one field is its own.
+    /// The name that is the field's own, if the field has several.
     pub(super) primary: Option<&'static str>,
-    /// Whether a struct without the field is refused.
+    /// `true` if a struct without the field is refused.
     pub(super) required: Option<bool>,
 }
 

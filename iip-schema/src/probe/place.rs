@@ -275,7 +275,7 @@ pub(super) struct Access<'a> {
     tracer: &'a mut Tracer,
 }
 
-/// Reads a name, and tells the tracer which discriminant it became.
+/// Reads a name, and reports the discriminant of the result to the tracer.
 macro_rules! name {
     ($self:ident, $seed:ident) => {{
         let result = $seed.deserialize(place!($self));
@@ -387,6 +387,6 @@ impl<'de> VariantAccess<'de> for Access<'_> {
     }
 }
 
-/// What tells the names of one field or variant from others: the discriminant of the value that
-/// they are read into.
+/// The mark that all names of a field or variant share: the discriminant of the value that they are
+/// read into.
 pub(super) type Mark<'a> = &'a dyn fmt::Debug;

@@ -1,4 +1,4 @@
-//! What the next read should look at.
+//! The plan of the next read.
 
 use super::node::{Kind, Node, Seen};
 
@@ -49,7 +49,7 @@ impl Plan {
         changed
     }
 
-    /// How far it is from a place of this type to something that is not known.
+    /// Returns the distance from a place of this type to something that is not known.
     pub(super) fn distance(&self, seen: &Seen) -> u32 {
         match seen {
             Seen::Nothing => 0,
@@ -62,7 +62,7 @@ impl Plan {
         }
     }
 
-    /// How deep the smallest value of this type is.
+    /// Returns the depth of the smallest value of this type.
     pub(super) fn height(&self, seen: &Seen) -> u32 {
         match seen {
             Seen::Nothing => FAR,
@@ -91,7 +91,7 @@ pub(super) fn is_pending(node: &Node, readable: bool) -> bool {
     }
 }
 
-/// What is tried with the names of a struct.
+/// An experiment with the names of a struct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Experiment {
     None,
@@ -103,7 +103,7 @@ pub(super) enum Experiment {
     Required,
 }
 
-/// What is to be tried next with a struct whose fields are known.
+/// Returns the next experiment with a struct whose fields are known.
 pub(super) fn experiment(node: &Node) -> Experiment {
     if node.denies_unknown.is_none() {
         return Experiment::Unknown;

@@ -17,8 +17,8 @@ use crate::types::Type;
         with `#[schema(as = \"..\")]`"
 )]
 pub trait Schema: 'static {
-    /// Why values of this type cannot travel in a format without field names, if that follows from
-    /// the attributes of the type itself: the attribute and its place.
+    /// The reason why values of this type cannot travel in a format without field names, if it
+    /// follows from the attributes of the type itself: the attribute and its place.
     const NAMED_ONLY: Option<&'static str> = None;
 
     /// `true` if it is intended that values of this type travel only in formats with field names:

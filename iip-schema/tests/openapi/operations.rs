@@ -89,7 +89,7 @@ fn shop() -> Description {
     shop
 }
 
-/// Has two types with the names of types of the other service.
+/// Returns a service with two types whose names are those of types of the other service.
 fn stock() -> Description {
     let mut stock = Description::new("Stock");
     stock.deprecated = Some(String::new());

@@ -135,7 +135,7 @@ enum Format {
     Postcard,
 }
 
-/// What stops a reader.
+/// The reason why a reader stops.
 enum Stop {
     /// A part has no known form. What comes after it is not checked.
     Unknown,

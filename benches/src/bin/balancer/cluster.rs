@@ -29,7 +29,7 @@ pub(crate) trait Work {
     async fn raw(&self, body: Bytes) -> Result<Bytes, Status>;
 }
 
-/// What a server does with its calls, and what it has counted.
+/// The behaviour of a server, and its counters.
 #[derive(Default)]
 pub(crate) struct Node {
     /// The time that a call takes, in microseconds.
@@ -178,7 +178,7 @@ pub(crate) async fn connect(
     Ok(WorkClient::new(client.await?))
 }
 
-/// What callers have seen.
+/// The results of calls, as callers have seen them.
 pub(crate) struct Seen {
     /// The times of calls that succeeded, in microseconds.
     pub(crate) times: Histogram<u64>,

@@ -1,5 +1,5 @@
-//! What balancing costs, and how it shares out calls: scenarios with several servers in one process
-//! over TCP. Each prints a Markdown table.
+//! The cost of balancing, and the distribution of calls: scenarios with several servers in one
+//! process over TCP. Each prints a Markdown table.
 
 mod cluster;
 mod new_server;

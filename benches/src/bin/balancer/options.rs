@@ -8,7 +8,7 @@ use iip_benches::args::seconds;
 const USAGE: &str = "usage: balancer pick | fails-at-once | slow | new-server | outage | rest \
                      [--rounds N] [--secs S] [--callers N] [--down S] [--limit CALLS]";
 
-/// What is measured.
+/// The scenario that is measured.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Scenario {
     /// The time of a pick, of the account of a call, and of a snapshot.

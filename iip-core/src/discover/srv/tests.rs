@@ -12,8 +12,7 @@ const NAME: &str = "_iip._tcp.orders.";
 const A: u16 = 1;
 const SRV: u16 = 33;
 
-/// What the server answers to a question: the code of the response, its answers, and its
-/// additional records.
+/// The response of the server to a question: its code, its answers, and its additional records.
 #[derive(Clone, Default)]
 struct Reply {
     code: u8,

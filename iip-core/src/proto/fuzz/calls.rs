@@ -26,7 +26,7 @@ const MAX_CHANNELS: usize = 3;
 /// Maximum number of calls that wait for a channel.
 const MAX_QUEUED: usize = 6;
 
-/// What callers, the server, the network and the clock do.
+/// An action of a caller, the server, the network or the clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum CallStep {
     /// A caller starts a call with this much time, in milliseconds; on its own channel if it has

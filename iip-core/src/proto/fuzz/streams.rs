@@ -40,7 +40,7 @@ fn clock() -> Instant {
     NOW.get().unwrap_or_else(Instant::now)
 }
 
-/// What the application and the network do.
+/// An action of the application or the network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::proto) enum Step {
     /// The client begins a stream on a free channel.
@@ -116,12 +116,12 @@ struct Half {
     /// Bytes that the application has given, and those of them that were handed to the machine.
     given: usize,
     sent: usize,
-    /// What it was granted altogether, and may not begin a part beyond.
+    /// The total that it was granted. No part may begin beyond it.
     granted: usize,
     /// Bytes that came, and those of them that were taken.
     heard: usize,
     taken: usize,
-    /// What this side has granted.
+    /// The total that this side has granted.
     window: usize,
 }
 
@@ -201,7 +201,7 @@ struct Stream {
     client: Half,
     /// Its handler, from the moment when it sees the stream until it answers.
     handler: Option<Half>,
-    /// What the handler had sent altogether when it answered.
+    /// The total that the handler had sent when it answered.
     handler_sent: usize,
     finished: bool,
     /// The handler saw the end.
@@ -209,13 +209,13 @@ struct Stream {
     answer: Option<Vec<u8>>,
     /// The caller has gone, or was told that the answer is too large.
     swallowed: bool,
-    /// What the caller was told.
+    /// The caller has its outcome.
     outcome: bool,
     aborts: bool,
 }
 
 impl Stream {
-    /// Where in the pattern each direction begins.
+    /// Returns the position in the pattern at which each direction begins.
     fn seeds(&self) -> (usize, usize) {
         (self.token * 31, self.token * 31 + 7)
     }

@@ -88,7 +88,7 @@ fn client_with_stream() -> End {
     client
 }
 
-/// What a side may say and when, as statuses and data.
+/// Frames in the order in which a side sends them, as statuses and data.
 type Said<'a> = &'a [(u8, &'a [u8])];
 
 fn says(end: &mut End, frames: Said<'_>) -> Result<(), ConnectionError> {

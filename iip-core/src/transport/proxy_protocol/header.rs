@@ -17,7 +17,7 @@ pub(super) const MAX_REST_BYTES: usize = 4096;
 /// Length of the longest addresses that are read, those of IPv6.
 pub(super) const ADDRESS_BYTES: usize = 36;
 
-/// Why a connection from a listed network is not served.
+/// The reason why a connection from a listed network is not served.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HeaderError {
     #[error(
@@ -52,7 +52,7 @@ impl HeaderError {
     }
 }
 
-/// What follows the fixed part of a header.
+/// The variable part of a header, which follows the fixed part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Rest {
     pub(super) length: usize,

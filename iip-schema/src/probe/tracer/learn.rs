@@ -1,4 +1,4 @@
-//! What reads of a type show beyond its parts.
+//! The conclusions from reads of a type, beyond those about its parts.
 
 use super::{Frame, PARTS, Tracer};
 use crate::probe::fault::{Cause, Fault};
@@ -8,7 +8,7 @@ use crate::probe::samples;
 use crate::types::Type;
 
 impl Tracer {
-    /// What a read of a node showed beyond its slots.
+    /// Records what a read of a node showed, beyond its slots.
     pub(super) fn conclude(&mut self, place: usize, frame: &Frame, fault: Option<Fault>) {
         let cause = fault.map(|fault| (fault.cause(), fault.is_handled()));
         let node = &mut self.nodes[place];

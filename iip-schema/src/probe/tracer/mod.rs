@@ -1,4 +1,4 @@
-//! The observer: it answers what a `Deserialize` asks for, and remembers what was asked.
+//! The observer: it answers the requests of a `Deserialize`, and records them.
 
 mod contents;
 mod learn;
@@ -22,7 +22,7 @@ const IGNORED_ERRORS: u32 = 1_000;
 /// A name that no field and no variant has.
 const UNKNOWN_NAME: &str = "\u{1}unknown";
 
-/// Who asks.
+/// The identity of a visitor.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Id {
     pub(super) visitor: &'static str,
@@ -30,7 +30,7 @@ pub(super) struct Id {
     pub(super) size: usize,
 }
 
-/// Who asks, as a function: it is smaller to pass.
+/// A function that returns the identity of a visitor: it is smaller to pass.
 pub(super) type Who = fn() -> Id;
 
 impl Id {
@@ -70,13 +70,13 @@ enum Shape {
 struct Frame {
     shape: Shape,
     id: Id,
-    /// What is known of a type without a name, and what was seen now.
+    /// The form of a type without a name: as known before this read, and as seen by it.
     known: Seen,
     seen: Seen,
     /// The slots or elements that are given, and the place in them.
     order: Vec<usize>,
     next: usize,
-    /// The end of `order` of what leads to something unknown.
+    /// The end of the slots in `order` that lead to something unknown.
     leading: usize,
     experiment: Experiment,
     /// The variant.
@@ -85,7 +85,7 @@ struct Frame {
     suspect: Option<usize>,
     part: Option<Part>,
     was_minimal: bool,
-    /// The variant that the tag of an adjacently tagged enum told.
+    /// The variant in the tag of an adjacently tagged enum.
     variant: Option<usize>,
     /// A frame of an enum around the content of an adjacently tagged one.
     is_content: bool,
@@ -103,12 +103,13 @@ pub(super) struct Tracer {
     pub(super) nodes: Vec<Node>,
     places: HashMap<Key, usize>,
     contents: HashMap<(usize, usize), usize>,
-    /// Types without a name that contain themselves, and structs whose fields serde is not told.
+    /// Types without a name that contain themselves, and structs whose `Deserialize` passes no
+    /// names of fields.
     unnamed: HashMap<&'static str, usize>,
-    /// How many values each visitor of leaves has refused.
+    /// The number of values that each visitor of leaves has refused.
     refused: HashMap<&'static str, usize>,
     readable: bool,
-    /// Somebody asked whether the format is for humans.
+    /// A type has asked whether the format is human-readable.
     asked_format: Cell<bool>,
     pub(super) steps: u32,
     ignored_errors: u32,
@@ -385,7 +386,7 @@ impl Tracer {
     }
 }
 
-/// Whether a visitor is the one with this name in the code for derived implementations.
+/// Returns `true` if a visitor is the one with this name in the code for derived implementations.
 fn is_of_serde(id: Id, name: &str) -> bool {
     id.visitor.starts_with("serde") && id.visitor.contains(name)
 }

@@ -171,7 +171,7 @@ impl Tracer {
         Ok(())
     }
 
-    /// Gives this many elements. Those of a tuple are told apart.
+    /// Gives this many elements. Those of a tuple are distinguished.
     pub(super) fn give(&mut self, len: usize) {
         if let Some(frame) = self.frames.last_mut() {
             frame.leading = len;
