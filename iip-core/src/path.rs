@@ -175,7 +175,7 @@ pub enum LabelError {
     },
     /// The path contains a NUL, which ends the path field: the rest would be read as the remainder
     /// of the frame, and as further frames.
-    #[error("path holds a NUL byte")]
+    #[error("path contains a NUL byte, literally or as %00")]
     ContainsNul,
 }
 
@@ -201,6 +201,38 @@ pub fn check_label(label: &[u8]) -> Result<(), LabelError> {
     }
 }
 
+/// Checks that a request can be sent to `path`: not empty, at most 2048 bytes, no NUL, neither
+/// literally nor as `%00`.
+///
+/// A server that decodes `%00` may put a NUL into its reply, see [`check_label`].
+///
+/// # Errors
+///
+/// Returns the reason why it is not valid.
+///
+/// ```
+/// use iip_core::path::{LabelError, check_path};
+///
+/// assert_eq!(check_path("/greeter/hello"), Ok(()));
+/// assert_eq!(check_path("/a%00b"), Err(LabelError::ContainsNul));
+/// ```
+pub const fn check_path(path: &str) -> Result<(), LabelError> {
+    if path.is_empty() {
+        return Err(LabelError::Empty);
+    }
+    if path.len() > MAX_PATH_BYTES {
+        return Err(LabelError::TooLong { bytes: path.len() });
+    }
+    let mut rest = path.as_bytes();
+    while let [_, behind @ ..] = rest {
+        if matches!(rest, [0, ..] | [b'%', b'0', b'0', ..]) {
+            return Err(LabelError::ContainsNul);
+        }
+        rest = behind;
+    }
+    Ok(())
+}
+
 /// A path that is checked once, when it is created, so that calls need not check it.
 ///
 /// ```
@@ -217,25 +249,16 @@ impl StaticPath {
     ///
     /// # Panics
     ///
-    /// Panics if the path is empty, longer than 2048 bytes, or contains a NUL, either literally or
-    /// as `%00`. In a constant, this is a compile error.
+    /// Panics if [`check_path`] rejects the path: in a constant, this is a compile error. Check a
+    /// path that is not known at compile time with `check_path` first.
     #[must_use]
     pub const fn new(path: &'static str) -> Self {
-        assert!(!path.is_empty(), "a path is not empty");
-        assert!(
-            path.len() <= MAX_PATH_BYTES,
-            "a path has at most 2048 bytes"
-        );
-        let mut rest = path.as_bytes();
-        while let [first, behind @ ..] = rest {
-            assert!(*first != 0, "a path has no NUL");
-            assert!(
-                !matches!(rest, [b'%', b'0', b'0', ..]),
-                "a path has no NUL, not even as %00"
-            );
-            rest = behind;
+        match check_path(path) {
+            Ok(()) => Self(path),
+            Err(LabelError::Empty) => panic!("a path is not empty"),
+            Err(LabelError::TooLong { .. }) => panic!("a path has at most 2048 bytes"),
+            Err(LabelError::ContainsNul) => panic!("a path has no NUL, not even as %00"),
         }
-        Self(path)
     }
 
     /// Returns the path.
@@ -546,21 +569,16 @@ fn into_text(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
     }
 }
 
-/// Checks that a path can be called.
+/// Checks that a call can be sent to `path`, see [`check_path`]. Takes little time for paths without
+/// escapes.
 #[inline]
-pub(crate) fn check_path(path: &str) -> Result<&str, CallErrorKind> {
-    let suspect = path.bytes().any(|byte| byte == 0 || byte == b'%');
-    if path.is_empty() || path.len() > MAX_PATH_BYTES || (suspect && has_nul(path)) {
-        return Err(CallErrorKind::InvalidPath(path.chars().take(128).collect()));
+pub(crate) fn callable(path: &str) -> Result<&str, CallErrorKind> {
+    let fits = !path.is_empty() && path.len() <= MAX_PATH_BYTES;
+    let is_plain = fits && !path.bytes().any(|byte| byte == 0 || byte == b'%');
+    if is_plain || check_path(path).is_ok() {
+        return Ok(path);
     }
-    Ok(path)
-}
-
-/// Returns `true` if the path contains a NUL, which ends the path field. `%00` counts: a server
-/// that decodes it may put a NUL into its reply (defect D18).
-#[cold]
-fn has_nul(path: &str) -> bool {
-    path.contains('\0') || path.contains("%00")
+    Err(CallErrorKind::InvalidPath(path.chars().take(128).collect()))
 }
 
 #[cfg(test)]
@@ -675,6 +693,28 @@ mod tests {
                 "{recording}"
             );
         }
+    }
+
+    #[test]
+    fn calls_and_constants_take_the_same_paths() {
+        let longest = "/".repeat(MAX_PATH_BYTES);
+        let (valid, too_long) = (["/", "/a%0", "/a%01b%", &longest], "/".repeat(2049));
+        for path in valid {
+            assert_eq!(check_path(path), Ok(()), "{path}");
+            assert_eq!(callable(path).ok(), Some(path));
+        }
+        let invalid = [
+            ("", LabelError::Empty),
+            (&*too_long, LabelError::TooLong { bytes: 2049 }),
+            ("/a\0", LabelError::ContainsNul),
+            ("%00", LabelError::ContainsNul),
+            ("/a%0%00", LabelError::ContainsNul),
+        ];
+        for (path, reason) in invalid {
+            assert_eq!(check_path(path), Err(reason), "{path}");
+            assert!(callable(path).is_err(), "{path}");
+        }
+        assert!(std::panic::catch_unwind(|| StaticPath::new("/a%00b")).is_err());
     }
 
     #[test]

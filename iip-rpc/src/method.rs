@@ -136,7 +136,7 @@ impl MethodDescriptor {
     ///
     /// # Panics
     ///
-    /// `path` cannot be called, see [`StaticPath::new`].
+    /// `path` cannot be called, see [`check_path`](iip_core::path::check_path).
     #[must_use]
     pub const fn new(
         service: &'static str,

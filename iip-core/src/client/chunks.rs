@@ -11,7 +11,7 @@ use crate::clock;
 use crate::connection::{Call, CallTimes, Connection};
 use crate::error::{CallError, CallErrorKind};
 use crate::frame::ChannelId;
-use crate::path::check_path;
+use crate::path::callable;
 use crate::proto::Mode;
 use crate::proto::calls::Start;
 
@@ -145,7 +145,7 @@ impl Channel {
             ..Start::new(Mode::Whole, now, times.deadline)
         };
         let mut call = Call::new(self.connection.clone(), &times);
-        call.start(check_path(path), &start, &mut body.into(), None);
+        call.start(callable(path), &start, &mut body.into(), None);
         call
     }
 }

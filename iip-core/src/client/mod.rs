@@ -33,7 +33,7 @@ use crate::body::Body;
 use crate::clock;
 use crate::connection::{Call, CallTimes, Closing, Connection, RecvStream, SendStream};
 use crate::error::{CallError, CallErrorKind, ConnectionError, Execution};
-use crate::path::check_path;
+use crate::path::callable;
 use crate::proto::Mode;
 use crate::proto::calls::Start;
 use crate::transport::Connector;
@@ -249,7 +249,7 @@ impl Client {
             let mut sent = Call::new(picked.connection, &times);
             sent.track(picked.tracker);
             let start = Start::new(Mode::OneWay, times.connected, times.deadline);
-            sent.start(check_path(path), &start, &mut Kept::new(&mut body), None);
+            sent.start(callable(path), &start, &mut Kept::new(&mut body), None);
             let unbegun = sent.failure().is_some();
             let Err(error) = (&mut sent).await else {
                 return Ok(());
@@ -320,7 +320,7 @@ impl Client {
             let mut call = Call::new(picked.connection, &times);
             call.track(picked.tracker);
             let start = Start::new(Mode::Parts, times.connected, times.deadline);
-            call.start(check_path(path), &start, &mut body, None);
+            call.start(callable(path), &start, &mut body, None);
             if !call
                 .failure()
                 .is_some_and(|error| moves.goes_on(error, true, &mut times))
@@ -373,7 +373,7 @@ impl Client {
                 ..times
             };
             let connection = picked.connection;
-            let mut ends = connection.start_stream_with(check_path(path), &endless, first.clone());
+            let mut ends = connection.start_stream_with(callable(path), &endless, first.clone());
             ends.1.track(picked.tracker);
             if !ends
                 .1

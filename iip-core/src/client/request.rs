@@ -12,7 +12,7 @@ use super::{CallOptions, Client, Moves};
 use crate::body::{Body, Data};
 use crate::connection::{Call, CallTimes};
 use crate::error::CallError;
-use crate::path::check_path;
+use crate::path::callable;
 
 /// The future that waits for a connection. Boxed, because calls rarely have to wait and their
 /// future stays small.
@@ -55,7 +55,7 @@ impl<'a> Request<'a> {
     }
 
     fn start(&mut self, cx: &Context<'_>, picked: Picked, times: &CallTimes) {
-        let (path, deadline) = (check_path(self.path), times.deadline);
+        let (path, deadline) = (callable(self.path), times.deadline);
         let mut call = Call::new(picked.connection, times);
         call.track(picked.tracker);
         call.start_now(cx, path, &mut Kept::new(&mut self.body), deadline);

@@ -27,7 +27,7 @@ pub use self::stream::{RecvStream, SendStream, StreamError};
 use crate::body::Body;
 use crate::clock;
 use crate::error::{CallError, CallErrorKind, ConnectionError};
-use crate::path::{StaticPath, check_path};
+use crate::path::{StaticPath, callable};
 use crate::proto::Mode;
 use crate::proto::calls::Start;
 use crate::proto::stream::DATA;
@@ -82,7 +82,7 @@ impl Connection {
         let times = CallTimes::new(now, deadline);
         let mut call = Call::new(self.clone(), &times);
         let start = Start::new(Mode::Whole, now, deadline);
-        call.start(check_path(path), &start, &mut body.into(), None);
+        call.start(callable(path), &start, &mut body.into(), None);
         call
     }
 
