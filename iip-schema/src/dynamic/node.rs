@@ -45,6 +45,17 @@ pub(super) enum Content<'a> {
     Tuple(Vec<Node<'a>>),
 }
 
+impl<'a> From<Content<'a>> for Node<'a> {
+    /// The content of a variant whose name has a place of its own, or none.
+    fn from(content: Content<'a>) -> Self {
+        match content {
+            Content::Unit => Self::Unit,
+            Content::One(node) => node,
+            Content::Tuple(nodes) => Self::Tuple(nodes),
+        }
+    }
+}
+
 impl Serialize for Node<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

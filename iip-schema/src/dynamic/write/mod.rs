@@ -67,19 +67,11 @@ fn plain<'a>(
             let node = self::value(context, of, value, &path.wrapped()?)?;
             Ok(Node::Some(Box::new(node)))
         }
-        Type::Seq(of) => {
-            let elements = list(value, path)?.iter().enumerate();
-            let nodes =
-                elements.map(|(at, element)| self::value(context, of, element, &path.index(at)?));
-            nodes.collect::<Result<_>>().map(Node::Seq)
-        }
+        Type::Seq(of) => all(context, of, list(value, path)?, path).map(Node::Seq),
         Type::Array(of, len) => {
             let elements = list(value, path)?;
             check_len(elements, *len, path)?;
-            let elements = elements.iter().enumerate();
-            let nodes =
-                elements.map(|(at, element)| self::value(context, of, element, &path.index(at)?));
-            nodes.collect::<Result<_>>().map(Node::Tuple)
+            all(context, of, elements, path).map(Node::Tuple)
         }
         Type::Tuple(types) => elements(context, types, value, path).map(Node::Tuple),
         Type::Map(key, of) => map(context, key, of, value, path),
@@ -158,6 +150,18 @@ fn map<'a>(
         }
     }
     Ok(Node::Map(entries))
+}
+
+/// Elements of one type.
+fn all<'a>(
+    context: &Context<'a>,
+    of: &'a Type,
+    elements: &'a [Value],
+    path: &Path<'_>,
+) -> Result<Vec<Node<'a>>> {
+    let elements = elements.iter().enumerate();
+    let nodes = elements.map(|(at, element)| value(context, of, element, &path.index(at)?));
+    nodes.collect()
 }
 
 /// The elements of a tuple.

@@ -90,8 +90,7 @@ fn external<'a>(
     }
     Ok(match content {
         Content::Unit => Node::Text(&variant.name),
-        Content::One(node) => Node::Map(vec![(Node::Text(&variant.name), node)]),
-        Content::Tuple(nodes) => Node::Map(vec![(Node::Text(&variant.name), Node::Tuple(nodes))]),
+        content => Node::Map(vec![(Node::Text(&variant.name), content.into())]),
     })
 }
 
@@ -182,8 +181,8 @@ fn untagged<'a>(
     for variant in variants.iter().filter(|variant| all || variant.untagged) {
         context.spend(1, path)?;
         match content(context, name, variant, value, &path.tried()?) {
-            Ok(node) => {
-                fitting = Some(node);
+            Ok(content) => {
+                fitting = Some(content);
                 break;
             }
             Err(error) if reasons.len() < SHOWN_REASONS => {
@@ -195,15 +194,10 @@ fn untagged<'a>(
         context.spend(TRIED, path)?;
     }
     context.strict.set(strict);
-    match fitting {
-        Some(Content::Unit) => Ok(Node::Unit),
-        Some(Content::One(node)) => Ok(node),
-        Some(Content::Tuple(nodes)) => Ok(Node::Tuple(nodes)),
-        None => {
-            let (name, found) = (shorten(name), found(value));
-            Err(path.error(format_args!("no variant of `{name}` fits {found}{reasons}")))
-        }
-    }
+    fitting.map(Node::from).ok_or_else(|| {
+        let (name, found) = (shorten(name), found(value));
+        path.error(format_args!("no variant of `{name}` fits {found}{reasons}"))
+    })
 }
 
 /// Adds the entries of an enum whose variant is named by one of them; returns the fields that it
@@ -232,19 +226,11 @@ fn beside_tag<'a>(
     let record = record_of(name, variant);
     if let Tagging::Adjacent { content: place, .. } = &shape.tagging {
         let value = object.remove(&**place);
-        if variant.shape == VariantShape::Unit && value.is_none_or(Value::is_null) {
-            return Ok(Record {
-                fields: &[],
-                ..record
-            });
+        if variant.shape != VariantShape::Unit || value.is_some_and(|value| !value.is_null()) {
+            let value = value.unwrap_or(&Value::Null);
+            let content = content(context, name, variant, value, &path.key(place)?)?;
+            entries.push((Node::Text(place), content.into()));
         }
-        let value = value.unwrap_or(&Value::Null);
-        let node = match content(context, name, variant, value, &path.key(place)?)? {
-            Content::Unit => Node::Unit,
-            Content::One(node) => node,
-            Content::Tuple(nodes) => Node::Tuple(nodes),
-        };
-        entries.push((Node::Text(place), node));
         return Ok(Record {
             fields: &[],
             ..record
@@ -283,12 +269,8 @@ pub(super) fn flat<'a>(
                 let given = object.keys().next().copied().unwrap_or_default();
                 return Err(path.error(unknown(name, "variant", given, &names)));
             };
-            let node = match content(context, name, variant, value, &path.key(&variant.name)?)? {
-                Content::Unit => Node::Unit,
-                Content::One(node) => node,
-                Content::Tuple(nodes) => Node::Tuple(nodes),
-            };
-            entries.push((Node::Text(&variant.name), node));
+            let content = content(context, name, variant, value, &path.key(&variant.name)?)?;
+            entries.push((Node::Text(&variant.name), content.into()));
             Ok(())
         }
         Tagging::Internal { .. } | Tagging::Adjacent { .. } => {

@@ -90,9 +90,7 @@ impl Tracer {
         who: Who,
         name: &'static str,
     ) -> Result<(), Fault> {
-        let id = who();
-        let place = self.place(id, Kind::Unit, name, &[]);
-        self.node(place, id)
+        self.begin_named(who, Kind::Unit, name, &[], 0)
     }
 
     pub(in crate::probe) fn newtype_struct(
@@ -100,9 +98,7 @@ impl Tracer {
         who: Who,
         name: &'static str,
     ) -> Result<(), Fault> {
-        let id = who();
-        let place = self.place(id, Kind::Newtype, name, &[]);
-        self.node(place, id)?;
+        self.begin_named(who, Kind::Newtype, name, &[], 1)?;
         self.open_part(0, "");
         Ok(())
     }
@@ -113,11 +109,7 @@ impl Tracer {
         name: &'static str,
         len: usize,
     ) -> Result<(), Fault> {
-        let id = who();
-        self.check_parts(id, len)?;
-        let place = self.place(id, Kind::Tuple, name, &[]);
-        self.grow(place, len);
-        self.node(place, id)
+        self.begin_named(who, Kind::Tuple, name, &[], len)
     }
 
     pub(in crate::probe) fn structure(
@@ -126,10 +118,7 @@ impl Tracer {
         name: &'static str,
         names: &'static [&'static str],
     ) -> Result<(), Fault> {
-        let id = who();
-        self.check_parts(id, names.len())?;
-        let place = self.place(id, Kind::Struct, name, names);
-        self.node(place, id)
+        self.begin_named(who, Kind::Struct, name, names, names.len())
     }
 
     pub(in crate::probe) fn enumeration(
@@ -138,9 +127,23 @@ impl Tracer {
         name: &'static str,
         names: &'static [&'static str],
     ) -> Result<(), Fault> {
+        self.begin_named(who, Kind::Enum, name, names, names.len())
+    }
+
+    /// Begins to read a type with a name, which has `len` fields or variants.
+    fn begin_named(
+        &mut self,
+        who: Who,
+        kind: Kind,
+        name: &'static str,
+        names: &'static [&'static str],
+        len: usize,
+    ) -> Result<(), Fault> {
         let id = who();
-        self.check_parts(id, names.len())?;
-        let place = self.place(id, Kind::Enum, name, names);
+        self.check_parts(id, len)?;
+        let place = self.place(id, kind, name, names);
+        self.grow(place, len);
+        // serde reads the tag of an adjacently tagged enum as an enum, in a struct of tag and content.
         if is_adjacent_tag(id)
             && let Some(frame) = self.frames.last()
             && let Shape::Node(outer) = frame.shape
