@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::quote;
 use syn::{
     Attribute, Ident, Lit, LitStr, Meta, Path, Token,
     ext::IdentExt,
@@ -51,8 +52,18 @@ pub(crate) enum CodecName {
 }
 
 impl CodecName {
-    /// Returns the name of the runtime's constant, and the feature that the codec needs, if any.
-    pub(crate) fn constant_and_feature(self) -> (&'static str, Option<&'static str>) {
+    /// Generates the runtime's constant.
+    pub(crate) fn tokens(self) -> TokenStream {
+        let constant = Ident::new(self.constant_and_feature().0, Span::call_site());
+        quote!(__rpc::CodecId::#constant)
+    }
+
+    /// Returns the feature that the codec needs, if any.
+    pub(crate) fn feature(self) -> Option<&'static str> {
+        self.constant_and_feature().1
+    }
+
+    fn constant_and_feature(self) -> (&'static str, Option<&'static str>) {
         match self {
             Self::Bincode => ("BINCODE", Some("codec-bincode")),
             Self::Json => ("JSON", None),

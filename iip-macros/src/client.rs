@@ -1,6 +1,6 @@
 //! The client: a struct that implements the trait, each method by one call of the runtime.
 
-use proc_macro2::{Ident, Span, TokenStream};
+use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 
 use crate::{
@@ -134,14 +134,10 @@ pub(crate) fn methods(def: &ServiceDef<'_>) -> TokenStream {
 /// The features of the runtime are only known when the generated code is compiled.
 fn codec_is_there(def: &ServiceDef<'_>) -> Option<TokenStream> {
     let codec = def.settings.codec?;
-    let (constant, feature) = codec.name.constant_and_feature();
-    let constant = Ident::new(constant, codec.span);
-    let text = format!(
-        "the codec of this service needs the feature `{}` of iip-rpc",
-        feature?
-    );
+    let (constant, feature) = (codec.name.tokens(), codec.name.feature()?);
+    let text = format!("the codec of this service needs the feature `{feature}` of iip-rpc");
     Some(quote_spanned! {reported_at(codec.span)=>
-        const _: () = ::core::assert!(__rpc::CodecId::#constant.is_supported(), #text);
+        const _: () = ::core::assert!(#constant.is_supported(), #text);
     })
 }
 
@@ -161,8 +157,8 @@ fn descriptor(def: &ServiceDef<'_>, method: &MethodDef<'_>) -> TokenStream {
         .codec
         .filter(|_| raw.is_none() && json.is_none());
     let codec = codec.map(|codec| {
-        let constant = Ident::new(codec.name.constant_and_feature().0, Span::call_site());
-        quote!(.codec(__rpc::CodecId::#constant))
+        let codec = codec.name.tokens();
+        quote!(.codec(#codec))
     });
     let idempotent = method.settings.idempotent.then(|| quote!(.idempotent()));
     let timeout = method.settings.timeout.map(|timeout| {

@@ -1,6 +1,6 @@
 //! The description of a service: what its methods take and return, for peers and tools.
 
-use proc_macro2::{Ident, Span, TokenStream};
+use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 
@@ -35,7 +35,7 @@ pub(crate) fn function(def: &ServiceDef<'_>) -> TokenStream {
 /// ```text
 /// Output: let describing = describing.method(
 ///             described!(Self::HELLO, Unary, "To one.", None, [type_fn!(String)], None,
-///                 type_fn!(String), error_type::<Status>(type_fn!(Status))),
+///                 type_fn!(String), error_type::<Status>(type_fn!(Status)), None),
 ///         );
 /// ```
 fn method(method: &MethodDef<'_>) -> TokenStream {
@@ -49,13 +49,15 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
         described(method, item.to_token_stream(), at)
     }));
     let result = described(method, result(method), method.output_span());
-    let error = error(method);
     let at = reported_at(method.output_span());
-    let error = quote_spanned!(at=> __rpc::error_type::<#error>(__rpc::type_fn!(#error)));
+    let own = |error: TokenStream| quote_spanned!(at=> __rpc::error_type::<#error>(__rpc::type_fn!(#error)));
+    let (error, stream_error) = (own(error(method)), stream_error(method).map(own));
+    let stream_error = stream_error.unwrap_or_else(|| quote!(__rpc::None));
     quote! {
         #(#cfgs)*
         let describing = describing.method(__rpc::described!(
-            Self::#constant, #kind, #doc, #deprecated, [#(#args),*], #requests, #result, #error
+            Self::#constant, #kind, #doc, #deprecated, [#(#args),*], #requests, #result, #error,
+            #stream_error
         ));
     }
 }
@@ -70,10 +72,7 @@ pub(crate) fn codec_fits(def: &ServiceDef<'_>) -> TokenStream {
     if !def.item.generics.params.is_empty() {
         return TokenStream::new();
     }
-    let codec = option(def.settings.codec.map(|codec| {
-        let constant = Ident::new(codec.name.constant_and_feature().0, Span::call_site());
-        quote!(__rpc::CodecId::#constant)
-    }));
+    let codec = option(def.settings.codec.map(|codec| codec.name.tokens()));
     let methods = def.methods.iter().filter(|method| {
         let has_codec = method.kind != Kind::Raw && method.settings.json.is_none();
         has_codec && !method.is_protobuf && !method.returns_alias()
@@ -82,7 +81,11 @@ pub(crate) fn codec_fits(def: &ServiceDef<'_>) -> TokenStream {
         let cfgs = method.cfgs();
         let args = method.args.iter().map(|arg| arg.decoded.tokens());
         let requests = requests(method).map(ToTokens::into_token_stream);
-        let types = args.chain(requests).chain([result(method), error(method)]);
+        let results = [result(method), error(method)].into_iter();
+        let types = args
+            .chain(requests)
+            .chain(results)
+            .chain(stream_error(method));
         // Reported at the method.
         let at = reported_at(method.output_span());
         quote_spanned! {at=>
@@ -118,6 +121,12 @@ fn requests(method: &MethodDef<'_>) -> Option<syn::Type> {
 fn error(method: &MethodDef<'_>) -> TokenStream {
     let output = method.client_output();
     quote_spanned!(reported_at(method.output_span())=> <#output as __rpc::MethodOutput>::Error)
+}
+
+/// The type of the errors of a stream of replies.
+fn stream_error(method: &MethodDef<'_>) -> Option<TokenStream> {
+    let item = method.replies.as_ref()?;
+    Some(quote!(<#item as __rpc::StreamItem>::Error))
 }
 
 /// The type of the result, or of the messages of a stream.

@@ -95,7 +95,7 @@ macro_rules! __type_fn {
 macro_rules! __described {
     (
         $method:expr, $kind:ident, $doc:expr, $deprecated:expr, [$($arg:expr),*],
-        $requests:expr, $result:expr, $error:expr
+        $requests:expr, $result:expr, $error:expr, $stream_error:expr
     ) => {
         $crate::__private::DescribedMethod {
             method: $method,
@@ -106,6 +106,7 @@ macro_rules! __described {
             requests: $requests,
             result: $result,
             error: $error,
+            stream_error: $stream_error,
         }
     };
 }

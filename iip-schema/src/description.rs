@@ -75,9 +75,13 @@ pub struct Method {
     /// The type of the result, or of each message from the server.
     #[serde(default, skip_serializing_if = "Type::is_unit")]
     pub result: Type,
-    /// The type of the method's own errors; `None` if it fails with a status only.
+    /// The type of the method's own errors; `None` if it fails with a status only. Of a method with a
+    /// stream of replies: the errors before the stream begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Type>,
+    /// The type of the errors that end a stream of replies; `None` if it fails with a status only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_error: Option<Type>,
     /// `true` if running the method twice does no more than running it once.
     #[serde(default, skip_serializing_if = "is_default")]
     pub idempotent: bool,
@@ -112,6 +116,7 @@ impl Method {
             requests: None,
             result: Type::Unit,
             error: None,
+            stream_error: None,
             idempotent: false,
             timeout_ms: None,
             priority: None,
@@ -119,6 +124,27 @@ impl Method {
             doc: String::new(),
             deprecated: None,
         }
+    }
+
+    /// The types that the method takes and returns: those of the arguments, the requests, the
+    /// result and the errors. Named types are not followed.
+    pub fn parts(&self) -> Vec<&Type> {
+        let args = self.args.iter().map(|argument| &argument.ty);
+        let errors = self.error.iter().chain(&self.stream_error);
+        let others = self.requests.iter().chain([&self.result]).chain(errors);
+        args.chain(others).collect()
+    }
+
+    /// Like [`parts`](Self::parts), to change them.
+    pub fn parts_mut(&mut self) -> Vec<&mut Type> {
+        let args = self.args.iter_mut().map(|argument| &mut argument.ty);
+        let errors = self.error.iter_mut().chain(&mut self.stream_error);
+        let others = self
+            .requests
+            .iter_mut()
+            .chain([&mut self.result])
+            .chain(errors);
+        args.chain(others).collect()
     }
 }
 

@@ -41,9 +41,9 @@
 //! last hash, and the sorted list of the different hashes of the cycle.
 //!
 //! A method is hashed as `M`, its kind, its format, whether its codec is protobuf, its arguments,
-//! requests, result and error; the named form adds the names of arguments, and whether the method is
-//! idempotent. A service is hashed as the sorted list of the paths of its
-//! methods with both hashes. Its own name is not covered.
+//! requests, result and error, and the error of its stream if that has one; the named form adds the
+//! names of arguments, and whether the method is idempotent. A service is hashed as the sorted list
+//! of the paths of its methods with both hashes. Its own name is not covered.
 
 mod cycles;
 mod form;

@@ -91,14 +91,16 @@ pub(crate) fn descriptions() -> impl Strategy<Value = Description> {
 }
 
 fn method() -> impl Strategy<Value = Method> {
-    (vec(ty(0), 0..3), ty(0), option::of(ty(0)), any::<bool>()).prop_map(
-        |(args, result, error, idempotent)| {
+    let error = || option::of(ty(0));
+    (vec(ty(0), 0..3), ty(0), error(), error(), any::<bool>()).prop_map(
+        |(args, result, error, stream_error, idempotent)| {
             let mut method = Method::new("method", "");
             let args = args.into_iter().enumerate();
             let args = args.map(|(place, ty)| Argument::new(format!("a{place}"), ty));
             method.args = args.collect();
             method.result = result;
             method.error = error;
+            method.stream_error = stream_error;
             method.idempotent = idempotent;
             method
         },
@@ -203,12 +205,7 @@ pub(crate) fn renamed(description: &Description) -> Description {
     for method in &mut other.methods {
         method.doc = "Documented.".into();
         method.timeout_ms = Some(1);
-        method
-            .args
-            .iter_mut()
-            .for_each(|argument| rename(&mut argument.ty));
-        rename(&mut method.result);
-        method.error.iter_mut().for_each(rename);
+        method.parts_mut().into_iter().for_each(rename);
     }
     other
 }

@@ -1,6 +1,7 @@
 //! Verdicts and their texts. What the codecs do is tested in `iip-rpc/tests/compatibility`.
 
 use iip_schema::compat::{Encoding, Rule, Verdict, compare, compare_types};
+use iip_schema::fingerprint::method_fingerprints;
 use iip_schema::{Argument, Description, MethodKind, Shape, Type, Types};
 use proptest::prelude::ProptestConfig;
 use proptest::proptest;
@@ -186,6 +187,38 @@ fn a_changed_kind_is_named_with_both_kinds() {
             ),
         );
     }
+}
+
+#[test]
+fn errors_before_a_stream_and_at_its_end_are_compared_each() {
+    let watch = |error: Option<Type>, at_end: Option<Type>| {
+        changed(|orders| {
+            let watch = &mut orders.methods[0];
+            watch.kind = MethodKind::ServerStream;
+            (watch.error, watch.stream_error) = (error, at_end);
+        })
+    };
+    let (none, both) = (
+        watch(None, None),
+        watch(Some(Type::U8), Some(named("Colour"))),
+    );
+    let text = "`Orders.place`, error of the stream: the method has an error type in the server \
+                only; the client cannot read it";
+    let added = watch(None, Some(Type::U8));
+    let expected = (Rule::ErrorChanged, Verdict::Warn, text);
+    says(&none, &added, Encoding::Json, expected);
+    let report = compare(
+        &both,
+        &watch(Some(Type::U8), Some(Type::U64)),
+        Encoding::Bincode,
+    );
+    assert_eq!(report.verdict(), Verdict::Incompatible, "{report}");
+    assert_eq!(report.differences.len(), 1, "{report}");
+    assert_eq!(report.differences[0].place, "Orders.place -> stream error");
+    assert_ne!(
+        method_fingerprints(&none)[0].positional,
+        method_fingerprints(&added)[0].positional
+    );
 }
 
 #[test]

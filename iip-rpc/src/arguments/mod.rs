@@ -72,7 +72,8 @@ pub trait Arguments: sealed::Sealed {
 ///
 /// In JSON and MessagePack they are read as an object with the names from the method's descriptor,
 /// or, in JSON with exactly one argument, from the bare value. An object whose only key is the name
-/// of that argument counts as the former. An argument that may be missing is an `Option`.
+/// of that argument counts as the former, and so does the empty one if the argument may be missing.
+/// An argument that may be missing is an `Option`.
 pub trait FromArguments: sealed::Sealed + Sized + Send + 'static {
     /// Decodes the arguments from `body`. Large payloads among them share its memory.
     ///
@@ -377,6 +378,13 @@ where
     {
         return by_name();
     }
+    // An empty object has no argument if there need not be one.
+    if is_empty_object(body)
+        && let Ok(missing) = by_name()
+    {
+        return Ok(missing);
+    }
+    reading.0.set(None);
     let bare = Bare(Positional {
         reading,
         marker: PhantomData,
@@ -467,6 +475,11 @@ fn is_object_of_only(name: &str, body: &[u8]) -> bool {
         && serde_json::Deserializer::from_slice(body)
             .deserialize_map(Only(name))
             .unwrap_or(false)
+}
+
+fn is_empty_object(body: &[u8]) -> bool {
+    let mut bytes = body.iter().filter(|byte| !byte.is_ascii_whitespace());
+    bytes.next() == Some(&b'{') && bytes.next() == Some(&b'}')
 }
 
 /// Reads a value as a sequence of one.

@@ -74,6 +74,28 @@ fn an_option_may_be_left_out() {
 }
 
 #[test]
+fn an_empty_object_is_no_argument_where_there_need_not_be_one() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Filter {
+        #[serde(default)]
+        limit: u8,
+    }
+    type Map = std::collections::BTreeMap<String, u8>;
+
+    for text in ["{}", " {\n} "] {
+        assert_eq!(json::<(Option<Filter>,)>(ONE, text), Ok((None,)));
+        assert_eq!(json::<(Option<Map>,)>(ONE, text), Ok((None,)));
+        assert_eq!(json(ONE, text), Ok((Filter { limit: 0 },)));
+        assert_eq!(json(ONE, text), Ok((Map::new(),)));
+    }
+    let some = Ok((Some(Filter { limit: 0 }),));
+    assert_eq!(json(ONE, r#"{"name":{}}"#), some);
+    let some = Ok((Some(Filter { limit: 1 }),));
+    assert_eq!(json(ONE, r#"{"limit":1}"#), some);
+    assert!(json::<(Option<Filter>,)>(ONE, "{} {}").is_err());
+}
+
+#[test]
 fn one_argument_may_come_bare() {
     assert_eq!(json::<(String,)>(ONE, "\"ann\""), Ok(("ann".to_owned(),)));
     assert_eq!(

@@ -38,6 +38,8 @@ pub struct DescribedMethod<'a> {
     pub result: TypeFn,
     /// The type of its own errors.
     pub error: Option<TypeFn>,
+    /// The type of the errors of its stream of replies.
+    pub stream_error: Option<TypeFn>,
 }
 
 impl Describing {
@@ -74,6 +76,7 @@ impl Describing {
         method.requests = described.requests.map(|describe| describe(types));
         method.result = (described.result)(types);
         method.error = described.error.map(|describe| describe(types));
+        method.stream_error = described.stream_error.map(|describe| describe(types));
         method.idempotent = descriptor.is_idempotent();
         let timeout = descriptor.default_timeout();
         method.timeout_ms =
@@ -95,14 +98,10 @@ impl Describing {
     pub fn finish(self) -> Description {
         let mut description = self.description;
         let (types, names) = self.types.finish();
-        for method in &mut description.methods {
-            let args = method.args.iter_mut().map(|arg| &mut arg.ty);
-            let others = [&mut method.result].into_iter();
-            let optional = method.requests.iter_mut().chain(&mut method.error);
-            args.chain(others)
-                .chain(optional)
-                .for_each(|ty| names.apply(ty));
-        }
+        let methods = description.methods.iter_mut();
+        methods
+            .flat_map(Method::parts_mut)
+            .for_each(|ty| names.apply(ty));
         description.types = types;
         description
     }

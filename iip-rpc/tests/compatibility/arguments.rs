@@ -80,7 +80,7 @@ fn an_argument_is_appended_as_an_option_where_arguments_have_names() {
 }
 
 #[test]
-fn the_first_argument_is_added_if_no_object_is_taken_for_it() {
+fn the_first_argument_is_added_as_an_option_of_any_type() {
     #[derive(Debug, PartialEq, Deserialize)]
     struct Size {
         #[serde(default)]
@@ -98,7 +98,6 @@ fn the_first_argument_is_added_if_no_object_is_taken_for_it() {
         })],
     );
     let new = Side::new(&["a"], &[Type::option(size.0)]);
-    let verdicts = [Incompatible, Incompatible, Compatible, Incompatible];
     call(
         (&none, ()),
         (&new, Some((None::<Size>,))),

@@ -1,8 +1,9 @@
 //! The texts of errors.
 
 use iip_rpc::codec::{Bincode, Json};
-use iip_schema::dynamic::{DynamicValue, Layout, MethodArguments, Options};
+use iip_schema::dynamic::{ArgumentsSeed, DynamicValue, Layout, MethodArguments, Options};
 use iip_schema::{Argument, Definition, Field, Method, Shape, Type, Types};
+use serde::de::DeserializeSeed;
 use serde_json::{Value, json};
 
 use super::described::Described;
@@ -207,6 +208,16 @@ fn the_only_argument_may_be_a_bare_value() {
     let named = r#"{"point":{"x":1,"y":2}}"#;
     assert_eq!(write(json!({"x": 1, "y": 2})).unwrap(), named);
     assert_eq!(write(json!({"point": {"x": 1, "y": 2}})).unwrap(), named);
+
+    let mut maybe = method.clone();
+    maybe.args[0].ty = Type::option(maybe.args[0].ty.clone());
+    let value = json!({});
+    let arguments = MethodArguments::new(&maybe, &types, &value, options);
+    let written = serde_json::to_string(&arguments).unwrap();
+    assert_eq!(written, r#"{"point":null}"#);
+    let seed = ArgumentsSeed::new(&maybe, &types, options);
+    let read = seed.deserialize(&mut serde_json::Deserializer::from_str("{}"));
+    assert_eq!(read.unwrap(), json!({"point": null}));
 
     let mut method = Method::new("add", "/m/add");
     method.args.push(Argument::new("left", Type::U8));

@@ -37,6 +37,7 @@ pub(super) enum Root<'a> {
     Requests(MethodName<'a>),
     Result(MethodName<'a>),
     Error(MethodName<'a>),
+    StreamError(MethodName<'a>),
 }
 
 /// The names of a service, which may be empty, and of a method.
@@ -223,6 +224,8 @@ impl<'a, 's> Judge<'a, 's> {
             Root::Error(method) => {
                 write!(place, "{method} -> error").and_then(|()| write!(words, "`{method}`, error"))
             }
+            Root::StreamError(method) => write!(place, "{method} -> stream error")
+                .and_then(|()| write!(words, "`{method}`, error of the stream")),
         };
         let steps = self.steps_in_words();
         if !steps.is_empty() {

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 
 use super::Encoding;
 use super::fields::places;
-use super::forms::{Form, resolve};
 use super::judge::{Judge, MAX_STEPS, MethodName, Root, Sides};
 use super::report::{Report, Rule, Verdict};
 use crate::description::{Argument, Description, Format, Method, MethodKind};
@@ -219,7 +218,13 @@ impl<'a> Judge<'a, '_> {
         self.begin(Root::Result(name), false);
         self.types(&server.result, &client.result);
         self.begin(Root::Error(name), false);
-        match (&server.error, &client.error) {
+        self.errors(client.error.as_ref(), server.error.as_ref());
+        self.begin(Root::StreamError(name), false);
+        self.errors(client.stream_error.as_ref(), server.stream_error.as_ref());
+    }
+
+    fn errors(&mut self, client: Option<&'a Type>, server: Option<&'a Type>) {
+        match (server, client) {
             (Some(from), Some(to)) => self.types(from, to),
             (Some(from), None) => {
                 let text = format!(
@@ -284,7 +289,7 @@ impl<'a> Judge<'a, '_> {
                     .is_some_and(|from| !reads.contains_key(&*from.name));
             if !known && !renamed {
                 self.begin(Root::Argument(method, &to.name), true);
-                self.argument_added(to, client.is_empty() && server.len() == 1);
+                self.argument_added(to);
             }
         }
     }
@@ -328,7 +333,7 @@ impl<'a> Judge<'a, '_> {
         self.differ(Rule::ArgumentRemoved, Verdict::Incompatible, &ty, "", &text);
     }
 
-    fn argument_added(&mut self, to: &'a Argument, is_only: bool) {
+    fn argument_added(&mut self, to: &Argument) {
         let (client, server) = (self.writer(), self.reader());
         let is_option = matches!(to.ty, Type::Option(_));
         let (verdict, how) = if self.encoding.is_positional() {
@@ -336,10 +341,6 @@ impl<'a> Judge<'a, '_> {
             (Verdict::Incompatible, how)
         } else if !is_option {
             (Verdict::Incompatible, "; make it an `Option`".to_owned())
-        } else if is_only && self.encoding == Encoding::Json && !self.is_never_an_object(&to.ty) {
-            // A server takes an object for the only argument itself.
-            let how = format!("; the {server} takes `{{}}` for a value of it in JSON");
-            (Verdict::Incompatible, how)
         } else {
             (
                 Verdict::Compatible,
@@ -349,19 +350,6 @@ impl<'a> Judge<'a, '_> {
         let text = format!("the argument is only in the {server}{how}");
         let ty = Shown::new(&to.ty).to_string();
         self.differ(Rule::ArgumentAdded, verdict, "", &ty, &text);
-    }
-
-    /// Returns `true` for options of types that reject an object as one of another type.
-    fn is_never_an_object(&self, ty: &'a Type) -> bool {
-        let mut form = resolve(self.reader_types(), ty, self.encoding);
-        if let Form::Option(of) = form {
-            form = resolve(self.reader_types(), of, self.encoding);
-        }
-        match form {
-            Form::Plain(ty) => *ty != Type::Any,
-            Form::Seq(_) | Form::Array(..) | Form::Tuple(_) => true,
-            _ => false,
-        }
     }
 }
 

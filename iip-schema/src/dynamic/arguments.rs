@@ -12,8 +12,8 @@ use crate::description::Method;
 use crate::types::{Field, Type, Types};
 
 /// The arguments of a method as JSON: an object with their names, or the bare value of the only
-/// one, unless that is an object whose only key is the name of the argument. Without arguments it
-/// is `null` or `{}`.
+/// one, unless that is an object whose only key is the name of the argument, or the empty object for
+/// an `Option`, which is then `None`. Without arguments it is `null` or `{}`.
 ///
 /// They are serialized as a tuple where fields have only positions, and else as an object.
 ///
@@ -156,6 +156,9 @@ fn is_bare<'t>(context: &Context<'t>, only: &'t Field, value: &Value) -> bool {
         return true;
     };
     if object.len() == 1 && object.contains_key(&only.name) {
+        return false;
+    }
+    if object.is_empty() && only.is_optional() {
         return false;
     }
     let mut ty = &only.ty;

@@ -93,18 +93,11 @@ pub(super) fn check(description: &Description, limits: &Limits) -> Result<(), De
     for method in &description.methods {
         count.name(&method.name)?;
         count.name(&method.path)?;
-        for argument in &method.args {
-            count.member(&argument.name, &[])?;
-            count.nodes(&argument.ty)?;
-        }
-        let others = [
-            method.requests.as_ref(),
-            Some(&method.result),
-            method.error.as_ref(),
-        ];
-        others
+        let mut args = method.args.iter();
+        args.try_for_each(|argument| count.member(&argument.name, &[]))?;
+        method
+            .parts()
             .into_iter()
-            .flatten()
             .try_for_each(|ty| count.nodes(ty))?;
     }
     for (name, definition) in description.types.iter() {

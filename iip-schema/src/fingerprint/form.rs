@@ -162,6 +162,9 @@ impl<'a> Hashes<'a> {
         self.maybe(&mut form, method.requests.as_ref());
         self.ty(&mut form, &method.result, 0);
         self.maybe(&mut form, method.error.as_ref());
+        if let Some(error) = &method.stream_error {
+            self.ty(&mut form, error, 0);
+        }
         form.hash_with(&self.of)
     }
 

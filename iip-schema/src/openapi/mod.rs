@@ -18,10 +18,11 @@
 //! Failures are `application/problem+json`.
 //!
 //! OpenAPI 3.1 cannot describe the lines of a stream, so the schema of one message is in the
-//! extension `x-itemSchema` of its media type, and that of the arguments before them in
-//! `x-iip-arguments`. What is not in the document is listed under
-//! `x-iip-left-out` at its top, with reasons: methods of protobuf services with streams, methods
-//! whose path is not unique, and schemas beyond the [limits](OpenApi::build).
+//! extension `x-itemSchema` of its media type, that of the arguments before them in
+//! `x-iip-arguments`, and that of the problem that ends a stream in `x-errorSchema`, if it can be an
+//! error of the method itself. What is not in the document is listed under `x-iip-left-out` at its
+//! top, with reasons: methods of protobuf services with streams, methods whose path is not unique,
+//! and schemas beyond the [limits](OpenApi::build).
 
 mod enums;
 mod graph;

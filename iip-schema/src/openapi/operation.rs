@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::http::{accepts_get, fits_path, http_path, is_protobuf, query_value};
 use super::keys::Unique;
 use super::objects::Object;
-use super::problem::{LAST_EVENT_ID, add_failures, parameter};
+use super::problem::{self, LAST_EVENT_ID, add_failures, parameter};
 use super::schema::Schemas;
 use super::{deprecation, describe, paragraphs};
 use crate::description::{Description, Format, Method, MethodKind};
@@ -273,6 +273,11 @@ impl Writer<'_> {
         let text = "Lines of JSON, each a message. If the stream fails, the last line is \
                     `{\"error\": problem}`.";
         ndjson["schema"]["description"] = text.into();
+        if let Some(error) = &self.method.stream_error {
+            let error = problem::own(self.schemas.value(error));
+            events["x-errorSchema"] = error.clone();
+            ndjson["x-errorSchema"] = error;
+        }
         json!({
             "description": "A stream. Without a header `Accept`, it is `application/x-ndjson`.",
             "content": {NDJSON: ndjson, EVENTS: events},

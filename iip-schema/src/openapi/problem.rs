@@ -78,6 +78,11 @@ pub(super) fn schema() -> Value {
     })
 }
 
+/// The schema of failures with an error of a method in them.
+pub(super) fn own(error: Value) -> Value {
+    json!({"allOf": [reference(), {"type": "object", "properties": {"error": error}}]})
+}
+
 /// The responses that operations refer to.
 pub(super) fn responses() -> Value {
     let responses = STATUSES.iter().map(|(status, key, codes)| {
@@ -107,9 +112,7 @@ pub(super) fn add_failures(responses: &mut Map<String, Value>, error: Option<Val
     let Some(error) = error else {
         return;
     };
-    let own = json!({
-        "allOf": [reference(), {"type": "object", "properties": {"error": error}}],
-    });
+    let own = own(error);
     let response = |text: &str| json!({"description": text, "content": problem(&own)});
     responses.insert(
         UNKNOWN.to_string(),

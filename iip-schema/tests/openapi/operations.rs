@@ -63,6 +63,7 @@ fn shop() -> Description {
     let mut list = method("list", &[("after", Type::option(Type::Text))]);
     (list.kind, list.idempotent) = (MethodKind::ServerStream, true);
     list.result = named("Order");
+    list.stream_error = Some(named("shop::Error"));
     let mut upload = method("upload", &[("folder", Type::Text)]);
     upload.kind = MethodKind::ClientStream;
     upload.requests = Some(Type::Bytes);
