@@ -4,17 +4,21 @@
 
 use std::collections::BTreeMap;
 
+use iip_rpc::schema::check_derived;
 use iip_rpc::schema::{MethodKind, Type};
-use iip_rpc::{CallContext, MethodError, Status, Stream, Streaming, Subscription, service};
+use iip_rpc::{
+    CallContext, Code, Metadata, MethodError, Payload, Schema, Status, Stream, Streaming,
+    Subscription, service,
+};
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, Schema)]
 struct Size {
     width: u32,
     height: u32,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error, MethodError)]
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error, MethodError, Schema)]
 enum OrderError {
     #[error("it is empty")]
     Empty,
@@ -43,6 +47,7 @@ trait Orders {
     #[rpc(oneway)]
     async fn log(&self, line: String) -> Result<(), Status>;
     async fn watch(&self) -> Result<impl Stream<Item = Result<Option<u64>, Status>>, Status>;
+    async fn pack(&self) -> Result<impl Stream<Item = Result<u8, OrderError>>, Status>;
     async fn upload(&self, parts: Streaming<String>) -> Result<u64, OrderError>;
     async fn chat(
         &self,
@@ -77,6 +82,7 @@ fn a_service_describes_its_methods() {
             "forget",
             "log",
             "watch",
+            "pack",
             "upload",
             "chat",
             "follow",
@@ -129,4 +135,29 @@ fn each_kind_of_call_describes_its_messages() {
     let (kind, requests, result) = kind("follow");
     assert_eq!((kind, requests), (MethodKind::Subscription, None));
     size(&orders.types, &result);
+}
+
+#[test]
+#[allow(deprecated)]
+fn a_stream_has_an_error_type_of_its_own() {
+    let orders = OrdersClient::description();
+    let errors = |name| {
+        let method = orders.method(name).unwrap();
+        (method.error.is_some(), method.stream_error.clone())
+    };
+    let place = orders.method("placeOrder").unwrap();
+    assert_eq!(errors("pack"), (false, place.error.clone()));
+    assert_eq!(errors("watch"), (false, None));
+    assert_eq!(errors("upload"), (true, None));
+    assert_eq!(errors("placeOrder"), (true, None));
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    check_derived::<Size>().unwrap();
+    check_derived::<OrderError>().unwrap();
+    check_derived::<Status>().unwrap();
+    check_derived::<Metadata>().unwrap();
+    check_derived::<Payload>().unwrap();
+    check_derived::<Code>().unwrap();
 }

@@ -3,7 +3,8 @@
 #![cfg(all(
     feature = "codec-bincode",
     feature = "codec-postcard",
-    feature = "codec-msgpack"
+    feature = "codec-msgpack",
+    feature = "macros"
 ))]
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -12,7 +13,9 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use bytes::BytesMut;
+use iip_rpc::Schema;
 use iip_rpc::codec::{Bincode, Codec, DecodeLimits, EncodeErrorKind, Json, Msgpack, Postcard};
+use iip_rpc::schema::check_derived;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -66,11 +69,13 @@ where
     ]
 }
 
+/// Checks also that the type is described as it is observed.
 #[track_caller]
 fn arrives<T>(value: T, expected: [Fate; 4])
 where
-    T: Serialize + DeserializeOwned + PartialEq + Debug,
+    T: Schema + Serialize + DeserializeOwned + PartialEq + Debug,
 {
+    check_derived::<T>().unwrap();
     assert_eq!(fates(&value, &value), expected, "{value:?}");
 }
 
@@ -102,7 +107,7 @@ mod in_hex {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
 struct Plain {
     a: u8,
     b: Vec<u8>,
@@ -114,7 +119,7 @@ fn plain() -> Plain {
 
 #[test]
 fn names_do_not_matter_to_a_value() {
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     #[serde(
         rename = "Other",
         rename_all = "SCREAMING-KEBAB-CASE",
@@ -136,7 +141,7 @@ fn names_do_not_matter_to_a_value() {
         EVERYWHERE,
     );
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     #[serde(rename_all = "lowercase", rename_all_fields = "UPPERCASE")]
     enum Variants {
         First,
@@ -153,18 +158,20 @@ fn names_do_not_matter_to_a_value() {
     arrives(Variants::Fourth(plain()), EVERYWHERE);
 
     // A name that the other direction does not know.
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     struct TwoNames {
         #[serde(rename(serialize = "out", deserialize = "in"))]
         a: u8,
     }
+    // The description has the name that is written, which is not observed.
     let by_name = [Carried, Carried, RefusedByReader, RefusedByReader];
-    arrives(TwoNames { a: 1 }, by_name);
+    let sent = TwoNames { a: 1 };
+    assert_eq!(fates(&sent, &sent), by_name);
 }
 
 #[test]
 fn defaults_and_bounds_do_not_matter_to_a_value_that_is_there() {
-    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize, Schema)]
     #[serde(default)]
     struct Defaults {
         a: u8,
@@ -183,7 +190,7 @@ fn defaults_and_bounds_do_not_matter_to_a_value_that_is_there() {
         EVERYWHERE,
     );
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     #[serde(bound = "T: Serialize + DeserializeOwned", expecting = "a bound")]
     struct Bound<T>(T, #[serde(bound = "")] u8);
     arrives(Bound(plain(), 0), EVERYWHERE);
@@ -191,7 +198,7 @@ fn defaults_and_bounds_do_not_matter_to_a_value_that_is_there() {
 
 #[test]
 fn a_skipped_field_has_its_default_and_the_others_arrive() {
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     struct Skips {
         a: u8,
         #[serde(skip)]
@@ -213,13 +220,15 @@ fn a_skipped_field_has_its_default_and_the_others_arrive() {
         b: vec![0],
     };
     assert_eq!(fates(&sent, &arrives), EVERYWHERE);
+    check_derived::<Skips>().unwrap();
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     struct SkipsInTuple(u8, #[serde(skip)] u8, Vec<u8>);
     let (sent, arrives) = (SkipsInTuple(1, 9, vec![0]), SkipsInTuple(1, 0, vec![0]));
     assert_eq!(fates(&sent, &arrives), EVERYWHERE);
+    check_derived::<SkipsInTuple>().unwrap();
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     enum SkipsInVariants {
         Fields {
             #[serde(skip)]
@@ -232,9 +241,10 @@ fn a_skipped_field_has_its_default_and_the_others_arrive() {
     let (sent, arrives) = (Fields { skipped: 9, b: 1 }, Fields { skipped: 0, b: 1 });
     assert_eq!(fates(&sent, &arrives), EVERYWHERE);
     assert_eq!(fates(&Tuple(9, 1, 2), &Tuple(0, 1, 2)), EVERYWHERE);
+    check_derived::<SkipsInVariants>().unwrap();
 
     // The last variant: no variant after it changes its number.
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     enum LastIsSkipped {
         A,
         B(u8),
@@ -248,7 +258,7 @@ fn a_skipped_field_has_its_default_and_the_others_arrive() {
 
 #[test]
 fn a_field_that_is_left_out_is_rejected_where_fields_are_identified_by_position() {
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     struct Order {
         #[serde(default, skip_serializing_if = "is_zero")]
         discount: u8,
@@ -289,7 +299,7 @@ fn a_field_that_is_left_out_is_rejected_where_fields_are_identified_by_position(
         DESCRIBED_OR_NOT_SENT,
     );
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     enum InVariant {
         Fields {
             #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -301,7 +311,7 @@ fn a_field_that_is_left_out_is_rejected_where_fields_are_identified_by_position(
     arrives(InVariant::Fields { a: None, b: 0 }, DESCRIBED_OR_NOT_SENT);
 
     // Without a default an option is missing to JSON and MessagePack as well as `None`.
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     struct NoDefault {
         #[serde(skip_serializing_if = "Option::is_none")]
         a: Option<u8>,
@@ -336,7 +346,7 @@ fn a_field_that_is_left_out_is_rejected_where_fields_are_identified_by_position(
 
 #[test]
 fn flattened_and_untagged_values_need_a_self_describing_codec() {
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     struct Flat {
         id: u8,
         #[serde(flatten)]
@@ -354,7 +364,7 @@ fn flattened_and_untagged_values_need_a_self_describing_codec() {
         DESCRIBED_OR_NOT_SENT,
     );
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     enum FlatVariant {
         Fields {
             id: u8,
@@ -370,7 +380,7 @@ fn flattened_and_untagged_values_need_a_self_describing_codec() {
         DESCRIBED_OR_NOT_SENT,
     );
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     #[serde(untagged)]
     enum Untagged {
         Number(u8),
@@ -383,7 +393,7 @@ fn flattened_and_untagged_values_need_a_self_describing_codec() {
     arrives(Untagged::Fields { a: 1 }, DESCRIBED_OR_NOT_READ);
     arrives(Untagged::Nothing, DESCRIBED_OR_NOT_READ);
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     enum LastIsUntagged {
         A(u8),
         #[serde(untagged)]
@@ -393,12 +403,12 @@ fn flattened_and_untagged_values_need_a_self_describing_codec() {
     arrives(LastIsUntagged::Other("o".into()), DESCRIBED_OR_NOT_READ);
 
     let value = serde_json::json!({ "a": [1, "x"] });
-    arrives(value, DESCRIBED_OR_NOT_READ);
+    assert_eq!(fates(&value, &value), DESCRIBED_OR_NOT_READ);
 }
 
 #[test]
 fn a_tag_needs_a_self_describing_codec() {
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     #[serde(tag = "kind")]
     enum Internal {
         Unit,
@@ -409,7 +419,7 @@ fn a_tag_needs_a_self_describing_codec() {
     arrives(Internal::Newtype(plain()), DESCRIBED_OR_NOT_READ);
     arrives(Internal::Fields { a: 0 }, DESCRIBED_OR_NOT_READ);
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     #[serde(tag = "kind", content = "value")]
     enum Adjacent {
         Unit,
@@ -425,14 +435,14 @@ fn a_tag_needs_a_self_describing_codec() {
 
 #[test]
 fn conversions_and_forwarding_do_not_matter() {
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     #[serde(transparent)]
     struct Transparent {
         plain: Plain,
     }
     arrives(Transparent { plain: plain() }, EVERYWHERE);
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     struct With {
         #[serde(with = "in_hex")]
         a: u8,
@@ -444,7 +454,7 @@ fn conversions_and_forwarding_do_not_matter() {
     }
     arrives(With { a: 255, b: 0 }, EVERYWHERE);
 
-    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
     #[serde(into = "(u8, Vec<u8>)", from = "(u8, Vec<u8>)")]
     struct Converted(Plain);
     impl From<Converted> for (u8, Vec<u8>) {
@@ -459,7 +469,7 @@ fn conversions_and_forwarding_do_not_matter() {
     }
     arrives(Converted(plain()), EVERYWHERE);
 
-    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
     #[serde(into = "u8", try_from = "u8")]
     struct Even(u8);
     impl From<Even> for u8 {
@@ -485,7 +495,7 @@ fn conversions_and_forwarding_do_not_matter() {
     #[derive(Serialize, Deserialize)]
     #[serde(remote = "Foreign")]
     struct ForeignDef(u8, u8);
-    #[derive(Serialize, Deserialize)]
+    #[derive(Serialize, Deserialize, Schema)]
     struct Remote {
         #[serde(with = "ForeignDef")]
         foreign: Foreign,
@@ -499,8 +509,9 @@ fn conversions_and_forwarding_do_not_matter() {
         foreign: Foreign(0, 1),
     };
     assert_eq!(fates(&remote(), &remote()), EVERYWHERE);
+    check_derived::<Remote>().unwrap();
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     enum WithOther {
         Known,
         #[serde(other)]
@@ -512,7 +523,7 @@ fn conversions_and_forwarding_do_not_matter() {
 
 #[test]
 fn a_borrowed_value_arrives() {
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     struct Borrowed<'a> {
         text: &'a str,
         #[serde(borrow)]
@@ -549,7 +560,7 @@ fn types_that_read_other_fields_than_they_write_are_documented_as_unusable() {
         assert!(bincode != Carried && postcard != Carried, "{value:?}");
     }
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     struct WrittenOnly {
         #[serde(skip_deserializing)]
         a: u8,
@@ -557,7 +568,7 @@ fn types_that_read_other_fields_than_they_write_are_documented_as_unusable() {
     }
     not_carried(WrittenOnly { a: 0, b: 1 });
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     struct ReadOnly {
         #[serde(skip_serializing)]
         a: u8,
@@ -565,18 +576,18 @@ fn types_that_read_other_fields_than_they_write_are_documented_as_unusable() {
     }
     not_carried(ReadOnly { a: 0, b: 1 });
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     struct Tuple(#[serde(skip_serializing_if = "is_zero")] u8, u8);
     not_carried(Tuple(0, 1));
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     #[serde(tag = "kind")]
     struct Tagged {
         a: u8,
     }
     not_carried(Tagged { a: 0 });
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     enum FirstIsSkipped {
         #[serde(skip)]
         #[expect(dead_code, reason = "it cannot be sent")]

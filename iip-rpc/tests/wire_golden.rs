@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use iip_rpc::MethodError;
+use iip_rpc::Schema;
 use iip_rpc::arguments::{Arguments, FromArguments};
 use iip_rpc::codec::{Bincode, Codec, CodecId, DecodeLimits, Json, decode_value, encode_value};
 use iip_rpc::compression::{CompressionId, decompress};
@@ -19,6 +20,7 @@ use iip_rpc::envelope::{
 use iip_rpc::metadata::Metadata;
 use iip_rpc::method::MethodDescriptor;
 use iip_rpc::payload::Payload;
+use iip_rpc::schema::check_derived;
 use iip_rpc::status::{Execution, Status};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -210,16 +212,16 @@ fn metadata(entries: &[(&str, &'static [u8])]) -> Metadata {
     metadata
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
 struct Point {
     x: i32,
     y: Option<u16>,
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
 struct Id(u64);
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
 enum Shape {
     Unit,
     Newtype(u8),
@@ -227,7 +229,7 @@ enum Shape {
     Struct { side: u32 },
 }
 
-#[derive(Debug, PartialEq, thiserror::Error, Serialize, Deserialize, MethodError)]
+#[derive(Debug, PartialEq, thiserror::Error, Serialize, Deserialize, MethodError, Schema)]
 enum GreetError {
     #[error("name is empty")]
     EmptyName,
@@ -604,4 +606,12 @@ fn protobuf(golden: &mut Golden) {
     let error = (Outcome::Error, None, &none);
     let too_long = GreetError::TooLong(64);
     golden.reply("protobuf-reply-error", CodecId::JSON, error, too_long);
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    check_derived::<Point>().unwrap();
+    check_derived::<Id>().unwrap();
+    check_derived::<Shape>().unwrap();
+    check_derived::<GreetError>().unwrap();
 }

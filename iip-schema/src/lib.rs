@@ -30,7 +30,7 @@ pub use self::file::{assert_compatible, check_compatible};
 pub use self::probe::probe;
 pub use self::registry::{Names, Registry};
 #[doc(hidden)]
-pub use self::same::same_types;
+pub use self::same::{check_derived, same_types};
 pub use self::schema::Schema;
 pub use self::types::{
     Definition, Enum, Field, Shape, Source, Tagging, Type, Types, Variant, VariantShape,

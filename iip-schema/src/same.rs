@@ -1,13 +1,23 @@
 //! Comparison of two descriptions of one type, for tests.
 
+use std::any::type_name;
 use std::collections::HashSet;
 
-use crate::types::{Enum, Field, Shape, Type, Types, VariantShape};
+use serde::de::DeserializeOwned;
 
-/// Compares the forms of two types, as far as both are known: an opaque part agrees with
-/// everything, and a newtype is the type that it contains. Names of types, documentation, secrets,
-/// aliases, reasons of opaque types, the sources of definitions and `may_be_skipped` are not
-/// compared. An `Option` may be missing, with `default` or without.
+use crate::probe::probe;
+use crate::registry::Registry;
+use crate::schema::Schema;
+use crate::types::{Enum, Field, Shape, Type, Types, Variant, VariantShape};
+
+/// Compares the forms of two types, as far as both are known: a part that is opaque or any
+/// value agrees with everything, a newtype is the type that it contains, and a type of two forms
+/// agrees with one form if both do.
+///
+/// Names of types, documentation, secrets, reasons of opaque types, sources of definitions and
+/// `may_be_skipped` are not compared, and neither are aliases of fields. Of a variant, all names
+/// together are compared: observation does not show which is its own. An `Option` may be missing,
+/// with `default` or without.
 ///
 /// # Errors
 ///
@@ -19,6 +29,35 @@ pub fn same_types(a: &Type, a_types: &Types, b: &Type, b_types: &Types) -> Resul
         met: HashSet::new(),
     };
     comparison.types(a, b, "value")
+}
+
+/// Whether a type describes itself as it is observed, see [`same_types`].
+///
+/// # Errors
+///
+/// The first difference, or why the whole type cannot be observed although nothing that it says
+/// about itself explains that.
+pub fn check_derived<T: Schema + DeserializeOwned>() -> Result<(), String> {
+    let (ty, types) = described(T::describe);
+    let (observed, observed_types) = described(probe::<T>);
+    let name = type_name::<T>();
+    same_types(&ty, &types, &observed, &observed_types).map_err(|difference| {
+        format!("{name}: {difference}; derived {types:?}, observed {observed_types:?}")
+    })?;
+    match observed {
+        Type::Opaque { reason, .. } if T::NAMED_ONLY.is_none() => {
+            Err(format!("{name} cannot be observed: {reason}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn described(describe: impl FnOnce(&mut Registry) -> Type) -> (Type, Types) {
+    let mut registry = Registry::new();
+    let mut ty = describe(&mut registry);
+    let (types, names) = registry.finish();
+    names.apply(&mut ty);
+    (ty, types)
 }
 
 struct Comparison<'a> {
@@ -34,7 +73,9 @@ impl<'a> Comparison<'a> {
     fn types(&mut self, a: &'a Type, b: &'a Type, at: &str) -> Verdict {
         match (a, b) {
             (Type::Named(a), Type::Named(b)) => return self.named(a, b, at),
-            (_, Type::Opaque { .. }) | (Type::Opaque { .. }, _) => return Ok(()),
+            (_, Type::Opaque { .. } | Type::Any) | (Type::Opaque { .. } | Type::Any, _) => {
+                return Ok(());
+            }
             (Type::Named(name), other) => {
                 return match self.a.get(name).map(|definition| &definition.shape) {
                     Some(Shape::Newtype(inner)) => self.types(inner, other, at),
@@ -46,6 +87,15 @@ impl<'a> Comparison<'a> {
                     Some(Shape::Newtype(inner)) => self.types(other, inner, at),
                     _ => differ(at, a, b),
                 };
+            }
+            (Type::ByFormat { .. }, Type::ByFormat { .. }) => {}
+            (Type::ByFormat { readable, compact }, other) => {
+                self.types(readable, other, at)?;
+                return self.types(compact, other, at);
+            }
+            (other, Type::ByFormat { readable, compact }) => {
+                self.types(other, readable, at)?;
+                return self.types(other, compact, at);
             }
             (Type::Array(_, m), Type::Array(_, n)) if m != n => return differ(at, a, b),
             (Type::Tuple(m), Type::Tuple(n)) if m.len() != n.len() => return differ(at, a, b),
@@ -123,7 +173,13 @@ impl<'a> Comparison<'a> {
             &b.variants.len(),
         )?;
         for (a, b) in a.variants.iter().zip(&b.variants) {
-            equal(at, "variant", &a.name, &b.name)?;
+            let names = |variant: &'a Variant| {
+                let mut names: Vec<&str> = variant.aliases.iter().map(|name| &**name).collect();
+                names.push(&variant.name);
+                names.sort_unstable();
+                names
+            };
+            equal(at, "names of a variant", &names(a), &names(b))?;
             let at = format!("{at}.{}", a.name);
             equal(&at, "index", &a.index, &b.index)?;
             equal(&at, "other", &a.other, &b.other)?;

@@ -20,19 +20,25 @@ impl Schema for Payload {
 
 impl Schema for Metadata {
     fn describe(_: &mut Registry) -> Type {
-        let entries = |value| Type::seq(Type::Tuple(vec![Type::Text, value]));
         Type::ByFormat {
-            // A value is a text if it is UTF-8, and bytes otherwise.
-            readable: Box::new(entries(Type::Any)),
-            compact: Box::new(entries(Type::Bytes)),
+            readable: Box::new(readable_metadata()),
+            compact: Box::new(metadata(Type::Bytes)),
         }
     }
+}
+
+/// A value is a text if it is UTF-8, and bytes otherwise.
+fn readable_metadata() -> Type {
+    metadata(Type::Any)
+}
+
+fn metadata(value: Type) -> Type {
+    Type::seq(Type::Tuple(vec![Type::Text, value]))
 }
 
 impl Schema for Status {
     fn describe(types: &mut Registry) -> Type {
         let (code, details) = (Code::describe(types), Payload::describe(types));
-        let metadata = Metadata::describe(types);
         let optional = |name, ty| {
             let mut field = Field::new(name, ty);
             field.default = true;
@@ -45,7 +51,7 @@ impl Schema for Status {
             executed,
             Type::Text,
             details.clone(),
-            metadata.clone(),
+            metadata(Type::Bytes),
         ];
         let mut message = Field::new("message", Type::Text);
         message.default = true;
@@ -56,7 +62,7 @@ impl Schema for Status {
                     message,
                     optional("executed", Type::Bool),
                     optional("details", details),
-                    optional("metadata", metadata),
+                    optional("metadata", readable_metadata()),
                 ],
                 deny_unknown_fields: false,
             })

@@ -46,38 +46,39 @@ impl Serialize for Status {
 impl<'de> Deserialize<'de> for Status {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
-            deserializer.deserialize_map(StatusVisitor)
+            // A struct, and not a map, so that its fields are observed in types around it.
+            deserializer.deserialize_struct("Status", &FIELDS, ByName)
         } else {
-            deserializer.deserialize_tuple(5, StatusVisitor)
+            deserializer.deserialize_tuple(5, ByPlace)
         }
     }
 }
 
-struct StatusVisitor;
+const FIELDS: [&str; 5] = ["code", "message", "executed", "details", "metadata"];
 
-impl StatusVisitor {
-    fn build(
-        code: Code,
-        rejected: bool,
-        message: String,
-        details: Payload,
-        metadata: Metadata,
-    ) -> Status {
-        let execution = if rejected {
-            Execution::NotExecuted
-        } else {
-            Execution::MayHaveExecuted
-        };
-        let mut status = Status::new(code, message)
-            .with_execution(execution)
-            .with_details(details)
-            .with_metadata(metadata);
-        status.0.travelled = true;
-        status
-    }
+fn build(
+    code: Code,
+    rejected: bool,
+    message: String,
+    details: Payload,
+    metadata: Metadata,
+) -> Status {
+    let execution = if rejected {
+        Execution::NotExecuted
+    } else {
+        Execution::MayHaveExecuted
+    };
+    let mut status = Status::new(code, message)
+        .with_execution(execution)
+        .with_details(details)
+        .with_metadata(metadata);
+    status.0.travelled = true;
+    status
 }
 
-impl<'de> Visitor<'de> for StatusVisitor {
+struct ByPlace;
+
+impl<'de> Visitor<'de> for ByPlace {
     type Value = Status;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,18 +90,28 @@ impl<'de> Visitor<'de> for StatusVisitor {
             seq: &mut A,
             at: usize,
         ) -> Result<T, A::Error> {
-            let missing = || de::Error::invalid_length(at, &StatusVisitor);
+            let missing = || de::Error::invalid_length(at, &ByPlace);
             seq.next_element()?.ok_or_else(missing)
         }
         let code = next(&mut seq, 0)?;
         let rejected = next::<u8, A>(&mut seq, 1)? == 1;
-        Ok(Self::build(
+        Ok(build(
             code,
             rejected,
             next(&mut seq, 2)?,
             next(&mut seq, 3)?,
             next(&mut seq, 4)?,
         ))
+    }
+}
+
+struct ByName;
+
+impl<'de> Visitor<'de> for ByName {
+    type Value = Status;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a status")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Status, A::Error> {
@@ -117,6 +128,6 @@ impl<'de> Visitor<'de> for StatusVisitor {
             }
         }
         let code = code.ok_or_else(|| de::Error::missing_field("code"))?;
-        Ok(Self::build(code, !executed, message, details, metadata))
+        Ok(build(code, !executed, message, details, metadata))
     }
 }

@@ -1,5 +1,7 @@
 //! Enums whose variants change.
 
+use iip_rpc::Schema;
+use iip_rpc::schema::check_derived;
 use proptest::prelude::{Just, any};
 use proptest::prop_oneof;
 use proptest::strategy::Strategy;
@@ -9,10 +11,15 @@ use super::*;
 
 macro_rules! shapes {
     ($($(#[$attribute:meta])* $name:ident { $($variants:tt)* })*) => { $(
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
         $(#[$attribute])*
         enum $name { $($variants)* }
-    )* };
+    )*
+        #[test]
+        fn enums_are_described_as_they_are_observed() {
+            $(check_derived::<$name>().unwrap();)*
+        }
+    };
 }
 
 shapes! {

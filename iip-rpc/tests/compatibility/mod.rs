@@ -4,7 +4,8 @@
 #![cfg(all(
     feature = "codec-bincode",
     feature = "codec-postcard",
-    feature = "codec-msgpack"
+    feature = "codec-msgpack",
+    feature = "macros"
 ))]
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 

@@ -1,5 +1,7 @@
 //! Structs whose fields change.
 
+use iip_rpc::Schema;
+use iip_rpc::schema::check_derived;
 use proptest::option;
 use proptest::prelude::any;
 use proptest::strategy::Strategy;
@@ -10,10 +12,15 @@ use super::*;
 /// Structs of one name in modules, with what serde needs.
 macro_rules! shapes {
     ($($(#[$attribute:meta])* $name:ident { $($(#[$of_field:meta])* $field:ident: $type:ty),* })*) => { $(
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
         $(#[$attribute])*
         struct $name { $($(#[$of_field])* $field: $type),* }
-    )* };
+    )*
+        #[test]
+        fn structs_are_described_as_they_are_observed() {
+            $(check_derived::<$name>().unwrap();)*
+        }
+    };
 }
 
 shapes! {

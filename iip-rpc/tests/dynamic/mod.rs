@@ -3,7 +3,8 @@
 #![cfg(all(
     feature = "codec-bincode",
     feature = "codec-postcard",
-    feature = "codec-msgpack"
+    feature = "codec-msgpack",
+    feature = "macros"
 ))]
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -20,7 +21,7 @@ use iip_rpc::codec::{
     Bincode, Codec, CodecId, DecodeError, DecodeLimits, EncodeError, Json, Msgpack, Postcard,
 };
 use iip_schema::dynamic::{DynamicSeed, DynamicValue, Layout, Options};
-use iip_schema::{Type, Types};
+use iip_schema::{Registry, Schema, Type, Types, check_derived, same_types};
 use serde_json::Value;
 
 use self::described::Described;
@@ -125,6 +126,27 @@ fn values_by_description_have_the_bytes_of_their_types_in_every_codec() {
     assert!(
         written.iter().all(|values| *values >= VALUES),
         "{written:?}"
+    );
+}
+
+/// Checks that a type is described by hand as it describes itself, and as it is observed.
+fn is_described_three_times_alike<T: Described + Schema>() {
+    let (mut types, mut registry) = (Types::new(), Registry::new());
+    let (ty, mut derived) = (T::ty(&mut types), T::describe(&mut registry));
+    let (derived_types, names) = registry.finish();
+    names.apply(&mut derived);
+    same_types(&ty, &types, &derived, &derived_types).unwrap();
+    check_derived::<T>().unwrap();
+}
+
+#[test]
+fn types_are_described_by_hand_as_they_describe_themselves() {
+    macro_rules! alike {
+        ($($type:ty),*) => { $(is_described_three_times_alike::<$type>();)* };
+    }
+    alike!(
+        Nothing, Point, Order, Exact, Skipped, Tree, Flattened, Beside, Extra, Empty, Id, Line,
+        Color, External, Internal, Adjacent, Untagged
     );
 }
 

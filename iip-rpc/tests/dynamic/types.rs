@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
+use iip_rpc::Schema;
 use iip_schema::{Definition, Enum, Field, Shape, Tagging, Type, Types, Variant, VariantShape};
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +28,7 @@ macro_rules! record {
             $($(#[$field_meta:meta])* $field:ident: $type:ty $(, |$f:ident| $edit:expr)?;)*
         }
     ) => {
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
         $(#[$meta])*
         pub(super) struct $name { $($(#[$field_meta])* pub(super) $field: $type),* }
 
@@ -121,7 +122,7 @@ record! {
 }
 
 /// A map with keys that are no fields of others.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
 pub(super) struct Named(BTreeMap<String, i32>);
 
 impl Described for Named {
@@ -140,7 +141,7 @@ impl Described for Named {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Schema)]
 pub(super) struct Nothing;
 
 impl Described for Nothing {
@@ -153,7 +154,7 @@ impl Described for Nothing {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, PartialOrd, Eq, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, PartialOrd, Eq, Ord, Serialize, Deserialize, Schema)]
 pub(super) struct Id(u32);
 
 impl Described for Id {
@@ -166,7 +167,7 @@ impl Described for Id {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
 pub(super) struct Line(Point, Point);
 
 impl Described for Line {
@@ -181,7 +182,7 @@ impl Described for Line {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Schema)]
 pub(super) enum Color {
     Red,
     Green,
@@ -208,7 +209,7 @@ impl Described for Color {
 /// Makes an enum with the same variants and another representation.
 macro_rules! variants {
     ($($name:ident $(#[$meta:meta])* { $($tuple:tt)* })*) => { $(
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
         $(#[$meta])*
         pub(super) enum $name {
             Moved { by: Point, quickly: Option<bool> },

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use iip_schema::{
     Definition, Enum, Field, Registry, Schema, Shape, Tagging, Type, Types, Variant, VariantShape,
-    probe, same_types,
+    check_derived,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -35,17 +35,7 @@ where
     T: Schema + Serialize + DeserializeOwned,
 {
     all_fit(values);
-    let (ty, types) = described::<T>();
-    let mut registry = Registry::new();
-    let mut observed = probe::<T>(&mut registry);
-    let (observed_types, names) = registry.finish();
-    names.apply(&mut observed);
-    if let Err(difference) = same_types(&ty, &types, &observed, &observed_types) {
-        panic!("{difference}: {types:#?}, and observed {observed_types:#?}");
-    }
-    if T::NAMED_ONLY.is_none() {
-        assert!(!matches!(observed, Type::Opaque { .. }), "{observed:?}");
-    }
+    check_derived::<T>().unwrap();
 }
 
 /// Checks that the values are written as `T` is described.
