@@ -103,7 +103,7 @@ pub fn from_text(text: &str) -> Result<Vec<Description>, FileError> {
 #[non_exhaustive]
 pub enum FileError {
     /// It is not JSON of this form. The text names the line and the column.
-    #[error("the saved schema cannot be read: {0}")]
+    #[error("the saved schema cannot be read: {0}; save it by `schema::file::to_text`")]
     Json(#[from] serde_json::Error),
     /// It does not state its version.
     #[error("the saved schema has no key `iip_schema` with its version, which is {VERSION}")]

@@ -46,11 +46,13 @@ fn what_cannot_be_read_is_told_with_its_place() {
     let of = |text: &str| from_text(text).unwrap_err().to_string();
     assert_eq!(
         of("{\n  \"iip_schema\": 1,\n  services\n}"),
-        "the saved schema cannot be read: key must be a string at line 3 column 3"
+        "the saved schema cannot be read: key must be a string at line 3 column 3; save it by \
+         `schema::file::to_text`"
     );
     assert_eq!(
         of("{ \"iip_schema\": 1 }"),
-        "the saved schema cannot be read: missing field `services` at line 1 column 19"
+        "the saved schema cannot be read: missing field `services` at line 1 column 19; save it by \
+         `schema::file::to_text`"
     );
     assert_eq!(
         of("{ \"iip_schema\": 2, \"services\": 5 }"),
@@ -101,22 +103,20 @@ fn what_old_programs_do_not_understand_is_an_error_with_all_differences() {
     let error = check_compatible(&new, &saved).unwrap_err().to_string();
     let expected = "`Orders` does not go with its saved schema:\n\
         - `Orders.cancel` with the path `/orders/cancel` is no longer there; old clients call it\n\
-        - MessagePack: `Orders.place`, result: the new server does not write the field `number`, \
-        which `Receipt` of the old client requires; make it an `Option`, or give it \
+        - MessagePack, JSON: `Orders.place`, result: the new server does not write the field \
+        `number`, which `Receipt` of the old client requires\n\
+        - MessagePack, JSON: `Orders.place`, result: the old server does not write the field `id`, \
+        which `Receipt` of the new client requires; make it an `Option`, or give it \
         `#[serde(default)]`\n";
     assert!(error.starts_with(expected), "{error}");
     assert!(
-        error.contains("the old server does not write the field `id`"),
-        "{error}"
-    );
-    assert!(
-        error.ends_with("by `iip_schema::file::to_text([&description])`"),
+        error.ends_with("again by `schema::file::to_text`"),
         "{error}"
     );
     let other = to_text([&Description::new("Other")]);
     let error = check_compatible(&orders(), &other).unwrap_err().to_string();
     assert!(
-        error.starts_with("`Orders` is not in the saved schema"),
+        error.starts_with("`Orders` is not in the saved schema, which has `Other`; "),
         "{error}"
     );
 }
@@ -125,6 +125,30 @@ fn what_old_programs_do_not_understand_is_an_error_with_all_differences() {
 #[should_panic(expected = "`Orders` does not go with its saved schema:")]
 fn an_assertion_fails_with_the_differences() {
     assert_compatible(&Description::new("Orders"), &to_text([&orders()]));
+}
+
+#[test]
+fn an_argument_may_be_appended_if_servers_are_updated_first() {
+    let saved = to_text([&orders()]);
+    let with = |ty: Type| changed(|orders| orders.methods[1].args.push(Argument::new("why", ty)));
+    let appended = with(Type::option(Type::Text));
+    Check::new().servers_first().run(&appended, &saved).unwrap();
+    let error = check_compatible(&appended, &saved).unwrap_err().to_string();
+    let text = "- MessagePack, JSON: `Orders.cancel`, argument `why`: the argument is only in the new \
+                client, and the old server rejects it\n";
+    assert!(error.contains(text), "{error}");
+    assert!(error.contains("use `Check::servers_first`"), "{error}");
+    let required = with(Type::Text);
+    let check = Check::new().servers_first();
+    check.run(&required, &saved).unwrap_err();
+}
+
+#[test]
+fn a_moved_method_is_told_with_both_paths() {
+    let moved = changed(|orders| orders.methods[1].path = "/v2/cancel".into());
+    let error = check_compatible(&moved, &to_text([&orders()])).unwrap_err();
+    let text = "`Orders.cancel` has the path `/v2/cancel` now; old clients call `/orders/cancel`";
+    assert!(error.to_string().contains(text), "{error}");
 }
 
 #[test]

@@ -325,7 +325,7 @@ impl<'a> Judge<'a, '_> {
         let (old, new) = (Name(&from.name).to_string(), Name(&to.name).to_string());
         let remedy = match verdict {
             Verdict::Compatible => String::new(),
-            _ => format!("; give it `#[serde(alias = \"{old}\")]`"),
+            _ => self.remedy(&format!("give it `#[serde(alias = \"{old}\")]`")),
         };
         let text = format!(
             "variant `{old}` of `{}` in the {} is `{new}` in the {}{remedy}",

@@ -212,12 +212,12 @@ impl<'a> Judge<'a, '_> {
 
     fn field_skipped(&mut self, field: &Field, of: Struct<'_>) {
         let text = format!(
-            "the {} may leave out the field `{}`, which `{}` of the {} requires; give it \
-             `#[serde(default)]`",
+            "the {} may leave out the field `{}`, which `{}` of the {} requires{}",
             self.writer(),
             Name(&field.name),
             Name(of.name),
             self.reader(),
+            self.remedy("give it `#[serde(default)]`"),
         );
         self.differ(Rule::FieldSkipped, Verdict::Warn, "", "", &text);
     }
@@ -233,7 +233,8 @@ impl<'a> Judge<'a, '_> {
         } else {
             let text = format!(
                 "the {writer} does not write the field `{field}`, which `{of}` of the {reader} \
-                 requires; make it an `Option`, or give it `#[serde(default)]`"
+                 requires{}",
+                self.remedy("make it an `Option`, or give it `#[serde(default)]`")
             );
             let missing = if may_be_in_rest {
                 Verdict::Warn
@@ -253,11 +254,12 @@ impl<'a> Judge<'a, '_> {
             false => (Verdict::Incompatible, ""),
         };
         let text = format!(
-            "field `{old}` in the {} seems to be `{new}` of `{}` in the {}, which does not read the \
-             old name{lost}; give it `#[serde(alias = \"{old}\")]`",
+            "field `{old}` in the {} seems to be `{new}` of `{}` in the {}, which does not read that \
+             name{lost}{}",
             self.writer(),
             Name(of.name),
             self.reader(),
+            self.remedy(&format!("give it `#[serde(alias = \"{old}\")]`")),
         );
         let (old, new) = (old.to_string(), new.to_string());
         self.differ(Rule::FieldRenamed, verdict, &old, &new, &text);

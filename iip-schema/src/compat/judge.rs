@@ -20,11 +20,30 @@ const MAX_PLACE: usize = 16;
 pub(crate) struct Sides {
     client: &'static str,
     server: &'static str,
+    /// The one that is in use and cannot be changed.
+    old: Option<&'static str>,
 }
 
 impl Sides {
     pub(crate) const fn new(client: &'static str, server: &'static str) -> Self {
-        Self { client, server }
+        Self {
+            client,
+            server,
+            old: None,
+        }
+    }
+
+    /// The sides between a program in use, `old`, and a new one.
+    pub(crate) const fn of_builds(
+        client: &'static str,
+        server: &'static str,
+        old: &'static str,
+    ) -> Self {
+        Self {
+            client,
+            server,
+            old: Some(old),
+        }
     }
 }
 
@@ -142,6 +161,14 @@ impl<'a, 's> Judge<'a, 's> {
         match self.client_writes {
             true => self.sides.server,
             false => self.sides.client,
+        }
+    }
+
+    /// What the reader can do about a difference; nothing if it is in use already.
+    pub(super) fn remedy(&self, remedy: &str) -> String {
+        match self.sides.old == Some(self.reader()) {
+            true => String::new(),
+            false => format!("; {remedy}"),
         }
     }
 

@@ -340,7 +340,7 @@ impl<'a> Judge<'a, '_> {
             let how = format!("; {} writes arguments by place", self.encoding);
             (Verdict::Incompatible, how)
         } else if !is_option {
-            (Verdict::Incompatible, "; make it an `Option`".to_owned())
+            (Verdict::Incompatible, self.remedy("make it an `Option`"))
         } else {
             (
                 Verdict::Compatible,
