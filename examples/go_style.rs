@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use iip_core::{HandlerError, Request, Response, handler_fn};
-use iip_rpc::{Client, Server, Status, service};
+use iip_rpc::{Client, Schema, Server, Status, service};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// The reply of `/user/find`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, Schema)]
 pub struct User {
     id: u64,
     name: String,

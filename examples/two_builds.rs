@@ -9,20 +9,20 @@
 //! The client notices before its first call, and uses a codec with names for that method. A method
 //! that no codec can carry is refused before it runs, with the reason.
 
-use iip_rpc::{Client, Code, Server, Status, service};
+use iip_rpc::{Client, Code, Schema, Server, Status, service};
 use serde::{Deserialize, Serialize};
 
 /// The build of the client.
-mod old {
-    use super::{Deserialize, Serialize, Status, service};
+pub(crate) mod old {
+    use super::{Deserialize, Schema, Serialize, Status, service};
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     pub(crate) enum Colour {
         Red,
         Green,
     }
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     pub(crate) struct Order {
         pub(crate) id: u64,
         pub(crate) colour: Colour,
@@ -36,17 +36,17 @@ mod old {
 }
 
 /// The build of the server.
-mod new {
-    use super::{Deserialize, Serialize, Status, service};
+pub(crate) mod new {
+    use super::{Deserialize, Schema, Serialize, Status, service};
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     pub(crate) enum Colour {
         Blue,
         Green,
         Red,
     }
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
     pub(crate) struct Order {
         pub(crate) id: u64,
         #[serde(default)]

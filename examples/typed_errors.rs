@@ -7,11 +7,11 @@
 
 use std::time::Duration;
 
-use iip_rpc::{Client, MethodError, Server, Status, service};
+use iip_rpc::{Client, MethodError, Schema, Server, Status, service};
 use serde::{Deserialize, Serialize};
 
 /// The errors of the bank. The caller gets the same value that the handler returned.
-#[derive(Debug, thiserror::Error, Serialize, Deserialize, MethodError)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize, MethodError, Schema)]
 pub enum BankError {
     /// There is no such account.
     #[error("no account {0:?}")]

@@ -7,7 +7,8 @@ use bytes::{BufMut, BytesMut};
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::{Outcome, ReplyHead, write_status_reply};
 use iip_rpc::metadata::Metadata;
-use iip_rpc::{Client, Code, Execution, MethodError, Status, Stream, Streaming, service};
+use iip_rpc::schema::check_derived;
+use iip_rpc::{Client, Code, Execution, MethodError, Schema, Status, Stream, Streaming, service};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
@@ -26,7 +27,7 @@ trait Messages {
     async fn ask(&self, request: &u32) -> Result<u32, Status>;
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError, Schema)]
 enum Rejection {
     #[error("there are no numbers")]
     Empty,
@@ -180,4 +181,9 @@ async fn a_first_record_with_a_failure_does_not_accept_the_call() {
         };
         expect(&status, Code::Internal, Execution::MayHaveExecuted);
     }
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    check_derived::<Rejection>().unwrap();
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use iip_core::balance::{BalanceOptions, Policy};
-use iip_rpc::schema::{Description, SchemaCheck, ServiceSummary};
+use iip_rpc::schema::{Description, SchemaCheck, ServiceSummary, check_derived};
 use iip_rpc::{
     Client, ClientBuilder, Code, Execution, Schema, Server, Status, Stream, Streaming, service,
 };
@@ -481,4 +481,11 @@ async fn a_method_is_called_by_its_path_with_json() {
         .await
         .unwrap_err();
     assert_eq!(unknown.code(), Code::Unimplemented, "{unknown}");
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    check_derived::<old::Colour>().unwrap();
+    check_derived::<old::Order>().unwrap();
+    check_derived::<old::Size>().unwrap();
 }

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead};
+use iip_rpc::schema::check_derived;
 use iip_rpc::{
     CallContext, CallOptions, Client, ClientBuilder, Code, Execution, MethodError, Payload,
-    ReplyMetadata, Status, Stream, Streaming, service,
+    ReplyMetadata, Schema, Status, Stream, Streaming, service,
 };
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -24,14 +25,14 @@ use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::{spawn, within};
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
 struct Note {
     text: String,
     tags: Vec<String>,
     data: Payload,
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError, Schema)]
 enum NoteError {
     #[error("longer than {0} bytes")]
     TooLong(u32),
@@ -565,4 +566,10 @@ async fn protobuf_as_the_codec_of_a_client_is_rejected_for_serde_types_before_an
     let status = FreeClient::new(client).add(1, 2).await.unwrap_err();
     expect(&status, Code::InvalidArgument, Execution::NotSent);
     assert!(status.message().contains("`Proto`"), "{status}");
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    check_derived::<Note>().unwrap();
+    check_derived::<NoteError>().unwrap();
 }

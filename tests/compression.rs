@@ -10,9 +10,10 @@ use iip_rpc::codec::{CodecId, DecodeLimits, decode_value};
 use iip_rpc::compression::{CompressionId, decompress};
 use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead};
 use iip_rpc::interceptor::{Completion, Next, ServerCall, ServerInterceptor};
+use iip_rpc::schema::check_derived;
 use iip_rpc::{
     CallOptions, Client, ClientBuilder, Code, Compression, Execution, MethodError, MethodPolicy,
-    Payload, Server, ServerBuilder, Status, Stream, Streaming, service,
+    Payload, Schema, Server, ServerBuilder, Status, Stream, Streaming, service,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,7 @@ use crate::common::frame::RawFrame;
 use crate::common::peer::{Peer, accepted};
 use crate::common::{Random, spawn, within};
 
-#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError, Schema)]
 enum TextError {
     #[error("a bad text")]
     Bad(String),
@@ -591,4 +592,9 @@ async fn the_message_limit_counts_bytes_before_compression() {
     };
     expect(&status, Code::ResourceExhausted, Execution::NotSent);
     assert_eq!(texts.echo("ab".repeat(4_900)).await.unwrap().len(), 9_800);
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    check_derived::<TextError>().unwrap();
 }

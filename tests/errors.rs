@@ -10,13 +10,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::{Outcome, ReplyHead};
-use iip_rpc::{CallContext, Client, Code, Execution, Metadata, MethodError, Status, service};
+use iip_rpc::schema::check_derived;
+use iip_rpc::{
+    CallContext, Client, Code, Execution, Metadata, MethodError, Schema, Status, service,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::common::calls::{expect, port, request, serve, serve_json, status_in};
 use crate::common::within;
 
-#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError, Schema)]
 enum TransferError {
     #[error("only {left} are left")]
     TooPoor { left: u64 },
@@ -433,4 +436,9 @@ async fn a_handler_that_rejects_before_it_changes_anything_can_report_that() {
     let (_server, client) = serve(BankServer::new(Vault)).await;
     let status = BankClient::new(client).reject().await.unwrap_err();
     expect(&status, Code::Unavailable, Execution::NotExecuted);
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    check_derived::<TransferError>().unwrap();
 }

@@ -8,9 +8,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use iip_core::{HandlerError, Request, Response, handler_fn};
+use iip_rpc::schema::check_derived;
 use iip_rpc::{
-    Client, Code, Level, MethodError, ResultExt, Server, ServerBuilder, Status, Stream, Streaming,
-    service,
+    Client, Code, Level, MethodError, ResultExt, Schema, Server, ServerBuilder, Status, Stream,
+    Streaming, service,
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,7 @@ use crate::common::alone::alone;
 use crate::common::logs::{Line, Logs};
 use crate::common::{spawn, within};
 
-#[derive(Debug, thiserror::Error, Serialize, Deserialize, MethodError)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize, MethodError, Schema)]
 enum Own {
     #[error("an answer of its own")]
     Reply,
@@ -341,4 +342,9 @@ async fn a_handler_that_panics_again_while_it_is_dropped_fails_its_own_call_and_
     }
     let echo = within("the reply", client.request("/echo", "x")).await;
     assert_eq!(echo.unwrap(), "x");
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    check_derived::<Own>().unwrap();
 }

@@ -1,4 +1,4 @@
-//! Code emitted by `#[service]` and `#[derive(MethodError)]` compiles wherever it is used: without
+//! Code emitted by `#[service]` and the derives compiles wherever it is used: without
 //! a prelude, with types that are named like those of the standard library, under another name of
 //! the crate, inside macros and functions, and under strict lints.
 
@@ -15,6 +15,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use iip_rpc::schema::check_derived;
 use iip_rpc::{CallContext, CallOptions, Client, Code, MethodError, Server, Service, Status};
 
 /// A client of a separate server of this service.
@@ -229,28 +230,48 @@ pub mod bare {
 
     /// A struct around a status.
     #[derive(
-        ::core::fmt::Debug, ::thiserror::Error, Serialize, Deserialize, ::iip_rpc::MethodError,
+        ::core::fmt::Debug,
+        ::thiserror::Error,
+        Serialize,
+        Deserialize,
+        ::iip_rpc::MethodError,
+        ::iip_rpc::Schema,
     )]
     #[error("refused: {0}")]
     pub struct Wrapped(pub Status);
 
     /// A struct around a status in a box.
     #[derive(
-        ::core::fmt::Debug, ::thiserror::Error, Serialize, Deserialize, ::iip_rpc::MethodError,
+        ::core::fmt::Debug,
+        ::thiserror::Error,
+        Serialize,
+        Deserialize,
+        ::iip_rpc::MethodError,
+        ::iip_rpc::Schema,
     )]
     #[error("refused: {0}")]
     pub struct Boxed(pub Box<Status>);
 
     /// The same with a conversion by thiserror, which is one from the box.
     #[derive(
-        ::core::fmt::Debug, ::thiserror::Error, Serialize, Deserialize, ::iip_rpc::MethodError,
+        ::core::fmt::Debug,
+        ::thiserror::Error,
+        Serialize,
+        Deserialize,
+        ::iip_rpc::MethodError,
+        ::iip_rpc::Schema,
     )]
     #[error(transparent)]
     pub struct BoxedFrom(#[from] pub Box<Status>);
 
     /// An enum with one variant, and the mark on its field.
     #[derive(
-        ::core::fmt::Debug, ::thiserror::Error, Serialize, Deserialize, ::iip_rpc::MethodError,
+        ::core::fmt::Debug,
+        ::thiserror::Error,
+        Serialize,
+        Deserialize,
+        ::iip_rpc::MethodError,
+        ::iip_rpc::Schema,
     )]
     pub enum Only {
         /// The one variant.
@@ -264,7 +285,12 @@ pub mod bare {
 
     /// A generic enum, for which thiserror makes the conversion.
     #[derive(
-        ::core::fmt::Debug, ::thiserror::Error, Serialize, Deserialize, ::iip_rpc::MethodError,
+        ::core::fmt::Debug,
+        ::thiserror::Error,
+        Serialize,
+        Deserialize,
+        ::iip_rpc::MethodError,
+        ::iip_rpc::Schema,
     )]
     #[serde(bound = "")]
     pub enum Converted<T>
@@ -390,7 +416,11 @@ pub mod hostile_names {
     pub mod std {}
     pub fn drop() {}
     #[derive(
-        ::core::clone::Clone, ::core::fmt::Debug, ::serde::Serialize, ::serde::Deserialize,
+        ::core::clone::Clone,
+        ::core::fmt::Debug,
+        ::serde::Serialize,
+        ::serde::Deserialize,
+        ::iip_rpc::Schema,
     )]
     pub struct T(pub u8);
     pub const HELLO: usize = 3;
@@ -472,32 +502,33 @@ pub mod names_of_the_runtime {
     //! Types of the user with the names of types that `#[service]` knows.
     #![allow(missing_docs, unused_qualifications)]
 
-    use iip_rpc::{Status, service};
+    use iip_rpc::{Schema, Status, service};
     use serde::{Deserialize, Serialize};
 
-    #[derive(Debug, Serialize, Deserialize)]
+    #[derive(Debug, Serialize, Deserialize, Schema)]
     pub struct Subscription {
         pub plan: String,
     }
 
-    #[derive(Debug, Clone, Serialize, Deserialize)]
+    #[derive(Debug, Clone, Serialize, Deserialize, Schema)]
     pub struct Path(pub String);
 
     pub mod generic {
         //! With type parameters, like those of the runtime.
+        use iip_rpc::Schema;
         use serde::{Deserialize, Serialize};
 
-        #[derive(Debug, Serialize, Deserialize)]
+        #[derive(Debug, Serialize, Deserialize, Schema)]
         pub struct Streaming<T> {
             pub kind: T,
         }
 
-        #[derive(Debug, Serialize, Deserialize)]
+        #[derive(Debug, Serialize, Deserialize, Schema)]
         pub struct Subscription<T> {
             pub plan: T,
         }
 
-        #[derive(Debug, Serialize, Deserialize)]
+        #[derive(Debug, Serialize, Deserialize, Schema)]
         pub struct CallContext {
             pub number: u8,
         }
@@ -575,8 +606,14 @@ pub mod renamed {
     }
 
     #[derive(
-        Debug, thiserror::Error, serde::Serialize, serde::Deserialize, vendored::rpc::MethodError,
+        Debug,
+        thiserror::Error,
+        serde::Serialize,
+        serde::Deserialize,
+        vendored::rpc::MethodError,
+        vendored::rpc::Schema,
     )]
+    #[schema(crate = vendored::rpc)]
     #[status(crate = vendored::rpc)]
     pub enum RenamedError {
         #[error("no")]
@@ -754,4 +791,24 @@ pub mod switched_off {
         #[deprecated]
         async fn hello(&self) -> iip_rpc::Result<T>;
     }
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    use bare::{Boxed, BoxedFrom, Converted, Only, Wrapped};
+    use names_of_the_runtime::{Path, Subscription, generic};
+    use renamed::RenamedError;
+
+    check_derived::<Wrapped>().unwrap();
+    check_derived::<Boxed>().unwrap();
+    check_derived::<BoxedFrom>().unwrap();
+    check_derived::<Only>().unwrap();
+    check_derived::<Converted<u8>>().unwrap();
+    check_derived::<hostile_names::T>().unwrap();
+    check_derived::<Subscription>().unwrap();
+    check_derived::<Path>().unwrap();
+    check_derived::<generic::Streaming<u8>>().unwrap();
+    check_derived::<generic::Subscription<u8>>().unwrap();
+    check_derived::<generic::CallContext>().unwrap();
+    check_derived::<RenamedError>().unwrap();
 }

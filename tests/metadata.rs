@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use iip_rpc::envelope::{Outcome, ReplyHead, read_status};
+use iip_rpc::schema::check_derived;
 use iip_rpc::{
-    CallContext, CallOptions, Code, Execution, Metadata, MethodError, ReplyMetadata, Server,
-    Status, service,
+    CallContext, CallOptions, Code, Execution, Metadata, MethodError, ReplyMetadata, Schema,
+    Server, Status, service,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::common::calls::{current, expect, serve, serve_json};
 use crate::common::{GUARD, within};
 
-#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError, Schema)]
 enum OwnError {
     #[error("no")]
     No,
@@ -330,4 +331,9 @@ async fn a_peer_that_sends_more_than_the_limit_is_rejected_and_not_executed() {
         );
     }
     assert_eq!(HeadersClient::new(client).received().await.unwrap(), []);
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    check_derived::<OwnError>().unwrap();
 }

@@ -6,8 +6,9 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use iip_rpc::schema::check_derived;
 use iip_rpc::{
-    CallContext, CallOptions, Client, Code, Execution, MethodError, Server, Status, service,
+    CallContext, CallOptions, Client, Code, Execution, MethodError, Schema, Server, Status, service,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use crate::common::calls::expect;
 use crate::common::frame::RawFrame;
 use crate::common::{spawn, within};
 
-#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError, Schema)]
 enum ShopError {
     #[error("sold out until {until}")]
     SoldOut { until: String },
@@ -28,7 +29,7 @@ enum ShopError {
     Rpc(Status),
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
 struct Item {
     name: String,
     #[serde(default)]
@@ -614,4 +615,10 @@ async fn the_shell_command_of_the_guide_makes_a_call_and_gets_a_reply() {
     within("the reply and the end", reading).await.unwrap();
     let expected = b"\x05/greeter/hello\0\0\0\0\0\0\0\0\x0e\"hello, world\"";
     assert_eq!(reply, expected, "{}", reply.escape_ascii());
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    check_derived::<ShopError>().unwrap();
+    check_derived::<Item>().unwrap();
 }

@@ -11,6 +11,7 @@ mod codecs;
 mod compression;
 mod connection_life;
 mod deadline;
+mod described;
 mod errors;
 mod failures;
 mod faults;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use iip_rpc::codec::CodecId;
+use iip_rpc::schema::check_derived;
 use iip_rpc::{
     CallContext, CallOptions, Client, ClientBuilder, Code, Execution, Limits, MethodError,
-    MethodPolicy, ReplyMetadata, Server, ServerBuilder, Status, Stream, Streaming, service,
+    MethodPolicy, ReplyMetadata, Schema, Server, ServerBuilder, Status, Stream, Streaming, service,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -18,7 +19,9 @@ use tokio::sync::Notify;
 use crate::common::calls::{serve, serve_with, times};
 use crate::common::{passes, spawn, within};
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+#[derive(
+    Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError, Schema,
+)]
 enum FeedError {
     #[error("no topic {0}")]
     NoTopic(String),
@@ -29,7 +32,7 @@ enum FeedError {
     Rpc(Status),
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
 struct Event {
     number: u32,
     text: String,
@@ -717,4 +720,10 @@ async fn a_server_that_goes_away_ends_its_streams() {
     let (status, _) = failure(stream).await;
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.execution(), Execution::MayHaveExecuted);
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    check_derived::<FeedError>().unwrap();
+    check_derived::<Event>().unwrap();
 }

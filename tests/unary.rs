@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use iip_rpc::codec::CodecId;
-use iip_rpc::{CallContext, CallOptions, Client, Payload, Server, Status, service};
+use iip_rpc::schema::check_derived;
+use iip_rpc::{CallContext, CallOptions, Client, Payload, Schema, Server, Status, service};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Barrier;
@@ -33,7 +34,7 @@ impl Greeter for Polite {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
 struct Point {
     x: i64,
     y: i64,
@@ -41,7 +42,7 @@ struct Point {
     label: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
 enum Shape {
     Nothing,
     Circle(Point, f64),
@@ -196,7 +197,7 @@ trait Circumstances {
     async fn in_spawned_task(&self, scoped: bool) -> Result<bool, Status>;
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
 struct Seen {
     method: String,
     value: Option<String>,
@@ -666,4 +667,11 @@ impl Ports for Doorman {
     async fn mine(&self) -> Result<u16, Status> {
         port(&current()?)
     }
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    check_derived::<Point>().unwrap();
+    check_derived::<Shape>().unwrap();
+    check_derived::<Seen>().unwrap();
 }

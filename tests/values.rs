@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use iip_core::{HandlerError, Request, Response, handler_fn};
 use iip_rpc::codec::CodecId;
+use iip_rpc::schema::check_derived;
 use iip_rpc::{
-    Client, ClientBuilder, Code, Execution, MethodError, Payload, Server, Status, Stream,
+    Client, ClientBuilder, Code, Execution, MethodError, Payload, Schema, Server, Status, Stream,
     Streaming, service,
 };
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,8 @@ use crate::common::{assert_grown_less, resident_bytes, within};
 
 const MIB: usize = 1024 * 1024;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
+#[schema(named_only)]
 struct Order {
     #[serde(default, skip_serializing_if = "is_zero")]
     discount: u8,
@@ -41,7 +43,7 @@ fn without_discount() -> Order {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
 struct List {
     next: Option<Box<Self>>,
 }
@@ -413,26 +415,28 @@ impl Shop for Full {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
 struct Country {
     code: u16,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
 struct Notice {
     code: i32,
     message: String,
 }
 
 /// The fields of an error in another order, and with the third field of errors.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
 struct Report {
     message: String,
     error: Option<u8>,
     code: i32,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+#[derive(
+    Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError, Schema,
+)]
 enum PlainFailure {
     #[error("nothing")]
     Nothing(()),
@@ -732,4 +736,14 @@ fn a_large_plain_reply_costs_no_more_than_a_few_times_its_size() {
             assert_grown_less(before, 24 * MIB);
         },
     );
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    check_derived::<Order>().unwrap();
+    check_derived::<List>().unwrap();
+    check_derived::<Country>().unwrap();
+    check_derived::<Notice>().unwrap();
+    check_derived::<Report>().unwrap();
+    check_derived::<PlainFailure>().unwrap();
 }

@@ -8,12 +8,12 @@
 use std::time::{Duration, Instant};
 
 use iip_rpc::codec::CodecId;
-use iip_rpc::{CallOptions, Client, Compression, Server, ServerBuilder, Status, service};
+use iip_rpc::{CallOptions, Client, Compression, Schema, Server, ServerBuilder, Status, service};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Typical data: names, numbers, few different words.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, Schema)]
 pub struct Order {
     id: u64,
     customer: String,

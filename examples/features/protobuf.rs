@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use iip_rpc::{Client, MethodError, Server, Status, service};
+use iip_rpc::{Client, MethodError, Schema, Server, Status, service};
 use serde::{Deserialize, Serialize};
 
 /// `message Point { double lat = 1; double lon = 2; }`, written by hand or by `prost-build` from a
@@ -46,7 +46,7 @@ pub struct Route {
 
 /// The errors of the service. Errors are serde types in every codec; with protobuf they are sent as
 /// JSON.
-#[derive(Debug, thiserror::Error, Serialize, Deserialize, MethodError)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize, MethodError, Schema)]
 pub enum RouteError {
     /// A required field is missing.
     #[error("{0} is missing")]

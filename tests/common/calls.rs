@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use iip_rpc::codec::CodecId;
 use iip_rpc::envelope::{Outcome, ReplyHead, RequestHead, read_status};
 use iip_rpc::{
-    CallContext, Client, ClientBuilder, Code, Execution, Metadata, MethodError, Server,
+    CallContext, Client, ClientBuilder, Code, Execution, Metadata, MethodError, Schema, Server,
     ServerBuilder, Service, Status, Streaming,
 };
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,9 @@ use super::peer::{Peer, listener};
 use super::spawn;
 
 /// The error of a method that may fail for a reason of the application.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError)]
+#[derive(
+    Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error, MethodError, Schema,
+)]
 pub(crate) enum ShopError {
     #[error("sold out")]
     SoldOut,
