@@ -198,17 +198,6 @@ fn types_that_are_used_many_times_are_hashed_once() {
     assert_eq!(method_fingerprints(&large).len(), 100);
 }
 
-#[test]
-#[ignore = "measures"]
-fn fingerprints_of_a_large_service_take_few_milliseconds() {
-    let large = large();
-    let begin = std::time::Instant::now();
-    for _ in 0..100 {
-        std::hint::black_box(service_fingerprint(&large));
-    }
-    println!("{:?} for one service", begin.elapsed() / 100);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
