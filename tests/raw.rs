@@ -4,6 +4,7 @@ mod common;
 
 mod conformance;
 mod fairness;
+mod go_statistics;
 mod proxied;
 mod raw_streams;
 mod replaced_connections;

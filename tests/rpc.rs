@@ -36,6 +36,7 @@ mod rolling_restart;
 mod serving;
 mod settings;
 mod shutdown;
+mod statistics;
 mod streaming;
 mod streaming_wire;
 mod subscriptions;

@@ -107,7 +107,11 @@ pub enum RequestMode {
 
 /// The reply of a handler.
 #[derive(Debug)]
-pub struct Response(pub(crate) ResponseKind);
+pub struct Response {
+    pub(crate) kind: ResponseKind,
+    /// The number of the status code that the call counts with.
+    pub(crate) code: u8,
+}
 
 #[derive(Debug)]
 pub(crate) enum ResponseKind {
@@ -120,19 +124,33 @@ impl Response {
     /// request.
     #[must_use]
     pub fn streamed() -> Self {
-        Self(ResponseKind::Streamed)
+        Self {
+            kind: ResponseKind::Streamed,
+            code: 0,
+        }
     }
 
     /// Creates a reply without data. The caller gets the in-band error 101, as from a Go server.
     #[must_use]
     pub fn empty() -> Self {
-        Self(ResponseKind::Whole(Body::default()))
+        Body::default().into()
+    }
+
+    /// Sets the number of the status code with which the statistics count the call. Default: 0, OK.
+    /// It does not change the reply. A number above 16 counts as OK.
+    #[must_use]
+    pub fn with_status_code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
     }
 }
 
 impl<B: Into<Body>> From<B> for Response {
     fn from(body: B) -> Self {
-        Self(ResponseKind::Whole(body.into()))
+        Self {
+            kind: ResponseKind::Whole(body.into()),
+            code: 0,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The reasons why a handler was not run, or has failed.
 
+use crate::stats::UNKNOWN;
+
 /// The reason why the reply to a request does not come from its handler.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -83,6 +85,7 @@ pub enum RejectReason {
 pub struct HandlerError {
     text: String,
     logged: bool,
+    code: u8,
 }
 
 impl HandlerError {
@@ -92,7 +95,20 @@ impl HandlerError {
         Self {
             text: text.into(),
             logged: false,
+            code: UNKNOWN,
         }
+    }
+
+    /// Sets the number of the status code with which the statistics count the call. Default: 2,
+    /// UNKNOWN.
+    #[must_use]
+    pub fn with_status_code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    pub(crate) fn status_code(&self) -> u8 {
+        self.code
     }
 
     /// Marks a failure that is in the log already, through

@@ -43,6 +43,7 @@
 //! | addresses, Unix sockets, in-memory transport, custom byte streams | [`transport`] |
 //! | several servers: policies, health, zones | [`balance`], [`ClientBuilder::balance`], [`Client::explain`] |
 //! | where the servers come from: a list, a file, DNS, a registry | [`discover`], [`ClientBuilder::discover`] |
+//! | what was counted: calls by path and code, durations, bytes, connections | [`stats`], [`Server::stats`], [`Client::stats`] |
 //! | TLS, mutual TLS | `tls`, with the feature of that name |
 //! | frames and paths as bytes, without a connection | [`decoder`], [`frame`], [`path`] |
 //!
@@ -94,6 +95,7 @@ mod scratch;
 mod serve;
 mod server;
 mod shutdown;
+pub mod stats;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod totals;

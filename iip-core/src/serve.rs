@@ -25,6 +25,7 @@ use crate::frame::ChannelId;
 use crate::handler::{Handler, HandlerFuture, Request, RequestMode, Response, ResponseKind};
 use crate::handler_error::{HandlerError, RejectReason};
 use crate::proto::{RequestPath, ServerEvent, control, detach, is_one_way, kept_bytes};
+use crate::stats::{INTERNAL, OK, UNIMPLEMENTED};
 use crate::totals::{Counted, Places, Share};
 
 /// Number of waiting handlers of a connection from which requests of up to 16 KiB are copied.
@@ -287,6 +288,7 @@ impl Dispatcher {
             } => {
                 let limit = shared.lock().proto.limits().get_max_message_bytes();
                 let reason = RejectReason::TooLarge { size, limit };
+                shared.count_failure(channel, reason.status_code());
                 if is_one_way(channel) {
                     on_lost(shared, &path, &reason);
                 }
@@ -337,6 +339,7 @@ impl Dispatcher {
             if one_way {
                 on_lost(shared, &incoming.path, &"no handler has this path");
             }
+            shared.count_failure(channel, UNIMPLEMENTED);
             return Some(control::NO_HANDLER.into());
         };
         let (handler, policy, request_mode) = (&route.handler, route.policy, route.request_mode);
@@ -347,6 +350,7 @@ impl Dispatcher {
             if one_way {
                 on_lost(shared, &incoming.path, &reason);
             }
+            shared.count_failure(channel, reason.status_code());
             return Some(handler.reject(&reason, tag));
         }
         let cancel = (policy == OnCancel::Token).then(CancelToken::new);
@@ -386,8 +390,14 @@ impl Dispatcher {
         match first {
             Poll::Ready(Ok(result)) => {
                 on_failed(shared, &route.path, &result, one_way);
+                let code = code_of(&result);
                 // For a handler with streams, the entry in the table prevents a second reply.
-                reply_of(result).filter(|_| !streams || shared.lock().leave(channel, serial))
+                let reply =
+                    reply_of(result).filter(|_| !streams || shared.lock().leave(channel, serial));
+                if code != OK && reply.is_some() {
+                    shared.count_failure(channel, code);
+                }
+                reply
             }
             Poll::Pending => {
                 // A handler with parts or a stream has its entry already, and this one is not used.
@@ -413,6 +423,7 @@ impl Dispatcher {
                 if streams {
                     shared.lock().forget(channel);
                 }
+                shared.count_failure(channel, INTERNAL);
                 Some(on_panic(shared, &**handler, &route.path, panic, tag))
             }
         }
@@ -442,6 +453,7 @@ fn spawn(
     let mut state = shared.lock();
     let is_over = streams && !state.is_running(channel, serial);
     if !streams {
+        state.proto.count_begin(channel);
         state.running.insert(channel, running);
     }
     // The guard below releases these bytes.
@@ -457,12 +469,15 @@ fn spawn(
         if let Ok(result) = &result {
             on_failed(&connection, &path, result, is_one_way(channel));
         }
-        let body = match result {
-            Ok(result) => reply_of(result),
-            Err(panic) => Some(on_panic(&connection, &*handler, &path, panic, tag)),
+        let (code, body) = match result {
+            Ok(result) => (code_of(&result), reply_of(result)),
+            Err(panic) => {
+                let body = on_panic(&connection, &*handler, &path, panic, tag);
+                (INTERNAL, Some(body))
+            }
         };
         if let Some(body) = body {
-            send_reply(&connection, channel, serial, body, &*handler, tag);
+            send_reply(&connection, channel, serial, (code, body), &*handler, tag);
         }
     });
     let task = task.abort_handle();
@@ -483,14 +498,14 @@ fn send_reply(
     shared: &Shared,
     channel: ChannelId,
     serial: u64,
-    mut body: Body,
+    (code, mut body): (u8, Body),
     handler: &dyn Handler,
     tag: bool,
 ) {
     let reason = shared.command(|state| {
         let reason = state.reason_to_drop(body.len());
         if reason.is_none() {
-            state.end_with(channel, serial, &mut body);
+            state.end_with(channel, serial, code, &mut body);
         }
         reason
     });
@@ -501,7 +516,8 @@ fn send_reply(
             dispose(panic);
             control::NO_RESPONSE.into()
         });
-        shared.command(|state| state.end_with(channel, serial, &mut body));
+        let code = reason.status_code();
+        shared.command(|state| state.end_with(channel, serial, code, &mut body));
     }
 }
 
@@ -531,11 +547,20 @@ impl Future for HandlerTask {
     }
 }
 
+/// Returns the number of the status code that a call counts with.
+#[inline]
+fn code_of(result: &Result<Response, HandlerError>) -> u8 {
+    match result {
+        Ok(response) => response.code,
+        Err(error) => error.status_code(),
+    }
+}
+
 /// Returns the bytes of a reply; `None` if it was or will be sent in parts.
 fn reply_of(result: Result<Response, HandlerError>) -> Option<Body> {
-    match result {
-        Ok(Response(ResponseKind::Whole(body))) => Some(control::or_no_response(body)),
-        Ok(Response(ResponseKind::Streamed)) => None,
+    match result.map(|response| response.kind) {
+        Ok(ResponseKind::Whole(body)) => Some(control::or_no_response(body)),
+        Ok(ResponseKind::Streamed) => None,
         Err(error) => Some(control::handler_failure(&error.to_string()).into()),
     }
 }

@@ -58,6 +58,9 @@ pub mod health {}
 #[doc = iip_macros::__guide_page!("guide/observability.md")]
 pub mod observability {}
 
+#[doc = iip_macros::__guide_page!("guide/statistics.md")]
+pub mod statistics {}
+
 #[doc = iip_macros::__guide_page!("guide/limits.md")]
 pub mod limits {}
 

@@ -160,7 +160,7 @@ pub use self::subscription::{
 /// Byte streams to connect over: network addresses, memory, or your own.
 pub use iip_core::transport;
 /// Clients of several servers: how calls are balanced, and where the servers come from.
-pub use iip_core::{balance, discover};
+pub use iip_core::{balance, discover, stats};
 
 /// Return type of a method that sends many messages:
 /// `Result<impl Stream<Item = Result<T, Status>>, Status>`.

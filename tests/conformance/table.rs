@@ -123,8 +123,7 @@ fn instead<const N: usize>(why: &'static str, replies: [Reply; N], end: End) -> 
 // Reasons that several files share.
 
 const FAKE: &str = "the server was a script; what counts here is that ours understands this client";
-const STATISTICS: &str =
-    "the statistics paths come with a later version; until then they are paths without a handler";
+const STATISTICS: &str = "statistics are refused by default, like unknown paths; `go_statistics.rs` compares them with this";
 const PATH_LIMIT: &str =
     "longer than any Go sender's path: closed at byte 2050, without reading on (DEFENCES 2)";
 const FORGED: &str =

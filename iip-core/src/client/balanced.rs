@@ -25,6 +25,7 @@ use crate::connection::{Closing, Connection, Shared};
 use crate::discover::{Discover, DiscoverError, Snapshot};
 use crate::error::ConfigError;
 use crate::random;
+use crate::stats::Registry;
 use crate::transport::Connector;
 
 pub(super) type ClientBackend = Arc<Backend<Arc<Subchannel>>>;
@@ -35,6 +36,7 @@ pub(super) type MakeConnector = dyn Fn(&BackendInfo) -> Arc<dyn Connector> + Sen
 pub(super) struct Balanced {
     pub(super) config: Arc<ClientBuilder>,
     pub(super) source: Arc<dyn Discover>,
+    pub(super) stats: Arc<Registry>,
     make_connector: Box<MakeConnector>,
     pub(super) picker: ArcSwap<Picker<Arc<Subchannel>>>,
     state: Mutex<State>,
@@ -77,6 +79,7 @@ impl Balanced {
         Ok(Arc::new(Self {
             config,
             source,
+            stats: Registry::of_client(),
             make_connector,
             picker: ArcSwap::new(Arc::clone(balancer.picker())),
             state: Mutex::new(State {
@@ -150,8 +153,8 @@ impl Balanced {
                     id,
                 };
                 let connector = (self.make_connector)(info);
-                let config = Arc::clone(&self.config);
-                Arc::new(Subchannel::new(config, connector, Some(owner)))
+                let (config, stats) = (Arc::clone(&self.config), Arc::clone(&self.stats));
+                Arc::new(Subchannel::new(config, connector, stats, Some(owner)))
             });
         state.leaving.retain(|shared| shared.strong_count() > 0);
         for backend in &change.removed {
@@ -256,6 +259,18 @@ impl Balanced {
             let running = Running(Arc::downgrade(self));
             drop(runtime.spawn(super::watch::run(running, Arc::clone(&self.source))));
         }
+    }
+
+    /// Returns the connections that have not ended.
+    pub(super) fn all_shared(&self) -> Vec<Arc<Shared>> {
+        let state = self.lock();
+        let backends = state.balancer.set().iter();
+        let mut all: Vec<_> = backends
+            .flat_map(|(backend, _)| backend.data().pool.all_shared())
+            .collect();
+        let leaving = state.leaving.iter().filter_map(Weak::upgrade);
+        all.extend(leaving.filter(|shared| shared.lock().ended.is_none()));
+        all
     }
 
     /// Returns what a pick would see of each backend.

@@ -36,6 +36,7 @@ use crate::error::{CallError, CallErrorKind, ConnectionError, Execution};
 use crate::path::callable;
 use crate::proto::Mode;
 use crate::proto::calls::Start;
+use crate::stats::{Connections, Registry, Snapshot};
 use crate::transport::Connector;
 
 /// Maximum number of transparent retries of a raw call on other connections.
@@ -134,7 +135,8 @@ enum Backends {
 
 impl Client {
     fn single(config: ClientBuilder, connector: impl Connector) -> Self {
-        let subchannel = Subchannel::new(Arc::new(config), Arc::new(connector), None);
+        let stats = Registry::of_client();
+        let subchannel = Subchannel::new(Arc::new(config), Arc::new(connector), stats, None);
         Self {
             backends: Backends::Single(Arc::new(subchannel)),
         }
@@ -512,6 +514,36 @@ impl Client {
             Backends::Single(subchannel) => Explanation::single(subchannel),
             Backends::Balanced(balanced) => Explanation::balanced(balanced),
         }
+    }
+
+    /// Returns what the client has counted since it was made: calls by method, their durations,
+    /// bytes, and connections. All clones of a client count together, and so do its raw and typed
+    /// calls.
+    ///
+    /// Takes the lock of each connection for a moment, so call it now and then, and not for every
+    /// call.
+    #[must_use]
+    pub fn stats(&self) -> Snapshot {
+        let shared = match &self.backends {
+            Backends::Single(subchannel) => subchannel.pool.all_shared(),
+            Backends::Balanced(balanced) => balanced.all_shared(),
+        };
+        let connections = Connections::of(shared.len(), &shared);
+        self.registry().snapshot(connections)
+    }
+
+    fn registry(&self) -> &Registry {
+        match &self.backends {
+            Backends::Single(subchannel) => &subchannel.stats,
+            Backends::Balanced(balanced) => &balanced.stats,
+        }
+    }
+
+    /// Counts a call of this path, which has its reply, as failed.
+    #[doc(hidden)]
+    #[cold]
+    pub fn count_failure(&self, path: &str, code: u8) {
+        self.registry().failed(path.as_bytes(), code);
     }
 
     /// Closes all connections once their calls are replied, at the latest after `limit`. Later

@@ -204,6 +204,20 @@ impl Pool {
         self.slots.iter().any(|slot| slot.ready().is_some())
     }
 
+    /// Returns the connections that have not ended.
+    pub(super) fn all_shared(&self) -> Vec<Arc<Shared>> {
+        let mut all = Vec::new();
+        for slot in &self.slots {
+            let state = slot.lock();
+            if let Phase::Up { connection, .. } = &state.phase {
+                all.push(Arc::clone(&connection.shared));
+            }
+            all.extend(state.replaced.iter().filter_map(Weak::upgrade));
+        }
+        all.retain(|shared| shared.lock().ended.is_none());
+        all
+    }
+
     /// Rejects further calls.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);

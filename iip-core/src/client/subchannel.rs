@@ -14,6 +14,7 @@ use crate::error::{CallError, CallErrorKind, ConnectionError};
 use crate::frame::Side;
 use crate::proto;
 use crate::proto::calls::{CallTable, Retirement};
+use crate::stats::{Recorder, Registry};
 use crate::transport::{ConnectFuture, Connected, Connector, Endpoint};
 
 /// Maximum number of times that an attempt to connect begins anew because the server announced that
@@ -25,6 +26,7 @@ pub(super) struct Subchannel {
     pub(super) config: Arc<ClientBuilder>,
     pub(super) connector: Arc<dyn Connector>,
     pub(super) pool: Pool,
+    pub(super) stats: Arc<Registry>,
     /// The balanced client that it belongs to, which learns of its connections.
     pub(super) owner: Option<Owner>,
 }
@@ -33,9 +35,11 @@ impl Subchannel {
     pub(super) fn new(
         config: Arc<ClientBuilder>,
         connector: Arc<dyn Connector>,
+        stats: Arc<Registry>,
         owner: Option<Owner>,
     ) -> Self {
         Self {
+            stats,
             pool: Pool::new(config.connections),
             config,
             connector,
@@ -134,6 +138,7 @@ impl Subchannel {
             announce,
             clock::now(),
         );
+        proto.stats = Recorder::new(&self.stats);
         let mut calls = CallTable::new(config.limits.get_max_channels(), config.max_queued_calls);
         calls.may_retire(retirement, clock::now());
         // The hello comes first on channel 0: when the first channel is granted, the server's hello

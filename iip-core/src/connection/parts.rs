@@ -11,6 +11,7 @@ use crate::body::Body;
 use crate::frame::ChannelId;
 use crate::handler_error::HandlerError;
 use crate::proto::control;
+use crate::stats::OK;
 
 /// The parts of a request, as they arrive. A request of one frame has one part.
 #[derive(Debug)]
@@ -163,7 +164,7 @@ impl ReplyStream {
         let mut last = control::or_no_response(last);
         if self
             .shared
-            .command(|state| state.end_with(self.channel, self.serial, &mut last))
+            .command(|state| state.end_with(self.channel, self.serial, OK, &mut last))
         {
             Ok(())
         } else {

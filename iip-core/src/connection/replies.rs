@@ -6,10 +6,12 @@ use super::running::Running;
 use super::shared::State;
 use crate::body::Body;
 use crate::cancel::OnCancel;
+use crate::clock;
 use crate::decoder::SHARE_MIN_BYTES;
 use crate::frame::ChannelId;
 use crate::handler_error::RejectReason;
 use crate::proto::{StreamFrame, StreamKey, control};
+use crate::stats::{CANCELLED, OK, RESOURCE_EXHAUSTED};
 
 impl State {
     pub(crate) fn is_running(&self, channel: ChannelId, serial: u64) -> bool {
@@ -18,10 +20,23 @@ impl State {
             .is_some_and(|running| running.serial == serial)
     }
 
-    /// Ends a call that had to wait, once: later replies to it are dropped.
-    pub(crate) fn end_with(&mut self, channel: ChannelId, serial: u64, body: &mut Body) -> bool {
+    /// Ends a call that had to wait, once: later replies to it are dropped. It counts with this
+    /// status code.
+    pub(crate) fn end_with(
+        &mut self,
+        channel: ChannelId,
+        serial: u64,
+        code: u8,
+        body: &mut Body,
+    ) -> bool {
         // The serial distinguishes this call from the next one of its channel.
-        self.leave(channel, serial) && self.reply(channel, body)
+        self.leave(channel, serial) && {
+            self.proto.stats.set_now(clock::now());
+            if code != OK {
+                self.proto.count_failure(channel, code);
+            }
+            self.reply(channel, body)
+        }
     }
 
     /// Returns the reason why a reply of this size cannot be sent, if there is one. Small replies
@@ -76,6 +91,7 @@ impl State {
                  max_message_bytes)"
             );
             let mut failure = control::handler_failure(&text).into();
+            self.proto.count_failure(channel, RESOURCE_EXHAUSTED);
             return self.proto.reply(channel, &mut failure, true);
         }
         self.proto.reply(channel, body, true)
@@ -126,6 +142,8 @@ impl State {
         } else if let Some(running) = self.forget(channel) {
             running.cancel(&mut self.proto.deferred);
         }
+        self.proto.stats.set_now(clock::now());
+        self.proto.count_failure(channel, CANCELLED);
         // The caller does not read it, but the order of the channel requires a reply.
         let mut reply = control::handler_failure("cancelled").into();
         self.proto.reply(channel, &mut reply, true);

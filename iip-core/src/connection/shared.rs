@@ -17,6 +17,7 @@ use crate::frame::ChannelId;
 use crate::proto::calls::CallTable;
 use crate::proto::stream_state::StreamState;
 use crate::proto::{self, StreamKey};
+use crate::stats::ConnectionStats;
 use crate::totals::Share;
 
 /// Number of bytes that one stream is assumed to send when there is room.
@@ -54,6 +55,8 @@ pub(crate) struct State {
     pub(crate) leaving: bool,
     /// Server: the number of held bytes that this connection has last reported.
     pub(crate) told: usize,
+    /// Number of bytes received.
+    pub(crate) received_bytes: u64,
 }
 
 impl State {
@@ -165,6 +168,11 @@ impl State {
         wakers.extend(self.write_waiters.drain(..).flatten());
     }
 
+    /// Client: counts the replies of this batch.
+    pub(crate) fn count_replies(&mut self, now: Instant) {
+        self.calls.replies.count(&mut self.proto.stats, now);
+    }
+
     #[inline]
     pub(super) fn check_alive(&self) -> Result<(), CallError> {
         match &self.ended {
@@ -252,6 +260,8 @@ impl DerefMut for Locked<'_> {
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// The time at which it was made.
+    since: Instant,
     pub(crate) peer: Arc<Peer>,
     /// Server: this connection's share of the server's totals.
     pub(crate) share: Option<Share>,
@@ -311,9 +321,11 @@ impl Shared {
             drain_at: None,
             leaving: false,
             told: 0,
+            received_bytes: 0,
         };
         Arc::new(Self {
             state: Mutex::new(state),
+            since: clock::now(),
             peer,
             share,
             ready: Notify::new(),
@@ -417,12 +429,35 @@ impl Shared {
         // First of all, so that a caller that is notified below does not get this connection again.
         self.alive.store(false, Ordering::Release);
         state.ended = Some(error.clone());
-        state
-            .calls
-            .fail_all(&state.proto, error, clock::now(), wakers);
+        let now = clock::now();
+        state.calls.fail_all(&mut state.proto, error, now, wakers);
+        state.count_replies(now);
+        state.proto.count_cancelled(now);
         // No handler of this connection can reply any more.
         state.cancel_all();
         state.leave_room(wakers);
+    }
+
+    /// Adds what was counted to the counters that the connections share, and returns the figures of
+    /// the connection.
+    pub(crate) fn stats(&self, now: Instant) -> ConnectionStats {
+        let mut state = self.lock();
+        state.count_replies(now);
+        state.proto.stats.flush();
+        ConnectionStats {
+            peer: self.peer.addr(),
+            age: now.saturating_duration_since(self.since),
+            received_bytes: state.received_bytes,
+            sent_bytes: state.proto.sent_bytes(),
+            unsent_bytes: state.proto.outgoing(),
+            in_flight: state.proto.open_calls() + state.calls.in_flight(),
+        }
+    }
+
+    /// Server: counts the open request of a channel as failed, in addition to its end.
+    #[cold]
+    pub(crate) fn count_failure(&self, channel: ChannelId, code: u8) {
+        self.lock().proto.count_failure(channel, code);
     }
 
     pub(crate) fn on_ended(&self) {

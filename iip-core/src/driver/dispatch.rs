@@ -11,6 +11,7 @@ use crate::clock;
 use crate::connection::{Shared, State};
 use crate::decoder::Partial;
 use crate::error::ConnectionError;
+use crate::frame::FRAME_OVERHEAD;
 use crate::proto::calls::Notice;
 use crate::proto::{self, ClientEvent, StreamKey};
 
@@ -18,6 +19,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Updates the timers after a read, once its frames have been processed.
     fn note_read(&mut self, state: &mut State, now: Instant) {
         if std::mem::take(&mut self.has_read) {
+            state.received_bytes = self.received_bytes;
             // With more frames in the decoder, it is unknown how far the last one is.
             let in_head = self.decoder.partial() == Partial::Head && !self.more;
             let timers = state.proto.timers();
@@ -82,8 +84,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             };
             if let Some((call, body)) = state.proto.take_whole_reply(&mut reply) {
                 let channel = reply.channel;
+                let bytes = FRAME_OVERHEAD + reply.path.len() + body.len();
                 replied += 1;
                 state.calls.complete(call, body, &mut self.wakers);
+                state.calls.replies.add_frame(bytes);
                 state
                     .calls
                     .on_channel_idle(&mut state.proto, channel, now, &mut self.wakers);
@@ -95,6 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 on_client_event(state, &shared, event, now, &mut self.wakers);
             }
         }
+        state.count_replies(now);
         self.note_read(state, now);
         Ok(in_flight > 1)
     }
@@ -184,7 +189,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     self.look_at_slice(clock::now());
                 }
             }
+            let ended_at = clock::now();
             let mut state = self.shared.lock();
+            state.proto.stats.set_now(ended_at);
             for (channel, reply) in &mut self.replies {
                 state.reply(*channel, reply);
             }

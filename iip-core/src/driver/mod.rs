@@ -88,6 +88,8 @@ pub(crate) struct Driver<S> {
     wakers: Vec<Waker>,
     /// Fires at or before the next deadline; reset only to fire earlier.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Number of bytes read.
+    received_bytes: u64,
     /// Bytes that were written since the state machine was last notified.
     written: usize,
     /// Client: the connection cannot be written any more; data that has arrived is still read.
@@ -177,6 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             most_unsent,
             wakers: Vec::new(),
             timer: None,
+            received_bytes: 0,
             written: 0,
             write_error: None,
             unflushed: false,
@@ -296,7 +299,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let reading = std::pin::pin!(self.socket.read_buf(self.decoder.read_buf()));
             if let Poll::Ready(result) = reading.poll(cx) {
                 *reads += 1;
-                if result? > 0 {
+                let read = result?;
+                self.received_bytes += read as u64;
+                if read > 0 {
                     let woke = self.on_read(cx)?;
                     return Ok(self.after_frames(woke, reads));
                 }

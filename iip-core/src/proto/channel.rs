@@ -10,6 +10,7 @@ use slab::Slab;
 use super::control::Exchange;
 use super::request_path::RequestPath;
 use crate::frame::ChannelId;
+use crate::stats::Recorder;
 
 /// The handling of a message that arrives in several frames.
 ///
@@ -315,13 +316,25 @@ pub(crate) struct OpenRequest {
     pub(crate) replying: bool,
     /// The caller has gone, and the layer above was notified.
     pub(crate) cancelled: bool,
+    /// The time at which it had arrived, or begun to.
+    pub(crate) begun: Instant,
+    /// Number of bytes of its one frame, until they are counted; 0 if it had several. The call
+    /// counts as in flight once they are.
+    pub(crate) uncounted: u32,
 }
 
 impl OpenRequest {
-    pub(crate) fn new(path: Arc<RequestPath>, arrival: Arrival) -> Self {
+    pub(crate) fn new(
+        path: Arc<RequestPath>,
+        arrival: Arrival,
+        begun: Instant,
+        uncounted: u32,
+    ) -> Self {
         Self {
             path,
             arrival,
+            begun,
+            uncounted,
             replying: false,
             cancelled: false,
         }
@@ -337,6 +350,37 @@ impl OpenRequest {
     #[inline]
     pub(crate) fn is_stream(&self) -> bool {
         matches!(self.arrival, Arrival::Stream | Arrival::StreamEnded)
+    }
+
+    /// Counts the request, and the call as in flight, before its end: its handler has to wait.
+    pub(crate) fn count_begin(&mut self, stats: &mut Recorder) {
+        let received = std::mem::take(&mut self.uncounted);
+        if received > 0 {
+            stats.received(&self.path.label, received as usize, true);
+            stats.begun(&self.path.label);
+        }
+    }
+
+    /// Counts a part of the reply if it is `sent` in one frame of that many bytes, and the end of
+    /// the call if the part is the last one.
+    #[cold]
+    pub(crate) fn count_reply(&mut self, stats: &mut Recorder, sent: Option<usize>, ends: bool) {
+        self.count_begin(stats);
+        match (ends, sent) {
+            (true, sent) => self.count_end(stats, sent),
+            (false, Some(bytes)) => stats.sent(&self.path.label, bytes, false),
+            (false, None) => {}
+        }
+    }
+
+    /// Counts the end of the call, and its reply if it is `sent` in one frame of that many bytes.
+    #[cold]
+    pub(crate) fn count_end(&mut self, stats: &mut Recorder, sent: Option<usize>) {
+        self.count_begin(stats);
+        if let Some(bytes) = sent {
+            stats.sent(&self.path.label, bytes, true);
+        }
+        stats.ended(&self.path.label, self.begun);
     }
 
     /// Records that the last frame of the request has arrived. Returns `true` if it was arriving
@@ -485,6 +529,12 @@ impl ChannelTable {
             }
         };
         &mut self.channels[key]
+    }
+
+    /// Returns the requests that handlers have.
+    pub(crate) fn open_mut(&mut self) -> impl Iterator<Item = &mut OpenRequest> {
+        let channels = self.channels.iter_mut();
+        channels.filter_map(|(_, channel)| channel.open.as_mut())
     }
 
     /// Forgets a channel. Only channels with sparse ids are removed.

@@ -14,9 +14,10 @@ use super::{Connection, Mode};
 use crate::body::Data;
 use crate::decoder::FrameHead;
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
-use crate::frame::{ChannelId, FrameStatus, MAX_FRAME_BYTES, ReplyRef};
+use crate::frame::{ChannelId, FRAME_OVERHEAD, FrameStatus, MAX_FRAME_BYTES, ReplyRef};
 use crate::path::{check_label, label_and_query};
 use crate::proto::slots::CallId;
+use crate::proto::stream::END_BYTES;
 
 /// Maximum number of characters of a path in an error.
 const MAX_PATH_CHARS: usize = 128;
@@ -93,6 +94,11 @@ impl Connection {
         else {
             return Err(ProtocolError::Unsolicited(id));
         };
+        if exchange.path().is_none() {
+            let bytes = FRAME_OVERHEAD + path.len() + body.len();
+            let path = channel.sent.oldest_path();
+            self.stats.received(path, bytes, status.ends());
+        }
         if status.begins() {
             // Only the first frame is checked: further frames of a reply may have any path.
             let sent = exchange.path().map(str::as_bytes);
@@ -102,6 +108,10 @@ impl Connection {
             return self.on_control_frame(id, status, body);
         }
         if status == FrameStatus::ReplyOnly {
+            if is_open {
+                let path = channel.sent.oldest_path();
+                self.stats.sent(path, END_BYTES, true);
+            }
             channel.sent.pop();
             // A stream may be replied to in one frame, with the mark of a reply or without a mark.
             // Any other mark would make it a frame of the stream, which cannot be the last one.
@@ -242,11 +252,14 @@ impl Connection {
         };
         // The entry counts from here on, and not `exchange`: the call may have been abandoned
         // above, and has then got its error already.
-        let Some(call) = self
-            .channels
-            .get_mut(id)
-            .and_then(|channel| channel.sent.pop())
-        else {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return Ok(());
+        };
+        if channel.sent.oldest().is_some_and(|call| call.is_open) {
+            let path = channel.sent.oldest_path();
+            self.stats.sent(path, END_BYTES, true);
+        }
+        let Some(call) = channel.sent.pop() else {
             return Ok(());
         };
         if call.is_open {
@@ -475,7 +488,8 @@ impl Connection {
         }
     }
 
-    /// Sends a request. The caller has checked path and body.
+    /// Sends a request. The caller has checked path and body. Returns `true` if it is sent in one
+    /// frame.
     #[inline]
     pub(crate) fn start_call(
         &mut self,
@@ -484,13 +498,15 @@ impl Connection {
         data: &mut impl Data,
         call: CallId,
         mode: Mode,
-    ) {
+    ) -> bool {
         // The request of a stream stays open until the reply has arrived.
         let is_whole = mode != Mode::Stream;
-        let end = self
-            .outbox
-            .push(id, path, data, true, is_whole)
-            .unwrap_or(0);
+        if !is_whole {
+            let bytes = FRAME_OVERHEAD + path.len() + data.len();
+            self.stats.sent(path, bytes, false);
+        }
+        let end = self.outbox.push(id, path, data, true, is_whole);
+        let (in_one, end) = (is_whole && end.is_some(), end.unwrap_or(0));
         let exchange = match mode {
             // There is no channel for one-way calls, at least not yet, so the server replies, and
             // nobody waits for that.
@@ -499,6 +515,7 @@ impl Connection {
         };
         let call = SentCall::new(exchange, end, mode);
         self.channels.get_or_insert(id).sent.push(call, path);
+        in_one
     }
 
     /// Abandons a call, whose caller has gone: its reply will be discarded. Notifies
@@ -521,6 +538,8 @@ impl Connection {
         // channel is free after the reply.
         if was_open {
             Self::skip_incoming(&mut self.buffered, channel, Skip::Unwanted);
+            let path = channel.sent.oldest_path();
+            self.stats.sent(path, END_BYTES, true);
             self.end_stream_request(id, true);
             return false;
         }

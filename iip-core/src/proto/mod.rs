@@ -52,8 +52,9 @@ use crate::body::Body;
 use crate::decoder::{BULK_READ_BYTES, FrameHead, Partial};
 use crate::deferred::Deferred;
 use crate::error::{CallErrorKind, ConnectionError, ProtocolError};
-use crate::frame::{ChannelId, FrameRef, FrameStatus, MAX_FRAME_BYTES, Side};
+use crate::frame::{ChannelId, FRAME_OVERHEAD, FrameRef, FrameStatus, MAX_FRAME_BYTES, Side};
 use crate::limits::Limits;
+use crate::stats::{CANCELLED, Recorder};
 
 /// Maximum size of a body that is copied when it has to wait, so that it does not pin the buffer it
 /// was read into.
@@ -118,6 +119,8 @@ pub(crate) struct Connection {
     pub(crate) window_growth: usize,
     /// Work to be done once the lock is free.
     pub(crate) deferred: Deferred,
+    /// What is counted by method.
+    pub(crate) stats: Recorder,
 }
 
 impl Connection {
@@ -156,6 +159,7 @@ impl Connection {
             one_way: OneWay::default(),
             window_growth: 0,
             deferred: Deferred::default(),
+            stats: Recorder::unseen(now),
             limits,
             announce: announce.into(),
         }
@@ -221,6 +225,11 @@ impl Connection {
         // `max_message_bytes`.
         let fits = others == 0 || others + own + more <= limit;
         (!fits).then_some(CallErrorKind::BufferFull { limit })
+    }
+
+    /// Returns the number of bytes of all frames that were queued.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.outbox.queued()
     }
 
     /// Returns the number of bytes that wait for the peer to read.
@@ -398,6 +407,18 @@ impl Connection {
     /// Moves what is ready to be written into `batch`.
     pub(crate) fn take_output(&mut self, batch: &mut VecDeque<Bytes>) {
         self.outbox.take_into(batch, &mut self.deferred);
+        if !self.outbox.cut.is_empty() {
+            self.count_cut();
+        }
+    }
+
+    /// Counts the chunks of long messages that were queued.
+    #[cold]
+    fn count_cut(&mut self) {
+        // Frames of streams that waited behind a long message were counted, and have no path.
+        for (path, bytes, ends) in self.outbox.cut.drain(..).filter(|cut| !cut.0.is_empty()) {
+            self.stats.sent(&path, bytes, ends);
+        }
     }
 
     /// Records that `bytes` of the output were written.
@@ -417,8 +438,35 @@ impl Connection {
         self.withheld.shrink_to_fit();
         self.client.cancel_later.shrink_to_fit();
         self.outbox.release_when_empty();
+        self.stats.release_memory();
         release_events(&mut self.client.events);
         release_events(&mut self.server.events);
+    }
+
+    /// Server: counts the open request of a channel, whose handler has to wait.
+    pub(crate) fn count_begin(&mut self, id: ChannelId) {
+        let channel = self.channels.get_mut(id);
+        if let Some(open) = channel.and_then(|channel| channel.open.as_mut()) {
+            open.count_begin(&mut self.stats);
+        }
+    }
+
+    /// Server: counts the open request of a channel as failed, in addition to its end.
+    #[cold]
+    pub(crate) fn count_failure(&mut self, id: ChannelId, code: u8) {
+        let channel = self.channels.get(id);
+        if let Some(open) = channel.and_then(|channel| channel.open.as_ref()) {
+            self.stats.failed(&open.path.label, code);
+        }
+    }
+
+    /// Server: counts the calls that have not ended as cancelled, because the connection has ended.
+    pub(crate) fn count_cancelled(&mut self, now: Instant) {
+        self.stats.set_now(now);
+        for open in self.channels.open_mut() {
+            open.count_end(&mut self.stats, None);
+            self.stats.failed(&open.path.label, CANCELLED);
+        }
     }
 
     /// Server: discards the messages after the connection has ended. Handlers that still run may
@@ -529,7 +577,13 @@ impl Connection {
             return None;
         }
         let mut body = body.into();
-        self.outbox.push(channel, path, &mut body, begins, ends)
+        let bytes = FRAME_OVERHEAD + path.len() + body.len();
+        let pushed = self.outbox.push(channel, path, &mut body, begins, ends);
+        // Replies to calls that no handler makes. All else is of the protocol itself.
+        if self.side == Side::Server && pushed.is_some() && !path.starts_with(b"/sys/") {
+            self.stats.sent(path, bytes, ends);
+        }
+        pushed
     }
 
     /// Applies the peer's hello. From now on messages to this peer may be sent in chunks.

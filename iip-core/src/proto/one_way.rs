@@ -59,17 +59,18 @@ impl Connection {
         self.one_way.channel = Some(id);
     }
 
-    /// Client: sends a request on the channel for one-way calls.
+    /// Client: sends a request on the channel for one-way calls. Returns `true` if it is sent in one
+    /// frame.
     pub(crate) fn send_one_way(
         &mut self,
         id: ChannelId,
         path: &[u8],
         data: &mut impl Data,
         now: Instant,
-    ) {
+    ) -> bool {
         self.one_way.sent_at = Some(now);
         // The request is not recorded as sent, because no reply will come.
-        self.outbox.push(id, path, data, true, true);
+        self.outbox.push(id, path, data, true, true).is_some()
     }
 
     /// Client: returns `true` if a one-way call was sent after `heard_at`. No reply would show that

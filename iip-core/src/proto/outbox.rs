@@ -9,6 +9,7 @@ use super::stream;
 use crate::body::{Body, Data};
 use crate::deferred::Deferred;
 use crate::frame::{CLOSE_FRAME, ChannelId, FRAME_OVERHEAD, FrameStatus, Side, encode_head};
+use crate::stats::FrameCounts;
 
 /// Initial size of the gathering buffer, and its size once that was too small for a batch.
 const FIRST_TAIL_BYTES: usize = 1024;
@@ -50,6 +51,11 @@ pub(crate) struct Outbox {
     /// Chunks of long messages that were queued and not written: end position and length of each.
     chunks: VecDeque<(u64, u64)>,
     chunk_bytes: u64,
+    /// What is counted by channel, if it is.
+    pub(crate) frames: Option<Box<FrameCounts>>,
+    /// The chunks that were queued since they were last counted: path, bytes, and whether the
+    /// message ends.
+    pub(super) cut: Vec<(Bytes, usize, bool)>,
     /// Number of bytes ever queued and ever written, which are positions in the output.
     queued: u64,
     written: u64,
@@ -71,6 +77,8 @@ impl Outbox {
             long_bytes: 0,
             chunks: VecDeque::new(),
             chunk_bytes: 0,
+            frames: None,
+            cut: Vec::new(),
             queued: 0,
             written: 0,
             chunk,
@@ -136,6 +144,9 @@ impl Outbox {
     ) {
         let [head, tail] = data.pieces();
         let len = head.len() + tail.len();
+        if let Some(frames) = &mut self.frames {
+            frames.add(channel, FRAME_OVERHEAD + path.len() + len, status.ends());
+        }
         self.queued += (FRAME_OVERHEAD + path.len() + len) as u64;
         if head.len() <= D::COPIED_BYTES && tail.len() <= D::COPIED_BYTES {
             self.make_room(FRAME_OVERHEAD + path.len() + len);
@@ -235,6 +246,9 @@ impl Outbox {
             self.push_frame(status, &path, send.channel, &mut chunk);
             deferred.drop_body(chunk);
             let bytes = self.queued - before;
+            let ends = status.ends();
+            self.cut
+                .push((path, usize::try_from(bytes).unwrap_or(usize::MAX), ends));
             self.chunks.push_back((self.queued, bytes));
             self.chunk_bytes += bytes;
             // The channel goes to the end of the queue, so that long messages take turns.
@@ -261,6 +275,11 @@ impl Outbox {
         if !self.tail.is_empty() {
             batch.push_back(self.tail.split().freeze());
         }
+    }
+
+    /// Returns the number of bytes of all frames that were queued.
+    pub(crate) fn queued(&self) -> u64 {
+        self.queued
     }
 
     /// Returns `true` if nothing waits to be taken or written.
@@ -333,6 +352,7 @@ impl Outbox {
             self.busy = false;
             self.segments = VecDeque::new();
             self.chunks = VecDeque::new();
+            self.cut = Vec::new();
         }
     }
 }

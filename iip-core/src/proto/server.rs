@@ -16,8 +16,13 @@ use super::{Connection, FORGET_AT_LEAST, SPARE_CALLS, WAITING_COST, detach, kept
 use crate::body::Body;
 use crate::decoder::FrameHead;
 use crate::error::ProtocolError;
-use crate::frame::{ChannelId, FrameRef, FrameStatus};
+use crate::frame::{ChannelId, FRAME_OVERHEAD, FrameRef, FrameStatus};
 use crate::limits::Limits;
+use crate::stats::FrameCounts;
+use crate::stats::go::ConnectionCount;
+
+/// The maximum number of channels of a connection that its statistics list without a frame.
+const MAX_LISTED_CHANNELS: u32 = 256;
 
 /// The state that only a server has.
 #[derive(Debug)]
@@ -48,6 +53,8 @@ pub(super) struct ServerSide {
     sent_going_away: bool,
     /// Something was sent on the control stream.
     control_has_begun: bool,
+    /// What is counted by channel, if it is.
+    frames: Option<Box<FrameCounts>>,
 }
 
 impl ServerSide {
@@ -65,6 +72,7 @@ impl ServerSide {
             was_held_back: false,
             sent_going_away: false,
             control_has_begun: false,
+            frames: None,
         }
     }
 }
@@ -73,6 +81,31 @@ impl Connection {
     /// Returns `true` if the peer got a channel: it is ready to make calls.
     pub(crate) fn has_granted(&self) -> bool {
         self.server.granted > 0
+    }
+
+    /// Counts frames by channel from now on.
+    pub(crate) fn count_frames(&mut self) {
+        self.server.frames = Some(Box::default());
+        self.outbox.frames = Some(Box::default());
+    }
+
+    /// Returns the frames by channel, if they are counted.
+    pub(crate) fn frames(&self) -> Option<ConnectionCount> {
+        let (received, sent) = (self.server.frames.as_ref()?, self.outbox.frames.as_ref()?);
+        let granted = self.server.granted.min(MAX_LISTED_CHANNELS);
+        let queues = (0..=granted).map(|id| {
+            let channel = self.channels.get(ChannelId(id));
+            let waiting = channel.map_or(0, |channel| channel.waiting.len());
+            let is_open = channel.is_some_and(|channel| channel.open.is_some());
+            (id, (waiting, is_open))
+        });
+        let queues = queues.collect();
+        Some(ConnectionCount::new(
+            received,
+            sent,
+            &queues,
+            self.outgoing(),
+        ))
     }
 
     #[inline]
@@ -87,18 +120,64 @@ impl Connection {
             status,
             channel: id,
         })?;
+        if self.server.frames.is_some() {
+            self.count_frame(id, path.len() + body.len(), status.ends());
+        }
         if self.channels.len() > self.server.forget_at {
             self.forget_channels();
         }
         if status == FrameStatus::RequestOnly {
             if body.len() > self.limits.get_max_message_bytes() && !is_own(path, &body) {
+                self.count_large(path, body.len());
                 self.on_too_large(id, path, body.len());
             } else {
-                self.on_request(id, path, body);
+                self.on_request(id, path, body, true);
             }
             return Ok(());
         }
+        let bytes = FRAME_OVERHEAD + path.len() + body.len();
+        self.count_part(id, status, path, bytes);
         self.on_request_part(id, status, path, body)
+    }
+
+    #[cold]
+    fn count_frame(&mut self, id: ChannelId, size: usize, ends: bool) {
+        if let Some(frames) = &mut self.server.frames {
+            frames.add(id, FRAME_OVERHEAD + size, ends);
+        }
+    }
+
+    #[cold]
+    fn count_large(&mut self, path: &Bytes, size: usize) {
+        self.read_path(path);
+        self.count_received(FRAME_OVERHEAD + path.len() + size, true);
+    }
+
+    /// Counts a frame of the path that was read last, unless it is one of the protocol's own.
+    #[cold]
+    fn count_received(&mut self, bytes: usize, ends: bool) {
+        let path = &self.server.last_path;
+        if path.kind != PathKind::Reserved {
+            self.stats.received(&path.label, bytes, ends);
+        }
+    }
+
+    /// Counts a frame of a request of several frames. All of them count for the path of the first.
+    #[cold]
+    fn count_part(&mut self, id: ChannelId, status: FrameStatus, path: &Bytes, bytes: usize) {
+        if self.control == Some(id) || (status.begins() && path == control::CONTROL.as_bytes()) {
+            return;
+        }
+        let channel = self.channels.get(id);
+        let assembly = channel.and_then(|channel| channel.assembly.as_deref());
+        match assembly.filter(|_| !status.begins()) {
+            Some(assembly) => {
+                let path = assembly.path.clone();
+                self.read_path(&path);
+            }
+            None => self.read_path(path),
+        }
+        self.count_received(bytes, status.ends());
     }
 
     /// Handles a frame of a request of several frames.
@@ -171,7 +250,9 @@ impl Connection {
             let channel = self.channels.get_or_insert(id);
             self.server.streamed -= usize::from(channel.on_arrived());
             match assembly.incoming {
-                Incoming::Collect => self.on_request(id, &assembly.path, assembly.data.freeze()),
+                Incoming::Collect => {
+                    self.on_request(id, &assembly.path, assembly.data.freeze(), false);
+                }
                 Incoming::Skip(Skip::Cancelled) => self.reply_cancelled(id, &assembly.path),
                 Incoming::Skip(Skip::TooLarge) => {
                     self.on_too_large(id, &assembly.path, assembly.size);
@@ -194,9 +275,10 @@ impl Connection {
         self.server.forget_at = self.channels.len().saturating_mul(2).max(least);
     }
 
-    /// Handles a complete request: its turn is now, or after those before it on its channel.
+    /// Handles a complete request: its turn is now, or after those before it on its channel. It is
+    /// counted already unless it has one frame.
     #[inline]
-    fn on_request(&mut self, id: ChannelId, path: &Bytes, body: Bytes) {
+    fn on_request(&mut self, id: ChannelId, path: &Bytes, body: Bytes, in_one: bool) {
         let id = self.channel_of_request(id);
         self.read_path(path);
         let busy = self.is_busy() && !self.passes_busy();
@@ -204,8 +286,11 @@ impl Connection {
         let first = channel.is_next();
         if first && !busy {
             let received_at = self.timers.batch();
-            self.show(id, body, received_at);
+            self.show(id, body, received_at, in_one);
             return;
+        }
+        if in_one {
+            self.count_received(FRAME_OVERHEAD + path.len() + body.len(), true);
         }
         self.wait(id, path, body);
         if first {
@@ -300,12 +385,12 @@ impl Connection {
     /// path is the protocol's own. Returns `true` if it was shown and its channel waits for the
     /// reply.
     #[inline]
-    fn show(&mut self, id: ChannelId, body: Bytes, received_at: Instant) -> bool {
+    fn show(&mut self, id: ChannelId, body: Bytes, received_at: Instant, in_one: bool) -> bool {
         if self.server.last_path.kind != PathKind::Handlers {
             self.reply_here(id, &body);
             return false;
         }
-        let path = self.open(id);
+        let path = self.open(id, received_at, if in_one { body.len() } else { 0 });
         self.server.events.push_back(ServerEvent::Request {
             channel: id,
             path,
@@ -322,7 +407,7 @@ impl Connection {
             self.send(id, path.safe_label(), control::NO_HANDLER, true, true);
             return false;
         }
-        let path = self.open(id);
+        let path = self.open(id, self.timers.batch(), 0);
         self.server.events.push_back(ServerEvent::RequestTooLarge {
             channel: id,
             path,
@@ -332,11 +417,18 @@ impl Connection {
     }
 
     /// Makes the channel's request, with the path read last, the open one, which waits for its
-    /// reply.
+    /// reply. `uncounted` is the size of its data if it has one frame that was not counted.
     #[inline]
-    fn open(&mut self, id: ChannelId) -> Arc<RequestPath> {
+    fn open(&mut self, id: ChannelId, begun: Instant, uncounted: usize) -> Arc<RequestPath> {
         let path = Arc::clone(&self.server.last_path);
-        let open = OpenRequest::new(Arc::clone(&path), Arrival::Complete);
+        let uncounted = match uncounted {
+            0 => {
+                self.stats.begun(&path.label);
+                0
+            }
+            size => frame_bytes(path.raw.len(), size),
+        };
+        let open = OpenRequest::new(Arc::clone(&path), Arrival::Complete, begun, uncounted);
         self.channels.get_or_insert(id).open = Some(open);
         self.server.open_calls += 1;
         path
@@ -489,7 +581,9 @@ impl Connection {
         let first = std::mem::take(&mut assembly.data).freeze();
         self.buffered -= first.len();
         let path = Arc::new(RequestPath::read(&assembly.path));
-        channel.open = Some(OpenRequest::new(path, Arrival::Parts));
+        self.stats.begun(&path.label);
+        let begun = self.timers.batch();
+        channel.open = Some(OpenRequest::new(path, Arrival::Parts, begun, 0));
         self.server.open_calls += 1;
         self.server.streamed += 1;
         self.server.events.push_back(ServerEvent::RequestPart {
@@ -512,14 +606,25 @@ impl Connection {
         };
         let begins = !std::mem::replace(&mut open.replying, true);
         let label = &open.path.label;
-        if ends && open.is_stream() {
+        let bytes = FRAME_OVERHEAD + label.len() + body.len();
+        if ends && open.uncounted != 0 && !is_silent {
+            match self.outbox.push(id, label, body, begins, ends) {
+                Some(_) => self.stats.replied(label, open.begun, open.uncounted, bytes),
+                None => open.count_end(&mut self.stats, None),
+            }
+        } else if ends && open.is_stream() {
             // The client distinguishes the reply from the data of the stream by its mark.
             let mut marked = body.marked(stream::REPLY);
-            self.outbox.push(id, label, &mut marked, begins, ends);
+            let pushed = self.outbox.push(id, label, &mut marked, begins, ends);
+            open.count_end(&mut self.stats, pushed.map(|_| bytes + 1));
             // If the data was copied, the caller keeps the original and drops it without the lock.
             body.unmark(marked);
-        } else if !is_silent {
-            self.outbox.push(id, label, body, begins, ends);
+        } else {
+            let pushed = match is_silent {
+                true => None,
+                false => self.outbox.push(id, label, body, begins, ends),
+            };
+            open.count_reply(&mut self.stats, pushed.map(|_| bytes), ends);
         }
         if !ends {
             return true;
@@ -599,7 +704,7 @@ impl Connection {
             let shown = if body.is_empty() {
                 self.show_too_large(id, self.limits.get_max_message_bytes())
             } else {
-                self.show(id, body, received_at)
+                self.show(id, body, received_at, false)
             };
             if shown {
                 return;
@@ -633,4 +738,10 @@ impl WaitingRequest {
 fn is_own(path: &[u8], body: &[u8]) -> bool {
     let own = [control::HELLO, control::NEW_CHANNEL, control::PING];
     body.len() <= control::MAX_BODY_BYTES && own.iter().any(|own| own.as_bytes() == path)
+}
+
+/// Returns the number of bytes of a frame, which is below 2^32.
+#[inline]
+fn frame_bytes(path: usize, body: usize) -> u32 {
+    u32::try_from(FRAME_OVERHEAD + path + body).unwrap_or(u32::MAX)
 }

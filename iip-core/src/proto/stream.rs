@@ -20,7 +20,7 @@ use super::event::{ClientEvent, ServerEvent, StreamFrame, StreamKey};
 use super::request_path::RequestPath;
 use crate::body::Body;
 use crate::error::ProtocolError;
-use crate::frame::{ChannelId, Side};
+use crate::frame::{ChannelId, FRAME_OVERHEAD, Side};
 use std::sync::Arc;
 
 /// Bytes of the stream.
@@ -35,6 +35,9 @@ const LAST: u8 = 0xFB;
 const CANCEL: u8 = 0xFC;
 /// Client, in its last frame: the reply has arrived.
 const OVER: u8 = 0xFD;
+
+/// Number of bytes of the frame that ends the request of a stream.
+pub(super) const END_BYTES: usize = FRAME_OVERHEAD + 1;
 
 /// Maximum number of bytes of a stream in one frame: more would delay the frames of other channels
 /// and exceed the credit further. Sending more is a protocol error.
@@ -87,8 +90,15 @@ impl Connection {
         }
         let incoming = Incoming::Stream(IncomingStream::new(window));
         let path = Arc::new(path);
-        channel.assembly = Some(Box::new(Assembly::new(incoming, Bytes::new())));
-        channel.open = Some(OpenRequest::new(Arc::clone(&path), Arrival::Stream));
+        channel.assembly = Some(Box::new(Assembly::new(incoming, path.raw.clone())));
+        let begun = self.timers.batch();
+        channel.open = Some(OpenRequest::new(
+            Arc::clone(&path),
+            Arrival::Stream,
+            begun,
+            0,
+        ));
+        self.stats.begun(&path.label);
         self.server.open_calls += 1;
         self.server.streamed += 1;
         self.server.events.push_back(ServerEvent::StreamBegun {
@@ -265,6 +275,10 @@ impl Connection {
     fn push_stream(&mut self, id: ChannelId, body: &mut Body) {
         match self.side {
             Side::Client => {
+                if let Some(channel) = self.channels.get(id) {
+                    let bytes = FRAME_OVERHEAD + body.len();
+                    self.stats.sent(channel.sent.oldest_path(), bytes, false);
+                }
                 self.outbox.push(id, b"", body, false, false);
             }
             Side::Server => {

@@ -12,9 +12,11 @@ use tokio::sync::{Notify, watch};
 
 use super::registration::{Entry, Registrations, advertised};
 use super::shutdown::LAME_DUCK;
+use super::statistics::Statistics;
 use super::table::Table;
 use super::{AcceptEnd, Accepting, Inner, Server, accept_loop};
 use crate::balance::BackendInfo;
+use crate::connection::Peer;
 use crate::discover::Register;
 use crate::error::ConfigError;
 use crate::handler::Handler;
@@ -22,6 +24,7 @@ use crate::limits::Limits;
 use crate::logs::{LogConfig, Logs};
 use crate::path::check_label;
 use crate::serve::Routes;
+use crate::stats::Registry;
 #[cfg(feature = "tls")]
 use crate::tls::{Handshakes, ServerTls};
 use crate::totals::Totals;
@@ -52,6 +55,7 @@ pub struct ServerBuilder {
     registries: Vec<Entry>,
     lame_duck: Option<Duration>,
     log: LogConfig,
+    statistics: Option<Arc<Statistics>>,
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
 }
@@ -86,6 +90,7 @@ impl Default for ServerBuilder {
             registries: Vec::new(),
             lame_duck: None,
             log: LogConfig::default(),
+            statistics: None,
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -303,6 +308,19 @@ impl ServerBuilder {
         self
     }
 
+    /// Serves the statistics paths of a Go server, such as `/sys/server_count`, to the peers for
+    /// which `may_read` returns `true`: statistics name paths and the addresses of clients. Default:
+    /// to nobody. Other peers get the reply to an unknown path.
+    ///
+    /// The server then also keeps the calls of the last five minutes, which takes 38 KB for each
+    /// path, and counts frames by channel, for up to 256 channels of a connection. The replies list
+    /// at most 1,000 connections.
+    #[must_use]
+    pub fn statistics(mut self, may_read: impl Fn(&Peer) -> bool + Send + Sync + 'static) -> Self {
+        self.statistics = Some(Statistics::new(may_read));
+        self
+    }
+
     /// Requires TLS on every connection. Default: no TLS. Needs the feature `tls`.
     #[cfg(feature = "tls")]
     #[must_use]
@@ -405,7 +423,12 @@ impl ServerBuilder {
         self.limits.check()
     }
 
-    fn serve(self, listener: Listener) -> io::Result<Server> {
+    fn serve(mut self, listener: Listener) -> io::Result<Server> {
+        if let Some(statistics) = self.statistics.clone() {
+            for (path, handler) in statistics.handlers() {
+                self = self.route(path, handler);
+            }
+        }
         if let Some(problem) = self.problem {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
@@ -428,6 +451,8 @@ impl ServerBuilder {
         };
         #[cfg(all(unix, feature = "inherit"))]
         let socket = Mutex::new(Passable::of(&listener)?);
+        let paths = self.handlers.keys().map(|path| &path[..]);
+        let stats = Registry::of_server(paths, self.statistics.is_some());
         let routes = Arc::new(Routes {
             handlers: self.handlers,
             fallback: self.fallback,
@@ -435,6 +460,8 @@ impl ServerBuilder {
         });
         let inner = Arc::new(Inner {
             routes,
+            stats,
+            statistics: self.statistics,
             totals: Totals::new(self.max_running_calls, self.max_total_bytes),
             limits: Arc::new(self.limits),
             announce: Arc::new(self.announce),
@@ -461,6 +488,9 @@ impl ServerBuilder {
             table: Mutex::new(Table::new()),
             changed: Notify::new(),
         });
+        if let Some(statistics) = &inner.statistics {
+            statistics.begin(&inner);
+        }
         let end = AcceptEnd(Arc::clone(&inner));
         let accept = tokio::spawn(accept_loop(Accepting { listener, end })).abort_handle();
         Ok(Server {

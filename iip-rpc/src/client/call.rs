@@ -27,7 +27,7 @@ use crate::metadata::Metadata;
 use crate::method::{Format, MethodDescriptor};
 use crate::policy::RetryPolicy;
 use crate::retry::{self, Attempts, Rules, TransparentRetries};
-use crate::status::Status;
+use crate::status::{Code, Status};
 use crate::streaming::writer::DynMessages;
 
 /// A call to make: its method, its arguments, and the place of its result.
@@ -277,12 +277,18 @@ impl Client {
             Single::Unary => self.decode(method, reply, started, *body),
             Single::OneWay => Ok(()),
             Single::Raw(_) => {
-                if let Some(error) = PlainError::read(&reply).filter(PlainError::is_in_band) {
-                    return Err(plain_failure(method, error, started).into());
-                }
-                let (part, limits) = (ReplyPart::Value, &self.settings.limits);
-                body.read(part, CodecId::RAW, &reply, limits)
-                    .map_err(|error| bad_reply(method, started, None, error.reply_status()).into())
+                let read = match PlainError::read(&reply).filter(PlainError::is_in_band) {
+                    Some(error) => Err(plain_failure(method, error, started)),
+                    None => body
+                        .read(
+                            ReplyPart::Value,
+                            CodecId::RAW,
+                            &reply,
+                            &self.settings.limits,
+                        )
+                        .map_err(|error| bad_reply(method, started, None, error.reply_status())),
+                };
+                read.map_err(|status| self.counted(method, status.into()))
             }
         }
     }
@@ -519,8 +525,32 @@ impl Client {
         Err(request_too_large(method, size, limits.message_bytes()))
     }
 
+    /// Counts a call that has its reply as failed.
+    #[cold]
+    fn counted(&self, method: &MethodDescriptor, failure: Failure) -> Failure {
+        let code = match &failure {
+            Failure::Status(status) => status.code(),
+            // As plain peers see it.
+            Failure::Own => Code::Unknown,
+        };
+        self.core.count_failure(method.path(), code.as_u8());
+        failure
+    }
+
     /// Decodes a reply in an envelope or in plain JSON.
     pub(super) fn decode(
+        &self,
+        method: &MethodDescriptor,
+        reply: Bytes,
+        started: Instant,
+        body: &mut dyn CallBody,
+    ) -> Result<(), Failure> {
+        let decoded = self.decode_reply(method, reply, started, body);
+        decoded.map_err(|failure| self.counted(method, failure))
+    }
+
+    #[inline]
+    fn decode_reply(
         &self,
         method: &MethodDescriptor,
         reply: Bytes,

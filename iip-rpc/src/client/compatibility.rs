@@ -161,6 +161,8 @@ impl Client {
                     .builds
                     .fallbacks
                     .fetch_add(1, Ordering::Relaxed);
+                #[cfg(feature = "metrics")]
+                crate::observe::count_codec_fallback(method);
                 Ok(Some(codec))
             }
             Err(_) if self.settings.schema_check != SchemaCheck::Enforce => Ok(wanted),
@@ -173,6 +175,8 @@ impl Client {
 
     /// Returns how many calls were made in another codec than the configured one, because the
     /// server's build differs from this one. It rests once both sides have the same build again.
+    /// With the feature `metrics`, the counter `iip_codec_fallback_total` counts the calls of all
+    /// clients, with the label `rpc.method`.
     #[must_use]
     pub fn codec_fallbacks(&self) -> u64 {
         self.settings.builds.fallbacks.load(Ordering::Relaxed)

@@ -129,22 +129,7 @@ pub(super) fn not_sent(status: Status) -> Status {
 
 /// Converts a failure below the typed layer to a status.
 pub(super) fn call_status(error: &CallError, method: Option<&MethodDescriptor>) -> Status {
-    let code = match error.kind() {
-        CallErrorKind::Timeout => Code::DeadlineExceeded,
-        CallErrorKind::QueueFull { .. }
-        | CallErrorKind::MessageTooLarge { .. }
-        | CallErrorKind::BufferFull { .. }
-        | CallErrorKind::ChannelRejected { .. } => Code::ResourceExhausted,
-        CallErrorKind::EmptyBody | CallErrorKind::InvalidPath(_) | CallErrorKind::Config(_) => {
-            Code::InvalidArgument
-        }
-        CallErrorKind::Closed | CallErrorKind::Unfinished => Code::Cancelled,
-        CallErrorKind::NoRuntime | CallErrorKind::RejectedByPolicy { .. } => {
-            Code::FailedPrecondition
-        }
-        // A connection that is missing, or was lost, may come back.
-        _ => Code::Unavailable,
-    };
+    let code = Code::from_u8(error.kind().status_code()).unwrap_or(Code::Unavailable);
     let what = match error.kind() {
         CallErrorKind::Timeout => {
             "no reply in time (option timeout of the client, of its CallOptions, or of the method)"

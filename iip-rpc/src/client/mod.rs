@@ -24,6 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use iip_core::Explanation;
 use iip_core::balance::ToTarget;
+use iip_core::stats::Snapshot;
 use serde::de::DeserializeOwned;
 
 use self::body::{RawReply, TypedBody};
@@ -87,6 +88,14 @@ impl Client {
     #[must_use]
     pub fn explain(&self) -> Explanation {
         self.core.explain()
+    }
+
+    /// Returns what the client has counted since it was made: calls by method and code, their
+    /// durations, bytes, and connections. All clones count together; see
+    /// [`iip_core::Client::stats`] for the cost.
+    #[must_use]
+    pub fn stats(&self) -> Snapshot {
+        self.core.stats()
     }
 
     fn over(core: iip_core::Client, settings: Settings, interceptors: Layers<ClientCall>) -> Self {

@@ -179,6 +179,13 @@ impl Recorder for MetricsFacade {
     }
 }
 
+/// Counts a call that is made in another codec because of the server's build. The recorder is that
+/// of the program, whether or not a client has a [`MetricsFacade`].
+#[cold]
+pub(crate) fn count_codec_fallback(method: &MethodDescriptor) {
+    counter!("iip_codec_fallback_total", "rpc.method" => otel_method(method)).increment(1);
+}
+
 fn active(side: Side, method: &MethodDescriptor) -> metrics::Gauge {
     let name = match side {
         Side::Client => "rpc.client.active_calls",

@@ -46,6 +46,8 @@ use iip_core::balance::BackendInfo;
 
 #[cfg(feature = "metrics")]
 pub use self::facade::MetricsFacade;
+#[cfg(feature = "metrics")]
+pub(crate) use self::facade::count_codec_fallback;
 #[cfg(feature = "tracing")]
 pub(crate) use self::spans::in_span;
 #[cfg(feature = "tracing")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use iip_core::balance::BackendInfo;
 use iip_core::transport::{Listener, MemoryConnector, ProxyProtocol, ToEndpoint};
-use iip_core::{Handler, Level, Limits};
+use iip_core::{Handler, Level, Limits, Peer};
 
 use super::names::Names;
 use super::no_method::NoMethod;
@@ -339,6 +339,15 @@ impl ServerBuilder {
     /// WARN.
     pub fn log_failures(mut self, level: impl Into<Option<Level>>) -> Self {
         self.core = self.core.log_failures(level);
+        self
+    }
+
+    /// Serves the statistics paths of a Go server, such as `/sys/server_count`, to the peers for
+    /// which `may_read` returns `true`: statistics name paths and the addresses of clients. Default:
+    /// to nobody. Other peers get the reply to an unknown path. See
+    /// [`iip_core::ServerBuilder::statistics`] for what it costs.
+    pub fn statistics(mut self, may_read: impl Fn(&Peer) -> bool + Send + Sync + 'static) -> Self {
+        self.core = self.core.statistics(may_read);
         self
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use iip_core::{
-    Body, Handler, HandlerFuture, OnCancel, Places, RejectReason, Request, RequestMode,
+    Body, Handler, HandlerFuture, OnCancel, Places, RejectReason, Request, RequestMode, Response,
 };
 
 use super::method::{CallExtras, Kind, Method, RequestForm};
@@ -30,9 +30,10 @@ impl Handler for MethodHandler {
             Ok(permit) => permit,
             // The arguments of such a call are not read.
             Err(full) => {
-                let plain = is_plain(request.body());
-                let body = rejected(&full.status(), plain, method.kind == Kind::Raw);
-                return Box::pin(ready(Ok(body.into())));
+                let (status, plain) = (full.status(), is_plain(request.body()));
+                let body = rejected(&status, plain, method.kind == Kind::Raw);
+                let response = Response::from(body).with_status_code(status.code().as_u8());
+                return Box::pin(ready(Ok(response)));
             }
         };
         if method.kind == Kind::Stream {

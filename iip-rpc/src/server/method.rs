@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use super::failures;
-use super::reply::{Reply, ReplyForm, encoding, is_plain, reject_status, status_reply, timing};
+use super::reply::{Reply, ReplyForm, encoding, is_plain, reject_status, status_response, timing};
 use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeError, DecodeLimits};
 use crate::compression::{Compression, CompressionId, decompress_in_place, decompressed_size};
@@ -109,10 +109,16 @@ impl Method {
         form: RequestForm,
     ) -> Result<Response, HandlerError> {
         match self.kind {
-            Kind::Raw => Err(HandlerError::new(status.message())),
+            Kind::Raw => {
+                let error = HandlerError::new(status.message());
+                Err(error.with_status_code(status.code().as_u8()))
+            }
             // The status is logged, because no caller receives it.
-            _ if form.one_way => Err(HandlerError::new(failures::with_causes(&status))),
-            _ => Ok(status_reply(&status, form.plain).into()),
+            _ if form.one_way => {
+                let error = HandlerError::new(failures::with_causes(&status));
+                Err(error.with_status_code(status.code().as_u8()))
+            }
+            _ => Ok(status_response(&status, form.plain)),
         }
     }
 
@@ -123,7 +129,11 @@ impl Method {
         form: RequestForm,
     ) -> Result<Response, HandlerError> {
         match reply.body {
-            Ok(body) => Ok(body.into()),
+            Ok(body) if reply.outcome.is_ok() => Ok(body.into()),
+            Ok(body) => {
+                let code = reply.outcome.code().as_u8();
+                Ok(Response::from(body).with_status_code(code))
+            }
             Err(status) if reply.is_logged => self
                 .failed(status, form)
                 .map_err(HandlerError::already_logged),

@@ -22,6 +22,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use iip_core::stats::Snapshot;
+
 pub use self::builder::ServerBuilder;
 #[cfg(feature = "tower")]
 pub use self::mount::ServiceHandler;
@@ -62,6 +64,13 @@ impl Server {
     /// The underlying server, for what takes one: `Handover::listener`.
     pub fn raw(&self) -> &iip_core::Server {
         &self.core
+    }
+
+    /// Returns what the server has counted since it was started: calls by method and code, their
+    /// durations, bytes, and connections; see [`iip_core::Server::stats`] for the cost.
+    #[must_use]
+    pub fn stats(&self) -> Snapshot {
+        self.core.stats()
     }
 
     /// Waits until every registry of [`ServerBuilder::register`] lists the server. Returns at once

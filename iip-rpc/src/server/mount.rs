@@ -3,7 +3,7 @@
 use iip_core::{Handler, HandlerError, HandlerFuture, Request, Response};
 use tower_service::Service;
 
-use super::reply::status_reply;
+use super::reply::status_response;
 use crate::envelope;
 use crate::status::{Execution, Status};
 use crate::tower::{BoxError, Errors, oneshot};
@@ -67,9 +67,10 @@ where
                 Err(error) => status(&errors, error),
             };
             if is_typed {
-                Ok(status_reply(&status, false).into())
+                Ok(status_response(&status, false))
             } else {
-                Err(HandlerError::new(status.message()))
+                let error = HandlerError::new(status.message());
+                Err(error.with_status_code(status.code().as_u8()))
             }
         })
     }

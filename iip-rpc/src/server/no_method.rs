@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use iip_core::{Body, Handler, HandlerFuture, RejectReason, Request};
+use iip_core::{Body, Handler, HandlerFuture, RejectReason, Request, Response};
 
 use super::reply::{is_plain, reject, status_reply};
 use crate::envelope;
 use crate::method::MethodDescriptor;
-use crate::status::{Execution, Status};
+use crate::status::{Code, Execution, Status};
 
 /// Handler for calls of unknown methods.
 pub(super) struct NoMethod {
@@ -49,6 +49,7 @@ impl Handler for NoMethod {
             // Source: recording unknown_path.
             r#"{"code":102,"message":"handle error"}"#.into()
         };
-        Box::pin(async move { Ok(reply.into()) })
+        let response = Response::from(reply).with_status_code(Code::Unimplemented.as_u8());
+        Box::pin(async move { Ok(response) })
     }
 }

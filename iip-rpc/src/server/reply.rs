@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use iip_core::__rpc::now;
-use iip_core::{Body, Peer, RejectReason};
+use iip_core::{Body, Peer, RejectReason, Response};
 use serde::Serialize;
 
 use super::failures;
@@ -250,6 +250,12 @@ pub(super) fn status_reply(status: &Status, plain: bool) -> Body {
         Ok::<_, EncodeError>(Bytes::new())
     });
     encoded.unwrap_or_default()
+}
+
+/// Like [`status_reply`], as the response of a handler.
+pub(super) fn status_response(status: &Status, plain: bool) -> Response {
+    let response = Response::from(status_reply(status, plain));
+    response.with_status_code(status.code().as_u8())
 }
 
 /// The reply to a request that is not run, because of `reason`.

@@ -2,7 +2,7 @@
 //! [`CallTable::abandon`].
 
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -11,6 +11,7 @@ use super::slot::{Slot, SlotState};
 use crate::error::{CallError, CallErrorKind, ConnectionError, Execution, Phases};
 use crate::proto;
 use crate::proto::slots::CallId;
+use crate::stats::{CANCELLED, OK};
 
 impl CallTable {
     pub(crate) fn on_reply(
@@ -28,7 +29,7 @@ impl CallTable {
         let skipped = result.is_err();
         match result {
             Ok(body) => self.complete(call, body, wakers),
-            Err(kind) => self.fail(call, kind, Execution::MayHaveExecuted, now, wakers),
+            Err(kind) => self.fail(proto, call, kind, Execution::MayHaveExecuted, now, wakers),
         }
         // The rest of a reply that is too large is still to come; the channel is free after it.
         if !(skipped && proto.awaits_reply(channel)) {
@@ -65,7 +66,7 @@ impl CallTable {
         // The parts that have arrived before may still be taken.
         let channel = slot.channel;
         proto.abandon(channel, call);
-        self.fail(call, kind, Execution::MayHaveExecuted, now, wakers);
+        self.fail(proto, call, kind, Execution::MayHaveExecuted, now, wakers);
     }
 
     /// Completes a call. All calls that succeed end here.
@@ -77,6 +78,7 @@ impl CallTable {
         {
             slot.state = SlotState::Done(Ok(body));
             self.in_flight -= 1;
+            self.replies.add(slot.method, slot.started);
             if let Some(waker) = slot.waker.take() {
                 wakers.push(waker);
             }
@@ -86,9 +88,20 @@ impl CallTable {
         }
     }
 
+    /// Completes a one-way call, which counts as one that took no time.
+    pub(super) fn complete_one_way(&mut self, proto: &mut proto::Connection, call: CallId) {
+        if let Some(slot) = self.slots.get_mut(call) {
+            let method = slot.method.take();
+            proto.stats.ended_by(method, Duration::ZERO, OK);
+        }
+        // Its caller has not awaited it yet.
+        self.complete(call, Bytes::new(), &mut Vec::new());
+    }
+
     /// Fails a call. All calls that fail end here.
     pub(super) fn fail(
         &mut self,
+        proto: &mut proto::Connection,
         call: CallId,
         kind: CallErrorKind,
         execution: Execution,
@@ -107,6 +120,8 @@ impl CallTable {
             _ => return,
         }
         self.in_flight -= 1;
+        let took = now.saturating_duration_since(slot.started.unwrap_or(now));
+        proto.stats.ended_by(slot.method, took, kind.status_code());
         // A call that was never sent has waited until now.
         let sent = slot.sent_at.unwrap_or(now);
         let mut phases = Phases {
@@ -138,7 +153,7 @@ impl CallTable {
         }
         // The check may schedule the next one, so it comes after `next_deadline` was set.
         self.expire_now(proto, now, wakers);
-        self.check_stall(now, wakers)
+        self.check_stall(proto, now, wakers)
     }
 
     #[cold]
@@ -173,14 +188,14 @@ impl CallTable {
             } else {
                 Execution::NotSent
             };
-            self.fail(call, CallErrorKind::Timeout, execution, now, wakers);
+            self.fail(proto, call, CallErrorKind::Timeout, execution, now, wakers);
         }
     }
 
     /// Ends all calls of a connection that is gone.
     pub(crate) fn fail_all(
         &mut self,
-        proto: &proto::Connection,
+        proto: &mut proto::Connection,
         error: &ConnectionError,
         now: Instant,
         wakers: &mut Vec<Waker>,
@@ -197,7 +212,7 @@ impl CallTable {
         let calls: Vec<(CallId, Execution)> = self.slots.iter().map(execution).collect();
         for (call, execution) in calls {
             let kind = CallErrorKind::ConnectionLost(error.clone());
-            self.fail(call, kind, execution, now, wakers);
+            self.fail(proto, call, kind, execution, now, wakers);
         }
         // Only entries of calls that have ended are left.
         self.queue.clear();
@@ -215,17 +230,24 @@ impl CallTable {
         let Some(slot) = self.slots.get_mut(call) else {
             return;
         };
-        let channel = slot.channel;
+        let (channel, method, started) = (slot.channel, slot.method, slot.started);
+        let count = |proto: &mut proto::Connection, now: Instant| {
+            let took = now.saturating_duration_since(started.unwrap_or(now));
+            proto.stats.ended_by(method, took, CANCELLED);
+        };
         match self.free_slot(proto, call) {
             SlotState::Queued { position } => {
+                count(proto, now());
                 self.in_flight -= 1;
                 self.waiting -= 1;
                 self.left.extend(self.queue.abandon(position));
             }
             SlotState::Sent => {
+                let now = now();
+                count(proto, now);
                 self.in_flight -= 1;
                 if proto.abandon(channel, call) {
-                    self.release_now(proto, channel, now());
+                    self.release_now(proto, channel, now);
                 }
             }
             // The caller has gone before it took the channel.
@@ -272,7 +294,8 @@ impl CallTable {
             None => Execution::NotSent,
         };
         let mut wakers = Vec::new();
-        self.fail(call, CallErrorKind::Unfinished, execution, now, &mut wakers);
+        let kind = CallErrorKind::Unfinished;
+        self.fail(proto, call, kind, execution, now, &mut wakers);
         proto.deferred.wake(wakers);
     }
 }

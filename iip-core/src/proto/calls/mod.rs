@@ -35,6 +35,7 @@ use crate::body::{Body, Data};
 use crate::error::{CallError, CallErrorKind};
 use crate::frame::ChannelId;
 use crate::proto;
+use crate::stats::{MethodId, ReplyBatch};
 
 /// The meaning of an event beyond the calls.
 #[derive(Debug)]
@@ -95,6 +96,8 @@ pub(crate) struct CallTable {
     /// No call expires before this time, and no check for free channels is due.
     next_deadline: Option<Instant>,
     stall: Stall,
+    /// The replies of this batch, to be counted.
+    pub(crate) replies: ReplyBatch,
     /// Bodies of calls that have failed in the queue, to be dropped after the lock is released.
     pub(crate) left: Vec<Body>,
 }
@@ -115,6 +118,7 @@ impl CallTable {
             in_flight: 0,
             next_deadline: None,
             stall: Stall::default(),
+            replies: ReplyBatch::default(),
             left: Vec::new(),
         }
     }
@@ -135,6 +139,7 @@ impl CallTable {
         self.slots.shrink();
         self.queue.release_when_empty();
         self.free.shrink_to_fit();
+        self.replies.release_memory();
         self.leased.shrink_to_fit();
     }
 
@@ -167,7 +172,7 @@ impl CallTable {
                 proto.deferred.notify_ready();
             }
             ClientEvent::ChannelRejected { code, message } => {
-                self.on_channel_rejected(code, &message, now, wakers);
+                self.on_channel_rejected(proto, code, &message, now, wakers);
                 proto.deferred.notify_ready();
             }
             ClientEvent::GoingAway => return Some(Notice::GoingAway),
@@ -234,7 +239,8 @@ impl CallTable {
         if channel.is_none() {
             self.check_queue(proto, start.now)?;
         }
-        let call = self.take_slot(start.now, start.deadline, waker);
+        let method = proto.stats.called(path.as_bytes(), size);
+        let call = self.take_slot(Some(method), start.now, start.deadline, waker);
         if start.mode == Mode::Stream {
             // The first byte is the mark and not part of the stream.
             self.add_flow(proto, call, size - 1, start.now);
@@ -243,17 +249,21 @@ impl CallTable {
             Some(channel) => {
                 let path = path.as_bytes();
                 self.on_sent(call, channel, start.now);
-                if one_way.is_some() {
-                    proto.send_one_way(channel, path, data, start.now);
+                let in_one = if one_way.is_some() {
+                    proto.send_one_way(channel, path, data, start.now)
                 } else {
-                    proto.start_call(channel, path, data, call, start.mode);
+                    proto.start_call(channel, path, data, call, start.mode)
+                };
+                if !in_one {
+                    proto.stats.not_sent(size);
                 }
                 if start.mode == Mode::OneWay {
-                    self.complete(call, Bytes::new(), &mut Vec::new());
+                    self.complete_one_way(proto, call);
                 }
             }
             None => {
                 let path = path.as_bytes();
+                proto.stats.not_sent(size);
                 let position = self.queue.push_call(call, path, data, start.mode);
                 self.on_queued(proto, call, position, start.now);
             }
@@ -328,7 +338,13 @@ impl CallTable {
 
     /// Takes a slot for a call that may be sent now or has to wait.
     #[inline]
-    fn take_slot(&mut self, now: Instant, deadline: Instant, waker: Option<&Waker>) -> CallId {
+    fn take_slot(
+        &mut self,
+        method: Option<MethodId>,
+        now: Instant,
+        deadline: Instant,
+        waker: Option<&Waker>,
+    ) -> CallId {
         self.in_flight += 1;
         if self.next_deadline.is_none_or(|next| next > deadline) {
             self.next_deadline = Some(deadline);
@@ -341,6 +357,7 @@ impl CallTable {
         slot.deadline = Some(deadline);
         slot.started = Some(now);
         slot.sent_at = None;
+        slot.method = method;
         call
     }
 

@@ -4,13 +4,11 @@
 use std::task::Waker;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::slot::{Slot, SlotState};
 use super::stall::MANY_ABANDONED;
 use super::{CallTable, check_time};
 use crate::error::{CallError, CallErrorKind, Execution};
-use crate::frame::ChannelId;
+use crate::frame::{ChannelId, FRAME_OVERHEAD};
 use crate::proto::queue::{Queue, QueueEntry};
 use crate::proto::slots::{CallId, Slots};
 use crate::proto::{self, Mode};
@@ -41,7 +39,7 @@ impl CallTable {
         if channel.is_none() {
             self.check_queue(proto, now)?;
         }
-        let call = self.take_slot(now, deadline, None);
+        let call = self.take_slot(None, now, deadline, None);
         match channel {
             Some(channel) => {
                 self.lease(call, channel);
@@ -158,12 +156,15 @@ impl CallTable {
                         // A small body is a part of the queue's own buffer. A large one belongs to
                         // the caller, and its drop may run code of the caller.
                         let is_large = Queue::is_large(&path, &body);
-                        proto.start_call(channel, &path, &mut body, call, mode);
+                        let bytes = FRAME_OVERHEAD + path.len() + body.len();
+                        if proto.start_call(channel, &path, &mut body, call, mode) {
+                            proto.stats.sent(&path, bytes, true);
+                        }
                         if is_large {
                             proto.deferred.drop_body(body);
                         }
                         if mode == Mode::OneWay {
-                            self.complete(call, Bytes::new(), wakers);
+                            self.complete_one_way(proto, call);
                         }
                         self.on_stream_sent(proto, call, channel, wakers);
                     }
@@ -192,6 +193,7 @@ impl CallTable {
 
     pub(crate) fn on_channel_rejected(
         &mut self,
+        proto: &mut proto::Connection,
         code: i64,
         message: &str,
         now: Instant,
@@ -208,7 +210,7 @@ impl CallTable {
                     code,
                     message: message.to_owned(),
                 };
-                self.fail(call, kind, Execution::NotSent, now, wakers);
+                self.fail(proto, call, kind, Execution::NotSent, now, wakers);
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::frame::ChannelId;
 use crate::proto;
 use crate::proto::parts::Parts;
 use crate::proto::stream_state::StreamState;
+use crate::stats::MethodId;
 
 #[derive(Debug, Default)]
 pub(super) enum SlotState {
@@ -36,6 +37,8 @@ pub(crate) struct Slot {
     pub(super) deadline: Option<Instant>,
     pub(super) started: Option<Instant>,
     pub(super) sent_at: Option<Instant>,
+    /// The method that the call counts for; `None` for a lease, which does not count.
+    pub(super) method: Option<MethodId>,
     /// The parts of a reply that is taken in parts.
     pub(super) parts: Option<Box<Parts>>,
     /// The stream state of a call with streams.

@@ -12,6 +12,7 @@ use super::slot::SlotState;
 use crate::clock;
 use crate::error::{CallErrorKind, ConnectionError, Execution};
 use crate::frame::ChannelId;
+use crate::proto;
 
 /// Number of calls given up from which a server that is not notified of it probably runs hardly
 /// anything else: half of what it runs by default.
@@ -67,13 +68,18 @@ impl CallTable {
     /// Retires the connection if no channel has become free for a while and most of them wait for
     /// replies that no caller needs. Calls that wait for a channel are not sent.
     #[cold]
-    pub(super) fn check_stall(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> bool {
+    pub(super) fn check_stall(
+        &mut self,
+        proto: &mut proto::Connection,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) -> bool {
         if self.stall.check_at.is_some_and(|at| at <= now) {
             self.stall.check_at = None;
             if let Some(error) = self.retire_stalled(now) {
                 while let Some((call, _)) = self.next_waiting() {
                     let kind = CallErrorKind::ConnectionLost(error.clone());
-                    self.fail(call, kind, Execution::NotSent, now, wakers);
+                    self.fail(proto, call, kind, Execution::NotSent, now, wakers);
                 }
                 return true;
             }
