@@ -1,6 +1,7 @@
 //! Bodies: that of a reply, and the collection of that of a request within its limits.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::failure::Failure;
 use crate::io::RunningRequest;
 use crate::limits::Limits;
+use crate::record::Record;
 
 /// The size of the parts in which a reply is passed on, so that HTTP/2 does not buffer all of it.
 const PART_BYTES: usize = 64 << 10;
@@ -24,18 +26,36 @@ const PART_BYTES: usize = 64 << 10;
 const FREE_BYTES: usize = 64 << 10;
 
 /// The body of a reply.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct ReplyBody {
     rest: Bytes,
+    /// The parts that follow, if the body is made while it is sent.
+    stream: Option<Box<dyn BodyStream>>,
     /// The request runs until its reply is sent.
     running: Option<RunningRequest>,
+    /// The record of a stream, which is written when the stream has ended.
+    record: Option<Box<Record>>,
+}
+
+/// A body that is made while it is sent. Dropping it ends what makes it.
+pub(crate) trait BodyStream: Send {
+    /// Returns the next part; `None` once there are no more. It is asked only when the client takes
+    /// a part.
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
 }
 
 impl ReplyBody {
     pub(crate) fn new(bytes: Bytes) -> Self {
         Self {
             rest: bytes,
-            running: None,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn stream(stream: impl BodyStream + 'static) -> Self {
+        Self {
+            stream: Some(Box::new(stream)),
+            ..Self::default()
         }
     }
 
@@ -44,8 +64,43 @@ impl ReplyBody {
         self.running = Some(running);
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.rest.len()
+    /// Completes the record with the size of this body: now, or when the stream has ended.
+    pub(crate) fn log(&mut self, mut record: Record) {
+        record.sent = self.rest.len();
+        self.record = self.stream.is_some().then(|| Box::new(record));
+    }
+
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(None);
+        };
+        let part = stream.poll_part(cx);
+        if let Some(running) = &mut self.running {
+            match &part {
+                Poll::Ready(_) => running.progress(),
+                // The client takes what there is.
+                Poll::Pending => running.rest(),
+            }
+        }
+        match &part {
+            Poll::Ready(Some(part)) => {
+                if let Some(record) = &mut self.record {
+                    record.sent += part.len();
+                }
+            }
+            Poll::Ready(None) => (self.stream, self.record) = (None, None),
+            Poll::Pending => {}
+        }
+        part
+    }
+}
+
+impl fmt::Debug for ReplyBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyBody")
+            .field("rest", &self.rest.len())
+            .field("is_stream", &self.stream.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -55,13 +110,14 @@ impl Body for ReplyBody {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            let part = self.poll_stream(cx);
+            return part.map(|part| part.map(|part| Ok(Frame::data(part))));
+        }
         if let Some(running) = &mut self.running {
             running.progress();
-        }
-        if self.rest.is_empty() {
-            return Poll::Ready(None);
         }
         let length = self.rest.len().min(PART_BYTES);
         let part = self.rest.split_to(length);
@@ -69,11 +125,15 @@ impl Body for ReplyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
+        self.rest.is_empty() && self.stream.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(u64::try_from(self.rest.len()).unwrap_or(u64::MAX))
+        let rest = u64::try_from(self.rest.len()).unwrap_or(u64::MAX);
+        match self.stream {
+            None => SizeHint::with_exact(rest),
+            Some(_) => SizeHint::default(),
+        }
     }
 }
 
@@ -83,17 +143,48 @@ pub(crate) struct Buffered(AtomicUsize);
 
 /// The share of one body.
 #[derive(Debug)]
-struct Share {
+pub(crate) struct Share {
     of: Arc<Buffered>,
     bytes: usize,
+    limit: usize,
 }
 
 impl Share {
-    /// Takes more; returns `false` if that would exceed the limit.
-    fn grow(&mut self, bytes: usize, limit: usize) -> bool {
-        let before = self.of.0.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        before.saturating_add(bytes) <= limit
+    pub(crate) fn new(of: &Arc<Buffered>, limits: &Limits) -> Self {
+        Self {
+            of: Arc::clone(of),
+            bytes: 0,
+            limit: limits.max_buffered_bytes,
+        }
+    }
+
+    /// Counts what is buffered now, without the first 64 KiB.
+    ///
+    /// # Errors
+    ///
+    /// Fails if all bodies together exceed the limit.
+    pub(crate) fn hold(&mut self, buffered: usize) -> Result<(), Failure> {
+        let bytes = buffered.saturating_sub(FREE_BYTES);
+        let more = bytes.saturating_sub(self.bytes);
+        self.of
+            .0
+            .fetch_sub(self.bytes.saturating_sub(bytes), Ordering::Relaxed);
+        self.bytes = bytes;
+        if more == 0
+            || self
+                .of
+                .0
+                .fetch_add(more, Ordering::Relaxed)
+                .saturating_add(more)
+                <= self.limit
+        {
+            return Ok(());
+        }
+        Err(Failure::refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "UNAVAILABLE",
+            "the gateway receives too many large bodies (option max_buffered_bytes)",
+        ))
     }
 }
 
@@ -120,22 +211,13 @@ pub(crate) async fn collect(
     let mut progress = Progress::new(limits);
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
-    let mut share = Share {
-        of: Arc::clone(buffered),
-        bytes: 0,
-    };
+    let mut share = Share::new(buffered, limits);
     while let Some(part) = progress.next(&mut body).await? {
         let length = first.len() + rest.len() + part.len();
         if length > max {
             return Err(too_large(max));
         }
-        if length > FREE_BYTES && !share.grow(part.len(), limits.max_buffered_bytes) {
-            return Err(Failure::refused(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "UNAVAILABLE",
-                "the gateway receives too many large bodies (option max_buffered_bytes)",
-            ));
-        }
+        share.hold(length)?;
         if first.is_empty() && rest.is_empty() {
             first = part;
             continue;

@@ -38,6 +38,10 @@ const BUFFER_BYTES: usize = 64 << 10;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 512 << 10;
 
+/// The time without a frame after which a client of HTTP/2 with open streams is asked for a sign
+/// of life.
+const PING_AFTER: Duration = Duration::from_secs(30);
+
 /// Where a connection comes from, and the limits that were in force when it was accepted.
 #[derive(Debug)]
 pub(crate) struct Origin {
@@ -205,6 +209,8 @@ async fn serve_http2(io: IoStream, first: Bytes, origin: &Origin, worker: &Arc<W
     let mut connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams)
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(limits.write_timeout)
         .max_header_list_size(max_head)
         .max_local_error_reset_streams(64)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -293,10 +299,9 @@ impl Signal {
         if self.waiting.is_some() && !self.is_draining && !self.drain.has_begun() {
             return None;
         }
-        let waiting = self.waiting.get_or_insert_with(|| {
-            let mut drain = self.drain.clone();
-            Box::pin(async move { drain.begun().await })
-        });
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| self.drain.clone().into_begun());
         if waiting.as_mut().poll(cx).is_pending() {
             return None;
         }

@@ -1,6 +1,7 @@
 //! The end of a gateway: its listeners and connections learn of it, and it learns when they have
 //! ended.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -59,6 +60,11 @@ impl Drain {
     /// Waits until the gateway shuts down.
     pub(crate) async fn begun(&mut self) {
         self.reached(Phase::Draining).await;
+    }
+
+    /// Converts to a future that completes once the gateway shuts down.
+    pub(crate) fn into_begun(mut self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move { self.begun().await })
     }
 
     /// Waits until the time for running requests is over.

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode, Version};
 use iip_core::{CallError, CallErrorKind, Execution};
+use iip_rpc::{Pushback, Status};
 use serde_json::{Value, json};
 
 use crate::body::ReplyBody;
@@ -41,14 +42,27 @@ pub(crate) struct Failure {
     pub(crate) detail: Cow<'static, str>,
     pub(crate) executed: Executed,
     pub(crate) retry_after: Option<Duration>,
-    /// The typed error of a method.
-    pub(crate) error: Option<Value>,
+    /// Parts that most failures do not have.
+    pub(crate) more: Option<Box<More>>,
     /// Nothing more is read from a connection of HTTP/1.
     pub(crate) closes: bool,
     /// The cause with internal addresses, which is not sent.
     pub(crate) cause: Option<String>,
     /// The status of Go's adapter.
     pub(crate) go: Option<StatusCode>,
+}
+
+/// Parts that most failures do not have.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct More {
+    /// The typed error of a method.
+    pub(crate) error: Option<Value>,
+    /// The name of its variant, if its type is an enum.
+    pub(crate) variant: Option<Box<str>>,
+    /// The trace of the request, if the client has named one.
+    pub(crate) trace_id: Option<Box<str>>,
+    /// Further headers of the reply.
+    pub(crate) headers: HeaderMap,
 }
 
 impl Failure {
@@ -59,7 +73,7 @@ impl Failure {
             detail: detail.into(),
             executed: Executed::No,
             retry_after: None,
-            error: None,
+            more: None,
             closes: false,
             cause: None,
             go: None,
@@ -80,6 +94,15 @@ impl Failure {
         let mut failure = Self::new(status, code, detail);
         failure.closes = true;
         failure
+    }
+
+    /// Refuses a request that was read to its end.
+    pub(crate) fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", detail)
+    }
+
+    pub(crate) fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", detail)
     }
 
     pub(crate) fn no_route() -> Self {
@@ -149,6 +172,53 @@ impl Failure {
         failure
     }
 
+    /// The failure of a typed call. The text of a failure on the way to the backend may have
+    /// addresses, so only that of the backend itself is sent.
+    pub(crate) fn of_status(status: &Status) -> Self {
+        let error = status.cause().and_then(|cause| cause.downcast_ref());
+        let mut failure = match error {
+            Some(error) => Self::of_call(error),
+            None => {
+                let found = status_of(i64::from(status.code().as_u8()));
+                let (http, code) = found.unwrap_or((StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"));
+                Self::new(http, code, status.own_message().to_owned())
+            }
+        };
+        failure.executed = match status.execution() {
+            Execution::MayHaveExecuted => Executed::Maybe,
+            _ => Executed::No,
+        };
+        if let Some(Pushback::After(pause)) = status.pushback() {
+            failure.retry_after = Some(pause);
+        }
+        failure.cause = Some(status.to_string());
+        failure
+    }
+
+    /// A method's own error, as JSON.
+    pub(crate) fn of_method(error: Value, variant: Option<Box<str>>) -> Self {
+        let detail = match &variant {
+            Some(variant) => format!("the method failed with its error {variant}"),
+            None => "the method failed with an error of its own".to_owned(),
+        };
+        let mut failure = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", detail);
+        failure.executed = Executed::Yes;
+        let more = failure.more();
+        (more.error, more.variant) = (Some(error), variant);
+        failure
+    }
+
+    /// The parts that most failures do not have.
+    pub(crate) fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    /// Adds a header to the reply.
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.more().headers.insert(name, value);
+        self
+    }
+
     /// The failure that a reply of a backend of this project contains: an in-band error of IIP, or
     /// the status of a typed method in plain mode. Sources: wire.md, plain mode; recordings
     /// `unknown_path`, `handler_error`.
@@ -178,7 +248,9 @@ impl Failure {
             _ if error.is_some() => Executed::Yes,
             _ => Executed::Maybe,
         };
-        failure.error = error;
+        if error.is_some() {
+            failure.more().error = error;
+        }
         Some(failure)
     }
 
@@ -201,13 +273,17 @@ impl Failure {
                 response
             }
             None => {
-                let mut response = Response::new(ReplyBody::new(Bytes::from(self.body())));
+                let problem = self.problem().to_string();
+                let mut response = Response::new(ReplyBody::new(Bytes::from(problem)));
                 *response.status_mut() = self.status;
                 let problem = HeaderValue::from_static("application/problem+json");
                 response.headers_mut().insert(CONTENT_TYPE, problem);
                 response
             }
         };
+        if let Some(more) = self.more {
+            response.headers_mut().extend(more.headers);
+        }
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(RETRY_AFTER, seconds);
         }
@@ -218,7 +294,8 @@ impl Failure {
         response
     }
 
-    fn body(&self) -> String {
+    /// The object of `application/problem+json`.
+    pub(crate) fn problem(&self) -> Value {
         let executed = match self.executed {
             Executed::No => "no",
             Executed::Maybe => "maybe",
@@ -233,10 +310,18 @@ impl Failure {
             "retryable": self.is_retryable(),
             "executed": executed,
         });
-        if let (Some(error), Some(fields)) = (&self.error, body.as_object_mut()) {
-            fields.insert("error".to_owned(), error.clone());
+        if let Some(more) = &self.more {
+            let texts = [("variant", &more.variant), ("trace_id", &more.trace_id)];
+            for (name, text) in texts {
+                if let Some(text) = text {
+                    body[name] = (**text).into();
+                }
+            }
+            if let Some(error) = &more.error {
+                body["error"] = error.clone();
+            }
         }
-        body.to_string()
+        body
     }
 }
 

@@ -154,9 +154,9 @@ impl GatewayBuilder {
             return Err(BuildError::Limit { option, reason });
         }
         for (name, group) in &self.groups {
-            group.check().map_err(|error| BuildError::Group {
+            group.check().map_err(|reason| BuildError::Group {
                 group: name.to_string(),
-                reason: error.kind().to_string(),
+                reason,
             })?;
         }
         let exists = |name: &str| self.groups.iter().any(|(group, _)| **group == *name);
@@ -203,15 +203,12 @@ impl Live {
         let mut backends = HashMap::new();
         for (name, group) in &config.groups {
             let before = before.and_then(|before| before.backends.get(name));
-            let client = match before.filter(|before| before.group.connects_like(group)) {
-                Some(before) => before.client.clone(),
-                None => group.client().map_err(|error| BuildError::Group {
-                    group: name.to_string(),
-                    reason: error.kind().to_string(),
-                })?,
-            };
-            let made = Arc::new(Backends::new(group.clone(), client));
-            backends.insert(Arc::clone(name), made);
+            let made = Backends::new(group, before.map(Arc::as_ref));
+            let made = made.map_err(|reason| BuildError::Group {
+                group: name.to_string(),
+                reason,
+            })?;
+            backends.insert(Arc::clone(name), Arc::new(made));
         }
         Ok(Self {
             config: Arc::clone(config),

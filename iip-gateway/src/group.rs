@@ -1,10 +1,12 @@
 //! Groups of backends, and the clients for them.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use hyper::HeaderMap;
 use hyper::header::HeaderName;
 #[cfg(feature = "etcd")]
 use iip_core::balance::Target;
@@ -14,6 +16,8 @@ use iip_core::tls::ClientTls;
 use iip_core::{CallError, Client, ClientBuilder, Limits};
 use serde_json::json;
 use tokio::time::Instant;
+
+use crate::typed::{Api, TypedOptions};
 
 /// The number of requests after which a group looks again at what its backends are.
 const LOOK_AGAIN: u32 = 1024;
@@ -41,8 +45,8 @@ type Configure = dyn Fn(ClientBuilder) -> Result<Client, CallError> + Send + Syn
 /// A group of backends that serve the same paths.
 ///
 /// Each worker of a gateway has its own connections to them: as many as the runtimes that it serves
-/// in. Defaults: one connection per backend, calls to the backend with the fewest calls in flight,
-/// 10 s.
+/// in. Defaults: requests are passed on; one connection per backend, calls to the backend with the
+/// fewest calls in flight, 10 s.
 ///
 /// ```
 /// use std::time::Duration;
@@ -54,7 +58,8 @@ type Configure = dyn Fn(ClientBuilder) -> Result<Client, CallError> + Send + Syn
 #[derive(Clone)]
 pub struct Group {
     target: String,
-    policy: Policy,
+    /// `None`: the default of the kind of the group.
+    policy: Option<Policy>,
     connections: usize,
     timeout: Duration,
     connect_timeout: Duration,
@@ -62,6 +67,7 @@ pub struct Group {
     pub(crate) hash_key: Option<HashKey>,
     #[cfg(feature = "tls")]
     tls: Option<ClientTls>,
+    typed: Option<TypedOptions>,
     connect: Option<Arc<Configure>>,
 }
 
@@ -74,7 +80,7 @@ impl Group {
     pub fn new(target: impl Into<String>) -> Self {
         Self {
             target: target.into(),
-            policy: Policy::LeastPending,
+            policy: None,
             connections: 1,
             timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(3),
@@ -82,14 +88,17 @@ impl Group {
             hash_key: None,
             #[cfg(feature = "tls")]
             tls: None,
+            typed: None,
             connect: None,
         }
     }
 
-    /// Sets how a backend is picked for each request.
+    /// Sets how a backend is picked for each request. Default: the one with the fewest calls in
+    /// flight; for [typed](Self::typed) services the better of two random ones by latency, load and
+    /// failures.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
-        self.policy = policy;
+        self.policy = Some(policy);
         self
     }
 
@@ -160,22 +169,52 @@ impl Group {
         self
     }
 
+    /// Serves typed services: requests call methods with JSON, instead of being passed on. The
+    /// backends must be servers of this project that describe their services; the
+    /// [dialect](Self::dialect) does not matter. Default: requests are passed on.
+    #[must_use]
+    pub fn typed(mut self, options: TypedOptions) -> Self {
+        self.typed = Some(options);
+        self
+    }
+
     /// Creates the client for a worker. It connects with its first call.
-    pub(crate) fn client(&self) -> Result<Client, CallError> {
+    fn client(&self) -> Result<Client, String> {
         // The gateway has its own limit for bodies, and a Go server may send 16 MiB.
         let mut builder = Client::builder()
-            .connections(self.connections)
             .timeout(self.timeout)
-            .connect_timeout(self.connect_timeout)
-            .limits(Limits::default())
-            .balance(BalanceOptions::new().policy(self.policy.clone()));
+            .limits(Limits::default());
         if self.dialect == Dialect::Auto {
             builder = builder.hello(json!({}));
         }
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            builder = builder.tls(tls.clone());
+        let client = self.connect(builder);
+        client.map_err(|error| error.kind().to_string())
+    }
+
+    /// Creates the client of typed calls for a worker. It connects with its first call.
+    fn typed_client(&self) -> Result<iip_rpc::Client, String> {
+        let builder = iip_rpc::Client::builder().timeout(self.timeout);
+        let client = builder.connect_by(|core| self.connect(core));
+        client.map_err(|status| status.message().to_owned())
+    }
+
+    /// Creates a client with the options that both kinds of groups have.
+    fn connect(&self, builder: ClientBuilder) -> Result<Client, CallError> {
+        let mut balance = BalanceOptions::new();
+        match &self.policy {
+            Some(policy) => balance = balance.policy(policy.clone()),
+            None if self.typed.is_none() => balance = balance.policy(Policy::LeastPending),
+            None => {}
         }
+        let builder = builder
+            .connections(self.connections)
+            .connect_timeout(self.connect_timeout)
+            .balance(balance);
+        #[cfg(feature = "tls")]
+        let builder = match &self.tls {
+            Some(tls) => builder.tls(tls.clone()),
+            None => builder,
+        };
         if let Some(connect) = &self.connect {
             return connect(builder);
         }
@@ -189,6 +228,18 @@ impl Group {
             };
         }
         builder.connect_lazy(self.target.as_str())
+    }
+
+    /// Returns the key that chooses the backend of a request, for policies that hash.
+    pub(crate) fn hash_key_of(
+        &self,
+        client: Option<SocketAddr>,
+        headers: &HeaderMap,
+    ) -> Option<Vec<u8>> {
+        match self.hash_key.as_ref()? {
+            HashKey::Client => Some(client?.ip().to_canonical().to_string().into_bytes()),
+            HashKey::Header(name) => Some(headers.get(name)?.as_bytes().to_vec()),
+        }
     }
 
     /// Returns `true` if clients of the other group are as good as those of this one.
@@ -211,12 +262,22 @@ impl Group {
             (Some(this), Some(other)) => Arc::ptr_eq(this, other),
             _ => false,
         };
-        connect && self.policy == other.policy && settings(self) == settings(other)
+        connect
+            && self.policy == other.policy
+            && self.typed.is_some() == other.typed.is_some()
+            && settings(self) == settings(other)
     }
 
     /// Returns the first option that cannot work.
-    pub(crate) fn check(&self) -> Result<(), CallError> {
-        self.client().map(drop)
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match &self.typed {
+            None => self.client().map(drop),
+            Some(options) => {
+                let checked = options.check();
+                checked.map_err(|reason| format!("typed: {reason}"))?;
+                self.typed_client().map(drop)
+            }
+        }
     }
 
     /// Returns the timeout of calls.
@@ -238,7 +299,49 @@ impl fmt::Debug for Group {
 
 /// The backends of a group, for one worker.
 #[derive(Debug)]
-pub(crate) struct Backends {
+pub(crate) enum Backends {
+    Raw(RawBackends),
+    Typed(TypedBackends),
+}
+
+impl Backends {
+    /// Makes the client of a group, or takes that of `before` if it needs no change.
+    pub(crate) fn new(group: &Group, before: Option<&Self>) -> Result<Self, String> {
+        let before = before.filter(|before| before.group().connects_like(group));
+        Ok(match (&group.typed, before) {
+            (None, Some(Self::Raw(before))) => {
+                Self::Raw(RawBackends::new(group.clone(), before.client.clone()))
+            }
+            (None, _) => Self::Raw(RawBackends::new(group.clone(), group.client()?)),
+            (Some(options), Some(Self::Typed(before))) => Self::Typed(TypedBackends {
+                group: group.clone(),
+                api: before.api.with_options(options.clone()),
+            }),
+            (Some(options), _) => Self::Typed(TypedBackends {
+                group: group.clone(),
+                api: Api::new(group.typed_client()?, options.clone()),
+            }),
+        })
+    }
+
+    fn group(&self) -> &Group {
+        match self {
+            Self::Raw(backends) => &backends.group,
+            Self::Typed(backends) => &backends.group,
+        }
+    }
+}
+
+/// The backends of a group of typed services.
+#[derive(Debug)]
+pub(crate) struct TypedBackends {
+    pub(crate) group: Group,
+    pub(crate) api: Api,
+}
+
+/// The backends of a group to which requests are passed on.
+#[derive(Debug)]
+pub(crate) struct RawBackends {
     pub(crate) client: Client,
     pub(crate) group: Group,
     /// Number of requests left until the next look; the highest bit is set if the backends reply to
@@ -248,8 +351,8 @@ pub(crate) struct Backends {
 
 const IS_OURS: u32 = 1 << 31;
 
-impl Backends {
-    pub(crate) fn new(group: Group, client: Client) -> Self {
+impl RawBackends {
+    fn new(group: Group, client: Client) -> Self {
         Self {
             client,
             group,

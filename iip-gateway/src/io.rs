@@ -83,6 +83,7 @@ impl Activity {
         let running = RunningRequest {
             activity: Arc::clone(self),
             max_resets,
+            has_reply: false,
             sending: None,
         };
         (running, fault)
@@ -94,7 +95,8 @@ impl Activity {
 pub(crate) struct RunningRequest {
     activity: Arc<Activity>,
     max_resets: u64,
-    /// Its place among the replies that are being sent, if it has a reply.
+    has_reply: bool,
+    /// Its place among the replies that are being sent, if it waits for the client.
     sending: Option<usize>,
 }
 
@@ -107,6 +109,7 @@ impl RunningRequest {
             free.unwrap_or(state.sending.len())
         });
         self.sending = Some(place);
+        self.has_reply = true;
         if place == state.sending.len() {
             state.sending.push(None);
         }
@@ -114,18 +117,25 @@ impl RunningRequest {
             *sending = Some(Instant::now());
         }
     }
+
+    /// Takes note that the client has all of the reply that there is so far.
+    pub(crate) fn rest(&mut self) {
+        if let Some(place) = self.sending.take()
+            && let Some(sending) = self.activity.lock().sending.get_mut(place)
+        {
+            *sending = None;
+        }
+    }
 }
 
 impl Drop for RunningRequest {
     fn drop(&mut self) {
+        self.rest();
         let mut state = self.activity.lock();
         state.running -= 1;
         state.last = Instant::now();
-        if let Some(place) = self.sending {
+        if self.has_reply {
             state.completed += 1;
-            if let Some(sending) = state.sending.get_mut(place) {
-                *sending = None;
-            }
             return;
         }
         state.cancelled += 1;

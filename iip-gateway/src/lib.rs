@@ -6,6 +6,9 @@
 //! refuses what is ambiguous, limits what clients may take, and reports failures by statuses of
 //! HTTP. `docs/gateway.md` in the repository describes it, and the configuration of the program.
 //!
+//! A group with [`Group::typed`] serves typed services instead: it calls their methods with JSON,
+//! see [`TypedOptions`].
+//!
 //! ```
 //! use iip_core::{HandlerError, Request, Response, Server, handler_fn};
 //! use iip_gateway::{Gateway, Group, Route};
@@ -38,9 +41,9 @@
 // How a request passes:
 //
 //   accept ─▶ connection: first bytes (sniff), TLS, hyper on WatchedIo (io, scan)
-//                 └─▶ service: checks (request), route, handler of the target (proxy), failure
+//                 └─▶ service: checks (request), route, proxy or typed, failure
 //
-// A `Target` is the seam for other handlers than the proxy.
+//   typed: Api ─▶ catalog (methods by path) ─▶ call: arguments, lines ─▶ results, events
 
 mod accept;
 mod access_log;
@@ -59,12 +62,14 @@ mod limits;
 mod listen;
 mod networks;
 mod proxy;
+mod record;
 mod request;
 mod route;
 mod rules;
 mod scan;
 mod service;
 pub mod sniff;
+mod typed;
 
 pub use self::access_log::{AccessLog, LogFormat};
 pub use self::failure::Statuses;
@@ -74,3 +79,4 @@ pub use self::limits::Limits;
 pub use self::listen::ListenOptions;
 pub use self::networks::{InvalidNetwork, IpNetwork};
 pub use self::route::{Route, RouteError, RouteRequest, Target};
+pub use self::typed::{JsonInt64, TypedOptions};

@@ -1,6 +1,8 @@
 //! The call of a backend with the path, headers and body of a request, as Go's HTTP adapter makes
 //! it.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -9,10 +11,11 @@ use iip_core::CallOptions;
 
 use crate::body::{self, ReplyBody};
 use crate::failure::Failure;
-use crate::group::{Backends, HashKey};
+use crate::group::RawBackends;
 use crate::header_map::append_packed;
-use crate::request::{self, HEADERS_PARAMETER, METHOD_PARAMETER};
-use crate::service::{Exchange, Record};
+use crate::record::Record;
+use crate::request::{HEADERS_PARAMETER, METHOD_PARAMETER};
+use crate::service::Exchange;
 
 /// The maximum length of a path of IIP.
 const MAX_PATH_BYTES: usize = 2048;
@@ -25,40 +28,23 @@ const SNIFFED_BYTES: usize = 512;
 
 /// Calls a backend.
 pub(crate) async fn call(
-    mut exchange: Exchange<'_>,
-    backends: &Backends,
+    exchange: Exchange<'_>,
+    backends: &RawBackends,
     record: &mut Option<Record>,
 ) -> Result<Response<ReplyBody>, Failure> {
     let (peer, config) = (exchange.peer, &exchange.live.config);
-    let client = peer.addr.map(|addr| addr.ip());
-    let parts = &mut exchange.parts;
+    let parts = &exchange.parts;
     let options = CallOptions::new().timeout(backends.group.call_timeout());
-    let options = match &backends.group.hash_key {
-        Some(HashKey::Client) => match client {
-            Some(client) => options.hash_key(client.to_canonical().to_string()),
-            None => options,
-        },
-        Some(HashKey::Header(name)) => match parts.headers.get(name) {
-            Some(value) => options.hash_key(value.as_bytes()),
-            None => options,
-        },
+    let options = match backends.group.hash_key_of(peer.addr, &parts.headers) {
+        Some(key) => options.hash_key(key),
         None => options,
     };
-    request::remove_hop_by_hop(&mut parts.headers, peer.is_trusted);
-    if config.adds_forwarded {
-        request::add_forwarded(
-            &mut parts.headers,
-            client,
-            peer.is_tls,
-            &exchange.checked.host,
-        );
-    }
     let are_ours = backends.are_ours().await;
     let path = path_of(parts, are_ours)?;
 
     let body = body::collect(exchange.body, &config.limits, &peer.worker.buffered).await?;
     if let Some(record) = record {
-        record.received = body.len();
+        record.received.store(body.len(), Ordering::Relaxed);
     }
     let body = if body.is_empty() {
         Bytes::from_static(EMPTY_BODY)

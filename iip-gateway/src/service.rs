@@ -7,21 +7,19 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Request, Response};
-use tokio::time::Instant;
 
-use crate::access_log::{AccessLog, Entry};
 use crate::body::ReplyBody;
 use crate::connection::Origin;
 use crate::failure::Failure;
 use crate::gateway::{Live, Worker};
+use crate::group::Backends;
 use crate::io::RunningRequest;
 use crate::proxy;
+use crate::record::Record;
 use crate::request::{self, Checked};
 use crate::route::{RouteRequest, Target};
 use crate::scan::Fault;
-
-/// The status in the log for a request whose client has gone.
-const CLIENT_GONE: u16 = 499;
+use crate::typed::ApiRequest;
 
 /// The client of a connection.
 #[derive(Debug)]
@@ -53,6 +51,18 @@ pub(crate) struct Exchange<'a> {
     pub(crate) body: Incoming,
 }
 
+impl Exchange<'_> {
+    /// Removes headers that are not for backends, and adds those that say who the client is.
+    fn clean_headers(&mut self) {
+        let (peer, headers) = (self.peer, &mut self.parts.headers);
+        request::remove_hop_by_hop(headers, peer.is_trusted);
+        if self.live.config.adds_forwarded {
+            let client = peer.addr.map(|addr| addr.ip());
+            request::add_forwarded(headers, client, peer.is_tls, &self.checked.host);
+        }
+    }
+}
+
 /// Handles a request.
 pub(crate) async fn handle(
     peer: Arc<Peer>,
@@ -75,7 +85,7 @@ pub(crate) async fn handle(
     });
     if let Some(mut record) = record {
         record.status = response.status().as_u16();
-        record.sent = response.body().len();
+        response.body_mut().log(record);
     }
     running.progress();
     response.body_mut().keep(running);
@@ -102,80 +112,36 @@ async fn dispatch(
     };
     let target = live.config.router.route(&request);
     let target = target.ok_or_else(Failure::no_route)?;
-    let exchange = Exchange {
+    let Target::Proxy(group) = target;
+    // Rules and functions may name groups that do not exist.
+    let backends = live.backends(&group).ok_or_else(Failure::no_route)?;
+    if let Some(record) = record {
+        record.group = Some(group);
+    }
+    let mut exchange = Exchange {
         peer,
         live,
         checked,
         parts,
         body,
     };
-    match target {
-        Target::Proxy(group) => {
-            if let Some(record) = record {
-                record.group = Some(Arc::clone(&group));
-            }
-            // Rules and functions may name groups that do not exist.
-            let backends = live.backends(&group).ok_or_else(Failure::no_route)?;
-            proxy::call(exchange, backends, record).await
+    exchange.clean_headers();
+    match &**backends {
+        Backends::Raw(backends) => proxy::call(exchange, backends, record).await,
+        Backends::Typed(api) => {
+            let received = record.as_ref().map(|record| Arc::clone(&record.received));
+            let hash_key = api.group.hash_key_of(peer.addr, &exchange.parts.headers);
+            let request = ApiRequest {
+                checked: exchange.checked,
+                parts: exchange.parts,
+                body: exchange.body,
+                hash_key,
+                limits: &live.config.limits,
+                buffered: &peer.worker.buffered,
+                shutting_down: &|| peer.worker.drain.clone().into_begun(),
+                received: received.unwrap_or_default(),
+            };
+            api.api.handle(request).await
         }
-    }
-}
-
-/// What the access log needs of a request. It is written when the reply is ready, or when the
-/// client has gone.
-#[derive(Debug)]
-pub(crate) struct Record {
-    log: AccessLog,
-    peer: Option<SocketAddr>,
-    method: hyper::Method,
-    host: String,
-    target: String,
-    version: hyper::Version,
-    group: Option<Arc<str>>,
-    status: u16,
-    pub(crate) received: usize,
-    sent: usize,
-    since: Instant,
-    cause: Option<String>,
-}
-
-impl Record {
-    fn new(log: AccessLog, peer: Option<SocketAddr>, parts: &Parts) -> Self {
-        let host = parts.headers.get(hyper::header::HOST);
-        let host = host.map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
-        let authority = parts.uri.authority().map(ToString::to_string);
-        let target = parts.uri.path_and_query();
-        Self {
-            log,
-            peer,
-            method: parts.method.clone(),
-            host: authority.or(host).unwrap_or_default(),
-            target: target.map_or_else(String::new, ToString::to_string),
-            version: parts.version,
-            group: None,
-            status: CLIENT_GONE,
-            received: 0,
-            sent: 0,
-            since: Instant::now(),
-            cause: None,
-        }
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        self.log.add(&Entry {
-            peer: self.peer,
-            method: &self.method,
-            host: &self.host,
-            target: &self.target,
-            version: self.version,
-            group: self.group.as_deref(),
-            status: self.status,
-            received: self.received,
-            sent: self.sent,
-            time: self.since.elapsed(),
-            cause: self.cause.as_deref(),
-        });
     }
 }

@@ -150,9 +150,9 @@ impl Http {
         let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 
-    /// Reads a reply; `None` if the connection was closed instead.
-    pub(crate) async fn try_reply(&mut self) -> Option<Reply> {
-        within("a reply", async {
+    /// Reads the head of a reply; `None` if the connection was closed instead.
+    pub(crate) async fn try_head(&mut self) -> Option<Reply> {
+        within("the head of a reply", async {
             let head_end = loop {
                 if let Some(at) = self.unread.windows(4).position(|part| part == b"\r\n\r\n") {
                     break at;
@@ -163,11 +163,59 @@ impl Http {
             };
             let head = String::from_utf8(self.unread[..head_end].to_vec()).unwrap();
             self.unread.drain(..head_end + 4);
-            let mut reply = Reply {
+            Some(Reply {
                 status: head[9..12].parse().unwrap(),
                 head,
                 body: String::new(),
+            })
+        })
+        .await
+    }
+
+    /// Reads the next chunk of a body; `None` after the last one, or if the connection was closed.
+    pub(crate) async fn chunk(&mut self) -> Option<String> {
+        within("a chunk", async {
+            let (start, length) = loop {
+                if let Some(at) = self.unread.windows(2).position(|part| part == b"\r\n") {
+                    let length = std::str::from_utf8(&self.unread[..at]).unwrap();
+                    break (at + 2, usize::from_str_radix(length, 16).unwrap());
+                }
+                if !matches!(self.stream.read_buf(&mut self.unread).await, Ok(1..)) {
+                    return None;
+                }
             };
+            while self.unread.len() < start + length + 2 {
+                if !matches!(self.stream.read_buf(&mut self.unread).await, Ok(1..)) {
+                    return None;
+                }
+            }
+            let chunk: Vec<u8> = self.unread.drain(..start + length + 2).collect();
+            let chunk = String::from_utf8(chunk[start..start + length].to_vec()).unwrap();
+            (length > 0).then_some(chunk)
+        })
+        .await
+    }
+
+    /// Reads chunks until their text contains `part`, and returns the text so far.
+    pub(crate) async fn chunks_until(&mut self, part: &str) -> String {
+        let mut text = String::new();
+        while !text.contains(part) {
+            let chunk = self.chunk().await;
+            text += &chunk.unwrap_or_else(|| panic!("the stream ended after {text:?}"));
+        }
+        text
+    }
+
+    /// Reads a reply; `None` if the connection was closed instead.
+    pub(crate) async fn try_reply(&mut self) -> Option<Reply> {
+        let mut reply = self.try_head().await?;
+        within("a reply", async {
+            if reply.header("transfer-encoding") == Some("chunked") {
+                while let Some(chunk) = self.chunk().await {
+                    reply.body += &chunk;
+                }
+                return Some(reply);
+            }
             let length = reply
                 .header("content-length")
                 .unwrap_or("0")

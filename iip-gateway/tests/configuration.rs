@@ -58,6 +58,21 @@ fn a_mistake_has_its_line_and_column() {
         ("statuses = \"gO\"", (1, 12), "unknown variant `gO`"),
         ("[groups.a]\ntarget = \"::::\"", (2, 10), "option target"),
         (
+            "[groups.a]\ntarget = \"a:1\"\ntyped = { prefx = \"\" }",
+            (3, 11),
+            "unknown field `prefx`",
+        ),
+        (
+            "[groups.a]\ntarget = \"a:1\"\ntyped = { prefix = \"a b\" }",
+            (3, 9),
+            "typed: prefix: `a b` is not a path",
+        ),
+        (
+            "[groups.a]\ntarget = \"a:1\"\n[groups.a.typed]\nmetadata = [\"a b\"]",
+            (1, 1),
+            "`a b` is not the name of a header",
+        ),
+        (
             "[groups.a]\npolicy = \"p2c\"",
             (1, 1),
             "missing field `target`",
@@ -131,4 +146,13 @@ fn the_examples_of_the_documentation_work() {
         let config = ConfigFile::parse("gateway.toml", example).unwrap();
         assert!(config.drain() >= Duration::from_secs(1));
     }
+}
+
+#[tokio::test]
+async fn the_documented_keys_of_typed_services_exist() {
+    let document = include_str!("../../docs/gateway.md");
+    let (_, section) = document.split_once("## Typed services").unwrap();
+    let (_, block) = section.split_once("```toml\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    loaded(&format!("{LISTEN}{block}")).unwrap();
 }

@@ -16,7 +16,7 @@ use crate::common::{Backend, all_run, before, bound, passes, serves, until, with
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -26,7 +26,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A header block without compression: GET, http, the path, and the authority `a`.
-fn get_block(path: &str) -> Vec<u8> {
+pub(crate) fn get_block(path: &str) -> Vec<u8> {
     let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
     block.extend(path.as_bytes());
     block.extend([0x41, 1, b'a']);
@@ -34,7 +34,7 @@ fn get_block(path: &str) -> Vec<u8> {
 }
 
 /// Opens a connection and sends the preface and empty settings.
-async fn raw(address: std::net::SocketAddr) -> TcpStream {
+pub(crate) async fn raw(address: std::net::SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let begin = [PREFACE, &frame(4, 0, 0, &[])].concat();
     stream.write_all(&begin).await.unwrap();

@@ -11,7 +11,11 @@ mod lifecycle;
 mod limits;
 #[cfg(all(feature = "cli", unix))]
 mod program;
+mod shop;
 mod smuggling;
 mod times;
 #[cfg(feature = "tls")]
 mod tls;
+mod typed;
+mod typed_builds;
+mod typed_streams;

@@ -45,6 +45,9 @@ pub mod routing_rules {}
 #[doc = iip_macros::__guide_page!("guide/describing-a-service.md")]
 pub mod describing_a_service {}
 
+#[doc = iip_macros::__guide_page!("guide/calling-over-http.md")]
+pub mod calling_over_http {}
+
 #[doc = iip_macros::__guide_page!("guide/changing-a-service.md")]
 pub mod changing_a_service {}
 

@@ -130,7 +130,9 @@ mod varint;
 pub mod __private;
 
 pub use self::budget::RetryBudget;
-pub use self::client::{CallOptions, Client, ClientBuilder, ReplyMetadata};
+pub use self::client::{
+    CallOptions, Client, ClientBuilder, JsonCall, JsonError, JsonText, ReplyMetadata,
+};
 #[cfg(feature = "codec-prost")]
 #[doc(inline)]
 pub use self::codec::Proto;

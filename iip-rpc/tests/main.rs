@@ -4,6 +4,7 @@ mod codec_promises;
 mod compatibility;
 mod descriptions;
 mod dynamic;
+mod json_calls;
 mod no_limit;
 mod protobuf;
 mod schema_derive;

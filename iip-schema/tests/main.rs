@@ -4,6 +4,7 @@
 
 mod common;
 mod compat;
+mod dynamic;
 mod file;
 mod fingerprint;
 mod hostile;

@@ -10,6 +10,7 @@ use iip_core::balance::Policy;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::typed::TypedEntry;
 use super::values::{Size, Time};
 use crate::access_log::{AccessLog, LogFormat};
 use crate::failure::Statuses;
@@ -128,14 +129,14 @@ pub(super) struct RouteEntry {
 #[serde(deny_unknown_fields)]
 pub(super) struct GroupEntry {
     pub(super) target: Spanned<String>,
-    #[serde(default)]
-    policy: PolicyKey,
+    policy: Option<PolicyKey>,
     hash: Option<String>,
     dialect: Option<DialectKey>,
     connections: Option<NonZeroUsize>,
     timeout: Option<Time>,
     connect_timeout: Option<Time>,
     tls: Option<GroupTls>,
+    pub(super) typed: Option<Spanned<TypedEntry>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -158,10 +159,9 @@ enum DialectKey {
     Go,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum PolicyKey {
-    #[default]
     LeastPending,
     P2c,
     RoundRobin,
@@ -176,31 +176,12 @@ impl GroupEntry {
     pub(super) fn group(&self, beside: impl Fn(&Path) -> PathBuf) -> Result<Group, String> {
         let mut group = Group::new(self.target.get_ref().as_str());
         let hash = self.hash.as_deref();
-        let policy = match (self.policy, hash) {
-            (PolicyKey::LeastPending, _) => Policy::LeastPending,
-            (PolicyKey::P2c, _) => Policy::P2c,
-            (PolicyKey::RoundRobin, _) => Policy::RoundRobin,
-            (PolicyKey::Random, _) => Policy::Random,
-            (PolicyKey::Weighted, _) => Policy::Weighted,
-            (PolicyKey::RingHash, Some(_)) => Policy::RingHash,
-            (PolicyKey::RingHash, None) => {
-                return Err("`ring-hash` needs `hash`: \"client\" or \"header:NAME\"".to_owned());
-            }
-            (PolicyKey::GoHashIp, _) => Policy::GoHashIp,
-            (PolicyKey::GoHashParam, Some(hash)) => match hash.strip_prefix("param:") {
-                Some(name) => Policy::GoHashParam {
-                    name: Arc::from(name),
-                },
-                None => return Err("`go-hash-param` needs `hash = \"param:NAME\"`".to_owned()),
-            },
-            (PolicyKey::GoHashParam, None) => {
-                return Err("`go-hash-param` needs `hash = \"param:NAME\"`".to_owned());
-            }
-        };
-        group = group.policy(policy);
+        if let Some(key) = self.policy {
+            group = group.policy(policy(key, hash)?);
+        }
         group = match (hash, self.policy) {
-            (Some("client"), _) | (None, PolicyKey::GoHashIp) => group.hash_client(),
-            (Some(_), PolicyKey::GoHashParam) | (None, _) => group,
+            (Some("client"), _) | (None, Some(PolicyKey::GoHashIp)) => group.hash_client(),
+            (Some(_), Some(PolicyKey::GoHashParam)) | (None, _) => group,
             (Some(hash), _) => match hash.strip_prefix("header:") {
                 Some(name) if name.parse::<hyper::header::HeaderName>().is_ok() => {
                     group.hash_header(name)
@@ -227,11 +208,39 @@ impl GroupEntry {
         if let Some(timeout) = self.connect_timeout {
             group = group.connect_timeout(timeout.0);
         }
+        if let Some(typed) = &self.typed {
+            group = group.typed(typed.get_ref().options()?);
+        }
         match &self.tls {
             Some(tls) => group_tls(group, tls, beside),
             None => Ok(group),
         }
     }
+}
+
+/// The policy of a key.
+fn policy(key: PolicyKey, hash: Option<&str>) -> Result<Policy, String> {
+    Ok(match (key, hash) {
+        (PolicyKey::LeastPending, _) => Policy::LeastPending,
+        (PolicyKey::P2c, _) => Policy::P2c,
+        (PolicyKey::RoundRobin, _) => Policy::RoundRobin,
+        (PolicyKey::Random, _) => Policy::Random,
+        (PolicyKey::Weighted, _) => Policy::Weighted,
+        (PolicyKey::RingHash, Some(_)) => Policy::RingHash,
+        (PolicyKey::RingHash, None) => {
+            return Err("`ring-hash` needs `hash`: \"client\" or \"header:NAME\"".to_owned());
+        }
+        (PolicyKey::GoHashIp, _) => Policy::GoHashIp,
+        (PolicyKey::GoHashParam, Some(hash)) => match hash.strip_prefix("param:") {
+            Some(name) => Policy::GoHashParam {
+                name: Arc::from(name),
+            },
+            None => return Err("`go-hash-param` needs `hash = \"param:NAME\"`".to_owned()),
+        },
+        (PolicyKey::GoHashParam, None) => {
+            return Err("`go-hash-param` needs `hash = \"param:NAME\"`".to_owned());
+        }
+    })
 }
 
 #[cfg(feature = "tls")]

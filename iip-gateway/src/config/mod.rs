@@ -23,6 +23,7 @@
 //! ```
 
 mod document;
+mod typed;
 mod values;
 
 use std::fmt;
@@ -208,9 +209,13 @@ impl ConfigFile {
         for (name, entry) in &document.groups {
             let group: Result<Group, String> = entry.get_ref().group(|file| self.beside(file));
             let group = group.map_err(|reason| self.error(entry.span(), reason))?;
-            if let Err(error) = group.check() {
-                let reason = error.kind().to_string();
-                return Err(self.error(entry.get_ref().target.span(), reason));
+            if let Err(reason) = group.check() {
+                let (target, typed) = (&entry.get_ref().target, &entry.get_ref().typed);
+                let span = match typed {
+                    Some(typed) if reason.starts_with("typed: ") => typed.span(),
+                    _ => target.span(),
+                };
+                return Err(self.error(span, reason));
             }
             builder = builder.group(name.as_str(), group);
         }

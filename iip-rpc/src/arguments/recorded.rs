@@ -1,4 +1,5 @@
-//! Arguments that outlive their caller, in the form in which they were sent.
+//! Arguments in the form in which they are sent: those that outlive their caller, and those that
+//! the caller has encoded.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -65,6 +66,30 @@ impl<A: Arguments> Arguments for RecordingArgs<A> {
         self.args.encode(method, codec, out)?;
         let sent = Bytes::copy_from_slice(&out[begin..]);
         *self.kept.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((codec, sent));
+        Ok(None)
+    }
+}
+
+/// Arguments that the caller has encoded.
+#[derive(Clone, Debug)]
+pub(crate) struct EncodedArgs {
+    pub(crate) codec: CodecId,
+    pub(crate) bytes: Bytes,
+}
+
+impl sealed::Sealed for EncodedArgs {}
+
+impl Arguments for EncodedArgs {
+    fn encode_split(
+        &self,
+        _: &MethodDescriptor,
+        codec: CodecId,
+        out: &mut BytesMut,
+    ) -> Result<Option<Bytes>, EncodeError> {
+        if codec != self.codec {
+            return Err(EncodeError::unsupported(codec));
+        }
+        out.extend_from_slice(&self.bytes);
         Ok(None)
     }
 }

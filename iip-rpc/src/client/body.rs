@@ -2,7 +2,7 @@
 //! method.
 
 use bytes::{Bytes, BytesMut};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 
 use crate::arguments::Arguments;
 #[cfg(feature = "codec-prost")]
@@ -112,6 +112,19 @@ impl<T: DeserializeOwned + Send + 'static> ReplyValue for Value<T> {
     }
 }
 
+/// The result of a method as it is encoded.
+pub(super) struct Encoded(Bytes);
+
+impl ReplyValue for Encoded {
+    fn read(codec: CodecId, data: &Bytes, limits: &DecodeLimits) -> Result<Self, DecodeError> {
+        limits.check_size(data)?;
+        if codec == CodecId::JSON {
+            serde_json::from_slice::<IgnoredAny>(data).map_err(DecodeError::custom)?;
+        }
+        Ok(Self(data.clone()))
+    }
+}
+
 /// The value of the final reply after a stream: none.
 pub(super) struct EndOfStream;
 
@@ -134,6 +147,9 @@ pub(super) struct Body<A, V, E> {
 
 /// The body of a call with a typed reply.
 pub(super) type TypedBody<A, T, E> = Body<A, Value<T>, E>;
+
+/// The body of a call whose result is passed on as it is encoded.
+pub(super) type EncodedBody<A, E> = Body<A, Encoded, E>;
 
 /// The body of a call whose reply is a stream.
 pub(super) type StreamBody<A, E> = Body<A, EndOfStream, E>;
@@ -162,6 +178,19 @@ impl<A, T, E: MethodError> TypedBody<A, T, E> {
         match outcome {
             Ok(()) => match self.value {
                 Some(Value(value)) => Ok(value),
+                None => Err(missing().into()),
+            },
+            Err(failure) => Err(self.into_error(failure)),
+        }
+    }
+}
+
+impl<A, E: MethodError> EncodedBody<A, E> {
+    /// The result for the caller.
+    pub(super) fn into_encoded(self, outcome: Result<(), Failure>) -> Result<Bytes, E> {
+        match outcome {
+            Ok(()) => match self.value {
+                Some(Encoded(value)) => Ok(value),
                 None => Err(missing().into()),
             },
             Err(failure) => Err(self.into_error(failure)),

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use iip_core::Limits;
 use iip_core::balance::{BalanceOptions, ToTarget};
 use iip_core::discover::Discover;
 use iip_core::transport::Connector;
+use iip_core::{CallError, Limits};
 
 use super::Client;
 use super::failure::{call_status, not_sent};
@@ -230,10 +230,7 @@ impl ClientBuilder {
     ///
     /// The address is invalid, or an option cannot work.
     pub fn connect_lazy(self, target: impl ToTarget) -> Result<Client, Status> {
-        let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
-        let core = self.core().connect_lazy(target);
-        let core = core.map_err(|error| call_status(&error, None))?;
-        Ok(Client::over(core, settings, interceptors))
+        self.connect_by(|core| core.connect_lazy(target))
     }
 
     /// Connects to the backends of a source, such as a registry. Waits until the first of them is
@@ -260,10 +257,7 @@ impl ClientBuilder {
     ///
     /// An option cannot work.
     pub fn discover_lazy(self, source: impl Discover) -> Result<Client, Status> {
-        let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
-        let core = self.core().discover_lazy(source);
-        let core = core.map_err(|error| call_status(&error, None))?;
-        Ok(Client::over(core, settings, interceptors))
+        self.connect_by(|core| core.discover_lazy(source))
     }
 
     /// Connects through `connector`: any byte stream works, such as the memory of a server in the
@@ -288,8 +282,21 @@ impl ClientBuilder {
     ///
     /// An option cannot work.
     pub fn connect_lazy_with(self, connector: impl Connector) -> Result<Client, Status> {
+        self.connect_by(|core| core.connect_lazy_with(connector))
+    }
+
+    /// Connects by a function, which gets the builder of the underlying client with the options of
+    /// this one: for programs that configure raw and typed clients in one place.
+    ///
+    /// # Errors
+    ///
+    /// An option cannot work, or the function fails.
+    pub fn connect_by(
+        self,
+        connect: impl FnOnce(iip_core::ClientBuilder) -> Result<iip_core::Client, CallError>,
+    ) -> Result<Client, Status> {
         let (settings, interceptors) = (self.settings()?, self.interceptors.clone());
-        let core = self.core().connect_lazy_with(connector);
+        let core = connect(self.core());
         let core = core.map_err(|error| call_status(&error, None))?;
         Ok(Client::over(core, settings, interceptors))
     }

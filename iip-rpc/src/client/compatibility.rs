@@ -184,13 +184,16 @@ impl Client {
 }
 
 /// Asks a server about a service, in plain JSON. The inner error is the server's.
-async fn ask(
+pub(super) async fn ask(
     connection: &Connection,
     method: &'static MethodDescriptor,
     service: &str,
     deadline: Instant,
 ) -> Result<Result<Bytes, Status>, Status> {
-    let body = serde_json::json!({ "service": service }).to_string();
+    let body = match method.args() {
+        [] => "{}".to_owned(),
+        _ => serde_json::json!({ "service": service }).to_string(),
+    };
     let reply = connection
         .call(method.path(), Bytes::from(body), deadline)
         .await;

@@ -6,6 +6,7 @@ mod body;
 mod builder;
 mod call;
 mod compatibility;
+mod describe;
 mod failure;
 mod hedge;
 mod intercept;
@@ -31,6 +32,7 @@ use self::body::{RawReply, TypedBody};
 pub use self::builder::ClientBuilder;
 use self::builder::Settings;
 use self::call::{CallSpec, Kind, Single};
+pub use self::json::{JsonCall, JsonError, JsonText};
 pub use self::options::{CallOptions, ReplyMetadata};
 #[cfg(feature = "tower")]
 pub use self::service::{ClientService, RawRequest};

@@ -15,7 +15,7 @@ pub(crate) mod served;
 
 pub use iip_schema::*;
 
-pub use self::served::ServiceSummary;
+pub use self::served::{ServerDescription, ServiceSummary};
 
 /// The policy of a client for servers whose build of a service differs from its own.
 ///

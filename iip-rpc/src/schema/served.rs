@@ -49,6 +49,18 @@ pub struct ServiceSummary {
     pub paths: Vec<String>,
 }
 
+/// The services of a server, as it describes them. [`Client::describe`](crate::Client::describe)
+/// returns it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ServerDescription {
+    /// The text by which the build of the server is recognized, see
+    /// [`Client::announced_build`](crate::Client::announced_build); `None` if it announces none.
+    pub build: Option<String>,
+    /// Its services, in the order of its list.
+    pub services: Vec<Description>,
+}
+
 /// The callers that may read the descriptions of a server.
 #[derive(Clone, Default)]
 pub(crate) enum Access {

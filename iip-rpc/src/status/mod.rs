@@ -52,6 +52,8 @@ struct Inner {
     code: Code,
     execution: Execution,
     message: Cow<'static, str>,
+    /// The number of bytes of the message before the backends that were tried, if it lists them.
+    own_bytes: Option<usize>,
     details: Bytes,
     metadata: Metadata,
     phases: Option<Phases>,
@@ -88,6 +90,7 @@ impl Status {
             },
             execution: Execution::MayHaveExecuted,
             message: message.into(),
+            own_bytes: None,
             details: Bytes::new(),
             metadata: Metadata::new(),
             phases: None,
@@ -173,20 +176,33 @@ impl Status {
         self.0.phases.as_ref()
     }
 
-    /// Replaces the message.
+    /// The message without the backends that this side has tried, which it lists with their
+    /// addresses: for replies to callers who must not learn them.
+    #[must_use]
+    pub fn own_message(&self) -> &str {
+        let message = self.message();
+        let own = self.0.own_bytes.and_then(|bytes| message.get(..bytes));
+        own.unwrap_or(message)
+    }
+
     /// Adds the backends that a call was sent to without success.
     #[cold]
     pub(crate) fn with_tried(self, tried: &[BackendAttempt]) -> Self {
         if tried.is_empty() {
             return self;
         }
+        let own = self.own_message().len();
         let tried: Vec<_> = tried.iter().map(ToString::to_string).collect();
         let text = format!("{}; backends tried: {}", self.message(), tried.join(", "));
-        self.reworded(text)
+        let mut status = self.reworded(text);
+        status.0.own_bytes = Some(own);
+        status
     }
 
+    /// Replaces the message.
     pub(crate) fn reworded(mut self, message: String) -> Self {
         self.0.message = message.into();
+        self.0.own_bytes = None;
         self
     }
 

@@ -196,13 +196,13 @@ impl<T> Remote<T> {
                 let text = format!(
                     "the deadline of the subscription has passed (option timeout); it had been \
                      cut off: {}",
-                    status.message()
+                    status.own_message()
                 );
                 return Err(Status::deadline_exceeded(text));
             }
             let text = format!(
                 "{} (not resumed within {within:?}, see Subscription::resume_within)",
-                status.message()
+                status.own_message()
             );
             return Err(status.reworded(text));
         }

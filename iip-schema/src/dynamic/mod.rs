@@ -77,7 +77,7 @@ pub use self::arguments::{ArgumentsSeed, MethodArguments};
 use self::context::Context;
 pub use self::error::DynamicError;
 use self::error::Path;
-use crate::types::{Type, Types};
+use crate::types::{Shape, Tagging, Type, Types};
 
 /// Number of levels of a value.
 const MAX_LEVELS: u16 = 128;
@@ -102,6 +102,7 @@ pub enum Layout {
 pub struct Options {
     layout: Layout,
     allow_unknown: bool,
+    wide_as_text: bool,
     max_values: usize,
 }
 
@@ -112,6 +113,7 @@ impl Options {
         Self {
             layout,
             allow_unknown: false,
+            wide_as_text: false,
             max_values: MAX_VALUES,
         }
     }
@@ -127,6 +129,14 @@ impl Options {
         self
     }
 
+    /// Shows integers of 64 and 128 bits as texts, for readers whose numbers are 64-bit floats, as
+    /// those of JavaScript; `false` by default.
+    #[must_use]
+    pub const fn wide_as_text(mut self, as_text: bool) -> Self {
+        self.wide_as_text = as_text;
+        self
+    }
+
     /// Sets the maximum number of parts of a value: elements, fields, keys and the values in them;
     /// 4,194,304 by default. Each variant that is tried in vain counts as
     /// eight and with its parts, and large numbers of names
@@ -136,6 +146,28 @@ impl Options {
         self.max_values = values;
         self
     }
+}
+
+/// Returns the name of the variant of an enum that `value` is, in JSON. `None` if the type is not an
+/// enum whose variants have names in JSON, or the value is none of them.
+#[must_use]
+pub fn variant_name<'a>(ty: &Type, types: &'a Types, value: &Value) -> Option<&'a str> {
+    let Type::Named(name) = ty else {
+        return None;
+    };
+    let Shape::Enum(shape) = &types.get(name)?.shape else {
+        return None;
+    };
+    let named = match (&shape.tagging, value) {
+        (Tagging::External, Value::String(name)) => name,
+        (Tagging::External, Value::Object(object)) if object.len() == 1 => object.keys().next()?,
+        (Tagging::Internal { tag } | Tagging::Adjacent { tag, .. }, Value::Object(object)) => {
+            object.get(tag)?.as_str()?
+        }
+        _ => return None,
+    };
+    let mut variants = shape.variants.iter().map(|variant| &*variant.name);
+    variants.find(|variant| *variant == named)
 }
 
 /// A JSON value that is serialized like the Rust type that `ty` describes.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde_json::{Map, Number, Value};
+
 use crate::description::{Description, Format, Method, MethodKind};
 use crate::types::{Definition, Shape, Type, Types};
 
@@ -59,6 +61,96 @@ pub fn accepts_get(method: &Method, types: &Types) -> bool {
             let (value, _) = query_value(&arg.ty);
             is_plain(value, types)
         })
+}
+
+/// The reason why query parameters are not the arguments of a method.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// No argument has this name.
+    #[error("{method} has no argument `{name}`")]
+    Unknown {
+        /// The name of the method.
+        method: String,
+        /// The name of the parameter.
+        name: String,
+    },
+    /// A parameter occurs twice.
+    #[error("the parameter `{name}` occurs twice")]
+    Twice {
+        /// The name of the parameter.
+        name: String,
+    },
+    /// The value of a parameter is not of the type of the argument.
+    #[error("the parameter `{name}` is not {expected}")]
+    Value {
+        /// The name of the parameter.
+        name: String,
+        /// The form that it should have.
+        expected: &'static str,
+    },
+    /// The arguments are not all numbers, booleans or texts.
+    #[error("the argument `{name}` has no form as a query parameter")]
+    Argument {
+        /// The name of the argument.
+        name: String,
+    },
+}
+
+/// Reads the arguments of a method from decoded query parameters, as the JSON object of a call by
+/// `POST`. Arguments that are missing are left out: they may be `Option`s.
+///
+/// Integers have at most 64 bits.
+///
+/// # Errors
+///
+/// A parameter is not an argument, occurs twice, or is not of its type.
+pub fn query_arguments<'a>(
+    method: &Method,
+    types: &Types,
+    parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<Value, QueryError> {
+    let mut object = Map::new();
+    for (name, text) in parameters {
+        let Some(arg) = method.args.iter().find(|arg| arg.name == name) else {
+            return Err(QueryError::Unknown {
+                method: method.name.clone(),
+                name: name.to_owned(),
+            });
+        };
+        let (ty, _) = query_value(&arg.ty);
+        let value = query_scalar(unwrapped(ty, types), name, text)?;
+        if object.insert(name.to_owned(), value).is_some() {
+            let name = name.to_owned();
+            return Err(QueryError::Twice { name });
+        }
+    }
+    Ok(object.into())
+}
+
+/// The value of a parameter.
+fn query_scalar(ty: &Type, name: &str, text: &str) -> Result<Value, QueryError> {
+    let (value, expected) = match ty {
+        Type::Bool => (text.parse().ok().map(Value::Bool), "`true` or `false`"),
+        Type::F32 | Type::F64 => {
+            let number = text.parse().ok().and_then(Number::from_f64);
+            (number.map(Value::Number), "a number")
+        }
+        Type::Char | Type::Text => (Some(Value::from(text)), "a text"),
+        ty if ty.integer().is_some() => {
+            let positive = text.parse::<u64>().ok().map(Value::from);
+            let number = positive.or_else(|| text.parse::<i64>().ok().map(Value::from));
+            (number, "an integer")
+        }
+        _ => {
+            let name = name.to_owned();
+            return Err(QueryError::Argument { name });
+        }
+    };
+    value.ok_or_else(|| QueryError::Value {
+        name: name.to_owned(),
+        expected,
+    })
 }
 
 pub(super) fn is_protobuf(method: &Method) -> bool {

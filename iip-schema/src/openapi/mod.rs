@@ -40,7 +40,7 @@ use self::operation::Operations;
 use self::schema::{Schemas, Tally};
 use crate::description::Description;
 
-pub use self::http::{accepts_get, http_path};
+pub use self::http::{QueryError, accepts_get, http_path, query_arguments};
 
 const MAX_NODES: usize = 100_000;
 
@@ -70,6 +70,7 @@ pub struct OpenApi<'a> {
     description: String,
     servers: Vec<String>,
     services: Vec<&'a Description>,
+    int64_as_text: bool,
     max_nodes: usize,
 }
 
@@ -83,6 +84,7 @@ impl<'a> OpenApi<'a> {
             description: String::new(),
             servers: Vec::new(),
             services: Vec::new(),
+            int64_as_text: false,
             max_nodes: MAX_NODES,
         }
     }
@@ -109,6 +111,14 @@ impl<'a> OpenApi<'a> {
         self
     }
 
+    /// Describes integers of 64 and 128 bits as texts, for a gateway that writes them so. Default:
+    /// as integers.
+    #[must_use]
+    pub fn int64_as_text(mut self, as_text: bool) -> Self {
+        self.int64_as_text = as_text;
+        self
+    }
+
     /// Sets the maximum number of nodes of all schemas together. Default: 100,000; a document of
     /// this size takes up to a few hundred MB of memory. A node is a type, a field or a variant, and
     /// each 256 bytes of its texts. What is merged into several types counts each time.
@@ -127,7 +137,7 @@ impl<'a> OpenApi<'a> {
     /// any value, with a text that says so.
     #[must_use]
     pub fn build(&self) -> Value {
-        let tally = Tally::new(self.max_nodes);
+        let tally = Tally::new(self.max_nodes, self.int64_as_text);
         let mut keys = Unique::default();
         let problem = keys.claim(problem::SCHEMA);
         let keys = Keys::new(&self.services, keys);

@@ -260,7 +260,8 @@ impl Writer<'_> {
         let item = self.schemas.value(&self.method.result);
         let mut events = lines(item.clone());
         let id = if self.method.kind == MethodKind::Subscription {
-            " Its `id` is the position for `Last-Event-ID`."
+            " Its `id` is the position for `Last-Event-ID`. The event `gap` has the number of values that \
+             are missing in `missed`, or null."
         } else {
             ""
         };
@@ -270,9 +271,17 @@ impl Writer<'_> {
         )
         .into();
         let mut ndjson = lines(item);
-        let text = "Lines of JSON, each a message. If the stream fails, the last line is \
-                    `{\"error\": problem}`.";
-        ndjson["schema"]["description"] = text.into();
+        let gap = match self.method.kind {
+            MethodKind::Subscription => {
+                " A line `{\"gap\": {\"missed\": number or null}}` stands for missing values."
+            }
+            _ => "",
+        };
+        ndjson["schema"]["description"] = format!(
+            "Lines of JSON, each a message.{gap} If the stream fails, the last line is \
+             `{{\"error\": problem}}`."
+        )
+        .into();
         if let Some(error) = &self.method.stream_error {
             let error = problem::own(self.schemas.value(error));
             events["x-errorSchema"] = error.clone();

@@ -26,6 +26,25 @@ const STATUSES: [Status; 11] = [
     (504, "GatewayTimeout", "DEADLINE_EXCEEDED"),
 ];
 
+const CODES: [&str; 16] = [
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
 /// The status of a failure that no other status stands for, and of errors of a method.
 const UNKNOWN: u16 = 500;
 
@@ -48,17 +67,13 @@ pub(super) fn schema() -> Value {
         "required": ["type", "title", "status", "code"],
         "properties": {
             "type": {"type": "string", "description": "A URI reference of the kind of problem."},
-            "title": {
-                "type": "string",
-                "description": "The name of the status code, such as `NOT_FOUND`.",
-            },
+            "title": {"type": "string", "description": "The name of the HTTP status."},
             "status": {"type": "integer", "description": "The HTTP status."},
             "detail": {"type": "string", "description": "What went wrong."},
             "code": {
-                "type": "integer",
-                "minimum": 1,
-                "maximum": 16,
-                "description": "The status code, with the numbers of gRPC.",
+                "type": "string",
+                "enum": CODES,
+                "description": "The status code, with the names of gRPC.",
             },
             "retryable": {
                 "type": "boolean",
@@ -68,6 +83,10 @@ pub(super) fn schema() -> Value {
                 "type": "string",
                 "enum": ["no", "maybe", "yes"],
                 "description": "Whether the handler ran. After `no`, a repetition is safe.",
+            },
+            "variant": {
+                "type": "string",
+                "description": "The name of the variant of `error`, if its type is an enum.",
             },
             "trace_id": {
                 "type": "string",

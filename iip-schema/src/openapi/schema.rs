@@ -23,6 +23,7 @@ pub(super) struct Tally {
     nodes_left: Cell<usize>,
     is_full: Cell<bool>,
     has_wide_integers: Cell<bool>,
+    int64_as_text: bool,
 }
 
 impl Tally {
@@ -31,11 +32,12 @@ impl Tally {
 
     /// Room for this number of nodes. What is merged into several types counts each time, so that
     /// no description of moderate size becomes a document of any size.
-    pub(super) fn new(max_nodes: usize) -> Self {
+    pub(super) fn new(max_nodes: usize, int64_as_text: bool) -> Self {
         Self {
             nodes_left: Cell::new(max_nodes),
             is_full: Cell::new(false),
             has_wide_integers: Cell::new(false),
+            int64_as_text,
         }
     }
 
@@ -168,6 +170,9 @@ impl<'a> Schemas<'a> {
         if at.is_too_deep() {
             return any("Left out: the type is nested too deep.");
         }
+        if let (Some((64.., signed)), true) = (ty.integer(), self.tally.int64_as_text) {
+            return integer_text(signed);
+        }
         if let Some(schema) = integer(ty) {
             if ty.integer().is_some_and(|(bits, _)| bits >= 64) {
                 self.tally.has_wide_integers.set(true);
@@ -266,8 +271,7 @@ impl<'a> Schemas<'a> {
             ty = unwrapped(of, self.types);
         }
         if let Some((_, signed)) = ty.integer() {
-            let sign = if signed { "-?" } else { "" };
-            return Ok(Some(json!({"pattern": format!("^{sign}(0|[1-9][0-9]*)$")})));
+            return Ok(Some(json!({"pattern": integer_pattern(signed)})));
         }
         Ok(match ty {
             Type::Text | Type::Any | Type::Opaque { .. } => None,
@@ -347,6 +351,16 @@ fn integer(ty: &Type) -> Option<Value> {
         Type::I128 => json!({"type": "integer", "description": "A signed integer of 128 bits."}),
         _ => return None,
     })
+}
+
+/// The schema of an integer that is written as a text.
+fn integer_text(signed: bool) -> Value {
+    json!({"type": "string", "pattern": integer_pattern(signed)})
+}
+
+fn integer_pattern(signed: bool) -> String {
+    let sign = if signed { "-?" } else { "" };
+    format!("^{sign}(0|[1-9][0-9]*)$")
 }
 
 fn bounded(format: &str, minimum: impl Into<Value>, maximum: impl Into<Value>) -> Value {

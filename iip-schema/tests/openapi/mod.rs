@@ -4,6 +4,7 @@
 mod everything;
 mod hostile;
 mod operations;
+mod query;
 
 use std::fs;
 use std::path::Path;

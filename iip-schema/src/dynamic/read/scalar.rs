@@ -31,6 +31,10 @@ impl Scalar<'_, '_> {
                 (bits, true) => number >> (bits - 1) == 0 || number >> (bits - 1) == -1,
                 (bits, false) => number >> bits == 0,
             };
+            let options = self.0.context.options;
+            if fits && bits >= 64 && options.wide_as_text && !self.0.is_key {
+                return Ok(Value::String(number.to_string()));
+            }
             if fits {
                 return Ok(exact(number));
             }

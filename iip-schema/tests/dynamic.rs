@@ -1,0 +1,84 @@
+//! Values by description: what serde_json alone shows.
+
+use iip_schema::dynamic::{DynamicSeed, DynamicValue, Layout, Options, variant_name};
+use iip_schema::{Definition, Enum, Field, Shape, Tagging, Type, Types, Variant, VariantShape};
+use serde::de::DeserializeSeed;
+use serde_json::{Value, json};
+
+fn named(name: &str) -> Type {
+    Type::Named(name.to_owned())
+}
+
+fn types() -> Types {
+    let mut types = Types::new();
+    let fields = vec![
+        Field::new("id", Type::U64),
+        Field::new("small", Type::U32),
+        Field::new("by_id", Type::map(Type::U64, Type::option(Type::I128))),
+    ];
+    let wide = Shape::Struct {
+        fields,
+        deny_unknown_fields: false,
+    };
+    types.insert("Wide", Definition::new(wide));
+    let tagged = |tagging| {
+        let until = vec![Field::new("until", Type::U32)];
+        let variants = vec![
+            Variant::new("Gone", 0, VariantShape::Unit),
+            Variant::new("SoldOut", 1, VariantShape::Struct(until)),
+        ];
+        Definition::new(Shape::Enum(Enum::new(tagging, variants)))
+    };
+    let (tag, content) = ("kind".to_owned(), "content".to_owned());
+    types.insert("External", tagged(Tagging::External));
+    types.insert("Internal", tagged(Tagging::Internal { tag: tag.clone() }));
+    types.insert("Adjacent", tagged(Tagging::Adjacent { tag, content }));
+    types.insert("Untagged", tagged(Tagging::Untagged));
+    types
+}
+
+#[test]
+fn wide_integers_are_shown_as_texts_and_read_from_them() {
+    let (types, ty) = (types(), named("Wide"));
+    let options = Options::new(Layout::Named).wide_as_text(true);
+    let plain = r#"{"id":9007199254740993,"small":7,"by_id":{"5":-1}}"#;
+    let mut json = serde_json::Deserializer::from_str(plain);
+    let shown = DynamicSeed::new(&ty, &types, options)
+        .deserialize(&mut json)
+        .unwrap();
+    let expected = json!({"id": "9007199254740993", "small": 7, "by_id": {"5": "-1"}});
+    assert_eq!(shown, expected);
+    let written = DynamicValue::new(&ty, &types, &shown, options);
+    assert_eq!(serde_json::to_string(&written).unwrap(), plain);
+}
+
+#[test]
+fn the_variant_of_a_value_is_named() {
+    let types = types();
+    let name = |ty: &str, value: Value| {
+        let found = variant_name(&named(ty), &types, &value);
+        found.map(str::to_owned)
+    };
+    for (ty, value, expected) in [
+        ("External", json!("Gone"), Some("Gone")),
+        (
+            "External",
+            json!({"SoldOut": {"until": 1}}),
+            Some("SoldOut"),
+        ),
+        ("External", json!({"SoldOut": 1, "Gone": 2}), None),
+        ("External", json!("Other"), None),
+        (
+            "Internal",
+            json!({"kind": "SoldOut", "until": 1}),
+            Some("SoldOut"),
+        ),
+        ("Adjacent", json!({"kind": "Gone"}), Some("Gone")),
+        ("Adjacent", json!({"kind": 7}), None),
+        ("Untagged", json!({"until": 1}), None),
+        ("Wide", json!({"id": 1}), None),
+        ("Missing", json!("Gone"), None),
+    ] {
+        assert_eq!(name(ty, value.clone()).as_deref(), expected, "{ty} {value}");
+    }
+}
