@@ -61,6 +61,7 @@ mod io;
 mod limits;
 mod listen;
 mod networks;
+mod page;
 mod proxy;
 mod record;
 mod request;

@@ -306,6 +306,14 @@ async fn documents_describe_the_services_under_the_prefix() {
     assert!(document["paths"]["/shop.v1.Orders/find"]["get"].is_object());
     let described = body(&ask(shop.address, get("/api/description.json")).await);
     assert_eq!(described["services"][0]["service"], "shop.v1.Orders");
+    let page = ask(shop.address, get("/api/docs/")).await;
+    let policy = page.header("content-security-policy").unwrap_or_default();
+    assert!(policy.starts_with("default-src 'none'; "), "{policy}");
+    let folder = ask(shop.address, get("/api/docs")).await;
+    assert_eq!(
+        (folder.status, folder.header("location")),
+        (308, Some("docs/"))
+    );
     let find = call("find", "", r#"{"id":7}"#);
     assert_eq!(
         ask(shop.address, find.replace("/shop.", "/api/shop."))

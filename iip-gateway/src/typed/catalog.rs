@@ -8,11 +8,12 @@ use bytes::Bytes;
 use iip_rpc::schema::openapi::{OpenApi, http_path};
 use iip_rpc::schema::{Description, Method, ServerDescription, Types};
 use iip_rpc::{Client, Status};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use super::options::{JsonInt64, TypedOptions};
 use crate::failure::Failure;
+use crate::page::describe;
 
 /// The time between two questions to the backends.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -200,7 +201,7 @@ impl Build {
     /// Returns the descriptions of all services, as JSON.
     pub(super) fn description(&self) -> Bytes {
         let made = self.description.get_or_init(|| {
-            let services = &self.described.services;
+            let services: Vec<Value> = self.described.services.iter().map(describe).collect();
             let document = json!({"build": self.described.build, "services": services});
             document.to_string().into()
         });

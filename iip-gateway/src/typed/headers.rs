@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
 use iip_rpc::Position;
@@ -13,6 +13,7 @@ use iip_rpc::metadata::{Metadata, MetadataError};
 use super::options::TypedOptions;
 use crate::body::ReplyBody;
 use crate::failure::Failure;
+use crate::page;
 
 const REQUEST_TIMEOUT: &str = "request-timeout";
 const TRACEPARENT: &str = "traceparent";
@@ -99,6 +100,22 @@ pub(super) fn with(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache_control));
     protect(headers);
+    response
+}
+
+/// The documentation page.
+pub(super) fn page() -> Response<ReplyBody> {
+    let text = Bytes::from_static(page::PAGE.as_bytes());
+    let mut response = reply(text, "text/html; charset=utf-8", "no-cache");
+    page::protect(response.headers_mut());
+    response
+}
+
+/// A reply that names another place, relative to the path of the request.
+pub(super) fn moved(place: &'static str) -> Response<ReplyBody> {
+    let mut response = empty(StatusCode::PERMANENT_REDIRECT);
+    let place = HeaderValue::from_static(place);
+    response.headers_mut().insert(LOCATION, place);
     response
 }
 

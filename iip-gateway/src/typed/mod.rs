@@ -40,6 +40,9 @@ pub(crate) struct Api {
 enum Document {
     OpenApi,
     Description,
+    Page,
+    /// The page without the slash at the end, relative to which its links are.
+    PageFolder,
 }
 
 impl Api {
@@ -123,10 +126,12 @@ impl Api {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(headers::not_allowed("GET"));
         }
-        let build = self.catalog.latest(&self.client).await?;
+        let build = || self.catalog.latest(&self.client);
         let text = match document {
-            Document::OpenApi => build.openapi(&self.options),
-            Document::Description => build.description(),
+            Document::OpenApi => build().await?.openapi(&self.options),
+            Document::Description => build().await?.description(),
+            Document::Page => return Ok(headers::page()),
+            Document::PageFolder => return Ok(headers::moved("docs/")),
         };
         Ok(headers::reply(text, "application/json", "no-cache"))
     }
@@ -138,6 +143,8 @@ impl Document {
         match path {
             "/openapi.json" => Some(Self::OpenApi),
             "/description.json" => Some(Self::Description),
+            "/docs/" => Some(Self::Page),
+            "/docs" => Some(Self::PageFolder),
             _ => None,
         }
     }
